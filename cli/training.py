@@ -37,6 +37,9 @@ def train(
     auto_resume: Annotated[
         bool, typer.Option("--auto-resume", help="The same where there is a checkpoint, else begin: for requeued jobs.")
     ] = False,
+    wandb: Annotated[
+        bool, typer.Option("--wandb", help="The curve goes to Weights & Biases, too; WANDB_MODE=offline keeps it here.")
+    ] = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
 ) -> None:
@@ -58,7 +61,10 @@ def train(
 
     resume = resume or (auto_resume and resumable(space, loaded, frozen))
     outcome = train_visibly(
-        space, lambda on_step: reward_model_step(lake, frozen, loaded, always=True, on_step=on_step, resume=resume)
+        space,
+        lambda on_step: reward_model_step(
+            lake, frozen, loaded, always=True, on_step=on_step, resume=resume, wandb=wandb
+        ),
     )
     # Further processes of torchrun have no outcome to tell
     if outcome:

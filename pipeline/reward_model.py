@@ -32,23 +32,33 @@ def reward_model_step(
     always: bool = False,
     on_step: Callable[["Point"], None] = lambda point: None,
     resume: bool = False,
+    wandb: bool = False,
 ) -> Outcome:
-    """Train the recipe on a release unless that very model exists (`always` trains all the same, `resume` goes on)."""
+    """Train the recipe on a release unless that very model exists (`always` trains all the same, `resume` goes on).
+
+    `wandb`: the curve goes to Weights & Biases, too.
+    """
     from eval.held_out.within import scorer_of
     from eval.report import training_figure
     from eval.reward.calibration import calibrate_checkpoint
     from training.model import read_card
     from training.points import recorded
     from training.train import train, trained, training_run_id
+    from training.wandb_log import WandbLog
 
     run = training_run_id(recipe, release)
     folder = None if always else trained(lake, run)
     is_new = folder is None
+    is_first = os.environ.get("RANK", "0") == "0"  # of torchrun's processes
     if folder is None:
         scorer = scorer_of(lake, release, recipe)  # before the model is loaded: a release may have nothing held out
-        with recorded(lake, run, on_step) as step:
+        log = None
+        if wandb and is_first:
+            config = recipe.model_dump(mode="json")
+            log = WandbLog(lake.workspace.root / "wandb", run, config | {"release": release.name}, resume)
+        with recorded(lake, run, on_step, log) as step:
             folder = train(lake, release, recipe, step, resume, scorer).checkpoint
-        if os.environ.get("RANK", "0") == "0":  # of torchrun's processes
+        if is_first:
             best = read_card(folder).get("best")
             for made in (folder, folder.with_name(best["model"])) if best else (folder,):
                 calibrate_checkpoint(lake, release, made)

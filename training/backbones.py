@@ -93,6 +93,25 @@ def empty_backbone(folder: Path, attention: str, dtype: torch.dtype) -> Any:
     return backbone
 
 
+def use_liger(backbone: Any) -> None:
+    """Let norms and MLPs of a model be calculated by liger-kernel's; logits and loss stay ours. In place.
+
+    Raises ModelError without a GPU, the package, or kernels for this model.
+    """
+    import importlib.util
+
+    if not torch.cuda.is_available() or importlib.util.find_spec("liger_kernel") is None:
+        raise ModelError("model.liger needs a GPU and liger-kernel (uv pip install liger-kernel): leave it out")
+    from liger_kernel.transformers import monkey_patch  # type: ignore[import-not-found]
+
+    kind = backbone.config.model_type
+    if kind not in monkey_patch.MODEL_TYPE_TO_APPLY_LIGER_FN:
+        raise ModelError(f"model.liger: the liger-kernel that is installed has nothing for {kind}: leave it out")
+    # rope would be replaced for all models of this process; the answer's loss is ours, so its kernel is never asked.
+    ours = {"rope": False, "cross_entropy": False, "fused_linear_cross_entropy": False}
+    monkey_patch.MODEL_TYPE_TO_APPLY_LIGER_FN[kind](model=backbone, **ours)
+
+
 def load_processor(folder: Path, min_pixels: int | None = None, max_pixels: int | None = None) -> Any:
     """The processor of a checkpoint; areas of pictures other than its own may be given. Raises ModelError."""
     from transformers import AutoProcessor

@@ -19,7 +19,7 @@ from training.flops import cost, peak_flops
 from training.held_out import HeldOutCheck
 from training.model import Losses, ProgressModel, losses
 from training.recipe import Recipe, TrainConfig
-from training.sharding import fresh_state, shard
+from training.sharding import fresh_state, layers, shard
 from training.spoilt import SpoiltBatch, keep_spoilt
 from training.transform import Batch
 
@@ -129,6 +129,10 @@ class Trainer:
         if recipe.train.gradient_checkpointing:
             model.backbone.activation_checkpointing_enable({"use_reentrant": False})
         self.cost = cost(model.backbone)
+        if recipe.train.compile:
+            # Each by itself: what is between them, masks and packed samples, has another shape in each batch.
+            for layer in layers(model.backbone):
+                layer.compile()
         self.accelerator = make_accelerator(recipe)
         world = self.accelerator.num_processes
         self.begun_by = begun_by or world

@@ -1,4 +1,4 @@
-"""Where the points of a training run go while it runs: the lake, for SQL, and TensorBoard's event files."""
+"""Where the points of a training run go while it runs: the lake, for SQL, TensorBoard's event files, W&B if asked."""
 
 import json
 import shutil
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.tables import TABLES
+from training.wandb_log import WandbLog
 from warehouse.lake import Lake
 
 if TYPE_CHECKING:
@@ -20,21 +21,30 @@ FLUSH_S = 10  # after which TensorBoard sees a point
 
 
 @contextmanager
-def recorded(lake: Lake, run: str, on_step: "Callable[[Point], None]") -> "Iterator[Callable[[Point], None]]":
+def recorded(
+    lake: Lake, run: str, on_step: "Callable[[Point], None]", wandb: WandbLog | None = None
+) -> "Iterator[Callable[[Point], None]]":
     """What to call after each step: tells `on_step`, and keeps the point. All are kept when it ends, even badly.
 
-    A run that begins anew forgets the points it had; one that goes on, those from its first new step on.
+    A run that begins anew forgets the points it had; one that goes on, those from its first new step on. `wandb`: where
+    points go, too.
     """
     log = PointLog(lake, run)
+    failed = True
 
     def step(point: "Point") -> None:
         log.add(point)
+        if wandb is not None:
+            wandb.add(point)
         on_step(point)
 
     try:
         yield step
+        failed = False
     finally:
         log.close()
+        if wandb is not None:
+            wandb.close(failed)
 
 
 def event_folder(lake: Lake, run: str) -> Path:

@@ -53,6 +53,7 @@ class ModelConfig(Section):
     max_pixels: int | None = Field(default=None, ge=1)
     max_vision_tokens: int | None = Field(default=None, ge=1, description="of all pictures of a sample: they shrink")
     attention: str = Field(default="sdpa", description=f"{', '.join(ATTENTIONS)}, or a flash kernel: see training.md")
+    liger: bool = Field(default=False, description="norms and MLPs by liger-kernel, where it is installed; needs a GPU")
 
     @model_validator(mode="after")
     def one_of_two(self) -> Self:
@@ -164,6 +165,7 @@ class TrainConfig(Section):
     text_weight: float = Field(default=1.0, ge=0, description="of the cross entropy on the answer")
     dtype: Literal["float32", "bfloat16"] = "float32"
     gradient_checkpointing: bool = False
+    compile: bool = Field(default=False, description="the layers by torch.compile: the first steps are slow")
     distributed: Literal["none", "fsdp"] = Field(
         default="none", description="of several processes: each the whole model (none), or a part"
     )
@@ -249,6 +251,8 @@ class Recipe(Section):
     def grpo_is_whole(self) -> Self:
         if (self.kind == "grpo") != (self.grpo is not None):
             raise ValueError("kind: grpo and the section grpo go together")
+        if self.kind == "grpo" and (self.train.compile or self.model.liger):
+            raise ValueError("train.compile and model.liger are for sft: grpo also generates with the model")
         if self.kind == "grpo" and self.head:
             raise ValueError("head: grpo rewards words, it cannot train a head")
         if self.kind == "grpo" and (given := self.data.model_fields_set & {"families", "dataset_rates", "per_visit"}):

@@ -18,7 +18,7 @@ from core.files import whole_folder
 from core.paths import Workspace
 from core.tables import TABLES
 from training.attention import set_attention
-from training.backbones import add_adapter, empty_backbone, freeze, load_backbone, load_processor, quantized
+from training.backbones import add_adapter, empty_backbone, freeze, load_backbone, load_processor, quantized, use_liger
 from training.batches import open_batches
 from training.card import make_card
 from training.checkpoint import StepWriter, load_state, saved_steps
@@ -241,6 +241,8 @@ def start_model(
         processor = load_processor(recipe.model.path, recipe.model.min_pixels, recipe.model.max_pixels)
         # What is new on a checkpoint, adapter and head, is drawn at random, and by the recipe's seed.
         torch.manual_seed(seed)
+    if recipe.model.liger:
+        use_liger(backbone)
     if recipe.lora and recipe.kind == "sft":
         add_adapter(backbone, recipe.lora)
     processor.max_vision_tokens = recipe.model.max_vision_tokens

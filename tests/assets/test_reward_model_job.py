@@ -94,5 +94,6 @@ def test_a_job_goes_on_where_a_killed_one_was(
     assert not resumable(lake.workspace, recipe, release)
     train(lake, release, recipe)
     assert resumable(lake.workspace, recipe, release)
-    handed_over(lake, path, monkeypatch, always=True)
+    assert "--wandb" not in job.arguments
+    assert "--wandb" in handed_over(lake, path, monkeypatch, always=True, wandb=True).arguments
     assert not resumable(lake.workspace, recipe, release)

@@ -74,6 +74,7 @@ class RewardModelConfig(TrainingConfig):
         default=True,
         description="Go on from the newest checkpoint of this very run where there is one; false: begin anew.",
     )
+    wandb: bool = Field(default=False, description="The curve goes to Weights & Biases, too.")
     launch: AnyLauncher = Field(default=LocalLauncher(), description="Where: here, or on a cluster.")
 
 
@@ -177,6 +178,7 @@ def training_job(context: dg.AssetExecutionContext, lake: Lake, run: str, config
     name = job_name("train", context.run_id[:8], run)
     recipe = str(Path(config.recipe).resolve()) if config.recipe.endswith((".yaml", ".yml")) else config.recipe
     more = ["--model", str(Path(config.base).resolve())] if config.base else []
+    more += ["--wandb"] if config.wandb else []
     root = lake.workspace.root
     # Whoever begins the job again, Slurm or Kubernetes, gives the same arguments
     arguments = (
