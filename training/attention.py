@@ -152,8 +152,6 @@ def _register() -> None:
     AttentionMaskInterface.register("flex", flex_attention_mask)
 
 
-# Not compiled: they ask for the lengths of each batch, and call a kernel.
-@torch.compiler.disable
 def _blocks(
     module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: Any, **more: Any
 ) -> tuple[torch.Tensor, None]:
@@ -170,7 +168,6 @@ def _blocks(
     return by_blocks(attend, states, _lengths(bounds)), None
 
 
-@torch.compiler.disable
 def _varlen(
     module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: Any, **more: Any
 ) -> tuple[torch.Tensor, None]:

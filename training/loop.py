@@ -64,6 +64,18 @@ def make_accelerator(recipe: Recipe) -> Any:
     return Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=precision, kwargs_handlers=handlers)
 
 
+def compile_layers(model: ProgressModel) -> None:
+    """Norms and MLPs of all layers by torch.compile, in place.
+
+    Attention stays as it is: it asks for the lengths of each batch, and under recomputation one break in a layer would
+    leave all of it uncompiled.
+    """
+    for layer in layers(model.backbone):
+        for name, part in layer.named_modules():
+            if name == "mlp" or "norm" in name:
+                part.compile()
+
+
 def batches_each(recipe: Recipe, begun_by: int, world: int) -> int:
     """Batches a step for each of `world` processes, such that a step is what it was. Raises TrainingError."""
     of_step = recipe.train.accumulation * begun_by
@@ -130,9 +142,7 @@ class Trainer:
             model.backbone.activation_checkpointing_enable({"use_reentrant": False})
         self.cost = cost(model.backbone)
         if recipe.train.compile:
-            # Each by itself: what is between them, masks and packed samples, has another shape in each batch.
-            for layer in layers(model.backbone):
-                layer.compile()
+            compile_layers(model)
         self.accelerator = make_accelerator(recipe)
         world = self.accelerator.num_processes
         self.begun_by = begun_by or world

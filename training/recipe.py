@@ -165,7 +165,7 @@ class TrainConfig(Section):
     text_weight: float = Field(default=1.0, ge=0, description="of the cross entropy on the answer")
     dtype: Literal["float32", "bfloat16"] = "float32"
     gradient_checkpointing: bool = False
-    compile: bool = Field(default=False, description="the layers by torch.compile: the first steps are slow")
+    compile: bool = Field(default=False, description="norms and MLPs by torch.compile: the first steps are slow")
     distributed: Literal["none", "fsdp"] = Field(
         default="none", description="of several processes: each the whole model (none), or a part"
     )

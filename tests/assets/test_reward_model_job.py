@@ -1,6 +1,7 @@
 """The job that the asset reward_model hands over: whoever begins it again, it goes on; what is to begin anew, does."""
 
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -51,7 +52,7 @@ def corpus(tmp_path: Path) -> tuple[Lake, Release]:
     return make_release(tmp_path / "w")
 
 
-def handed_over(lake: Lake, recipe: Path, monkeypatch: pytest.MonkeyPatch, **config: bool) -> Job:
+def handed_over(lake: Lake, recipe: Path, monkeypatch: pytest.MonkeyPatch, **config: Any) -> Job:
     """The job, which is not run."""
     jobs: list[Job] = []
 

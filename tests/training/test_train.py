@@ -78,6 +78,7 @@ def test_each_class_of_recipe_and_its_resume(corpus: tuple[Lake, Release], name:
     for p in whole.curve:
         assert p.samples_per_s > 0
         assert p.tokens_per_s > 0
+        assert p.mfu is not None
         assert 0 < p.mfu < 2
     rows = lake.rows(
         "SELECT steps, path FROM training_runs JOIN checkpoints USING (training_run) WHERE recipe = ?", [name]
@@ -134,7 +135,8 @@ def test_eight_samples_are_learnt_by_heart(family: str) -> None:
     assert np.mean([p.loss for p in curve[-5:]]) < 0.1 * curve[0].loss
     with torch.inference_mode():
         learnt = model(transform(items)).progress
-    assert spearmanr(learnt.numpy(), [i.progress for i in items]).statistic > 0.9
+    correlation: Any = spearmanr(learnt.numpy(), [i.progress for i in items])
+    assert correlation.statistic > 0.9
 
 
 def test_accumulated_packed_and_whole_batches_make_the_same_step() -> None:
@@ -151,6 +153,25 @@ def test_accumulated_packed_and_whole_batches_make_the_same_step() -> None:
     for curve in curves[1:]:
         for step, expected in zip(curve, curves[0], strict=True):
             assert step == pytest.approx(expected, rel=1e-4)
+
+
+def test_compiled_layers_make_the_same_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._dynamo.utils import counters
+
+    # The graphs as they would be compiled, without the minute that a compiler of C++ takes
+    whole = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda part: whole(part, backend="aot_eager"))
+    items, curves = make_items(4), []
+    for compiled in (False, True):
+        counters.clear()
+        model, transform = make_parts(items, seed=3)
+        settings = {"steps": 2, "compile": compiled, "gradient_checkpointing": True}
+        of = recipe(train=settings, data={"packing": True, "window": 4, "sequence_length": 120})
+        curves.append([(p.loss, p.gradient_norm) for p in fit(model, transform, items, of)])
+        assert bool(counters["stats"]["unique_graphs"]) == compiled
+        assert not counters["graph_break"]
+    for step, expected in zip(curves[1], curves[0], strict=True):
+        assert step == pytest.approx(expected, rel=1e-5)
 
 
 def test_schedules() -> None:
