@@ -35,8 +35,8 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from eval.reward.model import ModelScorer, open_model
-from eval.reward.scorer import TOLERANCE, CameraView, Reward
+from eval.reward.open import open_checkpoint
+from eval.reward.scorer import TOLERANCE, CameraView, Reward, Scorer
 from eval.server.app import make_app
 from eval.server.client import RewardClient, RewardServerError
 from eval.server.limits import Limits
@@ -82,14 +82,14 @@ def main() -> int:
         try:
             assert process.stdout is not None
             url = process.stdout.readline().strip().removeprefix("listening on ")
-            return measure(url, process.pid, open_model(model), asked)
+            return measure(url, process.pid, open_checkpoint(model), asked)
         finally:
             process.terminate()
             code = process.wait(60)
             print(f"the server ended with code {code}")
 
 
-def measure(url: str, pid: int, scorer: ModelScorer, asked: argparse.Namespace) -> int:
+def measure(url: str, pid: int, scorer: Scorer, asked: argparse.Namespace) -> int:
     runs = [pictures(asked.frames, seed) for seed in range(asked.sessions)]
     known = [core(scorer, run) for run in runs]
     print(
@@ -126,8 +126,8 @@ def measure(url: str, pid: int, scorer: ModelScorer, asked: argparse.Namespace) 
 # The server
 
 
-class Breakable(ModelScorer):
-    """A model that fails as a whole for any batch with a poisoned picture in it."""
+class Breakable(Scorer):
+    """Before a scorer's own class: a model that fails as a whole for any batch with a poisoned picture in it."""
 
     def views(self, views: Sequence[CameraView]) -> list[Reward]:
         if any(v.pictures[-1].rgb.min() == POISON for v in views):
@@ -136,8 +136,8 @@ class Breakable(ModelScorer):
 
 
 def serve_breakable(model: Path) -> int:
-    scorer = open_model(model)
-    scorer.__class__ = Breakable
+    scorer: Any = open_checkpoint(model)
+    scorer.__class__ = type("BreakableScorer", (Breakable, type(scorer)), {})
     with listen("127.0.0.1", 0, LIMITS) as listener:
         serve(make_app(scorer, "benchmark", limits=LIMITS), listener, LIMITS)
     return 0
@@ -169,7 +169,7 @@ def pictures(count: int, seed: int) -> list[np.ndarray]:
     ]
 
 
-def core(scorer: ModelScorer, run: Sequence[np.ndarray]) -> list[float]:
+def core(scorer: Scorer, run: Sequence[np.ndarray]) -> list[float]:
     stream = scorer.stream(TASK, FPS)
     moments = [m for rgb in run if (m := stream.append({"camera": rgb})) is not None]
     return [r.progress if r.progress is not None else float("nan") for r in scorer.score(moments)]

@@ -8,6 +8,7 @@ from typing import Any
 
 from training.backbones import ADAPTER_CONFIG
 from training.card import card_text
+from training.laptop.model import SETTINGS, is_laptop
 from training.merge import weights_hash
 from training.model import CARD, read_card
 from warehouse.lake import Lake
@@ -87,7 +88,10 @@ def _changed(folder: Path, card: dict[str, Any], licences: list[str | None]) -> 
     if (folder / ADAPTER_CONFIG).exists():
         settings = json.loads((folder / ADAPTER_CONFIG).read_text())
         files[ADAPTER_CONFIG] = json.dumps(settings | {"base_model_name_or_path": base}, indent=1) + "\n"
-    files["README.md"] = _front_matter(licences, base) + model_text(folder.name, card)
+    if is_laptop(folder):
+        settings = json.loads((folder / SETTINGS).read_text())
+        files[SETTINGS] = json.dumps(_with_named_encoder(settings), indent=1, sort_keys=True) + "\n"
+    files["README.md"] = _front_matter(licences, base, is_laptop(folder)) + model_text(folder.name, card)
     return files
 
 
@@ -104,16 +108,32 @@ def _portable(card: dict[str, Any], base: str | None) -> dict[str, Any]:
     recipe = card.get("recipe", {})
     if recipe:
         model = recipe.get("model", {})
-        card["recipe"] = recipe | {"model": model | {"path": base if model.get("path") else None}}
+        model = _with_named_encoder(model) | {"path": base if model.get("path") else None}
+        card["recipe"] = recipe | {"model": model}
     if "base" in card:
         card["base"] = base
     return card
 
 
-def _front_matter(licences: list[str | None], base: str | None) -> str:
+def _with_named_encoder(section: dict[str, Any]) -> dict[str, Any]:
+    """A section with settings of a laptop model, whose encoder is named without the folder that it lies in here."""
+    laptop = section.get("laptop")
+    if not laptop:
+        return section
+    kind, _, where = laptop["encoder"].partition(":")
+    if kind != "hf" or not (Path(where).is_dir() or Path(where).is_absolute()):
+        return section
+    named = f"hf:{Path(where).name}"
+    told = section.get("encoder")
+    title = {"encoder": told | {"title": told["title"].replace(laptop["encoder"], named)}} if told else {}
+    return section | {"laptop": laptop | {"encoder": named}} | title
+
+
+def _front_matter(licences: list[str | None], base: str | None, laptop: bool = False) -> str:
     """The YAML head of README.md, which the hub reads."""
     licence, names = hub_licence(licences)
-    lines = [f"license: {licence}", "library_name: transformers", "pipeline_tag: image-text-to-text"]
+    kind = ["pipeline_tag: robotics"] if laptop else ["library_name: transformers", "pipeline_tag: image-text-to-text"]
+    lines = [f"license: {licence}", *kind]
     if names:
         lines.append(f"license_name: {json.dumps(names)}")
     if base and "/" in base:

@@ -12,10 +12,12 @@ from assets.defs.resources import Corpus
 from assets.lib.events import report_outcomes
 from core.paths import ROOT, Workspace
 from core.tables import TABLES
+from eval.reward.open import ScorerConfig
 from pipeline.build import run_build
 from pipeline.config import DatasetBuild, load_config
 from pipeline.leaderboard import leaderboard_rows
 from pipeline.release_cycle import closing_steps
+from pipeline.rewards import score_video
 from training.recipe import Recipe
 from warehouse.lake import Lake
 from warehouse.lake.checks import decodable_coverage, progress_sanity, split_leaks
@@ -46,9 +48,39 @@ def lake(built: Workspace, tmp_path: Path) -> Lake:
     return Lake(Workspace(tmp_path / "w"))
 
 
+def laptop_recipe() -> Recipe:
+    laptop = {"encoder": "grey", "hidden": 32, "layers": 1, "heads": 2, "views": 1}
+    train = {"steps": 150, "batch": 32, "lr": 3e-3}
+    negatives = {"rewound": 0.2, "stood_still": 0.1, "other_task": 0.2}
+    return Recipe(**{"name": "test", "model": {"laptop": laptop}, "data": {"negatives": negatives}, "train": train})
+
+
 def leak(lake: Lake) -> None:
     """Put one episode of a test group into training."""
     lake.con.execute("UPDATE splits SET split = 'train' WHERE episode_index = 37")
+
+
+def test_a_laptop_model_goes_the_same_way_and_scores_a_video(lake: Lake, tmp_path: Path) -> None:
+    model, evaluation = closing_steps(lake, "r1", laptop_recipe())[1:3]
+    assert closing_steps(lake, "r1", laptop_recipe())[1].made is False
+    # Known start states are few here, so it has to do better than one number only, not well
+    mae = dict(
+        lake.rows(
+            "SELECT model, value FROM leaderboard WHERE benchmark = 'held-out' AND slice = 'all' AND metric = 'mae'"
+        )
+    )
+    assert mae[model.version] < mae["best constant"]
+    assert any("voc" in name for name in evaluation.numbers)
+    folder = lake.workspace.root / "models" / model.version
+    card = json.loads((folder / "card.json").read_text())
+    assert card["success"]["of"] == "done"
+    assert "other_task" not in card["negatives"]  # the corpus has one task
+    assert card["negatives"]["rewound"] > 0
+    video = next((ROOT / "samples/sim_short/videos").rglob("*.mp4"))
+    scored = score_video(ScorerConfig(folder), {"front": video}, "Open the green drawer.", tmp_path / "r.jsonl")
+    assert scored.rows > 20
+    assert scored.failures == 0
+    assert scored.success is not None
 
 
 def test_the_whole_second_half_and_nothing_twice(lake: Lake) -> None:

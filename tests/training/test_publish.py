@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.kits.hub_repository import hub_of
+from tests.kits.laptop_kit import make_checkpoint
 from tests.kits.made_corpus import Made
 from tests.kits.published_kit import answers, published_head, tiny
 from training.backbones import add_adapter
@@ -80,6 +81,26 @@ def test_a_folder_tells_nothing_of_this_machine(adapter: bool, released: tuple[L
         model, processor, _ = load_model(tmp_path / "out")
         here, same, _ = load_model(folder)
         assert answers(model, processor)[0].tolist() == answers(here, same)[0].tolist()
+
+
+def test_a_laptop_model_names_its_encoder_without_its_folder(released: tuple[Lake, Release], tmp_path: Path) -> None:
+    lake, release = released
+    folder = make_checkpoint(lake.workspace.root / "models" / "run", **card_of(release))
+    # As training writes it for an encoder in a folder, which no test has: here only what is sent is looked at
+    encoder = f"hf:{tmp_path}/dino"
+    settings = json.loads((folder / "config.json").read_text())
+    settings["laptop"]["encoder"] = encoder
+    settings["encoder"]["title"] = f"{encoder}@224"
+    (folder / "config.json").write_text(json.dumps(settings))
+    card = json.loads((folder / "card.json").read_text())
+    card["recipe"]["model"] = {"tiny": None, "path": None, "laptop": settings["laptop"]}
+    (folder / "card.json").write_text(json.dumps(card))
+    publish_model(lake, folder, str(tmp_path / "out"), allow=ALLOW)
+    for path in (tmp_path / "out").glob("*.[jm]*"):
+        assert str(tmp_path) not in path.read_text(), path.name
+    sent = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert (sent["laptop"]["encoder"], sent["encoder"]["title"]) == ("hf:dino", "hf:dino@224")
+    assert "pipeline_tag: robotics" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_a_model_repository_of_the_hub(released: tuple[Lake, Release]) -> None:
