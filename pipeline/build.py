@@ -26,7 +26,7 @@ from ingest.source import format_of
 from ingest.sources.types import DownloadError
 from pipeline.config import DatasetBuild, stored_config
 from pipeline.picture_cache import picture_cache
-from pipeline.plan import CURRENT, WAITING, ShownStamps, plan
+from pipeline.plan import CURRENT, WAITING, KnownWords, plan
 from pipeline.stage import AnyStep, ChunkStep, DatasetStep, StageContext, StageReport, run_stage
 from pipeline.stages import stage_specs, transfer
 from pipeline.stages.episodes import config_hash, config_rows
@@ -392,20 +392,21 @@ def run_chunk(task: ChunkTask) -> ChunkResult:
     done: list[StageReport] = []
     with picture_cache(lake.workspace, task.build, task.threads) as pictures:
         # Planned anew after each stage: its output decides what the next one's input is
-        shown: ShownStamps = {}
-        while step := _next_step(lake, task, shown):
+        known = KnownWords()
+        while step := _next_step(lake, task, known):
             result = _run_guarded(StageContext(lake, task.build, step, source, task.build_id, pictures))
             done += result.done
             if result.failed:
                 return ChunkResult(done, result.failed)
+            known.published(result.done[-1].snapshot)
     return ChunkResult(done, None)
 
 
-def _next_step(lake: Lake, task: ChunkTask, shown: ShownStamps) -> ChunkStep | None:
+def _next_step(lake: Lake, task: ChunkTask, known: KnownWords) -> ChunkStep | None:
     """The first step of the chunk that is neither current nor waiting."""
     name = task.build.name
     specs = [spec for spec in stage_specs(task.build) if task.only is None or spec.name in task.only]
-    steps = plan(lake, {name: specs}, {name: task.fingerprint}, task.chunk, shown)
+    steps = plan(lake, {name: specs}, {name: task.fingerprint}, task.chunk, known)
     ready = (step for step in steps if isinstance(step, ChunkStep) and step.status not in (CURRENT, WAITING))
     return next(ready, None)
 

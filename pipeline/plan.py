@@ -1,7 +1,7 @@
 """What is up to date, and what is not: one answer for the command line, the build loop and Dagster's sensors."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 
 from pipeline.stage import AnyStep, ChunkStep, DatasetStep, StageSpec
 from warehouse.lake import WHOLE_DATASET, Lake, content_key
@@ -15,7 +15,6 @@ CURRENT, MISSING, STALE, WAITING = "current", "missing", "stale", "waiting"
 MEASURING = ("episodes", "frames", "embeddings")  # stages that say what references show, beside people
 
 Specs = Sequence[StageSpec]
-ShownStamps = dict[tuple[str, int], Mapping[int, str]]  # reference_stamps by dataset and snapshot
 
 
 @dataclass(frozen=True)
@@ -34,12 +33,44 @@ class _History:
 
     runs: Mapping[tuple[str, str, int, str], _Recorded]  # by label run, too
     last_label_run: Mapping[tuple[str, str, int], str]
-    newest_measured: Mapping[str, int]  # by dataset, the snapshot of the newest run that references may depend on
+    newest_measured: Mapping[str, int]  # by dataset, the snapshot of the newest run that people's words are judged by
 
     def chunks(self, stage: str, dataset: str) -> list[int]:
         """The chunks that a dataset's listing registered."""
         listed = {chunk for name, owner, chunk, _ in self.runs if (name, owner) == (stage, dataset)}
         return sorted(listed - {WHOLE_DATASET})
+
+
+@dataclass(frozen=True)
+class _Words:
+    """What people said of a dataset, as far as inputs depend on it.
+
+    marks: hashes of what they took down, and of outcomes that they gave.
+    stamps: hashes by chunk, by the kind of chunks that have a stage because of it (Stage.of_chunks).
+    """
+
+    marks: tuple[str, str]
+    stamps: Mapping[str, Mapping[int, str]]
+
+
+@dataclass
+class KnownWords:
+    """What people said, kept from one plan of a chunk to the next: to read it takes longer than the rest of a plan.
+
+    snapshot: the lake's, at which `words` holds; who publishes a stage says so (`published`), and whatever others
+    commit has it read anew.
+    words: by dataset and the snapshot of the newest run that they are judged by.
+    shown: of them what references show, which is kept whoever commits.
+    """
+
+    snapshot: int = -1
+    words: dict[tuple[str, int], _Words] = field(default_factory=dict)
+    shown: dict[tuple[str, int], Mapping[int, str]] = field(default_factory=dict)
+
+    def published(self, snapshot: int) -> None:
+        """A stage was published here as `snapshot`: where nobody else committed, people have said nothing new."""
+        if snapshot == self.snapshot + 1:
+            self.snapshot = snapshot
 
 
 def dataset_input(spec: StageSpec, fingerprint: str, *marks: str) -> str:
@@ -57,7 +88,7 @@ def plan(
     specs: Mapping[str, Specs],
     fingerprints: Mapping[str, str],
     only_chunk: int | None = None,
-    shown: ShownStamps | None = None,
+    known: KnownWords | None = None,
 ) -> list[AnyStep]:
     """The state of every stage on every partition of the named datasets, in an order in which they can be run.
 
@@ -65,7 +96,7 @@ def plan(
     fingerprints: the present state of each source. What is taken down, and outcomes that people gave, count as a part
     of the source.
     only_chunk: leave the other chunks out.
-    shown: keeps what references show from one plan to the next: they are measured as long as the rest of a plan takes.
+    known: keeps what people said from one plan to the next.
 
     Reads stage_runs once (all of it: 4,800 rows are 15 ms).
     """
@@ -73,16 +104,13 @@ def plan(
     steps: list[AnyStep] = []
     for dataset, (listing, *chunk_specs) in specs.items():
         # The listing: one step on the dataset as a whole
-        marks = takedown_stamp(lake, dataset), outcome_stamp(lake, dataset)
-        wanted = dataset_input(listing, fingerprints[dataset], *marks)
+        words = _words(lake, dataset, history, chunk_specs, known or KnownWords())
+        wanted = dataset_input(listing, fingerprints[dataset], *words.marks)
         recorded = history.runs.get((listing.name, dataset, WHOLE_DATASET, ""))
         listed = DatasetStep(listing, dataset, _status(recorded, wanted), wanted)
         steps.append(listed)
 
         # Its chunks, each with what people said about its episodes, and about others of their tasks
-        stamps: dict[str, Mapping[int, str]] = {"corrected": correction_stamps(lake, dataset)}
-        if any(spec.stage.of_chunks == "shown" for spec in chunk_specs):
-            stamps["shown"] = _shown(lake, dataset, history, {} if shown is None else shown)
         for chunk in history.chunks(listing.name, dataset):
             if only_chunk not in (None, chunk):
                 continue
@@ -90,28 +118,38 @@ def plan(
             outputs = {}
             if listed.status == CURRENT:
                 outputs[listing.name] = history.runs[listing.name, dataset, chunk, ""].output_hash
-            of_chunk = {kind: by_chunk[chunk] for kind, by_chunk in stamps.items() if chunk in by_chunk}
+            of_chunk = {kind: by_chunk[chunk] for kind, by_chunk in words.stamps.items() if chunk in by_chunk}
             steps += _plan_chunk(dataset, chunk, [listing, *chunk_specs], history, outputs, of_chunk)
     return steps
 
 
-def _shown(lake: Lake, dataset: str, history: _History, known: ShownStamps) -> Mapping[int, str]:
-    """What references show, read anew where something was listed, measured or seen since it was read last."""
+def _words(lake: Lake, dataset: str, history: _History, specs: Specs, known: KnownWords) -> _Words:
+    """What people said, read anew where others committed, or something was listed, measured or seen meanwhile."""
     key = dataset, history.newest_measured.get(dataset, 0)
-    if key not in known:
-        known[key] = reference_stamps(lake, dataset)
-    return known[key]
+    now = lake.snapshot()
+    if now != known.snapshot:
+        known.words.clear()
+        known.snapshot = now
+    if key not in known.words:
+        stamps: dict[str, Mapping[int, str]] = {"corrected": correction_stamps(lake, dataset)}
+        if any(spec.stage.of_chunks == "shown" for spec in specs):
+            if key not in known.shown:
+                known.shown[key] = reference_stamps(lake, dataset)
+            stamps["shown"] = known.shown[key]
+        known.words[key] = _Words((takedown_stamp(lake, dataset), outcome_stamp(lake, dataset)), stamps)
+    return known.words[key]
 
 
 def _read_history(lake: Lake) -> _History:
-    # A lake that is only looked at may be of an earlier version
-    outcomes_hash = "coalesce(outcomes_hash, '')" if lake.has_view("current_outcomes") else "''"
-    others_hash = "coalesce(others_hash, '')" if lake.has_table("other_tasks") else "''"
-    rows = lake.rows(
-        f"SELECT stage, dataset, chunk, label_run, snapshot, input_hash, output_hash, {outcomes_hash}, {others_hash} "
+    # By a pattern: a lake that is only looked at may be of an earlier version, without some of the hashes
+    found = lake.con.execute(
+        "SELECT stage, dataset, chunk, label_run, snapshot, COLUMNS('^(input|output|outcomes|others)_hash$') "
         "FROM stage_runs ORDER BY snapshot"
     )
-    runs = {(stage, dataset, chunk, run): _Recorded(*hashes) for stage, dataset, chunk, run, _, *hashes in rows}
+    place_of = {column[0]: place for place, column in enumerate(found.description or ())}
+    places = [place_of.get(f.name) for f in fields(_Recorded)]
+    rows = found.fetchall()
+    runs = {tuple(row[:4]): _Recorded(*("" if p is None else row[p] or "" for p in places)) for row in rows}
     last_label_run = {(stage, dataset, chunk): run for stage, dataset, chunk, run, *_ in rows}
     newest_measured = {dataset: snapshot for stage, dataset, _, _, snapshot, *_ in rows if stage in MEASURING}
     return _History(runs, last_label_run, newest_measured)

@@ -10,6 +10,7 @@ from typing import Any
 import duckdb
 
 from ingest.signals.gripper import GripperSignal, signal_from_row
+from warehouse.lake.connection import has_table
 
 OF_EPISODE = "dataset = ? AND chunk = ? AND episode_index = ?"
 
@@ -78,8 +79,7 @@ def _is_measured(curve: GripperOpening) -> bool:
 
 def _tells_apart(con: duckdb.DuckDBPyConnection) -> bool:
     """Is the lake of a version that tells grippers apart?"""
-    sql = "SELECT 1 FROM duckdb_tables() WHERE database_name = 'lake' AND table_name = 'signals'"
-    return bool(con.execute(sql).fetchall())
+    return has_table(con, "signals")
 
 
 def _dicts(con: duckdb.DuckDBPyConnection, sql: str, values: list[Any]) -> list[dict[str, Any]]:
