@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -293,9 +294,11 @@ class Recipe(Section):
             return self
         if self.kind != "sft" or self.head or self.lora:
             raise ValueError("model.laptop has heads of its own: leave out head and lora; kind is sft")
-        if others := sorted(self.data.model_fields_set - {"negatives"}):
+        if others := _changed(self.model, {"laptop", "base"}):
+            raise ValueError(f"model.{others[0]}: not for a laptop model: leave it out")
+        if others := _changed(self.data, {"negatives"}):
             raise ValueError(f"data.{others[0]}: a laptop model reads what shards show of whole runs: leave it out")
-        if others := sorted(self.train.model_fields_set - LAPTOP_TRAINS_BY):
+        if others := _changed(self.train, LAPTOP_TRAINS_BY):
             raise ValueError(
                 f"train.{others[0]}: not for a laptop model, which has {', '.join(sorted(LAPTOP_TRAINS_BY))}"
             )
@@ -306,6 +309,12 @@ class Recipe(Section):
         if FLASH.fullmatch(self.model.attention) and self.train.dtype != "bfloat16":
             raise ValueError(f"model.attention: {self.model.attention} calculates in train.dtype: bfloat16 only")
         return self
+
+
+def _changed(section: Section, but: Collection[str]) -> list[str]:
+    """The fields of a section, without some, that are not at their defaults."""
+    fields = {name: field for name, field in type(section).model_fields.items() if name not in but}
+    return sorted(name for name, field in fields.items() if getattr(section, name) != field.default)
 
 
 def load_recipe(name_or_path: str, model: Path | None = None) -> Recipe:

@@ -76,12 +76,21 @@ def test_a_rate_that_is_too_high_is_told(corpus: tuple[Lake, Release]) -> None:
         ({"head": {}}, "model.laptop has heads of its own"),
         ({"data": {"augment": True}}, "data.augment: a laptop model reads"),
         ({"train": {"accumulation": 2}}, "train.accumulation: not for a laptop model"),
+        ({"train": {"steps": None, "epochs": 2}}, "train.epochs: not for a laptop model"),
         ({"laptop": {"encoder": "vit"}}, "vit is no encoder"),
     ],
 )
 def test_a_recipe_that_asks_for_what_it_has_not(sections: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         recipe(**sections)
+
+
+def test_a_recipe_s_own_words_are_read_again() -> None:
+    built_in = load_recipe("laptop")
+    assert Recipe(**built_in.model_dump()) == built_in
+    model = built_in.model_dump()["model"] | {"max_vision_tokens": 7}
+    with pytest.raises(ValueError, match=r"model\.max_vision_tokens: not for a laptop model"):
+        Recipe(**built_in.model_dump() | {"model": model})
 
 
 def test_negatives_are_refused_for_other_kinds_so_far() -> None:
