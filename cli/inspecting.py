@@ -1,6 +1,8 @@
 """Looking at sources, datasets and the corpus; SQL; the Dagster UI."""
 
+import json
 import os
+import secrets
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -21,6 +23,7 @@ from cli.options import (
     space_at,
 )
 from cli.output import print_json, share_known, show, show_references, show_status, status_rows, write_result
+from core.network import is_loopback
 from core.paths import ROOT
 
 if TYPE_CHECKING:
@@ -292,23 +295,33 @@ def _show_result(table: "pa.Table", format: str, limit: int | None, out: Path | 
 def ui(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 3000,
-    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    host: Annotated[
+        str,
+        typer.Option("--host", help="Address to listen on; beyond this machine a token is asked for, and made."),
+    ] = "127.0.0.1",
 ) -> None:
     """Open the Dagster UI on a workspace: materialise chunks, backfill, see checks and lineage."""
-    from assets.lib.report import dagster_home, is_followed, report_all
+    from assets.lib.report import dagster_home
+    from assets.lib.ui_guard import TOKEN, ui_access
 
     space = space_at(workspace)
-    if space.exists():
-        if not is_followed(space):
-            say("Telling Dagster what was built before it was first opened: every stage, with checks and pictures")
-        report_all(space)
+    address = f"http://{host}:{port}"
+    # Whoever can reach it can start jobs: others than this machine show a token
+    if not is_loopback(host) and not os.environ.get(TOKEN):
+        os.environ[TOKEN] = secrets.token_urlsafe(24)
+        address += f"/?token={os.environ[TOKEN]}"
+    ui_access(host, os.environ)
     home = dagster_home(space)
-    os.environ |= {
-        "DAGSTER_HOME": str(home),
-        "PROCCORPUS_WORKSPACE": str(space.root),
-        "VIRTUAL_ENV": sys.prefix,  # dg warns when it does not see the environment it runs in
-    }
+    os.environ |= {"DAGSTER_HOME": str(home), "PROCCORPUS_WORKSPACE": str(space.root)}
     os.chdir(ROOT)
-    say(f"Dagster UI of {space.root}: http://{host}:{port} (Ctrl-C ends it)")
-    program = str(Path(sys.executable).parent / "dg")
-    os.execv(program, [program, "dev", "--host", host, "--port", str(port)])
+    say(f"Dagster UI of {space.root}: {address} (Ctrl-C ends it)")
+    command = [sys.executable, "-m", "assets.webserver", "dev", "--host", host, "--port", str(port)]
+    os.execv(sys.executable, [*command, "--workspace", str(_code_location(home))])
+
+
+def _code_location(home: Path) -> Path:
+    """A file that tells Dagster where our definitions are."""
+    path = home / "workspace.yaml"
+    module = {"module_name": "assets.definitions", "working_directory": str(ROOT), "location_name": "proccorpus"}
+    path.write_text(json.dumps({"load_from": [{"python_module": module}]}))  # JSON is YAML, too
+    return path

@@ -9,6 +9,7 @@ import dagster as dg
 from pydantic import Field, PrivateAttr
 
 from annotate.model_client.server import Server, ServerConfig
+from assets.lib.programs import ProgramsError, check_programs
 from core.paths import ROOT
 
 
@@ -56,6 +57,10 @@ class VlmServer(dg.ConfigurableResource):
                 self._server = None
 
     def _config(self) -> ServerConfig:
+        try:
+            check_programs(self)
+        except ProgramsError as e:
+            raise dg.Failure(str(e), allow_retries=False) from e
         # What the resource is configured with comes before the environment
         model = self.model or os.environ.get("PROCCORPUS_VLM")
         if not model:

@@ -91,3 +91,19 @@ def test_compose_passes_what_the_files_read():
     assert {name for name in said if f"${{{name}" in text} == said
     published = [p for s in compose["services"].values() for p in s.get("ports", [])]
     assert published == ["127.0.0.1:3000:3000"]
+
+
+def test_passwords_stay_out_of_the_image_and_of_git():
+    assert {"**/.env", "**/.env.*"} <= set((ROOT / ".dockerignore").read_text().splitlines())
+    assert {".env", ".env.*"} <= set((ROOT / ".gitignore").read_text().splitlines())
+
+
+def test_the_ui_is_behind_its_guard():
+    compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
+    (container,) = dict(_pods())["webserver"]["containers"]
+    for service in (compose["webserver"], container):
+        assert service["command"][:3] == ["python", "-m", "assets.webserver"]
+    assert "UI_TOKEN:?" in compose["webserver"]["environment"]["PROCCORPUS_UI_TOKEN"]
+    assert container["env"][0]["valueFrom"]["secretKeyRef"]["name"] == "proccorpus-ui"
+    # Those that read videos of others do not hold it
+    assert "PROCCORPUS_UI_TOKEN" not in compose["code"]["environment"]

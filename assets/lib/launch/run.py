@@ -11,6 +11,7 @@ from assets.lib.launch.kubernetes import KubernetesLauncher
 from assets.lib.launch.local import LocalLauncher
 from assets.lib.launch.ray import RayLauncher
 from assets.lib.launch.slurm import SlurmLauncher
+from assets.lib.programs import ProgramsError, check_programs
 from core.logs import last_lines
 
 POLL_S = 1.0
@@ -20,8 +21,13 @@ AnyLauncher = Annotated[LocalLauncher | SlurmLauncher | KubernetesLauncher | Ray
 def launch(context: dg.AssetExecutionContext, launcher: AnyLauncher, job: Job) -> dg.MaterializeResult:
     """Run a job to its end: what it reported, with where it ran and its last lines.
 
-    Ends the job when the run is cancelled. Raises dg.Failure with the last lines of one that failed.
+    Ends the job when the run is cancelled. Raises dg.Failure with the last lines of one that failed, and for a program
+    that the operator does not allow.
     """
+    try:
+        check_programs(launcher)
+    except ProgramsError as e:
+        raise dg.Failure(str(e), allow_retries=False) from e
     # A folder that is there already would be another job's: this fails then
     job.folder.mkdir(parents=True)
     try:

@@ -1,0 +1,62 @@
+"""Which programs a run's configuration may name: those that the operator's own file allows.
+
+Whoever can open Dagster's UI writes run configurations. What is run by them is another matter: interpreters, lines of
+shell, directives of a batch system and images are refused unless the file that PROCCORPUS_PROGRAMS names lists them:
+
+    python = ["/opt/vllm/bin/python"]
+    setup = ["module load cuda"]
+    directives = ["--constraint=h100"]
+    image = ["registry.example/proccorpus:1"]
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from core.errors import UserError
+
+FILE = "PROCCORPUS_PROGRAMS"
+GUARDED = ("python", "setup", "directives", "image")  # fields of launchers and of the vLLM resource
+
+
+class ProgramsError(UserError):
+    """A program that no file of the operator allows: which one, and what to do."""
+
+
+def check_programs(config: BaseModel, environment: Mapping[str, str] = os.environ) -> None:
+    """Raises ProgramsError for what a run's configuration names, is no default, and is not allowed."""
+    named = {}
+    for name, field in type(config).model_fields.items():
+        if name not in GUARDED:
+            continue
+        value = getattr(config, name)
+        values = value if isinstance(value, list) else [value]
+        if value and value != field.get_default(call_default_factory=True):
+            named[name] = values
+    if not named:
+        return
+    allowed = _allowed(environment)
+    for name, values in named.items():
+        for value in values:
+            if value not in allowed.get(name, ()):
+                raise ProgramsError(
+                    f"{name} {value!r} is not allowed in a run's configuration: whoever runs this server lists it in "
+                    f"the TOML file that {FILE} names ({name} = [...]), or leaves it out"
+                )
+
+
+def _allowed(environment: Mapping[str, str]) -> dict[str, list[str]]:
+    """By field, what the operator's file allows; nothing without one. Raises ProgramsError."""
+    path = environment.get(FILE)
+    if not path:
+        return {}
+    try:
+        lists = tomllib.loads(Path(path).read_text())
+    except (OSError, ValueError) as e:
+        raise ProgramsError(f"{FILE}: {path} cannot be read: {' '.join(str(e).split())}") from e
+    if not all(name in GUARDED and isinstance(listed, list) for name, listed in lists.items()):
+        raise ProgramsError(f"{FILE}: {path} holds other things than lists named {', '.join(GUARDED)}")
+    return lists

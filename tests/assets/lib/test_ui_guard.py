@@ -1,0 +1,124 @@
+"""Dagster's UI answers its own pages, programs, and who shows the token: no other site, by no other name."""
+
+import json
+from typing import Any
+from urllib.parse import quote
+
+import dagster as dg
+import pytest
+from dagster._core.workspace.context import WorkspaceProcessContext
+from dagster._core.workspace.load_target import EmptyWorkspaceTarget
+from starlette.testclient import TestClient
+from starlette.websockets import WebSocketDisconnect
+
+from assets.lib.ui_guard import HOSTS, TOKEN, UiAccess, UiAccessError, ui_access
+from assets.webserver import guarded
+
+SECRET = "a token of more than sixteen characters"
+CHANGE = "mutation { setNuxSeen }"
+OWN = "http://127.0.0.1:3000"
+
+
+@pytest.fixture(scope="module")
+def context(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    with (
+        dg.DagsterInstance.local_temp(str(tmp_path_factory.mktemp("dagster"))) as instance,
+        WorkspaceProcessContext(instance, EmptyWorkspaceTarget()) as context,
+    ):
+        yield context
+
+
+def client(context: Any, access: UiAccess) -> TestClient:
+    return TestClient(guarded(access)(context).create_asgi_app(), base_url=OWN, follow_redirects=False)
+
+
+@pytest.fixture
+def ui(context: Any) -> TestClient:
+    return client(context, ui_access("127.0.0.1", {}))
+
+
+def asked(ui: TestClient, headers: dict[str, str] | None = None) -> int:
+    return ui.post("/graphql", json={"query": CHANGE}, headers=headers).status_code
+
+
+def test_its_own_page_and_programs(ui: TestClient) -> None:
+    assert ui.post("/graphql", json={"query": CHANGE}).json() == {"data": {"setNuxSeen": True}}
+    assert asked(ui, {"Origin": OWN, "Sec-Fetch-Site": "same-origin"}) == 200
+    page = ui.get("/", headers={"Sec-Fetch-Site": "none", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"})
+    assert page.status_code == 200
+    assert page.headers["x-frame-options"] == "DENY"
+
+
+def test_an_image_on_a_page_starts_nothing(ui: TestClient) -> None:
+    """A mutation in an address: an <img> of any web page ran the job export."""
+    address = f"/graphql?query={quote(CHANGE)}"
+    image = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}
+    assert ui.get(address, headers=image).status_code == 403
+    link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+    # A link to it, and a browser or program that says nothing of where it comes from
+    assert {ui.get(address, headers=how).status_code for how in (link, {}, {"Accept": "text/html"})} == {405}
+    assert ui.request("PUT", address).status_code == 405
+    # A link to a page is no more than a link
+    assert ui.get("/runs", headers=link).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1:3001"},
+        {"Origin": "http://localhost:3000"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+        {"Origin": OWN, "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"},
+    ],
+)
+def test_other_sites(ui: TestClient, headers: dict[str, str]) -> None:
+    assert asked(ui, headers) == 403
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:3000", "127.0.0.1.evil.example", ""])
+def test_other_names(ui: TestClient, host: str) -> None:
+    """A name of another site's that is pointed here, so that its pages have the same origin."""
+    assert asked(ui, {"Host": host, "Origin": f"http://{host}"}) == 421
+    assert ui.get("/", headers={"Host": host}).status_code == 421
+
+
+def test_sockets(ui: TestClient) -> None:
+    own = {"Host": "127.0.0.1:3000", "Origin": OWN}
+    with ui.websocket_connect("/graphql", headers=own, subprotocols=["graphql-ws"]) as socket:
+        socket.send_text(json.dumps({"type": "connection_init"}))
+        assert json.loads(socket.receive_text())["type"] == "connection_ack"
+    for other in ({"Origin": "http://evil.example"}, {"Host": "evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
+        with pytest.raises(WebSocketDisconnect), ui.websocket_connect("/graphql", headers=own | other):
+            pass
+
+
+def test_a_token_elsewhere_than_on_this_machine(context: Any) -> None:
+    for host in ("0.0.0.0", "192.0.2.1", "::"):
+        with pytest.raises(UiAccessError, match=TOKEN):
+            ui_access(host, {})
+    with pytest.raises(UiAccessError, match="characters"):
+        ui_access("127.0.0.1", {TOKEN: "short"})
+    ui = client(context, ui_access("0.0.0.0", {TOKEN: SECRET}))
+    assert asked(ui) == asked(ui, {"Authorization": "Bearer guessed"}) == 401
+    assert {ui.get(path).status_code for path in ("/", "/runs", "/graphql")} == {401}
+    assert asked(ui, {"Authorization": f"Bearer {SECRET}"}) == 200
+    # A cluster's probe has no token
+    assert ui.get("/server_info").status_code == 200
+
+    assert ui.get("/runs?token=guessed").status_code == 401
+    login = ui.get(f"/runs?a=b&token={quote(SECRET)}")
+    assert (login.status_code, login.headers["location"]) == (303, "/runs?a=b")
+    assert "SameSite=strict" in login.headers["set-cookie"]
+    assert "HttpOnly" in login.headers["set-cookie"]
+    assert asked(ui) == 200  # by the cookie
+    assert asked(ui, {"Origin": "http://evil.example"}) == 403
+
+
+def test_names_of_a_reverse_proxy(context: Any) -> None:
+    ui = client(context, ui_access("0.0.0.0", {TOKEN: SECRET, HOSTS: "corpus.example, Other.example"}))
+    key = {"Authorization": f"Bearer {SECRET}"}
+    assert asked(ui, key | {"Host": "other.example", "Origin": "https://other.example"}) == 200
+    assert asked(ui, key | {"Host": "evil.example"}) == 421
