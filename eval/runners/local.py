@@ -1,9 +1,10 @@
 """Checkpoints in this process, by transformers: our progress head from one prefill, or text by generation."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from eval.runners.prompt import (
 )
 from training.heads import Head
 from training.model import CARD, HEAD_FILE, base_of, load_head, load_model, read_card
+from training.pixels import Batch, normalised
 from training.transform import Item, Transform
 
 Loaded = tuple[Prompt, tuple[np.ndarray, ...]]
@@ -83,13 +85,17 @@ class HeadRunner:
         }
 
     def answer(self, prompts: Sequence[Prompt]) -> Iterator[ModelReply]:
-        yield from _answered(prompts, self.batch_size, self.limits, self._batch)
+        yield from _answered(prompts, self.batch_size, self.limits, self._inputs, self._batch)
+
+    def _inputs(self, loaded: Sequence[Loaded]) -> Batch:
+        return self.transform.as_bytes([Item(p.text, pictures, system=p.system) for p, pictures in loaded])
 
     @torch.inference_mode()
-    def _batch(self, loaded: Sequence[Loaded]) -> list[ModelReply]:
-        batch = self.transform([Item(p.text, pictures, system=p.system) for p, pictures in loaded])
-        tokens = batch["attention_mask"].sum(1).tolist()
-        progress = self.model({k: v.to(device()) for k, v in batch.items()}).progress.float().tolist()
+    def _batch(self, loaded: Sequence[Loaded], inputs: Batch) -> list[ModelReply]:
+        tokens = inputs["attention_mask"].sum(1).tolist()
+        # Bytes travel to the device; floats are made of them there
+        batch = normalised({k: v.to(device()) for k, v in inputs.items()})
+        progress = self.model(batch).progress.float().tolist()
         return [
             ModelReply(p.key, progress=value, prompt_tokens=n, completion_tokens=0)
             for (p, _), value, n in zip(loaded, progress, tokens, strict=True)
@@ -119,6 +125,8 @@ class TextRunner:
             images = self.processor.image_processor
             images.size = {**images.size, **limits.processor_size}
         self.sampling, self.limits, self.batch_size = sampling, limits, batch_size
+        # The next batch is tokenized in another thread, and a tokenizer is for one thread at a time
+        self.tokenizing = threading.Lock()
         self.settings: Mapping[str, Any] = {
             "runner": "transformers",
             "answer": "text",
@@ -134,24 +142,25 @@ class TextRunner:
             ([p for p in prompts if not p.words], self._generate),
             ([p for p in prompts if p.words], self._weigh),
         ):
-            yield from _answered(asked, self.batch_size, self.limits, run)
+            yield from _answered(asked, self.batch_size, self.limits, self._inputs, run)
 
     def _inputs(self, loaded: Sequence[Loaded]) -> Any:
         """Padded on the left, so that all answers begin at the same place."""
+        with self.tokenizing:
+            return self._encoded(loaded)
+
+    def _encoded(self, loaded: Sequence[Loaded]) -> Any:
         switch = {} if self.sampling.think is None else {"enable_thinking": self.sampling.think}
         texts = [
             self.processor.apply_chat_template(turn(p, self.form), tokenize=False, add_generation_prompt=True, **switch)
             for p, _ in loaded
         ]
         images = [list(pictures) for _, pictures in loaded if pictures]
-        encoded = self.processor(
-            text=texts, images=images or None, padding=True, padding_side="left", return_tensors="pt"
-        )
-        return encoded.to(self.model.device)
+        return self.processor(text=texts, images=images or None, padding=True, padding_side="left", return_tensors="pt")
 
     @torch.inference_mode()
-    def _generate(self, loaded: Sequence[Loaded]) -> list[ModelReply]:
-        inputs, tokenizer = self._inputs(loaded), self.processor.tokenizer
+    def _generate(self, loaded: Sequence[Loaded], inputs: Any) -> list[ModelReply]:
+        inputs, tokenizer = inputs.to(self.model.device), self.processor.tokenizer
         seeds = [self.sampling.draw_seed(p) for p, _ in loaded]
         generated = generate(self.model, tokenizer, inputs, self.sampling, seeds)
         answers = generated[:, inputs["input_ids"].shape[1] :]
@@ -160,14 +169,15 @@ class TextRunner:
         for (p, _), ids, mask in zip(loaded, answers.tolist(), inputs["attention_mask"].sum(1).tolist(), strict=True):
             # A row that ends before the others is filled up with padding.
             count = next((k for k, token in enumerate(ids) if token in ends), len(ids))
-            text = tokenizer.decode(ids[:count], skip_special_tokens=True)
+            with self.tokenizing:
+                text = tokenizer.decode(ids[:count], skip_special_tokens=True)
             # The token that ends an answer was generated as well; an answer that was cut off has none.
             replies.append(ModelReply(p.key, text=text, prompt_tokens=mask, completion_tokens=min(count + 1, len(ids))))
         return replies
 
     @torch.inference_mode()
-    def _weigh(self, loaded: Sequence[Loaded]) -> list[ModelReply]:
-        inputs = self._inputs(loaded)
+    def _weigh(self, loaded: Sequence[Loaded], inputs: Any) -> list[ModelReply]:
+        inputs = inputs.to(self.model.device)
         likely = self.model(**inputs, logits_to_keep=1).logits[:, -1].float().softmax(-1)
         replies = []
         for (p, _), row, mask in zip(loaded, likely, inputs["attention_mask"].sum(1).tolist(), strict=True):
@@ -178,7 +188,8 @@ class TextRunner:
     def _first_tokens(self, word: str) -> list[int]:
         """Tokens that begin a word, with and without a blank before it."""
         encode = self.processor.tokenizer.encode
-        return sorted({encode(text, add_special_tokens=False)[0] for text in (word, f" {word}")})
+        with self.tokenizing:
+            return sorted({encode(text, add_special_tokens=False)[0] for text in (word, f" {word}")})
 
 
 class TwoPassRunner(TextRunner):
@@ -192,14 +203,15 @@ class TwoPassRunner(TextRunner):
         self.settings: Mapping[str, Any] = {**self.settings, "answer": "head after text"}
 
     @torch.inference_mode()
-    def _generate(self, loaded: Sequence[Loaded]) -> list[ModelReply]:
-        replies = super()._generate(loaded)
+    def _generate(self, loaded: Sequence[Loaded], inputs: Any) -> list[ModelReply]:
+        replies = super()._generate(loaded, inputs)
         items = [
             Item(p.text, pictures, reply.text, system=p.system)
             for (p, pictures), reply in zip(loaded, replies, strict=True)
         ]
-        batch = {k: v.to(device()) for k, v in self.transform(items).items()}
-        output = self.ours(batch)
+        with self.tokenizing:
+            batch = self.transform.as_bytes(items)
+        output = self.ours(normalised({k: v.to(device()) for k, v in batch.items()}))
         assert self.ours.head is not None
         assert output.raw is not None
         progress = served_progress(self.ours.head, output.raw, self.card).float().tolist()
@@ -227,26 +239,63 @@ def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _answered(
-    prompts: Sequence[Prompt], size: int, limits: PictureLimits, run: Callable[[Sequence[Loaded]], list[ModelReply]]
-) -> Iterator[ModelReply]:
+def _answered[B](
+    prompts: Sequence[Prompt],
+    size: int,
+    limits: PictureLimits,
+    prepare: Callable[[Sequence[Loaded]], B],
+    run: Callable[[Sequence[Loaded], B], list[ModelReply]],
+) -> Generator[ModelReply]:
     """In batches of like length; a prompt whose pictures cannot be read fails before its batch is run.
 
-    While a batch is run, the pictures of the next are read by other threads.
+    While a batch is run, the next is made ready: threads read its pictures, and one makes the model's inputs of them.
     """
-    with ThreadPoolExecutor(READERS, "pictures") as pool:
-        waiting: list[tuple[Prompt, Future[tuple[np.ndarray, ...]]]] = []
-        for batch in (*bucketed(prompts, size), []):
-            following = [(prompt, pool.submit(_pictures, prompt, limits)) for prompt in batch]
-            loaded: list[Loaded] = []
-            for prompt, pictures in waiting:
+    with ThreadPoolExecutor(READERS, "pictures") as readers, ThreadPoolExecutor(1, "inputs") as maker:
+
+        def ready(reading: Sequence[tuple[Prompt, Future[tuple[np.ndarray, ...]]]]) -> Ready[B]:
+            loaded, unread = [], []
+            for prompt, pictures in reading:
                 try:
                     loaded.append((prompt, pictures.result()))
                 except BenchmarkError as e:
-                    yield ModelReply(prompt.key, error=str(e))
-            if loaded:
-                yield from apart(loaded, run, lambda item, why: ModelReply(item[0].key, error=why))
+                    unread.append(ModelReply(prompt.key, error=str(e)))
+            try:
+                return Ready(loaded, unread, prepare(loaded) if loaded else None)
+            except Exception:  # of which prompt, the halves of the batch will tell
+                return Ready(loaded, unread, None)
+
+        waiting: Future[Ready[B]] | None = None
+        for batch in (*bucketed(prompts, size), []):
+            reading = [(prompt, readers.submit(_pictures, prompt, limits)) for prompt in batch]
+            following = maker.submit(ready, reading)
+            if waiting is not None:
+                yield from _run(waiting.result(), lambda part: maker.submit(prepare, part).result(), run)
             waiting = following
+
+
+@dataclass(frozen=True)
+class Ready[B]:
+    """A batch as the model takes it; `inputs` is None where they could not be made, or of nothing."""
+
+    loaded: list[Loaded]
+    unread: list[ModelReply]
+    inputs: B | None
+
+
+def _run[B](
+    ready: Ready[B],
+    prepare: Callable[[Sequence[Loaded]], B],
+    run: Callable[[Sequence[Loaded], B], list[ModelReply]],
+) -> Iterator[ModelReply]:
+    """Replies of a batch; where it fails, of its halves, whose inputs are made anew."""
+    yield from ready.unread
+
+    def answers(part: Sequence[Loaded]) -> list[ModelReply]:
+        inputs = ready.inputs if len(part) == len(ready.loaded) else None
+        return run(part, prepare(part) if inputs is None else inputs)
+
+    if ready.loaded:
+        yield from apart(ready.loaded, answers, lambda item, why: ModelReply(item[0].key, error=why))
 
 
 def _pictures(prompt: Prompt, limits: PictureLimits) -> tuple[np.ndarray, ...]:

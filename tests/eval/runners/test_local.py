@@ -263,16 +263,38 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
         TextRunner(tmp_path, Sampling(), PictureLimits(), 1)
 
 
-def test_pictures_are_read_while_the_model_works(prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch) -> None:
-    reading, read = threading.Semaphore(0), local.load_picture
+def test_the_next_batch_is_made_ready_while_the_model_works(
+    prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, made, read = threading.Semaphore(0), threading.Semaphore(0), local.load_picture
     monkeypatch.setattr(local, "load_picture", lambda *given: reading.release() or read(*given))
 
-    def work(loaded: Any) -> list[ModelReply]:
-        # Each batch of one has a picture; the second's comes before the first is done
+    def prepare(loaded: Any) -> str:
+        made.release()
+        return f"inputs of {loaded[0][0].key}"
+
+    def work(loaded: Any, inputs: str) -> list[ModelReply]:
+        # Each batch of one has a picture; the second's comes before the first is done, and so do its inputs
         assert all(reading.acquire(timeout=10) for _ in range(len(prompts[0].pictures) + 1))
-        return [ModelReply(p.key, text="done") for p, _ in loaded]
+        assert all(made.acquire(timeout=10) for _ in range(2))
+        return [ModelReply(p.key, text=inputs) for p, _ in loaded]
 
     pair = [Prompt(f"k{n}", "<image>", prompts[0].pictures) for n in range(3)]
-    replies: Any = local._answered(pair, 1, SHOWN, work)
-    assert next(replies).text == "done"
+    replies = local._answered(pair, 1, SHOWN, prepare, work)
+    assert next(replies).text == "inputs of k2"  # the longest first, of equal ones the last key
     replies.close()
+
+
+def test_inputs_that_cannot_be_made_cost_their_own_prompt(prompts: list[Prompt]) -> None:
+    def prepare(loaded: Any) -> int:
+        if any(p.key == "k1" for p, _ in loaded):
+            raise ValueError("marks")
+        return len(loaded)
+
+    def work(loaded: Any, inputs: int) -> list[ModelReply]:
+        assert inputs == len(loaded)
+        return [ModelReply(p.key, text="done") for p, _ in loaded]
+
+    four = [Prompt(f"k{n}", "<image>", prompts[0].pictures) for n in range(4)]
+    replies = {r.key: r.text or r.error for r in local._answered(four, 4, SHOWN, prepare, work)}
+    assert replies == {"k0": "done", "k1": "ValueError: marks", "k2": "done", "k3": "done"}
