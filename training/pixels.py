@@ -75,6 +75,11 @@ def _cut(picture: torch.Tensor, patch: int, merge: int) -> torch.Tensor:
     return squares.permute(1, 4, 2, 5, 0, 3, 6).reshape(rows * columns, 3 * patch * patch)
 
 
+def joined(parts: Sequence[Batch]) -> Batch:
+    """What `byte_patches` gives of all pictures, from what it gave of some each."""
+    return parts[0] | {name: torch.cat([part[name] for part in parts]) for name in ("patches", "image_grid_thw")}
+
+
 def normalised(batch: Batch) -> Batch:
     """The batch with pixel_values [n, 3 t p p], as the processor makes them, in place of patches; as it is without."""
     if "patches" not in batch:

@@ -139,9 +139,13 @@ class Transform:
             ids += [token] * count
         return ids
 
+    def patches(self, pictures: Sequence[np.ndarray]) -> Batch:
+        """Pictures as `pixels.byte_patches` cuts them."""
+        return byte_patches(self.processor.image_processor, pictures)
+
     def pixels(self, pictures: Sequence[np.ndarray]) -> Batch:
         """pixel_values and image_grid_thw of pictures."""
-        return normalised(byte_patches(self.processor.image_processor, pictures))
+        return normalised(self.patches(pictures))
 
     def prompt(self, question: str, system: str = "") -> str:
         """The chat text up to where the answer begins, with one image token per picture."""

@@ -6,6 +6,7 @@ from itertools import batched
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from eval.reward.scorer import CameraView, Reward, Scorer
@@ -18,6 +19,7 @@ from eval.runners.local import device, folder_hash
 from eval.runners.prompt import AnswerName, Sampling, apart
 from training.heads import Head
 from training.model import ProgressModel, Vision, encoder_outputs, load_model, read_card
+from training.pixels import Batch, joined, normalised
 from training.transform import Item, Transform
 
 BATCH = 32  # views in one forward pass of the language model
@@ -76,6 +78,13 @@ class ModelScorer(Scorer):
         """Only a head that was trained on the end state says how probable it is."""
         return self.model.head is not None and self.model.head.config.has_done
 
+    def make_ready(self, picture: StreamPicture) -> None:
+        """Cut the picture into patches. Raises ValueError for one of a shape that the model cannot see."""
+        needs_vision = self.shared or self.reasoning
+        # In this order: the scoring thread keeps what it has seen before it throws the patches away
+        if needs_vision and picture.cut is None and picture.seen is None:
+            picture.cut = self.transform.patches([picture.rgb])
+
     def views(self, views: Sequence[CameraView]) -> list[Reward]:
         return self._answers([_question(v) for v in views])
 
@@ -126,14 +135,20 @@ class ModelScorer(Scorer):
 
     def _seen(self, pictures: Sequence[StreamPicture], items: Sequence[Item]) -> list[Vision]:
         """What the vision tower makes of the items' pictures, in order. Those that it has not seen yet, or in another
-        size (a window with other pictures may leave them less room), it sees now, all at once."""
+        size (a window with more pictures may leave each less room), it sees now, all at once. `seen` is by shape."""
         shown = list(zip(pictures, (rgb for i in items for rgb in self.transform.pictures(i)), strict=True))
-        new = {id(p): (p, rgb) for p, rgb in shown if p.seen is None or p.seen[0] != rgb.shape}
+        new = {(id(p), rgb.shape): (p, rgb) for p, rgb in shown if rgb.shape not in (p.seen or {})}
         if new:
-            pixels = self.transform.pixels([rgb for _, rgb in new.values()])
-            for (p, rgb), vision in zip(new.values(), self.model.see(_placed(pixels)), strict=True):
-                p.seen, p.seen_bytes = (rgb.shape, vision), vision.nbytes
-        return [p.seen[1] for p in pictures]
+            pixels = normalised(_placed(joined([self._cut(p, rgb) for p, rgb in new.values()])))
+            for (p, rgb), vision in zip(new.values(), self.model.see(pixels), strict=True):
+                p.seen, p.seen_bytes = {**(p.seen or {}), rgb.shape: vision}, p.seen_bytes + vision.nbytes
+                p.cut = None
+        return [p.seen[rgb.shape] for p, rgb in shown]
+
+    def _cut(self, picture: StreamPicture, rgb: np.ndarray) -> Batch:
+        """The patches of a picture as a window shows it, `rgb`: those made before where that is in its own size."""
+        cut = picture.cut
+        return cut if cut is not None and rgb.shape == picture.rgb.shape else self.transform.patches([rgb])
 
     def _words(self, items: Sequence[Item], vision: Sequence[Vision]) -> list[str]:
         """The likeliest answer of each, in words."""

@@ -88,6 +88,9 @@ class Scorer(ABC):
         small = shrink(stored, self.max_px) if self.max_px else stored
         return small.copy() if small is rgb else small  # the caller may write into its own again
 
+    def make_ready(self, picture: StreamPicture) -> None:  # noqa: B027
+        """Do beforehand, in any thread, what needs no model, if there is such work; `views` does what is not done."""
+
     @abstractmethod
     def views(self, views: Sequence[CameraView]) -> list[Reward]:
         """A reward for each, in order. What cannot be scored is a reward with a failure."""

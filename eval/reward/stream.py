@@ -18,11 +18,12 @@ Fit = Callable[[np.ndarray], np.ndarray]
 @dataclass(eq=False)
 class StreamPicture:
     """A frame of one camera, uint8 [h, w, 3] RGB as the model is shown it; `seen` is what a scorer keeps of it, in
-    `seen_bytes` (on a model's device; 0 where it is small)."""
+    `seen_bytes` (on a model's device; 0 where it is small). `cut`: what was made of it beforehand, until it is seen."""
 
     rgb: np.ndarray
     seen: Any = None
     seen_bytes: int = 0
+    cut: Any = None
 
     @property
     def nbytes(self) -> int:

@@ -1,10 +1,12 @@
 """The reward server: a FastAPI application round one scorer, with live sessions and whole runs.
 
-A request's frames are decoded in a few threads, scored in one (`batching`), and never twice for a repeated request.
+A request's frames are decoded and made ready in some threads, scored in one (`batching`), and never twice for a
+repeated request. While a part of a whole run is scored, the next is made ready.
 """
 
 import asyncio
 import math
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -48,7 +50,7 @@ from eval.server.protocol import (
 from eval.server.sessions import Append, ServerSession, Sessions, digest_of, reward_rows
 from eval.server.videos import check_videos, checked_moments, received
 
-DECODERS = 4  # threads that decode pictures
+MOST_WORKERS = 16  # threads that decode pictures and cut them into patches
 MAX_KEPT = 600  # frames that a session may have to keep for its windows
 EXPIRY_S = 5.0  # at most between two looks for idle sessions
 DESCRIPTION = """\
@@ -94,7 +96,8 @@ class Service:
         self.sessions = Sessions(limits)
         self.metrics = Metrics(lambda: len(self.sessions), lambda: self.batcher.taken)
         self.batcher = Batcher(scorer, limits, self._batch_scored)
-        self.decoders = ThreadPoolExecutor(DECODERS, "decoding")
+        self.workers = min(MOST_WORKERS, max(4, os.cpu_count() or 1))
+        self.decoders = ThreadPoolExecutor(self.workers, "decoding")
         self.work: list[asyncio.Task[None]] = []
 
     def _batch_scored(self, moments: int, failed: int, seconds: float) -> None:
@@ -151,7 +154,7 @@ class Service:
             self.sessions.check_memory()
         # Places come before decoding, since it is decoded pictures that fill the memory.
         with self.batcher.places(count, sum(await self.sizes(data))):
-            moments = await self.in_thread(self._taken, session.stream, data, 0, timestamps_s)
+            moments = await self._taken(session.stream, data, 0, timestamps_s)
             began = perf_counter()
             rewards = await self.batcher.submit(moments)
             return session.rows(moments, rewards, perf_counter() - began)
@@ -161,9 +164,17 @@ class Service:
         step = self.limits.max_batch * len(stream.cameras)
         sizes = await self.sizes(data)
         chunks = [range(at, min(at + step, len(data))) for at in range(0, len(data), step)]
-        with self.batcher.places(self.limits.max_batch, max(sum(sizes[i] for i in chunk) for chunk in chunks)):
-            moments = (self._taken(stream, data[chunk.start : chunk.stop], chunk.start) for chunk in chunks)
-            return await self._in_turn(moments, gone)
+        # One part is scored while the next is made ready
+        pixels = [sum(sizes[i] for i in chunk) for chunk in chunks]
+        most = max(map(sum, zip(pixels, [*pixels[1:], 0], strict=True)))
+        waiting = iter(chunks)
+
+        async def following() -> Sequence[Moment]:
+            chunk = next(waiting, range(0))
+            return await self._taken(stream, data[chunk.start : chunk.stop], chunk.start) if chunk else ()
+
+        with self.batcher.places(min(2, len(chunks)) * self.limits.max_batch, most):
+            return await self._in_turn(following, gone)
 
     async def score_video(
         self, task: str, fps: float, steps: Sequence[str], paths: Mapping[str, Path], gone: Gone
@@ -172,21 +183,36 @@ class Service:
         with refusing():
             clip = await self.in_thread(open_clip, paths)
             pixels = await self.in_thread(check_videos, clip, self.limits)
-            with self.batcher.places(self.limits.max_batch, self.limits.max_batch * pixels):
+            with self.batcher.places(2 * self.limits.max_batch, 2 * self.limits.max_batch * pixels):
                 stream = await self.in_thread(clip_stream, self.scorer, clip, task, fps, steps)
-                moments = batched(checked_moments(stream, clip, self.limits), self.limits.max_batch)
-                return await self._in_turn(moments, gone)
+                chunks = batched(checked_moments(stream, clip, self.limits), self.limits.max_batch)
 
-    async def _in_turn(self, chunks: Iterator[Sequence[Moment]], gone: Gone) -> list[RewardRow]:
-        """Each chunk is decoded when the one before it has been scored, so memory does not grow with the run; none is
-        for a client that has gone."""
+                async def following() -> Sequence[Moment]:
+                    moments = await self.in_thread(lambda: next(chunks, ()))
+                    await self._make_ready(moments)
+                    return moments
+
+                return await self._in_turn(following, gone)
+
+    async def _in_turn(self, following: Callable[[], Awaitable[Sequence[Moment]]], gone: Gone) -> list[RewardRow]:
+        """Scores part after part until there is none. Each is made ready while the one before it is scored, so memory
+        does not grow with the run; none is scored for a client that has gone."""
         rows: list[RewardRow] = []
-        while chunk := await self.in_thread(lambda: next(chunks, ())):
-            began, before = perf_counter(), next((r.progress for r in reversed(rows) if r.progress is not None), None)
-            if await gone():
-                raise Refused(NOT_READ, "gone", "the client has closed the connection")
-            rewards = await self.batcher.submit(chunk)
-            rows += reward_rows(chunk, rewards, perf_counter() - began, before)
+        coming = asyncio.ensure_future(following())
+        try:
+            while chunk := await asyncio.shield(coming):
+                coming = asyncio.ensure_future(following())
+                began = perf_counter()
+                before = next((r.progress for r in reversed(rows) if r.progress is not None), None)
+                if await gone():
+                    raise Refused(NOT_READ, "gone", "the client has closed the connection")
+                rewards = await self.batcher.submit(chunk)
+                rows += reward_rows(chunk, rewards, perf_counter() - began, before)
+        finally:
+            # A decoder cannot be stopped midway, and reads a file that is removed after this
+            await asyncio.wait([coming])
+            if not coming.cancelled():
+                coming.exception()
         return rows
 
     async def sizes(self, data: Sequence[bytes]) -> list[int]:
@@ -195,19 +221,49 @@ class Service:
             lambda: [size_of(d, self.limits.max_pixels, f"picture {i}") for i, d in enumerate(data)]
         )
 
-    def _taken(
+    async def _taken(
         self, stream: Stream, data: Sequence[bytes], first: int = 0, timestamps_s: Sequence[float] | None = None
     ) -> list[Moment]:
-        """Frames taken in by a stream. All are decoded before the first one is: a refused request leaves no trace."""
-        limit, cameras = self.limits.max_pixels, stream.cameras
-        pictures = [decode_picture(d, limit, f"picture {first + i}") for i, d in enumerate(data)]
-        found = []
-        for i, views in enumerate(batched(pictures, len(cameras))):
-            time_s = None if timestamps_s is None else timestamps_s[i]
-            moment = stream.append(dict(zip(cameras, views, strict=True)), time_s, score=True)
-            assert moment is not None  # as `score` says
-            found.append(moment)
-        return found
+        """Frames taken in by a stream, and made ready to be scored. All are decoded before the first one is taken in: a
+        refused request leaves no trace."""
+        parts = await self._in_parts(lambda i: self._picture(stream, data[i], first + i), len(data))
+        pictures = [picture for part in parts for picture in _raised(part)]
+        moments = await self.in_thread(_appended, stream, pictures, timestamps_s)
+        await self._make_ready(moments)
+        return moments
+
+    async def _make_ready(self, moments: Sequence[Moment]) -> None:
+        pictures = list({id(p): p for m in moments for view in m.views.values() for p in view}.values())
+        # What a picture cannot be made ready for, its scoring will say: nothing is lost here
+        await self._in_parts(lambda i: self.scorer.make_ready(pictures[i]), len(pictures))
+
+    async def _in_parts[T](self, work: Callable[[int], T], count: int) -> list[list[T] | BaseException]:
+        """work(0), work(1), ... in order, in parts side by side; half of the threads are left to other requests. A part
+        that fails is what it raised."""
+        size = max(1, -(-count // max(1, self.workers // 2)))
+        parts = [range(at, min(at + size, count)) for at in range(0, count, size)]
+        done = (self.in_thread(lambda part=part: [work(i) for i in part]) for part in parts)
+        return await asyncio.gather(*done, return_exceptions=True)
+
+    def _picture(self, stream: Stream, data: bytes, number: int) -> np.ndarray:
+        """As the model is shown it. Raises Refused."""
+        return stream.fit(decode_picture(data, self.limits.max_pixels, f"picture {number}"))
+
+
+def _raised[T](part: T | BaseException) -> T:
+    if isinstance(part, BaseException):
+        raise part
+    return part
+
+
+def _appended(stream: Stream, pictures: Sequence[np.ndarray], timestamps_s: Sequence[float] | None) -> list[Moment]:
+    found = []
+    for i, views in enumerate(batched(pictures, len(stream.cameras))):
+        time_s = None if timestamps_s is None else timestamps_s[i]
+        moment = stream.append(dict(zip(stream.cameras, views, strict=True)), time_s, score=True)
+        assert moment is not None  # as `score` says
+        found.append(moment)
+    return found
 
 
 def check_frames(count: int, cameras: int, timestamps_s: Sequence[float] | None, limits: Limits) -> None:

@@ -1,7 +1,7 @@
 """Rewards: windows as in training, streams that keep little, one scorer whatever is scored together."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -98,9 +98,13 @@ def test_a_stream_keeps_what_its_windows_need_and_no_more(
 
 
 def test_a_stream_refuses_what_it_cannot_use() -> None:
-    for wrong in ({"task": " "}, {"fps": 0.0}, {"score_fps": float("nan")}, {"cameras": ()}, {"cameras": ("a", "a")}):
+    fields: dict[str, Any] = {"task": "go", "window": FOUR, "fps": 10.0}
+    wrong_fields: list[dict[str, Any]] = [
+        {"task": " "}, {"fps": 0.0}, {"score_fps": float("nan")}, {"cameras": ()}, {"cameras": ("a", "a")},
+    ]  # fmt: skip
+    for field in wrong_fields:
         with pytest.raises(RewardError):
-            Stream(**({"task": "go", "window": FOUR, "fps": 10.0} | wrong))
+            Stream(**(fields | field))
     stream = Stream("go", FOUR, 10.0, cameras=("a", "b"))
     good = {"a": bar(0), "b": bar(0)}
     for wrong in ({"a": bar(0)}, good | {"c": bar(0)}, good | {"b": bar(0)[:, :, 0]}, good | {"b": bar(0) / 255}, None):
@@ -124,8 +128,8 @@ def test_sharing_vision_sees_pictures_once_and_changes_no_number(scorer: ModelSc
     found = scorer.score(moments)
     assert sum(seen) == len(shown) < sum(len(m.frames) for m in moments)
     for picture in (p for m in moments for p in m.views["camera"]):
-        tokens = picture.seen[1].tokens
-        assert picture.nbytes == picture.rgb.nbytes + tokens.nbytes * (1 + len(picture.seen[1].deepstack))
+        vision = picture.seen[picture.rgb.shape]
+        assert picture.nbytes == picture.rgb.nbytes + vision.tokens.nbytes * (1 + len(vision.deepstack))
     again = scorer.score(moments)
     assert progress(again).tolist() == progress(found).tolist()
     assert sum(seen) == len(shown)
@@ -157,8 +161,8 @@ def test_several_cameras_are_each_seen_as_trained_and_their_mean_is_given(scorer
         pictures = {"front": bar(k / 5), "wrist": bar(1 - k / 5)}
         (found,) = scorer.score([stream.append(pictures)])  # type: ignore[list-item]
         alone = {c: scorer.score([s.append({"camera": pictures[c]})])[0] for c, s in singles.items()}  # type: ignore[list-item]
-        assert found.progress == pytest.approx(np.mean([r.progress for r in alone.values()]), abs=TOLERANCE)
-        assert found.done == pytest.approx(np.mean([r.done for r in alone.values()]), abs=TOLERANCE)
+        assert found.progress == pytest.approx(np.mean([r.progress or 0 for r in alone.values()]), abs=TOLERANCE)
+        assert found.done == pytest.approx(np.mean([r.done or 0 for r in alone.values()]), abs=TOLERANCE)
         assert found.cameras == {c: pytest.approx(r.progress, abs=TOLERANCE) for c, r in alone.items()}
 
 
@@ -226,7 +230,7 @@ class Says:
     has_head = False
 
     def __init__(self) -> None:
-        self.settings = {"runner": "scripted"}
+        self.settings: Mapping[str, Any] = {"runner": "scripted"}
         self.asked: list[Any] = []
 
     def answer(self, prompts: Any) -> Iterator[ModelReply]:
@@ -240,7 +244,9 @@ class Says:
 def _decoded(data: bytes) -> np.ndarray:
     import cv2
 
-    return cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    assert bgr is not None, "the picture can be read"
+    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
 
 
 def test_a_served_model_gets_equal_bytes_for_equal_pictures() -> None:
