@@ -8,7 +8,7 @@ import hashlib
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from string import Formatter
 from typing import Any, Literal
@@ -77,11 +77,10 @@ class FamilyPrompt:
             values[name] = shape.between.join(_filled(shape.each, item) for item in _items(question, shape.of))
         text = _filled(self.file.prompt, values)
         pictures = tuple(question.pictures[int(k)] for k in _PICTURE.findall(text))
-        return Prompt(
-            question.key,
-            _PICTURE.sub(IMAGE_MARK, text),
-            pictures,
-            seed=question.inference,
+        return replace(
+            Prompt.of(question),
+            text=_PICTURE.sub(IMAGE_MARK, text),
+            pictures=pictures,
             system=_filled(self.file.system, values).replace(PLAIN_IMAGE, IMAGE_MARK),
             as_written=True,
         )

@@ -201,5 +201,5 @@ def test_a_head_after_the_answer_reads_the_same_words(bench: Path, tmp_path: Pat
 def test_our_own_questions_are_as_they_were(bench: Path) -> None:
     question = load_benchmark("progress-bench", str(bench), parts=("visual_same_view",))[0]
     (asked,) = METHODS["question"].ask([question])
-    assert asked.prompt == Prompt(question.key, question.text, question.pictures)
+    assert asked.prompt == Prompt(question.key, question.text, question.pictures, task=question.goal)
     assert [m["role"] for m in turn(asked.prompt, "interleaved")] == ["user"]
