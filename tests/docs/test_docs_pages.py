@@ -17,6 +17,7 @@ import cv2
 import httpx
 import numpy as np
 import pytest
+import torch
 import typer
 import yaml
 from typer.core import TyperGroup
@@ -34,6 +35,7 @@ from tests.kits.code import FILES
 from tests.kits.pages_kit import PAGES, ROOT, Block, blocks, inline_commands, words
 from tests.kits.tiny_lerobot import make_dataset
 from training.recipe import Recipe, load_recipe
+from training.spoilt import SpoiltBatch, keep_spoilt
 from warehouse.lake import Lake
 from warehouse.lake.sql import query
 from warehouse.releases import create_release, get_release
@@ -87,6 +89,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = next(b.text for b in blocks(ROOT / "docs/vlm.md") if b.kind == "toml")
     (root / "my_build.toml").write_text(config)
     cv2.imwrite(str(root / "0.png"), np.zeros((64, 64, 3), np.uint8))
+    keep_spoilt(root, 12, 0, [SpoiltBatch(3, {"progress": torch.full((2,), torch.nan)}, ["a", "b"])], "the loss is nan")
     shutil.copy(next((ROOT / "samples/sim_short/videos").rglob("*.mp4")), root / "run.mp4")
     return root
 
