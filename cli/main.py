@@ -11,6 +11,7 @@ import typer
 
 from cli.lazy import Invocation, LazyGroup
 from cli.options import DONE, FAILED, INTERRUPTED, USAGE
+from cli.terminal import guard_terminal
 from core.errors import UserError
 from core.files import disk_full
 
@@ -124,6 +125,7 @@ def proccorpus() -> None:
 
 def main() -> None:
     """Run the command line. Known errors become one line and an exit code; an unknown one shows its traceback."""
+    guard_terminal()
     invocation = Invocation()
     try:
         # Typer's own handling is off, so that errors of all commands come out in one form

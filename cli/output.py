@@ -6,6 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cli.terminal import shown
 from core.values import encode, plain
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ def _is_number(value: Any) -> bool:
 def _cell(value: Any) -> str:
     if value is None:
         return ""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else shown(str(value))
 
 
 def write_result(table: "pa.Table", style: str, out: Path | None) -> bool:
