@@ -26,6 +26,7 @@ BIN = Path(sys.executable).parent
 STAGES = ("frames", "demonstrations", "segments", "progress", "samples", "shards")
 CHUNKS = [f"long:{k:05d}" for k in range(3)]
 WAIT_S = 900.0
+TOKEN = "of-the-ui-of-this-test"
 
 
 class Deployment:
@@ -56,13 +57,15 @@ class Deployment:
             "PROCCORPUS_CONFIG": str(folder / "corpus.toml"),
             "PROCCORPUS_CATALOG": server.url("lake"),
             "PROCCORPUS_DATA": "s3://corpora/deployed",
+            "PROCCORPUS_UI_TOKEN": TOKEN,
             "AWS_DEFAULT_REGION": "us-east-1",
             "OMP_NUM_THREADS": "1",
             "PATH": f"{BIN}:{os.environ['PATH']}",
         }  # fmt: skip
         subprocess.run(["bash", "deploy/create.sh"], cwd=ROOT, env=self.env, check=True)
         self.start("code", "dagster", "api", "grpc", "-m", "assets.definitions", "-h", "127.0.0.1", "-p", code)
-        self.start("webserver", "dagster-webserver", "-w", home / "workspace.yaml", "-h", "127.0.0.1", "-p", self.port)
+        served = ("-w", home / "workspace.yaml", "-h", "127.0.0.1", "-p", self.port)
+        self.start("webserver", "python", "-m", "assets.webserver", *served)
         self.start("daemon", "dagster-daemon", "run", "-w", home / "workspace.yaml")
         self.wait("the code location is loaded", lambda: self.ask(LOCATIONS)["repositoriesOrError"]["nodes"])
 
@@ -81,9 +84,13 @@ class Deployment:
 
     def ask(self, query: str, **variables: Any) -> dict[str, Any]:
         sent = {"query": query, "variables": variables}
-        answer = httpx.post(f"http://127.0.0.1:{self.port}/graphql", json=sent, timeout=30, trust_env=False).json()
+        answer = self.post(sent, {"Authorization": f"Bearer {TOKEN}"}).json()
         assert not answer.get("errors"), answer
         return answer["data"]
+
+    def post(self, sent: dict[str, Any], headers: dict[str, str]) -> httpx.Response:
+        address = f"http://127.0.0.1:{self.port}/graphql"
+        return httpx.post(address, json=sent, headers=headers, timeout=30, trust_env=False)
 
     def wait(self, what: str, done: Callable[[], Any]) -> Any:
         """Until it is so; a server that is away for a moment is asked again."""
@@ -129,6 +136,13 @@ def deployed(tmp_path_factory: pytest.TempPathFactory, bucket: dict[str, str]) -
             yield made
         finally:
             made.stop()
+
+
+def test_nobody_comes_in_without_the_token(deployed: Deployment):
+    sent = {"query": LOCATIONS}
+    assert deployed.post(sent, {}).status_code == 401
+    foreign = {"Authorization": f"Bearer {TOKEN}", "Origin": "https://elsewhere.example"}
+    assert deployed.post(sent, foreign).status_code == 403
 
 
 def test_a_backfill_outlives_a_kill_of_postgres(deployed: Deployment, tmp_path: Path):
