@@ -53,7 +53,7 @@ def batches(
     Raises RowsError (over_limit) for a value or a row group beyond the limits, and what pyarrow raises.
     """
     groups = range(file.num_row_groups) if groups is None else groups
-    chunks = [chunk for group in groups for chunk in _chunks(file, group, columns)]
+    chunks = [chunk for group in groups for chunk in _chunks(file, group, columns, limits)]
     for values_per_row, chunk, is_text, is_number in chunks:
         what = f"{path.name}: {chunk.path_in_schema}"
         if is_number:
@@ -63,10 +63,12 @@ def batches(
         check(limits.excess("max_bytes", chunk.total_uncompressed_size, f"{what}: bytes in one row group", CHUNK))
         # A text is looked at before it is written out; bytes, such as pictures, may each be as large as all of them
         if not is_text:
-            size = min(size, max(1, CHUNK * limits.max_bytes // max(chunk.total_uncompressed_size, 1)))
+            most = chunk.total_uncompressed_size * max(values_per_row, 1)
+            size = min(size, max(1, int(CHUNK * limits.max_bytes / max(most, 1))))
     texts = sorted({chunk.path_in_schema for _, chunk, is_text, _ in chunks if is_text})
     if not texts:
-        yield from file.iter_batches(size, list(groups), list(columns))
+        for batch in file.iter_batches(size, list(groups), list(columns)):
+            yield from _fitting(batch, path, limits)
         return
     plain = file.schema_arrow
     with pq.ParquetFile(path, metadata=file.metadata, read_dictionary=texts) as coded:
@@ -76,8 +78,14 @@ def batches(
                 yield part.cast(schema)
 
 
-def _chunks(file: pq.ParquetFile, group: int, columns: Sequence[str]) -> Iterator[tuple[float, Any, bool, bool]]:
-    """Of each leaf of some columns: values per row, its column chunk, and whether it is of texts or of numbers."""
+def _chunks(
+    file: pq.ParquetFile, group: int, columns: Sequence[str], limits: Limits
+) -> Iterator[tuple[float, Any, bool, bool]]:
+    """Of each leaf of some columns: values per row, its column chunk, and whether it is of texts or of numbers.
+
+    Texts within lists and structs count as bytes while a row of them must be small: Arrow reads dictionaries of such
+    texts in some files only.
+    """
     row_group = file.metadata.row_group(group)
     for k in range(row_group.num_columns):
         leaf = file.schema.column(k)
@@ -88,8 +96,11 @@ def _chunks(file: pq.ParquetFile, group: int, columns: Sequence[str]) -> Iterato
             check(f"column {parts[0][:40]}: {len(parts)} levels of columns within columns")
         chunk = row_group.column(k)
         is_bytes = leaf.physical_type == "BYTE_ARRAY"
-        is_text = is_bytes and leaf.logical_type.type in TEXTS
-        yield chunk.num_values / max(row_group.num_rows, 1), chunk, is_text, not is_bytes
+        values_per_row = chunk.num_values / max(row_group.num_rows, 1)
+        # Each value may be as long as all that is stored
+        is_large = values_per_row * chunk.total_uncompressed_size > CHUNK * limits.max_bytes
+        is_text = is_bytes and leaf.logical_type.type in TEXTS and (len(parts) == 1 or is_large)
+        yield values_per_row, chunk, is_text, not is_bytes
 
 
 def _fitting(batch: pa.RecordBatch, path: Path, limits: Limits) -> Iterator[pa.RecordBatch]:

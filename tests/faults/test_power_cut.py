@@ -1,5 +1,6 @@
 """The plug is pulled: what was not synced is gone. A copy of a mounted image is what the disk would hold then."""
 
+import filecmp
 import os
 import random
 import shutil
@@ -33,6 +34,15 @@ def used(workspace: Path) -> set[str]:
     """Keys of the replies that are stored, by the names of their files alone: right after a kill all is still there."""
     keys = {key.hex() for pack in (workspace / "responses").glob("packs/*.pack") for key, _, _ in records(pack)}
     return keys | {p.stem for p in (workspace / "responses").glob("[0-9a-f][0-9a-f]/*.reply")}
+
+
+def copy_of_a_moment(image: Path, to: Path) -> None:
+    """The disk as it was at one moment: the kernel writes on, so a copy counts once nothing has changed since."""
+    for _ in range(100):
+        shutil.copy(image, to)
+        if filecmp.cmp(image, to, shallow=False):
+            return
+    raise TimeoutError(f"{image} never stood still for as long as a copy takes")
 
 
 def test_the_plug_is_pulled(corpus: Corpus, whole: Whole, tally: Tally, server_kills: int, seed: int, tmp_path: Path):
