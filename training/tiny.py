@@ -5,11 +5,12 @@ About 2 M parameters: it trains on two CPU cores in minutes and exercises every 
 """
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from training.recipe import TinyConfig
+if TYPE_CHECKING:
+    from training.recipe import TinyConfig
 
 SPECIAL = (
     "<|endoftext|>",
@@ -70,7 +71,7 @@ def make_tokenizer(texts: Iterable[str], size: int) -> Any:
     )
 
 
-def make_processor(tokenizer: Any, config: TinyConfig) -> Any:
+def make_processor(tokenizer: Any, config: "TinyConfig") -> Any:
     import transformers
 
     settings: dict[str, Any] = {
@@ -93,7 +94,7 @@ def make_processor(tokenizer: Any, config: TinyConfig) -> Any:
     )
 
 
-def make_backbone(tokenizer: Any, config: TinyConfig, seed: int) -> Any:
+def make_backbone(tokenizer: Any, config: "TinyConfig", seed: int) -> Any:
     """Random weights, equal for equal seeds."""
     import transformers
 

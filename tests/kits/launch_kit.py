@@ -1,5 +1,6 @@
 """What tests of launchers share: an asset whose job is a small stand-in for training, and a way to cancel it."""
 
+import json
 import os
 import signal
 import sys
@@ -8,9 +9,11 @@ import time
 from pathlib import Path
 
 import dagster as dg
+import pytest
 
 from assets.lib.launch.job import Job, job_name
 from assets.lib.launch.run import AnyLauncher, launch
+from assets.lib.programs import FILE
 from core.paths import ROOT
 
 CHILD = Path(__file__).with_name("reporting_job.py")
@@ -33,6 +36,12 @@ def group_interpreter(folder: Path) -> str:
     path.write_text(f'#!/bin/bash\ncd {modules}\nPYTHONPATH={modules}:{ROOT} exec {sys.executable} "$@"\n')
     path.chmod(0o755)
     return str(path)
+
+
+def allow_programs(monkeypatch: pytest.MonkeyPatch, file: Path, **programs: list[str]) -> None:
+    """The operator's file: what a run's configuration may name, by field."""
+    file.write_text("".join(f"{name} = {json.dumps(allowed)}\n" for name, allowed in programs.items()))
+    monkeypatch.setenv(FILE, str(file))
 
 
 def job_of(folder: Path, recipe: str) -> Job:

@@ -9,10 +9,24 @@ import dagster as dg
 import pytest
 
 from assets.lib.launch.ray import RayLauncher
-from tests.kits.launch_kit import alive, failure, group_interpreter, interpreter, interrupt_when_up, materialize
+from tests.kits.launch_kit import (
+    alive,
+    allow_programs,
+    failure,
+    group_interpreter,
+    interpreter,
+    interrupt_when_up,
+    materialize,
+)
 from tests.kits.ray_kit import ray_head
 
 pytestmark = pytest.mark.stack
+
+
+@pytest.fixture(autouse=True)
+def allowed_programs(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path_factory.mktemp("operator") / "programs.toml"
+    allow_programs(monkeypatch, file, python=[str(tmp_path / "python"), str(tmp_path / "noted")])
 
 
 def test_a_job_on_a_real_head(address: str, tmp_path: Path) -> None:
