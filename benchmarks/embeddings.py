@@ -22,7 +22,8 @@ from collections.abc import Callable
 import av
 import cv2
 
-from annotate.embeddings import EmbeddingPass, EmbeddingsConfig, every_nth
+from annotate.embeddings.config import EmbeddingsConfig
+from annotate.embeddings.passing import EmbeddingPass, every_nth
 from annotate.frames import measure_camera
 from benchmarks.decoding import NO_KEYFRAMES, SAMPLE, SAMPLE_FRAMES, Clip
 

@@ -13,12 +13,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-import annotate.embeddings
+import annotate.embeddings.stage
 import annotate.motion
 import annotate.native
 import annotate.transfer
 import annotate.vlm.config
-from annotate.embeddings import EmbeddingsConfig, identity, lack
+from annotate.embeddings.config import EmbeddingsConfig
+from annotate.embeddings.encoders import identity, lack
 from annotate.frames import FramesConfig
 from annotate.label_run import LabelRun, resolved
 from annotate.motion import MotionConfig
@@ -174,7 +175,7 @@ class DatasetBuild(BaseModel):
         if config.when == "never" or lack(config):
             return None
         settings = config.model_dump(mode="json", exclude={"when", "device"})
-        return settings | {"code_version": annotate.embeddings.CODE_VERSION, "weights": identity(config)}
+        return settings | {"code_version": annotate.embeddings.stage.CODE_VERSION, "weights": identity(config)}
 
 
 def stored_config(text: str) -> DatasetBuild:

@@ -6,7 +6,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from annotate.embeddings import every_nth
+from annotate.embeddings.passing import every_nth
 from annotate.embeddings.projection import CELL, WHOLE
 from ingest.episode import EpisodeRecord
 from pipeline.config import DatasetBuild

@@ -15,7 +15,8 @@ from typing import IO
 
 import numpy as np
 
-from annotate.embeddings import EmbeddingPass, EncoderError
+from annotate.embeddings.passing import EmbeddingPass
+from annotate.embeddings.weights import EncoderError
 from annotate.frames import Keeper, encode_jpeg
 from core.paths import Workspace
 from pipeline.config import DatasetBuild

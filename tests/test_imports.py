@@ -174,3 +174,10 @@ def test_the_command_line_starts_light():
     code = f"import sys, proccorpus; print(sorted(set(sys.modules) & set({heavy!r})))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr
+
+
+def test_a_recipe_is_read_without_what_trains_it():
+    heavy = ("torch", "transformers", "av", "cv2", "pyarrow", "numpy")
+    code = f"import sys, training.recipe; print(sorted(set(sys.modules) & set({heavy!r})))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr

@@ -5,12 +5,11 @@ About 2 M parameters: it trains on two CPU cores in minutes and exercises every 
 """
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-if TYPE_CHECKING:
-    from training.recipe import TinyConfig
+from training.recipe import TinyConfig
 
 SPECIAL = (
     "<|endoftext|>",
@@ -71,7 +70,7 @@ def make_tokenizer(texts: Iterable[str], size: int) -> Any:
     )
 
 
-def make_processor(tokenizer: Any, config: "TinyConfig") -> Any:
+def make_processor(tokenizer: Any, config: TinyConfig) -> Any:
     import transformers
 
     settings: dict[str, Any] = {
@@ -94,7 +93,7 @@ def make_processor(tokenizer: Any, config: "TinyConfig") -> Any:
     )
 
 
-def make_backbone(tokenizer: Any, config: "TinyConfig", seed: int) -> Any:
+def make_backbone(tokenizer: Any, config: TinyConfig, seed: int) -> Any:
     """Random weights, equal for equal seeds."""
     import transformers
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from annotate.embeddings import EmbeddingsConfig
+from annotate.embeddings.config import EmbeddingsConfig
 from core.paths import Workspace
 from explorer.site import Options
 from pipeline.build import run_build

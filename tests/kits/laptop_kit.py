@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import torch
 
-from annotate.embeddings import load_encoder
+from annotate.embeddings.encoders import load_encoder
 from core.paths import Workspace
 from core.tables import TABLES
 from training.laptop.config import LaptopConfig

@@ -4,7 +4,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from annotate.embeddings import EmbeddingsConfig
+from annotate.embeddings.config import EmbeddingsConfig
 from core.paths import Workspace
 from pipeline.build import BuildReport
 from pipeline.config import DatasetBuild, source_build

@@ -4,7 +4,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from annotate.embeddings import EmbeddingsConfig
+from annotate.embeddings.config import EmbeddingsConfig
 
 MAX_PX = 256  # longer side that pictures are decoded to: encoders see no more of them
 

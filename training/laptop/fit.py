@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from annotate.embeddings import Encoder, load_encoder
+from annotate.embeddings.encoders import Encoder, load_encoder
 from training.laptop.clips import ClipSource
 from training.laptop.model import LaptopModel, laptop_loss
 from training.laptop.runs import read_runs

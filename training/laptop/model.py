@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 
-from annotate.embeddings import Encoder, identity, load_encoder
+from annotate.embeddings.encoders import Encoder, identity, load_encoder
 from training.backbones import ModelError
 from training.laptop.config import LaptopConfig
 from training.laptop.text import hashed_text

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from annotate.embeddings import Encoder
-from annotate.embeddings.encoders import encoder_input
+from annotate.embeddings.encoders import Encoder, encoder_input
 
 
 def embed(encoder: Encoder, pictures: Sequence[np.ndarray]) -> np.ndarray:

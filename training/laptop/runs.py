@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from annotate.embeddings import Encoder
+from annotate.embeddings.encoders import Encoder
 from annotate.samples.procvqa import ACTIONS, PROGRESS, SEGMENTATION, task_text
 from training.data import augment
 from training.laptop.config import MAX_PX

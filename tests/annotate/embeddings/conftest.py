@@ -2,7 +2,9 @@
 
 import pytest
 
-from annotate.embeddings import EmbeddingsConfig, encoders, lack
+from annotate.embeddings import encoders
+from annotate.embeddings.config import EmbeddingsConfig
+from annotate.embeddings.encoders import lack
 
 
 @pytest.fixture

@@ -7,9 +7,11 @@ import cv2
 import numpy as np
 import pytest
 
-from annotate.embeddings import EmbeddingsConfig, EncoderError, encoders, identity, lack, load_encoder, weights
-from annotate.embeddings.encoders import encoder_input, grey
+from annotate.embeddings import encoders, weights
+from annotate.embeddings.config import EmbeddingsConfig
+from annotate.embeddings.encoders import encoder_input, grey, identity, lack, load_encoder
 from annotate.embeddings.projection import area_weights, signs
+from annotate.embeddings.weights import EncoderError
 
 
 def scene(seed: int = 0, side: int = 64) -> np.ndarray:

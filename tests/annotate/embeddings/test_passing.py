@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from annotate.embeddings import EmbeddingPass, EmbeddingsConfig, every_nth
+from annotate.embeddings.config import EmbeddingsConfig
+from annotate.embeddings.passing import EmbeddingPass, every_nth
 from tests.annotate.embeddings.test_encoders import scene
 
 GREY = EmbeddingsConfig(encoder="grey")

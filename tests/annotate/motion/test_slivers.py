@@ -1,21 +1,10 @@
 """Steps of a few frames join what is beside them, or get frames of it."""
 
 from annotate.motion.slivers import without_slivers
-from annotate.segments import DONE, IDLE, STEP, Segment
+from annotate.segments import DONE, Segment
+from tests.kits.made_segments import rest, spans, step
 
 FPS = 10.0  # a step has three frames at least
-
-
-def step(start: int, end: int, number: int, *, completed: bool = True) -> Segment:
-    return Segment(f"step {number}", start, end, STEP, completed, number)
-
-
-def rest(start: int, end: int) -> Segment:
-    return Segment("Stand still", start, end, IDLE, False)
-
-
-def spans(segments: list[Segment]) -> list[tuple[int, int, int | None, bool]]:
-    return [(s.start_frame, s.end_frame, s.step, s.completed) for s in segments]
 
 
 def test_a_part_of_a_step_joins_the_stand_still_beside_it():

@@ -18,18 +18,7 @@ from annotate.transfer.carrying_over import (
 from annotate.transfer.marks import Marks
 from annotate.transfer.moments import Moments, task_moments
 from annotate.transfer.runs import SeenRun
-
-
-def step(start: int, end: int, number: int, *, completed: bool = True) -> Segment:
-    return Segment(f"step {number}", start, end, STEP, completed, number)
-
-
-def rest(start: int, end: int) -> Segment:
-    return Segment("Stand still", start, end, IDLE, False)
-
-
-def spans(segments: list[Segment]) -> list[tuple[int, int, int | None, bool]]:
-    return [(s.start_frame, s.end_frame, s.step, s.completed) for s in segments]
+from tests.kits.made_segments import rest, spans, step
 
 
 def moments(n: int, *, every: int = 1) -> Moments:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from annotate.embeddings import Encoder
+from annotate.embeddings.encoders import Encoder
 from eval.reward import laptop
 from eval.reward.laptop import LaptopScorer
 from eval.reward.open import ScorerConfig, open_checkpoint, open_scorer

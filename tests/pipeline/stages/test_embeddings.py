@@ -7,7 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from annotate.embeddings import EmbeddingsConfig, encoders, passing, weights
+from annotate.embeddings import encoders, passing, weights
+from annotate.embeddings.config import EmbeddingsConfig
 from core.paths import Workspace
 from pipeline.build import resolve, run_build
 from pipeline.config import DatasetBuild

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import annotate.transfer
-from annotate.embeddings import EmbeddingsConfig
+from annotate.embeddings.config import EmbeddingsConfig
 from annotate.transfer import Reference, SeenRun, Transferred
 from core.paths import Workspace
 from pipeline.build import ChunkTask, resolve, run_build, run_chunk

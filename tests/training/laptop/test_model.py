@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from annotate.embeddings import load_encoder
+from annotate.embeddings.encoders import load_encoder
 from tests.kits.laptop_kit import TASKS, scene, small_config
 from training.backbones import ModelError
 from training.laptop.model import LaptopModel, is_laptop, laptop_loss, load_laptop, save_laptop
