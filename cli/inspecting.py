@@ -264,7 +264,7 @@ def sql(
         return
     # Before a question is waited for
     if not space.exists():
-        raise UsageError(f"no workspace at {space.root}: build one first (proccorpus build, or make demo)")
+        raise UsageError(space.absence)
     # Before anything begins a thread here: the process of the queries is a copy of this one then
     from warehouse.sql_process import LakeState, SqlProcess
 

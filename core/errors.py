@@ -22,6 +22,11 @@ class SqlError(UserError):
     """A user's query that is refused or fails; one sentence for people."""
 
 
+def first_line(e: BaseException) -> str:
+    """What an error says, without what follows its first line."""
+    return str(e).strip().split("\n", 1)[0]
+
+
 def validation_message(e: "ValidationError") -> str:
     """A pydantic error in one line: the fields, and what is wrong with each."""
     parts = []

@@ -46,6 +46,11 @@ class Workspace:
     def exists(self) -> bool:
         return self.catalog.exists() or self.settings.exists()
 
+    @property
+    def absence(self) -> str:
+        """What is wrong where there is no workspace, and what to do."""
+        return f"no workspace at {self.root}: build one first (proccorpus build, or make demo)"
+
     def keyframe(self, sha256: str) -> Path:
         return self.root / "keyframes" / sha256[:2] / f"{sha256}.jpg"
 

@@ -5,7 +5,7 @@ import math
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
-from core.errors import SqlError
+from core.errors import SqlError, first_line
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -30,8 +30,7 @@ def encode(table: "pa.Table", style: str) -> bytes:
             text = json.dumps(plain(python_rows(table)), indent=1, ensure_ascii=False)
             buffer.write(text.encode() + b"\n")
     except (pa.ArrowException, UnicodeError, RecursionError) as e:
-        problem = str(e).split("\n", 1)[0]
-        raise SqlError(f"the result cannot be written as {style}: {problem}; CAST(... AS VARCHAR) can") from e
+        raise SqlError(f"the result cannot be written as {style}: {first_line(e)}; CAST(... AS VARCHAR) can") from e
     return buffer.getvalue()
 
 
@@ -48,9 +47,8 @@ def _python_values(column: "pa.ChunkedArray", name: str) -> list:
     try:
         return column.to_pylist()
     except (ArithmeticError, ValueError, RecursionError, pa.ArrowException) as e:
-        problem = str(e).split("\n", 1)[0]
         asked = f"CAST({name} AS VARCHAR)"
-        raise SqlError(f"the column {name} has a value that cannot be shown ({problem}): ask for {asked}") from e
+        raise SqlError(f"the column {name} has a value that cannot be shown ({first_line(e)}): ask for {asked}") from e
 
 
 def _flat(table: "pa.Table") -> "pa.Table":

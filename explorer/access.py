@@ -94,7 +94,7 @@ class CorpusView:
 
     def __init__(self, space: Workspace, snapshot: int | None = None) -> None:
         if not space.exists():
-            raise LakeError(f"no workspace at {space.root}: build one first (proccorpus build, or make demo)")
+            raise LakeError(space.absence)
         self.space = space
         self.fixed = snapshot
         self._opening = threading.Lock()
@@ -120,7 +120,7 @@ class CorpusView:
     @contextmanager
     def state(self) -> Iterator[LakeState]:
         """The newest state of the lake for another process to read, which stays there for as long."""
-        opened = self._current()
+        opened = self._current()  # held until then: the copy of the catalog is deleted with it
         yield LakeState(str(self.space.root), opened.snapshot.number, catalog=opened.catalog)
 
     def _stamp(self) -> tuple[int, ...]:

@@ -22,7 +22,7 @@ ANSWER_S = 3.0  # for a server to answer in
 def diagnose(workspace: Workspace, *, hashes: bool = False) -> list[Trouble]:
     """Everything that is wrong, errors first. Changes nothing. Raises LakeError for a place without a workspace."""
     if not workspace.exists():
-        raise LakeError(f"no workspace at {workspace.root}: build one first (proccorpus build, or make demo)")
+        raise LakeError(workspace.absence)
     try:
         lake = Lake(workspace, read_only=True)
     except (LakeError, duckdb.Error) as e:

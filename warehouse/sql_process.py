@@ -22,7 +22,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.errors import SqlError, UserError
+from core.cores import cores
+from core.errors import SqlError, UserError, first_line
 
 if TYPE_CHECKING:
     import duckdb
@@ -248,7 +249,7 @@ def _limit_time(time_s: float) -> None:
     """The kernel ends this process late after the time, should the asker be gone."""
     signal.setitimer(signal.ITIMER_REAL, time_s + LATE_S)
     used = resource.getrusage(resource.RUSAGE_SELF)
-    allowed = (time_s + LATE_S) * (os.cpu_count() or 1)
+    allowed = (time_s + LATE_S) * cores()
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
     resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime + allowed) + 1, hard))
 
@@ -316,7 +317,7 @@ def _explained(e: Exception) -> str:
     import duckdb
     import pyarrow as pa
 
-    first = str(e).strip().split("\n", 1)[0]
+    first = first_line(e)
     if isinstance(e, duckdb.OutOfMemoryException | pa.ArrowMemoryError | MemoryError):
         return f"the query needs more memory than it may take: {first}"
     return f"the query cannot be answered: {first or type(e).__name__}"

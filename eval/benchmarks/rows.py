@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -138,6 +139,13 @@ class ProgressRow(BaseModel):
     def identity(self) -> tuple:
         """Equal for what is the same row. The label counts: published files hold the same picture with two labels."""
         return self.id, self.stage_to_estimate, self.demo, self.progress_score, self.closest_idx, self.inference
+
+
+def check_benchmark(benchmark: str, meta_data: Mapping[str, Any], where: str) -> None:
+    """Raises BenchmarkError for a row that says it is of another benchmark; most rows do not say."""
+    stated = meta_data.get("benchmark")
+    if isinstance(stated, str) and stated != benchmark:
+        raise BenchmarkError(f"{where} is of {stated}, not of {benchmark}: give --benchmark {stated}")
 
 
 def read_row[T: BaseModel](kind: type[T], raw: dict[str, Any], where: str) -> T:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from eval.benchmarks.graded import POINTS, ROBOREWARD
 from eval.benchmarks.question import BenchmarkError
-from eval.benchmarks.rows import read_row
+from eval.benchmarks.rows import check_benchmark, read_row
 from eval.metrics.outcomes import auc, ranking_measures
 from eval.metrics.score import Measure, ratio_of
 from eval.predictions import PredictionLine
@@ -105,9 +105,7 @@ def _read(benchmark: str, rows: Iterable[PredictionLine]) -> tuple[list[GradedRo
     answers: list[float] = []
     seen: dict[tuple, str] = {}
     for p in rows:
-        stated = p.meta_data.get("benchmark")
-        if isinstance(stated, str) and stated != benchmark:
-            raise BenchmarkError(f"{p.where} is of {stated}, not of {benchmark}: give --benchmark {stated}")
+        check_benchmark(benchmark, p.meta_data, p.where)
         row = read_row(GradedRow, p.meta_data, p.where)
         first = seen.setdefault(row.identity(), p.where)
         if first != p.where:

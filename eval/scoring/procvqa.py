@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from eval.benchmarks.question import BenchmarkError
-from eval.benchmarks.rows import read_row
+from eval.benchmarks.rows import check_benchmark, read_row
 from eval.metrics import errors, plans, published, segments
 from eval.metrics.runs import Runs
 from eval.metrics.score import Measure, mean_of, ratio_of
@@ -93,9 +93,8 @@ def _answer(row: ProcVqaRow, p: PredictionLine) -> ProcVqaAnswer:
 
 
 def _row(benchmark: str, p: PredictionLine) -> ProcVqaRow:
-    stated, family = p.meta_data.get("benchmark"), p.meta_data.get("family")
-    if isinstance(stated, str) and stated != benchmark:
-        raise BenchmarkError(f"{p.where} is of {stated}, not of {benchmark}: give --benchmark {stated}")
+    family = p.meta_data.get("family")
+    check_benchmark(benchmark, p.meta_data, p.where)
     if family not in FAMILIES[benchmark]:
         families = ", ".join(FAMILIES[benchmark])
         raise BenchmarkError(f"{p.where} is no row of {benchmark}: its meta_data has family {family!r}, not {families}")

@@ -8,7 +8,7 @@ import numpy as np
 
 from annotate.samples.replies import parse_answer, parse_reply
 from eval.benchmarks.question import BenchmarkError
-from eval.benchmarks.rows import HUMAN, ProgressRow, read_row
+from eval.benchmarks.rows import HUMAN, ProgressRow, check_benchmark, read_row
 from eval.metrics import errors, order, published
 from eval.metrics.runs import Runs, readable, worst_case
 from eval.metrics.score import Measure, mean_of, ratio_of
@@ -55,9 +55,7 @@ def score(benchmark: str, predictions: Iterable[PredictionLine], as_published: b
 
 
 def _row(benchmark: str, p: PredictionLine) -> ProgressRow:
-    stated = p.meta_data.get("benchmark")
-    if isinstance(stated, str) and stated != benchmark:
-        raise BenchmarkError(f"{p.where} is of {stated}, not of {benchmark}: give --benchmark {stated}")
+    check_benchmark(benchmark, p.meta_data, p.where)
     if "text_demo" not in p.meta_data and "visual_demo" not in p.meta_data:
         raise BenchmarkError(f"{p.where} is no row of {benchmark}: its meta_data has neither text_demo nor visual_demo")
     row = read_row(ProgressRow, p.meta_data, p.where)

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from eval.benchmarks.question import BenchmarkError
 from eval.benchmarks.robofac import BENCHMARK, CHOICES, FAMILIES
-from eval.benchmarks.rows import read_row
+from eval.benchmarks.rows import check_benchmark, read_row
 from eval.metrics import errors
 from eval.metrics.score import Measure, ratio_of
 from eval.predictions import PredictionLine
@@ -97,9 +97,7 @@ def _choices(benchmark: str, rows: Iterable[PredictionLine]) -> tuple[list[Choic
     unscored = {kind: 0 for kind in FAMILIES if kind not in CHOICES}
     seen: dict[tuple, str] = {}
     for p in rows:
-        stated = p.meta_data.get("benchmark")
-        if isinstance(stated, str) and stated != benchmark:
-            raise BenchmarkError(f"{p.where} is of {stated}, not of {benchmark}: give --benchmark {stated}")
+        check_benchmark(benchmark, p.meta_data, p.where)
         row = read_row(RoboFacRow, p.meta_data, p.where)
         if row.kind not in FAMILIES:
             raise BenchmarkError(f"{p.where} has kind {row.kind!r}; {benchmark} has {', '.join(FAMILIES)}")

@@ -21,7 +21,7 @@ class Lake(LakeWriter):
 
     def __init__(self, workspace: Workspace, *, read_only: bool = False, snapshot: int | None = None) -> None:
         if read_only and not workspace.exists():
-            raise LakeError(f"no workspace at {workspace.root}: build one first (proccorpus build, or make demo)")
+            raise LakeError(workspace.absence)
         if not read_only:
             _make_folders(workspace)
         # A writer holds the lock while it opens, so that two processes never migrate at once

@@ -11,7 +11,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from core.errors import SqlError
+from core.errors import SqlError, first_line
 from core.paths import Workspace
 from core.tables import TABLES
 from core.views import VIEWS
@@ -47,12 +47,12 @@ def open_for_users(
     all they take: `warehouse.sql_process` keeps them within a size. Raises LakeError: no workspace, no such snapshot.
     """
     if not workspace.exists():
-        raise LakeError(f"no workspace at {workspace.root}: build one first (proccorpus build, or make demo)")
+        raise LakeError(workspace.absence)
     try:
         con = connect(workspace, read_only=True, snapshot=snapshot, catalog=catalog)
     except duckdb.Error as e:
         where = "" if snapshot is None else f" at snapshot {snapshot}"
-        raise LakeError(f"the lake cannot be opened{where}: {_first_line(e)}") from e
+        raise LakeError(f"the lake cannot be opened{where}: {first_line(e)}") from e
     checked_version(con, str(workspace.root))
     # With nothing spilt to disk the limit holds for all that the query takes
     if memory is not None:
@@ -97,11 +97,7 @@ def answer(con: duckdb.DuckDBPyConnection, sql: str, batch_rows: int = 100_000) 
     try:
         return con.execute(text).to_arrow_reader(batch_rows)
     except WRONG_AS_WRITTEN as e:
-        raise SqlError(_first_line(e)) from e
-
-
-def _first_line(e: Exception) -> str:
-    return str(e).strip().split("\n", 1)[0]
+        raise SqlError(first_line(e)) from e
 
 
 def check(con: duckdb.DuckDBPyConnection, sql: str) -> str:
@@ -117,7 +113,7 @@ def check(con: duckdb.DuckDBPyConnection, sql: str) -> str:
         tree = json.loads(row[0]) if row else {}
         _check_statement(tree)
     except WRONG_AS_WRITTEN as e:
-        raise SqlError(_first_line(e)) from e
+        raise SqlError(first_line(e)) from e
     except RecursionError as e:
         raise SqlError("the query is nested too deeply") from e
     return prefix + select
