@@ -5,6 +5,7 @@ usage: make_sample_pages.py [--workspace ./workspace]
 
 import argparse
 import re
+import textwrap
 from pathlib import Path
 
 import cv2
@@ -18,6 +19,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "samples.md"
 BEGIN, END = "<!-- samples: made by docs/make_sample_pages.py -->", "<!-- end of samples -->"
 SIDE, GAP = 112, 4
+COLUMNS = 100
+BROKEN = re.compile(r"(?<=[^\n]{90})\n(?![A-Z0-9]|<image>)")  # a line break of a template within a sentence
 # family, variant, form, episode of sim_long, reason
 SHOWN = (
     ("procvqa_a", "whole", None, 3, None),
@@ -33,6 +36,12 @@ SHOWN = (
     ("progresslm_unanswerable", "visual", "no_think", 4, "other_task"),
     ("progresslm_unanswerable", "text", "think", 7, "other_task"),
 )
+
+
+def fitted(text: str) -> str:
+    """The text of a question or an answer in lines that a page shows without scrolling."""
+    entries = text.replace("}, {", "},\n{")
+    return "\n".join(textwrap.fill(line, COLUMNS) for line in entries.splitlines())
 
 
 def strip(sample: Sample) -> bytes:
@@ -76,14 +85,16 @@ def main() -> None:
         name = f"sample_{family}_{variant}{f'_{reason}' if reason else ''}.png"
         (ROOT / "docs" / "images" / name).write_bytes(strip(sample))
         row = sample.row
-        told = [f"{len(sample.pictures)} pictures", f"about {row['num_tokens']} tokens"]
+        count = len(sample.pictures)
+        told = [f"{count} picture{'s' if count > 1 else ''}", f"about {row['num_tokens']} tokens"]
         told += [f"{k} {row[k]}" for k in ("state", "reference", "reason") if row[k] is not None]
         told += [f"progress {row['progress']:.4f}"] if row["progress"] is not None else []
         title = ", ".join(filter(None, (f"`{family}`", variant.replace("_", " "), form, reason)))
         parts.append(
             f"### {title}\n\n"
-            f"Episode {row['episode_index']} of sim_long; {', '.join(told)}.\n\n![Its pictures](images/{name})\n\n"
-            f"```text\n{row['question']}\n```\n\n```text\n{row['answer']}\n```\n"
+            f"Episode {row['episode_index']} of sim_long: {', '.join(told)}.\n\n![Its pictures](images/{name})\n\n"
+            f"```text\n{fitted(BROKEN.sub(' ', row['question']))}\n```\n\n"
+            f"Answer:\n\n```text\n{fitted(row['answer'])}\n```\n"
         )
     text = PAGE.read_text()
     body = f"{BEGIN}\n\n" + "\n".join(parts) + f"\n{END}"
