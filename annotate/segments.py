@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from core.step_names import is_name
 
 STEP, IDLE, DONE = "step", "idle", "done"
+PACES = ("fast", "slow", "adjust", "mistake")
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class Segment:
     confidence: float | None = None
     notes: str | None = None
     named: bool = True  # by the task's text, whoever gave the steps, or evidence; False: `name` is a placeholder
+    pace: str | None = None  # one of PACES, as a person says how fast it went on; None: nobody says
 
     def __len__(self) -> int:
         return self.end_frame - self.start_frame
@@ -37,6 +39,8 @@ def check_tiling(segments: list[Segment], num_frames: int, num_planned: int) -> 
         _check_span(s, end, num_frames)
         if s.kind not in (STEP, IDLE, DONE):
             raise ValueError(f"segment {s.name!r} has the unknown kind {s.kind!r}")
+        if s.pace not in (None, *PACES):
+            raise ValueError(f"segment {s.name!r} has the unknown pace {s.pace!r}")
         # Exactly the steps name a planned step; idle and done segments name none
         fits_kind = (s.kind == STEP) == (s.step is not None)
         is_planned = s.step is None or 0 <= s.step < num_planned

@@ -217,7 +217,7 @@ VIEWS = (
           WHERE c.rejects IS NULL AND NOT EXISTS (FROM corrections g WHERE g.rejects = c.correction_id)
             AND (c.status <> 'rejected' OR fits))
         SELECT correction_id, dataset, episode_index, chunk, status, base_label_run, base_content_hash, follows,
-               author, created_at, plan, segments, comment
+               author, created_at, plan, segments, comment, final_progress, catastrophic_frame
         FROM stated
         QUALIFY row_number() OVER (PARTITION BY dataset, episode_index, status,
                                    CASE WHEN status = 'rejected' THEN base_label_run END

@@ -121,6 +121,8 @@ def _label_of(correction: dict[str, Any], dataset: str) -> dict[str, Any]:
         "progress_procvlm": [],
         "reasoning": [],
         "plan": correction["plan"],
+        "final_progress": correction["final_progress"],
+        "catastrophic_frame": correction["catastrophic_frame"],
         "named": all(map(is_name, (*correction["plan"], *(s["name"] for s in correction["segments"])))),
         "needs_review": False,
         "notes": [correction["comment"]] if correction["comment"] else [],

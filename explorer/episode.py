@@ -148,6 +148,8 @@ def _label_shown(
         "progress_procvlm": curves.get("progress_procvlm", []),
         "reasoning": reasoning,
         "plan": notes.get("plan") or [],
+        "final_progress": notes.get("final_progress"),
+        "catastrophic_frame": notes.get("catastrophic_frame"),
         "named": notes.get("named") is not False,
         "needs_review": bool(notes.get("needs_review")),
         "confidence": notes.get("confidence"),
@@ -170,6 +172,7 @@ def _segments_shown(label: StoredLabel) -> list[dict[str, Any]]:
             "num_planned": label.num_planned,
             "confidence": segment.confidence,
             "notes": segment.notes,
+            "pace": segment.pace,
         }
         for index, segment in enumerate(label.segments)
     ]

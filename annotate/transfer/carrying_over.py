@@ -95,7 +95,7 @@ def carried_over(run: Moments, reference: Shown, path: Path, vain: Sequence[int]
             is_whole = place[end] > place[start] or lacks <= GONE_BACK_SHARE * len(source)
         completed = source.completed and bool(is_whole)
         carried = replace(source, start_frame=int(start), end_frame=int(end), completed=completed)
-        segments.append(replace(carried, confidence=None, notes=None))
+        segments.append(replace(carried, confidence=None, notes=None, pace=None))
     places = [int(place[segment.start_frame]) for segment in segments]
     return _with_second_tries(segments, places, [frame + CLOSES_S * run.fps for frame in vain])
 

@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from core.tables.definition import BOOL, DATASET, EPISODE, STR, TIME, C, Table
+from core.tables.definition import BOOL, DATASET, EPISODE, F64, I64, STR, TIME, C, Table
 
 CORRECTION_TABLES = (
     Table(
@@ -23,6 +23,8 @@ CORRECTION_TABLES = (
             C("plan", pa.list_(STR), "names of the planned steps, in order, those never attempted, too"),
             C("segments", STR, "the full corrected list, JSON; null when rejected"),
             C("comment", STR, "why, in the author's words"),
+            C("final_progress", F64, "where the run ended, 0..1; null: as the segments say"),
+            C("catastrophic_frame", I64, "first frame at which all is lost; null: none"),
         ),
     ),
     Table(

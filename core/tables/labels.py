@@ -45,6 +45,7 @@ LABEL_TABLES = (
             ),
             C("notes", STR, "what the annotator remarked"),
             C("named", BOOL, "is it a name; false: a placeholder, since nothing says what the step is"),
+            C("pace", STR, "how fast a person says that it went on: fast, slow, adjust, mistake; null: nobody says"),
         ),
         partition=BY_CHUNK,
         must=(
@@ -56,6 +57,7 @@ LABEL_TABLES = (
             "confidence BETWEEN 0 AND 1",
             "name IS NOT NULL",
             "named IS NOT NULL",
+            "pace IN ('fast', 'slow', 'adjust', 'mistake')",
         ),
     ),
     Table(
@@ -83,11 +85,15 @@ LABEL_TABLES = (
             C("as_far_as_frame", I64, "was at this frame"),
             C("notes", pa.list_(STR), "what the annotator noticed"),
             C("correction_id", STR, "the correction that the label is made of; null: an annotator's own"),
+            C("final_progress", F64, "as a person states it, 0..1; null: as the segments say"),
+            C("catastrophic_frame", I64, "as a person states it: first frame at which all is lost; null: none"),
         ),
         partition=BY_CHUNK,
         must=(
             "confidence BETWEEN 0 AND 1",
             "named IS NOT NULL",
+            "final_progress BETWEEN 0 AND 1",
+            "catastrophic_frame > 0",
             "(as_far_as_episode IS NULL) = (as_far_as_frame IS NULL)",
         ),
     ),

@@ -14,7 +14,7 @@ from explorer.pages.episode import EpisodeIndex
 from explorer.site import explorer_of
 from explorer.writing import id_of, json_body, text_of, why_read_only, writing
 from warehouse.lake import Lake, corrections
-from warehouse.lake.corrections import ConflictError, Corrected, CorrectionError, parsed, segments_of
+from warehouse.lake.corrections import SAID_LATER, ConflictError, Corrected, CorrectionError, parsed, segments_of
 
 router = APIRouter(prefix="/api/corrections/{dataset}/{episode_index}")
 Body = Annotated[dict[str, Any], Depends(json_body)]
@@ -45,7 +45,7 @@ def state(request: Request, dataset: str, episode_index: EpisodeIndex) -> JSONRe
 @router.post("")
 def save(request: Request, dataset: str, episode_index: EpisodeIndex, body: Body) -> JSONResponse:
     """Save corrected segments; 409 where somebody else was quicker, 422 for what is no label."""
-    corrected = _checked(lambda: parsed({k: body[k] for k in ("plan", "segments") if k in body}))
+    corrected = _checked(lambda: parsed({k: body[k] for k in ("plan", "segments", *SAID_LATER) if k in body}))
 
     def write(lake: Lake) -> dict[str, Any]:
         return _save(request, lake, dataset, episode_index, corrected, body)
@@ -117,14 +117,15 @@ def _judgement(request: Request, body: dict[str, Any]) -> dict[str, Any]:
 
 def _waiting(lake: Lake, dataset: str, episode_index: int, correction: str) -> Corrected:
     rows = lake.dicts(
-        "SELECT plan, segments FROM current_corrections WHERE correction_id = ? AND dataset = ? AND episode_index = ?",
+        f"SELECT plan, segments, {', '.join(SAID_LATER)} FROM current_corrections "
+        "WHERE correction_id = ? AND dataset = ? AND episode_index = ?",
         [correction, dataset, episode_index],
     )
     if not rows or not rows[0]["segments"]:
         raise CorrectionError(f"no correction {correction!r} of episode {episode_index} of {dataset} waits for review")
-    fields = ("name", "start_frame", "end_frame", "kind", "completed", "step")
+    fields = ("name", "start_frame", "end_frame", "kind", "completed", "step", "pace")
     segments = [{name: segment.__dict__[name] for name in fields} for segment in segments_of(rows[0])]
-    return parsed({"segments": segments, "plan": rows[0]["plan"]})
+    return parsed(rows[0] | {"segments": segments})
 
 
 def _checked(make: Callable[[], Corrected]) -> Corrected:

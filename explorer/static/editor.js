@@ -10,7 +10,7 @@ const root = $("editor");
 const url = `/api/corrections/${encodeURIComponent(episode.dataset)}/${episode.episode_index}`;
 const numFrames = episode.num_frames;
 const SEEKING = ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End"];
-const TASK_KEYS = { s: "split", m: "merge", c: "toggle", Delete: "remove", Backspace: "remove", "[": "start", "]": "end" };
+const TASK_KEYS = { s: "split", m: "merge", c: "toggle", Delete: "remove", Backspace: "remove", "[": "start", "]": "end", x: "lost" };
 
 let known; // what the server said last
 let base; // {run, label}: what is edited
@@ -85,6 +85,7 @@ const acts = {
   toggle: () => change(() => label.setCompleted(chosen, !label.segments[chosen].completed)),
   start: () => chosen > 0 && change(() => label.move(chosen - 1, player.frame)),
   end: () => chosen < label.segments.length - 1 && change(() => label.move(chosen, player.frame)),
+  lost: () => change(() => label.markLost(player.frame)),
   save: () => save(),
   discard: () => begin(),
   reject: () => send("reject", { base_label_run: base.run }, "Rejected: this label is not used any more."),
@@ -164,7 +165,7 @@ function segment(s, i) {
   const button = part(document.createElement("button"), s, label);
   button.type = "button";
   button.dataset.segment = i;
-  const state = s.kind === "step" ? (s.completed ? ", completed" : ", failed") : `, ${s.kind}`;
+  const state = `${s.kind === "step" ? (s.completed ? ", completed" : ", failed") : `, ${s.kind}`}${s.pace ? `, ${s.pace}` : ""}`;
   button.setAttribute("aria-label", `${s.name}, frames ${s.start} to ${s.end}${state}`);
   button.setAttribute("aria-pressed", String(i === chosen));
   return button;
@@ -189,6 +190,14 @@ function edge(i) {
   return handle;
 }
 
+function lostMark() {
+  const mark = document.createElement("div");
+  mark.className = "editor-lost";
+  mark.style.left = at(label.lost);
+  mark.title = `All is lost from frame ${label.lost} on`;
+  return mark;
+}
+
 function draw() {
   const focused = document.activeElement?.dataset ?? {};
   const lane = $("editor-lane");
@@ -197,6 +206,7 @@ function draw() {
     children.push(segment(s, i));
     if (i < label.segments.length - 1) children.push(edge(i));
   });
+  if (label.lost !== null) children.push(lostMark());
   const cursor = document.createElement("div");
   cursor.className = "editor-cursor";
   lane.replaceChildren(...children, cursor);
@@ -226,7 +236,21 @@ function drawForm() {
   form.end.disabled = chosen === label.segments.length - 1;
   form.completed.checked = s.completed;
   form.completed.disabled = s.kind !== "step";
+  form.pace.value = s.pace ?? "";
   $("editor-steps").replaceChildren(...[...new Set(label.plan.map((p) => p.name))].map((name) => new Option(name)));
+}
+
+// Nothing stated: the slider stands where the stored curve ends
+function drawFinal() {
+  const form = $("editor-final");
+  const curve = episode.runs.find((r) => r.label_run === (base.mine ? `human/${episode.dataset}` : base.run))?.progress;
+  const percent = Math.round(100 * (label.final ?? curve?.at(-1) ?? 1));
+  form.stated.checked = label.final !== null;
+  form.final.value = percent;
+  form.final.disabled = label.final === null || Boolean(known.why_read_only);
+  form.shown.value = label.final === null ? "as the segments say" : `${percent} %`;
+  const button = root.querySelector('[data-do="lost"]');
+  button.setAttribute("aria-pressed", String(label.lost !== null));
 }
 
 function drawPlan() {
@@ -270,6 +294,7 @@ function drawState() {
   tool("reject").disabled = !can || !base.run || base.mine || base.rejected || changed();
   $("editor-save").querySelector(".main").disabled = !can || (!changed() && base.mine === true);
   root.classList.toggle("changed", changed());
+  drawFinal();
   if (known.why_read_only) tell(`Not here: ${known.why_read_only}.`);
   else if (changed()) tell("Changed, not saved yet.");
   else if (base.mine) tell(`A person's label counts${known.pending ? "; samples and shards follow with the next build" : ""}.`);
@@ -417,8 +442,16 @@ function listen() {
     if (name === "start") change(() => label.move(chosen - 1, Number(value)));
     if (name === "end") change(() => label.move(chosen, Number(value)));
     if (name === "completed") change(() => label.setCompleted(chosen, checked));
+    if (name === "pace") change(() => label.setPace(chosen, value));
     drawForm();
   });
+  $("editor-final").addEventListener("submit", (event) => event.preventDefault());
+  $("editor-final").addEventListener("change", (event) => {
+    const form = $("editor-final");
+    change(() => (label.final = form.stated.checked ? Number(form.final.value) / 100 : null));
+    if (event.target.name === "stated" && form.stated.checked) form.final.focus();
+  });
+  $("editor-final").addEventListener("input", () => ($("editor-final").shown.value = `${$("editor-final").final.value} %`));
   $("editor-plan").addEventListener("submit", (event) => {
     event.preventDefault();
     change(() => label.plannedToo(event.target.step.value));

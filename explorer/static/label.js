@@ -4,7 +4,9 @@
 export const MOST_NAME = 200;
 
 export class Label {
-  constructor({ plan = [], segments = [] }) {
+  constructor({ plan = [], segments = [], final_progress = null, catastrophic_frame = null }) {
+    this.final = final_progress; // 0..1, where the run ends; null: as the segments say
+    this.lost = catastrophic_frame; // first frame at which nothing is left of what was done; null: none
     this.plan = plan.map((name) => ({ name }));
     this.segments = segments.map((s) => ({
       name: s.name,
@@ -12,6 +14,7 @@ export class Label {
       end: s.end_frame,
       kind: s.kind,
       completed: s.completed,
+      pace: s.pace ?? null,
       step: s.kind === "step" ? (this.plan[s.step] ?? null) : null,
     }));
   }
@@ -27,7 +30,10 @@ export class Label {
         kind: s.kind,
         completed: s.completed,
         step: s.kind === "step" ? this.plan.indexOf(s.step) : null,
+        pace: s.pace,
       })),
+      final_progress: this.final,
+      catastrophic_frame: this.lost,
     };
   }
 
@@ -137,6 +143,18 @@ export class Label {
     if (s.kind !== "step" || s.completed === completed) return false;
     s.completed = completed;
     return true;
+  }
+
+  // How fast it went on, as opensarm's tool has it: a mistake takes progress back
+  setPace(i, pace) {
+    this.segments[i].pace = pace || null;
+  }
+
+  // The mark is taken away where it stands already
+  markLost(frame) {
+    const last = this.segments.at(-1).end - 1;
+    const at = Math.min(last, Math.max(1, Math.round(frame)));
+    this.lost = this.lost === at ? null : at;
   }
 
   plannedToo(name) {

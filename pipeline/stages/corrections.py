@@ -10,6 +10,7 @@ from annotate.label_run import HUMAN_VERSION, human_run
 from annotate.progress import CODE_VERSION as PROGRESS_VERSION
 from annotate.progress import progress
 from annotate.segments import check_tiling
+from annotate.stated_progress import is_stated, stated_progress
 from core.tables import TABLES
 from ingest.episode import Finding
 from pipeline.labelled import LabelledSignals, dense_label, quality_rows
@@ -17,7 +18,7 @@ from pipeline.pictures import corrections_figure
 from pipeline.reading import EpisodeSignals
 from pipeline.stage import Output, Stage, StageContext
 from pipeline.stages.segments import new_label_run, segments_as_rows
-from warehouse.lake.corrections import ACCEPTED, REJECTED, chunk_corrections, segments_of
+from warehouse.lake.corrections import ACCEPTED, REJECTED, chunk_corrections, end_of, segments_of
 
 Correction = dict[str, Any]  # a row of current_corrections
 
@@ -54,6 +55,10 @@ def run(context: StageContext) -> Output:
         segment_rows += segments_as_rows(where, segments, len(plan))
         label_rows.append(where | _label_columns(episode, correction) | {"named": has_names(segments, plan)})
         label = progress(segments, len(plan), episode.change, episode.fps, build.stages.progress, None, episode.state)
+        # Where the person says how the curve runs, that counts before what the pictures show
+        end = end_of(correction)
+        if is_stated(segments, end):
+            label = stated_progress(segments, label, end)
         labelled.append(LabelledSignals(episode, segments, len(plan), label))
 
     dense = [dense_label(build.name, label_run, context.chunk, episode) for episode in labelled]
@@ -77,6 +82,8 @@ def _label_columns(episode: EpisodeSignals, correction: Correction) -> dict[str,
         "plan": correction["plan"],
         "notes": [correction["comment"]] if correction["comment"] else [],
         "correction_id": correction["correction_id"],
+        "final_progress": correction["final_progress"],
+        "catastrophic_frame": correction["catastrophic_frame"],
     }
 
 

@@ -164,6 +164,28 @@ def test_everything_by_keyboard(at: Watched):
     assert segments(page)[0] == ("Between steps", 0, before[0][2])
 
 
+def test_final_progress_a_fall_and_where_all_is_lost(at: Watched, own: Made):
+    page = edit(at)
+    page.locator("#editor-lane button").last.click()
+    page.get_by_label("completed", exact=True).uncheck()
+    page.get_by_label("Pace").select_option("mistake")
+    page.get_by_label("State the final progress").check()
+    slider = page.get_by_label("Final progress", exact=True)
+    slider.fill("40")
+    expect(page.locator("#editor-final output")).to_have_text("40 %")
+    page.locator("#editor-lane button").last.press("x")
+    expect(page.locator(".editor-lost")).to_have_count(1)
+    page.get_by_role("button", name="Undo", exact=True).click()
+    expect(page.locator(".editor-lost")).to_have_count(0)
+    page.get_by_label("Your name").fill("ada")
+    save(page)
+    lake = Lake(own.space, read_only=True)
+    told = "SELECT final_progress, catastrophic_frame, json_extract_string(segments, '$[#-1].pace') FROM corrections"
+    assert lake.rows(told) == [(0.4, None, "mistake")]
+    lake.con.close()
+    expect(page.get_by_label("Final progress", exact=True)).to_have_value("40")
+
+
 def test_the_second_person_is_told_and_can_compare(browser: Browser, at: Watched):
     mine, theirs = edit(at), Watched(browser.new_context(), at.url)
     other = edit(theirs)

@@ -70,6 +70,22 @@ def test_the_second_person_is_told_who_and_when(client):
     assert "ingested anew" in post(client, "/api/corrections/tiny/2", outdated).json()["error"]
 
 
+def test_the_stated_end_is_saved_and_told(client):
+    before = label(client)
+    before["segments"][-1] |= {"completed": False, "pace": "mistake"}
+    body = before | {"final_progress": 0.25, "catastrophic_frame": None}
+    answer = post(client, "/api/corrections/tiny/2", body)
+    assert answer.status_code == 200, answer.text
+    told = answer.json()["current"][0]
+    assert (told["final_progress"], told["segments"][-1]["pace"]) == (0.25, "mistake")
+    shown = client.get("/api/episode/tiny/2").json()["runs"][0]
+    assert (shown["final_progress"], shown["catastrophic_frame"]) == (0.25, None)
+    assert [s["pace"] for s in shown["segments"]][-1] == "mistake"
+    wrong = body | {"follows": answer.json()["newest"], "final_progress": 1.0}
+    answer = post(client, "/api/corrections/tiny/2", wrong)
+    assert (answer.status_code, "not completed" in answer.json()["error"]) == (422, True)
+
+
 def test_undo_is_a_row_that_says_so(client, own):
     saved = post(client, "/api/corrections/tiny/2", label(client)).json()["saved"]
     body = {"correction_id": saved, "author": "ada", "follows": saved}

@@ -21,6 +21,7 @@ from warehouse.lake.corrections import (
     ACCEPTED,
     REJECTED,
     REVIEW,
+    SAID_LATER,
     CorrectionError,
     checked_text,
     episode_facts,
@@ -32,9 +33,12 @@ from warehouse.lake.corrections import (
 STEPS, OUTCOME, VIDEO = "steps", "outcome", "video"  # names in Label Studio's configuration
 COMPLETED, FAILED = "completed", "failed"
 # Of a correction, what an annotation brings along
-META_FIELDS = ("correction_id", "author", "comment", "base_label_run", "base_content_hash", "follows", "plan")
+META_FIELDS = (
+    *("correction_id", "author", "comment", "base_label_run", "base_content_hash", "follows", "plan"),
+    *SAID_LATER,
+)
 MAX_FILE_BYTES = 1 << 30
-SEGMENT_FIELDS = ("name", "start_frame", "end_frame", "kind", "completed", "step")  # what people correct
+SEGMENT_FIELDS = ("name", "start_frame", "end_frame", "kind", "completed", "step", "pace")  # what people correct
 TEXT_FIELDS = ("base_label_run", "base_content_hash", "follows", "rejects", "correction_id", "author", "comment")
 CLOCK_SLACK = timedelta(minutes=5)  # a clock may be ahead by so much
 
@@ -119,7 +123,7 @@ def _row_of(lake: Lake, data: Any, author: str) -> tuple[dict[str, Any], bool]:
     is_rejection = row["status"] == REJECTED
     # A rejection says that a label is wrong, not what would be right: it has no segments
     if is_rejection:
-        row |= {"plan": None, "segments": None}
+        row |= {"plan": None, "segments": None} | dict.fromkeys(SAID_LATER)
     else:
         row |= _plan_and_segments(data, facts["num_frames"] if fits else None)
     row["correction_id"] = row_id(row)
@@ -224,8 +228,9 @@ def _regions(segments: Sequence[dict[str, Any]], first: int) -> list[dict[str, A
         region = {"id": f"segment{number}", "to_name": VIDEO}
         value = {"ranges": ranges, "timelinelabels": [segment["name"]]}
         span = region | {"from_name": STEPS, "type": "timelinelabels", "value": value}
-        if segment["step"] is not None:
-            span["meta"] = {"step": segment["step"]}
+        kept = {name: segment[name] for name in ("step", "pace") if segment.get(name) is not None}
+        if kept:
+            span["meta"] = kept
         choice = {"ranges": ranges, "choices": [_outcome(segment)]}
         regions += [span, region | {"from_name": OUTCOME, "type": "choices", "value": choice}]
     return regions
@@ -301,6 +306,7 @@ def _row_of_annotation(lake: Lake, data: dict, annotation: Any, author: str) -> 
     }
     # An annotation that we made brings what it was made of: unchanged, it is that correction again
     meta = annotation["meta"] if isinstance(annotation.get("meta"), dict) else {}
+    drawn |= {name: meta[name] for name in SAID_LATER if name in meta}  # Label Studio cannot show or change them
     unchanged = drawn | {name: meta[name] for name in META_FIELDS if name in meta}
     try:
         return _row_of(lake, unchanged, author)
@@ -357,6 +363,7 @@ def _read_region(region: Any, first: int, spans: dict[str, dict[str, Any]], outc
             "start_frame": frames["start"] - 1 - first,
             "end_frame": frames["end"] - first,
             "step": (region.get("meta") or {}).get("step"),
+            "pace": (region.get("meta") or {}).get("pace"),
         }
     elif kind == "choices":
         [outcomes[name]] = value["choices"]
@@ -397,10 +404,9 @@ def _created_at(text: Any) -> datetime:
 
 def _plan_and_segments(data: dict[str, Any], num_frames: int | None) -> dict[str, Any]:
     """Plan and segments, settled; `num_frames` None: as long as they themselves say."""
-    corrected = parsed({"plan": data.get("plan") or [], "segments": data.get("segments")})
-    length = corrected.segments[-1].end_frame if num_frames is None else num_frames
-    segments, plan = corrected.settled(length)
-    return {"plan": list(plan), "segments": json.dumps([vars(segment) for segment in segments])}
+    stated = {name: data.get(name) for name in SAID_LATER}
+    corrected = parsed({"plan": data.get("plan") or [], "segments": data.get("segments")} | stated)
+    return corrected.columns(corrected.segments[-1].end_frame if num_frames is None else num_frames)
 
 
 def read_file(path: Path) -> str:

@@ -1,4 +1,5 @@
-"""What people say of labels: corrected segments, labels rejected, both taken back; only ever added to.
+"""What people say of labels: corrected segments, where progress ends, labels rejected, all of it taken back; only
+ever added to.
 
 Saved rows count at once for whoever reads current_corrections; the next build makes the label run human/<dataset> of
 them, and progress, samples and shards of their chunks. Spans are half-open, in frames of the episode.
@@ -14,6 +15,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from annotate.segments import DONE, IDLE, STEP, Segment, check_tiling
+from annotate.stated_progress import StatedEnd, check_stated, is_stated
 from core.errors import UserError
 from core.step_names import is_name
 from core.tables import TABLES
@@ -21,6 +23,7 @@ from warehouse.lake.hashes import content_key
 from warehouse.lake.lake import Lake
 
 ACCEPTED, REVIEW, REJECTED = "accepted", "review", "rejected"
+SAID_LATER = ("final_progress", "catastrophic_frame")  # columns that `corrections` had not from the beginning
 CURRENT_COLUMNS = "dataset, episode_index, status, correction_id, author, created_at, base_label_run, comment"
 
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
@@ -45,15 +48,23 @@ class CorrectedSegment(BaseModel):
     kind: Literal["step", "idle", "done"] = STEP
     completed: bool = True
     step: int | None = Field(default=None, ge=0, lt=10_000, strict=True)
+    pace: Literal["fast", "slow", "adjust", "mistake"] | None = None
 
 
 class Corrected(BaseModel):
-    """A whole label as a person left it: segments that tile the episode, and the planned steps."""
+    """A whole label as a person left it: segments that tile the episode, the planned steps, and how far the run came,
+    where they state it (annotate.stated_progress)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     plan: tuple[Name, ...] = Field(default=(), max_length=1000)
     segments: tuple[CorrectedSegment, ...] = Field(min_length=1, max_length=5000)
+    final_progress: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
+    catastrophic_frame: int | None = Field(default=None, ge=1, lt=1 << 40, strict=True)
+
+    @property
+    def end(self) -> StatedEnd:
+        return StatedEnd(self.final_progress, self.catastrophic_frame)
 
     def settled(self, num_frames: int) -> tuple[list[Segment], tuple[str, ...]]:
         """Segments and plan, where every step is one of the plan. Raises CorrectionError unless they tile the episode.
@@ -69,11 +80,19 @@ class Corrected(BaseModel):
             draft.add(segment)
         try:
             check_tiling(draft.segments, num_frames, len(draft.plan))
+            if draft.plan and is_stated(draft.segments, self.end):
+                check_stated(draft.segments, len(draft.plan), self.end)
         except ValueError as e:
             raise CorrectionError(str(e)) from e
         if not draft.plan:
             raise CorrectionError("no step is left: a label without steps says nothing; reject the label instead")
         return draft.segments, tuple(draft.plan)
+
+    def columns(self, num_frames: int) -> dict[str, Any]:
+        """As columns of `corrections`; raises as `settled` does."""
+        segments, plan = self.settled(num_frames)
+        end = {"final_progress": self.final_progress, "catastrophic_frame": self.catastrophic_frame}
+        return {"plan": list(plan), "segments": json.dumps([_stored(s) for s in segments])} | end
 
 
 class _Draft:
@@ -87,7 +106,9 @@ class _Draft:
     def add(self, s: CorrectedSegment) -> None:
         step = self._step_of(s)
         completed = {IDLE: False, DONE: True}.get(s.kind, s.completed)
-        segment = Segment(s.name, s.start_frame, s.end_frame, s.kind, completed, step, named=is_name(s.name))
+        segment = Segment(
+            s.name, s.start_frame, s.end_frame, s.kind, completed, step, named=is_name(s.name), pace=s.pace
+        )
         self.segments.append(segment)
 
     def _step_of(self, s: CorrectedSegment) -> int | None:
@@ -141,6 +162,17 @@ def _first_error(e: ValidationError) -> str:
     return f"{where}: {first['msg']}{more}"
 
 
+def _stored(segment: Segment) -> dict[str, Any]:
+    """A segment as JSON keeps it; a pace stands there only where one was said, so that what was said before paces
+    could be is still the same text."""
+    return {name: value for name, value in vars(segment).items() if name != "pace" or value is not None}
+
+
+def end_of(row: dict[str, Any]) -> StatedEnd:
+    """What a row of corrections says of its run's end."""
+    return StatedEnd(row["final_progress"], row["catastrophic_frame"])
+
+
 def segments_of(row: dict[str, Any]) -> list[Segment]:
     """The segments of a row of corrections."""
     # What was saved before steps could be unnamed does not say so
@@ -152,14 +184,14 @@ def stored_label(lake: Lake, dataset: str, episode_index: int, label_run: str) -
     here = [dataset, episode_index, label_run]
     of_label = "dataset = ? AND episode_index = ? AND label_run = ?"
     segments = lake.dicts(
-        "SELECT name, start_frame, end_frame, kind, completed, step::BIGINT AS step FROM segments "
+        "SELECT name, start_frame, end_frame, kind, completed, step::BIGINT AS step, pace FROM segments "
         f"WHERE {of_label} ORDER BY segment_index",
         here,
     )
-    plan = lake.rows(f"SELECT plan FROM episode_labels WHERE {of_label}", here)
-    if not segments or not plan:
+    facts = lake.dicts(f"SELECT plan, final_progress, catastrophic_frame FROM episode_labels WHERE {of_label}", here)
+    if not segments or not facts:
         raise CorrectionError(f"episode {episode_index} of {dataset} has no label {label_run}")
-    return parsed({"segments": segments, "plan": plan[0][0]})
+    return parsed({"segments": segments} | facts[0])
 
 
 # Saving
@@ -188,8 +220,7 @@ def save(
             raise ConflictError(
                 f"episode {episode_index} of {dataset} was ingested anew since you opened it: reload it and look again"
             )
-        segments, plan = corrected.settled(facts["num_frames"])
-        return {"status": ACCEPTED, "plan": list(plan), "segments": json.dumps([s.__dict__ for s in segments])}
+        return {"status": ACCEPTED} | corrected.columns(facts["num_frames"])
 
     return _add(lake, dataset, episode_index, author, base_label_run, follows, comment, row)
 
@@ -314,7 +345,10 @@ def time_after(newest: datetime | None) -> datetime:
 def row_id(row: dict[str, Any]) -> str:
     """The id of a row, a hash of all columns but the time: what a person says again after the same row has one id."""
     columns = [c.name for c in TABLES["corrections"].columns if c.name not in ("correction_id", "created_at")]
-    return content_key(json.dumps([row.get(column) for column in columns]))[:16]
+    said = [row.get(column) for column in columns if column not in SAID_LATER]
+    # What could not be said at first counts only where it is: rows of before keep their ids
+    said += [[column, row[column]] for column in SAID_LATER if row.get(column) is not None]
+    return content_key(json.dumps(said))[:16]
 
 
 # Reading

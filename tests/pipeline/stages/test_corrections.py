@@ -1,5 +1,6 @@
 """Corrections down to the shard: what a build makes of what people said, of which chunks, and nothing else."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from pipeline.plan import CURRENT, plan
 from pipeline.stages import stage_specs
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import write_video
+from warehouse.exports.corrections import from_lines, from_tasks, to_lines, to_tasks
 from warehouse.lake import Lake, corrections, digest
-from warehouse.lake.corrections import ConflictError, CorrectionError, parsed
+from warehouse.lake.corrections import SAID_LATER, ConflictError, CorrectionError, parsed, row_id
 
 EPISODE = 2  # in chunk 1
 STEPS = [
@@ -34,7 +36,8 @@ def say(lake: Lake, segments: list[dict[str, Any]] = STEPS, episode: int = EPISO
         "base_content_hash": corrections.episode_facts(lake, "tiny", episode)["content_hash"],
         "follows": newest["correction_id"] if newest else None,
     }
-    label = parsed({"segments": segments, "plan": more.pop("plan", [])})
+    stated = {name: more.pop(name) for name in SAID_LATER if name in more}
+    label = parsed({"segments": segments, "plan": more.pop("plan", [])} | stated)
     return corrections.save(lake, "tiny", episode, label, **options | more)
 
 
@@ -125,6 +128,63 @@ def test_a_second_correction_replaces_the_first_until_undone(own: Made, corpus: 
     assert redo["correction_id"] not in (first["correction_id"], second["correction_id"])
     assert rebuilt(own) == REDONE
     assert active(corpus)[0][0] == "Reach for the cube"
+
+
+def test_what_a_person_states_of_the_end_is_the_curve(own: Made, corpus: Lake):
+    own = by_motion(own)
+    failed = [
+        STEPS[0] | {"completed": False, "pace": "fast"},
+        {"name": "Drop it", "start_frame": 11, "end_frame": 20, "kind": "idle", "pace": "mistake"},
+        {"name": "Put it on the plate", "start_frame": 20, "end_frame": 30, "completed": False},
+    ]
+    row = say(corpus, failed, final_progress=0.4)
+    assert rebuilt(own) == REDONE
+    curve = np.array([p for (p,) in corpus.rows(
+        "SELECT progress FROM active_progress WHERE episode_index = 2 ORDER BY frame_index")])  # fmt: skip
+    # 10 frames up by 2, 9 down by 1, 10 up by 1: 21 parts make 0.4
+    np.testing.assert_allclose(curve[[0, 10, 19, 29]], np.array([0, 20, 11, 21]) * 0.4 / 21, atol=1e-6)
+    assert corpus.rows("SELECT pace FROM active_segments WHERE episode_index = 2 ORDER BY 1 NULLS LAST") == [
+        ("fast",), ("mistake",), (None,)]  # fmt: skip
+    told = "SELECT final_progress, catastrophic_frame FROM episode_labels WHERE label_run = 'human/tiny'"
+    assert corpus.rows(told) == [(0.4, None)]
+
+    lost = [failed[0] | {"pace": None}, failed[1] | {"pace": None}, failed[2]]
+    say(corpus, lost, catastrophic_frame=20, final_progress=0.3)
+    assert rebuilt(own) == REDONE
+    values = corpus.rows("SELECT progress FROM active_progress WHERE episode_index = 2 ORDER BY frame_index")
+    assert [round(values[k][0], 6) for k in (0, 19, 20, 29)] == [0.0, 0.3, 0.0, 0.0]
+    assert corpus.rows(told) == [(0.3, 20)]
+
+    # What was said comes back of a file as it was said, and a label vouched for keeps it
+    text = to_lines(corrections.history(corpus, "tiny", EPISODE))
+    read = from_lines(corpus, text, "nobody")
+    assert (read.refused, read.rows[0]["correction_id"]) == ([], row["correction_id"])
+    assert [(r["final_progress"], r["catastrophic_frame"]) for r in read.rows] == [(0.4, None), (0.3, 20)]
+    kept = corrections.stored_label(corpus, "tiny", EPISODE, "human/tiny")
+    assert (kept.final_progress, kept.catastrophic_frame) == (0.3, 20)
+    tasks = to_tasks(corpus, corrections.history(corpus, "tiny", EPISODE), [])
+    back = from_tasks(corpus, json.dumps(tasks), "nobody")
+    assert [r["correction_id"] for r in back.rows] == [r["correction_id"] for r in read.rows]
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ({"final_progress": 0.5}, "mark the step that failed"),
+        ({"catastrophic_frame": 12}, "so nothing was lost"),
+        ({"catastrophic_frame": 0}, "greater than or equal to 1"),
+        ({"final_progress": float("nan")}, "finite number"),
+    ],
+)
+def test_a_stated_end_that_contradicts_the_segments_is_refused(corpus: Lake, more: dict[str, Any], why: str):
+    with pytest.raises(CorrectionError, match=why):
+        say(corpus, **more)
+
+
+def test_rows_of_before_paces_keep_their_ids():
+    row = {"dataset": "d", "episode_index": 1, "author": "ada", "segments": "[]", "status": "accepted"}
+    assert row_id(row) == row_id(row | {"final_progress": None, "catastrophic_frame": None}) == "72aa61d01c98fa24"
+    assert row_id(row | {"final_progress": 0.5}) != row_id(row)
 
 
 def test_a_rejected_label_is_not_used(own: Made, corpus: Lake):
