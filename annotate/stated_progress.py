@@ -12,7 +12,7 @@ import numpy as np
 
 from annotate.segments import PACES, STEP, Segment, finished
 
-SLOPES = dict(zip(PACES, (2.0, 1.0, 0.0, -1.0), strict=True))
+SLOPES: dict[str, float] = dict(zip(PACES, (2.0, 1.0, 0.0, -1.0), strict=True))
 
 
 @dataclass(frozen=True)
