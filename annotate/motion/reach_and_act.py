@@ -4,7 +4,8 @@ When does the action begin? Each run shows some candidates (`action_candidates`)
 takes the candidate nearest to the task's median start time.
 
 Example: three runs show candidates after 3.0 s, after 3.2 s, and after 1.0 and 3.1 s of arm motion. The last candidates
-count for the median, which is 3.1 s. The third run takes 3.1 s. A fourth run without a candidate takes 3.1 s itself.
+count for the median, which is 3.1 s. The third run takes 3.1 s. A fourth run without a candidate, whose arm has no
+state to compare, is one step.
 """
 
 from collections.abc import Sequence
