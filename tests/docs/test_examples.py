@@ -1,0 +1,59 @@
+"""docs/examples: each script does what it says, on a small part of the shipped sample or beside a real server."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from core.paths import ROOT
+from tests.kits.reward_kit import write_video
+from tests.kits.reward_server_kit import Pixels, running
+
+EXAMPLES = ROOT / "docs" / "examples"
+
+
+def example(name: str, *options: str) -> str:
+    """What the script prints."""
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / name), *options],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_a_dataset_is_labelled_and_asked_about_and_a_policy_cloned_from_it(tmp_path: Path) -> None:
+    source = ["--source", str(ROOT / "samples/sim_short"), "--episodes", "0-3"]
+    said = example("label_and_train.py", *source, "--out", str(tmp_path))
+    least, most = map(float, re.findall(r"which weigh ([\d.]+) to ([\d.]+)", said)[0])
+    assert 0 <= least < most  # frames do not weigh alike
+    equal, weighted = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("equal", "rabc"))
+    assert not torch.equal(equal["0.weight"], weighted["0.weight"])
+    errors = [float(e) for e in re.findall(r"mean squared error ([\d.]+)", said)]
+    assert len(errors) == 2
+    assert max(errors) < 1  # actions are of that size
+
+    out = tmp_path / "to_look_at.csv"
+    said = example("ask_the_corpus.py", "--workspace", str(tmp_path / "workspace"), "--out", str(out))
+    assert "mine" in said
+    assert list(pd.read_csv(out).columns) == ["dataset", "episode_index", "why"]
+
+
+def test_an_agent_learns_from_a_reward_server_to_play_a_run_to_its_end(tmp_path: Path) -> None:
+    # The stand-in model says how bright a picture is, so a run that brightens is one that gets on
+    frames = [np.full((48, 64, 3), 20 * n, np.uint8) for n in range(8)]
+    video = write_video(tmp_path / "run.mp4", frames, fps=4)
+    with running(Pixels()) as app:
+        said = example("reward_in_rl.py", "--url", app.state.url, "--video", str(video), "--task", "Brighten.")
+    (end,) = re.findall(r"the last ten episodes ended at ([\d.]+) of 7", said)
+    assert float(end) > 6  # by chance it is 1 or 2
