@@ -33,13 +33,14 @@ WORDS = {
     "robo_dopamine": "steps that the source brings",
     "roboc_franka_buttons": "presses three buttons with a fist",
     "so101_bimanual_cloth": "two arms fold a cloth, no task text",
-    "sim_short": "Fetch and Meta-World, one short deed each",
+    "sim_short": "Fetch and Meta-World, one short action each",
     "sim_long": "several things into bins, cubes stacked",
 }
 # Columns of the table of simulated runs, by the figure's name
+CLEAN, TROUBLED = "clean: MAE less clock's", "troubled: MAE less clock's"
 SIM_COLUMNS = {
-    "clean: MAE less clock's": "good runs: error less the clock's",
-    "troubled: MAE less clock's": "troubled runs: error less the clock's",
+    CLEAN: "finished runs: error less the clock's",
+    TROUBLED: "runs in trouble: error less the clock's",
     "failed: end error": "failed runs: last frame off by",
     "F1 within 0.5 s": "boundaries within 0.5 s",
     "uniform cuts": "uniform cuts",
@@ -65,6 +66,7 @@ def stored_figures() -> dict[str, Any]:
 def page(text: str, data: Mapping[str, Any]) -> str:
     """The page with its figures made anew. Raises ValueError where it has not both markers of a part once."""
     parts = {
+        "summary": summary_part(data["real_truth"], data["sim_truth"], data["transfer"]),
         "real": real_part(data["real_truth"]),
         "grippers": grippers_part(_real_robots(data), data["piper_placing"]),
         "simulated": simulated_part(data["sim_truth"]),
@@ -77,6 +79,56 @@ def page(text: str, data: Mapping[str, Any]) -> str:
             raise ValueError(f"docs/truth.md needs each of the lines {begin} and {end} once")
         text = f"{before[0]}{begin}\n\n{body}\n\n{end}{after[1]}"
     return text
+
+
+# All in one table
+
+
+def summary_part(sets: Mapping[str, Any], simulated: Mapping[str, Any], transfer: Mapping[str, Any]) -> str:
+    """How far labels are nearer to the truth than looking at nothing: a row for each kind of labels and runs."""
+    ours = [s for s in sets.values() if s["labels_by"] == "motion" and s["episodes"] and not s["simulated"]]
+    robots = [e for s in ours for e in s["episodes"].values()]
+    real = pooled(robots)
+    shown = [row for row in transfer["rows"] if row["kind"] == "real" and row["references"] == ONE]
+    runs = sum(row["runs"] for row in shown)
+    rows = [
+        (
+            f"motion: real robots ({len(robots)} episodes of {len(ours)} sets)",
+            *_summary_cells(_value(real["mae"]) - _value(real["mae_clock"]), _value(real["f1_near"])),
+            _short(real["f1_near_uniform"]),
+        ),
+        (
+            f"one labelled run shows the others: hand-labelled sets ({runs} episodes of {len(shown)})",
+            *_summary_cells(*(sum(row["runs"] * f(row) for row in shown) / runs for f in (_less_clock, _f1))),
+            f"{sum(row['runs'] * row['uniform'] for row in shown) / runs:.2f}",
+        ),
+    ]
+    for row in simulated["rows"]:
+        known = "the source says which failed" if row["outcomes"] == "with" else "nobody says which failed"
+        for column, kind in ((CLEAN, "finished"), (TROUBLED, "in trouble")):
+            figures = row["figures"]
+            rows.append(
+                (
+                    f"motion: simulated runs, {kind}; {known}",
+                    _simulated_cell(figures, column),
+                    _simulated_cell(figures, "F1 within 0.5 s") if kind == "finished" else "",
+                    _short(figures["uniform cuts"]) if kind == "finished" else "",
+                )
+            )
+    head = ("labels", "error of progress less the clock's", "boundaries within 0.5 s (F1)", "uniform cuts")
+    return table(head, rows)
+
+
+def _summary_cells(less_clock: float, f1: float) -> tuple[str, str]:
+    return _bold(f"{less_clock:.3f}", less_clock < 0), f"{f1:.2f}"
+
+
+def _less_clock(row: Mapping[str, Any]) -> float:
+    return row["error"] - row["clock"]
+
+
+def _f1(row: Mapping[str, Any]) -> float:
+    return row["f1"]
 
 
 # Real robots
@@ -189,18 +241,18 @@ def _with_outcomes(sets: Mapping[str, Any]) -> list[str]:
     if not changes:
         return []
     ends = f"{min(changes):+.3f} to {max(changes):+.3f}"
-    return [f"No source of these says how its runs ended. Stating it changes the errors of progress of sets by {ends}."]
+    return [f"None of these sources says how its runs ended. Stating it changes a set's error of progress by {ends}."]
 
 
 def _wrong_labels(sets: Mapping[str, Any]) -> str:
     """Does the review queue put wrong labels first?"""
     episodes = [e for s in sets.values() for e in s["episodes"].values()]
     wrong = [e["is_wrong"] for e in episodes]
-    what = f"{sum(wrong)} of {len(wrong)} labels are wrong: no better than random cuts, or than the clock."
+    what = f"{sum(wrong)} of {len(wrong)} labels are wrong, which means no better than random cuts or than the clock."
     if not any(wrong):
         return what
     reached = among_first(wrong, [e["review_score"] or 0.0 for e in episodes], WORST_SHARE)
-    return f"{what} {reached:.0%} of these are in the worst third of the review queue."
+    return f"{what} {reached:.0%} of those are in the worst third of the review queue."
 
 
 def _real_robots(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -215,12 +267,12 @@ def grippers_part(events: Mapping[str, Any], placings: Mapping[str, int]) -> str
     total = {name: sum(one["counts"][name] for one in events.values()) for name in names}
     off = total["seconds_off"] / max(1, total["near_detected"])
     sentences = (
-        f"The grippers behind it, on real robots: of {total['detected']:.0f} closings and openings that are detected, "
+        f"Of {total['detected']:.0f} closings and openings that are detected on real robots, "
         f"{total['near_truth']:.0f} are within 0.5 s of what people saw.",
         f"Of {total['labelled']:.0f} labelled grasps and releases {total['near_detected']:.0f} are detected, "
         f"{off:.2f} s off on average (`python -m benchmarks.signal_truth`).",
-        f"Of {placings['runs']} runs of one arm that closes its gripper again on the way home, {placings['right']} say "
-        "where the grape was placed (`python -m benchmarks.piper_placing`).",
+        f"Of {placings['runs']} runs of one arm that closes its gripper again on the way home, "
+        f"{placings['right']} say\ncorrectly where the grape was placed (`python -m benchmarks.piper_placing`).",
     )
     return "\n".join(sentences)
 
@@ -275,13 +327,19 @@ def shown_part(data: Mapping[str, Any]) -> str:
     ]
     outcomes = [row for row in data["rows"] if row["kind"] == "outcome" and row["references"] == 3]
     aucs = "; ".join(f"`{row['dataset']}` {row['auc']:.2f}" for row in outcomes)
-    wrong = [(f"`{row['dataset']}`", row["reference"], f"{row['runs that follow it']:.0%}") for row in data["wrong"]]
+    kinds = tuple(dict.fromkeys(row["reference"] for row in data["wrong"]))
+    followed = {(row["dataset"], row["reference"]): f"{row['runs that follow it']:.0%}" for row in data["wrong"]}
+    wrong = [
+        (f"`{dataset}`", *(followed.get((dataset, kind), "–") for kind in kinds))
+        for dataset in dict.fromkeys(row["dataset"] for row in data["wrong"])
+    ]
     return "\n\n".join(
         (
             f"Labels by {data['code_versions']['transfer']}.",
             table(head, rows),
-            f"The probability of failure parts failed runs from finished ones with an AUC (3 references) of: {aucs}.",
-            table(("set", "one reference, which is", "runs that follow it"), wrong),
+            f"AUC of the probability of failure, failed against finished runs, with 3 references:\n{aucs}.",
+            "How many runs follow one reference that is right, and one that is not:",
+            table(("set", *kinds), wrong),
         )
     )
 

@@ -29,6 +29,22 @@ def test_other_figures_are_another_page() -> None:
     assert page.split("<!-- end of real -->")[1] == TEXT.split("<!-- end of real -->")[1]
 
 
+def test_the_summary_follows_each_of_its_sources() -> None:
+    before = make_truth_page.summary_part(REAL, DATA["sim_truth"], DATA["transfer"]).splitlines()
+    real, simulated, transfer = (copy.deepcopy(DATA[name]) for name in ("real_truth", "sim_truth", "transfer"))
+    for episode in real["cr5_banana"]["episodes"].values():
+        episode["mae"] = 0.9
+    simulated["rows"][0]["figures"]["clean: MAE less clock's"] |= {"value": 0.5, "low": 0.4, "high": 0.6}
+    for row in transfer["rows"]:
+        row["error"] = row.get("clock")
+    after = make_truth_page.summary_part(real, simulated, transfer).splitlines()
+    changed = [new for old, new in zip(before, after, strict=True) if old != new]
+    assert len(changed) == 3
+    assert "| **0.4" in changed[0]  # 10 of 16 episodes are 0.9 off
+    assert "| **0.000** |" in changed[1]
+    assert "| **0.500 (0.400 to 0.600)** |" in changed[2]
+
+
 def test_every_set_is_a_row_real_robots_first() -> None:
     rows = [line for line in make_truth_page.real_part(REAL).splitlines() if line.startswith("| `")]
     names = [re.findall(r"`(\w+)`", row)[0] for row in rows]
