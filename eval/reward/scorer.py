@@ -6,36 +6,19 @@ within `TOLERANCE` in float32.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from annotate.frames import fitted
 from eval.reward.stream import Moment, Stream, StreamPicture
 from eval.reward.success import Success
+from eval.reward.views import Reward, Source, check_rule, together
 from eval.reward.window import LAST_PICTURE, RewardError, Window
 from training.transform import shrink
 
 TOLERANCE = 1e-5
-Source = Literal["head", "text", "change", "clock", "visual"]
-
-
-@dataclass(frozen=True)
-class Reward:
-    """Of one moment: progress and the probability of the end state, both 0..1; None where there is none, and then
-    `failure` says why. `success`: is the probability at the model's threshold? None where nothing was calibrated.
-
-    Of several cameras, both are means over those that gave a number, and `cameras` has each one's progress.
-    """
-
-    source: Source
-    progress: float | None
-    done: float | None = None
-    success: bool | None = None
-    reasoning: str | None = None
-    failure: str | None = None
-    cameras: Mapping[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +63,9 @@ class Scorer(ABC):
         window = LAST_PICTURE if steps else self.window
         if window is None:
             raise RewardError("the model compares a state with a demonstration: give the task's steps in order")
-        return Stream(task, window, fps, steps=tuple(steps), fit=self.fit, **more)
+        stream = Stream(task, window, fps, steps=tuple(steps), fit=self.fit, **more)
+        check_rule(stream.rule, stream.cameras, self.success)
+        return stream
 
     def fit(self, rgb: np.ndarray) -> np.ndarray:
         """A picture as the training set stored it, and as the model saw it, but for JPEG's losses."""
@@ -99,7 +84,11 @@ class Scorer(ABC):
         """A reward for each moment, in order; of one stream or of many at once."""
         views = [CameraView(m, camera, pictures) for m in moments for camera, pictures in m.views.items()]
         found = iter(self.views(views) if views else [])
-        return [self._judged(together({c: next(found) for c in m.views})) for m in moments]
+        seen = [{c: next(found) for c in m.views} for m in moments]
+        return [
+            self._judged(together(rewards, m.stream.rule, self.success))
+            for m, rewards in zip(moments, seen, strict=True)
+        ]
 
     def _judged(self, reward: Reward) -> Reward:
         """With the probability of the end state, calibrated, and what that says of success."""
@@ -110,28 +99,3 @@ class Scorer(ABC):
             return reward
         done = self.success.probability(raw)
         return replace(reward, done=done, success=done >= self.success.threshold)
-
-
-def together(rewards: Mapping[str, Reward]) -> Reward:
-    """One reward of those of several cameras, each of which saw the moment as a model was trained to: alone."""
-    # One camera: nothing to average, and the reward is as if the model had seen no other.
-    if len(rewards) == 1:
-        return next(iter(rewards.values()))
-    # A camera that failed is made up for by the others; the reward has failed only where all have.
-    valid = [r for r in rewards.values() if r.progress is not None]
-    failures = "; ".join(f"{camera}: {r.failure}" for camera, r in rewards.items())
-    reasoning = "\n".join(f"{camera}: {r.reasoning}" for camera, r in rewards.items() if r.reasoning)
-    return Reward(
-        next(iter(rewards.values())).source,
-        _mean([r.progress for r in valid]),
-        _mean([r.done for r in valid]),
-        reasoning=reasoning or None,
-        failure=None if valid else failures,
-        cameras={camera: r.progress for camera, r in rewards.items()},
-    )
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    """Mean of the numbers among the values; None where there is none."""
-    numbers = [v for v in values if v is not None]
-    return float(np.mean(numbers)) if numbers else None

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from eval.reward.views import ViewRule
 from eval.reward.window import RewardError, Window
 
 Fit = Callable[[np.ndarray], np.ndarray]
@@ -48,6 +49,7 @@ class Stream:
     `steps`: the task's in words, in order, for models that compare with a demonstration.
     `score_fps`: how many of them a second are to be scored, evenly; None: each. `num_frames`, where it is known: the
     last one is scored, too. `duration_s` and `goal` (a picture by camera) are for the baselines, which know the end.
+    `rule`: how what several cameras saw is judged together.
     Frames are counted from 0 as they are appended, also those that no window needs.
     """
 
@@ -60,6 +62,7 @@ class Stream:
     num_frames: int | None = None
     duration_s: float | None = None
     goal: Mapping[str, np.ndarray] = field(default_factory=dict)
+    rule: ViewRule = "all"
     fit: Fit = lambda rgb: rgb
     appended: int = 0
     first: dict[str, StreamPicture] = field(default_factory=dict)
@@ -110,6 +113,19 @@ class Stream:
         moment = self._moment(now, timestamp_s) if is_scored else None
         self._forget()
         return moment
+
+    def frames_for_last(self, count: int) -> list[int]:
+        """Which of a run's `count` frames the reward of its last one is read from, in order: its window's and the
+        first."""
+        return sorted({0, *self.window.of(count - 1, self.fps)})
+
+    def last_moment(self, count: int, picture: Callable[[int, str], StreamPicture]) -> Moment:
+        """What is to be scored of a run of `count` frames that comes at once, with `picture` (frame, camera) of its
+        `frames_for_last`; nothing is kept."""
+        self.first = {c: picture(0, c) for c in self.cameras}
+        frames = tuple(self.window.of(count - 1, self.fps))
+        views = {c: tuple(picture(f, c) for f in frames) for c in self.cameras}
+        return Moment(self, count - 1, (count - 1) / self.fps, frames, views)
 
     def _keep(self, now: int, pictures: Mapping[str, np.ndarray] | None) -> None:
         """Keep the pictures of frame `now` for windows that show it. Raises RewardError."""

@@ -106,11 +106,8 @@ class Adapter:
         count = len(images) // len(self.cameras)
         # Pictures come moment by moment: a camera's own are every n-th of them.
         by_camera = {c: pictures[k :: len(self.cameras)] for k, c in enumerate(self.cameras)}
-        stream.first = {c: shown[0] for c, shown in by_camera.items()}
         # The newest picture is the moment to score; the window reaches back from there.
-        frames = tuple(stream.window.of(count - 1, self.fps))
-        views = {c: tuple(shown[f] for f in frames) for c, shown in by_camera.items()}
-        return Moment(stream, count - 1, (count - 1) / self.fps, frames, views)
+        return stream.last_moment(count, lambda frame, camera: by_camera[camera][frame])
 
     def _picture(self, image: Any, name: str) -> StreamPicture:
         data = image.get(IMAGE_KEY) if isinstance(image, dict) else None

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from itertools import batched
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, time
 from typing import Annotated, Any
 
 import numpy as np
@@ -27,13 +27,15 @@ from starlette.exceptions import HTTPException
 
 from core.cores import cores
 from eval.reward.scorer import Scorer
-from eval.reward.stream import Moment, Stream
+from eval.reward.stream import Moment, Stream, StreamPicture
 from eval.reward.video import SCORE_FPS, GivenUpError, clip_stream, open_clip
+from eval.reward.views import Reward
 from eval.reward.window import LAST_PICTURE, RewardError
+from eval.server import chat
 from eval.server.access import Access
 from eval.server.batching import Batcher
 from eval.server.guard import NOT_READ, Guard
-from eval.server.limits import Limits, Refused
+from eval.server.limits import CHAT_PATH, MODELS_PATH, Limits, Refused, error_content
 from eval.server.metrics import Metrics
 from eval.server.pictures import decode_picture, size_of
 from eval.server.protocol import (
@@ -141,6 +143,13 @@ class Service:
             await asyncio.sleep(min(EXPIRY_S, self.limits.session_idle_s / 2))
             self.metrics.expired.inc(self.sessions.expire())
 
+    @property
+    def usual_fps(self) -> float:
+        """Of pictures whose rate a request does not tell: they lie as far apart as those that the model was trained
+        on."""
+        window = self.scorer.window
+        return SCORE_FPS if window is None or window.step_s is None else 1 / window.step_s
+
     async def in_thread[T](self, work: Callable[..., T], *args: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self.decoders, work, *args)
 
@@ -188,6 +197,24 @@ class Service:
 
         with self.batcher.places(min(2, len(chunks)) * self.limits.max_batch, most):
             return await self._in_turn(following, gone)
+
+    async def score_last(self, stream: Stream, data: Sequence[bytes], gone: Gone) -> Reward:
+        """The reward of a run's last moment: the number of `/v1/frames`, with only those pictures decoded that it is
+        read from. Raises Refused."""
+        cameras = len(stream.cameras)
+        count = len(data) // cameras
+        shown = [f * cameras + k for f in stream.frames_for_last(count) for k in range(cameras)]
+        sizes = await self.sizes(data)
+        with self.batcher.places(1, sum(sizes[i] for i in shown)):
+            parts = await self._in_parts(lambda i: self._picture(stream, data[shown[i]], shown[i]), len(shown))
+            decoded = dict(zip(shown, (p for part in parts for p in _raised(part)), strict=True))
+            pictures = {i: StreamPicture(rgb) for i, rgb in decoded.items()}
+            moment = stream.last_moment(count, lambda f, c: pictures[f * cameras + stream.cameras.index(c)])
+            await self._make_ready([moment])
+            if await gone():
+                raise Refused(NOT_READ, "gone", "the client has closed the connection")
+            (reward,) = await self.batcher.submit([moment])
+            return reward
 
     async def score_video(
         self, task: str, fps: float, steps: Sequence[str], paths: Mapping[str, Path], gone: Gone
@@ -319,23 +346,26 @@ def make_app(scorer: Scorer, name: str, access: Access | None = None, limits: Li
     app.state.service = service
     _session_routes(app, service)
     _run_routes(app, service)
+    _chat_routes(app, service)
     _watching_routes(app, service)
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, e: HTTPException) -> JSONResponse:
         if isinstance(e, Refused):
-            return e.answer()
-        return JSONResponse({"error": "http", "reason": e.detail}, e.status_code, e.headers)
+            return e.answer(request.url.path)
+        return JSONResponse(error_content(request.url.path, e.status_code, "http", e.detail), e.status_code, e.headers)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, e: RequestValidationError) -> JSONResponse:
         first = e.errors()[0]
         where = ".".join(str(part) for part in first["loc"][1:])
-        return JSONResponse({"error": "invalid", "reason": f"{where}: {first['msg']}".removeprefix(": ")}, 422)
+        told = f"{where}: {first['msg']}".removeprefix(": ")
+        return JSONResponse(error_content(request.url.path, 422, "invalid", told), 422)
 
     @app.exception_handler(Exception)
     async def broken(request: Request, e: Exception) -> JSONResponse:
-        return JSONResponse({"error": "internal", "reason": "the server failed; its log has the details"}, 500)
+        told = "the server failed; its log has the details"
+        return JSONResponse(error_content(request.url.path, 500, "internal", told), 500)
 
     app.add_middleware(Guard, access=access, limits=limits, observe=service.metrics.observe)
     return app
@@ -349,7 +379,7 @@ def _session_routes(app: FastAPI, service: Service) -> None:
         """Begin a run that is to be scored frame by frame."""
         if asked.goal and service.scorer.source != "visual":
             raise Refused(422, "goal", "only the baseline `visual` looks at a goal")
-        more = {"duration_s": asked.duration_s, "goal": await service.goal(asked.goal)}
+        more = {"duration_s": asked.duration_s, "goal": await service.goal(asked.goal), "rule": asked.views}
         return sessions.open(service.stream(asked.task, asked.fps, asked.steps, asked.cameras, **more)).info(limits)
 
     @app.get("/v1/sessions/{session}", response_model=SessionInfo, responses=SESSION_REFUSALS, tags=["sessions"])
@@ -423,6 +453,42 @@ def _run_routes(app: FastAPI, service: Service) -> None:
             raise Refused(422, "videos", f"{len(videos)} videos for {len(cameras)} cameras")
         async with received(videos, cameras) as paths:
             return Scored(rows=await service.score_video(task, fps, steps, paths, request.is_disconnected))
+
+
+def _chat_routes(app: FastAPI, service: Service) -> None:
+    began = int(time())
+
+    async def chat_completion(request: Request) -> Response:
+        """The reward of a run up to its last picture, as a chat completion: pictures as data: URLs in order of time,
+        the task as text. The content is JSON with `progress`, `success`, `confidence` and `model`."""
+        asked = await service.in_thread(chat.read_request, await request.body())
+        chat.check_model(asked.model, service.name)
+        if asked.n not in (None, 1):
+            raise Refused(400, "invalid_value", "a reward is one number: n is 1", param="n")
+        run, task = asked.proccorpus, chat.task_of(asked)
+        data = await service.in_thread(chat.pictures_of, asked)
+        check_frames(len(data), len(run.cameras), None, service.limits)
+        fps = run.fps or service.usual_fps
+        stream = service.stream(task, fps, run.steps, run.cameras, rule=run.views)
+        reward = await service.score_last(stream, data, request.is_disconnected)
+        whole = chat.completion(reward, service.name, run.views)
+        if asked.stream:
+            # One number is there at once or not at all: nothing is gained by sending its parts apart
+            return Response("".join(chat.chunks(whole)), media_type="text/event-stream")
+        return JSONResponse(whole)
+
+    app.post(CHAT_PATH, tags=["OpenAI's API"], openapi_extra=chat.BODY)(chat_completion)
+
+    @app.get(MODELS_PATH, tags=["OpenAI's API"])
+    async def models() -> dict[str, Any]:
+        """The model that is served, as OpenAI's clients ask for it."""
+        return chat.model_list(service.name, began)
+
+    @app.get(MODELS_PATH + "/{model:path}", tags=["OpenAI's API"])
+    async def model(model: str) -> dict[str, Any]:
+        """The same of one model by its name."""
+        chat.check_model(model, service.name)
+        return chat.model_list(service.name, began)["data"][0]
 
 
 def _watching_routes(app: FastAPI, service: Service) -> None:

@@ -58,7 +58,7 @@ class Guard:
                 self.access.check(scope["path"], headers)
                 body.check_announced()
             except Refused as e:
-                await e.answer()(scope, receive, answer)
+                await e.answer(scope["path"])(scope, receive, answer)
             else:
                 await self.app(scope, body.receive, answer)
         except NotReadError:

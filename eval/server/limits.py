@@ -1,6 +1,7 @@
 """What the reward server takes, and how it says no."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
@@ -29,13 +30,36 @@ class Limits:
     shutdown_s: float = 4.0  # for requests under way; what is not answered then is given up
 
 
-class Refused(HTTPException):
-    """An answer of 4xx or 503: `code` for programs, the reason for people."""
+# Whose clients read errors in the shape of OpenAI's API
+CHAT_PATH, MODELS_PATH = "/v1/chat/completions", "/v1/models"
+OPENAI_PATHS = (CHAT_PATH, MODELS_PATH)
 
-    def __init__(self, status: int, code: str, reason: str, retry_after_s: int | None = None) -> None:
+
+class Refused(HTTPException):
+    """An answer of 4xx or 503: `code` for programs, the reason for people. `param`: the field at fault, where the shape
+    of the answer has one."""
+
+    def __init__(
+        self, status: int, code: str, reason: str, retry_after_s: int | None = None, param: str | None = None
+    ) -> None:
         headers = None if retry_after_s is None else {"Retry-After": str(retry_after_s)}
         super().__init__(status, reason, headers)
-        self.code = code
+        self.code, self.param = code, param
 
-    def answer(self) -> JSONResponse:
-        return JSONResponse({"error": self.code, "reason": self.detail}, self.status_code, self.headers)
+    def answer(self, path: str) -> JSONResponse:
+        """In the shape that clients of this path read."""
+        content = error_content(path, self.status_code, self.code, self.detail, self.param)
+        return JSONResponse(content, self.status_code, self.headers)
+
+
+def error_content(path: str, status: int, code: str, reason: str, param: str | None = None) -> dict[str, Any]:
+    """An error as the clients of a path read it."""
+    if not is_openai(path):
+        return {"error": code, "reason": reason}
+    kind = {401: "authentication_error", 404: "not_found_error", 503: "overloaded_error", 500: "server_error"}
+    error = {"message": reason, "type": kind.get(status, "invalid_request_error"), "param": param, "code": code}
+    return {"error": error}
+
+
+def is_openai(path: str) -> bool:
+    return any(path == p or path.startswith(p + "/") for p in OPENAI_PATHS)

@@ -4,6 +4,8 @@ from typing import Annotated
 
 from pydantic import Base64Bytes, BaseModel, ConfigDict, Field
 
+from eval.reward.views import ViewRule
+
 MAX_CAMERAS = 8
 MAX_TASK = 2000  # characters, also of a step
 MAX_STEPS = 64
@@ -47,6 +49,7 @@ class NewSession(Wire):
     )
     fps: Fps = 4.0
     steps: Steps = ()
+    views: Annotated[ViewRule, Field(description="How several cameras are judged together.")] = "all"
     duration_s: float | None = Field(None, gt=0, le=1e6, description="Of the whole run; for the baseline `clock`.")
     goal: dict[CameraName, Base64Bytes] = Field(
         default_factory=dict, max_length=MAX_CAMERAS, description="How it is to end; for the baseline `visual`."
@@ -84,7 +87,7 @@ class RewardRow(Wire):
     source: str = Field(description="What made the number.", examples=["head", "change"])
     reasoning: str | None = Field(None, description="The model's words, where it answers in words.")
     failure: str | None = Field(None, description="Why there is no number.", examples=["OutOfMemoryError: ..."])
-    cameras: dict[str, float | None] | None = Field(None, description="Progress by camera, of which it is the mean.")
+    cameras: dict[str, float | None] | None = Field(None, description="Progress by camera, where there are several.")
     latency_s: float = Field(description="Scoring, with the wait for it.")
 
 

@@ -1,0 +1,101 @@
+"""How what several cameras saw of one moment becomes one reward. Each was scored alone, as models are trained."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+
+from eval.reward.success import EPSILON, Success
+from eval.reward.window import RewardError
+
+Source = Literal["head", "text", "change", "clock", "visual"]
+# all: means over the cameras. best: the camera whose verdict is surest. wrist: progress as the other cameras see it,
+# and done only as far as the wrist cameras say so, too: contact is seen from near, the scene from afar
+ViewRule = Literal["all", "best", "wrist"]
+WRIST = ("wrist", "hand", "gripper")  # what names of such cameras contain
+
+
+@dataclass(frozen=True)
+class Reward:
+    """Of one moment: progress and the probability of the end state, both 0..1; None where there is none, and then
+    `failure` says why. `success`: is the probability at the model's threshold? None where nothing was calibrated.
+
+    Of several cameras, both are by the stream's rule over those that gave a number, and `cameras` has each one's
+    progress.
+    """
+
+    source: Source
+    progress: float | None
+    done: float | None = None
+    success: bool | None = None
+    reasoning: str | None = None
+    failure: str | None = None
+    cameras: Mapping[str, float | None] = field(default_factory=dict)
+
+
+def is_wrist(camera: str) -> bool:
+    return any(word in camera.lower() for word in WRIST)
+
+
+def check_rule(rule: ViewRule, cameras: Sequence[str], success: Success | None) -> None:
+    """Raises RewardError where a rule asks for what the cameras' names or the model do not have."""
+    if len(cameras) == 1 or rule == "all":
+        return
+    if rule == "best" and success is None:
+        raise RewardError("the rule `best` takes the surest camera, and this model is not calibrated: use `all`")
+    if rule == "wrist" and len({is_wrist(c) for c in cameras}) < 2:
+        raise RewardError(
+            f"the rule `wrist` needs cameras of both kinds, one with {', '.join(WRIST)} in its name, not "
+            f"{', '.join(cameras)}: use `all`"
+        )
+
+
+def together(rewards: Mapping[str, Reward], rule: ViewRule = "all", success: Success | None = None) -> Reward:
+    """One reward of those of several cameras. A camera that failed is made up for by the others; the reward has failed
+    only where all have."""
+    # One camera: nothing to judge together, and the reward is as if the model had seen no other.
+    if len(rewards) == 1:
+        return next(iter(rewards.values()))
+    valid = {c: r for c, r in rewards.items() if r.progress is not None}
+    reasoning = "\n".join(f"{camera}: {r.reasoning}" for camera, r in rewards.items() if r.reasoning)
+    joined = _by_rule(valid, rule, success) if valid else Reward(next(iter(rewards.values())).source, None)
+    failures = "; ".join(f"{camera}: {r.failure}" for camera, r in rewards.items())
+    return replace(
+        joined,
+        reasoning=reasoning or None,
+        failure=None if valid else failures,
+        cameras={camera: r.progress for camera, r in rewards.items()},
+    )
+
+
+def _by_rule(rewards: Mapping[str, Reward], rule: ViewRule, success: Success | None) -> Reward:
+    source = next(iter(rewards.values())).source
+    if rule == "best" and success is not None:
+        return max(rewards.values(), key=lambda r: _sureness(r, success))
+    scene = [r for c, r in rewards.items() if not is_wrist(c)]
+    near = [r for c, r in rewards.items() if is_wrist(c)]
+    # A side that failed leaves the other to say what it can
+    if rule == "wrist" and scene and near:
+        done = [d for side in (scene, near) if (d := _mean([r.done for r in side])) is not None]
+        return Reward(source, _mean([r.progress for r in scene]), min(done, default=None))
+    every = list(rewards.values())
+    return Reward(source, _mean([r.progress for r in every]), _mean([r.done for r in every]))
+
+
+def _sureness(reward: Reward, success: Success) -> float:
+    """How far a camera's verdict is from the threshold, in logits."""
+    raw = reward.done if success.of == "done" else reward.progress
+    return 0.0 if raw is None else abs(_logit(success.probability(raw)) - _logit(success.threshold))
+
+
+def _logit(p: float) -> float:
+    p = min(max(p, EPSILON), 1 - EPSILON)
+    return math.log(p / (1 - p))
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Mean of the numbers among the values; None where there is none."""
+    numbers = [v for v in values if v is not None]
+    return float(np.mean(numbers)) if numbers else None

@@ -1,0 +1,196 @@
+"""Rewards in the shape of OpenAI's chat completions, for programs that know no other: what is asked, what is answered.
+
+A request's pictures are one run up to now, the oldest first; its text is the task. The answer's content is JSON with
+`progress`, `success`, `confidence` and `model`. Nothing is generated, so what steers generation (temperature,
+max_tokens, response_format and the like) is left aside.
+"""
+
+import base64
+import binascii
+import json
+import re
+import time
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, Literal
+from uuid import uuid4
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from eval.reward.views import Reward, ViewRule
+from eval.server.limits import Refused
+from eval.server.protocol import MAX_CAMERAS, MAX_TASK, CameraName, Fps, Steps
+
+MAX_MESSAGES = 64
+MAX_PARTS = 2000  # of one message
+MAX_PROMPT = 8000  # characters in which a task is looked for
+DATA_URL = re.compile(r"data:image/[\w.+-]+;base64,", re.ASCII)
+# How prompts of others name the task: ProcVLM's, and those that RLinf makes for histories
+TOLD = (
+    re.compile(r'\btask "(?P<task>.+?)"(?=[,.:\s]|$)', re.DOTALL),
+    re.compile(r"\A\s*Task: (?P<task>[^\n]+?)\.?\s*\n"),
+    re.compile(r"\bperforming the task: (?P<task>.+?)\. Please", re.DOTALL),
+)
+
+
+class Lenient(BaseModel):
+    """Clients send fields of their own time: those that are not known are left aside."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class ImageUrl(Lenient):
+    url: str
+
+
+class TextPart(Lenient):
+    type: Literal["text"]
+    text: str = Field(max_length=100_000)
+
+
+class ImagePart(Lenient):
+    type: Literal["image_url"]
+    image_url: ImageUrl
+
+
+Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
+
+
+class Message(Lenient):
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | Annotated[list[Part], Field(max_length=MAX_PARTS)] | None = None
+
+
+class RunOptions(BaseModel):
+    """What a chat cannot say of a run, under `proccorpus` in the body (the `openai` package: `extra_body`)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    fps: Fps | None = None  # None: pictures lie as far apart as the model was trained on
+    cameras: Annotated[list[CameraName], Field(min_length=1, max_length=MAX_CAMERAS)] = ["camera"]
+    order: Annotated[
+        Literal["moment", "camera"],
+        Field(description="Of pictures of several cameras: moment by moment, or one camera after another."),
+    ] = "moment"
+    views: Annotated[ViewRule, Field(description="How several cameras are judged together.")] = "all"
+    steps: Steps = ()
+
+
+class ChatRequest(Lenient):
+    """What is read of a chat completion's request."""
+
+    model: str
+    messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
+    stream: bool | None = False
+    n: int | None = 1
+    proccorpus: RunOptions = RunOptions()
+
+
+# FastAPI reads no body of this shape by itself: it would read it on the event loop
+BODY = {"requestBody": {"required": True, "content": {"application/json": {"schema": ChatRequest.model_json_schema()}}}}
+
+
+def read_request(body: bytes) -> ChatRequest:
+    """Raises Refused (400) naming the field."""
+    try:
+        return ChatRequest.model_validate_json(body)
+    except ValidationError as e:
+        first = e.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        told = f"{where}: {first['msg']}".removeprefix(": ")
+        raise Refused(400, "invalid_value", told, param=where or None) from e
+
+
+def check_model(asked: str, served: str) -> None:
+    """By its name here, or the last part of it, as clients make names of paths. Raises Refused (404)."""
+    if asked not in (served, served.rstrip("/").rpartition("/")[2]):
+        raise Refused(404, "model_not_found", f"the model {asked!r} is not served here, {served!r} is", param="model")
+
+
+def pictures_of(asked: ChatRequest) -> list[bytes]:
+    """The run's pictures as files, moment by moment. Raises Refused (400)."""
+    urls = [
+        part.image_url.url
+        for message in asked.messages
+        if message.role == "user" and isinstance(message.content, list)
+        for part in message.content
+        if isinstance(part, ImagePart)
+    ]
+    data = [_decoded(url, f"picture {i}") for i, url in enumerate(urls)]
+    if not data:
+        told = "no message of the user has a picture: send some as image_url"
+        raise Refused(400, "no_picture", told, param="messages")
+    cameras = len(asked.proccorpus.cameras)
+    if asked.proccorpus.order == "moment" or len(data) % cameras:
+        return data
+    each = len(data) // cameras
+    return [data[camera * each + moment] for moment in range(each) for camera in range(cameras)]
+
+
+def _decoded(url: str, name: str) -> bytes:
+    """Raises Refused (400)."""
+    head = DATA_URL.match(url)
+    if head is None:
+        told = f"{name} is no data: URL with an image in base64; this server opens no address"
+        raise Refused(400, "invalid_image_url", told, param="messages")
+    try:
+        return base64.b64decode(url[head.end() :], validate=True)
+    except (binascii.Error, ValueError) as e:
+        raise Refused(400, "invalid_base64", f"{name} is no base64 ({e})", param="messages") from e
+
+
+def task_of(asked: ChatRequest) -> str:
+    """The task in words: the user's last text, or what a known prompt names in it. Raises Refused (400)."""
+    texts = [_text(m) for m in asked.messages if m.role == "user"]
+    text = next((t for t in reversed(texts) if t), "")
+    found = next((f for pattern in TOLD if (f := pattern.search(text[:MAX_PROMPT]))), None)
+    text = found["task"].strip() if found else text
+    if not 0 < len(text) <= MAX_TASK:
+        told = f"the user's text is the task: 1 to {MAX_TASK} characters, not {len(text)}"
+        raise Refused(400, "task", told, param="messages")
+    return text
+
+
+def _text(message: Message) -> str:
+    if isinstance(message.content, str):
+        return message.content.strip()
+    return "\n".join(p.text for p in message.content or () if isinstance(p, TextPart)).strip()
+
+
+def content_of(reward: Reward, model: str) -> str:
+    """`confidence`: the calibrated probability that `success` is right; null where the model was not calibrated."""
+    done, success = reward.done, reward.success
+    confidence = None if success is None or done is None else done if success else 1 - done
+    said = {"progress": reward.progress, "success": success, "confidence": confidence, "model": model}
+    return json.dumps(said)
+
+
+def completion(reward: Reward, model: str, views: ViewRule) -> dict[str, Any]:
+    """A chat completion. Where there is no number, its content has nulls and `refusal` says why."""
+    message = {"role": "assistant", "content": content_of(reward, model), "refusal": reward.failure}
+    return {
+        **_envelope(model, "chat.completion"),
+        "choices": [{"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}],
+        "proccorpus": {"source": reward.source, "views": views, "cameras": dict(reward.cameras) or None},
+    }
+
+
+def chunks(whole: dict[str, Any]) -> Iterator[str]:
+    """The same as server-sent events: all of the content, then the end."""
+    head = {k: whole[k] for k in ("id", "created", "model")} | {"object": "chat.completion.chunk"}
+    deltas: Sequence[tuple[dict[str, Any], str | None]] = (
+        ({k: v for k, v in whole["choices"][0]["message"].items() if v is not None}, None),
+        ({}, "stop"),
+    )
+    for delta, reason in deltas:
+        choice = {"index": 0, "delta": delta, "finish_reason": reason, "logprobs": None}
+        yield f"data: {json.dumps(head | {'choices': [choice]})}\n\n"
+    yield "data: [DONE]\n\n"
+
+
+def _envelope(model: str, kind: str) -> dict[str, Any]:
+    return {"id": f"chatcmpl-{uuid4().hex}", "object": kind, "created": int(time.time()), "model": model}
+
+
+def model_list(model: str, since: int) -> dict[str, Any]:
+    """What `/v1/models` says: one model."""
+    return {"object": "list", "data": [{"id": model, "object": "model", "created": since, "owned_by": "proccorpus"}]}

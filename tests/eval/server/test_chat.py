@@ -1,0 +1,250 @@
+"""Rewards as chat completions, asked by the `openai` package over loopback."""
+
+import base64
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import numpy as np
+import openai
+import pytest
+from openai import OpenAI
+
+from eval.reward.open import open_checkpoint
+from eval.reward.scorer import Reward, Scorer
+from eval.reward.success import Success
+from eval.reward.views import together
+from eval.reward.window import RewardError, Window
+from eval.server.access import Access
+from eval.server.chat import ChatRequest, Message, task_of
+from eval.server.limits import Limits
+from tests.kits.laptop_kit import TASKS, make_checkpoint, scene
+from tests.kits.reward_server_kit import FPS, TASK, Pixels, pictures, png, running
+
+SUCCESS = Success("done", 1.0, 0.0, 0.4, 0.9, 5, 5)
+SMALL = Limits(max_body_bytes=2**20, max_pixels=128 * 128, max_frames=8)
+
+
+def url(rgb: np.ndarray, kind: str = "PNG") -> str:
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(png(rgb, kind)).decode()}"
+
+
+def content(frames: Any, text: str = TASK) -> list[Any]:
+    return [*({"type": "image_url", "image_url": {"url": url(f)}} for f in frames), {"type": "text", "text": text}]
+
+
+def ask(address: str, frames: Any, text: str = TASK, token: str = "none", model: str = "test", **more: Any) -> Any:
+    with OpenAI(base_url=f"{address}/v1", api_key=token, max_retries=0) as client:
+        messages: Any = [{"role": "system", "content": "Judge."}, {"role": "user", "content": content(frames, text)}]
+        return client.chat.completions.create(model=model, messages=messages, **more)
+
+
+@pytest.fixture(scope="module")
+def laptop(tmp_path_factory: pytest.TempPathFactory) -> Scorer:
+    folder = tmp_path_factory.mktemp("laptop") / "bars"
+    return open_checkpoint(make_checkpoint(folder, success=SUCCESS.as_json()))
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[str]:
+    with running(Pixels(), SMALL) as app:
+        yield app.state.url
+
+
+def test_two_pictures_get_the_reward_that_the_core_gives(laptop: Scorer):
+    frames = [scene(TASKS[0], share) for share in (0.0, 0.9)]
+    stream = laptop.stream(TASKS[0], fps=5.0)  # as far apart as in training
+    (_, known) = laptop.score([m for f in frames if (m := stream.append({"camera": f})) is not None])
+    with running(laptop) as app:
+        answer = ask(app.state.url, frames, TASKS[0], temperature=0, max_tokens=64)
+        streamed = list(ask(app.state.url, frames, TASKS[0], stream=True))
+        with OpenAI(base_url=f"{app.state.url}/v1", api_key="none") as client:
+            assert [m.id for m in client.models.list()] == ["test"]
+            assert client.models.retrieve("test").owned_by == "proccorpus"
+    said = json.loads(answer.choices[0].message.content)
+    assert list(said) == ["progress", "success", "confidence", "model"]
+    assert said["progress"] == pytest.approx(known.progress, abs=1e-5)
+    assert known.done is not None
+    assert said["success"] is known.success is (known.done >= 0.4)
+    assert said["confidence"] == pytest.approx(known.done if known.success else 1 - known.done, abs=1e-5)
+    assert said["model"] == "test"
+    assert (answer.object, answer.choices[0].finish_reason) == ("chat.completion", "stop")
+    assert answer.choices[0].message.refusal is None
+    told = "".join(c.choices[0].delta.content or "" for c in streamed)
+    assert json.loads(told)["progress"] == pytest.approx(known.progress, abs=1e-5)
+    assert streamed[-1].choices[0].finish_reason == "stop"
+
+
+def test_a_history_is_the_whole_run_whose_last_moment_counts(shared: str):
+    """All pictures before the text, as RLinf's worker for reward APIs sends a history; by plain HTTP, as it does."""
+    frames = pictures(6)
+    stream = Pixels().stream(TASK, 8.0)
+    known = Pixels().score([m for f in frames if (m := stream.append({"camera": f})) is not None])[-1]
+    prompt = f"You are currently performing the task: {TASK[:-1]}. Please judge whether the operation is good."
+    body = {
+        "model": "models/test",
+        "messages": [{"role": "user", "content": content(frames, prompt)}],
+        "proccorpus": {"fps": 8},
+    }
+    refused = httpx.post(f"{shared}/v1/chat/completions", json=body)
+    assert refused.status_code == 404
+    answer = httpx.post(f"{shared}/v1/chat/completions", json={**body, "model": "test"})
+    assert answer.status_code == 200, answer.text
+    assert json.loads(answer.json()["choices"][0]["message"]["content"])["progress"] == known.progress
+
+
+@pytest.mark.parametrize(
+    ("text", "task"),
+    [
+        ("Open the drawer.", "Open the drawer."),
+        ('What share of the task "open the drawer" is done?', "open the drawer"),
+        ("Task: open the drawer.\n\nEvaluate the clip.", "open the drawer"),
+        ("You are currently performing the task: open the drawer. Please judge it.", "open the drawer"),
+    ],
+)
+def test_the_task_is_the_text_or_what_a_known_prompt_names(text: str, task: str):
+    assert task_of(ChatRequest(model="m", messages=[Message(role="user", content=text)])) == task
+
+
+def test_a_hostile_prompt_is_searched_in_a_moment():
+    text = 'task "' * 16_000
+    began = time.perf_counter()
+    with pytest.raises(Exception, match="characters"):
+        task_of(ChatRequest(model="m", messages=[Message(role="user", content=text)]))
+    assert time.perf_counter() - began < 2
+
+
+def test_cameras_come_moment_by_moment_or_one_after_another(shared: str):
+    exo, wrist = pictures(2, 1), pictures(2, 2)
+    run = {"cameras": ["exo", "wrist"]}
+    mixed = ask(shared, [exo[0], wrist[0], exo[1], wrist[1]], extra_body={"proccorpus": run})
+    apart = ask(shared, [*exo, *wrist], extra_body={"proccorpus": {**run, "order": "camera"}})
+    assert mixed.choices[0].message.content == apart.choices[0].message.content
+    stream = Pixels().stream(TASK, 2.0, cameras=("exo", "wrist"))
+    moments = [stream.append({"exo": e, "wrist": w}) for e, w in zip(exo, wrist, strict=True)]
+    known = Pixels().score([m for m in moments if m is not None])[-1]
+    assert json.loads(mixed.choices[0].message.content)["progress"] == known.progress
+    assert mixed.proccorpus == {"source": "head", "views": "all", "cameras": dict(known.cameras)}
+
+
+def test_a_model_that_breaks_says_why_there_is_no_number(shared: str):
+    answer = ask(shared, [np.full((16, 16, 3), 255, np.uint8)]).choices[0].message
+    assert json.loads(answer.content) == {"progress": None, "success": None, "confidence": None, "model": "test"}
+    assert "the model broke" in answer.refusal
+
+
+BAD: list[tuple[dict[str, Any], int, str, str]] = [
+    ({"model": "other"}, 404, "model_not_found", "'other' is not served here, 'test' is"),
+    ({"messages": []}, 400, "invalid_value", "messages: List should have at least 1 item"),
+    ({"messages": [{"role": "user", "content": TASK}]}, 400, "no_picture", "no message of the user has a picture"),
+    ({"messages": [{"role": "user", "content": content(pictures(1), " ")}]}, 400, "task", "1 to 2000 characters"),
+    ({"messages": [{"role": "user", "content": content(pictures(9))}]}, 413, "too_many_frames", "9 pictures"),
+    ({"messages": [{"role": "user", "content": content([np.zeros((200, 200, 3), np.uint8)])}]}, 413,
+     "picture_too_large", "200x200"),
+    ({"n": 2}, 400, "invalid_value", "n is 1"),
+    ({"proccorpus": {"cameras": ["a", "b"]}}, 422, "frames", "1 pictures are no whole number of moments of 2 cameras"),
+    ({"proccorpus": {"fps": 0}}, 400, "invalid_value", "proccorpus.fps"),
+    ({"proccorpus": {"frames": 0}}, 400, "invalid_value", "proccorpus.frames: Extra inputs are not permitted"),
+    ({"proccorpus": {"fps": 1}}, 422, "not_scorable", "too few"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("body", "status", "code", "told"), BAD, ids=[f"{b[2]}_{i}" for i, b in enumerate(BAD)])
+def test_a_bad_request_is_refused_in_the_apis_shape(
+    shared: str, body: dict[str, Any], status: int, code: str, told: str
+):
+    good = {"model": "test", "messages": [{"role": "user", "content": content(pictures(1))}]}
+    answer = httpx.post(f"{shared}/v1/chat/completions", json={**good, **body})
+    assert answer.status_code == status
+    error = answer.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["code"] == code
+    assert told in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("address", "code"),
+    [
+        ("http://127.0.0.1:9/x.png", "invalid_image_url"),
+        ("file:///etc/passwd", "invalid_image_url"),
+        ("data:text/plain;base64,QQ==", "invalid_image_url"),
+        ("data:image/png;base64,Q*Q", "invalid_base64"),
+        ("data:image/png;base64,QUJD", "picture_format"),
+    ],
+)
+def test_no_address_is_opened_and_no_rubbish_decoded(shared: str, address: str, code: str):
+    part = {"type": "image_url", "image_url": {"url": address}}
+    body = {"model": "test", "messages": [{"role": "user", "content": [part, {"type": "text", "text": TASK}]}]}
+    error = httpx.post(f"{shared}/v1/chat/completions", json=body).json()["error"]
+    assert error["code"] == code
+
+
+def test_bodies_that_are_no_json_too_long_or_too_deep(shared: str):
+    path = f"{shared}/v1/chat/completions"
+    for body, status in ((b"{", 400), (b"[" * 100_000, 400), (b"x" * (2**20 + 1), 413), (b"", 400)):
+        answer = httpx.post(path, content=body)
+        assert (answer.status_code, set(answer.json()["error"])) == (status, {"message", "type", "param", "code"})
+    assert httpx.get(path).json()["error"]["message"] == "Method Not Allowed"
+
+
+def test_the_client_raises_its_own_errors_and_a_token_is_asked_for(shared: str):
+    with pytest.raises(openai.NotFoundError, match="is not served here"):
+        ask(shared, pictures(1), model="other")
+    with running(Pixels(), access=Access(token="a-long-enough-token")) as app:
+        with pytest.raises(openai.AuthenticationError, match="missing or wrong"):
+            ask(app.state.url, pictures(1))
+        assert ask(app.state.url, pictures(1), token="a-long-enough-token").choices
+
+
+def test_a_client_that_left_is_not_scored_for():
+    scorer = Pixels()
+    scorer.gate.clear()
+    with running(scorer) as app:
+        body = {"model": "test", "messages": [{"role": "user", "content": content(pictures(2))}]}
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(f"{app.state.url}/v1/chat/completions", json=body, timeout=0.5)
+        scorer.gate.set()
+        assert ask(app.state.url, pictures(2)).choices  # the server goes on
+
+
+def test_several_views_are_judged_by_the_rule_that_was_asked_for():
+    views = {
+        "exo": Reward("head", 0.9, 0.8),
+        "side": Reward("head", 0.7, 0.45),
+        "wrist": Reward("head", 0.2, 0.05),
+    }
+    every = together(views)
+    assert (every.progress, every.done) == (pytest.approx(0.6), pytest.approx(1.3 / 3))
+    best = together(views, "best", SUCCESS)
+    assert (best.progress, best.done) == (0.2, 0.05)  # the farthest from the threshold, 0.4, in logits
+    near = together(views, "wrist")
+    assert (near.progress, near.done) == (pytest.approx(0.8), 0.05)  # done only as far as the wrist sees it, too
+    assert near.cameras == {"exo": 0.9, "side": 0.7, "wrist": 0.2}
+    blind = {**views, "wrist": Reward("head", None, failure="broken")}
+    assert together(blind, "wrist").progress == pytest.approx(0.8)
+    none = together(dict.fromkeys(("exo", "wrist"), Reward("head", None, failure="broken")), "best", SUCCESS)
+    assert (none.progress, none.failure) == (None, "exo: broken; wrist: broken")
+
+
+class Calibrated(Pixels):
+    def __init__(self) -> None:
+        super().__init__()
+        self.window, self.success = Window(1, None), Success("progress", 4.0, -2.0, 0.5, 1.0, 1, 1)
+
+
+def test_rules_that_cannot_be_followed_are_refused(shared: str):
+    run = {"cameras": ["exo", "side"], "views": "wrist"}
+    with pytest.raises(openai.UnprocessableEntityError, match="cameras of both kinds"):
+        ask(shared, pictures(2), extra_body={"proccorpus": run})
+    with pytest.raises(openai.UnprocessableEntityError, match="not calibrated"):
+        ask(shared, pictures(2), extra_body={"proccorpus": {**run, "views": "best"}})
+    with pytest.raises(RewardError, match="not calibrated"):
+        Pixels().stream(TASK, FPS, cameras=("a", "b"), rule="best")
+    dark, light = np.full((8, 8, 3), 10, np.uint8), np.full((8, 8, 3), 120, np.uint8)
+    with running(Calibrated()) as app:
+        answer = ask(app.state.url, [dark, light], extra_body={"proccorpus": {**run, "views": "best"}})
+    said = json.loads(answer.choices[0].message.content)
+    assert (said["progress"], said["success"]) == (pytest.approx(10 / 255), False)
+    assert said["confidence"] > 0.8
