@@ -1,4 +1,5 @@
-"""Annotations that others made: every form of steps in LeRobot datasets, and ProcVQA-style JSON lines.
+"""Annotations that others made: every form of steps in LeRobot datasets, ProcVQA-style JSON lines, and the forms of
+annotate.conventions.
 
 They are read into spans of steps per episode. The native annotator's rule makes segments of them: frames that no step
 covers are idle, or done at the end of a run that did not fail. An export of ours brings its segments whole.
@@ -8,15 +9,16 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from annotate.conventions import frame_signals
+from annotate.imported_label import EpisodeAnnotation, ImportedError, ImportedLabel
 from annotate.native import StepsError, annotate
-from annotate.segments import Segment, check_tiling
-from core.errors import UserError
+from annotate.segments import check_tiling
 from ingest.episode import NativeStep, RowsError
 from ingest.formats.lerobot_meta import LerobotListing, episode_metadata, read_info, version_of
 from ingest.formats.lerobot_rows import find_rows
@@ -26,13 +28,11 @@ from ingest.registry import DatasetConfig
 from ingest.sources.files import Source
 
 CODE_VERSION = "imported-3"
-FORMS = (*LEROBOT_FORMS, "frames")
+# Forms of files, in the words of the command line; `annotations-json` is the form `visualizer` without its dataset
+FILE_FORMS: Mapping[str, Callable[[Path], Sequence[EpisodeAnnotation]]] = {"frame-signals": frame_signals.read}
+FORMS = (*LEROBOT_FORMS, "frames", *FILE_FORMS)
 IMPORT_ORDER = ("segments", *(form for form in LEROBOT_FORMS if form != "segments"))  # what says most comes first
 EPISODE_NAME = re.compile(r"(\d+)(\.[a-z_]+)*\.jsonl$")
-
-
-class ImportedError(UserError, ValueError):
-    """Annotations that cannot be read: what, where, what to do."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class Annotation:
     of: tuple[str, int] | None = None
     problem: str | None = None
 
-    def tiling(self, num_frames: int, success: bool | None) -> tuple[list[Segment], int]:
-        """Segments that cover the episode, and the planned steps. Raises ImportedError where they do not fit it."""
+    def label(self, num_frames: int, fps: float, success: bool | None) -> ImportedLabel:
+        """As of EpisodeAnnotation."""
         try:
             if self.problem is not None:
                 raise StepsError(self.problem)
@@ -61,13 +61,13 @@ class Annotation:
             check_tiling(segments, num_frames, num_planned)
         except ValueError as e:
             raise ImportedError(str(e)) from e
-        return segments, num_planned
+        return ImportedLabel(segments, num_planned, self.plan)
 
 
 @dataclass(frozen=True)
 class Annotations:
     form: str
-    episodes: tuple[Annotation, ...]
+    episodes: tuple[EpisodeAnnotation, ...]
 
     @property
     def sha256(self) -> str:
@@ -79,6 +79,9 @@ def read_annotations(path: Path, form: str | None = None) -> Annotations:
     """The annotations in a LeRobot folder, a JSON-lines file or a folder of such files. Raises ImportedError."""
     if not path.exists():
         raise ImportedError(f"no such file or folder: {path}")
+    form = form or _form_of_file(path)
+    if form is not None and form in FILE_FORMS:
+        return Annotations(form, tuple(FILE_FORMS[form](path)))
     # The folder meta makes it a LeRobot dataset, which has several forms; all else is JSON lines
     if (path / "meta").is_dir():
         return _read_lerobot(path, form)
@@ -90,6 +93,11 @@ def read_annotations(path: Path, form: str | None = None) -> Annotations:
     if not episodes:
         raise ImportedError(f"{path} holds no annotations: expected JSON lines with frame_id and sub_task")
     return Annotations("frames", tuple(episodes))
+
+
+def _form_of_file(path: Path) -> str | None:
+    """The form that a file's name gives away."""
+    return "frame-signals" if path.suffix == ".parquet" else None
 
 
 # LeRobot

@@ -27,9 +27,12 @@ class StatedEnd:
     catastrophic_frame: int | None = None
 
 
+NOTHING_STATED = StatedEnd()
+
+
 def is_stated(segments: Sequence[Segment], end: StatedEnd) -> bool:
     """Does a person say anything of the curve, beyond the segments?"""
-    return end != StatedEnd() or any(s.pace is not None for s in segments)
+    return end != NOTHING_STATED or any(s.pace is not None for s in segments)
 
 
 def check_stated(segments: Sequence[Segment], num_planned: int, end: StatedEnd) -> None:

@@ -180,31 +180,91 @@ def export_rabc(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
 ) -> None:
-    from warehouse.lake import Lake
-
     options: dict[str, Any] = {"chunk_sizes": tuple(chunk_size)} if chunk_size else {}
     chosen = _selection(release, dataset, episodes, split, where, allow_licence, min_confidence, min_name_confidence)
+    lake, scored = _scored(
+        workspace, chosen, from_model, fps, window_frames, window_step, endpoint, api_key_env, max_calls
+    )
+    _export(lake, "rabc", out, chosen, options | scored, overwrite, format)
+
+
+def _scored(
+    workspace: str,
+    chosen: "Selection",
+    from_model: str | None,
+    fps: float | None,
+    window_frames: int | None,
+    window_step: float | None,
+    endpoint: list[str] | None,
+    api_key_env: str | None,
+    max_calls: int | None,
+) -> "tuple[Lake, dict[str, Any]]":
+    """The lake to export of, and the options that name a model's rewards, made where they were missing."""
+    from warehouse.lake import Lake
+
     if from_model is None:
         # Options that would be ignored are refused: they would be believed to count
         if fps is not None or window_frames is not None or endpoint or max_calls is not None:
             raise UsageError("--fps, --window-frames, --endpoint and --max-calls go with --from-model")
         # Labels are only read; scores of a model are kept in the lake
-        lake = Lake(space_at(workspace), read_only=True)
-    else:
-        from pipeline.rewards import score_selection
+        return Lake(space_at(workspace), read_only=True), {}
+    from pipeline.rewards import score_selection
 
-        config = scorer_config(
-            workspace, from_model, None, endpoint, window_frames, window_step, False, api_key_env, max_calls
-        )
-        lake, tell = lake_at(workspace), progress_line()
-        scored = score_selection(
-            lake, config, chosen, fps, lambda done, of: tell(f"{done} of {of} episodes have rewards")
-        )
-        print(f"{scored.scored_now} of {scored.episodes} episodes scored now", file=sys.stderr)
-        if scored.failures:
-            print(f"note: {scored.failures} of {scored.moments} moments gave no number", file=sys.stderr)
-        options |= {"rewards": scored.run, "model": from_model}
-    _export(lake, "rabc", out, chosen, options, overwrite, format)
+    config = scorer_config(
+        workspace, from_model, None, endpoint, window_frames, window_step, False, api_key_env, max_calls
+    )
+    lake, tell = lake_at(workspace), progress_line()
+    scored = score_selection(lake, config, chosen, fps, lambda done, of: tell(f"{done} of {of} episodes have rewards"))
+    print(f"{scored.scored_now} of {scored.episodes} episodes scored now", file=sys.stderr)
+    if scored.failures:
+        print(f"note: {scored.failures} of {scored.moments} moments gave no number", file=sys.stderr)
+    return lake, {"rewards": scored.run, "model": from_model}
+
+
+@export_app.command("frame-signals", help=EXPORT_KINDS["frame-signals"].about)
+def export_frame_signals(
+    out: Annotated[Path, typer.Option("--out", help="File to write, such as signals.parquet.")],
+    label_run: Annotated[
+        str | None, typer.Option("--label-run", help="The labels of this run, not the active ones.")
+    ] = None,
+    advantage: Annotated[
+        int | None, typer.Option("--advantage", min=1, help="Advantages, too, of action chunks of so many frames.")
+    ] = None,
+    positive_share: Annotated[
+        float, typer.Option("--positive-share", min=0, max=1, help="So much of a task's frames is positive (RECAP).")
+    ] = 0.3,
+    from_model: Annotated[
+        str | None,
+        typer.Option("--from-model", help="What a reward model says, not labels: it scores what it has not yet."),
+    ] = None,
+    fps: Annotated[
+        float | None, typer.Option("--fps", min=0.001, help="With --from-model: scored frames a second; default: 4.")
+    ] = None,
+    window_frames: WindowFramesOption = None,
+    window_step: WindowStepOption = None,
+    endpoint: EndpointOption = None,
+    api_key_env: ApiKeyOption = None,
+    max_calls: MaxCallsOption = None,
+    release: ReleaseOption = None,
+    dataset: DatasetsOption = None,
+    episodes: EpisodesOption = None,
+    split: SplitsOption = None,
+    where: WhereOption = None,
+    allow_licence: LicencesOption = None,
+    min_confidence: MinConfidenceOption = None,
+    min_name_confidence: MinNameConfidenceOption = None,
+    overwrite: OverwriteOption = False,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+) -> None:
+    if label_run and from_model:
+        raise UsageError("--label-run and --from-model: signals come from one of them")
+    chosen = _selection(release, dataset, episodes, split, where, allow_licence, min_confidence, min_name_confidence)
+    lake, scored = _scored(
+        workspace, chosen, from_model, fps, window_frames, window_step, endpoint, api_key_env, max_calls
+    )
+    options = {"label_run": label_run, "horizon": advantage, "positive_share": positive_share}
+    _export(lake, "frame-signals", out, chosen, options | scored, overwrite, format)
 
 
 @export_app.command("preferences", help=EXPORT_KINDS["preferences"].about)
@@ -300,7 +360,13 @@ def export_rerun(
 
 @app.command("import")
 def import_labels(
-    path: Annotated[Path, typer.Argument(help="A LeRobot v3.0 folder, a JSON-lines file, or a folder of such files.")],
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[FORM] PATH",
+            help="A LeRobot folder, a JSON-lines file, a folder of such files, or a file of the form named first.",
+        ),
+    ],
     name: Annotated[str, typer.Option("--name", help="The corpus's dataset that the annotations are of.")],
     form: Annotated[
         str | None, typer.Option("--form", help="Which of a LeRobot folder's annotations; default: what says most.")
@@ -312,9 +378,13 @@ def import_labels(
     from annotate.imported import FORMS
     from pipeline.imports import import_annotations
 
+    *forms, path = words
+    if len(forms) > 1 or (forms and form):
+        raise UsageError("import takes one form and one path: proccorpus import frame-signals FILE --name DATASET")
+    form = forms[0] if forms else form
     if form not in (None, *FORMS):
-        raise UsageError(f"--form {form}: known are {', '.join(FORMS)}")
-    done = import_annotations(lake_at(workspace), path, name, form)
+        raise UsageError(f"there is no form {form}: known are {', '.join(FORMS)}")
+    done = import_annotations(lake_at(workspace), Path(path), name, form)
     for why in done.refused:
         print(f"left out: {why}", file=sys.stderr)
     facts = done.__dict__ | {"refused": list(done.refused)}

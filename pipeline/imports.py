@@ -6,21 +6,24 @@ as it is.
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from annotate.imported import CODE_VERSION, Annotation, Annotations, ImportedError, read_annotations
+from annotate.imported import CODE_VERSION, Annotations, read_annotations
+from annotate.imported_label import EpisodeAnnotation, ImportedError
 from annotate.label import has_names
 from annotate.label_run import LabelRun, resolved
 from annotate.progress import ProgressConfig, progress
+from annotate.stated_progress import is_stated, stated_progress
 from core.tables import TABLES
 from pipeline.config import stored_config
 from pipeline.labelled import LabelledSignals, dense_label
 from pipeline.reading import EpisodeSignals, chunk_signals
+from pipeline.stages.segments import segments_as_rows
 from warehouse.lake import Lake, StageRun, content_key, output_hash
 
 STAGE = "import"
@@ -80,8 +83,8 @@ def _progress_config(lake: Lake, dataset: str) -> ProgressConfig:
     return stored_config(configs[0][0]).stages.progress
 
 
-def _by_episode(told: Annotations, dataset: str) -> dict[int, Annotation]:
-    found: dict[int, Annotation] = {}
+def _by_episode(told: Annotations, dataset: str) -> dict[int, EpisodeAnnotation]:
+    found: dict[int, EpisodeAnnotation] = {}
     for a in told.episodes:
         if a.of is not None and a.of[0] != dataset:
             continue
@@ -97,7 +100,7 @@ def _chunk(
     chunk: int,
     run: str,
     signals: list[EpisodeSignals],
-    annotations: Mapping[int, Annotation],
+    annotations: Mapping[int, EpisodeAnnotation],
     config: ProgressConfig,
     refused: list[str],
 ) -> dict[str, pa.Table]:
@@ -107,22 +110,26 @@ def _chunk(
     parts = [TABLES["progress"].empty()]
     for e in signals:
         try:
-            tiling, planned = annotations[e.episode_index].tiling(len(e.change), e.success)
+            told = annotations[e.episode_index].label(len(e.change), e.fps, e.success)
         except ImportedError as error:
             refused.append(f"episode {e.episode_index}: {error}")
             continue
         where = {"dataset": dataset, "episode_index": e.episode_index, "chunk": chunk, "label_run": run}
-        for i, s in enumerate(tiling):
-            rows.append(where | s.__dict__ | {"segment_index": i, "num_planned": planned})
+        rows += segments_as_rows(where, told.segments, told.num_planned)
         # Without a plan of its own: the names in the order of their first attempts
-        plan = annotations[e.episode_index].plan or dict.fromkeys(s.name for s in tiling if s.step is not None)
+        plan = told.plan or dict.fromkeys(s.name for s in told.segments if s.step is not None)
         labels.append(
             where
             | {"task": e.task, "task_inferred": False, "needs_review": False, "plan": list(plan), "notes": []}
-            | {"named": has_names(tiling, list(plan))}
+            | {"named": has_names(told.segments, list(plan))}
+            | asdict(told.end)
         )
-        label = progress(tiling, planned, e.change, e.fps, config, None, e.state)
-        parts.append(dense_label(dataset, run, chunk, LabelledSignals(e, tiling, planned, label)))
+        label = told.progress
+        if label is None:
+            label = progress(told.segments, told.num_planned, e.change, e.fps, config, None, e.state)
+            if is_stated(told.segments, told.end):
+                label = stated_progress(told.segments, label, told.end)
+        parts.append(dense_label(dataset, run, chunk, LabelledSignals(e, told.segments, told.num_planned, label)))
     return {
         "segments": TABLES["segments"].rows(rows),
         "episode_labels": TABLES["episode_labels"].rows(labels),

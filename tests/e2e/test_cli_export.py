@@ -24,6 +24,25 @@ def test_an_export_its_import_and_a_second_run(own: Built, tmp_path: Path):
     assert json.loads(done.out)["episodes"] == 5
 
 
+def test_signals_of_frames_go_out_and_come_in(own: Built, tmp_path: Path):
+    out = tmp_path / "s.parquet"
+    words = ("export", "frame-signals", "--out", out, "--allow-licence", "unknown", "--advantage", 8)
+    ok(proccorpus(*words, cwd=tmp_path, workspace=own.workspace))
+    words = ("import", "frame-signals", out, "--name", "tiny", "--format", "json")
+    done = json.loads(ok(proccorpus(*words, cwd=tmp_path, workspace=own.workspace)).out)
+    assert (done["form"], done["episodes"], done["refused"]) == ("frame-signals", 5, [])
+    for wrong, why in (
+        (("import", "frame-signals", tmp_path / "gone", "--name", "tiny"), "no such file"),
+        (("import", "frame-signals", __file__, "--name", "tiny"), "no Parquet file"),
+        (("import", "mine", out, "--name", "tiny"), "there is no form mine"),
+        (("import", "a", "b", out, "--name", "tiny"), "one form and one path"),
+        (("export", "frame-signals", "--out", tmp_path / "t", "--label-run", "x", "--from-model", "y"), "one of them"),
+    ):
+        result = proccorpus(*wrong, cwd=tmp_path, workspace=own.workspace)
+        assert result.code == USAGE
+        assert why in assert_one_error_line(result)
+
+
 def test_rabc_writes_its_file_and_a_readme(built: Built, tmp_path: Path):
     words = ("export", "rabc", "--out", tmp_path / "out", "--allow-licence", "unknown", "--chunk-size", 8)
     ok(proccorpus(*words, cwd=tmp_path, workspace=built.workspace))

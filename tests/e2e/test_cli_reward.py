@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from annotate.conventions.frame_signals import check
 from core.paths import Workspace
 from eval.reward.baselines import ClockScorer
 from eval.reward.model import open_model
@@ -142,6 +143,20 @@ def test_a_laptop_models_weights_are_what_it_says_of_each_video(own: Built, vide
     assert np.isfinite(progress).all()
     assert progress[: LENGTHS[0]][list(rows)] == pytest.approx(list(rows.values()), abs=TOLERANCE)
     assert np.ptp(progress) > 1e-3
+
+    # The same rewards as signals: rows of the scored frames alone, and nothing is scored again
+    signals = tmp_path / "signals.parquet"
+    exported = proccorpus(
+        "export", "frame-signals", "--from-model", model, "--out", signals, "--allow-licence", "unknown",
+        cwd=tmp_path, workspace=own.workspace,
+    )  # fmt: skip
+    assert exported.code == 0, exported.err
+    assert "0 of 5 episodes scored now" in exported.err
+    table = pq.read_table(signals)
+    assert set(check(table)) == {"progress", "success"}
+    first = table.filter(pc.field("episode_index") == 0)
+    assert first["frame_index"].to_pylist() == list(rows)
+    assert first["progress"].to_pylist() == pytest.approx(list(rows.values()), abs=TOLERANCE)
 
 
 class StoppedError(Exception):

@@ -1,6 +1,7 @@
 """Exports: the corpus in formats that other tools open. EXPORT_KINDS is the one list of them.
 
-The module of a kind is `warehouse.exports.<name>`, imported when it is first used. It has a class of options and
+The module of a kind is `warehouse.exports.<name>` (with _ for -), imported when it is first used. It has a class of
+options and
 
     export(lake, selection, out, options, *, overwrite) -> Exported
 
@@ -28,7 +29,7 @@ class ExportKind:
 
     @property
     def module(self) -> Any:
-        return import_module(f"warehouse.exports.{self.name}")
+        return import_module(f"warehouse.exports.{self.name.replace('-', '_')}")
 
     def options(self, **values: Any) -> Any:
         """The kind's options with these values, and defaults for the rest."""
@@ -76,6 +77,12 @@ EXPORT_KINDS = {
             "rabc",
             "RabcOptions",
             "Progress for LeRobot's reward-aware behaviour cloning, beside a LeRobot dataset that is there already.",
+            by_chunk=False,
+        ),
+        ExportKind(
+            "frame-signals",
+            "FrameSignalsOptions",
+            "Signals per frame for LeRobot (lerobot.frame_signals 1), from labels or a reward model: one Parquet file.",
             by_chunk=False,
         ),
     )

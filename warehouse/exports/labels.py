@@ -6,11 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from annotate.segments import Segment
+from annotate.stated_progress import NOTHING_STATED, StatedEnd
 from ingest.episode import EpisodeFrame
 from warehouse.exports.common import ExportEpisode, ExportError, Selected
 from warehouse.lake import Lake
-from warehouse.lake.labels import active_labels
+from warehouse.lake.labels import active_labels, labels_of_run
 
+STATED = ("final_progress", "catastrophic_frame")  # columns of episode_labels: StatedEnd
+FACTS = ("plan", "confidence", "needs_review", "as_far_as_episode", "as_far_as_frame", *STATED)
 BINS = 100_000  # of the histogram of gains in progress, over 0..1
 
 
@@ -19,7 +22,7 @@ class ActiveLabel:
     """One episode's active label. `progress` float32 [num_frames]; `confidence` of the episode as a whole.
 
     `named`: has every planned step a name? `sure_of_names`: is the label sure enough of those that have one?
-    `as_far_as`: a failed run came as far as this frame of another episode of its dataset.
+    `as_far_as`: a failed run came as far as this frame of another episode of its dataset. `end`: what a person states.
     """
 
     segments: tuple[Segment, ...]
@@ -29,6 +32,7 @@ class ActiveLabel:
     confidence: float | None
     needs_review: bool
     as_far_as: EpisodeFrame | None = None
+    end: StatedEnd = NOTHING_STATED
     named: bool = True
     sure_of_names: bool = True
 
@@ -55,25 +59,32 @@ class LabelFacts:
     confidence: float | None = None
     needs_review: bool = False
     as_far_as: EpisodeFrame | None = None
+    end: StatedEnd = NOTHING_STATED
 
 
 def chunk_labels(
-    selected: Selected, dataset: str, chunk: int, episodes: Iterable[ExportEpisode]
+    selected: Selected, dataset: str, chunk: int, episodes: Iterable[ExportEpisode], label_run: str | None = None
 ) -> dict[int, ActiveLabel]:
-    """Labels of those episodes of a chunk that have one. Raises ExportError for labels that do not fit the frames."""
+    """Labels of those episodes of a chunk that have one: the active ones, or those of a label run, as they are.
+
+    Raises ExportError for labels that do not fit the frames.
+    """
     lake = selected.lake
-    stored = active_labels(lake.con, dataset, chunk)
-    facts = _label_facts(lake, dataset, chunk)
+    if label_run is None:
+        stored = active_labels(lake.con, dataset, chunk)
+        of_chunk, values = "active_progress WHERE dataset = ? AND chunk = ?", [dataset, chunk]
+    else:
+        stored = labels_of_run(lake.con, dataset, chunk, label_run)
+        of_chunk = "progress WHERE dataset = ? AND chunk = ? AND label_run = ?"
+        values = [dataset, chunk, label_run]
+    facts = _label_facts(lake, dataset, chunk, label_run)
     # One query for the chunk: the file of progress is opened once and not for each episode
-    table = lake.arrow(
-        "SELECT episode_index, progress FROM active_progress WHERE dataset = ? AND chunk = ? "
-        "ORDER BY episode_index, frame_index",
-        [dataset, chunk],
-    )
+    table = lake.arrow(f"SELECT episode_index, progress FROM {of_chunk} ORDER BY episode_index, frame_index", values)
     index, progress = table["episode_index"].to_numpy(), table["progress"].to_numpy()
     labels = {}
     for e in episodes:
-        if e.label_run is None:
+        lacks = e.label_run is None if label_run is None else e.episode_index not in stored
+        if lacks:
             continue
         # rows stand in order of episodes: those of this one lie together
         first, last = np.searchsorted(index, [e.episode_index, e.episode_index + 1])
@@ -85,29 +96,46 @@ def chunk_labels(
                 f"{e.num_frames}: build the dataset again"
             )
         of_episode = facts.get(e.episode_index, LabelFacts())
+        # A label run that was asked for by name counts as it is
+        sure = {"named": e.named is not False, "sure_of_names": e.sure_of_names} if label_run is None else {}
         labels[e.episode_index] = ActiveLabel(
             segments=tuple(label.segments),
             num_planned=label.num_planned or 0,
             progress=progress[first:last],
-            named=e.named is not False,
-            sure_of_names=e.sure_of_names,
+            **{"named": all(s.named for s in label.segments)} | sure,
             **vars(of_episode),
         )
     return labels
 
 
-def _label_facts(lake: Lake, dataset: str, chunk: int) -> dict[int, LabelFacts]:
-    """By episode, of its active label."""
-    rows = lake.rows(
-        "SELECT l.episode_index, l.plan, l.confidence, l.needs_review, l.as_far_as_episode, l.as_far_as_frame "
-        "FROM episode_labels l JOIN active_runs a USING (dataset, episode_index, label_run) "
-        "WHERE l.dataset = ? AND l.chunk = ?",
-        [dataset, chunk],
+def check_label_run(selected: Selected, label_run: str) -> None:
+    """Raises ExportError where none of the episodes has a label of that run."""
+    rows = selected.lake.rows(
+        "SELECT l.label_run, count(*) FROM episode_labels l JOIN selected USING (dataset, episode_index) "
+        "GROUP BY 1 ORDER BY 1"
+    )
+    if label_run not in dict(rows):
+        there = ", ".join(f"{name} ({count} episodes)" for name, count in rows) or "no labels"
+        raise ExportError(f"no episode selected has a label of the run {label_run!r}; there is {there}")
+
+
+def _label_facts(lake: Lake, dataset: str, chunk: int, label_run: str | None) -> dict[int, LabelFacts]:
+    """By episode, of its active label or that of a label run."""
+    columns = f"l.episode_index, COLUMNS('^({'|'.join(FACTS)})$')"
+    active = "JOIN active_runs a USING (dataset, episode_index, label_run)" if label_run is None else ""
+    rows = lake.dicts(
+        f"SELECT {columns} FROM episode_labels l {active} WHERE l.dataset = ? AND l.chunk = ?"
+        + ("" if label_run is None else " AND l.label_run = ?"),
+        [dataset, chunk, *([] if label_run is None else [label_run])],
     )
     facts = {}
-    for episode, plan, confidence, needs_review, other, frame in rows:
-        as_far_as = None if other is None else EpisodeFrame(other, frame)
-        facts[episode] = LabelFacts(tuple(plan or ()), confidence, bool(needs_review), as_far_as)
+    for row in rows:
+        other = row["as_far_as_episode"]
+        as_far_as = None if other is None else EpisodeFrame(other, row["as_far_as_frame"])
+        # A lake of an earlier version, and a release made with it, has nothing of what people stated
+        end = StatedEnd(*(row.get(name) for name in STATED))
+        plan, sure = tuple(row["plan"] or ()), row["confidence"]
+        facts[row["episode_index"]] = LabelFacts(plan, sure, bool(row["needs_review"]), as_far_as, end)
     return facts
 
 

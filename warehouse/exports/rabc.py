@@ -134,7 +134,7 @@ def the_dataset(selected: Selected) -> tuple[str, str, float]:
     ((kind, fps),) = selected.lake.rows("SELECT format, fps FROM datasets WHERE dataset = ?", [dataset])
     if not kind.startswith("lerobot"):
         raise ExportError(
-            f"{dataset} is no LeRobot dataset ({kind}): proccorpus export lerobot makes one, with this file in it"
+            f"{dataset} is no LeRobot dataset ({kind}): proccorpus export lerobot makes one, with its progress in it"
         )
     return dataset, kind, fps
 
@@ -151,6 +151,19 @@ def _chunks(
     selected: Selected, dataset: str, kind: str, lake: Lake, rewards: str | None
 ) -> Iterator[tuple[pa.Table, list[np.ndarray]]]:
     """Rows of each chunk of the dataset, and the ramps in them. Rewards are read from `lake` as it is now."""
+    selected_by_chunk = {chunk: episodes for _, chunk, episodes in selected.chunks()}
+    for chunk, lengths, starts in chunk_starts(selected, dataset, kind):
+        episodes = selected_by_chunk.get(chunk, [])
+        if rewards is None:
+            progress = _labelled_progress(selected, dataset, chunk, episodes)
+        else:
+            lines = chunk_rewards(lake, rewards, dataset, episodes)
+            progress = {e: EpisodeProgress(line, line) for e, line in lines.items()}
+        yield _chunk_rows(lengths, starts, progress)
+
+
+def chunk_starts(selected: Selected, dataset: str, kind: str) -> Iterator[tuple[int, dict[int, int], dict[int, int]]]:
+    """(chunk, rows of each of its episodes, the global index of each one's first row) of a LeRobot dataset."""
     rows = selected.lake.rows(
         "SELECT chunk, episode_index, num_rows FROM episode_facts WHERE dataset = ? ORDER BY episode_index", [dataset]
     )
@@ -161,19 +174,10 @@ def _chunks(
         all_lengths[episode] = num_rows
     # Where an episode's rows begin: counted, but as the source states it where it does
     counted = _counted_starts(selected, dataset, all_lengths)
-    selected_by_chunk = {chunk: episodes for _, chunk, episodes in selected.chunks()}
-
     for chunk, lengths in lengths_by_chunk.items():
         # The rows of a LeRobot v3.0 source state a global index; of other sources the counted one holds
         stated = _stated_starts(selected, dataset, chunk) if kind == "lerobot_v3.0" else {}
-        starts = {episode: stated.get(episode, counted[episode]) for episode in lengths}
-        episodes = selected_by_chunk.get(chunk, [])
-        if rewards is None:
-            progress = _labelled_progress(selected, dataset, chunk, episodes)
-        else:
-            lines = chunk_rewards(lake, rewards, dataset, episodes)
-            progress = {e: EpisodeProgress(line, line) for e, line in lines.items()}
-        yield _chunk_rows(lengths, starts, progress)
+        yield chunk, lengths, {episode: stated.get(episode, counted[episode]) for episode in lengths}
 
 
 def _labelled_progress(
@@ -210,15 +214,28 @@ def _chunk_rows(
 def chunk_rewards(lake: Lake, rewards: str, dataset: str, episodes: Sequence[ExportEpisode]) -> dict[int, np.ndarray]:
     """A model's progress of each episode, float32 [num_frames]: straight between scored frames that follow each other,
     NaN where one of these has no number, and after the last. Raises ExportError for an episode that was not scored."""
+    scored = scored_frames(lake, rewards, dataset, episodes)
+    lengths = {e.episode_index: e.num_frames for e in episodes}
+    return {e: between(frames, progress, lengths[e]) for e, (frames, progress, _) in scored.items()}
+
+
+Scored = tuple[np.ndarray, np.ndarray, np.ndarray]  # frames int64 [k], progress and probability of success [k]
+
+
+def scored_frames(lake: Lake, rewards: str, dataset: str, episodes: Sequence[ExportEpisode]) -> dict[int, Scored]:
+    """What a model said of each episode's scored frames, NaN where it gave no number.
+
+    Raises ExportError for an episode that was not scored.
+    """
     table = lake.arrow(
-        "SELECT episode_index, frame_index, prediction, content_hash FROM eval_predictions WHERE eval_run = ? "
+        "SELECT episode_index, frame_index, prediction, done, content_hash FROM eval_predictions WHERE eval_run = ? "
         "AND dataset = ? AND list_contains(?, episode_index) ORDER BY episode_index, frame_index",
         [rewards, dataset, [e.episode_index for e in episodes]],
     )
     index = table["episode_index"].to_numpy()
-    frames, progress = table["frame_index"].to_numpy(), table["prediction"].to_numpy()
+    frames, progress, done = (table[name].to_numpy() for name in ("frame_index", "prediction", "done"))
     hashes = table["content_hash"].to_pylist()
-    lines = {}
+    found = {}
     for e in episodes:
         first, last = np.searchsorted(index, [e.episode_index, e.episode_index + 1])
         # rewards of other contents than the episode has by now do not count
@@ -226,8 +243,8 @@ def chunk_rewards(lake: Lake, rewards: str, dataset: str, episodes: Sequence[Exp
             raise ExportError(
                 f"{dataset} episode {e.episode_index} has no rewards of this model: export rabc --from-model makes them"
             )
-        lines[e.episode_index] = between(frames[first:last], progress[first:last], e.num_frames)
-    return lines
+        found[e.episode_index] = (frames[first:last], progress[first:last], done[first:last])
+    return found
 
 
 def between(frames: np.ndarray, progress: np.ndarray, num_frames: int) -> np.ndarray:
