@@ -312,8 +312,10 @@ def read(path: Path) -> list[SignalAnnotation]:
 
 
 def _annotation(signals: EpisodeSignals, name: str, is_ours: bool) -> SignalAnnotation:
-    frames, progress = tuple(signals.frames.tolist()), tuple(signals.values[name].astype(np.float64).tolist())
+    frames, progress = tuple(map(int, signals.frames)), tuple(map(float, signals.values[name]))
     if not is_ours:
         return SignalAnnotation(signals.episode_index, frames, progress)
-    segment, step, completed, planned = (tuple(signals.values[column].tolist()) for column in OURS)
-    return SignalAnnotation(signals.episode_index, frames, progress, segment, step, completed, max(planned))
+    segment, step, completed, planned = (tuple(map(int, signals.values[column])) for column in OURS)
+    return SignalAnnotation(
+        signals.episode_index, frames, progress, segment, step, tuple(map(bool, completed)), max(planned)
+    )

@@ -157,6 +157,7 @@ def test_what_keeps_the_rules_passes_in_every_state_of_the_convention(tmp_path: 
     first, second = read(tmp_path / "s.parquet")
     assert (first.episode_index, first.frames, second.frames) == (0, (0, 1, 5), (2, 3, 4))
     label = first.label(8, 10.0, None)
+    assert label.progress is not None
     # Straight between what is known, and as it was after the last
     np.testing.assert_allclose(label.progress, np.interp(np.arange(8), [0, 1, 5], first.progress), atol=1e-6)
     assert [(s.name, s.completed) for s in label.segments] == [("Unnamed step 1", False)]

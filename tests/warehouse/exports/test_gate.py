@@ -133,7 +133,7 @@ def test_no_placeholder_stands_where_lerobot_expects_a_name(changed: Lake, tmp_p
     segments = episodes[UNNAMED]["proccorpus_segments"]
     assert {s["named"] for s in segments if s["kind"] == "step"} == {False}
     again = next(a for a in read_annotations(tmp_path / "out").episodes if a.episode_index == UNNAMED)
-    tiling, _ = again.tiling(episodes[UNNAMED]["length"], None)
+    tiling = again.label(episodes[UNNAMED]["length"], 10.0, None).segments
     assert [(s.name, s.named) for s in tiling] == [(s["name"], s["named"]) for s in segments]
 
 
