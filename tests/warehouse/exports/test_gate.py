@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -44,7 +45,7 @@ def changed(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Iterator[La
     lake.con.close()
 
 
-def selection(**gate: float) -> Selection:
+def selection(**gate: Any) -> Selection:
     return Selection(allow=ANY, **gate)
 
 
