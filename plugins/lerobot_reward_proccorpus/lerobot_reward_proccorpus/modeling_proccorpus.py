@@ -1,0 +1,144 @@
+"""A scorer of proccorpus as a LeRobot reward model (lerobot 0.6.1, rewards/pretrained.py)."""
+
+import math
+from pathlib import Path
+from typing import Any, Self, cast
+
+import numpy as np
+import torch
+from lerobot.configs.rewards import RewardModelConfig
+from lerobot.rewards.pretrained import PreTrainedRewardModel
+from torch import Tensor
+
+from eval.reward.open import open_checkpoint
+from eval.reward.scorer import Scorer
+from eval.reward.stream import Moment, Stream, StreamPicture
+from eval.reward.views import Reward, ViewRule
+from eval.runners.local import device
+from lerobot_reward_proccorpus.configuration_proccorpus import ProccorpusConfig
+
+
+class ProccorpusRewardModel(PreTrainedRewardModel):
+    """The rewards are those of `proccorpus reward` for the same frames. It is not trained here: `proccorpus train` is.
+
+    The scorer's weights are no parameters of this module: they stay on the device that proccorpus chooses, which has to
+    be the configuration's.
+    """
+
+    config_class = ProccorpusConfig  # type: ignore[assignment]  # LeRobot declares None
+    name = "proccorpus"  # type: ignore[assignment]
+
+    def __init__(self, config: ProccorpusConfig, scorer: Scorer | None = None, **_: Any) -> None:
+        """Raises ValueError for a configuration that names no checkpoint, and what open_checkpoint raises."""
+        super().__init__(config)
+        self.config: ProccorpusConfig = config
+        if torch.device(config.device or "cpu").type != torch.device(device()).type:
+            raise ValueError(f"proccorpus scores on {device()}, and the configuration says {config.device}")
+        if scorer is None:
+            if not config.pretrained_path:
+                raise ValueError("pretrained_path names no checkpoint: give the folder that proccorpus train made")
+            scorer = open_checkpoint(Path(config.pretrained_path))
+        self.scorer = scorer
+        self._live: list[Stream] = []
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_name_or_path: str | Path, *, config: RewardModelConfig | None = None, **kwargs: Any
+    ) -> Self:
+        """A checkpoint's folder, or one that LeRobot saved this configuration to. Nothing is downloaded."""
+        folder = Path(pretrained_name_or_path)
+        if not folder.is_dir():
+            raise FileNotFoundError(
+                f"{folder} is no folder: give the folder of a checkpoint that proccorpus train made"
+            )
+        if config is None:
+            config = RewardModelConfig.from_pretrained(folder)
+        return cls(cast(ProccorpusConfig, config)).eval()
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        """The configuration alone: the checkpoint stays where it is."""
+        self.config._save_pretrained(save_directory)
+
+    def reset(self) -> None:
+        """The next frames of a live batch begin new runs."""
+        self._live = []
+
+    @torch.no_grad()
+    def compute_reward(self, batch: dict[str, Any]) -> Tensor:
+        """float32 (B,): of the last frame of each run; NaN where the model gave no number.
+
+        Pictures (B, T, C, H, W), or (B, C, H, W) of one frame: 0..1 or uint8; `task`: B texts, or one for all. Raises
+        ValueError for other shapes, and RewardError as a scorer does.
+        """
+        clips = {key: _pictures(key, batch) for key in self.config.image_keys}
+        count = next(iter(clips.values())).shape[0]
+        for key, clip in clips.items():
+            if clip.shape[:2] != next(iter(clips.values())).shape[:2]:
+                raise ValueError(f"{key} has not as many runs and frames as the other cameras: {list(clip.shape)}")
+        tasks = _tasks(batch.get("task"), count)
+        moments = self._next(clips, tasks) if self.config.live else self._last(clips, tasks)
+        rewards = [self._number(r) for r in self.scorer.score(moments)]
+        return torch.tensor(rewards, dtype=torch.float32, device=self.config.device)
+
+    def _stream(self, task: str, **more: Any) -> Stream:
+        cameras, rule = tuple(self.config.image_keys), cast(ViewRule, self.config.rule)
+        return self.scorer.stream(task, self.config.fps, tuple(self.config.steps), cameras=cameras, rule=rule, **more)
+
+    def _last(self, clips: dict[str, np.ndarray], tasks: list[str]) -> list[Moment]:
+        """The last moment of each run. Pictures that it does not show are not looked at."""
+        moments = []
+        for run, task in enumerate(tasks):
+            num_frames = next(iter(clips.values())).shape[1]
+            stream = self._stream(task, num_frames=num_frames)
+            shown = {
+                (frame, key): StreamPicture(self.scorer.fit(clip[run, frame]))
+                for frame in stream.frames_for_last(num_frames)
+                for key, clip in clips.items()
+            }
+            moments.append(stream.last_moment(num_frames, lambda frame, key, shown=shown: shown[frame, key]))
+        return moments
+
+    def _next(self, clips: dict[str, np.ndarray], tasks: list[str]) -> list[Moment]:
+        """The frame that comes next in each run; the first call after `reset` begins them."""
+        if not self._live:
+            self._live = [self._stream(task) for task in tasks]
+        if len(self._live) != len(tasks):
+            raise ValueError(f"{len(self._live)} runs are under way, and {len(tasks)} came: reset() begins anew")
+        for clip in clips.values():
+            if clip.shape[1] != 1:
+                raise ValueError(f"a live batch has one frame of each run, not {clip.shape[1]}")
+        moments = []
+        for run, stream in enumerate(self._live):
+            moment = stream.append({key: clip[run, 0] for key, clip in clips.items()})
+            assert moment is not None, "a stream without score_fps scores each frame"
+            moments.append(moment)
+        return moments
+
+    def _number(self, reward: Reward) -> float:
+        number = reward.progress if self.config.output == "progress" else reward.done
+        return math.nan if number is None else number
+
+
+def _pictures(key: str, batch: dict[str, Any]) -> np.ndarray:
+    """uint8 [B, T, H, W, 3]. Raises ValueError."""
+    if key not in batch:
+        raise ValueError(f"the batch has no {key}; it has {', '.join(sorted(map(str, batch)))}")
+    pictures = torch.as_tensor(batch[key]).detach().cpu()
+    if pictures.ndim == 4:
+        pictures = pictures.unsqueeze(1)
+    if pictures.ndim != 5 or 3 not in (pictures.shape[2], pictures.shape[4]):
+        raise ValueError(f"{key} is (B, T, C, H, W) or (B, C, H, W) with three channels, not {list(pictures.shape)}")
+    if pictures.shape[2] == 3:
+        pictures = pictures.permute(0, 1, 3, 4, 2)
+    if pictures.is_floating_point():
+        pictures = (pictures.float() * 255).round().clamp(0, 255)
+    return np.ascontiguousarray(pictures.to(torch.uint8).numpy())
+
+
+def _tasks(task: Any, count: int) -> list[str]:
+    """A text for each run. Raises ValueError."""
+    tasks: list[str] = [task] * count if isinstance(task, str) else list(task or ())
+    tasks = tasks * count if len(tasks) == 1 else tasks
+    if len(tasks) != count or not all(isinstance(t, str) for t in tasks):
+        raise ValueError(f"task is a text for each of the {count} runs, or one for all; there are {len(tasks)}")
+    return tasks

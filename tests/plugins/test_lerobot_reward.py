@@ -1,0 +1,151 @@
+"""LeRobot's own factory loads our checkpoints through the plug-in, and scores a batch as our scorer does."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lerobot.configs.rewards import RewardModelConfig
+from lerobot.rewards import make_reward_model, make_reward_model_config, make_reward_pre_post_processors
+
+import lerobot_reward_proccorpus
+from eval.reward.open import open_checkpoint
+from eval.reward.scorer import TOLERANCE
+from tests.kits import laptop_kit, reward_kit
+
+KEY = "observation.images.front"
+FPS, FRAMES = 10.0, 30
+
+
+def laptop(folder: Path) -> tuple[Path, list[str]]:
+    return laptop_kit.make_checkpoint(folder), list(laptop_kit.TASKS)
+
+
+def qwen(folder: Path) -> tuple[Path, list[str]]:
+    return reward_kit.make_checkpoint(folder), [reward_kit.TASK, "pull the bar to the left"]
+
+
+def runs() -> list[list[np.ndarray]]:
+    """Two runs: a bar that grows, and one that shrinks again."""
+    forth = reward_kit.bars(FRAMES)
+    return [forth, [*forth[: FRAMES // 2], *reversed(forth[: FRAMES // 2])]]
+
+
+def batch_of(clips: list[list[np.ndarray]], tasks: list[str]) -> dict[str, Any]:
+    """As LeRobot gives pictures: float 0..1, channels first."""
+    pictures = torch.from_numpy(np.stack([np.stack(c) for c in clips])).permute(0, 1, 4, 2, 3) / 255
+    return {KEY: pictures, "task": tasks}
+
+
+def by_our_scorer(folder: Path, clips: list[list[np.ndarray]], tasks: list[str]) -> np.ndarray:
+    """Progress [runs, frames], each frame scored by itself as it comes in."""
+    scorer = open_checkpoint(folder)
+    found = []
+    for pictures, task in zip(clips, tasks, strict=True):
+        stream = scorer.stream(task, FPS, cameras=(KEY,))
+        moments = [stream.append({KEY: rgb}) for rgb in pictures]
+        found.append([scorer.score([m])[0].progress for m in moments if m is not None])
+    return np.array(found, np.float64)
+
+
+@pytest.mark.parametrize("kind", [laptop, qwen])
+def test_a_batch_is_scored_as_our_scorer_does(kind: Any, tmp_path: Path):
+    folder, tasks = kind(tmp_path / "model")
+    clips = runs()
+    ours = by_our_scorer(folder, clips, tasks)
+    assert np.ptp(ours) > 1e-4, "the model tells frames apart"
+
+    config = make_reward_model_config(
+        "proccorpus", pretrained_path=str(folder), image_keys=[KEY], fps=FPS, device="cpu"
+    )
+    assert isinstance(config, lerobot_reward_proccorpus.ProccorpusConfig)
+    model = make_reward_model(config)
+    assert type(model).__name__ == "ProccorpusRewardModel"
+    before, after = make_reward_pre_post_processors(config)
+    for end in (1, 7, FRAMES):
+        reward = model.compute_reward(before(batch_of([clip[:end] for clip in clips], tasks)))
+        assert (reward.shape, reward.dtype) == ((2,), torch.float32)
+        np.testing.assert_allclose(reward, ours[:, end - 1], atol=TOLERANCE)
+    assert after(reward) is not None
+
+    # Frame by frame, until reset begins other runs
+    live = make_reward_model(
+        make_reward_model_config(
+            "proccorpus", pretrained_path=str(folder), image_keys=[KEY], fps=FPS, live=True, device="cpu"
+        )
+    )
+    for _ in range(2):
+        each = [live.compute_reward(batch_of([[clip[t]] for clip in clips], tasks)) for t in range(8)]
+        np.testing.assert_allclose(torch.stack(each, 1), ours[:, :8], atol=TOLERANCE)
+        live.reset()
+    with pytest.raises(ValueError, match="one frame of each run"):
+        live.compute_reward(batch_of(clips, tasks))
+
+
+def test_a_saved_configuration_opens_the_same_checkpoint(tmp_path: Path):
+    folder, tasks = laptop(tmp_path / "model")
+    config = make_reward_model_config("proccorpus", pretrained_path=str(folder), image_keys=[KEY], device="cpu")
+    model = make_reward_model(config)
+    model.save_pretrained(tmp_path / "saved")
+    assert json.loads((tmp_path / "saved/config.json").read_text())["type"] == "proccorpus"
+    again = make_reward_model(RewardModelConfig.from_pretrained(tmp_path / "saved"))
+    batch = batch_of([runs()[0]], tasks[:1])
+    assert torch.equal(model.compute_reward(batch), again.compute_reward(batch))
+    assert not model.is_trainable
+
+
+def test_bytes_with_channels_last_and_one_task_for_all(tmp_path: Path):
+    folder, tasks = laptop(tmp_path / "model")
+    config = make_reward_model_config("proccorpus", pretrained_path=str(folder), image_keys=[KEY], device="cpu")
+    model = make_reward_model(config)
+    floats = batch_of(runs(), [tasks[0]] * 2)
+    shown = {KEY: torch.from_numpy(np.stack([np.stack(c) for c in runs()])), "task": tasks[0]}
+    assert torch.equal(model.compute_reward(floats), model.compute_reward(shown))
+    done = make_reward_model(
+        make_reward_model_config(
+            "proccorpus", pretrained_path=str(folder), image_keys=[KEY], output="success", device="cpu"
+        )
+    )
+    success = done.compute_reward(shown)
+    assert bool(((success >= 0) & (success <= 1)).all())
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"pretrained_path": None}, "names no checkpoint"),
+        ({"pretrained_path": "gone"}, "is no folder"),
+        ({"output": "value"}, "not available"),
+        ({"fps": 0}, "not available"),
+        ({"device": "meta"}, "the configuration says meta"),
+    ],
+)
+def test_what_cannot_be_loaded_is_said(change: dict[str, Any], why: str, tmp_path: Path):
+    folder, _ = laptop(tmp_path / "model")
+
+    def load() -> None:
+        facts = {"pretrained_path": str(folder), "device": "cpu"} | change
+        config = make_reward_model_config("proccorpus", **facts | {"device": "cpu"})
+        config.device = facts["device"]  # LeRobot itself takes another where one is not there
+        make_reward_model(config)
+
+    with pytest.raises((ValueError, FileNotFoundError), match=why):
+        load()
+
+
+def test_a_batch_that_cannot_be_scored_is_said(tmp_path: Path):
+    folder, tasks = laptop(tmp_path / "model")
+    config = make_reward_model_config("proccorpus", pretrained_path=str(folder), image_keys=[KEY], device="cpu")
+    model: Any = make_reward_model(config)
+    batch = batch_of(runs(), tasks)
+    for changed, why in (
+        ({KEY: batch[KEY][..., 0]}, r"\(B, T, C, H, W\)|three channels"),
+        ({"task": ["one", "two", "three"]}, "a text for each of the 2 runs"),
+        ({"task": None}, "a text for each of the 2 runs"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            model.compute_reward(batch | changed)
+    with pytest.raises(ValueError, match=r"the batch has no observation\.images\.front; it has task"):
+        model.compute_reward({"task": tasks})
