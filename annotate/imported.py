@@ -15,7 +15,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from annotate.conventions import frame_signals
+from annotate.conventions import frame_signals, opensarm
 from annotate.imported_label import EpisodeAnnotation, ImportedError, ImportedLabel
 from annotate.native import StepsError, annotate
 from annotate.segments import check_tiling
@@ -29,7 +29,10 @@ from ingest.sources.files import Source
 
 CODE_VERSION = "imported-3"
 # Forms of files, in the words of the command line; `annotations-json` is the form `visualizer` without its dataset
-FILE_FORMS: Mapping[str, Callable[[Path], Sequence[EpisodeAnnotation]]] = {"frame-signals": frame_signals.read}
+FILE_FORMS: Mapping[str, Callable[[Path], Sequence[EpisodeAnnotation]]] = {
+    "frame-signals": frame_signals.read,
+    "opensarm": opensarm.read,
+}
 FORMS = (*LEROBOT_FORMS, "frames", *FILE_FORMS)
 IMPORT_ORDER = ("segments", *(form for form in LEROBOT_FORMS if form != "segments"))  # what says most comes first
 EPISODE_NAME = re.compile(r"(\d+)(\.[a-z_]+)*\.jsonl$")

@@ -66,6 +66,8 @@ ProfileOption = Annotated[
 ]
 SeedOption = Annotated[int, typer.Option("--seed", help="Other samples of --profile with another number.")]
 
+LabelRunOption = Annotated[str | None, typer.Option("--label-run", help="The labels of this run, not the active ones.")]
+
 
 def _selection(
     release: str | None,
@@ -224,9 +226,7 @@ def _scored(
 @export_app.command("frame-signals", help=EXPORT_KINDS["frame-signals"].about)
 def export_frame_signals(
     out: Annotated[Path, typer.Option("--out", help="File to write, such as signals.parquet.")],
-    label_run: Annotated[
-        str | None, typer.Option("--label-run", help="The labels of this run, not the active ones.")
-    ] = None,
+    label_run: LabelRunOption = None,
     advantage: Annotated[
         int | None, typer.Option("--advantage", min=1, help="Advantages, too, of action chunks of so many frames.")
     ] = None,
@@ -265,6 +265,38 @@ def export_frame_signals(
     )
     options = {"label_run": label_run, "horizon": advantage, "positive_share": positive_share}
     _export(lake, "frame-signals", out, chosen, options | scored, overwrite, format)
+
+
+def _label_run_command(kind: ExportKind) -> None:
+    """Add the command of a kind that exports labels to a folder, the active ones or those of a run."""
+
+    @export_app.command(kind.name, help=kind.about)
+    def command(
+        out: OutOption,
+        label_run: LabelRunOption = None,
+        release: ReleaseOption = None,
+        dataset: DatasetsOption = None,
+        episodes: EpisodesOption = None,
+        split: SplitsOption = None,
+        where: WhereOption = None,
+        allow_licence: LicencesOption = None,
+        min_confidence: MinConfidenceOption = None,
+        min_name_confidence: MinNameConfidenceOption = None,
+        overwrite: OverwriteOption = False,
+        workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+        format: FormatOption = "table",
+    ) -> None:
+        from warehouse.lake import Lake
+
+        chosen = _selection(
+            release, dataset, episodes, split, where, allow_licence, min_confidence, min_name_confidence
+        )
+        lake = Lake(space_at(workspace), read_only=True)
+        _export(lake, kind.name, out, chosen, {"label_run": label_run}, overwrite, format)
+
+
+for _name in ("opensarm",):
+    _label_run_command(EXPORT_KINDS[_name])
 
 
 @export_app.command("preferences", help=EXPORT_KINDS["preferences"].about)

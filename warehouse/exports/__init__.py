@@ -85,5 +85,11 @@ EXPORT_KINDS = {
             "Signals per frame for LeRobot (lerobot.frame_signals 1), from labels or a reward model: one Parquet file.",
             by_chunk=False,
         ),
+        ExportKind(
+            "opensarm",
+            "OpensarmOptions",
+            "opensarm's data: LeRobot v2 with reward and act_pri, rollouts with progress.npy, people's labels.",
+            by_chunk=False,
+        ),
     )
 }

@@ -9,14 +9,12 @@ from typing import Literal
 
 import pyarrow as pa
 
-from ingest.formats.lerobot_meta import video_rate
-from ingest.formats.lerobot_videos import holds_other_episodes
-from ingest.media.video import probe
 from warehouse.exports.common import ExportEpisode, ExportError, Selected
+from warehouse.exports.episode_videos import clip_of, frames_of_file
 from warehouse.exports.labels import chunk_labels
 from warehouse.exports.lerobot_features import OWN, Feature, column_type, features, open_reader
 from warehouse.exports.subtasks import EVENTS, PERSISTENT, step_names
-from warehouse.exports.videos import Clip, VideoFile, is_copyable, plan_files
+from warehouse.exports.videos import VideoFile, plan_files
 
 FILES_PER_CHUNK = 1000  # of data, and of each camera
 RATE_TOLERANCE = 0.02  # measured frame rates that differ by less, as a share, are taken for one
@@ -172,29 +170,8 @@ class LerobotPlan:
         return [file for camera in self.cameras for file in self._files(camera)]
 
     def _files(self, camera: str) -> list[VideoFile]:
-        clips = [self._clip(camera, e) for e in self.episodes]
-        return plan_files(camera, clips, self._frames_of_file)
-
-    def _clip(self, camera: str, e: ExportEpisode) -> Clip:
-        """An episode's pictures by one camera, and the file of the source that they may be copied from."""
-        reader = self.readers[e.dataset]
-        record = reader.record(e)
-        video = next(v for v in record.videos if v.camera == camera)
-        swapped = camera in reader.source.config.cameras.bgr  # its colours are put right when it is decoded
-        copyable = not swapped and is_copyable(reader.format, record, video.uri)
-        uri = video.uri if copyable else None
-        # Other formats than LeRobot's say nothing of a camera's own rate: it is the episode's
-        if reader.info is None:
-            return Clip(e, uri, False, video.start_frame, record.fps)
-
-        # A LeRobot source says at what rate a camera films, and which files hold several episodes
-        info = dict(reader.info)
-        rate, shared = video_rate(info, camera, record.fps), holds_other_episodes(info, video.uri)
-        return Clip(e, uri, shared, video.start_frame, rate)
-
-    def _frames_of_file(self, dataset: str, uri: str) -> int | None:
-        source = self.readers[dataset].source
-        return probe(source.resolve(uri), source.config.limits).num_frames
+        clips = [clip_of(self.readers[e.dataset], camera, e) for e in self.episodes]
+        return plan_files(camera, clips, lambda dataset, uri: frames_of_file(self.readers[dataset], uri))
 
     @cached_property
     def places(self) -> dict[tuple[str, str, int], ClipPlace]:

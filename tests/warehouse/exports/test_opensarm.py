@@ -1,0 +1,261 @@
+"""opensarm's forms: what is written follows its own scripts' rules, and comes back as it was."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from annotate.conventions.opensarm import ALL_LOST, PRIMITIVES, RolloutAnnotation, label_of, primitive, read
+from annotate.imported_label import ImportedError
+from annotate.segments import IDLE, STEP, Segment
+from annotate.stated_progress import StatedEnd, stated_progress
+from core.step_names import unnamed_step
+from ingest.media.video import decode
+from pipeline.build import run_build
+from pipeline.config import with_annotator
+from pipeline.imports import import_annotations
+from tests.kits.made_corpus import Made
+from tests.kits.tiny_lerobot import LENGTHS
+from warehouse.exports import opensarm
+from warehouse.exports.common import Selection
+from warehouse.exports.opensarm import OpensarmOptions, camera_names
+from warehouse.lake import Lake, corrections
+from warehouse.lake.corrections import parsed
+
+ANY = Selection(allow=("unknown",))
+SLOPES = {"progress_fast": 2.0, "progress_slow": 1.0, "adjust": 0.0, "mistake": -1.0, "catastrophic": 0.0}
+STATED = {
+    "plan": ["Reach", "Place"],
+    "segments": [
+        {"name": "Reach", "start_frame": 0, "end_frame": 10, "pace": "fast"},
+        {"name": "Slip", "start_frame": 10, "end_frame": 14, "kind": "idle", "pace": "mistake"},
+        {"name": "Place", "start_frame": 14, "end_frame": 30, "completed": False, "pace": "slow"},
+    ],
+}
+
+
+def curve_by_opensarm(label: dict[str, Any], timestamps: np.ndarray) -> np.ndarray:
+    """The rules of label_data/rollout_label/scripts/generate_progress.py @6dd65047, for a label that begins at 0."""
+    t = timestamps - timestamps[0]
+    slope = np.zeros(len(t))
+    for s in label["segments"]:
+        slope[(t >= s["start"] - 1e-9) & (t < s["end"] - 1e-9)] = SLOPES[s["label"]]
+    last = label["segments"][-1]
+    slope[t >= last["start"] - 1e-9] = SLOPES[last["label"]]
+    dt = np.diff(t, prepend=t[0])
+    lost = label["catastrophic_frame"]
+    before = np.ones(len(t), bool) if lost is None else t < lost - 1e-9
+    total = (slope * dt)[before].sum()
+    curve = np.cumsum(label["final_progress"] / total * slope * dt)
+    curve[~before] = 0
+    return np.clip(curve, 0, 1)
+
+
+def stated(own: Made, **end: Any) -> Lake:
+    """The corpus with a correction of episode 2 that states how it went."""
+    lake = Lake(own.space)
+    facts = corrections.episode_facts(lake, "tiny", 2)
+    said = parsed(STATED | end)
+    corrections.save(lake, "tiny", 2, said, author="ada", base_label_run=None, base_content_hash=facts["content_hash"],
+                     follows=None)  # fmt: skip
+    report = run_build(own.space, [with_annotator(own.build, "motion")], workers=1)
+    assert not report.failed
+    return lake
+
+
+@pytest.mark.parametrize("end", [{"final_progress": 0.6}, {"final_progress": 0.5, "catastrophic_frame": 20}])
+def test_an_export_is_what_opensarm_reads_and_comes_back(own: Made, tmp_path: Path, end: dict[str, Any]):
+    lake = stated(own, **end)
+    out = tmp_path / "out"
+    done = opensarm.export(Lake(own.space, read_only=True), ANY, out)
+    assert (done.episodes, done.frames) == (len(LENGTHS), sum(LENGTHS))
+    assert opensarm.export(Lake(own.space, read_only=True), ANY, out).again
+
+    # Rollouts: arrays as long as the video, whose reward is the difference of its progress
+    rollouts = sorted((out / "rollouts").iterdir())
+    assert len(rollouts) == len(LENGTHS)
+    for rollout, length in zip(rollouts, LENGTHS, strict=True):
+        timestamp, progress, reward = (np.load(rollout / f"{name}.npy") for name in ("timestamp", "progress", "reward"))
+        assert len(timestamp) == len(progress) == len(reward) == length
+        assert sum(1 for _ in decode(rollout / "top_camera-images-rgb.mp4")) == length
+        np.testing.assert_array_equal(np.diff(progress, prepend=0.0), reward)
+
+    # Rows: reward is progress, act_pri a primitive
+    info = json.loads((out / "lerobot/meta/info.json").read_text())
+    assert (info["total_episodes"], info["total_frames"]) == (len(LENGTHS), sum(LENGTHS))
+    rows = [pq.read_table(p) for p in sorted((out / "lerobot/data/chunk-000").iterdir())]
+    assert {"state", "reward", "act_pri", "timestamp", "task_index"} <= set(rows[0].column_names)
+    assert "5 episodes have no column actions: their source brings none" in done.notes
+    assert str(rows[0].schema.field("reward").type) == "float"
+    values = lake.rows("SELECT progress FROM active_progress ORDER BY episode_index, frame_index")
+    assert [v for t in rows for v in t["reward"].to_pylist()] == [v for (v,) in values]
+    assert {PRIMITIVES[k] for k in rows[2]["act_pri"].to_pylist()} == {"place", "dummy"}
+    for video in (out / "lerobot/videos").rglob("*.mp4"):
+        assert video.name.removesuffix(".mp4") in {f"episode_{k:06d}" for k in range(len(LENGTHS))}
+
+    # What a person said, by opensarm's own formula, is the progress of the rollout
+    [line] = [json.loads(text) for text in (out / "labels.jsonl").read_text().splitlines()]
+    assert (line["user"], line["episode_index"], Path(line["video_path"]).parent) == (
+        "ada",
+        2,
+        Path("rollouts/episode_000002"),
+    )
+    np.testing.assert_allclose(
+        curve_by_opensarm(line["label"], np.load(rollouts[2] / "timestamp.npy")),
+        np.load(rollouts[2] / "progress.npy"),
+        atol=1e-6,
+    )
+
+    # And back: progress of all, paces and end of the one
+    imported = import_annotations(lake, out, "tiny", "opensarm")
+    assert (imported.episodes, imported.refused) == (len(LENGTHS), ())
+    of_run = f"label_run = '{imported.label_run}'"
+    values = "SELECT episode_index, frame_index, progress FROM {} WHERE {} ORDER BY 1, 2"
+    assert lake.rows(values.format("progress", of_run)) == lake.rows(values.format("active_progress", "true"))
+    told = f"SELECT final_progress, catastrophic_frame FROM episode_labels WHERE {of_run} AND episode_index = 2"
+    assert lake.rows(told) == [(end["final_progress"], end.get("catastrophic_frame"))]
+    again = tmp_path / "again"
+    lake.con.close()
+    opensarm.export(Lake(own.space, read_only=True), ANY, again, OpensarmOptions(imported.label_run))
+    [back] = [json.loads(text) for text in (again / "labels.jsonl").read_text().splitlines()]
+    assert back["label"] == line["label"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    parts=st.lists(
+        st.tuples(st.integers(1, 9), st.sampled_from(["fast", "slow", "adjust", "mistake"])), min_size=1, max_size=6
+    ),
+    percent=st.integers(0, 99),
+    at=st.one_of(st.none(), st.integers(1, 40)),
+    fps=st.sampled_from([5.0, 15.0, 29.97, 30.0]),
+)
+def test_a_label_comes_back_from_its_line(parts: list[tuple[int, str]], percent: int, at: int | None, fps: float):
+    segments, frame = [], 0
+    for length, pace in parts:
+        # Neighbours of one pace are one segment to opensarm, too
+        kind = STEP if pace in ("fast", "slow") else IDLE
+        name = unnamed_step(0) if kind == STEP else {"adjust": "Adjust", "mistake": "Mistake"}[pace]
+        step = 0 if kind == STEP else None
+        segments.append(Segment(name, frame, frame + length, kind, False, step, named=kind != STEP, pace=pace))
+        frame += length
+    lost = at if at is not None and at < frame else None
+    end = StatedEnd(percent / 100, lost)
+    line = label_of(segments, stated_progress(segments, np.zeros(frame), end), end, fps)
+    assert (line["final_progress"] == ALL_LOST) == (lost is not None and percent == 0)
+    told = tuple((s["start"], s["end"], s["label"]) for s in json.loads(json.dumps(line))["segments"])
+    lost_s = line["catastrophic_frame"]
+    annotation = RolloutAnnotation(0, None, told, line["final_progress"], lost_s)
+    rise = sum({"fast": 2, "slow": 1, "mistake": -1}.get(p, 0) * n for n, p in _until(parts, lost))
+    if rise < 0:
+        with pytest.raises(ImportedError, match="fall by more"):
+            annotation.label(frame, fps, None)
+        return
+    label = annotation.label(frame, fps, None)
+    assert label.end == end
+    assert label_of(label.segments, np.zeros(frame), label.end, fps) == line
+    if lost is None:
+        assert [(s.start_frame, s.end_frame, s.pace) for s in label.segments] == [
+            (s.start_frame, s.end_frame, s.pace) for s in segments
+        ]
+
+
+def _until(parts: list[tuple[int, str]], lost: int | None) -> list[tuple[int, str]]:
+    """Parts less frame 0, to which nothing leads, and less what is lost."""
+    paces = [pace for length, pace in parts for _ in range(length)][1:lost]
+    return [(1, pace) for pace in paces]
+
+
+def test_lines_of_the_tool_itself(tmp_path: Path):
+    """As its readme shows them; what was said later of a video counts."""
+    label = {
+        "final_progress": 0.75,
+        "segments": [
+            {"start": 0.0, "end": 3.5, "label": "progress_fast"},
+            {"start": 3.5, "end": 6.2, "label": "adjust"},
+            {"start": 6.2, "end": 10.0, "label": "progress_slow"},
+        ],
+        "catastrophic_frame": None,
+    }
+    row = {"ts": "2026-04-09T12:00:00Z", "user": "alice", "plan_id": "p", "episode_index": 0, "episode_id": 42}
+    row |= {"video_path": "/path/to/episode_42/top_camera-images-rgb.mp4"}
+    lost = {
+        "final_progress": -100,
+        "segments": [
+            {"start": 0.0, "end": 4.0, "label": "progress_fast"},
+            {"start": 4.0, "end": 10.0, "label": "catastrophic"},
+        ],
+        "catastrophic_frame": 4.0,
+    }
+    path = tmp_path / "results.jsonl"
+    path.write_text("".join(json.dumps(row | {"label": x}) + "\n" for x in (lost, label)))
+    [annotation] = read(path)
+    assert (annotation.episode_index, annotation.final_progress) == (42, 0.75)
+    told = annotation.label(100, 10.0, None)
+    assert [(s.start_frame, s.end_frame, s.pace) for s in told.segments] == [
+        (0, 35, "fast"), (35, 62, "adjust"), (62, 100, "slow")]  # fmt: skip
+    curve = stated_progress(told.segments, np.zeros(100), told.end)
+    np.testing.assert_allclose(curve, curve_by_opensarm(label, np.arange(100) / 10), atol=1e-6)
+
+    path.write_text(json.dumps(row | {"label": lost}) + "\n")
+    told = read(path)[0].label(100, 10.0, None)
+    assert told.end == StatedEnd(0.0, 40)
+    assert not stated_progress(told.segments, np.zeros(100), told.end).any()
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("{", "line 1 is no label"),
+        ("[]", "line 1 is no label"),
+        ('{"episode_index": 0, "video_path": "x", "label": {"segments": [], "final_progress": 0}}', "no segments"),
+        (
+            '{"episode_index": 0, "video_path": "x", "label": {"final_progress": 1, '
+            '"segments": [{"start": 0, "end": 1, "label": "dance"}]}}',
+            "unknown labels: dance",
+        ),
+        (
+            '{"episode_index": 0, "video_path": "x", "label": {"final_progress": 1, "start_progress": 0.5, '
+            '"segments": [{"start": 0, "end": 1, "label": "adjust"}]}}',
+            "progress made before",
+        ),
+    ],
+)
+def test_lines_that_are_none_are_said(tmp_path: Path, text: str, why: str):
+    (tmp_path / "x.jsonl").write_text(text)
+    with pytest.raises(ImportedError, match=why):
+        read(tmp_path / "x.jsonl")
+
+
+def test_folders_that_are_none_are_said(tmp_path: Path):
+    with pytest.raises(ImportedError, match="nor folders episode_"):
+        read(tmp_path)
+    rollout = tmp_path / "episode_7"
+    rollout.mkdir()
+    for value, why in (
+        (np.array([{}], object), "cannot be read"),
+        (np.array([0.5, np.nan]), "holds no progress"),
+        (np.array([0.5, 1.5]), "and progress from 0 to 1"),
+    ):
+        np.save(rollout / "progress.npy", value)
+        with pytest.raises(ImportedError, match=why):
+            read(tmp_path)
+    np.save(rollout / "progress.npy", np.linspace(0, 1, 5))
+    [annotation] = read(tmp_path)
+    label = annotation.label(5, 10.0, None)
+    assert (annotation.episode_index, label.segments[0].completed) == (7, True)
+
+
+def test_names_of_cameras_and_primitives():
+    names = camera_names(["observation.images.front", "cam_left_wrist", "cam_left_top", "depth"])
+    assert list(names.values()) == [
+        f"{name}_camera-images-rgb" for name in ("top", "left", "cam_left_top", "depth")
+    ]  # fmt: skip
+    for name, expected in (("Pick up the cube", "pick_grab"), ("Wipe", "erase"), ("Reach", "dummy"), ("", "dummy")):
+        assert PRIMITIVES[primitive(name)] == expected
+    assert len(PRIMITIVES) == 22
