@@ -15,7 +15,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from annotate.conventions import frame_signals, opensarm
+from annotate.conventions import frame_signals, opensarm, robometer
 from annotate.imported_label import EpisodeAnnotation, ImportedError, ImportedLabel
 from annotate.native import StepsError, annotate
 from annotate.segments import check_tiling
@@ -32,6 +32,7 @@ CODE_VERSION = "imported-3"
 FILE_FORMS: Mapping[str, Callable[[Path], Sequence[EpisodeAnnotation]]] = {
     "frame-signals": frame_signals.read,
     "opensarm": opensarm.read,
+    "robometer": robometer.read,
 }
 FORMS = (*LEROBOT_FORMS, "frames", *FILE_FORMS)
 IMPORT_ORDER = ("segments", *(form for form in LEROBOT_FORMS if form != "segments"))  # what says most comes first

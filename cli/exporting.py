@@ -295,7 +295,7 @@ def _label_run_command(kind: ExportKind) -> None:
         _export(lake, kind.name, out, chosen, {"label_run": label_run}, overwrite, format)
 
 
-for _name in ("opensarm",):
+for _name in ("robometer", "opensarm"):
     _label_run_command(EXPORT_KINDS[_name])
 
 

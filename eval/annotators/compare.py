@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from annotate.segments import STEP
+from annotate.similarity import embed
 from eval.annotators.labels import (
     ComparisonError,
     EpisodeFacts,
@@ -23,7 +24,6 @@ from eval.annotators.labels import (
 from eval.annotators.scoring import EpisodeScore, cuts_f1, published_counts, score_episode, score_steps
 from eval.annotators.truth import NEAR_S, EpisodeTruth, TruthError, corpus_truth
 from eval.metrics.score import NO_SCORE, RESAMPLES, Difference, Measure, Score, mean_of, paired, ratio_of, scores
-from eval.similarity import embed
 from eval.store import EvalRun, StoredEvaluation, store_evaluations
 from warehouse.lake import Lake, content_key
 

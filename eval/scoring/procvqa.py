@@ -65,7 +65,7 @@ class ProcVqaAnswer:
 def score(
     benchmark: str, predictions: Iterable[PredictionLine], as_published: bool = False, embedded: Embed | None = None
 ) -> ScoredBenchmark:
-    """`embedded`: unit vectors of texts; default eval.similarity's model, loaded where actions are to be compared.
+    """`embedded`: unit vectors of texts; default annotate.similarity's model, loaded where actions are to be compared.
 
     Raises BenchmarkError for a row that is broken, of another benchmark, or there twice.
     """
@@ -290,7 +290,7 @@ def _action_vectors(all_plans: Sequence[tuple[str, ...]], embedded: Embed | None
     if not names:
         return {}
     if embedded is None:
-        from eval.similarity import embed as embedded  # loads a language model: some seconds
+        from annotate.similarity import embed as embedded  # loads a language model: some seconds
     return dict(zip(names, embedded(names), strict=True))
 
 

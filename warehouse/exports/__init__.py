@@ -86,6 +86,12 @@ EXPORT_KINDS = {
             by_chunk=False,
         ),
         ExportKind(
+            "robometer",
+            "RobometerOptions",
+            "Trajectories for Robometer: a row per run and view with its grade, for Hugging Face's load_dataset.",
+            by_chunk=False,
+        ),
+        ExportKind(
             "opensarm",
             "OpensarmOptions",
             "opensarm's data: LeRobot v2 with reward and act_pri, rollouts with progress.npy, people's labels.",

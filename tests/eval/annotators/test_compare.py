@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from annotate.segments import Segment
+from annotate.similarity import embed
 from core.paths import ROOT, Workspace
 from core.tables import TABLES
 from eval.annotators.compare import (
@@ -28,7 +29,6 @@ from eval.annotators.labels import ComparisonError, LabelledEpisode, label_runs
 from eval.annotators.scoring import published_counts, score_episode, score_steps
 from eval.annotators.truth import EpisodeTruth, TruthError, simulator_truth
 from eval.metrics.segments import plain_name
-from eval.similarity import embed
 from tests.kits.hand_truth import write_truth as write_people
 from warehouse.lake import Lake
 

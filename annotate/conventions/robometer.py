@@ -1,0 +1,98 @@
+"""Robometer's rows (dataset_upload/generate_hf_dataset.py, BASE_FEATURES; jesbu1/robometer @4dc7d0f7): one per view.
+
+id, task, lang_vector (all-MiniLM-L6-v2 of the task), data_source, frames (path of a video), is_robot, quality_label
+(successful, suboptimal, failure) and partial_success in 0..1. It knows how far a run came, and nothing of when.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from annotate.imported_label import ImportedError, ImportedLabel
+from annotate.segments import STEP, Segment
+from annotate.stated_progress import NOTHING_STATED, StatedEnd
+from core.step_names import unnamed_step
+
+SUCCESSFUL, SUBOPTIMAL, FAILURE = "successful", "suboptimal", "failure"
+HALF = 0.5  # from which on a run that did not succeed is suboptimal
+NEEDED = ("id", "quality_label", "partial_success")
+EPISODE_ID = re.compile(r"^(?:(?P<dataset>.+)/)?(?:\D*)(?P<episode>\d+)(?:/[^/]*)?$")
+
+
+def grade(success: bool | None, end_progress: float | None) -> tuple[str | None, float | None]:
+    """Quality and partial success of a run, by its outcome and where its label ends; None: nobody says.
+
+    Example: grade(False, 0.7) == ("suboptimal", 0.7).
+    """
+    if success or (success is None and end_progress == 1):
+        return SUCCESSFUL, 1.0
+    # A label that ends at 1 does not overrule a source that calls the run failed
+    share = None if end_progress is None else min(end_progress, 0.99)
+    if share is None:
+        return (None if success is None else FAILURE), None
+    return (SUBOPTIMAL if share >= HALF else FAILURE), share
+
+
+@dataclass(frozen=True)
+class GradedAnnotation:
+    """What all views of an episode say of how it ended."""
+
+    episode_index: int
+    of: tuple[str, int] | None
+    quality: str | None
+    partial_success: float | None
+
+    def label(self, num_frames: int, fps: float, success: bool | None) -> ImportedLabel:
+        """One step without a name, completed where the run was successful; progress ends at the partial success."""
+        if self.quality is None and self.partial_success is None:
+            raise ImportedError("it has neither a quality_label nor a partial_success")
+        done = self.quality == SUCCESSFUL or self.partial_success == 1
+        end = NOTHING_STATED if done or self.partial_success is None else StatedEnd(self.partial_success)
+        whole = Segment(unnamed_step(0), 0, num_frames, STEP, done, 0, named=False)
+        return ImportedLabel([whole], 1, end=end)
+
+
+def read(path: Path) -> list[GradedAnnotation]:
+    """Of a folder of such rows in Parquet, or of one file. Raises ImportedError."""
+    files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
+    found: dict[tuple[str | None, int], GradedAnnotation] = {}
+    for file in files:
+        for row in _rows(file):
+            annotation = _annotation(row, file)
+            key = (annotation.of[0] if annotation.of else None, annotation.episode_index)
+            if found.setdefault(key, annotation) != annotation:
+                raise ImportedError(f"{file}: the views of {row['id']} do not agree on how it ended")
+    if not found:
+        raise ImportedError(f"{path} holds no rows of Robometer's: Parquet with {', '.join(NEEDED)}")
+    return list(found.values())
+
+
+def _rows(file: Path) -> list[dict[str, Any]]:
+    try:
+        table = pq.read_table(file)
+    except (OSError, pa.ArrowException) as e:
+        raise ImportedError(f"{file} is no Parquet file that can be read: {e}") from e
+    missing = [name for name in NEEDED if name not in table.column_names]
+    if missing:
+        raise ImportedError(f"{file} lacks the columns {', '.join(missing)} of Robometer's rows")
+    return table.select(list(NEEDED)).to_pylist()
+
+
+def _annotation(row: Mapping[str, Any], file: Path) -> GradedAnnotation:
+    """Raises ImportedError."""
+    named = EPISODE_ID.match(str(row["id"]))
+    if named is None:
+        raise ImportedError(f"{file}: the id {row['id']!r} does not say which episode it is: it has no number")
+    quality, share = row["quality_label"], row["partial_success"]
+    if quality not in (None, SUCCESSFUL, SUBOPTIMAL, FAILURE):
+        raise ImportedError(f"{file}: {row['id']} has the quality_label {quality!r}")
+    if share is not None and (not isinstance(share, int | float) or not 0 <= share <= 1):
+        raise ImportedError(f"{file}: {row['id']} has the partial_success {share!r}, which is none of 0..1")
+    episode = int(named["episode"])
+    of = (named["dataset"], episode) if named["dataset"] else None
+    return GradedAnnotation(episode, of, quality, None if share is None else float(share))

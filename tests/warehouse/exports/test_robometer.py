@@ -1,0 +1,117 @@
+"""Robometer's rows: opened by Hugging Face's `datasets`; runs that finished, failed or came part way have grades."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from datasets import load_dataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from annotate.conventions.robometer import GradedAnnotation, grade, read
+from annotate.imported_label import ImportedError
+from annotate.stated_progress import is_stated, stated_progress
+from ingest.media.video import decode
+from pipeline.imports import import_annotations
+from tests.kits.made_corpus import Made
+from tests.kits.tiny_lerobot import LENGTHS
+from warehouse.exports import robometer
+from warehouse.exports.common import Selection
+from warehouse.lake import Lake
+
+ANY = Selection(allow=("unknown",))
+# generate_hf_dataset.py @4dc7d0f7: BASE_FEATURES, with frames as a path
+FEATURES = {
+    "id": "string", "task": "string", "lang_vector": "float32", "data_source": "string", "frames": "string",
+    "is_robot": "bool", "quality_label": "string", "partial_success": "float32",
+}  # fmt: skip
+
+
+def graded(own: Made) -> Lake:
+    """Episodes that finished, that failed half way and near the end, and of which nobody knows."""
+    lake = Lake(own.space)
+    for episode, success, end in ((0, True, 1.0), (1, False, 0.25), (2, False, 0.75), (3, None, 1.0), (4, None, 0.4)):
+        lake.con.execute("UPDATE episode_facts SET success = ? WHERE episode_index = ?", [success, episode])
+        lake.con.execute("UPDATE progress SET progress = progress * ? WHERE episode_index = ?", [end, episode])
+    return lake
+
+
+def test_datasets_opens_it_and_the_grades_come_back(own: Made, tmp_path: Path):
+    lake = graded(own)
+    out = tmp_path / "rbm"
+    done = robometer.export(lake, ANY, out)
+    assert done.episodes == len(LENGTHS)
+    assert robometer.export(lake, ANY, out).again
+
+    opened: Any = load_dataset(str(out), cache_dir=str(tmp_path / "cache"))
+    rows = [row for split in opened.values() for row in split]
+    features = next(iter(opened.values())).features
+    assert {name: getattr(f, "dtype", None) or f.feature.dtype for name, f in features.items()} == FEATURES
+    assert len(rows) == len({row["id"] for row in rows})
+    ends = dict(lake.rows("SELECT episode_index, arg_max(progress, frame_index) FROM active_progress GROUP BY 1"))
+    known = dict(lake.rows("SELECT episode_index, success FROM episodes"))
+    assert set(known.values()) == {True, False, None}
+    for row in rows:
+        dataset, number, camera = row["id"].split("/")
+        episode = int(number)
+        quality, share = grade(known[episode], ends[episode])
+        assert (row["quality_label"], row["data_source"], row["is_robot"]) == (quality, dataset, True)
+        assert row["partial_success"] == pytest.approx(share)
+        assert len(row["lang_vector"]) == 384
+        assert np.linalg.norm(row["lang_vector"]) == pytest.approx(1, abs=1e-5)
+        assert sum(1 for _ in decode(out / row["frames"])) == LENGTHS[episode], camera
+    assert {row["quality_label"] for row in rows} == {"successful", "suboptimal", "failure"}
+
+    imported = import_annotations(lake, out, "tiny", "robometer")
+    assert (imported.episodes, imported.refused) == (len(LENGTHS), ())
+    back = dict(
+        lake.rows(
+            "SELECT episode_index, arg_max(progress, frame_index) FROM progress WHERE label_run = ? GROUP BY 1",
+            [imported.label_run],
+        )
+    )
+    for row in rows:
+        assert back[int(row["id"].split("/")[1])] == pytest.approx(row["partial_success"], abs=1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(success=st.sampled_from([True, False, None]), end=st.one_of(st.none(), st.floats(0, 1, width=32)))
+def test_a_grade_comes_back_as_the_end_of_a_label(success: bool | None, end: float | None):
+    quality, share = grade(success, end)
+    annotation = GradedAnnotation(0, None, quality, share)
+    if quality is None:
+        with pytest.raises(ImportedError, match="neither"):
+            annotation.label(10, 5.0, success)
+        return
+    label = annotation.label(10, 5.0, success)
+    assert label.segments[0].completed == (quality == "successful")
+    ordinary = np.linspace(0, 1 if label.segments[0].completed else 0.5, 10)
+    curve = stated_progress(label.segments, ordinary, label.end) if is_stated(label.segments, label.end) else ordinary
+    if share is not None:
+        assert curve[-1] == pytest.approx(share, abs=1e-6)
+        assert grade(quality == "successful" or (None if quality is None else False), float(curve[-1]))[0] == quality
+
+
+def test_rows_that_are_none_are_said(tmp_path: Path):
+    with pytest.raises(ImportedError, match="holds no rows"):
+        read(tmp_path)
+    path = tmp_path / "rows.parquet"
+    good = {"id": "run_12", "quality_label": "failure", "partial_success": 0.5}
+    for rows, why in (
+        ([{"id": "run_12"}], "lacks the columns quality_label, partial_success"),
+        ([good | {"id": "nothing"}], "it has no number"),
+        ([good | {"quality_label": "great"}], "the quality_label 'great'"),
+        ([good | {"partial_success": 1.5}], "none of 0..1"),
+        ([good, good | {"partial_success": 0.6}], "do not agree"),
+    ):
+        pq.write_table(pa.Table.from_pylist(rows), path)
+        with pytest.raises(ImportedError, match=why):
+            read(tmp_path)
+    path.write_bytes(b"nothing")
+    with pytest.raises(ImportedError, match="no Parquet file"):
+        read(path)
+    pq.write_table(pa.Table.from_pylist([good]), path)
+    assert read(path) == [GradedAnnotation(12, None, "failure", 0.5)]
