@@ -275,12 +275,13 @@ def test_run_against_run(lake: Lake, truth: Path) -> None:
 
 
 def test_what_is_asked_for_and_is_not_there(lake: Lake, truth: Path) -> None:
-    for options, message in (
+    asked: list[tuple[dict[str, Any], str]] = [
         ({"run": "x"}, "no label run begins with 'x'; there are r1, r2"),
         ({"against": "r"}, "several label runs begin with 'r'; there are r1, r2"),
         ({"datasets": ["a", "c"]}, "no labels of a dataset 'c'; labelled: a, b"),
         ({"against": TRUTH, "datasets": ["b"]}, "no truth of b in .*: it has a$"),
-    ):
+    ]
+    for options, message in asked:
         with pytest.raises(ComparisonError, match=message):
             compare(lake, truth, embedded=one_hot, **options)
     assert label_runs(lake) == {"a": {"r1": "motion", "r2": "vlm"}, "b": {"r1": "motion", "r2": "vlm"}}
