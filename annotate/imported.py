@@ -15,7 +15,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from annotate.conventions import frame_signals, opensarm, robometer
+from annotate.conventions import annotations_json, frame_signals, opensarm, robometer
 from annotate.imported_label import EpisodeAnnotation, ImportedError, ImportedLabel
 from annotate.native import StepsError, annotate
 from annotate.segments import check_tiling
@@ -31,6 +31,7 @@ CODE_VERSION = "imported-3"
 # Forms of files, in the words of the command line; `annotations-json` is the form `visualizer` without its dataset
 FILE_FORMS: Mapping[str, Callable[[Path], Sequence[EpisodeAnnotation]]] = {
     "frame-signals": frame_signals.read,
+    "annotations-json": annotations_json.read,
     "opensarm": opensarm.read,
     "robometer": robometer.read,
 }

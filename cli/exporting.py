@@ -41,6 +41,7 @@ export_app = typer.Typer(
 )
 app.add_typer(export_app, name="export")
 OutOption = Annotated[Path, typer.Option("--out", help="Folder to write; one with the same export is resumed.")]
+FileOption = Annotated[Path, typer.Option("--out", help="File to write.")]
 ReleaseOption = Annotated[
     str | None, typer.Option("--release", help="As this release froze it; default: as it is now.")
 ]
@@ -225,7 +226,7 @@ def _scored(
 
 @export_app.command("frame-signals", help=EXPORT_KINDS["frame-signals"].about)
 def export_frame_signals(
-    out: Annotated[Path, typer.Option("--out", help="File to write, such as signals.parquet.")],
+    out: FileOption,
     label_run: LabelRunOption = None,
     advantage: Annotated[
         int | None, typer.Option("--advantage", min=1, help="Advantages, too, of action chunks of so many frames.")
@@ -267,12 +268,12 @@ def export_frame_signals(
     _export(lake, "frame-signals", out, chosen, options | scored, overwrite, format)
 
 
-def _label_run_command(kind: ExportKind) -> None:
-    """Add the command of a kind that exports labels to a folder, the active ones or those of a run."""
+def _label_run_command(kind: ExportKind, out_option: Any) -> None:
+    """Add the command of a kind that exports labels, the active ones or those of a run."""
 
     @export_app.command(kind.name, help=kind.about)
     def command(
-        out: OutOption,
+        out: out_option,  # type: ignore[valid-type]  # folder or file, as the kind has it
         label_run: LabelRunOption = None,
         release: ReleaseOption = None,
         dataset: DatasetsOption = None,
@@ -295,8 +296,8 @@ def _label_run_command(kind: ExportKind) -> None:
         _export(lake, kind.name, out, chosen, {"label_run": label_run}, overwrite, format)
 
 
-for _name in ("robometer", "opensarm"):
-    _label_run_command(EXPORT_KINDS[_name])
+for _name, _out in (("annotations-json", FileOption), ("robometer", OutOption), ("opensarm", OutOption)):
+    _label_run_command(EXPORT_KINDS[_name], _out)
 
 
 @export_app.command("preferences", help=EXPORT_KINDS["preferences"].about)

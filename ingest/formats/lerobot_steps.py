@@ -282,8 +282,9 @@ def _sarm_stages(episode: Annotated, head: str, fps: float) -> list[StatedSpan]:
         # A stage that includes the next one's first frame ends before it
         following = [later for later, _ in edges if later > start]
         limit = min(following, default=end if episode.num_frames is None else episode.num_frames)
-        # An optional stage that the run left out ends where it begins
-        if end != start:
+        # An optional stage that the run left out ends where it begins, or, in times, a frame before
+        is_absent = end == start or (not in_frames and end == start - 1)
+        if not is_absent:
             stages.append(StatedSpan(name, start, min(end, limit)))
     return stages
 

@@ -155,11 +155,13 @@ def sarm(root: Path, spans: Sequence[Span] = SPANS, head: str = "dense_") -> Non
 
 
 def sarm_times(root: Path, spans: Sequence[Span] = SPANS, fps: float = 10) -> None:
-    """The same by times alone."""
+    """The same by times alone; an absent stage ends a frame before it begins, or where it begins."""
+    absent = [("wipe the cup", spans[1][1], spans[1][1] - 1), ("rinse the cup", spans[1][1], spans[1][1])]
+    stages = [spans[0], *absent, *spans[1:]]
     columns = {
-        "names": [name for name, _, _ in spans],
-        "start_times": [start / fps for _, start, _ in spans],
-        "end_times": [end / fps for _, _, end in spans],
+        "names": [name for name, _, _ in stages],
+        "start_times": [start / fps for _, start, _ in stages],
+        "end_times": [end / fps for _, _, end in stages],
     }
     nothing = [None] * (pq.read_metadata(v3_meta(root)).num_rows - 1)
     edit_parquet(v3_meta(root), **{f"sparse_subtask_{name}": pa.array([c, *nothing]) for name, c in columns.items()})

@@ -86,6 +86,12 @@ EXPORT_KINDS = {
             by_chunk=False,
         ),
         ExportKind(
+            "annotations-json",
+            "AnnotationsJsonOptions",
+            "The file of LeRobot's dataset visualizer, for people to change there: meta/lerobot_annotations.json.",
+            by_chunk=False,
+        ),
+        ExportKind(
             "robometer",
             "RobometerOptions",
             "Trajectories for Robometer: a row per run and view with its grade, for Hugging Face's load_dataset.",

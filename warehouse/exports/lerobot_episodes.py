@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from ingest.media.video import decode
 from warehouse.exports.common import ExportEpisode, ExportFolder, Selected
 from warehouse.exports.labels import ActiveLabel, chunk_labels, episode_quality
+from warehouse.exports.language import Question, language_columns, questions
 from warehouse.exports.lerobot_features import columns
 from warehouse.exports.lerobot_plan import DATA_PATH, EPISODES_PATH, VIDEO_PATH, FileNumber, LerobotPlan
 from warehouse.exports.statistics import NAMES, Stats, combined_by_feature, picture_statistics, shaped, statistics
@@ -20,7 +21,6 @@ from warehouse.exports.subtasks import (
     SEGMENT,
     STAGE_COLUMNS,
     add_shares,
-    language_columns,
     sarm_columns,
     sarm_shares,
     sarm_stages,
@@ -63,13 +63,14 @@ def rows_part(
     data, meta = file.path(DATA_PATH), file.path(EPISODES_PATH)
     labels = chunk_labels(plan.selected, dataset, chunk, episodes)
     quality = _quality(plan.selected, dataset, chunk)
+    asked = questions(plan.selected, dataset, chunk, plan.cameras)
     pictures = _keyframes(plan.selected, dataset, chunk, plan.cameras)
     written: list[EpisodeMetadata] = []
     shares: dict[str, list[float]] = {}
     with pq.ParquetWriter(folder.path(data), plan.schema, compression="snappy") as writer:
         for e in episodes:
             label = labels.get(e.episode_index)
-            table = _episode_table(plan, e, label)
+            table = _episode_table(plan, e, label, asked.get(e.episode_index, []))
             writer.write_table(table, row_group_size=len(table))
             stats = _statistics(plan, folder, e, table, pictures.get(e.episode_index, {}))
             row = _episode_row(plan, e, label, file, table, quality.get(e.episode_index, {}))
@@ -86,13 +87,15 @@ def rows_part(
     folder.finish_part(part, [data, meta], facts)
 
 
-def _episode_table(plan: LerobotPlan, e: ExportEpisode, label: ActiveLabel | None) -> pa.Table:
+def _episode_table(
+    plan: LerobotPlan, e: ExportEpisode, label: ActiveLabel | None, asked: Sequence[Question]
+) -> pa.Table:
     """The episode's rows: features of the source, LeRobot's own columns, and our labels."""
     n, number = e.num_frames, plan.index[e.key]
     frames = np.arange(n)
     timestamps = (frames / plan.fps).astype(np.float32)
     steps = step_names(label, n)
-    persistent, events = language_columns(label, timestamps)
+    persistent, events = language_columns(e, label, timestamps, asked)
     own = {
         "timestamp": timestamps,
         "frame_index": frames,

@@ -12,8 +12,9 @@ import pyarrow as pa
 from warehouse.exports.common import ExportEpisode, ExportError, Selected
 from warehouse.exports.episode_videos import clip_of, frames_of_file
 from warehouse.exports.labels import chunk_labels
+from warehouse.exports.language import EVENTS, PERSISTENT
 from warehouse.exports.lerobot_features import OWN, Feature, column_type, features, open_reader
-from warehouse.exports.subtasks import EVENTS, PERSISTENT, step_names
+from warehouse.exports.subtasks import step_names
 from warehouse.exports.videos import VideoFile, plan_files
 
 FILES_PER_CHUNK = 1000  # of data, and of each camera

@@ -3,16 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pyarrow as pa
 
 from annotate.segments import STEP, Segment
 from warehouse.exports.labels import ActiveLabel
 
-MESSAGE = [("role", pa.string()), ("content", pa.string()), ("style", pa.string())]
-REST = [("camera", pa.string()), ("tool_calls", pa.list_(pa.string()))]
-PERSISTENT = pa.list_(pa.struct([*MESSAGE, ("timestamp", pa.float32()), *REST]))
-EVENTS = pa.list_(pa.struct([*MESSAGE, *REST]))
 SEGMENT = pa.struct(
     [
         ("name", pa.string()),
@@ -48,34 +43,6 @@ class SarmStage:
 def segment_rows(label: ActiveLabel) -> list[dict]:
     """The segments as they are (SEGMENT)."""
     return [{field.name: getattr(segment, field.name) for field in SEGMENT} for segment in label.segments]
-
-
-def persistent_rows(label: ActiveLabel | None, timestamps: np.ndarray) -> list[dict]:
-    """A row of `language_persistent` for each segment, which holds until the next; times are those of the rows.
-
-    None where a step has no name: the row before it would hold through it.
-    """
-    if label is None or not label.has_names:
-        return []
-    return [
-        {
-            "role": "assistant",
-            "content": segment.name,
-            "style": "subtask",
-            "timestamp": float(timestamps[segment.start_frame]),
-            "camera": None,
-            "tool_calls": None,
-        }
-        for segment in label.segments
-    ]
-
-
-def language_columns(label: ActiveLabel | None, timestamps: np.ndarray) -> tuple[pa.Array, pa.Array]:
-    """`language_persistent` (the same list in each row) and `language_events` (none), one row per frame."""
-    one = pa.array([persistent_rows(label, timestamps)], PERSISTENT)
-    none = pa.array([[]], EVENTS)
-    first = pa.array(np.zeros(len(timestamps), np.int64))
-    return one.take(first), none.take(first)
 
 
 def step_names(label: ActiveLabel | None, num_frames: int) -> list[str]:

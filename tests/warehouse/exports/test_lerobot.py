@@ -123,9 +123,8 @@ def test_subtasks_in_all_three_forms(long_lake: Lake, tmp_path: Path):
         for s in mine:
             item = dataset[start + s["start_frame"]]
             rows = item["language_persistent"]
-            assert [r["content"] for r in rows] == [x["name"] for x in mine]
+            assert [r["content"] for r in rows if r["style"] == "subtask"] == [x["name"] for x in mine]
             assert item["timestamp"].item() in [r["timestamp"] for r in rows]
-            assert item["language_events"] == []
             if s["kind"] == "step":
                 assert item["task"] == item["subtask"] == s["name"]
             assert item["progress"].item() == progress[start + s["start_frame"]][0]
@@ -137,6 +136,56 @@ def test_subtasks_in_all_three_forms(long_lake: Lake, tmp_path: Path):
             assert set(meta["dense_subtask_names"]) <= set(shares)
             finished += 1
     assert finished > 0
+
+
+def test_language_columns_are_as_lerobot_declares_and_checks_them(made_lake: Lake, tmp_path: Path):
+    from lerobot.annotations.steerable_pipeline.validator import StagingValidator, ValidationReport
+    from lerobot.datasets.language import (
+        column_for_style,
+        language_events_arrow_type,
+        language_persistent_arrow_type,
+        validate_camera_field,
+    )
+
+    lerobot.export(made_lake, ANY, tmp_path / "out")
+    table = pq.read_table(sorted((tmp_path / "out/data").rglob("*.parquet")))
+    for name, declared in (
+        ("language_persistent", language_persistent_arrow_type()),
+        ("language_events", language_events_arrow_type()),
+    ):
+        assert table.schema.field(name).type.value_type == declared.value_type
+    dataset = opened(tmp_path / "out")
+    cameras = set(dataset.meta.camera_keys)
+    progress = made_lake.rows("SELECT progress FROM active_progress ORDER BY episode_index, frame_index")
+    plans = dict(made_lake.rows("SELECT episode_index, plan FROM episode_labels JOIN active_runs "
+                                "USING (dataset, episode_index, label_run)"))  # fmt: skip
+    styles, events = set(), []
+    for k in range(len(dataset)):
+        item = dataset[k]
+        for row in item["language_persistent"] + item["language_events"]:
+            assert row in item[column_for_style(row["style"])]
+            validate_camera_field(row["style"], row["camera"])
+            styles.add(row["style"])
+        first, *_ = plan_rows = [r for r in item["language_persistent"] if r["style"] == "plan"]
+        assert first["content"] == "\n".join(f"{n}. {x}" for n, x in enumerate(plans[item["episode_index"].item()], 1))
+        assert len(plan_rows) > 1
+        for row in item["language_events"]:
+            assert row["camera"] in cameras
+            if row["role"] == "assistant":
+                answer = json.loads(row["content"])
+                assert answer["value"] == pytest.approx(progress[k][0], abs=5e-4)
+        rows = [
+            r | {"timestamp": item["timestamp"].item() + 1000 * item["episode_index"].item()}
+            for r in item["language_events"]
+        ]
+        events += rows
+    assert styles == {"subtask", "plan", "memory", "vqa"}
+    assert {r["role"] for r in events} == {"user", "assistant"}
+    # What LeRobot's own validator says of questions and answers
+    report, check = ValidationReport(), StagingValidator(dataset_camera_keys=tuple(cameras))
+    check._check_vqa_json(events, report, 0)
+    check._check_vqa_uniqueness_per_frame_camera(events, report, 0)
+    assert report.errors == []
 
 
 def weights(progress: np.ndarray, lengths: list[int], chunk: int, kappa: float) -> np.ndarray:

@@ -1,0 +1,101 @@
+"""The visualizer's file by itself: written beside a dataset, changed by a person, read as a label run."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from annotate.conventions.annotations_json import DrawnAnnotation, read
+from annotate.imported_label import ImportedError
+from ingest.registry import DatasetConfig
+from ingest.source import list_episodes
+from ingest.sources.files import Source
+from pipeline.imports import import_annotations
+from tests.kits.made_corpus import Made
+from tests.kits.tiny_lerobot import LENGTHS
+from warehouse.exports import annotations_json
+from warehouse.exports.common import ExportError, Selection
+from warehouse.lake import Lake
+
+ANY = Selection(allow=("unknown",))
+FIELDS = {"role", "content", "style", "timestamp", "tool_calls"}
+
+
+def test_what_is_written_is_read_beside_its_dataset_and_by_itself(made: Made, corpus: Lake, tmp_path: Path):
+    out = tmp_path / "lerobot_annotations.json"
+    done = annotations_json.export(Lake(made.space, read_only=True), ANY, out)
+    assert (done.episodes, done.frames) == (len(LENGTHS), sum(LENGTHS))
+    assert annotations_json.export(Lake(made.space, read_only=True), ANY, out).again
+    content = json.loads(out.read_text())
+    assert content["version"] == 2
+    assert {frozenset(atom) for e in content["episodes"].values() for atom in e["atoms"]} == {frozenset(FIELDS)}
+
+    steps = corpus.rows(
+        "SELECT episode_index, name, start_frame, end_frame FROM active_segments WHERE kind = 'step' ORDER BY ALL"
+    )
+    # Beside its dataset, by the reader of sources
+    source = tmp_path / "beside"
+    shutil.copytree(made.build.dataset.source, source)
+    shutil.copy(out, source / "meta" / out.name)
+    records = list_episodes(Source(DatasetConfig(name="tiny", source=str(source)))).records
+    assert {r.steps_from for r in records} == {"visualizer"}
+    drawn = [(r.episode_index, s.name, s.start_frame, s.end_frame) for r in records for s in r.steps]
+    assert set(steps) <= set(drawn)
+
+    # By itself, as a label run
+    imported = import_annotations(corpus, out, "tiny", "annotations-json")
+    assert (imported.episodes, imported.refused) == (len(LENGTHS), ())
+    spans = corpus.rows(
+        "SELECT episode_index, name, start_frame, end_frame FROM segments WHERE label_run = ?", [imported.label_run]
+    )
+    assert set(steps) <= set(spans)
+
+
+def test_a_persons_file_is_not_replaced(made: Made, tmp_path: Path):
+    out = tmp_path / "mine.json"
+    out.write_text('{"version": 2, "episodes": {}}')
+    lake = Lake(made.space, read_only=True)
+    for path, why in ((out, "no export of ours"), (tmp_path, "is a folder")):
+        with pytest.raises(ExportError, match=why):
+            annotations_json.export(lake, ANY, path, overwrite=True)
+    other = tmp_path / "other.json"
+    annotations_json.export(lake, ANY, other)
+    with pytest.raises(ExportError, match="another export"):
+        annotations_json.export(lake, Selection(allow=("unknown",), datasets=("tiny",), episodes=(0,)), other)
+
+
+@settings(max_examples=60, deadline=None)
+@given(lengths=st.lists(st.integers(1, 20), min_size=1, max_size=6), fps=st.sampled_from([5.0, 10.0, 29.97, 30.0]))
+def test_steps_come_back_at_their_frames(lengths: list[int], fps: float):
+    starts = [sum(lengths[:k]) for k in range(len(lengths))]
+    annotation = DrawnAnnotation(0, tuple((f"step {k}", start / fps, None) for k, start in enumerate(starts)))
+    label = annotation.label(sum(lengths), fps, True)
+    assert [(s.name, s.start_frame, s.end_frame) for s in label.segments] == [
+        (f"step {k}", start, start + length) for k, (start, length) in enumerate(zip(starts, lengths, strict=True))
+    ]
+
+
+def test_version_1_and_files_that_are_none(tmp_path: Path):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"episodes": {"3": {"subtasks": [{"label": "reach", "start": 0.5, "end": 1.0}]}}}))
+    [annotation] = read(path)
+    label = annotation.label(20, 10.0, None)
+    assert [(s.name, s.start_frame, s.end_frame) for s in label.segments] == [
+        ("Between steps", 0, 5), ("reach", 5, 10), ("Done", 10, 20)]  # fmt: skip
+    cases: list[tuple[Any, str]] = [
+        ([], "no object `episodes`"),
+        ({"episodes": {"a": {}}}, "no object `episodes`"),
+        ({"episodes": {"0": {"atoms": []}}}, "has no steps"),
+        ({"episodes": {"0": {"atoms": [{"style": "subtask", "content": "x"}]}}}, "episode 0 has atoms"),
+        ({"episodes": {"0": {"subtasks": [{"label": "x"}]}}}, "episode 0 has atoms or subtasks"),
+    ]
+    for content, why in cases:
+        path.write_text(json.dumps(content))
+        with pytest.raises(ImportedError, match=why):
+            read(path)
+    with pytest.raises(ImportedError, match="cannot be read"):
+        read(tmp_path / "gone.json")

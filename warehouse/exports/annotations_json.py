@@ -1,0 +1,97 @@
+"""The file of LeRobot's dataset visualizer for a LeRobot dataset that is there already: put it into its `meta`.
+
+What it holds says annotate.conventions.annotations_json. A person changes it there, and `import annotations-json` reads
+it. Atoms have no camera, so questions about pictures are not among them.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from annotate.conventions.annotations_json import VERSION
+from core.files import write_file
+from warehouse.exports.common import Exported, ExportError, Selected, Selection, select
+from warehouse.exports.labels import check_label_run, chunk_labels
+from warehouse.exports.language import persistent_rows
+from warehouse.exports.rabc import the_dataset
+from warehouse.lake import Lake
+
+KIND = "annotations-json"
+OURS = "proccorpus"  # key of the file that says what it was made of
+
+
+@dataclass(frozen=True)
+class AnnotationsJsonOptions:
+    """`label_run`: its labels in the place of the active ones."""
+
+    label_run: str | None = None
+
+
+def export(
+    lake: Lake,
+    selection: Selection,
+    out: Path,
+    options: AnnotationsJsonOptions = AnnotationsJsonOptions(),
+    *,
+    overwrite: bool = False,
+) -> Exported:
+    """Write the file `out`. Raises ExportError and what `select` raises."""
+    selected = select(lake, selection)
+    the_dataset(selected)
+    if options.label_run is not None:
+        check_label_run(selected, options.label_run)
+    identity = selected.identity(KIND, options)
+    if _is_there(out, identity, overwrite):
+        return _exported(selected, out, json.loads(out.read_text()), again=True)
+    episodes: dict[str, Any] = {}
+    for dataset, chunk, of_chunk in selected.chunks():
+        labels = chunk_labels(selected, dataset, chunk, of_chunk, options.label_run)
+        for e in of_chunk:
+            times = np.arange(e.num_frames) / e.fps
+            rows = persistent_rows(labels.get(e.episode_index), times)
+            atoms = [{name: value for name, value in row.items() if name != "camera"} for row in rows]
+            if atoms:
+                episodes[str(e.episode_index)] = {"atoms": atoms}
+    if not episodes:
+        raise ExportError("nothing to export: no episode selected has a label whose steps have names")
+    content = {"version": VERSION, "episodes": episodes, OURS: {"identity": identity, "snapshot": selected.snapshot}}
+    write_file(out, json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n")
+    return _exported(selected, out, content, again=False)
+
+
+def _is_there(out: Path, identity: str, overwrite: bool) -> bool:
+    """Is the file this very export? Raises ExportError for another file that must not be replaced: a person's work may
+    be in it."""
+    if out.is_dir():
+        raise ExportError(f"{out} is a folder: give a file, such as {out / 'lerobot_annotations.json'}")
+    if not out.exists():
+        return False
+    try:
+        found = json.loads(out.read_text())[OURS]["identity"]
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise ExportError(f"{out} is there already, and is no export of ours: choose another file") from e
+    if found == identity and not overwrite:
+        return True
+    if not overwrite:
+        raise ExportError(f"{out} holds another export: choose another file, or --overwrite it")
+    return False
+
+
+def _exported(selected: Selected, out: Path, content: dict[str, Any], *, again: bool) -> Exported:
+    unnamed = len(selected.episodes) - len(content["episodes"])
+    notes = [f"{unnamed} episodes have no label whose steps have names, and are left out"] if unnamed else []
+    lengths = {e.episode_index: e.num_frames for e in selected.episodes}
+    return Exported(
+        kind=KIND,
+        out=str(out),
+        episodes=len(content["episodes"]),
+        frames=sum(lengths[int(number)] for number in content["episodes"]),
+        files=1,
+        bytes=out.stat().st_size,
+        again=again,
+        left_out=selected.left_out,
+        notes=tuple(notes),
+    )

@@ -1,0 +1,125 @@
+"""LeRobot's language columns (lerobot 0.6.1, datasets/language.py): what labels and samples say, in its styles.
+
+`language_persistent`: rows that hold until the next one of their style: `subtask`, and, as its own annotator writes
+them, `plan` (a numbered list of what is left, where a step begins); `memory` (what is complete by then).
+`language_events`: `vqa`, a question about a camera's picture at a frame, with an answer in JSON.
+Styles that nothing here fills: motion, task_aug, interjection, trace.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from annotate.samples.procvqa import PROGRESS, task_text
+from annotate.segments import completed_steps
+from core.step_names import is_name
+from warehouse.exports.common import ExportEpisode, Selected
+from warehouse.exports.labels import ActiveLabel
+
+_TEXTS = [pa.field("content", pa.string()), pa.field("style", pa.string())]
+
+
+def _rows_type(tool_call: pa.DataType, *, timed: bool) -> pa.DataType:
+    """A list of rows; `role` and `timestamp` are never null."""
+    time = [pa.field("timestamp", pa.float32(), nullable=False)] if timed else []
+    rest = [pa.field("camera", pa.string()), pa.field("tool_calls", pa.list_(tool_call))]
+    return pa.list_(pa.struct([pa.field("role", pa.string(), nullable=False), *_TEXTS, *time, *rest]))
+
+
+PERSISTENT, EVENTS = _rows_type(pa.json_(), timed=True), _rows_type(pa.json_(), timed=False)
+# Arrow makes no JSON out of Python's values: rows are made with texts in its place, and cast
+_PERSISTENT_TEXT, _EVENTS_TEXT = _rows_type(pa.string(), timed=True), _rows_type(pa.string(), timed=False)
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a sample asks about a camera's picture of a frame: how far the task is."""
+
+    frame: int
+    camera: str
+
+
+def questions(selected: Selected, dataset: str, chunk: int, cameras: Sequence[str]) -> dict[int, list[Question]]:
+    """By episode, the moments and cameras that samples of progress were made of, of the active labels."""
+    rows = selected.lake.rows(
+        "SELECT DISTINCT s.episode_index, s.frames[-1], s.camera FROM samples s "
+        "JOIN active_runs a USING (dataset, episode_index, label_run) WHERE s.dataset = ? AND s.chunk = ? "
+        "AND s.family = ? AND s.progress IS NOT NULL AND list_contains(?, s.camera) ORDER BY ALL",
+        [dataset, chunk, PROGRESS, list(cameras)],
+    )
+    found: dict[int, list[Question]] = {}
+    for episode, frame, camera in rows:
+        found.setdefault(episode, []).append(Question(frame, camera))
+    return found
+
+
+def persistent_rows(label: ActiveLabel | None, timestamps: np.ndarray) -> list[dict[str, Any]]:
+    """Rows in order of time, style; times are those of frames. None where a step has no name: the row before it would
+    hold through it."""
+    if label is None or not label.has_names:
+        return []
+    rows = []
+    for segment in label.segments:
+        done = completed_steps(label.segments, segment.start_frame - 1)
+        texts = {"memory": _memory(label, done), "plan": _plan(label, done), "subtask": segment.name}
+        time = float(timestamps[segment.start_frame])
+        rows += [
+            {
+                "role": "assistant",
+                "content": text,
+                "style": style,
+                "timestamp": time,
+                "camera": None,
+                "tool_calls": None,
+            }
+            for style, text in texts.items()
+            if text is not None
+        ]
+    return rows
+
+
+def _plan(label: ActiveLabel, done: set[int]) -> str | None:
+    """What is left of the planned steps; None where nothing is, or a step has no name."""
+    left = [name for step, name in enumerate(label.plan) if step not in done]
+    if not left or not all(map(is_name, label.plan)):
+        return None
+    return "\n".join(f"{number}. {name}" for number, name in enumerate(left, 1))
+
+
+def _memory(label: ActiveLabel, done: set[int]) -> str | None:
+    """What is complete; None where nothing is yet."""
+    if not done or not all(map(is_name, label.plan)):
+        return None
+    return f"Done so far: {'; '.join(label.plan[step] for step in sorted(done) if step < len(label.plan))}."
+
+
+def event_rows(
+    e: ExportEpisode, label: ActiveLabel | None, asked: Sequence[Question]
+) -> Mapping[int, list[dict[str, Any]]]:
+    """Rows by frame; at most one question for each frame and camera."""
+    rows: dict[int, list[dict[str, Any]]] = {}
+    for question in asked if label is not None else ():
+        assert label is not None
+        task = task_text(e.task or "")
+        value = round(float(label.progress[question.frame]), 3)
+        answer = json.dumps({"attribute": "progress", "label": task, "value": value}, ensure_ascii=False)
+        said = {"user": f"How much of the task is done by now, from 0 to 1? The task: {task}", "assistant": answer}
+        rows.setdefault(question.frame, []).extend(
+            {"role": role, "content": text, "style": "vqa", "camera": question.camera, "tool_calls": None}
+            for role, text in sorted(said.items())
+        )
+    return rows
+
+
+def language_columns(
+    e: ExportEpisode, label: ActiveLabel | None, timestamps: np.ndarray, asked: Sequence[Question]
+) -> tuple[pa.Array, pa.Array]:
+    """`language_persistent` (the same list in each row) and `language_events`, one row per frame."""
+    one = pa.array([persistent_rows(label, timestamps)], _PERSISTENT_TEXT).cast(PERSISTENT)
+    events = event_rows(e, label, asked)
+    by_frame = [events.get(frame, []) for frame in range(len(timestamps))]
+    return one.take(pa.array(np.zeros(len(timestamps), np.int64))), pa.array(by_frame, _EVENTS_TEXT).cast(EVENTS)
