@@ -300,6 +300,32 @@ for _name, _out in (("annotations-json", FileOption), ("robometer", OutOption), 
     _label_run_command(EXPORT_KINDS[_name], _out)
 
 
+@export_app.command("robo-dopamine", help=EXPORT_KINDS["robo-dopamine"].about)
+def export_robo_dopamine(
+    out: OutOption,
+    per_run: Annotated[int, typer.Option("--per-run", min=0, help="Pairs of states of a run, at most.")] = 50,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Other pairs with another number.")] = 0,
+    label_run: LabelRunOption = None,
+    release: ReleaseOption = None,
+    dataset: DatasetsOption = None,
+    episodes: EpisodesOption = None,
+    split: SplitsOption = None,
+    where: WhereOption = None,
+    allow_licence: LicencesOption = None,
+    min_confidence: MinConfidenceOption = None,
+    min_name_confidence: MinNameConfidenceOption = None,
+    overwrite: OverwriteOption = False,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+) -> None:
+    from warehouse.lake import Lake
+
+    chosen = _selection(release, dataset, episodes, split, where, allow_licence, min_confidence, min_name_confidence)
+    lake = Lake(space_at(workspace), read_only=True)
+    options = {"label_run": label_run, "per_run": per_run, "seed": seed}
+    _export(lake, "robo-dopamine", out, chosen, options, overwrite, format)
+
+
 @export_app.command("preferences", help=EXPORT_KINDS["preferences"].about)
 def export_preferences(
     out: OutOption,

@@ -86,6 +86,12 @@ EXPORT_KINDS = {
             by_chunk=False,
         ),
         ExportKind(
+            "robo-dopamine",
+            "RoboDopamineOptions",
+            "Robo-Dopamine's raw runs with their steps, and pairs of states with what was gained between them.",
+            by_chunk=False,
+        ),
+        ExportKind(
             "annotations-json",
             "AnnotationsJsonOptions",
             "The file of LeRobot's dataset visualizer, for people to change there: meta/lerobot_annotations.json.",

@@ -62,10 +62,16 @@ def persistent_rows(label: ActiveLabel | None, timestamps: np.ndarray) -> list[d
     hold through it."""
     if label is None or not label.has_names:
         return []
-    rows = []
+    rows: list[dict[str, Any]] = []
+    remembers = False
     for segment in label.segments:
         done = completed_steps(label.segments, segment.start_frame - 1)
-        texts = {"memory": _memory(label, done), "plan": _plan(label, done), "subtask": segment.name}
+        memory = _memory(label, done)
+        # What was done and is undone must not be remembered on
+        if memory is None and remembers:
+            memory = "Nothing is done any more."
+        remembers = remembers or memory is not None
+        texts = {"memory": memory, "plan": _plan(label, done), "subtask": segment.name}
         time = float(timestamps[segment.start_frame])
         rows += [
             {
