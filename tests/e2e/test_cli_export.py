@@ -43,6 +43,30 @@ def test_signals_of_frames_go_out_and_come_in(own: Built, tmp_path: Path):
         assert why in assert_one_error_line(result)
 
 
+@pytest.mark.parametrize(
+    ("kind", "form", "out"),
+    [
+        ("opensarm", "opensarm", "out"),
+        ("robometer", "robometer", "out"),
+        ("annotations-json", "annotations-json", "out.json"),
+        ("robo-dopamine", None, "out"),
+    ],
+)
+def test_forms_of_others_go_out_and_come_in(own: Built, tmp_path: Path, kind: str, form: str | None, out: str):
+    words = ("export", kind, "--out", tmp_path / out, "--allow-licence", "unknown", "--format", "json")
+    told = proccorpus(*words, cwd=tmp_path, workspace=own.workspace).json  # notes may stand on stderr
+    assert (told["episodes"], told["frames"], told["again"]) == (5, 110, False)
+    assert proccorpus(*words, cwd=tmp_path, workspace=own.workspace).json["again"] is True
+    if form is not None:
+        words = ("import", form, tmp_path / out, "--name", "tiny", "--format", "json")
+        done = json.loads(ok(proccorpus(*words, cwd=tmp_path, workspace=own.workspace)).out)
+        assert (done["form"], done["episodes"], done["refused"]) == (form, 5, [])
+    other = ("--out", tmp_path / out, "--allow-licence", "unknown", "--where", "episode_index = 0")
+    result = proccorpus("export", kind, *other, cwd=tmp_path, workspace=own.workspace)
+    assert result.code == USAGE
+    assert "another export" in assert_one_error_line(result)
+
+
 def test_rabc_writes_its_file_and_a_readme(built: Built, tmp_path: Path):
     words = ("export", "rabc", "--out", tmp_path / "out", "--allow-licence", "unknown", "--chunk-size", 8)
     ok(proccorpus(*words, cwd=tmp_path, workspace=built.workspace))
