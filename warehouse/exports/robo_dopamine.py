@@ -22,7 +22,16 @@ import cv2
 import numpy as np
 
 from core.files import write_file
-from warehouse.exports.common import Exported, ExportEpisode, ExportError, ExportFolder, Selection, open_folder, select
+from warehouse.exports.common import (
+    Exported,
+    ExportEpisode,
+    ExportError,
+    ExportFolder,
+    Selected,
+    Selection,
+    open_folder,
+    select,
+)
 from warehouse.exports.episode_videos import write_episode_video
 from warehouse.exports.labels import ActiveLabel, check_label_run, chunk_labels
 from warehouse.exports.lerobot_features import SourceReader, open_reader
@@ -83,7 +92,7 @@ def export(
     if folder.manifest is not None:
         return folder.exported()
     readers = {dataset: open_reader(selected, dataset) for dataset in selected.datasets}
-    done_at = _ends(selected.episodes)
+    done_at = _ends(selected.episodes, _labelled(selected, options.label_run))
     tasks = _task_folders(selected.episodes)
     pairs: dict[str, list[dict[str, Any]]] = {}
     labelled = without_end = 0
@@ -94,7 +103,7 @@ def export(
             if label is None:
                 continue
             labelled += 1
-            run = _Run(e, label, _name(e), done_at.get(_task(e)))
+            run = _Run(e, label, _name(e), done_at.get((*_task(e), e.split)))
             without_end += run.end is None
             part = f"{dataset} {e.episode_index}"
             facts = folder.done(part)
@@ -108,7 +117,9 @@ def export(
     unlabelled = len(selected.episodes) - labelled
     notes += [f"{unlabelled} episodes without a label are left out"] if unlabelled else []
     notes += (
-        [f"{without_end} runs have no pairs: no run of their task is known to have succeeded"] if without_end else []
+        [f"{without_end} runs have no pairs: no run of their task in their split is known to have succeeded"]
+        if without_end
+        else []
     )
     counts = {split: len(of_split) for split, of_split in pairs.items()}
     return folder.finish(selected, options, {"samples": sum(counts.values()), "pairs": counts, "notes": notes})
@@ -133,12 +144,21 @@ def _task_folders(episodes: Iterable[ExportEpisode]) -> dict[tuple[str, str], st
     return folders
 
 
-def _ends(episodes: Iterable[ExportEpisode]) -> dict[tuple[str, str], tuple[str, int]]:
-    """Of each task, the last frame of the first run that is known to have succeeded."""
-    found: dict[tuple[str, str], tuple[str, int]] = {}
+def _labelled(selected: Selected, label_run: str | None) -> set[tuple[str, int]]:
+    """The episodes that will be written: those with a label."""
+    if label_run is None:
+        return {e.key for e in selected.episodes if e.label_run is not None}
+    return set(selected.lake.rows("SELECT dataset, episode_index FROM episode_labels WHERE label_run = ?", [label_run]))
+
+
+def _ends(
+    episodes: Iterable[ExportEpisode], labelled: set[tuple[str, int]]
+) -> dict[tuple[str, str, str | None], tuple[str, int]]:
+    """Of each task in each split, the last frame of the first run that is known to have succeeded."""
+    found: dict[tuple[str, str, str | None], tuple[str, int]] = {}
     for e in episodes:
-        if e.success and e.label_run is not None:
-            found.setdefault(_task(e), (_name(e), e.num_frames - 1))
+        if e.success and e.key in labelled:
+            found.setdefault((*_task(e), e.split), (_name(e), e.num_frames - 1))
     return found
 
 

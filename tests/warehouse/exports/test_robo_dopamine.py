@@ -64,6 +64,7 @@ def test_runs_come_back_and_pairs_show_what_they_say(own: Made, tmp_path: Path):
     assert sorted(told) == facts
     assert sorted(back) == steps
 
+    splits = dict(lake.rows("SELECT episode_index, split FROM splits"))
     progress: dict[int, list[float]] = {}
     for episode, value in lake.rows(
         "SELECT episode_index, progress FROM active_progress ORDER BY episode_index, frame_index"
@@ -88,6 +89,7 @@ def test_runs_come_back_and_pairs_show_what_they_say(own: Made, tmp_path: Path):
         end = re.search(r"tiny_(\d+)/cam_high/frame_(\d+)\.jpg", item["image"][1])
         assert end
         assert (int(end[1]) != 4, int(end[2])) == (True, LENGTHS[int(end[1])] - 1)
+        assert splits[int(end[1])] == splits[episode], "no pair lies across two splits"
     assert signs >= {1.0, -1.0}
     frames = [f.rgb() for f in decode(next((out / "raw_data").rglob("episode_000000/cam_high.mp4")))]
     stored = cv2.imread(str(out / "train_data/tiny_000000/cam_high/frame_000000.jpg"))
@@ -100,7 +102,10 @@ def test_a_task_that_nobody_is_known_to_have_done_has_no_pairs(own: Made, tmp_pa
     lake.con.execute("UPDATE episode_facts SET success = NULL")
     done = robo_dopamine.export(lake, ANY, tmp_path / "out")
     assert done.samples == 0
-    assert f"{len(LENGTHS)} runs have no pairs: no run of their task is known to have succeeded" in done.notes
+    assert (
+        f"{len(LENGTHS)} runs have no pairs: no run of their task in their split is known to have succeeded"
+        in done.notes
+    )
 
 
 def test_names_of_cameras():
