@@ -308,10 +308,11 @@ def read(path: Path) -> list[SignalAnnotation]:
     if low < 0 or high > 1:
         raise ImportedError(f"{path}: signal {name} goes from {low:g} to {high:g}, and progress from 0 to 1")
     is_ours = set(OURS) <= descriptors.keys()
-    return [_annotation(signals, name, is_ours) for signals in episodes(table, descriptors)]
+    return [as_annotation(signals, name, is_ours=is_ours) for signals in episodes(table, descriptors)]
 
 
-def _annotation(signals: EpisodeSignals, name: str, is_ours: bool) -> SignalAnnotation:
+def as_annotation(signals: EpisodeSignals, name: str, *, is_ours: bool) -> SignalAnnotation:
+    """Signals whose progress is `name`; `is_ours`: they are those that a label of ours is written with."""
     frames, progress = tuple(map(int, signals.frames)), tuple(map(float, signals.values[name]))
     if not is_ours:
         return SignalAnnotation(signals.episode_index, frames, progress)

@@ -16,16 +16,21 @@ from annotate.advantages import advantages, chunk_residuals, threshold
 from annotate.conventions.frame_signals import (
     Descriptor,
     SignalsError,
+    as_annotation,
     check,
+    episodes,
     metadata,
+    progress_signal,
     read,
 )
 from annotate.imported_label import ImportedError
+from annotate.segments import DONE, IDLE, STEP, Segment
 from pipeline.imports import import_annotations
 from tests.kits.tiny_lerobot import LENGTHS
 from warehouse.exports import frame_signals
 from warehouse.exports.common import ExportError, Selection
 from warehouse.exports.frame_signals import FrameSignalsOptions
+from warehouse.exports.labels import ActiveLabel
 from warehouse.lake import Lake
 
 ANY = Selection(allow=("unknown",))
@@ -163,6 +168,36 @@ def test_what_keeps_the_rules_passes_in_every_state_of_the_convention(tmp_path: 
     assert [(s.name, s.completed) for s in label.segments] == [("Unnamed step 1", False)]
     with pytest.raises(ImportedError, match="a row of frame 5, this episode has 4"):
         first.label(4, 10.0, None)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    parts=st.lists(st.tuples(st.integers(1, 12), st.sampled_from([STEP, IDLE, DONE]), st.booleans(), st.integers(0, 4)),
+                   min_size=1, max_size=8),
+    planned=st.integers(5, 7),
+    seed=st.integers(0, 2**16),
+)  # fmt: skip
+def test_any_label_comes_back_but_for_names(parts: list[tuple[int, str, bool, int]], planned: int, seed: int):
+    segments, at = [], 0
+    for length, kind, completed, step in parts:
+        # Outside of steps the kind says whether it is complete
+        is_step = kind == STEP
+        ended = completed if is_step else kind == DONE
+        segments.append(Segment("x", at, at + length, kind, ended, step if is_step else None))
+        at += length
+    progress = np.random.default_rng(seed).random(at, np.float32)
+    values = frame_signals._label_values(ActiveLabel(tuple(segments), planned, progress, (), None, False))
+    table = pa.table(
+        {"index": np.arange(at), "episode_index": np.zeros(at, np.int64), "frame_index": np.arange(at)} | values
+    )
+    facts = metadata(frame_signals.LABEL_SIGNALS, {}, [0])
+    descriptors = check(table.replace_schema_metadata(facts))
+    [signals] = episodes(table, descriptors)
+    label = as_annotation(signals, progress_signal(descriptors), is_ours=True).label(at, 10.0, None)
+    kept = ("start_frame", "end_frame", "kind", "completed", "step")
+    assert [[getattr(s, k) for k in kept] for s in label.segments] == [[getattr(s, k) for k in kept] for s in segments]
+    assert label.num_planned == planned
+    np.testing.assert_array_equal(label.progress, progress)  # type: ignore[arg-type]
 
 
 @settings(max_examples=40, deadline=None)

@@ -16,6 +16,9 @@ from annotate.segments import IDLE, STEP, Segment
 from annotate.stated_progress import StatedEnd, stated_progress
 from core.step_names import unnamed_step
 from ingest.media.video import decode
+from ingest.registry import DatasetConfig
+from ingest.source import list_episodes
+from ingest.sources.files import Source
 from pipeline.build import run_build
 from pipeline.config import with_annotator
 from pipeline.imports import import_annotations
@@ -95,6 +98,12 @@ def test_an_export_is_what_opensarm_reads_and_comes_back(own: Made, tmp_path: Pa
     values = lake.rows("SELECT progress FROM active_progress ORDER BY episode_index, frame_index")
     assert [v for t in rows for v in t["reward"].to_pylist()] == [v for (v,) in values]
     assert {PRIMITIVES[k] for k in rows[2]["act_pri"].to_pylist()} == {"place", "dummy"}
+    # A reader of LeRobot v2 opens it
+    listing = list_episodes(Source(DatasetConfig(name="back", source=str(out / "lerobot"))))
+    facts = lake.rows("SELECT task, num_frames FROM episodes ORDER BY episode_index")
+    assert [(r.task, r.num_rows) for r in listing.records] == facts
+    assert {r.cameras[0] for r in listing.records} == {"top_camera-images-rgb"}
+    assert [f for f in listing.findings if f.severity == "unusable"] == []
     for video in (out / "lerobot/videos").rglob("*.mp4"):
         assert video.name.removesuffix(".mp4") in {f"episode_{k:06d}" for k in range(len(LENGTHS))}
 
