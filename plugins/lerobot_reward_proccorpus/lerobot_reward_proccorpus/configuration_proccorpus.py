@@ -7,6 +7,7 @@ from lerobot.configs.rewards import RewardModelConfig
 from lerobot.utils.constants import OBS_IMAGES
 
 OUTPUTS = ("progress", "success")
+RULES = ("all", "best", "wrist")
 
 
 @RewardModelConfig.register_subclass("proccorpus")
@@ -14,7 +15,7 @@ OUTPUTS = ("progress", "success")
 class ProccorpusConfig(RewardModelConfig):
     """`pretrained_path`: the folder of a checkpoint that `proccorpus train` made.
 
-    image_keys: the cameras that the model looks at, judged together by `rule` (all, best or contact).
+    image_keys: the cameras that the model looks at, judged together by `rule` (all, best or wrist).
     fps: frames a second of the runs. live: a batch holds the next frame of each run, not a run so far.
     output: progress, or the probability of success. steps: the task's, in order, for models that compare a state with a
     demonstration.
@@ -32,6 +33,8 @@ class ProccorpusConfig(RewardModelConfig):
         super().__post_init__()
         if self.output not in OUTPUTS:
             raise ValueError(f"output is {' or '.join(OUTPUTS)}, not {self.output!r}")
+        if self.rule not in RULES:
+            raise ValueError(f"rule is {', '.join(RULES)}, not {self.rule!r}")
         if not self.image_keys:
             raise ValueError("image_keys names no camera")
         if not self.fps > 0:
