@@ -37,6 +37,10 @@ app.add_typer(corrections_app, name="corrections")
 FormOption = Annotated[
     Literal["jsonl", "label-studio"], typer.Option("--form", help="Rows as JSON lines, or Label Studio's tasks.")
 ]
+ImportFormOption = Annotated[
+    Literal["jsonl", "label-studio", "opensarm"],
+    typer.Option("--form", help="Rows as JSON lines, Label Studio's tasks, or results of opensarm's labelling tool."),
+]
 AuthorOption = Annotated[str | None, typer.Option("--author", help="Who says so; default: who you are here.")]
 DatasetOption = Annotated[str | None, typer.Option("--dataset", help="Only of this one.")]
 
@@ -131,18 +135,27 @@ def _labels(lake: Lake, dataset: str, episodes: tuple[int, ...]) -> list[dict]:
 @corrections_app.command("import")
 def corrections_import(
     path: Annotated[Path, typer.Argument(help="What export wrote, or somebody else in the same form.")],
-    form: FormOption = "jsonl",
+    form: ImportFormOption = "jsonl",
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", help="opensarm: the dataset of lines that do not say it.")
+    ] = None,
     author: AuthorOption = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
 ) -> None:
     """Add corrections from a file. What cannot be used is named, and then the exit code is 1."""
     from warehouse.exports.corrections import from_lines, from_tasks, read_file
+    from warehouse.exports.opensarm_corrections import from_opensarm
 
+    if dataset is not None and form != "opensarm":
+        raise UsageError("--dataset goes with --form opensarm: other forms say it themselves")
     text = read_file(path)
     lake = lake_at(workspace)
-    reading = from_lines if form == "jsonl" else from_tasks
-    read = reading(lake, text, author or whoami())
+    if form == "opensarm":
+        read = from_opensarm(lake, path, author or whoami(), dataset)
+    else:
+        reading = from_lines if form == "jsonl" else from_tasks
+        read = reading(lake, text, author or whoami())
     # What can be used is saved even where other rows are refused; the exit code tells of those
     new = add_rows(lake, read.rows)
     for why in read.refused:

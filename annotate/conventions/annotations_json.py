@@ -52,8 +52,8 @@ def read(path: Path) -> list[DrawnAnnotation]:
     try:
         episodes = json.loads(file.read_text())["episodes"]
         by_number = {int(number): notes for number, notes in episodes.items()}
-    except OSError as e:
-        raise ImportedError(f"{file} cannot be read: {e.strerror}") from e
+    except (OSError, UnicodeDecodeError) as e:
+        raise ImportedError(f"{file} cannot be read: {e}") from e
     except (ValueError, TypeError, KeyError, AttributeError) as e:
         raise ImportedError(f"{file} is no file of LeRobot's dataset visualizer: it has no object `episodes`") from e
     found = []

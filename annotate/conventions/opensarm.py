@@ -160,6 +160,15 @@ class RolloutAnnotation:
         return segments
 
 
+@dataclass(frozen=True)
+class Said:
+    """A line of the tool's: the annotation, who made it and when, where the line says so."""
+
+    annotation: RolloutAnnotation
+    user: Any
+    ts: Any
+
+
 def _frame(time_s: float, fps: float) -> int:
     """The first frame that is not before a time."""
     return math.ceil((time_s - TOLERANCE_S) * fps)
@@ -225,14 +234,24 @@ def _curve(folder: Path) -> tuple[float, ...]:
 
 
 def _read_lines(path: Path) -> list[RolloutAnnotation]:
-    rows: dict[Any, RolloutAnnotation] = {}
-    for number, line in enumerate(path.read_text().split("\n"), 1):
+    return [said.annotation for said in read_said(path)]
+
+
+def read_said(path: Path) -> list[Said]:
+    """The lines of a results file; of a video the last one counts. Raises ImportedError."""
+    rows: dict[Any, Said] = {}
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as e:
+        raise ImportedError(f"{path} is no text that can be read: {e}") from e
+    for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             try:
-                video, annotation = _row(json.loads(line))
+                row = json.loads(line)
+                video, annotation = _row(row)
+                rows[video] = Said(annotation, row.get("user"), row.get("ts"))
             except (ValueError, TypeError, KeyError, AttributeError) as e:
                 raise ImportedError(f"{path.name}: line {number} is no label of opensarm's ({e})") from e
-            rows[video] = annotation  # what was said later of a video counts
     return list(rows.values())
 
 

@@ -94,10 +94,10 @@ def _row_of_line(lake: Lake, line: str, author: str) -> tuple[dict[str, Any], bo
         data = json.loads(line)
     except (ValueError, RecursionError) as e:
         raise CorrectionError("it is not JSON") from e
-    return _row_of(lake, data, author)
+    return row_of(lake, data, author)
 
 
-def _row_of(lake: Lake, data: Any, author: str) -> tuple[dict[str, Any], bool]:
+def row_of(lake: Lake, data: Any, author: str) -> tuple[dict[str, Any], bool]:
     """A row, and whether it is of the contents that the episode has. Raises CorrectionError."""
     if not isinstance(data, dict):
         raise CorrectionError("it is no JSON object")
@@ -309,12 +309,12 @@ def _row_of_annotation(lake: Lake, data: dict, annotation: Any, author: str) -> 
     drawn |= {name: meta[name] for name in SAID_LATER if name in meta}  # Label Studio cannot show or change them
     unchanged = drawn | {name: meta[name] for name in META_FIELDS if name in meta}
     try:
-        return _row_of(lake, unchanged, author)
+        return row_of(lake, unchanged, author)
     except CorrectionError:
         if "correction_id" not in meta:
             raise
     # It was changed in Label Studio: a correction of its own
-    return _row_of(lake, drawn, author)
+    return row_of(lake, drawn, author)
 
 
 def _check_annotation(annotation: Any) -> None:
