@@ -13,8 +13,10 @@ import dagster_webserver.app
 import dagster_webserver.cli
 from dagster_webserver.webserver import DagsterWebserver
 from starlette.middleware import Middleware
+from uvicorn.config import HTTP_PROTOCOLS
 
 from assets.lib.ui_guard import UiAccess, UiGuard, ui_access
+from core.connections import ConnectionLimits, guarded_protocol
 from core.errors import UserError
 
 OWN, DAGSTERS = "assets.webserver", "dagster_webserver"  # modules that `dagster dev` starts as its webserver
@@ -40,6 +42,8 @@ def serve(arguments: list[str]) -> None:
     access = ui_access(host, os.environ)
     # Where Dagster puts its server together; it has no setting for layers of one's own
     dagster_webserver.app.DagsterWebserver = guarded(access)  # pyright: ignore[reportPrivateImportUsage]
+    # Nor for the class of its connections, of which half requests would take all
+    HTTP_PROTOCOLS["auto"] = guarded_protocol(ConnectionLimits())  # pyright: ignore[reportArgumentType]
     command(arguments, prog_name="webserver", auto_envvar_prefix=SETTINGS)
 
 

@@ -71,6 +71,7 @@ def explore(
             lambda url: say(f"{space.root} is at {url} (Ctrl-C ends it)"),
             not no_open,
             f"/?token={access.token}" if access.token else "",
+            access.proxies,
         )
     except KeyboardInterrupt:  # which the server, after it has closed, passes on
         say("stopped")

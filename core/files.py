@@ -5,8 +5,8 @@ import hashlib
 import io
 import os
 import re
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PosixPath
@@ -109,15 +109,14 @@ def whole_file(path: Path, *, synced: bool = True) -> Iterator[Path]:
     When the block raises, the file is deleted. `synced`: see write_file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Beside `path`: only within one file system does a rename exchange files at once
-    handle, name = tempfile.mkstemp(prefix=HALF_FILE, suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    half = Path(name)
+    # Beside `path`: only within one file system does a rename exchange files at once. Who else may read it, the umask
+    # says, as of any other file
+    half = path.with_name(f"{HALF_FILE}{secrets.token_hex(8)}{path.suffix}")
+    os.close(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
     try:
         yield half
         if synced:
             sync(half)
-        half.chmod(0o644)  # mkstemp makes it private
         half.replace(path)
     except BaseException:
         half.unlink(missing_ok=True)

@@ -20,6 +20,8 @@ def host_name(header: str) -> str:
     Example: host_name("Localhost:7680") == "localhost".
     """
     try:
-        return (urlsplit(f"//{header}").hostname or "").lower()
-    except ValueError:
+        parts = urlsplit(f"//{header}")
+        is_plain = parts.netloc == header and "@" not in header and (parts.port or 0) >= 0
+    except ValueError:  # no address, or no port
         return ""
+    return (parts.hostname or "").lower() if is_plain else ""

@@ -6,7 +6,6 @@ Every query has a time limit.
 """
 
 import sqlite3
-import tempfile
 import threading
 import weakref
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ import duckdb
 
 from core.errors import UserError
 from core.paths import Workspace
+from core.scratch import ScratchFolder
 from core.tables import TABLES
 from warehouse.lake import attach, connect, database, literal, quoted, sql_type
 from warehouse.lake.place import LOCK_TIMEOUT_S, LakeError, place
@@ -157,10 +157,10 @@ class CorpusView:
         if self._server is not None:
             attach(con, self.space, "lake", stamp[0] if self.fixed is None else self.fixed)
         else:
-            folder = tempfile.TemporaryDirectory(prefix="explorer-")
+            folder = ScratchFolder()
             # The copy is deleted with the connection that reads it
-            weakref.finalize(con, folder.cleanup)
-            catalog = f"ducklake:{_copied_catalog(con, self.space.catalog, Path(folder.name))}"
+            weakref.finalize(con, folder.close)
+            catalog = f"ducklake:{_copied_catalog(con, self.space.catalog, folder.path)}"
             attach(con, self.space, "lake", self.fixed, catalog=catalog)
 
         # From here on the connection reads the lake's files, and nothing else

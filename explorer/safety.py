@@ -5,6 +5,7 @@ name point here says another). On any other address a token is needed, once, or 
 changes something must come from our own page: the Origin has to be ours, and the page's CSRF token has to come along.
 """
 
+import asyncio
 import hashlib
 import hmac
 import ipaddress
@@ -19,6 +20,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from core.connections import Network
 from core.errors import UserError
 from core.network import LOOPBACK_NAMES, host_name, is_loopback
 
@@ -27,6 +29,7 @@ CSRF_HEADER = "x-csrf-token"
 SAFE_METHODS, METHODS = ("GET", "HEAD"), ("GET", "HEAD", "POST", "DELETE")
 MAX_BODY_BYTES = 1 << 20
 MAX_URL_BYTES = MAX_HEADER_BYTES = 16 << 10
+BODY_S = 30.0  # that a client may take to send it
 MIN_TOKEN = 16
 SESSION_S = 30 * 86400
 
@@ -53,8 +56,6 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
 }
 
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Problem = tuple[int, str]  # why a request is refused: HTTP's status, and a sentence
 
 
@@ -155,6 +156,9 @@ class ExplorerGuard:
         except _TooLargeError:
             message = f"the request is larger than {MAX_BODY_BYTES} bytes"
             await _refusal(scope, 413, message)(scope, receive, guarded)
+        except _TooSlowError:
+            message = f"the request was not complete within {BODY_S:g} s"
+            await _refusal(scope, 408, message)(scope, receive, guarded)
 
     def _judge(self, c: HTTPConnection, scope: Scope) -> Response | dict[str, Any]:
         """What the request's handlers find in its state, or the answer where it goes no further."""
@@ -244,7 +248,8 @@ class ExplorerGuard:
 
     def _forged(self, c: HTTPConnection, csrf: str) -> str | None:
         """Why a request that changes something cannot be from our own page; None: it is."""
-        origin = c.headers.get("origin", "")
+        origins = c.headers.getlist("origin")
+        origin = origins[0] if len(origins) == 1 else ""
         if urlsplit(origin).netloc.lower() != c.headers.get("host", "").lower() or not origin:
             return "the request does not come from this explorer's own pages"
         if not hmac.compare_digest(c.headers.get(CSRF_HEADER, "").encode(), csrf.encode()):
@@ -310,14 +315,26 @@ class _TooLargeError(Exception):
     pass
 
 
+class _TooSlowError(Exception):
+    pass
+
+
 class _Limited:
-    """A request's body that ends in _TooLargeError where it is longer than allowed, whatever its headers say."""
+    """A request's body that ends in _TooLargeError where it is longer than allowed, whatever its headers say, and in
+    _TooSlowError where it takes too long to come."""
 
     def __init__(self, receive: Receive) -> None:
-        self.receive, self.seen = receive, 0
+        self.receive, self.seen, self.is_whole = receive, 0, False
+        self.deadline = asyncio.get_running_loop().time() + BODY_S
 
     async def __call__(self) -> Message:
-        message = await self.receive()
+        try:
+            # After the whole body a message only tells that the client has gone: waiting for it has no end
+            async with asyncio.timeout_at(None if self.is_whole else self.deadline):
+                message = await self.receive()
+        except TimeoutError:
+            raise _TooSlowError from None
+        self.is_whole = not message.get("more_body", False)
         self.seen += len(message.get("body", b""))
         if self.seen > MAX_BODY_BYTES:
             raise _TooLargeError

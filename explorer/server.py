@@ -11,6 +11,7 @@ from collections.abc import Callable
 import uvicorn
 from fastapi import FastAPI
 
+from core.connections import ConnectionLimits, Network, guarded_protocol
 from explorer.access import PageError
 
 
@@ -27,21 +28,39 @@ def listen(host: str, port: int) -> socket.socket:
     return bound
 
 
-def serve(app: FastAPI, host: str, port: int, tell: Callable[[str], None], open_browser: bool, first: str = "") -> None:
+def config_of(app: FastAPI, limits: ConnectionLimits = ConnectionLimits()) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http=guarded_protocol(limits),
+        ws="none",
+        log_level="warning",
+        timeout_graceful_shutdown=2,
+        server_header=False,
+        # Who asks is the address that the socket says: a header that any client may send says nothing
+        proxy_headers=False,
+    )
+
+
+def serve(
+    app: FastAPI,
+    host: str,
+    port: int,
+    tell: Callable[[str], None],
+    open_browser: bool,
+    first: str = "",
+    proxies: tuple[Network, ...] = (),
+) -> None:
     """Serve until Ctrl-C or SIGTERM; `tell` gets the address as soon as requests are answered there.
 
     Raises PageError. From the main thread alone: it handles signals.
 
-    `first`: path and query of the page to open, where it is not the plain address.
+    `first`: path and query of the page to open, where it is not the plain address. `proxies`: who asks for others, and
+    may have more connections than one address may.
     """
     bound = listen(host, port)
     name = f"[{host}]" if bound.family == socket.AF_INET6 else host
     url = f"http://{name}:{bound.getsockname()[1]}{first}"
-    # who asks is the address that the socket says: a header that any client may send says nothing
-    config = uvicorn.Config(
-        app, log_level="warning", timeout_graceful_shutdown=2, server_header=False, proxy_headers=False
-    )
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(config_of(app, ConnectionLimits(proxies=proxies)))
 
     def announce() -> None:
         tell(url)

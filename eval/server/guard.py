@@ -1,18 +1,15 @@
 """What stands before the application: who may ask, how much and how slowly. Nothing of a body is read before that."""
 
 import asyncio
-import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from eval.server.access import Access
 from eval.server.limits import Limits, Refused
 
-MAX_HEADER_BYTES = 64 * 2**10
 LINGER_PAUSE_S = 0.01  # between two pieces of it
 LINGER_S = 2.0  # that a refused client's body is read and dropped, so that it sees the answer and no broken connection
 NOT_READ = 499  # of answers that their client did not read, in the metrics
@@ -124,50 +121,3 @@ class _Body:
                     await asyncio.sleep(LINGER_PAUSE_S)
                     message = await self._receive()
                     self.whole = message["type"] == "http.disconnect" or not message.get("more_body", False)
-
-
-def guarded_protocol(limits: Limits) -> type[HttpToolsProtocol]:
-    """uvicorn's HTTP, with a bound on the time and the bytes that a request's head may take (uvicorn has none)."""
-
-    class GuardedHttp(HttpToolsProtocol):
-        timer: asyncio.TimerHandle | None = None
-        head_bytes = 0
-
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            super().connection_made(transport)
-            # a connection that is to be closed waits for its client to read what is left: the kernel ends that
-            unread_ms = round(1000 * limits.body_timeout_s)
-            transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, unread_ms)
-            self._await_head()
-
-        def on_message_begin(self) -> None:
-            super().on_message_begin()
-            self._await_head()
-
-        def on_headers_complete(self) -> None:
-            self._head_is_here()
-            super().on_headers_complete()
-
-        def data_received(self, data: bytes) -> None:
-            super().data_received(data)
-            # The timer runs while a head is incomplete: bytes of bodies are counted elsewhere.
-            if self.timer is not None:
-                self.head_bytes += len(data)
-                if self.head_bytes > MAX_HEADER_BYTES and not self.transport.is_closing():
-                    self.send_400_response("The request's head is too long.")
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._head_is_here()
-            super().connection_lost(exc)
-
-        def _await_head(self) -> None:
-            if self.timer is None:
-                self.head_bytes = 0
-                self.timer = self.loop.call_later(limits.header_timeout_s, self.transport.close)
-
-        def _head_is_here(self) -> None:
-            if self.timer is not None:
-                self.timer.cancel()
-                self.timer = None
-
-    return GuardedHttp

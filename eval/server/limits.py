@@ -21,6 +21,7 @@ class Limits:
     max_sessions: int = 256
     max_kept_bytes: int = 8 * 2**30  # of the pictures that all sessions keep, and of what the model made of them
     max_connections: int = 1024
+    max_connections_per_address: int = 512  # of one machine, on which many runs may learn at once
     session_idle_s: float = 600.0
     max_waiting: int = 1024  # moments that wait to be scored or are scored now
     max_batch: int = 32  # moments scored at once

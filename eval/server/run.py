@@ -7,8 +7,8 @@ from contextlib import contextmanager
 import uvicorn
 from fastapi import FastAPI
 
+from core.connections import ConnectionLimits, guarded_protocol
 from core.errors import OperationFailedError
-from eval.server.guard import guarded_protocol
 from eval.server.limits import Limits
 
 KEEP_ALIVE_S = 30
@@ -44,16 +44,21 @@ def listen(host: str, port: int, limits: Limits) -> socket.socket:
 
 
 def config_of(app: FastAPI, limits: Limits) -> uvicorn.Config:
+    connections = ConnectionLimits(
+        head_s=limits.header_timeout_s,
+        at_most=limits.max_connections,
+        per_address=limits.max_connections_per_address,
+        unread_s=limits.body_timeout_s,
+    )
     return uvicorn.Config(
         app,
-        http=guarded_protocol(limits),
+        http=guarded_protocol(connections),
         ws="none",
         log_level="error",
         access_log=False,
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=round(limits.shutdown_s),
-        limit_concurrency=limits.max_connections,
     )
 
 

@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from fastapi import UploadFile
 from starlette.concurrency import run_in_threadpool
 
+from core.scratch import ScratchFolder
 from eval.reward.stream import Moment, Stream
 from eval.reward.video import RunVideos, clip_moments
 from eval.server.limits import Limits, Refused
@@ -23,12 +23,12 @@ UNSAFE = re.compile(r"[^\w\-]")  # of a camera's name that messages are to show
 @asynccontextmanager
 async def received(videos: Sequence[UploadFile], cameras: Sequence[str]) -> AsyncIterator[dict[str, Path]]:
     """The uploads as files by camera, as long as they are needed. Raises Refused (415) for what is no video."""
-    with tempfile.TemporaryDirectory(prefix="proccorpus-") as folder:
+    with ScratchFolder() as folder:
         paths = {}
         for number, (camera, video) in enumerate(zip(cameras, videos, strict=True)):
             check_container(await video.read(HEAD_BYTES))
             await video.seek(0)
-            paths[camera] = Path(folder, str(number), f"{UNSAFE.sub('_', camera)}.video")  # not the client's name
+            paths[camera] = folder / str(number) / f"{UNSAFE.sub('_', camera)}.video"  # not the client's name
             paths[camera].parent.mkdir()
             await run_in_threadpool(_write, video, paths[camera])
         yield paths

@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import tarfile
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache, lru_cache
@@ -18,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO, NamedTuple, cast
 
 from core.files import HALF_FILE, whole_file
+from core.scratch import ScratchFolder
 
 COPY_BYTES = 1 << 20
 MAX_HEADER_BYTES = 1 << 20  # one member's headers; long names and extended ones take a few hundred
@@ -218,7 +218,7 @@ def _copies(cache: Path) -> Iterator[_Copy]:
 @cache
 def scratch() -> Path:
     """A folder of this process, gone when it ends."""
-    folder = tempfile.mkdtemp(prefix="proccorpus-")
+    folder = ScratchFolder()
     # not atexit: worker processes of multiprocessing leave without running it
-    Finalize(None, shutil.rmtree, (folder, True), exitpriority=0)
-    return Path(folder)
+    Finalize(None, folder.close, exitpriority=0)
+    return folder.path

@@ -168,7 +168,7 @@ def test_the_command_prints_its_address_and_leaves_nothing_behind(
         url = re.search(r"http://127\.0\.0\.1:\d+", line)
         assert url is not None, line
         assert httpx.get(f"{url[0]}/releases", timeout=30).status_code == 200
-        assert list(tmp_path.glob("explorer-*/catalog.duckdb"))
+        assert list(tmp_path.glob("proccorpus-*/catalog.duckdb"))
         if ended_by == signal.SIGINT:
             port = url[0].rpartition(":")[2]
             second = subprocess.run([*command, "--port", port], cwd=ROOT, capture_output=True, text=True, timeout=60)

@@ -1,10 +1,13 @@
 """Who may come in: loopback, a token, a proxy; and what every answer carries."""
 
+import asyncio
 import re
 
 import pytest
+from starlette.types import Message, Receive, Scope, Send
 
 from core.network import LOOPBACK_NAMES
+from explorer import safety
 from explorer.safety import COOKIE, AccessError, access_for
 from explorer.site import Options
 from tests.kits.visitor import HOME, csrf, post, visit
@@ -31,7 +34,13 @@ def test_on_loopback_nobody_is_asked_and_every_answer_has_its_headers(local):
         assert headers["referrer-policy"] == "same-origin"
 
 
-@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:7680", "", "[::1"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("evil.example", "127.0.0.1.evil.example", "localhost.evil.example:7680", "", "[::1"),
+        *("evil.example@localhost", "localhost:80:80", "localhost#evil.example", "localhost/evil", "localhost:-1"),
+    ],
+)
 def test_a_name_that_is_not_ours_is_refused(local, host: str):
     answer = local.get("/", headers={"host": host})
     assert answer.status_code in (400, 421)
@@ -59,6 +68,8 @@ def test_a_change_needs_the_pages_own_token_and_origin(local):
     ]
     for headers in bad:
         assert local.post("/api/queries", json=QUERY, headers=headers).status_code == 403
+    twice = [("origin", HOME), ("origin", "http://evil.example"), ("x-csrf-token", token)]
+    assert local.post("/api/queries", json=QUERY, headers=twice).status_code == 403
     assert local.delete("/api/queries/mine").status_code == 403
     assert local.post("/api/queries", json=QUERY, headers=good).status_code == 200
     assert local.get("/", headers={"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"}).status_code == 403
@@ -81,6 +92,7 @@ def test_a_token_is_shown_once_and_kept_in_a_cookie(own):
         assert client.get("/review").status_code == 200
         assert post(client, "/api/queries", QUERY).status_code == 200
         assert post(client, "/api/queries", QUERY, origin="http://evil.example").status_code == 403
+        client.cookies.clear()
         client.cookies.set(COOKIE, "0" * 64)
         assert client.get("/review").status_code == 401
         client.cookies.clear()
@@ -122,3 +134,31 @@ def test_settings_that_cannot_be_meant_are_refused():
                   {"user_header": "X-User", "proxies": ("nowhere",)}):  # fmt: skip
         with pytest.raises(AccessError):
             access_for("0.0.0.0", **wrong)
+
+
+def test_a_body_that_does_not_come_is_not_awaited(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(safety, "BODY_S", 0.05)
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/api/queries",
+        "query_string": b"",
+        "headers": [(b"host", b"127.0.0.1"), (b"authorization", f"Bearer {TOKEN}".encode())],
+        "client": ("127.0.0.1", 1),
+    }
+    sent = []
+
+    async def waiting() -> Message:
+        await asyncio.sleep(60)
+        raise AssertionError("it was awaited")
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def reading(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+
+    guard = safety.ExplorerGuard(reading, access_for("0.0.0.0", token=TOKEN))
+    asyncio.run(guard(scope, waiting, send))
+    assert sent[0]["status"] == 408
+    assert b"not complete within 0.05 s" in sent[1]["body"]

@@ -1,0 +1,59 @@
+"""Scratch folders: gone with their process, and those of a killed one with the next."""
+
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from core.paths import ROOT
+from core.scratch import ScratchFolder
+
+HOLDING = """
+import sys, time
+from core.scratch import ScratchFolder
+folder = ScratchFolder()
+(folder.path / "large").write_bytes(bytes(1000))
+print(folder.path, flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture(autouse=True)
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def test_it_is_gone_when_it_is_closed(temporary: Path) -> None:
+    with ScratchFolder() as path:
+        (path / "below").mkdir()
+        assert list(temporary.iterdir()) == [path]
+    assert list(temporary.iterdir()) == []
+
+
+def test_what_a_killed_process_left_goes_with_the_next(temporary: Path) -> None:
+    beside = temporary / "proccorpus-publish-1"  # of another maker: without a lock
+    beside.mkdir()
+    with subprocess.Popen([sys.executable, "-c", HOLDING], cwd=ROOT, env={"TMPDIR": str(temporary)}, stdout=-1) as held:
+        assert held.stdout is not None
+        path = Path(held.stdout.readline().decode().strip())
+        # Of a process that lives nothing is taken
+        with ScratchFolder() as own:
+            assert set(temporary.iterdir()) == {own, path, beside}
+            assert (path / "large").stat().st_size == 1000
+        held.send_signal(signal.SIGKILL)
+        held.wait(20)
+        assert path.is_dir()
+        with ScratchFolder() as own:
+            assert set(temporary.iterdir()) == {own, beside}
+
+
+def test_a_link_is_not_followed(temporary: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    other = tmp_path_factory.mktemp("other")
+    (other / ".lock").write_text("")
+    (temporary / "proccorpus-link").symlink_to(other)
+    ScratchFolder().close()
+    assert (other / ".lock").exists()
