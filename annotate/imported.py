@@ -6,7 +6,6 @@ covers are idle, or done at the end of a run that did not fail. An export of our
 """
 
 import hashlib
-import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,10 +19,11 @@ from annotate.imported_label import EpisodeAnnotation, ImportedError, ImportedLa
 from annotate.native import StepsError, annotate
 from annotate.segments import check_tiling
 from ingest.episode import NativeStep, RowsError
-from ingest.formats.lerobot_meta import LerobotListing, episode_metadata, read_info, version_of
+from ingest.formats.lerobot_meta import LerobotListing, episode_metadata, read_info, version_of, whole
 from ingest.formats.lerobot_rows import find_rows
 from ingest.formats.lerobot_steps import FORMS as LEROBOT_FORMS
 from ingest.formats.lerobot_steps import Annotated, Stated, is_step, read_form
+from ingest.formats.side_files import parse_json_lines, read_text
 from ingest.registry import DatasetConfig
 from ingest.sources.files import Source
 
@@ -93,8 +93,9 @@ def read_annotations(path: Path, form: str | None = None) -> Annotations:
     if form not in (None, "frames"):
         raise ImportedError(f"{path} is no LeRobot dataset, so it has no form {form}")
     episodes: list[Annotation] = []
-    for file in _line_files(path):
-        episodes += _frames(file)
+    source = Source(DatasetConfig(name="annotations", source=str(path.resolve())))
+    for uri in _line_files(source):
+        episodes += _frames(uri, _read_lines(source, uri))
     if not episodes:
         raise ImportedError(f"{path} holds no annotations: expected JSON lines with frame_id and sub_task")
     return Annotations("frames", tuple(episodes))
@@ -140,28 +141,27 @@ def _annotated(path: Path) -> tuple[LerobotListing, dict[int, Annotated]]:
 
 
 def _annotation(index: int, episode: Annotated, stated: Stated) -> Annotation:
-    dataset, number = episode.meta.get("proccorpus_dataset"), episode.meta.get("proccorpus_episode_index")
-    of = None if dataset is None or number is None else (dataset, number)
+    dataset, number = episode.meta.get("proccorpus_dataset"), whole(episode.meta.get("proccorpus_episode_index"))
+    of = (dataset, number) if isinstance(dataset, str) and number is not None else None
     return Annotation(index, episode.num_frames, stated.steps, stated.plan, of, stated.problem)
 
 
 # JSON lines
 
 
-def _line_files(path: Path) -> list[Path]:
+def _line_files(source: Source) -> list[str]:
     """The files of a folder, or the one file."""
-    if path.is_dir():
-        return sorted(path.glob("*.jsonl"))
-    return [path]
+    if source.path.is_file():
+        return list(source.files)
+    return [uri for uri in source.files if "/" not in uri and uri.endswith(".jsonl")]
 
 
-def _frames(file: Path) -> list[Annotation]:
+def _frames(name: str, rows: list[dict[str, Any]]) -> list[Annotation]:
     """One line per frame: {frame_id, sub_task}, in a file that is named by its episode, or with episode_index.
 
     Frame ids may count over the whole dataset: an episode's first one is its frame 0.
     """
-    rows = _read_lines(file)
-    default = _named_episode(file, rows)
+    default = _named_episode(name, rows)
 
     def episode_of(row: Mapping[str, Any]) -> Any:
         return row.get("episode_index", default)
@@ -172,21 +172,21 @@ def _frames(file: Path) -> list[Annotation]:
     for episode, group in groupby(rows, key=episode_of):
         frames = list(group)
         if not _are_consecutive(frames):
-            raise ImportedError(f"{file.name}: the frames of episode {episode} are not one after another")
+            raise ImportedError(f"{name}: the frames of episode {episode} are not one after another")
         names = [(row["sub_task"] or "").strip() for row in frames]
         steps = tuple(_spans(names))
         if steps:
-            annotations.append(Annotation(int(episode), len(frames), steps))
+            annotations.append(Annotation(episode, len(frames), steps))
     return annotations
 
 
-def _named_episode(file: Path, rows: Sequence[Mapping[str, Any]]) -> int | None:
+def _named_episode(name: str, rows: Sequence[Mapping[str, Any]]) -> int | None:
     """The episode in the file's name; None where each line has its own. Raises ImportedError where neither is so."""
-    named = EPISODE_NAME.search(file.name)
+    named = EPISODE_NAME.search(name)
     if named:
         return int(named[1])
     if any("episode_index" not in row for row in rows):
-        raise ImportedError(f"{file.name}: neither its name nor its lines say which episode it is of")
+        raise ImportedError(f"{name}: neither its name nor its lines say which episode it is of")
     return None
 
 
@@ -195,23 +195,29 @@ def _are_consecutive(frames: Sequence[Mapping[str, Any]]) -> bool:
     return [row["frame_id"] for row in frames] == list(range(first, first + len(frames)))
 
 
-def _read_lines(file: Path) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    for number, line in enumerate(file.read_text().split("\n"), 1):
-        if line.strip():
-            rows.append(_parsed(line, f"{file.name}: line {number}"))
-    return rows
-
-
-def _parsed(line: str, where: str) -> dict[str, Any]:
+def _read_lines(source: Source, uri: str) -> list[dict[str, Any]]:
+    """The rows of a file. Raises ImportedError for a file, or a line, that cannot be read."""
     try:
-        row = json.loads(line)
-    except ValueError as e:
-        raise ImportedError(f"{where} is not JSON ({e})") from e
-    is_object = isinstance(row, dict)
-    if not is_object or not isinstance(row.get("frame_id"), int) or "sub_task" not in row:
+        lines = parse_json_lines(read_text(source, uri))
+    except RowsError as e:
+        raise ImportedError(str(e)) from e
+    for number, error in lines.errors:
+        raise ImportedError(f"{uri}: line {number} is not JSON ({error})")
+    return [_checked(row, f"{uri}: line {number}") for number, row in lines.values]
+
+
+def _checked(row: Any, where: str) -> dict[str, Any]:
+    if not isinstance(row, dict) or not _is_index(row.get("frame_id")) or "sub_task" not in row:
         raise ImportedError(f"{where} has no frame_id with a sub_task")
+    if not isinstance(row["sub_task"], str | None):
+        raise ImportedError(f"{where} has a sub_task that is no text")
+    if not _is_index(row.get("episode_index", 0)):
+        raise ImportedError(f"{where} has an episode_index that is no number of an episode")
     return row
+
+
+def _is_index(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _spans(names: Sequence[str]) -> Iterator[NativeStep]:

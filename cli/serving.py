@@ -1,6 +1,7 @@
 """Servers: of rewards, and of the vision-language model that annotates."""
 
 import os
+import stat
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -29,7 +30,7 @@ from cli.rewarding import (
 )
 
 TOKEN_VARIABLE = "PROCCORPUS_REWARD_TOKEN"
-SHORTEST_TOKEN = 16
+SHORTEST_TOKEN, MOST_TOKEN = 16, 4096
 app = typer.Typer(rich_markup_mode=None)
 vlm_app = typer.Typer(help="The vision-language model that annotates.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(vlm_app, name="vlm")
@@ -190,6 +191,18 @@ def serve_rewards(
     print("stopped", file=sys.stderr)
 
 
+def _check_private(file: Path, status: os.stat_result) -> None:
+    """Raises UsageError for a file that others than its owner and group may read, or others than its owner write."""
+    if not stat.S_ISREG(status.st_mode):
+        return  # a pipe of the shell's, which has no others
+    if status.st_mode & stat.S_IROTH:
+        raise UsageError(f"--token-file {file} can be read by every user of this machine: chmod 600 {file}")
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise UsageError(f"--token-file {file} can be written by others than its owner: chmod 600 {file}")
+    if status.st_uid not in (0, os.getuid()):
+        raise UsageError(f"--token-file {file} belongs to another user, who can change it: make one of your own")
+
+
 def _token(file: Path | None) -> str | None:
     """Raises UsageError."""
     if file is None:
@@ -199,7 +212,9 @@ def _token(file: Path | None) -> str | None:
     else:
         where = str(file)
         try:
-            token = file.read_text().strip()
+            with file.open("rb") as opened:
+                _check_private(file, os.fstat(opened.fileno()))
+                token = opened.read(MOST_TOKEN + 1).decode().strip()
         except (OSError, UnicodeDecodeError) as e:
             raise UsageError(f"--token-file {file} cannot be read: {e}") from e
     if token is None:

@@ -1,6 +1,7 @@
 """Annotations from elsewhere become a label run of their own, which counts for nothing until it is named."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from annotate.imported import ImportedError, read_annotations
 from ingest.episode import NativeStep
 from pipeline.build import run_build
 from pipeline.imports import import_annotations
+from tests.kits.lerobot_writer import edit_parquet, v3_data, v3_meta, write_v3
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import LENGTHS
 from warehouse.exports import lerobot
@@ -113,13 +115,72 @@ def test_json_lines_of_frames(corpus: Lake, tmp_path: Path):
         ('{"frame": 1}', "has no frame_id"),
         ('{"frame_id": 0, "sub_task": "a"}\n{"frame_id": 2, "sub_task": "a"}', "not one after another"),
         ("", "holds no annotations"),
+        ("[" * 100_000, "line 1 is not JSON .nested too deeply"),
+        (b"\xff\xfe\0", "is not UTF-8"),
+        ('{"frame_id": 1e400, "sub_task": "a"}', "has no frame_id"),
+        ('{"frame_id": true, "sub_task": "a"}', "has no frame_id"),
+        ('{"frame_id": -1, "sub_task": "a"}', "has no frame_id"),
+        ("[1]", "has no frame_id"),
+        ("null", "has no frame_id"),
+        ('{"frame_id": 0, "sub_task": 7}', "a sub_task that is no text"),
+        ('{"frame_id": 0, "sub_task": "\\ud800"}', "line 1 is not JSON"),
+        ('{"frame_id": 0, "sub_task": "a", "episode_index": [1]}', "an episode_index that is no number"),
+        ('{"frame_id": 0, "sub_task": "a", "episode_index": 1}\n{"frame_id": 0, "sub_task": "a", "episode_index": "1"}',
+         "line 2 has an episode_index"),
     ],
-)
-def test_bad_json_lines_are_refused(tmp_path: Path, text: str, message: str):
+)  # fmt: skip
+def test_bad_json_lines_are_refused(tmp_path: Path, text: str | bytes, message: str):
     file = tmp_path / "episode_000001.jsonl"
-    file.write_text(text)
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ImportedError, match=message):
         read_annotations(file)
+
+
+def test_a_file_that_is_too_large_or_none_is_not_read(tmp_path: Path):
+    os.mkfifo(tmp_path / "a.jsonl")
+    (tmp_path / "b.jsonl").symlink_to("/etc/passwd")
+    with pytest.raises(ImportedError, match="holds no annotations"):
+        read_annotations(tmp_path)
+    with (tmp_path / "c.jsonl").open("wb") as file:
+        file.truncate(1 << 36)
+    with pytest.raises(ImportedError, match="too many for metadata"):
+        read_annotations(tmp_path)
+
+
+# What a LeRobot folder may hold, as the attack on 22 November had it
+HOSTILE = {
+    "no fps": lambda root: (root / "meta/info.json").write_text("{}"),
+    "no Parquet": lambda root: v3_meta(root).write_bytes(b"PAR1junk"),
+    "no index": lambda root: edit_parquet(
+        v3_meta(root), episode_index=None, proccorpus_segments=pa.array([[{"name": "x"}]] * 2)
+    ),
+    "spans without ends": lambda root: edit_parquet(
+        v3_meta(root), proccorpus_segments=pa.array([[{"name": "x", "evil": 1}]] * 2)
+    ),
+    "spans that are texts": lambda root: edit_parquet(v3_meta(root), proccorpus_segments=pa.array(["x", "y"])),
+    "of a list": lambda root: edit_parquet(
+        v3_meta(root),
+        proccorpus_segments=pa.array([["x"]] * 2),
+        proccorpus_dataset=pa.array([["tiny"]] * 2),
+        proccorpus_episode_index=pa.array([[0]] * 2),
+    ),
+    "no time": lambda root: edit_parquet(
+        v3_data(root, 0),
+        language_persistent=pa.array([[{"style": "subtask", "timestamp": float("nan"), "content": "x"}]] * 24),
+    ),
+    "a language that is a number": lambda root: edit_parquet(v3_data(root, 0), language_persistent=pa.array([1] * 24)),
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_hostile_folders_are_a_sentence(corpus: Lake, tmp_path: Path, what: str):
+    root = write_v3(tmp_path, [12, 12])
+    HOSTILE[what](root)
+    before = digest(corpus)
+    with pytest.raises(ImportedError) as said:
+        import_annotations(corpus, root, "tiny")
+    assert "\n" not in str(said.value)
+    assert digest(corpus) == before
 
 
 def test_what_fits_nothing_is_refused(corpus: Lake, exported: Path, tmp_path: Path):

@@ -1,5 +1,6 @@
 """The client repeats what is safe to repeat, and the command starts, refuses and ends as it should."""
 
+import os
 import signal
 import socket
 import subprocess
@@ -132,13 +133,28 @@ def wait_until_refused(url: str) -> None:
 
 
 def test_wrong_use_of_serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    (tmp_path / "short").write_text("secret\n")
+    for name, mode in (("short", 0o600), ("seen", 0o644), ("changed", 0o620), ("foreign", 0o600)):
+        (tmp_path / name).write_text("secret\n" if name == "short" else "a-token-of-some-length\n")
+        (tmp_path / name).chmod(mode)
+    foreign = "belongs to another user"
+    if os.getuid() == 0:
+        os.chown(tmp_path / "foreign", 12345, -1)
+    else:
+        (tmp_path / "foreign").chmod(0o602)
+        foreign = "others than its owner"
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         for arguments, code, message in (
             (("--baseline", "clock", "--host", "0.0.0.0"), 2, "can be reached from other machines: give a token"),
             (("--baseline", "clock", "--token-file", str(tmp_path / "short")), 2, "at least 16 printable ASCII"),
             (("--baseline", "clock", "--token-file", str(tmp_path / "none")), 2, "cannot be read"),
+            (("--baseline", "clock", "--token-file", str(tmp_path / "seen")), 2, "read by every user of this machine"),
+            (("--baseline", "clock", "--token-file", str(tmp_path / "changed")), 2, "written by others than its owner"),
+            (
+                ("--baseline", "clock", "--token-file", str(tmp_path / "foreign")),
+                2,
+                foreign,
+            ),
             ((), 2, "give either --model M or --baseline"),
             (("--model", "nobody", "--workspace", str(tmp_path / "no")), 2, "nobody"),
             (("--baseline", "clock", "--port", port), 1, f"cannot listen on 127.0.0.1:{port}: Address already in use"),
