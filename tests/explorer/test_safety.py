@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from typing import Any
 
 import pytest
 from starlette.types import Message, Receive, Scope, Send
@@ -130,8 +131,13 @@ def test_settings_that_cannot_be_meant_are_refused():
     assert access_for("0.0.0.0").token
     assert access_for("::", token=TOKEN).hosts is None
     assert access_for("127.0.0.1", token=TOKEN).is_local is False
-    for wrong in ({"token": "short"}, {"user_header": "X-User"}, {"proxies": ("10.0.0.1",)},
-                  {"user_header": "X-User", "proxies": ("nowhere",)}):  # fmt: skip
+    wrongs: list[dict[str, Any]] = [
+        {"token": "short"},
+        {"user_header": "X-User"},
+        {"proxies": ("10.0.0.1",)},
+        {"user_header": "X-User", "proxies": ("nowhere",)},
+    ]
+    for wrong in wrongs:
         with pytest.raises(AccessError):
             access_for("0.0.0.0", **wrong)
 

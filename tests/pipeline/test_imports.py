@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from annotate.imported import ImportedError, read_annotations
+from annotate.imported import Annotation, ImportedError, read_annotations
 from ingest.episode import NativeStep
 from pipeline.build import run_build
 from pipeline.imports import import_annotations
@@ -74,7 +74,9 @@ def test_a_foreign_lerobot_dataset_is_matched_by_index_and_length(corpus: Lake, 
     path = tmp_path / "foreign/meta/episodes/chunk-000/file-000.parquet"
     path.parent.mkdir(parents=True)
     pq.write_table(pa.table(plain), path)
-    assert read_annotations(tmp_path / "foreign", "sarm").episodes[0].steps == (
+    first = read_annotations(tmp_path / "foreign", "sarm").episodes[0]
+    assert isinstance(first, Annotation)
+    assert first.steps == (
         NativeStep("reach", 2, 10),
         NativeStep("put", 10, 21),
     )
