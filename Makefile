@@ -113,7 +113,7 @@ lint: setup
 
 # The documentation in ./site, with all links and anchors checked
 site: setup
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # And all that the pages say is done
 docs: site
