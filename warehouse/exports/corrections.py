@@ -393,10 +393,10 @@ def _created_at(text: Any) -> datetime:
         return now
     try:
         time = datetime.fromisoformat(text)
-    except (TypeError, ValueError) as e:
+        # a time without a zone is taken for UTC; one at the edge of the calendar may have no UTC
+        time = time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+    except (TypeError, ValueError, OverflowError) as e:
         raise CorrectionError(f"created_at {text!r} is no time such as 2026-01-31T12:00:00+00:00") from e
-    # a time without a zone is taken for UTC
-    time = time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
     if time > now + CLOCK_SLACK:
         raise CorrectionError(f"created_at {text!r} is in the future")
     return time

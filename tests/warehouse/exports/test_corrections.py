@@ -120,6 +120,7 @@ WRONG_LINES = [
     (GOOD | {"segments": None}, "segments: "),
     (GOOD | {"author": 5}, "author is no text"),
     (GOOD | {"created_at": "yesterday"}, "is no time such as"),
+    (GOOD | {"created_at": "0001-01-01T00:00:00+23:59"}, "is no time such as"),
     (GOOD | {"created_at": "2999-01-01T00:00:00"}, "is in the future"),
     (GOOD | {"status": "maybe"}, "is none of accepted, review, rejected"),
     (GOOD | {"status": "rejected"}, "a rejection says what it is of"),

@@ -1,0 +1,489 @@
+"""Hypothesis against the parsers that are ours, for as long as one likes; the same seed tries the same again.
+
+    .venv/bin/python -m tests.kits.parser_fuzz rlds --minutes 10 --seed 7
+
+Whatever it is given, a parser reads it, or raises the one error that its docstring names: soon, and in little memory.
+"""
+
+import argparse
+import copy
+import json
+import random
+import resource
+import struct
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import pyarrow as pa
+import pyarrow.parquet as pq
+from hypothesis import HealthCheck, given
+from hypothesis import strategies as st
+
+from tests.kits.mutate_text import places
+
+EXAMPLES = 200  # of one round, which has a seed of its own
+SLOW_S = 20.0  # that one example may take
+ADDRESS_SPACE_BYTES = 6 << 30
+
+Check = Callable[[Any], None]
+
+
+@dataclass(frozen=True)
+class Parser:
+    """`prepare` makes, in an empty folder, what examples are tried on; `examples` are given to what it returns."""
+
+    prepare: Callable[[Path], tuple[Check, st.SearchStrategy[Any]]]
+
+
+# What is drawn
+
+WILD = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-3, 40),
+    st.sampled_from([2**31, 2**53, 2**63, 2**64, -(2**63), 10**30, 10**400, 1e308, 1e-320, -0.0]),
+    st.floats(),
+    st.text(max_size=8),
+    st.sampled_from(["", "\ud800", "a\0b", "NaN", "../x", "/etc/passwd", "{", "{0.__class__}", "x" * 70_000, "1e999"]),
+    st.sampled_from([[], {}, [[]], [None], {"": None}, [{}], [1, "a"], {"a": {"b": []}}, [[[[]]]] * 50]),
+)
+COLUMNS = st.one_of(
+    st.sampled_from([pa.int64(), pa.int32(), pa.uint64(), pa.float64(), pa.float32(), pa.bool_(), pa.string()]),
+    st.sampled_from([pa.binary(), pa.null(), pa.date32(), pa.timestamp("ns"), pa.decimal128(38, 3), pa.duration("us")]),
+    st.sampled_from([pa.list_(pa.int64()), pa.list_(pa.string()), pa.list_(pa.float32(), 3), pa.list_(pa.null())]),
+    st.sampled_from([pa.struct([("name", pa.string()), ("start_frame", pa.int64())])]),
+    st.sampled_from([pa.list_(pa.struct([("style", pa.string()), ("timestamp", pa.float32())])), pa.large_string()]),
+)
+
+
+@st.composite
+def edited(draw: st.DrawFn, value: Any) -> Any:
+    """A JSON value with one to three of its places changed."""
+    root = [copy.deepcopy(value)]
+    for _ in range(draw(st.integers(1, 3))):
+        known = list(places(root))
+        if not known:
+            break
+        container, key = known[draw(st.integers(0, len(known) - 1))]
+        what = draw(st.sampled_from(("replace", "delete", "twice", "rename")))
+        if what == "delete":
+            del container[key]
+        elif what == "twice" and isinstance(container, list):
+            container.append(copy.deepcopy(container[key]))
+        elif what == "rename" and isinstance(container, dict):
+            container[draw(st.text(max_size=6))] = container.pop(key)
+        else:
+            container[key] = copy.deepcopy(draw(WILD))  # what is drawn is not to be changed by the next edit
+    return root[0] if root else None
+
+
+@st.composite
+def spoilt(draw: st.DrawFn, data: bytes) -> bytes:
+    """Bytes of which some are others, missing, or there twice."""
+    found = bytearray(data)
+    for _ in range(draw(st.integers(1, 4))):
+        at = draw(st.integers(0, max(0, len(found) - 1)))
+        what = draw(st.sampled_from(("set", "cut", "insert", "delete", "twice")))
+        some = draw(st.binary(max_size=12))
+        if what == "set":
+            found[at : at + len(some)] = some
+        elif what == "cut":
+            del found[at:]
+        elif what == "insert":
+            found[at:at] = some
+        elif what == "delete":
+            del found[at : at + draw(st.integers(1, 40))]
+        else:
+            found[at:at] = found[at : at + draw(st.integers(1, 200))]
+    return bytes(found)
+
+
+@st.composite
+def edited_files(draw: st.DrawFn, files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """One or two of some files, changed: JSON and JSON lines by their values, tables by a column, others by bytes."""
+    chosen = draw(st.lists(st.sampled_from(sorted(files)), min_size=1, max_size=2, unique=True))
+    return {name: draw(_edited_file(name, files[name])) for name in chosen}
+
+
+def _edited_file(name: str, data: bytes) -> st.SearchStrategy[bytes]:
+    if name.endswith(".json"):
+        value = json.loads(data)
+        return st.one_of(edited(value).map(_json), edited(value).map(_json), WILD.map(_json), spoilt(data))
+    if name.endswith(".jsonl"):
+        values = [json.loads(line) for line in data.splitlines() if line.strip()]
+        return st.one_of(edited(values).map(_json_lines), edited(values).map(_json_lines), spoilt(data))
+    if name.endswith(".parquet"):
+        return edited_table(pq.read_table(pa.BufferReader(data)))
+    return spoilt(data)
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value).encode()
+
+
+def _json_lines(values: Any) -> bytes:
+    rows = values if isinstance(values, list) else [values]
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+@st.composite
+def edited_table(draw: st.DrawFn, table: pa.Table) -> bytes:
+    """A table with a column of other values or another type, without one, or with fewer rows."""
+    for _ in range(draw(st.integers(1, 2))):
+        at = draw(st.integers(0, table.num_columns - 1)) if table.num_columns else 0
+        what = draw(st.sampled_from(("type", "type", "drop", "null", "rename", "rows")))
+        if not table.num_columns:
+            break
+        if what == "drop":
+            table = table.remove_column(at)
+        elif what == "rename":
+            names = [draw(st.text(max_size=6)) if k == at else name for k, name in enumerate(table.column_names)]
+            table = table.rename_columns(names)
+        elif what == "rows":
+            table = table.slice(0, draw(st.integers(0, table.num_rows)))
+        else:
+            kind = pa.null() if what == "null" else draw(COLUMNS)
+            table = table.set_column(at, table.column_names[at], _column(draw, kind, table.num_rows))
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    return sink.getvalue().to_pybytes()
+
+
+def _column(draw: st.DrawFn, kind: pa.DataType, rows: int) -> pa.Array:
+    """Values of a type, as far as Python's can be that; null where not."""
+    drawn = draw(st.lists(st.one_of(WILD, st.integers(0, 5)), min_size=1, max_size=4))
+    values = []
+    for value in drawn:
+        try:
+            values.append(pa.scalar(value, kind))
+        except (pa.ArrowException, TypeError, ValueError, OverflowError, UnicodeError):
+            values.append(pa.scalar(None, kind))
+    return pa.array([values[k % len(values)].as_py() for k in range(rows)], kind)
+
+
+# Parsers
+
+
+class Files(dict[str, bytes]):
+    """Contents by relative path, which no message shows."""
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} files>"
+
+
+def _files(root: Path, *patterns: str) -> Files:
+    found = sorted(p for pattern in patterns for p in root.rglob(pattern) if p.is_file())
+    return Files({str(p.relative_to(root)): p.read_bytes() for p in found})
+
+
+class Changing:
+    """A folder whose files are changed for one example, and then as before."""
+
+    def __init__(self, root: Path, files: Mapping[str, bytes]) -> None:
+        self.root, self.files = root, files
+
+    def __call__(self, changes: Mapping[str, bytes], look: Callable[[], None]) -> None:
+        try:
+            for name, data in changes.items():
+                (self.root / name).write_bytes(data)
+            look()
+        finally:
+            for name in changes:
+                (self.root / name).write_bytes(self.files[name])
+
+
+def tfrecord(folder: Path) -> tuple[Check, st.SearchStrategy[Any]]:
+    """TFRecord and the messages in it, with right checksums and wrong ones."""
+    from ingest.formats import tfrecord as reader
+    from tests.kits import rlds_writer as rlds
+
+    good = rlds.example({"a": [b"x", b""], "b/c": [1.5, 2.5], "d": [1, -2, 300], "e": []})
+    whole = rlds.record(good) * 2
+    header = st.tuples(st.integers(0, 2**64 - 1), spoilt(good)).map(_record_of_any_length)
+
+    def check(data: bytes) -> None:
+        try:
+            for record in reader.records(data):
+                reader.check_message(data, record)
+                for values in reader.example(data, record).values():
+                    _read_values(data, values)
+        except reader.TFRecordError:
+            return
+
+    def _read_values(data: bytes, values: Any) -> None:
+        if values.kind == "bytes":
+            list(reader.byte_spans(data, values))
+        elif values.kind == "float":
+            assert len(reader.floats(data, values)) == reader.float_count(data, values)
+        else:
+            list(reader.int_spans(data, values))
+            reader.integers(data, values)
+
+    return check, st.one_of(
+        spoilt(good).map(rlds.record), st.binary(max_size=200).map(rlds.record), spoilt(whole), header
+    )
+
+
+def _record_of_any_length(drawn: tuple[int, bytes]) -> bytes:
+    """A record whose header is right, and says any length."""
+    from ingest.formats.tfrecord import masked_crc
+
+    length, data = drawn
+    header = struct.pack("<Q", length)
+    return header + struct.pack("<I", masked_crc(header)) + data
+
+
+def _dataset(root: Path, patterns: tuple[str, ...], **fields: Any) -> tuple[Check, st.SearchStrategy[Any]]:
+    """Listing a dataset and reading its episodes' rows."""
+    from ingest.episode import RowsError
+    from ingest.source import list_episodes, read_episode
+    from ingest.sources.types import SourceError
+    from tests.kits.lerobot_writer import source_of
+
+    files = _files(root, *patterns)
+    changing = Changing(root, files)
+
+    def look() -> None:
+        source = source_of(root, **fields)
+        try:
+            records = list_episodes(source).records
+        except SourceError:
+            return
+        for record in records:
+            try:
+                read_episode(source, record)
+            except (RowsError, SourceError):
+                continue
+
+    return lambda changes: changing(changes, look), edited_files(files)
+
+
+def rlds(folder: Path) -> tuple[Check, st.SearchStrategy[Any]]:
+    """features.json, dataset_info.json and shards of RLDS."""
+    from tests.kits.fuzz_bases import rlds_base
+
+    rlds_base(folder / "rlds")
+    return _dataset(folder / "rlds", ("*.json", "*.tfrecord*"), fps=5.0)
+
+
+def lerobot_v2(folder: Path) -> tuple[Check, st.SearchStrategy[Any]]:
+    """Metadata and rows of LeRobot v2, with every form of steps."""
+    from tests.kits.fuzz_bases import lerobot_steps
+
+    lerobot_steps(folder / "v2")
+    return _dataset(folder / "v2", ("*.json", "*.jsonl", "*.parquet"))
+
+
+def lerobot_v3(folder: Path) -> tuple[Check, st.SearchStrategy[Any]]:
+    """Metadata and rows of LeRobot v3."""
+    from tests.kits.fuzz_bases import lerobot_labels
+
+    lerobot_labels(folder / "v3")
+    return _dataset(folder / "v3", ("*.json", "*.parquet"))
+
+
+def imports(folder: Path) -> tuple[Check, st.SearchStrategy[Any]]:
+    """Annotations of others: an export of ours, LeRobot folders, JSON lines."""
+    from annotate.imported import ImportedError, read_annotations
+    from ingest.sources.types import SourceError
+    from tests.kits.fuzz_bases import lerobot_labels, lerobot_steps
+
+    lerobot_steps(folder / "all/v2")
+    lerobot_labels(folder / "all/v3")
+    (folder / "all/lines").mkdir()
+    frames = [{"frame_id": 500 + k, "episode_index": 0, "sub_task": "reach" if k < 5 else None} for k in range(9)]
+    (folder / "all/lines/a.jsonl").write_bytes(_json_lines(frames))
+    (folder / "all/lines/episode_1.jsonl").write_bytes(_json_lines(frames))
+    root = folder / "all"
+    files = _files(root, "*.json", "*.jsonl", "*.parquet")
+    changing = Changing(root, files)
+
+    def look(changed: set[str]) -> None:
+        for part in changed:
+            try:
+                told = read_annotations(root / part)
+                assert len(told.sha256) == 64
+            except (ImportedError, SourceError):
+                continue
+
+    def check(changes: Mapping[str, bytes]) -> None:
+        changing(changes, lambda: look({name.split("/")[0] for name in changes}))
+
+    return check, edited_files(files)
+
+
+def corrections(folder: Path) -> tuple[Check, st.SearchStrategy[Any]]:
+    """Corrections and outcomes in files, against a corpus."""
+    from tests.kits.made_corpus import make
+    from warehouse.exports import corrections as files
+    from warehouse.lake import Lake
+    from warehouse.lake.corrections import CorrectionError
+    from warehouse.lake.outcomes import OutcomeError
+    from warehouse.outcome_files import read_outcomes
+
+    lake = Lake(make(folder).space)
+    segments = [{"name": "Reach", "start_frame": 0, "end_frame": 24, "kind": "step", "completed": True, "step": 0}]
+    line = {"dataset": "tiny", "episode_index": 0, "segments": segments, "plan": ["Reach"], "author": "ada"} | {
+        "created_at": "2026-01-31T12:00:00+00:00", "status": "accepted", "comment": "so", "base_label_run": "x"
+    }  # fmt: skip
+    value = {"ranges": [{"start": 1, "end": 24}], "timelinelabels": ["Reach"]}
+    region = {"id": "a", "type": "timelinelabels", "value": value, "meta": {"step": 0}}
+    task = {"data": {"dataset": "tiny", "episode_index": 0, "first_frame": 0, "plan": ["Reach"]}}
+    task |= {"annotations": [{"result": [region], "completed_by": {"email": "a@b"}, "meta": {"author": "ada"}}]}
+    outcome = {"episode_index": 0, "success": True, "note": "fell", "by": "ada", "dataset": "tiny"}
+    csv = b"episode_index,success,note,by\n1,true,it fell,ada\n2,no,,\n"
+    path = folder / "outcomes"
+
+    def check(drawn: tuple[str, bytes]) -> None:
+        kind, data = drawn
+        path.write_bytes(data)
+        try:
+            if kind == "outcomes":
+                read_outcomes(lake, "tiny", path, "eve")
+            else:
+                reading = files.from_lines if kind == "lines" else files.from_tasks
+                reading(lake, files.read_file(path), "eve")
+        except (CorrectionError, OutcomeError):
+            return
+
+    def of(kind: str, *found: st.SearchStrategy[bytes]) -> st.SearchStrategy[tuple[str, bytes]]:
+        return st.one_of(*found).map(lambda data: (kind, data))
+
+    lines, tasks = _json_lines([line, line | {"status": "rejected"}]), _json([task])
+    return check, st.one_of(
+        of("lines", edited([line, line]).map(_json_lines), spoilt(lines)),
+        of("tasks", edited([task]).map(_json), spoilt(tasks)),
+        of("outcomes", edited([outcome, outcome]).map(_json), edited([outcome]).map(_json_lines), spoilt(csv)),
+    )
+
+
+def wire(folder: Path) -> tuple[Check, st.SearchStrategy[Any]]:
+    """What clients send to the reward server: JSON, forms with pictures and videos, and what is neither."""
+    from dataclasses import replace
+
+    from fastapi.testclient import TestClient
+
+    from eval.server.app import make_app
+    from eval.server.limits import Limits
+    from tests.kits.lerobot_writer import write_video
+    from tests.kits.reward_server_kit import FPS, TASK, Pixels, pictures, png
+
+    video = write_video(folder / "a.mp4", range(6)).read_bytes()
+    picture = png(pictures(1, size=8)[0])
+    client = TestClient(
+        make_app(Pixels(), "test", None, replace(Limits(), max_sessions=10_000)), base_url="http://localhost"
+    )
+    client.__enter__()
+    opened = client.post("/v1/sessions", json={"task": TASK, "fps": FPS}).json()["session"]
+    session = {"task": TASK, "cameras": ["a", "b"], "fps": 4.0, "steps": ["x"], "duration_s": 3.0, "goal": {"a": ""}}
+    form = {"task": TASK, "fps": "4", "cameras": "camera", "steps": "x", "first_frame": "0", "timestamps_s": "0"}
+
+    def sent(drawn: tuple[str, bytes, str]) -> None:
+        path, body, kind = drawn
+        answer = client.post(path, content=body, headers={"content-type": kind})
+        assert answer.status_code < 500 or answer.status_code == 503, (answer.status_code, answer.text)
+        if answer.status_code >= 400:
+            assert answer.json()["reason"]
+
+    @st.composite
+    def multipart(draw: st.DrawFn, part: str, content: bytes) -> bytes:
+        fields = draw(edited(form))
+        fields = fields if isinstance(fields, dict) else {}
+        body = b""
+        for name, value in fields.items():
+            body += f'--x\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode(errors="replace")
+        for _ in range(draw(st.integers(0, 3))):
+            data = draw(st.one_of(st.just(content), spoilt(content)))
+            head = (
+                f'--x\r\nContent-Disposition: form-data; name="{part}"; filename="{draw(st.text(max_size=5))}"\r\n\r\n'
+            )
+            body += head.encode(errors="replace") + data + b"\r\n"
+        return body + draw(st.sampled_from((b"--x--\r\n", b"", b"--x\r\n")))
+
+    forms = "multipart/form-data; boundary=x"
+    return sent, st.one_of(
+        st.tuples(
+            st.just("/v1/sessions"),
+            st.one_of(edited(session).map(_json), spoilt(_json(session))),
+            st.just("application/json"),
+        ),
+        st.tuples(
+            st.sampled_from((f"/v1/sessions/{opened}/frames", "/v1/frames")),
+            multipart("frames", picture),
+            st.just(forms),
+        ),
+        st.tuples(st.just("/v1/videos"), multipart("videos", video), st.just(forms)),
+        st.tuples(
+            st.sampled_from(("/v1/sessions", "/v1/frames", "/v1/videos")),
+            st.binary(max_size=300),
+            st.sampled_from((forms, "application/json", "text/plain", forms[:19])),
+        ),
+    )
+
+
+PARSERS = {p.__name__: Parser(p) for p in (tfrecord, rlds, lerobot_v2, lerobot_v3, imports, corrections, wire)}
+
+
+def run(name: str, folder: Path, seconds: float, seed: int) -> int:
+    """Try examples on a parser for so long; how many. Raises what the parser raised, for the smallest such example."""
+    check, examples = PARSERS[name].prepare(folder)
+    end, tried = time.monotonic() + seconds, 0
+
+    def timed(example: Any) -> None:
+        nonlocal tried
+        began = time.monotonic()
+        if began > end:
+            return
+        tried += 1
+        check(example)
+        taken = time.monotonic() - began
+        assert taken < SLOW_S, f"{taken:.0f} s"
+
+    for number in _seeds(seed):
+        if time.monotonic() > end:
+            return tried
+        settings = hypothesis.settings(
+            max_examples=EXAMPLES,
+            database=None,
+            deadline=None,
+            suppress_health_check=tuple(HealthCheck),  # pyright: ignore[reportArgumentType]
+        )
+        try:
+            hypothesis.seed(number)(settings(given(examples)(timed)))()
+        except BaseException as e:
+            e.add_note(f"again: python -m tests.kits.parser_fuzz {name} --seed {seed}, after {tried} examples")
+            raise
+    raise AssertionError  # seeds have no end
+
+
+def _seeds(seed: int) -> Iterator[int]:
+    rng = random.Random(seed)
+    while True:
+        yield rng.getrandbits(32)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parser", choices=PARSERS)
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--seed", type=int, default=None)
+    asked = parser.parse_args()
+    seed = random.SystemRandom().getrandbits(32) if asked.seed is None else asked.seed
+    print(f"{asked.parser}: seed {seed}", flush=True)
+    resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE_BYTES, ADDRESS_SPACE_BYTES))
+    warnings.simplefilter("ignore")
+    with tempfile.TemporaryDirectory() as folder:
+        tried = run(asked.parser, Path(folder), 60 * asked.minutes, seed)
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    print(f"{asked.parser}: {tried} examples, nothing found; {peak_mb} MB", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
