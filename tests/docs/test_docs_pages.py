@@ -87,8 +87,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     for name in ("predictions", "A", "B"):
         (root / f"{name}.jsonl").write_text("\n".join(said) + "\n")
-    config = next(b.text for b in blocks(ROOT / "docs/vlm.md") if b.kind == "toml")
-    (root / "my_build.toml").write_text(config)
+    for name, page in (("my_build", "vlm"), ("my_embeddings", "embeddings")):
+        config = next(b.text for b in blocks(ROOT / f"docs/{page}.md") if b.kind == "toml")
+        (root / f"{name}.toml").write_text(config)
     cv2.imwrite(str(root / "0.png"), np.zeros((64, 64, 3), np.uint8))
     keep_spoilt(root, 12, 0, [SpoiltBatch(3, {"progress": torch.full((2,), torch.nan)}, ["a", "b"])], "the loss is nan")
     shutil.copy(next((ROOT / "samples/sim_short/videos").rglob("*.mp4")), root / "run.mp4")
