@@ -1,10 +1,10 @@
 """What negatives teach a vision-language model, at equal steps: trained with them and without, over several seeds.
 
     .venv/bin/python -m benchmarks.negatives --workspace workspace [--release demo] [--recipe tiny_cpu] [--seeds 3]
-        [--steps N] [--arms without with] [--out FILE.json]
+        [--steps N] [--arms without few with] [--out FILE.json]
 
-Trains the recipe with each seed on the release, once as it is and once with the rates of RATES, and asks both about the
-held-out episodes of the split test_id. Models go into the workspace, as those of `proccorpus train` do.
+Trains the recipe with each seed on the release as it is, with the rates of RATES and with those of FEW, and asks each
+about the held-out episodes of the split test_id. Models go into the workspace, as those of `proccorpus train` do.
 
     mae          |progress - label| of windows as recorded, against labels; voc: their order, of clean successes
     rewound      |progress - label| of windows played backwards; rewound_rank: Spearman's, over runs forward then back
@@ -39,7 +39,8 @@ from warehouse.releases import get_release
 RATES = NegativesConfig(
     rewound=0.15, stood_still=0.05, other_task=0.15, other_speed=0.1, cut_short=0.05, wrong_object=0.1, shuffled=0.05
 )
-ARMS = {"without": NegativesConfig(), "with": RATES}
+FEW = NegativesConfig(**{kind: 0.3 * rate for kind, rate in RATES.model_dump().items()})
+ARMS = {"without": NegativesConfig(), "few": FEW, "with": RATES}
 OTHERS = 2  # wrong instructions of an episode
 STOPPED = ("stalled", "paused")
 

@@ -44,7 +44,7 @@ TOPICS = {
     },
     "cli.training": {
         "train": "Train a progress reward model on a release's train split.",
-        "adapt": "Adapt a model to one episode: from its active label to a LoRA adapter.",
+        "adapt": "Adapt a model to one episode: from its active label to a LoRA adapter, or to another laptop model.",
         "cot": (
             "Reasoning for supervised training: a strong model answers, what is right is kept as conversations "
             "to train on."

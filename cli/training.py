@@ -77,24 +77,29 @@ def adapt(
     dataset: Annotated[str, typer.Option("--dataset", help="A dataset of the corpus.")],
     episode: Annotated[int, typer.Option("--episode", min=0, help="One with a label, or a correction.")],
     model: Annotated[str, typer.Option("--model", help="What to adapt: a training run's name, or a folder.")],
-    recipe: Annotated[str, typer.Option("--recipe", help="With a section lora: built-in, or a YAML file.")] = (
-        "procvlm_oneshot_lora"
-    ),
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            "--recipe",
+            help="Built-in, or a YAML file; default: laptop_oneshot for a laptop model, else procvlm_oneshot_lora.",
+        ),
+    ] = None,
     samples: Annotated[int, typer.Option("--samples", min=1, help="Moments to learn from, at most.")] = 240,
     seed: Annotated[int, typer.Option("--seed", help="Other moments with another number.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")] = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
 ) -> None:
-    """Adapt a model to one episode: from its active label to a LoRA adapter."""
-    from training.recipe import load_recipe
+    """Adapt a model to one episode: from its active label to a LoRA adapter, or to another laptop model."""
+    from training.recipe import adapting_recipe, load_recipe
 
     lake = lake_at(workspace)
     from cli.console import training_bar
     from pipeline.adaptation import episode_samples, model_folder
     from training.oneshot import adapt as train_adapter
 
-    loaded = load_recipe(recipe, model_folder(lake, model))
+    folder = model_folder(lake, model)
+    loaded = load_recipe(recipe or adapting_recipe(folder), folder)
     drawn = episode_samples(lake, dataset, episode, samples, seed)
     with training_bar() as on_step:
         run = train_adapter(lake, drawn, f"{dataset}-{episode:06d}", loaded, on_step, resume)

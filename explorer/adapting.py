@@ -8,7 +8,6 @@ from explorer.access import PageError
 from explorer.jobs import ChildJob
 
 RECIPE = re.compile(r"[A-Za-z0-9_]{1,80}")  # the name of a built-in one; a file is for the command line
-DEFAULT_RECIPE = "procvlm_oneshot_lora"
 
 
 @dataclass
@@ -19,8 +18,8 @@ class Adapting:
     job: ChildJob
 
     def start(self, dataset: str, episode_index: int, model: str, recipe: str) -> None:
-        """Raises PageError: one is running, or the recipe is none that is built in."""
-        if not RECIPE.fullmatch(recipe):
+        """Without a recipe, that of the model's kind. Raises PageError: one is running, or it is no built-in recipe."""
+        if recipe and not RECIPE.fullmatch(recipe):
             raise PageError("recipe: the name of a built-in recipe is needed", 422)
         busy = f"an adaptation is running already: {self.job.about().get('about', 'of another episode')}"
         about = {"about": f"{dataset} {episode_index} with {model}"}
@@ -40,12 +39,12 @@ class Adapting:
 
 
 def command(space: Workspace, dataset: str, episode_index: int, model: str, recipe: str) -> list[str]:
-    """The arguments of `proccorpus`."""
+    """The arguments of `proccorpus`; without a recipe it takes that of the model's kind."""
     return [
         "adapt",
         f"--dataset={dataset}",
         f"--episode={episode_index}",
         f"--model={model}",
-        f"--recipe={recipe}",
+        *([f"--recipe={recipe}"] if recipe else []),
         f"--workspace={space.root}",
     ]

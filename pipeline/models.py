@@ -97,7 +97,7 @@ def check_model(folder: Path, say: Callable[[str], None] | None) -> dict[str, An
     import torch
 
     from training.backbones import ModelError
-    from training.laptop.model import is_laptop
+    from training.laptop.kind import is_laptop
     from training.model import base_of, load_model
     from training.transform import Item, Transform
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from training.backbones import ADAPTER_CONFIG
 from training.card import card_text
-from training.laptop.model import SETTINGS, is_laptop
+from training.laptop.kind import SETTINGS, is_laptop
 from training.merge import weights_hash
 from training.model import CARD, read_card
 from warehouse.lake import Lake

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from core.errors import UserError
 from core.yaml_text import parse_yaml
 from training.laptop.config import MAX_PX, LaptopConfig, PreferencesConfig
+from training.laptop.kind import is_laptop
 from training.negatives.config import NegativesConfig
 
 BUILT_IN = Path(__file__).parent / "recipes"
@@ -19,6 +20,7 @@ ATTENTIONS = ("sdpa", "varlen", "flex_attention", "eager")
 # Kernels of an installed package, or of the hub's trusted collection
 FLASH = re.compile(r"flash_attention_[234]|kernels-community/[\w.-]*flash[\w.-]*(@[\w.-]+)?")
 LAPTOP_TRAINS_BY = frozenset({"steps", "batch", "lr", "schedule", "warmup", "weight_decay", "beta2", "clip", "seed"})
+OF_LAPTOPS = "laptop_oneshot"  # adapts a laptop model
 WIDEST_PX = 4096  # no picture is given to a model larger than this, whatever its processor would do with it
 
 
@@ -379,6 +381,11 @@ def load_recipe(name_or_path: str, model: Path | None = None) -> Recipe:
         base = f", a folder with {recipe.model.base}" if recipe.model.base else ""
         raise RecipeError(f"recipe {recipe.name} begins with a checkpoint: say --model PATH{base}")
     return recipe
+
+
+def adapting_recipe(model: Path) -> str:
+    """The name of the built-in recipe that adapts a checkpoint of this kind to one episode."""
+    return OF_LAPTOPS if is_laptop(model) else "procvlm_oneshot_lora"
 
 
 def _recipe_file(name_or_path: str) -> Path:

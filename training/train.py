@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -25,6 +25,7 @@ from training.checkpoint import StepWriter, load_state, saved_steps
 from training.heads import Head, head_kind, make_head
 from training.held_out import BEST, HeldOutCheck, Scorer
 from training.labels import read_labels
+from training.laptop.kind import is_laptop
 from training.loop import Point, Trainer, TrainingError
 from training.model import HEAD_CONFIG, ProgressModel, load_head, read_card, save_model
 from training.recipe import DataConfig, Recipe
@@ -36,6 +37,7 @@ from warehouse.shards import read_entries
 
 if TYPE_CHECKING:
     from training.grpo import GrpoTrainer
+    from training.laptop.fit import Fitted
 
 CODE_VERSION = "training-9"  # 9: laptop models tell what is strange to them
 VOCABULARY_ENTRIES = 500  # episodes whose texts a tiny model's tokenizer is made from
@@ -74,6 +76,11 @@ def train(
     """
     if recipe.model.laptop:
         return _train_laptop(lake, release, recipe, on_step, resume)
+    if recipe.model.path and is_laptop(recipe.model.path):
+        raise TrainingError(
+            f"{recipe.model.path.name} is a laptop model: train one from the start by the recipe laptop, or go on with "
+            "this one by proccorpus adapt"
+        )
     started = time.monotonic()
     run = training_run_id(recipe, release)
     folder = lake.workspace.root / "models" / run
@@ -138,15 +145,29 @@ def _train_laptop(
 ) -> TrainingRun:
     """The same for the kind `laptop`, which is trained by one process in one go. Raises TrainingError, EncoderError."""
     from training.laptop.fit import fit
-    from training.laptop.model import save_laptop
 
     if resume:
         raise TrainingError("a laptop model trains in seconds, and keeps nothing to go on from: leave out --resume")
     if _place()[1] > 1:
         raise TrainingError("a laptop model is trained by one process: start it without torchrun")
-    started, run = time.monotonic(), training_run_id(recipe, release)
+    started = time.monotonic()
+    return keep_laptop(lake, release, recipe, fit(lake, release, recipe, on_step), started)
+
+
+def keep_laptop(
+    lake: Lake,
+    release: Release,
+    recipe: Recipe,
+    fitted: "Fitted",
+    started: float,
+    more: Mapping[str, Any] | None = None,
+) -> TrainingRun:
+    """Save a laptop model that was fitted, and record its run; `more` is for its card, `started` by the monotonic
+    clock."""
+    from training.laptop.model import save_laptop
+
+    run = training_run_id(recipe, release)
     folder = lake.workspace.root / "models" / run
-    fitted = fit(lake, release, recipe, on_step)
     parameters = sum(p.numel() for p in fitted.model.parameters())
     card = make_card(lake, release, recipe, run, CODE_VERSION) | {
         "head": {"pooling": "laptop"},
@@ -162,7 +183,7 @@ def _train_laptop(
         "cpu_s": {name: round(seconds, 1) for name, seconds in fitted.cpu_s.items()},
     }
     with whole_folder(folder) as half:
-        save_laptop(fitted.model, fitted.encoder, half, card)
+        save_laptop(fitted.model, fitted.encoder, half, card | dict(more or {}))
         (half / "curve.json").write_text(json.dumps([asdict(p) for p in fitted.curve]) + "\n")
     _record(lake, run, release, recipe, fitted.curve, folder, None)
     return TrainingRun(run, folder, fitted.curve, parameters, fitted.samples, time.monotonic() - started)

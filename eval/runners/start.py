@@ -139,7 +139,7 @@ def local_runner(config: RunnerConfig, folder: Path) -> Runner:
     """A checkpoint in this process. A head that pools the answer, too (ProcVLM's), needs one first: it is asked only
     where that is wished for. Raises RunnerError, ModelError."""
     from eval.runners.local import HeadRunner, TextRunner, TwoPassRunner, head_pooling
-    from training.laptop.model import is_laptop
+    from training.laptop.kind import is_laptop
 
     if is_laptop(folder):
         from eval.runners.laptop import LaptopRunner

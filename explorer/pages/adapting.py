@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
 
 from explorer.access import LakeReader, PageError
-from explorer.adapting import DEFAULT_RECIPE, Adapting, command
+from explorer.adapting import Adapting, command
 from explorer.episode import find_episode
 from explorer.jobs import in_words
 from explorer.pages.episode import EpisodeIndex
@@ -41,7 +41,7 @@ def state(request: Request, dataset: str, episode_index: EpisodeIndex) -> JSONRe
         find_episode(reader, dataset, episode_index)
         models = _models(reader)
     text = in_words(command(explorer.space, dataset, episode_index, "MODEL", "RECIPE"))
-    facts = {"models": models, "recipe": DEFAULT_RECIPE, "command": text, "why_not": _why_not(explorer)}
+    facts = {"models": models, "command": text, "why_not": _why_not(explorer)}
     return JSONResponse(facts | {"job": _job(request).state()})
 
 
@@ -54,7 +54,7 @@ def start(
     why = _why_not(explorer)
     if why:
         raise PageError(why, 403)
-    model, recipe = text_of(body, "model"), text_of(body, "recipe", default=DEFAULT_RECIPE)
+    model, recipe = text_of(body, "model"), text_of(body, "recipe", default="")
     with explorer.corpus.reading() as reader:
         find_episode(reader, dataset, episode_index)
         if model not in _models(reader):

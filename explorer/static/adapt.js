@@ -16,13 +16,16 @@ export function adaptPanel(details, episode) {
       return;
     }
     const model = element("select", {}, ...told.models.map((m) => new Option(m, m)));
-    const recipe = element("input", { value: told.recipe, maxLength: 80 });
+    const recipe = element("input", { placeholder: "of the model's kind", maxLength: 80 });
     const code = element("code", { tabIndex: 0 });
     const start = element("button", { type: "button", textContent: "Start it here" });
     const state = element("p", { role: "status" });
     const log = element("pre", { tabIndex: 0, hidden: true });
     log.setAttribute("aria-label", "Log");
-    const write = () => (code.textContent = told.command.replace("MODEL", model.value).replace("RECIPE", recipe.value));
+    const write = () => {
+      const command = told.command.replace("MODEL", model.value);
+      code.textContent = recipe.value ? command.replace("RECIPE", recipe.value) : command.replace(/ --recipe=\S+/, "");
+    };
     const show = (job) => {
       if (!job.about) return;
       const how = job.running ? "is running" : job.exit_code === 0 ? "is done" : `ended with exit code ${job.exit_code}`;

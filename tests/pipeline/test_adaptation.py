@@ -9,14 +9,17 @@ import numpy as np
 import pytest
 import torch
 
+from eval.reward.laptop import open_laptop
 from pipeline.adaptation import FAMILY, episode_samples, model_folder
 from pipeline.config import ConfigError
+from tests.kits.laptop_kit import make_checkpoint
 from tests.kits.made_corpus import Made
 from training.data import item_of
+from training.laptop.model import load_laptop
 from training.loop import TrainingError
 from training.model import load_model
 from training.oneshot import adapt
-from training.recipe import Recipe, load_recipe
+from training.recipe import Recipe, adapting_recipe, load_recipe
 from training.train import train
 from training.transform import Transform
 from warehouse.lake import Lake
@@ -62,7 +65,8 @@ def test_moments_are_the_episodes_own_and_of_all_states(lake: Lake, samples: lis
 
 
 def test_the_error_on_the_episode_falls(lake: Lake, samples: list[Sample]) -> None:
-    start = Recipe(name="start", model={"tiny": TINY}, head={}, train={"steps": 2, "batch": 4, "lr": 1e-3})
+    sections = {"name": "start", "model": {"tiny": TINY}, "head": {}, "train": {"steps": 2, "batch": 4, "lr": 1e-3}}
+    start = Recipe.model_validate(sections)
     base = train(lake, local_release(lake), start)
     assert model_folder(lake, base.id) == model_folder(lake, str(base.checkpoint)) == base.checkpoint.resolve()
     run = adapt(lake, samples, "tiny-000001", load_recipe("tiny_oneshot", base.checkpoint))
@@ -75,6 +79,54 @@ def test_the_error_on_the_episode_falls(lake: Lake, samples: list[Sample]) -> No
     assert (card["adapted_to"], card["base"]) == ("tiny-000001", base.id)
     assert run.curve[0].progress == pytest.approx(before, abs=0.25), "the head goes on from the model's own"
     assert lake.rows("SELECT path FROM checkpoints WHERE training_run = ?", [run.id]) == [(f"models/{run.id}",)]
+
+
+LAPTOP = {"encoder": "grey", "hidden": 32, "layers": 1, "heads": 2, "views": 2, "preference": True}
+
+
+def laptop_error(folder: Path, samples: list[Sample]) -> float:
+    rewards = open_laptop(folder).ask([item_of(s, 256) for s in samples])
+    return float(np.mean(np.abs(np.array([r.progress for r in rewards]) - [s.row["progress"] for s in samples])))
+
+
+def test_a_laptop_model_goes_on_from_its_own_weights(lake: Lake, samples: list[Sample]) -> None:
+    sections = {"name": "start_laptop", "model": {"laptop": LAPTOP}, "data": {"preferences": {"further": 0.1}}}
+    start = Recipe.model_validate(sections | {"train": {"steps": 2, "batch": 8, "lr": 1e-3}})
+    base = train(lake, local_release(lake), start)
+    recipe = load_recipe(adapting_recipe(base.checkpoint), base.checkpoint)
+    run = adapt(lake, samples, "tiny-000001", recipe)
+    before, after = laptop_error(base.checkpoint, samples), laptop_error(run.checkpoint, samples)
+    assert after < 0.7 * before, (before, after)
+    card, kept = (json.loads((folder / "card.json").read_text()) for folder in (run.checkpoint, base.checkpoint))
+    assert (card["adapted_to"], card["adapted_from"], card["runs"]) == ("tiny-000001", base.id, kept["runs"])
+    assert (card["window"], card["max_px"]) == (kept["window"], kept["max_px"])
+    assert card["preferences"]["further"] > 0
+    assert card["negatives"]["rewound"] > 0
+    assert lake.rows("SELECT path FROM checkpoints WHERE training_run = ?", [run.id]) == [(f"models/{run.id}",)]
+    assert load_laptop(run.checkpoint)[0].familiar.widened is not None
+    again = adapt(lake, samples, "tiny-000001", recipe)
+    weights = [(r.checkpoint / "model.safetensors").read_bytes() for r in (run, again)]
+    assert weights[0] == weights[1]
+
+
+def test_a_laptop_model_whose_release_is_gone_learns_from_the_episode_alone(
+    lake: Lake, samples: list[Sample], tmp_path: Path
+) -> None:
+    folder = make_checkpoint(tmp_path / "bars", release="another", release_hash="0" * 64)
+    run = adapt(lake, samples, "tiny-000001", load_recipe("laptop_oneshot", folder))
+    assert json.loads((run.checkpoint / "card.json").read_text())["runs"] == 1
+
+
+def test_what_a_laptop_model_cannot_be_adapted_by(lake: Lake, samples: list[Sample], tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "bars")
+    with pytest.raises(TrainingError, match="no adapters: take the recipe laptop_oneshot"):
+        adapt(lake, samples, "x", load_recipe("tiny_oneshot", folder))
+    with pytest.raises(TrainingError, match="nothing to learn from x"):
+        adapt(lake, [], "x", load_recipe("laptop_oneshot", folder))
+    with pytest.raises(TrainingError, match="leave out --resume"):
+        adapt(lake, samples, "x", load_recipe("laptop_oneshot", folder), resume=True)
+    with pytest.raises(TrainingError, match="bars is a laptop model: train one from the start"):
+        train(lake, local_release(lake), load_recipe("procvlm_sft", folder))
 
 
 @pytest.mark.parametrize(

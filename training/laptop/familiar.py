@@ -4,6 +4,9 @@ A picture is strange by how far its numbers lie from those of training's picture
 robot nor task are known, and what was learnt of others says nothing. What is left is how much of the picture differs
 from the run's first one: cell by cell, sorted, so that it does not count where. How much that is worth is learnt from
 the same runs as everything else.
+
+A scene that one run was shown of after training (adaptation) is known by half: what was learnt of it and how much has
+changed both count, as one run alone does not tell what of it was chance.
 """
 
 import torch
@@ -12,6 +15,7 @@ from torch.nn import functional
 
 from annotate.embeddings.projection import CELL, WHOLE
 
+HALF_KNOWN = 0.4  # how strange a picture stays of a scene that one run was shown of, after training
 CERTAIN = 1.2  # times as far as the farthest of training: from there on nothing but the change counts
 SMALLEST = 0.05  # change, in deviations: what is less is as good as none
 STEPS = 100
@@ -22,6 +26,7 @@ class Familiar(nn.Module):
     """Works on pictures' numbers [..., width] that are normalised: mean 0 and deviation 1 over training."""
 
     farthest: torch.Tensor
+    widened: torch.Tensor | None
     middle: torch.Tensor
     spread: torch.Tensor
 
@@ -29,13 +34,19 @@ class Familiar(nn.Module):
         super().__init__()
         sizes = 1 + max(0, width - WHOLE) // CELL
         self.register_buffer("farthest", torch.tensor(float("inf")))  # until something was learnt, nothing is strange
+        self.register_buffer("widened", None)  # the same of scenes that were learnt later
         self.register_buffer("middle", torch.zeros(sizes))
         self.register_buffer("spread", torch.ones(sizes))
         self.guess = nn.Linear(sizes, 1).requires_grad_(False)
 
     def strangeness(self, seen: torch.Tensor) -> torch.Tensor:
-        """0 for what lies as near as training's pictures, 1 for what is unlike all of them; [...]"""
-        return ((_distance(seen) / self.farthest - 1) / (CERTAIN - 1)).clamp(0, 1)
+        """0 for what lies as near as training's pictures, 1 for what is unlike all of them; [...]. At most HALF_KNOWN
+        for what lies as near as a scene that was learnt later."""
+        distance = _distance(seen)
+        strange = _beyond(distance, self.farthest)
+        if self.widened is None:
+            return strange
+        return torch.maximum(strange * HALF_KNOWN, _beyond(distance, self.widened))
 
     def by_change(self, seen: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
         """Progress 0..1 [...] of a picture by how much of it differs from its run's first one."""
@@ -52,6 +63,11 @@ class Familiar(nn.Module):
         self.middle.copy_(sizes.mean(0))
         self.spread.copy_(sizes.std(0, correction=0).clamp_min(1e-3))
         self._fit(sizes, wanted)
+
+    def widen(self, seen: torch.Tensor) -> None:
+        """Take in pictures [n, width] of a scene that was learnt after training, and what lies as near."""
+        reached = self.farthest if self.widened is None else self.widened
+        self.widened = torch.maximum(reached, _distance(seen).max())
 
     def _fit(self, sizes: torch.Tensor, wanted: torch.Tensor) -> None:
         """Logistic regression: convex, so where it begins does not matter."""
@@ -70,6 +86,11 @@ class Familiar(nn.Module):
         with torch.enable_grad():
             optimizer.step(loss)
         guess.requires_grad_(False)
+
+
+def _beyond(distance: torch.Tensor, farthest: torch.Tensor) -> torch.Tensor:
+    """0 up to `farthest`, 1 from CERTAIN times that on."""
+    return ((distance / farthest - 1) / (CERTAIN - 1)).clamp(0, 1)
 
 
 def _distance(seen: torch.Tensor) -> torch.Tensor:

@@ -3,6 +3,8 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,18 +12,21 @@ import torch
 from annotate.embeddings.encoders import Encoder, load_encoder
 from annotate.embeddings.networks import one_thread
 from training.laptop.clips import ClipSource
-from training.laptop.model import LaptopModel, laptop_loss
+from training.laptop.config import LaptopConfig, PreferencesConfig
+from training.laptop.model import LaptopModel, laptop_loss, load_laptop
 from training.laptop.pairs import PairSource, learn_preferences
-from training.laptop.runs import Run, read_runs
+from training.laptop.runs import Run, episode_run, read_runs
 from training.laptop.sentences import open_sentences
 from training.loop import Point, TrainingError, share_of_rate
 from training.recipe import Recipe
 from warehouse.lake import Lake
 from warehouse.lake.compared import run_facts
 from warehouse.lake.sql import open_for_users
-from warehouse.releases import Release
+from warehouse.releases import Release, find_release
+from warehouse.shards import Sample
 
 MOST_COMPARED = 50_000  # pictures by which it is told what is strange
+ADAPTED_PAIRS = PreferencesConfig(further=0.1)  # of one episode: it has no other run to compare its outcome with
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,6 @@ def fit(lake: Lake, release: Release, recipe: Recipe, on_step: Callable[[Point],
     """Raises TrainingError, EncoderError or ShardError."""
     config, train = recipe.model.laptop, recipe.train
     assert config is not None, "a recipe of another kind"
-    assert train.steps is not None, "the recipe checks it"
     started = time.process_time()
     encoder, sentences = load_encoder(config.embeddings), open_sentences(config)
     runs = read_runs(lake, release, release.paths(lake.workspace, "train"), encoder, config, train.seed)
@@ -60,11 +64,67 @@ def fit(lake: Lake, release: Release, recipe: Recipe, on_step: Callable[[Point],
     model.learn_the_familiar(*_some_pictures(runs))
     model.to("cuda" if torch.cuda.is_available() else "cpu").train()
     source = ClipSource(runs, frames, recipe.data.negatives, train.seed)
+    pairs = None
+    if config.preference:
+        facts = run_facts(open_for_users(lake.workspace, release.snapshot))
+        pairs = PairSource(runs, facts, frames, recipe.data.preferences, train.seed)
+    return _learn(model, encoder, source, pairs, recipe, on_step, started, looked)
+
+
+def fit_to_episode(
+    lake: Lake, folder: Path, samples: Sequence[Sample], recipe: Recipe, on_step: Callable[[Point], None]
+) -> Fitted:
+    """Go on with the laptop model of a folder on samples of one episode's progress, whose scene is strange no more.
+
+    Where the lake still has the release that the model learnt from, every other clip is of its runs, so that they are
+    not forgotten. Raises ModelError, EncoderError, ShardError, TrainingError.
+    """
+    train = recipe.train
+    started = time.process_time()
+    model, encoder, card = load_laptop(folder)
+    run = episode_run(lake, samples, encoder, model.config.views, train.seed)
+    known = _learnt_runs(lake, card, encoder, model.config, train.seed)
+    looked = time.process_time()
+    torch.manual_seed(train.seed)
+    model.widen_the_familiar(np.concatenate(run.numbers))
+    model.to("cuda" if torch.cuda.is_available() else "cpu").train()
+    source = ClipSource([run] * max(1, len(known)) + known, model.frames, recipe.data.negatives, train.seed)
+    pairs = None
+    if model.config.preference:
+        pairs = PairSource([run, *known], {}, model.frames, ADAPTED_PAIRS, train.seed)
+    return _learn(model, encoder, source, pairs, recipe, on_step, started, looked)
+
+
+def _learnt_runs(lake: Lake, card: Mapping[str, Any], encoder: Encoder, config: LaptopConfig, seed: int) -> list[Run]:
+    """What a model was trained on, each picture as it is; none where the lake has that very release no more."""
+    release = find_release(lake, card.get("release"))
+    if release is None or release.config_hash != card.get("release_hash"):
+        return []
+    shards = release.paths(lake.workspace, "train")
+    if not all(path.exists() for path in shards):
+        return []
+    return read_runs(lake, release, shards, encoder, config.model_copy(update={"views": 1}), seed)
+
+
+def _learn(
+    model: LaptopModel,
+    encoder: Encoder,
+    source: ClipSource,
+    pairs: PairSource | None,
+    recipe: Recipe,
+    on_step: Callable[[Point], None],
+    started: float,
+    looked: float,
+) -> Fitted:
+    """The recipe's steps on clips, then those on pairs. `started`, `looked`: CPU time of the process, before and after
+    the encoder's work. Raises TrainingError."""
+    train, runs = recipe.train, source.runs
+    if train.steps is None:
+        raise TrainingError(f"recipe {recipe.name}: a laptop model learns for train.steps, not for epochs")
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=train.lr, weight_decay=train.weight_decay, betas=(0.9, train.beta2)
     )
     curve = []
-    compared: dict[str, int] = {}
     with one_thread():
         for step in range(train.steps):
             began = time.perf_counter()
@@ -72,17 +132,16 @@ def fit(lake: Lake, release: Release, recipe: Recipe, on_step: Callable[[Point],
             point = _step(model, optimizer, source, recipe, step, rate, began)
             curve.append(point)
             on_step(point)
-        if config.preference:
-            facts = run_facts(open_for_users(lake.workspace, release.snapshot))
-            pairs = PairSource(runs, facts, frames, recipe.data.preferences, train.seed)
+        if pairs is not None:
             learn_preferences(model, pairs, recipe)
-            compared = dict(pairs.counts)
+    compared = dict(pairs.counts) if pairs else {}
     cpu_s = {"encoder": looked - started, "steps": time.process_time() - looked}
-    pictures = sum(len(run.frames) for run in runs)
+    shown = {(run.dataset, run.episode_index): run for run in runs}.values()
+    pictures = sum(len(run.frames) for run in shown)
     samples = train.steps * train.batch
-    stored = sum(run.is_stored for run in runs)
+    stored = sum(run.is_stored for run in shown)
     return Fitted(
-        model.eval(), encoder, tuple(curve), samples, dict(source.counts), compared, len(runs), stored, pictures, cpu_s
+        model.eval(), encoder, tuple(curve), samples, dict(source.counts), compared, len(shown), stored, pictures, cpu_s
     )
 
 

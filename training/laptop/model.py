@@ -26,12 +26,12 @@ from annotate.embeddings.encoders import Encoder, identity, load_encoder
 from training.backbones import ModelError
 from training.laptop.config import LaptopConfig
 from training.laptop.familiar import Familiar
+from training.laptop.kind import KIND, SETTINGS
 from training.laptop.sentences import SentenceEncoder, open_sentences
 from training.laptop.text import hashed_text, hashed_words
 from training.model import read_card, write_card
 
-KIND = "laptop"
-WEIGHTS, SETTINGS = "model.safetensors", "config.json"
+WEIGHTS, WIDENED = "model.safetensors", "familiar.widened"
 LEAST_SPREAD = 1e-3  # of a number over the pictures of training: below it says nothing
 LEAST_KNOWN = 0.5  # of an instruction's words, each by how much it says: with fewer it counts as none
 
@@ -108,6 +108,10 @@ class LaptopModel(nn.Module):
         """Of pictures of training, float [n, width], each with its run's first one; label [n], NaN for none."""
         seen, start = (self._normalised(torch.from_numpy(x.astype(np.float32))) for x in (numbers, first))
         self.familiar.learn(seen, start, torch.from_numpy(label.astype(np.float32)))
+
+    def widen_the_familiar(self, numbers: np.ndarray) -> None:
+        """Take in pictures of a scene that is learnt after training, float [n, width]."""
+        self.familiar.widen(self._normalised(torch.from_numpy(numbers.astype(np.float32)).to(self.mean.device)))
 
     def _normalised(self, numbers: torch.Tensor) -> torch.Tensor:
         return (numbers - self.mean) / self.spread
@@ -205,14 +209,6 @@ def save_laptop(model: LaptopModel, encoder: Encoder, folder: Path, card: dict[s
     write_card(folder, card)
 
 
-def is_laptop(folder: Path) -> bool:
-    """Does a checkpoint's config.json say that it is of this kind? A folder without one, or damaged, is not."""
-    try:
-        return json.loads((folder / SETTINGS).read_text())["model_type"] == KIND
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-
-
 def load_laptop(folder: Path, device: str = "cpu") -> tuple[LaptopModel, Encoder, dict[str, Any]]:
     """Model, encoder and card of a checkpoint folder. Raises ModelError, also where the encoder here is another one
     than in training; EncoderError where it cannot be had."""
@@ -222,7 +218,9 @@ def load_laptop(folder: Path, device: str = "cpu") -> tuple[LaptopModel, Encoder
         config = LaptopConfig(**settings["laptop"])
         sentences = open_sentences(config)
         model = LaptopModel(config, int(settings["width"]), int(settings["frames"]), sentences)
-        model.load_state_dict(load_file(folder / WEIGHTS))
+        weights = load_file(folder / WEIGHTS)
+        model.familiar.widened = weights.get(WIDENED)  # of an adapted model
+        model.load_state_dict(weights)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, ValidationError) as e:
         raise ModelError(f"the checkpoint {folder} cannot be loaded: {' '.join(str(e).split())[:300]}") from e
     encoder = load_encoder(config.embeddings)

@@ -65,26 +65,25 @@ def read_runs(
     tasks, labels = _tasks(con), _labels(con, datasets)
     runs = []
     for key, samples in _by_episode(shards):
-        asked = {s.row["frames"][-1]: float(s.row["progress"]) for s in samples if _has_progress(s)}
+        asked = _asked(samples)
         # What no sample of progress was drawn of did not pass the release's gate
         if not asked:
             continue
         stored = _stored(con, key, samples, encoder, config) if config.numbers_from == "lake" else None
         frames, numbers = stored or _looked_at(samples, encoder, config.views, np.random.default_rng([seed, key[1]]))
-        known = labels.get(key, {}) | asked
         runs.append(
-            Run(
-                *key,
-                task=tasks.get(key) or next(s.row["question"] for s in samples if _has_progress(s)),
-                numbers=numbers,
-                frames=frames,
-                label=np.array([known.get(f, np.nan) for f in frames.tolist()], np.float32),
-                step=_step(samples),
-                shown=max(len(s.row["frames"]) for s in samples if _has_progress(s)),
-                is_stored=stored is not None,
-            )
+            _run(key, samples, tasks.get(key), labels.get(key, {}) | asked, (frames, numbers), stored is not None)
         )
     return runs
+
+
+def episode_run(lake: Lake, samples: Sequence[Sample], encoder: Encoder, views: int, seed: int) -> Run:
+    """The run of one episode from samples of its progress, as the lake has it now; labels as in read_runs."""
+    key = samples[0].row["dataset"], samples[0].row["episode_index"]
+    con = open_for_users(lake.workspace, lake.snapshot())
+    known = _labels(con, [key[0]]).get(key, {}) | _asked(samples)
+    seen = _looked_at(samples, encoder, views, np.random.default_rng([seed, key[1]]))
+    return _run(key, samples, _tasks(con).get(key), known, seen)
 
 
 Seen = tuple[np.ndarray, np.ndarray]  # frames int64 [k], numbers float16 [views, k, d]
@@ -130,6 +129,33 @@ def _by_episode(shards: Sequence[Path]) -> Iterator[tuple[tuple[str, int], list[
         found.append(sample)
     if key is not None:
         yield key, found
+
+
+def _run(
+    key: tuple[str, int],
+    samples: Sequence[Sample],
+    task: str | None,
+    labels: Mapping[int, float],
+    seen: Seen,
+    is_stored: bool = False,
+) -> Run:
+    frames, numbers = seen
+    of_progress = [s.row for s in samples if _has_progress(s)]
+    return Run(
+        *key,
+        task=task or of_progress[0]["question"],
+        numbers=numbers,
+        frames=frames,
+        label=np.array([labels.get(f, np.nan) for f in frames.tolist()], np.float32),
+        step=_step(samples),
+        shown=max(len(row["frames"]) for row in of_progress),
+        is_stored=is_stored,
+    )
+
+
+def _asked(samples: Sequence[Sample]) -> dict[int, float]:
+    """The labels of the frames that samples of progress ask about."""
+    return {s.row["frames"][-1]: float(s.row["progress"]) for s in samples if _has_progress(s)}
 
 
 def _has_progress(sample: Sample) -> bool:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tests.kits.laptop_kit import TASKS, small_config
-from training.laptop.familiar import CERTAIN, Familiar
+from training.laptop.familiar import CERTAIN, HALF_KNOWN, Familiar
 from training.laptop.model import LaptopModel
 
 WIDTH = 256 + 64 * 4
@@ -92,3 +92,17 @@ def test_strange_pictures_are_judged_by_their_change_alone():
     assert torch.equal(far.progress, far.by_change)
     assert torch.equal(far.progress, other.progress)
     assert bool((far.progress.diff() > 0).all())
+
+
+def test_a_scene_that_was_learnt_later_is_half_known():
+    familiar = Familiar(WIDTH)
+    seen, first, label = runs_of_change()
+    familiar.learn(seen, first, label)
+    new = seen * 1.5
+    assert familiar.strangeness(new).max() > 0.9
+    familiar.widen(new)
+    assert 0.8 * HALF_KNOWN < familiar.strangeness(new).max() <= HALF_KNOWN
+    assert familiar.strangeness(seen).max() == 0
+    assert familiar.strangeness(new * 3).max() == 1
+    familiar.widen(seen)  # what lies nearer takes nothing away
+    assert familiar.strangeness(new).max() <= HALF_KNOWN

@@ -10,7 +10,8 @@ import torch
 from annotate.embeddings.encoders import load_encoder
 from tests.kits.laptop_kit import TASKS, scene, small_config
 from training.backbones import ModelError
-from training.laptop.model import LaptopModel, is_laptop, laptop_loss, load_laptop, save_laptop
+from training.laptop.kind import is_laptop
+from training.laptop.model import LaptopModel, laptop_loss, load_laptop, save_laptop
 from training.laptop.pictures import embed
 from training.laptop.reading import SeenWindow, read_windows
 

@@ -1,0 +1,88 @@
+"""What one labelled run teaches a laptop model about a robot that it never saw.
+
+    .venv/bin/python -m benchmarks.adapt --workspace workspace --model laptop-demo-0123abcd [--release demo]
+        [--episodes 0 6] [--recipe laptop_oneshot] [--seeds 3] [--out FILE.json]
+
+Adapts the model to each of these episodes of sim_long alone, and asks it before and after about all others of the
+split test_ood: those of the same place (sim_long has two) and those of the other one; and about test_id, of what it
+knew before. Models go into the workspace, as those of `proccorpus adapt` do.
+
+    voc, voc_all     of clean successes, and of all runs
+    mae              |progress - label|; the clock beside it knows each run's length; best constant
+    mae_truth        the same against the simulator's truth
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.laptop import measured, summary
+from core.paths import Workspace
+from eval.held_out.episodes import HeldOut, held_out
+from eval.reward.laptop import open_laptop
+from pipeline.adaptation import episode_samples, model_folder
+from training.oneshot import adapt
+from training.recipe import load_recipe
+from warehouse.lake import open_lake
+from warehouse.releases import get_release
+
+DATASET = "sim_long"
+SAMPLES = 240  # as proccorpus adapt has it
+STACKING = range(5)  # episodes of the first place; the others are of the second
+
+
+def parts(episodes: Sequence[HeldOut], adapted: int) -> dict[str, list[HeldOut]]:
+    """The other episodes, by whether their place is that of the adapted one."""
+    others = [e for e in episodes if e.episode_index != adapted]
+    is_here = [(e.episode_index in STACKING) == (adapted in STACKING) for e in others]
+    return {
+        "same place": [e for e, here in zip(others, is_here, strict=True) if here],
+        "other place": [e for e, here in zip(others, is_here, strict=True) if not here],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workspace", type=Path, default=Path("workspace"))
+    parser.add_argument("--release", default="demo")
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--episodes", type=int, nargs="+", default=[0, 6])
+    parser.add_argument("--recipe", default="laptop_oneshot")
+    parser.add_argument("--truth", type=Path, default=Path("samples/truth"))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    lake = open_lake(Workspace(args.workspace))
+    release, base = get_release(lake, args.release), model_folder(lake, args.model)
+    new, known = (held_out(lake, release, (split,), args.truth) for split in ("test_ood", "test_id"))
+    new = [e for e in new if e.dataset == DATASET]
+    recipe = load_recipe(args.recipe, base)
+    results: dict[str, list[dict[str, float]]] = {}
+    for episode in args.episodes:
+        asked = parts(new, episode) | {"test_id": known}
+        before = open_laptop(base)
+        for name, episodes in asked.items():
+            results[f"{episode} before, {name}"] = [measured(before, episodes, [])]
+        for seed in range(args.seeds):
+            began = time.process_time()
+            samples = episode_samples(lake, DATASET, episode, SAMPLES, seed)
+            seeded = recipe.model_copy(update={"train": recipe.train.model_copy(update={"seed": seed})})
+            run = adapt(lake, samples, f"{DATASET}-{episode:06d}", seeded)
+            cost = {"cpu_s": time.process_time() - began, "moments": float(len(samples))}
+            after = open_laptop(run.checkpoint)
+            for name, episodes in asked.items():
+                results.setdefault(f"{episode} after, {name}", []).append(measured(after, episodes, []) | cost)
+            print(f"episode {episode} seed {seed}: {cost}", flush=True)
+    table = {name: summary(runs) for name, runs in results.items()}
+    for name, rows in table.items():
+        print(name)
+        for metric, text in rows.items():
+            print(f"  {metric:16s} {text}")
+    if args.out:
+        args.out.write_text(json.dumps({"results": results, "summary": table}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
