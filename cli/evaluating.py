@@ -17,6 +17,7 @@ from cli.options import (
     space_at,
 )
 from cli.output import print_json, show
+from core.names import LATEST, did_you_mean
 
 if TYPE_CHECKING:
     from annotate.vlm.config import Price
@@ -48,7 +49,10 @@ app.add_typer(eval_app, name="eval")
 def eval_model(
     context: typer.Context,
     model: Annotated[
-        str | None, typer.Option("--model", help="A training run, a checkpoint's folder, or a name at --endpoint.")
+        str | None,
+        typer.Option(
+            "--model", help="A training run, a checkpoint's folder, or a name at --endpoint; default: latest."
+        ),
     ] = None,
     benchmark: Annotated[
         str,
@@ -134,8 +138,9 @@ def eval_model(
     """Score a model beside the baselines, on a benchmark or on episodes it never saw; writes a report."""
     if context.invoked_subcommand is not None:
         return
-    if model is None:
-        raise UsageError("eval needs --model M, or a command: proccorpus eval --help")
+    if model is None and endpoint:
+        raise UsageError("--endpoint needs --model, the model's name there")
+    model = model or LATEST
     # Held-out episodes are scored by the head alone: options of the other benchmarks would be ignored
     if benchmark == "held-out":
         of_other_benchmarks = (endpoint, data, part, limit, baseline, shard, out, prompts)
@@ -218,9 +223,12 @@ def _evaluate_held_out(model: str, release: str | None, workspace: str, format: 
 
     space, lake, frozen = open_release(workspace, release)
     # A typing error is told at once, with the names that there are
-    runs = _runs(lake)
+    from training.train import named_model
+
+    runs, model = _runs(lake), named_model(lake, model)
     if model not in runs:
-        raise UsageError(f"unknown model {model!r}; trained: {', '.join(runs) or 'none yet (proccorpus train)'}")
+        near = did_you_mean(model, runs)
+        raise UsageError(f"unknown model {model!r}; trained: {', '.join(runs) or 'none yet (proccorpus train)'}{near}")
     outcome = evaluation_step(lake, frozen, model, always=True)
     report_closing(space, [outcome])
     sql = (

@@ -46,7 +46,7 @@ def explore(
     from explorer.safety import access_for
     from explorer.server import serve
     from explorer.site import Options
-    from warehouse.lake.sql import release_snapshot
+    from warehouse.lake.sql import release_state
 
     space = space_at(workspace)
     if release and snapshot is not None:
@@ -61,8 +61,9 @@ def explore(
         hosts=tuple(allow_host or ()),
         author=whoami(),
     )
-    as_of = release_snapshot(space, release) if release else snapshot
-    options = Options(as_of, release, dagster_url, access, lambda dataset: _suggestions(space, dataset))
+    if release:
+        release, snapshot = release_state(space, release)
+    options = Options(snapshot, release, dagster_url, access, lambda dataset: _suggestions(space, dataset))
     try:
         serve(
             create_app(space, options),

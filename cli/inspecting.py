@@ -158,7 +158,8 @@ def datasets_show(
     format: FormatOption = "table",
 ) -> None:
     """Everything that is known of one dataset: sizes, licence, cameras by role, gripper, traps."""
-    from ingest.catalogue import facts, near_names, readable
+    from core.names import near_names
+    from ingest.catalogue import facts, readable
     from ingest.registry import BUILT_IN, load_registry
 
     built = _datasets_built(space_at(workspace))
@@ -258,9 +259,9 @@ def sql(
     if release and snapshot is not None:
         raise UsageError("--release and --snapshot exclude each other")
     if attach:
-        from warehouse.lake.sql import attach_lines, release_snapshot
+        from warehouse.lake.sql import attach_lines, release_state
 
-        print(attach_lines(space, release_snapshot(space, release) if release else snapshot))
+        print(attach_lines(space, release_state(space, release)[1] if release else snapshot))
         return
     # Before a question is waited for
     if not space.exists():
@@ -284,12 +285,12 @@ def _shell(process: "SqlProcess", at: "LakeState", time_s: float, show: "Show") 
     from cli.sql_shell import shell
     from core.paths import Workspace
     from warehouse.lake.schema import Described, columns
-    from warehouse.lake.sql import open_for_users, release_snapshot
+    from warehouse.lake.sql import open_for_users, release_state
 
     space = Workspace(Path(at.workspace))
 
     def described(names: list[str]) -> list[Described]:
-        snapshot = release_snapshot(space, at.release) if at.release else at.snapshot
+        snapshot = release_state(space, at.release)[1] if at.release else at.snapshot
         return columns(names, open_for_users(space, snapshot))
 
     state = "now" if at.snapshot is None else f"snapshot {at.snapshot}"

@@ -56,10 +56,7 @@ TOPICS = {
         "annotators": "Who labels how well.",
     },
     "cli.rewarding": {
-        "reward": (
-            "Score a video: progress and, of models that know it, success at each sampled frame; null where "
-            "there is none."
-        ),
+        "reward": "Score a video, or an episode: progress and, of models that know it, success at each sampled frame.",
     },
     "cli.sampling": {
         "samples": "Question-answer samples.",

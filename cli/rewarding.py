@@ -15,6 +15,7 @@ from cli.options import (
     space_at,
 )
 from cli.output import show_facts
+from core.names import LATEST
 
 if TYPE_CHECKING:
     from core.paths import Workspace
@@ -25,7 +26,9 @@ app = typer.Typer(rich_markup_mode=None)
 CAMERA = "camera"  # of the video that is named first
 ModelOption = Annotated[
     str | None,
-    typer.Option("--model", help="A model of the workspace, a checkpoint's folder, or a name at --endpoint."),
+    typer.Option(
+        "--model", help="A model of the workspace, a checkpoint's folder, or a name at --endpoint; default: latest."
+    ),
 ]
 BaselineOption = Annotated[
     Literal["clock", "visual"] | None, typer.Option("--baseline", help="Without a model: elapsed time, or pixels.")
@@ -63,8 +66,12 @@ def scorer_config(
     from eval.reward.open import ScorerConfig
     from eval.reward.window import Window
 
-    if (model is None) == (baseline is None):
+    if model is not None and baseline is not None:
         raise UsageError("give either --model M or --baseline clock|visual")
+    if model is None and endpoint:
+        raise UsageError("--endpoint needs --model, the model's name there")
+    if model is None and baseline is None:
+        model = LATEST
     if window_step is not None and window_frames is None:
         raise UsageError("--window-step goes with --window-frames")
     if (reasoning or window_frames or endpoint) and baseline:
@@ -92,18 +99,30 @@ def _model_folder(space: "Workspace", model: str) -> Path:
     """The folder of a model of the workspace, or of a checkpoint. Raises UsageError."""
     from pipeline.models import model_folder
     from training.backbones import ModelError
+    from training.loop import TrainingError
 
     try:
         return model_folder(space, model)
-    except ModelError as e:
+    except (ModelError, TrainingError) as e:
         raise UsageError(str(e)) from e
 
 
 @app.command()
 def reward(
-    video: Annotated[Path, typer.Argument(help="A video of one run.")],
-    task: Annotated[str, typer.Option("--task", help="What is to be done, in words.")],
-    out: Annotated[Path, typer.Option("--out", help="JSON-lines file to write: a row for each scored frame.")],
+    video: Annotated[
+        Path | None, typer.Argument(help="A video of one run; or an episode, by --dataset and --episode.")
+    ] = None,
+    dataset: Annotated[str | None, typer.Option("--dataset", help="A dataset of the workspace.")] = None,
+    episode: Annotated[int | None, typer.Option("--episode", min=0, help="Its episode to score.")] = None,
+    task: Annotated[
+        str | None, typer.Option("--task", help="What is to be done, in words; default: the episode's task.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="JSON-lines file to write, a row for each scored frame; default: by the run's name, here."
+        ),
+    ] = None,
     model: ModelOption = None,
     baseline: BaselineOption = None,
     fps: Annotated[
@@ -112,7 +131,10 @@ def reward(
     ] = None,
     camera: Annotated[
         list[str] | None,
-        typer.Option("--camera", help="Another camera of the same run, NAME=VIDEO; repeatable. Means are given."),
+        typer.Option(
+            "--camera",
+            help="Another camera of the same run, NAME=VIDEO; of an episode NAME; repeatable: their mean.",
+        ),
     ] = None,
     overlay: Annotated[
         Path | None, typer.Option("--overlay", help="Write a video, too: the curve under the picture.")
@@ -138,22 +160,37 @@ def reward(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
 ) -> None:
-    """Score a video: progress and, of models that know it, success at each sampled frame; null where there is none."""
-    from eval.reward.window import CutOffError
-    from pipeline.rewards import score_video
+    """Score a video, or an episode: progress and, of models that know it, success at each sampled frame.
 
-    # The main video is a camera like the further ones; what is given is their mean
-    videos = {CAMERA: video} | _cameras(camera or [])
+    Where there is no number, null.
+    """
+    is_episode = dataset is not None and episode is not None
+    if is_episode == (video is not None) or (dataset is None) != (episode is None):
+        raise UsageError("give either a video, or --dataset NAME with --episode N")
+    if video is not None and task is None:
+        raise UsageError("a video needs --task, what is to be done in words")
+    from eval.reward.window import CutOffError
+    from pipeline.rewards import episode_clip, score_video
+
     config = scorer_config(
         workspace, model, baseline, endpoint, window_frames, window_step, reasoning, api_key_env, max_calls, answer
     )
+    if video is not None:
+        assert task is not None
+        # The main video is a camera like the further ones; what is given is their mean
+        run, name = {CAMERA: video} | _cameras(camera or []), video.stem
+    else:
+        assert dataset is not None
+        assert episode is not None
+        run, of_episode = episode_clip(space_at(workspace), dataset, episode, camera or ())
+        task, name = task or of_episode, f"{dataset}-{episode}"
     show_line = progress_line()
     try:
         done = score_video(
             config,
-            videos,
+            run,
             task,
-            out,
+            out or Path(f"{name}.rewards.jsonl"),
             score_fps=fps,
             steps=tuple(step or ()),
             overlay=overlay,

@@ -62,7 +62,7 @@ def shards_verify(
     lake = Lake(space, read_only=True)
     # Refuses a name that is no release, whose list of shards would be empty and so whole
     if release:
-        get_release(lake, release)
+        release = get_release(lake, release).name
     source, values = ("release_shards WHERE name = ?", [release]) if release else ("shards", [])
     rows = lake.rows(
         f"SELECT split, shard, store, sha256, bytes, samples FROM {source} ORDER BY shard",

@@ -19,6 +19,7 @@ from cli.options import (
     tell_sent,
 )
 from cli.output import show, show_facts
+from core.names import LATEST
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -76,7 +77,7 @@ def train(
 def adapt(
     dataset: Annotated[str, typer.Option("--dataset", help="A dataset of the corpus.")],
     episode: Annotated[int, typer.Option("--episode", min=0, help="One with a label, or a correction.")],
-    model: Annotated[str, typer.Option("--model", help="What to adapt: a training run's name, or a folder.")],
+    model: Annotated[str, typer.Option("--model", help="What to adapt: a training run's name, or a folder.")] = LATEST,
     recipe: Annotated[
         str | None,
         typer.Option(
@@ -211,7 +212,9 @@ model_app = typer.Typer(
 app.add_typer(model_app, name="model")
 
 
-ModelArgument = Annotated[str, typer.Argument(help="A model of the workspace, or a checkpoint's folder.")]
+ModelArgument = Annotated[
+    str, typer.Argument(help="A model of the workspace, latest (the newest), or a checkpoint's folder.")
+]
 
 
 @model_app.command("list")
@@ -264,7 +267,7 @@ def model_convert(
 
 @model_app.command("check")
 def model_check(
-    model: ModelArgument,
+    model: ModelArgument = LATEST,
     serve: Annotated[bool, typer.Option("--serve", help="Serve it with vLLM, too, and ask it something.")] = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
@@ -278,7 +281,7 @@ def model_check(
 
 @model_app.command("calibrate")
 def model_calibrate(
-    model: ModelArgument,
+    model: ModelArgument = LATEST,
     release: Annotated[str | None, typer.Option("--release", help="Whose val split; default: the newest.")] = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",

@@ -23,6 +23,7 @@ from core.scratch import ScratchFolder
 from core.tables import TABLES
 from warehouse.lake import attach, connect, database, literal, quoted, sql_type
 from warehouse.lake.place import LOCK_TIMEOUT_S, LakeError, place
+from warehouse.lake.sql import RESULTS, see_results, use
 from warehouse.sql_process import LakeState
 
 MEMORY = "450MB"  # of all pages together, without the index of episodes
@@ -89,14 +90,15 @@ class OpenSnapshot:
 class CorpusView:
     """The lake of a workspace, as it is now or at one snapshot. For use by several threads.
 
+    `release`: what froze the snapshot; its scores and training runs are seen as they are now.
     Raises LakeError: no workspace, or no such snapshot.
     """
 
-    def __init__(self, space: Workspace, snapshot: int | None = None) -> None:
+    def __init__(self, space: Workspace, snapshot: int | None = None, release: str | None = None) -> None:
         if not space.exists():
             raise LakeError(space.absence)
         self.space = space
-        self.fixed = snapshot
+        self.fixed, self.release = snapshot, release
         self._opening = threading.Lock()
         self._server = connect(space, read_only=True) if place(space).is_postgres else None
         self._state = self._open()
@@ -106,7 +108,7 @@ class CorpusView:
         """A reader of the lake as it is. Raises PageError (503) when its queries take longer than `time_s` in all."""
         state = self._current()
         with state.con.cursor() as con:
-            con.execute("USE lake")
+            use(con, self.release)
             alarm = threading.Timer(time_s, con.interrupt)
             alarm.daemon = True
             alarm.start()
@@ -121,7 +123,7 @@ class CorpusView:
     def state(self) -> Iterator[LakeState]:
         """The newest state of the lake for another process to read, which stays there for as long."""
         opened = self._current()  # held until then: the copy of the catalog is deleted with it
-        yield LakeState(str(self.space.root), opened.snapshot.number, catalog=opened.catalog)
+        yield LakeState(str(self.space.root), opened.snapshot.number, self.release, opened.catalog)
 
     def _stamp(self) -> tuple[int, ...]:
         """What the catalog's file is like; of a server, its newest snapshot."""
@@ -136,7 +138,8 @@ class CorpusView:
 
     def _current(self) -> OpenSnapshot:
         """The newest state; a new one is opened where the catalog has changed."""
-        if self.fixed is None and self._stamp() != self._state.stamp:
+        may_change = self.fixed is None or self.release is not None
+        if may_change and self._stamp() != self._state.stamp:
             with self._opening:
                 if self._stamp() != self._state.stamp:
                     self._state = self._open()
@@ -162,6 +165,9 @@ class CorpusView:
             weakref.finalize(con, folder.close)
             catalog = f"ducklake:{_copied_catalog(con, self.space.catalog, folder.path)}"
             attach(con, self.space, "lake", self.fixed, catalog=catalog)
+        if self.release is not None:
+            attach(con, self.space, RESULTS, catalog=catalog)
+            see_results(con, self.release)
 
         # From here on the connection reads the lake's files, and nothing else
         con.execute(f"SET allowed_directories = [{literal(at.data)}]")

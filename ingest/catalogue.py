@@ -1,7 +1,6 @@
 """The registry for people and scripts: one row per dataset, and all that is known of one."""
 
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 from ingest.registry import DatasetConfig
@@ -81,9 +80,3 @@ def _text(value: Any) -> str:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return f"{value:,}" if isinstance(value, int) else f"{value:g}"
     return str(value)
-
-
-def near_names(name: str, known: Sequence[str]) -> list[str]:
-    """What may have been meant: names that hold it, else names spelt alike, best first."""
-    asked = name.lower()
-    return [k for k in known if asked and asked in k][:3] or get_close_matches(asked, known, n=3, cutoff=0.6)

@@ -20,8 +20,10 @@ FAMILY = procvqa.PROGRESS
 
 
 def model_folder(lake: Lake, model: str) -> Path:
-    """A folder, or the checkpoint of a training run. Raises ConfigError."""
-    folder = checkpoint_of(lake, model)
+    """A folder, or the checkpoint of a training run (`latest`: the newest). Raises ConfigError, TrainingError."""
+    from training.train import named_model  # imports all of training
+
+    folder = checkpoint_of(lake, named_model(lake, model))
     if folder is None:
         raise ConfigError(f"there is no model {model!r}: give a training run's name or a checkpoint's folder")
     return folder.resolve()

@@ -7,10 +7,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from core.logs import end_of, last_lines
+from core.names import did_you_mean
 from core.paths import Workspace
 from core.tables import TABLES
 from core.values import IMAGE_MARK
-from warehouse.lake import open_lake
+from warehouse.lake import Lake, open_lake
 
 QUESTION = f"How far is the task? {IMAGE_MARK}"
 SIDE_PX = 64  # of the picture that a checkpoint is tried on
@@ -24,19 +25,29 @@ def models_folder(space: Workspace) -> Path:
 
 
 def model_folder(space: Workspace, model: str) -> Path:
-    """The folder of a model of the workspace, or of a checkpoint anywhere. Raises ModelError."""
+    """The folder of a model of the workspace (`latest`, a recipe's name: the newest), or of a checkpoint anywhere.
+
+    Raises ModelError, TrainingError.
+    """
     from training.backbones import ModelError
     from training.merge import checkpoints
     from training.model import CARD
 
+    # A recipe's name, or `latest`, is a training run's; a folder is not looked for in the lake
+    if space.exists() and "/" not in model:
+        from training.train import named_model
+
+        model = named_model(Lake(space, read_only=True), model)
     known = checkpoints(models_folder(space))
     for folder in known:
         if folder.name == model:
             return folder
     if (Path(model) / CARD).exists():
         return Path(model)
-    names = ", ".join(f.name for f in known) or "none yet (proccorpus train)"
-    raise ModelError(f"no model {model!r} and no checkpoint of ours there; the workspace has: {names}")
+    names = [f.name for f in known]
+    has = ", ".join(names) or "none yet (proccorpus train)"
+    near = did_you_mean(model, names)
+    raise ModelError(f"no model {model!r} and no checkpoint of ours there; the workspace has: {has}{near}")
 
 
 def model_rows(space: Workspace) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from pipeline.evaluation import evaluation_step
 from pipeline.leaderboard import leaderboard_step
 from pipeline.outcome import Outcome
 from pipeline.release import release_step
-from pipeline.reward_model import newest_model, reward_model_step
+from pipeline.reward_model import reward_model_step
 from warehouse.lake import Lake
 from warehouse.releases import get_release
 
@@ -31,6 +31,8 @@ def closing_steps(
 
 def scoring_steps(lake: Lake, name: str) -> list[Outcome]:
     """The second half without training: release, the newest model's scores on it where there is one, leaderboard."""
+    from training.train import newest_model  # imports all of training
+
     made, model = release_step(lake, name), newest_model(lake)
     scored = [evaluation_step(lake, get_release(lake, name), model)] if model else []
     return [made, *scored, leaderboard_step(lake)]

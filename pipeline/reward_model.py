@@ -86,11 +86,3 @@ def _success_numbers(folder: Path) -> dict[str, float]:
 
     success = read_card(folder).get("success") or {}
     return {f"success_{name}": success[name] for name in ("threshold", "balanced_accuracy") if name in success}
-
-
-def newest_model(lake: Lake) -> str | None:
-    """The training run that ended last and whose checkpoint is there."""
-    from training.train import trained
-
-    rows = lake.rows("SELECT training_run FROM training_runs ORDER BY created_at DESC, 1")
-    return next((run for (run,) in rows if trained(lake, run)), None)

@@ -6,12 +6,19 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from annotate.samples.procvqa import task_text
 from core.files import whole_file
+from core.names import did_you_mean
+from core.paths import Workspace
 from eval.reward.open import ScorerConfig, open_scorer
 from eval.reward.overlay import write_overlay
-from eval.reward.video import SCORE_FPS, Row, open_clip, score_clip
+from eval.reward.video import SCORE_FPS, Clip, Row, RunEpisode, RunVideos, open_clip, score_clip
 from eval.reward.window import RewardError
+from ingest.source import read_episode
+from pipeline.build import stored_build
+from pipeline.config import ConfigError
 from pipeline.episode_rewards import ScoredEpisodes, score_episodes
+from pipeline.reading import records_of
 from warehouse.exports.common import Selection, select
 from warehouse.exports.rabc import the_dataset
 from warehouse.lake import Lake
@@ -39,9 +46,38 @@ class ScoredVideo:
     notes: tuple[str, ...] = ()
 
 
+def episode_clip(space: Workspace, dataset: str, episode_index: int, cameras: Sequence[str] = ()) -> tuple[Clip, str]:
+    """A usable episode of the corpus as a run to score, by its preferred camera or those named; and its task.
+
+    Raises ConfigError: no such dataset, episode or camera, or one that cannot be used.
+    """
+    lake = Lake(space, read_only=True)
+    build = stored_build(lake, dataset)
+    if build is None:
+        known = lake.column("SELECT dataset FROM build_configs ORDER BY 1")
+        near = did_you_mean(dataset, known)
+        raise ConfigError(f"there is no dataset {dataset!r}; built: {', '.join(known) or 'none yet'}{near}")
+    found = lake.rows(
+        "SELECT status, reason, task, cameras, fps, num_frames FROM episodes WHERE dataset = ? AND episode_index = ?",
+        [dataset, episode_index],
+    )
+    if not found:
+        raise ConfigError(f"{dataset} has no episode {episode_index}")
+    [(status, reason, task, has, fps, num_frames)] = found
+    if status != "ok":
+        raise ConfigError(f"episode {episode_index} of {dataset} cannot be used: {reason}")
+    unknown = [camera for camera in cameras if camera not in has]
+    if unknown:
+        raise ConfigError(f"episode {episode_index} of {dataset} has no camera {unknown[0]!r}; it has {', '.join(has)}")
+    [record] = records_of(lake, dataset, [episode_index])
+    episode = read_episode(build.source(space.sources), record)
+    title = f"episode {episode_index} of {dataset}"
+    return RunEpisode(episode, tuple(cameras) or (has[0],), fps, num_frames, title), task_text(task)
+
+
 def score_video(
     config: ScorerConfig,
-    videos: Mapping[str, Path],
+    run: Mapping[str, Path] | Clip,
     task: str,
     out: Path,
     *,
@@ -51,12 +87,14 @@ def score_video(
     partial: bool = False,
     on_row: Callable[[Row], None] = lambda row: None,
 ) -> ScoredVideo:
-    """Write a video's rewards, and the overlay where one is wanted; both appear whole or not at all.
+    """Write the rewards of a run (videos by camera, or an episode), and the overlay where one is wanted.
 
+    Both files appear whole or not at all.
     Raises RewardError and what open_scorer raises.
     """
-    _check_outputs(videos, out, overlay)
-    clip = open_clip(videos)  # before a model is loaded: a wrong path costs nothing
+    is_opened = isinstance(run, RunVideos | RunEpisode)
+    _check_outputs({} if is_opened else run, out, overlay)
+    clip = run if is_opened else open_clip(run)  # before a model is loaded: a wrong path costs nothing
     rate = min(SCORE_FPS, clip.fps) if score_fps is None else score_fps
     rows: list[Row] = []
     with ExitStack() as files:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from core.files import whole_folder
+from core.names import LATEST
 from core.paths import Workspace
 from core.tables import TABLES
 from training.attention import set_attention
@@ -396,3 +397,25 @@ def trained(lake: Lake, run: str) -> Path | None:
     rows = lake.rows("SELECT path FROM checkpoints WHERE training_run = ? ORDER BY step DESC LIMIT 1", [run])
     folder = lake.workspace.root / rows[0][0] if rows else None
     return folder if folder and (folder / "card.json").exists() else None
+
+
+def newest_model(lake: Lake, recipe: str | None = None) -> str | None:
+    """The training run, of a recipe or of any, that ended last and whose checkpoint is there."""
+    runs = lake.column(
+        "SELECT training_run FROM training_runs WHERE recipe = coalesce(?, recipe) ORDER BY created_at DESC, 1",
+        [recipe],
+    )
+    return next((run for run in runs if trained(lake, run)), None)
+
+
+def named_model(lake: Lake, name: str) -> str:
+    """The training run that a name stands for: `latest` and a recipe's name for the newest there is; else itself.
+
+    Raises TrainingError: nothing was trained yet.
+    """
+    if name != LATEST:
+        return newest_model(lake, name) or name
+    newest = newest_model(lake)
+    if newest is None:
+        raise TrainingError("no model was trained in this workspace yet: proccorpus train")
+    return newest

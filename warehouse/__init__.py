@@ -13,11 +13,15 @@ def connect(
 ) -> "duckdb.DuckDBPyConnection":
     """A read-only DuckDB connection to a workspace's tables and views, as they are now, or were.
 
-    workspace: default PROCCORPUS_WORKSPACE, else ./workspace. Raises LakeError (no workspace, no such snapshot) or
+    workspace: default PROCCORPUS_WORKSPACE, else ./workspace. release: a name, or `latest`; scores and training runs of
+    it are seen as they are now. Raises LakeError (no workspace, no such snapshot) or
     SqlError (no such release).
     """
     from core.paths import Workspace
-    from warehouse.lake.sql import open_for_users, release_snapshot
+    from warehouse.lake.sql import open_for_users, release_state
 
     space = Workspace(Path(workspace or os.environ.get("PROCCORPUS_WORKSPACE") or "workspace").resolve())
-    return open_for_users(space, release_snapshot(space, release) if release else snapshot)
+    if release is None:
+        return open_for_users(space, snapshot)
+    name, snapshot = release_state(space, release)
+    return open_for_users(space, snapshot, release=name)

@@ -45,7 +45,8 @@ WARMING = "SELECT range % 7 AS a, count(*), string_agg(range, ',') FROM range(20
 class LakeState:
     """What a query reads: a workspace now, at a snapshot, or as a release froze it.
 
-    `catalog`: a copy of its catalog, as DuckLake names it.
+    Scores and training runs of a release are those of now. `catalog`: a copy of the workspace's catalog, as DuckLake
+    names it; with `release`, `snapshot` is what that froze.
     """
 
     workspace: str
@@ -257,13 +258,16 @@ def _limit_time(time_s: float) -> None:
 def _opened(at: LakeState, memory: int) -> "duckdb.DuckDBPyConnection":
     """A locked connection to the lake, in a process that can hold no more than `memory` bytes from here on."""
     from core.paths import Workspace
-    from warehouse.lake.sql import answer, open_for_users, release_snapshot
+    from warehouse.lake.sql import answer, open_for_users, release_state
 
     resource.setrlimit(resource.RLIMIT_DATA, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     workspace = Workspace(Path(at.workspace))
-    snapshot = release_snapshot(workspace, at.release) if at.release else at.snapshot
+    release, snapshot = at.release, at.snapshot
+    # A copy of the catalog comes with the snapshot that is to be read in it
+    if release is not None and at.catalog is None:
+        release, snapshot = release_state(workspace, release)
     room = max(LEAST_ROOM, memory - _held("VmRSS"))
-    con = open_for_users(workspace, snapshot, f"{room // 1000}KB", catalog=at.catalog)
+    con = open_for_users(workspace, snapshot, f"{room // 1000}KB", catalog=at.catalog, release=release)
     # A first query begins every thread, and loads what is loaded once
     _write(answer(con, WARMING, BATCH_ROWS), None, BytesIO())
     room = max(LEAST_ROOM, memory - _held("VmRSS"))

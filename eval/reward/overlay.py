@@ -9,7 +9,7 @@ import av
 import cv2
 import numpy as np
 
-from eval.reward.video import RunVideos, frames
+from eval.reward.video import Clip, frames
 
 PANEL_PX = 120  # height of the curve
 LEAST_PX = 320  # width of the picture: smaller ones are enlarged
@@ -21,7 +21,7 @@ GRID = (0.0, 0.5, 1.0)  # progress at the horizontal lines
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
-def write_overlay(out: Path, clip: RunVideos, rows: Sequence[Mapping[str, Any]], partial: bool = False) -> None:
+def write_overlay(out: Path, clip: Clip, rows: Sequence[Mapping[str, Any]], partial: bool = False) -> None:
     """Encode the first camera's frames with the curve of `rows` up to each, in one streaming pass. Raises RewardError.
 
     Where a row has no number the curve has a gap, with a mark on the ground line.
@@ -29,9 +29,9 @@ def write_overlay(out: Path, clip: RunVideos, rows: Sequence[Mapping[str, Any]],
     last = max(rows[-1]["frame_index"], 1)
     with av.open(str(out), "w", format="mp4", options={"movflags": "+faststart"}) as container:
         stream: Any = None
-        camera = next(iter(clip.videos))
+        camera = clip.cameras[0]
         for index, together in enumerate(frames(clip, partial)):
-            picture = _shown(together[camera].rgb())
+            picture = _shown(together[camera][1].rgb())
             image = np.concatenate([picture, _panel(picture.shape[1], rows, index, last)])
             # The encoder has to know the pictures' size, which the first one tells.
             if stream is None:

@@ -14,14 +14,16 @@ from eval.reward.baselines import VisualScorer
 from eval.reward.scorer import Reward, Scorer
 from eval.reward.stream import Moment, Stream
 from eval.reward.window import CutOffError, RewardError
+from ingest.episode import Episode, RowsError
 from ingest.limits import LIMITS, Limits
-from ingest.media.video import DecodeOptions, Frame, VideoError, VideoInfo, decode, probe
+from ingest.media.video import DecodeOptions, Frame, Picture, VideoError, VideoInfo, decode, probe
 
 SCORE_FPS = 4.0
 AT_ONCE = 32  # moments that are scored together
 RATE_TOLERANCE = 0.01  # relative, between cameras
 
 Row = dict[str, Any]
+Shown = tuple[float | None, Picture]  # a frame, and its time in seconds where the file says it
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,41 @@ class RunVideos:
     num_frames: int | None
     limits: Limits = LIMITS
     given_up: Callable[[], bool] = lambda: False
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        return tuple(self.videos)
+
+    @property
+    def title(self) -> str:
+        return ", ".join(path.name for path in self.videos.values())
+
+    def read(self, camera: str) -> Iterator[Shown]:
+        """The camera's frames in order. Raises VideoError."""
+        # Nothing is passed over here, so there are frames alone.
+        for frame in cast("Iterator[Frame]", decode(self.videos[camera], options=DecodeOptions(limits=self.limits))):
+            at = frame.picture.time
+            yield float(at) if at is not None else None, frame
+
+
+@dataclass(frozen=True)
+class RunEpisode:
+    """An episode of a dataset as a run to score, by some of its cameras. `title`: which it is, for people."""
+
+    episode: Episode
+    cameras: tuple[str, ...]
+    fps: float
+    num_frames: int | None
+    title: str
+    given_up: Callable[[], bool] = lambda: False
+
+    def read(self, camera: str) -> Iterator[Shown]:
+        """The camera's frames in order. Raises VideoError, RowsError."""
+        for _, at, picture in self.episode.frames(camera):
+            yield at, picture
+
+
+Clip = RunVideos | RunEpisode
 
 
 class GivenUpError(RewardError):
@@ -81,13 +118,11 @@ def _as_reward_error() -> Iterator[None]:
         raise RewardError(str(e)) from e
 
 
-def frames(clip: RunVideos, partial: bool = False) -> Iterator[dict[str, Frame]]:
+def frames(clip: Clip, partial: bool = False) -> Iterator[dict[str, Shown]]:
     """The frames of all cameras, side by side. Raises RewardError for a video without any; for one that ends before
     its header says, or before another camera's, after the frames that are there, unless `partial`. Raises
     GivenUpError."""
-    # Nothing is passed over here, so there are frames alone.
-    options = DecodeOptions(limits=clip.limits)
-    decoders = [cast("Iterator[Frame]", decode(path, options=options)) for path in clip.videos.values()]
+    decoders = [clip.read(camera) for camera in clip.cameras]
     count, why = 0, ""
     try:
         # As long as the longest, so that a camera which ends before the others is noticed.
@@ -96,36 +131,35 @@ def frames(clip: RunVideos, partial: bool = False) -> Iterator[dict[str, Frame]]
                 raise GivenUpError("nobody waits for the rewards any more")
             if any(f is None for f in together):
                 break
-            yield dict(zip(clip.videos, together, strict=True))
+            yield dict(zip(clip.cameras, together, strict=True))
             count += 1
-    except VideoError as e:
+    except (VideoError, RowsError) as e:
         why = f" ({e})"
     if not count or not partial:
         _check_whole(clip, count, why)
 
 
-def _check_whole(clip: RunVideos, count: int, why: str) -> None:
+def _check_whole(clip: Clip, count: int, why: str) -> None:
     """Raises RewardError where no frame was decoded, CutOffError where fewer than the header promises; `why`: the
     decoder's error."""
-    names = ", ".join(path.name for path in clip.videos.values())
     if not count:
-        raise RewardError(f"{names}: there is no frame to score{why}")
+        raise RewardError(f"{clip.title}: there is no frame to score{why}")
     if why or count < (clip.num_frames or 0):
         promised = f" of {clip.num_frames} that the header promises" if clip.num_frames else ""
-        raise CutOffError(f"{names} is cut off or damaged: {count} frames decode{promised}{why}")
+        raise CutOffError(f"{clip.title} is cut off or damaged: {count} frames decode{promised}{why}")
 
 
-def ending(clip: RunVideos, partial: bool = False) -> tuple[int, dict[str, np.ndarray]]:
+def ending(clip: Clip, partial: bool = False) -> tuple[int, dict[str, np.ndarray]]:
     """Number of frames, and the last pictures by camera: a pass of its own, for the baselines. Raises RewardError."""
-    count, last = 0, dict[str, Frame]()
+    count, last = 0, dict[str, Shown]()
     for number, together in enumerate(frames(clip, partial), 1):
         count, last = number, together
-    return count, {camera: frame.rgb() for camera, frame in last.items()}
+    return count, {camera: picture.rgb() for camera, (_, picture) in last.items()}
 
 
 def score_clip(
     scorer: Scorer,
-    clip: RunVideos,
+    clip: Clip,
     task: str,
     *,
     score_fps: float = SCORE_FPS,
@@ -146,18 +180,18 @@ def score_clip(
         yield reward_row(stream.appended, stream.appended / clip.fps, Reward(scorer.source, None, failure=why), 0.0)
 
 
-def clip_moments(stream: Stream, clip: RunVideos, partial: bool = False) -> Iterator[Moment]:
+def clip_moments(stream: Stream, clip: Clip, partial: bool = False) -> Iterator[Moment]:
     """What is to be scored of a clip, in order, in one streaming pass. Raises RewardError."""
     for together in frames(clip, partial):
-        pictures = {c: f.rgb() for c, f in together.items()} if stream.is_wanted else None
-        at = next(iter(together.values())).picture.time
-        moment = stream.append(pictures, float(at) if at is not None else None)
+        pictures = {c: picture.rgb() for c, (_, picture) in together.items()} if stream.is_wanted else None
+        at, _ = next(iter(together.values()))
+        moment = stream.append(pictures, at)
         if moment is not None:
             yield moment
 
 
 def clip_stream(
-    scorer: Scorer, clip: RunVideos, task: str, score_fps: float, steps: Sequence[str] = (), partial: bool = False
+    scorer: Scorer, clip: Clip, task: str, score_fps: float, steps: Sequence[str] = (), partial: bool = False
 ) -> Stream:
     """The stream that a clip is: with its end, where a baseline has to know it. Raises RewardError."""
     if score_fps > clip.fps * (1 + RATE_TOLERANCE):
@@ -168,7 +202,7 @@ def clip_stream(
         count, last = ending(clip, partial)
         more = {"num_frames": count, "duration_s": (max(count, clip.num_frames or 0) - 1) / clip.fps}
         more |= {"goal": last} if isinstance(scorer, VisualScorer) else {}
-    return scorer.stream(task, clip.fps, steps, cameras=tuple(clip.videos), score_fps=score_fps, **more)
+    return scorer.stream(task, clip.fps, steps, cameras=clip.cameras, score_fps=score_fps, **more)
 
 
 def scored_rows(scorer: Scorer, moments: Sequence[Moment], reasoning: bool = False) -> list[Row]:

@@ -57,10 +57,16 @@ class RunnerConfig:
             )
 
     def located(self, lake: Lake) -> "RunnerConfig":
-        """With the model's folder, unless a server has it. Raises RunnerError where there is no such model."""
+        """With the model's folder, and its name for `latest`, unless a server has it.
+
+        Raises RunnerError where there is no such model, TrainingError where none was trained.
+        """
         if self.endpoints:
             return self
-        folder = checkpoint_of(lake, self.model)
+        from training.train import named_model  # imports all of training, which only this needs
+
+        name = named_model(lake, self.model)
+        folder = checkpoint_of(lake, name)
         if folder is None:
             trained = lake.rows("SELECT training_run FROM checkpoints ORDER BY created_at DESC")
             names = ", ".join(run for (run,) in trained) or "none yet"
@@ -68,7 +74,7 @@ class RunnerConfig:
                 f"{self.model!r} is neither a checkpoint's folder nor a training run ({names}); "
                 "a served model needs --endpoint URL"
             )
-        return replace(self, folder=folder)
+        return replace(self, model=name, folder=folder)
 
 
 def checkpoint_of(lake: Lake, model: str) -> Path | None:

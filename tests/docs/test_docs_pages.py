@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import dagster as dg
 import httpx
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from typer.core import TyperGroup
 import cli.main
 import training.recipe
 import warehouse
+from assets.definitions import defs
 from core.paths import Workspace
 from ingest.registry import DatasetConfig
 from pipeline.build import run_build
@@ -165,6 +167,12 @@ class Reader:
             if "source" in said:  # a dataset's entry, which the reader saves
                 DatasetConfig(**said)
                 (self.folder / f"{said['name']}.yaml").write_text(block.text)
+            elif "ops" in said:  # a run's configuration, for Dagster's launchpad
+                check_by_dagster(said)
+            elif {"kind", "out"} <= said.keys():  # of the job export
+                dg.validate_run_config(defs().resolve_job_def("export"), said)
+            else:
+                raise AssertionError("YAML of which nobody says who reads it")
         elif re.search(r"^\w+=", block.text, re.MULTILINE):  # one script, whose lines need each other
             self.shell(self.replaced(block.text))
         else:
@@ -207,6 +215,13 @@ ELSEWHERE = {
     "rerun": "a viewer; tests/warehouse/exports/test_rerun.py reads the file",
     "tensorboard": "a viewer of what tests/training writes",
 }  # fmt: skip
+
+
+def check_by_dagster(said: dict) -> None:
+    """Raises DagsterInvalidConfigError where Dagster refuses a run's configuration of the assets, or job, it is of."""
+    ops = said["ops"]
+    job = dg.define_asset_job("asked", selection=dg.AssetSelection.assets(*ops))
+    dg.validate_run_config(dg.Definitions.merge(defs(), dg.Definitions(jobs=[job])).resolve_job_def("asked"), said)
 
 
 def run(arguments: list[str]) -> int:

@@ -177,7 +177,7 @@ def test_datasets_show_for_people(away: Path) -> None:
     [
         ("drooid", "did you mean droid?"),
         ("bridge", "did you mean bridge_v2?"),
-        ("agibot", "did you mean agibot_alpha or agibot_beta?"),
+        ("agibot", "did you mean agibot_beta or agibot_alpha?"),
         ("xyzzy", "proccorpus datasets lists them"),
     ],
 )

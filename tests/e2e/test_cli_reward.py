@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import weakref
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import pytest
 
 from annotate.conventions.frame_signals import check
 from core.paths import Workspace
+from core.tables import TABLES
 from eval.reward.baselines import ClockScorer
 from eval.reward.model import open_model
 from eval.reward.open import ScorerConfig
@@ -29,13 +31,14 @@ from eval.reward.window import RewardError
 from eval.server.client import RewardClient
 from ingest.media.video import decode
 from pipeline.episode_rewards import chunk_episodes, score_episodes
-from pipeline.rewards import score_video
+from pipeline.rewards import episode_clip, score_video
 from tests.kits.cli_kit import Built, assert_one_error_line, environment, proccorpus
 from tests.kits.laptop_kit import make_checkpoint as make_laptop
 from tests.kits.reward_kit import make_checkpoint, write_video
 from tests.kits.reward_server_kit import running
 from tests.kits.tiny_lerobot import LENGTHS, TASKS, video_path
 from training.backbones import ModelError
+from training.train import named_model
 from warehouse.exports.rabc import between
 from warehouse.lake import Lake, open_lake
 
@@ -125,6 +128,46 @@ def test_a_videos_reward_is_the_same_from_everywhere(own: Built, checkpoint: Pat
     facts = pq.read_metadata(folder / "sarm_progress.parquet").metadata
     assert facts[b"reward_model_path"].decode() == f"proccorpus:{checkpoint}"
     assert "the\nreward model" in (folder / "README.md").read_text()
+
+
+def test_an_episode_is_scored_by_its_number_and_the_newest_model(own: Built, checkpoint: Path, tmp_path: Path) -> None:
+    asked = ("reward", "--dataset", "tiny", "--episode")
+    none_yet = proccorpus(*asked, 0, cwd=tmp_path, workspace=own.workspace)
+    assert (none_yet.code, "no model was trained in this workspace yet" in none_yet.err) == (2, True), none_yet.err
+    # Two trained models, of which the second is newer
+    lake = Lake(Workspace(own.workspace))
+    for number, name in enumerate(("old", "new")):
+        shutil.copytree(checkpoint, own.workspace / "models" / name)
+        at = datetime(2026, 1, 1 + number, tzinfo=UTC)
+        run = {"training_run": name, "recipe": f"recipe_{name}", "created_at": at}
+        place = {"training_run": name, "step": 1, "path": f"models/{name}", "created_at": at}
+        lake.upsert(
+            f"training run {name}",
+            training_runs=TABLES["training_runs"].rows([run]),
+            checkpoints=TABLES["checkpoints"].rows([place]),
+        )
+    assert [named_model(lake, name) for name in ("latest", "recipe_old", "other")] == ["new", "old", "other"]
+    lake.con.close()
+    overlay = tmp_path / "second.mp4"
+    done = proccorpus(*asked, 1, "--fps", 10, "--overlay", overlay, cwd=tmp_path, workspace=own.workspace)
+    assert done.code == 0, done.err
+    # Its own frames alone, of a file that may hold several episodes, and its own task
+    rows = read(tmp_path / "tiny-1.rewards.jsonl")
+    assert [row["frame_index"] for row in rows] == list(range(LENGTHS[1]))
+    assert overlay.stat().st_size > 1000
+    clip, task = episode_clip(Workspace(own.workspace), "tiny", 1)
+    scorer = open_model(own.workspace / "models" / "new")
+    said = list(score_clip(scorer, clip, task, score_fps=10))
+    assert numbers(said) == pytest.approx(numbers(rows), abs=TOLERANCE)
+    for arguments, message in (
+        (("tin", "--episode", 0), "there is no dataset 'tin'; built: tiny; did you mean tiny?"),
+        (("tiny", "--episode", 99), "tiny has no episode 99"),
+        (("tiny",), "give either a video, or --dataset NAME with --episode N"),
+        (("tiny", "--episode", 0, "--camera", "up"), "has no camera 'up'; it has"),
+    ):
+        wrong = proccorpus("reward", "--dataset", *arguments, cwd=tmp_path, workspace=own.workspace)
+        assert wrong.code == 2
+        assert message in assert_one_error_line(wrong)
 
 
 def test_a_laptop_models_weights_are_what_it_says_of_each_video(own: Built, video: Path, tmp_path: Path) -> None:

@@ -219,6 +219,8 @@ def select(lake: Lake, selection: Selection) -> Selected:
     it is now, which is then read at this snapshot whatever is built meanwhile.
     """
     release = get_release(lake, selection.release) if selection.release else None
+    if release:
+        selection = replace(selection, release=release.name)
     snapshot = release.snapshot if release else lake.snapshot()
     # Everything that is exported is read at this one snapshot, so a build meanwhile changes nothing
     then = Lake(lake.workspace, read_only=True, snapshot=snapshot)

@@ -12,10 +12,11 @@ import duckdb
 import pyarrow as pa
 
 from core.errors import SqlError, first_line
+from core.names import LATEST, did_you_mean
 from core.paths import Workspace
 from core.tables import TABLES
 from core.views import VIEWS
-from warehouse.lake.connection import connect, literal
+from warehouse.lake.connection import attach, connect, literal
 from warehouse.lake.migrations import checked_version
 from warehouse.lake.place import LakeError, place
 
@@ -34,14 +35,38 @@ FORBIDDEN_FUNCTIONS = {
     "currval",
 }
 SHOWN = {'"tables"', "__show_tables_expanded", ""}  # SHOW TABLES, SHOW ALL TABLES, DESCRIBE and SUMMARIZE of a query
+RESULTS, OF_RELEASE = "results", "of_release"  # the lake as it is now, and views of what belongs to a release
+# A release is scored after it was frozen: what is known of it is read in the lake as it is now
+OF_TRAINING = "WHERE training_run IN (SELECT training_run FROM {lake}.training_runs WHERE release = {release})"
+OF_EVALUATION = "WHERE eval_run IN (SELECT eval_run FROM {lake}.eval_runs WHERE release = {release})"
+RESULTS_SQL = {
+    "releases": "WHERE name = {release}",
+    "release_shards": "WHERE name = {release}",
+    "training_runs": "WHERE release = {release}",
+    "training_points": OF_TRAINING,
+    "checkpoints": OF_TRAINING,
+    "eval_runs": "WHERE release = {release}",
+    "eval_predictions": OF_EVALUATION,
+    "eval_scores": OF_EVALUATION,
+    "leaderboard": "WHERE release = {release}",
+}
 WRONG_AS_WRITTEN = (duckdb.ProgrammingError, duckdb.DataError, duckdb.NotSupportedError)
+WRONG_COLUMN = re.compile(r'column "?([^"\s]+)"? not found|does not have a column named "([^"]+)"')
+CANDIDATES = re.compile(r"Candidate bindings:(.*)")
 EXPLAIN = re.compile(r"\s*EXPLAIN\s+(ANALYZE\s+)?(.*)", re.IGNORECASE | re.DOTALL)
 
 
 def open_for_users(
-    workspace: Workspace, snapshot: int | None = None, memory: str | None = None, catalog: str | None = None
+    workspace: Workspace,
+    snapshot: int | None = None,
+    memory: str | None = None,
+    catalog: str | None = None,
+    release: str | None = None,
 ) -> duckdb.DuckDBPyConnection:
     """A locked, read-only connection. `catalog`: a copy of the workspace's catalog that is read in its place.
+
+    `release`: whose scores and training runs are shown, which came after its `snapshot`; with `catalog` as that has
+    them.
 
     `memory` (such as 2GB) is what DuckDB's own limit allows its queries, with nothing spilt to disk. That counts not
     all they take: `warehouse.sql_process` keeps them within a size. Raises LakeError: no workspace, no such snapshot.
@@ -54,6 +79,9 @@ def open_for_users(
         where = "" if snapshot is None else f" at snapshot {snapshot}"
         raise LakeError(f"the lake cannot be opened{where}: {first_line(e)}") from e
     checked_version(con, str(workspace.root))
+    if release is not None:
+        attach(con, workspace, RESULTS, catalog=catalog)
+        see_results(con, release)
     # With nothing spilt to disk the limit holds for all that the query takes
     if memory is not None:
         con.execute(f"SET memory_limit = {literal(memory)}")
@@ -77,14 +105,35 @@ def attach_lines(workspace: Workspace, snapshot: int | None = None) -> str:
     return "\n".join((*lines, f"ATTACH {literal(at.attached)} AS lake ({', '.join(options)});", "USE lake;"))
 
 
-def release_snapshot(workspace: Workspace, release: str) -> int:
-    """The snapshot that a release froze. Raises SqlError for an unknown name."""
+def see_results(con: duckdb.DuckDBPyConnection, release: str) -> None:
+    """Let queries see what is known by now of a release, in the place of what was when it was frozen.
+
+    The lake as it is now must be attached as RESULTS.
+    """
+    con.execute(f"ATTACH ':memory:' AS {OF_RELEASE}")
+    lake = f"{RESULTS}.main"
+    for name, where in RESULTS_SQL.items():
+        which = where.format(lake=lake, release=literal(release))
+        con.execute(f"CREATE VIEW {OF_RELEASE}.{name} AS FROM {lake}.{name} {which}")
+    use(con, release)
+
+
+def use(con: duckdb.DuckDBPyConnection, release: str | None) -> None:
+    """Let a connection, or a cursor of it, find tables by their names alone; of a release what see_results shows."""
+    con.execute("USE lake" if release is None else f"SET search_path = '{OF_RELEASE}.main,lake.main'")
+
+
+def release_state(workspace: Workspace, release: str) -> tuple[str, int]:
+    """A release's name and the snapshot that it froze; `latest` is the newest. Raises SqlError for an unknown name."""
     con = open_for_users(workspace)
-    row = con.execute("SELECT snapshot FROM releases WHERE name = ?", [release]).fetchone()
-    if row is None:
-        names = ", ".join(r[0] for r in con.execute("SELECT name FROM releases ORDER BY 1").fetchall()) or "none yet"
-        raise SqlError(f"there is no release {release!r}; releases: {names}")
-    return row[0]
+    known = con.execute("SELECT name, snapshot FROM releases ORDER BY created_at DESC").fetchall()
+    for name, snapshot in known:
+        if release in (name, LATEST):
+            return name, snapshot
+    names = sorted(name for name, _ in known)
+    raise SqlError(
+        f"there is no release {release!r}; releases: {', '.join(names) or 'none yet'}{did_you_mean(release, names)}"
+    )
 
 
 def answer(con: duckdb.DuckDBPyConnection, sql: str, batch_rows: int = 100_000) -> pa.RecordBatchReader:
@@ -97,7 +146,21 @@ def answer(con: duckdb.DuckDBPyConnection, sql: str, batch_rows: int = 100_000) 
     try:
         return con.execute(text).to_arrow_reader(batch_rows)
     except WRONG_AS_WRITTEN as e:
-        raise SqlError(first_line(e)) from e
+        raise SqlError(_wrong(e)) from e
+
+
+def _wrong(e: duckdb.Error) -> str:
+    """What is wrong with a query as it is written, in one line, with what may have been meant."""
+    said, message = str(e), first_line(e)
+    if function := re.search(r'Did you mean "([^"]+)"', said):
+        return f"{message.rstrip('!')}; did you mean {function[1]}?"
+    named, candidates = WRONG_COLUMN.search(said), CANDIDATES.search(said)
+    if named is None or candidates is None:
+        return message
+    # DuckDB names the columns that are most alike, however little that is
+    known = [name.rpartition(".")[2] for name in re.findall(r'"([^"]+)"', candidates[1])]
+    wrong = named[1] or named[2]
+    return f"{message.rstrip('!')}{did_you_mean(wrong, known) or f'; there are columns such as {known[0]}'}"
 
 
 def check(con: duckdb.DuckDBPyConnection, sql: str) -> str:
@@ -180,7 +243,8 @@ def _check_table(node: dict, ctes: frozenset[str]) -> None:
     is_cte = place == ("", "") and name in ctes
     is_ours = place in PLACES and name in RELATIONS
     if not is_cte and not is_ours:
-        raise SqlError(f"there is no table {node['table_name']!r} in the lake (SHOW TABLES lists them)")
+        near = did_you_mean(name, RELATIONS) or " (SHOW TABLES lists them)"
+        raise SqlError(f"there is no table {node['table_name']!r} in the lake{near}")
 
 
 def _check_table_function(node: dict, ctes: frozenset[str]) -> None:

@@ -8,6 +8,7 @@ from itertools import chain
 from pathlib import Path
 
 from core.files import write_file
+from core.names import LATEST, did_you_mean
 from core.paths import Workspace
 from core.tables import TABLES
 from warehouse.lake import Lake, content_key
@@ -46,8 +47,8 @@ def content_hash(lake: Lake, held: Contents) -> str:
 
 
 def find_release(lake: Lake, name: str | None = None) -> Release | None:
-    """A release by name, or the newest one; None when there is none."""
-    where, values = ("WHERE name = ?", [name]) if name else ("", [])
+    """A release by name, or the newest one (no name, or `latest`); None when there is none."""
+    where, values = ("WHERE name = ?", [name]) if name not in (None, "", LATEST) else ("", [])
     rows = lake.rows(
         f"SELECT name, snapshot, config_hash FROM releases {where} ORDER BY created_at DESC LIMIT 1", values
     )
@@ -67,10 +68,10 @@ def get_release(lake: Lake, name: str | None = None) -> Release:
 
 
 def _no_release(lake: Lake, name: str | None) -> str:
-    if not name:
+    names = lake.column("SELECT name FROM releases ORDER BY 1")
+    if not name or name == LATEST:
         return "there is no release yet: proccorpus release create NAME"
-    names = [row[0] for row in lake.rows("SELECT name FROM releases ORDER BY 1")]
-    return f"there is no release {name!r}; releases: {', '.join(names) or 'none yet'}"
+    return f"there is no release {name!r}; releases: {', '.join(names) or 'none yet'}{did_you_mean(name, names)}"
 
 
 def local_release(lake: Lake) -> Release:
@@ -95,6 +96,8 @@ def create_release(
     """
     if not NAME.match(name):
         raise ReleaseError(f"a release is named with a-z, 0-9, '.', '_' and '-', not {name!r}")
+    if name == LATEST:
+        raise ReleaseError(f"{LATEST} stands for the newest release, whatever its name: choose another name")
     # A release is quoted by its name, so the name keeps its content; only `replace` gives it another
     if not replace and find_release(lake, name):
         raise ReleaseError(f"the release {name} exists, and releases do not change: choose another name")

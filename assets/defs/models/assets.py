@@ -55,21 +55,21 @@ class NewReleaseConfig(ReleaseConfig):
 
 
 class TrainingConfig(ReleaseConfig):
-    """Which model: of which recipe, from which checkpoint on."""
+    """Which model: of which recipe."""
 
     recipe: str = Field(default=DEMO_RECIPE, description="A built-in recipe's name, or a YAML file.")
-    base: str = Field(default="", description="Folder of the checkpoint to begin with; for recipes that need one.")
     always: bool = Field(default=False, description="Do it even when that very model, or its scores, are there.")
 
-    def loaded(self) -> "Recipe":
+    def loaded(self, begun_with: str = "") -> "Recipe":
         from training.recipe import load_recipe
 
-        return load_recipe(self.recipe, Path(self.base) if self.base else None)
+        return load_recipe(self.recipe, Path(begun_with) if begun_with else None)
 
 
 class RewardModelConfig(TrainingConfig):
     """What is trained, and where."""
 
+    model: str = Field(default="", description="Folder of the checkpoint to begin with; for recipes that need one.")
     resume: bool = Field(
         default=True,
         description="Go on from the newest checkpoint of this very run where there is one; false: begin anew.",
@@ -79,8 +79,8 @@ class RewardModelConfig(TrainingConfig):
 
 
 class EvaluationConfig(TrainingConfig):
-    """What to evaluate on what. `model`: a checkpoint's folder, a training run, or a name at `endpoint`; empty: the
-    recipe's. `benchmark`: held-out, probes, confusion, robustness, progress-bench, human-bench, procvqa-id,
+    """What to evaluate on what. `model`: a checkpoint's folder, a training run, `latest`, or a name at `endpoint`;
+    empty: the recipe's. `benchmark`: held-out, probes, confusion, robustness, progress-bench, human-bench, procvqa-id,
     procvqa-ood, dataset, robofac, rbm-eval, roboreward."""
 
     model: str = ""
@@ -107,7 +107,7 @@ class EvaluationConfig(TrainingConfig):
 
 
 class RewardsConfig(TrainingConfig):
-    """Which model scores. `model`: a training run or a checkpoint's folder; empty: the recipe's."""
+    """Which model scores. `model`: a training run, `latest`, or a checkpoint's folder; empty: the recipe's."""
 
     model: str = ""
     score_fps: float = Field(default=4.0, description="scored frames a second")
@@ -162,7 +162,7 @@ def reward_model(context: dg.AssetExecutionContext, corpus: Corpus, config: Rewa
     from training.train import forget_steps, trained, training_run_id
     from warehouse.releases import get_release
 
-    lake, recipe = corpus.lake(), config.loaded()
+    lake, recipe = corpus.lake(), config.loaded(config.model)
     frozen = get_release(lake, config.name)
     run = training_run_id(recipe, frozen)
     finished = trained(lake, run)
@@ -178,7 +178,7 @@ def training_job(context: dg.AssetExecutionContext, lake: Lake, run: str, config
     """The command that trains what a configuration says, and the folder of its job."""
     name = job_name("train", context.run_id[:8], run)
     recipe = str(Path(config.recipe).resolve()) if config.recipe.endswith((".yaml", ".yml")) else config.recipe
-    more = ["--model", str(Path(config.base).resolve())] if config.base else []
+    more = ["--model", str(Path(config.model).resolve())] if config.model else []
     more += ["--wandb"] if config.wandb else []
     root = lake.workspace.root
     # Whoever begins the job again, Slurm or Kubernetes, gives the same arguments
@@ -206,12 +206,12 @@ def training_job(context: dg.AssetExecutionContext, lake: Lake, run: str, config
 )
 def evaluation(context: dg.AssetExecutionContext, corpus: Corpus, config: EvaluationConfig) -> dg.MaterializeResult:
     """A model and the baselines on held-out episodes, against labels and ground truth, or on a benchmark."""
-    from training.train import training_run_id
+    from training.train import named_model, training_run_id
     from warehouse.releases import get_release
 
     lake = corpus.lake()
     frozen = get_release(lake, config.name)
-    run = config.model or training_run_id(config.loaded(), frozen)
+    run = named_model(lake, config.model) if config.model else training_run_id(config.loaded(), frozen)
     if config.benchmark != "held-out":
         return _result(context, _on_benchmark(context, lake, frozen, config, run))
     return _result(context, evaluation_step(lake, frozen, run, always=config.always))

@@ -4,7 +4,6 @@ import dagster as dg
 
 from assets.defs.models import jobs
 from assets.defs.resources import Corpus
-from pipeline.reward_model import newest_model
 
 
 @dg.sensor(
@@ -14,6 +13,7 @@ from pipeline.reward_model import newest_model
 )
 def new_release(corpus: Corpus) -> dg.SensorResult | dg.SkipReason:
     from eval.held_out.evaluate import eval_run_id
+    from training.train import newest_model
 
     lake = corpus.lake()
     found = lake.rows("SELECT name, config_hash FROM releases ORDER BY created_at DESC, name LIMIT 1")

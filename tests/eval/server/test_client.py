@@ -155,7 +155,9 @@ def test_wrong_use_of_serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
                 2,
                 foreign,
             ),
-            ((), 2, "give either --model M or --baseline"),
+            (("--model", "m", "--baseline", "clock"), 2, "give either --model M or --baseline"),
+            (("--endpoint", "http://127.0.0.1:9/v1"), 2, "--endpoint needs --model"),
+            (("--workspace", str(tmp_path / "no")), 2, "latest"),
             (("--model", "nobody", "--workspace", str(tmp_path / "no")), 2, "nobody"),
             (("--baseline", "clock", "--port", port), 1, f"cannot listen on 127.0.0.1:{port}: Address already in use"),
         ):

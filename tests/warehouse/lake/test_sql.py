@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 import pytest
 
 from core.errors import SqlError
@@ -16,7 +17,7 @@ from core.tables import TABLES
 from core.values import plain
 from tests.kits.lake_kit import facts, frames, query, stage_run
 from warehouse.lake import Lake, LakeError
-from warehouse.lake.sql import check, open_for_users, release_snapshot
+from warehouse.lake.sql import check, open_for_users, release_state
 
 SECRET = "the-secret"
 
@@ -59,10 +60,25 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory, empty_corpus: Path) -> Ite
     second = lake.publish(stage_run(), {"frames": frames(n=5)})
     line = {"name": "v1", "snapshot": first, "config_hash": "c", "created_at": datetime.now(UTC)}
     lake.upsert("release", releases=TABLES["releases"].rows([line]))
+    for release, value in (("v1", 0.5), ("v0", 0.1)):
+        lake.upsert(f"results of {release}", **results(release, value))
     lake.con.close()
     con = open_for_users(workspace)
     yield Sandbox(con, workspace, outside, (first, second))
     con.close()
+
+
+def results(release: str, value: float) -> dict[str, pa.Table]:
+    """A training run on a release, and an evaluation on it with one score."""
+    now = {"created_at": datetime.now(UTC)}
+    rows = {
+        "training_runs": {"training_run": f"of-{release}", "release": release} | now,
+        "training_points": {"training_run": f"of-{release}", "step": 0},
+        "eval_runs": {"eval_run": f"eval-{release}", "model": "clock", "benchmark": "held-out", "release": release}
+        | now,
+        "eval_scores": {"eval_run": f"eval-{release}", "slice": "all", "metric": "voc", "value": value},
+    }
+    return {table: TABLES[table].rows([row]) for table, row in rows.items()}
 
 
 # Answered
@@ -134,12 +150,32 @@ def test_time_travel(sandbox: Sandbox):
         con = open_for_users(sandbox.workspace, snapshot)
         assert query(con, "SELECT count(*) AS n FROM frames").to_pylist() == [{"n": n}]
         con.close()
-    assert release_snapshot(sandbox.workspace, "v1") == sandbox.snapshots[0]
+    assert release_state(sandbox.workspace, "v1") == ("v1", sandbox.snapshots[0])
+    assert release_state(sandbox.workspace, "latest") == ("v1", sandbox.snapshots[0])
+
+
+def test_of_a_release_scores_are_seen_that_came_after_it(sandbox: Sandbox):
+    name, snapshot = release_state(sandbox.workspace, "latest")
+    con = open_for_users(sandbox.workspace, snapshot, release=name)
+    # Content as it was frozen, results as they are, and those of this release alone
+    assert query(con, "SELECT count(*) AS n FROM frames").to_pylist() == [{"n": 3}]
+    for table in ("eval_scores", "leaderboard"):
+        scores = query(con, f"SELECT metric, value FROM {table}").to_pylist()
+        assert scores == [{"metric": "voc", "value": 0.5}], table
+    assert query(con, "SELECT training_run, count(*) AS n FROM training_points GROUP BY ALL").to_pylist() == [
+        {"training_run": "of-v1", "n": 1}
+    ]
+    assert query(con, "SELECT name FROM releases").to_pylist() == [{"name": "v1"}]
+    con.close()
+    # At its bare snapshot nothing of it is known yet
+    con = open_for_users(sandbox.workspace, snapshot)
+    assert query(con, "FROM leaderboard").num_rows == 0
+    con.close()
 
 
 def test_what_is_not_there_is_said_so(sandbox: Sandbox, tmp_path: Path):
     with pytest.raises(SqlError, match="there is no release 'v2'; releases: v1"):
-        release_snapshot(sandbox.workspace, "v2")
+        release_state(sandbox.workspace, "v2")
     with pytest.raises(LakeError, match="cannot be opened at snapshot 9999"):
         open_for_users(sandbox.workspace, 9999)
     with pytest.raises(LakeError, match="no workspace at"):
@@ -148,6 +184,15 @@ def test_what_is_not_there_is_said_so(sandbox: Sandbox, tmp_path: Path):
         query(sandbox.con, "FROM nosuch")
     with pytest.raises(SqlError, match=r'^Binder Error: Referenced column "nosuch" not found[^\n]*$'):
         query(sandbox.con, "SELECT nosuch FROM frames")
+    # What was meant, where a name is like one
+    with pytest.raises(SqlError, match=r"^there is no table 'episode' in the lake; did you mean episodes or "):
+        query(sandbox.con, "FROM episode")
+    with pytest.raises(SqlError, match=r'column "frame_idx" not found in FROM clause; did you mean frame_index'):
+        query(sandbox.con, "SELECT frame_idx FROM frames")
+    with pytest.raises(SqlError, match=r'"frame_idx"; did you mean frame_index\?$'):
+        query(sandbox.con, "SELECT f.frame_idx FROM frames f")
+    with pytest.raises(SqlError, match=r"named? summ does not exist; did you mean sum\?$"):
+        query(sandbox.con, "SELECT summ(frame_index) FROM frames")
     with pytest.raises(SqlError, match=r'^Parser Error: syntax error at or near "SELEC"$'):
         query(sandbox.con, "SELEC 1")
 

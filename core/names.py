@@ -1,0 +1,23 @@
+"""Names that people type: which known one was meant."""
+
+from collections.abc import Collection
+
+LATEST = "latest"  # in the place of a release's or a model's name: the newest
+
+
+def near_names(name: str, known: Collection[str]) -> list[str]:
+    """What may have been meant: names that hold it, the shortest first, else names spelt alike; three at most.
+
+    Example: near_names("droid_10", ["droid_100", "bridge"]) == ["droid_100"].
+    """
+    from difflib import get_close_matches  # imported where somebody has mistyped something
+
+    asked = name.lower()
+    holding = sorted((k for k in known if asked and asked in k.lower()), key=lambda k: (len(k), k))
+    return holding[:3] or get_close_matches(asked, known, n=3, cutoff=0.6)
+
+
+def did_you_mean(name: str, known: Collection[str]) -> str:
+    """`; did you mean A or B?` to stand behind an error, or nothing where no name is like it."""
+    near = near_names(name, known)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
