@@ -181,7 +181,7 @@ VIEWS = (
             {{'why': 'a step of a moment', 'score': 0.6, 'holds': shortest_step_s < {MIN_STEP_S}}},
             {{'why': 'odd order of steps', 'score': order_rarity ^ 2 / 2, 'holds': order_rarity > {MAX_ORDER_RARITY}}},
             {{'why': 'odd length', 'score': least(0.3, abs(length_z) / 20), 'holds': abs(length_z) > {MAX_LENGTH_Z}}},
-            {{'why': 'steps without a name', 'score': 0.2, 'holds': NOT named}}]) AS sign
+            {{'why': 'steps without a name', 'score': 0.95, 'holds': NOT named}}]) AS sign
           FROM labels),
         -- What is continuous counts below its threshold as well, so that labels are ranked by all that is known of them
         scored AS (

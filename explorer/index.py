@@ -18,10 +18,9 @@ import duckdb
 from core.demonstration_quality import NOT_MEASURED
 from core.files import whole_file
 from core.step_names import PLACEHOLDER
-from core.views import MAX_JUMP, MIN_CONFIDENCE, UNFINISHED
 from explorer.access import CorpusView, LakeReader, Snapshot
 
-VERSION = 7  # of the index's tables; a file of another is not read
+VERSION = 8  # of the index's tables; a file of another is not read
 LARGE = 20_000  # episodes; the index of more is kept in a file
 OLD_FILES = 3  # files of other snapshots
 QUICK_S = 0.5  # an index made faster than this is made before the page that needs it
@@ -58,10 +57,8 @@ EPISODES_SQL = f"""
                 ELSE coalesce(r.annotator, 'no label') END AS annotator,
            coalesce(a.label_run, '') AS label_run, l.confidence,
            q.end_progress, q.jump, coalesce(q.end_by, 'not labelled') AS end_by,
-           CASE WHEN a.label_run IS NULL THEN 'no label' WHEN l.needs_review THEN 'asks for review'
-                WHEN q.contradicts THEN 'contradicts the source' WHEN {UNFINISHED} THEN 'looks unfinished'
-                WHEN q.jump > {MAX_JUMP} THEN 'progress jumps'
-                WHEN l.confidence < {MIN_CONFIDENCE} THEN 'unsure' ELSE 'no sign' END AS quality,
+           CASE WHEN a.label_run IS NULL THEN 'no label' ELSE 'no sign' END AS quality,
+           coalesce(l.named, true) AS named,
            CASE WHEN duration_s < 5 THEN 'under 5 s' WHEN duration_s < 15 THEN '5 to 15 s'
                 WHEN duration_s < 60 THEN '15 to 60 s' WHEN duration_s >= 60 THEN 'a minute or more'
                 ELSE 'unknown' END AS length,
@@ -87,12 +84,19 @@ STEPS_SQL = f"""
     FROM segments s JOIN active_runs a ON a.dataset = $1
       AND s.chunk = a.chunk AND s.episode_index = a.episode_index AND s.label_run = a.label_run
     WHERE s.dataset = $1 AND s.kind = 'step'"""
+# Of the review queue as q: a person has judged this label
+JUDGED = (
+    "EXISTS (FROM current_corrections c WHERE c.dataset = q.dataset AND c.episode_index = q.episode_index"
+    " AND (c.status = 'accepted' OR c.status = 'rejected' AND c.base_label_run = q.label_run))"
+)
 # The review queue without what people have judged, and corrections that wait for them
-REVIEW_SQL = """
+REVIEW_SQL = f"""
     SELECT dataset, episode_index, task, label_run, score, why, failure_signs FROM review_queue q
-    WHERE dataset = $1 AND NOT EXISTS (FROM current_corrections c
-                      WHERE c.dataset = q.dataset AND c.episode_index = q.episode_index AND (c.status = 'accepted'
-                      OR c.status = 'rejected' AND c.base_label_run = q.label_run))"""
+    WHERE dataset = $1 AND NOT {JUDGED}"""
+# The strongest sign is the one that lists of episodes show, so that they and the queue tell of the same episodes
+SIGN_SQL = """
+    UPDATE raw SET quality = v.why[1] FROM review v
+    WHERE raw.dataset = v.dataset AND raw.episode_index = v.episode_index"""
 WAITING_SQL = """
     SELECT c.dataset, c.episode_index, f.task, correction_id, author, created_at, comment
     FROM current_corrections c JOIN episode_facts f USING (dataset, episode_index) WHERE c.status = 'review'"""
@@ -220,6 +224,7 @@ def _build(reader: LakeReader, path: str) -> duckdb.DuckDBPyConnection:
     """A database with the index. Words that repeat become enumerations: a byte or two each."""
     con = duckdb.connect(path, config=_config())
     _copy_corpus(con, reader)
+    con.execute(SIGN_SQL)
 
     # Tasks and steps have numbers, by which words are looked for once in each text
     for word in WORDS:

@@ -9,9 +9,8 @@ from urllib.parse import urlencode
 from starlette.datastructures import QueryParams
 
 from core.demonstration_quality import NOT_MEASURED
-from core.views import MAX_JUMP, MIN_CONFIDENCE, UNFINISHED
 from explorer.access import PageError
-from explorer.index import Indexed
+from explorer.index import JUDGED, Indexed
 from warehouse.lake import literal
 
 PAGE = 48  # episodes of one page
@@ -47,10 +46,7 @@ FACETS = (
     Facet(
         "quality",
         "Signs in the label",
-        "CASE WHEN a.label_run IS NULL THEN 'no label' WHEN l.needs_review THEN 'asks for review'"
-        f" WHEN q.contradicts THEN 'contradicts the source' WHEN {UNFINISHED} THEN 'looks unfinished'"
-        f" WHEN q.jump > {MAX_JUMP} THEN 'progress jumps'"
-        f" WHEN l.confidence < {MIN_CONFIDENCE} THEN 'unsure' ELSE 'no sign' END",
+        "CASE WHEN a.label_run IS NULL THEN 'no label' ELSE coalesce(sign.why, 'no sign') END",
     ),
     Facet("demonstration", "As a demonstration", f"coalesce(demo.main, '{NOT_MEASURED}')"),
     Facet(
@@ -87,6 +83,11 @@ JOINS = (
         "q.",
         "LEFT JOIN label_quality q ON q.dataset = e.dataset AND q.episode_index = e.episode_index"
         " AND q.label_run = a.label_run",
+    ),
+    (
+        "sign.",
+        f"LEFT JOIN (SELECT dataset, episode_index, why[1] AS why FROM review_queue q WHERE NOT {JUDGED}) sign"
+        " ON sign.dataset = e.dataset AND sign.episode_index = e.episode_index",
     ),
     (
         "demo.",

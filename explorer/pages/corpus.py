@@ -38,7 +38,7 @@ def corpus_facts(index: Indexed, reader: LakeReader) -> dict[str, Any]:
         " count(*) FILTER (reason = 'ok' AND end_by = 'assumed') AS assumed_complete,"
         " coalesce(sum(num_frames) FILTER (reason = 'ok'), 0)::BIGINT AS frames,"
         " coalesce(sum(duration_s) FILTER (reason = 'ok'), 0) / 3600 AS hours,"
-        " coalesce(sum(num_frames) FILTER (reason = 'ok' AND label_run <> ''), 0)::BIGINT AS labelled_frames"
+        " coalesce(sum(num_frames) FILTER (reason = 'ok' AND label_run <> '' AND named), 0)::BIGINT AS labelled_frames"
         " FROM episodes GROUP BY 1 ORDER BY 1"
     )
     nothing = dict.fromkeys(("episodes", "ok", "outcomes_known", "assumed_complete", "frames", "labelled_frames"), 0)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
 import pyarrow as pa
 from fastapi import APIRouter, Query, Request
@@ -23,7 +24,7 @@ from core.files import write_file
 from core.paths import Workspace
 from core.values import encode, plain, python_rows
 from explorer import charts
-from explorer.access import PageError
+from explorer.access import LakeReader, PageError
 from explorer.charts import Curve
 from explorer.pages.episodes import frozen_options
 from explorer.safety import CSRF_HEADER
@@ -126,14 +127,18 @@ async def page(
     return await run_in_threadpool(_shown, explorer, request, q, chart, shown, error)
 
 
+Named = tuple[str, int, int | None]  # dataset, episode_index, and frame_index where a row has one
+
+
 @dataclass(frozen=True)
 class Result:
-    """What the page shows of a result; `cut`: there are more rows."""
+    """What the page shows of a result; `cut`: there are more rows. `named`: the episode, and frame, of each row."""
 
     names: list[str]
     rows: list[list[Any]]
     drawing: dict[str, Any] | None
     cut: bool
+    named: list[Named | None]
 
 
 def _result(table: pa.Table, chart: str) -> Result:
@@ -141,7 +146,42 @@ def _result(table: pa.Table, chart: str) -> Result:
     part = table.slice(0, MAX_ROWS)
     rows = [list(plain(row).values()) for row in _rows(part)]
     drawing = None if chart == "table" else draw(part, chart)
-    return Result(part.schema.names, rows, drawing, table.num_rows > MAX_ROWS)
+    named = [_named_by(dict(zip(part.schema.names, row, strict=True))) for row in rows]
+    return Result(part.schema.names, rows, drawing, table.num_rows > MAX_ROWS, named)
+
+
+def _named_by(row: dict[str, Any]) -> Named | None:
+    dataset, episode, frame = (row.get(name) for name in ("dataset", "episode_index", "frame_index"))
+    if not isinstance(dataset, str) or not _is_index(episode):
+        return None
+    return dataset, episode, frame if _is_index(frame) else None
+
+
+def _links(reader: LakeReader, named: list[Named | None]) -> list[str | None]:
+    """The address of the episode of each row, at the time of its frame where it names one; None where there is none."""
+    datasets, episodes, _ = zip(*filter(None, named), strict=True) if any(named) else ((), (), ())
+    rates = reader.rows(
+        "SELECT f.dataset, f.episode_index, coalesce(c.fps, f.fps) FROM episode_facts f "
+        "LEFT JOIN episode_content c USING (dataset, episode_index) "
+        "WHERE (f.dataset, f.episode_index) IN (SELECT (unnest(?::VARCHAR[]), unnest(?::BIGINT[])))",
+        list(datasets),
+        list(episodes),
+    )
+    fps = {(dataset, episode): rate for dataset, episode, rate in rates}
+    return [_address(name, fps) for name in named]
+
+
+def _address(named: Named | None, fps: dict[tuple[str, int], float | None]) -> str | None:
+    if named is None or named[:2] not in fps:
+        return None
+    dataset, episode, frame = named
+    rate = fps[dataset, episode]
+    at = f"?t={frame / rate:.2f}" if frame is not None and rate else ""
+    return f"/episode/{quote(dataset, safe='')}/{episode}{at}"
+
+
+def _is_index(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _shown(
@@ -157,6 +197,7 @@ def _shown(
             chart=chart,
             error=error,
             shown=shown,
+            links=_links(reader, shown.named) if shown else [],
             asked=proof(request, q),
             place=f"{frozen_options(explorer.options, reader)} --workspace {shlex.quote(str(explorer.space.root))}",
             limits={"rows": MAX_ROWS, "time_s": TIME_S, "memory": MEMORY},

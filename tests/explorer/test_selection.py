@@ -64,6 +64,16 @@ def test_the_sql_of_a_selection_gives_the_gallerys_episodes(index: Indexed, furn
     assert count(index, selection) == len(shown)
 
 
+def test_the_gallerys_signs_are_the_review_queues(index: Indexed, furnished: Workspace):
+    queue = index.rows("SELECT why[1], count(*) FROM review GROUP BY 1 ORDER BY 1")
+    assert queue, "the furnished corpus has labels with a sign"
+    (shown,) = [values for facet, values in facets(index, EpisodeSelection()) if facet.name == "quality"]
+    assert sorted((v.value, v.count) for v in shown if v.value not in ("no sign", "no label")) == queue
+    for why, number in queue:
+        selection = EpisodeSelection((("quality", (why,)),))
+        assert query(open_for_users(furnished), selection.lake_sql()).num_rows == number, why
+
+
 def test_words_are_looked_for_in_tasks_and_steps(index: Indexed):
     tasks = {e["episode_index"] for e in episodes_of(index, chosen("q=drawer"))}
     assert tasks == {1, 3}
