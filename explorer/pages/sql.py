@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeGuard
 from urllib.parse import quote
 
 import pyarrow as pa
@@ -180,7 +180,7 @@ def _address(named: Named | None, fps: dict[tuple[str, int], float | None]) -> s
     return f"/episode/{quote(dataset, safe='')}/{episode}{at}"
 
 
-def _is_index(value: Any) -> bool:
+def _is_index(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
