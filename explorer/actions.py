@@ -1,13 +1,12 @@
-"""The robot's actions at each frame, read from the source when somebody looks: the lake holds its states only."""
+"""What the source alone has: actions at each frame, and the names of dimensions. It is read when somebody looks."""
 
 import json
+from dataclasses import replace
 from functools import lru_cache
-
-import numpy as np
 
 from explorer.access import LakeReader, PageError
 from explorer.episode import OF_EPISODE, LakeEpisode
-from ingest.episode import RowsError, record_from_row
+from ingest.episode import Episode, RowsError, record_from_row
 from ingest.registry import DatasetConfig
 from ingest.source import read_episode
 from ingest.sources.files import Source
@@ -20,8 +19,11 @@ def _source(config: str) -> Source:
     return Source(DatasetConfig(**json.loads(config)["dataset"]), None, None)
 
 
-def actions(reader: LakeReader, episode: LakeEpisode) -> np.ndarray:
-    """Actions of an episode, float64 [frames, dimensions], as its source has them. Raises PageError: there are none."""
+def recorded(reader: LakeReader, episode: LakeEpisode) -> Episode:
+    """An episode as its source has it; `action` is float64 [frames, dimensions], or None where there are none.
+
+    Raises PageError: the source is not on this machine, or cannot be read.
+    """
     where = f"the actions of {episode.dataset} {episode.episode_index}"
     # The source is opened as the last build opened it, so that frames are counted alike
     configured = reader.row("SELECT config FROM build_configs WHERE dataset = ?", episode.dataset)
@@ -33,9 +35,8 @@ def actions(reader: LakeReader, episode: LakeEpisode) -> np.ndarray:
         raise PageError(f"{where} are at {source.config.source}: they are not fetched for a page")
     (row,) = reader.dicts(f"SELECT * FROM episode_facts {OF_EPISODE}", *episode.key)
     try:
-        read = read_episode(source, record_from_row(row)).action
+        read = read_episode(source, record_from_row(row))
     except (RowsError, SourceError, OSError) as e:
         raise PageError(f"{where} cannot be read: {e}") from e
-    if read is None or not len(read):
-        raise PageError(f"{where}: the source has none, or they are not read of its format")
-    return read
+    has_actions = read.action is not None and len(read.action) > 0
+    return read if has_actions else replace(read, action=None)

@@ -10,19 +10,23 @@ from math import ceil, floor, log10
 
 from markupsafe import Markup
 
-MAX_POINTS = 1200  # of a curve; more than a screen shows
+MAX_POINTS = 2400  # of a curve; twice what a screen shows, for a look at a part of it
 WIDTH = 1000.0
 STEP_COLOURS = 8  # that the style sheet has for the steps of a plan
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Values over frames. `kind` is a class of the style sheet, `name` what the legend and the cursor say."""
+    """Values over frames. `kind` is a class of the style sheet, `name` what the legend and the cursor say.
+
+    `shown`: is it drawn before anybody switches it on?
+    """
 
     name: str
     frames: Sequence[int]
     values: Sequence[float | None]
     kind: str
+    shown: bool = True
 
 
 def curves(lines: Sequence[Curve], num_frames: int, low: float = 0.0, high: float = 1.0) -> Markup:
@@ -57,7 +61,8 @@ def _path(line: Curve, num_frames: int, low: float, high: float) -> str:
     if len(parts) == 1:
         parts.append("h.01")  # a path of one point shows nothing; a very short line shows a dot
     d = "".join(parts)
-    return f'<path class="{escape(line.kind)}" d="{d}"><title>{escape(line.name)}</title></path>'
+    kind = line.kind if line.shown else f"{line.kind} off"
+    return f'<path class="{escape(kind)}" d="{d}"><title>{escape(line.name)}</title></path>'
 
 
 def bars(counts: Sequence[tuple[str, float]], label: str) -> Markup:

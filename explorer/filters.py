@@ -72,9 +72,14 @@ def shell(text: str) -> str:
     return shlex.quote(text)
 
 
+def short(name: str) -> str:
+    """A camera's or a dimension's name without what LeRobot puts before each of them."""
+    return name.removeprefix("observation.").removeprefix("images.") or name
+
+
 def end_by(what: str) -> str:
     """What says how a run ended, in words."""
     return END_WORDS[what]
 
 
-FILTERS = {f.__name__: f for f in (count, number, percent, seconds, size, age, moment, data, shell, end_by)}
+FILTERS = {f.__name__: f for f in (count, number, percent, seconds, size, age, moment, data, shell, short, end_by)}

@@ -9,18 +9,20 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from core.values import plain
 from explorer import charts
 from explorer.access import LakeReader, PageError
-from explorer.actions import actions
+from explorer.actions import recorded
 from explorer.charts import Curve
 from explorer.episode import LakeEpisode, episode_data, find_episode
 from explorer.index import Indexed
+from explorer.pages.leaderboard import BASELINES
 from explorer.site import explorer_of
 
 router = APIRouter()
 Series = Sequence[tuple[str, Sequence[float | None]]]  # names of lines, with a value per frame of each
 EpisodeIndex = Annotated[int, Path(ge=0, le=2**53)]
-COLOURS = 6  # that the style sheet has for curves of label runs, and for those of models
+LABEL_COLOURS, MODEL_COLOURS, BASELINE_DASHES = 3, 4, 5  # that the style sheet has
+DIMENSIONS = 8  # colours of the dimensions of a state or an action
 LABEL_ITSELF = "the label itself"  # a baseline, whose curve is the label's
-GRIPPERS = "gripper opening"  # a chart's title
+VISUAL_CHANGE, GRIPPERS, SPEED = "visual change", "gripper opening", "speed"  # titles of charts
 TRUTH = "(truth)"  # at the end of a benchmark's name: what it scores against is the truth, not a label
 
 
@@ -62,17 +64,32 @@ def page(request: Request, dataset: str, episode_index: EpisodeIndex) -> HTMLRes
 
 @router.get("/episode/{dataset}/{episode_index}/actions")
 def actions_track(request: Request, dataset: str, episode_index: EpisodeIndex) -> HTMLResponse:
-    """The track of actions, which the page fetches when it is shown: a part of a page."""
+    """The track of actions, and the names of the state's dimensions, which the page fetches: a part of a page."""
     explorer = explorer_of(request)
     with explorer.corpus.reading() as reader:
         episode = find_episode(reader, dataset, episode_index)
+        message, chart, names = None, None, {"state": [], "action": []}
         try:
-            values = actions(reader, episode)
+            found = recorded(reader, episode)
         except PageError as e:
-            return HTMLResponse(explorer.templates.get_template("actions.html").render(message=str(e), chart=None))
-        series = [(f"dimension {k}", v) for k, v in enumerate(values.T.tolist())]
-        chart = measure_chart("action", series, episode.num_frames)
-    return HTMLResponse(explorer.templates.get_template("actions.html").render(message=None, chart=chart))
+            message = str(e)
+        else:
+            names = {"state": list(found.state_names), "action": list(found.action_names)}
+            if found.action is None:
+                message = (
+                    f"the actions of {dataset} {episode_index}: the source has none, or they are not read of its format"
+                )
+            else:
+                values = found.action.T.tolist()
+                series = [(name_of(names["action"], k), v) for k, v in enumerate(values)]
+                chart = measure_chart("action", series, episode.num_frames)
+        html = explorer.templates.get_template("actions.html")
+        return HTMLResponse(html.render(message=message, chart=chart, names=names, values=chart and values))
+
+
+def name_of(names: Sequence[str], dimension: int) -> str:
+    """What the source calls a dimension; its number where it does not say."""
+    return names[dimension] if dimension < len(names) and names[dimension] else f"dimension {dimension}"
 
 
 def demonstration(index: Indexed, dataset: str, episode_index: int) -> dict[str, Any] | None:
@@ -119,20 +136,29 @@ def _label_curves(runs: list[dict[str, Any]]) -> list[Curve]:
         frames = range(len(run["progress"]))
         name = run_name(run)
         if run["progress"]:
-            lines.append(Curve(name, frames, run["progress"], f"line run{k % COLOURS}"))
+            lines.append(Curve(name, frames, run["progress"], f"line run{k % LABEL_COLOURS}"))
         if run["active"] and any(v is not None for v in run["progress_procvlm"]):
-            lines.append(Curve(f"{name}, published formula", frames, run["progress_procvlm"], "line published"))
+            published = f"{name}, published formula"
+            lines.append(Curve(published, frames, run["progress_procvlm"], "line published", shown=False))
     return lines
 
 
 def _prediction_curves(predictions: list[dict[str, Any]]) -> list[Curve]:
-    """The truth, if an evaluation scored against it, then each model once."""
+    """The truth, if an evaluation scored against it, then each model once; baselines are there to be switched on."""
     lines = []
     truth = next((p for p in predictions if p["benchmark"].endswith(TRUTH)), None)
     if truth:
         lines.append(Curve("truth", truth["frames"], truth["target"], "line truth"))
-    for k, (model, first) in enumerate(_first_by_model(predictions).items()):
-        lines.append(Curve(model, first["frames"], first["prediction"], f"line model{k % COLOURS}"))
+    first_by_model = _first_by_model(predictions)
+    models = [name for name in first_by_model if name not in BASELINES]
+    baselines = [name for name in first_by_model if name in BASELINES]
+    for k, name in enumerate(models):
+        first = first_by_model[name]
+        lines.append(Curve(name, first["frames"], first["prediction"], f"line model{k % MODEL_COLOURS}"))
+    for k, name in enumerate(baselines):
+        first = first_by_model[name]
+        kind = f"line base{k % BASELINE_DASHES}"
+        lines.append(Curve(name, first["frames"], first["prediction"], kind, shown=False))
     return lines
 
 
@@ -158,9 +184,9 @@ def curve_data(curve: Curve) -> dict[str, Any]:
 def measure_charts(measures: dict[str, Any], num_frames: int) -> list[dict[str, Any]]:
     """A chart for each kind of measurement that the episode has, with what it shows and its range."""
     series_by_title: dict[str, Series] = {
-        "visual change": list(measures["visual_change"].items()),
+        VISUAL_CHANGE: list(measures["visual_change"].items()),
         GRIPPERS: [(_gripper_name(gripper), gripper["opening"]) for gripper in measures["grippers"]],
-        "speed": [("speed", measures["speed"])],
+        SPEED: [("speed", measures["speed"])],
         "state": [(f"dimension {k}", values) for k, values in enumerate(measures["state"])],
     }
     return [
@@ -185,14 +211,15 @@ def measure_chart(title: str, series: Series, num_frames: int) -> dict[str, Any]
     if title != GRIPPERS:
         present = [value for _, values in series for value in values if value is not None]
         low, high = charts.nice_ends([0.0, *present])
-    lines = []
-    for k, (name, values) in enumerate(series):
-        lines.append(Curve(name, range(len(values)), values, f"line model{k % COLOURS}"))
-    return {
-        "title": title,
-        "names": ", ".join(name for name, _ in series),
-        "legend": [(line.kind, line.name) for line in lines] if title == GRIPPERS else [],  # dimensions have no names
-        "low": low,
-        "high": high,
-        "chart": charts.curves(lines, num_frames, low, high),
-    }
+    lines = [Curve(name, range(len(v)), v, f"line {_kind(title, k)}") for k, (name, v) in enumerate(series)]
+    chart = charts.curves(lines, num_frames, low, high)
+    return {"title": title, "lines": lines, "low": low, "high": high, "chart": chart}
+
+
+# A colour means one thing on the page: each measurement has its own, and dimension k the same in state and action
+KINDS = {VISUAL_CHANGE: "visual", GRIPPERS: "grip", SPEED: "speed"}
+
+
+def _kind(title: str, place: int) -> str:
+    """The class of the curve at a place of a chart: several of one measurement differ by their dashes."""
+    return f"{KINDS[title]} dash{place % 3}" if title in KINDS else f"dim{place % DIMENSIONS}"

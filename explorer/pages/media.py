@@ -1,19 +1,24 @@
 """Files for the pages: videos by ranges of bytes, stored pictures, thumbnails and contact sheets."""
 
+import asyncio
+import pathlib
+from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import FileResponse, Response
 
-from explorer import media
+from explorer import media, transcoding
 from explorer.access import PageError
 from explorer.episode import chunk_of, find_episode, keyframes
 from explorer.pages.episode import EpisodeIndex
 from explorer.site import explorer_of
+from explorer.waiting import while_wanted
 
 router = APIRouter(prefix="/media/{dataset}/{episode_index}")
 FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}
 SHORT = {"Cache-Control": "private, max-age=60"}
+CONVERTED_AT_ONCE = 2  # videos
 
 
 @router.get("/video/{camera}")
@@ -24,6 +29,29 @@ def video(request: Request, dataset: str, episode_index: EpisodeIndex, camera: A
         path = media.video_file(explorer.space, find_episode(reader, dataset, episode_index), camera)
     kind = media.MEDIA_TYPES.get(path.suffix.lower(), "application/octet-stream")
     return FileResponse(path, media_type=kind, headers=SHORT)
+
+
+@router.get("/video/{camera}/h264")
+async def playable(
+    request: Request, dataset: str, episode_index: EpisodeIndex, camera: Annotated[int, Path(ge=0)]
+) -> Response:
+    """The episode's part of a camera's video in a codec that every browser plays; made where it is not yet."""
+    state = request.app.state
+    if not hasattr(state, "converting"):
+        state.converting = asyncio.Semaphore(CONVERTED_AT_ONCE)
+
+    def convert(given_up: Callable[[], bool]) -> pathlib.Path:
+        explorer = explorer_of(request)
+        with explorer.corpus.reading() as reader:
+            episode = find_episode(reader, dataset, episode_index)
+        return transcoding.playable(explorer.space, episode, camera, given_up)
+
+    async with state.converting:
+        try:
+            path = await while_wanted(request, convert)
+        except transcoding.GivenUpError as e:
+            raise PageError("nobody waits for this video any more", 503) from e
+    return FileResponse(path, media_type="video/mp4", headers=SHORT)
 
 
 @router.get("/keyframes/{sha256}.jpg")

@@ -29,6 +29,7 @@ from explorer.charts import Curve
 from explorer.pages.episodes import frozen_options
 from explorer.safety import CSRF_HEADER
 from explorer.site import Explorer, explorer_of
+from explorer.waiting import while_wanted
 from warehouse.lake.schema import columns, relations
 
 router = APIRouter()
@@ -74,12 +75,7 @@ def places(request: Request) -> asyncio.Semaphore:
 async def answer(request: Request, sql: str, max_rows: int, max_bytes: int) -> pa.Table:
     """A query's rows, by a process of its own. Raises SqlError; a browser that goes away stops its query."""
     async with places(request):
-        gone = threading.Event()
-        running = asyncio.ensure_future(run_in_threadpool(_ask, request, sql, max_rows, max_bytes, gone.is_set))
-        while not (await asyncio.wait({running}, timeout=0.1))[0]:
-            if await request.is_disconnected():
-                gone.set()
-        return running.result()
+        return await while_wanted(request, lambda given_up: _ask(request, sql, max_rows, max_bytes, given_up))
 
 
 def _ask(request: Request, sql: str, max_rows: int, max_bytes: int, given_up: Callable[[], bool]) -> pa.Table:

@@ -8,10 +8,13 @@ export class Camera {
   constructor(figure, about, frame = () => player.frame) {
     this.about = about;
     this.frame = frame;
+    this.figure = figure;
     this.video = figure.querySelector("video");
     this.still = figure.querySelector(".still");
     this.message = figure.querySelector(".message");
     this.works = false;
+    this.converted = false; // is the video one that the server made for this browser?
+    this.still?.addEventListener("load", () => this.shape(this.still.naturalWidth, this.still.naturalHeight));
     if (!this.video) this.fall(about.problem ?? "This camera has no video of its own; stored pictures are shown.");
     else {
       this.video.addEventListener("error", () => this.failed());
@@ -21,8 +24,15 @@ export class Camera {
     }
   }
 
+  // The box has the picture's own shape: no bars
+  shape(width, height) {
+    if (width && height) this.figure.style.setProperty("--shape", width / height);
+  }
+
   ready() {
     this.works = true;
+    this.message.hidden = true;
+    this.shape(this.video.videoWidth, this.video.videoHeight);
     this.show(this.frame());
     if (player.playing) this.play(true, Number(speed.value)); // it began before there was a video
   }
@@ -31,7 +41,9 @@ export class Camera {
     this.works = false;
     let why = "This browser cannot play the video";
     try {
-      const answer = await fetch(this.about.video.url, { headers: { Range: "bytes=0-0" } });
+      const url = this.about.video.url;
+      const answer = await fetch(this.converted ? `${url}/h264` : url, { headers: { Range: "bytes=0-0" } });
+      if (answer.ok && !this.converted) return this.convert();
       if (!answer.ok) why = new DOMParser().parseFromString(await answer.text(), "text/html").querySelector(".message").textContent;
     } catch {
       why = "The video could not be fetched";
@@ -39,8 +51,17 @@ export class Camera {
     this.fall(`${why}. Stored pictures are shown.`);
   }
 
+  // A codec that this browser does not know: the server makes the episode's part of it anew
+  convert() {
+    this.converted = true;
+    this.message.textContent = "The video is converted for this browser; this takes a moment.";
+    this.message.hidden = false;
+    this.video.src = `${this.about.video.url}/h264`;
+  }
+
   fall(why) {
     if (this.video) this.video.hidden = true;
+    this.figure.querySelector(".screen").hidden = !this.still;
     this.message.textContent = this.still ? why : why.replace(/;? ?\.? ?[Ss]tored pictures are shown\.$/, ". No picture is stored, either.");
     this.message.hidden = false;
     if (this.still) this.still.hidden = false;
@@ -49,11 +70,16 @@ export class Camera {
 
   // Seconds in the file of a frame's middle: the browser then shows that very frame
   time(frame) {
-    return (this.about.video.start_frame + frame + 0.5) / this.about.video.fps;
+    return (this.firstFrame + frame + 0.5) / this.about.video.fps;
   }
 
   frameAt(time) {
-    return Math.floor(time * this.about.video.fps - this.about.video.start_frame + 1e-6);
+    return Math.floor(time * this.about.video.fps - this.firstFrame + 1e-6);
+  }
+
+  // The frame of the file at which the episode begins: a converted one holds nothing else
+  get firstFrame() {
+    return this.converted ? 0 : this.about.video.start_frame;
   }
 
   show(frame) {
@@ -95,6 +121,7 @@ function tick(now) {
     begun ??= { now, frame: player.frame };
     frame = begun.frame + Math.floor(((now - begun.now) / 1000) * player.fps * Number(speed.value));
   }
+  if (player.isOver(frame)) return requestAnimationFrame(tick);
   if (frame >= player.numFrames - 1) {
     player.seek(player.numFrames - 1, { from: "video" });
     player.play(false);

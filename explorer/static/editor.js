@@ -3,13 +3,15 @@ import { episode, player } from "./player.js";
 import { Label } from "./label.js";
 import { post } from "./request.js";
 import { adaptPanel } from "./adapt.js";
+import { drag as follow, timeline } from "./timeline.js";
 import { labelPanel } from "./labelling.js";
 
 const $ = (id) => document.getElementById(id);
 const root = $("editor");
 const url = `/api/corrections/${encodeURIComponent(episode.dataset)}/${episode.episode_index}`;
 const numFrames = episode.num_frames;
-const SEEKING = ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End"];
+// Keys of the page that mean the same while the lane has the focus
+const PAGE_KEYS = new Set(["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End", "n", "p", "i", "o", "l", "+", "=", "-", "0", "?"]);
 const TASK_KEYS = { s: "split", m: "merge", c: "toggle", Delete: "remove", Backspace: "remove", "[": "start", "]": "end", x: "lost" };
 
 let known; // what the server said last
@@ -18,6 +20,7 @@ let label;
 let chosen = 0;
 let past = [];
 let future = [];
+let notice = ""; // what was just done
 
 // What counts: a person's word, else the label of the corpus, else nothing yet
 
@@ -43,7 +46,7 @@ function begin() {
   past = [];
   future = [];
   $("editor-conflict").hidden = true;
-  $("editor-theirs").hidden = true;
+  showTheirs(false);
   draw();
 }
 
@@ -68,7 +71,6 @@ function step(from, to) {
 }
 
 const acts = {
-  play: () => player.play(),
   undo: () => step(past, future),
   redo: () => step(future, past),
   split: () =>
@@ -117,10 +119,28 @@ async function send(what, body, done) {
   if (answer.status === 409) return conflict(answer.data);
   if (!answer.ok) return tell(answer.data.error, true);
   base.label = label; // nothing is unsaved any more
+  notice = `${done}${answer.data.pending ? " Samples and shards follow with the next build." : ""}`;
   if (root.dataset.after) return location.replace(root.dataset.after);
-  sessionStorage.setItem("done", `${done}${answer.data.pending ? " Samples and shards follow with the next build." : ""}`);
-  location.reload(); // for the timelines above show it, too
+  Object.assign(known, answer.data);
+  await renew();
+  begin();
+  if (!$("label-others").hidden || what !== "reject") others();
 }
+
+// The rows of labels, progress and segments show it, too: they are read again, and nothing else of the page moves
+async function renew() {
+  const answer = await fetch(location.pathname);
+  if (!answer.ok) return;
+  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  for (const id of ["timeline", "progress", "labels"]) {
+    const [here, there] = [$(id), page.getElementById(id)];
+    if (here && there) here.replaceChildren(...there.childNodes);
+  }
+  Object.assign(episode, JSON.parse(page.getElementById("episode-data").textContent));
+  player.dispatchEvent(new Event("renewed"));
+}
+
+const others = () => root.dataset.after || labelPanel($("label-others"), episode.dataset, episode.episode_index);
 
 function conflict(data) {
   Object.assign(known, data);
@@ -137,7 +157,11 @@ function compare() {
   lane.replaceChildren(...theirs.segments.map((s) => part(document.createElement("span"), s, theirs)));
   const words = theirs.segments.map((s) => `${s.name} ${s.start} to ${s.end}`);
   lane.setAttribute("aria-label", `Theirs: ${words.join(", ")}`);
-  lane.hidden = false;
+  showTheirs(true);
+}
+
+function showTheirs(on) {
+  for (const element of root.querySelectorAll(".theirs-name, .theirs-lane")) element.hidden = !on;
 }
 
 function tell(message, wrong = false) {
@@ -152,7 +176,7 @@ const at = (frame) => `${(100 * frame) / numFrames}%`;
 
 function part(element, s, of) {
   const number = of.plan.indexOf(s.step);
-  element.className = `editor-part ${s.kind === "step" ? `step-${number % 7}` : `kind-${s.kind}`}`;
+  element.className = `editor-part ${s.kind === "step" ? `step${number % 8}` : `kind-${s.kind}`}`;
   element.classList.toggle("failed", s.kind === "step" && !s.completed);
   element.style.left = at(s.start);
   element.style.width = at(s.end - s.start);
@@ -207,10 +231,7 @@ function draw() {
     if (i < label.segments.length - 1) children.push(edge(i));
   });
   if (label.lost !== null) children.push(lostMark());
-  const cursor = document.createElement("div");
-  cursor.className = "editor-cursor";
-  lane.replaceChildren(...children, cursor);
-  drawCursor();
+  lane.replaceChildren(...children);
   // what had the focus was drawn anew: give it back
   if (focused.edge !== undefined) lane.querySelector(`[data-edge="${focused.edge}"]`)?.focus();
   else if (focused.segment !== undefined) lane.querySelector(`[data-segment="${chosen}"]`)?.focus();
@@ -218,11 +239,6 @@ function draw() {
   drawPlan();
   drawState();
   drawHistory();
-}
-
-function drawCursor() {
-  const cursor = root.querySelector(".editor-cursor");
-  if (cursor) cursor.style.left = at(player.frame);
 }
 
 function drawForm() {
@@ -295,11 +311,13 @@ function drawState() {
   $("editor-save").querySelector(".main").disabled = !can || (!changed() && base.mine === true);
   root.classList.toggle("changed", changed());
   drawFinal();
-  if (known.why_read_only) tell(`Not here: ${known.why_read_only}.`);
+  if (changed()) notice = "";
+  if (known.why_read_only) tell(`Read-only: ${known.why_read_only}.`);
   else if (changed()) tell("Changed, not saved yet.");
+  else if (notice) tell(notice);
   else if (base.mine) tell(`A person's label counts${known.pending ? "; samples and shards follow with the next build" : ""}.`);
   else if (base.rejected) tell("This label was rejected and is not used. Correct it, or undo the rejection below.");
-  else if (base.run) tell(`The label of ${base.run} counts. Save it as it is to say that it is right.`);
+  else if (base.run) tell(`The label of ${base.run} counts. Looks right? Save to confirm.`);
   else tell("Nobody labelled this episode yet.");
 }
 
@@ -347,26 +365,18 @@ function drag(handle, event) {
   if (known.why_read_only) return;
   event.preventDefault();
   const i = Number(handle.dataset.edge);
-  const lane = $("editor-lane").getBoundingClientRect();
   const before = text(label);
-  const follow = (e) => {
-    const frame = label.move(i, ((e.clientX - lane.left) / lane.width) * numFrames);
-    player.seek(frame);
+  // The video shows the first frame of the later segment, wherever the boundary is
+  const move = (e) => {
+    player.seek(label.move(i, timeline.frameAt(e.clientX)), { from: "pointer" });
     draw();
   };
-  const stop = () => {
-    removeEventListener("pointermove", follow);
-    removeEventListener("pointerup", stop);
-    removeEventListener("pointercancel", stop);
-    if (before !== text(label)) {
-      past.push(before);
-      future = [];
-      draw();
-    }
-  };
-  addEventListener("pointermove", follow);
-  addEventListener("pointerup", stop);
-  addEventListener("pointercancel", stop);
+  follow(move, () => {
+    if (before === text(label)) return;
+    past.push(before);
+    future = [];
+    draw();
+  });
   handle.focus();
 }
 
@@ -408,8 +418,8 @@ function listen() {
     if (key(event)) {
       event.preventDefault();
       event.stopPropagation();
-    } else if (event.target.closest("#editor-lane") && !SEEKING.includes(event.key)) {
-      event.stopPropagation(); // of the page's own keys only those that seek are meant here
+    } else if (event.target.closest("#editor-lane") && !PAGE_KEYS.has(event.key)) {
+      event.stopPropagation(); // the page's other keys are not meant here
     }
   });
   root.addEventListener("click", (event) => {
@@ -422,8 +432,7 @@ function listen() {
     choose(Number(picked.dataset.segment));
     if (event.detail) {
       // a click with the pointer seeks where it was made
-      const lane = $("editor-lane").getBoundingClientRect();
-      player.seek(((event.clientX - lane.left) / lane.width) * numFrames);
+      player.seek(timeline.frameAt(event.clientX) - 0.5);
     }
   });
   $("editor-lane").addEventListener("focusin", (event) => {
@@ -461,12 +470,6 @@ function listen() {
     event.preventDefault();
     save();
   });
-  document.addEventListener("keydown", (event) => {
-    if (event.key !== "e" || event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.target.closest("input, select, textarea, #editor")) return;
-    comeHere();
-  });
-  player.addEventListener("frame", drawCursor);
   addEventListener("beforeunload", (event) => {
     if (changed()) event.preventDefault();
   });
@@ -481,12 +484,20 @@ function choose(i) {
   drawState();
 }
 
-// The pictures stay in sight above the editor
+let wanted = location.hash === "#editor"; // before there is an editor
+
 function comeHere() {
-  document.getElementById("main").classList.add("editing");
-  root.scrollIntoView();
+  wanted = root.dataset.ready !== "true";
+  if (wanted) return;
+  const lane = $("editor-lane").getBoundingClientRect();
+  if (lane.top < 0 || lane.bottom > innerHeight) $("tracks").scrollIntoView({ block: "start" });
   $("editor-lane").querySelector(".editor-part")?.focus({ preventScroll: true });
 }
+
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "e" || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (!event.target.closest("input:not([type=range], [type=checkbox]), select, textarea, #editor")) comeHere();
+});
 
 async function load() {
   const answer = await fetch(url);
@@ -504,11 +515,8 @@ if (numFrames) {
     listen();
     root.hidden = false;
     adaptPanel($("editor-adapt"), episode);
-    if (!root.dataset.after) labelPanel($("label-others"), episode.dataset, episode.episode_index);
-    if (location.hash === "#editor") comeHere();
-    const done = sessionStorage.getItem("done");
-    if (done) tell(done);
-    sessionStorage.removeItem("done");
+    others();
     root.dataset.ready = "true";
+    if (wanted) comeHere();
   }
 }

@@ -1,13 +1,15 @@
-// The page of an episode: one cursor over all tracks, keys, and the moment in the URL.
+// The page of an episode: one cursor over all tracks, values at it, switches of curves, keys, and all of it in the URL.
 import { episode, player } from "./player.js";
+import { drag, keys as timeKeys, timeline } from "./timeline.js";
 import "./cameras.js";
 
 const byId = (id) => document.getElementById(id);
 const tracks = byId("tracks");
 const cursor = byId("cursor");
+const pointer = byId("pointer");
 const scrub = byId("scrub");
-const legend = [...document.querySelectorAll("[data-curve]")];
-const words = [...document.querySelectorAll(".reasoning")];
+const recorded = { names: { state: [], action: [] }, values: null }; // what the source alone has
+let pointed = null; // the frame under the pointer, while it is over the tracks
 
 const clock = (s) => `${Math.floor(s / 60)}:${(s % 60).toFixed(1).padStart(4, "0")}`;
 
@@ -27,36 +29,115 @@ function valueAt(curve, frame) {
   return value + (next - value) * share;
 }
 
+// Values per frame of what was measured, by the title of a chart, in the order of its curves
+const measured = {
+  "visual change": (k, name) => episode.measures.visual_change[name],
+  "gripper opening": (k) => episode.measures.grippers[k].opening,
+  speed: () => episode.measures.speed,
+  state: (k) => episode.measures.state[k],
+  action: (k) => recorded.values[k],
+};
+
+function valueOf(output, frame) {
+  const { of, curve } = output.dataset;
+  if (of === "progress") return valueAt(episode.curves[curve], frame);
+  const name = output.parentElement.querySelector("label span:last-child").title;
+  return measured[of]?.(Number(curve), name)?.[frame] ?? null;
+}
+
+const shownValue = (value) => (value === null ? "–" : Math.abs(value) < 1000 ? value.toFixed(3) : value.toPrecision(5));
+
+function drawValues() {
+  const frame = pointed ?? player.frame;
+  for (const output of tracks.querySelectorAll("output[data-curve]")) output.textContent = shownValue(valueOf(output, frame));
+}
+
+function place(line, frame) {
+  const box = timeline.box;
+  const share = timeline.share(frame);
+  line.hidden = share < 0 || share > 1;
+  line.style.left = `${box.left - tracks.getBoundingClientRect().left + box.width * share}px`;
+}
+
 function draw() {
-  const box = tracks.querySelector(".track")?.getBoundingClientRect() ?? scrub.getBoundingClientRect();
-  const share = (player.frame + 0.5) / player.numFrames;
-  cursor.style.left = `${box.left - tracks.getBoundingClientRect().left + box.width * share}px`;
+  place(cursor, player.frame);
+  if (pointed === null) pointer.hidden = true;
+  else place(pointer, pointed);
   scrub.value = player.frame;
   byId("clock").textContent = `${clock(player.frame / player.fps)}, frame ${player.frame}`;
-  for (const output of legend) {
-    const value = valueAt(episode.curves[output.dataset.curve], player.frame);
-    output.textContent = value === null ? "–" : value.toFixed(3);
-  }
-  for (const list of words) {
+  drawValues();
+  for (const list of document.querySelectorAll(".reasoning")) {
     const now = [...list.children].findLast((item) => Number(item.dataset.frame) <= player.frame);
     for (const item of list.children) item.classList.toggle("now", item === now);
   }
 }
+
+// The address holds the moment, what is shown of the time axis, the range, and the curves that were switched
+
+const inSeconds = (a, b) => `${(a / player.fps).toFixed(2)}-${(b / player.fps).toFixed(2)}`;
+const ofSeconds = (text) => (/^\d+(\.\d+)?-\d+(\.\d+)?$/.test(text ?? "") ? text.split("-").map((s) => Number(s) * player.fps) : null);
+const nameOf = (box) => `${box.closest("li").querySelector("output").dataset.of}: ${box.parentElement.querySelector("span:last-child").title}`;
 
 let writing = null;
 function remember() {
   clearTimeout(writing);
   writing = setTimeout(() => {
     const url = new URL(location);
-    if (player.frame) url.searchParams.set("t", (player.frame / player.fps).toFixed(2));
-    else url.searchParams.delete("t");
-    history.replaceState(null, "", url);
+    const set = (name, value) => (value === null ? url.searchParams.delete(name) : url.searchParams.set(name, value));
+    set("t", player.frame ? (player.frame / player.fps).toFixed(2) : null);
+    set("view", timeline.width < player.numFrames ? inSeconds(timeline.from, timeline.to) : null);
+    set("range", timeline.range ? inSeconds(timeline.range.from, timeline.range.to) : null);
+    set("loop", player.loop ? "1" : null);
+    url.searchParams.delete("switch");
+    for (const name of switched) url.searchParams.append("switch", name);
+    history.replaceState(history.state, "", url);
   }, 150);
 }
 
+function recall() {
+  const asked = new URL(location).searchParams;
+  const [range, view] = [ofSeconds(asked.get("range")), ofSeconds(asked.get("view"))];
+  if (range) timeline.select(...range);
+  if (view) timeline.zoom(...view);
+  if (asked.get("loop")) timeline.loop(true);
+  const t = Number(asked.get("t"));
+  player.seek(Number.isFinite(t) ? Math.round(t * player.fps) : 0);
+  recallSwitches();
+}
+
+// Curves that are switched: on that are off at first, off that are on
+
+const switched = new Set(new URL(location).searchParams.getAll("switch"));
+
+function recallSwitches() {
+  for (const box of tracks.querySelectorAll("[data-line]")) {
+    box.checked = box.defaultChecked !== switched.has(nameOf(box));
+    show(box);
+  }
+}
+
+function show(box) {
+  const { of } = box.closest("li").querySelector("output").dataset;
+  const chart = [...tracks.querySelectorAll("[data-chart]")].find((c) => c.dataset.chart === of);
+  chart?.querySelectorAll("path")[box.dataset.line]?.classList.toggle("off", !box.checked);
+}
+
+tracks.addEventListener("change", (event) => {
+  if (!event.target.matches("[data-line]")) return;
+  show(event.target);
+  if (event.target.checked !== event.target.defaultChecked) switched.add(nameOf(event.target));
+  else switched.delete(nameOf(event.target));
+  remember();
+});
+
 player.addEventListener("frame", (event) => {
+  if (event.detail.from !== "pointer") pointed = null;
   draw();
   if (event.detail.from !== "video") remember();
+});
+timeline.addEventListener("changed", () => {
+  draw();
+  remember();
 });
 player.addEventListener("play", () => {
   byId("play").textContent = player.playing ? "❚❚" : "▶";
@@ -64,20 +145,22 @@ player.addEventListener("play", () => {
 });
 
 // Click anywhere on a track, or drag: everything goes there. Another part of the page may take a press for itself.
-function seekTo(event) {
-  const track = event.target.closest(".track") ?? tracks.querySelector(".track");
-  const box = track.getBoundingClientRect();
-  player.seek(((event.clientX - box.left) / box.width) * player.numFrames - 0.5);
-}
+const seekTo = (event) => player.seek(timeline.frameAt(event.clientX) - 0.5, { from: "pointer" });
 tracks.addEventListener("pointerdown", (event) => {
   if (event.defaultPrevented || event.button !== 0 || !event.target.closest(".track")) return;
-  tracks.setPointerCapture(event.pointerId);
   seekTo(event);
-  const move = (next) => seekTo(next);
-  tracks.addEventListener("pointermove", move);
-  const end = () => tracks.removeEventListener("pointermove", move);
-  tracks.addEventListener("pointerup", end, { once: true });
-  tracks.addEventListener("pointercancel", end, { once: true });
+  drag(seekTo);
+});
+tracks.addEventListener("pointermove", (event) => {
+  const over = event.target.closest(".track, .lane, #ruler");
+  const frame = over ? Math.min(player.numFrames - 1, Math.max(0, Math.round(timeline.frameAt(event.clientX) - 0.5))) : null;
+  if (frame === pointed) return;
+  pointed = frame;
+  draw();
+});
+tracks.addEventListener("pointerleave", () => {
+  pointed = null;
+  draw();
 });
 scrub.addEventListener("input", () => player.seek(Number(scrub.value)));
 document.addEventListener("click", (event) => {
@@ -89,41 +172,69 @@ byId("back").addEventListener("click", () => player.seek(player.frame - 1));
 byId("forth").addEventListener("click", () => player.seek(player.frame + 1));
 byId("keys").addEventListener("click", () => byId("help").showModal());
 
-const segments = episode.runs[0]?.segments ?? [];
-const boundaries = [...new Set([0, ...segments.map((s) => s.start_frame), player.numFrames - 1])].sort((a, b) => a - b);
+function boundaries() {
+  const segments = episode.runs[0]?.segments ?? [];
+  return [...new Set([0, ...segments.map((s) => s.start_frame), player.numFrames - 1])].sort((a, b) => a - b);
+}
 
 document.addEventListener("keydown", (event) => {
   if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || byId("help").open) return;
-  if (event.target.closest("input:not([type=range]), select, textarea, [contenteditable]")) return;
-  if (event.key === " " && event.target.closest("button, a, summary")) return;
+  if (event.target.closest("input:not([type=range], [type=checkbox]), select, textarea, [contenteditable]")) return;
+  if (event.key === " " && event.target.closest("button, a, summary, [type=checkbox]")) return;
   const step = event.shiftKey ? Math.round(player.fps) : 1;
   const actions = {
     " ": () => player.play(),
     ArrowLeft: () => player.seek(player.frame - step),
     ArrowRight: () => player.seek(player.frame + step),
-    ArrowUp: () => player.seek(boundaries.findLast((b) => b < player.frame) ?? 0),
-    ArrowDown: () => player.seek(boundaries.find((b) => b > player.frame) ?? player.numFrames - 1),
+    ArrowUp: () => player.seek(boundaries().findLast((b) => b < player.frame) ?? 0),
+    ArrowDown: () => player.seek(boundaries().find((b) => b > player.frame) ?? player.numFrames - 1),
     Home: () => player.seek(0),
     End: () => player.seek(player.numFrames - 1),
     n: () => document.querySelector("a[rel=next]")?.click(),
     p: () => document.querySelector("a[rel=prev]")?.click(),
+    Escape: () => timeline.clear(),
     "?": () => byId("help").showModal(),
+    ...timeKeys,
   };
   if (!actions[event.key]) return;
   event.preventDefault();
-  if (player.playing && event.key !== " ") player.play(false);
+  const keepsPlaying = event.key === " " || event.key in timeKeys;
+  if (player.playing && !keepsPlaying) player.play(false);
   actions[event.key]();
 });
 
+player.addEventListener("renewed", () => {
+  recallSwitches();
+  draw();
+});
 addEventListener("resize", draw);
-const asked = Number(new URL(location).searchParams.get("t"));
-player.seek(Number.isFinite(asked) ? Math.round(asked * player.fps) : 0);
+timeline.draw();
+recall();
 
-// Actions are read from the source, which can take longer than a page should
+// Names and actions are read from the source, which can take longer than a page should
 const told = byId("actions");
+
+function nameDimensions() {
+  const dimensions = tracks.querySelectorAll('[data-chart="state"] path');
+  for (const output of tracks.querySelectorAll('output[data-of="state"]')) {
+    const name = recorded.names.state[output.dataset.curve];
+    if (!name) continue;
+    const label = output.parentElement.querySelector("label span:last-child");
+    label.textContent = label.title = name;
+    const title = dimensions[output.dataset.curve]?.querySelector("title");
+    if (title) title.textContent = name;
+  }
+}
+
 if (told) {
   fetch(told.dataset.from)
     .then((answer) => (answer.ok ? answer.text() : Promise.reject(new Error(answer.status))))
-    .then((html) => (told.innerHTML = html))
+    .then((html) => {
+      told.innerHTML = html;
+      Object.assign(recorded, JSON.parse(told.querySelector(".recorded").textContent));
+      nameDimensions();
+      recallSwitches();
+      draw();
+    })
     .catch((e) => (told.textContent = `The actions could not be had: ${e.message}.`));
 }

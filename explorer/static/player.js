@@ -1,10 +1,12 @@
 // The one clock of an episode's page: which frame is shown. Everything else listens to it, or tells it to seek.
 //   player.frame, player.numFrames, player.fps; player.seek(frame); player.addEventListener("frame", ...)
+//   "renewed": what `episode` holds was read again
 export const episode = JSON.parse(document.getElementById("episode-data").textContent);
 
 class Player extends EventTarget {
   frame = 0;
   playing = false;
+  loop = null; // {from, to}: the frames that are played again and again
   numFrames = Math.max(1, episode.num_frames ?? 1);
   fps = episode.fps || 10;
 
@@ -16,9 +18,16 @@ class Player extends EventTarget {
   }
 
   play(on = !this.playing) {
-    if (on && this.frame >= this.numFrames - 1) this.seek(0);
+    const [first, last] = [this.loop?.from ?? 0, (this.loop?.to ?? this.numFrames) - 1];
+    if (on && (this.frame >= last || (this.loop && this.frame < first))) this.seek(first);
     this.playing = on;
     this.dispatchEvent(new Event("play"));
+  }
+
+  // Of a part that is played again: has it been played, and is it begun anew?
+  isOver(frame) {
+    if (this.loop && frame >= this.loop.to) return this.seek(this.loop.from), true;
+    return false;
   }
 }
 

@@ -72,7 +72,7 @@ def test_a_boundary_is_dragged_and_the_shard_shows_it(at: Watched, own: Made):
     page.get_by_label("Step", exact=True).fill("Reach for the blue cube")
     page.get_by_label("Step", exact=True).press("Tab")
     page.get_by_label("Your name").fill("ada")
-    page.get_by_label("Why").fill("late by four frames")
+    page.get_by_label("Comment").fill("late by four frames")
     save(page)
     # at once, for everybody who looks
     expect(page.locator("#timeline")).to_contain_text("human")
@@ -192,8 +192,8 @@ def test_the_second_person_is_told_and_can_compare(browser: Browser, at: Watched
     theirs.allowed = ("409",)
     for page, who, frame in ((mine, "ada", 9), (other, "grace", 15)):
         page.locator("#editor-lane button").first.click()
-        page.get_by_label("to, without it").fill(str(frame))
-        page.get_by_label("to, without it").press("Tab")
+        page.get_by_label("End frame (exclusive)").fill(str(frame))
+        page.get_by_label("End frame (exclusive)").press("Tab")
         page.get_by_label("Your name").fill(who)
     save(mine)
     other.get_by_role("button", name="Save", exact=True).click()

@@ -1,15 +1,22 @@
 """Videos by ranges and pictures: what the lake lists, and nothing else."""
 
+import os
 import shutil
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+from explorer import transcoding
+from explorer.access import CorpusView
+from explorer.episode import find_episode
+from explorer.transcoding import GivenUpError, playable
 from tests.kits.explorer_kit import furnish
-from tests.kits.tiny_lerobot import video_path
+from tests.kits.made_corpus import Made
+from tests.kits.tiny_lerobot import LENGTHS, video_path
 from tests.kits.visitor import visit
 from warehouse.lake import Lake
 
@@ -119,3 +126,41 @@ def test_with_neither_there_is_a_sentence(made, tmp_path: Path):
     lake.con.close()
     answer = client.get("/media/tiny/1/thumb.jpg")
     assert (answer.status_code, "no picture of this episode is stored" in answer.text) == (404, True)
+
+
+def test_a_video_is_converted_once_frame_for_frame(made: Made, tmp_path: Path):
+    space = furnish(made.copy(tmp_path / "w"))
+    url = "/media/tiny/1/video/0/h264"
+    with visit(space) as client:
+        whole = client.get(url)
+        assert (whole.status_code, whole.headers["content-type"]) == (200, "video/mp4")
+        assert client.get(url, headers={"Range": "bytes=0-9"}).content == whole.content[:10]
+        assert client.get("/media/tiny/1/video/7/h264").status_code == 404
+    (kept,) = (space.root / "explorer" / "videos").iterdir()
+    with av.open(str(kept)) as video:
+        stream = video.streams.video[0]
+        assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
+        shown = [f.to_ndarray(format="rgb24").astype(int) for f in video.decode(video=0)]
+    with av.open(str(video_path(made.source, 1))) as video:
+        real = [f.to_ndarray(format="rgb24").astype(int) for f in video.decode(video=0)]
+    assert len(shown) == LENGTHS[1]
+    for k in (0, 7, LENGTHS[1] - 1):
+        assert min(range(len(real)), key=lambda n: float(np.abs(real[n] - shown[k]).mean())) == k
+
+
+def test_a_conversion_that_nobody_waits_for_leaves_nothing(furnished):
+    corpus = CorpusView(furnished)
+    with corpus.reading() as reader:
+        episode = find_episode(reader, "tiny", 2)
+    with pytest.raises(GivenUpError):
+        playable(furnished, episode, 0, lambda: True)
+    assert not list((furnished.root / "explorer").glob("videos/*"))
+
+
+def test_kept_videos_are_within_their_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(transcoding, "KEPT_BYTES", 25)
+    for k in range(4):
+        (tmp_path / f"{k}.mp4").write_bytes(b"0" * 10)
+        os.utime(tmp_path / f"{k}.mp4", (k, k))
+    transcoding.forget(tmp_path / "3.mp4")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["2.mp4", "3.mp4"]

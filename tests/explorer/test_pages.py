@@ -92,7 +92,7 @@ def test_an_unknown_facet_value_finds_nothing_and_says_so(client: TestClient):
 
 
 def test_an_episode_without_a_label_says_so(client: TestClient):
-    assert "Nobody has labelled this episode yet" in client.get(f"/episode/tiny/{UNLABELLED}").text
+    assert "No label yet" in client.get(f"/episode/tiny/{UNLABELLED}").text
     assert "There is only 0 label" in client.get(f"/compare/tiny/{UNLABELLED}").text
     assert "Nobody has labelled" in client.get(f"/why/tiny/{UNLABELLED}").text
 
@@ -104,7 +104,7 @@ def test_a_quarantined_episode_says_why(client: TestClient):
 
 def test_how_many_outcomes_are_known_and_by_whom(client: TestClient):
     assert "0 of 4 known</a>" in client.get("/").text, "of the usable episodes"
-    assert "success not known" in client.get("/episode/tiny/0").text
+    assert "outcome unknown" in client.get("/episode/tiny/0").text
 
 
 def test_the_data_of_an_episode(client: TestClient):
@@ -173,15 +173,16 @@ def test_a_dataset_without_a_gripper_says_where_it_was_looked_for(furnished: Wor
 
 def test_the_progress_curves_are_of_all_four_sources(client: TestClient):
     text = client.get("/episode/tiny/0").text
-    names = re.findall(r'<span class="swatch [^"]*"></span><span>([^<]*)</span>', text)
+    legend = text[text.index('<ul class="legend"') :]
+    names = re.findall(r'<span class="swatch [^"]*"></span><span[^>]*>([^<]*)</span>', legend[: legend.index("</ul>")])
     own = names[0].split()[1]
     assert names == [
         f"motion {own}",
         f"motion {own}, published formula",
         "tiny-vlm feedfeed",
         "truth",
-        "clock",
         "tiny-model",
+        "clock",
     ]
 
 

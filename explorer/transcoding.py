@@ -1,0 +1,101 @@
+"""Videos that a browser cannot play, as H.264: a camera's pictures of one episode, made when asked for, and kept."""
+
+import hashlib
+import os
+from collections.abc import Callable, Generator
+from contextlib import closing, suppress
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+
+from core.files import whole_file
+from core.paths import Workspace
+from explorer.access import PageError
+from explorer.episode import LakeEpisode, cameras
+from explorer.media import video_file
+from ingest.media.video import VideoError, decode
+
+CODE_VERSION = "h264-1"  # files of another are made anew
+MAX_HEIGHT_PX = 720
+MAX_FRAMES = 36_000  # of an episode: 20 minutes at 30 frames a second
+KEPT_BYTES = 2_000_000_000  # of all files; those that were not looked at for longest go first
+# Every twelfth frame stands alone and none waits for a later one: a browser then finds any frame quickly
+ENCODER = {"preset": "veryfast", "crf": "20", "g": "12", "bf": "0"}
+
+
+class GivenUpError(Exception):
+    """Nobody waits for the video any more."""
+
+
+def playable(space: Workspace, episode: LakeEpisode, camera: int, given_up: Callable[[], bool]) -> Path:
+    """An MP4 file in H.264 whose frames are those of the episode. Raises PageError, and GivenUpError."""
+    path = video_file(space, episode, camera)
+    video = cameras(episode, {})[camera]["video"]
+    where = f"{episode.dataset} {episode.episode_index}"
+    if not 0 < episode.num_frames <= MAX_FRAMES:
+        raise PageError(
+            f"{where}: videos of up to {MAX_FRAMES:,} frames are converted, this one has {episode.num_frames:,}"
+        )
+
+    # A source that is fetched anew, or an episode that begins elsewhere in it, is another video
+    status = path.stat()
+    about = (CODE_VERSION, path, status.st_size, status.st_mtime_ns, video, episode.num_frames)
+    kept = space.root / "explorer" / "videos" / f"{hashlib.sha256(repr(about).encode()).hexdigest()[:32]}.mp4"
+    if kept.is_file():
+        with suppress(OSError):
+            os.utime(kept)
+        return kept
+    try:
+        pictures = decode(path, video["start_frame"], episode.num_frames, video["fps"])
+        with whole_file(kept, synced=False) as half:
+            _encode((frame.rgb() for frame in pictures), video["fps"], half, given_up)
+    except VideoError as e:
+        raise PageError(f"{where}: {e}") from e
+    except OSError as e:
+        raise PageError(f"{where}: the converted video cannot be kept ({e.strerror or e})", 503) from e
+    forget(kept)
+    return kept
+
+
+def _encode(pictures: Generator[np.ndarray], fps: float, target: Path, given_up: Callable[[], bool]) -> None:
+    """Write pictures, uint8 [h, w, 3] RGB, to an MP4 file. Raises GivenUpError, and VideoError where there are none."""
+    rate = Fraction(fps).limit_denominator(1001)
+    with av.open(str(target), "w", format="mp4", options={"movflags": "faststart"}) as out:
+        stream = out.add_stream("libx264", rate=rate, options=ENCODER)
+        stream.pix_fmt = "yuv420p"
+        count = 0
+        with closing(pictures):
+            for count, picture in enumerate(pictures, 1):
+                if given_up():
+                    raise GivenUpError
+                scaled = _even(picture)
+                if count == 1:
+                    stream.height, stream.width = scaled.shape[:2]
+                frame = av.VideoFrame.from_ndarray(scaled, format="rgb24")
+                frame.pts, frame.time_base = count - 1, 1 / rate
+                out.mux(stream.encode(frame))
+        if not count:
+            raise VideoError("the video ends before the episode begins")
+        out.mux(stream.encode(None))
+
+
+def _even(picture: np.ndarray) -> np.ndarray:
+    """A picture no higher than the limit, with an even height and width: the encoder takes no other."""
+    height, width = picture.shape[:2]
+    scale = min(1.0, MAX_HEIGHT_PX / height)
+    size = (max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2))
+    return picture if size == (width, height) else cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+
+
+def forget(newest: Path) -> None:
+    """Delete what was not looked at for longest, until the rest is within the limit; never the newest."""
+    with suppress(OSError):  # another explorer forgets, too
+        files = sorted(newest.parent.glob("*.mp4"), key=lambda p: p.stat().st_mtime, reverse=True)
+        total = 0
+        for path in files:
+            total += path.stat().st_size
+            if total > KEPT_BYTES and path != newest:
+                path.unlink(missing_ok=True)
