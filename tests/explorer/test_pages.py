@@ -141,10 +141,10 @@ def test_each_gripper_is_drawn_by_its_name(furnished: Workspace, tmp_path: Path)
         text = two_arms.get("/episode/tiny/0").text
         corpus = two_arms.get("/").text
         measured = two_arms.get("/api/episode/tiny/0").json()["measures"]
-    names = re.findall(r'<span class="curve"><span class="swatch line (\w+)"></span>([^<]*)</span>', text)
+    names = re.findall(r'<span class="swatch line (grip \w+)"></span><span title="([^"]*)">', text)
     assert names == [
-        ("model0", "left gripper, closing 1.0 s behind, opening 1.6 s behind"),
-        ("model1", "right hand, open end unknown"),
+        ("grip dash0", "left gripper, closing 1.0 s behind, opening 1.6 s behind"),
+        ("grip dash1", "right hand, open end unknown"),
     ]
     (chart,) = re.findall(r"gripper opening</b>.*?(<svg.*?</svg>)", text, re.DOTALL)
     assert re.findall(r"<title>([^<]*)</title>", chart) == [name for _, name in names]
