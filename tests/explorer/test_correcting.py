@@ -138,7 +138,7 @@ def test_the_worst_come_first_and_go_when_they_are_judged(own):
         assert queue(client) == [0]
         saved = client.get("/api/corrections/tiny/2").json()
         assert saved["current"][0]["segments"] == [
-            s | {"confidence": None, "notes": None, "named": True} for s in label(client)["segments"]
+            s | {"confidence": None, "notes": None, "named": True, "pace": None} for s in label(client)["segments"]
         ]
     with visit(own.space) as again:
         assert queue(again) == [0]
