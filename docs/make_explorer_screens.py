@@ -76,7 +76,7 @@ def settle(page: Page, name: str) -> None:
         page.locator(".picture").nth(1).hover()
     if name == "editor":
         page.locator("#editor[data-ready]").wait_for()
-        page.locator("#editor").scroll_into_view_if_needed()
+        page.locator("#editor-lane").scroll_into_view_if_needed()
     page.wait_for_timeout(700)
 
 

@@ -38,8 +38,10 @@ def pixels(page: Page) -> np.ndarray:
 
 
 def decoded(made: Made, episode: int) -> list[np.ndarray]:
-    with av.open(str(video_path(made.source, episode))) as container:
-        return [f.to_ndarray(format="rgb24").astype(int) for f in container.decode(video=0)]
+    container = av.open(str(video_path(made.source, episode)))
+    frames = [f.to_ndarray(format="rgb24").astype(int) for f in container.decode(video=0)]
+    container.close()
+    return frames
 
 
 def test_the_frame_that_is_named_is_the_frame_that_is_shown(watched: Watched, made: Made):

@@ -103,7 +103,9 @@ def test_a_video_that_is_gone_is_a_sentence(made, tmp_path: Path):
 
 
 def picture(data: bytes) -> np.ndarray:
-    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    assert decoded is not None
+    return decoded
 
 
 def test_thumbnails_and_contact_sheets(client: TestClient):
@@ -121,7 +123,7 @@ def test_without_stored_pictures_the_first_frame_is_decoded(made, tmp_path: Path
 
 def test_with_neither_there_is_a_sentence(made, tmp_path: Path):
     client = changed(made, tmp_path, "DELETE FROM keyframes")
-    lake = Lake(client.app.state.explorer.space)
+    lake = Lake(client.app.state.explorer.space)  # type: ignore[attr-defined]
     lake.con.execute("UPDATE episode_facts SET videos = []")
     lake.con.close()
     answer = client.get("/media/tiny/1/thumb.jpg")

@@ -1,0 +1,109 @@
+"""Whole tasks in a real browser, as a labeller does them; their time and number of actions are printed (pytest -s)."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import pytest
+from av.video.stream import VideoStream
+from playwright.sync_api import Browser, Page, expect
+
+from tests.kits.browser_kit import Served, Watched
+from tests.kits.made_corpus import Made
+from tests.kits.tiny_lerobot import FPS, video_path
+from warehouse.lake import Lake
+
+pytestmark = pytest.mark.browser
+DESK = {"width": 1440, "height": 900}
+EPISODE, FRAMES = 2, 30
+
+
+@pytest.fixture
+def at(browser: Browser, own: Made) -> Iterator[Watched]:
+    """A labeller's desk: a screen of 1440 by 900 at an explorer of one's own corpus."""
+    served = Served(own.space)
+    context = browser.new_context(viewport=DESK)  # type: ignore[arg-type]
+    context.set_default_timeout(30_000)
+    watched = Watched(context, served.url)
+    yield watched
+    context.close()
+    served.stop()
+    assert watched.problems == []
+
+
+def told(what: str, begun: float, actions: int) -> None:
+    print(f"\n{what}: {actions} actions, {time.monotonic() - begun:.1f} s")
+
+
+def is_in_sight(page: Page, selector: str) -> bool:
+    box = page.locator(selector).first.bounding_box()
+    return box is not None and box["y"] >= 0 and box["y"] + box["height"] <= DESK["height"]
+
+
+def test_a_boundary_is_corrected_while_its_frame_is_seen(at: Watched, own: Made):
+    begun = time.monotonic()
+    page = at.open(f"/episode/tiny/{EPISODE}")
+    page.locator("#editor[data-ready]").wait_for()
+    expect(page.locator("video").first).not_to_have_js_property("videoWidth", 0)
+    assert is_in_sight(page, "video")
+    assert is_in_sight(page, "#editor-lane")
+    assert is_in_sight(page, "#editor-save .main")
+    # The lane has the same places for frames as every track below it
+    lane, track = (page.locator(s).first.bounding_box() for s in ("#editor-lane", ".track"))
+    assert lane
+    assert track
+    assert abs(lane["x"] - track["x"]) <= 1
+    assert abs(lane["width"] - track["width"]) <= 2
+
+    # 1: drag; the video goes to the boundary while it is held
+    edge = page.locator(".editor-edge").first
+    box = edge.bounding_box()
+    assert box
+    frame = int(edge.get_attribute("aria-valuenow") or 0) + 3
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(lane["x"] + lane["width"] * frame / FRAMES, box["y"] + 10, steps=5)
+    page.wait_for_function(f"() => Math.floor(document.querySelector('video').currentTime * {FPS}) === {frame}")
+    page.mouse.up()
+    # 2: save; nothing is loaded anew, nothing moves
+    page.evaluate("window.stays = true")
+    page.mouse.wheel(0, 60)
+    page.wait_for_function("() => scrollY > 0")
+    y = page.evaluate("scrollY")
+    page.keyboard.press("Control+s")
+    expect(page.locator("#editor-state")).to_contain_text("Saved")
+    expect(page.locator("#timeline")).to_contain_text("human")
+    assert page.evaluate("[window.stays, scrollY]") == [True, y]
+    told("a boundary corrected while its frame is seen", begun, 2)
+    assert own.rows("SELECT episode_index FROM corrections") == [(EPISODE,)]
+
+
+def recoded(path: Path, codec: str) -> None:
+    """The video's frames in another codec, in the same place."""
+    with av.open(str(path)) as video:
+        frames = [f.to_ndarray(format="rgb24") for f in video.decode(video=0)]
+    with av.open(str(path), "w", format="mp4") as out:
+        stream = out.add_stream(codec, rate=FPS)
+        assert isinstance(stream, VideoStream)
+        stream.pix_fmt, stream.height, stream.width = "yuv420p", *frames[0].shape[:2]
+        for frame in frames:
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        out.mux(stream.encode(None))
+
+
+def test_a_dataset_in_mpeg_4_is_watched(at: Watched, own: Made):
+    recoded(video_path(own.source, EPISODE), "mpeg4")
+    lake = Lake(own.space)
+    lake.con.execute("UPDATE datasets SET source_uri = ?", [str(own.source)])
+    lake.con.close()
+    begun = time.monotonic()
+    page = at.open(f"/episode/tiny/{EPISODE}")
+    page.wait_for_function(
+        "v => v.currentSrc.endsWith('/h264') && v.videoWidth > 0 && v.readyState >= 2",
+        arg=page.locator("video").first.element_handle(),
+    )
+    page.locator("h1").click()
+    page.keyboard.press("Space")
+    expect(page.locator("#clock")).to_contain_text(f"frame {FRAMES - 1}")
+    told("a dataset in MPEG-4 part 2 watched to its end", begun, 2)
