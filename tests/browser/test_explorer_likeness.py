@@ -33,7 +33,7 @@ def test_from_a_moment_to_the_same_moment_of_another_run(watched: Watched):
     for _ in range(4):
         page.keyboard.press("ArrowRight")
     expect(page.locator("#clock")).to_have_text(re.compile("frame 4$"))
-    page.get_by_role("link", name="Frames like this one").click()
+    page.get_by_role("link", name="Similar frames").click()
     expect(page).to_have_url(re.compile(r"/like/tiny/0\?frame=4$"))
     pictures = page.locator(".gallery img")
     expect(pictures).to_have_count(3)  # this one, and the two other runs that were looked at
@@ -45,7 +45,7 @@ def test_from_a_moment_to_the_same_moment_of_another_run(watched: Watched):
 
 def test_runs_show_their_contact_sheets(watched: Watched):
     page = watched.open("/episode/tiny/0")
-    page.get_by_role("link", name="Runs like this one").click()
+    page.get_by_role("link", name="Similar episodes").click()
     expect(page.locator(".gallery li")).to_have_count(2)
     page.locator(".gallery a").first.hover()
     expect(page.locator(".gallery .sheet")).to_have_count(1)
@@ -53,6 +53,6 @@ def test_runs_show_their_contact_sheets(watched: Watched):
 
 def test_without_embeddings_there_is_a_sentence(watched: Watched):
     page = watched.open("/episode/tiny/3")
-    page.get_by_role("link", name="Frames like this one").click()
+    page.get_by_role("link", name="Similar frames").click()
     expect(page.locator("#why-not")).to_contain_text("no encoder has looked at it")
     expect(page.locator(".gallery")).to_have_count(0)
