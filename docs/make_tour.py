@@ -7,6 +7,7 @@ workspace, since it saves a correction. Needs Chromium (make browser).
 
 import argparse
 import io
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -90,7 +91,9 @@ def tour(page: Page, url: str) -> Film:
     page.locator("#editor-save [name=author]").fill("ada")
     film.to("#editor-save [type=submit]", 5)
     page.mouse.click(*film.at)
-    page.get_by_text("Saved").first.wait_for()
+    page.locator("#editor-state").filter(has_text=re.compile("[Ss]aved[.:, ]")).filter(
+        has_not_text="not saved"
+    ).wait_for()
     film.hold(10)
     return film
 
