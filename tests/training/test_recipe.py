@@ -78,5 +78,5 @@ def test_a_wrong_recipe_is_told_in_one_line(tmp_path: Path, text: str, told: str
 
 
 def test_an_unknown_name_is_told_with_those_that_there_are() -> None:
-    with pytest.raises(RecipeError, match=r"unknown recipe 'tiny'; known: laptop, procvlm_oneshot_lora, .*tiny_cpu"):
+    with pytest.raises(RecipeError, match=r"unknown recipe 'tiny'; known: laptop, laptop_oneshot, .*tiny_cpu"):
         load_recipe("tiny")
