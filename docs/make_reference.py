@@ -35,6 +35,7 @@ PROOF_BY_FORMAT = {
     "robotwin": GENERATED,
     "video": GENERATED,
     "robo_dopamine": FORMAT,
+    "mcap": GENERATED,
 }
 PROOF_BY_DATASET = {"sim_short": DATASET, "sim_long": DATASET}  # samples/
 # The rows that a sample comes near to, without being of that dataset as its entry names it

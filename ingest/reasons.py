@@ -94,6 +94,26 @@ REASONS = {
         "the source does not say its frame rate and the registry does not either; a default is used",
         "set fps in the registry entry",
     ),
+    "missing_topic": R(
+        "a recording lacks a topic that the registry names, or has it once only; the episode is built without",
+        "look at what the recorder was told to write; correct `keys` in the registry entry where the name has changed",
+    ),
+    "unsorted_stamps": R(
+        "messages of a topic are not in order of their times: late ones are left out, or the recorder's times are used",
+        "nothing to do for a few; else see that one clock stamps the messages",
+    ),
+    "clock_gap": R(
+        "topics of a recording share no time, or one was silent for long: its nearest message is shown meanwhile",
+        "look whether the driver stalled; see that all machines have one clock",
+    ),
+    "cut_off": R(
+        "a recording ends without its end mark, as when the recorder was killed; what stands before is used",
+        "nothing to do where that is enough; `mcap recover` writes such a file anew",
+    ),
+    "split_recording": R(
+        "a recording goes on in further files; each counts as an episode",
+        "join the files (`mcap merge`, `ros2 bag convert`) where one run is split",
+    ),
     "never_ends": R(
         "no step is marked as the episode's last (RLDS: is_last, is_terminal): it may be cut off",
         "look whether the runs are whole: convert them again, or say their outcomes with `proccorpus outcomes import`",
