@@ -13,8 +13,8 @@ import numpy as np
 
 from annotate.conventions.annotations_json import VERSION
 from core.files import write_file
-from warehouse.exports.common import Exported, ExportError, Selected, Selection, select
-from warehouse.exports.labels import check_label_run, chunk_labels
+from warehouse.exports.common import Exported, ExportError, Selected, Selection, is_same_file
+from warehouse.exports.labels import each_label, select_for_labels
 from warehouse.exports.language import persistent_rows
 from warehouse.exports.rabc import the_dataset
 from warehouse.lake import Lake
@@ -39,22 +39,17 @@ def export(
     overwrite: bool = False,
 ) -> Exported:
     """Write the file `out`. Raises ExportError and what `select` raises."""
-    selected = select(lake, selection)
+    selected = select_for_labels(lake, selection, options.label_run)
     the_dataset(selected)
-    if options.label_run is not None:
-        check_label_run(selected, options.label_run)
     identity = selected.identity(KIND, options)
-    if _is_there(out, identity, overwrite):
+    if is_same_file(out, identity, overwrite, _identity, example="lerobot_annotations.json"):
         return _exported(selected, out, json.loads(out.read_text()), again=True)
     episodes: dict[str, Any] = {}
-    for dataset, chunk, of_chunk in selected.chunks():
-        labels = chunk_labels(selected, dataset, chunk, of_chunk, options.label_run)
-        for e in of_chunk:
-            times = np.arange(e.num_frames) / e.fps
-            rows = persistent_rows(labels.get(e.episode_index), times)
-            atoms = [{name: value for name, value in row.items() if name != "camera"} for row in rows]
-            if atoms:
-                episodes[str(e.episode_index)] = {"atoms": atoms}
+    for e, label in each_label(selected, options.label_run):
+        rows = persistent_rows(label, np.arange(e.num_frames) / e.fps)
+        atoms = [{name: value for name, value in row.items() if name != "camera"} for row in rows]
+        if atoms:
+            episodes[str(e.episode_index)] = {"atoms": atoms}
     if not episodes:
         raise ExportError("nothing to export: no episode selected has a label whose steps have names")
     content = {"version": VERSION, "episodes": episodes, OURS: {"identity": identity, "snapshot": selected.snapshot}}
@@ -62,22 +57,11 @@ def export(
     return _exported(selected, out, content, again=False)
 
 
-def _is_there(out: Path, identity: str, overwrite: bool) -> bool:
-    """Is the file this very export? Raises ExportError for another file that must not be replaced: a person's work may
-    be in it."""
-    if out.is_dir():
-        raise ExportError(f"{out} is a folder: give a file, such as {out / 'lerobot_annotations.json'}")
-    if not out.exists():
-        return False
+def _identity(out: Path) -> str | None:
     try:
-        found = json.loads(out.read_text())[OURS]["identity"]
-    except (OSError, ValueError, KeyError, TypeError) as e:
-        raise ExportError(f"{out} is there already, and is no export of ours: choose another file") from e
-    if found == identity and not overwrite:
-        return True
-    if not overwrite:
-        raise ExportError(f"{out} holds another export: choose another file, or --overwrite it")
-    return False
+        return str(json.loads(out.read_text())[OURS]["identity"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _exported(selected: Selected, out: Path, content: dict[str, Any], *, again: bool) -> Exported:

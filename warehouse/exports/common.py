@@ -8,7 +8,7 @@ through. `manifest.json` is written last: where it is, the export is whole.
 import fcntl
 import json
 import shutil
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
 from operator import itemgetter
@@ -474,6 +474,27 @@ def open_folder(out: Path, kind: str, identity: str, overwrite: bool = False) ->
     line = {"format": FORMAT, "export": kind, "identity": identity}
     write_file(out / JOURNAL, json.dumps(line, sort_keys=True).encode() + b"\n")
     return folder
+
+
+def is_same_file(
+    out: Path, identity: str, overwrite: bool, identity_in: Callable[[Path], str | None], *, example: str
+) -> bool:
+    """Is the file `out` this very export, so that nothing is to be done?
+
+    `identity_in` reads the identity of the export in a file; None where it has none. `example` is a name for a file.
+    Raises ExportError for a folder, and for another file, which may hold a person's work, unless it is an export that
+    `overwrite` replaces.
+    """
+    if out.is_dir():
+        raise ExportError(f"{out} is a folder: give a file, such as {out / example}")
+    if not out.exists():
+        return False
+    found = identity_in(out)
+    if found is None:
+        raise ExportError(f"{out} is there already, and is no export of ours: choose another file")
+    if found != identity and not overwrite:
+        raise ExportError(f"{out} holds another export: choose another file, or --overwrite it")
+    return not overwrite
 
 
 def _clear(out: Path, head: Mapping[str, Any], overwrite: bool) -> None:

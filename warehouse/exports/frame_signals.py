@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 from annotate.advantages import advantages, chunk_residuals, threshold
 from annotate.conventions.frame_signals import KEYS, Descriptor, metadata
 from core.files import whole_file
-from warehouse.exports.common import Exported, ExportEpisode, ExportError, Selected, Selection, select
-from warehouse.exports.labels import ActiveLabel, check_label_run, chunk_labels
+from warehouse.exports.common import Exported, ExportEpisode, Selected, Selection, is_same_file
+from warehouse.exports.labels import ActiveLabel, chunk_labels, no_labels, select_for_labels
 from warehouse.exports.rabc import between, chunk_starts, scored_frames, the_dataset
 from warehouse.lake import Lake
 
@@ -86,12 +86,10 @@ def export(
 
     One chunk of the lake is in memory at a time; with advantages all signals are.
     """
-    selected = select(lake, selection)
+    selected = select_for_labels(lake, selection, options.label_run)
     dataset, kind, _ = the_dataset(selected)
-    if options.label_run is not None:
-        check_label_run(selected, options.label_run)
     identity = selected.identity(KIND, options)
-    if _is_there(out, identity, overwrite):
+    if is_same_file(out, identity, overwrite, _identity, example="signals.parquet"):
         return _exported(selected, out, options, again=True)
 
     descriptors = _descriptors(options)
@@ -101,7 +99,7 @@ def export(
         episodes = iter(_with_advantages(list(episodes), options.horizon, options.positive_share))
     first = next(episodes, None)
     if first is None:
-        raise ExportError(f"nothing to export: none of the {len(selected.episodes)} episodes selected has a label")
+        raise no_labels(selected)
     schema = _table(first, descriptors).schema.with_metadata({**told, IDENTITY.decode(): identity})
     with whole_file(out) as half, pq.ParquetWriter(half, schema, compression="snappy") as writer:
         for signals in chain([first], episodes):
@@ -110,23 +108,12 @@ def export(
     return _exported(selected, out, options, again=False)
 
 
-def _is_there(out: Path, identity: str, overwrite: bool) -> bool:
-    """Is the file this very export? Raises ExportError for another file that must not be replaced."""
-    if out.is_dir():
-        raise ExportError(f"{out} is a folder: signals go to one file, such as {out / 'signals.parquet'}")
-    if not out.exists():
-        return False
+def _identity(out: Path) -> str | None:
     try:
         found = (pq.read_metadata(out).metadata or {}).get(IDENTITY)
-    except (OSError, pa.ArrowException) as e:
-        raise ExportError(f"{out} is there already, and is no export: choose another file") from e
-    if found is None:
-        raise ExportError(f"{out} is there already, and is no export of ours: choose another file")
-    if found.decode() == identity and not overwrite:
-        return True
-    if not overwrite:
-        raise ExportError(f"{out} holds another export: choose another file, or --overwrite it")
-    return False
+    except (OSError, pa.ArrowException):
+        return None
+    return None if found is None else found.decode()
 
 
 def _exported(selected: Selected, out: Path, options: FrameSignalsOptions, *, again: bool) -> Exported:

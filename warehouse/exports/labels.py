@@ -1,6 +1,6 @@
 """Active labels of a chunk's episodes: segments and progress per frame, and ramps of progress inside segments."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +8,7 @@ import numpy as np
 from annotate.segments import Segment
 from annotate.stated_progress import NOTHING_STATED, StatedEnd
 from ingest.episode import EpisodeFrame
-from warehouse.exports.common import ExportEpisode, ExportError, Selected
+from warehouse.exports.common import ExportEpisode, ExportError, Selected, Selection, select
 from warehouse.lake import Lake
 from warehouse.lake.labels import active_labels, labels_of_run
 
@@ -108,8 +108,39 @@ def chunk_labels(
     return labels
 
 
-def check_label_run(selected: Selected, label_run: str) -> None:
-    """Raises ExportError where none of the episodes has a label of that run."""
+def select_for_labels(lake: Lake, selection: Selection, label_run: str | None) -> Selected:
+    """The episodes of a selection, to be exported with their active labels or with those of `label_run`.
+
+    Raises ExportError where none of them has a label of that run, and what `select` raises.
+    """
+    selected = select(lake, selection)
+    if label_run is not None:
+        _check_label_run(selected, label_run)
+    return selected
+
+
+def each_label(selected: Selected, label_run: str | None = None) -> Iterator[tuple[ExportEpisode, ActiveLabel | None]]:
+    """Every episode in order, and its label if it has one; one chunk's labels are in memory at a time."""
+    for dataset, chunk, episodes in selected.chunks():
+        labels = chunk_labels(selected, dataset, chunk, episodes, label_run)
+        for e in episodes:
+            yield e, labels.get(e.episode_index)
+
+
+def no_labels(selected: Selected) -> ExportError:
+    return ExportError(f"nothing to export: none of the {len(selected.episodes)} episodes selected has a label")
+
+
+def left_out_notes(selected: Selected, label_run: str | None, *, labelled: int | None = None) -> list[str]:
+    """Which labels and episodes an export leaves out, in sentences. `labelled`: episodes that it wrote, where only
+    those with a label are written. A label run that was asked for by name counts as it is.
+    """
+    notes = selected.label_notes() if label_run is None else []
+    unlabelled = 0 if labelled is None else len(selected.episodes) - labelled
+    return notes + ([f"{unlabelled} episodes without a label are left out"] if unlabelled else [])
+
+
+def _check_label_run(selected: Selected, label_run: str) -> None:
     rows = selected.lake.rows(
         "SELECT l.label_run, count(*) FROM episode_labels l JOIN selected USING (dataset, episode_index) "
         "GROUP BY 1 ORDER BY 1"

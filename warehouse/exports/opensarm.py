@@ -22,9 +22,9 @@ import pyarrow.parquet as pq
 from annotate.conventions.opensarm import LABELS, PRIMITIVES, ROLLOUTS, label_of, primitive
 from annotate.label_run import human_run
 from core.files import write_file
-from warehouse.exports.common import Exported, ExportEpisode, ExportError, ExportFolder, Selection, open_folder, select
+from warehouse.exports.common import Exported, ExportEpisode, ExportFolder, Selection, open_folder
 from warehouse.exports.episode_videos import write_episode_video
-from warehouse.exports.labels import ActiveLabel, check_label_run, chunk_labels
+from warehouse.exports.labels import ActiveLabel, each_label, left_out_notes, no_labels, select_for_labels
 from warehouse.exports.lerobot_features import SourceReader, open_reader
 from warehouse.exports.lerobot_plan import rate_of
 from warehouse.lake import Lake
@@ -67,9 +67,7 @@ def export(
 ) -> Exported:
     """Write the labelled episodes; an export that broke off goes on. Raises ExportError, SourceError and what `select`
     raises. One episode's rows are in memory at a time."""
-    selected = select(lake, selection)
-    if options.label_run is not None:
-        check_label_run(selected, options.label_run)
+    selected = select_for_labels(lake, selection, options.label_run)
     folder = open_folder(out, KIND, selected.identity(KIND, options), overwrite)
     if folder.manifest is not None:
         return folder.exported()
@@ -79,27 +77,21 @@ def export(
     tasks = {text: k for k, text in enumerate(dict.fromkeys(e.task or "" for e in selected.episodes))}
     written: list[_Written] = []
     start = 0
-    for dataset, chunk, episodes in selected.chunks():
-        labels = chunk_labels(selected, dataset, chunk, episodes, options.label_run)
-        for e in episodes:
-            label = labels.get(e.episode_index)
-            if label is None:
-                continue
-            number = len(written)
-            part = f"episode {number}"
-            facts = folder.done(part)
-            if facts is None:
-                done = _write(folder, readers[dataset], e, label, number, start, tasks[e.task or ""], said)
-                folder.finish_part(part, _names(number, done.cameras), done.facts())
-                facts = done.facts()
-            written.append(_read_back(e, facts))
-            start += e.num_frames
+    for e, label in each_label(selected, options.label_run):
+        if label is None:
+            continue
+        number = len(written)
+        part = f"episode {number}"
+        facts = folder.done(part)
+        if facts is None:
+            done = _write(folder, readers[e.dataset], e, label, number, start, tasks[e.task or ""], said)
+            folder.finish_part(part, _names(number, done.cameras), done.facts())
+            facts = done.facts()
+        written.append(_read_back(e, facts))
+        start += e.num_frames
     if not written:
-        raise ExportError(f"nothing to export: none of the {len(selected.episodes)} episodes selected has a label")
-    unlabelled = len(selected.episodes) - len(written)
-    notes = selected.label_notes() if options.label_run is None else []
-    notes += [f"{unlabelled} episodes without a label are left out"] if unlabelled else []
-    notes += _lacking(written)
+        raise no_labels(selected)
+    notes = left_out_notes(selected, options.label_run, labelled=len(written)) + _lacking(written)
     _metadata(folder, written, tasks, start)
     return folder.finish(
         selected, options, {"notes": notes, "labelled_by_people": sum(w.line is not None for w in written)}

@@ -25,15 +25,13 @@ from core.files import write_file
 from warehouse.exports.common import (
     Exported,
     ExportEpisode,
-    ExportError,
     ExportFolder,
     Selected,
     Selection,
     open_folder,
-    select,
 )
 from warehouse.exports.episode_videos import write_episode_video
-from warehouse.exports.labels import ActiveLabel, check_label_run, chunk_labels
+from warehouse.exports.labels import ActiveLabel, each_label, left_out_notes, no_labels, select_for_labels
 from warehouse.exports.lerobot_features import SourceReader, open_reader
 from warehouse.lake import Lake
 
@@ -85,9 +83,7 @@ def export(
 ) -> Exported:
     """Write the labelled episodes; an export that broke off goes on. Raises ExportError, SourceError and what `select`
     raises. One chunk's labels, and one run's pictures of its pairs, are in memory at a time."""
-    selected = select(lake, selection)
-    if options.label_run is not None:
-        check_label_run(selected, options.label_run)
+    selected = select_for_labels(lake, selection, options.label_run)
     folder = open_folder(out, KIND, selected.identity(KIND, options), overwrite)
     if folder.manifest is not None:
         return folder.exported()
@@ -96,26 +92,21 @@ def export(
     tasks = _task_folders(selected.episodes)
     pairs: dict[str, list[dict[str, Any]]] = {}
     labelled = without_end = 0
-    for dataset, chunk, episodes in selected.chunks():
-        labels = chunk_labels(selected, dataset, chunk, episodes, options.label_run)
-        for e in episodes:
-            label = labels.get(e.episode_index)
-            if label is None:
-                continue
-            labelled += 1
-            run = _Run(e, label, _name(e), done_at.get((*_task(e), e.split)))
-            without_end += run.end is None
-            part = f"{dataset} {e.episode_index}"
-            facts = folder.done(part)
-            if facts is None:
-                facts = _write(folder, readers[dataset], run, tasks[_task(e)], options)
-            pairs.setdefault(e.split or NO_SPLIT, []).extend(facts["pairs"])
+    for e, label in each_label(selected, options.label_run):
+        if label is None:
+            continue
+        labelled += 1
+        run = _Run(e, label, _name(e), done_at.get((*_task(e), e.split)))
+        without_end += run.end is None
+        part = f"{e.dataset} {e.episode_index}"
+        facts = folder.done(part)
+        if facts is None:
+            facts = _write(folder, readers[e.dataset], run, tasks[_task(e)], options)
+        pairs.setdefault(e.split or NO_SPLIT, []).extend(facts["pairs"])
     if not labelled:
-        raise ExportError(f"nothing to export: none of the {len(selected.episodes)} episodes selected has a label")
+        raise no_labels(selected)
     _write_texts(folder, tasks, pairs)
-    notes = selected.label_notes() if options.label_run is None else []
-    unlabelled = len(selected.episodes) - labelled
-    notes += [f"{unlabelled} episodes without a label are left out"] if unlabelled else []
+    notes = left_out_notes(selected, options.label_run, labelled=labelled)
     notes += (
         [f"{without_end} runs have no pairs: no run of their task in their split is known to have succeeded"]
         if without_end

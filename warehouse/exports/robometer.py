@@ -19,9 +19,9 @@ import yaml
 from annotate.conventions.robometer import FAILURE, SUBOPTIMAL, SUCCESSFUL, grade
 from annotate.similarity import embed
 from core.files import write_file
-from warehouse.exports.common import Exported, ExportEpisode, ExportError, ExportFolder, Selection, open_folder, select
+from warehouse.exports.common import Exported, ExportEpisode, ExportError, ExportFolder, Selection, open_folder
 from warehouse.exports.episode_videos import write_episode_video
-from warehouse.exports.labels import check_label_run, chunk_labels
+from warehouse.exports.labels import each_label, left_out_notes, select_for_labels
 from warehouse.exports.lerobot_features import open_reader
 from warehouse.exports.parquet import with_features
 from warehouse.lake import Lake
@@ -63,33 +63,28 @@ def export(
 
     Raises ExportError, SourceError and what `select` raises.
     """
-    selected = select(lake, selection)
-    if options.label_run is not None:
-        check_label_run(selected, options.label_run)
+    selected = select_for_labels(lake, selection, options.label_run)
     folder = open_folder(out, KIND, selected.identity(KIND, options), overwrite)
     if folder.manifest is not None:
         return folder.exported()
     readers = {dataset: open_reader(selected, dataset) for dataset in selected.datasets}
     rows: dict[str, list[dict[str, Any]]] = {}
-    for dataset, chunk, episodes in selected.chunks():
-        labels = chunk_labels(selected, dataset, chunk, episodes, options.label_run)
-        for e in episodes:
-            if not e.task:
-                continue  # a trajectory without a task is none
-            part = f"{dataset} {e.episode_index}"
-            if folder.done(part) is None:
-                names = [_video(e, camera) for camera in e.cameras]
-                for camera, name in zip(e.cameras, names, strict=True):
-                    write_episode_video(readers[dataset], camera, e, folder.path(name))
-                folder.finish_part(part, names)
-            label = labels.get(e.episode_index)
-            end = None if label is None else float(label.progress[-1])
-            rows.setdefault(e.split or NO_SPLIT, []).extend(_rows(e, end))
+    for e, label in each_label(selected, options.label_run):
+        if not e.task:
+            continue  # a trajectory without a task is none
+        part = f"{e.dataset} {e.episode_index}"
+        if folder.done(part) is None:
+            names = [_video(e, camera) for camera in e.cameras]
+            for camera, name in zip(e.cameras, names, strict=True):
+                write_episode_video(readers[e.dataset], camera, e, folder.path(name))
+            folder.finish_part(part, names)
+        end = None if label is None else float(label.progress[-1])
+        rows.setdefault(e.split or NO_SPLIT, []).extend(_rows(e, end))
     if not rows:
         raise ExportError("nothing to export: none of the episodes selected has an instruction")
     _write_rows(folder, rows)
     without = sum(not e.task for e in selected.episodes)
-    notes = selected.label_notes() if options.label_run is None else []
+    notes = left_out_notes(selected, options.label_run)
     notes += [f"{without} episodes without an instruction are left out"] if without else []
     counts = {split: _counts(of_split) for split, of_split in rows.items()}
     if folder.done(README) is None:
