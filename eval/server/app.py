@@ -460,7 +460,8 @@ def _chat_routes(app: FastAPI, service: Service) -> None:
 
     async def chat_completion(request: Request) -> Response:
         """The reward of a run up to its last picture, as a chat completion: pictures as data: URLs in order of time,
-        the task as text. The content is JSON with `progress`, `success`, `confidence` and `model`."""
+        the task as text. The content is JSON with `progress`, `success`, `confidence` and `model`; `reply` asks for
+        more or less."""
         asked = await service.in_thread(chat.read_request, await request.body())
         chat.check_model(asked.model, service.name)
         if asked.n not in (None, 1):
@@ -469,9 +470,12 @@ def _chat_routes(app: FastAPI, service: Service) -> None:
         data = await service.in_thread(chat.pictures_of, asked)
         check_frames(len(data), len(run.cameras), None, service.limits)
         fps = run.fps or service.usual_fps
-        stream = service.stream(task, fps, run.steps, run.cameras, rule=run.views)
-        reward = await service.score_last(stream, data, request.is_disconnected)
-        whole = chat.completion(reward, service.name, run.views)
+        # A trend is told from the first moment, which is a run of its own
+        runs = [data, data[: len(run.cameras)]] if run.reply == "trend" else [data]
+        streams = [service.stream(task, fps, run.steps, run.cameras, rule=run.views) for _ in runs]
+        scored = [service.score_last(s, d, request.is_disconnected) for s, d in zip(streams, runs, strict=True)]
+        reward, *first = await asyncio.gather(*scored)
+        whole = chat.completion(reward, service.name, run, *first)
         if asked.stream:
             # One number is there at once or not at all: nothing is gained by sending its parts apart
             return Response("".join(chat.chunks(whole)), media_type="text/event-stream")

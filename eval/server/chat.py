@@ -3,6 +3,9 @@
 A request's pictures are one run up to now, the oldest first; its text is the task. The answer's content is JSON with
 `progress`, `success`, `confidence` and `model`. Nothing is generated, so what steers generation (temperature,
 max_tokens, response_format and the like) is left aside.
+
+RLinf's reward parsers know no progress: they look for a trend from a window's first picture to its last, or for a
+digit. `reply` asks for either.
 """
 
 import base64
@@ -28,8 +31,9 @@ DATA_URL = re.compile(r"data:image/[\w.+-]+;base64,", re.ASCII)
 TOLD = (
     re.compile(r'\btask "(?P<task>.+?)"(?=[,.:\s]|$)', re.DOTALL),
     re.compile(r"\A\s*Task: (?P<task>[^\n]+?)\.?\s*\n"),
-    re.compile(r"\bperforming the task: (?P<task>.+?)\. Please", re.DOTALL),
+    re.compile(r"\bperforming the task: (?P<task>.+?)\. (?:Please|The first video|You are given)\b", re.DOTALL),
 )
+Reply = Literal["reward", "trend", "digit"]
 
 
 class Lenient(BaseModel):
@@ -73,6 +77,16 @@ class RunOptions(BaseModel):
     ] = "moment"
     views: Annotated[ViewRule, Field(description="How several cameras are judged together.")] = "all"
     steps: Steps = ()
+    reply: Annotated[
+        Reply,
+        Field(
+            description="trend: positive, negative or unclear, too, from the first picture to the last; digit: 1 or 0."
+        ),
+    ] = "reward"
+    margin: Annotated[float, Field(ge=0, le=1, description="Progress that makes a trend.")] = 0.01
+
+
+DEFAULTS = RunOptions()
 
 
 class ChatRequest(Lenient):
@@ -82,7 +96,7 @@ class ChatRequest(Lenient):
     messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
     stream: bool | None = False
     n: int | None = 1
-    proccorpus: RunOptions = RunOptions()
+    proccorpus: RunOptions = DEFAULTS
 
 
 # FastAPI reads no body of this shape by itself: it would read it on the event loop
@@ -156,21 +170,42 @@ def _text(message: Message) -> str:
     return "\n".join(p.text for p in message.content or () if isinstance(p, TextPart)).strip()
 
 
-def content_of(reward: Reward, model: str) -> str:
-    """`confidence`: the calibrated probability that `success` is right; null where the model was not calibrated."""
+def content_of(reward: Reward, model: str, run: RunOptions = DEFAULTS, first: Reward | None = None) -> str:
+    """The reward as JSON; as `run.reply` asks, with the trend since `first`, or the digit of success alone.
+
+    `confidence`: the calibrated probability that `success` is right; null where the model was not calibrated. A digit
+    that is not known is an empty text.
+    """
     done, success = reward.done, reward.success
+    if run.reply == "digit":
+        return "" if success is None else str(int(success))
     confidence = None if success is None or done is None else done if success else 1 - done
     said = {"progress": reward.progress, "success": success, "confidence": confidence, "model": model}
+    if run.reply == "trend":
+        change = None
+        if first is not None and first.progress is not None and reward.progress is not None:
+            change = reward.progress - first.progress
+        said |= {"trend": _trend(change, run.margin), "change": change}
     return json.dumps(said)
 
 
-def completion(reward: Reward, model: str, views: ViewRule) -> dict[str, Any]:
-    """A chat completion. Where there is no number, its content has nulls and `refusal` says why."""
-    message = {"role": "assistant", "content": content_of(reward, model), "refusal": reward.failure}
+def _trend(change: float | None, margin: float) -> str | None:
+    if change is None:
+        return None
+    return "unclear" if abs(change) <= margin else "positive" if change > 0 else "negative"
+
+
+def completion(reward: Reward, model: str, run: RunOptions = DEFAULTS, first: Reward | None = None) -> dict[str, Any]:
+    """A chat completion. Where there is no number, its content has nulls and `refusal` says why.
+
+    `first`: the reward of the first moment, which a trend is told from.
+    """
+    failure = reward.failure or (first.failure if first else None)
+    message = {"role": "assistant", "content": content_of(reward, model, run, first), "refusal": failure}
     return {
         **_envelope(model, "chat.completion"),
         "choices": [{"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}],
-        "proccorpus": {"source": reward.source, "views": views, "cameras": dict(reward.cameras) or None},
+        "proccorpus": {"source": reward.source, "views": run.views, "cameras": dict(reward.cameras) or None},
     }
 
 

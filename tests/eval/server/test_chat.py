@@ -1,7 +1,9 @@
 """Rewards as chat completions, asked by the `openai` package over loopback."""
 
 import base64
+import contextlib
 import json
+import re
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -102,6 +104,7 @@ def test_a_history_is_the_whole_run_whose_last_moment_counts(shared: str):
         ('What share of the task "open the drawer" is done?', "open the drawer"),
         ("Task: open the drawer.\n\nEvaluate the clip.", "open the drawer"),
         ("You are currently performing the task: open the drawer. Please judge it.", "open the drawer"),
+        ("You are currently performing the task: open the drawer. You are given two videos.", "open the drawer"),
     ],
 )
 def test_the_task_is_the_text_or_what_a_known_prompt_names(text: str, task: str):
@@ -133,6 +136,74 @@ def test_a_model_that_breaks_says_why_there_is_no_number(shared: str):
     answer = ask(shared, [np.full((16, 16, 3), 255, np.uint8)]).choices[0].message
     assert json.loads(answer.content) == {"progress": None, "success": None, "confidence": None, "model": "test"}
     assert "the model broke" in answer.refusal
+
+
+class StandIn:
+    """RLinf's worker for reward APIs as far as the wire: its request, and how its two parsers read the answer.
+
+    Reproduced from RLinf/RLinf: the parsers at cbac7aef, the client, which sends every sampling parameter as a field of
+    the body, at 07dc4b8f.
+    """
+
+    def __init__(self, address: str, **sampling: Any) -> None:
+        self.address, self.sampling = address, sampling
+
+    def ask(self, views: list[list[np.ndarray]], task: str) -> str:
+        """The answer's text: one camera's window after another's as JPEG, then a prompt that asks for one word."""
+        text = f"You are currently performing the task: {task}. Please judge it. Answer with one word."
+        parts = [{"type": "image_url", "image_url": {"url": url(f, "JPEG")}} for view in views for f in view]
+        messages = [{"role": "user", "content": [*parts, {"type": "text", "text": text}]}]
+        body = {"model": "test", "messages": messages, **self.sampling}
+        answer = httpx.post(f"{self.address}/v1/chat/completions", json=body)
+        answer.raise_for_status()
+        return str(answer.json()["choices"][0]["message"].get("content", ""))
+
+    @staticmethod
+    def trend(text: str) -> float:
+        """The field `trend` of a JSON object, else the last of three words: 1, -0.2 or 0; 0 for anything else."""
+        rewards = {"positive": 1.0, "negative": -0.2, "unclear": 0.0}
+        with contextlib.suppress(ValueError):
+            said = json.loads(text)
+            if isinstance(said, dict) and str(said.get("trend", "")).lower() in rewards:
+                return rewards[str(said["trend"]).lower()]
+        found = re.findall(r"\b(positive|negative|unclear)\b", text.lower())
+        return rewards[found[-1]] if found else 0.0
+
+    @staticmethod
+    def digit(text: str, invalid: float = -1.0) -> float:
+        """The last 0 or 1 that stands alone."""
+        found = re.findall(r"(?<!\d)([01])(?!\d)", text.strip())
+        return float(found[-1]) if found else invalid
+
+
+def test_rlinfs_worker_reads_a_trend_and_a_digit():
+    dark, light = np.full((16, 16, 3), 40, np.uint8), np.full((16, 16, 3), 200, np.uint8)
+    views = {"cameras": ["main", "extra"], "order": "camera"}
+    with running(Calibrated()) as app:
+        trend = StandIn(app.state.url, temperature=0.0, proccorpus={**views, "reply": "trend"})
+        rising, falling, still = [dark, light], [light, dark], [dark, dark]
+        told = trend.ask([rising, rising], TASK)
+        assert json.loads(told)["change"] == pytest.approx(160 / 255, abs=0.01)
+        assert StandIn.trend(told) == 1.0
+        assert StandIn.trend(trend.ask([falling, falling], TASK)) == -0.2
+        assert StandIn.trend(trend.ask([still, still], TASK)) == 0.0
+        assert StandIn.trend(trend.ask([rising, still], TASK)) == 1.0  # judged together: their mean has risen
+        wide = StandIn(app.state.url, proccorpus={**views, "reply": "trend", "margin": 0.7})
+        assert json.loads(wide.ask([rising, rising], TASK))["trend"] == "unclear"
+        digit = StandIn(app.state.url, proccorpus={"reply": "digit"})
+        assert StandIn.digit(digit.ask([rising], TASK)) == 1.0
+        assert StandIn.digit(digit.ask([falling], TASK)) == 0.0
+
+
+def test_a_trend_without_numbers_and_a_digit_without_calibration_say_nothing(shared: str):
+    broken = [np.full((16, 16, 3), 255, np.uint8), *pictures(1)]
+    answer = ask(shared, broken, extra_body={"proccorpus": {"reply": "trend"}}).choices[0].message
+    said = json.loads(answer.content)
+    assert (said["trend"], said["change"]) == (None, None)
+    assert "the model broke" in answer.refusal
+    assert StandIn.trend(answer.content) == 0.0
+    digit = ask(shared, pictures(2), extra_body={"proccorpus": {"reply": "digit"}}).choices[0].message.content
+    assert (digit, StandIn.digit(digit)) == ("", -1.0)
 
 
 BAD: list[tuple[dict[str, Any], int, str, str]] = [
