@@ -8,7 +8,7 @@ from typing import Any
 from core.paths import Workspace
 from explorer.access import LakeReader
 from explorer.jobs import ChildJob, in_words
-from warehouse.lake import Lake
+from warehouse.lake import LakeConnection
 from warehouse.lake.references import SHOWN_BY, pending_chunks, stated_annotator
 
 ERROR = re.compile(r"^error: (.+)$", re.MULTILINE)  # as the command line words what went wrong
@@ -109,13 +109,9 @@ def num_unbuilt(reader: LakeReader, dataset: str) -> int:
     return rows[0][0]
 
 
-def num_waiting(space: Workspace, dataset: str) -> int:
+def num_waiting(space: Workspace, reader: LakeReader, dataset: str) -> int:
     """How many chunks of a dataset the next build labels anew."""
-    lake = Lake(space, read_only=True)
-    try:
-        return len(pending_chunks(lake, dataset))
-    finally:
-        lake.con.close()
+    return len(pending_chunks(LakeConnection(space, reader.con), dataset))
 
 
 @dataclass

@@ -49,7 +49,7 @@ def state(request: Request, dataset: str) -> JSONResponse:
         facts = {
             "tasks": tasks,
             "unbuilt": num_unbuilt(reader, dataset) if tasks else 0,
-            "waiting": num_waiting(explorer.space, dataset) if tasks and why is None else 0,
+            "waiting": num_waiting(explorer.space, reader, dataset) if tasks and why is None else 0,
             "why_not": why,
             "job": _labelling(request).state(reader),
         }
@@ -78,15 +78,15 @@ def episode_state(request: Request, dataset: str, episode_index: EpisodeIndex) -
         text = task_of(reader, dataset, episode_index)
         task = next((task for task in shown_tasks(reader, dataset) if task.task == text), None)
         why = why_not(explorer, reader, dataset)
-        job = _labelling(request).state(reader)
-    is_reference = task is not None and episode_index in task.references
-    facts = {
-        "tasks": [task.facts()] if task else [],
-        "reference": is_reference,
-        "waiting": num_waiting(explorer.space, dataset) if is_reference and why is None else 0,
-        "why_not": why,
-    }
-    return JSONResponse(facts | {"job": job})
+        is_reference = task is not None and episode_index in task.references
+        facts = {
+            "tasks": [task.facts()] if task else [],
+            "reference": is_reference,
+            "waiting": num_waiting(explorer.space, reader, dataset) if is_reference and why is None else 0,
+            "why_not": why,
+            "job": _labelling(request).state(reader),
+        }
+    return JSONResponse(facts)
 
 
 @router.post("/{dataset}")

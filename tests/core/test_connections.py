@@ -14,6 +14,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from core.connections import ConnectionLimits, guarded_protocol
+from tests.kits.reward_server_kit import heard
 
 HALF = b"GET / HTTP/1.1\r\nHost: localhost\r\nX: "
 WHOLE = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
@@ -39,17 +40,7 @@ def said(port: int, request: bytes, address: str = "127.0.0.1") -> bytes:
     """All that is answered until the server closes."""
     with socket.create_connection(("127.0.0.1", port), 20, (address, 0)) as s:
         s.sendall(request)
-        return _heard(s)
-
-
-def _heard(s: socket.socket) -> bytes:
-    data = b""
-    try:
-        while more := s.recv(65536):
-            data += more
-    except ConnectionResetError:
-        return data
-    return data
+        return heard(s)
 
 
 def held(stack: ExitStack, port: int, count: int, address: str) -> list[socket.socket]:
@@ -67,7 +58,7 @@ def test_half_requests_of_one_address_keep_no_other_out() -> None:
         waiting = held(stack, port, 8, OTHER)
         refused = [s for s in waiting if _is_answered(s)]
         assert len(refused) == 3
-        assert all(_heard(s).startswith(b"HTTP/1.1 503 ") for s in refused)
+        assert all(heard(s).startswith(b"HTTP/1.1 503 ") for s in refused)
         assert said(port, WHOLE, OTHER).startswith(b"HTTP/1.1 503 ")
         assert said(port, WHOLE).endswith(b"here")
         # Who closes them has his places again
@@ -95,7 +86,7 @@ def _until(is_so: object) -> None:
 def test_half_requests_end() -> None:
     with answering(ConnectionLimits(head_s=0.3, per_address=5)) as port, ExitStack() as stack:
         waiting = held(stack, port, 5, "127.0.0.1")
-        assert [_heard(s) for s in waiting] == [b""] * 5
+        assert [heard(s) for s in waiting] == [b""] * 5
         assert said(port, WHOLE).endswith(b"here")
         assert b"head is too long" in said(port, HALF + b"x" * 100_000)
 

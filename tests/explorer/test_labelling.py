@@ -1,6 +1,7 @@
 """Labelling the others like a run that was shown: the build as a job, what is said of it, and what it refuses."""
 
 import json
+import subprocess
 import sys
 import time
 from typing import Any
@@ -71,6 +72,32 @@ def test_the_others_of_the_task_are_labelled_like_the_one_that_was_saved(own):
         assert "every label that follows a reference is judged. 3 runs show" in client.get("/review/beside/tiny").text
         assert client.get(URL).json()["unbuilt"] == 2
     assert own.rows("SELECT count(*) FROM stage_runs WHERE stage = 'transfer'") == [(2,)]
+
+
+# As a build does while it commits, for longer than DuckDB's SQLite would wait
+COMMITS = """
+import sqlite3, sys
+con = sqlite3.connect(sys.argv[1], isolation_level=None)
+con.execute("BEGIN EXCLUSIVE")
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_page_asks_while_a_build_commits(own):
+    with visit(own.space) as client:
+        show(client)
+        before = client.get(f"{URL}/2").json()
+        command = [sys.executable, "-c", COMMITS, str(own.space.catalog)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as build:
+            assert build.stdout
+            assert build.stdout.readline() == b"held\n"
+            answers = [client.get(url) for url in (f"{URL}/2", URL, "/api/labelling")]
+            assert build.poll() is None
+            build.terminate()
+        assert [a.status_code for a in answers] == [200] * 3
+        assert answers[0].json() == before
+        assert before["waiting"] == 2
 
 
 def test_what_went_wrong_is_said_in_words_and_it_can_be_tried_again(own, monkeypatch):

@@ -20,7 +20,7 @@ from annotate.segments import Segment
 from core.errors import UserError
 from core.tables import TABLES
 from warehouse.lake import corrections
-from warehouse.lake.connection import has
+from warehouse.lake.connection import LakeConnection, has
 from warehouse.lake.corrections import checked_text, segments_of, time_after
 from warehouse.lake.hashes import content_key
 from warehouse.lake.lake import Lake
@@ -109,7 +109,7 @@ def chunks_of_references(lake: Lake, dataset: str) -> set[int]:
     return set(lake.column("SELECT DISTINCT chunk FROM current_references WHERE dataset = ?", [dataset]))
 
 
-def reference_stamps(lake: Lake, dataset: str) -> dict[int, str]:
+def reference_stamps(lake: LakeConnection, dataset: str) -> dict[int, str]:
     """By chunk, a hash of the references of its runs' tasks: what the plan depends on.
 
     Only chunks that have runs of a task with a reference, beside the references themselves.
@@ -169,7 +169,7 @@ def stated_annotator(config: str) -> str:
     return build["dataset"].get("annotator") or build["stages"].get("annotator", "auto")
 
 
-def pending_chunks(lake: Lake, dataset: str) -> set[int]:
+def pending_chunks(lake: LakeConnection, dataset: str) -> set[int]:
     """The chunks of a dataset that the next build labels anew, where it labels runs like references."""
     built = dict(
         lake.rows(
