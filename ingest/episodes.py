@@ -55,7 +55,7 @@ def episodes_stage(
     ids = [_id_row(config.name, record) for record in listing.records]
 
     surveyed = survey(source, listing.records, listing.robot, signals)
-    records, findings = listing.records, [*listing.findings, *surveyed.findings]
+    records, findings = listing.records, [*listing.findings, *surveyed.findings, *_views_without_files(source, listing)]
     # Findings of the dataset as a whole stay, whatever part of it is selected
     if source.selected is not None:
         records = tuple(r for r in records if r.episode_index in source.selected)
@@ -81,6 +81,14 @@ def episodes_stage(
         "other_tasks": TABLES["other_tasks"].rows(other_rows),
     }
     return EpisodesResult(tables, findings, records, TABLES["episode_ids"].rows(ids))
+
+
+def _views_without_files(source: Source, listing: Listing) -> list[Finding]:
+    """A finding for each camera that labels are to be made by and that no episode has."""
+    there = {camera for record in listing.records for camera in record.cameras}
+    detail = f"no episode has it, and labels are to be made by it; there are {', '.join(sorted(there)) or 'none'}"
+    lacking = [view for view in source.config.cameras.views if view not in there]
+    return [Finding("camera_without_files", detail, "warning", camera=view) for view in lacking]
 
 
 def _with_stated(records: tuple[EpisodeRecord, ...], stated: Mapping[int, Outcome]) -> tuple[EpisodeRecord, ...]:

@@ -24,7 +24,7 @@ REASONS = {
     ),
     "camera_without_files": R(
         "the camera is declared, but no episode has a file of it",
-        "fetch its files, or take the camera out of the metadata",
+        "fetch its files, or take the camera out of the metadata; the dataset's `cameras` has the source's names",
     ),
     "path_escape": R(
         "a link, a path template or a name in an archive leads out of the dataset's folder; it was not followed",

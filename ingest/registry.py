@@ -1,6 +1,7 @@
 """The registry of datasets: one YAML file each, validated by a typed model."""
 
 import re
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -11,9 +12,11 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    SerializerFunctionWrapHandler,
     Tag,
     ValidationError,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -49,16 +52,51 @@ class EntryPart(BaseModel):
 
 
 class Cameras(EntryPart):
-    """Camera keys by role, as in the source."""
+    """Camera keys by role, as in the source.
 
+    A list alone is `views`: `cameras: [front, wrist]`. So is one name: `camera: front`.
+    """
+
+    views: tuple[str, ...] = Field(
+        default=(),
+        description="that labels are made by, the main one first: visual change, VLM questions, embeddings and "
+        "transfer take them all; default: the first usable camera alone",
+    )
     exo: tuple[str, ...] = Field(default=(), description="from outside: sees the whole scene")
     ego: tuple[str, ...] = Field(default=(), description="from the robot's or a person's head")
     wrist: tuple[str, ...] = Field(default=(), description="on a hand")
     bgr: tuple[str, ...] = Field(default=(), description="of these, those stored as BGR where RGB is meant")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _views_alone(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"views": [value]}
+        return {"views": value} if isinstance(value, list | tuple) else value
+
+    @field_validator("views")
+    @classmethod
+    def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError("names a camera twice")
+        return value
+
+    @model_serializer(mode="wrap")
+    def _without_no_views(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without views nothing is said of them: what was built before there were any stays current."""
+        fields = handler(self)
+        return fields if self.views else {name: value for name, value in fields.items() if name != "views"}
+
     def ordered(self) -> tuple[str, ...]:
-        """By preference for labelling: what sees the whole scene first."""
-        return (*self.exo, *self.ego, *self.wrist)
+        """By preference for labelling: the views, then what sees the whole scene."""
+        return tuple(dict.fromkeys((*self.views, *self.exo, *self.ego, *self.wrist)))
+
+    def views_of(self, usable: Sequence[str]) -> tuple[str, ...]:
+        """By which of an episode's usable cameras, by preference, it is labelled; the first is the main one.
+
+        Example: of the views front and wrist an episode without a usable wrist camera has ("front",).
+        """
+        return tuple(camera for camera in self.views if camera in usable) or tuple(usable[:1])
 
 
 class Gripper(EntryPart):
@@ -167,6 +205,16 @@ class DatasetConfig(EntryPart):
     limits: Limits = LIMITS
     published: Published = Published()
     notes: str | None = Field(default=None, description="what a user should know")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_camera(cls, value: Any) -> Any:
+        """`camera: front` is a list of one."""
+        if not isinstance(value, dict) or "camera" not in value:
+            return value
+        if "cameras" in value:
+            raise ValueError("give camera or cameras, not both")
+        return {name: of_name for name, of_name in value.items() if name != "camera"} | {"cameras": [value["camera"]]}
 
     @field_validator("source")
     @classmethod

@@ -134,6 +134,14 @@ class DatasetBuild(BaseModel):
         return self.dataset.annotator or self.stages.annotator
 
     @property
+    def embeddings(self) -> EmbeddingsConfig:
+        """How an encoder looks at this dataset: `preferred` are all the views that its labels are made by."""
+        config, views = self.stages.embeddings, self.dataset.cameras.views
+        return (
+            config.model_copy(update={"cameras": views}) if config.cameras == "preferred" and len(views) > 1 else config
+        )
+
+    @property
     def has_embeddings(self) -> bool:
         """Does an encoder look at pictures: because the build is told so, or to label runs like others?"""
         return self.stages.embeddings.when == "always" or (self.lacks_encoder == "" and self._uses_references)
@@ -171,7 +179,7 @@ class DatasetBuild(BaseModel):
 
     def _embeddings_params(self) -> dict[str, Any] | None:
         """How pictures are looked at where a reference asks for it; None: they are not."""
-        config = self.stages.embeddings
+        config = self.embeddings
         if config.when == "never" or lack(config):
             return None
         settings = config.model_dump(mode="json", exclude={"when", "device"})

@@ -50,7 +50,7 @@ class EmbeddingCost:
 
 def embedding_cost(lake: Lake | None, build: DatasetBuild, sources: Path, *, again: bool = False) -> EmbeddingCost:
     """`again`: as if nothing had been looked at yet. Chunks whose embeddings are up to date cost nothing."""
-    config = build.stages.embeddings
+    config = build.embeddings
     records = listed_records(lake, build, sources)
     done = set() if again or lake is None else _current_chunks(lake, build, sources)
     size = build.dataset.chunk_size
@@ -76,7 +76,7 @@ def _pictures(record: EpisodeRecord, build: DatasetBuild) -> int | None:
     """Pictures of an episode that are looked at, as if all its cameras can be used; None: its length is unknown."""
     if not record.num_rows:
         return None
-    config = build.stages.embeddings
+    config = build.embeddings
     cameras = config.cameras
     named = [camera for camera in record.cameras if cameras == "all" or camera in cameras]
     count = min(1, len(record.cameras)) if cameras == "preferred" else len(named)

@@ -96,7 +96,7 @@ class PictureCache:
         if self.build.has_embeddings:
             # An encoder that cannot be had is the embeddings stage's failure, not that of the measurements
             with suppress(EncoderError):
-                self.embedded = EmbeddingPass(stages.embeddings, self.threads)
+                self.embedded = EmbeddingPass(self.build.embeddings, self.threads)
         return [keeper for keeper in (self.kept, self.embedded) if keeper]
 
     def is_of(self, lake: Lake, chunk: int) -> bool:
@@ -149,5 +149,5 @@ def embedding_pass(
     if cache and cache.embedded and cache.is_of(lake, chunk):
         yield cache.embedded
         return
-    with EmbeddingPass(build.stages.embeddings, threads) as own:
+    with EmbeddingPass(build.embeddings, threads) as own:
         yield own

@@ -18,7 +18,9 @@ class EmbeddingsConfig(BaseModel):
     encoder: str = Field(default="mobilenet_v2", description=f"who looks at the pictures: {KINDS}")
     hz: float = Field(default=5.0, gt=0, description="pictures a second, at most")
     cameras: Literal["preferred", "all"] | tuple[str, ...] = Field(
-        default="preferred", description="the first usable camera of each episode, all usable ones, or names"
+        default="preferred",
+        description="preferred: a dataset's `cameras.views`, without them the first usable camera; all usable ones; "
+        "or names",
     )
     grid: int = Field(default=4, ge=1, le=16, description="cells along each side of a picture")
     size_px: int | None = Field(

@@ -23,11 +23,11 @@ def in_order(
 
 
 def scene_first(cameras: Iterable[str], registry: Cameras) -> list[str]:
-    """As `in_order`, but cameras that the registry does not name come before those that it names as the wrist's.
+    """As `in_order`, but cameras that the registry does not name come before those that it names as the wrist's only.
 
     For formats with names that say nothing, such as serial numbers.
     """
-    seeing, wrist = [*registry.exo, *registry.ego], list(registry.wrist)
+    seeing, wrist = [*registry.views, *registry.exo, *registry.ego], list(registry.wrist)
 
     # 0: named as seeing the scene; 1 and 2: not named, 2 where its own name says that it is near; 3: the wrist's
     def key(camera: str) -> tuple[int, int, str]:

@@ -57,7 +57,7 @@ class _Looking:
             [build.name, chunk],
         )
         for episode_index, usable, fps, num_frames in contents:
-            for camera in wanted_cameras(build.stages.embeddings, usable):
+            for camera in wanted_cameras(build.embeddings, usable):
                 if self.into.has(episode_index, camera) or self._decode(
                     records[episode_index], camera, fps, num_frames
                 ):
@@ -79,7 +79,7 @@ class _Looking:
 
 def config_parts(build: DatasetBuild) -> tuple[BaseModel | str, ...]:
     # When it is done, and on which device, does not change what it is
-    config = build.stages.embeddings
+    config = build.embeddings
     return config.model_dump_json(exclude={"when", "device"}), identity(config)
 
 

@@ -168,3 +168,13 @@ def test_texts_that_the_lake_cannot_hold(tmp_path: Path) -> None:
     assert [r.task for r in result.records] == ["a\ufffdb", "pick"]
     (row,) = findings_table("toy", "frames", [Finding("no_video", "\0", camera="\0", file="\0")], 500).to_pylist()
     assert {row["detail"], row["camera"], row["file"]} == {"\ufffd"}
+
+
+def test_a_view_that_no_episode_has(tmp_path: Path) -> None:
+    root = write_v2(tmp_path, [6, 6], cameras=(FRONT, WRIST))
+    result = episodes_stage(source_of(root, cameras=[WRIST, "top"]), SplitConfig(), {}, {})
+    assert said(result.findings, camera="top") == [("camera_without_files", "warning", None, "top")]
+    (finding,) = [f for f in result.findings if f.camera == "top"]
+    assert f"there are {FRONT}, {WRIST}" in finding.detail
+    # The views come first, the main one before all
+    assert [f["cameras"] for f in result.tables["episode_facts"].to_pylist()] == [[WRIST, FRONT]] * 2

@@ -42,6 +42,37 @@ def test_entry(tmp_path: Path) -> None:
     assert (entry.fps, entry.role, entry.chunk_size, entry.format, entry.title) == (15.0, "ood", 500, None, None)
 
 
+@pytest.mark.parametrize(
+    ("text", "views"),
+    [
+        ("cameras: [front, wrist]", ("front", "wrist")),
+        ("cameras: {wrist: [wrist], views: [front, wrist]}", ("front", "wrist")),
+        ("cameras: front", ("front",)),
+        ("camera: front", ("front",)),
+        ("cameras: {exo: [front]}", ()),
+    ],
+)
+def test_the_views_that_labels_are_made_by(tmp_path: Path, text: str, views: tuple[str, ...]) -> None:
+    (tmp_path / "a.yaml").write_text(f"name: a\nsource: b\n{text}\n")
+    entry = load_entry(tmp_path / "a.yaml")
+    assert entry.cameras.views == views
+    assert entry.cameras.ordered() == (views or ("front",))
+    assert DatasetConfig.model_validate_json(entry.model_dump_json()) == entry
+
+
+def test_an_episode_is_labelled_by_the_views_that_it_has() -> None:
+    cameras = Cameras(views=("front", "wrist"), exo=("side",))
+    assert cameras.views_of(["front", "wrist", "side"]) == ("front", "wrist")
+    assert cameras.views_of(["wrist", "side"]) == ("wrist",)
+    assert cameras.views_of(["side", "top"]) == ("side",)
+    assert Cameras(exo=("side",)).views_of(["side", "top"]) == ("side",)
+
+
+def test_without_views_a_dataset_is_written_as_it_was_before_there_were_any() -> None:
+    entry = DatasetConfig(name="a", source="b", cameras=Cameras(exo=("front",)))
+    assert entry.model_dump()["cameras"] == {"exo": ("front",), "ego": (), "wrist": (), "bgr": ()}
+
+
 def test_grippers_of_two_arms(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(GRIPPERS.format("arm: right, dimension: [a, b]"))
     entry = load_entry(tmp_path / "a.yaml")
@@ -70,6 +101,9 @@ def test_defaults(tmp_path: Path) -> None:
         (GOOD.replace("my_arm", "a.b"), "name: string should match pattern"),
         (GOOD.replace("data/raw", "' '"), "source: value error, must name a folder, a file or an address"),
         (GOOD.replace("{exo:", "{exoo:"), "cameras.exoo: is not a known field"),
+        ("name: a\nsource: b\ncameras: [x, x]\n", "cameras.views: value error, names a camera twice"),
+        (GOOD + "camera: front\n", "give camera or cameras, not both"),
+        ("name: a\nsource: b\ncameras: 6\n", "cameras: input should be a valid dictionary"),
         (
             GOOD.replace("column: action", "column: force"),
             "gripper.column: input should be 'state', 'action' or 'none'",
