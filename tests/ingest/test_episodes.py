@@ -93,7 +93,8 @@ def test_splits_given_before_stay(tmp_path: Path) -> None:
     source = source_of(root, group_field="day")
     first = {s["group"]: s["split"] for s in episodes_stage(source, SplitConfig(), {}, {}).tables["splits"].to_pylist()}
     assert sorted(first) == ["0", "1", "2", "3", "4", "5"]
-    turned = {g: {"train": "val", "val": "train"}.get(s, s) for g, s in first.items()}
+    other = {"train": "val", "val": "train", "test_id": "test_id"}
+    turned = {g: other[s] for g, s in first.items()}
     again = episodes_stage(source, SplitConfig(), turned, {}).tables["splits"].to_pylist()
     assert [s["split"] for s in again] == [turned[str(e // 2)] for e in range(12)]
 
