@@ -65,6 +65,19 @@ def _path(line: Curve, num_frames: int, low: float, high: float) -> str:
     return f'<path class="{escape(kind)}" d="{d}"><title>{escape(line.name)}</title></path>'
 
 
+PICTURE = (160, 60)  # px
+
+
+def picture(line: Curve, num_frames: int) -> str:
+    """A curve from 0 to 1 as a file of its own, in a colour that shows on light and on dark."""
+    width, height = PICTURE
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {WIDTH:g} 100"'
+        ' preserveAspectRatio="none"><g fill="none" stroke="#4f86ba" stroke-width="2">'
+        f"{_path(line, num_frames, 0.0, 1.0)}</g></svg>"
+    ).replace("<path ", '<path vector-effect="non-scaling-stroke" ')
+
+
 def bars(counts: Sequence[tuple[str, float]], label: str) -> Markup:
     """A histogram: bars side by side; each has its name and number as a title."""
     top = max((count for _, count in counts), default=0) or 1

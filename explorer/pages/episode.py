@@ -4,17 +4,20 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse, Response
 
 from core.values import plain
 from explorer import charts
 from explorer.access import LakeReader, PageError
 from explorer.actions import recorded
 from explorer.charts import Curve
-from explorer.episode import LakeEpisode, episode_data, find_episode
+from explorer.corrected_labels import correction_state
+from explorer.episode import OF_EPISODE, LakeEpisode, chunk_of, episode_data, find_episode
 from explorer.index import Indexed
 from explorer.pages.leaderboard import BASELINES
+from explorer.review_queue import ReviewQueue, place_of
 from explorer.site import explorer_of
+from explorer.writing import why_read_only
 
 router = APIRouter()
 Series = Sequence[tuple[str, Sequence[float | None]]]  # names of lines, with a value per frame of each
@@ -43,6 +46,7 @@ def page(request: Request, dataset: str, episode_index: EpisodeIndex) -> HTMLRes
         lines = progress_curves(shown)
         index = explorer.index.at(reader)
         n = episode.num_frames
+        queue = ReviewQueue.of(request.query_params)
         return explorer.page(
             request,
             "episode.html",
@@ -59,7 +63,27 @@ def page(request: Request, dataset: str, episode_index: EpisodeIndex) -> HTMLRes
             demonstration=demonstration(index, dataset, episode_index),
             before=before,
             following=following,
+            place=place_of(reader, index, queue, dataset, episode_index) if queue else None,
+            newest_correction=correction_state(reader, dataset, episode_index)["newest"] if queue else None,
+            author=request.state.user or explorer.options.access.author,
+            author_is_known=request.state.user is not None,
+            why_read_only=why_read_only(explorer),
         )
+
+
+@router.get("/episode/{dataset}/{episode_index}/curve.svg")
+def curve_picture(request: Request, dataset: str, episode_index: EpisodeIndex) -> Response:
+    """The progress of the label that counts, as a small picture; an empty one where there is no label."""
+    with explorer_of(request).corpus.reading() as reader:
+        key = (dataset, chunk_of(reader, dataset, episode_index), episode_index)
+        rows = reader.rows(
+            f"SELECT frame_index, progress FROM progress {OF_EPISODE} AND label_run = "
+            f"(SELECT label_run FROM active_runs {OF_EPISODE}) ORDER BY 1",
+            *key,
+        )
+    frames, values = zip(*rows, strict=True) if rows else ((), ())
+    svg = charts.picture(Curve("progress", frames, values, "line"), len(rows))
+    return Response(svg, media_type="image/svg+xml", headers={"Cache-Control": "private, max-age=60"})
 
 
 @router.get("/episode/{dataset}/{episode_index}/actions")

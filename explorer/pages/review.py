@@ -8,26 +8,12 @@ from fastapi.responses import HTMLResponse
 from explorer.access import LakeReader
 from explorer.index import Indexed
 from explorer.labelling import TaskRuns, shown_tasks
+from explorer.review_queue import ORDER, SIGNS, ReviewQueue, first_of, judged_since, pace
 from explorer.site import explorer_of
 from explorer.writing import why_read_only
 
 router = APIRouter()
 PER_PAGE = 50
-# Of the view review_queue: kind in the address, title, and the reason as the view words it (None: any)
-SIGNS = {
-    "all": ("All signs", None),
-    "unfinished": ("Look unfinished", "looks unfinished"),
-    "doubtful": ("May be unfinished", "may be unfinished"),
-    "disagreement": ("Labels disagree", "labels of two runs disagree"),
-    "unsure": ("Low confidence", "the annotator is unsure"),
-    "jumps": ("Progress jumps", "progress jumps"),
-    "asked": ("Asked for", "the annotator asks for a person"),
-    "contradicts": ("Against the source", "label and source contradict each other about success"),
-    "length": ("Odd length", "odd length"),
-    "order": ("Odd order", "odd order of steps"),
-    "moments": ("Steps of a moment", "a step of a moment"),
-    "unnamed": ("Steps without a name", "steps without a name"),
-}
 MOST_TASKS = 20  # of a dataset, and datasets, that are listed to be labelled by showing
 WAITING, QUARANTINED = "corrections", "quarantined"
 OF_DATASET = "($1 IS NULL OR dataset::VARCHAR = $1)"
@@ -45,14 +31,13 @@ def page(
     kind = kind if kind in SIGNS or kind in OTHERS else "all"
     with explorer.corpus.reading() as reader:
         indexed = explorer.index.at(reader)
-        # The index may be older than the last corrections: what was dealt with since is taken out
-        corrected = _corrected_since(reader, indexed)
         counts = _counts(indexed, dataset)
         datasets = [name for (name,) in reader.rows("SELECT dataset FROM datasets ORDER BY 1")]
         # Of a corpus of one dataset that one is meant
         chosen = dataset if dataset in datasets else datasets[0] if len(datasets) == 1 else None
         tasks = _tasks(reader, indexed, chosen) if chosen else []
-        rows = _rows(indexed, kind, dataset, corrected, (page - 1) * PER_PAGE)
+        queue = ReviewQueue(kind, dataset) if kind in SIGNS else None
+        rows = _rows(reader, indexed, kind, dataset, (page - 1) * PER_PAGE)
         if kind == QUARANTINED:
             rows = _with_details(reader, rows)
         else:
@@ -72,6 +57,9 @@ def page(
             kinds={k: t for k, (t, _) in SIGNS.items()} | OTHERS,
             counts=counts,
             rows=rows,
+            queue=queue,
+            first=first_of(reader, indexed, queue) if queue else None,
+            pace=pace(reader),
             page=page,
             pages=max(1, -(-counts.get(kind, 0) // PER_PAGE)),
             can_act=kind != QUARANTINED,
@@ -108,21 +96,8 @@ def _counts(indexed: Indexed, dataset: str | None) -> dict[str, int]:
     return indexed.once(("review counts", dataset), count)
 
 
-def _corrected_since(reader: LakeReader, indexed: Indexed) -> list[str]:
-    """Episodes (dataset, blank, number) with a correction that is newer than the index."""
-    first, last = indexed.snapshot.number + 1, reader.snapshot.number
-    if first > last or not reader.has_view("pending_corrections"):
-        return []
-    rows = reader.rows(
-        "SELECT DISTINCT dataset || ' ' || episode_index "
-        f"FROM ducklake_table_insertions('lake', 'main', 'corrections', {first}, {last})"
-    )
-    return [r[0] for r in rows]
-
-
-def _rows(indexed: Indexed, kind: str, dataset: str | None, corrected: list[str], offset: int) -> list[dict[str, Any]]:
+def _rows(reader: LakeReader, indexed: Indexed, kind: str, dataset: str | None, offset: int) -> list[dict[str, Any]]:
     """A page of a queue, without the episodes that people have judged since the index was made."""
-    is_judged = "list_contains($corrected, dataset || ' ' || episode_index)"
     if kind == QUARANTINED:
         return indexed.dicts(
             "SELECT dataset::VARCHAR AS dataset, episode_index, t.text AS task, reason::VARCHAR AS reason "
@@ -132,22 +107,15 @@ def _rows(indexed: Indexed, kind: str, dataset: str | None, corrected: list[str]
         )
     if kind == WAITING:
         return indexed.dicts(
-            f"FROM waiting WHERE NOT {is_judged} AND ($dataset IS NULL OR dataset = $dataset) "
+            "FROM waiting WHERE NOT list_contains($judged, dataset || ' ' || episode_index) "
+            "AND ($dataset IS NULL OR dataset = $dataset) "
             f"ORDER BY created_at, correction_id LIMIT {PER_PAGE} OFFSET {offset}",
-            corrected=corrected,
+            judged=judged_since(reader, indexed),
             dataset=dataset,
         )
-    why = SIGNS[kind][1]
-    if why is None:
-        has_sign, values = "true", {}
-    else:
-        has_sign, values = "list_contains(why, $why)", {"why": why}
+    where, values = ReviewQueue(kind, dataset).where(reader, indexed)
     return indexed.dicts(
-        f"FROM review WHERE {has_sign} AND NOT {is_judged} AND ($dataset IS NULL OR dataset = $dataset) "
-        f"ORDER BY score DESC, dataset, episode_index "
-        f"LIMIT {PER_PAGE} OFFSET {offset}",
-        corrected=corrected,
-        dataset=dataset,
+        f"FROM review WHERE {where} ORDER BY {ORDER} LIMIT {PER_PAGE} OFFSET {offset}",
         **values,
     )
 

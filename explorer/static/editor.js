@@ -486,7 +486,7 @@ function choose(i) {
 
 let wanted = location.hash === "#editor"; // before there is an editor
 
-function comeHere() {
+export function comeHere() {
   wanted = root.dataset.ready !== "true";
   if (wanted) return;
   const lane = $("editor-lane").getBoundingClientRect();

@@ -27,7 +27,7 @@ function show(box) {
   } else if (sheet.complete && sheet.naturalWidth) box.classList.add("sheet");
 }
 
-for (const link of document.querySelectorAll(".gallery a")) {
+for (const link of document.querySelectorAll(".gallery a, #queue a:has(.picture)")) {
   const box = link.querySelector(".picture");
   const hide = () => box.classList.remove("sheet", "wanted");
   link.addEventListener("pointerenter", () => show(box));

@@ -1,12 +1,17 @@
 // The review queue: a row at a time, by mouse or keyboard.
-import { post } from "./request.js";
+import { judge as judged, reviewer } from "./judging.js";
+import "./pictures.js";
 
 const rows = () => [...document.querySelectorAll("#queue tbody tr")];
 const state = document.getElementById("review-state");
 const form = document.getElementById("reviewer");
 const author = form?.author;
-if (author && !("known" in author.dataset)) author.value = localStorage.getItem("author") ?? author.value;
+const isKnown = author && "known" in author.dataset;
+if (author) author.value = reviewer(isKnown, author.value);
 form?.addEventListener("submit", (event) => event.preventDefault());
+author?.addEventListener("change", () => isKnown || localStorage.setItem("author", author.value));
+// Whoever starts from here starts to count anew
+for (const stored of Object.keys(sessionStorage)) if (stored.startsWith("queue ")) sessionStorage.removeItem(stored);
 
 let at = -1;
 
@@ -20,16 +25,11 @@ function select(i) {
 
 async function judge(row, act) {
   if (!form.reportValidity()) return;
-  const { dataset, episode, run, correction, follows } = row.dataset;
-  const url = `/api/corrections/${encodeURIComponent(dataset)}/${episode}`;
-  const what = correction && act === "reject" ? "undo" : act;
-  const body = { author: author.value, follows: follows || null };
-  if (correction) body.correction_id = correction;
-  else body.base_label_run = run;
+  const { dataset, episode } = row.dataset;
   row.inert = true;
-  const { ok, data } = await post(`${url}/${what}`, body);
+  const { ok, data } = await judged(row.dataset, act, author.value);
   row.inert = false;
-  if (!("known" in author.dataset)) localStorage.setItem("author", author.value);
+  if (!isKnown) localStorage.setItem("author", author.value);
   state.textContent = ok ? `${dataset} ${episode}: ${act === "accept" ? "accepted" : "rejected"}.` : data.error;
   state.classList.toggle("bad", !ok);
   if (!ok) return;
@@ -47,7 +47,8 @@ document.getElementById("queue")?.addEventListener("click", (event) => {
 document.addEventListener("keydown", (event) => {
   if (event.target.closest("input, select, textarea") || event.ctrlKey || event.metaKey || event.altKey) return;
   const key = event.key.toLowerCase();
-  if (key === "j") select(at + 1);
+  if (key === "enter" && at < 0) document.getElementById("start")?.click();
+  else if (key === "j") select(at + 1);
   else if (key === "k") select(at - 1);
   else if (at >= 0 && form && key === "a") judge(rows()[at], "accept");
   else if (at >= 0 && form && key === "x") judge(rows()[at], "reject");

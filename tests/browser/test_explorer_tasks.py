@@ -10,7 +10,7 @@ from av.video.stream import VideoStream
 from playwright.sync_api import Browser, Page, expect
 
 from tests.kits.browser_kit import Served, Watched
-from tests.kits.made_corpus import Made
+from tests.kits.made_corpus import Made, repeat
 from tests.kits.tiny_lerobot import FPS, video_path
 from warehouse.lake import Lake
 
@@ -107,3 +107,48 @@ def test_a_dataset_in_mpeg_4_is_watched(at: Watched, own: Made):
     page.keyboard.press("Space")
     expect(page.locator("#clock")).to_contain_text(f"frame {FRAMES - 1}")
     told("a dataset in MPEG-4 part 2 watched to its end", begun, 2)
+
+
+def test_ten_episodes_are_reviewed_by_keyboard(at: Watched, own: Made):
+    added = repeat(own, 3)
+    lake = Lake(own.space)
+    lake.con.execute(f"UPDATE episode_labels SET needs_review = true WHERE list_contains({added}, episode_index)")
+    lake.con.close()
+    total = own.rows("SELECT count(*) FROM review_queue")[0][0]
+    assert total >= 13
+
+    page = at.open("/review")
+    page.get_by_label("Your name").fill("ada")
+    page.locator("h1").click()
+    assert page.locator("#queue tbody tr").count() == total
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('#queue img')].every(i => i.complete && i.naturalWidth)"
+    )
+    begun = time.monotonic()
+    page.keyboard.press("Enter")
+    # Picture, curve and label are in one view, before anything is said
+    expect(page.locator("#place")).to_have_text(f"1 of {total}")
+    expect(page.locator("video").first).not_to_have_js_property("videoWidth", 0)
+    for part in ("video", "#editor-lane", "#progress .track", "#queue [data-act=accept]"):
+        page.locator(part).first.wait_for()
+        assert is_in_sight(page, part), part
+
+    keys = 1
+    for k, key in enumerate("aaxsaaaaxas", 1):
+        expect(page.locator("#place")).to_have_text(f"{k} of {total}")
+        page.keyboard.press(key)
+        keys += 1
+    expect(page.locator("#place")).to_have_text(f"12 of {total}")
+    told("ten episodes reviewed by keyboard, two more skipped", begun, keys)
+    # A wrong boundary is corrected in the queue, too: save, and the next one comes
+    page.keyboard.press("f")
+    expect(page.locator("#editor-lane :focus")).to_be_visible()
+    page.locator(".editor-edge").first.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Control+s")
+    expect(page.locator("#place")).to_have_text(f"13 of {total}")
+    page.goto(f"{at.url}/review")
+    expect(page.locator("#pace")).to_contain_text("ada 10")
+    judged = own.rows("SELECT status, count(*) FROM corrections WHERE author = 'ada' GROUP BY 1 ORDER BY 1")
+    assert judged == [("accepted", 8), ("rejected", 2)]
+    assert keys <= 2 * 10

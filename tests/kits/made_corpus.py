@@ -57,3 +57,22 @@ def make(folder: Path) -> Made:
     report = run_build(space, [build], workers=1)
     assert not report.failed
     return Made(space, build, report)
+
+
+OF_EPISODES = ("episode_facts", "episode_content", "splits", "segments", "episode_labels", "progress", "label_quality",
+               "active_runs", "frames", "keyframes")  # fmt: skip
+APART = 10  # between an episode and its next copy
+
+
+def repeat(made: Made, times: int) -> list[int]:
+    """Add each episode's rows so many times again, as further episodes of its videos; returns their indices."""
+    lake = Lake(made.space)
+    for table in OF_EPISODES:
+        for k in range(1, times + 1):
+            moved = f"episode_index + {k * APART} AS episode_index, chunk + {k * APART // CHUNK_SIZE} AS chunk"
+            lake.con.execute(
+                f"INSERT INTO {table} SELECT * REPLACE ({moved}) FROM {table} WHERE episode_index < {APART}"
+            )
+    added = lake.column(f"SELECT episode_index FROM episode_facts WHERE episode_index >= {APART} ORDER BY 1")
+    lake.con.close()
+    return added
