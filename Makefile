@@ -138,7 +138,7 @@ bench: setup
 # With the hash of every file that an index has for each pin: another file of that name is not installed
 constraints: setup
 	$(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --python-version 3.12 \
-	  --extra train --extra serve --extra rl --extra exports --extra phash --extra cloud --extra scale --extra dev pyproject.toml -o constraints.txt
+	  --extra train --extra serve --extra rl --extra exports --extra phash --extra zarr --extra cloud --extra scale --extra dev pyproject.toml -o constraints.txt
 
 # What is installed, as a CycloneDX bill of materials: dist/sbom.json
 sbom: setup

@@ -36,6 +36,7 @@ PROOF_BY_FORMAT = {
     "video": GENERATED,
     "robo_dopamine": FORMAT,
     "mcap": GENERATED,
+    "zarr": GENERATED,
 }
 PROOF_BY_DATASET = {"sim_short": DATASET, "sim_long": DATASET}  # samples/
 # The rows that a sample comes near to, without being of that dataset as its entry names it

@@ -114,6 +114,14 @@ REASONS = {
         "a recording goes on in further files; each counts as an episode",
         "join the files (`mcap merge`, `ros2 bag convert`) where one run is split",
     ),
+    "bad_episode_ends": R(
+        "meta/episode_ends of a Zarr store is missing, or does not rise: nothing says which rows are an episode",
+        "write it anew: the row after the last one of each episode, counted from the store's first",
+    ),
+    "unknown_codec": R(
+        "an array is packed in a way that is not read, or by a codec whose package is not installed; it is not used",
+        "for Blosc and JPEG XL: `pip install imagecodecs`; else write the array anew, as the detail says",
+    ),
     "never_ends": R(
         "no step is marked as the episode's last (RLDS: is_last, is_terminal): it may be cut off",
         "look whether the runs are whole: convert them again, or say their outcomes with `proccorpus outcomes import`",

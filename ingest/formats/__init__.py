@@ -35,6 +35,7 @@ FORMATS: tuple[Format, ...] = (
     Format("robotwin", "ingest.formats.robotwin", levels=2),
     LEROBOT,
     Format("mcap", "ingest.formats.mcap_bag", levels=None),
+    Format("zarr", "ingest.formats.replay_zarr"),
     Format("hdf5", "ingest.formats.hdf5", levels=None),
     Format("robo_dopamine", "ingest.formats.robo_dopamine", frames_as_in_file=True, levels=1),
     VIDEO,

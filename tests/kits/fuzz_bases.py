@@ -31,6 +31,7 @@ from tests.kits.real_data import BESIDE, BRIDGE, GR1
 from tests.kits.rh20t_writer import write_scene, write_texts
 from tests.kits.step_forms import V2_FORMS, V3_FORMS
 from tests.kits.table30_writer import write_task
+from tests.kits.zarr_writer import BLOSC, write_replay
 
 PICTURES = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
@@ -115,6 +116,11 @@ def aloha(root: Path) -> None:
     write_aloha(root / "episode_1.hdf5", 1, 7)
 
 
+def zarr_store(root: Path) -> None:
+    write_replay(root / "umi.zarr.zip", [6, 7], task="fold the towel", fps=20)
+    write_replay(root / "more.zarr", [6], BLOSC, 4, fps=20)
+
+
 def robotwin(root: Path) -> None:
     for episode, length in enumerate((6, 7)):
         write_robotwin(root / "beat_block/clean", episode, length, {"seen": ["hit the block"], "unseen": ["knock"]})
@@ -176,6 +182,7 @@ BASES = {
     "rlds": Base(rlds_base, 3, {"fps": 5.0}),
     "libero": Base(libero, 3),
     "aloha": Base(aloha, 2),
+    "zarr": Base(zarr_store, 3),
     "robotwin": Base(robotwin, 2, {"fps": 16.67}),
     "agibot": Base(agibot, 2, {"annotator": "native"}),
     "agibot_tars": Base(agibot_tars, 2, {"annotator": "native"}),

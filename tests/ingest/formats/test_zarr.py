@@ -1,0 +1,243 @@
+"""Zarr replay buffers: written by the library zarr, read by ours, and stores that are broken or claim too much."""
+
+import json
+import struct
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import imagecodecs
+import numcodecs
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.paths import Workspace
+from ingest.episode import RowsError
+from ingest.formats import zarr_file
+from ingest.formats.jpegxl import JpegXlError, jpegxl_size
+from ingest.source import list_episodes, read_episode
+from pipeline.build import run_build
+from pipeline.config import source_build
+from tests.kits.lerobot_writer import shown, source_of
+from tests.kits.zarr_writer import BLOSC, CAMERA, jpegxl, write_replay
+from warehouse.lake import Lake
+
+LENGTHS = [6, 8]
+CODECS = {
+    "jpegxl": (None, 1),
+    "blosc": (BLOSC, 1),
+    "blosc-many": (BLOSC, 5),
+    "lz4": (numcodecs.LZ4(), 3),
+    "zstd": (numcodecs.Zstd(), 3),
+    "zlib": (numcodecs.Zlib(), 2),
+    "gzip": (numcodecs.GZip(), 2),
+    "bz2": (numcodecs.BZ2(), 20),
+    "lzma": (numcodecs.LZMA(), 4),
+}
+
+
+def reasons(path: Path, **registry: Any) -> dict[str, str]:
+    return {f.reason: f.detail for f in list_episodes(source_of(path, **registry)).findings}
+
+
+def description(store: Path, name: str, **changed: Any) -> None:
+    path = store / name / ".zarray"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+
+
+@pytest.mark.parametrize("name", ["umi.zarr.zip", "umi.zarr"])
+@pytest.mark.parametrize("codec", CODECS)
+def test_pictures_and_numbers_of_every_codec_come_back(tmp_path: Path, name: str, codec: str) -> None:
+    pictures, rows = CODECS[codec]
+    write_replay(tmp_path / name, LENGTHS, pictures or jpegxl(), rows, fps=20, task="fold the towel")
+    source = source_of(tmp_path)
+    listing = list_episodes(source)
+    assert (listing.format, listing.fps, listing.cameras) == ("zarr", 20.0, (CAMERA,))
+    assert [(r.source_id, r.num_rows, r.task) for r in listing.records] == [
+        (f"{name}#{k}", n, "fold the towel") for k, n in enumerate(LENGTHS)
+    ]
+    for e, record in enumerate(listing.records):
+        assert shown(source, record, CAMERA) == [(0, e, k) for k in range(LENGTHS[e])]
+        read = read_episode(source, record)
+        assert read.state is not None
+        assert read.state_names[0] == "robot0_eef_pos_0"
+        assert read.state_names[-1] == "robot0_gripper_width"
+        assert np.array_equal(read.state[:, 0], np.full(LENGTHS[e], e))
+        assert np.allclose(read.state[:, -1], np.arange(LENGTHS[e]) / 100)
+        assert read.action is None
+
+
+@pytest.mark.slow
+def test_a_store_is_built_to_the_end(tmp_path: Path) -> None:
+    write_replay(tmp_path / "demos/umi.zarr.zip", LENGTHS, fps=20, task="fold the towel")
+    space = Workspace(tmp_path / "workspace")
+    report = run_build(space, [source_build(tmp_path / "demos", "umi", None, None)], workers=1)
+    assert not report.failed
+    lake = Lake(space, read_only=True)
+    rows = lake.rows("SELECT status, num_frames, task FROM episodes ORDER BY episode_index")
+    assert rows == [("ok", n, "fold the towel") for n in LENGTHS]
+    assert lake.rows("SELECT count(*) FROM active_progress") == [(sum(LENGTHS),)]
+    lake.con.close()
+
+
+def test_a_store_itself_several_stores_and_one_inside_a_folder_of_its_archive(tmp_path: Path) -> None:
+    write_replay(tmp_path / "many/a.zarr", [6])
+    write_replay(tmp_path / "many/b.zarr.zip", [7])
+    assert [r.source_id for r in list_episodes(source_of(tmp_path / "many")).records] == ["a.zarr#0", "b.zarr.zip#0"]
+    assert [r.source_id for r in list_episodes(source_of(tmp_path / "many/a.zarr")).records] == ["a.zarr#0"]
+    assert len(list_episodes(source_of(tmp_path / "many/b.zarr.zip")).records) == 1
+    with zipfile.ZipFile(tmp_path / "c.zarr.zip", "w") as archive:
+        for path in (p for p in (tmp_path / "many/a.zarr").rglob("*") if p.is_file()):
+            archive.write(path, f"a.zarr/{path.relative_to(tmp_path / 'many/a.zarr')}")
+    source = source_of(tmp_path / "c.zarr.zip")
+    (record,) = list_episodes(source).records
+    assert shown(source, record, CAMERA) == [(0, 0, k) for k in range(6)]
+
+
+def test_what_a_store_does_not_say_is_a_finding(tmp_path: Path) -> None:
+    write_replay(tmp_path / "umi.zarr", LENGTHS)
+    said = reasons(tmp_path)
+    assert "10 fps is assumed" in said["no_frame_rate"]
+    assert "no instruction" in said["no_task"]
+    assert "no_frame_rate" not in reasons(tmp_path, fps=59.94)
+    assert "data/joints" in reasons(tmp_path, keys={"state": ["joints"]})["no_data"]
+
+
+def test_ends_that_do_not_rise_or_lead_beyond_the_rows(tmp_path: Path) -> None:
+    ends = write_replay(tmp_path / "umi.zarr", LENGTHS) / "meta/episode_ends/0"
+    ends.write_bytes(np.array([8, 6], np.int64).tobytes())
+    assert "8, 6" in reasons(tmp_path)["bad_episode_ends"]
+    ends.write_bytes(np.array([6, 99], np.int64).tobytes())
+    said = reasons(tmp_path)
+    assert "the episodes end at 99" in said["length_differs"]
+    assert "no_video" in said
+
+
+def test_a_store_that_has_changed_since_it_was_listed_is_not_read(tmp_path: Path) -> None:
+    store = write_replay(tmp_path / "umi.zarr", LENGTHS)
+    source = source_of(tmp_path)
+    record = list_episodes(source).records[1]
+    (store / "meta/episode_ends/0").write_bytes(np.array([7, 14], np.int64).tobytes())
+    with pytest.raises(RowsError, match="no more rows 6 to 14"):
+        read_episode(source, record)
+
+
+@pytest.mark.parametrize("codec", ["blosc", "lz4"])
+def test_a_chunk_that_claims_too_much_is_refused_before_it_is_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, codec: str
+) -> None:
+    store = write_replay(tmp_path / "umi.zarr", LENGTHS, *CODECS[codec])
+    chunk = store / "data" / CAMERA / "0.0.0.0"
+    data = bytearray(chunk.read_bytes())
+    struct.pack_into("<I", data, 4 if codec == "blosc" else 0, 1 << 31)
+    chunk.write_bytes(data)
+    source = source_of(tmp_path)
+    frames = read_episode(source, list_episodes(source).records[0]).frames(CAMERA)
+    monkeypatch.setattr(imagecodecs, "blosc_decode", lambda *a, **k: pytest.fail("it was unpacked"))
+    monkeypatch.setattr(zarr_file.lz4.block, "decompress", lambda *a, **k: pytest.fail("it was unpacked"))
+    with pytest.raises(Exception, match="claims to unpack to 2,147,483,648 bytes"):
+        list(frames)
+
+
+def test_a_picture_of_another_size_than_its_array_is_not_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = write_replay(tmp_path / "umi.zarr", LENGTHS)
+    large = imagecodecs.jpegxl_encode(np.zeros((2000, 3000, 3), np.uint8), effort=1)
+    (store / "data" / CAMERA / "2.0.0.0").write_bytes(large)
+    decode, decoded = imagecodecs.jpegxl_decode, list[bytes]()
+    monkeypatch.setattr(imagecodecs, "jpegxl_decode", lambda d, **k: (decoded.append(d), decode(d, **k))[1])
+    source = source_of(tmp_path)
+    with pytest.raises(Exception, match="is 3000x2000 px, where"):
+        shown(source, list_episodes(source).records[0], CAMERA)
+    assert len(decoded) == 2
+    assert large not in decoded
+
+
+def test_pictures_that_were_never_written_are_not_made_up(tmp_path: Path) -> None:
+    store = write_replay(tmp_path / "umi.zarr", LENGTHS)
+    (store / "data" / CAMERA / "2.0.0.0").unlink()
+    (store / "data/robot0_eef_pos/0.0").unlink()
+    source = source_of(tmp_path)
+    record = list_episodes(source).records[0]
+    with pytest.raises(Exception, match=r"2\.0\.0\.0 was never written"):
+        shown(source, record, CAMERA)
+    # Of numbers the format itself says what stands for a chunk that is not there
+    state = read_episode(source, record).state
+    assert state is not None
+    assert not state[:, :3].any()
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason", "told"),
+    [
+        ({"chunks": [4096, 64, 64, 3], "shape": [4096, 4096, 4096, 3]}, "over_limit", "bytes, "),
+        ({"compressor": {"id": "pickle"}}, "unknown_codec", "'pickle', which is not read"),
+        ({"filters": [{"id": "delta"}]}, "unknown_codec", "through filters"),
+        ({"shape": [-1, 64, 64, 3]}, "unreadable_data", "damaged"),
+        ({"chunks": [0, 64, 64, 3]}, "unreadable_data", "damaged"),
+        ({"chunks": [2, 64, 64, 3]}, "unknown_codec", "several pictures in one"),
+    ],
+)
+def test_descriptions_that_are_not_read(tmp_path: Path, changed: dict[str, Any], reason: str, told: str) -> None:
+    store = write_replay(tmp_path / "umi.zarr", LENGTHS)
+    if "chunks" in changed:
+        shape = json.loads((store / "data" / CAMERA / ".zarray").read_text())["shape"]
+        changed = changed | {"chunks": [changed["chunks"][0], *shape[1:]]}
+        changed = changed | (
+            {"chunks": [1 << 20, *shape[1:]], "shape": [1 << 20, *shape[1:]]} if reason == "over_limit" else {}
+        )
+    description(store, f"data/{CAMERA}", **changed)
+    said = reasons(tmp_path)
+    assert told in said[reason]
+    assert "no_video" in said
+
+
+def test_zarr_3_and_what_is_no_archive_say_what_to_do(tmp_path: Path) -> None:
+    store = write_replay(tmp_path / "umi.zarr", LENGTHS)
+    for path in store.rglob(".z*"):
+        path.unlink()
+    (store / "meta/episode_ends/zarr.json").write_text("{}")
+    assert "zarr_format=2" in reasons(tmp_path)["unreadable_data"]
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/x.zarr.zip").write_bytes(b"PK\x03\x04 not at all")
+    assert "no ZIP file" in reasons(tmp_path / "b")["unreadable_data"]
+    (tmp_path / "b/x.zarr.zip").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    assert "lfs_pointer" in reasons(tmp_path / "b")
+
+
+def test_without_imagecodecs_the_finding_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_replay(tmp_path / "umi.zarr", LENGTHS)
+    monkeypatch.setitem(sys.modules, "imagecodecs", None)
+    assert "imagecodecs is needed" in reasons(tmp_path)["unknown_codec"]
+
+
+def test_a_bomb_in_the_archive_is_not_unpacked(tmp_path: Path) -> None:
+    path = write_replay(tmp_path / "umi.zarr.zip", LENGTHS)
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(tmp_path / "new.zarr.zip", "w", zipfile.ZIP_DEFLATED) as new:
+        for item in old.namelist():
+            new.writestr(item, b"\0" * (1 << 24) if item.endswith(".zattrs") else old.read(item))
+    path.unlink()
+    assert "more than the 1,048,576 bytes" in reasons(tmp_path)["over_limit"]
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (224, 224), (8, 4000), (720, 1280), (2161, 33)])
+@pytest.mark.parametrize("boxes", [False, True])
+def test_the_size_in_a_jpeg_xl_header(height: int, width: int, boxes: bool) -> None:
+    data = imagecodecs.jpegxl_encode(np.zeros((height, width, 3), np.uint8), usecontainer=boxes, effort=1)
+    assert jpegxl_size(data) == (width, height)
+    assert jpegxl_size(b"\xff\xd8\xff") is None
+
+
+@given(st.binary(max_size=80), st.booleans())
+def test_any_bytes_have_a_size_or_none(rest: bytes, boxes: bool) -> None:
+    head = b"\x00\x00\x00\x0cJXL \r\n\x87\n" if boxes else b"\xff\x0a"
+    try:
+        size = jpegxl_size(head + rest)
+    except JpegXlError:
+        return
+    assert size is not None
+    assert min(size) >= 0

@@ -1,0 +1,54 @@
+"""Zarr replay buffers as UMI and Diffusion Policy lay them out, written by the library zarr."""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import imagecodecs.numcodecs
+import numcodecs
+import numpy as np
+import zarr
+
+from tests.kits.lerobot_writer import number, picture
+
+CAMERA = "camera0_rgb"
+BLOSC = numcodecs.Blosc("zstd", clevel=5, shuffle=numcodecs.Blosc.BITSHUFFLE)
+numcodecs.register_codec(imagecodecs.numcodecs.Jpegxl)
+
+
+def jpegxl() -> Any:
+    """UMI's codec, without loss."""
+    return imagecodecs.numcodecs.Jpegxl(lossless=True, effort=1)
+
+
+def write_replay(
+    path: Path, lengths: Sequence[int], pictures: Any = None, rows_per_chunk: int = 1, **attributes: Any
+) -> Path:
+    """A store with a camera, UMI's state and episodes of some lengths; a ZIP file where the path says so.
+
+    Frame k of episode e shows number(0, e, k); the position's x is e, and the gripper's width k / 100.
+    """
+    at = [(e, k) for e, n in enumerate(lengths) for k in range(n)]
+    frames = np.stack([picture(number(0, e, k)) for e, k in at])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    store = zarr.storage.ZipStore(path, mode="w") if path.suffix == ".zip" else zarr.storage.LocalStore(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        root = zarr.open_group(store, mode="w", zarr_format=2, attributes=attributes)
+        position = np.array([[e, k, 0] for e, k in at], np.float32)
+        data = root.create_group("data")
+        chunks = (rows_per_chunk, *frames.shape[1:])
+        add(data, CAMERA, frames, chunks, pictures or jpegxl())
+        add(data, "robot0_eef_pos", position, (7, 3), BLOSC)
+        add(data, "robot0_eef_rot_axis_angle", np.zeros_like(position), (7, 3), BLOSC)
+        add(data, "robot0_gripper_width", np.array([[k / 100] for _, k in at], np.float32), (len(at), 1), BLOSC)
+        meta = root.create_group("meta")
+        add(meta, "episode_ends", np.cumsum(lengths).astype(np.int64), (len(lengths),), None)
+        store.close()
+    return path
+
+
+def add(group: Any, name: str, values: np.ndarray, chunks: tuple[int, ...], codec: Any) -> None:
+    array = group.create_array(name, shape=values.shape, chunks=chunks, dtype=values.dtype, compressors=codec)
+    array[...] = values
