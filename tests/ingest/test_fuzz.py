@@ -17,7 +17,7 @@ from tests.kits.mutations import BY_PATH, applicable
     "base",
     [
         *("lerobot_v2", "lerobot_v3", "lerobot_pictures", "lerobot_steps", "lerobot_labels"),
-        *("robo_dopamine", "video", "table30", "rh20t"),
+        *("robo_dopamine", "video", "table30", "rh20t", "zarr"),
     ],
 )
 def test_mutants(tmp_path: Path, base: str) -> None:

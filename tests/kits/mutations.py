@@ -27,6 +27,7 @@ BY_PATH: dict[str, tuple[Mutation, ...]] = {
     "*": (*BYTES, *TREE),
     "*/*": FOLDERS,
     "*.json*": JSON,
+    "*.zarray": JSON,
     "*.jsonl": JSON_LINES,
     "*.csv": CSV,
     "*.parquet": PARQUET,
