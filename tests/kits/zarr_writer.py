@@ -9,6 +9,7 @@ import imagecodecs.numcodecs
 import numcodecs
 import numpy as np
 import zarr
+import zarr.storage
 
 from tests.kits.lerobot_writer import number, picture
 
