@@ -1,7 +1,9 @@
 """Runs one command in a session of its own and never outlives it, or lets it outlive the program that asked for it.
 
-A script of the standard library only: server_guard.py PARENT_PID GRACE_S COMMAND... It ends the command's whole
-process group on SIGTERM, when the parent is gone (also by SIGKILL), and when the command itself ends.
+A script of the standard library only: server_guard.py PARENT_PID GRACE_S COMMAND... It ends all that the command
+started, in whatever group or session: on SIGTERM, when the parent is gone (also by SIGKILL), and when the command
+itself ends. It is two processes, since a program that ends may kill its children first, as Ray's workers do: whichever
+of the two is killed, the other one ends the command.
 """
 
 import ctypes
@@ -10,10 +12,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 POLL_S = 0.1
+KILLED_S = 5.0  # that processes may take to go after SIGKILL
+
+asked_to_stop = False
 
 
 def die_with_parent() -> None:
@@ -21,55 +28,91 @@ def die_with_parent() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def group_lives(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
+def children() -> set[int]:
+    """Processes whose parent we are, ended ones left out. Orphans below us are among them, since we reap them."""
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    found = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            state, parent = (folder / "stat").read_text().rpartition(")")[2].split()[:2]
+            if int(parent) == os.getpid() and state != "Z":
+                found.add(int(folder.name))
+    return found
 
 
-def gone(group: int, limit_s: float) -> bool:
-    """Wait until no process of the group is left, at most limit_s."""
-    limit = time.monotonic() + limit_s
-    while True:
-        with suppress(ChildProcessError):  # orphans come to us to be reaped, or they would count as alive
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
-        if not group_lives(group) or time.monotonic() > limit:
-            return not group_lives(group)
-        time.sleep(0.05)
-
-
-def end_group(group: int, grace_s: float) -> None:
-    """SIGTERM to the group, SIGKILL to what of it is left after grace_s."""
-    for how, limit_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, 5.0)):
-        with suppress(ProcessLookupError):
-            os.killpg(group, how)
-        if gone(group, limit_s):
+def end_all(grace_s: float) -> None:
+    """SIGTERM to all below us, group by group as they become ours, and SIGKILL to what is left after grace_s."""
+    for how, limit_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, KILLED_S)):
+        limit, told = time.monotonic() + limit_s, set()
+        while left := children():
+            if time.monotonic() > limit:
+                break
+            for pid in left - told:
+                with suppress(ProcessLookupError):
+                    group = os.getpgid(pid)
+                    if group == os.getpgrp():  # before it has a session of its own
+                        os.kill(pid, how)
+                    else:
+                        os.killpg(group, how)
+            told |= left
+            time.sleep(0.05)
+        else:
             return
 
 
-def main(parent: int, grace_s: float, command: list[str]) -> int:
-    asked_to_stop = False
+def wait_while_wanted(poll: Callable[[], int | None], parent: int) -> int | None:
+    """Wait for an end: its code, or None where SIGTERM or the parent's end came first."""
+    while (code := poll()) is None and not asked_to_stop and os.getppid() == parent:
+        time.sleep(POLL_S)
+    return code
 
-    def stop(*_: object) -> None:
-        nonlocal asked_to_stop
-        asked_to_stop = True
 
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def run(parent: int, grace_s: float, command: list[str]) -> int:
+    """The inner process: its child is the command."""
     try:
         child = subprocess.Popen(command, start_new_session=True, preexec_fn=die_with_parent)
     except OSError as e:
         print(f"{command[0]}: {e.strerror}", flush=True)
         return 127
-    while child.poll() is None and not asked_to_stop and os.getppid() == parent:
-        time.sleep(POLL_S)
-    code = child.poll()
-    end_group(child.pid, grace_s)
+    code = wait_while_wanted(child.poll, parent)
+    end_all(grace_s)
     return 0 if code is None else code
+
+
+def watch(inner: int, parent: int, grace_s: float) -> int:
+    """The outer process: its child is the inner one, or what the command started where that one was killed."""
+
+    def poll() -> int | None:
+        pid, status = os.waitpid(inner, os.WNOHANG)
+        return os.waitstatus_to_exitcode(status) if pid else None
+
+    code = wait_while_wanted(poll, parent)
+    if code is None:
+        os.kill(inner, signal.SIGTERM)
+        limit = time.monotonic() + grace_s + 2 * KILLED_S
+        while (code := poll()) is None and time.monotonic() < limit:
+            time.sleep(POLL_S)
+    end_all(grace_s)
+    return 0 if code is None else code
+
+
+def main(parent: int, grace_s: float, command: list[str]) -> int:
+    def stop(*_: object) -> None:
+        global asked_to_stop
+        asked_to_stop = True
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+    outer = os.getpid()
+    if inner := os.fork():
+        return watch(inner, parent, grace_s)
+    os.setsid()
+    # What was said to the outer one reaches this one too; a subreaper's children are none
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+    return run(outer, grace_s, command)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +18,7 @@ from core.paths import ROOT
 from tests.kits.servers import free_port
 
 BIN = Path(sys.executable).parent
-READY_S = 180.0
+READY_S, ATTEMPTS = 180.0, 4
 
 
 @contextmanager
@@ -27,53 +27,58 @@ def ray_head(second_node: bool = False) -> Iterator[str]:
 
     `second_node`: with another node of two cores, on this machine too.
     """
-    ports = [free_port() for _ in range(6)]
-    with TemporaryDirectory(prefix="ray-", dir="/tmp") as folder:  # sockets' paths have to be short
-        options = {"--port": ports[0], "--dashboard-port": ports[1], "--ray-client-server-port": ports[2]}
-        # given: the server for clients would ask for it, and end the head where a crowded machine is slow to answer
-        options |= {"--runtime-env-agent-port": ports[3]}
-        # what takes jobs on a node; its usual port may be another head's
-        options |= {"--dashboard-agent-listen-port": ports[4], "--dashboard-agent-grpc-port": ports[5]}
-        options |= {
-            "--num-cpus": 2,
-            "--include-dashboard": "true",
-            "--temp-dir": folder,
-        }
-        options |= {"--node-ip-address": "127.0.0.1", "--dashboard-host": "127.0.0.1"}
-        given = [f"{k}={v}" for k, v in options.items()]
-        command = [BIN / "ray", "start", "--head", "--block", "--disable-usage-stats", *given]
-        path = f"{BIN}:{os.environ['PATH']}"  # where steps find `dagster`
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        head = subprocess.Popen(command, env=os.environ | {"PATH": path}, start_new_session=True, **quiet)
-        url = f"http://127.0.0.1:{ports[1]}"
-        try:
-            limit = time.monotonic() + READY_S
-            while not (
-                answers(f"{url}/api/jobs/") and answers(f"http://127.0.0.1:{ports[4]}/api/local_raylet_healthz")
-            ):
-                assert head.poll() is None, "the head has ended"
-                assert time.monotonic() < limit, "the head does not get ready"
-                time.sleep(0.5)
-            with _joined(f"127.0.0.1:{ports[0]}", path) if second_node else nullcontext():
-                yield url
-        finally:
-            _end(head)
+    with TemporaryDirectory(prefix="ray-", dir="/tmp") as folder, ExitStack() as started:  # sockets' paths are short
+        ports = _up(lambda: _head_options(folder), started)
+        if second_node:
+            _up(lambda: _node_options(f"127.0.0.1:{ports['--port']}"), started)
+        yield f"http://127.0.0.1:{ports['--dashboard-port']}"
 
 
-@contextmanager
-def _joined(head: str, path: str) -> Iterator[None]:
-    """A second node of the cluster of a head. Jobs that ask for both wait until it has come."""
-    # All ports are given: a node ends itself where a crowded machine is slow to say which ones its helpers took
+def _head_options(folder: str) -> dict[str, int | str]:
+    names = ("--port", "--dashboard-port", "--ray-client-server-port")
+    own = {"--include-dashboard": "true", "--temp-dir": folder, "--dashboard-host": "127.0.0.1"}
+    return _ports(*names) | _common() | own
+
+
+def _node_options(head: str) -> dict[str, int | str]:
+    return _ports("--metrics-export-port") | _common() | {"--address": head}
+
+
+def _common() -> dict[str, int | str]:
+    # Given: the server for clients would ask for it, and end the head where a crowded machine is slow to answer.
+    # What takes jobs on a node is given, too: its usual port may be another head's
     names = ("--runtime-env-agent-port", "--dashboard-agent-listen-port", "--dashboard-agent-grpc-port")
-    options = {name: free_port() for name in (*names, "--metrics-export-port")}
-    options |= {"--address": head, "--num-cpus": 2, "--node-ip-address": "127.0.0.1"}
-    command = [BIN / "ray", "start", "--block", "--disable-usage-stats", *(f"{k}={v}" for k, v in options.items())]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    node = subprocess.Popen(command, env=os.environ | {"PATH": path}, start_new_session=True, **quiet)
-    try:
-        yield
-    finally:
+    return _ports(*names) | {"--num-cpus": 2, "--node-ip-address": "127.0.0.1"}
+
+
+def _ports(*names: str) -> dict[str, int | str]:
+    return {name: free_port() for name in names}
+
+
+def _up(options: Callable[[], dict[str, int | str]], started: ExitStack) -> dict[str, int | str]:
+    """Start a node and wait until it answers; its options. Again where Ray gave up: it waits for its parts for 30 s."""
+    for _ in range(ATTEMPTS):
+        chosen = options()
+        head = ["--head"] if "--port" in chosen else []
+        given = [f"{name}={value}" for name, value in chosen.items()]
+        command = [BIN / "ray", "start", *head, "--block", "--disable-usage-stats", *given]
+        path = f"{BIN}:{os.environ['PATH']}"  # where steps find `dagster`
+        node = subprocess.Popen(
+            command, env=os.environ | {"PATH": path}, start_new_session=True,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        started.callback(_end, node)
+        asked = [f"http://127.0.0.1:{chosen['--dashboard-agent-listen-port']}/api/local_raylet_healthz"]
+        if head:
+            asked.append(f"http://127.0.0.1:{chosen['--dashboard-port']}/api/jobs/")
+        limit = time.monotonic() + READY_S
+        while node.poll() is None:
+            if all(answers(url) for url in asked):
+                return chosen
+            assert time.monotonic() < limit, f"{command} does not get ready"
+            time.sleep(0.5)
         _end(node)
+    raise AssertionError(f"{command} has ended {ATTEMPTS} times")
 
 
 def _end(process: subprocess.Popen) -> None:

@@ -37,9 +37,13 @@ def run_node(command: Sequence[str]) -> Iterator[str | int]:
         guarded, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
     ) as guard:
         assert guard.stdout is not None
-        # No `yield from`: Ray sends into the generator, which a file does not take
-        for line in guard.stdout:  # noqa: UP028
-            yield line
+        try:
+            # No `yield from`: Ray sends into the generator, which a file does not take
+            for line in guard.stdout:  # noqa: UP028
+                yield line
+        except BaseException:
+            guard.terminate()
+            raise
     yield guard.returncode
 
 
