@@ -35,6 +35,7 @@ from explorer.pages import (
     releases,
     review,
     sql,
+    training,
     why,
 )
 from explorer.safety import ExplorerGuard
@@ -44,7 +45,7 @@ from warehouse.lake import LakeError
 from warehouse.sql_process import SqlProcesses
 
 HERE = Path(__file__).parent
-READING_PAGES = (beside, corpus, episodes, episode, compare, likeness, why, media, sql, releases, leaderboard)
+READING_PAGES = (beside, corpus, episodes, episode, compare, likeness, why, media, sql, releases, leaderboard, training)
 CHANGING_PAGES = (adapting, corrections, labelling, review)
 
 

@@ -23,6 +23,7 @@ NAVIGATION = [
     ("/review", "Review"),
     ("/sql", "SQL"),
     ("/releases", "Releases"),
+    ("/training", "Training"),
     ("/leaderboard", "Leaderboard"),
 ]
 

@@ -1,6 +1,6 @@
 """Evaluated models beside the baselines, with intervals; and the episodes behind a number."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
@@ -39,7 +39,10 @@ PAGE = 100  # episodes of one page
 
 
 @router.get("/leaderboard")
-def page(request: Request, benchmark: str = "", slice: str = "all", metric: str = "") -> HTMLResponse:
+def page(
+    request: Request, benchmark: str = "", slice: str = "all", metric: str = "", by: Literal["", "slices"] = ""
+) -> HTMLResponse:
+    """`by` slices: every model by every slice, by one metric."""
     explorer = explorer_of(request)
     with explorer.corpus.reading() as reader:
         benchmarks = [r[0] for r in reader.rows("SELECT DISTINCT benchmark FROM eval_runs ORDER BY 1")]
@@ -61,6 +64,8 @@ def page(request: Request, benchmark: str = "", slice: str = "all", metric: str 
             chosen={"benchmark": shown, "slice": slice, "metric": chosen},
             rows=rows,
             lower=is_lower_better(chosen),
+            by=by,
+            matrix=slices_matrix(reader, shown, chosen) if by else None,
         )
 
 
@@ -97,6 +102,37 @@ def scores(reader: LakeReader, benchmark: str, slice: str, metric: str) -> list[
         r["drawing"] = charts.interval(r["value"], r["low"], r["high"], ends)
         r["baseline"] = r["model"] in BASELINES
     return rows
+
+
+def slices_matrix(reader: LakeReader, benchmark: str, metric: str) -> dict[str, Any]:
+    """Models by slices: `slices`, and `rows` of (evaluation, cells); a cell has value, n, and whether it is the best of
+    its slice; None where nothing was asked. The best on all episodes stands first."""
+    lower = is_lower_better(metric)
+    found = reader.dicts(
+        "SELECT r.eval_run, r.model, r.release, s.slice, s.value, s.n FROM eval_scores s JOIN eval_runs r"
+        " USING (eval_run) WHERE r.benchmark = ? AND s.metric = ? AND s.value IS NOT NULL ORDER BY r.model, r.eval_run",
+        benchmark,
+        metric,
+    )
+    slices = sorted({row["slice"] for row in found}, key=lambda name: (name != "all", name))
+    runs = {row["eval_run"]: row for row in found}
+    cells = {(row["eval_run"], row["slice"]): row for row in found}
+    best = {name: (min if lower else max)(row["value"] for row in found if row["slice"] == name) for name in slices}
+
+    def cell(run: str, name: str) -> dict[str, Any] | None:
+        row = cells.get((run, name))
+        return row and {"value": row["value"], "n": row["n"], "is_best": row["value"] == best[name]}
+
+    def place(run: str) -> tuple[bool, float, str]:
+        row = cells.get((run, "all"))
+        value = row["value"] if row else 0.0
+        return row is None, value if lower else -value, runs[run]["model"]
+
+    rows = [
+        ({**runs[run], "baseline": runs[run]["model"] in BASELINES}, [cell(run, name) for name in slices])
+        for run in sorted(runs, key=place)
+    ]
+    return {"slices": slices, "rows": rows}
 
 
 @router.get("/leaderboard/{eval_run}")

@@ -18,11 +18,14 @@ PAGES = (
     "/why/tiny/0",
     "/review",
     "/review?kind=quarantined",
+    "/episode/tiny/0?queue=all",
     "/sql?q=SELECT+dataset,hours+FROM+coverage&chart=bars",
     "/sql?q=nonsense",
     "/releases",
     "/releases/first",
+    "/training",
     "/leaderboard",
+    "/leaderboard?by=slices",
     f"/leaderboard/{FAILED}",
 )
 

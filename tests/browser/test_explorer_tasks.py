@@ -152,3 +152,28 @@ def test_ten_episodes_are_reviewed_by_keyboard(at: Watched, own: Made):
     judged = own.rows("SELECT status, count(*) FROM corrections WHERE author = 'ada' GROUP BY 1 ORDER BY 1")
     assert judged == [("accepted", 8), ("rejected", 2)]
     assert keys <= 2 * 10
+
+
+def test_two_training_runs_are_compared(watched: Watched):
+    begun = time.monotonic()
+    page = watched.open("/")
+    page.get_by_role("link", name="Training", exact=True).click()  # 1: the newest two are compared at once
+    for title in ("loss", "learning rate", "error of progress", "reward"):
+        expect(page.get_by_role("region", name=title, exact=True).locator("path")).to_have_count(2)
+    expect(page.locator("#config tbody tr")).to_have_count(1)
+    expect(page.locator("#config")).to_contain_text("recipe.optimizer.rate")
+    expect(page.locator("#differences")).to_contain_text("1 differ, 3 are the same")
+    # 2: the values at a step, of both, in every chart
+    box = page.get_by_role("region", name="loss", exact=True).locator(".track").bounding_box()
+    assert box
+    page.mouse.move(box["x"] + box["width"] * 9.5 / 40, box["y"] + 40)
+    losses = page.get_by_role("region", name="loss", exact=True).locator("output[data-line]")
+    assert losses.all_inner_texts() == ["100", "333.3"]
+    rates = page.get_by_role("region", name="learning rate", exact=True).locator("output[data-line]")
+    assert rates.all_inner_texts() == ["0.001", "0.0003"]
+    told("two training runs compared", begun, 2)
+    # One is switched off, and alone on its own page
+    page.get_by_role("checkbox", name="tiny-model-slower", exact=True).uncheck()
+    expect(page.locator("#curves path.off")).to_have_count(4)
+    page.get_by_role("link", name="tiny-model-slower").click()
+    expect(page.get_by_role("region", name="loss", exact=True).locator("path")).to_have_count(1)

@@ -18,6 +18,7 @@ HOSTILE = "<script>alert('task')</script><img src=x onerror=alert(1)>"
 CALL = "ab" * 32  # the key of its call that is kept whole
 LOST, OLD = "cd" * 32, "ef" * 32  # a call whose reply is gone, and one of a version that kept no words
 FAILED, CLOCK = "eval0000failed00", "eval0000clock000"  # evaluations
+TRAINED, TRAINED_SLOWER = "tiny-model", "tiny-model-slower"  # training runs
 UNLABELLED, QUARANTINED = 3, 4  # episodes of `tiny`
 
 
@@ -32,6 +33,7 @@ def furnish(made: Made) -> Workspace:
     _calls(lake, space, picture)
     _scores(lake, lengths)
     _release(lake)
+    _trainings(lake)
     lake.con.execute("UPDATE datasets SET license = 'Apache-2.0', source_uri = ?", [str(made.source)])
     lake.con.execute("UPDATE episode_facts SET task = ?, tasks = [?] WHERE episode_index = 2", [HOSTILE, HOSTILE])
     for table in ("segments", "progress", "episode_labels", "label_quality", "active_runs"):
@@ -201,6 +203,33 @@ def _scores(lake: Lake, lengths: dict[int, int]) -> None:
         eval_runs=TABLES["eval_runs"].rows(runs),
         eval_predictions=TABLES["eval_predictions"].rows(predictions),
         eval_scores=TABLES["eval_scores"].rows(scores),
+    )
+
+
+def _trainings(lake: Lake) -> None:
+    """Two training runs of 40 steps, the first that of the evaluated model."""
+    runs, points = [], []
+    for run, rate in ((TRAINED, 1e-3), (TRAINED_SLOWER, 3e-4)):
+        config = {"recipe": {"name": "tiny", "optimizer": {"rate": rate}, "steps": 40}, "seed": 0}
+        about = {"recipe": "tiny", "release": "first", "config_hash": "c" * 64, "config": json.dumps(config)}
+        end = {"steps": 40, "final_loss": 1 / (40 * rate), "code_version": "train-1", "created_at": NOW}
+        runs.append({"training_run": run} | about | end)
+        points += [
+            {
+                "training_run": run,
+                "step": step,
+                "loss": 1 / ((step + 1) * rate),
+                "progress": 0.5 / (step + 1),
+                "learning_rate": rate,
+                "samples": 8 * (step + 1),
+                "extra": json.dumps({"reward": step / 40}),
+            }
+            for step in range(40)
+        ]
+    lake.upsert(
+        "trainings",
+        training_runs=TABLES["training_runs"].rows(runs),
+        training_points=TABLES["training_points"].rows(points),
     )
 
 

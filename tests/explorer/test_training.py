@@ -1,0 +1,51 @@
+"""Training runs on their page: what is drawn, what differs, what is refused; and models by slices."""
+
+from explorer.access import CorpusView
+from explorer.pages.leaderboard import slices_matrix
+from explorer.training_runs import curves_of, differences
+from tests.kits.explorer_kit import TRAINED, TRAINED_SLOWER
+
+
+def test_configurations_are_compared_setting_by_setting():
+    first = '{"a": {"b": 1, "c": [1, 2]}, "same": null}'
+    second = '{"a": {"b": 1.5, "c": [1, 2]}, "same": null, "new": "x"}'
+    assert differences([first, second]) == ([("a.b", ["1", "1.5"]), ("new", [None, '"x"'])], 2)
+    assert differences([first]) == ([], 3)
+    assert differences([]) == ([], 0)
+
+
+def test_a_long_run_is_thinned_and_keeps_its_ends(own):
+    from warehouse.lake import Lake
+
+    lake = Lake(own.space)
+    lake.con.execute(
+        "INSERT INTO training_points (training_run, step, loss) SELECT 'long', s, 1 / (s + 1) FROM range(5000) t(s)"
+    )
+    lake.con.close()
+    with CorpusView(own.space).reading() as reader:
+        [(title, points)] = curves_of(reader, "long").items()
+    assert title == "loss"
+    assert (points[0], points[-1]) == ((0, 1.0), (4999, 1 / 5000))
+    assert 1000 < len(points) < 1700
+
+
+def test_the_page_says_what_it_cannot_show(client):
+    page = client.get("/training")
+    assert page.status_code == 200
+    assert TRAINED_SLOWER in page.text
+    assert client.get(f"/training?run={TRAINED}").status_code == 200
+    assert client.get("/training?run=none").status_code == 404
+    many = "&".join(f"run={name}" for name in (TRAINED, TRAINED_SLOWER, "a", "b", "c"))
+    assert client.get(f"/training?{many}").status_code in (400, 404)
+
+
+def test_models_stand_by_slices_the_best_of_each_marked(client, furnished):
+    with CorpusView(furnished).reading() as reader:
+        matrix = slices_matrix(reader, "held-out (truth)", "mae")
+        higher = slices_matrix(reader, "held-out (truth)", "voc")
+    assert matrix["slices"] == ["all", "split=val"]
+    for found, best in ((matrix, "clock"), (higher, "clock")):
+        assert [run["model"] for run, _ in found["rows"]] == ["clock", "tiny-model"]
+        for run, cells in found["rows"]:
+            assert [c["is_best"] for c in cells] == [run["model"] == best] * 2
+    assert "Models by slices" in client.get("/leaderboard?by=slices&metric=mae").text
