@@ -20,8 +20,10 @@ from cli.options import (
     WorkspaceOption,
     check_data_format,
     check_source,
+    counted,
     episode_list,
     say,
+    say_next,
     space_at,
 )
 from cli.output import print_json, show
@@ -54,12 +56,15 @@ def demo(context: typer.Context, workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     if code != DONE:
         raise typer.Exit(code)
     close(space, DEMO_RELEASE, DEMO_RECIPE)
-    say(f"\nNext: see it in Dagster   proccorpus ui{_option(workspace)}")
-    say(f'      ask it a question   proccorpus sql{_option(workspace)} "FROM coverage"')
-
-
-def _option(workspace: str) -> str:
-    return "" if workspace == DEFAULT_WORKSPACE else f" --workspace {workspace}"
+    say("")
+    say_next(
+        {
+            "look at it in a browser": "explore",
+            "ask it a question": 'sql "FROM coverage"',
+            "see how it was made, in Dagster": "ui",
+        },
+        workspace,
+    )
 
 
 @app.command()
@@ -130,6 +135,22 @@ def build(
     progress.end(code)
     if code != DONE:
         raise typer.Exit(code)
+    _say_next(space, [build.name for build in builds], workspace)
+
+
+def _say_next(space: "Workspace", names: list[str], workspace: str) -> None:
+    """How to go on after a build: first what was left out of it."""
+    from warehouse.lake import open_lake
+
+    holds = ", ".join("?" for _ in names)
+    ((lost,),) = open_lake(space).rows(
+        f"SELECT coalesce(sum(quarantined), 0)::BIGINT FROM coverage WHERE dataset IN ({holds})", names
+    )
+    steps = {"look at it in a browser": "explore", "freeze it, to train on": "release create NAME"}
+    if lost:
+        steps = {f"why {counted(lost, 'episode')} cannot be used": "quarantine --by reason"} | steps
+    say("")
+    say_next(steps, workspace)
 
 
 def _data_format(stated: str | None, former: str | None) -> str | None:

@@ -3,6 +3,7 @@
 import json
 import os
 import secrets
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -19,10 +20,14 @@ from cli.options import (
     WorkspaceOption,
     check_data_format,
     check_source,
+    counted,
     say,
+    say_next,
     space_at,
 )
 from cli.output import print_json, share_known, show, show_references, show_status, status_rows, write_result
+from cli.tables import width_here, wrapped
+from cli.terminal import painted, shown
 from core.network import is_loopback
 from core.paths import ROOT
 
@@ -89,27 +94,101 @@ def _show_datasets(result: "dict[str, Any]") -> None:
     show([{column: row[column] for column in columns} | {"what is wrong": in_short(row)} for row in rows], "table")
     if result["beside"]:
         say(f"In none of them: {len(result['beside'])} files, such as {result['beside'][0]}.")
-    say(f"One of them in full: proccorpus inspect {address_below(result['path'], rows[0]['folder'])}")
-    say(f"Each under its own name: proccorpus build --source {result['path']}")
+    one = shlex.quote(address_below(result["path"], rows[0]["folder"]))
+    all_of_them = f"build --source {shlex.quote(result['path'])}"
+    say_next({"one of them in full": f"inspect {one}", "each under its own name": all_of_them}, DEFAULT_WORKSPACE)
 
 
 def _show_dataset(result: "dict[str, Any]") -> None:
-    """The facts of one dataset, then lists as tables of their own."""
+    """What it is in a line, how much of it is usable, its facts, lists as tables, what is wrong, and how to go on."""
     from annotate.signal_report import columns, lag_columns, rests_on_enough
     from ingest.signals.gripper import signal_from_row
     from pipeline.inspection import grouped
 
-    facts = {name: value for name, value in result.items() if not isinstance(value, list | dict)}
-    facts["outcomes"] = _outcomes(result)
-    del facts["success_known"]
-    facts["tasks"] = _first_tasks(result["tasks"])
-    rows = [{"fact": name, "value": "" if value is None else str(value)} for name, value in facts.items()]
-    show(rows, "table")
+    findings = grouped(result["findings"])
+    parts = (result["path"], result["format"], result["robot"] or "", counted(result["episodes"], "episode"))
+    say("   ".join(painted(part, "bold") if i == 0 else part for i, part in enumerate(parts) if part))
+    say(_verdict(result))
+    say("")
+    for name, value in _facts(result).items():
+        first, *rest = wrapped(value, width_here() - 12)
+        say(f"{painted(name.ljust(10), 'bold')}  {first}")
+        for line in rest:
+            say(f"{'':12}{line}")
+    say("")
     show(result["camera_details"], "table", empty="No cameras.")
+    say("")
     show([columns(signal_from_row(row)) for row in result["signals"]], "table", empty=_no_gripper(result))
+    say("")
     lags = [lag_columns(row) for row in result["signal_lags"] if rests_on_enough(row)]
     show(lags, "table", empty="Too few episodes were decoded to tell how far signals are behind the pictures.")
-    show(grouped(result["findings"]), "table", empty="No findings.")
+    say("")
+    for finding in findings:
+        for line in _finding_lines(finding):
+            say(line)
+    if not findings:
+        say(painted("No findings.", "green"))
+    _say_next_of_dataset(result)
+
+
+def _verdict(result: "dict[str, Any]") -> str:
+    """How many episodes are usable, and of the others why not and what helps."""
+    usable, episodes = result["usable_so_far"], result["episodes"]
+    lost: dict[str, set[int | None]] = {}
+    for finding in result["findings"]:
+        if finding["severity"] == "unusable":
+            lost.setdefault(finding["reason"], set()).add(finding["episode_index"])
+    remedies = {finding["reason"]: finding["remedy"] for finding in result["findings"]}
+    whys = [
+        f"{'the source as a whole' if None in of else len(of)}: {reason} → {remedies[reason]}"
+        for reason, of in sorted(lost.items(), key=lambda item: -len(item[1]))
+    ]
+    colour = "green" if usable == episodes and usable else "yellow" if usable else "red"
+    head = painted(f"{usable} of {counted(episodes, 'episode')} usable", colour)
+    return f"{head}: {'; '.join(whys)}" if whys else f"{head}, as far as was looked."
+
+
+def _facts(result: "dict[str, Any]") -> dict[str, str]:
+    """The facts of a dataset that are no list, in words and with units; what is not known is left out."""
+    fps, rows = result["fps"], result["rows"]
+    length = ""
+    if result["shortest"] is not None:
+        length = f"{result['shortest']} to {result['longest']} frames"
+        if fps:
+            length += f" ({result['shortest'] / fps:.1f} to {result['longest'] / fps:.1f} s at {fps:g} frames/s)"
+        length += f"; {counted(rows, 'row')} in all"
+    steps = f"{counted(result['steps_known'], 'episode')} bring steps of their own: {result['steps_from']}"
+    facts = {
+        "commit": result["revision"],
+        "length": length,
+        "tasks": _first_tasks(result["tasks"]),
+        "outcomes": _outcomes(result),
+        "steps": steps if result["steps_known"] else None,
+        "looked at": f"{counted(result['decoded_frames'], 'frame')} decoded; {result['looked_at']}",
+    }
+    return {name: value for name, value in facts.items() if value}
+
+
+def _finding_lines(finding: "dict[str, Any]") -> list[str]:
+    """One kind of finding: a sign, how often, what, where it is first; in a second line what to do."""
+    is_bad = finding["severity"] == "unusable"
+    sign = painted("✗" if is_bad else "!", "red" if is_bad else "yellow")
+    camera = f"camera {finding['camera']}: " if finding["camera"] else ""
+    where = ", ".join(filter(None, (finding["first"], finding["file"])))
+    first = f" (first: {where})" if where and finding["count"] > 1 else f" ({where})" if where else ""
+    times = f"{finding['count']} x " if finding["count"] > 1 else ""
+    width = width_here()
+    lines = wrapped(f"{times}{finding['check']}   {camera}{shown(finding['detail'] or '')}{first}", width - 2)
+    remedy = wrapped(f"→ {finding['remedy']}", width - 2)
+    return [f"{sign} {lines[0]}", *(f"  {line}" for line in [*lines[1:], *remedy])]
+
+
+def _say_next_of_dataset(result: "dict[str, Any]") -> None:
+    say("")
+    if result["usable_so_far"]:
+        say_next({"build it": f"build --source {shlex.quote(result['path'])}"}, DEFAULT_WORKSPACE)
+    else:
+        say("Next: mend what makes it unusable, and inspect it again.")
 
 
 def _no_gripper(result: "dict[str, Any]") -> str:
@@ -203,13 +282,36 @@ def status(workspace: WorkspaceOption = DEFAULT_WORKSPACE, format: FormatOption 
 
 
 @app.command()
-def quarantine(workspace: WorkspaceOption = DEFAULT_WORKSPACE, format: FormatOption = "table") -> None:
+def quarantine(
+    by: Annotated[
+        Literal["episode", "reason"], typer.Option("--by", help="A row for each; of a reason how many, and the remedy.")
+    ] = "episode",
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+) -> None:
     """Episodes and datasets that cannot be used, with the reason."""
+    from ingest.reasons import REASONS
     from warehouse.lake import Lake
 
+    lake = Lake(space_at(workspace), read_only=True)
+    empty = "Nothing is quarantined."
+    if by == "reason":
+        rows = lake.dicts(
+            "SELECT dataset, reason, count(DISTINCT episode_index) AS episodes, min(episode_index) AS first_episode, "
+            "arg_min(detail, episode_index) AS first_detail FROM quarantine GROUP BY ALL ORDER BY episodes DESC, 1, 2"
+        )
+        show([row | {"remedy": REASONS[row["reason"]].remedy} for row in rows], format, empty=empty)
+        return
     sql = "SELECT dataset, episode_index, camera, reason, detail, file FROM quarantine ORDER BY 1, 2"
-    rows = Lake(space_at(workspace), read_only=True).dicts(sql)
-    show(rows, format, empty="Nothing is quarantined.")
+    if format == "json":
+        show(lake.dicts(sql), format)
+        return
+    ((num,),) = lake.rows("SELECT count(*) FROM quarantine")
+    show(lake.dicts(f"{sql} LIMIT {MAX_ROWS}"), format, empty=empty)
+    if num > MAX_ROWS:
+        print(
+            f"({num} rows, the first {MAX_ROWS} shown; --by reason counts them, --format json for all)", file=sys.stderr
+        )
 
 
 @app.command()

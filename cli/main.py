@@ -1,104 +1,123 @@
 """The command line put together: the table of its commands, and every known error as one line and an exit code."""
 
-import os
 import re
 import sys
 import traceback
-from contextlib import suppress
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
+from cli.examples import EXAMPLES
 from cli.lazy import Invocation, LazyGroup
 from cli.options import DONE, FAILED, INTERRUPTED, USAGE
-from cli.terminal import guard_terminal
+from cli.terminal import guard_terminal, leave_streams, painted
 from core.errors import UserError
 from core.files import disk_full
 from core.imports import leave_out_pandas
+from core.names import near_names
+from core.paths import ROOT
 
-# Every command by the module that has it, in the order of --help, with the first sentence of its help
-TOPICS = {
-    "cli.building": {
-        "demo": "Build the shipped sample: the whole graph on 84 simulated runs.",
-        "build": "Ingest, measure, segment, label, sample and shard; only what is missing or stale is done.",
-        "dry-run": "What a vision-language model will cost: calls, tokens, GPU-hours, money; what an encoder: time.",
-    },
-    "cli.workspaces": {
-        "workspace": "Where a corpus is kept.",
-    },
-    "cli.recovering": {
-        "doctor": (
-            "Is a workspace whole, and what is to be done? Exits 1 on errors; what a crash leaves behind is a warning."
+# Every command under the heading that it has in --help: the module that has it, and the first sentence of its help
+GROUPS = {
+    "Start": {
+        "demo": ("cli.building", "Build the shipped sample: the whole graph on 84 simulated runs."),
+        "inspect": ("cli.inspecting", "What a dataset is and what is wrong with it, with the remedy."),
+        "build": (
+            "cli.building",
+            "Ingest, measure, segment, label, sample and shard; only what is missing or stale is done.",
         ),
-    },
-    "cli.releasing": {
-        "takedown": (
-            "Mark data as not to be used: releases leave it out at once, the next build drops it, gc deletes its bytes."
+        "status": (
+            "cli.inspecting",
+            "Per dataset: episodes, usable and quarantined ones, frames, labels, samples and shards.",
         ),
-        "gc": "Delete what neither the corpus as it is nor a release names.",
-        "release": "Frozen corpora.",
-    },
-    "cli.exporting": {
-        "import": "Annotations made elsewhere become a label run of their own; which label counts stays as it is.",
-        "export": "The corpus in formats that other tools open.",
-    },
-    "cli.training": {
-        "train": "Train a progress reward model on a release's train split.",
-        "adapt": "Adapt a model to one episode: from its active label to a LoRA adapter, or to another laptop model.",
-        "cot": (
-            "Reasoning for supervised training: a strong model answers, what is right is kept as conversations "
-            "to train on."
+        "explore": (
+            "cli.exploring",
+            "Look at the corpus in a browser, and correct labels: episodes, comparisons, SQL, scores.",
         ),
-        "model": "Checkpoints: those that training made, and those that others publish.",
+        "sql": ("cli.inspecting", "Ask the corpus a question in SQL, read-only; a shell when no question is given."),
     },
-    "cli.evaluating": {
-        "eval": "Score models, prediction files, and two models against each other.",
-        "annotators": "Who labels how well.",
-    },
-    "cli.rewarding": {
-        "reward": "Score a video, or an episode: progress and, of models that know it, success at each sampled frame.",
-    },
-    "cli.sampling": {
-        "samples": "Question-answer samples.",
-        "shards": "WebDataset shards.",
-    },
-    "cli.serving": {
-        "serve": "Serve rewards over HTTP: live sessions for reinforcement learning, whole runs; /docs says how.",
-        "vlm": "The vision-language model that annotates.",
-    },
-    "cli.inspecting": {
-        "inspect": "What a dataset is and what is wrong with it, with the remedy.",
-        "status": "Per dataset: episodes, usable and quarantined ones, frames, labels, samples and shards.",
-        "quarantine": "Episodes and datasets that cannot be used, with the reason.",
-        "digest": "One hash per content table: equal for equal inputs, configuration and seed.",
+    "Data": {
+        "datasets": ("cli.inspecting", "The registry of datasets."),
         "schema": (
-            "What tables and views there are; with names, their columns, units and meanings, and values of your corpus."
+            "cli.inspecting",
+            "What tables and views there are; with names, their columns, units and meanings, and values of your "
+            "corpus.",
         ),
-        "sql": "Ask the corpus a question in SQL, read-only; a shell when no question is given.",
-        "ui": "Open the Dagster UI on a workspace: materialise chunks, backfill, see checks and lineage.",
-        "datasets": "The registry of datasets.",
+        "quarantine": ("cli.inspecting", "Episodes and datasets that cannot be used, with the reason."),
+        "samples": ("cli.sampling", "Question-answer samples."),
+        "shards": ("cli.sampling", "WebDataset shards."),
+        "release": ("cli.releasing", "Frozen corpora."),
+        "export": ("cli.exporting", "The corpus in formats that other tools open."),
+        "takedown": (
+            "cli.releasing",
+            "Mark data as not to be used: releases leave it out at once, the next build drops it, gc deletes its "
+            "bytes.",
+        ),
+        "digest": (
+            "cli.inspecting",
+            "One hash per content table: equal for equal inputs, configuration and seed.",
+        ),
     },
-    "cli.demonstrations": {
+    "Labels": {
+        "annotators": ("cli.evaluating", "Who labels how well."),
+        "corrections": (
+            "cli.correcting",
+            "What people said of labels: corrected segments and rejected labels.",
+        ),
+        "references": ("cli.references", "Runs that show the others of their task what is done when."),
+        "outcomes": ("cli.outcomes", "Whether runs succeeded: what sources say of it, and people."),
         "demonstrations": (
-            "Runs demonstrated unlike the others of their task, the worst first, and what is odd about them."
+            "cli.demonstrations",
+            "Runs demonstrated unlike the others of their task, the worst first, and what is odd about them.",
         ),
-    },
-    "cli.exploring": {
-        "explore": "Look at the corpus in a browser, and correct labels: episodes, comparisons, SQL, scores.",
-    },
-    "cli.likeness": {
         "like": (
-            "Runs like one run, or with --frame frames like one frame, by what an encoder saw; the most similar first."
+            "cli.likeness",
+            "Runs like one run, or with --frame frames like one frame, by what an encoder saw; the most similar first.",
+        ),
+        "import": (
+            "cli.exporting",
+            "Annotations made elsewhere become a label run of their own; which label counts stays as it is.",
+        ),
+        "dry-run": (
+            "cli.building",
+            "What a vision-language model will cost: calls, tokens, GPU-hours, money; what an encoder: time.",
+        ),
+        "vlm": ("cli.serving", "The vision-language model that annotates."),
+    },
+    "Models": {
+        "train": ("cli.training", "Train a progress reward model on a release's train split."),
+        "adapt": (
+            "cli.training",
+            "Adapt a model to one episode: from its active label to a LoRA adapter, or to another laptop model.",
+        ),
+        "cot": (
+            "cli.training",
+            "Reasoning for supervised training: a strong model answers, what is right is kept as conversations to "
+            "train on.",
+        ),
+        "model": ("cli.training", "Checkpoints: those that training made, and those that others publish."),
+        "eval": ("cli.evaluating", "Score models, prediction files, and two models against each other."),
+        "reward": (
+            "cli.rewarding",
+            "Score a video, or an episode: progress and, of models that know it, success at each sampled frame.",
+        ),
+        "serve": (
+            "cli.serving",
+            "Serve rewards over HTTP: live sessions for reinforcement learning, whole runs; /docs says how.",
         ),
     },
-    "cli.correcting": {
-        "corrections": "What people said of labels: corrected segments and rejected labels.",
-    },
-    "cli.references": {
-        "references": "Runs that show the others of their task what is done when.",
-    },
-    "cli.outcomes": {
-        "outcomes": "Whether runs succeeded: what sources say of it, and people.",
+    "Operate": {
+        "workspace": ("cli.workspaces", "Where a corpus is kept."),
+        "doctor": (
+            "cli.recovering",
+            "Is a workspace whole, and what is to be done? Exits 1 on errors; what a crash leaves behind is a warning.",
+        ),
+        "gc": ("cli.releasing", "Delete what neither the corpus as it is nor a release names."),
+        "ui": (
+            "cli.inspecting",
+            "Open the Dagster UI on a workspace: materialise chunks, backfill, see checks and lineage.",
+        ),
     },
 }
 
@@ -110,20 +129,43 @@ WITHOUT_PANDAS = {
 
 
 class CommandLine(LazyGroup):
-    topics = TOPICS
+    groups = GROUPS
+    examples = EXAMPLES
 
 
 app = typer.Typer(
     cls=CommandLine,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
 
+def _say_version(asked: bool) -> None:
+    if asked:
+        print(f"proccorpus {_version()}")
+        raise typer.Exit
+
+
+def _version() -> str:
+    """Of a checkout as it says itself: what was installed from it may be from before its last change."""
+    project = ROOT / "pyproject.toml"
+    if project.exists():
+        import tomllib
+
+        return tomllib.loads(project.read_text())["project"]["version"]
+    from importlib.metadata import version
+
+    return version("proccorpus")
+
+
 @app.callback()
-def proccorpus() -> None:
+def proccorpus(
+    version: Annotated[
+        bool, typer.Option("--version", help="Say which version this is.", callback=_say_version, is_eager=True)
+    ] = False,
+) -> None:
     """Turn robot demonstrations into process supervision: segments, progress labels, samples and shards."""
 
 
@@ -145,21 +187,39 @@ def main() -> None:
         sys.stdout.flush()
         sys.exit(_interrupted() if code == INTERRUPTED else code or DONE)
     except typer.TyperException as e:
-        text = e.format_message() if isinstance(e, typer.BadParameter) else str(e)
-        if asked := re.search(r"'--format': .*'(\w+)' is not one of", text):
-            text += _of_data(asked[1])
-        # Without arguments the message is the help text
-        print(text if text.startswith("Usage") else f"error: {' '.join(text.split())}; try --help", file=sys.stderr)
+        error = painted("error:", "red", sys.stderr)
+        print(e.message if _is_help(e) else f"{error} {_wrong_use(e)}", file=sys.stderr)
         sys.exit(USAGE)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(_interrupted())
-    except BrokenPipeError:
-        # Python flushes once more at its end: with nothing behind the descriptor that fails no more
-        with suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    # rich and typer make an exit of 1 out of a reader that went away
+    except (BrokenPipeError, SystemExit) as e:
+        if not isinstance(e, BrokenPipeError) and not isinstance(e.__context__, BrokenPipeError):
+            raise
+        # Python flushes once more at its end: with nothing behind the descriptors that fails no more
+        leave_streams()
         sys.exit(DONE)
     except Exception as e:
         sys.exit(_failed(e, invocation.verbose))
+
+
+def _is_help(e: typer.TyperException) -> bool:
+    """Without arguments the message is the help text."""
+    return e.message.startswith("Usage")
+
+
+def _wrong_use(e: typer.TyperException) -> str:
+    """What was wrong with how a command was called, what may have been meant, and which help says more."""
+    text = " ".join(e.format_message().split())
+    if asked := re.search(r"'--format': .*'(\w+)' is not one of", text):
+        text += _of_data(asked[1])
+    if isinstance(wrong := getattr(e, "option_name", None), str) and getattr(e, "possibilities", None):
+        near = near_names(wrong, e.possibilities)[0]  # type: ignore[attr-defined]
+        text = f"No such option: {wrong}. Did you mean {near}?"
+    text = text.replace("Value error, ", "")
+    context = getattr(e, "ctx", None)
+    whose = f"{context.command_path} --help" if context else "--help"
+    return f"{text.removesuffix('.')}{'' if text.endswith('?') else ';'} {whose} says more"
 
 
 def _of_data(name: str) -> str:
@@ -188,7 +248,7 @@ def _failed(e: Exception, verbose: bool) -> int:
     advice = ""
     if full_disk is None and server_is_gone:
         advice = "; a server went away: what was finished is kept, run again when it is back"
-    print(f"error: {message}{advice}", file=sys.stderr)
+    print(f"{painted('error:', 'red', sys.stderr)} {message}{advice}", file=sys.stderr)
     return e.exit_code if full_disk is None and isinstance(e, UserError) else FAILED
 
 

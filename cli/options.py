@@ -1,6 +1,7 @@
 """What commands share: options, the workspace they work on, and how they speak."""
 
 import getpass
+import shlex
 import shutil
 import sys
 import time
@@ -9,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from core.errors import UserError
+from core.errors import OperationFailedError, UserError
 from core.paths import Workspace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from warehouse.lake import Lake
     from warehouse.releases import Release
@@ -37,6 +38,7 @@ MinNameConfidenceOption = Annotated[
     float | None,
     typer.Option("--min-name-confidence", min=0, max=1, help="Leave out names of steps of labels less sure than this."),
 ]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before deleting.")]
 DEFAULT_WORKSPACE = "./workspace"
 LINE_EVERY_S = 10.0  # between two lines of progress in a log, which keeps them all
 
@@ -88,6 +90,29 @@ def progress_line() -> "Callable[[str], None]":
 
 def say(text: str) -> None:
     print(text, flush=True)
+
+
+def say_next(steps: "Mapping[str, str]", workspace: str) -> None:
+    """How to go on: what, and the command for it (without the program's name)."""
+    option = "" if workspace == DEFAULT_WORKSPACE else f" --workspace {shlex.quote(workspace)}"
+    widest = max(map(len, steps))
+    for i, (what, command) in enumerate(steps.items()):
+        say(f"{'Next:' if i == 0 else '     '} {what.ljust(widest)}   proccorpus {command}{option}")
+
+
+def counted(number: int, what: str) -> str:
+    """A number with its unit. Example: counted(4216, "frame") == "4,216 frames"."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask before something is deleted, unless --yes said so. Raises UserError: no; or nobody is there to answer."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise UsageError(f"{question} Nobody can answer here: --yes says so beforehand")
+    if not typer.confirm(question, err=True):
+        raise OperationFailedError("nothing was deleted")
 
 
 def episode_list(text: str | None) -> tuple[int, ...] | None:

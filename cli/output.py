@@ -6,7 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cli.terminal import shown
+from cli.tables import table_text, width_here
 from core.values import encode, plain, python_rows
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ STATUS_COLUMNS = (
 )
 SHOWN_OF_COMMIT = 12  # characters; --format json has all
 UNFINISHED_AT = "proccorpus explore, page Review, Look unfinished"
-PIPE_WIDTH = 200  # characters of a table's lines in a file or a pipe, which have no width of their own
 
 
 def status_rows(lake: "Lake") -> list[dict]:
@@ -105,27 +104,24 @@ def print_json(value: Any) -> None:
     print(json.dumps(plain(value), indent=1, ensure_ascii=False))
 
 
-def show(rows: list[dict], style: str, *, empty: str = "No rows.", columns: list[str] | None = None) -> None:
-    """Rows as a table, or as JSON when `style` says so."""
+def show(rows: list[dict], style: str, *, empty: str = "No rows.") -> None:
+    """Rows as a table, with units, or as JSON when `style` says so."""
     if style == "json":
         print_json(rows)
         return
     if not rows:
         print(empty)
         return
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
+    with_units = [{name: _with_unit(name, value) for name, value in row.items()} for row in rows]
+    print(table_text(with_units, list(rows[0]), width_here()))
 
-    table = Table(box=box.SIMPLE_HEAD)
-    # Numbers stand at the right, so that their digits line up
-    for column in columns or list(rows[0]):
-        has_numbers = any(_is_number(row[column]) for row in rows)
-        table.add_column(column, justify="right" if has_numbers else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*map(_cell, row.values()))
-    width = None if sys.stdout.isatty() else PIPE_WIDTH
-    Console(width=width, markup=False, highlight=False).print(table)
+
+def _with_unit(name: str, value: Any) -> Any:
+    if name != "bytes" or not isinstance(value, int):
+        return value
+    from explorer.filters import size  # which brings numpy: only where there are bytes
+
+    return size(value)
 
 
 def show_facts(facts: dict, style: str) -> None:
@@ -136,20 +132,12 @@ def show_facts(facts: dict, style: str) -> None:
         show([facts], "table")
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:.4g}" if isinstance(value, float) else shown(str(value))
-
-
 def write_result(table: "pa.Table", style: str, out: Path | None) -> bool:
     """A query's result to a file or to standard output; False for Parquet on a terminal, which nobody wants."""
     if style == "table" and out is None:
-        show(plain(python_rows(table)), "table", columns=table.schema.names)
+        # As they are: a query's numbers are what its author asked for
+        rows = plain(python_rows(table))
+        print(table_text(rows, table.schema.names, width_here()) if rows else "No rows.")
         return True
     data = encode(table, style)
     if out:

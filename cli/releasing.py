@@ -14,6 +14,9 @@ from cli.options import (
     MinNameConfidenceOption,
     UsageError,
     WorkspaceOption,
+    YesOption,
+    confirm,
+    counted,
     episode_list,
     lake_at,
     say,
@@ -21,6 +24,7 @@ from cli.options import (
     tell_sent,
 )
 from cli.output import print_json, show, show_facts
+from explorer.filters import size
 from warehouse.lake import Lake
 from warehouse.lake.gc import collect
 from warehouse.releases import card_path, create_release, delete_release, get_release
@@ -147,9 +151,12 @@ def release_diff(
 
 
 @release_app.command("delete")
-def release_delete(name: str, workspace: WorkspaceOption = DEFAULT_WORKSPACE) -> None:
+def release_delete(name: str, yes: YesOption = False, workspace: WorkspaceOption = DEFAULT_WORKSPACE) -> None:
     """Forget a release and its card. What nothing else names is freed by proccorpus gc."""
-    gone = delete_release(lake_at(workspace), name)
+    lake = lake_at(workspace)
+    release = get_release(lake, name)
+    confirm(f"Forget release {release.name} ({counted(len(release.shard_list), 'shard')}) for good?", yes=yes)
+    gone = delete_release(lake, release.name)
     say(f"{gone.name} is deleted; its {len(gone.shard_list)} shards go with the next gc where nothing else names them.")
 
 
@@ -201,11 +208,19 @@ def gc(
     keep_days: Annotated[
         float, typer.Option("--keep-days", min=0, help="Lake snapshots younger than this stay readable.")
     ] = 7,
+    yes: YesOption = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
 ) -> None:
     """Delete what neither the corpus as it is nor a release names. Not while a build runs."""
-    freed = collect(lake_at(workspace), keep_days, dry_run=dry_run)
+    lake = lake_at(workspace)
+    if not dry_run and not yes:
+        # What is asked about is seen beforehand
+        to_go = collect(lake, keep_days, dry_run=True)
+        files, num_bytes = sum(f.files for f in to_go), sum(f.bytes for f in to_go)
+        if files:
+            confirm(f"Delete {counted(files, 'file')} ({size(num_bytes)}) of {lake.workspace.root}?", yes=False)
+    freed = collect(lake, keep_days, dry_run=dry_run)
     rows = [f.__dict__ for f in freed]
     if format == "table":
         say("Would be deleted:" if dry_run else "Deleted:")

@@ -13,6 +13,8 @@ from cli.options import (
     FormatOption,
     UsageError,
     WorkspaceOption,
+    YesOption,
+    confirm,
     progress_line,
     say,
     space_at,
@@ -44,6 +46,7 @@ def vlm_cache(
     prune_versions: Annotated[
         bool, typer.Option("--prune-other-prompts", help="Delete replies to prompts of other versions than today's.")
     ] = False,
+    yes: YesOption = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
 ) -> None:
@@ -64,6 +67,7 @@ def vlm_cache(
         # Replies to today's prompts stay; this version asks for none of the others again
         keep = {k for k, r in store.replies() if r.prompt_version == prompt_version()} if prune_versions else None
         limit = None if prune_older is None else datetime.now(UTC) - timedelta(days=prune_older)
+        confirm("Delete replies, which would have to be asked for and paid again?", yes=yes)
         print(f"{store.prune(keep, limit)} replies deleted.", file=sys.stderr)
     show(cache_rows(store), format, empty="No reply is kept.")
 

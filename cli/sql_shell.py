@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -18,16 +19,34 @@ from prompt_toolkit.history import FileHistory
 from prompt_toolkit.lexers import PygmentsLexer
 from pygments.lexers.sql import SqlLexer
 
+from cli.options import counted
+from cli.terminal import AS_RECORDS
 from core.errors import SqlError
 from warehouse.lake.schema import Described, SchemaError, columns, relations
 
 FORMATS = ("table", "json", "csv")
 HELP = """\
 A query ends with ; and may take several lines. Ctrl-C stops it, Ctrl-D leaves, Tab completes, the up arrow goes back.
-  .tables             tables and views, and what each is for
-  .schema [NAME]      columns, types, units and meanings
-  .format FORMAT      table, json or csv
-  .help  .quit"""
+  .tables  \\d          tables and views, and what each is for
+  .schema  \\d [NAME]   columns, types, units and meanings
+  .format FORMAT       table, json or csv
+  .records  \\x         each row as a record, a column a line; again: as tables
+  .help  help  \\?
+  .quit  quit  exit  \\q"""
+# What people of other shells type, by the dot command that it is here
+OTHER_WORDS = {
+    "exit": ".quit",
+    "quit": ".quit",
+    ".exit": ".quit",
+    "\\q": ".quit",
+    "help": ".help",
+    "?": ".help",
+    "\\?": ".help",
+    "\\h": ".help",
+    "\\dt": ".tables",
+    "\\x": ".records",
+    ".mode": ".format",
+}
 Show = Callable[[pa.Table, str], object]
 Ask = Callable[[str], pa.Table]
 Describe = Callable[[list[str]], list[Described]]
@@ -40,9 +59,22 @@ def history_file() -> Path:
 
 
 def complete(text: str) -> bool:
-    """Is this ready to run: a dot command, nothing, or a statement with its semicolon?"""
+    """Is this ready to run: a command of the shell, nothing, or a statement with its semicolon?"""
     stripped = text.strip()
-    return not stripped or stripped.startswith(".") or stripped.endswith(";")
+    return not stripped or as_command(stripped).startswith(".") or stripped.endswith(";")
+
+
+def as_command(text: str) -> str:
+    """A line as a dot command, where it is one, in whichever shell's words; else as it is.
+
+    Examples: as_command("exit;") == ".quit", as_command("\\\\d episodes") == ".schema episodes".
+    """
+    first, _, rest = text.strip().rstrip(";").strip().partition(" ")
+    if first == "\\d":
+        return f".schema {rest.strip()}" if rest.strip() else ".tables"
+    if first.lower() in OTHER_WORDS and (not rest or first[0] in ".\\"):
+        return f"{OTHER_WORDS[first.lower()]} {rest}".strip()
+    return text
 
 
 class NameCompleter(Completer):
@@ -65,7 +97,7 @@ class NameCompleter(Completer):
         if re.search(r"(\b(FROM|JOIN|TABLE|DESCRIBE|SUMMARIZE)|\.schema)\s+\w*$", before, re.IGNORECASE):
             return self.relations
         if before.lstrip().startswith("."):
-            return dict.fromkeys((".tables", ".schema", ".format", ".help", ".quit"), "")
+            return dict.fromkeys((".tables", ".schema", ".format", ".records", ".help", ".quit"), "")
         named = [self.columns[n] for n in self.relations if re.search(rf"\b{n}\b", text)]
         found = {c: m for table in named or self.columns.values() for c, m in table.items()}
         return self.language | found | self.relations
@@ -85,6 +117,8 @@ def shell(ask: Ask, describe: Describe, title: str, show: Show) -> None:
     `ask` gives a query's rows, `describe` the columns of some relations (of all, without names).
     """
     history_file().parent.mkdir(parents=True, exist_ok=True)
+    # Terminals that cannot say where their cursor is would be warned about, on every start
+    os.environ.setdefault("PROMPT_TOOLKIT_NO_CPR", "1")
     session: PromptSession[str] = PromptSession(
         history=FileHistory(str(history_file())),
         completer=NameCompleter(),
@@ -99,21 +133,32 @@ def shell(ask: Ask, describe: Describe, title: str, show: Show) -> None:
     style = "table"
     while True:
         try:
-            text = session.prompt("corpus=> ").strip()
+            text = as_command(session.prompt("corpus=> ").strip())
         # Ctrl-C at the prompt drops the line, as in other shells; Ctrl-D ends it
         except KeyboardInterrupt:
             continue
         except EOFError:
             return
         try:
-            if text in (".quit", ".exit"):
+            if text == ".quit":
                 return
+            if text == ".records":
+                AS_RECORDS.set(not AS_RECORDS.get())
+                print(f"rows as {'records' if AS_RECORDS.get() else 'tables'}", file=sys.stderr)
+                continue
+            if text == ".help":
+                print(HELP)
+                continue
             if text.startswith(".format"):
                 style = _format(text)
             elif text.startswith("."):
                 show(_dot(text, describe), "table")
             elif text.strip(";").strip():
-                show(ask(text), style)
+                began = time.monotonic()
+                rows = ask(text)
+                took_s = time.monotonic() - began
+                show(rows, style)
+                print(f"({counted(rows.num_rows, 'row')}, {took_s:.2f} s)", file=sys.stderr)
         except KeyboardInterrupt:
             print("stopped", file=sys.stderr)
         except (SqlError, SchemaError) as e:
@@ -134,6 +179,4 @@ def _dot(text: str, describe: Describe) -> pa.Table:
         return pa.Table.from_pylist(relations())
     if name == ".schema":
         return pa.Table.from_pylist([vars(d) for d in describe(rest.split())])
-    if name == ".help":
-        return pa.table({"help": HELP.splitlines()})
     raise SqlError(f"unknown command {name}; .help lists them")

@@ -1,13 +1,20 @@
-"""What reaches a terminal: names and texts of a dataset are shown there, and must not command it."""
+"""What reaches a terminal: names and texts of a dataset are shown there, and must not command it; colours."""
 
 import io
+import os
 import re
 import sys
+from contextlib import suppress
+from contextvars import ContextVar
+from typing import Any, Literal
 
 # ESC begins commands that set the clipboard, the title, or what a key types. Our own tables and progress bars use no
 # more than colours and moves of the cursor (ESC [)
 COMMAND = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f-\x9f]|\x1b(?!\[[0-9;?]*[A-Za-z])")
 ANY_COMMAND = re.compile(rf"{COMMAND.pattern}|\x1b")
+AS_RECORDS: ContextVar[bool] = ContextVar("AS_RECORDS", default=False)  # tables as records: -x of any command
+COLOURS = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
+Colour = Literal["bold", "dim", "red", "green", "yellow", "cyan"]
 
 
 class ShownText(io.TextIOWrapper):
@@ -23,8 +30,38 @@ def shown(text: str) -> str:
     return ANY_COMMAND.sub(_escaped, text)
 
 
+def has_colours(stream: Any) -> bool:
+    """A terminal that shows them, whose user did not say otherwise (NO_COLOR, TERM=dumb)."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def painted(text: str, colour: Colour | None, stream: Any = None) -> str:
+    """The text in a colour, where the stream (standard output, if none is given) shows colours."""
+    if colour is None or not text or not has_colours(stream or sys.stdout):
+        return text
+    return f"\x1b[{COLOURS[colour]}m{text}\x1b[0m"
+
+
+def leave_streams() -> None:
+    """Whatever is still written to standard output and errors goes nowhere: who read them went away."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            os.dup2(nowhere, stream.fileno())
+
+
 def guard_terminal() -> None:
-    """Put ShownText in the place of standard output and errors; characters that their locale lacks are escaped."""
+    """Put ShownText in the place of standard output and errors; characters that their locale lacks are escaped.
+
+    One that was closed before the start goes nowhere: the next file that is opened would get its number otherwise.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            with suppress(OSError):
+                os.close(number)
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+    AS_RECORDS.set(False)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         # Only what Python itself made: a stream that somebody put in its place is theirs
@@ -33,6 +70,8 @@ def guard_terminal() -> None:
             stream.flush()
             text = ShownText(stream.detach(), encoding, "backslashreplace", line_buffering=line_buffering)
             setattr(sys, name, text)
+            # The original can say nothing any more: how wide the terminal is, is asked of it
+            setattr(sys, f"__{name}__", text)
 
 
 def _escaped(found: re.Match[str]) -> str:

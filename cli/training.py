@@ -15,6 +15,7 @@ from cli.options import (
     lake_at,
     open_release,
     progress_line,
+    say_next,
     space_at,
     tell_sent,
 )
@@ -71,6 +72,14 @@ def train(
     if outcome:
         facts = dict(outcome.numbers) | {"checkpoint": str(outcome.files[0])}
         show_facts(facts, format)
+        if format == "table":
+            say_next(
+                {
+                    "score it on runs that it never saw": "eval --benchmark held-out --model latest",
+                    "see what it says of one": "reward --dataset NAME --episode N",
+                },
+                workspace,
+            )
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """release, takedown and gc on the command line: what they print, and their exit codes."""
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -60,7 +61,7 @@ def test_a_release_from_its_making_to_its_end(run: Run, own: Made):
     assert code == 1
     assert err.startswith("error: ")
     assert tar.name in err
-    assert run("release", "delete", "r1")[0] == 0
+    assert run("release", "delete", "r1", "--yes")[0] == 0
     assert "No release yet" in run("release", "list")[1]
 
 
@@ -73,7 +74,25 @@ def test_taking_down_and_collecting(run: Run):
     assert answer(run("takedown", "tiny", "--undo", *JSON)) == []
     freed = answer(run("gc", "--keep-days", "0", "--dry-run", *JSON))
     assert {f["what"] for f in freed} >= {"lake snapshots", "lake data", "keyframes", "shards"}
-    assert "Deleted" in run("gc", "--keep-days", "0")[1]
+    assert "Deleted" in run("gc", "--keep-days", "0", "--yes")[1]
+
+
+def test_nothing_is_deleted_without_a_yes(run: Run, own: Made, monkeypatch: pytest.MonkeyPatch):
+    answer(run("release", "create", "r1", "--allow-licence", "unknown", *JSON))
+    orphan = own.space.root / "shards" / "orphan.tar"
+    orphan.write_bytes(b"x" * 100)
+    os.utime(orphan, (0, 0))
+    for words in (("gc",), ("release", "delete", "r1")):
+        code, out, err = run(*words)
+        assert (code, out) == (2, "")
+        assert err.endswith("Nobody can answer here: --yes says so beforehand\n")
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
+    for said, code in (("n", 1), ("y", 0)):
+        monkeypatch.setattr("typer.confirm", lambda question, said=said, **_: said == "y")
+        assert run("gc")[0] == code
+        assert orphan.exists() == (said == "n")
+        assert run("release", "delete", "r1")[0] == code
+    assert "No release yet" in run("release", "list")[1]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
 import warehouse
-from cli.sql_shell import NameCompleter, complete, history_file, shell
+from cli.sql_shell import NameCompleter, as_command, complete, history_file, shell
 from tests.kits.lake_kit import FOREVER
 from warehouse.lake.schema import columns
 from warehouse.sql_process import LakeState, SqlProcess
@@ -72,9 +72,35 @@ def test_what_is_wrong_is_said_and_the_shell_goes_on(asked: Asked, capsys: pytes
     wrong = ["SELECT nosuch FROM frames;", "DROP TABLE frames;", ".nosuch", ".schema nosuch", ".format xml", ";"]
     assert typed(asked, "\r".join([*wrong, "SELECT 2 AS a;", ".quit", ""])) == [([{"a": 2}], "table")]
     said = capsys.readouterr().err.splitlines()
-    assert [line.split(":")[0] for line in said] == ["error"] * 5
+    assert [line.split(":")[0] for line in said[:-1]] == ["error"] * 5
+    assert said[-1].startswith("(1 row, ")
     assert "only SELECT is allowed" in said[1]
     assert ".help lists them" in said[2]
+
+
+@pytest.mark.parametrize("word", ["exit", "quit", "exit;", "EXIT", "\\q", ".exit", ".quit"])
+def test_words_of_other_shells_leave(asked: Asked, word: str):
+    assert typed(asked, f"{word}\rSELECT 1 AS a;\r\x04") == []
+
+
+def test_words_of_other_shells_show_help_and_tables(asked: Asked, capsys: pytest.CaptureFixture[str]):
+    shown = typed(asked, "help\r\\?\r\\d\r\\dt\r\\d releases\r.mode json\rSELECT 1 AS a;\r\x04")
+    said = capsys.readouterr()
+    assert said.out.count(".tables") == 2
+    assert [style for _, style in shown] == ["table", "table", "table", "json"]
+    assert shown[0] == shown[1]
+    assert [c["column"] for c in shown[2][0]] == ["name", "snapshot", "config_hash", "created_at"]
+    assert said.err.startswith("(1 row, 0.")
+
+
+def test_x_turns_records_on_and_off(asked: Asked, capsys: pytest.CaptureFixture[str]):
+    typed(asked, "\\x\r\\x\r\x04")
+    assert capsys.readouterr().err.splitlines() == ["rows as records", "rows as tables"]
+
+
+def test_a_column_may_have_the_name_of_a_word_of_the_shell():
+    assert as_command("help me;") == "help me;"
+    assert as_command("SELECT exit FROM doors;") == "SELECT exit FROM doors;"
 
 
 def test_tables_and_their_columns_are_shown(asked: Asked):
@@ -95,7 +121,7 @@ def test_ctrl_c_stops_a_query_and_nothing_else(asked: Asked, capsys: pytest.Capt
 
     impatient = Impatient(asked.process, asked.corpus)
     assert typed(impatient, f"{FOREVER};\rSELECT 3 AS a;\r\x04") == [([{"a": 3}], "table")]
-    assert capsys.readouterr().err.splitlines() == ["stopped"]
+    assert capsys.readouterr().err.splitlines()[0] == "stopped"
 
 
 @pytest.mark.parametrize(
@@ -117,7 +143,16 @@ def test_names_are_completed(completer: NameCompleter, before: str, after: str, 
 
 @pytest.mark.parametrize(
     ("text", "ready"),
-    [("", True), (".tables", True), ("SELECT 1", False), ("SELECT 1;", True), ("SELECT\n1 ;\n", True), ("  ", True)],
+    [
+        ("", True),
+        (".tables", True),
+        ("exit", True),
+        ("\\d episodes", True),
+        ("SELECT 1", False),
+        ("SELECT 1;", True),
+        ("SELECT\n1 ;\n", True),
+        ("  ", True),
+    ],
 )
 def test_when_a_line_is_a_whole_statement(text: str, ready: bool):
     assert complete(text) == ready

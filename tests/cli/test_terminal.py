@@ -1,16 +1,22 @@
 """Names and texts of a dataset come out on a terminal as text."""
 
+import contextlib
+import fcntl
 import io
 import json
+import os
+import pty
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
 
 from cli.output import show
 from cli.terminal import ShownText, shown
-from tests.kits.cli_kit import environment, proccorpus
+from tests.kits.cli_kit import PROGRAM, environment, proccorpus
 from tests.kits.lerobot_writer import write_video
 
 CLIPBOARD = "\x1b]52;c;cm0gLXJmIC8=\x07"
@@ -59,3 +65,67 @@ def test_a_locale_without_the_characters(tmp_path: Path) -> None:
     assert told.returncode == 2
     assert "Traceback" not in told.stderr
     assert told.stderr.startswith("error: ")
+
+
+def on_terminal(*command: str, columns: int = 100, **env: str) -> tuple[int, str]:
+    """A command on a terminal of its own: exit code, and what it wrote there."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    process = subprocess.Popen(
+        [str(PROGRAM), *command], stdin=slave, stdout=slave, stderr=slave, env=environment(**{"TERM": "xterm"} | env)
+    )
+    os.close(slave)
+    said = b""
+    # At its end Linux reports that nobody holds the other side
+    with contextlib.suppress(OSError):
+        while part := os.read(master, 65536):
+            said += part
+    os.close(master)
+    return process.wait(60), said.decode()
+
+
+@pytest.mark.parametrize(("env", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])
+def test_colours_are_for_terminals_that_want_them(env: dict[str, str], coloured: bool) -> None:
+    code, said = on_terminal("status", "--workspace", "/nowhere", **env)
+    assert code == 2
+    assert "no workspace" in said or "error:" in said
+    assert ("\x1b[31merror:\x1b[0m" in said) == coloured
+    assert ("\x1b" in said) == coloured
+
+
+@pytest.mark.parametrize("columns", [60, 80, 100])
+def test_no_line_is_wider_than_the_terminal(columns: int) -> None:
+    code, said = on_terminal("schema", "episodes", "--workspace", "/nowhere", columns=columns, NO_COLOR="1")
+    assert code == 0
+    table = [line for line in said.splitlines() if "no room" not in line]
+    assert columns - 20 < max(map(len, table)) <= columns
+
+
+@pytest.mark.parametrize(
+    "command", [("schema",), ("schema", "episodes"), ("--help",), ("datasets", "--format", "json")]
+)
+def test_a_reader_that_goes_away_is_no_failure(command: tuple[str, ...], tmp_path: Path) -> None:
+    script = f"{PROGRAM} {' '.join(command)} | head -c 1 >/dev/null; echo ${{PIPESTATUS[0]}}"
+    told = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=60, check=True
+    )
+    assert (told.stdout.strip(), told.stderr) == ("0", "")
+
+
+def test_inspect_into_head_is_no_failure_even_with_findings(tmp_path: Path) -> None:
+    """Exit code 1 would say that head found something."""
+    write_video(tmp_path / "d/a.mp4", range(3))
+    (tmp_path / "d/b.mp4").write_text("no video")
+    script = f"{PROGRAM} inspect d | true; echo ${{PIPESTATUS[0]}}"
+    told = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=60, check=True
+    )
+    assert (told.stdout.strip(), told.stderr) == ("0", "")
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_silence(closed: str, tmp_path: Path) -> None:
+    script = f"{PROGRAM} schema {closed}"
+    told = subprocess.run(["bash", "-c", script], capture_output=True, text=True, cwd=tmp_path, env=environment())
+    assert (told.returncode, told.stderr) == (0, "")
+    assert bool(told.stdout) == (not closed.startswith((">", "<")))

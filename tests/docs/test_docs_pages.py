@@ -11,7 +11,6 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import cv2
 import dagster as dg
@@ -19,9 +18,7 @@ import httpx
 import numpy as np
 import pytest
 import torch
-import typer
 import yaml
-from typer.core import TyperGroup
 
 import cli.main
 import training.recipe
@@ -33,6 +30,7 @@ from pipeline.build import run_build
 from pipeline.config import BuildFile, load_config
 from pipeline.reward_model import reward_model_step
 from tests.kits.bench_kit import make_progress_bench
+from tests.kits.cli_kit import look_up
 from tests.kits.code import FILES
 from tests.kits.lake_kit import query
 from tests.kits.pages_kit import PAGES, ROOT, Block, blocks, inline_commands, words
@@ -42,7 +40,6 @@ from training.spoilt import SpoiltBatch, keep_spoilt
 from warehouse.lake import Lake
 from warehouse.releases import create_release, get_release
 
-COMMANDS = typer.main.get_command(cli.main.app)
 SERVERS = {"serve", "explore", "ui"}
 # What a reader puts in the place of names that are another corpus's
 MODEL = re.compile(r"(tiny_cpu|laptop)-(\w+)-[0-9a-f]{8}")
@@ -234,27 +231,6 @@ def run(arguments: list[str]) -> int:
     finally:
         sys.argv = kept
     return 0
-
-
-def look_up(arguments: list[str], whole: bool = True) -> None:
-    """Raises where a command, an option or a value is none of ours, or (`whole`) one is missing; nothing is run."""
-    try:
-        _parsed(COMMANDS, "proccorpus", arguments)
-    except typer.BadParameter as e:
-        if whole or not str(e).startswith("Missing"):
-            raise
-
-
-def _parsed(command: Any, name: str, arguments: list[str]) -> None:
-    with command.make_context(name, list(arguments)) as context:
-        if isinstance(command, TyperGroup):
-            rest = [*context._protected_args, *context.args]
-            if not rest:  # the name of a group alone
-                return
-            found, inner, rest = command.resolve_command(context, rest)
-            assert found
-            assert inner
-            _parsed(inner, found, rest)
 
 
 def look_at(said: list[str]) -> None:

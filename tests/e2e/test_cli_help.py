@@ -1,7 +1,9 @@
 """`--help` of every command, and what asking for it costs."""
 
+import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -9,10 +11,11 @@ from pathlib import Path
 import pytest
 import typer
 
-from cli.main import TOPICS, main
+from cli.examples import EXAMPLES
+from cli.main import GROUPS, main
 from core.paths import ROOT
 from proccorpus import app
-from tests.kits.cli_kit import DONE, PROGRAM, Built, environment, ok, proccorpus
+from tests.kits.cli_kit import DONE, PROGRAM, Built, environment, look_up, ok, proccorpus
 
 FIXED = {"build", "inspect", "datasets", "status", "quarantine", "digest", "sql", "demo"}
 
@@ -97,23 +100,76 @@ print(pandas.DataFrame({"a": [1]})["a"].sum(), duckdb.connect().execute("SELECT 
 
 def test_the_table_of_commands_says_what_their_modules_say() -> None:
     group = typer.main.get_command(app)
-    for module, helps in TOPICS.items():
-        of_module = typer.main.get_group(import_module(module).app).commands
-        assert set(of_module) == set(helps), module
-        for name, text in helps.items():
-            assert of_module[name].get_short_help_str(1000) == text
-            assert getattr(group, "commands")[name].help == of_module[name].help  # noqa: B009
+    listed = {name: entry for commands in GROUPS.values() for name, entry in commands.items()}
+    assert sum(map(len, GROUPS.values())) == len(listed), "a command is under one heading"
+    of_modules = {m: typer.main.get_group(import_module(m).app).commands for m in {m for m, _ in listed.values()}}
+    assert {name for commands in of_modules.values() for name in commands} == set(listed)
+    for name, (module, text) in listed.items():
+        assert of_modules[module][name].get_short_help_str(1000) == text
+        assert getattr(group, "commands")[name].help == of_modules[module][name].help  # noqa: B009
+
+
+def test_help_has_five_groups_and_says_every_first_sentence_whole(away: Path) -> None:
+    out = ok(proccorpus("-h", cwd=away)).out
+    assert [line[:-1] for line in out.splitlines() if line[:-1] in GROUPS] == list(GROUPS)
+    assert len(GROUPS) == 5
+    said = " ".join(out.split()).replace("- ", "-")
+    for commands in GROUPS.values():
+        for name, (_, text) in commands.items():
+            assert f"{name} {text}" in said
+
+
+@pytest.mark.parametrize("words", EXAMPLES)
+def test_examples_are_command_lines_that_we_have(words: str) -> None:
+    for line in EXAMPLES[words]:
+        program, *arguments = shlex.split(line)
+        assert program == "proccorpus"
+        assert line.startswith(f"proccorpus {words}".rstrip())
+        look_up(arguments)
+
+
+@pytest.mark.parametrize("words", ["build", "release create"])
+def test_help_of_a_command_ends_with_its_examples(words: str, away: Path) -> None:
+    out = ok(proccorpus(*words.split(), "-h", cwd=away)).out
+    expected = ["Examples:", *EXAMPLES[words]]
+    assert [line.strip() for line in out.splitlines()[-len(expected) :]] == expected
+
+
+def test_the_version_is_the_projects(away: Path) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert ok(proccorpus("--version", cwd=away)).out == f"proccorpus {project['version']}\n"
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"), [("sta", {"status"}), ("build --so", {"--source"}), ("sql --format j", {"json"})]
+)
+def test_a_shell_completes_commands_options_and_values(typed: str, offered: set[str], away: Path) -> None:
+    result = proccorpus(
+        cwd=away, _PROCCORPUS_COMPLETE="complete_bash", COMP_WORDS=f"proccorpus {typed}",
+        COMP_CWORD=str(len(typed.split())),
+    )  # fmt: skip
+    assert set(ok(result).out.split()) == offered
+
+
+def test_what_a_shell_sources_to_complete_can_be_shown(away: Path) -> None:
+    assert "_PROCCORPUS_COMPLETE=complete_bash" in ok(proccorpus("--show-completion", "bash", cwd=away)).out
 
 
 def test_a_name_that_is_no_command_is_told_with_the_nearest_one(away: Path) -> None:
     result = proccorpus("statsu", cwd=away)
     assert (result.code, result.out) == (2, "")
-    assert result.err == "error: No such command 'statsu'. Did you mean 'status'?; try --help\n"
+    assert result.err == "error: No such command 'statsu'. Did you mean 'status'? proccorpus --help says more\n"
+
+
+def test_an_option_that_is_none_is_told_with_the_nearest_one(away: Path) -> None:
+    result = proccorpus("build", "--sorce", "x", cwd=away)
+    assert (result.code, result.out) == (2, "")
+    assert result.err == "error: No such option: --sorce. Did you mean --source? proccorpus build --help says more\n"
 
 
 def test_every_command_has_verbose_as_its_last_option(away: Path) -> None:
     for command in (("status",), ("shards", "verify"), ("eval",), ("export", "lerobot")):
         options = ok(proccorpus(*command, "--help", cwd=away)).out
         assert options.count("--verbose") == 1
-        assert options.index("--verbose") < options.index("--help  ")
+        assert options.index("--verbose") < options.index("-h, --help  ")
     assert "--verbose" not in ok(proccorpus("release", "--help", cwd=away)).out

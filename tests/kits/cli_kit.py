@@ -10,6 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import typer
+from typer.core import TyperGroup
+
+from cli.main import app
 from core.paths import Workspace
 from pipeline.build import run_build
 from pipeline.config import DatasetBuild
@@ -137,3 +141,24 @@ def built_in_process(builds: Sequence[DatasetBuild], workspace: Path) -> dict[st
     report = run_build(Workspace(workspace), builds, workers=1)
     assert not report.failed
     return digest_of(workspace)
+
+
+def look_up(arguments: list[str], whole: bool = True) -> None:
+    """Raises where a command, an option or a value is none of ours, or (`whole`) one is missing; nothing is run."""
+    try:
+        _parsed(typer.main.get_command(app), "proccorpus", arguments)
+    except typer.BadParameter as e:
+        if whole or not str(e).startswith("Missing"):
+            raise
+
+
+def _parsed(command: Any, name: str, arguments: list[str]) -> None:
+    with command.make_context(name, list(arguments)) as context:
+        if isinstance(command, TyperGroup):
+            rest = [*context._protected_args, *context.args]
+            if not rest:  # the name of a group alone
+                return
+            found, inner, rest = command.resolve_command(context, rest)
+            assert found
+            assert inner
+            _parsed(inner, found, rest)

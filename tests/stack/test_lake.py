@@ -70,7 +70,7 @@ def test_the_same_corpus_as_in_a_folder(
 
     again = run(*build, "--workspace", spaces["team"], env=bucket)
     assert "nothing was done again" in again
-    run("gc", "--workspace", spaces["team"], env=bucket)
+    run("gc", "--yes", "--workspace", spaces["team"], env=bucket)
     said = run("sql", "--release", "one", "SELECT count(*) AS n FROM active_segments", "--format", "json",
                "--workspace", spaces["team"], env=bucket)  # fmt: skip
     assert json.loads(said)[0]["n"] > 0
