@@ -11,6 +11,8 @@ from pydantic.fields import FieldInfo
 from typer.core import TyperGroup
 
 import proccorpus
+from cli.examples import EXAMPLES
+from cli.main import GROUPS
 from eval.metrics.catalogue import CATALOGUE
 from ingest.registry import DatasetConfig
 from pipeline.config import BuildFile
@@ -18,9 +20,15 @@ from training.recipe import BUILT_IN, Recipe
 from warehouse.lake.schema import columns, relations
 
 CLI_INTRO = """\
-Behind any command, `--help` says the same. Exit codes: 0 done; 1 something failed or was found (one line says what); 2 wrong use or
-input; 130 interrupted, with all that was finished kept. Every command that works on a corpus takes `--workspace` (default
-`./workspace`, or the environment variable `PROCCORPUS_WORKSPACE`); `--format json` gives all rows for scripts; `--verbose` shows where an error came from."""
+`--help` (or `-h`) behind any command prints the same, with examples. Exit codes: 0 done; 1 something failed or was found (one line
+says what); 2 wrong use or input; 130 interrupted, with all that was finished kept. A reader that goes away (`| head`) is no failure.
+
+- Every command that works on a corpus takes `--workspace` (default `./workspace`, or the environment variable `PROCCORPUS_WORKSPACE`).
+- Tables are as wide as the terminal; columns without room are left out and counted. `-x` shows each row as a record, `--format json`
+  gives all rows for scripts. Colours are for terminals: `NO_COLOR=1` or `TERM=dumb` turns them off.
+- What deletes asks first; `--yes` answers beforehand, and is needed where nobody can answer.
+- `--verbose` shows where an error came from. `--install-completion` without a command teaches your shell to complete commands, options
+  and values; `--version` says which version this is."""
 
 CONFIGURATION_INTRO = """\
 A build is named on the command line (`--source`), or described in a TOML file (`--config`). A key that is not known is refused by
@@ -67,16 +75,20 @@ def _cell(value: object) -> str:
 
 def cli_page() -> str:
     parts = ["# Command line", CLI_INTRO]
+    groups = [f"- {heading}: " + ", ".join(f"`{name}`" for name in names) for heading, names in GROUPS.items()]
+    parts.append("\n".join(groups))
     for name, command in _commands(typer.main.get_command(proccorpus.app), "proccorpus"):
         parts.append(f"## {name}")
         parts.append(_text(command.help))
         rows = [
             _parameter(p)
             for p in command.params
-            if p.name not in ("help", "verbose") and not getattr(p, "hidden", False)
+            if p.name not in ("help", "verbose", "records") and not getattr(p, "hidden", False)
         ]
         if rows:
             parts.append(table(("option", "value", "default", "what"), rows))
+        if name in EXAMPLES:
+            parts.append("Such as " + ", ".join(f"`{line}`" for line in EXAMPLES[name]) + ".")
     return "\n\n".join(parts) + "\n"
 
 

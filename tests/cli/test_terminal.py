@@ -67,7 +67,7 @@ def test_a_locale_without_the_characters(tmp_path: Path) -> None:
     assert told.stderr.startswith("error: ")
 
 
-def on_terminal(*command: str, columns: int = 100, **env: str) -> tuple[int, str]:
+def on_terminal(*command: str, env: dict[str, str], columns: int = 100) -> tuple[int, str]:
     """A command on a terminal of its own: exit code, and what it wrote there."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
@@ -86,7 +86,7 @@ def on_terminal(*command: str, columns: int = 100, **env: str) -> tuple[int, str
 
 @pytest.mark.parametrize(("env", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])
 def test_colours_are_for_terminals_that_want_them(env: dict[str, str], coloured: bool) -> None:
-    code, said = on_terminal("status", "--workspace", "/nowhere", **env)
+    code, said = on_terminal("status", "--workspace", "/nowhere", env=env)
     assert code == 2
     assert "no workspace" in said or "error:" in said
     assert ("\x1b[31merror:\x1b[0m" in said) == coloured
@@ -95,7 +95,7 @@ def test_colours_are_for_terminals_that_want_them(env: dict[str, str], coloured:
 
 @pytest.mark.parametrize("columns", [60, 80, 100])
 def test_no_line_is_wider_than_the_terminal(columns: int) -> None:
-    code, said = on_terminal("schema", "episodes", "--workspace", "/nowhere", columns=columns, NO_COLOR="1")
+    code, said = on_terminal("schema", "episodes", "--workspace", "/nowhere", columns=columns, env={"NO_COLOR": "1"})
     assert code == 0
     table = [line for line in said.splitlines() if "no room" not in line]
     assert columns - 20 < max(map(len, table)) <= columns
