@@ -330,7 +330,7 @@ def _keyframe(k: int, rgb: np.ndarray, config: FramesConfig, store: Callable[[st
 def fitted(rgb: np.ndarray, max_px: int) -> np.ndarray:
     """A picture made no larger than max_px on its longer side, as it is before it is stored; aspect kept.
 
-    Every picture of a video may go through here, so it is quick where a full area average (training.transform.shrink)
+    Every picture of a video may go through here, so it is quick where a full area average (training.pictures.shrink)
     is slow. The two give different pixels, and stored pictures have to stay as they are.
     """
     height, width = rgb.shape[:2]

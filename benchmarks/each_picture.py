@@ -20,9 +20,10 @@ import torch
 from annotate.samples.procvqa import progress_question
 from training.heads import make_head
 from training.model import ProgressModel
+from training.pictures import Item
 from training.recipe import HeadConfig, TinyConfig
 from training.tiny import make_backbone, make_processor, make_tokenizer
-from training.transform import Item, Transform
+from training.transform import Transform
 
 FRAMES, BATCH, TIMES = 4, 8, 3
 QUESTION = progress_question("Open the green drawer.", FRAMES)

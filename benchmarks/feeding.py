@@ -31,9 +31,10 @@ from core.values import IMAGE_MARK
 from ingest.media.video import decode
 from training.batches import open_stream
 from training.data import BatchStream
+from training.pictures import decode_picture
 from training.recipe import Recipe
 from training.tiny import make_processor, make_tokenizer
-from training.transform import Transform, decode_picture
+from training.transform import Transform
 from warehouse.shards import Index, ShardEpisode, index_path, pack, picture_name
 
 TAKEN = 24_000  # tokens a second: Qwen3-VL-2B on one H200 at 40 % of its arithmetic

@@ -30,9 +30,9 @@ from eval.held_out.episodes import HeldOut, held_out
 from eval.reward.laptop import LaptopScorer, open_laptop
 from eval.reward.model import ModelScorer, open_model
 from training.negatives.config import NegativesConfig
+from training.pictures import Item
 from training.recipe import Recipe, load_recipe
 from training.train import train
-from training.transform import Item
 from warehouse.lake import open_lake
 from warehouse.releases import get_release
 

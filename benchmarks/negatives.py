@@ -30,9 +30,9 @@ from eval.reward.model import ModelScorer, open_model
 from training.labels import Labels, read_labels
 from training.negatives.config import NegativesConfig
 from training.negatives.texts import Instructions, differ
+from training.pictures import Item
 from training.recipe import Recipe, load_recipe
 from training.train import train
-from training.transform import Item
 from warehouse.lake import open_lake
 from warehouse.releases import get_release
 

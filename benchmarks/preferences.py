@@ -21,7 +21,7 @@ from eval.held_out.evaluate import label_of, predict, preference_pairs
 from eval.metrics.preferences import preference_measures
 from eval.metrics.score import ratio
 from eval.runners.start import RunnerConfig, local_runner
-from training.train import trained
+from training.finished import trained
 from warehouse.lake import Lake, open_lake
 from warehouse.releases import Release, get_release
 

@@ -52,9 +52,10 @@ from eval.server.pictures import decode_picture as decode_upload
 from training.flops import cost
 from training.heads import make_head
 from training.model import ProgressModel, save_model
+from training.pictures import decode_picture
 from training.recipe import HeadConfig, TinyConfig
 from training.tiny import make_backbone, make_processor, make_tokenizer
-from training.transform import Transform, chat, decode_picture
+from training.transform import Transform, chat
 
 # Thin and as deep as half of Qwen3-VL-2B: a step of generation waits for layer after layer, as it does there
 SMALL = TinyConfig(

@@ -223,7 +223,7 @@ def _evaluate_held_out(model: str, release: str | None, workspace: str, format: 
 
     space, lake, frozen = open_release(workspace, release)
     # A typing error is told at once, with the names that there are
-    from training.train import named_model
+    from training.finished import named_model
 
     runs, model = _runs(lake), named_model(lake, model)
     if model not in runs:

@@ -211,7 +211,7 @@ def _scored(
             raise UsageError("--fps, --window-frames, --endpoint and --max-calls go with --from-model")
         # Labels are only read; scores of a model are kept in the lake
         return Lake(space_at(workspace), read_only=True), {}
-    from pipeline.rewards import score_selection
+    from pipeline.episode_rewards import score_selection
 
     config = scorer_config(
         workspace, from_model, None, endpoint, window_frames, window_step, False, api_key_env, max_calls

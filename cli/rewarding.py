@@ -98,8 +98,7 @@ def scorer_config(
 def _model_folder(space: "Workspace", model: str) -> Path:
     """The folder of a model of the workspace, or of a checkpoint. Raises UsageError."""
     from pipeline.models import model_folder
-    from training.backbones import ModelError
-    from training.loop import TrainingError
+    from training.errors import ModelError, TrainingError
 
     try:
         return model_folder(space, model)
@@ -170,7 +169,7 @@ def reward(
     if video is not None and task is None:
         raise UsageError("a video needs --task, what is to be done in words")
     from eval.reward.window import CutOffError
-    from pipeline.rewards import episode_clip, score_video
+    from pipeline.rewards import score_video
 
     config = scorer_config(
         workspace, model, baseline, endpoint, window_frames, window_step, reasoning, api_key_env, max_calls, answer
@@ -182,6 +181,8 @@ def reward(
     else:
         assert dataset is not None
         assert episode is not None
+        from pipeline.episode_rewards import episode_clip
+
         run, of_episode = episode_clip(space_at(workspace), dataset, episode, camera or ())
         task, name = task or of_episode, f"{dataset}-{episode}"
     show_line = progress_line()

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from eval.benchmarks.question import BenchmarkError, PictureFile
-from training.transform import decode_picture
+from training.pictures import decode_picture
 
 MOVED = 24  # of 255: what differs so much from the run's median picture is the robot, or what it carries
 DARK = 100  # of 255: a robot of less is dark

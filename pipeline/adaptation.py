@@ -21,7 +21,7 @@ FAMILY = procvqa.PROGRESS
 
 def model_folder(lake: Lake, model: str) -> Path:
     """A folder, or the checkpoint of a training run (`latest`: the newest). Raises ConfigError, TrainingError."""
-    from training.train import named_model  # imports all of training
+    from training.finished import named_model  # imports all of training
 
     folder = checkpoint_of(lake, named_model(lake, model))
     if folder is None:

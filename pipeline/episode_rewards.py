@@ -10,17 +10,22 @@ from itertools import batched
 from typing import Any
 
 from annotate.samples.procvqa import task_text
+from core.names import did_you_mean
+from core.paths import Workspace
+from eval.reward.open import ScorerConfig, open_scorer
 from eval.reward.scorer import Reward, Scorer
 from eval.reward.stream import Moment
-from eval.reward.video import AT_ONCE, SCORE_FPS
+from eval.reward.video import AT_ONCE, SCORE_FPS, Clip, RunEpisode
 from eval.store import EvalPrediction, EvalRun, add_predictions, drop_predictions
 from ingest.episode import EpisodeRecord, RowsError
 from ingest.media.video import VideoError
 from ingest.source import read_episode
 from ingest.sources.files import Source
 from pipeline.build import stored_build
-from pipeline.reading import usable_records
-from warehouse.exports.common import EPISODES_SQL, ExportEpisode, export_episode
+from pipeline.config import ConfigError
+from pipeline.reading import records_of, usable_records
+from warehouse.exports.common import EPISODES_SQL, ExportEpisode, Selection, export_episode, select
+from warehouse.exports.rabc import the_dataset
 from warehouse.lake import Lake, content_key
 
 CODE_VERSION = "rewards-1"
@@ -161,3 +166,48 @@ def _moments(
                 yield moment
     except (VideoError, RowsError) as error:
         yield stream.appended, str(error)
+
+
+def score_selection(
+    lake: Lake,
+    config: ScorerConfig,
+    selection: Selection,
+    score_fps: float | None = None,
+    on_episodes: Callable[[int, int], None] = lambda done, of: None,
+) -> ScoredEpisodes:
+    """Score the episodes of an export to RA-BC that the lake has no rewards of. Raises ExportError, RewardError and
+    what open_scorer raises."""
+    selected = select(lake, selection)
+    the_dataset(selected)  # before hours are spent on what cannot be exported
+    name = config.folder.name if config.folder else config.model
+    with open_scorer(config) as scorer:
+        return score_episodes(lake, scorer, name, selected.episodes, score_fps or SCORE_FPS, on_episodes)
+
+
+def episode_clip(space: Workspace, dataset: str, episode_index: int, cameras: Sequence[str] = ()) -> tuple[Clip, str]:
+    """A usable episode of the corpus as a run to score, by its preferred camera or those named; and its task.
+
+    Raises ConfigError: no such dataset, episode or camera, or one that cannot be used.
+    """
+    lake = Lake(space, read_only=True)
+    build = stored_build(lake, dataset)
+    if build is None:
+        known = lake.column("SELECT dataset FROM build_configs ORDER BY 1")
+        near = did_you_mean(dataset, known)
+        raise ConfigError(f"there is no dataset {dataset!r}; built: {', '.join(known) or 'none yet'}{near}")
+    found = lake.rows(
+        "SELECT status, reason, task, cameras, fps, num_frames FROM episodes WHERE dataset = ? AND episode_index = ?",
+        [dataset, episode_index],
+    )
+    if not found:
+        raise ConfigError(f"{dataset} has no episode {episode_index}")
+    [(status, reason, task, has, fps, num_frames)] = found
+    if status != "ok":
+        raise ConfigError(f"episode {episode_index} of {dataset} cannot be used: {reason}")
+    unknown = [camera for camera in cameras if camera not in has]
+    if unknown:
+        raise ConfigError(f"episode {episode_index} of {dataset} has no camera {unknown[0]!r}; it has {', '.join(has)}")
+    [record] = records_of(lake, dataset, [episode_index])
+    episode = read_episode(build.source(space.sources), record)
+    title = f"episode {episode_index} of {dataset}"
+    return RunEpisode(episode, tuple(cameras) or (has[0],), fps, num_frames, title), task_text(task)

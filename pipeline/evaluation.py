@@ -29,8 +29,8 @@ def evaluation_step(lake: Lake, release: Release, run: str, *, always: bool = Fa
     from eval.report import Report, curves_figure, different, score_rows, write_report
     from eval.runners.start import RunnerConfig, local_runner
     from training.card import add_scores
-    from training.model import read_card
-    from training.train import trained
+    from training.finished import trained
+    from training.folder import read_card
 
     main_run = eval_run_id(run, "held-out", release.config_hash)
     version = content_key(run, release.config_hash, CODE_VERSION)

@@ -9,9 +9,9 @@ from typing import Any
 from core.logs import end_of, last_lines
 from core.names import did_you_mean
 from core.paths import Workspace
-from core.tables import TABLES
 from core.values import IMAGE_MARK
-from warehouse.lake import Lake, open_lake
+from training.errors import ModelError
+from training.folder import CARD, base_of, checkpoints, read_card
 
 QUESTION = f"How far is the task? {IMAGE_MARK}"
 SIDE_PX = 64  # of the picture that a checkpoint is tried on
@@ -29,13 +29,10 @@ def model_folder(space: Workspace, model: str) -> Path:
 
     Raises ModelError, TrainingError.
     """
-    from training.backbones import ModelError
-    from training.merge import checkpoints
-    from training.model import CARD
-
     # A recipe's name, or `latest`, is a training run's; a folder is not looked for in the lake
     if space.exists() and "/" not in model:
-        from training.train import named_model
+        from training.finished import named_model
+        from warehouse.lake import Lake
 
         model = named_model(Lake(space, read_only=True), model)
     known = checkpoints(models_folder(space))
@@ -52,9 +49,6 @@ def model_folder(space: Workspace, model: str) -> Path:
 
 def model_rows(space: Workspace) -> list[dict[str, Any]]:
     """What each checkpoint is, for people."""
-    from training.merge import checkpoints
-    from training.model import base_of, read_card
-
     rows = []
     for folder in checkpoints(models_folder(space)):
         card, base = read_card(folder), base_of(folder)
@@ -76,7 +70,8 @@ def model_rows(space: Workspace) -> list[dict[str, Any]]:
 
 def unmerged(space: Workspace) -> list[Path]:
     """The adapters of a workspace that no merged model is beside."""
-    from training.merge import MERGED, adapters
+    from training.folder import adapters
+    from training.merge import MERGED
 
     return [f for f in adapters(models_folder(space)) if not f.with_name(f.name + MERGED).exists()]
 
@@ -94,6 +89,9 @@ def merge_adapter(space: Workspace, folder: Path, out: Path | None) -> dict[str,
             "path": made.resolve().relative_to(space.root).as_posix(),
             "created_at": datetime.now(UTC),
         }
+        from core.tables import TABLES
+        from warehouse.lake import open_lake
+
         open_lake(space).upsert(f"merged model {made.name}", checkpoints=TABLES["checkpoints"].rows([row]))
     merged = card["merged"]
     return {"model": str(made), "adapter": merged["adapter"], "base": merged["base"], "parameters": card["parameters"]}
@@ -107,10 +105,10 @@ def check_model(folder: Path, say: Callable[[str], None] | None) -> dict[str, An
     import numpy as np
     import torch
 
-    from training.backbones import ModelError
     from training.laptop.kind import is_laptop
-    from training.model import base_of, load_model
-    from training.transform import Item, Transform
+    from training.model import load_model
+    from training.pictures import Item
+    from training.transform import Transform
 
     if is_laptop(folder):
         if say:
@@ -137,7 +135,6 @@ def _check_laptop(folder: Path) -> dict[str, Any]:
     """Raises ModelError, EncoderError."""
     import numpy as np
 
-    from training.backbones import ModelError
     from training.laptop.model import load_laptop
     from training.laptop.pictures import embed
     from training.laptop.reading import SeenWindow, read_windows

@@ -31,7 +31,7 @@ def closing_steps(
 
 def scoring_steps(lake: Lake, name: str) -> list[Outcome]:
     """The second half without training: release, the newest model's scores on it where there is one, leaderboard."""
-    from training.train import newest_model  # imports all of training
+    from training.finished import newest_model  # imports all of training
 
     made, model = release_step(lake, name), newest_model(lake)
     scored = [evaluation_step(lake, get_release(lake, name), model)] if model else []

@@ -41,9 +41,10 @@ def reward_model_step(
     from eval.held_out.within import scorer_of
     from eval.report import training_figure
     from eval.reward.calibration import calibrate_checkpoint
-    from training.model import read_card
+    from training.finished import trained
+    from training.folder import read_card
     from training.points import recorded
-    from training.train import train, trained, training_run_id
+    from training.train import train, training_run_id
     from training.wandb_log import WandbLog
 
     run = training_run_id(recipe, release)
@@ -82,7 +83,7 @@ def reward_model_step(
 
 
 def _success_numbers(folder: Path) -> dict[str, float]:
-    from training.model import read_card
+    from training.folder import read_card
 
     success = read_card(folder).get("success") or {}
     return {f"success_{name}": success[name] for name in ("threshold", "balanced_accuracy") if name in success}

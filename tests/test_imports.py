@@ -181,3 +181,27 @@ def test_a_recipe_is_read_without_what_trains_it():
     code = f"import sys, training.recipe; print(sorted(set(sys.modules) & set({heavy!r})))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr
+
+
+def test_a_laptop_model_scores_a_video_without_what_trains_or_serves_it():
+    heavy = (
+        "dagster",
+        "torchvision",
+        "transformers",
+        "pandas",
+        "matplotlib",
+        "scipy",
+        "duckdb",
+        "torch._dynamo",
+        "sympy",
+    )
+    used = (
+        "cli.rewarding",
+        "pipeline.models",
+        "pipeline.rewards",
+        "eval.reward.laptop",
+        "annotate.embeddings.networks",
+    )
+    code = f"import sys, {', '.join(used)}; print(sorted(set(sys.modules) & set({heavy!r})))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr

@@ -15,8 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from core.errors import OperationFailedError
 from training.attention import set_vision, text_attention
+from training.errors import ModelError
 
 if TYPE_CHECKING:
     from training.recipe import LoraConfig, TrainConfig
@@ -27,11 +27,7 @@ CLASSES = {
     "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
 }
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
-ADAPTER_CONFIG, ADAPTER_FILE = "adapter_config.json", "adapter_model.safetensors"
-
-
-class ModelError(OperationFailedError):
-    """A checkpoint that cannot be used: which folder, what is wrong."""
+ADAPTER_FILE = "adapter_model.safetensors"
 
 
 def read_config(folder: Path) -> dict[str, Any]:

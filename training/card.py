@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from training.model import read_card, write_card
+from training.folder import read_card, write_card
 from training.recipe import Recipe
 from warehouse.lake import Lake
 from warehouse.lake.sql import open_for_users

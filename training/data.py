@@ -24,10 +24,11 @@ import numpy as np
 import torch
 
 from training.negatives.config import AS_RECORDED
-from training.pixels import Size, normalised, on_device, picture_size, shrunk
+from training.pictures import Item, Size, decode_picture, shrunk
+from training.pixels import normalised, on_device, picture_size
 from training.progresslm_data import Rows
 from training.recipe import Recipe
-from training.transform import Batch, Item, Transform, decode_picture, pack
+from training.transform import Batch, Transform, pack
 from warehouse.shards import Index, Sample, ShardError, read_index
 from warehouse.shards.loader import MIN_BUFFER, Loader, LoaderConfig
 

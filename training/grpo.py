@@ -26,7 +26,8 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 from core.paths import Workspace
 from training.backbones import adapter_settings, parameter_groups
 from training.checkpoint import TrainerState, chance_state, learning_tensors, load_state, read_tensors
-from training.loop import Point, TrainingError, batches_each, go_on_with_chance, share_of_rate
+from training.errors import TrainingError
+from training.loop import Point, batches_each, go_on_with_chance, share_of_rate
 from training.model import ProgressModel
 from training.progresslm_data import drawn_samples, read_rows
 from training.recipe import GrpoConfig, Recipe

@@ -15,7 +15,7 @@ import torch
 from core.errors import OperationFailedError, UserError
 from core.files import take_place
 from training.checkpoint import chance_state, set_chance
-from training.model import CARD, read_card, write_card
+from training.folder import CARD, read_card, write_card
 
 BEST = ".best"  # after a run's name
 FACTS = "held_out"  # what the card of a best model says of its evaluation

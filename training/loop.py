@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
-from core.errors import OperationFailedError
 from training.backbones import parameter_groups
 from training.batches import Batches
 from training.checkpoint import TrainerState, chance_state, learning_tensors, read_tensors, set_chance
 from training.data import Prepared, placed, together
+from training.errors import TrainingError
 from training.flops import cost, peak_flops
 from training.held_out import HeldOutCheck
 from training.model import Losses, ProgressModel, losses
@@ -24,10 +24,6 @@ from training.recipe import Recipe, TrainConfig
 from training.sharding import fresh_state, layers, shard
 from training.spoilt import SpoiltBatch, keep_spoilt
 from training.transform import Batch
-
-
-class TrainingError(OperationFailedError):
-    """A training run that cannot start or has gone wrong."""
 
 
 @dataclass(frozen=True)

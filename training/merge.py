@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from core.files import sha256_file, whole_folder
-from training.backbones import ADAPTER_CONFIG, ADAPTER_FILE, ModelError, load_backbone, load_processor
-from training.model import CARD, ProgressModel, base_of, load_head, read_card, save_model
+from training.backbones import ADAPTER_FILE, load_backbone, load_processor
+from training.errors import ModelError
+from training.folder import ADAPTER_CONFIG, base_of, read_card
+from training.model import ProgressModel, load_head, save_model
 
 MERGED = ".merged"
 
@@ -51,12 +53,3 @@ def merge(folder: Path, out: Path) -> dict[str, Any]:
     with whole_folder(out) as half:
         save_model(model, load_processor(folder), half, card)
     return card
-
-
-def checkpoints(models: Path) -> list[Path]:
-    """The checkpoints of a folder of models, by name; half-written ones bear other names."""
-    return sorted(p.parent for p in models.glob(f"*/{CARD}") if not p.parent.name.startswith("."))
-
-
-def adapters(models: Path) -> list[Path]:
-    return [p for p in checkpoints(models) if (p / ADAPTER_CONFIG).exists()]

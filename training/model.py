@@ -17,13 +17,14 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from training.attention import image_features, packed_inputs
-from training.backbones import ADAPTER_CONFIG, ModelError, has_adapter, load_adapter, load_backbone, load_processor
+from training.backbones import has_adapter, load_adapter, load_backbone, load_processor
+from training.errors import ModelError
+from training.folder import base_of, models_of, read_card, write_card
 from training.heads import Head, head_json, head_of
 from training.transform import IGNORE, Batch
 
 HEAD_FILE = "progress_head.safetensors"
 HEAD_CONFIG = "progress_head.json"
-CARD = "card.json"
 INPUTS = ("input_ids", "attention_mask", "mm_token_type_ids", "image_grid_thw")
 
 
@@ -214,7 +215,7 @@ def save_model(
         save_file({k: v.contiguous() for k, v in head.items()}, folder / HEAD_FILE)
         (folder / HEAD_CONFIG).write_text(json.dumps(head_json(model.head), indent=1) + "\n")
     if has_adapter(model.backbone):
-        base, models = Path(card["base"]).resolve(), _models(folder).resolve()
+        base, models = Path(card["base"]).resolve(), models_of(folder).resolve()
         card = card | {"base": os.path.relpath(base, models) if base.parent == models else str(base)}
     write_card(folder, card)
 
@@ -246,35 +247,6 @@ def save_processor(processor: Any, folder: Path) -> None:
     # transformers writes the chat template as a Jinja file; its older JSON form is read as well
     (folder / "chat_template.json").write_text(json.dumps({"chat_template": processor.chat_template}) + "\n")
     (folder / "chat_template.jinja").unlink(missing_ok=True)
-
-
-def write_card(folder: Path, card: dict[str, Any]) -> None:
-    (folder / CARD).write_text(json.dumps(card, indent=1, sort_keys=True) + "\n")
-
-
-def read_card(folder: Path) -> dict[str, Any]:
-    """Raises ModelError."""
-    try:
-        return json.loads((folder / CARD).read_text())
-    except FileNotFoundError as e:
-        raise ModelError(f"{folder} is not a checkpoint of ours: {CARD} missing") from e
-    except (OSError, ValueError) as e:
-        raise ModelError(f"{folder / CARD} cannot be read: {e}") from e
-
-
-def base_of(folder: Path) -> Path | None:
-    """The checkpoint that an adapter's folder is for; None where the folder holds a whole model. Raises ModelError."""
-    if not (folder / ADAPTER_CONFIG).exists():
-        return None
-    card = read_card(folder)
-    if "base" not in card:
-        raise ModelError(f"{folder} is an adapter, and its {CARD} does not say of what")
-    return _models(folder) / card["base"]
-
-
-def _models(folder: Path) -> Path:
-    """The folder of all models: that of a run, or of a run's steps."""
-    return folder.parent.parent if folder.parent.suffix == ".steps" else folder.parent
 
 
 def load_model(

@@ -6,9 +6,11 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from training.errors import TrainingError
+from training.folder import read_card, write_card
 from training.laptop.kind import is_laptop
-from training.loop import Point, TrainingError
-from training.model import HEAD_CONFIG, read_card, write_card
+from training.loop import Point
+from training.model import HEAD_CONFIG
 from training.progresslm_data import write_conversations
 from training.recipe import OF_LAPTOPS, HeadConfig, Recipe
 from training.train import TrainingRun, keep_laptop, train

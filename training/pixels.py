@@ -10,8 +10,9 @@ from typing import IO, Any
 import numpy as np
 import torch
 
+from training.pictures import Size
+
 Batch = dict[str, torch.Tensor]
-Size = tuple[int, int]  # height, width
 TURNED = (5, 6, 7, 8)  # EXIF orientations of pictures that lie on their side
 ORIENTATION = 0x0112  # EXIF's tag of it
 
@@ -27,14 +28,6 @@ def picture_size(file: IO[bytes]) -> Size:
     except (OSError, SyntaxError, Image.DecompressionBombError) as e:
         raise ValueError(f"it is no picture ({' '.join(str(e).split())[:100]})") from e
     return (width, height) if turned else (height, width)
-
-
-def shrunk(size: Size, max_px: int) -> Size:
-    """Of a picture made no larger than max_px on its longer side."""
-    scale = max_px / max(size)
-    if scale >= 1:
-        return size
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def byte_patches(processor: Any, pictures: Sequence[np.ndarray]) -> Batch:

@@ -29,7 +29,8 @@ from core.errors import OperationFailedError
 from core.files import write_file
 from core.paths import Workspace
 from core.values import IMAGE_MARK
-from training.pixels import Size, picture_size
+from training.pictures import Size
+from training.pixels import picture_size
 from training.rewards import Truth
 from warehouse.releases import Release
 from warehouse.shards import Entry, Sample, expand, read_entry, read_index

@@ -6,11 +6,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from training.backbones import ADAPTER_CONFIG
 from training.card import card_text
+from training.folder import ADAPTER_CONFIG, CARD, read_card
 from training.laptop.kind import SETTINGS, is_laptop
 from training.merge import weights_hash
-from training.model import CARD, read_card
 from warehouse.lake import Lake
 from warehouse.releases import get_release
 from warehouse.releases.contents import ReleaseError

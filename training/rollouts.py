@@ -19,7 +19,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Sampler
 
 from training.data import item_of, naming, unread
-from training.pixels import shrunk
+from training.pictures import shrunk
 from training.progresslm_data import Rows, truth_of
 from training.recipe import GrpoConfig, Recipe
 from training.transform import Transform, chat

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from core.files import whole_folder
-from core.names import LATEST
 from core.paths import Workspace
 from core.tables import TABLES
 from training.attention import set_attention
@@ -23,12 +22,14 @@ from training.backbones import add_adapter, empty_backbone, freeze, load_backbon
 from training.batches import NO_LABELS, needs_labels, open_batches
 from training.card import make_card
 from training.checkpoint import StepWriter, load_state, saved_steps
+from training.errors import TrainingError
+from training.folder import read_card
 from training.heads import Head, head_kind, make_head
 from training.held_out import BEST, HeldOutCheck, Scorer
 from training.labels import read_labels
 from training.laptop.kind import is_laptop
-from training.loop import Point, Trainer, TrainingError
-from training.model import HEAD_CONFIG, ProgressModel, load_head, read_card, save_model
+from training.loop import Point, Trainer
+from training.model import HEAD_CONFIG, ProgressModel, load_head, save_model
 from training.recipe import DataConfig, Recipe
 from training.tiny import make_backbone, make_processor, make_tokenizer
 from training.transform import Transform
@@ -390,32 +391,3 @@ def _record(
         training_runs=TABLES["training_runs"].rows([row]),
         checkpoints=TABLES["checkpoints"].rows(checkpoints),
     )
-
-
-def trained(lake: Lake, run: str) -> Path | None:
-    """The checkpoint folder of a finished training run; None when there is none."""
-    rows = lake.rows("SELECT path FROM checkpoints WHERE training_run = ? ORDER BY step DESC LIMIT 1", [run])
-    folder = lake.workspace.root / rows[0][0] if rows else None
-    return folder if folder and (folder / "card.json").exists() else None
-
-
-def newest_model(lake: Lake, recipe: str | None = None) -> str | None:
-    """The training run, of a recipe or of any, that ended last and whose checkpoint is there."""
-    runs = lake.column(
-        "SELECT training_run FROM training_runs WHERE recipe = coalesce(?, recipe) ORDER BY created_at DESC, 1",
-        [recipe],
-    )
-    return next((run for run in runs if trained(lake, run)), None)
-
-
-def named_model(lake: Lake, name: str) -> str:
-    """The training run that a name stands for: `latest` and a recipe's name for the newest there is; else itself.
-
-    Raises TrainingError: nothing was trained yet.
-    """
-    if name != LATEST:
-        return newest_model(lake, name) or name
-    newest = newest_model(lake)
-    if newest is None:
-        raise TrainingError("no model was trained in this workspace yet: proccorpus train")
-    return newest

@@ -12,58 +12,10 @@ import numpy as np
 import torch
 
 from core.values import IMAGE_MARK, PLAIN_IMAGE
-from training.pixels import Batch, Size, byte_patches, normalised, shrunk
+from training.pictures import Item, Size, shrunk, shrunk_to, size_of
+from training.pixels import Batch, byte_patches, normalised
 
 IGNORE = -100  # label of tokens without loss
-
-
-@dataclass(frozen=True)
-class Item:
-    """One question with its pictures (uint8 RGB [h, w, 3] each); answer and progress are None when it is only asked.
-
-    `task` and `first` are what a laptop model is told instead of the question: the task alone, and the run's first
-    picture where it is known. `each`: progress at each picture, NaN where there is no label; None of a sample that has
-    none.
-    """
-
-    question: str
-    pictures: tuple[np.ndarray, ...]
-    answer: str | None = None
-    progress: float | None = None
-    system: str = ""
-    task: str | None = None
-    first: np.ndarray | None = None
-    each: Sequence[float] | None = None
-
-
-def decode_picture(jpeg: bytes, max_px: int) -> np.ndarray:
-    """JPEG bytes to RGB, no larger than max_px on the longer side. Raises ValueError for what is not a picture."""
-    import cv2
-
-    bgr = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
-    if bgr is None:
-        raise ValueError("a sample's picture is not a JPEG")
-    return shrink(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), max_px)
-
-
-def shrink(rgb: np.ndarray, max_px: int) -> np.ndarray:
-    """A picture made no larger than max_px on its longer side, by an area average over all of its pixels.
-
-    Its pixels differ from those of annotate.frames.fitted, which is quicker and makes the pictures that are stored.
-    """
-    return _shrunk_to(rgb, shrunk(_size(rgb), max_px))
-
-
-def _size(rgb: np.ndarray) -> Size:
-    return rgb.shape[0], rgb.shape[1]
-
-
-def _shrunk_to(rgb: np.ndarray, size: Size) -> np.ndarray:
-    if size == _size(rgb):
-        return rgb
-    import cv2
-
-    return cv2.resize(rgb, size[::-1], interpolation=cv2.INTER_AREA)
 
 
 def chat(question: str, system: str = "", words_first: bool = False) -> list[dict[str, Any]]:
@@ -201,8 +153,8 @@ class Transform:
 
     def pictures(self, item: Item) -> tuple[np.ndarray, ...]:
         """An item's pictures, all shrunk by one factor where together they would take too many tokens."""
-        sizes = self._fitting(item.question, [_size(p) for p in item.pictures])
-        return tuple(_shrunk_to(p, size) for p, size in zip(item.pictures, sizes, strict=True))
+        sizes = self._fitting(item.question, [size_of(p) for p in item.pictures])
+        return tuple(shrunk_to(p, size) for p, size in zip(item.pictures, sizes, strict=True))
 
     def _fitting(self, question: str, sizes: Sequence[Size]) -> Sequence[Size]:
         """The sizes that a question's pictures are shown in. Raises ValueError."""

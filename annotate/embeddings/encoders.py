@@ -60,8 +60,8 @@ def _load(name: str, grid: int, size_px: int | None, device: str) -> Encoder:
 
 def _lack_of_packages(name: str) -> str:
     """What has to be installed before an encoder can be loaded; empty where nothing has to."""
-    needed = ("torch", "transformers") if name.startswith("hf:") else ("torch", "torchvision")
-    missing = [package for package in needed if find_spec(package) is None]
+    beside = {"hf": "transformers", "torchvision": "torchvision"}.get(name.partition(":")[0])
+    missing = [package for package in ("torch", beside) if package and find_spec(package) is None]
     if not missing:
         return ""
     return (

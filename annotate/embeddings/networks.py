@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from annotate.embeddings.mobilenet import features
 from annotate.embeddings.projection import CELL, WHOLE, area_weights, signs
 from annotate.embeddings.weights import EncoderError, hub_weights, mobilenet_weights
 
@@ -161,11 +162,8 @@ class _Mobilenet(nn.Module):
 
 
 def _mobilenet(size_px: int) -> Tower:
-    from torchvision.models import mobilenet_v2
-
-    net = mobilenet_v2()
-    net.load_state_dict(torch.load(mobilenet_weights(), map_location="cpu", weights_only=True))
-    return Tower(_Mobilenet(net.features), size_px, compiles=True)
+    weights = torch.load(mobilenet_weights(), map_location="cpu", weights_only=True)
+    return Tower(_Mobilenet(features(weights)), size_px, compiles=True)
 
 
 def _of_torchvision(name: str, size_px: int) -> Tower:

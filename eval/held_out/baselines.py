@@ -1,21 +1,23 @@
 """Baselines that stand beside every model: what one gets without looking, or by looking only at pixels."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
-from eval.held_out.episodes import HeldOut
+if TYPE_CHECKING:
+    from eval.held_out.episodes import HeldOut
 
 GRID = 64
 
 
-def clock(episode: HeldOut) -> np.ndarray:
+def clock(episode: "HeldOut") -> np.ndarray:
     """Elapsed share of the episode's time: order without understanding. It knows the length, as no model does."""
     return episode.elapsed
 
 
-def visual_distance(episode: HeldOut) -> np.ndarray:
+def visual_distance(episode: "HeldOut") -> np.ndarray:
     """1 - distance of each picture to the run's last one over the first one's distance to it, clipped to 0..1.
 
     Distance is the mean absolute luma difference on a 64x64 grid. It sees the end of the run, as no model does.
@@ -30,7 +32,7 @@ def luma_grid(rgb: np.ndarray) -> np.ndarray:
     return cv2.resize(luma, (GRID, GRID), interpolation=cv2.INTER_AREA).astype(np.float32)
 
 
-def constant(value: float) -> Callable[[HeldOut], np.ndarray]:
+def constant(value: float) -> Callable[["HeldOut"], np.ndarray]:
     """The same number always."""
     return lambda episode: np.full(len(episode.frame_index), value)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from annotate.samples.procvqa import task_text
 from eval.held_out.truth import GroundTruth, TruthError, load_truth
-from training.transform import Item, decode_picture
+from training.pictures import Item, decode_picture
 from warehouse.lake import Lake
 from warehouse.lake.compared import RunFacts, run_facts
 from warehouse.lake.sql import open_for_users

@@ -12,7 +12,7 @@ from eval.reward.open import open_checkpoint
 from eval.reward.success import Success, calibrate
 from eval.reward.window import LAST_PICTURE, Window
 from training.card import add_success
-from training.model import read_card
+from training.folder import read_card
 from warehouse.lake import Lake
 from warehouse.releases import Release
 

@@ -5,16 +5,17 @@ from pathlib import Path
 from typing import Any
 
 from annotate.embeddings.encoders import Encoder
-from eval.reward.model import trained_window
 from eval.reward.scorer import CameraView, Reward, Scorer
 from eval.reward.stream import StreamPicture
 from eval.reward.success import Success
+from eval.reward.trained import trained_window
 from eval.reward.window import Window
-from eval.runners.local import device, folder_hash
+from eval.runners.device import device
+from training.folder import folder_hash
 from training.laptop.model import LaptopModel, load_laptop
 from training.laptop.pictures import embed
 from training.laptop.reading import Answer, SeenWindow, read_windows
-from training.transform import Item
+from training.pictures import Item
 
 STRANGE = 0.5  # of a picture, from which on its number counts as the change's
 

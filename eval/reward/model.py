@@ -13,14 +13,17 @@ from eval.reward.scorer import CameraView, Reward, Scorer
 from eval.reward.stream import StreamPicture
 from eval.reward.success import Success
 from eval.reward.text import question, read_words
+from eval.reward.trained import trained_window
 from eval.reward.window import RewardError, Window
+from eval.runners.device import device
 from eval.runners.generation import generate
-from eval.runners.local import device, folder_hash
 from eval.runners.prompt import AnswerName, Sampling, apart
+from training.folder import folder_hash
 from training.heads import Head
-from training.model import ProgressModel, Vision, encoder_outputs, load_model, read_card
+from training.model import ProgressModel, Vision, encoder_outputs, load_model
+from training.pictures import Item
 from training.pixels import Batch, joined, normalised
-from training.transform import Item, Transform
+from training.transform import Transform
 
 BATCH = 32  # views in one forward pass of the language model
 LIKELIEST_WORDS = Sampling()
@@ -217,22 +220,3 @@ def open_model(
         batch=batch,
         settings=settings,
     )
-
-
-def trained_window(folder: Path, asked: Window | None) -> Window | None:
-    """The window of a checkpoint; None where it was trained on ProgressLM's questions alone. Raises RewardError where
-    it is another one than asked for, or unknown."""
-    card = read_card(folder)
-    known = Window.of_card(card)
-    families = ((card.get("recipe") or {}).get("data") or {}).get("families") or {"procvqa_c": 1.0}
-    if "procvqa_c" not in families:
-        return None
-    if known and asked and known != asked:
-        raise RewardError(f"{folder.name} was trained on windows of {known}, not of {asked}: leave the window out")
-    window = known or asked
-    if window is None:
-        raise RewardError(
-            f"{folder.name} does not say on which window it was trained: give --window-frames, and --window-step "
-            "unless they are consecutive"
-        )
-    return window

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Literal
 
 from eval.reward.scorer import Scorer
 from eval.reward.window import RewardError, Window
-from eval.runners.prompt import AnswerName
 
 if TYPE_CHECKING:
     from eval.reward.laptop import LaptopScorer
     from eval.reward.model import ModelScorer
+    from eval.runners.prompt import AnswerName
 
 BaselineName = Literal["clock", "visual"]
 
@@ -32,7 +32,7 @@ class ScorerConfig:
     baseline: BaselineName | None = None
     window: Window | None = None
     reasoning: bool = False
-    answer: AnswerName = "auto"  # of `folder`
+    answer: "AnswerName" = "auto"  # of `folder`
     responses: Path | None = None
     api_key_env: str | None = None
     max_calls: int | None = None
@@ -57,7 +57,7 @@ def open_checkpoint(
     folder: Path,
     window: Window | None = None,
     reasoning: bool = False,
-    answer: AnswerName = "auto",
+    answer: "AnswerName" = "auto",
 ) -> "ModelScorer | LaptopScorer":
     """A checkpoint of ours of whatever kind. Raises ModelError, RewardError; EncoderError for a laptop model's."""
     from training.laptop.kind import is_laptop

@@ -16,7 +16,7 @@ from eval.reward.stream import Moment, Stream, StreamPicture
 from eval.reward.success import Success
 from eval.reward.views import Reward, Source, check_rule, together
 from eval.reward.window import LAST_PICTURE, RewardError, Window
-from training.transform import shrink
+from training.pictures import shrink
 
 TOLERANCE = 1e-5
 

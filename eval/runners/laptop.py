@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from eval.benchmarks.question import BenchmarkError, PictureFile
-from eval.runners.local import device, folder_hash
+from eval.runners.device import device
 from eval.runners.prompt import ModelReply, PictureLimits, Prompt, load_picture
+from training.folder import folder_hash
 from training.laptop.model import load_laptop
 from training.laptop.pictures import embed
 from training.laptop.reading import SeenWindow, read_windows

@@ -1,6 +1,5 @@
 """Checkpoints in this process, by transformers: our progress head from one prefill, or text by generation."""
 
-import hashlib
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 
 from eval.benchmarks.question import BenchmarkError
+from eval.runners.device import device
 from eval.runners.generation import end_tokens, generate
 from eval.runners.prompt import (
     ModelReply,
@@ -27,10 +27,12 @@ from eval.runners.prompt import (
     model_type,
     turn,
 )
+from training.folder import CARD, base_of, folder_hash, read_card
 from training.heads import Head
-from training.model import CARD, HEAD_FILE, base_of, load_head, load_model, read_card
+from training.model import HEAD_FILE, load_head, load_model
+from training.pictures import Item
 from training.pixels import Batch, normalised
-from training.transform import Item, Transform
+from training.transform import Transform
 
 Loaded = tuple[Prompt, tuple[np.ndarray, ...]]
 READERS = 8  # threads that read pictures beside the model
@@ -53,17 +55,6 @@ def served_progress(head: Head, raw: torch.Tensor, card: Mapping[str, Any]) -> t
 def longest_px(folder: Path) -> int | None:
     """What pictures a checkpoint of ours was trained on; None where its card does not say."""
     return read_card(folder).get("max_px") if (folder / CARD).exists() else None
-
-
-def folder_hash(folder: Path) -> str:
-    """First 16 hex of a sha256 over a checkpoint's weights and configuration, an adapter's base included."""
-    h = hashlib.sha256()
-    if base := base_of(folder):
-        h.update(folder_hash(base).encode())
-    for path in sorted(p for p in folder.iterdir() if p.suffix == ".safetensors" or p.name == "config.json"):
-        with path.open("rb") as f:
-            h.update(path.name.encode() + b"\0" + hashlib.file_digest(f, "sha256").digest())
-    return h.hexdigest()[:16]
 
 
 class HeadRunner:
@@ -240,10 +231,6 @@ def _load(folder: Path) -> tuple[Any, Any]:
         return model.eval(), AutoProcessor.from_pretrained(folder, **closed)
     except (OSError, ValueError, KeyError, RuntimeError) as e:
         raise RunnerError(f"the checkpoint {folder} cannot be loaded: {' '.join(str(e).split())[:300]}") from e
-
-
-def device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _answered[B](

@@ -14,7 +14,8 @@ import numpy as np
 from core.errors import OperationFailedError, UserError
 from core.values import IMAGE_MARK
 from eval.benchmarks.question import BenchmarkError, PictureFile, Question
-from training.transform import chat, decode_picture
+from training.pictures import decode_picture
+from training.transform import chat
 
 LIKELIEST = 20  # first tokens that are asked for where words are weighed: the most that OpenAI and vLLM give
 PromptFormat = Literal["interleaved", "images_first"]

@@ -63,7 +63,7 @@ class RunnerConfig:
         """
         if self.endpoints:
             return self
-        from training.train import named_model  # imports all of training, which only this needs
+        from training.finished import named_model  # imports all of training, which only this needs
 
         name = named_model(lake, self.model)
         folder = checkpoint_of(lake, name)
@@ -79,7 +79,7 @@ class RunnerConfig:
 
 def checkpoint_of(lake: Lake, model: str) -> Path | None:
     """The folder of a training run, or of a checkpoint anywhere; None where it is neither."""
-    from training.train import trained  # imports all of training, which only this needs
+    from training.finished import trained  # imports all of training, which only this needs
 
     path = Path(model)
     is_checkpoint = (path / "config.json").exists() or (path / "card.json").exists()
@@ -110,7 +110,8 @@ def started(config: RunnerConfig, books: "Books") -> Iterator[Runner]:
     if folder is None:
         raise RunnerError(f"{config.model} is no checkpoint on this machine: give it, or --endpoint URL of a server")
     # vLLM on this machine: in this process where it can be imported, else a server of our own
-    from eval.runners.local import base_of, folder_hash, longest_px
+    from eval.runners.local import longest_px
+    from training.folder import base_of, folder_hash
 
     if base_of(folder):
         raise RunnerError(f"{folder} is an adapter: merge it first (proccorpus model merge), or use transformers")

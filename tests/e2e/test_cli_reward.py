@@ -30,15 +30,15 @@ from eval.reward.video import AT_ONCE, open_clip, score_clip, scored_rows
 from eval.reward.window import RewardError
 from eval.server.client import RewardClient
 from ingest.media.video import decode
-from pipeline.episode_rewards import chunk_episodes, score_episodes
-from pipeline.rewards import episode_clip, score_video
+from pipeline.episode_rewards import chunk_episodes, episode_clip, score_episodes
+from pipeline.rewards import score_video
 from tests.kits.cli_kit import Built, assert_one_error_line, environment, proccorpus
 from tests.kits.laptop_kit import make_checkpoint as make_laptop
 from tests.kits.reward_kit import make_checkpoint, write_video
 from tests.kits.reward_server_kit import running
 from tests.kits.tiny_lerobot import LENGTHS, TASKS, video_path
-from training.backbones import ModelError
-from training.train import named_model
+from training.errors import ModelError
+from training.finished import named_model
 from warehouse.exports.rabc import between
 from warehouse.lake import Lake, open_lake
 

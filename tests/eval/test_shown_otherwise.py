@@ -15,7 +15,7 @@ from eval.metrics.runs import runs_of
 from eval.report.figures import confusion_cells, confusion_figure
 from eval.scoring.scored import ALL, Evaluated
 from eval.shown import ShownRun, evenly
-from training.transform import decode_picture
+from training.pictures import decode_picture
 
 TASKS = ("Open the drawer", "Press the button", "Turn the faucet")
 FRAMES = 40

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -10,16 +10,17 @@ from safetensors.torch import save_file
 
 from training.heads import Head, make_head
 from training.model import ProgressModel, save_processor
+from training.pictures import Item
 from training.published import PUBLISHED_HEAD
 from training.recipe import TinyConfig
 from training.tiny import make_backbone, make_processor, make_tokenizer
-from training.transform import Item, Transform
+from training.transform import Transform
 
 HIDDEN = 128  # four heads of 32: vLLM on CPU knows none of 16
 TEXTS = ("How far is the task? Pick up the red block.", "<progress>12.34%</progress>")
 
 
-def tiny(family: str = "qwen3_vl", seed: int = 0) -> tuple[Any, Any]:
+def tiny(family: Literal["qwen3_vl", "qwen2_5_vl"] = "qwen3_vl", seed: int = 0) -> tuple[Any, Any]:
     """(backbone, processor)"""
     sizes = {"hidden": HIDDEN, "layers": 2, "vision_hidden": 64, "vision_layers": 2, "max_px": 64}
     config = TinyConfig(family=family, vocabulary=320, **sizes)

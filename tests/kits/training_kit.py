@@ -14,9 +14,10 @@ from core.tables import TABLES
 from training.attention import set_attention
 from training.heads import make_head
 from training.model import ProgressModel
+from training.pictures import Item
 from training.recipe import HeadConfig, Recipe, TinyConfig
 from training.tiny import make_backbone, make_processor, make_tokenizer
-from training.transform import Item, Transform
+from training.transform import Transform
 from warehouse.lake import Lake
 from warehouse.releases import Release, get_release
 from warehouse.releases.contents import ShardFile

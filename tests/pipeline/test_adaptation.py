@@ -15,8 +15,8 @@ from pipeline.config import ConfigError
 from tests.kits.laptop_kit import make_checkpoint
 from tests.kits.made_corpus import Made
 from training.data import item_of
+from training.errors import TrainingError
 from training.laptop.model import load_laptop
-from training.loop import TrainingError
 from training.model import load_model
 from training.oneshot import adapt
 from training.recipe import Recipe, adapting_recipe, load_recipe

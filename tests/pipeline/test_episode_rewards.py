@@ -10,11 +10,11 @@ from assets.defs.resources import Corpus
 from eval.reward.calibration import calibrate_checkpoint
 from eval.reward.open import ScorerConfig
 from pipeline.build import run_build
+from pipeline.episode_rewards import score_selection
 from pipeline.release import release_step
-from pipeline.rewards import score_selection
 from tests.kits.made_corpus import Made
 from tests.kits.reward_kit import make_checkpoint
-from training.model import read_card
+from training.folder import read_card
 from training.recipe import HeadConfig
 from warehouse.exports.common import Selection
 from warehouse.lake import open_lake

@@ -13,8 +13,9 @@ from training import attention
 from training.attention import AttentionError, set_attention
 from training.backbones import load_backbone
 from training.model import ProgressModel, losses, save_model
+from training.pictures import Item
 from training.recipe import ATTENTIONS, RecipeError, load_recipe
-from training.transform import Item, Transform
+from training.transform import Transform
 
 FLASH = ("flash_attention_2", "flash_attention_3", "kernels-community/flash-attn3")
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from tests.kits.training_kit import make_items, make_parts, make_release, recipe
-from training.backbones import ModelError, use_liger
+from training.backbones import use_liger
+from training.errors import ModelError
 from training.train import start_model, train
 
 # As much of liger-kernel as is used: its norms are torch's own, and say that they were run.

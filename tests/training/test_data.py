@@ -19,8 +19,9 @@ from training import data, workers
 from training.batches import open_batches, open_stream, worker_count
 from training.data import BatchStream, Prepared, RowSource, augment, together
 from training.negatives.config import KINDS
+from training.pictures import Item
 from training.recipe import Recipe
-from training.transform import Batch, Item, Transform, pack
+from training.transform import Batch, Transform, pack
 from warehouse.shards import Sample, ShardError, read_samples
 from warehouse.shards.loader import LoaderConfig
 

@@ -11,13 +11,15 @@ import torch
 from eval.reward.model import open_model
 from eval.reward.window import RewardError, Window
 from tests.kits.training_kit import FAMILIES, bar, make_parts, recipe
+from training.folder import read_card
 from training.heads import make_head
 from training.loop import Point
-from training.model import ModelOutput, ProgressModel, load_model, losses, read_card, save_model
+from training.model import ModelOutput, ProgressModel, load_model, losses, save_model
+from training.pictures import Item
 from training.pixels import normalised
 from training.recipe import HeadConfig
 from training.train import train
-from training.transform import Item, Transform, chat
+from training.transform import Transform, chat
 from warehouse.lake import Lake
 from warehouse.releases import create_release
 

@@ -12,14 +12,15 @@ from trl.trainer.grpo_config import GRPOConfig
 
 from tests.kits.progresslm_rows import TINY, conversations, empty_corpus, source_rows, write_rows
 from training.checkpoint import saved_steps
-from training.loop import Point, TrainingError
+from training.errors import TrainingError
+from training.loop import Point
 from training.model import load_model
+from training.pictures import Item
 from training.progresslm_data import RowError
 from training.recipe import BUILT_IN, GrpoConfig, Recipe, RecipeError, load_recipe
 from training.rollouts import GB, vllm_settings, vllm_share
 from training.spoilt import read_spoilt
 from training.train import TrainingRun, train
-from training.transform import Item
 from warehouse.shards import Sample
 
 

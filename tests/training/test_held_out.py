@@ -16,12 +16,14 @@ from eval.scoring.scored import ALL
 from pipeline.reward_model import reward_model_step
 from tests.kits.progresslm_rows import TINY, conversations, empty_corpus, source_rows, write_rows
 from tests.kits.training_kit import make_release, recipe
+from training.errors import TrainingError
+from training.finished import trained
+from training.folder import read_card
 from training.held_out import HeldOutError
-from training.loop import Point, TrainingError
-from training.model import read_card
+from training.loop import Point
 from training.points import event_folder
 from training.recipe import Recipe
-from training.train import TrainingRun, train, trained
+from training.train import TrainingRun, train
 from warehouse.lake import Lake
 from warehouse.releases import Release
 

@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from tests.kits.published_kit import answers, published_head, tiny
-from training.backbones import ModelError, add_adapter
-from training.merge import adapters, checkpoints, merge, weights_hash
+from training.backbones import add_adapter
+from training.errors import ModelError
+from training.folder import adapters, checkpoints
+from training.merge import merge, weights_hash
 from training.model import ProgressModel, load_model, save_model
 from training.recipe import LoraConfig
 

@@ -20,7 +20,7 @@ from tests.kits.published_kit import (
     write_safetensors,
     write_sharded,
 )
-from training.backbones import ModelError
+from training.errors import ModelError
 from training.model import ProgressModel, load_model
 from training.published import convert, plain_name, read_weights
 

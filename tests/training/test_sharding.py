@@ -15,9 +15,10 @@ from tests.kits.processes import run_processes
 from tests.kits.progresslm_rows import conversations, source_rows, write_rows
 from tests.kits.training_kit import make_items, make_parts, make_release, recipe
 from training import train as training
-from training.backbones import ModelError
-from training.loop import Point, TrainingError
-from training.model import read_card, save_model
+from training.errors import ModelError, TrainingError
+from training.folder import read_card
+from training.loop import Point
+from training.model import save_model
 from training.recipe import Recipe
 from training.train import train
 from warehouse.lake import Lake

@@ -11,7 +11,8 @@ import torch
 
 from tests.kits.training_kit import make_items, make_parts, recipe
 from training.data import BatchStream, RowSource
-from training.loop import Trainer, TrainingError
+from training.errors import TrainingError
+from training.loop import Trainer
 from training.spoilt import read_spoilt
 from warehouse.shards import Sample
 

@@ -24,12 +24,15 @@ from training.checkpoint import (
     step_folder,
 )
 from training.data import BatchStream, RowSource
+from training.errors import ModelError, TrainingError
 from training.flops import cost
-from training.loop import Point, Trainer, TrainingError, batches_each, share_of_rate
-from training.model import ModelError, ProgressModel, base_of, load_model, read_card, save_model
+from training.folder import base_of, read_card
+from training.loop import Point, Trainer, batches_each, share_of_rate
+from training.model import ProgressModel, load_model, save_model
+from training.pictures import Item
 from training.recipe import HeadConfig, Recipe, load_recipe
 from training.train import TrainingRun, train
-from training.transform import Item, Transform
+from training.transform import Transform
 from warehouse.lake import Lake
 from warehouse.releases import Release
 

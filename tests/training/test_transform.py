@@ -5,8 +5,9 @@ import torch
 
 from tests.kits.training_kit import FAMILIES, make_items, make_parts
 from training.model import losses
+from training.pictures import Item
 from training.recipe import HeadConfig
-from training.transform import IGNORE, Item, mrope
+from training.transform import IGNORE, mrope
 
 
 @pytest.fixture(scope="module", params=FAMILIES)

@@ -11,13 +11,14 @@ import torch
 
 from annotate.embeddings.encoders import Encoder, load_encoder
 from annotate.embeddings.networks import one_thread
+from training.errors import TrainingError
 from training.laptop.clips import ClipSource
 from training.laptop.config import LaptopConfig, PreferencesConfig
 from training.laptop.model import LaptopModel, laptop_loss, load_laptop
 from training.laptop.pairs import PairSource, learn_preferences
 from training.laptop.runs import Run, episode_run, read_runs
 from training.laptop.sentences import open_sentences
-from training.loop import Point, TrainingError, share_of_rate
+from training.loop import Point, share_of_rate
 from training.recipe import Recipe
 from warehouse.lake import Lake
 from warehouse.lake.compared import run_facts

@@ -23,13 +23,13 @@ from torch import nn
 from torch.nn import functional
 
 from annotate.embeddings.encoders import Encoder, identity, load_encoder
-from training.backbones import ModelError
+from training.errors import ModelError
+from training.folder import read_card, write_card
 from training.laptop.config import LaptopConfig
 from training.laptop.familiar import Familiar
 from training.laptop.kind import KIND, SETTINGS
 from training.laptop.sentences import SentenceEncoder, open_sentences
 from training.laptop.text import hashed_text, hashed_words
-from training.model import read_card, write_card
 
 WEIGHTS, WIDENED = "model.safetensors", "familiar.widened"
 LEAST_SPREAD = 1e-3  # of a number over the pictures of training: below it says nothing

@@ -8,11 +8,12 @@ import numpy as np
 import torch
 
 from annotate.preferences import WHYS, ComparedRun, Pair, Pairing, RunPart, Why
+from training.errors import TrainingError
 from training.laptop.clips import window_places
 from training.laptop.config import PreferencesConfig
 from training.laptop.model import LaptopModel
 from training.laptop.runs import Run
-from training.loop import TrainingError, share_of_rate
+from training.loop import share_of_rate
 from training.preferences import bradley_terry, part_scores
 from training.recipe import Recipe
 from warehouse.lake.compared import RunFacts

@@ -14,7 +14,7 @@ from annotate.samples.procvqa import ACTIONS, PROGRESS, SEGMENTATION, task_text
 from training.data import augment
 from training.laptop.config import MAX_PX, LaptopConfig
 from training.laptop.pictures import embed
-from training.transform import Item, decode_picture
+from training.pictures import Item, decode_picture
 from warehouse.lake import Lake
 from warehouse.lake.embeddings import episode_embeddings
 from warehouse.lake.sql import open_for_users

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from core.files import sha256_file
-from training.backbones import ModelError
+from training.errors import ModelError
 from training.laptop.config import LaptopConfig
 
 MOST_TOKENS = 128  # of a text; what is longer is cut

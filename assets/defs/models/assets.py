@@ -159,7 +159,8 @@ def release(
 )
 def reward_model(context: dg.AssetExecutionContext, corpus: Corpus, config: RewardModelConfig) -> dg.MaterializeResult:
     """A progress reward model trained on a release's train split, with its loss curve; a job of its own."""
-    from training.train import forget_steps, trained, training_run_id
+    from training.finished import trained
+    from training.train import forget_steps, training_run_id
     from warehouse.releases import get_release
 
     lake, recipe = corpus.lake(), config.loaded(config.model)
@@ -206,7 +207,8 @@ def training_job(context: dg.AssetExecutionContext, lake: Lake, run: str, config
 )
 def evaluation(context: dg.AssetExecutionContext, corpus: Corpus, config: EvaluationConfig) -> dg.MaterializeResult:
     """A model and the baselines on held-out episodes, against labels and ground truth, or on a benchmark."""
-    from training.train import named_model, training_run_id
+    from training.finished import named_model
+    from training.train import training_run_id
     from warehouse.releases import get_release
 
     lake = corpus.lake()

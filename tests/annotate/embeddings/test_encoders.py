@@ -95,7 +95,7 @@ def test_files_of_torchs_hub_are_checked_by_their_names(no_weights: Path):
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(encoders, "find_spec", lambda name: None)
     encoders._load.cache_clear()
-    for name, package in (("mobilenet_v2", "torch and torchvision"), ("hf:some/model", "torch and transformers")):
+    for name, package in (("mobilenet_v2", "torch"), ("hf:some/model", "torch and transformers")):
         config = EmbeddingsConfig(encoder=name)
         assert f"needs {package}: pip install 'proccorpus[train]'" in lack(config)
         with pytest.raises(EncoderError, match=package):

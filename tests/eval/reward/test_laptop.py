@@ -15,7 +15,7 @@ from eval.reward.stream import Moment
 from eval.reward.success import Success
 from eval.reward.window import RewardError, Window
 from tests.kits.laptop_kit import TASKS, make_checkpoint, scene
-from training.transform import Item
+from training.pictures import Item
 
 FPS = 10.0
 FRAMES = [scene(TASKS[0], k / 19) for k in range(20)]

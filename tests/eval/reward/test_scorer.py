@@ -26,8 +26,8 @@ from eval.runners.local import TextRunner
 from eval.runners.prompt import ModelReply, PictureLimits, Sampling
 from tests.kits.reward_kit import FPS, TASK, WINDOW, bar, bars, make_checkpoint
 from tests.kits.vlm_standin import StandIn, serving
+from training.pictures import Item
 from training.recipe import HeadConfig
-from training.transform import Item
 
 FOUR = Window(4, 0.4)
 
@@ -343,7 +343,7 @@ def test_the_baselines_know_the_end_or_say_that_they_do_not() -> None:
 
 
 def test_seen_pictures_give_the_language_model_what_pixels_give(scorer: ModelScorer) -> None:
-    from training.transform import Item
+    from training.pictures import Item
 
     items = [Item("<image>\n<image> a", (bar(0.2), bar(0.4)), "b", 0.5), Item("<image> longer text", (bar(1.0),))]
     whole = scorer.transform(items)

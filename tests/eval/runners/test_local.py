@@ -17,16 +17,18 @@ import torch
 from eval.benchmarks.question import PictureFile
 from eval.held_out.evaluate import predict
 from eval.runners import local
-from eval.runners.local import HeadRunner, TextRunner, folder_hash
+from eval.runners.local import HeadRunner, TextRunner
 from eval.runners.prompt import ModelReply, PictureLimits, Prompt, Runner, RunnerError, Sampling, load_picture
 from eval.runners.start import RunnerConfig, local_runner
 from tests.kits.bench_kit import picture
 from tests.kits.reward_kit import make_checkpoint
+from training.folder import folder_hash
 from training.heads import make_head
 from training.model import ProgressModel, load_model, save_model
+from training.pictures import Item
 from training.recipe import HeadConfig, TinyConfig
 from training.tiny import CHAT_TEMPLATE, make_backbone, make_processor, make_tokenizer
-from training.transform import Item, Transform
+from training.transform import Transform
 
 SIZES: Any = {"vocabulary": 400, "hidden": 32, "layers": 1, "heads": 4, "vision_hidden": 32, "vision_layers": 1}
 SHOWN = PictureLimits(longest_px=64)

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from tests.kits.laptop_kit import TASKS, make_release, question, recipe, scene
+from training.errors import TrainingError
 from training.laptop.model import load_laptop
 from training.laptop.pictures import embed
 from training.laptop.reading import SeenWindow, read_windows
-from training.loop import Point, TrainingError
+from training.loop import Point
 from training.recipe import Recipe, RecipeError, load_recipe
 from training.train import resumable, train
 from warehouse.lake import Lake

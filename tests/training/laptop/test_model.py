@@ -9,7 +9,7 @@ import torch
 
 from annotate.embeddings.encoders import load_encoder
 from tests.kits.laptop_kit import TASKS, scene, small_config
-from training.backbones import ModelError
+from training.errors import ModelError
 from training.laptop.kind import is_laptop
 from training.laptop.model import LaptopModel, laptop_loss, load_laptop, save_laptop
 from training.laptop.pictures import embed

@@ -11,9 +11,9 @@ from annotate.embeddings.stage import camera_rows
 from core.tables import TABLES
 from tests.kits.lake_kit import stage_run
 from tests.kits.laptop_kit import TASKS, make_release, recipe, scene, small_config
+from training.folder import read_card
 from training.laptop.pictures import embed
 from training.laptop.runs import Run, read_runs
-from training.model import read_card
 from training.train import train
 from warehouse.lake import Lake
 from warehouse.releases import Release
@@ -27,7 +27,7 @@ def store(lake: Lake, release: Release, encoder: Encoder) -> Release:
     tables, contents = [], []
     for e in LOOKED_AT:
         frames = np.arange(0, 12, EVERY)
-        numbers = embed(encoder, [scene(TASKS[e % 2], f / 11) for f in frames]).astype(np.float16)
+        numbers = embed(encoder, [scene(TASKS[e % 2], float(f) / 11) for f in frames]).astype(np.float16)
         where = {"dataset": "bars", "episode_index": e, "chunk": 0}
         tables += camera_rows(where | {"camera": "front"}, encoder, frames, numbers).to_pylist()
         contents.append(where | {"num_frames": 12, "fps": 10.0, "usable_cameras": ["front"]})

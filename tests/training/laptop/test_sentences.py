@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import BertConfig, BertModel, BertTokenizerFast
+from transformers import BertConfig, BertModel, BertTokenizerFast  # pyright: ignore[reportAttributeAccessIssue]
 
 from tests.kits.laptop_kit import TASKS, make_release, question, recipe, scene
-from training.backbones import ModelError
+from training.errors import ModelError
 from training.laptop.config import LaptopConfig
 from training.laptop.model import load_laptop
 from training.laptop.pictures import embed

@@ -1,0 +1,60 @@
+"""What a checkpoint's folder says of itself, and which folders there are. Loads no model and imports no torch."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from training.errors import ModelError
+
+CARD = "card.json"
+ADAPTER_CONFIG = "adapter_config.json"
+
+
+def write_card(folder: Path, card: dict[str, Any]) -> None:
+    (folder / CARD).write_text(json.dumps(card, indent=1, sort_keys=True) + "\n")
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """Raises ModelError."""
+    try:
+        return json.loads((folder / CARD).read_text())
+    except FileNotFoundError as e:
+        raise ModelError(f"{folder} is not a checkpoint of ours: {CARD} missing") from e
+    except (OSError, ValueError) as e:
+        raise ModelError(f"{folder / CARD} cannot be read: {e}") from e
+
+
+def base_of(folder: Path) -> Path | None:
+    """The checkpoint that an adapter's folder is for; None where the folder holds a whole model. Raises ModelError."""
+    if not (folder / ADAPTER_CONFIG).exists():
+        return None
+    card = read_card(folder)
+    if "base" not in card:
+        raise ModelError(f"{folder} is an adapter, and its {CARD} does not say of what")
+    return models_of(folder) / card["base"]
+
+
+def models_of(folder: Path) -> Path:
+    """The folder of all models: that of a run, or of a run's steps."""
+    return folder.parent.parent if folder.parent.suffix == ".steps" else folder.parent
+
+
+def folder_hash(folder: Path) -> str:
+    """First 16 hex of a sha256 over a checkpoint's weights and configuration, an adapter's base included."""
+    h = hashlib.sha256()
+    if base := base_of(folder):
+        h.update(folder_hash(base).encode())
+    for path in sorted(p for p in folder.iterdir() if p.suffix == ".safetensors" or p.name == "config.json"):
+        with path.open("rb") as f:
+            h.update(path.name.encode() + b"\0" + hashlib.file_digest(f, "sha256").digest())
+    return h.hexdigest()[:16]
+
+
+def checkpoints(models: Path) -> list[Path]:
+    """The checkpoints of a folder of models, by name; half-written ones bear other names."""
+    return sorted(p.parent for p in models.glob(f"*/{CARD}") if not p.parent.name.startswith("."))
+
+
+def adapters(models: Path) -> list[Path]:
+    return [p for p in checkpoints(models) if (p / ADAPTER_CONFIG).exists()]

@@ -1,0 +1,62 @@
+"""The pictures of a sample before any model: decoded, and made no larger than a model sees. Imports no torch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+Size = tuple[int, int]  # height, width
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question with its pictures (uint8 RGB [h, w, 3] each); answer and progress are None when it is only asked.
+
+    `task` and `first` are what a laptop model is told instead of the question: the task alone, and the run's first
+    picture where it is known. `each`: progress at each picture, NaN where there is no label; None of a sample that has
+    none.
+    """
+
+    question: str
+    pictures: tuple[np.ndarray, ...]
+    answer: str | None = None
+    progress: float | None = None
+    system: str = ""
+    task: str | None = None
+    first: np.ndarray | None = None
+    each: Sequence[float] | None = None
+
+
+def decode_picture(jpeg: bytes, max_px: int) -> np.ndarray:
+    """JPEG bytes to RGB, no larger than max_px on the longer side. Raises ValueError for what is not a picture."""
+    bgr = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+    if bgr is None:
+        raise ValueError("a sample's picture is not a JPEG")
+    return shrink(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), max_px)
+
+
+def shrink(rgb: np.ndarray, max_px: int) -> np.ndarray:
+    """A picture made no larger than max_px on its longer side, by an area average over all of its pixels.
+
+    Its pixels differ from those of annotate.frames.fitted, which is quicker and makes the pictures that are stored.
+    """
+    return shrunk_to(rgb, shrunk(size_of(rgb), max_px))
+
+
+def size_of(rgb: np.ndarray) -> Size:
+    return rgb.shape[0], rgb.shape[1]
+
+
+def shrunk_to(rgb: np.ndarray, size: Size) -> np.ndarray:
+    if size == size_of(rgb):
+        return rgb
+    return cv2.resize(rgb, size[::-1], interpolation=cv2.INTER_AREA)
+
+
+def shrunk(size: Size, max_px: int) -> Size:
+    """Of a picture made no larger than max_px on its longer side."""
+    scale = max_px / max(size)
+    if scale >= 1:
+        return size
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
