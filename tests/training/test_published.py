@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import peft
 import pytest
@@ -97,7 +97,7 @@ def test_progresslm_is_a_model_without_a_head(names: Callable, tmp_path: Path) -
     torch.testing.assert_close(logits, answers(ProgressModel(backbone, None), processor)[1])
 
 
-def adapted(folder: Path, base: Path, family: str = "qwen3_vl") -> Any:
+def adapted(folder: Path, base: Path, family: Literal["qwen3_vl", "qwen2_5_vl"] = "qwen3_vl") -> Any:
     """A PEFT adapter in a folder, as peft saves it; returns the model that it makes."""
     backbone, _ = tiny(family)
     backbone.name_or_path = str(base)
