@@ -80,7 +80,7 @@ def interrupt_when_up(log: Path, pids: list[int]) -> threading.Thread:
     """Cancel the run as Dagster's run worker is cancelled, as soon as the job has children."""
 
     def wait() -> None:
-        limit = time.monotonic() + 60
+        limit = time.monotonic() + 300
         while time.monotonic() < limit:
             words = log.read_text().split() if log.exists() else []
             if "pids" in words and len(words) > words.index("pids") + 2:

@@ -1,0 +1,184 @@
+"""A page of another site, in a real browser, against the explorer, Dagster's UI and the reward server: nothing happens.
+
+For each server the same is then asked by its own page, and happens: so the attack would have been seen.
+"""
+
+import asyncio
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from dagster import DagsterInstance
+from dagster._core.workspace.context import WorkspaceProcessContext
+from dagster._core.workspace.load_target import PythonFileTarget
+from playwright.sync_api import Browser, Page
+
+from assets.lib.ui_guard import ui_access
+from assets.webserver import guarded
+from eval.server.access import Access
+from explorer.server import listen
+from tests.kits.browser_kit import Served
+from tests.kits.made_corpus import Made
+from tests.kits.other_site import Wish, attacking, other_site
+from tests.kits.reward_server_kit import TASK, Pixels, running
+from warehouse.sql_process import SqlProcess
+
+pytestmark = pytest.mark.browser
+QUERY = "SELECT 41 + 1 AS answer"
+JOB = """
+import dagster as dg
+
+@dg.op
+def write(): ...
+
+@dg.job
+def export():
+    write()
+
+defs = dg.Definitions(jobs=[export])
+"""
+LAUNCH = """mutation($run: ExecutionParams!) {
+  launchPipelineExecution(executionParams: $run) { __typename } }"""
+ASK = """async ([url, how]) => { const r = await fetch(url, how); return [r.status, await r.text()]; }"""
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    context = browser.new_context()
+    context.set_default_timeout(120_000)
+    yield context.new_page()
+    context.close()
+
+
+def attack(page: Page, wishes: list[Wish]) -> None:
+    """Show another site's page and wait until all that it tries was answered, or failed; links and popups follow."""
+    pages = {"/": attacking(wishes, len(wishes))}
+    # What takes the whole window along: a link, and a page that sends its form from the top
+    for k, wish in enumerate(wishes):
+        pages[f"/go{k}"] = f"<!doctype html><script>location = {json.dumps(wish.address)}</script>"
+        inner = "".join(f"<input name={n}>" for n in wish.fields)
+        send = "<script>document.forms[0].submit()</script>"
+        pages[f"/send{k}"] = f"<!doctype html><form method=post action='{wish.url}'>{inner}</form>{send}"
+    with other_site(pages) as site:
+        page.goto(site)
+        # 16 fetches and a socket for each wish
+        page.wait_for_function(f"window.tried >= {17 * len(wishes)}")
+        assert page.evaluate("window.read") == []  # nothing that was answered could be read
+        page.wait_for_timeout(1000)  # forms and beacons tell nobody of their end
+        for k in range(len(wishes)):
+            for way in ("go", "send"):
+                page.goto(f"{site}/{way}{k}")
+                page.wait_for_url(lambda url: not url.startswith(site))
+                page.wait_for_load_state()
+
+
+def own(page: Page, url: str, target: str, **how: Any) -> tuple[int, str]:
+    """What a page of the server itself is answered."""
+    page.goto(url)
+    status, text = page.evaluate(ASK, [target, how])
+    return status, text
+
+
+def files(root: Path) -> dict[str, tuple[int, int]]:
+    return {str(p): (p.stat().st_size, p.stat().st_mtime_ns) for p in root.rglob("*") if p.is_file()}
+
+
+def test_the_explorer(page: Page, made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    query = SqlProcess.query
+    monkeypatch.setattr(
+        SqlProcess, "query", lambda self, at, sql, *more: asked.append(sql) or query(self, at, sql, *more)
+    )
+    space = made.copy(tmp_path).space
+    served = Served(space)
+    try:
+        before = files(space.root)
+        saved, episode = {"name": "mine", "sql": QUERY}, f"{served.url}/api/corrections/tiny/0"
+        attack(
+            page,
+            [
+                Wish(f"{served.url}/sql", {"q": QUERY}),
+                Wish(f"{served.url}/sql/download", {"q": QUERY, "form": "csv"}),
+                Wish(f"{served.url}/api/queries", saved),
+                Wish(f"{served.url}/api/queries/mine", {}, "DELETE"),
+                Wish(f"{episode}/accept", {"base_label_run": "x", "author": "evil"}),
+                Wish(f"{episode}/undo", {"author": "evil"}),
+                Wish(f"{served.url}/api/labelling/tiny", {"what": "embeddings"}),
+            ],
+        )
+        assert asked == []
+        assert files(space.root) == before
+        # Its own page may
+        page.goto("about:blank")
+        page.goto(Wish(f"{served.url}/sql", {"q": QUERY}).address)
+        assert len(asked) == 1
+        assert page.get_by_text("42", exact=True).count()
+        token = page.locator("meta[name=csrf-token]").get_attribute("content")
+        headers = {"Content-Type": "application/json", "X-CSRF-Token": token}
+        how = {"method": "POST", "headers": headers, "body": json.dumps(saved)}
+        assert own(page, served.url, "/api/queries", **how)[0] == 200
+        assert files(space.root) != before
+    finally:
+        served.stop()
+
+
+@contextmanager
+def dagster_ui(folder: Path) -> Iterator[tuple[str, DagsterInstance]]:
+    """Dagster's webserver behind our guard, with one job, and what knows its runs."""
+    (folder / "jobs.py").write_text(JOB)
+    (folder / "home").mkdir()
+    target = PythonFileTarget(str(folder / "jobs.py"), None, str(folder), "jobs")
+    home = str(folder / "home")
+    with DagsterInstance.local_temp(home) as instance, WorkspaceProcessContext(instance, target) as made:
+        app = guarded(ui_access("127.0.0.1", {}))(made).create_asgi_app()
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+        with listen("127.0.0.1", 0) as socket:
+            thread = threading.Thread(target=lambda: asyncio.run(server.serve([socket])), daemon=True)
+            thread.start()
+            try:
+                yield f"http://127.0.0.1:{socket.getsockname()[1]}", instance
+            finally:
+                server.should_exit = True
+                thread.join(20)
+
+
+def test_dagsters_ui(page: Page, tmp_path: Path) -> None:
+    where = {"repositoryName": "__repository__", "repositoryLocationName": "jobs", "pipelineName": "export"}
+    variables = {"run": {"selector": where, "mode": "default"}}
+    with dagster_ui(tmp_path) as (url, instance):
+        attack(page, [Wish(f"{url}/graphql", {"query": LAUNCH, "variables": json.dumps(variables)})])
+        assert instance.get_runs_count() == 0
+        body = json.dumps({"query": LAUNCH, "variables": variables})
+        how = {"method": "POST", "headers": {"Content-Type": "application/json"}, "body": body}
+        status, text = own(page, url, "/graphql", **how)
+        assert (status, "LaunchRunSuccess" in text) == (200, True), text
+        assert instance.get_runs_count() == 1
+
+
+def test_the_reward_server(page: Page) -> None:
+    scorer = Pixels()
+    with running(scorer, access=Access()) as app:
+        url, session = app.state.url, {"task": TASK, "fps": "4"}
+        attack(
+            page,
+            [
+                Wish(f"{url}/v1/sessions", session),
+                Wish(f"{url}/v1/frames", session),
+                Wish(f"{url}/v1/videos", session),
+                Wish(f"{url}/v1/chat/completions", {"model": "test"}),
+                Wish(f"{url}/v1/sessions/none", {}, "DELETE"),
+            ],
+        )
+        counted = own(page, f"{url}/healthz", "/metrics")[1]
+        assert scorer.batches == []
+        # What was answered at all, by endpoint, and in no case as asked for
+        ends = re.findall(r'requests_total\{endpoint="(/v1/[^"]+)",method="\w+",status="(\d+)"\}', counted)
+        assert {status for _, status in ends} <= {"403", "404", "405"}, ends
+        how = {"method": "POST", "headers": {"Content-Type": "application/json"}}
+        assert own(page, f"{url}/healthz", "/v1/sessions", **how, body=json.dumps({"task": TASK, "fps": 4}))[0] == 201
