@@ -62,8 +62,9 @@ def failure(result: dg.ExecuteInProcessResult) -> tuple[str, str]:
     """What the failed step says, and its job's last lines."""
     (event,) = [e for e in result.all_events if e.is_step_failure]
     data = event.step_failure_data.user_failure_data
+    assert data
     lines = data.metadata.get("last_lines")
-    return data.description, lines.value if lines else ""
+    return data.description or "", str(lines.value) if lines else ""
 
 
 def alive(pids: list[int]) -> list[int]:
