@@ -170,6 +170,7 @@ def dataset_row(source: Source, listing: Listing) -> dict[str, Any]:
         "chunk_size": config.chunk_size,
         "role": config.role,
         "cameras": list(listing.cameras),
+        "views": list(config.cameras.views),
         "notes": config.notes,
     }
 

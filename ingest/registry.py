@@ -1,7 +1,6 @@
 """The registry of datasets: one YAML file each, validated by a typed model."""
 
 import re
-from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -90,13 +89,6 @@ class Cameras(EntryPart):
     def ordered(self) -> tuple[str, ...]:
         """By preference for labelling: the views, then what sees the whole scene."""
         return tuple(dict.fromkeys((*self.views, *self.exo, *self.ego, *self.wrist)))
-
-    def views_of(self, usable: Sequence[str]) -> tuple[str, ...]:
-        """By which of an episode's usable cameras, by preference, it is labelled; the first is the main one.
-
-        Example: of the views front and wrist an episode without a usable wrist camera has ("front",).
-        """
-        return tuple(camera for camera in self.views if camera in usable) or tuple(usable[:1])
 
 
 class Gripper(EntryPart):

@@ -136,10 +136,16 @@ class DatasetBuild(BaseModel):
     @property
     def embeddings(self) -> EmbeddingsConfig:
         """How an encoder looks at this dataset: `preferred` are all the views that its labels are made by."""
-        config, views = self.stages.embeddings, self.dataset.cameras.views
-        return (
-            config.model_copy(update={"cameras": views}) if config.cameras == "preferred" and len(views) > 1 else config
-        )
+        config = self.stages.embeddings
+        if config.cameras != "preferred" or not self.views:
+            return config
+        return config.model_copy(update={"cameras": self.views})
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """The cameras that labels are made by, where there are several; what depends on them names them."""
+        views = self.dataset.cameras.views
+        return views if len(views) > 1 else ()
 
     @property
     def has_embeddings(self) -> bool:
@@ -159,12 +165,13 @@ class DatasetBuild(BaseModel):
         if self.annotator == "native":
             # Motion labels the episodes that have no steps, so its settings are a part of the run
             motion = {"code_version": annotate.motion.CODE_VERSION, **self.stages.motion.model_dump(mode="json")}
-            return LabelRun("native", annotate.native.CODE_VERSION, resolved({"without_steps": motion}))
+            params = self._by_views({"without_steps": motion})
+            return LabelRun("native", annotate.native.CODE_VERSION, params)
         if self.annotator == "vlm":
             vlm = self.stages.vlm
-            params = resolved(vlm.identity())
+            params = self._by_views(vlm.identity())
             return LabelRun("vlm", annotate.vlm.config.CODE_VERSION, params, vlm.model, vlm.revision, prompt_version())
-        params = resolved(self.stages.motion.model_dump(mode="json"))
+        params = self._by_views(self.stages.motion.model_dump(mode="json"))
         return LabelRun("motion", annotate.motion.CODE_VERSION, params)
 
     def transfer_run(self) -> LabelRun:
@@ -175,7 +182,11 @@ class DatasetBuild(BaseModel):
             "native": annotate.native.CODE_VERSION,  # of references' steps that the source brings
             "embeddings": self._embeddings_params(),
         }
-        return LabelRun("transfer", annotate.transfer.CODE_VERSION, resolved(params))
+        return LabelRun("transfer", annotate.transfer.CODE_VERSION, self._by_views(params))
+
+    def _by_views(self, params: dict[str, Any]) -> str:
+        """The resolved parameters of a label run; a label by one camera is what it was before there were views."""
+        return resolved(params | {"views": self.views} if self.views else params)
 
     def _embeddings_params(self) -> dict[str, Any] | None:
         """How pictures are looked at where a reference asks for it; None: they are not."""

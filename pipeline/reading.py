@@ -53,10 +53,15 @@ class SourceSteps:
 
 @dataclass(frozen=True)
 class EpisodeSignals:
-    """Measurements of one episode's preferred camera; arrays [num_frames]."""
+    """Measurements of one episode; arrays [num_frames].
+
+    camera: the preferred one. views: all that it is labelled by, that one first.
+    change: the visual change of the view in which most changes; phash: of the preferred camera.
+    """
 
     episode_index: int
     camera: str
+    views: tuple[str, ...]
     fps: float
     success: bool | None
     success_source: str | None
@@ -90,7 +95,7 @@ def chunk_signals(
         where, here = f"{where} AND list_contains(?, episode_index)", [*here, sorted(chosen)]
     with lake.reading():
         episodes = lake.rows(
-            "SELECT c.episode_index, c.usable_cameras[1], c.fps, f.success, f.success_source, f.task, f.steps, "
+            "SELECT c.episode_index, c.usable_cameras, c.fps, f.success, f.success_source, f.task, f.steps, "
             f"f.steps_from, f.plan, f.as_far_as FROM (FROM episode_content WHERE {where}) c "
             "JOIN episode_facts f USING (dataset, episode_index) ORDER BY 1",
             here,
@@ -103,30 +108,59 @@ def chunk_signals(
         states = lake.arrow(
             f"SELECT episode_index, state FROM states WHERE {where} ORDER BY episode_index, frame_index", here
         ).combine_chunks()
+        named = named_views(lake, dataset)
         signals = stored_signals(lake.con, dataset)
         lags_s = _corrected_lags(lake, dataset, chunk)
     episode_of_row, episode_of_state = table["episode_index"].to_numpy(), states["episode_index"].to_numpy()
     cameras = table["camera"].to_numpy(zero_copy_only=False)
-    for episode, camera, fps, success, success_source, task, *native in episodes:
+    for episode, usable, fps, success, success_source, task, *native in episodes:
         of_episode = rows_of_episode(episode_of_row, episode)
-        # The rows of one camera of an episode follow one another
-        of_camera = np.flatnonzero(cameras[of_episode] == camera)
-        frames = table.slice(of_episode.start + int(of_camera[0]), len(of_camera))
+        views = labelled_by(named, usable)
+        of_view = {}
+        for camera in views:
+            # The rows of one camera of an episode follow one another
+            of_camera = np.flatnonzero(cameras[of_episode] == camera)
+            of_view[camera] = table.slice(of_episode.start + int(of_camera[0]), len(of_camera))
+        frames = of_view[views[0]]
         late = round(lags_s.get("state", 0.0) * fps)
         yield EpisodeSignals(
             episode_index=episode,
-            camera=camera,
+            camera=views[0],
+            views=views,
             fps=fps,
             success=success,
             success_source=success_source,
             task=task,
             native=_source_steps(*native),
-            change=frames["visual_change"].to_numpy(),
+            change=most_change([rows["visual_change"].to_numpy() for rows in of_view.values()]),
             phash=frames["phash"].to_numpy(),
             grippers=_curves(frames["grippers"], signals, lags_s, fps),
             speed=_earlier(_complete(frames["speed"]), late),
             state=_earlier(_matrix(states["state"][rows_of_episode(episode_of_state, episode)]), late),
         )
+
+
+def named_views(lake: Lake, dataset: str) -> tuple[str, ...]:
+    """The cameras that a dataset's configuration names for its labels; a lake of an earlier version knows none."""
+    [row] = lake.dicts("SELECT * FROM datasets WHERE dataset = ?", [dataset]) or [{}]
+    return tuple(row.get("views") or ())
+
+
+def labelled_by(views: Sequence[str], usable: Sequence[str]) -> tuple[str, ...]:
+    """By which of an episode's usable cameras, by preference, it is labelled; the first is the main one.
+
+    Example: of the views front and wrist an episode without a usable wrist camera has ("front",).
+    """
+    return tuple(camera for camera in views if camera in usable) or tuple(usable[:1])
+
+
+def most_change(of_views: Sequence[np.ndarray]) -> np.ndarray:
+    """The visual change of several views [num_frames] as one: of each frame that of the view in which most changes.
+
+    So a view that a hand or the arm hides takes nothing away from what another one shows, and the noise of a view that
+    shows nothing adds nothing (docs/labels.md has what other rules gave).
+    """
+    return of_views[0] if len(of_views) == 1 else np.max(of_views, axis=0)
 
 
 @dataclass

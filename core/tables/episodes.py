@@ -52,6 +52,12 @@ EPISODE_TABLES = (
             C("chunk_size", I32, "episodes per chunk; never changes"),
             C("role", STR, "train, or ood: held out whole"),
             C("cameras", pa.list_(STR), "cameras by preference for labelling"),
+            C(
+                "views",
+                pa.list_(STR),
+                "cameras that labels are made by, the main one first; empty: the first usable one alone",
+                digest=False,  # the rows that follow from them tell
+            ),
             C("notes", STR, "what a user should know"),
         ),
     ),

@@ -102,7 +102,7 @@ STAGE = Stage(
     name="corrections",
     upstream=("episodes", "frames"),
     run=run,
-    config=lambda build: (build.stages.progress, PROGRESS_VERSION),
+    config=lambda build: (build.stages.progress, PROGRESS_VERSION, *build.views),
     code_version=HUMAN_VERSION,
     description=(
         "People's labels: segments and progress of the episodes that they corrected, as the run human/<dataset>."

@@ -189,7 +189,11 @@ STAGE = Stage(
     upstream=("frames", "segments", "transfer", "corrections"),
     run=run,
     # What decides which label counts, too; nothing is added to the hashes of builds before it was there
-    config=lambda build: (build.stages.progress, *(("references first",) if build.references_first else ())),
+    config=lambda build: (
+        build.stages.progress,
+        *(("references first",) if build.references_first else ()),
+        *build.views,
+    ),
     code_version=CODE_VERSION,
     description=(
         "The dense label: progress per frame, from segments and visual change; and which label of an episode counts."

@@ -39,6 +39,7 @@ def test_tables(tmp_path: Path) -> None:
         "chunk_size": 2,
         "role": "train",
         "cameras": [FRONT, WRIST],
+        "views": [],
         "notes": None,
     }
     (signal,) = result.tables["signals"].to_pylist()
@@ -177,5 +178,6 @@ def test_a_view_that_no_episode_has(tmp_path: Path) -> None:
     assert said(result.findings, camera="top") == [("camera_without_files", "warning", None, "top")]
     (finding,) = [f for f in result.findings if f.camera == "top"]
     assert f"there are {FRONT}, {WRIST}" in finding.detail
+    assert result.tables["datasets"]["views"].to_pylist() == [[WRIST, "top"]]
     # The views come first, the main one before all
     assert [f["cameras"] for f in result.tables["episode_facts"].to_pylist()] == [[WRIST, FRONT]] * 2

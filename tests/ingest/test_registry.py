@@ -60,14 +60,6 @@ def test_the_views_that_labels_are_made_by(tmp_path: Path, text: str, views: tup
     assert DatasetConfig.model_validate_json(entry.model_dump_json()) == entry
 
 
-def test_an_episode_is_labelled_by_the_views_that_it_has() -> None:
-    cameras = Cameras(views=("front", "wrist"), exo=("side",))
-    assert cameras.views_of(["front", "wrist", "side"]) == ("front", "wrist")
-    assert cameras.views_of(["wrist", "side"]) == ("wrist",)
-    assert cameras.views_of(["side", "top"]) == ("side",)
-    assert Cameras(exo=("side",)).views_of(["side", "top"]) == ("side",)
-
-
 def test_without_views_a_dataset_is_written_as_it_was_before_there_were_any() -> None:
     entry = DatasetConfig(name="a", source="b", cameras=Cameras(exo=("front",)))
     assert entry.model_dump()["cameras"] == {"exo": ("front",), "ego": (), "wrist": (), "bgr": ()}

@@ -2,14 +2,19 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from annotate.embeddings.config import EmbeddingsConfig
 from core.paths import Workspace
 from pipeline.build import run_build
 from pipeline.config import DatasetBuild, StageConfigs
+from pipeline.plan import CURRENT, plan
+from pipeline.reading import chunk_signals, labelled_by, most_change
+from pipeline.stages import stage_specs
 from tests.kits.lerobot_writer import FRONT, WRIST, source_of, write_v2
 from tests.kits.made_corpus import Made
+from warehouse.lake import Lake
 
 SIDE = "observation.images.side"
 
@@ -53,3 +58,46 @@ def test_an_encoder_looks_by_the_views_unless_it_is_told_otherwise(tmp_path: Pat
     assert build_of(root, {"exo": [FRONT], "wrist": [WRIST]}).embeddings.cameras == "preferred"
     told = StageConfigs(embeddings=EmbeddingsConfig(cameras="all"))
     assert build_of(root, [WRIST, FRONT]).model_copy(update={"stages": told}).embeddings.cameras == "all"
+
+
+def test_an_episode_is_labelled_by_the_views_that_it_has():
+    assert labelled_by((WRIST, FRONT), [WRIST, FRONT, SIDE]) == (WRIST, FRONT)
+    assert labelled_by((WRIST, FRONT), [FRONT, SIDE]) == (FRONT,)
+    assert labelled_by((WRIST, FRONT), [SIDE]) == (SIDE,)
+    assert labelled_by((), [SIDE, FRONT]) == (SIDE,)
+
+
+def test_change_is_that_of_the_view_in_which_most_changes():
+    seen, hidden = np.array([0, 0.25, 0.0, 0.5]), np.array([0, 0.125, 0.125, 0.0])
+    assert most_change([seen, hidden]).tolist() == [0, 0.25, 0.125, 0.5]
+    assert most_change([hidden]) is hidden
+
+
+def test_labels_are_made_by_the_views_that_an_episode_has(by_two: Made):
+    lake = Lake(by_two.space, read_only=True)
+    first, second = chunk_signals(lake, "toy", 0)
+    assert (first.camera, first.views, second.camera, second.views) == (WRIST, (WRIST, FRONT), FRONT, (FRONT,))
+    of_camera = {
+        camera: lake.arrow(
+            "SELECT visual_change FROM frames WHERE episode_index = 0 AND camera = ? ORDER BY frame_index", [camera]
+        )["visual_change"].to_numpy()
+        for camera in (FRONT, WRIST)
+    }
+    assert (first.change == np.maximum(of_camera[FRONT], of_camera[WRIST])).all()
+    [(params,)] = lake.rows("SELECT DISTINCT params FROM label_runs JOIN active_runs USING (label_run)")
+    assert f'"views": ["{WRIST}", "{FRONT}"]' in params
+    lake.con.close()
+
+
+def test_other_views_make_labels_stale(by_two: Made):
+    build = by_two.build
+    lake = Lake(by_two.space, read_only=True)
+    fingerprint = build.source(lake.workspace.sources).fingerprint()
+    not_current = {}
+    for cameras in ([WRIST, FRONT], [WRIST, SIDE]):
+        changed = build.model_copy(update={"dataset": build_of(Path(build.dataset.source), cameras).dataset})
+        steps = plan(lake, {"toy": stage_specs(changed)}, {"toy": fingerprint})
+        not_current[cameras[1]] = {step.stage.name for step in steps if step.status != CURRENT}
+    assert not_current[FRONT] == set()
+    assert {"episodes", "embeddings", "segments", "progress", "demonstrations"} <= not_current[SIDE]
+    lake.con.close()

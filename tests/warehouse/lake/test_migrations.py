@@ -11,9 +11,11 @@ from core.paths import ROOT, Workspace
 from pipeline.build import run_build
 from pipeline.config import source_build
 from pipeline.plan import STALE, plan
+from pipeline.reading import chunk_signals
 from pipeline.stages import stage_specs
 from tests.kits.made_corpus import Made
-from warehouse.lake import Lake, LakeError, forget_lakes
+from tests.kits.tiny_lerobot import CAMERA
+from warehouse.lake import Lake, LakeError, digest, forget_lakes
 from warehouse.lake.migrations import SCHEMA_HASH, SCHEMA_VERSION, migrate, schema_hash, schema_version
 from warehouse.lake.soundness import follows_schema
 from warehouse.lake.sql import open_for_users
@@ -146,6 +148,21 @@ def test_version_4_tells_names_of_steps_from_what_stood_for_them(made: Made, tmp
     assert lake.rows(unnamed.format("segments")) == lake.rows(unnamed.format("episode_labels")) == [(first,)]
     for table in ("segments", "episode_labels"):
         assert lake.rows(f"SELECT count(*) FROM {table} WHERE named IS NULL") == [(0,)]
+    lake.con.close()
+
+
+def test_version_9_knows_no_views_until_a_configuration_names_them(made: Made, tmp_path: Path):
+    copied = made.copy(tmp_path)
+    lake = Lake(copied.space)
+    hashes = digest(lake)
+    for sql in ("ALTER TABLE datasets DROP COLUMN views", "DELETE FROM schema_versions WHERE version > 8"):
+        lake.con.execute(sql)
+    assert [e.views for e in chunk_signals(lake, "tiny", 0)] == [(CAMERA,), (CAMERA,)], "it is read before, too"
+    migrate(lake)
+    assert schema_version(lake.con) == SCHEMA_VERSION
+    assert lake.rows("SELECT views FROM datasets") == [(None,)]
+    assert [e.views for e in chunk_signals(lake, "tiny", 0)] == [(CAMERA,), (CAMERA,)]
+    assert digest(lake) == hashes, "labels by one camera are what they were"
     lake.con.close()
 
 
