@@ -37,7 +37,8 @@ def test_a_job_on_a_real_head(address: str, tmp_path: Path) -> None:
         told = [r.message for r in instance.all_logs(result.run_id)]
     (made,) = result.asset_materializations_for_node("model")
     assert made.metadata["final_loss"].value == 0.5
-    assert made.tags and made.tags["dagster/data_version"] == "v1"
+    assert made.tags
+    assert made.tags["dagster/data_version"] == "v1"
     assert "step 1 of 2: loss 0.7" in told
 
 
@@ -60,7 +61,8 @@ def test_cancelling_the_run_ends_the_job(address: str, tmp_path: Path) -> None:
     result = materialize(RayLauncher(address=address, python=str(noted)), tmp_path, "hangs")
     (event,) = [e for e in result.all_events if e.is_step_failure]
     error = event.step_failure_data.error
-    assert error and error.cls_name == "DagsterExecutionInterruptedError"
+    assert error
+    assert error.cls_name == "DagsterExecutionInterruptedError"
     thread.join()
     limit = time.monotonic() + 60
     while alive(pids) and time.monotonic() < limit:
