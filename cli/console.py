@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress, TaskID, TextColumn
 
 from annotate.signal_report import lag_span
 from annotate.signal_report import line as signal_line
@@ -16,6 +16,8 @@ from assets.lib.report import is_followed, report_build, report_closing
 from cli.events import NO_EVENTS, BuildEvents
 from cli.options import DONE, FAILED
 from cli.output import show, show_references, show_status, status_rows
+from cli.progress import BuildProgress, shown, training_lines
+from core.cores import cores
 from core.paths import Workspace
 from ingest.reasons import REASONS
 from ingest.signals.survey import findings_of
@@ -24,6 +26,7 @@ from pipeline.build import BuildReport, StepFailure, resolve, run_build
 from pipeline.config import DatasetBuild
 from pipeline.leaderboard import leaderboard_rows
 from pipeline.outcome import Outcome
+from pipeline.plan import ChunkStep
 from pipeline.release_cycle import closing_steps
 from training.recipe import load_recipe
 from warehouse.lake import open_lake
@@ -51,7 +54,7 @@ def build_all(
     """
     # Predicted before the build, while it is still known what is not labelled yet
     costs = predictions(space, builds, update=update)
-    report = _build_with_bar(space, builds, workers, events, update=update)
+    report = _build_visibly(space, builds, workers, events, update=update)
     names = [build.name for build in builds]
     # Nobody waits for what nobody looks at: Dagster is told when its UI is first opened
     if is_followed(space):
@@ -116,24 +119,28 @@ def show_signals(lake: "Lake", names: Sequence[str]) -> None:
             print(f"{name}: the state is {state_lag} the pictures: labels are corrected by it")
 
 
-def _build_with_bar(
+def _build_visibly(
     space: Workspace, builds: Sequence[DatasetBuild], workers: int | None, events: BuildEvents, *, update: bool
 ) -> BuildReport:
-    errors = Console(stderr=True)
-    with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar:
-        task = bar.add_task("building", total=None)
+    progress = BuildProgress(workers=workers or cores())
 
-        def on_plan(total: int) -> None:
-            bar.update(task, total=total)
-            events.plan(total)
+    def on_steps(steps: Sequence[ChunkStep]) -> None:
+        rows = open_lake(space).rows(
+            "SELECT dataset, chunk, count(*), coalesce(sum(num_rows), 0)::BIGINT FROM episode_facts GROUP BY ALL"
+        )
+        sizes = {(dataset, chunk): (episodes, frames) for dataset, chunk, episodes, frames in rows}
+        progress.workers = max(1, min(progress.workers, len({(step.dataset, step.chunk) for step in steps})))
+        progress.plan(steps, sizes)
 
+    with shown(progress.lines):
         return run_build(
             space,
             builds,
             workers,
-            on_plan=on_plan,
-            on_stage=lambda done: bar.update(task, advance=1, description=f"{done.run.stage} {done.run.dataset}"),
-            on_note=lambda text: errors.print(f"note: {text}", markup=False, highlight=False, soft_wrap=True),
+            on_plan=events.plan,
+            on_note=lambda text: print(f"note: {text}", file=sys.stderr, flush=True),
+            on_steps=on_steps,
+            on_moment=progress.note,
             update=update,
         )
 
@@ -182,7 +189,7 @@ def close(space: Workspace, release: str, recipe_name: str) -> None:
     """Release, train, evaluate and rank, then print the outcomes and the leaderboard."""
     recipe = load_recipe(recipe_name)
     lake = open_lake(space)
-    with training_bar() as on_step:
+    with training_lines() as on_step:
         outcomes = closing_steps(lake, release, recipe, on_step)
     report_closing(space, outcomes)
     release_model_and_scores = outcomes[:3]
@@ -214,7 +221,7 @@ def train_visibly(space: Workspace, train: "Callable[[Callable[[Point], None]], 
             outcome = train(reporter.step)
             reporter.outcome(outcome)
         return outcome
-    with training_bar() as on_step:
+    with training_lines() as on_step:
         outcome = train(on_step)
     report_closing(space, [outcome])
     return outcome
@@ -236,13 +243,3 @@ def counting() -> "Iterator[Callable[[str, int, int], None]]":
             bar.update(tasks[name], completed=done)
 
         yield on_rows
-
-
-@contextmanager
-def training_bar() -> "Iterator[Callable[[Point], None]]":
-    """A progress bar on the terminal; yields what to call after each step."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("training", total=1.0)
-        yield lambda p: bar.update(task, completed=p.done, description=f"training, loss {p.loss:.3f}")

@@ -104,14 +104,14 @@ def adapt(
     from training.recipe import adapting_recipe, load_recipe
 
     lake = lake_at(workspace)
-    from cli.console import training_bar
+    from cli.progress import training_lines
     from pipeline.adaptation import episode_samples, model_folder
     from training.oneshot import adapt as train_adapter
 
     folder = model_folder(lake, model)
     loaded = load_recipe(recipe or adapting_recipe(folder), folder)
     drawn = episode_samples(lake, dataset, episode, samples, seed)
-    with training_bar() as on_step:
+    with training_lines() as on_step:
         run = train_adapter(lake, drawn, f"{dataset}-{episode:06d}", loaded, on_step, resume)
     facts = {
         "training_run": run.id,

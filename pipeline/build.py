@@ -13,9 +13,11 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from multiprocessing.context import BaseContext
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import cv2
@@ -37,6 +39,9 @@ from warehouse.lake.doctor import rollback
 from warehouse.lake.gc import sweep
 from warehouse.lake.references import chunks_of_references, reference_tasks
 
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
 
 @dataclass(frozen=True)
 class StepFailure:
@@ -54,6 +59,19 @@ class BuildReport:
     failed: list[StepFailure] = field(default_factory=list)
     up_to_date: int = 0
     build_id: str = field(default_factory=lambda: uuid4().hex[:16])
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A stage of a chunk begins (`duration_s` None) or has ended: what a person who waits sees."""
+
+    dataset: str
+    chunk: int
+    stage: str
+    duration_s: float | None = None
+
+
+type Tell = Callable[[Moment], None]
 
 
 @dataclass(frozen=True)
@@ -157,10 +175,14 @@ def run_build(
     on_stage: Callable[[StageReport], None] = lambda report: None,
     on_note: Callable[[str], None] = lambda text: None,
     *,
+    on_steps: Callable[[Sequence[ChunkStep]], None] = lambda steps: None,
+    on_moment: Tell = lambda moment: None,
     update: bool = False,
 ) -> BuildReport:
     """Bring some datasets up to date. `on_plan` gets the number of stages to run, `on_stage` each one done, `on_note`
-    what a person should know. `update`: hub's datasets at their newest commit, not at the one that was read before.
+    what a person should know; `on_steps` what is to be done of chunks, `on_moment` each beginning and end of it, when
+    it happens, maybe in another thread. `update`: hub's datasets at their newest commit, not at the one that was read
+    before.
 
     Raises SourceError before a lake is made; of several datasets one that is out of reach does not stop the others.
     Raises DiskFullError: no other chunk would get further.
@@ -195,7 +217,7 @@ def run_build(
         if build.lacks_encoder:
             on_note(f"{build.name}: no embeddings to label runs like those that people labelled: {build.lacks_encoder}")
     steps = plan(lake, specs, fingerprints, known=known)
-    making = _Making(str(workspace.root), resolved, fingerprints, report.build_id, workers, note, known)
+    making = _Making(str(workspace.root), resolved, fingerprints, report.build_id, workers, note, known, on_moment)
 
     # Before the others what references show: any chunk may be labelled like them
     shown = _chunks_of_outdated_references(lake, resolved, steps)
@@ -205,6 +227,7 @@ def run_build(
     outdated = [step for step in steps if isinstance(step, ChunkStep) and step.status != CURRENT]
     report.up_to_date = sum(step.status == CURRENT for step in steps) - len(report.done)
     on_plan(len(outdated) + sum(done.run.chunk is not None for done in report.done))
+    on_steps(outdated)
     making.chunks(_chunks_to_run(outdated, report.failed))
     return report
 
@@ -220,6 +243,7 @@ class _Making:
     workers: int | None
     note: Callable[[ChunkResult], None]
     known: Known
+    tell: Tell
 
     def chunks(self, chunks: Sequence[tuple[str, int]], only: frozenset[str] | None = None) -> None:
         """Bring (dataset, chunk) up to date, side by side; `only`: these stages of them."""
@@ -230,7 +254,7 @@ class _Making:
             ChunkTask(self.root, self.builds[d], self.fingerprints[d], chunk, threads, self.build_id, only)
             for d, chunk in chunks
         ]
-        _run_chunks(tasks, workers, self.note, self.known)
+        _run_chunks(tasks, workers, self.note, self.known, self.tell)
 
 
 def _chunks_of_outdated_references(
@@ -329,16 +353,52 @@ def _open_lake_to_build(workspace: Workspace, on_note: Callable[[str], None]) ->
     return lake
 
 
-def _run_chunks(tasks: Sequence[ChunkTask], workers: int, note: Callable[[ChunkResult], None], known: Known) -> None:
+def _run_chunks(
+    tasks: Sequence[ChunkTask], workers: int, note: Callable[[ChunkResult], None], known: Known, tell: Tell
+) -> None:
     # One worker needs no process of its own
     if workers <= 1:
         for task in tasks:
-            note(run_chunk(task, known))
+            note(run_chunk(task, known, tell))
         return
 
     # spawn, not fork: DuckDB and FFmpeg threads do not survive a fork
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(pandas_is_left_out(),))
+    with _told_by_workers(context, tell) as writer:
+        _run_in_pool(context, tasks, workers, note, writer)
+
+
+@contextmanager
+def _told_by_workers(context: BaseContext, tell: Tell) -> "Iterator[Connection]":
+    """Yields where workers write their moments, each less than what a pipe takes at once, and passes them on."""
+    reader, writer = context.Pipe(duplex=False)
+    ended = threading.Event()
+
+    def pass_on() -> None:
+        while not ended.is_set():
+            while reader.poll(0.2):
+                tell(reader.recv())
+
+    thread = threading.Thread(target=pass_on, daemon=True)
+    thread.start()
+    try:
+        yield writer
+    finally:
+        ended.set()
+        thread.join()
+        reader.close()
+        writer.close()
+
+
+def _run_in_pool(
+    context: BaseContext,
+    tasks: Sequence[ChunkTask],
+    workers: int,
+    note: Callable[[ChunkResult], None],
+    writer: "Connection",
+) -> None:
+    starting = (pandas_is_left_out(), writer)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=starting)
     try:
         with _interrupts_held_back(), _threads_of_libraries(tasks[0].threads):
             waiting: dict[Future[ChunkResult], ChunkTask] = {pool.submit(run_chunk, t): t for t in tasks}
@@ -400,11 +460,23 @@ def _result(future: "Future[ChunkResult]", task: ChunkTask) -> ChunkResult:
         return ChunkResult([], lost)
 
 
-def _start_worker(without_pandas: bool) -> None:
+_moments: "Connection | None" = None  # of a worker: where it writes what it begins and ends
+
+
+def _tell_parent(moment: Moment) -> None:
+    if _moments is not None:
+        # The parent went away: this process ends of itself
+        with suppress(OSError):
+            _moments.send(moment)
+
+
+def _start_worker(without_pandas: bool, writer: "Connection") -> None:
     """A worker ends at once, its transaction undone by the lake, when the build that started it is no more.
 
     Builds are parallel by processes: OpenCV's own threads would only get in their way.
     """
+    global _moments
+    _moments = writer
     if without_pandas:
         leave_out_pandas()
     cv2.setNumThreads(1)
@@ -413,7 +485,7 @@ def _start_worker(without_pandas: bool) -> None:
         threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
-def run_chunk(task: ChunkTask, known: Known | None = None) -> ChunkResult:
+def run_chunk(task: ChunkTask, known: Known | None = None, tell: Tell = _tell_parent) -> ChunkResult:
     """Bring one chunk up to date, stage after stage. Runs in a worker process.
 
     known: from the chunk before, in this process.
@@ -426,7 +498,10 @@ def run_chunk(task: ChunkTask, known: Known | None = None) -> ChunkResult:
     with picture_cache(lake.workspace, task.build, task.threads) as pictures:
         # Planned anew after each stage: its output decides what the next one's input is
         while step := _next_step(lake, task, known):
+            moment = Moment(task.build.name, task.chunk, step.stage.name)
+            tell(moment)
             result = _run_guarded(StageContext(lake, task.build, step, source, task.build_id, pictures, known.memory))
+            tell(replace(moment, duration_s=sum(ended.run.duration_s for ended in result.done)))
             done += result.done
             if result.failed:
                 return ChunkResult(done, result.failed)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.build import run_build
+from pipeline.build import Moment, run_build
 from pipeline.plan import CURRENT, MISSING, plan
 from pipeline.stages import stage_specs
 from tests.kits.made_corpus import Made
@@ -40,8 +40,17 @@ def test_an_older_lake_gets_it_without_decoding(made: Made, tmp_path: Path):
     assert missing == {("demonstrations", chunk) for chunk in range(3)}
     assert {step.status for step in steps} == {CURRENT, MISSING}
     lake.con.close()
-    report = run_build(own.space, [own.build], workers=1)
+    moments: list[Moment] = []
+    planned: list[tuple[str, int]] = []
+    report = run_build(
+        own.space, [own.build], workers=1, on_moment=moments.append,
+        on_steps=lambda steps: planned.extend((step.stage.name, step.chunk) for step in steps),
+    )  # fmt: skip
     assert {r.run.stage for r in report.done} == {"demonstrations"}
+    assert planned == [("demonstrations", chunk) for chunk in range(3)]
+    assert [(m.chunk, m.stage, m.duration_s is None) for m in moments] == [
+        (chunk, "demonstrations", begins) for chunk in range(3) for begins in (True, False)
+    ]
     assert Lake(own.space, read_only=True).rows(ALL_ROWS) == before
 
 
@@ -60,5 +69,9 @@ def test_two_workers_measure_the_same(made: Made, tmp_path: Path):
     lake.con.execute("DELETE FROM stage_runs WHERE stage = 'demonstrations'")
     lake.con.execute("DELETE FROM demonstration_measures")
     lake.con.close()
-    assert run_build(own.space, [own.build], workers=2).done
+    moments: list[Moment] = []
+    assert run_build(own.space, [own.build], workers=2, on_moment=moments.append).done
+    assert sorted((m.chunk, m.duration_s is None) for m in moments) == [
+        (chunk, begins) for chunk in range(3) for begins in (False, True)
+    ]
     assert Lake(own.space, read_only=True).rows(ALL_ROWS) == before
