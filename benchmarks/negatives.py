@@ -1,9 +1,9 @@
 """What negatives teach a vision-language model, at equal steps: trained with them and without, over several seeds.
 
     .venv/bin/python -m benchmarks.negatives --workspace workspace [--release demo] [--recipe tiny_cpu] [--seeds 3]
-        [--steps N] [--arms without few with] [--out FILE.json]
+        [--steps N] [--arms without few with contrast] [--out FILE.json]
 
-Trains the recipe with each seed on the release as it is, with the rates of RATES and with those of FEW, and asks each
+Trains the recipe with each seed on the release as it is and with the rates of RATES, FEW and CONTRAST, and asks each
 about the held-out episodes of the split test_id. Models go into the workspace, as those of `proccorpus train` do.
 
     mae          |progress - label| of windows as recorded, against labels; voc: their order, of clean successes
@@ -40,7 +40,9 @@ RATES = NegativesConfig(
     rewound=0.15, stood_still=0.05, other_task=0.15, other_speed=0.1, cut_short=0.05, wrong_object=0.1, shuffled=0.05
 )
 FEW = NegativesConfig(**{kind: 0.3 * rate for kind, rate in RATES.model_dump().items()})
-ARMS = {"without": NegativesConfig(), "few": FEW, "with": RATES}
+# As FEW, but every wrong instruction stands beside the right one of the same pictures
+CONTRAST = FEW.model_copy(update={"other_task": 0.0, "wrong_object": 0.0, "shuffled": 0.0, "contrast": 0.3})
+ARMS = {"without": NegativesConfig(), "few": FEW, "with": RATES, "contrast": CONTRAST}
 OTHERS = 2  # wrong instructions of an episode
 STOPPED = ("stalled", "paused")
 
@@ -119,7 +121,7 @@ def main() -> None:
     parser.add_argument("--truth", type=Path, default=Path("samples/truth"))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int)
-    parser.add_argument("--arms", nargs="+", choices=tuple(ARMS), default=list(ARMS))
+    parser.add_argument("--arms", nargs="+", choices=tuple(ARMS), default=["without", "few", "contrast"])
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     lake = open_lake(Workspace(args.workspace))

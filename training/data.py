@@ -73,8 +73,8 @@ def unread(sample: Sample) -> Unread:
     )
 
 
-# A sample as it is drawn: changed into a negative, or as it was recorded
-Change = Callable[[Unread, np.random.Generator], Unread]
+# A window's samples as they are drawn: each changed into a negative, or as it was recorded
+Change = Callable[[Sequence[Unread], np.random.Generator], list[Unread]]
 
 
 class SampleSource(Protocol):
@@ -284,7 +284,7 @@ class _Lane:
             window = self._source.window()
             samples = [s for s in window if self._has_form(s)]
             if self._change is not None:
-                samples = [self._change(s, chance) for s in samples]
+                samples = self._change(samples, chance)
             # An entry holds many pictures that these samples do not show: it is let go
             samples = [replace(s, entry={}) for s in samples]
             lengths = [self._length(s) for s in samples]

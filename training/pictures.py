@@ -13,9 +13,10 @@ Size = tuple[int, int]  # height, width
 class Item:
     """One question with its pictures (uint8 RGB [h, w, 3] each); answer and progress are None when it is only asked.
 
-    `task` and `first` are what a laptop model is told instead of the question: the task alone, and the run's first
-    picture where it is known. `each`: progress at each picture, NaN where there is no label; None of a sample that has
-    none.
+    `task`, `first`, `states` and `camera` are what a laptop model is told instead of the question: the task alone, the
+    run's first picture where it is known, the robot's state then and at each picture, [1 + pictures, l], NaN where it
+    is not known, and which camera the pictures are of. `each`: progress at each picture, NaN where there is no label;
+    None of a sample that has none.
     """
 
     question: str
@@ -25,6 +26,8 @@ class Item:
     system: str = ""
     task: str | None = None
     first: np.ndarray | None = None
+    states: np.ndarray | None = None
+    camera: str | None = None
     each: Sequence[float] | None = None
 
 

@@ -55,7 +55,8 @@ def predict(runner: Runner, episodes: Sequence[HeldOut], read: Callable[[str], f
         for k, sample in enumerate(e.samples):
             key = f"{e.dataset}/{e.episode_index}/{k}"
             pictures = tuple(HeldPicture(Path(f"{key}.jpg"), data=jpeg) for jpeg in sample.pictures)
-            prompts.append(Prompt(key, sample.row["question"], pictures, task=e.task, first=first))
+            told = {"states": e.states_of(sample), "camera": sample.row.get("camera")}
+            prompts.append(Prompt(key, sample.row["question"], pictures, task=e.task, first=first, **told))
             places[key] = (e.dataset, e.episode_index), k
     progress, preference, done = (
         {(e.dataset, e.episode_index): np.full(len(e.samples), np.nan) for e in episodes} for _ in range(3)

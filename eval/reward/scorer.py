@@ -76,6 +76,14 @@ class Scorer(ABC):
     def make_ready(self, picture: StreamPicture) -> None:  # noqa: B027
         """Do beforehand, in any thread, what needs no model, if there is such work; `views` does what is not done."""
 
+    def cameras_of(self, has: Sequence[str]) -> tuple[str, ...]:
+        """By which of a run's cameras, the preferred one first, it is scored where nobody says."""
+        return (has[0],)
+
+    def check_state(self, length: int) -> None:
+        """Raises RewardError where a robot's state of so many numbers says nothing to the model."""
+        raise RewardError("this model was not trained on robots' states: leave the state out")
+
     @abstractmethod
     def views(self, views: Sequence[CameraView]) -> list[Reward]:
         """A reward for each, in order. What cannot be scored is a reward with a failure."""

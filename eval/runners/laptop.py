@@ -14,7 +14,7 @@ from eval.runners.prompt import ModelReply, PictureLimits, Prompt, load_picture
 from training.folder import folder_hash
 from training.laptop.model import load_laptop
 from training.laptop.pictures import embed
-from training.laptop.reading import SeenWindow, read_windows
+from training.laptop.reading import SeenWindow, read_windows, seen_window
 
 MOST_KEPT = 20_000  # pictures whose numbers are kept: some 100 MB
 
@@ -63,10 +63,9 @@ class LaptopRunner:
             raise BenchmarkError(f"{prompt.key} shows no picture: a laptop model looks at nothing else")
         if prompt.task is None:
             raise BenchmarkError(f"{prompt.key} names no task: a laptop model has to be told one")
-        shown = prompt.pictures if prompt.first is None else (prompt.first, *prompt.pictures)
-        seen = self._seen(shown)
-        first, pictures = (None, seen) if prompt.first is None else (seen[0], seen[1:])
-        return SeenWindow(prompt.task, pictures, first)
+        shown = (prompt.first or prompt.pictures[0], *prompt.pictures)
+        camera = self.model.camera_number(prompt.camera)
+        return seen_window(self.model, prompt.task, [{camera: seen} for seen in self._seen(shown)], prompt.states)
 
     def _seen(self, pictures: Sequence[PictureFile]) -> list[np.ndarray]:
         """The encoder's numbers of each picture, in order."""

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -36,7 +36,8 @@ class Prompt:
 
     With `words` nothing is generated: the reply says how probable each is as the answer's first word. `as_written`:
     pictures stay where the text has them, whatever the model's family.
-    `task` and `first` (the run's first picture) are for models that are asked about a run, not by a text.
+    `task`, `first` (the run's first picture), `states` and `camera` are for models that are asked about a run, not by a
+    text: see training.transform.Item.
     """
 
     key: str
@@ -48,6 +49,8 @@ class Prompt:
     as_written: bool = False
     task: str | None = None
     first: PictureFile | None = None
+    states: np.ndarray | None = field(default=None, compare=False)
+    camera: str | None = None
 
     @classmethod
     def of(cls, question: Question) -> "Prompt":

@@ -151,13 +151,22 @@ class RewardSession:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def append(self, frame: np.ndarray | Mapping[str, np.ndarray], timestamp_s: float | None = None) -> RewardRow:
-        """The reward of the next moment: uint8 [h, w, 3], or one per camera of the session."""
+    def append(
+        self,
+        frame: np.ndarray | Mapping[str, np.ndarray],
+        timestamp_s: float | None = None,
+        state: Sequence[float] | np.ndarray | None = None,
+    ) -> RewardRow:
+        """The reward of the next moment: uint8 [h, w, 3], or one per camera of the session. `state`: the robot's then,
+        [l], for a model that was trained on it."""
         times = None if timestamp_s is None else [timestamp_s]
-        return self.append_all([frame], times)[0]
+        return self.append_all([frame], times, None if state is None else [state])[0]
 
     def append_all(
-        self, frames: Sequence[np.ndarray | Mapping[str, np.ndarray]], timestamps_s: Sequence[float] | None = None
+        self,
+        frames: Sequence[np.ndarray | Mapping[str, np.ndarray]],
+        timestamps_s: Sequence[float] | None = None,
+        states: Sequence[Sequence[float] | np.ndarray] | None = None,
     ) -> tuple[RewardRow, ...]:
         """The same of several moments in one request. The request names the first one's number, so that a repeated one
         is known as such by the server, and no frame is taken twice."""
@@ -166,7 +175,11 @@ class RewardSession:
         moments = [f if isinstance(f, Mapping) else dict.fromkeys(cameras[:1], f) for f in frames]
         if any(set(m) != set(cameras) for m in moments):
             raise ValueError(f"each moment needs pictures of {', '.join(cameras)}")
-        fields = {"first_frame": self.frames, "timestamps_s": None if timestamps_s is None else list(timestamps_s)}
+        fields: dict[str, Any] = {
+            "first_frame": self.frames,
+            "timestamps_s": None if timestamps_s is None else list(timestamps_s),
+            "state": None if states is None else [float(x) for state in states for x in state],
+        }
         path = f"/v1/sessions/{self.info.session}/frames"
         rows = self._client._scored(path, fields, self._client._parts(moments, cameras))
         # Counted after the answer: a request that fails is repeated under the same number.

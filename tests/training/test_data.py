@@ -140,7 +140,7 @@ def test_workers_give_the_same_after_a_stop(shards: list[Path], transform: Trans
         assert same(next(again).batch, batch)
 
 
-NEGATIVES = {"negatives": dict.fromkeys(KINDS, 0.13)}
+NEGATIVES = {"negatives": dict.fromkeys(KINDS, 0.12)}
 
 
 @pytest.mark.parametrize("packing", [False, True], ids=["padded", "packed"])

@@ -1,8 +1,8 @@
 """What the model kind `laptop` can be told. Imports no torch."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from annotate.embeddings.config import EmbeddingsConfig
 
@@ -30,6 +30,11 @@ class LaptopConfig(BaseModel):
         default="shards",
         description="pictures of shards, which are looked at; or of what the stage embeddings has seen in the videos",
     )
+    cameras: tuple[str, ...] = Field(
+        default=(),
+        description="several of a run's, by their names in the lake, looked at together; with numbers_from: lake",
+    )
+    state: bool = Field(default=False, description="the robot's state beside the pictures, of runs that have one")
     views: int = Field(default=3, ge=1, description="how often each picture is looked at; all but once varied")
     done_weight: float = Field(default=0.2, ge=0, description="of the loss on the end state beside that on progress")
     preference: bool = Field(default=False, description="a head that says which of two is better: data.preferences")
@@ -38,6 +43,14 @@ class LaptopConfig(BaseModel):
     @classmethod
     def _known(cls, encoder: str) -> str:
         return EmbeddingsConfig(encoder=encoder).encoder
+
+    @model_validator(mode="after")
+    def _cameras_are_stored(self) -> Self:
+        if self.cameras and self.numbers_from != "lake":
+            raise ValueError("cameras: shards show one camera of a run: numbers_from: lake has what several have shown")
+        if len(set(self.cameras)) < len(self.cameras):
+            raise ValueError("cameras: each name once")
+        return self
 
     @property
     def embeddings(self) -> EmbeddingsConfig:

@@ -18,6 +18,7 @@ from annotate.embeddings.projection import CELL, WHOLE
 HALF_KNOWN = 0.4  # how strange a picture stays of a scene that one run was shown of, after training
 CERTAIN = 1.2  # times as far as the farthest of training: from there on nothing but the change counts
 SMALLEST = 0.05  # change, in deviations: what is less is as good as none
+LEAST = 1e-6  # of the distance: pictures that are all alike have none
 STEPS = 100
 SHRINK = 1e-3  # of the squared weights, in the loss: sizes of neighbouring cells say nearly the same
 
@@ -57,7 +58,7 @@ class Familiar(nn.Module):
 
     def learn(self, seen: torch.Tensor, first: torch.Tensor, label: torch.Tensor) -> None:
         """From pictures of training [n, width], each with its run's first one; label: [n], NaN where none is."""
-        self.farthest.copy_(_distance(seen).max())
+        self.farthest.copy_(_distance(seen).max().clamp_min(LEAST))
         known = ~torch.isnan(label)
         sizes, wanted = _sizes(seen[known], first[known]), label[known]
         self.middle.copy_(sizes.mean(0))

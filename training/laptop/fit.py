@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,10 @@ from annotate.embeddings.networks import one_thread
 from training.errors import TrainingError
 from training.laptop.clips import ClipSource
 from training.laptop.config import LaptopConfig, PreferencesConfig
+from training.laptop.layout import NO_STATE
 from training.laptop.model import LaptopModel, laptop_loss, load_laptop
 from training.laptop.pairs import PairSource, learn_preferences
-from training.laptop.runs import Run, episode_run, read_runs
+from training.laptop.runs import Run, encoder_width, episode_run, read_runs, state_lengths
 from training.laptop.sentences import open_sentences
 from training.loop import Point, share_of_rate
 from training.recipe import Recipe
@@ -60,11 +61,13 @@ def fit(lake: Lake, release: Release, recipe: Recipe, on_step: Callable[[Point],
     looked = time.process_time()
     torch.manual_seed(train.seed)
     frames = min(config.most_frames, max(run.shown for run in runs))
-    model = LaptopModel(config, runs[0].numbers.shape[-1], frames, sentences)
-    model.normalise_by(np.concatenate([run.numbers[0] for run in runs]))
+    width, states = encoder_width(runs, config), state_lengths(runs) if config.state else NO_STATE
+    model = LaptopModel(config, width, frames, sentences, states)
+    runs = _laid_out(runs, model, release.name)
+    model.normalise_by(np.concatenate([run.moments(0) for run in runs]))
     model.learn_the_familiar(*_some_pictures(runs))
     model.to("cuda" if torch.cuda.is_available() else "cpu").train()
-    source = ClipSource(runs, frames, recipe.data.negatives, train.seed)
+    source = ClipSource(runs, frames, recipe.data.negatives, train.seed, model.layout)
     pairs = None
     if config.preference:
         facts = run_facts(open_for_users(lake.workspace, release.snapshot))
@@ -83,17 +86,35 @@ def fit_to_episode(
     train = recipe.train
     started = time.process_time()
     model, encoder, card = load_laptop(folder)
-    run = episode_run(lake, samples, encoder, model.config.views, train.seed)
-    known = _learnt_runs(lake, card, encoder, model.config, train.seed)
+    run = replace(episode_run(lake, samples, encoder, model.config, train.seed), layout=model.layout)
+    known = [replace(r, layout=model.layout) for r in _learnt_runs(lake, card, encoder, model.config, train.seed)]
     looked = time.process_time()
     torch.manual_seed(train.seed)
-    model.widen_the_familiar(np.concatenate(run.numbers))
+    model.widen_the_familiar(np.concatenate([run.moments(view) for view in range(len(run.numbers))]))
     model.to("cuda" if torch.cuda.is_available() else "cpu").train()
-    source = ClipSource([run] * max(1, len(known)) + known, model.frames, recipe.data.negatives, train.seed)
+    source = ClipSource(
+        [run] * max(1, len(known)) + known, model.frames, recipe.data.negatives, train.seed, model.layout
+    )
     pairs = None
     if model.config.preference:
         pairs = PairSource([run, *known], {}, model.frames, ADAPTED_PAIRS, train.seed)
     return _learn(model, encoder, source, pairs, recipe, on_step, started, looked)
+
+
+def _laid_out(runs: Sequence[Run], model: LaptopModel, release: str) -> list[Run]:
+    """Runs as a model of several cameras, or of states, is shown them. Raises TrainingError: a camera was never seen,
+    or no run has a state."""
+    config = model.config
+    if config.state and not model.layout.states:
+        raise TrainingError(f"model.laptop.state: no run of release {release} has a state in the lake: leave it out")
+    laid = [replace(run, layout=model.layout) for run in runs]
+    for camera, numbers in zip(config.cameras, range(0, model.layout.pictures, model.layout.picture), strict=False):
+        if all(np.isnan(run.numbers[0, :, numbers]).all() for run in runs):
+            raise TrainingError(
+                f"model.laptop.cameras: the lake has nothing that {camera} showed to this encoder in {release}: name "
+                "both under the dataset's cameras, build with embeddings: {when: always}, and freeze a release of that"
+            )
+    return laid
 
 
 def _learnt_runs(lake: Lake, card: Mapping[str, Any], encoder: Encoder, config: LaptopConfig, seed: int) -> list[Run]:
@@ -149,7 +170,7 @@ def _learn(
 def _some_pictures(runs: Sequence[Run]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Numbers of every n-th picture in all views [n, d], those of their runs' first in the same view, labels [n]."""
     every = -(-sum(len(run.frames) * len(run.numbers) for run in runs) // MOST_COMPARED)
-    views = [(view, run.label) for run in runs for view in run.numbers]
+    views = [(run.moments(view), run.label) for run in runs for view in range(len(run.numbers))]
     numbers = np.concatenate([view[::every] for view, _ in views])
     first = np.concatenate([np.broadcast_to(view[:1], view[::every].shape) for view, _ in views])
     return numbers, first, np.concatenate([label[::every] for _, label in views])
@@ -165,7 +186,7 @@ def _step(
     began: float,
 ) -> Point:
     """Raises TrainingError where the loss is not finite."""
-    train, device = recipe.train, model.mean.device
+    train, device = recipe.train, model.device
     for group in optimizer.param_groups:
         group["lr"] = rate
     clips = source.draw(train.batch)

@@ -1,8 +1,9 @@
 """The laptop model: a window of pictures that a frozen encoder has seen, the task in words, progress at each picture.
 
-A picture's token is made of its numbers and of how they differ from those of the run's first picture; the task's words
-scale and shift it. A causal transformer goes over the window. So one new frame costs one pass of the encoder, and one
-of the transformer over a handful of kept states; what lies before the window has no part in a number.
+A moment's token is made of the numbers of its picture and of how they differ from those of the run's first one; of
+several cameras it is the mean over those that show something, and the robot's state is added where it is known. The
+task's words scale and shift it. A causal transformer goes over the window. So one new frame costs one pass of the
+encoder, and one of the transformer over a handful of kept states; what lies before the window has no part in a number.
 
 What training never showed is not taken for what it did show: an instruction of unknown words counts as none, and of a
 strange picture progress is told by how much of it has changed (familiar.py).
@@ -27,12 +28,14 @@ from training.errors import ModelError
 from training.folder import read_card, write_card
 from training.laptop.config import LaptopConfig
 from training.laptop.familiar import Familiar
+from training.laptop.inputs import CameraInput, CameraShown, StateInput, counted
 from training.laptop.kind import KIND, SETTINGS
+from training.laptop.layout import NO_STATE, Layout
 from training.laptop.sentences import SentenceEncoder, open_sentences
 from training.laptop.text import hashed_text, hashed_words
 
 WEIGHTS, WIDENED = "model.safetensors", "familiar.widened"
-LEAST_SPREAD = 1e-3  # of a number over the pictures of training: below it says nothing
+OF_ONE_CAMERA = ("mean", "spread", "familiar.", "look.", "change.")  # names of weights from before there were several
 LEAST_KNOWN = 0.5  # of an instruction's words, each by how much it says: with fewer it counts as none
 
 
@@ -62,20 +65,24 @@ class LaptopOutput:
 
 class LaptopModel(nn.Module):
     """`width`: numbers of a picture; `frames`: pictures of a window. `sentences`: reads the texts, where the
-    configuration names one; else they are hashed words."""
+    configuration names one; else they are hashed words. `states`: lengths of the states that it is told."""
 
-    mean: torch.Tensor
-    spread: torch.Tensor
     texts: torch.Tensor
     texts_with: torch.Tensor
 
-    def __init__(self, config: LaptopConfig, width: int, frames: int, sentences: SentenceEncoder | None = None) -> None:
+    def __init__(
+        self,
+        config: LaptopConfig,
+        width: int,
+        frames: int,
+        sentences: SentenceEncoder | None = None,
+        states: tuple[int, ...] = NO_STATE,
+    ) -> None:
         super().__init__()
-        self.config, self.width, self.frames = config, width, frames
+        self.config, self.frames = config, frames
+        self.layout = Layout(width, max(1, len(config.cameras)), states)
         d = config.hidden
-        self.register_buffer("mean", torch.zeros(width))
-        self.register_buffer("spread", torch.ones(width))
-        self.familiar = Familiar(width)
+        familiar = [Familiar(width) for _ in range(self.layout.cameras)]  # first: so chance is drawn in one order
         # How many texts training showed, and how many of them have each word
         self.register_buffer("texts", torch.tensor(0.0))
         self.register_buffer("texts_with", torch.zeros(config.text_buckets))
@@ -87,8 +94,7 @@ class LaptopModel(nn.Module):
         else:
             self.sentence = nn.Linear(sentences.width, d)
         self.task = nn.Linear(d, 2 * d)
-        self.look = nn.Linear(width, d)
-        self.change = nn.Linear(width, d, bias=False)
+        self.cameras = nn.ModuleList(CameraInput(one, width, d) for one in familiar)
         self.feature_dropout = nn.Dropout(config.feature_dropout)
         self.place = nn.Parameter(torch.randn(frames, d) * 0.02)
         layer = nn.TransformerEncoderLayer(
@@ -97,42 +103,77 @@ class LaptopModel(nn.Module):
         self.over_time = nn.TransformerEncoder(layer, config.layers, nn.LayerNorm(d), enable_nested_tensor=False)
         self.heads = nn.Linear(d, 2)
         self.preference = preference_head(d) if config.preference else None
+        self.state = StateInput(self.layout.state, d) if states else None
+
+    @property
+    def device(self) -> torch.device:
+        return self.place.device
 
     def normalise_by(self, numbers: np.ndarray) -> None:
-        """Take mean and spread of the pictures of training, float [n, width]."""
+        """Take mean and spread of the moments of training, float [n, width of the layout]."""
         found = torch.from_numpy(numbers.astype(np.float32))
-        self.mean.copy_(found.mean(0))
-        self.spread.copy_(found.std(0).clamp_min(LEAST_SPREAD))
+        for camera, seen in zip(self.inputs, self._by_camera(found), strict=True):
+            camera.normalise_by(seen)
+        if self.state is not None:
+            self.state.normalise_by(found[:, self.layout.pictures :])
 
     def learn_the_familiar(self, numbers: np.ndarray, first: np.ndarray, label: np.ndarray) -> None:
-        """Of pictures of training, float [n, width], each with its run's first one; label [n], NaN for none."""
-        seen, start = (self._normalised(torch.from_numpy(x.astype(np.float32))) for x in (numbers, first))
-        self.familiar.learn(seen, start, torch.from_numpy(label.astype(np.float32)))
+        """Of moments of training, float [n, width of the layout], each with its run's first one; label [n], NaN for
+        none."""
+        seen, start = (self._by_camera(torch.from_numpy(x.astype(np.float32))) for x in (numbers, first))
+        known = torch.from_numpy(label.astype(np.float32))
+        for camera, own, its_start in zip(self.inputs, seen, start, strict=True):
+            camera.learn_the_familiar(own, its_start, known)
 
     def widen_the_familiar(self, numbers: np.ndarray) -> None:
-        """Take in pictures of a scene that is learnt after training, float [n, width]."""
-        self.familiar.widen(self._normalised(torch.from_numpy(numbers.astype(np.float32)).to(self.mean.device)))
+        """Take in moments of a scene that is learnt after training, float [n, width of the layout]."""
+        found = torch.from_numpy(numbers.astype(np.float32)).to(self.device)
+        for camera, seen in zip(self.inputs, self._by_camera(found), strict=True):
+            camera.widen_the_familiar(seen)
 
-    def _normalised(self, numbers: torch.Tensor) -> torch.Tensor:
-        return (numbers - self.mean) / self.spread
+    def camera_number(self, name: str | None) -> int:
+        """Which of the model's cameras a name is of: itself, or what follows its last dot. One that is not known, or
+        has no name, counts as the first."""
+        return next((k for k, camera in enumerate(self.config.cameras) if name in _names(camera)), 0)
+
+    def knows_camera(self, name: str) -> bool:
+        return any(name in _names(camera) for camera in self.config.cameras)
+
+    @property
+    def inputs(self) -> list[CameraInput]:
+        return [camera for camera in self.cameras if isinstance(camera, CameraInput)]
+
+    def _by_camera(self, numbers: torch.Tensor) -> Sequence[torch.Tensor]:
+        """The numbers [..., picture] of each camera."""
+        return numbers[..., : self.layout.pictures].split(self.layout.picture, -1)
+
+    def _looks(self, numbers: torch.Tensor) -> list[CameraShown]:
+        return [c.shown(seen) for c, seen in zip(self.inputs, self._by_camera(numbers), strict=True)]
 
     def forward(self, numbers: torch.Tensor, tasks: Sequence[str]) -> LaptopOutput:
-        """`numbers`: float [n, 1 + frames, width], the run's first picture before the window's; a task for each."""
-        states = self.states(numbers, tasks)
+        """`numbers`: float [n, 1 + frames, width of the layout], the run's first moment before the window's, NaN for
+        what is not there; a task for each."""
+        shown = self._looks(numbers)
+        states = self._states(shown, numbers, tasks)
         out = self.heads(states)
         # What the head learns changes nothing for the others
         score = None if self.preference is None else self.preference(states.detach()).squeeze(-1)
-        as_seen = self._normalised(numbers)
-        strange = self.familiar.strangeness(as_seen[:, 1:])
-        by_change = self.familiar.by_change(as_seen[:, 1:], as_seen[:, :1])
+        counts = counted(shown)
+        strange = _mean([camera.strange for camera in shown], counts)
+        by_change = _mean([camera.by_change for camera in shown], counts)
         return LaptopOutput(out[..., 0], out[..., 1], strange, by_change, score)
 
     def states(self, numbers: torch.Tensor, tasks: Sequence[str]) -> torch.Tensor:
         """What the heads read at each picture of each window, [n, frames, hidden]."""
-        seen = self.feature_dropout(self._normalised(numbers).clamp(-5, 5))
-        first, window = seen[:, :1], seen[:, 1:]
+        return self._states(self._looks(numbers), numbers, tasks)
+
+    def _states(self, shown: list[CameraShown], numbers: torch.Tensor, tasks: Sequence[str]) -> torch.Tensor:
+        seen = [self.feature_dropout(camera.seen.clamp(-5, 5)) for camera in shown]
         scale, shift = self.task(self._texts(tasks))[:, None].chunk(2, -1)
-        states = self.look(window) + self.change(window - first)
+        tokens = [c.token(x, s.there) for c, x, s in zip(self.inputs, seen, shown, strict=True)]
+        states = _mean(tokens, counted(shown).unsqueeze(-1))
+        if self.state is not None:
+            states = states + self.state(numbers[..., self.layout.pictures :])
         states = functional.gelu(states * (1 + scale) + shift) + self.place
         mask = nn.Transformer.generate_square_subsequent_mask(self.frames, device=states.device)
         return self.over_time(states, mask=mask, is_causal=True)
@@ -140,14 +181,14 @@ class LaptopModel(nn.Module):
     def _texts(self, tasks: Sequence[str]) -> torch.Tensor:
         """[n, hidden]: each text is looked up once."""
         known = {text: k for k, text in enumerate(dict.fromkeys(tasks))}
-        place = torch.tensor([known[text] for text in tasks], device=self.mean.device)
+        place = torch.tensor([known[text] for text in tasks], device=self.device)
         if self.sentences is not None:
-            return self.sentence(self.sentences.read(list(known)).to(self.mean.device))[place]
+            return self.sentence(self.sentences.read(list(known)).to(self.device))[place]
         if self.training:
             self._note(known)
         rows = [hashed_text(text if self._understood(text) else "", self.config.text_buckets) for text in known]
         starts = np.cumsum([0, *(len(r) for r in rows[:-1])])
-        device = self.mean.device
+        device = self.device
         flat = torch.tensor([row for of_text in rows for row in of_text], device=device)
         made = self.words(flat, torch.from_numpy(starts).to(device))
         return made[place]
@@ -170,6 +211,16 @@ class LaptopModel(nn.Module):
         having = self.texts_with[list(rows)]
         says = torch.log((1 + self.texts) / having.clamp_min(1))
         return bool(says[having > 0].sum() >= LEAST_KNOWN * says.sum())
+
+
+def _names(camera: str) -> tuple[str, str]:
+    """What a camera goes by: its name in the lake, and the last part of it."""
+    return camera, camera.rpartition(".")[2]
+
+
+def _mean(parts: Sequence[torch.Tensor], weights: torch.Tensor) -> torch.Tensor:
+    """The mean of some tensors, weighed; 0 where all weights are. Of one tensor that counts, itself."""
+    return (torch.stack(list(parts)) * weights).sum(0) / weights.sum(0).clamp_min(1)
 
 
 def preference_head(width: int) -> nn.Module:
@@ -200,7 +251,8 @@ def save_laptop(model: LaptopModel, encoder: Encoder, folder: Path, card: dict[s
     settings = {
         "model_type": KIND,
         "laptop": model.config.model_dump(mode="json"),
-        "width": model.width,
+        "width": model.layout.picture,
+        "states": list(model.layout.states),
         "frames": model.frames,
         "encoder": encoder_facts(model.config, encoder),
         "text_encoder": None if model.sentences is None else model.sentences.identity,
@@ -217,9 +269,11 @@ def load_laptop(folder: Path, device: str = "cpu") -> tuple[LaptopModel, Encoder
         settings = json.loads((folder / SETTINGS).read_text())
         config = LaptopConfig(**settings["laptop"])
         sentences = open_sentences(config)
-        model = LaptopModel(config, int(settings["width"]), int(settings["frames"]), sentences)
-        weights = load_file(folder / WEIGHTS)
-        model.familiar.widened = weights.get(WIDENED)  # of an adapted model
+        states = tuple(map(int, settings.get("states", NO_STATE)))
+        model = LaptopModel(config, int(settings["width"]), int(settings["frames"]), sentences, states)
+        weights = _of_cameras(load_file(folder / WEIGHTS))
+        for k, camera in enumerate(model.inputs):
+            camera.familiar.widened = weights.get(f"cameras.{k}.{WIDENED}")  # of an adapted model
         model.load_state_dict(weights)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, ValidationError) as e:
         raise ModelError(f"the checkpoint {folder} cannot be loaded: {' '.join(str(e).split())[:300]}") from e
@@ -234,6 +288,11 @@ def load_laptop(folder: Path, device: str = "cpu") -> tuple[LaptopModel, Encoder
     if texts != settings.get("text_encoder"):
         raise ModelError(f"{folder.name} was trained on another text encoder than that in {config.text_encoder}")
     return model.to(device).eval(), encoder, card
+
+
+def _of_cameras(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """With the names of today."""
+    return {f"cameras.0.{name}" if name.startswith(OF_ONE_CAMERA) else name: value for name, value in weights.items()}
 
 
 def encoder_facts(config: LaptopConfig, encoder: Encoder) -> dict[str, str]:

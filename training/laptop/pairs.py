@@ -76,8 +76,9 @@ class PairSource:
 
     def _windows(self, part: RunPart) -> list[tuple[np.ndarray, str]]:
         run = self._by_key[part.key]
-        numbers = run.numbers[self._rng.integers(len(run.numbers))]
-        return [(numbers[[0, *window_places(run.frames, now, run.step, self.frames)]], run.task) for now in part.frames]
+        view = int(self._rng.integers(len(run.numbers)))
+        windows = ([0, *window_places(run.frames, now, run.step, self.frames)] for now in part.frames)
+        return [(run.moments(view, places), run.task) for places in windows]
 
     def _compared(self, run: Run) -> ComparedRun:
         facts = self.facts.get((run.dataset, run.episode_index)) or RunFacts(run.task, None, None, None)
@@ -98,7 +99,7 @@ def learn_preferences(model: LaptopModel, source: PairSource, recipe: Recipe) ->
 
     As many steps as the rest had, at the same rates. Raises TrainingError where the loss is not finite.
     """
-    train, device = recipe.train, model.mean.device
+    train, device = recipe.train, model.device
     assert model.preference is not None, "a model without such a head"
     assert train.steps is not None, "the recipe checks it"
     head = list(model.preference.parameters())

@@ -1,6 +1,6 @@
 """Asking a laptop model: windows of pictures that were seen before, in one batch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,8 @@ from training.laptop.model import LaptopModel
 
 @dataclass(frozen=True)
 class SeenWindow:
-    """The numbers [d] of each picture of a window in order, and of the run's first picture where it is known."""
+    """The numbers [d] of each moment of a window in order, and of the run's first one where it is known: as the model's
+    layout has them, or of the first camera's pictures alone."""
 
     task: str
     pictures: Sequence[np.ndarray]
@@ -34,22 +35,37 @@ class Answer:
     score: float | None = None
 
 
+def seen_window(
+    model: LaptopModel, task: str, shown: Sequence[Mapping[int, np.ndarray]], states: np.ndarray | None = None
+) -> SeenWindow:
+    """A window of a model's moments: the run's first one, then its own, each with the numbers [d] of pictures by the
+    number of their camera. states: the robot's at each, [1 + pictures, l]; of an unknown length they count as none."""
+    told = [None] * len(shown) if states is None else states
+    cameras = range(model.layout.cameras)
+    laid = [model.layout.moment([seen.get(k) for k in cameras], state) for seen, state in zip(shown, told, strict=True)]
+    return SeenWindow(task, laid[1:], laid[0])
+
+
 @torch.inference_mode()
 def read_windows(model: LaptopModel, windows: Sequence[SeenWindow]) -> list[Answer]:
     """An answer for each, in order. Windows that are longer than in training lose their oldest pictures; in shorter
     ones the oldest picture stands for those before it."""
     if not windows:
         return []
-    numbers = np.stack([_laid_out(w, model.frames) for w in windows]).astype(np.float32)
+    numbers = np.stack([_laid_out(w, model) for w in windows]).astype(np.float32)
     with one_thread():
-        output = model(torch.from_numpy(numbers).to(model.mean.device), [w.task for w in windows])
+        output = model(torch.from_numpy(numbers).to(model.device), [w.task for w in windows])
     scores = [None] * len(windows) if output.score is None else output.score[:, -1].tolist()
     found = (of[:, -1].tolist() for of in (output.progress, output.done, output.strange))
     return [Answer(*answer) for answer in zip(*found, scores, strict=True)]
 
 
-def _laid_out(window: SeenWindow, frames: int) -> np.ndarray:
-    """[1 + frames, d]"""
-    shown = list(window.pictures[-frames:])
-    shown = [shown[0]] * (frames - len(shown)) + shown
-    return np.stack([shown[0] if window.first is None else window.first, *shown])
+def _laid_out(window: SeenWindow, model: LaptopModel) -> np.ndarray:
+    """[1 + frames, width of the layout]"""
+    shown = list(window.pictures[-model.frames :])
+    shown = [shown[0]] * (model.frames - len(shown)) + shown
+    first = shown[0] if window.first is None else window.first
+    laid = model.layout.filled(np.stack([first, *shown]))
+    # A camera that came later began where it was first seen
+    laid[0] = np.where(np.isnan(laid[0]), laid[1], laid[0])
+    return laid

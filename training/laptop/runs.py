@@ -1,7 +1,7 @@
 """The runs that a laptop model learns from: what a release's shards show of each episode, as numbers of the encoder."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,11 +13,13 @@ from annotate.embeddings.projection import CELL, WHOLE
 from annotate.samples.procvqa import ACTIONS, PROGRESS, SEGMENTATION, task_text
 from training.data import augment
 from training.laptop.config import MAX_PX, LaptopConfig
+from training.laptop.layout import Layout
 from training.laptop.pictures import embed
 from training.pictures import Item, decode_picture
 from warehouse.lake import Lake
-from warehouse.lake.embeddings import episode_embeddings
+from warehouse.lake.embeddings import EpisodeEmbeddings, episode_embeddings
 from warehouse.lake.sql import open_for_users
+from warehouse.lake.states import at_frames, episode_states
 from warehouse.releases import Release
 from warehouse.shards import Sample, read_samples
 
@@ -34,9 +36,10 @@ WHERE list_contains(?, p.dataset)
 class Run:
     """An episode's pictures in order of time.
 
-    numbers: float16 [views, k, d], of each picture as it is and varied. frames: int64 [k]. label: float32 [k], NaN
-    where the release has none. step: frames between the pictures of a window of the release; shown: how many at most.
-    is_stored: the numbers are the lake's.
+    numbers: float16 [views, k, d], of each picture as it is and varied; of several cameras those of each in turn, NaN
+    where one shows nothing. frames: int64 [k]. label: float32 [k], NaN where the release has none. step: frames between
+    the pictures of a window of the release; shown: how many at most. is_stored: the numbers are the lake's. state:
+    float32 [k, l], the robot's, NaN where it is not known; None of a run without one. layout: the model's.
     """
 
     dataset: str
@@ -48,6 +51,27 @@ class Run:
     step: float
     shown: int
     is_stored: bool = False
+    state: np.ndarray | None = None
+    layout: Layout | None = None
+
+    def moments(self, view: int, places: Sequence[int] | slice = slice(None)) -> np.ndarray:
+        """Some of its moments, or all, as the model's layout has them; [n, width]."""
+        numbers = self.numbers[view][places]
+        if self.layout is None or not self.layout.states:
+            return numbers
+        if self.state is None:
+            return self.layout.filled(numbers)
+        return np.concatenate([numbers, self.layout.placed(self.state[places])], -1)
+
+
+def encoder_width(runs: Sequence[Run], config: LaptopConfig) -> int:
+    """Numbers of one picture."""
+    return runs[0].numbers.shape[-1] // max(1, len(config.cameras))
+
+
+def state_lengths(runs: Sequence[Run]) -> tuple[int, ...]:
+    """Of the states that runs have, in order."""
+    return tuple(sorted({run.state.shape[1] for run in runs if run.state is not None}))
 
 
 def read_runs(
@@ -69,21 +93,49 @@ def read_runs(
         # What no sample of progress was drawn of did not pass the release's gate
         if not asked:
             continue
-        stored = _stored(con, key, samples, encoder, config) if config.numbers_from == "lake" else None
-        frames, numbers = stored or _looked_at(samples, encoder, config.views, np.random.default_rng([seed, key[1]]))
-        runs.append(
-            _run(key, samples, tasks.get(key), labels.get(key, {}) | asked, (frames, numbers), stored is not None)
-        )
+        runs.append(_read_run(con, key, samples, tasks.get(key), labels.get(key, {}) | asked, encoder, config, seed))
     return runs
 
 
-def episode_run(lake: Lake, samples: Sequence[Sample], encoder: Encoder, views: int, seed: int) -> Run:
+def episode_run(lake: Lake, samples: Sequence[Sample], encoder: Encoder, config: LaptopConfig, seed: int) -> Run:
     """The run of one episode from samples of its progress, as the lake has it now; labels as in read_runs."""
     key = samples[0].row["dataset"], samples[0].row["episode_index"]
     con = open_for_users(lake.workspace, lake.snapshot())
     known = _labels(con, [key[0]]).get(key, {}) | _asked(samples)
-    seen = _looked_at(samples, encoder, views, np.random.default_rng([seed, key[1]]))
-    return _run(key, samples, _tasks(con).get(key), known, seen)
+    if not config.cameras:
+        config = config.model_copy(update={"numbers_from": "shards"})
+    return _read_run(con, key, samples, _tasks(con).get(key), known, encoder, config, seed)
+
+
+def _read_run(
+    con: duckdb.DuckDBPyConnection,
+    key: tuple[str, int],
+    samples: Sequence[Sample],
+    task: str | None,
+    labels: Mapping[int, float],
+    encoder: Encoder,
+    config: LaptopConfig,
+    seed: int,
+) -> Run:
+    """What the lake holds of it, where the configuration says so; else what the samples show."""
+    stored = _stored(con, key, samples, encoder, config) if config.numbers_from == "lake" else None
+    seen = stored
+    if seen is None:
+        frames, numbers = _looked_at(samples, encoder, config.views, np.random.default_rng([seed, key[1]]))
+        seen = frames, _of_camera(numbers, _camera(samples), config.cameras)
+    run = _run(key, samples, task, labels, seen, stored is not None)
+    if not config.state:
+        return run
+    found = episode_states(con, key[0], [key[1]]).get(key[1])
+    return run if found is None else replace(run, state=at_frames(found, run.frames))
+
+
+def _of_camera(numbers: np.ndarray, camera: str, cameras: Sequence[str]) -> np.ndarray:
+    """The numbers [views, k, d] of one camera's pictures among those of several, [views, k, cameras d]."""
+    if not cameras:
+        return numbers
+    nothing = np.full_like(numbers, np.nan)
+    return np.concatenate([numbers if name == camera else nothing for name in cameras], -1)
 
 
 Seen = tuple[np.ndarray, np.ndarray]  # frames int64 [k], numbers float16 [views, k, d]
@@ -104,17 +156,31 @@ def _stored(
     encoder: Encoder,
     config: LaptopConfig,
 ) -> Seen | None:
-    """What this encoder saw of an episode by the camera of its samples, with this grid; None where it did not look.
+    """What this encoder saw of an episode by the configured cameras, or by that of its samples, with this grid; None
+    where it looked at none of them.
 
     Raises EmbeddingsError.
     """
     dataset, episode = key
-    camera = next(s.row["camera"] for s in samples if _has_progress(s))
-    found = episode_embeddings(con, dataset, [episode], [camera]).get(episode)
     width = WHOLE + CELL * config.embeddings.grid**2
-    if found is None or found.encoder != encoder.title or found.halves.shape[1] != width:
+    found: dict[str, EpisodeEmbeddings] = {}
+    for camera in config.cameras or (_camera(samples),):
+        seen = episode_embeddings(con, dataset, [episode], [camera]).get(episode)
+        if seen is not None and seen.encoder == encoder.title and seen.halves.shape[1] == width:
+            found[camera] = seen
+    if not found:
         return None
-    return found.frame_indices, found.halves[None]
+    frames = np.unique(np.concatenate([seen.frame_indices for seen in found.values()]))
+    numbers = np.full((len(frames), max(1, len(config.cameras)), width), np.nan, np.float16)
+    for camera, seen in found.items():
+        at = config.cameras.index(camera) if config.cameras else 0
+        numbers[np.searchsorted(frames, seen.frame_indices), at] = seen.halves
+    return frames, numbers.reshape(1, len(frames), -1)
+
+
+def _camera(samples: Sequence[Sample]) -> str:
+    """That of an episode's samples of progress."""
+    return next(s.row["camera"] for s in samples if _has_progress(s))
 
 
 def _by_episode(shards: Sequence[Path]) -> Iterator[tuple[tuple[str, int], list[Sample]]]:

@@ -29,6 +29,12 @@ class NegativesConfig(BaseModel):
     shuffled: float = Field(
         default=0.0, ge=0, le=1, description="the instruction of another run, as often as runs have it: progress 0"
     )
+    contrast: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="what the sample before it in the batch shows, under another task's instruction: progress 0",
+    )
 
     @property
     def total(self) -> float:
@@ -43,4 +49,4 @@ class NegativesConfig(BaseModel):
 
 
 KINDS = tuple(NegativesConfig.model_fields)
-OF_TEXT = ("other_task", "wrong_object", "shuffled")  # the instruction is changed, and progress is 0
+OF_TEXT = ("other_task", "wrong_object", "shuffled", "contrast")  # the instruction is changed, and progress is 0

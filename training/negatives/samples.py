@@ -5,7 +5,7 @@ at each of its pictures. What cannot be changed as it was drawn stays as it was 
 a window of one picture, a moment without a label.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -32,16 +32,27 @@ class SampleNegatives:
     labels: Labels
     with_each: bool = False
 
-    def __call__(self, sample: Unread, rng: np.random.Generator) -> Unread:
-        """The sample as drawn: changed, or as it was recorded. Each draw of `rng` belongs to one sample."""
-        row = sample.row
-        if row["family"] != PROGRESS or row["progress"] is None:
+    def __call__(self, samples: Sequence[Unread], rng: np.random.Generator) -> list[Unread]:
+        """The samples as drawn, in order: changed, or as they were recorded. Each draw of `rng` belongs to one."""
+        made: list[Unread] = []
+        for sample in samples:
+            made.append(self._drawn(sample, made[-1] if made else None, rng))
+        return made
+
+    def _drawn(self, sample: Unread, before: Unread | None, rng: np.random.Generator) -> Unread:
+        """One sample changed, or as it was recorded; `before`: what was made of the one before it."""
+        if not _is_of_progress(sample.row):
             return sample
         kind = draw_kind(self.config, rng)
-        e = self.labels.get((row["dataset"], row["episode_index"]))
-        made = None if e is None else self._made(kind, sample, e, rng)
-        made = made or replace(sample, row={**row, "negative": AS_RECORDED})
+        source = _told_rightly(before) if kind == "contrast" else sample
+        e = None if source is None else self._labels_of(source)
+        made = None if source is None or e is None else self._made(kind, source, e, rng)
+        if made is None:
+            made, e = replace(sample, row={**sample.row, "negative": AS_RECORDED}), self._labels_of(sample)
         return self._with_each(made, e) if self.with_each else made
+
+    def _labels_of(self, sample: Unread) -> LabelledEpisode | None:
+        return self.labels.get((sample.row["dataset"], sample.row["episode_index"]))
 
     def _made(self, kind: str, sample: Unread, e: LabelledEpisode, rng: np.random.Generator) -> Unread | None:
         """None where it cannot be made."""
@@ -93,6 +104,16 @@ class SampleNegatives:
             each = [_progress(e, frame) for frame in row["frames"]]
         # The sample's own label is the one that was released
         return replace(sample, row={**row, "each": [*each[:-1], row["progress"]]})
+
+
+def _is_of_progress(row: Row) -> bool:
+    return row["family"] == PROGRESS and row["progress"] is not None
+
+
+def _told_rightly(sample: Unread | None) -> Unread | None:
+    """The sample, where it is one of progress under its own instruction."""
+    is_one = sample is not None and _is_of_progress(sample.row) and sample.row["negative"] not in OF_TEXT
+    return sample if is_one else None
 
 
 def _nothing_done(e: LabelledEpisode, row: Row) -> str:

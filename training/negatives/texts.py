@@ -80,9 +80,9 @@ class Instructions:
         return self.other(kind, text, rng)
 
     def other(self, kind: str, text: str, rng: np.random.Generator) -> str | None:
-        """other_task: each differing instruction as often as any other. shuffled: that of a run, so common ones come
-        often."""
-        return _differing(self.distinct if kind == "other_task" else self._told, text, rng)
+        """other_task, contrast: each differing instruction as often as any other. shuffled: that of a run, so common
+        ones come often."""
+        return _differing(self._told if kind == "shuffled" else self.distinct, text, rng)
 
     def wrong_object(self, text: str, rng: np.random.Generator) -> Swap | None:
         """Another thing for one that the instruction names."""

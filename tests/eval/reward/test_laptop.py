@@ -1,5 +1,6 @@
 """Rewards of laptop models: live as at once, a picture looked at once, the run's first picture beside the window."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from eval.reward.open import ScorerConfig, open_checkpoint, open_scorer
 from eval.reward.scorer import TOLERANCE
 from eval.reward.stream import Moment
 from eval.reward.success import Success
+from eval.reward.views import Reward, ViewRule
 from eval.reward.window import RewardError, Window
 from tests.kits.laptop_kit import TASKS, make_checkpoint, scene
 from training.pictures import Item
@@ -76,6 +78,52 @@ def test_success_is_told_by_the_card_s_threshold(scorer: LaptopScorer) -> None:
     for reward in scorer.score(moments(scorer)):
         assert reward.done is not None
         assert reward.success is (reward.done >= SUCCESS.threshold)
+
+
+def test_the_robot_s_state_counts_where_the_model_knows_it(tmp_path: Path) -> None:
+    scorer = open_checkpoint(make_checkpoint(tmp_path / "m", states=(2,)))
+
+    def last(states: Sequence[np.ndarray] | None) -> float:
+        stream = scorer.stream(TASKS[0], FPS)
+        for k, rgb in enumerate(FRAMES):
+            moment = stream.append({"camera": rgb}, state=None if states is None else states[k])
+        assert moment is not None
+        (reward,) = scorer.score([moment])
+        assert reward.progress is not None
+        return reward.progress
+
+    told = [np.array([k / 19, 1 - k / 19]) for k in range(20)]
+    assert last(told) != pytest.approx(last(None), abs=1e-4)
+    assert last([np.ones(5)] * 20) == last(None)
+    # What is not known at one moment is not known there alone
+    assert last([*told[:-1], np.full(2, np.nan)]) != pytest.approx(last(None), abs=1e-4)
+    with pytest.raises(RewardError, match=r"states of 2 numbers, not of 7"):
+        scorer.check_state(7)
+    with pytest.raises(RewardError, match="not trained on robots' states"):
+        open_checkpoint(make_checkpoint(tmp_path / "n")).check_state(2)
+
+
+def test_several_views_are_looked_at_together_and_may_be_missing(tmp_path: Path) -> None:
+    scorer = open_checkpoint(make_checkpoint(tmp_path / "m", cameras=("images.front", "images.wrist")))
+
+    def last(rule: ViewRule = "all", **pictures: Sequence[np.ndarray]) -> Reward:
+        stream = scorer.stream(TASKS[0], FPS, cameras=tuple(pictures), rule=rule)
+        for together in zip(*pictures.values(), strict=True):
+            moment = stream.append(dict(zip(pictures, together, strict=True)))
+        assert moment is not None
+        return scorer.score([moment])[0]
+
+    other = [scene(TASKS[1], k / 19) for k in range(20)]
+    both, front, wrist = last(front=FRAMES, wrist=other), last(front=FRAMES), last(wrist=other)
+    assert len({r.progress for r in (both, front, wrist)}) == 3
+    assert last(wrist=other, front=FRAMES).progress == pytest.approx(both.progress, abs=TOLERANCE)
+    assert last(camera=FRAMES).progress == pytest.approx(front.progress, abs=TOLERANCE)
+    # Another rule judges each by itself
+    apart = last("wrist", front=FRAMES, wrist=other)
+    assert apart.progress == pytest.approx(front.progress, abs=TOLERANCE)
+    assert set(apart.cameras) == {"front", "wrist"}
+    with pytest.raises(RewardError, match=r"images\.front, images\.wrist together, and top is none"):
+        scorer.stream(TASKS[0], FPS, cameras=("front", "top"))
 
 
 def test_questions_are_asked_as_streams_are(scorer: LaptopScorer) -> None:

@@ -65,6 +65,19 @@ def test_another_task_s_instruction_is_worth_nothing_and_is_never_left_out(kind:
     assert set(clips.tasks) == set(TASKS)
 
 
+def test_contrast_shows_the_clip_before_it_again_under_another_task():
+    clips = source(contrast=0.4).draw(300)
+    again = [k for k, kind in enumerate(clips.kinds) if kind == "contrast"]
+    assert len(again) > 60
+    for k in again:
+        # Both views of a run's frame differ by a whole number
+        apart = clips.numbers[k, 1:, 0] - clips.numbers[k - 1, 1:, 0]
+        assert np.abs(apart - np.rint(apart)).max() < 2e-3
+        assert clips.kinds[k - 1] == "as_recorded"
+        assert clips.tasks[k] != clips.tasks[k - 1]
+        assert (clips.label[k] == 0).all()
+
+
 def test_the_wrong_object_is_worth_nothing():
     clips = source(wrong_object=1).draw(50)
     assert (clips.label == 0).all()

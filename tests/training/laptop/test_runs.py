@@ -1,18 +1,13 @@
 """Runs of a release: numbers of pictures in shards, or those that the lake holds of the same encoder."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from annotate.embeddings.encoders import Encoder, load_encoder
-from annotate.embeddings.stage import camera_rows
-from core.tables import TABLES
-from tests.kits.lake_kit import stage_run
-from tests.kits.laptop_kit import TASKS, make_release, recipe, scene, small_config
+from annotate.embeddings.encoders import load_encoder
+from tests.kits.laptop_kit import make_release, recipe, small_config, store
 from training.folder import read_card
-from training.laptop.pictures import embed
 from training.laptop.runs import Run, read_runs
 from training.train import train
 from warehouse.lake import Lake
@@ -20,21 +15,6 @@ from warehouse.releases import Release
 
 EVERY = 2  # of 12 frames
 LOOKED_AT = (0, 2, 3)  # episodes that the stage has seen
-
-
-def store(lake: Lake, release: Release, encoder: Encoder) -> Release:
-    """Embeddings of some episodes in the lake, and the release as it would be after them."""
-    tables, contents = [], []
-    for e in LOOKED_AT:
-        frames = np.arange(0, 12, EVERY)
-        numbers = embed(encoder, [scene(TASKS[e % 2], float(f) / 11) for f in frames]).astype(np.float16)
-        where = {"dataset": "bars", "episode_index": e, "chunk": 0}
-        tables += camera_rows(where | {"camera": "front"}, encoder, frames, numbers).to_pylist()
-        contents.append(where | {"num_frames": 12, "fps": 10.0, "usable_cameras": ["front"]})
-    seen, content = TABLES["embeddings"].rows(tables), TABLES["episode_content"].rows(contents)
-    lake.publish(stage_run(stage="embeddings", dataset="bars"), {"embeddings": seen})
-    lake.publish(stage_run(stage="frames", dataset="bars"), {"episode_content": content})
-    return replace(release, snapshot=lake.snapshot())
 
 
 def runs_of(lake: Lake, release: Release, **more: object) -> list[Run]:
@@ -46,7 +26,7 @@ def runs_of(lake: Lake, release: Release, **more: object) -> list[Run]:
 @pytest.fixture
 def lake_and_release(tmp_path: Path) -> tuple[Lake, Release]:
     lake, release = make_release(tmp_path / "w")
-    return lake, store(lake, release, load_encoder(small_config().embeddings))
+    return lake, store(lake, release, dict.fromkeys(LOOKED_AT, ("front",)), every=EVERY)
 
 
 def test_numbers_of_the_lake_are_those_of_the_encoder(lake_and_release: tuple[Lake, Release]) -> None:
