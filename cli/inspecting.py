@@ -421,7 +421,7 @@ def ui(
     ] = "127.0.0.1",
 ) -> None:
     """Open the Dagster UI on a workspace: materialise chunks, backfill, see checks and lineage."""
-    from assets.lib.report import dagster_home
+    from assets.lib.report import dagster_home, mirror
     from assets.lib.ui_guard import TOKEN, ui_access
 
     space = space_at(workspace)
@@ -431,6 +431,8 @@ def ui(
         os.environ[TOKEN] = secrets.token_urlsafe(24)
         address += f"/?token={os.environ[TOKEN]}"
     ui_access(host, os.environ)
+    # What was built by the command line, or on another machine, is there when the page opens
+    mirror(space)
     home = dagster_home(space)
     os.environ |= {"DAGSTER_HOME": str(home), "PROCCORPUS_WORKSPACE": str(space.root)}
     os.chdir(ROOT)

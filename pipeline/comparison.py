@@ -1,7 +1,7 @@
 """Annotators compared, for people: scores stored, a short table and what it says in words, all metrics, a picture."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +42,7 @@ def comparison_step(lake: Lake, truth: Path | None = None, **options: Any) -> "t
     comparison = compare(lake, folder, **options)
     labellers = comparison.labellers
     changed = store(lake, labellers)
-    version = content_key(*(f"{c.model} {c.benchmark} {c.content}" for c in labellers))
+    version = comparison_version((c.model, c.benchmark, c.content) for c in labellers)
     numbers = {
         "comparisons": sum(bool(c.label_run) for c in labellers),
         "changed": changed,
@@ -51,6 +51,11 @@ def comparison_step(lake: Lake, truth: Path | None = None, **options: Any) -> "t
     picture = render(comparison_figure(labellers), drawing=True) if labellers else b""
     table = tuple(short_table(labellers))
     return comparison, Outcome("annotator_comparison", version, changed > 0, numbers, picture, table=table)
+
+
+def comparison_version(compared: Iterable[tuple[str, str, str]]) -> str:
+    """Of a comparison of (labeller, benchmark, hash of what was compared), in any order."""
+    return content_key(*(" ".join(one) for one in sorted(compared)))
 
 
 def short_name(c: "AnnotatorComparison") -> str:

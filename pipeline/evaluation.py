@@ -3,10 +3,12 @@
 What imports torch is imported inside the function: Dagster loads this module with its definitions.
 """
 
+from pathlib import Path
+
 from core.figures import render
 from core.paths import ROOT
 from pipeline.outcome import Outcome
-from warehouse.lake import Lake, content_key
+from warehouse.lake import Lake
 from warehouse.releases import Release
 
 TRUTH = ROOT / "samples" / "truth"
@@ -18,7 +20,6 @@ def evaluation_step(lake: Lake, release: Release, run: str, *, always: bool = Fa
     from eval.held_out.episodes import held_out
     from eval.held_out.evaluate import (
         BATCH,
-        CODE_VERSION,
         eval_run_id,
         evaluate_all,
         main_slices,
@@ -33,11 +34,10 @@ def evaluation_step(lake: Lake, release: Release, run: str, *, always: bool = Fa
     from training.folder import read_card
 
     main_run = eval_run_id(run, "held-out", release.config_hash)
-    version = content_key(run, release.config_hash, CODE_VERSION)
     folder = report_folder(lake, main_run)
-    page = folder / "report.html"
-    if not always and page.exists() and lake.rows("SELECT 1 FROM eval_runs WHERE eval_run = ?", [main_run]):
-        return Outcome("evaluation", version, False, _main_scores(lake, run), b"", (page, folder / "curves.png"))
+    found = None if always else found_evaluation(lake, main_run, run)
+    if found:
+        return found
     checkpoint = trained(lake, run)
     if checkpoint is None:
         raise FileNotFoundError(f"the model {run} is not trained: materialise reward_model, or proccorpus train")
@@ -68,7 +68,21 @@ def evaluation_step(lake: Lake, release: Release, run: str, *, always: bool = Fa
     add_scores(checkpoint, f"held-out episodes of release {release.name}", scores)
     numbers = scores | {"rows": len(rows)}
     picture = render(curves_figure(report, results[0], different(results[0], 3)))
-    return Outcome("evaluation", version, True, numbers, picture, (page, folder / "curves.png"))
+    return Outcome("evaluation", main_run, True, numbers, picture, _pages(folder))
+
+
+def found_evaluation(lake: Lake, eval_run: str, model: str) -> Outcome | None:
+    """What there is to show of an evaluation whose scores and report are there; else None."""
+    from eval.held_out.evaluate import report_folder
+
+    folder = report_folder(lake, eval_run)
+    if not _pages(folder)[0].exists() or not lake.rows("SELECT 1 FROM eval_runs WHERE eval_run = ?", [eval_run]):
+        return None
+    return Outcome("evaluation", eval_run, False, _main_scores(lake, model), b"", _pages(folder))
+
+
+def _pages(folder: Path) -> tuple[Path, ...]:
+    return folder / "report.html", folder / "curves.png"
 
 
 def _main_scores(lake: Lake, run: str) -> dict[str, int | float | str]:

@@ -1,12 +1,13 @@
 """The step `release`: the corpus frozen under a name, unless it is frozen as it is already."""
 
 from collections.abc import Collection
+from dataclasses import replace
 
 from annotate.label_gate import LabelGate
 from core.figures import COLOURS, new_figure, render
 from pipeline.outcome import Outcome
 from warehouse.lake import Lake
-from warehouse.releases import card_path, content_hash, create_release, find_release
+from warehouse.releases import Release, card_path, content_hash, create_release, find_release
 from warehouse.releases.contents import contents
 
 DEMO_RELEASE = "demo"
@@ -25,16 +26,22 @@ def release_step(
     is_new = release is None or release.config_hash != content_hash(lake, held)
     if is_new or release is None:
         release = create_release(lake, name, allow=allow, replace=True, held=held)
+    outcome = release_outcome(lake, release, is_new)
+    if held.left_out:
+        return replace(outcome, numbers={**outcome.numbers, "left_out": "; ".join(map(str, held.left_out))})
+    return outcome
+
+
+def release_outcome(lake: Lake, release: Release, is_new: bool = False) -> Outcome:
+    """What there is to show of a release, made now or found."""
     numbers = {
-        "release": name,
+        "release": release.name,
         "snapshot": release.snapshot,
         "shards": len(release.shard_list),
         "samples": sum(shard.samples for shard in release.shard_list),
         "bytes": sum(shard.bytes for shard in release.shard_list),
     }
-    if held.left_out:
-        numbers["left_out"] = "; ".join(map(str, held.left_out))
-    files = (card_path(lake.workspace, name),)
+    files = (card_path(lake.workspace, release.name),)
     return Outcome("release", release.config_hash, is_new, numbers, _split_picture(lake), files)
 
 

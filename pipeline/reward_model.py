@@ -39,7 +39,6 @@ def reward_model_step(
     `wandb`: the curve goes to Weights & Biases, too.
     """
     from eval.held_out.within import scorer_of
-    from eval.report import training_figure
     from eval.reward.calibration import calibrate_checkpoint
     from training.finished import trained
     from training.folder import read_card
@@ -63,12 +62,19 @@ def reward_model_step(
             best = read_card(folder).get("best")
             for made in (folder, folder.with_name(best["model"])) if best else (folder,):
                 calibrate_checkpoint(lake, release, made)
+    return model_outcome(run, release.name, folder, is_new)
+
+
+def model_outcome(run: str, release: str, folder: Path, is_new: bool = False) -> Outcome:
+    """What there is to show of a trained model, made now or found: `folder` is its checkpoint."""
+    from eval.report import training_figure
+    from training.model import read_card
 
     curve = json.loads((folder / "curve.json").read_text())
     last = curve[-LAST_STEPS:]
     numbers: dict[str, int | float | str] = {
         "training_run": run,
-        "release": release.name,
+        "release": release,
         "steps": len(curve),
         "final_loss": float(np.mean([point["loss"] for point in last])),
     }

@@ -72,11 +72,23 @@ def is_followed(workspace: Workspace) -> bool:
 
 def report_closing(workspace: Workspace, outcomes: "Sequence[Outcome]") -> None:
     """Report release, model, evaluation and leaderboard, after the stages that they were made of."""
-    from assets.lib.events import report_outcomes
+    from assets.lib.mirror import report_outcomes, report_unasked
 
     report_all(workspace)
     with instance_of(workspace) as instance:
         report_outcomes(instance, outcomes)
+        report_unasked(instance)
+
+
+def mirror(workspace: Workspace) -> None:
+    """Tell Dagster of all that a workspace holds and it does not know: it may be new here, moved or restored."""
+    from assets.lib.mirror import report_held
+
+    if not workspace.exists():
+        return
+    report_all(workspace)
+    with instance_of(workspace) as instance:
+        report_held(instance, open_lake(workspace))
 
 
 def report_all(workspace: Workspace) -> None:
@@ -86,7 +98,7 @@ def report_all(workspace: Workspace) -> None:
 
 def report_build(workspace: Workspace, datasets: Sequence[str], done: Sequence[StageReport]) -> None:
     """Report a build's stages, then whatever else Dagster does not know of some datasets."""
-    from assets.lib.events import reconcile, report_stages
+    from assets.lib.mirror import reconcile, report_stages
 
     with instance_of(workspace) as instance:
         report_stages(instance, workspace, done)

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pytest
 
 from assets.defs.resources import Corpus
-from assets.lib.events import report_outcomes
+from assets.lib.mirror import report_outcomes
+from assets.lib.report import instance_of, mirror
 from core.paths import ROOT, Workspace
 from core.tables import TABLES
 from eval.reward.open import ScorerConfig
@@ -19,6 +20,7 @@ from pipeline.leaderboard import leaderboard_rows
 from pipeline.release_cycle import closing_steps
 from pipeline.rewards import score_video
 from tests.kits.lake_kit import query
+from tests.kits.staleness import not_fresh
 from training.recipe import Recipe
 from warehouse.lake import Lake
 from warehouse.lake.checks import decodable_coverage, progress_sanity, split_leaks
@@ -279,3 +281,13 @@ def test_outcomes_are_reported_once(lake: Lake) -> None:
         for o in outcomes:
             records = instance.fetch_materializations(dg.AssetKey(o.asset), limit=10).records
             assert len(records) == 1
+    # A workspace that Dagster never saw: nothing is stale, and nothing missing but for a reason that it is told
+    mirror(lake.workspace)
+    with instance_of(lake.workspace) as instance:
+        assert not_fresh(instance) == {}
+        known = {o.asset: o.version for o in outcomes}
+        for asset, version in known.items():
+            record = instance.get_latest_data_version_record(dg.AssetKey(asset))
+            assert record is not None
+            assert record.asset_materialization is not None
+            assert (record.asset_materialization.tags or {})["dagster/data_version"] == version

@@ -12,7 +12,8 @@ import dagster as dg
 from annotate.model_client.calls import VlmError
 from assets.defs.corpus.partitions import chunks, datasets, parse_chunk_key
 from assets.defs.resources import Corpus
-from assets.lib.events import LEFT_OUT, NOT_IN_CHUNK, check_result, described, metadata, register_partitions
+from assets.lib.events import LEFT_OUT, NOT_IN_CHUNK, check_result, described, metadata
+from assets.lib.mirror import register_partitions
 from assets.lib.vlm_server import VlmServer
 from pipeline.config import DatasetBuild, with_annotator
 from pipeline.plan import CURRENT, WAITING, plan

@@ -9,7 +9,8 @@ import dagster as dg
 from pydantic import Field
 
 from assets.defs.resources import Corpus
-from assets.lib.events import materialization, report_stages
+from assets.lib.events import materialization
+from assets.lib.mirror import report_stages
 from pipeline.build import run_build
 from pipeline.release import DEMO_RELEASE
 from pipeline.release_cycle import closing_steps, scoring_steps

@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 import yaml
 
-from assets.lib.events import reconcile
+from assets.lib.mirror import reconcile
 from assets.lib.report import dagster_home, instance_of, is_followed, report_all, report_build
 from cli.console import build_all
 from core.paths import ROOT, Workspace

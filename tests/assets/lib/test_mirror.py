@@ -1,0 +1,91 @@
+"""A workspace that Dagster never saw: what its UI shows is what the lake holds, and who made it when."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from assets.lib.mirror import ON_REQUEST, PAUSE, TOLD, _builds, _key
+from assets.lib.report import instance_of, mirror
+from pipeline.build import run_build
+from pipeline.release import release_step
+from tests.assets.lib.test_report import ALL, CHUNKS, counted
+from tests.kits.made_corpus import Made
+from tests.kits.staleness import not_fresh
+from warehouse.lake import Lake
+
+NOBODY_MADE = [(name, None) for name in ("reward_model", "evaluation", "leaderboard")]
+NOBODY_MADE += [("rewards", chunk) for chunk in CHUNKS]  # for want of a model
+
+
+@pytest.fixture(scope="module")
+def copied(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """A workspace with a release, of another machine: Dagster has nothing of it before its UI opens."""
+    own = made.copy(tmp_path_factory.mktemp("copied"))
+    lake = Lake(own.space)
+    release_step(lake, "first", allow=("unknown",))
+    lake.con.close()
+    mirror(own.space)
+    return own
+
+
+def test_nothing_of_a_copied_workspace_is_stale_and_missing_is_what_nobody_made(copied: Made) -> None:
+    with instance_of(copied.space) as instance:
+        assert instance.get_dynamic_partitions("chunks") == CHUNKS
+        assert {key: status for key, (status, _) in not_fresh(instance).items()} == dict.fromkeys(
+            NOBODY_MADE, "MISSING"
+        )
+
+
+def test_opening_it_again_tells_nothing_twice(copied: Made) -> None:
+    mirror(copied.space)
+    assert set(counted(copied.space).values()) == {1}
+    assert set(counted(copied.space)) == ALL
+    with instance_of(copied.space) as instance:
+        assert len(instance.get_runs()) == 2
+
+
+def test_a_build_of_the_command_line_is_a_run_of_the_time_when_it_was_built(copied: Made) -> None:
+    first, last = copied.rows(
+        "SELECT min(finished_at - to_microseconds((duration_s * 1000000)::BIGINT)), max(finished_at) FROM stage_runs"
+    )[0]
+    with instance_of(copied.space) as instance:
+        (record,) = instance.get_run_records(dg.RunsFilter(job_name="build"))
+        assert record.dagster_run.status == dg.DagsterRunStatus.SUCCESS
+        assert TOLD.items() <= record.dagster_run.tags.items()
+        assert record.start_time == pytest.approx(first.timestamp(), abs=0.01)
+        assert record.end_time == pytest.approx(last.timestamp(), abs=0.01)
+        events = instance.all_logs(record.dagster_run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+        told = {(e.get_dagster_event().asset_key.to_user_string(), e.get_dagster_event().partition) for e in events}  # type: ignore[union-attr]
+        assert told >= ALL
+        (closing,) = instance.get_run_records(dg.RunsFilter(job_name="close"))
+        assert closing.start_time is not None
+        assert closing.start_time >= last.timestamp()
+
+
+def test_what_is_made_on_request_alone_says_how_to_ask(copied: Made) -> None:
+    with instance_of(copied.space) as instance:
+        (record,) = instance.fetch_materializations(dg.AssetKey("annotator_comparison"), limit=10).records
+        assert record.asset_materialization is not None
+        assert record.asset_materialization.metadata["left_out"].value == ON_REQUEST["annotator_comparison"][0]
+
+
+def test_a_release_older_than_the_corpus_is_stale_on_a_copy_too(copied: Made, tmp_path: Path) -> None:
+    own = copied.copy(tmp_path)
+    fewer = own.build.stages.samples.model_copy(update={"progress_per_episode": 2})
+    build = own.build.model_copy(update={"stages": own.build.stages.model_copy(update={"samples": fewer})})
+    assert not run_build(own.space, [build], workers=1).failed
+    (own.space.root / "dagster").rename(tmp_path / "dagster of another machine")
+    mirror(own.space)
+    with instance_of(own.space) as instance:
+        status, why = not_fresh(instance)["release", None]
+        assert status == "STALE"
+        assert any("shards" in cause for cause in why)
+
+
+def test_builds_are_told_apart_by_the_pause_between_them(made: Made) -> None:
+    done = sorted(made.report.done, key=lambda report: report.run.stage != "episodes")
+    begun = made.rows("SELECT max(finished_at) FROM stage_runs")[0][0]
+    at = {_key(r.run): begun + k * timedelta(seconds=1) + (k > 3) * PAUSE * 2 for k, r in enumerate(done)}
+    assert [len(build) for build in _builds(done, at)] == [4, len(done) - 4]

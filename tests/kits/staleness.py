@@ -1,0 +1,26 @@
+"""What Dagster's UI calls fresh, stale or missing, asked of the class that its pages ask."""
+
+import dagster as dg
+from dagster._core.definitions.data_version import CachingStaleStatusResolver
+from dagster._core.loader import LoadingContextForTest
+
+from assets.definitions import defs
+
+
+def staleness(instance: dg.DagsterInstance) -> dict[tuple[str, str | None], tuple[str, list[str]]]:
+    """FRESH, STALE or MISSING of each asset's every partition, and why; of assets without partitions by None."""
+    graph = defs().get_repository_def().asset_graph
+    resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
+    found = {}
+    for key in graph.toposorted_asset_keys:
+        partitions = graph.get(key).partitions_def
+        names = partitions.get_partition_keys(dynamic_partitions_store=instance) if partitions else [None]
+        for name in names:
+            why = [f"{c.reason}: {c.dependency}" for c in resolver.get_stale_causes(key, name)]
+            found[key.to_user_string(), name] = (resolver.get_status(key, name).value, why)
+    return found
+
+
+def not_fresh(instance: dg.DagsterInstance) -> dict[tuple[str, str | None], tuple[str, list[str]]]:
+    """All that a person would have to look at."""
+    return {key: found for key, found in staleness(instance).items() if found[0] != "FRESH"}
