@@ -1,6 +1,8 @@
 """The outcome of a step of the second half: release, reward model, evaluation, leaderboard."""
 
 import base64
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,19 +30,30 @@ def picture_markdown(image: bytes, title: str) -> str:
     return f"![{title}](data:image/{picture_kind(image)};base64,{base64.b64encode(image).decode()})"
 
 
+def identifier(text: str) -> str:
+    """A name of a number as a key: letters, digits and single underscores."""
+    return re.sub(r"[^0-9a-zA-Z]+", "_", text).strip("_")
+
+
+def number_fact(value: float | str) -> tuple[str, FactValue]:
+    """(kind of Dagster's metadata, value); of numbers with a point four digits that count, as people read them."""
+    if not isinstance(value, float):
+        return ("int" if isinstance(value, int) else "text"), value
+    if value == 0 or not math.isfinite(value):
+        return "float", value
+    return "float", round(value, max(0, 3 - math.floor(math.log10(abs(value)))))
+
+
 def outcome_facts(outcome: Outcome) -> dict[str, tuple[str, FactValue]]:
     """What a materialisation shows, as (kind of Dagster's metadata, value): numbers, a table, a picture, files."""
-    kinds = {int: "int", float: "float"}
-    facts: dict[str, tuple[str, FactValue]] = {}
-    for name, value in outcome.numbers.items():
-        facts[name] = (kinds.get(type(value), "text"), value)
+    facts = {identifier(name): number_fact(value) for name, value in outcome.numbers.items()}
     facts["made_now"] = ("bool", outcome.made)
     if outcome.picture:
         facts["picture"] = ("md", picture_markdown(outcome.picture, outcome.asset))
     if outcome.table:
         facts["table"] = ("md", _markdown_table(outcome.table))
     for path in outcome.files:
-        facts[f"file {path.name}"] = ("path", str(path))
+        facts[identifier(f"file {path.name}")] = ("path", str(path))
     return facts
 
 

@@ -1,18 +1,22 @@
 """What materialisations and checks say of a stage's run, or of what is made of the corpus, as Dagster shows it."""
 
+import inspect
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
 import dagster as dg
 
 from assets.defs.corpus.partitions import chunk_key
 from core.figures import render
+from core.paths import ROOT
 from core.tables import TABLES
 from pipeline.checks import StageCheck
-from pipeline.outcome import Outcome, outcome_facts, picture_markdown
+from pipeline.outcome import FactValue, Outcome, identifier, number_fact, outcome_facts, picture_markdown
 from pipeline.pictures import contact_sheet
-from pipeline.stage import Stage, StageReport
+from pipeline.stage import Numbers, Stage, StageReport
 from warehouse.lake import Lake, StageRun
 from warehouse.lake.checks import CheckOutcome
 from warehouse.lake.place import place
@@ -29,9 +33,14 @@ def _partition(run: StageRun) -> str:
     return run.dataset if run.chunk is None else chunk_key(run.dataset, run.chunk)
 
 
-def _value(value: float | str) -> dg.MetadataValue:
-    kind = {int: dg.MetadataValue.int, float: dg.MetadataValue.float}.get(type(value))
-    return kind(value) if kind else dg.MetadataValue.text(str(value))  # type: ignore[arg-type]
+def _value(fact: tuple[str, FactValue]) -> dg.MetadataValue:
+    kind, value = fact
+    return getattr(dg.MetadataValue, kind)(value)
+
+
+def numbers_metadata(numbers: Numbers) -> dict[str, dg.MetadataValue]:
+    """Numbers for people: rounded, by names that are identifiers."""
+    return {identifier(name): _value(number_fact(value)) for name, value in numbers.items()}
 
 
 def _picture(image: bytes, title: str) -> dg.MetadataValue:
@@ -40,7 +49,7 @@ def _picture(image: bytes, title: str) -> dg.MetadataValue:
 
 def outcome_metadata(outcome: Outcome) -> dict[str, dg.MetadataValue]:
     """What a materialisation of the second half shows."""
-    return {name: getattr(dg.MetadataValue, kind)(value) for name, (kind, value) in outcome_facts(outcome).items()}
+    return {name: _value(fact) for name, fact in outcome_facts(outcome).items()}
 
 
 def materialization(outcome: Outcome) -> dg.AssetMaterialization:
@@ -62,7 +71,7 @@ def metadata(lake: Lake, stage: Stage, report: StageReport, *, detailed: bool = 
         "snapshot": dg.MetadataValue.int(report.snapshot),
         "explorer": dg.MetadataValue.url(explorer_url(run)),
     }
-    values |= {name.replace(" ", "_"): _value(value) for name, value in report.numbers.items()}
+    values |= numbers_metadata(report.numbers)
     values["dagster/uri"] = dg.MetadataValue.text(_address(lake, stage))
     if not detailed:
         return values
@@ -144,7 +153,7 @@ def check_result(check: StageCheck, outcome: CheckOutcome) -> dg.AssetCheckResul
         check_name=check.name,
         description=outcome.detail,
         severity=_severity(check),
-        metadata=dict(outcome.numbers),
+        metadata=numbers_metadata(outcome.numbers),
     )
 
 
@@ -154,7 +163,7 @@ def check_evaluation(run: StageRun, check: StageCheck, outcome: CheckOutcome) ->
         asset_key=dg.AssetKey(run.stage),
         check_name=check.name,
         passed=outcome.passed,
-        metadata=dict(outcome.numbers) | {"partition": _partition(run)},
+        metadata={**numbers_metadata(outcome.numbers), "partition": _partition(run)},
         severity=_severity(check),
         description=outcome.detail,
         blocking=check.is_blocking,
@@ -171,11 +180,21 @@ def main_rows(stage: Stage, report: StageReport) -> int:
     return int(rows) if rows is not None else report.run.rows
 
 
-def described(*tables: str) -> dict[str, dg.TableSchema | str]:
-    """Metadata of an asset's definition: the columns of its main table, and the tables it writes."""
+def described(*tables: str, code: Callable | Path) -> dict[str, Any]:
+    """Metadata of an asset's definition: the columns of its main table, the tables it writes, and where its code is."""
     columns = [dg.TableColumn(c.name, str(c.type), description=c.comment or None) for c in TABLES[tables[0]].columns]
     return {
         "dagster/column_schema": dg.TableSchema(columns=columns),
         "dagster/table_name": f"lake.main.{tables[0]}",
+        "dagster/code_references": _code_reference(code),
         "tables": ", ".join(tables),
     }
+
+
+def _code_reference(code: Callable | Path) -> dg.CodeReferencesMetadataValue:
+    """A function, or a file, of ours."""
+    path = code if isinstance(code, Path) else Path(inspect.getfile(code))
+    line = 1 if isinstance(code, Path) else inspect.getsourcelines(code)[1]
+    label = path.relative_to(ROOT).as_posix()
+    reference = dg.LocalFileCodeReference(file_path=str(path), line_number=line, label=label)
+    return dg.CodeReferencesMetadataValue(code_references=[reference])

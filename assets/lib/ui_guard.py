@@ -24,6 +24,8 @@ from core.network import LOOPBACK_NAMES, host_name, is_loopback
 TOKEN, HOSTS = "PROCCORPUS_UI_TOKEN", "PROCCORPUS_UI_HOSTS"  # in the environment, where no list of processes shows it
 COOKIE = "proccorpus_ui"
 MIN_TOKEN = 16
+# The graph of all assets, with what the groups hold
+FIRST_PAGE = "/asset-groups/?expanded=global%40global%3Acorpus%2Cglobal%40global%3Amodels%2Cglobal%40global%3Arewards"
 SAFE_METHODS = ("GET", "HEAD")
 OWN_SITES = ("", "none", "same-origin")  # Sec-Fetch-Site: of a program, of a person's own typing, of our own pages
 LIVENESS = "/server_info"  # the versions alone, which a probe of a cluster asks for by address
@@ -103,6 +105,9 @@ class UiGuard:
         # A question in an address is one that any link can ask, and Dagster takes changes there, too
         if scope["path"].rstrip("/").endswith("/graphql") and scope["type"] == "http" and method != "POST":
             return _refusal(405, "GraphQL is asked by POST")
+        # Dagster's own first page, a timeline of runs, says nothing of a corpus
+        if scope["path"] == "/" and scope["type"] == "http" and method in SAFE_METHODS:
+            return RedirectResponse(FIRST_PAGE, 302)
         return None
 
     def _login(self, c: HTTPConnection, scope: Scope, method: str) -> Response | None:

@@ -11,8 +11,10 @@ import pytest
 
 from assets.definitions import defs
 from assets.defs.corpus.partitions import chunk_key, chunks, datasets, parse_chunk_key
+from assets.lib.lineage import BY_NAME, COMPUTED
 from core.paths import ROOT
 from core.tables import TABLES
+from pipeline.stage import Stage
 from pipeline.stages import STAGES as CORPUS
 
 STAGE_OF_NAME = {stage.name: stage for stage in CORPUS}
@@ -79,6 +81,33 @@ def test_the_column_schema_is_the_lakes(specs: dict[str, dg.AssetSpec], stage: s
     columns = specs[stage].metadata["dagster/column_schema"].columns
     assert [(c.name, c.type) for c in columns] == [(c.name, str(c.type)) for c in table.columns]
     assert {c.name for c in columns if c.description} == {c.name for c in table.columns if c.comment}
+
+
+def test_every_asset_leads_to_its_code(specs: dict[str, dg.AssetSpec]) -> None:
+    for name, spec in specs.items():
+        (reference,) = spec.metadata["dagster/code_references"].code_references
+        assert isinstance(reference, dg.LocalFileCodeReference)
+        line = Path(reference.file_path).read_text().splitlines()[(reference.line_number or 1) - 1]
+        assert line.startswith(("def ", '"""')), (name, reference, line)
+        assert reference.file_path.endswith(reference.label or "?")
+
+
+@pytest.mark.parametrize("stage", CORPUS, ids=STAGES)
+def test_columns_come_from_columns_that_are_upstream(specs: dict[str, dg.AssetSpec], stage: Stage) -> None:
+    lineage = specs[stage.name].metadata["dagster/column_lineage"]
+    assert lineage.deps_by_column.keys() <= {*TABLES[stage.main_table].schema.names}
+    assert lineage.deps_by_column.keys() >= COMPUTED.get(stage.name, {}).keys()
+    assert bool(lineage.deps_by_column) == bool(stage.upstream)
+    for deps in lineage.deps_by_column.values():
+        for dep in deps:
+            asset = dep.asset_key.to_user_string()
+            assert asset in stage.upstream
+            assert dep.column_name in TABLES[BY_NAME[asset].main_table].schema.names
+
+
+def test_what_a_week_makes_is_late_after_two(specs: dict[str, dg.AssetSpec]) -> None:
+    late = {name for name, spec in specs.items() if spec.freshness_policy}
+    assert late == {"release", "evaluation", "leaderboard"}
 
 
 def test_every_asset_names_its_owner_inputs_and_cost(specs: dict[str, dg.AssetSpec]) -> None:

@@ -1,20 +1,23 @@
 """Jobs over the whole graph.
 
 `corpus` is the build loop over all datasets, then release, model, evaluation and leaderboard, in one run. (An asset job
-cannot hold assets of two partition sets, so it is a job of two ops, which report what they made.) `build` is its first
-half. Jobs over the second half are in assets/defs/models/jobs.py, exports in assets/defs/exports/jobs.py.
+cannot hold assets of two partition sets, so it is a job of two ops, whose events say what they made.) `build` is its
+first half. Jobs over the second half are in assets/defs/models/jobs.py, exports in assets/defs/exports/jobs.py.
 """
+
+from datetime import UTC, datetime
 
 import dagster as dg
 from pydantic import Field
 
 from assets.defs.resources import Corpus
 from assets.lib.events import materialization
-from assets.lib.mirror import report_stages
+from assets.lib.tell import tell_into, tell_stages
 from pipeline.build import run_build
 from pipeline.release import DEMO_RELEASE
 from pipeline.release_cycle import closing_steps, scoring_steps
 from pipeline.reward_model import DEMO_RECIPE
+from pipeline.stage import StageReport
 
 
 class BuildConfig(dg.Config):
@@ -41,11 +44,21 @@ class CorpusConfig(BuildConfig):
 def build_corpus(context: dg.OpExecutionContext, corpus: Corpus, config: BuildConfig) -> str:
     """Bring every dataset up to date; fails when a chunk failed, after the others were built."""
     builds = corpus.all_builds(config.config, update=config.update)
+    lake = corpus.lake()
+    tell = tell_into(context.instance, context.run_id, context.job_name, context.op_def.name)
+
+    # Told as it goes, so that the run shows how far it is, and what was built also where it fails
+    def on_stage(done: StageReport) -> None:
+        tell_stages(context.instance, lake, [done], tell, lambda run: datetime.now(UTC))
+
     report = run_build(
-        corpus.workspace(), builds, config.workers or None, on_note=context.log.info, update=config.update
+        corpus.workspace(),
+        builds,
+        config.workers or None,
+        on_stage=on_stage,
+        on_note=context.log.info,
+        update=config.update,
     )
-    # Reported first, so that the UI shows what was built also where the job fails
-    report_stages(context.instance, corpus.workspace(), report.done)
     context.log.info(f"{len(report.done)} stages run, {report.up_to_date} were up to date")
     if report.failed:
         lines = [f"{f.stage} of {f.dataset} chunk {f.chunk}: {f.message}" for f in report.failed]

@@ -5,6 +5,7 @@ What they do is in pipeline/release_cycle.py and pipeline/comparison.py.
 
 from collections.abc import Iterator
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -14,11 +15,13 @@ from pydantic import Field
 from annotate.label_gate import LabelGate
 from assets.defs.corpus.partitions import chunks, parse_chunk_key
 from assets.defs.resources import Corpus
-from assets.lib.events import described, outcome_metadata
+from assets.lib.events import described, numbers_metadata, outcome_metadata
 from assets.lib.launch.job import Job, job_name
 from assets.lib.launch.local import LocalLauncher
 from assets.lib.launch.run import AnyLauncher, launch
+from core.paths import ROOT
 from pipeline.checks import GUARDS, first_words
+from pipeline.comparison import comparison_step
 from pipeline.evaluation import evaluation_step
 from pipeline.leaderboard import leaderboard_step
 from pipeline.outcome import Outcome
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
 
 OWNERS = ["team:models"]
 CPU, GPU = {"cost": "cpu"}, {"cost": "gpu"}  # what is paid with
+# Schedule `weekly` releases each week: a warning after two that were missed, and a failure after a month
+WEEKLY = dg.FreshnessPolicy.time_window(fail_window=timedelta(days=31), warn_window=timedelta(days=14))
 KEPT_CURRENT = dg.AutomationCondition.eager().with_label("kept current")
 
 
@@ -125,11 +130,12 @@ def _result(context: dg.AssetExecutionContext, outcome: Outcome) -> dg.Materiali
     kinds={"ducklake"},
     owners=OWNERS,
     tags=CPU,
-    metadata=described("releases", "release_shards"),
+    metadata=described("releases", "release_shards", code=release_step),
     check_specs=[
         dg.AssetCheckSpec(name, asset="release", blocking=True, description=first_words(check))
         for name, check in GUARDS.items()
     ],
+    freshness_policy=WEEKLY,
 )
 def release(
     context: dg.AssetExecutionContext, corpus: Corpus, config: NewReleaseConfig
@@ -140,7 +146,7 @@ def release(
     for name, check in GUARDS.items():
         found = check(lake)
         yield dg.AssetCheckResult(
-            passed=found.passed, check_name=name, description=found.detail, metadata=dict(found.numbers)
+            passed=found.passed, check_name=name, description=found.detail, metadata=numbers_metadata(found.numbers)
         )
         broken += [] if found.passed else [found.detail]
     if broken:
@@ -155,7 +161,7 @@ def release(
     kinds={"pytorch", "huggingface"},
     owners=OWNERS,
     tags=GPU,
-    metadata=described("training_runs", "training_points", "checkpoints"),
+    metadata=described("training_runs", "training_points", "checkpoints", code=reward_model_step),
 )
 def reward_model(context: dg.AssetExecutionContext, corpus: Corpus, config: RewardModelConfig) -> dg.MaterializeResult:
     """A progress reward model trained on a release's train split, with its loss curve; a job of its own."""
@@ -203,7 +209,8 @@ def training_job(context: dg.AssetExecutionContext, lake: Lake, run: str, config
     kinds={"pytorch"},
     owners=OWNERS,
     tags=GPU,
-    metadata=described("eval_scores", "eval_runs", "eval_predictions"),
+    metadata=described("eval_scores", "eval_runs", "eval_predictions", code=evaluation_step),
+    freshness_policy=WEEKLY,
 )
 def evaluation(context: dg.AssetExecutionContext, corpus: Corpus, config: EvaluationConfig) -> dg.MaterializeResult:
     """A model and the baselines on held-out episodes, against labels and ground truth, or on a benchmark."""
@@ -279,7 +286,7 @@ def benchmark_and_runner(config: EvaluationConfig, model: str) -> "tuple[Benchma
     kinds={"pytorch"},
     owners=OWNERS,
     tags=GPU,
-    metadata=described("eval_predictions", "eval_runs"),
+    metadata=described("eval_predictions", "eval_runs", code=ROOT / "pipeline" / "episode_rewards.py"),
 )
 def rewards(context: dg.AssetExecutionContext, corpus: Corpus, config: RewardsConfig) -> dg.MaterializeResult:
     """A model's progress on the episodes of a chunk, for RA-BC's export; what was scored is not scored again."""
@@ -305,8 +312,9 @@ def rewards(context: dg.AssetExecutionContext, corpus: Corpus, config: RewardsCo
     kinds={"duckdb"},
     owners=OWNERS,
     tags=CPU,
-    metadata=described("eval_scores", "eval_runs"),
+    metadata=described("eval_scores", "eval_runs", code=leaderboard_step),
     automation_condition=KEPT_CURRENT,
+    freshness_policy=WEEKLY,
 )
 def leaderboard(context: dg.AssetExecutionContext, corpus: Corpus) -> dg.MaterializeResult:
     """Every evaluated model and baseline, side by side."""
@@ -319,11 +327,9 @@ def leaderboard(context: dg.AssetExecutionContext, corpus: Corpus) -> dg.Materia
     kinds={"duckdb"},
     owners=OWNERS,
     tags=CPU,
-    metadata=described("eval_scores", "eval_runs", "eval_predictions"),
+    metadata=described("eval_scores", "eval_runs", "eval_predictions", code=comparison_step),
     automation_condition=KEPT_CURRENT,
 )
 def annotator_comparison(context: dg.AssetExecutionContext, corpus: Corpus) -> dg.MaterializeResult:
     """Every label run against ground truth, or against the active label where there is none, with intervals."""
-    from pipeline.comparison import comparison_step
-
     return _result(context, comparison_step(corpus.lake())[1])

@@ -59,7 +59,7 @@ def test_a_build_of_the_command_line_is_a_run_of_the_time_when_it_was_built(copi
         events = instance.all_logs(record.dagster_run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
         told = {(e.get_dagster_event().asset_key.to_user_string(), e.get_dagster_event().partition) for e in events}  # type: ignore[union-attr]
         assert told >= ALL
-        (closing,) = instance.get_run_records(dg.RunsFilter(job_name="close"))
+        (closing,) = instance.get_run_records(dg.RunsFilter(job_name="corpus"))
         assert closing.start_time is not None
         assert closing.start_time >= last.timestamp()
 
