@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 import dagster as dg
 
 from assets.defs.corpus.partitions import chunk_key
+from assets.lib.lineage import column_lineage
 from core.figures import render
 from core.paths import ROOT
 from core.tables import TABLES
@@ -75,6 +76,7 @@ def metadata(lake: Lake, stage: Stage, report: StageReport, *, detailed: bool = 
     values["dagster/uri"] = dg.MetadataValue.text(_address(lake, stage))
     if not detailed:
         return values
+    values["dagster/column_lineage"] = dg.MetadataValue.column_lineage(column_lineage(stage))
     # Optional parts: only what there is something to say of
     if left_out := _left_out(lake, run):
         values["left_out_episodes"] = left_out

@@ -162,7 +162,7 @@ def _chunks_without(
 def event_ids(instance: dg.DagsterInstance, asset: str) -> dict[str | None, int]:
     """The newest materialisation by partition; of an asset without partitions by None."""
     kind = dg.DagsterEventType.ASSET_MATERIALIZATION
-    by_partition = {**instance.get_latest_storage_id_by_partition(dg.AssetKey(asset), kind)}
+    by_partition: dict[str | None, int] = {**instance.get_latest_storage_id_by_partition(dg.AssetKey(asset), kind)}
     record = None if by_partition else instance.get_latest_data_version_record(dg.AssetKey(asset))
     return {None: record.storage_id} if record else by_partition
 

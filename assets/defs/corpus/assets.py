@@ -13,7 +13,6 @@ from annotate.model_client.calls import VlmError
 from assets.defs.corpus.partitions import chunks, datasets, parse_chunk_key
 from assets.defs.resources import Corpus
 from assets.lib.events import LEFT_OUT, NOT_IN_CHUNK, check_result, described, metadata
-from assets.lib.lineage import column_lineage
 from assets.lib.tell import register_partitions
 from assets.lib.vlm_server import VlmServer
 from pipeline.config import DatasetBuild, with_annotator
@@ -144,7 +143,7 @@ def _definition(stage: Stage) -> dict[str, Any]:
         "tags": {COST: "vlm" if stage.asks_model else "cpu"},
         # A stage whose code is the annotator's says its version in each materialisation's tags
         "code_version": stage.code_version if isinstance(stage.code_version, str) else None,
-        "metadata": described(*stage.tables, code=stage.run) | {"dagster/column_lineage": column_lineage(stage)},
+        "metadata": described(*stage.tables, code=stage.run),
         "check_specs": checks,
     }
 
