@@ -11,7 +11,6 @@ from rich.progress import Progress, TaskID, TextColumn
 
 from annotate.signal_report import lag_span
 from annotate.signal_report import line as signal_line
-from assets.lib.launch.child import launched, reporting
 from assets.lib.report import is_followed, report_build, report_closing
 from cli.events import NO_EVENTS, BuildEvents
 from cli.options import DONE, FAILED
@@ -24,17 +23,14 @@ from ingest.signals.survey import findings_of
 from ingest.sources.types import DownloadError
 from pipeline.build import BuildReport, StepFailure, resolve, run_build
 from pipeline.config import DatasetBuild
-from pipeline.leaderboard import leaderboard_rows
-from pipeline.outcome import Outcome
 from pipeline.plan import ChunkStep
-from pipeline.release_cycle import closing_steps
-from training.recipe import load_recipe
 from warehouse.lake import open_lake
 from warehouse.lake.labels import gate_counts
 from warehouse.lake.signals import lags_by_dataset, signals_by_dataset
 
 if TYPE_CHECKING:
     from annotate.vlm.cost import Prediction
+    from pipeline.outcome import Outcome
     from training.loop import Point
     from warehouse.lake import Lake
 
@@ -71,7 +67,7 @@ def build_all(
     show_signals(lake, names)
     show_gate(lake, names)
     show_references(lake, names)
-    for name in _by_default_native(space, builds):
+    for name in _by_default_native(report):
         print(f"{name}: the source brings its own steps, so they are its labels; --annotator motion: without them")
     for name, cost in costs.items():
         _show_cost(space, report, name, cost)
@@ -87,10 +83,9 @@ def build_all(
     return DONE
 
 
-def _by_default_native(space: Workspace, builds: Sequence[DatasetBuild]) -> list[str]:
+def _by_default_native(report: BuildReport) -> list[str]:
     """Datasets whose steps count because nobody named an annotator, and the source brings some."""
-    lake = open_lake(space)
-    return [build.name for build in builds if build.is_auto and resolve(lake, build).annotator == "native"]
+    return [name for name, build in report.builds.items() if build.is_auto and build.annotator == "native"]
 
 
 def show_gate(lake: "Lake", names: Sequence[str]) -> None:
@@ -187,6 +182,11 @@ def predictions(space: Workspace, builds: Sequence[DatasetBuild], *, update: boo
 
 def close(space: Workspace, release: str, recipe_name: str) -> None:
     """Release, train, evaluate and rank, then print the outcomes and the leaderboard."""
+    # Imported here: a build without it does not wait for what trains and scores
+    from pipeline.leaderboard import leaderboard_rows
+    from pipeline.release_cycle import closing_steps
+    from training.recipe import load_recipe
+
     recipe = load_recipe(recipe_name)
     lake = open_lake(space)
     with training_lines() as on_step:
@@ -206,11 +206,13 @@ def close(space: Workspace, release: str, recipe_name: str) -> None:
             print(f"{outcome.asset}: {path}")
 
 
-def train_visibly(space: Workspace, train: "Callable[[Callable[[Point], None]], Outcome]") -> Outcome | None:
+def train_visibly(space: Workspace, train: "Callable[[Callable[[Point], None]], Outcome]") -> "Outcome | None":
     """Train with a progress bar and tell Dagster, or tell the Dagster run that launched this. `train` takes on_step.
 
     None in the further processes of torchrun, which have nothing to say.
     """
+    from assets.lib.launch.child import launched, reporting
+
     # torchrun starts this program once per GPU: all train, the first one speaks
     if os.environ.get("RANK", "0") != "0":
         train(lambda point: None)

@@ -6,11 +6,11 @@ An adapter's `roots` names the folders where its layout begins. From there a dat
 
 import posixpath
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from ingest.formats import FORMATS, VIDEO, Format, format_named
+from ingest.formats import FORMATS, VIDEO, Format, format_named, formats_to_ask
 from ingest.formats.adapter import adapter_of
 from ingest.sources.files import Source
 
@@ -61,7 +61,7 @@ def places_of(source: Source) -> Places:
     kinds = _outermost(_kinds(source.files, formats))
     # A folder that is known by less than files, such as an empty meta/, counts where nothing else is there
     if all(kind.format.levels is None for kind in kinds.values()):
-        for format_ in formats:
+        for format_ in formats_to_ask(source.files, formats):
             if format_.levels is not None and adapter_of(format_).recognises(source):
                 return Places((Place("", format_),))
     return _places(source, _gathered(kinds))
@@ -82,11 +82,11 @@ def part_of(source: Source) -> str | None:
     return None
 
 
-def _kinds(uris: Iterable[str], formats: Iterable[Format]) -> dict[str, _Kind]:
+def _kinds(uris: Iterable[str], formats: Sequence[Format]) -> dict[str, _Kind]:
     """What lies where; of several formats in one folder the particular one counts before the general."""
     uris = list(uris)
     kinds: dict[str, _Kind] = {}
-    for format_ in formats:
+    for format_ in formats_to_ask(uris, formats):
         for folder, name in adapter_of(format_).roots(uris).items():
             kinds.setdefault(folder, _Kind(format_, name))
     return kinds
@@ -161,4 +161,4 @@ def _is_description(uri: str) -> bool:
 
 def _is_data(uri: str) -> bool:
     """Could it be an episode by itself?"""
-    return any(adapter_of(format_).roots([uri]) for format_ in FORMATS if format_.levels is None)
+    return any(adapter_of(format_).roots([uri]) for format_ in formats_to_ask([uri]) if format_.levels is None)

@@ -55,10 +55,13 @@ class StepFailure:
 
 @dataclass
 class BuildReport:
+    """What a build did; `builds`: as they were run, by name."""
+
     done: list[StageReport] = field(default_factory=list)
     failed: list[StepFailure] = field(default_factory=list)
     up_to_date: int = 0
     build_id: str = field(default_factory=lambda: uuid4().hex[:16])
+    builds: dict[str, DatasetBuild] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -191,6 +194,7 @@ def run_build(
     # A new lake only after the sources were looked at: a wrong address leaves no workspace behind
     lake = _open_lake_to_build(workspace, on_note) if workspace.exists() else None
     builds = [resolve(lake, build, update=update) if lake else build for build in builds]
+    resolved_at = lake.snapshot() if lake else None
     fingerprints = _read_fingerprints(workspace, builds, report)
     lake = lake or _open_lake_to_build(workspace, on_note)
     resolved = _as_read(builds, fingerprints)
@@ -210,8 +214,10 @@ def run_build(
     _store_changed(lake, [build for build in resolved.values() if build.name not in unlisted])
 
     # Then the chunks, side by side. What the listings found decides who annotates
-    with lake.reading():
-        resolved = {name: _as_listed(lake, build) for name, build in resolved.items()}
+    if lake.snapshot() != resolved_at:
+        with lake.reading():
+            resolved = {name: _as_listed(lake, build) for name, build in resolved.items()}
+    report.builds = resolved
     specs = {name: stage_specs(build) for name, build in resolved.items()}
     for build in resolved.values():
         if build.lacks_encoder:

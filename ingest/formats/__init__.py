@@ -5,6 +5,7 @@ import video and array libraries, so `ingest.source` imports one when a dataset 
 ours.
 """
 
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 
@@ -15,12 +16,15 @@ class Format(NamedTuple):
     file, so that exports may copy it.
     `levels`: how many folders up from what its adapter's `roots` finds its dataset may begin, as that of several tasks
     does; None: at any, since nothing but single files shows where it is.
+    `signs`: parts of names of files, one of which every dataset of the format has: without any its adapter, and the
+    libraries that this needs, are not imported to ask; empty: it is always asked.
     """
 
     name: str
     adapter: str  # the module that reads it
     frames_as_in_file: bool = False
     levels: int | None = 0
+    signs: tuple[str, ...] = ()  # in small letters
 
 
 LEROBOT = Format("lerobot", "ingest.formats.lerobot", frames_as_in_file=True)
@@ -28,19 +32,30 @@ VIDEO = Format("video", "ingest.formats.plain_video", frames_as_in_file=True, le
 
 # In the order in which they are asked whether a dataset is theirs: the particular before the general
 FORMATS: tuple[Format, ...] = (
-    Format("rlds", "ingest.formats.rlds", levels=1),
-    Format("agibot", "ingest.formats.agibot", frames_as_in_file=True),
+    Format("rlds", "ingest.formats.rlds", levels=1, signs=(".tfrecord", "dataset_info.json")),
+    Format(
+        "agibot",
+        "ingest.formats.agibot",
+        frames_as_in_file=True,
+        signs=("task_info/", "observations/", "proprio_stats/"),
+    ),
     Format("rh20t", "ingest.formats.rh20t", levels=1),
     Format("table30", "ingest.formats.table30", frames_as_in_file=True, levels=1),
-    Format("robotwin", "ingest.formats.robotwin", levels=2),
+    Format("robotwin", "ingest.formats.robotwin", levels=2, signs=(".hdf5",)),
     LEROBOT,
-    Format("mcap", "ingest.formats.mcap_bag", levels=None),
-    Format("zarr", "ingest.formats.replay_zarr"),
-    Format("hdf5", "ingest.formats.hdf5", levels=None),
+    Format("mcap", "ingest.formats.mcap_bag", levels=None, signs=(".mcap",)),
+    Format("zarr", "ingest.formats.replay_zarr", signs=(".zarr.zip", "meta/episode_ends")),
+    Format("hdf5", "ingest.formats.hdf5", levels=None, signs=(".hdf5", ".h5", ".hdf")),
     Format("robo_dopamine", "ingest.formats.robo_dopamine", frames_as_in_file=True, levels=1),
     VIDEO,
 )
 FORMAT_NAMES = tuple(f.name for f in FORMATS)
+
+
+def formats_to_ask(uris: Iterable[str], formats: Sequence[Format] = FORMATS) -> list[Format]:
+    """Those of some formats that a dataset with such files may be of, by their signs alone."""
+    names = "\n".join(uris).lower()
+    return [format_ for format_ in formats if not format_.signs or any(sign in names for sign in format_.signs)]
 
 
 def format_named(name: str) -> Format:
