@@ -4,7 +4,6 @@ Episodes are asked about side by side on one client. A reply that cannot be used
 that is gone, or a budget that is used up, ends the stage, and every answer so far is kept.
 """
 
-import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -144,6 +143,8 @@ def ask_chunk[T](context: StageContext, questions: Sequence[EpisodeQuestions[T]]
 
     Calls are recorded also when it raises.
     """
+    import asyncio  # slow to import, and other annotators need none
+
     lake, build = context.lake, context.build
     ledger = Ledger(ledger_path(lake.workspace.responses))
     # Budgets count by build: a step that runs alone is a build of its own
@@ -192,7 +193,10 @@ async def _ask_all[T](
     build_id: str,
 ) -> int:
     """Ask, and fill in `answers`; returns how many questions had been answered before."""
-    from annotate.model_client.client import Client  # slow to import, and other annotators need none
+    # Slow to import, and other annotators need none
+    import asyncio
+
+    from annotate.model_client.client import Client
 
     build, label_run = context.build, context.build.label_run()
     store = response_store(context.lake.workspace)

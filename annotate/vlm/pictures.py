@@ -1,6 +1,5 @@
 """Pictures in a request: their numbers and times, alone or in contact sheets."""
 
-import asyncio
 from collections.abc import Sequence
 
 import cv2
@@ -23,6 +22,8 @@ async def load_pictures(view: EpisodeView, parts: Sequence[Window], *, sheets: b
 
     Each frame is loaded once. Raises what `view.load` raises, ValueError when it leaves a frame out.
     """
+    import asyncio  # here: builds that ask no model import this module, too
+
     return await asyncio.to_thread(_load, view, list(dict.fromkeys(parts)), sheets)
 
 

@@ -1,6 +1,5 @@
 """What annotation by a VLM takes and gives."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -37,6 +36,8 @@ class Reasoning:
 
 async def all_results[T](*calls: Awaitable[T]) -> list[T]:
     """All results; the first error only after all have ended, so that no reply under way is lost."""
+    import asyncio  # here: builds that ask no model import this module, too
+
     results: Iterable[T | BaseException] = await asyncio.gather(*calls, return_exceptions=True)
     values: list[T] = []
     for result in results:

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ingest.episode import RowsError
@@ -302,7 +301,7 @@ def _single_numbers(column: pa.Array) -> np.ndarray:
         column = column.flatten()
     if pa.types.is_boolean(column.type):
         column = column.cast(pa.int8())
-    return pc.fill_null(column.cast(pa.float64(), safe=False), np.nan).to_numpy(zero_copy_only=False)
+    return column.cast(pa.float64(), safe=False).fill_null(np.nan).to_numpy(zero_copy_only=False)
 
 
 def _has_integers(file: pq.ParquetFile, column: str) -> bool:
@@ -314,7 +313,7 @@ def _runs(file: pq.ParquetFile, columns: list[str]) -> Iterator[tuple[int, ...]]
     """(first row, value per column) of runs of equal rows; a batch begins a new run, and null is -1."""
     before = 0
     for batch in file.iter_batches(BATCH, columns=columns):
-        values = np.stack([pc.fill_null(batch[c].cast(pa.int64()), -1).to_numpy() for c in columns])
+        values = np.stack([batch[c].cast(pa.int64()).fill_null(-1).to_numpy() for c in columns])
         cuts = np.flatnonzero((values[:, 1:] != values[:, :-1]).any(axis=0)) + 1
         for at in (0, *cuts.tolist()):
             yield before + at, *values[:, at].tolist()

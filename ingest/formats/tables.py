@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ingest.episode import RowsError
@@ -120,6 +119,8 @@ def _written_out(array: pa.Array) -> int:
     """Bytes of an array whose texts stand in a dictionary, once each is written out."""
     type_ = array.type
     if pa.types.is_dictionary(type_):
+        import pyarrow.compute as pc  # here: it takes longer to import than pyarrow itself
+
         lengths = np.asarray(pc.fill_null(pc.call_function("binary_length", [array.dictionary]), 0), np.int64)
         places = np.asarray(array.indices.drop_null())
         return int(lengths[places].sum())

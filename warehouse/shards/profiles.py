@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from core.paths import Workspace
 from warehouse.lake.sql import open_for_users
@@ -73,6 +72,8 @@ def draw(workspace: Workspace, release: Release, name: str, seed: int = 0, split
         SELECT *, row_number() OVER (PARTITION BY kind ORDER BY nth, draw) AS place FROM n ORDER BY kind, place""",
         [f"{seed}\n", shards, f"{seed}\n", PHASES.index(profile.phase)],
     ).to_arrow_table()
+    import pyarrow.compute as pc  # here: it takes longer to import than pyarrow itself
+
     kinds, parts = [], []
     for kind, count in profile.counts.items():
         of_kind = candidates.filter(pc.field("kind") == kind)
