@@ -41,6 +41,7 @@ from annotate.samples.config import SamplesConfig
 from core.errors import UserError
 from core.paths import Workspace
 from pipeline.build import stored_build
+from pipeline.keyframes import coarse_keyframes
 from pipeline.picture_cache import PictureStore
 from pipeline.reading import records_of
 from pipeline.stages.samples import chunk_strangers, labelled_episodes
@@ -141,9 +142,10 @@ def last_pictures(lake: Lake, dataset: str, per_episode: int) -> dict[str, list[
     by_kind: dict[str, list[Shown]] = defaultdict(list)
     with TemporaryFile() as file:
         pictures, source = PictureStore(file), build.source(lake.workspace.sources)
+        keyframes = coarse_keyframes(lake, dataset, {key[0] for key in keys})
         for record in records_of(lake, dataset, {key[0] for key in keys}):
             wanted = {key: None for key in keys if key[0] == record.episode_index}
-            PictureDecoder(lake, build, source, record, pictures).decode(wanted)
+            PictureDecoder(lake, build, source, record, pictures, keyframes).decode(wanted)
         for row, key in zip(rows, keys, strict=True):
             if key in pictures.places:
                 by_kind[row["reason"] or ANSWERABLE].append(Shown(row["episode_index"], _decoded(pictures.get(key))))

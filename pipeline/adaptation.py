@@ -9,6 +9,7 @@ from annotate.samples.config import SamplesConfig
 from eval.runners.start import checkpoint_of
 from pipeline.build import stored_build
 from pipeline.config import ConfigError, DatasetBuild
+from pipeline.keyframes import coarse_keyframes
 from pipeline.picture_cache import PictureStore
 from pipeline.reading import usable_records
 from pipeline.stages.samples import labelled_episodes
@@ -72,7 +73,8 @@ def _with_pictures(lake: Lake, build: DatasetBuild, chunk: int, episode: int, ro
     with TemporaryFile() as file:
         pictures = PictureStore(file)
         source = build.source(lake.workspace.sources)
-        findings = PictureDecoder(lake, build, source, record, pictures).decode(wanted)
+        keyframes = coarse_keyframes(lake, build.name, {episode})
+        findings = PictureDecoder(lake, build, source, record, pictures, keyframes).decode(wanted)
         # One picture missing is an error here: the caller asked for this very episode
         if findings:
             raise ConfigError(f"episode {episode} of {build.name}: {findings[0].detail}")

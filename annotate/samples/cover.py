@@ -28,6 +28,7 @@ DARK = 10  # luma of bars at the sides of a picture, which stay as they are
 NUM_COLOURS = 640  # codes of _colours
 EDGE_WEIGHT = 3  # of edges against colours: each seam adds some
 EDGES = np.array([2, 4, 8, 16, 32, 64, 128], np.float32)  # classes of differences of luma between neighbours
+LEVEL_OF_DIFFERENCE = np.searchsorted(EDGES, np.arange(256))  # the class of each
 
 
 class _Place(NamedTuple):
@@ -172,6 +173,7 @@ class _Matcher:
         self._shape = rgb.shape[:2]
         self._scale = min(1.0, SMALL / max(rgb.shape[:2]))
         self._small_textures = [self._lab(texture) for texture in textures]
+        self._small_colours = [_colours(texture) for texture in self._small_textures]
         lab = self._lab(rgb)
         self._small_shape = lab.shape[:2]
         self._wanted_colours = np.sqrt(_count_colours(_colours(lab)))
@@ -188,9 +190,9 @@ class _Matcher:
             small = self._small_textures[place.texture]
             y = min(round(place.y * self._scale), small.shape[0] - sh)
             x = min(round(place.x * self._scale), small.shape[1] - sw)
-            texture = small[y : y + sh, x : x + sw]
-            colours = colours_outside + _count_colours(_colours(texture[is_patch]))
-            edges = _count_edges(np.where(is_patch, texture[..., 0], lab[..., 0]))
+            here = slice(y, y + sh), slice(x, x + sw)
+            colours = colours_outside + _count_colours(self._small_colours[place.texture][here][is_patch])
+            edges = _count_edges(np.where(is_patch, small[here][..., 0], lab[..., 0]))
             cost = ((np.sqrt(colours) - self._wanted_colours) ** 2).sum()
             cost += EDGE_WEIGHT * ((np.sqrt(edges) - self._wanted_edges) ** 2).sum()
             if cost < least:
@@ -220,6 +222,6 @@ def _count_colours(codes: np.ndarray) -> np.ndarray:
 
 
 def _count_edges(luma: np.ndarray) -> np.ndarray:
-    """How many neighbours differ by how much."""
-    differences = [np.abs(np.diff(luma.astype(np.float32), axis=axis)).ravel() for axis in (0, 1)]
-    return np.bincount(np.searchsorted(EDGES, np.concatenate(differences)), minlength=len(EDGES) + 1)
+    """How many neighbours differ by how much; `luma` holds whole numbers of 0..255."""
+    differences = [np.abs(np.diff(luma, axis=axis)).ravel() for axis in (0, 1)]
+    return np.bincount(LEVEL_OF_DIFFERENCE[np.concatenate(differences)], minlength=len(EDGES) + 1)

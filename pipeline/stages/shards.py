@@ -19,7 +19,7 @@ from ingest.media.video import DECODE_ALL, DecodeOptions, SkippedFrame, VideoErr
 from ingest.source import read_episode
 from ingest.sources.files import Source
 from pipeline.config import DatasetBuild
-from pipeline.keyframes import run_keyframes
+from pipeline.keyframes import coarse_keyframes, load_keyframes
 from pipeline.picture_cache import PictureKey, PictureStore, kept_pictures
 from pipeline.pictures import shards_figure
 from pipeline.reading import records_of, rows_of_episode, usable_records
@@ -43,6 +43,9 @@ def run(context: StageContext) -> Output:
         [build.name, chunk],
     )
     wanted = _wanted_by_episode(samples)
+    # Patches that cover something look like the run around them
+    covered_episodes = {key[0] for keys in wanted.values() for key in keys if key[3].startswith(OCCLUDED)}
+    keyframes = coarse_keyframes(lake, build.name, covered_episodes)
 
     findings, decoded_frames = [], 0
     with kept_pictures(lake, chunk, context.pictures) as pictures:
@@ -51,7 +54,7 @@ def run(context: StageContext) -> Output:
         beyond = wanted.keys() - {record.episode_index for record in own}
         for record in [*own, *records_of(lake, build.name, beyond)]:
             if record.episode_index in wanted:
-                decoder = PictureDecoder(lake, build, context.source, record, pictures)
+                decoder = PictureDecoder(lake, build, context.source, record, pictures, keyframes)
                 lost = decoder.decode(wanted[record.episode_index])
                 # Another chunk's episode is not this one's to judge
                 findings += _lost_beyond(samples, lost) if record.episode_index in beyond else lost
@@ -114,13 +117,17 @@ def _entries(dataset: str, samples: pa.Table, pictures: PictureStore) -> Iterato
 
 @dataclass
 class PictureDecoder:
-    """Puts the pictures of one episode that samples show into a file, in one pass per camera."""
+    """Puts the pictures of one episode that samples show into a file, in one pass per camera.
+
+    keyframes: names of pictures by episode and camera, then by frame, of episodes some of whose pictures are covered.
+    """
 
     lake: Lake
     build: DatasetBuild
     source: Source
     record: EpisodeRecord
     pictures: PictureStore
+    keyframes: Mapping[tuple[int, str], Mapping[int, str]]
     decoded_frames: int = 0
     _runs: dict[str, dict[int, np.ndarray]] = field(default_factory=dict)  # keyframes by camera and frame
 
@@ -194,7 +201,8 @@ class PictureDecoder:
     def _run(self, camera: str) -> dict[int, np.ndarray]:
         """The episode's keyframes by a camera, read once."""
         if camera not in self._runs:
-            self._runs[camera] = run_keyframes(self.lake, self.build.name, self.record.episode_index, camera)
+            named = self.keyframes.get((self.record.episode_index, camera), {})
+            self._runs[camera] = load_keyframes(self.lake.workspace, named)
         return self._runs[camera]
 
 
