@@ -11,7 +11,7 @@ from dagster._core.workspace.load_target import EmptyWorkspaceTarget
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from assets.lib.ui_guard import HOSTS, TOKEN, UiAccess, UiAccessError, ui_access
+from assets.lib.ui_guard import FIRST_PAGE, HOSTS, TOKEN, UiAccess, UiAccessError, ui_access
 from assets.webserver import guarded
 
 SECRET = "a token of more than sixteen characters"
@@ -44,9 +44,13 @@ def asked(ui: TestClient, headers: dict[str, str] | None = None) -> int:
 def test_its_own_page_and_programs(ui: TestClient) -> None:
     assert ui.post("/graphql", json={"query": CHANGE}).json() == {"data": {"setNuxSeen": True}}
     assert asked(ui, {"Origin": OWN, "Sec-Fetch-Site": "same-origin"}) == 200
-    page = ui.get("/", headers={"Sec-Fetch-Site": "none", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"})
+    typed = {"Sec-Fetch-Site": "none", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+    page = ui.get("/runs", headers=typed)
     assert page.status_code == 200
     assert page.headers["x-frame-options"] == "DENY"
+    first = ui.get("/", headers=typed)
+    assert (first.status_code, first.headers["location"]) == (302, FIRST_PAGE)
+    assert ui.get(first.headers["location"], headers=typed).status_code == 200
 
 
 def test_an_image_on_a_page_starts_nothing(ui: TestClient) -> None:
