@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ PROGRAM = Path(sys.executable).parent / "proccorpus"
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 STAGES = ("episodes", "frames", "demonstrations", "segments", "progress", "samples", "shards")
 # what would make a run of the tests depend on the shell it is started from
+PROGRESS = re.compile(r"^(training: .*|(.*; )?\d+ of \d+ stages done, \d+:\d\d)\n", re.MULTILINE)  # once a minute
 LEFT_OUT = ("PROCCORPUS_", "DAGSTER", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "COLUMNS")
 
 
@@ -59,7 +61,7 @@ def proccorpus(
     done = subprocess.run(
         command, cwd=cwd, env=environment(**env), capture_output=True, text=True, timeout=timeout_s, check=False
     )
-    return Result(done.returncode, done.stdout, done.stderr)
+    return Result(done.returncode, done.stdout, PROGRESS.sub("", done.stderr))
 
 
 def ok(result: Result) -> Result:
