@@ -266,6 +266,23 @@ VIEWS = (
                      OR f.success IS DISTINCT FROM o.success END""",
     ),
     View(
+        "current_tags",
+        "Tags of episodes, as people have put them on and not taken off again",
+        """
+        SELECT dataset, episode_index, value AS tag, author, created_at, mark_id FROM episode_marks WHERE kind = 'tag'
+        QUALIFY row_number() OVER (
+          PARTITION BY dataset, episode_index, value ORDER BY created_at DESC, mark_id DESC) = 1 AND is_on""",
+    ),
+    View(
+        "current_assignments",
+        "Who is to look at which episode, as people have assigned them last",
+        """
+        SELECT dataset, episode_index, value AS person, author, created_at, mark_id FROM episode_marks
+        WHERE kind = 'assigned'
+        QUALIFY row_number() OVER (
+          PARTITION BY dataset, episode_index ORDER BY created_at DESC, mark_id DESC) = 1 AND is_on""",
+    ),
+    View(
         "current_joined_tasks",
         "Texts that mean the same task as another, as people say by now",
         """

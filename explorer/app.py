@@ -31,11 +31,13 @@ from explorer.pages import (
     labelling,
     leaderboard,
     likeness,
+    marks,
     media,
     releases,
     review,
     sql,
     training,
+    views,
     why,
 )
 from explorer.safety import ExplorerGuard
@@ -46,7 +48,7 @@ from warehouse.sql_process import SqlProcesses
 
 HERE = Path(__file__).parent
 READING_PAGES = (beside, corpus, episodes, episode, compare, likeness, why, media, sql, releases, leaderboard, training)
-CHANGING_PAGES = (adapting, corrections, labelling, review)
+CHANGING_PAGES = (adapting, corrections, labelling, marks, review, views)
 
 
 def create_app(space: Workspace, options: Options = Options()) -> FastAPI:

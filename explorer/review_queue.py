@@ -8,6 +8,7 @@ from starlette.datastructures import QueryParams
 
 from explorer.access import LakeReader
 from explorer.index import Indexed
+from explorer.marks import places_by_value
 
 # Of the view review_queue: kind in the address, title, and the reason as the view words it (None: any)
 SIGNS = {
@@ -37,16 +38,17 @@ Episode = tuple[str, int]
 
 @dataclass(frozen=True)
 class ReviewQueue:
-    """Labels with a sign of doubt, the oddest first: of one kind, of all datasets or of one."""
+    """Labels with a sign of doubt, the oddest first: of one kind; of one dataset, of one person, or of all."""
 
     kind: str = "all"
     dataset: str | None = None
+    person: str | None = None
 
     @classmethod
     def of(cls, query: QueryParams) -> "ReviewQueue | None":
         """The queue that an episode's address names; None where it names none."""
         kind = query.get("queue")
-        return cls(kind, query.get("of") or None) if kind in SIGNS else None
+        return cls(kind, query.get("of") or None, query.get("for") or None) if kind in SIGNS else None
 
     @property
     def title(self) -> str:
@@ -55,14 +57,15 @@ class ReviewQueue:
     @property
     def page(self) -> str:
         """The address of its list."""
-        query = {"kind": self.kind} | ({"dataset": self.dataset} if self.dataset else {})
-        return f"/review?{urlencode(query)}"
+        query = {"kind": self.kind, "dataset": self.dataset, "person": self.person}
+        return f"/review?{urlencode({name: value for name, value in query.items() if value})}"
 
     def at(self, episode: Episode) -> str:
         """The address of an episode as one of this queue."""
         dataset, episode_index = episode
-        query = {"queue": self.kind} | ({"of": self.dataset} if self.dataset else {})
-        return f"/episode/{quote(dataset, safe='')}/{episode_index}?{urlencode(query)}"
+        query = {"queue": self.kind, "of": self.dataset, "for": self.person}
+        chosen = urlencode({name: value for name, value in query.items() if value})
+        return f"/episode/{quote(dataset, safe='')}/{episode_index}?{chosen}"
 
     def where(self, reader: LakeReader, indexed: Indexed) -> tuple[str, dict[str, Any]]:
         """A condition over the index's table `review`, and its values: without what was judged since the index."""
@@ -75,6 +78,10 @@ class ReviewQueue:
         if self.dataset is not None:
             parts.append("dataset = $dataset")
             values["dataset"] = self.dataset
+        if self.person is not None:
+            parts.append("list_contains($theirs, dataset || ' ' || episode_index)")
+            theirs = places_by_value(reader, "assigned").get(self.person, [])
+            values["theirs"] = [f"{dataset} {episode_index}" for dataset, episode_index in theirs]
         return " AND ".join(parts), values
 
 
@@ -107,14 +114,14 @@ class QueuePlace:
 def place_of(reader: LakeReader, indexed: Indexed, queue: ReviewQueue, dataset: str, episode_index: int) -> QueuePlace:
     """Where an episode stands; one that is no longer in the queue is followed by the queue's first."""
     where, values = queue.where(reader, indexed)
-    [counted] = indexed.dicts(f"SELECT count(*) AS total FROM review WHERE {where}", **values)
+    total = num_left(reader, indexed, queue)
     of_episode = values | {"d": dataset, "e": episode_index}
     own = indexed.dicts(
         f"SELECT score, label_run, why FROM review WHERE {where} AND dataset = $d AND episode_index = $e", **of_episode
     )
     first = _episode(indexed, where, values, ORDER)
     if not own:
-        return QueuePlace(queue, None, counted["total"], first, None, first)
+        return QueuePlace(queue, None, total, first, None, first)
     here = of_episode | {"s": own[0]["score"]}
     is_before = "(score > $s OR score = $s AND (dataset, episode_index) < ($d, $e))"
     is_after = "(score < $s OR score = $s AND (dataset, episode_index) > ($d, $e))"
@@ -123,7 +130,7 @@ def place_of(reader: LakeReader, indexed: Indexed, queue: ReviewQueue, dataset: 
     place = QueuePlace(
         queue,
         ahead["num"] + 1,
-        counted["total"],
+        total,
         first,
         _episode(indexed, f"{where} AND {is_before}", here, backwards),
         _episode(indexed, f"{where} AND {is_after}", here, ORDER),
@@ -135,6 +142,12 @@ def first_of(reader: LakeReader, indexed: Indexed, queue: ReviewQueue) -> Episod
     """The episode to begin with; None: nothing waits."""
     where, values = queue.where(reader, indexed)
     return _episode(indexed, where, values, ORDER)
+
+
+def num_left(reader: LakeReader, indexed: Indexed, queue: ReviewQueue) -> int:
+    """How many labels of a queue nobody has judged yet."""
+    where, values = queue.where(reader, indexed)
+    return indexed.dicts(f"SELECT count(*) AS num FROM review WHERE {where}", **values)[0]["num"]
 
 
 def pace(reader: LakeReader) -> list[dict[str, Any]]:

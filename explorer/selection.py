@@ -1,5 +1,6 @@
 """Which episodes a URL asks for: facets, words and an order; the same as SQL over the lake, and as commands."""
 
+import math
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -9,8 +10,9 @@ from urllib.parse import urlencode
 from starlette.datastructures import QueryParams
 
 from core.demonstration_quality import NOT_MEASURED
-from explorer.access import PageError
+from explorer.access import LakeReader, PageError
 from explorer.index import JUDGED, Indexed
+from explorer.marks import Place, places_by_value
 from warehouse.lake import literal
 
 PAGE = 48  # episodes of one page
@@ -56,6 +58,14 @@ FACETS = (
         " THEN '15 to 60 s' WHEN e.duration_s >= 60 THEN 'a minute or more' ELSE 'unknown' END",
     ),
 )
+# What people say of episodes (explorer.marks): a title, and the view and the column over the lake
+MARKS = {"tag": ("Tag", "current_tags", "tag"), "assigned": ("Assigned to", "current_assignments", "person")}
+# Numbers that episodes are chosen by, from one to another: a title, the column of the index, and of the lake
+RANGES = {
+    "seconds": ("Length in seconds", "duration_s", "e.duration_s"),
+    "confidence": ("Confidence of the label", "confidence", "l.confidence"),
+}
+MAX_PICKED = 500  # single episodes of an address
 LENGTHS = ("under 5 s", "5 to 15 s", "15 to 60 s", "a minute or more", "unknown")
 BY_NAME = {f.name: f for f in FACETS}
 # What lists can be ordered by: a title, and the columns of the index
@@ -100,6 +110,45 @@ def _distinct(values: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(set(values)))
 
 
+ROWS_SQL = (
+    "SELECT row FROM episodes WHERE (dataset::VARCHAR, episode_index) IN"
+    " (SELECT (unnest(?::VARCHAR[]), unnest(?::BIGINT[]))) ORDER BY 1"
+)
+COUNT_MARKS_SQL = (
+    "SELECT value, count(*) FROM (SELECT unnest(?::VARCHAR[]) AS value, unnest(?::VARCHAR[]) AS of_dataset,"
+    " unnest(?::BIGINT[]) AS number) JOIN episodes ON dataset::VARCHAR = of_dataset AND episode_index = number"
+    " WHERE {where} GROUP BY 1"
+)
+
+
+def _range(name: str, query: QueryParams) -> tuple[str, float | None, float | None]:
+    """From where to where an address wants a number. Raises PageError (400)."""
+    ends = []
+    for end in ("from", "to"):
+        text = query.get(f"{name}_{end}", "")
+        try:
+            value = float(text) if text else None
+        except ValueError:
+            value = math.nan
+        if value is not None and not math.isfinite(value):
+            raise PageError(f"{name}_{end}: {text[:20]!r} is no number", 400)
+        ends.append(value)
+    return name, ends[0], ends[1]
+
+
+def _picked(texts: list[str]) -> tuple[Place, ...]:
+    """Single episodes that an address names, each as "dataset number". Raises PageError (400)."""
+    if len(texts) > MAX_PICKED:
+        raise PageError(f"{len(texts)} episodes are picked: {MAX_PICKED} at most", 400)
+    picked = set()
+    for text in texts:
+        dataset, _, number = text.rpartition(" ")
+        if not dataset or not number.isdecimal() or len(number) > 15:
+            raise PageError(f"pick={text[:60]!r} is no dataset and number of an episode", 400)
+        picked.add((dataset, int(number)))
+    return tuple(sorted(picked))
+
+
 def _page_number(text: str) -> int:
     """A page of a list as a URL names it. Raises PageError (400)."""
     if not text.isdecimal() or not 1 <= int(text) <= 10**6:
@@ -118,12 +167,20 @@ def _joins(conditions: str) -> str:
 
 @dataclass(frozen=True)
 class EpisodeSelection:
-    """Episodes that have, of each named facet, one of the values, and all of the words in their task or steps."""
+    """Episodes that have, of each named facet, one of the values, and all of the words in their task or steps.
+
+    ranges: (name, from, to), None: without end. marks: as facets, of what people say. picked: these alone. rows: the
+    index's numbers of the episodes that marks and picks leave, None: of all; `at` finds them.
+    """
 
     chosen: tuple[tuple[str, tuple[str, ...]], ...] = ()
     words: tuple[str, ...] = ()
     sort: str = "episode"
     page: int = 1
+    ranges: tuple[tuple[str, float | None, float | None], ...] = ()
+    marks: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    picked: tuple[Place, ...] = ()
+    rows: tuple[int, ...] | None = None
 
     @classmethod
     def of(cls, query: QueryParams) -> "EpisodeSelection":
@@ -136,14 +193,42 @@ class EpisodeSelection:
         sort = query.get("sort", "episode")
         if sort not in SORTS:
             raise PageError(f"lists are ordered by {', '.join(SORTS)}; not by {sort[:40]!r}", 400)
-        return cls(chosen, words, sort, _page_number(query.get("page", "1")))
+        ranges = tuple(_range(name, query) for name in RANGES)
+        marks = tuple((name, _distinct(query.getlist(name))) for name in MARKS if name in query)
+        return cls(
+            chosen,
+            words,
+            sort,
+            _page_number(query.get("page", "1")),
+            tuple(r for r in ranges if r[1:] != (None, None)),
+            marks,
+            _picked(query.getlist("pick")),
+        )
+
+    def at(self, reader: LakeReader, index: Indexed) -> "EpisodeSelection":
+        """This selection with the episodes that its marks and picks leave, as people have marked them by now."""
+        if not self.marks and not self.picked:
+            return self
+        of_each: list[set[Place]] = [set(self.picked)] if self.picked else []
+        for name, values in self.marks:
+            by_value = places_by_value(reader, name)
+            of_each.append({place for value in values for place in by_value.get(value, [])})
+        places = sorted(set.intersection(*of_each))
+        rows = index.rows(ROWS_SQL, [d for d, _ in places], [e for _, e in places])
+        return replace(self, rows=tuple(row for (row,) in rows))
 
     @property
     def narrowed(self) -> bool:
-        return bool(self.chosen or self.words)
+        return bool(self.chosen or self.words or self.ranges or self.marks or self.picked)
 
     def has(self, facet: str, value: str) -> bool:
         return value in dict(self.chosen).get(facet, ())
+
+    def with_mark(self, name: str, value: str) -> "EpisodeSelection":
+        """This selection with a mark more, or less where it has it."""
+        marks = dict(self.marks)
+        marks[name] = _distinct({*marks.get(name, ())} ^ {value})
+        return replace(self, marks=tuple((n, values) for n, values in marks.items() if values), page=1)
 
     def toggled(self, facet: str, value: str) -> "EpisodeSelection":
         """This selection with a value of a facet more, or less where it has it."""
@@ -155,6 +240,10 @@ class EpisodeSelection:
     def url(self, path: str = "/episodes", **changes: str | int) -> str:
         """The URL of this selection; `changes`: another sort or page."""
         query = [(name, value) for name, values in self.chosen for value in values]
+        query += [(name, value) for name, values in self.marks for value in values]
+        for name, low, high in self.ranges:
+            query += [(f"{name}_{end}", f"{v:g}") for end, v in (("from", low), ("to", high)) if v is not None]
+        query += [("pick", f"{dataset} {episode_index}") for dataset, episode_index in self.picked]
         query += [("q", " ".join(self.words))] if self.words else []
         sort, page = changes.get("sort", self.sort), changes.get("page", self.page)
         query += [("sort", str(sort))] if sort != "episode" else []
@@ -178,12 +267,27 @@ class EpisodeSelection:
                 " (SELECT unnest(?::INTEGER[]))))"
             )
             values += [tasks, steps]
+        for name, low, high in self.ranges:
+            for sign, end in ((">=", low), ("<=", high)):
+                if end is not None:
+                    parts.append(f"{RANGES[name][1]} {sign} ?")
+                    values.append(end)
+        if self.rows is not None:
+            parts.append("row IN (SELECT unnest(?::INTEGER[]))")
+            values.append(list(self.rows))
         return " AND ".join(parts) or "true", values
 
     def lake_sql(self) -> str:
         """A query over the lake that gives dataset and episode_index of every episode of the selection."""
         conditions = [_facet_condition(BY_NAME[name], values) for name, values in self.chosen]
         conditions += [_word_condition(word) for word in self.words]
+        conditions += [_mark_condition(name, values) for name, values in self.marks]
+        for name, low, high in self.ranges:
+            ends = ((">=", low), ("<=", high))
+            conditions += [f"{RANGES[name][2]} {sign} {end!r}" for sign, end in ends if end is not None]
+        if self.picked:
+            picked = ", ".join(f"({literal(dataset)}, {episode_index})" for dataset, episode_index in self.picked)
+            conditions.append(f"(e.dataset, e.episode_index) IN ({picked})")
         joins = _joins(" ".join(conditions))
         where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
         return f"SELECT e.dataset, e.episode_index FROM episodes e{joins}{where}"
@@ -216,6 +320,13 @@ class EpisodeSelection:
 def _facet_condition(facet: Facet, values: tuple[str, ...]) -> str:
     """The episodes of the lake that have one of the values, as `EpisodeSelection.lake_sql` names them."""
     return f"{facet.sql} IN ({', '.join(literal(v) for v in values)})"
+
+
+def _mark_condition(name: str, values: tuple[str, ...]) -> str:
+    """The episodes of the lake that people have marked so."""
+    _, view, column = MARKS[name]
+    listed = ", ".join(literal(v) for v in values)
+    return f"(e.dataset, e.episode_index) IN (SELECT (dataset, episode_index) FROM {view} WHERE {column} IN ({listed}))"
 
 
 def _word_condition(word: str) -> str:
@@ -269,15 +380,35 @@ def _counts(index: Indexed, selection: EpisodeSelection) -> dict[str, dict[str, 
             counts[name][value] = episodes
         return counts
 
-    return index.once(("counts", selection.chosen, selection.words), count_values)
+    key = ("counts", selection.chosen, selection.words, selection.ranges, selection.rows)
+    return index.once(key, count_values)
+
+
+def marked(reader: LakeReader, index: Indexed, selection: EpisodeSelection) -> list[tuple[str, str, list["Counted"]]]:
+    """Name and title of each mark, with the counts of its values among the episodes that all else chooses."""
+    found = []
+    for name, (title, _, _) in MARKS.items():
+        by_value = places_by_value(reader, name)
+        chosen = dict(selection.marks).get(name, ())
+        others = replace(selection, marks=tuple(m for m in selection.marks if m[0] != name), rows=None)
+        where, values = others.at(reader, index).where(index)
+        triples = [(value, *place) for value, places in by_value.items() for place in places]
+        v, d, e = (list(part) for part in zip(*triples, strict=True)) if triples else ([], [], [])
+        counts = dict(index.rows(COUNT_MARKS_SQL.format(where=where), v, d, e, *values)) if triples else {}
+        counts = dict.fromkeys((*chosen, *by_value), 0) | counts
+        order = sorted(counts, key=lambda value: (value not in chosen, -counts[value], value))
+        listed = [Counted(x, counts[x], x in chosen, selection.with_mark(name, x).url()) for x in order]
+        found.append((name, title, listed))
+    return found
 
 
 def _counting_query(index: Indexed, selection: EpisodeSelection, names: list[str]) -> tuple[str, list[Any]]:
     """A query over the index that gives facet, value and episodes, and the values of its parameters."""
     # w: the episodes that have the words; m: those of them that all facets choose
     has_words, values = replace(selection, chosen=()).where(index)
-    is_chosen, values_of_chosen = replace(selection, words=()).where(index)
-    keep_w = "MATERIALIZED" if selection.words else "NOT MATERIALIZED"
+    bare = replace(selection, words=(), ranges=(), rows=None)  # which w has applied
+    is_chosen, values_of_chosen = bare.where(index)
+    keep_w = "NOT MATERIALIZED" if has_words == "true" else "MATERIALIZED"
     parts = ["SELECT '', '', count(*) FROM m"]
     values += values_of_chosen
 
@@ -287,7 +418,7 @@ def _counting_query(index: Indexed, selection: EpisodeSelection, names: list[str
         source, chosen_first = "m", ""
         if own:
             others = tuple(c for c in selection.chosen if c[0] != name)
-            is_of_others, values_of_others = replace(selection, chosen=others, words=()).where(index)
+            is_of_others, values_of_others = replace(bare, chosen=others).where(index)
             source, chosen_first = f"w WHERE {is_of_others}", "list_contains(?, value) DESC, "
             values += [*values_of_others, list(own)]
         parts.append(

@@ -61,6 +61,24 @@ CORRECTION_TABLES = (
         must=("is_reference IS NOT NULL",),
     ),
     Table(
+        "episode_marks",
+        "Tags that people put on episodes, and to whom they assign them, only ever added to; current_tags and "
+        "current_assignments have what counts",
+        ("mark_id",),
+        (
+            C("mark_id", STR, "16 hex of sha256 over all columns but created_at"),
+            DATASET,
+            EPISODE,
+            C("kind", STR, "tag or assigned"),
+            C("value", STR, "the tag; of an assignment the person"),
+            C("is_on", BOOL, "is it so from now on; false: the tag is taken off, the person has the episode no more"),
+            C("follows", STR, "the newest row of the same tag, or the newest assignment, before; null: there was none"),
+            C("author", STR, "who said so"),
+            C("created_at", TIME, "when it was said", digest=False),
+        ),
+        must=("is_on IS NOT NULL", "kind IN ('tag', 'assigned')"),
+    ),
+    Table(
         "joined_tasks",
         "Texts that people say mean the same task, only ever added to; of each text the newest row counts "
         "(current_joined_tasks)",

@@ -14,6 +14,7 @@ from explorer.charts import Curve
 from explorer.corrected_labels import correction_state
 from explorer.episode import OF_EPISODE, LakeEpisode, chunk_of, episode_data, find_episode
 from explorer.index import Indexed
+from explorer.marks import marks_of, places_by_value
 from explorer.pages.leaderboard import BASELINES
 from explorer.review_queue import ReviewQueue, place_of
 from explorer.site import explorer_of
@@ -68,6 +69,9 @@ def page(request: Request, dataset: str, episode_index: EpisodeIndex) -> HTMLRes
             author=request.state.user or explorer.options.access.author,
             author_is_known=request.state.user is not None,
             why_read_only=why_read_only(explorer),
+            marks=marks_of(reader, [(dataset, episode_index)])[dataset, episode_index],
+            tags=[*places_by_value(reader, "tag")],
+            people=[*places_by_value(reader, "assigned")],
         )
 
 

@@ -8,7 +8,8 @@ from fastapi.responses import HTMLResponse
 from explorer.access import LakeReader
 from explorer.index import Indexed
 from explorer.labelling import TaskRuns, shown_tasks
-from explorer.review_queue import ORDER, SIGNS, ReviewQueue, first_of, judged_since, pace
+from explorer.marks import places_by_value
+from explorer.review_queue import ORDER, SIGNS, ReviewQueue, first_of, judged_since, num_left, pace
 from explorer.site import explorer_of
 from explorer.writing import why_read_only
 
@@ -25,6 +26,7 @@ def page(
     request: Request,
     kind: str = "all",
     dataset: str | None = None,
+    person: str | None = None,
     page: Annotated[int, Query(ge=1, le=100_000)] = 1,
 ) -> HTMLResponse:
     explorer = explorer_of(request)
@@ -36,8 +38,8 @@ def page(
         # Of a corpus of one dataset that one is meant
         chosen = dataset if dataset in datasets else datasets[0] if len(datasets) == 1 else None
         tasks = _tasks(reader, indexed, chosen) if chosen else []
-        queue = ReviewQueue(kind, dataset) if kind in SIGNS else None
-        rows = _rows(reader, indexed, kind, dataset, (page - 1) * PER_PAGE)
+        queue = ReviewQueue(kind, dataset, person or None) if kind in SIGNS else None
+        rows = _rows(reader, indexed, queue or kind, dataset, (page - 1) * PER_PAGE)
         if kind == QUARANTINED:
             rows = _with_details(reader, rows)
         else:
@@ -59,9 +61,12 @@ def page(
             rows=rows,
             queue=queue,
             first=first_of(reader, indexed, queue) if queue else None,
+            left=num_left(reader, indexed, queue) if queue else counts[kind],
+            people={name: len(places) for name, places in places_by_value(reader, "assigned").items()},
+            person=person,
             pace=pace(reader),
             page=page,
-            pages=max(1, -(-counts.get(kind, 0) // PER_PAGE)),
+            pages=max(1, -(-(num_left(reader, indexed, queue) if queue else counts[kind]) // PER_PAGE)),
             can_act=kind != QUARANTINED,
             why_read_only=why_read_only(explorer),
             author=request.state.user or explorer.options.access.author,
@@ -96,7 +101,9 @@ def _counts(indexed: Indexed, dataset: str | None) -> dict[str, int]:
     return indexed.once(("review counts", dataset), count)
 
 
-def _rows(reader: LakeReader, indexed: Indexed, kind: str, dataset: str | None, offset: int) -> list[dict[str, Any]]:
+def _rows(
+    reader: LakeReader, indexed: Indexed, kind: ReviewQueue | str, dataset: str | None, offset: int
+) -> list[dict[str, Any]]:
     """A page of a queue, without the episodes that people have judged since the index was made."""
     if kind == QUARANTINED:
         return indexed.dicts(
@@ -105,7 +112,7 @@ def _rows(reader: LakeReader, indexed: Indexed, kind: str, dataset: str | None, 
             f"AND {OF_DATASET} ORDER BY row LIMIT {PER_PAGE} OFFSET {offset}",
             dataset,
         )
-    if kind == WAITING:
+    if not isinstance(kind, ReviewQueue):
         return indexed.dicts(
             "FROM waiting WHERE NOT list_contains($judged, dataset || ' ' || episode_index) "
             "AND ($dataset IS NULL OR dataset = $dataset) "
@@ -113,7 +120,7 @@ def _rows(reader: LakeReader, indexed: Indexed, kind: str, dataset: str | None, 
             judged=judged_since(reader, indexed),
             dataset=dataset,
         )
-    where, values = ReviewQueue(kind, dataset).where(reader, indexed)
+    where, values = kind.where(reader, indexed)
     return indexed.dicts(
         f"FROM review WHERE {where} ORDER BY {ORDER} LIMIT {PER_PAGE} OFFSET {offset}",
         **values,

@@ -3,13 +3,10 @@
 import asyncio
 import hashlib
 import hmac
-import json
 import shlex
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Annotated, Any, Literal, TypeGuard
 from urllib.parse import quote
 
@@ -20,14 +17,13 @@ from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
 from core.errors import SqlError
-from core.files import write_file
-from core.paths import Workspace
 from core.values import encode, plain, python_rows
 from explorer import charts
 from explorer.access import LakeReader, PageError
 from explorer.charts import Curve
 from explorer.pages.episodes import frozen_options
 from explorer.safety import CSRF_HEADER
+from explorer.saved import MAX_NAME, Kept
 from explorer.site import Explorer, explorer_of
 from explorer.waiting import while_wanted
 from warehouse.lake.schema import columns, relations
@@ -37,7 +33,8 @@ TIME_S, AT_ONCE = 30.0, 2
 MEMORY = "600MB"  # of a query's process, some 160 MB of which Python and DuckDB take themselves
 MAX_ROWS, MAX_PAGE_BYTES = 500, 16_000_000
 MAX_DOWNLOAD, MAX_DOWNLOAD_BYTES = 1_000_000, 128_000_000
-MAX_SAVED, MAX_CHARS = 200, 20_000
+MAX_CHARS = 20_000
+QUERIES = Kept("queries", "sql")
 MEDIA_TYPES = {
     "csv": "text/csv; charset=utf-8",
     "json": "application/json",
@@ -60,7 +57,7 @@ ProofText = Annotated[str, Query(max_length=64)]
 class Saved(BaseModel):
     """A query with a name."""
 
-    name: str = Field(min_length=1, max_length=80)
+    name: str = Field(min_length=1, max_length=MAX_NAME)
     sql: str = Field(min_length=1, max_length=MAX_CHARS)
 
 
@@ -197,7 +194,7 @@ def _shown(
             asked=proof(request, q),
             place=f"{frozen_options(explorer.options, reader)} --workspace {shlex.quote(str(explorer.space.root))}",
             limits={"rows": MAX_ROWS, "time_s": TIME_S, "memory": MEMORY},
-            saved=saved_queries(explorer.space),
+            saved=QUERIES.read(explorer.space),
             examples=EXAMPLES,
             relations=described(),
         )
@@ -268,48 +265,11 @@ async def download(
     )
 
 
-def saved_queries(space: Workspace) -> list[dict[str, str]]:
-    """The workspace's saved queries by name. Raises PageError when the file holds something else."""
-    path = _queries_file(space)
-    if not path.exists():
-        return []
-    try:
-        return [Saved.model_validate(row).model_dump() for row in json.loads(path.read_text())]
-    except ValueError as e:
-        raise PageError(f"{path} holds no saved queries: {str(e).splitlines()[0]}; mend or delete it", 500) from e
-
-
-def _queries_file(space: Workspace) -> Path:
-    return space.root / "explorer" / "queries.json"
-
-
-_saving = threading.Lock()
-
-
-def keep_queries(space: Workspace, change: dict[str, str | None]) -> list[dict[str, str]]:
-    """Save queries under names, delete those given None. Raises PageError: too many, or a folder that is read-only."""
-    with _saving:
-        queries = {row["name"]: row["sql"] for row in saved_queries(space)} | change
-        rows = [{"name": name, "sql": sql} for name, sql in sorted(queries.items()) if sql is not None]
-        if len(rows) > MAX_SAVED:
-            raise PageError(f"at most {MAX_SAVED} queries are kept: delete one first", 400)
-        _write_queries(space, rows)
-    return rows
-
-
-def _write_queries(space: Workspace, rows: list[dict[str, str]]) -> None:
-    text = json.dumps(rows, indent=1, ensure_ascii=False)
-    try:
-        write_file(_queries_file(space), text.encode())
-    except OSError as e:
-        raise PageError(f"the workspace cannot be written: {e.strerror}", 403) from e
-
-
 @router.post("/api/queries")
 def save(request: Request, query: Saved) -> JSONResponse:
-    return JSONResponse(keep_queries(explorer_of(request).space, {query.name: query.sql}))
+    return JSONResponse(QUERIES.change(explorer_of(request).space, {query.name: query.sql}))
 
 
 @router.delete("/api/queries/{name:path}")
 def forget(request: Request, name: str) -> JSONResponse:
-    return JSONResponse(keep_queries(explorer_of(request).space, {name: None}))
+    return JSONResponse(QUERIES.change(explorer_of(request).space, {name: None}))

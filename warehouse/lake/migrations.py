@@ -17,7 +17,8 @@ from warehouse.lake.hashes import content_key
 from warehouse.lake.place import LakeError
 
 SCHEMA_VERSION = 9
-SCHEMA_HASH = "ba1d78e4cf076d1a"
+SCHEMA_VERSION = 10
+SCHEMA_HASH = "a68bb352c46078e7"
 OF_MOTION = "SELECT label_run FROM label_runs WHERE annotator IN ('motion', 'native')"  # native falls back on it
 # Of each version, what rows that were there before need: SQL on the lake, after tables and columns were added. One with
 # a parameter is run for each dataset by itself, so that it need not hold the rows of all.

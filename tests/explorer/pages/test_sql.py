@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from fastapi.testclient import TestClient
 
+from explorer import saved
 from explorer.pages import sql
 from tests.kits.explorer_kit import write_queries
 from tests.kits.visitor import delete, post
@@ -176,7 +177,7 @@ def test_what_is_no_query_is_not_saved(client: TestClient, body: object):
 
 
 def test_too_many_queries_are_refused(client: TestClient, furnished, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(sql, "MAX_SAVED", 1)
+    monkeypatch.setattr(saved, "MAX_SAVED", 1)
     path = write_queries(furnished, [{"name": "one", "sql": "FROM coverage"}])
     answer = post(client, "/api/queries", {"name": "two", "sql": "FROM coverage"})
     assert (answer.status_code, "at most 1" in answer.json()["error"]) == (400, True)

@@ -17,6 +17,7 @@ EVERYTHING_ELSE = {
     "corrections",
     "outcomes",
     "reference_marks",
+    "episode_marks",
     "joined_tasks",
 }  # of no chunk, of every stage, of people
 

@@ -1,0 +1,25 @@
+// Tags of an episode, and who has it.
+import { reviewer } from "./judging.js";
+import { post } from "./request.js";
+
+const form = document.getElementById("marks");
+const { dataset, episode, assignment, person } = form.dataset;
+
+async function mark(kind, value, on) {
+  const author = reviewer("known" in form.dataset, form.dataset.author);
+  const { ok, data } = await post("/api/marks", { kind, value, on, author, episodes: [[dataset, Number(episode), assignment || null]] });
+  if (!ok) form.querySelector("[role=status]").textContent = data.error;
+  return ok;
+}
+
+form.addEventListener("click", async (event) => {
+  const tag = event.target.closest("[data-untag]")?.dataset.untag;
+  if (tag && (await mark("tag", tag, false))) location.reload();
+});
+form.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const [tag, wanted] = [form.elements.tag.value.trim(), form.elements.assigned.value.trim()];
+  if (tag && !(await mark("tag", tag, true))) return;
+  if (wanted !== person && !(await mark("assigned", wanted || person, Boolean(wanted)))) return;
+  location.reload();
+});

@@ -1,0 +1,121 @@
+"""Tags, assignments, picks, sliders and kept views: in the gallery, in the queue, as SQL; and what is refused."""
+
+import pytest
+
+from tests.kits.lake_kit import query
+from tests.kits.visitor import delete, post, visit
+from warehouse.lake import Lake
+from warehouse.lake.sql import open_for_users
+
+
+def marked(client, kind: str, value: str, *episodes: int, on: bool = True, seen: str | None = None):
+    body = {"kind": kind, "value": value, "on": on, "author": "ada", "episodes": [["tiny", e, seen] for e in episodes]}
+    return post(client, "/api/marks", body)
+
+
+def listed(client, address: str) -> list[str]:
+    """The episodes of a page of the gallery, as their links name them."""
+    text = client.get(address).text
+    return [part.split('"')[0] for part in text.split('<a href="/episode/tiny/')[1:]]
+
+
+def test_what_is_tagged_is_found_counted_and_said_in_sql(own):
+    with visit(own.space) as client:
+        assert marked(client, "tag", "hard <b>", 1, 3).json() == {"changed": 2}
+        assert listed(client, "/episodes?tag=hard+%3Cb%3E") == ["1", "3"]
+        assert listed(client, "/episodes?tag=hard+%3Cb%3E&chunk=0") == ["1"]
+        assert listed(client, "/episodes?tag=none") == []
+        page = client.get("/episodes").text
+        assert "hard &lt;b&gt;" in page
+        assert "<b>hard <b>" not in page
+        assert '<span>hard &lt;b&gt;</span><span class="n">2</span>' in page
+        assert '<span>hard &lt;b&gt;</span><span class="n">1</span>' in client.get("/episodes?chunk=0").text
+        assert "hard &lt;b&gt;" in client.get("/episode/tiny/3").text
+        # taken off again
+        assert marked(client, "tag", "hard <b>", 1, on=False).json() == {"changed": 1}
+        assert listed(client, "/episodes?tag=hard+%3Cb%3E") == ["3"]
+        # nothing else of the lake is touched
+        assert own.rows("SELECT count(*) FROM corrections") == [(0,)]
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "tag=hard",
+        "tag=hard&tag=dark",
+        "tag=hard&assigned=bob",
+        "pick=tiny+1&pick=tiny+4",
+        "pick=tiny+1&tag=hard",
+        "seconds_from=2.9",
+        "seconds_to=2.5&seconds_from=1",
+        "confidence_from=0.1&confidence_to=0.9",
+        "seconds_from=1&q=drawer&tag=hard",
+    ],
+)
+def test_the_sql_of_a_selection_gives_its_episodes(own, address: str):
+    from starlette.datastructures import QueryParams
+
+    from explorer.access import CorpusView
+    from explorer.index import CorpusIndex
+    from explorer.selection import EpisodeSelection, count, episodes_of, facets
+    from warehouse.lake.marks import mark
+
+    lake = Lake(own.space)
+    mark(lake, [("tiny", 1), ("tiny", 2)], "tag", "hard", author="ada")
+    mark(lake, [("tiny", 4)], "tag", "dark", author="ada")
+    mark(lake, [("tiny", 2)], "assigned", "bob", author="ada")
+    lake.con.close()
+    corpus = CorpusView(own.space)
+    asked = EpisodeSelection.of(QueryParams(address))
+    assert EpisodeSelection.of(QueryParams(asked.url().partition("?")[2])) == asked
+    with corpus.reading() as reader:
+        index = CorpusIndex(corpus).at(reader)
+        selection = asked.at(reader, index)
+        shown = [(e["dataset"], e["episode_index"]) for e in episodes_of(index, selection)]
+        assert count(index, selection) == len(shown)
+        assert sum(v.count for v in {f.name: v for f, v in facets(index, selection)}["dataset"]) == len(shown)
+    con = open_for_users(own.space)
+    rows = query(con, selection.lake_sql()).to_pylist()
+    con.close()
+    assert sorted((r["dataset"], r["episode_index"]) for r in rows) == sorted(shown)
+
+
+def test_the_queue_of_a_person_has_what_they_were_given(own):
+    lake = Lake(own.space)
+    lake.con.execute("UPDATE episode_labels SET needs_review = true")
+    lake.con.close()
+    with visit(own.space) as client:
+        assert marked(client, "assigned", "bob", 1, 3).json() == {"changed": 2}
+        text = client.get("/review?person=bob").text
+        assert "2 left" in text
+        assert [e for e in range(5) if f'data-episode="{e}"' in text] == [1, 3]
+        page = client.get("/episode/tiny/1?queue=all&for=bob").text
+        assert "1 of 2" in page or "2 of 2" in page
+        assert "for=bob" in page
+        # another person assigns it without having seen that
+        answer = marked(client, "assigned", "eve", 3)
+        assert answer.status_code == 409
+        assert "assigned to bob by ada" in answer.json()["error"]
+
+
+def test_what_makes_no_sense_is_refused(own):
+    with visit(own.space) as client:
+        assert marked(client, "tag", "hard", 99).status_code == 422
+        assert marked(client, "colour", "red", 1).status_code == 422
+        assert (
+            post(client, "/api/marks", {"kind": "tag", "value": "x", "episodes": [["tiny", True, None]]}).status_code
+            == 422
+        )
+        assert post(client, "/api/marks", {"kind": "tag", "value": "x", "episodes": "tiny"}).status_code == 422
+        for address in ("pick=tiny", "pick=tiny+x", "seconds_from=long", "confidence_to=nan"):
+            assert client.get(f"/episodes?{address}").status_code == 400, address
+
+
+def test_a_view_is_kept_by_name(own):
+    with visit(own.space) as client:
+        query = "?split=train&seconds_from=2&page=1"
+        assert post(client, "/api/views", {"name": "<long>", "query": query}).status_code == 200
+        assert '<a href="/episodes?split=train&amp;seconds_from=2">&lt;long&gt;</a>' in client.get("/episodes").text
+        assert post(client, "/api/views", {"name": "no", "query": "?sort=colour"}).status_code == 400
+        assert delete(client, "/api/views/%3Clong%3E").status_code == 200
+        assert "&lt;long&gt;" not in client.get("/episodes").text

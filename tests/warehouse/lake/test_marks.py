@@ -1,0 +1,66 @@
+"""Tags and assignments: what counts, what is said twice, two people at once, and what is refused."""
+
+import pytest
+
+from tests.kits.made_corpus import Made
+from warehouse.lake import Lake
+from warehouse.lake.corrections import ConflictError, CorrectionError
+from warehouse.lake.marks import ASSIGNED, MOST_EPISODES, TAG, mark
+
+PLACES = [("tiny", 0), ("tiny", 1)]
+HAVE = "SELECT episode_index, person FROM current_assignments ORDER BY 1"
+
+
+def test_a_tag_is_on_until_it_is_taken_off(own: Made):
+    lake = Lake(own.space)
+    tags = "SELECT episode_index, tag, author FROM current_tags ORDER BY ALL"
+    assert len(mark(lake, [*PLACES, *PLACES], TAG, " hard ", author="ada")) == 2
+    assert mark(lake, PLACES, TAG, "hard", author="bob") == []
+    mark(lake, PLACES[:1], TAG, "dark", author="bob")
+    assert lake.rows(tags) == [(0, "dark", "bob"), (0, "hard", "ada"), (1, "hard", "ada")]
+    mark(lake, PLACES, TAG, "hard", author="bob", is_on=False)
+    assert mark(lake, PLACES, TAG, "hard", author="bob", is_on=False) == []
+    assert lake.rows(tags) == [(0, "dark", "bob")]
+    # all of it is kept, each row after the one before it
+    rows = lake.dicts("FROM episode_marks WHERE episode_index = 1 ORDER BY created_at")
+    assert [(r["is_on"], r["follows"]) for r in rows] == [(True, None), (False, rows[0]["mark_id"])]
+    mark(lake, PLACES[1:], TAG, "hard", author="ada")
+    assert lake.rows("SELECT count(DISTINCT mark_id) FROM episode_marks") == [(6,)]
+    lake.con.close()
+
+
+def test_the_second_who_assigns_is_told_of_the_first(own: Made):
+    lake = Lake(own.space)
+    nobody = dict.fromkeys(PLACES)
+    first = mark(lake, PLACES[:1], ASSIGNED, "ada", author="lead", follows=nobody)
+    with pytest.raises(ConflictError, match="episode 0 of tiny was assigned to ada by lead on 20"):
+        mark(lake, PLACES, ASSIGNED, "bob", author="other", follows=nobody)
+    # then none of them is assigned; whoever has seen it may
+    assert lake.rows(HAVE) == [(0, "ada")]
+    mark(lake, PLACES, ASSIGNED, "bob", author="other", follows=nobody | {PLACES[0]: first[0]["mark_id"]})
+    assert lake.rows(HAVE) == [(0, "bob"), (1, "bob")]
+    # what says the same is no conflict, and no row
+    assert mark(lake, PLACES, ASSIGNED, "bob", author="lead", follows=nobody) == []
+    # one who no longer has it cannot be released from it
+    assert mark(lake, PLACES, ASSIGNED, "ada", author="lead", is_on=False) == []
+    mark(lake, PLACES[:1], ASSIGNED, "bob", author="lead", is_on=False)
+    assert lake.rows(HAVE) == [(1, "bob")]
+    lake.con.close()
+
+
+@pytest.mark.parametrize(
+    ("places", "value", "author", "message"),
+    [
+        ([("tiny", 99)], "hard", "ada", "no episode 99 of 'tiny'"),
+        ([("none", 0)], "hard", "ada", "no episode 0 of 'none'"),
+        ([], "hard", "ada", "0 episodes"),
+        ([("tiny", k) for k in range(MOST_EPISODES + 1)], "hard", "ada", "1001 episodes"),
+        (PLACES, "  ", "ada", "tag is empty"),
+        (PLACES, "x" * 101, "ada", "longer than 100"),
+        (PLACES, "a\x00b", "ada", "control characters"),
+        (PLACES, "hard", "", "author is empty"),
+    ],
+)
+def test_what_cannot_be_is_refused(corpus: Lake, places, value, author, message):
+    with pytest.raises(CorrectionError, match=message):
+        mark(corpus, places, TAG, value, author=author)
