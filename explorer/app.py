@@ -33,6 +33,7 @@ from explorer.pages import (
     likeness,
     marks,
     media,
+    recording,
     releases,
     review,
     sql,
@@ -47,7 +48,21 @@ from warehouse.lake import LakeError
 from warehouse.sql_process import SqlProcesses
 
 HERE = Path(__file__).parent
-READING_PAGES = (beside, corpus, episodes, episode, compare, likeness, why, media, sql, releases, leaderboard, training)
+READING_PAGES = (
+    beside,
+    corpus,
+    episodes,
+    episode,
+    compare,
+    likeness,
+    why,
+    media,
+    recording,
+    sql,
+    releases,
+    leaderboard,
+    training,
+)
 CHANGING_PAGES = (adapting, corrections, labelling, marks, review, views)
 
 

@@ -177,3 +177,49 @@ def test_two_training_runs_are_compared(watched: Watched):
     expect(page.locator("#curves path.off")).to_have_count(4)
     page.get_by_role("link", name="tiny-model-slower").click()
     expect(page.get_by_role("region", name="loss", exact=True).locator("path")).to_have_count(1)
+
+
+def test_the_worst_runs_of_a_task_are_found_and_tagged(at: Watched, own: Made):
+    task, total = own.rows("SELECT task, count(*) FROM episode_facts GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 1")[0]
+    begun = time.monotonic()
+    page = at.open("/episodes")
+    page.get_by_role("link", name=task).first.click()  # 1: the task, as a facet
+    expect(page.locator("#total")).to_have_text(str(total))
+    page.locator("#sort").select_option("end")  # 2: the worst first
+    page.wait_for_url("**sort=end**")
+    worst = page.locator(".gallery li")
+    places = [int(worst.nth(k).get_attribute("data-episode") or -1) for k in range(2)]
+    lowest = own.rows(
+        "SELECT e.episode_index FROM episode_facts e JOIN label_quality q USING (dataset, episode_index) "
+        "JOIN active_runs a USING (dataset, episode_index, label_run) "
+        f"WHERE e.task = '{task}' ORDER BY end_progress, 1 LIMIT 2"
+    )
+    assert places[: len(lowest)] == [e for (e,) in lowest] != []
+    page.locator(".pick").nth(0).check()  # 3 and 4: the two worst
+    page.locator(".pick").nth(1).check()
+    expect(page.locator("#num-picked")).to_have_text("2")
+    page.keyboard.press("t")
+    page.keyboard.type("too short")  # 5
+    page.keyboard.press("Enter")
+    expect(page.locator(".gallery .tag")).to_have_count(2)
+    told("the worst runs of a task found and tagged", begun, 6)
+    rows = own.rows("SELECT episode_index, tag FROM current_tags ORDER BY 1")
+    assert rows == [(e, "too short") for e in sorted(places)]
+
+    # They are a view of their own, kept by name; and a command
+    page.get_by_role("link", name="too short").first.click()
+    expect(page.locator("#total")).to_have_text("2")
+    page.get_by_label("Name of this view").fill("short ones")
+    page.get_by_role("button", name="Keep it").click()
+    page.get_by_role("link", name="short ones").wait_for()
+    page.goto(f"{at.url}/episodes")
+    page.get_by_role("link", name="short ones").click()
+    expect(page.locator("#total")).to_have_text("2")
+    assert "current_tags" in page.locator(".commands").inner_html()
+    # A slider narrows the rest
+    page.goto(f"{at.url}/episodes")
+    slider = page.get_by_role("slider").first
+    slider.focus()
+    page.keyboard.press("End")
+    page.wait_for_url("**seconds_from=**")
+    assert int(page.locator("#total").inner_text()) < 5

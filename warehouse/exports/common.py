@@ -242,6 +242,18 @@ def select(lake: Lake, selection: Selection) -> Selected:
     return Selected(then, selection, snapshot, content, episodes, tuple(left_out), licences, gates)
 
 
+def select_episode(lake: Lake, dataset: str, episode_index: int) -> Selected:
+    """One usable episode, to look at: of any licence, of the state that the connection reads. Raises ExportError."""
+    rows = lake.dicts(
+        f"SELECT * FROM ({EPISODES_SQL}) WHERE dataset = ? AND episode_index = ?", [dataset, episode_index]
+    )
+    if not rows:
+        raise ExportError(f"{dataset} {episode_index} cannot be used, so nothing of it is exported")
+    licences = dict(lake.rows("SELECT dataset, license FROM datasets WHERE dataset = ?", [dataset]))
+    selection = Selection(datasets=(dataset,), episodes=(episode_index,))
+    return Selected(lake, selection, lake.snapshot(), None, (export_episode(rows[0]),), (), licences)
+
+
 def _asked_for(lake: Lake, selection: Selection, release: Release | None, snapshot: int) -> list[dict]:
     """Rows of EPISODES_SQL that fit the selection, in order of (dataset, episode_index)."""
     rows = lake.dicts(f"{EPISODES_SQL} ORDER BY dataset, episode_index")

@@ -1,0 +1,62 @@
+"""An episode as a recording for Rerun: cameras, labels and curves, made when it is asked for."""
+
+import importlib.util
+import tempfile
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import quote
+
+from fastapi import APIRouter, Request
+from fastapi.responses import FileResponse
+from starlette.background import BackgroundTask
+
+from explorer.access import PageError
+from explorer.episode import find_episode
+from explorer.pages.episode import EpisodeIndex
+from explorer.site import explorer_of
+from ingest.sources.types import SourceError
+from warehouse.exports.common import ExportError, open_source, records, select_episode
+from warehouse.exports.rerun import RerunOptions, write_recording
+from warehouse.lake import Lake
+
+router = APIRouter()
+OPTIONS = RerunOptions(pictures_per_s=10, max_px=480)
+
+
+def has_rerun() -> bool:
+    return importlib.util.find_spec("rerun") is not None
+
+
+@router.get("/media/{dataset}/{episode_index}/episode.rrd")
+def recording(request: Request, dataset: str, episode_index: EpisodeIndex) -> FileResponse:
+    """The episode's .rrd file, of ten pictures a second; `proccorpus export rerun` writes all of them."""
+    explorer = explorer_of(request)
+    if not has_rerun():
+        raise PageError("recordings need rerun-sdk: pip install 'proccorpus[exports]'", 501)
+    file = tempfile.NamedTemporaryFile(suffix=".rrd", delete=False)  # noqa: SIM115
+    file.close()
+    path = Path(file.name)
+    try:
+        with explorer.corpus.reading() as reader:
+            episode = find_episode(reader, dataset, episode_index)
+            snapshot = reader.snapshot.number
+        lake = Lake(explorer.space, read_only=True, snapshot=snapshot)
+        with closing(lake.con):
+            selected = select_episode(lake, dataset, episode_index)
+            record = records(selected, dataset, episode.chunk)[episode_index]
+            source = open_source(selected, dataset)
+            write_recording(path, selected, selected.episodes[0], source, record, OPTIONS)
+    except (ExportError, SourceError) as e:
+        path.unlink(missing_ok=True)
+        raise PageError(f"no recording can be made: {e}") from e
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    name = f"{quote(dataset, safe='')}-{episode_index:06d}.rrd"
+    return FileResponse(
+        path,
+        media_type="application/octet-stream",
+        filename=name,
+        headers={"Cache-Control": "no-store"},
+        background=BackgroundTask(path.unlink, missing_ok=True),
+    )

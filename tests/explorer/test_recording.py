@@ -1,0 +1,36 @@
+"""An episode as a recording for Rerun, read back with its own reader."""
+
+from pathlib import Path
+
+import pytest
+
+from explorer.pages import recording
+from tests.kits.explorer_kit import QUARANTINED
+from tests.kits.tiny_lerobot import CAMERA, LENGTHS
+
+
+def test_a_recording_has_pictures_labels_and_curves(client, tmp_path: Path):
+    from rerun.chunk import RrdReader
+
+    answer = client.get("/media/tiny/1/episode.rrd")
+    assert answer.status_code == 200, answer.text
+    assert 'filename="tiny-000001.rrd"' in answer.headers["content-disposition"]
+    path = tmp_path / "one.rrd"
+    path.write_bytes(answer.content)
+    rows: dict[str, int] = {}
+    for chunk in RrdReader(path).store().stream():
+        rows[chunk.entity_path] = rows.get(chunk.entity_path, 0) + chunk.num_rows
+    assert sum(name.startswith("/segments/") for name in rows) == 2  # of both label runs
+    assert [rows[name] for name in rows if name.endswith("/ours")] == [LENGTHS[1]] * 2
+    assert rows[f"/cameras/{CAMERA}"] == LENGTHS[1]
+    # what was made is not kept
+    assert client.get("/media/tiny/1/episode.rrd").content == answer.content
+
+
+def test_what_cannot_be_recorded_is_said(client, monkeypatch: pytest.MonkeyPatch):
+    assert "cannot be used" in client.get(f"/media/tiny/{QUARANTINED}/episode.rrd").text
+    assert client.get("/media/tiny/99/episode.rrd").status_code == 404
+    monkeypatch.setattr(recording, "has_rerun", lambda: False)
+    answer = client.get("/media/tiny/1/episode.rrd")
+    assert answer.status_code == 501
+    assert "rerun-sdk" in answer.text
