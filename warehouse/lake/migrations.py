@@ -16,7 +16,6 @@ from warehouse.lake.connection import LakeConnection, literal, quoted, sql_type
 from warehouse.lake.hashes import content_key
 from warehouse.lake.place import LakeError
 
-SCHEMA_VERSION = 9
 SCHEMA_VERSION = 10
 SCHEMA_HASH = "a68bb352c46078e7"
 OF_MOTION = "SELECT label_run FROM label_runs WHERE annotator IN ('motion', 'native')"  # native falls back on it
