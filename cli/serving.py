@@ -65,7 +65,8 @@ def vlm_cache(
     store = response_store(space)
     if prune_older is not None or prune_versions:
         # Replies to today's prompts stay; this version asks for none of the others again
-        keep = {k for k, r in store.replies() if r.prompt_version == prompt_version()} if prune_versions else None
+        present = {prompt_version(several_views=several) for several in (False, True)}
+        keep = {k for k, r in store.replies() if r.prompt_version in present} if prune_versions else None
         limit = None if prune_older is None else datetime.now(UTC) - timedelta(days=prune_older)
         confirm("Delete replies, which would have to be asked for and paid again?", yes=yes)
         print(f"{store.prune(keep, limit)} replies deleted.", file=sys.stderr)

@@ -129,8 +129,12 @@ def albums(context: StageContext) -> Iterator[tuple[EpisodeSignals, Album]]:
 
     max_px = build.stages.frames.keyframe_max_px
     for episode in context.signals():
-        record, keyframes = records[episode.episode_index], coarse[episode.episode_index, episode.camera]
-        yield episode, Album(lake.workspace, context.source, record, episode.camera, max_px, keyframes)
+        of_views = [coarse[episode.episode_index, camera] for camera in episode.views]
+        # Frames of which every view has a picture: all, as all are as long and are taken at the same frames
+        shared = sorted(frame for frame in of_views[0] if all(frame in of_view for of_view in of_views))
+        keyframes = {frame: [of_view[frame] for of_view in of_views] for frame in shared}
+        record = records[episode.episode_index]
+        yield episode, Album(lake.workspace, context.source, record, episode.views, max_px, keyframes)
 
 
 def episode_view(
@@ -152,4 +156,5 @@ def episode_view(
         load=album.load,
         phash=episode.phash,
         motion_cuts=motion_cuts,
+        cameras=album.cameras,
     )

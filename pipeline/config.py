@@ -170,7 +170,8 @@ class DatasetBuild(BaseModel):
         if self.annotator == "vlm":
             vlm = self.stages.vlm
             params = self._by_views(vlm.identity())
-            return LabelRun("vlm", annotate.vlm.config.CODE_VERSION, params, vlm.model, vlm.revision, prompt_version())
+            version = prompt_version(several_views=bool(self.views))
+            return LabelRun("vlm", annotate.vlm.config.CODE_VERSION, params, vlm.model, vlm.revision, version)
         params = self._by_views(self.stages.motion.model_dump(mode="json"))
         return LabelRun("motion", annotate.motion.CODE_VERSION, params)
 

@@ -15,12 +15,14 @@ import numpy as np
 
 from annotate.model_client.tokens import TokenMeter
 from annotate.vlm.cost import EpisodeShape, Expected, Prediction, calibrated, predict
+from annotate.vlm.pictures import size_beside
 from ingest.episode import EpisodeRecord
 from ingest.identity import settle
 from ingest.media.video import VIDEO_SUFFIXES, VideoError, probe
 from ingest.source import list_episodes
 from ingest.sources.files import Source
 from pipeline.config import DatasetBuild
+from pipeline.reading import labelled_by, named_views
 from warehouse.lake import Lake
 
 UNKNOWN_PX = (640, 480)  # of a camera whose pictures cannot be looked at without a download
@@ -86,15 +88,21 @@ def _labelled(lake: Lake, build: DatasetBuild) -> set[int]:
 
 def _known(lake: Lake, build: DatasetBuild, wanted: set[int]) -> dict[int, EpisodeShape]:
     """Episodes that have been decoded, with the pictures that a model will be shown."""
-    # Pictures as they are stored: the annotator is shown the coarse keyframes of the preferred camera
+    # Pictures as they are stored: the annotator is shown the coarse keyframes of the views that labels are made by
+    named = named_views(lake, build.name)
     rows = lake.dicts(
-        "SELECT c.episode_index, c.num_frames, c.fps, f.task, f.success, c.usable_cameras[1] AS camera, "
-        "list(k.frame_index ORDER BY k.frame_index) AS frames, max(k.width_px) AS width_px, "
-        "max(k.height_px) AS height_px FROM episode_content c JOIN episode_facts f USING (dataset, episode_index) "
-        "JOIN keyframes k ON k.dataset = c.dataset AND k.episode_index = c.episode_index "
-        "AND k.camera = c.usable_cameras[1] AND k.purpose = 'coarse' WHERE c.dataset = ? GROUP BY ALL",
+        "SELECT c.episode_index, c.num_frames, c.fps, f.task, f.success, c.usable_cameras FROM episode_content c "
+        "JOIN episode_facts f USING (dataset, episode_index) WHERE c.dataset = ? ORDER BY 1",
         [build.name],
     )
+    stored = {
+        (episode, camera): (frames, (width, height))
+        for episode, camera, frames, width, height in lake.rows(
+            "SELECT episode_index, camera, list(frame_index ORDER BY frame_index), max(width_px), max(height_px) "
+            "FROM keyframes WHERE dataset = ? AND purpose = 'coarse' GROUP BY 1, 2",
+            [build.name],
+        )
+    }
 
     # Only the replayed episodes need their hashes, so they are read when they are asked for
     def hashes(episode: int, camera: str) -> np.ndarray:
@@ -105,15 +113,19 @@ def _known(lake: Lake, build: DatasetBuild, wanted: set[int]) -> dict[int, Episo
     for r in rows:
         if r["episode_index"] not in wanted:
             continue
+        views = labelled_by(named, r["usable_cameras"])
+        pictures = [stored[r["episode_index"], camera] for camera in views]
+        width, height = size_beside([size for _, size in pictures])
         shapes[r["episode_index"]] = EpisodeShape(
             num_frames=r["num_frames"],
             fps=r["fps"],
-            frames=tuple(r["frames"]),
-            width_px=r["width_px"],
-            height_px=r["height_px"],
+            frames=tuple(pictures[0][0]),
+            width_px=width,
+            height_px=height,
             task=r["task"],
             success=r["success"],
-            phash=partial(hashes, r["episode_index"], r["camera"]),
+            phash=partial(hashes, r["episode_index"], views[0]),
+            cameras=views,
         )
     return shapes
 
@@ -136,14 +148,19 @@ def _listed(build: DatasetBuild, source: Source, record: EpisodeRecord) -> Episo
     # Its keyframes, as the frames stage will cut and scale them
     scale = min(1.0, frames.keyframe_max_px / max(width, height))
     every = max(1, round(frames.keyframe_interval_s * record.fps))
+    # Of the other views, which are not looked at, pictures are taken to be as large
+    views = labelled_by(build.views, record.cameras)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    width, height = size_beside([size] * max(1, len(views)))
     return EpisodeShape(
         num_frames=length,
         fps=record.fps,
         frames=tuple(range(0, length, every)),
-        width_px=max(1, round(width * scale)),
-        height_px=max(1, round(height * scale)),
+        width_px=width,
+        height_px=height,
         task=record.task,
         success=record.success,
+        cameras=views,
     )
 
 

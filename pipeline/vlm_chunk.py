@@ -16,7 +16,7 @@ from annotate.frames import encode_jpeg
 from annotate.model_client.calls import Image, Reply, Request, VlmError
 from annotate.model_client.ledger import Ledger, ledger_path
 from annotate.model_client.responses import ResponseStore, StoredReply
-from annotate.vlm.prompts import prompt_version
+from annotate.vlm.pictures import beside
 from core.paths import Workspace
 from core.tables import TABLES
 from ingest.episode import EpisodeRecord, Finding
@@ -58,52 +58,57 @@ def cache_rows(store: ResponseStore) -> list[dict[str, Any]]:
 class Album:
     """Pictures of one episode as a model is shown them: coarse keyframes from the workspace, others decoded.
 
+    Those of several cameras stand side by side in one picture; each is kept by itself.
     Safe for threads: `load` is called in them.
     """
 
     workspace: Workspace
     source: Source
     record: EpisodeRecord
-    camera: str
+    cameras: tuple[str, ...]
     max_px: int
-    coarse: Mapping[int, str]  # frame -> sha256
+    coarse: Mapping[int, Sequence[str]]  # frame -> sha256 of each camera's picture
     rows: list[dict[str, Any]] = field(default_factory=list)  # keyframes decoded here
     decoded_frames: int = 0
-    _decoded: dict[int, Image] = field(default_factory=dict)
+    _decoded: dict[tuple[int, str], Image] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def load(self, frames: Sequence[int]) -> Mapping[int, Image]:
         """The pictures of some frames. Raises VlmError where the video ends before one of them."""
         with self._lock:
-            missing = {frame for frame in frames if frame not in self.coarse and frame not in self._decoded}
+            missing = {f for f in frames if f not in self.coarse and (f, self.cameras[0]) not in self._decoded}
             if missing:
-                self._decode(missing)
-            return {frame: self._decoded.get(frame) or self._stored(frame) for frame in frames}
+                for camera in self.cameras:
+                    self._decode(camera, missing)
+            return {frame: self._picture(frame) for frame in frames}
 
-    def _stored(self, frame: int) -> Image:
-        sha256 = self.coarse[frame]
-        return Image(sha256, self.workspace.keyframe(sha256).read_bytes())
+    def _picture(self, frame: int) -> Image:
+        if frame in self.coarse:
+            images = [Image(sha256, self.workspace.keyframe(sha256).read_bytes()) for sha256 in self.coarse[frame]]
+        else:
+            images = [self._decoded[frame, camera] for camera in self.cameras]
+        return images[0] if len(images) == 1 else beside(images)
 
-    def _decode(self, wanted: set[int]) -> None:
+    def _decode(self, camera: str, wanted: set[int]) -> None:
         last = max(wanted)
         options = DecodeOptions(self.source.decoding_threads)
-        for frame, _, picture in read_episode(self.source, self.record).frames(self.camera, options):
+        for frame, _, picture in read_episode(self.source, self.record).frames(camera, options):
             self.decoded_frames += 1
             if frame in wanted:
-                self._keep(frame, picture.rgb())
+                self._keep(camera, frame, picture.rgb())
             if frame == last:
                 return
-        raise VlmError("bad_reply", f"{self.camera} of episode {self.record.episode_index} ends before frame {last}")
+        raise VlmError("bad_reply", f"{camera} of episode {self.record.episode_index} ends before frame {last}")
 
-    def _keep(self, frame: int, rgb: np.ndarray) -> None:
+    def _keep(self, camera: str, frame: int, rgb: np.ndarray) -> None:
         jpeg, width, height = encode_jpeg(rgb, self.max_px)
         image = Image.of(jpeg)
         store_keyframe(self.workspace, image.sha256, jpeg)
-        self._decoded[frame] = image
+        self._decoded[frame, camera] = image
         self.rows.append(
             {
                 "episode_index": self.record.episode_index,
-                "camera": self.camera,
+                "camera": camera,
                 "frame_index": frame,
                 "sha256": image.sha256,
                 "width_px": width,
@@ -208,7 +213,7 @@ async def _ask_all[T](
         build_id=build_id,
         dataset=build.name,
         label_run=label_run.id,
-        prompt_version=prompt_version(),
+        prompt_version=label_run.prompt_version or "",
     )
 
     async def ask_one(question: EpisodeQuestions[T]) -> None:

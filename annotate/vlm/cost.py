@@ -41,12 +41,13 @@ class EpisodeShape:
     num_frames: int
     fps: float
     frames: tuple[int, ...]  # of the coarse keyframes
-    width_px: int  # of the pictures that are shown
+    width_px: int  # of the pictures that are shown; of several cameras, side by side
     height_px: int
     task: str | None
     success: bool | None = None
     # uint64 [num_frames]; None: no two pictures are taken to be alike. Called for the episodes that are replayed only
     phash: Callable[[], np.ndarray] | None = None
+    cameras: tuple[str, ...] = ()  # side by side; empty: one
 
 
 @dataclass(frozen=True)
@@ -270,6 +271,7 @@ async def replay(
         frames=episode.frames,
         load=load,
         phash=episode.phash() if episode.phash else unlike,
+        cameras=episode.cameras,
     )
 
     # The annotator itself asks; what it asks is kept, with the reply that it is given

@@ -1,4 +1,4 @@
-"""Pictures in a request: their numbers and times, alone or in contact sheets."""
+"""Pictures in a request: their numbers and times, alone or in contact sheets, by one camera or by several at once."""
 
 from collections.abc import Sequence
 
@@ -7,12 +7,13 @@ import numpy as np
 
 from annotate.frames import JPEG_QUALITY
 from annotate.model_client.calls import Image
-from annotate.vlm.prompts import render, seconds
+from annotate.vlm.prompts import quote, render, seconds
 from annotate.vlm.view import EpisodeView
 from annotate.vlm.windows import TILES, Window
 
 COLUMNS = 3  # of a contact sheet
-TILE_PX = 224  # longer side of a picture in it
+TILE_PX = 224  # longer side of a picture in it, by each camera
+GAP_PX = 4  # between pictures of several cameras
 
 Pictures = tuple[str | Image, ...]
 
@@ -46,8 +47,11 @@ def _numbered(view: EpisodeView, window: Window, images: list[Image], sheets: bo
         end=times[-1],
         duration=seconds(view.num_frames, view.fps),
     )
+    views = len(view.cameras) or 1
+    if views > 1:
+        opening += "\n" + render("views", count=views, names=", ".join(map(quote, view.cameras)))
     if sheets:
-        return (opening, *_sheets(times, images))
+        return (opening, *_sheets(times, images, views))
     return (opening, *_single(times, images))
 
 
@@ -59,22 +63,53 @@ def _single(times: list[str], images: list[Image]) -> list[str | Image]:
     return parts
 
 
-def _sheets(times: list[str], images: list[Image]) -> list[str | Image]:
+def _sheets(times: list[str], images: list[Image], views: int) -> list[str | Image]:
     """Contact sheets of TILES pictures each, with the numbers that they show."""
     parts: list[str | Image] = []
     for start in range(0, len(images), TILES):
         end = min(start + TILES, len(images))
         captions = [f"{number}: {time} s" for number, time in enumerate(times[start:end], start + 1)]
-        parts += [f"Pictures {start + 1} to {end}:", contact_sheet(images[start:end], captions)]
+        parts += [f"Pictures {start + 1} to {end}:", contact_sheet(images[start:end], captions, views)]
     return parts
 
 
-def contact_sheet(images: Sequence[Image], captions: Sequence[str]) -> Image:
-    """Pictures in rows of COLUMNS, each with its caption burned into the upper left corner."""
+def beside(images: Sequence[Image]) -> Image:
+    """One moment by several cameras as one picture: side by side in their order, each as high as the first one.
+
+    Raises ValueError for a stored picture that is no JPEG.
+    """
+    pictures = [_decoded(image) for image in images]
+    sizes = sizes_beside([(picture.shape[1], picture.shape[0]) for picture in pictures])
+    gap = np.zeros((sizes[0][1], GAP_PX, 3), np.uint8)
+    parts = []
+    for picture, size in zip(pictures, sizes, strict=True):
+        is_smaller = size[1] < picture.shape[0]
+        how = cv2.INTER_AREA if is_smaller else cv2.INTER_LINEAR
+        parts += [gap, picture if picture.shape[1::-1] == size else cv2.resize(picture, size, interpolation=how)]
+    return _encoded(np.hstack(parts[1:]))
+
+
+def sizes_beside(sizes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """(width, height) of each of several pictures side by side: as high as the first one, aspect kept."""
+    height = sizes[0][1]
+    return [(max(1, round(across * height / down)), height) for across, down in sizes]
+
+
+def size_beside(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """(width, height) of the picture that `beside` makes of pictures of those sizes."""
+    scaled = sizes_beside(sizes)
+    return sum(across for across, _ in scaled) + GAP_PX * (len(scaled) - 1), scaled[0][1]
+
+
+def contact_sheet(images: Sequence[Image], captions: Sequence[str], views: int = 1) -> Image:
+    """Pictures in rows of COLUMNS, each with its caption burned into the upper left corner.
+
+    views: how many cameras stand side by side in each.
+    """
     tiles = [_decoded(image) for image in images]
     height, width = tiles[0].shape[:2]
     # All tiles have the size of the first picture's: a sheet is a grid
-    across, down = _tile_px(width, height)
+    across, down = _tile_px(width, height, views)
     columns, rows = _grid(len(tiles))
     sheet = np.zeros((rows * down, columns * across, 3), np.uint8)
     for k, (tile, caption) in enumerate(zip(tiles, captions, strict=True)):
@@ -83,9 +118,14 @@ def contact_sheet(images: Sequence[Image], captions: Sequence[str]) -> Image:
         _burn(small, caption)
         row, column = divmod(k, columns)
         sheet[row * down : (row + 1) * down, column * across : (column + 1) * across] = small
-    ok, data = cv2.imencode(".jpg", sheet, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    return _encoded(sheet)
+
+
+def _encoded(picture: np.ndarray) -> Image:
+    """BGR uint8 [h, w, 3]."""
+    ok, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     if not ok:
-        raise ValueError(f"a contact sheet of {sheet.shape[1]}x{sheet.shape[0]} px could not be encoded as JPEG")
+        raise ValueError(f"a picture of {picture.shape[1]}x{picture.shape[0]} px could not be encoded as JPEG")
     return Image.of(data.tobytes())
 
 
@@ -97,9 +137,9 @@ def _decoded(image: Image) -> np.ndarray:
     return picture
 
 
-def _tile_px(width: int, height: int) -> tuple[int, int]:
+def _tile_px(width: int, height: int, views: int) -> tuple[int, int]:
     """Width and height of a picture in a contact sheet."""
-    scale = TILE_PX / max(width, height)
+    scale = TILE_PX * views / max(width, height * views)
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 

@@ -18,6 +18,7 @@ from annotate.vlm.config import VlmConfig
 
 FOLDER = Path(__file__).parent / "prompts"
 VERSION = "prompts-1"  # of how the texts are filled in
+OF_VIEWS = "views.txt"  # asked with the pictures of several cameras only: other questions are what they were
 MAX_QUOTED = 600  # characters of a text that others wrote
 # Characters that tokens of chat templates are made of: a tokenizer must not find one in what others wrote
 TEMPLATE_CHARACTERS = "<>[]|"
@@ -51,10 +52,11 @@ def render(name: str, **values: str | int) -> str:
 
 
 @cache
-def prompt_version() -> str:
-    """Changes with any prompt file, with how they are filled in, and with the schemas."""
+def prompt_version(*, several_views: bool = False) -> str:
+    """Changes with any prompt file that is used, with how they are filled in, and with the schemas."""
     h = hashlib.sha256(f"{VERSION}\0{schemas.VERSION}\0".encode())
-    for f in sorted(FOLDER.glob("*.txt")):
+    used = (f for f in FOLDER.glob("*.txt") if several_views or f.name != OF_VIEWS)
+    for f in sorted(used):
         h.update(f.name.encode() + b"\0" + f.read_bytes() + b"\0")
     return h.hexdigest()[:16]
 

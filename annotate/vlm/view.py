@@ -12,7 +12,7 @@ Ask = Callable[[Request], Awaitable[Reply]]  # the client's, with the episode bo
 
 @dataclass(frozen=True)
 class EpisodeView:
-    """An episode as the model gets to see it: one camera."""
+    """An episode as the model gets to see it: by one camera, or by several side by side."""
 
     dataset: str
     episode_index: int
@@ -25,6 +25,7 @@ class EpisodeView:
     load: Callable[[Sequence[int]], Mapping[int, Image]]
     phash: np.ndarray  # uint64 [num_frames]
     motion_cuts: tuple[int, ...] = ()  # boundaries that the motion annotator found
+    cameras: tuple[str, ...] = ()  # side by side in each picture, from left to right; empty: one
 
 
 @dataclass(frozen=True)

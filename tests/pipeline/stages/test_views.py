@@ -1,17 +1,25 @@
 """Datasets whose labels are made by several cameras: what is stored of each, and by which they are labelled."""
 
+import base64
+import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from annotate.embeddings.config import EmbeddingsConfig
+from annotate.vlm.config import VlmConfig
+from annotate.vlm.pictures import size_beside
+from annotate.vlm.prompts import prompt_version
 from core.paths import Workspace
 from pipeline.build import run_build
 from pipeline.config import DatasetBuild, StageConfigs
 from pipeline.plan import CURRENT, plan
+from pipeline.prediction import dataset_cost
 from pipeline.reading import chunk_signals, labelled_by, most_change
 from pipeline.stages import stage_specs
+from tests.kits import vlm_standin
 from tests.kits.lerobot_writer import FRONT, WRIST, source_of, write_v2
 from tests.kits.made_corpus import Made
 from warehouse.lake import Lake
@@ -101,3 +109,42 @@ def test_other_views_make_labels_stale(by_two: Made):
     assert not_current[FRONT] == set()
     assert {"episodes", "embeddings", "segments", "progress", "demonstrations"} <= not_current[SIDE]
     lake.con.close()
+
+
+def test_a_model_is_shown_all_views_of_a_moment_in_one_picture(by_two: Made, tmp_path: Path):
+    space = Workspace(shutil.copytree(by_two.space.root, tmp_path / "workspace"))
+    with vlm_standin.serving(vlm_standin.StandIn()) as server:
+        vlm = VlmConfig(model="stand-in", endpoints=(server.url,))
+        stages = by_two.build.stages.model_copy(update={"annotator": "vlm", "vlm": vlm})
+        build = by_two.build.model_copy(update={"stages": stages})
+        lake = Lake(space, read_only=True)
+        predicted = dataset_cost(lake, build, space.sources)
+        lake.con.close()
+        report = run_build(space, [build], workers=1)
+    assert not report.failed
+
+    # Of the first run two cameras are named, and stand side by side; the second has one of them
+    side_by_side, alone = size_beside([(64, 64), (64, 64)]), (64, 64)
+    names = f'side by side, from left to right: "{WRIST}", "{FRONT}".'
+    shown = {(names in question, size) for question, sizes in map(asked, server.seen) for size in sizes}
+    assert shown == {(True, side_by_side), (False, alone)}
+    assert predicted.prediction.total.images > 0
+
+    # What was decoded to find boundaries is kept of each camera by itself
+    made = Made(space, build, report)
+    boundary = made.rows(
+        "SELECT frame_index, list(camera ORDER BY camera) FROM keyframes WHERE purpose = 'boundary' AND "
+        "episode_index = 0 GROUP BY 1"
+    )
+    assert boundary
+    assert {tuple(cameras) for _, cameras in boundary} == {(FRONT, WRIST)}
+    [(version,)] = made.rows("SELECT prompt_version FROM label_runs WHERE annotator = 'vlm'")
+    assert version == prompt_version(several_views=True) != prompt_version()
+
+
+def asked(body: dict) -> tuple[str, set[tuple[int, int]]]:
+    """The first text of a request, and the sizes of its pictures."""
+    parts = body["messages"][-1]["content"]
+    urls = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
+    pictures = [cv2.imdecode(np.frombuffer(base64.b64decode(u.split(",")[1]), np.uint8), 1) for u in urls]
+    return parts[0]["text"], {(p.shape[1], p.shape[0]) for p in pictures if p is not None}
