@@ -14,7 +14,6 @@ from annotate.model_client.calls import Image, Request, VlmError
 from annotate.segments import Segment, check_tiling, finished
 from annotate.vlm import annotate_episode
 from annotate.vlm.config import VlmConfig
-from annotate.vlm.pictures import beside, size_beside
 from annotate.vlm.reason import reason_episode
 from ingest.media.video import VideoError
 from tests.kits.vlm_episodes import (
@@ -261,30 +260,6 @@ def test_contact_sheets_hold_the_pictures_with_their_times():
     assert request.content[1] == "Pictures 1 to 9:"
     assert request.schema["properties"]["changes"]["items"]["properties"]["picture"]["enum"] == [*range(2, 22)]
     assert all(len(r.images) == len(frames) for r, frames in [(model.of("refine")[0], range(8))])
-
-
-@pytest.mark.parametrize("sheets", [False, True])
-def test_several_cameras_are_named_in_the_order_in_which_they_stand(sheets: bool):
-    front, wrist = jpeg(0), Image.of(cv2.imencode(".jpg", np.full((45, 30, 3), 200, np.uint8))[1].tobytes())
-    model = Model(**ignorant(3).replies)
-    view = view_of(load=Loader(lambda _: beside([front, wrist])), cameras=("front", 'the "wrist"'))
-    run(view, model, VlmConfig(contact_sheet=sheets))
-    for request in model.requests:
-        first = request.content[0]
-        assert isinstance(first, str)
-        assert first.split("\n")[1].startswith(
-            'Each picture shows one moment by 2 cameras at once, side by side, from left to right: "front", '
-            '"the \\"wrist\\"".'
-        )
-    picture = cv2.imdecode(np.frombuffer(model.of("segment")[0].images[0].jpeg, np.uint8), cv2.IMREAD_COLOR)
-    # The wrist's picture is made as high as the front's, beside it behind a gap; a sheet has both larger
-    assert size_beside([(120, 90), (30, 45)]) == (184, 90)
-    if sheets:
-        assert picture.shape[1] == 3 * 2 * 224
-    else:
-        assert picture.shape == (90, 184, 3)
-        assert abs(float(picture[:, 4:112].mean()) - 40) < 2
-        assert abs(float(picture[:, 130:].mean()) - 200) < 2
 
 
 def test_a_damaged_stored_picture_is_named():

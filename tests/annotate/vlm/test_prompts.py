@@ -37,6 +37,7 @@ INJECTIONS = {
 
 
 def replies_of_reason(request: Request) -> dict[str, str]:
+    assert request.schema is not None
     return dict.fromkeys(request.schema["properties"], "Text")
 
 
@@ -198,18 +199,3 @@ def test_no_image_and_no_system_text_depends_on_words_of_others():
     assert len({r.system for r in requests}) == 1
     assert "im_start" not in requests[0].system
     assert all("im_start" not in str(part) for r in requests for part in r.content[:-1])
-
-
-def test_the_prompt_of_several_cameras_is_a_version_of_its_own(tmp_path, monkeypatch):
-    by_one, by_several = prompts.prompt_version(), prompts.prompt_version(several_views=True)
-    assert by_one != by_several
-    for f in prompts.FOLDER.glob("*.txt"):
-        (tmp_path / f.name).write_bytes(f.read_bytes())
-    (tmp_path / prompts.OF_VIEWS).write_text("Look.")
-    monkeypatch.setattr(prompts, "FOLDER", tmp_path)
-    prompts.prompt_version.cache_clear()
-    try:
-        assert prompts.prompt_version() == by_one, "labels by one camera stay as they are"
-        assert prompts.prompt_version(several_views=True) != by_several
-    finally:
-        prompts.prompt_version.cache_clear()
