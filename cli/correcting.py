@@ -16,8 +16,8 @@ from cli.options import (
     WorkspaceOption,
     episode_list,
     lake_at,
+    lake_to_read,
     say,
-    space_at,
     whoami,
 )
 from cli.output import show, show_facts
@@ -45,12 +45,6 @@ AuthorOption = Annotated[str | None, typer.Option("--author", help="Who says so;
 DatasetOption = Annotated[str | None, typer.Option("--dataset", help="Only of this one.")]
 
 
-def _to_read(workspace: str) -> Lake:
-    """The lake to read, by now with the tables and views that this version has."""
-    lake_at(workspace).con.close()
-    return Lake(space_at(workspace), read_only=True)
-
-
 @corrections_app.command("list")
 def corrections_list(
     dataset: DatasetOption = None,
@@ -59,7 +53,7 @@ def corrections_list(
     format: FormatOption = "table",
 ) -> None:
     """What counts by now, what waits for review, and how much of it the next build still has to take in."""
-    lake = _to_read(workspace)
+    lake = lake_to_read(workspace)
     show(listed(lake, dataset, everything=everything), format, empty="Nobody corrected anything.")
     waiting = pending(lake)
     if waiting and format == "table":
@@ -83,7 +77,7 @@ def corrections_export(
     chosen = episode_list(episodes)
     if chosen and (dataset is None or form == "jsonl"):
         raise UsageError("--episodes goes with --dataset and --form label-studio")
-    lake = _to_read(workspace)
+    lake = lake_to_read(workspace)
     # JSON lines keep the whole history; Label Studio gets only what counts now
     if form == "jsonl":
         rows = _rows(lake, "*", "corrections", dataset)

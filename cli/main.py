@@ -13,7 +13,7 @@ from cli.lazy import Invocation, LazyGroup
 from cli.options import DONE, FAILED, INTERRUPTED, USAGE
 from cli.terminal import guard_terminal, leave_streams, painted
 from core.errors import UserError
-from core.files import disk_full
+from core.files import disk_full, refused_by_system
 from core.imports import leave_out_pandas
 from core.names import near_names
 from core.paths import ROOT
@@ -240,11 +240,13 @@ def _failed(e: Exception, verbose: bool) -> int:
     # A full disk and a server that went away come as errors of whichever library met them
     full_disk = disk_full(e, Path.cwd())
     server_is_gone = not isinstance(e, UserError) and is_passing(e)
-    is_known = full_disk is not None or isinstance(e, UserError) or server_is_gone
+    # So do places that may only be read, and names that are too long
+    refused = None if isinstance(e, UserError) else refused_by_system(e)
+    is_known = full_disk is not None or refused is not None or isinstance(e, UserError) or server_is_gone
     if verbose or not is_known:
         traceback.print_exc()
 
-    message = full_disk or " ".join(str(e).split()) or type(e).__name__
+    message = full_disk or refused or " ".join(str(e).split()) or type(e).__name__
     advice = ""
     if full_disk is None and server_is_gone:
         advice = "; a server went away: what was finished is kept, run again when it is back"

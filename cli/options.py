@@ -1,6 +1,7 @@
 """What commands share: options, the workspace they work on, and how they speak."""
 
 import getpass
+import os
 import shlex
 import shutil
 import sys
@@ -59,6 +60,19 @@ def lake_at(workspace: str) -> "Lake":
 
     space = space_at(workspace)
     return Lake(space, read_only=not space.exists())  # which refuses, rather than make a workspace
+
+
+def lake_to_read(workspace: str) -> "Lake":
+    """The lake of an existing workspace, to read, by now with the tables and views that this version has.
+
+    Who may not write there reads it as it is.
+    """
+    from warehouse.lake import Lake
+
+    space = space_at(workspace)
+    if os.access(space.lock if space.lock.exists() else space.root, os.W_OK):
+        lake_at(workspace).con.close()
+    return Lake(space, read_only=True)
 
 
 def open_release(workspace: str, name: str | None) -> "tuple[Workspace, Lake, Release]":

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cli.options import DEFAULT_WORKSPACE, FormatOption, WorkspaceOption, lake_at, say, space_at, whoami
+from cli.options import DEFAULT_WORKSPACE, FormatOption, WorkspaceOption, lake_at, lake_to_read, say, whoami
 from cli.output import show, show_facts
 from warehouse.lake import Lake
 from warehouse.lake.outcomes import add_outcomes, chunks_to_build, listed, shares, undo_import
@@ -21,12 +21,6 @@ app.add_typer(outcomes_app, name="outcomes")
 AuthorOption = Annotated[str | None, typer.Option("--author", help="Who says so; default: who you are here.")]
 
 
-def _to_read(workspace: str) -> Lake:
-    """The lake to read, by now with the tables and views that this version has."""
-    lake_at(workspace).con.close()
-    return Lake(space_at(workspace), read_only=True)
-
-
 @outcomes_app.callback()
 def outcomes(
     ctx: typer.Context, workspace: WorkspaceOption = DEFAULT_WORKSPACE, format: FormatOption = "table"
@@ -35,7 +29,7 @@ def outcomes(
     # This also runs ahead of a subcommand, such as `outcomes list`, which then speaks alone
     if ctx.invoked_subcommand:
         return
-    lake = _to_read(workspace)
+    lake = lake_to_read(workspace)
     show(shares(lake), format, empty="No episode is listed yet.")
     if format == "table":
         _say_what_waits(lake)
@@ -56,7 +50,7 @@ def outcomes_list(
     format: FormatOption = "table",
 ) -> None:
     """What people said of each episode, who and when; and how much of it the next build still has to take in."""
-    lake = _to_read(workspace)
+    lake = lake_to_read(workspace)
     show(listed(lake, dataset, everything=everything), format, empty="Nobody said how any run ended.")
     if format == "table":
         _say_what_waits(lake)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.options import DEFAULT_WORKSPACE, FormatOption, WorkspaceOption, lake_at, say, space_at, whoami
+from cli.options import DEFAULT_WORKSPACE, FormatOption, WorkspaceOption, lake_at, lake_to_read, say, whoami
 from cli.output import show
 from warehouse.lake import Lake
 from warehouse.lake import references as stored
@@ -32,9 +32,7 @@ def references_list(
     format: FormatOption = "table",
 ) -> None:
     """Every reference: its task, what made it one, who said so, and how many runs have a label that follows it."""
-    # Opened to write first: the lake gets the tables and views that this version has
-    lake_at(workspace).con.close()
-    lake = Lake(space_at(workspace), read_only=True)
+    lake = lake_to_read(workspace)
     empty = "No reference yet: set the steps of one run in proccorpus explore, or vouch for a label: references add."
     show(stored.listed(lake, dataset), format, empty=empty)
     if format == "table":
@@ -58,8 +56,7 @@ def references_suggest(
     """Which run of each task to label next, and what error of the other runs' progress to expect then."""
     from pipeline.suggesting import suggest
 
-    lake_at(workspace).con.close()
-    suggestions = suggest(Lake(space_at(workspace), read_only=True), dataset, task)
+    suggestions = suggest(lake_to_read(workspace), dataset, task)
     if format == "json":
         show([suggestion.as_json() for suggestion in suggestions], format)
         return

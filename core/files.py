@@ -23,6 +23,14 @@ FAILS = "disk I/O error"  # SQLite says so also of some writes that find no room
 NO_ROOM = 64 << 10  # bytes free, below which that is the reason
 NAMED = re.compile(r"[\"'](/[^\"']+)[\"']")
 
+# What to do where the system refuses a file
+REMEDIES = {
+    errno.EROFS: "this place can only be read: what writes needs another one (a copy of the workspace, for one)",
+    errno.EACCES: "ask whoever owns it for the right, or use a place (for one, a copy of the workspace) of your own",
+    errno.EPERM: "ask whoever owns it for the right, or use a place (for one, a copy of the workspace) of your own",
+    errno.ENAMETOOLONG: "a name may have 255 bytes, a path 4,095: choose a shorter one",
+}
+
 
 class DiskFullError(OperationFailedError):
     """There is no room for what has to be written: where, and what to do."""
@@ -60,6 +68,15 @@ def _full_disk(e: BaseException, folder: Path) -> str | None:
         f"the disk that holds {at} is full ({free >> 10} KiB free): make room there (proccorpus gc deletes "
         "what nothing names any more) and run the same again; what was finished is kept"
     )
+
+
+def refused_by_system(e: BaseException | None) -> str | None:
+    """Where an error, or what it comes from, says that a file may not be used as it is asked: a sentence; else None."""
+    while e is not None:
+        if isinstance(e, OSError) and e.filename is not None and e.errno in REMEDIES:
+            return f"{os.fsdecode(e.filename)}: {os.strerror(e.errno).lower()}; {REMEDIES[e.errno]}"
+        e = e.__cause__ or e.__context__
+    return None
 
 
 def _folder(path: Path) -> Path:

@@ -7,10 +7,12 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import chdir, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import yaml
 from filelock import FileLock
 
+from core.errors import UserError
 from core.files import room_in
 from core.paths import ROOT, Workspace
 from pipeline.stage import StageReport
@@ -22,10 +24,15 @@ if TYPE_CHECKING:
     from pipeline.outcome import Outcome
 
 
+class DagsterHomeError(UserError, ValueError):
+    """A place where Dagster cannot keep its storage: which, and what to do."""
+
+
 def dagster_home(workspace: Workspace) -> Path:
     """The DAGSTER_HOME that belongs to a workspace: the project's own for its ./workspace, else one inside it.
 
     A team's workspace (its lake is elsewhere) belongs to the deployment whose DAGSTER_HOME is set, if one is.
+    Raises DagsterHomeError.
     """
     deployed = _deployment(workspace)
     if deployed:
@@ -33,9 +40,22 @@ def dagster_home(workspace: Workspace) -> Path:
     if workspace.root == ROOT / "workspace":
         return ROOT
     home = _storage(workspace).parent
+    # Dagster makes an address of its storage's path, in which a question mark begins something else
+    if "?" in str(home.absolute()):
+        raise DagsterHomeError(f"{workspace.root}: Dagster cannot keep its storage below a '?': give it another path")
     home.mkdir(parents=True, exist_ok=True)
-    (home / "dagster.yaml").write_text((ROOT / "dagster.yaml").read_text().replace(".dagster/", f"{home}/"))
+    settings = _below(yaml.safe_load((ROOT / "dagster.yaml").read_text()), home)
+    (home / "dagster.yaml").write_text(yaml.safe_dump(settings))
     return home
+
+
+def _below(settings: Any, home: Path) -> Any:
+    """Settings with the project's folder for Dagster replaced by another one."""
+    if isinstance(settings, dict):
+        return {name: _below(value, home) for name, value in settings.items()}
+    if isinstance(settings, str) and settings.startswith(".dagster/"):
+        return str(home / settings.removeprefix(".dagster/"))
+    return settings
 
 
 def _deployment(workspace: Workspace) -> Path | None:

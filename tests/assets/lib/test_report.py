@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from assets.lib.mirror import reconcile
-from assets.lib.report import dagster_home, instance_of, is_followed, report_all, report_build
+from assets.lib.report import DagsterHomeError, dagster_home, instance_of, is_followed, report_all, report_build
 from cli.console import build_all
 from core.paths import ROOT, Workspace
 from pipeline.build import run_build
@@ -188,3 +188,16 @@ def test_dagsters_files_of_a_workspace_lie_inside_it(tmp_path: Path) -> None:
 
 def test_the_projects_own_workspace_uses_the_projects_home() -> None:
     assert dagster_home(Workspace(ROOT / "workspace")) == ROOT
+
+
+@pytest.mark.parametrize("name", ["a #b", "a: b", "a\nb", 'it\'s "x"', "%41 & b"])
+def test_paths_that_yaml_would_read_otherwise(tmp_path: Path, name: str) -> None:
+    """Dagster wrote its tables beside the workspace, or stopped."""
+    home = dagster_home(Workspace(tmp_path / name))
+    assert yaml.safe_load((home / "dagster.yaml").read_text())["storage"]["sqlite"]["base_dir"] == str(home / "storage")
+
+
+def test_a_path_where_dagster_cannot_keep_its_storage(tmp_path: Path) -> None:
+    with pytest.raises(DagsterHomeError, match=r"below a '\?'"):
+        dagster_home(Workspace(tmp_path / "a?b"))
+    assert list(tmp_path.iterdir()) == []
