@@ -166,6 +166,9 @@ def test_two_training_runs_are_compared(watched: Watched):
     # 2: the values at a step, of both, in every chart
     box = page.get_by_role("region", name="loss", exact=True).locator(".track").bounding_box()
     assert box
+    drawn = page.get_by_role("region", name="loss", exact=True).locator("svg").bounding_box()
+    assert drawn
+    assert abs(drawn["width"] - box["width"]) <= 2  # all steps are in sight
     page.mouse.move(box["x"] + box["width"] * 9.5 / 40, box["y"] + 40)
     losses = page.get_by_role("region", name="loss", exact=True).locator("output[data-line]")
     assert losses.all_inner_texts() == ["100", "333.3"]
