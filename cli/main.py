@@ -1,5 +1,6 @@
 """The command line put together: the table of its commands, and every known error as one line and an exit code."""
 
+import os
 import re
 import sys
 import traceback
@@ -14,7 +15,7 @@ from cli.options import DONE, FAILED, INTERRUPTED, USAGE
 from cli.terminal import guard_terminal, leave_streams, painted
 from core.errors import UserError
 from core.files import disk_full, refused_by_system
-from core.imports import leave_out_pandas
+from core.imports import leave_out_numpy, leave_out_pandas
 from core.names import near_names
 from core.paths import ROOT
 
@@ -126,6 +127,8 @@ WITHOUT_PANDAS = {
     "build", "dry-run", "doctor", "takedown", "gc", "inspect", "status", "quarantine", "digest", "schema", "sql",
     "demonstrations", "corrections", "references", "outcomes",
 }  # fmt: skip
+# Commands that show rows of the lake as they are
+WITHOUT_NUMPY = {"quarantine", "schema", "sql"}
 
 
 class CommandLine(LazyGroup):
@@ -173,6 +176,10 @@ def main_of_process() -> None:
     """`main` in a process of its own: what the command does not need is not imported."""
     if WITHOUT_PANDAS.intersection(sys.argv[1:2]):
         leave_out_pandas()
+    if WITHOUT_NUMPY.intersection(sys.argv[1:2]):
+        leave_out_numpy()
+    # It would look through all that is installed for plug-ins of pydantic, of which we use none
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     main()
 
 

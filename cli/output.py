@@ -35,7 +35,7 @@ def status_rows(lake: "Lake") -> list[dict]:
     what an encoder has looked at.
     """
     # imports pydantic, DuckDB: this module is every command's
-    from warehouse.lake.embeddings import embedded_pictures
+    from warehouse.lake.embedded import embedded_pictures
     from warehouse.lake.outcomes import chunks_to_build, known_outcomes, knows_assumed
 
     with lake.reading():

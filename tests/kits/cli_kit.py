@@ -24,8 +24,9 @@ PROGRAM = Path(sys.executable).parent / "proccorpus"
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 STAGES = ("episodes", "frames", "demonstrations", "segments", "progress", "samples", "shards")
 # what would make a run of the tests depend on the shell it is started from
-PROGRESS = re.compile(r"^(training: .*|(.*; )?\d+ of \d+ stages done, \d+:\d\d)\n", re.MULTILINE)  # once a minute
 LEFT_OUT = ("PROCCORPUS_", "DAGSTER", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "COLUMNS")
+# what a build or a training that takes long says in a log, once a minute
+PROGRESS = re.compile(r"^(training: .*|(.*; )?\d+ of \d+ stages done, \d+:\d\d)\n", re.MULTILINE)
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -61,7 +62,11 @@ def proccorpus(
     done = subprocess.run(
         command, cwd=cwd, env=environment(**env), capture_output=True, text=True, timeout=timeout_s, check=False
     )
-    return Result(done.returncode, done.stdout, PROGRESS.sub("", done.stderr))
+    return Result(done.returncode, done.stdout, without_progress(done.stderr))
+
+
+def without_progress(err: str) -> str:
+    return PROGRESS.sub("", err)
 
 
 def ok(result: Result) -> Result:

@@ -12,6 +12,7 @@ import pytest
 from annotate.segments import Segment, check_tiling
 from core.paths import Workspace
 from pipeline.vlm_chunk import response_store
+from tests.kits.cli_kit import without_progress
 from tests.kits.vllm_kit import SAMPLES, VllmServer
 from warehouse.lake import Lake
 
@@ -30,7 +31,7 @@ def build(server: VllmServer, workspace: Path) -> str:
     done = subprocess.run(
         command(server, workspace), capture_output=True, text=True, timeout=600, check=False, cwd=workspace.parent
     )
-    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    assert (done.returncode, without_progress(done.stderr)) == (0, ""), done.stderr
     return done.stdout
 
 

@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 
 from core.errors import UserError
-from warehouse.lake.connection import LakeConnection
 
 Part = Literal["embedding", "cells"]
 ROWS_AT_A_TIME = 4096
@@ -72,17 +71,6 @@ def episode_embeddings(
     if len({e.halves.shape[1] // len(e.cameras) for e in by_episode.values()}) > 1:
         raise EmbeddingsError(f"{dataset}: its embeddings have grids of several sizes; build it again")
     return by_episode
-
-
-def embedded_pictures(lake: LakeConnection) -> dict[str, str]:
-    """By dataset how many pictures an encoder has looked at, in words; a lake of an earlier version has none."""
-    if not lake.has("embeddings"):
-        return {}
-    rows = lake.rows(
-        "SELECT dataset, string_agg(count || ' pictures by ' || encoder, ', ' ORDER BY count DESC, encoder) FROM "
-        "(SELECT dataset, encoder, count(*) AS count FROM embeddings GROUP BY ALL) GROUP BY dataset"
-    )
-    return dict(rows)
 
 
 def _only_encoder(con: duckdb.DuckDBPyConnection, dataset: str, episodes: Collection[int]) -> str:
