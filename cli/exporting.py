@@ -134,6 +134,9 @@ def export_lerobot(
     codec: Annotated[
         Literal["h264", "av1"], typer.Option("--codec", help="For pictures that must be encoded.")
     ] = "h264",
+    blur: Annotated[
+        Literal["faces"] | None, typer.Option("--blur", help="Hide these in all pictures, which are encoded anew.")
+    ] = None,
     release: ReleaseOption = None,
     dataset: DatasetsOption = None,
     episodes: EpisodesOption = None,
@@ -150,7 +153,7 @@ def export_lerobot(
 
     chosen = _selection(release, dataset, episodes, split, where, allow_licence, min_confidence, min_name_confidence)
     lake = Lake(space_at(workspace), read_only=True)
-    _export(lake, "lerobot", out, chosen, {"flavour": flavour, "codec": codec}, overwrite, format)
+    _export(lake, "lerobot", out, chosen, {"flavour": flavour, "codec": codec, "blur": blur}, overwrite, format)
 
 
 @export_app.command("rabc", help=EXPORT_KINDS["rabc"].about)

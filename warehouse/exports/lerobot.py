@@ -6,8 +6,8 @@ metadata. Episodes count from 0 in the export; `proccorpus_*` columns of meta/ep
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from core.files import write_file
-from warehouse.exports.common import Exported, ExportError, ExportFolder, Selection, join_folder, open_folder, select
+from ingest.episode import Episode, TimedPicture
+from ingest.media.faces import FaceDetector, Hidden, without_faces
+from ingest.media.video import DECODE_ALL, DecodeOptions
+from warehouse.exports.common import (
+    Exported,
+    ExportEpisode,
+    ExportError,
+    ExportFolder,
+    Selection,
+    join_folder,
+    open_folder,
+    select,
+)
 from warehouse.exports.labels import chunk_labels
 from warehouse.exports.lerobot_episodes import rows_part
-from warehouse.exports.lerobot_features import OWN, Feature
+from warehouse.exports.lerobot_features import OWN, Feature, SourceReader
 from warehouse.exports.lerobot_plan import (
     DATA_PATH,
     FILES_PER_CHUNK,
@@ -110,9 +122,15 @@ def _video_part(plan: LerobotPlan, folder: ExportFolder, file: VideoFile) -> Non
     facts = folder.done(part)
     if facts is None:
         name = number.path(VIDEO_PATH, video_key=file.camera)
-        reader = plan.readers[first.dataset]
-        written = write_video(file, reader.source, reader.episode, folder.path(name), plan.fps, plan.options.codec)
+        reader, hidden = plan.readers[first.dataset], Hidden()
+        read, changed = reader.episode, ""
+        if plan.options.blur:
+            read, changed = _without_faces(reader, plan.detector, hidden), "faces are hidden"
+        out = folder.path(name)
+        written = write_video(file, reader.source, read, out, plan.fps, plan.options.codec, changed)
         facts = asdict(written)
+        if plan.options.blur:
+            facts |= {"hidden": asdict(hidden)}
         folder.finish_part(part, [name], facts)
 
     size = facts["height_px"], facts["width_px"]
@@ -125,6 +143,20 @@ def _video_part(plan: LerobotPlan, folder: ExportFolder, file: VideoFile) -> Non
         )
     for clip, start_s in zip(file.clips, facts["starts_s"], strict=True):
         plan.places[(file.camera, *clip.episode.key)] = ClipPlace(number, start_s)
+
+
+def _without_faces(reader: SourceReader, detector: FaceDetector, hidden: Hidden) -> Callable[[ExportEpisode], Episode]:
+    """Reads episodes whose cameras show no faces that the detector finds."""
+
+    def read(e: ExportEpisode) -> Episode:
+        episode = reader.episode(e)
+
+        def frames(camera: str, options: DecodeOptions = DECODE_ALL) -> Iterator[TimedPicture]:
+            return without_faces(episode.frames(camera, options), e.fps, detector, hidden)
+
+        return replace(episode, frames=frames)
+
+    return read
 
 
 # Progress and metadata
@@ -168,6 +200,8 @@ def _metadata_part(plan: LerobotPlan, folder: ExportFolder, kappas: Mapping[str,
     videos = [folder.parts[_part_name(file)]["facts"] for file in plan.files]
     # Notes tell what LeRobot cannot express: they stand in the card and in the manifest
     notes = [*plan.selected.label_notes(), *plan.notes, *_video_notes(videos), *_sarm_notes(chunks)]
+    blurred = _blurred(videos)
+    notes += _blur_notes(blurred)
     json_files = {"meta/info.json": _info(plan, folder), **_summed_files(plan, chunks)}
     for name, value in json_files.items():
         write_file(folder.path(name), json.dumps(value, indent=4, ensure_ascii=False).encode() + b"\n")
@@ -178,7 +212,8 @@ def _metadata_part(plan: LerobotPlan, folder: ExportFolder, kappas: Mapping[str,
 
     videos_by_way = dict(Counter(video["how"] for video in videos))
     labelled = sum(chunk["labelled"] for chunk in chunks)
-    return {"videos": videos_by_way, "labelled_episodes": labelled, "notes": notes}
+    facts = {"videos": videos_by_way, "labelled_episodes": labelled, "notes": notes}
+    return facts | ({"blurred": blurred} if blurred else {})
 
 
 def _summed_files(plan: LerobotPlan, chunks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -208,6 +243,25 @@ def _video_notes(videos: Sequence[Mapping[str, Any]]) -> list[str]:
         return []
     why = ", ".join(f"{reason} ({count})" for reason, count in reasons.items())
     return [f"{reasons.total()} of {len(videos)} videos were encoded anew: {why}"]
+
+
+def _blurred(videos: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """What was hidden in all videos; {} where nothing was to be."""
+    hidden = [Hidden(**video["hidden"]) for video in videos if "hidden" in video]
+    if not hidden:
+        return {}
+    return asdict(
+        Hidden(sum(h.pictures for h in hidden), sum(h.blurred for h in hidden), max(h.most_faces for h in hidden))
+    )
+
+
+def _blur_notes(blurred: Mapping[str, int]) -> list[str]:
+    if not blurred:
+        return []
+    return [
+        f"faces are hidden in {blurred['blurred']} of {blurred['pictures']} pictures, {blurred['most_faces']} at once "
+        "at most; a detector misses some and takes other things for faces: look at the videos before they are published"
+    ]
 
 
 def _info(plan: LerobotPlan, folder: ExportFolder) -> dict[str, Any]:

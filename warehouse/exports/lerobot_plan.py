@@ -9,6 +9,7 @@ from typing import Literal
 
 import pyarrow as pa
 
+from ingest.media.faces import FaceDetector, weights_file
 from warehouse.exports.common import ExportEpisode, ExportError, Selected
 from warehouse.exports.episode_videos import clip_of, frames_of_file
 from warehouse.exports.labels import chunk_labels
@@ -28,12 +29,14 @@ EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.par
 class LerobotOptions:
     """`flavour` subtask: a frame's task is the step under way, which is all that 0.6 feeds to policies.
 
-    `codec` is that of pictures that have to be encoded; `chunk_sizes` as in RabcOptions.
+    `codec` is that of pictures that have to be encoded; `chunk_sizes` as in RabcOptions. `blur`: what is made
+    unrecognisable in pictures, all of which are then encoded anew.
     """
 
     flavour: Literal["task", "subtask"] = "task"
     codec: Literal["h264", "av1"] = "h264"
     chunk_sizes: tuple[int, ...] = (16, 32, 50, 100)
+    blur: Literal["faces"] | None = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,10 @@ class LerobotPlan:
             raise ExportError("the episodes have no camera in common: choose with --dataset or --where")
         self.readers = {dataset: open_reader(selected, dataset) for dataset in selected.datasets}
         self.sizes: dict[str, tuple[int, int]] = {}
+        # Before anything is written: the weights may not be there
+        self.detector = FaceDetector()
+        if options.blur:
+            weights_file()
 
     @cached_property
     def _features(self) -> tuple[dict[str, Feature], list[str]]:

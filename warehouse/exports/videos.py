@@ -107,16 +107,23 @@ def is_copyable(format_: Format, record: EpisodeRecord, uri: str) -> bool:
 
 
 def write_video(
-    file: VideoFile, source: Source, read: Callable[[ExportEpisode], Episode], out: Path, fps: float, codec: str
+    file: VideoFile,
+    source: Source,
+    read: Callable[[ExportEpisode], Episode],
+    out: Path,
+    fps: float,
+    codec: str,
+    changed: str = "",
 ) -> WrittenVideo:
     """Write one file, whose frames are to be `fps` to a second.
 
-    Raises ExportError for an episode that shows fewer frames than it has rows.
+    `changed`: how the pictures that are read differ from the file's, which are then not copied. Raises ExportError for
+    an episode that shows fewer frames than it has rows.
     """
     # Pictures that are in no file, or in one that they cannot be copied from, are encoded
     uri = file.clips[0].uri
-    if uri is None:
-        return _encoded(file, read, out, fps, codec, "its pictures are in no video file")
+    if uri is None or changed:
+        return _encoded(file, read, out, fps, codec, changed or "its pictures are in no video file")
     path = source.resolve(uri)
     packets = _packets(path, source.config.limits)
     spans = [_span(packets, clip, path) for clip in file.clips]

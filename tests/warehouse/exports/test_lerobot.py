@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from core.paths import ROOT, Workspace
+from ingest.media.faces import FaceDetector
 from ingest.media.video import decode
 from ingest.registry import DatasetConfig
 from ingest.source import list_episodes
@@ -369,3 +370,20 @@ def test_a_file_of_which_a_part_is_wanted_is_never_copied_whole(long_lake: Lake,
     with av.open(str(video)) as container:
         stated = container.streams.video[0].frames
     assert stated == long_lake.rows("SELECT num_frames FROM episodes WHERE episode_index = 2")[0][0]
+
+
+def test_faces_are_hidden_when_asked_and_told_in_card_and_manifest(
+    made: Made, tiny_export: Path, tmp_path: Path, monkeypatch
+):
+    """The source shows no person: a detector that sees a face at one place in every picture stands for one."""
+    monkeypatch.setattr(FaceDetector, "__call__", lambda self, rgb: np.array([[8.0, 8.0, 24.0, 24.0]]))
+    lake, out = Lake(made.space, read_only=True), tmp_path / "hidden"
+    lerobot.export(lake, ANY, out, LerobotOptions(blur="faces"))
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["blurred"] == {"pictures": sum(LENGTHS), "blurred": sum(LENGTHS), "most_faces": 1}
+    assert manifest["videos"] == {"encoded": len(LENGTHS)}
+    assert f"faces are hidden in {sum(LENGTHS)} of {sum(LENGTHS)} pictures" in (out / "README.md").read_text()
+    as_it_was, hidden = pictures(opened(tiny_export)[0], CAMERA), pictures(opened(out)[0], CAMERA)
+    assert np.abs(as_it_was[8:24, 8:24].astype(int) - hidden[8:24, 8:24]).mean() > 5
+    assert np.abs(as_it_was[40:].astype(int) - hidden[40:]).mean() < 5
+    assert "blurred" not in json.loads((tiny_export / "manifest.json").read_text())
