@@ -45,6 +45,7 @@ NEAR = {
     "gr1_teleop_sim": "a demonstration set of the same maker and robot family",
 }
 EXTRAS = ("nyu_franka_play", "plex_robosuite", "robo_set", "taco_play")
+FIELD = ("abc_130k", "agibot_world_2026", "galaxea", "robocoin", "robomind_v2")
 
 # Severity of a reason where it has only one; the others are warnings beside something usable, else unusable
 UNUSABLE = {"no_episodes", "row_order", "nan_state", "no_video", "too_short", "known_bad"}
@@ -94,13 +95,15 @@ def severity(code: str) -> str:
 def datasets_page() -> str:
     entries = load_registry([BUILT_IN])
     ours = [n for n, level in PROOF_BY_DATASET.items() if level == DATASET]
-    thirty = [n for n in entries if n not in EXTRAS and n not in ours]
+    thirty = [n for n in entries if n not in (*EXTRAS, *FIELD, *ours)]
     parts = [
         HEADER,
         "# Datasets",
         DATASETS_INTRO,
         f"## The thirty of `configs/full.toml`\n\n{_table(thirty, entries)}",
         f"## Four more\n\n{_table(EXTRAS, entries)}",
+        "## Of the field of 2026\n\nWritten from cards and lists; what nobody here has seen is said in their notes.\n\n"
+        + _table(FIELD, entries),
         f"## Ours, shipped with the project\n\n{_table(ours, entries)}",
         "The held-out ones (role `ood`) are our choice: robots or scenes that no other dataset shows.",
     ]

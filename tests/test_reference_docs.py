@@ -50,7 +50,7 @@ def test_what_each_row_is_proven_on() -> None:
     levels = {n: r[9].split(";")[0] for n, r in rows_of(make_reference.datasets_page()).items()}
     assert {n for n, level in levels.items() if level == make_reference.DATASET} == {"sim_short", "sim_long"}
     generated = {n for n, level in levels.items() if level == make_reference.GENERATED}
-    assert generated == {"agibot_alpha", "agibot_beta", "rh20t", "table30"}
+    assert generated == {"agibot_alpha", "agibot_beta", "rh20t", "robomind_v2", "table30"}
     assert {entries[n].format for n, level in levels.items() if level == make_reference.FORMAT} == {"lerobot", "rlds"}
 
 
