@@ -7,7 +7,7 @@ repeated request. While a part of a whole run is scored, the next is made ready.
 import asyncio
 import math
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
@@ -17,7 +17,7 @@ from time import perf_counter, time
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import Depends, FastAPI, File, Form, Request, Response, UploadFile
+from fastapi import Depends, FastAPI, File, Form, Query, Request, Response, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.security import HTTPBearer
@@ -56,8 +56,10 @@ from eval.server.videos import check_videos, checked_moments, received
 from ingest.limits import Limits as DecodingLimits
 
 MOST_WORKERS = 16  # threads that decode pictures and cut them into patches
+PICTURE_TYPES = ("image/png", "image/jpeg", "image/webp")
 WATCH_S = 0.25  # between two looks at whether a client is still there
 MAX_KEPT = 600  # frames that a session may have to keep for its windows
+AT_ONCE_PIXELS = 512 * 512  # a single picture up to so large is decoded before it has a place in the queue
 EXPIRY_S = 5.0  # at most between two looks for idle sessions
 DESCRIPTION = """\
 Progress rewards for robots. A **session** is a run scored frame by frame, for reinforcement learning; **frames** and
@@ -81,6 +83,12 @@ Frames = Annotated[
     list[UploadFile],
     File(description="JPEG, PNG or WebP: for each moment in order one picture per camera, in the cameras' order."),
 ]
+PICTURE_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in PICTURE_TYPES},
+    }
+}
 Gone = Callable[[], Awaitable[bool]]  # has the client closed the connection?
 Cameras = Annotated[list[CameraName], Form(min_length=1, max_length=MAX_CAMERAS)]
 
@@ -184,6 +192,30 @@ class Service:
             began = perf_counter()
             rewards = await self.batcher.submit(moments)
             return session.rows(moments, rewards, perf_counter() - began)
+
+    async def append_picture(
+        self, session: ServerSession, data: bytes, times_s: Sequence[float] | None
+    ) -> list[RewardRow]:
+        """The row of a session's next frame, of one camera; `append` in as few turns of threads as can be.
+        Raises Refused; the session is then as it was."""
+        stream = session.stream
+        if not stream.appended:
+            self.sessions.check_memory()
+        pixels, picture = await self.in_thread(self._looked_at, stream, data)
+        with self.batcher.places(1, pixels):
+            if picture is None:
+                picture = await self.in_thread(self._picture, stream, data, 0)
+            moments = _appended(stream, [picture], times_s, None)
+            await self._make_ready(moments)
+            began = perf_counter()
+            rewards = await self.batcher.submit(moments)
+            return session.rows(moments, rewards, perf_counter() - began)
+
+    def _looked_at(self, stream: Stream, data: bytes) -> tuple[int, np.ndarray | None]:
+        """Pixels of a picture by its header, and the picture where it is small: what threads decode at one time is
+        little memory. Raises Refused."""
+        pixels = size_of(data, self.limits.max_pixels, "picture 0")
+        return pixels, self._picture(stream, data, 0) if pixels <= AT_ONCE_PIXELS else None
 
     async def score_frames(self, stream: Stream, data: Sequence[bytes], gone: Gone) -> list[RewardRow]:
         """Rows of a whole run, for a client that may be gone meanwhile. Raises Refused."""
@@ -295,6 +327,8 @@ class Service:
         return moments
 
     async def _make_ready(self, moments: Sequence[Moment]) -> None:
+        if type(self.scorer).make_ready is Scorer.make_ready:
+            return  # there is no such work
         pictures = list({id(p): p for m in moments for view in m.views.values() for p in view}.values())
         # What a picture cannot be made ready for, its scoring will say: nothing is lost here
         await self._in_parts(lambda i: self.scorer.make_ready(pictures[i]), len(pictures))
@@ -402,6 +436,20 @@ def make_app(scorer: Scorer, name: str, access: Access | None = None, limits: Li
 def _session_routes(app: FastAPI, service: Service) -> None:
     limits, sessions = service.limits, service.sessions
 
+    async def taken(
+        found: ServerSession,
+        first_frame: int | None,
+        digest: bytes,
+        work: Callable[[], Coroutine[Any, Any, list[RewardRow]]],
+    ) -> Scored:
+        """The rows of a request: of `work`, or of the request that this one repeats."""
+        first = found.stream.appended if first_frame is None else first_frame
+        request = found.repeated(first, digest)
+        if request is None:
+            request = found.last = Append(first, digest, asyncio.create_task(work()))
+        # Shielded: if the client goes, scoring goes on, and the same request may ask for its rows again.
+        return Scored(rows=await asyncio.shield(request.rows))
+
     @app.post("/v1/sessions", status_code=201, response_model=SessionInfo, responses=REFUSALS, tags=["sessions"])
     async def open_session(asked: NewSession) -> SessionInfo:
         """Begin a run that is to be scored frame by frame."""
@@ -436,14 +484,30 @@ def _session_routes(app: FastAPI, service: Service) -> None:
         check_frames(len(frames), len(found.stream.cameras), timestamps_s, limits)
         data = [await f.read() for f in frames]
         states = states_of(state, len(frames) // len(found.stream.cameras), service.scorer)
-        first = found.stream.appended if first_frame is None else first_frame
         digest = digest_of(data, timestamps_s, state)
-        request = found.repeated(first, digest)
-        if request is None:
-            task = asyncio.create_task(service.append(found, data, timestamps_s, states))
-            request = found.last = Append(first, digest, task)
-        # Shielded: if the client goes, scoring goes on, and the same request may ask for its rows again.
-        return Scored(rows=await asyncio.shield(request.rows))
+        return await taken(found, first_frame, digest, lambda: service.append(found, data, timestamps_s, states))
+
+    @app.post(
+        "/v1/sessions/{session}/picture",
+        response_model=Scored,
+        responses=SESSION_REFUSALS,
+        tags=["sessions"],
+        openapi_extra=PICTURE_BODY,
+    )
+    async def append_picture(
+        request: Request,
+        session: str,
+        first_frame: Annotated[int | None, Query(ge=0, description="The number that it gets.")] = None,
+        timestamp_s: Annotated[float | None, Query(description="Its second; default: number over fps.")] = None,
+    ) -> Response:
+        """The next moment of a session of one camera: its picture is the body, which costs less than a form."""
+        found = sessions.get(session)
+        times = None if timestamp_s is None else [timestamp_s]
+        check_frames(1, len(found.stream.cameras), times, limits)
+        data = await request.body()
+        digest = digest_of([data], times, None)
+        scored = await taken(found, first_frame, digest, lambda: service.append_picture(found, data, times))
+        return Response(scored.model_dump_json(), media_type="application/json")
 
     @app.delete("/v1/sessions/{session}", status_code=204, responses=SESSION_REFUSALS, tags=["sessions"])
     async def close_session(session: str) -> None:

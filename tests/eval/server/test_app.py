@@ -182,6 +182,39 @@ def test_a_repeated_request_is_scored_once(served: Any, client: RewardClient):
     assert httpx.get(f"{url}/v1/sessions/{session.info.session}").status_code == 404
 
 
+def test_a_picture_as_the_body_is_a_frame_like_any_other(served: Any, client: RewardClient):
+    frames = pictures(3)
+    known = [r.progress for r in offline(Pixels(), frames)]
+    with client.session(TASK, fps=FPS) as session:
+        path = f"{served.state.url}/v1/sessions/{session.info.session}"
+
+        def send(data: bytes, **asked: float) -> httpx.Response:
+            return httpx.post(f"{path}/picture", content=data, params=asked)
+
+        once = send(png(frames[0]), first_frame=0)
+        assert (once.status_code, once.json()["rows"][0]["progress"]) == (200, known[0])
+        assert send(png(frames[0]), first_frame=0).json() == once.json(), "sent again, it is scored once"
+        # The form's request and the body's are one sequence of frames
+        form = httpx.post(f"{path}/frames", files={"frames": png(frames[1])}, data={"first_frame": 1})
+        assert form.json()["rows"][0]["progress"] == known[1]
+        assert send(png(frames[2]), first_frame=1).json()["error"] == "out_of_turn"
+        for data, status, reason in (
+            (b"", 415, "picture 0 is not a JPEG, PNG or WebP picture"),
+            (GOOD[: len(GOOD) // 2], 400, "picture 0 cannot be decoded"),
+            (png(pictures(1, size=130)[0]), 413, "picture 0 is 130x130: more than 16384 pixels"),
+        ):
+            refused = send(data, first_frame=2)
+            assert refused.status_code == status
+            assert reason in refused.json()["reason"]
+        assert httpx.get(path).json()["frames"] == 2, "what was refused left no trace"
+        last = send(png(frames[2]), first_frame=2, timestamp_s=7.5).json()["rows"][0]
+        assert (last["progress"], last["timestamp_s"]) == (known[2], 7.5)
+    with client.session(TASK, ("exo", "wrist"), FPS) as session:
+        path = f"{served.state.url}/v1/sessions/{session.info.session}/picture"
+        refused = httpx.post(path, content=GOOD)
+        assert (refused.status_code, refused.json()["error"]) == (422, "frames")
+
+
 def session_of(served: Any) -> Any:
     (session,) = served.state.service.sessions._all.values()
     return session
