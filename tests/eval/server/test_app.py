@@ -82,7 +82,7 @@ def test_a_runs_reward_is_the_same_from_session_frames_video_and_core(model: Mod
 
 
 def test_cameras_are_told_apart_and_baselines_get_their_end():
-    runs = [dict(zip(("exo", "wrist"), pictures(2, seed), strict=True)) for seed in range(5)]
+    runs: list[Any] = [dict(zip(("exo", "wrist"), pictures(2, seed), strict=True)) for seed in range(5)]
     scorer = Pixels()
     known = offline(scorer, runs, cameras=("exo", "wrist"))
     with running(scorer) as app, RewardClient(app.state.url) as client:
@@ -526,7 +526,7 @@ def test_who_does_not_read_answers_is_let_go():
 def test_sessions_get_their_numbers_while_others_misbehave():
     """The short form of benchmarks/reward_server.py, whose misbehaving clients are used here, too."""
     runs = [pictures(6, seed) for seed in range(16)]
-    known = [[r.progress for r in offline(Pixels(), run, bench.FPS)] for run in runs]
+    known: list[Any] = [[r.progress for r in offline(Pixels(), run, bench.FPS)] for run in runs]
     stop, told = threading.Event(), Counter[str]()
     limits = replace(bench.LIMITS, header_timeout_s=0.3, body_timeout_s=3.0, max_body_bytes=2**20)
     with running(Pixels(), limits) as app, ThreadPoolExecutor(len(bench.WRONG)) as others:
