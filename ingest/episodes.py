@@ -1,7 +1,8 @@
 """The episodes stage: list a dataset from its metadata, give chunks and splits. Decodes nothing."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -9,6 +10,7 @@ import pyarrow as pa
 from core.tables import TABLES
 from ingest.episode import EpisodeRecord, Finding, Listing, record_row
 from ingest.identity import settle
+from ingest.limits import Limits
 from ingest.other_tasks import other_tasks
 from ingest.outcomes import Outcome
 from ingest.signals.gripper import GripperSignal, signal_row
@@ -48,7 +50,7 @@ def episodes_stage(
     """
     config = source.config
     # Indices and splits are decided over the whole dataset, before a part of it is selected
-    listing = settle(without_nul(list_episodes(source)), config, known)
+    listing = settle(storable(list_episodes(source), config.limits), config, known)
     unusable = {f.episode_index for f in listing.findings if f.severity == "unusable" and f.episode_index is not None}
     split_by_group = assign_splits(config.name, config.role, listing.records, splits, before, unusable)
     # Ids of all episodes are stored, so that one that is built later has the index that it has now
@@ -109,36 +111,45 @@ def _id_row(dataset: str, record: EpisodeRecord) -> dict[str, Any]:
     return {"dataset": dataset, "episode_index": record.episode_index, "source_id": record.source_id}
 
 
-def without_nul(listing: Listing) -> Listing:
-    """NUL characters, which the lake cannot hold, are shown as another; an episode that has one cannot be used."""
+def storable(listing: Listing, limits: Limits) -> Listing:
+    """What no table can keep (NUL characters, texts beyond the limit) is shown otherwise, or cut off.
+
+    An episode that has it cannot be used.
+    """
+    shown = partial(_storable, limits=limits)
     records, findings = [], list(listing.findings)
     for record in listing.records:
+        episode = record.episode_index
         if any("\0" in text for text in _texts(record)):
             detail = "a text of it holds a NUL character, which no table can keep"
-            findings.append(Finding("unreadable_data", detail, "unusable", record.episode_index))
-            record = _record_without_nul(record)
+            findings.append(Finding("unreadable_data", detail, "unusable", episode))
+            record = _as_shown(record, shown)
+        longest = max(map(len, _texts(record)))
+        if problem := limits.excess("max_text", longest, "characters of one of its texts"):
+            findings.append(Finding("over_limit", problem, "unusable", episode))
+            record = _as_shown(record, shown)
         records.append(record)
-    cameras, robot = tuple(map(_without_nul, listing.cameras)), listing.robot and _without_nul(listing.robot)
+    cameras, robot = tuple(map(shown, listing.cameras)), listing.robot and shown(listing.robot)
+    longest = max(map(len, (listing.robot or "", *listing.cameras)))
+    if problem := limits.excess("max_text", longest, "characters of the name of its robot or of a camera"):
+        findings.append(Finding("over_limit", problem, "warning"))
     return replace(listing, robot=robot, cameras=cameras, records=tuple(records), findings=tuple(findings))
 
 
-def _record_without_nul(record: EpisodeRecord) -> EpisodeRecord:
-    videos = [replace(v, camera=_without_nul(v.camera), uri=_without_nul(v.uri)) for v in record.videos]
-    steps = [
-        replace(step, name=_without_nul(step.name), notes=step.notes and _without_nul(step.notes))
-        for step in record.steps
-    ]
+def _as_shown(record: EpisodeRecord, shown: Callable[[str], str]) -> EpisodeRecord:
+    videos = [replace(v, camera=shown(v.camera), uri=shown(v.uri)) for v in record.videos]
+    steps = [replace(step, name=shown(step.name), notes=step.notes and shown(step.notes)) for step in record.steps]
     return replace(
         record,
-        source_id=_without_nul(record.source_id),
-        task=record.task and _without_nul(record.task),
-        tasks=tuple(map(_without_nul, record.tasks)),
-        group=_without_nul(record.group),
-        data_uri=record.data_uri and _without_nul(record.data_uri),
-        data_key=_without_nul(record.data_key),
+        source_id=shown(record.source_id),
+        task=record.task and shown(record.task),
+        tasks=tuple(map(shown, record.tasks)),
+        group=shown(record.group),
+        data_uri=record.data_uri and shown(record.data_uri),
+        data_key=shown(record.data_key),
         videos=tuple(videos),
         steps=tuple(steps),
-        plan=tuple(map(_without_nul, record.plan)),
+        plan=tuple(map(shown, record.plan)),
     )
 
 
@@ -150,6 +161,10 @@ def _texts(record: EpisodeRecord) -> Iterator[str]:
     for step in record.steps:
         yield from (step.name, step.notes or "")
     yield from record.plan
+
+
+def _storable(text: str, limits: Limits) -> str:
+    return _without_nul(text[: limits.max_text])
 
 
 def _without_nul(text: str) -> str:

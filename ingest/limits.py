@@ -21,6 +21,10 @@ class Limits(BaseModel):
     max_values: int = Field(default=1 << 24, ge=1, description="numbers of one column of an episode: rows x dimensions")
     max_bytes: int = Field(default=1 << 26, ge=1, description="of texts of one table of metadata, once in memory")
 
+    max_text: int = Field(
+        default=1 << 16, ge=1, description="characters of one text: a task, a name of a step, a camera or a robot"
+    )
+
     def excess(self, name: str, claimed: float, what: str, times: int = 1) -> str:
         """Why `claimed` is more than the limit `name` (or so many times it) allows of `what`; "" where it is not.
 
