@@ -1,18 +1,23 @@
 """A workspace that Dagster never saw: what its UI shows is what the lake holds, and who made it when."""
 
+import os
 from datetime import timedelta
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
+from assets.defs.corpus.jobs import build_job
+from assets.defs.resources import Corpus
 from assets.lib.mirror import ON_REQUEST, PAUSE, TOLD, _builds, _key
 from assets.lib.report import instance_of, mirror
 from pipeline.build import run_build
 from pipeline.release import release_step
+from pipeline.stages.episodes import config_rows
 from tests.assets.lib.test_report import ALL, CHUNKS, counted
 from tests.kits.made_corpus import Made
 from tests.kits.staleness import not_fresh
+from tests.kits.tiny_lerobot import video_path
 from warehouse.lake import Lake
 
 NOBODY_MADE = [(name, None) for name in ("reward_model", "evaluation", "leaderboard")]
@@ -89,3 +94,22 @@ def test_builds_are_told_apart_by_the_pause_between_them(made: Made) -> None:
     begun = made.rows("SELECT max(finished_at) FROM stage_runs")[0][0]
     at = {_key(r.run): begun + k * timedelta(seconds=1) + (k > 3) * PAUSE * 2 for k, r in enumerate(done)}
     assert [len(build) for build in _builds(done, at)] == [4, len(done) - 4]
+
+
+def test_a_job_shows_each_stage_as_it_is_done(copied: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = copied.copy(tmp_path)
+    lake = Lake(own.space)
+    lake.upsert("the copy's own source", build_configs=config_rows([own.build]))
+    lake.con.close()
+    os.utime(video_path(own.source, 0), (1, 1))
+    monkeypatch.setenv("PROCCORPUS_WORKSPACE", str(own.space.root))
+    with instance_of(own.space) as instance:
+        run = build_job.execute_in_process({"workers": 1}, instance, resources={"corpus": Corpus()})
+        events = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+        told = [(e.step_key, e.get_dagster_event().asset_key, e.get_dagster_event().partition) for e in events]
+        assert told[:2] == [
+            ("build_corpus", dg.AssetKey("episodes"), "tiny"),
+            ("build_corpus", dg.AssetKey("frames"), "tiny:00000"),
+        ]
+        assert {partition for *_, partition in told} == {"tiny", "tiny:00000"}
+        assert {asset for asset, _ in not_fresh(instance)} <= {"release", "rewards", *dict(NOBODY_MADE)}
