@@ -18,13 +18,10 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--
 
 
 def lineage(page: Page, url: str) -> None:
-    """Both groups opened, the whole graph in view."""
-    page.goto(f"{url}/asset-groups")
-    for group in ("corpus", "models"):
-        page.get_by_text(group, exact=True).locator("visible=true").last.wait_for(timeout=60000)
-        page.get_by_text(group, exact=True).locator("visible=true").last.dblclick()
-        page.wait_for_timeout(4000)
-    page.wait_for_timeout(5000)
+    """The first page: the whole graph, once the state of every asset is there."""
+    page.goto(url)
+    page.get_by_text("leaderboard", exact=True).locator("visible=true").last.wait_for(timeout=60000)
+    page.wait_for_timeout(20000)
 
 
 def chunk(page: Page, url: str) -> None:
