@@ -21,8 +21,9 @@ class Head(nn.Module):
     """What the two heads share: `outputs` numbers a sample, read as progress, and their loss.
 
     With the losses l1 and huber a head has one output z, and progress is sigmoid(z). Binned: a distribution over bins
-    evenly spaced on 0..1, of which progress is the expectation. A head with `has_done` has one output more, the last:
-    the logit of having reached the end state, which a sample has where its progress is 1.
+    evenly spaced on 0..1, of which progress is the expectation. A head with `has_done` has one output more: the logit
+    of having reached the end state, which a sample has where its progress is 1. One with `has_preference` has another,
+    the last: a score, greater of the one of two that is further.
     """
 
     def __init__(self, config: "HeadConfig", hidden_size: int) -> None:
@@ -39,7 +40,11 @@ class Head(nn.Module):
 
     def done(self, raw: torch.Tensor) -> torch.Tensor | None:
         """Probability [n] of having reached the end state; None of a head that does not say."""
-        return torch.sigmoid(raw[:, -1]) if self.config.has_done else None
+        return torch.sigmoid(raw[:, self.outputs]) if self.config.has_done else None
+
+    def preference(self, raw: torch.Tensor) -> torch.Tensor | None:
+        """A score [n] of which only differences count; None of a head that does not compare."""
+        return raw[:, -1] if self.config.has_preference else None
 
     def loss(self, raw: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """The sum of losses over the samples that have a label; target [n], NaN where there is none."""
@@ -48,7 +53,7 @@ class Head(nn.Module):
         loss = self._progress_loss(raw, target)
         if self.config.has_done:
             reached = (target >= 1).float()
-            done = nn.functional.binary_cross_entropy_with_logits(raw[:, -1], reached, reduction="sum")
+            done = nn.functional.binary_cross_entropy_with_logits(raw[:, self.outputs], reached, reduction="sum")
             loss = loss + self.config.done_weight * done
         return loss
 
@@ -93,27 +98,34 @@ class ProgressHead(Head):
             nn.Linear(hidden_size, self.outputs),
         )
         self.finished = nn.Linear(hidden_size, 1) if config.has_done else None
+        self.preferred = preference_head(hidden_size) if config.has_preference else None
         # Made last: what else is drawn at random does not depend on it
         self.at_picture = _at_picture(config, hidden_size, self.outputs + config.has_done) if config.has_each else None
 
     def forward(
         self, states: torch.Tensor, tokens: torch.Tensor, prompt: torch.Tensor, ends: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Outputs [n, outputs], float32, with `has_done` one more; states [n, t, h]; prompt [n, t] is 1 where a
-        sample is asked.
+        """Outputs [n, outputs], float32, with `has_done` and `has_preference` one more each; states [n, t, h]; prompt
+        [n, t] is 1 where a sample is asked.
 
         tokens [n, t], 1 on everything of the sample, is what the published head takes. With `ends` [n, p], where each
         picture's last token is in its sample, [n, 1 + p, outputs]: the same first, then those at each picture, by its
         own state alone.
         """
         pooled = self._noisy(pool(states, self.score(states), prompt))
-        progress = self.value(pooled)
-        raw = (progress if self.finished is None else torch.cat([progress, self.finished(pooled)], -1)).float()
+        others = [part(pooled) for part in (self.finished, self.preferred) if part is not None]
+        raw = torch.cat([self.value(pooled), *others], -1).float()
         if self.at_picture is None or ends is None:
             return raw
         index = ends.clamp(min=0).unsqueeze(-1).expand(-1, -1, states.shape[-1])
         each = self.at_picture(self._noisy(states.gather(1, index))).float()
         return torch.cat([raw.unsqueeze(1), each], 1)
+
+
+def preference_head(width: int) -> nn.Module:
+    """One score per state. Its first weights take nothing from the chance that the rest of training draws from."""
+    with torch.random.fork_rng(devices=[]):
+        return nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, 1))
 
 
 def _at_picture(config: "HeadConfig", hidden_size: int, outputs: int) -> nn.Sequential:

@@ -21,6 +21,7 @@ from training.backbones import has_adapter, load_adapter, load_backbone, load_pr
 from training.errors import ModelError
 from training.folder import base_of, models_of, read_card, write_card
 from training.heads import Head, head_json, head_of
+from training.preferences import bradley_terry
 from training.transform import IGNORE, Batch
 
 HEAD_FILE = "progress_head.safetensors"
@@ -34,13 +35,14 @@ class ModelOutput:
     and the head's own outputs [n, k]; logits [m, vocabulary] of the m answer tokens in order, when they were asked for.
     Without a head, progress is NaN, done and raw None.
 
-    each: progress [n, p] at each of a sample's pictures, NaN after its last, and each_raw [n, p, k], of a head that
-    gives it."""
+    score: [n], of which only differences count, of a head that compares. each: progress [n, p] at each of a sample's
+    pictures, NaN after its last, and each_raw [n, p, k], of a head that gives it."""
 
     progress: torch.Tensor
     done: torch.Tensor | None
     raw: torch.Tensor | None
     logits: torch.Tensor | None
+    score: torch.Tensor | None = None
     each: torch.Tensor | None = None
     each_raw: torch.Tensor | None = None
 
@@ -91,6 +93,7 @@ class ProgressModel(nn.Module):
             states = states + blank.to(states.dtype)
         if self.head is None:
             raw, progress, done = None, torch.full_like(batch["progress"], float("nan")), None
+            score = None
             each = each_raw = None
         else:
             # The head is small, and what it adds up is long: it calculates in float32 whatever the rest does.
@@ -101,10 +104,10 @@ class ProgressModel(nn.Module):
                 raw, each_raw = raw[:, 0], raw[:, 1:]
                 each = self.head.progress(each_raw.flatten(0, 1)).view(each_raw.shape[:2])
                 each = each.masked_fill(batch["picture_ends"] < 0, float("nan"))
-            progress, done = self.head.progress(raw), self.head.done(raw)
+            progress, done, score = self.head.progress(raw), self.head.done(raw), self.head.preference(raw)
         # The state at a token predicts the next one, hence the shift by one.
         logits = self.backbone.lm_head(states[:, :-1][batch["labels"][:, 1:] != IGNORE]) if with_text else None
-        return ModelOutput(progress, done, raw, logits, each, each_raw)
+        return ModelOutput(progress, done, raw, logits, score, each, each_raw)
 
     def _blank(self) -> torch.Tensor:
         """0, by way of the vision tower on a blank picture: each process gathers its layers and has gradients (of 0)
@@ -154,13 +157,16 @@ def encoder_outputs(vision: Sequence[Vision]) -> dict[str, Any]:
 @dataclass(frozen=True)
 class Losses:
     """Sums: of cross entropy over `tokens` answer tokens, and of the head's loss over `labels` samples with a label;
-    error: of |progress - label|, not for learning."""
+    error: of |progress - label|, not for learning. preference: of the loss on the batch's pairs, `right` of which are
+    ordered as they are."""
 
     text: torch.Tensor
     tokens: int
     progress: torch.Tensor
     labels: int
     error: torch.Tensor
+    preference: torch.Tensor
+    right: torch.Tensor
 
 
 def losses(model_head: Head | None, output: ModelOutput, batch: Batch) -> Losses:
@@ -180,7 +186,12 @@ def losses(model_head: Head | None, output: ModelOutput, batch: Batch) -> Losses
         if output.each_raw is not None and "each" in batch:
             progress = progress + model_head.each_loss(output.each_raw, batch["each"])
         error = (output.progress.detach() - batch["progress"])[known].abs().sum()
-    return Losses(text, tokens, progress, labels, error)
+    preference = right = zero
+    if output.score is not None and "pairs" in batch:
+        chosen, rejected = output.score[batch["pairs"]].unbind(1)
+        preference = bradley_terry(chosen, rejected)
+        right = (chosen.detach() > rejected.detach()).sum()
+    return Losses(text, tokens, progress, labels, error, preference, right)
 
 
 # In a folder

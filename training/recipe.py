@@ -99,6 +99,17 @@ class HeadConfig(Section):
     each_weight: float = Field(
         default=0.0, ge=0, description="of the loss on progress at each picture, beside the last; 0: no such outputs"
     )
+    preference_weight: float = Field(
+        default=0.0,
+        ge=0,
+        description="of the loss on pairs of a batch's samples, see data.preferences; 0: no such output",
+    )
+
+    @model_validator(mode="after")
+    def preference_is_ours(self) -> Self:
+        if self.preference_weight and (self.pooling == "published" or self.each_weight):
+            raise ValueError("preference_weight: for pooling prompt, without each_weight")
+        return self
 
     @model_validator(mode="after")
     def each_is_causal(self) -> Self:
@@ -110,6 +121,11 @@ class HeadConfig(Section):
     def has_each(self) -> bool:
         """Does the head give progress at each picture, too? Then a question's words come before its pictures."""
         return self.each_weight > 0
+
+    @property
+    def has_preference(self) -> bool:
+        """Does the head give a score by which two moments of a task are compared?"""
+        return self.preference_weight > 0
 
     @property
     def has_done(self) -> bool:
@@ -159,7 +175,9 @@ class DataConfig(Section):
         default=NegativesConfig(), description="samples that are made of others; not with data.jsonl"
     )
     preferences: PreferencesConfig = Field(
-        default=PreferencesConfig(), description="pairs of runs, for the preference head of laptop models"
+        default=PreferencesConfig(),
+        description="pairs of runs for the preference head of a laptop model; of a batch's samples (further alone) for "
+        "that of another",
     )
 
     @model_validator(mode="after")
@@ -311,10 +329,6 @@ class Recipe(Section):
     def laptop_is_plain(self) -> Self:
         """What a laptop model would not look at is refused."""
         if self.model.laptop is None:
-            if self.data.preferences.total:
-                raise ValueError(
-                    "data.preferences: only a laptop model (model.laptop) has a head that learns from them"
-                )
             return self
         if bool(self.data.preferences.total) != self.model.laptop.preference:
             raise ValueError("data.preferences and model.laptop.preference go together: both, or neither")
@@ -328,6 +342,22 @@ class Recipe(Section):
             raise ValueError(
                 f"train.{others[0]}: not for a laptop model, which has {', '.join(sorted(LAPTOP_TRAINS_BY))}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def preferences_have_a_head(self) -> Self:
+        if self.model.laptop:
+            return self
+        asked, has_head = self.data.preferences, self.head is not None and self.head.has_preference
+        if asked.outcome or asked.quality:
+            raise ValueError(
+                "data.preferences: pairs of a batch are two moments: outcome and quality are for a laptop model, "
+                "model.laptop; take further"
+            )
+        if bool(asked.further) != has_head:
+            raise ValueError("data.preferences.further and head.preference_weight go together: both, or neither")
+        if has_head and (self.kind == "grpo" or self.data.jsonl or "procvqa_c" not in self.data.families):
+            raise ValueError("head.preference_weight: for sft on a release's samples of procvqa_c")
         return self
 
     @model_validator(mode="after")

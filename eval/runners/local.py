@@ -89,9 +89,10 @@ class HeadRunner:
         output = self.model(batch)
         progress = output.progress.float().tolist()
         done = [None] * len(loaded) if output.done is None else output.done.float().tolist()
+        scores = [None] * len(loaded) if output.score is None else output.score.float().tolist()
         return [
-            ModelReply(p.key, progress=value, done=end, prompt_tokens=n, completion_tokens=0)
-            for (p, _), value, end, n in zip(loaded, progress, done, tokens, strict=True)
+            ModelReply(p.key, progress=value, done=end, preference=score, prompt_tokens=n, completion_tokens=0)
+            for (p, _), value, end, score, n in zip(loaded, progress, done, scores, tokens, strict=True)
         ]
 
 

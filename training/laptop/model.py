@@ -26,6 +26,7 @@ from torch.nn import functional
 from annotate.embeddings.encoders import Encoder, identity, load_encoder
 from training.errors import ModelError
 from training.folder import read_card, write_card
+from training.heads import preference_head
 from training.laptop.config import LaptopConfig
 from training.laptop.familiar import Familiar
 from training.laptop.inputs import CameraInput, CameraShown, StateInput, counted
@@ -221,12 +222,6 @@ def _names(camera: str) -> tuple[str, str]:
 def _mean(parts: Sequence[torch.Tensor], weights: torch.Tensor) -> torch.Tensor:
     """The mean of some tensors, weighed; 0 where all weights are. Of one tensor that counts, itself."""
     return (torch.stack(list(parts)) * weights).sum(0) / weights.sum(0).clamp_min(1)
-
-
-def preference_head(width: int) -> nn.Module:
-    """One score per state. Its first weights take nothing from the chance that the rest of training draws from."""
-    with torch.random.fork_rng(devices=[]):
-        return nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, 1))
 
 
 def laptop_loss(model: LaptopModel, output: LaptopOutput, label: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
