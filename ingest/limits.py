@@ -25,6 +25,10 @@ class Limits(BaseModel):
         default=1 << 16, ge=1, description="characters of one text: a task, a name of a step, a camera or a robot"
     )
 
+    max_file_bytes: int = Field(
+        default=1 << 28, ge=1, description="of one file of metadata as it lies there: JSON, JSON lines, CSV, texts"
+    )
+
     def excess(self, name: str, claimed: float, what: str, times: int = 1) -> str:
         """Why `claimed` is more than the limit `name` (or so many times it) allows of `what`; "" where it is not.
 

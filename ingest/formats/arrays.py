@@ -9,10 +9,10 @@ from zipfile import BadZipFile, ZipFile
 import numpy as np
 
 from ingest.episode import RowsError
+from ingest.limits import Limits
 from ingest.media.video import LFS_MARK
 from ingest.sources.files import Source
 
-MAX_VALUES = 10_000_000  # of one file
 MAX_ARRAYS = 256  # of one .npz file
 # What NumPy lets through for damaged headers, which it reads as Python
 HEADER_ERRORS = (OSError, ValueError, EOFError, SyntaxError, TokenError, TypeError)
@@ -29,7 +29,7 @@ def read_npy(source: Source, uri: str) -> np.ndarray:
     """Rows [n, d] of a .npy file, mapped, not read. Raises RowsError, and PickledError for pickled objects."""
     path = source.resolve(uri)
     try:
-        _check_header(path, uri)
+        _check_header(path, uri, source.config.limits)
         stored = np.load(path, mmap_mode="r", allow_pickle=False)
     except HEADER_ERRORS as e:
         raise RowsError(f"{uri} is no array that can be read ({e})") from e
@@ -45,7 +45,7 @@ def read_npz(source: Source, uri: str) -> dict[str, np.ndarray]:
         with source.resolve(uri).open("rb") as file:
             _check_is_no_pointer(file, uri)
             with ZipFile(file) as archive:
-                arrays, is_pickled = _arrays(archive, uri)
+                arrays, is_pickled = _arrays(archive, uri, source.config.limits)
     except ZIP_ERRORS as e:
         raise RowsError(f"{uri} cannot be read ({e})") from e
     if not arrays and is_pickled:
@@ -55,7 +55,7 @@ def read_npz(source: Source, uri: str) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _arrays(archive: ZipFile, uri: str) -> tuple[dict[str, np.ndarray], bool]:
+def _arrays(archive: ZipFile, uri: str, limits: Limits) -> tuple[dict[str, np.ndarray], bool]:
     """Its rows of numbers, and whether another array is pickled. Raises RowsError for too many, or too large ones."""
     members = [member for member in archive.infolist() if member.filename.endswith(".npy")]
     if len(members) > MAX_ARRAYS:
@@ -70,23 +70,25 @@ def _arrays(archive: ZipFile, uri: str) -> tuple[dict[str, np.ndarray], bool]:
             continue
         # Of a packed file the header says how much would be unpacked
         num_values += int(np.prod(shape, dtype=object))
-        if num_values > MAX_VALUES:
-            raise RowsError(f"{uri} claims to hold {num_values} numbers")
+        if problem := limits.excess("max_values", num_values, f"{uri}: numbers"):
+            raise RowsError(problem, "over_limit")
         with archive.open(member) as file:
             stored = np.lib.format.read_array(file, allow_pickle=False)
         arrays[member.filename.removesuffix(".npy")] = stored.reshape(len(stored), -1)
     return arrays, is_pickled
 
 
-def _check_header(path: Path, uri: str) -> None:
+def _check_header(path: Path, uri: str, limits: Limits) -> None:
     """Raises RowsError or PickledError for what are no rows of numbers, and HEADER_ERRORS for what is damaged."""
     with path.open("rb") as file:
         _check_is_no_pointer(file, uri)
         shape, dtype = _read_header(file)
     if dtype.hasobject:
         raise PickledError(uri)
-    if not _are_rows(shape, dtype) or np.prod(shape, dtype=float) > MAX_VALUES:
+    if not _are_rows(shape, dtype):
         raise RowsError(f"{uri} holds no rows of numbers: {dtype} {shape}")
+    if problem := limits.excess("max_values", float(np.prod(shape, dtype=float)), f"{uri}: numbers"):
+        raise RowsError(problem, "over_limit")
 
 
 def _check_is_no_pointer(file: IO[bytes], uri: str) -> None:

@@ -32,6 +32,7 @@ from ingest.formats.hdf5_file import (
     value,
 )
 from ingest.formats.side_files import parse_json
+from ingest.limits import Limits
 from ingest.media.video import DECODE_ALL, DecodeOptions, Picture
 from ingest.registry import DatasetConfig
 from ingest.sources.files import Source
@@ -164,7 +165,7 @@ def _add_episode(listing: Hdf5Listing, place: EpisodePlace) -> bool:
     listing.add(
         uri,
         place.key,
-        fps=listing.fps(_fps(place, num_rows)),
+        fps=listing.fps(_fps(place, num_rows, config.limits)),
         tasks=tasks,
         num_rows=num_rows,
         cameras=cameras,
@@ -256,9 +257,9 @@ def _plain_tasks(place: EpisodePlace) -> tuple[str, ...]:
     return ()
 
 
-def _fps(place: EpisodePlace, num_rows: int | None) -> float | None:
+def _fps(place: EpisodePlace, num_rows: int | None, limits: Limits) -> float | None:
     """Frame rate by the rows' times, else as the simulator was controlled."""
-    times_s = _times_s(place.group, num_rows)
+    times_s = _times_s(place.group, num_rows, limits)
     if times_s is not None and len(times_s) > 1:
         steps = np.diff(times_s)
         if np.isfinite(steps).all() and np.median(steps) > 0:
@@ -276,11 +277,11 @@ def _control_rate(env: dict[str, Any]) -> float | None:
     return _number(arguments.get("control_freq", env.get("control_freq")))
 
 
-def _times_s(group: h5py.Group, num_rows: int | None) -> np.ndarray | None:
+def _times_s(group: h5py.Group, num_rows: int | None, limits: Limits) -> np.ndarray | None:
     """Times of the rows in seconds, as far as their steps tell the unit: robots are sampled at 1 to 240 Hz."""
     for dataset in vectors(group, TIME_KEYS).values():
         if num_rows and dataset.shape == (num_rows,):
-            times = numbers(dataset)[:, 0]
+            times = numbers(dataset, limits)[:, 0]
             step = float(np.median(np.diff(times))) if num_rows > 1 else 0.0
             plausible = [unit for unit in TIME_UNITS_S if MIN_STEP_S <= step * unit <= MAX_STEP_S]
             return times * next(iter(plausible), 1.0)
@@ -355,9 +356,9 @@ def _stored_rows(config: DatasetConfig, path: Path, key: str, num_rows: int) -> 
         # github.com/Lifelong-Robot-Learning/LIBERO, its issue 11). Turning them by 180 degrees, as often done,
         # mirrors the scene (github.com/openvla/openvla/issues/295)
         convention = texts(value(find(file, key.rpartition("/")[0]), "macros_image_convention"))
-        state, state_names = matrix(_parts(config.keys.state, STATE_KEYS, group))
-        action, action_names = matrix(_parts(config.keys.action, ACTION_KEYS, group))
-        times_s = _times_s(group, num_rows)
+        state, state_names = matrix(_parts(config.keys.state, STATE_KEYS, group), config.limits)
+        action, action_names = matrix(_parts(config.keys.action, ACTION_KEYS, group), config.limits)
+        times_s = _times_s(group, num_rows, config.limits)
         is_demo = isinstance(find(group, "obs"), h5py.Group)
     # ALOHA's files name no dimensions: the two arms are known by their width
     if state_names[:1] == ["qpos_0"] and len(state_names) == ALOHA_WIDTH:

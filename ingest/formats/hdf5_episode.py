@@ -13,6 +13,7 @@ from ingest.formats.cameras import scene_first
 from ingest.formats.hdf5_file import Hdf5Error, cameras_of, checked, find, guarded, numbers, opened, value, walk
 from ingest.formats.listing import ListingBuilder
 from ingest.formats.proprio import joined
+from ingest.limits import Limits
 from ingest.media.video import Picture, VideoError
 from ingest.outcomes import NO_EVIDENCE, SUCCESS_FIELDS, Evidence, Flag, Outcome, Reward, row_values, truth
 
@@ -191,13 +192,13 @@ def lengths(parts: dict[str, h5py.Dataset]) -> int | None:
     return next(iter(rows.values()), None)
 
 
-def matrix(parts: dict[str, h5py.Dataset]) -> tuple[np.ndarray | None, list[str]]:
+def matrix(parts: dict[str, h5py.Dataset], limits: Limits) -> tuple[np.ndarray | None, list[str]]:
     """Vectors side by side, float64 [n, d], and a name per dimension. Raises Hdf5Error.
 
     Example: the names of "obs/ee_pos" [n, 2] and "obs/gripper" [n, 1] are ee_pos_0, ee_pos_1 and gripper_0.
     """
     lengths(parts)
-    columns = {path: numbers(part) for path, part in parts.items()}
+    columns = {path: numbers(part, limits) for path, part in parts.items()}
     names: list[str] = []
     for path, values in columns.items():
         vector = path.rpartition("/")[2]

@@ -15,11 +15,11 @@ from typing import Any
 import h5py
 import numpy as np
 
+from ingest.limits import Limits
 from ingest.media.picture import MAX_PIXELS, ArrayPicture, array_picture, decode_picture
 from ingest.media.video import LFS_MARK, VideoError
 
 SUFFIXES = (".hdf5", ".h5", ".hdf")
-MAX_VALUES = 10_000_000  # of one vector over an episode
 MAX_CHUNK_BYTES = 1 << 26  # held once a chunk is read, so that a chunk of many pictures is unpacked once
 MAX_ENCODED_BYTES = 1 << 26  # of one encoded picture
 MAX_VALUE_BYTES, MAX_TEXTS = 1 << 20, 1000  # of what is read at once
@@ -191,12 +191,12 @@ def _chunk_sizes(dataset: h5py.Dataset) -> list[int]:
     return sizes
 
 
-def numbers(dataset: h5py.Dataset) -> np.ndarray:
+def numbers(dataset: h5py.Dataset, limits: Limits) -> np.ndarray:
     """float64 [n, d] of a dataset [n, ...]. Raises Hdf5Error."""
     if dataset.dtype.kind not in "fiub" or not dataset.shape:
         raise Hdf5Error(f"{dataset.name} holds no rows of numbers: {dataset.dtype} {dataset.shape}")
-    if prod(dataset.shape) > MAX_VALUES:
-        raise Hdf5Error(f"{dataset.name} claims {prod(dataset.shape)} values; {MAX_VALUES} are read at most")
+    if problem := limits.excess("max_values", prod(dataset.shape), f"{dataset.name}: values"):
+        raise Hdf5Error(problem, "over_limit")
     return checked(dataset)[()].astype(np.float64).reshape(dataset.shape[0], -1)
 
 

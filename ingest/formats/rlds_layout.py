@@ -17,7 +17,6 @@ from ingest.sources.files import Source
 SHARD = re.compile(r"^(?:.*-)?(?P<split>[^-]+)\.tfrecord(?:-(?P<number>\d{5,9})-of-(?P<count>\d{5,9}))?$")
 COUNT = re.compile(r"^[0-9]{1,15}$")
 VERSION = re.compile(r"^\d+\.\d+\.\d+$")
-MAX_JSON_BYTES = 1 << 26
 MAX_NAMED = 5  # missing shards, in one message
 FEATURES, INFO = "features.json", "dataset_info.json"
 
@@ -201,8 +200,8 @@ def described(source: Source, uri: str) -> tuple[dict[str, Any], str]:
     if uri not in source.files:
         return {}, "is not there"
     # Before all of it is read into memory
-    if source.files[uri].size > MAX_JSON_BYTES:
-        return {}, f"has {source.files[uri].size} bytes"
+    if source.files[uri].size > source.config.limits.max_file_bytes:
+        return {}, f"has {source.files[uri].size:,} bytes, over the limit (limits.max_file_bytes of the registry entry)"
     try:
         content = parse_json(source.resolve(uri).read_bytes())
     except (OSError, ValueError) as e:

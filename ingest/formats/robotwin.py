@@ -122,7 +122,7 @@ def read_episode(source: Source, record: EpisodeRecord) -> Episode:
     path = source.resolve(record.data_uri)
     try:
         with opened(path) as file:
-            state, names = matrix(vectors(file, STATE))
+            state, names = matrix(vectors(file, STATE), source.config.limits)
     except Hdf5Error as e:
         raise RowsError(str(e), e.reason) from e
     # A file that was replaced since it was listed is not the episode that the corpus knows

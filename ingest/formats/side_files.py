@@ -10,13 +10,12 @@ from ingest.episode import RowsError
 from ingest.media.video import LFS_MARK
 from ingest.sources.files import Source
 
-MAX_BYTES = 1 << 28  # the largest known, AgiBot's task files, have some 20 MB
-
 
 def read_text(source: Source, uri: str, errors: str = "strict") -> str:
     """A UTF-8 file, `errors` as for decode. Raises RowsError when it cannot be read or is too large for metadata."""
-    if source.files[uri].size > MAX_BYTES:
-        raise RowsError(f"{uri} has {source.files[uri].size} bytes, too many for metadata")
+    # The largest known, AgiBot's task files, have some 20 MB
+    if problem := source.config.limits.excess("max_file_bytes", source.files[uri].size, f"{uri}: bytes"):
+        raise RowsError(problem, "over_limit")
     path = source.resolve(uri)
     try:
         data = path.read_bytes()

@@ -238,6 +238,9 @@ def _weights(values: np.ndarray) -> tuple[float, ...]:
         return (1 / width,) * width
 
     signs = _signs(values[:, moving])
+    # Numbers so large that their squares are none go along with nothing
+    if not signs.any():
+        return (1 / width,) * width
     weights = [0.0] * width
     for k, sign in zip(moving, signs, strict=True):
         weights[k] = float(sign) / np.count_nonzero(signs)
@@ -247,12 +250,16 @@ def _weights(values: np.ndarray) -> tuple[float, ...]:
 def _signs(joints: np.ndarray) -> np.ndarray:
     """Which way each joint [n, k] goes along with the others: 1, -1 against most of them, 0 by itself."""
     # The first principal component is the closing of the whole hand
-    centred = joints - joints.mean(axis=0)
-    _, axes = np.linalg.eigh(centred.T @ centred)
+    with np.errstate(over="ignore", invalid="ignore"):
+        centred = joints - joints.mean(axis=0)
+        together = centred.T @ centred
+    if not np.isfinite(together).all():
+        return np.zeros(joints.shape[1])
+    _, axes = np.linalg.eigh(together)
     along = np.array([_correlation(joint, centred @ axes[:, -1]) for joint in centred.T])
     signs = np.where(np.abs(along) >= GOES_ALONG, np.sign(along), 0.0)
     # Most joints count as they are; of as many on either side those with the first one
-    majority = signs.sum() or signs[np.flatnonzero(signs)[0]]
+    majority = signs.sum() or next(iter(signs[signs != 0]), 0.0)
     return -signs if majority < 0 else signs
 
 

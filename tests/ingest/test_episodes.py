@@ -181,3 +181,14 @@ def test_a_view_that_no_episode_has(tmp_path: Path) -> None:
     assert result.tables["datasets"]["views"].to_pylist() == [[WRIST, "top"]]
     # The views come first, the main one before all
     assert [f["cameras"] for f in result.tables["episode_facts"].to_pylist()] == [[WRIST, FRONT]] * 2
+
+
+def test_texts_beyond_the_limit(tmp_path: Path) -> None:
+    """A task of 50 MB ended a build: it is cut off, and its episode is not used."""
+    root = write_v2(tmp_path, [6, 7], tasks=("x" * 101, "place it"))
+    source = source_of(root, limits={"max_text": 100})
+    result = episodes_stage(source, SplitConfig(), {}, {})
+    (finding,) = [f for f in result.findings if f.reason == "over_limit"]
+    assert (finding.severity, finding.episode_index) == ("unusable", 0)
+    assert finding.detail.startswith("characters of one of its texts: 101, over the limit of 100 (limits.max_text")
+    assert [record.task for record in result.records] == ["x" * 100, "place it"]

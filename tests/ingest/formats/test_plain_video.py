@@ -289,7 +289,7 @@ def test_a_side_file_too_large_to_be_one(tmp_path: Path) -> None:
     write_run(tmp_path / "a.mp4", 0, 6, {"task": "t"})
     with (tmp_path / "metadata.json").open("wb") as file:
         file.truncate(1 << 40)  # a hole: nothing on disk
-    assert said(list_episodes(source_of(tmp_path))) == [("unreadable_data", "warning", None, None)]
+    assert said(list_episodes(source_of(tmp_path))) == [("over_limit", "warning", None, None)]
 
 
 # Several cameras

@@ -116,7 +116,7 @@ def npy_of(header: str) -> bytes:
         (b"\x93NUMPY\x01\x00v\x00{'descr'", "unreadable_data"),
         (LFS_POINTER.encode(), "lfs_pointer"),
         (npy_of("{'descr': '<f8', 'fortran_order': False, 'shape': (6, 7)}"), "unreadable_data"),
-        (npy_of("{'descr': '<f8', 'fortran_order': False, 'shape': (99999999, 99999999)}"), "unreadable_data"),
+        (npy_of("{'descr': '<f8', 'fortran_order': False, 'shape': (99999999, 99999999)}"), "over_limit"),
         (npy_of("{'descr': '<f8', 'fortran_order': False, 'shape': (-6, -7)}"), "unreadable_data"),
         (npy_of("{'descr': '<U8', 'fortran_order': False, 'shape': (6, 7)}"), "unreadable_data"),
         (b"\x93NUMPY\x02\x00" + (9000).to_bytes(4, "little") + b"(" * 9000, "unreadable_data"),

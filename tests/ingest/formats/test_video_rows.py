@@ -211,7 +211,7 @@ def many() -> bytes:
         (b"", "unreadable_data", "a.npz cannot be read"),
         (b"PK\x03\x04 no archive", "unreadable_data", "a.npz cannot be read"),
         (damaged(), "unreadable_data", "a.npz cannot be read (Bad CRC-32"),
-        (bomb(), "unreadable_data", "a.npz claims to hold 67108864 numbers"),
+        (bomb(), "over_limit", "a.npz: numbers: 67,108,864, over the limit of 16,777,216 (limits.max_values"),
         (many(), "unreadable_data", "a.npz holds 257 arrays"),
         (packed(b"no array"), "unreadable_data", "a.npz cannot be read"),
         (packed(b"x", "notes.txt"), "unreadable_data", "a.npz holds no rows of numbers"),
