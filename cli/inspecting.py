@@ -432,6 +432,7 @@ def ui(
         address += f"/?token={os.environ[TOKEN]}"
     ui_access(host, os.environ)
     # What was built by the command line, or on another machine, is there when the page opens
+    say("Telling Dagster what was built here that it does not know ...")
     mirror(space)
     home = dagster_home(space)
     os.environ |= {"DAGSTER_HOME": str(home), "PROCCORPUS_WORKSPACE": str(space.root)}

@@ -55,7 +55,12 @@ def _model(lake: Lake) -> Held | None:
         return None
     run, release, made_at, path = rows[0]
     folder = lake.workspace.root / path
-    return Held("reward_model", made_at, run, lambda: model_outcome(run, release, folder) if folder.is_dir() else None)
+    return Held(
+        "reward_model",
+        made_at,
+        run,
+        lambda: model_outcome(run, release, folder) if (folder / "curve.json").exists() else None,
+    )
 
 
 def _evaluation(lake: Lake) -> Held | None:

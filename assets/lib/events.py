@@ -86,7 +86,15 @@ def metadata(lake: Lake, stage: Stage, report: StageReport, *, detailed: bool = 
 
 
 def _pictures(lake: Lake, stage: Stage, run: StageRun) -> dict[str, dg.MetadataValue]:
-    """The stage's figure, and of frames a contact sheet of one episode."""
+    """The stage's figure, and of frames a contact sheet of one episode; in words, which file they lack."""
+    try:
+        return _drawn(lake, stage, run)
+    # A copy of a workspace may have come without its pictures: its rows are there all the same
+    except FileNotFoundError as e:
+        return {"picture": dg.MetadataValue.text(f"not drawn: {e.filename} is gone")}
+
+
+def _drawn(lake: Lake, stage: Stage, run: StageRun) -> dict[str, dg.MetadataValue]:
     values = {}
     figure = stage.picture(lake, run.dataset, run.chunk)
     if figure is not None:
