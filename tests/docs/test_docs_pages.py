@@ -28,10 +28,12 @@ from core.paths import Workspace
 from ingest.registry import DatasetConfig
 from pipeline.build import run_build
 from pipeline.config import BuildFile, load_config
+from pipeline.release_cycle import closing_steps
 from pipeline.reward_model import reward_model_step
 from tests.kits.bench_kit import make_progress_bench
 from tests.kits.cli_kit import look_up
 from tests.kits.code import FILES
+from tests.kits.docs_output import OutputError, check_lines, check_said, check_shown, console_parts
 from tests.kits.lake_kit import query
 from tests.kits.pages_kit import PAGES, ROOT, Block, blocks, inline_commands, words
 from tests.kits.tiny_lerobot import make_dataset
@@ -70,13 +72,16 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     steps = [{"name": "Reach for the handle", "start_frame": 0, "end_frame": 20}]
     steps.append({"name": "Open the drawer", "start_frame": 20, "end_frame": episode_frames(space)})
     (root / "mine.jsonl").write_text(json.dumps({"dataset": "sim_short", "episode_index": 0, "segments": steps}) + "\n")
+    lake = Lake(space)
+    create_release(lake, "r5")
+    lake.con.close()
     assert run(["corrections", "import", str(root / "mine.jsonl"), "--workspace", str(space.root)]) == 0
     assert not run_build(space, builds, workers=1).failed
     lake = Lake(space)
-    for name in ("demo", "summer", "r5"):
+    for name in ("demo", "summer"):
         create_release(lake, name)
-    for recipe in ("tiny_cpu", "laptop"):
-        reward_model_step(lake, get_release(lake, "demo"), quick(load_recipe(recipe)), always=True)
+    reward_model_step(lake, get_release(lake, "demo"), quick(load_recipe("tiny_cpu")), always=True)
+    closing_steps(lake, "demo", quick(load_recipe("laptop")))
     lake.con.close()
     make_dataset(root / "data/my_dataset")
     rows = (make_progress_bench(root / "bench") / "prog-bench/text-normal.jsonl").read_text().splitlines()
@@ -110,9 +115,11 @@ def quick(recipe: Recipe) -> Recipe:
 class Reader:
     """Somebody who does what a page says, line by line, in a project of their own."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.servers = folder, contextlib.ExitStack()
+    def __init__(self, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+        self.folder, self.capfd, self.servers = folder, capfd, contextlib.ExitStack()
         self.address = ""
+        self.printed = ""  # by the commands of the last block
+        self.wrong: list[str] = []  # of outputs
         lake = Lake(Workspace(folder / "workspace"), read_only=True)
         ((correction,),) = lake.rows("SELECT correction_id FROM corrections")
         ((motion,),) = lake.rows("SELECT label_run FROM label_runs WHERE annotator = 'motion'")
@@ -120,7 +127,8 @@ class Reader:
         self.ids = {"3f6c2a91": correction, "3b93": motion, "5c80": "human/sim_short"}
         self.names: dict = {}
 
-    def do(self, command: str) -> None:
+    def do(self, command: str, shown: str | None = None) -> None:
+        """Do it, and look at what it prints: `shown` by the page, else what this command has to say."""
         command = re.split(r"\s+# ", self.replaced(command))[0]
         said = [word.removeprefix(".venv/bin/") for word in words(command)]
         if "proccorpus" in said and any(re.search(p, command) for p in ONLY_LOOKED_UP):
@@ -130,12 +138,28 @@ class Reader:
             look_at(said)
         elif said[0] in ELSEWHERE:
             return
-        elif re.search(r"[|<>;&$]", command):
-            self.shell(command)
+        elif re.search(r"[|<>;&$]", command) or said[0] == "head":
+            self.see(shown, *self.shell(command))
         elif said[1] in SERVERS:
             self.serve(said[1:])
         else:
-            assert run(said[1:]) == 0
+            self.capfd.readouterr()
+            code = run(said[1:])
+            out, err = self.capfd.readouterr()
+            assert code == 0, err + out
+            self.see(shown, out, err, said[1:])
+
+    def see(self, shown: str | None, out: str, err: str, arguments: list[str] | None = None) -> None:
+        """Remember what is wrong with an output, so that all of a page comes to light at once."""
+        out, err = (text.replace(f"{self.folder}/", "") for text in (out, err))
+        self.printed += out
+        try:
+            if shown is not None and shown.strip():
+                check_shown(shown, out, err)
+            elif arguments:
+                check_said(arguments, err + out, self.folder)
+        except OutputError as e:
+            self.wrong.append(str(e))
 
     def replaced(self, text: str) -> str:
         """Names of the page's corpus by those of this one."""
@@ -151,8 +175,13 @@ class Reader:
             text = text.replace("localhost:8700", self.address.removeprefix("http://"))
         return text
 
-    def block(self, block: Block) -> None:
-        if block.kind == "python":
+    def block(self, block: Block, shows: Block | None = None) -> None:
+        """Do what a block says; `shows`: the one that stands below it, where that is what its commands print."""
+        self.printed = ""
+        if block.kind == "console":
+            for command, shown in console_parts(block.text):
+                self.do(command, shown)
+        elif block.kind == "python":
             exec(self.replaced(block.text), self.names)
         elif block.kind == "sql":
             with warehouse.connect(self.folder / "workspace") as con:
@@ -174,19 +203,29 @@ class Reader:
             self.shell(self.replaced(block.text))
         else:
             for command in block.commands:
-                self.do(command)
+                # Longer than all others, and only done where it is shown what comes out
+                if shows and command == "make demo":
+                    command = ".venv/bin/proccorpus demo"
+                    self.see(None, *self.shell(f"{command} --workspace made_by_demo"))
+                else:
+                    self.do(command)
+        if shows:
+            check_lines(shows.text, self.printed)
 
-    def shell(self, script: str) -> None:
+    def shell(self, script: str) -> tuple[str, str]:
+        """What it printed, and what it said on standard error."""
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         done = subprocess.run(
             ["bash", "-euc", script], cwd=self.folder, env=os.environ | {"PATH": path},
-            capture_output=True, text=True, timeout=120, check=False,
+            capture_output=True, text=True, timeout=900, check=False,
         )  # fmt: skip
         assert done.returncode == 0, f"{script}: {done.stdout}{done.stderr}"
+        return done.stdout, done.stderr
 
     def serve(self, arguments: list[str]) -> None:
         """Starts it on a free port, opens what it prints, and lets it run until the page is read."""
-        if "--port" not in arguments:
+        wants_any_port = "--port" in arguments
+        if not wants_any_port:
             arguments = [*arguments, "--port", "0"]
         if arguments[0] == "explore":
             arguments.append("--no-open")
@@ -197,18 +236,21 @@ class Reader:
         self.servers.callback(stopped, process)
         address = wait_for_address(log, process)
         assert httpx.get(address, follow_redirects=True).status_code in (200, 404)  # a reward server has no front page
-        if arguments[0] == "serve":
+        # What follows on the page asks the server at the usual port, not one that was to take a free one
+        if arguments[0] == "serve" and not wants_any_port:
             self.address = address
 
 
 # tests/warehouse/shards/test_loader.py and tests/warehouse/test_sql_docs.py run these, and check what comes out
 SEEN_TO = {"shards", "sql"}
+# Pages on which a text below commands is what they print, among others
+OUTPUT_BELOW = {"README"}
 ELSEWHERE = {
     "docker": "tests/assets/test_deploy_files.py validates what it is given",
     "pg_dump": "tests/stack",
     "aws": "the bucket's own tool",
     "mkdir": "a backup: tests/pipeline/test_doctor.py", "python3": "the same", "rsync": "the same",
-    "cd": "", "cp": "", "head": "", "apt-get": "", "uv": "",
+    "cd": "", "cp": "", "apt-get": "", "uv": "",
     "rerun": "a viewer; tests/warehouse/exports/test_rerun.py reads the file",
     "tensorboard": "a viewer of what tests/training writes",
 }  # fmt: skip
@@ -267,13 +309,17 @@ def stopped(process: subprocess.Popen) -> None:
 
 @pytest.fixture
 def reader(
-    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    project: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+    capfd: pytest.CaptureFixture[str],
 ) -> Iterator[Reader]:
     """With a copy of the project of their own (a newcomer: without a corpus), and recipes cut to two steps."""
     folder = tmp_path / "project"
     shutil.copytree(project, folder, symlinks=True)
     monkeypatch.chdir(folder)
-    reader = Reader(folder)
+    reader = Reader(folder, capfd)
     if "newcomer" in request.node.name:
         shutil.rmtree(folder / "workspace")
     monkeypatch.setattr(training.recipe, "load_recipe", lambda *a: quick(load_recipe(*a)))
@@ -284,12 +330,17 @@ def reader(
 @pytest.mark.docs
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p) and p.stem not in SEEN_TO], ids=lambda p: p.stem)
 def test_what_a_page_says_works(reader: Reader, page: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    for block in blocks(page):
+    of_page = blocks(page)
+    for i, block in enumerate(of_page):
+        below = of_page[i + 1] if i + 1 < len(of_page) else None
+        has_output_below = page.stem in OUTPUT_BELOW and block.kind == "sh" and below and below.kind == "text"
+        shows = below if has_output_below else None
         try:
-            reader.block(block)
+            reader.block(block, shows)
         except Exception as e:
             said = "".join(capfd.readouterr())[-2000:]
             raise AssertionError(f"{page.name}:{block.line}: {type(e).__name__}: {e}\n{said}") from e
+    assert not reader.wrong, f"{page.name}: " + "\n\n".join(reader.wrong)
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if inline_commands(p)], ids=lambda p: p.stem)
