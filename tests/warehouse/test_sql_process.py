@@ -1,6 +1,7 @@
 """User SQL in a process of its own: whatever a statement does, a sentence comes of it, and the next one is answered."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from core.errors import SqlError
 from core.paths import ROOT
 from tests.kits.lake_kit import FOREVER
+from tests.kits.sql_attacks import NAME, SECRETS, state_of, ways_out
 from warehouse.sql_process import LakeState, SqlProcess, SqlProcesses, memory_bytes
 
 MEMORY = "400MB"
@@ -71,6 +73,26 @@ def test_no_statement_takes_more_than_it_may(process: SqlProcess, at: LakeState,
     assert time.monotonic() - began < 3 + 3
     assert most.bytes() < memory_bytes(MEMORY) * 1.1
     assert one(process, at) == 1
+
+
+def test_no_statement_finds_a_way_out(tmp_path: Path, empty_corpus: Path, monkeypatch: pytest.MonkeyPatch):
+    """The 213 of the attack, which look for files, variables and the network, and try to write."""
+    space = shutil.copytree(empty_corpus, tmp_path / "workspace")
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/secret.csv").write_text(f"a\n{SECRETS[0]}\n")
+    monkeypatch.setenv(NAME, SECRETS[1])
+    before, answered = state_of(tmp_path), 0
+    with SqlProcess(MEMORY) as process:
+        for sql in ways_out(tmp_path):
+            try:
+                said = str(process.query(LakeState(str(space)), sql, 5, max_rows=500, max_bytes=16_000_000))
+                answered += 1
+            except SqlError as e:
+                said = str(e).replace(sql, "")
+            assert not any(secret in said for secret in SECRETS), sql
+        assert one(process, LakeState(str(space))) == 1
+    assert answered < 40  # what reads the corpus alone
+    assert state_of(tmp_path) == before
 
 
 class Most:
