@@ -18,6 +18,7 @@ from benchmarks.policy.cloning import Policies, clone
 from benchmarks.policy.product import code_versions, known_progress, label, labelled_progress, train_laptop
 from benchmarks.policy.protocol import BASELINE, GROUPS, Protocol
 from benchmarks.policy.recording import read_frames, record_task, write_lerobot
+from benchmarks.policy.reinforcement import learn
 from benchmarks.policy.rollouts import best_of, evaluate
 from benchmarks.policy.weights import arm_weights, share_by_quality
 from core.files import write_file
@@ -64,6 +65,9 @@ class Work:
     def choices(self, task: str) -> Path:
         return self.folder / "best_of" / f"{task}.json"
 
+    def learned(self, task: str, seed: int) -> Path:
+        return self.folder / "learned" / task / f"{seed}.json"
+
 
 def weigh(work: Work, group: str, files: Mapping[str, Path]) -> None:
     """Keep the weights of the arms of a group, float64 [arms, frames], and how much of them each quality has."""
@@ -100,6 +104,12 @@ def choose(work: Work, task: str, model: Path) -> None:
         work.keep(work.choices(task), best_of(work.protocol, task, arm, policies, model))
 
 
+def reinforce(work: Work, task: str, seed: int, model: Path) -> None:
+    """Learn a correction from each reward, and keep what came of it."""
+    if not work.learned(task, seed).exists():
+        work.keep(work.learned(task, seed), learn(work.protocol, task, seed, model))
+
+
 def run(work: Work, workers: int) -> None:
     """Everything that is missing, part after part. Raises SystemExit where a part of the product fails."""
     protocol, recorded, dataset = work.protocol, work.folder / "recorded", work.folder / "dataset"
@@ -130,9 +140,11 @@ def run(work: Work, workers: int) -> None:
             weigh(work, "labelled", files)
             labelled = begin(clone_and_act, [(work, "labelled", t) for t in protocol.tasks])
             finish(known)
-        with work.logged("policies of the labelled arms, and best of several"):
-            model = train_laptop(space, dataset, progress)
-            finish(labelled + begin(choose, [(work, t, model) for t in protocol.best_of.tasks]))
+        with work.logged("policies of the labelled arms, best of several, and reinforcement learning"):
+            model, plan = train_laptop(space, dataset, progress), protocol.learning
+            chosen = begin(choose, [(work, t, model) for t in protocol.best_of.tasks])
+            learned = begin(reinforce, [(work, t, s, model) for t in plan.tasks for s in plan.seeds])
+            finish(labelled + chosen + learned)
 
 
 def one_thread() -> None:

@@ -9,6 +9,7 @@ PICTURE_PX = 128
 QUALITIES = ("expert", "noisy", "stalled", "retried", "failed")
 EVALUATION_STARTS = 1000  # from here on: start states of no demonstration
 BEST_OF_STARTS = 2000
+TESTED_STARTS, LEARNING_STARTS = 3000, 4000  # of reinforcement learning
 ARMS = {
     "experts": "only the expert's runs, as if somebody had sorted them (for comparison)",
     "nothing": "all frames alike",
@@ -51,6 +52,22 @@ class BestOf:
 
 
 @dataclass(frozen=True)
+class Learning:
+    """Reinforcement learning by the cross-entropy method. `spread`, `least_spread`: standard deviations (m) of what is
+    added to where the object is seen, at first and at least; `best`: how many candidates the next are drawn by."""
+
+    tasks: tuple[str, ...] = ("drawer-open", "plate-slide")
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    iterations: int = 5
+    candidates: int = 10
+    best: int = 3
+    spread: tuple[float, float, float] = (0.08, 0.04, 0.02)
+    least_spread: float = 0.01
+    reward_every: int = 3  # frames between two live rewards
+    starts: int = 20  # held-out, to test on
+
+
+@dataclass(frozen=True)
 class Protocol:
     """`demonstrations`: how many runs of each quality a task has; `horizon`: frames that a policy has."""
 
@@ -64,6 +81,7 @@ class Protocol:
     chunk: int = 10  # frames over which RA-BC takes the gain: a second
     cloning: Cloning = Cloning()
     best_of: BestOf = BestOf()
+    learning: Learning = Learning()
 
 
 SHORT = Protocol(
@@ -73,4 +91,5 @@ SHORT = Protocol(
     starts=3,
     cloning=Cloning(steps=200),
     best_of=BestOf(tasks=("drawer-open",), starts=2, runs=2),
+    learning=Learning(tasks=("drawer-open",), seeds=(0,), iterations=2, candidates=4, best=2, starts=2),
 )

@@ -19,6 +19,12 @@ CHOICES = {
     "own": "Meta-World's own reward",
     "success": "did it succeed? (sparse)",
 }
+LEARNT_FROM = {
+    "before": "nothing: as it is",
+    "live": "the live reward: progress",
+    "own": "Meta-World's own reward",
+    "sparse": "did it succeed? (sparse)",
+}
 
 
 def report(folder: Path, protocol: Protocol) -> dict[str, Any]:
@@ -39,7 +45,30 @@ def report(folder: Path, protocol: Protocol) -> dict[str, Any]:
         "by_seed": {arm: values.mean((0, 2)).round(4).tolist() for arm, values in success.items()},
         "weight_by_quality": {a: s for g in GROUPS for a, s in _read(folder / "weights" / f"{g}.json").items()},
         "best_of": {task: _best_of(_read(folder / "best_of" / f"{task}.json")) for task in protocol.best_of.tasks},
+        "learned": learned(folder, protocol),
     }
+
+
+def learned(folder: Path, protocol: Protocol) -> dict[str, Any]:
+    """Success after reinforcement learning by what was learnt from, by task and over all tasks, with how far each is
+    above the sparse reward; and of the runs while it learnt, by iteration."""
+    plan = protocol.learning
+    said = {t: [_read(folder / "learned" / t / f"{s}.json") for s in plan.seeds] for t in plan.tasks}
+    success = {
+        reward: np.array([[r[reward] if reward == "before" else r[reward]["after"] for r in said[t]] for t in said])
+        for reward in LEARNT_FROM
+    }
+    found: dict[str, Any] = {
+        task: {r: _three(rates({r: v[None, k]})[r]) for r, v in success.items()} for k, task in enumerate(said)
+    }
+    found["all"] = {r: _three(v) for r, v in rates(success).items()}
+    found["above_sparse"] = {r: _three(v) for r, v in differences(success, "sparse").items()}
+    found["while"] = {
+        r: np.mean([[of[r]["while"] for of in runs] for runs in said.values()], (0, 1, 3)).round(4).tolist()
+        for r in LEARNT_FROM
+        if r != "before"
+    }
+    return found
 
 
 def _best_of(said: Mapping[str, Any]) -> dict[str, list[float]]:
@@ -73,12 +102,23 @@ def print_tables(figures: Mapping[str, Any]) -> None:
         ["chosen by", *chosen],
         [[text, *(_percent(chosen[task][name]) for task in chosen)] for name, text in CHOICES.items()],
     )
+    learnt = figures["learned"]
+    tasks = [name for name in learnt if name not in ("all", "above_sparse", "while")]
+    rows = [
+        [text, *(_percent(learnt[of][name]) for of in (*tasks, "all")), _above(learnt["above_sparse"].get(name))]
+        for name, text in LEARNT_FROM.items()
+    ]
+    table(["learnt from", *tasks, "both", "above sparse, points"], rows)
+
+
+def _above(three: Sequence[float] | None) -> str:
+    return _percent(three, sign="+") if three else "–"
 
 
 def _arm_row(figures: Mapping[str, Any], arm: str, tasks: Sequence[str]) -> list[str]:
     above = figures["above_nothing"].get(arm)
     by_task = [f"{100 * figures['by_task'][task][arm]:.0f}" for task in tasks]
-    return [ARMS[arm], _percent(figures["success"][arm]), _percent(above, sign="+") if above else "–", *by_task]
+    return [ARMS[arm], _percent(figures["success"][arm]), _above(above), *by_task]
 
 
 def _percent(three: Sequence[float], sign: str = "") -> str:

@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +15,9 @@ from benchmarks.policy.cloning import Policies, clone
 from benchmarks.policy.demonstrations import AFTERWARDS, Demonstration, planned, record
 from benchmarks.policy.intervals import differences, rates
 from benchmarks.policy.parts import Work
-from benchmarks.policy.protocol import ARMS, FPS, GROUPS, QUALITIES, SHORT, Cloning, Protocol
+from benchmarks.policy.protocol import ARMS, FPS, GROUPS, QUALITIES, SHORT, Cloning, Learning, Protocol
 from benchmarks.policy.recording import Frames
+from benchmarks.policy.reinforcement import error_of, moved, searched, tried
 from benchmarks.policy.report import print_tables, report
 from benchmarks.policy.rollouts import best_stretch, chosen
 from benchmarks.policy.weights import arm_weights, clock, rabc_weights, share_by_quality, write_progress
@@ -224,6 +226,40 @@ def test_the_best_run_is_chosen_by_what_is_said():
     assert best_stretch([0.9, 0.0, 0.0, 0.5, 0.5, 0.5]) == pytest.approx(0.5)  # one answer alone is no stretch
 
 
+# Reinforcement learning
+
+
+class JudgedCell(PointCell):
+    """Its own reward is how near the hand is."""
+
+    @property
+    def info(self) -> dict:
+        return {"unscaled_reward": -float(np.linalg.norm(self.obs[4:7] - self.obs[:3]))}
+
+
+@pytest.mark.parametrize("reward", ["own", "sparse"])
+def test_a_correction_is_learnt_from_runs(reward: str):
+    plan, error = Learning(), error_of(0)
+    cell: Any = JudgedCell()
+
+    def worth(iteration: int, shifts: np.ndarray) -> np.ndarray:
+        return np.array([tried(cell, error + s, iteration, 30, plan)[reward] for s in shifts], np.float64)
+
+    assert not tried(cell, error, 3, 30, plan)["success"], "as it is, it does not find the thing"
+    assert tried(cell, error + searched(worth, plan, 0), 3, 30, plan)["success"]
+
+
+def test_where_nothing_is_worth_more_nothing_is_learnt():
+    plan = Learning(candidates=5, best=2)
+    mean, spread, shifts = np.zeros(3), np.ones(3), np.arange(15.0).reshape(5, 3)
+    assert searched(lambda _, shifts: np.zeros(len(shifts)), plan, 0).tolist() == [0, 0, 0]
+    # One that succeeded is all there is to go by; of more than two, all that are worth as much count
+    for worth, best in (([0, 1, 0, 0, 0], [1]), ([0, 1, 1, 0, 1], [1, 2, 4]), ([0, 3, 2, 0, 1], [1, 2])):
+        middle, least = moved(mean, spread, shifts, np.array(worth, float), plan)
+        assert middle.tolist() == shifts[best].mean(0).tolist()
+        assert (least >= plan.least_spread).all()
+
+
 def finished(folder: Path) -> Work:
     """A folder as of a short benchmark that has run through."""
     work = Work(folder, SHORT)
@@ -234,6 +270,9 @@ def finished(folder: Path) -> Work:
         work.keep(work.rollouts("drawer-open", arm), {"success": [[k % 2 == 0, False, True]], "frames": [[3, 45, 9]]})
     said = {"success": [[True, False]], "progress": [[0.1, 0.9]], "done": [[0.9, 0.1]], "own": [[5.0, 5.0]]}
     work.keep(work.choices("drawer-open"), said)
+    after = {"live": [True, True], "own": [True, False], "sparse": [False, False]}
+    learnt = {name: {"after": tested, "while": [[False, True]]} for name, tested in after.items()}
+    work.keep(work.learned("drawer-open", 0), {"before": [False, False], **learnt})
     return work
 
 
@@ -243,6 +282,8 @@ def test_a_folder_is_reported_and_printed(tmp_path: Path, capsys: pytest.Capture
     assert figures["above_nothing"]["experts"][0] == pytest.approx(1 / 3, abs=1e-4)
     best = {name: value for name, (value, _, _) in figures["best_of"]["drawer-open"].items()}
     assert best == {"chance": 0.5, "progress": 0.0, "done": 1.0, "own": 0.5, "success": 1.0}
+    assert [figures["learned"]["all"][name][0] for name in ("before", "live", "own", "sparse")] == [0, 1, 0.5, 0]
+    assert figures["learned"]["above_sparse"]["live"][0] == 1
     capsys.readouterr()
     print_tables(json.loads(json.dumps(figures)))
     lines = capsys.readouterr().out.splitlines()
