@@ -69,7 +69,11 @@ def urls(episodes: int, seed: int = 0) -> dict[str, Callable[[], str]]:
         "episodes, narrowed": lambda: "/episodes?" + urlencode(filtered() | {"sort": chance.choice(sorts)}),
         "episodes, words": lambda: "/episodes?" + urlencode({"q": chance.choice(words), **filtered()}),
         "episodes, far page": lambda: f"/episodes?sort={chance.choice(sorts)}&page={chance.randrange(1, 8000)}",
+        "episodes, sliders": lambda: (
+            f"/episodes?seconds_from={chance.randrange(5, 15)}&confidence_to={chance.randrange(20, 90) / 100}"
+        ),
         "episode": lambda: f"/episode/{where()}",
+        "episode of a queue": lambda: f"/episode/{where()}?queue={chance.choice(['all', 'unsure', 'jumps'])}",
         "episode, as data": lambda: f"/api/episode/{where()}",
         "compare": lambda: f"/compare/{where()}",
         "why": lambda: f"/why/{where()}",
@@ -85,7 +89,9 @@ def urls(episodes: int, seed: int = 0) -> dict[str, Callable[[], str]]:
         "sql": lambda: "/sql?" + urlencode({"q": f"FROM episode_facts LIMIT {chance.randrange(1, 400)}"}),
         "releases": lambda: "/releases",
         "release": lambda: "/releases/bench",
+        "training": lambda: "/training",
         "leaderboard": lambda: "/leaderboard?metric=" + chance.choice(["mae", "voc", "tau_b"]),
+        "models by slices": lambda: "/leaderboard?by=slices&metric=" + chance.choice(["mae", "voc", "tau_b"]),
         "episodes of a score": lambda: f"/leaderboard/run{chance.randrange(10)}?page={chance.randrange(1, 20)}",
     }
 

@@ -50,6 +50,7 @@ def pages(space: Workspace) -> dict[str, str]:
         "why": f"/why/{EPISODE}",
         "review": "/review",
         "sql": "/sql?" + urlencode({"q": QUERY, "chart": "bars"}),
+        "training": "/training",
         "releases": "/releases",
         "release": "/releases/demo",
         "leaderboard": "/leaderboard?" + urlencode({"benchmark": "held-out (truth)", "metric": "mae"}),

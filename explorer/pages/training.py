@@ -63,7 +63,7 @@ def panels(curves: dict[str, dict[str, list[tuple[int, float]]]]) -> list[dict[s
                 "title": title,
                 "low": low,
                 "high": high,
-                "last": [line.values[-1] if line.values else None for line in lines],
+                "last": [f"{line.values[-1]:.4g}" if line.values else "–" for line in lines],
                 "chart": charts.curves(lines, steps, low, high),
                 "data": {"steps": steps, "lines": [{"frames": line.frames, "values": line.values} for line in lines]},
             }

@@ -127,7 +127,9 @@ def test_an_empty_corpus_has_pages(workspace: Workspace):
             ("/", "nothing in this corpus"),
             ("/episodes", "No episode fits"),
             ("/releases", "Nothing is released"),
-            ("/leaderboard", "Nothing has been evaluated"),
+            ("/leaderboard", "No model is evaluated"),
+            ("/training", "Nothing is trained"),
+            ("/review", "Nothing waits here"),
             ("/sql", "SQL"),
         ):
             answer = client.get(url)
