@@ -27,6 +27,7 @@ document.getElementById("queue-pace").textContent = each ? `${left}, ${lasts(eac
 
 // What corrects a label stays folded away until it is wanted: the curves are in sight
 const editor = document.getElementById("editor");
+if (location.hash === "#editor") editor.classList.add("open");
 editor.addEventListener("focusin", () => editor.classList.add("open"));
 
 let isBusy = false;

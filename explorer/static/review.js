@@ -52,7 +52,7 @@ document.addEventListener("keydown", (event) => {
   else if (key === "k") select(at - 1);
   else if (at >= 0 && form && key === "a") judge(rows()[at], "accept");
   else if (at >= 0 && form && key === "x") judge(rows()[at], "reject");
-  else if (at >= 0 && key === "f") rows()[at].querySelector("a").click();
+  else if (at >= 0 && key === "f") (rows()[at].querySelector("[data-act=fix]") ?? rows()[at].querySelector("a")).click();
   else return;
   event.preventDefault();
 });

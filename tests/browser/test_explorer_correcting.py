@@ -230,7 +230,8 @@ def test_the_queue_by_keyboard(at: Watched, own: Made):
     page.keyboard.press("x")
     expect(rows).to_have_count(1, timeout=30_000)
     page.keyboard.press("f")
-    page.wait_for_url("**/episode/tiny/0#editor")
+    page.wait_for_url(lambda url: url.endswith("/episode/tiny/0?queue=jumps#editor"))
+    expect(page.locator(".editor-panel")).to_be_visible()
     assert own.rows("SELECT episode_index, status, author FROM corrections ORDER BY 1") == [
         (1, "rejected", "ada"),
         (2, "accepted", "ada"),
