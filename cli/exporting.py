@@ -137,6 +137,9 @@ def export_lerobot(
     blur: Annotated[
         Literal["faces"] | None, typer.Option("--blur", help="Hide these in all pictures, which are encoded anew.")
     ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Open it with LeRobot's own reader, and compare it with the corpus.")
+    ] = False,
     release: ReleaseOption = None,
     dataset: DatasetsOption = None,
     episodes: EpisodesOption = None,
@@ -153,7 +156,22 @@ def export_lerobot(
 
     chosen = _selection(release, dataset, episodes, split, where, allow_licence, min_confidence, min_name_confidence)
     lake = Lake(space_at(workspace), read_only=True)
-    _export(lake, "lerobot", out, chosen, {"flavour": flavour, "codec": codec, "blur": blur}, overwrite, format)
+    options = {"flavour": flavour, "codec": codec, "blur": blur}
+    _export(lake, "lerobot", out, chosen, options, overwrite, format)
+    if verify:
+        _verify(lake, chosen, out, options)
+
+
+def _verify(lake: "Lake", chosen: "Selection", out: Path, options: dict[str, Any]) -> None:
+    """Say whether LeRobot reads the export as it is meant; ends with 1 where it does not."""
+    from warehouse.exports.lerobot_plan import LerobotOptions
+    from warehouse.exports.verify_lerobot import verify
+
+    # To stderr, so that standard output is the export's facts alone
+    verified = verify(lake, chosen, out, LerobotOptions(**options))
+    print(verified.sentence(), file=sys.stderr)
+    if verified.problems:
+        raise typer.Exit(1)
 
 
 @export_app.command("rabc", help=EXPORT_KINDS["rabc"].about)

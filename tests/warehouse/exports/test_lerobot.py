@@ -9,6 +9,7 @@ from typing import Any
 
 import av
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -27,6 +28,7 @@ from warehouse.exports import lerobot, rabc
 from warehouse.exports.common import Exported, ExportError, ExportFolder, Selection, select
 from warehouse.exports.lerobot import LerobotOptions
 from warehouse.exports.lerobot_plan import rate_of
+from warehouse.exports.verify_lerobot import verify
 from warehouse.lake import Lake
 from warehouse.releases import create_release
 from warehouse.releases.takedown import take_down
@@ -387,3 +389,36 @@ def test_faces_are_hidden_when_asked_and_told_in_card_and_manifest(
     assert np.abs(as_it_was[8:24, 8:24].astype(int) - hidden[8:24, 8:24]).mean() > 5
     assert np.abs(as_it_was[40:].astype(int) - hidden[40:]).mean() < 5
     assert "blurred" not in json.loads((tiny_export / "manifest.json").read_text())
+
+
+@pytest.mark.slow
+def test_lerobots_own_reader_vouches_for_an_export_or_says_what_is_wrong(made: Made, tiny_export: Path, tmp_path: Path):
+    lake = Lake(made.space, read_only=True)
+    right = verify(lake, ANY, tiny_export, LerobotOptions())
+    assert right.problems == ()
+    assert (right.episodes, right.frames, right.cameras) == (len(LENGTHS), sum(LENGTHS), 1)
+    assert (right.pictures, right.most_off) == (3 * len(LENGTHS), 0.0)  # copied videos lose nothing
+    assert f"opens {len(LENGTHS)} episodes, {sum(LENGTHS)} frames" in right.sentence()
+    # Another run's video, times that are off, and a task that is another text
+    spoilt = tmp_path / "spoilt"
+    shutil.copytree(tiny_export, spoilt)
+    first, second = (spoilt / f"videos/{CAMERA}/chunk-000/file-00{k}.mp4" for k in (0, 2))
+    shutil.copyfile(second, first)
+    data = min((spoilt / "data").rglob("*.parquet"))
+    table = pq.read_table(data)
+    times = table["timestamp"].to_numpy().copy()
+    times[3] += 0.01
+    tasks = [1 - index for index in table["task_index"].to_pylist()]
+    for name, values in (("timestamp", times), ("task_index", tasks)):
+        at = table.schema.get_field_index(name)
+        table = table.set_column(at, table.schema.field(name), pa.array(values, table.schema.field(name).type))
+    pq.write_table(table, data)
+    wrong = verify(lake, ANY, spoilt, LerobotOptions())
+    assert "other times in episode 0" in wrong.problems
+    assert any(p.startswith("another task in episode 0") for p in wrong.problems)
+    assert any("another picture at frame" in p and "of episode 0 by" in p for p in wrong.problems)
+    assert wrong.sentence().startswith("NOT verified by LeRobot ")
+    (spoilt / "meta/info.json").unlink()
+    assert "it cannot open it" in verify(lake, ANY, spoilt, LerobotOptions()).problems[0]
+    with pytest.raises(ExportError, match="no export that is whole"):
+        verify(lake, ANY, tmp_path / "none", LerobotOptions())
