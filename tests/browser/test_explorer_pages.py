@@ -86,7 +86,7 @@ def test_everything_can_be_reached_by_keyboard(watched: Watched):
 def test_the_gallery_narrows_and_leads_back(watched: Watched):
     page = watched.open("/episodes")
     expect(page.locator("#total")).to_have_text("5")
-    page.get_by_role("link", name="train").first.click()
+    page.locator(".facets").get_by_role("link", name="train").first.click()
     count = page.locator(".facets .chosen .n").inner_text()
     expect(page.locator("#total")).to_have_text(count)
     assert page.locator(".gallery li").count() == int(count)
