@@ -165,7 +165,9 @@ def _column(draw: st.DrawFn, kind: pa.DataType, rows: int) -> pa.Array:
             values.append(pa.scalar(value, kind))
         except (pa.ArrowException, TypeError, ValueError, OverflowError, UnicodeError):
             values.append(pa.scalar(None, kind))
-    return pa.array([values[k % len(values)].as_py() for k in range(rows)], kind)
+    # Arrow's own values: Python has no such times and durations for some
+    places = pa.array([k % len(values) for k in range(rows)], pa.int64())
+    return pa.concat_arrays([pa.repeat(value, 1) for value in values]).take(places)
 
 
 # Parsers
