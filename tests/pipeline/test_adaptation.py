@@ -103,7 +103,7 @@ def test_a_laptop_model_goes_on_from_its_own_weights(lake: Lake, samples: list[S
     assert card["preferences"]["further"] > 0
     assert card["negatives"]["rewound"] > 0
     assert lake.rows("SELECT path FROM checkpoints WHERE training_run = ?", [run.id]) == [(f"models/{run.id}",)]
-    assert load_laptop(run.checkpoint)[0].familiar.widened is not None
+    assert load_laptop(run.checkpoint)[0].inputs[0].familiar.widened is not None
     again = adapt(lake, samples, "tiny-000001", recipe)
     weights = [(r.checkpoint / "model.safetensors").read_bytes() for r in (run, again)]
     assert weights[0] == weights[1]
