@@ -21,6 +21,8 @@ from annotate.imported_label import ImportedError, ImportedLabel
 from annotate.segments import IDLE, STEP, Segment, check_tiling
 from annotate.stated_progress import StatedEnd, check_stated
 from core.step_names import unnamed_step
+from ingest.episode import RowsError
+from ingest.formats.arrays import PickledError, npy_rows
 
 LABELS, ROLLOUTS = "labels.jsonl", "rollouts"
 OURS = "lerobot/meta/episodes.jsonl"  # says of an export of ours which episodes they were
@@ -222,10 +224,11 @@ def _curve(folder: Path) -> tuple[float, ...]:
     """Raises ImportedError."""
     path = folder / "progress.npy"
     try:
-        values = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as e:
-        raise ImportedError(f"{path} cannot be read: {e}") from e
-    values = values.ravel()
+        values = npy_rows(path, str(path)).ravel()
+    except PickledError as e:
+        raise ImportedError(f"{path} cannot be read: it holds pickled objects") from e
+    except RowsError as e:
+        raise ImportedError(str(e)) from e
     if values.dtype.kind not in "fiu" or not len(values) or not np.isfinite(values).all():
         raise ImportedError(f"{path} holds no progress: {values.dtype} of {len(values)} values")
     if values.min() < 0 or values.max() > 1:

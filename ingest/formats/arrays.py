@@ -9,7 +9,7 @@ from zipfile import BadZipFile, ZipFile
 import numpy as np
 
 from ingest.episode import RowsError
-from ingest.limits import Limits
+from ingest.limits import LIMITS, Limits
 from ingest.media.video import LFS_MARK
 from ingest.sources.files import Source
 
@@ -27,9 +27,13 @@ class PickledError(Exception):
 
 def read_npy(source: Source, uri: str) -> np.ndarray:
     """Rows [n, d] of a .npy file, mapped, not read. Raises RowsError, and PickledError for pickled objects."""
-    path = source.resolve(uri)
+    return npy_rows(source.resolve(uri), uri, source.config.limits)
+
+
+def npy_rows(path: Path, uri: str, limits: Limits = LIMITS) -> np.ndarray:
+    """As read_npy, of a file that is in no source; `uri` names it in errors."""
     try:
-        _check_header(path, uri, source.config.limits)
+        _check_header(path, uri, limits)
         stored = np.load(path, mmap_mode="r", allow_pickle=False)
     except HEADER_ERRORS as e:
         raise RowsError(f"{uri} is no array that can be read ({e})") from e

@@ -6,6 +6,7 @@ Whatever it is given, a parser reads it, or raises the one error that its docstr
 """
 
 import argparse
+import contextlib
 import copy
 import json
 import random
@@ -321,6 +322,44 @@ def imports(folder: Path) -> tuple[Check, st.SearchStrategy[Any]]:
     return check, edited_files(files)
 
 
+def file_forms(folder: Path) -> tuple[Check, st.SearchStrategy[Any]]:
+    """Annotations in files of other tools' forms, as our exports write them: read, and made labels of."""
+    from annotate.imported import FILE_FORMS, ImportedError
+    from tests.kits.made_corpus import make
+    from tests.kits.tiny_lerobot import LENGTHS
+    from warehouse.exports import EXPORT_KINDS
+    from warehouse.exports.common import Selection
+    from warehouse.lake import Lake
+
+    lake = Lake(make(folder).space, read_only=True)
+    root = folder / "forms"
+    root.mkdir()
+    paths = {"frame-signals": "signals.parquet", "annotations-json": "drawn.json", "opensarm": "o", "robometer": "r"}
+    assert paths.keys() == FILE_FORMS.keys()
+    for form, name in paths.items():
+        kind = EXPORT_KINDS[form]
+        kind.module.export(lake, Selection(allow=("unknown",)), root / name, kind.options())
+    lake.con.close()
+    files = _files(root, "*.json", "*.jsonl", "*.parquet", "*.npy")
+    changing = Changing(root, files)
+
+    def look(changed: set[str]) -> None:
+        for form, name in paths.items():
+            if name in changed:
+                try:
+                    told = FILE_FORMS[form](root / name)
+                except ImportedError:
+                    continue
+                for annotation in told:
+                    with contextlib.suppress(ImportedError):
+                        annotation.label(LENGTHS[0], 10.0, None)
+
+    def check(changes: Mapping[str, bytes]) -> None:
+        changing(changes, lambda: look({name.split("/")[0] for name in changes}))
+
+    return check, edited_files(files)
+
+
 def corrections(folder: Path) -> tuple[Check, st.SearchStrategy[Any]]:
     """Corrections and outcomes in files, against a corpus."""
     from tests.kits.made_corpus import make
@@ -430,7 +469,9 @@ def wire(folder: Path) -> tuple[Check, st.SearchStrategy[Any]]:
     )
 
 
-PARSERS = {p.__name__: Parser(p) for p in (tfrecord, rlds, lerobot_v2, lerobot_v3, imports, corrections, wire)}
+PARSERS = {
+    p.__name__: Parser(p) for p in (tfrecord, rlds, lerobot_v2, lerobot_v3, imports, file_forms, corrections, wire)
+}
 
 
 def run(name: str, folder: Path, seconds: float, seed: int) -> int:

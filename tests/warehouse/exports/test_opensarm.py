@@ -281,6 +281,12 @@ def test_folders_that_are_none_are_said(tmp_path: Path):
         np.save(rollout / "progress.npy", value)
         with pytest.raises(ImportedError, match=why):
             read(tmp_path)
+    # A header that is no Python any more, and a file of no bytes
+    whole = (rollout / "progress.npy").read_bytes()
+    for spoilt, why in ((whole.replace(b"'fortran_order'", b"'fortran_order"), "no array"), (b"", "no array")):
+        (rollout / "progress.npy").write_bytes(spoilt)
+        with pytest.raises(ImportedError, match=why):
+            read(tmp_path)
     np.save(rollout / "progress.npy", np.linspace(0, 1, 5))
     [annotation] = read(tmp_path)
     label = annotation.label(5, 10.0, None)
