@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kits.cli_kit import without_progress
 from tests.kits.fault_kit import Corpus, ModelServer, Tally, Whole
 from tests.kits.servers import free_port
 
@@ -112,7 +113,7 @@ def reference(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The workspace of an uninterrupted build by one worker; not for changing."""
     workspace = tmp_path_factory.mktemp("reference") / "workspace"
     done = corpus.build(workspace, workers=1)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, without_progress(done.stderr)) == (0, "")
     return workspace
 
 
