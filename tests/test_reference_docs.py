@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import make_reference
 import pytest
@@ -14,6 +15,8 @@ from ingest.registry import BUILT_IN, load_registry
 from tests.kits.code import FILES
 
 PAGES = ["datasets.md", "quarantine.md", "cli.md", "configuration.md", "tables.md", "metrics.md", "recipes.md"]
+MADE = {*PAGES, "dependencies.md", "samples.md"}
+WIDTH = 120  # of prose; tables, code and pictures are as wide as they have to be
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -92,3 +95,11 @@ def test_formats_page_has_each_format() -> None:
     page = (ROOT / "docs" / "formats.md").read_text()
     headed = set(re.findall(r"^## .*\(`(\w+)`\)$", page, re.M))
     assert headed == set(FORMAT_NAMES)
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
+def test_prose_is_not_wide(page: Path) -> None:
+    if page.name not in MADE:
+        prose = re.sub(r"^( *)```.*?^\1```$", "", page.read_text(), flags=re.M | re.S).splitlines()
+        wide = [line for line in prose if len(line) > WIDTH and not line.lstrip().startswith(("|", "![", "<"))]
+        assert [line for line in wide if not line.startswith("    ")] == []
