@@ -221,7 +221,8 @@ def real_findings(sets: Mapping[str, Any]) -> list[str]:
         gaps = {name: gap for name, gap in gaps.items() if gap["n"] > ONE}
         unclear = [name for name, gap in gaps.items() if not (gap["low"] > 0 if more_is_better else gap["high"] < 0)]
         but = f"; not on {', '.join(f'`{name}`' for name in unclear)}" if unclear else ""
-        lines.append(f"{claim} on {len(gaps) - len(unclear)} of the {len(gaps)} sets that have an interval{but}.")
+        clear = len(gaps) - len(unclear)
+        lines.append(f"{claim} on {clear} of the {len(gaps)} sets by motion with more than one episode{but}.")
     for name, s in sets.items():
         if name not in several:
             share = _value(s["figures"]["f1_near_chance"])
@@ -241,16 +242,17 @@ def _with_outcomes(sets: Mapping[str, Any]) -> list[str]:
     if not changes:
         return []
     ends = f"{min(changes):+.3f} to {max(changes):+.3f}"
-    return [f"None of these sources says how its runs ended. Stating it changes a set's error of progress by {ends}."]
+    told = f"Telling the annotator changes a set's error of progress by {ends}."
+    return [f"None of these sources says how its runs ended.\n  {told}"]
 
 
 def _wrong_labels(sets: Mapping[str, Any]) -> str:
     """Does the review queue put wrong labels first?"""
     episodes = [e for s in sets.values() for e in s["episodes"].values()]
     wrong = [e["is_wrong"] for e in episodes]
-    what = f"{sum(wrong)} of {len(wrong)} labels are wrong, which means no better than random cuts or than the clock."
     if not any(wrong):
-        return what
+        return f"Each of the {len(wrong)} labels by motion is better than random cuts and than the clock, not perfect."
+    what = f"{sum(wrong)} of {len(wrong)} labels are no better than random cuts, or than the clock."
     reached = among_first(wrong, [e["review_score"] or 0.0 for e in episodes], WORST_SHARE)
     return f"{what} {reached:.0%} of those are in the worst third of the review queue."
 
@@ -271,8 +273,9 @@ def grippers_part(events: Mapping[str, Any], placings: Mapping[str, int]) -> str
         f"{total['near_truth']:.0f} are within 0.5 s of what people saw.",
         f"Of {total['labelled']:.0f} labelled grasps and releases {total['near_detected']:.0f} are detected, "
         f"{off:.2f} s off on average (`python -m benchmarks.signal_truth`).",
-        f"Of {placings['runs']} runs of one arm that closes its gripper again on the way home, "
-        f"{placings['right']} say\ncorrectly where the grape was placed (`python -m benchmarks.piper_placing`).",
+        f"An arm of a seventh set closes its gripper again on its way home: in {placings['right']} of "
+        f"{placings['runs']} runs\nthe label has the grape placed where it was let go "
+        "(`python -m benchmarks.piper_placing`).",
     )
     return "\n".join(sentences)
 
@@ -357,10 +360,14 @@ def _shown_row(
         str(first["runs"]),
         f"{first['clock']:.3f}",
         *("–" if row is None else _bold(f"{row['error']:.3f}", row["error"] < row["clock"]) for row in of),
-        "; ".join("–" if row is None else f"{row['f1']:.2f}" for row in (one, three)),
+        "; ".join(map(_f1_cell, (one, three))),
         f"{first['uniform']:.2f}",
         "–" if found is None else f"{found:.0%}",
     )
+
+
+def _f1_cell(row: Mapping[str, Any] | None) -> str:
+    return "–" if row is None else _bold(f"{row['f1']:.2f}", row["f1"] > row["uniform"])
 
 
 def main() -> None:
