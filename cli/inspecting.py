@@ -237,7 +237,7 @@ def datasets_show(
     format: FormatOption = "table",
 ) -> None:
     """Everything that is known of one dataset: sizes, licence, cameras by role, gripper, traps."""
-    from core.names import near_names
+    from core.names import did_you_mean
     from ingest.catalogue import facts, readable
     from ingest.registry import BUILT_IN, load_registry
 
@@ -245,9 +245,8 @@ def datasets_show(
     entries = load_registry([BUILT_IN, *(registry or [])])
     # A dataset may be known to the registry, or built here from a source that the registry does not have
     if name not in entries and name not in built:
-        near = near_names(name, sorted({*entries, *built}))
-        hint = f"did you mean {' or '.join(near)}?" if near else "proccorpus datasets lists them"
-        raise UsageError(f"unknown dataset {name!r}; {hint}")
+        hint = did_you_mean(name, sorted({*entries, *built})) or "; proccorpus datasets lists them"
+        raise UsageError(f"unknown dataset {name!r}{hint}")
     dataset = facts(entries.get(name), built.get(name))
     if format == "json":
         print_json(dataset)

@@ -18,6 +18,9 @@ def near_names(name: str, known: Collection[str]) -> list[str]:
 
 
 def did_you_mean(name: str, known: Collection[str]) -> str:
-    """`; did you mean A or B?` to stand behind an error, or nothing where no name is like it."""
+    """`; did you mean A, B or C?` to stand behind an error, or nothing where no name is like it."""
     near = near_names(name, known)
-    return f"; did you mean {' or '.join(near)}?" if near else ""
+    if not near:
+        return ""
+    *others, last = near
+    return f"; did you mean {' or '.join([', '.join(others), last] if others else [last])}?"

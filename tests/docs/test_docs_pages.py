@@ -25,6 +25,7 @@ import training.recipe
 import warehouse
 from assets.definitions import defs
 from core.paths import Workspace
+from eval.server.chat import RunOptions
 from ingest.registry import DatasetConfig
 from pipeline.build import run_build
 from pipeline.config import BuildFile, load_config
@@ -197,6 +198,12 @@ class Reader:
                 check_by_dagster(said)
             elif {"kind", "out"} <= said.keys():  # of the job export
                 dg.validate_run_config(defs().resolve_job_def("export"), said)
+            elif "model" in said:  # what a recipe of one's own says otherwise
+                recipe = load_recipe("laptop").model_dump()
+                recipe["model"]["laptop"] |= said["model"]["laptop"]
+                Recipe(**recipe)
+            elif "reward" in said:  # RLinf's configuration, which asks our server
+                RunOptions(**said["reward"]["api"]["sampling_params"]["proccorpus"])
             else:
                 raise AssertionError("YAML of which nobody says who reads it")
         elif re.search(r"^\w+=", block.text, re.MULTILINE):  # one script, whose lines need each other

@@ -112,7 +112,7 @@ def test_nothing_quarantined_is_an_empty_list(ask: Ask) -> None:
 def test_datasets_lists_registry_and_workspace(ask: Ask) -> None:
     listed = ask("datasets", "--format", "json").json
     found = {r["dataset"]: r for r in listed}
-    assert len(listed) == len(found) == 37, "34 published, two of ours, and tiny"
+    assert len(listed) == len(found) == 42, "39 published, two of ours, and tiny"
     assert list(found) == sorted(found)
     keys = {"dataset", "title", "robot", "format", "role", "license", "episodes", "source", "built"}
     assert all(set(r) == keys for r in listed)
@@ -177,7 +177,7 @@ def test_datasets_show_for_people(away: Path) -> None:
     [
         ("drooid", "did you mean droid?"),
         ("bridge", "did you mean bridge_v2?"),
-        ("agibot", "did you mean agibot_beta or agibot_alpha?"),
+        ("agibot", "did you mean agibot_beta, agibot_alpha or agibot_world_2026?"),
         ("xyzzy", "proccorpus datasets lists them"),
     ],
 )
