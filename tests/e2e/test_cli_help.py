@@ -167,7 +167,10 @@ def test_a_shell_completes_commands_options_and_values(typed: str, offered: set[
 
 
 def test_what_a_shell_sources_to_complete_can_be_shown(away: Path) -> None:
-    assert "_PROCCORPUS_COMPLETE=complete_bash" in ok(proccorpus("--show-completion", "bash", cwd=away)).out
+    # The shell is told by the process that asks; what follows keeps bash there
+    asked = ["bash", "-c", f"{PROGRAM} --show-completion; echo asked"]
+    done = subprocess.run(asked, cwd=away, env=environment(), capture_output=True, text=True, timeout=60, check=True)
+    assert "_PROCCORPUS_COMPLETE=complete_bash" in done.stdout
 
 
 def test_a_name_that_is_no_command_is_told_with_the_nearest_one(away: Path) -> None:
