@@ -251,7 +251,8 @@ def test_the_head_runs_where_the_device_is(
 
     monkeypatch.setattr(torch.Tensor, "to", record)
     samples = [SimpleNamespace(row={"question": p.text}, pictures=[x.read() for x in p.pictures]) for p in prompts]
-    episode: Any = SimpleNamespace(dataset="d", episode_index=0, samples=samples, task="t", first_picture=None)
+    facts = {"dataset": "d", "episode_index": 0, "task": "t", "first_picture": None, "states_of": lambda sample: None}
+    episode: Any = SimpleNamespace(**facts, samples=samples)
     predicted = predict(local_runner(RunnerConfig("m"), checkpoint), [episode]).progress
     assert np.isfinite(predicted["d", 0]).all()
     assert set(placed) == {"model recording", "batch recording"}
