@@ -145,7 +145,7 @@ def test_a_file_that_is_too_large_or_none_is_not_read(tmp_path: Path):
         read_annotations(tmp_path)
     with (tmp_path / "c.jsonl").open("wb") as file:
         file.truncate(1 << 36)
-    with pytest.raises(ImportedError, match="too many for metadata"):
+    with pytest.raises(ImportedError, match="over the limit of"):
         read_annotations(tmp_path)
 
 
