@@ -272,6 +272,7 @@ VIEWS = (
         SELECT dataset, episode_index, value AS tag, author, created_at, mark_id FROM episode_marks WHERE kind = 'tag'
         QUALIFY row_number() OVER (
           PARTITION BY dataset, episode_index, value ORDER BY created_at DESC, mark_id DESC) = 1 AND is_on""",
+        {"tag": "the tag"},
     ),
     View(
         "current_assignments",
@@ -281,6 +282,7 @@ VIEWS = (
         WHERE kind = 'assigned'
         QUALIFY row_number() OVER (
           PARTITION BY dataset, episode_index ORDER BY created_at DESC, mark_id DESC) = 1 AND is_on""",
+        {"person": "who is to look at the episode"},
     ),
     View(
         "current_joined_tasks",
