@@ -24,6 +24,7 @@ from typing import Any
 from unittest.mock import patch
 
 from core.paths import ROOT
+from tests.kits.processes import own_peak_mb
 
 ADDRESS_SPACE_BYTES = 8 << 30
 FILE_BYTES = 1 << 28  # that a build may write at most
@@ -275,8 +276,7 @@ def main(arguments: Sequence[str]) -> None:
         _limited()
         warnings.simplefilter("ignore")
         outcomes = {name: o.__dict__ for name, o in build(job).items()}
-        peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-        print(json.dumps({"mutants": outcomes, "peak_mb": peak_mb}))
+        print(json.dumps({"mutants": outcomes, "peak_mb": own_peak_mb()}))
         return
     base, number = arguments
     folder = Path(tempfile.mkdtemp(prefix="fuzz-"))

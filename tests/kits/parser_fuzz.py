@@ -28,6 +28,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from tests.kits.mutate_text import places
+from tests.kits.processes import own_peak_mb
 
 EXAMPLES = 200  # of one round, which has a seed of its own
 SLOW_S = 20.0  # that one example may take
@@ -524,8 +525,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as folder:
         tried = run(asked.parser, Path(folder), 60 * asked.minutes, seed)
-    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
-    print(f"{asked.parser}: {tried} examples, nothing found; {peak_mb} MB", flush=True)
+    print(f"{asked.parser}: {tried} examples, nothing found; {own_peak_mb()} MB", flush=True)
 
 
 if __name__ == "__main__":

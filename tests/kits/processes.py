@@ -1,10 +1,11 @@
-"""Several processes of one training, as torchrun starts them."""
+"""Several processes of one training, as torchrun starts them; and how much memory a process held."""
 
 import os
 import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from core.paths import ROOT
 
@@ -33,3 +34,9 @@ def run_processes(script: str, arguments: Sequence[str] = (), count: int = 2, ti
             p.kill()
     assert [p.returncode for p in started] == [0] * count, "\n".join(errors[-2000:] for _, errors in said)
     return said[0][0]
+
+
+def own_peak_mb() -> int:
+    """The most memory that this process held; getrusage's figure has also that of the process which started it."""
+    (line,) = (x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM"))
+    return int(line.split()[1]) >> 10
