@@ -78,13 +78,14 @@ stack-test: setup postgres browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'stack or browser' -n 2 --dist loadfile --no-loadscope-reorder tests/stack tests/assets/test_nightly.py tests/browser
 
 # Datasets of every format, spoilt in every way known: built, quarantined with a reason, or refused; random bytes for
-# each parser of ours. The same bytes again: make fuzz FUZZ_SEED=7. And all datasets that were made to harm, some three
+# each parser of ours; odd paths and names. The same bytes again: make fuzz FUZZ_SEED=7. And all datasets that were
+# made to harm, some three
 # minutes more: make fuzz HOSTILE=all
 FUZZ_SEED := $(or $(FUZZ_SEED),$(shell od -An -N4 -tu4 /dev/urandom))
 fuzz: setup
 	@echo "Seed of the parsers' random bytes: $(strip $(FUZZ_SEED))"
 	OMP_NUM_THREADS=1 PROCCORPUS_FUZZ_SEED=$(strip $(FUZZ_SEED)) PROCCORPUS_HOSTILE=$(HOSTILE) \
-	  $(BIN)/python -m pytest -m fuzz -n 2 tests/ingest
+	  $(BIN)/python -m pytest -m fuzz -n 2 tests/ingest tests/e2e/test_cli_places.py
 
 # Builds and servers killed at seeded moments, disks filled, files cut off, clocks turned; 15 minutes. Longer:
 # make faults FAULTS="--kills 100 --seed 7"; shorter: FAULTS=--short. What needs root (disks of their own) is skipped

@@ -93,6 +93,7 @@ def test_a_workspace_that_may_only_be_read(read_only: Path) -> None:
     assert pages == dict.fromkeys(PAGES, 200)
 
 
+@pytest.mark.fuzz
 def test_a_path_with_marks(tmp_path: Path) -> None:
     place = tmp_path / "a #1 ?x&y%20z +ü it's"
     source = make_dataset(place / "set #1?&%41")
@@ -104,6 +105,7 @@ def test_a_path_with_marks(tmp_path: Path) -> None:
     assert {p.name for p in place.iterdir()} == {source.name, "w"}
 
 
+@pytest.mark.fuzz
 def test_names_that_are_too_long(tmp_path: Path, made: Made) -> None:
     long = "x" * 300
     for arguments in (("build", "--source", made.source), ("status",)):
