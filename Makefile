@@ -79,8 +79,7 @@ stack-test: setup postgres browser
 
 # Datasets of every format, spoilt in every way known: built, quarantined with a reason, or refused; random bytes for
 # each parser of ours; odd paths and names. The same bytes again: make fuzz FUZZ_SEED=7. And all datasets that were
-# made to harm, some three
-# minutes more: make fuzz HOSTILE=all
+# made to harm, some three minutes more: make fuzz HOSTILE=all
 FUZZ_SEED := $(or $(FUZZ_SEED),$(shell od -An -N4 -tu4 /dev/urandom))
 fuzz: setup
 	@echo "Seed of the parsers' random bytes: $(strip $(FUZZ_SEED))"
