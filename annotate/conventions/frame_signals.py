@@ -228,7 +228,9 @@ def episodes(table: pa.Table, descriptors: Mapping[str, Descriptor]) -> Iterator
     """The signals of each episode of a table that `check` has passed."""
     index, frames = table["episode_index"].to_numpy(), table["frame_index"].to_numpy()
     values = {name: table[name].to_numpy() for name in descriptors}
-    starts = np.flatnonzero(np.r_[True, np.diff(index) != 0]) if len(index) else np.zeros(0, np.int64)
+    if not len(index):
+        return
+    starts = np.flatnonzero(np.r_[True, np.diff(index) != 0])
     for start, end in zip(starts, np.r_[starts[1:], len(index)], strict=True):
         here = slice(int(start), int(end))
         yield EpisodeSignals(int(index[start]), frames[here], {name: v[here] for name, v in values.items()})

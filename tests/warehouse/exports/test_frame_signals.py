@@ -170,6 +170,11 @@ def test_what_keeps_the_rules_passes_in_every_state_of_the_convention(tmp_path: 
         first.label(4, 10.0, None)
 
 
+def test_a_table_without_rows_has_no_annotation(tmp_path: Path):
+    pq.write_table(table_of(WHOLE).slice(0, 0), tmp_path / "s.parquet")
+    assert read(tmp_path / "s.parquet") == []
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     parts=st.lists(st.tuples(st.integers(1, 12), st.sampled_from([STEP, IDLE, DONE]), st.booleans(), st.integers(0, 4)),
