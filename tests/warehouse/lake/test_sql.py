@@ -185,7 +185,7 @@ def test_what_is_not_there_is_said_so(sandbox: Sandbox, tmp_path: Path):
     with pytest.raises(SqlError, match=r'^Binder Error: Referenced column "nosuch" not found[^\n]*$'):
         query(sandbox.con, "SELECT nosuch FROM frames")
     # What was meant, where a name is like one
-    with pytest.raises(SqlError, match=r"^there is no table 'episode' in the lake; did you mean episodes or "):
+    with pytest.raises(SqlError, match=r"^there is no table 'episode' in the lake; did you mean episodes, "):
         query(sandbox.con, "FROM episode")
     with pytest.raises(SqlError, match=r'column "frame_idx" not found in FROM clause; did you mean frame_index'):
         query(sandbox.con, "SELECT frame_idx FROM frames")
