@@ -3,7 +3,7 @@
     python -m benchmarks.plan_scale [--frames 60e6]
 
 Each unit cost is a line of UNITS with where it comes from; each assumption a line of ASSUMED. The rest is arithmetic
-that a reader can redo: change a line and run it again. The tables of docs/scale.md are its output.
+that a reader can redo: change a line and run it again. docs/scale.md shows its assumptions and its plan.
 """
 
 import argparse
