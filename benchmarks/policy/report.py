@@ -92,11 +92,6 @@ def print_tables(figures: Mapping[str, Any]) -> None:
     tasks = list(figures["by_task"])
     head = ["weights", "success, %", f"above {BASELINE}, points", *tasks]
     table(head, [_arm_row(figures, arm, tasks) for arm in ARMS])
-    qualities = sorted(figures["weight_by_quality"][BASELINE])
-    cells = [
-        [arm, *(f"{figures['weight_by_quality'][arm].get(q, float('nan')):.2f}" for q in qualities)] for arm in ARMS
-    ]
-    table(["weight of a frame, relative", *qualities], cells)
     chosen = figures["best_of"]
     table(
         ["chosen by", *chosen],
