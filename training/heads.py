@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from training.recipe import HeadConfig
 
 TAIL, TAIL_DROPOUT = 14, 0.5  # published: half of the features of the last 14 tokens are dropped in training
-SLOPE, SHIFT = 1.2, 0.1  # published: progress = sigmoid(1.2 z - 0.1), there in training only, here always
+SLOPE, SHIFT = 1.2, 0.1  # published: progress = sigmoid(1.2 z - 0.1), there in training only; ours serve it, too
 
 
 class Head(nn.Module):
