@@ -99,11 +99,8 @@ def print_tables(figures: Mapping[str, Any]) -> None:
     )
     learnt = figures["learned"]
     tasks = [name for name in learnt if name not in ("all", "above_sparse", "while")]
-    rows = [
-        [text, *(_percent(learnt[of][name]) for of in (*tasks, "all")), _above(learnt["above_sparse"].get(name))]
-        for name, text in LEARNT_FROM.items()
-    ]
-    table(["learnt from", *tasks, "both", "above sparse, points"], rows)
+    rows = [[text, *(_percent(learnt[of][name]) for of in (*tasks, "all"))] for name, text in LEARNT_FROM.items()]
+    table(["learnt from", *tasks, "both"], rows)
 
 
 def _above(three: Sequence[float] | None) -> str:
