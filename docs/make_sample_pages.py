@@ -85,14 +85,13 @@ def main() -> None:
         name = f"sample_{family}_{variant}{f'_{reason}' if reason else ''}.png"
         (ROOT / "docs" / "images" / name).write_bytes(strip(sample))
         row = sample.row
-        count = len(sample.pictures)
-        told = [f"{count} picture{'s' if count > 1 else ''}", f"about {row['num_tokens']} tokens"]
-        told += [f"{k} {row[k]}" for k in ("state", "reference", "reason") if row[k] is not None]
+        told = [f"about {row['num_tokens']} tokens"]
+        told += [f"{k} {row[k]}" for k in ("state", "reference") if row[k] is not None]
         told += [f"progress {row['progress']:.4f}"] if row["progress"] is not None else []
         title = ", ".join(filter(None, (f"`{family}`", variant.replace("_", " "), form, reason)))
         parts.append(
             f"### {title}\n\n"
-            f"Episode {row['episode_index']} of sim_long: {', '.join(told)}.\n\n![Its pictures](images/{name})\n\n"
+            f"Episode {row['episode_index']}: {', '.join(told)}.\n\n![Pictures](images/{name})\n\n"
             f"```text\n{fitted(BROKEN.sub(' ', row['question']))}\n```\n\n"
             f"Answer:\n\n```text\n{fitted(row['answer'])}\n```\n"
         )
