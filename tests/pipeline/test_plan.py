@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+import duckdb
 import pytest
 
-from pipeline.plan import CURRENT, MISSING, STALE, WAITING, chunk_input, dataset_input, plan
+from pipeline.plan import CURRENT, MISSING, STALE, WAITING, Known, chunk_input, dataset_input, plan
 from pipeline.stage import AnyStep, Output, Stage, StageContext, StageSpec
-from tests.kits.lake_kit import stage_run
+from tests.kits.lake_kit import facts, stage_run
 from warehouse.lake import Lake
 
 
@@ -200,3 +201,31 @@ def test_input_hashes_cover_stage_code_configuration_and_inputs():
     hashes = [chunk_input(s, ["a", "b"]) for s in variants]
     hashes += [chunk_input(spec, inputs) for inputs in (["b", "a"], ["ab"], [], ["a", "b", ""])]
     assert len(set(hashes)) == len(hashes)
+
+
+def test_a_plan_reads_no_rows_of_other_datasets(filled: Corpus, lake: Lake):
+    shown = replace(stage("transfer", "frames"), of_chunks="shown")  # it asks what steps the episodes have
+    filled.specs = (*SPECS, StageSpec(shown, "transfer-1", "config t"))
+    listing = stage_run(stage="episodes", dataset="other")
+    lake.publish(listing, {"episode_facts": facts(dataset="other", episodes=range(50))})
+    folder = lake.workspace.data / "main" / "episode_facts" / "dataset=other"
+    known, away = Known(), folder.with_name("away")
+    folder.rename(away)
+    try:
+        with pytest.raises(duckdb.IOException):
+            lake.rows("SELECT sum(num_rows) FROM episode_facts")
+        steps = plan(lake, {filled.dataset: filled.specs}, {filled.dataset: filled.fingerprint}, known=known)
+    finally:
+        away.rename(folder)
+    assert {step.status for step in steps} == {CURRENT}
+    assert {step.dataset for step in steps} == {filled.dataset}
+    assert known.history is not None
+    assert {dataset for _, dataset, *_ in known.history.runs} == {filled.dataset}
+
+
+def test_one_plan_leaves_for_another_what_it_read_of_its_datasets(filled: Corpus, lake: Lake):
+    other, known = f"{filled.dataset}c", Known()
+    lake.publish(stage_run(stage="episodes", dataset=other, chunk=None), {}, parts=[])
+    for names in ([filled.dataset], [other], [filled.dataset, other]):
+        specs, fingerprints = dict.fromkeys(names, SPECS), dict.fromkeys(names, filled.fingerprint)
+        assert plan(lake, specs, fingerprints, known=known) == plan(lake, specs, fingerprints)

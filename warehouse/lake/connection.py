@@ -59,6 +59,15 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+def row_by_row(column: str) -> str:
+    """The condition that a column has a value, its one parameter, written so that it is evaluated row by row.
+
+    For each plain condition DuckLake looks through the statistics of all files of all tables, for which it has no index
+    in SQLite. Of a small table, or beside another condition that leaves few files, that costs more than it saves.
+    """
+    return f"({column}, 0) = (?, 0)"
+
+
 def extension_path(name: str) -> str:
     """The extension file inside its installed package: loaded from disk, nothing is fetched."""
     spec = importlib.util.find_spec(f"duckdb_extension_{name}")

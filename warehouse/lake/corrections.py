@@ -19,6 +19,7 @@ from annotate.stated_progress import StatedEnd, check_stated, is_stated
 from core.errors import UserError
 from core.step_names import is_name
 from core.tables import TABLES
+from warehouse.lake.connection import row_by_row
 from warehouse.lake.hashes import content_key
 from warehouse.lake.lake import Lake
 
@@ -384,7 +385,7 @@ def history(lake: Lake, dataset: str, episode_index: int) -> list[dict[str, Any]
 
 def correction_stamps(lake: Lake, dataset: str) -> dict[int, str]:
     """By chunk, a hash of its corrections that count now: what the plan depends on. Only chunks ever corrected."""
-    if not lake.rows("SELECT 1 FROM corrections WHERE dataset = ? LIMIT 1", [dataset]):
+    if not lake.rows(f"SELECT 1 FROM corrections WHERE {row_by_row('dataset')} LIMIT 1", [dataset]):
         return {}
     rows = lake.rows(
         "SELECT (c.episode_index // d.chunk_size)::INTEGER, list((n.status || ' ' || c.correction_id) ORDER BY "

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from core.tables import TABLES, Table
-from warehouse.lake.connection import LakeConnection, quoted
+from warehouse.lake.connection import LakeConnection, quoted, row_by_row
 from warehouse.lake.place import LakeError
 
 WHOLE_DATASET = -1  # stage_runs.chunk of a stage that works on a dataset as a whole
@@ -160,7 +160,7 @@ class LakeWriter(LakeConnection):
     def _replace_findings(self, findings: pa.Table, run: StageRun, again: bool) -> None:
         """Replace the findings of the partition that the same stage made."""
         where, values = _partition_filter(TABLES["findings"], run)
-        of_stage = f"{where} AND {_one_by_one('stage')}"
+        of_stage = f"{where} AND {row_by_row('stage')}"
         self._replace(TABLES["findings"], findings, of_stage, [*values, run.stage], again)
 
     def _replace(self, table: Table, data: pa.Table, where: str, values: list[Any], again: bool) -> None:
@@ -208,16 +208,7 @@ def _partition_filter(table: Table, run: StageRun) -> tuple[str, list[Any]]:
         return "dataset = ?", [run.dataset]
     if "chunk" not in names:
         raise LakeError(f"table {table.name} has no chunks: publish it for a whole dataset")
-    return f"{_one_by_one('dataset')} AND chunk = ?", [run.dataset, run.chunk]
-
-
-def _one_by_one(column: str) -> str:
-    """The condition that a column has a value, written so that it is evaluated row by row.
-
-    For each plain condition DuckLake looks through the statistics of all files, which SQLite has no index for. Beside
-    the condition of a chunk, which leaves few files, that costs more than it saves.
-    """
-    return f"({column}, 0) = (?, 0)"
+    return f"{row_by_row('dataset')} AND chunk = ?", [run.dataset, run.chunk]
 
 
 def _stage_run_row(run: StageRun, snapshot: int) -> dict:

@@ -20,7 +20,7 @@ from annotate.segments import Segment
 from core.errors import UserError
 from core.tables import TABLES
 from warehouse.lake import corrections
-from warehouse.lake.connection import LakeConnection, has
+from warehouse.lake.connection import LakeConnection, has, row_by_row
 from warehouse.lake.corrections import checked_text, segments_of, time_after
 from warehouse.lake.hashes import content_key
 from warehouse.lake.lake import Lake
@@ -145,9 +145,16 @@ def may_have_references(con: duckdb.DuckDBPyConnection, dataset: str | None = No
     # A lake of an earlier version does not know them
     if not has(con, "current_references"):
         return False
-    of_dataset, values = ("dataset = ?", [dataset]) if dataset is not None else ("true", [])
-    for table, where in (("corrections", "true"), ("reference_marks", "true"), ("episode_facts", "len(steps) > 0")):
-        if con.execute(f"SELECT 1 FROM {table} WHERE {of_dataset} AND {where} LIMIT 1", values).fetchall():
+    of_dataset, of_files, values = "true", "true", []
+    if dataset is not None:
+        # What people said is little; of the episodes only the dataset's own files are to be opened
+        of_dataset, of_files, values = row_by_row("dataset"), "dataset = ?", [dataset]
+    for table, where in (
+        ("corrections", of_dataset),
+        ("reference_marks", of_dataset),
+        ("episode_facts", f"{of_files} AND len(steps) > 0"),
+    ):
+        if con.execute(f"SELECT 1 FROM {table} WHERE {where} LIMIT 1", values).fetchall():
             return True
     return False
 
