@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from core.errors import OperationFailedError, UserError
-from core.paths import Workspace
+from core.paths import DEFAULT_WORKSPACE, Workspace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -40,7 +40,6 @@ MinNameConfidenceOption = Annotated[
     typer.Option("--min-name-confidence", min=0, max=1, help="Leave out names of steps of labels less sure than this."),
 ]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before deleting.")]
-DEFAULT_WORKSPACE = "./workspace"
 LINE_EVERY_S = 10.0  # between two lines of progress in a log, which keeps them all
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import cast
 
 ROOT = Path(__file__).resolve().parents[1]  # of the checkout, or of site-packages
+DEFAULT_WORKSPACE = "./workspace"
 
 
 @dataclass(frozen=True)

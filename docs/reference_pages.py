@@ -10,9 +10,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from typer.core import TyperGroup
 
-import proccorpus
 from cli.examples import EXAMPLES
-from cli.main import GROUPS
+from cli.main import GROUPS, app
 from eval.metrics.catalogue import CATALOGUE
 from ingest.registry import DatasetConfig
 from pipeline.config import BuildFile
@@ -27,8 +26,8 @@ says what); 2 wrong use or input; 130 interrupted, with all that was finished ke
 - Tables are as wide as the terminal; columns without room are left out and counted. `-x` shows each row as a record, `--format json`
   gives all rows for scripts. Colours are for terminals: `NO_COLOR=1` or `TERM=dumb` turns them off.
 - What deletes asks first; `--yes` answers beforehand, and is needed where nobody can answer.
-- `--verbose` shows where an error came from. `--install-completion` without a command teaches your shell to complete commands, options
-  and values; `--version` says which version this is."""
+- `--verbose` shows where an error came from. `--install-completion` without a command teaches your shell to complete commands, options,
+  values, and names of the workspace (datasets, releases, label runs, models, tables); `--version` says which version this is."""
 
 CONFIGURATION_INTRO = """\
 A build is named on the command line (`--source`), or described in a TOML file (`--config`). A key that is not known is refused by
@@ -77,7 +76,7 @@ def cli_page() -> str:
     parts = ["# Command line", CLI_INTRO]
     groups = [f"- {heading}: " + ", ".join(f"`{name}`" for name in names) for heading, names in GROUPS.items()]
     parts.append("\n".join(groups))
-    for name, command in _commands(typer.main.get_command(proccorpus.app), "proccorpus"):
+    for name, command in _commands(typer.main.get_command(app), "proccorpus"):
         parts.append(f"## {name}")
         parts.append(_text(command.help))
         rows = [

@@ -12,9 +12,8 @@ import pytest
 import typer
 
 from cli.examples import EXAMPLES
-from cli.main import GROUPS, main
+from cli.main import GROUPS, app, main
 from core.paths import ROOT
-from proccorpus import app
 from tests.kits.cli_kit import DONE, PROGRAM, Built, environment, look_up, ok, proccorpus
 
 FIXED = {"build", "inspect", "datasets", "status", "quarantine", "digest", "sql", "demo"}

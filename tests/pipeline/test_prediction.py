@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from cli.main import app
 from core.paths import Workspace
 from core.tables import TABLES
 from pipeline.build import resolve, run_build
 from pipeline.config import DatasetBuild, load_config
 from pipeline.prediction import dataset_cost, facts, summary
-from proccorpus import app
 from warehouse.lake import open_lake
 
 CONFIG = 'datasets = ["sim_short"]\nannotator = "vlm"\n[vlm]\nmodel = "m"\n'
