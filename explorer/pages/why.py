@@ -1,5 +1,6 @@
 """Why a label is what it is: every question to a model about an episode, as sent, with reply, tokens and price."""
 
+import json
 import threading
 from typing import Any
 
@@ -43,11 +44,16 @@ def page(request: Request, dataset: str, episode_index: EpisodeIndex) -> HTMLRes
             title=f"Why {dataset} {episode_index}",
             episode=episode,
             facts=episode.facts,
-            runs=label_runs(reader, episode),
+            runs=[run | {"parameters": indented(run["about"].get("params"))} for run in label_runs(reader, episode)],
             calls=calls,
             cost_usd=sum(row["cost_usd"] or 0.0 for row in rows),
             max_calls=MAX_CALLS,
         )
+
+
+def indented(params: str | None) -> str:
+    """Parameters as they are stored, a line each."""
+    return json.dumps(json.loads(params), indent=2, ensure_ascii=False) if params else ""
 
 
 def _pictures_by_hash(stored: dict[str, list[dict]]) -> dict[str, dict]:

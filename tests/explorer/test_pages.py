@@ -93,7 +93,7 @@ def test_an_unknown_facet_value_finds_nothing_and_says_so(client: TestClient):
 
 def test_an_episode_without_a_label_says_so(client: TestClient):
     assert "No label yet" in client.get(f"/episode/tiny/{UNLABELLED}").text
-    assert "There is only 0 label" in client.get(f"/compare/tiny/{UNLABELLED}").text
+    assert "No label and no model speaks" in client.get(f"/compare/tiny/{UNLABELLED}").text
     assert "Nobody has labelled" in client.get(f"/why/tiny/{UNLABELLED}").text
 
 
