@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from cli import completing
 from cli.completing import DATASET, LABEL_RUN, MODEL, RECIPE, REGISTERED, RELEASE, TABLE, named_at, names
@@ -69,8 +69,8 @@ def test_where_a_name_is_typed(typed: str, kind: str | None):
     assert named_at(typed.split()) == kind
 
 
-def of_commands() -> Iterator[tuple[str, typer.core.TyperCommand]]:
-    def below(group: TyperGroup, above: tuple[str, ...]) -> Iterator[tuple[str, typer.core.TyperCommand]]:
+def of_commands() -> Iterator[tuple[str, TyperCommand]]:
+    def below(group: TyperGroup, above: tuple[str, ...]) -> Iterator[tuple[str, TyperCommand]]:
         for name in group.commands:
             command = group.commands[name]
             yield " ".join((*above, name)), command  # type: ignore[misc]
@@ -86,13 +86,13 @@ def test_the_table_of_places_says_what_the_commands_take():
     commands = dict(of_commands())
     flags = {"--help", "-h"}
     for name, kinds in completing.ARGUMENTS.items():
-        arguments = [p for p in commands[name].params if isinstance(p, typer.core.TyperArgument)]
+        arguments = [p for p in commands[name].params if isinstance(p, TyperArgument)]
         if kinds[-1] is ...:
             assert [p.nargs for p in arguments] == [-1], name
         else:
             assert len(arguments) == len(kinds), name
         for parameter in commands[name].params:
-            if isinstance(parameter, typer.core.TyperOption) and parameter.is_flag:
+            if isinstance(parameter, TyperOption) and parameter.is_flag:
                 flags |= {*parameter.opts, *parameter.secondary_opts}
     assert flags == completing.FLAGS
 

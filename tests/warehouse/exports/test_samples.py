@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -52,6 +53,13 @@ class Frozen:
         return Selection(release=self.release.name, allow=ANY)
 
 
+def loaded(*of: str, **options: Any) -> Any:
+    """What Hugging Face's `datasets` opens; its types are of every kind of answer at once."""
+    import datasets
+
+    return datasets.load_dataset(*of, **options)
+
+
 @pytest.fixture(scope="module")
 def frozen(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Frozen]:
     folder = tmp_path_factory.mktemp("exports")
@@ -68,7 +76,7 @@ def frozen(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fro
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache of its own for `datasets`, which is kept from the network."""
-    import datasets
+    import datasets.config
 
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     return tmp_path / "cache"
@@ -112,11 +120,10 @@ def test_llamafactory_has_its_documented_layout(frozen: Frozen):
 
 
 def test_its_files_open_as_its_loader_opens_them(frozen: Frozen, hub: Path):
-    import datasets
 
     root = frozen.folder / "llamafactory"
     files = [str(p) for p in (root / "train").iterdir()]
-    rows = datasets.load_dataset("json", data_files=files, split="train", cache_dir=str(hub))
+    rows = loaded("json", data_files=files, split="train", cache_dir=str(hub))
     assert rows.column_names == ["messages", "images"]
     assert len(rows) == sum(s.row["split"] == "train" for s in frozen.samples.values())
 
@@ -130,10 +137,8 @@ def test_easyr1_opens_as_both_trainers_open_it(frozen: Frozen, hub: Path):
     root, wanted = frozen.folder / "easyr1", think(frozen.samples)
     seen = {}
     for split in {s.row["split"] for s in wanted.values()}:
-        folder = datasets.load_dataset("parquet", data_dir=str(root / split), split="train", cache_dir=str(hub))
-        files = datasets.load_dataset("parquet", data_files=str(root / split / "*.parquet"), cache_dir=str(hub))[
-            "train"
-        ]
+        folder = loaded("parquet", data_dir=str(root / split), split="train", cache_dir=str(hub))
+        files = loaded("parquet", data_files=str(root / split / "*.parquet"), cache_dir=str(hub))["train"]
         assert folder.features == files.features
         assert folder.features["images"].feature == datasets.Image()
         assert [e["index"] for e in folder["extra_info"]] == list(range(len(folder)))
@@ -181,7 +186,7 @@ def test_load_dataset_opens_the_folder(frozen: Frozen, hub: Path):
     import datasets
 
     root = str(frozen.folder / "datasets")
-    splits = datasets.load_dataset(root, cache_dir=str(hub))
+    splits = loaded(root, cache_dir=str(hub))
     assert set(splits) == {s.split for s in frozen.release.shard_list}
     assert splits["train"][0]["images"][0].size == (64, 48)
     seen = set()
@@ -196,11 +201,11 @@ def test_load_dataset_opens_the_folder(frozen: Frozen, hub: Path):
             assert {c: row[c] for c in hugging.COLUMNS} == {c: sample.row[c] for c in hugging.COLUMNS}
             seen.add(row["sample_id"])
     assert seen == set(frozen.samples)
-    progress = datasets.load_dataset(root, "progress", cache_dir=str(hub))["all_splits"]
+    progress = loaded(root, "progress", cache_dir=str(hub))["all_splits"]
     assert len(progress) == frozen.lake.rows("SELECT count(*) FROM active_progress")[0][0]
-    segments = datasets.load_dataset(root, "segments", cache_dir=str(hub))["all_splits"]
+    segments = loaded(root, "segments", cache_dir=str(hub))["all_splits"]
     assert len(segments) == frozen.lake.rows("SELECT count(*) FROM active_segments")[0][0]
-    assert len(datasets.load_dataset(root, "episodes", cache_dir=str(hub))["all_splits"]) == 5
+    assert len(loaded(root, "episodes", cache_dir=str(hub))["all_splits"]) == 5
 
 
 def test_a_row_group_holds_a_picture_once(tmp_path: Path):
