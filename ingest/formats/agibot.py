@@ -11,7 +11,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from math import prod
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from ingest.formats.listing import ListingBuilder, folders_of, unique_texts
 from ingest.formats.proprio import joined
 from ingest.formats.steps import StatedSpan, checked_steps, span_objects
 from ingest.formats.whole_videos import EpisodeKey, cameras_by_task, frames_of, videos_in, videos_of
+from ingest.limits import Limits
 from ingest.media.video import LFS_MARK
 from ingest.outcomes import Evidence
 from ingest.sources.archives import ArchiveError
@@ -41,7 +43,6 @@ FIRST_CAMERAS, WRIST = ("head_color",), ("hand_",)
 EFFECTOR = "effector/position"
 STATE = ("state/joint/position", f"state/{EFFECTOR}")  # radians; grippers in mm or finger joints in radians
 ACTION = ("action/joint/position", f"action/{EFFECTOR}")
-MAX_ARRAY_BYTES = 1 << 28  # an hour of all joints has 12 MB
 # What h5py raises for damaged files
 DAMAGED = (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError)
 
@@ -146,7 +147,7 @@ def _members(listing: ListingBuilder, tar: str) -> Iterable[str]:
         listing.warn("unreadable_data", f"{tar} cannot be read: {e.strerror}", file=tar)
         return ()
     if archive.problem:
-        listing.warn("unreadable_data", f"{tar} is damaged: {archive.problem}", file=tar)
+        listing.warn(archive.reason, f"{tar} is not read to its end: {archive.problem}", file=tar)
     return archive.members
 
 
@@ -257,8 +258,15 @@ def read_episode(source: Source, record: EpisodeRecord) -> Episode:
     return Episode(record, state, action, times_s, frames_of(source, record), *names)
 
 
+class RowsFile(NamedTuple):
+    """An open proprio_stats.h5, and what its arrays may claim."""
+
+    file: "h5py.File"
+    limits: Limits
+
+
 @contextmanager
-def _opened(source: Source, uri: str) -> Iterator["h5py.File"]:
+def _opened(source: Source, uri: str) -> Iterator[RowsFile]:
     import h5py
 
     try:
@@ -266,12 +274,12 @@ def _opened(source: Source, uri: str) -> Iterator["h5py.File"]:
             if data.read(len(LFS_MARK)) == LFS_MARK:
                 raise RowsError(f"{uri} is a git-LFS pointer", "lfs_pointer")
             with h5py.File(data, "r") as file:
-                yield file
+                yield RowsFile(file, source.config.limits)
     except (*DAMAGED, ArchiveError) as e:
         raise RowsError(f"{uri} cannot be read: {str(e) or type(e).__name__}") from e
 
 
-def _num_rows(file: "h5py.File", state: tuple[str, ...]) -> int:
+def _num_rows(file: RowsFile, state: tuple[str, ...]) -> int:
     """Rows by the first of time and state that has any; raises RowsError when there are none."""
     for path in ("timestamp", *state):
         dataset = _dataset(file, path)
@@ -280,7 +288,7 @@ def _num_rows(file: "h5py.File", state: tuple[str, ...]) -> int:
     raise RowsError(f"no rows in {', '.join(('timestamp', *state))}", "no_data")
 
 
-def _vector(file: "h5py.File", paths: tuple[str, ...], num_rows: int) -> tuple[np.ndarray | None, list[str]]:
+def _vector(file: RowsFile, paths: tuple[str, ...], num_rows: int) -> tuple[np.ndarray | None, list[str]]:
     """Some arrays side by side, [num_rows, d], and a name for each dimension; None for none."""
     parts: list[np.ndarray] = []
     names: list[str] = []
@@ -307,7 +315,7 @@ def _effector_names(width: int) -> list[str]:
     return _numbered("left_hand", left) + _numbered("right_hand", width - left)
 
 
-def _matrix(file: "h5py.File", path: str, num_rows: int) -> np.ndarray | None:
+def _matrix(file: RowsFile, path: str, num_rows: int) -> np.ndarray | None:
     """One array, [num_rows, d]. Raises RowsError for another number of rows."""
     array = _array(file, path)
     if array is None:
@@ -317,19 +325,19 @@ def _matrix(file: "h5py.File", path: str, num_rows: int) -> np.ndarray | None:
     return array.reshape(num_rows, -1)
 
 
-def _array(file: "h5py.File", path: str) -> np.ndarray | None:
+def _array(file: RowsFile, path: str) -> np.ndarray | None:
     dataset = _dataset(file, path)
     return None if dataset is None else dataset[()]
 
 
-def _dataset(file: "h5py.File", path: str) -> "h5py.Dataset | None":
+def _dataset(file: RowsFile, path: str) -> "h5py.Dataset | None":
     """A table of numbers; None where there is none, or an empty one, which is how AgiBot says that it has no values.
 
     Raises RowsError for one that lies in another file or is too large, following nothing.
     """
     import h5py
 
-    node = _followed(file, path)
+    node = _followed(file.file, path)
     if not isinstance(node, h5py.Dataset):
         return None
     if node.is_virtual or node.external:
@@ -339,9 +347,9 @@ def _dataset(file: "h5py.File", path: str) -> "h5py.Dataset | None":
     if node.dtype.kind not in "fiu" or not 1 <= node.ndim <= 3:
         raise RowsError(f"{path} is no table of numbers: {node.dtype} {list(node.shape)}")
     # A chunk is unpacked as a whole, however few rows the table has
-    chunk_size = int(np.prod(node.chunks or (1,), dtype=object))
-    if max(node.size, chunk_size) * max(node.dtype.itemsize, 8) > MAX_ARRAY_BYTES:
-        raise RowsError(f"{path} claims to be {list(node.shape)}")
+    claimed = max(prod(node.shape), prod(node.chunks or (1,)))
+    if problem := file.limits.excess("max_values", claimed, f"{path}: values of {list(node.shape)}"):
+        raise RowsError(problem, "over_limit")
     return node
 
 

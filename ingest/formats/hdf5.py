@@ -337,7 +337,7 @@ def read_episode(source: Source, record: EpisodeRecord) -> Episode:
         action = None
 
     def picture(dataset: h5py.Dataset, k: int) -> Picture:
-        return read_picture(dataset, k, bottom_up=rows.is_bottom_up)
+        return read_picture(dataset, k, source.config.limits, bottom_up=rows.is_bottom_up)
 
     def frames(camera: str, options: DecodeOptions = DECODE_ALL) -> Iterator[TimedPicture]:
         return stream(path, record.data_key, camera, picture, record.fps)

@@ -16,8 +16,8 @@ import h5py
 import numpy as np
 
 from ingest.limits import Limits
-from ingest.media.picture import MAX_PIXELS, ArrayPicture, array_picture, decode_picture
-from ingest.media.video import LFS_MARK, VideoError
+from ingest.media.picture import ArrayPicture, array_picture, check_size, decode_picture
+from ingest.media.video import LFS_MARK
 
 SUFFIXES = (".hdf5", ".h5", ".hdf")
 MAX_CHUNK_BYTES = 1 << 26  # held once a chunk is read, so that a chunk of many pictures is unpacked once
@@ -274,13 +274,12 @@ def encoded(dataset: h5py.Dataset, k: int) -> bytes:
     return row.tobytes() if isinstance(row, np.ndarray | np.generic) else bytes(row)
 
 
-def read_picture(dataset: h5py.Dataset, k: int, bottom_up: bool = False) -> ArrayPicture:
+def read_picture(dataset: h5py.Dataset, k: int, limits: Limits, bottom_up: bool = False) -> ArrayPicture:
     """Picture k of a checked dataset; `bottom_up`: its rows are stored last first. Raises VideoError or Hdf5Error."""
     what = f"picture {k} of {dataset.name}"
     if len(dataset.shape) < 4:
-        return decode_picture(encoded(dataset, k), what)
-    if prod(dataset.shape[1:3]) > MAX_PIXELS:
-        raise VideoError(f"{what} claims to be {dataset.shape[2]}x{dataset.shape[1]} px")
+        return decode_picture(encoded(dataset, k), what, limits)
+    check_size(dataset.shape[2], dataset.shape[1], what, limits)
     array = dataset[k]
     return array_picture(array[::-1] if bottom_up else array, what)
 

@@ -359,7 +359,7 @@ def read_pictures(source: Source, uri: str, start: int, count: int, column: str)
             raise RowsError(f"{column} in row {row} of {uri}: {first_line(e)}") from e
         for value in values:
             what = f"{column} in row {row} of {uri}"
-            yield decode_picture(_picture_bytes(source, uri, value, what), what)
+            yield decode_picture(_picture_bytes(source, uri, value, what), what, source.config.limits)
             row += 1
 
 

@@ -424,7 +424,7 @@ def _frames(source: Source, uri: str, roles: Roles, clock: Clock) -> Callable[..
                     continue
                 number += 1
                 if tick < len(wanted) and wanted[tick] == number:
-                    picture = decoder.picture(message)
+                    picture = decoder.picture(message, source.config.limits)
                     while tick < len(wanted) and wanted[tick] == number:
                         yield tick, tick / clock.fps, picture
                         tick += 1

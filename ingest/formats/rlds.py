@@ -45,6 +45,7 @@ from ingest.formats.tfrecord import (
     records,
     stored_crc,
 )
+from ingest.limits import Limits
 from ingest.media.video import DECODE_ALL, LFS_MARK, DecodeOptions, VideoError
 from ingest.sources.files import Source
 
@@ -222,10 +223,10 @@ class RldsListing(ListingBuilder):
             return record
         # A record that is no Example keeps its place, so that the places of later ones do not change
         try:
-            steps = _steps(data, at, specs)
+            steps = _steps(data, at, specs, self.source.config.limits)
             record = self._counted(self._described(record, steps), steps)
         except TFRecordError as e:
-            self.unusable("unreadable_data", str(e), self.next_index, file=shard.uri)
+            self.unusable(e.reason, str(e), self.next_index, file=shard.uri)
         # The stored CRC changes with the contents, and is there without reading them
         crc = stored_crc(data, at)
         stamp = sha256(f"{record.source_stamp} {at.end - at.start} {crc} {record.num_rows}".encode())
@@ -321,9 +322,9 @@ def _without_reading_ahead(data: Data) -> Data:
     return data
 
 
-def _steps(data: Data, at: Record, specs: Specs) -> Steps:
-    features = example(data, at)
-    return Steps(data, features, specs or inferred_specs(data, features))
+def _steps(data: Data, at: Record, specs: Specs, limits: Limits) -> Steps:
+    features = example(data, at, limits)
+    return Steps(data, features, specs or inferred_specs(data, features, limits), limits)
 
 
 def _source_id(source: Source, steps: Steps) -> str | None:
@@ -363,11 +364,13 @@ def read_episode(source: Source, record: EpisodeRecord) -> Episode:
         at = record_at(data, int(record.data_key))
         # Only now all of the record is read: a listing looks at texts and numbers alone
         check_message(data, at)
-        steps = _steps(data, at, specs)
+        steps = _steps(data, at, specs, source.config.limits)
         num_rows = num_steps(steps)
         state, state_names = _vector(steps, _state_keys(source, steps), num_rows)
         action, action_names = _vector(steps, _action_keys(source, steps), num_rows)
-    except (OSError, TFRecordError) as e:
+    except TFRecordError as e:
+        raise RowsError(str(e), e.reason) from e
+    except OSError as e:
         raise RowsError(str(e)) from e
     # The shard was replaced since: what the corpus says of the episode is of other rows
     if num_rows != record.num_rows:

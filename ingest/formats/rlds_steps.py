@@ -25,16 +25,16 @@ from ingest.formats.tfrecord import (
     integers,
     varints,
 )
-from ingest.media.picture import MAX_PIXELS, ArrayPicture, array_picture, decode_picture
+from ingest.limits import LIMITS, Limits
+from ingest.media.picture import ArrayPicture, array_picture, decode_picture
 from ingest.media.video import VideoError
 
 DTYPE = re.compile(r"^(bool|u?int(8|16|32|64)|float(16|32|64))$")
-MAX_TEXT_BYTES = 1 << 16
-MAX_WIDTH = 1 << 16  # values per step of a state
 MAX_TEXTS = 64  # different ones in one feature of an episode
 MAX_DEPTH = 32  # of features within features
 MAX_NAMED = 8  # features, in one message
 MAX_CODE_POINT = 0x10FFFF
+COLOURS = 3
 TENSOR_KINDS = ("image", "tensor", "classLabel", "boundingBox")
 RAGGED = "/ragged_flat_values"  # where TFDS keeps a sequence within the sequence of steps
 STEP_MARKS = ("steps/is_first", "steps/is_last", "steps/is_terminal", "steps/reward")
@@ -71,6 +71,7 @@ class Steps:
     data: Data
     features: dict[str, Values]
     specs: Specs
+    limits: Limits = LIMITS
 
     def has_values(self, key: str) -> bool:
         values = self.features.get(key)
@@ -156,13 +157,13 @@ def _shape(content: dict[str, Any]) -> tuple[int | None, ...]:
     return tuple(None if size < 0 else size for size in dimensions)
 
 
-def inferred_specs(data: Data, features: dict[str, Values]) -> Specs:
+def inferred_specs(data: Data, features: dict[str, Values], limits: Limits) -> Specs:
     """Types from a record itself: bytes that begin like a JPEG or PNG file are pictures."""
     specs = {}
     for key, values in features.items():
         kind = "numbers"
         if values.kind == "bytes":
-            begin = next((data[s : s + 4] for s, _ in byte_spans(data, values)), b"")
+            begin = next((data[s : s + 4] for s, _ in byte_spans(data, values, limits)), b"")
             kind = "picture" if begin.startswith((b"\xff\xd8\xff", b"\x89PNG")) else "text"
         specs[key] = Spec(kind)
     return specs
@@ -173,12 +174,14 @@ def num_steps(steps: Steps) -> int:
     keys = [key for key in steps.specs if key.startswith("steps/")]
     counts = _stated_counts(steps, keys)
     if not counts:
-        return _num_pictures(steps, keys)
+        counts = {"pictures": _num_pictures(steps, keys)}
     if len(set(counts.values())) > 1:
         first_counts = islice(counts.items(), MAX_NAMED)
         named = ", ".join(f"{key.removeprefix('steps/')} {count}" for key, count in first_counts)
         raise RowsError(f"features have different numbers of steps: {named}")
-    return next(iter(counts.values()))
+    num = next(iter(counts.values()))
+    _check(steps.limits.excess("max_rows", num, "steps of one episode"))
+    return num
 
 
 def _stated_counts(steps: Steps, keys: list[str]) -> dict[str, int]:
@@ -191,12 +194,12 @@ def _num_pictures(steps: Steps, keys: list[str]) -> int:
     """Pictures of the first camera. Raises RowsError when there is none."""
     for key in keys:
         if steps.specs[key].kind == "picture" and key in steps.features:
-            return _num_byte_values(steps.data, steps.features[key])
+            return _num_byte_values(steps, steps.features[key])
     raise RowsError("no feature says how many steps there are")
 
 
-def _num_byte_values(data: Data, values: Values) -> int:
-    return sum(1 for _ in byte_spans(data, values))
+def _num_byte_values(steps: Steps, values: Values) -> int:
+    return sum(1 for _ in byte_spans(steps.data, values, steps.limits))
 
 
 def _count(steps: Steps, key: str) -> int | None:
@@ -206,16 +209,16 @@ def _count(steps: Steps, key: str) -> int | None:
         return None
     size = 1 if spec.shape is None else spec.size
     if values.kind == "float" and size:
-        return _count_of_floats(float_count(steps.data, values), size, key)
-    return _num_single_values(steps.data, values, spec) if size == 1 else None
+        return _count_of_floats(float_count(steps.data, values, steps.limits), size, key)
+    return _num_single_values(steps, values, spec) if size == 1 else None
 
 
-def _num_single_values(data: Data, values: Values, spec: Spec) -> int | None:
+def _num_single_values(steps: Steps, values: Values, spec: Spec) -> int | None:
     """Values of a feature of integers or texts that has one per step; None for pictures."""
     if values.kind == "int":
-        return len(integers(data, values))
+        return len(integers(steps.data, values, steps.limits))
     is_text = values.kind == "bytes" and spec.kind == "text"
-    return _num_byte_values(data, values) if is_text else None
+    return _num_byte_values(steps, values) if is_text else None
 
 
 def _count_of_floats(num_values: int, size: int, key: str) -> int:
@@ -236,21 +239,21 @@ def _stored_texts(steps: Steps, key: str, num_rows: int | None) -> Iterable[str]
     """As `texts`, of a feature that has values; what cannot be decoded is "" among them."""
     values, spec = steps.features[key], steps.specs.get(key, TEXT)
     if values.kind == "bytes" and spec.kind == "text":
-        return _texts_of_bytes(steps.data, values)
+        return _texts_of_bytes(steps, values)
     if values.kind == "int" and spec.kind == "numbers" and num_rows:
-        return _texts_of_integers(integers(steps.data, values), num_rows)
+        return _texts_of_integers(integers(steps.data, values, steps.limits), num_rows)
     return ()
 
 
-def _texts_of_bytes(data: Data, values: Values) -> Iterable[str]:
+def _texts_of_bytes(steps: Steps, values: Values) -> Iterable[str]:
     """Different texts of a feature of bytes, at most one more than MAX_TEXTS."""
     distinct: dict[str, None] = {}
     before = None
-    for start, end in byte_spans(data, values):
+    for start, end in byte_spans(steps.data, values, steps.limits):
         # So long a value is no instruction
-        if end - start > MAX_TEXT_BYTES:
+        if end - start > steps.limits.max_text:
             continue
-        raw = data[start:end]
+        raw = steps.data[start:end]
         if raw == before:  # most steps repeat the text of the step before
             continue
         before = raw
@@ -298,19 +301,20 @@ def values_of(steps: Steps, path: str) -> np.ndarray:
     key = steps.key(path)
     if key is None or steps.features[key].kind == "bytes":
         return np.zeros(0)
-    return _numbers(steps.data, steps.features[key])
+    return _numbers(steps, steps.features[key])
 
 
-def _numbers(data: Data, values: Values) -> np.ndarray:
-    """int64 or float32 [n]"""
-    return integers(data, values) if values.kind == "int" else floats(data, values)
+def _numbers(steps: Steps, values: Values) -> np.ndarray:
+    """int64 or float32 [n]. Raises TFRecordError."""
+    read = integers if values.kind == "int" else floats
+    return read(steps.data, values, steps.limits)
 
 
 def matrix(steps: Steps, key: str, num_rows: int) -> np.ndarray:
     """A numeric feature, float64 [num_rows, d]. Raises RowsError, TFRecordError."""
     values, spec = steps.features[key], steps.specs.get(key, NUMBERS)
     is_stored_raw = values.kind == "bytes"
-    numbers = _raw_numbers(steps, key, spec, num_rows) if is_stored_raw else _numbers(steps.data, values)
+    numbers = _raw_numbers(steps, key, spec, num_rows) if is_stored_raw else _numbers(steps, values)
     expected = num_rows * (spec.size or 0)  # 0 where the shape does not say
     if (expected and len(numbers) != expected) or num_rows == 0 or len(numbers) % num_rows:
         raise RowsError(f"{key} has {len(numbers)} values, which does not fit {num_rows} steps of shape {spec.shape}")
@@ -319,11 +323,10 @@ def matrix(steps: Steps, key: str, num_rows: int) -> np.ndarray:
 
 def _raw_numbers(steps: Steps, key: str, spec: Spec, num_rows: int) -> np.ndarray:
     """The values [n] of a feature whose tensors are stored as their bytes. Raises RowsError."""
-    if (spec.size or 0) > MAX_WIDTH:
-        raise RowsError(f"{key} has {spec.size} values per step")
+    _check(steps.limits.excess("max_values", num_rows * (spec.size or 0), f"{key}: values"))
     # One more than fits shows that there are too many
-    spans = islice(byte_spans(steps.data, steps.features[key]), num_rows + 1)
-    rows = [_raw_array(steps.data[start:end], spec, key).reshape(-1) for start, end in spans]
+    spans = islice(byte_spans(steps.data, steps.features[key], steps.limits), num_rows + 1)
+    rows = [_raw_array(steps.data[start:end], spec, key, steps.limits).reshape(-1) for start, end in spans]
     return np.concatenate(rows) if rows else np.zeros(0)
 
 
@@ -333,33 +336,35 @@ def pictures(steps: Steps, key: str) -> Iterator[ArrayPicture]:
     try:
         # A picture is a whole JPEG or PNG file in the record, or a raw array of pixels: only the type tells
         if values.kind == "bytes" and spec.kind == "picture":
-            for k, (start, end) in enumerate(byte_spans(steps.data, values)):
-                yield decode_picture(steps.data[start:end], f"picture {k} of {key}")
+            for k, (start, end) in enumerate(byte_spans(steps.data, values, steps.limits)):
+                yield decode_picture(steps.data[start:end], f"picture {k} of {key}", steps.limits)
         else:
-            for k, array in enumerate(_arrays(steps.data, values, spec, key)):
+            for k, array in enumerate(_arrays(steps, values, spec, key)):
                 yield array_picture(array, f"picture {k} of {key}")
     except (TFRecordError, RowsError) as e:
-        raise VideoError(str(e)) from e
+        reason = e.reason if e.reason == "over_limit" else "undecodable_video"
+        raise VideoError(str(e), reason) from e
 
 
-def _arrays(data: Data, values: Values, spec: Spec, key: str) -> Iterator[np.ndarray]:
+def _arrays(steps: Steps, values: Values, spec: Spec, key: str) -> Iterator[np.ndarray]:
     """Raw pictures, one at a time. Raises VideoError, RowsError, TFRecordError."""
     if values.kind == "int":
-        yield from _arrays_of_integers(data, values, spec, key)
+        yield from _arrays_of_integers(steps, values, spec, key)
     elif values.kind == "bytes":
-        for start, end in byte_spans(data, values):
-            yield _raw_array(data[start:end], spec, key)
+        for start, end in byte_spans(steps.data, values, steps.limits):
+            yield _raw_array(steps.data[start:end], spec, key, steps.limits)
     else:
         raise VideoError(f"{key} holds no pictures but {values.kind}s")
 
 
-def _arrays_of_integers(data: Data, values: Values, spec: Spec, key: str) -> Iterator[np.ndarray]:
+def _arrays_of_integers(steps: Steps, values: Values, spec: Spec, key: str) -> Iterator[np.ndarray]:
     """Raw pictures whose bytes are stored as integers; a few steps at a time are unpacked."""
-    size = spec.size
+    data, size = steps.data, spec.size
     # The pixels of all steps stand in one list: only the shape says where a picture ends
-    if not size or size > 3 * MAX_PIXELS:
-        raise RowsError(f"{key} has pictures of unknown or unlikely shape {spec.shape}")
-    for start, end in int_spans(data, values):
+    if not size:
+        raise RowsError(f"{key} has pictures of unknown shape {spec.shape}")
+    _check_pixels(spec, key, steps.limits)
+    for start, end in int_spans(data, values, steps.limits):
         while start < end:
             # The values of one picture: those bytes that end a varint are counted
             raw = np.frombuffer(data, np.uint8, min(2 * size, end - start), start)  # a byte takes one or two
@@ -373,13 +378,25 @@ def _arrays_of_integers(data: Data, values: Values, spec: Spec, key: str) -> Ite
             start += int(last[-1]) + 1
 
 
-def _raw_array(raw: bytes, spec: Spec, key: str) -> np.ndarray:
+def _check_pixels(spec: Spec, key: str, limits: Limits) -> None:
+    """Raises RowsError for a step of more values than a picture of three colours may have."""
+    _check(limits.excess("max_pixels", spec.size or 0, f"{key}: values of one step {spec.shape}", COLOURS))
+
+
+def _check(problem: str) -> None:
+    """Raises RowsError, as a finding over_limit, for what `Limits.excess` says."""
+    if problem:
+        raise RowsError(problem, "over_limit")
+
+
+def _raw_array(raw: bytes, spec: Spec, key: str, limits: Limits) -> np.ndarray:
     """One step of a tensor that is stored as its bytes, or those compressed. Raises RowsError."""
     size = spec.size
     is_number = DTYPE.match(spec.dtype)
     # The type must give the number of bytes, which bounds what is unpacked
-    if not is_number or not size or size > 3 * MAX_PIXELS or spec.encoding not in ("bytes", "zlib"):
+    if not is_number or not size or spec.encoding not in ("bytes", "zlib"):
         raise RowsError(f"{key} cannot be read: {spec.encoding} {spec.dtype} {spec.shape}")
+    _check_pixels(spec, key, limits)
     # Stored bytes are little endian, whatever machine reads them
     dtype = np.dtype(spec.dtype).newbyteorder("<")
     expected = size * dtype.itemsize

@@ -4,6 +4,7 @@ and encoded pictures, and `<task>/<config>/instructions/episode<k>.json` with li
 
 import re
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import h5py
@@ -12,6 +13,7 @@ from ingest.episode import Episode, EpisodeRecord, Listing, RowsError, TimedPict
 from ingest.formats.hdf5_episode import Hdf5Listing, lengths, matrix, stream, vectors
 from ingest.formats.hdf5_file import Hdf5Error, encoded, natural, opened, read_picture
 from ingest.formats.listing import folders_of, texts_among
+from ingest.limits import Limits
 from ingest.media.picture import SwappedPicture
 from ingest.media.video import DECODE_ALL, DecodeOptions, Picture
 from ingest.outcomes import Evidence
@@ -131,13 +133,13 @@ def read_episode(source: Source, record: EpisodeRecord) -> Episode:
 
     # Each file is one episode, whose pictures lie below the file's root
     def frames(camera: str, options: DecodeOptions = DECODE_ALL) -> Iterator[TimedPicture]:
-        return stream(path, "", camera, _picture, record.fps)
+        return stream(path, "", camera, partial(_picture, limits=source.config.limits), record.fps)
 
     return Episode(record, state, None, None, frames, tuple(names))
 
 
-def _picture(dataset: h5py.Dataset, k: int) -> Picture:
-    picture = read_picture(dataset, k)
+def _picture(dataset: h5py.Dataset, k: int, limits: Limits) -> Picture:
+    picture = read_picture(dataset, k, limits)
     if len(dataset.shape) == 4:
         return picture
     head = encoded(dataset, k)[:HEAD_BYTES]

@@ -10,7 +10,8 @@ from mcap.records import Schema
 from mcap_ros2.decoder import DecoderFactory
 
 from ingest.formats.mcap_file import DAMAGED, McapError, RawMessage
-from ingest.media.picture import MAX_PIXELS, ArrayPicture, array_picture, decode_picture
+from ingest.limits import Limits
+from ingest.media.picture import ArrayPicture, array_picture, check_size, decode_picture
 from ingest.media.video import VideoError
 
 Kind = Literal["compressed", "raw", "joints", "numbers", "text", "other"]
@@ -75,14 +76,14 @@ class Decoder:
         except DAMAGED as e:
             raise McapError(f"{topic}: a message cannot be decoded ({type(e).__name__})") from e
 
-    def picture(self, message: RawMessage) -> ArrayPicture:
+    def picture(self, message: RawMessage, limits: Limits) -> ArrayPicture:
         """Of a camera's message, as RGB. Raises VideoError."""
         what = f"a picture of {message.channel.topic}"
         try:
             decoded = self.decoded(message)
             if kind_of(message.schema) == "compressed":
-                return decode_picture(bytes(decoded.data), what)
-            return _raw_picture(decoded, what)
+                return decode_picture(bytes(decoded.data), what, limits)
+            return _raw_picture(decoded, what, limits)
         except McapError as e:
             raise VideoError(str(e)) from e
         except (AttributeError, TypeError, ValueError) as e:
@@ -125,14 +126,13 @@ def _flat(value: Any, name: str, depth: int) -> Iterator[tuple[str, float]]:
                 yield from _flat(getattr(value, field), f"{name}_{field}".strip("_"), depth + 1)
 
 
-def _raw_picture(message: SimpleNamespace, what: str) -> ArrayPicture:
+def _raw_picture(message: SimpleNamespace, what: str, limits: Limits) -> ArrayPicture:
     """A sensor_msgs/Image of 8 bits a channel. Raises VideoError."""
     channels = CHANNELS.get(message.encoding)
     if channels is None:
         raise VideoError(f"{what} is encoded as {str(message.encoding)[:20]!r}, not as one of {', '.join(CHANNELS)}")
     height, width, step, data = message.height, message.width, message.step, bytes(message.data)
-    if height * width > MAX_PIXELS:
-        raise VideoError(f"{what} claims to be {width}x{height} px")
+    check_size(width, height, what, limits)
     if not height or not width or step < width * channels or len(data) < step * (height - 1) + width * channels:
         raise VideoError(f"{what} of {width}x{height} px has {len(data)} bytes in rows of {step}")
     padded = np.frombuffer(data + bytes(max(0, step * height - len(data))), np.uint8)[: step * height]

@@ -14,10 +14,12 @@ from typing import NamedTuple
 import google_crc32c
 import numpy as np
 
+from ingest.limits import LIMITS, Limits
+
 HEADER_BYTES, FOOTER_BYTES = 12, 4
 CRC_CHUNK_BYTES = 1 << 20
-MAX_FEATURES = 10_000  # of one Example; real ones have dozens
-MAX_VALUES = 1 << 22  # of one feature that are not packed, such as texts and pictures
+SINGLE = 4  # times the rows of an episode: values that one feature may have one by one, not packed
+LONGEST_VARINT = 10  # bytes
 FIXED_BYTES = {1: 8, 5: 4}  # of a field, by its wire type
 KINDS = {1: "bytes", 2: "float", 3: "int"}
 
@@ -25,7 +27,17 @@ Data = mmap.mmap | bytes
 
 
 class TFRecordError(Exception):
-    """Bytes that are no TFRecord, or a record that is no Example."""
+    """Bytes that are no TFRecord, or a record that is no Example; `reason` is a finding's reason code."""
+
+    def __init__(self, message: str, reason: str = "unreadable_data") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def _check(problem: str) -> None:
+    """Raises TFRecordError, as a finding over_limit, for what `Limits.excess` says."""
+    if problem:
+        raise TFRecordError(problem, "over_limit")
 
 
 class Record(NamedTuple):
@@ -100,7 +112,7 @@ def check_message(data: Data, record: Record) -> None:
         raise TFRecordError(f"the record at byte {record.offset} is damaged: its CRC is wrong")
 
 
-def example(data: Data, record: Record) -> dict[str, Values]:
+def example(data: Data, record: Record, limits: Limits = LIMITS) -> dict[str, Values]:
     """Features of an Example by key, values unread. Raises TFRecordError for what is none."""
     features: dict[str, Values] = {}
     for start, end in _entries(data, record):
@@ -108,8 +120,7 @@ def example(data: Data, record: Record) -> dict[str, Values]:
         if values:
             features[key] = values
         # Bounds what a hostile record can take of memory
-        if len(features) > MAX_FEATURES:
-            raise TFRecordError(f"not an Example that can be read: more than {MAX_FEATURES} features")
+        _check(limits.excess("max_features", len(features), f"features of the record at byte {record.offset}"))
     if not features:
         raise TFRecordError(f"the record at byte {record.offset} is not an Example: it has no features")
     return features
@@ -137,34 +148,51 @@ def _feature(data: Data, start: int, end: int) -> tuple[str, Values | None]:
     return key, values
 
 
-def byte_spans(data: Data, values: Values) -> Iterator[tuple[int, int]]:
+def byte_spans(data: Data, values: Values, limits: Limits = LIMITS) -> Iterator[tuple[int, int]]:
     """Begin and end of each value of a bytes feature, values unread. Raises TFRecordError."""
-    for k, (_, start, end) in enumerate(_messages(data, values.start, values.end, 1)):
-        if k == MAX_VALUES:
-            raise TFRecordError(f"more than {MAX_VALUES} values in one feature")
+    for number, (_, start, end) in enumerate(_messages(data, values.start, values.end, 1), 1):
+        _check_single(number, values, limits)
         yield start, end
 
 
-def float_count(data: Data, values: Values) -> int:
+def _check_single(number: int, values: Values, limits: Limits) -> None:
+    """Raises TFRecordError for more values one by one than an episode can have."""
+    if number > SINGLE * limits.max_rows:
+        _check(limits.excess("max_rows", number, f"values of the feature at byte {values.start}, one by one", SINGLE))
+
+
+def float_count(data: Data, values: Values, limits: Limits = LIMITS) -> int:
     """How many values a float feature has, values unread. Raises TFRecordError."""
-    return sum(end - start for start, end in _packed(data, values, 5)) // 4
+    return sum(end - start for start, end in _packed(data, values, 5, limits)) // 4
 
 
-def floats(data: Data, values: Values) -> np.ndarray:
+def floats(data: Data, values: Values, limits: Limits = LIMITS) -> np.ndarray:
     """Values of a float feature, float32 [n]. Raises TFRecordError."""
-    parts = [np.frombuffer(data, "<f4", (e - s) // 4, s) for s, e in _packed(data, values, 5)]
+    parts, num_values = [], 0
+    for start, end in _packed(data, values, 5, limits):
+        num_values += (end - start) // 4
+        _check(limits.excess("max_values", num_values, f"values of the feature at byte {values.start}"))
+        parts.append(np.frombuffer(data, "<f4", (end - start) // 4, start))
     return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
 
-def integers(data: Data, values: Values) -> np.ndarray:
+def integers(data: Data, values: Values, limits: Limits = LIMITS) -> np.ndarray:
     """Values of an integer feature, int64 [n]. Raises TFRecordError."""
-    parts = [varints(np.frombuffer(data, np.uint8, e - s, s)) for s, e in _packed(data, values, 0)]
+    parts, num_values = [], 0
+    for start, end in _packed(data, values, 0, limits):
+        # A value of one byte takes eight in memory. Bytes are counted first: to look at each takes memory, too
+        what = f"values of the feature at byte {values.start}"
+        _check(limits.excess("max_values", num_values + (end - start) / LONGEST_VARINT, what))
+        raw = np.frombuffer(data, np.uint8, end - start, start)
+        num_values += int(np.count_nonzero(raw < 0x80))
+        _check(limits.excess("max_values", num_values, what))
+        parts.append(varints(raw))
     return np.concatenate(parts) if parts else np.zeros(0, np.int64)
 
 
-def int_spans(data: Data, values: Values) -> Iterator[tuple[int, int]]:
+def int_spans(data: Data, values: Values, limits: Limits = LIMITS) -> Iterator[tuple[int, int]]:
     """Begin and end of the runs of varints that an integer feature is stored as. Raises TFRecordError."""
-    return _packed(data, values, 0)
+    return _packed(data, values, 0, limits)
 
 
 def varints(raw: np.ndarray) -> np.ndarray:
@@ -178,8 +206,8 @@ def varints(raw: np.ndarray) -> np.ndarray:
     # A varint ends with the byte whose highest bit is not set
     first = np.concatenate([[0], last[:-1] + 1])
     lengths = last - first + 1
-    if lengths.max() > 10:
-        raise TFRecordError("an integer has more than 10 bytes")
+    if lengths.max() > LONGEST_VARINT:
+        raise TFRecordError(f"an integer has more than {LONGEST_VARINT} bytes")
     # Seven bits per byte, the lowest first: byte k of all that are so long, at once
     out = np.zeros(len(last), np.uint64)
     for k in range(int(lengths.max())):
@@ -206,14 +234,15 @@ def _messages(data: Data, start: int, end: int, *numbers: int) -> Iterator[tuple
             yield number, at, stop
 
 
-def _packed(data: Data, values: Values, single: int) -> Iterator[tuple[int, int]]:
+def _packed(data: Data, values: Values, single: int, limits: Limits) -> Iterator[tuple[int, int]]:
     """Runs of numbers: packed ones as they are, others (of wire type `single`) one by one."""
     count = 0
     for number, wire, start, end in _fields(data, values.start, values.end):
         if number != 1:
             continue
         count += 1
-        if wire not in (2, single) or count > MAX_VALUES or (single == 5 and (end - start) % 4):
+        _check_single(count, values, limits)
+        if wire not in (2, single) or (single == 5 and (end - start) % 4):
             raise TFRecordError(f"not a list of numbers (byte {start})")
         yield start, end
 

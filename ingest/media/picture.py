@@ -5,10 +5,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ingest.limits import LIMITS
+from ingest.limits import LIMITS, Limits
 from ingest.media.video import Picture, VideoError
-
-MAX_PIXELS = LIMITS.max_pixels  # a header that claims more is damaged, or an attack
 
 
 @dataclass(frozen=True)
@@ -49,14 +47,19 @@ class SwappedPicture:
         return np.ascontiguousarray(self.stored.rgb()[:, :, ::-1])
 
 
-def decode_picture(data: bytes, what: str) -> ArrayPicture:
+def check_size(width: int, height: int, what: str, limits: Limits) -> None:
+    """Raises VideoError for a picture that claims to be larger than the limits; `what` names it."""
+    if problem := limits.excess("max_pixels", width * height, f"{what} claims to be {width}x{height} px: pixels"):
+        raise VideoError(problem, "over_limit")
+
+
+def decode_picture(data: bytes, what: str, limits: Limits = LIMITS) -> ArrayPicture:
     """A JPEG, PNG, WebP, BMP or TIFF picture; `what` names it in errors. Raises VideoError."""
     # The header first: a small file may claim to be a picture that fills the memory
     size = encoded_size(data)
     if size is None:
         raise VideoError(f"{what} is not a picture ({len(data)} bytes)")
-    if size[0] * size[1] > MAX_PIXELS:
-        raise VideoError(f"{what} claims to be {size[0]}x{size[1]} px")
+    check_size(*size, what, limits)
     try:
         bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as e:

@@ -18,10 +18,9 @@ from typing import IO, Any, BinaryIO, NamedTuple, cast
 
 from core.files import HALF_FILE, whole_file
 from core.scratch import ScratchFolder
+from ingest.limits import LIMITS, Limits
 
 COPY_BYTES = 1 << 20
-MAX_HEADER_BYTES = 1 << 20  # one member's headers; long names and extended ones take a few hundred
-MAX_UNPACKED_BYTES = 16 << 30  # kept of unpacked members; the ones used longest ago go first
 # What tarfile lets through for damaged headers
 DAMAGED = (tarfile.TarError, OSError, ValueError, LookupError, ArithmeticError, TypeError, RecursionError)
 
@@ -30,17 +29,25 @@ class ArchiveError(Exception):
     """An archive that is damaged where a member should be, or that does not hold it."""
 
 
+class _TooLargeError(Exception):
+    """An archive that claims more than the limits: what, with the figure."""
+
+
 class Member(NamedTuple):
     offset: int  # of its header
     size: int
 
 
 class Archive(NamedTuple):
-    """Plain files of a tar by normalised name; what was left out; why reading stopped early, if it did."""
+    """Plain files of a tar by normalised name; what was left out; why reading stopped early, if it did.
+
+    `reason`: the code of a finding with that problem.
+    """
 
     members: dict[str, Member]
     escaping: tuple[str, ...]  # names that lead out of the archive, links, devices, sparse files
     problem: str | None
+    reason: str = "unreadable_data"
 
 
 def split(uri: str) -> tuple[str, str] | None:
@@ -49,22 +56,26 @@ def split(uri: str) -> tuple[str, str] | None:
     return (f"{tar}.tar", member) if mark and member else None
 
 
-def index(tar: Path) -> Archive:
+def index(tar: Path, limits: Limits = LIMITS) -> Archive:
     """What a tar holds; remembered for the last few. Raises OSError when it is not there."""
     s = tar.stat()
-    return _index(str(tar), s.st_size, s.st_mtime_ns)
+    return _index(str(tar), s.st_size, s.st_mtime_ns, limits)
 
 
 class _Headers:
-    """A file that hands out no more than `left` bytes: a header may claim to be as long as it likes."""
+    """A file that hands out no more than the limit for one member: a header may claim to be as long as it likes.
 
-    def __init__(self, file: BinaryIO) -> None:
-        self.file, self.left = file, MAX_HEADER_BYTES
+    `read_bytes`: of the member that is looked at.
+    """
+
+    def __init__(self, file: BinaryIO, limits: Limits) -> None:
+        self.file, self.limits, self.read_bytes = file, limits, 0
 
     def read(self, size: int) -> bytes:
-        self.left -= size
-        if size < 0 or self.left < 0:
-            raise tarfile.ReadError("a header is too long")
+        self.read_bytes += size
+        if size < 0:
+            raise tarfile.ReadError("a header has a negative size")
+        _check(self.limits.excess("max_header_bytes", self.read_bytes, "bytes of one member's header"))
         return self.file.read(size)
 
     def seek(self, offset: int) -> int:
@@ -74,29 +85,37 @@ class _Headers:
         return self.file.tell()
 
 
+def _check(problem: str) -> None:
+    """Raises _TooLargeError for what `Limits.excess` says."""
+    if problem:
+        raise _TooLargeError(problem)
+
+
 @lru_cache(maxsize=8)
-def _index(tar: str, size: int, version: int) -> Archive:
+def _index(tar: str, size: int, version: int, limits: Limits) -> Archive:
     """As `index`; `version` only tells one state of the file from another."""
     members: dict[str, Member] = {}
     escaping: list[str] = []
-    problem = None
+    problem, reason = None, "unreadable_data"
     with open(tar, "rb") as file:
         try:
-            for info in _headers(file):
+            for number, info in enumerate(_headers(file, limits), 1):
+                _check(limits.excess("max_files", number, "files and folders"))
                 _sort_in(info, size, members, escaping)
-        except DAMAGED as e:
+        except (_TooLargeError, *DAMAGED) as e:
             # What stands before the damage can be read, and is kept
             problem = f"{str(e) or type(e).__name__}; {len(members)} files before it can be read"
-    return Archive(members, tuple(escaping), problem)
+            reason = "over_limit" if isinstance(e, _TooLargeError) else reason
+    return Archive(members, tuple(escaping), problem, reason)
 
 
-def _headers(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
-    """The headers of an archive up to its end mark. Raises DAMAGED."""
-    limited = _Headers(file)
+def _headers(file: BinaryIO, limits: Limits) -> Iterator[tarfile.TarInfo]:
+    """The headers of an archive up to its end mark. Raises _TooLargeError and DAMAGED."""
+    limited = _Headers(file, limits)
     with tarfile.open(fileobj=cast(IO[bytes], limited), mode="r:") as archive:
         while (info := archive.next()) is not None:
             cast(Any, archive).members.clear()  # tarfile would keep every header of a million
-            limited.left = MAX_HEADER_BYTES
+            limited.read_bytes = 0
             # Reading would go back to a header that was read before, and never end
             if info.size < 0 or archive.offset <= info.offset:
                 raise tarfile.ReadError("a member claims a negative size")
@@ -135,9 +154,9 @@ def _is_hidden(part: str) -> bool:
 
 
 @contextmanager
-def opened(tar: Path, member: str) -> Iterator[IO[bytes]]:
+def opened(tar: Path, member: str, limits: Limits = LIMITS) -> Iterator[IO[bytes]]:
     """A member's bytes, read in place. Raises ArchiveError; OSError when the tar is not there."""
-    place = index(tar).members.get(member)
+    place = index(tar, limits).members.get(member)
     if place is None:
         raise ArchiveError(f"{tar.name} has no member {member}")
     # tarfile reads on from the header: the archive before it is not looked at again
@@ -159,7 +178,7 @@ def _first_member(file: BinaryIO, size: int) -> IO[bytes] | None:
         return archive.extractfile(info) if info and info.size == size else None
 
 
-def extract(tar: Path, member: str, cache: Path) -> Path:
+def extract(tar: Path, member: str, cache: Path, limits: Limits = LIMITS) -> Path:
     """A copy of one member in the folder `cache`, made once. Raises ArchiveError, and OSError, as for a full disk."""
     path = cache / _cached_name(tar, member)
     # A copy that is there gets a new time, by which _trim knows what was used last
@@ -169,12 +188,12 @@ def extract(tar: Path, member: str, cache: Path) -> Path:
     except FileNotFoundError:
         pass
     # Several processes may unpack the member: each writes a file of its own, which takes the name when whole
-    with opened(tar, member) as data, whole_file(path, synced=False) as half, half.open("wb") as out:
+    with opened(tar, member, limits) as data, whole_file(path, synced=False) as half, half.open("wb") as out:
         try:
             shutil.copyfileobj(data, out, COPY_BYTES)
         except tarfile.TarError as e:
             raise ArchiveError(f"{tar.name}: {member} breaks off ({e})") from e
-    _trim(cache, path)
+    _trim(cache, path, limits.max_unpacked_bytes)
     return path
 
 
@@ -188,10 +207,10 @@ def _cached_name(tar: Path, member: str) -> str:
     return hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest() + suffix
 
 
-def _trim(cache: Path, keep: Path) -> None:
+def _trim(cache: Path, keep: Path, most_bytes: int) -> None:
     """Delete the members used longest ago, so that a whole dataset is never unpacked twice over."""
     copies = sorted(_copies(cache))
-    excess = sum(copy.size for copy in copies) - MAX_UNPACKED_BYTES
+    excess = sum(copy.size for copy in copies) - most_bytes
     for copy in copies:
         if excess <= 0:
             break

@@ -113,7 +113,7 @@ class Source:
 
     def archive(self, uri: str) -> archives.Archive:
         """What a tar file of this source holds, found by reading its headers. Raises as `resolve` does, and OSError."""
-        archive = archives.index(self.resolve(uri))
+        archive = archives.index(self.resolve(uri), self.config.limits)
         self._left_out.update((f"{uri}!/{name}", None) for name in archive.escaping)
         return archive
 
@@ -159,13 +159,14 @@ class Source:
             with self.resolve(uri).open("rb") as file:
                 yield file
         else:
-            with archives.opened(self.resolve(inside[0]), inside[1]) as file:
+            with archives.opened(self.resolve(inside[0]), inside[1], self.config.limits) as file:
                 yield file
 
     def _unpacked(self, tar_uri: str, member: str) -> Path:
         tar = self.resolve(tar_uri)
         try:
-            return archives.extract(tar, member, self.cache / ".unpacked" if self.cache else archives.scratch())
+            cache = self.cache / ".unpacked" if self.cache else archives.scratch()
+            return archives.extract(tar, member, cache, self.config.limits)
         except OSError as e:
             raise SourceError(f"cannot unpack {member} of {tar_uri}: {e.strerror}") from e
 

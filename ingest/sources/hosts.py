@@ -15,10 +15,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from html.parser import HTMLParser
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
+from ingest.limits import Limits
 from ingest.sources.types import FileStat, SourceError
 
 if TYPE_CHECKING:
@@ -28,8 +30,6 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 TIMEOUT_S = 30.0  # without a byte
 BLOCK_BYTES = 1 << 20
 RANGE_BYTES = 8 << 20  # of a bucket's object, asked for at a time
-MAX_PAGES = 20_000  # of a listing: a server that gives more gives them without end
-MAX_PAGE_BYTES = 64 << 20
 WEB_THREADS = 8
 
 
@@ -40,6 +40,16 @@ class HostError(Exception):
         super().__init__(message)
         self.status = status
         self.retry_after_s = retry_after_s
+
+
+class TooLargeError(HostError):
+    """A host that lists more than the limits of the registry entry: what, with the figure."""
+
+
+def _check(problem: str) -> None:
+    """Raises TooLargeError for what `Limits.excess` says."""
+    if problem:
+        raise TooLargeError(problem)
 
 
 class Host(Protocol):
@@ -62,24 +72,24 @@ class Host(Protocol):
         ...
 
 
-def open_host(source: str, revision: str | None) -> Host:
+def open_host(source: str, revision: str | None, limits: Limits) -> Host:
     """The host of an address; nothing is asked of it yet. Raises SourceError for an address of another kind."""
     scheme, _, rest = source.partition("://")
     if scheme == "hf":
-        return _open_hub(source, rest, revision)
+        return _open_hub(source, rest, revision, limits)
     if scheme in ("s3", "gs"):
-        return Bucket(scheme, rest.strip("/"))
+        return Bucket(scheme, rest.strip("/"), limits)
     if scheme in ("http", "https"):
-        return Web(source)
+        return Web(source, limits)
     raise SourceError(f"{source}: no {scheme}:// is read here, only hf://, s3://, gs:// and https://")
 
 
-def _open_hub(source: str, rest: str, revision: str | None) -> "Hub":
+def _open_hub(source: str, rest: str, revision: str | None, limits: Limits) -> "Hub":
     parts = rest.removeprefix("datasets/").strip("/").split("/", 2)
     if len(parts) < 2 or not all(parts):
         raise SourceError(f"{source} names no dataset of the hub: write hf://owner/name or hf://owner/name/folder")
     folder = parts[2] if len(parts) == 3 else ""
-    return Hub("/".join(parts[:2]), folder, revision or "main")
+    return Hub("/".join(parts[:2]), folder, revision or "main", limits)
 
 
 def hash_matches(path: Path, version: str) -> bool | None:
@@ -148,14 +158,13 @@ def _as_stored(response: "httpx.Response") -> Iterator[bytes]:
     return response.iter_raw()
 
 
-def _short(client: "httpx.Client", url: str, headers: dict[str, str]) -> tuple["httpx.Response", bytes]:
-    """An answer that is no file, such as a listing, and its content. Raises HostError, also over MAX_PAGE_BYTES."""
+def _short(client: "httpx.Client", url: str, headers: dict[str, str], limits: Limits) -> tuple["httpx.Response", bytes]:
+    """An answer that is no file, such as a listing, and its content. Raises HostError."""
     content = bytearray()
     with client.stream("GET", url, headers=_asked(headers, 0), timeout=TIMEOUT_S) as response:
         for block in _as_stored(_checked(response)):
             content += block
-            if len(content) > MAX_PAGE_BYTES:
-                raise HostError(f"{response.url} is no list of files: it is over {MAX_PAGE_BYTES >> 20} MiB")
+            _check(limits.excess("max_bytes", len(content), f"{response.url}: bytes of a list of files"))
     return response, bytes(content)
 
 
@@ -179,6 +188,7 @@ class Hub:
     repo: str
     folder: str
     revision: str
+    limits: Limits
     credentials = (
         "check the dataset's name, and set HF_TOKEN to a token that may read it (a gated dataset: accept its terms on "
         "its page first)"
@@ -211,13 +221,15 @@ class Hub:
         at = f"{self._commit}/{quote(self.folder, safe='')}" if self.folder else self._commit
         url = f"{self.endpoint}/api/datasets/{self.repo}/tree/{at}?recursive=true"
         files: dict[str, FileStat] = {}
-        for _ in range(MAX_PAGES):
+        for number in count(1):
+            _check(self.limits.excess("max_pages", number, "pages of its list of files"))
             response, entries = self._get(url)
             files |= self._files_of_page(entries)
+            _check(self.limits.excess("max_files", len(files), "files"))
             if "next" not in response.links:
-                return files
+                break
             url = response.links["next"]["url"]
-        raise HostError("the list of files has no end")
+        return files
 
     def _files_of_page(self, entries: list[dict[str, Any]]) -> dict[str, FileStat]:
         """Files by their path below the folder; the content of large ones is known by its SHA-256, else by git's."""
@@ -234,7 +246,7 @@ class Hub:
         """An answer, and what its JSON says. Raises HostError, and ValueError for what is no JSON."""
         from huggingface_hub import get_session
 
-        response, content = _short(get_session(), url, self._headers)
+        response, content = _short(get_session(), url, self._headers, self.limits)
         return response, json.loads(content)
 
     def read(self, uri: str, start: int, size: int) -> Iterator[bytes]:
@@ -259,6 +271,7 @@ class Bucket:
 
     scheme: str
     root: str  # bucket/path
+    limits: Limits
     credentials = (
         "give credentials that may read it (S3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; Google: "
         "GOOGLE_APPLICATION_CREDENTIALS)"
@@ -290,6 +303,7 @@ class Bucket:
             if entry["type"] == "file" and not name.endswith("/"):
                 uri = name.removeprefix(self.root).lstrip("/") or name.rsplit("/", 1)[-1]
                 files[uri] = FileStat(int(entry["size"]), _bucket_version(entry))
+                _check(self.limits.excess("max_files", len(files), "files"))
         if not files:
             raise HostError("nothing lies there", 404)
         return files
@@ -345,6 +359,7 @@ class Web:
     """
 
     address: str
+    limits: Limits
     credentials = "the server wants a login, which is not supported: fetch the files yourself, and give their folder"
 
     @cached_property
@@ -369,16 +384,16 @@ class Web:
     def _names(self) -> list[str]:
         todo, seen, names = [""], {""}, set()
         # Folders lead to further folders, and links may lead round: each page is read once
-        for _ in range(MAX_PAGES):
-            if not todo:
-                return sorted(names)
+        while todo:
             for name in self._links(todo.pop()):
                 if not name.endswith("/"):
                     names.add(name)
                 elif name not in seen:
                     seen.add(name)
                     todo.append(name)
-        raise HostError("the list of files has no end")
+            _check(self.limits.excess("max_files", len(names), "files"))
+            _check(self.limits.excess("max_pages", len(seen), "folders"))
+        return sorted(names)
 
     def _links(self, folder: str) -> Iterator[str]:
         """What one page links to below itself, by path from the root; folders end in '/'."""
@@ -393,7 +408,7 @@ class Web:
 
     def _page(self, folder: str) -> tuple[str, str]:
         """The address that a page was found at in the end, and its text. Raises HostError."""
-        response, page = _short(self._client, self._url(folder), {})
+        response, page = _short(self._client, self._url(folder), {}, self.limits)
         return str(response.url), page.decode(errors="replace")
 
     def _stat(self, uri: str) -> FileStat:

@@ -21,7 +21,7 @@ from filelock import FileLock
 
 from core.files import write_file
 from ingest.registry import DatasetConfig
-from ingest.sources.hosts import Host, HostError, hash_matches, open_host
+from ingest.sources.hosts import Host, HostError, TooLargeError, hash_matches, open_host
 from ingest.sources.types import DownloadError, FileStat, SourceError
 
 STATE = ".fetch"
@@ -52,7 +52,7 @@ class Remote:
     def host(self) -> Host:
         config = self.config
         commit = self.listed if config.is_on_hub else None
-        return open_host(config.source, commit or config.revision)
+        return open_host(config.source, commit or config.revision, config.limits)
 
     @property
     def version(self) -> str:
@@ -193,6 +193,8 @@ class Remote:
             return "unset HF_HUB_OFFLINE: only a commit (no branch) whose files were all fetched needs no network"
         if isinstance(e, OSError) and e.errno in LOCAL:
             return f"see to the folder {self.cache} (space, permission, names), and run the build again: it resumes"
+        if isinstance(e, TooLargeError):
+            return "where it is meant to be so large, raise that limit in its registry entry (limits)"
         if status in (401, 403) or isinstance(e, PermissionError):
             return self.host.credentials
         if status == 404 or isinstance(e, FileNotFoundError):

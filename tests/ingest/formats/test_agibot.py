@@ -62,6 +62,7 @@ def test_loose_files(tmp_path: Path) -> None:
     episode = read_episode(source, record)
     expected = state(6)
     np.testing.assert_array_equal(episode.state, np.hstack([expected["joint"], expected["effector"]]))
+    assert episode.timestamps_s is not None
     assert episode.state_names[13:] == ("state/joint/position.13", "left_gripper", "right_gripper")
     assert places_of(source) == [("left gripper", "state", (14,)), ("right gripper", "state", (15,))]
     np.testing.assert_allclose(episode.timestamps_s, np.arange(6) / 30, atol=1e-7)
@@ -118,6 +119,16 @@ def test_what_is_unpacked_counts_before_the_archive(tmp_path: Path) -> None:
     assert said(listing) == []
 
 
+def test_an_archive_of_more_files_than_the_limit(tmp_path: Path) -> None:
+    write_agibot(tmp_path / "loose", lengths={1: 6, 2: 6})
+    root = as_on_the_hub(tmp_path / "hub", tmp_path / "loose")
+    listing = list_episodes(source_of(root, limits={"max_files": 3}))
+    tars = [f for f in listing.findings if f.reason == "over_limit"]
+    assert {f.file for f in tars} == {"observations/327/1-2.tar", "proprio_stats/proprio_stats.tar"}
+    assert "files and folders: 4, over the limit of 3 (limits.max_files of the registry entry)" in tars[0].detail
+    assert said(list_episodes(source_of(root)), reason="over_limit") == []
+
+
 def test_a_truncated_archive(tmp_path: Path) -> None:
     """What stands before the cut is read; the rest is missing, by name."""
     write_agibot(tmp_path / "loose", lengths={1: 6, 2: 6})
@@ -129,7 +140,7 @@ def test_a_truncated_archive(tmp_path: Path) -> None:
     listing = list_episodes(source)
     assert said(listing) == [("unreadable_data", "warning", None, None), ("no_video", "unusable", 1, None)]
     assert listing.findings[0].file == "observations/327/1-2.tar"
-    assert "is damaged" in listing.findings[0].detail
+    assert "is not read to its end" in listing.findings[0].detail
     assert len(shown(source, listing.records[0], HEAD)) == 6
 
 
@@ -390,8 +401,12 @@ def huge_chunks(root: Path) -> None:
         (outside_storage, "path_escape", "lies in another file"),
         (lambda r: edit(r, state__joint__position=h5py.SoftLink("/state/effector/position")), "path_escape", "a link"),
         (lambda r: edit(r, state=h5py.SoftLink("/action")), "path_escape", "a link"),
-        (huge, "unreadable_data", "claims to be"),
-        (huge_chunks, "unreadable_data", "claims to be"),
+        (
+            huge,
+            "over_limit",
+            r"position: values of \[6, 1099511627776\]: .* over the limit of 16,777,216 \(limits.max_v",
+        ),
+        (huge_chunks, "over_limit", r"values of \[6, 14\]: 268,435,456, over the limit"),
         (lambda r: edit(r, state__joint__position=np.array([b"x"] * 6)), "unreadable_data", "no table of numbers"),
         (lambda r: edit(r, state__joint__position=np.zeros((6, 1, 1, 1))), "unreadable_data", "no table of numbers"),
         (lambda r: edit(r, state__joint__position=np.zeros((5, 14))), "unreadable_data", "has 5 rows, the episode 6"),

@@ -514,12 +514,12 @@ def test_filters_that_need_a_plug_in(tmp_path: Path) -> None:
     assert "filter 32015" in listing.findings[0].detail
 
 
-def test_pictures_larger_than_any_camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = source_of(write_aloha(tmp_path / "a.hdf5", 0, 6))
+def test_pictures_larger_than_the_limit(tmp_path: Path) -> None:
+    source = source_of(write_aloha(tmp_path / "a.hdf5", 0, 6), limits={"max_pixels": 64 * 64 - 1})
     (record,) = list_episodes(source).records
-    monkeypatch.setattr("ingest.formats.hdf5_file.MAX_PIXELS", 64 * 64 - 1)
-    with pytest.raises(VideoError, match="picture 0 of /observations/images/cam_high claims to be 64x64 px"):
+    with pytest.raises(VideoError, match="picture 0 of /observations/images/cam_high claims to be 64x64 px") as e:
         list(read_episode(source, record).frames("cam_high"))
+    assert e.value.reason == "over_limit"
 
 
 def test_texts_that_are_not_utf8(tmp_path: Path) -> None:

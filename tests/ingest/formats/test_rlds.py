@@ -1,6 +1,7 @@
 """RLDS datasets: what is read, what is only skipped, and what each kind of damage does."""
 
 import json
+import re
 import zlib
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -616,6 +617,32 @@ def test_raw_pictures_that_are_none(tmp_path: Path, encoding: str, values: Any, 
         list(read_episode(source_of(tmp_path), listing.records[0]).frames("image"))
 
 
+@pytest.mark.parametrize(
+    ("limits", "why"),
+    [
+        ({"max_features": 5}, r"features of the record at byte 0: 6, over the limit of 5 \(limits.max_features"),
+        ({"max_rows": 5}, r"steps of one episode: 6, over the limit of 5 \(limits.max_rows"),
+        ({"max_values": 17}, r"values of the feature at byte \d+: 24, over the limit of 17 \(limits.max_values"),
+    ],
+)
+def test_claims_beyond_the_limits_of_the_entry(tmp_path: Path, limits: dict[str, int], why: str) -> None:
+    """A finding of the listing, or of the rows; the other episode of the same file is well."""
+    write_dataset(tmp_path, {"train": [[episode(0), episode(1, 3) if "max_features" not in limits else b""]]})
+    source = source_of(tmp_path, fps=5, limits=limits)
+    listing = list_episodes(source)
+    found = [f.detail for f in listing.findings if f.reason == "over_limit"]
+    if not found:
+        with pytest.raises(RowsError) as e:
+            read_episode(source, listing.records[0])
+        assert e.value.reason == "over_limit"
+        found = [str(e.value)]
+    assert re.search(why, found[0]), found
+    if "max_features" not in limits:
+        state = read_episode(source, listing.records[1]).state
+        assert state is not None
+        assert len(state) == 3
+
+
 def test_types_that_are_nonsense(tmp_path: Path) -> None:
     """Features of a shape or type that cannot be are not read; the others are."""
     blob = tensor("object_", 2, encoding="bytes")
@@ -632,7 +659,7 @@ def test_types_that_are_nonsense(tmp_path: Path) -> None:
 def test_raw_pictures_of_no_known_shape(tmp_path: Path, shape: tuple[int, ...]) -> None:
     features = features_json({"image": tensor("uint8", *shape), "wrist_image": None})
     listing = one(tmp_path, episode(0, steps__observation__image=raw_pictures("none")), features)
-    with pytest.raises(VideoError, match="unknown or unlikely shape"):
+    with pytest.raises(VideoError, match=r"unknown shape|over the limit of 100,663,296 \(3 x limits.max_pixels of"):
         list(read_episode(source_of(tmp_path), listing.records[0]).frames("image"))
 
 

@@ -24,6 +24,7 @@ from ingest.formats.tfrecord import (
     records,
     varints,
 )
+from ingest.limits import Limits
 from tests.kits.real_data import BRIDGE
 from tests.kits.rlds_writer import example as written
 from tests.kits.rlds_writer import feature, message, record, varint
@@ -168,8 +169,40 @@ def test_values_that_are_damaged(content: bytes, problem: str) -> None:
 
 
 def test_too_many_features() -> None:
-    with pytest.raises(TFRecordError, match="more than 10000 features"):
+    with pytest.raises(
+        TFRecordError, match=r"features .*: 10,001, over the limit of 10,000 \(limits.max_features"
+    ) as e:
         parsed(written({f"{k}": [] for k in range(10_001)}))
+    assert e.value.reason == "over_limit"
+
+
+@pytest.mark.parametrize(
+    ("content", "limits", "why"),
+    [
+        ([1.0] * 5, {"max_values": 4}, "5, over the limit of 4 (limits.max_values of the registry entry)"),
+        ([300] * 5, {"max_values": 4}, "5, over the limit of 4 (limits.max_values of the registry entry)"),
+        # More bytes than four numbers take: no byte is looked at
+        ([-1] * 5, {"max_values": 4}, "5, over the limit of 4 (limits.max_values of the registry entry)"),
+        ([b""] * 9, {"max_rows": 2}, "one by one: 9, over the limit of 8 (4 x limits.max_rows of the registry entry)"),
+    ],
+)
+def test_more_values_than_the_limits(content: list, limits: dict[str, int], why: str) -> None:
+    data = written({"k": content})
+    values = example(data, Record(0, 0, len(data)))["k"]
+    read = {float: floats, int: integers, bytes: lambda *a: list(byte_spans(*a))}[type(content[0])]
+    assert len(read(data, values, Limits())) == len(content)
+    with pytest.raises(TFRecordError) as e:
+        read(data, values, Limits(**limits))
+    assert why in str(e.value)
+    assert e.value.reason == "over_limit"
+
+
+def test_more_loose_numbers_than_the_limit() -> None:
+    loose = b"".join(varint(1 << 3 | 0) + varint(7) for _ in range(9))
+    data = message(1, message(1, message(1, b"i") + message(2, message(3, loose))))
+    values = example(data, Record(0, 0, len(data)))["i"]
+    with pytest.raises(TFRecordError, match=r"one by one: 9, over the limit of 8"):
+        integers(data, values, Limits(max_rows=2))
 
 
 @given(st.lists(st.integers(-(1 << 63), (1 << 63) - 1)))

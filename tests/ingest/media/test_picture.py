@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from ingest.episode import RowsError
+from ingest.limits import Limits
 from ingest.media.picture import ArrayPicture, SwappedPicture, array_picture, decode_picture
 from ingest.media.video import VideoError
 from ingest.source import list_episodes, read_episode
@@ -164,6 +165,15 @@ def test_a_picture_that_claims_to_be_huge() -> None:
     data[16:24] = (60_000).to_bytes(4, "big") * 2
     with pytest.raises(VideoError, match="frame 3 "):
         decode_picture(bytes(data), "frame 3")
+
+
+def test_a_picture_larger_than_the_limit() -> None:
+    data = encoded(np.zeros((8, 9, 3), np.uint8))
+    assert decode_picture(data, "it", Limits(max_pixels=72)).rgb().shape == (8, 9, 3)
+    why = r"it claims to be 9x8 px: pixels: 72, over the limit of 71 \(limits.max_pixels of the registry entry\)"
+    with pytest.raises(VideoError, match=why) as e:
+        decode_picture(data, "it", Limits(max_pixels=71))
+    assert e.value.reason == "over_limit"
 
 
 def test_arrays_that_are_no_picture() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ingest.limits import Limits
 from ingest.sources import archives
 from ingest.sources.archives import ArchiveError, extract, index, opened
 from ingest.sources.types import SourceError
@@ -100,15 +101,15 @@ def test_unpacked_once_under_a_name_of_ours(tmp_path: Path) -> None:
     assert extract(tar, "e/x.mp4", cache).read_bytes() == b"changed"
 
 
-def test_the_cache_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archives, "MAX_UNPACKED_BYTES", 250)
+def test_the_cache_is_bounded(tmp_path: Path) -> None:
+    limits = Limits(max_unpacked_bytes=250)
     tar = write_tar(tmp_path / "a.tar", [(f"{n}.mp4", n.encode() * 100) for n in "abc"])
     paths = []
     for age, name in enumerate("abc"):
-        paths.append(extract(tar, f"{name}.mp4", tmp_path / "cache"))
+        paths.append(extract(tar, f"{name}.mp4", tmp_path / "cache", limits))
         os.utime(paths[-1], ns=(age, age))
     assert [p.exists() for p in paths] == [False, True, True]
-    assert extract(tar, "a.mp4", tmp_path / "cache").read_bytes() == b"a" * 100
+    assert extract(tar, "a.mp4", tmp_path / "cache", limits).read_bytes() == b"a" * 100
     assert [p.exists() for p in paths] == [True, False, True]
 
 
@@ -153,9 +154,15 @@ END = bytes(2 * BLOCK)
         (GOOD + header("x.mp4", 1 << 60) + END, "claims 1152921504606846976 bytes"),
         (GOOD + header("x.mp4", -1) + END, "negative size"),
         (GOOD + header("x.mp4", -2 * BLOCK) + END, "negative size"),  # back to this header: for ever
-        (GOOD + header("x", 1 << 40, tarfile.GNUTYPE_LONGNAME) + END, "a header is too long"),
+        (
+            GOOD + header("x", 1 << 40, tarfile.GNUTYPE_LONGNAME) + END,
+            "(limits.max_header_bytes of the registry entry)",
+        ),
         (GOOD + header("x", -1, tarfile.GNUTYPE_LONGNAME) + END, ""),
-        (GOOD + header("x", 1 << 30, tarfile.XHDTYPE) + END, "a header is too long"),
+        (
+            GOOD + header("x", 1 << 30, tarfile.XHDTYPE) + END,
+            "bytes of one member's header: 1,073,742,337, over the limit",
+        ),
         (GOOD + header("x", 0, tarfile.GNUTYPE_LONGNAME) * 1900 + END, ""),
     ],
 )
@@ -167,6 +174,20 @@ def test_what_stands_before_the_damage_is_read(tmp_path: Path, data: bytes, prob
     assert "1 files before it can be read" in said
     with opened(tmp_path / "a.tar", "good.mp4") as file:
         assert file.read() == b"data"
+
+
+def test_limits_of_the_registry_entry(tmp_path: Path) -> None:
+    """What stands before the limit is read; another entry's limits are another reading."""
+    tar = write_tar(tmp_path / "a.tar", [(f"{n}.mp4", b"x") for n in "abcd"])
+    found = index(tar, Limits(max_files=3))
+    assert (list(found.members), found.reason) == (["a.mp4", "b.mp4", "c.mp4"], "over_limit")
+    assert found.problem == (
+        "files and folders: 4, over the limit of 3 (limits.max_files of the registry entry); "
+        "3 files before it can be read"
+    )
+    assert (len(index(tar).members), index(tar).problem) == (4, None)
+    with pytest.raises(ArchiveError, match=r"no member d\.mp4"):
+        source_of(tmp_path, limits={"max_files": 3}).resolve("a.tar!/d.mp4")
 
 
 @pytest.mark.parametrize("data", [b"", b"no tar at all\n" * 99, LFS_POINTER.encode(), b"\x1f\x8b" + bytes(600)])
@@ -210,7 +231,7 @@ def test_a_tar_that_shrinks_under_us(tmp_path: Path, monkeypatch: pytest.MonkeyP
     tar = write_tar(tmp_path / "a.tar", [("x.mp4", b"x" * 5000)])
     known = index(tar)
     tar.write_bytes(tar.read_bytes()[:2000])
-    monkeypatch.setattr(archives, "index", lambda _: known)
+    monkeypatch.setattr(archives, "index", lambda *_: known)
     with pytest.raises(ArchiveError, match="mp4 breaks off"):
         extract(tar, "x.mp4", tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []

@@ -18,6 +18,7 @@ import google_crc32c
 import pytest
 
 import ingest.sources.remote
+from ingest.limits import Limits
 from ingest.registry import DatasetConfig
 from ingest.source import list_episodes
 from ingest.sources import hosts
@@ -32,8 +33,8 @@ def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ingest.sources.remote.time, "sleep", lambda seconds: None)
 
 
-def at(folder: Path, source: str) -> Source:
-    return Source(DatasetConfig(name="toy", source=source), None, folder / "cache")
+def at(folder: Path, source: str, **limits: int) -> Source:
+    return Source(DatasetConfig(name="toy", source=source, limits=Limits(**limits)), None, folder / "cache")
 
 
 def local(root: Path) -> Source:
@@ -209,6 +210,33 @@ def test_a_google_bucket(gs: dict[str, bytes], tmp_path: Path, monkeypatch: pyte
     gs["set/wrong.bin"] = b"abd"
     with pytest.raises(DownloadError, match="not what was listed"):
         source.resolve("wrong.bin")
+
+
+@pytest.mark.parametrize(
+    ("limits", "why"),
+    [
+        (
+            {"max_pages": 20},
+            r"folders: 21, over the limit of 20 \(limits.max_pages of the registry entry\); where it is ",
+        ),
+        ({"max_files": 30}, r"files: 31, over the limit of 30 \(limits.max_files of"),
+        ({"max_bytes": 40}, r"bytes of a list of files: \d+, over the limit of 40 \(limits.max_bytes of"),
+    ],
+)
+def test_a_list_of_files_without_end(tmp_path: Path, limits: dict[str, int], why: str) -> None:
+    """Each folder has a file and another folder."""
+
+    class Endless(Quiet):
+        def do_GET(self) -> None:
+            depth = self.path.count("/")
+            page = f'<a href="{depth}.mp4">a film</a> <a href="{depth}/">a folder</a>'.encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(page)))
+            self.end_headers()
+            self.wfile.write(page)
+
+    with served(Endless) as url, pytest.raises(DownloadError, match=why):
+        _ = at(tmp_path, url, **limits).files
 
 
 @pytest.mark.parametrize("packed", ["page", "file"])

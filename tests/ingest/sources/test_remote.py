@@ -304,6 +304,25 @@ def test_revisions_and_names_that_are_not_there(hub: Hub, tmp_path: Path, monkey
         _ = at(tmp_path).files
 
 
+@pytest.mark.parametrize(
+    ("limits", "why"),
+    [
+        (
+            {"max_pages": 1},
+            r"pages of its list of files: 2, over the limit of 1 \(limits.max_pages of the registry entry",
+        ),
+        (
+            {"max_files": 1},
+            r"files: \d, over the limit of 1 \(limits.max_files of the registry entry\); where it is meant",
+        ),
+    ],
+)
+def test_more_files_than_the_limits(hub: Hub, tmp_path: Path, limits: dict[str, int], why: str) -> None:
+    hub.page, revision = 2, hub.commit(FILES)
+    with pytest.raises(DownloadError, match=why):
+        _ = at(tmp_path, revision=revision, limits=limits).files
+
+
 def test_nobody_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serve(Hub(REPO)) as hub:
         commit = hub.commit(FILES)
