@@ -69,6 +69,28 @@ def test_the_copied_catalog_reads_every_table_as_the_lake_does(furnished: Worksp
     lake.con.close()
 
 
+def test_a_copy_leaves_the_locks_of_this_process_alone(made, tmp_path: Path):
+    """Another process stays shut out while this one is in the catalog, whatever is copied meanwhile."""
+    space = made.copy(tmp_path).space
+    lake = Lake(space)
+    code = "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute('BEGIN EXCLUSIVE')"
+    other = [sys.executable, "-c", code, str(space.catalog)]
+    with lake.reading():
+        lake.rows("FROM datasets")
+        CorpusView(space)
+        shut_out = subprocess.run(other, capture_output=True, text=True)
+    assert "database is locked" in shut_out.stderr
+    assert subprocess.run(other).returncode == 0
+    lake.con.close()
+
+
+def test_a_catalog_that_cannot_be_copied(made, tmp_path: Path):
+    space = made.copy(tmp_path).space
+    space.catalog.write_bytes(b"no database" * 99)
+    with pytest.raises(LakeError, match=r"catalog.sqlite cannot be copied: .*file is not a database"):
+        CorpusView(space)
+
+
 def test_a_page_keeps_its_state_while_others_are_published(made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     folder = tmp_path / "copies"
     folder.mkdir()

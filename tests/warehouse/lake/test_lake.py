@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from core.paths import Workspace
 from core.tables import TABLES, Column, Table
 from core.views import VIEWS
 from tests.kits.lake_kit import facts, findings, frames, segments, stage_run, write_partition
-from warehouse.lake import Lake, LakeError, digest, extension_path, migrations, sql_type, was_interrupted
+from warehouse.lake import Lake, LakeError, connect, digest, extension_path, migrations, sql_type, was_interrupted
 from warehouse.lake.migrations import SCHEMA_VERSION
 
 
@@ -358,11 +359,14 @@ def test_a_catalog_is_waited_for_longer_than_sqlite_waits(workspace: Workspace):
         "c.execute('BEGIN EXCLUSIVE'); print('shut', flush=True); time.sleep(6)"
     )
     command = [sys.executable, "-c", code, str(workspace.catalog)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other, ThreadPoolExecutor() as pool:
         assert other.stdout is not None
         assert other.stdout.readline() == "shut\n"
+        # With as many threads as there are cores: a lake of ours has one, but only once it is open
+        opening = pool.submit(connect, workspace, read_only=True)
         lake.publish(stage_run(), {"frames": frames()})
         assert other.poll() is not None or other.wait(5) == 0
+        opening.result().execute("SELECT count(*) FROM frames").fetchall()
     assert lake.rows("SELECT count(*) FROM frames") == [(4,)]
 
 
