@@ -27,6 +27,11 @@ def first_line(e: BaseException) -> str:
     return str(e).strip().split("\n", 1)[0]
 
 
+def install_hint(extra: str) -> str:
+    """How the packages of an extra of `pyproject.toml` come in: proccorpus itself is on no package index."""
+    return f"in proccorpus's checkout, run `make setup` or `pip install -e '.[{extra}]'`"
+
+
 def validation_message(e: "ValidationError") -> str:
     """A pydantic error in one line: the fields, and what is wrong with each."""
     parts = []

@@ -16,6 +16,7 @@ import numpy as np
 from annotate.embeddings.config import EmbeddingsConfig
 from annotate.embeddings.weights import INSTALL, EncoderError, mobilenet_file
 from annotate.visual_change import area_averaged
+from core.errors import install_hint
 
 GREY_PX = 64
 GREY_BATCH, GREY_SMALL = 32, 1
@@ -65,7 +66,7 @@ def _lack_of_packages(name: str) -> str:
     if not missing:
         return ""
     return (
-        f"the encoder {name} needs {' and '.join(missing)}: pip install 'proccorpus[train]'; "
+        f"the encoder {name} needs {' and '.join(missing)}: {install_hint('train')}; "
         'the encoder grey needs nothing (embeddings.encoder = "grey")'
     )
 

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse
 from starlette.background import BackgroundTask
 
+from core.errors import install_hint
 from explorer.access import PageError
 from explorer.episode import find_episode
 from explorer.pages.episode import EpisodeIndex
@@ -32,7 +33,7 @@ def recording(request: Request, dataset: str, episode_index: EpisodeIndex) -> Fi
     """The episode's .rrd file, of ten pictures a second; `proccorpus export rerun` writes all of them."""
     explorer = explorer_of(request)
     if not has_rerun():
-        raise PageError("recordings need rerun-sdk: pip install 'proccorpus[exports]'", 501)
+        raise PageError(f"recordings need rerun-sdk: {install_hint('exports')}", 501)
     file = tempfile.NamedTemporaryFile(suffix=".rrd", delete=False)  # noqa: SIM115
     file.close()
     path = Path(file.name)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
+from core.errors import install_hint
 from ingest.limits import Limits
 from ingest.sources.types import FileStat, SourceError
 
@@ -292,7 +293,7 @@ class Bucket:
                 options["anon"] = botocore.session.get_session().get_credentials() is None
             return fsspec.filesystem(self.scheme, **options)
         except ImportError as e:
-            raise SourceError(f"{self.scheme}:// needs further packages ({e}): pip install 'proccorpus[cloud]'") from e
+            raise SourceError(f"{self.scheme}:// needs further packages ({e}): {install_hint('cloud')}") from e
 
     def commit(self) -> None:
         return None

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from core.errors import install_hint
 from ingest.formats.listing import named
 from warehouse.exports.common import MANIFEST, ExportError, Selection, select
 from warehouse.exports.lerobot_plan import LerobotOptions, LerobotPlan
@@ -65,7 +66,7 @@ def verify(lake: Lake, selection: Selection, out: Path, options: LerobotOptions)
     if not (out / MANIFEST).exists():
         raise ExportError(f"{out} holds no export that is whole: there is nothing to verify")
     if find_spec("lerobot") is None:
-        raise ExportError("--verify needs LeRobot's own reader: pip install 'proccorpus[train]'")
+        raise ExportError(f"--verify needs LeRobot's own reader: {install_hint('train')}")
     plan = LerobotPlan(select(lake, selection), options)
     wanted = [plan.starts[i] + k for i, e in enumerate(plan.episodes) for k in _shown(e.num_frames)]
     with TemporaryDirectory(prefix="proccorpus-verify-") as scratch:

@@ -12,6 +12,7 @@ from annotate.embeddings.config import EmbeddingsConfig
 from annotate.embeddings.encoders import encoder_input, grey, identity, lack, load_encoder
 from annotate.embeddings.projection import area_weights, signs
 from annotate.embeddings.weights import EncoderError
+from core.errors import install_hint
 
 
 def scene(seed: int = 0, side: int = 64) -> np.ndarray:
@@ -97,7 +98,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch):
     encoders._load.cache_clear()
     for name, package in (("mobilenet_v2", "torch"), ("hf:some/model", "torch and transformers")):
         config = EmbeddingsConfig(encoder=name)
-        assert f"needs {package}: pip install 'proccorpus[train]'" in lack(config)
+        assert f"needs {package}: {install_hint('train')}" in lack(config)
         with pytest.raises(EncoderError, match=package):
             load_encoder(config)
 
