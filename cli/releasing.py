@@ -26,7 +26,7 @@ from cli.options import (
 from cli.output import print_json, show, show_facts
 from explorer.filters import size
 from warehouse.lake import Lake
-from warehouse.lake.gc import collect
+from warehouse.lake.gc import GRACE_S, collect, merge, small_files
 from warehouse.releases import card_path, create_release, delete_release, get_release
 from warehouse.releases.contents import LOCAL, contents
 from warehouse.releases.takedown import take_down, takedown_marks
@@ -212,7 +212,7 @@ def gc(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
 ) -> None:
-    """Delete what neither the corpus as it is nor a release names. Not while a build runs."""
+    """Delete what neither the corpus as it is nor a release names, and merge small files. Not while a build runs."""
     lake = lake_at(workspace)
     if not dry_run and not yes:
         # What is asked about is seen beforehand
@@ -222,6 +222,13 @@ def gc(
             confirm(f"Delete {counted(files, 'file')} ({size(num_bytes)}) of {lake.workspace.root}?", yes=False)
     freed = collect(lake, keep_days, dry_run=dry_run)
     rows = [f.__dict__ for f in freed]
-    if format == "table":
-        say("Would be deleted:" if dry_run else "Deleted:")
+    files, into = (small_files(lake), None) if dry_run else merge(lake)
+    if format != "table":
+        print_json([*rows, {"what": "small files merged", "files": files, "bytes": 0}])
+        return
+    say("Would be deleted:" if dry_run else "Deleted:")
     show(rows, format)
+    if files:
+        small = counted(files, "small file")
+        merged = f"Would merge up to {small} of rows" if dry_run else f"Merged {small} of rows into {into}"
+        say(f"{merged}. The next build or gc deletes what was merged, once it is {GRACE_S / 60:.0f} minutes old.")

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from typing import Any
 
@@ -21,6 +21,7 @@ from core.paths import Workspace
 from core.tables import Table
 from warehouse.lake.place import LOCK_TIMEOUT_S, LakeError, Place, bucket_settings, holder, locked, place
 
+CATALOG = "__ducklake_metadata_lake"  # DuckLake's own tables, beside the lake
 ROOM_FOR_A_COMMIT = 16 << 20  # bytes free that are more than any commit needs
 
 SQL_TYPES = {
@@ -292,11 +293,14 @@ class LakeConnection:
 
     def _note_written(self, table: Table, partitions: list[tuple]) -> None:
         """Remember the folders that rows of some partitions of a table are written into, until the commit."""
+        names = ([f"{column}={v}" for column, v in zip(table.partition, values, strict=True)] for values in partitions)
+        self._note_folders(table, (os.path.join(*parts) for parts in names))
+
+    def _note_folders(self, table: Table, folders: Iterable[str]) -> None:
+        """As _note_written, of folders within the table's own."""
         root = os.path.join(place(self.workspace).data, "main", table.name)
         self._written.add(root)
-        for values in partitions:
-            names = [f"{column}={value}" for column, value in zip(table.partition, values, strict=True)]
-            self._written.add(os.path.join(root, *names))
+        self._written.update(os.path.join(root, folder) for folder in folders)
 
     def _sync(self) -> None:
         """DuckDB does not sync the files it writes: a catalog that is on disk must not list one that is not."""

@@ -17,7 +17,7 @@ import pyarrow as pa
 from core.files import HALF_FILE, sha256_file
 from core.paths import Workspace
 from core.tables import STAGE_TABLES, STAGED_TABLES, TABLES
-from warehouse.lake.connection import newest_committed
+from warehouse.lake.connection import CATALOG, newest_committed
 from warehouse.lake.gc import GRACE_S, unlisted_keyframes, unlisted_shards
 from warehouse.lake.hashes import output_hash
 from warehouse.lake.lake import Lake
@@ -31,7 +31,6 @@ from warehouse.shards import ShardError, check_shard, index_path, read_index
 
 ERROR, WARNING = "error", "warning"
 MISSING = "missing"
-CATALOG = "__ducklake_metadata_lake"
 LEAST_BYTES, FEW_BYTES = 64 << 20, 1 << 30  # free: nothing can be built; a build may not come to its end
 STAGE_OF = {t: stage for stage in reversed(STAGE_TABLES) for t in STAGE_TABLES[stage]} | {"datasets": "episodes"}
 MEND = "proccorpus doctor --repair, then build again"

@@ -1,7 +1,8 @@
 """Delete what nothing names any more: the sweep does so before each build, and gc, which also forgets old snapshots.
 
 The sweep deletes files that the lake does not list. gc first expires lake snapshots that no release pins, so that what
-only they listed goes too, and looks into buckets and into the fetched files of what was taken down.
+only they listed goes too, and looks into buckets and into the fetched files of what was taken down. At its end it
+merges small files of rows.
 """
 
 import time
@@ -14,8 +15,10 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from core.tables import SPLITS
+from core.tables import SPLITS, TABLES
+from warehouse.lake.connection import CATALOG
 from warehouse.lake.lake import Lake
+from warehouse.lake.place import place
 from warehouse.releases.takedown import taken_down
 
 if TYPE_CHECKING:
@@ -23,6 +26,9 @@ if TYPE_CHECKING:
 
 GRACE_S = 900.0  # a file this young may belong to a build that has not recorded it yet
 KEEP_DAYS = 7.0
+SMALL_BYTES = 32 << 20  # files of rows that are smaller are merged with others of their partition
+MERGED_AT_ONCE = 200  # partitions, in one commit: a build waits for it
+CLEAN_UP = "CALL ducklake_cleanup_old_files('lake', cleanup_all => true)"
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,8 @@ def sweep(lake: Lake, grace_s: float = GRACE_S) -> int:
     """Delete unlisted keyframes, shards, half-written files and orphaned lake data; returns how many files."""
     with lake.lock():
         orphans = lake.rows("CALL ducklake_delete_orphaned_files('lake', cleanup_all => true)")
+        if not _scheduled(lake, grace_s):
+            orphans += lake.rows(CLEAN_UP)
         old = [*unlisted_keyframes(lake, grace_s), *unlisted_shards(lake, grace_s)]
         _delete(old)
     return len(old) + len(orphans)
@@ -66,24 +74,89 @@ def collect(
             freed.append(Freed(what, len(paths), sum(p.stat().st_size for p in paths)))
         # Snapshots first: a crash in between leaves files that nothing lists, not lists of files that are gone
         if not dry_run:
-            _expire(lake, expired)
+            _expire(lake, expired, grace_s)
             _delete(chain.from_iterable(files.values()))
             _drop_empty_folders(lake.workspace.sources)
             _drop_empty_folders(lake.workspace.root / "edits")
     return freed
 
 
-def _expire(lake: Lake, snapshots: list[int]) -> None:
+def _expire(lake: Lake, snapshots: list[int], grace_s: float) -> None:
     """Forget snapshots, and delete the lake's data that no other lists."""
+    merged = _scheduled(lake, grace_s)
     if snapshots:
         lake.con.execute(f"CALL ducklake_expire_snapshots('lake', versions => {snapshots})")
-    lake.con.execute("CALL ducklake_cleanup_old_files('lake', cleanup_all => true)")
+    if merged:
+        _delete_scheduled(lake, spared=merged)
+    else:
+        lake.con.execute(CLEAN_UP)
     lake.con.execute("CALL ducklake_delete_orphaned_files('lake', cleanup_all => true)")
 
 
-def _delete(paths: Iterable[Path]) -> None:
+def _scheduled(lake: Lake, grace_s: float | None = None) -> set[str]:
+    """Files that DuckLake is to delete, by their path within the data: all, or those that came there so lately.
+
+    What was merged lately may be read by somebody who asked before. (DuckLake's own `older_than` counts whole days
+    where the catalog is SQLite's.)
+    """
+    since = "" if grace_s is None else f"WHERE schedule_start::TIMESTAMPTZ > now() - to_seconds({float(grace_s)})"
+    return set(lake.column(f"SELECT path FROM {CATALOG}.ducklake_files_scheduled_for_deletion {since}"))
+
+
+def _delete_scheduled(lake: Lake, spared: set[str]) -> None:
+    """Delete what DuckLake is to delete, but for some; it will not mind that the files are gone."""
+    from upath import UPath
+
+    data = UPath(place(lake.workspace).data)
+    _delete(data / path for path in sorted(_scheduled(lake) - spared))
+
+
+def _delete(paths: "Iterable[Path | UPath]") -> None:
     for path in paths:
         path.unlink(missing_ok=True)
+
+
+# Small files
+
+
+def merge(lake: Lake) -> tuple[int, int]:
+    """Merge small files of rows within each partition; how many, and into how many.
+
+    What queries answer stays, and so do releases and all snapshots. A build may run beside it: each commit merges some
+    partitions of one table under the lock. The sweep, or gc, deletes the merged files once nobody can be reading them.
+    """
+    merged = made = 0
+    deletes = "SELECT delete_file_count FROM ducklake_table_info('lake') WHERE table_name = ?"
+    for name, folders in _small_files(lake).items():
+        if lake.rows(deletes, [name])[0][0]:
+            lake.rewrite(name, folders)
+        while True:
+            files, into = lake.merge(name, folders, SMALL_BYTES, MERGED_AT_ONCE)
+            merged, made = merged + files, made + into
+            if not files:
+                break
+    return merged, made
+
+
+def small_files(lake: Lake) -> int:
+    """How many files of rows there are to be merged, at most."""
+    return sum(sum(of_table.values()) for of_table in _small_files(lake).values())
+
+
+def _small_files(lake: Lake) -> dict[str, dict[str, int]]:
+    """Of each table the folders of partitions with several small files, and how many each has."""
+    rows = lake.rows(
+        "SELECT t.table_name, regexp_replace(f.path, '[^/]*$', '') AS folder, count(*) "
+        f"FROM {CATALOG}.ducklake_data_file f JOIN {CATALOG}.ducklake_table t ON t.table_id = f.table_id "
+        "AND t.end_snapshot IS NULL WHERE f.end_snapshot IS NULL AND f.file_size_bytes < ? "
+        "GROUP BY ALL HAVING count(*) > 1 ORDER BY ALL",
+        [SMALL_BYTES],
+    )
+    by_table: dict[str, dict[str, int]] = {}
+    for table, folder, files in rows:
+        if table in TABLES:
+            by_table.setdefault(table, {})[folder] = files
+    return by_table
 
 
 # Snapshots
@@ -104,10 +177,9 @@ def _data_of_expired(lake: Lake, expired: list[int]) -> list[tuple[str, int]]:
     Read from DuckLake's own catalog, since a dry run of expiring does not say which files it would free.
     """
     gone = ", ".join(str(s) for s in expired) or "-1"
-    catalog = "__ducklake_metadata_lake"
-    staying = f"SELECT snapshot_id FROM {catalog}.ducklake_snapshot WHERE snapshot_id NOT IN ({gone})"
+    staying = f"SELECT snapshot_id FROM {CATALOG}.ducklake_snapshot WHERE snapshot_id NOT IN ({gone})"
     sql = " UNION ALL ".join(
-        f"SELECT path, file_size_bytes FROM {catalog}.{table} f WHERE f.end_snapshot IS NOT NULL AND NOT EXISTS "
+        f"SELECT path, file_size_bytes FROM {CATALOG}.{table} f WHERE f.end_snapshot IS NOT NULL AND NOT EXISTS "
         f"(FROM ({staying}) k WHERE k.snapshot_id >= f.begin_snapshot AND k.snapshot_id < f.end_snapshot)"
         for table in ("ducklake_data_file", "ducklake_delete_file")
     )

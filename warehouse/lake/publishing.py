@@ -3,7 +3,7 @@
 A stage replaces its own partition: rows, findings, key check and its stage_runs line together.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +16,7 @@ from warehouse.lake.connection import LakeConnection, quoted, row_by_row
 from warehouse.lake.place import LakeError
 
 WHOLE_DATASET = -1  # stage_runs.chunk of a stage that works on a dataset as a whole
+REWRITTEN_FROM = 0.25  # share of a file's rows that were deleted, from which on it is written anew without them
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,29 @@ class LakeWriter(LakeConnection):
             self._upsert(TABLES["releases"], TABLES["releases"].rows([release | {"snapshot": snapshot}]))
             write(snapshot)
         return snapshot
+
+    def rewrite(self, name: str, folders: Iterable[str]) -> None:
+        """Write files of a table anew without rows that were deleted, where these are many; in one transaction.
+
+        Files with such rows are not merged. `folders`: as for `merge`.
+        """
+        with self.lock(), self.transaction(f"drop deleted rows of {name}"):
+            sql = f"CALL ducklake_rewrite_data_files('lake', ?, delete_threshold => {REWRITTEN_FROM})"
+            self.con.execute(sql, [name])
+            self._note_folders(TABLES[name], folders)
+
+    def merge(self, name: str, folders: Iterable[str], max_bytes: int, at_most: int) -> tuple[int, int]:
+        """Merge files of a table's partitions that are smaller than `max_bytes`, in one transaction.
+
+        folders: of the partitions, within the table's own. at_most: how many partitions in one go. Returns how many
+        files were merged, and into how many. Rows stay what they are, in former snapshots too. The merged files stay
+        until what is scheduled for deletion is deleted: somebody may be reading them.
+        """
+        with self.lock(), self.transaction(f"merge small files of {name}"):
+            options = f"max_file_size => {int(max_bytes)}, max_compacted_files => {int(at_most)}"
+            merged = self.rows(f"CALL ducklake_merge_adjacent_files('lake', ?, {options})", [name])
+            self._note_folders(TABLES[name], folders)
+        return sum(files for *_, files, _ in merged), sum(made for *_, made in merged)
 
     def _replace_partition(self, table: Table, data: pa.Table, run: StageRun, again: bool) -> None:
         where, values = _partition_filter(table, run)

@@ -1,17 +1,22 @@
 """The sweep deletes what the lake does not list, and nothing else; gc also what only old snapshots list."""
 
 import os
+import subprocess
+import sys
 import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Event
 
 import pytest
 
 from core.paths import Workspace
 from core.tables import TABLES
-from tests.kits.lake_kit import frames, stage_run
+from tests.kits.lake_kit import frames, segments, stage_run
 from warehouse.lake import Lake, digest
-from warehouse.lake.gc import GRACE_S, collect, sweep
+from warehouse.lake.gc import GRACE_S, collect, merge, small_files, sweep
 
 OLD = time.time() - GRACE_S - 60
 LISTED, RELEASED, LOST = "a-00000-train-111.tar", "a-00000-train-222.tar", "a-00000-train-333.tar"
@@ -131,3 +136,156 @@ def test_keyframes_of_a_release_stay(filled: Lake):
     assert (keyframe.exists(), loose.exists()) == (True, False)
     filled.remove("delete", "name = 'r1'", [], "releases", "release_shards")
     assert counts(filled, 1) == {"keyframes": 1}
+
+
+RUNS = ("run1", "run2", "run3")
+
+
+def label(lake: Lake, label_run: str, name: str = "reach", chunk: int = 0) -> None:
+    """A label run publishes its segments: a file of its own."""
+    rows = segments(chunk=chunk, label_run=label_run, name=name, episodes=range(10 * chunk, 10 * chunk + 10))
+    lake.publish(stage_run(stage="segments", chunk=chunk, label_run=label_run), {"segments": rows})
+
+
+def rows_files(lake: Lake) -> int:
+    return len(list(lake.workspace.data.rglob("*.parquet")))
+
+
+def listed_files(lake: Lake) -> tuple[int, int]:
+    """Files of segments that the lake lists now: with rows, and with deletions."""
+    sql = "SELECT file_count, delete_file_count FROM ducklake_table_info('lake') WHERE table_name = 'segments'"
+    return lake.rows(sql)[0]
+
+
+@pytest.fixture
+def labelled(workspace: Workspace) -> tuple[Lake, dict[int, dict[str, str]]]:
+    """Labels of three runs for two chunks, some made again; with what each kept snapshot holds."""
+    lake, held = Lake(workspace), {}
+    for chunk in (0, 1):
+        for run in RUNS:
+            label(lake, run, chunk=chunk)
+    for release in ("r1", "r2"):
+        snapshot = lake.freeze({"name": release}, TABLES["release_shards"].empty())
+        held[snapshot] = digest(lake)
+        label(lake, "run2", name=f"after {release}")
+    held[lake.snapshot()] = digest(lake)
+    return lake, held
+
+
+def held_now(lake: Lake, snapshots: Iterable[int]) -> dict[int, dict[str, str]]:
+    return {s: digest(Lake(lake.workspace, read_only=True, snapshot=s)) for s in snapshots}
+
+
+def test_small_files_are_merged_and_no_snapshot_changes(labelled: tuple[Lake, dict]):
+    lake, held = labelled
+    before = rows_files(lake)
+    assert listed_files(lake) == (6, 0)
+    assert small_files(lake) == 6
+    assert merge(lake) == (6, 2)
+    assert listed_files(lake) == (2, 0)
+    assert merge(lake) == (0, 0)
+    assert held_now(lake, held) == held
+    assert digest(lake) == held[max(held)]
+    # Somebody may be reading what was merged: it stays for a while, whoever clears up
+    assert rows_files(lake) == before + 2
+    collect(lake, keep_days=7)
+    sweep(lake)
+    assert rows_files(lake) == before + 2
+    assert sweep(lake, grace_s=-5.0) > 0
+    assert rows_files(lake) < before
+    assert held_now(lake, held) == held
+
+
+def test_what_was_merged_is_spared_while_expired_data_goes(filled: Lake):
+    for run in RUNS:
+        label(filled, run)
+    filled.publish(stage_run(), {"frames": frames(n=5000, value=0.5)})
+    before = rows_files(filled)
+    assert merge(filled) == (3, 1)
+    assert counts(filled, 0)["lake data"] == 1, "the first frames"
+    assert rows_files(filled) == before + 1 - 1
+    collect(filled, 0, grace_s=-5.0)
+    assert rows_files(filled) == before + 1 - 1 - 3
+
+
+def test_a_label_of_a_merged_file_can_be_made_again(labelled: tuple[Lake, dict]):
+    lake, held = labelled
+    merge(lake)
+    label(lake, "run1", name="again")
+    assert lake.rows("SELECT label_run, name, count(*) FROM segments WHERE chunk = 0 GROUP BY ALL ORDER BY 1") == [
+        ("run1", "again", 20), ("run2", "after r2", 20), ("run3", "reach", 20)
+    ]  # fmt: skip
+    now = digest(lake)
+    assert listed_files(lake)[1] == 1, "a file says what of the merged one is deleted"
+    merge(lake)
+    assert listed_files(lake) == (2, 0)
+    assert digest(lake) == now
+    assert held_now(lake, held) == held
+
+
+def test_a_build_publishes_while_files_are_merged(labelled: tuple[Lake, dict]):
+    lake, _ = labelled
+    done = Event()
+
+    def build() -> int:
+        own, published = Lake(lake.workspace), 0
+        while not done.is_set() or published < 2:
+            label(own, f"other{published}", chunk=published % 2)
+            published += 1
+        own.con.close()
+        return published
+
+    with ThreadPoolExecutor(1) as pool:
+        building = pool.submit(build)
+        try:
+            files, _ = merge(lake)
+        finally:
+            done.set()
+        published = building.result()
+    assert files >= 6
+    runs = lake.rows("SELECT label_run, count(*) FROM segments WHERE starts_with(label_run, 'other') GROUP BY 1")
+    assert dict(runs) == {f"other{k}": 20 for k in range(published)}
+    assert lake.rows("SELECT count(*) FROM segments") == [(20 * (2 * len(RUNS) + published),)]
+
+
+MERGING = """
+import sys
+from pathlib import Path
+from core.paths import Workspace
+from warehouse.lake import Lake
+from warehouse.lake.gc import merge
+lake = Lake(Workspace(Path(sys.argv[1])))
+print("ready", flush=True)
+sys.stdin.readline()
+merge(lake)
+"""
+
+
+def test_killed_while_files_are_merged(labelled: tuple[Lake, dict]):
+    lake, held = labelled
+    lake.con.close()
+    for wait_s in (0.03, 0.15):
+        command = [sys.executable, "-c", MERGING, str(lake.workspace.root)]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.stdin.write("\n")
+        process.stdin.flush()
+        time.sleep(wait_s)
+        process.kill()
+        process.wait()
+        process.stdin.close()
+        process.stdout.close()
+        again = Lake(lake.workspace)
+        assert digest(again) == held[max(held)]
+        assert held_now(again, held) == held
+        again.con.close()
+    again = Lake(lake.workspace)
+    merge(again)
+    sweep(again, grace_s=-5.0)
+    assert listed_files(again) == (2, 0)
+    assert held_now(again, held) == held
+    listed = again.rows("SELECT count(*) FROM __ducklake_metadata_lake.ducklake_data_file")[0][0]
+    deletes = again.rows("SELECT count(*) FROM __ducklake_metadata_lake.ducklake_delete_file")[0][0]
+    assert rows_files(again) == listed + deletes, "no file is left that nothing lists"
