@@ -9,18 +9,18 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import cv2
 import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
 from annotate import visual_change as vc
 from annotate.signal_lag import LagMeter, Proprioception, lag_row, proprioception
+from annotate.stored_pictures import SharedPicture, encode_jpeg
 from core.tables import TABLES
 from ingest.episode import CameraVideo, Episode, EpisodeRecord, Finding, RowsError
 from ingest.formats.proprio import moving_dimensions
 from ingest.identity import RATE_TOLERANCE
-from ingest.media.video import DECODE_ALL, DecodeOptions, VideoError
+from ingest.media.video import DECODE_ALL, DecodeOptions, Picture, VideoError
 from ingest.signals.gripper import GripperSignal, main_signal
 from ingest.source import read_episode
 from ingest.sources.files import Source
@@ -31,7 +31,6 @@ CODE_VERSION = "frames-6"
 FROZEN_LUMA, FROZEN_CHANGE = 16, 1e-3
 MAX_DAMAGED = 0.1  # share of damaged frames above which a camera is not used
 MIN_TIMES = 5  # rows that a frame rate is measured on
-JPEG_QUALITY = 90
 
 
 class FramesConfig(BaseModel):
@@ -53,11 +52,16 @@ class FramesResult:
 class Keeper(Protocol):
     """Is handed pictures while they are measured, for a later stage."""
 
-    def every(self, camera: str, fps: float, *, is_preferred: bool) -> int:
-        """Every how many frames of an episode's camera it wants, from frame 0 on; 0: none."""
+    def every(self, camera: str, fps: float, num_frames: int | None, *, is_preferred: bool) -> int:
+        """Every how many frames of an episode's camera it wants, from frame 0 on; 0: none.
+
+        num_frames: as the listing says; None where it does not.
+        """
         ...
 
-    def keep(self, episode_index: int, camera: str, frame_index: int, rgb: np.ndarray) -> None: ...
+    def keep(self, episode_index: int, camera: str, frame_index: int, picture: Picture) -> None:
+        """The picture is valid until the next one."""
+
     def drop(self, episode_index: int, camera: str) -> None:
         """Those of a video that turned out to be damaged: another decoding may give others."""
 
@@ -200,7 +204,8 @@ def _measure_cameras(episode: Episode, passing: _Pass, threads: int) -> _Cameras
 
 
 def _measure(episode: Episode, camera: str, passing: _Pass, threads: int, *, is_preferred: bool) -> _CameraResult:
-    wants = [(keeper, keeper.every(camera, passing.fps, is_preferred=is_preferred)) for keeper in passing.keepers]
+    num_frames = episode.record.num_rows
+    wants = [(k, k.every(camera, passing.fps, num_frames, is_preferred=is_preferred)) for k in passing.keepers]
     wanting = [(keeper, every) for keeper, every in wants if every]
     try:
         measured = measure_camera(episode, camera, passing.config, passing.store, wanting, DecodeOptions(threads))
@@ -299,21 +304,18 @@ def measure_camera(
     keyframes: list[Keyframe] = []
     damaged = 0
     for index, _, frame in episode.frames(camera, options):
-        meter.add(frame.luma())
+        picture = SharedPicture(frame)
+        meter.add(picture.half_luma)
         damaged += frame.is_damaged
         if config.published_phash:
-            hashes.append(vc.published_phash(frame))
+            hashes.append(vc.published_phash(picture))
 
-        # Colours are only computed for pictures that somebody keeps
-        is_keyframe = index % every == 0
-        wanting = [keeper for keeper, nth in keepers if index % nth == 0]
-        if not wanting and not is_keyframe:
-            continue
-        rgb = frame.rgb()
-        for keeper in wanting:
-            keeper.keep(episode.record.episode_index, camera, index, rgb)
-        if is_keyframe:
-            keyframes.append(_keyframe(index, rgb, config, store))
+        # Colours are only computed of pictures whose colours somebody asks for
+        for keeper, nth in keepers:
+            if index % nth == 0:
+                keeper.keep(episode.record.episode_index, camera, index, picture)
+        if index % every == 0:
+            keyframes.append(_keyframe(index, picture.rgb(), config, store))
     # The meter's hash is quick and near the published one; only who wants the published numbers pays for that one
     m = meter.read()
     phash = np.array(hashes, np.uint64) if config.published_phash else m.phash
@@ -325,41 +327,6 @@ def _keyframe(k: int, rgb: np.ndarray, config: FramesConfig, store: Callable[[st
     sha256 = hashlib.sha256(data).hexdigest()
     store(sha256, data)
     return Keyframe(k, sha256, width, height)
-
-
-def fitted(rgb: np.ndarray, max_px: int) -> np.ndarray:
-    """A picture made no larger than max_px on its longer side, as it is before it is stored; aspect kept.
-
-    Every picture of a video may go through here, so it is quick where a full area average (training.pictures.shrink)
-    is slow. The two give different pixels, and stored pictures have to stay as they are.
-    """
-    height, width = rgb.shape[:2]
-    scale = max_px / max(height, width)
-    if scale >= 1.0:
-        return rgb
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-
-    # An area average is quick over whole blocks of pixels only. It comes first, as far as a whole factor goes; what
-    # remains is a factor below 2, where linear interpolation reaches all pixels, too. A picture that does not consist
-    # of whole blocks takes the slow way.
-    factor = int(1 / scale)
-    if factor > 1 and (width % factor or height % factor):
-        return cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
-    if factor > 1:
-        rgb = cv2.resize(rgb, (width // factor, height // factor), interpolation=cv2.INTER_AREA)
-    if rgb.shape[1::-1] == size:
-        return rgb
-    return cv2.resize(rgb, size, interpolation=cv2.INTER_LINEAR)
-
-
-def encode_jpeg(rgb: np.ndarray, max_px: int, quality: int = JPEG_QUALITY) -> tuple[bytes, int, int]:
-    """JPEG bytes, width and height of a picture made no larger than max_px on its longer side; aspect kept."""
-    height, width = rgb.shape[:2]
-    rgb = fitted(rgb, max_px)
-    ok, data = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
-    if not ok:
-        raise ValueError(f"a picture of {width}x{height} px could not be encoded as JPEG")
-    return data.tobytes(), rgb.shape[1], rgb.shape[0]
 
 
 def _content_columns(episode: Episode, cameras: list[Measured], clock: Timing) -> dict[str, Any]:

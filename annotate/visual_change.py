@@ -31,11 +31,17 @@ def area_averaged(picture: np.ndarray, side: int, out: np.ndarray | None = None)
     Even sizes are halved first, as long as they can be: OpenCV does that ten times faster than any other ratio. Where
     a cell is no even number of pixels wide, this blurs its edge by less than the halving's pixel.
     """
-    height, width = picture.shape[:2]
-    while min(height, width) > 2 * side and height % 2 == 0 and width % 2 == 0:
-        height, width = height // 2, width // 2
-        picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+    while (half := halved(picture, side)) is not picture:
+        picture = half
     return cv2.resize(picture, (side, side), dst=out, interpolation=cv2.INTER_AREA)
+
+
+def halved(picture: np.ndarray, side: int = GRID) -> np.ndarray:
+    """A picture [h, w, ...] at half its size, as `area_averaged` goes on from there; itself where it is not halved."""
+    height, width = picture.shape[:2]
+    if min(height, width) <= 2 * side or height % 2 or width % 2:
+        return picture
+    return cv2.resize(picture, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,7 @@ class FrameMeter:
         self._sha256 = hashlib.sha256()
 
     def add(self, luma: np.ndarray) -> None:
-        """The next picture: uint8 [h, w]."""
+        """The next picture: uint8 [h, w]; what `halved` makes of it is as good."""
         if self._filled == self.BLOCK:
             self._measure()
         self._filled += 1

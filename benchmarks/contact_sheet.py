@@ -19,8 +19,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from annotate.frames import fitted
 from annotate.segments import STEP, Segment
+from annotate.stored_pictures import fitted
 from benchmarks.trial import SHARED
 from core.errors import UserError
 from core.paths import Workspace

@@ -27,7 +27,7 @@ import cv2
 import numpy as np
 
 import warehouse.shards.shard
-from annotate.frames import encode_jpeg
+from annotate.stored_pictures import JPEG_QUALITY, shard_jpeg
 from benchmarks.tables import is_missed
 from core.values import IMAGE_MARK
 from ingest.media.video import decode
@@ -58,7 +58,7 @@ def pictures(episodes: int) -> list[list[bytes]]:
     wanted = episodes * FRAMES
     found: list[bytes] = []
     for frame in chain.from_iterable(decode(path) for path in VIDEOS):
-        found.append(encode_jpeg(frame.rgb(), MAX_PX)[0])
+        found.append(shard_jpeg(frame, MAX_PX, JPEG_QUALITY))
         if len(found) == wanted:
             break
     found = [found[k % len(found)] for k in range(wanted)]

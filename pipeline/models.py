@@ -153,8 +153,8 @@ def _served_answer(folder: Path, picture: Any, say: Callable[[str], None]) -> st
 
     import httpx
 
-    from annotate.frames import encode_jpeg
     from annotate.model_client.server import ServerConfig, ServerError, running_server
+    from annotate.stored_pictures import encode_jpeg
 
     jpeg = base64.b64encode(encode_jpeg(picture, SIDE_PX)[0]).decode()
     content = [

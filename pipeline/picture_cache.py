@@ -1,7 +1,7 @@
 """What one decoding of a chunk leaves for later stages, if one process runs them all: a chunk of a build.
 
-- Encoded pictures on their way into shards, where samples show every frame: in a file on disk without a name, which
-  ends with its process.
+- Encoded pictures on their way into shards, where samples show so many that to encode all takes less time than to
+  decode those again: in a file on disk without a name, which ends with its process.
 - Embeddings, where the build has them: an encoder looks at the pictures while they are decoded.
 
 A stage that finds nothing here decodes what it needs.
@@ -13,17 +13,22 @@ from dataclasses import dataclass, field
 from tempfile import TemporaryFile
 from typing import IO
 
-import numpy as np
-
 from annotate.embeddings.passing import EmbeddingPass
 from annotate.embeddings.weights import EncoderError
-from annotate.frames import Keeper, encode_jpeg
+from annotate.frames import Keeper
+from annotate.samples.config import SamplesConfig
+from annotate.stored_pictures import shard_jpeg
 from core.paths import Workspace
+from ingest.media.video import Picture
 from pipeline.config import DatasetBuild
 from warehouse.lake import Lake
 from warehouse.shards.config import ShardsConfig
 
 PictureKey = tuple[int, str, int, str]  # episode, camera, frame, edit
+# Of which samples show a smaller share of an episode's frames, its pictures are decoded again. To encode a picture
+# takes a tenth to a quarter of the time of decoding a frame; to decode one again takes that of the frames it hangs on
+LEAST_SHARE = 0.1
+MOST_BYTES = 2 << 30  # of kept pictures of which only a share will be shown
 
 
 @dataclass
@@ -58,14 +63,22 @@ class FrameKeeper:
     """The pictures that one run of the frames stage decoded; an annotate.frames.Keeper."""
 
     pictures: PictureStore
-    config: ShardsConfig
+    shards: ShardsConfig
+    samples: SamplesConfig
 
-    def every(self, camera: str, fps: float, *, is_preferred: bool) -> int:
-        return 1 if is_preferred else 0
+    def every(self, camera: str, fps: float, num_frames: int | None, *, is_preferred: bool) -> int:
+        return int(is_preferred and self._shows_enough(num_frames))
 
-    def keep(self, episode_index: int, camera: str, frame_index: int, rgb: np.ndarray) -> None:
-        jpeg = encode_jpeg(rgb, self.config.picture_max_px, self.config.jpeg_quality)[0]
-        self.pictures.put((episode_index, camera, frame_index, ""), jpeg)
+    def _shows_enough(self, num_frames: int | None) -> bool:
+        """Of an episode of so many frames."""
+        if self.samples.shows_every_frame:
+            return True
+        return num_frames is not None and self.samples.most_pictures >= LEAST_SHARE * num_frames
+
+    def keep(self, episode_index: int, camera: str, frame_index: int, picture: Picture) -> None:
+        if self.samples.shows_every_frame or self.pictures.end < MOST_BYTES:
+            jpeg = shard_jpeg(picture, self.shards.picture_max_px, self.shards.jpeg_quality)
+            self.pictures.put((episode_index, camera, frame_index, ""), jpeg)
 
     def drop(self, episode_index: int, camera: str) -> None:
         for key in [key for key in self.pictures.places if key[:2] == (episode_index, camera)]:
@@ -91,8 +104,7 @@ class PictureCache:
         self.close()
         self.frames_hash = frames_hash
         stages = self.build.stages
-        if stages.samples.shows_every_frame:
-            self.kept = FrameKeeper(PictureStore(_open_file(self.workspace)), stages.shards)
+        self.kept = FrameKeeper(PictureStore(_open_file(self.workspace)), stages.shards, stages.samples)
         if self.build.has_embeddings:
             # An encoder that cannot be had is the embeddings stage's failure, not that of the measurements
             with suppress(EncoderError):
@@ -116,11 +128,8 @@ class PictureCache:
 
 
 @contextmanager
-def picture_cache(workspace: Workspace, build: DatasetBuild, threads: int = 1) -> Iterator[PictureCache | None]:
-    """The cache of one chunk, let go at the end; None for a build in which no later stage wants many pictures."""
-    if not (build.stages.samples.shows_every_frame or build.has_embeddings):
-        yield None
-        return
+def picture_cache(workspace: Workspace, build: DatasetBuild, threads: int = 1) -> Iterator[PictureCache]:
+    """The cache of one chunk, let go at the end."""
     cache = PictureCache(workspace, build, threads)
     try:
         yield cache

@@ -12,10 +12,10 @@ from uuid import uuid4
 
 import numpy as np
 
-from annotate.frames import encode_jpeg
 from annotate.model_client.calls import Image, Reply, Request, VlmError
 from annotate.model_client.ledger import Ledger, ledger_path
 from annotate.model_client.responses import ResponseStore, StoredReply
+from annotate.stored_pictures import encode_jpeg
 from annotate.vlm.pictures import beside
 from core.paths import Workspace
 from core.tables import TABLES

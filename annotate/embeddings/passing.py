@@ -16,6 +16,7 @@ import numpy as np
 
 from annotate.embeddings.config import EmbeddingsConfig
 from annotate.embeddings.encoders import Encoder, encoder_input, load_encoder
+from ingest.media.video import Picture
 
 Seen = tuple[np.ndarray, np.ndarray]  # frames int64 [k], numbers float16 [k, 256 + 64 * cells]
 
@@ -71,20 +72,20 @@ class EmbeddingPass:
     def encoder(self) -> Encoder:
         return self._encoder
 
-    def every(self, camera: str, fps: float, *, is_preferred: bool) -> int:
+    def every(self, camera: str, fps: float, num_frames: int | None, *, is_preferred: bool) -> int:
         """Every how many frames of a camera it is to be handed; 0: none."""
         cameras = self.config.cameras
         is_wanted = is_preferred if cameras == "preferred" else cameras == "all" or camera in cameras
         return every_nth(self.config.hz, fps) if is_wanted else 0
 
-    def keep(self, episode_index: int, camera: str, frame_index: int, rgb: np.ndarray) -> None:
-        """The next picture of a camera: uint8 RGB [h, w, 3]; frames rise."""
+    def keep(self, episode_index: int, camera: str, frame_index: int, picture: Picture) -> None:
+        """The next picture of a camera; frames rise."""
         key = episode_index, camera
         if key != self._open:
             self._finish_batch()
             self._open = key
         self._looked.setdefault(key, _Looked()).frames.append(frame_index)
-        self._batch.append(encoder_input(rgb, self._encoder.size_px))
+        self._batch.append(encoder_input(picture.rgb(), self._encoder.size_px))
         if len(self._batch) == self._encoder.batch:
             self._finish_batch()
 

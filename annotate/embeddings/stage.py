@@ -42,7 +42,7 @@ def _look_at(into: EmbeddingPass, episode: Episode, camera: str, wanted: frozens
     last, count = max(wanted), 0
     for index, _, frame in episode.frames(camera, options):
         if index in wanted:
-            into.keep(episode.record.episode_index, camera, index, frame.rgb())
+            into.keep(episode.record.episode_index, camera, index, frame)
             count += 1
         # Nothing after the last wanted frame is decoded
         if index == last:

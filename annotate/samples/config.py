@@ -47,6 +47,12 @@ class SamplesConfig(BaseModel):
         return LabelGate(self.min_confidence, self.min_name_confidence)
 
     @property
+    def most_pictures(self) -> int:
+        """Pictures of an episode's preferred camera that its own samples of a balanced profile show, at most."""
+        windows = self.actions_per_episode + self.progress_per_episode
+        return self.segmentation_per_episode * self.segmentation_frames + windows * self.window_frames
+
+    @property
     def shows_every_frame(self) -> bool:
         """Do samples show nearly every frame of an episode's preferred camera?"""
         return self.profile == "procvlm"

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from annotate.frames import JPEG_QUALITY
 from annotate.model_client.calls import Image
+from annotate.stored_pictures import JPEG_QUALITY
 from annotate.vlm.prompts import quote, render, seconds
 from annotate.vlm.view import EpisodeView
 from annotate.vlm.windows import TILES, Window

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from annotate.frames import fitted
+from annotate.stored_pictures import fitted
 from eval.reward.stream import Moment, Stream, StreamPicture
 from eval.reward.success import Success
 from eval.reward.views import Reward, Source, check_rule, together

@@ -27,6 +27,9 @@ class ArrayPicture:
         """uint8 [h, w, 3]"""
         return cv2.cvtColor(self.array, cv2.COLOR_GRAY2RGB) if self.array.ndim == 2 else self.array
 
+    def planes(self) -> None:
+        return None
+
 
 @dataclass(frozen=True)
 class SwappedPicture:
@@ -45,6 +48,9 @@ class SwappedPicture:
     def rgb(self) -> np.ndarray:
         """uint8 [h, w, 3]"""
         return np.ascontiguousarray(self.stored.rgb()[:, :, ::-1])
+
+    def planes(self) -> None:
+        return None
 
 
 def check_size(width: int, height: int, what: str, limits: Limits) -> None:

@@ -20,6 +20,7 @@ import av.container
 import numpy as np
 from av.error import FFmpegError
 from av.video.codeccontext import VideoCodecContext
+from av.video.plane import VideoPlane
 from av.video.stream import VideoStream
 
 from ingest.limits import LIMITS, Limits
@@ -28,6 +29,7 @@ from ingest.media.mp4_tables import TablesError, claims_of
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi")
 # Pixel formats whose first plane is 8-bit luma
 LUMA_FORMATS = ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "nv12", "gray")
+PLANE_FORMATS = ("yuv420p", "yuvj420p")
 LFS_MARK = b"version https://git-lfs"
 # Containers that are read, as FFmpeg calls them, by first bytes; MP4 and MOV are the rest. None names other files
 CONTAINERS = {b"\x1a\x45\xdf\xa3": "matroska", b"RIFF": "avi"}
@@ -43,11 +45,28 @@ class VideoError(Exception):
         self.reason = reason
 
 
+@dataclass(frozen=True)
+class Planes:
+    """A picture as videos hold it: luma [h, w], and two colour differences of half its width and height, rounded up.
+
+    uint8, and views of the decoder's buffers: do not keep them. is_full_range: 0..255 is used, not 16..235 and 16..240.
+    """
+
+    y: np.ndarray
+    u: np.ndarray
+    v: np.ndarray
+    is_full_range: bool
+
+
 class Picture(Protocol):
     """One frame, converted only as far as it is asked for."""
 
     def luma(self) -> np.ndarray: ...
     def rgb(self) -> np.ndarray: ...
+    def planes(self) -> Planes | None:
+        """None for a picture that is held in another way."""
+        ...
+
     @property
     def is_damaged(self) -> bool: ...
 
@@ -62,18 +81,29 @@ class Frame:
         """uint8 [h, w]; a view of the decoder's buffer where the format allows: do not keep it."""
         if self.picture.format.name not in LUMA_FORMATS:
             return self.picture.to_ndarray(format="gray")
-        plane = self.picture.planes[0]
-        rows = np.frombuffer(cast(bytes, plane), np.uint8).reshape(plane.height, plane.line_size)
-        return rows[:, : plane.width]
+        return _view(self.picture.planes[0])
 
     def rgb(self) -> np.ndarray:
         """uint8 [h, w, 3]"""
         return self.picture.to_ndarray(format="rgb24")
 
+    def planes(self) -> Planes | None:
+        name = self.picture.format.name
+        if name not in PLANE_FORMATS:
+            return None
+        y, u, v = map(_view, self.picture.planes)
+        return Planes(y, u, v, is_full_range=name == "yuvj420p")
+
     @property
     def is_damaged(self) -> bool:
         """Did the decoder find errors in it, and conceal them?"""
         return self.picture.is_corrupt
+
+
+def _view(plane: VideoPlane) -> np.ndarray:
+    """uint8 [h, w], without a copy."""
+    rows = np.frombuffer(cast(bytes, plane), np.uint8).reshape(plane.height, plane.line_size)
+    return rows[:, : plane.width]
 
 
 class SkippedFrame:
@@ -85,6 +115,9 @@ class SkippedFrame:
         raise ValueError("this frame was not asked for")
 
     rgb = luma
+
+    def planes(self) -> Planes | None:
+        raise ValueError("this frame was not asked for")
 
 
 SKIPPED = SkippedFrame()

@@ -10,12 +10,12 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel
 
-from annotate.frames import encode_jpeg, fitted
 from annotate.samples.cover import covered
 from annotate.samples.edits import EDITED, OCCLUDED, edited, load_editor
+from annotate.stored_pictures import encode_jpeg, fitted, shard_jpeg
 from core.files import write_file
 from ingest.episode import Episode, EpisodeRecord, Finding, RowsError
-from ingest.media.video import DECODE_ALL, DecodeOptions, SkippedFrame, VideoError
+from ingest.media.video import DECODE_ALL, DecodeOptions, Picture, SkippedFrame, VideoError
 from ingest.source import read_episode
 from ingest.sources.files import Source
 from pipeline.config import DatasetBuild
@@ -180,23 +180,25 @@ class PictureDecoder:
         for index, _, frame in episode.frames(camera, options):
             decoded_frames += not isinstance(frame, SkippedFrame)
             for key in keys_of_frame.get(index, ()):
-                self.pictures.put(key, self._shard_jpeg(frame.rgb(), key, wanted[key]))
+                self.pictures.put(key, self._shard_jpeg(frame, key, wanted[key]))
             if index == last:
                 break
         self.decoded_frames += decoded_frames
 
-    def _shard_jpeg(self, rgb: np.ndarray, key: PictureKey, instruction: str | None) -> bytes:
+    def _shard_jpeg(self, picture: Picture, key: PictureKey, instruction: str | None) -> bytes:
         """A picture as it goes into a shard: edited where the sample asks for it, made smaller, encoded."""
         config = self.build.stages.shards
         episode_index, camera, frame_index, edit = key
         kind, _, seed = edit.partition("-")
         if kind == EDITED and instruction is not None:
             folder = self.lake.workspace.edits(self.build.name, episode_index)
-            return _by_editor(folder, self.build, rgb, instruction, int(seed, 16))
+            return _by_editor(folder, self.build, picture.rgb(), instruction, int(seed, 16))
         if kind == OCCLUDED:
             # Covered at the size in which it is shown: patches are as sharp as the rest
-            rgb = covered(fitted(rgb, config.picture_max_px), self._run(camera), frame_index, int(seed, 16))
-        return encode_jpeg(rgb, config.picture_max_px, config.jpeg_quality)[0]
+            shown = fitted(picture.rgb(), config.picture_max_px)
+            patched = covered(shown, self._run(camera), frame_index, int(seed, 16))
+            return encode_jpeg(patched, config.picture_max_px, config.jpeg_quality)[0]
+        return shard_jpeg(picture, config.picture_max_px, config.jpeg_quality)
 
     def _run(self, camera: str) -> dict[int, np.ndarray]:
         """The episode's keyframes by a camera, read once."""

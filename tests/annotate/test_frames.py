@@ -17,11 +17,12 @@ import pyarrow.parquet as pq
 import pytest
 
 import ingest.formats.lerobot
-from annotate.frames import FramesConfig, FramesResult, encode_jpeg, frames_stage, speed, timing
+from annotate.frames import FramesConfig, FramesResult, frames_stage, speed, timing
+from annotate.stored_pictures import encode_jpeg
 from annotate.visual_change import published_phash
 from core.paths import ROOT
 from core.tables import TABLES
-from ingest.media.video import Frame, decode
+from ingest.media.video import Frame, Picture, decode
 from ingest.registry import DatasetConfig
 from ingest.signals.gripper import GripperSignal
 from ingest.source import list_episodes
@@ -245,12 +246,12 @@ class Recorder:
     kept: dict[tuple[int, str, int], np.ndarray] = field(default_factory=dict)
     rates: set[float] = field(default_factory=set)
 
-    def every(self, camera: str, fps: float, *, is_preferred: bool) -> int:
+    def every(self, camera: str, fps: float, num_frames: int | None, *, is_preferred: bool) -> int:
         self.rates.add(fps)
         return self.nth if is_preferred or self.all_cameras else 0
 
-    def keep(self, episode_index: int, camera: str, frame_index: int, rgb: np.ndarray) -> None:
-        self.kept[episode_index, camera, frame_index] = rgb
+    def keep(self, episode_index: int, camera: str, frame_index: int, picture: Picture) -> None:
+        self.kept[episode_index, camera, frame_index] = picture.rgb()
 
     def drop(self, episode_index: int, camera: str) -> None:
         self.kept = {k: v for k, v in self.kept.items() if k[:2] != (episode_index, camera)}

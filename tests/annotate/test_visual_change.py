@@ -37,6 +37,9 @@ class Drawn:
     def luma(self) -> np.ndarray:
         return np.round(self.rgb() @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)
 
+    def planes(self) -> None:
+        return None
+
 
 def measured(*pictures: np.ndarray) -> Measures:
     meter = FrameMeter()

@@ -10,9 +10,9 @@ from uuid import uuid4
 
 import pytest
 
-from annotate.frames import encode_jpeg
 from annotate.model_client.calls import Image
 from annotate.model_client.server import default_python, running_server
+from annotate.stored_pictures import encode_jpeg
 from core.paths import ROOT
 from ingest.registry import DatasetConfig
 from ingest.source import list_episodes, read_episode

@@ -25,7 +25,7 @@ from core.files import sha256_file, write_file, write_from
 from core.paths import Workspace
 from core.tables import TABLES
 
-CODE_VERSION = "shards-4"
+CODE_VERSION = "shards-5"
 SAMPLES = "samples.json"
 
 

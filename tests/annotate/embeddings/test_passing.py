@@ -5,6 +5,7 @@ import pytest
 
 from annotate.embeddings.config import EmbeddingsConfig
 from annotate.embeddings.passing import EmbeddingPass, every_nth
+from ingest.media.picture import ArrayPicture
 from tests.annotate.embeddings.test_encoders import scene
 
 GREY = EmbeddingsConfig(encoder="grey")
@@ -23,7 +24,7 @@ def test_no_more_pictures_a_second_than_asked_for(hz: float, fps: float, nth: in
 )
 def test_cameras_are_as_the_configuration_says(cameras: str | tuple[str, ...], wanted: set[str]):
     with EmbeddingPass(EmbeddingsConfig(encoder="grey", cameras=cameras)) as into:
-        every = {c: into.every(c, 30, is_preferred=c == "front") for c in ("front", "wrist")}
+        every = {c: into.every(c, 30, None, is_preferred=c == "front") for c in ("front", "wrist")}
     assert every == {c: 6 if c in wanted else 0 for c in ("front", "wrist")}
 
 
@@ -32,7 +33,7 @@ def embedded(config: EmbeddingsConfig, counts: dict[tuple[int, str], int], threa
     with EmbeddingPass(config, threads) as into:
         for (episode, camera), count in counts.items():
             for k in range(count):
-                into.keep(episode, camera, 3 * k, scene(1000 * episode + k + len(camera), 100))
+                into.keep(episode, camera, 3 * k, ArrayPicture(scene(1000 * episode + k + len(camera), 100)))
         return {key: into.take(*key) for key in counts}
 
 
@@ -61,10 +62,10 @@ def test_an_embedding_of_mobilenet_depends_on_its_episode_alone(mobilenet: Embed
 def test_what_was_dropped_is_not_there_and_may_be_handed_over_again():
     with EmbeddingPass(GREY) as into:
         for k in range(10):
-            into.keep(0, "front", k, scene(k))
+            into.keep(0, "front", k, ArrayPicture(scene(k)))
         into.drop(0, "front")
         assert not into.has(0, "front")
-        into.keep(0, "front", 0, scene(1, 100))
+        into.keep(0, "front", 0, ArrayPicture(scene(1, 100)))
         frames, numbers = into.take(0, "front")
         assert not into.has(0, "front")
     assert (frames.tolist(), numbers.shape[0]) == ([0], 1)

@@ -1,18 +1,25 @@
-"""Where samples show every frame, a build decodes a video once: what is kept of it, used, and not used."""
+"""Where samples show many frames, a build decodes a video once: what is kept of it, used, and not used."""
+
+import io
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 
+import pipeline.picture_cache as picture_cache_module
 from annotate.samples.config import SamplesConfig
 from core.paths import Workspace
+from ingest.media.picture import ArrayPicture
 from pipeline.build import run_build
 from pipeline.config import DatasetBuild
-from pipeline.picture_cache import PictureCache, picture_cache
+from pipeline.picture_cache import FrameKeeper, PictureCache, PictureStore, picture_cache
 from pipeline.plan import STALE
 from pipeline.stage import ChunkStep, StageContext, StageReport
 from pipeline.stages.shards import STAGE
 from tests.kits.made_corpus import Made
 from warehouse.lake import Lake
+from warehouse.shards.config import ShardsConfig
 
 
 def published(build: DatasetBuild) -> DatasetBuild:
@@ -48,13 +55,46 @@ def fresh(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Made:
 def test_pictures_of_the_one_decoding_make_the_same_shards(made: Made, fresh: Made):
     frames = fresh.rows("SELECT count(*) FROM frames")[0][0]
     assert (decoded(fresh.report.done, "frames"), decoded(fresh.report.done, "shards")) == (frames, 0)
-    assert decoded(made.report.done, "shards") > 0  # under the usual recipe nothing is kept
     lake = Lake(fresh.space)
     again = [shard for chunk in (0, 1, 2) for shard in shards_of(lake, fresh.build, chunk)]  # decodes once more
     assert sorted(again) == fresh.rows("SELECT shard, sha256 FROM shards ORDER BY 1")
     assert {p.suffix for p in (fresh.space.root / "shards").rglob("*.*")} == {".tar", ".json"}
-    with picture_cache(made.space, made.build) as pictures:  # the usual recipe again
-        assert pictures is None
+
+
+def test_the_usual_recipe_keeps_them_too_and_decodes_again_what_was_not_kept(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    samples = made.build.stages.samples.model_copy(update={"unanswerable_per_episode": 0})
+    stages = made.build.stages.model_copy(update={"samples": samples})
+    build = made.build.model_copy(update={"stages": stages})
+    shards, again = {}, {}
+    for name, most_bytes in (("all", 1 << 30), ("some", 20_000), ("none", 0)):
+        monkeypatch.setattr(picture_cache_module, "MOST_BYTES", most_bytes)
+        space = Workspace(tmp_path / name)
+        report = run_build(space, [build], workers=1)
+        assert not report.failed
+        shards[name] = Lake(space, read_only=True).rows("SELECT shard, sha256 FROM shards ORDER BY 1")
+        again[name] = decoded(report.done, "shards")
+    assert shards["all"] == shards["some"] == shards["none"]
+    assert again["all"] < again["some"] < again["none"]
+
+
+@pytest.mark.parametrize(
+    ("profile", "num_frames", "every"),
+    [
+        ("procvlm", 100_000, 1),
+        ("procvlm", None, 1),
+        ("balanced", 1040, 1),
+        ("balanced", 1041, 0),
+        ("balanced", None, 0),
+    ],
+)
+def test_of_an_episode_so_long_that_samples_show_little_of_it_nothing_is_kept(
+    profile: Literal["balanced", "procvlm"], num_frames: int | None, every: int
+):
+    keeper = FrameKeeper(PictureStore(io.BytesIO()), ShardsConfig(), SamplesConfig(profile=profile))
+    assert keeper.every("front", 20.0, num_frames, is_preferred=True) == every
+    assert keeper.every("wrist", 20.0, num_frames, is_preferred=False) == 0
 
 
 def test_pictures_of_another_run_of_the_frames_stage_are_not_used(fresh: Made):
@@ -64,11 +104,10 @@ def test_pictures_of_another_run_of_the_frames_stage_are_not_used(fresh: Made):
     right = shards_of(lake, fresh.build, 0)
     found = {}
     with picture_cache(fresh.space, fresh.build) as pictures:
-        assert pictures is not None
         for run in ("another", present):
             (kept,) = pictures.keepers(run)
             for frame in (0, 1):
-                kept.keep(0, camera, frame, np.zeros((64, 64, 3), np.uint8))
+                kept.keep(0, camera, frame, ArrayPicture(np.zeros((64, 64, 3), np.uint8)))
             kept.drop(0, "no such camera")
             found[run] = shards_of(lake, fresh.build, 0, pictures)
     assert found["another"] == right
