@@ -304,17 +304,22 @@ def measure_camera(
     keyframes: list[Keyframe] = []
     damaged = 0
     for index, _, frame in episode.frames(camera, options):
-        picture = SharedPicture(frame)
-        meter.add(picture.half_luma)
+        luma = frame.luma()
+        half = vc.halved(luma)
+        meter.add(half)
         damaged += frame.is_damaged
         if config.published_phash:
-            hashes.append(vc.published_phash(picture))
+            hashes.append(vc.published_phash(frame))
 
         # Colours are only computed of pictures whose colours somebody asks for
+        is_keyframe = index % every == 0
+        if not keepers and not is_keyframe:
+            continue
+        picture = SharedPicture(frame, luma, half)
         for keeper, nth in keepers:
             if index % nth == 0:
                 keeper.keep(episode.record.episode_index, camera, index, picture)
-        if index % every == 0:
+        if is_keyframe:
             keyframes.append(_keyframe(index, picture.rgb(), config, store))
     # The meter's hash is quick and near the published one; only who wants the published numbers pays for that one
     m = meter.read()

@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from annotate.visual_change import halved
 from ingest.media.video import Picture, Planes
 
 JPEG_QUALITY = 90
@@ -21,14 +20,21 @@ FULL_CHROMA = np.clip(np.round((_LEVELS - 128) * 255 / 224 + 128), 0, 255).astyp
 
 
 class SharedPicture:
-    """A picture that several look at: what they need of it is converted once."""
+    """A picture that several look at: what they need of it is converted once.
 
-    def __init__(self, picture: Picture) -> None:
-        self._picture = picture
+    half_luma: the first halving of its luma on the way to a grid (visual_change.halved); the luma where there is none.
+    """
+
+    def __init__(self, picture: Picture, luma: np.ndarray, half_luma: np.ndarray) -> None:
+        self._picture, self._luma, self.half_luma = picture, luma, half_luma
 
     @property
     def is_damaged(self) -> bool:
         return self._picture.is_damaged
+
+    @property
+    def is_key(self) -> bool:
+        return self._picture.is_key
 
     def luma(self) -> np.ndarray:
         """uint8 [h, w]; valid as long as that of the picture."""
@@ -40,15 +46,6 @@ class SharedPicture:
 
     def planes(self) -> Planes | None:
         return self._picture.planes()
-
-    @cached_property
-    def half_luma(self) -> np.ndarray:
-        """The first halving of its luma on the way to a grid (visual_change.halved); the luma where there is none."""
-        return halved(self._luma)
-
-    @cached_property
-    def _luma(self) -> np.ndarray:
-        return self._picture.luma()
 
     @cached_property
     def _rgb(self) -> np.ndarray:

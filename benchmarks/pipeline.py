@@ -51,9 +51,10 @@ from warehouse.shards import check_shard
 SAMPLES = Path(__file__).parents[1] / "samples"
 VIDEOS = sorted(SAMPLES.glob("sim_*/videos/observation.images.front/*/*.mp4"))
 CODECS = {
-    "h264": ("libx264", {"preset": "veryfast", "crf": "30", "g": "2"}),
-    "AV1": ("libsvtav1", {"preset": "8", "crf": "30", "g": "2"}),
+    "h264": ("libx264", {"preset": "veryfast", "crf": "30"}),
+    "AV1": ("libsvtav1", {"preset": "8", "crf": "30"}),
 }
+GROUP = 2
 FPS, CHUNKS, CLIPS = 20, 2, 4
 PROFILES = ("balanced", "procvlm")
 # Of decoding, with two workers, by the clock; in CPU time so much less
@@ -73,8 +74,10 @@ def pictures(skip: int) -> Iterator[np.ndarray]:
                     yield cv2.resize(frame.rgb(), (640, 480), interpolation=cv2.INTER_CUBIC)
 
 
-def encode(codec: str, path: Path, skip: int, frames: int) -> None:
+def encode(codec: str, path: Path, skip: int, frames: int, group: int = GROUP) -> None:
+    """So many frames of the shipped videos from the frame `skip` on, `group` of them from key frame to key frame."""
     encoder, options = CODECS[codec]
+    options = options | {"g": str(group)}
     with av.open(str(path), "w") as container:
         stream = cast(VideoStream, container.add_stream(encoder, rate=FPS, options=options))
         stream.width, stream.height, stream.pix_fmt = 640, 480, "yuv420p"

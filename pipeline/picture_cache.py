@@ -25,9 +25,9 @@ from warehouse.lake import Lake
 from warehouse.shards.config import ShardsConfig
 
 PictureKey = tuple[int, str, int, str]  # episode, camera, frame, edit
-# Of which samples show a smaller share of an episode's frames, its pictures are decoded again. To encode a picture
-# takes a tenth to a quarter of the time of decoding a frame; to decode one again takes that of the frames it hangs on
-LEAST_SHARE = 0.1
+# Samples that show a part of an episode have its pictures decoded again, with the frames that these hang on. Where
+# those are more than this share of all frames, each picture is encoded while it is measured: that takes less time
+MOST_DECODED_AGAIN = 1 / 3
 MOST_BYTES = 2 << 30  # of kept pictures of which only a share will be shown
 
 
@@ -58,27 +58,39 @@ def _open_file(workspace: Workspace) -> IO[bytes]:
     return TemporaryFile(dir=folder)
 
 
-@dataclass(frozen=True)
+@dataclass
 class FrameKeeper:
-    """The pictures that one run of the frames stage decoded; an annotate.frames.Keeper."""
+    """The pictures that one run of the frames stage decoded; an annotate.frames.Keeper.
+
+    Where samples do not show every frame, it takes the end of a video's first group of pictures to know whether keeping
+    them is worth it.
+    """
 
     pictures: PictureStore
     shards: ShardsConfig
     samples: SamplesConfig
+    _shown: float = 1.0  # of the video under way: the share of its frames that samples show, at most
+    _is_open: bool = True  # it is not known yet to be one whose pictures are decoded again
 
     def every(self, camera: str, fps: float, num_frames: int | None, *, is_preferred: bool) -> int:
-        return int(is_preferred and self._shows_enough(num_frames))
-
-    def _shows_enough(self, num_frames: int | None) -> bool:
-        """Of an episode of so many frames."""
-        if self.samples.shows_every_frame:
-            return True
-        return num_frames is not None and self.samples.most_pictures >= LEAST_SHARE * num_frames
+        if not self.samples.shows_every_frame:
+            self._shown = min(1.0, self.samples.most_pictures / max(1, num_frames or 0))
+        self._is_open = True
+        return int(is_preferred)
 
     def keep(self, episode_index: int, camera: str, frame_index: int, picture: Picture) -> None:
-        if self.samples.shows_every_frame or self.pictures.end < MOST_BYTES:
-            jpeg = shard_jpeg(picture, self.shards.picture_max_px, self.shards.jpeg_quality)
-            self.pictures.put((episode_index, camera, frame_index, ""), jpeg)
+        if not self.samples.shows_every_frame:
+            # A picture hangs on half of its group, on average
+            if self._is_open and frame_index > 0 and picture.is_key:
+                self._is_open = self._shown * (frame_index + 1) / 2 > MOST_DECODED_AGAIN
+                if self._is_open:
+                    self._shown = 1.0  # later groups may be shorter
+                else:
+                    self.drop(episode_index, camera)
+            if not self._is_open or self.pictures.end >= MOST_BYTES:
+                return
+        jpeg = shard_jpeg(picture, self.shards.picture_max_px, self.shards.jpeg_quality)
+        self.pictures.put((episode_index, camera, frame_index, ""), jpeg)
 
     def drop(self, episode_index: int, camera: str) -> None:
         for key in [key for key in self.pictures.places if key[:2] == (episode_index, camera)]:

@@ -19,6 +19,10 @@ class ArrayPicture:
     def is_damaged(self) -> bool:
         return False  # what cannot be decoded in full is no picture
 
+    @property
+    def is_key(self) -> bool:
+        return True
+
     def luma(self) -> np.ndarray:
         """uint8 [h, w]"""
         return self.array if self.array.ndim == 2 else cv2.cvtColor(self.array, cv2.COLOR_RGB2GRAY)
@@ -40,6 +44,10 @@ class SwappedPicture:
     @property
     def is_damaged(self) -> bool:
         return self.stored.is_damaged
+
+    @property
+    def is_key(self) -> bool:
+        return self.stored.is_key
 
     def luma(self) -> np.ndarray:
         """uint8 [h, w]"""

@@ -69,6 +69,10 @@ class Picture(Protocol):
 
     @property
     def is_damaged(self) -> bool: ...
+    @property
+    def is_key(self) -> bool:
+        """Does it decode by itself?"""
+        ...
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,10 @@ class Frame:
         """Did the decoder find errors in it, and conceal them?"""
         return self.picture.is_corrupt
 
+    @property
+    def is_key(self) -> bool:
+        return bool(self.picture.key_frame)
+
 
 def _view(plane: VideoPlane) -> np.ndarray:
     """uint8 [h, w], without a copy."""
@@ -109,7 +117,7 @@ def _view(plane: VideoPlane) -> np.ndarray:
 class SkippedFrame:
     """A frame that was not asked for and not decoded, in the place of its picture."""
 
-    is_damaged = False
+    is_damaged = is_key = False
 
     def luma(self) -> np.ndarray:
         raise ValueError("this frame was not asked for")
@@ -291,7 +299,8 @@ def _decode(
             else:
                 frames = _wanted_frames(container, start_frame, rate, options.wanted)
             for count, frame in enumerate(islice(frames, num_frames), 1):
-                _check(options.limits.excess("max_frames", count, f"{path.name}: decoded frames"))
+                if count > options.limits.max_frames:
+                    _check(options.limits.excess("max_frames", count, f"{path.name}: decoded frames"))
                 # Some decoders report damage in no other way
                 if options.threads > 1 and isinstance(frame, Frame) and frame.is_damaged:
                     raise VideoError(f"{path.name} has a damaged frame")

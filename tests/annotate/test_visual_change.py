@@ -28,6 +28,7 @@ class Drawn:
     """A red square on grey, 640x480 px."""
 
     x: int
+    is_damaged = is_key = False
 
     def rgb(self) -> np.ndarray:
         picture = np.full((480, 640, 3), 128, np.uint8)

@@ -1,6 +1,7 @@
 """Where samples show many frames, a build decodes a video once: what is kept of it, used, and not used."""
 
 import io
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -76,25 +77,41 @@ def test_the_usual_recipe_keeps_them_too_and_decodes_again_what_was_not_kept(
         shards[name] = Lake(space, read_only=True).rows("SELECT shard, sha256 FROM shards ORDER BY 1")
         again[name] = decoded(report.done, "shards")
     assert shards["all"] == shards["some"] == shards["none"]
-    assert again["all"] < again["some"] < again["none"]
+    assert again["all"] == 0 < again["some"] <= again["none"]
+
+
+@dataclass(frozen=True)
+class Grey(ArrayPicture):
+    key: bool = False
+
+    @property
+    def is_key(self) -> bool:
+        return self.key
 
 
 @pytest.mark.parametrize(
-    ("profile", "num_frames", "every"),
+    ("profile", "num_frames", "group", "kept"),
     [
-        ("procvlm", 100_000, 1),
-        ("procvlm", None, 1),
-        ("balanced", 1040, 1),
-        ("balanced", 1041, 0),
-        ("balanced", None, 0),
+        ("procvlm", 5_000, 1, 50),
+        ("balanced", 600, 2, 0),  # 26 % of the frames would be decoded again
+        ("balanced", 600, 3, 50),  # 35 %
+        ("balanced", 5_000, 20, 0),
+        ("balanced", 5_000, 40, 50),
+        ("balanced", 5_000, 1000, 50),
+        ("balanced", 100, 1, 50),
     ],
 )
-def test_of_an_episode_so_long_that_samples_show_little_of_it_nothing_is_kept(
-    profile: Literal["balanced", "procvlm"], num_frames: int | None, every: int
+def test_pictures_are_kept_where_it_would_take_longer_to_decode_them_again(
+    profile: Literal["balanced", "procvlm"], num_frames: int, group: int, kept: int
 ):
     keeper = FrameKeeper(PictureStore(io.BytesIO()), ShardsConfig(), SamplesConfig(profile=profile))
-    assert keeper.every("front", 20.0, num_frames, is_preferred=True) == every
-    assert keeper.every("wrist", 20.0, num_frames, is_preferred=False) == 0
+    for episode in (0, 1):
+        assert keeper.every("wrist", 20.0, num_frames, is_preferred=False) == 0
+        assert keeper.every("front", 20.0, num_frames, is_preferred=True) == 1
+        for frame in range(50):
+            picture = Grey(np.full((64, 64), frame, np.uint8), key=frame % group == 0)
+            keeper.keep(episode, "front", frame, picture)
+    assert sorted(keeper.pictures.places) == [(e, "front", frame, "") for e in (0, 1) for frame in range(kept)]
 
 
 def test_pictures_of_another_run_of_the_frames_stage_are_not_used(fresh: Made):
