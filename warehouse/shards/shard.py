@@ -7,7 +7,6 @@ index: where entries begin, and which samples they hold.
 """
 
 import hashlib
-import io
 import json
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -123,37 +122,17 @@ def _entry_from_json(facts: dict[str, Any]) -> Entry:
 # Writing
 
 
-class _Hashed(io.RawIOBase):
-    """A file that knows the hash and the length of what was written to it."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        super().__init__()
-        self.file, self.hash, self.length = file, hashlib.sha256(), 0
-
-    def write(self, data) -> int:
-        self.hash.update(data)
-        self.length += len(data)
-        self.file.write(data)
-        return len(data)
-
-    def tell(self) -> int:
-        return self.length
-
-
 class TarWriter:
     """One tar, byte-identical for equal entries; they come in order of their keys.
 
-    Written with tarfile rather than webdataset's TarWriter: the same tar, without importing PyTorch in every worker.
+    The tar that webdataset's TarWriter and tarfile write, without importing PyTorch in every worker, and without what
+    tarfile does for each member.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
-        self._file = _Hashed(file)
-        self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.GNU_FORMAT)  # noqa: SIM115
+        self._file, self._hash = file, hashlib.sha256()
+        self.size = 0
         self.entries: list[Entry] = []
-
-    @property
-    def size(self) -> int:
-        return self._file.length
 
     def add(self, e: ShardEpisode) -> None:
         """Raises ShardError when a sample shows a picture that is not given, or out of order; nothing is written."""
@@ -172,14 +151,37 @@ class TarWriter:
         self.entries.append(Entry(e.key, offset, self.size - offset, **_lists(e.samples)))
 
     def _member(self, name: str, data: bytes) -> None:
-        info = tarfile.TarInfo(name)  # time 0, no owner
-        info.size = len(data)
-        self._tar.addfile(info, io.BytesIO(data))
+        self._write(_header(name, len(data)) + data + bytes(-len(data) % tarfile.BLOCKSIZE))
+
+    def _write(self, data: bytes) -> None:
+        self._file.write(data)
+        self._hash.update(data)
+        self.size += len(data)
 
     def close(self) -> str:
         """The sha256 of the whole tar."""
-        self._tar.close()
-        return self._file.hash.hexdigest()
+        # Two empty blocks, then as many as make whole records
+        end = 2 * tarfile.BLOCKSIZE
+        self._write(bytes(end + -(self.size + end) % tarfile.RECORDSIZE))
+        return self._hash.hexdigest()
+
+
+def _header(name: str, size: int) -> bytes:
+    """As tarfile writes it: time 0, no owner."""
+    encoded = name.encode()
+    if len(encoded) > tarfile.LENGTH_NAME or size >= 8**11:
+        info = tarfile.TarInfo(name)
+        info.size = size
+        return info.tobuf(tarfile.GNU_FORMAT)
+    head = bytearray(_NAMELESS)
+    head[: len(encoded)] = encoded
+    head[124:135] = b"%011o" % size
+    head[148:156] = b"        "  # the checksum counts its own eight bytes as spaces
+    head[148:155] = b"%06o\0" % sum(head)
+    return bytes(head)
+
+
+_NAMELESS = tarfile.TarInfo().tobuf(tarfile.GNU_FORMAT)
 
 
 def _sample_row(e: ShardEpisode, sample: Mapping) -> dict:
@@ -476,9 +478,15 @@ def _is_index_of(index: Index, tar: Path, sha256: str, size: int) -> bool:
 
 def _wrong_entries(tar: Path, index: Index) -> Iterator[str]:
     """Entries of a tar that its index does not describe. Raises ShardError, and ValueError for another number."""
-    for entry, (rows, pictures) in zip(index.entries, read_entries(tar), strict=True):
+    end = 0
+    for entry in index.entries:
+        rows, pictures = read_entry(tar, entry)
         is_described = all(values == getattr(entry, name) for name, values in _lists(rows).items())
-        if not is_described or read_entry(tar, entry) != (rows, pictures):
+        if not is_described or entry.offset != end:
             yield f"has other samples in {entry.key} than its index says"
         for row in rows:
             expand(row, pictures)
+        end = entry.offset + entry.size
+    # Entries lie one after another, and behind the last is nothing but the end of the tar
+    if any(_range(tar, end, index.size - end)):
+        raise ValueError("more entries")

@@ -36,6 +36,8 @@ from warehouse.shards import (
 )
 from warehouse.shards.loader import Loader
 
+GNU = tarfile.GNU_FORMAT
+
 
 def packed(*episodes: ShardEpisode) -> bytes:
     file = io.BytesIO()
@@ -58,6 +60,22 @@ def test_equal_content_gives_equal_bytes_in_any_order():
     reordered = replace(episode(0), pictures=dict(reversed(episode(0).pictures.items())))
     assert packed(reordered) == packed(episode(0))
     assert packed(*episodes[:5]) != first
+
+
+@pytest.mark.parametrize("camera", [CAMERA, "kamera-größe", "c" * 76, "c" * 77, "c" * 300])
+def test_it_is_the_tar_that_tarfile_writes(camera: str):
+    """Names of 100 and 101 bytes among them, and of more."""
+    e = episode(0)
+    pictures = {name.replace(CAMERA, camera): jpeg for name, jpeg in e.pictures.items()}
+    samples = [{**row, "pictures": [{**p, "camera": camera} for p in row["pictures"]]} for row in e.samples]
+    tar = packed(replace(e, pictures=pictures, samples=samples))
+    expected = io.BytesIO()
+    with tarfile.open(fileobj=io.BytesIO(tar)) as found, tarfile.open(fileobj=expected, mode="w", format=GNU) as again:
+        for member in found:
+            info = tarfile.TarInfo(member.name)
+            info.size = member.size
+            again.addfile(info, found.extractfile(member))
+    assert tar == expected.getvalue()
 
 
 def test_what_a_tar_holds(tmp_path: Path):
