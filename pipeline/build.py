@@ -234,7 +234,7 @@ def run_build(
     report.up_to_date = sum(step.status == CURRENT for step in steps) - len(report.done)
     on_plan(len(outdated) + sum(done.run.chunk is not None for done in report.done))
     on_steps(outdated)
-    making.chunks(_chunks_to_run(outdated, report.failed))
+    making.chunks(_largest_first(lake, _chunks_to_run(outdated, report.failed)))
     return report
 
 
@@ -253,14 +253,37 @@ class _Making:
 
     def chunks(self, chunks: Sequence[tuple[str, int]], only: frozenset[str] | None = None) -> None:
         """Bring (dataset, chunk) up to date, side by side; `only`: these stages of them."""
-        # Cores that are no worker's decode for the workers that there are
         workers = min(self.workers or cores(), len(chunks))
-        threads = max(1, cores() // max(1, workers))
         tasks = [
             ChunkTask(self.root, self.builds[d], self.fingerprints[d], chunk, threads, self.build_id, only)
-            for d, chunk in chunks
+            for (d, chunk), threads in zip(chunks, _decoding_threads(len(chunks), workers, cores()), strict=True)
         ]
         _run_chunks(tasks, workers, self.note, self.known, self.tell)
+
+
+def _decoding_threads(chunks: int, workers: int, cores: int) -> list[int]:
+    """For each chunk in the order in which they begin: cores that are no worker's decode for the workers that there
+    are. The last chunks, where they are fewer than the workers, are alone when the others have ended.
+
+    Example: _decoding_threads(5, 2, 2) == [1, 1, 1, 1, 2]
+    """
+    last = chunks % max(1, workers)
+    usual = max(1, cores // max(1, workers))
+    return [usual] * (chunks - last) + [max(1, cores // max(1, last))] * last
+
+
+def _largest_first(lake: Lake, chunks: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
+    """(dataset, chunk) by how much they hold, so that no large one begins when the others end."""
+    if len(chunks) < 2:
+        return list(chunks)
+    datasets = sorted({dataset for dataset, _ in chunks})
+    rows = lake.rows(
+        "SELECT dataset, chunk, sum(coalesce(num_rows, 0)), count(*) FROM episode_facts "
+        "WHERE list_contains(?, dataset) GROUP BY ALL",
+        [datasets],
+    )
+    sizes = {(dataset, chunk): (num_rows, episodes) for dataset, chunk, num_rows, episodes in rows}
+    return sorted(chunks, key=lambda chunk: sizes.get(chunk, (0, 0)), reverse=True)
 
 
 def _chunks_of_outdated_references(
