@@ -8,6 +8,7 @@ markers is made anew; the rest is written by hand.
 
 import json
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,8 @@ WORDS = {
     "robo_dopamine": "steps that the source brings",
     "roboc_franka_buttons": "presses three buttons with a fist",
     "so101_bimanual_cloth": "two arms fold a cloth, no task text",
-    "sim_short": "Fetch and Meta-World, one short action each",
-    "sim_long": "several things into bins, cubes stacked",
 }
+SIMULATED = ("sim_short", "sim_long")
 # Columns of the table of simulated runs, by the figure's name
 CLEAN, TROUBLED = "clean: MAE less clock's", "troubled: MAE less clock's"
 SIM_COLUMNS = {
@@ -47,12 +47,12 @@ SIM_COLUMNS = {
     "random cuts": "random cuts",
     "failed runs first in the queue, over chance": "failed runs first in the review queue",
 }
-# A difference of two figures, what it says where its interval is clear of zero, and whether more is better
+# A difference of two figures, what is better where its interval is clear of zero, and whether more is better
 CLAIMS = (
-    ("f1_near less uniform", "Boundaries are clearly nearer than uniform cuts", True),
-    ("f1_near less random", "Boundaries are clearly nearer than random cuts", True),
-    ("events less random", "Grasps and releases are clearly nearer than random cuts", True),
-    ("mae less clock", "Progress is clearly nearer than the clock", False),
+    ("f1_near less uniform", "boundaries against uniform cuts", True),
+    ("f1_near less random", "boundaries against random cuts", True),
+    ("events less random", "grasps and releases against random cuts", True),
+    ("mae less clock", "progress against the clock", False),
 )
 Figure = Mapping[str, Any]
 Figures = Mapping[str, Figure]
@@ -215,14 +215,17 @@ def _bold(text: str, is_better: bool) -> str:
 def real_findings(sets: Mapping[str, Any]) -> list[str]:
     """Sentences about the sets that motion has labelled."""
     several = {name: s for name, s in sets.items() if len(s["episodes"]) > ONE}
-    lines = []
+    claims: dict[str, list[str]] = {}  # that hold on the same sets
     for difference, claim, more_is_better in CLAIMS:
         gaps = {name: s["differences"][difference] for name, s in several.items()}
         gaps = {name: gap for name, gap in gaps.items() if gap["n"] > ONE}
         unclear = [name for name, gap in gaps.items() if not (gap["low"] > 0 if more_is_better else gap["high"] < 0)]
-        but = f"; not on {', '.join(f'`{name}`' for name in unclear)}" if unclear else ""
-        clear = len(gaps) - len(unclear)
-        lines.append(f"{claim} on {clear} of the {len(gaps)} sets by motion with more than one episode{but}.")
+        but = f" (not on {', '.join(f'`{name}`' for name in unclear)})" if unclear else ""
+        where = f"{len(gaps) - len(unclear)} of the {len(gaps)} sets with more than one episode{but}"
+        claims.setdefault(where, []).append(claim)
+    better = "Labels by motion are better, and the interval of the difference excludes zero"
+    said = [f"{better}, on {where}: {', '.join(found)}." for where, found in claims.items()]
+    lines = [textwrap.fill(line, 118, subsequent_indent="  ") for line in said]
     for name, s in sets.items():
         if name not in several:
             share = _value(s["figures"]["f1_near_chance"])
@@ -242,8 +245,7 @@ def _with_outcomes(sets: Mapping[str, Any]) -> list[str]:
     if not changes:
         return []
     ends = f"{min(changes):+.3f} to {max(changes):+.3f}"
-    told = f"Telling the annotator changes a set's error of progress by {ends}."
-    return [f"None of these sources says how its runs ended.\n  {told}"]
+    return [f"Telling the annotator how runs ended changes a set's error of progress by {ends}."]
 
 
 def _wrong_labels(sets: Mapping[str, Any]) -> str:
@@ -251,7 +253,7 @@ def _wrong_labels(sets: Mapping[str, Any]) -> str:
     episodes = [e for s in sets.values() for e in s["episodes"].values()]
     wrong = [e["is_wrong"] for e in episodes]
     if not any(wrong):
-        return f"Each of the {len(wrong)} labels by motion is better than random cuts and than the clock, not perfect."
+        return f"Each of the {len(wrong)} labels by motion is better than random cuts and than the clock."
     what = f"{sum(wrong)} of {len(wrong)} labels are no better than random cuts, or than the clock."
     reached = among_first(wrong, [e["review_score"] or 0.0 for e in episodes], WORST_SHARE)
     return f"{what} {reached:.0%} of those are in the worst third of the review queue."
@@ -269,13 +271,12 @@ def grippers_part(events: Mapping[str, Any], placings: Mapping[str, int]) -> str
     total = {name: sum(one["counts"][name] for one in events.values()) for name in names}
     off = total["seconds_off"] / max(1, total["near_detected"])
     sentences = (
-        f"Of {total['detected']:.0f} closings and openings that are detected on real robots, "
+        f"Of {total['detected']:.0f} closings and openings detected on real robots, "
         f"{total['near_truth']:.0f} are within 0.5 s of what people saw.",
         f"Of {total['labelled']:.0f} labelled grasps and releases {total['near_detected']:.0f} are detected, "
-        f"{off:.2f} s off on average (`python -m benchmarks.signal_truth`).",
+        f"{off:.2f} s off on average.",
         f"An arm of a seventh set closes its gripper again on its way home: in {placings['right']} of "
-        f"{placings['runs']} runs\nthe label has the grape placed where it was let go "
-        "(`python -m benchmarks.piper_placing`).",
+        f"{placings['runs']} runs\nthe label has the grape placed where it was let go.",
     )
     return "\n".join(sentences)
 
@@ -289,7 +290,7 @@ def simulated_part(data: Mapping[str, Any]) -> str:
     rows = []
     for row in data["rows"]:
         dataset = row["dataset"]
-        name = f"`{row['set']}`, `{dataset}`: {WORDS[dataset]}" if dataset in WORDS else "all"
+        name = f"`{row['set']}`, `{dataset}`" if dataset in SIMULATED else "all"
         told = "in the source" if row["outcomes"] == "with" else "left out"
         rows.append((name, str(row["runs"]), told, *(_simulated_cell(row["figures"], c) for c in SIM_COLUMNS)))
     return f"Labels by {data['code_version']}.\n\n{table(head, rows)}"
