@@ -203,12 +203,15 @@ class LakeConnection:
         return locked(self.workspace)
 
     @contextmanager
-    def transaction(self, message: str) -> Iterator[None]:
-        """One commit, under the lock, with a message in DuckLake's history. Raises DiskFullError."""
+    def transaction(self, message: str, more: str = "") -> Iterator[None]:
+        """One commit, under the lock, with a message in DuckLake's history, and `more` for programs.
+
+        Raises DiskFullError.
+        """
         self._is_in_transaction = True
         try:
             with room_in(self.workspace.root):
-                yield from self._commit(message)
+                yield from self._commit(message, more)
         finally:
             self._is_in_transaction = False
 
@@ -234,12 +237,13 @@ class LakeConnection:
         finally:
             self._is_in_transaction = False
 
-    def _commit(self, message: str) -> Iterator[None]:
+    def _commit(self, message: str, more: str) -> Iterator[None]:
         self._written.clear()
         self.con.execute("BEGIN")
         try:
             yield
-            self.con.execute(f"CALL ducklake_set_commit_message('lake', 'proccorpus', {literal(message)})")
+            said = f"{literal(message)}, extra_info => {literal(more)}" if more else literal(message)
+            self.con.execute(f"CALL ducklake_set_commit_message('lake', 'proccorpus', {said})")
             self._sync()
             self.con.execute("COMMIT")
         except BaseException as e:

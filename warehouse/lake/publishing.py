@@ -137,14 +137,19 @@ class LakeWriter(LakeConnection):
         return count
 
     def freeze(
-        self, release: dict[str, Any], shards: pa.Table, write: Callable[[int], None] = lambda snapshot: None
+        self,
+        release: dict[str, Any],
+        shards: pa.Table,
+        write: Callable[[int], None] = lambda snapshot: None,
+        guarded: str = "",
     ) -> int:
         """Record a release and its shards in a snapshot of their own; returns that snapshot.
 
         `write` puts down, before the release is recorded, what belongs to it; where it raises there is no release.
+        `guarded`: what was looked into before, kept with the snapshot (`warehouse.releases.guards`).
         """
         message = f"release {release['name']}"
-        with self.lock(), self.transaction(message):
+        with self.lock(), self.transaction(message, guarded):
             snapshot = self.snapshot() + 1
             self.con.execute("DELETE FROM release_shards WHERE name = ?", [release["name"]])
             self._add(TABLES["release_shards"], shards)

@@ -12,10 +12,9 @@ from core.names import LATEST, did_you_mean
 from core.paths import Workspace
 from core.tables import TABLES
 from warehouse.lake import Lake, content_key
-from warehouse.lake.checks import split_leaks
-from warehouse.lake.soundness import corpus_soundness
 from warehouse.releases.card import card
 from warehouse.releases.contents import LOCAL, SHARD_COLUMNS, Contents, ReleaseError, ShardFile, contents
+from warehouse.releases.guards import guard
 
 NAME = re.compile(r"^[a-z0-9][a-z0-9._-]*$")
 
@@ -104,15 +103,7 @@ def create_release(
     held = held or contents(lake, allow)
     # nothing is frozen that is not whole: the shards' files, the splits, the tables
     _check_shards(lake, held.shards)
-    leaks = split_leaks(lake, held.datasets)
-    if not leaks.passed:
-        raise ReleaseError(
-            f"no release while test data leaks into training: {leaks.detail}. Mend the splits (group_field in the "
-            "registry entry), or take one of the two down: proccorpus takedown DATASET --episodes N --reason TEXT"
-        )
-    sound = corpus_soundness(lake, held.datasets)
-    if not sound.passed:
-        raise ReleaseError(f"no release of a corpus that is broken: {sound.detail}. Build what is named again")
+    guarded = guard(lake, held.datasets)
     config_hash = content_hash(lake, held)
 
     # The card names its snapshot, which is known only inside the commit that freezes the release
@@ -124,6 +115,7 @@ def create_release(
         release={"name": name, "config_hash": config_hash, "created_at": datetime.now(UTC)},
         shards=TABLES["release_shards"].rows([{"name": name} | asdict(s) for s in held.shards]),
         write=write,
+        guarded=guarded,
     )
     return Release(name, snapshot, config_hash, held.shards)
 

@@ -5,17 +5,28 @@ from pathlib import Path
 
 import av
 import cv2
+import duckdb
 import numpy as np
 import pytest
 
+from core.tables import TABLES
 from pipeline.build import run_build
 from tests.kits.made_corpus import Made, build_of
 from tests.kits.tiny_lerobot import FPS, HEIGHT, LENGTHS, WIDTH, make_dataset, video_path, write_rows, write_video
 from warehouse.lake import Lake
 from warehouse.lake.checks import split_leaks
-from warehouse.lake.gc import collect
-from warehouse.releases import card_path, create_release, delete_release, find_release, get_release, local_release
+from warehouse.lake.gc import collect, merge
+from warehouse.releases import (
+    card_path,
+    create_release,
+    delete_release,
+    find_release,
+    get_release,
+    guards,
+    local_release,
+)
 from warehouse.releases.contents import LOCAL, ReleaseError, contents
+from warehouse.releases.guards import unchanged_datasets
 from warehouse.releases.publish import publish
 from warehouse.releases.verify import verify_release
 from warehouse.shards import index_path
@@ -115,6 +126,37 @@ def test_a_source_record_in_two_splits(corpus: Lake):
     corpus.con.execute("UPDATE episode_facts SET source_id = 'rec' WHERE episode_index IN (1, 4)")
     with pytest.raises(ReleaseError, match="tiny rec, which is episodes 1 and 4"):
         create_release(corpus, "r1", allow=ANY)
+
+
+def test_a_second_release_reads_only_what_has_changed(corpus: Lake, monkeypatch: pytest.MonkeyPatch):
+    create_release(corpus, "r1", allow=ANY)
+    assert unchanged_datasets(corpus) == {"tiny"}
+    frames = corpus.workspace.data / "main" / "frames"
+    frames.rename(frames.with_name("away"))
+    second = create_release(corpus, "r2", allow=ANY)
+    assert second.config_hash == get_release(corpus, "r1").config_hash
+    # Guards that find more look into everything again
+    with monkeypatch.context() as patched:
+        patched.setattr(guards, "CODE_VERSION", "guards-x")
+        assert unchanged_datasets(corpus) == set()
+        with pytest.raises(duckdb.IOException, match="frames"):
+            create_release(corpus, "r3", allow=ANY)
+    frames.with_name("away").rename(frames)
+
+    # Merged files are no other rows; whatever else anybody changes is looked into
+    merge(corpus)
+    assert unchanged_datasets(corpus) == {"tiny"}
+    corpus.con.execute("UPDATE progress SET progress = 2 WHERE episode_index = 1 AND frame_index = 3")
+    assert unchanged_datasets(corpus) == set()
+    with pytest.raises(ReleaseError, match=r"broken: progress of tiny: .*1 rows against"):
+        create_release(corpus, "r3", allow=ANY)
+    assert find_release(corpus, "r3") is None
+
+
+def test_a_release_of_an_earlier_version_vouches_for_nothing(corpus: Lake):
+    create_release(corpus, "r1", allow=ANY)
+    corpus.freeze({"name": "old", "config_hash": "x"}, TABLES["release_shards"].empty())
+    assert unchanged_datasets(corpus) == set()
 
 
 def scene(n: int) -> list[np.ndarray]:
