@@ -3,7 +3,7 @@
     .venv/bin/python docs/examples/label_and_train.py [--source FOLDER] [--episodes 0-9] [--task TEXT] [--out FOLDER]
 
 Three steps: `proccorpus build` labels the runs, `proccorpus export lerobot` writes them as a LeRobot dataset with their
-progress, and a small policy is trained on it twice, with equal weights and with LeRobot's own reward-aware behaviour
+progress, and a small policy is trained on it twice, with equal weights and with LeRobot's own reward-aligned behaviour
 cloning (RA-BC). For a policy of true size the last step is `lerobot-train --sample_weighting.type=rabc ...` on the same
 folder; its README.md has the flags.
 """

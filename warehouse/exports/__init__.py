@@ -76,7 +76,7 @@ EXPORT_KINDS = {
         ExportKind(
             "rabc",
             "RabcOptions",
-            "Progress for LeRobot's reward-aware behaviour cloning, beside a LeRobot dataset that is there already.",
+            "Progress for LeRobot's reward-aligned behaviour cloning, beside a LeRobot dataset that is there already.",
             by_chunk=False,
         ),
         ExportKind(

@@ -1,4 +1,4 @@
-"""Reward-aware behaviour cloning: `sarm_progress.parquet` for a LeRobot dataset that is there already.
+"""Reward-aligned behaviour cloning: `sarm_progress.parquet` for a LeRobot dataset that is there already.
 
 LeRobot (0.6) reads one row per frame, keyed by the dataset's global frame index, and weighs a frame by how much
 progress the next action chunk brings: more than kappa counts in full, a loss not at all. Frames without a label are NaN
