@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Iterable
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
@@ -16,22 +17,45 @@ PLAIN_IMAGE = "\ue000image\ue000"  # stands where the word <image> itself is mea
 
 def encode(table: "pa.Table", style: str) -> bytes:
     """A table as json (also for `table`), csv or parquet. Raises SqlError: a value that the format does not have."""
+    buffer = BytesIO()
+    write_as(style, table.to_batches(), table.schema, buffer)
+    return buffer.getvalue()
+
+
+def write_as(style: str, batches: "Iterable[pa.RecordBatch]", schema: "pa.Schema", file: Any) -> None:
+    """Write rows as json (also for `table`), csv or parquet, a batch at a time. Raises SqlError, as `encode`."""
     import pyarrow as pa
     import pyarrow.csv
     import pyarrow.parquet
 
-    buffer = BytesIO()
     try:
         if style == "csv":
-            pyarrow.csv.write_csv(_flat(table), buffer)
+            flat = _flat(schema.empty_table()).schema
+            with pyarrow.csv.CSVWriter(file, flat) as writer:
+                for batch in batches:
+                    writer.write_table(_flat(pa.Table.from_batches([batch])))
         elif style == "parquet":
-            pyarrow.parquet.write_table(table, buffer)
+            with pyarrow.parquet.ParquetWriter(file, schema) as writer:
+                for batch in batches:
+                    writer.write_batch(batch)
         else:
-            text = json.dumps(plain(python_rows(table)), indent=1, ensure_ascii=False)
-            buffer.write(text.encode() + b"\n")
+            _write_json(batches, file)
     except (pa.ArrowException, UnicodeError, RecursionError) as e:
         raise SqlError(f"the result cannot be written as {style}: {first_line(e)}; CAST(... AS VARCHAR) can") from e
-    return buffer.getvalue()
+
+
+def _write_json(batches: "Iterable[pa.RecordBatch]", file: Any) -> None:
+    """One list of all rows."""
+    import pyarrow as pa
+
+    before = "[\n"
+    for batch in batches:
+        if batch.num_rows:
+            rows = plain(python_rows(pa.Table.from_batches([batch])))
+            listed = json.dumps(rows, indent=1, ensure_ascii=False).removeprefix("[\n").removesuffix("\n]")
+            file.write((before + listed).encode())
+            before = ",\n"
+    file.write(b"[]\n" if before == "[\n" else b"\n]\n")
 
 
 def python_rows(table: "pa.Table") -> list[dict]:

@@ -70,7 +70,7 @@ def create_app(space: Workspace, options: Options = Options()) -> FastAPI:
     """The explorer of a workspace. Raises LakeError: no workspace, or no such snapshot."""
     lake = CorpusView(space, options.snapshot, options.release)
     explorer = Explorer(space, options, lake, CorpusIndex(lake), Pictures(lake), _templates())
-    queries = SqlProcesses(sql.MEMORY)
+    queries = SqlProcesses(sql.MEMORY, sql.NICENESS)
     adapt, label = (ChildJob(space.root / "explorer", name) for name in ("adapt", "label"))
 
     @asynccontextmanager

@@ -66,11 +66,12 @@ def memory_bytes(text: str) -> int:
 class SqlProcess:
     """A process that answers one query at a time, and is started anew after one that ended it.
 
-    `memory`: all that the process may hold, such as 4GB. Raises SqlError: no size. Not for several threads at once.
+    `memory`: all that the process may hold, such as 4GB. `niceness`: how far it lets others go first, as `nice` has it.
+    Raises SqlError: no size. Not for several threads at once.
     """
 
-    def __init__(self, memory: str) -> None:
-        self.memory, self._bytes = memory, memory_bytes(memory)
+    def __init__(self, memory: str, niceness: int = 0) -> None:
+        self.memory, self._bytes, self._niceness = memory, memory_bytes(memory), niceness
         self._start()
 
     def _start(self) -> None:
@@ -79,7 +80,7 @@ class SqlProcess:
         context: ForkContext | SpawnContext = get_context("fork") if may_fork else get_context("spawn")
         ours, theirs = context.Pipe()
         self._channel: Connection = ours  # type: ignore[assignment]  # on Linux a pipe's ends are Connections
-        args = (theirs, ours if may_fork else None, self._bytes)
+        args = (theirs, ours if may_fork else None, self._bytes, self._niceness)
         self._process: BaseProcess = context.Process(target=_work, args=args, daemon=True)
         self._process.start()
         theirs.close()
@@ -97,13 +98,43 @@ class SqlProcess:
 
         Raises SqlError: refused, failed, longer than `time_s`, given up, or a result larger than `max_bytes`.
         """
+        data = self._asked(at, sql, None, time_s, max_rows, max_bytes, given_up)
+        import pyarrow as pa
+
+        with pa.ipc.open_stream(pa.py_buffer(data)) as reader:
+            return reader.read_all()
+
+    def file(
+        self,
+        at: LakeState,
+        sql: str,
+        style: str,
+        time_s: float,
+        max_rows: int | None = None,
+        max_bytes: int | None = None,
+        given_up: Callable[[], bool] = lambda: False,
+    ) -> bytes:
+        """As `query`, but a file with the rows, written by the process itself: csv, json or parquet."""
+        return self._asked(at, sql, style, time_s, max_rows, max_bytes, given_up)
+
+    def _asked(
+        self,
+        at: LakeState,
+        sql: str,
+        style: str | None,
+        time_s: float,
+        max_rows: int | None,
+        max_bytes: int | None,
+        given_up: Callable[[], bool],
+    ) -> bytes:
+        """What the process answers: an Arrow stream, or a file in a `style`. Raises SqlError."""
         if not self._process.is_alive():
             self.close()
             self._start()
         try:
-            request = {"at": asdict(at), "sql": sql, "time_s": time_s, "max_rows": max_rows}
+            request = {"at": asdict(at), "sql": sql, "style": style, "time_s": time_s, "max_rows": max_rows}
             self._channel.send_bytes(json.dumps(request).encode())
-            import pyarrow as pa  # while the process opens the lake
+            import pyarrow  # noqa: F401  # while the process opens the lake
 
             # Its time begins when the lake is open
             self._await(OPEN_S, f"the lake took longer than {OPEN_S:g} s to open", given_up)
@@ -120,8 +151,7 @@ class SqlProcess:
             self.close()
         if said["error"] is not None:
             raise SqlError(said["error"])
-        with pa.ipc.open_stream(pa.py_buffer(b"".join(parts))) as reader:
-            return reader.read_all()
+        return b"".join(parts)
 
     def _parts(self, time_s: float, max_bytes: int | None, given_up: Callable[[], bool]) -> Iterator[bytes]:
         """The pieces of an Arrow stream, until the empty one that ends it."""
@@ -170,8 +200,8 @@ class SqlProcess:
 class SqlProcesses:
     """Processes that answer queries, as many as are asked at once; each is kept for the next query."""
 
-    def __init__(self, memory: str) -> None:
-        self.memory = memory
+    def __init__(self, memory: str, niceness: int = 0) -> None:
+        self.memory, self._niceness = memory, niceness
         self._idle: list[SqlProcess] = []
 
     @contextmanager
@@ -180,7 +210,7 @@ class SqlProcesses:
         try:
             process = self._idle.pop()
         except IndexError:
-            process = SqlProcess(self.memory)
+            process = SqlProcess(self.memory, self._niceness)
         try:
             yield process
         finally:
@@ -203,8 +233,9 @@ def _threads() -> int:
 # In the process
 
 
-def _work(channel: Connection, others: Connection | None, memory: int) -> None:
+def _work(channel: Connection, others: Connection | None, memory: int, niceness: int) -> None:
     """Answer queries until nobody is there to ask. `others`: the asker's end, which a forked process has, too."""
+    os.nice(niceness)
     if others is not None:
         others.close()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to the asker as well, who ends this process
@@ -213,6 +244,7 @@ def _work(channel: Connection, others: Connection | None, memory: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.environ["ARROW_DEFAULT_MEMORY_POOL"] = "system"  # its own pool would take a GB at a time
 
+    from core.values import write_as
     from warehouse.lake.sql import answer
 
     opened, con, held = None, None, 0
@@ -230,7 +262,12 @@ def _work(channel: Connection, others: Connection | None, memory: int) -> None:
             _limit_time(request["time_s"])
             channel.send_bytes(BEGUN)
             has_begun = True
-            _write(answer(con, request["sql"], BATCH_ROWS), request["max_rows"], _Pieces(channel))
+            rows = answer(con, request["sql"], BATCH_ROWS)
+            if request["style"] is None:
+                _write(rows, request["max_rows"], _Pieces(channel))
+            else:
+                batches = _first(rows, request["max_rows"])
+                write_as(request["style"], batches, rows.schema, _Pieces(channel))
         except UserError as e:
             error = str(e)
         except Exception as e:
@@ -287,13 +324,19 @@ def _write(reader: "pa.RecordBatchReader", max_rows: int | None, file: Any) -> N
     """Write a query's rows as an Arrow stream, a batch at a time; of them at most `max_rows`."""
     import pyarrow as pa
 
-    left = max_rows
     with pa.ipc.new_stream(pa.PythonFile(file, "w"), reader.schema) as stream:
-        for batch in reader:
-            stream.write_batch(batch if left is None else batch.slice(0, left))
-            left = None if left is None else left - batch.num_rows
-            if left is not None and left <= 0:
-                break
+        for batch in _first(reader, max_rows):
+            stream.write_batch(batch)
+
+
+def _first(reader: "pa.RecordBatchReader", max_rows: int | None) -> "Iterator[pa.RecordBatch]":
+    """A query's rows, at most `max_rows`."""
+    left = max_rows
+    for batch in reader:
+        yield batch if left is None else batch.slice(0, left)
+        left = None if left is None else left - batch.num_rows
+        if left is not None and left <= 0:
+            break
 
 
 class _Pieces:

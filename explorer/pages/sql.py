@@ -6,7 +6,7 @@ import hmac
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Annotated, Any, Literal, TypeGuard
 from urllib.parse import quote
 
@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
 from core.errors import SqlError
-from core.values import encode, plain, python_rows
+from core.values import plain, python_rows
 from explorer import charts
 from explorer.access import LakeReader, PageError
 from explorer.charts import Curve
@@ -27,11 +27,14 @@ from explorer.saved import MAX_NAME, Kept
 from explorer.site import Explorer, explorer_of
 from explorer.waiting import while_wanted
 from warehouse.lake.schema import columns, relations
+from warehouse.sql_process import LakeState, SqlProcess
 
 router = APIRouter()
 TIME_S, AT_ONCE = 30.0, 2
 MEMORY = "600MB"  # of a query's process, some 160 MB of which Python and DuckDB take themselves
-MAX_ROWS, MAX_PAGE_BYTES = 500, 16_000_000
+NICENESS = 5  # of that process: other pages go first
+# Of one page: what is shown of them takes the explorer itself a tenth of a second, in which it does nothing else
+MAX_ROWS, MAX_PAGE_BYTES, MAX_VALUES = 500, 8_000_000, 200_000
 MAX_DOWNLOAD, MAX_DOWNLOAD_BYTES = 1_000_000, 128_000_000
 MAX_CHARS = 20_000
 QUERIES = Kept("queries", "sql")
@@ -69,15 +72,26 @@ def places(request: Request) -> asyncio.Semaphore:
     return state.places
 
 
-async def answer(request: Request, sql: str, max_rows: int, max_bytes: int) -> pa.Table:
-    """A query's rows, by a process of its own. Raises SqlError; a browser that goes away stops its query."""
+async def answer[T](request: Request, ask: Callable[[SqlProcess, LakeState, Callable[[], bool]], T]) -> T:
+    """What a process of its own answers to a query; `ask` gets the process, what it reads, and who says to give up.
+
+    Raises SqlError; a browser that goes away stops its query.
+    """
+
+    def asked(given_up: Callable[[], bool]) -> T:
+        with explorer_of(request).corpus.state() as state, request.app.state.queries.one() as process:
+            return ask(process, state, given_up)
+
     async with places(request):
-        return await while_wanted(request, lambda given_up: _ask(request, sql, max_rows, max_bytes, given_up))
+        return await while_wanted(request, asked)
 
 
-def _ask(request: Request, sql: str, max_rows: int, max_bytes: int, given_up: Callable[[], bool]) -> pa.Table:
-    with explorer_of(request).corpus.state() as state, request.app.state.queries.one() as process:
-        return process.query(state, sql, TIME_S, max_rows, max_bytes, given_up)
+def _for_a_page(process: SqlProcess, state: LakeState, given_up: Callable[[], bool], sql: str) -> pa.Table:
+    return process.query(state, sql, TIME_S, MAX_ROWS + 1, MAX_PAGE_BYTES, given_up)
+
+
+def _as_a_file(process: SqlProcess, state: LakeState, given_up: Callable[[], bool], sql: str, style: str) -> bytes:
+    return process.file(state, sql, style, TIME_S, MAX_DOWNLOAD, MAX_DOWNLOAD_BYTES, given_up)
 
 
 def proof(request: Request, sql: str) -> str:
@@ -113,7 +127,7 @@ async def page(
             error = "This query came by a link from elsewhere. Read it, then press Run."
         else:
             try:
-                table = await answer(request, q, MAX_ROWS + 1, MAX_PAGE_BYTES)
+                table = await answer(request, partial(_for_a_page, sql=q))
                 shown = await run_in_threadpool(_result, table, chart)
             except SqlError as e:
                 error = str(e)
@@ -135,12 +149,30 @@ class Result:
 
 
 def _result(table: pa.Table, chart: str) -> Result:
-    """Raises SqlError: a value that cannot be shown."""
+    """Raises SqlError: a value that cannot be shown, or too many."""
     part = table.slice(0, MAX_ROWS)
+    num_values = sum(_num_values(chunk) for column in part.columns for chunk in column.chunks)
+    if num_values > MAX_VALUES:
+        raise SqlError(
+            f"the result has {num_values:,} values, and a page shows {MAX_VALUES:,}: ask for fewer rows, or for a part "
+            "of each list (a[:100]); the downloads have all of them"
+        )
     rows = [list(plain(row).values()) for row in _rows(part)]
     drawing = None if chart == "table" else draw(part, chart)
     named = [_named_by(dict(zip(part.schema.names, row, strict=True))) for row in rows]
     return Result(part.schema.names, rows, drawing, table.num_rows > MAX_ROWS, named)
+
+
+def _num_values(array: pa.Array) -> int:
+    """Single values of a column, those in lists and structs counted one by one."""
+    kind = array.type
+    if pa.types.is_map(kind):
+        return len(array) + _num_values(array.keys) + _num_values(array.items)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return len(array) + _num_values(array.flatten())
+    if pa.types.is_struct(kind):
+        return len(array) + sum(map(_num_values, array.flatten()))
+    return len(array)
 
 
 def _named_by(row: dict[str, Any]) -> Named | None:
@@ -255,8 +287,7 @@ async def download(
     if not may_run(request, q, asked):
         raise PageError("a link from elsewhere downloads nothing: open the query on the page SQL and run it", 403)
     try:
-        table = await answer(request, q, MAX_DOWNLOAD, MAX_DOWNLOAD_BYTES)
-        data = await run_in_threadpool(encode, table, format)
+        data = await answer(request, partial(_as_a_file, sql=q, style=format))
     except SqlError as e:
         raise PageError(str(e), 400) from e
     name = f"query.{format}"

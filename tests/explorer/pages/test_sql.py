@@ -77,6 +77,15 @@ def test_downloads_have_all_rows(client: TestClient):
     assert client.get("/sql/download", params=q | {"format": "xls"}).status_code == 400
 
 
+def test_more_values_than_a_page_shows(client: TestClient):
+    """Eight megabytes of numbers took the explorer two seconds, in which no other page was answered."""
+    text = ask(client, "SELECT [range(100000), range(100000)] AS a, {'b': 1} AS s").text
+    assert "the result has 200,005 values, and a page shows 200,000: ask for fewer rows, or for a part" in text
+    assert "1 rows" in ask(client, "SELECT [range(90000), range(90000)] AS a").text
+    whole = client.get("/sql/download", params={"q": "SELECT [range(100000), range(100000)] AS a", "format": "json"})
+    assert [len(part) for part in whole.json()[0]["a"]] == [100_000, 100_000]
+
+
 def test_rows_that_name_an_episode_link_to_it(client: TestClient):
     text = ask(client, "SELECT dataset, episode_index FROM episodes WHERE episode_index < 2 ORDER BY 2").text
     links = re.findall(r'<td><a href="(/episode/[^"]+)">', text)
