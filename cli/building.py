@@ -42,7 +42,7 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.command()
 def demo(context: typer.Context, workspace: WorkspaceOption = DEFAULT_WORKSPACE, workers: WorkersOption = None) -> None:
-    """Build the shipped sample: the whole graph on 84 simulated runs. What is up to date is not done again."""
+    """Build the shipped sample: all stages on 84 simulated runs. Skips stages that are up to date."""
     from cli.console import build_all, close
     from pipeline.config import load_config
     from pipeline.release import DEMO_RELEASE
@@ -70,38 +70,45 @@ def demo(context: typer.Context, workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 @app.command()
 def build(
     context: typer.Context,
-    config: Annotated[Path | None, typer.Option("--config", help="TOML file that names datasets, or one YAML.")] = None,
-    source: Annotated[str | None, typer.Option("--source", help="A folder, a video file, or an address.")] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="TOML file that names datasets, or one dataset's YAML file.")
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option("--source", help="Dataset to build: a folder, a video file or an address.")
+    ] = None,
     revision: RevisionOption = None,
     name: Annotated[
         str | None,
-        typer.Option("--name", help="What to call the dataset of --source (before their names, if several)."),
+        typer.Option("--name", help="Name for the dataset of --source (a prefix, if it holds several)."),
     ] = None,
     dataset: Annotated[
-        str | None, typer.Option("--dataset", help="A dataset of the workspace again, as it was built last.")
+        str | None,
+        typer.Option("--dataset", help="Build a dataset of the workspace again, with its last configuration."),
     ] = None,
     data_format: DataFormatOption = None,
     format: Annotated[str | None, typer.Option("--format", hidden=True)] = None,
     annotator: Annotated[
-        str | None, typer.Option("--annotator", help="Who segments: auto, motion, native, vlm or transfer.")
+        str | None,
+        typer.Option("--annotator", help="Annotator that makes the segments: auto, motion, native, vlm or transfer."),
     ] = None,
     vlm_endpoint: Annotated[
-        list[str] | None, typer.Option("--vlm-endpoint", help="OpenAI-compatible base, ends in /v1; repeatable.")
+        list[str] | None,
+        typer.Option("--vlm-endpoint", help="Base address of an OpenAI-compatible server, ends in /v1; repeatable."),
     ] = None,
     vlm_model: Annotated[str | None, typer.Option("--vlm-model", help="The model's name at the server.")] = None,
-    episodes: Annotated[str | None, typer.Option("--episodes", help="Only these, such as 0,1,5-9.")] = None,
+    episodes: Annotated[str | None, typer.Option("--episodes", help="Only these episodes, such as 0,1,5-9.")] = None,
     min_confidence: MinConfidenceOption = None,
     min_name_confidence: MinNameConfidenceOption = None,
     update: Annotated[
-        bool, typer.Option("--update", help="Read hub datasets at their newest commit, not at that of the last build.")
+        bool, typer.Option("--update", help="Read hub datasets at their newest commit, not at the last build's.")
     ] = False,
     workers: WorkersOption = None,
     events: Annotated[
-        Path | None, typer.Option("--events", help="For programs: add to this file, as JSON lines, how far it is.")
+        Path | None, typer.Option("--events", help="For programs: append progress to this file, as JSON lines.")
     ] = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
-    """Ingest, measure, segment, label, sample and shard; only what is missing or stale is done."""
+    """Ingest, measure, segment, label, sample and shard a dataset; runs only stages that are missing or stale."""
     from cli.console import build_all
     from cli.events import BuildEvents
     from pipeline.config import with_annotator, with_samples
@@ -239,16 +246,21 @@ def _lake_if_there(space: "Workspace") -> "Lake | None":
 
 @app.command("dry-run")
 def dry_run(
-    config: Annotated[Path, typer.Option("--config", help="TOML file that names datasets, or one YAML.")],
-    episodes: Annotated[str | None, typer.Option("--episodes", help="Only these, such as 0,1,5-9.")] = None,
+    config: Annotated[
+        Path, typer.Option("--config", help="TOML file that names datasets, or one dataset's YAML file.")
+    ],
+    episodes: Annotated[str | None, typer.Option("--episodes", help="Only these episodes, such as 0,1,5-9.")] = None,
     model_dir: Annotated[
-        Path | None, typer.Option("--model-dir", help="The model's folder: tokens are counted as its server does.")
+        Path | None, typer.Option("--model-dir", help="The model's folder, to count tokens exactly as its server does.")
     ] = None,
-    again: Annotated[bool, typer.Option("--again", help="Count episodes that are labelled already, too.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Count already labelled episodes, too.")] = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
 ) -> None:
-    """What a vision-language model will cost: calls, tokens, GPU-hours, money; what an encoder: time. Asks nothing."""
+    """Estimate what a vision-language model will cost (calls, tokens, GPU-hours, money), and an encoder's time.
+
+    Sends no request.
+    """
     from pipeline.prediction import facts, summary
 
     space = space_at(workspace)

@@ -28,31 +28,33 @@ from warehouse.lake.labels import active_labels_of
 
 app = typer.Typer(rich_markup_mode=None)
 corrections_app = typer.Typer(
-    help="What people said of labels: corrected segments and rejected labels.",
+    help="List, export and import corrections of labels by people.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 app.add_typer(corrections_app, name="corrections")
 
 FormOption = Annotated[
-    Literal["jsonl", "label-studio"], typer.Option("--form", help="Rows as JSON lines, or Label Studio's tasks.")
+    Literal["jsonl", "label-studio"], typer.Option("--form", help="JSON lines, or Label Studio's tasks.")
 ]
 ImportFormOption = Annotated[
     Literal["jsonl", "label-studio", "opensarm"],
-    typer.Option("--form", help="Rows as JSON lines, Label Studio's tasks, or results of opensarm's labelling tool."),
+    typer.Option("--form", help="JSON lines, Label Studio's tasks, or results of opensarm's labelling tool."),
 ]
-AuthorOption = Annotated[str | None, typer.Option("--author", help="Who says so; default: who you are here.")]
-DatasetOption = Annotated[str | None, typer.Option("--dataset", help="Only of this one.")]
+AuthorOption = Annotated[str | None, typer.Option("--author", help="Your name; default: your user name.")]
+DatasetOption = Annotated[str | None, typer.Option("--dataset", help="Only this dataset.")]
 
 
 @corrections_app.command("list")
 def corrections_list(
     dataset: DatasetOption = None,
-    everything: Annotated[bool, typer.Option("--all", help="Every row, also what was replaced or taken back.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Show every row, also replaced and withdrawn ones.")
+    ] = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
 ) -> None:
-    """What counts by now, what waits for review, and how much of it the next build still has to take in."""
+    """List corrections in force or waiting for review, and how many of them the next build will apply."""
     lake = lake_to_read(workspace)
     show(listed(lake, dataset, everything=everything), format, empty="Nobody corrected anything.")
     waiting = pending(lake)
@@ -67,11 +69,12 @@ def corrections_export(
     form: FormOption = "jsonl",
     dataset: DatasetOption = None,
     episodes: Annotated[
-        str | None, typer.Option("--episodes", help="label-studio: also these episodes of --dataset, to be corrected.")
+        str | None,
+        typer.Option("--episodes", help="label-studio: add these episodes of --dataset as tasks to correct."),
     ] = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
-    """Write corrections to a file: every row as JSON lines, or what counts as tasks for Label Studio."""
+    """Write corrections to a file: every row as JSON lines, or those in force as tasks for Label Studio."""
     from warehouse.exports.corrections import labelling_config, to_lines, to_tasks
 
     chosen = episode_list(episodes)
@@ -128,16 +131,16 @@ def _labels(lake: Lake, dataset: str, episodes: tuple[int, ...]) -> list[dict]:
 
 @corrections_app.command("import")
 def corrections_import(
-    path: Annotated[Path, typer.Argument(help="What export wrote, or somebody else in the same form.")],
+    path: Annotated[Path, typer.Argument(help="A file from corrections export, or another in the same form.")],
     form: ImportFormOption = "jsonl",
     dataset: Annotated[
-        str | None, typer.Option("--dataset", help="opensarm: the dataset of lines that do not say it.")
+        str | None, typer.Option("--dataset", help="opensarm: dataset of lines that do not name one.")
     ] = None,
     author: AuthorOption = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
 ) -> None:
-    """Add corrections from a file. What cannot be used is named, and then the exit code is 1."""
+    """Add corrections from a file. Names each line that cannot be used, and then exits 1."""
     from warehouse.exports.corrections import from_lines, from_tasks, read_file
     from warehouse.exports.opensarm_corrections import from_opensarm
 
@@ -164,12 +167,12 @@ def corrections_import(
 
 @corrections_app.command("undo")
 def corrections_undo(
-    correction: Annotated[str, typer.Argument(help="Its correction_id, as corrections list has it.")],
+    correction: Annotated[str, typer.Argument(help="Its correction_id, from corrections list.")],
     author: AuthorOption = None,
-    comment: Annotated[str, typer.Option("--comment", help="Why.")] = "",
+    comment: Annotated[str, typer.Option("--comment", help="Reason.")] = "",
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
-    """Take a correction or a rejection back, by a row that says so; what was before it counts again."""
+    """Take back a correction or a rejection, by adding a row; the previous one is in force again."""
     lake = lake_at(workspace)
     place = lake.rows("SELECT dataset, episode_index FROM corrections WHERE correction_id = ?", [correction])
     newest = newest_row(lake, *place[0]) if place else None

@@ -12,12 +12,12 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.command()
 def demonstrations(
-    dataset: Annotated[str | None, typer.Argument(help="Of this dataset alone.")] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="Runs at most.")] = 20,
+    dataset: Annotated[str | None, typer.Argument(help="Only this dataset.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Maximum number of runs.")] = 20,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
 ) -> None:
-    """Runs demonstrated unlike the others of their task, the worst first, and what is odd about them. Drops nothing."""
+    """List the runs that differ most from others of their task, and how they differ. Drops no run."""
     from core.demonstration_quality import FEWEST
     from warehouse.lake import Lake
 

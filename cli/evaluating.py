@@ -63,34 +63,45 @@ def eval_model(
         ),
     ] = "held-out",
     runner: Annotated[
-        Literal["transformers", "vllm", "api"], typer.Option("--runner", help="Who runs the model.")
+        Literal["transformers", "vllm", "api"], typer.Option("--runner", help="Software that runs the model.")
     ] = "transformers",
     endpoint: Annotated[
-        list[str] | None, typer.Option("--endpoint", help="OpenAI-compatible base, ends in /v1; repeatable.")
+        list[str] | None,
+        typer.Option("--endpoint", help="Base address of an OpenAI-compatible server, ends in /v1; repeatable."),
     ] = None,
     answer: Annotated[
         Literal["auto", "head", "text"],
-        typer.Option("--answer", help="auto: a head that reads the question alone, else text."),
+        typer.Option(
+            "--answer",
+            help="Read the answer from a head or from text; auto: a head that reads only the question, else text.",
+        ),
     ] = "auto",
     data: Annotated[
         str | None, typer.Option("--data", help="Folder, file or hf://owner/name[@commit] that holds the benchmark.")
     ] = None,
-    image_root: Annotated[Path | None, typer.Option("--image-root", help="Folder of its pictures.")] = None,
-    part: Annotated[list[str] | None, typer.Option("--part", help="Only this part; repeatable.")] = None,
+    image_root: Annotated[Path | None, typer.Option("--image-root", help="Folder of the benchmark's pictures.")] = None,
+    part: Annotated[
+        list[str] | None, typer.Option("--part", help="Only this part of the benchmark; repeatable.")
+    ] = None,
     limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="Rows of each part, before --num-inferences.")
+        int | None, typer.Option("--limit", min=1, help="Maximum rows of each part, before --num-inferences.")
     ] = None,
     num_inferences: Annotated[int, typer.Option("--num-inferences", min=1, help="Answers to each question.")] = 1,
     temperature: Annotated[float, typer.Option("--temperature", min=0.0)] = 0.0,
     top_p: Annotated[
-        float, typer.Option("--top-p", max=1.0, help="Of words that together have this probability; 1: of all.")
+        float,
+        typer.Option(
+            "--top-p", max=1.0, help="Sample from the likeliest tokens with this total probability; 1: from all."
+        ),
     ] = 1.0,
-    top_k: Annotated[int, typer.Option("--top-k", min=0, help="Of so many likeliest words; 0: of all.")] = 0,
+    top_k: Annotated[
+        int, typer.Option("--top-k", min=0, help="Sample from so many likeliest tokens; 0: from all.")
+    ] = 0,
     repetition_penalty: Annotated[
         float, typer.Option("--repetition-penalty", help="1: none, whatever the checkpoint's generation_config says.")
     ] = 1.0,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the draws, where there is a temperature.")] = 0,
-    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Of an answer.")] = 512,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed for sampling, if there is a temperature.")] = 0,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Maximum tokens of an answer.")] = 512,
     prompts: Annotated[
         Path | None, typer.Option("--prompts", help="Folder of the checkpoint's own prompts, a file for each family.")
     ] = None,
@@ -107,35 +118,47 @@ def eval_model(
     ] = None,
     shard: Annotated[str | None, typer.Option("--shard", help="i/n: this process answers part i, from 0.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Prediction file; default: in the workspace.")] = None,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Of --runner transformers.")] = 16,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Batch size of --runner transformers.")] = 16,
     concurrency: Annotated[int, typer.Option("--concurrency", min=1, help="Requests under way at a server.")] = 16,
     tensor_parallel: Annotated[
-        int, typer.Option("--tensor-parallel", min=1, help="GPUs a vLLM model is cut over.")
+        int, typer.Option("--tensor-parallel", min=1, help="GPUs that share one vLLM model.")
     ] = 1,
     data_parallel: Annotated[
         int, typer.Option("--data-parallel", min=1, help="Copies of a vLLM model, each on GPUs of its own.")
     ] = 1,
     expert_parallel: Annotated[bool, typer.Option("--expert-parallel", help="Spread a vLLM model's experts.")] = False,
-    quantization: Annotated[str | None, typer.Option("--quantization", help="Of vLLM, such as fp8.")] = None,
-    max_model_len: Annotated[int, typer.Option("--max-model-len", min=256, help="Tokens, of vLLM.")] = 16384,
-    max_calls: Annotated[int | None, typer.Option("--max-calls", min=0, help="Budget of requests.")] = None,
-    max_cost_usd: Annotated[float | None, typer.Option("--max-cost-usd", min=0, help="Budget, by --price.")] = None,
+    quantization: Annotated[
+        str | None, typer.Option("--quantization", help="Quantisation in vLLM, such as fp8.")
+    ] = None,
+    max_model_len: Annotated[
+        int, typer.Option("--max-model-len", min=256, help="Maximum tokens of a request in vLLM.")
+    ] = 16384,
+    max_calls: Annotated[int | None, typer.Option("--max-calls", min=0, help="Maximum number of requests.")] = None,
+    max_cost_usd: Annotated[
+        float | None, typer.Option("--max-cost-usd", min=0, help="Maximum cost, computed with --price.")
+    ] = None,
     price: Annotated[
         str | None, typer.Option("--price", help="USD per million prompt and reply tokens, such as 2.5,10.")
     ] = None,
-    api_key_env: Annotated[str | None, typer.Option("--api-key-env", help="Variable that holds the key.")] = None,
+    api_key_env: Annotated[
+        str | None, typer.Option("--api-key-env", help="Environment variable that holds the key.")
+    ] = None,
     prompt_format: Annotated[
         Literal["interleaved", "images_first"] | None,
-        typer.Option("--prompt-format", help="Where pictures stand; default: by the checkpoint's model_type."),
+        typer.Option(
+            "--prompt-format", help="Position of pictures in the prompt; default: by the checkpoint's model_type."
+        ),
     ] = None,
     checks: Annotated[
-        bool, typer.Option("--checks", help="After held-out also probes, confusion and robustness.")
+        bool, typer.Option("--checks", help="Also run probes, confusion and robustness after held-out.")
     ] = False,
-    release: Annotated[str | None, typer.Option("--release", help="Default: the newest.")] = None,
+    release: Annotated[
+        str | None, typer.Option("--release", help="Release to evaluate on; default: the newest.")
+    ] = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
 ) -> None:
-    """Score a model beside the baselines, on a benchmark or on episodes it never saw; writes a report."""
+    """Score a model and the baselines on a benchmark or on held-out episodes; writes a report."""
     if context.invoked_subcommand is not None:
         return
     if model is None and endpoint:
@@ -284,20 +307,20 @@ BenchmarkName = Literal[
 
 
 AsPublishedOption = Annotated[
-    bool, typer.Option("--as-published", help="As the papers' own evaluations count, defects and all.")
+    bool, typer.Option("--as-published", help="Score as the papers' own evaluations do, with their defects.")
 ]
 
 
 @eval_app.command("score")
 def eval_score(
-    benchmark: Annotated[BenchmarkName, typer.Option("--benchmark", help="What the answers are to.")],
+    benchmark: Annotated[BenchmarkName, typer.Option("--benchmark", help="Benchmark that the predictions answer.")],
     predictions: Annotated[
         Path, typer.Option("--predictions", help='JSON lines: {"meta_data": {...}, "response": "..."}, of any system.')
     ],
     as_published: AsPublishedOption = False,
-    store: Annotated[bool, typer.Option("--store", help="Keep file and scores in the workspace.")] = False,
+    store: Annotated[bool, typer.Option("--store", help="Store the file and its scores in the workspace.")] = False,
     model: Annotated[
-        str | None, typer.Option("--model", help="Whose answers they are, for --store; default: the file's name.")
+        str | None, typer.Option("--model", help="Name of the model, for --store; default: the file's name.")
     ] = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
@@ -337,12 +360,12 @@ def eval_score(
 @eval_app.command("compare")
 def eval_compare(
     first: Annotated[Path, typer.Argument(help="A prediction file.")],
-    second: Annotated[Path, typer.Argument(help="Another model's, to the same questions.")],
-    benchmark: Annotated[BenchmarkName, typer.Option("--benchmark", help="What the answers are to.")],
+    second: Annotated[Path, typer.Argument(help="Another model's predictions for the same questions.")],
+    benchmark: Annotated[BenchmarkName, typer.Option("--benchmark", help="Benchmark that the predictions answer.")],
     as_published: AsPublishedOption = False,
     format: FormatOption = "table",
 ) -> None:
-    """The first model's scores less the second's, paired over episodes: interval and p-value by bootstrap."""
+    """Compare two models: difference of scores, paired over episodes, with bootstrap interval and p-value."""
     from eval.predictions import read_predictions
     from eval.scoring.files import score_predictions
     from eval.scoring.scored import compare
@@ -364,7 +387,7 @@ def eval_compare(
     say(f"{comparison.common} episodes in both; {counts}")
 
 
-annotators_app = typer.Typer(help="Who labels how well.", no_args_is_help=True, rich_markup_mode=None)
+annotators_app = typer.Typer(help="Score annotators.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(annotators_app, name="annotators")
 
 
@@ -373,14 +396,17 @@ def annotators_compare(
     run: Annotated[str | None, typer.Option("--run", help="Only this label run (the beginning of its id).")] = None,
     against: Annotated[str | None, typer.Option("--against", help="Another label run to compare with.")] = None,
     truth: Annotated[
-        Path | None, typer.Option("--truth", help="Folder of hand-labelled files, a folder per dataset; nothing else.")
+        Path | None, typer.Option("--truth", help="Folder of hand-labelled files, with one folder per dataset.")
     ] = None,
-    dataset: Annotated[list[str] | None, typer.Option("--dataset", help="Only this one; may be repeated.")] = None,
-    every: Annotated[bool, typer.Option("--all", help="Every metric, not only those that say most.")] = False,
+    dataset: Annotated[list[str] | None, typer.Option("--dataset", help="Only this dataset; repeatable.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Show every metric, not only the main ones.")] = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
 ) -> None:
-    """Score label runs against ground truth, or else the active label. Loads a language model: some seconds."""
+    """Score label runs against ground truth, or else against the active label.
+
+    Loads a language model, which takes some seconds.
+    """
     from assets.lib.report import report_closing
     from eval.annotators.compare import TRUTH
     from pipeline.comparison import comparison_step

@@ -15,33 +15,35 @@ app = typer.Typer(rich_markup_mode=None)
 @app.command()
 def explore(
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: a free one.")] = 7680,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0: any free one.")] = 7680,
     no_open: Annotated[bool, typer.Option("--no-open", help="Do not open a browser.")] = False,
     release: Annotated[str | None, typer.Option("--release", help="Show the corpus as a release froze it.")] = None,
-    snapshot: Annotated[int | None, typer.Option("--snapshot", min=0, help="Show it at a lake snapshot.")] = None,
+    snapshot: Annotated[
+        int | None, typer.Option("--snapshot", min=0, help="Show the corpus at this lake snapshot.")
+    ] = None,
     dagster_url: Annotated[
-        str | None, typer.Option("--dagster-url", help="Address of the Dagster UI, to link to its runs.")
+        str | None, typer.Option("--dagster-url", help="Address of the Dagster UI, for links to its runs.")
     ] = None,
     token: Annotated[
         str | None,
         typer.Option(
             "--token",
             envvar="PROCCORPUS_EXPLORE_TOKEN",
-            help="What visitors must show; made up where --host is not this machine.",
+            help="Token that visitors must show; created if --host is not this machine.",
         ),
     ] = None,
     user_header: Annotated[
-        str | None, typer.Option("--user-header", help="Header in which a reverse proxy names who is asking.")
+        str | None, typer.Option("--user-header", help="Header in which a reverse proxy names the user.")
     ] = None,
     trusted_proxy: Annotated[
         list[str] | None, typer.Option("--trusted-proxy", help="Address or network of that proxy; repeatable.")
     ] = None,
     allow_host: Annotated[
-        list[str] | None, typer.Option("--allow-host", help="A further name of this explorer; repeatable.")
+        list[str] | None, typer.Option("--allow-host", help="Another host name of this explorer; repeatable.")
     ] = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
-    """Look at the corpus in a browser, and correct labels: episodes, comparisons, SQL, scores. Ctrl-C ends it."""
+    """Browse the corpus and correct labels: episodes, comparisons, SQL, scores. Ctrl-C ends it."""
     from explorer.app import create_app
     from explorer.safety import access_for
     from explorer.server import serve

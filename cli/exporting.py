@@ -37,37 +37,44 @@ if TYPE_CHECKING:
 
 app = typer.Typer(rich_markup_mode=None)
 export_app = typer.Typer(
-    help="The corpus in formats that other tools open.", no_args_is_help=True, rich_markup_mode=None
+    help="Export the corpus in formats that other tools open.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(export_app, name="export")
-OutOption = Annotated[Path, typer.Option("--out", help="Folder to write; one with the same export is resumed.")]
+OutOption = Annotated[Path, typer.Option("--out", help="Folder to write; an unfinished export there is resumed.")]
 FileOption = Annotated[Path, typer.Option("--out", help="File to write.")]
 ReleaseOption = Annotated[
-    str | None, typer.Option("--release", help="As this release froze it; default: as it is now.")
+    str | None, typer.Option("--release", help="Export this release; default: the corpus as it is now.")
 ]
-DatasetsOption = Annotated[list[str] | None, typer.Option("--dataset", help="Only this one; repeatable.")]
-EpisodesOption = Annotated[str | None, typer.Option("--episodes", help="Only these of one dataset, such as 0,1,5-9.")]
-SplitsOption = Annotated[list[str] | None, typer.Option("--split", help="Only train, val, test_id ...; repeatable.")]
+DatasetsOption = Annotated[list[str] | None, typer.Option("--dataset", help="Only this dataset; repeatable.")]
+EpisodesOption = Annotated[
+    str | None, typer.Option("--episodes", help="Only these episodes of one dataset, such as 0,1,5-9.")
+]
+SplitsOption = Annotated[
+    list[str] | None, typer.Option("--split", help="Only this split: train, val, test_id, ...; repeatable.")
+]
 WhereOption = Annotated[
     str | None,
-    typer.Option("--where", help="A condition such as 'success', or a query giving dataset, episode_index."),
+    typer.Option("--where", help="SQL condition such as 'success', or a query for dataset, episode_index."),
 ]
 LicencesOption = Annotated[
     list[str] | None,
-    typer.Option("--allow-licence", help="Let datasets under it in, such as cc-by-nc-4.0 or unknown; repeatable."),
+    typer.Option("--allow-licence", help="Include datasets with this licence, such as unknown; repeatable."),
 ]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Delete another export that --out holds.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Delete a different export in --out first.")]
 FamiliesOption = Annotated[list[str] | None, typer.Option("--family", help="Only samples of this family; repeatable.")]
 FormsOption = Annotated[
-    list[str] | None, typer.Option("--form", help="ProgressLM's samples only in this form: think or no_think.")
+    list[str] | None,
+    typer.Option("--form", help="Only ProgressLM samples of this form: think or no_think; repeatable."),
 ]
 ProfileOption = Annotated[
     str | None,
     typer.Option("--profile", help="Draw this training set from --release: progresslm_sft or progresslm_rl."),
 ]
-SeedOption = Annotated[int, typer.Option("--seed", help="Other samples of --profile with another number.")]
+SeedOption = Annotated[int, typer.Option("--seed", help="Another number draws other samples for --profile.")]
 
-LabelRunOption = Annotated[str | None, typer.Option("--label-run", help="The labels of this run, not the active ones.")]
+LabelRunOption = Annotated[
+    str | None, typer.Option("--label-run", help="Export the labels of this label run, not the active ones.")
+]
 
 
 def _selection(
@@ -129,16 +136,17 @@ def export_lerobot(
     out: OutOption,
     flavour: Annotated[
         Literal["task", "subtask"],
-        typer.Option("--flavour", help="What a frame's task is: the instruction, or the step."),
+        typer.Option("--flavour", help="Text of a frame's task: the instruction, or the step's name."),
     ] = "task",
     codec: Annotated[
-        Literal["h264", "av1"], typer.Option("--codec", help="For pictures that must be encoded.")
+        Literal["h264", "av1"], typer.Option("--codec", help="Codec for pictures that must be encoded.")
     ] = "h264",
     blur: Annotated[
-        Literal["faces"] | None, typer.Option("--blur", help="Hide these in all pictures, which are encoded anew.")
+        Literal["faces"] | None,
+        typer.Option("--blur", help="Blur these in all pictures, which are then encoded again."),
     ] = None,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Open it with LeRobot's own reader, and compare it with the corpus.")
+        bool, typer.Option("--verify", help="Open the export with LeRobot's reader and compare it with the corpus.")
     ] = False,
     release: ReleaseOption = None,
     dataset: DatasetsOption = None,
@@ -182,7 +190,9 @@ def export_rabc(
     ] = None,
     from_model: Annotated[
         str | None,
-        typer.Option("--from-model", help="A reward model's progress, not the labels': it scores what it has not yet."),
+        typer.Option(
+            "--from-model", help="Use this reward model's progress instead of labels; scores missing episodes."
+        ),
     ] = None,
     fps: Annotated[
         float | None, typer.Option("--fps", min=0.001, help="With --from-model: scored frames a second; default: 4.")
@@ -250,14 +260,16 @@ def export_frame_signals(
     out: FileOption,
     label_run: LabelRunOption = None,
     advantage: Annotated[
-        int | None, typer.Option("--advantage", min=1, help="Advantages, too, of action chunks of so many frames.")
+        int | None, typer.Option("--advantage", min=1, help="Add advantages of action chunks of so many frames.")
     ] = None,
     positive_share: Annotated[
-        float, typer.Option("--positive-share", min=0, max=1, help="So much of a task's frames is positive (RECAP).")
+        float, typer.Option("--positive-share", min=0, max=1, help="Share of a task's frames marked positive (RECAP).")
     ] = 0.3,
     from_model: Annotated[
         str | None,
-        typer.Option("--from-model", help="What a reward model says, not labels: it scores what it has not yet."),
+        typer.Option(
+            "--from-model", help="Use this reward model's progress instead of labels; scores missing episodes."
+        ),
     ] = None,
     fps: Annotated[
         float | None, typer.Option("--fps", min=0.001, help="With --from-model: scored frames a second; default: 4.")
@@ -324,8 +336,8 @@ for _name, _out in (("annotations-json", FileOption), ("robometer", OutOption), 
 @export_app.command("robo-dopamine", help=EXPORT_KINDS["robo-dopamine"].about)
 def export_robo_dopamine(
     out: OutOption,
-    per_run: Annotated[int, typer.Option("--per-run", min=0, help="Pairs of states of a run, at most.")] = 50,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Other pairs with another number.")] = 0,
+    per_run: Annotated[int, typer.Option("--per-run", min=0, help="Maximum pairs of states per run.")] = 50,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Another number draws other pairs.")] = 0,
     label_run: LabelRunOption = None,
     release: ReleaseOption = None,
     dataset: DatasetsOption = None,
@@ -350,10 +362,8 @@ def export_robo_dopamine(
 @export_app.command("preferences", help=EXPORT_KINDS["preferences"].about)
 def export_preferences(
     out: OutOption,
-    per_run: Annotated[
-        int, typer.Option("--per-run", min=1, help="Pairs of each kind, at most, that begin with a run.")
-    ] = 4,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Other pairs with another number.")] = 0,
+    per_run: Annotated[int, typer.Option("--per-run", min=1, help="Maximum pairs of each kind per run.")] = 4,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Another number draws other pairs.")] = 0,
     release: ReleaseOption = None,
     dataset: DatasetsOption = None,
     episodes: EpisodesOption = None,
@@ -414,10 +424,10 @@ for _kind in EXPORT_KINDS.values():
 def export_rerun(
     out: OutOption,
     pictures_per_s: Annotated[
-        float | None, typer.Option("--pictures-per-s", help="At most so many a second; default: all; 0: none.")
+        float | None, typer.Option("--pictures-per-s", help="Maximum pictures per second; default: all; 0: none.")
     ] = None,
     max_px: Annotated[
-        int, typer.Option("--max-px", help="Longer side of pictures; larger ones are made smaller.")
+        int, typer.Option("--max-px", help="Maximum longer side of pictures; larger ones are scaled down.")
     ] = 640,
     release: ReleaseOption = None,
     dataset: DatasetsOption = None,
@@ -444,17 +454,17 @@ def import_labels(
         list[str],
         typer.Argument(
             metavar="[FORM] PATH",
-            help="A LeRobot folder, a JSON-lines file, a folder of such files, or a file of the form named first.",
+            help="A LeRobot folder, a JSON-lines file, a folder of such files, or a form's name and its file.",
         ),
     ],
-    name: Annotated[str, typer.Option("--name", help="The corpus's dataset that the annotations are of.")],
+    name: Annotated[str, typer.Option("--name", help="Dataset of the corpus that the annotations belong to.")],
     form: Annotated[
-        str | None, typer.Option("--form", help="Which of a LeRobot folder's annotations; default: what says most.")
+        str | None, typer.Option("--form", help="Which annotations of a LeRobot folder; default: the most detailed.")
     ] = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
 ) -> None:
-    """Annotations made elsewhere become a label run of their own; which label counts stays as it is."""
+    """Import annotations from other tools as a label run of their own; active labels stay as they are."""
     from annotate.imported import FORMS
     from pipeline.imports import import_annotations
 

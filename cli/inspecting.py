@@ -46,14 +46,14 @@ app = typer.Typer(rich_markup_mode=None)
 @app.command()
 def inspect(
     path: Annotated[str, typer.Argument(help="A folder, a video file, or an address such as hf://owner/name.")],
-    full: Annotated[bool, typer.Option("--full", help="Decode everything, not only a sample.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Decode all episodes, not only a sample.")] = False,
     revision: RevisionOption = None,
     data_format: DataFormatOption = None,
     format: FormatOption = "table",
 ) -> None:
-    """What a dataset is and what is wrong with it, with the remedy. Decodes a sample. Exits 1 on bad findings.
+    """Show what a dataset holds, what is wrong with it, and how to repair it. Decodes a sample.
 
-    Of a folder that holds several datasets: a line on each, by its metadata.
+    Exits 1 on bad findings. For a folder with several datasets: prints one line on each, from its metadata.
     """
     from pipeline.inspection import inspect_source
 
@@ -202,11 +202,13 @@ def _first_tasks(tasks: list[str]) -> str:
     return f"{text} ..." if len(tasks) > MAX_TASKS else text
 
 
-datasets_app = typer.Typer(help="The registry of datasets.", invoke_without_command=True, rich_markup_mode=None)
+datasets_app = typer.Typer(help="Show the registry of datasets.", invoke_without_command=True, rich_markup_mode=None)
 app.add_typer(datasets_app, name="datasets")
 
 
-RegistryOption = Annotated[list[Path] | None, typer.Option("--registry", help="Folder of your own YAML files, too.")]
+RegistryOption = Annotated[
+    list[Path] | None, typer.Option("--registry", help="Also read this folder of your own YAML files.")
+]
 
 
 @datasets_app.callback()
@@ -236,7 +238,7 @@ def datasets_show(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
 ) -> None:
-    """Everything that is known of one dataset: sizes, licence, cameras by role, gripper, traps."""
+    """Show all that is known about one dataset: sizes, licence, cameras by role, gripper, traps."""
     from core.names import did_you_mean
     from ingest.catalogue import facts, readable
     from ingest.registry import BUILT_IN, load_registry
@@ -266,7 +268,7 @@ def _datasets_built(space: "Workspace") -> dict[str, dict]:
 
 @app.command()
 def status(workspace: WorkspaceOption = DEFAULT_WORKSPACE, format: FormatOption = "table") -> None:
-    """Per dataset: episodes, usable and quarantined ones, frames, labels, samples and shards."""
+    """Show each dataset's episodes, usable and quarantined ones, frames, labels, samples and shards."""
     from warehouse.lake import Lake
 
     space = space_at(workspace)
@@ -283,12 +285,13 @@ def status(workspace: WorkspaceOption = DEFAULT_WORKSPACE, format: FormatOption 
 @app.command()
 def quarantine(
     by: Annotated[
-        Literal["episode", "reason"], typer.Option("--by", help="A row for each; of a reason how many, and the remedy.")
+        Literal["episode", "reason"],
+        typer.Option("--by", help="One row per episode; or per reason, with its count and remedy."),
     ] = "episode",
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
 ) -> None:
-    """Episodes and datasets that cannot be used, with the reason."""
+    """List episodes and datasets that cannot be used, with the reason."""
     from ingest.reasons import REASONS
     from warehouse.lake import Lake
 
@@ -315,7 +318,7 @@ def quarantine(
 
 @app.command()
 def digest(workspace: WorkspaceOption = DEFAULT_WORKSPACE, format: FormatOption = "table") -> None:
-    """One hash per content table: equal for equal inputs, configuration and seed."""
+    """Print one hash per content table; equal inputs, configuration and seed give equal hashes."""
     from warehouse.lake import Lake
     from warehouse.lake import digest as lake_digest
 
@@ -328,11 +331,11 @@ def digest(workspace: WorkspaceOption = DEFAULT_WORKSPACE, format: FormatOption 
 
 @app.command()
 def schema(
-    names: Annotated[list[str] | None, typer.Argument(help="Tables or views; default: a line on each.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="Tables or views to describe; default: list all.")] = None,
     format: FormatOption = "table",
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
-    """What tables and views there are; with names, their columns, units and meanings, and values of your corpus."""
+    """List tables and views; with names, describe their columns, with units and values of your corpus."""
     from warehouse.lake.schema import columns, relations
     from warehouse.lake.sql import open_for_users
 
@@ -344,18 +347,26 @@ def schema(
 
 @app.command()
 def sql(
-    query: Annotated[str | None, typer.Argument(help="One SELECT; default: a shell, or what is piped in.")] = None,
+    query: Annotated[
+        str | None, typer.Argument(help="One SELECT; default: read standard input, or open a shell.")
+    ] = None,
     format: Annotated[Literal["table", "json", "csv", "parquet"], typer.Option("--format")] = "table",
     release: Annotated[str | None, typer.Option("--release", help="Read the corpus as a release froze it.")] = None,
-    snapshot: Annotated[int | None, typer.Option("--snapshot", min=0, help="Read at a lake snapshot.")] = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=0, help="Rows at most; tables show 100.")] = None,
+    snapshot: Annotated[
+        int | None, typer.Option("--snapshot", min=0, help="Read the corpus at this lake snapshot.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=0, help="Maximum number of rows; tables show 100 by default.")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="File to write; needed for parquet on a terminal.")] = None,
-    time_limit: Annotated[float, typer.Option("--time-limit", min=0.001, help="Seconds that a query may take.")] = 600,
-    memory: Annotated[str, typer.Option("--memory", help="What a query may hold.")] = "4GB",
-    attach: Annotated[bool, typer.Option("--attach", help="Print what DuckDB's own users type to read it.")] = False,
+    time_limit: Annotated[float, typer.Option("--time-limit", min=0.001, help="Maximum seconds per query.")] = 600,
+    memory: Annotated[str, typer.Option("--memory", help="Maximum memory of a query.")] = "4GB",
+    attach: Annotated[
+        bool, typer.Option("--attach", help="Print the commands that open the corpus in DuckDB itself.")
+    ] = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
-    """Ask the corpus a question in SQL, read-only; a shell when no question is given."""
+    """Run a read-only SQL query on the corpus; without a query, open a shell."""
     space = space_at(workspace)
     if release and snapshot is not None:
         raise UsageError("--release and --snapshot exclude each other")
@@ -416,7 +427,7 @@ def ui(
     port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 3000,
     host: Annotated[
         str,
-        typer.Option("--host", help="Address to listen on; beyond this machine a token is asked for, and made."),
+        typer.Option("--host", help="Address to listen on; other machines need a token, which is created."),
     ] = "127.0.0.1",
 ) -> None:
     """Open the Dagster UI on a workspace: materialise chunks, backfill, see checks and lineage."""

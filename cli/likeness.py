@@ -16,16 +16,18 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.command()
 def like(
-    dataset: Annotated[str, typer.Argument(help="Its name, as status lists it.")],
-    episode: Annotated[int, typer.Argument(help="Its episode_index.")],
-    frame: Annotated[int | None, typer.Option("--frame", help="Frames like this one; default: runs like it.")] = None,
-    camera: Annotated[str | None, typer.Option("--camera", help="That shows it; default: the preferred one.")] = None,
+    dataset: Annotated[str, typer.Argument(help="The dataset's name, from status.")],
+    episode: Annotated[int, typer.Argument(help="The run's episode_index.")],
+    frame: Annotated[int | None, typer.Option("--frame", help="Find frames like this one; default: find runs.")] = None,
+    camera: Annotated[
+        str | None, typer.Option("--camera", help="Camera to compare; default: the preferred one.")
+    ] = None,
     among: Annotated[str | None, typer.Option("--dataset", help="Only runs of this dataset.")] = None,
-    most: Annotated[int, typer.Option("--most", min=1, help="How many.")] = 20,
+    most: Annotated[int, typer.Option("--most", min=1, help="Maximum number of results.")] = 20,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
 ) -> None:
-    """Runs like one run, or with --frame frames like one frame, by what an encoder saw; the most similar first."""
+    """List the runs that are most similar to one run, or with --frame the frames most similar to one frame."""
     from warehouse.lake import Lake
     from warehouse.lake.likeness import frames_like, runs_like
 

@@ -22,69 +22,70 @@ from core.paths import ROOT
 # Every command under the heading that it has in --help: the module that has it, and the first sentence of its help
 GROUPS = {
     "Start": {
-        "demo": ("cli.building", "Build the shipped sample: the whole graph on 84 simulated runs."),
-        "inspect": ("cli.inspecting", "What a dataset is and what is wrong with it, with the remedy."),
+        "demo": ("cli.building", "Build the shipped sample: all stages on 84 simulated runs."),
+        "inspect": ("cli.inspecting", "Show what a dataset holds, what is wrong with it, and how to repair it."),
         "build": (
             "cli.building",
-            "Ingest, measure, segment, label, sample and shard; only what is missing or stale is done.",
+            "Ingest, measure, segment, label, sample and shard a dataset; runs only stages that are missing or stale.",
         ),
         "status": (
             "cli.inspecting",
-            "Per dataset: episodes, usable and quarantined ones, frames, labels, samples and shards.",
+            "Show each dataset's episodes, usable and quarantined ones, frames, labels, samples and shards.",
         ),
         "explore": (
             "cli.exploring",
-            "Look at the corpus in a browser, and correct labels: episodes, comparisons, SQL, scores.",
+            "Browse the corpus and correct labels: episodes, comparisons, SQL, scores.",
         ),
-        "sql": ("cli.inspecting", "Ask the corpus a question in SQL, read-only; a shell when no question is given."),
+        "sql": ("cli.inspecting", "Run a read-only SQL query on the corpus; without a query, open a shell."),
     },
     "Data": {
-        "datasets": ("cli.inspecting", "The registry of datasets."),
+        "datasets": ("cli.inspecting", "Show the registry of datasets."),
         "schema": (
             "cli.inspecting",
-            "What tables and views there are; with names, their columns, units and meanings, and values of your "
-            "corpus.",
+            "List tables and views; with names, describe their columns, with units and values of your corpus.",
         ),
-        "quarantine": ("cli.inspecting", "Episodes and datasets that cannot be used, with the reason."),
-        "samples": ("cli.sampling", "Question-answer samples."),
-        "shards": ("cli.sampling", "WebDataset shards."),
-        "release": ("cli.releasing", "Frozen corpora."),
-        "export": ("cli.exporting", "The corpus in formats that other tools open."),
+        "quarantine": ("cli.inspecting", "List episodes and datasets that cannot be used, with the reason."),
+        "samples": ("cli.sampling", "Draw samples: questions with pictures and answers."),
+        "shards": ("cli.sampling", "Check WebDataset shards."),
+        "release": ("cli.releasing", "Freeze, compare and publish the corpus."),
+        "export": ("cli.exporting", "Export the corpus in formats that other tools open."),
         "takedown": (
             "cli.releasing",
-            "Mark data as not to be used: releases leave it out at once, the next build drops it, gc deletes its "
-            "bytes.",
+            "Take data out of use: releases leave it out at once, the next build drops it, gc deletes its files.",
         ),
         "digest": (
             "cli.inspecting",
-            "One hash per content table: equal for equal inputs, configuration and seed.",
+            "Print one hash per content table; equal inputs, configuration and seed give equal hashes.",
         ),
     },
     "Labels": {
-        "annotators": ("cli.evaluating", "Who labels how well."),
+        "annotators": ("cli.evaluating", "Score annotators."),
         "corrections": (
             "cli.correcting",
-            "What people said of labels: corrected segments and rejected labels.",
+            "List, export and import corrections of labels by people.",
         ),
-        "references": ("cli.references", "Runs that show the others of their task what is done when."),
-        "outcomes": ("cli.outcomes", "Whether runs succeeded: what sources say of it, and people."),
+        "references": (
+            "cli.references",
+            "List and choose references: runs that others of their task are labelled like.",
+        ),
+        "outcomes": ("cli.outcomes", "List and import outcomes: which runs succeeded."),
         "demonstrations": (
             "cli.demonstrations",
-            "Runs demonstrated unlike the others of their task, the worst first, and what is odd about them.",
+            "List the runs that differ most from others of their task, and how they differ.",
         ),
         "like": (
             "cli.likeness",
-            "Runs like one run, or with --frame frames like one frame, by what an encoder saw; the most similar first.",
+            "List the runs that are most similar to one run, or with --frame the frames most similar to one frame.",
         ),
         "import": (
             "cli.exporting",
-            "Annotations made elsewhere become a label run of their own; which label counts stays as it is.",
+            "Import annotations from other tools as a label run of their own; active labels stay as they are.",
         ),
         "dry-run": (
             "cli.building",
-            "What a vision-language model will cost: calls, tokens, GPU-hours, money; what an encoder: time.",
+            "Estimate what a vision-language model will cost (calls, tokens, GPU-hours, money), and an encoder's time.",
         ),
-        "vlm": ("cli.serving", "The vision-language model that annotates."),
+        "vlm": ("cli.serving", "Serve the vision-language model that annotates, and manage its cached replies."),
     },
     "Models": {
         "train": ("cli.training", "Train a progress reward model on a release's train split."),
@@ -94,27 +95,26 @@ GROUPS = {
         ),
         "cot": (
             "cli.training",
-            "Reasoning for supervised training: a strong model answers, what is right is kept as conversations to "
-            "train on.",
+            "Make reasoning data for supervised training: a strong model answers, and right answers are kept.",
         ),
-        "model": ("cli.training", "Checkpoints: those that training made, and those that others publish."),
+        "model": ("cli.training", "List, check, merge, convert and publish checkpoints."),
         "eval": ("cli.evaluating", "Score models, prediction files, and two models against each other."),
         "reward": (
             "cli.rewarding",
-            "Score a video, or an episode: progress and, of models that know it, success at each sampled frame.",
+            "Score a video or an episode: progress, and success if the model predicts it, for each sampled frame.",
         ),
         "serve": (
             "cli.serving",
-            "Serve rewards over HTTP: live sessions for reinforcement learning, whole runs; /docs says how.",
+            "Serve rewards over HTTP, for live sessions in reinforcement learning and for whole runs; see /docs.",
         ),
     },
     "Operate": {
-        "workspace": ("cli.workspaces", "Where a corpus is kept."),
+        "workspace": ("cli.workspaces", "Create a workspace for several machines."),
         "doctor": (
             "cli.recovering",
-            "Is a workspace whole, and what is to be done? Exits 1 on errors; what a crash leaves behind is a warning.",
+            "Check whether a workspace is complete, and say what to do.",
         ),
-        "gc": ("cli.releasing", "Delete what neither the corpus as it is nor a release names."),
+        "gc": ("cli.releasing", "Delete files that neither the corpus nor a release uses, and merge small files."),
         "ui": (
             "cli.inspecting",
             "Open the Dagster UI on a workspace: materialise chunks, backfill, see checks and lineage.",

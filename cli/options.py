@@ -27,17 +27,19 @@ WorkspaceOption = Annotated[
 ]
 FormatOption = Annotated[Literal["table", "json"], typer.Option("--format", help="table for people, json for scripts.")]
 WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="Processes; default: one per core.")]
-RevisionOption = Annotated[str | None, typer.Option("--revision", help="Commit or branch of a hub's dataset.")]
+RevisionOption = Annotated[str | None, typer.Option("--revision", help="Commit or branch of a dataset on a hub.")]
 DataFormatOption = Annotated[
-    str | None, typer.Option("--as", help="The data's format, such as lerobot or hdf5; default: by looking.")
+    str | None, typer.Option("--as", help="The data's format, such as lerobot or hdf5; default: detected.")
 ]
 MinConfidenceOption = Annotated[
     float | None,
-    typer.Option("--min-confidence", min=0, max=1, help="Leave out labels less sure than this."),
+    typer.Option("--min-confidence", min=0, max=1, help="Leave out labels with a lower confidence."),
 ]
 MinNameConfidenceOption = Annotated[
     float | None,
-    typer.Option("--min-name-confidence", min=0, max=1, help="Leave out names of steps of labels less sure than this."),
+    typer.Option(
+        "--min-name-confidence", min=0, max=1, help="Leave out the step names of labels with a lower confidence."
+    ),
 ]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before deleting.")]
 LINE_EVERY_S = 10.0  # between two lines of progress in a log, which keeps them all

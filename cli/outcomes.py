@@ -12,13 +12,13 @@ from warehouse.lake.outcomes import add_outcomes, chunks_to_build, listed, share
 
 app = typer.Typer(rich_markup_mode=None)
 outcomes_app = typer.Typer(
-    help="Whether runs succeeded: what sources say of it, and people.",
+    help="List and import outcomes: which runs succeeded.",
     invoke_without_command=True,
     rich_markup_mode=None,
 )
 app.add_typer(outcomes_app, name="outcomes")
 
-AuthorOption = Annotated[str | None, typer.Option("--author", help="Who says so; default: who you are here.")]
+AuthorOption = Annotated[str | None, typer.Option("--author", help="Your name; default: your user name.")]
 
 
 @outcomes_app.callback()
@@ -44,12 +44,14 @@ def _say_what_waits(lake: Lake) -> None:
 
 @outcomes_app.command("list")
 def outcomes_list(
-    dataset: Annotated[str | None, typer.Option("--dataset", help="Only of this one.")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Every row, also what was replaced or taken back.")] = False,
+    dataset: Annotated[str | None, typer.Option("--dataset", help="Only this dataset.")] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Show every row, also replaced and withdrawn ones.")
+    ] = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
 ) -> None:
-    """What people said of each episode, who and when; and how much of it the next build still has to take in."""
+    """List the outcomes that people stated, with author and time, and how many of them the next build will apply."""
     lake = lake_to_read(workspace)
     show(listed(lake, dataset, everything=everything), format, empty="Nobody said how any run ended.")
     if format == "table":
@@ -59,14 +61,14 @@ def outcomes_list(
 @outcomes_app.command("import")
 def outcomes_import(
     path: Annotated[Path, typer.Argument(metavar="FILE", help="CSV with a header, JSON lines or a JSON list.")],
-    dataset: Annotated[str, typer.Option("--dataset", help="The dataset that it speaks of.")],
+    dataset: Annotated[str, typer.Option("--dataset", help="Dataset of the episodes in the file.")],
     author: AuthorOption = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
 ) -> None:
-    """Say which runs succeeded: columns episode, episode_index or source_id; success; note and by where you like.
+    """Import which runs succeeded: columns episode, episode_index or source_id; success; optional note and by.
 
-    What a file says counts before the source, and before earlier files. A file with a bad line is refused as a whole.
+    A file overrules the source and earlier files. A file with a bad line is refused as a whole.
     """
     from warehouse.outcome_files import read_outcomes
 
@@ -89,12 +91,12 @@ def outcomes_import(
 
 @outcomes_app.command("undo")
 def outcomes_undo(
-    import_id: Annotated[str, typer.Argument(help="As outcomes list has it.")],
+    import_id: Annotated[str, typer.Argument(help="Its import_id, from outcomes list.")],
     author: AuthorOption = None,
-    comment: Annotated[str, typer.Option("--comment", help="Why.")] = "",
+    comment: Annotated[str, typer.Option("--comment", help="Reason.")] = "",
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
-    """Take an import back, by rows that say so; what was said before it, or by the source, counts again."""
+    """Take back an import, by adding rows; earlier outcomes, or the source's, are in force again."""
     lake = lake_at(workspace)
     dataset, count = undo_import(lake, import_id, author=author or whoami(), note=comment)
     say(f"{count} outcomes of {dataset} are taken back; the next build makes their chunks anew")

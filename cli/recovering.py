@@ -13,18 +13,19 @@ app = typer.Typer(rich_markup_mode=None)
 @app.command()
 def doctor(
     hashes: Annotated[
-        bool, typer.Option("--hashes", help="Read every byte: of shards, pictures, rows, replies.")
+        bool, typer.Option("--hashes", help="Read every byte of shards, pictures, rows and replies.")
     ] = False,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Delete orphans and damaged files, mark what has to be built again.")
+        bool, typer.Option("--repair", help="Delete orphans and damaged files; mark what must be built again.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Same as --format json.")] = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
 ) -> None:
-    """Is a workspace whole, and what is to be done? Exits 1 on errors; what a crash leaves behind is a warning.
+    """Check whether a workspace is complete, and say what to do.
 
-    It changes nothing without --repair, which never deletes what is listed and whole. Not while a build runs.
+    Exits 1 on errors; remains of a crash are warnings. Changes nothing without --repair. A repair never deletes
+    listed, intact files. Cannot run during a build.
     """
     from pipeline.doctor import diagnose
     from warehouse.lake.doctor import ERROR

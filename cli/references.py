@@ -16,22 +16,24 @@ AT_REFERENCES = (1, 2, 3, 5)  # that errors are shown at
 
 app = typer.Typer(rich_markup_mode=None)
 references_app = typer.Typer(
-    help="Runs that show the others of their task what is done when.", no_args_is_help=True, rich_markup_mode=None
+    help="List and choose references: runs that others of their task are labelled like.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 app.add_typer(references_app, name="references")
 
-AuthorOption = Annotated[str | None, typer.Option("--author", help="Who says so; default: who you are here.")]
-DatasetArgument = Annotated[str, typer.Argument(help="Its name, as status lists it.")]
-EpisodeArgument = Annotated[int, typer.Argument(help="Its episode_index.")]
+AuthorOption = Annotated[str | None, typer.Option("--author", help="Your name; default: your user name.")]
+DatasetArgument = Annotated[str, typer.Argument(help="The dataset's name, from status.")]
+EpisodeArgument = Annotated[int, typer.Argument(help="The run's episode_index.")]
 
 
 @references_app.command("list")
 def references_list(
-    dataset: Annotated[str | None, typer.Option("--dataset", help="Only of this one.")] = None,
+    dataset: Annotated[str | None, typer.Option("--dataset", help="Only this dataset.")] = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
 ) -> None:
-    """Every reference: its task, what made it one, who said so, and how many runs have a label that follows it."""
+    """List every reference: its task, origin and author, and how many runs are labelled like it."""
     lake = lake_to_read(workspace)
     empty = "No reference yet: set the steps of one run in proccorpus explore, or vouch for a label: references add."
     show(stored.listed(lake, dataset), format, empty=empty)
@@ -49,11 +51,11 @@ def _say_what_waits(lake: Lake, dataset: str | None = None) -> None:
 @references_app.command("suggest")
 def references_suggest(
     dataset: DatasetArgument,
-    task: Annotated[str | None, typer.Option("--task", metavar="TEXT", help="Only the task of this text.")] = None,
+    task: Annotated[str | None, typer.Option("--task", metavar="TEXT", help="Only the task with this text.")] = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
 ) -> None:
-    """Which run of each task to label next, and what error of the other runs' progress to expect then."""
+    """Suggest which run of each task to label next, with the expected error of the other runs' progress."""
     from pipeline.suggesting import suggest
 
     suggestions = suggest(lake_to_read(workspace), dataset, task)
@@ -98,7 +100,7 @@ def references_add(
     dataset: DatasetArgument,
     episode: EpisodeArgument,
     label_run: Annotated[
-        str | None, typer.Option("--label-run", help="Vouch for this label of it; default: the one that counts.")
+        str | None, typer.Option("--label-run", help="Vouch for this label run's label; default: the active label.")
     ] = None,
     author: AuthorOption = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
@@ -117,7 +119,7 @@ def references_remove(
     author: AuthorOption = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
-    """Say that a run is no reference; its own label counts as before."""
+    """Remove a reference; the run's own label stays as it is."""
     lake = lake_at(workspace)
     stored.remove(lake, dataset, episode, author=author or whoami())
     say(f"episode {episode} of {dataset} is no reference any more; its own label counts as before")
@@ -127,12 +129,12 @@ def references_remove(
 @references_app.command("join")
 def references_join(
     dataset: DatasetArgument,
-    first: Annotated[str, typer.Argument(metavar="TEXT", help="A task's text, exactly.")],
+    first: Annotated[str, typer.Argument(metavar="TEXT", help="The exact text of a task.")],
     second: Annotated[str, typer.Argument(metavar="TEXT", help="Another text that means the same task.")],
     author: AuthorOption = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
-    """Say that two texts mean the same task: runs of either are labelled like references of both."""
+    """Join two texts that mean the same task: runs of either are labelled like references of both."""
     lake = lake_at(workspace)
     task = stored.join_tasks(lake, dataset, first, second, author=author or whoami())
     say(f"{dataset}: one task by now, listed as {task!r}")
@@ -146,7 +148,7 @@ def references_part(
     author: AuthorOption = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
-    """Say that a text that was joined to others is a task of its own again."""
+    """Make a joined text a task of its own again."""
     lake = lake_at(workspace)
     stored.part_task(lake, dataset, text, author=author or whoami())
     say(f"{dataset}: {text!r} is a task of its own again")

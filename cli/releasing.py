@@ -33,7 +33,7 @@ from warehouse.releases.takedown import take_down, takedown_marks
 from warehouse.releases.takedown import undo as take_back
 
 app = typer.Typer(rich_markup_mode=None)
-release_app = typer.Typer(help="Frozen corpora.", no_args_is_help=True, rich_markup_mode=None)
+release_app = typer.Typer(help="Freeze, compare and publish the corpus.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(release_app, name="release")
 
 
@@ -42,7 +42,9 @@ def release_create(
     name: str,
     allow_licence: Annotated[
         list[str] | None,
-        typer.Option("--allow-licence", help="Let datasets under it in, such as cc-by-nc-4.0 or unknown; repeatable."),
+        typer.Option(
+            "--allow-licence", help="Include datasets with this licence, such as cc-by-nc-4.0 or unknown; repeatable."
+        ),
     ] = None,
     min_confidence: MinConfidenceOption = None,
     min_name_confidence: MinNameConfidenceOption = None,
@@ -51,8 +53,8 @@ def release_create(
 ) -> None:
     """Freeze the corpus as it is: a snapshot, its shards and a card. Read it later with --release NAME.
 
-    Datasets whose licence is not open stay out unless allowed. A leak between splits blocks it. With --min-confidence
-    or --min-name-confidence no shard is in it that holds samples of labels less sure.
+    Datasets whose licence is not open stay out unless allowed. A leak between splits blocks the release. With
+    --min-confidence or --min-name-confidence, it leaves out shards with samples of less confident labels.
     """
     if name == LOCAL:
         raise UsageError(f"{LOCAL} is what proccorpus train calls the corpus as it is: choose another name")
@@ -84,7 +86,7 @@ def _gate(min_confidence: float | None, min_name_confidence: float | None) -> La
 
 @release_app.command("list")
 def release_list(workspace: WorkspaceOption = DEFAULT_WORKSPACE, format: FormatOption = "table") -> None:
-    """The releases of a workspace, newest first."""
+    """List the releases of a workspace, newest first."""
     sql = (
         "SELECT r.name, r.snapshot, r.config_hash, count(s.shard) AS shards, sum(s.samples)::BIGINT AS samples, "
         "sum(s.bytes)::BIGINT AS bytes, r.created_at FROM releases r LEFT JOIN release_shards s USING (name) "
@@ -96,11 +98,11 @@ def release_list(workspace: WorkspaceOption = DEFAULT_WORKSPACE, format: FormatO
 @release_app.command("verify")
 def release_verify(
     name: Annotated[str | None, typer.Argument(help="A release of the workspace; default: the newest.")] = None,
-    at: Annotated[str | None, typer.Option("--at", help="A published release's address: needs no workspace.")] = None,
+    at: Annotated[str | None, typer.Option("--at", help="Address of a published release; needs no workspace.")] = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
 ) -> None:
-    """Read every byte of a release and compare it with what was frozen. Exits 1 and names each failure."""
+    """Read every byte of a release and compare it with the frozen hashes. Exits 1 on a difference, and names it."""
     from warehouse.releases.publish import verify_published
     from warehouse.releases.verify import verify_release
 
@@ -130,12 +132,12 @@ def release_verify(
 @release_app.command("diff")
 def release_diff(
     a: Annotated[str, typer.Argument(help="A release, or with --runs the beginning of a label run's id.")],
-    b: Annotated[str, typer.Argument(help="Another one.")],
+    b: Annotated[str, typer.Argument(help="Another release or label run.")],
     runs: Annotated[bool, typer.Option("--runs", help="Compare two label runs of the corpus as it is.")] = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
 ) -> None:
-    """What release B holds otherwise than A: episodes, labels, how far boundaries and progress moved."""
+    """Show what changed from release A to release B: episodes, labels, and how far boundaries and progress moved."""
     from warehouse.releases.diff import diff_releases, diff_runs
 
     lake = Lake(space_at(workspace), read_only=True)
@@ -152,7 +154,7 @@ def release_diff(
 
 @release_app.command("delete")
 def release_delete(name: str, yes: YesOption = False, workspace: WorkspaceOption = DEFAULT_WORKSPACE) -> None:
-    """Forget a release and its card. What nothing else names is freed by proccorpus gc."""
+    """Delete a release and its card. `proccorpus gc` then deletes the files that nothing else uses."""
     lake = lake_at(workspace)
     release = get_release(lake, name)
     confirm(f"Forget release {release.name} ({counted(len(release.shard_list), 'shard')}) for good?", yes=yes)
@@ -164,12 +166,12 @@ def release_delete(name: str, yes: YesOption = False, workspace: WorkspaceOption
 def release_publish(
     name: str,
     to: Annotated[str, typer.Option("--to", help="hf://datasets/OWNER/NAME, s3://..., gs://... or a folder.")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be sent; send nothing.")] = False,
-    private: Annotated[bool, typer.Option("--private", help="A new hub repository is private.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be sent; send nothing.")] = False,
+    private: Annotated[bool, typer.Option("--private", help="Make a new hub repository private.")] = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
 ) -> None:
-    """Send a release elsewhere: shards, card, labels as Parquet, a manifest. Interrupted, it goes on where it was."""
+    """Publish a release: shards, card, labels as Parquet, a manifest. Run it again to resume an interrupted upload."""
     from warehouse.releases.publish import publish
 
     lake = Lake(space_at(workspace), read_only=True)
@@ -180,14 +182,14 @@ def release_publish(
 
 @app.command()
 def takedown(
-    dataset: Annotated[str, typer.Argument(help="Its name in the corpus.")],
+    dataset: Annotated[str, typer.Argument(help="The dataset's name in the corpus.")],
     episodes: Annotated[str | None, typer.Option("--episodes", help="Only these, such as 0,1,5-9.")] = None,
-    reason: Annotated[str | None, typer.Option("--reason", help="Why; is kept, and shown in the quarantine.")] = None,
-    undo: Annotated[bool, typer.Option("--undo", help="Take it back.")] = False,
+    reason: Annotated[str | None, typer.Option("--reason", help="Reason; the quarantine shows it.")] = None,
+    undo: Annotated[bool, typer.Option("--undo", help="Take a takedown back.")] = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
 ) -> None:
-    """Mark data as not to be used: releases leave it out at once, the next build drops it, gc deletes its bytes."""
+    """Take data out of use: releases leave it out at once, the next build drops it, gc deletes its files."""
     selected = episode_list(episodes)
     if not undo and not (reason or "").strip():
         raise UsageError("takedown needs --reason TEXT: whoever finds the data missing later will ask")
@@ -204,15 +206,15 @@ def takedown(
 
 @app.command()
 def gc(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be deleted; delete nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be deleted; delete nothing.")] = False,
     keep_days: Annotated[
-        float, typer.Option("--keep-days", min=0, help="Lake snapshots younger than this stay readable.")
+        float, typer.Option("--keep-days", min=0, help="Keep lake snapshots that are younger than this.")
     ] = 7,
     yes: YesOption = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
 ) -> None:
-    """Delete what neither the corpus as it is nor a release names, and merge small files. Not while a build runs."""
+    """Delete files that neither the corpus nor a release uses, and merge small files. Cannot run during a build."""
     lake = lake_at(workspace)
     if not dry_run and not yes:
         # What is asked about is seen beforehand

@@ -31,22 +31,32 @@ ModelOption = Annotated[
     ),
 ]
 BaselineOption = Annotated[
-    Literal["clock", "visual"] | None, typer.Option("--baseline", help="Without a model: elapsed time, or pixels.")
+    Literal["clock", "visual"] | None,
+    typer.Option("--baseline", help="Score without a model: by elapsed time, or by change of the pixels."),
 ]
 EndpointOption = Annotated[
-    list[str] | None, typer.Option("--endpoint", help="OpenAI-compatible base, ends in /v1; repeatable.")
+    list[str] | None,
+    typer.Option("--endpoint", help="Base address of an OpenAI-compatible server, ends in /v1; repeatable."),
 ]
-ApiKeyOption = Annotated[str | None, typer.Option("--api-key-env", help="Variable that holds the endpoint's key.")]
-MaxCallsOption = Annotated[int | None, typer.Option("--max-calls", min=0, help="Budget of requests to it.")]
+ApiKeyOption = Annotated[
+    str | None, typer.Option("--api-key-env", help="Environment variable that holds the endpoint's key.")
+]
+MaxCallsOption = Annotated[
+    int | None, typer.Option("--max-calls", min=0, help="Maximum number of requests to the endpoint.")
+]
 AnswerOption = Annotated[
     Literal["auto", "head", "text"],
-    typer.Option("--answer", help="auto: a head that reads the question alone, else text."),
+    typer.Option(
+        "--answer",
+        help="Read the answer from a head or from text; auto: a head that reads only the question, else text.",
+    ),
 ]
 WindowFramesOption = Annotated[
-    int | None, typer.Option("--window-frames", min=1, help="Pictures of a window, for a model that does not say.")
+    int | None, typer.Option("--window-frames", min=1, help="Pictures of a window, if the model does not state it.")
 ]
 WindowStepOption = Annotated[
-    float | None, typer.Option("--window-step", min=0.0, help="Seconds between them; default: consecutive frames.")
+    float | None,
+    typer.Option("--window-step", min=0.0, help="Seconds between these pictures; default: consecutive frames."),
 ]
 
 
@@ -109,47 +119,51 @@ def _model_folder(space: "Workspace", model: str) -> Path:
 @app.command()
 def reward(
     video: Annotated[
-        Path | None, typer.Argument(help="A video of one run; or an episode, by --dataset and --episode.")
+        Path | None, typer.Argument(help="A video of one run; else name an episode with --dataset and --episode.")
     ] = None,
     dataset: Annotated[str | None, typer.Option("--dataset", help="A dataset of the workspace.")] = None,
-    episode: Annotated[int | None, typer.Option("--episode", min=0, help="Its episode to score.")] = None,
+    episode: Annotated[int | None, typer.Option("--episode", min=0, help="Episode of --dataset to score.")] = None,
     task: Annotated[
-        str | None, typer.Option("--task", help="What is to be done, in words; default: the episode's task.")
+        str | None, typer.Option("--task", help="Instruction in words; default: the episode's task.")
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", help="JSON-lines file to write, a row for each scored frame; default: by the run's name, here."
+            "--out",
+            help="JSON-lines file to write, one row per scored frame; default: named after the run.",
         ),
     ] = None,
     model: ModelOption = None,
     baseline: BaselineOption = None,
     fps: Annotated[
         float | None,
-        typer.Option("--fps", min=0.001, help="Scored frames a second; default: 4, or all of a slower video."),
+        typer.Option(
+            "--fps", min=0.001, help="Frames to score per second; default: 4, or all frames of a slower video."
+        ),
     ] = None,
     camera: Annotated[
         list[str] | None,
         typer.Option(
             "--camera",
-            help="Another camera of the same run, NAME=VIDEO; of an episode NAME; repeatable: their mean.",
+            help="Another camera of the same run: NAME=VIDEO, for an episode NAME; repeatable; scores are averaged.",
         ),
     ] = None,
     overlay: Annotated[
-        Path | None, typer.Option("--overlay", help="Write a video, too: the curve under the picture.")
+        Path | None, typer.Option("--overlay", help="Also write a video with the curve under the picture.")
     ] = None,
     reasoning: Annotated[
-        bool, typer.Option("--reasoning", help="The model's answer in words, too; much slower with a head.")
+        bool, typer.Option("--reasoning", help="Add the model's answer in words; much slower with a head.")
     ] = False,
     step: Annotated[
         list[str] | None,
         typer.Option(
-            "--step", help="Of the task, in order; for ProgressLM's models, which compare with them; repeatable."
+            "--step",
+            help="A step of the task, in order; for ProgressLM's models, which compare with the steps; repeatable.",
         ),
     ] = None,
     answer: AnswerOption = "auto",
     partial: Annotated[
-        bool, typer.Option("--partial", help="Of a video that is cut off, score what is there.")
+        bool, typer.Option("--partial", help="If the video is cut off, score the frames that are there.")
     ] = False,
     window_frames: WindowFramesOption = None,
     window_step: WindowStepOption = None,
@@ -159,7 +173,7 @@ def reward(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
 ) -> None:
-    """Score a video, or an episode: progress and, of models that know it, success at each sampled frame.
+    """Score a video or an episode: progress, and success if the model predicts it, for each sampled frame.
 
     Where there is no number, null.
     """

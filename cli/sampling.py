@@ -23,20 +23,22 @@ from warehouse.shards import check_shard
 from warehouse.shards.profiles import PROFILES, draw
 
 app = typer.Typer(rich_markup_mode=None)
-samples_app = typer.Typer(help="Question-answer samples.", no_args_is_help=True, rich_markup_mode=None)
+samples_app = typer.Typer(
+    help="Draw samples: questions with pictures and answers.", no_args_is_help=True, rich_markup_mode=None
+)
 app.add_typer(samples_app, name="samples")
 
 
 @samples_app.command("draw")
 def samples_draw(
     profile: Annotated[str, typer.Argument(help="progresslm_sft (25 K samples) or progresslm_rl (20 K).")],
-    release: Annotated[str | None, typer.Option("--release", help="Draw from this one; default: the newest.")] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Other samples with another number.")] = 0,
+    release: Annotated[str | None, typer.Option("--release", help="Release to draw from; default: the newest.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Another number draws other samples.")] = 0,
     out: Annotated[Path | None, typer.Option("--out", help="Parquet file for the samples drawn.")] = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
 ) -> None:
-    """Draw a training set of published size from a release's train split: which samples, and where they lie."""
+    """Draw a training set of published size from a release's train split; lists the samples and their shards."""
     if profile not in PROFILES:
         raise UsageError(f"unknown profile {profile!r}; known: {', '.join(PROFILES)}")
     space, _, frozen = open_release(workspace, release)
@@ -47,17 +49,19 @@ def samples_draw(
         say(f"{drawn.samples.num_rows} samples in {out}")
 
 
-shards_app = typer.Typer(help="WebDataset shards.", no_args_is_help=True, rich_markup_mode=None)
+shards_app = typer.Typer(help="Check WebDataset shards.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(shards_app, name="shards")
 
 
 @shards_app.command("verify")
 def shards_verify(
-    release: Annotated[str | None, typer.Option("--release", help="Its shards; default: the present ones.")] = None,
+    release: Annotated[
+        str | None, typer.Option("--release", help="Check this release's shards; default: the corpus's.")
+    ] = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
 ) -> None:
-    """Read every shard again: hash, index, and that each sample has its pictures. Exits 1 when one is damaged."""
+    """Check every shard: its hash, its index, and the pictures of each sample. Exits 1 if one is damaged."""
     space = space_at(workspace)
     lake = Lake(space, read_only=True)
     # Refuses a name that is no release, whose list of shards would be empty and so whole

@@ -34,25 +34,30 @@ from cli.rewarding import (
 TOKEN_VARIABLE = "PROCCORPUS_REWARD_TOKEN"
 SHORTEST_TOKEN, MOST_TOKEN = 16, 4096
 app = typer.Typer(rich_markup_mode=None)
-vlm_app = typer.Typer(help="The vision-language model that annotates.", no_args_is_help=True, rich_markup_mode=None)
+vlm_app = typer.Typer(
+    help="Serve the vision-language model that annotates, and manage its cached replies.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 app.add_typer(vlm_app, name="vlm")
 
 
 @vlm_app.command("cache")
 def vlm_cache(
     prune_older: Annotated[
-        float | None, typer.Option("--prune-older-than", min=0, help="Delete replies older than so many days.")
+        float | None,
+        typer.Option("--prune-older-than", min=0, help="Delete replies that are older than this many days."),
     ] = None,
     prune_versions: Annotated[
-        bool, typer.Option("--prune-other-prompts", help="Delete replies to prompts of other versions than today's.")
+        bool, typer.Option("--prune-other-prompts", help="Delete replies to other versions of the prompts.")
     ] = False,
     yes: YesOption = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
 ) -> None:
-    """The replies of models that are kept: by model, prompts and stage. With an option, delete some first.
+    """List the cached replies of models, by model, prompts and stage. The options delete replies first.
 
-    A label does not lose anything by it; only building it again would ask again.
+    Deleting changes no label; only a new build of it would ask the model again.
     """
     from datetime import UTC, datetime, timedelta
 
@@ -76,24 +81,34 @@ def vlm_cache(
 @vlm_app.command("serve")
 def vlm_serve(
     model: Annotated[str | None, typer.Option("--model", help="Name on the hub, or a folder.")] = None,
-    name: Annotated[str | None, typer.Option("--name", help="What requests call it; default: as --model.")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Model name in requests; default: as --model.")] = None,
     revision: Annotated[str | None, typer.Option("--revision", help="Commit of the model on the hub.")] = None,
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Of the first replica; 0: a free one.")] = 8000,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="Port of the first replica; 0: any free one.")
+    ] = 8000,
     device: Annotated[
-        Literal["auto", "cpu", "gpu"], typer.Option("--device", help="auto: what the installed vLLM is for.")
+        Literal["auto", "cpu", "gpu"],
+        typer.Option("--device", help="auto: the device that the installed vLLM supports."),
     ] = "auto",
-    replicas: Annotated[int, typer.Option("--replicas", min=1, help="Servers, each with GPUs of its own.")] = 1,
+    replicas: Annotated[int, typer.Option("--replicas", min=1, help="Number of servers, each with its own GPUs.")] = 1,
     tensor_parallel_size: Annotated[int, typer.Option("--tensor-parallel-size", min=1, help="GPUs per replica.")] = 1,
-    quantization: Annotated[str | None, typer.Option("--quantization", help="Such as fp8; default: none.")] = None,
-    max_model_len: Annotated[int, typer.Option("--max-model-len", min=1024, help="Tokens of one request.")] = 16384,
-    max_images: Annotated[int, typer.Option("--max-images", min=1, help="Images of one request.")] = 32,
-    max_num_seqs: Annotated[int | None, typer.Option("--max-num-seqs", min=1, help="Requests at once.")] = None,
+    quantization: Annotated[
+        str | None, typer.Option("--quantization", help="Quantisation, such as fp8; default: none.")
+    ] = None,
+    max_model_len: Annotated[
+        int, typer.Option("--max-model-len", min=1024, help="Maximum tokens of a request.")
+    ] = 16384,
+    max_images: Annotated[int, typer.Option("--max-images", min=1, help="Maximum images of a request.")] = 32,
+    max_num_seqs: Annotated[int | None, typer.Option("--max-num-seqs", min=1, help="Simultaneous requests.")] = None,
     python: Annotated[
-        Path | None, typer.Option("--python", help="Interpreter that has vLLM; default: .venv-vllm's if it is there.")
+        Path | None,
+        typer.Option("--python", help="Python interpreter with vLLM; default: that of .venv-vllm, if it exists."),
     ] = None,
     log_dir: Annotated[Path, typer.Option("--log-dir", help="Folder for the servers' logs.")] = Path("logs"),
-    timeout: Annotated[float, typer.Option("--timeout", min=1, help="Seconds until it must be ready.")] = 1800,
+    timeout: Annotated[
+        float, typer.Option("--timeout", min=1, help="Maximum seconds until the servers are ready.")
+    ] = 1800,
 ) -> None:
     """Run vLLM with the flags that annotation needs, until Ctrl-C; prints the endpoints when they are ready."""
     import time
@@ -134,26 +149,26 @@ def vlm_serve(
 def serve_rewards(
     model: ModelOption = None,
     baseline: BaselineOption = None,
-    host: Annotated[str, typer.Option("--host", help="Address to listen on; all but loopback needs a token.")] = (
+    host: Annotated[str, typer.Option("--host", help="Address to listen on; any but loopback needs a token.")] = (
         "127.0.0.1"
     ),
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: a free one.")] = 8700,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0: any free one.")] = 8700,
     token_file: Annotated[
         Path | None,
-        typer.Option("--token-file", help=f"File with the bearer token of all requests; or {TOKEN_VARIABLE}."),
+        typer.Option("--token-file", help=f"File with the bearer token for all requests; or {TOKEN_VARIABLE}."),
     ] = None,
-    max_sessions: Annotated[int, typer.Option("--max-sessions", min=1, help="Live runs at once.")] = 256,
+    max_sessions: Annotated[int, typer.Option("--max-sessions", min=1, help="Maximum simultaneous live runs.")] = 256,
     idle_timeout: Annotated[
-        float, typer.Option("--idle-timeout", min=1, help="Seconds after which an unused session is forgotten.")
+        float, typer.Option("--idle-timeout", min=1, help="Seconds after which an unused session is deleted.")
     ] = 600,
-    max_batch: Annotated[int, typer.Option("--max-batch", min=1, help="Frames scored at once.")] = 32,
-    max_body_mb: Annotated[int, typer.Option("--max-body-mb", min=1, help="Of one request.")] = 64,
+    max_batch: Annotated[int, typer.Option("--max-batch", min=1, help="Maximum frames scored in one batch.")] = 32,
+    max_body_mb: Annotated[int, typer.Option("--max-body-mb", min=1, help="Maximum size of a request, in MB.")] = 64,
     max_kept_gb: Annotated[
         float,
-        typer.Option("--max-kept-gb", min=0.001, help="Of pictures and vision tokens, for all sessions' windows."),
+        typer.Option("--max-kept-gb", min=0.001, help="Maximum GB for pictures and vision tokens of all sessions."),
     ] = 8,
     reasoning: Annotated[
-        bool, typer.Option("--reasoning", help="The model's answer in words, too; much slower with a head.")
+        bool, typer.Option("--reasoning", help="Add the model's answer in words; much slower with a head.")
     ] = False,
     answer: AnswerOption = "auto",
     window_frames: WindowFramesOption = None,
@@ -162,7 +177,7 @@ def serve_rewards(
     api_key_env: ApiKeyOption = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
-    """Serve rewards over HTTP: live sessions for reinforcement learning, whole runs; /docs says how. Until Ctrl-C."""
+    """Serve rewards over HTTP, for live sessions in reinforcement learning and for whole runs; see /docs."""
     from core.network import LOOPBACK_NAMES, is_loopback
     from eval.server.access import Access
     from eval.server.limits import Limits

@@ -30,24 +30,23 @@ def train(
     recipe: Annotated[str, typer.Option("--recipe", help="A built-in recipe's name, or a YAML file.")],
     release: Annotated[
         str | None,
-        typer.Option("--release", help="Train on this one; default: the newest. local: the corpus as it is now."),
+        typer.Option("--release", help="Release to train on; default: the newest. local: the corpus as it is now."),
     ] = None,
-    model: Annotated[
-        Path | None, typer.Option("--model", help="The checkpoint to begin with: a folder on this machine.")
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")] = False,
+    model: Annotated[Path | None, typer.Option("--model", help="Folder of the checkpoint to start from.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume from the run's newest checkpoint.")] = False,
     auto_resume: Annotated[
-        bool, typer.Option("--auto-resume", help="The same where there is a checkpoint, else begin: for requeued jobs.")
+        bool, typer.Option("--auto-resume", help="Resume if there is a checkpoint, else start: for requeued jobs.")
     ] = False,
     wandb: Annotated[
-        bool, typer.Option("--wandb", help="The curve goes to Weights & Biases, too; WANDB_MODE=offline keeps it here.")
+        bool, typer.Option("--wandb", help="Log to Weights & Biases, too; WANDB_MODE=offline keeps the log here.")
     ] = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
 ) -> None:
-    """Train a progress reward model on a release's train split. Always trains.
+    """Train a progress reward model on a release's train split. Always trains anew.
 
-    `local`, or no release yet: the corpus as it is, whatever its licences, frozen for use here alone.
+    With --release local, or before the first release: freezes the corpus as it is, whatever its licences, for use
+    in this workspace only.
     """
     from training.recipe import load_recipe
     from warehouse.releases import find_release, get_release, local_release
@@ -85,8 +84,8 @@ def train(
 @app.command()
 def adapt(
     dataset: Annotated[str, typer.Option("--dataset", help="A dataset of the corpus.")],
-    episode: Annotated[int, typer.Option("--episode", min=0, help="One with a label, or a correction.")],
-    model: Annotated[str, typer.Option("--model", help="What to adapt: a training run's name, or a folder.")] = LATEST,
+    episode: Annotated[int, typer.Option("--episode", min=0, help="Episode with a label or a correction.")],
+    model: Annotated[str, typer.Option("--model", help="Model to adapt: a training run's name, or a folder.")] = LATEST,
     recipe: Annotated[
         str | None,
         typer.Option(
@@ -94,9 +93,9 @@ def adapt(
             help="Built-in, or a YAML file; default: laptop_oneshot for a laptop model, else procvlm_oneshot_lora.",
         ),
     ] = None,
-    samples: Annotated[int, typer.Option("--samples", min=1, help="Moments to learn from, at most.")] = 240,
-    seed: Annotated[int, typer.Option("--seed", help="Other moments with another number.")] = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")] = False,
+    samples: Annotated[int, typer.Option("--samples", min=1, help="Maximum number of moments to learn from.")] = 240,
+    seed: Annotated[int, typer.Option("--seed", help="Another number draws other moments.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume from the run's newest checkpoint.")] = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
 ) -> None:
@@ -127,44 +126,60 @@ def adapt(
 @app.command()
 def cot(
     out: Annotated[Path, typer.Option("--out", help="Folder for cot.jsonl, its pictures and report.json.")],
-    model: Annotated[str, typer.Option("--model", help="A strong vision-language model, by its name at the server.")],
+    model: Annotated[str, typer.Option("--model", help="Name of a strong vision-language model at the server.")],
     endpoint: Annotated[
-        list[str] | None, typer.Option("--endpoint", help="OpenAI-compatible base, ends in /v1; repeatable.")
+        list[str] | None,
+        typer.Option("--endpoint", help="Base address of an OpenAI-compatible server, ends in /v1; repeatable."),
     ] = None,
     serve: Annotated[
-        bool, typer.Option("--serve", help="Serve --model (a hub name or a folder) with vLLM meanwhile.")
+        bool, typer.Option("--serve", help="Serve --model (a hub name or a folder) with vLLM during the run.")
     ] = False,
     tensor_parallel_size: Annotated[
         int, typer.Option("--tensor-parallel-size", min=1, help="With --serve: GPUs per replica, such as 4 for 72B.")
     ] = 1,
-    replicas: Annotated[int, typer.Option("--replicas", min=1, help="With --serve: servers.")] = 1,
-    quantization: Annotated[str | None, typer.Option("--quantization", help="With --serve, such as fp8.")] = None,
+    replicas: Annotated[int, typer.Option("--replicas", min=1, help="With --serve: number of servers.")] = 1,
+    quantization: Annotated[
+        str | None, typer.Option("--quantization", help="With --serve: quantisation, such as fp8.")
+    ] = None,
     max_model_len: Annotated[
-        int, typer.Option("--max-model-len", min=1024, help="With --serve: tokens of one request.")
+        int, typer.Option("--max-model-len", min=1024, help="With --serve: maximum tokens of a request.")
     ] = 16384,
-    release: Annotated[str | None, typer.Option("--release", help="Draw from this one; default: the newest.")] = None,
+    release: Annotated[str | None, typer.Option("--release", help="Release to draw from; default: the newest.")] = None,
     profile: Annotated[
-        Literal["progresslm_sft", "progresslm_rl"], typer.Option("--profile", help="Which samples of the release.")
+        Literal["progresslm_sft", "progresslm_rl"],
+        typer.Option("--profile", help="Training set to draw from the release."),
     ] = "progresslm_sft",
     jsonl: Annotated[
-        list[Path] | None, typer.Option("--jsonl", help="Rows of ProgressLM's RL files instead; repeatable.")
+        list[Path] | None, typer.Option("--jsonl", help="Use rows of ProgressLM's RL files instead; repeatable.")
     ] = None,
-    image_root: Annotated[Path | None, typer.Option("--image-root", help="Of the pictures of --jsonl.")] = None,
+    image_root: Annotated[
+        Path | None, typer.Option("--image-root", help="Folder of the pictures that --jsonl names.")
+    ] = None,
     inferences: Annotated[int, typer.Option("--inferences", min=1, help="Answers to each question.")] = 1,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Samples, each asked --inferences times.")] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Maximum samples, each asked --inferences times.")
+    ] = None,
     temperature: Annotated[float, typer.Option("--temperature", min=0)] = 0.6,
     tolerance: Annotated[
-        float, typer.Option("--tolerance", min=0, max=1, help="Of the score that is kept, as a share of the task.")
+        float,
+        typer.Option(
+            "--tolerance", min=0, max=1, help="Largest error of an answer that is kept, as a share of the task."
+        ),
     ] = 0.05,
-    max_calls: Annotated[int | None, typer.Option("--max-calls", min=0, help="Requests of this run.")] = None,
-    max_cost_usd: Annotated[float | None, typer.Option("--max-cost-usd", min=0, help="At --usd-per-gpu-hour.")] = None,
+    max_calls: Annotated[int | None, typer.Option("--max-calls", min=0, help="Maximum requests of this run.")] = None,
+    max_cost_usd: Annotated[
+        float | None, typer.Option("--max-cost-usd", min=0, help="Maximum cost, computed with --usd-per-gpu-hour.")
+    ] = None,
     usd_per_gpu_hour: Annotated[float, typer.Option("--usd-per-gpu-hour", min=0)] = 0.0,
-    concurrency: Annotated[int, typer.Option("--concurrency", min=1, help="Requests under way.")] = 16,
-    seed: Annotated[int, typer.Option("--seed", help="Other samples of --profile with another number.")] = 0,
+    concurrency: Annotated[int, typer.Option("--concurrency", min=1, help="Simultaneous requests.")] = 16,
+    seed: Annotated[int, typer.Option("--seed", help="Another number draws other samples for --profile.")] = 0,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
 ) -> None:
-    """Reasoning for supervised training: a strong model answers, what is right is kept as conversations to train on."""
+    """Make reasoning data for supervised training: a strong model answers, and right answers are kept.
+
+    They become conversations to train on.
+    """
     if serve == bool(endpoint):
         raise UsageError("say either where the model answers (--endpoint URL), or --serve")
     lake = lake_at(workspace)
@@ -214,7 +229,7 @@ def cot(
 
 
 model_app = typer.Typer(
-    help="Checkpoints: those that training made, and those that others publish.",
+    help="List, check, merge, convert and publish checkpoints.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -228,7 +243,7 @@ ModelArgument = Annotated[
 
 @model_app.command("list")
 def model_list(workspace: WorkspaceOption = DEFAULT_WORKSPACE, format: FormatOption = "table") -> None:
-    """The checkpoints of a workspace: whole models and adapters, what each was trained on or made of."""
+    """List the checkpoints of a workspace, models and adapters, with their training data or origin."""
     from pipeline.models import model_rows
 
     show(model_rows(space_at(workspace)), format, empty="No model yet: proccorpus train.")
@@ -240,11 +255,14 @@ def model_merge(
     every: Annotated[
         bool, typer.Option("--all", help="All adapters of the workspace that are not merged yet.")
     ] = False,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder for one; default: beside it, with .merged.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder for the merged model; default: the adapter's folder with .merged."),
+    ] = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
 ) -> None:
-    """Make whole models of adapters, for servers. The card names adapter and base, with their hashes."""
+    """Merge adapters into whole models, for servers. The card names adapter and base, with their hashes."""
     from pipeline.models import merge_adapter, model_folder, unmerged
 
     if bool(models) == every:
@@ -259,12 +277,12 @@ def model_merge(
 
 @model_app.command("convert")
 def model_convert(
-    source: Annotated[Path, typer.Argument(help="Folder of a checkpoint of ProcVLM's or ProgressLM's, as published.")],
+    source: Annotated[Path, typer.Argument(help="Folder of a published ProcVLM or ProgressLM checkpoint.")],
     out: Annotated[Path, typer.Argument(help="Folder to make.")],
-    base: Annotated[Path | None, typer.Option("--base", help="Of an adapter: the folder of its model.")] = None,
+    base: Annotated[Path | None, typer.Option("--base", help="For an adapter: the folder of its base model.")] = None,
     format: FormatOption = "table",
 ) -> None:
-    """Bring a published checkpoint into our layout: safetensors and JSON. Pickled files are read as weights only."""
+    """Convert a published checkpoint to our layout: safetensors and JSON. Reads pickled files as weights only."""
     from training.published import convert
 
     card = convert(source, out, base)
@@ -277,11 +295,11 @@ def model_convert(
 @model_app.command("check")
 def model_check(
     model: ModelArgument = LATEST,
-    serve: Annotated[bool, typer.Option("--serve", help="Serve it with vLLM, too, and ask it something.")] = False,
+    serve: Annotated[bool, typer.Option("--serve", help="Also serve it with vLLM, and send it a question.")] = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
 ) -> None:
-    """Load a checkpoint and ask it about a picture."""
+    """Load a checkpoint and ask it a question about a picture."""
     from pipeline.models import check_model, model_folder
 
     facts = check_model(model_folder(space_at(workspace), model), progress_line() if serve else None)
@@ -291,11 +309,13 @@ def model_check(
 @model_app.command("calibrate")
 def model_calibrate(
     model: ModelArgument = LATEST,
-    release: Annotated[str | None, typer.Option("--release", help="Whose val split; default: the newest.")] = None,
+    release: Annotated[
+        str | None, typer.Option("--release", help="Release whose val split is used; default: the newest.")
+    ] = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
 ) -> None:
-    """Find from which output on a run counts as done, on validation episodes; training does so by itself for heads."""
+    """Calibrate the success threshold on validation episodes; training already does this for heads."""
     from eval.reward.calibration import calibrate_checkpoint
     from pipeline.models import model_folder
 
@@ -312,14 +332,16 @@ def model_publish(
     to: Annotated[str, typer.Option("--to", help="hf://OWNER/NAME, s3://..., gs://... or a folder.")],
     allow_licence: Annotated[
         list[str] | None,
-        typer.Option("--allow-licence", help="Of data that it was trained on, such as cc-by-nc-4.0; repeatable."),
+        typer.Option(
+            "--allow-licence", help="Allow training data with this licence, such as cc-by-nc-4.0; repeatable."
+        ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be sent; send nothing.")] = False,
-    private: Annotated[bool, typer.Option("--private", help="A new hub repository is private.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be sent; send nothing.")] = False,
+    private: Annotated[bool, typer.Option("--private", help="Make a new hub repository private.")] = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
 ) -> None:
-    """Send a checkpoint elsewhere. Refused when the licences of the data it was trained on are not open."""
+    """Publish a checkpoint. Refused if a licence of its training data is not open."""
     from pipeline.models import model_folder
     from training.publish import publish_model
     from warehouse.lake import Lake

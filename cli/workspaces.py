@@ -10,7 +10,9 @@ from warehouse.lake import Lake
 from warehouse.lake.place import create
 
 app = typer.Typer(rich_markup_mode=None)
-workspace_app = typer.Typer(help="Where a corpus is kept.", no_args_is_help=True, rich_markup_mode=None)
+workspace_app = typer.Typer(
+    help="Create a workspace for several machines.", no_args_is_help=True, rich_markup_mode=None
+)
 app.add_typer(workspace_app, name="workspace")
 
 
@@ -19,15 +21,15 @@ def workspace_create(
     catalog: Annotated[
         str | None,
         typer.Option(
-            help="Of the lake, in Postgres: postgresql://USER@HOST:PORT/DATABASE; the password as PGPASSWORD."
+            help="Catalog of the lake in Postgres: postgresql://USER@HOST:PORT/DATABASE; the password in PGPASSWORD."
         ),
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="Of the lake: s3://BUCKET/FOLDER, or a folder by its whole path.")
+        str | None, typer.Option(help="Data of the lake: s3://BUCKET/FOLDER, or the absolute path of a folder.")
     ] = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
-    """Make a workspace whose lake several machines write to. One of its own folder needs no such step."""
+    """Create a workspace whose lake several machines write to. A workspace in a local folder needs no such step."""
     space = space_at(workspace)
     is_new = not space.root.exists()
     create(space, catalog, data)

@@ -63,12 +63,12 @@ VIEWS = (
         LEFT JOIN episode_content c USING (dataset, episode_index)
         LEFT JOIN worst w USING (dataset, episode_index)""",
         {
-            "fps": "frames per second as measured by the rows' times, else as stated",
-            "cameras": "that can be used, by preference",
+            "fps": "frames per second, measured from the rows' times, else as stated",
+            "cameras": "usable cameras, the preferred one first",
             "duration_s": "num_frames / fps",
-            "reason": "why it cannot be used; null when ok",
+            "reason": "reason code why the episode cannot be used; null: ok",
             "status": "ok or quarantined",
-            "detail": "of the reason, in words",
+            "detail": "the reason in words",
         },
     ),
     View(
@@ -97,7 +97,7 @@ VIEWS = (
     ),
     View(
         "frame_embeddings",
-        "What a frozen encoder sees in pictures taken a few times a second, for array_cosine_similarity and its like",
+        "Embeddings of pictures by a frozen encoder, a few per second; use array_cosine_similarity to compare them",
         """
         SELECT b.dataset, b.episode_index, f.task, b.camera, b.frame_index, b.frame_index / c.fps AS timestamp_s,
                b.encoder, b.embedding::FLOAT[256] AS embedding
@@ -106,13 +106,13 @@ VIEWS = (
         JOIN episode_content c USING (dataset, episode_index)""",
         {
             "timestamp_s": "frame_index / fps",
-            "embedding": "of the whole picture, 256 numbers; numbers of two encoders cannot be compared",
+            "embedding": "256 numbers for the whole picture; only embeddings of one encoder can be compared",
         },
     ),
     View(
         "similar_frames",
-        "Of each frame that an encoder looked at, the most similar frame of each other run that it looked at. Ask for "
-        "one frame: WHERE dataset = ... AND episode_index = ... AND frame_index = ...",
+        "For each frame with an embedding: the most similar frame of every other run. Ask for one frame: "
+        "WHERE dataset = ... AND episode_index = ... AND frame_index = ...",
         f"""
         SELECT dataset, episode_index, camera, frame_index, other_dataset, other_episode, best.camera AS other_camera,
                -best.back AS other_frame, best.likeness AS likeness
@@ -124,17 +124,17 @@ VIEWS = (
           FROM embeddings a JOIN embeddings b ON {OF_ANOTHER_RUN}
           GROUP BY ALL)""",
         {
-            "other_dataset": "of the other run",
+            "other_dataset": "dataset of the other run",
             "other_episode": "episode_index of the other run",
-            "other_camera": "by which the other run shows it",
-            "other_frame": "frame_index in the other run; of equally similar ones the first",
-            "likeness": "cosine of the angle between what the encoder saw, -1..1",
+            "other_camera": "camera of that frame",
+            "other_frame": "frame_index in the other run; the first of equally similar frames",
+            "likeness": "cosine similarity of the two embeddings, -1..1",
         },
     ),
     View(
         "similar_runs",
-        f"How similar every other run is that the same encoder looked at: {MOMENTS} moments of a run, spread evenly, "
-        "each beside the other run's most similar frame. Ask for one run: WHERE dataset = ... AND episode_index = ...",
+        f"How similar runs are to each other: {MOMENTS} evenly spread moments of a run, each compared with the most "
+        "similar frame of the other run, by one encoder. Ask for one run: WHERE dataset = ... AND episode_index = ...",
         f"""
         WITH asked AS (
           SELECT e.dataset, e.episode_index, e.camera, e.encoder, {MOMENT_PICTURES}
@@ -144,14 +144,14 @@ VIEWS = (
         FROM asked a JOIN embeddings b ON {OF_ANOTHER_RUN}
         GROUP BY ALL""",
         {
-            "other_dataset": "of the other run",
+            "other_dataset": "dataset of the other run",
             "other_episode": "episode_index of the other run",
-            "likeness": "mean over the moments of the cosine of the angle between what the encoder saw, -1..1",
+            "likeness": "mean cosine similarity over the moments, -1..1",
         },
     ),
     View(
         "review_queue",
-        "Active labels, no person's, with a reason to look at them, the oddest first",
+        "Suspicious labels that nobody has reviewed, most suspicious first",
         f"""
         WITH apart AS (
           SELECT dataset, episode_index, label_run, max(mean_difference) AS disagreement FROM (
@@ -199,14 +199,14 @@ VIEWS = (
         JOIN labels l USING (dataset, episode_index, label_run)
         ORDER BY score DESC, dataset, episode_index""",
         {
-            "score": "how likely the label is wrong by all signs together, 0..1",
-            "why": "the reasons, the strongest first",
-            "disagreement": "largest mean difference to another run's progress, 0..1",
+            "score": "how likely the label is wrong, from all signs together, 0..1",
+            "why": "the signs, the strongest first",
+            "disagreement": "largest mean difference to the progress of another label run, 0..1",
         },
     ),
     View(
         "current_corrections",
-        "Of what people said of each episode, what counts: the label (accepted), what waits for a person (review), and "
+        "Corrections in force: the accepted label of each episode, corrections that wait for a person (review), and "
         "annotators' labels that must not be used (rejected)",
         """
         WITH stated AS (
@@ -224,11 +224,11 @@ VIEWS = (
                                    ORDER BY created_at DESC, correction_id DESC) = 1
           AND (status <> 'review' OR created_at >= coalesce(max(created_at) FILTER (status = 'accepted') OVER (
                PARTITION BY dataset, episode_index), created_at))""",
-        {"status": "accepted, review (its episode has other contents now, or it was imported so) or rejected"},
+        {"status": "accepted, review (the episode has changed since, or it was imported for review) or rejected"},
     ),
     View(
         "pending_corrections",
-        "Episodes whose labels and samples do not show yet what people said: the next build takes it in",
+        "Episodes with corrections that their labels and samples do not show yet; the next build applies them",
         """
         WITH human AS (
           SELECT l.dataset, l.episode_index, l.chunk, l.correction_id
@@ -244,11 +244,11 @@ VIEWS = (
         JOIN active_runs a ON a.dataset = c.dataset AND a.episode_index = c.episode_index
           AND a.label_run = c.base_label_run
         WHERE c.status = 'rejected'""",
-        {"what": "corrected, taken back or rejected"},
+        {"what": "kind of the change: corrected, taken back or rejected"},
     ),
     View(
         "current_outcomes",
-        "What people said of how each run ended, as far as it counts: the newest that was not taken back",
+        "Outcomes in force: the newest statement on each run that was not taken back",
         """
         SELECT o.dataset, o.episode_index, o.success, o.note, o.author, o.file, o.created_at, o.import_id
         FROM outcomes o
@@ -257,7 +257,7 @@ VIEWS = (
     ),
     View(
         "pending_outcomes",
-        "Listed episodes that do not show yet what people said of how they ended: the next build takes it in",
+        "Episodes with stated outcomes that the corpus does not show yet; the next build applies them",
         """
         SELECT f.dataset, f.episode_index, f.chunk
         FROM episode_facts f LEFT JOIN current_outcomes o USING (dataset, episode_index)
@@ -267,7 +267,7 @@ VIEWS = (
     ),
     View(
         "current_tags",
-        "Tags of episodes, as people have put them on and not taken off again",
+        "Tags that episodes have now",
         """
         SELECT dataset, episode_index, value AS tag, author, created_at, mark_id FROM episode_marks WHERE kind = 'tag'
         QUALIFY row_number() OVER (
@@ -276,17 +276,17 @@ VIEWS = (
     ),
     View(
         "current_assignments",
-        "Who is to look at which episode, as people have assigned them last",
+        "The person whom each episode is assigned to now",
         """
         SELECT dataset, episode_index, value AS person, author, created_at, mark_id FROM episode_marks
         WHERE kind = 'assigned'
         QUALIFY row_number() OVER (
           PARTITION BY dataset, episode_index ORDER BY created_at DESC, mark_id DESC) = 1 AND is_on""",
-        {"person": "who is to look at the episode"},
+        {"person": "person who should look at the episode"},
     ),
     View(
         "current_joined_tasks",
-        "Texts that mean the same task as another, as people say by now",
+        "Task texts that people have joined, because they mean the same task",
         """
         SELECT dataset, task, same_as FROM joined_tasks
         QUALIFY row_number() OVER (PARTITION BY dataset, task ORDER BY created_at DESC, join_id DESC) = 1
@@ -294,8 +294,8 @@ VIEWS = (
     ),
     View(
         "current_references",
-        "Runs that show the others of their task what is done when: those with an accepted correction, and with steps "
-        "of the source where other runs have none; without those that people took away",
+        "The references of each task: runs with an accepted correction, and runs with steps of the source if other "
+        "runs of the task have none; without those that people took away",
         f"""
         WITH marks AS MATERIALIZED (
           FROM reference_marks
@@ -341,22 +341,22 @@ VIEWS = (
         LEFT JOIN label_runs r ON r.label_run = s.base_label_run
         WHERE coalesce(m.is_reference, true)""",
         {
-            "same_as": "the text that stands for the task, where people joined several",
-            "source": "where its label is: a correction_id, or `steps` with a hash of those that the source brings",
+            "same_as": "the text that stands for the task, if people joined several",
+            "source": "label of the reference: a correction_id, or `steps` with a hash of the source's steps",
             "origin": "correction, native (steps of the source), import, or mark (an annotator's label, vouched for)",
-            "author": "who said so; null: the source's own steps",
-            "content_hash": "null: its frames are not built, so that it shows nothing yet",
+            "author": "person who said so; null: the source's own steps",
+            "content_hash": "content_hash of the episode; null: its frames are not built, so it is not used yet",
         },
     ),
     View(
         "demonstration_quality",
-        "How well each run was demonstrated, against the other runs of its task, the worst first; needs no label",
+        "How well each run was demonstrated, compared with the other runs of its task, the worst first; needs no label",
         DEMONSTRATION_SQL,
         DEMONSTRATION_COLUMNS,
     ),
     View(
         "coverage",
-        "Per dataset: how much of it is usable and labelled",
+        "One row per dataset: how much of it is usable and labelled",
         f"""
         WITH e AS (
           SELECT dataset, count(*) AS episodes, count(*) FILTER (status = 'ok') AS ok,
@@ -399,19 +399,19 @@ VIEWS = (
         LEFT JOIN u USING (dataset) LEFT JOIN s USING (dataset) LEFT JOIN h USING (dataset)
         LEFT JOIN w USING (dataset) LEFT JOIN n USING (dataset)""",
         {
-            "episodes": "listed",
-            "ok": "usable",
-            "quarantined": "not usable",
-            "outcomes_known": "usable, and known whether they succeeded",
-            "assumed_complete": "usable and labelled as complete because nothing says how they ended",
-            "look_unfinished": "of those without an outcome: the label or the other runs of the task say they failed",
-            "frames": "of usable episodes",
-            "labelled_frames": "with an active progress label",
-            "samples": "made",
-            "shards": "written",
-            "hours": "of usable episodes",
-            "labels": "who made the labels that count, of how many usable episodes; how many have unnamed steps",
-            "unnamed": "usable episodes whose label has steps without names: it gives progress alone",
+            "episodes": "episodes listed",
+            "ok": "usable episodes",
+            "quarantined": "unusable episodes",
+            "outcomes_known": "usable episodes with a known outcome",
+            "assumed_complete": "usable episodes labelled as complete because their outcome is unknown",
+            "look_unfinished": "episodes of unknown outcome that look failed, by their label or the task's other runs",
+            "frames": "frames of usable episodes",
+            "labelled_frames": "frames with an active progress label",
+            "samples": "number of samples",
+            "shards": "number of shards",
+            "hours": "duration of usable episodes",
+            "labels": "who made the active labels, of how many usable episodes; how many have unnamed steps",
+            "unnamed": "usable episodes whose label has steps without names: it gives progress only",
         },
     ),
     View(
@@ -422,25 +422,25 @@ VIEWS = (
                sum(completion_tokens) AS completion_tokens, sum(latency_s) AS latency_s, sum(cost_usd) AS cost_usd
         FROM vlm_calls GROUP BY ALL""",
         {
-            "calls": "sent",
-            "prompt_tokens": "in all",
-            "completion_tokens": "in all",
-            "latency_s": "summed over calls",
-            "cost_usd": "in all",
+            "calls": "requests sent",
+            "prompt_tokens": "tokens of all questions",
+            "completion_tokens": "tokens of all answers",
+            "latency_s": "time summed over calls",
+            "cost_usd": "cost of all calls",
         },
     ),
     View(
         "leaderboard",
-        "Every evaluated model and baseline with its scores",
+        "Scores of every evaluated model and baseline",
         """
         SELECT r.benchmark, r.model, r.release, s.slice, s.metric, s.value, s.low, s.high, s.n, s.coverage,
                r.created_at, r.eval_run
         FROM eval_scores s JOIN eval_runs r USING (eval_run)""",
-        {"release": "whose episodes were scored"},
+        {"release": "release whose episodes were scored"},
     ),
     View(
         "label_agreement",
-        "Mean absolute progress difference of every two label runs of an episode",
+        "Mean absolute difference of progress between every two label runs of an episode",
         """
         SELECT a.dataset, a.episode_index, a.label_run AS run_a, b.label_run AS run_b,
                avg(abs(a.progress - b.progress)) AS mae
@@ -449,8 +449,8 @@ VIEWS = (
            AND a.frame_index = b.frame_index AND a.label_run < b.label_run
         GROUP BY ALL""",
         {
-            "run_a": "label run, the lesser name",
-            "run_b": "label run, the greater name",
+            "run_a": "first label run, in alphabetical order",
+            "run_b": "second label run, in alphabetical order",
             "mae": "mean absolute difference of progress, 0..1",
         },
     ),

@@ -75,11 +75,12 @@ of RDT (github.com/thu-ml/RoboticsDiffusionTransformer). The comment beside it i
 - *{GENERATED}*: files that our tests write by the format's description."""
 
 QUARANTINE_INTRO = """\
-Everything that is left out or doubted is a row of the table `findings` with one of these codes: the dataset, the
-episode and the camera where they apply, the file, and a detail in words. *Unusable* takes the episode (or, without an
-episode, the dataset) out, and `proccorpus quarantine` lists it. A *warning* leaves it in:
-`proccorpus sql "FROM findings WHERE severity = 'warning'"`. A code that can be both is a warning where something usable
-is left beside what is wrong, such as another camera."""
+A finding is a problem with the data. Each finding is a row of the table `findings` with one of these codes, the dataset,
+the episode and camera it concerns, the file, and a detail in words.
+
+- *Unusable*: the episode (or, without an episode, the dataset) is left out. `proccorpus quarantine` lists it.
+- *Warning*: the episode is used. `proccorpus sql "FROM findings WHERE severity = 'warning'"` lists it.
+- *Unusable or warning*: a warning if the rest is usable, such as another camera."""
 
 
 def proof(name: str, entry: DatasetConfig) -> str:

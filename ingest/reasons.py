@@ -15,7 +15,7 @@ R = Reason
 REASONS = {
     # The dataset
     "no_metadata": R(
-        "the dataset's own description is absent, empty, unreadable, or lacks what names its features",
+        "the dataset's own description is missing, empty or unreadable, or it does not name the features",
         "fetch the metadata again (LeRobot: meta/info.json; RLDS: features.json and dataset_info.json)",
     ),
     "no_episodes": R(
@@ -24,11 +24,11 @@ REASONS = {
     ),
     "camera_without_files": R(
         "the camera is declared, but no episode has a file of it",
-        "fetch its files, or take the camera out of the metadata; the dataset's `cameras` has the source's names",
+        "fetch its files, or remove the camera from the metadata; the registry's `cameras` has the source's names",
     ),
     "path_escape": R(
-        "a link, a path template or a name in an archive leads out of the dataset's folder; it was not followed",
-        "copy the file into the folder, or mend the path",
+        "a link, a path template or a name in an archive points outside the dataset's folder; it was not followed",
+        "copy the file into the folder, or correct the path",
     ),
     "bad_name": R(
         "the name of a file or folder is not UTF-8 text, which no table can keep; it is left out",
@@ -36,15 +36,15 @@ REASONS = {
     ),
     "index_gap": R(
         "episode indices are missing between the first and the last",
-        "nothing to do when episodes were taken out on purpose; else fetch them again",
+        "nothing to do if episodes were removed on purpose; else fetch them again",
     ),
     "stray_file": R(
         "a file in the layout's folders that the metadata does not name",
         "remove it, or list its episodes in the metadata",
     ),
     "path_template": R(
-        "the metadata's path template leads nowhere; the standard layout or a search was used",
-        "mend data_path or video_path in meta/info.json",
+        "the metadata's path template matches no file; the standard layout or a search was used",
+        "correct data_path or video_path in meta/info.json",
     ),
     "human_demonstration": R(
         "a folder shows a person at the task, not a robot; it is left out",
@@ -53,7 +53,7 @@ REASONS = {
     # Rows
     "pickled_data": R(
         "a file holds pickled Python objects, which could run code; it is not read",
-        "store it anew as a plain array (numpy.save with allow_pickle=False), one row per frame",
+        "store it again as a plain array (numpy.save with allow_pickle=False), one row per frame",
     ),
     "no_data": R("there is no table with the episode's rows", "fetch the data file"),
     "unreadable_data": R(
@@ -61,91 +61,91 @@ REASONS = {
         "fetch it again; a Parquet file that its recorder never closed is lost",
     ),
     "over_limit": R(
-        "a file claims more rows, values, pixels, frames or bytes than a dataset may take; it is not read",
-        "look at the figure: where the data is meant to be so large, raise that limit in the registry entry (limits)",
+        "a file claims more rows, values, pixels, frames or bytes than the limits allow; it is not read",
+        "check the figure: if the data is meant to be this large, raise that limit in the registry entry (limits)",
     ),
     "rows_not_read": R(
-        "files that may hold rows lie beside videos, in no layout that is read: the pictures alone are taken",
-        "convert the dataset to a layout of docs/formats.md; nothing to do when the pictures are enough",
+        "files that may hold rows are beside the videos, but in an unknown layout: only the pictures are used",
+        "convert the dataset to a layout of docs/formats.md; nothing to do if the pictures are enough",
     ),
     "lfs_pointer": R("the file is a git-LFS pointer, not the file itself", "run `git lfs pull` in the dataset"),
     "not_in_metadata": R(
-        "rows were found of an episode that the metadata does not list",
+        "there are rows of an episode that the metadata does not list",
         "add the episode to the metadata, or remove its rows",
     ),
     "length_differs": R(
-        "the metadata gives another length than the rows have; the rows count",
-        "write the metadata anew from the rows",
+        "the metadata states another length than the rows have; the number of rows is used",
+        "write the metadata again from the rows",
     ),
-    "row_order": R("the episode's rows do not stand together in its file", "sort the file by episode and frame"),
+    "row_order": R("the episode's rows are not consecutive in the file", "sort the file by episode and frame"),
     "nan_state": R(
         "state or gripper holds values that are not finite numbers",
-        "record the episode again, or mend the values at the source: we do not guess them",
+        "record the episode again, or correct the values at the source: the build does not guess them",
     ),
     "timestamp_drift": R(
         "the rows' times do not follow the frame rate; frames are matched by row number",
         "nothing to do when frames were dropped in recording; the drift is in episodes.max_drift_s",
     ),
     "frame_rate": R(
-        "the rows' times give another frame rate than the metadata states; the measured one counts",
-        "mend fps in the metadata, or set fps in the registry entry to overrule both",
+        "the rows' times give another frame rate than the metadata states; the measured rate is used",
+        "correct fps in the metadata, or set fps in the registry entry to overrule both",
     ),
     "no_frame_rate": R(
-        "the source does not say its frame rate and the registry does not either; a default is used",
+        "neither the source nor the registry states the frame rate; a default is used",
         "set fps in the registry entry",
     ),
     "missing_topic": R(
-        "a recording lacks a topic that the registry names, or has it once only; the episode is built without",
-        "look at what the recorder was told to write; correct `keys` in the registry entry where the name has changed",
+        "a recording lacks a topic that the registry names, or has one message of it; the episode is built without it",
+        "check the recorder's list of topics; correct `keys` in the registry entry if the name has changed",
     ),
     "unsorted_stamps": R(
-        "messages of a topic are not in order of their times: late ones are left out, or the recorder's times are used",
-        "nothing to do for a few; else see that one clock stamps the messages",
+        "messages of a topic are not in order of time: late messages are left out, or the recorder's times are used",
+        "nothing to do for a few; else make sure that one clock stamps the messages",
     ),
     "clock_gap": R(
-        "topics of a recording share no time, or one was silent for long: its nearest message is shown meanwhile",
-        "look whether the driver stalled; see that all machines have one clock",
+        "topics of a recording share no time, or one was silent for long: its nearest message fills the gap",
+        "check whether the driver stalled; synchronise the clocks of all machines",
     ),
     "cut_off": R(
-        "a recording ends without its end mark, as when the recorder was killed; what stands before is used",
-        "nothing to do where that is enough; `mcap recover` writes such a file anew",
+        "a recording ends without its end mark, as when the recorder was killed; the part before is used",
+        "nothing to do if that is enough; `mcap recover` rewrites such a file",
     ),
     "split_recording": R(
-        "a recording goes on in further files; each counts as an episode",
-        "join the files (`mcap merge`, `ros2 bag convert`) where one run is split",
+        "a recording continues in further files; each file counts as an episode",
+        "join the files (`mcap merge`, `ros2 bag convert`) if one run is split",
     ),
     "bad_episode_ends": R(
-        "meta/episode_ends of a Zarr store is missing, or does not rise: nothing says which rows are an episode",
-        "write it anew: the row after the last one of each episode, counted from the store's first",
+        "meta/episode_ends of a Zarr store is missing or does not increase: the episodes' rows are unknown",
+        "write it again: for each episode the row after its last one, counted from the store's first row",
     ),
     "unknown_codec": R(
-        "an array is packed in a way that is not read, or by a codec whose package is not installed; it is not used",
-        "for Blosc and JPEG XL: `pip install imagecodecs`; else write the array anew, as the detail says",
+        "an array has an unsupported encoding, or a codec whose package is not installed; it is not used",
+        "for Blosc and JPEG XL: `pip install imagecodecs`; else write the array again, as the detail says",
     ),
     "never_ends": R(
-        "no step is marked as the episode's last (RLDS: is_last, is_terminal): it may be cut off",
-        "look whether the runs are whole: convert them again, or say their outcomes with `proccorpus outcomes import`",
+        "no step is marked as the episode's last (RLDS: is_last, is_terminal): the episode may be cut off",
+        "check whether the runs are whole: convert them again, or import their outcomes (`proccorpus outcomes import`)",
     ),
     # Grippers and hands
     "no_gripper": R(
-        "no gripper and no hand was seen among the dimensions of state and action: labels go by the arm alone",
+        "no gripper or hand was found among the dimensions of state and action: labels use only the arm",
         "name its dimension in the registry entry (gripper: {column: ..., dimension: ...}), or `column: none`",
     ),
     "gripper_unused": R(
-        "the gripper does not move, or only trembles, in all episodes that were looked at",
-        "nothing to do when the task needs no gripper; else name another dimension in the registry entry",
+        "the gripper does not move, or only trembles, in all surveyed episodes",
+        "nothing to do if the task needs no gripper; else name another dimension in the registry entry",
     ),
     "polarity_unknown": R(
-        "the gripper moves, but nothing shows which end is open: its moves count, closed and open do not",
+        "the gripper moves, but the data does not show which end is open: labels use its moves, not their direction",
         "set `closed` and `open` of the gripper in the registry entry: look at one episode's pictures",
     ),
     "hand_without_polarity": R(
-        "the hand moves, but nothing shows which end is open: its moves count, closed and open do not",
+        "the hand moves, but the data does not show which end is open: labels use its moves, not their direction",
         "set `closed` and `open` of the hand in the registry entry: look at one episode's pictures",
     ),
     "signal_lag": R(
-        "a recorded signal is behind or ahead of the pictures; labels are corrected by it",
-        "nothing to do; a recorder that stamps pictures and signals alike needs no correction",
+        "a recorded signal is behind or ahead of the pictures; labels correct for it",
+        "nothing to do; a recorder that uses one clock for pictures and signals needs no correction",
     ),
     # Pictures
     "no_video": R(
@@ -154,88 +154,88 @@ REASONS = {
     ),
     "missing_camera": R("this camera has no pictures for the episode", "fetch its file"),
     "bad_video_pointer": R(
-        "the metadata does not say where the episode's video is, or cannot be right about it",
-        "write the metadata anew (LeRobot: from_timestamp, chunk_index and file_index of each camera)",
+        "the metadata does not say where the episode's video is, or what it says cannot be right",
+        "write the metadata again (LeRobot: from_timestamp, chunk_index and file_index of each camera)",
     ),
-    "undecodable_video": R("a video or picture cannot be decoded", "fetch it again, or encode it anew"),
+    "undecodable_video": R("a video or picture cannot be decoded", "fetch it again, or encode it again"),
     "damaged_frames": R(
-        "the decoder found errors in some frames and made up what it could not read",
-        "fetch the video again; up to a tenth of the frames is a warning, more makes the camera unusable",
+        "the decoder found errors in some frames and filled in the missing parts",
+        "fetch the video again; errors in up to a tenth of the frames are a warning, more make the camera unusable",
     ),
     "frame_count": R(
-        "the camera has more or fewer frames than the episode has rows",
+        "the camera's number of frames differs from the episode's number of rows",
         "cut the video to the rows, or the rows to the video",
     ),
-    "black_video": R("every frame is black", "nothing can be labelled from it; use another camera"),
-    "frozen_video": R("no frame differs from the first", "nothing can be labelled from it; use another camera"),
+    "black_video": R("every frame is black", "use another camera: labels need a changing picture"),
+    "frozen_video": R("no frame differs from the first", "use another camera: labels need a changing picture"),
     # The episode
     "too_short": R(
-        "fewer frames than a label needs",
-        "lower min_frames in the build's configuration, if so short an episode means something",
+        "the episode has fewer frames than a label needs",
+        "lower min_frames in the build's configuration, if such short episodes are of use",
     ),
     "pictures_lost": R(
-        "pictures that samples show could be decoded when the episode was measured, and cannot any more; the samples "
-        "that show them are in no shard",
-        "see that the source is there as it was, and build again",
+        "pictures of samples could be decoded when the episode was measured, but not any more; the samples that show "
+        "them are in no shard",
+        "restore the source as it was, and build again",
     ),
     "duplicate_episode": R(
-        "the source holds the same episode a second time; the first one counts",
+        "the source holds the same episode twice; only the first is used",
         "nothing to do, or remove the copy",
     ),
     "taken_down": R(
         "the episode was taken down in this corpus",
-        "see the reason in the detail; proccorpus takedown --undo takes it back",
+        "the detail gives the reason; `proccorpus takedown --undo` takes it back",
     ),
-    "known_bad": R("the registry names the episode as broken", "see its reason in the registry entry"),
-    "no_task": R("the episode has no instruction", "add it at the source; the episode is built without"),
+    "known_bad": R("the registry entry lists the episode as broken", "the registry entry gives the reason"),
+    "no_task": R("the episode has no instruction; it is built without", "add the instruction at the source"),
     "task_from_name": R(
-        "the instruction is read from the file's name, as the dataset's own convention has it",
+        "the instruction comes from the file's name, by the dataset's own convention",
         "nothing to do, or store the instruction in the file",
     ),
     "uninformative_task": R(
-        "the instruction says nothing of this episode, by the registry; it is kept in tasks and not used",
+        "the registry says that the instruction does not describe the episode; it is kept in tasks, but not used",
         "nothing to do",
     ),
     "bad_steps": R(
-        "the source's own subtask spans overlap, run backwards, leave the episode or have no text; they are not used",
-        "mend the spans at the source; until then motion labels the episode",
+        "the source's subtask spans overlap, run backwards, leave the episode or have no text; they are not used",
+        "correct the spans at the source; until then the annotator motion labels the episode",
     ),
     "no_steps": R(
-        "the annotator is native, but the source gives no usable subtask spans for the episode: motion labels it",
+        "the annotator is native, but the source has no usable subtask spans for the episode: motion labels it",
         "nothing to do, or add the spans at the source",
     ),
     "steps_differ": R(
-        "the source brings steps of the episode in several forms, which differ; docs/formats.md says which one counts",
-        "look at the episode; remove the form that is wrong, or mend it",
+        "the source has steps of the episode in several forms, which differ; docs/formats.md says which one is used",
+        "look at the episode; remove or correct the wrong form",
     ),
     # The annotator
     "bad_reply": R(
-        "the model's replies broke the schema or were cut, in every attempt; the episode has no label",
-        "build again with another model, or with more max_attempts; answered questions are not asked again",
+        "all of the model's replies broke the schema or were cut off; the episode has no label",
+        "build again with another model or a larger max_attempts; answered questions are not asked again",
     ),
     "refused": R(
         "the model's server refused the question; the episode has no label",
-        "see the server's own message in the detail: often too many pictures or tokens for its limits",
+        "read the server's message in the detail: often the question has too many pictures or tokens",
     ),
     "task_inferred": R(
-        "the source has no instruction; the annotator made one up from the pictures",
-        "read it in episode_labels.task, and add an instruction at the source where it is wrong",
+        "the source has no instruction; the annotator guessed one from the pictures",
+        "read it in episode_labels.task; if it is wrong, add an instruction at the source",
     ),
     "needs_review": R(
         "the annotator's passes disagree about the steps",
         "look at the episode and correct its segments",
     ),
     "transfer_no_fit": R(
-        "the run is like none of the references of its task: motion labels it (or the source's steps do)",
-        "look at it beside a reference; if it does the same, correct its steps, which makes it a reference, too",
+        "the run resembles none of the references of its task: motion labels it (or the source's steps do)",
+        "compare it with a reference; if it does the same, correct its steps, which makes it a reference, too",
     ),
     # People
     "correction_outdated": R(
-        "a person's correction is not used: the episode has changed since, or its spans do not fit",
+        "a person's correction is not used: the episode has changed since, or the spans do not fit the episode",
         "look at it in the explorer's review queue: accept it for the new contents, or reject it",
     ),
     "label_rejected": R(
-        "a person rejected an annotator's label of the episode; it is not used",
+        "a person rejected an annotator's label of the episode; the label is not used",
         "correct the segments, or take the rejection back",
     ),
 }

@@ -63,9 +63,9 @@ class Table:
 C = Column
 DATASET = C("dataset", STR, "dataset name")
 EPISODE = C("episode_index", I64, "episode of the dataset, from 0")
-CHUNK = C("chunk", I32, "episode_index // chunk_size")
+CHUNK = C("chunk", I32, "chunk of the episode: episode_index // chunk_size")
 CAMERA = C("camera", STR, "camera key as in the source")
 FRAME = C("frame_index", I64, "frame of the episode, from 0")
-LABEL_RUN = C("label_run", STR, "who made the label: see label_runs")
+LABEL_RUN = C("label_run", STR, "label run that made the label: see label_runs")
 
 BY_CHUNK = ("dataset", "chunk")

@@ -42,13 +42,13 @@ EXPORT_KINDS = {
         ExportKind(
             "llamafactory",
             "LlamaFactoryOptions",
-            "Conversations for LLaMA-Factory: dataset_info.json, ShareGPT's JSON per split, pictures beside.",
+            "Conversations for LLaMA-Factory: dataset_info.json, one ShareGPT JSON file per split, and pictures.",
             of_samples=True,
         ),
         ExportKind(
             "easyr1",
             "EasyR1Options",
-            "Prompts with pictures and what a reward compares with, for EasyR1 and verl: Parquet per split.",
+            "Prompts with pictures and right answers for EasyR1 and verl: one Parquet file per split.",
             of_samples=True,
         ),
         ExportKind(
@@ -76,7 +76,7 @@ EXPORT_KINDS = {
         ExportKind(
             "rabc",
             "RabcOptions",
-            "Progress for LeRobot's reward-aligned behaviour cloning, beside a LeRobot dataset that is there already.",
+            "Progress for LeRobot's reward-aligned behaviour cloning, for an existing LeRobot dataset.",
             by_chunk=False,
         ),
         ExportKind(
@@ -88,19 +88,19 @@ EXPORT_KINDS = {
         ExportKind(
             "robo-dopamine",
             "RoboDopamineOptions",
-            "Robo-Dopamine's raw runs with their steps, and pairs of states with what was gained between them.",
+            "Robo-Dopamine's raw runs with their steps, and pairs of states with the progress between them.",
             by_chunk=False,
         ),
         ExportKind(
             "annotations-json",
             "AnnotationsJsonOptions",
-            "The file of LeRobot's dataset visualizer, for people to change there: meta/lerobot_annotations.json.",
+            "Labels to edit in LeRobot's dataset visualizer: meta/lerobot_annotations.json.",
             by_chunk=False,
         ),
         ExportKind(
             "robometer",
             "RobometerOptions",
-            "Trajectories for Robometer: a row per run and view with its grade, for Hugging Face's load_dataset.",
+            "Trajectories for Robometer: one row per run and view with its grade, for Hugging Face's load_dataset.",
             by_chunk=False,
         ),
         ExportKind(

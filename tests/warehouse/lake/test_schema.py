@@ -60,7 +60,7 @@ def test_examples_are_values_of_the_corpus(lake_with_frames: Workspace):
 def test_comments_stand_in_the_lake(lake_with_frames: Workspace):
     con = open_for_users(lake_with_frames)
     sql = "SELECT comment FROM duckdb_columns() WHERE table_name = 'keyframes' AND column_name = 'width_px'"
-    assert query(con, sql)["comment"].to_pylist() == ["of the stored picture"]
+    assert query(con, sql)["comment"].to_pylist() == ["width of the stored picture"]
 
 
 def test_empty_tables_have_statistics(workspace: Workspace):
