@@ -75,8 +75,8 @@ of RDT (github.com/thu-ml/RoboticsDiffusionTransformer). The comment beside it i
 - *{GENERATED}*: files that our tests write by the format's description."""
 
 QUARANTINE_INTRO = """\
-A finding is a problem with the data. Each finding is a row of the table `findings` with one of these codes, the dataset,
-the episode and camera it concerns, the file, and a detail in words.
+A finding is a problem with the data. Each finding is a row of the table `findings` with one of these codes, the
+dataset, the episode and camera it concerns, the file, and a detail in words.
 
 - *Unusable*: the episode (or, without an episode, the dataset) is left out. `proccorpus quarantine` lists it.
 - *Warning*: the episode is used. `proccorpus sql "FROM findings WHERE severity = 'warning'"` lists it.
