@@ -39,11 +39,11 @@ import numpy as np
 from av.video.stream import VideoStream
 
 from annotate.samples.config import SamplesConfig
-from benchmarks.tables import is_missed
+from benchmarks.tables import is_missed, table
 from core.paths import Workspace
 from ingest.media.video import DecodeOptions, decode
 from ingest.registry import DatasetConfig
-from pipeline.build import run_build
+from pipeline.build import Moment, run_build
 from pipeline.config import DatasetBuild, StageConfigs
 from warehouse.lake import Lake
 from warehouse.shards import check_shard
@@ -60,6 +60,7 @@ PROFILES = ("balanced", "procvlm")
 # Of decoding, with two workers, by the clock; in CPU time so much less
 GOALS = {("h264", "balanced"): 0.75, ("AV1", "balanced"): 0.85, ("h264", "procvlm"): 0.6, ("AV1", "procvlm"): 0.75}
 LESS_IN_CPU = 0.1
+STAGES_SHOWN = ("decoding alone", "frames", "samples", "shards", "checking shards", "all")
 CORES = len(os.sched_getaffinity(0))
 
 
@@ -131,13 +132,21 @@ def build(folder: Path, space: Workspace, profile: str, workers: int) -> dict:
     size = len(list(folder.glob("*.mp4"))) // CHUNKS
     config = DatasetConfig(name="videos", source=str(folder), chunk_size=size)
     before, start = cpu_s(), time.perf_counter()
-    report = run_build(space, [DatasetBuild(dataset=config, stages=StageConfigs(samples=samples))], workers)
+    of_stage: dict[str, float] = {}
+
+    def tell(moment: Moment) -> None:
+        # One worker is this process: what it has used when a stage begins, and when it ends
+        sign = -1 if moment.duration_s is None else 1
+        of_stage[moment.stage] = of_stage.get(moment.stage, 0.0) + sign * time.process_time()
+
+    builds = [DatasetBuild(dataset=config, stages=StageConfigs(samples=samples))]
+    report = run_build(space, builds, workers, on_moment=tell)
     lake = Lake(space, read_only=True)
-    built_s = time.perf_counter()
+    built_s, built_cpu = time.perf_counter(), time.process_time()
     for split, shard, sha256, size in lake.rows("SELECT split, shard, sha256, bytes FROM shards"):
         if wrong := check_shard(space.shard(split, shard), sha256, size):
             sys.exit(f"{shard} {wrong[0]}")
-    end = time.perf_counter()
+    end, of_stage["checking shards"] = time.perf_counter(), time.process_time() - built_cpu
     if report.failed:
         sys.exit(report.failed[0].trace)
     stages: dict[str, float] = {}
@@ -153,6 +162,7 @@ def build(folder: Path, space: Workspace, profile: str, workers: int) -> dict:
         "verify_s": end - built_s,
         "cpu": cpu_s() - before,
         "stages": stages,
+        "cpu_stages": of_stage if workers == 1 else {},
         "frames": frames,
         "samples": samples_made,
         "stored": stored,
@@ -169,6 +179,13 @@ def apart(folder: Path, profile: str, workers: int) -> dict:
         return json.loads(said.stdout.splitlines()[-1])
 
 
+def _ms_a_frame(bare: dict[str, float], fixed: dict, whole: dict, frames: int) -> list[str]:
+    """CPU milliseconds a frame, by STAGES_SHOWN: of decoding alone, of stages, and of the whole build."""
+    took = {s: v - fixed["cpu_stages"].get(s, 0.0) for s, v in whole["cpu_stages"].items()}
+    took |= {"decoding alone": bare["cpu"], "all": whole["cpu"] - fixed["cpu"]}
+    return [f"{1000 * took.get(name, 0.0) / frames:.2f}" for name in STAGES_SHOWN]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--episodes", type=int, default=24)
@@ -183,7 +200,7 @@ def main() -> None:
         folder, space, profile, workers = given.build
         print(json.dumps(build(Path(folder), Workspace(Path(space)), profile, int(workers))))
         return
-    wanted, lines, missed = given.episodes * given.frames, [], []
+    wanted, lines, rows, missed = given.episodes * given.frames, [], [], []
     with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR", "/tmp")) as name:
         for codec in given.codec or CODECS:
             folder, tiny = Path(name) / codec, Path(name) / f"{codec}-tiny"
@@ -213,6 +230,8 @@ def main() -> None:
                         f"{100 * whole['stored'] / wanted:.0f} % | {shown} | {whole['verify_s']:.1f} s | "
                         f"{whole['mb']:.0f} |"
                     )
+                    if workers == 1:
+                        rows.append([codec, profile, *_ms_a_frame(bare, fixed, whole, wanted)])
                     print(lines[-1], file=sys.stderr, flush=True)
                     goal = GOALS[codec, profile]
                     if workers == 2 and (is_missed(clock, goal) or is_missed(cpu, goal - LESS_IN_CPU)):
@@ -221,6 +240,9 @@ def main() -> None:
     head = "codec|profile|workers|decode frames/s|build frames/s|ratio|ratio, CPU|wanted|stored|by stage|verify|MB"
     print(f"| {head.replace('|', ' | ')} |\n|{'---|' * (head.count('|') + 1)}")
     print("\n".join(lines))
+    if rows:
+        print("\nCPU milliseconds a frame, one worker\n")
+        table(["codec", "profile", *STAGES_SHOWN], rows)
     for line in missed:
         print(f"\nMissed: {line}")
     if given.check and missed:

@@ -22,6 +22,24 @@ Every package that `make setup` installs, as pinned in `constraints.txt`: its li
 where it says that it comes from, and which of ours or of these asks for it. Made by `docs/make_dependencies.py` from
 the metadata of what is installed; a test fails when the page is old. What was audited and what was not:
 [security.md](security.md#dependencies).
+
+## Why these and not others
+
+- **`av` (PyAV)** decodes every video: h264, AV1, MPEG-4, one frame at a time, with FFmpeg's own damage reports.
+- **`decord2`** is not used. It took 1.1 to 6.2 times PyAV's CPU time on h264 and AV1, for scattered frames and for all,
+  and gives RGB only, while we measure luma ([figures](performance-details.md#reading-some-frames)).
+- **`torchcodec`** comes with `lerobot` and is not used: as fast as PyAV for scattered frames, slower for all frames; it
+  needs FFmpeg's libraries on the system, and torch.
+- **`simplejpeg`** (libjpeg-turbo) encodes pictures of shards from a video's own planes, without RGB in between.
+- **`opencv-python-headless`** resizes, and encodes and decodes what is RGB: from RGB `simplejpeg` is no faster.
+- **`webdataset`** reads our shards in tests and benchmarks, as its users do. It is not used at run time: importing it
+  takes seconds, and its shards repeat each picture in every sample that shows it.
+- **`lerobot`** opens LeRobot exports with its own loader (`export lerobot --verify`, and tests). Datasets are read
+  without it, since it cannot read v2.x.
+- **`dagster`, `dagster-ray`, `dagster-k8s`** show, schedule and spread the work; a build on one machine needs none.
+- **`duckdb` with DuckLake** is the lake; its extensions are packages, so that nothing is downloaded at run time.
+
+## All packages
 """
 
 

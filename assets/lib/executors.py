@@ -14,6 +14,11 @@ EXECUTORS = ("in_process", "ray", "kubernetes")
 PASSED_ON = ("PROCCORPUS_WORKSPACE", "PROCCORPUS_CONFIG", "DAGSTER_HOME", "DAGSTER_FILES")
 
 
+def is_one_process() -> bool:
+    """Are the steps of a run run by one process, one after the other?"""
+    return (os.environ.get(CHOICE) or EXECUTORS[0]) == EXECUTORS[0]
+
+
 def executor() -> dg.ExecutorDefinition:
     """As the environment says. Raises ValueError for a name that is none of EXECUTORS."""
     name = os.environ.get(CHOICE) or EXECUTORS[0]

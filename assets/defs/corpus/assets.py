@@ -5,6 +5,7 @@ What belongs here: what Dagster has to know. What a stage does and needs is in p
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, cast
 
 import dagster as dg
@@ -13,9 +14,12 @@ from annotate.model_client.calls import VlmError
 from assets.defs.corpus.partitions import chunks, datasets, parse_chunk_key
 from assets.defs.resources import Corpus
 from assets.lib.events import LEFT_OUT, NOT_IN_CHUNK, check_result, described, metadata
+from assets.lib.executors import is_one_process
 from assets.lib.tell import register_partitions
 from assets.lib.vlm_server import VlmServer
+from core.paths import Workspace
 from pipeline.config import DatasetBuild, with_annotator
+from pipeline.picture_cache import PictureCache
 from pipeline.plan import CURRENT, WAITING, plan
 from pipeline.stage import AnyStep, Stage, StageContext, StageReport, run_stage
 from pipeline.stages import LISTING, STAGES, stage_specs
@@ -32,6 +36,7 @@ PATIENCE = dg.RetryPolicy(max_retries=3, delay=30, backoff=dg.Backoff.EXPONENTIA
 # A team's catalog or bucket that was away for a moment: the step's transaction was undone, and is done again
 AGAIN, AGAIN_AFTER_S = 5, 10
 COST = "cost"  # tag: what a partition is paid with
+DECODING = ("frames", "embeddings", "shards")  # stages that look into videos, in the order of a run
 # Which datasets' episodes a chunk needs cannot be said with a partition mapping: the edge is there for lineage only
 LINEAGE_ONLY = dg.SpecificPartitionsPartitionMapping([])
 
@@ -82,10 +87,44 @@ def _run(
         raise dg.Failure(why, allow_retries=False)
     if step.status == CURRENT:
         context.log.info(f"{stage.name} of {context.partition_key} was up to date; it is made again as asked")
+    pictures = _pictures.of(context, lake.workspace, build, chunk) if stage.name in DECODING else None
     try:
-        return run_stage(StageContext(lake, build, step, source, build_id=context.run_id))
+        return run_stage(StageContext(lake, build, step, source, build_id=context.run_id, pictures=pictures))
     except VlmError as e:
         raise dg.Failure(str(e), allow_retries=e.reason == "server_gone") from e
+    finally:
+        if stage.name == DECODING[-1]:
+            _pictures.close()
+
+
+@dataclass
+class _RunPictures:
+    """What the stages of one chunk keep for one another where one process runs them all: a video is decoded once."""
+
+    key: tuple[str, DatasetBuild, int] | None = None
+    cache: PictureCache | None = None
+
+    def of(
+        self, context: dg.AssetExecutionContext, workspace: Workspace, build: DatasetBuild, chunk: int | None
+    ) -> PictureCache | None:
+        """None where this run does not also make all that would be kept, or makes it in other processes."""
+        made = {key.to_user_string() for key in context.job_def.asset_layer.executable_asset_keys}
+        wanted = {name for name in DECODING if name != "embeddings" or build.has_embeddings}
+        if chunk is None or not wanted <= made or not is_one_process():
+            return None
+        key = context.run_id, build, chunk
+        if key != self.key:
+            self.close()
+            self.key, self.cache = key, PictureCache(workspace, build)
+        return self.cache
+
+    def close(self) -> None:
+        if self.cache:
+            self.cache.close()
+        self.key = self.cache = None
+
+
+_pictures = _RunPictures()
 
 
 def _asking(build: DatasetBuild, stage: Stage, vlm_server: VlmServer | None) -> DatasetBuild:

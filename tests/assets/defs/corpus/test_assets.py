@@ -112,6 +112,7 @@ def test_metadata_of_a_materialisation(done: Materialized, asset: str) -> None:
 
 def test_metadata_counts_what_was_done(done: Materialized) -> None:
     assert done.event("frames").metadata["decoded_frames"].value == LENGTHS[2] + LENGTHS[3]
+    assert done.event("shards").metadata["decoded_frames"].value < LENGTHS[2] + LENGTHS[3], "but for what is covered"
     assert done.event("episodes").metadata["episodes"].value == len(LENGTHS)
     run = done.made.build.label_run().id
     assert done.event("segments").metadata["label_run"].value == run
