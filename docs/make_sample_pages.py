@@ -91,7 +91,8 @@ def main() -> None:
         title = ", ".join(filter(None, (f"`{family}`", variant.replace("_", " "), form, reason)))
         parts.append(
             f"### {title}\n\n"
-            f"Episode {row['episode_index']}: {', '.join(told)}.\n\n![Pictures](images/{name})\n\n"
+            f"![The question's pictures](images/{name})\n\n"
+            f"*Pictures in the question's order: episode {row['episode_index']}, {', '.join(told)}.*\n\n"
             f"```text\n{fitted(BROKEN.sub(' ', row['question']))}\n```\n\n"
             f"Answer:\n\n```text\n{fitted(row['answer'])}\n```\n"
         )
