@@ -36,10 +36,10 @@ MIN_TIMES = 5  # rows that a frame rate is measured on
 class FramesConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    keyframe_interval_s: float = Field(default=1.0, gt=0, description="between pictures that are kept")
+    keyframe_interval_s: float = Field(default=1.0, gt=0, description="time between keyframes")
     keyframe_max_px: int = Field(default=480, ge=32, description="longer side of a keyframe")
-    published_phash: bool = Field(default=False, description="the published perceptual hash, exactly; slow")
-    min_frames: int = Field(default=5, ge=2, description="a shorter episode cannot be labelled")
+    published_phash: bool = Field(default=False, description="compute the perceptual hash exactly as published; slow")
+    min_frames: int = Field(default=5, ge=2, description="fewest frames of an episode; shorter ones are quarantined")
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ class ProgressConfig(BaseModel):
 
     noise_floor_per_s: float = Field(default=0.015, ge=0, description="visual change per second of a still picture")
     incomplete_share: float = Field(
-        default=0.5, ge=0, le=MOST, description="how much of its budget an attempt that was not completed can earn"
+        default=0.5, ge=0, le=MOST, description="largest share of its budget that an uncompleted attempt can earn"
     )
 
 

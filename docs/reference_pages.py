@@ -19,45 +19,47 @@ from training.recipe import BUILT_IN, Recipe
 from warehouse.lake.schema import columns, relations
 
 CLI_INTRO = """\
-`--help` (or `-h`) behind any command prints the same, with examples. Exit codes: 0 done; 1 something failed or was found (one line
-says what); 2 wrong use or input; 130 interrupted, with all that was finished kept. A reader that goes away (`| head`) is no failure.
+`proccorpus COMMAND --help` (or `-h`) prints the same, with examples. Exit codes: 0 done; 1 a failure or a finding, described in one
+line; 2 wrong use or input; 130 interrupted, with all finished work kept. A closed pipe (`| head`) is no failure.
 
 - Every command that works on a corpus takes `--workspace` (default `./workspace`, or the environment variable `PROCCORPUS_WORKSPACE`).
-- Tables are as wide as the terminal; columns without room are left out and counted. `-x` shows each row as a record, `--format json`
-  gives all rows for scripts. Colours are for terminals: `NO_COLOR=1` or `TERM=dumb` turns them off.
-- What deletes asks first; `--yes` answers beforehand, and is needed where nobody can answer.
-- `--verbose` shows where an error came from. `--install-completion` without a command teaches your shell to complete commands, options,
-  values, and names of the workspace (datasets, releases, label runs, models, tables); `--version` says which version this is."""
+- Tables fit the width of the terminal; columns without room are left out and counted. `-x` shows each row as a record. `--format json`
+  prints all rows for scripts. `NO_COLOR=1` or `TERM=dumb` turns colours off.
+- Commands that delete ask first. `--yes` skips the question; scripts need it.
+- `--verbose` shows where an error came from. `proccorpus --install-completion` installs completion of commands, options, values, and
+  names of the workspace (datasets, releases, label runs, models, tables) in your shell. `proccorpus --version` prints the version."""
 
 CONFIGURATION_INTRO = """\
-A build is named on the command line (`--source`), or described in a TOML file (`--config`). A key that is not known is refused by
-name. What changes labels is part of the label run's identity; what does not (where a server is, how patiently it is asked) is not."""
+The command line names the dataset of a build (`--source`), or a TOML file that describes the build (`--config`). An unknown key is
+an error. Settings that change labels are part of the label run's identity; others, such as addresses and time limits of a server,
+are not."""
 
 ENVIRONMENT = {
-    "PROCCORPUS_WORKSPACE": "the corpus's folder, where `--workspace` is not given; also of Dagster's code location",
-    "PROCCORPUS_CONFIG": "TOML file of the datasets that Dagster builds; default: those that are in the corpus, and the demo's",
-    "PROCCORPUS_VLM": "model (name or folder) that Dagster's resource `vlm_server` serves, where its configuration names none",
-    "PROCCORPUS_UI_TOKEN": "what everybody shows once to come into Dagster's UI (16 characters or more); `proccorpus ui` makes one for `--host` beyond this machine",
-    "PROCCORPUS_UI_HOSTS": "names that Dagster's UI answers to besides 127.0.0.1 and localhost, with commas",
-    "PROCCORPUS_PROGRAMS": "a TOML file with the programs that a run's configuration may name: lists `python`, `setup`, `directives`, `image`",
+    "PROCCORPUS_WORKSPACE": "folder of the corpus, if `--workspace` is not given; Dagster's code location uses it, too",
+    "PROCCORPUS_CONFIG": "TOML file of the datasets that Dagster builds; default: the datasets of the corpus and of the demo",
+    "PROCCORPUS_VLM": "model (name or folder) that Dagster's resource `vlm_server` serves, if its configuration names none",
+    "PROCCORPUS_UI_TOKEN": "token for Dagster's UI (at least 16 characters), entered once per browser; `proccorpus ui` creates one if `--host` is not this machine",
+    "PROCCORPUS_UI_HOSTS": "host names of Dagster's UI besides 127.0.0.1 and localhost, separated by commas",
+    "PROCCORPUS_PROGRAMS": "TOML file with the programs that a run's configuration may name: lists `python`, `setup`, `directives`, `image`",
     "PROCCORPUS_EXECUTOR": "where Dagster runs a run's steps: `in_process` (default), `ray` or `kubernetes`",
-    "PROCCORPUS_EXPLORER_URL": "the explorer's address, for links on Dagster's materialisations",
-    "PROCCORPUS_EXPLORE_TOKEN": "token of `explore` on another address than loopback, at least 16 characters",
-    "PROCCORPUS_REWARD_TOKEN": "the same of `serve`",
+    "PROCCORPUS_EXPLORER_URL": "address of the explorer, for links on Dagster's materialisations",
+    "PROCCORPUS_EXPLORE_TOKEN": "token of `explore` if it listens on other addresses than loopback; at least 16 characters",
+    "PROCCORPUS_REWARD_TOKEN": "token of `serve`, likewise",
 }
 
 TABLES_INTRO = """\
-`proccorpus schema NAME` prints the same with a value of your corpus beside each column. *Content* tables are equal for equal inputs, configuration and
-seed (`proccorpus digest`); *event* tables carry times and run ids; *views* are computed. Spans are half-open: `end_frame` is the first frame after."""
+`proccorpus schema NAME` prints the same, with a value of your corpus beside each column. *Content* tables are equal for equal inputs, configuration
+and seed (`proccorpus digest`). *Event* tables have times and run ids. *Views* are computed. The end of a span is exclusive: `end_frame` is the
+first frame after it."""
 
 METRICS_INTRO = """\
-Better is more (↑) or less (↓). *Unread*: what an answer counts as in which no number could be read. *Published* says what the paper's own
-evaluation (`--as-published`, `eval/metrics/published.py`) does otherwise. Each has a test in `tests/eval/` that shows it. How to get and read them:
-[evaluation.md](evaluation.md). Metrics of annotators: [annotators.md](annotators.md#metrics)."""
+↑: more is better; ↓: less is better. *Unread*: how an answer counts from which no number could be parsed. *Published*: how the paper's own
+evaluation (`--as-published`, `eval/metrics/published.py`) differs. Each difference has a test in `tests/eval/`.
+[Evaluation](evaluation.md) tells how to compute and read the metrics; annotators have [metrics of their own](annotators.md#metrics)."""
 
 RECIPES_INTRO = """\
-`proccorpus train --recipe NAME`, or a YAML file with the same sections. [training.md](training.md) says how to choose; each built-in file
-(`training/recipes/`) says of its values which are published and which are ours."""
+Train with a recipe by `proccorpus train --recipe NAME`; NAME may also be a YAML file with the same sections. [Training](training.md)
+tells how to choose one. Comments in the built-in files (`training/recipes/`) say which values are published and which are ours."""
 
 
 def table(head: tuple[str, ...], rows: list[tuple]) -> str:
@@ -150,7 +152,7 @@ def configuration_page() -> str:
         parts += [f"### {name}", *_doc(section), fields_table(section)]
     parts += ["## Environment variables", table(("variable", "what"), [(f"`{k}`", v) for k, v in ENVIRONMENT.items()])]
     parts.append("Passwords and keys are never written into a file of the corpus: a configuration names the variable that holds one "
-                 "(`vlm.api_key_env`). Those of deployments (Postgres, buckets): [deployment.md](deployment.md).")  # fmt: skip
+                 "(`vlm.api_key_env`). [Deployment](deployment.md) tells where Postgres and buckets get theirs.")  # fmt: skip
     return "\n\n".join(parts) + "\n"
 
 

@@ -9,18 +9,20 @@ from pydantic import BaseModel, Field
 
 
 class Limits(BaseModel, extra="forbid", frozen=True):
-    """What files of a dataset may claim. What is beyond is not read, and has a finding with the figure."""
+    """Limits for the files of a dataset. A file beyond a limit is not read; a finding gives its figure."""
 
-    max_pixels: int = Field(default=1 << 25, ge=1, description="of one picture of a video, or of one beside it: 8K")
-    max_frames: int = Field(
-        default=1 << 23, ge=1, description="of one video file with all of its tracks, as often as it shows them"
+    max_pixels: int = Field(
+        default=1 << 25, ge=1, description="pixels of one picture, in a video or a file of its own: 8K"
     )
-    max_rows: int = Field(default=1 << 20, ge=1, description="of one episode (ten hours), or of one table of metadata")
+    max_frames: int = Field(default=1 << 23, ge=1, description="frames of one video file, over all its tracks")
+    max_rows: int = Field(
+        default=1 << 20, ge=1, description="rows of one episode (ten hours), or of one table of metadata"
+    )
     max_values: int = Field(default=1 << 24, ge=1, description="numbers of one column of an episode: rows x dimensions")
     max_bytes: int = Field(
         default=1 << 26,
         ge=1,
-        description="of texts of one table of metadata, or of one page of a host's list of files, once in memory",
+        description="bytes in memory of the texts of one table of metadata, or of one page of a host's file list",
     )
 
     max_text: int = Field(
@@ -28,15 +30,19 @@ class Limits(BaseModel, extra="forbid", frozen=True):
     )
 
     max_file_bytes: int = Field(
-        default=1 << 28, ge=1, description="of one file of metadata as it lies there: JSON, JSON lines, CSV, texts"
+        default=1 << 28, ge=1, description="size of one file of metadata: JSON, JSON lines, CSV, texts"
     )
-    max_files: int = Field(default=1 << 21, ge=1, description="of a source that is not on this machine, or of one tar")
-    max_pages: int = Field(default=20_000, ge=1, description="that a host lists its files on; of a web server, folders")
-    max_header_bytes: int = Field(default=1 << 20, ge=1, description="that tell of one member of a tar: its name")
+    max_files: int = Field(default=1 << 21, ge=1, description="files of a remote source, or of one tar")
+    max_pages: int = Field(default=20_000, ge=1, description="pages of a host's file list; for a web server, folders")
+    max_header_bytes: int = Field(
+        default=1 << 20, ge=1, description="bytes of the headers of one member of a tar, such as its name"
+    )
     max_unpacked_bytes: int = Field(
-        default=16 << 30, ge=1, description="kept of unpacked members of tars; those used longest ago go first"
+        default=16 << 30,
+        ge=1,
+        description="bytes of unpacked members of tars that are kept; the least recently used are deleted first",
     )
-    max_features: int = Field(default=10_000, ge=1, description="of one record of RLDS")
+    max_features: int = Field(default=10_000, ge=1, description="features of one RLDS record")
 
     def excess(self, name: str, claimed: float, what: str, times: int = 1) -> str:
         """Why `claimed` is more than the limit `name` (or so many times it) allows of `what`; "" where it is not.

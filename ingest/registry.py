@@ -58,13 +58,15 @@ class Cameras(EntryPart):
 
     views: tuple[str, ...] = Field(
         default=(),
-        description="that labels are made by, the main one first: visual change, VLM questions, embeddings and "
-        "transfer take them all; default: the first usable camera alone",
+        description="cameras that annotators look at, the main one first: visual change, VLM questions, embeddings and "
+        "transfer use them all; default: only the first usable camera",
     )
-    exo: tuple[str, ...] = Field(default=(), description="from outside: sees the whole scene")
-    ego: tuple[str, ...] = Field(default=(), description="from the robot's or a person's head")
-    wrist: tuple[str, ...] = Field(default=(), description="on a hand")
-    bgr: tuple[str, ...] = Field(default=(), description="of these, those stored as BGR where RGB is meant")
+    exo: tuple[str, ...] = Field(default=(), description="external cameras that see the whole scene")
+    ego: tuple[str, ...] = Field(default=(), description="cameras on the robot's or a person's head")
+    wrist: tuple[str, ...] = Field(default=(), description="cameras on a hand")
+    bgr: tuple[str, ...] = Field(
+        default=(), description="cameras whose pictures are stored as BGR although RGB is meant"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -92,15 +94,17 @@ class Cameras(EntryPart):
 
 
 class Gripper(EntryPart):
-    """Where the gripper or hand of an arm is (of several: a list): indices or names of state or action dimensions."""
+    """Dimensions of state or action that hold an arm's gripper or hand, by index or name; a list for several arms."""
 
-    arm: str = Field(default="", description="left, right, ...; empty for the only one")
+    arm: str = Field(default="", description="left, right, ...; empty: the robot has only one")
     column: Literal["state", "action", "none"] = Field(default="state", description="none: there is no gripper")
     dimension: int | str | tuple[int | str, ...] = Field(
         default=(), description="index or name; several: the fingers, or the joints of a hand, that close together"
     )
-    closed: float | None = Field(default=None, description="the value when closed; with `open`, where it is not 0 to 1")
-    open: float | None = Field(default=None, description="the value when open")
+    closed: float | None = Field(
+        default=None, description="value of a closed gripper; needed with `open` if the range is not 0 to 1"
+    )
+    open: float | None = Field(default=None, description="value of an open gripper")
 
     @model_validator(mode="after")
     def _both_ends(self) -> Self:
@@ -126,20 +130,20 @@ OneOrSeveral = Annotated[
 
 
 class Keys(EntryPart):
-    """Where RLDS and HDF5 sources keep things: paths in a step or a file; several are tried, or joined, in order.
+    """Paths of fields in RLDS steps and HDF5 files; several paths are tried, or joined, in order.
 
-    Of plain videos: names of the arrays beside them, for `state` and `action`.
+    For plain videos: names of the arrays beside them, for `state` and `action`.
     """
 
     state: tuple[str, ...] = Field(default=(), description="joined to one vector")
     action: tuple[str, ...] = Field(default=(), description="joined to one vector")
-    language: tuple[str, ...] = Field(default=(), description="each that is there is one text of the episode")
-    episode_id: tuple[str, ...] = Field(default=(), description="joined to what an episode is known by")
-    success: tuple[str, ...] = Field(default=(), description="the first that is there")
+    language: tuple[str, ...] = Field(default=(), description="every path that exists gives one text of the episode")
+    episode_id: tuple[str, ...] = Field(default=(), description="joined to the id of the episode")
+    success: tuple[str, ...] = Field(default=(), description="the first path that exists is used")
 
 
 class Published(EntryPart):
-    """Facts as published: what a complete copy should hold."""
+    """Published facts, which a complete copy should match."""
 
     fps: float | None = None
     episodes: int | None = None
@@ -153,15 +157,15 @@ class Published(EntryPart):
 class DatasetConfig(EntryPart):
     """One dataset: what its YAML file says. Names are lower-case letters, digits, '_' and '-'."""
 
-    name: str = Field(pattern=NAME_PATTERN, description="a-z, 0-9, _ and -; what rows are known by, so it stays")
-    title: str | None = Field(default=None, description="for people")
-    robot: str | None = Field(default=None, description="for people; default: what the source says")
-    format: FormatName | None = Field(default=None, description="found by looking when not given")
+    name: str = Field(pattern=NAME_PATTERN, description="a-z, 0-9, _ and -; rows refer to it, so it must not change")
+    title: str | None = Field(default=None, description="title for people to read")
+    robot: str | None = Field(default=None, description="robot's name for people to read; default: from the source")
+    format: FormatName | None = Field(default=None, description="format of the source; default: detected")
     source: str = Field(
         description="folder or file (relative to the YAML file), hf://owner/name, or a gs://, s3:// or https:// address"
     )
     revision: str | None = Field(
-        default=None, description="hub: the commit or branch to read; without a commit the newest, at the first build"
+        default=None, description="hub: commit or branch to read; default: the newest commit at the first build"
     )
     folders: tuple[str, ...] = Field(
         default=(),
@@ -169,14 +173,16 @@ class DatasetConfig(EntryPart):
         "<name>-<folder>",
     )
     license: str | None = Field(
-        default=None, description="of the data, as its publisher says; without one it is not released"
+        default=None, description="licence stated by the publisher; data without a licence is not released"
     )
-    citation: str | None = Field(default=None, description="goes into release cards")
-    fps: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="overrules what the source says")
-    fps_note: str | None = Field(default=None, description="the trap in the stated rate")
+    citation: str | None = Field(default=None, description="citation for release cards")
+    fps: float | None = Field(
+        default=None, gt=0, allow_inf_nan=False, description="frames per second; overrules the source"
+    )
+    fps_note: str | None = Field(default=None, description="warning about the stated rate")
     cameras: Cameras = Cameras()
     gripper: OneOrSeveral | None = Field(
-        default=None, description="found by names and values when not given; of several arms a list, one of each"
+        default=None, description="default: found by names and values; for several arms a list with one entry each"
     )
     keys: Keys = Keys()
     instruction: Literal["given", "paraphrases", "timed_steps", "uninformative"] = Field(
@@ -185,18 +191,18 @@ class DatasetConfig(EntryPart):
         "the whole task's text, and spans with texts of their own; uninformative: the text is kept but not used",
     )
     annotator: Literal["auto", "motion", "native", "vlm", "transfer"] | None = Field(
-        default=None, description="overrules the build's"
+        default=None, description="annotator of this dataset; overrules the build's"
     )
-    bad_episodes: dict[str, str] = Field(default={}, description="source_id of episodes known as broken, and why")
+    bad_episodes: dict[str, str] = Field(default={}, description="source_id of each broken episode, and the reason")
     group_field: str | None = Field(default=None, description="episode metadata that names the session or start state")
     success_field: str = Field(
-        default="success", description="metadata or column that says whether a run succeeded; looked at first"
+        default="success", description="metadata or column with the outcome of a run; read before other fields"
     )
-    role: Literal["train", "ood"] = Field(default="train", description="ood: held out as a whole")
+    role: Literal["train", "ood"] = Field(default="train", description="ood: the whole dataset is held out")
     chunk_size: int = Field(default=500, ge=1, description="episodes per partition; never changes once built")
     limits: Limits = LIMITS
     published: Published = Published()
-    notes: str | None = Field(default=None, description="what a user should know")
+    notes: str | None = Field(default=None, description="remarks for users of the data")
 
     @model_validator(mode="before")
     @classmethod

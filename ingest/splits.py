@@ -20,10 +20,14 @@ MIN_GROUPS = 5  # a stratum with at least so many groups gets a val and a test_i
 class SplitConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    val: float = Field(default=0.1, ge=0, lt=0.5, description="share of groups")
-    test_id: float = Field(default=0.1, ge=0, lt=0.5, description="share of groups: new starts of seen tasks")
-    held_out_tasks: tuple[str, ...] = Field(default=(), description="task texts whose episodes are test_task")
-    seed: int = Field(default=0, description="another one deals the groups in another way")
+    val: float = Field(default=0.1, ge=0, lt=0.5, description="share of groups in the split val")
+    test_id: float = Field(
+        default=0.1, ge=0, lt=0.5, description="share of groups in the split test_id: new starts of seen tasks"
+    )
+    held_out_tasks: tuple[str, ...] = Field(
+        default=(), description="task texts whose episodes are in the split test_task"
+    )
+    seed: int = Field(default=0, description="another seed gives other splits")
 
 
 def assign_splits(

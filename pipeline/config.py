@@ -47,8 +47,8 @@ class StageConfigs(BaseModel):
 
     annotator: Literal["auto", "motion", "native", "vlm", "transfer"] = Field(
         default="auto",
-        description="who makes the segments; auto: native where the source brings timed steps, else transfer where a "
-        "reference shows the task, else motion; transfer: that one first; a dataset's own entry overrules it",
+        description="annotator that makes the segments; auto: native if the source has timed steps, else transfer if "
+        "the task has a reference, else motion; transfer: transfer first; a registry entry overrules it",
     )
     splits: SplitConfig = SplitConfig()
     frames: FramesConfig = FramesConfig()
@@ -64,8 +64,8 @@ class StageConfigs(BaseModel):
 class BuildFile(StageConfigs):
     """A build's TOML file."""
 
-    datasets: tuple[str, ...] = Field(min_length=1, description="names in the registry")
-    registry: tuple[str, ...] = Field(default=(), description="folders of further registry files")
+    datasets: tuple[str, ...] = Field(min_length=1, description="names of registry entries")
+    registry: tuple[str, ...] = Field(default=(), description="folders with more registry files")
 
 
 class DatasetBuild(BaseModel):

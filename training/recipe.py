@@ -47,17 +47,27 @@ class TinyConfig(Section):
 
 
 class ModelConfig(Section):
-    """What is trained: a tiny model from random weights, a laptop model, or a checkpoint on this machine."""
+    """The model to train: a tiny model from random weights, a laptop model, or a checkpoint on this machine."""
 
     tiny: TinyConfig | None = None
     laptop: LaptopConfig | None = None
-    path: Path | None = Field(default=None, description="folder of a checkpoint; --model gives it, too")
-    base: str = Field(default="", description="the checkpoint that the recipe is meant for, for people to read")
-    min_pixels: int | None = Field(default=None, ge=1, description="area of a picture; the checkpoint's own if absent")
-    max_pixels: int | None = Field(default=None, ge=1)
-    max_vision_tokens: int | None = Field(default=None, ge=1, description="of all pictures of a sample: they shrink")
+    path: Path | None = Field(default=None, description="folder of a checkpoint; --model can name it, too")
+    base: str = Field(default="", description="checkpoint that the recipe is made for; for people to read")
+    min_pixels: int | None = Field(
+        default=None, ge=1, description="smallest area of a picture; absent: the checkpoint's own"
+    )
+    max_pixels: int | None = Field(
+        default=None, ge=1, description="largest area of a picture; absent: the checkpoint's"
+    )
+    max_vision_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        description="most vision tokens of all pictures of a sample; larger pictures are scaled down",
+    )
     attention: str = Field(default="sdpa", description=f"{', '.join(ATTENTIONS)}, or a flash kernel: see training.md")
-    liger: bool = Field(default=False, description="norms and MLPs by liger-kernel, where it is installed; needs a GPU")
+    liger: bool = Field(
+        default=False, description="compute norms and MLPs with liger-kernel, if it is installed; needs a GPU"
+    )
 
     @model_validator(mode="after")
     def one_of_two(self) -> Self:
@@ -85,24 +95,29 @@ class HeadConfig(Section):
     """The progress head and its loss."""
 
     pooling: Literal["prompt", "published"] = Field(
-        default="prompt", description="prompt: vision and question tokens; published: all tokens, as ProcVLM's"
+        default="prompt",
+        description="prompt: pool vision and question tokens; published: pool all tokens, as ProcVLM does",
     )
     loss: Literal["l1", "huber", "binned"] = "l1"
-    weight: float = Field(default=1.0, ge=0, description="of the progress loss beside the cross entropy")
+    weight: float = Field(default=1.0, ge=0, description="weight of the progress loss relative to the cross entropy")
     done_weight: float = Field(
-        default=0.1, ge=0, description="of the loss on the end state within it; 0, or published: no such output"
+        default=0.1,
+        ge=0,
+        description="weight of the loss on the end state within the progress loss; 0, or published: no such output",
     )
     huber_beta: float = Field(default=0.05, gt=0)
     bins: int = Field(default=20, ge=2)
     dropout: float = Field(default=0.0, ge=0, lt=1)
     noise: float = Field(default=0.0, ge=0, description="standard deviation added to the pooled state in training")
     each_weight: float = Field(
-        default=0.0, ge=0, description="of the loss on progress at each picture, beside the last; 0: no such outputs"
+        default=0.0,
+        ge=0,
+        description="weight of the loss on progress at each picture before the last; 0: no such outputs",
     )
     preference_weight: float = Field(
         default=0.0,
         ge=0,
-        description="of the loss on pairs of a batch's samples, see data.preferences; 0: no such output",
+        description="weight of the loss on pairs of samples in a batch, see data.preferences; 0: no such output",
     )
 
     @model_validator(mode="after")
@@ -140,37 +155,39 @@ class LoraConfig(Section):
     targets: Literal["all-linear"] | tuple[str, ...] = Field(
         default="all-linear", description="names of linear layers of the language model, or all of them"
     )
-    quantize: Literal["nf4"] | None = Field(default=None, description="the frozen weights in 4 bits; needs a GPU")
+    quantize: Literal["nf4"] | None = Field(default=None, description="store the frozen weights in 4 bits; needs a GPU")
 
 
 class DataConfig(Section):
     families: dict[str, float] = Field(
-        default={"procvqa_c": 1.0}, description="how often a sample of each is given per epoch, on average"
+        default={"procvqa_c": 1.0}, description="mean number of times that a sample of each family is shown per epoch"
     )
     dataset_rates: dict[str, Annotated[float, Field(ge=0)]] = Field(
-        default={}, description="the same of each dataset, times that of the family; 1 where it is not named"
+        default={}, description="factor for each dataset, multiplied by its family's number; unnamed datasets: 1"
     )
     per_visit: int | None = Field(
         default=None,
         ge=1,
-        description="at most so many samples of an episode per epoch, others in the next; absent: all",
+        description="most samples of an episode per epoch; other samples follow in the next; absent: all",
     )
-    think: bool | None = Field(default=None, description="ProgressLM: only samples with, or without, their reasons")
+    think: bool | None = Field(
+        default=None, description="ProgressLM: only samples with reasons (on), or only samples without"
+    )
     jsonl: tuple[Path, ...] = Field(default=(), description="files of rows instead of the release's shards")
     validation_jsonl: tuple[Path, ...] = Field(
-        default=(), description="files of held-out rows for evaluation within the run, where jsonl names files"
+        default=(), description="files of held-out rows for evaluation during training, if jsonl names files"
     )
-    image_root: Path | None = Field(default=None, description="of the pictures that the rows name")
-    sequence_length: int = Field(default=8192, ge=16, description="tokens: of a packed row, and at most of a sample")
+    image_root: Path | None = Field(default=None, description="folder of the pictures that the rows name")
+    sequence_length: int = Field(default=8192, ge=16, description="tokens of a packed row; the most of a sample")
     packing: bool = False
     window: int | None = Field(
         default=None,
         ge=1,
-        description="samples that are sorted by length, or packed, at a time; absent: a batch, unsorted",
+        description="number of samples that are sorted by length, or packed, together; absent: one batch, unsorted",
     )
     augment: bool = Field(default=False, description="vary colours and position of the pictures")
     workers: int = Field(default=0, ge=0, description="processes that prepare batches; 0: in the training process")
-    cache_mb: int = Field(default=256, ge=0, description="of decoded pictures that are kept, for small corpora")
+    cache_mb: int = Field(default=256, ge=0, description="MB of decoded pictures to keep in memory, for small corpora")
     negatives: NegativesConfig = Field(
         default=NegativesConfig(), description="samples that are made of others; not with data.jsonl"
     )
@@ -192,32 +209,40 @@ class DataConfig(Section):
 class TrainConfig(Section):
     epochs: float | None = Field(default=None, gt=0)
     steps: int | None = Field(default=None, ge=1)
-    batch: int = Field(ge=1, description="samples at a time on each device; packed rows with data.packing")
-    accumulation: int = Field(default=1, ge=1, description="batches a step")
-    lr: float = Field(ge=0, description="of the language model, or of its adapter; 0 freezes")
-    merger_lr: float | None = Field(default=None, ge=0, description="of what maps vision to language; absent: lr")
-    vision_lr: float | None = Field(default=None, ge=0, description="absent: lr")
-    head_lr: float | None = Field(default=None, gt=0, description="absent: lr")
+    batch: int = Field(ge=1, description="samples per batch on each device; with data.packing: packed rows")
+    accumulation: int = Field(default=1, ge=1, description="batches per optimiser step")
+    lr: float = Field(ge=0, description="learning rate of the language model, or of its adapter; 0 freezes it")
+    merger_lr: float | None = Field(
+        default=None, ge=0, description="learning rate of the layers that map vision to language; absent: lr"
+    )
+    vision_lr: float | None = Field(default=None, ge=0, description="learning rate of the vision tower; absent: lr")
+    head_lr: float | None = Field(default=None, gt=0, description="learning rate of the progress head; absent: lr")
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    warmup: float = Field(default=0.0, ge=0, lt=1, description="share of the run in which rates rise from 0")
+    warmup: float = Field(
+        default=0.0, ge=0, lt=1, description="share of the training in which learning rates rise from 0"
+    )
     weight_decay: float = Field(default=0.0, ge=0)
     beta2: float = Field(default=0.999, gt=0, lt=1)
-    clip: float = Field(default=1.0, gt=0, description="norm of the gradient")
-    text_weight: float = Field(default=1.0, ge=0, description="of the cross entropy on the answer")
+    clip: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
+    text_weight: float = Field(default=1.0, ge=0, description="weight of the cross entropy on the answer")
     dtype: Literal["float32", "bfloat16"] = "float32"
     gradient_checkpointing: bool = False
-    compile: bool = Field(default=False, description="norms and MLPs by torch.compile: the first steps are slow")
+    compile: bool = Field(
+        default=False, description="compile norms and MLPs with torch.compile: the first steps are slow"
+    )
     distributed: Literal["none", "fsdp"] = Field(
-        default="none", description="of several processes: each the whole model (none), or a part"
+        default="none", description="several processes: each holds the whole model (none), or a part (fsdp)"
     )
     evaluate_every: int = Field(
-        default=0, ge=0, description="steps between evaluations on held-out episodes, of which the best model is kept"
+        default=0,
+        ge=0,
+        description="steps between evaluations on held-out episodes; the best model is kept; 0: no evaluation",
     )
-    evaluate_episodes: int = Field(default=32, ge=1, description="so many of these, spread over the split val")
-    save_every: int | None = Field(default=None, ge=1, description="steps between checkpoints to go on from")
-    keep: int = Field(default=2, ge=1, description="so many of these")
+    evaluate_episodes: int = Field(default=32, ge=1, description="number of these episodes, spread over the split val")
+    save_every: int | None = Field(default=None, ge=1, description="steps between checkpoints to resume from")
+    keep: int = Field(default=2, ge=1, description="number of these checkpoints to keep")
     keep_gb: float | None = Field(
-        default=None, gt=0, description="and at most so many gigabytes of them; the newest stays whatever its size"
+        default=None, gt=0, description="most gigabytes of these checkpoints; the newest is always kept"
     )
     seed: int = 0
 
@@ -232,38 +257,45 @@ class GrpoConfig(Section):
     """Group-relative policy optimisation on ProgressLM's format; `train.batch` counts completions of a device."""
 
     profile: Literal["progresslm_rl", "progresslm_sft"] = Field(
-        default="progresslm_rl", description="what prompts are drawn from the release, where data.jsonl names none"
+        default="progresslm_rl",
+        description="training set whose prompts the release gives, if data.jsonl names no files",
     )
     reward: Literal["mended", "published"] = "mended"
-    generations: int = Field(default=4, ge=2, description="completions of a prompt: the group they are compared in")
+    generations: int = Field(default=4, ge=2, description="completions per prompt; they are compared as one group")
     temperature: float = Field(default=0.6, gt=0)
     top_p: float = Field(default=0.9, gt=0, le=1)
-    max_completion: int = Field(default=8192, ge=1, description="tokens")
-    kl_coef: float = Field(default=0.01, ge=0, description="weight of the distance from the starting model; 0: none")
-    kl_control: Literal["fixed", "adaptive"] = Field(default="fixed", description="adaptive: steered to kl_target")
-    kl_target: float = Field(default=0.1, gt=0, description="nats a token")
-    kl_horizon: int = Field(default=10_000, ge=1, description="completions in which an error of 1 doubles kl_coef")
+    max_completion: int = Field(default=8192, ge=1, description="most tokens of a completion")
+    kl_coef: float = Field(
+        default=0.01, ge=0, description="weight of the KL divergence from the starting model; 0: none"
+    )
+    kl_control: Literal["fixed", "adaptive"] = Field(default="fixed", description="adaptive: kl_coef follows kl_target")
+    kl_target: float = Field(default=0.1, gt=0, description="target KL divergence, in nats per token")
+    kl_horizon: int = Field(
+        default=10_000, ge=1, description="number of completions after which an error of 1 has doubled kl_coef"
+    )
     rollouts: Literal["auto", "vllm", "transformers"] = Field(
-        default="auto", description="who generates; auto: vLLM where it is installed and there is a GPU"
+        default="auto", description="software that generates; auto: vLLM, if it is installed and there is a GPU"
     )
     clip_low: float = Field(
-        default=0.2, gt=0, lt=1, description="a ratio of probabilities below 1 - this has no gradient"
+        default=0.2, gt=0, lt=1, description="ratios of probabilities below 1 - clip_low have no gradient"
     )
-    clip_high: float = Field(default=0.3, gt=0, description="nor one above 1 + this")
+    clip_high: float = Field(
+        default=0.3, gt=0, description="ratios of probabilities above 1 + clip_high have no gradient"
+    )
     dual_clip: float | None = Field(
-        default=3.0, gt=1, description="most that the ratio counts for an answer worse than its group; absent: no limit"
+        default=3.0, gt=1, description="largest ratio that counts for an answer worse than its group; absent: no limit"
     )
     vllm_correction: Literal["none", "token", "sequence"] = Field(
         default="token",
-        description="weigh what vLLM chose by its probability in training: each token, up to 3 times, or whole answers",
+        description="correct for vLLM's probabilities: weigh each token (at most 3 times) or whole answers",
     )
     vllm_memory: float | None = Field(
-        default=None, gt=0, lt=1, description="share of a GPU's memory; absent: what the training's state leaves"
+        default=None, gt=0, lt=1, description="vLLM's share of a GPU's memory; absent: all that training leaves"
     )
     vllm_tensor_parallel: int = Field(default=1, ge=1)
-    vllm_server: str | None = Field(default=None, description="address of `trl vllm-serve` on machines of its own")
+    vllm_server: str | None = Field(default=None, description="address of `trl vllm-serve` on other machines")
     validate_every: int | None = Field(default=None, ge=1, description="steps between rewards on held-out prompts")
-    validation_prompts: int = Field(default=64, ge=1, description="so many of them, with one answer each")
+    validation_prompts: int = Field(default=64, ge=1, description="number of held-out prompts, with one answer each")
 
     @model_validator(mode="after")
     def correction_is_sound(self) -> Self:

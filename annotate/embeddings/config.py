@@ -12,21 +12,24 @@ class EmbeddingsConfig(BaseModel):
 
     when: Literal["never", "references", "always"] = Field(
         default="references",
-        description="references: where a run that a person, the source or an import labelled has others of its task, "
-        "and the encoder is at hand",
+        description="references: for tasks with several runs, one of which a person, the source or an import labelled, "
+        "if the encoder is installed",
     )
-    encoder: str = Field(default="mobilenet_v2", description=f"who looks at the pictures: {KINDS}")
-    hz: float = Field(default=5.0, gt=0, description="pictures a second, at most")
+    encoder: str = Field(default="mobilenet_v2", description=f"encoder of the pictures: {KINDS}")
+    hz: float = Field(default=5.0, gt=0, description="most pictures per second")
     cameras: Literal["preferred", "all"] | tuple[str, ...] = Field(
         default="preferred",
-        description="preferred: a dataset's `cameras.views`, without them the first usable camera; all usable ones; "
-        "or names",
+        description="preferred: the dataset's `cameras.views`, else the first usable camera; all: all usable "
+        "cameras; or names",
     )
     grid: int = Field(default=4, ge=1, le=16, description="cells along each side of a picture")
     size_px: int | None = Field(
-        default=None, ge=32, le=1024, description="side of the square that pictures are made; null: the encoder's own"
+        default=None,
+        ge=32,
+        le=1024,
+        description="side of the square that pictures are scaled to; null: the encoder's own",
     )
-    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: a GPU where there is one")
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: a GPU if there is one")
 
     @field_validator("encoder")
     @classmethod

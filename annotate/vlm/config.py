@@ -15,51 +15,67 @@ VERBS = (
 
 
 class Price(BaseModel):
-    """What a call costs: by tokens, or by the time of the GPUs that serve it."""
+    """Price of a call: by tokens, or by the time of the GPUs that serve it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    usd_per_million_prompt_tokens: float = Field(default=0.0, ge=0, description="of a service that bills tokens")
-    usd_per_million_completion_tokens: float = Field(default=0.0, ge=0, description="the same")
-    usd_per_gpu_hour: float = Field(default=0.0, ge=0, description="of a server of your own")
-    gpus: int = Field(default=1, ge=1, description="behind each endpoint")
-    prompt_tokens_per_s: float = Field(default=8000.0, gt=0, description="of one endpoint; for predictions")
-    completion_tokens_per_s: float = Field(default=800.0, gt=0, description="of one endpoint; for predictions")
+    usd_per_million_prompt_tokens: float = Field(default=0.0, ge=0, description="price of a service that bills tokens")
+    usd_per_million_completion_tokens: float = Field(
+        default=0.0, ge=0, description="price of a service that bills tokens"
+    )
+    usd_per_gpu_hour: float = Field(default=0.0, ge=0, description="price of the GPUs of your own server")
+    gpus: int = Field(default=1, ge=1, description="number of GPUs behind each endpoint")
+    prompt_tokens_per_s: float = Field(default=8000.0, gt=0, description="speed of one endpoint, for estimates of cost")
+    completion_tokens_per_s: float = Field(
+        default=800.0, gt=0, description="speed of one endpoint, for estimates of cost"
+    )
 
 
 class VlmConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    model: str = Field(default="Qwen/Qwen3-VL-32B-Instruct", min_length=1, description="name at the server")
-    revision: str | None = Field(default=None, description="of the model's files, when the server's is known")
+    model: str = Field(
+        default="Qwen/Qwen3-VL-32B-Instruct", min_length=1, description="name of the model at the server"
+    )
+    revision: str | None = Field(default=None, description="revision of the model's files, if you know it")
     endpoints: tuple[str, ...] = Field(
-        default=("http://127.0.0.1:8000/v1",), min_length=1, description="servers with that model; all are used"
+        default=("http://127.0.0.1:8000/v1",),
+        min_length=1,
+        description="addresses of servers with that model; requests go to all of them",
     )
     api_key_env: str | None = Field(default=None, description="environment variable that holds the key")
-    max_concurrency: int = Field(default=16, ge=1, description="requests under way per process")
-    timeout_s: float = Field(default=180.0, gt=0, description="for the whole answer to one request")
-    max_attempts: int = Field(default=5, ge=1, description="for one request")
+    max_concurrency: int = Field(default=16, ge=1, description="simultaneous requests per process")
+    timeout_s: float = Field(default=180.0, gt=0, description="longest wait for a whole answer")
+    max_attempts: int = Field(default=5, ge=1, description="attempts at one request, the first included")
     temperature: float = Field(default=0.0, ge=0, description="0: the likeliest answer")
-    seed: int = Field(default=0, description="sent with temperature 0")
-    vocabulary: tuple[str, ...] = Field(default=VERBS, min_length=1, description="verbs a step may begin with")
-    max_steps: int = Field(default=8, ge=2, le=16, description="planned steps of a task")
-    max_images: int = Field(default=24, ge=4, description="in one request")
-    overlap_images: int = Field(default=6, ge=1, description="shared by neighbouring windows of a long episode")
-    contact_sheet: bool = Field(default=False, description="several pictures in one image: fewer tokens, less detail")
-    refine: bool = Field(default=True, description="look again, densely, around each boundary")
-    refine_images: int = Field(default=8, ge=3, description="in one request of refine")
-    verify: bool = Field(default=True, description="ask of each attempt whether it was completed")
-    reason: bool = Field(default=True, description="ask why the task is as far as it is, for samples with reasoning")
-    reason_interval_s: float = Field(default=2.0, gt=0, description="between the moments that reason is asked of")
-    passes: int = Field(default=1, ge=1, le=2, description="2: segment again with shifted pictures, for confidence")
+    seed: int = Field(default=0, description="seed that is sent to the server with temperature 0")
+    vocabulary: tuple[str, ...] = Field(
+        default=VERBS, min_length=1, description="verbs that a step's name may begin with"
+    )
+    max_steps: int = Field(default=8, ge=2, le=16, description="most planned steps of a task")
+    max_images: int = Field(default=24, ge=4, description="most pictures in one request")
+    overlap_images: int = Field(
+        default=6, ge=1, description="pictures that neighbouring windows of a long episode share"
+    )
+    contact_sheet: bool = Field(
+        default=False, description="send several pictures as one image: fewer tokens, less detail"
+    )
+    refine: bool = Field(default=True, description="look again at pictures close to each boundary")
+    refine_images: int = Field(default=8, ge=3, description="pictures in one request of refine")
+    verify: bool = Field(default=True, description="ask for each attempt whether it was completed")
+    reason: bool = Field(default=True, description="ask the model to explain the progress, for samples with reasoning")
+    reason_interval_s: float = Field(default=2.0, gt=0, description="time between the moments that reason asks about")
+    passes: int = Field(
+        default=1, ge=1, le=2, description="2: segment twice with shifted pictures, to measure confidence"
+    )
     gate_tolerance_s: float | None = Field(
-        default=None, gt=0, description="passes that differ by more go to strong_model"
+        default=None, gt=0, description="episodes whose passes differ by more go to strong_model"
     )
     strong_model: str | None = Field(
         default=None, description="another model at the same servers, for doubtful episodes"
     )
-    max_calls: int | None = Field(default=None, ge=0, description="of one build, over all its processes")
-    max_cost_usd: float | None = Field(default=None, ge=0, description="of one build, by `price`")
+    max_calls: int | None = Field(default=None, ge=0, description="most requests of a build, over all its processes")
+    max_cost_usd: float | None = Field(default=None, ge=0, description="highest cost of a build, by `price`")
     price: Price = Price()
 
     @field_validator("endpoints")

@@ -53,38 +53,38 @@ PROGRESS = (
         "less",
         "mean absolute error; mean over episodes",
         range="0..1",
-        unread="as far off as the label allows",
+        unread="the largest error that the label allows",
         published="not reported at all",
     ),
-    MetricFacts(("mae_parsed",), "less", "the same over what could be read", range="0..1", unread="left out"),
+    MetricFacts(("mae_parsed",), "less", "the same over answers that could be parsed", range="0..1", unread="left out"),
     MetricFacts(
         ("end_error",),
         "less",
-        "error of the last answer: where does a failed run end?",
+        "error of the last answer: does the model see where a failed run ends?",
         range="0..1",
         unread="as `mae`",
     ),
     MetricFacts(
         ("increment_correlation",),
         "more",
-        "Pearson's correlation of changes per time: does it move when the task does? A clock has 0",
+        "Pearson's correlation of changes over time: does the answer move when the task does? A clock has 0",
         range="-1..1",
         unread="as `mae`",
     ),
     MetricFacts(
         ("mae_margin", "voc_margin"),
         "more",
-        "the clock's MAE less the model's; the model's VOC less the clock's",
+        "the clock's MAE minus the model's; the model's VOC minus the clock's",
         range="as above",
         unread="a clock has VOC 1",
     ),
     MetricFacts(
         ("mcc@95",),
         "more",
-        'Matthews\' correlation of "at least 95 % is done", family c alone',
+        'Matthews\' correlation of "at least 95 % is done", only family c',
         range="-1..1",
         unread="wrong",
-        published='numbers from any text: a plan that begins "1." is 100 %; 0 where nothing was finished',
+        published='takes numbers from any text: a plan that begins "1." is 100 %; 0 if nothing was finished',
     ),
     MetricFacts(
         ("epr@16",),
@@ -105,16 +105,16 @@ PROGRESS = (
     MetricFacts(
         ("reverse_voc", "cycle_voc"),
         "more",
-        "VOC on the run shown backwards, and forwards then backwards",
+        "VOC on the run played backwards, and forwards then backwards",
         range="-1..1",
         unread="a clock has -1 and 0",
     ),
-    MetricFacts(("stall_drift",), "less", "last less first answer while one frame is held; 0 is right", range="-1..1"),
+    MetricFacts(("stall_drift",), "less", "last minus first answer while one frame is held; 0 is right", range="-1..1"),
     MetricFacts(
         ("preference_accuracy", "preference_further", "preference_outcome", "preference_quality"),
         "more",
         "which of two runs of a task is further, or better? Share of pairs that progress orders as labels, outcomes "
-        "and demonstration quality do, and of each kind; `held-out` alone. A clock has 0.5 on outcomes",
+        "and demonstration quality do; all pairs, and each kind; only `held-out`. A clock has 0.5 on outcomes",
         range="0..1",
         unread="wrong; a tie is half right",
     ),
@@ -126,7 +126,7 @@ PROGRESS = (
             "preference_head_quality",
         ),
         "more",
-        "the same by the scores of a head that learnt from pairs, where a model has one",
+        "the same by the scores of a preference head, if the model has one",
         range="0..1",
         unread="as above",
     ),
@@ -136,7 +136,7 @@ PROGRESSLM = (
     MetricFacts(
         ("voc", "voc_worst"),
         "more",
-        "as above, over the rows of a recording in a part",
+        "as above, over the rows of a recording in a part of the benchmark",
         range="-1..1",
         unread="as above",
         published="constants and refusals vanish",
@@ -148,14 +148,14 @@ PROGRESSLM = (
         range="0..1",
         unread="1, refusals too",
         published=(
-            "left out: always 50 % has 0.31, and so has who answers what is easy; the number is cut to whole"
-            " percent first (57 % is written 56 %)"
+            "left out: a model that always says 50 % has 0.31, and so has one that answers only easy questions; "
+            "the number is cut to whole percent first (57 % is written 56 %)"
         ),
     ),
     MetricFacts(
         ("score_error_parsed", "score_error_episodes"),
         "less",
-        "over what could be read; mean per recording, then over recordings",
+        "over answers that could be parsed; mean per recording, then over recordings",
         range="0..1",
         unread="left out; 1",
     ),
@@ -165,41 +165,41 @@ PROGRESSLM = (
         "abs(p - g) / max(g - 1, M - g), p kept within 1..M",
         range="0..1",
         unread="1; left out",
-        published="not kept: 2.3 for item 9 of 5; in the runner not divided at all",
+        published="p is not limited: 2.3 for item 9 of 5; the runner does not divide at all",
     ),
     MetricFacts(
         ("na_recall",),
         "more",
-        "literal n/a among questions without an answer",
+        "share of literal n/a among questions without an answer",
         range="0..1",
         unread="wrong",
-        published="babble counts as n/a (here `na_recall_reference`): a broken model has 1",
+        published="unparsable text counts as n/a (here `na_recall_reference`): a broken model has 1",
     ),
     MetricFacts(
         ("na_recall_reference",),
         "more",
-        "the same as the published evaluation counts it, beside ours",
+        "the same, counted as in the published evaluation",
         range="0..1",
         unread="right",
     ),
     MetricFacts(
         ("afrr",),
         "less",
-        "literal n/a among questions that have an answer",
+        "share of literal n/a among questions with an answer",
         range="0..1",
         unread="counted in `unparsable`",
-        published="one less coverage, babble among refusals",
+        published="1 minus coverage; unparsable text counts as a refusal",
     ),
     MetricFacts(
         ("answerability",),
         "more",
-        "mean of the two shares found right, with and without answer; 0.5 for who always says the same",
+        "mean of the shares of right decisions with and without an answer; 0.5 for a constant decision",
         range="0..1",
         unread="wrong",
-        published="nobody puts the two together",
+        published="none combines the two",
     ),
-    MetricFacts(("unparsable",), "less", "neither number nor n/a, of all answers", range="0..1"),
-    MetricFacts(("coverage",), "more", "numbers among questions that have an answer", range="0..1"),
+    MetricFacts(("unparsable",), "less", "share of answers that are neither a number nor n/a", range="0..1"),
+    MetricFacts(("coverage",), "more", "share of numbers among questions with an answer", range="0..1"),
 )
 
 SEGMENTS = (
@@ -210,9 +210,8 @@ SEGMENTS = (
         range="0..1",
         unread="0",
         published=(
-            "each inner boundary counts twice and the ends of the run count: one segment for all has 0.67 on"
-            " a run of two; unreadable answers count nowhere; pairs are judged after least-distance "
-            "matching; sums over everything"
+            "counts each inner boundary twice, and the ends of the run: a single segment has 0.67 on a run of two; "
+            "leaves out unparsable answers; judges pairs after least-distance matching; sums over all episodes"
         ),
     ),
     MetricFacts(
@@ -221,12 +220,12 @@ SEGMENTS = (
         "mean distance of the pairs, as a share of the run",
         range="0..0.05",
         unread="left out",
-        published="in numbers of pictures, so it grows with them",
+        published="counted in pictures, so it grows with their number",
     ),
     MetricFacts(
         ("segment_f1@10", "segment_f1@25", "segment_f1@50"),
         "more",
-        "F1 of segments with the right name and that overlap (intersection over union)",
+        "F1 of segments with the right name and this overlap in percent (intersection over union)",
         range="0..1",
         unread="0",
         published="none",
@@ -234,7 +233,7 @@ SEGMENTS = (
     MetricFacts(
         ("edit",),
         "more",
-        "1 - edit distance of the rows of names / the longer one",
+        "1 - edit distance between the sequences of names / length of the longer one",
         range="0..1",
         unread="0",
         published="none",
@@ -250,7 +249,7 @@ SEGMENTS = (
     MetricFacts(
         ("plan_success",),
         "more",
-        "all actions right, in order, none too many; cosine of sentence embeddings 0.8 or more",
+        "1 if all actions are right, in order and none too many; right: cosine of sentence embeddings at least 0.8",
         range="0 or 1",
         unread="0",
         published="family b is not scored",
@@ -258,15 +257,15 @@ SEGMENTS = (
     MetricFacts(
         ("plan_f1",),
         "more",
-        "twice the cosines of the best pairing / actions on both sides",
+        "2 x sum of the cosines of the best pairing / number of actions on both sides",
         range="0..1",
         unread="0",
-        published="by word vectors, switched off",
+        published="uses word vectors, and is switched off",
     ),
     MetricFacts(
         ("success_accuracy", "success_balanced"),
         "more",
-        "did the run succeed: yes or no, or a share of 95 % and more",
+        "share of right answers to whether the run succeeded: yes or no, or progress of at least 95 %",
         range="0..1",
         unread="wrong",
     ),
@@ -276,15 +275,15 @@ ROBOFAC = (
     MetricFacts(
         ("detection_accuracy", "identification_accuracy", "locating_accuracy", "choice_accuracy"),
         "more",
-        "did it fail, of which kind, in which step: the one option that the answer names; all three together",
+        "share of right options: whether the run failed, the kind of failure, its step; all three together",
         range="0..1",
         unread="wrong",
-        published="right where the right answer contains the reply: an empty one always, a sentence never",
+        published="a reply is right if the right answer contains it: an empty reply always, a sentence never",
     ),
     MetricFacts(
         ("detection_balanced",),
         "more",
-        "mean of the shares found among failed and other runs; 0.5 for who always says the same",
+        "mean of the shares of right answers for failed and for other runs; 0.5 for a constant answer",
         range="0..1",
         unread="wrong",
         published="none",
@@ -295,24 +294,24 @@ OUTCOMES = (
     MetricFacts(
         ("success_auc",),
         "more",
-        "area under the ROC curve of the runs' highest scores (of the head's own output where it has one, else of "
-        "progress) against their outcomes (Hanley and McNeil 1982); 0.5 for who always says the same, a clock too",
+        "area under the ROC curve of the runs' highest scores (the head's success output if it has one, else progress) "
+        "against their outcomes (Hanley and McNeil 1982); 0.5 for constant answers and for a clock",
         range="0..1",
         unread="a run without an answer is left out",
     ),
     MetricFacts(
         ("success_accuracy", "success_balanced", "success_precision", "success_recall"),
         "more",
-        "is the highest score of a run at the threshold or above, as it would end an episode? The threshold is the one "
-        "with the best balanced accuracy over moments of the split `val`, for baselines too",
+        "does the highest score of a run reach the threshold, which would end an episode? The threshold has the best "
+        "balanced accuracy over moments of the split `val`, for baselines too",
         range="0..1",
         unread="wrong",
     ),
     MetricFacts(
         ("success_early_s", "success_late_s"),
         "less",
-        "seconds by which the first answer at the threshold comes before, or after, the first moment whose label is "
-        "0.95; mean over runs that succeeded and were told to. No finer than the moments that are asked about",
+        "seconds by which the first answer at the threshold comes before, or after, the first moment with a label of "
+        "0.95; mean over successful runs that reach the threshold. As coarse as the moments that are scored",
         range="0..",
         unread="not at the threshold",
     ),
@@ -322,9 +321,9 @@ RANKING = (
     MetricFacts(
         ("ranking_tau_b",),
         "more",
-        "Kendall's tau-b of the last answers to the runs of a task, against the share of it that was done at their "
-        "ends (partial success: the label there, or truth); mean over tasks whose runs did not all end alike. Below 1 "
-        "where several ended alike, since their answers never are; 0 for a clock",
+        "Kendall's tau-b between the last answers to the runs of a task and their final progress (partial success: the "
+        "label there, or truth); mean over tasks whose runs end differently. Below 1 if several runs end alike, "
+        "because answers never tie; 0 for a clock",
         range="-1..1",
         unread="0 or 1, whichever is farther from the label",
         published="Robometer ranks by the last, the mean and the sum of a run's answers (arXiv 2603.02115)",
@@ -332,8 +331,8 @@ RANKING = (
     MetricFacts(
         ("ranking_accuracy",),
         "more",
-        "share of the pairs of runs of a task that ended differently which are in the right order, a tie half a pair; "
-        "0.5 for a clock",
+        "share of pairs in the right order, over pairs of runs of a task that end differently; a tie counts half; 0.5 "
+        "for a clock",
         range="0..1",
         unread="as above",
     ),
@@ -343,11 +342,11 @@ FALSE_PROGRESS = (
     MetricFacts(
         ("false_progress_rewound", "false_progress_frozen"),
         "less",
-        "`probes`: last less first answer while a run is played backwards after it was played forwards, or while one "
-        "frame is held; 0 where it falls, as it should. A clock claims what it counts",
+        "`probes`: last minus first answer while a run is played backwards after it was played forwards, or while one "
+        "frame is held; 0 if it falls, as it should. A clock claims the time that passes",
         range="0..1",
         unread="0 or 1, whichever is farther from the label; left out",
-        published="none: ReWiND and Robometer train on such videos, and score none",
+        published="none: ReWiND and Robometer train on such videos, but do not score them",
     ),
     MetricFacts(
         ("false_progress_wrong_task",),
@@ -355,7 +354,7 @@ FALSE_PROGRESS = (
         "`confusion`: mean answer to any run under the instructions of other tasks, at four moments of it; 0 is right",
         range="0..1",
         unread="1",
-        published="RoboReward relabels runs so for training (arXiv 2601.00675)",
+        published="RoboReward relabels runs like this for training (arXiv 2601.00675)",
     ),
     MetricFacts(
         ("confusion_own",),
@@ -374,7 +373,7 @@ FALSE_PROGRESS = (
     MetricFacts(
         ("confusion_margin",),
         "more",
-        "`confusion_own` less `confusion_other`, run by run",
+        "`confusion_own` minus `confusion_other`, run by run",
         range="-1..1",
         unread="as above",
         published="Robometer: mean of the diagonal less mean of the rest, over tasks (arXiv 2603.02115)",
@@ -382,7 +381,7 @@ FALSE_PROGRESS = (
     MetricFacts(
         ("instruction_accuracy",),
         "more",
-        "share of finished runs whose own instruction has the highest last answer of all; of n that share it 1/n",
+        "share of finished runs whose own instruction has the highest last answer; a tie of n counts 1/n",
         range="0..1",
         unread="as above",
     ),
@@ -392,14 +391,14 @@ ROBUSTNESS = (
     MetricFacts(
         ("voc_drop", "success_auc_drop"),
         "less",
-        "VOC, and AUC of the highest answers, of the same moments as recorded, less those of the changed ones",
+        "VOC, and AUC of the highest answers, on the recorded moments, minus those on the changed moments",
         range="-2..2; -1..1",
         unread="as `voc`; left out",
     ),
     MetricFacts(
         ("mae_rise", "end_error_rise"),
         "less",
-        "the error of the changed moments less that of the same ones as they were recorded",
+        "error on the changed moments minus that on the recorded moments",
         range="-1..1",
         unread="as `mae`",
     ),
@@ -409,15 +408,15 @@ GRADED = (
     MetricFacts(
         ("final_mae",),
         "less",
-        "distance of the answer at a run's end from its partial success; over runs whose benchmark says it (of "
-        "RoboReward's points 1 is 0 and 5 is 1)",
+        "distance of the answer at a run's end from its partial success; over runs whose benchmark states it "
+        "(RoboReward: 1 point is 0, 5 points are 1)",
         range="0..1",
-        unread="as far off as the grade allows",
+        unread="the largest error that the grade allows",
     ),
     MetricFacts(
         ("points_mae",),
         "less",
-        "RoboReward's measure: the answer as whole points of 1 to 5 against the given ones",
+        "RoboReward's measure: error of the answer in whole points, 1 to 5",
         range="0..4",
         unread="as far off as can be",
     ),

@@ -14,30 +14,42 @@ class LaptopConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    encoder: str = Field(default="mobilenet_v2", description="who looks at the pictures: as the stage embeddings has")
-    size_px: int | None = Field(default=None, ge=32, le=1024, description="side of its pictures; absent: its own")
+    encoder: str = Field(
+        default="mobilenet_v2", description="encoder of the pictures: one that the stage embeddings knows"
+    )
+    size_px: int | None = Field(
+        default=None, ge=32, le=1024, description="side of the encoder's pictures; absent: its own"
+    )
     hidden: int = Field(default=128, ge=16)
     layers: int = Field(default=2, ge=1)
     heads: int = Field(default=4, ge=1)
-    most_frames: int = Field(default=8, ge=1, le=64, description="pictures of a window at most; the release's if fewer")
-    text_buckets: int = Field(default=4096, ge=64, description="rows of the table that words are hashed into")
+    most_frames: int = Field(
+        default=8, ge=1, le=64, description="most pictures of a window; fewer if the release has fewer"
+    )
+    text_buckets: int = Field(default=4096, ge=64, description="rows of the embedding table that words are hashed into")
     text_encoder: str | None = Field(
-        default=None, description="folder of a frozen text encoder of transformers in place of hashed words"
+        default=None, description="folder of a frozen text encoder for transformers, instead of hashed words"
     )
     dropout: float = Field(default=0.1, ge=0, lt=1)
-    feature_dropout: float = Field(default=0.3, ge=0, lt=1, description="of a picture's numbers, in training")
+    feature_dropout: float = Field(default=0.3, ge=0, lt=1, description="dropout of a picture's embedding, in training")
     numbers_from: Literal["shards", "lake"] = Field(
         default="shards",
-        description="pictures of shards, which are looked at; or of what the stage embeddings has seen in the videos",
+        description="shards: encode the pictures of shards; lake: use the rows of the stage embeddings",
     )
     cameras: tuple[str, ...] = Field(
         default=(),
-        description="several of a run's, by their names in the lake, looked at together; with numbers_from: lake",
+        description="several cameras of a run, by their names in the lake; needs numbers_from: lake",
     )
-    state: bool = Field(default=False, description="the robot's state beside the pictures, of runs that have one")
-    views: int = Field(default=3, ge=1, description="how often each picture is looked at; all but once varied")
-    done_weight: float = Field(default=0.2, ge=0, description="of the loss on the end state beside that on progress")
-    preference: bool = Field(default=False, description="a head that says which of two is better: data.preferences")
+    state: bool = Field(default=False, description="use the robot's state with the pictures, for runs that have one")
+    views: int = Field(
+        default=3, ge=1, description="number of times that each picture is encoded; all but the first are augmented"
+    )
+    done_weight: float = Field(
+        default=0.2, ge=0, description="weight of the loss on the end state relative to that on progress"
+    )
+    preference: bool = Field(
+        default=False, description="add a head that says which of two runs is better: see data.preferences"
+    )
 
     @field_validator("encoder")
     @classmethod
@@ -59,16 +71,18 @@ class LaptopConfig(BaseModel):
 
 
 class PreferencesConfig(BaseModel):
-    """Pairs of runs of one task, one of which is further, or better. Never of a test split.
+    """Pairs of runs of one task, one of which is further, or better. Test splits are never used.
 
     Each rate is how many pairs are drawn for each window of a batch.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    further: float = Field(default=0.0, ge=0, le=1, description="two moments whose labels are apart")
-    outcome: float = Field(default=0.0, ge=0, le=1, description="the ends of a success and a failure")
-    quality: float = Field(default=0.0, ge=0, le=1, description="two whole runs, one demonstrated far more as usual")
+    further: float = Field(default=0.0, ge=0, le=1, description="pairs of two moments with different labels")
+    outcome: float = Field(default=0.0, ge=0, le=1, description="pairs of the ends of a success and a failure")
+    quality: float = Field(
+        default=0.0, ge=0, le=1, description="pairs of two whole runs, one with a much better demonstration quality"
+    )
 
     @property
     def total(self) -> float:

@@ -8,7 +8,7 @@ AS_RECORDED = "as_recorded"
 
 
 class NegativesConfig(BaseModel):
-    """Samples that are made of others in training, so that a model cannot do by counting. Never of a test split.
+    """Samples changed in training, so that counting pictures is not enough for a model. Test splits are never used.
 
     Each rate is the share of samples that are so changed; what is left is as it was recorded. Samples of other families
     than ProcVQA's c stay as they are.
@@ -16,24 +16,26 @@ class NegativesConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    rewound: float = Field(default=0.0, ge=0, le=1, description="forward, then back: progress falls as it rose")
-    stood_still: float = Field(default=0.0, ge=0, le=1, description="the same moment over and over: progress stays")
-    other_task: float = Field(default=0.0, ge=0, le=1, description="the instruction of another task: progress 0")
-    other_speed: float = Field(default=0.0, ge=0, le=1, description="pictures 0.5 to 2 times as far apart")
+    rewound: float = Field(
+        default=0.0, ge=0, le=1, description="plays forward, then backward: progress rises, then falls"
+    )
+    stood_still: float = Field(default=0.0, ge=0, le=1, description="shows one moment again and again: progress stays")
+    other_task: float = Field(default=0.0, ge=0, le=1, description="has the instruction of another task: progress 0")
+    other_speed: float = Field(default=0.0, ge=0, le=1, description="has pictures 0.5 to 2 times as far apart")
     cut_short: float = Field(
         default=0.0, ge=0, le=1, description="stops before the window's end and stays there: not done"
     )
     wrong_object: float = Field(
-        default=0.0, ge=0, le=1, description="its own instruction with another object of the corpus: progress 0"
+        default=0.0, ge=0, le=1, description="has its own instruction with another object of the corpus: progress 0"
     )
     shuffled: float = Field(
-        default=0.0, ge=0, le=1, description="the instruction of another run, as often as runs have it: progress 0"
+        default=0.0, ge=0, le=1, description="has the instruction of another run, as often as runs have it: progress 0"
     )
     contrast: float = Field(
         default=0.0,
         ge=0,
         le=1,
-        description="what the sample before it in the batch shows, under another task's instruction: progress 0",
+        description="shows the previous sample of the batch with another task's instruction: progress 0",
     )
 
     @property
