@@ -16,9 +16,10 @@ from fastapi.testclient import TestClient
 from core.errors import SqlError
 from core.paths import ROOT, Workspace
 from explorer.app import create_app
-from tests.kits.lake_kit import frames, query, stage_run
+from tests.kits.lake_kit import frames, query, segments, stage_run
 from tests.kits.servers import Postgres
-from warehouse.lake import Lake
+from warehouse.lake import Lake, digest
+from warehouse.lake.gc import merge, sweep
 from warehouse.lake.place import LakeError
 from warehouse.lake.sql import open_for_users
 
@@ -189,3 +190,30 @@ def test_a_place_that_cannot_be_leaves_no_workspace(database: Postgres, tmp_path
     assert not root.exists()
     with pytest.raises(LakeError, match="no workspace at"):
         Lake(Workspace(root), read_only=True)
+
+
+def test_small_files_are_merged_and_their_statistics_indexed(database: Postgres, tmp_path: Path):
+    name = f"lake{next(names)}"
+    database.execute(f"CREATE DATABASE {name}")
+    space = Workspace(tmp_path / "team")
+    run("workspace", "create", "--workspace", space.root, "--catalog", database.url(name))
+    lake = Lake(space)
+    for label_run in ("run1", "run2", "run3", "run2"):
+        lake.publish(
+            stage_run(stage="segments", label_run=label_run),
+            {"segments": segments(label_run=label_run, episodes=range(10))},
+        )
+    held, snapshot = digest(lake), lake.snapshot()
+    indexed = "SELECT indexname FROM pg_indexes WHERE tablename = 'ducklake_file_column_stats'"
+    in_postgres = "SELECT * FROM postgres_query('__ducklake_metadata_lake', ?)"
+    assert lake.column(in_postgres, [indexed]) == ["proccorpus_statistics"]
+    # One of an earlier version has no index: it is made with the next merge
+    lake.con.execute("CALL postgres_execute('__ducklake_metadata_lake', 'DROP INDEX proccorpus_statistics')")
+    assert merge(lake) == (3, 1)
+    assert lake.column(in_postgres, [indexed]) == ["proccorpus_statistics"]
+    files = len(list(space.data.rglob("*.parquet")))
+    sweep(lake)
+    assert len(list(space.data.rglob("*.parquet"))) == files, "somebody may be reading what was merged"
+    sweep(lake, grace_s=-5.0)
+    assert len(list(space.data.rglob("*.parquet"))) == files - 3
+    assert digest(lake) == digest(Lake(space, read_only=True, snapshot=snapshot)) == held

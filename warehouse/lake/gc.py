@@ -18,6 +18,7 @@ import pyarrow as pa
 from core.tables import SPLITS, TABLES
 from warehouse.lake.connection import CATALOG
 from warehouse.lake.lake import Lake
+from warehouse.lake.migrations import index_statistics
 from warehouse.lake.place import place
 from warehouse.releases.takedown import taken_down
 
@@ -125,6 +126,8 @@ def merge(lake: Lake) -> tuple[int, int]:
     What queries answer stays, and so do releases and all snapshots. A build may run beside it: each commit merges some
     partitions of one table under the lock. The sweep, or gc, deletes the merged files once nobody can be reading them.
     """
+    # A lake of an earlier version lacks it
+    index_statistics(lake)
     merged = made = 0
     deletes = "SELECT delete_file_count FROM ducklake_table_info('lake') WHERE table_name = ?"
     for name, folders in _small_files(lake).items():

@@ -12,9 +12,9 @@ import duckdb
 from core.step_names import PLACEHOLDER
 from core.tables import TABLES, Column, Table
 from core.views import VIEWS
-from warehouse.lake.connection import LakeConnection, literal, quoted, sql_type
+from warehouse.lake.connection import CATALOG, LakeConnection, literal, quoted, sql_type
 from warehouse.lake.hashes import content_key
-from warehouse.lake.place import LakeError
+from warehouse.lake.place import LakeError, place
 
 SCHEMA_VERSION = 10
 SCHEMA_HASH = "a68bb352c46078e7"
@@ -107,6 +107,18 @@ def migrate(lake: LakeConnection) -> None:
             if table.compact:
                 for option, value in (("parquet_compression", "zstd"), ("parquet_version", "2")):
                     lake.con.execute(f"CALL lake.set_option('{option}', '{value}', table_name => '{table.name}')")
+    index_statistics(lake)
+
+
+def index_statistics(lake: LakeConnection) -> None:
+    """Make the index of the files' statistics in Postgres, where it is not there.
+
+    DuckLake uses it where there is one, and looks through the statistics of all files of all tables where there is
+    none.
+    """
+    if place(lake.workspace).is_postgres:
+        sql = "CREATE INDEX IF NOT EXISTS proccorpus_statistics ON ducklake_file_column_stats (table_id, column_id)"
+        lake.con.execute(f"CALL postgres_execute('{CATALOG}', '{sql}')")
 
 
 def _renew_views(lake: LakeConnection) -> None:

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from core.tables import TABLES, Table
 from warehouse.lake.connection import LakeConnection, quoted, row_by_row
-from warehouse.lake.place import LakeError
+from warehouse.lake.place import LakeError, place
 
 WHOLE_DATASET = -1  # stage_runs.chunk of a stage that works on a dataset as a whole
 REWRITTEN_FROM = 0.25  # share of a file's rows that were deleted, from which on it is written anew without them
@@ -181,14 +181,23 @@ class LakeWriter(LakeConnection):
         return sum(files for *_, files, _ in merged), sum(made for *_, made in merged)
 
     def _replace_partition(self, table: Table, data: pa.Table, run: StageRun, again: bool) -> None:
-        where, values = _partition_filter(table, run)
+        where, values = self._partition_filter(table, run)
         if "label_run" in table.key:
             where, values = f"{where} AND coalesce(label_run, '') = ?", [*values, run.label_run]
         self._replace(table, data, where, values, again)
 
+    def _partition_filter(self, table: Table, run: StageRun) -> tuple[str, list[Any]]:
+        if run.chunk is None:
+            return "dataset = ?", [run.dataset]
+        if "chunk" not in table.schema.names:
+            raise LakeError(f"table {table.name} has no chunks: publish it for a whole dataset")
+        # In Postgres there is an index for it; and to open a file of each dataset in a bucket takes long
+        of_dataset = "dataset = ?" if place(self.workspace).is_postgres else row_by_row("dataset")
+        return f"{of_dataset} AND chunk = ?", [run.dataset, run.chunk]
+
     def _replace_findings(self, findings: pa.Table, run: StageRun, again: bool) -> None:
         """Replace the findings of the partition that the same stage made."""
-        where, values = _partition_filter(TABLES["findings"], run)
+        where, values = self._partition_filter(TABLES["findings"], run)
         of_stage = f"{where} AND {row_by_row('stage')}"
         self._replace(TABLES["findings"], findings, of_stage, [*values, run.stage], again)
 
@@ -229,15 +238,6 @@ class LakeWriter(LakeConnection):
             self.con.execute(f"INSERT INTO {table.name} BY NAME SELECT * FROM new_rows ORDER BY {quoted(table.key)}")
             by = quoted(table.partition)
             self._note_written(table, self.rows(f"SELECT DISTINCT {by} FROM new_rows") if by else [])
-
-
-def _partition_filter(table: Table, run: StageRun) -> tuple[str, list[Any]]:
-    names = table.schema.names
-    if run.chunk is None:
-        return "dataset = ?", [run.dataset]
-    if "chunk" not in names:
-        raise LakeError(f"table {table.name} has no chunks: publish it for a whole dataset")
-    return f"{row_by_row('dataset')} AND chunk = ?", [run.dataset, run.chunk]
 
 
 def _stage_run_row(run: StageRun, snapshot: int) -> dict:
