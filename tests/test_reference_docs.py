@@ -117,6 +117,15 @@ def test_code_is_not_cut(page: Path) -> None:
     assert [line for line in code.splitlines() if len(line) > CODE_WIDTH] == []
 
 
+@pytest.mark.parametrize("page", HAND_WRITTEN, ids=lambda page: page.name)
+def test_tables_are_whole_and_pictures_have_captions(page: Path) -> None:
+    lines = re.sub(r"^( *)```.*?^\1```$", "", page.read_text(), flags=re.M | re.S).splitlines()
+    first_rows = [i for i, line in enumerate(lines) if line.startswith("|") and not lines[i - 1].startswith("|")]
+    assert [lines[i] for i in first_rows if not re.fullmatch(r"\|[\s:|-]+\|", lines[i + 1])] == []
+    pictures = [i for i, line in enumerate(lines) if line.startswith("![")]
+    assert [lines[i] for i in pictures if not lines[i + 2].startswith("*")] == []
+
+
 def words_of(page: str) -> int:
     """Words that a reader meets outside code blocks, comments and addresses of links."""
     for pattern, by in ((r"^```.*?^```", ""), (r"<!--.*?-->", ""), (r"\]\([^)]*\)", "]")):
