@@ -15,6 +15,9 @@ class Limits(BaseModel, extra="forbid", frozen=True):
         default=1 << 25, ge=1, description="pixels of one picture, in a video or a file of its own: 8K"
     )
     max_frames: int = Field(default=1 << 23, ge=1, description="frames of one video file, over all its tracks")
+    max_episodes: int = Field(
+        default=1 << 19, ge=1, description="episodes of one dataset of LeRobot, in its metadata or its rows"
+    )
     max_rows: int = Field(
         default=1 << 20, ge=1, description="rows of one episode (ten hours), or of one table of metadata"
     )

@@ -36,6 +36,7 @@ from ingest.formats.lerobot_signals import read_signals, signal_columns
 from ingest.formats.lerobot_steps import Stated, native_steps
 from ingest.formats.lerobot_videos import find_videos, holds_other_episodes
 from ingest.formats.listing import ListingBuilder, folders_of, texts_among, unique_texts
+from ingest.formats.tables import check
 from ingest.media.video import DECODE_ALL, DecodeOptions, Picture, decode
 from ingest.outcomes import NO_EVIDENCE, Evidence, Outcome, stated
 from ingest.sources.files import Source
@@ -65,11 +66,14 @@ def list_episodes(source: Source) -> Listing:
     try:
         info = read_info(source)
     except RowsError as e:
-        return _listing_of_none(source, e)
+        return _listing_of_none(source, e, "meta/info.json")
 
     dataset = LerobotListing(source, info=info, version=version_of(source, info))
     cameras = cameras_of(dataset)
-    _add_episodes(dataset, cameras)
+    try:
+        _add_episodes(dataset, cameras)
+    except RowsError as e:
+        return _listing_of_none(source, e, "meta")
     # One finding for each template, not for each file
     for template, count in dataset.searched.items():
         detail = f"{template} of info.json leads nowhere for {count} files; found them otherwise"
@@ -88,17 +92,21 @@ def list_episodes(source: Source) -> Listing:
     )
 
 
-def _listing_of_none(source: Source, problem: RowsError) -> Listing:
-    """Without info.json nothing says where an episode lies."""
+def _listing_of_none(source: Source, problem: RowsError, where: str) -> Listing:
+    """Of metadata that cannot be read (only info.json says where an episode lies), or that claims too much."""
     listing = ListingBuilder(source)
-    listing.unusable(problem.reason, str(problem), file="meta/info.json")
+    listing.unusable(problem.reason, str(problem), file=where)
     return listing.listing("lerobot", None, (), numbered=True)
 
 
 def _add_episodes(dataset: LerobotListing, cameras: list[str]) -> None:
+    """Raises RowsError: more episodes than the limit."""
+    limits = dataset.source.config.limits
     metadata = episode_metadata(dataset)
+    check(limits.excess("max_episodes", len(metadata), "episodes that the metadata lists"))
     texts = task_texts(dataset)
     rows = find_rows(dataset, metadata)
+    check(limits.excess("max_episodes", len(rows), "episodes that have rows"))
     steps = native_steps(dataset, metadata, rows)
     for episode, videos in find_videos(dataset, metadata, rows, cameras).items():
         parts = EpisodeParts(episode, metadata.get(episode), rows.get(episode), videos, steps.get(episode))

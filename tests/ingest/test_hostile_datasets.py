@@ -18,7 +18,7 @@ WHOLE = {"v2_info_names", "v2_info_totals", "v2_numbers", "video_notes_deep"}
 
 
 def built(folder: Path, names: list[str]) -> dict[str, Outcome]:
-    """Build all in one process, which ends itself where one stage of one takes too long (STAGE_S)."""
+    """Build all in one process, which ends itself where it says nothing for too long (SILENCE_S)."""
     batch = Batch(folder)
     write_outside(batch.outside)
     for name in names:

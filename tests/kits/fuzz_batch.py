@@ -30,7 +30,7 @@ ADDRESS_SPACE_BYTES = 8 << 30
 FILE_BYTES = 1 << 28  # that a build may write at most
 PEAK_MB = 2000  # that a build of tiny datasets may have in memory
 EVERY = 8  # which mutants go through all stages
-STAGE_S, TIMEOUT_S = 100, 600  # that one stage of one dataset may take, and all of a batch
+SILENCE_S, TIMEOUT_S = 60, 600  # between two words of a build, and all of a batch
 
 
 @dataclass(frozen=True)
@@ -193,6 +193,7 @@ def build(job: Mapping[str, Any]) -> dict[str, Outcome]:
     builds = []
     for name, root in job["mutants"].items():
         config = DatasetConfig(name=name, source=root, **job["fields"])
+        _alive()
         try:
             format_of(Source(config))
         except SourceError as e:
@@ -201,7 +202,8 @@ def build(job: Mapping[str, Any]) -> dict[str, Outcome]:
         builds.append((Reading if len(builds) % EVERY else DatasetBuild)(dataset=config))
     workspace = Workspace(Path(job["workspace"]))
     with patch.object(build_loop, "stage_specs", specs):
-        report = run_build(workspace, builds, workers=1, on_stage=_alive)
+        report = run_build(workspace, builds, workers=1, on_plan=_alive, on_stage=_done, on_moment=_alive)
+    _alive()
     failed = {f.dataset: f"{f.stage}: {f.trace}" for f in report.failed}
     found = _read(open_lake(workspace))
     labelled = {b.name for b in builds if not isinstance(b, Reading)}
@@ -263,11 +265,14 @@ def _limited() -> None:
         resource.setrlimit(limit, (value, value))
 
 
-def _alive(done: Any = None) -> None:
-    """Called after each stage; where it is not, the process ends and says where it hangs."""
-    faulthandler.dump_traceback_later(STAGE_S, exit=True)
-    if done:
-        print(done.run.dataset, done.run.stage, file=sys.stderr)
+def _alive(_: object = None) -> None:
+    """Called at each word of the build; where it is silent for too long, the process ends and says where it hangs."""
+    faulthandler.dump_traceback_later(SILENCE_S, exit=True)
+
+
+def _done(report: Any) -> None:
+    print(report.run.dataset, report.run.stage, f"{report.run.duration_s:.1f} s", file=sys.stderr)
+    _alive()
 
 
 def main(arguments: Sequence[str]) -> None:

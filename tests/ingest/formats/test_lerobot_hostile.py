@@ -26,6 +26,7 @@ from tests.kits.lerobot_writer import (
     source_of,
     v2_data,
     v3_data,
+    v3_meta,
     write_json_lines,
     write_parquet,
     write_v2,
@@ -106,6 +107,20 @@ def test_tables_of_metadata_that_claim_too_much(tmp_path: Path) -> None:
     listing = list_episodes(source_of(root))
     assert said(listing) == [("over_limit", "warning", None, None)]
     assert [r.task for r in listing.records] == ["pick the cup"] * 2  # as the episodes' metadata has it
+
+
+def test_more_episodes_than_the_limit(tmp_path: Path) -> None:
+    """A million that are nowhere took a minute to list. Those of the metadata count, and those that have rows."""
+    root = write_v3(tmp_path, [6, 7])
+    listing = list_episodes(source_of(root, limits={"max_episodes": 1}))
+    assert (said(listing), listing.records) == ([("over_limit", "unusable", None, None)], ())
+    assert "episodes that the metadata lists: 2, over the limit of 1 (limits.max_ep" in listing.findings[0].detail
+    v3_meta(root).unlink()
+    listing = list_episodes(source_of(root, limits={"max_episodes": 1}))
+    assert [f.detail for f in listing.findings if f.reason == "over_limit"] == [
+        "episodes that have rows: 2, over the limit of 1 (limits.max_episodes of the registry entry)"
+    ]
+    assert len(list_episodes(source_of(root, limits={"max_episodes": 2})).records) == 2
 
 
 def test_tables_of_metadata_with_long_texts(tmp_path: Path) -> None:
