@@ -26,7 +26,7 @@ from cli.options import (
     say_next,
     space_at,
 )
-from cli.output import print_json, show
+from cli.output import print_json, show, status_rows
 from core.paths import ROOT
 
 if TYPE_CHECKING:
@@ -149,10 +149,7 @@ def _say_next(space: "Workspace", names: list[str], workspace: str) -> None:
     """How to go on after a build: first what was left out of it."""
     from warehouse.lake import open_lake
 
-    holds = ", ".join("?" for _ in names)
-    ((lost,),) = open_lake(space).rows(
-        f"SELECT coalesce(sum(quarantined), 0)::BIGINT FROM coverage WHERE dataset IN ({holds})", names
-    )
+    lost = sum(row["quarantined"] for row in status_rows(open_lake(space)) if row["dataset"] in names)
     steps = {"look at it in a browser": "explore", "freeze it, to train on": "release create NAME"}
     if lost:
         steps = {f"why {counted(lost, 'episode')} cannot be used": "quarantine --by reason"} | steps

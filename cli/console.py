@@ -6,9 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import Progress, TaskID, TextColumn
-
 from annotate.signal_report import lag_span
 from annotate.signal_report import line as signal_line
 from assets.lib.report import is_followed, report_build, report_closing
@@ -62,11 +59,12 @@ def build_all(
     elif not report.failed:
         print(f"Everything is up to date ({report.up_to_date} stages): nothing was done again.", flush=True)
     lake = open_lake(space)
-    rows = [row for row in status_rows(lake) if row["dataset"] in names]
-    show_status(rows)
-    show_signals(lake, names)
-    show_gate(lake, names)
-    show_references(lake, names)
+    with lake.reading():
+        rows = [row for row in status_rows(lake) if row["dataset"] in names]
+        show_status(rows)
+        show_signals(lake, names)
+        show_gate(lake, names)
+        show_references(lake, names)
     for name in _by_default_native(report):
         print(f"{name}: the source brings its own steps, so they are its labels; --annotator motion: without them")
     for name, cost in costs.items():
@@ -99,7 +97,8 @@ def show_gate(lake: "Lake", names: Sequence[str]) -> None:
 def show_signals(lake: "Lake", names: Sequence[str]) -> None:
     """What was found of each dataset's grippers and hands, a line on each, and what to do where something is amiss."""
     signals, lags = signals_by_dataset(lake.con), lags_by_dataset(lake.con)
-    missing = dict(lake.rows("SELECT dataset, detail FROM findings WHERE reason = 'no_gripper'"))
+    # Compared as a row: DuckLake looks through the statistics of all files for a condition of a column
+    missing = dict(lake.rows("SELECT dataset, detail FROM findings WHERE (reason, 0) = ('no_gripper', 0)"))
     for name in names:
         of_dataset = lags.get(name, [])
         for signal in signals.get(name, []):
@@ -120,6 +119,8 @@ def _build_visibly(
     progress = BuildProgress(workers=workers or cores())
 
     def on_steps(steps: Sequence[ChunkStep]) -> None:
+        if not steps:
+            return
         rows = open_lake(space).rows(
             "SELECT dataset, chunk, count(*), coalesce(sum(num_rows), 0)::BIGINT FROM episode_facts GROUP BY ALL"
         )
@@ -232,6 +233,9 @@ def train_visibly(space: Workspace, train: "Callable[[Callable[[Point], None]], 
 @contextmanager
 def counting() -> "Iterator[Callable[[str, int, int], None]]":
     """A bar for each method of asking a model. Yields what to call with its name, the rows answered, and all rows."""
+    from rich.console import Console
+    from rich.progress import Progress, TaskID, TextColumn
+
     errors = Console(stderr=True)
     with Progress(
         *Progress.get_default_columns(), TextColumn("{task.completed}/{task.total}"),

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,22 +35,27 @@ def status_rows(lake: "Lake") -> list[dict]:
     many look unfinished; samples, shards; chunks that people made stale; the commit of a hub's dataset that was read;
     what an encoder has looked at.
     """
+    with lake.reading():
+        return lake.once("status", partial(_status_rows, lake))
+
+
+def _status_rows(lake: "Lake") -> list[dict]:
     # imports pydantic, DuckDB: this module is every command's
     from warehouse.lake.embedded import embedded_pictures
     from warehouse.lake.outcomes import chunks_to_build, known_outcomes, knows_assumed
 
-    with lake.reading():
-        # Asked once: the view looks at every table
-        of_ends = ("assumed_complete", "look_unfinished")
-        assumed = [*of_ends] if knows_assumed(lake) else [f"0 AS {name}" for name in of_ends]
-        rows = lake.dicts(f"SELECT {', '.join([*STATUS_COLUMNS, *assumed])} FROM coverage ORDER BY dataset")
-        known, stale = known_outcomes(lake), chunks_to_build(lake)
-        revisions = dict(lake.rows("SELECT dataset, source_revision FROM datasets"))
-        embedded = embedded_pictures(lake)
+    # Asked once: the view looks at every table
+    of_ends = ("outcomes_known", "assumed_complete", "look_unfinished")
+    has_ends = knows_assumed(lake)
+    asked = [*of_ends] if has_ends else [f"0 AS {name}" for name in of_ends]
+    rows = lake.dicts(f"SELECT {', '.join([*STATUS_COLUMNS, *asked])} FROM coverage ORDER BY dataset")
+    known = {} if has_ends else known_outcomes(lake)
+    stale, embedded = chunks_to_build(lake), embedded_pictures(lake)
+    revisions = dict(lake.rows("SELECT dataset, source_revision FROM datasets"))
     for row in rows:
         dataset = row["dataset"]
         ends = {name: row.pop(name) for name in of_ends}
-        row |= {"outcomes_known": known.get(dataset, 0)} | ends
+        row |= ends | ({} if has_ends else {"outcomes_known": known.get(dataset, 0)})
         row["stale_chunks"] = stale.get(dataset, 0)
         row["revision"] = revisions.get(dataset)
         row["embeddings"] = embedded.get(dataset)
@@ -80,7 +86,7 @@ def show_references(lake: "Lake", names: Collection[str]) -> None:
     """How many runs of each of the named datasets are labelled like which references."""
     from warehouse.lake.references import sentences
 
-    for name, text in sentences(lake.con).items():
+    for name, text in sentences(lake).items():
         if name in names:
             print(f"{name}: {text}")
 

@@ -5,7 +5,6 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -20,7 +19,6 @@ from pydantic import (
 )
 
 from core.errors import UserError, validation_message
-from core.yaml_text import parse_yaml
 from ingest.formats import FORMAT_NAMES
 from ingest.limits import LIMITS, Limits
 from ingest.sources.addresses import without_secret
@@ -264,6 +262,11 @@ def load_entry(path: Path) -> DatasetConfig:
 
 def _stored_fields(path: Path) -> dict[Any, Any]:
     """The mapping in a YAML file; its keys may be anything. Raises RegistryError."""
+    # A build of --source reads none
+    import yaml
+
+    from core.yaml_text import parse_yaml
+
     try:
         data = parse_yaml(path.read_text())
     except OSError as e:

@@ -24,7 +24,7 @@ import cv2
 
 from core.cores import cores
 from core.files import DiskFullError, disk_full, room_in
-from core.imports import leave_out_pandas, pandas_is_left_out
+from core.imports import collect_seldom, leave_out_pandas, pandas_is_left_out
 from core.paths import Workspace
 from ingest.source import format_of
 from ingest.sources.types import DownloadError
@@ -37,7 +37,7 @@ from pipeline.stages.episodes import config_hash, config_rows
 from warehouse.lake import Lake, newest_committed, open_lake, was_interrupted
 from warehouse.lake.doctor import rollback
 from warehouse.lake.gc import sweep
-from warehouse.lake.references import chunks_of_references, reference_tasks
+from warehouse.lake.references import brings_steps, chunks_of_references, reference_tasks
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -125,8 +125,9 @@ def commit_read(lake: Lake, build: DatasetBuild) -> str | None:
     if not build.dataset.is_on_hub:
         return None
     dataset = build.dataset
-    rows = lake.rows("SELECT dataset, config FROM build_configs ORDER BY dataset = ? DESC, dataset", [build.name])
-    for name, text in rows:
+    configs = _stored_configs(lake)
+    for name in sorted(configs, key=lambda name: (name != build.name, name)):
+        text, _ = configs[name]
         stored = json.loads(text)
         source = stored["dataset"]["source"]
         is_its = source == dataset.source if name == build.name else source.startswith(f"{dataset.source.rstrip('/')}/")
@@ -137,6 +138,8 @@ def commit_read(lake: Lake, build: DatasetBuild) -> str | None:
 
 def _brings_steps(lake: Lake, dataset: str) -> bool:
     """Does the source bring timed steps of any episode that its listing found no fault with?"""
+    if not brings_steps(lake, dataset):
+        return False
     rows = lake.rows(
         "SELECT 1 FROM episode_facts f WHERE dataset = ? AND len(steps) > 0 AND NOT EXISTS (SELECT 1 FROM findings x "
         "WHERE x.dataset = f.dataset AND x.episode_index = f.episode_index AND x.stage = 'episodes' "
@@ -148,7 +151,7 @@ def _brings_steps(lake: Lake, dataset: str) -> bool:
 
 def _as_listed(lake: Lake, build: DatasetBuild) -> DatasetBuild:
     """The build, with what the lake says of the source's steps, and of runs that others can be labelled like."""
-    has_references = bool(reference_tasks(lake.con, build.name))
+    has_references = bool(reference_tasks(lake, build.name))
     return build.model_copy(update={"brings_steps": _brings_steps(lake, build.name), "has_references": has_references})
 
 
@@ -157,8 +160,8 @@ def _store_changed(lake: Lake, builds: Sequence[DatasetBuild]) -> None:
 
     The same data in another place is no change.
     """
-    stored = dict(lake.rows("SELECT dataset, config_hash FROM build_configs"))
-    changed = [build for build in builds if stored.get(build.name) != config_hash(build)]
+    stored = _stored_configs(lake)
+    changed = [build for build in builds if stored.get(build.name, ("", ""))[1] != config_hash(build)]
     if changed:
         names = ", ".join(build.name for build in changed)
         lake.upsert(f"configuration of {names}", build_configs=config_rows(changed))
@@ -166,8 +169,18 @@ def _store_changed(lake: Lake, builds: Sequence[DatasetBuild]) -> None:
 
 def stored_build(lake: Lake, dataset: str) -> DatasetBuild | None:
     """The configuration that a dataset was last built with; None when it never was."""
-    rows = lake.rows("SELECT config FROM build_configs WHERE dataset = ?", [dataset])
-    return stored_config(rows[0][0]) if rows else None
+    text, _ = _stored_configs(lake).get(dataset, (None, ""))
+    return stored_config(text) if text is not None else None
+
+
+def _stored_configs(lake: Lake) -> dict[str, tuple[str, str]]:
+    """By dataset the configuration that it was last built with, as JSON, and its hash."""
+
+    def ask() -> dict[str, tuple[str, str]]:
+        rows = lake.rows("SELECT dataset, config, config_hash FROM build_configs")
+        return {dataset: (text, config) for dataset, text, config in rows}
+
+    return lake.once("configurations", ask)
 
 
 def run_build(
@@ -209,12 +222,13 @@ def run_build(
 
     # First every listing, here: it says which chunks there are
     known = Known()
-    _run_listings(lake, resolved, fingerprints, report.build_id, note, known)
+    steps = _run_listings(lake, resolved, fingerprints, report.build_id, note, known)
     unlisted = {failure.dataset for failure in report.failed}
     _store_changed(lake, [build for build in resolved.values() if build.name not in unlisted])
 
     # Then the chunks, side by side. What the listings found decides who annotates
-    if lake.snapshot() != resolved_at:
+    is_as_planned = lake.snapshot() == resolved_at == known.snapshot
+    if not is_as_planned:
         with lake.reading():
             resolved = {name: _as_listed(lake, build) for name, build in resolved.items()}
     report.builds = resolved
@@ -222,7 +236,8 @@ def run_build(
     for build in resolved.values():
         if build.lacks_encoder:
             on_note(f"{build.name}: no embeddings to label runs like those that people labelled: {build.lacks_encoder}")
-    steps = plan(lake, specs, fingerprints, known=known)
+    if not is_as_planned:
+        steps = plan(lake, specs, fingerprints, known=known)
     making = _Making(str(workspace.root), resolved, fingerprints, report.build_id, workers, note, known, on_moment)
 
     # Before the others what references show: any chunk may be labelled like them
@@ -314,15 +329,17 @@ def _run_listings(
     build_id: str,
     note: Callable[[ChunkResult], None],
     known: Known,
-) -> None:
-    """List the datasets whose listing is not current."""
+) -> list[AnyStep]:
+    """List the datasets whose listing is not current; returns the plan that said so, of all their stages."""
     specs = {name: stage_specs(build) for name, build in builds.items()}
-    for listing in plan(lake, specs, fingerprints, known=known):
+    steps = plan(lake, specs, fingerprints, known=known)
+    for listing in steps:
         if isinstance(listing, DatasetStep) and listing.status != CURRENT:
             build = builds[listing.dataset]
             # With the fingerprint that was taken at the start: the whole build is of one state of the source
             source = build.source(lake.workspace.sources, fingerprints[build.name])
             note(_run_guarded(StageContext(lake, build, listing, source, build_id)))
+    return steps
 
 
 def _note_moves(lake: Lake, builds: Mapping[str, DatasetBuild], on_note: Callable[[str], None]) -> None:
@@ -508,6 +525,7 @@ def _start_worker(without_pandas: bool, writer: "Connection") -> None:
     _moments = writer
     if without_pandas:
         leave_out_pandas()
+    collect_seldom()
     cv2.setNumThreads(1)
     parent = multiprocessing.parent_process()
     if parent:

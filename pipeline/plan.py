@@ -175,7 +175,7 @@ def _words(lake: Lake, dataset: str, history: _History, specs: Specs, known: Kno
         return words
     corrected = correction_stamps(lake, dataset)
     stamps: dict[str, Mapping[int, str]] = {"corrected": corrected}
-    has_references = references_count and may_have_references(lake.con, dataset)
+    has_references = references_count and may_have_references(lake, dataset)
     if has_references:
         if (dataset, measured) not in known.shown:
             known.shown[dataset, measured] = reference_stamps(lake, dataset)

@@ -9,7 +9,6 @@ from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from filelock import FileLock
 
 from core.errors import UserError
@@ -44,6 +43,8 @@ def dagster_home(workspace: Workspace) -> Path:
     if "?" in str(home.absolute()):
         raise DagsterHomeError(f"{workspace.root}: Dagster cannot keep its storage below a '?': give it another path")
     home.mkdir(parents=True, exist_ok=True)
+    import yaml  # where nobody opened Dagster's UI a build does without
+
     settings = _below(yaml.safe_load((ROOT / "dagster.yaml").read_text()), home)
     (home / "dagster.yaml").write_text(yaml.safe_dump(settings))
     return home

@@ -6,10 +6,12 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
 from annotate.signal_report import columns, lag
+from core.paths import Workspace
 from explorer import charts
 from explorer.access import LakeReader
 from explorer.index import Indexed
 from explorer.site import explorer_of
+from warehouse.lake import LakeConnection
 from warehouse.lake.outcomes import question
 from warehouse.lake.references import sentences
 from warehouse.lake.signals import lags_by_dataset, signals_by_dataset
@@ -24,11 +26,11 @@ def page(request: Request) -> HTMLResponse:
     explorer = explorer_of(request)
     with explorer.corpus.reading() as reader:
         index = explorer.index.at(reader)
-        found = index.once("corpus", lambda: corpus_facts(index, reader))
+        found = index.once("corpus", lambda: corpus_facts(index, reader, explorer.space))
         return explorer.page(request, "corpus.html", reader, title="Corpus", index=index, **found)
 
 
-def corpus_facts(index: Indexed, reader: LakeReader) -> dict[str, Any]:
+def corpus_facts(index: Indexed, reader: LakeReader, space: Workspace) -> dict[str, Any]:
     """Everything the page shows; counted once per index."""
     datasets = index.dicts(
         "SELECT dataset::VARCHAR AS dataset, any_value(robot)::VARCHAR AS robot, any_value(license)::VARCHAR AS"
@@ -48,7 +50,7 @@ def corpus_facts(index: Indexed, reader: LakeReader) -> dict[str, Any]:
     rows = reader.dicts("SELECT dataset, title, role FROM datasets ORDER BY 1")
     cost = _by_dataset(reader, "SELECT dataset, sum(cost_usd) FROM vlm_calls GROUP BY 1")
     labels = dict(reader.rows("SELECT dataset, labels FROM coverage"))
-    references = sentences(reader.con)
+    references = sentences(LakeConnection(space, reader.con))
     unfinished = dict(
         index.rows("SELECT dataset, count(*) FROM review WHERE list_contains(why, 'looks unfinished') GROUP BY 1")
     )

@@ -13,18 +13,24 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain, dropwhile, islice
 from pathlib import Path
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
-import av
-import av.container
 import numpy as np
-from av.error import FFmpegError
-from av.video.codeccontext import VideoCodecContext
-from av.video.plane import VideoPlane
-from av.video.stream import VideoStream
 
 from ingest.limits import LIMITS, Limits
 from ingest.media.mp4_tables import TablesError, claims_of
+
+# 0.05 s to import, and every module that speaks of pictures imports this one: it comes with the first video
+if TYPE_CHECKING:
+    import av
+    import av.container
+    from av.video.codeccontext import VideoCodecContext
+    from av.video.plane import VideoPlane
+    from av.video.stream import VideoStream
+
+type Container = av.container.InputContainer
+type Packet = av.Packet
+type Decoded = av.VideoFrame
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi")
 # Pixel formats whose first plane is 8-bit luma
@@ -79,7 +85,7 @@ class Picture(Protocol):
 class Frame:
     """A picture as a video decoder hands it over."""
 
-    picture: av.VideoFrame
+    picture: Decoded
 
     def luma(self) -> np.ndarray:
         """uint8 [h, w]; a view of the decoder's buffer where the format allows: do not keep it."""
@@ -108,7 +114,7 @@ class Frame:
         return bool(self.picture.key_frame)
 
 
-def _view(plane: VideoPlane) -> np.ndarray:
+def _view(plane: "VideoPlane") -> np.ndarray:
     """uint8 [h, w], without a copy."""
     rows = np.frombuffer(cast(bytes, plane), np.uint8).reshape(plane.height, plane.line_size)
     return rows[:, : plane.width]
@@ -159,11 +165,14 @@ class DecodeOptions:
 DECODE_ALL = DecodeOptions()
 
 
-def open_video(path: Path, limits: Limits = LIMITS) -> av.container.InputContainer:
+def open_video(path: Path, limits: Limits = LIMITS) -> Container:
     """A video file whose first video stream can be decoded, with all that its header claims within the limits.
 
     Raises VideoError: for what is no plain file, is in no container that is read, or claims more than the limits.
     """
+    import av
+    from av.error import FFmpegError
+
     # Links are followed here and not by FFmpeg, so that what was looked at is what is opened
     real = Path(os.path.realpath(path))
     kind = _checked_kind(real, path.name, limits)
@@ -214,8 +223,10 @@ def _checked_kind(path: Path, name: str, limits: Limits) -> str:
     return MP4
 
 
-def _check_claims(container: av.container.InputContainer, name: str, limits: Limits) -> None:
+def _check_claims(container: Container, name: str, limits: Limits) -> None:
     """Raises VideoError."""
+    import av
+
     stream = container.streams.video[0]
     codec = stream.codec_context
     # FFmpeg keeps no size beyond its limit
@@ -231,7 +242,7 @@ def _check(problem: str) -> None:
         raise VideoError(problem, "over_limit")
 
 
-def _stream_problem(container: av.container.InputContainer) -> str:
+def _stream_problem(container: Container) -> str:
     if not container.streams.video:
         return "has no video stream"
     if container.streams.video[0].codec_context is None:
@@ -245,6 +256,8 @@ def _short(e: Exception) -> str:
 
 def probe(path: Path, limits: Limits = LIMITS) -> VideoInfo:
     """Header of a video file; decodes nothing. Raises VideoError."""
+    import av
+
     with open_video(path, limits) as container:
         stream = container.streams.video[0]
         rate, codec = stream.average_rate or stream.guessed_rate, stream.codec_context
@@ -285,6 +298,8 @@ def _decode(
     path: Path, start_frame: int, num_frames: int | None, rate: float | None, options: DecodeOptions
 ) -> Iterator[Frame | SkippedFrame]:
     """As `decode`; with several threads, damage raises VideoError."""
+    from av.error import FFmpegError
+
     try:
         with open_video(path, options.limits) as container:
             codec = container.streams.video[0].codec_context
@@ -309,9 +324,7 @@ def _decode(
         raise VideoError(f"{path.name} cannot be decoded ({_short(e)})") from e
 
 
-def _pictures_from(
-    container: av.container.InputContainer, start_frame: int, rate: float | None
-) -> Iterator[av.VideoFrame]:
+def _pictures_from(container: Container, start_frame: int, rate: float | None) -> Iterator[Decoded]:
     """Every picture of the file from start_frame on."""
     stream = container.streams.video[0]
     stream.thread_type = "AUTO"
@@ -333,14 +346,14 @@ def _pictures_from(
         yield from dropwhile(lambda p: number(p) < start_frame, chain([first], pictures))
 
 
-def _numbering(stream: VideoStream, rate: float | None) -> Callable[[av.VideoFrame | av.Packet], int]:
+def _numbering(stream: "VideoStream", rate: float | None) -> Callable[[Decoded | Packet], int]:
     """Which frame of its file a picture, or the packet it comes from, is. Raises VideoError."""
     # Times count in units of time_base, and a file's first one need not be 0
     rate, time_base, first = rate or float(stream.average_rate or 0), stream.time_base, stream.start_time or 0
     if not rate or not time_base:
         raise VideoError("the video does not say its frame rate, so an episode inside it cannot be found")
 
-    def number(picture: av.VideoFrame | av.Packet) -> int:
+    def number(picture: Decoded | Packet) -> int:
         if picture.pts is None:
             raise VideoError("a frame has no presentation time, so an episode inside the file cannot be found")
         return round(float((picture.pts - first) * time_base) * rate)
@@ -348,14 +361,14 @@ def _numbering(stream: VideoStream, rate: float | None) -> Callable[[av.VideoFra
     return number
 
 
-def _seek(container: av.container.InputContainer, stream: VideoStream, start_frame: int, rate: float | None) -> None:
+def _seek(container: Container, stream: "VideoStream", start_frame: int, rate: float | None) -> None:
     """Go to the last key frame before a frame."""
     time_s = start_frame / (rate or float(stream.average_rate or 0))
     container.seek((stream.start_time or 0) + int(time_s / (stream.time_base or 1)), stream=stream, backward=True)
 
 
 def _wanted_frames(
-    container: av.container.InputContainer, start_frame: int, rate: float | None, wanted: frozenset[int]
+    container: Container, start_frame: int, rate: float | None, wanted: frozenset[int]
 ) -> Iterator[Frame | SkippedFrame]:
     """The wanted frames (counted from start_frame) and those that they need; SkippedFrame in place of the others."""
     stream = container.streams.video[0]
@@ -381,7 +394,7 @@ def _wanted_frames(
         next_frame += len(shown)
 
 
-def _decode_group(codec: VideoCodecContext, group: list[av.Packet], wanted_times: set[int]) -> dict[int, Frame]:
+def _decode_group(codec: "VideoCodecContext", group: list[Packet], wanted_times: set[int]) -> dict[int, Frame]:
     """Pictures of a group by their time: the wanted ones, and those that are decoded before the last of them.
 
     Raises VideoError when the group does not decode by itself.
@@ -400,21 +413,21 @@ def _decode_group(codec: VideoCodecContext, group: list[av.Packet], wanted_times
     return dict(zip(expected, map(Frame, pictures), strict=True))
 
 
-def _decoded(codec: VideoCodecContext, packets: list[av.Packet]) -> list[av.VideoFrame]:
+def _decoded(codec: "VideoCodecContext", packets: list[Packet]) -> list[Decoded]:
     """All pictures of some packets; the decoder holds nothing afterwards."""
-    pictures: list[av.VideoFrame] = []
+    pictures: list[Decoded] = []
     for packet in (*packets, None):  # None: the decoder hands over what it still holds
         pictures += codec.decode(packet)
     codec.flush_buffers()
     return pictures
 
 
-def _groups(container: av.container.InputContainer, stream: VideoStream) -> Iterator[list[av.Packet]]:
+def _groups(container: Container, stream: "VideoStream") -> Iterator[list[Packet]]:
     """Packets from one key frame to the next.
 
     Raises VideoError where groups cannot be told apart: a picture is shown before the key frame of its group.
     """
-    group: list[av.Packet] = []
+    group: list[Packet] = []
     for packet in container.demux(stream):
         if packet.size == 0:  # marks the end
             continue
@@ -430,7 +443,7 @@ def _groups(container: av.container.InputContainer, stream: VideoStream) -> Iter
         yield group
 
 
-def _time(packet: av.Packet) -> int:
+def _time(packet: Packet) -> int:
     if packet.pts is None:
         raise VideoError("a frame has no presentation time")
     return packet.pts

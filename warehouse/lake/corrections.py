@@ -19,9 +19,9 @@ from annotate.stated_progress import StatedEnd, check_stated, is_stated
 from core.errors import UserError
 from core.step_names import is_name
 from core.tables import TABLES
-from warehouse.lake.connection import row_by_row
 from warehouse.lake.hashes import content_key
 from warehouse.lake.lake import Lake
+from warehouse.lake.said import said_of
 
 ACCEPTED, REVIEW, REJECTED = "accepted", "review", "rejected"
 SAID_LATER = ("final_progress", "catastrophic_frame")  # columns that `corrections` had not from the beginning
@@ -385,7 +385,7 @@ def history(lake: Lake, dataset: str, episode_index: int) -> list[dict[str, Any]
 
 def correction_stamps(lake: Lake, dataset: str) -> dict[int, str]:
     """By chunk, a hash of its corrections that count now: what the plan depends on. Only chunks ever corrected."""
-    if not lake.rows(f"SELECT 1 FROM corrections WHERE {row_by_row('dataset')} LIMIT 1", [dataset]):
+    if dataset not in said_of(lake)["corrections"]:
         return {}
     rows = lake.rows(
         "SELECT (c.episode_index // d.chunk_size)::INTEGER, list((n.status || ' ' || c.correction_id) ORDER BY "
@@ -398,6 +398,8 @@ def correction_stamps(lake: Lake, dataset: str) -> dict[int, str]:
 
 def chunk_corrections(lake: Lake, dataset: str, chunk: int | None) -> list[dict[str, Any]]:
     """What counts of a chunk, or waits for review: rows of current_corrections by episode."""
+    if dataset not in said_of(lake)["corrections"]:
+        return []
     return lake.dicts(
         "SELECT * FROM current_corrections WHERE dataset = ? AND chunk = ? "
         "ORDER BY episode_index, status, correction_id",
@@ -417,7 +419,7 @@ def listed(lake: Lake, dataset: str | None = None, *, everything: bool = False) 
 
 def pending(lake: Lake) -> dict[str, int]:
     """Chunks of each dataset that the next build makes anew because of what people said; empty for an older lake."""
-    if not lake.has("pending_corrections"):
+    if not said_of(lake)["corrections"] or not lake.has("pending_corrections"):
         return {}
     return dict(lake.rows("SELECT dataset, count(DISTINCT chunk) FROM pending_corrections GROUP BY 1"))
 

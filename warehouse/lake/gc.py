@@ -13,8 +13,6 @@ from itertools import chain, starmap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
-
 from core.tables import SPLITS, TABLES
 from warehouse.lake.connection import CATALOG
 from warehouse.lake.lake import Lake
@@ -204,9 +202,9 @@ def unlisted_keyframes(lake: Lake, grace_s: float) -> Iterator[Path]:
     for listed, values in [("SELECT sha256 FROM keyframes", []), *starmap(_pictures_of_release, releases)]:
         # Each list takes its pictures out of what is left, until nothing is left to ask about
         if unlisted:
-            lake.con.register("found_files", pa.table({"sha256": unlisted}))
-            unlisted = lake.column(f"FROM found_files ANTI JOIN ({listed}) USING (sha256)", values)
-            lake.con.unregister("found_files")
+            # As one text, with a sign that no file's name has: a list is slower, and Arrow takes 0.05 s to import
+            found = "SELECT unnest(string_split(?, '/')) AS sha256"
+            unlisted = lake.column(f"FROM ({found}) ANTI JOIN ({listed}) USING (sha256)", ["/".join(unlisted), *values])
     return (files[name] for name in unlisted)
 
 

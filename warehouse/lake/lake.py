@@ -17,7 +17,10 @@ from warehouse.lake.publishing import LakeWriter
 
 
 class Lake(LakeWriter):
-    """One process's connection to a workspace's lake. Not for sharing between threads."""
+    """One process's connection to a workspace's lake. Not for sharing between threads.
+
+    version: of its schema (`migrations`), as it was opened.
+    """
 
     def __init__(self, workspace: Workspace, *, read_only: bool = False, snapshot: int | None = None) -> None:
         if read_only and not workspace.exists():
@@ -31,9 +34,9 @@ class Lake(LakeWriter):
             # crowded machine, waiting for a worker that had missed its wake-up (DuckDB 1.5.5)
             self.con.execute("SET threads = 1")
             if read_only:
-                checked_version(self.con, str(workspace.root))
+                self.version = checked_version(self.con, str(workspace.root))
             else:
-                migrate(self)
+                self.version = migrate(self)
 
 
 def _make_folders(workspace: Workspace) -> None:

@@ -16,8 +16,8 @@ from warehouse.lake.connection import CATALOG, LakeConnection, literal, quoted, 
 from warehouse.lake.hashes import content_key
 from warehouse.lake.place import LakeError, place
 
-SCHEMA_VERSION = 10
-SCHEMA_HASH = "a68bb352c46078e7"
+SCHEMA_VERSION = 11
+SCHEMA_HASH = "820eba22489be722"
 OF_MOTION = "SELECT label_run FROM label_runs WHERE annotator IN ('motion', 'native')"  # native falls back on it
 # Of each version, what rows that were there before need: SQL on the lake, after tables and columns were added. One with
 # a parameter is run for each dataset by itself, so that it need not hold the rows of all.
@@ -79,14 +79,14 @@ def checked_version(con: duckdb.DuckDBPyConnection, where: str) -> int:
     return version
 
 
-def migrate(lake: LakeConnection) -> None:
-    """Bring a lake of an earlier version forward, or make a new one's tables, in one transaction.
+def migrate(lake: LakeConnection) -> int:
+    """Bring a lake of an earlier version forward, or make a new one's tables, in one transaction; returns its version.
 
     The caller holds the lock. Raises LakeError: the lake's version is later than ours.
     """
     version = checked_version(lake.con, str(lake.workspace.root))
     if version == SCHEMA_VERSION:
-        return
+        return version
     # A lake without any column was just created: it gets the tables of today, and no step of old versions
     columns = set(lake.rows("SELECT table_name, column_name FROM duckdb_columns() WHERE database_name = 'lake'"))
     is_new = not columns
@@ -108,6 +108,7 @@ def migrate(lake: LakeConnection) -> None:
                 for option, value in (("parquet_compression", "zstd"), ("parquet_version", "2")):
                     lake.con.execute(f"CALL lake.set_option('{option}', '{value}', table_name => '{table.name}')")
     index_statistics(lake)
+    return SCHEMA_VERSION
 
 
 def index_statistics(lake: LakeConnection) -> None:

@@ -19,7 +19,7 @@ from warehouse.lake.connection import row_by_row
 from warehouse.lake.corrections import checked_text, time_after
 from warehouse.lake.hashes import content_key
 from warehouse.lake.lake import Lake
-from warehouse.lake.migrations import schema_version
+from warehouse.lake.said import said_of
 
 OF_ASSUMED = 4  # the schema since which labels say what their end rests on
 
@@ -43,13 +43,9 @@ class StatedOutcome:
 
 def current_outcomes(lake: Lake, dataset: str) -> dict[int, Outcome]:
     """What people said of a dataset's episodes, as far as it counts; nothing in an older lake."""
-    if not lake.has("current_outcomes"):
+    if dataset not in said_of(lake)["outcomes"] or not lake.has("current_outcomes"):
         return {}
-    of_dataset = row_by_row("dataset")
-    # The view reads the table twice
-    if not lake.rows(f"SELECT 1 FROM outcomes WHERE {of_dataset} LIMIT 1", [dataset]):
-        return {}
-    sql = f"SELECT episode_index, success, file FROM current_outcomes WHERE {of_dataset}"
+    sql = f"SELECT episode_index, success, file FROM current_outcomes WHERE {row_by_row('dataset')}"
     rows = lake.rows(sql, [dataset])
     return {episode: Outcome(success, BY_PERSON + file) for episode, success, file in rows}
 
@@ -64,8 +60,9 @@ def outcome_stamp(lake: Lake, dataset: str) -> str:
 def chunks_to_build(lake: Lake) -> dict[str, int]:
     """Chunks of each dataset that the next build makes anew because of what people said; fewer for an older lake."""
     chunks = {dataset: set(of_dataset) for dataset, of_dataset in references.pending(lake).items()}
-    for view in ("pending_outcomes", "pending_corrections"):
-        if lake.has(view):
+    for view, table in (("pending_outcomes", "outcomes"), ("pending_corrections", "corrections")):
+        # Where nobody ever said anything nothing waits: each view joins a good part of the lake
+        if said_of(lake)[table] and lake.has(view):
             for dataset, chunk in lake.rows(f"SELECT DISTINCT dataset, chunk FROM {view}"):
                 chunks.setdefault(dataset, set()).add(chunk)
     return {dataset: len(of_dataset) for dataset, of_dataset in sorted(chunks.items())}
@@ -170,7 +167,7 @@ def knows_assumed(lake: Lake) -> bool:
     """Does the view `coverage` say how many usable runs are labelled as complete because nothing says how they ended,
     and how many of those without an outcome look unfinished? That of an older lake does not.
     """
-    return schema_version(lake.con) >= OF_ASSUMED
+    return lake.version >= OF_ASSUMED
 
 
 def question(dataset: str, unfinished: int, episodes: int) -> str | None:

@@ -12,7 +12,6 @@ from datetime import datetime
 from difflib import get_close_matches
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 
 from annotate.label_run import human_run
@@ -20,10 +19,11 @@ from annotate.segments import Segment
 from core.errors import UserError
 from core.tables import TABLES
 from warehouse.lake import corrections
-from warehouse.lake.connection import LakeConnection, has, row_by_row
+from warehouse.lake.connection import LakeConnection
 from warehouse.lake.corrections import checked_text, segments_of, time_after
 from warehouse.lake.hashes import content_key
 from warehouse.lake.lake import Lake
+from warehouse.lake.said import said_of
 
 NATIVE = "native"  # origin of a reference whose label is the steps that its source brings
 SHOWN_BY = ("auto", "transfer")  # annotators with which runs are labelled like references
@@ -80,19 +80,18 @@ def _reference_label(row: Mapping[str, Any]) -> ReferenceLabel:
     )
 
 
-def reference_tasks(con: duckdb.DuckDBPyConnection, dataset: str) -> list[str | None]:
+def reference_tasks(lake: LakeConnection, dataset: str) -> list[str | None]:
     """The tasks of a dataset that some runs are references of, and others are not, in order; None: without a text."""
-    if not may_have_references(con, dataset):
+    if not may_have_references(lake, dataset):
         return []
-    rows = con.execute(
+    return lake.column(
         "WITH shown AS (FROM current_references WHERE dataset = $1) "
         "SELECT coalesce(j.same_as, f.task) AS task FROM episode_facts f "
         "LEFT JOIN current_joined_tasks j ON j.dataset = f.dataset AND j.task = f.task WHERE f.dataset = $1 "
         "GROUP BY 1 HAVING count(*) FILTER (f.episode_index IN (SELECT episode_index FROM shown)) "
         "BETWEEN 1 AND count(*) - 1 ORDER BY 1",
         [dataset],
-    ).fetchall()
-    return [task for (task,) in rows]
+    )
 
 
 def joined_tasks(lake: Lake, dataset: str) -> dict[str, str]:
@@ -104,7 +103,7 @@ def joined_tasks(lake: Lake, dataset: str) -> dict[str, str]:
 
 def chunks_of_references(lake: Lake, dataset: str) -> set[int]:
     """The chunks that references lie in, also those whose frames are not built yet."""
-    if not may_have_references(lake.con, dataset):
+    if not may_have_references(lake, dataset):
         return set()
     return set(lake.column("SELECT DISTINCT chunk FROM current_references WHERE dataset = ?", [dataset]))
 
@@ -114,7 +113,7 @@ def reference_stamps(lake: LakeConnection, dataset: str) -> dict[int, str]:
 
     Only chunks that have runs of a task with a reference, beside the references themselves.
     """
-    if not may_have_references(lake.con, dataset):
+    if not may_have_references(lake, dataset):
         return {}
     # What a reference shows: its label, and what was measured and seen of it, hashed with the rest of its chunk
     rows = lake.rows(
@@ -140,23 +139,21 @@ def reference_stamps(lake: LakeConnection, dataset: str) -> dict[int, str]:
     return {chunk: content_key("references", *sorted(facts)) for chunk, facts in of_chunk.items()}
 
 
-def may_have_references(con: duckdb.DuckDBPyConnection, dataset: str | None = None) -> bool:
+def may_have_references(lake: LakeConnection, dataset: str | None = None) -> bool:
     """A quick look, at one dataset or at all: the view joins more than a plan should read where there are none."""
-    # A lake of an earlier version does not know them
-    if not has(con, "current_references"):
-        return False
-    of_dataset, of_files, values = "true", "true", []
-    if dataset is not None:
-        # What people said is little; of the episodes only the dataset's own files are to be opened
-        of_dataset, of_files, values = row_by_row("dataset"), "dataset = ?", [dataset]
-    for table, where in (
-        ("corrections", of_dataset),
-        ("reference_marks", of_dataset),
-        ("episode_facts", f"{of_files} AND len(steps) > 0"),
-    ):
-        if con.execute(f"SELECT 1 FROM {table} WHERE {where} LIMIT 1", values).fetchall():
-            return True
+    said = said_of(lake)
+    vouched = said["corrections"] | said["reference_marks"]
+    if (dataset in vouched if dataset else vouched) or brings_steps(lake, dataset):
+        # A lake of an earlier version does not know them
+        return lake.has("current_references")
     return False
+
+
+def brings_steps(lake: LakeConnection, dataset: str | None = None) -> bool:
+    """Does the source bring timed steps of any episode of a dataset, or of any dataset?"""
+    where, values = ("dataset = ? AND ", [dataset]) if dataset else ("", [])
+    sql = f"SELECT 1 FROM episode_facts WHERE {where}len(steps) > 0 LIMIT 1"
+    return lake.once(("brings steps", dataset), lambda: bool(lake.rows(sql, values)))
 
 
 def pending(lake: Lake) -> dict[str, set[int]]:
@@ -385,27 +382,25 @@ def listed(lake: Lake, dataset: str | None = None) -> list[dict[str, Any]]:
     )
 
 
-def sentences(con: duckdb.DuckDBPyConnection) -> dict[str, str]:
+def sentences(lake: LakeConnection) -> dict[str, str]:
     """Of each dataset with references, how many runs are labelled like them; empty for an older lake.
 
     Example: "47 runs are labelled like its 2 references (episodes 3, 7); 3 are like none of them".
     """
-    if not may_have_references(con):
+    if not may_have_references(lake):
         return {}
-    shown = con.execute(
+    shown = lake.rows(
         "SELECT dataset, list(episode_index ORDER BY episode_index) FROM current_references "
         "WHERE content_hash IS NOT NULL GROUP BY 1 ORDER BY 1"
-    ).fetchall()
+    )
     labelled = dict(
-        con.execute(
+        lake.rows(
             "SELECT dataset, count(*) FROM active_runs JOIN label_runs USING (label_run) WHERE annotator = ? "
             "GROUP BY 1",
             [STAGE],
-        ).fetchall()
+        )
     )
-    no_fit = dict(
-        con.execute("SELECT dataset, count(*) FROM findings WHERE reason = 'transfer_no_fit' GROUP BY 1").fetchall()
-    )
+    no_fit = dict(lake.rows("SELECT dataset, count(*) FROM findings WHERE reason = 'transfer_no_fit' GROUP BY 1"))
     return {name: _sentence(labelled.get(name, 0), episodes, no_fit.get(name, 0)) for name, episodes in shown}
 
 

@@ -148,12 +148,12 @@ def test_they_follow_the_measurements_alone(fresh_copy: Made):
 
 def test_a_confirmed_label_asks_for_them_where_other_runs_have_none(own: Made, corpus: Lake):
     build = looking(own.build, when="references")
-    assert reference_tasks(corpus.con, "tiny") == []
+    assert reference_tasks(corpus, "tiny") == []
     assert not resolve(corpus, build).has_embeddings
     say(corpus)
     ((task,),) = corpus.rows("SELECT task FROM episode_facts WHERE episode_index = 2")
     others = corpus.rows("SELECT count(*) FROM episode_facts WHERE task = ? AND episode_index <> 2", [task])[0][0]
-    assert reference_tasks(corpus.con, "tiny") == ([task] if others else [])
+    assert reference_tasks(corpus, "tiny") == ([task] if others else [])
     assert resolve(corpus, build).has_embeddings == (others > 0)
     report = run_build(own.space, [build], workers=1)
     assert not report.failed

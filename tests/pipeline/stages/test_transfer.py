@@ -93,7 +93,7 @@ def test_the_other_runs_of_the_task_follow_in_every_chunk(own: Made, corpus: Lak
     texts = corpus.column("SELECT question || answer FROM samples WHERE episode_index = 4")
     assert any("Put it on the plate" in text for text in texts)
     assert references.listed(corpus)[0]["followed_by"] == 2
-    assert references.sentences(corpus.con) == {"tiny": "2 runs are labelled like its reference (episode 2)"}
+    assert references.sentences(corpus) == {"tiny": "2 runs are labelled like its reference (episode 2)"}
 
 
 def test_a_corrected_or_new_reference_concerns_the_chunks_with_runs_of_its_task(own: Made, corpus: Lake):
@@ -143,7 +143,7 @@ def test_a_run_that_follows_no_reference_keeps_its_label_and_says_so(own: Made, 
     assert corpus.rows(no_fit) == [(2, "transfer", "warning"), (4, "transfer", "warning")]
     assert active(corpus, 2) == active(corpus, 4) == ("motion", "named by the configuration")
     assert active(corpus, 0) == active(corpus, 1) == ("transfer", "shown by reference: episode 3")
-    assert references.sentences(corpus.con) == {
+    assert references.sentences(corpus) == {
         "tiny": "2 runs are labelled like its reference (episode 3); 2 are like none of them"
     }
     # A person rejects a label that was carried over: motion's counts

@@ -20,6 +20,7 @@ from core.views import VIEWS
 from tests.kits.lake_kit import facts, findings, frames, segments, stage_run, write_partition
 from warehouse.lake import Lake, LakeError, connect, digest, extension_path, migrations, sql_type, was_interrupted
 from warehouse.lake.migrations import SCHEMA_VERSION
+from warehouse.lake.said import said_of
 
 
 def state(lake: Lake) -> tuple:
@@ -236,6 +237,31 @@ def test_rows_of_another_partition_are_refused(lake: Lake, ds: str):
     assert state(lake) == before
 
 
+def test_what_is_asked_once_is_asked_again_after_a_commit(lake: Lake, ds: str):
+    def count() -> int:
+        return lake.rows("SELECT count(*) FROM outcomes WHERE dataset = ?", [ds])[0][0]
+
+    said = TABLES["outcomes"].rows([{"dataset": ds, "episode_index": 0, "import_id": "a"}])
+    assert [lake.once(ds, count), lake.once(ds, lambda: -1)] == [0, 0]
+    other = Lake(lake.workspace)
+    other.append("said by another process", "outcomes", lambda: said)
+    other.con.close()
+    assert [lake.once(ds, count), lake.once(ds, lambda: -1)] == [1, 1]
+    assert ds in said_of(lake)["outcomes"]
+    # What a transaction has written and takes back was never so
+    asked = []
+
+    def take_back() -> None:
+        with lake.transaction("taken back"):
+            lake.con.execute("DELETE FROM outcomes WHERE dataset = ?", [ds])
+            asked.append(lake.once(ds, count))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        take_back()
+    assert [*asked, lake.once(ds, count)] == [0, 1]
+
+
 @pytest.mark.parametrize("last_word", [RuntimeError("Query interrupted"), KeyboardInterrupt()])
 def test_a_crash_in_the_middle_leaves_nothing(
     lake: Lake, ds: str, monkeypatch: pytest.MonkeyPatch, last_word: BaseException
@@ -244,10 +270,10 @@ def test_a_crash_in_the_middle_leaves_nothing(
     before = state(lake)
     insert, count = Lake._insert, 0
 
-    def crash(self: Lake, table: Table, data: pa.Table) -> None:
+    def crash(self: Lake, table: Table, data: pa.Table, partition: tuple | None = None) -> None:
         nonlocal count
         count += 1
-        insert(self, table, data)
+        insert(self, table, data, partition)
         if count == 3:  # frames and findings are in, the line in stage_runs too
             raise last_word
 

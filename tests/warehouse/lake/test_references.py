@@ -69,7 +69,7 @@ def origins(lake: Lake, dataset: str = "a") -> dict[int, str]:
 
 
 def test_a_correction_makes_a_reference_of_its_task_for_every_chunk_with_such_runs(lake: Lake):
-    assert references.listed(lake) == references.reference_tasks(lake.con, "a") == []
+    assert references.listed(lake) == references.reference_tasks(lake, "a") == []
     assert references.reference_stamps(lake, "a") == {}
     correction = correct(lake, 2)
     [shown] = references.references_of(lake, "a", PICK)
@@ -79,7 +79,7 @@ def test_a_correction_makes_a_reference_of_its_task_for_every_chunk_with_such_ru
     ]  # fmt: skip
     assert shown.plan == ("Reach", "Lift")
     assert references.references_of(lake, "a", CUP) == []
-    assert references.reference_tasks(lake.con, "a") == [PICK]
+    assert references.reference_tasks(lake, "a") == [PICK]
     # Chunk 1 holds no other run of that task
     assert sorted(references.reference_stamps(lake, "a")) == [0, 2, 3, 4]
 
@@ -122,7 +122,7 @@ def test_a_run_is_taken_away_and_brought_back(lake: Lake):
     before = references.reference_stamps(lake, "a")
     references.remove(lake, "a", 2, author="bob")
     assert origins(lake) == references.reference_stamps(lake, "a") == {}
-    assert references.reference_tasks(lake.con, "a") == []
+    assert references.reference_tasks(lake, "a") == []
     with pytest.raises(ReferencesError, match=r"^episode 2 of a is no reference; proccorpus references list"):
         references.remove(lake, "a", 2, author="bob")
     row = references.add(lake, "a", 2, author="eve")
@@ -189,7 +189,7 @@ def test_texts_are_joined_and_parted(lake: Lake):
     assert 5 not in references.reference_stamps(lake, "a")
     assert references.join_tasks(lake, "a", PICK, third, author="ada") == third
     assert references.joined_tasks(lake, "a") == {PICK: third}
-    assert references.reference_tasks(lake.con, "a") == [third]
+    assert references.reference_tasks(lake, "a") == [third]
     assert sorted(references.reference_stamps(lake, "a")) == [0, 2, 3, 4, 5]
     assert [r.episode_index for r in references.references_of(lake, "a", third)] == [2]
     with pytest.raises(ReferencesError, match="are one task already"):
