@@ -6,6 +6,7 @@ skipped and never go back: to open a lake with an earlier proccorpus, restore a 
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import batched
 
 import duckdb
 
@@ -98,9 +99,10 @@ def migrate(lake: LakeConnection) -> int:
         for later in range(version + 1, SCHEMA_VERSION + 1):
             if not is_new:
                 _take_steps(lake, later)
-        # Each INSERT costs some 10 ms, however many rows it has
-        versions = ", ".join(f"({later}, now())" for later in range(version + 1, SCHEMA_VERSION + 1))
-        lake.con.execute(f"INSERT INTO schema_versions VALUES {versions}")
+        # Each INSERT costs some 10 ms, however many rows it has; of more than ten rows DuckLake would make a file
+        for later in batched(range(version + 1, SCHEMA_VERSION + 1), 10):
+            versions = ", ".join(f"({number}, now())" for number in later)
+            lake.con.execute(f"INSERT INTO schema_versions VALUES {versions}")
     # A table can be told how its files are written only once it is there
     with lake.transaction("how files are written"):
         for table in TABLES.values():
