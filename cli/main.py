@@ -13,6 +13,7 @@ from cli.examples import EXAMPLES
 from cli.lazy import Invocation, LazyGroup
 from cli.options import DONE, FAILED, INTERRUPTED, USAGE
 from cli.terminal import guard_terminal, leave_streams, painted
+from core.cores import tell_libraries
 from core.errors import UserError
 from core.files import disk_full, refused_by_system
 from core.imports import collect_seldom, leave_out_numpy, leave_out_pandas
@@ -175,6 +176,7 @@ def proccorpus(
 def main_of_process() -> None:
     """`main` in a process of its own: what the command does not need is not imported."""
     collect_seldom()
+    tell_libraries()
     if WITHOUT_PANDAS.intersection(sys.argv[1:2]):
         leave_out_pandas()
     if WITHOUT_NUMPY.intersection(sys.argv[1:2]):

@@ -1,10 +1,17 @@
-"""How many cores this process may use: those of the machine are not told to a container that is given less time."""
+"""How many cores this process may use: those of the machine are not told to a container that is given less time.
+
+Libraries that multiply matrices (BLAS, torch) begin a thread per core that they may run on, and know no control groups.
+They are told by OMP_NUM_THREADS, which they read when they are imported; what the user says there counts.
+"""
 
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
+THREADS, IS_OURS = "OMP_NUM_THREADS", "PROCCORPUS_OMP_NUM_THREADS"  # the second: that it was us who said it
 
 
 def cores() -> int:
@@ -13,8 +20,35 @@ def cores() -> int:
         own = Path("/proc/self/cgroup").read_text()
     except OSError:  # no Linux
         own = ""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, math.ceil(min(allowed, cpu_limit(own, CGROUPS))))
+    return max(1, math.ceil(min(_allowed(), cpu_limit(own, CGROUPS))))
+
+
+def _allowed() -> int:
+    """The cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def tell_libraries() -> None:
+    """Have libraries of this process, and of those that it starts, begin no more threads than there are cores for."""
+    if THREADS not in os.environ and cores() < _allowed():
+        os.environ |= {THREADS: str(cores()), IS_OURS: "1"}
+
+
+@contextmanager
+def told_to_children(threads: int) -> Iterator[None]:
+    """Libraries of processes that are started inside begin so many threads: of several workers each has its share."""
+    before = os.environ.get(THREADS)
+    if before is not None and IS_OURS not in os.environ:
+        yield
+        return
+    os.environ[THREADS] = str(threads)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[THREADS]
+        else:
+            os.environ[THREADS] = before
 
 
 def cpu_limit(own: str, root: Path) -> float:

@@ -22,7 +22,7 @@ from uuid import uuid4
 
 import cv2
 
-from core.cores import cores
+from core.cores import cores, told_to_children
 from core.files import DiskFullError, disk_full, room_in
 from core.imports import collect_seldom, leave_out_pandas, pandas_is_left_out
 from core.paths import Workspace
@@ -446,7 +446,7 @@ def _run_in_pool(
     starting = (pandas_is_left_out(), writer)
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=starting)
     try:
-        with _interrupts_held_back(), _threads_of_libraries(tasks[0].threads):
+        with _interrupts_held_back(), told_to_children(tasks[0].threads):
             waiting: dict[Future[ChunkResult], ChunkTask] = {pool.submit(run_chunk, t): t for t in tasks}
         while waiting:
             finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
@@ -482,22 +482,6 @@ def _interrupts_held_back() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-@contextmanager
-def _threads_of_libraries(threads: int) -> Iterator[None]:
-    """What is started inside multiplies matrices on so many threads, in numpy and torch: all cores each would be more
-    threads than cores. Unless the environment says how many.
-    """
-    name = "OMP_NUM_THREADS"
-    if name in os.environ:
-        yield
-        return
-    os.environ[name] = str(threads)
-    try:
-        yield
-    finally:
-        del os.environ[name]
-
-
 def _result(future: "Future[ChunkResult]", task: ChunkTask) -> ChunkResult:
     try:
         return future.result()
@@ -517,16 +501,12 @@ def _tell_parent(moment: Moment) -> None:
 
 
 def _start_worker(without_pandas: bool, writer: "Connection") -> None:
-    """A worker ends at once, its transaction undone by the lake, when the build that started it is no more.
-
-    Builds are parallel by processes: OpenCV's own threads would only get in their way.
-    """
+    """A worker ends at once, its transaction undone by the lake, when the build that started it is no more."""
     global _moments
     _moments = writer
     if without_pandas:
         leave_out_pandas()
     collect_seldom()
-    cv2.setNumThreads(1)
     parent = multiprocessing.parent_process()
     if parent:
         threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
@@ -537,6 +517,8 @@ def run_chunk(task: ChunkTask, known: Known | None = None, tell: Tell = _tell_pa
 
     known: from the chunk before, in this process.
     """
+    # Builds are parallel by processes and by decoders' threads: those of OpenCV would only get in their way
+    cv2.setNumThreads(1)
     known = known or Known()
     known.begin_chunk()
     lake = open_lake(Workspace(Path(task.root)))

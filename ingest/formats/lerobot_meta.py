@@ -32,6 +32,7 @@ EPISODE_FILE = re.compile(r"^data/.*episode_(\d+)\.parquet$")
 DATA_FILE = re.compile(r"^data/chunk-\d+/file-\d+\.parquet$")
 META_EPISODES = re.compile(r"^meta/episodes/chunk-\d+/file-\d+\.parquet$")
 TASK_COLUMNS = ("task", "__index_level_0__")  # pandas' index has either name
+INFO = "meta/info.json"  # of a source: read once
 DEFAULT_CHUNK = 1000
 MAX_EPISODE = 2**31  # so that chunks are numbers that the lake can hold
 MIN_FPS, MAX_FPS = 1e-3, 1e3
@@ -80,7 +81,13 @@ def finite(value: Any) -> float | None:
 
 
 def read_info(source: Source) -> dict[str, Any]:
-    """meta/info.json. Raises RowsError, of reason no_metadata unless the file is a git-LFS pointer."""
+    """meta/info.json, read once of a source. Raises RowsError, of reason no_metadata unless it is a git-LFS pointer."""
+    if INFO not in source.noted:
+        source.noted[INFO] = _read_info(source)
+    return source.noted[INFO]
+
+
+def _read_info(source: Source) -> dict[str, Any]:
     if "meta/info.json" not in source.files:
         raise RowsError("there is no meta/info.json", "no_metadata")
     try:

@@ -136,6 +136,12 @@ def _padded(column: NamedRows) -> list[str]:
 
 def _modality(source: Source) -> dict[str, Any]:
     """GR00T's meta/modality.json; {} where it is absent, or cannot be read: the listing has a finding of that."""
+    if MODALITY not in source.noted:
+        source.noted[MODALITY] = _read_modality(source)
+    return source.noted[MODALITY]
+
+
+def _read_modality(source: Source) -> dict[str, Any]:
     if MODALITY not in source.files:
         return {}
     try:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -49,6 +50,11 @@ def named_grippers(names: Sequence[str]) -> list[NamedGripper]:
 
     Example: named_grippers(["x", "left_gripper", "right_gripper"]) gives dimension 1 of "left" and 2 of "right".
     """
+    return list(_named_grippers(tuple(names)))
+
+
+@lru_cache(maxsize=1024)  # asked of the same names for every episode
+def _named_grippers(names: tuple[str, ...]) -> tuple[NamedGripper, ...]:
     kinds: list[Kind | None] = [_kind(words(name)) for name in names]
     arms = _arms_of(names, kinds)
     dimensions_of: dict[tuple[str, Kind], list[int]] = {}
@@ -63,7 +69,7 @@ def named_grippers(names: Sequence[str]) -> list[NamedGripper]:
             continue
         actual: Kind = "hand" if kind == "hand" and len(dimensions) >= MIN_HAND_JOINTS else "gripper"
         grippers[arm] = NamedGripper(arm, actual, tuple(dimensions))
-    return sorted(grippers.values(), key=lambda gripper: gripper.dimensions)
+    return tuple(sorted(grippers.values(), key=lambda gripper: gripper.dimensions))
 
 
 def _arms_of(names: Sequence[str], kinds: Sequence[Kind | None]) -> list[str]:

@@ -2,11 +2,15 @@
 
 import math
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from core.cores import cores, cpu_limit
+from core import cores as of_cores
+from core.cores import IS_OURS, THREADS, cores, cpu_limit, tell_libraries, told_to_children
+from core.paths import ROOT
 
 V1 = "4:memory:/jobs/one\n3:cpu,cpuacct:/jobs/one\n"
 
@@ -52,3 +56,63 @@ def test_no_more_than_the_machine_has_and_at_least_one():
             assert cores() == 1
         finally:
             os.sched_setaffinity(0, before)
+
+
+# Threads of a process with BLAS, and of a database of the lake
+LIBRARIES = """
+import os
+import numpy as np
+np.ones((300, 300)) @ np.ones((300, 300))
+begun = len(os.listdir("/proc/self/task"))
+from pathlib import Path
+from core.paths import Workspace
+from warehouse.lake import database
+con = database(Workspace(Path("nowhere")))
+print(begun, con.execute("SELECT current_setting('threads')").fetchone()[0])
+"""
+
+
+def threads_begun(limit: float, **env: str) -> tuple[int, int]:
+    """Threads of a process with BLAS, and of its DuckDB, in a control group that is given so many cores."""
+    told = f"import core.cores as c; c.cpu_limit = lambda own, root: float('{limit}'); c.tell_libraries()"
+    done = subprocess.run(
+        [sys.executable, "-c", told + LIBRARIES],
+        cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if name != THREADS} | env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    begun, of_duckdb = map(int, done.stdout.split())
+    return begun, of_duckdb
+
+
+@pytest.mark.skipif(cores() < 2, reason="one core: no library begins more than one thread")
+def test_libraries_begin_no_more_threads_than_their_control_group_has_cores():
+    assert threads_begun(1.0) == (1, 1)
+    begun, of_duckdb = threads_begun(math.inf)
+    assert begun > 1
+    assert of_duckdb == cores()
+
+
+def test_workers_share_what_their_parent_may_use(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv(THREADS, raising=False)
+    monkeypatch.delenv(IS_OURS, raising=False)
+    with told_to_children(3):
+        assert os.environ[THREADS] == "3"
+    assert THREADS not in os.environ
+    # What the user says counts; what we said for this process is no word of the user's
+    monkeypatch.setattr(of_cores, "cores", lambda: 0)
+    for by_user in (True, False):
+        if by_user:
+            monkeypatch.setenv(THREADS, "7")
+        else:
+            monkeypatch.delenv(THREADS)
+        tell_libraries()
+        assert os.environ[THREADS] == ("7" if by_user else "0")
+        with told_to_children(3):
+            assert os.environ[THREADS] == ("7" if by_user else "3")
+        assert os.environ[THREADS] == ("7" if by_user else "0")
+    monkeypatch.delenv(THREADS)
+    monkeypatch.delenv(IS_OURS)

@@ -16,6 +16,7 @@ import duckdb
 import filelock
 import pyarrow as pa
 
+from core.cores import cores
 from core.files import room_in, sync_newest, write_file
 from core.paths import Workspace
 from core.tables import Table
@@ -79,16 +80,23 @@ def extension_path(name: str) -> str:
 
 
 def connect(
-    workspace: Workspace, *, read_only: bool, snapshot: int | None = None, catalog: str | None = None
+    workspace: Workspace,
+    *,
+    read_only: bool,
+    snapshot: int | None = None,
+    catalog: str | None = None,
+    threads: int | None = None,
 ) -> duckdb.DuckDBPyConnection:
     """A DuckDB connection with the lake attached as `lake` and in use; `catalog`: a copy of its catalog.
+
+    threads: of its queries; default: one for each core.
 
     DATA_PATH is always given anew: DuckLake stores it as first seen, so a moved workspace would read the old folder.
     A commit and a read of the SQLite catalog shut each other out for moments; the extension would give up after five
     seconds, which a slow disk or a long query exceeds. (A write-ahead log needs no such wait, but could not be read
     where the reader may not write.)
     """
-    con = database(workspace)
+    con = database(workspace, threads)
     if read_only and catalog is None:
         _take_back_torn_commit(workspace)
     attach(con, workspace, "lake", snapshot, read_only=read_only, catalog=catalog)
@@ -96,14 +104,20 @@ def connect(
     return con
 
 
-def database(workspace: Workspace) -> duckdb.DuckDBPyConnection:
+def database(workspace: Workspace, threads: int | None = None) -> duckdb.DuckDBPyConnection:
     """A DuckDB database in memory that can attach the lake of a workspace.
 
     To check the signatures of the two extensions, of 36 MB each, would take 0.3 s of each connection. They come from
     the package index beside DuckDB itself, which nobody checks either; any other is refused unless it is signed.
     """
     # Without replacements a query cannot read Python's variables by their names
-    con = duckdb.connect(config={"python_enable_replacements": "false", "allow_unsigned_extensions": "true"})
+    con = duckdb.connect(
+        config={
+            "python_enable_replacements": "false",
+            "allow_unsigned_extensions": "true",
+            "threads": threads or cores(),
+        }
+    )
     at = place(workspace)
     for name in at.extensions:
         con.execute(f"LOAD {literal(extension_path(name))}")

@@ -29,10 +29,9 @@ class Lake(LakeWriter):
             _make_folders(workspace)
         # A writer holds the lock while it opens, so that two processes never migrate at once
         with room_in(workspace.root), nullcontext() if read_only else locked(workspace):
-            super().__init__(workspace, connect(workspace, read_only=read_only, snapshot=snapshot))
             # One thread: builds are parallel by processes, and with several a query was seen to spin for ever on a
             # crowded machine, waiting for a worker that had missed its wake-up (DuckDB 1.5.5)
-            self.con.execute("SET threads = 1")
+            super().__init__(workspace, connect(workspace, read_only=read_only, snapshot=snapshot, threads=1))
             if read_only:
                 self.version = checked_version(self.con, str(workspace.root))
             else:
