@@ -7,10 +7,13 @@ Paces and their slopes are those of opensarm's labelling tool (xdofai/opensarm @
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from annotate.segments import PACES, STEP, Segment, finished
+
+# What people said is read by commands that show rows of the lake, without numpy
+if TYPE_CHECKING:
+    import numpy as np
 
 SLOPES: dict[str, float] = dict(zip(PACES, (2.0, 1.0, 0.0, -1.0), strict=True))
 
@@ -66,7 +69,7 @@ def _check_paces(segments: Sequence[Segment], end: StatedEnd) -> None:
         raise ValueError("the segments fall by more than they rise: mark a segment as slow or fast, or take falls back")
 
 
-def stated_progress(segments: Sequence[Segment], ordinary: np.ndarray, end: StatedEnd) -> np.ndarray:
+def stated_progress(segments: Sequence[Segment], ordinary: "np.ndarray", end: StatedEnd) -> "np.ndarray":
     """Progress as stated, float32 [n]; `ordinary` [n] is what `annotate.progress` makes of the segments alone.
 
     Without paces it is the ordinary curve, stretched to the final progress. With paces: 0 at frame 0, straight inside
@@ -76,6 +79,8 @@ def stated_progress(segments: Sequence[Segment], ordinary: np.ndarray, end: Stat
     Example: fast in frames 0-4, mistake in frames 5-6, ending at 0.6: 4 x 2 - 2 x 1 = 6 parts of 0.1 each, so it rises
     to 0.8 at frame 4 and falls to 0.6 at frame 6.
     """
+    import numpy as np
+
     n, lost = len(ordinary), end.catastrophic_frame
     last = (n if lost is None else lost) - 1
     final = float(ordinary[last]) if end.final_progress is None else end.final_progress
@@ -98,7 +103,9 @@ def stated_progress(segments: Sequence[Segment], ordinary: np.ndarray, end: Stat
     return out.astype(np.float32)
 
 
-def _slopes(segments: Sequence[Segment]) -> np.ndarray:
+def _slopes(segments: Sequence[Segment]) -> "np.ndarray":
     """Slope of each frame, float64 [n], in parts of a slow one."""
+    import numpy as np
+
     of_segments = [SLOPES[s.pace or ("slow" if s.kind == STEP else "adjust")] for s in segments]
     return np.repeat(of_segments, [len(s) for s in segments])

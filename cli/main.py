@@ -129,7 +129,7 @@ WITHOUT_PANDAS = {
     "demonstrations", "corrections", "references", "outcomes",
 }  # fmt: skip
 # Commands that show rows of the lake as they are
-WITHOUT_NUMPY = {"quarantine", "schema", "sql"}
+WITHOUT_NUMPY = {"quarantine", "schema", "sql", "status"}
 
 
 class CommandLine(LazyGroup):
