@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from html.parser import HTMLParser
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
@@ -342,16 +341,6 @@ def _bucket_version(entry: dict[str, Any]) -> str:
 # Web servers
 
 
-class _Links(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__()
-        self.links: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag == "a":
-            self.links += [value for name, value in attrs if name == "href" and value]
-
-
 @dataclass(frozen=True)
 class Web:
     """What a web server's folder pages link to below an address that ends in '/', or the one file at another address.
@@ -398,8 +387,10 @@ class Web:
 
     def _links(self, folder: str) -> Iterator[str]:
         """What one page links to below itself, by path from the root; folders end in '/'."""
+        from ingest.sources.links import Links  # parses HTML, which only web servers need
+
         base, page = self._page(folder)
-        parser = _Links()
+        parser = Links()
         parser.feed(page)
         for href in parser.links:
             link = urljoin(base, href)
