@@ -250,7 +250,7 @@ class LakeWriter(LakeConnection):
         if not data.num_rows:
             return
         self.con.execute(f"INSERT INTO {table.name} BY NAME SELECT * FROM new_rows ORDER BY {quoted(table.key)}")
-        partitions = [] if partition is None else [partition]
+        partitions = [partition] if partition else []
         if partition is None and table.partition:
             partitions = self.rows(f"SELECT DISTINCT {quoted(table.partition)} FROM new_rows")
         self._note_written(table, partitions)
