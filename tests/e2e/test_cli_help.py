@@ -70,7 +70,7 @@ def test_help_imports_nothing_heavy(away: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "needs", "not_needed"),
     [
-        ("status", {"duckdb", "pyarrow"}, {"cv2", "av"}),
+        ("status", {"duckdb", "pyarrow"}, {"numpy", "cv2", "av"}),
         ("sql", {"pyarrow"}, {"numpy", "cv2", "av"}),
         ("quarantine", {"duckdb", "pyarrow"}, {"numpy", "cv2", "av"}),
         ("inspect", {"pyarrow", "av"}, {"duckdb"}),

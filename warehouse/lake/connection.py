@@ -94,13 +94,15 @@ def connect(
     DATA_PATH is always given anew: DuckLake stores it as first seen, so a moved workspace would read the old folder.
     A commit and a read of the SQLite catalog shut each other out for moments; the extension would give up after five
     seconds, which a slow disk or a long query exceeds. (A write-ahead log needs no such wait, but could not be read
-    where the reader may not write.)
+    where the reader may not write.) One thread opens it: of several the second was refused beside a commit, at once.
     """
-    con = database(workspace, threads)
+    con = database(workspace, 1)
     if read_only and catalog is None:
         _take_back_torn_commit(workspace)
     attach(con, workspace, "lake", snapshot, read_only=read_only, catalog=catalog)
     con.execute("USE lake")
+    if threads != 1:
+        con.execute(f"SET threads = {threads or cores()}")
     return con
 
 

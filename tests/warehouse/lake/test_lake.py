@@ -388,7 +388,7 @@ def test_a_catalog_is_waited_for_longer_than_sqlite_waits(workspace: Workspace):
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other, ThreadPoolExecutor() as pool:
         assert other.stdout is not None
         assert other.stdout.readline() == "shut\n"
-        # With as many threads as there are cores: a lake of ours has one, but only once it is open
+        # For queries of as many threads as there are cores
         opening = pool.submit(connect, workspace, read_only=True)
         lake.publish(stage_run(), {"frames": frames()})
         assert other.poll() is not None or other.wait(5) == 0
