@@ -2,7 +2,7 @@
 
 from annotate.frames import CODE_VERSION, frames_stage
 from pipeline.checks import chunk_check
-from pipeline.keyframes import store_keyframe
+from pipeline.keyframes import KeyframeWriter
 from pipeline.pictures import frames_figure
 from pipeline.reading import usable_records
 from pipeline.stage import Output, Stage, StageContext
@@ -13,17 +13,13 @@ from warehouse.lake.signals import stored_signals
 def run(context: StageContext) -> Output:
     lake, build = context.lake, context.build
     records = usable_records(lake, build.name, context.chunk)
-    stored_bytes = 0
-
-    def store(sha256: str, jpeg: bytes) -> None:
-        nonlocal stored_bytes
-        is_new = store_keyframe(lake.workspace, sha256, jpeg)
-        stored_bytes += len(jpeg) if is_new else 0
-
     keepers = context.pictures.keepers(context.step.input_hash) if context.pictures else ()
     signals = stored_signals(lake.con, build.name)
-    measured = frames_stage(context.source, records, context.chunk, build.stages.frames, store, keepers, signals)
-    numbers = {"decoded_frames": measured.decoded_frames, "keyframe_bytes": stored_bytes}
+    with KeyframeWriter(lake.workspace) as keyframes:
+        measured = frames_stage(
+            context.source, records, context.chunk, build.stages.frames, keyframes.store, keepers, signals
+        )
+    numbers = {"decoded_frames": measured.decoded_frames, "keyframe_bytes": keyframes.new_bytes}
     return Output(measured.tables, measured.findings, numbers=numbers)
 
 
