@@ -85,6 +85,7 @@ class Load:
     picture: tuple[int, int]
     large_picture: tuple[int, int]
     sequence_length: int
+    window: int | None  # samples that are looked through for rows of like length
     batch: int
     accumulation: int
     steps: int
@@ -101,6 +102,7 @@ def full_load(recipe: Recipe, picture: tuple[int, int]) -> Load:
         picture=picture,
         large_picture=(640, 480),
         sequence_length=data.sequence_length,
+        window=data.window,
         batch=train.batch,
         accumulation=min(2, train.accumulation),
         steps=WARM_STEPS + 4,
@@ -112,7 +114,7 @@ def full_load(recipe: Recipe, picture: tuple[int, int]) -> Load:
     )
 
 
-TINY = Load((64, 64), (96, 64), 384, 1, 1, WARM_STEPS + 1, 0, 8, 9, tolerance=1e-5, resume_tolerance=1e-6)
+TINY = Load((64, 64), (96, 64), 384, 64, 1, 1, WARM_STEPS + 1, 0, 8, 9, tolerance=1e-5, resume_tolerance=1e-6)
 
 
 @dataclass(frozen=True)
@@ -203,6 +205,7 @@ def base_recipe(recipe: Recipe, load: Load, tiny: bool) -> Recipe:
     data: dict[str, Any] = {"sequence_length": load.sequence_length, "workers": load.workers}
     if recipe.kind == "sft":
         data |= {"families": {"procvqa_c": 1.0}, "jsonl": (), "image_root": None, "think": None}
+        data["window"] = load.window
     return changed(recipe, "gpu_check", train=train, data=data)
 
 

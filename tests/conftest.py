@@ -3,6 +3,7 @@
 To make a lake costs 0.3 s of CPU, a built corpus seconds: most tests share one, made when the first of them asks.
 """
 
+import gc
 import itertools
 import os
 import shutil
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import hypothesis
 import pytest
 
+import warehouse.lake.lake
 from core.paths import Workspace
 from tests.kits.made_corpus import Made, make
 from warehouse.lake import Lake
@@ -58,6 +60,36 @@ def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the shell that runs the tests has set is not what is tested."""
     for name in [n for n in os.environ if n.startswith(("DAGSTER", "PROCCORPUS"))]:
         monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _new_lakes_are_copies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A new lake is a copy of the first one: to make its tables costs half a second of CPU, and tests need hundreds."""
+    first: list[Workspace] = []
+    make_folders = warehouse.lake.lake._make_folders
+
+    def copied(workspace: Workspace) -> None:
+        make_folders(workspace)
+        if workspace.catalog.exists() or workspace.settings.exists():
+            return  # there is one, or it lies elsewhere
+        if not first:
+            first.append(Workspace(tmp_path_factory.mktemp("first") / "it's a corpus"))
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(warehouse.lake.lake, "_make_folders", make_folders)
+                Lake(first[0]).con.close()
+        shutil.copytree(first[0].root, workspace.root, dirs_exist_ok=True)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(warehouse.lake.lake, "_make_folders", copied)
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _old_objects_are_frozen() -> None:
+    """The collector looks at no object that was there before a file's tests: a look at all of the packages' objects
+    takes a second, and some tests and libraries ask for many."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

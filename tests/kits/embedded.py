@@ -40,8 +40,8 @@ def embed(
     parts = {"embeddings": rows, "episode_content": contents}
     for (table, content), stage in zip(parts.items(), ("embeddings", "frames"), strict=True):
         lake.publish(stage_run(dataset=dataset, chunk=chunk, stage=stage), {table: TABLES[table].rows(content)})
-    lake.upsert("runs", episode_facts=TABLES["episode_facts"].rows(facts))
-    lake.upsert("a dataset", datasets=TABLES["datasets"].rows([{"dataset": dataset, "chunk_size": 100}]))
+    known = TABLES["datasets"].rows([{"dataset": dataset, "chunk_size": 100}])
+    lake.upsert("runs of a dataset", episode_facts=TABLES["episode_facts"].rows(facts), datasets=known)
 
 
 def look_at(space: Workspace) -> None:

@@ -22,7 +22,7 @@ from training.train import train, training_run_id
 from warehouse.lake import Lake
 from warehouse.releases import Release, get_release
 
-SETTINGS: dict[str, Any] = {"steps": 4, "batch": 2, "save_every": 2, "accumulation": 2}
+SETTINGS: dict[str, Any] = {"steps": 3, "batch": 2, "save_every": 2, "accumulation": 2}
 NAMES = ("full", "lora", "copies", "grpo")
 LORA = {"rank": 4, "alpha": 8}
 
@@ -36,7 +36,7 @@ def recipe_of(name: str, taught: Path) -> Recipe:
             model={"path": taught},
             data={"jsonl": [home / "rl.jsonl"], "image_root": home / "images"},
             train={"lr": 1e-3, "schedule": "constant", "distributed": "fsdp", **SETTINGS, "batch": 4},
-            grpo={"generations": 4, "max_completion": 24, "temperature": 1.0},
+            grpo={"generations": 4, "max_completion": 12, "temperature": 1.0},
         )
     distributed = "none" if name == "copies" else "fsdp"
     lora = LORA if name == "lora" else None

@@ -228,6 +228,6 @@ def test_any_model_of_torchvision(name: str, no_weights: Path, monkeypatch: pyte
     torch.save(get_model(name).state_dict(), file)
     monkeypatch.setattr("annotate.embeddings.networks.hub_weights", {url: file}.__getitem__)
     encoder = load_encoder(EmbeddingsConfig(encoder=f"torchvision:{name}", grid=3))
-    numbers = encoder.embed(np.stack([scene(k, 224) for k in range(encoder.batch)]))
-    assert numbers.shape == (encoder.batch, 256 + 64 * 9)
+    numbers = encoder.embed(np.stack([scene(k, 224) for k in range(encoder.small_batch)]))
+    assert numbers.shape == (encoder.small_batch, 256 + 64 * 9)
     assert np.isfinite(numbers).all()

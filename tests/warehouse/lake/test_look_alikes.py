@@ -1,7 +1,8 @@
 """Look-alikes: a copy in another dataset at another frame rate is named, and different runs are not."""
 
 import hashlib
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,12 +96,21 @@ def publish(lake: Lake, dataset: str, runs: Sequence[Shown]) -> None:
         lake.publish(stage_run(dataset=dataset, stage=stage, chunk=chunk), rows, parts=parts)
 
 
-@pytest.fixture
-def lake(tmp_path: Path) -> Lake:
-    """Held-out runs of four scenes in the dataset `held`."""
-    lake = Lake(Workspace(tmp_path))
+@pytest.fixture(scope="module")
+def held_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Held-out runs of four scenes in the dataset `held`; not for changing."""
+    lake = Lake(Workspace(tmp_path_factory.mktemp("held") / "corpus"))
     publish(lake, "held", [Shown(scene, split="test_id") for scene in range(4)])
-    return lake
+    lake.con.close()
+    return lake.workspace.root
+
+
+@pytest.fixture
+def lake(held_out: Path, tmp_path: Path) -> Iterator[Lake]:
+    """Their lake, in a copy."""
+    lake = Lake(Workspace(shutil.copytree(held_out, tmp_path / "corpus")))
+    yield lake
+    lake.con.close()
 
 
 def found(lake: Lake) -> float:

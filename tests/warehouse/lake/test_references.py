@@ -1,5 +1,6 @@
 """References: which runs are some, by whose word, which chunks they concern, and texts that mean the same task."""
 
+import shutil
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -21,11 +22,19 @@ LABEL = [{"name": "Reach", "start_frame": 0, "end_frame": 9}, {"name": "Lift", "
 STEP = {"start_s": 0.0, "end_s": 1.0, "text": "Reach"}
 
 
-@pytest.fixture
-def lake(tmp_path: Path) -> Iterator[Lake]:
-    """Ten runs of ten frames in chunks of two: the even ones of one task, the odd ones of another."""
-    lake = Lake(Workspace(tmp_path))
+@pytest.fixture(scope="module")
+def ten_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten runs of ten frames in chunks of two: the even ones of one task, the odd ones of another. Not for changing."""
+    lake = Lake(Workspace(tmp_path_factory.mktemp("runs") / "corpus"))
     add_episodes(lake, "a", [PICK if e % 2 == 0 else CUP for e in range(10)])
+    lake.con.close()
+    return lake.workspace.root
+
+
+@pytest.fixture
+def lake(ten_runs: Path, tmp_path: Path) -> Iterator[Lake]:
+    """Their lake, in a copy."""
+    lake = Lake(Workspace(shutil.copytree(ten_runs, tmp_path / "corpus")))
     yield lake
     lake.con.close()
 

@@ -160,7 +160,7 @@ def test_an_entry_is_read_once_and_let_go_after_its_last_sample(tars: list[Path]
         seen[index] += 1
         (held.add if seen[index] < SAMPLES * (2 if dataset == "a" else 1) else held.discard)(index)
         if k % 10 == 0:
-            gc.collect()
+            gc.collect()  # among this file's objects, or it took a second each time (tests/conftest.py)
             visits = [v for v in gc.get_objects() if type(v) is warehouse.shards.loader._Visit and v.content]
             assert {int(v.entry.key.split("-")[1]) for v in visits} == held
             assert len(visits) <= 6
