@@ -2,9 +2,13 @@
 
 import pytest
 
+from explorer.access import CorpusView
+from explorer.index import CorpusIndex
 from tests.kits.lake_kit import query
+from tests.kits.made_corpus import Made
 from tests.kits.visitor import delete, post, visit
 from warehouse.lake import Lake
+from warehouse.lake.marks import mark
 from warehouse.lake.sql import open_for_users
 
 
@@ -38,6 +42,19 @@ def test_what_is_tagged_is_found_counted_and_said_in_sql(own):
         assert own.rows("SELECT count(*) FROM corrections") == [(0,)]
 
 
+@pytest.fixture(scope="module")
+def tagged(made: Made, tmp_path_factory: pytest.TempPathFactory) -> tuple[CorpusView, CorpusIndex]:
+    """Of a corpus whose episodes 1 and 2 are hard, 2 is for bob, 4 is dark; not for changing."""
+    space = made.copy(tmp_path_factory.mktemp("tagged")).space
+    lake = Lake(space)
+    mark(lake, [("tiny", 1), ("tiny", 2)], "tag", "hard", author="ada")
+    mark(lake, [("tiny", 4)], "tag", "dark", author="ada")
+    mark(lake, [("tiny", 2)], "assigned", "bob", author="ada")
+    lake.con.close()
+    corpus = CorpusView(space)
+    return corpus, CorpusIndex(corpus)
+
+
 @pytest.mark.parametrize(
     "address",
     [
@@ -52,29 +69,21 @@ def test_what_is_tagged_is_found_counted_and_said_in_sql(own):
         "seconds_from=1&q=drawer&tag=hard",
     ],
 )
-def test_the_sql_of_a_selection_gives_its_episodes(own, address: str):
+def test_the_sql_of_a_selection_gives_its_episodes(tagged: tuple[CorpusView, CorpusIndex], address: str):
     from starlette.datastructures import QueryParams
 
-    from explorer.access import CorpusView
-    from explorer.index import CorpusIndex
     from explorer.selection import EpisodeSelection, count, episodes_of, facets
-    from warehouse.lake.marks import mark
 
-    lake = Lake(own.space)
-    mark(lake, [("tiny", 1), ("tiny", 2)], "tag", "hard", author="ada")
-    mark(lake, [("tiny", 4)], "tag", "dark", author="ada")
-    mark(lake, [("tiny", 2)], "assigned", "bob", author="ada")
-    lake.con.close()
-    corpus = CorpusView(own.space)
     asked = EpisodeSelection.of(QueryParams(address))
     assert EpisodeSelection.of(QueryParams(asked.url().partition("?")[2])) == asked
+    corpus, of_corpus = tagged
     with corpus.reading() as reader:
-        index = CorpusIndex(corpus).at(reader)
+        index = of_corpus.at(reader)
         selection = asked.at(reader, index)
         shown = [(e["dataset"], e["episode_index"]) for e in episodes_of(index, selection)]
         assert count(index, selection) == len(shown)
         assert sum(v.count for v in {f.name: v for f, v in facets(index, selection)}["dataset"]) == len(shown)
-    con = open_for_users(own.space)
+    con = open_for_users(corpus.space)
     rows = query(con, selection.lake_sql()).to_pylist()
     con.close()
     assert sorted((r["dataset"], r["episode_index"]) for r in rows) == sorted(shown)

@@ -35,13 +35,20 @@ else:
 """
 
 
+# A fork's libraries would take down threads that it does not have
+ENDING = """
+sys.stdout.flush()
+os._exit(0)
+"""
+
+
 def run_processes(script: str, arguments: Sequence[str] = (), count: int = 2, timeout_s: float = 600) -> str:
     """What the first of them writes; each must end well. They are forked from a process that has imported PACKAGES."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
     common = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    code = FORKING.format(packages=PACKAGES, count=count) + script
+    code = FORKING.format(packages=PACKAGES, count=count) + script + ENDING
     started = subprocess.Popen(
         [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code, *arguments],
         cwd=ROOT,

@@ -22,7 +22,7 @@ from training.train import train, training_run_id
 from warehouse.lake import Lake
 from warehouse.releases import Release, get_release
 
-SETTINGS: dict[str, Any] = {"steps": 3, "batch": 2, "save_every": 2, "accumulation": 2}
+SETTINGS: dict[str, Any] = {"steps": 4, "batch": 2, "save_every": 2, "accumulation": 2}
 NAMES = ("full", "lora", "copies", "grpo")
 LORA = {"rank": 4, "alpha": 8}
 
@@ -30,14 +30,13 @@ LORA = {"rank": 4, "alpha": 8}
 def recipe_of(name: str, taught: Path) -> Recipe:
     if name == "grpo":
         home = taught.parents[2]
-        return Recipe(
-            name=name,
-            kind="grpo",
-            model={"path": taught},
-            data={"jsonl": [home / "rl.jsonl"], "image_root": home / "images"},
-            train={"lr": 1e-3, "schedule": "constant", "distributed": "fsdp", **SETTINGS, "batch": 4},
-            grpo={"generations": 4, "max_completion": 12, "temperature": 1.0},
-        )
+        sections = {
+            "model": {"path": taught},
+            "data": {"jsonl": [home / "rl.jsonl"], "image_root": home / "images"},
+            "train": {"lr": 1e-3, "schedule": "constant", "distributed": "fsdp", **SETTINGS, "batch": 4},
+            "grpo": {"generations": 4, "max_completion": 24, "temperature": 1.0},
+        }
+        return Recipe.model_validate({"name": name, "kind": "grpo"} | sections)
     distributed = "none" if name == "copies" else "fsdp"
     lora = LORA if name == "lora" else None
     # One with progress at each picture, too
@@ -128,12 +127,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Lake, Release, Path]
     folder = tmp_path_factory.mktemp("processes")
     rows = source_rows(folder / "images")
     write_rows(folder / "rl.jsonl", rows)
-    sft = Recipe(
-        name="taught",
-        model={"tiny": TINY},
-        data={"jsonl": [write_rows(folder / "sft.jsonl", conversations(rows))], "image_root": folder / "images"},
-        train={"steps": 40, "batch": 4, "lr": 1e-2, "warmup": 0.1},
-    )
+    shown = {"jsonl": [write_rows(folder / "sft.jsonl", conversations(rows))], "image_root": folder / "images"}
+    learnt = {"steps": 40, "batch": 4, "lr": 1e-2, "warmup": 0.1}
+    sft = Recipe.model_validate({"name": "taught", "model": {"tiny": TINY}, "data": shown, "train": learnt})
     lake, release = make_release(folder / "w", moments=24)
     return lake, release, train(*empty_corpus(folder), sft).checkpoint
 

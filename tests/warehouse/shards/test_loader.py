@@ -288,12 +288,13 @@ def test_shares_of_what_an_epoch_takes(tmp_path: Path):
 
 
 def test_shares_that_cannot_be_had(tmp_path: Path, tars: list[Path]):
-    for shares, why in (
+    refused: list[tuple[dict[str, Any], str]] = [
         ({"datasets": {"a": 1, "b": 1}}, "no share is given to the dataset c; 0 leaves it out"),
         ({"datasets": {"a": 1, "b": 1, "c": 1, "d": 1}}, "a share is given to the dataset d, of which there is no"),
         ({"families": {"procvqa_a": 1}}, "no share is given to the family procvqa_c"),
         ({"datasets": {"a": -1, "b": 1, "c": 1}}, "shares of a dataset are numbers from 0 on"),
-    ):
+    ]
+    for shares, why in refused:
         with pytest.raises(ShardError, match=why):
             with_shares(tars, LoaderConfig(), **shares)
     apart = [
@@ -302,7 +303,10 @@ def test_shares_that_cannot_be_had(tmp_path: Path, tars: list[Path]):
     ]
     with pytest.raises(ShardError, match="no rates give these shares to datasets and families at once"):
         with_shares(apart, LoaderConfig(), datasets={"x": 0.9, "y": 0.1}, families={"a": 0.5, "c": 0.5})
-    for wrong in ({"per_visit": 0}, {"buffer": 0}, {"family_rates": {"a": -1}}, {"dataset_rates": {"a": float("nan")}}):
+    values: list[dict[str, Any]] = [
+        {"per_visit": 0}, {"buffer": 0}, {"family_rates": {"a": -1}}, {"dataset_rates": {"a": float("nan")}},
+    ]  # fmt: skip
+    for wrong in values:
         with pytest.raises(ShardError, match="must be"):
             LoaderConfig(**wrong)
 
