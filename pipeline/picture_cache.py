@@ -27,7 +27,8 @@ from warehouse.shards.config import ShardsConfig
 PictureKey = tuple[int, str, int, str]  # episode, camera, frame, edit
 # Samples that show a part of an episode have its pictures decoded again, with the frames that these hang on. Where
 # those are more than this share of all frames, each picture is encoded while it is measured: that takes less time
-MOST_DECODED_AGAIN = 1 / 3
+MOST_DECODED_AGAIN = 0.5
+USUAL_S = 30.0  # of an episode whose length nobody knows before it is decoded
 MOST_BYTES = 2 << 30  # of kept pictures of which only a share will be shown
 
 
@@ -74,7 +75,7 @@ class FrameKeeper:
 
     def every(self, camera: str, fps: float, num_frames: int | None, *, is_preferred: bool) -> int:
         if not self.samples.shows_every_frame:
-            self._shown = min(1.0, self.samples.most_pictures / max(1, num_frames or 0))
+            self._shown = min(1.0, self.samples.most_pictures / (num_frames or max(1.0, USUAL_S * fps)))
         self._is_open = True
         return int(is_preferred)
 

@@ -93,16 +93,18 @@ class Grey(ArrayPicture):
     ("profile", "num_frames", "group", "kept"),
     [
         ("procvlm", 5_000, 1, 50),
-        ("balanced", 600, 2, 0),  # 26 % of the frames would be decoded again
-        ("balanced", 600, 3, 50),  # 35 %
-        ("balanced", 5_000, 20, 0),
-        ("balanced", 5_000, 40, 50),
+        ("balanced", 600, 4, 0),  # 43 % of the frames would be decoded again
+        ("balanced", 600, 5, 50),  # 52 %
+        ("balanced", None, 4, 0),  # as of 600 frames
+        ("balanced", None, 5, 50),
+        ("balanced", 5_000, 40, 0),
+        ("balanced", 5_000, 48, 50),
         ("balanced", 5_000, 1000, 50),
         ("balanced", 100, 1, 50),
     ],
 )
 def test_pictures_are_kept_where_it_would_take_longer_to_decode_them_again(
-    profile: Literal["balanced", "procvlm"], num_frames: int, group: int, kept: int
+    profile: Literal["balanced", "procvlm"], num_frames: int | None, group: int, kept: int
 ):
     keeper = FrameKeeper(PictureStore(io.BytesIO()), ShardsConfig(), SamplesConfig(profile=profile))
     for episode in (0, 1):
