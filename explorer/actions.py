@@ -28,11 +28,11 @@ def recorded(reader: LakeReader, episode: LakeEpisode) -> Episode:
     # The source is opened as the last build opened it, so that frames are counted alike
     configured = reader.row("SELECT config FROM build_configs WHERE dataset = ?", episode.dataset)
     if configured is None:
-        raise PageError(f"{where} cannot be read: the lake does not say what the dataset was built from")
+        raise PageError(f"{where} cannot be read: the lake does not know the source of the dataset")
     source = _source(configured[0])
     # A page must not wait for a download
     if source.config.is_remote:
-        raise PageError(f"{where} are at {source.config.source}: they are not fetched for a page")
+        raise PageError(f"{where} are at {source.config.source}: a page does not download them")
     (row,) = reader.dicts(f"SELECT * FROM episode_facts {OF_EPISODE}", *episode.key)
     try:
         read = read_episode(source, record_from_row(row))

@@ -12,7 +12,7 @@ from warehouse.lake import LakeConnection
 from warehouse.lake.references import SHOWN_BY, pending_chunks, stated_annotator
 
 ERROR = re.compile(r"^error: (.+)$", re.MULTILINE)  # as the command line words what went wrong
-BROKEN_OFF = "it was ended before it was done"
+BROKEN_OFF = "it was stopped before it finished"
 MOST_LISTED = 50  # runs of a task that follow no reference, by number
 
 # Runs with a usable content, by the text that stands for their task
@@ -93,7 +93,7 @@ def why_unused(reader: LakeReader, dataset: str) -> str | None:
     """Why a build of the dataset, as it is kept, would not follow references; None: it does."""
     row = reader.row("SELECT config FROM build_configs WHERE dataset = ?", dataset)
     if row is None:
-        return f"the lake does not say what {dataset} was built from: build it once with proccorpus build"
+        return f"the lake does not know the source of {dataset}: build it once with proccorpus build"
     stated = stated_annotator(row[0])
     if stated in SHOWN_BY:
         return None

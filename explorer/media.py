@@ -39,7 +39,7 @@ def source_file(space: Workspace, episode: LakeEpisode, uri: str) -> Path:
         path = (folder / uri).resolve()
         # Links are resolved first, or one in the dataset could lead to any file of the machine
         if not path.is_relative_to(folder.resolve()):
-            raise PageError(f"{uri} leads out of the folder of {episode.dataset}", 403)
+            raise PageError(f"{uri} points outside the folder of {episode.dataset}", 403)
         if path.is_file():
             return path
     raise PageError(f"the video {uri} is not on this machine: {episode.dataset} was read from {root}")
@@ -160,9 +160,9 @@ def _read(path: Path, height: int) -> np.ndarray:
     try:
         picture = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
     except OSError as e:
-        raise PageError("a stored picture is missing; building the frames again makes it") from e
+        raise PageError("a stored picture is missing; build the frames again to restore it") from e
     if picture is None:
-        raise PageError("a stored picture is damaged; building the frames again makes it")
+        raise PageError("a stored picture is damaged; build the frames again to restore it")
     return _scaled(picture, height)
 
 

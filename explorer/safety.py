@@ -102,10 +102,10 @@ def access_for(
 ) -> ExplorerAccess:
     """Who may come in at an address that is listened on; without any settings a token is made. Raises AccessError."""
     if token is not None and len(token) < MIN_TOKEN:
-        raise AccessError(f"the token has {len(token)} characters; give at least {MIN_TOKEN}, or none and one is made")
+        raise AccessError(f"the token has {len(token)} characters; give at least {MIN_TOKEN}, or none to get a new one")
     # A header alone would be believed from anybody
     if bool(user_header) != bool(proxies):
-        raise AccessError("--user-header goes with --trusted-proxy: the addresses that may say who the user is")
+        raise AccessError("--user-header needs --trusted-proxy: the addresses of proxies that may name the user")
     networks = _networks(proxies)
 
     # Without any settings, others than this machine need a token
@@ -197,9 +197,9 @@ class ExplorerGuard:
 
     def _wrong_host(self, hosts: list[str]) -> Problem | None:
         if len(hosts) != 1:
-            return 400, "one Host header, please"
+            return 400, "the request must have exactly one Host header"
         if self.access.hosts is not None and host_name(hosts[0]) not in self.access.hosts:
-            return 421, "this explorer is not known by that name; use the address that it printed"
+            return 421, "unknown host name; use the address that proccorpus explore printed"
         return None
 
     def _proxy_user(self, c: HTTPConnection) -> str | None:
@@ -222,7 +222,7 @@ class ExplorerGuard:
         if not tokens or self.access.token is None or scope["method"] not in SAFE_METHODS:
             return None
         if not self._is_token(tokens[0]):
-            return _refusal(scope, 401, "that is not the token")
+            return _refusal(scope, 401, "wrong token")
 
         # The token must not stay in the address, where history and logs would keep it
         rest = urlencode([(name, value) for name, value in query if name != "token"])
@@ -268,12 +268,12 @@ def _too_long(scope: Scope) -> Problem | None:
 
 def _wrong_target(scope: Scope) -> Problem | None:
     if scope["method"] not in METHODS:
-        return 405, f"{scope['method']} is not done here"
+        return 405, f"{scope['method']} is not supported here"
     path = scope["path"]
     climbs = any(part in (".", "..") for part in path.split("/"))
     has_control_character = any(character < " " or character == "\x7f" for character in path)
     if climbs or "//" in path or "\\" in path or has_control_character:
-        return 400, "the path leads nowhere"
+        return 400, "the path is not valid"
     return None
 
 
@@ -281,13 +281,13 @@ def _wrong_site(headers: Headers) -> Problem | None:
     is_of_another_site = headers.get("sec-fetch-site") == "cross-site"
     is_link = headers.get("sec-fetch-mode") == "navigate"
     if is_of_another_site and not is_link:
-        return 403, "another site's page may link to this explorer, and nothing else"
+        return 403, "pages of other sites may only link to this explorer"
     return None
 
 
 def _wrong_length(length: str) -> Problem | None:
     if not length.isdecimal() or not length.isascii():
-        return 400, "the Content-Length is no number"
+        return 400, "the Content-Length is not a number"
     if int(length) > MAX_BODY_BYTES:
         return 413, f"the request is larger than {MAX_BODY_BYTES} bytes"
     return None

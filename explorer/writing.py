@@ -22,11 +22,11 @@ async def json_body(request: Request) -> dict[str, Any]:
         body = json.loads(await request.body())
     # Deep nesting of brackets is a RecursionError, not a ValueError
     except (ValueError, RecursionError) as e:
-        raise PageError("the request is no JSON that can be read", 400) from e
+        raise PageError("the request is not valid JSON", 400) from e
     except ClientDisconnect as e:
-        raise PageError("the request broke off", 400) from e
+        raise PageError("the request was cut off", 400) from e
     if not isinstance(body, dict):
-        raise PageError("the request is no JSON object", 400)
+        raise PageError("the request is not a JSON object", 400)
     return body
 
 
@@ -54,7 +54,7 @@ def why_read_only(explorer: Explorer) -> str | None:
             if explorer.options.release
             else f"snapshot {explorer.options.snapshot}"
         )
-        return f"you look at {what}: labels are corrected in the corpus as it is now (proccorpus explore without it)"
+        return f"this is {what}, which cannot be changed: run proccorpus explore without it to correct labels"
     return None
 
 

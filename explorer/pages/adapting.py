@@ -29,7 +29,7 @@ def _models(reader: LakeReader) -> list[str]:
 def _why_not(explorer: Explorer) -> str | None:
     """Why nothing is started from here; None: it is."""
     if not explorer.options.access.is_local:
-        return "training is started on the machine itself: copy the command"
+        return "training can only be started on the explorer's machine: copy the command and run it there"
     return why_read_only(explorer)
 
 

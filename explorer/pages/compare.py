@@ -145,7 +145,7 @@ def comparable(data: dict[str, Any]) -> list[dict[str, Any]]:
     runs = [
         {
             "id": r["label_run"],
-            "title": run_name(r) + (" (counts)" if r["active"] else ""),
+            "title": run_name(r) + (" (active)" if r["active"] else ""),
             "segments": r["segments"],
             "curve": Curve(run_name(r), range(len(r["progress"])), r["progress"], "line"),
         }

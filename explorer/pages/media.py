@@ -50,7 +50,7 @@ async def playable(
         try:
             path = await while_wanted(request, convert)
         except transcoding.GivenUpError as e:
-            raise PageError("nobody waits for this video any more", 503) from e
+            raise PageError("the request for this video was cancelled", 503) from e
     return FileResponse(path, media_type="video/mp4", headers=SHORT)
 
 
@@ -64,7 +64,7 @@ def keyframe(request: Request, dataset: str, episode_index: EpisodeIndex, sha256
         raise PageError(f"{dataset} {episode_index} has no such picture")
     path = explorer.space.keyframe(sha256)
     if not path.is_file():
-        raise PageError("this picture is listed and yet missing from the workspace")
+        raise PageError("this picture is listed, but its file is missing from the workspace")
     return FileResponse(path, media_type="image/jpeg", headers=FOREVER)
 
 

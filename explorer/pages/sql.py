@@ -124,7 +124,7 @@ async def page(
     shown, error = None, None
     if q.strip():
         if not may_run(request, q, asked):
-            error = "This query came by a link from elsewhere. Read it, then press Run."
+            error = "This query comes from a link on another site. Read it, then press Run."
         else:
             try:
                 table = await answer(request, partial(_for_a_page, sql=q))
@@ -242,7 +242,7 @@ def draw(table: pa.Table, kind: str) -> dict[str, Any]:
     """A chart of a result: its first column against its first numbers after it."""
     number = _first_of_numbers(table.schema)
     if number is None or not table.num_rows:
-        return {"chart": None, "about": "A chart needs a first column, then one of numbers."}
+        return {"chart": None, "about": "A chart needs a first column and a later column of numbers."}
     names = list(map(str, table.column(0).to_pylist()))
     values = [None if value is None else float(value) for value in table.column(number).to_pylist()]
     heights = [value or 0.0 for value in values]  # of a bar, and where a curve's missing value counts for the axis
@@ -285,7 +285,7 @@ async def download(
 ) -> Response:
     """All rows of a query, up to a million."""
     if not may_run(request, q, asked):
-        raise PageError("a link from elsewhere downloads nothing: open the query on the page SQL and run it", 403)
+        raise PageError("links on other sites cannot download: open the query on the page SQL and run it", 403)
     try:
         data = await answer(request, partial(_as_a_file, sql=q, style=format))
     except SqlError as e:

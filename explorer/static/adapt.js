@@ -16,7 +16,7 @@ export function adaptPanel(details, episode) {
       return;
     }
     const model = element("select", {}, ...told.models.map((m) => new Option(m, m)));
-    const recipe = element("input", { placeholder: "of the model's kind", maxLength: 80 });
+    const recipe = element("input", { placeholder: "default for the model", maxLength: 80 });
     const code = element("code", { tabIndex: 0 });
     const start = element("button", { type: "button", textContent: "Start it here" });
     const state = element("p", { role: "status" });
@@ -43,9 +43,9 @@ export function adaptPanel(details, episode) {
       else state.textContent = data.error;
     });
     start.disabled = Boolean(told.why_not);
-    if (told.why_not) state.textContent = `Not from here: ${told.why_not}.`;
+    if (told.why_not) state.textContent = `You cannot start it here: ${told.why_not}.`;
     box.append(
-      element("p", {}, "It learns from the label that counts, as the last build made it."),
+      element("p", {}, "The model learns from the active label of the last build."),
       element("div", { className: "editor-form" }, element("label", {}, "Model ", model), element("label", {}, "Recipe ", recipe), start),
       element("p", {}, code),
       state,

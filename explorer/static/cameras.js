@@ -54,7 +54,7 @@ export class Camera {
   // A codec that this browser does not know: the server makes the episode's part of it anew
   convert() {
     this.converted = true;
-    this.message.textContent = "The video is converted for this browser; this takes a moment.";
+    this.message.textContent = "The video is being converted for this browser; this takes a moment.";
     this.message.hidden = false;
     this.video.src = `${this.about.video.url}/h264`;
   }

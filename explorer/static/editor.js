@@ -90,7 +90,7 @@ const acts = {
   lost: () => change(() => label.markLost(player.frame)),
   save: () => save(),
   discard: () => begin(),
-  reject: () => send("reject", { base_label_run: base.run }, "Rejected: this label is not used any more."),
+  reject: () => send("reject", { base_label_run: base.run }, "Rejected: this label is no longer used."),
   reload: () => load(),
   compare: () => compare(),
   "on-top": () => {
@@ -109,7 +109,7 @@ function said() {
 function save() {
   if (!$("editor-save").reportValidity()) return;
   const body = { ...label.json(), base_label_run: base.run, base_content_hash: known.content_hash };
-  return send("", body, "Saved. It counts from now on.");
+  return send("", body, "Saved. This label is active now.");
 }
 
 async function send(what, body, done) {
@@ -218,7 +218,7 @@ function lostMark() {
   const mark = document.createElement("div");
   mark.className = "editor-lost";
   mark.style.left = at(label.lost);
-  mark.title = `All is lost from frame ${label.lost} on`;
+  mark.title = `The task fails for good at frame ${label.lost}`;
   return mark;
 }
 
@@ -264,7 +264,7 @@ function drawFinal() {
   form.stated.checked = label.final !== null;
   form.final.value = percent;
   form.final.disabled = label.final === null || Boolean(known.why_read_only);
-  form.shown.value = label.final === null ? "as the segments say" : `${percent} %`;
+  form.shown.value = label.final === null ? "from the segments" : `${percent} %`;
   const button = root.querySelector('[data-do="lost"]');
   button.setAttribute("aria-pressed", String(label.lost !== null));
 }
@@ -315,10 +315,10 @@ function drawState() {
   if (known.why_read_only) tell(`Read-only: ${known.why_read_only}.`);
   else if (changed()) tell("Changed, not saved yet.");
   else if (notice) tell(notice);
-  else if (base.mine) tell(`A person's label counts${known.pending ? "; samples and shards follow with the next build" : ""}.`);
+  else if (base.mine) tell(`A person's label is active${known.pending ? "; samples and shards follow with the next build" : ""}.`);
   else if (base.rejected) tell("This label was rejected and is not used. Correct it, or undo the rejection below.");
-  else if (base.run) tell(`The label of ${base.run} counts. Looks right? Save to confirm.`);
-  else tell("Nobody labelled this episode yet.");
+  else if (base.run) tell(`The label of ${base.run} is active. Looks right? Save to confirm.`);
+  else tell("Nobody has labelled this episode yet.");
 }
 
 function drawHistory() {

@@ -236,5 +236,5 @@ if (told) {
       recallSwitches();
       draw();
     })
-    .catch((e) => (told.textContent = `The actions could not be had: ${e.message}.`));
+    .catch((e) => (told.textContent = `The actions could not be loaded: ${e.message}.`));
 }

@@ -12,7 +12,7 @@ function link(text, href) {
 // The sentence on a build that runs; what is not known yet is not said
 function progressLine(job) {
   const passed = `${Math.round(job.seconds)} s`;
-  if (!job.stages) return `Looking what is to be done in ${job.dataset}. ${passed}`;
+  if (!job.stages) return `Planning the build of ${job.dataset}. ${passed}`;
   const last = job.last ? `, the last: ${NAMES[job.last] ?? job.last}` : "";
   return `Labelling ${job.dataset}: ${job.done} of ${several(job.stages, "stage")} done${last}. ${passed}`;
 }
@@ -22,7 +22,7 @@ export function labelPanel(box, dataset, episode, onDone = () => {}) {
   const url = `/api/labelling/${encodeURIComponent(dataset)}`;
   const words = element("p", { role: "status" });
   const bar = element("progress", { max: 1, hidden: true });
-  bar.setAttribute("aria-label", "How far it is");
+  bar.setAttribute("aria-label", "Progress of the build");
   const acts = element("p", { className: "label-acts" });
   box.replaceChildren(words, bar, acts);
 
@@ -41,7 +41,7 @@ export function labelPanel(box, dataset, episode, onDone = () => {}) {
     if (box.hidden) return;
     const failed = state.waiting && state.job.dataset === dataset && state.job.error;
     if (state.why_not) say(`The other runs cannot be labelled from here: ${state.why_not}.`);
-    else if (failed) say(`It did not work: ${state.job.error}. What was finished is kept. All of it in a terminal: ${state.job.command}`, true, start("Try again"));
+    else if (failed) say(`The build failed: ${state.job.error}. Finished work is kept. To see everything, run in a terminal: ${state.job.command}`, true, start("Try again"));
     else if (state.waiting && tasks.length) offer(tasks);
     else if (tasks.length) result(tasks);
     else say(`All ${several(shown.reduce((sum, t) => sum + t.runs, 0), "run")} are labelled by people.`, false, ...unbuilt(state));

@@ -21,7 +21,7 @@ if (section) {
     const cell = row.querySelector(".next");
     const next = data?.suggestions?.find((s) => (s.task ?? "") === row.dataset.task);
     if (cell.textContent !== "…") continue;
-    if (!next) cell.textContent = data?.error ?? "any of them";
+    if (!next) cell.textContent = data?.error ?? "any run";
     else if (next.label_next === null) cell.textContent = next.why;
     else cell.replaceChildren(element("a", { className: "button main", href: `/episode/${dataset}/${next.label_next}#editor`, textContent: `Episode ${next.label_next}` }), ` ${next.why.replace(/\.?$/, ".")}${expected(next)}`);
   }

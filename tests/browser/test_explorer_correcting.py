@@ -101,7 +101,7 @@ def test_a_boundary_is_dragged_and_the_shard_shows_it(at: Watched, own: Made):
     assert any(b"Reach for the blue cube" in t for t in texts)
 
     page = edit(at)
-    say(page, "A person's label counts.")
+    say(page, "A person's label is active.")
     expect(page.locator("#timeline")).to_contain_text("human")
     assert page.locator("#editor-history").inner_text().count("ada") == 0  # folded
     page.locator("#editor-history summary").click()

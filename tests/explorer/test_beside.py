@@ -94,6 +94,6 @@ def test_at_a_release_one_may_look_and_not_judge(followed):
     snapshot = Lake(followed.space, read_only=True).snapshot()
     with visit(followed.space, Options(snapshot=snapshot, release="v1")) as client:
         page = client.get("/review/beside/tiny/4").text
-        assert "Nothing can be judged here" in page
+        assert "You cannot judge labels here" in page
         assert 'id="accept"' not in page
         assert 'rel="next"' in page

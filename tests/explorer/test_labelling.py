@@ -118,7 +118,7 @@ def test_what_went_wrong_is_said_in_words_and_it_can_be_tried_again(own, monkeyp
         # killed, it says nothing itself
         instead(monkeypatch, "import os; os.kill(os.getpid(), 9)")
         assert post(client, URL, {}).status_code == 202
-        assert ended(client)["error"] == "it was ended before it was done"
+        assert ended(client)["error"] == "it was stopped before it finished"
 
 
 def test_it_is_one_at_a_time_in_a_workspace_and_ends_with_its_explorer(own, monkeypatch):
@@ -132,7 +132,7 @@ def test_it_is_one_at_a_time_in_a_workspace_and_ends_with_its_explorer(own, monk
             assert answer.status_code == 409
             assert answer.json()["error"] == "runs of tiny are being labelled: one build at a time"
         assert process.poll() is not None
-        assert ended(other)["error"] == "it was ended before it was done"
+        assert ended(other)["error"] == "it was stopped before it finished"
         assert post(other, URL, {}).status_code == 202
 
 

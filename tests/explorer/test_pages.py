@@ -93,7 +93,7 @@ def test_an_unknown_facet_value_finds_nothing_and_says_so(client: TestClient):
 
 def test_an_episode_without_a_label_says_so(client: TestClient):
     assert "No label yet" in client.get(f"/episode/tiny/{UNLABELLED}").text
-    assert "No label and no model speaks" in client.get(f"/compare/tiny/{UNLABELLED}").text
+    assert "There is no label and no model" in client.get(f"/compare/tiny/{UNLABELLED}").text
     assert "Nobody has labelled" in client.get(f"/why/tiny/{UNLABELLED}").text
 
 
@@ -227,7 +227,7 @@ def test_the_reason_of_a_label_is_shown_whole(client: TestClient):
     assert picture is not None
     assert client.get(picture[1]).headers["content-type"] == "image/jpeg"
     assert "(not stored)" in text
-    assert "The words of this question were not kept" in text
+    assert "did not store its words" in text
     assert "The reply is not in the response store" in text
     assert "<script>alert(2)" not in text
 

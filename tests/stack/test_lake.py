@@ -79,7 +79,7 @@ def test_the_same_corpus_as_in_a_folder(
     for name, value in bucket.items():
         monkeypatch.setenv(name, value)
     with TestClient(create_app(Workspace(spaces["team"])), base_url="http://127.0.0.1") as client:
-        for page, word in (("/", "long"), ("/episode/long/3", "counts"), ("/releases", "one")):
+        for page, word in (("/", "long"), ("/episode/long/3", ">active</span>"), ("/releases", "one")):
             answer = client.get(page)
             assert (answer.status_code, word in answer.text) == (200, True), answer.text
         (snapshot,) = re.findall(r'id="snapshot">(\d+)<', answer.text)
