@@ -1,0 +1,125 @@
+"""SIGKILL of the explorer amid what it saves, and of the processes that answer its queries."""
+
+import os
+import random
+import re
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import httpx
+
+from tests.kits.cli_kit import PROGRAM, environment, rows, without_progress
+from tests.kits.fault_kit import PATIENCE_S, Corpus, Tally, Whole, errors, unfinished, wait_for
+from tests.kits.sql_attacks import below
+from tests.kits.visitor import post
+
+ENDLESS = "SELECT sum(hash(a.range + b.range)) FROM range(10000000) a, range(10000000) b"
+SAVED_BY_PAGES = {"episode_marks"}  # the only table that a build does not write
+
+
+@contextmanager
+def explorer(workspace: Path) -> "Iterator[tuple[httpx.Client, subprocess.Popen[str]]]":
+    """`proccorpus explore` in a process of its own, with a client of it; killed at the end."""
+    command = [PROGRAM, "explore", "--port", "0", "--no-open", "--workspace", workspace]
+    server = subprocess.Popen(
+        [str(word) for word in command], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert server.stdout is not None
+    try:
+        url = re.findall(r"https?://[^/\s]+", server.stdout.readline())[0]
+        with httpx.Client(base_url=url, timeout=PATIENCE_S, trust_env=False) as client:
+            yield client, server
+    finally:
+        for pid in (*below(server.pid), server.pid):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        server.wait()
+
+
+class Tagging(threading.Thread):
+    """Tags episode 0 again and again until nobody answers; `saved`: the tags that were answered for."""
+
+    def __init__(self, client: httpx.Client, prefix: str) -> None:
+        super().__init__(daemon=True)
+        self.client, self.prefix, self.saved = client, prefix, list[str]()
+        self.start()
+
+    def run(self) -> None:
+        with suppress(httpx.TransportError, IndexError):  # it was killed, maybe before the page was whole
+            while True:
+                tag = f"{self.prefix}-{len(self.saved)}"
+                body = {"kind": "tag", "value": tag, "author": "ada", "episodes": [["long", 0, None]]}
+                answer = post(self.client, "/api/marks", body)
+                assert answer.status_code == 200, answer.text
+                self.saved.append(tag)
+
+
+def test_the_explorer_is_killed(
+    corpus: Corpus, whole: Whole, tally: Tally, server_kills: int, seed: int, tmp_path: Path
+) -> None:
+    """While it commits beside a build: what it said was saved is there, and the build comes to the same end."""
+    rng, fault = random.Random(seed + 8), "the explorer killed"
+    for number in range(server_kills):
+        workspace = tmp_path / f"workspace{number}"
+        with corpus.building(workspace) as build:
+            listed = workspace / "lake/main/episode_facts"
+            wait_for(lambda at=listed, b=build: any(at.rglob("*.parquet")) or b.poll() is not None, "it lists")
+            with explorer(workspace) as (client, server):
+                wait_for(lambda c=client: c.get("/episode/long/0").status_code == 200, "the explorer shows the episode")
+                tagging = Tagging(client, f"kill-{number}")
+                wanted = rng.randint(2, 6)
+                wait_for(lambda t=tagging, n=wanted: len(t.saved) >= n or not t.is_alive(), "tags are saved")
+                assert tagging.is_alive()
+                time.sleep(rng.uniform(0, 0.3))
+                server.kill()
+                tagging.join(PATIENCE_S)
+            tally.add(fault, tried=1)
+            _, said = build.communicate(timeout=PATIENCE_S)
+        assert (build.returncode, without_progress(said)) == (0, "")
+        assert errors(workspace, hashes=True) == []
+        assert unfinished(workspace) == []
+        kept = {tag for (tag,) in rows(workspace, "SELECT tag FROM current_tags")}
+        assert kept >= set(tagging.saved)
+        assert len(kept) <= len(tagging.saved) + 1, "more than the one tag that was under way"
+        differences = set(whole.differences(workspace)) - SAVED_BY_PAGES
+        tally.add(fault, recovered=1, differences=len(differences))
+        assert differences == set()
+        with explorer(workspace) as (client, _):
+            assert tagging.saved[-1] in client.get("/episodes").text
+
+
+def querying(server: int) -> list[int]:
+    """The processes of an explorer that answer queries."""
+    found = []
+    for pid in below(server):
+        with suppress(OSError):  # it has ended
+            if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
+    return found
+
+
+def test_processes_of_queries_are_killed(reference: Path, tally: Tally, server_kills: int, seed: int) -> None:
+    """As when memory runs out, and the kernel chooses one: the page says so, and the next query is answered."""
+    rng, fault = random.Random(seed + 9), "a query's process killed"
+    with explorer(reference) as (client, server), ThreadPoolExecutor() as pool:
+        for _ in range(server_kills):
+            asked = pool.submit(client.get, "/sql", params={"q": ENDLESS})
+            wait_for(lambda a=asked: bool(querying(server.pid)) or a.done(), "a process for the query")
+            time.sleep(rng.uniform(0, 3))
+            assert not asked.done(), asked.result().text
+            for pid in querying(server.pid):
+                os.kill(pid, signal.SIGKILL)
+            tally.add(fault, tried=1)
+            page = asked.result(PATIENCE_S)
+            assert page.status_code == 200
+            assert "the query ended its process (SIGKILL)" in page.text
+            assert ">42<" in client.get("/sql", params={"q": "SELECT 41 + 1 AS answer"}).text
+            tally.add(fault, recovered=1)
+        assert server.poll() is None
+    assert errors(reference) == []
