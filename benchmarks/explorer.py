@@ -2,9 +2,10 @@
 
     python -m benchmarks.explorer [--scale 1.0] [--folder /tmp/explorer-bench] [--requests 20] [--keep]
 
-The corpus is made in SQL with the lake's own tables and partitions: no pictures, made-up labels. Pages are asked for
-over HTTP from a server process of its own, whose memory is read from /proc. Each request is of another episode,
-filter or page, so nothing is answered from what was counted before unless the page does so for its users, too.
+The corpus is made in SQL with the lake's own tables and partitions: no pictures, made-up labels; tags, assignments and
+training runs are added, and embeddings of some episodes. Pages are asked for over HTTP from a server of its own,
+whose memory is read from /proc. Each request is of another episode, filter or page, so nothing is answered from what
+was counted before unless the page does so for its users, too.
 """
 
 import argparse
@@ -29,6 +30,30 @@ from core.paths import ROOT, Workspace
 from warehouse.lake import Lake
 
 WANTED_MS, WANTED_MB = 300, 1000
+LOOKED_AT = 200  # episodes that an encoder looked at: a search reads every picture's numbers (docs/embeddings.md)
+# What people and training add to the corpus
+FURNISHING = {
+    "episode_marks": """
+        SELECT sha256('mark' || k) AS mark_id, format('corpus_{:02d}', hash(k) % 20) AS dataset,
+               (hash(k, 1) % $episodes)::BIGINT AS episode_index, 'tag' AS kind, 'tag ' || k % 20 AS value,
+               true AS is_on, 'person ' || k % 5 AS author, now() AS created_at FROM range(4000) r(k)
+        UNION ALL
+        SELECT sha256('assigned' || k), format('corpus_{:02d}', k % 20), (k * 7) % $episodes, 'assigned',
+               'person ' || k % 5, true, 'person 0', now() FROM range(2000) r(k)""",
+    "training_runs": """
+        SELECT 'trained' || k AS training_run, 'laptop' AS recipe, 'bench' AS release, k::VARCHAR AS config_hash,
+               format('{{"optim": {{"lr": 0.{}, "steps": 20000}}, "data": {{"seed": {}}}}}', k, k) AS config,
+               'train-1' AS code_version, 20000 AS steps, 0.1 AS final_loss, now() AS created_at FROM range(6) r(k)""",
+    "training_points": """
+        SELECT 'trained' || k AS training_run, i * 10 AS step, exp(-i / 500) + 0.1 AS loss, 0.2 AS text,
+               exp(-i / 300) AS progress, 1e-4 AS learning_rate, 1.0 AS gradient_norm, i / 2000 AS done,
+               i * 80 AS samples, i * 8000 AS tokens, 50.0 AS samples_per_s FROM range(6) r(k), range(2000) p(i)""",
+    "embeddings": f"""
+        SELECT 'corpus_00' AS dataset, e AS episode_index, 'front' AS camera, 5 * f AS frame_index, 0 AS chunk,
+               'made-up' AS encoder, 'cpu' AS device,
+               list_transform(range(256), x -> (hash(e, f, x) % 200 / 100 - 1)::FLOAT) AS embedding,
+               []::FLOAT[] AS cells FROM range({LOOKED_AT}) r(e), range(10) p(f)""",
+}
 
 
 def urls(episodes: int, seed: int = 0) -> dict[str, Callable[[], str]]:
@@ -76,6 +101,11 @@ def urls(episodes: int, seed: int = 0) -> dict[str, Callable[[], str]]:
         "episode of a queue": lambda: f"/episode/{where()}?queue={chance.choice(['all', 'unsure', 'jumps'])}",
         "episode, as data": lambda: f"/api/episode/{where()}",
         "compare": lambda: f"/compare/{where()}",
+        "compare, a dataset": lambda: f"/compare/corpus_{chance.randrange(DATASETS):02d}",
+        "tagged": lambda: f"/episodes?tag=tag+{chance.randrange(20)}&sort={chance.choice(sorts)}",
+        "assigned": lambda: f"/episodes?assigned=person+{chance.randrange(5)}&sort={chance.choice(sorts)}",
+        "frames like one": lambda: f"/like/corpus_00/{chance.randrange(LOOKED_AT)}?frame={chance.randrange(40)}",
+        "runs like one": lambda: f"/like/corpus_00/{chance.randrange(LOOKED_AT)}",
         "why": lambda: f"/why/{where()}",
         "review": lambda: (
             "/review?"
@@ -89,11 +119,28 @@ def urls(episodes: int, seed: int = 0) -> dict[str, Callable[[], str]]:
         "sql": lambda: "/sql?" + urlencode({"q": f"FROM episode_facts LIMIT {chance.randrange(1, 400)}"}),
         "releases": lambda: "/releases",
         "release": lambda: "/releases/bench",
+        "review, a person": lambda: f"/review?person=person+{chance.randrange(5)}",
         "training": lambda: "/training",
+        "training, compared": lambda: (
+            "/training?" + urlencode({"run": [f"trained{k}" for k in chance.sample(range(6), 4)]}, doseq=True)
+        ),
         "leaderboard": lambda: "/leaderboard?metric=" + chance.choice(["mae", "voc", "tau_b"]),
         "models by slices": lambda: "/leaderboard?by=slices&metric=" + chance.choice(["mae", "voc", "tau_b"]),
         "episodes of a score": lambda: f"/leaderboard/run{chance.randrange(10)}?page={chance.randrange(1, 20)}",
     }
+
+
+def furnish(space: Workspace, episodes: int) -> None:
+    """Tags, assignments, training runs and embeddings, once."""
+    lake = Lake(space)
+    if not lake.rows("SELECT count(*) FROM training_runs")[0][0]:
+        lake.con.execute("BEGIN")
+        for table, sql in FURNISHING.items():
+            lake.con.execute(
+                f"INSERT INTO {table} BY NAME {sql}", {"episodes": episodes} if "$episodes" in sql else None
+            )
+        lake.con.execute("COMMIT")
+    lake.con.close()
 
 
 @contextmanager
@@ -153,6 +200,7 @@ def main() -> None:
     space, episodes = Workspace(given.folder), episodes_of_each(given.scale)
     if not space.exists():
         make(space, given.scale)
+    furnish(space, episodes)
     try:
         found = Lake(space, read_only=True).rows(
             "SELECT (SELECT count(*) FROM episode_facts), (SELECT count(*) FROM frames), (SELECT sum(num_rows)"

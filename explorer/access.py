@@ -9,9 +9,9 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -50,10 +50,14 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class LakeReader:
-    """One request's view of the lake; all its queries read the same snapshot."""
+    """One request's view of the lake; all its queries read the same snapshot.
+
+    kept: what requests have asked of this state of the lake once for all; see `once`.
+    """
 
     con: duckdb.DuckDBPyConnection
     snapshot: Snapshot
+    kept: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def rows(self, sql: str, *values: Any) -> list[tuple]:
         return self.con.execute(sql, list(values)).fetchall()
@@ -61,15 +65,28 @@ class LakeReader:
     def dicts(self, sql: str, *values: Any) -> list[dict]:
         return self.con.execute(sql, list(values)).to_arrow_table().to_pylist()
 
+    def once(self, key: Any, find: Callable[[], Any]) -> Any:
+        """What `find` gives, asked once for each state of the lake: to look at one table costs some 10 ms of CPU.
+
+        For what is small, and the same for all pages; nobody may change it.
+        """
+        if key not in self.kept:
+            self.kept[key] = find()
+        return self.kept[key]
+
     def has_view(self, name: str) -> bool:
         """Does the lake have a view by then? Older snapshots and workspaces may lack it."""
         sql = "SELECT 1 FROM duckdb_views() WHERE database_name = 'lake' AND view_name = ?"
-        return bool(self.rows(sql, name))
+        return self.once(("view", name), lambda: bool(self.rows(sql, name)))
 
     def has_column(self, table: str, name: str) -> bool:
         """Does the lake's table or view have a column by then?"""
         sql = "SELECT 1 FROM duckdb_columns() WHERE database_name = 'lake' AND table_name = ? AND column_name = ?"
-        return bool(self.rows(sql, table, name))
+        return self.once(("column", table, name), lambda: bool(self.rows(sql, table, name)))
+
+    def has_rows(self, table: str) -> bool:
+        """Does a table have any row?"""
+        return self.once(("rows", table), lambda: self.row(f"SELECT 1 FROM {table} LIMIT 1") is not None)
 
     def row(self, sql: str, *values: Any) -> tuple | None:
         return self.con.execute(sql, list(values)).fetchone()
@@ -86,6 +103,7 @@ class OpenSnapshot:
     snapshot: Snapshot
     stamp: tuple[int, ...]
     catalog: str | None
+    kept: dict[Any, Any] = field(default_factory=dict, repr=False)
 
 
 class CorpusView:
@@ -114,7 +132,7 @@ class CorpusView:
             alarm.daemon = True
             alarm.start()
             try:
-                yield LakeReader(con, state.snapshot)
+                yield LakeReader(con, state.snapshot, state.kept)
             except duckdb.InterruptException as e:
                 raise PageError(f"this took longer than {time_s:g} s and was stopped; narrow it down", 503) from e
             finally:

@@ -24,7 +24,9 @@ def correction_state(reader: LakeReader, dataset: str, episode_index: int) -> di
     """The corrections of an episode, oldest first; those that count; whether the next build has to take one in."""
     key = (dataset, episode_index)
     of_episode = "WHERE dataset = ? AND episode_index = ?"
-    rows = reader.dicts(f"FROM corrections {of_episode} ORDER BY created_at, correction_id", *key)
+    rows = key in _corrected(reader) and reader.dicts(
+        f"FROM corrections {of_episode} ORDER BY created_at, correction_id", *key
+    )
     # A lake of an earlier version has no view of what is pending
     if not rows or not reader.has_view("pending_corrections"):
         return {"history": [], "newest": None, "current": [], "pending": False}
@@ -35,6 +37,11 @@ def correction_state(reader: LakeReader, dataset: str, episode_index: int) -> di
         "current": [_readable(r) for r in current],
         "pending": _is_pending(reader, dataset, episode_index, current),
     }
+
+
+def _corrected(reader: LakeReader) -> set[tuple[str, int]]:
+    """The episodes that anybody has corrected: most are not, and need no look for their corrections."""
+    return reader.once("corrected", lambda: {*reader.rows("SELECT DISTINCT dataset, episode_index FROM corrections")})
 
 
 def _is_pending(reader: LakeReader, dataset: str, episode_index: int, current: list[dict[str, Any]]) -> bool:

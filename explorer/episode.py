@@ -7,7 +7,7 @@ from annotate.signal_report import lag
 from explorer.access import LakeReader, PageError
 from explorer.corrected_labels import QUALITY_SIGNS, labels_with_corrections
 from warehouse.lake.labels import StoredLabel, labels_of_episode
-from warehouse.lake.signals import chunk_lags, gripper_openings
+from warehouse.lake.signals import chunk_lags, openings_of, signals_by_dataset
 
 
 @dataclass(frozen=True)
@@ -34,40 +34,45 @@ class LakeEpisode:
 
 
 FACTS_SQL = """
-    SELECT f.dataset, f.episode_index, f.chunk, f.source_id, f.task, f.tasks, f.success, f.videos,
-           coalesce(c.num_frames, f.num_rows) AS num_frames, coalesce(c.fps, f.fps, d.fps) AS fps,
+    SELECT f.dataset, f.episode_index, f.chunk, f.source_id, f.task, f.tasks, f.success, {success_source}
+           AS success_source, f.videos, coalesce(c.num_frames, f.num_rows) AS num_frames, coalesce(c.fps, f.fps) AS fps,
            f.fps AS stated_fps, coalesce(c.usable_cameras, f.cameras) AS cameras, f.cameras AS all_cameras,
-           c.content_hash, f.data_uri, f.source_stamp, d.title, d.robot, d.license, d.format, d.role, d.source_uri,
-           s.split, s."group"
-    FROM episode_facts f JOIN datasets d ON d.dataset = f.dataset
+           c.content_hash, f.data_uri, f.source_stamp, s.split, s."group"
+    FROM episode_facts f
     LEFT JOIN (FROM episode_content WHERE dataset = $1 AND chunk = $2 AND episode_index = $3) c
       ON c.episode_index = f.episode_index
     LEFT JOIN (FROM splits WHERE dataset = $1 AND chunk = $2 AND episode_index = $3) s
       ON s.episode_index = f.episode_index
     WHERE f.dataset = $1 AND f.chunk = $2 AND f.episode_index = $3"""
+OF_DATASET = ("title", "robot", "license", "format", "role", "source_uri")
 MAX_CHUNK = 2**31 - 1  # that the column's type holds; a number above it, in an address, names no episode
 OF_EPISODE = "WHERE dataset = $1 AND chunk = $2 AND episode_index = $3"
 
 
 def chunk_of(reader: LakeReader, dataset: str, episode_index: int) -> int:
     """The chunk of an episode, if it exists. Raises PageError when the lake has no such dataset."""
-    row = reader.row("SELECT chunk_size FROM datasets WHERE dataset = ?", dataset)
-    if row is None:
+    return min(episode_index // _dataset(reader, dataset)["chunk_size"], MAX_CHUNK)
+
+
+def _dataset(reader: LakeReader, dataset: str) -> dict[str, Any]:
+    """The row of a dataset. Raises PageError."""
+    rows = reader.once("datasets", lambda: {row["dataset"]: row for row in reader.dicts("FROM datasets")})
+    if dataset not in rows:
         raise PageError(f"there is no dataset {dataset!r} in this corpus")
-    (chunk_size,) = row
-    return min(episode_index // chunk_size, MAX_CHUNK)
+    return rows[dataset]
 
 
 def find_episode(reader: LakeReader, dataset: str, episode_index: int) -> LakeEpisode:
     """Raises PageError when the lake has no such episode."""
+    of_dataset = _dataset(reader, dataset)
     chunk = chunk_of(reader, dataset, episode_index)
-    rows = reader.dicts(FACTS_SQL, dataset, chunk, episode_index)
+    # A lake of an earlier version does not know what says so
+    success_source = "f.success_source" if reader.has_column("episode_facts", "success_source") else "NULL"
+    rows = reader.dicts(FACTS_SQL.format(success_source=success_source), dataset, chunk, episode_index)
     if not rows:
         raise PageError(f"{dataset} has no episode {episode_index}")
-    facts = rows[0]
-    # A lake of an earlier version does not know what says so
-    stored = reader.dicts(f"SELECT * FROM episode_facts {OF_EPISODE}", dataset, chunk, episode_index)[0]
-    facts["success_source"] = stored.get("success_source")
+    facts = rows[0] | {name: of_dataset[name] for name in OF_DATASET}
+    facts["fps"] = of_dataset["fps"] if facts["fps"] is None else facts["fps"]
     facts["findings"] = findings(reader, dataset, chunk, episode_index)
     facts["status"] = "quarantined" if any(f["severity"] == "unusable" for f in facts["findings"]) else "ok"
     facts["duration_s"] = facts["num_frames"] / facts["fps"] if facts["num_frames"] and facts["fps"] else None
@@ -77,9 +82,19 @@ def find_episode(reader: LakeReader, dataset: str, episode_index: int) -> LakeEp
 def findings(reader: LakeReader, dataset: str, chunk: int, episode_index: int) -> list[dict]:
     """What is wrong with the episode, or with its whole dataset; the unusable first."""
     sql = f"SELECT camera, stage, reason, detail, file, severity FROM findings {OF_EPISODE} ORDER BY severity, reason"
-    whole = "SELECT camera, stage, reason, detail, file, severity FROM findings WHERE dataset = ? AND chunk IS NULL"
     own = reader.dicts(sql, dataset, chunk, episode_index)
-    return own + reader.dicts(f"{whole} AND severity = 'unusable' ORDER BY reason", dataset)
+    return own + reader.once("findings of datasets", lambda: _findings_of_datasets(reader)).get(dataset, [])
+
+
+def _findings_of_datasets(reader: LakeReader) -> dict[str, list[dict]]:
+    """Why whole datasets cannot be used."""
+    found: dict[str, list[dict]] = {}
+    for row in reader.dicts(
+        "SELECT dataset, camera, stage, reason, detail, file, severity FROM findings WHERE chunk IS NULL"
+        " AND severity = 'unusable' ORDER BY reason"
+    ):
+        found.setdefault(row.pop("dataset"), []).append(row)
+    return found
 
 
 def label_runs(reader: LakeReader, episode: LakeEpisode) -> list[dict]:
@@ -95,9 +110,8 @@ def label_runs(reader: LakeReader, episode: LakeEpisode) -> list[dict]:
         )
     )
     reasoning: dict[str, list[dict]] = {}
-    for row in reader.dicts(
-        f"SELECT label_run, frame_index, text, finished FROM reasoning {OF_EPISODE} ORDER BY 1, 2", *key
-    ):
+    words = f"SELECT label_run, frame_index, text, finished FROM reasoning {OF_EPISODE} ORDER BY 1, 2"
+    for row in reader.dicts(words, *key) if reader.has_rows("reasoning") else []:
         reasoning.setdefault(row.pop("label_run"), []).append(row)
     notes = _by_run(reader.dicts(f"FROM episode_labels {OF_EPISODE}", *key))
     quality = _by_run(reader.dicts(f"FROM label_quality {OF_EPISODE}", *key))
@@ -105,7 +119,7 @@ def label_runs(reader: LakeReader, episode: LakeEpisode) -> list[dict]:
     # The label that counts is shown first; the lake says which it is and why
     active_run, why = reader.row(f"SELECT label_run, why FROM active_runs {OF_EPISODE}", *key) or (None, None)
     names = sorted({*labels, *progress}, key=lambda name: (name != active_run, name))
-    makers = _by_run(reader.dicts("FROM label_runs WHERE list_contains(?, label_run)", names))
+    makers = reader.once("label_runs", lambda: _by_run(reader.dicts("FROM label_runs")))
     return [
         _label_shown(
             name,
@@ -202,30 +216,41 @@ def measures(reader: LakeReader, episode: LakeEpisode) -> dict[str, Any]:
 
     `gripper` is the one that closes most often; `grippers` has them all.
     """
+    # A lake of an earlier version tells no grippers apart
+    grippers = "list(grippers ORDER BY frame_index)" if reader.has_column("frames", "grippers") else "NULL"
     rows = reader.dicts(
         f"SELECT camera, list(visual_change ORDER BY frame_index) AS visual_change, list(gripper ORDER BY frame_index)"
-        f" AS gripper, list(speed ORDER BY frame_index) AS speed FROM frames {OF_EPISODE} GROUP BY 1 ORDER BY 1",
+        f" AS gripper, list(speed ORDER BY frame_index) AS speed, {grippers} AS grippers FROM frames {OF_EPISODE}"
+        " GROUP BY 1 ORDER BY 1",
         *episode.key,
     )
     # States are stored per frame; curves need them per dimension
     states = reader.row(f"SELECT list(state ORDER BY frame_index) FROM states {OF_EPISODE}", *episode.key)
     states_by_frame = (states and states[0]) or []
-    of_first_camera = rows[0] if rows else {"gripper": [], "speed": []}  # every camera's rows have the same of these
+    # Every camera's rows have the same of these
+    of_first_camera = rows[0] if rows else {"gripper": [], "speed": [], "grippers": None}
     return {
         "visual_change": {row["camera"]: row["visual_change"] for row in rows},
         "gripper": _measured(of_first_camera["gripper"]),
-        "grippers": _grippers_shown(reader, episode),
+        "grippers": _grippers_shown(reader, episode, of_first_camera["gripper"], of_first_camera["grippers"]),
         "speed": _measured(of_first_camera["speed"]),
         "state": [list(dimension) for dimension in zip(*states_by_frame, strict=True)],
     }
 
 
-def _grippers_shown(reader: LakeReader, episode: LakeEpisode) -> list[dict[str, Any]]:
+def _grippers_shown(
+    reader: LakeReader,
+    episode: LakeEpisode,
+    together: list[float | None],
+    apart: list[list[float | None] | None] | None,
+) -> list[dict[str, Any]]:
     """The curve of each gripper, as recorded. `has_polarity`: is 1 open, or does it only tell that the gripper moves?
 
-    `lag`: how far labels take it to be behind the pictures, in words.
+    `lag`: how far labels take it to be behind the pictures, in words. together, apart: of each frame, `gripper` and
+    `grippers` of the table frames.
     """
-    lags = chunk_lags(reader.con, episode.dataset, episode.chunk)
+    signals = reader.once("signals", lambda: signals_by_dataset(reader.con)).get(episode.dataset, [])
+    lags = chunk_lags(reader.con, episode.dataset, episode.chunk) if signals else []
     return [
         {
             "name": gripper.signal.title if gripper.signal else "gripper",
@@ -233,7 +258,7 @@ def _grippers_shown(reader: LakeReader, episode: LakeEpisode) -> list[dict[str, 
             "lag": lag(gripper.signal, lags) if gripper.signal else "",
             "opening": gripper.opening,
         }
-        for gripper in gripper_openings(reader.con, *episode.key)
+        for gripper in openings_of(signals, list(zip(together, apart or [None] * len(together), strict=True)))
     ]
 
 
@@ -244,14 +269,21 @@ def _measured(values: list[float | None]) -> list[float | None]:
 
 def predictions(reader: LakeReader, episode: LakeEpisode) -> list[dict]:
     """The answers of models at frames of the episode, by evaluation, and the values they were scored against."""
-    return reader.dicts(
-        "SELECT p.eval_run, r.model, r.benchmark, r.release, list(p.frame_index ORDER BY p.frame_index) AS frames,"
-        " list(p.prediction ORDER BY p.frame_index) AS prediction, list(p.target ORDER BY p.frame_index) AS target"
-        " FROM eval_predictions p JOIN eval_runs r ON r.eval_run = p.eval_run"
-        " WHERE p.dataset = ? AND p.episode_index = ? AND p.question IS NULL GROUP BY ALL ORDER BY r.model, p.eval_run",
+    if not reader.has_rows("eval_predictions"):
+        return []
+    runs = reader.once(
+        "eval_runs",
+        lambda: {r["eval_run"]: r for r in reader.dicts("SELECT eval_run, model, benchmark, release FROM eval_runs")},
+    )
+    rows = reader.dicts(
+        "SELECT eval_run, list(frame_index ORDER BY frame_index) AS frames, list(prediction ORDER BY frame_index)"
+        " AS prediction, list(target ORDER BY frame_index) AS target FROM eval_predictions"
+        " WHERE dataset = ? AND episode_index = ? AND question IS NULL GROUP BY 1",
         episode.dataset,
         episode.episode_index,
     )
+    found = [runs[row["eval_run"]] | row for row in rows if row["eval_run"] in runs]
+    return sorted(found, key=lambda p: (p["model"], p["eval_run"]))
 
 
 def episode_data(reader: LakeReader, episode: LakeEpisode) -> dict[str, Any]:

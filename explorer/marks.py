@@ -1,12 +1,12 @@
 """Tags of episodes, and to whom they are assigned, as pages show them."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from sys import intern
 
 from explorer.access import LakeReader
 
-TAGS_SQL = "SELECT dataset, episode_index, tag AS value FROM current_tags ORDER BY 3, 1, 2"
-ASSIGNED_SQL = "SELECT dataset, episode_index, person AS value FROM current_assignments ORDER BY 3, 1, 2"
+TAGS_SQL = "SELECT dataset, episode_index, tag AS value, NULL AS mark_id FROM current_tags ORDER BY 3, 1, 2"
+ASSIGNED_SQL = "SELECT dataset, episode_index, person AS value, mark_id FROM current_assignments ORDER BY 3, 1, 2"
 OF_MARK = {"tag": TAGS_SQL, "assigned": ASSIGNED_SQL}
 Place = tuple[str, int]  # dataset, episode_index
 
@@ -27,26 +27,34 @@ def has_marks(reader: LakeReader) -> bool:
 
 def places_by_value(reader: LakeReader, kind: str) -> dict[str, list[Place]]:
     """The episodes of each tag, or of each person that some are assigned to."""
+    return reader.once(("places", kind), lambda: _places_by_value(reader, kind))
+
+
+def _places_by_value(reader: LakeReader, kind: str) -> dict[str, list[Place]]:
     found: dict[str, list[Place]] = {}
-    for row in reader.dicts(OF_MARK[kind]) if has_marks(reader) else []:
-        found.setdefault(row["value"], []).append((row["dataset"], row["episode_index"]))
-    return found
+    for place, marks in _by_place(reader, kind).items():
+        for value, _ in marks:
+            found.setdefault(value, []).append(place)
+    return {value: sorted(found[value]) for value in sorted(found)}
+
+
+def _by_place(reader: LakeReader, kind: str) -> dict[Place, list[tuple[str, str | None]]]:
+    """What is said of each episode, and the row that says it (of assignments)."""
+
+    def find() -> dict[Place, list[tuple[str, str | None]]]:
+        by_place: dict[Place, list[tuple[str, str | None]]] = {}
+        for dataset, episode_index, value, mark_id in reader.rows(OF_MARK[kind]) if has_marks(reader) else []:
+            by_place.setdefault((intern(dataset), episode_index), []).append((intern(value), mark_id))
+        return by_place
+
+    return reader.once(("marks", kind), find)
 
 
 def marks_of(reader: LakeReader, places: list[Place]) -> dict[Place, EpisodeMarks]:
     """What is said of each of some episodes; all of them are in the answer."""
-    tags: dict[Place, list[str]] = {}
-    people: dict[Place, dict[str, Any]] = {}
-    if places and has_marks(reader):
-        of_places = "list_contains(?, dataset || ' ' || episode_index)"
-        keys = [f"{dataset} {episode_index}" for dataset, episode_index in places]
-        for row in reader.dicts(f"FROM current_tags WHERE {of_places} ORDER BY tag", keys):
-            tags.setdefault((row["dataset"], row["episode_index"]), []).append(row["tag"])
-        for row in reader.dicts(f"FROM current_assignments WHERE {of_places}", keys):
-            people[row["dataset"], row["episode_index"]] = row
-    return {
-        place: EpisodeMarks(
-            tags.get(place, []), people.get(place, {}).get("person"), people.get(place, {}).get("mark_id")
-        )
-        for place in places
-    }
+    tags, people = _by_place(reader, "tag"), _by_place(reader, "assigned")
+    found = {}
+    for place in places:
+        person, assignment = people.get(place, [(None, None)])[-1]
+        found[place] = EpisodeMarks([tag for tag, _ in tags.get(place, [])], person, assignment)
+    return found

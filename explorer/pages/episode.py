@@ -43,9 +43,9 @@ def page(request: Request, dataset: str, episode_index: EpisodeIndex) -> HTMLRes
     with explorer.corpus.reading() as reader:
         episode = find_episode(reader, dataset, episode_index)
         shown = episode_data(reader, episode)
-        before, following = neighbours(reader, episode)
         lines = progress_curves(shown)
         index = explorer.index.at(reader)
+        before, following = neighbours(index, dataset, episode_index)
         n = episode.num_frames
         queue = ReviewQueue.of(request.query_params)
         return explorer.page(
@@ -131,14 +131,15 @@ def demonstration(index: Indexed, dataset: str, episode_index: int) -> dict[str,
     return rows[0] if rows else None
 
 
-def neighbours(reader: LakeReader, episode: LakeEpisode) -> tuple[int | None, int | None]:
-    """The episodes of the dataset before and after this one, among those of its chunk and the two beside it."""
-    found = reader.row(
-        "SELECT max(episode_index) FILTER (episode_index < $3), min(episode_index) FILTER (episode_index > $3)"
-        " FROM episode_facts WHERE dataset = $1 AND chunk BETWEEN $2 - 1 AND $2 + 1",
-        *episode.key,
+def neighbours(index: Indexed, dataset: str, episode_index: int) -> tuple[int | None, int | None]:
+    """The episodes of the dataset before and after this one."""
+    [found] = index.rows(
+        "SELECT max(episode_index) FILTER (episode_index < $2), min(episode_index) FILTER (episode_index > $2)"
+        " FROM episodes WHERE dataset = TRY_CAST($1 AS dataset_word)",
+        dataset,
+        episode_index,
     )
-    return found or (None, None)
+    return found
 
 
 def stages(reader: LakeReader, episode: LakeEpisode) -> list[dict]:

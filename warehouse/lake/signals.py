@@ -4,6 +4,7 @@ Every function takes a DuckDB connection with the lake in use: that of a Lake, o
 read may be of an earlier version, which told no grippers apart: it has `frames.gripper` alone.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,7 +66,13 @@ def gripper_openings(
         "ORDER BY frame_index",
         key,
     ).fetchall()
-    signals = stored_signals(con, dataset)
+    return openings_of(stored_signals(con, dataset), frames)
+
+
+def openings_of(
+    signals: Sequence[GripperSignal], frames: Sequence[tuple[float | None, Sequence[float | None] | None]]
+) -> list[GripperOpening]:
+    """The same of what is stored of each frame: `gripper` and `grippers` of the table frames."""
     # An episode may have been measured by an earlier survey, which told others apart
     rows = [of_frame if of_frame and len(of_frame) == len(signals) else [None] * len(signals) for _, of_frame in frames]
     curves = [GripperOpening(signal, [row[k] for row in rows]) for k, signal in enumerate(signals)]
