@@ -24,7 +24,7 @@ def correction_state(reader: LakeReader, dataset: str, episode_index: int) -> di
     """The corrections of an episode, oldest first; those that count; whether the next build has to take one in."""
     key = (dataset, episode_index)
     of_episode = "WHERE dataset = ? AND episode_index = ?"
-    rows = key in _corrected(reader) and reader.dicts(
+    rows = key in corrected_places(reader) and reader.dicts(
         f"FROM corrections {of_episode} ORDER BY created_at, correction_id", *key
     )
     # A lake of an earlier version has no view of what is pending
@@ -39,7 +39,7 @@ def correction_state(reader: LakeReader, dataset: str, episode_index: int) -> di
     }
 
 
-def _corrected(reader: LakeReader) -> set[tuple[str, int]]:
+def corrected_places(reader: LakeReader) -> set[tuple[str, int]]:
     """The episodes that anybody has corrected: most are not, and need no look for their corrections."""
     return reader.once("corrected", lambda: {*reader.rows("SELECT DISTINCT dataset, episode_index FROM corrections")})
 

@@ -69,8 +69,11 @@ class ReviewQueue:
 
     def where(self, reader: LakeReader, indexed: Indexed) -> tuple[str, dict[str, Any]]:
         """A condition over the index's table `review`, and its values: without what was judged since the index."""
-        parts = ["NOT list_contains($judged, dataset || ' ' || episode_index)"]
-        values: dict[str, Any] = {"judged": judged_since(reader, indexed)}
+        parts: list[str] = []
+        values: dict[str, Any] = {}
+        if judged := judged_since(reader, indexed):
+            parts.append("dataset || ' ' || episode_index NOT IN (SELECT unnest($judged::VARCHAR[]))")
+            values["judged"] = judged
         why = SIGNS[self.kind][1]
         if why is not None:
             parts.append("list_contains(why, $why)")
@@ -79,10 +82,12 @@ class ReviewQueue:
             parts.append("dataset = $dataset")
             values["dataset"] = self.dataset
         if self.person is not None:
-            parts.append("list_contains($theirs, dataset || ' ' || episode_index)")
+            parts.append(
+                "(dataset, episode_index) IN (SELECT (unnest($datasets::VARCHAR[]), unnest($numbers::BIGINT[])))"
+            )
             theirs = places_by_value(reader, "assigned").get(self.person, [])
-            values["theirs"] = [f"{dataset} {episode_index}" for dataset, episode_index in theirs]
-        return " AND ".join(parts), values
+            values |= {"datasets": [d for d, _ in theirs], "numbers": [number for _, number in theirs]}
+        return " AND ".join(parts) or "true", values
 
 
 @dataclass(frozen=True)
@@ -160,11 +165,11 @@ def judged_since(reader: LakeReader, indexed: Indexed) -> list[str]:
     first, last = indexed.snapshot.number + 1, reader.snapshot.number
     if first > last or not reader.has_view("pending_corrections"):
         return []
-    rows = reader.rows(
+    sql = (
         "SELECT DISTINCT dataset || ' ' || episode_index "
         f"FROM ducklake_table_insertions('lake', 'main', 'corrections', {first}, {last})"
     )
-    return [r[0] for r in rows]
+    return reader.once(("judged since", first), lambda: [place for (place,) in reader.rows(sql)])
 
 
 def _episode(indexed: Indexed, where: str, values: dict[str, Any], order: str) -> Episode | None:

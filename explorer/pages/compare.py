@@ -48,7 +48,7 @@ def dataset_runs(reader: LakeReader, dataset: str) -> list[dict[str, Any]]:
     rows = reader.dicts(
         "SELECT l.label_run, any_value(r.annotator) AS annotator, any_value(r.model) AS model, count(*) AS episodes,"
         " count(a.label_run) AS active"
-        " FROM (SELECT DISTINCT episode_index, label_run FROM progress WHERE dataset = ?) l"
+        " FROM (SELECT episode_index, label_run FROM label_quality WHERE dataset = ?) l"
         " LEFT JOIN label_runs r USING (label_run)"
         " LEFT JOIN (SELECT episode_index, label_run FROM active_runs WHERE dataset = ?) a"
         " USING (episode_index, label_run) GROUP BY 1 ORDER BY active DESC, 1",
@@ -72,25 +72,53 @@ def episodes_apart(
     """Episodes that both runs label, their mean difference of progress, and the episodes in which it is largest."""
     if first is None or second is None or first == second:
         return 0, None, []
-    # The view has every two runs once, the lesser name first
     pair = sorted((first, second))
-    rows = reader.dicts(
-        "SELECT g.episode_index, g.mae, e.task, e.fps, count(*) OVER () AS num_episodes, avg(g.mae) OVER () AS apart"
-        " FROM label_agreement g JOIN episodes e USING (dataset, episode_index)"
-        " WHERE g.dataset = ? AND g.run_a = ? AND g.run_b = ? ORDER BY g.mae DESC, g.episode_index LIMIT ?",
-        dataset,
-        *pair,
-        FARTHEST,
-    )
-    if not rows:
+    differences = _differences(reader, dataset, pair)
+    if not differences:
         return 0, None, []
-    cuts = _cuts(reader, dataset, pair, [row["episode_index"] for row in rows])
+    apart = sum(differences.values()) / len(differences)
+    farthest = sorted(differences, key=lambda episode: (-differences[episode], episode))[:FARTHEST]
+    facts = {
+        row["episode_index"]: row
+        for row in reader.dicts(
+            "SELECT f.episode_index, f.task, coalesce(c.fps, f.fps, d.fps) AS fps FROM episode_facts f"
+            " JOIN datasets d ON d.dataset = f.dataset LEFT JOIN episode_content c ON c.dataset = f.dataset"
+            " AND c.chunk = f.chunk AND c.episode_index = f.episode_index"
+            " WHERE f.dataset = ? AND list_contains(?, f.episode_index)",
+            dataset,
+            farthest,
+        )
+    }
+    rows: list[dict[str, Any]] = [facts[e] | {"mae": differences[e]} for e in farthest if e in facts]
+    cuts = _cuts(reader, dataset, pair, farthest)
     for row in rows:
         own, other = (cuts.get((row["episode_index"], run), set()) for run in pair)
         same = round(SAME_S * (row["fps"] or 1.0))
         row["boundaries"] = len(own) + len(other)
         row["moved"] = len(_far_from(own, other, same)) + len(_far_from(other, own, same))
-    return rows[0]["num_episodes"], rows[0]["apart"], rows
+    return len(differences), apart, rows
+
+
+def _differences(reader: LakeReader, dataset: str, pair: list[str]) -> dict[int, float]:
+    """Mean |difference of progress| of two label runs, by episode that both label.
+
+    Builds store those of two annotators. Where not all are stored they are counted from the curves, which takes a
+    second for 20,000 episodes.
+    """
+    common = (
+        "SELECT count(*) FROM label_quality a JOIN label_quality b ON a.episode_index = b.episode_index"
+        " WHERE a.dataset = $1 AND b.dataset = $1 AND a.label_run = $2 AND b.label_run = $3"
+    )
+    stored = (
+        "SELECT episode_index, any_value(mean_difference) FROM label_disagreement WHERE dataset = $1"
+        " AND (label_run = $2 AND other_run = $3 OR label_run = $3 AND other_run = $2) GROUP BY 1"
+    )
+    found = dict(reader.rows(stored, dataset, *pair))
+    if found and len(found) == reader.rows(common, dataset, *pair)[0][0]:
+        return found
+    # The view has every two runs once, the lesser name first
+    sql = "SELECT episode_index, mae FROM label_agreement WHERE dataset = ? AND run_a = ? AND run_b = ?"
+    return dict(reader.rows(sql, dataset, *pair))
 
 
 def _cuts(reader: LakeReader, dataset: str, runs: list[str], episodes: list[int]) -> dict[tuple[int, str], set[int]]:

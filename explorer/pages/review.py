@@ -6,6 +6,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 
 from explorer.access import LakeReader
+from explorer.corrected_labels import corrected_places
 from explorer.index import Indexed
 from explorer.labelling import TaskRuns, shown_tasks
 from explorer.marks import places_by_value
@@ -39,6 +40,7 @@ def page(
         chosen = dataset if dataset in datasets else datasets[0] if len(datasets) == 1 else None
         tasks = _tasks(reader, indexed, chosen) if chosen else []
         queue = ReviewQueue(kind, dataset, person or None) if kind in SIGNS else None
+        left = num_left(reader, indexed, queue) if queue else counts[kind]
         rows = _rows(reader, indexed, queue or kind, dataset, (page - 1) * PER_PAGE)
         if kind == QUARANTINED:
             rows = _with_details(reader, rows)
@@ -61,12 +63,12 @@ def page(
             rows=rows,
             queue=queue,
             first=first_of(reader, indexed, queue) if queue else None,
-            left=num_left(reader, indexed, queue) if queue else counts[kind],
+            left=left,
             people={name: len(places) for name, places in places_by_value(reader, "assigned").items()},
             person=person,
             pace=pace(reader),
             page=page,
-            pages=max(1, -(-(num_left(reader, indexed, queue) if queue else counts[kind]) // PER_PAGE)),
+            pages=max(1, -(-left // PER_PAGE)),
             can_act=kind != QUARANTINED,
             why_read_only=why_read_only(explorer),
             author=request.state.user or explorer.options.access.author,
@@ -129,17 +131,16 @@ def _rows(
 
 def _with_newest(reader: LakeReader, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows, each with its episode's newest correction: a judgement made on the page names it as what it follows."""
-    if not rows:
-        return rows
     places = [f"{row['dataset']} {row['episode_index']}" for row in rows]
-    newest = dict(
+    corrected = any((row["dataset"], row["episode_index"]) in corrected_places(reader) for row in rows)
+    newest = corrected and dict(
         reader.rows(
             "SELECT dataset || ' ' || episode_index AS place, arg_max(correction_id, (created_at, correction_id)) "
             "FROM corrections WHERE list_contains(?, dataset || ' ' || episode_index) GROUP BY 1",
             places,
         )
     )
-    return [row | {"follows": newest.get(place)} for row, place in zip(rows, places, strict=True)]
+    return [row | {"follows": newest.get(place) if newest else None} for row, place in zip(rows, places, strict=True)]
 
 
 def _with_details(reader: LakeReader, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
