@@ -9,13 +9,13 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from assets.definitions import defs
 from assets.defs.corpus.partitions import chunk_key, chunks, datasets, parse_chunk_key
 from assets.lib.lineage import BY_NAME, COMPUTED, column_lineage
 from core.paths import ROOT
 from core.tables import TABLES
 from pipeline.stage import Stage
 from pipeline.stages import STAGES as CORPUS
+from tests.kits.staleness import definitions
 
 STAGE_OF_NAME = {stage.name: stage for stage in CORPUS}
 STAGES = tuple(STAGE_OF_NAME)
@@ -36,7 +36,7 @@ def bare_environment(home: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def specs() -> dict[str, dg.AssetSpec]:
-    return {s.key.to_user_string(): s for s in defs().resolve_all_asset_specs()}
+    return {s.key.to_user_string(): s for s in definitions().resolve_all_asset_specs()}
 
 
 def test_definitions_load_without_settings_and_network(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_every_asset_names_its_owner_inputs_and_cost(specs: dict[str, dg.AssetSp
 
 
 def test_every_stage_has_its_checks_and_they_block_or_warn(specs: dict[str, dg.AssetSpec]) -> None:
-    graph = defs().resolve_asset_graph()
+    graph = definitions().resolve_asset_graph()
     found = {(k.asset_key.to_user_string(), k.name): graph.get_check_spec(k) for k in graph.asset_check_keys}
     blocking = {k for k, spec in found.items() if spec.blocking}
     assert blocking == {
@@ -143,10 +143,10 @@ def test_every_stage_has_its_checks_and_they_block_or_warn(specs: dict[str, dg.A
 
 
 def test_jobs_schedules_and_sensors_say_what_they_are_for() -> None:
-    found = defs().resolve_all_job_defs()
+    found = definitions().resolve_all_job_defs()
     named = [j for j in found if not j.name.startswith("__")]
     assert {j.name for j in named} == {"corpus", "build", "close", "freeze", "score", "export"}
-    repository = defs().get_repository_def()
+    repository = definitions().get_repository_def()
     ours = [*named, *repository.schedule_defs]
     ours += [s for s in repository.sensor_defs if s.name != "default_automation_condition_sensor"]
     assert {s.name for s in ours[len(named) :]} == {
@@ -156,7 +156,7 @@ def test_jobs_schedules_and_sensors_say_what_they_are_for() -> None:
 
 
 def test_steps_share_one_process_and_the_corpus_resource(specs: dict[str, dg.AssetSpec]) -> None:
-    found = defs()
+    found = definitions()
     assert found.executor is dg.in_process_executor
     assert "corpus" in (found.resources or {})
     graph = found.resolve_asset_graph()
@@ -191,7 +191,7 @@ def test_a_bad_chunk_key_is_refused_by_name(key: str) -> None:
 
 
 def test_what_follows_is_kept_current_and_asked_for_once() -> None:
-    found = defs()
+    found = definitions()
     with dg.instance_for_test() as instance:
         instance.add_dynamic_partitions("chunks", ["a:00000", "a:00001"])
         result = dg.evaluate_automation_conditions(defs=found, instance=instance)

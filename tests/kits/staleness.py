@@ -1,5 +1,7 @@
 """What Dagster's UI calls fresh, stale or missing, asked of the class that its pages ask."""
 
+from functools import cache
+
 import dagster as dg
 from dagster._core.definitions.data_version import CachingStaleStatusResolver
 from dagster._core.loader import LoadingContextForTest
@@ -7,9 +9,15 @@ from dagster._core.loader import LoadingContextForTest
 from assets.definitions import defs
 
 
+@cache
+def definitions() -> dg.Definitions:
+    """All of the project's, put together once: it takes the better part of a second. Not for changing."""
+    return defs()
+
+
 def staleness(instance: dg.DagsterInstance) -> dict[tuple[str, str | None], tuple[str, list[str]]]:
     """FRESH, STALE or MISSING of each asset's every partition, and why; of assets without partitions by None."""
-    graph = defs().get_repository_def().asset_graph
+    graph = definitions().get_repository_def().asset_graph
     resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
     found = {}
     for key in graph.toposorted_asset_keys:

@@ -10,6 +10,7 @@ from pipeline import exports
 from pipeline.exports import plain_request
 from tests.kits.files import hashes_of
 from tests.kits.made_corpus import Made
+from tests.kits.staleness import definitions
 from warehouse.exports.common import JOURNAL, MANIFEST, ExportError, Selection
 from warehouse.exports.samples import SampleOptions
 from warehouse.lake import Lake
@@ -18,10 +19,8 @@ ALL = Selection(allow=("unknown",))
 
 
 def run(made: Made, **config: object) -> dg.ExecuteInProcessResult:
-    from assets.definitions import defs
-
     return (
-        defs()
+        definitions()
         .resolve_job_def("export")
         .execute_in_process(
             resources={"corpus": Corpus(root=str(made.space.root))}, run_config=config, raise_on_error=False

@@ -20,7 +20,7 @@ from pipeline.leaderboard import leaderboard_rows
 from pipeline.release_cycle import closing_steps
 from pipeline.rewards import score_video
 from tests.kits.lake_kit import query
-from tests.kits.staleness import not_fresh
+from tests.kits.staleness import definitions, not_fresh
 from training.recipe import Recipe
 from warehouse.lake import Lake
 from warehouse.lake.checks import decodable_coverage, progress_sanity, split_leaks
@@ -202,18 +202,19 @@ def test_decodable_coverage_check(lake: Lake) -> None:
 
 
 def close(lake: Lake, instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
-    from assets.definitions import defs
-
-    location = defs()
     recipe = lake.workspace.root / "r.yaml"
     recipe.write_text(tiny_recipe().model_dump_json())  # JSON is YAML
     training = {"config": {"recipe": str(recipe), "name": "r1"}}
     ops = {"reward_model": training, "evaluation": training, "release": {"config": {"name": "r1"}}}
-    return location.resolve_job_def("close").execute_in_process(
-        instance=instance,
-        resources={"corpus": Corpus(root=str(lake.workspace.root))},
-        run_config={"ops": ops},
-        raise_on_error=False,
+    return (
+        definitions()
+        .resolve_job_def("close")
+        .execute_in_process(
+            instance=instance,
+            resources={"corpus": Corpus(root=str(lake.workspace.root))},
+            run_config={"ops": ops},
+            raise_on_error=False,
+        )
     )
 
 
