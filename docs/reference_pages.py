@@ -19,7 +19,7 @@ from training.recipe import BUILT_IN, Recipe
 from warehouse.lake.schema import columns, relations
 
 CLI_INTRO = """\
-`proccorpus COMMAND --help` (or `-h`) prints the same, with examples. Exit codes: 0 done; 1 a failure or a finding, described in one
+`--help` (or `-h`) behind a command prints the same, with examples. Exit codes: 0 done; 1 a failure or a finding, described in one
 line; 2 wrong use or input; 130 interrupted, with all finished work kept. A closed pipe (`| head`) is no failure.
 
 - Every command that works on a corpus takes `--workspace` (default `./workspace`, or the environment variable `PROCCORPUS_WORKSPACE`).

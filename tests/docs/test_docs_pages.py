@@ -250,6 +250,8 @@ class Reader:
 
 # tests/warehouse/shards/test_loader.py and tests/warehouse/test_sql_docs.py run these, and check what comes out
 SEEN_TO = {"shards", "sql"}
+# Pages whose reader builds runs of their own, in a corpus of its own
+OWN_CORPUS = ("newcomer", "questions")
 # Pages on which a text below commands is what they print, among others
 OUTPUT_BELOW = {"README"}
 ELSEWHERE = {
@@ -322,12 +324,12 @@ def reader(
     request: pytest.FixtureRequest,
     capfd: pytest.CaptureFixture[str],
 ) -> Iterator[Reader]:
-    """With a copy of the project of their own (a newcomer: without a corpus), and recipes cut to two steps."""
+    """With a copy of the project of their own (some pages: without a corpus), and recipes cut to two steps."""
     folder = tmp_path / "project"
     shutil.copytree(project, folder, symlinks=True)
     monkeypatch.chdir(folder)
     reader = Reader(folder, capfd)
-    if "newcomer" in request.node.name:
+    if any(page in request.node.name for page in OWN_CORPUS):
         shutil.rmtree(folder / "workspace")
     monkeypatch.setattr(training.recipe, "load_recipe", lambda *a: quick(load_recipe(*a)))
     with reader.servers:

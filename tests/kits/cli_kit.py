@@ -152,8 +152,12 @@ def built_in_process(builds: Sequence[DatasetBuild], workspace: Path) -> dict[st
 
 def look_up(arguments: list[str], whole: bool = True) -> None:
     """Raises where a command, an option or a value is none of ours, or (`whole`) one is missing; nothing is run."""
+    command = typer.main.get_command(app)
+    if len(arguments) == 1 and arguments[0].startswith("--"):  # parsing would do it, such as --install-completion
+        assert any(arguments[0] in option.opts for option in command.params)
+        return
     try:
-        _parsed(typer.main.get_command(app), "proccorpus", arguments)
+        _parsed(command, "proccorpus", arguments)
     except typer.BadParameter as e:
         if whole or not str(e).startswith("Missing"):
             raise
