@@ -38,6 +38,6 @@ def advantages(value: np.ndarray, chunk_size: int, outcome: float | None) -> np.
 
 
 def threshold(advantages: np.ndarray, share: float) -> float:
-    """What the best `share` (0..1) of the advantages of a task exceed; NaN where none is known."""
+    """The threshold that the best `share` (0..1) of a task's advantages exceed; NaN if none is known."""
     known = advantages[np.isfinite(advantages)]
     return float(np.quantile(known, 1 - share)) if len(known) else float("nan")

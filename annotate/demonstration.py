@@ -25,7 +25,7 @@ END_S = 0.25  # of a run: where it ends
 
 @dataclass(frozen=True)
 class RunMeasures:
-    """What is measured of one run; None where its source has no state, or no gripper that is used.
+    """Measurements of one run; a value is None if the source has no state, or no gripper is used.
 
     rest_s: in all stand-stills, also before the arm sets out and after it has come to rest. pauses: stand-stills
     between. jerk: 1/s², see `_jerk`. reversals: how often the arm turns back. gripper_moves: closings and openings.
@@ -43,7 +43,7 @@ class RunMeasures:
 
 
 def measures(signals: Signals) -> RunMeasures:
-    """Of one run, however it ended."""
+    """Measure one run, whatever its outcome."""
     # An outcome that becomes known later must not change what is measured
     run = observe(replace(signals, success=None), MotionConfig())
     n, fps = len(run), signals.fps

@@ -1,4 +1,4 @@
-"""What an annotation from elsewhere comes to: the label of one episode, whichever form brought it."""
+"""The label of one episode that an imported annotation gives, in whichever form it was."""
 
 from dataclasses import dataclass
 from typing import Protocol

@@ -38,7 +38,7 @@ class GateCounts:
 
     @classmethod
     def of(cls, gate: LabelGate, labels: Iterable[tuple[float | None, bool]]) -> "GateCounts":
-        """Of labels, each as its confidence and whether all of its steps have names."""
+        """Count labels, each given by its confidence and whether all of its steps have names."""
         labels = list(labels)
         sure = [(confidence, named) for confidence, named in labels if gate.admits(confidence)]
         return cls(

@@ -34,7 +34,7 @@ type Direction = Literal["closing", "opening"]
 
 @dataclass(frozen=True)
 class Proprioception:
-    """What an episode's rows say of arm and grippers."""
+    """Signals of arm and grippers from an episode's rows."""
 
     state: np.ndarray | None  # [n, d] without grippers and hands; None without a state
     openings: Sequence[np.ndarray | None]  # of each signal, 0 closed to 1 open; None for one that is not used

@@ -1,4 +1,4 @@
-"""What was found of grippers and hands, in words and as tables for people."""
+"""Findings about grippers and hands, in words and as tables for people."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

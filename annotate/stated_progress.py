@@ -20,7 +20,7 @@ SLOPES: dict[str, float] = dict(zip(PACES, (2.0, 1.0, 0.0, -1.0), strict=True))
 
 @dataclass(frozen=True)
 class StatedEnd:
-    """What a person says of a run's end; None: nothing.
+    """A person's statement on a run's end; None: not stated.
 
     final_progress: 0..1, at the last frame, or right before the catastrophic one. catastrophic_frame: the first frame
     at which nothing is left of what was done.

@@ -46,7 +46,7 @@ def halved(picture: np.ndarray, side: int = GRID) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Measures:
-    """What was measured of one camera's pictures; arrays have one entry per frame."""
+    """Measurements of one camera's pictures; arrays have one entry per frame."""
 
     change: np.ndarray  # float32, 0..1: mean absolute luma difference to the frame before; 0 at frame 0
     phash: np.ndarray  # uint64
@@ -101,7 +101,7 @@ class FrameMeter:
         self._filled = 0
 
     def read(self) -> Measures:
-        """What was measured of all pictures so far."""
+        """The measurements of all pictures so far."""
         if self._filled:
             self._measure()
         return Measures(

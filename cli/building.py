@@ -122,7 +122,7 @@ def build(
     data_format = _data_format(data_format, format)
     space = space_at(workspace)
     if source is None and (name or data_format or revision):
-        raise UsageError("--name, --as and --revision go with --source")
+        raise UsageError("--name, --as and --revision need --source")
     if dataset is not None:
         builds = (_kept_build(space, dataset, selected),)
     elif config is not None:
@@ -175,7 +175,7 @@ def _check_annotator(annotator: str | None, *, has_vlm_options: bool) -> None:
             "reference shows the task, else motion), motion, native (the source's steps), vlm, transfer (that first)"
         )
     if has_vlm_options and annotator not in (None, "vlm"):
-        raise UsageError(f"--vlm-endpoint and --vlm-model go with --annotator vlm, not with {annotator}")
+        raise UsageError(f"--vlm-endpoint and --vlm-model need --annotator vlm, not {annotator}")
 
 
 def _configured_builds(
@@ -199,7 +199,7 @@ def _kept_build(space: "Workspace", dataset: str, episodes: tuple[int, ...] | No
     lake = _lake_if_there(space)
     build = stored_build(lake, dataset) if lake else None
     if build is None:
-        raise UsageError(f"--dataset {dataset}: none of that name was built here; proccorpus status lists them")
+        raise UsageError(f"--dataset {dataset}: no dataset of that name was built here; proccorpus status lists the datasets")
     return build if episodes is None else build.model_copy(update={"episodes": episodes})
 
 
@@ -308,7 +308,7 @@ def _predicted_costs(
                 file=sys.stderr,
             )
         if build.annotator != "vlm":
-            print(f"{build.name}: the annotator {build.annotator} asks no model", file=sys.stderr)
+            print(f"{build.name}: the annotator {build.annotator} sends no requests to a model", file=sys.stderr)
             continue
         # As the build would do it: what the workspace knows of a dataset counts beside its configuration
         resolved = resolve(lake, build) if lake else build

@@ -1,4 +1,4 @@
-"""What a shell offers where a name is to be typed: datasets, releases, label runs and models of the workspace, tables.
+"""Shell completion of names: datasets, releases, label runs and models of the workspace, tables.
 
 It runs at every press of Tab, so it knows the places of names by a table and imports neither the commands nor DuckDB;
 everything else is completed by typer. The shells' protocols are those of the scripts that --show-completion prints.

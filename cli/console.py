@@ -95,7 +95,7 @@ def show_gate(lake: "Lake", names: Sequence[str]) -> None:
 
 
 def show_signals(lake: "Lake", names: Sequence[str]) -> None:
-    """What was found of each dataset's grippers and hands, a line on each, and what to do where something is amiss."""
+    """One line on the grippers and hands of each dataset, with the remedy if something is wrong."""
     signals, lags = signals_by_dataset(lake.con), lags_by_dataset(lake.con)
     # Compared as a row: DuckLake looks through the statistics of all files for a condition of a column
     missing = dict(lake.rows("SELECT dataset, detail FROM findings WHERE (reason, 0) = ('no_gripper', 0)"))

@@ -60,7 +60,7 @@ def corrections_list(
     waiting = pending(lake)
     if waiting and format == "table":
         chunks = ", ".join(f"{n} of {name}" for name, n in sorted(waiting.items()))
-        say(f"Chunks that the next build makes anew: {chunks}.")
+        say(f"Chunks that the next build updates: {chunks}.")
 
 
 @corrections_app.command("export")
@@ -79,7 +79,7 @@ def corrections_export(
 
     chosen = episode_list(episodes)
     if chosen and (dataset is None or form == "jsonl"):
-        raise UsageError("--episodes goes with --dataset and --form label-studio")
+        raise UsageError("--episodes needs --dataset and --form label-studio")
     lake = lake_to_read(workspace)
     # JSON lines keep the whole history; Label Studio gets only what counts now
     if form == "jsonl":
@@ -145,7 +145,7 @@ def corrections_import(
     from warehouse.exports.opensarm_corrections import from_opensarm
 
     if dataset is not None and form != "opensarm":
-        raise UsageError("--dataset goes with --form opensarm: other forms say it themselves")
+        raise UsageError("--dataset needs --form opensarm: other forms name the dataset themselves")
     text = read_file(path)
     lake = lake_at(workspace)
     if form == "opensarm":

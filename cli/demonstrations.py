@@ -23,7 +23,7 @@ def demonstrations(
 
     lake = Lake(space_at(workspace), read_only=True)
     if not lake.has("demonstration_quality"):
-        raise UsageError("this corpus was built before demonstrations were measured: proccorpus build does it")
+        raise UsageError("this corpus was built before demonstrations were measured: run proccorpus build")
     here = "($1 IS NULL OR dataset = $1)"
     if dataset and not lake.rows("SELECT 1 FROM datasets WHERE dataset = ?", [dataset]):
         raise UsageError(f"there is no dataset {dataset!r} in this corpus; proccorpus status lists them")
@@ -45,4 +45,4 @@ def demonstrations(
     if alone:
         say(f"{alone} runs are of tasks of which fewer than {FEWEST} runs show what is usual: they have no score.")
     if not num and not alone:
-        say("No run is measured yet: proccorpus build does it.")
+        say("No run is measured yet: run proccorpus build.")

@@ -180,7 +180,7 @@ def eval_model(
         if not checks:
             return
     elif checks:
-        raise UsageError("--checks goes with --benchmark held-out, which is the default")
+        raise UsageError("--checks needs --benchmark held-out, which is the default")
     from cli.console import counting
     from eval.benchmarks.run import COMPARING, BenchmarkConfig, evaluate_benchmark
     from eval.runners.prompt import PictureLimits, Sampling

@@ -239,7 +239,7 @@ def _scored(
     if from_model is None:
         # Options that would be ignored are refused: they would be believed to count
         if fps is not None or window_frames is not None or endpoint or max_calls is not None:
-            raise UsageError("--fps, --window-frames, --endpoint and --max-calls go with --from-model")
+            raise UsageError("--fps, --window-frames, --endpoint and --max-calls need --from-model")
         # Labels are only read; scores of a model are kept in the lake
         return Lake(space_at(workspace), read_only=True), {}
     from pipeline.episode_rewards import score_selection
@@ -292,7 +292,7 @@ def export_frame_signals(
     format: FormatOption = "table",
 ) -> None:
     if label_run and from_model:
-        raise UsageError("--label-run and --from-model: signals come from one of them")
+        raise UsageError("give either --label-run or --from-model: signals come from one of them")
     chosen = _selection(release, dataset, episodes, split, where, allow_licence, min_confidence, min_name_confidence)
     lake, scored = _scored(
         workspace, chosen, from_model, fps, window_frames, window_step, endpoint, api_key_env, max_calls

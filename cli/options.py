@@ -125,7 +125,7 @@ def confirm(question: str, *, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise UsageError(f"{question} Nobody can answer here: --yes says so beforehand")
+        raise UsageError(f"{question} Nobody can answer here: give --yes")
     if not typer.confirm(question, err=True):
         raise OperationFailedError("nothing was deleted")
 
@@ -173,4 +173,4 @@ def check_source(source: str, revision: str | None) -> None:
     if "://" not in source and not Path(source).exists():
         raise UsageError(f"no such file or folder: {source}")
     if revision and not source.startswith("hf://"):
-        raise UsageError(f"--revision goes with a dataset of the hub (hf://owner/name), not with {source}")
+        raise UsageError(f"--revision needs a dataset on the hub (hf://owner/name), not {source}")

@@ -102,7 +102,7 @@ def _with_share(row: dict) -> dict:
 
 
 def share_known(known: int, episodes: int) -> str:
-    """Of how many usable episodes it is known whether they succeeded."""
+    """The number of usable episodes with a known outcome."""
     return f"{known} of {episodes} known"
 
 

@@ -44,7 +44,7 @@ class StageProgress:
 
 @dataclass
 class BuildProgress:
-    """What a build has to do and has done, stage by stage. Threads may tell it of moments."""
+    """The stages of a build, to do and done. Threads may report moments to it."""
 
     workers: int = 1
     stages: dict[str, StageProgress] = field(default_factory=dict)

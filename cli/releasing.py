@@ -57,7 +57,7 @@ def release_create(
     --min-confidence or --min-name-confidence, it leaves out shards with samples of less confident labels.
     """
     if name == LOCAL:
-        raise UsageError(f"{LOCAL} is what proccorpus train calls the corpus as it is: choose another name")
+        raise UsageError(f"proccorpus train uses the name {LOCAL} for the corpus as it is: choose another name")
     lake = lake_at(workspace)
     # Found once, for the release and for the list of what it leaves out
     held = contents(lake, allow_licence or (), _gate(min_confidence, min_name_confidence))
@@ -192,7 +192,7 @@ def takedown(
     """Take data out of use: releases leave it out at once, the next build drops it, gc deletes its files."""
     selected = episode_list(episodes)
     if not undo and not (reason or "").strip():
-        raise UsageError("takedown needs --reason TEXT: whoever finds the data missing later will ask")
+        raise UsageError("takedown needs --reason TEXT: the quarantine shows it to people who miss the data")
     lake = lake_at(workspace)
     # Nothing is deleted yet: the build makes chunks without the data, gc deletes the bytes
     if undo:

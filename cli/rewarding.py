@@ -83,11 +83,11 @@ def scorer_config(
     if model is None and baseline is None:
         model = LATEST
     if window_step is not None and window_frames is None:
-        raise UsageError("--window-step goes with --window-frames")
+        raise UsageError("--window-step needs --window-frames")
     if (reasoning or window_frames or endpoint) and baseline:
-        raise UsageError("--reasoning, --window-frames and --endpoint go with --model")
+        raise UsageError("--reasoning, --window-frames and --endpoint need --model")
     if answer != "auto" and (baseline or endpoint):
-        raise UsageError("--answer is for a checkpoint on this machine")
+        raise UsageError("--answer needs a checkpoint on this machine")
     # A model behind an endpoint is known by its name there; otherwise the name is a folder's
     space = space_at(workspace)
     folder = _model_folder(space, model) if model is not None and not endpoint else None
@@ -181,7 +181,7 @@ def reward(
     if is_episode == (video is not None) or (dataset is None) != (episode is None):
         raise UsageError("give either a video, or --dataset NAME with --episode N")
     if video is not None and task is None:
-        raise UsageError("a video needs --task, what is to be done in words")
+        raise UsageError("a video needs --task, the instruction in words")
     from eval.reward.window import CutOffError
     from pipeline.rewards import score_video
 
@@ -213,7 +213,7 @@ def reward(
             on_row=lambda row: show_line(f"{row['timestamp_s']:.1f} s scored"),
         )
     except CutOffError as e:
-        raise UsageError(f"{e}, so nothing was kept; with --partial what is there is scored") from e
+        raise UsageError(f"{e}, so nothing was kept; --partial scores the frames that are there") from e
     # The progress line ends without a line break
     if sys.stderr.isatty():
         print(file=sys.stderr)

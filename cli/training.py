@@ -181,7 +181,7 @@ def cot(
     They become conversations to train on.
     """
     if serve == bool(endpoint):
-        raise UsageError("say either where the model answers (--endpoint URL), or --serve")
+        raise UsageError("give either --endpoint URL, the address of the model's server, or --serve")
     lake = lake_at(workspace)
     from annotate.model_client.server import ServerConfig, running_server
     from annotate.vlm.config import Price, VlmConfig
@@ -268,7 +268,7 @@ def model_merge(
     if bool(models) == every:
         raise UsageError("give either the names of adapters, or --all")
     if out is not None and (every or len(models or ()) != 1):
-        raise UsageError("--out goes with one adapter")
+        raise UsageError("--out needs exactly one adapter")
     space = space_at(workspace)
     folders = unmerged(space) if every else [model_folder(space, m) for m in models or ()]
     rows = [merge_adapter(space, folder, out) for folder in folders]

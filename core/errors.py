@@ -13,7 +13,7 @@ class UserError(Exception):
 
 
 class OperationFailedError(UserError):
-    """What was asked for was right, and could not be finished: a server, a disk, a model or a file failed."""
+    """A valid request failed: a server, a disk, a model or a file did not work."""
 
     exit_code = 1
 
@@ -23,7 +23,7 @@ class SqlError(UserError):
 
 
 def first_line(e: BaseException) -> str:
-    """What an error says, without what follows its first line."""
+    """The first line of an error's message."""
     return str(e).strip().split("\n", 1)[0]
 
 

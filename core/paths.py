@@ -49,7 +49,7 @@ class Workspace:
 
     @property
     def absence(self) -> str:
-        """What is wrong where there is no workspace, and what to do."""
+        """The message for a folder without a workspace, with what to do."""
         return f"no workspace at {self.root}: build one first (proccorpus build, or make demo)"
 
     def keyframe(self, sha256: str) -> Path:

@@ -26,7 +26,7 @@ def _columns(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def facts(entry: DatasetConfig | None, row: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What the registry says of a dataset, overruled by what the workspace was built with."""
+    """The registry entry of a dataset, overruled by the configuration that the workspace was built with."""
     known: dict[str, Any] = {}
     if entry:
         known = {"dataset": entry.name} | entry.model_dump(mode="json")

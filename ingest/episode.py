@@ -1,4 +1,4 @@
-"""What an adapter says of a dataset: episode records, findings, and an episode's data.
+"""Results of an adapter: episode records, findings, and an episode's data.
 
 `episode_index` counts episodes of one dataset; row k of an episode belongs to frame k of every camera.
 """

@@ -54,7 +54,7 @@ def stale(lake: Lake) -> Iterator[Trouble]:
         try:
             fingerprint = build.source(lake.workspace.sources).fingerprint()
         except (SourceError, OSError) as e:
-            remedy = "what is built stays usable; mend the source to go on"
+            remedy = "built data stays usable; repair the source to continue"
             yield Trouble(WARNING, "source", name, f"its source cannot be read: {e}", remedy)
             continue
 
@@ -66,7 +66,7 @@ def stale(lake: Lake) -> Iterator[Trouble]:
             steps_by_status = Counter(s.status for s in steps)
             counts = ", ".join(f"{n} {status}" for status, n in sorted(steps_by_status.items()))
             detail = f"not up to date: {len(steps)} stages of {chunks} partitions ({counts})"
-            yield Trouble(WARNING, "stale partitions", name, detail, "build it again, as it was built last")
+            yield Trouble(WARNING, "stale partitions", name, detail, "build it again with its last configuration")
 
 
 def servers(lake: Lake) -> Iterator[Trouble]:
@@ -109,5 +109,5 @@ def replies(workspace: Workspace) -> Iterator[Trouble]:
             pass
     if store.damaged:
         detail = f"{len(store.damaged)} damaged, such as: {store.damaged[0]}"
-        remedy = "nothing: they count as never asked, and the next build that needs them asks again"
+        remedy = "nothing: the next build that needs these replies asks the model again"
         yield Trouble(WARNING, "replies", str(workspace.responses), detail, remedy)

@@ -31,7 +31,7 @@ STAGE = "import"
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import did; `refused` says of each annotation that was left out why."""
+    """The result of an import; `refused` has the reason for each annotation that was left out."""
 
     dataset: str
     label_run: str

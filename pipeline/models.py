@@ -123,7 +123,7 @@ def check_model(folder: Path, say: Callable[[str], None] | None) -> dict[str, An
         output = model(Transform(processor)([Item(QUESTION, (grey,), "0%")]), with_text=True)
     # Broken weights still load; they show in what comes out
     if output.logits is None or not torch.isfinite(output.logits).all():
-        raise ModelError(f"{folder} answers with numbers that are none: its weights are broken")
+        raise ModelError(f"{folder} answers with NaN or infinite numbers: its weights are broken")
     facts: dict[str, Any] = {"model": folder.name, "parameters": sum(p.numel() for p in model.parameters())}
     facts["progress"] = round(float(output.progress[0]), 4) if model.head else None
     if say:
@@ -143,7 +143,7 @@ def _check_laptop(folder: Path) -> dict[str, Any]:
     seen = list(embed(encoder, [np.full((SIDE_PX, SIDE_PX, 3), 127, np.uint8)]))
     [answer] = read_windows(model, [SeenWindow("grey", seen)])
     if not np.isfinite(answer.progress):
-        raise ModelError(f"{folder} answers with numbers that are none: its weights are broken")
+        raise ModelError(f"{folder} answers with NaN or infinite numbers: its weights are broken")
     parameters = sum(p.numel() for p in model.parameters())
     return {"model": folder.name, "parameters": parameters, "progress": round(answer.progress, 4)}
 

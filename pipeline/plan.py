@@ -1,4 +1,4 @@
-"""What is up to date, and what is not: one answer for the command line, the build loop and Dagster's sensors."""
+"""Decide what is up to date: one answer for the command line, the build loop and Dagster's sensors."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields

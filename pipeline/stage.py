@@ -1,4 +1,4 @@
-"""What a stage is, and how one is run on one partition: read the lake, make tables, publish them in one transaction.
+"""Stages, and their run on one partition: read the lake, make tables, publish them in one transaction.
 
 The stages themselves are in pipeline/stages/, a file each; `pipeline.stages.STAGES` lists them from top to bottom.
 The command line's build loop, its worker processes and the Dagster assets all call `run_stage`.
@@ -33,7 +33,7 @@ Numbers = Mapping[str, int | float | str]
 
 @dataclass(frozen=True)
 class Output:
-    """What a stage wants published. `findings` None: the stage looks for none. `numbers` are shown to people."""
+    """The output of a stage, to publish. `findings` None: the stage looks for none. `numbers` are shown to people."""
 
     tables: dict[str, pa.Table]
     findings: list[Finding] | None = None

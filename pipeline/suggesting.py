@@ -77,7 +77,7 @@ class _Run:
 
 
 def suggest(lake: Lake, dataset: str, task: str | None = None) -> list[TaskSuggestion]:
-    """Of each task of a dataset which run to label next; tasks that gain most by it first. Writes nothing.
+    """The run of each task of a dataset to label next; tasks that gain most come first. Writes nothing.
 
     task: only that one, by any of its texts. Takes seconds; half a minute for many runs.
 

@@ -1,4 +1,4 @@
-"""What the transfer annotator is given: the runs of each task in a chunk, and its references from the whole dataset."""
+"""Inputs of the transfer annotator: the runs of each task in a chunk, and references from the whole dataset."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -135,7 +135,7 @@ class EpisodeQuestions[T]:
 
 @dataclass(frozen=True)
 class ChunkAnswers[T]:
-    """What came of a chunk: an answer per episode, findings about the others, and what it took."""
+    """The result of a chunk: an answer per episode, findings about the others, and the cost."""
 
     by_episode: dict[int, T]
     findings: list[Finding]

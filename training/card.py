@@ -13,7 +13,7 @@ from warehouse.releases import Release
 
 
 def make_card(lake: Lake, release: Release, recipe: Recipe, run: str, code_version: str) -> dict[str, Any]:
-    """What is known before training: data release, the label runs behind it, recipe."""
+    """Facts known before training: data release, the label runs behind it, recipe."""
     # The lake as of the release's snapshot: label runs that were active then, not today's.
     con = open_for_users(lake.workspace, release.snapshot)
     datasets = sorted({s.dataset for s in release.shard_list})

@@ -1,4 +1,4 @@
-"""What a checkpoint's folder says of itself, and which folders there are. Loads no model and imports no torch."""
+"""Read the cards of checkpoints, and list their folders. Loads no model and imports no torch."""
 
 import hashlib
 import json

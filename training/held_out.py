@@ -31,7 +31,7 @@ class Scorer(Protocol):
     """Held-out episodes, and how a checkpoint's answers about them are scored (eval.held_out.within)."""
 
     def predict(self, folder: Path, part: int, parts: int) -> Any:
-        """What the checkpoint in `folder` answers about one of `parts` parts of the episodes; JSON."""
+        """The answers of the checkpoint in `folder` for one of `parts` parts of the episodes, as JSON."""
         ...
 
     def scores(self, predicted: Sequence[Any]) -> dict[str, float]:

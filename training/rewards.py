@@ -30,7 +30,7 @@ _SCORE = re.compile(r"(\d+(?:\.\d+)?)\s*%?", re.ASCII)
 
 @dataclass(frozen=True)
 class Truth:
-    """What a reply is compared with: reference from 1 and score in percent, both None for n/a; items shown."""
+    """The right answer for a reply: reference from 1 and score in percent, both None for n/a; number of items shown."""
 
     ref: int | None
     score_percent: float | None

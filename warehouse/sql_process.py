@@ -43,7 +43,7 @@ WARMING = "SELECT range % 7 AS a, count(*), string_agg(range, ',') FROM range(20
 
 @dataclass(frozen=True)
 class LakeState:
-    """What a query reads: a workspace now, at a snapshot, or as a release froze it.
+    """The state that a query reads: a workspace now, at a snapshot, or as a release froze it.
 
     Scores and training runs of a release are those of now. `catalog`: a copy of the workspace's catalog, as DuckLake
     names it; with `release`, `snapshot` is what that froze.

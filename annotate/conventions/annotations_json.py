@@ -47,7 +47,7 @@ class DrawnAnnotation:
 
 
 def read(path: Path) -> list[DrawnAnnotation]:
-    """Of the file, or of the folder of its dataset. Raises ImportedError."""
+    """Read the file, or the one in a dataset's folder. Raises ImportedError."""
     file = path / VISUALIZER_FILE if path.is_dir() else path
     try:
         episodes = json.loads(file.read_text())["episodes"]

@@ -30,12 +30,12 @@ DIRECTIONS, SCOPES = ("higher", "lower", "none"), ("episode", "task", "dataset",
 
 
 class SignalsError(ValueError):
-    """A table that is no such sidecar: what of it breaks which rule."""
+    """The table is not a valid sidecar; the message names the part and the broken rule."""
 
 
 @dataclass(frozen=True)
 class Descriptor:
-    """What a signal means. `bounds`: the least and most that it can be; `scope`: among what it may be compared."""
+    """The meaning of a signal. `bounds`: its least and greatest value; `scope`: the values to compare it with."""
 
     description: str
     direction: str = "none"

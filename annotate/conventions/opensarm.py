@@ -185,7 +185,7 @@ def _segment(word: str, start: int, end: int) -> Segment:
 
 
 def read(path: Path) -> list[RolloutAnnotation]:
-    """Of a file of JSON lines, of a folder with labels.jsonl or of rollouts with progress.npy. Raises ImportedError."""
+    """Read JSON lines, a folder with labels.jsonl, or rollouts with progress.npy. Raises ImportedError."""
     lines, rollouts = (path / LABELS, path / ROLLOUTS) if path.is_dir() else (path, None)
     said = {a.episode_index: a for a in _read_lines(lines)} if lines.is_file() else {}
     folders = _rollouts(path if rollouts is None or not rollouts.is_dir() else rollouts) if path.is_dir() else {}

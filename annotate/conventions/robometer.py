@@ -40,7 +40,7 @@ def grade(success: bool | None, end_progress: float | None) -> tuple[str | None,
 
 @dataclass(frozen=True)
 class GradedAnnotation:
-    """What all views of an episode say of how it ended."""
+    """The outcome of an episode, on which all its views agree."""
 
     episode_index: int
     of: tuple[str, int] | None
@@ -58,7 +58,7 @@ class GradedAnnotation:
 
 
 def read(path: Path) -> list[GradedAnnotation]:
-    """Of a folder of such rows in Parquet, or of one file. Raises ImportedError."""
+    """Read a folder of Parquet files with such rows, or one file. Raises ImportedError."""
     files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
     found: dict[tuple[str | None, int], GradedAnnotation] = {}
     for file in files:

@@ -1,4 +1,4 @@
-"""What the embeddings stage can be told. Every default stands here."""
+"""Configuration of the embeddings stage, with every default."""
 
 from typing import Literal
 

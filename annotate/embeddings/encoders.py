@@ -72,7 +72,7 @@ def _lack_of_packages(name: str) -> str:
 
 
 def lack(config: EmbeddingsConfig) -> str:
-    """Why an encoder is not at hand without a download, and what to do; empty where it is. Loads nothing."""
+    """Why an encoder needs a download first, and what to do; empty if it is installed. Loads nothing."""
     if config.encoder == "grey":
         return ""
     missing = _lack_of_packages(config.encoder)
@@ -82,7 +82,7 @@ def lack(config: EmbeddingsConfig) -> str:
 
 
 def identity(config: EmbeddingsConfig) -> str:
-    """What an encoder in a folder is known by beside its name: its settings, and the sizes of its weights."""
+    """The identity of an encoder in a folder, beside its name: its settings, and the sizes of its weights."""
     kind, _, name = config.encoder.partition(":")
     folder = Path(name)
     if kind != "hf" or not folder.is_dir():

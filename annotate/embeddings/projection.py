@@ -23,7 +23,7 @@ def signs(inputs: int, outputs: int) -> np.ndarray:
 
 
 def area_weights(cells: int, places: int) -> np.ndarray:
-    """By how much each place along a side of a map counts in each cell: float32 [cells, places], rows sum to 1.
+    """Weights of the places along a side of a map in each cell: float32 [cells, places], rows sum to 1.
 
     Example: area_weights(2, 3) has the rows 2/3, 1/3, 0 and 0, 1/3, 2/3
     """

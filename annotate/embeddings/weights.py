@@ -37,13 +37,13 @@ def packaged_mobilenet() -> Path | None:
 
 
 def mobilenet_file() -> Path | None:
-    """The weights of mobilenet_v2 where they are at hand, unchecked; None: they would have to be downloaded."""
+    """The path of mobilenet_v2's weights, unchecked; None: they must be downloaded."""
     cached = hub_cache() / Path(MOBILENET_URL).name
     return packaged_mobilenet() or (cached if cached.exists() else None)
 
 
 def mobilenet_weights() -> Path:
-    """The checked weights of mobilenet_v2, downloaded where they are not at hand. Raises EncoderError."""
+    """The checked weights of mobilenet_v2, downloaded if they are missing. Raises EncoderError."""
     path = mobilenet_file() or _downloaded(MOBILENET_URL, MOBILENET_SHA256)
     return checked(path, MOBILENET_SHA256)
 

@@ -1,4 +1,4 @@
-"""What a vision-language model is asked and what it answers. Light to import."""
+"""Questions to a vision-language model, and its answers. Light to import."""
 
 import hashlib
 import json

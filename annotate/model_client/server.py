@@ -71,7 +71,7 @@ def default_python() -> Path:
 
 
 def installed_device(python: Path) -> Literal["cpu", "gpu"]:
-    """What the vLLM of an interpreter runs on. Raises ServerError when there is none."""
+    """The device that an interpreter's vLLM runs on. Raises ServerError if it has no vLLM."""
     try:
         probe = subprocess.run([str(python), "-c", PROBE], capture_output=True, text=True, timeout=60)
     except OSError as e:

@@ -42,7 +42,7 @@ class ImageRule:
             raise ValueError(f"{path} does not say how pictures are scaled: {e!r}") from None
 
     def tokens(self, width: int, height: int) -> int:
-        """Of one picture with its markers; width and height in pixels.
+        """Tokens of one picture with its markers; width and height in pixels.
 
         Example: a picture of 640 x 480 pixels is 20 x 15 squares: 302 tokens with its two markers.
         """

@@ -49,7 +49,7 @@ def with_evidence(episodes: Sequence[Signals], config: MotionConfig) -> list[tup
 
 
 def compared(episodes: Sequence[Signals], plan: TaskPlan, config: MotionConfig) -> list[MotionRun]:
-    """What the signals of each run of a task show, and how far each failed run came."""
+    """Observe the signals of each run of a task, and how far each failed run came."""
     runs = [observe(signals, config) for signals in episodes]
     if plan.action:
         runs = [replace(run, action_candidates=action_candidates(run, config)) for run in runs]

@@ -29,7 +29,7 @@ LEFT_SHARE = 0.05  # an arm that moves less after its gripper has opened has giv
 def outcomes(
     tries: Sequence[Attempt], transfers: Sequence[Transfer], success: bool | None, state: np.ndarray | None
 ) -> list[AttemptOutcome]:
-    """What came of each attempt; `state` [n, d] of the arm.
+    """The outcome of each attempt; `state` [n, d] of the arm.
 
     Example: of two attempts at one object that carried 3 and 56 units far, the first missed and the second placed it.
     """

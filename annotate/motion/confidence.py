@@ -72,7 +72,7 @@ class LabelEvidence:
     inside: tuple[BoundaryEvidence | None, ...]
 
     def shares(self, expected: Mapping[BoundaryEvidence, float]) -> tuple[list[float], list[float]]:
-        """What is expected of the boundaries, and of the insides; NaN: nothing is."""
+        """Expected confidence of the boundaries, and of the insides; NaN: none."""
         inside = [math.nan if evidence is None else expected[evidence] for evidence in self.inside]
         return [expected[evidence] for evidence in self.boundaries], inside
 

@@ -1,4 +1,4 @@
-"""What the motion annotator is given of a run, and what it observes in it before it looks for steps."""
+"""The signals of a run that the motion annotator reads, and its observations before it looks for steps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ LIFT_S = 0.3  # from fingers that hold to a thing that is lifted
 
 @dataclass(frozen=True)
 class Signals:
-    """What the annotator sees of one episode; arrays [n], None where the source has no such measurement."""
+    """Signals of one episode; arrays [n], None if the source has no such measurement."""
 
     fps: float
     change: np.ndarray

@@ -96,7 +96,7 @@ def unnamed_transfers(count: int, *, last_stays_held: bool) -> tuple[Transfer, .
 
 @dataclass(frozen=True)
 class TaskPlan:
-    """What a text asks for: transfers, or one action, or neither; both where one object is to be picked up."""
+    """The goals in a task text: transfers, or one action, or neither; both if one object must be picked up."""
 
     transfers: tuple[Transfer, ...]
     action: str | None

@@ -1,4 +1,4 @@
-"""What an arm does after its task: it draws back, and it rests. Neither is a step."""
+"""The motion after a task: the arm draws back, and it rests. Neither is a step."""
 
 import numpy as np
 

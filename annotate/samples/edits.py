@@ -31,7 +31,7 @@ def load_editor(name: str) -> Editor:
 
 
 def edited(rgb: np.ndarray, instruction: str, seed: int, editor: Editor, name: str) -> np.ndarray:
-    """What an editor makes of a picture. Raises EditError when that is no picture, or the same one."""
+    """Edit a picture. Raises EditError if the editor returns no picture, or the same one."""
     picture = editor(rgb.copy(), instruction, seed)
     if not _is_rgb(picture):
         raise EditError(f"the image editor {name} did not return an array uint8 [h, w, 3]")

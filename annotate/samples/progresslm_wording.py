@@ -37,7 +37,7 @@ def answer_text(form: Form, *, ref_think: str = "", ref: int | str, score_think:
 
 
 def item_of(kind: Literal["text", "visual"]) -> str:
-    """What an item of a demonstration is called."""
+    """The name of an item of a demonstration."""
     return template("progresslm", "item", kind)
 
 

@@ -31,7 +31,7 @@ UNREADABLE = (None, False)  # neither a value nor n/a
 
 @dataclass(frozen=True)
 class ParsedReply:
-    """What a reply says. `ref` counts from 1, `score` is 0..1; both are None for n/a and for what cannot be read."""
+    """A parsed reply. `ref` counts from 1, `score` is 0..1; both are None for n/a and for unparsable text."""
 
     ref: int | None
     score: float | None

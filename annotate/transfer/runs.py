@@ -1,4 +1,4 @@
-"""What the transfer annotator is given, and what it gives."""
+"""Inputs and results of the transfer annotator."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What annotating episodes will cost, before anything is asked.
+"""Estimates of the cost of annotating episodes, before any request is sent.
 
 The annotator itself runs, on blank pictures of the true sizes and with typical replies in place of a model's. So all
 that configuration, prompts and schemas determine is exact: which questions follow which, what they show and say. What
@@ -72,7 +72,7 @@ class Expected:
 
 @dataclass(frozen=True)
 class StageCost:
-    """What the calls of a stage take, summed. `stage` comes first, the counts after it."""
+    """Sums over the calls of a stage. `stage` comes first, the counts after it."""
 
     stage: str
     calls: float = 0.0
@@ -166,7 +166,7 @@ def predict(
     expected: Expected | None = None,
     meter: TokenMeter | None = None,
 ) -> Prediction:
-    """What these episodes will take. Not to be called inside a running event loop."""
+    """The estimated cost of these episodes. Must not be called inside a running event loop."""
     expected, meter = expected or Expected(), meter or TokenMeter()
     replayed = _spread_over_lengths(episodes)
     costs = asyncio.run(_replayed_costs(config, replayed, expected, meter))

@@ -1,4 +1,4 @@
-"""What a model is told: the texts of annotate/vlm/prompts, filled in.
+"""Prompts for the model: the texts of annotate/vlm/prompts, filled in.
 
 Texts that others wrote are put in by `quote` only, so that they stay within their quotation marks.
 """
@@ -84,7 +84,7 @@ def request(
 
 
 def one_line(text: str) -> str:
-    """What a model wrote, on one line and without characters that cannot be seen."""
+    """A model's text on one line, without invisible characters."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 

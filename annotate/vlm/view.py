@@ -1,4 +1,4 @@
-"""What annotation by a VLM takes and gives."""
+"""Inputs and results of annotation by a VLM."""
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a table is, and the columns and types that several tables share."""
+"""The class of a table, and the columns and types that several tables share."""
 
 from dataclasses import dataclass, field
 

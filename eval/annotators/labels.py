@@ -42,7 +42,7 @@ class LabelledEpisode:
 
 @dataclass(frozen=True)
 class EpisodeFacts:
-    """What the lake knows of an episode whoever labels it."""
+    """Facts of an episode in the lake that do not depend on its annotator."""
 
     num_frames: int
     fps: float

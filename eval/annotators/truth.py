@@ -1,4 +1,4 @@
-"""What is true of an episode: as people saw it in the frames, or as a simulator knows it.
+"""Ground truth of an episode, from people who looked at the frames, or from a simulator.
 
 A folder of truth holds a folder per dataset. There people's truth is one JSON file per episode, whose form
 docs/annotators.md shows; a simulator's is three Parquet files, as samples/truth has them.
@@ -36,7 +36,7 @@ class TruthEvent:
 
 @dataclass(frozen=True)
 class EpisodeTruth:
-    """What a label of one episode is compared with; `passes`: the segments as each person put them."""
+    """Ground truth of one episode, to compare labels with; `passes`: the segments of each person."""
 
     dataset: str
     episode_index: int

@@ -47,7 +47,7 @@ class HeldPicture(PictureFile):
 
 @dataclass(frozen=True)
 class RightAnswer:
-    """What is right. None: the benchmark does not say, or there is no answer (`answerable` is false)."""
+    """The right answer. None: the benchmark does not state it, or there is no answer (`answerable` is false)."""
 
     answerable: bool = True
     score: float | None = None  # share of the task that is done, 0..1

@@ -58,7 +58,7 @@ class Turn(BaseModel):
 
 
 class VideoAnnotations(BaseModel):
-    """What a file says of one video."""
+    """The annotations of one video in a file."""
 
     model_config = ConfigDict(extra="ignore")
 

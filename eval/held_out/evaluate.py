@@ -42,7 +42,7 @@ class Predicted:
 
 
 def predict(runner: Runner, episodes: Sequence[HeldOut], read: Callable[[str], float] = share_of) -> Predicted:
-    """What a model says of each moment of each episode.
+    """A model's answers for each moment of each episode.
 
     `read`: the progress in an answer in words. The runner places model and pictures on the GPU where there is one.
     Raises UnansweredError where it answers nothing.

@@ -24,7 +24,7 @@ METRICS = ("mae", "voc", "coverage")
 
 
 def scorer_of(lake: Lake, release: Release, recipe: Recipe) -> "HeldOutScorer | None":
-    """Of the release's split val, or of the files data.validation_jsonl; None where the recipe evaluates nothing.
+    """The scorer on the split val, or on the files data.validation_jsonl; None if the recipe evaluates nothing.
 
     Raises TrainingError where there is nothing to evaluate on; ShardError, RowError.
     """

@@ -1,4 +1,4 @@
-"""What the two papers' own evaluations give on the same answers, defects and all: to compare with published numbers.
+"""The two papers' own evaluations, with their defects, on the same answers: to compare with published numbers.
 
 ProcVLM: arXiv 2605.08774; ProgressLM: arXiv 2601.15224, eval/metric.py. Shares are 0..1 here as everywhere.
 """

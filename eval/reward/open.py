@@ -1,4 +1,4 @@
-"""From what a user asks for to a scorer that is ready: a checkpoint in this process, a server's model, a baseline."""
+"""Open the scorer that a user asks for: a checkpoint in this process, a server's model, or a baseline."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -77,7 +77,7 @@ class Scorer(ABC):
         """Do beforehand, in any thread, what needs no model, if there is such work; `views` does what is not done."""
 
     def cameras_of(self, has: Sequence[str]) -> tuple[str, ...]:
-        """By which of a run's cameras, the preferred one first, it is scored where nobody says."""
+        """The default cameras that score a run, from its cameras in order of preference."""
         return (has[0],)
 
     def check_state(self, length: int) -> None:

@@ -1,4 +1,4 @@
-"""What a checkpoint was trained on, before it is loaded. It reads its card and imports no torch."""
+"""Read from a checkpoint's card what it was trained on, without loading it. Imports no torch."""
 
 from pathlib import Path
 

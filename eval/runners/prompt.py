@@ -1,4 +1,4 @@
-"""What a model is asked and what it says, and how the pictures stand in the text for each family of models."""
+"""Prompts and replies of a model, and the position of pictures in the text for each family of models."""
 
 import hashlib
 import json

@@ -119,7 +119,7 @@ class PromptFolder:
 def read_prompts(folder: Path) -> PromptFolder:
     """The prompts of a folder. Raises RunnerError, which names the file and what is wrong in it."""
     if not folder.is_dir():
-        raise RunnerError(f"--prompts {folder} is no folder")
+        raise RunnerError(f"--prompts {folder} is not a folder")
     # Other files, such as a README or a licence, may stand beside them
     paths = sorted(p for p in folder.iterdir() if p.suffix in ENDINGS)
     if not paths:

@@ -1,4 +1,4 @@
-"""From what a user asks for to a runner that is ready: a checkpoint in this process, vLLM, or a server."""
+"""Start the runner that a user asks for: a checkpoint in this process, vLLM, or a server."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""What the reward server takes, and how it says no."""
+"""Limits of the reward server, and its refusals."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -74,7 +74,7 @@ class SessionInfo(Wire):
 
 
 class RewardRow(Wire):
-    """What the model says of one moment."""
+    """The model's answer for one moment."""
 
     frame_index: int
     timestamp_s: float

@@ -1,4 +1,4 @@
-"""What the module that reads a format has to offer."""
+"""The interface of a module that reads a format."""
 
 from collections.abc import Iterable
 from importlib import import_module
@@ -21,7 +21,7 @@ class FormatAdapter(Protocol):
         ...
 
     def list_episodes(self, source: Source) -> Listing:
-        """What the source holds, from its metadata alone: nothing is decoded."""
+        """List the source from its metadata alone, without decoding."""
         ...
 
     def read_episode(self, source: Source, record: EpisodeRecord) -> Episode:

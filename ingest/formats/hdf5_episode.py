@@ -1,4 +1,4 @@
-"""What the HDF5 adapters share: gathering a dataset's episodes with what is wrong with them, and streaming pictures."""
+"""Shared by the HDF5 adapters: they gather a dataset's episodes and findings, and stream pictures."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass

@@ -44,5 +44,5 @@ def test_an_unknown_dataset_and_an_older_lake_are_told(own: Made):
     lake = Lake(own.space)
     lake.con.execute("DROP VIEW demonstration_quality")
     lake.con.close()
-    with pytest.raises(UserError, match="proccorpus build does it"):
+    with pytest.raises(UserError, match="run proccorpus build"):
         printed(own.space.root)

@@ -85,7 +85,7 @@ def test_nothing_is_deleted_without_a_yes(run: Run, own: Made, monkeypatch: pyte
     for words in (("gc",), ("release", "delete", "r1")):
         code, out, err = run(*words)
         assert (code, out) == (2, "")
-        assert err.endswith("Nobody can answer here: --yes says so beforehand\n")
+        assert err.endswith("Nobody can answer here: give --yes\n")
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
     for said, code in (("n", 1), ("y", 0)):
         monkeypatch.setattr("typer.confirm", lambda question, said=said, **_: said == "y")

@@ -62,7 +62,7 @@ def test_listed_merged_and_checked(workspace: Path) -> None:
     ("arguments", "code", "message"),
     [
         (("merge",), 2, "give either the names of adapters, or --all"),
-        (("merge", "run", "other", "--out", "x"), 2, "--out goes with one adapter"),
+        (("merge", "run", "other", "--out", "x"), 2, "--out needs exactly one adapter"),
         (("merge", "run.base"), 1, "is no adapter"),
         (("check", "nobody"), 1, "no model 'nobody' and no checkpoint of ours there; the workspace has: "),
         (("publish", "run", "--to", "hf://robots/x"), 2, "was not trained here: --allow-licence unknown"),

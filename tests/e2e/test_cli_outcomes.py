@@ -33,7 +33,7 @@ def test_import_build_and_undo(own: Built, build: Callable[..., Result], away: P
         (0, True, None, "Ann", "seen.csv"),
         (3, False, "it fell", "Ann", "seen.csv"),
     ]
-    assert "Chunks that the next build makes anew: 2 of tiny." in ok(ask("list")).out
+    assert "Chunks that the next build updates: 2 of tiny." in ok(ask("list")).out
 
     built = ok(build(own.config, own.workspace, "--workers", 1))
     assert "2 of 5 known" in built.out

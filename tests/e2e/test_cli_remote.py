@@ -130,7 +130,7 @@ def test_refusals(run: Callable[..., Result], hub: Hub, source: Path, tmp_path: 
     build = ("build", "--name", "tiny", "--source")
     for arguments, code, why in (
         ((*build, "hf://someone"), USAGE, "hf://owner/name"),
-        ((*build, source, "--revision", "main"), USAGE, "--revision goes with a dataset of the hub"),
+        ((*build, source, "--revision", "main"), USAGE, "--revision needs a dataset on the hub"),
         ((*build, f"hf://{REPO}", "--revision", "v9"), FAILED, "cannot fetch its revision .* at revision v9: 404"),
     ):
         result = run(*arguments)

@@ -393,7 +393,7 @@ def test_the_command_line_says_what_is_wrong(
     assert "not a video" in refused(broken["text"], "--baseline", "visual")
     cut = refused(broken["cut"], "--baseline", "clock", "--overlay", tmp_path / "o.mp4")
     assert "is cut off or damaged" in cut
-    assert "with --partial what is there is scored" in cut
+    assert "--partial scores the frames that are there" in cut
     assert "no frame to score" in refused(broken["zero"], "--baseline", "clock")
     assert "no model 'nope'" in refused(video, "--model", "nope")
     assert "trained on windows of 4 pictures" in refused(video, "--model", checkpoint, "--window-frames", 8)

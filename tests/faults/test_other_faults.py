@@ -137,7 +137,7 @@ def test_an_older_catalog(corpus: Corpus, copy: Path, whole: Whole, tally: Tally
     assert "older catalog" in {f["what"] for f in said["findings"]}
     done = corpus.build(workspace)
     assert done.returncode == 0
-    assert "an older copy was put in its place" in done.stderr
+    assert "an older copy replaced it" in done.stderr
     assert_same_end(workspace, whole)
     assert without_progress(corpus.build(workspace).stderr) == ""
     tally.add("an older catalog restored", tried=1, recovered=1)

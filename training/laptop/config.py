@@ -1,4 +1,4 @@
-"""What the model kind `laptop` can be told. Imports no torch."""
+"""Configuration of the model kind `laptop`. Imports no torch."""
 
 from typing import Literal, Self
 

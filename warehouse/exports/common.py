@@ -1,4 +1,4 @@
-"""What all exports have in common: which episodes, from which state of the lake, and a folder that is resumed.
+"""Shared by all exports: the choice of episodes, the state of the lake, and a folder that can be resumed.
 
 An export is a pure function of a snapshot of the lake, a selection and options. Its folder keeps a journal of finished
 parts; what a kill left half-written is deleted at the next try, so a resumed export has the bytes of one that ran

@@ -1,4 +1,4 @@
-"""What a LeRobot export will hold, found from metadata alone: episodes, rate, cameras, features, tasks, files."""
+"""Plan a LeRobot export from metadata alone: episodes, rate, cameras, features, tasks, files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -13,7 +13,7 @@ Stats = dict[str, list]  # NAMES, with one number per dimension, and count [1]
 
 
 def statistics(values: np.ndarray) -> Stats | None:
-    """Of values [n, d] (or [n]), without rows that are not numbers; None where there are no others."""
+    """Statistics of values [n, d] (or [n]), without rows that are not numbers; None if no rows are left."""
     rows = np.asarray(values, np.float64).reshape(len(values), -1)
     rows = rows[np.isfinite(rows).all(axis=1)]
     if not len(rows):

@@ -1,4 +1,4 @@
-"""What the lake knows of runs that are compared with others of their task."""
+"""Read from the lake the runs that are compared with others of their task."""
 
 from dataclasses import dataclass
 

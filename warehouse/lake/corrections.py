@@ -86,7 +86,7 @@ class Corrected(BaseModel):
         except ValueError as e:
             raise CorrectionError(str(e)) from e
         if not draft.plan:
-            raise CorrectionError("no step is left: a label without steps says nothing; reject the label instead")
+            raise CorrectionError("the label has no step left: reject the label instead")
         return draft.segments, tuple(draft.plan)
 
     def columns(self, num_frames: int) -> dict[str, Any]:

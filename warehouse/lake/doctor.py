@@ -191,7 +191,7 @@ def versions(lake: Lake) -> Iterator[Trouble]:
     version = schema_version(lake.con)
     if version < SCHEMA_VERSION:
         detail = f"its schema is of version {version}, this proccorpus has {SCHEMA_VERSION}"
-        remedy = "nothing: the next build brings it forward; back it up before, there is no way back"
+        remedy = "nothing: the next build migrates it; back it up before, because it cannot go back"
         yield Trouble(WARNING, "schema version", place(lake.workspace).catalog, detail, remedy)
 
 
@@ -206,7 +206,7 @@ def rollback(lake: Lake, newest: int | None = None) -> Iterator[Trouble]:
             WARNING,
             "older catalog",
             place(lake.workspace).catalog,
-            f"it is at snapshot {now}, and {newest} was committed here: an older copy was put in its place",
+            f"it is at snapshot {now}, but {newest} was committed here: an older copy replaced it",
             "put the newer one back before anything is built; or build again, and what this one does not list is "
             "made anew",
         )
@@ -369,7 +369,7 @@ def disk_space(workspace: Workspace) -> Iterator[Trouble]:
         if free >= FEW_BYTES:
             continue
         severity = ERROR if free < LEAST_BYTES else WARNING
-        remedy = "make room: proccorpus gc deletes what nothing names any more"
+        remedy = "make room: proccorpus gc deletes files that nothing uses any more"
         yield Trouble(severity, "disk space", str(folder), f"{free >> 20} MiB are free", remedy)
 
 
@@ -457,7 +457,7 @@ def _findings(lake: Lake, stage: str, dataset: str, chunk: int) -> pa.Table:
 
 def unfinished(workspace: Workspace) -> Trouble:
     """A workspace whose lake is not made yet."""
-    detail = "no tables are there yet: what made the workspace was stopped"
+    detail = "there are no tables yet: the creation of the workspace was stopped"
     return Trouble(WARNING, "empty lake", place(workspace).catalog, detail, "build again")
 
 

@@ -32,7 +32,7 @@ CLEAN_UP = "CALL ducklake_cleanup_old_files('lake', cleanup_all => true)"
 
 @dataclass(frozen=True)
 class Freed:
-    """What was deleted, or would be; `what` is one of a few kinds."""
+    """A kind of deleted files, or of files to delete; `what` is one of a few kinds."""
 
     what: str
     files: int
@@ -53,7 +53,7 @@ def sweep(lake: Lake, grace_s: float = GRACE_S) -> int:
 def collect(
     lake: Lake, keep_days: float = KEEP_DAYS, *, dry_run: bool = False, grace_s: float = GRACE_S
 ) -> list[Freed]:
-    """Delete what neither the present corpus nor a release names; with `dry_run` only say what that is.
+    """Delete what neither the present corpus nor a release uses; with `dry_run` only list it.
 
     Snapshots younger than `keep_days` stay too, and with them the lake's data that they list (not shards or keyframes).
     A query that still reads an expired snapshot may fail.

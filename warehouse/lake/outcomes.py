@@ -32,7 +32,7 @@ class OutcomeError(UserError, ValueError):
 
 @dataclass(frozen=True)
 class StatedOutcome:
-    """What a person says of one episode."""
+    """A person's statement on the outcome of one episode."""
 
     episode_index: int
     success: bool

@@ -1,4 +1,4 @@
-"""What is written into the lake, each time in one transaction.
+"""Write into the lake, each time in one transaction.
 
 A stage replaces its own partition: rows, findings, key check and its stage_runs line together.
 """

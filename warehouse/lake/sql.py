@@ -94,7 +94,7 @@ def open_for_users(
 
 
 def attach_lines(workspace: Workspace, snapshot: int | None = None) -> str:
-    """What a user of DuckDB's own shell or library types to read this lake."""
+    """The statements that open this lake in DuckDB's own shell or library."""
     at = place(workspace)
     options = [f"DATA_PATH {literal(at.data)}", "OVERRIDE_DATA_PATH true", "READ_ONLY"]
     if snapshot is not None:

@@ -1,4 +1,4 @@
-"""What a release made now would hold, and what stays out of it and why."""
+"""The contents of a release made now, and the reasons why some data stays out."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass

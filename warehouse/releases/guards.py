@@ -1,4 +1,4 @@
-"""What has to hold of a corpus before it is released: nothing leaks between splits, and rows are as the schema says.
+"""Conditions for a release: nothing leaks between splits, and all rows obey the schema.
 
 Each release keeps, with its snapshot, which datasets were looked into. The next one reads only those that have changed
 since: the guards read every frame's row, which takes half a minute for 60 million.

@@ -50,7 +50,7 @@ def spdx(text: str) -> str:
 
 
 def classify(text: str | None) -> Licence:
-    """What a dataset's licence text comes to.
+    """The meaning of a dataset's licence text.
 
     Remarks in brackets say where a statement was found; they can make a licence stricter, never more open. A permissive
     name that a tool filled in by default says nothing of the data: without another name the licence is unknown.

@@ -41,7 +41,7 @@ def take_down(lake: Lake, dataset: str, episodes: Collection[int] | None, reason
     """Mark episodes (None: the whole dataset) as not to be used; returns the marks. Raises TakedownError."""
     _check(lake, dataset, episodes)
     if not reason.strip():
-        raise TakedownError("say why with --reason: whoever finds the data missing later will ask")
+        raise TakedownError("give a --reason: the quarantine shows it to people who miss the data")
     marked = [None] if episodes is None else sorted(set(episodes))
     rest = {"reason": reason.strip(), "created_at": datetime.now(UTC)}
     marks = [{"dataset": dataset, "episode_index": episode, **rest} for episode in marked]

@@ -31,7 +31,7 @@ def verify_release(lake: Lake, release: Release) -> list[Failure]:
 
 
 def file_failure(path: Path, size: int, sha256: str) -> Failure | None:
-    """What is wrong with one file's bytes. A bucket's client may also say that it is not to be reached."""
+    """The problem with one file's bytes; None: there is none."""
     if not path.exists():
         return Failure(str(path), "missing")
     actual = path.stat().st_size

@@ -1,4 +1,4 @@
-"""What answers to ProgressLM's samples are compared with: by reward functions, ours and those of other trainers."""
+"""Right answers to ProgressLM's samples, for reward functions, ours and those of other trainers."""
 
 import re
 

@@ -35,7 +35,7 @@ FINEST = 10**9  # a rate is the nearest fraction with no greater denominator: 1 
 
 @dataclass(frozen=True)
 class LoaderConfig:
-    """What an epoch is made of, and how well it is mixed.
+    """The samples of an epoch, and how well they are mixed.
 
     A rate says how often a sample is given per epoch on average: that of its dataset times that of its family (1 where
     none is named). Which samples a broken rate takes goes round: a rate of 0.5 gives one half of them in one epoch, the

@@ -47,7 +47,7 @@ class ShardEpisode:
 
 
 def picture_name(entry: int, picture: Mapping) -> str:
-    """What a picture is called in the entry of an episode; `picture` as in the column samples.pictures."""
+    """The name of a picture in an episode's entry; `picture` as in the column samples.pictures."""
     other = "" if picture["episode_index"] == entry else f"e{picture['episode_index']:06d}."
     edit = f".{picture['edit']}" if picture["edit"] else ""
     return f"{other}{picture['camera']}.{picture['frame_index']:06d}{edit}.jpg"
@@ -67,7 +67,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Index:
-    """What a tar holds, without reading it."""
+    """The contents of a tar, without reading it."""
 
     shard: str
     dataset: str
@@ -442,7 +442,7 @@ def read_sample(tar: Path, offset: int, sample_id: str) -> Sample:
 
 
 def check_shard(tar: Path, sha256: str, size: int) -> list[str]:
-    """What is wrong with a tar or its index, in words; empty when all of it is as it was written."""
+    """The problem with a tar or its index, in words; empty: both are as they were written."""
     wrong = _wrong_bytes(tar, sha256, size)
     try:
         index = read_index(tar)

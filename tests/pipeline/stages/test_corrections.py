@@ -243,7 +243,7 @@ BAD = [
     ([STEPS[0], STEPS[1] | {"start_frame": -1}], "segments.1.start_frame: Input should be greater than or equal to 0"),
     ([STEPS[0], STEPS[1] | {"start_frame": 11.5}], "segments.1.start_frame: Input should be a valid integer"),
     ([STEPS[0], STEPS[1] | {"script": "x"}], "segments.1.script: Extra inputs are not permitted"),
-    ([{"name": "Rest", "start_frame": 0, "end_frame": 30, "kind": "idle"}], "no step is left"),
+    ([{"name": "Rest", "start_frame": 0, "end_frame": 30, "kind": "idle"}], "has no step left"),
 ]
 
 
