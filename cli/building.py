@@ -199,7 +199,7 @@ def _kept_build(space: "Workspace", dataset: str, episodes: tuple[int, ...] | No
     lake = _lake_if_there(space)
     build = stored_build(lake, dataset) if lake else None
     if build is None:
-        raise UsageError(f"--dataset {dataset}: no dataset of that name was built here; proccorpus status lists the datasets")
+        raise UsageError(f"--dataset {dataset}: no such dataset was built here; proccorpus status lists them")
     return build if episodes is None else build.model_copy(update={"episodes": episodes})
 
 
