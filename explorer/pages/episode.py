@@ -45,7 +45,7 @@ def page(request: Request, dataset: str, episode_index: EpisodeIndex) -> HTMLRes
         shown = episode_data(reader, episode)
         lines = progress_curves(shown)
         index = explorer.index.at(reader)
-        before, following = neighbours(index, dataset, episode_index)
+        before, following = neighbours(reader, index, episode)
         n = episode.num_frames
         queue = ReviewQueue.of(request.query_params)
         return explorer.page(
@@ -131,14 +131,17 @@ def demonstration(index: Indexed, dataset: str, episode_index: int) -> dict[str,
     return rows[0] if rows else None
 
 
-def neighbours(index: Indexed, dataset: str, episode_index: int) -> tuple[int | None, int | None]:
-    """The episodes of the dataset before and after this one."""
-    [found] = index.rows(
-        "SELECT max(episode_index) FILTER (episode_index < $2), min(episode_index) FILTER (episode_index > $2)"
-        " FROM episodes WHERE dataset = TRY_CAST($1 AS dataset_word)",
-        dataset,
-        episode_index,
+def neighbours(reader: LakeReader, index: Indexed, episode: LakeEpisode) -> tuple[int | None, int | None]:
+    """The episodes of the dataset before and after this one, in the lake as the reader sees it."""
+    beside = (
+        "SELECT max(episode_index) FILTER (episode_index < $2), min(episode_index) FILTER (episode_index > $2) FROM"
     )
+    key = episode.dataset, episode.episode_index
+    # The index answers sooner, but an older one does not know which episodes have come and gone
+    if index.snapshot.number == reader.snapshot.number:
+        [found] = index.rows(f"{beside} FROM episodes WHERE dataset = TRY_CAST($1 AS dataset_word)", *key)
+    else:
+        [found] = reader.rows(f"{beside} FROM episode_facts WHERE dataset = $1", *key)
     return found
 
 
