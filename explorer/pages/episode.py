@@ -133,9 +133,7 @@ def demonstration(index: Indexed, dataset: str, episode_index: int) -> dict[str,
 
 def neighbours(reader: LakeReader, index: Indexed, episode: LakeEpisode) -> tuple[int | None, int | None]:
     """The episodes of the dataset before and after this one, in the lake as the reader sees it."""
-    beside = (
-        "SELECT max(episode_index) FILTER (episode_index < $2), min(episode_index) FILTER (episode_index > $2) FROM"
-    )
+    beside = "SELECT max(episode_index) FILTER (episode_index < $2), min(episode_index) FILTER (episode_index > $2)"
     key = episode.dataset, episode.episode_index
     # The index answers sooner, but an older one does not know which episodes have come and gone
     if index.snapshot.number == reader.snapshot.number:
