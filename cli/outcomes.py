@@ -39,7 +39,7 @@ def _say_what_waits(lake: Lake) -> None:
     waiting = chunks_to_build(lake)
     if waiting:
         chunks = ", ".join(f"{n} of {name}" for name, n in sorted(waiting.items()))
-        say(f"Chunks that the next build makes anew: {chunks}.")
+        say(f"Chunks that the next build updates: {chunks}.")
 
 
 @outcomes_app.command("list")
