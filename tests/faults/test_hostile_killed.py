@@ -1,0 +1,63 @@
+"""Builds of datasets that were made to harm, killed at moments that a seed chooses."""
+
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+from tests.kits.fault_kit import PATIENCE_S, Corpus, Moment, Tally, Whole, assert_same_end, errors
+from tests.kits.hostile_datasets import write_hostile
+from tests.kits.lerobot_writer import write_v2
+from tests.kits.mutations import write_outside
+
+# Of each format, with what a limit stops and what is left of the dataset
+HOSTILE = ("v2_long_task", "v3_dictionary", "video_edits", "hdf5_rows", "rlds_keys", "tar_size")
+KINDS = ("worker", "group", "torn")
+MOST_BUILDS = 6  # for each kill wanted: a build may come to its end before its moment
+FAULT = "hostile datasets, killed"
+
+
+def hostile_corpus(folder: Path) -> Corpus:
+    """The datasets with an entry of each, beside a sound one."""
+    (registry := folder / "registry").mkdir(parents=True)
+    write_outside(folder / "outside")
+    sources = {"sound": write_v2(folder / "sources" / "sound", [6, 7])}
+    for name in HOSTILE:
+        sources[name] = folder / "sources" / name
+        write_hostile(name, sources[name], folder / "outside")
+    for name, source in sources.items():
+        (registry / f"{name}.yaml").write_text(f"name: {name}\nsource: {source}\nannotator: motion\n")
+    config = folder / "build.toml"
+    names = ", ".join(f'"{name}"' for name in sources)
+    config.write_text(f'datasets = [{names}]\nregistry = ["registry"]\n')
+    return Corpus(config)
+
+
+def test_builds_of_hostile_datasets_are_killed(tally: Tally, kills: int, seed: int, tmp_path: Path) -> None:
+    """The end is the uninterrupted one, and the dataset beside them is labelled."""
+    corpus, rng, mark = hostile_corpus(tmp_path / "corpus"), random.Random(seed + 7), tmp_path / "mark"
+    untouched = corpus.build(tmp_path / "untouched")
+    assert "Traceback" not in untouched.stderr
+    assert errors(tmp_path / "untouched", hashes=True) == []
+    whole, done, builds = Whole.of(tmp_path / "untouched"), 0, 0
+    wanted = max(1, kills // 4)
+    while done < wanted:
+        workspace, struck = tmp_path / f"workspace{builds}", 0
+        while True:
+            builds += 1
+            assert builds < MOST_BUILDS * wanted + 20
+            moment = Moment.choose(rng, KINDS[done % len(KINDS)])
+            env: dict[str, Any] = moment.environment(workspace, mark) if done < wanted else {}
+            mark.unlink(missing_ok=True)
+            with corpus.building(workspace, **env) as build:
+                _, said = build.communicate(timeout=PATIENCE_S)
+            if not mark.exists():
+                break
+            done, struck = done + 1, struck + 1
+            tally.add(FAULT, tried=1)
+            assert build.returncode != 0, "a success after a kill"
+            assert errors(workspace) == []
+        assert (build.returncode, "Traceback" in said) == (untouched.returncode, False), said
+        tally.add(FAULT, recovered=struck, differences=len(whole.differences(workspace)))
+        assert_same_end(workspace, whole)
+        shutil.rmtree(workspace)
