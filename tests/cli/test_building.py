@@ -23,7 +23,7 @@ def test_a_dataset_is_built_again_as_it_was(own: Made, tmp_path, no_settings):
 def test_of_a_dataset_that_was_never_built_nothing_is_known(own: Made, tmp_path, no_settings):
     result = proccorpus("build", "--dataset", "cups", cwd=tmp_path, workspace=own.space.root)
     assert (result.code, result.out) == (USAGE, "")
-    assert "--dataset cups: none of that name was built here" in result.err
+    assert "--dataset cups: no such dataset was built here" in result.err
     both = proccorpus("build", "--dataset", "tiny", "--source", own.source, cwd=tmp_path, workspace=own.space.root)
     assert (both.code, both.out) == (USAGE, "")
     assert "either --config FILE, --source PATH, or --dataset NAME" in both.err
