@@ -134,7 +134,7 @@ def test_what_is_wrong_in_a_file_is_told(name: str, text: str, told: str, tmp_pa
 
 
 def test_what_is_wrong_with_a_folder_is_told(tmp_path: Path) -> None:
-    with pytest.raises(RunnerError, match="gone is no folder"):
+    with pytest.raises(RunnerError, match="gone is not a folder"):
         read_prompts(tmp_path / "gone")
     with pytest.raises(RunnerError, match="has no prompt: a file such as"):
         read_prompts(folder_of(tmp_path / "empty", README__md="x"))
