@@ -81,4 +81,4 @@ def test_the_command(config: Path, tmp_path: Path):
     config.write_text('datasets = ["sim_short"]\n')
     other = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert (other.exit_code, other.stdout) == (0, "")
-    assert "the annotator motion asks no model" in other.stderr
+    assert "the annotator motion sends no requests to a model" in other.stderr
