@@ -291,7 +291,8 @@ def look_at(said: list[str]) -> None:
         return
     rest = said[1:]
     if rest[0] == "-m":
-        rest = [rest[1].replace(".", "/") + ".py", *rest[2:]]
+        module = ROOT / rest[1].replace(".", "/")
+        rest = [str(module / "__main__.py" if module.is_dir() else module.with_suffix(".py")), *rest[2:]]
     script, *options = rest
     text = (ROOT / script).read_text()
     for option in [w for w in options if w.startswith("--")]:

@@ -53,7 +53,7 @@ SAYS = {
     r"model calibrate": r"threshold|value",
     r"model": r"checkpoint|model|No adapter is left to merge",
     r"reward": r'"progress": |frames scored|progress',
-    r"samples draw": r"(?i)family|question|profile",
+    r"samples draw": r"kind +wanted +there +drawn(.|\n)* samples in ",
     r"export": r"kind +out +episodes",
     r"import": r"dataset +label_run +form +episodes +segments",
 }

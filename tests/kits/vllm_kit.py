@@ -2,6 +2,7 @@
 
 import os
 import re
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,3 +57,11 @@ def marked(mark: str) -> list[int]:
         except OSError:
             continue
     return [pid for pid in found if pid != os.getpid()]
+
+
+def eventually_gone(mark: str, limit_s: float = 40) -> bool:
+    """Do all processes of a mark end? A helper of Python's multiprocessing outlives what it served by a moment."""
+    limit = time.monotonic() + limit_s
+    while marked(mark) and time.monotonic() < limit:
+        time.sleep(0.2)
+    return not marked(mark)

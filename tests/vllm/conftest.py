@@ -17,7 +17,7 @@ from core.paths import ROOT
 from ingest.registry import DatasetConfig
 from ingest.source import list_episodes, read_episode
 from ingest.sources.files import Source
-from tests.kits.vllm_kit import MARK, NAME, SAMPLES, VllmServer, marked, tiny_config
+from tests.kits.vllm_kit import MARK, NAME, SAMPLES, VllmServer, eventually_gone, tiny_config
 
 HERE = Path(__file__).parent
 OWN_SERVERS = ("test_lifecycle", "test_merged_model")
@@ -48,7 +48,7 @@ def vllm_server(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> I
         with running_server(tiny_config(tiny_model, tmp_path_factory.mktemp("vllm"))) as server:
             patch.delenv(MARK)  # what tests start is not the server's
             yield VllmServer(server.endpoints[0], server.logs[0], tiny_model)
-    assert marked(mark) == [], "the server left processes behind"
+    assert eventually_gone(mark), "the server left processes behind"
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from tests.kits.published_kit import published_head, tiny
-from tests.kits.vllm_kit import MARK, marked
+from tests.kits.vllm_kit import MARK, eventually_gone
 from training.backbones import add_adapter
 from training.model import ProgressModel, save_model
 from training.recipe import LoraConfig
@@ -43,4 +43,4 @@ def test_a_merged_adapter_is_served(family: str, tmp_path: Path, monkeypatch: py
     assert isinstance(facts["served_answer"], str)
     assert 0 < facts["progress"] < 1
     monkeypatch.delenv(MARK)
-    assert marked(mark) == []
+    assert eventually_gone(mark)
