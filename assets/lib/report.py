@@ -92,7 +92,12 @@ def is_followed(workspace: Workspace) -> bool:
 
 
 def report_closing(workspace: Workspace, outcomes: "Sequence[Outcome]") -> None:
-    """Report release, model, evaluation and leaderboard, after the stages that they were made of."""
+    """Report release, model, evaluation and leaderboard, after the stages that they were made of.
+
+    Only where Dagster is used: else its UI is told by `mirror` when it is first opened.
+    """
+    if not is_followed(workspace):
+        return
     from assets.lib.mirror import report_outcomes, report_unasked
 
     report_all(workspace)
