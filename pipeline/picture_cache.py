@@ -134,7 +134,9 @@ class PictureCache:
 
     def close(self) -> None:
         if self.kept:
-            self.kept.pictures.file.close()
+            # What is let go need not reach the disk, which may be full; whoever kept it has said so
+            with suppress(OSError):
+                self.kept.pictures.file.close()
         if self.embedded:
             self.embedded.close()
         self.kept = self.embedded = None
