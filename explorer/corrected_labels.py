@@ -24,9 +24,8 @@ def correction_state(reader: LakeReader, dataset: str, episode_index: int) -> di
     """The corrections of an episode, oldest first; those that count; whether the next build has to take one in."""
     key = (dataset, episode_index)
     of_episode = "WHERE dataset = ? AND episode_index = ?"
-    rows = key in corrected_places(reader) and reader.dicts(
-        f"FROM corrections {of_episode} ORDER BY created_at, correction_id", *key
-    )
+    asked = f"FROM corrections {of_episode} ORDER BY created_at, correction_id"
+    rows = reader.dicts(asked, *key) if key in corrected_places(reader) else []
     # A lake of an earlier version has no view of what is pending
     if not rows or not reader.has_view("pending_corrections"):
         return {"history": [], "newest": None, "current": [], "pending": False}

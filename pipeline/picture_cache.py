@@ -71,25 +71,23 @@ class FrameKeeper:
     shards: ShardsConfig
     samples: SamplesConfig
     _shown: float = 1.0  # of the video under way: the share of its frames that samples show, at most
-    _is_open: bool = True  # it is not known yet to be one whose pictures are decoded again
+    _is_worth_it: bool | None = None  # to keep the pictures of that video; None: not known yet
 
     def every(self, camera: str, fps: float, num_frames: int | None, *, is_preferred: bool) -> int:
         if not self.samples.shows_every_frame:
             self._shown = min(1.0, self.samples.most_pictures / (num_frames or max(1.0, USUAL_S * fps)))
-        self._is_open = True
+        self._is_worth_it = True if self.samples.shows_every_frame else None
         return int(is_preferred)
 
     def keep(self, episode_index: int, camera: str, frame_index: int, picture: Picture) -> None:
-        if not self.samples.shows_every_frame:
-            # A picture hangs on half of its group, on average
-            if self._is_open and frame_index > 0 and picture.is_key:
-                self._is_open = self._shown * (frame_index + 1) / 2 > MOST_DECODED_AGAIN
-                if self._is_open:
-                    self._shown = 1.0  # later groups may be shorter
-                else:
-                    self.drop(episode_index, camera)
-            if not self._is_open or self.pictures.end >= MOST_BYTES:
-                return
+        # The second key frame says how long a group is. A picture hangs on half of its group, on average
+        if self._is_worth_it is None and frame_index > 0 and picture.is_key:
+            self._is_worth_it = self._shown * (frame_index + 1) / 2 > MOST_DECODED_AGAIN
+            if not self._is_worth_it:
+                self.drop(episode_index, camera)
+        is_full = not self.samples.shows_every_frame and self.pictures.end >= MOST_BYTES
+        if self._is_worth_it is False or is_full:
+            return
         jpeg = shard_jpeg(picture, self.shards.picture_max_px, self.shards.jpeg_quality)
         self.pictures.put((episode_index, camera, frame_index, ""), jpeg)
 

@@ -132,15 +132,16 @@ def _rows(
 def _with_newest(reader: LakeReader, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows, each with its episode's newest correction: a judgement made on the page names it as what it follows."""
     places = [f"{row['dataset']} {row['episode_index']}" for row in rows]
-    corrected = any((row["dataset"], row["episode_index"]) in corrected_places(reader) for row in rows)
-    newest = corrected and dict(
-        reader.rows(
-            "SELECT dataset || ' ' || episode_index AS place, arg_max(correction_id, (created_at, correction_id)) "
-            "FROM corrections WHERE list_contains(?, dataset || ' ' || episode_index) GROUP BY 1",
-            places,
+    newest: dict[str, str] = {}
+    if any((row["dataset"], row["episode_index"]) in corrected_places(reader) for row in rows):
+        newest = dict(
+            reader.rows(
+                "SELECT dataset || ' ' || episode_index AS place, arg_max(correction_id, (created_at, correction_id)) "
+                "FROM corrections WHERE list_contains(?, dataset || ' ' || episode_index) GROUP BY 1",
+                places,
+            )
         )
-    )
-    return [row | {"follows": newest.get(place) if newest else None} for row, place in zip(rows, places, strict=True)]
+    return [row | {"follows": newest.get(place)} for row, place in zip(rows, places, strict=True)]
 
 
 def _with_details(reader: LakeReader, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ingest.episode import RowsError
+from ingest.formats.tables import check
 from ingest.formats.tfrecord import (
     Data,
     TFRecordError,
@@ -180,7 +181,7 @@ def num_steps(steps: Steps) -> int:
         named = ", ".join(f"{key.removeprefix('steps/')} {count}" for key, count in first_counts)
         raise RowsError(f"features have different numbers of steps: {named}")
     num = next(iter(counts.values()))
-    _check(steps.limits.excess("max_rows", num, "steps of one episode"))
+    check(steps.limits.excess("max_rows", num, "steps of one episode"))
     return num
 
 
@@ -323,7 +324,7 @@ def matrix(steps: Steps, key: str, num_rows: int) -> np.ndarray:
 
 def _raw_numbers(steps: Steps, key: str, spec: Spec, num_rows: int) -> np.ndarray:
     """The values [n] of a feature whose tensors are stored as their bytes. Raises RowsError."""
-    _check(steps.limits.excess("max_values", num_rows * (spec.size or 0), f"{key}: values"))
+    check(steps.limits.excess("max_values", num_rows * (spec.size or 0), f"{key}: values"))
     # One more than fits shows that there are too many
     spans = islice(byte_spans(steps.data, steps.features[key], steps.limits), num_rows + 1)
     rows = [_raw_array(steps.data[start:end], spec, key, steps.limits).reshape(-1) for start, end in spans]
@@ -380,13 +381,7 @@ def _arrays_of_integers(steps: Steps, values: Values, spec: Spec, key: str) -> I
 
 def _check_pixels(spec: Spec, key: str, limits: Limits) -> None:
     """Raises RowsError for a step of more values than a picture of three colours may have."""
-    _check(limits.excess("max_pixels", spec.size or 0, f"{key}: values of one step {spec.shape}", COLOURS))
-
-
-def _check(problem: str) -> None:
-    """Raises RowsError, as a finding over_limit, for what `Limits.excess` says."""
-    if problem:
-        raise RowsError(problem, "over_limit")
+    check(limits.excess("max_pixels", spec.size or 0, f"{key}: values of one step {spec.shape}", COLOURS))
 
 
 def _raw_array(raw: bytes, spec: Spec, key: str, limits: Limits) -> np.ndarray:

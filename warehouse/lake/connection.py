@@ -94,7 +94,7 @@ def connect(
     DATA_PATH is always given anew: DuckLake stores it as first seen, so a moved workspace would read the old folder.
     A commit and a read of the SQLite catalog shut each other out for moments; the extension would give up after five
     seconds, which a slow disk or a long query exceeds. (A write-ahead log needs no such wait, but could not be read
-    where the reader may not write.) One thread opens it: of several the second was refused beside a commit, at once.
+    where the reader may not write.) One thread opens the lake: of several, DuckLake refused the second beside a commit.
     """
     con = database(workspace, 1)
     if read_only and catalog is None:

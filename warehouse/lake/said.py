@@ -1,6 +1,6 @@
 """Of which datasets people said anything: a quick look, before what joins all that they said."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import duckdb
@@ -23,6 +23,6 @@ def _look(lake: LakeConnection) -> dict[str, frozenset[str]]:
     return {table: frozenset(dataset for name, dataset in rows if name == table) for table in WORDS}
 
 
-def _datasets_in(lake: LakeConnection, tables: tuple[str, ...] | list[str]) -> list[tuple[str, str]]:
+def _datasets_in(lake: LakeConnection, tables: Sequence[str]) -> list[tuple[str, str]]:
     asked = [f"SELECT DISTINCT '{table}', dataset FROM {table}" for table in tables]
     return lake.rows(" UNION ALL ".join(asked)) if asked else []

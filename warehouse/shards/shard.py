@@ -125,8 +125,8 @@ def _entry_from_json(facts: dict[str, Any]) -> Entry:
 class TarWriter:
     """One tar, byte-identical for equal entries; they come in order of their keys.
 
-    The tar that webdataset's TarWriter and tarfile write, without importing PyTorch in every worker, and without what
-    tarfile does for each member.
+    The tar that webdataset's TarWriter and tarfile write, without importing PyTorch in every worker, and without the
+    copies that tarfile makes of each member.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -151,7 +151,10 @@ class TarWriter:
         self.entries.append(Entry(e.key, offset, self.size - offset, **_lists(e.samples)))
 
     def _member(self, name: str, data: bytes) -> None:
-        self._write(_header(name, len(data)) + data + bytes(-len(data) % tarfile.BLOCKSIZE))
+        info = tarfile.TarInfo(name)  # time 0, no owner
+        info.size = len(data)
+        header = info.tobuf(tarfile.GNU_FORMAT, "utf-8", "strict")
+        self._write(header + data + bytes(-len(data) % tarfile.BLOCKSIZE))
 
     def _write(self, data: bytes) -> None:
         self._file.write(data)
@@ -164,24 +167,6 @@ class TarWriter:
         end = 2 * tarfile.BLOCKSIZE
         self._write(bytes(end + -(self.size + end) % tarfile.RECORDSIZE))
         return self._hash.hexdigest()
-
-
-def _header(name: str, size: int) -> bytes:
-    """As tarfile writes it: time 0, no owner."""
-    encoded = name.encode()
-    if len(encoded) > tarfile.LENGTH_NAME or size >= 8**11:
-        info = tarfile.TarInfo(name)
-        info.size = size
-        return info.tobuf(tarfile.GNU_FORMAT)
-    head = bytearray(_NAMELESS)
-    head[: len(encoded)] = encoded
-    head[124:135] = b"%011o" % size
-    head[148:156] = b"        "  # the checksum counts its own eight bytes as spaces
-    head[148:155] = b"%06o\0" % sum(head)
-    return bytes(head)
-
-
-_NAMELESS = tarfile.TarInfo().tobuf(tarfile.GNU_FORMAT)
 
 
 def _sample_row(e: ShardEpisode, sample: Mapping) -> dict:
