@@ -12,6 +12,7 @@ import typer
 from cli.examples import EXAMPLES
 from cli.lazy import Invocation, LazyGroup
 from cli.options import DONE, FAILED, INTERRUPTED, USAGE
+from cli.plain_values import take_plain_values
 from cli.terminal import guard_terminal, leave_streams, painted
 from core.cores import tell_libraries
 from core.errors import UserError
@@ -144,6 +145,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
+
+
+take_plain_values()
 
 
 def _say_version(asked: bool) -> None:

@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,7 +26,8 @@ from ingest.sources.files import Source
 from ingest.sources.types import SourceError
 
 SHOWN = frozenset({0})  # episodes of a remote source whose files are fetched
-DECODED, PROBED = 3, 300  # episodes decoded, and video headers read, when not all are
+# When not all are: episodes decoded, and frames of them in all, as far as one episode has no more; video headers read
+DECODED, DECODED_FRAMES, PROBED = 3, 500, 300
 NO_KEYFRAMES = FramesConfig(keyframe_interval_s=1e9)
 
 
@@ -35,9 +37,10 @@ def inspect_source(
     """Facts and findings of a source, those first that make something unusable. Raises SourceError.
 
     Reads the metadata, the rows in which grippers are looked for (`survey`), the headers of up to PROBED videos, and
-    decodes DECODED episodes; `full`: all of them. Of a remote source its metadata and the files of episode 0, which are
-    thrown away afterwards. Of a folder that holds several datasets: `datasets`, a row for each, by its metadata alone
-    unless `full`. `signals` and `signal_lags` are rows of the tables of these names.
+    decodes DECODED episodes, or fewer that have DECODED_FRAMES together; `full`: all of them. Of a remote source its
+    metadata and the files of episode 0, which are thrown away afterwards. Of a folder that holds several datasets:
+    `datasets`, a row for each, by its metadata alone unless `full`. `signals` and `signal_lags` are rows of the tables
+    of these names.
     """
     with _opened(str(path), revision, format, full) as source:
         places = places_of(source)
@@ -108,7 +111,7 @@ def _inspected(path: str, source: Source, full: bool) -> dict[str, Any]:
 
     # A few episodes are decoded as a build would; of the others the headers of their videos say enough
     usable = [r for r in here if r.episode_index not in lost]
-    decoded = usable if full else _spread(usable, DECODED)
+    decoded = usable if full else _few(usable)
     measured = frames_stage(source, decoded, 0, NO_KEYFRAMES, lambda sha256, jpeg: None, signals=surveyed.signals)
     headers = _headers(source, here, full, lost | {r.episode_index for r in decoded})
 
@@ -186,6 +189,13 @@ def _unusable(findings: Sequence[Finding]) -> set[int | None]:
 def _usable_so_far(listing: Listing, lost: set[int | None]) -> int:
     """A finding about no episode makes the source as a whole unusable."""
     return 0 if None in lost else len(listing.records) - len(lost)
+
+
+def _few(records: Sequence[EpisodeRecord]) -> list[EpisodeRecord]:
+    """The first episode, and others of DECODED while all have DECODED_FRAMES together; rows nobody counted are none."""
+    chosen = _spread(records, DECODED)
+    ends = list(accumulate(r.num_rows or 0 for r in chosen))
+    return [r for k, r in enumerate(chosen) if not k or ends[k] <= DECODED_FRAMES]
 
 
 def _spread[T](items: Sequence[T], count: int) -> list[T]:

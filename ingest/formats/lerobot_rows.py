@@ -253,7 +253,7 @@ def _evidence(dataset: LerobotListing, file: pq.ParquetFile, ends: list[int]) ->
         return [NO_EVIDENCE for _ in ends]
     gathered = [{name: RowValues() for name in columns} for _ in ends]
     num_before = 0
-    for batch in file.iter_batches(BATCH, columns=columns):
+    for batch in file.iter_batches(BATCH, columns=columns, use_threads=False):
         values = {name: _single_numbers(batch[name]) for name in columns}
         for episode, part in _parts(ends, num_before, batch.num_rows):
             for name in columns:
@@ -312,7 +312,7 @@ def _has_integers(file: pq.ParquetFile, column: str) -> bool:
 def _runs(file: pq.ParquetFile, columns: list[str]) -> Iterator[tuple[int, ...]]:
     """(first row, value per column) of runs of equal rows; a batch begins a new run, and null is -1."""
     before = 0
-    for batch in file.iter_batches(BATCH, columns=columns):
+    for batch in file.iter_batches(BATCH, columns=columns, use_threads=False):
         values = np.stack([batch[c].cast(pa.int64()).fill_null(-1).to_numpy() for c in columns])
         cuts = np.flatnonzero((values[:, 1:] != values[:, :-1]).any(axis=0)) + 1
         for at in (0, *cuts.tolist()):

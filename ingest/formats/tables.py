@@ -49,6 +49,8 @@ def batches(
 ) -> Iterator[pa.RecordBatch]:
     """Some columns of some row groups (default: all) of a table, at most `size` rows at a time.
 
+    By one thread: an episode's rows are few, and to hand them to others takes longer than to read them.
+
     Raises RowsError (over_limit) for a value or a row group beyond the limits, and what pyarrow raises.
     """
     groups = range(file.num_row_groups) if groups is None else groups
@@ -66,12 +68,12 @@ def batches(
             size = min(size, max(1, int(CHUNK * limits.max_bytes / max(most, 1))))
     texts = sorted({chunk.path_in_schema for _, chunk, is_text, _ in chunks if is_text})
     if not texts:
-        for batch in file.iter_batches(size, list(groups), list(columns)):
+        for batch in file.iter_batches(size, list(groups), list(columns), use_threads=False):
             yield from _fitting(batch, path, limits)
         return
     plain = file.schema_arrow
     with pq.ParquetFile(path, metadata=file.metadata, read_dictionary=texts) as coded:
-        for batch in coded.iter_batches(size, list(groups), list(columns)):
+        for batch in coded.iter_batches(size, list(groups), list(columns), use_threads=False):
             schema = pa.schema([plain.field(name) for name in batch.schema.names])
             for part in _fitting(batch, path, limits):
                 yield part.cast(schema)

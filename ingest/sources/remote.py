@@ -17,8 +17,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
-from filelock import FileLock
-
 from core.files import write_file
 from ingest.registry import DatasetConfig
 from ingest.sources.hosts import Host, HostError, TooLargeError, hash_matches, open_host
@@ -108,6 +106,8 @@ class Remote:
         with self._asking(uri):
             state.parent.mkdir(parents=True, exist_ok=True)
             # Several processes may want the file: one fetches it, the others wait and find its mark
+            from filelock import FileLock  # here: most sources are folders
+
             with FileLock(f"{state}.lock"):
                 if not _is_marked(path, state, known):
                     self._fetch_locked(uri, path, state, known)

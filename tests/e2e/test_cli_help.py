@@ -71,7 +71,7 @@ def test_help_imports_nothing_heavy(away: Path) -> None:
     ("command", "needs", "not_needed"),
     [
         ("status", {"duckdb", "pyarrow"}, {"numpy", "cv2", "av"}),
-        ("sql", {"pyarrow"}, {"numpy", "cv2", "av"}),
+        ("sql", {"pyarrow"}, {"numpy", "cv2", "av", "pydantic"}),
         ("quarantine", {"duckdb", "pyarrow"}, {"numpy", "cv2", "av"}),
         ("inspect", {"pyarrow", "av"}, {"duckdb"}),
     ],

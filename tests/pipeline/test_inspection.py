@@ -55,6 +55,15 @@ def test_a_sample_is_decoded_by_default_and_all_in_full(tmp_path: Path) -> None:
     assert whole["looked_at"] == "metadata; 9 video headers; 9 episodes decoded (all)"
 
 
+@pytest.mark.parametrize(("most", "decoded"), [(11, 6), (14, 14), (21, 14), (22, 22)])
+def test_of_long_episodes_fewer_are_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, decoded: int
+) -> None:
+    """The first one in any case, and the others while all have no more frames together."""
+    monkeypatch.setattr("pipeline.inspection.DECODED_FRAMES", most)
+    assert inspect_source(write_v2(tmp_path / "data", [6, 8, 8]))["decoded_frames"] == decoded
+
+
 def test_headers_of_videos_that_are_not_decoded_are_read(tmp_path: Path) -> None:
     root = write_v2(tmp_path / "data", [6] * 9, cameras=[FRONT, WRIST])
     v2_video(root, FRONT, 2).write_text("no video")
