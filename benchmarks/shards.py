@@ -183,7 +183,7 @@ def late(tars: list[Path], ahead: int) -> None:
         time.sleep(DELAY_S)
         return read(path, offset, size)
 
-    with patch.object(warehouse.shards, "_range", range_):
+    with patch.object(warehouse.shards.shard, "_range", range_):
         for batch in Loader(tars, LoaderConfig(per_visit=8, buffer=2), ahead=ahead).batches(8):
             decode_all(batch)
 

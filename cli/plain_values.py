@@ -35,7 +35,8 @@ class _Values:
 
 def take_plain_values() -> None:
     """For all commands of this process."""
-    for kind in (TyperOption, TyperArgument):
+    kinds: tuple[Any, ...] = (TyperOption, TyperArgument)
+    for kind in kinds:
         whole = kind.get_runtime_param
         if whole.__module__ != __name__:
             kind.get_runtime_param = _first_plainly(whole)
