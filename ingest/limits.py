@@ -19,7 +19,9 @@ class Limits(BaseModel, extra="forbid", frozen=True):
         default=1 << 19, ge=1, description="episodes of one dataset of LeRobot, in its metadata or its rows"
     )
     max_rows: int = Field(
-        default=1 << 20, ge=1, description="rows of one episode (ten hours), or of one table of metadata"
+        default=1 << 20,
+        ge=1,
+        description="rows of one episode (ten hours), or of one table of metadata; boxes beside each other in an MP4",
     )
     max_values: int = Field(default=1 << 24, ge=1, description="numbers of one column of an episode: rows x dimensions")
     max_bytes: int = Field(
@@ -33,19 +35,42 @@ class Limits(BaseModel, extra="forbid", frozen=True):
     )
 
     max_file_bytes: int = Field(
-        default=1 << 28, ge=1, description="size of one file of metadata: JSON, JSON lines, CSV, texts"
+        default=1 << 28,
+        ge=1,
+        description="size of one file of metadata: JSON, JSON lines, CSV, texts; of the header of an MP4",
+    )
+    max_chunk_bytes: int = Field(
+        default=1 << 26,
+        ge=1,
+        description="bytes of what is read at once: an unpacked chunk of HDF5 or Zarr, an encoded picture; "
+        "a record or an unpacked chunk of MCAP may have four times as many",
+    )
+    max_ratio: int = Field(
+        default=1000, ge=1, description="bytes that an MCAP recording may unpack to for each that is stored"
     )
     max_files: int = Field(default=1 << 21, ge=1, description="files of a remote source, or of one tar")
     max_pages: int = Field(default=20_000, ge=1, description="pages of a host's file list; for a web server, folders")
     max_header_bytes: int = Field(
-        default=1 << 20, ge=1, description="bytes of the headers of one member of a tar, such as its name"
+        default=1 << 20,
+        ge=1,
+        description="bytes of the headers of one member of a tar, such as its name; of one description in a Zarr store",
     )
     max_unpacked_bytes: int = Field(
         default=16 << 30,
         ge=1,
         description="bytes of unpacked members of tars that are kept; the least recently used are deleted first",
     )
-    max_features: int = Field(default=10_000, ge=1, description="features of one RLDS record")
+    max_features: int = Field(
+        default=10_000,
+        ge=1,
+        description="parts with a name each: features of an RLDS record, objects of an HDF5 file, arrays of a Zarr "
+        "group or a `.npz` file, topics, types and joints of an MCAP recording",
+    )
+
+    @property
+    def window_bytes(self) -> int:
+        """How far a codec may look back, which it holds in memory beside what it unpacks."""
+        return min(max(2 * self.max_chunk_bytes, 1 << 20), 1 << 30)
 
     def excess(self, name: str, claimed: float, what: str, times: int = 1) -> str:
         """Why `claimed` is more than the limit `name` (or so many times it) allows of `what`; "" where it is not.

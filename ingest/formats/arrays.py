@@ -13,7 +13,6 @@ from ingest.limits import LIMITS, Limits
 from ingest.media.video import LFS_MARK
 from ingest.sources.files import Source
 
-MAX_ARRAYS = 256  # of one .npz file
 # What NumPy lets through for damaged headers, which it reads as Python
 HEADER_ERRORS = (OSError, ValueError, EOFError, SyntaxError, TokenError, TypeError)
 HEADER_ERRORS += (OverflowError, RecursionError, MemoryError)
@@ -62,8 +61,8 @@ def read_npz(source: Source, uri: str) -> dict[str, np.ndarray]:
 def _arrays(archive: ZipFile, uri: str, limits: Limits) -> tuple[dict[str, np.ndarray], bool]:
     """Its rows of numbers, and whether another array is pickled. Raises RowsError for too many, or too large ones."""
     members = [member for member in archive.infolist() if member.filename.endswith(".npy")]
-    if len(members) > MAX_ARRAYS:
-        raise RowsError(f"{uri} holds {len(members)} arrays")
+    if problem := limits.excess("max_features", len(members), f"{uri}: arrays"):
+        raise RowsError(problem, "over_limit")
     arrays: dict[str, np.ndarray] = {}
     is_pickled, num_values = False, 0
     for member in members:

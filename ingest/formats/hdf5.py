@@ -91,9 +91,9 @@ def _add_file(listing: Hdf5Listing, uri: str) -> int:
     path, num_before = listing.source.resolve(uri), len(listing.records)
     num_named = 0
     try:
-        with opened(path) as file:
+        with opened(path, limits := listing.source.config.limits) as file:
             for key in _episode_keys(file):
-                num_named += _add_readable(listing, EpisodePlace(uri, key, file))
+                num_named += _add_readable(listing, EpisodePlace(uri, key, file, limits))
     except Hdf5Error as e:
         # A file counts as one lost episode only where none of its episodes was listed before the error
         if len(listing.records) == num_before:
@@ -116,11 +116,12 @@ def _episode_keys(file: h5py.File) -> list[str]:
 
 @dataclass(frozen=True)
 class EpisodePlace:
-    """Where an episode lies: the group `key` of a file that is open."""
+    """Where an episode lies: the group `key` of a file that is open. `limits` are those of its dataset."""
 
     uri: str
     key: str
     file: h5py.File
+    limits: Limits
 
     @cached_property
     def group(self) -> h5py.Group:
@@ -137,7 +138,7 @@ class EpisodePlace:
 
     def values(self, path: str) -> list[Any]:
         """What is stored at a path below the episode, then below its container; None for nothing."""
-        return [value(holder, path) for holder in (self.group, self.container)]
+        return [value(holder, path, self.limits) for holder in (self.group, self.container)]
 
 
 def _add_readable(listing: Hdf5Listing, place: EpisodePlace) -> bool:
@@ -161,11 +162,11 @@ def _add_episode(listing: Hdf5Listing, place: EpisodePlace) -> bool:
     if not tasks:
         listing.warn_next("no_task", "no instruction in the file", uri)
     # The session is the group: episodes of one session never come into different splits
-    session = value(group, config.group_field) if config.group_field else None
+    session = value(group, config.group_field, config.limits) if config.group_field else None
     listing.add(
         uri,
         place.key,
-        fps=listing.fps(_fps(place, num_rows, config.limits)),
+        fps=listing.fps(_fps(place, num_rows)),
         tasks=tasks,
         num_rows=num_rows,
         cameras=cameras,
@@ -178,8 +179,8 @@ def _add_episode(listing: Hdf5Listing, place: EpisodePlace) -> bool:
 def _num_rows(listing: Hdf5Listing, place: EpisodePlace, cameras: Mapping[str, h5py.Dataset]) -> int | None:
     """Rows of the states, else of the actions, else of the first camera. Raises Hdf5Error."""
     config, uri, group = listing.source.config, place.uri, place.group
-    num_states = lengths(_parts(config.keys.state, STATE_KEYS, group))
-    num_actions = lengths(_parts(config.keys.action, ACTION_KEYS, group))
+    num_states = lengths(_parts(config.keys.state, STATE_KEYS, group), config.limits)
+    num_actions = lengths(_parts(config.keys.action, ACTION_KEYS, group), config.limits)
     num_frames = next((pictures.shape[0] for pictures in cameras.values()), None)
     # The first count that is there is the episode's
     counts = [n for n in (num_states, num_actions, num_frames) if n is not None]
@@ -190,7 +191,7 @@ def _num_rows(listing: Hdf5Listing, place: EpisodePlace, cameras: Mapping[str, h
         detail = f"{num_actions} actions, {num_states} states: the actions are not used"
         listing.warn_next("length_differs", detail, uri)
     # robomimic states the length beside the rows
-    stated = _number(value(group, "num_samples"))
+    stated = _number(value(group, "num_samples", config.limits))
     if stated is not None and num_rows is not None and stated != num_rows:
         listing.warn_next("length_differs", f"num_samples says {stated:g}, its rows are {num_rows}", uri)
     return num_rows
@@ -240,8 +241,8 @@ def _registered_tasks(paths: tuple[str, ...], place: EpisodePlace) -> tuple[str,
 
 def _stored_tasks(place: EpisodePlace) -> tuple[str, ...]:
     """The instruction where LIBERO, robocasa and others keep it: the first place that has any."""
-    problem = _json(value(place.container, "problem_info"))  # LIBERO
-    meta = _json(value(place.group, "ep_meta"))  # robocasa
+    problem = _json(value(place.container, "problem_info", place.limits))  # LIBERO
+    meta = _json(value(place.group, "ep_meta", place.limits))  # robocasa
     instruction = problem.get("language_instruction")
     if isinstance(instruction, list):
         instruction = "".join(map(str, instruction))
@@ -252,19 +253,19 @@ def _plain_tasks(place: EpisodePlace) -> tuple[str, ...]:
     """The instruction by one of its usual names, in the episode or beside it."""
     for path in TEXT_KEYS:
         for holder in (place.group, place.container):
-            if instructions := texts(value(holder, path)):
+            if instructions := texts(value(holder, path, place.limits)):
                 return instructions
     return ()
 
 
-def _fps(place: EpisodePlace, num_rows: int | None, limits: Limits) -> float | None:
+def _fps(place: EpisodePlace, num_rows: int | None) -> float | None:
     """Frame rate by the rows' times, else as the simulator was controlled."""
-    times_s = _times_s(place.group, num_rows, limits)
+    times_s = _times_s(place.group, num_rows, place.limits)
     if times_s is not None and len(times_s) > 1:
         steps = np.diff(times_s)
         if np.isfinite(steps).all() and np.median(steps) > 0:
             return round(float(1 / np.median(steps)), 3)
-    stated = _control_rate(_json(value(place.container, "env_args")))
+    stated = _control_rate(_json(value(place.container, "env_args", place.limits)))
     if stated is not None and 0 < stated <= MAX_FPS:
         return stated
     return SIMULATED_FPS if isinstance(find(place.group, "obs"), h5py.Group) else None
@@ -340,7 +341,7 @@ def read_episode(source: Source, record: EpisodeRecord) -> Episode:
         return read_picture(dataset, k, source.config.limits, bottom_up=rows.is_bottom_up)
 
     def frames(camera: str, options: DecodeOptions = DECODE_ALL) -> Iterator[TimedPicture]:
-        return stream(path, record.data_key, camera, picture, record.fps)
+        return stream(path, record.data_key, camera, picture, record.fps, source.config.limits)
 
     names = tuple(rows.state_names), tuple(rows.action_names)
     return Episode(record, rows.state, action, rows.times_s, frames, *names)
@@ -348,14 +349,14 @@ def read_episode(source: Source, record: EpisodeRecord) -> Episode:
 
 def _stored_rows(config: DatasetConfig, path: Path, key: str, num_rows: int) -> StoredRows:
     """Raises Hdf5Error."""
-    with opened(path) as file:
+    with opened(path, config.limits) as file:
         group = find(file, key)
         if not isinstance(group, h5py.Group):
             raise Hdf5Error(f"{path.name} has no group {key} any more")
         # LIBERO's pictures are as OpenGL renders them, last row first, and its files say so (create_dataset.py in
         # github.com/Lifelong-Robot-Learning/LIBERO, its issue 11). Turning them by 180 degrees, as often done,
         # mirrors the scene (github.com/openvla/openvla/issues/295)
-        convention = texts(value(find(file, key.rpartition("/")[0]), "macros_image_convention"))
+        convention = texts(value(find(file, key.rpartition("/")[0]), "macros_image_convention", config.limits))
         state, state_names = matrix(_parts(config.keys.state, STATE_KEYS, group), config.limits)
         action, action_names = matrix(_parts(config.keys.action, ACTION_KEYS, group), config.limits)
         times_s = _times_s(group, num_rows, config.limits)

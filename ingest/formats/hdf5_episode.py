@@ -52,10 +52,11 @@ class Hdf5Listing(ListingBuilder):
         # A camera that cannot be read is reported, and the others are used
         escapes: list[str] = []
         readable: dict[str, h5py.Dataset] = {}
-        cameras = cameras_of(group, escapes)
+        limits = self.source.config.limits
+        cameras = cameras_of(group, escapes, limits)
         for camera in scene_first(cameras, self.source.config.cameras):
             try:
-                readable[camera] = checked(cameras[camera])
+                readable[camera] = checked(cameras[camera], limits)
             except Hdf5Error as e:
                 self.warn_next(e.reason, str(e), uri, camera)
         for path in escapes:
@@ -66,7 +67,7 @@ class Hdf5Listing(ListingBuilder):
 
     def _report_no_pictures(self, uri: str, group: h5py.Group) -> None:
         """Say what else is there, by which a registry's author may see what the pictures are called."""
-        paths = [path for path, _ in walk(group, [])]
+        paths = [path for path, _ in walk(group, [], self.source.config.limits)]
         detail = f"no pictures that can be read among its {len(paths)} datasets: {', '.join(paths[:MAX_NAMED])}"
         self.unusable_next("no_video", detail, uri)
 
@@ -100,7 +101,7 @@ class Hdf5Listing(ListingBuilder):
         """A small value of the coming episode; None, with a finding, where it cannot be read: the rest is used."""
         try:
             with guarded(f"{uri}, {name}"):
-                return value(group, name)
+                return value(group, name, self.source.config.limits)
         except Hdf5Error as e:
             self.warn_next(e.reason, f"{e}; it says nothing of success", uri)
             return None
@@ -182,13 +183,13 @@ def vectors(group: h5py.Group, paths: Iterable[str]) -> dict[str, h5py.Dataset]:
     return datasets
 
 
-def lengths(parts: dict[str, h5py.Dataset]) -> int | None:
+def lengths(parts: dict[str, h5py.Dataset], limits: Limits) -> int | None:
     """Rows of vectors that belong side by side; None for none. Raises Hdf5Error when they differ."""
     rows = {path: part.shape[0] for path, part in parts.items()}
     if len(set(rows.values())) > 1:
         raise Hdf5Error(f"vectors of one episode differ in length: {rows}")
     for part in parts.values():
-        checked(part)
+        checked(part, limits)
     return next(iter(rows.values()), None)
 
 
@@ -197,7 +198,7 @@ def matrix(parts: dict[str, h5py.Dataset], limits: Limits) -> tuple[np.ndarray |
 
     Example: the names of "obs/ee_pos" [n, 2] and "obs/gripper" [n, 1] are ee_pos_0, ee_pos_1 and gripper_0.
     """
-    lengths(parts)
+    lengths(parts, limits)
     columns = {path: numbers(part, limits) for path, part in parts.items()}
     names: list[str] = []
     for path, values in columns.items():
@@ -207,21 +208,21 @@ def matrix(parts: dict[str, h5py.Dataset], limits: Limits) -> tuple[np.ndarray |
 
 
 def stream(
-    path: Path, key: str, camera: str, picture: Callable[[h5py.Dataset, int], Picture], fps: float
+    path: Path, key: str, camera: str, picture: Callable[[h5py.Dataset, int], Picture], fps: float, limits: Limits
 ) -> Iterator[TimedPicture]:
     """(k, time in s, picture) of one camera of the episode at a group of a file. Raises VideoError."""
     try:
-        with opened(path) as file:
+        with opened(path, limits) as file:
             # Found and checked anew: the file may be another one than when it was listed
-            dataset = _pictures_of(find(file, key), camera)
+            dataset = _pictures_of(find(file, key), camera, limits)
             if dataset is None:
                 raise VideoError(f"{path.name} has no pictures of {camera} any more")
-            checked(dataset)
+            checked(dataset, limits)
             for k in range(dataset.shape[0]):
                 yield k, k / fps, picture(dataset, k)
     except Hdf5Error as e:
         raise VideoError(str(e), e.reason) from e
 
 
-def _pictures_of(group: Any, camera: str) -> h5py.Dataset | None:
-    return cameras_of(group, []).get(camera) if isinstance(group, h5py.Group) else None
+def _pictures_of(group: Any, camera: str, limits: Limits) -> h5py.Dataset | None:
+    return cameras_of(group, [], limits).get(camera) if isinstance(group, h5py.Group) else None

@@ -20,10 +20,8 @@ from ingest.media.picture import ArrayPicture, array_picture, check_size, decode
 from ingest.media.video import LFS_MARK
 
 SUFFIXES = (".hdf5", ".h5", ".hdf")
-MAX_CHUNK_BYTES = 1 << 26  # held once a chunk is read, so that a chunk of many pictures is unpacked once
-MAX_ENCODED_BYTES = 1 << 26  # of one encoded picture
-MAX_VALUE_BYTES, MAX_TEXTS = 1 << 20, 1000  # of what is read at once
-MAX_DEPTH, MAX_OBJECTS, MAX_HOPS = 8, 10_000, 16
+MAX_VALUE_BYTES, MAX_TEXTS = 1 << 20, 1000  # a larger value is no fact about an episode
+MAX_DEPTH, MAX_HOPS = 8, 16
 # Those that HDF5 and h5py bring along (deflate, shuffle, Fletcher32, szip, n-bit, scale-offset, LZF): no plug-ins
 FILTERS = frozenset((1, 2, 3, 4, 5, 6, 32000))
 H5_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, AttributeError, MemoryError)
@@ -59,13 +57,16 @@ def guarded(what: str) -> Iterator[None]:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[h5py.File]:
-    """The file, for reading. Raises Hdf5Error, also for what HDF5 raises inside the block."""
+def opened(path: Path, limits: Limits) -> Iterator[h5py.File]:
+    """The file, for reading. Raises Hdf5Error, also for what HDF5 raises inside the block.
+
+    A chunk is held once it is read, so that one of many pictures is unpacked once.
+    """
     with guarded(path.name):
         with path.open("rb") as f:
             if f.read(len(LFS_MARK)) == LFS_MARK:
                 raise Hdf5Error(f"{path.name} is a git-LFS pointer, not the file", "lfs_pointer")
-        with h5py.File(path, "r", rdcc_nbytes=MAX_CHUNK_BYTES, locking=False) as file:
+        with h5py.File(path, "r", rdcc_nbytes=limits.max_chunk_bytes, locking=False) as file:
             yield file
 
 
@@ -111,7 +112,7 @@ def names(group: h5py.Group) -> list[str]:
     return sorted(members, key=natural)
 
 
-def walk(start: h5py.Group, escapes: list[str]) -> Iterator[tuple[str, h5py.Dataset]]:
+def walk(start: h5py.Group, escapes: list[str], limits: Limits) -> Iterator[tuple[str, h5py.Dataset]]:
     """(path, dataset) of everything below a group, a bounded number of it; `escapes` gathers links to other files."""
     # A stack of the groups that are still to be looked into
     groups, num_seen = [("", start)], 0
@@ -121,8 +122,8 @@ def walk(start: h5py.Group, escapes: list[str]) -> Iterator[tuple[str, h5py.Data
             path = below + name
             # Groups can hold one another, so that only a limit is sure to end the walk
             num_seen += 1
-            if num_seen > MAX_OBJECTS:
-                raise Hdf5Error(f"{start.name} holds more than {MAX_OBJECTS} objects")
+            if num_seen > limits.max_features:
+                _check(limits.excess("max_features", num_seen, f"{start.name}: objects, at least"))
             member = _member(group, name, path, escapes)
             if isinstance(member, h5py.Dataset):
                 yield path, member
@@ -144,7 +145,13 @@ def _member(group: h5py.Group, name: str, path: str, escapes: list[str]) -> Any:
 # Reading
 
 
-def checked(dataset: h5py.Dataset) -> h5py.Dataset:
+def _check(problem: str) -> None:
+    """Raises Hdf5Error."""
+    if problem:
+        raise Hdf5Error(problem, "over_limit")
+
+
+def checked(dataset: h5py.Dataset, limits: Limits) -> h5py.Dataset:
     """The dataset itself, when it is stored whole, in this file and readably. Raises Hdf5Error."""
     if dataset.is_virtual or dataset.external:
         raise Hdf5Error(f"{dataset.name} is stored in another file; not followed", "path_escape")
@@ -153,7 +160,7 @@ def checked(dataset: h5py.Dataset) -> h5py.Dataset:
     if not dataset.shape or 0 in dataset.shape:
         return dataset
     if dataset.chunks is not None:
-        _check_chunks(dataset, dataset.chunks)
+        _check_chunks(dataset, dataset.chunks, limits)
     elif dataset.id.get_storage_size() < prod(dataset.shape) * dataset.dtype.itemsize:
         # HDF5 would give zeros, which look like data, for what was never stored
         raise Hdf5Error(f"{dataset.name} was never written")
@@ -169,11 +176,10 @@ def _check_filters(dataset: h5py.Dataset) -> None:
         raise Hdf5Error(f"{dataset.name} is stored with filter {unknown[0]}, which needs a plug-in")
 
 
-def _check_chunks(dataset: h5py.Dataset, chunks: tuple[int, ...]) -> None:
+def _check_chunks(dataset: h5py.Dataset, chunks: tuple[int, ...], limits: Limits) -> None:
     """Raises Hdf5Error where chunks are too large to read, are missing, or would unpack to more than they hold."""
     name, chunk_bytes = dataset.name, prod(chunks) * dataset.dtype.itemsize
-    if chunk_bytes > MAX_CHUNK_BYTES:
-        raise Hdf5Error(f"{name} is stored in chunks of {chunk_bytes} bytes")
+    _check(limits.excess("max_chunk_bytes", chunk_bytes, f"{name}: bytes of a chunk"))
     # Chunks that were never written would read as zeros
     sizes = _chunk_sizes(dataset)
     count = prod(ceil(n / c) for n, c in zip(dataset.shape, chunks, strict=True))
@@ -195,12 +201,11 @@ def numbers(dataset: h5py.Dataset, limits: Limits) -> np.ndarray:
     """float64 [n, d] of a dataset [n, ...]. Raises Hdf5Error."""
     if dataset.dtype.kind not in "fiub" or not dataset.shape:
         raise Hdf5Error(f"{dataset.name} holds no rows of numbers: {dataset.dtype} {dataset.shape}")
-    if problem := limits.excess("max_values", prod(dataset.shape), f"{dataset.name}: values"):
-        raise Hdf5Error(problem, "over_limit")
-    return checked(dataset)[()].astype(np.float64).reshape(dataset.shape[0], -1)
+    _check(limits.excess("max_values", prod(dataset.shape), f"{dataset.name}: values"))
+    return checked(dataset, limits)[()].astype(np.float64).reshape(dataset.shape[0], -1)
 
 
-def value(place: h5py.Group, path: str) -> Any:
+def value(place: h5py.Group, path: str, limits: Limits) -> Any:
     """What a small dataset or an attribute below a group holds, or None. Raises Hdf5Error.
 
     An attribute is `path/name` of the group or dataset at `path`.
@@ -208,7 +213,8 @@ def value(place: h5py.Group, path: str) -> Any:
     # A large value is no fact about an episode, and is not read
     stored = find(place, path)
     if isinstance(stored, h5py.Dataset):
-        return checked(stored)[()] if stored.shape is not None and _is_small(stored.shape, stored.dtype) else None
+        is_small = stored.shape is not None and _is_small(stored.shape, stored.dtype)
+        return checked(stored, limits)[()] if is_small else None
     # No dataset lies there: the last part may be an attribute's name
     at, _, name = path.rpartition("/")
     holder = find(place, at)
@@ -238,21 +244,21 @@ def _trimmed(text: str | bytes) -> str:
 # Pictures
 
 
-def is_pictures(path: str, dataset: h5py.Dataset) -> bool:
+def is_pictures(path: str, dataset: h5py.Dataset, limits: Limits) -> bool:
     """Does it hold colour pictures: uint8 [t, h, w, 3 or 1], or an encoded one per row?"""
     shape = dataset.shape
     if not shape or not shape[0] or NO_CAMERA.search(path):
         return False
     if len(shape) == 4:
         return dataset.dtype == np.uint8 and shape[3] in (1, 3)
-    return _is_encoded(dataset) and _begins_like_pictures(path, dataset)
+    return _is_encoded(dataset) and _begins_like_pictures(path, dataset, limits)
 
 
-def _begins_like_pictures(path: str, dataset: h5py.Dataset) -> bool:
+def _begins_like_pictures(path: str, dataset: h5py.Dataset, limits: Limits) -> bool:
     """Does the first, middle or last row begin like a picture's file?"""
     rows = {0, dataset.shape[0] // 2, dataset.shape[0] - 1}
     try:
-        return any(encoded(checked(dataset), k).startswith(PICTURE_MARKS) for k in rows)
+        return any(encoded(checked(dataset, limits), k, limits).startswith(PICTURE_MARKS) for k in rows)
     except (Hdf5Error, *H5_ERRORS):
         return "image" in path or "rgb" in path  # it is called so: what is wrong with it shows when it is read
 
@@ -265,11 +271,10 @@ def _is_encoded(dataset: h5py.Dataset) -> bool:
     return len(dataset.shape) == 1 and (bool(variable) or (dtype.kind == "V" and dtype.names is None))
 
 
-def encoded(dataset: h5py.Dataset, k: int) -> bytes:
+def encoded(dataset: h5py.Dataset, k: int, limits: Limits) -> bytes:
     """Row k of encoded pictures; padding is left on. Raises Hdf5Error."""
     row_bytes = dataset.dtype.itemsize * prod(dataset.shape[1:])
-    if row_bytes > MAX_ENCODED_BYTES:
-        raise Hdf5Error(f"{dataset.name} has rows of {row_bytes} bytes")
+    _check(limits.excess("max_chunk_bytes", row_bytes, f"{dataset.name}: bytes of a row"))
     row = dataset[k]
     return row.tobytes() if isinstance(row, np.ndarray | np.generic) else bytes(row)
 
@@ -278,7 +283,7 @@ def read_picture(dataset: h5py.Dataset, k: int, limits: Limits, bottom_up: bool 
     """Picture k of a checked dataset; `bottom_up`: its rows are stored last first. Raises VideoError or Hdf5Error."""
     what = f"picture {k} of {dataset.name}"
     if len(dataset.shape) < 4:
-        return decode_picture(encoded(dataset, k), what, limits)
+        return decode_picture(encoded(dataset, k, limits), what, limits)
     check_size(dataset.shape[2], dataset.shape[1], what, limits)
     array = dataset[k]
     return array_picture(array[::-1] if bottom_up else array, what)
@@ -294,9 +299,10 @@ def camera_name(path: str) -> str:
     return "/".join(parts)
 
 
-def cameras_of(group: h5py.Group, escapes: list[str]) -> dict[str, h5py.Dataset]:
+def cameras_of(group: h5py.Group, escapes: list[str], limits: Limits) -> dict[str, h5py.Dataset]:
     """Datasets with pictures below a group, by camera name; names that two would have are whole paths."""
-    datasets = {path: dataset for path, dataset in walk(group, escapes) if is_pictures(path, dataset)}
+    found = walk(group, escapes, limits)
+    datasets = {path: dataset for path, dataset in found if is_pictures(path, dataset, limits)}
     uses = Counter(camera_name(path) for path in datasets)
     cameras = {}
     for path, dataset in datasets.items():

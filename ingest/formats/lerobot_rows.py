@@ -36,10 +36,9 @@ from ingest.registry import DatasetConfig
 from ingest.sources.files import Source
 
 REWARD_KEYS = ("next.reward", "reward")
+RUNS = 2  # times limits.max_episodes: episodes of one file, each as often as its rows do not stand together
 BATCH = 1 << 16  # rows read at a time
 PICTURE_BATCH = 16  # rows with pictures read at a time
-MAX_PARTS = 1 << 18  # runs of rows of one episode, in one file
-MAX_PICTURE_BYTES = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -189,7 +188,7 @@ def _episodes_of(dataset: LerobotListing, uri: str) -> list[tuple[int, EpisodeRo
         if not _has_integers(file, "episode_index"):
             raise RowsError("it has no column episode_index of whole numbers")
         has_tasks, pictures = _has_integers(file, "task_index"), picture_columns(file)
-        stretches = _stretches(file, has_tasks)
+        stretches = _stretches(file, path, has_tasks, dataset.source.config.limits)
         # A stretch ends where the next one begins, and the last one with the table
         ends = [stretch.start for stretch in stretches[1:]] + [file.metadata.num_rows]
         facts, evidence = _facts(dataset, file, path, ends), _evidence(dataset, file, ends)
@@ -201,23 +200,19 @@ def _episodes_of(dataset: LerobotListing, uri: str) -> list[tuple[int, EpisodeRo
     return episodes
 
 
-def _stretches(file: pq.ParquetFile, has_tasks: bool) -> list[_Stretch]:
-    """Raises RowsError for more than MAX_PARTS."""
+def _stretches(file: pq.ParquetFile, path: Path, has_tasks: bool, limits: Limits) -> list[_Stretch]:
+    """Raises RowsError for too many."""
     # A run ends with a batch, so that several runs may be one stretch
     stretches: list[_Stretch] = []
     columns = ["episode_index", "task_index"] if has_tasks else ["episode_index"]
     for start, episode, *tasks in _runs(file, columns):
         if not stretches or stretches[-1].episode != episode:
-            _begin(stretches, _Stretch(episode, start))
+            stretches.append(_Stretch(episode, start))
+            if len(stretches) > RUNS * limits.max_episodes:
+                check(limits.excess("max_episodes", len(stretches), f"{path.name}: runs of rows of one episode", RUNS))
         seen = stretches[-1].tasks
         seen.extend(task for task in tasks if task not in seen)
     return stretches
-
-
-def _begin(stretches: list[_Stretch], stretch: _Stretch) -> None:
-    if len(stretches) == MAX_PARTS:
-        raise RowsError(f"it has more than {MAX_PARTS} episodes")
-    stretches.append(stretch)
 
 
 def _facts(dataset: LerobotListing, file: pq.ParquetFile, path: Path, ends: list[int]) -> list[dict[str, Any]]:
@@ -386,8 +381,8 @@ def _bytes_and_path(value: Any) -> tuple[Any, Any]:
 
 def _picture_file(source: Source, uri: str, what: str) -> bytes:
     size = source.files[uri].size
-    if size > MAX_PICTURE_BYTES:
-        raise VideoError(f"{what}: {uri} has {size} bytes")
+    if problem := source.config.limits.excess("max_chunk_bytes", size, f"{what}: bytes of {uri}"):
+        raise VideoError(problem, "over_limit")
     return source.resolve(uri).read_bytes()
 
 

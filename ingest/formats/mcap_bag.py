@@ -19,7 +19,6 @@ from ingest.formats.cameras import in_order
 from ingest.formats.listing import ListingBuilder, named, texts_among
 from ingest.formats.mcap_file import CutOff, McapError, Metadata, RawMessage, records
 from ingest.formats.ros_messages import Decoder, Kind, kind_of, stamp_ns
-from ingest.limits import Limits
 from ingest.media.video import DECODE_ALL, DecodeOptions, VideoError
 from ingest.outcomes import Evidence
 from ingest.registry import DatasetConfig
@@ -126,18 +125,18 @@ class Roles:
 
 def look_into(source: Source, uri: str) -> Recording:
     """Raises McapError, and OSError."""
-    recording, decoder, limits = Recording(), Decoder(), source.config.limits
-    for record in records(source.resolve(uri)):
+    recording, decoder, limits = Recording(), Decoder(source.config.limits), source.config.limits
+    for record in records(source.resolve(uri), limits):
         if isinstance(record, CutOff):
             recording.cut_off = record.why
         elif isinstance(record, Metadata):
             recording.facts |= {str(k): str(v) for k, v in record.metadata.items()}
         else:
-            _note(recording, decoder, record, limits, source.config)
+            _note(recording, decoder, record, source.config)
     return recording
 
 
-def _note(recording: Recording, decoder: Decoder, message: RawMessage, limits: Limits, config: DatasetConfig) -> None:
+def _note(recording: Recording, decoder: Decoder, message: RawMessage, config: DatasetConfig) -> None:
     """Raises McapError."""
     name = message.channel.topic
     if name not in recording.topics:
@@ -145,8 +144,6 @@ def _note(recording: Recording, decoder: Decoder, message: RawMessage, limits: L
         recording.topics[name] = Topic(name, kind_of(message.schema), told)
     topic = recording.topics[name]
     topic.log_ns.append(message.log_ns)
-    if problem := limits.excess("max_frames", len(topic.log_ns), f"{name}: messages"):
-        raise McapError(problem, "over_limit")
     if topic.kind == "text" and _tells_task(name, config) and len(recording.tasks) < MAX_TASKS:
         recording.tasks += texts_among([decoder.text(message)])
     try:
@@ -375,8 +372,8 @@ def _rows(source: Source, uri: str, topics: Sequence[Topic], clock: Clock) -> tu
     if not topics:
         return None, ()
     series = _series(source, uri, topics)
-    if len(series) * clock.ticks > source.config.limits.max_values:
-        raise McapError(source.config.limits.excess("max_values", len(series) * clock.ticks, uri), "over_limit")
+    if problem := source.config.limits.excess("max_values", len(series) * clock.ticks, f"{uri}: numbers"):
+        raise McapError(problem, "over_limit")
     columns = []
     for stamps, values in series.values():
         columns.append(np.array(values)[clock.nearest(np.array(stamps, np.int64))])
@@ -389,7 +386,8 @@ def _series(source: Source, uri: str, topics: Sequence[Topic]) -> dict[str, tupl
     """Times and values of each number by "topic name", in order of appearance. Raises McapError."""
     times = {t.name: dict(zip(t.used()[1].tolist(), t.used()[0].tolist(), strict=True)) for t in topics}
     series: dict[str, tuple[list[int], list[float]]] = {}
-    decoder, seen = Decoder(), Counter[str]()
+    limits = source.config.limits
+    decoder, seen = Decoder(limits), Counter[str]()
     for message in _messages(source, uri):
         topic = message.channel.topic
         if topic not in times:
@@ -401,13 +399,13 @@ def _series(source: Source, uri: str, topics: Sequence[Topic]) -> dict[str, tupl
                 stamps, values = series.setdefault(f"{topic} {name}", ([], []))
                 stamps.append(times[topic][number])
                 values.append(value)
-        if len(series) > source.config.limits.max_values // 1000:
-            raise McapError(f"{uri}: more than {len(series) - 1} joints", "over_limit")
+        if problem := limits.excess("max_features", len(series), f"{uri}: joints"):
+            raise McapError(problem, "over_limit")
     return series
 
 
 def _messages(source: Source, uri: str) -> Iterator[RawMessage]:
-    for record in records(source.resolve(uri)):
+    for record in records(source.resolve(uri), source.config.limits):
         if isinstance(record, RawMessage):
             yield record
 
@@ -417,14 +415,14 @@ def _frames(source: Source, uri: str, roles: Roles, clock: Clock) -> Callable[..
         topic = roles.cameras[camera]
         stamps, numbers = topic.used()
         wanted = numbers[clock.nearest(stamps)]  # numbers of messages, which never go down
-        decoder, number, tick = Decoder(), -1, 0
+        decoder, number, tick = Decoder(source.config.limits), -1, 0
         try:
             for message in _messages(source, uri):
                 if message.channel.topic != topic.name:
                     continue
                 number += 1
                 if tick < len(wanted) and wanted[tick] == number:
-                    picture = decoder.picture(message, source.config.limits)
+                    picture = decoder.picture(message)
                     while tick < len(wanted) and wanted[tick] == number:
                         yield tick, tick / clock.fps, picture
                         tick += 1

@@ -67,11 +67,12 @@ class FileFacts(NamedTuple):
 
 def _file_facts(listing: Hdf5Listing, uri: str) -> FileFacts:
     """Raises Hdf5Error."""
-    with opened(listing.source.resolve(uri)) as file:
+    limits = listing.source.config.limits
+    with opened(listing.source.resolve(uri), limits) as file:
         cameras = listing.cameras(uri, file)
         num_frames = next((pictures.shape[0] for pictures in cameras.values()), None)
         evidence = listing.shown_outcome(uri, file, (listing.source.config.success_field,))
-        return FileFacts(tuple(cameras), num_frames, lengths(vectors(file, STATE)), evidence)
+        return FileFacts(tuple(cameras), num_frames, lengths(vectors(file, STATE), limits), evidence)
 
 
 def _add_episode(listing: Hdf5Listing, uri: str, facts: FileFacts) -> None:
@@ -121,10 +122,10 @@ def read_episode(source: Source, record: EpisodeRecord) -> Episode:
     """Rows and frames of one episode; raises RowsError when the rows cannot be read."""
     if record.data_uri is None or not record.num_rows:
         raise RowsError("no rows", "no_data")
-    path = source.resolve(record.data_uri)
+    path, limits = source.resolve(record.data_uri), source.config.limits
     try:
-        with opened(path) as file:
-            state, names = matrix(vectors(file, STATE), source.config.limits)
+        with opened(path, limits) as file:
+            state, names = matrix(vectors(file, STATE), limits)
     except Hdf5Error as e:
         raise RowsError(str(e), e.reason) from e
     # A file that was replaced since it was listed is not the episode that the corpus knows
@@ -133,7 +134,7 @@ def read_episode(source: Source, record: EpisodeRecord) -> Episode:
 
     # Each file is one episode, whose pictures lie below the file's root
     def frames(camera: str, options: DecodeOptions = DECODE_ALL) -> Iterator[TimedPicture]:
-        return stream(path, "", camera, partial(_picture, limits=source.config.limits), record.fps)
+        return stream(path, "", camera, partial(_picture, limits=limits), record.fps, limits)
 
     return Episode(record, state, None, None, frames, tuple(names))
 
@@ -142,6 +143,6 @@ def _picture(dataset: h5py.Dataset, k: int, limits: Limits) -> Picture:
     picture = read_picture(dataset, k, limits)
     if len(dataset.shape) == 4:
         return picture
-    head = encoded(dataset, k)[:HEAD_BYTES]
+    head = encoded(dataset, k, limits)[:HEAD_BYTES]
     has_swapped_colours = head.startswith(JPEG) and RIGHT_COLOURS not in head
     return SwappedPicture(picture) if has_swapped_colours else picture

@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Iterator
+from itertools import islice
 from types import SimpleNamespace
 from typing import Any, Literal
 
@@ -26,7 +27,6 @@ KINDS: dict[str, Kind] = {
 }
 HEADERLESS = ("std_msgs/", "trajectory_msgs/msg/JointTrajectoryPoint")
 CHANNELS = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1, "8UC1": 1, "8UC3": 3}
-MAX_NUMBERS = 4096  # of one message
 MAX_DEPTH = 8
 
 
@@ -58,10 +58,10 @@ def _has_header(schema: Schema) -> bool:
 
 
 class Decoder:
-    """Messages of one file; each type's definition is parsed once."""
+    """Messages of one file, within the limits of its dataset; each type's definition is parsed once."""
 
-    def __init__(self) -> None:
-        self.factory = DecoderFactory()
+    def __init__(self, limits: Limits) -> None:
+        self.factory, self.limits = DecoderFactory(), limits
 
     def decoded(self, message: RawMessage) -> SimpleNamespace:
         """Raises McapError."""
@@ -76,14 +76,14 @@ class Decoder:
         except DAMAGED as e:
             raise McapError(f"{topic}: a message cannot be decoded ({type(e).__name__})") from e
 
-    def picture(self, message: RawMessage, limits: Limits) -> ArrayPicture:
+    def picture(self, message: RawMessage) -> ArrayPicture:
         """Of a camera's message, as RGB. Raises VideoError."""
         what = f"a picture of {message.channel.topic}"
         try:
             decoded = self.decoded(message)
             if kind_of(message.schema) == "compressed":
-                return decode_picture(bytes(decoded.data), what, limits)
-            return _raw_picture(decoded, what, limits)
+                return decode_picture(bytes(decoded.data), what, self.limits)
+            return _raw_picture(decoded, what, self.limits)
         except McapError as e:
             raise VideoError(str(e)) from e
         except (AttributeError, TypeError, ValueError) as e:
@@ -97,11 +97,13 @@ class Decoder:
                 names = [str(n) for n in decoded.name] or [f"joint_{k}" for k in range(len(decoded.position))]
                 pairs = list(zip(names, map(float, decoded.position), strict=False))
             else:
-                pairs = list(_flat(decoded, "", 0))
+                # One more than may be shows that there are more
+                pairs = list(islice(_flat(decoded, "", 0), self.limits.max_features + 1))
         except (AttributeError, TypeError, ValueError) as e:
             raise McapError(f"{message.channel.topic}: a message has not the fields of its type") from e
-        if len(pairs) > MAX_NUMBERS:
-            raise McapError(f"{message.channel.topic}: a message of {len(pairs)} numbers", "over_limit")
+        what = f"{message.channel.topic}: numbers of one message"
+        if problem := self.limits.excess("max_features", len(pairs), what):
+            raise McapError(problem, "over_limit")
         return dict(pairs)
 
     def text(self, message: RawMessage) -> str:
@@ -116,8 +118,6 @@ def _flat(value: Any, name: str, depth: int) -> Iterator[tuple[str, float]]:
     if isinstance(value, bool | int | float):
         yield name or "value", float(value)
     elif isinstance(value, list | tuple | np.ndarray) or (hasattr(value, "typecode") and hasattr(value, "tolist")):
-        if len(value) > MAX_NUMBERS:
-            raise ValueError("too many numbers")
         for k, item in enumerate(value):
             yield from _flat(item, f"{name}_{k}".strip("_"), depth + 1)
     elif isinstance(value, SimpleNamespace):

@@ -20,7 +20,9 @@ from ingest.formats.cameras import in_order
 from ingest.formats.listing import ListingBuilder, folders_of, unique_texts
 from ingest.formats.proprio import joined
 from ingest.formats.side_files import parse_json
+from ingest.formats.tables import check
 from ingest.formats.whole_videos import EpisodeKey, cameras_by_task, frames_of, videos_in, videos_of
+from ingest.limits import Limits
 from ingest.media.video import LFS_MARK
 from ingest.outcomes import Evidence
 from ingest.sources.files import Source
@@ -39,7 +41,8 @@ GRIPPER = ("gripper_width", "gripper")  # Franka has both: metres, and two butto
 UR5_CLOSED = 255.0  # its `gripper` is 0 when open
 MAX_ROWS = 1 << 31  # no episode has so many
 NO_STATES = "no states of the arm, or of one of two arms"
-MAX_BYTES, MAX_LINE_BYTES = 1 << 30, 1 << 20  # a frame has 1 kB
+# Times limits.max_file_bytes, and limits.max_text: a frame has 1 kB
+STATES, LINE = 4, 16
 
 
 class TaskFacts(NamedTuple):
@@ -269,13 +272,13 @@ def _opening(columns: dict[str, np.ndarray], is_ur5: bool) -> np.ndarray | None:
 class _Columns:
     """The numbers that are used of each frame, of those fields that the first frame has."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits) -> None:
         self.values: dict[str, array[float]] = {}
         self.widths: dict[str, int] = {}
-        self.num_rows = 0
+        self.num_rows, self.limits = 0, limits
 
     def add(self, line: bytes) -> None:
-        """One frame's line. Raises ValueError and OverflowError, which say what is wrong with it."""
+        """One frame's line. Raises ValueError and OverflowError, which say what is wrong with it, and RowsError."""
         frame = parse_json(line.decode())
         if not isinstance(frame, dict):
             raise ValueError("it is not an object")
@@ -287,6 +290,7 @@ class _Columns:
             if len(numbers) != self.widths[key]:
                 raise ValueError(f"{key} has {len(numbers)} values, {self.widths[key]} before")
             column.extend(numbers)
+            check(self.limits.excess("max_values", len(column), f"{key}: values"))
         self.num_rows += 1
 
     def _begin(self, frame: dict[str, Any]) -> None:
@@ -304,7 +308,7 @@ class _Columns:
 
 def _columns(source: Source, uri: str) -> dict[str, np.ndarray]:
     """The numbers of an arm's frames by field, float64 [n, d]. Raises RowsError."""
-    columns = _Columns()
+    columns = _Columns(source.config.limits)
     for number, line in enumerate(_lines(source, uri), 1):
         try:
             columns.add(line)
@@ -335,11 +339,16 @@ def _seconds(times: np.ndarray | None) -> np.ndarray | None:
 
 def _lines(source: Source, uri: str) -> Iterator[bytes]:
     """Lines that are not empty; raises RowsError."""
-    path = _states_path(source, uri)
+    path, limits = _states_path(source, uri), source.config.limits
+    longest, count = LINE * limits.max_text, 0
     try:
         with path.open("rb") as file:
-            while line := file.readline(MAX_LINE_BYTES):
-                _check_line(line, uri)
+            while line := file.readline(longest + 1):
+                if line.startswith(LFS_MARK):
+                    raise RowsError(f"{uri} is a git-LFS pointer", "lfs_pointer")
+                check(limits.excess("max_text", len(line), f"{uri}: bytes of a line, at least", LINE))
+                count += 1
+                check(limits.excess("max_rows", count, f"{uri}: lines, at least"))
                 if line.strip():
                     yield line
     except OSError as e:
@@ -349,14 +358,5 @@ def _lines(source: Source, uri: str) -> Iterator[bytes]:
 def _states_path(source: Source, uri: str) -> Path:
     """Raises RowsError for a file that is too large, before it is fetched."""
     size = source.files[uri].size
-    if size > MAX_BYTES:
-        raise RowsError(f"{uri} has {size} bytes")
+    check(source.config.limits.excess("max_file_bytes", size, f"{uri}: bytes", STATES))
     return source.resolve(uri)
-
-
-def _check_line(line: bytes, uri: str) -> None:
-    """Raises RowsError."""
-    if line.startswith(LFS_MARK):
-        raise RowsError(f"{uri} is a git-LFS pointer", "lfs_pointer")
-    if len(line) == MAX_LINE_BYTES:
-        raise RowsError(f"{uri} has a line of more than {MAX_LINE_BYTES} bytes")

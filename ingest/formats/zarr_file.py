@@ -23,6 +23,7 @@ import zstandard
 
 from ingest.formats.jpegxl import JpegXlError, jpegxl_size
 from ingest.formats.side_files import parse_json
+from ingest.limits import Limits
 from ingest.media.picture import decode_picture, encoded_size
 from ingest.media.video import LFS_MARK, VideoError
 from ingest.sources.files import Source
@@ -30,10 +31,7 @@ from ingest.sources.types import SourceError
 
 ZIP_SUFFIX = ".zarr.zip"
 ENDS = "meta/episode_ends"
-MAX_CHUNK_BYTES = 1 << 26  # of one chunk once it is unpacked
-MAX_METADATA_BYTES = 1 << 20
-MAX_WINDOW = 1 << 27  # that zstd may look back
-MAX_ARRAYS = 1000
+ROWS = 4  # times limits.max_chunk_bytes: of chunks that lie side by side at the same rows
 NUMBERS = re.compile(r"[<>|][fiub][1248]")
 PICTURES_BY_OPENCV = ("imagecodecs_jpeg", "imagecodecs_png", "imagecodecs_webp")
 JPEGXL = "imagecodecs_jpegxl"
@@ -54,16 +52,19 @@ class ZarrError(Exception):
 
 
 class Store(Protocol):
-    """What keys lead to, with how many bytes. `name` is for messages."""
+    """What keys lead to, with how many bytes. `name` is for messages; `limits` are those of its dataset."""
 
     @property
     def name(self) -> str: ...
 
     @property
+    def limits(self) -> Limits: ...
+
+    @property
     def keys(self) -> Iterable[str]: ...
 
-    def read(self, key: str, most: int) -> bytes | None:
-        """None for what is not there. Raises ZarrError, also for more than `most` bytes."""
+    def read(self, key: str, most: int, rule: str = "") -> bytes | None:
+        """None for what is not there. Raises ZarrError, also for more than `most` bytes, which `rule` says."""
         ...
 
 
@@ -75,6 +76,10 @@ class FolderStore:
     name: str  # its folder
 
     @property
+    def limits(self) -> Limits:
+        return self.source.config.limits
+
+    @property
     def keys(self) -> Iterable[str]:
         below = f"{self.name}/" if self.name else ""
         return (uri.removeprefix(below) for uri in self.source.files if uri.startswith(below))
@@ -82,11 +87,11 @@ class FolderStore:
     def uri(self, key: str) -> str:
         return f"{self.name}/{key}" if self.name else key
 
-    def read(self, key: str, most: int) -> bytes | None:
+    def read(self, key: str, most: int, rule: str = "") -> bytes | None:
         try:
             path = self.source.resolve(self.uri(key))
             with path.open("rb") as file:
-                return _bounded(file.read(most + 1), most, key)
+                return _bounded(file.read(most + 1), most, key, rule)
         except FileNotFoundError:
             return None
         except (SourceError, OSError) as e:
@@ -100,25 +105,27 @@ class ZipStore:
     name: str
     archive: ZipFile
     below: str
+    limits: Limits
 
     @property
     def keys(self) -> Iterable[str]:
         return (key.removeprefix(self.below) for key in self.archive.namelist() if key.startswith(self.below))
 
-    def read(self, key: str, most: int) -> bytes | None:
+    def read(self, key: str, most: int, rule: str = "") -> bytes | None:
         try:
             with self.archive.open(self.below + key) as file:
-                return _bounded(file.read(most + 1), most, key)
+                return _bounded(file.read(most + 1), most, key, rule)
         except KeyError:
             return None
         except ENTRY_ERRORS as e:
             raise ZarrError(f"{self.name}, {key}: {_short(e)}") from e
 
 
-def _bounded(data: bytes, most: int, key: str) -> bytes:
+def _bounded(data: bytes, most: int, key: str, rule: str) -> bytes:
     """Raises ZarrError."""
     if len(data) > most:
-        raise ZarrError(f"{key} holds more than the {most:,} bytes that it may", "over_limit")
+        told = f"{key} holds more than the {most:,} bytes that it may" + (f" ({rule})" if rule else "")
+        raise ZarrError(told, "over_limit")
     return data
 
 
@@ -140,7 +147,7 @@ def opened(source: Source, uri: str) -> Iterator[Store]:
     with archive:
         names = [name for name in archive.namelist() if name.endswith(f"{ENDS}/.zarray")]
         below = min(names, key=len).removesuffix(f"{ENDS}/.zarray") if names else ""
-        yield ZipStore(uri, archive, below)
+        yield ZipStore(uri, archive, below, source.config.limits)
 
 
 def _check_is_no_pointer(path: Path) -> None:
@@ -154,9 +161,14 @@ def members(store: Store, group: str) -> list[str]:
     below = group + "/"
     names = {key[len(below) :].partition("/")[0] for key in store.keys if key.startswith(below)}
     found = sorted(name for name in names if name and not name.startswith("."))
-    if len(found) > MAX_ARRAYS:
-        raise ZarrError(f"{store.name}: {group} holds {len(found)} arrays", "over_limit")
+    _check(store.limits.excess("max_features", len(found), f"{store.name or 'the store'}, {group}: arrays"))
     return found
+
+
+def _check(problem: str) -> None:
+    """Raises ZarrError."""
+    if problem:
+        raise ZarrError(problem, "over_limit")
 
 
 def attributes(store: Store, group: str = "") -> dict[str, Any]:
@@ -164,8 +176,14 @@ def attributes(store: Store, group: str = "") -> dict[str, Any]:
     return _json(store, f"{group}/.zattrs".lstrip("/")) or {}
 
 
+def _description(store: Store, key: str) -> bytes | None:
+    """Raises ZarrError."""
+    most = store.limits.max_header_bytes
+    return store.read(key, most, "limits.max_header_bytes of the registry entry")
+
+
 def _json(store: Store, key: str) -> dict[str, Any] | None:
-    data = store.read(key, MAX_METADATA_BYTES)
+    data = _description(store, key)
     if data is None:
         return None
     try:
@@ -206,7 +224,7 @@ def array_of(store: Store, name: str) -> Array | None:
     """The array at a name; None for none, or for one of no numbers. Raises ZarrError."""
     said = _json(store, f"{name}/.zarray")
     if said is None:
-        if store.read(f"{name}/zarr.json", MAX_METADATA_BYTES) is not None:
+        if _description(store, f"{name}/zarr.json") is not None:
             raise ZarrError(f"{name} is stored as Zarr 3, of which nothing is read: write it with zarr_format=2")
         return None
     dtype = said.get("dtype")
@@ -224,9 +242,7 @@ def array_of(store: Store, name: str) -> Array | None:
         name, shape, chunk_shape, np.dtype(dtype), codec, said.get("fill_value"), str(said.get("order", "C")),
         "/" if said.get("dimension_separator") == "/" else ".",
     )  # fmt: skip
-    if array.chunk_bytes > MAX_CHUNK_BYTES:
-        told = f"{name} is stored in chunks of {array.chunk_bytes:,} bytes, {MAX_CHUNK_BYTES:,} at most"
-        raise ZarrError(told, "over_limit")
+    _check(store.limits.excess("max_chunk_bytes", array.chunk_bytes, f"{name}: bytes of a chunk"))
     _check_codec(array)
     return array
 
@@ -285,8 +301,8 @@ class Rows:
         if self._first != first:
             array = self.array
             counts = [-(-n // c) for n, c in zip(array.shape[1:], array.chunk_shape[1:], strict=True)]
-            if prod(counts) * array.chunk_bytes > 4 * MAX_CHUNK_BYTES:
-                raise ZarrError(f"{array.name}: rows of {prod(counts)} chunks", "over_limit")
+            what = f"{array.name}: bytes of the {prod(counts)} chunks of a row"
+            _check(self.store.limits.excess("max_chunk_bytes", prod(counts) * array.chunk_bytes, what, ROWS))
             whole = [c * n for c, n in zip(array.chunk_shape[1:], counts, strict=True)]
             joined = np.empty((array.chunk_shape[0], *whole), array.dtype)
             for place in np.ndindex(*counts):
@@ -304,10 +320,10 @@ def chunk(store: Store, array: Array, place: tuple[int, ...]) -> np.ndarray:
     if data is None:
         return _unwritten(array, key)
     if array.codec_name in (*PICTURES_BY_OPENCV, JPEGXL):
-        return _picture(array, key, data)
+        return _picture(array, key, data, store.limits)
     unpack = CODECS[array.codec_name]
     try:
-        unpacked = unpack(data, array.chunk_bytes)
+        unpacked = unpack(data, array.chunk_bytes, store.limits.window_bytes)
     except DAMAGED as e:
         raise ZarrError(f"{store.name}, {key}: {_short(e)}") from e
     if len(unpacked) != array.chunk_bytes:
@@ -326,7 +342,7 @@ def _unwritten(array: Array, key: str) -> np.ndarray:
         raise ZarrError(f"{array.name}: its fill value is no number") from e
 
 
-def _picture(array: Array, key: str, data: bytes) -> np.ndarray:
+def _picture(array: Array, key: str, data: bytes, limits: Limits) -> np.ndarray:
     """Raises ZarrError."""
     height, width = array.chunk_shape[1:3]
     try:
@@ -338,42 +354,43 @@ def _picture(array: Array, key: str, data: bytes) -> np.ndarray:
             # Of a file with several frames the first one: the array says that there is one
             pixels = _imagecodecs(array.name).jpegxl_decode(data, index=0, numthreads=1)
         else:
-            pixels = decode_picture(data, key).rgb()
+            pixels = decode_picture(data, key, limits).rgb()
         return np.asarray(pixels, array.dtype).reshape(array.chunk_shape)
     except (VideoError, JpegXlError, *DAMAGED) as e:
         raise ZarrError(f"{key}: {_short(e)}") from e
 
 
-# Codecs: each unpacks no more than `size` bytes, and one more to show that there are. They raise DAMAGED
+# Codecs: each unpacks no more than `size` bytes, and one more to show that there are, and looks back no further than
+# `window`. They raise DAMAGED
 
 
-def _stored(data: bytes, size: int) -> bytes:
+def _stored(data: bytes, size: int, window: int) -> bytes:
     return data
 
 
-def _zlib(data: bytes, size: int) -> bytes:
+def _zlib(data: bytes, size: int, window: int) -> bytes:
     return zlib.decompressobj(wbits=47).decompress(data, size + 1)  # of zlib or gzip
 
 
-def _bz2(data: bytes, size: int) -> bytes:
+def _bz2(data: bytes, size: int, window: int) -> bytes:
     return bz2.BZ2Decompressor().decompress(data, size + 1)
 
 
-def _lzma(data: bytes, size: int) -> bytes:
-    return lzma.LZMADecompressor(memlimit=MAX_WINDOW).decompress(data, size + 1)
+def _lzma(data: bytes, size: int, window: int) -> bytes:
+    return lzma.LZMADecompressor(memlimit=window).decompress(data, size + 1)
 
 
-def _zstd(data: bytes, size: int) -> bytes:
-    return zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW).stream_reader(data).read(size + 1)
+def _zstd(data: bytes, size: int, window: int) -> bytes:
+    return zstandard.ZstdDecompressor(max_window_size=window).stream_reader(data).read(size + 1)
 
 
-def _lz4(data: bytes, size: int) -> bytes:
+def _lz4(data: bytes, size: int, window: int) -> bytes:
     (claimed,) = struct.unpack_from("<I", data)
     _check_claim(claimed, size)
     return lz4.block.decompress(data)
 
 
-def _blosc(data: bytes, size: int) -> bytes:
+def _blosc(data: bytes, size: int, window: int) -> bytes:
     # Version, of the format of its codec, flags and type size, a byte each; then what it unpacks to, and is
     _, _, _, _, claimed, _, stored = struct.unpack_from("<BBBBIII", data)
     _check_claim(claimed, size)
@@ -387,7 +404,7 @@ def _check_claim(claimed: int, size: int) -> None:
         raise ValueError(f"it claims to unpack to {claimed:,} bytes, where {size:,} belong")
 
 
-CODECS: dict[str, Callable[[bytes, int], bytes]] = {
+CODECS: dict[str, Callable[[bytes, int, int], bytes]] = {
     "none": _stored, "zlib": _zlib, "gzip": _zlib, "bz2": _bz2, "lzma": _lzma, "zstd": _zstd, "lz4": _lz4,
     "blosc": _blosc,
 }  # fmt: skip

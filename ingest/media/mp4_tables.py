@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from ingest.limits import LIMITS, Limits
+
 BLOCK_BYTES = 1 << 20
-MAX_BOXES = 1 << 20  # beside each other: a file in fragments has two for each
-MAX_HEADER_BYTES = 1 << 28  # all but the media data; ten hours of video have some 20 MB
 BOX_NAME = re.compile(rb"[A-Za-z0-9 \xa9_-]{4}")  # what FFmpeg knows; it passes over all others
 TABLE = re.compile(rb"stsz|stz2|trun|elst|cmov")
 AFTER_BYTES = 24  # from a table's name to the end of its count, at most
@@ -37,11 +37,11 @@ class Claims:
         return self.samples * max(1, self.edits)
 
 
-def claims_of(file: BinaryIO, num_bytes: int) -> Claims:
+def claims_of(file: BinaryIO, num_bytes: int, limits: Limits = LIMITS) -> Claims:
     """What an MP4 or MOV file of so many bytes claims. Raises TablesError and OSError."""
     claims = Claims()
     has_sound, even = False, 0
-    for header in _headers(file, num_bytes):
+    for header in _headers(file, num_bytes, limits):
         has_sound = has_sound or b"soun" in header
         for found in TABLE.finditer(header, SIZE_BYTES, max(SIZE_BYTES, len(header) - AFTER_BYTES)):
             if found[0] == b"cmov":
@@ -77,13 +77,15 @@ def _add(claims: Claims, header: bytes, found: re.Match[bytes], num_bytes: int) 
     return 0
 
 
-def _headers(file: BinaryIO, num_bytes: int) -> Iterator[bytes]:
-    """All of a file but its media data, in blocks that overlap by what a table's name and count take."""
+def _headers(file: BinaryIO, num_bytes: int, limits: Limits) -> Iterator[bytes]:
+    """All of a file but its media data, in blocks that overlap by what a table's name and count take.
+
+    Ten hours of video have a header of some 20 MB; a file in fragments has two boxes for each. Raises TablesError.
+    """
     at, taken, count = 0, 0, 0
     while at + 8 <= num_bytes:
         count += 1
-        if count > MAX_BOXES:
-            raise TablesError(f"it has more than {MAX_BOXES} boxes")
+        _check(limits.excess("max_rows", count, "boxes beside each other"))
         file.seek(at)
         begin = file.read(16)
         size, name = int.from_bytes(begin[:4]), begin[4:8]
@@ -96,10 +98,15 @@ def _headers(file: BinaryIO, num_bytes: int) -> Iterator[bytes]:
         end = min(at + size, num_bytes)
         if name != b"mdat" and BOX_NAME.fullmatch(name):
             taken += end - at
-            if taken > MAX_HEADER_BYTES:
-                raise TablesError(f"its header has more than {MAX_HEADER_BYTES >> 20} MiB")
+            _check(limits.excess("max_file_bytes", taken, "bytes of its header"))
             yield from _blocks(file, at, end)
         at += size
+
+
+def _check(problem: str) -> None:
+    """Raises TablesError."""
+    if problem:
+        raise TablesError(problem)
 
 
 def _blocks(file: BinaryIO, start: int, end: int) -> Iterator[bytes]:

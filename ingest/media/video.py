@@ -211,7 +211,7 @@ def _checked_kind(path: Path, name: str, limits: Limits) -> str:
                 raise VideoError(f"{name} is a git-LFS pointer, not a video", "lfs_pointer")
             if kind := CONTAINERS.get(begin[:4]):
                 return kind
-            shown = claims_of(f, status.st_size).shown
+            shown = claims_of(f, status.st_size, limits).shown
             _check(limits.excess("max_frames", shown, f"{name}: frames of all tracks"))
             # A frame takes more than a byte, so these are shown again and again
             if shown > status.st_size:

@@ -4,6 +4,7 @@ import json
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -312,7 +313,7 @@ def test_lengths_that_differ(tmp_path: Path) -> None:
     """The states count; actions of another length are not used, so neither is their gripper."""
     path = write_robomimic(tmp_path / "a.hdf5", 6)
     with h5py.File(path, "a") as file:
-        demo = file["data/demo_0"]
+        demo: Any = file["data/demo_0"]
         demo.attrs["num_samples"] = 9
         del demo["actions"], demo["obs/robot0_gripper_qpos"]
         demo["actions"] = np.zeros((5, 7))
@@ -333,7 +334,8 @@ def test_no_rows(tmp_path: Path) -> None:
 def test_rows_that_are_not_finite(tmp_path: Path) -> None:
     source = source_of(write_libero(tmp_path / "a_demo.hdf5", {0: 5}))
     with h5py.File(tmp_path / "a_demo.hdf5", "a") as file:
-        file["data/demo_0/obs/ee_states"][3, 2] = np.nan
+        states: Any = file["data/demo_0/obs/ee_states"]
+        states[3, 2] = np.nan
     (record,) = list_episodes(source).records
     with pytest.raises(RowsError, match="state is not a finite number in row 3") as e:
         arm_state(read_episode(source, record), ())
@@ -438,8 +440,8 @@ def test_groups_in_a_circle(tmp_path: Path) -> None:
         for k in range(8):  # 8 ways at each of the levels
             file[f"loop_{k}"] = file["/"]
     listing = list_episodes(source_of(tmp_path))
-    assert said(listing) == [("unreadable_data", "unusable", 0, None)]
-    assert "more than 10000 objects" in listing.findings[0].detail
+    assert said(listing) == [("over_limit", "unusable", 0, None)]
+    assert "objects, at least: 10,001, over the limit of 10,000" in listing.findings[0].detail
 
 
 def test_data_that_is_stored_elsewhere(tmp_path: Path) -> None:
@@ -449,7 +451,7 @@ def test_data_that_is_stored_elsewhere(tmp_path: Path) -> None:
     layout = h5py.VirtualLayout((6, 64, 64, 3), np.uint8)
     layout[:] = h5py.VirtualSource(str(other), "observations/images/cam_high", (6, 64, 64, 3))
     with h5py.File(write_aloha(tmp_path / "a.hdf5", 0, 6, cameras=("good",)), "a") as file:
-        images = file["observations/images"]
+        images: Any = file["observations/images"]
         images.create_dataset("raw", (6, 64, 64, 3), np.uint8, external=str(tmp_path / "elsewhere/raw"))
         images.create_virtual_dataset("virtual", layout)
     listing = list_episodes(source_of(tmp_path / "a.hdf5"))
@@ -463,7 +465,7 @@ def test_data_that_is_stored_elsewhere(tmp_path: Path) -> None:
 def test_pictures_that_were_never_written(tmp_path: Path) -> None:
     """12 TB of them are claimed by a file of a few kB; also where one chunk of them is missing."""
     with h5py.File(write_aloha(tmp_path / "a.hdf5", 0, 6, cameras=("good",)), "a") as file:
-        images = file["observations/images"]
+        images: Any = file["observations/images"]
         images.create_dataset("huge", (10**9, 64, 64, 3), np.uint8, chunks=(1, 64, 64, 3))
         part = images.create_dataset("part", (6, 64, 64, 3), np.uint8, chunks=(2, 64, 64, 3))
         part[:4] = film(0, 0, 4)
@@ -490,15 +492,16 @@ def test_state_that_claims_too_much(tmp_path: Path) -> None:
 def test_chunks_that_unpack_to_too_much(tmp_path: Path) -> None:
     """A chunk of 192 bytes that holds 64 MB, and one that is said to be larger than is held."""
     with h5py.File(write_aloha(tmp_path / "a.hdf5", 0, 6, cameras=("good",)), "a") as file:
-        images = file["observations/images"]
+        images: Any = file["observations/images"]
         bomb = images.create_dataset("bomb", (1, 8, 8, 3), np.uint8, chunks=(1, 8, 8, 3), compression="gzip")
         bomb.id.write_direct_chunk((0, 0, 0, 0), zlib.compress(bytes(1 << 26)))
         wide = images.create_dataset("wide", (1, 8192, 8192, 3), np.uint8, chunks=(1, 8192, 8192, 3))
         wide.id.write_direct_chunk((0, 0, 0, 0), b"x")
     listing = list_episodes(source_of(tmp_path))
-    assert {f.camera: f.detail for f in listing.findings if f.reason == "unreadable_data"} == {
-        "bomb": "/observations/images/bomb has a chunk of 65238 bytes where 192 fit",
-        "wide": "/observations/images/wide is stored in chunks of 201326592 bytes",
+    over = "201,326,592, over the limit of 67,108,864 (limits.max_chunk_bytes of the registry entry)"
+    assert {f.camera: (f.reason, f.detail) for f in listing.findings if f.camera} == {
+        "bomb": ("unreadable_data", "/observations/images/bomb has a chunk of 65238 bytes where 192 fit"),
+        "wide": ("over_limit", f"/observations/images/wide: bytes of a chunk: {over}"),
     }
 
 
@@ -520,6 +523,28 @@ def test_pictures_larger_than_the_limit(tmp_path: Path) -> None:
     with pytest.raises(VideoError, match="picture 0 of /observations/images/cam_high claims to be 64x64 px") as e:
         list(read_episode(source, record).frames("cam_high"))
     assert e.value.reason == "over_limit"
+
+
+@pytest.mark.parametrize(
+    ("limits", "told"),
+    [
+        ({"max_chunk_bytes": 10}, "/observations/images/chunked: bytes of a chunk: 12,288, over the limit of 10"),
+        ({"max_features": 2}, "/: objects, at least: 3, over the limit of 2 (limits.max_features"),
+        ({"max_values": 10}, "/observations/qpos: values: 84, over the limit of 10 (limits.max_values"),
+    ],
+)
+def test_limits_of_the_registry_entry(tmp_path: Path, limits: dict[str, int], told: str) -> None:
+    with h5py.File(write_aloha(tmp_path / "a.hdf5", 0, 6), "a") as file:
+        images: Any = file["observations/images"]
+        images.create_dataset("chunked", data=np.asarray(images["cam_high"]), chunks=(1, 64, 64, 3))
+    source = source_of(tmp_path, limits=limits)
+    listing = list_episodes(source)
+    said_of = [(f.reason, f.detail) for f in listing.findings]
+    if "over_limit" not in dict(said_of):
+        with pytest.raises(RowsError) as e:
+            read_episode(source, listing.records[0])
+        said_of.append((e.value.reason, str(e.value)))
+    assert any(reason == "over_limit" and told in detail for reason, detail in said_of), said_of
 
 
 def test_texts_that_are_not_utf8(tmp_path: Path) -> None:

@@ -214,8 +214,9 @@ def test_cameras_that_are_missing(tmp_path: Path) -> None:
         ("no_video", "unusable", 2, None),
     ]
     folder = "task/data/episode_000002/videos"
-    assert listing.findings[-1].file in listing.findings[-1].detail
-    assert listing.findings[-1].file.startswith(folder)
+    file = listing.findings[-1].file or ""
+    assert file in listing.findings[-1].detail
+    assert file.startswith(folder)
 
 
 def test_no_episodes(tmp_path: Path) -> None:
@@ -266,7 +267,7 @@ FIRST = json.dumps(frame("arx5", 0))
         ("{}\n", "unreadable_data", "neither joints nor a gripper"),
         (f"{FIRST}\n{FIRST[:50]}", "unreadable_data", "line 2"),
         (f"{FIRST}\n" + "[" * 100_000, "unreadable_data", "line 2: nested too deeply"),
-        (f"{FIRST}\n" + "x" * (1 << 20), "unreadable_data", "line of more than"),
+        (f"{FIRST}\n" + "x" * ((1 << 20) + 1), "over_limit", "bytes of a line, at least: 1,048,577, over the limit"),
         (f"{FIRST}\n{{}}\n", "unreadable_data", "line 2: joint_positions is not a number"),
         (f"{FIRST}\n" + FIRST.replace("[0.0, 0.1,", "["), "unreadable_data", "has 4 values, 6 before"),
         (FIRST.replace("[0.0, 0.1,", '["0", 0.1,'), "unreadable_data", "is not a number"),
@@ -286,6 +287,23 @@ def test_rows_that_cannot_be_used(tmp_path: Path, text: str, reason: str, why: s
     assert error.value.reason == reason
     assert {f.episode_index for f in listing.findings} <= {0}
     assert read_episode(source, listing.records[1]).state is not None
+
+
+@pytest.mark.parametrize(
+    ("limits", "told"),
+    [
+        ({"max_file_bytes": 100}, r"limit of 400 \(4 x limits\.max_file_bytes"),
+        ({"max_text": 10}, r"bytes of a line, at least: 161, over the limit of 160 \(16 x limits\.max_text"),
+        ({"max_rows": 5}, r"lines, at least: 6, over the limit of 5 \(limits\.max_rows"),
+        ({"max_values": 35}, r"joint_positions: values: 36, over the limit of 35 \(limits\.max_values"),
+    ],
+)
+def test_limits_of_the_registry_entry(tmp_path: Path, limits: dict[str, int], told: str) -> None:
+    """A frame of a few bytes can be there hundreds of millions of times."""
+    (record,) = list_episodes(one(tmp_path)).records
+    with pytest.raises(RowsError, match=told) as error:
+        read_episode(source_of(tmp_path, limits=limits), record)
+    assert error.value.reason == "over_limit"
 
 
 def test_episodes_without_rows_are_found_in_listing(tmp_path: Path) -> None:

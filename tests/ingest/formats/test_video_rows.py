@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from ingest.episode import Episode, RowsError
-from ingest.formats import arrays
 from ingest.source import list_episodes, read_episode
 from tests.kits.lerobot_writer import LFS_POINTER, said, source_of, write_video
 from tests.kits.signal_kit import FPS, joints_and_openings, only_signal
@@ -199,12 +198,6 @@ def damaged() -> bytes:
     return bytes(data)
 
 
-def many() -> bytes:
-    out = io.BytesIO()
-    np.savez(out, **{f"action{k}": K for k in range(arrays.MAX_ARRAYS + 1)})  # pyright: ignore
-    return out.getvalue()
-
-
 @pytest.mark.parametrize(
     ("data", "reason", "why"),
     [
@@ -212,7 +205,6 @@ def many() -> bytes:
         (b"PK\x03\x04 no archive", "unreadable_data", "a.npz cannot be read"),
         (damaged(), "unreadable_data", "a.npz cannot be read (Bad CRC-32"),
         (bomb(), "over_limit", "a.npz: numbers: 67,108,864, over the limit of 16,777,216 (limits.max_values"),
-        (many(), "unreadable_data", "a.npz holds 257 arrays"),
         (packed(b"no array"), "unreadable_data", "a.npz cannot be read"),
         (packed(b"x", "notes.txt"), "unreadable_data", "a.npz holds no rows of numbers"),
         (packed(pickle.dumps({})), "unreadable_data", "a.npz cannot be read"),
@@ -228,6 +220,14 @@ def test_files_that_cannot_be_read(tmp_path: Path, data: bytes, reason: str, why
     assert listing.findings[1].detail.startswith(why)
     assert listing.findings[1].detail.endswith("; its rows are not used")
     assert (listing.findings[1].file, listing.findings[2].file) == ("a.npz", "a.npz")
+
+
+def test_more_arrays_than_the_limit(tmp_path: Path) -> None:
+    one(tmp_path)
+    np.savez(tmp_path / "a.npz", action0=rows(6), action1=rows(6))
+    told = [f.detail for f in list_episodes(source_of(tmp_path, limits={"max_features": 1})).findings]
+    assert any(t.startswith("a.npz: arrays: 2, over the limit of 1 (limits.max_features") for t in told)
+    assert not any("over the limit" in f.detail for f in list_episodes(source_of(tmp_path)).findings)
 
 
 @pytest.mark.parametrize("name", ["a.npz", "a.npy"])

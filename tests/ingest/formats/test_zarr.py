@@ -174,7 +174,7 @@ def test_pictures_that_were_never_written_are_not_made_up(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("changed", "reason", "told"),
     [
-        ({"chunks": [4096, 64, 64, 3], "shape": [4096, 4096, 4096, 3]}, "over_limit", "bytes, "),
+        ({"chunks": [4096, 64, 64, 3], "shape": [4096, 4096, 4096, 3]}, "over_limit", "limits.max_chunk_bytes"),
         ({"compressor": {"id": "pickle"}}, "unknown_codec", "'pickle', which is not read"),
         ({"filters": [{"id": "delta"}]}, "unknown_codec", "through filters"),
         ({"shape": [-1, 64, 64, 3]}, "unreadable_data", "damaged"),
@@ -221,7 +221,32 @@ def test_a_bomb_in_the_archive_is_not_unpacked(tmp_path: Path) -> None:
         for item in old.namelist():
             new.writestr(item, b"\0" * (1 << 24) if item.endswith(".zattrs") else old.read(item))
     path.unlink()
-    assert "more than the 1,048,576 bytes" in reasons(tmp_path)["over_limit"]
+    told = "more than the 1,048,576 bytes that it may (limits.max_header_bytes of the registry entry)"
+    assert told in reasons(tmp_path)["over_limit"]
+
+
+@pytest.mark.parametrize(
+    ("limits", "told"),
+    [
+        ({"max_header_bytes": 20}, "holds more than the 20 bytes that it may (limits.max_header_bytes"),
+        ({"max_features": 3}, "data: arrays: 4, over the limit of 3 (limits.max_features"),
+        ({"max_chunk_bytes": 100}, "bytes of a chunk: 12,288, over the limit of 100 (limits.max_chunk_bytes"),
+        ({"max_rows": 1}, "meta/episode_ends: episodes: 2, over the limit of 1 (limits.max_rows"),
+    ],
+)
+def test_limits_of_the_registry_entry(tmp_path: Path, limits: dict[str, int], told: str) -> None:
+    write_replay(tmp_path / "umi.zarr.zip", LENGTHS)
+    assert told in reasons(tmp_path, limits=limits)["over_limit"]
+    assert "over_limit" not in reasons(tmp_path)
+
+
+def test_rows_of_many_chunks(tmp_path: Path) -> None:
+    """Chunks within the limit, of which a row has a thousand."""
+    store = write_replay(tmp_path / "umi.zarr", LENGTHS)
+    array = zarr_file.Array("a", (1, 1000), (1, 1), np.dtype(np.uint8), None, 0, "C", ".")
+    rows = zarr_file.Rows(zarr_file.FolderStore(source_of(store, limits={"max_chunk_bytes": 249}), ""), array)
+    with pytest.raises(zarr_file.ZarrError, match=r"1000 chunks of a row: 1,000, over the limit of 996 \(4 x limits\."):
+        rows.read(0, 1)
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (224, 224), (8, 4000), (720, 1280), (2161, 33)])

@@ -128,6 +128,18 @@ def test_tables_are_found_wherever_they_stand(tmp_path: Path, before: int, is_lo
         assert claims_of(file, path.stat().st_size).samples == 1234
 
 
+def test_headers_larger_than_the_limits(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", range(4))
+    for limits, words in (
+        ({"max_rows": 1}, "boxes beside each other: 2, over the limit of 1 (limits.max_rows of the registry entry)"),
+        ({"max_file_bytes": 40}, "over the limit of 40 (limits.max_file_bytes of the registry entry)"),
+    ):
+        with pytest.raises(VideoError) as error:
+            probe(path, Limits(**limits))
+        assert error.value.reason == "over_limit"
+        assert words in str(error.value)
+
+
 def test_compressed_headers(tmp_path: Path) -> None:
     """They could be of any size, and hide what they claim."""
     path = tmp_path / "a.mov"

@@ -109,7 +109,7 @@ def test_a_picture_file_that_is_too_large(tmp_path: Path) -> None:
     (root / "a.png").write_bytes(encoded(picture(1)))
     os.truncate(root / "a.png", 1 << 36)  # sparse
     edit_parquet(v2_data(root, 0), **{FRONT: pa.array([{"bytes": None, "path": "a.png"}] * 6, PICTURES)})
-    with pytest.raises(VideoError, match=r"a\.png has 68719476736 bytes"):
+    with pytest.raises(VideoError, match=r"bytes of a\.png: 68,719,476,736, over the limit of 67,108,864"):
         numbers(root, 0, FRONT)
 
 
