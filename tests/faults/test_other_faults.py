@@ -19,8 +19,7 @@ from core.paths import Workspace
 from core.tables import TABLES
 from tests.kits.cli_kit import FAILED, INTERRUPTED, ok, proccorpus, rows, without_progress
 from tests.kits.fault_kit import PATIENCE_S, ROOT, Corpus, Repeats, Tally, Whole, assert_same_end, errors, wait_for
-from warehouse import lake as lake_module
-from warehouse.lake import Lake, place
+from warehouse.lake import Lake, connection, place
 from warehouse.lake.place import LakeError
 
 FAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
@@ -233,7 +232,7 @@ def test_a_lock_that_another_holds(what: str, copy: Path, tally: Tally, monkeypa
         lake.upsert("waits", vlm_calls=empty)
     lake.con.close()
     monkeypatch.setattr(place, "LOCK_TIMEOUT_S", 1.0)
-    monkeypatch.setattr(lake_module, "LOCK_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(connection, "LOCK_TIMEOUT_S", 1.0)
     lake = Lake(Workspace(copy))
     started = TABLES["label_runs"].rows([{"label_run": "x", "annotator": "motion"}])
     with held(what, path, 60) as pid, pytest.raises(LakeError, match=rf"process {pid} \(.*python"):
