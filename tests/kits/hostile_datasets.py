@@ -1,4 +1,4 @@
-"""A hundred datasets that claim too much, lead out of themselves, or hold what no reader survives; each by its name.
+"""Datasets that claim too much, lead out of themselves, or hold what no reader survives, each by its name.
 
 One of them by hand, what it became and how it ends:
     .venv/bin/python -m tests.kits.hostile_datasets v2_info_deep
@@ -14,11 +14,13 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import h5py
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import zstandard
 
 from tests.kits import rlds_writer as rlds
 from tests.kits.agibot_writer import write_tar
@@ -40,6 +42,8 @@ from tests.kits.lerobot_writer import (
     write_v3,
     write_video,
 )
+from tests.kits.table30_writer import write_task
+from tests.kits.zarr_writer import CAMERA, write_replay
 
 Change = Callable[[Path, Path], object]  # a dataset's folder, and one outside that it must not read
 DEEP = "[" * 100_000
@@ -451,6 +455,102 @@ ARCHIVES: dict[str, dict[str, Any]] = {
     "pipe": {"type": b"6"},
 }
 
+# MCAP, Zarr and Table30
+
+
+def record(opcode: int, content: bytes) -> bytes:
+    return bytes([opcode]) + len(content).to_bytes(8, "little") + content
+
+
+def chunk(content: bytes, claimed: int) -> bytes:
+    """Records that are packed, and say that they are so many bytes."""
+    packed = zstandard.ZstdCompressor().compress(content)
+    head = bytes(16) + claimed.to_bytes(8, "little") + bytes(4) + (4).to_bytes(4, "little") + b"zstd"
+    return record(6, head + len(packed).to_bytes(8, "little") + packed)
+
+
+def mcap_of(stored: bytes) -> Change:
+    """A recording with some records between its beginning and its end."""
+    mark, begin = b"\x89MCAP0\r\n", record(1, (4).to_bytes(4, "little") + b"ros2" + bytes(4))
+    end = record(15, bytes(4)) + record(2, bytes(20))
+    return lambda root, _: (root / "a.mcap").write_bytes(mark + begin + stored + end + mark)
+
+
+def channel(number: int) -> bytes:
+    name = f"/{number}".encode()
+    return record(4, number.to_bytes(2, "little") + bytes(2) + len(name).to_bytes(4, "little") + name + bytes(8))
+
+
+def messages(count: int) -> bytes:
+    return channel(0) + record(5, bytes(22)) * count
+
+
+def zipped(name: str, content: bytes) -> Change:
+    """A store in a ZIP file with one member more, or another one in its place."""
+
+    def change(root: Path, _: Path) -> None:
+        write_replay(root / "whole/a.zarr.zip", [6])
+        with ZipFile(root / "whole/a.zarr.zip") as old, ZipFile(root / "a.zarr.zip", "w", ZIP_DEFLATED) as new:
+            for item in old.namelist():
+                if item != name:
+                    new.writestr(item, old.read(item))
+            new.writestr(name, content)
+        shutil.rmtree(root / "whole")
+
+    return change
+
+
+def zarr(change: Change) -> Change:
+    def write(root: Path, outside: Path) -> None:
+        write_replay(root / "a.zarr", [6])
+        change(root / "a.zarr", outside)
+
+    return write
+
+
+def described(name: str, **changes: Any) -> Change:
+    """An array whose description says something else."""
+
+    def change(store: Path, _: Path) -> None:
+        path = store / name / ".zarray"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    return zarr(change)
+
+
+def table30(change: Change) -> Change:
+    def write(root: Path, outside: Path) -> None:
+        write_task(root, "task", "arx5", {0: 6, 1: 6})
+        change(root, outside)
+
+    return write
+
+
+ENDS, GRIPPER, STATES = "meta/episode_ends", "data/robot0_gripper_width", "task/data/episode_000000/states/states.jsonl"
+OTHERS: dict[str, Change] = {
+    "mcap_claims": mcap_of(chunk(b"x", 1 << 40)),
+    "mcap_ratio": mcap_of(chunk(bytes(1 << 27), 1 << 27)),
+    "mcap_records": mcap_of(chunk(messages(3_000_000), 31 * 3_000_000 + len(channel(0))) + record(128, bytes(100_000))),
+    "mcap_topics": mcap_of(b"".join(channel(k) for k in range(20_000))),
+    "mcap_metadata": mcap_of(record(12, bytes(4 << 20))),
+    "mcap_length": mcap_of(b"\x06" + (1 << 60).to_bytes(8, "little")),
+    "zarr_ends": described(ENDS, shape=[HUGE], chunks=[HUGE]),
+    "zarr_rows": described(ENDS, shape=[HUGE], chunks=[1000]),
+    "zarr_wide": described(GRIPPER, shape=[6, HUGE // 1000], chunks=[6, 1]),
+    "zarr_chunks": described(f"data/{CAMERA}", shape=[6, 1 << 20, 1 << 20, 3], chunks=[1, 1 << 20, 1 << 20, 3]),
+    "zarr_pickle": described(GRIPPER, filters=[{"id": "pickle"}]),
+    "zarr_deep": zarr(text(".zattrs", DEEP)),
+    "zarr_attributes": zipped(".zattrs", bytes(1 << 28)),
+    "zarr_bomb": zipped(f"{GRIPPER}/0.0", bytes(1 << 28)),
+    "zarr_up": zipped("../../outside/secret.json", b"{}"),
+    **{f"zarr_{how}": zarr(spoilt(how, f"{GRIPPER}/0.0")) for how in IN_PLACE},
+    "table30_lines": table30(text(STATES, "\n" * (2 << 20))),
+    "table30_wide": table30(text(STATES, (json.dumps({"joint_positions": [0] * 300_000}) + "\n") * 100)),
+    "table30_deep": table30(text(STATES, DEEP)),
+    "table30_long": table30(text(STATES, "x" * (1 << 24))),
+    **{f"table30_{how}": table30(spoilt(how, STATES)) for how in IN_PLACE},
+}
+
 HOSTILE: dict[str, Change] = {
     **{f"v2_info_{name}": partial(v2, change) for name, change in INFO.items()},
     **{f"v2_{name}": partial(v2, change) for name, change in (LISTS | TABLE).items()},
@@ -459,6 +559,7 @@ HOSTILE: dict[str, Change] = {
     **{f"hdf5_{name}": partial(hdf5, change) for name, change in HDF5.items()},
     **{f"rlds_{name}": partial(rlds_of, change) for name, change in RLDS.items()},
     **{f"tar_{name}": partial(archive, header) for name, header in ARCHIVES.items()},
+    **OTHERS,
     "libero_deep": lambda root, _: write_libero(root / "a_demo.hdf5", {0: 6}, env_args=DEEP),
 }
 
