@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.decoding import repeat_video
-from benchmarks.pipeline import FPS, encode
+from benchmarks.pipeline import FPS, SIZE, encode
 from benchmarks.tables import table
 from core.paths import Workspace
 from ingest.registry import DatasetConfig
@@ -54,12 +54,12 @@ def make_long(folder: Path, minutes: int) -> None:
     _tell(folder / "episode_000.json", 0)
 
 
-def make_short(folder: Path, episodes: int) -> None:
-    """A few clips of the shipped sample, again and again."""
+def make_short(folder: Path, episodes: int, size: tuple[int, int] = SIZE) -> None:
+    """A few clips of the shipped sample, again and again, so many pixels wide and high."""
     folder.mkdir()
     clips = [folder.parent / f"{folder.name}-{k}.mp4" for k in range(CLIPS)]
     for k, clip in enumerate(clips):
-        encode("h264", clip, 37 * k, SHORT)
+        encode("h264", clip, 37 * k, SHORT, size=size)
     for k in range(episodes):
         os.link(clips[k % CLIPS], folder / f"episode_{k:05d}.mp4")
         _tell(folder / f"episode_{k:05d}.json", k)
