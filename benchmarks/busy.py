@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.decoding import repeat_video
-from benchmarks.pipeline import FPS, SIZE, encode
+from benchmarks.pipeline import FPS, encode
 from benchmarks.tables import table
 from core.paths import Workspace
 from ingest.registry import DatasetConfig
@@ -51,21 +51,21 @@ def make_long(folder: Path, minutes: int) -> None:
     clip = folder.parent / "clip.mp4"
     encode("h264", clip, 0, CLIP)
     repeat_video(clip, folder / "episode_000.mp4", minutes * 60 * FPS // CLIP)
-    _tell(folder / "episode_000.json", 0)
+    tell_task(folder / "episode_000.json", 0)
 
 
-def make_short(folder: Path, episodes: int, size: tuple[int, int] = SIZE) -> None:
-    """A few clips of the shipped sample, again and again, so many pixels wide and high."""
+def make_short(folder: Path, episodes: int) -> None:
+    """A few clips of the shipped sample, again and again."""
     folder.mkdir()
     clips = [folder.parent / f"{folder.name}-{k}.mp4" for k in range(CLIPS)]
     for k, clip in enumerate(clips):
-        encode("h264", clip, 37 * k, SHORT, size=size)
+        encode("h264", clip, 37 * k, SHORT)
     for k in range(episodes):
         os.link(clips[k % CLIPS], folder / f"episode_{k:05d}.mp4")
-        _tell(folder / f"episode_{k:05d}.json", k)
+        tell_task(folder / f"episode_{k:05d}.json", k)
 
 
-def _tell(path: Path, k: int) -> None:
+def tell_task(path: Path, k: int) -> None:
     path.write_text(json.dumps({"task": f"put block {k % 50} into the tray", "fps": FPS}))
 
 

@@ -24,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from itertools import islice
 from multiprocessing import get_context
@@ -54,7 +54,7 @@ CODECS = {
     "h264": ("libx264", {"preset": "veryfast", "crf": "30"}),
     "AV1": ("libsvtav1", {"preset": "8", "crf": "30"}),
 }
-GROUP, SIZE = 2, (640, 480)
+GROUP = 2
 FPS, CHUNKS, CLIPS = 20, 2, 4
 PROFILES = ("balanced", "procvlm")
 # Of decoding, with two workers, by the clock; in CPU time so much less
@@ -64,25 +64,30 @@ STAGES_SHOWN = ("decoding alone", "frames", "samples", "shards", "checking shard
 CORES = len(os.sched_getaffinity(0))
 
 
-def pictures(skip: int, size: tuple[int, int] = SIZE) -> Iterator[np.ndarray]:
-    """RGB, so many pixels wide and high, of the shipped videos, one after another, from some frame on, without end."""
+def pictures(skip: int) -> Iterator[np.ndarray]:
+    """640x480 RGB of the shipped videos, one after another, from some frame on, without end."""
     while True:
         for path in VIDEOS:
             for frame in decode(path):
                 if skip > 0:
                     skip -= 1
                 else:
-                    yield cv2.resize(frame.rgb(), size, interpolation=cv2.INTER_CUBIC)
+                    yield cv2.resize(frame.rgb(), (640, 480), interpolation=cv2.INTER_CUBIC)
 
 
-def encode(codec: str, path: Path, skip: int, frames: int, group: int = GROUP, size: tuple[int, int] = SIZE) -> None:
+def encode(codec: str, path: Path, skip: int, frames: int, group: int = GROUP) -> None:
     """So many frames of the shipped videos from the frame `skip` on, `group` of them from key frame to key frame."""
+    encode_all(codec, path, islice(pictures(skip), frames), group)
+
+
+def encode_all(codec: str, path: Path, shown: Iterable[np.ndarray], group: int = GROUP) -> None:
+    """A video of RGB pictures of one size."""
     encoder, options = CODECS[codec]
     options = options | {"g": str(group)}
     with av.open(str(path), "w") as container:
         stream = cast(VideoStream, container.add_stream(encoder, rate=FPS, options=options))
-        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
-        for rgb in islice(pictures(skip, size), frames):
+        for rgb in shown:
+            stream.height, stream.width, stream.pix_fmt = *rgb.shape[:2], "yuv420p"
             container.mux(stream.encode(av.VideoFrame.from_ndarray(rgb, format="rgb24")))
         container.mux(stream.encode())
     # SVT-AV1, where it may, makes the thread that calls it a real-time one, which would falsify all times after it
