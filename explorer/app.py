@@ -85,6 +85,7 @@ def create_app(space: Workspace, options: Options = Options()) -> FastAPI:
     app.state.adapting = Adapting(space, adapt)
     app.state.labelling = Labelling(space, label)
     app.state.queries = queries
+    app.state.is_ending = lambda: False  # whoever serves it knows
     app.state.suggestions = Suggestions(options.suggest) if options.suggest else None
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
     for page in (*READING_PAGES, *CHANGING_PAGES):

@@ -61,6 +61,7 @@ def serve(
     name = f"[{host}]" if bound.family == socket.AF_INET6 else host
     url = f"http://{name}:{bound.getsockname()[1]}{first}"
     server = uvicorn.Server(config_of(app, ConnectionLimits(proxies=proxies)))
+    app.state.is_ending = lambda: server.should_exit
 
     def announce() -> None:
         tell(url)

@@ -1,4 +1,4 @@
-"""Work that takes longer than a page should: it stops when the browser that asked for it goes away."""
+"""Work that takes longer than a page should: it stops when the browser that asked goes away, and with the server."""
 
 import asyncio
 import threading
@@ -12,7 +12,11 @@ async def while_wanted[T](request: Request, work: Callable[[Callable[[], bool]],
     """The result of `work` in a thread; it is given a function that tells whether nobody waits for it any more."""
     gone = threading.Event()
     running = asyncio.ensure_future(run_in_threadpool(work, gone.is_set))
-    while not (await asyncio.wait({running}, timeout=0.1))[0]:
-        if await request.is_disconnected():
-            gone.set()
-    return running.result()
+    try:
+        while not (await asyncio.wait({running}, timeout=0.1))[0]:
+            if request.app.state.is_ending() or await request.is_disconnected():
+                gone.set()
+        return running.result()
+    finally:
+        # A server that has waited long enough cancels what waits here, and not the thread
+        gone.set()

@@ -7,8 +7,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -21,6 +23,9 @@ from explorer.access import CorpusView, PageError
 from explorer.app import create_app
 from explorer.site import Options
 from tests.kits.explorer_kit import furnish
+from tests.kits.fault_kit import wait_for
+from tests.kits.lake_kit import FOREVER
+from tests.kits.sql_attacks import below
 from tests.kits.visitor import visit
 from warehouse.lake import Lake, LakeError
 
@@ -172,30 +177,56 @@ def test_a_reply_of_an_older_version_is_read_without_what_was_asked(furnished: W
     assert (old.system, old.content, old.text) == ("", (), reply.text)
 
 
+def command(workspace: Workspace) -> list[str]:
+    return [sys.executable, str(ROOT / "proccorpus.py"), "explore", "--no-open", "--workspace", str(workspace.root)]
+
+
+def started(workspace: Workspace, folder: Path) -> tuple[subprocess.Popen[str], str]:
+    """An explorer on a free port, whose temporary files go to a folder, and its address."""
+    environment = os.environ | {"TMPDIR": str(folder)}
+    asked = [*command(workspace), "--port", "0"]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    server = subprocess.Popen(asked, cwd=ROOT, env=environment, text=True, **pipes)
+    assert server.stdout is not None
+    line = server.stdout.readline()
+    url = re.search(r"http://127\.0\.0\.1:\d+", line)
+    assert url is not None, line
+    return server, url[0]
+
+
+def test_told_to_end_while_queries_run_for_ever(furnished: Workspace, tmp_path: Path):
+    """Two of them blocked it: only SIGKILL ended it."""
+    server, url = started(furnished, tmp_path)
+    try:
+        with ThreadPoolExecutor(2) as asking:
+            asked = [asking.submit(httpx.get, f"{url}/sql", params={"q": FOREVER}, timeout=60) for _ in range(2)]
+            wait_for(lambda: len(below(server.pid)) >= 2, "the queries run")
+            queries = below(server.pid)
+            assert httpx.get(f"{url}/releases", timeout=30).status_code == 200
+            began = time.monotonic()
+            server.terminate()
+            _, err = server.communicate(timeout=20)
+            assert time.monotonic() - began < 5
+            assert err == ""
+            assert all("given up" in a.result().text for a in asked)
+        wait_for(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in queries), "the queries have ended")
+    finally:
+        server.kill()
+
+
 @pytest.mark.parametrize("ended_by", [signal.SIGINT, signal.SIGTERM])
 def test_the_command_prints_its_address_and_leaves_nothing_behind(
     furnished: Workspace, tmp_path: Path, ended_by: signal.Signals
 ):
-    command = [sys.executable, str(ROOT / "proccorpus.py"), "explore", "--no-open", "--workspace", str(furnished.root)]
-    environment = os.environ | {"TMPDIR": str(tmp_path)}
-    server = subprocess.Popen(
-        [*command, "--port", "0"],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    server, url = started(furnished, tmp_path)
     try:
-        assert server.stdout is not None
-        line = server.stdout.readline()
-        url = re.search(r"http://127\.0\.0\.1:\d+", line)
-        assert url is not None, line
-        assert httpx.get(f"{url[0]}/releases", timeout=30).status_code == 200
+        assert httpx.get(f"{url}/releases", timeout=30).status_code == 200
         assert list(tmp_path.glob("proccorpus-*/catalog.duckdb"))
         if ended_by == signal.SIGINT:
-            port = url[0].rpartition(":")[2]
-            second = subprocess.run([*command, "--port", port], cwd=ROOT, capture_output=True, text=True, timeout=60)
+            port = url.rpartition(":")[2]
+            second = subprocess.run(
+                [*command(furnished), "--port", port], cwd=ROOT, capture_output=True, text=True, timeout=60
+            )
             assert (second.returncode, "Address already in use" in second.stderr) == (2, True)
     finally:
         server.send_signal(ended_by)
