@@ -6,13 +6,17 @@ only within `ingest.limits`.
 A frame index counts decoded frames of one episode from 0. Pictures are uint8: luma [h, w], RGB [h, w, 3].
 """
 
+import math
 import os
 import stat
+from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from itertools import chain, dropwhile, islice
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
@@ -40,6 +44,9 @@ LFS_MARK = b"version https://git-lfs"
 # Containers that are read, as FFmpeg calls them, by first bytes; MP4 and MOV are the rest. None names other files
 CONTAINERS = {b"\x1a\x45\xdf\xa3": "matroska", b"RIFF": "avi"}
 MP4 = "mov"
+BLOCK = 16  # frames and the rest of their group: what one thread decodes at once
+GROUP_PIXELS = 20_000_000  # of all pictures of a group, a byte and a half each: a few groups are held
+LONG = 128  # frames: of fewer, to open the file several times costs more than it gives
 READ_TIMEOUT_S = 30.0  # for one packet: in a damaged file FFmpeg searches for the next one up to the end
 
 
@@ -308,11 +315,13 @@ def _decode(
             if options.threads > 1:
                 codec.options |= {"err_detect": "explode"}
             # Only callers that name the frames they need get the faster way, which not every file allows
-            if options.wanted is None:
-                pictures = _pictures_from(container, start_frame, rate)
-                frames: Iterator[Frame | SkippedFrame] = map(Frame, pictures)
+            if options.wanted is not None:
+                frames: Iterator[Frame | SkippedFrame] = _wanted_frames(container, start_frame, rate, options.wanted)
+            elif options.threads > 1 and _has_short_groups(path, num_frames, options.limits):
+                codec.thread_count = 1
+                frames = _frames_of_blocks(path, container, start_frame, rate, options)
             else:
-                frames = _wanted_frames(container, start_frame, rate, options.wanted)
+                frames = map(Frame, _pictures_from(container, start_frame, rate))
             for count, frame in enumerate(islice(frames, num_frames), 1):
                 if count > options.limits.max_frames:
                     _check(options.limits.excess("max_frames", count, f"{path.name}: decoded frames"))
@@ -394,6 +403,92 @@ def _wanted_frames(
         next_frame += len(shown)
 
 
+def _has_short_groups(path: Path, num_frames: int | None, limits: Limits) -> bool:
+    """Are there many frames, and is the first group of pictures so short that some of such groups may be held?"""
+    with open_video(path, limits) as container:
+        stream = container.streams.video[0]
+        has_many = min(stream.frames or LONG, num_frames or LONG) >= LONG
+        most = int(GROUP_PIXELS / (stream.width * stream.height)) if has_many else 0
+        is_short = any(p.is_keyframe for p in islice(container.demux(stream), 1, most + 1) if p.size)
+    return is_short
+
+
+def _frames_of_blocks(
+    path: Path, container: Container, start_frame: int, rate: float | None, options: DecodeOptions
+) -> Iterator[Frame]:
+    """Every picture from start_frame on: blocks of whole groups are decoded side by side, each by one thread.
+
+    The decoder's own threads wait for one another, since each picture of a group needs the one before: of two cores
+    they used two thirds. Raises VideoError where groups cannot be told apart, or do not decode by themselves.
+    """
+    stream, number = container.streams.video[0], None
+    if start_frame:
+        number = _numbering(stream, rate)
+        _seek(container, stream, start_frame, rate)
+    is_first = True
+    with ExitStack() as opened:
+        codecs: SimpleQueue[VideoCodecContext] = SimpleQueue()
+        for _ in range(options.threads):
+            own = opened.enter_context(open_video(path, options.limits)).streams.video[0].codec_context
+            own.thread_count = 1
+            own.options = dict(stream.codec_context.options)
+            codecs.put(own)
+        pool = opened.enter_context(ThreadPoolExecutor(options.threads))
+        opened.callback(pool.shutdown, cancel_futures=True)
+        for pictures in _in_order(pool, codecs, _blocks(container, stream), options.threads + 1):
+            if number:
+                if is_first and number(pictures[0]) > start_frame:
+                    raise VideoError("the index leads past the episode")
+                # The first group begins at a key frame before the episode
+                pictures = [p for p in pictures if number(p) >= start_frame]
+            is_first = False
+            yield from map(Frame, pictures)
+
+
+def _in_order(
+    pool: ThreadPoolExecutor, codecs: "SimpleQueue[VideoCodecContext]", blocks: Iterator[list[Packet]], ahead: int
+) -> Iterator[list[Decoded]]:
+    """The pictures of each block, while the next ones are decoded."""
+    waiting: deque[Future[list[Decoded]]] = deque()
+    for block in blocks:
+        waiting.append(pool.submit(_decode_block, codecs, block))
+        if len(waiting) > ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _decode_block(codecs: "SimpleQueue[VideoCodecContext]", block: list[Packet]) -> list[Decoded]:
+    """In the order of showing. Raises VideoError when it does not decode by itself."""
+    codec = codecs.get()
+    try:
+        pictures = _decoded(codec, block, 2 * GROUP_PIXELS)
+    finally:
+        codecs.put(codec)
+    _check_complete(pictures, [_time(p) for p in block])
+    return pictures
+
+
+def _blocks(container: Container, stream: "VideoStream") -> Iterator[list[Packet]]:
+    """Whole groups, as many as make BLOCK pictures, or as may be held."""
+    enough = min(BLOCK, GROUP_PIXELS / (stream.width * stream.height))
+    block: list[Packet] = []
+    for group in _groups(container, stream):
+        block += group
+        if len(block) >= enough:
+            yield block
+            block = []
+    if block:
+        yield block
+
+
+def _check_complete(pictures: list[Decoded], times: list[int]) -> None:
+    """Raises VideoError unless each packet gave one whole picture, and no two have one time."""
+    is_complete = [p.pts for p in pictures] == sorted(times) and len(set(times)) == len(times)
+    if not is_complete or any(p.is_corrupt for p in pictures):
+        raise VideoError("a group of pictures does not decode by itself")
+
+
 def _decode_group(codec: "VideoCodecContext", group: list[Packet], wanted_times: set[int]) -> dict[int, Frame]:
     """Pictures of a group by their time: the wanted ones, and those that are decoded before the last of them.
 
@@ -405,19 +500,20 @@ def _decode_group(codec: "VideoCodecContext", group: list[Packet], wanted_times:
     # No picture needs what comes after it in the file: decoding ends with the last wanted one
     count = 1 + max(k for k, time in enumerate(times) if time in wanted_times)
     pictures = _decoded(codec, group[:count])
-    # Each packet must have given one picture, and no two may have one time
-    expected = sorted(times[:count])
-    is_complete = [p.pts for p in pictures] == expected and len(set(times)) == len(times)
-    if not is_complete or any(p.is_corrupt for p in pictures):
-        raise VideoError("a group of pictures does not decode by itself")
-    return dict(zip(expected, map(Frame, pictures), strict=True))
+    _check_complete(pictures, times[:count])
+    return {p.pts: Frame(p) for p in pictures if p.pts is not None}
 
 
-def _decoded(codec: "VideoCodecContext", packets: list[Packet]) -> list[Decoded]:
-    """All pictures of some packets; the decoder holds nothing afterwards."""
+def _decoded(codec: "VideoCodecContext", packets: list[Packet], most_pixels: float = math.inf) -> list[Decoded]:
+    """All pictures of some packets; the decoder holds nothing afterwards. Raises VideoError for more than so many."""
     pictures: list[Decoded] = []
+    num_pixels = 0
     for packet in (*packets, None):  # None: the decoder hands over what it still holds
-        pictures += codec.decode(packet)
+        shown = codec.decode(packet)
+        pictures += shown
+        num_pixels += sum(p.width * p.height for p in shown)
+        if num_pixels > most_pixels:
+            raise VideoError("a group of pictures is too long to be held")
     codec.flush_buffers()
     return pictures
 

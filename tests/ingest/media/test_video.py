@@ -7,9 +7,15 @@ import av
 import numpy as np
 import pytest
 
-from ingest.media.video import DecodeOptions, VideoError, decode, probe
+from ingest.media import video
+from ingest.media.video import DecodeOptions, Frame, VideoError, decode, probe
 from tests.kits.lerobot_writer import CODECS, LFS_POINTER, read_number, write_video
 
+GROUPS_OF_2 = {
+    "h264": {"preset": "veryfast", "g": "2"},
+    "av1": {"preset": "8", "crf": "12", "g": "2"},
+    "mpeg4": {"g": "2"},
+}
 NUMBERS = [n * 37 % 65536 for n in range(20)]
 
 
@@ -58,10 +64,62 @@ def broken(path: Path, packet: int) -> Path:
     return path
 
 
+@pytest.fixture
+def by_blocks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Short videos are long enough for several threads to decode blocks of their groups: the packets of each block."""
+    monkeypatch.setattr(video, "LONG", 1)
+    monkeypatch.setattr(video, "BLOCK", 3)
+    blocks: list[int] = []
+    decode_block = video._decode_block
+    monkeypatch.setattr(video, "_decode_block", lambda of, block: blocks.append(len(block)) or decode_block(of, block))
+    return blocks
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("start", [0, 1, 6, 19])
+def test_blocks_of_groups_on_several_threads(tmp_path: Path, by_blocks: list[int], codec: str, start: int) -> None:
+    path = write_video(tmp_path / "a.mp4", NUMBERS, codec, options=GROUPS_OF_2[codec])
+    found = [read_number(frame.luma()) for frame in decode(path, start, 9, options=DecodeOptions(3))]
+    assert found == NUMBERS[start : start + 9]
+    assert set(by_blocks[:-1]) <= {4}
+    assert len(by_blocks) > 1 or start == 19
+
+
+def test_an_open_group_is_not_cut(tmp_path: Path, by_blocks: list[int]) -> None:
+    """Its pictures need the group before: the file is read by one thread from there on."""
+    options = {"x264-params": "open-gop=1:scenecut=0:keyint=8:min-keyint=8:b-adapt=0:bframes=3", "preset": "veryfast"}
+    path = write_video(tmp_path / "a.mp4", NUMBERS, options=options)
+    for start in (0, 5, 11):
+        found = [read_number(frame.luma()) for frame in decode(path, start, options=DecodeOptions(2))]
+        assert found == NUMBERS[start:]
+
+
+def test_one_long_group_is_left_to_the_decoder(tmp_path: Path, by_blocks: list[int]) -> None:
+    path = write_video(tmp_path / "a.mp4", NUMBERS, options={"preset": "veryfast", "g": "20"})
+    assert [read_number(frame.luma()) for frame in decode(path, options=DecodeOptions(2))] == NUMBERS
+    assert not by_blocks
+
+
+def test_what_is_too_much_to_be_held(tmp_path: Path, by_blocks: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is read by one thread from there on."""
+    path = write_video(tmp_path / "a.mp4", NUMBERS, options=GROUPS_OF_2["h264"])
+    with av.open(str(path)) as container:
+        pixels = container.streams.video[0].width * container.streams.video[0].height
+    monkeypatch.setattr(video, "GROUP_PIXELS", 0.9 * pixels)
+    monkeypatch.setattr(video, "_has_short_groups", lambda *of: True)
+    assert [read_number(frame.luma()) for frame in decode(path, options=DecodeOptions(2))] == NUMBERS
+    assert by_blocks
+
+
 @pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("packet", [0, 7, 19])
-def test_damage_on_several_threads(tmp_path: Path, codec: str, packet: int) -> None:
+@pytest.mark.parametrize("has_blocks", [False, True])
+def test_damage_on_several_threads(
+    tmp_path: Path, request: pytest.FixtureRequest, codec: str, packet: int, has_blocks: bool
+) -> None:
     """The same pictures, the same ones damaged and the same error as on one thread."""
+    if has_blocks:
+        request.getfixturevalue("by_blocks")
     path = broken(write_video(tmp_path / "a.mp4", NUMBERS, codec), packet)
 
     def outcome(threads: int) -> list[tuple[bytes, bool] | str]:
@@ -104,7 +162,7 @@ def test_pictures(tmp_path: Path) -> None:
 def test_luma_of_more_than_8_bits(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", NUMBERS[:6], "av1", pix_fmt="yuv420p10le")
     frames = list(decode(path))
-    assert {f.picture.format.name for f in frames} == {"yuv420p10le"}
+    assert {f.picture.format.name for f in frames if isinstance(f, Frame)} == {"yuv420p10le"}
     assert [read_number(f.luma()) for f in frames] == NUMBERS[:6]
     assert frames[0].luma().dtype == np.uint8
 
