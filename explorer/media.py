@@ -1,5 +1,6 @@
 """Pictures and videos of episodes: only files that the lake lists, below the dataset's folder or the workspace."""
 
+import json
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -10,7 +11,8 @@ import numpy as np
 from core.paths import Workspace
 from explorer.access import CorpusView, LakeReader, PageError
 from explorer.episode import OF_EPISODE, LakeEpisode, cameras, chunk_of, find_episode, keyframes
-from ingest.media.video import VIDEO_SUFFIXES, VideoError, decode
+from ingest.limits import LIMITS, Limits
+from ingest.media.video import VIDEO_SUFFIXES, DecodeOptions, VideoError, decode
 
 SHEET = 8  # pictures of a contact sheet
 THUMB_PX, SHEET_PX = 180, 120  # height
@@ -54,6 +56,16 @@ def _source_folders(space: Workspace, dataset: str, root: str) -> list[Path]:
     return [path if path.is_dir() else path.parent]
 
 
+def limits_of(reader: LakeReader, dataset: str) -> Limits:
+    """What a dataset's files may claim, as its last build had it."""
+
+    def found() -> Limits:
+        row = reader.row("SELECT config FROM build_configs WHERE dataset = ?", dataset)
+        return LIMITS if row is None else Limits(**json.loads(row[0])["dataset"].get("limits", {}))
+
+    return reader.once(("limits", dataset), found)
+
+
 class Pictures:
     """Small pictures of episodes, made when they are asked for; the last ones are kept."""
 
@@ -76,13 +88,13 @@ class Pictures:
     def _moment(self, dataset: str, episode_index: int, snapshot: int, camera: str, frame_index: int) -> bytes:
         with self._corpus.reading() as reader:
             episode = find_episode(reader, dataset, episode_index)
-            listed = cameras(episode, keyframes(reader, episode.key))
+            listed, limits = cameras(episode, keyframes(reader, episode.key)), limits_of(reader, dataset)
         number = next((n for n, shown in enumerate(listed) if shown["camera"] == camera), None)
         if number is None or not 0 <= frame_index < episode.num_frames:
             raise PageError(f"{dataset} {episode_index} has no frame {frame_index} of a camera {camera[:60]!r}")
         video, stored = listed[number]["video"], listed[number]["keyframes"]
         path = _at_hand(self._corpus.space, episode, number)
-        picture = None if path is None else _of_video(path, video, frame_index)
+        picture = None if path is None else _of_video(path, video, limits, frame_index)
         if picture is not None:
             return _jpeg(_scaled(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), THUMB_PX))
         # The video is elsewhere, or there never was one
@@ -100,6 +112,7 @@ class Pictures:
                 f"SELECT usable_cameras FROM episode_content {OF_EPISODE}", dataset, chunk, episode_index
             )
             episode = None if stored else find_episode(reader, dataset, episode_index)
+            limits = LIMITS if stored else limits_of(reader, dataset)
         # All that is needed was read: pictures are decoded outside, so as not to hold the lake's reader
         preferred = usable[0] or [] if usable else []
         paths = self._stored_pictures(stored, preferred)
@@ -107,7 +120,7 @@ class Pictures:
         # A contact sheet has pictures spread evenly over the episode; a thumbnail is the first one
         height = SHEET_PX if kind == "sheet" else THUMB_PX
         if not paths:
-            pictures = [self._first_frame(episode, height)]
+            pictures = [self._first_frame(episode, limits, height)]
         elif kind == "sheet":
             places = np.linspace(0, len(paths) - 1, min(SHEET, len(paths)))
             pictures = [_read(paths[round(place)], height) for place in places]
@@ -123,14 +136,14 @@ class Pictures:
         names = [picture["url"].rsplit("/", 1)[1] for picture in stored[camera]]
         return [self._corpus.space.keyframe(name.removesuffix(".jpg")) for name in names]
 
-    def _first_frame(self, episode: LakeEpisode | None, height: int) -> np.ndarray:
+    def _first_frame(self, episode: LakeEpisode | None, limits: Limits, height: int) -> np.ndarray:
         """Decoded from the first camera that has a video."""
         if episode is None:
             raise PageError(NO_PICTURE)
         for number, camera in enumerate(cameras(episode, {})):
             if camera["video"] is None:
                 continue
-            first = _of_video(video_file(self._corpus.space, episode, number), camera["video"])
+            first = _of_video(video_file(self._corpus.space, episode, number), camera["video"], limits)
             if first is not None:
                 return _scaled(cv2.cvtColor(first, cv2.COLOR_RGB2BGR), height)
         raise PageError(NO_PICTURE)
@@ -144,13 +157,14 @@ def _at_hand(space: Workspace, episode: LakeEpisode, camera: int) -> Path | None
         return None
 
 
-def _of_video(path: Path, video: dict, frame_index: int = 0) -> np.ndarray | None:
+def _of_video(path: Path, video: dict, limits: Limits, frame_index: int = 0) -> np.ndarray | None:
     """A frame of an episode out of a video, RGB; None where the video ends before it.
 
     Raises PageError where it cannot be decoded.
     """
     try:
-        frame = next(decode(path, video["start_frame"] + frame_index, 1, video["fps"]), None)
+        options = DecodeOptions(limits=limits)
+        frame = next(decode(path, video["start_frame"] + frame_index, 1, video["fps"], options), None)
     except VideoError as e:
         raise PageError(str(e)) from e
     return None if frame is None else frame.rgb()

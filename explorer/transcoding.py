@@ -16,7 +16,8 @@ from core.paths import Workspace
 from explorer.access import PageError
 from explorer.episode import LakeEpisode, cameras
 from explorer.media import video_file
-from ingest.media.video import VideoError, decode
+from ingest.limits import Limits
+from ingest.media.video import DecodeOptions, VideoError, decode
 
 CODE_VERSION = "h264-1"  # files of another are made anew
 MAX_HEIGHT_PX = 720
@@ -30,8 +31,11 @@ class GivenUpError(Exception):
     """Nobody waits for the video any more."""
 
 
-def playable(space: Workspace, episode: LakeEpisode, camera: int, given_up: Callable[[], bool]) -> Path:
-    """An MP4 file in H.264 whose frames are those of the episode. Raises PageError, and GivenUpError."""
+def playable(space: Workspace, episode: LakeEpisode, camera: int, limits: Limits, given_up: Callable[[], bool]) -> Path:
+    """An MP4 file in H.264 whose frames are those of the episode. Raises PageError, and GivenUpError.
+
+    `limits`: what the dataset's files may claim.
+    """
     path = video_file(space, episode, camera)
     video = cameras(episode, {})[camera]["video"]
     where = f"{episode.dataset} {episode.episode_index}"
@@ -49,7 +53,7 @@ def playable(space: Workspace, episode: LakeEpisode, camera: int, given_up: Call
             os.utime(kept)
         return kept
     try:
-        pictures = decode(path, video["start_frame"], episode.num_frames, video["fps"])
+        pictures = decode(path, video["start_frame"], episode.num_frames, video["fps"], DecodeOptions(limits=limits))
         with whole_file(kept, synced=False) as half:
             _encode((frame.rgb() for frame in pictures), video["fps"], half, given_up)
     except VideoError as e:

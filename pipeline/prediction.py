@@ -137,7 +137,7 @@ def _listed(build: DatasetBuild, source: Source, record: EpisodeRecord) -> Episo
     video = record.videos[0].uri if record.videos else ""
     if source.remote is None and video.lower().endswith(VIDEO_SUFFIXES):
         try:
-            info = probe(source.resolve(video))
+            info = probe(source.resolve(video), source.config.limits)
         except VideoError:
             return None  # the build will find that it cannot be used
         width, height, length = info.width_px, info.height_px, length or info.num_frames

@@ -43,8 +43,8 @@ async def playable(
     def convert(given_up: Callable[[], bool]) -> pathlib.Path:
         explorer = explorer_of(request)
         with explorer.corpus.reading() as reader:
-            episode = find_episode(reader, dataset, episode_index)
-        return transcoding.playable(explorer.space, episode, camera, given_up)
+            episode, limits = find_episode(reader, dataset, episode_index), media.limits_of(reader, dataset)
+        return transcoding.playable(explorer.space, episode, camera, limits, given_up)
 
     async with state.converting:
         try:

@@ -14,6 +14,7 @@ from explorer import transcoding
 from explorer.access import CorpusView
 from explorer.episode import find_episode
 from explorer.transcoding import GivenUpError, playable
+from ingest.limits import LIMITS
 from tests.kits.explorer_kit import furnish
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import LENGTHS, video_path
@@ -121,6 +122,17 @@ def test_without_stored_pictures_the_first_frame_is_decoded(made, tmp_path: Path
     assert picture(client.get("/media/tiny/1/sheet.jpg").content).shape[:2] == (120, 160)
 
 
+def test_pictures_are_decoded_within_the_limits_of_their_dataset(made, tmp_path: Path):
+    client = changed(made, tmp_path, "DELETE FROM keyframes")
+    lake = Lake(client.app.state.explorer.space)  # type: ignore[attr-defined]
+    small = '{"dataset": {"limits": {"max_pixels": 10}}}'
+    lake.con.execute(f"UPDATE build_configs SET config = json_merge_patch(config, '{small}')::VARCHAR")
+    lake.con.close()
+    for url in ("/media/tiny/1/thumb.jpg", "/media/tiny/1/video/0/h264"):
+        answer = client.get(url)
+        assert (answer.status_code, "limits.max_pixels" in answer.text) == (404, True), answer.text
+
+
 def test_with_neither_there_is_a_sentence(made, tmp_path: Path):
     client = changed(made, tmp_path, "DELETE FROM keyframes")
     lake = Lake(client.app.state.explorer.space)  # type: ignore[attr-defined]
@@ -155,7 +167,7 @@ def test_a_conversion_that_nobody_waits_for_leaves_nothing(furnished):
     with corpus.reading() as reader:
         episode = find_episode(reader, "tiny", 2)
     with pytest.raises(GivenUpError):
-        playable(furnished, episode, 0, lambda: True)
+        playable(furnished, episode, 0, LIMITS, lambda: True)
     assert not list((furnished.root / "explorer").glob("videos/*"))
 
 

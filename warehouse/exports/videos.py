@@ -22,7 +22,7 @@ from av.error import FFmpegError
 from ingest.episode import Episode, EpisodeRecord
 from ingest.formats import Format
 from ingest.limits import LIMITS, Limits
-from ingest.media.video import VIDEO_SUFFIXES, VideoError, decode, open_video, probe
+from ingest.media.video import VIDEO_SUFFIXES, DecodeOptions, VideoError, decode, open_video, probe
 from ingest.sources.files import Source
 from warehouse.exports.common import ExportEpisode, ExportError
 
@@ -123,7 +123,7 @@ def write_video(
     # Pictures that are in no file, or in one that they cannot be copied from, are encoded
     uri = file.clips[0].uri
     if uri is None or changed:
-        return _encoded(file, read, out, fps, codec, changed or "its pictures are in no video file")
+        return _encoded(file, source, read, out, fps, codec, changed or "its pictures are in no video file")
     path = source.resolve(uri)
     packets = _packets(path, source.config.limits)
     spans = [_span(packets, clip, path) for clip in file.clips]
@@ -132,14 +132,14 @@ def write_video(
     # A whole file with the right times stays as it is
     if file.whole and is_even and path.suffix == ".mp4":
         shutil.copyfile(path, out)
-        return _describe(COPIED, out, [float(packets.times_s[span.start]) for span in spans])
+        return _describe(COPIED, out, [float(packets.times_s[span.start]) for span in spans], source.config.limits)
     # One clip out of a file is cut; what can be neither is encoded, and the manifest says why
     if len(spans) == 1 and packets.can_cut(spans[0]):
         cut = _cut(packets, spans[0], path, out, fps, is_even=is_even)
         if cut is not None:
             return cut
     why = "the part does not begin and end at key frames" if is_even else "its frames are not at even times"
-    return _encoded(file, read, out, fps, codec, why)
+    return _encoded(file, source, read, out, fps, codec, why)
 
 
 def _packets(path: Path, limits: Limits) -> "Packets":
@@ -167,25 +167,31 @@ def _cut(packets: "Packets", span: range, path: Path, out: Path, fps: float, *, 
     if not is_even and packets.reordered:
         return None
     packets.cut(span, path, out, fps, keep_times=is_even)
-    cut = Packets.read(out)
+    cut = Packets.read(out, packets.limits)
     all_even = cut.is_even(range(len(cut.times_s)), fps)
-    if not all_even or sum(1 for _ in decode(out)) != len(span):
+    if not all_even or sum(1 for _ in decode(out, options=DecodeOptions(limits=packets.limits))) != len(span):
         return None
-    return _describe(CUT, out, [float(cut.times_s[0])])
+    return _describe(CUT, out, [float(cut.times_s[0])], packets.limits)
 
 
 def _encoded(
-    file: VideoFile, read: Callable[[ExportEpisode], Episode], out: Path, fps: float, codec: str, why: str
+    file: VideoFile,
+    source: Source,
+    read: Callable[[ExportEpisode], Episode],
+    out: Path,
+    fps: float,
+    codec: str,
+    why: str,
 ) -> WrittenVideo:
     lengths = [clip.episode.num_frames for clip in file.clips]
     first_frames = accumulate(lengths[:-1], initial=0)
     encode(_pictures(file, read), out, fps, codec)
-    return _describe(ENCODED, out, [first / fps for first in first_frames], why)
+    return _describe(ENCODED, out, [first / fps for first in first_frames], source.config.limits, why)
 
 
-def _describe(how: str, out: Path, starts_s: Sequence[float], why: str = "") -> WrittenVideo:
-    """The file that was just written."""
-    info = probe(out)
+def _describe(how: str, out: Path, starts_s: Sequence[float], limits: Limits, why: str = "") -> WrittenVideo:
+    """The file that was just written. `limits`: those of the dataset, whose pictures it has."""
+    info = probe(out, limits)
     return WrittenVideo(how, tuple(starts_s), info.codec, info.width_px, info.height_px, why)
 
 
