@@ -4,8 +4,8 @@
 
 Plain videos of 20 frames of 128x96 px, each of a pattern of its own, in chunks of 50 episodes; labels by `motion`. The
 build is one process, which forgets the most memory that it has had at the begin of each stage: so each stage has a peak
-of its own, on top of what the process holds. Every command is a process of its own. `--check` exits 1 where ten times
-the episodes take more than a quarter more memory.
+of its own, on top of what the process holds. Every command is a process of its own. Ten times the episodes may take a
+quarter more memory; `--check` exits 1 where that is missed by more than 15 %.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import numpy as np
 from benchmarks.busy import MOST_GROWTH, tell_task
 from benchmarks.explorer import memory_mb, serving
 from benchmarks.pipeline import encode_all
-from benchmarks.tables import table
+from benchmarks.tables import is_missed, table
 from core.paths import Workspace
 from ingest.registry import DatasetConfig
 from pipeline.build import Moment, run_build
@@ -122,7 +122,7 @@ def measured(folder: Path) -> dict[str, float]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--episodes", type=int, default=300, help="of the smaller dataset")
-    parser.add_argument("--check", action="store_true", help="exit 1 when memory grows by more than a quarter")
+    parser.add_argument("--check", action="store_true", help="exit 1 when a goal is missed by more than 15 %%")
     parser.add_argument("--build", nargs=2, type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.build:
@@ -136,10 +136,10 @@ def main() -> int:
             found.append(measured(folder))
     small, large = found
     table(
-        ("", "MB", f"MB at {TIMES} times the episodes", "growth"),
+        ("", "MB", f"MB at {TIMES} times the episodes", f"growth (goal {MOST_GROWTH})"),
         [(part, f"{small[part]:.0f}", f"{large[part]:.0f}", f"{large[part] / small[part]:.2f}") for part in large],
     )
-    missed = [part for part in large if large[part] > MOST_GROWTH * small[part]]
+    missed = [part for part in large if is_missed(large[part] / small[part], MOST_GROWTH, smaller_is_better=True)]
     for part in missed:
         print(f"Missed: {part}: {large[part]:.0f} instead of {small[part]:.0f} MB")
     return int(given.check and bool(missed))
