@@ -186,21 +186,20 @@ def _report_unused_cameras(dataset: LerobotListing, videos: Videos, cameras: lis
     used = {camera for by_camera in videos.values() for camera in by_camera}
     if not used:
         return
-    for camera in cameras:
-        if camera not in used:
-            _report_once(dataset, camera)
-
-
-def _report_once(dataset: LerobotListing, camera: str) -> None:
-    """One finding in the place of an unused camera's findings of every episode."""
-    doubts = [f.detail for f in dataset.findings if f.camera == camera and f.reason == "bad_video_pointer"]
-    of_episodes = {(camera, "bad_video_pointer"), (camera, "missing_camera")}
+    unused = dict.fromkeys(camera for camera in cameras if camera not in used)
+    # One finding in the place of an unused camera's findings of every episode
+    of_episodes = {(camera, reason) for camera in unused for reason in ("bad_video_pointer", "missing_camera")}
+    doubts: dict[str | None, list[str]] = defaultdict(list)
+    for f in dataset.findings:
+        if f.reason == "bad_video_pointer":
+            doubts[f.camera].append(f.detail)
     dataset.findings = [f for f in dataset.findings if (f.camera, f.reason) not in of_episodes]
-    if doubts:
-        dataset.warn("bad_video_pointer", f"{len(doubts)} episodes: {doubts[0]}", camera=camera)
-    else:
-        detail = f"{camera} is declared in info.json, but no episode has a file"
-        dataset.warn("camera_without_files", detail, camera=camera)
+    for camera in unused:
+        if told := doubts[camera]:
+            dataset.warn("bad_video_pointer", f"{len(told)} episodes: {told[0]}", camera=camera)
+        else:
+            detail = f"{camera} is declared in info.json, but no episode has a file"
+            dataset.warn("camera_without_files", detail, camera=camera)
 
 
 def holds_other_episodes(info: dict[str, Any], uri: str) -> bool:

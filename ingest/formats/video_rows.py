@@ -101,7 +101,8 @@ def array_files(source: Source, videos: Sequence[str]) -> tuple[str, ...]:
     uris = []
     for folder in dict.fromkeys(map(posixpath.dirname, videos)):
         inside = folders[folder]
-        is_alone = set(inside.videos) <= set(videos)
+        # Asked for each video of what may be a large folder
+        is_alone = len(inside.videos) <= len(videos) and set(inside.videos) <= set(videos)
         uris += [uri for uri in inside.arrays if _belongs(uri, stems, is_alone)]
     return tuple(uris)
 
