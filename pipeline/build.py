@@ -338,7 +338,8 @@ def _run_listings(
             build = builds[listing.dataset]
             # With the fingerprint that was taken at the start: the whole build is of one state of the source
             source = build.source(lake.workspace.sources, fingerprints[build.name])
-            note(_run_guarded(StageContext(lake, build, listing, source, build_id)))
+            absent_at = known.absent_at(listing)
+            note(_run_guarded(StageContext(lake, build, listing, source, build_id, absent_at=absent_at)))
     return steps
 
 
@@ -529,7 +530,10 @@ def run_chunk(task: ChunkTask, known: Known | None = None, tell: Tell = _tell_pa
         while step := _next_step(lake, task, known):
             moment = Moment(task.build.name, task.chunk, step.stage.name)
             tell(moment)
-            result = _run_guarded(StageContext(lake, task.build, step, source, task.build_id, pictures, known.memory))
+            context = StageContext(
+                lake, task.build, step, source, task.build_id, pictures, known.memory, known.absent_at(step)
+            )
+            result = _run_guarded(context)
             tell(replace(moment, duration_s=sum(ended.run.duration_s for ended in result.done)))
             done += result.done
             if result.failed:

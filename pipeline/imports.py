@@ -7,7 +7,6 @@ as it is.
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from core.tables import TABLES
 from pipeline.config import stored_config
 from pipeline.labelled import LabelledSignals, dense_label
 from pipeline.reading import EpisodeSignals, chunk_signals
-from pipeline.stages.segments import segments_as_rows
+from pipeline.stages.segments import of_label_run, segments_as_rows
 from warehouse.lake import Lake, StageRun, content_key, output_hash
 
 STAGE = "import"
@@ -141,10 +140,6 @@ def _publish(
     lake: Lake, dataset: str, chunk: int, run: LabelRun, told: Annotations, tables: dict[str, pa.Table]
 ) -> None:
     started = time.monotonic()
-    line = run.__dict__ | {"label_run": run.id, "created_at": datetime.now(UTC)}
-    # The run is registered once, with the time of its first import
-    known = lake.rows("SELECT 1 FROM label_runs WHERE label_run = ?", [run.id])
-    upserts = {} if known else {"label_runs": TABLES["label_runs"].rows([line])}
     stage_run = StageRun(
         stage=STAGE,
         dataset=dataset,
@@ -156,4 +151,5 @@ def _publish(
         output_hash=output_hash(tables),
         duration_s=time.monotonic() - started,
     )
-    lake.publish(stage_run, tables, upserts=upserts)
+    # The run is registered once, with the time of its first import
+    lake.publish(stage_run, tables, registered=of_label_run(run.id, run.__dict__))

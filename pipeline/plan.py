@@ -102,6 +102,17 @@ class Known:
             self.history = _read_history(lake, self.history.datasets.union(datasets))
         return self.history
 
+    def absent_at(self, step: AnyStep) -> int | None:
+        """As in Lake.publish, of the partition of a step that was planned with this."""
+        if self.history is None:
+            return None
+        chunks_of, chunk = self.history.chunks_of, step.chunk
+        if chunk is None:
+            is_absent = all(dataset != step.dataset for _, dataset in chunks_of)
+        else:
+            is_absent = chunk not in chunks_of.get((step.stage.name, step.dataset), ())
+        return self.snapshot if is_absent else None
+
     def published(self, run: StageRun, snapshot: int) -> None:
         """A stage of a chunk was published here as `snapshot`: where nobody else committed, nothing else is new."""
         if self.history is not None and snapshot == self.snapshot + 1:

@@ -33,11 +33,15 @@ Numbers = Mapping[str, int | float | str]
 
 @dataclass(frozen=True)
 class Output:
-    """The output of a stage, to publish. `findings` None: the stage looks for none. `numbers` are shown to people."""
+    """The output of a stage, to publish: `upserts` and `registered` as in Lake.publish.
+
+    `findings` None: the stage looks for none. `numbers` are shown to people.
+    """
 
     tables: dict[str, pa.Table]
     findings: list[Finding] | None = None
     upserts: dict[str, pa.Table] = field(default_factory=dict)
+    registered: dict[str, pa.Table] = field(default_factory=dict)
     numbers: Numbers = field(default_factory=dict)
 
 
@@ -170,6 +174,7 @@ class StageContext:
     build_id: of the build or Dagster run under way; budgets of models count by it. Empty: this step is its own build.
     pictures: what the chunk's stages keep for one another; None where they keep nothing.
     memory: what they read of the lake for one another.
+    absent_at: as in Lake.publish, of the partition that the step works on.
     """
 
     lake: Lake
@@ -179,6 +184,7 @@ class StageContext:
     build_id: str = ""
     pictures: PictureCache | None = None
     memory: ChunkMemory = field(default_factory=ChunkMemory)
+    absent_at: int | None = None
 
     def signals(self) -> list[EpisodeSignals]:
         """The measurements of each usable episode of the chunk, in order."""
@@ -237,7 +243,15 @@ def run_stage(context: StageContext) -> StageReport:
     )
     # A listing registers its chunks, each with the hash of its own part
     parts = _chunk_runs(run, context.source, published) if isinstance(step, DatasetStep) else None
-    snapshot = lake.publish(run, output.tables, findings, output.upserts, parts)
+    snapshot = lake.publish(
+        run,
+        output.tables,
+        findings,
+        output.upserts,
+        parts,
+        registered=output.registered,
+        absent_at=context.absent_at,
+    )
     return StageReport(run, snapshot, numbers)
 
 

@@ -17,7 +17,7 @@ from pipeline.labelled import LabelledSignals, dense_label, quality_rows
 from pipeline.pictures import corrections_figure
 from pipeline.reading import EpisodeSignals
 from pipeline.stage import Output, Stage, StageContext
-from pipeline.stages.segments import new_label_run, segments_as_rows
+from pipeline.stages.segments import of_label_run, segments_as_rows
 from warehouse.lake.corrections import ACCEPTED, REJECTED, chunk_corrections, end_of, segments_of
 
 Correction = dict[str, Any]  # a row of current_corrections
@@ -71,7 +71,7 @@ def run(context: StageContext) -> Output:
     }
     how_made = {"annotator": "human", "params": json.dumps({}), "code_version": HUMAN_VERSION}
     numbers = {"label_run": label_run, "episodes": len(label_rows), "not_used": len(findings)}
-    return Output(tables, findings, new_label_run(lake, label_run, how_made), numbers)
+    return Output(tables, findings, registered=of_label_run(label_run, how_made), numbers=numbers)
 
 
 def _label_columns(episode: EpisodeSignals, correction: Correction) -> dict[str, Any]:

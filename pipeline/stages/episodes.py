@@ -47,7 +47,7 @@ def run(context: StageContext) -> Output:
         "unusable_by_metadata": len(unusable),
         "outcomes_known": listing.tables["episode_facts"]["success"].drop_null().length(),
     }
-    return Output(listing.tables, findings, upserts, numbers)
+    return Output(listing.tables, findings, upserts, numbers=numbers)
 
 
 def config_hash(build: DatasetBuild) -> str:

@@ -13,7 +13,6 @@ from pipeline.annotators import ANNOTATORS
 from pipeline.checks import cost_check
 from pipeline.pictures import segments_figure
 from pipeline.stage import Output, Stage, StageContext
-from warehouse.lake import Lake
 
 
 def run(context: StageContext) -> Output:
@@ -46,7 +45,7 @@ def run(context: StageContext) -> Output:
     return Output(
         tables,
         annotated.findings,
-        upserts=new_label_run(context.lake, label_run.id, label_run.__dict__),
+        registered=of_label_run(label_run.id, label_run.__dict__),
         numbers=numbers | dict(annotated.numbers),
     )
 
@@ -59,10 +58,8 @@ def segments_as_rows(where: dict[str, Any], segments: Sequence[Segment], num_pla
     ]
 
 
-def new_label_run(lake: Lake, label_run: str, facts: Mapping[str, Any]) -> dict[str, pa.Table]:
-    """The row of `label_runs` to upsert; nothing where the lake has it. `facts`: how the run's labels are made."""
-    if lake.rows("SELECT 1 FROM label_runs WHERE label_run = ?", [label_run]):
-        return {}
+def of_label_run(label_run: str, facts: Mapping[str, Any]) -> dict[str, pa.Table]:
+    """The row of `label_runs` to register, with the time of the first run. `facts`: how the run's labels are made."""
     row = {**facts, "label_run": label_run, "created_at": datetime.now(UTC)}
     return {"label_runs": TABLES["label_runs"].rows([row])}
 

@@ -19,12 +19,12 @@ from pipeline.labelled import LabelledSignals, dense_label, quality_rows
 from pipeline.pictures import transfer_figure
 from pipeline.reading import EpisodeSignals
 from pipeline.stage import Output, Stage, StageContext
-from pipeline.stages.segments import label_columns, new_label_run, segments_as_rows
+from pipeline.stages.segments import label_columns, of_label_run, segments_as_rows
 from pipeline.transferring import NO_PICTURES, ShownTask, shown_tasks
 
 
 def run(context: StageContext) -> Output:
-    lake, build, chunk = context.lake, context.build, context.chunk
+    build, chunk = context.build, context.chunk
     label_run = build.transfer_run()
     segment_rows, label_rows, labelled, alignments = [], [], [], [TABLES["alignments"].empty()]
     findings, p_failures = [], {}
@@ -58,8 +58,7 @@ def run(context: StageContext) -> Output:
         "alignments": pa.concat_tables(alignments),
     }
     numbers = {"label_run": label_run.id, "episodes": len(label_rows), "no_fit": len(findings)}
-    upserts = new_label_run(lake, label_run.id, label_run.__dict__)
-    return Output(tables, findings, upserts, numbers)
+    return Output(tables, findings, registered=of_label_run(label_run.id, label_run.__dict__), numbers=numbers)
 
 
 def _transferred(context: StageContext) -> Iterator[tuple[EpisodeSignals, Transferred]]:

@@ -215,6 +215,7 @@ class LakeConnection:
         self._written: set[str] = set()  # folders that the transaction under way may have written files into
         self._is_in_transaction = False
         self._is_writing = False
+        self._commits: int | None = None  # the snapshot that the transaction under way makes; None: maybe none
         self._kept: dict[Hashable, Any] = {}  # of the snapshot _kept_at
         self._kept_at = -1
 
@@ -258,6 +259,7 @@ class LakeConnection:
 
     def _commit(self, message: str, more: str) -> Iterator[None]:
         self._written.clear()
+        self._commits = None
         self.con.execute("BEGIN")
         try:
             yield
@@ -272,7 +274,7 @@ class LakeConnection:
             if explained is not None:
                 raise explained from e
             raise
-        _note_committed(self.workspace, self.snapshot())
+        _note_committed(self.workspace, self._commits or self.snapshot())
 
     def _explained(self, e: BaseException) -> LakeError | None:
         """The error of a failed commit in words for people, where DuckDB's own words do not say what happened."""
@@ -329,7 +331,7 @@ class LakeConnection:
             self._kept[key] = ask()
         return self._kept[key]
 
-    def _note_written(self, table: Table, partitions: list[tuple]) -> None:
+    def _note_written(self, table: Table, partitions: Iterable[tuple]) -> None:
         """Remember the folders that rows of some partitions of a table are written into, until the commit."""
         names = ([f"{column}={v}" for column, v in zip(table.partition, values, strict=True)] for values in partitions)
         self._note_folders(table, (os.path.join(*parts) for parts in names))

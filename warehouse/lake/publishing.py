@@ -3,10 +3,12 @@
 A stage replaces its own partition: rows, findings, key check and its stage_runs line together.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -49,18 +51,25 @@ class LakeWriter(LakeConnection):
         findings: pa.Table | None = None,
         upserts: Mapping[str, pa.Table] | None = None,
         parts: list[StageRun] | None = None,
+        *,
+        registered: Mapping[str, pa.Table] | None = None,
+        absent_at: int | None = None,
     ) -> int:
         """Replace the partition of `run` by `tables`, in one transaction; returns the snapshot that holds it.
 
-        `upserts` replace rows of the same key in unpartitioned tables; `parts` are further stage_runs lines (the
-        chunks that a dataset-wide stage registers). Raises LakeError when a key is not unique or a row belongs to
-        another partition; nothing is changed.
+        `upserts` replace rows of the same key in unpartitioned tables, `registered` are added where those have none of
+        the same key; `parts` are further stage_runs lines (the chunks that a dataset-wide stage registers).
+        `absent_at`: a snapshot at which the lake had nothing of the stage on this partition, or nothing of the dataset
+        where that is the partition; None: not known, so it is asked. Raises LakeError when a key is not unique or a row
+        belongs to another partition; nothing is changed.
         """
         chunk = "" if run.chunk is None else run.chunk
         with self.lock(), self.transaction(f"{run.stage} {run.dataset}:{chunk}"):
-            snapshot = self.snapshot() + 1
+            now = self.snapshot()
+            snapshot = self._commits = now + 1
             # First the rows of the partition, which take the place of those that the same stage published before
-            again = self._was_published(run)
+            is_new = absent_at == now
+            again = not is_new and self._was_published(run)
             for name, data in tables.items():
                 self._replace_partition(TABLES[name], data, run, again)
             if findings is not None:
@@ -68,8 +77,10 @@ class LakeWriter(LakeConnection):
             # Then rows that belong to no partition, such as the label run that made the labels
             for name, data in (upserts or {}).items():
                 self._upsert(TABLES[name], data)
+            for name, data in (registered or {}).items():
+                self._register(TABLES[name], data)
             # At last the line that says so: a plan goes by it alone
-            if run.chunk is None:
+            if run.chunk is None and not is_new:
                 self._forget_chunks(run, parts or [])
             self._record([run, *(parts or [])], snapshot, again)
         return snapshot
@@ -181,38 +192,44 @@ class LakeWriter(LakeConnection):
         return sum(files for *_, files, _ in merged), sum(made for *_, made in merged)
 
     def _replace_partition(self, table: Table, data: pa.Table, run: StageRun, again: bool) -> None:
-        where, values = self._partition_filter(table, run)
+        partition = _partition_of(table, run)
         if "label_run" in table.key:
-            where, values = f"{where} AND coalesce(label_run, '') = ?", [*values, run.label_run]
-        self._replace(table, data, run, where, values, again)
-
-    def _partition_filter(self, table: Table, run: StageRun) -> tuple[str, list[Any]]:
-        if run.chunk is None:
-            return "dataset = ?", [run.dataset]
-        if "chunk" not in table.schema.names:
-            raise LakeError(f"table {table.name} has no chunks: publish it for a whole dataset")
-        # In Postgres there is an index for it; and to open a file of each dataset in a bucket takes long
-        of_dataset = "dataset = ?" if place(self.workspace).is_postgres else row_by_row("dataset")
-        return f"{of_dataset} AND chunk = ?", [run.dataset, run.chunk]
+            partition["label_run"] = run.label_run
+        self._replace(table, data, run, partition, again)
 
     def _replace_findings(self, findings: pa.Table, run: StageRun, again: bool) -> None:
         """Replace the findings of the partition that the same stage made."""
-        where, values = self._partition_filter(TABLES["findings"], run)
-        of_stage = f"{where} AND {row_by_row('stage')}"
-        self._replace(TABLES["findings"], findings, run, of_stage, [*values, run.stage], again)
+        table = TABLES["findings"]
+        self._replace(table, findings, run, _partition_of(table, run) | {"stage": run.stage}, again)
 
-    def _replace(self, table: Table, data: pa.Table, run: StageRun, where: str, values: list[Any], again: bool) -> None:
-        with self._new_rows(table, data, where, values):
+    def _replace(self, table: Table, data: pa.Table, run: StageRun, partition: dict[str, Any], again: bool) -> None:
+        with self._new_rows(table, data, partition):
             if again:
-                self.con.execute(f"DELETE FROM {table.name} WHERE {where}", values)
+                conditions = " AND ".join(self._condition(column, run) for column in partition)
+                self.con.execute(f"DELETE FROM {table.name} WHERE {conditions}", [*partition.values()])
             self._insert(table, data, _partition(table, run))
 
+    def _condition(self, column: str, run: StageRun) -> str:
+        """SQL: a column of the partition that `run` replaces has a value, its one parameter."""
+        if column == "label_run":
+            return "coalesce(label_run, '') = ?"
+        # In Postgres there is an index for it; and to open a file of each dataset in a bucket takes long
+        is_plain = run.chunk is None or place(self.workspace).is_postgres
+        by_row = {"stage"} if is_plain else {"stage", "dataset"}
+        return row_by_row(column) if column in by_row else f"{column} = ?"
+
     def _upsert(self, table: Table, data: pa.Table) -> None:
-        match = " AND ".join(f't."{k}" IS NOT DISTINCT FROM n."{k}"' for k in table.key)
+        match = _same_key(table, "t")
         with self._new_rows(table, data):
-            if data.num_rows:
+            # To ask first costs a third of a DELETE, and most rows are new
+            if data.num_rows and self.rows(f"SELECT 1 FROM {table.name} t SEMI JOIN new_rows n ON {match} LIMIT 1"):
                 self.con.execute(f"DELETE FROM {table.name} t WHERE EXISTS (FROM new_rows n WHERE {match})")
             self._insert(table, data)
+
+    def _register(self, table: Table, data: pa.Table) -> None:
+        """Add the rows whose key the table has not."""
+        with self._new_rows(table, data):
+            self._insert(table, data, unless=_same_key(table, "t"))
 
     def _add(self, table: Table, data: pa.Table) -> None:
         with self._new_rows(table, data):
@@ -220,40 +237,71 @@ class LakeWriter(LakeConnection):
 
     @contextmanager
     def _new_rows(
-        self, table: Table, data: pa.Table, where: str = "true", values: Sequence[Any] = ()
+        self, table: Table, data: pa.Table, partition: Mapping[str, Any] = MappingProxyType({})
     ) -> Iterator[None]:
         """`data` as the relation new_rows, where it has rows at all: many tables of a small chunk have none.
 
-        Raises LakeError when its keys are not unique, or a row does not fit `where`.
+        Raises LakeError when its keys are not unique, or a row has another value than `partition` says.
         """
         if not data.num_rows:
             yield
             return
+        _check_keys(table, data)
+        _check_partition(table, data, partition)
         self.con.register("new_rows", data)
         try:
-            # Both in one question: each costs some 3 ms, however few rows there are
-            wrong = self.rows(
-                f"SELECT count(*) > 1, {quoted(table.key)} FROM new_rows GROUP BY ALL "
-                f"HAVING count(*) > 1 OR count(*) FILTER (WHERE {where}) < count(*) ORDER BY 1 DESC LIMIT 1",
-                [*values],
-            )
-            for is_twice, *key in wrong:
-                if is_twice:
-                    raise LakeError(f"{table.name}: two rows with {dict(zip(table.key, key, strict=True))}")
-                raise LakeError(f"{table.name}: rows of another partition than the one published")
             yield
         finally:
             self.con.unregister("new_rows")
 
-    def _insert(self, table: Table, data: pa.Table, partition: tuple | None = None) -> None:
-        """Insert new_rows, which is `data`; `partition`: the one that all of it belongs to, where that is known."""
+    def _insert(self, table: Table, data: pa.Table, partition: tuple | None = None, unless: str = "") -> None:
+        """Insert new_rows n, which is `data`; `partition`: the one that all of it belongs to, where that is known.
+
+        unless: the condition by which a row of the table, t, keeps one of `data` out.
+        """
         if not data.num_rows:
             return
-        self.con.execute(f"INSERT INTO {table.name} BY NAME SELECT * FROM new_rows ORDER BY {quoted(table.key)}")
-        partitions = [partition] if partition else []
+        where = f" WHERE NOT EXISTS (FROM {table.name} t WHERE {unless})" if unless else ""
+        order = quoted(table.key)
+        self.con.execute(f"INSERT INTO {table.name} BY NAME SELECT * FROM new_rows n{where} ORDER BY {order}")
+        partitions = {partition} if partition else set()
         if partition is None and table.partition:
-            partitions = self.rows(f"SELECT DISTINCT {quoted(table.partition)} FROM new_rows")
+            partitions = set(_rows_of(data, table.partition))
         self._note_written(table, partitions)
+
+
+def _partition_of(table: Table, run: StageRun) -> dict[str, Any]:
+    """By column what the rows of a table have in common that a run publishes. Raises LakeError: it has no chunks."""
+    if run.chunk is None:
+        return {"dataset": run.dataset}
+    if "chunk" not in table.schema.names:
+        raise LakeError(f"table {table.name} has no chunks: publish it for a whole dataset")
+    return {"dataset": run.dataset, "chunk": run.chunk}
+
+
+def _same_key(table: Table, one: str) -> str:
+    """SQL: row `one` of a table has the key of row n."""
+    return " AND ".join(f'{one}."{k}" IS NOT DISTINCT FROM n."{k}"' for k in table.key)
+
+
+def _rows_of(data: pa.Table, columns: Iterable[str]) -> Iterator[tuple]:
+    return zip(*(data[column].to_pylist() for column in columns), strict=True)
+
+
+def _check_keys(table: Table, data: pa.Table) -> None:
+    """Raises LakeError when two rows have one key. Not by SQL, which takes 3 ms however few the rows are."""
+    keys = list(_rows_of(data, table.key))
+    if len(set(keys)) < len(keys):
+        [(key, _)] = Counter(keys).most_common(1)
+        raise LakeError(f"{table.name}: two rows with {dict(zip(table.key, key, strict=True))}")
+
+
+def _check_partition(table: Table, data: pa.Table, partition: Mapping[str, Any]) -> None:
+    for column, value in partition.items():
+        # Rows of no label run have none, or an empty one
+        none = {None} if column == "label_run" and not value else set()
+        if set(data[column].to_pylist()) - none - {value}:
+            raise LakeError(f"{table.name}: rows of another partition than the one published")
 
 
 def _partition(table: Table, run: StageRun) -> tuple | None:
