@@ -74,7 +74,7 @@ class Known:
     words: what people said, by dataset and whether references count; beside it the snapshot of the newest run that it
     is judged by, None: it is judged by none.
     shown: of that what references show, by dataset and that snapshot; until the next chunk, whoever commits.
-    memory: what stages of the chunk under way read of the lake for one another.
+    memory: what stages of the chunk under way leave for one another.
     """
 
     snapshot: int = -1
@@ -118,8 +118,6 @@ class Known:
         if self.history is not None and snapshot == self.snapshot + 1:
             self.history.add(run, snapshot)
             self.snapshot = snapshot
-            if run.stage in MEASURING:
-                self.memory.forget()
 
 
 def dataset_input(spec: StageSpec, fingerprint: str, *marks: str) -> str:

@@ -1,7 +1,7 @@
 """What stages read of a chunk: its usable episodes and their measurements."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from types import MappingProxyType
 from typing import Any
@@ -18,6 +18,9 @@ from ingest.signals.gripper import GripperSignal
 from warehouse.lake import Lake
 from warehouse.lake.signals import stored_signals
 
+KEPT = ("frames", "segments")  # stages whose tables others of the chunk read again
+FRAME_COLUMNS = ["episode_index", "camera", "visual_change", "phash", "grippers", "speed"]
+STATE_COLUMNS = ["episode_index", "state"]
 PICTURE_PX = 64  # side of the pictures that failed runs are compared by
 
 
@@ -30,6 +33,21 @@ def usable_records(lake: Lake, dataset: str, chunk: int) -> list[EpisodeRecord]:
         [dataset, chunk],
     )
     return [record_from_row(r) for r in rows]
+
+
+@dataclass(frozen=True)
+class Listed:
+    """What a listing says of a chunk: its usable episodes in order, the dataset's grippers, the views that it names."""
+
+    records: list[EpisodeRecord]
+    grippers: list[GripperSignal]
+    views: tuple[str, ...]
+
+    @classmethod
+    def read(cls, lake: Lake, dataset: str, chunk: int) -> "Listed":
+        with lake.reading():
+            records = usable_records(lake, dataset, chunk)
+            return cls(records, stored_signals(lake.con, dataset), named_views(lake, dataset))
 
 
 def records_of(lake: Lake, dataset: str, episodes: Iterable[int]) -> list[EpisodeRecord]:
@@ -86,6 +104,35 @@ class EpisodeSignals:
         )
 
 
+@dataclass(frozen=True)
+class _Facts:
+    """What is known of an episode beside its frames. usable: the cameras that can be used, by preference."""
+
+    episode_index: int
+    usable: Sequence[str]
+    fps: float
+    success: bool | None
+    success_source: str | None
+    task: str | None
+    native: SourceSteps
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What the lake holds of some episodes of a chunk, in order, once their frames are measured.
+
+    frames, states: rows by episode, camera and frame, and by episode and frame.
+    lags_s: seconds that signals are behind the pictures, of those that labels are corrected by.
+    """
+
+    episodes: list[_Facts]
+    frames: pa.Table
+    states: pa.Table
+    grippers: Sequence[GripperSignal]
+    views: tuple[str, ...]
+    lags_s: Mapping[str, float]
+
+
 def chunk_signals(
     lake: Lake, dataset: str, chunk: int, chosen: Collection[int] | None = None
 ) -> Iterator[EpisodeSignals]:
@@ -100,22 +147,49 @@ def chunk_signals(
             "JOIN episode_facts f USING (dataset, episode_index) ORDER BY 1",
             here,
         )
-        table = lake.arrow(
-            "SELECT episode_index, camera, visual_change, phash, grippers, speed FROM frames "
-            f"WHERE {where} ORDER BY episode_index, camera, frame_index",
+        frames = lake.arrow(
+            f"SELECT {', '.join(FRAME_COLUMNS)} FROM frames WHERE {where} ORDER BY episode_index, camera, frame_index",
             here,
         )
         states = lake.arrow(
-            f"SELECT episode_index, state FROM states WHERE {where} ORDER BY episode_index, frame_index", here
-        ).combine_chunks()
-        named = named_views(lake, dataset)
-        signals = stored_signals(lake.con, dataset)
+            f"SELECT {', '.join(STATE_COLUMNS)} FROM states WHERE {where} ORDER BY episode_index, frame_index", here
+        )
+        grippers, views = stored_signals(lake.con, dataset), named_views(lake, dataset)
         lags_s = _corrected_lags(lake, dataset, chunk)
+    facts = [
+        _Facts(episode, usable, fps, success, success_source, task, _source_steps(*native))
+        for episode, usable, fps, success, success_source, task, *native in episodes
+    ]
+    yield from _signals_of(_Measured(facts, frames, states, grippers, views, lags_s))
+
+
+def _just_measured(listed: Listed, tables: Mapping[str, pa.Table]) -> _Measured:
+    """The same of tables that the frames stage has just published."""
+    records = {record.episode_index: record for record in listed.records}
+    contents = tables["episode_content"].select(["episode_index", "usable_cameras", "fps"]).to_pylist()
+    lags = tables["signal_lags"].select(["signal", "lag_s", "is_corrected"]).to_pylist()
+    return _Measured(
+        [_facts(records[row["episode_index"]], row["usable_cameras"], row["fps"]) for row in contents],
+        tables["frames"].select(FRAME_COLUMNS),
+        tables["states"].select(STATE_COLUMNS),
+        listed.grippers,
+        listed.views,
+        {row["signal"]: row["lag_s"] for row in lags if row["is_corrected"]},
+    )
+
+
+def _facts(record: EpisodeRecord, usable: Sequence[str], fps: float) -> _Facts:
+    native = SourceSteps(record.steps, record.steps_from, record.plan, record.as_far_as)
+    return _Facts(record.episode_index, usable, fps, record.success, record.success_source, record.task, native)
+
+
+def _signals_of(measured: _Measured) -> Iterator[EpisodeSignals]:
+    table, states, lags_s = measured.frames, measured.states.combine_chunks(), measured.lags_s
     episode_of_row, episode_of_state = table["episode_index"].to_numpy(), states["episode_index"].to_numpy()
     cameras = table["camera"].to_numpy(zero_copy_only=False)
-    for episode, usable, fps, success, success_source, task, *native in episodes:
-        of_episode = rows_of_episode(episode_of_row, episode)
-        views = labelled_by(named, usable)
+    for facts in measured.episodes:
+        of_episode, fps = rows_of_episode(episode_of_row, facts.episode_index), facts.fps
+        views = labelled_by(measured.views, facts.usable)
         of_view = {}
         for camera in views:
             # The rows of one camera of an episode follow one another
@@ -123,20 +197,21 @@ def chunk_signals(
             of_view[camera] = table.slice(of_episode.start + int(of_camera[0]), len(of_camera))
         frames = of_view[views[0]]
         late = round(lags_s.get("state", 0.0) * fps)
+        state = states["state"][rows_of_episode(episode_of_state, facts.episode_index)]
         yield EpisodeSignals(
-            episode_index=episode,
+            episode_index=facts.episode_index,
             camera=views[0],
             views=views,
             fps=fps,
-            success=success,
-            success_source=success_source,
-            task=task,
-            native=_source_steps(*native),
+            success=facts.success,
+            success_source=facts.success_source,
+            task=facts.task,
+            native=facts.native,
             change=most_change([rows["visual_change"].to_numpy() for rows in of_view.values()]),
             phash=frames["phash"].to_numpy(),
-            grippers=_curves(frames["grippers"], signals, lags_s, fps),
+            grippers=_curves(frames["grippers"], measured.grippers, lags_s, fps),
             speed=_earlier(_complete(frames["speed"]), late),
-            state=_earlier(_matrix(states["state"][rows_of_episode(episode_of_state, episode)]), late),
+            state=_earlier(_matrix(state), late),
         )
 
 
@@ -165,20 +240,40 @@ def most_change(of_views: Sequence[np.ndarray]) -> np.ndarray:
 
 @dataclass
 class ChunkMemory:
-    """What the stages of a chunk read of the lake one after another, kept from the first to the last of them.
+    """What the stages of a chunk leave for one another, from the first to the last of them: to read it of the lake
+    again costs some 10 ms for each table.
 
-    signals: of all its usable episodes; None: not read, or somebody published since.
+    made: what a stage has published, by its name and by table. Until somebody else commits.
     """
 
-    signals: list[EpisodeSignals] | None = None
+    made: dict[str, Mapping[str, pa.Table]] = field(default_factory=dict)
+    _listed: Listed | None = None
+    _signals: list[EpisodeSignals] | None = None
+
+    def listed(self, lake: Lake, dataset: str, chunk: int) -> Listed:
+        if self._listed is None:
+            self._listed = Listed.read(lake, dataset, chunk)
+        return self._listed
 
     def chunk_signals(self, lake: Lake, dataset: str, chunk: int) -> list[EpisodeSignals]:
-        if self.signals is None:
-            self.signals = list(chunk_signals(lake, dataset, chunk))
-        return self.signals
+        if self._signals is None:
+            if "frames" in self.made:
+                of_chunk = _signals_of(_just_measured(self.listed(lake, dataset, chunk), self.made["frames"]))
+            else:
+                of_chunk = chunk_signals(lake, dataset, chunk)
+            self._signals = list(of_chunk)
+        return self._signals
+
+    def keep(self, stage: str, tables: Mapping[str, pa.Table]) -> None:
+        """A stage of the chunk was published."""
+        if stage in KEPT:
+            self.made[stage] = tables
+        if stage == "frames":
+            self._signals = None
 
     def forget(self) -> None:
-        self.signals = None
+        self.made.clear()
+        self._listed = self._signals = None
 
 
 def _corrected_lags(lake: Lake, dataset: str, chunk: int) -> dict[str, float]:

@@ -22,7 +22,7 @@ from ingest.sources.files import Source
 from pipeline.checks import StageCheck, schema_check
 from pipeline.config import DatasetBuild
 from pipeline.picture_cache import PictureCache
-from pipeline.reading import ChunkMemory, EpisodeSignals
+from pipeline.reading import ChunkMemory, EpisodeSignals, Listed
 from warehouse.lake import Lake, StageRun, content_key, output_hash
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ class StageContext:
     source: the build's source, as the plan found it.
     build_id: of the build or Dagster run under way; budgets of models count by it. Empty: this step is its own build.
     pictures: what the chunk's stages keep for one another; None where they keep nothing.
-    memory: what they read of the lake for one another.
+    memory: what its stages leave for one another.
     absent_at: as in Lake.publish, of the partition that the step works on.
     """
 
@@ -185,6 +185,10 @@ class StageContext:
     pictures: PictureCache | None = None
     memory: ChunkMemory = field(default_factory=ChunkMemory)
     absent_at: int | None = None
+
+    def listed(self) -> Listed:
+        """What is listed of the chunk."""
+        return self.memory.listed(self.lake, self.dataset, self.chunk)
 
     def signals(self) -> list[EpisodeSignals]:
         """The measurements of each usable episode of the chunk, in order."""
@@ -252,6 +256,7 @@ def run_stage(context: StageContext) -> StageReport:
         registered=output.registered,
         absent_at=context.absent_at,
     )
+    context.memory.keep(step.stage.name, output.tables)
     return StageReport(run, snapshot, numbers)
 
 

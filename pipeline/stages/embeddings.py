@@ -16,7 +16,6 @@ from ingest.source import read_episode
 from ingest.sources.files import Source
 from pipeline.config import DatasetBuild
 from pipeline.picture_cache import embedding_pass
-from pipeline.reading import usable_records
 from pipeline.stage import Output, Stage, StageContext
 
 
@@ -50,7 +49,7 @@ class _Looking:
     def chunk(self, context: StageContext) -> Iterator[tuple[dict, Seen]]:
         """Where, and what was seen there: of each wanted camera of each usable episode."""
         lake, build, chunk = context.lake, context.build, context.chunk
-        records = {record.episode_index: record for record in usable_records(lake, build.name, chunk)}
+        records = {record.episode_index: record for record in context.listed().records}
         contents = lake.rows(
             "SELECT episode_index, usable_cameras, fps, num_frames FROM episode_content "
             "WHERE dataset = ? AND chunk = ? ORDER BY 1",

@@ -4,20 +4,23 @@ from annotate.frames import CODE_VERSION, frames_stage
 from pipeline.checks import chunk_check
 from pipeline.keyframes import KeyframeWriter
 from pipeline.pictures import frames_figure
-from pipeline.reading import usable_records
 from pipeline.stage import Output, Stage, StageContext
 from warehouse.lake.checks import decodable_coverage
-from warehouse.lake.signals import stored_signals
 
 
 def run(context: StageContext) -> Output:
     lake, build = context.lake, context.build
-    records = usable_records(lake, build.name, context.chunk)
     keepers = context.pictures.keepers(context.step.input_hash) if context.pictures else ()
-    signals = stored_signals(lake.con, build.name)
+    listed = context.listed()
     with KeyframeWriter(lake.workspace) as keyframes:
         measured = frames_stage(
-            context.source, records, context.chunk, build.stages.frames, keyframes.store, keepers, signals
+            context.source,
+            listed.records,
+            context.chunk,
+            build.stages.frames,
+            keyframes.store,
+            keepers,
+            listed.grippers,
         )
     numbers = {"decoded_frames": measured.decoded_frames, "keyframe_bytes": keyframes.new_bytes}
     return Output(measured.tables, measured.findings, numbers=numbers)

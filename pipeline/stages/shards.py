@@ -22,7 +22,7 @@ from pipeline.config import DatasetBuild
 from pipeline.keyframes import coarse_keyframes, load_keyframes
 from pipeline.picture_cache import PictureKey, PictureStore, kept_pictures
 from pipeline.pictures import shards_figure
-from pipeline.reading import records_of, rows_of_episode, usable_records
+from pipeline.reading import records_of, rows_of_episode
 from pipeline.stage import Output, Stage, StageContext
 from warehouse.lake import Lake
 from warehouse.shards import CODE_VERSION, ShardEpisode, picture_name, shards_stage
@@ -50,7 +50,7 @@ def run(context: StageContext) -> Output:
     findings, decoded_frames = [], 0
     with kept_pictures(lake, chunk, context.pictures) as pictures:
         # First every picture that a sample shows is put into the file ...
-        own = usable_records(lake, build.name, chunk)
+        own = context.listed().records
         beyond = wanted.keys() - {record.episode_index for record in own}
         for record in [*own, *records_of(lake, build.name, beyond)]:
             if record.episode_index in wanted:
