@@ -521,7 +521,7 @@ def run_chunk(task: ChunkTask, known: Known | None = None, tell: Tell = _tell_pa
     # Builds are parallel by processes and by decoders' threads: those of OpenCV would only get in their way
     cv2.setNumThreads(1)
     known = known or Known()
-    known.begin_chunk()
+    known.begin_chunk(task.build.name, task.chunk)
     lake = open_lake(Workspace(Path(task.root)))
     source = replace(task.build.source(lake.workspace.sources, task.fingerprint), decoding_threads=task.threads)
     done: list[StageReport] = []

@@ -122,6 +122,10 @@ class PictureCache:
                 self.embedded = EmbeddingPass(self.build.embeddings, self.threads)
         return [keeper for keeper in (self.kept, self.embedded) if keeper]
 
+    @property
+    def is_empty(self) -> bool:
+        return self.kept is None and self.embedded is None
+
     def is_of(self, lake: Lake, chunk: int) -> bool:
         """Is what was kept of the chunk's present frames?"""
         present = lake.rows(
@@ -151,24 +155,22 @@ def picture_cache(workspace: Workspace, build: DatasetBuild, threads: int = 1) -
 
 
 @contextmanager
-def kept_pictures(lake: Lake, chunk: int, cache: PictureCache | None) -> Iterator[PictureStore]:
-    """The pictures of the chunk's present frames where they were kept; else an empty file."""
-    if cache and cache.kept and cache.is_of(lake, chunk):
+def kept_pictures(workspace: Workspace, cache: PictureCache | None) -> Iterator[PictureStore]:
+    """The pictures of the chunk's present frames where `cache`, which is of those, has them; else an empty file."""
+    if cache and cache.kept:
         yield cache.kept.pictures
         return
-    with _open_file(lake.workspace) as file:
+    with _open_file(workspace) as file:
         yield PictureStore(file)
 
 
 @contextmanager
-def embedding_pass(
-    lake: Lake, build: DatasetBuild, chunk: int, cache: PictureCache | None, threads: int
-) -> Iterator[EmbeddingPass]:
-    """The pass that has looked at the chunk's present frames, where there was one; else a new one.
+def embedding_pass(build: DatasetBuild, cache: PictureCache | None, threads: int) -> Iterator[EmbeddingPass]:
+    """The pass that has looked at the chunk's present frames, where `cache`, which is of those, has it; else one anew.
 
     Raises EncoderError.
     """
-    if cache and cache.embedded and cache.is_of(lake, chunk):
+    if cache and cache.embedded:
         yield cache.embedded
         return
     with EmbeddingPass(build.embeddings, threads) as own:

@@ -83,8 +83,10 @@ class Known:
     shown: dict[tuple[str, int], Mapping[int, str]] = field(default_factory=dict)
     memory: ChunkMemory = field(default_factory=ChunkMemory)
     _others_committed: bool = False
+    _chunk: tuple[str, int] | None = None  # the dataset and chunk under way
 
-    def begin_chunk(self) -> None:
+    def begin_chunk(self, dataset: str, chunk: int) -> None:
+        self._chunk = dataset, chunk
         self.memory.forget()
         if self._others_committed:
             self.shown.clear()
@@ -95,9 +97,12 @@ class Known:
         now = lake.snapshot()
         if self.history is None or now != self.snapshot:
             self.words.clear()
-            self.memory.forget()
             self._others_committed = True
+            before = self.history
             self.snapshot, self.history = now, _read_history(lake, frozenset(datasets))
+            # Other workers commit all the time: what this one knows of its chunk stays until somebody changes that
+            if before is None or _of_chunk(before, self._chunk) != _of_chunk(self.history, self._chunk):
+                self.memory.forget()
         elif not self.history.datasets.issuperset(datasets):
             self.history = _read_history(lake, self.history.datasets.union(datasets))
         return self.history
@@ -115,9 +120,10 @@ class Known:
 
     def published(self, run: StageRun, snapshot: int) -> None:
         """A stage of a chunk was published here as `snapshot`: where nobody else committed, nothing else is new."""
-        if self.history is not None and snapshot == self.snapshot + 1:
+        if self.history is not None:
             self.history.add(run, snapshot)
-            self.snapshot = snapshot
+            if snapshot == self.snapshot + 1:
+                self.snapshot = snapshot
 
 
 def dataset_input(spec: StageSpec, fingerprint: str, *marks: str) -> str:
@@ -194,6 +200,14 @@ def _words(lake: Lake, dataset: str, history: _History, specs: Specs, known: Kno
     judged_by = measured if corrected or has_references else None
     known.words[dataset, references_count] = judged_by, words
     return words
+
+
+def _of_chunk(history: _History, chunk: tuple[str, int] | None) -> dict[tuple[str, str, int, str], _Recorded]:
+    """What was published of a dataset and chunk, and of the dataset as a whole."""
+    if chunk is None:
+        return {}
+    dataset, number = chunk
+    return {key: run for key, run in history.runs.items() if key[1] == dataset and key[2] in (WHOLE_DATASET, number)}
 
 
 def _read_history(lake: Lake, datasets: frozenset[str]) -> _History:

@@ -52,9 +52,11 @@ class Listed:
 
 def records_of(lake: Lake, dataset: str, episodes: Iterable[int]) -> list[EpisodeRecord]:
     """What is listed of some episodes of any chunks, in order."""
+    if not (wanted := sorted(episodes)):
+        return []
     rows = lake.dicts(
         "SELECT * FROM episode_facts WHERE dataset = ? AND list_contains(?, episode_index) ORDER BY episode_index",
-        [dataset, sorted(episodes)],
+        [dataset, wanted],
     )
     return [record_from_row(r) for r in rows]
 
@@ -243,7 +245,7 @@ class ChunkMemory:
     """What the stages of a chunk leave for one another, from the first to the last of them: to read it of the lake
     again costs some 10 ms for each table.
 
-    made: what a stage has published, by its name and by table. Until somebody else commits.
+    made: what a stage has published, by its name and by table. Until somebody else publishes of the chunk.
     """
 
     made: dict[str, Mapping[str, pa.Table]] = field(default_factory=dict)
@@ -372,6 +374,8 @@ def signals_by_task(
 
 def first_pictures(lake: Lake, dataset: str, chunk: int, episodes: Sequence[EpisodeSignals]) -> dict[int, np.ndarray]:
     """Luma of the first frame of the preferred camera, 0..1, float64 [PICTURE_PX ** 2]."""
+    if not episodes:
+        return {}
     cameras = {e.episode_index: e.camera for e in episodes}
     rows = lake.rows(
         "SELECT episode_index, camera, sha256 FROM keyframes WHERE dataset = ? AND chunk = ? AND frame_index = 0 "

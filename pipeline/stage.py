@@ -190,6 +190,13 @@ class StageContext:
         """What is listed of the chunk."""
         return self.memory.listed(self.lake, self.dataset, self.chunk)
 
+    def kept(self) -> PictureCache | None:
+        """What the chunk's stages kept of its present frames; None where they kept nothing, or of other frames."""
+        if self.pictures is None or self.pictures.is_empty:
+            return None
+        is_present = "frames" in self.memory.made or self.pictures.is_of(self.lake, self.chunk)
+        return self.pictures if is_present else None
+
     def signals(self) -> list[EpisodeSignals]:
         """The measurements of each usable episode of the chunk, in order."""
         return self.memory.chunk_signals(self.lake, self.dataset, self.chunk)

@@ -25,7 +25,7 @@ def run(context: StageContext) -> Output:
     A camera whose pictures cannot be had any more is left out, with a finding.
     """
     build, threads = context.build, context.source.decoding_threads
-    with embedding_pass(context.lake, build, context.chunk, context.pictures, threads) as into:
+    with embedding_pass(build, context.kept(), threads) as into:
         looking = _Looking(into, context.source)
         tables = [camera_rows(where, into.encoder, *seen) for where, seen in looking.chunk(context)]
     table = pa.concat_tables([TABLES["embeddings"].empty(), *tables])

@@ -1,6 +1,7 @@
 """The dense label of a chunk: progress of the configured label run, which label counts, and what is odd about it."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,20 +17,25 @@ from pipeline.reading import EpisodeSignals
 from pipeline.stage import Output, Stage, StageContext
 from warehouse.lake.checks import label_agreement, label_coverage, label_drift, progress_sanity
 from warehouse.lake.corrections import ACCEPTED, REJECTED, chunk_corrections
-from warehouse.lake.labels import StoredLabel, labels_of_run
+from warehouse.lake.labels import StoredLabel, labels_in, labels_of_run
+
+LABEL_COLUMNS = ["episode_index", "as_far_as_episode", "as_far_as_frame", "steps_from"]
+LabelRow = Mapping[str, Any]  # those columns of a row of episode_labels
 
 
 def run(context: StageContext) -> Output:
     build, chunk = context.build, context.chunk
     label_run = build.label_run().id
-    labels = labels_of_run(context.lake.con, build.name, chunk, label_run)
-    labelled = _with_progress(context, [e for e in context.signals() if e.episode_index in labels], labels)
+    labels, label_rows = _stored_labels(context, label_run)
+    episodes = [e for e in context.signals() if e.episode_index in labels]
+    labelled = _with_progress(context, episodes, labels, label_rows)
 
     dense = [dense_label(build.name, label_run, chunk, episode) for episode in labelled]
     with context.lake.reading():
-        active = _active_rows(context, label_run, sorted(labels))
+        others = _other_labels(context, label_run)
+        active = _active_rows(context, label_run, sorted(labels), label_rows, others)
+        disagreement = _disagreement_rows(context, label_run, labelled, others)
     quality = quality_rows(build.name, label_run, chunk, labelled, looked=build.annotator == "vlm")
-    disagreement = _disagreement_rows(context, label_run, labelled)
     tables = {
         "progress": pa.concat_tables([TABLES["progress"].empty(), *dense]),
         "active_runs": TABLES["active_runs"].rows(active),
@@ -46,20 +52,33 @@ def run(context: StageContext) -> Output:
     return Output(tables, numbers=numbers)
 
 
+def _stored_labels(context: StageContext, label_run: str) -> tuple[dict[int, StoredLabel], Sequence[LabelRow]]:
+    """The labels of the segments stage by episode, and what its rows of episode_labels say of them."""
+    made = context.memory.made.get("segments")
+    if made is not None:
+        return labels_in(made["segments"]), made["episode_labels"].select(LABEL_COLUMNS).to_pylist()
+    lake, dataset, chunk = context.lake, context.dataset, context.chunk
+    with lake.reading():
+        labels = labels_of_run(lake.con, dataset, chunk, label_run)
+        rows = lake.dicts(
+            f"SELECT {', '.join(LABEL_COLUMNS)} FROM episode_labels WHERE dataset = ? AND chunk = ? AND label_run = ?",
+            [dataset, chunk, label_run],
+        )
+    return labels, rows
+
+
 def _with_progress(
     context: StageContext,
     episodes: Sequence[EpisodeSignals],
     labels: Mapping[int, StoredLabel],
+    label_rows: Sequence[LabelRow],
 ) -> list[LabelledSignals]:
     """The episodes with their segments and progress, in the order given."""
     # A failed run may be known to have come as far as another run had at one of its frames
     as_far_as = {
-        episode_index: (other, frame)
-        for episode_index, other, frame in context.lake.rows(
-            "SELECT episode_index, as_far_as_episode, as_far_as_frame FROM episode_labels "
-            "WHERE dataset = ? AND chunk = ? AND label_run = ? AND as_far_as_episode IS NOT NULL",
-            [context.dataset, context.chunk, context.build.label_run().id],
-        )
+        row["episode_index"]: (row["as_far_as_episode"], row["as_far_as_frame"])
+        for row in label_rows
+        if row["as_far_as_episode"] is not None
     }
 
     # The runs that others are measured against come first
@@ -77,16 +96,38 @@ def _with_progress(
     return [labelled[episode.episode_index] for episode in episodes]
 
 
+@dataclass(frozen=True)
+class _OtherLabel:
+    """A label of an episode of the chunk by another run that the lake has progress of."""
+
+    episode_index: int
+    label_run: str
+    annotator: str
+    model: str | None
+
+
+def _other_labels(context: StageContext, label_run: str) -> list[_OtherLabel]:
+    rows = context.lake.rows(
+        "SELECT DISTINCT p.episode_index, p.label_run, r.annotator, r.model FROM progress p "
+        "JOIN label_runs r USING (label_run) WHERE p.dataset = ? AND p.chunk = ? AND p.label_run <> ?",
+        [context.dataset, context.chunk, label_run],
+    )
+    return [_OtherLabel(*row) for row in rows]
+
+
 def _disagreement_rows(
-    context: StageContext, label_run: str, labelled: Sequence[LabelledSignals]
+    context: StageContext, label_run: str, labelled: Sequence[LabelledSignals], others: Sequence[_OtherLabel]
 ) -> list[dict[str, Any]]:
     """How far this run's progress is from that of each run in the lake by another annotator or model."""
     ours = context.build.label_run()
+    runs = {o.label_run for o in others if (o.annotator, o.model) != (ours.annotator, ours.model)}
+    if not runs:
+        return []
     table = context.lake.arrow(
-        "SELECT episode_index, label_run, progress FROM progress JOIN label_runs r USING (label_run) "
-        "WHERE dataset = ? AND chunk = ? AND (r.annotator <> ? OR r.model IS DISTINCT FROM ?) "
+        "SELECT episode_index, label_run, progress FROM progress "
+        "WHERE dataset = ? AND chunk = ? AND list_contains(?, label_run) "
         "ORDER BY label_run, episode_index, frame_index",
-        [context.dataset, context.chunk, ours.annotator, ours.model],
+        [context.dataset, context.chunk, sorted(runs)],
     )
     run_of_row = table["label_run"].to_numpy(zero_copy_only=False)
     episode_of_row, progress_of_row = table["episode_index"].to_numpy(), table["progress"].to_numpy()
@@ -112,23 +153,25 @@ def _disagreement_rows(
     return rows
 
 
-def _active_rows(context: StageContext, label_run: str, episodes: Sequence[int]) -> list[dict[str, Any]]:
+def _active_rows(
+    context: StageContext,
+    label_run: str,
+    episodes: Sequence[int],
+    label_rows: Sequence[LabelRow],
+    others: Sequence[_OtherLabel],
+) -> list[dict[str, Any]]:
     """Which label counts for each episode, with the run that is about to be published among the candidates."""
     lake, dataset, chunk = context.lake, context.dataset, context.chunk
 
     # The candidates: runs whose progress the lake has, and this one
     candidates: dict[int, list[tuple[str, str]]] = {}
-    for episode_index, run_id, annotator in lake.rows(
-        "SELECT DISTINCT p.episode_index, p.label_run, r.annotator FROM progress p JOIN label_runs r USING (label_run) "
-        "WHERE p.dataset = ? AND p.chunk = ? AND p.label_run <> ?",
-        [dataset, chunk, label_run],
-    ):
-        candidates.setdefault(episode_index, []).append((run_id, annotator))
+    for other in others:
+        candidates.setdefault(other.episode_index, []).append((other.label_run, other.annotator))
     for episode_index in episodes:
         candidates.setdefault(episode_index, []).append((label_run, context.build.annotator))
 
     # What the build wants to count, the best first
-    preferred = _preferred(context, label_run, candidates)
+    preferred = _preferred(context, label_run, candidates, label_rows)
 
     # What people said about them
     corrections = chunk_corrections(lake, dataset, chunk)
@@ -148,7 +191,9 @@ def _active_rows(context: StageContext, label_run: str, episodes: Sequence[int])
     return rows
 
 
-def _preferred(context: StageContext, label_run: str, episodes: Iterable[int]) -> dict[int, list[tuple[str, str]]]:
+def _preferred(
+    context: StageContext, label_run: str, episodes: Iterable[int], label_rows: Sequence[LabelRow]
+) -> dict[int, list[tuple[str, str]]]:
     """Of each episode the annotators' labels that count first, the best first: (label_run, why)."""
     configured = label_run, "named by the configuration"
     build = context.build
@@ -165,11 +210,7 @@ def _preferred(context: StageContext, label_run: str, episodes: Iterable[int]) -
             [*here, transfer_run],
         )
     )
-    with_steps = context.lake.column(
-        "SELECT episode_index FROM episode_labels WHERE dataset = ? AND chunk = ? AND label_run = ? "
-        "AND steps_from IS NOT NULL",
-        [*here, label_run],
-    )
+    with_steps = [row["episode_index"] for row in label_rows if row["steps_from"] is not None]
     first = set() if build.references_first else set(with_steps)
     preferred = {}
     for episode in episodes:

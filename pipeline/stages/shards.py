@@ -37,18 +37,20 @@ def run(context: StageContext) -> Output:
     Samples whose pictures cannot be had are left out, with a finding.
     """
     lake, build, chunk = context.lake, context.build, context.chunk
-    samples = lake.arrow(
-        "SELECT * EXCLUDE (chunk) FROM samples WHERE dataset = ? AND chunk = ? "
-        "ORDER BY episode_index, family, sample_id",
-        [build.name, chunk],
-    )
+    with lake.reading():
+        samples = lake.arrow(
+            "SELECT * EXCLUDE (chunk) FROM samples WHERE dataset = ? AND chunk = ? "
+            "ORDER BY episode_index, family, sample_id",
+            [build.name, chunk],
+        )
+        kept = context.kept()
     wanted = _wanted_by_episode(samples)
     # Patches that cover something look like the run around them
     covered_episodes = {key[0] for keys in wanted.values() for key in keys if key[3].startswith(OCCLUDED)}
     keyframes = coarse_keyframes(lake, build.name, covered_episodes)
 
     findings, decoded_frames = [], 0
-    with kept_pictures(lake, chunk, context.pictures) as pictures:
+    with kept_pictures(lake.workspace, kept) as pictures:
         # First every picture that a sample shows is put into the file ...
         own = context.listed().records
         beyond = wanted.keys() - {record.episode_index for record in own}
