@@ -229,3 +229,41 @@ def test_one_plan_leaves_for_another_what_it_read_of_its_datasets(filled: Corpus
     for names in ([filled.dataset], [other], [filled.dataset, other]):
         specs, fingerprints = dict.fromkeys(names, SPECS), dict.fromkeys(names, filled.fingerprint)
         assert plan(lake, specs, fingerprints, known=known) == plan(lake, specs, fingerprints)
+
+
+def test_what_stages_leave_one_another_stays_until_somebody_publishes_of_their_chunk(filled: Corpus, lake: Lake):
+    known, specs, fingerprints = Known(), {filled.dataset: filled.specs}, {filled.dataset: filled.fingerprint}
+    known.begin_chunk(filled.dataset, 0)
+    plan(lake, specs, fingerprints, 0, known)
+    left = {"frames": {}}
+    known.memory.made.update(left)
+    # Another worker publishes of another chunk, a person of another dataset
+    for dataset, chunk in ((filled.dataset, 1), (f"{filled.dataset}c", 0)):
+        lake.publish(stage_run(dataset=dataset, chunk=chunk, output_hash="measured anew"), {})
+        plan(lake, specs, fingerprints, 0, known)
+        assert known.memory.made == left
+    # This worker does, and another one right before it
+    lake.publish(stage_run(dataset=filled.dataset, chunk=1, output_hash="and again"), {})
+    own = stage_run(stage="frames", dataset=filled.dataset, output_hash="ours")
+    known.published(own, lake.publish(own, {}))
+    plan(lake, specs, fingerprints, 0, known)
+    assert known.memory.made == left
+
+    for stage, chunk in (("frames", 0), ("episodes", None)):
+        known.memory.made.update(left)
+        lake.publish(stage_run(stage=stage, dataset=filled.dataset, chunk=chunk, output_hash="theirs"), {})
+        plan(lake, specs, fingerprints, 0, known)
+        assert known.memory.made == {}
+
+
+def test_a_plan_knows_what_the_lake_has_nothing_of(corpus: Corpus, lake: Lake):
+    known = Known()
+
+    def absent() -> dict[tuple[str, int | None], int | None]:
+        steps = plan(lake, {corpus.dataset: SPECS[:2]}, {corpus.dataset: corpus.fingerprint}, known=known)
+        return {(step.stage.name, step.chunk): known.absent_at(step) for step in steps}
+
+    assert absent() == {("episodes", None): lake.snapshot()}
+    corpus.run("episodes", None)
+    corpus.run("frames", 0)
+    assert absent() == {("episodes", None): None, ("frames", 0): None, ("frames", 1): lake.snapshot()}

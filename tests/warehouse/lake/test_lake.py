@@ -206,6 +206,25 @@ def test_upserts_replace_rows_of_the_same_key(lake: Lake, ds: str):
     assert found == [(ds, "3"), (f"{ds}b", "2")]
 
 
+def test_what_is_registered_stays_as_it_was_first(lake: Lake, ds: str):
+    def config(dataset: str, text: str) -> pa.Table:
+        return TABLES["build_configs"].rows([{"dataset": dataset, "config": text}])
+
+    for text in ("1", "2"):
+        both = pa.concat_tables([config(ds, text), config(f"{ds}{text}", text)])
+        lake.publish(stage_run(dataset=ds), {}, registered={"build_configs": both})
+    found = lake.rows("SELECT dataset, config FROM build_configs WHERE starts_with(dataset, ?) ORDER BY ALL", [ds])
+    assert found == [(ds, "1"), (f"{ds}1", "1"), (f"{ds}2", "2")]
+
+
+def test_rows_are_replaced_that_somebody_published_since_the_lake_had_none(lake: Lake, ds: str):
+    then = lake.snapshot()
+    for value in (0.25, 0.5):
+        lake.publish(stage_run(dataset=ds), {"frames": frames(ds, value=value)}, absent_at=then)
+    assert lake.rows("SELECT visual_change, count(*) FROM frames WHERE dataset = ? GROUP BY 1", [ds]) == [(0.5, 4)]
+    assert lake.rows("SELECT count(*) FROM stage_runs WHERE dataset = ?", [ds]) == [(1,)]
+
+
 # What is refused, and what a crash leaves
 
 
