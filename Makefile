@@ -13,7 +13,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # For what Debian packages: nothing where we are root
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: setup demo test lint site docs ui bench gpu-check constraints sbom clean vllm test-vllm policy osmesa stack-test fuzz faults postgres browser faketime
+.PHONY: setup demo test tests-alone lint site docs ui bench gpu-check constraints sbom clean vllm test-vllm policy osmesa stack-test fuzz faults postgres browser faketime
 .DEFAULT_GOAL := setup
 
 setup: $(READY)
@@ -36,8 +36,12 @@ $(READY): pyproject.toml constraints.txt constraints-uv.txt constraints-weights.
 demo: setup
 	$(BIN)/proccorpus demo
 
-# Lint, format, types, then all tests; a thread each: two processes of two on two cores would wait for one another
-test: lint
+# Lint, format and types beside all tests: types alone keep one core busy for a minute
+test: setup
+	@$(MAKE) --no-print-directory --jobs 2 lint tests-alone
+
+# A thread each: two processes of two on two cores would wait for one another
+tests-alone: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # A real vLLM server on CPU, in an environment of its own (5.2 GB): it pins other versions than we do. Made afresh, so
