@@ -1,21 +1,18 @@
 """proccorpus model, as a user has it: list, merge, check, publish, convert, and what each says of wrong use."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from core.paths import Workspace
+from tests.kits.cli_kit import Result, proccorpus
 from tests.kits.published_kit import published_head, tiny, write_plain
 from training.backbones import add_adapter
 from training.model import ProgressModel, save_model
 from training.recipe import LoraConfig
 from warehouse.lake import Lake
-
-PROGRAM = Path(sys.executable).parent / "proccorpus"
 
 
 @pytest.fixture(scope="module")
@@ -34,18 +31,16 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def ask(workspace: Path, *arguments: str | Path) -> subprocess.CompletedProcess:
-    command = [PROGRAM, "model", *arguments]
-    if arguments[0] != "convert":
-        command += ["--workspace", workspace]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+def ask(workspace: Path, *arguments: str | Path) -> Result:
+    at = None if arguments[0] == "convert" else workspace
+    return proccorpus("model", *arguments, cwd=workspace, workspace=at, timeout_s=300)
 
 
 def test_listed_merged_and_checked(workspace: Path) -> None:
     done = ask(workspace, "merge", "--all", "--format", "json")
-    assert done.returncode == 0, done.stderr
-    assert [Path(r["model"]).name for r in json.loads(done.stdout)] == ["other.merged", "run.merged"]
-    kinds = {r["model"]: r["is"] for r in json.loads(ask(workspace, "list", "--format", "json").stdout)}
+    assert done.code == 0, done.err
+    assert [Path(r["model"]).name for r in json.loads(done.out)] == ["other.merged", "run.merged"]
+    kinds = {r["model"]: r["is"] for r in json.loads(ask(workspace, "list", "--format", "json").out)}
     assert kinds == {
         "other": "adapter of run.base",
         "other.merged": "other merged",
@@ -55,7 +50,7 @@ def test_listed_merged_and_checked(workspace: Path) -> None:
     }
     named = Lake(Workspace(workspace), read_only=True).rows("SELECT training_run, path FROM checkpoints ORDER BY 1")
     assert named == [("other.merged", "models/other.merged"), ("run.merged", "models/run.merged")]
-    assert 0 < json.loads(ask(workspace, "check", "run.merged", "--format", "json").stdout)["progress"] < 1
+    assert 0 < json.loads(ask(workspace, "check", "run.merged", "--format", "json").out)["progress"] < 1
 
 
 @pytest.mark.parametrize(
@@ -70,8 +65,8 @@ def test_listed_merged_and_checked(workspace: Path) -> None:
 )
 def test_wrong_use_is_one_line(workspace: Path, arguments: tuple, code: int, message: str) -> None:
     done = ask(workspace, *arguments)
-    (line,) = done.stderr.splitlines()
-    assert (done.returncode, line.startswith("error: "), message in line) == (code, True, True), line
+    (line,) = done.err.splitlines()
+    assert (done.code, line.startswith("error: "), message in line) == (code, True, True), line
 
 
 def test_an_unsafe_pickle_is_one_line(workspace: Path, tmp_path: Path) -> None:
@@ -79,6 +74,6 @@ def test_an_unsafe_pickle_is_one_line(workspace: Path, tmp_path: Path) -> None:
     folder = write_plain(tmp_path / "in", backbone, processor)
     torch.save({"x": Path("/tmp")}, folder / "pytorch_model.bin")  # a class, which a pickle would call
     done = ask(workspace, "convert", folder, tmp_path / "out")
-    assert done.returncode == 1
-    (line,) = done.stderr.splitlines()
+    assert done.code == 1
+    (line,) = done.err.splitlines()
     assert "is not loaded: it holds more than weights (pathlib" in line

@@ -1,5 +1,7 @@
 """Running the installed console script as a user does, and references that are computed without it."""
 
+import atexit
+import functools
 import hashlib
 import json
 import os
@@ -18,13 +20,17 @@ from cli.main import app
 from core.paths import Workspace
 from pipeline.build import run_build
 from pipeline.config import DatasetBuild
+from tests.kits.forked import OF_MODELS, USUAL, Forked
 from warehouse.lake import Lake, digest
 
 PROGRAM = Path(sys.executable).parent / "proccorpus"
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 STAGES = ("episodes", "frames", "demonstrations", "segments", "progress", "samples", "shards")
+HELP = {"-h", "--help"}
+WITH_MODELS = {"annotators", "reward", "train", "adapt", "model", "eval", "cot"}
 # what would make a run of the tests depend on the shell it is started from
 LEFT_OUT = ("PROCCORPUS_", "DAGSTER", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "COLUMNS")
+TEST = "PYTEST_CURRENT_TEST"  # another one in each test
 # what a build or a training that takes long says in a log, once a minute
 PROGRESS = re.compile(r"^(training: .*|(.*; )?\d+ of \d+ stages done, \d+:\d\d)\n", re.MULTILINE)
 
@@ -57,12 +63,40 @@ class Built:
 def proccorpus(
     *arguments: object, cwd: Path, workspace: Path | None = None, timeout_s: float = 600, **env: str
 ) -> Result:
-    """Run the command line to its end."""
-    command = [str(PROGRAM), *map(str, arguments), *(["--workspace", str(workspace)] if workspace else [])]
-    done = subprocess.run(
-        command, cwd=cwd, env=environment(**env), capture_output=True, text=True, timeout=timeout_s, check=False
-    )
-    return Result(done.returncode, done.stdout, without_progress(done.stderr))
+    """Run the command line to its end. The first call of each command is a start of the program; where the environment
+    is the one of all tests, later ones are forked from a process that has imported most of what they need."""
+    words = [*map(str, arguments), *(["--workspace", str(workspace)] if workspace else [])]
+    given = environment(**env)
+    if _is_first(words) or (forked := _forked(_needs_model(words))).environment != given | {TEST: ""}:
+        done = subprocess.run(
+            [str(PROGRAM), *words], cwd=cwd, env=given, capture_output=True, text=True, timeout=timeout_s, check=False
+        )
+        return Result(done.returncode, done.stdout, without_progress(done.stderr))
+    code, out, err = forked.run(words, cwd, given, timeout_s)
+    return Result(code, out, without_progress(err))
+
+
+def _is_first(words: Sequence[str]) -> bool:
+    """Whether no call before had this command; help is always one: it imports next to nothing."""
+    command = words[0] if words else ""
+    if command in _called and not HELP.intersection(words):
+        return False
+    _called.add(command)
+    return True
+
+
+def _needs_model(words: Sequence[str]) -> bool:
+    return words[0] in WITH_MODELS or "--from-model" in words
+
+
+_called: set[str] = set()
+
+
+@functools.cache
+def _forked(with_models: bool) -> Forked:
+    forked = Forked(PROGRAM, environment() | {TEST: ""}, OF_MODELS if with_models else USUAL)
+    atexit.register(forked.close)
+    return forked
 
 
 def without_progress(err: str) -> str:
