@@ -17,9 +17,9 @@ TOKEN = "a-token-of-some-length"
 QUERY = {"name": "mine", "sql": "SELECT 1"}
 
 
-@pytest.fixture
-def local(own):
-    with visit(own.space) as client:
+@pytest.fixture(scope="module")
+def local(made, tmp_path_factory):
+    with visit(made.copy(tmp_path_factory.mktemp("local")).space) as client:
         yield client
 
 
