@@ -22,7 +22,7 @@ from core.tables import TABLES
 from explorer.access import CorpusView, PageError
 from explorer.app import create_app
 from explorer.site import Options
-from tests.kits.explorer_kit import furnish
+from tests.kits.explorer_kit import copy_furnished
 from tests.kits.fault_kit import wait_for
 from tests.kits.lake_kit import FOREVER
 from tests.kits.sql_attacks import below
@@ -35,8 +35,8 @@ def shown(client: TestClient, url: str = "/") -> tuple[int, str]:
     return int(re.findall(r'id="snapshot">(\d+)<', text)[0]), text
 
 
-def test_pages_follow_the_lake_and_a_release_stays(made, tmp_path: Path):
-    space = furnish(made.copy(tmp_path))
+def test_pages_follow_the_lake_and_a_release_stays(furnished, made, tmp_path: Path):
+    space = copy_furnished(furnished, made, tmp_path)
     lake = Lake(space)
     frozen = lake.rows("SELECT snapshot FROM releases")[0][0]
     with visit(space) as live, visit(space, Options(frozen, "first")) as release:

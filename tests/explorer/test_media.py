@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import av
@@ -10,12 +11,13 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+from core.paths import Workspace
 from explorer import transcoding
 from explorer.access import CorpusView
 from explorer.episode import find_episode
 from explorer.transcoding import GivenUpError, playable
 from ingest.limits import LIMITS
-from tests.kits.explorer_kit import furnish
+from tests.kits.explorer_kit import copy_furnished
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import LENGTHS, video_path
 from tests.kits.visitor import visit
@@ -66,13 +68,18 @@ def test_no_address_leads_out(client: TestClient, url: str):
     assert "create_app" not in answer.text
 
 
-def changed(built, tmp_path: Path, sql: str, *values: object) -> TestClient:
+@pytest.fixture
+def changed(furnished: Workspace, made: Made, tmp_path: Path) -> Callable[..., TestClient]:
     """A client of a furnished copy with one change in its lake."""
-    space = furnish(built.copy(tmp_path))
-    lake = Lake(space)
-    lake.con.execute(sql, list(values))
-    lake.con.close()
-    return visit(space)
+
+    def change(sql: str, *values: object) -> TestClient:
+        space = copy_furnished(furnished, made, tmp_path)
+        lake = Lake(space)
+        lake.con.execute(sql, list(values))
+        lake.con.close()
+        return visit(space)
+
+    return change
 
 
 OTHER_VIDEO = """
@@ -81,22 +88,22 @@ OTHER_VIDEO = """
 
 
 @pytest.mark.parametrize("uri", ["../outside.mp4", "link.mp4", "/absolute.mp4"])
-def test_a_listed_path_that_leads_out_is_refused(made, tmp_path: Path, uri: str):
+def test_a_listed_path_that_leads_out_is_refused(changed, made, tmp_path: Path, uri: str):
     outside = tmp_path / "outside.mp4"
     shutil.copy(video_path(made.source, 0), outside)
-    client = changed(made, tmp_path, OTHER_VIDEO, str(outside) if uri.startswith("/") else uri)
+    client = changed(OTHER_VIDEO, str(outside) if uri.startswith("/") else uri)
     (tmp_path / "source" / "link.mp4").symlink_to(outside)
     answer = client.get(VIDEO)
     assert (answer.status_code, "points outside" in answer.text) == (403, True)
 
 
-def test_a_listed_file_that_is_no_video_is_not_served(made, tmp_path: Path):
-    answer = changed(made, tmp_path, OTHER_VIDEO, "meta/info.json").get(VIDEO)
+def test_a_listed_file_that_is_no_video_is_not_served(changed):
+    answer = changed(OTHER_VIDEO, "meta/info.json").get(VIDEO)
     assert (answer.status_code, "is no video" in answer.text) == (404, True)
 
 
-def test_a_video_that_is_gone_is_a_sentence(made, tmp_path: Path):
-    client = changed(made, tmp_path, "UPDATE datasets SET source_uri = '/nowhere'")
+def test_a_video_that_is_gone_is_a_sentence(changed):
+    client = changed("UPDATE datasets SET source_uri = '/nowhere'")
     answer = client.get(VIDEO)
     assert answer.status_code == 404
     assert "is not on this machine: tiny was read from /nowhere" in answer.text
@@ -116,14 +123,14 @@ def test_thumbnails_and_contact_sheets(client: TestClient):
     assert sheet.shape[1] > sheet.shape[0]
 
 
-def test_without_stored_pictures_the_first_frame_is_decoded(made, tmp_path: Path):
-    client = changed(made, tmp_path, "DELETE FROM keyframes")
+def test_without_stored_pictures_the_first_frame_is_decoded(changed):
+    client = changed("DELETE FROM keyframes")
     assert picture(client.get("/media/tiny/1/thumb.jpg").content).shape[:2] == (180, 240)
     assert picture(client.get("/media/tiny/1/sheet.jpg").content).shape[:2] == (120, 160)
 
 
-def test_pictures_are_decoded_within_the_limits_of_their_dataset(made, tmp_path: Path):
-    client = changed(made, tmp_path, "DELETE FROM keyframes")
+def test_pictures_are_decoded_within_the_limits_of_their_dataset(changed):
+    client = changed("DELETE FROM keyframes")
     lake = Lake(client.app.state.explorer.space)  # type: ignore[attr-defined]
     small = '{"dataset": {"limits": {"max_pixels": 10}}}'
     lake.con.execute(f"UPDATE build_configs SET config = json_merge_patch(config, '{small}')::VARCHAR")
@@ -133,8 +140,8 @@ def test_pictures_are_decoded_within_the_limits_of_their_dataset(made, tmp_path:
         assert (answer.status_code, "limits.max_pixels" in answer.text) == (404, True), answer.text
 
 
-def test_with_neither_there_is_a_sentence(made, tmp_path: Path):
-    client = changed(made, tmp_path, "DELETE FROM keyframes")
+def test_with_neither_there_is_a_sentence(changed):
+    client = changed("DELETE FROM keyframes")
     lake = Lake(client.app.state.explorer.space)  # type: ignore[attr-defined]
     lake.con.execute("UPDATE episode_facts SET videos = []")
     lake.con.close()
@@ -142,8 +149,8 @@ def test_with_neither_there_is_a_sentence(made, tmp_path: Path):
     assert (answer.status_code, "no picture of this episode is stored" in answer.text) == (404, True)
 
 
-def test_a_video_is_converted_once_frame_for_frame(made: Made, tmp_path: Path):
-    space = furnish(made.copy(tmp_path / "w"))
+def test_a_video_is_converted_once_frame_for_frame(furnished: Workspace, made: Made, tmp_path: Path):
+    space = copy_furnished(furnished, made, tmp_path / "w")
     url = "/media/tiny/1/video/0/h264"
     with visit(space) as client:
         whole = client.get(url)

@@ -1,6 +1,7 @@
 """A small workspace with everything that the explorer shows: two label runs, words, calls, scores, a release."""
 
 import json
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -38,6 +39,17 @@ def furnish(made: Made) -> Workspace:
     lake.con.execute("UPDATE episode_facts SET task = ?, tasks = [?] WHERE episode_index = 2", [HOSTILE, HOSTILE])
     for table in ("segments", "progress", "episode_labels", "label_quality", "active_runs"):
         lake.con.execute(f"DELETE FROM {table} WHERE episode_index = {UNLABELLED}")
+    lake.con.close()
+    return space
+
+
+def copy_furnished(furnished: Workspace, made: Made, folder: Path) -> Workspace:
+    """A furnished workspace of a test's own, with its source beside it, and without what an explorer has kept."""
+    source = shutil.copytree(made.source, folder / "source")
+    kept = shutil.ignore_patterns("explorer")
+    space = Workspace(shutil.copytree(furnished.root, folder / "workspace", ignore=kept))
+    lake = Lake(space)
+    lake.con.execute("UPDATE datasets SET source_uri = ?", [str(source)])
     lake.con.close()
     return space
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+from core.paths import Workspace
 from tests.kits.embedded import look_at
-from tests.kits.explorer_kit import HOSTILE, furnish
+from tests.kits.explorer_kit import HOSTILE, copy_furnished
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import CAMERA, FPS
 from tests.kits.visitor import visit
@@ -17,8 +18,8 @@ from warehouse.lake import Lake
 
 
 @pytest.fixture(scope="module")
-def searched(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
-    space = furnish(made.copy(tmp_path_factory.mktemp("searched")))
+def searched(furnished: Workspace, made: Made, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    space = copy_furnished(furnished, made, tmp_path_factory.mktemp("searched"))
     look_at(space)
     with visit(space) as client:
         yield client
@@ -90,11 +91,13 @@ def picture(client: TestClient, frame: int) -> np.ndarray:
     return shown.astype(int)
 
 
-def test_a_picture_is_of_its_frame_and_else_the_nearest_stored_one(searched: TestClient, made: Made, tmp_path: Path):
+def test_a_picture_is_of_its_frame_and_else_the_nearest_stored_one(
+    searched: TestClient, furnished: Workspace, made: Made, tmp_path: Path
+):
     assert picture(searched, 0).shape[0] == 180
     assert np.abs(picture(searched, 8) - picture(searched, 0)).max() > 50, "the scene has moved"
     # Where the video is elsewhere, a picture that was kept stands for those around it
-    space = furnish(made.copy(tmp_path))
+    space = copy_furnished(furnished, made, tmp_path)
     lake = Lake(space)
     lake.con.execute("UPDATE datasets SET source_uri = '/nowhere'")
     kept = lake.column("SELECT DISTINCT frame_index FROM keyframes WHERE episode_index = 0 ORDER BY 1")
