@@ -30,7 +30,8 @@ HELP = {"-h", "--help"}
 WITH_MODELS = {"annotators", "reward", "train", "adapt", "model", "eval", "cot"}
 # what would make a run of the tests depend on the shell it is started from
 LEFT_OUT = ("PROCCORPUS_", "DAGSTER", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "COLUMNS")
-TEST = "PYTEST_CURRENT_TEST"  # another one in each test
+# what modules do not look at when they are imported, of which the second is another one in each test
+AT_RUN_TIME = ("PROCCORPUS_", "PYTEST_CURRENT_TEST")
 # what a build or a training that takes long says in a log, once a minute
 PROGRESS = re.compile(r"^(training: .*|(.*; )?\d+ of \d+ stages done, \d+:\d\d)\n", re.MULTILINE)
 
@@ -63,11 +64,11 @@ class Built:
 def proccorpus(
     *arguments: object, cwd: Path, workspace: Path | None = None, timeout_s: float = 600, **env: str
 ) -> Result:
-    """Run the command line to its end. The first call of each command is a start of the program; where the environment
-    is the one of all tests, later ones are forked from a process that has imported most of what they need."""
+    """Run the command line to its end. The first call of each command is a start of the program; where its modules find
+    the environment of all tests, later ones are forked from a process that has imported most of what they need."""
     words = [*map(str, arguments), *(["--workspace", str(workspace)] if workspace else [])]
     given = environment(**env)
-    if _is_first(words) or (forked := _forked(_needs_model(words))).environment != given | {TEST: ""}:
+    if _is_first(words) or (forked := _forked(_needs_model(words))).environment != _at_import(given):
         done = subprocess.run(
             [str(PROGRAM), *words], cwd=cwd, env=given, capture_output=True, text=True, timeout=timeout_s, check=False
         )
@@ -79,7 +80,7 @@ def proccorpus(
 def _is_first(words: Sequence[str]) -> bool:
     """Whether no call before had this command; help is always one: it imports next to nothing."""
     command = words[0] if words else ""
-    if command in _called and not HELP.intersection(words):
+    if command and command in _called and not HELP.intersection(words):
         return False
     _called.add(command)
     return True
@@ -92,9 +93,13 @@ def _needs_model(words: Sequence[str]) -> bool:
 _called: set[str] = set()
 
 
+def _at_import(given: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in given.items() if not name.startswith(AT_RUN_TIME)}
+
+
 @functools.cache
 def _forked(with_models: bool) -> Forked:
-    forked = Forked(PROGRAM, environment() | {TEST: ""}, OF_MODELS if with_models else USUAL)
+    forked = Forked(PROGRAM, _at_import(environment()), OF_MODELS if with_models else USUAL)
     atexit.register(forked.close)
     return forked
 
