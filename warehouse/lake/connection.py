@@ -9,7 +9,7 @@ import re
 import shutil
 import sqlite3
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from typing import Any
 
 import duckdb
@@ -21,6 +21,7 @@ from core.files import room_in, sync_newest, write_file
 from core.paths import Workspace
 from core.tables import Table
 from warehouse.lake.place import LOCK_TIMEOUT_S, LakeError, Place, bucket_settings, holder, locked, place
+from warehouse.lake.turns import committing_turn, reading_turn
 
 CATALOG = "__ducklake_metadata_lake"  # DuckLake's own tables, beside the lake
 ROOM_FOR_A_COMMIT = 16 << 20  # bytes free that are more than any commit needs
@@ -247,13 +248,15 @@ class LakeConnection:
             return
         self._is_in_transaction = True
         try:
-            self.con.execute("BEGIN")
-            yield
-            self.con.execute("COMMIT")
-        except BaseException:
-            with suppress(duckdb.Error):  # what failed says more
-                self.con.execute("ROLLBACK")
-            raise
+            with reading_turn(self.workspace):
+                try:
+                    self.con.execute("BEGIN")
+                    yield
+                    self.con.execute("COMMIT")
+                except BaseException:
+                    with suppress(duckdb.Error):  # what failed says more
+                        self.con.execute("ROLLBACK")
+                    raise
         finally:
             self._is_in_transaction = False
 
@@ -266,7 +269,8 @@ class LakeConnection:
             said = f"{literal(message)}, extra_info => {literal(more)}" if more else literal(message)
             self.con.execute(f"CALL ducklake_set_commit_message('lake', 'proccorpus', {said})")
             self._sync()
-            self.con.execute("COMMIT")
+            with committing_turn(self.workspace):
+                self.con.execute("COMMIT")
         except BaseException as e:
             with suppress(duckdb.TransactionException):  # a failed COMMIT has already ended the transaction
                 self.con.execute("ROLLBACK")
@@ -298,7 +302,8 @@ class LakeConnection:
     # Reading
 
     def rows(self, sql: str, parameters: list[Any] | None = None) -> list[tuple]:
-        return self.con.execute(sql, parameters or []).fetchall()
+        with self._turn():
+            return self.con.execute(sql, parameters or []).fetchall()
 
     def column(self, sql: str, parameters: list[Any] | None = None) -> list[Any]:
         """The first value of each row."""
@@ -308,7 +313,11 @@ class LakeConnection:
         return self.arrow(sql, parameters).to_pylist()
 
     def arrow(self, sql: str, parameters: list[Any] | None = None) -> pa.Table:
-        return self.con.execute(sql, parameters or []).to_arrow_table()
+        with self._turn():
+            return self.con.execute(sql, parameters or []).to_arrow_table()
+
+    def _turn(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._is_in_transaction else reading_turn(self.workspace)
 
     def has(self, name: str) -> bool:
         return has(self.con, name)
