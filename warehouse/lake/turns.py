@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 
 from core.paths import Workspace
 
-LOOK_S, PATIENCE_S = 0.002, 10.0
+LOOK_S, PATIENCE_S = 0.002, 2.0
 
 
 @contextmanager
