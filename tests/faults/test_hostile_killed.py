@@ -55,7 +55,7 @@ def test_builds_of_hostile_datasets_are_killed(tally: Tally, kills: int, seed: i
                 break
             done, struck = done + 1, struck + 1
             tally.add(FAULT, tried=1)
-            assert build.returncode != 0, "a success after a kill"
+            assert build.returncode != 0, f"a success after a kill {mark.read_text()}"
             assert errors(workspace) == []
         assert (build.returncode, "Traceback" in said) == (untouched.returncode, False), said
         tally.add(FAULT, recovered=struck, differences=len(whole.differences(workspace)))

@@ -6,6 +6,7 @@ The environment variable FAULT has it as JSON: root (files below it count), kind
 delay_s, kill (worker, group or torn), mark (a file that is made by whoever strikes first: one kill per run).
 """
 
+import atexit
 import json
 import os
 import resource
@@ -50,6 +51,8 @@ def install(plan):
         os.close(handle)
         if plan["kill"] == "torn":
             resource.setrlimit(resource.RLIMIT_FSIZE, (TORN_BYTES, TORN_BYTES))
+            # Where only shorter files follow, the process comes to its end: nothing was torn
+            atexit.register(os.unlink, plan["mark"])
             return
         if plan["kill"] == "group":
             os.killpg(os.getpgrp(), signal.SIGKILL)
