@@ -1,71 +1,126 @@
-"""Dagster's webserver behind a guard: `python -m assets.webserver`, with the options of `dagster-webserver`.
+"""Dagster's webserver behind our guard: `python -m assets.webserver`, with the options of `dagster-webserver`.
 
-`python -m assets.webserver dev` starts the daemon and a code location beside it, as `dagster dev` does.
+Dagster's own server answers any page of any site, and runs what a mutation in an address (GET) asks for: an <img> on a
+web page could start a job. The guard refuses pages of other sites, and nothing but a POST or a WebSocket reaches
+GraphQL. The token is read from the environment, where no list of processes shows it.
 """
 
+import json
 import os
+import shutil
+import signal
+import subprocess
 import sys
-import warnings
-from typing import Any
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
 
-import dagster._cli.dev as dev
 import dagster_webserver.app
 import dagster_webserver.cli
 from dagster_webserver.webserver import DagsterWebserver
 from starlette.middleware import Middleware
-from uvicorn.config import HTTP_PROTOCOLS
+from starlette.responses import PlainTextResponse, RedirectResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from assets.lib.ui_guard import UiAccess, UiGuard, ui_access
-from core.connections import ConnectionLimits, guarded_protocol
 from core.errors import UserError
+from core.paths import ROOT
+from core.web import SAFE_METHODS, Access, Guard, access_for
 
-OWN, DAGSTERS = "assets.webserver", "dagster_webserver"  # modules that `dagster dev` starts as its webserver
+TOKEN, HOSTS = "PROCCORPUS_UI_TOKEN", "PROCCORPUS_UI_HOSTS"
+SETTINGS = "DAGSTER_WEBSERVER"  # prefix of variables with its options
+LIVENESS = "/server_info"  # versions alone, for the probe of a cluster
+# The graph of all assets, with what the groups hold; Dagster's own first page, a timeline of runs, says nothing of them
+FIRST_PAGE = "/asset-groups/?expanded=global%40global%3Acorpus%2Cglobal%40global%3Amodels%2Cglobal%40global%3Arewards"
+MAX_BODY_BYTES = 64 << 20
+ENDS_WITHIN_S = 20.0
 
-SETTINGS = "DAGSTER_WEBSERVER"  # what variables with its options begin with
+
+def ui_access(host: str, environment: Mapping[str, str]) -> Access:
+    """Who may use the UI at an address. Raises ServeError: no token where one is needed."""
+    hosts = tuple(name.strip() for name in environment.get(HOSTS, "").split(",") if name.strip())
+    try:
+        return access_for(host, token=environment.get(TOKEN) or None, hosts=hosts)
+    except UserError as e:
+        raise type(e)(f"{TOKEN}: {e}") from e
 
 
-def guarded(access: UiAccess) -> type[DagsterWebserver]:
+class DagsterRules:
+    """ASGI middleware: GraphQL by POST or WebSocket alone, since any link can ask an address; a better first page."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer: ASGIApp = self.app
+        if scope["type"] == "http":
+            if scope["path"].rstrip("/").endswith("/graphql") and scope["method"] != "POST":
+                answer = PlainTextResponse("GraphQL is asked by POST\n", 405)
+            elif scope["path"] == "/" and scope["method"] in SAFE_METHODS:
+                answer = RedirectResponse(FIRST_PAGE, 302)
+        await answer(scope, receive, send)
+
+
+def guarded(access: Access) -> type[DagsterWebserver]:
     """Dagster's webserver, whose every request passes the guard first."""
+    guard = Middleware(Guard, access=access, max_body_bytes=MAX_BODY_BYTES, open_paths=(LIVENESS,))
 
     class Guarded(DagsterWebserver):
         def build_middleware(self) -> list[Middleware]:
-            return [Middleware(UiGuard, access=access), *super().build_middleware()]
+            return [guard, Middleware(DagsterRules), *super().build_middleware()]
 
     return Guarded
 
 
 def serve(arguments: list[str]) -> None:
-    """Dagster's webserver with its own options. Raises UiAccessError for an address that a token must guard."""
+    """Dagster's webserver with its own options. Raises ServeError for an address that a token must guard."""
     command = dagster_webserver.cli.cli
     with command.make_context("webserver", [*arguments], auto_envvar_prefix=SETTINGS) as context:
-        host = context.params["host"]
-    access = ui_access(host, os.environ)
+        access = ui_access(context.params["host"], os.environ)
     # Where Dagster puts its server together; it has no setting for layers of one's own
     dagster_webserver.app.DagsterWebserver = guarded(access)  # pyright: ignore[reportPrivateImportUsage]
-    # Nor for the class of its connections, of which half requests would take all
-    HTTP_PROTOCOLS["auto"] = guarded_protocol(ConnectionLimits())  # pyright: ignore[reportArgumentType]
     command(arguments, prog_name="webserver", auto_envvar_prefix=SETTINGS)
 
 
-def develop(arguments: list[str]) -> None:
-    """`dagster dev`, whose webserver is this one."""
-    start = dev.open_ipc_subprocess  # pyright: ignore[reportPrivateImportUsage]
+def run_ui(host: str, port: int, home: Path) -> int:
+    """Code location, daemon and webserver as children, until one of them ends or Ctrl-C; the exit status.
 
-    def ours(parts: list[str], **how: Any) -> Any:
-        return start([OWN if part == DAGSTERS else part for part in parts], **how)
-
-    dev.open_ipc_subprocess = ours  # pyright: ignore[reportPrivateImportUsage]
-    # Its better, `dg dev`, has no place for a webserver of one's own
-    warnings.filterwarnings("ignore", message=".*dev_command.* is superseded")
-    dev.dev_command(arguments, prog_name="dev")
+    `home`: Dagster's folder, in which the workspace file is written.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="proccorpus-"))  # a socket's path has at most 107 bytes
+    code, listed = folder / "code.sock", home / "workspace.yaml"
+    server = {"socket": str(code), "location_name": "proccorpus"}
+    listed.write_text(json.dumps({"load_from": [{"grpc_server": server}]}))  # JSON is YAML, too
+    python = Path(sys.executable)
+    location = ["code-server", "start", "--use-python-environment-entry-point", "-m", "assets.definitions"]
+    programs = [
+        [python.with_name("dagster"), *location, "--socket", code],
+        [python.with_name("dagster-daemon"), "run", "-w", listed],
+        [python, "-m", "assets.webserver", "-w", listed, "-h", host, "-p", str(port)],
+    ]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    children: list[subprocess.Popen[bytes]] = []
+    try:
+        for program in programs:
+            children.append(subprocess.Popen(program, cwd=ROOT))
+            while len(children) == 1 and not code.exists() and children[0].poll() is None:
+                time.sleep(0.1)
+        while all(child.poll() is None for child in children):
+            time.sleep(0.2)
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        for child in reversed(children):
+            child.terminate()
+        for child in reversed(children):
+            child.wait(ENDS_WITHIN_S)
+        shutil.rmtree(folder)
+    return 1
 
 
 def main(arguments: list[str]) -> None:
     try:
-        if arguments[:1] == ["dev"]:
-            develop(arguments[1:])
-        else:
-            serve(arguments)
+        serve(arguments)
     except UserError as e:
         print(f"error: {e}", file=sys.stderr)
         sys.exit(2)

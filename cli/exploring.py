@@ -1,5 +1,7 @@
 """The explorer: the corpus in a browser."""
 
+import secrets
+import webbrowser
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -44,9 +46,8 @@ def explore(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
     """Browse the corpus and correct labels: episodes, comparisons, SQL, scores. Ctrl-C ends it."""
+    from core.web import access_for, is_loopback, listen, serve
     from explorer.app import create_app
-    from explorer.safety import access_for
-    from explorer.server import serve
     from explorer.site import Options
     from warehouse.lake.sql import release_state
 
@@ -55,6 +56,9 @@ def explore(
         raise UsageError("--release and --snapshot exclude each other")
     if dagster_url and not dagster_url.startswith(("http://", "https://")):
         raise UsageError(f"--dagster-url {dagster_url}: an address begins with http:// or https://")
+    # Others than this machine need a token, or a proxy that names them
+    if not is_loopback(host) and not token and not user_header:
+        token = secrets.token_urlsafe(24)
     access = access_for(
         host,
         token=token,
@@ -66,18 +70,16 @@ def explore(
     if release:
         release, snapshot = release_state(space, release)
     options = Options(snapshot, release, dagster_url, access, lambda dataset: _suggestions(space, dataset))
-    try:
-        serve(
-            create_app(space, options),
-            host,
-            port,
-            lambda url: say(f"{space.root} is at {url} (Ctrl-C ends it)"),
-            not no_open,
-            f"/?token={access.token}" if access.token else "",
-            access.proxies,
-        )
-    except KeyboardInterrupt:  # which the server, after it has closed, passes on
-        say("stopped")
+    listener = listen(host, port)
+
+    def announce(url: str) -> None:
+        url += f"/?token={access.token}" if access.token else ""
+        say(f"{space.root} is at {url} (Ctrl-C ends it)")
+        if not no_open:
+            webbrowser.open(url)
+
+    serve(create_app(space, options), listener, announce)
+    say("stopped")
 
 
 def _suggestions(space: "Workspace", dataset: str) -> list[dict[str, Any]]:

@@ -1,6 +1,5 @@
 """Looking at sources, datasets and the corpus; SQL; the Dagster UI."""
 
-import json
 import os
 import secrets
 import shlex
@@ -28,8 +27,6 @@ from cli.options import (
 from cli.output import print_json, share_known, show, show_references, show_status, status_rows, write_result
 from cli.tables import width_here, wrapped
 from cli.terminal import painted, shown
-from core.network import is_loopback
-from core.paths import ROOT
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -432,7 +429,8 @@ def ui(
 ) -> None:
     """Open the Dagster UI on a workspace: materialise chunks, backfill, see checks and lineage."""
     from assets.lib.report import dagster_home, mirror
-    from assets.lib.ui_guard import TOKEN, ui_access
+    from assets.webserver import TOKEN, run_ui, ui_access
+    from core.web import is_loopback
 
     space = space_at(workspace)
     address = f"http://{host}:{port}"
@@ -446,15 +444,5 @@ def ui(
     mirror(space)
     home = dagster_home(space)
     os.environ |= {"DAGSTER_HOME": str(home), "PROCCORPUS_WORKSPACE": str(space.root)}
-    os.chdir(ROOT)
     say(f"Dagster UI of {space.root}: {address} (Ctrl-C ends it)")
-    command = [sys.executable, "-m", "assets.webserver", "dev", "--host", host, "--port", str(port)]
-    os.execv(sys.executable, [*command, "--workspace", str(_code_location(home))])
-
-
-def _code_location(home: Path) -> Path:
-    """A file that tells Dagster where our definitions are."""
-    path = home / "workspace.yaml"
-    module = {"module_name": "assets.definitions", "working_directory": str(ROOT), "location_name": "proccorpus"}
-    path.write_text(json.dumps({"load_from": [{"python_module": module}]}))  # JSON is YAML, too
-    return path
+    raise typer.Exit(run_ui(host, port, home))

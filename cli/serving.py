@@ -178,8 +178,7 @@ def serve_rewards(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
     """Serve rewards over HTTP, for live sessions in reinforcement learning and for whole runs; see /docs."""
-    from core.network import LOOPBACK_NAMES, is_loopback
-    from eval.server.access import Access
+    from core.web import access_for, is_loopback, listen, serve
     from eval.server.limits import Limits
 
     token = _token(token_file)
@@ -198,16 +197,18 @@ def serve_rewards(
         max_body_bytes=max_body_mb * 2**20,
         max_kept_bytes=round(max_kept_gb * 2**30),
     )
-    access = Access(token, (*LOOPBACK_NAMES, host) if is_loopback(host) else None)
-    from eval.server.run import listen, serve
-
+    access = access_for(host, token=token, hosts=(host,) if is_loopback(host) else ())
     # The port is taken before the model is loaded, so one that is in use is told at once
-    with listen(host, port, limits) as listener:
+    with listen(host, port) as listener:
         from eval.reward.open import open_scorer
         from eval.server.app import make_app
 
         with open_scorer(config) as scorer:
-            serve(make_app(scorer, model or str(baseline), access, limits), listener, limits)
+            serve(
+                make_app(scorer, model or str(baseline), access, limits),
+                listener,
+                lambda url: say(f"listening on {url}"),
+            )
     print("stopped", file=sys.stderr)
 
 

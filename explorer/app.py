@@ -3,17 +3,20 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import cache
+from html import escape
 from pathlib import Path
 
 import duckdb
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import Response
+from fastapi.responses import HTMLResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.exceptions import HTTPException
+from starlette.types import Scope
 
 from core.paths import Workspace
+from core.web import Guard, Refusal
 from explorer.access import CorpusView, PageError
 from explorer.adapting import Adapting
 from explorer.filters import FILTERS
@@ -42,13 +45,17 @@ from explorer.pages import (
     views,
     why,
 )
-from explorer.safety import ExplorerGuard
 from explorer.site import Explorer, Options
 from explorer.suggestions import Suggestions
 from warehouse.lake import LakeError
 from warehouse.sql_process import SqlProcesses
 
 HERE = Path(__file__).parent
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self'; font-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
+HEADERS = {"content-security-policy": CONTENT_SECURITY_POLICY, "cross-origin-opener-policy": "same-origin"}
 READING_PAGES = (
     beside,
     corpus,
@@ -93,7 +100,7 @@ def create_app(space: Workspace, options: Options = Options()) -> FastAPI:
         app.include_router(page.router)
 
     # The guard stands round all of it: what it refuses reaches no page
-    app.add_middleware(ExplorerGuard, access=options.access)
+    app.add_middleware(Guard, access=options.access, checks_csrf=True, refuse=_refused, headers=HEADERS)
     _handle_errors(app, explorer)
     return app
 
@@ -111,6 +118,14 @@ def _templates() -> Environment:
     )
     templates.filters |= FILTERS
     return templates
+
+
+def _refused(scope: Scope, refusal: Refusal) -> Response:
+    if scope["path"].startswith("/api/"):
+        return JSONResponse({"error": refusal.reason}, refusal.status)
+    text = escape(refusal.reason)
+    page = f"<!doctype html><html lang=en><title>Refused</title><h1>Refused</h1><p role=alert>{text}</p>"
+    return HTMLResponse(page, refusal.status)
 
 
 def _handle_errors(app: FastAPI, explorer: Explorer) -> None:

@@ -10,10 +10,10 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from jinja2 import Environment
 
 from core.paths import Workspace
+from core.web import Access
 from explorer.access import CorpusView, LakeReader
 from explorer.index import CorpusIndex
 from explorer.media import Pictures
-from explorer.safety import ExplorerAccess
 from explorer.suggestions import Suggest
 
 # Pages in the navigation: path and name. A module that adds a page adds a line here and its router in explorer/app.py
@@ -38,7 +38,7 @@ class Options:
     snapshot: int | None = None
     release: str | None = None
     dagster_url: str | None = None
-    access: ExplorerAccess = field(default_factory=ExplorerAccess)
+    access: Access = field(default_factory=Access)
     suggest: Suggest | None = None
 
     def in_dagster(self, asset: str, partition: str) -> str | None:

@@ -24,19 +24,19 @@ from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
+from starlette.types import Scope
 
 from core.cores import cores
+from core.web import Access, Guard, Refusal
 from eval.reward.scorer import Scorer
 from eval.reward.stream import Moment, Stream, StreamPicture
 from eval.reward.video import SCORE_FPS, GivenUpError, clip_stream, open_clip
 from eval.reward.views import Reward
 from eval.reward.window import LAST_PICTURE, RewardError
 from eval.server import chat
-from eval.server.access import Access
 from eval.server.batching import Batcher
-from eval.server.guard import NOT_READ, Guard
 from eval.server.limits import CHAT_PATH, MODELS_PATH, Limits, Refused, error_content
-from eval.server.metrics import Metrics
+from eval.server.metrics import Metrics, Observed
 from eval.server.pictures import decode_picture, size_of
 from eval.server.protocol import (
     MAX_CAMERAS,
@@ -55,6 +55,8 @@ from eval.server.sessions import Append, ServerSession, Sessions, digest_of, rew
 from eval.server.videos import check_videos, checked_moments, received
 from ingest.limits import Limits as DecodingLimits
 
+OPEN_PATHS = ("/healthz", "/readyz", "/docs", "/openapi.json", "/static-offline-docs")  # need no token
+NOT_READ = 499  # of answers whose client has gone, in the metrics
 MOST_WORKERS = 16  # threads that decode pictures and cut them into patches
 PICTURE_TYPES = ("image/png", "image/jpeg", "image/webp")
 WATCH_S = 0.25  # between two looks at whether a client is still there
@@ -429,7 +431,14 @@ def make_app(scorer: Scorer, name: str, access: Access | None = None, limits: Li
         told = "the server failed; its log has the details"
         return JSONResponse(error_content(request.url.path, 500, "internal", told), 500)
 
-    app.add_middleware(Guard, access=access, limits=limits, observe=service.metrics.observe)
+    def turned_away(scope: Scope, refusal: Refusal) -> JSONResponse:
+        return Refused(refusal.status, refusal.code, refusal.reason).answer(scope["path"])
+
+    # The last one added stands outermost: refused requests are counted, too
+    app.add_middleware(
+        Guard, access=access, max_body_bytes=limits.max_body_bytes, open_paths=OPEN_PATHS, refuse=turned_away
+    )
+    app.add_middleware(Observed, metrics=service.metrics)
     return app
 
 

@@ -12,7 +12,6 @@ class Limits:
     """Bounds of the server: sizes, counts and times beyond which a request is refused."""
 
     max_body_bytes: int = 64 * 2**20  # of one request
-    max_bodies_bytes: int = 512 * 2**20  # of all requests under way
     max_pixels: int = 4096 * 2160  # of one picture or frame
     max_pixels_waiting: int = 256 * 2**20  # of all pictures that are decoded and not yet scored
     max_frames: int = 1000  # pictures of one request; the multipart parser takes no more parts
@@ -20,15 +19,10 @@ class Limits:
     max_video_s: float = 4 * 3600.0
     max_sessions: int = 256
     max_kept_bytes: int = 8 * 2**30  # of the pictures that all sessions keep, and of what the model made of them
-    max_connections: int = 1024
-    max_connections_per_address: int = 512  # of one machine, on which many runs may learn at once
     session_idle_s: float = 600.0
     max_waiting: int = 1024  # moments that wait to be scored or are scored now
     max_batch: int = 32  # moments scored at once
     collect_s: float = 0.005  # that a batch waits for others to join it
-    header_timeout_s: float = 10.0
-    body_timeout_s: float = 60.0  # also of a client that does not read its answer
-    shutdown_s: float = 4.0  # for requests under way; what is not answered then is given up
 
 
 # Whose clients read errors in the shape of OpenAI's API

@@ -18,11 +18,11 @@ from starlette.concurrency import run_in_threadpool
 
 from core.errors import SqlError
 from core.values import plain, python_rows
+from core.web import CSRF_HEADER
 from explorer import charts
 from explorer.access import LakeReader, PageError
 from explorer.charts import Curve
 from explorer.pages.episodes import frozen_options
-from explorer.safety import CSRF_HEADER
 from explorer.saved import MAX_NAME, Kept
 from explorer.site import Explorer, explorer_of
 from explorer.waiting import while_wanted

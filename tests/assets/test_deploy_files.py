@@ -90,7 +90,14 @@ def test_compose_passes_what_the_files_read():
     text = (DEPLOY / "compose.yaml").read_text()
     assert {name for name in said if f"${{{name}" in text} == said
     published = [p for s in compose["services"].values() for p in s.get("ports", [])]
-    assert published == ["127.0.0.1:3000:3000"]
+    assert published == compose["services"]["proxy"]["ports"] == ["127.0.0.1:3000:3000"]
+
+
+def test_the_proxy_bounds_what_our_servers_do_not():
+    text = (DEPLOY / "nginx.conf").read_text()
+    for directive in ("limit_conn ", "limit_req ", "client_header_timeout ", "client_body_timeout ", "send_timeout "):
+        assert directive in text
+    assert "proxy_set_header Host $http_host;" in text  # which the guard compares with the Origin
 
 
 def test_passwords_stay_out_of_the_image_and_of_git():

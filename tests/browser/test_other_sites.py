@@ -19,10 +19,8 @@ from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import PythonFileTarget
 from playwright.sync_api import Browser, Page
 
-from assets.lib.ui_guard import ui_access
-from assets.webserver import guarded
-from eval.server.access import Access
-from explorer.server import listen
+from assets.webserver import guarded, ui_access
+from core.web import Access, listen
 from tests.kits.browser_kit import Served
 from tests.kits.made_corpus import Made
 from tests.kits.other_site import Wish, attacking, other_site

@@ -6,8 +6,8 @@ import uvicorn
 from playwright.sync_api import BrowserContext, ConsoleMessage, Page
 
 from core.paths import Workspace
+from core.web import listen, server_config
 from explorer.app import create_app
-from explorer.server import config_of, listen
 from explorer.site import Options
 
 
@@ -18,7 +18,7 @@ class Served:
         self.space = space
         self._socket = listen("127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-        self._server = uvicorn.Server(config_of(create_app(space, options)))
+        self._server = uvicorn.Server(server_config(create_app(space, options)))
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True)
         self._thread.start()
 

@@ -11,12 +11,11 @@ import numpy as np
 import uvicorn
 from PIL import Image
 
+from core.web import Access, server_config
 from eval.reward.scorer import CameraView, Reward, Scorer
 from eval.reward.window import Window
-from eval.server.access import Access
 from eval.server.app import make_app
 from eval.server.limits import Limits
-from eval.server.run import config_of
 
 TASK = "Open the green drawer."
 FPS = 4.0
@@ -66,7 +65,7 @@ def running(scorer: Scorer, limits: Limits | None = None, access: Access | None 
     limits = limits or Limits()
     app = make_app(scorer, "test", access, limits)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(config_of(app, limits))
+        server = uvicorn.Server(server_config(app))
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         try:

@@ -14,12 +14,12 @@ import openai
 import pytest
 from openai import OpenAI
 
+from core.web import Access
 from eval.reward.open import open_checkpoint
 from eval.reward.scorer import Reward, Scorer
 from eval.reward.success import Success
 from eval.reward.views import together
 from eval.reward.window import RewardError, Window
-from eval.server.access import Access
 from eval.server.chat import ChatRequest, Message, task_of
 from eval.server.limits import Limits
 from tests.kits.laptop_kit import TASKS, make_checkpoint, scene
@@ -264,7 +264,7 @@ def test_the_client_raises_its_own_errors_and_a_token_is_asked_for(shared: str):
     with pytest.raises(openai.NotFoundError, match="is not served here"):
         ask(shared, pictures(1), model="other")
     with running(Pixels(), access=Access(token="a-long-enough-token")) as app:
-        with pytest.raises(openai.AuthenticationError, match="missing or wrong"):
+        with pytest.raises(openai.AuthenticationError, match="a token is needed"):
             ask(app.state.url, pictures(1))
         assert ask(app.state.url, pictures(1), token="a-long-enough-token").choices
 

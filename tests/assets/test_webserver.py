@@ -11,8 +11,8 @@ from dagster._core.workspace.load_target import EmptyWorkspaceTarget
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from assets.lib.ui_guard import FIRST_PAGE, HOSTS, TOKEN, UiAccess, UiAccessError, ui_access
-from assets.webserver import guarded
+from assets.webserver import FIRST_PAGE, HOSTS, TOKEN, guarded, ui_access
+from core.web import Access, ServeError
 
 SECRET = "a token of more than sixteen characters"
 CHANGE = "mutation { setNuxSeen }"
@@ -28,7 +28,7 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Any:
         yield context
 
 
-def client(context: Any, access: UiAccess) -> TestClient:
+def client(context: Any, access: Access) -> TestClient:
     return TestClient(guarded(access)(context).create_asgi_app(), base_url=OWN, follow_redirects=False)
 
 
@@ -101,9 +101,9 @@ def test_sockets(ui: TestClient) -> None:
 
 def test_a_token_elsewhere_than_on_this_machine(context: Any) -> None:
     for host in ("0.0.0.0", "192.0.2.1", "::"):
-        with pytest.raises(UiAccessError, match=TOKEN):
+        with pytest.raises(ServeError, match=TOKEN):
             ui_access(host, {})
-    with pytest.raises(UiAccessError, match="characters"):
+    with pytest.raises(ServeError, match="characters"):
         ui_access("127.0.0.1", {TOKEN: "short"})
     ui = client(context, ui_access("0.0.0.0", {TOKEN: SECRET}))
     assert asked(ui) == asked(ui, {"Authorization": "Bearer guessed"}) == 401
