@@ -164,7 +164,7 @@ def test_wrong_use_of_serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
             (("--endpoint", "http://127.0.0.1:9/v1"), 2, "--endpoint needs --model"),
             (("--workspace", str(tmp_path / "no")), 2, "latest"),
             (("--model", "nobody", "--workspace", str(tmp_path / "no")), 2, "nobody"),
-            (("--baseline", "clock", "--port", port), 1, f"cannot listen on 127.0.0.1:{port}: Address already in use"),
+            (("--baseline", "clock", "--port", port), 2, f"cannot listen on 127.0.0.1:{port}: Address already in use"),
         ):
             monkeypatch.setattr(sys, "argv", ["proccorpus", "serve", *arguments])
             with pytest.raises(SystemExit) as ended:
