@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.lazy import Invocation
 from cli.options import (
     DEFAULT_WORKSPACE,
     DONE,
@@ -26,7 +25,9 @@ from cli.options import (
     say_next,
     space_at,
 )
-from cli.output import print_json, show, status_rows
+from cli.output import print_json, show
+from cli.status import status_rows
+from cli.terminal import VERBOSE
 from core.paths import ROOT
 
 if TYPE_CHECKING:
@@ -37,11 +38,11 @@ if TYPE_CHECKING:
     from warehouse.lake import Lake
 
 ANNOTATORS = ("auto", "motion", "native", "vlm", "transfer")
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer()
 
 
 @app.command()
-def demo(context: typer.Context, workspace: WorkspaceOption = DEFAULT_WORKSPACE, workers: WorkersOption = None) -> None:
+def demo(workspace: WorkspaceOption = DEFAULT_WORKSPACE, workers: WorkersOption = None) -> None:
     """Build the shipped sample: all stages on 84 simulated runs. Skips stages that are up to date."""
     from cli.console import build_all, close
     from pipeline.config import load_config
@@ -52,7 +53,7 @@ def demo(context: typer.Context, workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     if not config.exists() or not (ROOT / "samples").exists():
         raise UsageError("demo needs a checkout of the project (configs/ and samples/ are not installed)")
     space = space_at(workspace)
-    code = build_all(space, load_config(config), workers, context.ensure_object(Invocation).verbose)
+    code = build_all(space, load_config(config), workers, VERBOSE.get())
     if code != DONE:
         raise typer.Exit(code)
     close(space, DEMO_RELEASE, DEMO_RECIPE)
@@ -69,7 +70,6 @@ def demo(context: typer.Context, workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 
 @app.command()
 def build(
-    context: typer.Context,
     config: Annotated[
         Path | None, typer.Option("--config", help="TOML file that names datasets, or one dataset's YAML file.")
     ] = None,
@@ -136,9 +136,8 @@ def build(
     # An annotator of the command line counts for every dataset, whatever its configuration says
     if annotator or has_vlm_options:
         builds = tuple(with_annotator(build, annotator or "vlm", vlm_endpoint, vlm_model) for build in builds)
-    verbose = context.ensure_object(Invocation).verbose
     progress = BuildEvents(events)
-    code = build_all(space, builds, workers, verbose, update=update, events=progress)
+    code = build_all(space, builds, workers, VERBOSE.get(), update=update, events=progress)
     progress.end(code)
     if code != DONE:
         raise typer.Exit(code)

@@ -2,8 +2,9 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from annotate.signal_report import lag_span
@@ -11,14 +12,14 @@ from annotate.signal_report import line as signal_line
 from assets.lib.report import is_followed, report_build, report_closing
 from cli.events import NO_EVENTS, BuildEvents
 from cli.options import DONE, FAILED
-from cli.output import show, show_references, show_status, status_rows
-from cli.progress import BuildProgress, shown, training_lines
-from core.cores import cores
+from cli.output import show
+from cli.progress import progress, training_progress
+from cli.status import show_references, show_status, status_rows
 from core.paths import Workspace
 from ingest.reasons import REASONS
 from ingest.signals.survey import findings_of
 from ingest.sources.types import DownloadError
-from pipeline.build import BuildReport, StepFailure, resolve, run_build
+from pipeline.build import BuildReport, Moment, StepFailure, resolve, run_build
 from pipeline.config import DatasetBuild
 from pipeline.plan import ChunkStep
 from warehouse.lake import open_lake
@@ -116,19 +117,24 @@ def show_signals(lake: "Lake", names: Sequence[str]) -> None:
 def _build_visibly(
     space: Workspace, builds: Sequence[DatasetBuild], workers: int | None, events: BuildEvents, *, update: bool
 ) -> BuildReport:
-    progress = BuildProgress(workers=workers or cores())
+    done: Counter[str] = Counter()
+    episodes: dict[tuple[str, int], int] = {}
+    to_do: Counter[str] = Counter()
 
     def on_steps(steps: Sequence[ChunkStep]) -> None:
-        if not steps:
-            return
-        rows = open_lake(space).rows(
-            "SELECT dataset, chunk, count(*), coalesce(sum(num_rows), 0)::BIGINT FROM episode_facts GROUP BY ALL"
-        )
-        sizes = {(dataset, chunk): (episodes, frames) for dataset, chunk, episodes, frames in rows}
-        progress.workers = max(1, min(progress.workers, len({(step.dataset, step.chunk) for step in steps})))
-        progress.plan(steps, sizes)
+        if steps:
+            rows = open_lake(space).rows("SELECT dataset, chunk, count(*) FROM episode_facts GROUP BY ALL")
+            episodes.update({(dataset, chunk): number for dataset, chunk, number in rows})
+        for step in steps:
+            to_do[step.stage.name] += episodes.get((step.dataset, step.chunk), 0)
 
-    with shown(progress.lines):
+    with progress() as report:
+
+        def on_moment(moment: Moment) -> None:
+            if moment.duration_s is not None:
+                done[moment.stage] += episodes.get((moment.dataset, moment.chunk), 0)
+            report(moment.stage, done[moment.stage], to_do[moment.stage] or None, "episodes")
+
         return run_build(
             space,
             builds,
@@ -136,7 +142,7 @@ def _build_visibly(
             on_plan=events.plan,
             on_note=lambda text: print(f"note: {text}", file=sys.stderr, flush=True),
             on_steps=on_steps,
-            on_moment=progress.note,
+            on_moment=on_moment,
             update=update,
         )
 
@@ -190,7 +196,7 @@ def close(space: Workspace, release: str, recipe_name: str) -> None:
 
     recipe = load_recipe(recipe_name)
     lake = open_lake(space)
-    with training_lines() as on_step:
+    with training_progress() as on_step:
         outcomes = closing_steps(lake, release, recipe, on_step)
     report_closing(space, outcomes)
     release_model_and_scores = outcomes[:3]
@@ -224,28 +230,7 @@ def train_visibly(space: Workspace, train: "Callable[[Callable[[Point], None]], 
             outcome = train(reporter.step)
             reporter.outcome(outcome)
         return outcome
-    with training_lines() as on_step:
+    with training_progress() as on_step:
         outcome = train(on_step)
     report_closing(space, [outcome])
     return outcome
-
-
-@contextmanager
-def counting() -> "Iterator[Callable[[str, int, int], None]]":
-    """A bar for each method of asking a model. Yields what to call with its name, the rows answered, and all rows."""
-    from rich.console import Console
-    from rich.progress import Progress, TaskID, TextColumn
-
-    errors = Console(stderr=True)
-    with Progress(
-        *Progress.get_default_columns(), TextColumn("{task.completed}/{task.total}"),
-        console=errors, transient=True, disable=not errors.is_terminal,
-    ) as bar:  # fmt: skip
-        tasks: dict[str, TaskID] = {}
-
-        def on_rows(name: str, done: int, of: int) -> None:
-            if name not in tasks:
-                tasks[name] = bar.add_task(name, total=of)
-            bar.update(tasks[name], completed=done)
-
-        yield on_rows

@@ -26,11 +26,10 @@ from warehouse.lake import Lake
 from warehouse.lake.corrections import REVIEW, add_rows, listed, newest_row, pending, take_back
 from warehouse.lake.labels import active_labels_of
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer()
 corrections_app = typer.Typer(
     help="List, export and import corrections of labels by people.",
     no_args_is_help=True,
-    rich_markup_mode=None,
 )
 app.add_typer(corrections_app, name="corrections")
 

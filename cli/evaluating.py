@@ -77,7 +77,8 @@ def eval_model(
         ),
     ] = "auto",
     data: Annotated[
-        str | None, typer.Option("--data", help="Folder, file or hf://owner/name[@commit] that holds the benchmark.")
+        str | None,
+        typer.Option("--data", help="Folder, file or hf://owner/name (or owner/name@commit) that holds the benchmark."),
     ] = None,
     image_root: Annotated[Path | None, typer.Option("--image-root", help="Folder of the benchmark's pictures.")] = None,
     part: Annotated[
@@ -181,7 +182,7 @@ def eval_model(
             return
     elif checks:
         raise UsageError("--checks needs --benchmark held-out, which is the default")
-    from cli.console import counting
+    from cli.progress import progress
     from eval.benchmarks.run import COMPARING, BenchmarkConfig, evaluate_benchmark
     from eval.runners.prompt import PictureLimits, Sampling
     from eval.runners.start import RunnerConfig
@@ -220,7 +221,7 @@ def eval_model(
         prompts=prompts,
     )
     for name in names:
-        with counting() as on_rows:
+        with progress() as on_rows:
             evaluation = evaluate_benchmark(lake, replace(config, benchmark=name), runner_config, frozen, on_rows)
         _show_evaluation(evaluation, format)
 
@@ -319,7 +320,7 @@ def eval_score(
     ],
     as_published: AsPublishedOption = False,
     store: Annotated[bool, typer.Option("--store", help="Store the file and its scores in the workspace.")] = False,
-    model: Annotated[
+    stored_as: Annotated[
         str | None, typer.Option("--model", help="Name of the model, for --store; default: the file's name.")
     ] = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
@@ -337,7 +338,7 @@ def eval_score(
         from eval.store import store_scores
         from warehouse.lake import open_lake
 
-        name = model or predictions.stem
+        name = stored_as or predictions.stem
         settings = {"file": predictions.name, "as_published": as_published}
         run = store_scores(
             open_lake(space_at(workspace)), Evaluated(name, scored, scores), predictions.read_bytes(), settings

@@ -11,7 +11,7 @@ from cli.options import DEFAULT_WORKSPACE, UsageError, WorkspaceOption, say, spa
 if TYPE_CHECKING:
     from core.paths import Workspace
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer()
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """Exports to other tools, and annotations from them."""
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,11 +16,11 @@ from cli.options import (
     WorkspaceOption,
     episode_list,
     lake_at,
-    progress_line,
     say,
     space_at,
 )
 from cli.output import print_json, show, show_facts
+from cli.progress import progress
 from cli.rewarding import (
     ApiKeyOption,
     EndpointOption,
@@ -247,8 +248,9 @@ def _scored(
     config = scorer_config(
         workspace, from_model, None, endpoint, window_frames, window_step, False, api_key_env, max_calls
     )
-    lake, tell = lake_at(workspace), progress_line()
-    scored = score_selection(lake, config, chosen, fps, lambda done, of: tell(f"{done} of {of} episodes have rewards"))
+    lake = lake_at(workspace)
+    with progress() as report:
+        scored = score_selection(lake, config, chosen, fps, partial(report, "episodes"))
     print(f"{scored.scored_now} of {scored.episodes} episodes scored now", file=sys.stderr)
     if scored.failures:
         print(f"note: {scored.failures} of {scored.moments} moments gave no number", file=sys.stderr)

@@ -24,8 +24,14 @@ from cli.options import (
     say_next,
     space_at,
 )
-from cli.output import print_json, share_known, show, show_references, show_status, status_rows, write_result
-from cli.tables import width_here, wrapped
+from cli.output import (
+    pairs_text,
+    print_json,
+    share_known,
+    show,
+    width_here,
+    write_result,
+)
 from cli.terminal import painted, shown
 
 if TYPE_CHECKING:
@@ -37,7 +43,7 @@ if TYPE_CHECKING:
 
 MAX_TASKS = 5  # of a dataset, in a table for people
 MAX_ROWS = 100  # of a query's result, in a table for people
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer()
 
 
 @app.command()
@@ -107,11 +113,7 @@ def _show_dataset(result: "dict[str, Any]") -> None:
     say("   ".join(painted(part, "bold") if i == 0 else part for i, part in enumerate(parts) if part))
     say(_verdict(result))
     say("")
-    for name, value in _facts(result).items():
-        first, *rest = wrapped(value, width_here() - 12)
-        say(f"{painted(name.ljust(10), 'bold')}  {first}")
-        for line in rest:
-            say(f"{'':12}{line}")
+    say(pairs_text(_facts(result), width_here()))
     say("")
     show(result["camera_details"], "table", empty="No cameras.")
     say("")
@@ -121,8 +123,7 @@ def _show_dataset(result: "dict[str, Any]") -> None:
     show(lags, "table", empty="Too few episodes were decoded to tell how far signals are behind the pictures.")
     say("")
     for finding in findings:
-        for line in _finding_lines(finding):
-            say(line)
+        say(_finding_text(finding))
     if not findings:
         say(painted("No findings.", "green"))
     _say_next_of_dataset(result)
@@ -166,18 +167,15 @@ def _facts(result: "dict[str, Any]") -> dict[str, str]:
     return {name: value for name, value in facts.items() if value}
 
 
-def _finding_lines(finding: "dict[str, Any]") -> list[str]:
+def _finding_text(finding: "dict[str, Any]") -> str:
     """One kind of finding: a sign, how often, what, where it is first; in a second line what to do."""
-    is_bad = finding["severity"] == "unusable"
-    sign = painted("✗" if is_bad else "!", "red" if is_bad else "yellow")
+    sign = "✗" if finding["severity"] == "unusable" else "!"
     camera = f"camera {finding['camera']}: " if finding["camera"] else ""
     where = ", ".join(filter(None, (finding["first"], finding["file"])))
     first = f" (first: {where})" if where and finding["count"] > 1 else f" ({where})" if where else ""
     times = f"{finding['count']} x " if finding["count"] > 1 else ""
-    width = width_here()
-    lines = wrapped(f"{times}{finding['check']}   {camera}{shown(finding['detail'] or '')}{first}", width - 2)
-    remedy = wrapped(f"→ {finding['remedy']}", width - 2)
-    return [f"{sign} {lines[0]}", *(f"  {line}" for line in [*lines[1:], *remedy])]
+    what = f"{times}{finding['check']}   {camera}{shown(finding['detail'] or '')}{first}"
+    return pairs_text({sign: f"{what}\n→ {finding['remedy']}"}, width_here())
 
 
 def _say_next_of_dataset(result: "dict[str, Any]") -> None:
@@ -199,7 +197,7 @@ def _first_tasks(tasks: list[str]) -> str:
     return f"{text} ..." if len(tasks) > MAX_TASKS else text
 
 
-datasets_app = typer.Typer(help="Show the registry of datasets.", invoke_without_command=True, rich_markup_mode=None)
+datasets_app = typer.Typer(help="Show the registry of datasets.", invoke_without_command=True)
 app.add_typer(datasets_app, name="datasets")
 
 
@@ -230,7 +228,7 @@ def datasets(
 
 @datasets_app.command("show")
 def datasets_show(
-    name: str,
+    registered: Annotated[str, typer.Argument(metavar="NAME")],
     registry: RegistryOption = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
@@ -243,10 +241,10 @@ def datasets_show(
     built = _datasets_built(space_at(workspace))
     entries = load_registry([BUILT_IN, *(registry or [])])
     # A dataset may be known to the registry, or built here from a source that the registry does not have
-    if name not in entries and name not in built:
-        hint = did_you_mean(name, sorted({*entries, *built})) or "; proccorpus datasets lists them"
-        raise UsageError(f"unknown dataset {name!r}{hint}")
-    dataset = facts(entries.get(name), built.get(name))
+    if registered not in entries and registered not in built:
+        hint = did_you_mean(registered, sorted({*entries, *built})) or "; proccorpus datasets lists them"
+        raise UsageError(f"unknown dataset {registered!r}{hint}")
+    dataset = facts(entries.get(registered), built.get(registered))
     if format == "json":
         print_json(dataset)
     else:
@@ -261,22 +259,6 @@ def _datasets_built(space: "Workspace") -> dict[str, dict]:
         return {}
     rows = open_for_users(space).execute("SELECT * FROM datasets").to_arrow_table().to_pylist()
     return {r["dataset"]: r for r in rows}
-
-
-@app.command()
-def status(workspace: WorkspaceOption = DEFAULT_WORKSPACE, format: FormatOption = "table") -> None:
-    """Show each dataset's episodes, usable and quarantined ones, frames, labels, samples and shards."""
-    from warehouse.lake import Lake
-
-    space = space_at(workspace)
-    lake = Lake(space, read_only=True)
-    with lake.reading():
-        rows = status_rows(lake)
-        if format == "table":
-            show_status(rows)
-            show_references(lake, [row["dataset"] for row in rows])
-        else:
-            print_json({"workspace": str(space.root), "snapshot": lake.snapshot(), "datasets": rows})
 
 
 @app.command()
@@ -328,18 +310,20 @@ def digest(workspace: WorkspaceOption = DEFAULT_WORKSPACE, format: FormatOption 
 
 @app.command()
 def schema(
-    names: Annotated[list[str] | None, typer.Argument(help="Tables or views to describe; default: list all.")] = None,
+    relations: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAMES]...", help="Tables or views to describe; default: list all.")
+    ] = None,
     format: FormatOption = "table",
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
     """List tables and views; with names, describe their columns, with units and values of your corpus."""
-    from warehouse.lake.schema import columns, relations
+    from warehouse.lake import schema as described
     from warehouse.lake.sql import open_for_users
 
     space = space_at(workspace)
     # Examples come out of the corpus; without one the schema is described all the same
-    con = open_for_users(space) if names and space.exists() else None
-    show([vars(d) for d in columns(names, con)] if names else relations(), format)
+    con = open_for_users(space) if relations and space.exists() else None
+    show([vars(d) for d in described.columns(relations, con)] if relations else described.relations(), format)
 
 
 @app.command()

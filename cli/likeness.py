@@ -11,7 +11,7 @@ from cli.output import print_json, show
 if TYPE_CHECKING:
     from warehouse.lake.likeness import Asked
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer()
 
 
 @app.command()

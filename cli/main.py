@@ -1,23 +1,30 @@
 """The command line put together: the table of its commands, and every known error as one line and an exit code."""
 
+import copy
+import functools
+import gc
+import inspect
 import os
 import re
 import sys
+import tomllib
 import traceback
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from cli.completion import complete_by_name
 from cli.examples import EXAMPLES
-from cli.lazy import Invocation, LazyGroup
 from cli.options import DONE, FAILED, INTERRUPTED, USAGE
-from cli.plain_values import take_plain_values
-from cli.terminal import guard_terminal, leave_streams, painted
+from cli.terminal import AS_RECORDS, VERBOSE, guard_terminal, leave_streams, painted
 from core.cores import tell_libraries
 from core.errors import UserError
 from core.files import disk_full, refused_by_system
-from core.imports import collect_seldom, leave_out_numpy, leave_out_pandas
+from core.imports import leave_out_pandas
 from core.names import near_names
 from core.paths import ROOT
 
@@ -31,7 +38,7 @@ GROUPS = {
             "Ingest, measure, segment, label, sample and shard a dataset; runs only stages that are missing or stale.",
         ),
         "status": (
-            "cli.inspecting",
+            "cli.status",
             "Show each dataset's episodes, usable and quarantined ones, frames, labels, samples and shards.",
         ),
         "explore": (
@@ -129,46 +136,91 @@ WITHOUT_PANDAS = {
     "build", "dry-run", "doctor", "takedown", "gc", "inspect", "status", "quarantine", "digest", "schema", "sql",
     "demonstrations", "corrections", "references", "outcomes",
 }  # fmt: skip
-# Commands that show rows of the lake as they are
-WITHOUT_NUMPY = {"quarantine", "schema", "sql", "status"}
+MODULES = {name: module for commands in GROUPS.values() for name, (module, _) in commands.items()}
+VerboseOption = Annotated[bool, typer.Option("--verbose", help="Show where an error came from.")]
+RecordsOption = Annotated[bool, typer.Option("--records", "-x", help="Each row as a record, a column a line.")]
 
 
-class CommandLine(LazyGroup):
-    groups = GROUPS
-    examples = EXAMPLES
+def make_app(asked: str | None = None) -> typer.Typer:
+    """The application. Only the module of the command `asked` is imported (None: every module); others are listed."""
+    app = typer.Typer(
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+        epilog=_examples(""),
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(proccorpus)
+    for panel, commands in GROUPS.items():
+        for name, (module, text) in commands.items():
+            if asked in (None, name):
+                of_module = import_module(module).app
+                infos: list[Any] = [*of_module.registered_commands, *of_module.registered_groups]
+                info = _complete(next(info for info in infos if _name(info) == name), name)
+                info.rich_help_panel = panel
+                (app.registered_groups if hasattr(info, "typer_instance") else app.registered_commands).append(info)
+            else:
+                app.command(name, help=text, rich_help_panel=panel)(lambda: None)
+    return app
 
 
-app = typer.Typer(
-    cls=CommandLine,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-)
+def _name(info: Any) -> str:
+    return info.name or typer.main.get_command_name(info.callback.__name__)
 
 
-take_plain_values()
+def _complete(info: Any, words: str) -> Any:
+    """A copy of a command or group, with what all commands have: --verbose, -x for tables, completion, examples."""
+    info = copy.copy(info)
+    info.epilog = _examples(words)
+    if not hasattr(info, "typer_instance"):
+        info.callback = _with_common_options(info.callback)
+        return info
+    inner = info.typer_instance = copy.copy(info.typer_instance)
+    inner.registered_commands = [_complete(c, f"{words} {_name(c)}") for c in inner.registered_commands]
+    # A group that does nothing by itself has no options
+    if inner.registered_callback and inner.info.invoke_without_command:
+        inner.registered_callback = copy.copy(inner.registered_callback)
+        inner.registered_callback.callback = _with_common_options(inner.registered_callback.callback)
+    return info
+
+
+def _with_common_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with --verbose, with -x where it has a --format, and with completion of names."""
+    signature = inspect.signature(command)
+    more = [inspect.Parameter("verbose", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=VerboseOption)]
+    if "table" in str(getattr(signature.parameters.get("format"), "annotation", "")):
+        more.insert(0, more[0].replace(name="records", annotation=RecordsOption))
+    parameters = [complete_by_name(parameter) for parameter in signature.parameters.values()]
+
+    @functools.wraps(command)
+    def run(**values: Any) -> None:
+        # A group's own option counts for the command inside it
+        if values.pop("verbose"):
+            VERBOSE.set(True)
+        if values.pop("records", False):
+            AS_RECORDS.set(True)
+        command(**values)
+
+    all_of_them = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*parameters, *more)]
+    run.__signature__ = signature.replace(parameters=all_of_them)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in all_of_them} | {"return": None}
+    return run
+
+
+def _examples(words: str) -> str | None:
+    # Typer keeps the lines of an epilog apart where an empty one stands between them
+    return "\n\n".join(("Examples:", *(f"  {line}" for line in EXAMPLES[words]))) if words in EXAMPLES else None
 
 
 def _say_version(asked: bool) -> None:
     if asked:
-        print(f"proccorpus {_version()}")
+        # A checkout says it itself: what was installed from it may be from before its last change
+        project = ROOT / "pyproject.toml"
+        number = tomllib.loads(project.read_text())["project"]["version"] if project.exists() else version("proccorpus")
+        print(f"proccorpus {number}")
         raise typer.Exit
 
 
-def _version() -> str:
-    """Of a checkout as it says itself: what was installed from it may be from before its last change."""
-    project = ROOT / "pyproject.toml"
-    if project.exists():
-        import tomllib
-
-        return tomllib.loads(project.read_text())["project"]["version"]
-    from importlib.metadata import version
-
-    return version("proccorpus")
-
-
-@app.callback()
 def proccorpus(
     version: Annotated[
         bool, typer.Option("--version", help="Say which version this is.", callback=_say_version, is_eager=True)
@@ -178,25 +230,32 @@ def proccorpus(
 
 
 def main_of_process() -> None:
-    """`main` in a process of its own: what the command does not need is not imported."""
-    collect_seldom()
+    """`main` in a process of its own, which does without what its command does not need."""
+    # Imports make hundreds of thousands of objects that stay: looking through them takes 5 % of a command's time
+    gc.set_threshold(100_000)
     tell_libraries()
     if WITHOUT_PANDAS.intersection(sys.argv[1:2]):
         leave_out_pandas()
-    if WITHOUT_NUMPY.intersection(sys.argv[1:2]):
-        leave_out_numpy()
     # It would look through all that is installed for plug-ins of pydantic, of which we use none
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     main()
 
 
+def _asked(words: Sequence[str]) -> str:
+    """The command of a command line, or of the one that a shell wants completed; "" for none."""
+    typed = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS")
+    words = typed.split()[1:] if typed and "_PROCCORPUS_COMPLETE" in os.environ else words
+    return next((word for word in words if word in MODULES), "")
+
+
 def main() -> None:
     """Run the command line. Known errors become one line and an exit code; an unknown one shows its traceback."""
     guard_terminal()
-    invocation = Invocation()
+    VERBOSE.set(False)
+    AS_RECORDS.set(False)
     try:
         # Typer's own handling is off, so that errors of all commands come out in one form
-        code = typer.main.get_command(app).main(standalone_mode=False, obj=invocation)
+        code = typer.main.get_command(make_app(_asked(sys.argv[1:]))).main(standalone_mode=False)
         # Flushed here, where a reader that went away is still handled below
         sys.stdout.flush()
         sys.exit(_interrupted() if code == INTERRUPTED else code or DONE)
@@ -214,7 +273,7 @@ def main() -> None:
         leave_streams()
         sys.exit(DONE)
     except Exception as e:
-        sys.exit(_failed(e, invocation.verbose))
+        sys.exit(_failed(e, VERBOSE.get()))
 
 
 def _is_help(e: typer.TyperException) -> bool:

@@ -3,9 +3,7 @@
 import getpass
 import os
 import shlex
-import shutil
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -15,7 +13,7 @@ from core.errors import OperationFailedError, UserError
 from core.paths import DEFAULT_WORKSPACE, Workspace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from warehouse.lake import Lake
     from warehouse.releases import Release
@@ -42,7 +40,6 @@ MinNameConfidenceOption = Annotated[
     ),
 ]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before deleting.")]
-LINE_EVERY_S = 10.0  # between two lines of progress in a log, which keeps them all
 
 
 class UsageError(UserError):
@@ -85,22 +82,6 @@ def open_release(workspace: str, name: str | None) -> "tuple[Workspace, Lake, Re
     Lake(space, read_only=True)
     lake = open_lake(space)
     return space, lake, get_release(lake, name)
-
-
-def progress_line() -> "Callable[[str], None]":
-    """Shows the last line it was given: in place on a terminal, from time to time elsewhere."""
-    printed_at = -LINE_EVERY_S
-
-    def show_line(line: str) -> None:
-        nonlocal printed_at
-        if sys.stderr.isatty():
-            visible = line[: shutil.get_terminal_size().columns - 1]
-            print(f"\r\x1b[K{visible}", end="", file=sys.stderr, flush=True)
-        elif time.monotonic() - printed_at >= LINE_EVERY_S:
-            printed_at = time.monotonic()
-            print(line, file=sys.stderr, flush=True)
-
-    return show_line
 
 
 def say(text: str) -> None:

@@ -10,11 +10,10 @@ from cli.output import show, show_facts
 from warehouse.lake import Lake
 from warehouse.lake.outcomes import add_outcomes, chunks_to_build, listed, shares, undo_import
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer()
 outcomes_app = typer.Typer(
     help="List and import outcomes: which runs succeeded.",
     invoke_without_command=True,
-    rich_markup_mode=None,
 )
 app.add_typer(outcomes_app, name="outcomes")
 

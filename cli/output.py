@@ -1,104 +1,33 @@
-"""Results for people and for scripts: tables, JSON, CSV, Parquet."""
+"""Results for people and for scripts: tables, records, JSON, CSV, Parquet."""
 
+import io
 import json
+import shutil
 import sys
-from collections.abc import Collection
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cli.tables import table_text, width_here
+from rich.cells import cell_len
+from rich.console import Console, RenderableType
+from rich.filesize import decimal
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from cli.terminal import AS_RECORDS, has_colours, shown
 from core.values import encode, plain, python_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from warehouse.lake import Lake
-
-STATUS_COLUMNS = (
-    "dataset",
-    "episodes",
-    "ok",
-    "quarantined",
-    "frames",
-    "labelled_frames",
-    "labels",
-    "samples",
-    "shards",
-)
-SHOWN_OF_COMMIT = 12  # characters; --format json has all
-UNFINISHED_AT = "proccorpus explore, page Review, Look unfinished"
-
-
-def status_rows(lake: "Lake") -> list[dict]:
-    """Per dataset: episodes; frames, labels and known outcomes of usable ones, how many are assumed complete and how
-    many look unfinished; samples, shards; chunks that people made stale; the commit of a hub's dataset that was read;
-    what an encoder has looked at.
-    """
-    with lake.reading():
-        return lake.once("status", partial(_status_rows, lake))
-
-
-def _status_rows(lake: "Lake") -> list[dict]:
-    # imports pydantic, DuckDB: this module is every command's
-    from warehouse.lake.embedded import embedded_pictures
-    from warehouse.lake.outcomes import chunks_to_build, known_outcomes, knows_assumed
-
-    # Asked once: the view looks at every table
-    of_ends = ("outcomes_known", "assumed_complete", "look_unfinished")
-    has_ends = knows_assumed(lake)
-    asked = [*of_ends] if has_ends else [f"0 AS {name}" for name in of_ends]
-    rows = lake.dicts(f"SELECT {', '.join([*STATUS_COLUMNS, *asked])} FROM coverage ORDER BY dataset")
-    known = {} if has_ends else known_outcomes(lake)
-    stale, embedded = chunks_to_build(lake), embedded_pictures(lake)
-    revisions = dict(lake.rows("SELECT dataset, source_revision FROM datasets"))
-    for row in rows:
-        dataset = row["dataset"]
-        ends = {name: row.pop(name) for name in of_ends}
-        row |= ends | ({} if has_ends else {"outcomes_known": known.get(dataset, 0)})
-        row["stale_chunks"] = stale.get(dataset, 0)
-        row["revision"] = revisions.get(dataset)
-        row["embeddings"] = embedded.get(dataset)
-    return rows
-
-
-def show_status(rows: list[dict]) -> None:
-    """Rows of status_rows as people read them: commits shortened; these and embeddings only where there are any; then
-    what is asked.
-    """
-    from warehouse.lake.outcomes import question
-
-    shown = [_with_share(row) for row in rows]
-    are_pinned, has_embeddings = any(row["revision"] for row in rows), any(row["embeddings"] for row in rows)
-    for row in shown:
-        revision = row.pop("revision")
-        if are_pinned:
-            row["revision"] = (revision or "")[:SHOWN_OF_COMMIT]
-        if not has_embeddings:
-            del row["embeddings"]
-    show(shown, "table")
-    asked = [question(row["dataset"], row["look_unfinished"], row["ok"]) for row in rows]
-    for text in filter(None, asked):
-        print(f"{text}: {UNFINISHED_AT}")
-
-
-def show_references(lake: "Lake", names: Collection[str]) -> None:
-    """How many runs of each of the named datasets are labelled like which references."""
-    from warehouse.lake.references import sentences
-
-    for name, text in sentences(lake).items():
-        if name in names:
-            print(f"{name}: {text}")
-
-
-def _with_share(row: dict) -> dict:
-    """The row with its outcomes in one column of words."""
-    share = share_known(row["outcomes_known"], row["ok"])
-    if row["assumed_complete"]:
-        share += f", {row['assumed_complete']} assumed complete"
-    words = {"outcomes" if name == "outcomes_known" else name: value for name, value in row.items()}
-    words["outcomes"] = share
-    return {name: value for name, value in words.items() if name not in ("assumed_complete", "look_unfinished")}
+PIPE_WIDTH = 200  # characters of a table's lines in a file or a pipe, which have no width of their own
+NARROWEST = 16  # characters to which a column of long texts is narrowed, before rows become records
+# What a cell says by itself, wherever it stands
+COLOURS = {
+    "unusable": "red", "error": "red", "failed": "red", "blocking": "red", "warning": "yellow", "stale": "yellow",
+    "ok": "green", "up to date": "green",
+}  # fmt: skip
 
 
 def share_known(known: int, episodes: int) -> str:
@@ -118,16 +47,79 @@ def show(rows: list[dict], style: str, *, empty: str = "No rows.") -> None:
     if not rows:
         print(empty)
         return
-    with_units = [{name: _with_unit(name, value) for name, value in row.items()} for row in rows]
+    with_units = [
+        {name: decimal(value) if name == "bytes" and isinstance(value, int) else value for name, value in row.items()}
+        for row in rows
+    ]
     print(table_text(with_units, list(rows[0]), width_here()))
 
 
-def _with_unit(name: str, value: Any) -> Any:
-    if name != "bytes" or not isinstance(value, int):
-        return value
-    from explorer.filters import size  # which brings numpy: only where there are bytes
+def width_here() -> int:
+    """Characters of a line of standard output."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else PIPE_WIDTH
 
-    return size(value)
+
+def table_text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], width: int) -> str:
+    """Rows as a table of at most `width` characters a line; as records if -x asks for them, or they have no room."""
+    cells = [[_cell(row[name]) for name in columns] for row in rows]
+    numbers = [
+        any(isinstance(r[name], int | float) and not isinstance(r[name], bool) for r in rows) for name in columns
+    ]
+    # Numbers are never cut; long texts go on in a second line
+    words = [[name.replace("_", " "), *(row[i].plain for row in cells)] for i, name in enumerate(columns)]
+    least = [
+        max((cell_len(word) for text in texts for word in text.split()), default=0) if is_number
+        else min(max(map(cell_len, texts)), NARROWEST)
+        for texts, is_number in zip(words, numbers, strict=True)
+    ]  # fmt: skip
+    if AS_RECORDS.get() or sum(least) + 3 * (len(columns) - 1) > width:
+        return _printed(*_records(cells, columns, width), width=width)
+    table = Table(box=None, padding=(0, 3, 0, 0), pad_edge=False, header_style="bold", width=None)
+    for name, is_number in zip(columns, numbers, strict=True):
+        table.add_column(Text(name), justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")
+    for row in cells:
+        table.add_row(*row)
+    return _printed(table, width=width)
+
+
+def pairs_text(pairs: Mapping[str, Any], width: int) -> str:
+    """Names, and beside each its value."""
+    grid = Table.grid(padding=(0, 3, 0, 0))
+    for name, value in pairs.items():
+        grid.add_row(Text(name, style="bold"), _cell(value))
+    return _printed(grid, width=width)
+
+
+def _records(cells: list[list[Text]], columns: Sequence[str], width: int) -> list[RenderableType]:
+    parts: list[RenderableType] = []
+    for i, row in enumerate(cells):
+        if len(cells) > 1:
+            parts.append(Rule(str(i + 1), align="left", style="dim"))
+        grid = Table.grid(padding=(0, 3, 0, 0))
+        for name, cell in zip(columns, row, strict=True):
+            grid.add_row(Text(name, style="bold"), cell)
+        parts.append(grid)
+    return parts
+
+
+def _printed(*parts: RenderableType, width: int) -> str:
+    """As text, with colours where standard output shows them."""
+    text = io.StringIO()
+    coloured = has_colours(sys.stdout)
+    console = Console(file=text, width=width, force_terminal=coloured, no_color=not coloured, highlight=False)
+    console.print(*parts, sep="\n")
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _cell(value: Any) -> Text:
+    if isinstance(value, list):
+        return Text(", ".join(_cell(item).plain for item in value))
+    text = "" if value is None else f"{value:.4g}" if isinstance(value, float) else shown(str(value)).replace("\t", " ")
+    return Text(text, style=COLOURS.get(text, ""))
 
 
 def show_facts(facts: dict, style: str) -> None:

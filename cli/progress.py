@@ -1,139 +1,83 @@
-"""How far a build or a training is: lines that move on a terminal, a line a minute in a log."""
+"""How far something is: bars on a terminal, a line a minute in a log; nothing is left at the end."""
 
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from pipeline.build import Moment
-    from pipeline.plan import ChunkStep
-    from training.loop import Point
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 LOG_EVERY_S = 60.0
-type Size = tuple[int, int]  # episodes and frames of a chunk
 
 
-@dataclass
-class StageProgress:
-    """One stage over all chunks that have it to do: what there is, what is done, and the seconds that took."""
+class Report(Protocol):
+    """Called with a task's name, how much of it is done, of how much (None: unknown), and a word on it."""
 
-    name: str
-    episodes: int = 0
-    frames: int = 0
-    done_episodes: int = 0
-    done_frames: int = 0
-    busy_s: float = 0.0
-    running: int = 0
-
-    def text(self, workers: int) -> str:
-        """Example: "frames  312 of 500 episodes  1,840 frames/s  0:41 left"."""
-        parts = [self.name.ljust(14), f"{self.done_episodes:,} of {self.episodes:,} episodes"]
-        if self.busy_s > 0 and self.done_frames:
-            rate = self.done_frames / self.busy_s * workers
-            parts.append(f"{rate:,.0f} frames/s")
-            if self.done_frames < self.frames:
-                parts.append(f"{clock((self.frames - self.done_frames) / rate)} left")
-        if self.running:
-            parts.append("now")
-        return "  ".join(parts)
+    def __call__(self, name: str, done: float = 0, of: float | None = None, detail: str = "") -> None: ...
 
 
-@dataclass
-class BuildProgress:
-    """The stages of a build, to do and done. Threads may report moments to it."""
+@contextmanager
+def progress() -> Iterator[Report]:
+    """Show how far tasks are. Threads may report."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.fields[counted]} {task.fields[detail]}", markup=False),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    tasks: dict[str, TaskID] = {}
+    lock = threading.Lock()
+    ended = threading.Event()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
 
-    workers: int = 1
-    stages: dict[str, StageProgress] = field(default_factory=dict)
-    sizes: Mapping[tuple[str, int], Size] = field(default_factory=dict)
-    began_s: float = field(default_factory=time.monotonic)
-    lock: threading.Lock = field(default_factory=threading.Lock)
+        def report(name: str, done: float = 0, of: float | None = None, detail: str = "") -> None:
+            with lock:
+                if name not in tasks:
+                    tasks[name] = bars.add_task(name, counted="", detail="")
+                counted = f"{done:,.0f} of {of:,.0f}" if of and of > 1 else ""
+                bars.update(tasks[name], completed=done, total=of, counted=counted, detail=detail)
 
-    def plan(self, steps: "Sequence[ChunkStep]", sizes: Mapping[tuple[str, int], Size]) -> None:
-        with self.lock:
-            self.sizes = sizes
-            for step in steps:
-                stage = self.stages.setdefault(step.stage.name, StageProgress(step.stage.name))
-                episodes, frames = sizes.get((step.dataset, step.chunk), (0, 0))
-                stage.episodes += episodes
-                stage.frames += frames
+        def log() -> None:
+            began_s = time.monotonic()
+            while not ended.wait(LOG_EVERY_S):
+                going = [task for task in bars.tasks if not task.finished and (task.completed or task.fields["detail"])]
+                parts = [" ".join(f"{t.description} {t.fields['counted']} {t.fields['detail']}".split()) for t in going]
+                done = sum(task.finished for task in bars.tasks)
+                parts.append(f"{done} of {len(bars.tasks)} done, {clock(time.monotonic() - began_s)}")
+                print("; ".join(parts), file=sys.stderr, flush=True)
 
-    def note(self, moment: "Moment") -> None:
-        with self.lock:
-            stage = self.stages.setdefault(moment.stage, StageProgress(moment.stage))
-            if moment.duration_s is None:
-                stage.running += 1
-                return
-            episodes, frames = self.sizes.get((moment.dataset, moment.chunk), (0, 0))
-            stage.running -= 1
-            stage.done_episodes += episodes
-            stage.done_frames += frames
-            stage.busy_s += moment.duration_s
+        logger = threading.Thread(target=log, daemon=True)
+        if not console.is_terminal:
+            logger.start()
+        try:
+            yield report
+        finally:
+            ended.set()
+            if logger.is_alive():
+                logger.join()
 
-    def lines(self) -> list[str]:
-        """A line for each stage that was begun and is not done, and one on how long it took so far."""
-        with self.lock:
-            shown = [s for s in self.stages.values() if s.running or 0 < s.done_episodes < s.episodes]
-            done = sum(s.done_episodes >= s.episodes for s in self.stages.values())
-            head = f"{done} of {len(self.stages)} stages done, {clock(time.monotonic() - self.began_s)}"
-            return [*(stage.text(self.workers) for stage in shown), head]
+
+@contextmanager
+def training_progress() -> Iterator[Callable[[Any], None]]:
+    """How far a training is. Yields what to call with the `Point` of each step."""
+    began_s = time.monotonic()
+    with progress() as report:
+        report("training", 0, 1, "its first step")
+
+        def on_step(point: Any) -> None:
+            rate = point.samples / max(time.monotonic() - began_s, 1e-9)
+            text = f"{100 * point.done:.0f} %, step {point.step:,}, loss {point.loss:.3f}, {rate:,.0f} samples/s"
+            report("training", point.done, 1, text)
+
+        yield on_step
 
 
 def clock(seconds: float) -> str:
     """Minutes and seconds. Example: clock(61.4) == "1:01"."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}:{rest:02d}"
-
-
-@contextmanager
-def shown(lines: Callable[[], list[str]]) -> Iterator[None]:
-    """Show what `lines` gives: moving on a terminal, as one line a minute in a log; nothing is left at the end."""
-    ended = threading.Event()
-    moves = sys.stderr.isatty()
-    thread = threading.Thread(target=_show_on_terminal if moves else _show_in_log, args=(lines, ended), daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
-
-
-def _show_in_log(lines: Callable[[], list[str]], ended: threading.Event) -> None:
-    while not ended.wait(LOG_EVERY_S):
-        print("; ".join(" ".join(line.split()) for line in lines()), file=sys.stderr, flush=True)
-
-
-def _show_on_terminal(lines: Callable[[], list[str]], ended: threading.Event) -> None:
-    from rich.console import Console
-    from rich.live import Live
-    from rich.text import Text
-
-    with Live(console=Console(stderr=True), transient=True, refresh_per_second=4) as live:
-        live.update(Text("\n".join(lines()), no_wrap=True), refresh=True)
-        while not ended.wait(0.25):
-            live.update(Text("\n".join(lines()), no_wrap=True))
-
-
-@contextmanager
-def training_lines() -> "Iterator[Callable[[Point], None]]":
-    """Shows how far a training is. Yields what to call after each step."""
-    began_s = time.monotonic()
-    newest: list[Point] = []
-
-    def lines() -> list[str]:
-        if not newest:
-            return [f"training: its first step, {clock(time.monotonic() - began_s)}"]
-        point, passed_s = newest[-1], time.monotonic() - began_s
-        left = f", {clock(passed_s / point.done - passed_s)} left" if 0 < point.done < 1 else ""
-        rate = f", {point.samples / passed_s:,.0f} samples/s" if passed_s > 0 else ""
-        return [f"training: {100 * point.done:.0f} %, step {point.step:,}, loss {point.loss:.3f}{rate}{left}"]
-
-    def on_step(point: "Point") -> None:
-        newest[:] = [point]
-
-    with shown(lines):
-        yield on_step

@@ -7,7 +7,7 @@ import typer
 from cli.options import DEFAULT_WORKSPACE, FAILED, FormatOption, WorkspaceOption, say, space_at
 from cli.output import print_json, show
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer()
 
 
 @app.command()

@@ -14,11 +14,10 @@ if TYPE_CHECKING:
 
 AT_REFERENCES = (1, 2, 3, 5)  # that errors are shown at
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer()
 references_app = typer.Typer(
     help="List and choose references: runs that others of their task are labelled like.",
     no_args_is_help=True,
-    rich_markup_mode=None,
 )
 app.add_typer(references_app, name="references")
 

@@ -11,17 +11,17 @@ from cli.options import (
     FormatOption,
     UsageError,
     WorkspaceOption,
-    progress_line,
     space_at,
 )
 from cli.output import show_facts
+from cli.progress import progress
 from core.names import LATEST
 
 if TYPE_CHECKING:
     from core.paths import Workspace
     from eval.reward.open import ScorerConfig
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer()
 
 CAMERA = "camera"  # of the video that is named first
 ModelOption = Annotated[
@@ -199,24 +199,21 @@ def reward(
 
         run, of_episode = episode_clip(space_at(workspace), dataset, episode, camera or ())
         task, name = task or of_episode, f"{dataset}-{episode}"
-    show_line = progress_line()
     try:
-        done = score_video(
-            config,
-            run,
-            task,
-            out or Path(f"{name}.rewards.jsonl"),
-            score_fps=fps,
-            steps=tuple(step or ()),
-            overlay=overlay,
-            partial=partial,
-            on_row=lambda row: show_line(f"{row['timestamp_s']:.1f} s scored"),
-        )
+        with progress() as report:
+            done = score_video(
+                config,
+                run,
+                task,
+                out or Path(f"{name}.rewards.jsonl"),
+                score_fps=fps,
+                steps=tuple(step or ()),
+                overlay=overlay,
+                partial=partial,
+                on_row=lambda row: report("scored", detail=f"{row['timestamp_s']:.1f} s"),
+            )
     except CutOffError as e:
         raise UsageError(f"{e}, so nothing was kept; --partial scores the frames that are there") from e
-    # The progress line ends without a line break
-    if sys.stderr.isatty():
-        print(file=sys.stderr)
     for note in done.notes:
         print(f"note: {note}", file=sys.stderr)
     facts = {name: value for name, value in done.__dict__.items() if name != "notes"}

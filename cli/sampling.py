@@ -22,10 +22,8 @@ from warehouse.releases import get_release
 from warehouse.shards import check_shard
 from warehouse.shards.profiles import PROFILES, draw
 
-app = typer.Typer(rich_markup_mode=None)
-samples_app = typer.Typer(
-    help="Draw samples: questions with pictures and answers.", no_args_is_help=True, rich_markup_mode=None
-)
+app = typer.Typer()
+samples_app = typer.Typer(help="Draw samples: questions with pictures and answers.", no_args_is_help=True)
 app.add_typer(samples_app, name="samples")
 
 
@@ -49,7 +47,7 @@ def samples_draw(
         say(f"{drawn.samples.num_rows} samples in {out}")
 
 
-shards_app = typer.Typer(help="Check WebDataset shards.", no_args_is_help=True, rich_markup_mode=None)
+shards_app = typer.Typer(help="Check WebDataset shards.", no_args_is_help=True)
 app.add_typer(shards_app, name="shards")
 
 

@@ -15,11 +15,11 @@ from cli.options import (
     WorkspaceOption,
     YesOption,
     confirm,
-    progress_line,
     say,
     space_at,
 )
 from cli.output import show
+from cli.progress import progress
 from cli.rewarding import (
     AnswerOption,
     ApiKeyOption,
@@ -33,11 +33,10 @@ from cli.rewarding import (
 
 TOKEN_VARIABLE = "PROCCORPUS_REWARD_TOKEN"
 SHORTEST_TOKEN, MOST_TOKEN = 16, 4096
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer()
 vlm_app = typer.Typer(
     help="Serve the vision-language model that annotates, and manage its cached replies.",
     no_args_is_help=True,
-    rich_markup_mode=None,
 )
 app.add_typer(vlm_app, name="vlm")
 
@@ -80,7 +79,7 @@ def vlm_cache(
 
 @vlm_app.command("serve")
 def vlm_serve(
-    model: Annotated[str | None, typer.Option("--model", help="Name on the hub, or a folder.")] = None,
+    served_model: Annotated[str | None, typer.Option("--model", help="Name on the hub, or a folder.")] = None,
     name: Annotated[str | None, typer.Option("--name", help="Model name in requests; default: as --model.")] = None,
     revision: Annotated[str | None, typer.Option("--revision", help="Commit of the model on the hub.")] = None,
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
@@ -117,7 +116,7 @@ def vlm_serve(
     from annotate.vlm.config import VlmConfig
 
     config = ServerConfig(
-        model=model or VlmConfig().model,
+        model=served_model or VlmConfig().model,
         served_name=name,
         revision=revision,
         host=host,
@@ -134,7 +133,7 @@ def vlm_serve(
         ready_timeout_s=timeout,
     )
     try:
-        with running_server(config, progress_line()) as server:
+        with progress() as report, running_server(config, lambda line: report("vLLM", detail=line)) as server:
             for endpoint, log in zip(server.endpoints, server.logs, strict=True):
                 say(f"{config.name} is ready at {endpoint}, log: {log}")
             # Until Ctrl-C; a server that dies ends this, too, with its error

@@ -13,6 +13,7 @@ from typing import Any, Literal
 COMMAND = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f-\x9f]|\x1b(?!\[[0-9;?]*[A-Za-z])")
 ANY_COMMAND = re.compile(rf"{COMMAND.pattern}|\x1b")
 AS_RECORDS: ContextVar[bool] = ContextVar("AS_RECORDS", default=False)  # tables as records: -x of any command
+VERBOSE: ContextVar[bool] = ContextVar("VERBOSE", default=False)  # errors with their origin: --verbose of any command
 COLOURS = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
 Colour = Literal["bold", "dim", "red", "green", "yellow", "cyan"]
 
@@ -61,7 +62,6 @@ def guard_terminal() -> None:
                 os.close(number)
             os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
             setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
-    AS_RECORDS.set(False)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         # Only what Python itself made: a stream that somebody put in its place is theirs

@@ -2,6 +2,7 @@
 
 from contextlib import nullcontext
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,15 +15,15 @@ from cli.options import (
     WorkspaceOption,
     lake_at,
     open_release,
-    progress_line,
     say_next,
     space_at,
     tell_sent,
 )
 from cli.output import show, show_facts
+from cli.progress import progress, training_progress
 from core.names import LATEST
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer()
 
 
 @app.command()
@@ -103,14 +104,13 @@ def adapt(
     from training.recipe import adapting_recipe, load_recipe
 
     lake = lake_at(workspace)
-    from cli.progress import training_lines
     from pipeline.adaptation import episode_samples, model_folder
     from training.oneshot import adapt as train_adapter
 
     folder = model_folder(lake, model)
     loaded = load_recipe(recipe or adapting_recipe(folder), folder)
     drawn = episode_samples(lake, dataset, episode, samples, seed)
-    with training_lines() as on_step:
+    with training_progress() as on_step:
         run = train_adapter(lake, drawn, f"{dataset}-{episode:06d}", loaded, on_step, resume)
     facts = {
         "training_run": run.id,
@@ -126,7 +126,7 @@ def adapt(
 @app.command()
 def cot(
     out: Annotated[Path, typer.Option("--out", help="Folder for cot.jsonl, its pictures and report.json.")],
-    model: Annotated[str, typer.Option("--model", help="Name of a strong vision-language model at the server.")],
+    served_model: Annotated[str, typer.Option("--model", help="Name of a strong vision-language model at the server.")],
     endpoint: Annotated[
         list[str] | None,
         typer.Option("--endpoint", help="Base address of an OpenAI-compatible server, ends in /v1; repeatable."),
@@ -197,9 +197,8 @@ def cot(
         samples = drawn_samples(lake.workspace, get_release(lake, release), profile, seed)
     price = Price(usd_per_gpu_hour=usd_per_gpu_hour, gpus=tensor_parallel_size)
     options = CotOptions(inferences, limit, temperature, tolerance)
-    show_line = progress_line()
     server = ServerConfig(
-        model=model,
+        model=served_model,
         port=0,
         replicas=replicas,
         tensor_parallel_size=tensor_parallel_size,
@@ -208,10 +207,13 @@ def cot(
         log_dir=out / "logs",
     )
     # The server lives as long as the questions last
-    with running_server(server, show_line) if serve else nullcontext() as served:
+    with (
+        progress() as report_on,
+        running_server(server, lambda line: report_on("server", detail=line)) if serve else nullcontext() as served,
+    ):
         try:
             config = VlmConfig(
-                model=model,
+                model=served_model,
                 price=price,
                 endpoints=served.endpoints if served else tuple(endpoint or ()),
                 max_calls=max_calls,
@@ -220,7 +222,7 @@ def cot(
             )
         except ValueError as e:
             raise UsageError(f"--endpoint: {' '.join(str(e).split())}") from e
-        report = generate(lake, samples, config, options, out, lambda done, of: show_line(f"{done} of {of} answers"))
+        report = generate(lake, samples, config, options, out, partial(report_on, "answers"))
     facts = asdict(report) | {"file": str(report.file)}
     if format == "table":
         reasons = [f"{reason} {number}" for reason, number in report.left_out.items()]
@@ -231,7 +233,6 @@ def cot(
 model_app = typer.Typer(
     help="List, check, merge, convert and publish checkpoints.",
     no_args_is_help=True,
-    rich_markup_mode=None,
 )
 app.add_typer(model_app, name="model")
 
@@ -302,7 +303,9 @@ def model_check(
     """Load a checkpoint and ask it a question about a picture."""
     from pipeline.models import check_model, model_folder
 
-    facts = check_model(model_folder(space_at(workspace), model), progress_line() if serve else None)
+    folder = model_folder(space_at(workspace), model)
+    with progress() as report:
+        facts = check_model(folder, (lambda line: report("server", detail=line)) if serve else None)
     show_facts(facts, format)
 
 

@@ -9,10 +9,8 @@ from cli.options import DEFAULT_WORKSPACE, WorkspaceOption, say, space_at
 from warehouse.lake import Lake
 from warehouse.lake.place import create
 
-app = typer.Typer(rich_markup_mode=None)
-workspace_app = typer.Typer(
-    help="Create a workspace for several machines.", no_args_is_help=True, rich_markup_mode=None
-)
+app = typer.Typer()
+workspace_app = typer.Typer(help="Create a workspace for several machines.", no_args_is_help=True)
 app.add_typer(workspace_app, name="workspace")
 
 

@@ -8,10 +8,9 @@ import typer
 import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-from typer.core import TyperGroup
 
 from cli.examples import EXAMPLES
-from cli.main import GROUPS, app
+from cli.main import GROUPS, make_app
 from eval.metrics.catalogue import CATALOGUE
 from ingest.registry import DatasetConfig
 from pipeline.config import BuildFile
@@ -23,7 +22,7 @@ CLI_INTRO = """\
 line; 2 wrong use or input; 130 interrupted, with all finished work kept. A closed pipe (`| head`) is no failure.
 
 - Every command that works on a corpus takes `--workspace` (default `./workspace`, or the environment variable `PROCCORPUS_WORKSPACE`).
-- Tables fit the width of the terminal; columns without room are left out and counted. `-x` shows each row as a record. `--format json`
+- Tables fit the width of the terminal; rows that have no room there are shown as records, a column a line, as with `-x`. `--format json`
   prints all rows for scripts. `NO_COLOR=1` or `TERM=dumb` turns colours off.
 - Commands that delete ask first. `--yes` skips the question; scripts need it.
 - `--verbose` shows where an error came from. `proccorpus --install-completion` installs completion of commands, options, values, and
@@ -78,7 +77,7 @@ def cli_page() -> str:
     parts = ["# Command line", CLI_INTRO]
     groups = [f"- {heading}: " + ", ".join(f"`{name}`" for name in names) for heading, names in GROUPS.items()]
     parts.append("\n".join(groups))
-    for name, command in _commands(typer.main.get_command(app), "proccorpus"):
+    for name, command in _commands(typer.main.get_command(make_app()), "proccorpus"):
         parts.append(f"## {name}")
         parts.append(_text(command.help))
         rows = [
@@ -94,7 +93,7 @@ def cli_page() -> str:
 
 
 def _commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(command, TyperGroup):
+    if hasattr(command, "commands"):
         for inner, sub in command.commands.items():
             yield from _commands(sub, f"{name} {inner}")
     else:

@@ -24,7 +24,7 @@ import cv2
 
 from core.cores import cores, told_to_children
 from core.files import DiskFullError, disk_full, room_in
-from core.imports import collect_seldom, leave_out_pandas, pandas_is_left_out
+from core.imports import leave_out_pandas, pandas_is_left_out
 from core.paths import Workspace
 from ingest.source import format_of
 from ingest.sources.types import DownloadError
@@ -507,7 +507,6 @@ def _start_worker(without_pandas: bool, writer: "Connection") -> None:
     _moments = writer
     if without_pandas:
         leave_out_pandas()
-    collect_seldom()
     parent = multiprocessing.parent_process()
     if parent:
         threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cli.console import show_gate, show_signals
-from cli.output import status_rows
+from cli.status import status_rows
 from ingest.reasons import REASONS
 from tests.kits.made_corpus import Made
 from tests.kits.signal_kit import give_two_arms, signal

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
 
-from cli.main import app
+from cli.main import make_app
 from core.paths import Workspace
 from pipeline.build import run_build
 from pipeline.config import DatasetBuild
@@ -33,7 +32,7 @@ LEFT_OUT = ("PROCCORPUS_", "DAGSTER", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFER
 # what modules do not look at when they are imported, of which the second is another one in each test
 AT_RUN_TIME = ("PROCCORPUS_", "PYTEST_CURRENT_TEST")
 # what a build or a training that takes long says in a log, once a minute
-PROGRESS = re.compile(r"^(training: .*|(.*; )?\d+ of \d+ stages done, \d+:\d\d)\n", re.MULTILINE)
+PROGRESS = re.compile(r"^(.*; )?\d+ of \d+ done, \d+:\d\d\n", re.MULTILINE)
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -191,7 +190,7 @@ def built_in_process(builds: Sequence[DatasetBuild], workspace: Path) -> dict[st
 
 def look_up(arguments: list[str], whole: bool = True) -> None:
     """Raises where a command, an option or a value is none of ours, or (`whole`) one is missing; nothing is run."""
-    command = typer.main.get_command(app)
+    command = typer.main.get_command(make_app())
     if len(arguments) == 1 and arguments[0].startswith("--"):  # parsing would do it, such as --install-completion
         assert any(arguments[0] in option.opts for option in command.params)
         return
@@ -204,7 +203,7 @@ def look_up(arguments: list[str], whole: bool = True) -> None:
 
 def _parsed(command: Any, name: str, arguments: list[str]) -> None:
     with command.make_context(name, list(arguments)) as context:
-        if isinstance(command, TyperGroup):
+        if hasattr(command, "commands"):
             rest = [*context._protected_args, *context.args]
             if not rest:  # the name of a group alone
                 return

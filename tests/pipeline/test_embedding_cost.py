@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from cli.main import app
+from cli.main import make_app
 from core.paths import Workspace
 from pipeline.build import run_build
 from pipeline.embedding_cost import embedding_cost
@@ -54,9 +54,9 @@ def test_the_command_says_it(tmp_path: Path):
     config = tmp_path / "build.toml"
     config.write_text('datasets = ["sim_short"]\n[embeddings]\nwhen = "always"\nencoder = "grey"\n')
     arguments = ["dry-run", "--config", str(config), "--workspace", str(tmp_path / "none"), "--episodes", "0-2"]
-    result = CliRunner().invoke(app, [*arguments, "--format", "json"], catch_exceptions=False)
+    result = CliRunner().invoke(make_app(), [*arguments, "--format", "json"], catch_exceptions=False)
     (facts,) = json.loads(result.stdout)
     assert (facts["dataset"], facts["embeddings"]["episodes"]) == ("sim_short", 3)
     assert facts["embeddings"]["pictures"] > 3
-    words = CliRunner().invoke(app, arguments, catch_exceptions=False).stdout
+    words = CliRunner().invoke(make_app(), arguments, catch_exceptions=False).stdout
     assert f"sim_short: grey looks at {facts['embeddings']['pictures']} pictures of 3 episodes" in words

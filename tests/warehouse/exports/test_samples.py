@@ -355,11 +355,11 @@ def test_what_shows_an_episode_taken_down_since_is_left_out(own: Made, tmp_path:
 def test_the_commands(frozen: Frozen, tmp_path: Path):
     from typer.testing import CliRunner
 
-    from cli.main import app
+    from cli.main import make_app
 
     def run(*words: str) -> dict:
         common = ["--workspace", str(frozen.lake.workspace.root), "--allow-licence", "unknown", "--format", "json"]
-        result = CliRunner().invoke(app, ["export", *words, *common], catch_exceptions=False)
+        result = CliRunner().invoke(make_app(), ["export", *words, *common], catch_exceptions=False)
         assert result.exit_code == 0, result.output
         return json.loads(result.stdout)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.output import status_rows
+from cli.status import status_rows
 from core.paths import Workspace
 from core.tables import TABLES
 from ingest.outcomes import Outcome
