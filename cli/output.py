@@ -65,18 +65,19 @@ def table_text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], width:
     numbers = [
         any(isinstance(r[name], int | float) and not isinstance(r[name], bool) for r in rows) for name in columns
     ]
+    gaps = 3 * (len(columns) - 1)
+    widths = [max(map(cell_len, (name, *(row[i].plain for row in cells)))) for i, name in enumerate(columns)]
+    heads = list(columns) if sum(widths) + gaps <= width else [name.replace("_", "_\n") for name in columns]
     # Numbers are never cut; long texts go on in a second line
-    words = [[name.replace("_", " "), *(row[i].plain for row in cells)] for i, name in enumerate(columns)]
-    least = [
-        max((cell_len(word) for text in texts for word in text.split()), default=0) if is_number
-        else min(max(map(cell_len, texts)), NARROWEST)
-        for texts, is_number in zip(words, numbers, strict=True)
-    ]  # fmt: skip
-    if AS_RECORDS.get() or sum(least) + 3 * (len(columns) - 1) > width:
+    least = []
+    for i, (head, is_number) in enumerate(zip(heads, numbers, strict=True)):
+        needed = max(cell_len(line) for text in (head, *(row[i].plain for row in cells)) for line in text.split("\n"))
+        least.append(needed if is_number else min(needed, NARROWEST))
+    if AS_RECORDS.get() or sum(least) + gaps > width:
         return _printed(*_records(cells, columns, width), width=width)
     table = Table(box=None, padding=(0, 3, 0, 0), pad_edge=False, header_style="bold", width=None)
-    for name, is_number in zip(columns, numbers, strict=True):
-        table.add_column(Text(name), justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")
+    for head, is_number in zip(heads, numbers, strict=True):
+        table.add_column(Text(head), justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")
     for row in cells:
         table.add_row(*row)
     return _printed(table, width=width)

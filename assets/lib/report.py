@@ -98,23 +98,32 @@ def report_closing(workspace: Workspace, outcomes: "Sequence[Outcome]") -> None:
     """
     if not is_followed(workspace):
         return
-    from assets.lib.mirror import report_outcomes, report_unasked
+    from assets.lib.tell import tell_outcomes, tell_unasked
 
     report_all(workspace)
     with instance_of(workspace) as instance:
-        report_outcomes(instance, outcomes)
-        report_unasked(instance)
+        tell_outcomes(instance, outcomes)
+        tell_unasked(instance)
 
 
 def mirror(workspace: Workspace) -> None:
-    """Tell Dagster of all that a workspace holds and it does not know: it may be new here, moved or restored."""
-    from assets.lib.mirror import report_held
+    """Tell Dagster of all that a workspace holds and it does not know: it may be new here, moved or restored.
+
+    In the order in which it was made: what was made before the newest stages is stale.
+    """
+    from assets.lib.tell import tell_held, tell_unasked
 
     if not workspace.exists():
         return
+    lake = open_lake(workspace)
+    ((last,),) = lake.rows("SELECT max(finished_at) FROM stage_runs")
+    with instance_of(workspace) as instance:
+        if last:
+            tell_held(instance, lake, before=last)
     report_all(workspace)
     with instance_of(workspace) as instance:
-        report_held(instance, open_lake(workspace))
+        tell_held(instance, lake)
+        tell_unasked(instance)
 
 
 def report_all(workspace: Workspace) -> None:
@@ -124,8 +133,9 @@ def report_all(workspace: Workspace) -> None:
 
 def report_build(workspace: Workspace, datasets: Sequence[str], done: Sequence[StageReport]) -> None:
     """Report a build's stages, then whatever else Dagster does not know of some datasets."""
-    from assets.lib.mirror import reconcile, report_stages
+    from assets.lib.tell import reconcile, tell_stages
 
     with instance_of(workspace) as instance:
-        report_stages(instance, workspace, done)
+        if done:
+            tell_stages(instance, open_lake(workspace), done)
         reconcile(instance, workspace, datasets)

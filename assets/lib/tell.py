@@ -1,63 +1,41 @@
-"""Events of what was made, written into a run of Dagster: one that goes on now, or one of the past.
+"""What was made, told to Dagster: as events of a run that goes on now, or outside any run for what it did not start.
 
-Upstream stages come first, and each event has the tags that staleness is read from.
+The truth is in the lake (`stage_runs`); the event log is a copy of it that may be made anew at any time. Upstream
+stages come first, and each event has the tags that staleness is read from.
 """
 
-import logging
-from collections import defaultdict
+import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
 
 import dagster as dg
-from dagster._core.events import StepMaterializationData
 
 from assets.defs.corpus.partitions import chunk_key, chunks, datasets
-from assets.lib.events import LEFT_OUT, NOT_IN_CHUNK, check_evaluation, metadata, version_tags
+from assets.lib.events import LEFT_OUT, NOT_IN_CHUNK, check_evaluation, materialization, metadata, version_tags
+from core.paths import Workspace
 from pipeline.build import stored_build
 from pipeline.config import DatasetBuild
+from pipeline.held import held_outcomes
+from pipeline.outcome import Outcome
 from pipeline.stage import Stage, StageReport
 from pipeline.stages import LISTING, STAGES
-from warehouse.lake import WHOLE_DATASET, Lake, StageRun
+from warehouse.lake import WHOLE_DATASET, Lake, StageRun, open_lake
 
 DATASET_KEYS, CHUNK_KEYS = datasets.name or "", chunks.name or ""  # the names of the partition sets
-
-Event = dg.AssetMaterialization | dg.AssetCheckEvaluation
-Tell = Callable[[Event, datetime], None]  # an event, and when it happened
+MAX_DETAILED = 120  # stage runs told with pictures, tables and checks, some 0.2 s each; the older ones with numbers
+# Assets that nothing makes unless somebody asks: how to ask, and what they are made of
+ON_REQUEST = {
+    "annotator_comparison": (
+        "nobody compared the annotators: proccorpus eval annotators, or Materialize",
+        "progress",
+    ),
+    "rewards": ("no model was asked about the chunk: Materialize asks the newest", "reward_model", "frames"),
+}
+Tell = Callable[[dg.AssetMaterialization], object]  # into a run that goes on, or outside any run
 
 
 def partition_of(run: StageRun) -> str:
     return run.dataset if run.chunk is None else chunk_key(run.dataset, run.chunk)
-
-
-def tell_into(instance: dg.DagsterInstance, run_id: str, job: str, step: str | None = None) -> Tell:
-    """Adds events to a run: one that goes on now, whose step is `step`, or one of the past."""
-
-    def tell(event: Event, at: datetime) -> None:
-        # A run keeps one evaluation of each check, and has one per partition: without a run all are kept
-        if isinstance(event, dg.AssetCheckEvaluation):
-            store(instance, "", "", at, dg.DagsterEventType.ASSET_CHECK_EVALUATION, data=event)
-        else:
-            data = StepMaterializationData(event)
-            store(instance, run_id, job, at, dg.DagsterEventType.ASSET_MATERIALIZATION, data=data, step=step)
-
-    return tell
-
-
-def store(
-    instance: dg.DagsterInstance,
-    run_id: str,
-    job: str,
-    at: datetime,
-    kind: dg.DagsterEventType,
-    message: str = "",
-    data: Any = None,
-    step: str | None = None,
-) -> None:
-    """One event, as of a time; DagsterInstance has a method for events of now alone."""
-    event = dg.DagsterEvent(kind.value, job, step_key=step, event_specific_data=data, message=message)
-    entry = dg.EventLogEntry(None, logging.INFO, "", run_id, at.timestamp(), step, job, event)
-    instance.handle_new_event(entry)
 
 
 def register_partitions(instance: dg.DagsterInstance, lake: Lake, names: Sequence[str]) -> None:
@@ -78,41 +56,35 @@ def _forget_lost_chunks(instance: dg.DagsterInstance, names: Sequence[str], keys
 
 
 def tell_stages(
-    instance: dg.DagsterInstance,
-    lake: Lake,
-    done: Sequence[StageReport],
-    tell: Tell,
-    ended: Callable[[StageRun], datetime],
-    detailed: set[tuple[str, str]] | None = None,
+    instance: dg.DagsterInstance, lake: Lake, done: Sequence[StageReport], tell: Tell | None = None
 ) -> None:
     """A materialisation per stage run, upstream stages first, with the tags that staleness is read from.
 
-    detailed: (stage, partition) of those that are shown with pictures, tables and checks; None: all.
+    done: in the order in which they were done; the last ones are shown with pictures, tables and checks. tell: adds an
+    event to a run that goes on; None: outside any run.
     """
+    tell = tell or instance.report_runless_asset_event
     # Partitions have to be known to Dagster before an event may name them
     names = sorted({report.run.dataset for report in done})
     register_partitions(instance, lake, names)
     builds = {name: stored_build(lake, name) for name in names}
-    reports_by_stage: defaultdict[str, list[StageReport]] = defaultdict(list)
-    for report in done:
-        reports_by_stage[report.run.stage].append(report)
-
+    detailed = {id(report) for report in done[-MAX_DETAILED:]}
     for stage in STAGES:
-        _tell_left_out(instance, lake, stage, done, builds, tell, ended)
-        reports = sorted(reports_by_stage[stage.name], key=lambda report: ended(report.run))
+        _tell_left_out(instance, lake, stage, done, builds, tell)
+        reports = [report for report in done if report.run.stage == stage.name]
         # Staleness is read from the events that were the newest of what is upstream
         pointers = {name: event_ids(instance, name) for name in stage.upstream if reports and name != LISTING.name}
         for report in reports:
             run, partition = report.run, partition_of(report.run)
-            is_detailed = detailed is None or (stage.name, partition) in detailed
-            values = metadata(lake, stage, report, detailed=is_detailed)
+            values = metadata(lake, stage, report, detailed=id(report) in detailed)
             tags = _tags(instance, run, partition, pointers)
-            event = dg.AssetMaterialization(asset_key=stage.name, partition=partition, metadata=values, tags=tags)
-            tell(event, ended(run))
+            tell(dg.AssetMaterialization(asset_key=stage.name, partition=partition, metadata=values, tags=tags))
             build = builds[run.dataset]
-            if build and is_detailed:
+            if build and id(report) in detailed:
                 for check in stage.all_checks:
-                    tell(check_evaluation(run, check, check.run(lake, build, run.chunk)), ended(run))
+                    # A run keeps one evaluation of each check, and has one per partition: without a run all are kept
+                    outcome = check.run(lake, build, run.chunk)
+                    instance.report_runless_asset_event(check_evaluation(run, check, outcome))
 
 
 def _tell_left_out(
@@ -122,7 +94,6 @@ def _tell_left_out(
     done: Sequence[StageReport],
     builds: Mapping[str, DatasetBuild | None],
     tell: Tell,
-    ended: Callable[[StageRun], datetime],
 ) -> None:
     """Chunks that have nothing of a stage: an event says so, or Dagster would ask for them first.
 
@@ -134,9 +105,8 @@ def _tell_left_out(
     have_rows = lake.rows("SELECT dataset, chunk FROM stage_runs WHERE stage = ?", [stage.name])
     known = {chunk_key(dataset, chunk) for dataset, chunk in have_rows}
     for partition in sorted(new.keys() - known):
-        runs = new[partition]
-        why = NOT_IN_CHUNK.get(stage.of_chunks) or f"the build of {runs[0].dataset} has none"
-        tell(left_out(stage.name, why, partition), max(map(ended, runs)))
+        why = NOT_IN_CHUNK.get(stage.of_chunks) or f"the build of {new[partition]} has none"
+        tell(left_out(stage.name, why, partition))
 
 
 def left_out(asset: str, why: str, partition: str | None = None) -> dg.AssetMaterialization:
@@ -147,16 +117,16 @@ def left_out(asset: str, why: str, partition: str | None = None) -> dg.AssetMate
 
 def _chunks_without(
     stage: Stage, done: Sequence[StageReport], builds: Mapping[str, DatasetBuild | None]
-) -> dict[str, list[StageRun]]:
-    """Of each chunk that may have nothing of a stage the runs of now of what is upstream of it, by partition."""
+) -> dict[str, str]:
+    """The chunks that may have nothing of a stage and whose upstream was made now: the dataset by partition."""
     is_optional = {build.name: not stage.applies(build) for build in builds.values() if build}
-    without: dict[str, list[StageRun]] = {}
-    for report in done:
-        run = report.run
-        is_upstream = run.chunk is not None and run.stage in stage.upstream
-        if is_upstream and (stage.of_chunks != "all" or is_optional.get(run.dataset)):
-            without.setdefault(partition_of(run), []).append(run)
-    return without
+    return {
+        partition_of(report.run): report.run.dataset
+        for report in done
+        if report.run.chunk is not None
+        and report.run.stage in stage.upstream
+        and (stage.of_chunks != "all" or is_optional.get(report.run.dataset))
+    }
 
 
 def event_ids(instance: dg.DagsterInstance, asset: str) -> dict[str | None, int]:
@@ -192,3 +162,70 @@ def newest_event(
     record = instance.get_latest_data_version_record(dg.AssetKey(asset), partition_key=partition)
     event = record.asset_materialization if record else None
     return ((event.tags or {}).get("dagster/data_version"), record.timestamp) if record and event else None
+
+
+# What a workspace holds and Dagster does not know
+
+
+def reconcile(instance: dg.DagsterInstance, workspace: Workspace, names: Sequence[str]) -> int:
+    """Tell the newest stage runs of some datasets that the event log does not know; returns how many."""
+    lake = open_lake(workspace)
+    columns = list(StageRun.__dataclass_fields__)
+    rows = lake.dicts(
+        f"SELECT {', '.join(columns)}, snapshot FROM stage_runs WHERE list_contains(?, dataset) QUALIFY "
+        "row_number() OVER (PARTITION BY stage, dataset, chunk ORDER BY finished_at DESC) = 1 ORDER BY finished_at",
+        [list(names)],
+    )
+    known = {stage.name: instance.get_materialized_partitions(dg.AssetKey(stage.name)) for stage in STAGES}
+    missing = []
+    for row in rows:
+        snapshot, chunk = row.pop("snapshot"), row["chunk"]
+        if row["stage"] == LISTING.name and chunk != WHOLE_DATASET:
+            continue  # the chunks that listing registered: one materialisation per dataset
+        row["chunk"] = None if chunk == WHOLE_DATASET else chunk
+        run = StageRun(**row)
+        is_known = partition_of(run) in known[run.stage]
+        if not is_known or data_version(instance, run.stage, partition_of(run)) != run.output_hash:
+            missing.append(StageReport(run, snapshot, json.loads(run.numbers or "{}")))
+    if missing:
+        tell_stages(instance, lake, missing)
+    return len(missing)
+
+
+def tell_outcomes(instance: dg.DagsterInstance, outcomes: Sequence[Outcome]) -> None:
+    """What the second half made now, from the first that Dagster does not know: else what is below would look stale."""
+    new = [k for k, outcome in enumerate(outcomes) if data_version(instance, outcome.asset) != outcome.version]
+    for outcome in outcomes[new[0] :] if new else ():
+        instance.report_runless_asset_event(materialization(outcome))
+
+
+def tell_held(instance: dg.DagsterInstance, lake: Lake, before: datetime | None = None) -> None:
+    """What the lake holds of the second half and Dagster does not know; `before`: only what was made before then."""
+    for held in held_outcomes(lake):
+        known = newest_event(instance, held.asset)
+        is_new = known is None or (known[0] != held.version and known[1] < held.made_at.timestamp())
+        if is_new and (before is None or held.made_at < before) and (outcome := held.outcome()):
+            instance.report_runless_asset_event(materialization(outcome))
+
+
+def tell_unasked(instance: dg.DagsterInstance) -> None:
+    """Of assets that are made on request alone: who has not asked is told how to, once what they need is there.
+
+    Said again after what is upstream was made anew, or Dagster would call it stale.
+    """
+    for asset, (why, *upstream) in ON_REQUEST.items():
+        needed = [event_ids(instance, name) for name in upstream]
+        told = event_ids(instance, asset)
+        for partition in [None] if asset == "annotator_comparison" else instance.get_dynamic_partitions(CHUNK_KEYS):
+            newest = [_newest_id(ids, partition) for ids in needed]
+            if not all(newest) or max(newest) < _newest_id(told, partition):
+                continue
+            if data_version(instance, asset, partition) in (None, LEFT_OUT.value):
+                instance.report_runless_asset_event(left_out(asset, why, partition))
+
+
+def _newest_id(ids: Mapping[str | None, int], partition: str | None) -> int:
+    """The newest event of a partition, or of an asset without any; of all, where no partition is asked for."""
+    if partition is None:
+        return max(ids.values(), default=0)
+    return ids.get(partition) or ids.get(None, 0)

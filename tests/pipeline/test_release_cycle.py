@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 
 from assets.defs.resources import Corpus
-from assets.lib.mirror import report_outcomes
 from assets.lib.report import instance_of, mirror
+from assets.lib.tell import tell_outcomes
 from core.paths import ROOT, Workspace
 from core.tables import TABLES
 from eval.reward.open import ScorerConfig
@@ -278,7 +278,7 @@ def test_outcomes_are_reported_once(lake: Lake) -> None:
     outcomes = closing_steps(lake, "r1", tiny_recipe())
     with dg.DagsterInstance.ephemeral() as instance:
         for _ in range(2):
-            report_outcomes(instance, outcomes)
+            tell_outcomes(instance, outcomes)
         for o in outcomes:
             records = instance.fetch_materializations(dg.AssetKey(o.asset), limit=10).records
             assert len(records) == 1

@@ -5,14 +5,12 @@ cannot hold assets of two partition sets, so it is a job of two ops, whose event
 first half. Jobs over the second half are in assets/defs/models/jobs.py, exports in assets/defs/exports/jobs.py.
 """
 
-from datetime import UTC, datetime
-
 import dagster as dg
 from pydantic import Field
 
 from assets.defs.resources import Corpus
 from assets.lib.events import materialization
-from assets.lib.tell import tell_into, tell_stages
+from assets.lib.tell import tell_stages
 from pipeline.build import run_build
 from pipeline.release import DEMO_RELEASE
 from pipeline.release_cycle import closing_steps, scoring_steps
@@ -45,11 +43,10 @@ def build_corpus(context: dg.OpExecutionContext, corpus: Corpus, config: BuildCo
     """Bring every dataset up to date; fails when a chunk failed, after the others were built."""
     builds = corpus.all_builds(config.config, update=config.update)
     lake = corpus.lake()
-    tell = tell_into(context.instance, context.run_id, context.job_name, context.op_def.name)
 
     # Told as it goes, so that the run shows how far it is, and what was built also where it fails
     def on_stage(done: StageReport) -> None:
-        tell_stages(context.instance, lake, [done], tell, lambda run: datetime.now(UTC))
+        tell_stages(context.instance, lake, [done], context.log_event)
 
     report = run_build(
         corpus.workspace(),

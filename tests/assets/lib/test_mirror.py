@@ -1,7 +1,6 @@
 """A workspace that Dagster never saw: what its UI shows is what the lake holds, and who made it when."""
 
 import os
-from datetime import timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -9,8 +8,8 @@ import pytest
 
 from assets.defs.corpus.jobs import build_job
 from assets.defs.resources import Corpus
-from assets.lib.mirror import ON_REQUEST, PAUSE, TOLD, _builds, _key
 from assets.lib.report import instance_of, mirror
+from assets.lib.tell import ON_REQUEST
 from pipeline.build import run_build
 from pipeline.release import release_step
 from pipeline.stages.episodes import config_rows
@@ -48,25 +47,7 @@ def test_opening_it_again_tells_nothing_twice(copied: Made) -> None:
     assert set(counted(copied.space).values()) == {1}
     assert set(counted(copied.space)) == ALL
     with instance_of(copied.space) as instance:
-        assert len(instance.get_runs()) == 2
-
-
-def test_a_build_of_the_command_line_is_a_run_of_the_time_when_it_was_built(copied: Made) -> None:
-    first, last = copied.rows(
-        "SELECT min(finished_at - to_microseconds((duration_s * 1000000)::BIGINT)), max(finished_at) FROM stage_runs"
-    )[0]
-    with instance_of(copied.space) as instance:
-        (record,) = instance.get_run_records(dg.RunsFilter(job_name="build"))
-        assert record.dagster_run.status == dg.DagsterRunStatus.SUCCESS
-        assert TOLD.items() <= record.dagster_run.tags.items()
-        assert record.start_time == pytest.approx(first.timestamp(), abs=0.01)
-        assert record.end_time == pytest.approx(last.timestamp(), abs=0.01)
-        events = instance.all_logs(record.dagster_run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
-        told = {(e.get_dagster_event().asset_key.to_user_string(), e.get_dagster_event().partition) for e in events}  # type: ignore[union-attr]
-        assert told >= ALL
-        (closing,) = instance.get_run_records(dg.RunsFilter(job_name="corpus"))
-        assert closing.start_time is not None
-        assert closing.start_time >= last.timestamp()
+        assert instance.get_runs() == []
 
 
 def test_what_is_made_on_request_alone_says_how_to_ask(copied: Made) -> None:
@@ -87,13 +68,6 @@ def test_a_release_older_than_the_corpus_is_stale_on_a_copy_too(copied: Made, tm
         status, why = not_fresh(instance)["release", None]
         assert status == "STALE"
         assert any("shards" in cause for cause in why)
-
-
-def test_builds_are_told_apart_by_the_pause_between_them(made: Made) -> None:
-    done = sorted(made.report.done, key=lambda report: report.run.stage != "episodes")
-    begun = made.rows("SELECT max(finished_at) FROM stage_runs")[0][0]
-    at = {_key(r.run): begun + k * timedelta(seconds=1) + (k > 3) * PAUSE * 2 for k, r in enumerate(done)}
-    assert [len(build) for build in _builds(done, at)] == [4, len(done) - 4]
 
 
 def test_a_job_shows_each_stage_as_it_is_done(copied: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

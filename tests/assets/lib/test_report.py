@@ -8,8 +8,8 @@ import dagster as dg
 import pytest
 import yaml
 
-from assets.lib.mirror import reconcile
 from assets.lib.report import DagsterHomeError, dagster_home, instance_of, is_followed, report_all, report_build
+from assets.lib.tell import reconcile
 from cli.console import build_all
 from core.paths import ROOT, Workspace
 from pipeline.build import run_build
