@@ -120,7 +120,7 @@ async def ask(folder: Path, url: str, images: list[Image], concurrency: int) -> 
         start, cpu = time.perf_counter(), time.process_time()
         replies = await asyncio.gather(*(client.ask(request, n) for n, request in enumerate(requests)))
         wall_s, cpu_s = time.perf_counter() - start, time.process_time() - cpu
-    stored = store.stats().loose
+    stored = len(store.keys())
     ledger.close()
     return wall_s, cpu_s, min(stored, sum(not reply.cached for reply in replies))
 

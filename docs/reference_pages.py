@@ -1,4 +1,4 @@
-"""Pages of the reference that are made from code: command line, configuration, tables, metrics, recipes."""
+"""Pages of the reference that are made from code: command line, configuration, tables, recipes."""
 
 from collections.abc import Iterator
 from types import UnionType
@@ -11,7 +11,6 @@ from pydantic.fields import FieldInfo
 
 from cli.examples import EXAMPLES
 from cli.main import GROUPS, make_app
-from eval.metrics.catalogue import CATALOGUE
 from ingest.registry import DatasetConfig
 from pipeline.config import BuildFile
 from training.recipe import BUILT_IN, Recipe
@@ -50,11 +49,6 @@ TABLES_INTRO = """\
 `proccorpus schema NAME` prints the same, with a value of your corpus beside each column. *Content* tables are equal for equal inputs, configuration
 and seed (`proccorpus digest`). *Event* tables have times and run ids. *Views* are computed. The end of a span is exclusive: `end_frame` is the
 first frame after it."""
-
-METRICS_INTRO = """\
-↑: more is better; ↓: less is better. *Unread*: how an answer counts from which no number could be parsed. *Published*: how the paper's own
-evaluation (`--as-published`, `eval/metrics/published.py`) differs. Each difference has a test in `tests/eval/`.
-[Evaluation](evaluation.md) tells how to compute and read the metrics; annotators have [metrics of their own](annotators.md#metrics)."""
 
 RECIPES_INTRO = """\
 Train with a recipe by `proccorpus train --recipe NAME`; NAME may also be a YAML file with the same sections. [Training](training.md)
@@ -205,7 +199,7 @@ def _doc(section: type[BaseModel]) -> list[str]:
     return [_text(own)] if own else []
 
 
-# Tables, metrics, recipes
+# Tables, recipes
 
 
 def tables_page() -> str:
@@ -222,17 +216,6 @@ def tables_page() -> str:
                 relation["comment"] + "." + key,
                 table(("column", "type", "unit", "what"), rows),
             ]
-    return "\n\n".join(parts) + "\n"
-
-
-def metrics_page() -> str:
-    parts = ["# Metrics", METRICS_INTRO]
-    for heading, metrics in CATALOGUE.items():
-        rows = []
-        for m in metrics:
-            names = ", ".join(f"`{n}`" for n in m.names) + {"more": " ↑", "less": " ↓"}[m.better]
-            rows.append((names, m.what, m.range, m.unread, m.published))
-        parts += [f"## {heading}", table(("metric", "what", "range", "unread", "published"), rows)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -271,6 +254,5 @@ PAGES = {
     "cli.md": cli_page,
     "configuration.md": configuration_page,
     "tables.md": tables_page,
-    "metrics.md": metrics_page,
     "recipes.md": recipes_page,
 }

@@ -234,8 +234,5 @@ async def _ask_all[T](
                     group.create_task(ask_one(question))
         except BaseExceptionGroup as e:  # one reason is enough: the others only say that they were stopped
             raise next((x for x in e.exceptions if isinstance(x, VlmError)), e.exceptions[0]) from e
-        # The replies of the chunk go into one file
-        pack = f"{build.name}-{context.chunk:05d}-{label_run.id}-{context.step.stage.name}"
-        store.pack(client.keys, pack)
     answers.findings.sort(key=lambda finding: finding.episode_index or 0)
     return client.hits

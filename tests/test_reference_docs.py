@@ -14,12 +14,12 @@ from ingest.reasons import REASONS
 from ingest.registry import BUILT_IN, load_registry
 from tests.kits.code import FILES
 
-PAGES = ["datasets.md", "quarantine.md", "cli.md", "configuration.md", "tables.md", "metrics.md", "recipes.md"]
+PAGES = ["datasets.md", "quarantine.md", "cli.md", "configuration.md", "tables.md", "recipes.md"]
 GENERATED = {*PAGES, "dependencies.md"}
 MADE = {*GENERATED, "samples.md"}  # this one in part
 WIDTH = 120  # of prose; tables and pictures are as wide as they have to be
 CODE_WIDTH = 100  # what the site shows without scrolling
-PAGE_WORDS, ALL_WORDS = 1500, 45_000
+PAGE_WORDS, ALL_WORDS = 1500, 46_500
 
 
 @pytest.mark.parametrize("name", PAGES)

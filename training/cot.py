@@ -267,7 +267,6 @@ class _Work:
                 raise next((x for x in e.exceptions if isinstance(x, VlmError)), e.exceptions[0]) from e
             finally:
                 self.hits += client.hits
-            self.store.pack(client.keys, f"{RUN}-{dataset}")
 
     def _take(self, k: int, inference: int, truth: Truth, reply: Reply) -> None:
         text = answer_of(reply.value)

@@ -35,7 +35,6 @@ class Client:
         prompt_version: str,
     ):
         self.config = config
-        self.keys: set[str] = set()  # of all replies given, for ResponseStore.pack
         self.hits = 0  # replies given without a request
         self._store, self._ledger = store, ledger
         self._identity = {
@@ -107,7 +106,6 @@ class Client:
                 self._raise_fatal()
             raise
         reply = reply if is_first else replace(reply, cached=True)
-        self.keys.add(key)
         self.hits += reply.cached
         return reply
 

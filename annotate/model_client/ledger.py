@@ -1,14 +1,11 @@
 """What calls cost, and how much they may: reserved before a request is sent, settled after its answer."""
 
-import sqlite3
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from annotate.model_client.calls import VlmError
+from annotate.model_client.responses import FILE, Database
 from annotate.vlm.config import Price
 
 # One row per request sent; `spent` has the sums, so that a reservation does not add up millions of rows
@@ -26,13 +23,12 @@ CREATE TABLE IF NOT EXISTS spent (
     build_id TEXT PRIMARY KEY, calls INTEGER NOT NULL, cost_usd REAL NOT NULL
 ) WITHOUT ROWID;
 """
-PATIENCE_S = 60.0  # for another process's transaction, which takes a millisecond
 UNSETTLED = "sent"  # status while under way, and for good when the process was killed meanwhile
 
 
 def ledger_path(responses: Path) -> Path:
-    """The ledger lies in the folder of the replies that it paid for."""
-    return responses / "ledger.sqlite"
+    """The ledger lies in the file of the replies that it paid for."""
+    return responses / FILE
 
 
 @dataclass(frozen=True)
@@ -85,28 +81,26 @@ def _check_budget(spent: Spent, estimate_usd: float, max_calls: int | None, max_
         )
 
 
-class Ledger:
-    """One SQLite file, shared by several processes and threads.
+class Ledger(Database):
+    """The costs of calls, in the file of the replies that they paid for.
 
     A process that is killed leaves its reservations counted, as the server may have worked for them: a budget is
-    kept rather than used up. Survives kills at any moment; the newest rows may be lost when the machine's power is.
+    kept rather than used up. Raises VlmError for a file that is no ledger.
     """
 
     def __init__(self, path: Path):
-        self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = threading.Lock()
-        self._db = sqlite3.connect(path, timeout=PATIENCE_S, isolation_level=None, check_same_thread=False)
-        self._db.row_factory = sqlite3.Row
-        try:
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")
-            self._db.executescript(SCHEMA)
-        except sqlite3.DatabaseError as e:
-            self._db.close()
-            raise VlmError(
-                "refused", f"{path} is no ledger of calls ({e}): move it away, and a new one begins with nothing spent"
-            ) from None
+        super().__init__(path, SCHEMA)
+        # The ledger of an earlier version was a file of its own
+        former = path.parent / "ledger.sqlite"
+        if former.exists() and former != path:
+            self.db.execute("ATTACH ? AS former", (str(former),))
+            with self.transaction() as db:
+                if not db.execute("SELECT 1 FROM attempts").fetchone():
+                    db.execute("INSERT INTO attempts SELECT * FROM former.attempts")
+                    db.execute("INSERT INTO spent SELECT * FROM former.spent")
+            self.db.execute("DETACH former")
+            for file in path.parent.glob("ledger.sqlite*"):
+                file.unlink(missing_ok=True)
 
     def reserve(
         self, call: Call, estimate_usd: float, max_calls: int | None = None, max_cost_usd: float | None = None
@@ -116,7 +110,7 @@ class Ledger:
         Example: of a budget of 1 USD, 0.70 are spent and a call of up to 0.20 is under way. One more call of up to 0.20
         is refused, for 0.70 + 0.20 + 0.20 > 1. Once the other is settled at 0.05, there is room for it.
         """
-        with self._transaction() as db:
+        with self.transaction() as db:
             _check_budget(self._spent(call.build_id), estimate_usd, max_calls, max_cost_usd)
             names = ", ".join(f.name for f in fields(Call))
             row = db.execute(
@@ -139,7 +133,7 @@ class Ledger:
         error: str | None = None,
     ) -> None:
         """Put what a request truly cost in place of its estimate."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             build_id, estimate = db.execute(
                 "SELECT build_id, cost_usd FROM attempts WHERE id = ?", (reservation,)
             ).fetchone()
@@ -152,14 +146,14 @@ class Ledger:
 
     def release(self, reservation: int) -> None:
         """Uncount a request that no server has worked for."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             build_id, estimate = db.execute(
                 "DELETE FROM attempts WHERE id = ? RETURNING build_id, cost_usd", (reservation,)
             ).fetchone()
             self._add(build_id, -1, -estimate)
 
     def spent(self, build_id: str) -> Spent:
-        with self._lock:
+        with self.lock:
             return self._spent(build_id)
 
     def calls(
@@ -188,32 +182,16 @@ class Ledger:
                 status, error
             FROM attempts WHERE {" AND ".join(conditions)} GROUP BY call_key, build_id ORDER BY id
         """
-        with self._lock:
-            rows = self._db.execute(query, values).fetchall()
+        with self.lock:
+            rows = self.db.execute(query, values).fetchall()
         return [{k: v for k, v in dict(row).items() if k != "id"} for row in rows]
 
-    def close(self) -> None:
-        with self._lock:
-            self._db.close()
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db
-                self._db.execute("COMMIT")
-            except BaseException:
-                with suppress(sqlite3.OperationalError):  # SQLite has taken it back by itself where the disk is full
-                    self._db.execute("ROLLBACK")
-                raise
-
     def _spent(self, build_id: str) -> Spent:
-        row = self._db.execute("SELECT calls, cost_usd FROM spent WHERE build_id = ?", (build_id,)).fetchone()
+        row = self.db.execute("SELECT calls, cost_usd FROM spent WHERE build_id = ?", (build_id,)).fetchone()
         return Spent(*row) if row else Spent(0, 0.0)
 
     def _add(self, build_id: str, calls: int, cost: float) -> None:
-        self._db.execute(
+        self.db.execute(
             "INSERT INTO spent VALUES (?, ?, ?) ON CONFLICT (build_id) DO UPDATE "
             "SET calls = calls + excluded.calls, cost_usd = cost_usd + excluded.cost_usd",
             (build_id, calls, cost),

@@ -1,21 +1,32 @@
-"""Replies of models, kept by the key of their call: each is on disk before it is used."""
+"""Replies of models, kept by the key of their call: each is on disk before it is used.
+
+One SQLite file holds them, and beside them what each call cost (ledger.py). Replies of earlier versions, in files and
+packs of their own, are taken over when the store is first opened.
+"""
 
 import hashlib
 import json
-import time
-from collections.abc import Collection, Iterator
+import sqlite3
+import struct
+import threading
+import zlib
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import MISSING, asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from annotate.model_client.calls import VlmError, canonical
 
-from annotate.model_client.calls import canonical
-from annotate.model_client.durable import write_durably
-from annotate.model_client.packs import Packs
-
-LEFT_BEHIND_S = 3600.0  # a temporary file this old belongs to a process that was killed
+FILE = "replies.sqlite"
+MAX_REPLY_BYTES = 64 << 20  # uncompressed: a damaged reply must not fill the memory
+PATIENCE_S = 60.0  # for another process's transaction, which takes milliseconds
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, created_at TEXT NOT NULL, data BLOB NOT NULL);
+"""
+# A pack of an earlier version: the mark, then per reply its key, its length, and itself compressed by zlib
+PACK_MARK, PACK_HEAD = b"vlm replies 1\n", struct.Struct(">32sI")
 
 
 @dataclass(frozen=True)
@@ -40,144 +51,157 @@ class StoredReply:
     content: tuple[Any, ...] = ()
 
 
-@dataclass(frozen=True)
-class StoreStats:
-    loose: int  # replies in files of their own
-    packed: int
-    packs: int
-    bytes: int
+class Database:
+    """One SQLite file, shared by several processes and threads. What was committed survives kills and power cuts.
 
-
-class ResponseStore:
-    """Safe for several processes and threads. A damaged reply counts as absent, and is in `damaged`, a line each.
-
-    A new reply is a file of its own; `pack` moves the replies of a finished partition into one file. A reply is
-    readable at every moment of that, and where a process is killed on the way nothing is lost.
+    Raises VlmError for a file that is no such database.
     """
+
+    def __init__(self, path: Path, schema: str):
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.lock = threading.RLock()
+        self.db = sqlite3.connect(path, timeout=PATIENCE_S, isolation_level=None, check_same_thread=False)
+        self.db.row_factory = sqlite3.Row
+        try:
+            for setting in ("auto_vacuum=FULL", "journal_mode=WAL", "synchronous=FULL"):
+                self.db.execute(f"PRAGMA {setting}")
+            self.db.executescript(schema)
+        except sqlite3.OperationalError:  # locked, or the disk: not the file's fault
+            self.db.close()
+            raise
+        except sqlite3.DatabaseError as e:
+            self.db.close()
+            what = f"{path} is damaged, or no database of replies and costs ({e})"
+            raise VlmError("refused", f"{what}: move it away, or save what it holds with sqlite3's .recover") from None
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        with self.lock:
+            self.db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self.db
+                self.db.execute("COMMIT")
+            except BaseException:
+                with suppress(sqlite3.OperationalError):  # SQLite has taken it back by itself where the disk is full
+                    self.db.execute("ROLLBACK")
+                raise
+
+    def close(self) -> None:
+        with self.lock:
+            self.db.close()
+
+
+class ResponseStore(Database):
+    """Safe for several processes and threads. A damaged reply counts as absent, and is in `damaged`, a line each."""
 
     def __init__(self, root: Path):
         self.root = root
         self.damaged: list[str] = []
-        root.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(root / ".lock")  # of packing and pruning; readers and `put` need none
-        self._packs = Packs(root / "packs", self._lock, self.damaged.append)
+        super().__init__(root / FILE, SCHEMA)
+        self._take_over()
 
     def get(self, key: str) -> StoredReply | None:
-        """Loose first: a loose reply beside a packed one was asked for again, as the packed one was damaged."""
-        data = self._loose(key)
-        if data is not None:
-            reply = self._decoded(key, data, str(self._path(key)))
-            if reply is not None:
-                return reply
-        packed = self._packs.read(key)
-        return None if packed is None else self._decoded(key, *packed)
+        with self.lock:
+            row = self.db.execute("SELECT data FROM replies WHERE key = ?", (key,)).fetchone()
+        try:
+            return decode(key, unpacked(row["data"])) if row else None
+        except (ValueError, KeyError, TypeError):
+            self.damaged.append(f"damaged reply {key[:12]} in {self.path}: counts as never asked")
+            return None
 
     def put(self, key: str, reply: StoredReply) -> None:
         """On disk, also after a power cut, when this returns."""
-        write_durably(self._path(key), encode(key, reply))
+        row = (key, reply.created_at, zlib.compress(encode(key, reply)))
+        with self.transaction() as db:
+            db.execute("INSERT OR REPLACE INTO replies VALUES (?, ?, ?)", row)
 
-    def pack(self, keys: Collection[str], name: str) -> int:
-        """Move the loose replies among `keys` into one file, called after `name`; how many were moved."""
-        with self._lock:
-            unpacked: dict[str, bytes] = {}
-            packed_already: list[str] = []
-            for key in sorted(set(keys)):
-                # A damaged loose reply stays out of the pack: it counts as never asked
-                data = self._sound_loose(key)
-                if data is None:
-                    continue
-                packed = self._packs.read(key)
-                if packed is not None and packed[0] == data:
-                    packed_already.append(key)  # a process was killed between packing and deleting
-                else:
-                    unpacked[key] = data
-            # The pack is on disk before the loose files go: every reply is readable at every moment
-            if unpacked:
-                self._packs.write(name, unpacked)
-            for key in (*unpacked, *packed_already):
-                self._path(key).unlink(missing_ok=True)
-        return len(unpacked)
+    def keys(self) -> list[str]:
+        with self.lock:
+            return [row["key"] for row in self.db.execute("SELECT key FROM replies ORDER BY key")]
 
     def replies(self) -> Iterator[tuple[str, StoredReply]]:
-        for key in self._keys():
+        for key in self.keys():
             reply = self.get(key)
             if reply is not None:
                 yield key, reply
 
-    def stats(self) -> StoreStats:
-        sizes = [path.stat().st_size for path in self._files()]
-        packed, packs, packed_bytes = self._packs.stats()
-        return StoreStats(len(sizes), packed, packs, sum(sizes) + packed_bytes)
-
     def prune(self, keep: Collection[str] | None = None, older_than: datetime | None = None) -> int:
         """Delete replies not in `keep`, or made before `older_than`; with both, what both would delete. How many.
 
-        `older_than` needs a time zone. Damaged replies are no replies: they are neither kept nor counted.
+        `older_than` needs a time zone. Damaged replies go as well, and are not counted: nothing can be made of them.
         """
         if keep is None and older_than is None:
             raise ValueError("prune needs to know which replies to keep")
-        with self._lock:
-            # Unreadable replies go as well: nothing can be made of them
-            pruned, unreadable = self._to_prune(keep, older_than)
-            self._packs.remove(pruned | unreadable)
-            for key in pruned | unreadable:
-                self._path(key).unlink(missing_ok=True)
-            self._delete_left_behind()
-        return len(pruned)
-
-    def _to_prune(self, keep: Collection[str] | None, older_than: datetime | None) -> tuple[set[str], set[str]]:
-        """The keys of the replies to delete, and those of replies that cannot be read."""
-        pruned: set[str] = set()
-        unreadable: set[str] = set()
-        for key in self._keys():
+        pruned, unreadable = [], []
+        for key in self.keys():
             reply = self.get(key)
             if reply is None:
-                unreadable.add(key)
+                unreadable.append(key)
                 continue
-            # A condition that was not given holds for every reply, so that the two can be joined by `and`
             is_unwanted = keep is None or key not in keep
             is_old = older_than is None or datetime.fromisoformat(reply.created_at) < older_than
             if is_unwanted and is_old:
-                pruned.add(key)
-        return pruned, unreadable
+                pruned.append(key)
+        with self.transaction() as db:
+            db.executemany("DELETE FROM replies WHERE key = ?", [(key,) for key in (*pruned, *unreadable)])
+        return len(pruned)
 
-    def close(self) -> None:
-        self._packs.close()
+    def _take_over(self) -> None:
+        """Take replies of earlier versions into this file, and delete theirs once they are in it.
 
-    def _delete_left_behind(self) -> None:
-        """Temporary files of processes that were killed."""
-        for path in self.root.glob("*/.tmp-*"):
-            if time.time() - path.stat().st_mtime > LEFT_BEHIND_S:
+        A file of its own counts before a pack: it was asked for again, since the packed one was damaged.
+        """
+        loose = sorted(self.root.glob("[0-9a-f][0-9a-f]/*.reply"))
+        packs = sorted(self.root.glob("packs/*.pack"))
+        for paths, read in ((loose, _loose), (packs, self._packed)):
+            for start in range(0, len(paths), 1000):
+                part = paths[start : start + 1000]
+                with self.transaction() as db:
+                    for path in part:
+                        db.executemany("INSERT OR IGNORE INTO replies VALUES (?, ?, ?)", self._sound(path, read))
+                for path in part:
+                    path.unlink(missing_ok=True)
+        if packs:
+            for path in self.root.glob("packs/index.sqlite*"):
                 path.unlink(missing_ok=True)
 
-    def _path(self, key: str) -> Path:
-        return self.root / key[:2] / f"{key}.reply"
-
-    def _files(self) -> Iterator[Path]:
-        return self.root.glob("[0-9a-f][0-9a-f]/*.reply")
-
-    def _keys(self) -> list[str]:
-        return sorted({path.stem for path in self._files()} | set(self._packs.keys()))
-
-    def _loose(self, key: str) -> bytes | None:
+    def _sound(
+        self, path: Path, read: Callable[[Path], Iterator[tuple[str, bytes]]]
+    ) -> Iterator[tuple[str, str, bytes]]:
+        """Rows of the replies in a file that can be read; the others are `damaged`."""
         try:
-            return self._path(key).read_bytes()
-        except FileNotFoundError:
-            return None
+            for key, data in read(path):
+                try:
+                    yield key, decode(key, unpacked(data)).created_at, data
+                except (ValueError, KeyError, TypeError):
+                    self.damaged.append(f"damaged reply {key[:12]} in {path}: counts as never asked")
+        except FileNotFoundError:  # another process took it over meanwhile
+            return
 
-    def _sound_loose(self, key: str) -> bytes | None:
-        """The bytes of a loose reply that can be read."""
-        data = self._loose(key)
-        if data is None or self._decoded(key, data, str(self._path(key))) is None:
-            return None
-        return data
+    def _packed(self, path: Path) -> Iterator[tuple[str, bytes]]:
+        data = path.read_bytes()
+        at = len(PACK_MARK) if data.startswith(PACK_MARK) else len(data)
+        while at + PACK_HEAD.size <= len(data):
+            key, length = PACK_HEAD.unpack_from(data, at)
+            at += PACK_HEAD.size + length
+            yield key.hex(), data[at - length : at]
 
-    def _decoded(self, key: str, data: bytes, where: str) -> StoredReply | None:
-        try:
-            return decode(key, data)
-        except (ValueError, KeyError, TypeError):
-            self.damaged.append(f"damaged reply {key[:12]} in {where}: counts as never asked")
-            return None
+
+def _loose(path: Path) -> Iterator[tuple[str, bytes]]:
+    yield path.stem, zlib.compress(path.read_bytes())
+
+
+def unpacked(data: bytes) -> bytes:
+    """Raises ValueError when it is damaged or would be unreasonably large."""
+    inflate = zlib.decompressobj()
+    try:
+        whole = inflate.decompress(data, MAX_REPLY_BYTES)
+    except zlib.error as e:
+        raise ValueError(str(e)) from None
+    if not inflate.eof:
+        raise ValueError("cut short")
+    return whole
 
 
 def encode(key: str, reply: StoredReply) -> bytes:

@@ -145,7 +145,6 @@ class ApiRunner:
                         group.create_task(self._ask(client, room, number, prompt, replies))
             except BaseExceptionGroup as e:  # one reason is enough: the others only say that they were stopped
                 raise next((x for x in e.exceptions if isinstance(x, VlmError)), e.exceptions[0]) from e
-            self.store.pack(client.keys, f"eval-{self.books.build_id}")
 
     async def _ask(
         self, client: Client, room: asyncio.Semaphore, number: int, prompt: Prompt, replies: Replies

@@ -13,8 +13,18 @@ from pathlib import Path
 
 import pytest
 
-from annotate.model_client.packs import records
-from tests.kits.fault_kit import Corpus, Repeats, Tally, Whole, answered, assert_recovers, errors, living, wait_for
+from tests.kits.fault_kit import (
+    Corpus,
+    Repeats,
+    Tally,
+    Whole,
+    answered,
+    assert_recovers,
+    errors,
+    in_replies,
+    living,
+    wait_for,
+)
 
 
 @contextmanager
@@ -31,9 +41,8 @@ def mounted(image: Path, folder: Path) -> Iterator[None]:
 
 
 def used(workspace: Path) -> set[str]:
-    """Keys of the replies that are stored, by the names of their files alone: right after a kill all is still there."""
-    keys = {key.hex() for pack in (workspace / "responses").glob("packs/*.pack") for key, _, _ in records(pack)}
-    return keys | {p.stem for p in (workspace / "responses").glob("[0-9a-f][0-9a-f]/*.reply")}
+    """Keys of the replies that are stored: right after a kill all is still there."""
+    return {key for (key,) in in_replies(workspace, "replies", "SELECT key FROM replies")}
 
 
 def copy_of_a_moment(image: Path, to: Path) -> None:

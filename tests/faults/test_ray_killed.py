@@ -98,4 +98,4 @@ def test_steps_on_ray_are_killed(model: ModelServer, tally: Tally, server_kills:
 
 def written(workspace: Path) -> int:
     """Replies, rows and shards so far."""
-    return sum(1 for p in workspace.rglob("*") if p.suffix in (".reply", ".pack", ".parquet", ".tar"))
+    return sum(1 for p in workspace.rglob("*") if p.suffix in (".sqlite", ".parquet", ".tar"))

@@ -3,8 +3,9 @@
 import os
 import random
 import signal
+import sqlite3
 import subprocess
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from shutil import copytree
@@ -12,6 +13,7 @@ from uuid import uuid4
 
 import pytest
 
+from annotate.model_client.responses import FILE
 from annotate.model_client.server import (
     ServerConfig,
     ServerError,
@@ -102,7 +104,10 @@ def test_vllm_is_killed(tally: Tally, server_kills: int, seed: int, tmp_path: Pa
     whole = tmp_path / "whole"
     whole.mkdir()
     kept = answered(workspace)
-    copytree(workspace / "responses", whole / "responses", ignore=lambda *_: ["ledger.sqlite"])
+    copytree(workspace / "responses", whole / "responses")
+    with closing(sqlite3.connect(whole / "responses" / FILE)) as db, db:
+        db.execute("DELETE FROM attempts")
+        db.execute("DELETE FROM spent")
     done = subprocess.run(command(config.port, whole), env=environment(), cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, without_progress(done.stderr)) == (0, "")
     assert answered(whole) == kept

@@ -14,8 +14,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from annotate.model_client.packs import records, unpacked
-from annotate.model_client.responses import decode
+from annotate.model_client.responses import FILE, decode, unpacked
 from core.paths import ROOT, Workspace
 from pipeline.doctor import diagnose
 from tests.kits.cli_kit import PROGRAM, digest_of, environment, files_sha256, without_progress
@@ -172,24 +171,25 @@ def assert_same_and_once(workspace: Path, whole: Whole, repeats: "Repeats", tall
 
 
 def answered(workspace: Path) -> set[str]:
-    """Keys of the calls whose replies are stored whole, read without the store, which mends."""
-    folder = workspace / "responses"
-    keys = {key.hex() for pack in folder.glob("packs/*.pack") for key, _, data in records(pack) if unpacked(data)}
-    for path in folder.glob("[0-9a-f][0-9a-f]/*.reply"):
-        decode(path.stem, path.read_bytes())  # raises where a crash left half a reply under its final name
-        keys.add(path.stem)
-    return keys
+    """Keys of the calls whose replies are stored whole, read without the store."""
+    rows = in_replies(workspace, "replies", "SELECT key, data FROM replies")
+    return {decode(key, unpacked(data)) and key for key, data in rows}  # raises where a crash left half a reply
+
+
+def in_replies(workspace: Path, table: str, query: str) -> list[tuple]:
+    """Rows of the file of replies and costs; none where it, or the table, is not there yet."""
+    path = workspace / "responses" / FILE
+    if not path.exists():
+        return []
+    with closing(sqlite3.connect(path, timeout=60)) as db:
+        if not db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone():
+            return []
+        return db.execute(query).fetchall()
 
 
 def sent(workspace: Path) -> list[tuple[int, str]]:
     """(number, key) of the calls that were ever sent, in order."""
-    path = workspace / "responses" / "ledger.sqlite"
-    if not path.exists():
-        return []
-    with closing(sqlite3.connect(path, timeout=60)) as ledger:
-        if not ledger.execute("SELECT 1 FROM sqlite_master WHERE name = 'attempts'").fetchone():
-            return []
-        return ledger.execute("SELECT id, call_key FROM attempts ORDER BY id").fetchall()
+    return in_replies(workspace, "attempts", "SELECT id, call_key FROM attempts ORDER BY id")
 
 
 @dataclass

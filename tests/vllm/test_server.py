@@ -11,7 +11,7 @@ import pytest
 
 from annotate.model_client.calls import Image, Reply, Request
 from annotate.model_client.client import Client
-from annotate.model_client.ledger import Ledger
+from annotate.model_client.ledger import Ledger, ledger_path
 from annotate.model_client.responses import ResponseStore
 from annotate.model_client.tokens import TokenMeter, blank
 from annotate.vlm import prompts, schemas
@@ -42,7 +42,7 @@ def request(stage: str, pictures: list[Image], text: str = "Look at these.") -> 
 
 def ask(server: VllmServer, folder: Path, *requests: Request) -> tuple[list[Reply], list[dict]]:
     """The replies, asked for side by side, and the ledger's rows."""
-    ledger = Ledger(folder / "ledger.sqlite")
+    ledger = Ledger(ledger_path(folder))
     config = CONFIG.model_copy(update={"endpoints": (server.url,), "timeout_s": 300.0})
 
     async def run() -> list[Reply]:

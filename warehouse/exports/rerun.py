@@ -13,6 +13,7 @@ Everything stands on the timelines `frame` and `time` (frame / fps). Entities:
 <run> is <annotator>-<label run>. The recording's properties have the facts of the episode as a whole.
 """
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -28,7 +29,6 @@ from ingest.episode import EpisodeRecord, RowsError
 from ingest.media.video import VideoError
 from ingest.source import read_episode
 from ingest.sources.files import Source
-from warehouse.exports import rrd
 from warehouse.exports.common import (
     Exported,
     ExportEpisode,
@@ -68,7 +68,7 @@ class RerunOptions:
 def export(lake: Lake, selection: Selection, out: Path, options: RerunOptions, *, overwrite: bool = False) -> Exported:
     """Write `<dataset>/<episode>.rrd`; reads the sources again. Raises ExportError, SourceError, DownloadError.
 
-    Equal episodes give equal bytes, whichever run writes them.
+    Equal episodes give equal rows; Rerun writes times and ids of its own beside them.
 
     In memory: a batch of pictures, and one episode's labels.
     """
@@ -145,7 +145,21 @@ def write_recording(
     chunks = [_labels(selected, episode)]
     if source is not None:
         chunks += [_camera(source, record, episode, camera, options) for camera in episode.cameras]
-    return rrd.write(path, APPLICATION, f"{episode.dataset}-{episode.episode_index:06d}", chain.from_iterable(chunks))
+    import rerun as rr
+
+    name = f"{episode.dataset}-{episode.episode_index:06d}"
+    recording = rr.RecordingStream(APPLICATION, recording_id=name, send_properties=False)
+    recording.save(path)
+    rows: dict[str, int] = {}
+    # Let go one by one: pictures of a whole episode would fill the memory
+    for chunk in chain.from_iterable(chunks):
+        rows[chunk.entity_path] = rows.get(chunk.entity_path, 0) + chunk.num_rows
+        recording.send_chunks([chunk])
+        recording.flush()
+    recording.disconnect()
+    with path.open("rb") as f:
+        os.fsync(f.fileno())
+    return rows
 
 
 # What is in it

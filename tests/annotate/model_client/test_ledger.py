@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from annotate.model_client.calls import VlmError
-from annotate.model_client.ledger import Call, Ledger, Spent, cost_usd
+from annotate.model_client.ledger import Call, Ledger, Spent, cost_usd, ledger_path
 from annotate.vlm.config import Price
 from core.paths import ROOT
 from core.tables import TABLES
@@ -19,7 +19,7 @@ CALL = Call("k1", "b1", "demo", 3, "run", "plan", "m", "v", 16)
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Ledger:
-    return Ledger(tmp_path / "responses" / "ledger.sqlite")
+    return Ledger(ledger_path(tmp_path / "responses"))
 
 
 def test_the_number_of_calls_is_kept(ledger: Ledger):
@@ -111,9 +111,22 @@ def test_cost_by_tokens_and_by_time():
 
 
 def test_a_file_that_is_no_ledger_is_named(tmp_path: Path):
-    (tmp_path / "ledger.sqlite").write_bytes(b"not a database, but long enough to be one" * 100)
-    with pytest.raises(VlmError, match=r"ledger.sqlite is no ledger .*move it away"):
-        Ledger(tmp_path / "ledger.sqlite")
+    ledger_path(tmp_path).write_bytes(b"not a database, but long enough to be one" * 100)
+    with pytest.raises(VlmError, match=r"replies.sqlite is damaged, or no database .*move it away"):
+        Ledger(ledger_path(tmp_path))
+
+
+def test_the_ledger_of_an_earlier_version_is_taken_over_once(ledger: Ledger):
+    ledger.settle(ledger.reserve(CALL, 0.5), status="ok", cost_usd=0.25)
+    ledger.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    ledger.close()
+    ledger.path.rename(ledger.path.parent / "ledger.sqlite")
+    for _ in range(2):
+        again = Ledger(ledger.path)
+        assert again.spent("b1") == Spent(1, 0.25)
+        assert [row["status"] for row in again.calls()] == ["ok"]
+        again.close()
+    assert [path.name for path in ledger.path.parent.glob("ledger*")] == []
 
 
 def test_an_unsettled_ledger_is_sound(ledger: Ledger):

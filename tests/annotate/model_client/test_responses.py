@@ -4,17 +4,27 @@ import hashlib
 import random
 import resource
 import signal
+import sqlite3
 import subprocess
 import sys
-import threading
 import time
+import zlib
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from annotate.model_client.responses import ResponseStore, StoredReply, StoreStats, decode, encode
+from annotate.model_client.calls import VlmError
+from annotate.model_client.responses import (
+    FILE,
+    PACK_HEAD,
+    PACK_MARK,
+    ResponseStore,
+    StoredReply,
+    decode,
+    encode,
+)
 from core.paths import ROOT
 
 REPLY = StoredReply(
@@ -51,103 +61,62 @@ def test_a_reply_comes_back_as_it_was(store: ResponseStore):
     assert (store.get(key(1)), store.damaged) == (None, [])
 
 
-def test_packing_keeps_every_reply_readable(store: ResponseStore):
-    fill(store, range(20))
-    assert store.pack([key(n) for n in range(10)] + [key(99)], "demo/00001") == 10
-    assert store.pack([key(n) for n in range(5, 15)], "demo/00001") == 5, "the packed ones are not packed again"
-    assert store.pack([key(n) for n in range(15)], "demo/00001") == 0
-    for reader in (store, ResponseStore(store.root)):
-        assert [reader.get(key(n)) for n in range(20)] == [reply(n) for n in range(20)]
-        stats = reader.stats()
-        assert (stats.loose, stats.packed, stats.packs) == (5, 15, 2)
-    assert dict(store.replies()) == {key(n): reply(n) for n in range(20)}
-    packs = sorted(store.root.glob("packs/*.pack"))
-    assert all(p.name.startswith("demo_00001-") for p in packs)
-    assert stats.bytes == sum(p.stat().st_size for p in [*packs, *store.root.glob("??/*.reply")])
-    assert store.damaged == []
-
-
 @pytest.mark.parametrize("what", ["cut", "empty", "one bit", "another key", "no JSON"])
 def test_a_damaged_reply_is_absent_and_reported(store: ResponseStore, what: str):
-    store.put(key(0), REPLY)
-    (path,) = store.root.glob("??/*.reply")
-    data = bytearray(path.read_bytes())
+    data = bytearray(zlib.compress(encode(key(0), REPLY)))
     data[100] ^= 1
-    path.write_bytes({
-        "cut": bytes(data[:200]), "empty": b"", "one bit": bytes(data), "another key": encode(key(1), REPLY),
-        "no JSON": hashlib.sha256(b"[").hexdigest().encode() + b"\n[",
-    }[what])  # fmt: skip
+    store.put(key(0), REPLY)
+    damaged = {
+        "cut": bytes(data[:200]), "empty": b"", "one bit": bytes(data),
+        "another key": zlib.compress(encode(key(1), REPLY)),
+        "no JSON": zlib.compress(hashlib.sha256(b"[").hexdigest().encode() + b"\n["),
+    }[what]  # fmt: skip
+    with store.transaction() as db:
+        db.execute("UPDATE replies SET data = ?", (damaged,))
     assert store.get(key(0)) is None
-    assert store.damaged == [f"damaged reply {key(0)[:12]} in {path}: counts as never asked"]
-    assert store.pack([key(0)], "p") == 0
+    assert store.damaged == [f"damaged reply {key(0)[:12]} in {store.path}: counts as never asked"]
     store.put(key(0), REPLY)
     assert store.get(key(0)) == REPLY
 
 
-def test_a_damaged_pack_loses_what_is_damaged_only(store: ResponseStore):
-    fill(store, range(3))
-    store.pack([key(n) for n in range(3)], "p")
-    (pack,) = store.root.glob("packs/*.pack")
-    data = bytearray(pack.read_bytes())
-    data[-10] ^= 255  # of the greatest key
-    pack.write_bytes(data)
-    lost, *kept = sorted(range(3), key=key, reverse=True)
-    assert store.get(key(lost)) is None
-    assert [store.get(key(n)) for n in kept] == [reply(n) for n in kept]
-    assert store.damaged == [f"damaged reply {key(lost)[:12]} in pack {pack.name}: counts as never asked"]
-    store.put(key(lost), reply(lost))  # asked again
-    assert store.get(key(lost)) == reply(lost)
-    assert store.pack([key(n) for n in range(3)], "p") == 1
-    (store.root / "packs" / "index.sqlite").unlink()
-    again = ResponseStore(store.root)
-    assert [again.get(key(n)) for n in range(3)] == [reply(n) for n in range(3)]
-    pack.unlink()
-    once_more = ResponseStore(store.root)
-    assert [once_more.get(key(n)) for n in (lost, *kept)] == [reply(lost), None, None]
-    assert once_more.damaged == [f"pack {pack.name} is gone: its replies count as never asked"]
+def test_a_file_that_is_no_database_is_named(tmp_path: Path):
+    (tmp_path / FILE).write_bytes(b"\xff" * 4096)
+    with pytest.raises(VlmError, match=r"replies.sqlite is damaged, or no database of replies .*move it away"):
+        ResponseStore(tmp_path)
 
 
-@pytest.mark.parametrize("how", ["lost", "overwritten", "overwritten while open"])
-def test_the_index_is_made_again(store: ResponseStore, how: str):
-    fill(store, range(5))
-    store.pack([key(n) for n in range(5)], "p")
-    index = store.root / "packs" / "index.sqlite"
-    store._packs._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    if how == "lost":
-        index.unlink()
-    else:
-        index.write_bytes(b"\xff" * index.stat().st_size)
-    again = store if how == "overwritten while open" else ResponseStore(store.root)
-    assert [again.get(key(n)) for n in range(5)] == [reply(n) for n in range(5)]
-    assert [ResponseStore(store.root).get(key(n)) for n in range(5)] == [reply(n) for n in range(5)]
+def packed(*numbers: int) -> bytes:
+    """A file of several replies, as earlier versions had them."""
+    parts = [PACK_MARK]
+    for n in numbers:
+        data = zlib.compress(encode(key(n), reply(n)))
+        parts += [PACK_HEAD.pack(bytes.fromhex(key(n)), len(data)), data]
+    return b"".join(parts)
 
 
-def test_a_pack_cut_short_keeps_its_beginning(store: ResponseStore):
-    fill(store, range(3))
-    store.pack([key(n) for n in range(3)], "p")
-    (pack,) = store.root.glob("packs/*.pack")
-    pack.write_bytes(pack.read_bytes()[:-5])
-    (store.root / "packs" / "index.sqlite").unlink()
-    again = ResponseStore(store.root)
-    *kept, lost = sorted(range(3), key=key)
-    assert [again.get(key(n)) for n in kept] == [reply(n) for n in kept]
-    assert again.get(key(lost)) is None
-    assert "cut short" in again.damaged[0]
+def test_replies_of_an_earlier_version_are_taken_over_once(tmp_path: Path):
+    root = tmp_path / "responses"
+    newer = replace(reply(2), latency_s=9.0)
+    for n, stored in ((0, reply(0)), (1, reply(1)), (2, newer)):
+        path = root / key(n)[:2] / f"{key(n)}.reply"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode(key(n), stored))
+    (root / key(9)[:2]).mkdir(exist_ok=True)
+    (root / key(9)[:2] / f"{key(9)}.reply").write_bytes(b"half")
+    (root / "packs").mkdir()
+    (root / "packs" / "a-1.pack").write_bytes(packed(2, 3, 4))
+    (root / "packs" / "b-2.pack").write_bytes(packed(5, 6)[:-3])
+    (root / "packs" / "index.sqlite").write_bytes(b"an index")
+    for store in (ResponseStore(root), ResponseStore(root)):
+        assert dict(store.replies()) == {key(n): newer if n == 2 else reply(n) for n in range(6)}
+    assert [path for path in root.rglob("*") if path.is_file() and not path.name.startswith(FILE)] == []
 
 
-def test_what_a_kill_amid_packing_leaves_is_mended(store: ResponseStore):
-    fill(store, range(4))
-    loose = {path: path.read_bytes() for path in store.root.glob("??/*.reply")}
-    store.pack([key(n) for n in range(4)], "p")
-    for path, data in loose.items():  # killed before the loose files were deleted
-        path.write_bytes(data)
-    index = store.root / "packs" / "index.sqlite"
-    index.unlink()  # killed before the index knew
-    again = ResponseStore(store.root)
-    assert again.stats().packed == 4
-    assert again.pack([key(n) for n in range(4)], "p") == 0
-    assert (again.stats().loose, again.stats().packed, again.stats().packs) == (0, 4, 1)
-    assert [again.get(key(n)) for n in range(4)] == [reply(n) for n in range(4)]
+def test_the_damage_of_an_earlier_version_is_reported(tmp_path: Path):
+    path = tmp_path / key(9)[:2] / f"{key(9)}.reply"
+    path.parent.mkdir()
+    path.write_bytes(b"half")
+    assert ResponseStore(tmp_path).damaged == [f"damaged reply {key(9)[:12]} in {path}: counts as never asked"]
 
 
 def test_prune(store: ResponseStore):
@@ -155,38 +124,17 @@ def test_prune(store: ResponseStore):
     old = replace(REPLY, created_at="2020-01-01T00:00:00+00:00")
     store.put(key(6), old)
     store.put(key(7), old)
-    store.pack([key(n) for n in (0, 1, 6)], "p")
     reader = ResponseStore(store.root)
     assert reader.get(key(1)) == reply(1)
     with pytest.raises(ValueError, match="which replies to keep"):
         store.prune()
     assert store.prune(keep={key(6)}, older_than=datetime(2021, 1, 1, tzinfo=UTC)) == 1  # 7
-    assert store.prune(older_than=datetime(2021, 1, 1, tzinfo=UTC)) == 1  # 6, packed
-    assert store.prune(keep={key(1), key(2), key(50)}) == 4  # 0 packed; 3, 4, 5 loose
+    assert store.prune(older_than=datetime(2021, 1, 1, tzinfo=UTC)) == 1  # 6
+    assert store.prune(keep={key(1), key(2), key(50)}) == 4  # 0, 3, 4, 5
     for s in (store, reader):
         assert [n for n in range(8) if s.get(key(n))] == [1, 2]
     assert store.prune(keep=[]) == 2
-    assert (store.stats(), store.damaged) == (StoreStats(0, 0, 0, 0), [])
-
-
-def test_readers_never_miss_a_reply_while_it_is_packed_and_pruned(store: ResponseStore):
-    fill(store, range(60))
-    reader, missing, done = ResponseStore(store.root), [], threading.Event()
-
-    def read() -> None:
-        while not done.is_set():
-            missing.extend(n for n in range(0, 60, 7) if reader.get(key(n)) != reply(n))
-
-    thread = threading.Thread(target=read)
-    thread.start()
-    for start in range(0, 60, 10):
-        store.pack([key(n) for n in range(start, start + 10)], f"p{start}")
-    for n in range(60):
-        if n % 7 and n % 3 == 0:
-            store.prune(keep={key(m) for m in range(60) if m % 7 == 0 or m > n})
-    done.set()
-    thread.join()
-    assert (missing, reader.damaged) == ([], [])
+    assert (store.keys(), store.damaged) == ([], [])
 
 
 WORKER = """
@@ -202,45 +150,21 @@ assert store.damaged == [], store.damaged
 for n in itertools.count(int(sys.argv[2])):
     store.put(key(n), reply(n))
     print(n, flush=True)
-    if n % 5 == 4:
-        store.pack([key(m) for m in range(n - 4, n + 1)], "p")
     if n % 20 == 19:
         store.prune(keep={key(m) for m in range(n + 1) if m % 2})
 """
 
 
-def test_a_write_that_takes_part_of_the_bytes_leaves_no_reply(store: ResponseStore):
-    """As the kernel does at the last free bytes of a disk: it takes what fits and says so, and only then fails."""
+def test_a_disk_that_is_full_leaves_no_reply(store: ResponseStore):
+    store.put(key(0), REPLY)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
     try:
-        with pytest.raises(OSError, match="File too large"):
+        with pytest.raises(sqlite3.OperationalError, match="disk"):
             store.put(key(1), REPLY)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert store.get(key(1)) is None
-    assert store.stats().loose == 0
-
-
-def test_what_a_kill_amid_writing_leaves_is_neither_reply_nor_pack(
-    store: ResponseStore, monkeypatch: pytest.MonkeyPatch
-):
-    fill(store, range(3))
-
-    def killed(source: Path, target: Path) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr("os.replace", killed)
-        patch.setattr(Path, "unlink", lambda self, missing_ok=False: None)
-        with pytest.raises(KeyboardInterrupt):
-            store.put(key(3), reply(3))
-        with pytest.raises(KeyboardInterrupt):
-            store.pack([key(0), key(1)], "p")
-    assert len(list(store.root.glob("*/.tmp-*"))) == 2
-    again = ResponseStore(store.root)
-    assert dict(again.replies()) == {key(n): reply(n) for n in range(3)}
-    assert (again.stats().loose, again.stats().packs, again.damaged) == (3, 0, [])
+    assert ResponseStore(store.root).keys() == [key(0)]
 
 
 def test_a_kill_at_any_moment_loses_nothing(store: ResponseStore):

@@ -7,7 +7,7 @@ import pytest
 
 from annotate.model_client import sending
 from annotate.model_client.calls import VlmError
-from annotate.model_client.ledger import Ledger
+from annotate.model_client.ledger import Ledger, ledger_path
 from annotate.vlm.config import Price, VlmConfig
 from eval.benchmarks.load import load_benchmark
 from eval.benchmarks.question import Question
@@ -60,7 +60,7 @@ def test_answers_are_stored_and_recorded(server: StandIn, questions: list[Questi
     assert all("<score>" in r["response"] and r["prompt_tokens"] > 0 for r in rows)
     assert all([m["role"] for m in b["messages"]] == ["user"] and "response_format" not in b for b in server.seen)
     sent = len(server.received)
-    calls = Ledger(tmp_path / "responses" / "ledger.sqlite").calls(build_id="b")
+    calls = Ledger(ledger_path(tmp_path / "responses")).calls(build_id="b")
     assert {(c["stage"], c["dataset"], c["status"]) for c in calls} == {("eval", "progress-bench", "ok")}
     assert len(calls) == sent
     again = run(runner(server, tmp_path), questions, tmp_path / "again.jsonl")  # another file, the same answers

@@ -1,6 +1,7 @@
 """Prediction files: the golden set in both modes, published variants, ProcVQA's families, files that are broken."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from core.paths import ROOT
 from eval.benchmarks.question import BenchmarkError
-from eval.metrics.catalogue import CATALOGUE
 from eval.predictions import MAX_LINE_BYTES, PredictionLine, read_predictions
 from eval.scoring import procvqa
 from eval.scoring.files import score_predictions
@@ -394,7 +395,12 @@ def test_two_models_are_compared_on_the_episodes_that_both_have() -> None:
 
 # What is explained of metrics
 
-BETTER = {name: m.better for metrics in CATALOGUE.values() for m in metrics for name in m.names}
+PAGE = (ROOT / "docs" / "metrics.md").read_text()
+BETTER = {
+    name: {"↑": "more", "↓": "less"}[sign]
+    for names, sign in re.findall(r"^\| ((?:`[^`]+`(?:, )?)+) ([↑↓]) \|", PAGE, re.MULTILINE)
+    for name in re.findall(r"`([^`]+)`", names)
+}
 
 
 def test_every_metric_is_explained() -> None:
