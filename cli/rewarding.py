@@ -76,18 +76,19 @@ def scorer_config(
     from eval.reward.open import ScorerConfig
     from eval.reward.window import Window
 
-    if model is not None and baseline is not None:
-        raise UsageError("give either --model M or --baseline clock|visual")
-    if model is None and endpoint:
-        raise UsageError("--endpoint needs --model, the model's name there")
+    contradictions = {
+        "give either --model M or --baseline clock|visual": model is not None and baseline is not None,
+        "--endpoint needs --model, the model's name there": model is None and endpoint,
+        "--window-step needs --window-frames": window_step is not None and window_frames is None,
+        "--reasoning, --window-frames and --endpoint need --model": baseline
+        and (reasoning or window_frames or endpoint),
+        "--answer needs a checkpoint on this machine": answer != "auto" and (baseline or endpoint),
+    }
+    for what, is_so in contradictions.items():
+        if is_so:
+            raise UsageError(what)
     if model is None and baseline is None:
         model = LATEST
-    if window_step is not None and window_frames is None:
-        raise UsageError("--window-step needs --window-frames")
-    if (reasoning or window_frames or endpoint) and baseline:
-        raise UsageError("--reasoning, --window-frames and --endpoint need --model")
-    if answer != "auto" and (baseline or endpoint):
-        raise UsageError("--answer needs a checkpoint on this machine")
     # A model behind an endpoint is known by its name there; otherwise the name is a folder's
     space = space_at(workspace)
     folder = _model_folder(space, model) if model is not None and not endpoint else None

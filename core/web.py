@@ -184,44 +184,63 @@ class Guard:
         if (refusal := self._foreign(c, is_reading)) is not None:
             return self.refuse(scope, refusal)
 
-        # Who asks? A user whom the proxy names, or whoever shows the token: in the address, as a header, by a cookie
         cookie = f"proccorpus_{scope.get('server', ('', ''))[1]}"  # cookies know no ports
-        query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
-        shown = [value for name, value in query if name == "token"]
-        if shown and access.token is not None and is_reading:
-            if not access.is_token(shown[0]):
-                return self.refuse(scope, Refusal(401, "token", "wrong token"))
-            # The token must not stay in the address, where history and logs would keep it
-            rest = urlencode([(name, value) for name, value in query if name != "token"])
-            path = "/" + scope["path"].lstrip("/")  # two slashes would lead to another server
-            login = RedirectResponse(f"{path}?{rest}" if rest else path, 303)
-            is_https = scope.get("scheme") == "https"
-            session = access.signed(f"session {access.token}")
-            login.set_cookie(cookie, session, SESSION_S, httponly=True, samesite="strict", secure=is_https)
+        if is_reading and (login := self._login(scope, cookie)) is not None:
             return login
         user = self._proxy_user(c)
-        kind, _, bearer = c.headers.get("authorization", "").partition(" ")
-        has_bearer = kind.lower() == "bearer" and access.is_token(bearer.strip())
-        session = access.signed(f"session {access.token}").encode()
-        has_session = access.token is not None and hmac.compare_digest(c.cookies.get(cookie, "").encode(), session)
-        is_open = any(scope["path"] == p or scope["path"].startswith(f"{p}/") for p in self.open_paths)
-        if not (access.is_local or is_open or user or has_bearer or has_session):
+        has_bearer = self._has_bearer(c)
+        if not (user or has_bearer or self._may_come_unnamed(c, scope, cookie)):
             how = "open the printed address (?token=...), or send the header 'Authorization: Bearer TOKEN'"
             return self.refuse(scope, Refusal(401, "token", f"a token is needed: {how}"))
 
-        # A change comes from a page of ours; a program that shows the token has no page
         csrf = access.signed(f"csrf {user or ''}")
-        if self.checks_csrf and not is_reading and not has_bearer:
-            given = c.headers.get(CSRF_HEADER, "").encode()
-            if "origin" not in c.headers or not hmac.compare_digest(given, csrf.encode()):
-                return self.refuse(scope, Refusal(403, "csrf", "the page is out of date: reload it and try again"))
-        length = c.headers.get("content-length", "0")
-        if not (length.isascii() and length.isdecimal()):
-            return self.refuse(scope, Refusal(400, "length", "the Content-Length is not a number"))
-        if int(length) > self.max_body_bytes:
-            return self.refuse(scope, self._too_large())
+        refusal = self._stale_page(c, csrf) if self.checks_csrf and not is_reading and not has_bearer else None
+        if refusal := refusal or self._long_body(c):
+            return self.refuse(scope, refusal)
         scope.setdefault("state", {}).update(user=user, csrf=csrf, is_program=has_bearer or access.is_local)
         return None
+
+    def _has_bearer(self, c: HTTPConnection) -> bool:
+        kind, _, bearer = c.headers.get("authorization", "").partition(" ")
+        return kind.lower() == "bearer" and self.access.is_token(bearer.strip())
+
+    def _login(self, scope: Scope, cookie: str) -> Response | None:
+        """Where an address has the token: lead to the one without it, with a cookie for the session."""
+        query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        shown = [value for name, value in query if name == "token"]
+        if not shown or self.access.token is None:
+            return None
+        if not self.access.is_token(shown[0]):
+            return self.refuse(scope, Refusal(401, "token", "wrong token"))
+        # The token must not stay in the address, where history and logs would keep it
+        rest = urlencode([(name, value) for name, value in query if name != "token"])
+        path = "/" + scope["path"].lstrip("/")  # two slashes would lead to another server
+        login = RedirectResponse(f"{path}?{rest}" if rest else path, 303)
+        is_https = scope.get("scheme") == "https"
+        session = self.access.signed(f"session {self.access.token}")
+        login.set_cookie(cookie, session, SESSION_S, httponly=True, samesite="strict", secure=is_https)
+        return login
+
+    def _may_come_unnamed(self, c: HTTPConnection, scope: Scope, cookie: str) -> bool:
+        """Is the server this machine's own, the path open to all, or the session's cookie shown?"""
+        access = self.access
+        session = access.signed(f"session {access.token}").encode()
+        has_session = access.token is not None and hmac.compare_digest(c.cookies.get(cookie, "").encode(), session)
+        is_open = any(scope["path"] == p or scope["path"].startswith(f"{p}/") for p in self.open_paths)
+        return access.is_local or is_open or has_session
+
+    def _stale_page(self, c: HTTPConnection, csrf: str) -> Refusal | None:
+        """A change comes from a page of ours; a program that shows the token has no page."""
+        given = c.headers.get(CSRF_HEADER, "").encode()
+        if "origin" in c.headers and hmac.compare_digest(given, csrf.encode()):
+            return None
+        return Refusal(403, "csrf", "the page is out of date: reload it and try again")
+
+    def _long_body(self, c: HTTPConnection) -> Refusal | None:
+        length = c.headers.get("content-length", "0")
+        if not (length.isascii() and length.isdecimal()):
+            return Refusal(400, "length", "the Content-Length is not a number")
+        return self._too_large() if int(length) > self.max_body_bytes else None
 
     def _foreign(self, c: HTTPConnection, is_reading: bool) -> Refusal | None:
         """Why a request is not meant for this server, or is another site's."""

@@ -15,6 +15,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -183,6 +184,20 @@ def _stored_configs(lake: Lake) -> dict[str, tuple[str, str]]:
     return lake.once("configurations", ask)
 
 
+def _note_lacking_encoders(builds: Mapping[str, DatasetBuild], on_note: Callable[[str], None]) -> None:
+    for build in builds.values():
+        if build.lacks_encoder:
+            on_note(f"{build.name}: no embeddings to label runs like those that people labelled: {build.lacks_encoder}")
+
+
+def _note_result(report: BuildReport, on_stage: Callable[[StageReport], None], result: ChunkResult) -> None:
+    report.done += result.done
+    for done in result.done:
+        on_stage(done)
+    if result.failed:
+        _note_failure(report, result.failed)
+
+
 def run_build(
     workspace: Workspace,
     builds: Sequence[DatasetBuild],
@@ -213,12 +228,7 @@ def run_build(
     resolved = _as_read(builds, fingerprints)
     _note_moves(lake, resolved, on_note)
 
-    def note(result: ChunkResult) -> None:
-        report.done += result.done
-        for done in result.done:
-            on_stage(done)
-        if result.failed:
-            _note_failure(report, result.failed)
+    note = partial(_note_result, report, on_stage)
 
     # First every listing, here: it says which chunks there are
     known = Known()
@@ -233,16 +243,13 @@ def run_build(
             resolved = {name: _as_listed(lake, build) for name, build in resolved.items()}
     report.builds = resolved
     specs = {name: stage_specs(build) for name, build in resolved.items()}
-    for build in resolved.values():
-        if build.lacks_encoder:
-            on_note(f"{build.name}: no embeddings to label runs like those that people labelled: {build.lacks_encoder}")
+    _note_lacking_encoders(resolved, on_note)
     if not is_as_planned:
         steps = plan(lake, specs, fingerprints, known=known)
     making = _Making(str(workspace.root), resolved, fingerprints, report.build_id, workers, note, known, on_moment)
 
     # Before the others what references show: any chunk may be labelled like them
-    shown = _chunks_of_outdated_references(lake, resolved, steps)
-    if shown:
+    if shown := _chunks_of_outdated_references(lake, resolved, steps):
         making.chunks(shown, only=frozenset(transfer.STAGE.upstream))
         steps = plan(lake, specs, fingerprints, known=known)
     outdated = [step for step in steps if isinstance(step, ChunkStep) and step.status != CURRENT]

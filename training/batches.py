@@ -8,7 +8,6 @@ from typing import Protocol
 from training.data import BatchStream, Prepared, SampleSource, row_lanes, shard_lanes
 from training.labels import Labels
 from training.negatives.samples import SampleNegatives
-from training.pairs import BatchPairs
 from training.progresslm_data import read_rows
 from training.recipe import Recipe
 from training.transform import Transform
@@ -48,11 +47,7 @@ def open_batches(
 
 def needs_labels(recipe: Recipe) -> bool:
     """Does training show moments that no sample asks about, or compare runs of a task?"""
-    return recipe.data.negatives.total > 0 or _has_each(recipe) or recipe.data.preferences.total > 0
-
-
-def _has_each(recipe: Recipe) -> bool:
-    return recipe.head is not None and recipe.head.has_each
+    return recipe.data.negatives.total > 0 or recipe.data.preferences.total > 0
 
 
 def worker_count(wanted: int, world: int, lanes: int) -> int:
@@ -89,7 +84,5 @@ def open_stream(
             family_rates=data.families,
         )
         sources = shard_lanes(shards, config, window)
-    is_changed = data.negatives.total > 0 or _has_each(recipe)
-    change = SampleNegatives(data.negatives, labels, _has_each(recipe)) if is_changed else None
-    pairs = BatchPairs(data.preferences.further, labels) if data.preferences.total else None
-    return BatchStream(sources, transform, recipe, first, every, change, pairs)
+    change = SampleNegatives(data.negatives, labels) if data.negatives.total > 0 else None
+    return BatchStream(sources, transform, recipe, first, every, change)

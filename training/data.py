@@ -37,7 +37,6 @@ GAIN, OFFSET = 0.2, 0.1  # of the pixel values, at most
 MOST_LANES = 64
 LANE_PARTS = 4  # shards, or windows of rows, at least: lanes of fewer would differ in length
 NEGATIVES = 1  # of a window's chance: apart from that of its batches' order
-PAIRS = 2  # of a batch's chance: apart from that of its augmentation
 LANES_BUFFER = 4 * MIN_BUFFER  # episodes that all lanes hold together, if they are many
 
 
@@ -45,7 +44,7 @@ def item_of(sample: Sample, max_px: int) -> Item:
     """A stored sample as the transform takes it; the one way for training and evaluation."""
     pictures = tuple(decode_picture(p, max_px) for p in sample.pictures)
     row = sample.row
-    return Item(row["question"], pictures, row["answer"], row["progress"], each=row.get("each"))
+    return Item(row["question"], pictures, row["answer"], row["progress"])
 
 
 # Where samples come from
@@ -76,10 +75,6 @@ def unread(sample: Sample) -> Unread:
 
 # A window's samples as they are drawn: each changed into a negative, or as it was recorded
 Change = Callable[[Sequence[Unread], np.random.Generator], list[Unread]]
-
-
-# Which of a batch's samples, by their rows, are compared: int64 [k, 2], the one that is further and the other
-Compare = Callable[[Sequence[Mapping[str, Any]], np.random.Generator], np.ndarray]
 
 
 class SampleSource(Protocol):
@@ -363,9 +358,7 @@ class BatchStream:
         first: int = 0,
         every: int = 1,
         change: Change | None = None,
-        compare: Compare | None = None,
     ) -> None:
-        self._compare = compare
         self._lanes = [_Lane(source, transform, recipe, k, change) for k, source in enumerate(sources)]
         self.lanes = len(self._lanes)
         self._transform, self._recipe = transform, recipe
@@ -407,9 +400,6 @@ class BatchStream:
             rng = np.random.default_rng([self._recipe.train.seed, number])
             items = [augment(i, rng) for i in items]
         batch = self._transform.as_bytes(items, plan.packed)
-        if self._compare is not None:
-            rng = np.random.default_rng([self._recipe.train.seed, number, PAIRS])
-            batch["pairs"] = torch.from_numpy(self._compare([s.row for s in plan.samples], rng))
         tokens = int(batch["item_mask" if plan.packed else "attention_mask"].sum())
         keys = tuple(map(_key, plan.samples))
         made = Counter(s.row["negative"] for s in plan.samples if "negative" in s.row)

@@ -22,8 +22,7 @@ class Head(nn.Module):
 
     With the losses l1 and huber a head has one output z, and progress is sigmoid(z). Binned: a distribution over bins
     evenly spaced on 0..1, of which progress is the expectation. A head with `has_done` has one output more: the logit
-    of having reached the end state, which a sample has where its progress is 1. One with `has_preference` has another,
-    the last: a score, greater of the one of two that is further.
+    of having reached the end state, which a sample has where its progress is 1.
     """
 
     def __init__(self, config: "HeadConfig", hidden_size: int) -> None:
@@ -42,10 +41,6 @@ class Head(nn.Module):
         """Probability [n] of having reached the end state; None of a head that does not say."""
         return torch.sigmoid(raw[:, self.outputs]) if self.config.has_done else None
 
-    def preference(self, raw: torch.Tensor) -> torch.Tensor | None:
-        """A score [n] of which only differences count; None of a head that does not compare."""
-        return raw[:, -1] if self.config.has_preference else None
-
     def loss(self, raw: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """The sum of losses over the samples that have a label; target [n], NaN where there is none."""
         known = ~torch.isnan(target)
@@ -56,18 +51,6 @@ class Head(nn.Module):
             done = nn.functional.binary_cross_entropy_with_logits(raw[:, self.outputs], reached, reduction="sum")
             loss = loss + self.config.done_weight * done
         return loss
-
-    def each_loss(self, raw: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Of the outputs at pictures [n, p, outputs], with labels [n, p]: the mean over a sample's pictures that have
-        one, summed over samples, times `each_weight`."""
-        known = ~torch.isnan(target)
-        shares = known / known.sum(1, keepdim=True).clamp(min=1)
-        total = raw.new_zeros(())
-        # Samples with as many pictures together
-        for share in shares[known].unique():
-            of_share = known & (shares == share)
-            total = total + share * self.loss(raw[of_share], target[of_share])
-        return self.config.each_weight * total
 
     def _progress_loss(self, raw: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         if self.config.loss == "binned":
@@ -98,44 +81,22 @@ class ProgressHead(Head):
             nn.Linear(hidden_size, self.outputs),
         )
         self.finished = nn.Linear(hidden_size, 1) if config.has_done else None
-        self.preferred = preference_head(hidden_size) if config.has_preference else None
-        # Made last: what else is drawn at random does not depend on it
-        self.at_picture = _at_picture(config, hidden_size, self.outputs + config.has_done) if config.has_each else None
 
-    def forward(
-        self, states: torch.Tensor, tokens: torch.Tensor, prompt: torch.Tensor, ends: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Outputs [n, outputs], float32, with `has_done` and `has_preference` one more each; states [n, t, h]; prompt
-        [n, t] is 1 where a sample is asked.
+    def forward(self, states: torch.Tensor, tokens: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
+        """Outputs [n, outputs], float32, with `has_done` one more; states [n, t, h]; prompt [n, t] is 1 where a sample
+        is asked.
 
-        tokens [n, t], 1 on everything of the sample, is what the published head takes. With `ends` [n, p], where each
-        picture's last token is in its sample, [n, 1 + p, outputs]: the same first, then those at each picture, by its
-        own state alone.
+        tokens [n, t], 1 on everything of the sample, is what the published head takes.
         """
         pooled = self._noisy(pool(states, self.score(states), prompt))
-        others = [part(pooled) for part in (self.finished, self.preferred) if part is not None]
-        raw = torch.cat([self.value(pooled), *others], -1).float()
-        if self.at_picture is None or ends is None:
-            return raw
-        index = ends.clamp(min=0).unsqueeze(-1).expand(-1, -1, states.shape[-1])
-        each = self.at_picture(self._noisy(states.gather(1, index))).float()
-        return torch.cat([raw.unsqueeze(1), each], 1)
+        value = self.value(pooled)
+        return (value if self.finished is None else torch.cat([value, self.finished(pooled)], -1)).float()
 
 
 def preference_head(width: int) -> nn.Module:
     """One score per state. Its first weights take nothing from the chance that the rest of training draws from."""
     with torch.random.fork_rng(devices=[]):
         return nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, 1))
-
-
-def _at_picture(config: "HeadConfig", hidden_size: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.LayerNorm(hidden_size),
-        nn.Linear(hidden_size, hidden_size),
-        nn.GELU(),
-        nn.Dropout(config.dropout),
-        nn.Linear(hidden_size, outputs),
-    )
 
 
 class PublishedHead(Head):
@@ -157,10 +118,8 @@ class PublishedHead(Head):
             nn.Linear(hidden_size, self.outputs),
         )
 
-    def forward(
-        self, states: torch.Tensor, tokens: torch.Tensor, prompt: torch.Tensor, ends: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """As ProgressHead's, over `tokens`; never at single pictures."""
+    def forward(self, states: torch.Tensor, tokens: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
+        """As ProgressHead's, over `tokens`."""
         if self.training:
             left = tokens.flip(-1).cumsum(-1).flip(-1)  # tokens from here to the sample's end
             tail = ((left <= TAIL) & (tokens > 0)).unsqueeze(-1)
@@ -207,4 +166,6 @@ def head_of(facts: dict[str, Any]) -> Head:
     from training.recipe import HeadConfig
 
     facts = {"done_weight": 0.0} | facts  # what was written before there was such an output
-    return make_head(HeadConfig(**{k: v for k, v in facts.items() if k != "hidden_size"}), int(facts["hidden_size"]))
+    # Outputs that heads had once, and no recipe set, are no fields any more
+    known = {name: value for name, value in facts.items() if name in HeadConfig.model_fields}
+    return make_head(HeadConfig(**known), int(facts["hidden_size"]))

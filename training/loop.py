@@ -51,13 +51,6 @@ class Point:
     extra: dict[str, float] = field(default_factory=dict)
 
 
-def _of_pairs(held: "_Held", sums: "_StepSums") -> dict[str, float]:
-    """A step's mean loss on pairs, and the share that is ordered as they are; nothing of a step without any."""
-    if not held.pairs:
-        return {}
-    return {"preference": sums.preference / held.pairs, "preference_accuracy": sums.right / held.pairs}
-
-
 def make_accelerator(recipe: Recipe) -> Any:
     from accelerate import Accelerator, DistributedDataParallelKwargs
 
@@ -109,7 +102,6 @@ class _Held:
 
     answer_tokens: int
     labels: int
-    pairs: int
     drawn: int
     left_out: int
     samples: int
@@ -119,15 +111,12 @@ class _Held:
 
 @dataclass(frozen=True)
 class _StepSums:
-    """Sums over the batches of one step and over all processes; `loss` is weighed, `text`, `error` and `preference` are
-    not, of whose pairs `right` are ordered as they are.
-    `losses`: of each of this process's batches."""
+    """Sums over the batches of one step and over all processes; `loss` is weighed, `text` and `error` are
+    not. `losses`: of each of this process's batches."""
 
     loss: float
     text: float
     error: float
-    preference: float
-    right: float
     flops: float
     losses: tuple[float, ...]
 
@@ -242,14 +231,13 @@ class Trainer:
             answer_tokens = sum(int((p.batch["labels"][:, 1:] >= 0).sum()) for p in parts)
         if self.head:
             labels = sum(int((~torch.isnan(p.batch["progress"])).sum()) for p in parts)
-        pairs = sum(len(p.batch.get("pairs", ())) for p in parts)
         drawn, left_out = sum(p.drawn for p in parts), sum(p.left_out for p in parts)
         samples, tokens = sum(p.samples for p in parts), sum(p.tokens for p in parts)
         made = Counter[str]()
         for part in parts:
             made.update(part.made)
         kinds = (AS_RECORDED, *KINDS)
-        held = (answer_tokens, labels, pairs, drawn, left_out, samples, tokens)
+        held = (answer_tokens, labels, drawn, left_out, samples, tokens)
         counts = [int(n) for n in self._sum(*held, *(made[kind] for kind in kinds))]
         return _Held(*counts[: len(held)], made=Counter(dict(zip(kinds, counts[len(held) :], strict=True))))
 
@@ -257,8 +245,7 @@ class Trainer:
         """Add up the gradients of this process's batches; the sums are of all processes."""
         text_weight = self.recipe.train.text_weight
         head_weight = self.recipe.head.weight if self.recipe.head else 0.0
-        preference_weight = self.recipe.head.preference_weight if self.recipe.head else 0.0
-        text_sum = error_sum = preference_sum = right = flops = 0.0
+        text_sum = error_sum = flops = 0.0
         own: list[float] = []
         for number, (part, batch) in enumerate(placed(parts, self.accelerator.device), 1):
             flops += self.cost.of(part.batch)
@@ -267,16 +254,13 @@ class Trainer:
                 batch_losses = self._losses(batch, self._with_text)
                 text = batch_losses.text / max(1, held.answer_tokens)
                 progress = head_weight * batch_losses.progress / max(1, held.labels)
-                preference = preference_weight * batch_losses.preference / max(1, held.pairs)
-                loss = text_weight * text + progress + preference
+                loss = text_weight * text + progress
                 # Processes average their gradients; the losses are parts of a sum.
                 (loss * self.accelerator.num_processes).backward()
             own.append(float(loss.detach()))
             text_sum += float(batch_losses.text.detach())
             error_sum += float(batch_losses.error.detach())
-            preference_sum += float(batch_losses.preference.detach())
-            right += float(batch_losses.right)
-        return _StepSums(*self._sum(sum(own), text_sum, error_sum, preference_sum, right, flops), losses=tuple(own))
+        return _StepSums(*self._sum(sum(own), text_sum, error_sum, flops), losses=tuple(own))
 
     def _point(self, held: _Held, sums: _StepSums, rate: float, norm: float, seconds: float) -> Point:
         """The point of the step that was just made; `rate` is the share of the peak learning rates."""
@@ -298,7 +282,6 @@ class Trainer:
             samples_per_s=held.samples / seconds,
             tokens_per_s=held.tokens / seconds,
             mfu=sums.flops / seconds / devices_flops,
-            extra=_of_pairs(held, sums),
         )
 
     @property

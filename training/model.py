@@ -21,7 +21,6 @@ from training.backbones import has_adapter, load_adapter, load_backbone, load_pr
 from training.errors import ModelError
 from training.folder import base_of, models_of, read_card, write_card
 from training.heads import Head, head_json, head_of
-from training.preferences import bradley_terry
 from training.transform import IGNORE, Batch
 
 HEAD_FILE = "progress_head.safetensors"
@@ -33,18 +32,12 @@ INPUTS = ("input_ids", "attention_mask", "mm_token_type_ids", "image_grid_thw")
 class ModelOutput:
     """Of n samples: progress [n] in 0..1, the probability [n] of having reached the end state where the head says it,
     and the head's own outputs [n, k]; logits [m, vocabulary] of the m answer tokens in order, when they were asked for.
-    Without a head, progress is NaN, done and raw None.
-
-    score: [n], of which only differences count, of a head that compares. each: progress [n, p] at each of a sample's
-    pictures, NaN after its last, and each_raw [n, p, k], of a head that gives it."""
+    Without a head, progress is NaN, done and raw None."""
 
     progress: torch.Tensor
     done: torch.Tensor | None
     raw: torch.Tensor | None
     logits: torch.Tensor | None
-    score: torch.Tensor | None = None
-    each: torch.Tensor | None = None
-    each_raw: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -93,21 +86,14 @@ class ProgressModel(nn.Module):
             states = states + blank.to(states.dtype)
         if self.head is None:
             raw, progress, done = None, torch.full_like(batch["progress"], float("nan")), None
-            score = None
-            each = each_raw = None
         else:
             # The head is small, and what it adds up is long: it calculates in float32 whatever the rest does.
             with torch.autocast(states.device.type, enabled=False):
-                raw = self.head(*self._samples(states, batch), batch.get("picture_ends"))
-            each = each_raw = None
-            if raw.dim() == 3:
-                raw, each_raw = raw[:, 0], raw[:, 1:]
-                each = self.head.progress(each_raw.flatten(0, 1)).view(each_raw.shape[:2])
-                each = each.masked_fill(batch["picture_ends"] < 0, float("nan"))
-            progress, done, score = self.head.progress(raw), self.head.done(raw), self.head.preference(raw)
+                raw = self.head(*self._samples(states, batch))
+            progress, done = self.head.progress(raw), self.head.done(raw)
         # The state at a token predicts the next one, hence the shift by one.
         logits = self.backbone.lm_head(states[:, :-1][batch["labels"][:, 1:] != IGNORE]) if with_text else None
-        return ModelOutput(progress, done, raw, logits, score, each, each_raw)
+        return ModelOutput(progress, done, raw, logits)
 
     def _blank(self) -> torch.Tensor:
         """0, by way of the vision tower on a blank picture: each process gathers its layers and has gradients (of 0)
@@ -157,16 +143,13 @@ def encoder_outputs(vision: Sequence[Vision]) -> dict[str, Any]:
 @dataclass(frozen=True)
 class Losses:
     """Sums: of cross entropy over `tokens` answer tokens, and of the head's loss over `labels` samples with a label;
-    error: of |progress - label|, not for learning. preference: of the loss on the batch's pairs, `right` of which are
-    ordered as they are."""
+    error: of |progress - label|, not for learning."""
 
     text: torch.Tensor
     tokens: int
     progress: torch.Tensor
     labels: int
     error: torch.Tensor
-    preference: torch.Tensor
-    right: torch.Tensor
 
 
 def losses(model_head: Head | None, output: ModelOutput, batch: Batch) -> Losses:
@@ -183,15 +166,8 @@ def losses(model_head: Head | None, output: ModelOutput, batch: Batch) -> Losses
         known = ~torch.isnan(batch["progress"])
         labels = int(known.sum())
         progress = model_head.loss(output.raw, batch["progress"])
-        if output.each_raw is not None and "each" in batch:
-            progress = progress + model_head.each_loss(output.each_raw, batch["each"])
         error = (output.progress.detach() - batch["progress"])[known].abs().sum()
-    preference = right = zero
-    if output.score is not None and "pairs" in batch:
-        chosen, rejected = output.score[batch["pairs"]].unbind(1)
-        preference = bradley_terry(chosen, rejected)
-        right = (chosen.detach() > rejected.detach()).sum()
-    return Losses(text, tokens, progress, labels, error, preference, right)
+    return Losses(text, tokens, progress, labels, error)
 
 
 # In a folder
@@ -277,9 +253,7 @@ def load_model(
         load_adapter(backbone, folder, trainable)
     processor = load_processor(folder)
     processor.max_vision_tokens = card.get("max_vision_tokens")
-    head = load_head(folder, card)
-    processor.words_first = head is not None and head.config.has_each
-    return ProgressModel(backbone, head).eval(), processor, card
+    return ProgressModel(backbone, load_head(folder, card)).eval(), processor, card
 
 
 def load_head(folder: Path, card: dict[str, Any]) -> Head | None:

@@ -1,6 +1,5 @@
 """The pictures of a sample before any model: decoded, and made no larger than a model sees. Imports no torch."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -15,8 +14,7 @@ class Item:
 
     `task`, `first`, `states` and `camera` are what a laptop model is told instead of the question: the task alone, the
     run's first picture where it is known, the robot's state then and at each picture, [1 + pictures, l], NaN where it
-    is not known, and which camera the pictures are of. `each`: progress at each picture, NaN where there is no label;
-    None of a sample that has none.
+    is not known, and which camera the pictures are of.
     """
 
     question: str
@@ -28,7 +26,6 @@ class Item:
     first: np.ndarray | None = None
     states: np.ndarray | None = None
     camera: str | None = None
-    each: Sequence[float] | None = None
 
 
 def decode_picture(jpeg: bytes, max_px: int) -> np.ndarray:

@@ -109,38 +109,6 @@ class HeadConfig(Section):
     bins: int = Field(default=20, ge=2)
     dropout: float = Field(default=0.0, ge=0, lt=1)
     noise: float = Field(default=0.0, ge=0, description="standard deviation added to the pooled state in training")
-    each_weight: float = Field(
-        default=0.0,
-        ge=0,
-        description="weight of the loss on progress at each picture before the last; 0: no such outputs",
-    )
-    preference_weight: float = Field(
-        default=0.0,
-        ge=0,
-        description="weight of the loss on pairs of samples in a batch, see data.preferences; 0: no such output",
-    )
-
-    @model_validator(mode="after")
-    def preference_is_ours(self) -> Self:
-        if self.preference_weight and (self.pooling == "published" or self.each_weight):
-            raise ValueError("preference_weight: for pooling prompt, without each_weight")
-        return self
-
-    @model_validator(mode="after")
-    def each_is_causal(self) -> Self:
-        if self.each_weight and self.pooling == "published":
-            raise ValueError("each_weight: the published head reads the answer, and no single picture")
-        return self
-
-    @property
-    def has_each(self) -> bool:
-        """Does the head give progress at each picture, too? Then a question's words come before its pictures."""
-        return self.each_weight > 0
-
-    @property
-    def has_preference(self) -> bool:
-        """Does the head give a score by which two moments of a task are compared?"""
-        return self.preference_weight > 0
 
     @property
     def has_done(self) -> bool:
@@ -377,25 +345,11 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
-    def preferences_have_a_head(self) -> Self:
+    def preferences_are_for_laptop_models(self) -> Self:
         if self.model.laptop:
             return self
-        asked, has_head = self.data.preferences, self.head is not None and self.head.has_preference
-        if asked.outcome or asked.quality:
-            raise ValueError(
-                "data.preferences: pairs of a batch are two moments: outcome and quality are for a laptop model, "
-                "model.laptop; take further"
-            )
-        if bool(asked.further) != has_head:
-            raise ValueError("data.preferences.further and head.preference_weight go together: both, or neither")
-        if has_head and (self.kind == "grpo" or self.data.jsonl or "procvqa_c" not in self.data.families):
-            raise ValueError("head.preference_weight: for sft on a release's samples of procvqa_c")
-        return self
-
-    @model_validator(mode="after")
-    def pictures_have_labels(self) -> Self:
-        if self.head and self.head.has_each and (self.data.jsonl or "procvqa_c" not in self.data.families):
-            raise ValueError("head.each_weight: only a release's samples of procvqa_c have a label at each picture")
+        if self.data.preferences.total:
+            raise ValueError("data.preferences: for a laptop model (model.laptop), which has a head for them")
         return self
 
     @model_validator(mode="after")

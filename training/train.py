@@ -61,6 +61,21 @@ def training_run_id(recipe: Recipe, release: Release) -> str:
     return f"{recipe.name}-{release.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
+def _checked_shards(lake: Lake, release: Release, recipe: Recipe, scorer: Scorer | None) -> Sequence[Path]:
+    """The shards to train on. Raises TrainingError for a recipe that cannot be trained on this release."""
+    if recipe.model.path and is_laptop(recipe.model.path):
+        raise TrainingError(
+            f"{recipe.model.path.name} is a laptop model: train one from the start by the recipe laptop, or go on with "
+            "this one by proccorpus adapt"
+        )
+    shards = release.paths(lake.workspace, "train")
+    if not shards and not recipe.data.jsonl:
+        raise TrainingError(f"release {release.name} has no train split")
+    if recipe.train.evaluate_every and scorer is None:
+        raise TrainingError("train.evaluate_every: this run has no held-out episodes; set it to 0")
+    return shards
+
+
 def train(
     lake: Lake,
     release: Release,
@@ -78,21 +93,12 @@ def train(
     """
     if recipe.model.laptop:
         return _train_laptop(lake, release, recipe, on_step, resume)
-    if recipe.model.path and is_laptop(recipe.model.path):
-        raise TrainingError(
-            f"{recipe.model.path.name} is a laptop model: train one from the start by the recipe laptop, or go on with "
-            "this one by proccorpus adapt"
-        )
     started = time.monotonic()
     run = training_run_id(recipe, release)
     folder = lake.workspace.root / "models" / run
     steps = _steps(lake.workspace, run)
     last = _to_resume(steps) if resume else None
-    shards = release.paths(lake.workspace, "train")
-    if not shards and not recipe.data.jsonl:
-        raise TrainingError(f"release {release.name} has no train split")
-    if recipe.train.evaluate_every and scorer is None:
-        raise TrainingError("train.evaluate_every: this run has no held-out episodes; set it to 0")
+    shards = _checked_shards(lake, release, recipe, scorer)
     rank, _ = _place()
     # Divided, the weights are given by the first process, which alone reads them.
     given = rank > 0 and recipe.kind == "sft" and recipe.train.distributed == "fsdp"
@@ -275,7 +281,6 @@ def start_model(
     if recipe.lora and recipe.kind == "sft":
         add_adapter(backbone, recipe.lora)
     processor.max_vision_tokens = recipe.model.max_vision_tokens
-    processor.words_first = recipe.head is not None and recipe.head.has_each
     hidden = backbone.config.get_text_config().hidden_size
     return ProgressModel(backbone, _start_head(recipe, hidden)), processor
 

@@ -18,12 +18,8 @@ from training.pixels import Batch, byte_patches, normalised
 IGNORE = -100  # label of tokens without loss
 
 
-def chat(question: str, system: str = "", words_first: bool = False) -> list[dict[str, Any]]:
-    """The user's turn, after the system's where there is one: text with a picture wherever the question has a mark; or
-    all words before the pictures, so that a causal model knows at each picture what it is asked."""
-    if words_first:
-        words, marks = question.split(IMAGE_MARK), question.count(IMAGE_MARK)
-        question = "\n".join(w for w in map(str.strip, words) if w) + "\n" + IMAGE_MARK * marks
+def chat(question: str, system: str = "") -> list[dict[str, Any]]:
+    """The user's turn, after the system's where there is one: text with a picture wherever the question has a mark."""
     parts: list[dict[str, Any]] = []
     for i, text in enumerate(question.split(IMAGE_MARK)):
         if i:
@@ -47,8 +43,7 @@ class Tokens:
 @dataclass(frozen=True)
 class Transform:
     """Items to one batch. `processor` is the model's own (pictures, chat template, tokenizer). `training.model` may
-    have set attributes of it: `max_vision_tokens` bounds the pictures of an item, `words_first` is of a model whose
-    head gives progress at each picture."""
+    have set an attribute of it: `max_vision_tokens` bounds the pictures of an item."""
 
     processor: Any
 
@@ -61,8 +56,7 @@ class Transform:
         progress [b]; pictures as `pixels.byte_patches` cuts them. Or all items packed into one row, see `packed`.
 
         prompt_mask is 1 on vision and question tokens, all that stands before the answer; labels are IGNORE there;
-        progress is NaN where an item has none. With `words_first` also picture_ends [b, p], where each picture's last
-        token is in its item, -1 after its last picture, and each [b, p], progress there, NaN where there is no label.
+        progress is NaN where an item has none.
         Raises ValueError when marks and pictures do not match.
         """
         images = [picture for item in items for picture in self.pictures(item)]
@@ -70,7 +64,7 @@ class Transform:
         grids = pixels["image_grid_thw"].tolist() if images else []
         sequences = self._sequences(items, grids)
         batch = self.packed(sequences, pixels) if packed else self.padded(sequences)
-        return batch | pixels | self._targets(items, sequences)
+        return batch | pixels | {"progress": _labels(items)}
 
     def seen(self, items: Sequence[Item], grids: Sequence[Sequence[int]]) -> Batch:
         """Like `__call__`, padded, for pictures whose vision features are cached.
@@ -79,20 +73,7 @@ class Transform:
         """
         grid_tensor = {"image_grid_thw": torch.tensor(grids)} if grids else {}
         sequences = self._sequences(items, grids)
-        return self.padded(sequences) | grid_tensor | self._targets(items, sequences)
-
-    def _targets(self, items: Sequence[Item], sequences: Sequence[Tokens]) -> Batch:
-        """The labels of items, and where their pictures end for a model that says something of each."""
-        if not self.words_first:
-            return {"progress": _labels(items)}
-        ends = [_ends(s.ids, self.image_token) for s in sequences]
-        shape = len(items), max((len(e) for e in ends), default=0)
-        where, each = torch.full(shape, -1), torch.full(shape, float("nan"))
-        for row, (item, at) in enumerate(zip(items, ends, strict=True)):
-            where[row, : len(at)] = at
-            if item.each is not None:
-                each[row, : len(at)] = torch.tensor(item.each, dtype=torch.float32)
-        return {"progress": _labels(items), "picture_ends": where, "each": each}
+        return self.padded(sequences) | grid_tensor | {"progress": _labels(items)}
 
     def _sequences(self, items: Sequence[Item], grids: Sequence[Sequence[int]]) -> list[Tokens]:
         """Prompts and answers, for pictures of these patch grids."""
@@ -124,7 +105,7 @@ class Transform:
 
     def prompt(self, question: str, system: str = "") -> str:
         """The chat text up to where the answer begins, with one image token per picture."""
-        turns = chat(question, system, self.words_first)
+        turns = chat(question, system)
         return self.processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
 
     def answer(self, answer: str | None) -> list[int]:
@@ -138,11 +119,6 @@ class Transform:
         text = self.processor.tokenizer(self.prompt(question), add_special_tokens=False)["input_ids"]
         vision = sum(self._vision_tokens(self._fitting(question, sizes)))
         return len(text) - len(sizes) + vision + len(self.answer(answer))
-
-    @property
-    def words_first(self) -> bool:
-        """Do a question's words come before its pictures?"""
-        return getattr(self.processor, "words_first", False)
 
     @property
     def image_token(self) -> int:
@@ -223,12 +199,6 @@ class Transform:
         batch["position_ids"] = torch.cat(places, -1).unsqueeze(1)
         batch["mm_token_type_ids"] = (batch["input_ids"] == self.image_token).long()
         return batch
-
-
-def _ends(ids: torch.Tensor, image_token: int) -> torch.Tensor:
-    """Where the last token of each picture is [p]: marks of its bounds stand between two pictures."""
-    is_picture = ids == image_token
-    return torch.nonzero(is_picture & ~torch.cat([is_picture[1:], is_picture.new_zeros(1)])).squeeze(-1)
 
 
 def _labels(items: Sequence[Item]) -> torch.Tensor:

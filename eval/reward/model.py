@@ -95,19 +95,6 @@ class ModelScorer(Scorer):
         """Rewards of questions of ProcVQA's family c with their pictures as a training set has them."""
         return self._answers([ModelQuestion(i.question, tuple(map(StreamPicture, i.pictures)), False) for i in items])
 
-    @torch.inference_mode()
-    def at_pictures(self, items: Sequence[Item]) -> list[list[float]]:
-        """Progress at each picture of each question, in one pass: at a picture the model has seen what came before it.
-        Raises RewardError for a model that was not trained to."""
-        if self.model.head is None or not self.model.head.config.has_each:
-            raise RewardError("the model gives progress at the last picture alone: train it with head.each_weight")
-        found: list[list[float]] = []
-        for part in batched(items, self.batch):
-            each = self.model(_placed(self.transform(part))).each
-            assert each is not None
-            found += [row[: len(i.pictures)] for row, i in zip(each.float().tolist(), part, strict=True)]
-        return found
-
     def _answers(self, questions: Sequence[ModelQuestion]) -> list[Reward]:
         rewards: list[Reward] = []
         for part in batched(questions, self.batch):

@@ -89,10 +89,9 @@ class HeadRunner:
         output = self.model(batch)
         progress = output.progress.float().tolist()
         done = [None] * len(loaded) if output.done is None else output.done.float().tolist()
-        scores = [None] * len(loaded) if output.score is None else output.score.float().tolist()
         return [
-            ModelReply(p.key, progress=value, done=end, preference=score, prompt_tokens=n, completion_tokens=0)
-            for (p, _), value, end, score, n in zip(loaded, progress, done, scores, tokens, strict=True)
+            ModelReply(p.key, progress=value, done=end, prompt_tokens=n, completion_tokens=0)
+            for (p, _), value, end, n in zip(loaded, progress, done, tokens, strict=True)
         ]
 
 
@@ -145,13 +144,8 @@ class TextRunner:
 
     def _encoded(self, loaded: Sequence[Loaded]) -> Any:
         switch = {} if self.sampling.think is None else {"enable_thinking": self.sampling.think}
-        ours = Transform(self.processor)
         texts = [
-            ours.prompt(p.text, p.system)
-            if ours.words_first
-            else self.processor.apply_chat_template(
-                turn(p, self.form), tokenize=False, add_generation_prompt=True, **switch
-            )
+            self.processor.apply_chat_template(turn(p, self.form), tokenize=False, add_generation_prompt=True, **switch)
             for p, _ in loaded
         ]
         images = [list(pictures) for _, pictures in loaded if pictures]

@@ -39,9 +39,7 @@ def recipe_of(name: str, taught: Path) -> Recipe:
         return Recipe.model_validate({"name": name, "kind": "grpo"} | sections)
     distributed = "none" if name == "copies" else "fsdp"
     lora = LORA if name == "lora" else None
-    # One with progress at each picture, too
-    head = {"each_weight": 0.5} if name == "full" else {}
-    return recipe(name, lora=lora, head=head, train={**SETTINGS, "distributed": distributed})
+    return recipe(name, lora=lora, train={**SETTINGS, "distributed": distributed})
 
 
 class KilledError(Exception):

@@ -56,11 +56,7 @@ def test_published_values() -> None:
             BASE.replace("lr: 1", "lr: 1, evaluate_every: 2") + "data: {jsonl: [a]}\n",
             "data.validation_jsonl: with train.",
         ),
-        (
-            BASE.replace("head: {}", "head: {each_weight: 1}") + "data: {jsonl: [a]}\n",
-            "head.each_weight: only a release's",
-        ),
-        (BASE.replace("head: {}", "head: {each_weight: 1, pooling: published}"), "head: each_weight: the published"),
+        (BASE + "data: {preferences: {further: 0.1}}\n", "data.preferences: for a laptop model"),
         (BASE + "data: {jsonl: [a], negatives: {rewound: 0.1}}\n", "data.negatives: rows of data.jsonl name no"),
         (BASE + "data: {families: {procvqa_b: 1}, negatives: {rewound: 0.1}}\n", "data.negatives: they are made of"),
         (BASE + "data: {negatives: {rewound: 0.6, shuffled: 0.5}}\n", "data.negatives: the rates are 1.1 together"),

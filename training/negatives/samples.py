@@ -1,8 +1,7 @@
 """Samples of ProcVQA's family c, changed into negatives: pictures, question, answer and progress fit one another.
 
-A changed sample's row says how it was made (`negative`), which frames it shows (`frames`), and with `each` the progress
-at each of its pictures. What cannot be changed as it was drawn stays as it was recorded: a run that has no instruction,
-a window of one picture, a moment without a label.
+A changed sample's row says how it was made (`negative`) and which frames it shows (`frames`). What cannot be changed as
+it was drawn stays as it was recorded: a run that has no instruction, a window of one picture, a moment without a label.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,11 +25,10 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class SampleNegatives:
-    """`labels` of the episodes that training shows: instructions are theirs, and so is progress at each picture."""
+    """`labels` of the episodes that training shows: instructions and progress are theirs."""
 
     config: NegativesConfig
     labels: Labels
-    with_each: bool = False
 
     def __call__(self, samples: Sequence[Unread], rng: np.random.Generator) -> list[Unread]:
         """The samples as drawn, in order: changed, or as they were recorded. Each draw of `rng` belongs to one."""
@@ -47,9 +45,7 @@ class SampleNegatives:
         source = _told_rightly(before) if kind == "contrast" else sample
         e = None if source is None else self._labels_of(source)
         made = None if source is None or e is None else self._made(kind, source, e, rng)
-        if made is None:
-            made, e = replace(sample, row={**sample.row, "negative": AS_RECORDED}), self._labels_of(sample)
-        return self._with_each(made, e) if self.with_each else made
+        return made or replace(sample, row={**sample.row, "negative": AS_RECORDED})
 
     def _labels_of(self, sample: Unread) -> LabelledEpisode | None:
         return self.labels.get((sample.row["dataset"], sample.row["episode_index"]))
@@ -91,19 +87,6 @@ class SampleNegatives:
             asked = self._first_told.get(wrong) or replace(e, named=False)
         changes = {"question": row["question"].replace(told, wrong), "answer": _nothing_done(asked, row)}
         return replace(sample, row={**row, **changes, "progress": 0.0, "negative": kind})
-
-    # Progress at each picture
-
-    def _with_each(self, sample: Unread, e: LabelledEpisode | None) -> Unread:
-        row = sample.row
-        if row["negative"] in OF_TEXT:
-            each = [0.0] * len(row["frames"])
-        elif e is None:
-            each = [float("nan")] * len(row["frames"])
-        else:
-            each = [_progress(e, frame) for frame in row["frames"]]
-        # The sample's own label is the one that was released
-        return replace(sample, row={**row, "each": [*each[:-1], row["progress"]]})
 
 
 def _is_of_progress(row: Row) -> bool:

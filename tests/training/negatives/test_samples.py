@@ -33,7 +33,7 @@ def changed(samples: list[Sample]) -> Callable[..., list[tuple[Sample, Unread]]]
     """Each sample with what a kind makes of it, of those that it changes."""
 
     def made(kind: str, labels: Labels = RUNS) -> list[tuple[Sample, Unread]]:
-        change, rng = SampleNegatives(NegativesConfig(**{kind: 1}), labels, with_each=True), np.random.default_rng(0)
+        change, rng = SampleNegatives(NegativesConfig(**{kind: 1}), labels), np.random.default_rng(0)
         pairs = [(s, change([unread(s)], rng)[0]) for s in samples]
         return [(s, u) for s, u in pairs if u.row["negative"] == kind]
 
@@ -50,20 +50,19 @@ def test_pictures_question_answer_and_progress_fit(kind: str, changed: Callable,
     assert len(made) > 0.5 * len(samples)
     for before, after in made:
         row = after.row
-        assert len(after.pictures()) == len(after.sizes()) == len(row["frames"]) == len(row["each"])
-        assert row["each"][-1] == row["progress"]
+        assert len(after.pictures()) == len(after.sizes()) == len(row["frames"])
         assert f"<progress>{100 * row['progress']:.2f}%</progress>" in row["answer"]
         by_name = dict(before.entry)
         assert after.pictures() == tuple(by_name[name] for name in row["pictures"])
         if kind not in OF_TEXT:
             assert row["question"] == before.row["question"]
-            assert row["each"] == pytest.approx([label(row, f) for f in row["frames"]])
+            assert row["progress"] == pytest.approx(label(row, row["frames"][-1]))
             e = RUNS[row["dataset"], row["episode_index"]]
             assert row["answer"] == progress_answer(e, row["frames"][-1])
 
 
 def test_contrast_shows_what_the_sample_before_it_shows_under_another_task(samples: list[Sample]) -> None:
-    change = SampleNegatives(NegativesConfig(contrast=0.5, rewound=0.2), RUNS, with_each=True)
+    change = SampleNegatives(NegativesConfig(contrast=0.5, rewound=0.2), RUNS)
     made = change([unread(s) for s in samples], np.random.default_rng(0))
     assert len(made) == len(samples)
     pairs = [(a, b) for a, b in pairwise(made) if b.row["negative"] == "contrast"]
@@ -72,7 +71,7 @@ def test_contrast_shows_what_the_sample_before_it_shows_under_another_task(sampl
         assert before.row["negative"] not in OF_TEXT
         assert (after.row["frames"], after.pictures()) == (before.row["frames"], before.pictures())
         assert after.row["question"] != before.row["question"]
-        assert after.row["progress"] == 0 == max(after.row["each"])
+        assert after.row["progress"] == 0
         assert "<progress>0.00%</progress>" in after.row["answer"]
     assert {a.row["negative"] for a, _ in pairs} == {"as_recorded", "rewound"}
 
@@ -96,7 +95,7 @@ def test_a_wrong_instruction_is_worth_nothing_and_all_its_steps_remain(kind: str
         told = next(line for line in row["question"].splitlines() if "task:" in line).split("task: ")[1]
         assert own not in row["question"]
         assert row["question"] == progress_question(told, len(row["frames"]))
-        assert (row["progress"], set(row["each"])) == (0.0, {0.0})
+        assert row["progress"] == 0.0
         assert row["frames"] == before.row["frames"]
         assert row["answer"].count("\n") == 3  # a heading, two steps and the share
         if kind != "wrong_object":
@@ -123,10 +122,9 @@ def test_what_cannot_be_told_wrong_stays_as_it_was(samples: list[Sample], change
     assert not any(changed(kind, labels) for kind in OF_TEXT for labels in (nameless, one_task, {}))
     # Without a label there is no progress to fall
     assert changed("rewound", {}) == []
-    change = SampleNegatives(NegativesConfig(rewound=1), {}, with_each=True)
+    change = SampleNegatives(NegativesConfig(rewound=1), {})
     row = change([unread(samples[0])], np.random.default_rng(0))[0].row
     assert row["negative"] == "as_recorded"
-    assert np.isnan(row["each"][:-1]).all()
 
 
 def test_other_families_are_left_alone(tmp_path: Path) -> None:
