@@ -1,6 +1,8 @@
 """Exports to other tools, and annotations from them."""
 
+import inspect
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -30,63 +32,42 @@ from cli.rewarding import (
     scorer_config,
 )
 from warehouse.exports import EXPORT_KINDS, ExportKind
+from warehouse.lake import Lake
 
 if TYPE_CHECKING:
     from warehouse.exports.common import Exported, Selection
-    from warehouse.exports.samples import SampleOptions
-    from warehouse.lake import Lake
 
-app = typer.Typer(rich_markup_mode=None)
-export_app = typer.Typer(
-    help="Export the corpus in formats that other tools open.", no_args_is_help=True, rich_markup_mode=None
-)
+app = typer.Typer()
+export_app = typer.Typer(help="Export the corpus in formats that other tools open.", no_args_is_help=True)
 app.add_typer(export_app, name="export")
-OutOption = Annotated[Path, typer.Option("--out", help="Folder to write; an unfinished export there is resumed.")]
-FileOption = Annotated[Path, typer.Option("--out", help="File to write.")]
-ReleaseOption = Annotated[
-    str | None, typer.Option("--release", help="Export this release; default: the corpus as it is now.")
-]
-DatasetsOption = Annotated[list[str] | None, typer.Option("--dataset", help="Only this dataset; repeatable.")]
-EpisodesOption = Annotated[
-    str | None, typer.Option("--episodes", help="Only these episodes of one dataset, such as 0,1,5-9.")
-]
-SplitsOption = Annotated[
-    list[str] | None, typer.Option("--split", help="Only this split: train, val, test_id, ...; repeatable.")
-]
-WhereOption = Annotated[
-    str | None,
-    typer.Option("--where", help="SQL condition such as 'success', or a query for dataset, episode_index."),
-]
-LicencesOption = Annotated[
-    list[str] | None,
-    typer.Option("--allow-licence", help="Include datasets with this licence, such as unknown; repeatable."),
-]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Delete a different export in --out first.")]
-FamiliesOption = Annotated[list[str] | None, typer.Option("--family", help="Only samples of this family; repeatable.")]
-FormsOption = Annotated[
-    list[str] | None,
-    typer.Option("--form", help="Only ProgressLM samples of this form: think or no_think; repeatable."),
-]
-ProfileOption = Annotated[
-    str | None,
-    typer.Option("--profile", help="Draw this training set from --release: progresslm_sft or progresslm_rl."),
-]
-SeedOption = Annotated[int, typer.Option("--seed", help="Another number draws other samples for --profile.")]
+Options = dict[str, Any]  # of a kind's options class
+OF_ONE_FILE = ("frame-signals", "annotations-json")
 
-LabelRunOption = Annotated[
-    str | None, typer.Option("--label-run", help="Export the labels of this label run, not the active ones.")
-]
+
+# Options that commands share, each declared once: a command has the parameters of what makes its options
 
 
 def _selection(
-    release: str | None,
-    dataset: list[str] | None,
-    episodes: str | None,
-    split: list[str] | None,
-    where: str | None,
-    allow_licence: list[str] | None,
-    min_confidence: float | None,
-    min_name_confidence: float | None,
+    release: Annotated[
+        str | None, typer.Option("--release", help="Export this release; default: the corpus as it is now.")
+    ] = None,
+    dataset: Annotated[list[str] | None, typer.Option("--dataset", help="Only this dataset; repeatable.")] = None,
+    episodes: Annotated[
+        str | None, typer.Option("--episodes", help="Only these episodes of one dataset, such as 0,1,5-9.")
+    ] = None,
+    split: Annotated[
+        list[str] | None, typer.Option("--split", help="Only this split: train, val, test_id, ...; repeatable.")
+    ] = None,
+    where: Annotated[
+        str | None,
+        typer.Option("--where", help="SQL condition such as 'success', or a query for dataset, episode_index."),
+    ] = None,
+    allow_licence: Annotated[
+        list[str] | None,
+        typer.Option("--allow-licence", help="Include datasets with this licence, such as unknown; repeatable."),
+    ] = None,
+    min_confidence: MinConfidenceOption = None,
+    min_name_confidence: MinNameConfidenceOption = None,
 ) -> "Selection":
     from warehouse.exports.common import Selection
 
@@ -95,26 +76,217 @@ def _selection(
     return Selection(release, datasets, numbers, splits, where, allow, min_confidence, min_name_confidence)
 
 
-def _sample_options(
-    family: list[str] | None, form: list[str] | None, profile: str | None, seed: int
-) -> "SampleOptions":
+def _label_run(
+    label_run: Annotated[
+        str | None, typer.Option("--label-run", help="Export the labels of this label run, not the active ones.")
+    ] = None,
+) -> Options:
+    return {"label_run": label_run}
+
+
+def _samples(
+    family: Annotated[
+        list[str] | None, typer.Option("--family", help="Only samples of this family; repeatable.")
+    ] = None,
+    form: Annotated[
+        list[str] | None,
+        typer.Option("--form", help="Only ProgressLM samples of this form: think or no_think; repeatable."),
+    ] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option("--profile", help="Draw this training set from --release: progresslm_sft or progresslm_rl."),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Another number draws other samples for --profile.")] = 0,
+) -> Options:
     from warehouse.exports.samples import SampleOptions
 
-    return SampleOptions(tuple(family or ()), tuple(form or ()), profile, seed)
+    return {"samples": SampleOptions(tuple(family or ()), tuple(form or ()), profile, seed)}
+
+
+def _scores(
+    from_model: Annotated[
+        str | None,
+        typer.Option(
+            "--from-model", help="Use this reward model's progress instead of labels; scores missing episodes."
+        ),
+    ] = None,
+    fps: Annotated[
+        float | None, typer.Option("--fps", min=0.001, help="With --from-model: scored frames a second; default: 4.")
+    ] = None,
+    window_frames: WindowFramesOption = None,
+    window_step: WindowStepOption = None,
+    endpoint: EndpointOption = None,
+    api_key_env: ApiKeyOption = None,
+    max_calls: MaxCallsOption = None,
+    *,
+    workspace: str,
+    chosen: "Selection",
+) -> Options:
+    """The options that name a model's rewards, which are made where they are missing."""
+    if from_model is None:
+        # Options that would be ignored are refused: they would be believed to count
+        if fps is not None or window_frames is not None or endpoint or max_calls is not None:
+            raise UsageError("--fps, --window-frames, --endpoint and --max-calls need --from-model")
+        return {}
+    from pipeline.episode_rewards import score_selection
+
+    config = scorer_config(
+        workspace, from_model, None, endpoint, window_frames, window_step, False, api_key_env, max_calls
+    )
+    with progress() as report:
+        scored = score_selection(lake_at(workspace), config, chosen, fps, partial(report, "episodes"))
+    print(f"{scored.scored_now} of {scored.episodes} episodes scored now", file=sys.stderr)
+    if scored.failures:
+        print(f"note: {scored.failures} of {scored.moments} moments gave no number", file=sys.stderr)
+    return {"rewards": scored.run, "model": from_model}
+
+
+def _lerobot(
+    flavour: Annotated[
+        Literal["task", "subtask"],
+        typer.Option("--flavour", help="Text of a frame's task: the instruction, or the step's name."),
+    ] = "task",
+    codec: Annotated[
+        Literal["h264", "av1"], typer.Option("--codec", help="Codec for pictures that must be encoded.")
+    ] = "h264",
+    blur: Annotated[
+        Literal["faces"] | None,
+        typer.Option("--blur", help="Blur these in all pictures, which are then encoded again."),
+    ] = None,
+) -> Options:
+    return {"flavour": flavour, "codec": codec, "blur": blur}
+
+
+def _verify(
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Open the export with LeRobot's reader and compare it with the corpus.")
+    ] = False,
+) -> bool:
+    return verify
+
+
+def _rabc(
+    chunk_size: Annotated[
+        list[int] | None, typer.Option("--chunk-size", min=1, help="Action chunk to suggest a kappa for; repeatable.")
+    ] = None,
+) -> Options:
+    return {"chunk_sizes": tuple(chunk_size)} if chunk_size else {}
+
+
+def _frame_signals(
+    advantage: Annotated[
+        int | None, typer.Option("--advantage", min=1, help="Add advantages of action chunks of so many frames.")
+    ] = None,
+    positive_share: Annotated[
+        float, typer.Option("--positive-share", min=0, max=1, help="Share of a task's frames marked positive (RECAP).")
+    ] = 0.3,
+) -> Options:
+    return {"horizon": advantage, "positive_share": positive_share}
+
+
+def _robo_dopamine(
+    per_run: Annotated[int, typer.Option("--per-run", min=0, help="Maximum pairs of states per run.")] = 50,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Another number draws other pairs.")] = 0,
+) -> Options:
+    return {"per_run": per_run, "seed": seed}
+
+
+def _preferences(
+    per_run: Annotated[int, typer.Option("--per-run", min=1, help="Maximum pairs of each kind per run.")] = 4,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Another number draws other pairs.")] = 0,
+) -> Options:
+    return {"per_run": per_run, "seed": seed}
+
+
+def _rerun(
+    pictures_per_s: Annotated[
+        float | None, typer.Option("--pictures-per-s", help="Maximum pictures per second; default: all; 0: none.")
+    ] = None,
+    max_px: Annotated[
+        int, typer.Option("--max-px", help="Maximum longer side of pictures; larger ones are scaled down.")
+    ] = 640,
+) -> Options:
+    return {"pictures_per_s": pictures_per_s, "max_px": max_px}
+
+
+# What makes the options of each kind; of samples: _samples
+OPTIONS: dict[str, tuple[Callable[..., Any], ...]] = {
+    "lerobot": (_lerobot, _verify),
+    "rabc": (_rabc, _scores),
+    "frame-signals": (_label_run, _frame_signals, _scores),
+    "annotations-json": (_label_run,),
+    "robometer": (_label_run,),
+    "opensarm": (_label_run,),
+    "robo-dopamine": (_robo_dopamine, _label_run),
+    "preferences": (_preferences,),
+    "rerun": (_rerun,),
+}
+
+
+def _last(
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete a different export in --out first.")] = False,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+) -> tuple[bool, str, str]:
+    return overwrite, workspace, format
+
+
+def _options_of(maker: Callable[..., Any]) -> list[inspect.Parameter]:
+    """The parameters of a function that are options of a command; what it is told besides is for keywords alone."""
+    parameters = inspect.signature(maker).parameters.values()
+    return [p for p in parameters if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+
+
+def _own(maker: Callable[..., Any], values: Options) -> Options:
+    """Of the values of a command those that a function takes as options."""
+    return {p.name: values[p.name] for p in _options_of(maker)}
+
+
+def _add_command(kind: ExportKind) -> None:
+    makers = OPTIONS.get(kind.name, (_samples,))
+    about_out = (
+        "File to write." if kind.name in OF_ONE_FILE else "Folder to write; an unfinished export there is resumed."
+    )
+
+    def command(out: Path, **values: Any) -> None:
+        overwrite, workspace, style = _last(**_own(_last, values))
+        if values.get("label_run") and values.get("from_model"):
+            raise UsageError("give either --label-run or --from-model: signals come from one of them")
+        chosen: Selection = _selection(**_own(_selection, values))
+        options: Options = {}
+        for maker in makers:
+            if maker is _scores:
+                options |= _scores(**_own(_scores, values), workspace=workspace, chosen=chosen)
+            elif maker is not _verify:
+                options |= maker(**_own(maker, values))
+        # Opened after rewards were made: they are in the corpus by now
+        lake = Lake(space_at(workspace), read_only=True)
+        _export(lake, kind, out, chosen, options, overwrite, style)
+        if values.get("verify"):
+            _verify_lerobot(lake, chosen, out, options)
+
+    parameters = [
+        inspect.Parameter(
+            "out", inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[Path, typer.Option("--out", help=about_out)]
+        )
+    ]
+    for maker in (*makers, _selection, _last):
+        parameters += [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in _options_of(maker)]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    export_app.command(kind.name, help=kind.about)(command)
+
+
+for _kind in EXPORT_KINDS.values():
+    _add_command(_kind)
 
 
 def _export(
-    lake: "Lake", kind: str, out: Path, selection: "Selection", options: dict[str, Any], overwrite: bool, format: str
+    lake: Lake, kind: ExportKind, out: Path, selection: "Selection", options: Options, overwrite: bool, format: str
 ) -> None:
     """Write an export of a kind with some of its options, and say what it is."""
-    from pipeline.exports import ExportRequest, export_kind, write
+    from pipeline.exports import ExportRequest, write
 
-    chosen = export_kind(kind)
-    done = write(lake, ExportRequest(chosen, out, selection, chosen.options(**options), overwrite))
-    _tell_exported(done, format)
-
-
-def _tell_exported(done: "Exported", format: str) -> None:
+    done: Exported = write(lake, ExportRequest(kind, out, selection, kind.options(**options), overwrite))
     # To stderr, so that standard output is the result alone, for scripts
     for left in done.left_out:
         print(f"left out: {left}", file=sys.stderr)
@@ -132,46 +304,7 @@ def _tell_exported(done: "Exported", format: str) -> None:
         say("It was there already: nothing was done.")
 
 
-@export_app.command("lerobot", help=EXPORT_KINDS["lerobot"].about)
-def export_lerobot(
-    out: OutOption,
-    flavour: Annotated[
-        Literal["task", "subtask"],
-        typer.Option("--flavour", help="Text of a frame's task: the instruction, or the step's name."),
-    ] = "task",
-    codec: Annotated[
-        Literal["h264", "av1"], typer.Option("--codec", help="Codec for pictures that must be encoded.")
-    ] = "h264",
-    blur: Annotated[
-        Literal["faces"] | None,
-        typer.Option("--blur", help="Blur these in all pictures, which are then encoded again."),
-    ] = None,
-    verify: Annotated[
-        bool, typer.Option("--verify", help="Open the export with LeRobot's reader and compare it with the corpus.")
-    ] = False,
-    release: ReleaseOption = None,
-    dataset: DatasetsOption = None,
-    episodes: EpisodesOption = None,
-    split: SplitsOption = None,
-    where: WhereOption = None,
-    allow_licence: LicencesOption = None,
-    min_confidence: MinConfidenceOption = None,
-    min_name_confidence: MinNameConfidenceOption = None,
-    overwrite: OverwriteOption = False,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    format: FormatOption = "table",
-) -> None:
-    from warehouse.lake import Lake
-
-    chosen = _selection(release, dataset, episodes, split, where, allow_licence, min_confidence, min_name_confidence)
-    lake = Lake(space_at(workspace), read_only=True)
-    options = {"flavour": flavour, "codec": codec, "blur": blur}
-    _export(lake, "lerobot", out, chosen, options, overwrite, format)
-    if verify:
-        _verify(lake, chosen, out, options)
-
-
-def _verify(lake: "Lake", chosen: "Selection", out: Path, options: dict[str, Any]) -> None:
+def _verify_lerobot(lake: Lake, chosen: "Selection", out: Path, options: Options) -> None:
     """Say whether LeRobot reads the export as it is meant; ends with 1 where it does not."""
     from warehouse.exports.lerobot_plan import LerobotOptions
     from warehouse.exports.verify_lerobot import verify
@@ -181,273 +314,6 @@ def _verify(lake: "Lake", chosen: "Selection", out: Path, options: dict[str, Any
     print(verified.sentence(), file=sys.stderr)
     if verified.problems:
         raise typer.Exit(1)
-
-
-@export_app.command("rabc", help=EXPORT_KINDS["rabc"].about)
-def export_rabc(
-    out: OutOption,
-    chunk_size: Annotated[
-        list[int] | None, typer.Option("--chunk-size", min=1, help="Action chunk to suggest a kappa for; repeatable.")
-    ] = None,
-    from_model: Annotated[
-        str | None,
-        typer.Option(
-            "--from-model", help="Use this reward model's progress instead of labels; scores missing episodes."
-        ),
-    ] = None,
-    fps: Annotated[
-        float | None, typer.Option("--fps", min=0.001, help="With --from-model: scored frames a second; default: 4.")
-    ] = None,
-    window_frames: WindowFramesOption = None,
-    window_step: WindowStepOption = None,
-    endpoint: EndpointOption = None,
-    api_key_env: ApiKeyOption = None,
-    max_calls: MaxCallsOption = None,
-    release: ReleaseOption = None,
-    dataset: DatasetsOption = None,
-    episodes: EpisodesOption = None,
-    split: SplitsOption = None,
-    where: WhereOption = None,
-    allow_licence: LicencesOption = None,
-    min_confidence: MinConfidenceOption = None,
-    min_name_confidence: MinNameConfidenceOption = None,
-    overwrite: OverwriteOption = False,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    format: FormatOption = "table",
-) -> None:
-    options: dict[str, Any] = {"chunk_sizes": tuple(chunk_size)} if chunk_size else {}
-    chosen = _selection(release, dataset, episodes, split, where, allow_licence, min_confidence, min_name_confidence)
-    lake, scored = _scored(
-        workspace, chosen, from_model, fps, window_frames, window_step, endpoint, api_key_env, max_calls
-    )
-    _export(lake, "rabc", out, chosen, options | scored, overwrite, format)
-
-
-def _scored(
-    workspace: str,
-    chosen: "Selection",
-    from_model: str | None,
-    fps: float | None,
-    window_frames: int | None,
-    window_step: float | None,
-    endpoint: list[str] | None,
-    api_key_env: str | None,
-    max_calls: int | None,
-) -> "tuple[Lake, dict[str, Any]]":
-    """The lake to export of, and the options that name a model's rewards, made where they were missing."""
-    from warehouse.lake import Lake
-
-    if from_model is None:
-        # Options that would be ignored are refused: they would be believed to count
-        if fps is not None or window_frames is not None or endpoint or max_calls is not None:
-            raise UsageError("--fps, --window-frames, --endpoint and --max-calls need --from-model")
-        # Labels are only read; scores of a model are kept in the lake
-        return Lake(space_at(workspace), read_only=True), {}
-    from pipeline.episode_rewards import score_selection
-
-    config = scorer_config(
-        workspace, from_model, None, endpoint, window_frames, window_step, False, api_key_env, max_calls
-    )
-    lake = lake_at(workspace)
-    with progress() as report:
-        scored = score_selection(lake, config, chosen, fps, partial(report, "episodes"))
-    print(f"{scored.scored_now} of {scored.episodes} episodes scored now", file=sys.stderr)
-    if scored.failures:
-        print(f"note: {scored.failures} of {scored.moments} moments gave no number", file=sys.stderr)
-    return lake, {"rewards": scored.run, "model": from_model}
-
-
-@export_app.command("frame-signals", help=EXPORT_KINDS["frame-signals"].about)
-def export_frame_signals(
-    out: FileOption,
-    label_run: LabelRunOption = None,
-    advantage: Annotated[
-        int | None, typer.Option("--advantage", min=1, help="Add advantages of action chunks of so many frames.")
-    ] = None,
-    positive_share: Annotated[
-        float, typer.Option("--positive-share", min=0, max=1, help="Share of a task's frames marked positive (RECAP).")
-    ] = 0.3,
-    from_model: Annotated[
-        str | None,
-        typer.Option(
-            "--from-model", help="Use this reward model's progress instead of labels; scores missing episodes."
-        ),
-    ] = None,
-    fps: Annotated[
-        float | None, typer.Option("--fps", min=0.001, help="With --from-model: scored frames a second; default: 4.")
-    ] = None,
-    window_frames: WindowFramesOption = None,
-    window_step: WindowStepOption = None,
-    endpoint: EndpointOption = None,
-    api_key_env: ApiKeyOption = None,
-    max_calls: MaxCallsOption = None,
-    release: ReleaseOption = None,
-    dataset: DatasetsOption = None,
-    episodes: EpisodesOption = None,
-    split: SplitsOption = None,
-    where: WhereOption = None,
-    allow_licence: LicencesOption = None,
-    min_confidence: MinConfidenceOption = None,
-    min_name_confidence: MinNameConfidenceOption = None,
-    overwrite: OverwriteOption = False,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    format: FormatOption = "table",
-) -> None:
-    if label_run and from_model:
-        raise UsageError("give either --label-run or --from-model: signals come from one of them")
-    chosen = _selection(release, dataset, episodes, split, where, allow_licence, min_confidence, min_name_confidence)
-    lake, scored = _scored(
-        workspace, chosen, from_model, fps, window_frames, window_step, endpoint, api_key_env, max_calls
-    )
-    options = {"label_run": label_run, "horizon": advantage, "positive_share": positive_share}
-    _export(lake, "frame-signals", out, chosen, options | scored, overwrite, format)
-
-
-def _label_run_command(kind: ExportKind, out_option: Any) -> None:
-    """Add the command of a kind that exports labels, the active ones or those of a run."""
-
-    @export_app.command(kind.name, help=kind.about)
-    def command(
-        out: out_option,  # type: ignore[valid-type]  # folder or file, as the kind has it
-        label_run: LabelRunOption = None,
-        release: ReleaseOption = None,
-        dataset: DatasetsOption = None,
-        episodes: EpisodesOption = None,
-        split: SplitsOption = None,
-        where: WhereOption = None,
-        allow_licence: LicencesOption = None,
-        min_confidence: MinConfidenceOption = None,
-        min_name_confidence: MinNameConfidenceOption = None,
-        overwrite: OverwriteOption = False,
-        workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-        format: FormatOption = "table",
-    ) -> None:
-        from warehouse.lake import Lake
-
-        chosen = _selection(
-            release, dataset, episodes, split, where, allow_licence, min_confidence, min_name_confidence
-        )
-        lake = Lake(space_at(workspace), read_only=True)
-        _export(lake, kind.name, out, chosen, {"label_run": label_run}, overwrite, format)
-
-
-for _name, _out in (("annotations-json", FileOption), ("robometer", OutOption), ("opensarm", OutOption)):
-    _label_run_command(EXPORT_KINDS[_name], _out)
-
-
-@export_app.command("robo-dopamine", help=EXPORT_KINDS["robo-dopamine"].about)
-def export_robo_dopamine(
-    out: OutOption,
-    per_run: Annotated[int, typer.Option("--per-run", min=0, help="Maximum pairs of states per run.")] = 50,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Another number draws other pairs.")] = 0,
-    label_run: LabelRunOption = None,
-    release: ReleaseOption = None,
-    dataset: DatasetsOption = None,
-    episodes: EpisodesOption = None,
-    split: SplitsOption = None,
-    where: WhereOption = None,
-    allow_licence: LicencesOption = None,
-    min_confidence: MinConfidenceOption = None,
-    min_name_confidence: MinNameConfidenceOption = None,
-    overwrite: OverwriteOption = False,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    format: FormatOption = "table",
-) -> None:
-    from warehouse.lake import Lake
-
-    chosen = _selection(release, dataset, episodes, split, where, allow_licence, min_confidence, min_name_confidence)
-    lake = Lake(space_at(workspace), read_only=True)
-    options = {"label_run": label_run, "per_run": per_run, "seed": seed}
-    _export(lake, "robo-dopamine", out, chosen, options, overwrite, format)
-
-
-@export_app.command("preferences", help=EXPORT_KINDS["preferences"].about)
-def export_preferences(
-    out: OutOption,
-    per_run: Annotated[int, typer.Option("--per-run", min=1, help="Maximum pairs of each kind per run.")] = 4,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Another number draws other pairs.")] = 0,
-    release: ReleaseOption = None,
-    dataset: DatasetsOption = None,
-    episodes: EpisodesOption = None,
-    split: SplitsOption = None,
-    where: WhereOption = None,
-    allow_licence: LicencesOption = None,
-    min_confidence: MinConfidenceOption = None,
-    min_name_confidence: MinNameConfidenceOption = None,
-    overwrite: OverwriteOption = False,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    format: FormatOption = "table",
-) -> None:
-    from warehouse.lake import Lake
-
-    chosen = _selection(release, dataset, episodes, split, where, allow_licence, min_confidence, min_name_confidence)
-    lake = Lake(space_at(workspace), read_only=True)
-    _export(lake, "preferences", out, chosen, {"per_run": per_run, "seed": seed}, overwrite, format)
-
-
-def _samples_command(kind: ExportKind) -> None:
-    """Add the command of a kind that exports samples: they take the same options."""
-
-    @export_app.command(kind.name, help=kind.about)
-    def command(
-        out: OutOption,
-        family: FamiliesOption = None,
-        form: FormsOption = None,
-        profile: ProfileOption = None,
-        seed: SeedOption = 0,
-        release: ReleaseOption = None,
-        dataset: DatasetsOption = None,
-        episodes: EpisodesOption = None,
-        split: SplitsOption = None,
-        where: WhereOption = None,
-        allow_licence: LicencesOption = None,
-        min_confidence: MinConfidenceOption = None,
-        min_name_confidence: MinNameConfidenceOption = None,
-        overwrite: OverwriteOption = False,
-        workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-        format: FormatOption = "table",
-    ) -> None:
-        from warehouse.lake import Lake
-
-        chosen = _selection(
-            release, dataset, episodes, split, where, allow_licence, min_confidence, min_name_confidence
-        )
-        samples = _sample_options(family, form, profile, seed)
-        lake = Lake(space_at(workspace), read_only=True)
-        _export(lake, kind.name, out, chosen, {"samples": samples}, overwrite, format)
-
-
-for _kind in EXPORT_KINDS.values():
-    if _kind.of_samples:
-        _samples_command(_kind)
-
-
-@export_app.command("rerun", help=EXPORT_KINDS["rerun"].about)
-def export_rerun(
-    out: OutOption,
-    pictures_per_s: Annotated[
-        float | None, typer.Option("--pictures-per-s", help="Maximum pictures per second; default: all; 0: none.")
-    ] = None,
-    max_px: Annotated[
-        int, typer.Option("--max-px", help="Maximum longer side of pictures; larger ones are scaled down.")
-    ] = 640,
-    release: ReleaseOption = None,
-    dataset: DatasetsOption = None,
-    episodes: EpisodesOption = None,
-    split: SplitsOption = None,
-    where: WhereOption = None,
-    allow_licence: LicencesOption = None,
-    min_confidence: MinConfidenceOption = None,
-    min_name_confidence: MinNameConfidenceOption = None,
-    overwrite: OverwriteOption = False,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    format: FormatOption = "table",
-) -> None:
-    from warehouse.lake import Lake
-
-    chosen = _selection(release, dataset, episodes, split, where, allow_licence, min_confidence, min_name_confidence)
-    lake = Lake(space_at(workspace), read_only=True)
-    _export(lake, "rerun", out, chosen, {"pictures_per_s": pictures_per_s, "max_px": max_px}, overwrite, format)
 
 
 @app.command("import")
