@@ -14,7 +14,6 @@ from cli.options import (
     MinConfidenceOption,
     MinNameConfidenceOption,
     RevisionOption,
-    UsageError,
     WorkersOption,
     WorkspaceOption,
     check_data_format,
@@ -28,6 +27,7 @@ from cli.options import (
 from cli.output import print_json, show
 from cli.status import status_rows
 from cli.terminal import VERBOSE
+from core.errors import UserError
 from core.paths import ROOT
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def demo(workspace: WorkspaceOption = DEFAULT_WORKSPACE, workers: WorkersOption 
 
     config = ROOT / "configs" / "demo.toml"
     if not config.exists() or not (ROOT / "samples").exists():
-        raise UsageError("demo needs a checkout of the project (configs/ and samples/ are not installed)")
+        raise UserError("demo needs a checkout of the project (configs/ and samples/ are not installed)")
     space = space_at(workspace)
     code = build_all(space, load_config(config), workers, VERBOSE.get())
     if code != DONE:
@@ -115,14 +115,14 @@ def build(
 
     # What contradicts itself is refused before anything is read or written
     if [config, source, dataset].count(None) != 2:
-        raise UsageError("give either --config FILE, --source PATH, or --dataset NAME")
+        raise UserError("give either --config FILE, --source PATH, or --dataset NAME")
     has_vlm_options = bool(vlm_endpoint or vlm_model)
     _check_annotator(annotator, has_vlm_options=has_vlm_options)
     selected = episode_list(episodes)
     data_format = _data_format(data_format, format)
     space = space_at(workspace)
     if source is None and (name or data_format or revision):
-        raise UsageError("--name, --as and --revision need --source")
+        raise UserError("--name, --as and --revision need --source")
     if dataset is not None:
         builds = (_kept_build(space, dataset, selected),)
     elif config is not None:
@@ -157,9 +157,9 @@ def _say_next(space: "Workspace", names: list[str], workspace: str) -> None:
 
 
 def _data_format(stated: str | None, former: str | None) -> str | None:
-    """The format that --as says, or --format, as it was called before. Raises UsageError."""
+    """The format that --as says, or --format, as it was called before. Raises UserError."""
     if stated and former:
-        raise UsageError("--as says the data's format; --format, as that was called before, goes without it")
+        raise UserError("--as says the data's format; --format, as that was called before, goes without it")
     check_data_format(stated or former)
     if former:
         print(f"note: --format {former} is --as {former} now; the next version takes that alone", file=sys.stderr)
@@ -167,14 +167,14 @@ def _data_format(stated: str | None, former: str | None) -> str | None:
 
 
 def _check_annotator(annotator: str | None, *, has_vlm_options: bool) -> None:
-    """Raises UsageError: an unknown annotator, or options of a model with another one."""
+    """Raises UserError: an unknown annotator, or options of a model with another one."""
     if annotator is not None and annotator not in ANNOTATORS:
-        raise UsageError(
+        raise UserError(
             f"--annotator {annotator}: known are auto (native where the source brings steps, else transfer where a "
             "reference shows the task, else motion), motion, native (the source's steps), vlm, transfer (that first)"
         )
     if has_vlm_options and annotator not in (None, "vlm"):
-        raise UsageError(f"--vlm-endpoint and --vlm-model need --annotator vlm, not {annotator}")
+        raise UserError(f"--vlm-endpoint and --vlm-model need --annotator vlm, not {annotator}")
 
 
 def _configured_builds(
@@ -192,13 +192,13 @@ def _configured_builds(
 
 
 def _kept_build(space: "Workspace", dataset: str, episodes: tuple[int, ...] | None) -> "DatasetBuild":
-    """A dataset as it was built last, with these episodes besides. Raises UsageError: it never was; ConfigError."""
+    """A dataset as it was built last, with these episodes besides. Raises UserError: it never was; UserError."""
     from pipeline.build import stored_build
 
     lake = _lake_if_there(space)
     build = stored_build(lake, dataset) if lake else None
     if build is None:
-        raise UsageError(f"--dataset {dataset}: no such dataset was built here; proccorpus status lists them")
+        raise UserError(f"--dataset {dataset}: no such dataset was built here; proccorpus status lists them")
     return build if episodes is None else build.model_copy(update={"episodes": episodes})
 
 
@@ -212,11 +212,11 @@ def _builds_of_source(
     *,
     update: bool,
 ) -> "tuple[DatasetBuild, ...]":
-    """The datasets of --source. Raises UsageError."""
+    """The datasets of --source. Raises UserError."""
     from pipeline.sources import builds_of_source
 
     if name == "":
-        raise UsageError("--name is empty; without it a dataset has its folder's name")
+        raise UserError("--name is empty; without it a dataset has its folder's name")
     check_source(source, revision)
     held = builds_of_source(
         space,

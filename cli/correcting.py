@@ -12,7 +12,6 @@ from cli.options import (
     DEFAULT_WORKSPACE,
     FAILED,
     FormatOption,
-    UsageError,
     WorkspaceOption,
     episode_list,
     lake_at,
@@ -21,6 +20,7 @@ from cli.options import (
     whoami,
 )
 from cli.output import show, show_facts
+from core.errors import UserError
 from core.files import write_file
 from warehouse.lake import Lake
 from warehouse.lake.corrections import REVIEW, add_rows, listed, newest_row, pending, take_back
@@ -78,7 +78,7 @@ def corrections_export(
 
     chosen = episode_list(episodes)
     if chosen and (dataset is None or form == "jsonl"):
-        raise UsageError("--episodes needs --dataset and --form label-studio")
+        raise UserError("--episodes needs --dataset and --form label-studio")
     lake = lake_to_read(workspace)
     # JSON lines keep the whole history; Label Studio gets only what counts now
     if form == "jsonl":
@@ -144,7 +144,7 @@ def corrections_import(
     from warehouse.exports.opensarm_corrections import from_opensarm
 
     if dataset is not None and form != "opensarm":
-        raise UsageError("--dataset needs --form opensarm: other forms name the dataset themselves")
+        raise UserError("--dataset needs --form opensarm: other forms name the dataset themselves")
     text = read_file(path)
     lake = lake_at(workspace)
     if form == "opensarm":

@@ -4,8 +4,9 @@ from typing import Annotated
 
 import typer
 
-from cli.options import DEFAULT_WORKSPACE, FormatOption, UsageError, WorkspaceOption, say, space_at
+from cli.options import DEFAULT_WORKSPACE, FormatOption, WorkspaceOption, say, space_at
 from cli.output import show
+from core.errors import UserError
 
 app = typer.Typer()
 
@@ -23,10 +24,10 @@ def demonstrations(
 
     lake = Lake(space_at(workspace), read_only=True)
     if not lake.has("demonstration_quality"):
-        raise UsageError("this corpus was built before demonstrations were measured: run proccorpus build")
+        raise UserError("this corpus was built before demonstrations were measured: run proccorpus build")
     here = "($1 IS NULL OR dataset = $1)"
     if dataset and not lake.rows("SELECT 1 FROM datasets WHERE dataset = ?", [dataset]):
-        raise UsageError(f"there is no dataset {dataset!r} in this corpus; proccorpus status lists them")
+        raise UserError(f"there is no dataset {dataset!r} in this corpus; proccorpus status lists them")
     rows = lake.dicts(
         f"SELECT dataset, episode_index, score, why, task FROM demonstration_quality WHERE {here} "
         "AND score IS NOT NULL AND len(why) > 0 ORDER BY score, dataset, episode_index",

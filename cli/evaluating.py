@@ -7,16 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from cli.options import (
-    DEFAULT_WORKSPACE,
-    FormatOption,
-    UsageError,
-    WorkspaceOption,
-    open_release,
-    say,
-    space_at,
-)
+from cli.options import DEFAULT_WORKSPACE, FormatOption, WorkspaceOption, open_release, say, space_at
 from cli.output import print_json, show
+from core.errors import UserError
 from core.names import LATEST, did_you_mean
 
 if TYPE_CHECKING:
@@ -163,25 +156,25 @@ def eval_model(
     if context.invoked_subcommand is not None:
         return
     if model is None and endpoint:
-        raise UsageError("--endpoint needs --model, the model's name there")
+        raise UserError("--endpoint needs --model, the model's name there")
     model = model or LATEST
     # Held-out episodes are scored by the head alone: options of the other benchmarks would be ignored
     if benchmark == "held-out":
         of_other_benchmarks = (endpoint, data, part, limit, baseline, shard, out, prompts)
         if (runner, answer) != ("transformers", "auto") or any(of_other_benchmarks):
-            raise UsageError(
+            raise UserError(
                 "--benchmark held-out reads the head on all test episodes; procvqa-id takes --runner, --answer, "
                 "--endpoint, --part, --limit, --baseline, --shard, --prompts and --out"
             )
         if checks and format == "json":
-            raise UsageError(
+            raise UserError(
                 "--checks prints a table for each: leave --format json out, or ask proccorpus sql for scores"
             )
         _evaluate_held_out(model, release, workspace, format)
         if not checks:
             return
     elif checks:
-        raise UsageError("--checks needs --benchmark held-out, which is the default")
+        raise UserError("--checks needs --benchmark held-out, which is the default")
     from cli.progress import progress
     from eval.benchmarks.run import COMPARING, BenchmarkConfig, evaluate_benchmark
     from eval.runners.prompt import PictureLimits, Sampling
@@ -252,7 +245,7 @@ def _evaluate_held_out(model: str, release: str | None, workspace: str, format: 
     runs, model = _runs(lake), named_model(lake, model)
     if model not in runs:
         near = did_you_mean(model, runs)
-        raise UsageError(f"unknown model {model!r}; trained: {', '.join(runs) or 'none yet (proccorpus train)'}{near}")
+        raise UserError(f"unknown model {model!r}; trained: {', '.join(runs) or 'none yet (proccorpus train)'}{near}")
     outcome = evaluation_step(lake, frozen, model, always=True)
     report_closing(space, [outcome])
     sql = (
@@ -282,23 +275,23 @@ def _open_for_benchmark(workspace: str, benchmark: str, release: str | None) -> 
 
 
 def _shard(text: str | None) -> tuple[int, int]:
-    """The numbers of a text such as 0/4. Raises UsageError."""
+    """The numbers of a text such as 0/4. Raises UserError."""
     if text is None:
         return 0, 1
     first, _, second = text.partition("/")
     if not (first.isdigit() and second.isdigit() and int(first) < int(second)):
-        raise UsageError(f"--shard {text}: give i/n with i from 0 to n - 1, such as 0/4")
+        raise UserError(f"--shard {text}: give i/n with i from 0 to n - 1, such as 0/4")
     return int(first), int(second)
 
 
 def _price(text: str | None) -> "Price":
-    """The price that a text such as 2.5,10 gives: USD per million prompt and reply tokens. Raises UsageError."""
+    """The price that a text such as 2.5,10 gives: USD per million prompt and reply tokens. Raises UserError."""
     from annotate.vlm.config import Price
 
     try:
         prompt, reply = (float(x) for x in text.split(",")) if text else (0.0, 0.0)
     except ValueError:
-        raise UsageError(f"--price {text}: give two numbers, such as 2.5,10") from None
+        raise UserError(f"--price {text}: give two numbers, such as 2.5,10") from None
     return Price(usd_per_million_prompt_tokens=prompt, usd_per_million_completion_tokens=reply)
 
 
@@ -376,7 +369,7 @@ def eval_compare(
     comparison = compare(scored_first, scored_second)
     # The comparison is paired by episode: without common ones there is no pair
     if not comparison.common:
-        raise UsageError(f"{first} and {second} have no episode in common")
+        raise UserError(f"{first} and {second} have no episode in common")
     differences = comparison.differences.items()
     rows = [{"metric": metric} | difference.__dict__ for metric, difference in differences if difference.n]
     if format == "json":
@@ -414,9 +407,9 @@ def annotators_compare(
     from warehouse.lake import Lake, open_lake
 
     if truth and against:
-        raise UsageError("--truth and --against exclude each other")
+        raise UserError("--truth and --against exclude each other")
     if truth and not truth.is_dir():
-        raise UsageError(f"--truth {truth}: there is no such folder")
+        raise UserError(f"--truth {truth}: there is no such folder")
     space = space_at(workspace)
     # Refuses a folder that is no workspace before anything is made in it
     Lake(space, read_only=True)

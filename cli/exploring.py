@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.options import DEFAULT_WORKSPACE, UsageError, WorkspaceOption, say, space_at, whoami
+from cli.options import DEFAULT_WORKSPACE, WorkspaceOption, say, space_at, whoami
+from core.errors import UserError
 
 if TYPE_CHECKING:
     from core.paths import Workspace
@@ -53,9 +54,9 @@ def explore(
 
     space = space_at(workspace)
     if release and snapshot is not None:
-        raise UsageError("--release and --snapshot exclude each other")
+        raise UserError("--release and --snapshot exclude each other")
     if dagster_url and not dagster_url.startswith(("http://", "https://")):
-        raise UsageError(f"--dagster-url {dagster_url}: an address begins with http:// or https://")
+        raise UserError(f"--dagster-url {dagster_url}: an address begins with http:// or https://")
     # Others than this machine need a token, or a proxy that names them
     if not is_loopback(host) and not token and not user_header:
         token = secrets.token_urlsafe(24)

@@ -14,7 +14,6 @@ from cli.options import (
     FormatOption,
     MinConfidenceOption,
     MinNameConfidenceOption,
-    UsageError,
     WorkspaceOption,
     episode_list,
     lake_at,
@@ -31,6 +30,7 @@ from cli.rewarding import (
     WindowStepOption,
     scorer_config,
 )
+from core.errors import UserError
 from warehouse.exports import EXPORT_KINDS, ExportKind
 from warehouse.lake import Lake
 
@@ -126,7 +126,7 @@ def _scores(
     if from_model is None:
         # Options that would be ignored are refused: they would be believed to count
         if fps is not None or window_frames is not None or endpoint or max_calls is not None:
-            raise UsageError("--fps, --window-frames, --endpoint and --max-calls need --from-model")
+            raise UserError("--fps, --window-frames, --endpoint and --max-calls need --from-model")
         return {}
     from pipeline.episode_rewards import score_selection
 
@@ -251,7 +251,7 @@ def _add_command(kind: ExportKind) -> None:
     def command(out: Path, **values: Any) -> None:
         overwrite, workspace, style = _last(**_own(_last, values))
         if values.get("label_run") and values.get("from_model"):
-            raise UsageError("give either --label-run or --from-model: signals come from one of them")
+            raise UserError("give either --label-run or --from-model: signals come from one of them")
         chosen: Selection = _selection(**_own(_selection, values))
         options: Options = {}
         for maker in makers:
@@ -338,10 +338,10 @@ def import_labels(
 
     *forms, path = words
     if len(forms) > 1 or (forms and form):
-        raise UsageError("import takes one form and one path: proccorpus import frame-signals FILE --name DATASET")
+        raise UserError("import takes one form and one path: proccorpus import frame-signals FILE --name DATASET")
     form = forms[0] if forms else form
     if form not in (None, *FORMS):
-        raise UsageError(f"there is no form {form}: known are {', '.join(FORMS)}")
+        raise UserError(f"there is no form {form}: known are {', '.join(FORMS)}")
     done = import_annotations(lake_at(workspace), Path(path), name, form)
     for why in done.refused:
         print(f"left out: {why}", file=sys.stderr)

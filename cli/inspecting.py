@@ -15,7 +15,6 @@ from cli.options import (
     DataFormatOption,
     FormatOption,
     RevisionOption,
-    UsageError,
     WorkspaceOption,
     check_data_format,
     check_source,
@@ -33,6 +32,7 @@ from cli.output import (
     write_result,
 )
 from cli.terminal import painted, shown
+from core.errors import UserError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -243,7 +243,7 @@ def datasets_show(
     # A dataset may be known to the registry, or built here from a source that the registry does not have
     if registered not in entries and registered not in built:
         hint = did_you_mean(registered, sorted({*entries, *built})) or "; proccorpus datasets lists them"
-        raise UsageError(f"unknown dataset {registered!r}{hint}")
+        raise UserError(f"unknown dataset {registered!r}{hint}")
     dataset = facts(entries.get(registered), built.get(registered))
     if format == "json":
         print_json(dataset)
@@ -350,7 +350,7 @@ def sql(
     """Run a read-only SQL query on the corpus; without a query, open a shell."""
     space = space_at(workspace)
     if release and snapshot is not None:
-        raise UsageError("--release and --snapshot exclude each other")
+        raise UserError("--release and --snapshot exclude each other")
     if attach:
         from warehouse.lake.sql import attach_lines, release_state
 
@@ -358,7 +358,7 @@ def sql(
         return
     # Before a question is waited for
     if not space.exists():
-        raise UsageError(space.absence)
+        raise UserError(space.absence)
     # Before anything begins a thread here: the process of the queries is a copy of this one then
     from warehouse.sql_process import LakeState, SqlProcess
 
@@ -370,7 +370,7 @@ def sql(
             return
         table = process.query(at, sys.stdin.read() if query is None else query, time_limit)
     if not _show_result(table, format, limit, out):
-        raise UsageError("Parquet is not for a terminal: add --out FILE")
+        raise UserError("Parquet is not for a terminal: add --out FILE")
 
 
 def _shell(process: "SqlProcess", at: "LakeState", time_s: float, show: "Show") -> None:

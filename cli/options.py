@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from core.errors import OperationFailedError, UserError
+from core.errors import FailedError, UserError
 from core.paths import DEFAULT_WORKSPACE, Workspace
 
 if TYPE_CHECKING:
@@ -42,13 +42,9 @@ MinNameConfidenceOption = Annotated[
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before deleting.")]
 
 
-class UsageError(UserError):
-    """Wrong use of the command line: what, and what to do."""
-
-
 def space_at(text: str) -> Workspace:
     if "://" in text:
-        raise UsageError(f"--workspace {text}: this version keeps workspaces in local folders")
+        raise UserError(f"--workspace {text}: this version keeps workspaces in local folders")
     return Workspace(Path(text).resolve())
 
 
@@ -106,13 +102,13 @@ def confirm(question: str, *, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise UsageError(f"{question} Nobody can answer here: give --yes")
+        raise UserError(f"{question} Nobody can answer here: give --yes")
     if not typer.confirm(question, err=True):
-        raise OperationFailedError("nothing was deleted")
+        raise FailedError("nothing was deleted")
 
 
 def episode_list(text: str | None) -> tuple[int, ...] | None:
-    """The numbers of a list such as '0,1,5-9', ends included. Raises UsageError.
+    """The numbers of a list such as '0,1,5-9', ends included. Raises UserError.
 
     Example: episode_list("0,7-9") == (0, 7, 8, 9).
     """
@@ -125,7 +121,7 @@ def episode_list(text: str | None) -> tuple[int, ...] | None:
         if not dash:
             last = first
         if not first.isdecimal() or not last.isdecimal() or int(last) < int(first):
-            raise UsageError(f"--episodes {text}: {part.strip()!r} is not a number or a range such as 5-9")
+            raise UserError(f"--episodes {text}: {part.strip()!r} is not a number or a range such as 5-9")
         numbers.update(range(int(first), int(last) + 1))
     return tuple(sorted(numbers))
 
@@ -147,11 +143,11 @@ def check_data_format(name: str | None) -> None:
     from ingest.formats import FORMAT_NAMES
 
     if name is not None and name not in FORMAT_NAMES:
-        raise UsageError(f"unknown format {name!r} of data; --as knows {', '.join(FORMAT_NAMES)}")
+        raise UserError(f"unknown format {name!r} of data; --as knows {', '.join(FORMAT_NAMES)}")
 
 
 def check_source(source: str, revision: str | None) -> None:
     if "://" not in source and not Path(source).exists():
-        raise UsageError(f"no such file or folder: {source}")
+        raise UserError(f"no such file or folder: {source}")
     if revision and not source.startswith("hf://"):
-        raise UsageError(f"--revision needs a dataset on the hub (hf://owner/name), not {source}")
+        raise UserError(f"--revision needs a dataset on the hub (hf://owner/name), not {source}")

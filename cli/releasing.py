@@ -12,7 +12,6 @@ from cli.options import (
     FormatOption,
     MinConfidenceOption,
     MinNameConfidenceOption,
-    UsageError,
     WorkspaceOption,
     YesOption,
     confirm,
@@ -24,6 +23,7 @@ from cli.options import (
     tell_sent,
 )
 from cli.output import print_json, show, show_facts
+from core.errors import UserError
 from explorer.filters import size
 from warehouse.lake import Lake
 from warehouse.lake.gc import GRACE_S, collect, merge, small_files
@@ -57,7 +57,7 @@ def release_create(
     --min-confidence or --min-name-confidence, it leaves out shards with samples of less confident labels.
     """
     if name == LOCAL:
-        raise UsageError(f"proccorpus train uses the name {LOCAL} for the corpus as it is: choose another name")
+        raise UserError(f"proccorpus train uses the name {LOCAL} for the corpus as it is: choose another name")
     lake = lake_at(workspace)
     # Found once, for the release and for the list of what it leaves out
     held = contents(lake, allow_licence or (), _gate(min_confidence, min_name_confidence))
@@ -108,7 +108,7 @@ def release_verify(
 
     if at is not None:
         if name is not None:
-            raise UsageError("give either NAME or --at URI")
+            raise UserError("give either NAME or --at URI")
         manifest, failures = verify_published(at)
         # A published release is verified from its own manifest, a workspace's from the lake
         sizes = [f["bytes"] for f in manifest["files"]]
@@ -192,7 +192,7 @@ def takedown(
     """Take data out of use: releases leave it out at once, the next build drops it, gc deletes its files."""
     selected = episode_list(episodes)
     if not undo and not (reason or "").strip():
-        raise UsageError("takedown needs --reason TEXT: the quarantine shows it to people who miss the data")
+        raise UserError("takedown needs --reason TEXT: the quarantine shows it to people who miss the data")
     lake = lake_at(workspace)
     # Nothing is deleted yet: the build makes chunks without the data, gc deletes the bytes
     if undo:

@@ -6,15 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from cli.options import (
-    DEFAULT_WORKSPACE,
-    FormatOption,
-    UsageError,
-    WorkspaceOption,
-    space_at,
-)
+from cli.options import DEFAULT_WORKSPACE, FormatOption, WorkspaceOption, space_at
 from cli.output import show_facts
 from cli.progress import progress
+from core.errors import UserError
 from core.names import LATEST
 
 if TYPE_CHECKING:
@@ -72,7 +67,7 @@ def scorer_config(
     max_calls: int | None = None,
     answer: Literal["auto", "head", "text"] = "auto",
 ) -> "ScorerConfig":
-    """The configuration of a scorer that the options of a command describe. Raises UsageError."""
+    """The configuration of a scorer that the options of a command describe. Raises UserError."""
     from eval.reward.open import ScorerConfig
     from eval.reward.window import Window
 
@@ -86,7 +81,7 @@ def scorer_config(
     }
     for what, is_so in contradictions.items():
         if is_so:
-            raise UsageError(what)
+            raise UserError(what)
     if model is None and baseline is None:
         model = LATEST
     # A model behind an endpoint is known by its name there; otherwise the name is a folder's
@@ -107,14 +102,14 @@ def scorer_config(
 
 
 def _model_folder(space: "Workspace", model: str) -> Path:
-    """The folder of a model of the workspace, or of a checkpoint. Raises UsageError."""
+    """The folder of a model of the workspace, or of a checkpoint. Raises UserError."""
     from pipeline.models import model_folder
     from training.errors import ModelError, TrainingError
 
     try:
         return model_folder(space, model)
     except (ModelError, TrainingError) as e:
-        raise UsageError(str(e)) from e
+        raise UserError(str(e)) from e
 
 
 @app.command()
@@ -180,9 +175,9 @@ def reward(
     """
     is_episode = dataset is not None and episode is not None
     if is_episode == (video is not None) or (dataset is None) != (episode is None):
-        raise UsageError("give either a video, or --dataset NAME with --episode N")
+        raise UserError("give either a video, or --dataset NAME with --episode N")
     if video is not None and task is None:
-        raise UsageError("a video needs --task, the instruction in words")
+        raise UserError("a video needs --task, the instruction in words")
     from eval.reward.window import CutOffError
     from pipeline.rewards import score_video
 
@@ -214,7 +209,7 @@ def reward(
                 on_row=lambda row: report("scored", detail=f"{row['timestamp_s']:.1f} s"),
             )
     except CutOffError as e:
-        raise UsageError(f"{e}, so nothing was kept; --partial scores the frames that are there") from e
+        raise UserError(f"{e}, so nothing was kept; --partial scores the frames that are there") from e
     for note in done.notes:
         print(f"note: {note}", file=sys.stderr)
     facts = {name: value for name, value in done.__dict__.items() if name != "notes"}
@@ -224,12 +219,12 @@ def reward(
 
 
 def _cameras(given: list[str]) -> dict[str, Path]:
-    """Videos by camera, of texts such as `wrist=wrist.mp4`. Raises UsageError."""
+    """Videos by camera, of texts such as `wrist=wrist.mp4`. Raises UserError."""
     videos: dict[str, Path] = {}
     for text in given:
         name, _, path = text.partition("=")
         is_new = name != CAMERA and name not in videos
         if not (name and path and is_new):
-            raise UsageError(f"--camera {text}: it is NAME=VIDEO, each name once and none {CAMERA!r}")
+            raise UserError(f"--camera {text}: it is NAME=VIDEO, each name once and none {CAMERA!r}")
         videos[name] = Path(path)
     return videos

@@ -6,17 +6,9 @@ from typing import Annotated
 import pyarrow.parquet as pq
 import typer
 
-from cli.options import (
-    DEFAULT_WORKSPACE,
-    FAILED,
-    FormatOption,
-    UsageError,
-    WorkspaceOption,
-    open_release,
-    say,
-    space_at,
-)
+from cli.options import DEFAULT_WORKSPACE, FAILED, FormatOption, WorkspaceOption, open_release, say, space_at
 from cli.output import show
+from core.errors import UserError
 from warehouse.lake import Lake
 from warehouse.releases import get_release
 from warehouse.shards import check_shard
@@ -38,7 +30,7 @@ def samples_draw(
 ) -> None:
     """Draw a training set of published size from a release's train split; lists the samples and their shards."""
     if profile not in PROFILES:
-        raise UsageError(f"unknown profile {profile!r}; known: {', '.join(PROFILES)}")
+        raise UserError(f"unknown profile {profile!r}; known: {', '.join(PROFILES)}")
     space, _, frozen = open_release(workspace, release)
     drawn = draw(space, frozen, profile, seed)
     show([dict(k) for k in drawn.kinds], format)

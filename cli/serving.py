@@ -8,16 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from cli.options import (
-    DEFAULT_WORKSPACE,
-    FormatOption,
-    UsageError,
-    WorkspaceOption,
-    YesOption,
-    confirm,
-    say,
-    space_at,
-)
+from cli.options import DEFAULT_WORKSPACE, FormatOption, WorkspaceOption, YesOption, confirm, say, space_at
 from cli.output import show
 from cli.progress import progress
 from cli.rewarding import (
@@ -30,6 +21,7 @@ from cli.rewarding import (
     WindowStepOption,
     scorer_config,
 )
+from core.errors import UserError
 
 TOKEN_VARIABLE = "PROCCORPUS_REWARD_TOKEN"
 SHORTEST_TOKEN, MOST_TOKEN = 16, 4096
@@ -183,7 +175,7 @@ def serve_rewards(
     token = _token(token_file)
     # Without a token anybody in the network could use the model
     if token is None and not is_loopback(host):
-        raise UsageError(
+        raise UserError(
             f"--host {host} can be reached from other machines: give a token, --token-file FILE or {TOKEN_VARIABLE}"
         )
     config = scorer_config(
@@ -212,19 +204,19 @@ def serve_rewards(
 
 
 def _check_private(file: Path, status: os.stat_result) -> None:
-    """Raises UsageError for a file that others than its owner and group may read, or others than its owner write."""
+    """Raises UserError for a file that others than its owner and group may read, or others than its owner write."""
     if not stat.S_ISREG(status.st_mode):
         return  # a pipe of the shell's, which has no others
     if status.st_mode & stat.S_IROTH:
-        raise UsageError(f"--token-file {file} can be read by every user of this machine: chmod 600 {file}")
+        raise UserError(f"--token-file {file} can be read by every user of this machine: chmod 600 {file}")
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise UsageError(f"--token-file {file} can be written by others than its owner: chmod 600 {file}")
+        raise UserError(f"--token-file {file} can be written by others than its owner: chmod 600 {file}")
     if status.st_uid not in (0, os.getuid()):
-        raise UsageError(f"--token-file {file} belongs to another user, who can change it: make one of your own")
+        raise UserError(f"--token-file {file} belongs to another user, who can change it: make one of your own")
 
 
 def _token(file: Path | None) -> str | None:
-    """Raises UsageError."""
+    """Raises UserError."""
     if file is None:
         # From a file or the environment, not from an option: arguments can be read by every user of the machine
         token = os.environ.get(TOKEN_VARIABLE)
@@ -236,10 +228,10 @@ def _token(file: Path | None) -> str | None:
                 _check_private(file, os.fstat(opened.fileno()))
                 token = opened.read(MOST_TOKEN + 1).decode().strip()
         except (OSError, UnicodeDecodeError) as e:
-            raise UsageError(f"--token-file {file} cannot be read: {e}") from e
+            raise UserError(f"--token-file {file} cannot be read: {e}") from e
     if token is None:
         return None
     # Requests bring it in a header, as one word of plain characters
     if len(token) < SHORTEST_TOKEN or not (token.isascii() and token.isprintable()) or " " in token:
-        raise UsageError(f"the token of {where} is no word of at least {SHORTEST_TOKEN} printable ASCII characters")
+        raise UserError(f"the token of {where} is no word of at least {SHORTEST_TOKEN} printable ASCII characters")
     return token

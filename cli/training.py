@@ -11,7 +11,6 @@ import typer
 from cli.options import (
     DEFAULT_WORKSPACE,
     FormatOption,
-    UsageError,
     WorkspaceOption,
     lake_at,
     open_release,
@@ -21,6 +20,7 @@ from cli.options import (
 )
 from cli.output import show, show_facts
 from cli.progress import progress, training_progress
+from core.errors import UserError
 from core.names import LATEST
 
 app = typer.Typer()
@@ -181,7 +181,7 @@ def cot(
     They become conversations to train on.
     """
     if serve == bool(endpoint):
-        raise UsageError("give either --endpoint URL, the address of the model's server, or --serve")
+        raise UserError("give either --endpoint URL, the address of the model's server, or --serve")
     lake = lake_at(workspace)
     from annotate.model_client.server import ServerConfig, running_server
     from annotate.vlm.config import Price, VlmConfig
@@ -221,7 +221,7 @@ def cot(
                 max_concurrency=concurrency,
             )
         except ValueError as e:
-            raise UsageError(f"--endpoint: {' '.join(str(e).split())}") from e
+            raise UserError(f"--endpoint: {' '.join(str(e).split())}") from e
         report = generate(lake, samples, config, options, out, partial(report_on, "answers"))
     facts = asdict(report) | {"file": str(report.file)}
     if format == "table":
@@ -267,9 +267,9 @@ def model_merge(
     from pipeline.models import merge_adapter, model_folder, unmerged
 
     if bool(models) == every:
-        raise UsageError("give either the names of adapters, or --all")
+        raise UserError("give either the names of adapters, or --all")
     if out is not None and (every or len(models or ()) != 1):
-        raise UsageError("--out needs exactly one adapter")
+        raise UserError("--out needs exactly one adapter")
     space = space_at(workspace)
     folders = unmerged(space) if every else [model_folder(space, m) for m in models or ()]
     rows = [merge_adapter(space, folder, out) for folder in folders]
@@ -325,7 +325,7 @@ def model_calibrate(
     space, lake, frozen = open_release(workspace, release)
     success = calibrate_checkpoint(lake, frozen, model_folder(space, model), words=True)
     if success is None:
-        raise UsageError(f"release {frozen.name} has no val split with moments both at and before the end state")
+        raise UserError(f"release {frozen.name} has no val split with moments both at and before the end state")
     show_facts(success.as_json(), format)
 
 

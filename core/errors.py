@@ -12,7 +12,7 @@ class UserError(Exception):
     exit_code = 2
 
 
-class OperationFailedError(UserError):
+class FailedError(UserError):
     """A valid request failed: a server, a disk, a model or a file did not work."""
 
     exit_code = 1

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path, PosixPath
 from typing import IO
 
-from core.errors import OperationFailedError
+from core.errors import FailedError
 
 COPY_BYTES = 1 << 20
 HALF_FILE = ".tmp-"  # what the name of a file begins with that is not whole yet
@@ -32,7 +32,7 @@ REMEDIES = {
 }
 
 
-class DiskFullError(OperationFailedError):
+class DiskFullError(FailedError):
     """There is no room for what has to be written: where, and what to do."""
 
 

@@ -40,10 +40,6 @@ def name_of(text: str) -> str:
     return re.sub(r"[^a-z0-9_-]+", "_", text.lower()).lstrip("_-").rstrip("_")
 
 
-class RegistryError(UserError):
-    """A registry entry that cannot be used: which file, which field, what to do."""
-
-
 class EntryPart(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -246,14 +242,14 @@ class DatasetConfig(EntryPart):
 
 
 def load_entry(path: Path) -> DatasetConfig:
-    """One registry file; `source` becomes absolute. Raises RegistryError."""
+    """One registry file; `source` becomes absolute. Raises UserError."""
     fields = _stored_fields(path)
     try:
         entry = DatasetConfig(**fields)
     except ValidationError as e:
-        raise RegistryError(f"{path}: {validation_message(e)}") from e
+        raise UserError(f"{path}: {validation_message(e)}") from e
     except TypeError as e:
-        raise RegistryError(f"{path}: field names must be words ({e})") from e
+        raise UserError(f"{path}: field names must be words ({e})") from e
     if entry.is_remote:
         return entry
     # A path counts from the entry's file, so that both can be moved together
@@ -261,7 +257,7 @@ def load_entry(path: Path) -> DatasetConfig:
 
 
 def _stored_fields(path: Path) -> dict[Any, Any]:
-    """The mapping in a YAML file; its keys may be anything. Raises RegistryError."""
+    """The mapping in a YAML file; its keys may be anything. Raises UserError."""
     # A build of --source reads none
     import yaml
 
@@ -270,26 +266,26 @@ def _stored_fields(path: Path) -> dict[Any, Any]:
     try:
         data = parse_yaml(path.read_text())
     except OSError as e:
-        raise RegistryError(f"cannot read {path}: {e.strerror}") from e
+        raise UserError(f"cannot read {path}: {e.strerror}") from e
     except (yaml.YAMLError, ValueError) as e:  # ValueError: not UTF-8, or a date such as 2024-13-45
-        raise RegistryError(f"{path} is not valid YAML: {' '.join(str(e).split())}") from e
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(e).split())}") from e
     if not isinstance(data, dict):
-        raise RegistryError(f"{path} must hold a mapping of fields, such as name: and source:")
+        raise UserError(f"{path} must hold a mapping of fields, such as name: and source:")
     return data
 
 
 def load_registry(folders: list[Path]) -> dict[str, DatasetConfig]:
-    """All entries of some folders by name; raises RegistryError for a bad file or a name used twice."""
+    """All entries of some folders by name; raises UserError for a bad file or a name used twice."""
     entries: dict[str, DatasetConfig] = {}
     for path in chain.from_iterable(map(_entry_files, folders)):
         entry = load_entry(path)
         if entry.name in entries:
-            raise RegistryError(f"{path}: the name {entry.name} is used by another file too")
+            raise UserError(f"{path}: the name {entry.name} is used by another file too")
         entries[entry.name] = entry
     return entries
 
 
 def _entry_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
-        raise RegistryError(f"registry folder {folder} does not exist")
+        raise UserError(f"registry folder {folder} does not exist")
     return sorted(folder.glob("*.y*ml"))

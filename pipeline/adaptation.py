@@ -6,9 +6,10 @@ from tempfile import TemporaryFile
 
 from annotate.samples import procvqa
 from annotate.samples.config import SamplesConfig
+from core.errors import UserError
 from eval.runners.start import checkpoint_of
 from pipeline.build import stored_build
-from pipeline.config import ConfigError, DatasetBuild
+from pipeline.config import DatasetBuild
 from pipeline.keyframes import coarse_keyframes
 from pipeline.picture_cache import PictureStore
 from pipeline.reading import usable_records
@@ -21,29 +22,29 @@ FAMILY = procvqa.PROGRESS
 
 
 def model_folder(lake: Lake, model: str) -> Path:
-    """A folder, or the checkpoint of a training run (`latest`: the newest). Raises ConfigError, TrainingError."""
+    """A folder, or the checkpoint of a training run (`latest`: the newest). Raises UserError, TrainingError."""
     from training.finished import named_model  # imports all of training
 
     folder = checkpoint_of(lake, named_model(lake, model))
     if folder is None:
-        raise ConfigError(f"there is no model {model!r}: give a training run's name or a checkpoint's folder")
+        raise UserError(f"there is no model {model!r}: give a training run's name or a checkpoint's folder")
     return folder.resolve()
 
 
 def episode_samples(lake: Lake, dataset: str, episode_index: int, count: int, seed: int = 0) -> list[Sample]:
     """Up to `count` moments of an episode with its progress by the active label, all states in their share.
 
-    Seeded by dataset, episode and `seed`. Raises ConfigError where the episode is not there or has no label.
+    Seeded by dataset, episode and `seed`. Raises UserError where the episode is not there or has no label.
     """
     build = stored_build(lake, dataset)
     if build is None:
         known = ", ".join(r[0] for r in lake.rows("SELECT dataset FROM build_configs ORDER BY 1")) or "none yet"
-        raise ConfigError(f"there is no dataset {dataset!r}; built: {known}")
+        raise UserError(f"there is no dataset {dataset!r}; built: {known}")
     chunk = _chunk_of_usable(lake, dataset, episode_index)
     matches = (e for e in labelled_episodes(lake, build, chunk) if e.episode_index == episode_index)
     episode = next(matches, None)
     if episode is None:
-        raise ConfigError(f"episode {episode_index} of {dataset} has no label: build {dataset} first")
+        raise UserError(f"episode {episode_index} of {dataset} has no label: build {dataset} first")
 
     # The stage's own sampler, asked for progress alone
     config = SamplesConfig(progress_per_episode=count, segmentation_per_episode=0, actions_per_episode=0, seed=seed)
@@ -52,20 +53,20 @@ def episode_samples(lake: Lake, dataset: str, episode_index: int, count: int, se
 
 
 def _chunk_of_usable(lake: Lake, dataset: str, episode_index: int) -> int:
-    """The chunk of an episode. Raises ConfigError where the episode is not there or cannot be used."""
+    """The chunk of an episode. Raises UserError where the episode is not there or cannot be used."""
     rows = lake.rows(
         "SELECT chunk, status, reason FROM episodes WHERE dataset = ? AND episode_index = ?", [dataset, episode_index]
     )
     if not rows:
-        raise ConfigError(f"{dataset} has no episode {episode_index}")
+        raise UserError(f"{dataset} has no episode {episode_index}")
     chunk, status, reason = rows[0]
     if status != "ok":
-        raise ConfigError(f"episode {episode_index} of {dataset} cannot be used: {reason}")
+        raise UserError(f"episode {episode_index} of {dataset} cannot be used: {reason}")
     return chunk
 
 
 def _with_pictures(lake: Lake, build: DatasetBuild, chunk: int, episode: int, rows: list[dict]) -> list[Sample]:
-    """Raises ConfigError where a picture cannot be had any more."""
+    """Raises UserError where a picture cannot be had any more."""
     record = next(r for r in usable_records(lake, build.name, chunk) if r.episode_index == episode)
     # Moments share pictures: each is decoded once
     keys_of_rows = [[picture_key(picture) for picture in row["pictures"]] for row in rows]
@@ -77,7 +78,7 @@ def _with_pictures(lake: Lake, build: DatasetBuild, chunk: int, episode: int, ro
         findings = PictureDecoder(lake, build, source, record, pictures, keyframes).decode(wanted)
         # One picture missing is an error here: the caller asked for this very episode
         if findings:
-            raise ConfigError(f"episode {episode} of {build.name}: {findings[0].detail}")
+            raise UserError(f"episode {episode} of {build.name}: {findings[0].detail}")
         samples = []
         for row, keys in zip(rows, keys_of_rows, strict=True):
             samples.append(Sample(row, tuple(map(pictures.get, keys))))

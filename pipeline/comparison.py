@@ -34,7 +34,7 @@ LOOK_AT_NOTHING = ("uniform cuts", "random cuts", "clock")
 def comparison_step(lake: Lake, truth: Path | None = None, **options: Any) -> "tuple[Comparison, Outcome]":
     """Compare (options as eval.annotators.compare has them) and store; `truth`: a folder, default the samples' own.
 
-    Raises ComparisonError, TruthError.
+    Raises UserError, UserError.
     """
     from eval.annotators.compare import compare, store
 

@@ -36,10 +36,6 @@ from warehouse.lake.references import SHOWN_BY
 from warehouse.shards.config import ShardsConfig
 
 
-class ConfigError(UserError):
-    """A configuration that cannot be used: which file, which field, what to do."""
-
-
 class StageConfigs(BaseModel):
     """What every dataset of a build has in common."""
 
@@ -201,7 +197,7 @@ class DatasetBuild(BaseModel):
 def stored_config(text: str) -> DatasetBuild:
     """A DatasetBuild by its json_text; settings that an earlier version had and this one has not are left out.
 
-    Raises ConfigError for a value that this version refuses.
+    Raises UserError for a value that this version refuses.
     """
     data = json.loads(text)
     try:
@@ -218,45 +214,45 @@ def stored_config(text: str) -> DatasetBuild:
         return DatasetBuild.model_validate(data)
     except ValidationError as e:
         problem = f"the configuration that {data['dataset']['name']} was last built with is refused by this version"
-        raise ConfigError(f"{problem}: {validation_message(e)}; build it again with its configuration") from e
+        raise UserError(f"{problem}: {validation_message(e)}; build it again with its configuration") from e
 
 
 def load_config(path: Path) -> tuple[DatasetBuild, ...]:
-    """The datasets of a build's TOML file looked up in the registry. Raises ConfigError or RegistryError."""
+    """The datasets of a build's TOML file looked up in the registry. Raises UserError or UserError."""
     file = _read_build_file(path)
     entries = load_registry([BUILT_IN, *(path.parent / folder for folder in file.registry)])
     unknown = [name for name in file.datasets if name not in entries]
     if unknown:
-        raise ConfigError(f"{path}: unknown dataset {unknown[0]}; the registry has {', '.join(sorted(entries))}")
+        raise UserError(f"{path}: unknown dataset {unknown[0]}; the registry has {', '.join(sorted(entries))}")
     stages = StageConfigs(**file.model_dump(exclude={"datasets", "registry"}))
     return tuple(DatasetBuild(dataset=entries[n], stages=stages) for n in dict.fromkeys(file.datasets))
 
 
 def _read_build_file(path: Path) -> BuildFile:
-    """A build's TOML file. Raises ConfigError."""
+    """A build's TOML file. Raises UserError."""
     try:
         data = tomllib.loads(path.read_text())
     except OSError as e:
-        raise ConfigError(f"cannot read {path}: {e.strerror}") from e
+        raise UserError(f"cannot read {path}: {e.strerror}") from e
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
-        raise ConfigError(f"{path} is not valid TOML: {e}") from e
+        raise UserError(f"{path} is not valid TOML: {e}") from e
     try:
         return BuildFile(**data)
     except ValidationError as e:
-        raise ConfigError(f"{path}: {validation_message(e)}") from e
+        raise UserError(f"{path}: {validation_message(e)}") from e
 
 
 def with_annotator(
     build: DatasetBuild, annotator: str, endpoints: Sequence[str] | None = None, model: str | None = None
 ) -> DatasetBuild:
-    """The same build with another annotator, whatever the registry says. Raises ConfigError for a bad endpoint."""
+    """The same build with another annotator, whatever the registry says. Raises UserError for a bad endpoint."""
     changes: dict[str, Any] = {"endpoints": tuple(endpoints)} if endpoints else {}
     if model:
         changes["model"] = model
     try:
         vlm = VlmConfig(**build.stages.vlm.model_dump() | changes)
     except ValidationError as e:
-        raise ConfigError(validation_message(e)) from e
+        raise UserError(validation_message(e)) from e
     stages = build.stages.model_copy(update={"vlm": vlm})
     dataset = build.dataset.model_copy(update={"annotator": annotator})
     return build.model_copy(update={"stages": stages, "dataset": dataset})
@@ -270,17 +266,17 @@ def with_samples(build: DatasetBuild, changes: Mapping[str, Any]) -> DatasetBuil
 
 
 def yaml_build(path: Path) -> tuple[DatasetBuild, ...]:
-    """A build of one registry file with default settings. Raises RegistryError."""
+    """A build of one registry file with default settings. Raises UserError."""
     return (DatasetBuild(dataset=load_entry(path)),)
 
 
 def source_build(
     source: Path | str, name: str, format: str | None, episodes: tuple[int, ...] | None, revision: str | None = None
 ) -> DatasetBuild:
-    """A build of one folder, file or address that no registry knows. Raises ConfigError."""
+    """A build of one folder, file or address that no registry knows. Raises UserError."""
     where = str(source) if "://" in str(source) else str(Path(source).resolve())
     try:
         fields: dict[str, Any] = {"name": name, "source": where, "revision": revision, "format": format}
         return DatasetBuild(dataset=DatasetConfig(**fields), episodes=episodes)
     except ValidationError as e:
-        raise ConfigError(f"{validation_message(e)} (names: {NAME_PATTERN})") from e
+        raise UserError(f"{validation_message(e)} (names: {NAME_PATTERN})") from e

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from annotate.samples.procvqa import task_text
+from core.errors import UserError
 from core.names import did_you_mean
 from core.paths import Workspace
 from eval.reward.open import ScorerConfig, open_scorer
@@ -24,7 +25,6 @@ from ingest.media.video import VideoError
 from ingest.source import read_episode
 from ingest.sources.files import Source
 from pipeline.build import stored_build
-from pipeline.config import ConfigError
 from pipeline.reading import records_of, usable_records
 from warehouse.exports.common import EPISODES_SQL, ExportEpisode, Selection, export_episode, select
 from warehouse.exports.rabc import the_dataset
@@ -204,26 +204,26 @@ def score_selection(
 def episode_clip(space: Workspace, dataset: str, episode_index: int, cameras: Sequence[str] = ()) -> tuple[Clip, str]:
     """A usable episode of the corpus as a run to score, by its preferred camera or those named; and its task.
 
-    Raises ConfigError: no such dataset, episode or camera, or one that cannot be used.
+    Raises UserError: no such dataset, episode or camera, or one that cannot be used.
     """
     lake = Lake(space, read_only=True)
     build = stored_build(lake, dataset)
     if build is None:
         known = lake.column("SELECT dataset FROM build_configs ORDER BY 1")
         near = did_you_mean(dataset, known)
-        raise ConfigError(f"there is no dataset {dataset!r}; built: {', '.join(known) or 'none yet'}{near}")
+        raise UserError(f"there is no dataset {dataset!r}; built: {', '.join(known) or 'none yet'}{near}")
     found = lake.rows(
         "SELECT status, reason, task, cameras, fps, num_frames FROM episodes WHERE dataset = ? AND episode_index = ?",
         [dataset, episode_index],
     )
     if not found:
-        raise ConfigError(f"{dataset} has no episode {episode_index}")
+        raise UserError(f"{dataset} has no episode {episode_index}")
     [(status, reason, task, has, fps, num_frames)] = found
     if status != "ok":
-        raise ConfigError(f"episode {episode_index} of {dataset} cannot be used: {reason}")
+        raise UserError(f"episode {episode_index} of {dataset} cannot be used: {reason}")
     unknown = [camera for camera in cameras if camera not in has]
     if unknown:
-        raise ConfigError(f"episode {episode_index} of {dataset} has no camera {unknown[0]!r}; it has {', '.join(has)}")
+        raise UserError(f"episode {episode_index} of {dataset} has no camera {unknown[0]!r}; it has {', '.join(has)}")
     [record] = records_of(lake, dataset, [episode_index])
     episode = read_episode(build.source(space.sources), record)
     title = f"episode {episode_index} of {dataset}"

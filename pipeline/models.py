@@ -100,7 +100,7 @@ def merge_adapter(space: Workspace, folder: Path, out: Path | None) -> dict[str,
 def check_model(folder: Path, say: Callable[[str], None] | None) -> dict[str, Any]:
     """Ask a checkpoint about a grey picture, in transformers, and with `say` through vLLM too.
 
-    Raises ModelError or ServerError.
+    Raises ModelError or FailedError.
     """
     import numpy as np
     import torch
@@ -153,8 +153,9 @@ def _served_answer(folder: Path, picture: Any, say: Callable[[str], None]) -> st
 
     import httpx
 
-    from annotate.model_client.server import ServerConfig, ServerError, running_server
+    from annotate.model_client.server import ServerConfig, running_server
     from annotate.stored_pictures import encode_jpeg
+    from core.errors import FailedError
 
     jpeg = base64.b64encode(encode_jpeg(picture, SIDE_PX)[0]).decode()
     content = [
@@ -181,6 +182,6 @@ def _served_answer(folder: Path, picture: Any, say: Callable[[str], None]) -> st
                 return reply.raise_for_status().json()["choices"][0]["message"]["content"]
             except (httpx.HTTPError, KeyError, ValueError) as e:
                 log = last_lines(end_of(server.logs[0]))
-                raise ServerError(
+                raise FailedError(
                     f"vLLM serves {folder.name}, but does not answer: {e}; the end of its log:\n{log}"
                 ) from e

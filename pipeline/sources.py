@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from core.errors import UserError
 from core.paths import Workspace
 from ingest.formats.listing import named
 from ingest.places import Place, Places, places_of
@@ -14,7 +15,7 @@ from ingest.source import check_places
 from ingest.sources.addresses import address_below, last_name
 from ingest.sources.types import DownloadError
 from pipeline.build import commit_read, stored_build
-from pipeline.config import ConfigError, DatasetBuild, source_build
+from pipeline.config import DatasetBuild, source_build
 from warehouse.lake import Lake
 
 UNNAMED = "source"  # what a source is called while nobody knows yet what it holds
@@ -42,7 +43,7 @@ def builds_of_source(
     """The dataset that a folder, file or address is, or those that it holds, each under its folder's name.
 
     `name`: what the one dataset is called; of several it is put before their names. `lake`: None without a workspace.
-    Raises ConfigError and SourceError.
+    Raises UserError and SourceError.
     """
     whole = source_build(source, name or name_of(last_name(source)) or UNNAMED, format, episodes, revision)
     whole, places = _looked_at(workspace, lake, whole, update)
@@ -61,7 +62,7 @@ def builds_of_source(
 def with_folders(
     workspace: Workspace, lake: Lake | None, builds: Sequence[DatasetBuild], *, update: bool = False
 ) -> tuple[DatasetBuild, ...]:
-    """Builds of which those that name folders are one for each of these. Raises ConfigError, SourceError.
+    """Builds of which those that name folders are one for each of these. Raises UserError, SourceError.
 
     One whose source is out of reach stays as it is: to build it will say so, and hold up no other.
     """
@@ -83,7 +84,7 @@ def _folders(workspace: Workspace, lake: Lake | None, build: DatasetBuild, updat
     chosen = [place for place in places if any(fnmatchcase(place.folder, pattern) for pattern in patterns)]
     if not chosen:
         there = named([place.folder for place in places]) or "no dataset in a folder"
-        raise ConfigError(
+        raise UserError(
             f"{build.name}: no dataset of {build.dataset.source} is in folders {', '.join(patterns)}; it holds {there}"
         )
     return [_part(build, place, f"{build.name}-{_own_name(build, place)}") for place in chosen]
@@ -125,11 +126,11 @@ def _names(whole: DatasetBuild, taken: Sequence[Place], name: str | None) -> lis
 
 
 def _own_name(build: DatasetBuild, place: Place) -> str:
-    """The name that a dataset's own folder gives it. Raises ConfigError where it gives none."""
+    """The name that a dataset's own folder gives it. Raises UserError where it gives none."""
     address = address_below(build.dataset.source, place.folder)
     name = name_of(last_name(address))
     if not name:
-        raise ConfigError(f"{address} gives no dataset name (a-z, 0-9, _ and -): build it alone with --name NAME")
+        raise UserError(f"{address} gives no dataset name (a-z, 0-9, _ and -): build it alone with --name NAME")
     return name
 
 
@@ -145,25 +146,25 @@ def _part(build: DatasetBuild, place: Place, name: str) -> DatasetBuild:
 
 
 def _check_names(builds: Iterable[DatasetBuild]) -> None:
-    """Raises ConfigError for a name that two datasets would have."""
+    """Raises UserError for a name that two datasets would have."""
     builds = list(builds)
     times = Counter(build.name for build in builds)
     for name, count in times.items():
         if count > 1:
             sources = [build.dataset.source for build in builds if build.name == name]
-            raise ConfigError(
+            raise UserError(
                 f"{' and '.join(sources)} would both be called {name}: build each alone, with --source and --name"
             )
 
 
 def _check_is_same(lake: Lake, build: DatasetBuild) -> None:
-    """Raises ConfigError where the workspace has another dataset of a name that nobody chose."""
+    """Raises UserError where the workspace has another dataset of a name that nobody chose."""
     stored = stored_build(lake, build.name)
     if stored is None or stored.dataset.source == build.dataset.source:
         return
     # A folder that is not there any more may have been moved
     if stored.dataset.is_remote or Path(stored.dataset.source).exists():
-        raise ConfigError(
+        raise UserError(
             f"this workspace has a dataset {build.name} from {stored.dataset.source}: give that of "
             f"{build.dataset.source} another name with --name"
         )

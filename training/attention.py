@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from core.errors import OperationFailedError
+from core.errors import FailedError
 from training.recipe import FLASH
 
 # By the recipe's name: what transformers calls for text and for pictures. All pictures are given in one call only where
@@ -28,10 +28,6 @@ OURS = {
 }
 Bounds = torch.Tensor  # int32 [n + 1]
 States = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # queries, keys, values
-
-
-class AttentionError(OperationFailedError):
-    """A batch that an attention cannot keep apart."""
 
 
 def set_attention(backbone: Any, name: str) -> None:
@@ -99,14 +95,14 @@ def _windows(shape: tuple[int, int, int], merge: int, window: int, patch: int) -
 
 def packed_inputs(backbone: Any, position_ids: torch.Tensor, lengths: Sequence[int]) -> dict[str, Any]:
     """Inputs that keep samples of `lengths` apart which were packed into rows with places [4, b, t] (text, then time,
-    height, width). Raises AttentionError for several rows where it is done by bounds."""
+    height, width). Raises FailedError for several rows where it is done by bounds."""
     name = backbone.config.get_text_config()._attn_implementation
     # A mask is made of the text's places, where they begin anew.
     if name not in {text for text, _ in OURS.values() if text != "flex"} and not FLASH.fullmatch(name):
         return {"position_ids": position_ids}
     rows, tokens = position_ids.shape[1:]
     if rows != 1 or sum(lengths) != tokens:
-        raise AttentionError(
+        raise FailedError(
             f"attention by {name} takes packed samples in one row without padding, and was given {rows} rows of "
             f"{tokens} tokens for samples of {sum(lengths)}: samples of a row would see each other"
         )
@@ -186,7 +182,7 @@ def _flex(
     from transformers.integrations.flex_attention import flex_attention_forward
 
     if query.device.type == "cpu" and query.requires_grad:
-        raise AttentionError("model.attention: torch trains with flex_attention on a GPU only; take sdpa")
+        raise FailedError("model.attention: torch trains with flex_attention on a GPU only; take sdpa")
     return flex_attention_forward(module, *_one_dtype(query, key, value), attention_mask, **more)
 
 

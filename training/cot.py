@@ -25,7 +25,7 @@ from annotate.model_client.responses import ResponseStore
 from annotate.samples.progresslm_wording import answer_text, score_text
 from annotate.samples.replies import NA, parse_reply
 from annotate.vlm.config import VlmConfig
-from core.errors import OperationFailedError
+from core.errors import FailedError
 from core.files import write_file
 from core.tables import TABLES
 from core.values import IMAGE_MARK
@@ -44,10 +44,6 @@ RUN = "cot"  # label run of the calls
 NO_REPLY, FORMAT, REFUSED, ANSWERED, REFERENCE, SCORE, SURPLUS = (
     "no_reply", "format", "refused", "answered", "reference", "score", "surplus",
 )  # fmt: skip
-
-
-class CotError(OperationFailedError):
-    """Reasoning that cannot be had: what, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -159,11 +155,11 @@ def generate(
 ) -> CotReport:
     """Ask, filter and write `out`/cot.jsonl (conversations, as ProgressLM's SFT files), its pictures and report.json.
 
-    Calls are recorded in the lake also when it raises CotError: no server, a used-up budget, another model.
+    Calls are recorded in the lake also when it raises FailedError: no server, a used-up budget, another model.
     """
     chosen = range(len(samples))[: options.limit]
     if not chosen:
-        raise CotError("there is no sample to reason about: draw from a release that has ProgressLM's samples")
+        raise FailedError("there is no sample to reason about: draw from a release that has ProgressLM's samples")
     store, books = ResponseStore(lake.workspace.responses), Ledger(ledger_path(lake.workspace.responses))
     # The build's id tells the calls of this run from those that the ledger holds of others.
     build = uuid4().hex[:16]
@@ -171,7 +167,7 @@ def generate(
     try:
         asyncio.run(work.ask(chosen))
     except VlmError as e:
-        raise CotError(f"{e}; run it again to go on") from e
+        raise FailedError(f"{e}; run it again to go on") from e
     finally:
         # Calls cost money whether or not the run came to its end: they are recorded either way.
         calls = books.calls(build_id=build)

@@ -1,11 +1,11 @@
 """What can go wrong with models. Imports no torch."""
 
-from core.errors import OperationFailedError
+from core.errors import FailedError
 
 
-class ModelError(OperationFailedError):
+class ModelError(FailedError):
     """A checkpoint that cannot be used: which folder, what is wrong."""
 
 
-class TrainingError(OperationFailedError):
+class TrainingError(FailedError):
     """A training run that cannot start or has gone wrong."""

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import torch
 
-from core.errors import OperationFailedError, UserError
+from core.errors import FailedError, UserError
 from core.files import take_place
 from training.checkpoint import chance_state, set_chance
 from training.folder import CARD, read_card, write_card
@@ -21,10 +21,6 @@ BEST = ".best"  # after a run's name
 FACTS = "held_out"  # what the card of a best model says of its evaluation
 PREFIX = "held_out_"  # of the scores in a point of the curve
 BY = "mae"  # the best has least of it: answers that cannot be read count as wrong as can be
-
-
-class HeldOutError(OperationFailedError):
-    """An evaluation within a run that could not be made: at which step, and why."""
 
 
 class Scorer(Protocol):
@@ -66,7 +62,7 @@ class HeldOutCheck:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def __call__(self, step: int) -> dict[str, float]:
-        """Scores by name, for the curve's point `step`. Raises HeldOutError."""
+        """Scores by name, for the curve's point `step`. Raises FailedError."""
         chance = chance_state()
         self._write(self._candidate)
         self._accelerator.wait_for_everyone()
@@ -92,10 +88,10 @@ class HeldOutCheck:
         # The others wait for this process, so they have to be told.
         try:
             answers = self._scorer.predict(self._candidate, part, parts)
-        except (OperationFailedError, UserError, RuntimeError, OSError, ValueError) as e:
+        except (FailedError, UserError, RuntimeError, OSError, ValueError) as e:
             failure = e
         told = gather_object([(answers, failure and f"{type(failure).__name__}: {' '.join(str(failure).split())}")])
         for _, why in told:
             if why:
-                raise HeldOutError(f"the model of step {step} could not be evaluated: {why[:300]}") from failure
+                raise FailedError(f"the model of step {step} could not be evaluated: {why[:300]}") from failure
         return self._scorer.scores([said for said, _ in told])

@@ -25,7 +25,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from annotate.samples.progresslm_wording import Form, question_text, score_text
 from annotate.samples.replies import NA, parse_answer, parse_reply, written_score
-from core.errors import OperationFailedError
+from core.errors import FailedError
 from core.files import write_file
 from core.paths import Workspace
 from core.values import IMAGE_MARK
@@ -41,7 +41,7 @@ CAMERA = re.compile(r"(camera_[a-z]+)_\d+(?:_edit)?\.\w+$")  # in the name of a 
 LONGEST_LINE = 4 << 20  # characters; a demonstration of hundreds of pictures has some ten thousand
 
 
-class RowError(OperationFailedError):
+class RowError(FailedError):
     """A row that cannot be trained on: file, line, what is wrong."""
 
 

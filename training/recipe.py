@@ -24,10 +24,6 @@ OF_LAPTOPS = "laptop_oneshot"  # adapts a laptop model
 WIDEST_PX = 4096  # no picture is given to a model larger than this, whatever its processor would do with it
 
 
-class RecipeError(UserError):
-    """A recipe that cannot be used: which file, which field."""
-
-
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -378,7 +374,7 @@ def _changed(section: Section, but: Collection[str]) -> list[str]:
 
 
 def load_recipe(name_or_path: str, model: Path | None = None) -> Recipe:
-    """A built-in recipe by name, or a YAML file; `model` is the checkpoint to begin with. Raises RecipeError."""
+    """A built-in recipe by name, or a YAML file; `model` is the checkpoint to begin with. Raises UserError."""
     path = _recipe_file(name_or_path)
     try:
         data = parse_yaml(path.read_text())
@@ -387,15 +383,15 @@ def load_recipe(name_or_path: str, model: Path | None = None) -> Recipe:
             data = data | {"model": data.get("model", {}) | {"tiny": None, "path": model.resolve()}}
         recipe = Recipe(**data)
     except OSError as e:
-        raise RecipeError(f"cannot read {path}: {e.strerror}") from e
+        raise UserError(f"cannot read {path}: {e.strerror}") from e
     except ValidationError as e:
-        raise RecipeError(f"{path}: {'; '.join(map(_field_error, e.errors()))}") from e
+        raise UserError(f"{path}: {'; '.join(map(_field_error, e.errors()))}") from e
     except (yaml.YAMLError, UnicodeDecodeError, TypeError, AttributeError) as e:
-        raise RecipeError(f"{path} is not a YAML mapping of recipe fields: {' '.join(str(e).split())}") from e
+        raise UserError(f"{path} is not a YAML mapping of recipe fields: {' '.join(str(e).split())}") from e
     # Not the schema's task: a built-in recipe names no checkpoint, and is right once --model gives one.
     if recipe.model.tiny is None and recipe.model.laptop is None and recipe.model.path is None:
         base = f", a folder with {recipe.model.base}" if recipe.model.base else ""
-        raise RecipeError(f"recipe {recipe.name} begins with a checkpoint: say --model PATH{base}")
+        raise UserError(f"recipe {recipe.name} begins with a checkpoint: say --model PATH{base}")
     return recipe
 
 
@@ -405,14 +401,14 @@ def adapting_recipe(model: Path) -> str:
 
 
 def _recipe_file(name_or_path: str) -> Path:
-    """The file of a built-in recipe, or the YAML file itself. Raises RecipeError."""
+    """The file of a built-in recipe, or the YAML file itself. Raises UserError."""
     path = Path(name_or_path)
     if path.suffix in (".yaml", ".yml"):
         return path
     path = BUILT_IN / f"{name_or_path}.yaml"
     if not path.exists():
         known = ", ".join(sorted(p.stem for p in BUILT_IN.glob("*.yaml")))
-        raise RecipeError(f"unknown recipe {name_or_path!r}; known: {known}, or a path to a YAML file")
+        raise UserError(f"unknown recipe {name_or_path!r}; known: {known}, or a path to a YAML file")
     return path
 
 

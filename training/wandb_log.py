@@ -20,19 +20,15 @@ if TYPE_CHECKING:
 PROJECT = "proccorpus"  # WANDB_PROJECT says another
 
 
-class WandbError(UserError):
-    """A log at Weights & Biases that cannot be begun: why, what to do."""
-
-
 class WandbLog:
     """One run's log. A run that goes on is the same one there as before; one that begins anew is a new one.
 
-    `folder`: where wandb keeps its files, and we the run's number there; `config`: the recipe. Raises WandbError.
+    `folder`: where wandb keeps its files, and we the run's number there; `config`: the recipe. Raises UserError.
     """
 
     def __init__(self, folder: Path, run: str, config: Mapping[str, Any], goes_on: bool) -> None:
         if importlib.util.find_spec("wandb") is None:
-            raise WandbError("--wandb needs the package wandb: uv pip install wandb, or leave it out")
+            raise UserError("--wandb needs the package wandb: uv pip install wandb, or leave it out")
         import wandb  # type: ignore[import-not-found]
 
         known = folder / f"{run}.id"
@@ -49,7 +45,7 @@ class WandbLog:
             )
         except wandb.Error as e:
             why = " ".join(str(e).split())[:300]
-            raise WandbError(f"wandb cannot begin: {why}; wandb login, or WANDB_MODE=offline to keep it here") from e
+            raise UserError(f"wandb cannot begin: {why}; wandb login, or WANDB_MODE=offline to keep it here") from e
 
     def add(self, point: "Point") -> None:
         values = asdict(point)

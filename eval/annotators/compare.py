@@ -11,8 +11,8 @@ import numpy as np
 
 from annotate.segments import STEP
 from annotate.similarity import embed
+from core.errors import UserError
 from eval.annotators.labels import (
-    ComparisonError,
     EpisodeFacts,
     LabelledEpisode,
     active_runs,
@@ -22,7 +22,7 @@ from eval.annotators.labels import (
     usable_episodes,
 )
 from eval.annotators.scoring import EpisodeScore, cuts_f1, published_counts, score_episode, score_steps
-from eval.annotators.truth import NEAR_S, EpisodeTruth, TruthError, corpus_truth
+from eval.annotators.truth import NEAR_S, EpisodeTruth, corpus_truth
 from eval.metrics.score import NO_SCORE, RESAMPLES, Difference, Measure, Score, mean_of, paired, ratio_of, scores
 from eval.store import EvalRun, StoredEvaluation, store_evaluations
 from warehouse.lake import Lake, content_key
@@ -180,7 +180,7 @@ def _reference(
         truths = {e: t for e, t in every.items() if e in episodes}
         for e, t in truths.items():
             if t.num_frames != episodes[e].num_frames:
-                raise TruthError(
+                raise UserError(
                     f"{dataset} episode {e}: the truth has {t.num_frames} frames, the corpus {episodes[e].num_frames}: "
                     "it is of another recording"
                 )
@@ -418,12 +418,12 @@ def compare(
     """Score label runs (all, or one) dataset by dataset, then over all datasets with the same kind of reference.
 
     `against` is TRUTH or a label run; None: ground truth where there is any, else the active label. A run is known by
-    its id or the beginning of it. Raises ComparisonError, TruthError.
+    its id or the beginning of it. Raises UserError, UserError.
     """
     runs = label_runs(lake)
     unlabelled = [dataset for dataset in datasets if dataset not in runs]
     if unlabelled:
-        raise ComparisonError(f"no labels of a dataset {unlabelled[0]!r}; labelled: {', '.join(runs) or 'none yet'}")
+        raise UserError(f"no labels of a dataset {unlabelled[0]!r}; labelled: {', '.join(runs) or 'none yet'}")
     wanted = runs if run is None else _only(runs, find_run(runs, run))
     other = against if against in (None, TRUTH) else find_run(runs, against)
 
@@ -433,7 +433,7 @@ def compare(
     sides = [side for one in compared.values() for side in one.sides]
     # A dataset without ground truth is not compared; that is an error only where truth was asked for
     if against == TRUTH and not sides:
-        raise ComparisonError(f"no truth of {', '.join(own) or 'any dataset'} in {truth}: {_what_is_there(truth)}")
+        raise UserError(f"no truth of {', '.join(own) or 'any dataset'} in {truth}: {_what_is_there(truth)}")
     return Comparison(
         labellers=[_labeller(side.dataset, [side]) for side in sides] + _over_all_datasets(sides),
         apart=[apart for one in compared.values() for apart in one.apart],

@@ -13,10 +13,6 @@ from warehouse.lake import Lake
 from warehouse.lake.labels import labels_of_dataset
 
 
-class ComparisonError(UserError):
-    """A comparison that was asked for and cannot be made: what there is instead."""
-
-
 @dataclass(frozen=True)
 class LabelledEpisode:
     """One label of one episode: segments that tile it, in order of time."""
@@ -70,12 +66,12 @@ def label_runs(lake: Lake) -> dict[str, dict[str, str]]:
 
 
 def find_run(runs: Mapping[str, Mapping[str, str]], text: str) -> str:
-    """The one label run whose id begins so. Raises ComparisonError."""
+    """The one label run whose id begins so. Raises UserError."""
     ids = sorted(set(chain.from_iterable(runs.values())))
     matches = [text] if text in ids else [r for r in ids if r.startswith(text)]
     if len(matches) != 1:
         problem = "several label runs begin with" if matches else "no label run begins with"
-        raise ComparisonError(f"{problem} {text!r}; there are {', '.join(matches or ids) or 'none yet'}")
+        raise UserError(f"{problem} {text!r}; there are {', '.join(matches or ids) or 'none yet'}")
     return matches[0]
 
 

@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from annotate.segments import STEP, Segment
-from core.errors import validation_message
-from eval.held_out.truth import TruthError, load_truth
+from core.errors import UserError, validation_message
+from eval.held_out.truth import load_truth
 from warehouse.lake import Lake
 
 NEAR_S = 0.5  # s: boundaries that two passes put farther apart are not agreed on
@@ -128,12 +128,12 @@ class _File(_Strict):
 
 
 def read_truth(folder: Path, dataset: str) -> dict[int, EpisodeTruth]:
-    """People's truth of a dataset by episode; none where the folder has no file of it. Raises TruthError."""
+    """People's truth of a dataset by episode; none where the folder has no file of it. Raises UserError."""
     truths: dict[int, EpisodeTruth] = {}
     for file in sorted((folder / dataset).glob("*.json")):
         truth = _read_file(file, dataset)
         if truth.episode_index in truths:
-            raise TruthError(f"{file}: episode {truth.episode_index} has another file in this folder, too")
+            raise UserError(f"{file}: episode {truth.episode_index} has another file in this folder, too")
         truths[truth.episode_index] = truth
     return truths
 
@@ -142,9 +142,9 @@ def _read_file(file: Path, dataset: str) -> EpisodeTruth:
     try:
         content = _File.model_validate(json.loads(file.read_text()))
     except (UnicodeDecodeError, json.JSONDecodeError) as e:
-        raise TruthError(f"{file} is no JSON: {e}") from e
+        raise UserError(f"{file} is no JSON: {e}") from e
     except ValidationError as e:
-        raise TruthError(f"{file}: {validation_message(e)}") from e
+        raise UserError(f"{file}: {validation_message(e)}") from e
     passes = [_segments(file, name, content) for name in ("pass_a", "pass_b") if getattr(content, name)]
     within = NEAR_S * content.fps
     if content.boundaries is None:
@@ -153,7 +153,7 @@ def _read_file(file: Path, dataset: str) -> EpisodeTruth:
         agreed = [(b.frame, b.spread or 0) for b in content.boundaries]
     for what, frame in [("boundary", f) for f, _ in agreed] + [("event", e.frame) for e in content.events]:
         if frame >= content.num_frames:
-            raise TruthError(f"{file}: {what} at frame {frame}, the episode has {content.num_frames} frames")
+            raise UserError(f"{file}: {what} at frame {frame}, the episode has {content.num_frames} frames")
     return EpisodeTruth(
         dataset=dataset,
         episode_index=content.episode_index,
@@ -171,14 +171,14 @@ def _segments(file: Path, name: str, content: _File) -> tuple[Segment, ...]:
     segments, end = [], 0
     for s in getattr(content, name):
         if s.start_frame != end or s.end_frame <= s.start_frame:
-            raise TruthError(
+            raise UserError(
                 f"{file}: {name}: {s.name!r} has frames {s.start_frame} to {s.end_frame}, expected to begin at {end}: "
                 "segments follow one another without gap or overlap"
             )
         segments.append(Segment(s.name, s.start_frame, s.end_frame, s.kind, s.completed, s.step))
         end = s.end_frame
     if end != content.num_frames:
-        raise TruthError(f"{file}: {name} ends at frame {end}, the episode has {content.num_frames} frames")
+        raise UserError(f"{file}: {name} ends at frame {end}, the episode has {content.num_frames} frames")
     return tuple(segments)
 
 
@@ -261,7 +261,7 @@ def _column(path: Path, name: str) -> dict[int, Any]:
 
 
 def corpus_truth(lake: Lake, folder: Path, dataset: str) -> dict[int, EpisodeTruth]:
-    """The truth of a dataset by the corpus's index of each episode, of people or of a simulator. Raises TruthError.
+    """The truth of a dataset by the corpus's index of each episode, of people or of a simulator. Raises UserError.
 
     A source without indices of its own may have its folders counted from another number than they bear: the number
     in an episode's `source_id` says which one it is, where there is one such episode.

@@ -10,6 +10,7 @@ from typing import Any
 
 from annotate.model_client.ledger import Ledger, ledger_path
 from annotate.samples.replies import parse_answer, parse_reply
+from core.errors import UserError
 from core.files import write_file
 from core.tables import TABLES
 from eval import confusion, probes, robustness
@@ -23,7 +24,7 @@ from eval.runners.collect import collect, prompt_version, run_settings
 from eval.runners.journal import Row, key_of, line, row_of, run_hash
 from eval.runners.methods import METHODS, VLM_BASELINES, Method
 from eval.runners.moments import DEMONSTRATED, moment
-from eval.runners.prompt import ModelReply, Runner, RunnerError, UnansweredError
+from eval.runners.prompt import ModelReply, Runner, UnansweredError
 from eval.runners.prompt_folder import PromptFolder, read_prompts
 from eval.runners.start import RunnerConfig, started
 from eval.runners.weightless import weightless
@@ -102,10 +103,10 @@ def evaluate_benchmark(
 ) -> Evaluation:
     """Ask, score, store and report; questions that a prediction file already answers are not asked again.
 
-    Raises BenchmarkError, RunnerError, UnansweredError, ModelError, VlmError, ServerError, ShardError, SourceError.
+    Raises BenchmarkError, UserError, UnansweredError, ModelError, VlmError, FailedError, ShardError, SourceError.
     """
     if unknown := set(config.vlm_baselines) - set(VLM_BASELINES):
-        raise RunnerError(f"unknown baseline {min(unknown)!r}; with a model there are {', '.join(VLM_BASELINES)}")
+        raise UserError(f"unknown baseline {min(unknown)!r}; with a model there are {', '.join(VLM_BASELINES)}")
     prompts = read_prompts(config.prompts) if config.prompts else None
     questions = load_questions(lake, config, release)
     own = prompts.method() if prompts else METHODS[OWN_QUESTION]
@@ -186,12 +187,12 @@ def build_id(config: BenchmarkConfig, runner: RunnerConfig) -> str:
 
 
 def _questions_for_a_head(config: BenchmarkConfig, questions: Sequence[Question]) -> list[Question]:
-    """The questions that a progress head can answer: those about the progress of one state. Raises RunnerError."""
+    """The questions that a progress head can answer: those about the progress of one state. Raises UserError."""
     about_a_state = [q for q in questions if moment(q) is not None]
     if not about_a_state:
-        raise RunnerError(f"{config.benchmark} asks for words only, and a head gives numbers: --answer text")
+        raise UserError(f"{config.benchmark} asks for words only, and a head gives numbers: --answer text")
     if config.vlm_baselines:
-        raise RunnerError(f"{', '.join(config.vlm_baselines)} need a model that answers in words: --answer text")
+        raise UserError(f"{', '.join(config.vlm_baselines)} need a model that answers in words: --answer text")
     return about_a_state
 
 

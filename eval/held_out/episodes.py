@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from annotate.samples.procvqa import task_text
-from eval.held_out.truth import GroundTruth, TruthError, load_truth
+from core.errors import UserError
+from eval.held_out.truth import GroundTruth, load_truth
 from training.pictures import Item, decode_picture
 from warehouse.lake import Lake
 from warehouse.lake.compared import RunFacts, run_facts
@@ -102,7 +103,7 @@ ALL_MOMENTS = Asked()
 def held_out(
     lake: Lake, release: Release, splits: Sequence[str], truth: Path | None = None, asked: Asked = ALL_MOMENTS
 ) -> list[HeldOut]:
-    """The episodes of some splits of a release, from its shards and snapshot. Raises TruthError or ShardError."""
+    """The episodes of some splits of a release, from its shards and snapshot. Raises UserError or ShardError."""
     # The lake as it was when the release was cut: later builds may have changed an episode's facts
     con = open_for_users(lake.workspace, release.snapshot)
     rows = con.execute(
@@ -167,7 +168,7 @@ class _Facts:
 def _held_out_episode(
     key: tuple[str, int, str], samples: list[Sample], facts: _Facts, truth: GroundTruth | None
 ) -> HeldOut:
-    """Raises TruthError where ground truth is of a run of another length."""
+    """Raises UserError where ground truth is of a run of another length."""
     dataset, episode, split = key
     # In order of time, as every array of the episode is
     samples = sorted(samples, key=lambda s: s.row["frames"][-1])
@@ -178,7 +179,7 @@ def _held_out_episode(
     if truth is not None:
         policy, true_progress = truth.policy.get(episode), truth.progress.get(episode)
     if true_progress is not None and len(true_progress) != facts.num_frames:
-        raise TruthError(
+        raise UserError(
             f"{dataset} episode {episode}: ground truth has {len(true_progress)} frames, not {facts.num_frames}"
         )
     return HeldOut(

@@ -6,12 +6,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from core.errors import UserError
-
-
-class TruthError(UserError):
-    """Ground truth that cannot be read, or does not fit the release or the corpus: what, where."""
-
 
 @dataclass(frozen=True)
 class GroundTruth:

@@ -40,7 +40,7 @@ class ScorerConfig:
 
 @contextmanager
 def open_scorer(config: ScorerConfig) -> Iterator[Scorer]:
-    """Raises RewardError, ModelError, RunnerError, VlmError."""
+    """Raises RewardError, ModelError, UserError, VlmError."""
     if config.baseline is not None:
         from eval.reward.baselines import baseline
 

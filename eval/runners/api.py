@@ -18,6 +18,7 @@ from annotate.model_client.ledger import Ledger, ledger_path
 from annotate.model_client.responses import ResponseStore
 from annotate.model_client.served_models import Served
 from annotate.vlm.config import VlmConfig
+from core.errors import UserError
 from eval.benchmarks.question import BenchmarkError, PictureFile
 from eval.runners.prompt import (
     LIKELIEST,
@@ -25,7 +26,6 @@ from eval.runners.prompt import (
     PictureLimits,
     Prompt,
     PromptFormat,
-    RunnerError,
     Sampling,
     format_of,
     load_picture,
@@ -192,11 +192,11 @@ def _served_format(root: str | None) -> PromptFormat:
 
 
 def _check_fields_of_an_api(sampling: Sampling, limits: PictureLimits) -> None:
-    """Raises RunnerError for what only vLLM's servers take."""
+    """Raises UserError for what only vLLM's servers take."""
     if limits.processor_size:
-        raise RunnerError("--min-pixels and --max-pixels need --runner transformers or vllm: no API takes them")
+        raise UserError("--min-pixels and --max-pixels need --runner transformers or vllm: no API takes them")
     if sampling.top_k or sampling.repetition_penalty != 1:
-        raise RunnerError("--top-k and --repetition-penalty need --runner transformers or vllm: no API takes them")
+        raise UserError("--top-k and --repetition-penalty need --runner transformers or vllm: no API takes them")
 
 
 def _api_fields(sampling: Sampling) -> dict[str, Any]:
@@ -226,7 +226,7 @@ def _reply(prompt: Prompt, answered: Answered) -> ModelReply:
         return ModelReply(prompt.key, text=answered.value["text"], **tokens)
     likeliest = answered.value.get("first_token")
     if not likeliest:
-        raise RunnerError(
+        raise UserError(
             "the server gives no log-probabilities of tokens (logprobs), which topreward needs: leave it out, "
             "or use --runner transformers or vllm"
         )

@@ -68,7 +68,7 @@ def collect(
     """Ask what `out` does not hold yet; all rows in the order of the questions, or None while other shards are at work.
 
     `on_rows` is told how many questions of this shard have an answer. Raises UnansweredError when nothing was,
-    RunnerError when `out` is another run's; what a runner raises.
+    UserError when `out` is another run's; what a runner raises.
     """
     with Journal(part_path(out, shard), settings) as journal:
         asked = _unanswered(method, of_shard(questions, shard), journal)

@@ -12,9 +12,10 @@ from typing import Any, Self
 
 from filelock import FileLock, Timeout
 
+from core.errors import UserError
 from core.files import write_file
 from eval.benchmarks.question import Question
-from eval.runners.prompt import ModelReply, RunnerError
+from eval.runners.prompt import ModelReply
 
 Row = dict[str, Any]
 
@@ -25,7 +26,7 @@ def run_hash(settings: Mapping[str, Any]) -> str:
 
 
 class Journal:
-    """One prediction file for one process: a context manager. Raises RunnerError for a file of another run.
+    """One prediction file for one process: a context manager. Raises UserError for a file of another run.
 
     Opening takes away a line that a kill cut off, and failures, which are to be tried again.
     """
@@ -41,7 +42,7 @@ class Journal:
             # Two processes on one file would ask all questions twice and mix up their lines.
             self._lock.acquire(timeout=0)
         except Timeout:
-            raise RunnerError(
+            raise UserError(
                 f"{self.path} is being written by another process: wait for it, or give another --out"
             ) from None
         try:
@@ -68,7 +69,7 @@ class Journal:
         rows = read_rows(self.path, data)
         # Answers of two models in one file would be scored as those of one.
         if any(row.get("run") != self.run for row in rows):
-            raise RunnerError(
+            raise UserError(
                 f"{self.path} holds answers of another model or other settings (see {self.path.name}.run.json "
                 "beside it): give another --out, or delete it"
             )
@@ -114,7 +115,7 @@ def line(row: Row) -> bytes:
 
 
 def read_rows(path: Path, data: bytes) -> list[Row]:
-    """The rows of a journal's bytes; a last line that a kill cut off is no row. Raises RunnerError."""
+    """The rows of a journal's bytes; a last line that a kill cut off is no row. Raises UserError."""
     *whole, _ = data.split(b"\n")
     rows = []
     for number, text in enumerate(whole, 1):
@@ -123,7 +124,7 @@ def read_rows(path: Path, data: bytes) -> list[Row]:
             # Whatever has no key is no line of ours, though it may be JSON.
             key_of(row)
         except (ValueError, KeyError, TypeError):
-            raise RunnerError(f"{path} line {number} is no line of a prediction file of `eval`: move it away") from None
+            raise UserError(f"{path} line {number} is no line of a prediction file of `eval`: move it away") from None
         rows.append(row)
     return rows
 

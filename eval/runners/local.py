@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from core.errors import UserError
 from eval.benchmarks.question import BenchmarkError
 from eval.runners.device import device
 from eval.runners.generation import end_tokens, generate
@@ -18,7 +19,6 @@ from eval.runners.prompt import (
     PictureLimits,
     Prompt,
     PromptFormat,
-    RunnerError,
     Sampling,
     apart,
     bucketed,
@@ -104,7 +104,7 @@ class TextRunner:
         kind = model_type(base_of(folder) or folder)
         self.form: PromptFormat = format_of(kind)
         if limits.processor_size and self.form == "images_first":
-            raise RunnerError(f"--min-pixels and --max-pixels are not for {kind}: it cuts pictures into tiles")
+            raise UserError(f"--min-pixels and --max-pixels are not for {kind}: it cuts pictures into tiles")
         # A checkpoint of ours may be an adapter, which its own loader puts on the base; the head is not asked here.
         if (folder / CARD).exists():
             self.ours, self.processor, self.card = load_model(folder)
@@ -212,7 +212,7 @@ class TwoPassRunner(TextRunner):
 
 
 def _load(folder: Path) -> tuple[Any, Any]:
-    """Model and processor of a checkpoint of any family, over all GPUs where there are some. Raises RunnerError."""
+    """Model and processor of a checkpoint of any family, over all GPUs where there are some. Raises UserError."""
     from transformers import AutoModelForImageTextToText, AutoProcessor
     from transformers.utils import logging
 
@@ -225,7 +225,7 @@ def _load(folder: Path) -> tuple[Any, Any]:
         model = AutoModelForImageTextToText.from_pretrained(folder, use_safetensors=True, **closed, **placed)
         return model.eval(), AutoProcessor.from_pretrained(folder, **closed)
     except (OSError, ValueError, KeyError, RuntimeError) as e:
-        raise RunnerError(f"the checkpoint {folder} cannot be loaded: {' '.join(str(e).split())[:300]}") from e
+        raise UserError(f"the checkpoint {folder} cannot be loaded: {' '.join(str(e).split())[:300]}") from e
 
 
 def _answered[B](

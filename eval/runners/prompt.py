@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 import cv2
 import numpy as np
 
-from core.errors import OperationFailedError, UserError
+from core.errors import FailedError, UserError
 from core.values import IMAGE_MARK
 from eval.benchmarks.question import BenchmarkError, PictureFile, Question
 from training.pictures import decode_picture
@@ -22,11 +22,7 @@ PromptFormat = Literal["interleaved", "images_first"]
 AnswerName = Literal["auto", "head", "text"]
 
 
-class RunnerError(UserError):
-    """A model that cannot be asked in that way: which, why, what to do."""
-
-
-class UnansweredError(OperationFailedError):
+class UnansweredError(FailedError):
     """A model that answered nothing, and the first reason."""
 
 
@@ -87,7 +83,7 @@ class Runner(Protocol):
     def answer(self, prompts: Sequence[Prompt]) -> Iterator[ModelReply]:
         """A reply to each prompt, as they come, in any order; one that fails is a reply with an error.
 
-        Raises RunnerError or VlmError where there is no going on.
+        Raises UserError or VlmError where there is no going on.
         """
         ...
 
@@ -97,7 +93,7 @@ class Sampling:
     """How words are drawn: the same for every runner, whatever a checkpoint's generation_config.json says.
 
     At temperature 0 the likeliest; above, by each prompt's own seed, among the `top_k` likeliest (0: all) and the
-    likeliest that together have the probability `top_p`. Raises RunnerError for numbers that mean nothing.
+    likeliest that together have the probability `top_p`. Raises UserError for numbers that mean nothing.
     """
 
     temperature: float = 0.0
@@ -117,7 +113,7 @@ class Sampling:
             ("repetition_penalty", self.repetition_penalty, self.repetition_penalty > 0, "above 0 (1: none)"),
         ):
             if not is_right:
-                raise RunnerError(f"{name} is {value}: give a number that is {range_in_words}")
+                raise UserError(f"{name} is {value}: give a number that is {range_in_words}")
 
     def draw_seed(self, prompt: "Prompt") -> int:
         """The seed of one prompt's draws, 31 bits: another for each inference of a question."""
@@ -155,11 +151,11 @@ IMAGES_FIRST = frozenset({"internvl", "internvl_chat"})
 
 
 def model_type(folder: Path) -> str:
-    """What config.json says a checkpoint is. Raises RunnerError."""
+    """What config.json says a checkpoint is. Raises UserError."""
     try:
         return str(json.loads((folder / "config.json").read_text())["model_type"])
     except (OSError, ValueError, KeyError, TypeError) as e:
-        raise RunnerError(f"{folder} is no checkpoint: its config.json does not tell a model_type ({e!r})") from e
+        raise UserError(f"{folder} is no checkpoint: its config.json does not tell a model_type ({e!r})") from e
 
 
 def format_of(kind: str) -> PromptFormat:

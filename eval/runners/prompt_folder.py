@@ -18,13 +18,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from annotate.samples.procvqa import task_text
 from annotate.samples.progresslm_wording import percent
 from annotate.samples.wording import without_marks
-from core.errors import validation_message
+from core.errors import UserError, validation_message
 from core.values import IMAGE_MARK, PLAIN_IMAGE
 from eval.benchmarks.load import FAMILIES
 from eval.benchmarks.question import Question
 from eval.runners.methods import Asked, Method, as_said
 from eval.runners.moments import DEMONSTRATED
-from eval.runners.prompt import Prompt, RunnerError
+from eval.runners.prompt import Prompt
 
 ENDINGS = (".toml", ".txt")
 # Kinds of questions within a family, each of which may have a file of its own: procvqa_b.next.toml
@@ -95,7 +95,7 @@ class PromptFolder:
     by_name: Mapping[str, FamilyPrompt]
 
     def of(self, question: Question) -> FamilyPrompt:
-        """The prompt of a question's variant, its family, or the family that stands for it. Raises RunnerError."""
+        """The prompt of a question's variant, its family, or the family that stands for it. Raises UserError."""
         names = [question.family, *([INSTEAD[question.family]] if question.family in INSTEAD else [])]
         if variant := question.row.get("variant"):
             names.insert(0, f"{question.family}.{variant}")
@@ -103,7 +103,7 @@ class PromptFolder:
             if name in self.by_name:
                 return self.by_name[name]
         wanted = " or ".join(f"{question.family}{ending}" for ending in ENDINGS)
-        raise RunnerError(
+        raise UserError(
             f"{self.folder} has no {wanted}, which questions of {question.benchmark} ({question.part}) need: add it, "
             "or leave these out with --part"
         )
@@ -117,17 +117,17 @@ class PromptFolder:
 
 
 def read_prompts(folder: Path) -> PromptFolder:
-    """The prompts of a folder. Raises RunnerError, which names the file and what is wrong in it."""
+    """The prompts of a folder. Raises UserError, which names the file and what is wrong in it."""
     if not folder.is_dir():
-        raise RunnerError(f"--prompts {folder} is not a folder")
+        raise UserError(f"--prompts {folder} is not a folder")
     # Other files, such as a README or a licence, may stand beside them
     paths = sorted(p for p in folder.iterdir() if p.suffix in ENDINGS)
     if not paths:
-        raise RunnerError(f"{folder} has no prompt: a file such as procvqa_c.txt or visual.toml")
+        raise UserError(f"{folder} has no prompt: a file such as procvqa_c.txt or visual.toml")
     h, by_name = hashlib.sha256(), dict[str, FamilyPrompt]()
     for path in paths:
         if path.stem in by_name:
-            raise RunnerError(f"{folder} has both {by_name[path.stem].path.name} and {path.name}: leave one")
+            raise UserError(f"{folder} has both {by_name[path.stem].path.name} and {path.name}: leave one")
         data = _bytes(path)
         by_name[path.stem] = _family_prompt(path, data)
         h.update(path.name.encode() + b"\0" + len(data).to_bytes(8) + data)
@@ -141,15 +141,15 @@ def _bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as e:
-        raise RunnerError(f"{path} cannot be read: {e.strerror}") from e
+        raise UserError(f"{path} cannot be read: {e.strerror}") from e
 
 
 def _family_prompt(path: Path, data: bytes) -> FamilyPrompt:
-    """Raises RunnerError."""
+    """Raises UserError."""
     family, _, variant = path.stem.partition(".")
     if family not in FAMILIES or (variant and variant not in VARIANTS.get(family, ())):
         variants = [f"{name}.{v}" for name, known in VARIANTS.items() for v in known]
-        raise RunnerError(
+        raise UserError(
             f"{path}: {path.stem!r} is no family of questions; there are {', '.join((*FAMILIES, *variants))}"
         )
     file = _prompt_file(path, data)
@@ -165,11 +165,11 @@ def _prompt_file(path: Path, data: bytes) -> PromptFile:
             return PromptFile(prompt=text.removesuffix("\n"))
         return PromptFile.model_validate(tomllib.loads(text))
     except UnicodeDecodeError as e:
-        raise RunnerError(f"{path} is not UTF-8 text (byte {e.start})") from e
+        raise UserError(f"{path} is not UTF-8 text (byte {e.start})") from e
     except tomllib.TOMLDecodeError as e:
-        raise RunnerError(f"{path} is not TOML: {e}") from e
+        raise UserError(f"{path} is not TOML: {e}") from e
     except ValidationError as e:
-        raise RunnerError(f"{path}: {validation_message(e)}") from e
+        raise UserError(f"{path}: {validation_message(e)}") from e
 
 
 def _standard_lists(family: str) -> dict[str, PictureList]:
@@ -182,7 +182,7 @@ def _standard_lists(family: str) -> dict[str, PictureList]:
 
 
 def _check(path: Path, family: str, file: PromptFile, lists: Mapping[str, PictureList]) -> None:
-    """Raises RunnerError for a placeholder that nothing fills, a list of another family, and what is never shown."""
+    """Raises UserError for a placeholder that nothing fills, a list of another family, and what is never shown."""
     is_demonstrated = family in DEMONSTRATED
     of = "demonstration" if is_demonstrated else "pictures"
     item = "step" if family == "text" else "picture"
@@ -190,25 +190,25 @@ def _check(path: Path, family: str, file: PromptFile, lists: Mapping[str, Pictur
     of_item = (item, *OF_A_PLACE, *(["percent"] if is_demonstrated else []))
     for name, shape in lists.items():
         if shape.of != of:
-            raise RunnerError(f"{path}: lists.{name} is of {shape.of!r}, and {family} has {of!r} alone")
+            raise UserError(f"{path}: lists.{name} is of {shape.of!r}, and {family} has {of!r} alone")
         if name in of_question:
-            raise RunnerError(f"{path}: lists.{name} has the name of a placeholder: give it another")
+            raise UserError(f"{path}: lists.{name} has the name of a placeholder: give it another")
         _known(path, f"lists.{name}.each", shape.each, of_item)
     shown = _known(path, "prompt", file.prompt, (*of_question, *lists))
     no_pictures = tuple(name for name in of_question if name != "state")
     _known(path, "system", file.system, no_pictures)
     # A model that is not shown what it judges would answer all the same
     if is_demonstrated and "state" not in shown:
-        raise RunnerError(f"{path}: prompt never shows {{state}}, the picture to judge")
+        raise UserError(f"{path}: prompt never shows {{state}}, the picture to judge")
     if not any(item in _fields(path, "each", lists[name].each) for name in shown if name in lists):
-        raise RunnerError(f"{path}: prompt never shows {{{of}}}")
+        raise UserError(f"{path}: prompt never shows {{{of}}}")
 
 
 def _known(path: Path, where: str, text: str, names: Sequence[str]) -> set[str]:
-    """The placeholders of a text. Raises RunnerError for one that is not among `names`."""
+    """The placeholders of a text. Raises UserError for one that is not among `names`."""
     found = set(_fields(path, where, text))
     if unknown := sorted(found - set(names)):
-        raise RunnerError(f"{path}: {where} has {{{unknown[0]}}}; known there: {', '.join(f'{{{n}}}' for n in names)}")
+        raise UserError(f"{path}: {where} has {{{unknown[0]}}}; known there: {', '.join(f'{{{n}}}' for n in names)}")
     return found
 
 
@@ -219,10 +219,10 @@ def _fields(path: Path, where: str, text: str) -> Iterator[str]:
                 continue
             if not name.isidentifier() or form or conversion:
                 told = name + (f"!{conversion}" if conversion else "") + (f":{form}" if form else "")
-                raise RunnerError(f"{path}: {where} has {{{told}}}: a placeholder is a name; braces are {{{{ and }}}}")
+                raise UserError(f"{path}: {where} has {{{told}}}: a placeholder is a name; braces are {{{{ and }}}}")
             yield name
     except ValueError as e:
-        raise RunnerError(f"{path}: {where} has a brace too many or too few ({e}): braces are {{{{ and }}}}") from e
+        raise UserError(f"{path}: {where} has a brace too many or too few ({e}): braces are {{{{ and }}}}") from e
 
 
 # Filling in

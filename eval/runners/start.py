@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from annotate.model_client.server import ServerConfig, running_server
 from annotate.vlm.config import Price, VlmConfig
-from eval.runners.prompt import AnswerName, PictureLimits, PromptFormat, Runner, RunnerError, Sampling
+from core.errors import UserError
+from eval.runners.prompt import AnswerName, PictureLimits, PromptFormat, Runner, Sampling
 from eval.runners.vllm_offline import Engine, is_importable
 from warehouse.lake import Lake
 
@@ -45,13 +46,13 @@ class RunnerConfig:
     price: Price = field(default_factory=Price)
 
     def __post_init__(self) -> None:
-        """Raises RunnerError: names come from configurations, too."""
+        """Raises UserError: names come from configurations, too."""
         for name, value, names in (("runner", self.runner, RunnerName), ("answer", self.answer, AnswerName)):
             if value not in get_args(names):
-                raise RunnerError(f"{name} {value!r}: it is one of {', '.join(get_args(names))}")
+                raise UserError(f"{name} {value!r}: it is one of {', '.join(get_args(names))}")
         copies = self.engine.data_parallel_size
         if copies > 1 and (self.runner != "vllm" or self.endpoints):
-            raise RunnerError(
+            raise UserError(
                 f"{copies} copies of the model (data parallel) are for --runner vllm without --endpoint; "
                 "with transformers start a process for each GPU, with --shard 0/N and so on"
             )
@@ -59,7 +60,7 @@ class RunnerConfig:
     def located(self, lake: Lake) -> "RunnerConfig":
         """With the model's folder, and its name for `latest`, unless a server has it.
 
-        Raises RunnerError where there is no such model, TrainingError where none was trained.
+        Raises UserError where there is no such model, TrainingError where none was trained.
         """
         if self.endpoints:
             return self
@@ -70,7 +71,7 @@ class RunnerConfig:
         if folder is None:
             trained = lake.rows("SELECT training_run FROM checkpoints ORDER BY created_at DESC")
             names = ", ".join(run for (run,) in trained) or "none yet"
-            raise RunnerError(
+            raise UserError(
                 f"{self.model!r} is neither a checkpoint's folder nor a training run ({names}); "
                 "a served model needs --endpoint URL"
             )
@@ -90,31 +91,31 @@ def checkpoint_of(lake: Lake, model: str) -> Path | None:
 def started(config: RunnerConfig, books: "Books") -> Iterator[Runner]:
     """A runner; what was started for it is ended afterwards. `books` are for those that ask a server.
 
-    Raises RunnerError, ModelError, VlmError, ServerError.
+    Raises UserError, ModelError, VlmError, FailedError.
     """
     # In this process, by transformers
     folder = config.folder
     if config.runner == "transformers":
         if folder is None:
-            raise RunnerError(f"{config.model} is no checkpoint on this machine, which --runner transformers needs")
+            raise UserError(f"{config.model} is no checkpoint on this machine, which --runner transformers needs")
         yield local_runner(config, folder)
         return
     # A server that is there already
     if config.answer == "head":
-        raise RunnerError("the progress head is read by --runner transformers only: a server gives words")
+        raise UserError("the progress head is read by --runner transformers only: a server gives words")
     if config.endpoints:
         yield _api(config, config.model, config.endpoints, books)
         return
     if config.runner == "api":
-        raise RunnerError("--runner api needs --endpoint URL, an OpenAI-compatible base that ends in /v1")
+        raise UserError("--runner api needs --endpoint URL, an OpenAI-compatible base that ends in /v1")
     if folder is None:
-        raise RunnerError(f"{config.model} is no checkpoint on this machine: give it, or --endpoint URL of a server")
+        raise UserError(f"{config.model} is no checkpoint on this machine: give it, or --endpoint URL of a server")
     # vLLM on this machine: in this process where it can be imported, else a server of our own
     from eval.runners.local import longest_px
     from training.folder import base_of, folder_hash
 
     if base_of(folder):
-        raise RunnerError(f"{folder} is an adapter: merge it first (proccorpus model merge), or use transformers")
+        raise UserError(f"{folder} is an adapter: merge it first (proccorpus model merge), or use transformers")
     limits = PictureLimits(
         config.limits.longest_px or longest_px(folder), config.limits.min_pixels, config.limits.max_pixels
     )
@@ -144,7 +145,7 @@ def started(config: RunnerConfig, books: "Books") -> Iterator[Runner]:
 
 def local_runner(config: RunnerConfig, folder: Path) -> Runner:
     """A checkpoint in this process. A head that pools the answer, too (ProcVLM's), needs one first: it is asked only
-    where that is wished for. Raises RunnerError, ModelError."""
+    where that is wished for. Raises UserError, ModelError."""
     from eval.runners.local import HeadRunner, TextRunner, TwoPassRunner, head_pooling
     from training.laptop.kind import is_laptop
 
@@ -152,12 +153,12 @@ def local_runner(config: RunnerConfig, folder: Path) -> Runner:
         from eval.runners.laptop import LaptopRunner
 
         if config.answer == "text":
-            raise RunnerError(f"{folder} is a laptop model, which has no words: leave --answer text out")
+            raise UserError(f"{folder} is a laptop model, which has no words: leave --answer text out")
         return LaptopRunner(folder, config.batch_size)
 
     pooling = head_pooling(folder)
     if config.answer == "head" and pooling is None:
-        raise RunnerError(f"{folder} has no progress head: leave --answer head out")
+        raise UserError(f"{folder} has no progress head: leave --answer head out")
     if pooling == "prompt" and config.answer != "text":
         return HeadRunner(folder, config.batch_size)
     if pooling == "published" and config.answer == "head":

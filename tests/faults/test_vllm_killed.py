@@ -14,13 +14,8 @@ from uuid import uuid4
 import pytest
 
 from annotate.model_client.responses import FILE
-from annotate.model_client.server import (
-    ServerConfig,
-    ServerError,
-    default_python,
-    installed_device,
-    running_server,
-)
+from annotate.model_client.server import ServerConfig, default_python, installed_device, running_server
+from core.errors import FailedError
 from tests.kits.cli_kit import PROGRAM, environment, without_progress
 from tests.kits.fault_kit import (
     PATIENCE_S,
@@ -42,7 +37,7 @@ def vllm_python() -> Path:
     python = default_python()
     try:
         installed_device(python)
-    except ServerError as e:
+    except FailedError as e:
         pytest.skip(str(e))
     return python
 

@@ -7,18 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from core.errors import UserError
 from core.paths import ROOT
-from ingest.registry import (
-    BUILT_IN,
-    NAME_PATTERN,
-    Cameras,
-    DatasetConfig,
-    Gripper,
-    RegistryError,
-    load_entry,
-    load_registry,
-    name_of,
-)
+from ingest.registry import BUILT_IN, NAME_PATTERN, Cameras, DatasetConfig, Gripper, load_entry, load_registry, name_of
 from pipeline.config import load_config
 from warehouse.releases.licences import UNKNOWN, classify
 
@@ -120,7 +111,7 @@ def test_defaults(tmp_path: Path) -> None:
 def test_errors_in_one_line(tmp_path: Path, text: str | bytes, what: str) -> None:
     path = tmp_path / "bad.yaml"
     path.write_bytes(text.encode() if isinstance(text, str) else text)
-    with pytest.raises(RegistryError) as error:
+    with pytest.raises(UserError) as error:
         load_entry(path)
     message = str(error.value)
     assert str(path) in message
@@ -130,15 +121,15 @@ def test_errors_in_one_line(tmp_path: Path, text: str | bytes, what: str) -> Non
 
 def test_several_errors_at_once(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("name: a\nfps: -1\nrobott: x\n")
-    with pytest.raises(RegistryError) as error:
+    with pytest.raises(UserError) as error:
         load_entry(tmp_path / "a.yaml")
     assert str(error.value).count(";") == 2
 
 
 def test_unreadable_file(tmp_path: Path) -> None:
-    with pytest.raises(RegistryError, match=r"cannot read .*none\.yaml: No such file"):
+    with pytest.raises(UserError, match=r"cannot read .*none\.yaml: No such file"):
         load_entry(tmp_path / "none.yaml")
-    with pytest.raises(RegistryError, match=r"cannot read .*: Is a directory"):
+    with pytest.raises(UserError, match=r"cannot read .*: Is a directory"):
         load_entry(tmp_path)
 
 
@@ -154,12 +145,12 @@ def test_registry_of_two_folders(tmp_path: Path) -> None:
 def test_a_name_used_twice(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("name: arm\nsource: x\n")
     (tmp_path / "b.yml").write_text("name: arm\nsource: y\n")
-    with pytest.raises(RegistryError, match=r"b\.yml: the name arm is used by another file too"):
+    with pytest.raises(UserError, match=r"b\.yml: the name arm is used by another file too"):
         load_registry([tmp_path])
 
 
 def test_a_missing_folder(tmp_path: Path) -> None:
-    with pytest.raises(RegistryError, match=r"registry folder .*none does not exist"):
+    with pytest.raises(UserError, match=r"registry folder .*none does not exist"):
         load_registry([tmp_path / "none"])
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from core.errors import UserError
 from eval.reward.laptop import open_laptop
 from pipeline.adaptation import FAMILY, episode_samples, model_folder
-from pipeline.config import ConfigError
 from tests.kits.laptop_kit import make_checkpoint
 from tests.kits.made_corpus import Made
 from training.data import item_of
@@ -134,12 +134,12 @@ def test_what_a_laptop_model_cannot_be_adapted_by(lake: Lake, samples: list[Samp
     [("nothing", 0, "there is no dataset 'nothing'; built: tiny"), ("tiny", 99, "tiny has no episode 99")],
 )
 def test_what_is_not_there_is_named(lake: Lake, dataset: str, episode: int, says: str) -> None:
-    with pytest.raises(ConfigError, match=says):
+    with pytest.raises(UserError, match=says):
         episode_samples(lake, dataset, episode, 10)
 
 
 def test_a_model_that_is_not_there_and_a_recipe_without_an_adapter(lake: Lake, samples: list[Sample]) -> None:
-    with pytest.raises(ConfigError, match="there is no model 'none'"):
+    with pytest.raises(UserError, match="there is no model 'none'"):
         model_folder(lake, "none")
     with pytest.raises(TrainingError, match="recipe tiny_head is not for adaptation"):
         adapt(lake, samples, "x", load_recipe("tiny_head"))

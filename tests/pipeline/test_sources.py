@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
+from core.errors import UserError
 from core.paths import Workspace
 from ingest.registry import DatasetConfig, load_entry
 from ingest.sources.types import DownloadError, SourceError
 from pipeline.build import BuildReport, resolve, run_build, stored_build
-from pipeline.config import ConfigError, DatasetBuild, source_build
+from pipeline.config import DatasetBuild, source_build
 from pipeline.inspection import inspect_source
 from pipeline.sources import builds_of_source, with_folders
 from tests.kits.files import files_of
@@ -72,10 +73,10 @@ def test_videos_that_nothing_describes_are_left_out_where_there_is_better(space:
 
 def test_names_that_clash(space: Workspace, held: Path) -> None:
     write_v2(held / "other" / "Sort", [6])
-    with pytest.raises(ConfigError, match=r"more/sort and .*other/Sort would both be called sort"):
+    with pytest.raises(UserError, match=r"more/sort and .*other/Sort would both be called sort"):
         builds_of_source(space, None, str(held))
     write_v2(held / "..." / "写真", [6])
-    with pytest.raises(ConfigError, match=r"写真 gives no dataset name .*--name NAME"):
+    with pytest.raises(UserError, match=r"写真 gives no dataset name .*--name NAME"):
         builds_of_source(space, None, str(held / "..."))
     assert named(builds_of_source(space, None, str(held / "..."), name="photos").builds).keys() == {"photos"}
 
@@ -84,7 +85,7 @@ def test_a_name_that_the_workspace_has_of_another_source(space: Workspace, tmp_p
     first, second = make_dataset(tmp_path / "a" / "tiny"), make_dataset(tmp_path / "b" / "tiny")
     assert not run_build(space, builds_of_source(space, None, str(first), episodes=(0,)).builds, workers=1).failed
     lake = Lake(space)
-    with pytest.raises(ConfigError, match=f"has a dataset tiny from {first}: give that of {second} another name"):
+    with pytest.raises(UserError, match=f"has a dataset tiny from {first}: give that of {second} another name"):
         builds_of_source(space, lake, str(second))
     assert named(builds_of_source(space, lake, str(second), name="tiny").builds) == {"tiny": str(second)}
     assert named(builds_of_source(space, lake, str(first)).builds) == {"tiny": str(first)}
@@ -128,7 +129,7 @@ def test_an_entry_of_several_datasets(space: Workspace, tmp_path: Path, held: Pa
 
 
 def test_an_entry_whose_folders_are_not_there(space: Workspace, tmp_path: Path, held: Path) -> None:
-    with pytest.raises(ConfigError, match=r"tasks: no dataset of .* is in folders none; it holds Pick & Place\.v2, mo"):
+    with pytest.raises(UserError, match=r"tasks: no dataset of .* is in folders none; it holds Pick & Place\.v2, mo"):
         with_folders(space, None, [entry_of(tmp_path, "folders: [none]\n")])
 
 

@@ -7,14 +7,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from core.errors import FailedError, UserError
 from tests.kits.flash_kit import eager_flex, emulate_flash
 from tests.kits.training_kit import FAMILIES, bar, make_items, make_parts, recipe
 from training import attention
-from training.attention import AttentionError, set_attention
+from training.attention import set_attention
 from training.backbones import load_backbone
 from training.model import ProgressModel, losses, save_model
 from training.pictures import Item
-from training.recipe import ATTENTIONS, RecipeError, load_recipe
+from training.recipe import ATTENTIONS, load_recipe
 from training.transform import Transform
 
 FLASH = ("flash_attention_2", "flash_attention_3", "kernels-community/flash-attn3")
@@ -79,7 +80,7 @@ def test_packed_samples_teach_what_padded_ones_do(saved, name: str, monkeypatch:
 def test_flex_attention_on_a_cpu_does_not_train_and_says_so(saved, monkeypatch: pytest.MonkeyPatch) -> None:
     eager_flex(monkeypatch)
     model = ProgressModel(load_backbone(saved.folder, "flex_attention"), saved.model.head)
-    with pytest.raises(AttentionError, match="trains with flex_attention on a GPU only"):
+    with pytest.raises(FailedError, match="trains with flex_attention on a GPU only"):
         gradients(model, saved.transform, saved.items, packed=True)
 
 
@@ -134,7 +135,7 @@ def test_several_packed_rows_are_refused_where_samples_would_see_each_other(save
     for key in ("input_ids", "mm_token_type_ids", "labels"):
         batch[key] = batch[key].view(2, half)
     batch["position_ids"] = batch["position_ids"].view(4, 2, half)
-    with pytest.raises(AttentionError, match="in one row without padding, and was given 2 rows"):
+    with pytest.raises(FailedError, match="in one row without padding, and was given 2 rows"):
         model(batch)
     set_attention(model.backbone, "eager")
     with torch.inference_mode():
@@ -188,10 +189,10 @@ def test_a_recipe_s_attention_is_checked(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     text = "name: r\nmodel: {attention: %s, tiny: {}}\nhead: {}\ntrain: {steps: 1, batch: 1, lr: 1, dtype: %s}\n"
     path.write_text(text % ("flash", "float32"))
-    with pytest.raises(RecipeError, match=r"model.attention: unknown attention 'flash'; known: sdpa, varlen"):
+    with pytest.raises(UserError, match=r"model.attention: unknown attention 'flash'; known: sdpa, varlen"):
         load_recipe(str(path))
     path.write_text(text % ("kernels-community/vllm-flash-attn3", "float32"))
-    with pytest.raises(RecipeError, match=r"calculates in train.dtype: bfloat16 only"):
+    with pytest.raises(UserError, match=r"calculates in train.dtype: bfloat16 only"):
         load_recipe(str(path))
     path.write_text(text % ("kernels-community/vllm-flash-attn3", "bfloat16"))
     assert load_recipe(str(path)).model.attention == "kernels-community/vllm-flash-attn3"

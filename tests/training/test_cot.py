@@ -9,10 +9,11 @@ import pytest
 
 from annotate.model_client.calls import Image
 from annotate.vlm.config import VlmConfig
+from core.errors import FailedError
 from tests.kits import vlm_standin
 from tests.kits.progresslm_rows import TINY, empty_corpus, source_rows, write_rows
 from tests.kits.vlm_standin import Fault, StandIn, serving
-from training.cot import CotError, CotOptions, answer_of, generate, judge, prompt_version, request_of
+from training.cot import CotOptions, answer_of, generate, judge, prompt_version, request_of
 from training.progresslm_data import Rows, read_rows, truth_of
 from training.recipe import Recipe
 from training.rewards import Truth
@@ -118,7 +119,10 @@ def test_a_run_that_was_killed_asks_nothing_twice(
     monkeypatch.setattr("annotate.model_client.sending.FIRST_PAUSE_S", 0.002)
     monkeypatch.setattr("annotate.model_client.sending.LONGEST_PAUSE_S", 0.01)
     options = CotOptions()
-    with serving(StandIn(faults=[Fault.parse("gone:after=3")])) as server, pytest.raises(CotError, match="no server"):
+    with (
+        serving(StandIn(faults=[Fault.parse("gone:after=3")])) as server,
+        pytest.raises(FailedError, match="no server"),
+    ):
         generate(lake, rows, config(server, max_concurrency=1), options, tmp_path / "cot")
     first = set(server.answered)
     assert 0 < len(first) < 8
@@ -134,7 +138,7 @@ def test_a_run_that_was_killed_asks_nothing_twice(
 
 def test_a_budget_is_kept(rows: Rows, lake: Lake, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     knows(rows, monkeypatch, {})
-    with serving(StandIn()) as server, pytest.raises(CotError, match="budget of 3 calls"):
+    with serving(StandIn()) as server, pytest.raises(FailedError, match="budget of 3 calls"):
         generate(lake, rows, config(server, max_calls=3, max_concurrency=1), CotOptions(), tmp_path / "cot")
     assert lake.rows("SELECT count(*) FROM vlm_calls") == [(3,)]
 

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from trl.trainer.grpo_config import GRPOConfig
 
+from core.errors import UserError
 from tests.kits.progresslm_rows import TINY, conversations, empty_corpus, source_rows, write_rows
 from training.checkpoint import saved_steps
 from training.errors import TrainingError
@@ -17,7 +18,7 @@ from training.loop import Point
 from training.model import load_model
 from training.pictures import Item
 from training.progresslm_data import RowError
-from training.recipe import BUILT_IN, GrpoConfig, Recipe, RecipeError, load_recipe
+from training.recipe import BUILT_IN, GrpoConfig, Recipe, load_recipe
 from training.rollouts import GB, vllm_settings, vllm_share
 from training.spoilt import read_spoilt
 from training.train import TrainingRun, train
@@ -360,5 +361,5 @@ def test_recipes_have_the_published_values(name: str) -> None:
 def test_a_recipe_that_contradicts_itself_is_refused(tmp_path: Path, text: str, says: str) -> None:
     path = tmp_path / "r.yaml"
     path.write_text(f"name: r\nmodel: {{tiny: {{}}}}\ntrain: {{steps: 1, batch: 4, lr: 1.0e-3}}\n{text}")
-    with pytest.raises(RecipeError, match=says):
+    with pytest.raises(UserError, match=says):
         load_recipe(str(path))

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from core.errors import FailedError
 from eval.held_out.episodes import Asked, held_out
 from eval.held_out.evaluate import evaluate, label_of, predict
 from eval.held_out.within import HeldOutScorer, read_progress, scorer_of
@@ -19,7 +20,6 @@ from tests.kits.training_kit import make_release, recipe
 from training.errors import TrainingError
 from training.finished import trained
 from training.folder import read_card
-from training.held_out import HeldOutError
 from training.loop import Point
 from training.points import event_folder
 from training.recipe import Recipe
@@ -137,7 +137,7 @@ def test_an_evaluation_that_fails_ends_the_run_with_its_reason(corpus: tuple[Lak
         def predict(self, folder: Path, part: int, parts: int) -> float:
             raise OSError("the disk is gone")
 
-    with pytest.raises(HeldOutError, match=r"^the model of step 1 could not be evaluated: OSError: the disk is gone$"):
+    with pytest.raises(FailedError, match=r"^the model of step 1 could not be evaluated: OSError: the disk is gone$"):
         train(*corpus, recipe("broken", train=EVERY), scorer=Broken([]))
 
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from training.recipe import BUILT_IN, RecipeError, load_recipe
+from core.errors import UserError
+from training.recipe import BUILT_IN, load_recipe
 
 BASE = "name: r\nmodel: {tiny: {}}\nhead: {}\ntrain: {steps: 1, batch: 1, lr: 1}\n"
 
@@ -17,7 +18,7 @@ def test_every_built_in_recipe_is_valid_and_begins_somewhere(name: str) -> None:
     if name.startswith("tiny") and name != "tiny_oneshot":
         assert load_recipe(name).model.tiny is not None
         return
-    with pytest.raises(RecipeError, match=r"begins with a checkpoint: say --model PATH, a folder with \S"):
+    with pytest.raises(UserError, match=r"begins with a checkpoint: say --model PATH, a folder with \S"):
         load_recipe(name)
     assert load_recipe(name, Path("/models/base")).model.path == Path("/models/base")
 
@@ -66,7 +67,7 @@ def test_published_values() -> None:
 def test_a_wrong_recipe_is_told_in_one_line(tmp_path: Path, text: str, told: str) -> None:
     path = tmp_path / "r.yaml"
     path.write_text(text)
-    with pytest.raises(RecipeError) as e:
+    with pytest.raises(UserError) as e:
         load_recipe(str(path))
     assert told in str(e.value)
     assert str(path) in str(e.value)
@@ -74,5 +75,5 @@ def test_a_wrong_recipe_is_told_in_one_line(tmp_path: Path, text: str, told: str
 
 
 def test_an_unknown_name_is_told_with_those_that_there_are() -> None:
-    with pytest.raises(RecipeError, match=r"unknown recipe 'tiny'; known: laptop, laptop_oneshot, .*tiny_cpu"):
+    with pytest.raises(UserError, match=r"unknown recipe 'tiny'; known: laptop, laptop_oneshot, .*tiny_cpu"):
         load_recipe("tiny")

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from core.errors import UserError
 from pipeline.reward_model import reward_model_step
 from tests.kits.training_kit import make_release, recipe
 from training.loop import Point
-from training.wandb_log import WandbError, WandbLog
+from training.wandb_log import WandbLog
 
 # As much of wandb as is used; what it is told goes to a file.
 STAND_IN = """
@@ -88,8 +89,8 @@ def test_every_point_is_sent_and_a_run_that_goes_on_is_the_same_one(
 
 def test_what_is_missing_is_told(said: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_MODE")
-    with pytest.raises(WandbError, match=r"^wandb cannot begin: api_key not configured .* or WANDB_MODE=offline"):
+    with pytest.raises(UserError, match=r"^wandb cannot begin: api_key not configured .* or WANDB_MODE=offline"):
         WandbLog(tmp_path, "run", {}, goes_on=False)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(WandbError, match=r"^--wandb needs the package wandb: uv pip install wandb, or leave it out$"):
+    with pytest.raises(UserError, match=r"^--wandb needs the package wandb: uv pip install wandb, or leave it out$"):
         WandbLog(tmp_path, "run", {}, goes_on=False)

@@ -9,7 +9,8 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from annotate.model_client.server import ServerError, default_python, running_server
+from annotate.model_client.server import default_python, running_server
+from core.errors import FailedError
 from core.paths import ROOT
 from tests.kits.vllm_kit import MARK, NAME, eventually_gone, marked, tiny_config
 
@@ -46,7 +47,7 @@ def test_a_model_that_cannot_be_loaded_is_reported(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv(MARK, mark)
     (tmp_path / "empty").mkdir()
     with (
-        pytest.raises(ServerError, match=r"(?s)vLLM ended with code 1; the end of .*vllm-0.log:\n.*config.json"),
+        pytest.raises(FailedError, match=r"(?s)vLLM ended with code 1; the end of .*vllm-0.log:\n.*config.json"),
         running_server(tiny_config(tmp_path / "empty", tmp_path)),
     ):
         pytest.fail("it cannot be ready")

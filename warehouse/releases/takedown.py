@@ -12,10 +12,6 @@ from core.tables import TABLES
 from warehouse.lake import Lake, content_key
 
 
-class TakedownError(UserError):
-    """Something that cannot be taken down, or taken back: what, and what to do."""
-
-
 def takedown_marks(lake: Lake, dataset: str | None = None) -> list[dict]:
     """Every mark, of one dataset or of all: dataset, episode_index (None: all of it), reason, created_at."""
     where, values = ("WHERE dataset = ?", [dataset]) if dataset else ("", [])
@@ -38,10 +34,10 @@ def takedown_stamp(lake: Lake, dataset: str) -> str:
 
 
 def take_down(lake: Lake, dataset: str, episodes: Collection[int] | None, reason: str) -> list[dict]:
-    """Mark episodes (None: the whole dataset) as not to be used; returns the marks. Raises TakedownError."""
+    """Mark episodes (None: the whole dataset) as not to be used; returns the marks. Raises UserError."""
     _check(lake, dataset, episodes)
     if not reason.strip():
-        raise TakedownError("give a --reason: the quarantine shows it to people who miss the data")
+        raise UserError("give a --reason: the quarantine shows it to people who miss the data")
     marked = [None] if episodes is None else sorted(set(episodes))
     rest = {"reason": reason.strip(), "created_at": datetime.now(UTC)}
     marks = [{"dataset": dataset, "episode_index": episode, **rest} for episode in marked]
@@ -50,13 +46,13 @@ def take_down(lake: Lake, dataset: str, episodes: Collection[int] | None, reason
 
 
 def undo(lake: Lake, dataset: str, episodes: Collection[int] | None) -> int:
-    """Take marks back: those of some episodes, or all of the dataset's; returns how many. Raises TakedownError."""
+    """Take marks back: those of some episodes, or all of the dataset's; returns how many. Raises UserError."""
     where, values = "dataset = ?", [dataset]
     if episodes is not None:
         where, values = f"{where} AND list_contains(?, episode_index)", [dataset, sorted(set(episodes))]
     count = lake.remove(f"undo takedown of {dataset}", where, values, "takedowns")
     if not count:
-        raise TakedownError(f"nothing of that is taken down of {dataset}: {_taken_down_instead(lake, dataset)}")
+        raise UserError(f"nothing of that is taken down of {dataset}: {_taken_down_instead(lake, dataset)}")
     return count
 
 
@@ -71,7 +67,7 @@ def _taken_down_instead(lake: Lake, dataset: str) -> str:
 def _check(lake: Lake, dataset: str, episodes: Collection[int] | None) -> None:
     datasets = [name for (name,) in lake.rows("SELECT dataset FROM datasets ORDER BY 1")]
     if dataset not in datasets:
-        raise TakedownError(f"the corpus has no dataset {dataset!r}; it has {', '.join(datasets) or 'none yet'}")
+        raise UserError(f"the corpus has no dataset {dataset!r}; it has {', '.join(datasets) or 'none yet'}")
     if episodes is not None:
         _check_episodes(lake, dataset, episodes)
 
@@ -85,4 +81,4 @@ def _check_episodes(lake: Lake, dataset: str, episodes: Collection[int]) -> None
     )
     unknown = sorted(set(episodes) - {episode for (episode,) in there})
     if unknown:
-        raise TakedownError(f"{dataset} has no episode {unknown[0]}; proccorpus sql lists them in the view episodes")
+        raise UserError(f"{dataset} has no episode {unknown[0]}; proccorpus sql lists them in the view episodes")

@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Literal, Protocol, cast
 
-from core.errors import OperationFailedError
+from core.errors import FailedError
 from warehouse.releases.contents import ReleaseError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ Kind = Literal["dataset", "model"]  # of a repository of the hub
 StoredFiles = Mapping[str, tuple[int, str]]  # path in the place -> (bytes, sha256)
 
 
-class TargetError(ReleaseError, OperationFailedError):
+class TargetError(ReleaseError, FailedError):
     """A place that could not be written or read just now."""
 
 

@@ -19,7 +19,7 @@ from typing import IO, Any
 
 import pyarrow as pa
 
-from core.errors import OperationFailedError
+from core.errors import FailedError
 from core.files import sha256_file, write_file, write_from
 from core.paths import Workspace
 from core.tables import TABLES
@@ -28,7 +28,7 @@ CODE_VERSION = "shards-5"
 SAMPLES = "samples.json"
 
 
-class ShardError(OperationFailedError):
+class ShardError(FailedError):
     """A shard that cannot be written or read."""
 
 

@@ -242,7 +242,7 @@ def _on_benchmark(
 
 
 def benchmark_and_runner(config: EvaluationConfig, model: str) -> "tuple[BenchmarkConfig, RunnerConfig]":
-    """What is asked, and who answers: `model`. Raises RunnerError."""
+    """What is asked, and who answers: `model`. Raises UserError."""
     from eval.benchmarks.run import BenchmarkConfig
     from eval.runners.prompt import AnswerName, Sampling
     from eval.runners.start import RunnerConfig, RunnerName

@@ -14,7 +14,6 @@ import pytest
 
 from annotate.model_client.server import (
     ServerConfig,
-    ServerError,
     command,
     default_python,
     environment,
@@ -22,6 +21,7 @@ from annotate.model_client.server import (
     running_server,
     serves,
 )
+from core.errors import FailedError
 from core.paths import ROOT
 from tests.kits.vllm_kit import requests_in_log
 
@@ -127,7 +127,10 @@ def test_an_error_inside_stops_it_too(config: ServerConfig):
 
 def test_a_server_that_dies_says_why(config: ServerConfig, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("STAND_IN", "dies")
-    with pytest.raises(ServerError, match=r"(?s)ended with code 3.*ValueError: no such model"), running_server(config):
+    with (
+        pytest.raises(FailedError, match=r"(?s)ended with code 3.*ValueError: no such model"),
+        running_server(config),
+    ):
         pytest.fail("it cannot be ready")
     assert not any(map(lives, pids(config.log_dir / "vllm-0.log")))  # its child, which did not die, was ended
 
@@ -140,7 +143,7 @@ def test_a_death_later_is_seen(config: ServerConfig):
         def seen() -> bool:
             try:
                 server.check()
-            except ServerError as e:
+            except FailedError as e:
                 return "Loading weights" in str(e)
             return False
 
@@ -153,7 +156,7 @@ def test_waiting_has_a_limit(config: ServerConfig, monkeypatch: pytest.MonkeyPat
     said: list[str] = []
     hanging = ServerConfig(**config.__dict__ | {"ready_timeout_s": 1.5})
     with (
-        pytest.raises(ServerError, match=r"(?s)not ready after [12] s.*Loading weights"),
+        pytest.raises(FailedError, match=r"(?s)not ready after [12] s.*Loading weights"),
         running_server(hanging, said.append),
     ):
         pytest.fail("it cannot be ready")
@@ -246,7 +249,7 @@ def test_replicas_have_ports_and_gpus_of_their_own(tmp_path: Path, monkeypatch: 
 
 def test_too_few_gpus_are_refused(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    with pytest.raises(ServerError, match="2 replicas of 1 GPUs each, but CUDA_VISIBLE_DEVICES=0"):
+    with pytest.raises(FailedError, match="2 replicas of 1 GPUs each, but CUDA_VISIBLE_DEVICES=0"):
         environment(ServerConfig("m", replicas=2), "gpu", 0)
 
 
@@ -256,16 +259,16 @@ def test_a_port_in_use_is_refused(config: ServerConfig):
         s.listen()
         port = s.getsockname()[1]
         with (
-            pytest.raises(ServerError, match=f"cannot listen on 127.0.0.1:{port}"),
+            pytest.raises(FailedError, match=f"cannot listen on 127.0.0.1:{port}"),
             running_server(ServerConfig(**config.__dict__ | {"port": port})),
         ):
             pytest.fail("the port is taken")
 
 
 def test_an_interpreter_without_vllm_is_refused(tmp_path: Path):
-    with pytest.raises(ServerError, match="has no vLLM: `make vllm`"):
+    with pytest.raises(FailedError, match="has no vLLM: `make vllm`"):
         installed_device(written(tmp_path / "python", ""))
-    with pytest.raises(ServerError, match="No such file"):
+    with pytest.raises(FailedError, match="No such file"):
         installed_device(tmp_path / "missing")
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from annotate.segments import Segment
 from annotate.similarity import embed
+from core.errors import UserError
 from core.paths import ROOT, Workspace
 from core.tables import TABLES
 from eval.annotators.compare import (
@@ -25,9 +26,9 @@ from eval.annotators.compare import (
     gain,
     store,
 )
-from eval.annotators.labels import ComparisonError, LabelledEpisode, label_runs
+from eval.annotators.labels import LabelledEpisode, label_runs
 from eval.annotators.scoring import published_counts, score_episode, score_steps
-from eval.annotators.truth import EpisodeTruth, TruthError, simulator_truth
+from eval.annotators.truth import EpisodeTruth, simulator_truth
 from eval.metrics.segments import plain_name
 from tests.kits.hand_truth import write_truth as write_people
 from warehouse.lake import Lake
@@ -282,7 +283,7 @@ def test_what_is_asked_for_and_is_not_there(lake: Lake, truth: Path) -> None:
         ({"against": TRUTH, "datasets": ["b"]}, "no truth of b in .*: it has a$"),
     ]
     for options, message in asked:
-        with pytest.raises(ComparisonError, match=message):
+        with pytest.raises(UserError, match=message):
             compare(lake, truth, embedded=one_hot, **options)
     assert label_runs(lake) == {"a": {"r1": "motion", "r2": "vlm"}, "b": {"r1": "motion", "r2": "vlm"}}
 
@@ -322,7 +323,7 @@ def test_labels_without_progress_are_compared_by_their_segments(lake: Lake, trut
 
 def test_truth_of_other_episodes_is_an_error(lake: Lake, truth: Path) -> None:
     lake.con.execute("UPDATE episode_facts SET num_rows = 90 WHERE dataset = 'a' AND episode_index = 1")
-    with pytest.raises(TruthError, match="a episode 1: the truth has 100 frames, the corpus 90"):
+    with pytest.raises(UserError, match="a episode 1: the truth has 100 frames, the corpus 90"):
         compare(lake, truth, embedded=one_hot)
 
 

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from annotate.segments import DONE, IDLE, STEP, Segment
+from core.errors import UserError
 from core.step_names import is_name, unnamed_step
 from eval.annotators.labels import LabelledEpisode
 from eval.annotators.scoring import cuts_f1, draws_f1, even_cuts, measures, random_cuts, score_episode
-from eval.annotators.truth import TruthError, hand_progress, read_truth
+from eval.annotators.truth import hand_progress, read_truth
 from eval.metrics.score import scores
 
 FPS = 10
@@ -248,18 +249,18 @@ def test_a_file_needs_no_more_than_its_segments(tmp_path: Path) -> None:
 )
 def test_a_wrong_file_is_named_with_what_is_wrong(tmp_path: Path, changes: dict, message: str) -> None:
     write_truth(tmp_path, 0, **changes)
-    with pytest.raises(TruthError, match=message):
+    with pytest.raises(UserError, match=message):
         read_truth(tmp_path, "arm")
 
 
 def test_what_is_no_json_is_refused(tmp_path: Path) -> None:
     write_truth(tmp_path, 0).write_text("{")
-    with pytest.raises(TruthError, match=r"0\.json is no JSON: Expecting property name"):
+    with pytest.raises(UserError, match=r"0\.json is no JSON: Expecting property name"):
         read_truth(tmp_path, "arm")
 
 
 def test_two_files_of_one_episode_are_refused(tmp_path: Path) -> None:
     file = write_truth(tmp_path, 0)
     (file.parent / "again.json").write_text(file.read_text())
-    with pytest.raises(TruthError, match="episode 0 has another file"):
+    with pytest.raises(UserError, match="episode 0 has another file"):
         read_truth(tmp_path, "arm")

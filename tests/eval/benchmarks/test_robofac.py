@@ -7,11 +7,12 @@ import cv2
 import numpy as np
 import pytest
 
+from core.errors import UserError
 from core.paths import Workspace
 from eval.benchmarks.load import load_benchmark
 from eval.benchmarks.question import BenchmarkError, PictureFile
 from eval.benchmarks.run import BenchmarkConfig, evaluate_benchmark
-from eval.runners.prompt import RunnerError, Sampling
+from eval.runners.prompt import Sampling
 from eval.runners.prompt_folder import read_prompts
 from eval.runners.start import RunnerConfig
 from ingest.sources.types import SourceError
@@ -129,7 +130,7 @@ def test_a_model_is_asked_and_scored(robofac: Path, tmp_path: Path) -> None:
     written = evaluate_benchmark(lake, BenchmarkConfig("robofac", str(robofac), parts=("task_identification",)), runner)
     assert written.entries[0].scored.counts["unscored_task_identification"] == 3
     headed = make_checkpoint(tmp_path / "h")
-    with pytest.raises(RunnerError, match="asks for words only"):
+    with pytest.raises(UserError, match="asks for words only"):
         evaluate_benchmark(lake, config, RunnerConfig("h", folder=headed))
 
 

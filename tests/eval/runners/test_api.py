@@ -9,12 +9,13 @@ from annotate.model_client import sending
 from annotate.model_client.calls import VlmError
 from annotate.model_client.ledger import Ledger, ledger_path
 from annotate.vlm.config import Price, VlmConfig
+from core.errors import UserError
 from eval.benchmarks.load import load_benchmark
 from eval.benchmarks.question import Question
 from eval.runners.api import ApiRunner, Books
 from eval.runners.collect import collect, run_settings
 from eval.runners.methods import METHODS
-from eval.runners.prompt import PictureLimits, RunnerError, Sampling
+from eval.runners.prompt import PictureLimits, Sampling
 from tests.kits.bench_kit import make_progress_bench
 from tests.kits.vlm_standin import Fault, StandIn, serving
 
@@ -96,15 +97,15 @@ def test_topreward_reads_log_probabilities(server: StandIn, questions: list[Ques
 
 
 def test_a_server_without_log_probabilities_says_so(questions: list[Question], tmp_path: Path) -> None:
-    with serving(StandIn(parse=False)) as server, pytest.raises(RunnerError, match="gives no log-probabilities"):
+    with serving(StandIn(parse=False)) as server, pytest.raises(UserError, match="gives no log-probabilities"):
         run(runner(server, tmp_path), questions[:2], tmp_path / "t.jsonl", "topreward")
 
 
 def test_what_only_vllm_takes_is_refused(server: StandIn, tmp_path: Path) -> None:
-    with pytest.raises(RunnerError, match="--min-pixels and --max-pixels need"):
+    with pytest.raises(UserError, match="--min-pixels and --max-pixels need"):
         runner(server, tmp_path, PictureLimits(max_pixels=10_000))
     for sampling in (Sampling(top_k=5), Sampling(repetition_penalty=1.1)):
-        with pytest.raises(RunnerError, match="--top-k and --repetition-penalty need"):
+        with pytest.raises(UserError, match="--top-k and --repetition-penalty need"):
             runner(server, tmp_path, sampling=sampling)
 
 

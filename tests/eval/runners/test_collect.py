@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from core.errors import UserError
 from core.paths import ROOT
 from eval.benchmarks.load import load_benchmark
 from eval.benchmarks.question import Question
@@ -19,7 +20,7 @@ from eval.runners.collect import collect, of_shard, run_settings
 from eval.runners.journal import key_of
 from eval.runners.methods import METHODS
 from eval.runners.moments import moment
-from eval.runners.prompt import ModelReply, Prompt, RunnerError, UnansweredError, format_of, images_first, turn
+from eval.runners.prompt import ModelReply, Prompt, UnansweredError, format_of, images_first, turn
 from eval.runners.weightless import weightless
 from eval.scoring.files import score_predictions
 from tests.kits.bench_kit import STEPS, Scripted, by_part, make_progress_bench, share_seen
@@ -102,10 +103,10 @@ def test_nothing_answered_is_an_error_with_the_reason(questions: list[Question],
 def test_a_file_of_another_run_is_refused(questions: list[Question], tmp_path: Path) -> None:
     run(Scripted(), questions, tmp_path / "p.jsonl")
     other = Scripted(settings={"runner": "scripted", "temperature": 0.7})
-    with pytest.raises(RunnerError, match="another model or other settings"):
+    with pytest.raises(UserError, match="another model or other settings"):
         run(other, questions, tmp_path / "p.jsonl")
     (tmp_path / "p.jsonl").write_text("{}\n")
-    with pytest.raises(RunnerError, match=r"p.jsonl line 1 is no line of a prediction file"):
+    with pytest.raises(UserError, match=r"p.jsonl line 1 is no line of a prediction file"):
         run(Scripted(), questions, tmp_path / "p.jsonl")
 
 

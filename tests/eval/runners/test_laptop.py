@@ -5,9 +5,10 @@ from pathlib import Path
 import cv2
 import pytest
 
+from core.errors import UserError
 from eval.benchmarks.question import HeldPicture
 from eval.runners.laptop import LaptopRunner
-from eval.runners.prompt import Prompt, RunnerError
+from eval.runners.prompt import Prompt
 from eval.runners.start import RunnerConfig, local_runner
 from tests.kits.laptop_kit import TASKS, make_checkpoint, scene
 
@@ -54,5 +55,5 @@ def test_what_cannot_be_looked_at_fails_alone(checkpoint: Path) -> None:
 
 
 def test_it_has_no_words(checkpoint: Path) -> None:
-    with pytest.raises(RunnerError, match="no words"):
+    with pytest.raises(UserError, match="no words"):
         local_runner(RunnerConfig("bars", answer="text"), checkpoint)

@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 import torch
 
+from core.errors import UserError
 from eval.benchmarks.question import PictureFile
 from eval.held_out.evaluate import predict
 from eval.runners import local
 from eval.runners.local import HeadRunner, TextRunner
-from eval.runners.prompt import ModelReply, PictureLimits, Prompt, Runner, RunnerError, Sampling, load_picture
+from eval.runners.prompt import ModelReply, PictureLimits, Prompt, Runner, Sampling, load_picture
 from eval.runners.start import RunnerConfig, local_runner
 from tests.kits.bench_kit import picture
 from tests.kits.reward_kit import make_checkpoint
@@ -133,7 +134,7 @@ def test_sampling_is_given_and_recorded(checkpoint: Path, prompts: list[Prompt])
 )
 def test_sampling_that_means_nothing_is_refused(wrong: dict[str, Any]) -> None:
     ((name, _),) = wrong.items()
-    with pytest.raises(RunnerError, match=f"{name} is .*: give a number"):
+    with pytest.raises(UserError, match=f"{name} is .*: give a number"):
         Sampling(**wrong)
 
 
@@ -205,7 +206,7 @@ def test_internvl_answers_with_pictures_first(prompts: list[Prompt], tmp_path: P
     replies = {r.key: r for r in runner.answer(prompts)}
     assert {r.error for r in replies.values()} == {None}
     assert all(r.text is not None and r.completion_tokens for r in replies.values())
-    with pytest.raises(RunnerError, match="not for internvl: it cuts pictures into tiles"):
+    with pytest.raises(UserError, match="not for internvl: it cuts pictures into tiles"):
         TextRunner(folder, Sampling(), PictureLimits(max_pixels=1000), 1)
 
 
@@ -259,10 +260,10 @@ def test_the_head_runs_where_the_device_is(
 
 
 def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RunnerError, match="is no checkpoint"):
+    with pytest.raises(UserError, match="is no checkpoint"):
         TextRunner(tmp_path, Sampling(), PictureLimits(), 1)
     (tmp_path / "config.json").write_text('{"model_type": "qwen3_vl"}')
-    with pytest.raises(RunnerError, match=f"the checkpoint {tmp_path} cannot be loaded"):
+    with pytest.raises(UserError, match=f"the checkpoint {tmp_path} cannot be loaded"):
         TextRunner(tmp_path, Sampling(), PictureLimits(), 1)
 
 

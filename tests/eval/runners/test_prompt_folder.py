@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from core.errors import UserError
 from core.paths import Workspace
 from core.values import PLAIN_IMAGE
 from eval.benchmarks.load import load_benchmark
@@ -14,7 +15,7 @@ from eval.benchmarks.question import PictureFile, Question
 from eval.benchmarks.run import BenchmarkConfig, evaluate_benchmark
 from eval.runners.local import TextRunner
 from eval.runners.methods import METHODS
-from eval.runners.prompt import PictureLimits, Prompt, RunnerError, Sampling, turn
+from eval.runners.prompt import PictureLimits, Prompt, Sampling, turn
 from eval.runners.prompt_folder import read_prompts
 from eval.runners.start import RunnerConfig, local_runner
 from tests.kits.bench_kit import STEPS, make_progress_bench
@@ -129,21 +130,21 @@ def test_a_variant_has_a_file_of_its_own(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_what_is_wrong_in_a_file_is_told(name: str, text: str, told: str, tmp_path: Path) -> None:
-    with pytest.raises(RunnerError, match=told):
+    with pytest.raises(UserError, match=told):
         read_prompts(folder_of(tmp_path / "p", **{name: text}))
 
 
 def test_what_is_wrong_with_a_folder_is_told(tmp_path: Path) -> None:
-    with pytest.raises(RunnerError, match="gone is not a folder"):
+    with pytest.raises(UserError, match="gone is not a folder"):
         read_prompts(tmp_path / "gone")
-    with pytest.raises(RunnerError, match="has no prompt: a file such as"):
+    with pytest.raises(UserError, match="has no prompt: a file such as"):
         read_prompts(folder_of(tmp_path / "empty", README__md="x"))
-    with pytest.raises(RunnerError, match=r"has both visual.toml and visual.txt"):
+    with pytest.raises(UserError, match=r"has both visual.toml and visual.txt"):
         read_prompts(
             folder_of(tmp_path / "two", visual__txt="{demonstration}{state}", visual__toml=VISUAL.replace("{role}", ""))
         )
     prompts = read_prompts(folder_of(tmp_path / "one", visual__txt="{demonstration}{state}"))
-    with pytest.raises(RunnerError, match=r"has no procvqa_b.toml or procvqa_b.txt, which questions of procvqa-id"):
+    with pytest.raises(UserError, match=r"has no procvqa_b.toml or procvqa_b.txt, which questions of procvqa-id"):
         prompts.of(a_run())
 
 
@@ -171,7 +172,7 @@ def test_a_run_is_asked_in_the_folders_words_and_knows_them(bench: Path, tmp_pat
     assert evaluate_benchmark(lake, replace(config, prompts=prompts), runner).run not in (plain.run, asked.run)
     (row,) = lake.rows("SELECT config FROM eval_runs WHERE eval_run = ?", [stored_run(lake, asked.settings["prompts"])])
     assert json.loads(row[0])["prompts"] == asked.settings["prompts"]
-    with pytest.raises(RunnerError, match=r"has no visual.toml or visual.txt"):
+    with pytest.raises(UserError, match=r"has no visual.toml or visual.txt"):
         evaluate_benchmark(lake, replace(config, prompts=prompts, parts=("visual_same_view",)), runner)
 
 

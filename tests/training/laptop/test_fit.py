@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from core.errors import UserError
 from tests.kits.laptop_kit import TASKS, make_release, question, recipe, scene
 from training.errors import TrainingError
 from training.laptop.model import load_laptop
 from training.laptop.pictures import embed
 from training.laptop.reading import SeenWindow, read_windows
 from training.loop import Point
-from training.recipe import Recipe, RecipeError, load_recipe
+from training.recipe import Recipe, load_recipe
 from training.train import resumable, train
 from warehouse.lake import Lake
 from warehouse.releases import Release
@@ -151,5 +152,5 @@ def test_the_built_in_recipe(tmp_path: Path) -> None:
     built_in = load_recipe("laptop")
     assert built_in.model.laptop is not None
     assert built_in.data.negatives.total == pytest.approx(0.6)
-    with pytest.raises(RecipeError, match="one of tiny, laptop and path"):
+    with pytest.raises(UserError, match="one of tiny, laptop and path"):
         load_recipe("laptop", tmp_path)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from annotate.embeddings.encoders import load_encoder
+from core.errors import UserError
 from tests.kits.laptop_kit import TASKS, make_release, recipe, small_config, state_at, store, view
 from training.laptop.clips import WITHOUT_CAMERA, WITHOUT_STATE, ClipSource
 from training.laptop.inputs import BEYOND, StateInput
@@ -17,7 +18,7 @@ from training.laptop.reading import SeenWindow, read_windows, seen_window
 from training.laptop.runs import Run
 from training.loop import TrainingError
 from training.negatives.config import NegativesConfig
-from training.recipe import RecipeError, load_recipe
+from training.recipe import load_recipe
 from training.train import train
 
 CAMERAS = ("a.front", "a.wrist")
@@ -165,7 +166,7 @@ def test_what_the_lake_does_not_have_is_told(tmp_path: Path):
         train(lake, release, recipe(laptop={"numbers_from": "lake", "cameras": ["front", "top"]}))
     path = tmp_path / "r.yaml"
     path.write_text("name: x\nmodel: {laptop: {cameras: [front]}}\ntrain: {steps: 1, batch: 1, lr: 1}\n")
-    with pytest.raises(RecipeError, match=r"shards show one camera of a run: numbers_from: lake"):
+    with pytest.raises(UserError, match=r"shards show one camera of a run: numbers_from: lake"):
         load_recipe(str(path))
 
 

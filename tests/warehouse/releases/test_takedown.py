@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from core.errors import UserError
 from core.files import write_file
 from core.tables import TABLES
 from pipeline.build import run_build
@@ -15,7 +16,7 @@ from warehouse.lake.gc import collect
 from warehouse.releases import card_path, create_release, delete_release, get_release
 from warehouse.releases.contents import ReleaseError, contents
 from warehouse.releases.publish import publish
-from warehouse.releases.takedown import TakedownError, take_down, takedown_marks, taken_down, undo
+from warehouse.releases.takedown import take_down, takedown_marks, taken_down, undo
 from warehouse.releases.verify import verify_release
 
 ANY = ("unknown",)
@@ -105,16 +106,16 @@ def test_it_is_taken_back(own: Made):
     assert undo(lake, "tiny", None) == 1
     assert stale(lake, own) == set()
     assert contents(lake, ANY).left_out == ()
-    with pytest.raises(TakedownError, match="nothing of that is taken down"):
+    with pytest.raises(UserError, match="nothing of that is taken down"):
         undo(lake, "tiny", None)
 
 
 def test_what_cannot_be_taken_down(corpus: Lake):
-    with pytest.raises(TakedownError, match="no dataset 'toy'; it has tiny"):
+    with pytest.raises(UserError, match="no dataset 'toy'; it has tiny"):
         take_down(corpus, "toy", None, "x")
-    with pytest.raises(TakedownError, match="tiny has no episode 9"):
+    with pytest.raises(UserError, match="tiny has no episode 9"):
         take_down(corpus, "tiny", [1, 9], "x")
-    with pytest.raises(TakedownError, match="--reason"):
+    with pytest.raises(UserError, match="--reason"):
         take_down(corpus, "tiny", [1], "  ")
     assert takedown_marks(corpus) == []
 

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from assets.defs.models.assets import EvaluationConfig, benchmark_and_runner
+from core.errors import UserError
 from eval.benchmarks.run import BenchmarkConfig
-from eval.runners.prompt import RunnerError, Sampling
+from eval.runners.prompt import Sampling
 from eval.runners.start import RunnerConfig
 
 
@@ -46,5 +47,5 @@ def test_prompts_copies_and_sampling_are_passed_on() -> None:
 
 
 def test_copies_that_nothing_would_start_are_refused() -> None:
-    with pytest.raises(RunnerError, match="4 copies of the model"):
+    with pytest.raises(UserError, match="4 copies of the model"):
         benchmark_and_runner(EvaluationConfig(benchmark="procvqa-id", data_parallel=4), "m")
