@@ -7,6 +7,7 @@ from contextlib import closing
 import duckdb
 import httpx
 
+from annotate.model_client.calls import VlmError
 from core.paths import Workspace
 from ingest.sources.types import SourceError
 from pipeline.build import resolve, stored_build
@@ -104,9 +105,13 @@ def replies(workspace: Workspace) -> Iterator[Trouble]:
     if not workspace.responses.exists():
         return
     # The store notes what is damaged as it reads
-    with closing(response_store(workspace)) as store:
-        for _ in store.replies():
-            pass
+    try:
+        with closing(response_store(workspace)) as store:
+            for _ in store.replies():
+                pass
+    except VlmError as e:
+        yield Trouble(ERROR, "replies", str(workspace.responses), str(e), "as it says; a build asks for what is gone")
+        return
     if store.damaged:
         detail = f"{len(store.damaged)} damaged, such as: {store.damaged[0]}"
         remedy = "nothing: the next build that needs these replies asks the model again"

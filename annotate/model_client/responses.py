@@ -72,8 +72,7 @@ class Database:
             raise
         except sqlite3.DatabaseError as e:
             self.db.close()
-            what = f"{path} is damaged, or no database of replies and costs ({e})"
-            raise VlmError("refused", f"{what}: move it away, or save what it holds with sqlite3's .recover") from None
+            raise self._damage(e) from None
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -91,6 +90,10 @@ class Database:
         with self.lock:
             self.db.close()
 
+    def _damage(self, e: sqlite3.DatabaseError) -> VlmError:
+        what = f"{self.path} is damaged, or no database of replies and costs ({e})"
+        return VlmError("refused", f"{what}: save what it holds with sqlite3's .recover, or move it away")
+
 
 class ResponseStore(Database):
     """Safe for several processes and threads. A damaged reply counts as absent, and is in `damaged`, a line each."""
@@ -102,8 +105,13 @@ class ResponseStore(Database):
         self._take_over()
 
     def get(self, key: str) -> StoredReply | None:
-        with self.lock:
-            row = self.db.execute("SELECT data FROM replies WHERE key = ?", (key,)).fetchone()
+        try:
+            with self.lock:
+                row = self.db.execute("SELECT data FROM replies WHERE key = ?", (key,)).fetchone()
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError as e:
+            raise self._damage(e) from None
         try:
             return decode(key, unpacked(row["data"])) if row else None
         except (ValueError, KeyError, TypeError):

@@ -81,8 +81,20 @@ def test_a_damaged_reply_is_absent_and_reported(store: ResponseStore, what: str)
 
 def test_a_file_that_is_no_database_is_named(tmp_path: Path):
     (tmp_path / FILE).write_bytes(b"\xff" * 4096)
-    with pytest.raises(VlmError, match=r"replies.sqlite is damaged, or no database of replies .*move it away"):
+    with pytest.raises(VlmError, match=r"replies.sqlite is damaged, or no database of replies .*or move it away"):
         ResponseStore(tmp_path)
+
+
+def test_a_damaged_page_is_named_and_nothing_is_asked_again(store: ResponseStore):
+    fill(store, range(200))
+    store.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    store.close()
+    data = bytearray(store.path.read_bytes())
+    data[8192:-4096] = b"\xff" * (len(data) - 12288)
+    store.path.write_bytes(data)
+    again = ResponseStore(store.root)
+    with pytest.raises(VlmError, match=r"replies.sqlite is damaged"):
+        list(map(again.get, map(key, range(200))))
 
 
 def packed(*numbers: int) -> bytes:
