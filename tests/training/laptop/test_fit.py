@@ -144,7 +144,7 @@ def test_a_recipe_s_own_words_are_read_again() -> None:
 def test_preferences_are_refused_for_other_kinds() -> None:
     other: dict[str, Any] = {"name": "other", "model": {"path": "m"}, "head": {}}
     other |= {"train": {"steps": 1, "batch": 1, "lr": 0}, "data": {"preferences": {"further": 0.1}}}
-    with pytest.raises(ValueError, match="go together"):
+    with pytest.raises(ValueError, match="for a laptop model"):
         Recipe(**other)
 
 
