@@ -16,14 +16,14 @@ from core.paths import ROOT
 # Lines by `wc -l`, blanks and docstrings and all; behind each what the room is to come down to
 LINES = {
     "core": 2957,  # 2,000
-    "ingest": 13981,  # 9,800
-    "annotate": 14028,  # 11,000
-    "warehouse": 15403,  # 10,300
-    "eval": 13293,  # 9,500
-    "training": 8647,  # 6,800
-    "pipeline": 7270,  # 5,300
+    "ingest": 13973,  # 9,800
+    "annotate": 14032,  # 11,000
+    "warehouse": 15399,  # 10,300
+    "eval": 13283,  # 9,500
+    "training": 8627,  # 6,800
+    "pipeline": 7274,  # 5,300
     "explorer": 5684,  # 4,700
-    "cli": 5094,  # 3,600
+    "cli": 4930,  # 3,600
     "assets": 3016,  # 2,000
     "benchmarks": 11698,  # 8,000
 }
@@ -36,7 +36,7 @@ DATACLASSES = 477  # 330
 ERRORS = 77  # 30
 MOST_COMPLEX = 20
 OFTEN_COMPLEX, SHARE_COMPLEX = 10, 0.03
-BRANCHES_PER_10_LINES = 2.06  # 1.9, of functions of 12 lines or more
+BRANCHES_PER_10_LINES = 2.07  # 1.9, of functions of 12 lines or more
 OURS = {*LINES, "tests", "docs", "samples", "plugins", "proccorpus"}
 BRANCHES = (ast.If, ast.For, ast.While, ast.IfExp, ast.ExceptHandler, ast.comprehension, ast.AsyncFor, ast.match_case)
 
