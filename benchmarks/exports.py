@@ -26,7 +26,7 @@ from pipeline.stage import DatasetStep, StageContext, run_stage
 from pipeline.stages import LISTING
 from tests.kits.tiny_lerobot import make_dataset, rows_path, video_path, write_lines
 from warehouse.exports import lerobot, rabc
-from warehouse.exports.common import Selection
+from warehouse.exports.options import Selection
 from warehouse.lake import Lake
 
 SEGMENTS = 5

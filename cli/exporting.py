@@ -35,13 +35,13 @@ from warehouse.exports import EXPORT_KINDS, ExportKind
 from warehouse.lake import Lake
 
 if TYPE_CHECKING:
-    from warehouse.exports.common import Exported, Selection
+    from warehouse.exports.common import Exported
+    from warehouse.exports.options import Selection
 
 app = typer.Typer()
 export_app = typer.Typer(help="Export the corpus in formats that other tools open.", no_args_is_help=True)
 app.add_typer(export_app, name="export")
 Options = dict[str, Any]  # of a kind's options class
-OF_ONE_FILE = ("frame-signals", "annotations-json")
 
 
 # Options that commands share, each declared once: a command has the parameters of what makes its options
@@ -69,11 +69,20 @@ def _selection(
     min_confidence: MinConfidenceOption = None,
     min_name_confidence: MinNameConfidenceOption = None,
 ) -> "Selection":
-    from warehouse.exports.common import Selection
+    from warehouse.exports.options import Selection
 
     datasets, splits, allow = (tuple(x or ()) for x in (dataset, split, allow_licence))
     numbers = episode_list(episodes)
-    return Selection(release, datasets, numbers, splits, where, allow, min_confidence, min_name_confidence)
+    return Selection(
+        release=release,
+        datasets=datasets,
+        episodes=numbers,
+        splits=splits,
+        where=where,
+        allow=allow,
+        min_confidence=min_confidence,
+        min_name_confidence=min_name_confidence,
+    )
 
 
 def _label_run(
@@ -98,9 +107,7 @@ def _samples(
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Another number draws other samples for --profile.")] = 0,
 ) -> Options:
-    from warehouse.exports.samples import SampleOptions
-
-    return {"samples": SampleOptions(tuple(family or ()), tuple(form or ()), profile, seed)}
+    return {"families": family or (), "forms": form or (), "profile": profile, "seed": seed}
 
 
 def _scores(
@@ -244,9 +251,7 @@ def _own(maker: Callable[..., Any], values: Options) -> Options:
 
 def _add_command(kind: ExportKind) -> None:
     makers = OPTIONS.get(kind.name, (_samples,))
-    about_out = (
-        "File to write." if kind.name in OF_ONE_FILE else "Folder to write; an unfinished export there is resumed."
-    )
+    about_out = "File to write." if kind.is_file else "Folder to write; an unfinished export there is resumed."
 
     def command(out: Path, **values: Any) -> None:
         overwrite, workspace, style = _last(**_own(_last, values))
@@ -286,7 +291,7 @@ def _export(
     """Write an export of a kind with some of its options, and say what it is."""
     from pipeline.exports import ExportRequest, write
 
-    done: Exported = write(lake, ExportRequest(kind, out, selection, kind.options(**options), overwrite))
+    done: Exported = write(lake, ExportRequest(kind, out, selection, kind.read_options(options), overwrite))
     # To stderr, so that standard output is the result alone, for scripts
     for left in done.left_out:
         print(f"left out: {left}", file=sys.stderr)
@@ -306,7 +311,7 @@ def _export(
 
 def _verify_lerobot(lake: Lake, chosen: "Selection", out: Path, options: Options) -> None:
     """Say whether LeRobot reads the export as it is meant; ends with 1 where it does not."""
-    from warehouse.exports.lerobot_plan import LerobotOptions
+    from warehouse.exports.options import LerobotOptions
     from warehouse.exports.verify_lerobot import verify
 
     # To stderr, so that standard output is the export's facts alone

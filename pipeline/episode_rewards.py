@@ -26,7 +26,8 @@ from ingest.source import read_episode
 from ingest.sources.files import Source
 from pipeline.build import stored_build
 from pipeline.reading import records_of, usable_records
-from warehouse.exports.common import EPISODES_SQL, ExportEpisode, Selection, export_episode, select
+from warehouse.exports.common import EPISODES_SQL, ExportEpisode, export_episode, select
+from warehouse.exports.options import Selection
 from warehouse.exports.rabc import the_dataset
 from warehouse.lake import Lake, content_key
 from warehouse.lake.states import episode_states

@@ -1,12 +1,13 @@
 """One export as it was asked for: written in one go, or, by the job `export`, chunk by chunk where its kind can be."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from warehouse.exports import EXPORT_KINDS, ExportKind
-from warehouse.exports.common import Exported, ExportError, Selection
-from warehouse.exports.samples import SampleOptions
+from warehouse.exports.common import Exported, ExportError
+from warehouse.exports.options import Selection
 from warehouse.lake import Lake
 
 
@@ -29,12 +30,11 @@ class ExportRequest:
 
 
 def plain_request(
-    kind: str, out: Path, selection: Selection, samples: SampleOptions, overwrite: bool = False
+    kind: str, out: Path, selection: Selection, options: Mapping[str, Any] = {}, overwrite: bool = False
 ) -> ExportRequest:
-    """A request with a kind's default options; `samples` counts for kinds that export samples. Raises ExportError."""
+    """A request with some of a kind's options. Raises ExportError."""
     chosen = export_kind(kind)
-    options = chosen.options(samples=samples) if chosen.of_samples else chosen.options()
-    return ExportRequest(chosen, out, selection, options, overwrite)
+    return ExportRequest(chosen, out, selection, chosen.read_options(options), overwrite)
 
 
 def write(lake: Lake, request: ExportRequest) -> Exported:

@@ -329,7 +329,7 @@ def file_forms(folder: Path) -> tuple[Check, st.SearchStrategy[Any]]:
     from tests.kits.made_corpus import make
     from tests.kits.tiny_lerobot import LENGTHS
     from warehouse.exports import EXPORT_KINDS
-    from warehouse.exports.common import Selection
+    from warehouse.exports.options import Selection
     from warehouse.lake import Lake
 
     lake = Lake(make(folder).space, read_only=True)

@@ -16,7 +16,7 @@ from tests.kits.made_corpus import Made
 from tests.kits.reward_kit import make_checkpoint
 from training.folder import read_card
 from training.recipe import HeadConfig
-from warehouse.exports.common import Selection
+from warehouse.exports.options import Selection
 from warehouse.lake import open_lake
 from warehouse.lake.outcomes import StatedOutcome, add_outcomes
 from warehouse.releases import get_release

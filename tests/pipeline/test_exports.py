@@ -11,8 +11,8 @@ from pipeline.exports import plain_request
 from tests.kits.files import hashes_of
 from tests.kits.made_corpus import Made
 from tests.kits.staleness import definitions
-from warehouse.exports.common import JOURNAL, MANIFEST, ExportError, Selection
-from warehouse.exports.samples import SampleOptions
+from warehouse.exports.common import JOURNAL, MANIFEST, ExportError
+from warehouse.exports.options import Selection
 from warehouse.lake import Lake
 
 ALL = Selection(allow=("unknown",))
@@ -35,7 +35,7 @@ def steps(result: dg.ExecuteInProcessResult, op: str) -> list[dg.DagsterEvent]:
 @pytest.mark.parametrize("kind", ["datasets", "rerun", "lerobot"])
 def test_a_step_per_chunk_and_the_bytes_of_the_command(made: Made, tmp_path: Path, kind: str):
     lake = Lake(made.space, read_only=True)
-    exports.finish(lake, plain_request(kind, tmp_path / "plain", ALL, SampleOptions()))
+    exports.finish(lake, plain_request(kind, tmp_path / "plain", ALL))
     result = run(made, kind=kind, out=str(tmp_path / "job"), allow_licences=["unknown"])
     assert result.success
     assert len(steps(result, "export_chunk")) == 3
@@ -63,7 +63,7 @@ def test_a_bad_request_fails_at_the_first_step(made: Made, tmp_path: Path):
 
 
 def test_chunks_are_written_side_by_side(made: Made, tmp_path: Path):
-    request = plain_request("llamafactory", tmp_path / "out", ALL, SampleOptions())
+    request = plain_request("llamafactory", tmp_path / "out", ALL)
     lake, other = Lake(made.space, read_only=True), Lake(made.space, read_only=True)
     with pytest.raises(ExportError, match="does not hold the export that this is a part of"):
         exports.write_chunk(lake, request, "tiny", 0)
@@ -79,7 +79,7 @@ def test_chunks_are_written_side_by_side(made: Made, tmp_path: Path):
     assert (tmp_path / "out" / JOURNAL).exists()
     exports.finish(lake, request)
     assert not half_written.exists()
-    exports.finish(lake, plain_request("llamafactory", tmp_path / "plain", ALL, SampleOptions()))
+    exports.finish(lake, plain_request("llamafactory", tmp_path / "plain", ALL))
     assert hashes_of(tmp_path / "out") == hashes_of(tmp_path / "plain")
     assert exports.write_chunk(lake, request, *chunks[1]) == 0, "the export is whole"
     lake.con.close()

@@ -2,7 +2,6 @@
 
 import json
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,7 +16,7 @@ from tests.kits.lerobot_writer import edit_parquet, v3_data, v3_meta, write_v3
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import LENGTHS
 from warehouse.exports import lerobot
-from warehouse.exports.common import Selection
+from warehouse.exports.options import Selection
 from warehouse.lake import Lake, digest
 
 ANY = Selection(allow=("unknown",))
@@ -195,7 +194,7 @@ def test_what_fits_nothing_is_refused(corpus: Lake, exported: Path, tmp_path: Pa
 
 def test_an_import_of_a_part(corpus: Lake, made: Made, tmp_path: Path):
     """Episodes of an export count from 0; they are known by what they were."""
-    some = replace(ANY, datasets=("tiny",), episodes=(2, 4))
+    some = Selection(allow=("unknown",), datasets=("tiny",), episodes=(2, 4))
     lerobot.export(Lake(made.space, read_only=True), some, tmp_path / "out")
     done = import_annotations(corpus, tmp_path / "out", "tiny")
     episodes = corpus.rows(f"SELECT episode_index FROM episode_labels WHERE label_run = '{done.label_run}' ORDER BY 1")

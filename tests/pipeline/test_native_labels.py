@@ -13,7 +13,7 @@ from tests.kits.lerobot_writer import write_v2, write_v3
 from tests.kits.made_corpus import Made
 from tests.kits.step_forms import SPANS, V2_FORMS, V3_FORMS, action_config
 from warehouse.exports import lerobot
-from warehouse.exports.common import Selection
+from warehouse.exports.options import Selection
 from warehouse.lake import Lake, digest, open_lake
 
 LENGTHS = (24, 18)

@@ -1,39 +1,64 @@
 """Exports: the corpus in formats that other tools open. EXPORT_KINDS is the one list of them.
 
-The module of a kind is `warehouse.exports.<name>` (with _ for -), imported when it is first used. It has a class of
-options and
+The module of a kind is `warehouse.exports.<name>` (with _ for -), imported when it is first used. It has
 
     export(lake, selection, out, options, *, overwrite) -> Exported
 
 and, where chunks can be written side by side, `begin` (prepare the folder; returns the chunks) and `export_chunk`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
+
+from pydantic import ValidationError
+
+from core.errors import UserError
+from warehouse.exports.options import (
+    FrameSignalsOptions,
+    KindOptions,
+    LabelOptions,
+    LerobotOptions,
+    PreferencesOptions,
+    RabcOptions,
+    RerunOptions,
+    RoboDopamineOptions,
+    SampleFileOptions,
+    SampleOptions,
+)
 
 
 @dataclass(frozen=True)
 class ExportKind:
     """One format. `name` is what the command line, Dagster's job and the manifest call it.
 
-    `of_samples`: it exports samples, so its options have a field `samples` (SampleOptions). `by_chunk`: its chunks can
-    be written side by side; else it is one file, in which frames are counted through the whole.
+    `by_chunk`: its chunks can be written side by side; else frames are counted through the whole. `is_file`: it is one
+    file, and no folder.
     """
 
     name: str
-    options_class: str
+    options: type[KindOptions]
     about: str
-    of_samples: bool = False
-    by_chunk: bool = True
+    by_chunk: bool = False
+    is_file: bool = False
+
+    @property
+    def of_samples(self) -> bool:
+        return issubclass(self.options, SampleOptions)
+
+    def read_options(self, values: Mapping[str, Any]) -> Any:
+        """The kind's options with these values, and defaults for the rest. Raises UserError."""
+        try:
+            return self.options.model_validate(dict(values))
+        except ValidationError as e:
+            first = e.errors(include_url=False)[0]
+            message = f"{first['msg'][0].lower()}{first['msg'][1:]}"
+            raise UserError(f"{first['loc'][0]}: {message}, and not {first['input']!r}") from e
 
     @property
     def module(self) -> Any:
         return import_module(f"warehouse.exports.{self.name.replace('-', '_')}")
-
-    def options(self, **values: Any) -> Any:
-        """The kind's options with these values, and defaults for the rest."""
-        return getattr(self.module, self.options_class)(**values)
 
 
 EXPORT_KINDS = {
@@ -41,73 +66,70 @@ EXPORT_KINDS = {
     for kind in (
         ExportKind(
             "llamafactory",
-            "LlamaFactoryOptions",
+            SampleOptions,
             "Conversations for LLaMA-Factory: dataset_info.json, one ShareGPT JSON file per split, and pictures.",
-            of_samples=True,
+            by_chunk=True,
         ),
         ExportKind(
             "easyr1",
-            "EasyR1Options",
+            SampleFileOptions,
             "Prompts with pictures and right answers for EasyR1 and verl: one Parquet file per split.",
-            of_samples=True,
+            by_chunk=True,
         ),
         ExportKind(
             "datasets",
-            "DatasetsOptions",
+            SampleFileOptions,
             "A folder for Hugging Face's load_dataset: samples with their pictures, and labels as tables.",
-            of_samples=True,
+            by_chunk=True,
         ),
         ExportKind(
             "preferences",
-            "PreferencesOptions",
+            PreferencesOptions,
             "Pairs of runs of one task, chosen and rejected, with pictures: TRL's preference type, Robometer's fields.",
-            by_chunk=False,
         ),
         ExportKind(
             "rerun",
-            "RerunOptions",
+            RerunOptions,
             "A recording per episode for Rerun's viewer: cameras, segments, progress by every label run, gripper.",
+            by_chunk=True,
         ),
         ExportKind(
             "lerobot",
-            "LerobotOptions",
+            LerobotOptions,
             "A LeRobot v3.0 dataset: rows and videos of the source, our labels in every form that LeRobot reads.",
+            by_chunk=True,
         ),
         ExportKind(
             "rabc",
-            "RabcOptions",
+            RabcOptions,
             "Progress for LeRobot's reward-aligned behaviour cloning, for an existing LeRobot dataset.",
-            by_chunk=False,
         ),
         ExportKind(
             "frame-signals",
-            "FrameSignalsOptions",
+            FrameSignalsOptions,
             "Signals per frame for LeRobot (lerobot.frame_signals 1), from labels or a reward model: one Parquet file.",
-            by_chunk=False,
+            is_file=True,
         ),
         ExportKind(
             "robo-dopamine",
-            "RoboDopamineOptions",
+            RoboDopamineOptions,
             "Robo-Dopamine's raw runs with their steps, and pairs of states with the progress between them.",
-            by_chunk=False,
         ),
         ExportKind(
             "annotations-json",
-            "AnnotationsJsonOptions",
+            LabelOptions,
             "Labels to edit in LeRobot's dataset visualizer: meta/lerobot_annotations.json.",
-            by_chunk=False,
+            is_file=True,
         ),
         ExportKind(
             "robometer",
-            "RobometerOptions",
+            LabelOptions,
             "Trajectories for Robometer: one row per run and view with its grade, for Hugging Face's load_dataset.",
-            by_chunk=False,
         ),
         ExportKind(
             "opensarm",
-            "OpensarmOptions",
+            LabelOptions,
             "opensarm's data: LeRobot v2 with reward and act_pri, rollouts with progress.npy, people's labels.",
-            by_chunk=False,
         ),
     )
 }

@@ -5,7 +5,6 @@ it. Atoms have no camera, so questions about pictures are not among them.
 """
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,10 @@ import numpy as np
 
 from annotate.conventions.annotations_json import VERSION
 from core.files import write_file
-from warehouse.exports.common import Exported, ExportError, Selected, Selection, is_same_file
+from warehouse.exports.common import Exported, ExportError, Selected, is_same_file
 from warehouse.exports.labels import each_label, select_for_labels
 from warehouse.exports.language import persistent_rows
+from warehouse.exports.options import LabelOptions, Selection
 from warehouse.exports.rabc import the_dataset
 from warehouse.lake import Lake
 
@@ -23,18 +23,11 @@ KIND = "annotations-json"
 OURS = "proccorpus"  # key of the file that says what it was made of
 
 
-@dataclass(frozen=True)
-class AnnotationsJsonOptions:
-    """`label_run`: its labels in the place of the active ones."""
-
-    label_run: str | None = None
-
-
 def export(
     lake: Lake,
     selection: Selection,
     out: Path,
-    options: AnnotationsJsonOptions = AnnotationsJsonOptions(),
+    options: LabelOptions = LabelOptions(),
     *,
     overwrite: bool = False,
 ) -> Exported:

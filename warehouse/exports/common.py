@@ -24,6 +24,7 @@ from core.tables import SPLITS
 from ingest.episode import EpisodeRecord, record_from_row
 from ingest.registry import DatasetConfig
 from ingest.sources.files import Source, cache_folder
+from warehouse.exports.options import KindOptions, Selection
 from warehouse.lake import Lake, content_key
 from warehouse.lake.labels import dataset_gates
 from warehouse.releases import Release, get_release
@@ -49,25 +50,6 @@ EPISODES_SQL = """
 
 class ExportError(UserError):
     """An export that cannot be made: what, and what to do."""
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Which episodes; each condition narrows. Empty means all.
-
-    `where`: a condition over the columns of EPISODES_SQL, or a whole query that gives (dataset, episode_index).
-    `allow`: licences that are not open and yet in order, as for releases. `min_confidence` and `min_name_confidence`:
-    which labels are sure enough (annotate.label_gate); None: as the samples of their dataset were made.
-    """
-
-    release: str | None = None
-    datasets: tuple[str, ...] = ()
-    episodes: tuple[int, ...] | None = None
-    splits: tuple[str, ...] = ()
-    where: str | None = None
-    allow: tuple[str, ...] = ()
-    min_confidence: float | None = None
-    min_name_confidence: float | None = None
 
 
 @dataclass(frozen=True)
@@ -147,10 +129,10 @@ class Selected:
         for (dataset, chunk), episodes in by_chunk.items():
             yield dataset, chunk, episodes
 
-    def identity(self, kind: str, options: Any) -> str:
+    def identity(self, kind: str, options: KindOptions) -> str:
         """What the bytes of an export depend on, hashed."""
         episodes = [[e.dataset, e.episode_index, e.label_run, e.content_hash] for e in self.episodes]
-        parts = [kind, FORMAT, self.snapshot, asdict(self.selection), asdict(options), episodes]
+        parts = [kind, FORMAT, self.snapshot, self.selection.model_dump(), options.stated(), episodes]
         return content_key(json.dumps(parts, sort_keys=True, default=str))
 
     def facts(self) -> dict[str, Any]:
@@ -159,7 +141,7 @@ class Selected:
             "release": self.selection.release,
             "snapshot": self.snapshot,
             "content": self.content,
-            "selection": asdict(self.selection),
+            "selection": self.selection.model_dump(),
             "datasets": [self._dataset_facts(dataset) for dataset in self.datasets],
             "label_runs": label_runs(self.lake, self.active_runs),
             "left_out": list(self.left_out),
@@ -220,7 +202,7 @@ def select(lake: Lake, selection: Selection) -> Selected:
     """
     release = get_release(lake, selection.release) if selection.release else None
     if release:
-        selection = replace(selection, release=release.name)
+        selection = selection.model_copy(update={"release": release.name})
     snapshot = release.snapshot if release else lake.snapshot()
     # Everything that is exported is read at this one snapshot, so a build meanwhile changes nothing
     then = Lake(lake.workspace, read_only=True, snapshot=snapshot)
@@ -402,7 +384,7 @@ class ExportFolder:
             f.write(json.dumps(line) + "\n")
         self.parts[part] = json.loads(json.dumps(line))
 
-    def finish(self, selected: Selected, options: Any, facts: Mapping[str, Any] | None = None) -> Exported:
+    def finish(self, selected: Selected, options: KindOptions, facts: Mapping[str, Any] | None = None) -> Exported:
         """Write the manifest; from then on the export is whole. `facts`: more for the manifest, such as notes."""
         # Sorted: the parts may have been finished in any order, and the manifest has to have equal bytes
         files = sorted((f for p in self.parts.values() for f in p["files"]), key=lambda f: f["path"])
@@ -410,7 +392,7 @@ class ExportFolder:
             "format": FORMAT,
             "export": self.kind,
             "identity": self.identity,
-            "options": asdict(options),
+            "options": options.stated(),
             **selected.facts(),
             "episodes": len(selected.episodes),
             "frames": sum(e.num_frames for e in selected.episodes),

@@ -8,7 +8,6 @@ The configuration `samples` has one split per split of ours, questions with thei
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,10 @@ import yaml
 
 from core.files import write_file
 from core.tables import TABLES
-from warehouse.exports.common import Exported, ExportFolder, Selection
-from warehouse.exports.parquet import FILE_BYTES, PICTURE, write_rows
-from warehouse.exports.samples import SampleKind, SampleOptions, SamplePart, Samples, shown_frame, splits
+from warehouse.exports.common import Exported, ExportFolder
+from warehouse.exports.options import SampleFileOptions, Selection
+from warehouse.exports.parquet import PICTURE, write_rows
+from warehouse.exports.samples import SampleKind, SamplePart, Samples, shown_frame, splits
 from warehouse.lake import Lake, literal
 from warehouse.releases.licences import hub_licence
 from warehouse.releases.publish import LABELS
@@ -34,14 +34,8 @@ COLUMNS = (
 SCHEMA = pa.schema([*(TABLES["samples"].schema.field(c) for c in COLUMNS), pa.field("images", pa.list_(PICTURE))])
 
 
-@dataclass(frozen=True)
-class DatasetsOptions:
-    samples: SampleOptions = field(default_factory=SampleOptions)
-    file_bytes: int = FILE_BYTES
-
-
 def export(
-    lake: Lake, selection: Selection, out: Path, options: DatasetsOptions, *, overwrite: bool = False
+    lake: Lake, selection: Selection, out: Path, options: SampleFileOptions, *, overwrite: bool = False
 ) -> Exported:
     """Write samples and labels; an export that broke off goes on. Raises ExportError, ShardError."""
     return KIND.export(lake, selection, out, options, overwrite)
@@ -66,7 +60,7 @@ def _write_rest(folder: ExportFolder, samples: Samples) -> None:
         folder.finish_part(README, [README])
 
 
-def _write_part(folder: ExportFolder, samples: Samples, part: SamplePart, options: DatasetsOptions) -> None:
+def _write_part(folder: ExportFolder, samples: Samples, part: SamplePart, options: SampleFileOptions) -> None:
     count = 0
 
     def groups() -> Iterator[list[dict]]:

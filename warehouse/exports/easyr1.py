@@ -7,14 +7,14 @@ reads them: numbers are strings, since a column of numbers and "n/a" is none tha
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
 
-from warehouse.exports.common import Exported, ExportError, ExportFolder, Selection
-from warehouse.exports.parquet import FILE_BYTES, PICTURE, write_rows
-from warehouse.exports.samples import SampleKind, SampleOptions, SamplePart, Samples, first_index, shown_frame
+from warehouse.exports.common import Exported, ExportError, ExportFolder
+from warehouse.exports.options import SampleFileOptions, SampleOptions, Selection
+from warehouse.exports.parquet import PICTURE, write_rows
+from warehouse.exports.samples import SampleKind, SamplePart, Samples, first_index, shown_frame
 from warehouse.lake import Lake
 from warehouse.shards import Sample
 from warehouse.shards.ground_truth import ground_truth
@@ -42,15 +42,9 @@ SCHEMA = pa.schema(
 )
 
 
-@dataclass(frozen=True)
-class EasyR1Options:
-    """Where `samples` name no families or forms: ProgressLM's, in think form."""
-
-    samples: SampleOptions = field(default_factory=SampleOptions)
-    file_bytes: int = FILE_BYTES
-
-
-def export(lake: Lake, selection: Selection, out: Path, options: EasyR1Options, *, overwrite: bool = False) -> Exported:
+def export(
+    lake: Lake, selection: Selection, out: Path, options: SampleFileOptions, *, overwrite: bool = False
+) -> Exported:
     """Write a folder of Parquet per split; an export that broke off goes on. Raises ExportError, ShardError."""
     return KIND.export(lake, selection, out, options, overwrite)
 
@@ -63,7 +57,7 @@ def _check(options: SampleOptions) -> None:
         )
 
 
-def _write_part(folder: ExportFolder, samples: Samples, part: SamplePart, options: EasyR1Options) -> None:
+def _write_part(folder: ExportFolder, samples: Samples, part: SamplePart, options: SampleFileOptions) -> None:
     index = first_index(samples, part)
 
     def groups() -> Iterator[list[dict]]:

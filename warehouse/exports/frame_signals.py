@@ -6,7 +6,7 @@ and, where wanted, advantages follow from either. Episodes without them have no 
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,9 @@ import pyarrow.parquet as pq
 from annotate.advantages import advantages, chunk_residuals, threshold
 from annotate.conventions.frame_signals import KEYS, Descriptor, metadata
 from core.files import whole_file
-from warehouse.exports.common import Exported, ExportEpisode, Selected, Selection, is_same_file
+from warehouse.exports.common import Exported, ExportEpisode, Selected, is_same_file
 from warehouse.exports.labels import ActiveLabel, chunk_labels, no_labels, select_for_labels
+from warehouse.exports.options import FrameSignalsOptions, Selection
 from warehouse.exports.rabc import between, chunk_starts, scored_frames, the_dataset
 from warehouse.lake import Lake
 
@@ -47,20 +48,6 @@ ADVANTAGE_SIGNALS = {
     "advantage": _score("As chunk_td_residual; at the end the outcome (1 or 0) less V[t].", -1),
     "advantage_positive": Descriptor("RECAP's indicator: is the advantage among the best of its task?"),
 }
-
-
-@dataclass(frozen=True)
-class FrameSignalsOptions:
-    """`label_run`: its labels in the place of the active ones. `rewards`: the eval_run of a model's rewards in the
-    place of labels; `model` names the model. `horizon`: frames of the chunks whose advantages are wanted; None: none
-    are. `positive_share`: so much of a task's frames is to have a positive advantage.
-    """
-
-    label_run: str | None = None
-    rewards: str | None = None
-    model: str | None = None
-    horizon: int | None = None
-    positive_share: float = 0.3
 
 
 @dataclass(frozen=True)
@@ -147,7 +134,7 @@ def _provenance(selected: Selected, dataset: str, options: FrameSignalsOptions) 
     )
     runs = selected.active_runs if options.label_run is None else [options.label_run]
     scoring: dict[str, Any] = {"release": selected.selection.release, "snapshot": selected.snapshot}
-    scoring |= {k: v for k, v in asdict(options).items() if k in ("horizon", "positive_share") and options.horizon}
+    scoring |= options.model_dump(include={"horizon", "positive_share"}) if options.horizon else {}
     by_model = {"model": options.model, "rewards": options.rewards}
     scoring |= by_model if options.rewards else {"label_runs": runs}
     named = {"name": dataset, "source": source, "total_episodes": episodes, "total_frames": frames}

@@ -8,7 +8,8 @@ import numpy as np
 from annotate.segments import Segment
 from annotate.stated_progress import NOTHING_STATED, StatedEnd
 from ingest.episode import EpisodeFrame
-from warehouse.exports.common import ExportEpisode, ExportError, Selected, Selection, select
+from warehouse.exports.common import ExportEpisode, ExportError, Selected, select
+from warehouse.exports.options import Selection
 from warehouse.lake import Lake
 from warehouse.lake.labels import active_labels, labels_of_run
 

@@ -25,7 +25,6 @@ from warehouse.exports.common import (
     ExportEpisode,
     ExportError,
     ExportFolder,
-    Selection,
     join_folder,
     open_folder,
     select,
@@ -33,15 +32,8 @@ from warehouse.exports.common import (
 from warehouse.exports.labels import chunk_labels
 from warehouse.exports.lerobot_episodes import rows_part
 from warehouse.exports.lerobot_features import OWN, Feature, SourceReader
-from warehouse.exports.lerobot_plan import (
-    DATA_PATH,
-    FILES_PER_CHUNK,
-    VIDEO_PATH,
-    ClipPlace,
-    FileNumber,
-    LerobotOptions,
-    LerobotPlan,
-)
+from warehouse.exports.lerobot_plan import DATA_PATH, FILES_PER_CHUNK, VIDEO_PATH, ClipPlace, FileNumber, LerobotPlan
+from warehouse.exports.options import LerobotOptions, Selection
 from warehouse.exports.rabc import FILE as PROGRESS_FILE
 from warehouse.exports.rabc import SCHEMA as PROGRESS_SCHEMA
 from warehouse.exports.rabc import Kappas, configuration, example_size, kappa_table, metadata, rows

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, chain
 from statistics import median
-from typing import Literal
 
 import pyarrow as pa
 
@@ -15,6 +14,7 @@ from warehouse.exports.episode_videos import clip_of, frames_of_file
 from warehouse.exports.labels import chunk_labels
 from warehouse.exports.language import EVENTS, PERSISTENT
 from warehouse.exports.lerobot_features import OWN, Feature, column_type, features, open_reader
+from warehouse.exports.options import LerobotOptions
 from warehouse.exports.subtasks import step_names
 from warehouse.exports.videos import VideoFile, plan_files
 
@@ -23,20 +23,6 @@ RATE_TOLERANCE = 0.02  # measured frame rates that differ by less, as a share, a
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
-
-
-@dataclass(frozen=True)
-class LerobotOptions:
-    """`flavour` subtask: a frame's task is the step under way, which is all that 0.6 feeds to policies.
-
-    `codec` is that of pictures that have to be encoded; `chunk_sizes` as in RabcOptions. `blur`: what is made
-    unrecognisable in pictures, all of which are then encoded anew.
-    """
-
-    flavour: Literal["task", "subtask"] = "task"
-    codec: Literal["h264", "av1"] = "h264"
-    chunk_sizes: tuple[int, ...] = (16, 32, 50, 100)
-    blur: Literal["faces"] | None = None
 
 
 @dataclass(frozen=True)

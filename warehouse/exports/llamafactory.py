@@ -8,12 +8,12 @@ memory or copied at the end.
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from core.files import write_file
-from warehouse.exports.common import Exported, ExportFolder, Selection
-from warehouse.exports.samples import SampleKind, SampleOptions, SamplePart, Samples, shown_frame, splits
+from warehouse.exports.common import Exported, ExportFolder
+from warehouse.exports.options import SampleOptions, Selection
+from warehouse.exports.samples import SampleKind, SamplePart, Samples, shown_frame, splits
 from warehouse.lake import Lake
 from warehouse.shards import Sample, ShardError
 
@@ -21,14 +21,7 @@ INFO = "dataset_info.json"
 PREFIX = "proccorpus_"  # of the names of datasets
 
 
-@dataclass(frozen=True)
-class LlamaFactoryOptions:
-    samples: SampleOptions = field(default_factory=SampleOptions)
-
-
-def export(
-    lake: Lake, selection: Selection, out: Path, options: LlamaFactoryOptions, *, overwrite: bool = False
-) -> Exported:
+def export(lake: Lake, selection: Selection, out: Path, options: SampleOptions, *, overwrite: bool = False) -> Exported:
     """Write conversations and pictures; an export that broke off goes on. Raises ExportError, ShardError.
 
     In memory: one episode's pictures, and the hashes of a chunk's.
@@ -43,7 +36,7 @@ def _write_info(folder: ExportFolder, samples: Samples) -> None:
         folder.finish_part(INFO, [INFO])
 
 
-def _write_part(folder: ExportFolder, samples: Samples, part: SamplePart, options: LlamaFactoryOptions) -> None:
+def _write_part(folder: ExportFolder, samples: Samples, part: SamplePart, options: SampleOptions) -> None:
     name = f"{part.split}/part-{part.number:05d}.json"
     written: dict[str, str] = {}  # pictures: path and hash
     count = 0

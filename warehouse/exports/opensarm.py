@@ -22,24 +22,18 @@ import pyarrow.parquet as pq
 from annotate.conventions.opensarm import LABELS, PRIMITIVES, ROLLOUTS, label_of, primitive
 from annotate.label_run import human_run
 from core.files import write_file
-from warehouse.exports.common import Exported, ExportEpisode, ExportFolder, Selection, open_folder
+from warehouse.exports.common import Exported, ExportEpisode, ExportFolder, open_folder
 from warehouse.exports.episode_videos import write_episode_video
 from warehouse.exports.labels import ActiveLabel, each_label, left_out_notes, no_labels, select_for_labels
 from warehouse.exports.lerobot_features import SourceReader, open_reader
 from warehouse.exports.lerobot_plan import rate_of
+from warehouse.exports.options import LabelOptions, Selection
 from warehouse.lake import Lake
 
 KIND = "opensarm"
 EPISODES_IN_CHUNK = 1000
 SUFFIX = "_camera-images-rgb"
 PLAN_ID = "proccorpus"
-
-
-@dataclass(frozen=True)
-class OpensarmOptions:
-    """`label_run`: its labels in the place of the active ones."""
-
-    label_run: str | None = None
 
 
 @dataclass(frozen=True)
@@ -61,7 +55,7 @@ def export(
     lake: Lake,
     selection: Selection,
     out: Path,
-    options: OpensarmOptions = OpensarmOptions(),
+    options: LabelOptions = LabelOptions(),
     *,
     overwrite: bool = False,
 ) -> Exported:

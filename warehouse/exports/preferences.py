@@ -20,9 +20,10 @@ import yaml
 from annotate.preferences import WHYS, ComparedRun, Pair, RunPart, draw_pairs
 from annotate.samples.procvqa import PROGRESS, task_text
 from core.files import write_file
-from warehouse.exports.common import Exported, ExportError, ExportFolder, Selection, open_folder
+from warehouse.exports.common import Exported, ExportError, ExportFolder, open_folder
+from warehouse.exports.options import PreferencesOptions, SampleOptions, Selection
 from warehouse.exports.parquet import PICTURE, write_rows
-from warehouse.exports.samples import SampleOptions, Samples, open_samples, shown_frame
+from warehouse.exports.samples import Samples, open_samples, shown_frame
 from warehouse.lake import Lake
 from warehouse.lake.compared import RunFacts, run_facts
 from warehouse.releases.licences import hub_licence
@@ -64,14 +65,6 @@ QUESTIONS = {
     "outcome": "Which of the two runs has reached the goal of the task?",
     "quality": "Which of the two runs does the task better?",
 }
-
-
-@dataclass(frozen=True)
-class PreferencesOptions:
-    """`per_run`: pairs of each kind, at most, that begin with a run."""
-
-    per_run: int = 4
-    seed: int = 0
 
 
 @dataclass(frozen=True)

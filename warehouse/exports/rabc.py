@@ -23,13 +23,13 @@ from warehouse.exports.common import (
     ExportEpisode,
     ExportError,
     Selected,
-    Selection,
     open_folder,
     open_source,
     records,
     select,
 )
 from warehouse.exports.labels import chunk_labels, gains, histogram, percentile
+from warehouse.exports.options import RabcOptions, Selection
 from warehouse.lake import Lake
 
 FILE = "sarm_progress.parquet"
@@ -44,18 +44,6 @@ SCHEMA = pa.schema(
         ("progress_dense", pa.float32()),
     ]
 )
-
-
-@dataclass(frozen=True)
-class RabcOptions:
-    """`chunk_sizes`: lengths of action chunks, in frames, to suggest a kappa for.
-
-    `rewards`: the eval_run of a model's rewards, which stand in the place of labels; `model` names the model.
-    """
-
-    chunk_sizes: tuple[int, ...] = (16, 32, 50, 100)
-    rewards: str | None = None
-    model: str | None = None
 
 
 class Kappas:

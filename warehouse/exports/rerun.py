@@ -15,7 +15,6 @@ Everything stands on the timelines `frame` and `time` (frame / fps). Entities:
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,6 @@ from warehouse.exports.common import (
     ExportError,
     ExportFolder,
     Selected,
-    Selection,
     join_folder,
     label_runs,
     open_folder,
@@ -43,6 +41,7 @@ from warehouse.exports.common import (
     records,
     select,
 )
+from warehouse.exports.options import RerunOptions, Selection
 from warehouse.lake import Lake
 from warehouse.lake.labels import StoredLabel, labels_of_episode
 from warehouse.lake.signals import gripper_openings
@@ -53,18 +52,6 @@ BATCH_BYTES = 4 << 20  # of pictures in a chunk
 OF_EPISODE = "WHERE dataset = ? AND chunk = ? AND episode_index = ?"
 
 
-@dataclass(frozen=True)
-class RerunOptions:
-    """`pictures_per_s`: so many at most, evenly over the run, always with the last frame; None: all; 0: none.
-
-    `max_px`: pictures with a longer side are made smaller.
-    """
-
-    pictures_per_s: float | None = None
-    max_px: int = 640
-    quality: int = 85
-
-
 def export(lake: Lake, selection: Selection, out: Path, options: RerunOptions, *, overwrite: bool = False) -> Exported:
     """Write `<dataset>/<episode>.rrd`; reads the sources again. Raises ExportError, SourceError, DownloadError.
 
@@ -72,7 +59,6 @@ def export(lake: Lake, selection: Selection, out: Path, options: RerunOptions, *
 
     In memory: a batch of pictures, and one episode's labels.
     """
-    _check(options)
     selected = select(lake, selection)
     folder = open_folder(out, KIND, selected.identity(KIND, options), overwrite)
     if folder.manifest:
@@ -84,7 +70,6 @@ def export(lake: Lake, selection: Selection, out: Path, options: RerunOptions, *
 
 def begin(lake: Lake, selection: Selection, out: Path, options: RerunOptions, overwrite: bool) -> list[tuple[str, int]]:
     """Prepare the folder; returns the chunks (dataset, chunk) that `export_chunk` may write, in any order."""
-    _check(options)
     selected = select(lake, selection)
     open_folder(out, KIND, selected.identity(KIND, options), overwrite)
     return [(dataset, chunk) for dataset, chunk, _ in selected.chunks()]
@@ -124,13 +109,6 @@ def _write(
 
 def _name(e: ExportEpisode) -> str:
     return f"{e.dataset}/{e.episode_index:06d}.rrd"
-
-
-def _check(options: RerunOptions) -> None:
-    if options.pictures_per_s is not None and options.pictures_per_s < 0:
-        raise ExportError(f"{options.pictures_per_s} pictures a second: give 0 or more, or leave it out for all")
-    if not (1 <= options.quality <= 100 and options.max_px >= 16):
-        raise ExportError("pictures need a quality from 1 to 100 and at least 16 px")
 
 
 def write_recording(

@@ -22,17 +22,11 @@ import cv2
 import numpy as np
 
 from core.files import write_file
-from warehouse.exports.common import (
-    Exported,
-    ExportEpisode,
-    ExportFolder,
-    Selected,
-    Selection,
-    open_folder,
-)
+from warehouse.exports.common import Exported, ExportEpisode, ExportFolder, Selected, open_folder
 from warehouse.exports.episode_videos import write_episode_video
 from warehouse.exports.labels import ActiveLabel, each_label, left_out_notes, no_labels, select_for_labels
 from warehouse.exports.lerobot_features import SourceReader, open_reader
+from warehouse.exports.options import RoboDopamineOptions, Selection
 from warehouse.lake import Lake
 
 KIND = "robo-dopamine"
@@ -52,15 +46,6 @@ After, by camera:
 {after}
 Answer with <score>, a percentage with its sign, and </score>: of what was left before, how much was gained; or, where
 it is farther from the goal, of what was there before, how much was lost; 0.0% where nothing has changed."""
-
-
-@dataclass(frozen=True)
-class RoboDopamineOptions:
-    """`label_run`: its labels in the place of the active ones. `per_run`: pairs of a run, at most."""
-
-    label_run: str | None = None
-    per_run: int = 50
-    seed: int = 0
 
 
 @dataclass(frozen=True)

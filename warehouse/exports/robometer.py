@@ -8,7 +8,6 @@ What the convention is says annotate.conventions.robometer.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,11 @@ import yaml
 from annotate.conventions.robometer import FAILURE, SUBOPTIMAL, SUCCESSFUL, grade
 from annotate.similarity import embed
 from core.files import write_file
-from warehouse.exports.common import Exported, ExportEpisode, ExportError, ExportFolder, Selection, open_folder
+from warehouse.exports.common import Exported, ExportEpisode, ExportError, ExportFolder, open_folder
 from warehouse.exports.episode_videos import write_episode_video
 from warehouse.exports.labels import each_label, left_out_notes, select_for_labels
 from warehouse.exports.lerobot_features import open_reader
+from warehouse.exports.options import LabelOptions, Selection
 from warehouse.exports.parquet import with_features
 from warehouse.lake import Lake
 from warehouse.releases.licences import hub_licence
@@ -44,18 +44,11 @@ SCHEMA = pa.schema(
 )
 
 
-@dataclass(frozen=True)
-class RobometerOptions:
-    """`label_run`: its labels in the place of the active ones."""
-
-    label_run: str | None = None
-
-
 def export(
     lake: Lake,
     selection: Selection,
     out: Path,
-    options: RobometerOptions = RobometerOptions(),
+    options: LabelOptions = LabelOptions(),
     *,
     overwrite: bool = False,
 ) -> Exported:

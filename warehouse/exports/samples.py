@@ -16,12 +16,12 @@ from warehouse.exports.common import (
     ExportError,
     ExportFolder,
     Selected,
-    Selection,
     join_folder,
     label_runs,
     open_folder,
     select,
 )
+from warehouse.exports.options import SampleOptions, Selection
 from warehouse.lake import Lake, content_key, literal
 from warehouse.releases import Release, get_release
 from warehouse.releases.contents import ShardFile, lake_shards
@@ -29,22 +29,7 @@ from warehouse.releases.takedown import taken_down
 from warehouse.shards import Entry, Sample, ShardError, expand, read_entry, read_index
 from warehouse.shards.profiles import PROFILES, draw
 
-FORMS = ("think", "no_think")
 PICTURE_NAME = re.compile(r"(?:e(?P<other>\d{6,})\.)?(?P<camera>.+)\.(?P<frame>\d{6,})(?:\.(?P<edit>[^.]+))?\.jpg")
-
-
-@dataclass(frozen=True)
-class SampleOptions:
-    """Which samples of the selected episodes; empty means all.
-
-    `forms` are of ProgressLM's families; other samples have none and are not touched by it. `profile`: so many of each
-    kind, drawn from a release's train split with `seed` (warehouse.shards.profiles).
-    """
-
-    families: tuple[str, ...] = ()
-    forms: tuple[str, ...] = ()
-    profile: str | None = None
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -343,8 +328,8 @@ class SampleKind:
 
     def _samples(self, lake: Lake, selection: Selection, options: Any) -> Samples:
         if self.check:
-            self.check(options.samples)
-        return open_samples(lake, selection, options.samples, self.families, self.forms)
+            self.check(options)
+        return open_samples(lake, selection, options, self.families, self.forms)
 
 
 def splits(samples: Samples) -> list[str]:
@@ -363,9 +348,6 @@ def first_index(samples: Samples, part: SamplePart) -> int:
 
 
 def _check_options(selection: Selection, options: SampleOptions) -> None:
-    for form in options.forms:
-        if form not in FORMS:
-            raise ExportError(f"there is no form {form!r}; forms are {', '.join(FORMS)}")
     if options.profile is not None:
         _check_profile(options.profile, selection, options)
 

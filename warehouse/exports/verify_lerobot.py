@@ -15,8 +15,9 @@ import numpy as np
 
 from core.errors import install_hint
 from ingest.formats.listing import named
-from warehouse.exports.common import MANIFEST, ExportError, Selection, select
-from warehouse.exports.lerobot_plan import LerobotOptions, LerobotPlan
+from warehouse.exports.common import MANIFEST, ExportError, select
+from warehouse.exports.lerobot_plan import LerobotPlan
+from warehouse.exports.options import LerobotOptions, Selection
 from warehouse.exports.videos import ENCODED
 from warehouse.lake import Lake
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 from pydantic import Field
@@ -10,13 +11,15 @@ from pydantic import Field
 from assets.defs.corpus.partitions import chunk_key
 from assets.defs.resources import Corpus
 from pipeline import exports
-from pipeline.exports import ExportRequest, plain_request
-from warehouse.exports.common import Selection
-from warehouse.exports.samples import SampleOptions
+from pipeline.exports import ExportRequest, export_kind, plain_request
+from warehouse.exports.options import Selection
 
 
 class ExportConfig(dg.Config):
-    """What `proccorpus export KIND` takes; `out` is a folder, `episodes` goes with one dataset."""
+    """What `proccorpus export KIND` takes; `out` is a folder, `episodes` goes with one dataset.
+
+    `options` are the kind's own, by their names in warehouse.exports.options.
+    """
 
     kind: str
     out: str
@@ -33,14 +36,22 @@ class ExportConfig(dg.Config):
     profile: str = ""
     seed: int = 0
     overwrite: bool = False
+    options: dict[str, Any] = Field(default_factory=dict)
 
     def request(self) -> ExportRequest:
-        episodes, where = tuple(self.episodes) or None, self.where or None
-        datasets, splits, allow = tuple(self.datasets), tuple(self.splits), tuple(self.allow_licences)
-        samples = SampleOptions(tuple(self.families), tuple(self.forms), self.profile or None, self.seed)
-        gate = (self.min_confidence, self.min_name_confidence)
-        selection = Selection(self.release or None, datasets, episodes, splits, where, allow, *gate)
-        return plain_request(self.kind, Path(self.out), selection, samples, self.overwrite)
+        selection = Selection(
+            release=self.release or None,
+            datasets=tuple(self.datasets),
+            episodes=tuple(self.episodes) or None,
+            splits=tuple(self.splits),
+            where=self.where or None,
+            allow=tuple(self.allow_licences),
+            min_confidence=self.min_confidence,
+            min_name_confidence=self.min_name_confidence,
+        )
+        samples: dict[str, Any] = {"families": self.families, "forms": self.forms, "profile": self.profile or None}
+        given = (samples | {"seed": self.seed}) if export_kind(self.kind).of_samples else {}
+        return plain_request(self.kind, Path(self.out), selection, given | self.options, self.overwrite)
 
 
 @dg.op(out=dg.DynamicOut(dict))

@@ -18,7 +18,8 @@ from pipeline.imports import import_annotations
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import LENGTHS
 from warehouse.exports import annotations_json
-from warehouse.exports.common import ExportError, Selection
+from warehouse.exports.common import ExportError
+from warehouse.exports.options import Selection
 from warehouse.lake import Lake
 
 ANY = Selection(allow=("unknown",))

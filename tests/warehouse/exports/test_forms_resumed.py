@@ -7,7 +7,7 @@ import pytest
 
 from tests.kits.files import files_of
 from warehouse.exports import EXPORT_KINDS
-from warehouse.exports.common import Selection
+from warehouse.exports.options import Selection
 from warehouse.lake import Lake
 
 ANY = Selection(allow=("unknown",))

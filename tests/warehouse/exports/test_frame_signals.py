@@ -28,9 +28,9 @@ from annotate.segments import DONE, IDLE, STEP, Segment
 from pipeline.imports import import_annotations
 from tests.kits.tiny_lerobot import LENGTHS
 from warehouse.exports import frame_signals
-from warehouse.exports.common import ExportError, Selection
-from warehouse.exports.frame_signals import FrameSignalsOptions
+from warehouse.exports.common import ExportError
 from warehouse.exports.labels import ActiveLabel
+from warehouse.exports.options import FrameSignalsOptions, Selection
 from warehouse.lake import Lake
 
 ANY = Selection(allow=("unknown",))
@@ -75,7 +75,8 @@ def test_labels_are_written_as_the_convention_says_and_come_back(made_lake: Lake
 
     # And what the run is exported as by its name is what was imported
     again = tmp_path / "again.parquet"
-    frame_signals.export(Lake(corpus.workspace, read_only=True), ANY, again, FrameSignalsOptions(imported.label_run))
+    by_name = FrameSignalsOptions(label_run=imported.label_run)
+    frame_signals.export(Lake(corpus.workspace, read_only=True), ANY, again, by_name)
     names = [*table.column_names[:3], "progress", "segment", "step", "completed", "planned_steps"]
     assert pq.read_table(again).select(names).equals(table.select(names))
 
@@ -102,7 +103,7 @@ def test_a_file_is_resumed_kept_or_refused(made_lake: Lake, tmp_path: Path):
         frame_signals.export(made_lake, ANY, text)
     assert text.read_text() == "hello"
     with pytest.raises(ExportError, match="no episode selected has a label of the run 'gone'"):
-        frame_signals.export(made_lake, ANY, tmp_path / "gone.parquet", FrameSignalsOptions("gone"))
+        frame_signals.export(made_lake, ANY, tmp_path / "gone.parquet", FrameSignalsOptions(label_run="gone"))
     assert not (tmp_path / "gone.parquet").exists()
 
 

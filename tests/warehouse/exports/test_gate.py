@@ -16,9 +16,8 @@ from pipeline.build import run_build
 from pipeline.config import with_samples
 from tests.kits.made_corpus import Made
 from warehouse.exports import datasets, lerobot, llamafactory, rabc, rerun
-from warehouse.exports.common import ExportError, Selection
-from warehouse.exports.lerobot import LerobotOptions
-from warehouse.exports.rerun import RerunOptions
+from warehouse.exports.common import ExportError
+from warehouse.exports.options import LerobotOptions, RerunOptions, SampleFileOptions, SampleOptions, Selection
 from warehouse.lake import Lake
 from warehouse.releases import ReleaseError, card_path, create_release
 from warehouse.releases.contents import contents
@@ -64,20 +63,18 @@ def samples(lake: Lake, out: Path) -> dict[int, list[bool]]:
 
 
 def test_samples_of_labels_less_sure_are_left_out(changed: Lake, tmp_path: Path):
-    done = datasets.export(changed, selection(min_confidence=0.5), tmp_path / "out", datasets.DatasetsOptions())
+    done = datasets.export(changed, selection(min_confidence=0.5), tmp_path / "out", SampleFileOptions())
     assert set(samples(changed, tmp_path / "out")) == {0, WITHOUT, UNNAMED, 4}
     of_unsure = changed.rows(f"SELECT count(*) FROM samples WHERE episode_index = {UNSURE}")[0][0]
     note = f"{of_unsure} samples of labels that are not sure enough were left out"
     assert note in done.notes
     assert note in (tmp_path / "out/README.md").read_text()
-    everything = datasets.export(
-        changed, selection(min_name_confidence=0), tmp_path / "all", datasets.DatasetsOptions()
-    )
+    everything = datasets.export(changed, selection(min_name_confidence=0), tmp_path / "all", SampleFileOptions())
     assert everything.samples == (done.samples or 0) + of_unsure
 
 
 def test_samples_that_name_steps_of_labels_less_sure_are_left_out(changed: Lake, tmp_path: Path):
-    datasets.export(changed, selection(), tmp_path / "out", datasets.DatasetsOptions())
+    datasets.export(changed, selection(), tmp_path / "out", SampleFileOptions())
     found = samples(changed, tmp_path / "out")
     assert set(found) == {0, UNSURE, WITHOUT, UNNAMED, 4}
     assert not any(found[UNSURE])
@@ -88,7 +85,7 @@ def test_samples_that_name_steps_of_labels_less_sure_are_left_out(changed: Lake,
 def test_nothing_left_says_why(changed: Lake, tmp_path: Path):
     only = Selection(datasets=("tiny",), episodes=(UNSURE,), allow=ANY, min_confidence=0.5)
     with pytest.raises(ExportError, match=r"1 of 1 labels are less sure than 0.5 \(min_confidence\)"):
-        llamafactory.export(changed, only, tmp_path / "out", llamafactory.LlamaFactoryOptions())
+        llamafactory.export(changed, only, tmp_path / "out", SampleOptions())
 
 
 def test_weights_of_labels_less_sure_are_nan(changed: Lake, tmp_path: Path):

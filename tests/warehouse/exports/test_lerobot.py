@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +24,9 @@ from tests.kits.files import files_of
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import CAMERA, LENGTHS, TASKS, signals, video_path
 from warehouse.exports import lerobot, rabc
-from warehouse.exports.common import Exported, ExportError, ExportFolder, Selection, select
-from warehouse.exports.lerobot import LerobotOptions
+from warehouse.exports.common import Exported, ExportError, ExportFolder, select
 from warehouse.exports.lerobot_plan import rate_of
+from warehouse.exports.options import LerobotOptions, RabcOptions, Selection
 from warehouse.exports.verify_lerobot import verify
 from warehouse.lake import Lake
 from warehouse.releases import create_release
@@ -207,8 +206,8 @@ def weights(progress: np.ndarray, lengths: list[int], chunk: int, kappa: float) 
 def test_lerobots_weights_are_those_we_predict(made: Made, made_lake: Lake, tmp_path: Path, head: str):
     from lerobot.rewards.sarm.rabc import RABCWeights
 
-    chosen = replace(ANY, datasets=("tiny",), episodes=(0, 2, 3))
-    done = rabc.export(made_lake, chosen, tmp_path / "out", rabc.RabcOptions((8,)))
+    chosen = Selection(allow=("unknown",), datasets=("tiny",), episodes=(0, 2, 3))
+    done = rabc.export(made_lake, chosen, tmp_path / "out", RabcOptions(chunk_sizes=(8,)))
     manifest = json.loads((tmp_path / "out/manifest.json").read_text())
     kappa = manifest["suggested_kappa"]["8"]
     assert (done.episodes, 0 < kappa < 1) == (3, True)
@@ -310,7 +309,7 @@ def test_a_folder_with_other_things_is_refused(made_lake: Lake, tiny_export: Pat
             lerobot.export(made_lake, ANY, other, overwrite=overwrite)
     assert files_of(other) == {"thesis.tex": b"all my work"}
     copy = shutil.copytree(tiny_export, tmp_path / "copy")
-    some = replace(ANY, datasets=("tiny",), episodes=(1,))
+    some = Selection(allow=("unknown",), datasets=("tiny",), episodes=(1,))
     with pytest.raises(ExportError, match="holds another export"):
         lerobot.export(made_lake, some, copy)
     assert lerobot.export(made_lake, some, copy, overwrite=True).episodes == 1
@@ -324,7 +323,7 @@ def test_a_folder_with_other_things_is_refused(made_lake: Lake, tiny_export: Pat
 
 def test_selections(made_lake: Lake):
     def chosen(**conditions: Any) -> list[int]:
-        return [e.episode_index for e in select(made_lake, replace(ANY, **conditions)).episodes]
+        return [e.episode_index for e in select(made_lake, Selection(allow=("unknown",), **conditions)).episodes]
 
     assert chosen(where="num_frames > 20") == [0, 2, 4]
     assert chosen(where="SELECT dataset, episode_index FROM active_segments WHERE end_frame > 28") == [2]
@@ -353,11 +352,11 @@ def test_what_was_taken_down_stays_out_with_its_pictures(corpus: Lake, tmp_path:
 
 def test_a_release_is_exported_as_frozen_less_what_was_taken_down(corpus: Lake, tmp_path: Path):
     release = create_release(corpus, "frozen", allow=("unknown",))
-    held = [e.episode_index for e in select(corpus, replace(ANY, release="frozen")).episodes]
+    held = [e.episode_index for e in select(corpus, Selection(allow=("unknown",), release="frozen")).episodes]
     assert held == corpus.rows("SELECT list(DISTINCT episode_index ORDER BY episode_index) FROM samples")[0][0]
     corpus.con.execute("UPDATE progress SET progress = 0.25")
     take_down(corpus, "tiny", [held[0]], "withdrawn")
-    done = lerobot.export(corpus, replace(ANY, release="frozen"), tmp_path / "out")
+    done = lerobot.export(corpus, Selection(allow=("unknown",), release="frozen"), tmp_path / "out")
     assert (done.episodes, done.left_out) == (len(held) - 1, (f"tiny: episodes {held[0]} taken down",))
     table = pq.read_table(tmp_path / "out/data", columns=["progress"])
     assert table["progress"].unique().to_pylist() != [0.25]
@@ -366,7 +365,7 @@ def test_a_release_is_exported_as_frozen_less_what_was_taken_down(corpus: Lake, 
 
 
 def test_a_file_of_which_a_part_is_wanted_is_never_copied_whole(long_lake: Lake, tmp_path: Path):
-    only = replace(ANY, datasets=("long",), episodes=(2,))
+    only = Selection(allow=("unknown",), datasets=("long",), episodes=(2,))
     lerobot.export(long_lake, only, tmp_path / "out")
     (video,) = (tmp_path / "out/videos" / FRONT).rglob("*.mp4")
     with av.open(str(video)) as container:

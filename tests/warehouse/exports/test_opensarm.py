@@ -25,9 +25,9 @@ from pipeline.imports import import_annotations
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import LENGTHS
 from warehouse.exports import opensarm
-from warehouse.exports.common import Selection
-from warehouse.exports.opensarm import OpensarmOptions, camera_names
+from warehouse.exports.opensarm import camera_names
 from warehouse.exports.opensarm_corrections import from_opensarm
+from warehouse.exports.options import LabelOptions, Selection
 from warehouse.lake import Lake, corrections
 from warehouse.lake.corrections import CorrectionError, parsed
 
@@ -131,7 +131,7 @@ def test_an_export_is_what_opensarm_reads_and_comes_back(own: Made, tmp_path: Pa
     assert lake.rows(told) == [(end["final_progress"], end.get("catastrophic_frame"))]
     again = tmp_path / "again"
     lake.con.close()
-    opensarm.export(Lake(own.space, read_only=True), ANY, again, OpensarmOptions(imported.label_run))
+    opensarm.export(Lake(own.space, read_only=True), ANY, again, LabelOptions(label_run=imported.label_run))
     [back] = [json.loads(text) for text in (again / "labels.jsonl").read_text().splitlines()]
     assert back["label"] == line["label"]
 

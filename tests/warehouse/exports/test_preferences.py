@@ -14,8 +14,9 @@ from core.values import IMAGE_MARK
 from tests.kits.files import hashes_of
 from training.recipe import TinyConfig
 from training.tiny import make_processor, make_tokenizer
-from warehouse.exports.common import MANIFEST, ExportError, Selection
-from warehouse.exports.preferences import MOST_PICTURES, PreferencesOptions, _Moment, _quality_label, _shown, export
+from warehouse.exports.common import MANIFEST, ExportError
+from warehouse.exports.options import PreferencesOptions, Selection
+from warehouse.exports.preferences import MOST_PICTURES, _Moment, _quality_label, _shown, export
 from warehouse.lake import Lake
 
 ANY = ("unknown",)

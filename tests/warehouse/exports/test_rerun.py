@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from ingest.sources.files import Source
 from tests.kits.files import hashes_of
@@ -12,8 +13,8 @@ from tests.kits.made_corpus import Made
 from tests.kits.signal_kit import give_two_arms, signal
 from tests.kits.tiny_lerobot import CAMERA, LENGTHS, write_video
 from warehouse.exports import rerun as exporter
-from warehouse.exports.common import JOURNAL, MANIFEST, Exported, ExportError, Selection
-from warehouse.exports.rerun import RerunOptions
+from warehouse.exports.common import JOURNAL, MANIFEST, Exported, ExportError
+from warehouse.exports.options import RerunOptions, Selection
 from warehouse.lake import Lake
 
 ALL = Selection(allow=("unknown",))
@@ -167,6 +168,6 @@ def test_a_source_that_changed_is_named(own: Made, tmp_path: Path, monkeypatch: 
 
 @pytest.mark.parametrize("options", [{"pictures_per_s": -1}, {"max_px": 3}])
 def test_options_that_make_no_sense(made_lake: Lake, tmp_path: Path, options: dict):
-    with pytest.raises(ExportError):
+    with pytest.raises(ValidationError):
         export(made_lake, tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()

@@ -19,9 +19,9 @@ from ingest.sources.files import Source
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import LENGTHS
 from warehouse.exports import robo_dopamine
-from warehouse.exports.common import Selection
 from warehouse.exports.labels import ActiveLabel
-from warehouse.exports.robo_dopamine import RoboDopamineOptions, camera_names, keyframes, score
+from warehouse.exports.options import RoboDopamineOptions, Selection
+from warehouse.exports.robo_dopamine import camera_names, keyframes, score
 from warehouse.lake import Lake
 
 ANY = Selection(allow=("unknown",))

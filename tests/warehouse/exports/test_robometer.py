@@ -19,7 +19,7 @@ from pipeline.imports import import_annotations
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import LENGTHS
 from warehouse.exports import robometer
-from warehouse.exports.common import Selection
+from warehouse.exports.options import Selection
 from warehouse.lake import Lake
 
 ANY = Selection(allow=("unknown",))

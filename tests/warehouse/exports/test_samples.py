@@ -13,14 +13,16 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from core.errors import UserError
 from core.paths import Workspace
 from tests.kits.files import hashes_of
 from tests.kits.made_corpus import Made
+from warehouse.exports import EXPORT_KINDS
 from warehouse.exports import datasets as hugging
-from warehouse.exports import easyr1, llamafactory
-from warehouse.exports.common import JOURNAL, MANIFEST, Exported, ExportError, Selection, open_folder
+from warehouse.exports.common import JOURNAL, MANIFEST, Exported, ExportError, open_folder
+from warehouse.exports.options import Selection
 from warehouse.exports.parquet import PICTURE, with_features, write_rows
-from warehouse.exports.samples import SampleOptions, Samples, shown_frame
+from warehouse.exports.samples import Samples, shown_frame
 from warehouse.lake import Lake
 from warehouse.releases import Release, create_release
 from warehouse.releases.takedown import take_down
@@ -28,17 +30,17 @@ from warehouse.shards import Sample, ShardError, read_samples
 from warehouse.shards.ground_truth import ground_truth
 
 ANY = ("unknown",)
-KINDS: dict[str, Callable[..., Exported]] = {
-    "llamafactory": lambda lake, selection, out, samples=SampleOptions(), **more: llamafactory.export(
-        lake, selection, out, llamafactory.LlamaFactoryOptions(samples), **more
-    ),
-    "easyr1": lambda lake, selection, out, samples=SampleOptions(), **more: easyr1.export(
-        lake, selection, out, easyr1.EasyR1Options(samples), **more
-    ),
-    "datasets": lambda lake, selection, out, samples=SampleOptions(), **more: hugging.export(
-        lake, selection, out, hugging.DatasetsOptions(samples), **more
-    ),
-}
+
+
+def _exporter(kind: str) -> Callable[..., Exported]:
+    def export(lake: Lake, selection: Selection, out: Path, options: Any = (), *, overwrite: bool = False) -> Exported:
+        chosen = EXPORT_KINDS[kind]
+        return chosen.module.export(lake, selection, out, chosen.read_options(options), overwrite=overwrite)
+
+    return export
+
+
+KINDS = {kind: _exporter(kind) for kind in ("llamafactory", "easyr1", "datasets")}
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,7 @@ def test_a_ground_truth_that_contradicts_itself_is_an_error(frozen: Frozen):
 
 def test_easyr1_takes_only_what_can_be_rewarded(frozen: Frozen, tmp_path: Path):
     with pytest.raises(ExportError, match="procvqa_a has no reference and score"):
-        KINDS["easyr1"](frozen.lake, frozen.selection, tmp_path / "out", SampleOptions(("procvqa_a",)))
+        KINDS["easyr1"](frozen.lake, frozen.selection, tmp_path / "out", {"families": ["procvqa_a"]})
 
 
 # Hugging Face datasets
@@ -270,13 +272,13 @@ def test_broken_off_it_goes_on_to_equal_bytes(
 
 
 def test_families_forms_and_episodes_narrow(frozen: Frozen, tmp_path: Path):
-    options = SampleOptions(("progresslm_text", "procvqa_a"), ("no_think",))
+    families = ("progresslm_text", "procvqa_a")
     chosen = Selection(release="r1", datasets=("tiny",), episodes=(0, 2), allow=ANY)
-    KINDS["llamafactory"](frozen.lake, chosen, tmp_path / "out", options)
+    KINDS["llamafactory"](frozen.lake, chosen, tmp_path / "out", {"families": families, "forms": ("no_think",)})
     wanted = {
         (s.row["question"], s.row["answer"])
         for s in frozen.samples.values()
-        if s.row["family"] in options.families and s.row["form"] in (None, "", "no_think")
+        if s.row["family"] in families and s.row["form"] in (None, "", "no_think")
         if s.row["episode_index"] in (0, 2)
     }
     rows = [r for p in (tmp_path / "out").glob("*/part-*.json") for r in json.loads(p.read_text())]
@@ -287,7 +289,7 @@ def test_families_forms_and_episodes_narrow(frozen: Frozen, tmp_path: Path):
 def test_a_profile_is_what_draw_draws(frozen: Frozen, tmp_path: Path):
     from warehouse.shards.profiles import draw
 
-    done = KINDS["easyr1"](frozen.lake, frozen.selection, tmp_path / "out", SampleOptions(profile="progresslm_rl"))
+    done = KINDS["easyr1"](frozen.lake, frozen.selection, tmp_path / "out", {"profile": "progresslm_rl"})
     drawn = draw(frozen.lake.workspace, frozen.release, "progresslm_rl").samples["sample_id"].to_pylist()
     rows = pq.read_table(tmp_path / "out/train", columns=["extra_info"])["extra_info"].to_pylist()
     assert sorted(r["sample_id"] for r in rows) == sorted(drawn)
@@ -297,21 +299,21 @@ def test_a_profile_is_what_draw_draws(frozen: Frozen, tmp_path: Path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (SampleOptions(("poetry",)), "no sample of a family 'poetry'; families here: procvqa_a"),
-        (SampleOptions(forms=("rhyme",)), "no form 'rhyme'; forms are think, no_think"),
-        (SampleOptions(profile="big"), "unknown profile 'big'; known: progresslm_sft"),
-        (SampleOptions(("procvqa_a",), profile="progresslm_rl"), "leave --family and --form out"),
+        ({"families": ["poetry"]}, "no sample of a family 'poetry'; families here: procvqa_a"),
+        ({"forms": ["rhyme"]}, "forms: input should be 'think' or 'no_think', and not 'rhyme'"),
+        ({"profile": "big"}, "unknown profile 'big'; known: progresslm_sft"),
+        ({"families": ["procvqa_a"], "profile": "progresslm_rl"}, "leave --family and --form out"),
     ],
 )
-def test_what_is_not_there_is_named(frozen: Frozen, tmp_path: Path, options: SampleOptions, message: str):
-    with pytest.raises(ExportError, match=message):
+def test_what_is_not_there_is_named(frozen: Frozen, tmp_path: Path, options: dict, message: str):
+    with pytest.raises(UserError, match=message):
         KINDS["llamafactory"](frozen.lake, frozen.selection, tmp_path / "out", options)
     assert not (tmp_path / "out").exists()
 
 
 def test_a_profile_needs_a_release(frozen: Frozen, tmp_path: Path):
     with pytest.raises(ExportError, match="drawn from a release: name it with --release"):
-        KINDS["datasets"](frozen.lake, Selection(allow=ANY), tmp_path, SampleOptions(profile="progresslm_rl"))
+        KINDS["datasets"](frozen.lake, Selection(allow=ANY), tmp_path, {"profile": "progresslm_rl"})
 
 
 def test_an_empty_selection_writes_nothing(frozen: Frozen, tmp_path: Path):

@@ -10,7 +10,7 @@ from core.paths import ROOT, Workspace
 from pipeline.build import run_build
 from pipeline.config import source_build
 from warehouse.exports import lerobot
-from warehouse.exports.common import Selection
+from warehouse.exports.options import Selection
 from warehouse.lake import Lake
 
 SIM_LONG = ROOT / "samples" / "sim_long"

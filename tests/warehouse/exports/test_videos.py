@@ -20,7 +20,8 @@ from pipeline.build import run_build
 from pipeline.config import source_build
 from tests.kits.tiny_lerobot import CAMERA, make_dataset, rows_path, video_path, write_rows
 from warehouse.exports import lerobot
-from warehouse.exports.common import ExportError, Selection
+from warehouse.exports.common import ExportError
+from warehouse.exports.options import Selection
 from warehouse.exports.videos import Packets, encode
 from warehouse.lake import Lake
 

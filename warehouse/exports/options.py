@@ -1,0 +1,127 @@
+"""What exports are asked for: which episodes, and the options of each kind.
+
+Each model is the one place where its options are declared: the command, Dagster's configuration, the reference page and
+Python's interface follow from it. A field's name outside is its validation alias where it has one, such as `dataset`
+for `datasets`. A field without a description is none of the command's options.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+def _option(default: Any, description: str, name: str | None = None, **limits: Any) -> Any:
+    """A field that is an option of the command, under `name` where it is called otherwise there."""
+    return Field(default=default, description=description, validation_alias=name, **limits)
+
+
+class _Options(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True)
+
+
+class Selection(_Options):
+    """Which episodes; each condition narrows. Empty means all.
+
+    `where`: a condition over the columns of EPISODES_SQL, or a whole query that gives (dataset, episode_index).
+    `allow`: licences that are not open and yet in order, as for releases. `min_confidence` and `min_name_confidence`:
+    which labels are sure enough (annotate.label_gate); None: as the samples of their dataset were made.
+    """
+
+    release: str | None = _option(None, "Export this release; default: the corpus as it is now.")
+    datasets: tuple[str, ...] = _option((), "Only this dataset; repeatable.", "dataset")
+    episodes: tuple[int, ...] | None = _option(None, "Only these episodes of one dataset, such as 0,1,5-9.")
+    splits: tuple[str, ...] = _option((), "Only this split: train, val, test_id, ...; repeatable.", "split")
+    where: str | None = _option(None, "SQL condition such as 'success', or a query for dataset, episode_index.")
+    allow: tuple[str, ...] = _option(
+        (), "Include datasets with this licence, such as unknown; repeatable.", "allow_licence"
+    )
+    min_confidence: float | None = _option(None, "Leave out labels with a lower confidence.", ge=0, le=1)
+    min_name_confidence: float | None = _option(
+        None, "Leave out the step names of labels with a lower confidence.", ge=0, le=1
+    )
+
+
+class KindOptions(_Options):
+    """The options of a kind of exports."""
+
+    def stated(self) -> dict[str, Any]:
+        """As the manifest states them."""
+        return self.model_dump()
+
+
+class SampleOptions(KindOptions):
+    """Which samples of the selected episodes; empty means all.
+
+    `forms` are of ProgressLM's families; other samples have none and are not touched by it. `profile`: so many of each
+    kind, drawn from a release's train split with `seed` (warehouse.shards.profiles).
+    """
+
+    families: tuple[str, ...] = _option((), "Only samples of this family; repeatable.", "family")
+    forms: tuple[Literal["think", "no_think"], ...] = _option(
+        (), "Only ProgressLM samples of this form: think or no_think; repeatable.", "form"
+    )
+    profile: str | None = _option(None, "Draw this training set from --release: progresslm_sft or progresslm_rl.")
+    seed: int = _option(0, "Another number draws other samples for --profile.")
+
+    def stated(self) -> dict[str, Any]:
+        which = set(SampleOptions.model_fields)
+        return {"samples": self.model_dump(include=which), **self.model_dump(exclude=which)}
+
+
+class SampleFileOptions(SampleOptions):
+    file_bytes: int = 500 << 20  # of a Parquet file; the next row group begins another
+
+
+class PreferencesOptions(KindOptions):
+    per_run: int = _option(4, "Maximum pairs of each kind per run.", ge=1)
+    seed: int = _option(0, "Another number draws other pairs.", ge=0)
+
+
+class RerunOptions(KindOptions):
+    """`pictures_per_s`: evenly over the run, always with the last frame. `quality`: of JPEGs."""
+
+    pictures_per_s: float | None = _option(None, "Maximum pictures per second; default: all; 0: none.", ge=0)
+    max_px: int = _option(640, "Maximum longer side of pictures; larger ones are scaled down.", ge=16)
+    quality: int = Field(default=85, ge=1, le=100)
+
+
+class LerobotOptions(KindOptions):
+    """`flavour` subtask: a frame's task is the step under way, which is all that 0.6 feeds to policies."""
+
+    flavour: Literal["task", "subtask"] = _option(
+        "task", "Text of a frame's task: the instruction, or the step's name."
+    )
+    codec: Literal["h264", "av1"] = _option("h264", "Codec for pictures that must be encoded.")
+    chunk_sizes: tuple[int, ...] = (16, 32, 50, 100)
+    blur: Literal["faces"] | None = _option(None, "Blur these in all pictures, which are then encoded again.")
+
+
+class LabelOptions(KindOptions):
+    """`label_run`: its labels in the place of the active ones."""
+
+    label_run: str | None = _option(None, "Export the labels of this label run, not the active ones.")
+
+
+class RewardOptions(KindOptions):
+    """`rewards`: the eval_run of a model's rewards, which stand in the place of labels; `model` names the model."""
+
+    rewards: str | None = None
+    model: str | None = None
+
+
+class RabcOptions(RewardOptions):
+    chunk_sizes: tuple[Annotated[int, Field(ge=1)], ...] = _option(
+        (16, 32, 50, 100), "Action chunk to suggest a kappa for; repeatable.", "chunk_size"
+    )
+
+
+class FrameSignalsOptions(LabelOptions, RewardOptions):
+    """`horizon`: frames of the chunks whose advantages are wanted; None: none are."""
+
+    horizon: int | None = _option(None, "Add advantages of action chunks of so many frames.", "advantage", ge=1)
+    positive_share: float = _option(0.3, "Share of a task's frames marked positive (RECAP).", ge=0, le=1)
+
+
+class RoboDopamineOptions(LabelOptions):
+    per_run: int = _option(50, "Maximum pairs of states per run.", ge=0)
+    seed: int = _option(0, "Another number draws other pairs.", ge=0)
