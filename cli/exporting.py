@@ -32,11 +32,11 @@ from cli.rewarding import (
 )
 from core.errors import UserError
 from warehouse.exports import EXPORT_KINDS, ExportKind
+from warehouse.exports.options import Selection
 from warehouse.lake import Lake
 
 if TYPE_CHECKING:
     from warehouse.exports.common import Exported
-    from warehouse.exports.options import Selection
 
 app = typer.Typer()
 export_app = typer.Typer(help="Export the corpus in formats that other tools open.", no_args_is_help=True)
@@ -68,21 +68,10 @@ def _selection(
     ] = None,
     min_confidence: MinConfidenceOption = None,
     min_name_confidence: MinNameConfidenceOption = None,
-) -> "Selection":
-    from warehouse.exports.options import Selection
-
-    datasets, splits, allow = (tuple(x or ()) for x in (dataset, split, allow_licence))
-    numbers = episode_list(episodes)
-    return Selection(
-        release=release,
-        datasets=datasets,
-        episodes=numbers,
-        splits=splits,
-        where=where,
-        allow=allow,
-        min_confidence=min_confidence,
-        min_name_confidence=min_name_confidence,
-    )
+) -> Selection:
+    chosen = {"release": release, "datasets": dataset or (), "splits": split or (), "allow": allow_licence or ()}
+    gate = {"min_confidence": min_confidence, "min_name_confidence": min_name_confidence}
+    return Selection.model_validate(chosen | gate | {"episodes": episode_list(episodes), "where": where})
 
 
 def _label_run(
@@ -127,7 +116,7 @@ def _scores(
     max_calls: MaxCallsOption = None,
     *,
     workspace: str,
-    chosen: "Selection",
+    chosen: Selection,
 ) -> Options:
     """The options that name a model's rewards, which are made where they are missing."""
     if from_model is None:
@@ -286,7 +275,7 @@ for _kind in EXPORT_KINDS.values():
 
 
 def _export(
-    lake: Lake, kind: ExportKind, out: Path, selection: "Selection", options: Options, overwrite: bool, format: str
+    lake: Lake, kind: ExportKind, out: Path, selection: Selection, options: Options, overwrite: bool, format: str
 ) -> None:
     """Write an export of a kind with some of its options, and say what it is."""
     from pipeline.exports import ExportRequest, write
@@ -309,7 +298,7 @@ def _export(
         say("It was there already: nothing was done.")
 
 
-def _verify_lerobot(lake: Lake, chosen: "Selection", out: Path, options: Options) -> None:
+def _verify_lerobot(lake: Lake, chosen: Selection, out: Path, options: Options) -> None:
     """Say whether LeRobot reads the export as it is meant; ends with 1 where it does not."""
     from warehouse.exports.options import LerobotOptions
     from warehouse.exports.verify_lerobot import verify

@@ -1,6 +1,5 @@
 """One export as it was asked for: written in one go, or, by the job `export`, chunk by chunk where its kind can be."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ class ExportRequest:
 
 
 def plain_request(
-    kind: str, out: Path, selection: Selection, options: Mapping[str, Any] = {}, overwrite: bool = False
+    kind: str, out: Path, selection: Selection, options: Any = (), overwrite: bool = False
 ) -> ExportRequest:
     """A request with some of a kind's options. Raises ExportError."""
     chosen = export_kind(kind)

@@ -17,8 +17,7 @@ from explorer.pages.episode import EpisodeIndex
 from explorer.site import explorer_of
 from ingest.sources.types import SourceError
 from warehouse.exports.common import ExportError, open_source, records, select_episode
-from warehouse.exports.options import RerunOptions
-from warehouse.exports.rerun import write_recording
+from warehouse.exports.rerun import RerunOptions, write_recording
 from warehouse.lake import Lake
 
 router = APIRouter()

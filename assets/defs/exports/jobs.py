@@ -16,10 +16,7 @@ from warehouse.exports.options import Selection
 
 
 class ExportConfig(dg.Config):
-    """What `proccorpus export KIND` takes; `out` is a folder, `episodes` goes with one dataset.
-
-    `options` are the kind's own, by their names in warehouse.exports.options.
-    """
+    """What `proccorpus export KIND` takes: `episodes` goes with one dataset, `options` are the kind's own."""
 
     kind: str
     out: str
@@ -39,19 +36,11 @@ class ExportConfig(dg.Config):
     options: dict[str, Any] = Field(default_factory=dict)
 
     def request(self) -> ExportRequest:
-        selection = Selection(
-            release=self.release or None,
-            datasets=tuple(self.datasets),
-            episodes=tuple(self.episodes) or None,
-            splits=tuple(self.splits),
-            where=self.where or None,
-            allow=tuple(self.allow_licences),
-            min_confidence=self.min_confidence,
-            min_name_confidence=self.min_name_confidence,
-        )
-        samples: dict[str, Any] = {"families": self.families, "forms": self.forms, "profile": self.profile or None}
-        given = (samples | {"seed": self.seed}) if export_kind(self.kind).of_samples else {}
-        return plain_request(self.kind, Path(self.out), selection, given | self.options, self.overwrite)
+        given = {name: value for name, value in self if value not in ("", [])} | {"allow": self.allow_licences}
+        chosen = Selection(**{name: given[name] for name in Selection.model_fields if name in given})
+        of_kind = export_kind(self.kind).options.model_fields
+        options = {name: given[name] for name in of_kind if name in given} | self.options
+        return plain_request(self.kind, Path(self.out), chosen, options, self.overwrite)
 
 
 @dg.op(out=dg.DynamicOut(dict))
