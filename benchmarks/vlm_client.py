@@ -26,7 +26,6 @@ from PIL import Image as Pictures
 
 from annotate.model_client.calls import Image, Request
 from annotate.model_client.client import Client
-from annotate.model_client.ledger import Ledger, ledger_path
 from annotate.model_client.responses import ResponseStore
 from annotate.vlm.config import VlmConfig
 from core.paths import ROOT
@@ -109,19 +108,19 @@ def measure(folder: Path, images: list[Image], concurrency: int) -> Run:
 
 async def ask(folder: Path, url: str, images: list[Image], concurrency: int) -> tuple[float, float, int]:
     config = VlmConfig(model="stand-in", endpoints=(url,), max_concurrency=concurrency)
-    store, ledger = ResponseStore(folder), Ledger(ledger_path(folder))
+    store = ResponseStore(folder)
     requests = [
         Request("plan", "You look.", (*images[n : n + IMAGES], "What is done?"), SCHEMA, max_tokens=100)
         for n in range(0, len(images), IMAGES)
     ]
-    client = Client(config, store, ledger, build_id="b", dataset="d", label_run="r", prompt_version="v")
+    client = Client(config, store, build_id="b", dataset="d", label_run="r", prompt_version="v")
     async with client:
         await client.check()
         start, cpu = time.perf_counter(), time.process_time()
         replies = await asyncio.gather(*(client.ask(request, n) for n, request in enumerate(requests)))
         wall_s, cpu_s = time.perf_counter() - start, time.process_time() - cpu
     stored = len(store.keys())
-    ledger.close()
+    store.close()
     return wall_s, cpu_s, min(stored, sum(not reply.cached for reply in replies))
 
 

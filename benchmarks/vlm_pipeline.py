@@ -14,13 +14,11 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
 import aiohttp
 
-from annotate.model_client.ledger import Call
-from annotate.model_client.sending import Sender
+from annotate.model_client.endpoints import Endpoint
 from annotate.vlm import prompts
 from core.paths import Workspace
 from ingest.registry import BUILT_IN, load_registry
@@ -30,12 +28,12 @@ from warehouse.lake import Lake
 
 FLOOR = 0.8
 bodies: list[bytes] = []  # of all requests sent
-send = Sender._request
+chat = Endpoint.chat
 
 
-async def _recorded(self: Sender, call: Call, body: bytes, estimate_usd: float) -> Any:
+async def _recorded(self: Endpoint, body: bytes, timeout_s: float) -> bytes:
     bodies.append(body)
-    return await send(self, call, body, estimate_usd)
+    return await chat(self, body, timeout_s)
 
 
 render = prompts.render
@@ -83,7 +81,7 @@ def main() -> int:
     parser.add_argument("--at-once", type=int, default=16, help="of the bare client; the pipeline's own bound is 16")
     parser.add_argument("--check", action="store_true")
     args = parser.parse_args()
-    Sender._request = _recorded
+    Endpoint.chat = _recorded
     episodes = tuple(range(args.episodes))
     pipeline(args.endpoint, args.model, episodes[:1], "warm ")
     ratios = []

@@ -104,7 +104,7 @@ def vlm_serve(
     """Run vLLM with the flags that annotation needs, until Ctrl-C; prints the endpoints when they are ready."""
     import time
 
-    from annotate.model_client.server import ServerConfig, running_server
+    from annotate.model_client.server import Server, ServerConfig
     from annotate.vlm.config import VlmConfig
 
     config = ServerConfig(
@@ -125,7 +125,7 @@ def vlm_serve(
         ready_timeout_s=timeout,
     )
     try:
-        with progress() as report, running_server(config, lambda line: report("vLLM", detail=line)) as server:
+        with progress() as report, Server(config, lambda line: report("vLLM", detail=line)) as server:
             for endpoint, log in zip(server.endpoints, server.logs, strict=True):
                 say(f"{config.name} is ready at {endpoint}, log: {log}")
             # Until Ctrl-C; a server that dies ends this, too, with its error

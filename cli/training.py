@@ -183,7 +183,7 @@ def cot(
     if serve == bool(endpoint):
         raise UserError("give either --endpoint URL, the address of the model's server, or --serve")
     lake = lake_at(workspace)
-    from annotate.model_client.server import ServerConfig, running_server
+    from annotate.model_client.server import Server, ServerConfig
     from annotate.vlm.config import Price, VlmConfig
     from training.cot import CotOptions, generate
     from training.progresslm_data import drawn_samples, read_rows
@@ -209,7 +209,7 @@ def cot(
     # The server lives as long as the questions last
     with (
         progress() as report_on,
-        running_server(server, lambda line: report_on("server", detail=line)) if serve else nullcontext() as served,
+        Server(server, lambda line: report_on("server", detail=line)) if serve else nullcontext() as served,
     ):
         try:
             config = VlmConfig(

@@ -153,7 +153,7 @@ def _served_answer(folder: Path, picture: Any, say: Callable[[str], None]) -> st
 
     import httpx
 
-    from annotate.model_client.server import ServerConfig, running_server
+    from annotate.model_client.server import Server, ServerConfig
     from annotate.stored_pictures import encode_jpeg
     from core.errors import FailedError
 
@@ -174,7 +174,7 @@ def _served_answer(folder: Path, picture: Any, say: Callable[[str], None]) -> st
             cpu_kvcache_gib=1,
             log_dir=Path(logs),
         )
-        with running_server(config, say) as server:
+        with Server(config, say) as server:
             try:
                 reply = httpx.post(
                     f"{server.endpoints[0]}/chat/completions", json=body, timeout=ANSWER_S, trust_env=False

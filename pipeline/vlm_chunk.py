@@ -13,7 +13,6 @@ from uuid import uuid4
 import numpy as np
 
 from annotate.model_client.calls import Image, Reply, Request, VlmError
-from annotate.model_client.ledger import Ledger, ledger_path
 from annotate.model_client.responses import ResponseStore, StoredReply
 from annotate.stored_pictures import encode_jpeg
 from annotate.vlm.pictures import beside
@@ -151,17 +150,17 @@ def ask_chunk[T](context: StageContext, questions: Sequence[EpisodeQuestions[T]]
     import asyncio  # slow to import, and other annotators need none
 
     lake, build = context.lake, context.build
-    ledger = Ledger(ledger_path(lake.workspace.responses))
+    store = response_store(lake.workspace)
     # Budgets count by build: a step that runs alone is a build of its own
     build_id = context.build_id or uuid4().hex[:16]
     answers: ChunkAnswers[T] = ChunkAnswers({}, [], [], {})
     calls: list[dict[str, Any]] = []
     try:
-        answered_before = asyncio.run(_ask_all(context, questions, answers, ledger, build_id))
+        answered_before = asyncio.run(_ask_all(context, questions, answers, store, build_id))
     finally:
         # Also after an error: what was sent is paid for
         episodes = {question.episode_index for question in questions}
-        of_build = ledger.calls(build_id=build_id, dataset=build.name)
+        of_build = store.calls(build_id, build.name)
         calls = [call for call in of_build if call["episode_index"] in episodes]
         if calls:
             lake.upsert(f"calls of {build.name}:{context.chunk}", vlm_calls=TABLES["vlm_calls"].rows(calls))
@@ -194,7 +193,7 @@ async def _ask_all[T](
     context: StageContext,
     questions: Sequence[EpisodeQuestions[T]],
     answers: ChunkAnswers[T],
-    ledger: Ledger,
+    store: ResponseStore,
     build_id: str,
 ) -> int:
     """Ask, and fill in `answers`; returns how many questions had been answered before."""
@@ -204,12 +203,10 @@ async def _ask_all[T](
     from annotate.model_client.client import Client
 
     build, label_run = context.build, context.build.label_run()
-    store = response_store(context.lake.workspace)
     room = asyncio.Semaphore(EPISODES_AT_ONCE)
     client = Client(
         build.stages.vlm,
         store,
-        ledger,
         build_id=build_id,
         dataset=build.name,
         label_run=label_run.id,

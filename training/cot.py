@@ -20,7 +20,6 @@ from uuid import uuid4
 
 from annotate.model_client.calls import Image, Reply, Request, VlmError
 from annotate.model_client.client import Client
-from annotate.model_client.ledger import Ledger, ledger_path
 from annotate.model_client.responses import ResponseStore
 from annotate.samples.progresslm_wording import answer_text, score_text
 from annotate.samples.replies import NA, parse_reply
@@ -160,18 +159,18 @@ def generate(
     chosen = range(len(samples))[: options.limit]
     if not chosen:
         raise FailedError("there is no sample to reason about: draw from a release that has ProgressLM's samples")
-    store, books = ResponseStore(lake.workspace.responses), Ledger(ledger_path(lake.workspace.responses))
+    store = ResponseStore(lake.workspace.responses)
     # The build's id tells the calls of this run from those that the ledger holds of others.
     build = uuid4().hex[:16]
-    work = _Work(samples, config, options, store, books, build, len(chosen) * options.inferences, on_progress)
+    work = _Work(samples, config, options, store, build, len(chosen) * options.inferences, on_progress)
     try:
         asyncio.run(work.ask(chosen))
     except VlmError as e:
         raise FailedError(f"{e}; run it again to go on") from e
     finally:
         # Calls cost money whether or not the run came to its end: they are recorded either way.
-        calls = books.calls(build_id=build)
-        books.close()
+        calls = store.calls(build)
+        store.close()
         if calls:
             lake.upsert("calls for reasoning", vlm_calls=TABLES["vlm_calls"].rows(calls))
     kept = work.nearest()
@@ -201,7 +200,6 @@ class _Work:
     config: VlmConfig
     options: CotOptions
     store: ResponseStore
-    books: Ledger
     build: str
     wanted: int
     on_progress: Callable[[int, int], None]
@@ -228,7 +226,6 @@ class _Work:
         client = Client(
             self.config,
             self.store,
-            self.books,
             build_id=self.build,
             dataset=dataset,
             label_run=RUN,

@@ -61,6 +61,22 @@ class Request:
         """The content with pictures by their hash, as keys and stored replies have it."""
         return [part if isinstance(part, str) else {"sha256": part.sha256} for part in self.content]
 
+    def key(self, model: str, revision: str | None) -> str:
+        """sha256 of all that the answer depends on. Where it is asked, when and for what stage are no part of it."""
+        asked = {
+            "model": self.model or model,
+            "revision": revision or "",
+            "system": self.system,
+            "content": self.parts,
+            "schema": json.dumps(self.schema),  # as it is sent: a model fills it in the order of its properties
+            "max_tokens": self.max_tokens,
+            "temperature": float(self.temperature),
+            "seed": self.seed,
+        }
+        if self.extra:
+            asked["extra"] = dict(self.extra)
+        return hashlib.sha256(canonical(asked).encode()).hexdigest()
+
 
 @dataclass(frozen=True)
 class Reply:
@@ -72,23 +88,6 @@ class Reply:
     completion_tokens: int
     latency_s: float
     cached: bool
-
-
-def call_key(request: Request, model: str, revision: str | None) -> str:
-    """sha256 of all that the answer depends on. Where it is asked, when and for what stage are no part of it."""
-    asked = {
-        "model": request.model or model,
-        "revision": revision or "",
-        "system": request.system,
-        "content": request.parts,
-        "schema": json.dumps(request.schema),  # as it is sent: a model fills it in the order of its properties
-        "max_tokens": request.max_tokens,
-        "temperature": float(request.temperature),
-        "seed": request.seed,
-    }
-    if request.extra:
-        asked["extra"] = dict(request.extra)
-    return hashlib.sha256(canonical(asked).encode()).hexdigest()
 
 
 def canonical(value: Any) -> str:

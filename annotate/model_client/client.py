@@ -2,18 +2,27 @@
 
 import asyncio
 import os
+import random
+import time
 from dataclasses import replace
+from datetime import UTC, datetime
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from annotate.model_client.calls import Reply, Request, VlmError, call_key
-from annotate.model_client.endpoints import Endpoint
-from annotate.model_client.http_codec import schema_problem
-from annotate.model_client.ledger import Call, Ledger
-from annotate.model_client.responses import ResponseStore
-from annotate.model_client.sending import Sender
-from annotate.model_client.served_models import Served
+from annotate.model_client.calls import Reply, Request, VlmError
+from annotate.model_client.endpoints import Endpoint, Served
+from annotate.model_client.http_codec import TryError, body_of, completion, parsed, schema_problem, usage_of
+from annotate.model_client.responses import ResponseStore, StoredReply
+from annotate.model_client.tokens import TokenMeter
 from annotate.vlm.config import VlmConfig
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 8.0  # between tries, before jitter
+MAX_DOUBLINGS = 10  # the pause is at its longest long before; keeps the power small
+BUSY_PATIENCE_S = 600.0  # how long one question is put off by a server that has too much to do
+RETRY_TEMPERATURE = 0.3  # at least: at 0 a model gives the same bad reply again
+FEWEST_CHARS_PER_TOKEN = 2.0  # of texts, for what a call may cost at the most; the truth is settled later
+PAUSES_SKIPPED = 4  # of the doubling ones, where a busy server does not say for how long
+CHECKS = 3  # tries to reach an endpoint before the first request
 
 
 class Client:
@@ -27,20 +36,20 @@ class Client:
         self,
         config: VlmConfig,
         store: ResponseStore,
-        ledger: Ledger,
         *,
         build_id: str,
         dataset: str,
         label_run: str,
         prompt_version: str,
     ):
-        self.config = config
+        self.config, self.store = config, store
         self.hits = 0  # replies given without a request
-        self._store, self._ledger = store, ledger
-        self._identity = {
+        self.served: dict[str, Served] = {}  # the models by name, as the servers told; empty before the check
+        self._caller = {
             "build_id": build_id, "dataset": dataset, "label_run": label_run, "prompt_version": prompt_version
         }  # fmt: skip
         self._checking = asyncio.Lock()
+        self._slots = asyncio.Semaphore(config.max_concurrency)
         self._flights: dict[str, asyncio.Task[Reply]] = {}
         self._fatal: VlmError | None = None
         self._is_spent = False  # the budget had no room for a request
@@ -50,26 +59,20 @@ class Client:
         key = os.environ.get(name) if name else None
         if name and not key:
             raise VlmError("refused", f"the environment variable {name} (api_key_env) is not set", is_fatal=True)
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        endpoints = [Endpoint(url, headers, self.config.max_concurrency) for url in self.config.endpoints]
-        self._sender = Sender(self.config, endpoints, self._store, self._ledger)
+        self.endpoints = [Endpoint(url, key, self.config.max_concurrency) for url in self.config.endpoints]
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Replies that are there are stored. Requests under way are given up, unless a budget is why we end."""
+        """Requests under way are given up, unless a budget is why we end."""
         flights = list(self._flights.values())
         if not self._is_spent or self._fatal:
             for flight in flights:
                 flight.cancel()
         await asyncio.gather(*flights, return_exceptions=True)
-        await self._sender.close()
-
-    @property
-    def served(self) -> dict[str, Served]:
-        """The models by name, as the servers told; empty before the check."""
-        return self._sender.served
+        for endpoint in self.endpoints:
+            await endpoint.close()
 
     async def check(self) -> None:
         """Every endpoint answers and serves the model; done before the first request if not called. Raises VlmError."""
@@ -78,10 +81,32 @@ class Client:
             if self.served:
                 return
             try:
-                await self._sender.check()
+                lists = await asyncio.gather(*map(_models, self.endpoints))
+                names = {self.config.model, self.config.strong_model or self.config.model}
+                self.served = {name: self._agreed(name, lists) for name in sorted(names)}
             except VlmError as e:
                 self._end(VlmError(e.reason, str(e), is_fatal=True))
                 self._raise_fatal()
+
+    def _agreed(self, name: str, lists: list[list[Served]]) -> Served:
+        """The model as all endpoints serve it. Raises VlmError when one does not, or serves another under its name."""
+        # The configured revision is that of the configured model, not of the strong one
+        expected = self.config.revision if name == self.config.model else None
+        cards: dict[str, Served] = {}
+        for url, listed in zip(self.config.endpoints, lists, strict=True):
+            card = next((c for c in listed if c.name == name), None)
+            if card is None:
+                names = ", ".join(c.name for c in listed[:5]) or "nothing"
+                raise VlmError("wrong_model", f"{url} serves {names}, not {name}: serve it, or configure that one")
+            if expected and card.revision and card.revision != expected:
+                raise VlmError(
+                    "wrong_model", f"{url} serves {name} in revision {card.revision}, configured: {expected}"
+                )
+            cards[url] = card
+        if len({card.identity for card in cards.values()}) > 1:
+            roots = ", ".join(f"{card.root} at {url}" for url, card in cards.items())
+            raise VlmError("wrong_model", f"the endpoints serve different models as {name}: {roots}")
+        return next(iter(cards.values()))
 
     async def ask(self, request: Request, episode_index: int) -> Reply:
         """The stored reply, else the server's, stored before it is returned. Raises VlmError.
@@ -91,7 +116,7 @@ class Client:
         """
         self._raise_fatal()
         # Who asks first starts a flight, and who asks the same meanwhile waits for it
-        key = call_key(request, self.config.model, self.config.revision)
+        key = request.key(self.config.model, self.config.revision)
         flight = self._flights.get(key)
         is_first = flight is None
         if flight is None:
@@ -109,9 +134,15 @@ class Client:
         self.hits += reply.cached
         return reply
 
+    def _landed(self, key: str, flight: asyncio.Task[Reply]) -> None:
+        """Forget a flight that has ended: from now on its reply is in the store, or may be asked for anew."""
+        del self._flights[key]
+        if not flight.cancelled():
+            flight.exception()  # seen, also where all its askers were cancelled
+
     async def _answer(self, key: str, request: Request, episode_index: int) -> Reply:
         """The stored reply if it fits the schema, else the server's."""
-        stored = await asyncio.to_thread(self._store.get, key)
+        stored = self.store.get(key)
         if stored is not None and schema_problem(stored.value, request.schema) is None:
             tokens = (stored.prompt_tokens, stored.completion_tokens)
             return Reply(key, stored.value, *tokens, stored.latency_s, cached=True)
@@ -119,27 +150,21 @@ class Client:
         if not self.served:
             await self.check()
         # What the ledger counts the request under
-        call = Call(
-            call_key=key,
-            **self._identity,
-            episode_index=episode_index,
-            stage=request.stage,
-            model=request.model or self.config.model,
-            num_images=len(request.images),
-        )
+        call = self._caller | {
+            "call_key": key,
+            "episode_index": episode_index,
+            "stage": request.stage,
+            "model": request.model or self.config.model,
+            "num_images": len(request.images),
+        }
         try:
-            return await self._sender.send(call, request)
+            return await self._sent(call, request)
         except VlmError as e:
             if e.is_fatal:
                 self._end(e)
                 raise
-            raise VlmError(e.reason, f"{call.dataset}, episode {episode_index}, {request.stage}: {e}") from None
-
-    def _landed(self, key: str, flight: asyncio.Task[Reply]) -> None:
-        """Forget a flight that has ended: from now on its reply is in the store, or may be asked for anew."""
-        del self._flights[key]
-        if not flight.cancelled():
-            flight.exception()  # seen, also where all its askers were cancelled
+            where = f"{call['dataset']}, episode {episode_index}, {request.stage}"
+            raise VlmError(e.reason, f"{where}: {e}") from None
 
     def _end(self, error: VlmError) -> None:
         """After an error that is fatal nothing more is asked."""
@@ -155,3 +180,148 @@ class Client:
     def _raise_fatal(self) -> None:
         if self._fatal:
             raise VlmError(self._fatal.reason, str(self._fatal), is_fatal=True)
+
+    async def _sent(self, call: dict[str, Any], request: Request) -> Reply:
+        """Try until there is a valid reply or no hope of one. Bad replies and failures are counted apart."""
+        began, bad_replies, failures, put_off_s = time.monotonic(), 0, 0, 0.0
+        while True:
+            try:
+                return await self._try(call, request, bad_replies)
+            except TryError as e:
+                error = e
+            if error.kind == "bad_reply":
+                bad_replies += 1
+                if bad_replies >= self.config.max_attempts:
+                    raise VlmError("bad_reply", f"no valid reply in {bad_replies} attempts; the last time {error}")
+                pause_s = _pause_s(bad_replies)
+            elif error.kind == "busy":
+                # What the server asks for is waited for in _open_endpoint
+                pause_s = _pause_s(1 if error.after_s is not None else PAUSES_SKIPPED)
+                put_off_s += max(pause_s, error.after_s or 0.0)
+                if put_off_s > BUSY_PATIENCE_S:
+                    raise _too_busy(put_off_s)
+            else:
+                failures += error.weight
+                self._check_hope(failures, began, error)
+                pause_s = _pause_s(failures)
+            await asyncio.sleep(pause_s)
+
+    def _check_hope(self, failures: int, began: float, error: TryError) -> None:
+        """Raises VlmError when no server answers, or none answers this one request while others are answered."""
+        patience = 2 * self.config.max_attempts
+        every_server_fails = all(endpoint.failures >= patience for endpoint in self.endpoints)
+        none_answered_since = all(endpoint.succeeded_at < began for endpoint in self.endpoints)
+        if every_server_fails or (failures >= patience and none_answered_since):
+            remedy = "what was answered is stored: start the server and build again"
+            raise VlmError("server_gone", f"no server answers any more ({error}); {remedy}")
+        if failures >= patience:
+            raise VlmError("refused", f"the server fails on this request, not on others: {error}")
+
+    async def _try(self, call: dict[str, Any], request: Request, attempt: int) -> Reply:
+        """One request, settled in the ledger, its reply stored. Raises TryError and VlmError.
+
+        `attempt` counts bad replies: after a failure the same bytes are sent again. A seed goes with temperature 0
+        alone: vLLM 0.32 on CPU dies of one with a temperature above 0.
+        """
+        config, model = self.config, call["model"]
+        temperature = max(request.temperature, RETRY_TEMPERATURE) if attempt else request.temperature
+        sampling: dict[str, Any] = {"max_tokens": request.max_tokens, "temperature": temperature}
+        sampling |= {} if temperature else {"seed": request.seed}
+        root = self.served[model].root if model in self.served else None
+        async with self._slots:
+            body, estimate_usd = body_of(request, model, sampling), self._most_usd(request)
+            endpoint = await self._open_endpoint()
+            # Reserved before it is sent: a process that is killed meanwhile has counted it
+            reservation = self.store.reserve(call, estimate_usd, config.max_calls, config.max_cost_usd)
+            started, begun = time.monotonic(), endpoint.begin()
+            # A failure costs the server's time; a server that tells no tokens is taken to have used what was reserved
+            told, error, usage = None, None, (0, 0)
+            try:
+                answer, usage = await endpoint.chat(body, config.timeout_s), None
+                fields = parsed(answer)
+                usage = usage_of(fields)
+                told = completion(fields, request, {model, root or model})
+            except (TryError, VlmError) as e:
+                error = e
+            finally:
+                busy_s, latency_s = endpoint.end(begun), time.monotonic() - started
+            status = "ok" if error is None else error.reason if isinstance(error, VlmError) else error.kind
+            if status in ("busy", "unsent"):
+                self.store.release(reservation)
+            else:
+                tokens = dict(zip(("prompt_tokens", "completion_tokens"), usage or (0, 0), strict=True))
+                cost_usd = estimate_usd if usage is None else config.price.usd(*usage, busy_s)
+                with self.store.transaction():
+                    self.store.settle(
+                        reservation, **tokens, latency_s=latency_s, cost_usd=cost_usd, status=status,
+                        error=error and str(error),
+                    )  # fmt: skip
+                    if told:
+                        # All that traces a label back to the reply, and what was asked as it was sent
+                        stored = StoredReply(
+                            **told,
+                            **tokens,
+                            latency_s=latency_s,
+                            model_root=root,
+                            stage=request.stage,
+                            prompt_version=call["prompt_version"],
+                            images=tuple(image.sha256 for image in request.images),
+                            params={**sampling, "attempt": attempt},
+                            created_at=datetime.now(UTC).isoformat(),
+                            system=request.system,
+                            content=tuple(request.parts),
+                        )
+                        self.store.put(call["call_key"], stored)
+        if error:
+            raise error
+        assert told is not None
+        return Reply(call["call_key"], told["value"], *(usage or (0, 0)), latency_s, cached=False)
+
+    async def _open_endpoint(self) -> Endpoint:
+        """One that is open, of these one that works, of these the idlest; waits until one is open."""
+        while True:
+            now = time.monotonic()
+            best = min(self.endpoints, key=lambda e: (max(e.closed_until, now), e.shunned_until > now, e.in_flight))
+            wait_s = best.closed_until - now
+            if wait_s <= 0:
+                return best
+            if wait_s > BUSY_PATIENCE_S:
+                raise _too_busy(wait_s)
+            await asyncio.sleep(wait_s + random.uniform(0, 0.05))
+
+    def _most_usd(self, request: Request) -> float:
+        """The most that a request may cost: every token of a long tokenization, and the longest reply."""
+        price = self.config.price
+        if not (
+            price.usd_per_million_prompt_tokens or price.usd_per_million_completion_tokens or price.usd_per_gpu_hour
+        ):
+            return 0.0
+        tokens = TokenMeter(chars_per_token=FEWEST_CHARS_PER_TOKEN).prompt(request), request.max_tokens
+        return price.usd(*tokens, price.busy_s(*tokens))
+
+
+def _pause_s(failures: int) -> float:
+    """Seconds before the next try: doubling, with jitter.
+
+    Example: after one failure 0.25 to 0.5 s, after two 0.5 to 1 s, from the fifth on 4 to 8 s.
+    """
+    return min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(failures - 1, MAX_DOUBLINGS)) * random.uniform(0.5, 1.0)
+
+
+def _too_busy(seconds: float) -> VlmError:
+    remedy = "lower max_concurrency, or build again later"
+    return VlmError("refused", f"the server puts us off for {seconds:.0f} s (HTTP 429): {remedy}")
+
+
+async def _models(endpoint: Endpoint) -> list[Served]:
+    """What an endpoint serves, tried CHECKS times. Raises VlmError."""
+    tries = 0
+    while True:
+        try:
+            return await endpoint.models()
+        except TryError as e:
+            tries += 1
+            if tries == CHECKS:
+                what = f"no server to ask ({e}): is it started, and is the address right?"
+                raise VlmError("server_gone", what) from None
+        await asyncio.sleep(_pause_s(tries))

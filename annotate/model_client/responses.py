@@ -1,7 +1,7 @@
-"""Replies of models, kept by the key of their call: each is on disk before it is used.
+"""Replies of models by the key of their call, and what each call cost, in one SQLite file of a workspace.
 
-One SQLite file holds them, and beside them what each call cost (ledger.py). Replies of earlier versions, in files and
-packs of their own, are taken over when the store is first opened.
+A reply is on disk before it is used. A call is paid for before it is sent, and settled after its answer. Replies and
+costs of earlier versions, in files of their own, are taken over when the file is first opened.
 """
 
 import hashlib
@@ -10,21 +10,35 @@ import sqlite3
 import struct
 import threading
 import zlib
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import MISSING, asdict, dataclass, fields
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
+from itertools import batched
 from pathlib import Path
 from typing import Any
 
 from annotate.model_client.calls import VlmError, canonical
 
 FILE = "replies.sqlite"
-MAX_REPLY_BYTES = 64 << 20  # uncompressed: a damaged reply must not fill the memory
 PATIENCE_S = 60.0  # for another process's transaction, which takes milliseconds
+# One row of `attempts` per request sent; `spent` has the sums, so that a reservation does not add up millions of rows
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, created_at TEXT NOT NULL, data BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS attempts (
+    id INTEGER PRIMARY KEY,
+    call_key TEXT NOT NULL, build_id TEXT NOT NULL, dataset TEXT NOT NULL, episode_index INTEGER NOT NULL,
+    label_run TEXT NOT NULL, stage TEXT NOT NULL, model TEXT NOT NULL, prompt_version TEXT NOT NULL,
+    num_images INTEGER NOT NULL,
+    prompt_tokens INTEGER NOT NULL DEFAULT 0, completion_tokens INTEGER NOT NULL DEFAULT 0,
+    latency_s REAL NOT NULL DEFAULT 0, cost_usd REAL NOT NULL, status TEXT NOT NULL, error TEXT
+);
+CREATE INDEX IF NOT EXISTS by_build ON attempts (build_id, dataset, episode_index);
+CREATE TABLE IF NOT EXISTS spent (
+    build_id TEXT PRIMARY KEY, calls INTEGER NOT NULL, cost_usd REAL NOT NULL
+) WITHOUT ROWID;
 """
+UNSETTLED = "sent"  # status while under way, and for good when the process was killed meanwhile
 # A pack of an earlier version: the mark, then per reply its key, its length, and itself compressed by zlib
 PACK_MARK, PACK_HEAD = b"vlm replies 1\n", struct.Struct(">32sI")
 
@@ -51,184 +65,227 @@ class StoredReply:
     content: tuple[Any, ...] = ()
 
 
-class Database:
-    """One SQLite file, shared by several processes and threads. What was committed survives kills and power cuts.
+class ResponseStore:
+    """Safe for several processes and threads; what was committed survives kills and power cuts.
 
-    Raises VlmError for a file that is no such database.
+    A damaged reply counts as absent, and is in `damaged`, a line each. Raises VlmError for a file that is damaged as a
+    whole, or no such database.
     """
 
-    def __init__(self, path: Path, schema: str):
-        self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.lock = threading.RLock()
-        self.db = sqlite3.connect(path, timeout=PATIENCE_S, isolation_level=None, check_same_thread=False)
+    def __init__(self, root: Path):
+        self.root, self.path = root, root / FILE
+        self.damaged: list[str] = []
+        root.mkdir(parents=True, exist_ok=True)
+        self._lock = threading.RLock()
+        self.db = sqlite3.connect(self.path, timeout=PATIENCE_S, isolation_level=None, check_same_thread=False)
         self.db.row_factory = sqlite3.Row
-        try:
+        with self._using():
             for setting in ("auto_vacuum=FULL", "journal_mode=WAL", "synchronous=FULL"):
                 self.db.execute(f"PRAGMA {setting}")
-            self.db.executescript(schema)
-        except sqlite3.OperationalError:  # locked, or the disk: not the file's fault
-            self.db.close()
-            raise
-        except sqlite3.DatabaseError as e:
-            self.db.close()
-            raise self._damage(e) from None
+            self.db.executescript(SCHEMA)
+        self._take_over()
+
+    @contextmanager
+    def _using(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            try:
+                yield self.db
+            except sqlite3.OperationalError:  # locked, or the disk: not the file's fault
+                raise
+            except sqlite3.DatabaseError as e:
+                what = f"{self.path} is damaged, or no database of replies and costs ({e})"
+                raise VlmError(
+                    "refused", f"{what}: save what it holds by sqlite3's .recover, or move it away"
+                ) from None
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        with self.lock:
-            self.db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self.db
-                self.db.execute("COMMIT")
-            except BaseException:
-                with suppress(sqlite3.OperationalError):  # SQLite has taken it back by itself where the disk is full
-                    self.db.execute("ROLLBACK")
-                raise
+        """On disk, also after a power cut, when it ends; part of the one around it, if there is one."""
+        with self._using() as db:
+            if db.in_transaction:
+                yield db
+                return
+            with db:
+                db.execute("BEGIN IMMEDIATE")
+                yield db
 
     def close(self) -> None:
-        with self.lock:
+        with self._lock:
             self.db.close()
 
-    def _damage(self, e: sqlite3.DatabaseError) -> VlmError:
-        what = f"{self.path} is damaged, or no database of replies and costs ({e})"
-        return VlmError("refused", f"{what}: save what it holds with sqlite3's .recover, or move it away")
-
-
-class ResponseStore(Database):
-    """Safe for several processes and threads. A damaged reply counts as absent, and is in `damaged`, a line each."""
-
-    def __init__(self, root: Path):
-        self.root = root
-        self.damaged: list[str] = []
-        super().__init__(root / FILE, SCHEMA)
-        self._take_over()
+    # Replies
 
     def get(self, key: str) -> StoredReply | None:
-        try:
-            with self.lock:
-                row = self.db.execute("SELECT data FROM replies WHERE key = ?", (key,)).fetchone()
-        except sqlite3.OperationalError:
-            raise
-        except sqlite3.DatabaseError as e:
-            raise self._damage(e) from None
-        try:
-            return decode(key, unpacked(row["data"])) if row else None
-        except (ValueError, KeyError, TypeError):
-            self.damaged.append(f"damaged reply {key[:12]} in {self.path}: counts as never asked")
-            return None
+        with self._using() as db:
+            row = db.execute("SELECT data FROM replies WHERE key = ?", (key,)).fetchone()
+        return self._sound(key, row["data"], self.path) if row else None
 
     def put(self, key: str, reply: StoredReply) -> None:
-        """On disk, also after a power cut, when this returns."""
-        row = (key, reply.created_at, zlib.compress(encode(key, reply)))
         with self.transaction() as db:
-            db.execute("INSERT OR REPLACE INTO replies VALUES (?, ?, ?)", row)
+            db.execute("INSERT OR REPLACE INTO replies VALUES (?, ?, ?)", (key, reply.created_at, encode(key, reply)))
 
     def keys(self) -> list[str]:
-        with self.lock:
-            return [row["key"] for row in self.db.execute("SELECT key FROM replies ORDER BY key")]
+        with self._using() as db:
+            return [row["key"] for row in db.execute("SELECT key FROM replies ORDER BY key")]
 
     def replies(self) -> Iterator[tuple[str, StoredReply]]:
-        for key in self.keys():
-            reply = self.get(key)
-            if reply is not None:
-                yield key, reply
+        yield from ((key, reply) for key in self.keys() if (reply := self.get(key)) is not None)
 
     def prune(self, keep: Collection[str] | None = None, older_than: datetime | None = None) -> int:
-        """Delete replies not in `keep`, or made before `older_than`; with both, what both would delete. How many.
-
-        `older_than` needs a time zone. Damaged replies go as well, and are not counted: nothing can be made of them.
-        """
+        """Delete replies not in `keep`, or made before `older_than`; with both, what both would delete. How many."""
         if keep is None and older_than is None:
             raise ValueError("prune needs to know which replies to keep")
-        pruned, unreadable = [], []
-        for key in self.keys():
-            reply = self.get(key)
-            if reply is None:
-                unreadable.append(key)
-                continue
-            is_unwanted = keep is None or key not in keep
-            is_old = older_than is None or datetime.fromisoformat(reply.created_at) < older_than
-            if is_unwanted and is_old:
-                pruned.append(key)
         with self.transaction() as db:
-            db.executemany("DELETE FROM replies WHERE key = ?", [(key,) for key in (*pruned, *unreadable)])
-        return len(pruned)
+            gone = [
+                (key,)
+                for key, made_at in db.execute("SELECT key, created_at FROM replies")
+                if (keep is None or key not in keep)
+                and (older_than is None or datetime.fromisoformat(made_at) < older_than)
+            ]
+            db.executemany("DELETE FROM replies WHERE key = ?", gone)
+        return len(gone)
+
+    def _sound(self, key: str, data: bytes, path: Path) -> StoredReply | None:
+        try:
+            return decode(key, data)
+        except (ValueError, KeyError, TypeError):
+            self.damaged.append(f"damaged reply {key[:12]} in {path}: counts as never asked")
+            return None
 
     def _take_over(self) -> None:
-        """Take replies of earlier versions into this file, and delete theirs once they are in it.
+        """Take what earlier versions left into this file, and delete theirs once it is there.
 
-        A file of its own counts before a pack: it was asked for again, since the packed one was damaged.
+        A reply in a file of its own counts before one in a pack: it was asked for again, since that one was damaged.
         """
-        loose = sorted(self.root.glob("[0-9a-f][0-9a-f]/*.reply"))
         packs = sorted(self.root.glob("packs/*.pack"))
-        for paths, read in ((loose, _loose), (packs, self._packed)):
-            for start in range(0, len(paths), 1000):
-                part = paths[start : start + 1000]
-                with self.transaction() as db:
-                    for path in part:
-                        db.executemany("INSERT OR IGNORE INTO replies VALUES (?, ?, ?)", self._sound(path, read))
-                for path in part:
-                    path.unlink(missing_ok=True)
-        if packs:
-            for path in self.root.glob("packs/index.sqlite*"):
+        for paths in batched([*sorted(self.root.glob("[0-9a-f][0-9a-f]/*.reply")), *packs], 1000):
+            with self.transaction() as db:
+                for path in paths:
+                    sound = ((key, self._sound(key, data, path), data) for key, data in _former(path))
+                    rows = [(key, reply.created_at, data) for key, reply, data in sound if reply]
+                    db.executemany("INSERT OR IGNORE INTO replies VALUES (?, ?, ?)", rows)
+            for path in paths:
                 path.unlink(missing_ok=True)
+        ledger = self.root / "ledger.sqlite"
+        if ledger.exists():
+            self.db.execute("ATTACH ? AS former", (str(ledger),))
+            with self.transaction() as db:
+                if not db.execute("SELECT 1 FROM attempts").fetchone():
+                    for table in ("attempts", "spent"):
+                        db.execute(f"INSERT INTO {table} SELECT * FROM former.{table}")
+            self.db.execute("DETACH former")
+        for path in (*self.root.glob("ledger.sqlite*"), *self.root.glob("packs/index.sqlite*")):
+            path.unlink(missing_ok=True)
 
-    def _sound(
-        self, path: Path, read: Callable[[Path], Iterator[tuple[str, bytes]]]
-    ) -> Iterator[tuple[str, str, bytes]]:
-        """Rows of the replies in a file that can be read; the others are `damaged`."""
-        try:
-            for key, data in read(path):
-                try:
-                    yield key, decode(key, unpacked(data)).created_at, data
-                except (ValueError, KeyError, TypeError):
-                    self.damaged.append(f"damaged reply {key[:12]} in {path}: counts as never asked")
-        except FileNotFoundError:  # another process took it over meanwhile
-            return
+    # Costs
 
-    def _packed(self, path: Path) -> Iterator[tuple[str, bytes]]:
-        data = path.read_bytes()
-        at = len(PACK_MARK) if data.startswith(PACK_MARK) else len(data)
-        while at + PACK_HEAD.size <= len(data):
-            key, length = PACK_HEAD.unpack_from(data, at)
-            at += PACK_HEAD.size + length
-            yield key.hex(), data[at - length : at]
+    def reserve(
+        self, call: Mapping[str, Any], estimate_usd: float, max_calls: int | None = None, max_cost: float | None = None
+    ) -> int:
+        """Count a request before it is sent; the id that settles it. Raises VlmError when the budget has no room.
+
+        `call`: its columns of `attempts`, from call_key to num_images. A process that is killed leaves its reservations
+        counted, as the server may have worked for them: a budget is kept rather than used up.
+
+        Example: of a budget of 1 USD, 0.70 are spent and a call of up to 0.20 is under way. One more call of up to 0.20
+        is refused, for 0.70 + 0.20 + 0.20 > 1. Once the other is settled at 0.05, there is room for it.
+        """
+        remedy = "and build again, answered questions are not asked again"
+        row = {**call, "cost_usd": estimate_usd, "status": UNSETTLED}
+        with self.transaction() as db:
+            calls, usd = self.spent(call["build_id"])
+            if max_calls is not None and calls + 1 > max_calls:
+                used_up = f"the budget of {max_calls} calls of this build is used up"
+                raise VlmError("budget", f"{used_up}: raise max_calls {remedy}")
+            if max_cost is not None and usd + estimate_usd > max_cost:
+                no_room = f"the budget of {max_cost:g} USD of this build has no room for another call"
+                numbers = f"spent or under way: {usd:.4f}, the call: up to {estimate_usd:.4f}"
+                raise VlmError("budget", f"{no_room} ({numbers}): raise max_cost_usd {remedy}")
+            self._add(call["build_id"], 1, estimate_usd)
+            names, values = ", ".join(row), ", ".join(f":{name}" for name in row)
+            return db.execute(f"INSERT INTO attempts ({names}) VALUES ({values})", row).lastrowid or 0
+
+    def settle(self, reservation: int, **truth: Any) -> None:
+        """Put what a request truly cost in place of its estimate; `truth`: its columns from prompt_tokens to error."""
+        with self.transaction() as db:
+            attempt = db.execute("SELECT build_id, cost_usd FROM attempts WHERE id = ?", (reservation,)).fetchone()
+            names = ", ".join(f"{name} = ?" for name in truth)
+            db.execute(f"UPDATE attempts SET {names} WHERE id = ?", (*truth.values(), reservation))
+            self._add(attempt["build_id"], 0, truth["cost_usd"] - attempt["cost_usd"])
+
+    def release(self, reservation: int) -> None:
+        """Uncount a request that no server has worked for."""
+        with self.transaction() as db:
+            deleted = db.execute("DELETE FROM attempts WHERE id = ? RETURNING build_id, cost_usd", (reservation,))
+            build_id, estimate_usd = deleted.fetchone()
+            self._add(build_id, -1, -estimate_usd)
+
+    def spent(self, build_id: str) -> tuple[int, float]:
+        """Requests sent, each retry being one, and their cost in USD; what is under way counts as estimated."""
+        with self._using() as db:
+            row = db.execute("SELECT calls, cost_usd FROM spent WHERE build_id = ?", (build_id,)).fetchone()
+        return tuple(row) if row else (0, 0.0)
+
+    def _add(self, build_id: str, calls: int, usd: float) -> None:
+        self.db.execute(
+            "INSERT INTO spent VALUES (?, ?, ?) ON CONFLICT (build_id) DO UPDATE "
+            "SET calls = calls + excluded.calls, cost_usd = cost_usd + excluded.cost_usd",
+            (build_id, calls, usd),
+        )
+
+    def calls(self, build_id: str, dataset: str | None = None) -> list[dict[str, Any]]:
+        """Rows of the lake's table vlm_calls of a build, one per call, in order of their last sending.
+
+        Tokens, latency and cost are summed over the attempts; status and error are the last one's.
+        """
+        # SQLite takes the bare columns from the row that max() chose
+        query = """
+            SELECT max(id) AS id, call_key, build_id, dataset, episode_index, label_run, stage, model,
+                prompt_version, num_images, sum(prompt_tokens) AS prompt_tokens,
+                sum(completion_tokens) AS completion_tokens, sum(latency_s) AS latency_s, sum(cost_usd) AS cost_usd,
+                status, error
+            FROM attempts WHERE build_id = ? AND dataset = ifnull(?, dataset) GROUP BY call_key ORDER BY id
+        """
+        with self._using() as db:
+            rows = db.execute(query, (build_id, dataset)).fetchall()
+        return [{name: row[name] for name in row.keys() if name != "id"} for row in rows]  # noqa: SIM118
 
 
-def _loose(path: Path) -> Iterator[tuple[str, bytes]]:
-    yield path.stem, zlib.compress(path.read_bytes())
-
-
-def unpacked(data: bytes) -> bytes:
-    """Raises ValueError when it is damaged or would be unreasonably large."""
-    inflate = zlib.decompressobj()
+def _former(path: Path) -> Iterator[tuple[str, bytes]]:
+    """(key, packed reply) of those in a file of an earlier version; none where another process has taken it over."""
     try:
-        whole = inflate.decompress(data, MAX_REPLY_BYTES)
-    except zlib.error as e:
-        raise ValueError(str(e)) from None
-    if not inflate.eof:
-        raise ValueError("cut short")
-    return whole
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return
+    if path.suffix == ".reply":
+        yield path.stem, zlib.compress(data)
+        return
+    at = len(PACK_MARK) if data.startswith(PACK_MARK) else len(data)
+    while at + PACK_HEAD.size <= len(data):
+        key, length = PACK_HEAD.unpack_from(data, at)
+        at += PACK_HEAD.size + length
+        yield key.hex(), data[at - length : at]
 
 
 def encode(key: str, reply: StoredReply) -> bytes:
-    """One line with the sha256 of the rest, then JSON."""
+    """One line with the sha256 of the rest, then JSON, compressed."""
     body = canonical({"key": key, **asdict(reply)}).encode()
-    return hashlib.sha256(body).hexdigest().encode() + b"\n" + body
+    return zlib.compress(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
 
 
 def decode(key: str, data: bytes) -> StoredReply:
     """Raises ValueError, KeyError or TypeError on anything that `encode` did not write for this key."""
+    try:
+        digest, _, body = zlib.decompress(data).partition(b"\n")
+    except zlib.error as e:
+        raise ValueError(str(e)) from None
     # The hash comes first: nothing of a damaged body is parsed
-    digest, _, body = data.partition(b"\n")
     if digest.decode() != hashlib.sha256(body).hexdigest():
         raise ValueError("not the bytes that were written")
     stored = json.loads(body)
     if stored["key"] != key:
         raise ValueError("the reply to another call")
     # A field with a default may be missing: replies of older versions do not have it
-    values = {f.name: stored[f.name] for f in fields(StoredReply) if f.name in stored or f.default is MISSING}
-    values["images"] = tuple(values["images"])
-    values["content"] = tuple(values.get("content", ()))
+    values: dict[str, Any] = {f.name: stored[f.name] for f in fields(StoredReply) if f.name in stored}
+    values |= {name: tuple(values.get(name, ())) for name in ("images", "content")}
     return StoredReply(**values)

@@ -9,12 +9,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Literal
+from typing import Literal, Self
 
 import httpx
 
@@ -106,7 +105,7 @@ def command(config: ServerConfig, python: Path, device: Literal["cpu", "gpu"], p
 
 
 def environment(config: ServerConfig, device: Literal["cpu", "gpu"], replica: int) -> dict[str, str]:
-    """The variables that a replica runs with, over those of this process."""
+    """The variables that a replica runs with, over those of this process. Raises FailedError: too few GPUs for all."""
     variables = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "PYTHONUNBUFFERED": "1"}
     if Path(config.model).is_dir():
         variables |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
@@ -114,25 +113,22 @@ def environment(config: ServerConfig, device: Literal["cpu", "gpu"], replica: in
         variables["VLLM_CPU_KVCACHE_SPACE"] = str(config.cpu_kvcache_gib)
         variables["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
     elif config.replicas > 1:
-        variables["CUDA_VISIBLE_DEVICES"] = ",".join(_gpus_of(config, replica))
+        # With CUDA_VISIBLE_DEVICES=4,5,6,7 and two replicas of two GPUs, replica 1 has 6 and 7
+        size = config.tensor_parallel_size
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        gpus = visible.split(",") if visible else [str(k) for k in range(config.replicas * size)]
+        if len(gpus) < config.replicas * size:
+            raise FailedError(f"{config.replicas} replicas of {size} GPUs each, but CUDA_VISIBLE_DEVICES={visible}")
+        variables["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[replica * size : (replica + 1) * size])
     return variables
 
 
-def _gpus_of(config: ServerConfig, replica: int) -> list[str]:
-    """The GPUs of a replica, of those that this process may use. Raises FailedError when there are too few for all.
-
-    Example: with CUDA_VISIBLE_DEVICES=4,5,6,7 and two replicas of two GPUs, replica 1 has 6 and 7.
-    """
-    size = config.tensor_parallel_size
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    gpus = visible.split(",") if visible else [str(k) for k in range(config.replicas * size)]
-    if len(gpus) < config.replicas * size:
-        raise FailedError(f"{config.replicas} replicas of {size} GPUs each, but CUDA_VISIBLE_DEVICES={visible}")
-    return gpus[replica * size : (replica + 1) * size]
-
-
 class Server:
-    """The processes of one ServerConfig. A context manager: ready inside, stopped outside."""
+    """The processes of one ServerConfig. A context manager: inside its `endpoints` answer, outside it is stopped, also
+    when this process is killed.
+
+    `say` is given a line of progress four times a second while it starts. Entering it raises FailedError.
+    """
 
     def __init__(self, config: ServerConfig, say: Callable[[str], None] = lambda line: None) -> None:
         self.config = config
@@ -141,7 +137,7 @@ class Server:
         self.logs = tuple(config.log_dir / f"vllm-{k}.log" for k in range(config.replicas))
         self._guards: list[subprocess.Popen] = []
 
-    def __enter__(self) -> "Server":
+    def __enter__(self) -> Self:
         try:
             self._start()
             self._wait()
@@ -150,7 +146,7 @@ class Server:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def _start(self) -> None:
@@ -190,7 +186,8 @@ class Server:
             passed_s = time.monotonic() - began
             if passed_s > self.config.ready_timeout_s:
                 endpoint, log = next(iter(waiting.items()))
-                raise FailedError(f"{endpoint} not ready after {passed_s:.0f} s; the end of {log}:\n{_log_end(log)}")
+                why = f"{endpoint} not ready after {passed_s:.0f} s"
+                raise FailedError(f"{why}; the end of {log}:\n{last_lines(end_of(log), LOG_LINES)}")
             for endpoint, log in waiting.items():
                 self.say(f"{endpoint} starting, {passed_s:.0f} s: {last_lines(end_of(log), 1)}")
             time.sleep(POLL_S)
@@ -199,7 +196,8 @@ class Server:
         """Raises FailedError with the end of its log when a server has died."""
         for process, log in zip(self._guards, self.logs, strict=True):
             if process.poll() is not None:
-                raise FailedError(f"vLLM ended with code {process.returncode}; the end of {log}:\n{_log_end(log)}")
+                why = f"vLLM ended with code {process.returncode}"
+                raise FailedError(f"{why}; the end of {log}:\n{last_lines(end_of(log), LOG_LINES)}")
 
     def stop(self) -> None:
         """End every process that was started, with all that these started. May be called again."""
@@ -212,16 +210,6 @@ class Server:
                 process.kill()  # its command has asked to die with it
                 process.wait()
         self._guards = []
-
-
-@contextmanager
-def running_server(config: ServerConfig, say: Callable[[str], None] = lambda line: None) -> Iterator[Server]:
-    """A ready server, whose `endpoints` answer; stopped at the end, also when this process is killed.
-
-    `say` is given a line of progress four times a second while it starts. Raises FailedError.
-    """
-    with Server(config, say) as server:
-        yield server
 
 
 def serves(endpoint: str, name: str) -> bool:
@@ -248,7 +236,3 @@ def _free_ports(host: str, first: int, count: int) -> list[int]:
             except OSError as e:
                 raise FailedError(f"cannot listen on {host}:{first + k}: {e.strerror}") from e
         return [s.getsockname()[1] for s in sockets]
-
-
-def _log_end(log: Path) -> str:
-    return last_lines(end_of(log), LOG_LINES)

@@ -30,6 +30,19 @@ class Price(BaseModel):
         default=800.0, gt=0, description="speed of one endpoint, for estimates of cost"
     )
 
+    def usd(self, prompt_tokens: float, completion_tokens: float, busy_s: float) -> float:
+        """`busy_s`: the endpoint's time that the calls took, shared out among the calls under way together.
+
+        Example: half a million prompt tokens at 2 USD a million and 90 s of 4 GPUs at 3 USD an hour are 1 + 0.3 USD.
+        """
+        prompt_usd = prompt_tokens * self.usd_per_million_prompt_tokens / 1e6
+        completion_usd = completion_tokens * self.usd_per_million_completion_tokens / 1e6
+        return prompt_usd + completion_usd + busy_s / 3600 * self.gpus * self.usd_per_gpu_hour
+
+    def busy_s(self, prompt_tokens: float, completion_tokens: float) -> float:
+        """Seconds that an endpoint takes for so many tokens, by the stated speeds."""
+        return prompt_tokens / self.prompt_tokens_per_s + completion_tokens / self.completion_tokens_per_s
+
 
 class VlmConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)

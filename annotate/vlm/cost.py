@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from annotate.model_client.calls import Image, Reply, Request
-from annotate.model_client.ledger import cost_usd
 from annotate.model_client.tokens import TokenMeter, blank
 from annotate.segments import DONE
 from annotate.vlm.annotator import annotate_episode
@@ -183,10 +182,8 @@ def predict(
     # What it costs: busy time counts where GPUs are paid by the hour, tokens where they are billed
     total = total_of(stages)
     price = config.price
-    prompt_s = total.prompt_tokens / price.prompt_tokens_per_s
-    completion_s = total.completion_tokens / price.completion_tokens_per_s
-    busy_s = prompt_s + completion_s
-    usd = cost_usd(price, round(total.prompt_tokens), round(total.completion_tokens), busy_s)
+    busy_s = price.busy_s(total.prompt_tokens, total.completion_tokens)
+    usd = price.usd(round(total.prompt_tokens), round(total.completion_tokens), busy_s)
     return Prediction(len(episodes), stages, busy_s / 3600 * price.gpus, usd)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from annotate.model_client.ledger import Ledger, ledger_path
+from annotate.model_client.responses import FILE, ResponseStore
 from annotate.samples.replies import parse_answer, parse_reply
 from core.errors import UserError
 from core.files import write_file
@@ -247,8 +247,8 @@ def _ask(
 
 def _record_calls(lake: Lake, build: str) -> None:
     """Copy the calls that were sent from the ledger into the lake."""
-    path = ledger_path(lake.workspace.responses)
-    calls = Ledger(path).calls(build_id=build) if path.exists() else []
+    folder = lake.workspace.responses
+    calls = ResponseStore(folder).calls(build) if (folder / FILE).exists() else []
     if calls:
         lake.upsert(f"calls of {build}", vlm_calls=TABLES["vlm_calls"].rows(calls))
 

@@ -14,9 +14,8 @@ import numpy as np
 from annotate.model_client.calls import Image, Request, VlmError
 from annotate.model_client.calls import Reply as Answered
 from annotate.model_client.client import Client
-from annotate.model_client.ledger import Ledger, ledger_path
+from annotate.model_client.endpoints import Served
 from annotate.model_client.responses import ResponseStore
-from annotate.model_client.served_models import Served
 from annotate.vlm.config import VlmConfig
 from core.errors import UserError
 from eval.benchmarks.question import BenchmarkError, PictureFile
@@ -68,7 +67,7 @@ class ApiRunner:
         model_hash: str | None = None,
     ) -> None:
         self.config, self.sampling, self.limits, self.books = config, sampling, limits, books
-        self.store, self.ledger = ResponseStore(books.responses), Ledger(ledger_path(books.responses))
+        self.store = ResponseStore(books.responses)
         # Asked before any prompt: a wrong address or model is an error at once.
         served = asyncio.run(self._served())
         root = served.root
@@ -123,7 +122,6 @@ class ApiRunner:
         return Client(
             self.config,
             self.store,
-            self.ledger,
             build_id=b.build_id,
             dataset=b.benchmark,
             label_run="",

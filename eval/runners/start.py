@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
-from annotate.model_client.server import ServerConfig, running_server
+from annotate.model_client.server import Server, ServerConfig
 from annotate.vlm.config import Price, VlmConfig
 from core.errors import UserError
 from eval.runners.prompt import AnswerName, PictureLimits, PromptFormat, Runner, Sampling
@@ -138,7 +138,7 @@ def started(config: RunnerConfig, books: "Books") -> Iterator[Runner]:
         max_images=engine.max_images,
         log_dir=books.responses.parent / "vllm",
     )
-    with running_server(server) as running:
+    with Server(server) as running:
         hashed = folder_hash(folder)
         yield _api(config, SERVED, running.endpoints, books, limits, hashed)
 

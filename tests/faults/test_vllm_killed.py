@@ -14,7 +14,7 @@ from uuid import uuid4
 import pytest
 
 from annotate.model_client.responses import FILE
-from annotate.model_client.server import ServerConfig, default_python, installed_device, running_server
+from annotate.model_client.server import Server, ServerConfig, default_python, installed_device
 from core.errors import FailedError
 from tests.kits.cli_kit import PROGRAM, environment, without_progress
 from tests.kits.fault_kit import (
@@ -53,7 +53,7 @@ def served(config: ServerConfig, stack: ExitStack) -> tuple[str, Path]:
     mark = uuid4().hex
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(MARK, mark)
-        server = stack.enter_context(running_server(config))
+        server = stack.enter_context(Server(config))
     return mark, server.logs[0]
 
 

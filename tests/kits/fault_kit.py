@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from annotate.model_client.responses import FILE, decode, unpacked
+from annotate.model_client.responses import FILE, decode
 from core.paths import ROOT, Workspace
 from pipeline.doctor import diagnose
 from tests.kits.cli_kit import PROGRAM, digest_of, environment, files_sha256, without_progress
@@ -173,7 +173,7 @@ def assert_same_and_once(workspace: Path, whole: Whole, repeats: "Repeats", tall
 def answered(workspace: Path) -> set[str]:
     """Keys of the calls whose replies are stored whole, read without the store."""
     rows = in_replies(workspace, "replies", "SELECT key, data FROM replies")
-    return {decode(key, unpacked(data)) and key for key, data in rows}  # raises where a crash left half a reply
+    return {decode(key, data) and key for key, data in rows}  # raises where a crash left half a reply
 
 
 def in_replies(workspace: Path, table: str, query: str) -> list[tuple]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from annotate.model_client.calls import Image, Reply, Request, call_key
+from annotate.model_client.calls import Image, Reply, Request
 from annotate.vlm import schemas
 from annotate.vlm.view import EpisodeView
 
@@ -79,7 +79,7 @@ class Model:
         await asyncio.sleep(0)
         answer = self.replies[request.stage]
         value = answer(request) if callable(answer) else answer
-        return Reply(call_key(request, "toy", None), value, 0, 0, 0.0, False)
+        return Reply(request.key("toy", None), value, 0, 0, 0.0, False)
 
     def of(self, stage: str) -> list[Request]:
         return [r for r in self.requests if r.stage == stage]
@@ -129,7 +129,7 @@ def ignorant(seed: int) -> Model:
     """A model whose replies follow the schema and mean nothing; each depends on the seed and the request only."""
 
     def answer(request: Request) -> dict[str, Any]:
-        digest = hashlib.sha256(f"{seed} {call_key(request, 'toy', None)}".encode()).digest()
+        digest = hashlib.sha256(f"{seed} {request.key('toy', None)}".encode()).digest()
         return random_reply(request.schema, random.Random(digest))
 
     return Model(**dict.fromkeys(("plan", "segment", "refine", "verify", "reason"), answer))

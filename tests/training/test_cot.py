@@ -116,8 +116,8 @@ def test_a_run_that_was_killed_asks_nothing_twice(
     rows: Rows, lake: Lake, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     knows(rows, monkeypatch, {})
-    monkeypatch.setattr("annotate.model_client.sending.FIRST_PAUSE_S", 0.002)
-    monkeypatch.setattr("annotate.model_client.sending.LONGEST_PAUSE_S", 0.01)
+    monkeypatch.setattr("annotate.model_client.client.FIRST_PAUSE_S", 0.002)
+    monkeypatch.setattr("annotate.model_client.client.LONGEST_PAUSE_S", 0.01)
     options = CotOptions()
     with (
         serving(StandIn(faults=[Fault.parse("gone:after=3")])) as server,

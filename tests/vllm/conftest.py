@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 
 from annotate.model_client.calls import Image
-from annotate.model_client.server import default_python, running_server
+from annotate.model_client.server import Server, default_python
 from annotate.stored_pictures import encode_jpeg
 from core.paths import ROOT
 from ingest.registry import DatasetConfig
@@ -45,7 +45,7 @@ def vllm_server(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> I
     mark = uuid4().hex
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(MARK, mark)
-        with running_server(tiny_config(tiny_model, tmp_path_factory.mktemp("vllm"))) as server:
+        with Server(tiny_config(tiny_model, tmp_path_factory.mktemp("vllm"))) as server:
             patch.delenv(MARK)  # what tests start is not the server's
             yield VllmServer(server.endpoints[0], server.logs[0], tiny_model)
     assert eventually_gone(mark), "the server left processes behind"

@@ -9,7 +9,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from annotate.model_client.server import default_python, running_server
+from annotate.model_client.server import Server, default_python
 from core.errors import FailedError
 from core.paths import ROOT
 from tests.kits.vllm_kit import MARK, NAME, eventually_gone, marked, tiny_config
@@ -48,7 +48,7 @@ def test_a_model_that_cannot_be_loaded_is_reported(tmp_path: Path, monkeypatch: 
     (tmp_path / "empty").mkdir()
     with (
         pytest.raises(FailedError, match=r"(?s)vLLM ended with code 1; the end of .*vllm-0.log:\n.*config.json"),
-        running_server(tiny_config(tmp_path / "empty", tmp_path)),
+        Server(tiny_config(tmp_path / "empty", tmp_path)),
     ):
         pytest.fail("it cannot be ready")
     monkeypatch.delenv(MARK)

@@ -11,7 +11,6 @@ import pytest
 
 from annotate.model_client.calls import Image, Reply, Request
 from annotate.model_client.client import Client
-from annotate.model_client.ledger import Ledger, ledger_path
 from annotate.model_client.responses import ResponseStore
 from annotate.model_client.tokens import TokenMeter, blank
 from annotate.vlm import prompts, schemas
@@ -41,17 +40,16 @@ def request(stage: str, pictures: list[Image], text: str = "Look at these.") -> 
 
 
 def ask(server: VllmServer, folder: Path, *requests: Request) -> tuple[list[Reply], list[dict]]:
-    """The replies, asked for side by side, and the ledger's rows."""
-    ledger = Ledger(ledger_path(folder))
+    """The replies, asked for side by side, and rows of what they cost."""
+    store = ResponseStore(folder)
     config = CONFIG.model_copy(update={"endpoints": (server.url,), "timeout_s": 300.0})
 
     async def run() -> list[Reply]:
-        store = ResponseStore(folder)
         who = {"build_id": "b", "dataset": "d", "label_run": "r", "prompt_version": "p"}
-        async with Client(config, store, ledger, **who) as client:
+        async with Client(config, store, **who) as client:
             return await asyncio.gather(*(client.ask(r, 0) for r in requests))
 
-    return asyncio.run(run()), ledger.calls()
+    return asyncio.run(run()), store.calls("b")
 
 
 def test_every_schema_is_answered_and_a_rerun_asks_nothing(

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from annotate.model_client.server import (
+    Server,
     ServerConfig,
     command,
     default_python,
     environment,
     installed_device,
-    running_server,
     serves,
 )
 from core.errors import FailedError
@@ -98,7 +98,7 @@ def eventually(condition: Callable[[], bool], limit_s: float = 10) -> bool:
 
 def test_it_is_ready_inside_and_gone_outside(config: ServerConfig):
     said: list[str] = []
-    with running_server(config, said.append) as server:
+    with Server(config, said.append) as server:
         (endpoint,), (log,) = server.endpoints, server.logs
         assert serves(endpoint, "some/model")
         assert not serves(endpoint, "another")
@@ -115,7 +115,7 @@ def test_an_error_inside_stops_it_too(config: ServerConfig):
     started: list[int] = []
 
     def fail() -> None:
-        with running_server(config) as server:
+        with Server(config) as server:
             started.extend(pids(server.logs[0]))
             raise KeyError
 
@@ -129,14 +129,14 @@ def test_a_server_that_dies_says_why(config: ServerConfig, monkeypatch: pytest.M
     monkeypatch.setenv("STAND_IN", "dies")
     with (
         pytest.raises(FailedError, match=r"(?s)ended with code 3.*ValueError: no such model"),
-        running_server(config),
+        Server(config),
     ):
         pytest.fail("it cannot be ready")
     assert not any(map(lives, pids(config.log_dir / "vllm-0.log")))  # its child, which did not die, was ended
 
 
 def test_a_death_later_is_seen(config: ServerConfig):
-    with running_server(config) as server:
+    with Server(config) as server:
         server_pid, child = pids(server.logs[0])
         os.kill(server_pid, signal.SIGKILL)
 
@@ -157,7 +157,7 @@ def test_waiting_has_a_limit(config: ServerConfig, monkeypatch: pytest.MonkeyPat
     hanging = ServerConfig(**config.__dict__ | {"ready_timeout_s": 1.5})
     with (
         pytest.raises(FailedError, match=r"(?s)not ready after [12] s.*Loading weights"),
-        running_server(hanging, said.append),
+        Server(hanging, said.append),
     ):
         pytest.fail("it cannot be ready")
     assert "Loading weights" in said[-1]  # the progress line shows what the log says last
@@ -167,7 +167,7 @@ def test_waiting_has_a_limit(config: ServerConfig, monkeypatch: pytest.MonkeyPat
 def test_one_that_heeds_no_sigterm_is_killed(config: ServerConfig, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("STAND_IN", "stubborn")
     monkeypatch.setattr("annotate.model_client.server.GRACE_S", 1.0)
-    with running_server(config) as server:
+    with Server(config) as server:
         started = pids(server.logs[0])
     assert not any(map(lives, started))
 
@@ -175,9 +175,9 @@ def test_one_that_heeds_no_sigterm_is_killed(config: ServerConfig, monkeypatch: 
 OWNER = """
 import sys, time
 from pathlib import Path
-from annotate.model_client.server import ServerConfig, running_server
+from annotate.model_client.server import Server, ServerConfig
 config = ServerConfig("m", python=Path(sys.argv[1]), port=0, log_dir=Path(sys.argv[2]), ready_timeout_s=120)
-with running_server(config):
+with Server(config):
     print("ready", flush=True)
     time.sleep(600)
 """
@@ -242,7 +242,7 @@ def test_replicas_have_ports_and_gpus_of_their_own(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3,6,7")
     python = written(tmp_path / "python", "vllm")
     config = ServerConfig("m", python=python, port=0, log_dir=tmp_path, replicas=2, tensor_parallel_size=2)
-    with running_server(config) as server:
+    with Server(config) as server:
         assert len(set(server.endpoints)) == 2
         assert [log.read_text().split()[3] for log in server.logs] == ["2,3", "6,7"]
 
@@ -260,7 +260,7 @@ def test_a_port_in_use_is_refused(config: ServerConfig):
         port = s.getsockname()[1]
         with (
             pytest.raises(FailedError, match=f"cannot listen on 127.0.0.1:{port}"),
-            running_server(ServerConfig(**config.__dict__ | {"port": port})),
+            Server(ServerConfig(**config.__dict__ | {"port": port})),
         ):
             pytest.fail("the port is taken")
 

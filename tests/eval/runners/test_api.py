@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from annotate.model_client import sending
+from annotate.model_client import client as client_module
 from annotate.model_client.calls import VlmError
-from annotate.model_client.ledger import Ledger, ledger_path
+from annotate.model_client.responses import ResponseStore
 from annotate.vlm.config import Price, VlmConfig
 from core.errors import UserError
 from eval.benchmarks.load import load_benchmark
@@ -22,8 +22,8 @@ from tests.kits.vlm_standin import Fault, StandIn, serving
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sending, "FIRST_PAUSE_S", 0.002)
-    monkeypatch.setattr(sending, "LONGEST_PAUSE_S", 0.02)
+    monkeypatch.setattr(client_module, "FIRST_PAUSE_S", 0.002)
+    monkeypatch.setattr(client_module, "LONGEST_PAUSE_S", 0.02)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_answers_are_stored_and_recorded(server: StandIn, questions: list[Questi
     assert all("<score>" in r["response"] and r["prompt_tokens"] > 0 for r in rows)
     assert all([m["role"] for m in b["messages"]] == ["user"] and "response_format" not in b for b in server.seen)
     sent = len(server.received)
-    calls = Ledger(ledger_path(tmp_path / "responses")).calls(build_id="b")
+    calls = ResponseStore(tmp_path / "responses").calls("b")
     assert {(c["stage"], c["dataset"], c["status"]) for c in calls} == {("eval", "progress-bench", "ok")}
     assert len(calls) == sent
     again = run(runner(server, tmp_path), questions, tmp_path / "again.jsonl")  # another file, the same answers
