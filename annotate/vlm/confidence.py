@@ -17,10 +17,7 @@ def agree(a: Sequence[Span], b: Sequence[Span], tolerance: float) -> bool:
     """
     if [s.label for s in a] != [s.label for s in b]:
         return False
-    return all(
-        _distance((x.after + 1, x.start), (y.after + 1, y.start)) <= tolerance
-        for x, y in zip(a[1:], b[1:], strict=True)
-    )
+    return all(_distance(x.after + 1, x.start, y) <= tolerance for x, y in zip(a[1:], b[1:], strict=True))
 
 
 def confidences(
@@ -42,52 +39,35 @@ def confidences(
     that is the whole episode. The episode's own ends are no boundaries. So one look alone gives 0.4 to 0.6.
     The formula is ours: agreement of what saw the episode independently. It ranks; it is no probability.
     """
-    ends = [*starts[1:], num_frames]
-    labels = [s.label for s in spans]
     # For each boundary, that is from the second segment's start on: is it met by the other look, and by the motion?
-    is_met = [_is_met(at, label, other or (), tolerance) for at, label in zip(starts[1:], labels[1:], strict=True)]
-    is_motion_cut = [_is_near_any(at, motion_cuts, tolerance) for at in starts[1:]]
+    is_met = [
+        any(s.label == span.label and _distance(at, at, s) <= tolerance for s in (other or ())[1:])
+        for at, span in zip(starts[1:], spans[1:], strict=True)
+    ]
+    is_motion_cut = [any(abs(at - cut) <= tolerance for cut in motion_cuts) for at in starts[1:]]
 
-    # Each segment's three shares, of which those that nothing shows count half
     confidence = []
-    for k, (start, end) in enumerate(zip(starts, ends, strict=True)):
+    for k, (start, end) in enumerate(pairwise([*starts, num_frames])):
         own = slice(max(0, k - 1), k + 1)  # the boundaries at its start and its end
-        same_label = same_boundary = UNKNOWN
+        same_label = same_boundary = same_motion = UNKNOWN
         if other is not None:
-            same_label = _overlap(other, labels[k], start, end) / (end - start)
-            same_boundary = _share(is_met[own])
-        same_motion = _share(is_motion_cut[own]) if motion_cuts else UNKNOWN
+            same_label = _overlap(other, spans[k].label, start, end) / (end - start)
+        if other is not None and is_met[own]:
+            same_boundary = sum(is_met[own]) / len(is_met[own])
+        if motion_cuts and is_motion_cut[own]:
+            same_motion = sum(is_motion_cut[own]) / len(is_motion_cut[own])
         terms = zip(WEIGHTS, (same_label, same_boundary, same_motion), strict=True)
         confidence.append(round(sum(weight * share for weight, share in terms), 4))
     return confidence
 
 
-def _is_near_any(at: int, cuts: Sequence[int], tolerance: float) -> bool:
-    return any(abs(at - cut) <= tolerance for cut in cuts)
-
-
-def _is_met(at: int, label: int | str, other: Sequence[Span], tolerance: float) -> bool:
-    """Does the other look have a boundary within `tolerance` frames, followed by the same label?"""
-    return any(s.label == label and _distance((at, at), (s.after + 1, s.start)) <= tolerance for s in other[1:])
-
-
-def _share(hits: Sequence[bool]) -> float:
-    return sum(hits) / len(hits) if hits else UNKNOWN
-
-
-def _distance(a: tuple[int, int], b: tuple[int, int]) -> int:
-    """Frames between two ranges, each with its ends; 0 if they overlap.
-
-    Example: _distance((3, 5), (9, 9)) == 4.
-    """
-    return max(0, a[0] - b[1], b[0] - a[1])
+def _distance(low: int, high: int, span: Span) -> int:
+    """Frames between low .. high and the frames among which a span begins; 0 if they overlap."""
+    return max(0, low - span.start, span.after + 1 - high)
 
 
 def _overlap(spans: Sequence[Span], label: int | str, start: int, end: int) -> int:
     """Frames of start .. end that have the label; a change counts in the middle of where it is known to be."""
     edges = [(s.after + 1 + s.start) // 2 for s in spans] + [end]
-    frames = 0
-    for span, (begin, until) in zip(spans, pairwise(edges), strict=True):
-        if span.label == label:
-            frames += max(0, min(until, end) - max(begin, start))
-    return frames
+    parts = zip(spans, pairwise(edges), strict=True)
+    return sum(max(0, min(until, end) - max(begin, start)) for s, (begin, until) in parts if s.label == label)

@@ -11,11 +11,11 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from annotate.model_client.calls import Image, Reply, Request
+from annotate.model_client.calls import Reply, Request
 from annotate.model_client.tokens import TokenMeter, blank
 from annotate.segments import DONE
 from annotate.vlm.annotator import annotate_episode
@@ -23,6 +23,7 @@ from annotate.vlm.config import VlmConfig
 from annotate.vlm.reason import reason_episode
 from annotate.vlm.schemas import max_chars
 from annotate.vlm.view import EpisodeView
+from annotate.vlm.windows import spread
 
 STAGES = ("plan", "segment", "refine", "verify", "reason")
 MAX_REPLAYED = 300  # episodes; of more, as many that are spread over all lengths
@@ -49,13 +50,21 @@ class EpisodeShape:
     cameras: tuple[str, ...] = ()  # side by side; empty: one
 
 
-@dataclass(frozen=True)
-class Correction:
-    """What a stage took, over what was predicted."""
+class Cost(NamedTuple):
+    """Sums over calls. Also factors to multiply such sums by."""
 
-    calls: float = 1.0
-    prompt_tokens: float = 1.0  # per call
-    completion_tokens: float = 1.0  # per call
+    calls: float = 0.0
+    images: float = 0.0
+    image_tokens: float = 0.0  # a part of prompt_tokens
+    prompt_tokens: float = 0.0
+    completion_tokens: float = 0.0
+
+    def times(self, factors: "Cost | float") -> "Cost":
+        return Cost(*np.multiply(self, factors).tolist())
+
+
+def total_of(costs: Iterable[Cost]) -> Cost:
+    return Cost(*np.sum([Cost(), *costs], axis=0).tolist())
 
 
 @dataclass(frozen=True)
@@ -66,97 +75,38 @@ class Expected:
     changes: float = 5.0  # boundaries per episode
     text_share: float = 0.5  # of the characters that free texts may have
     strong_share: float = 0.2  # episodes on which two passes differ, so that the strong model is asked
-    corrections: Mapping[str, Correction] = field(default_factory=dict)  # by stage
-
-
-@dataclass(frozen=True)
-class StageCost:
-    """Sums over the calls of a stage. `stage` comes first, the counts after it."""
-
-    stage: str
-    calls: float = 0.0
-    images: float = 0.0
-    image_tokens: float = 0.0  # a part of prompt_tokens
-    prompt_tokens: float = 0.0
-    completion_tokens: float = 0.0
-
-    def counts(self) -> dict[str, float]:
-        return {name: value for name, value in self.__dict__.items() if name != "stage"}
-
-    def scaled(self, factor: float) -> "StageCost":
-        return StageCost(self.stage, **{name: value * factor for name, value in self.counts().items()})
-
-    def corrected(self, by: Correction) -> "StageCost":
-        scaled = self.scaled(by.calls)
-        return replace(
-            scaled,
-            prompt_tokens=scaled.prompt_tokens * by.prompt_tokens,
-            completion_tokens=scaled.completion_tokens * by.completion_tokens,
-        )
-
-    def with_call(self, request: Request, value: dict[str, Any], meter: TokenMeter) -> "StageCost":
-        """One call more, which is answered by `value`."""
-        return StageCost(
-            self.stage,
-            self.calls + 1,
-            self.images + len(request.images),
-            self.image_tokens + sum(meter.image(image) for image in request.images),
-            self.prompt_tokens + meter.prompt(request),
-            self.completion_tokens + meter.reply(value),
-        )
-
-    def with_sent(self, call: Mapping[str, Any]) -> "StageCost":
-        """One call more, which was really sent (a row of vlm_calls)."""
-        return replace(
-            self,
-            calls=self.calls + 1,
-            images=self.images + (call["num_images"] or 0),
-            prompt_tokens=self.prompt_tokens + (call["prompt_tokens"] or 0),
-            completion_tokens=self.completion_tokens + (call["completion_tokens"] or 0),
-        )
-
-
-def total_of(stages: Sequence[StageCost]) -> StageCost:
-    """The stages' sum, as the stage "all"."""
-    names = StageCost("all").counts()
-    return StageCost("all", **{name: sum(getattr(stage, name) for stage in stages) for name in names})
+    corrections: Mapping[str, Cost] = field(default_factory=dict)  # by stage: what it took, over what was predicted
 
 
 @dataclass(frozen=True)
 class Prediction:
     episodes: int
-    stages: tuple[StageCost, ...]
+    stages: Mapping[str, Cost]
     gpu_hours: float  # by the price's token rates
     usd: float
 
     @property
-    def total(self) -> StageCost:
-        return total_of(self.stages)
+    def total(self) -> Cost:
+        return total_of(self.stages.values())
 
     def rows(self) -> list[dict[str, Any]]:
         """One row per stage and one for all, in whole calls and tokens."""
-        return [{"stage": s.stage} | {k: round(v) for k, v in s.counts().items()} for s in (*self.stages, self.total)]
+        costs = {**self.stages, "all": self.total}
+        return [{"stage": stage} | {k: round(v) for k, v in cost._asdict().items()} for stage, cost in costs.items()]
 
     def beside(self, calls: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Next to what was really sent (rows of vlm_calls), per stage and for all, with the relative error."""
-        true = {s.stage: s for s in costs_by_stage(calls)}
-        true["all"] = total_of(tuple(true.values()))
+        true = costs_by_stage(calls)
+        true["all"] = total_of(true.values())
         rows = []
-        for predicted in (*self.stages, self.total):
-            sent = true.get(predicted.stage, StageCost(predicted.stage))
-            rows.append(_compared(predicted, sent))
+        for stage, predicted in {**self.stages, "all": self.total}.items():
+            row: dict[str, Any] = {"stage": stage}
+            for name in ("calls", "prompt_tokens", "completion_tokens"):
+                expected, actual = getattr(predicted, name), getattr(true.get(stage, Cost()), name)
+                error = expected / actual - 1 if actual else None
+                row |= {name: round(actual), f"{name}_predicted": round(expected), f"{name}_error": error}
+            rows.append(row)
         return rows
-
-
-def _compared(predicted: StageCost, sent: StageCost) -> dict[str, Any]:
-    """A row of the prediction beside what was sent; no error where nothing was."""
-    row: dict[str, Any] = {"stage": predicted.stage}
-    for name in ("calls", "prompt_tokens", "completion_tokens"):
-        expected, actual = getattr(predicted, name), getattr(sent, name)
-        row[name] = round(actual)
-        row[f"{name}_predicted"] = round(expected)
-        row[f"{name}_error"] = expected / actual - 1 if actual else None
-    return row
 
 
 def predict(
@@ -167,42 +117,29 @@ def predict(
 ) -> Prediction:
     """The estimated cost of these episodes. Must not be called inside a running event loop."""
     expected, meter = expected or Expected(), meter or TokenMeter()
-    replayed = _spread_over_lengths(episodes)
-    costs = asyncio.run(_replayed_costs(config, replayed, expected, meter))
+    by_length = sorted(episodes, key=lambda e: e.num_frames)
+    replayed = [by_length[k] for k in spread(range(len(by_length)), MAX_REPLAYED)]
+    costs: dict[str, Cost] = dict.fromkeys(STAGES, Cost())
+    for number, episode in enumerate(replayed):
+        for request, value in asyncio.run(replay(config, episode, expected, number)):
+            image_tokens = sum(meter.image(image) for image in request.images)
+            call = Cost(1, len(request.images), image_tokens, meter.prompt(request), meter.reply(value))
+            costs[request.stage] = total_of((costs[request.stage], call))
     if config.passes == 2 and config.strong_model and config.gate_tolerance_s:  # a third look, now and then
-        costs["segment"] = costs["segment"].scaled(1 + expected.strong_share / 2)
+        costs["segment"] = costs["segment"].times(1 + expected.strong_share / 2)
 
     # What the labelled episodes teach, then from the replayed episodes to all
     weight = len(episodes) / len(replayed) if replayed else 0.0
-    stages = tuple(
-        cost.corrected(expected.corrections.get(cost.stage, Correction())).scaled(weight)
-        for cost in costs.values()
+    stages = {
+        stage: cost.times(expected.corrections.get(stage, 1.0)).times(weight)
+        for stage, cost in costs.items()
         if cost.calls
-    )
+    }
     # What it costs: busy time counts where GPUs are paid by the hour, tokens where they are billed
-    total = total_of(stages)
-    price = config.price
-    busy_s = price.busy_s(total.prompt_tokens, total.completion_tokens)
-    usd = price.usd(round(total.prompt_tokens), round(total.completion_tokens), busy_s)
-    return Prediction(len(episodes), stages, busy_s / 3600 * price.gpus, usd)
-
-
-def _spread_over_lengths(episodes: Sequence[EpisodeShape]) -> list[EpisodeShape]:
-    """All episodes; of more than MAX_REPLAYED, as many that are spread over all lengths."""
-    by_length = sorted(episodes, key=lambda e: e.num_frames)
-    if len(by_length) <= MAX_REPLAYED:
-        return by_length
-    return [by_length[k] for k in np.linspace(0, len(by_length) - 1, MAX_REPLAYED).round().astype(int)]
-
-
-async def _replayed_costs(
-    config: VlmConfig, episodes: Sequence[EpisodeShape], expected: Expected, meter: TokenMeter
-) -> dict[str, StageCost]:
-    costs = {stage: StageCost(stage) for stage in STAGES}
-    for number, episode in enumerate(episodes):
-        for request, value in await replay(config, episode, expected, number):
-            costs[request.stage] = costs[request.stage].with_call(request, value, meter)
-    return costs
+    total = total_of(stages.values())
+    busy_s = config.price.busy_s(total.prompt_tokens, total.completion_tokens)
+    usd = config.price.usd(round(total.prompt_tokens), round(total.completion_tokens), busy_s)
+    return Prediction(len(episodes), stages, busy_s / 3600 * config.price.gpus, usd)
 
 
 def calibrated(
@@ -217,31 +154,26 @@ def calibrated(
 
     `steps` and `changes`: their means over these episodes; `calls`: all that was sent for them (rows of vlm_calls).
     """
-    # What each stage took over what would have been predicted for it
     first = Expected(steps, changes)
-    predicted = {s.stage: s for s in predict(config, episodes, first, meter).stages}
+    predicted = predict(config, episodes, first, meter).stages
     corrections = {}
-    for true in costs_by_stage(calls):
-        # Per call and not in all: how many calls there are and how long each is are corrected apart
-        stage = predicted.get(true.stage)
-        if stage and true.calls:
-            corrections[true.stage] = Correction(
-                true.calls / stage.calls,
-                (true.prompt_tokens / true.calls) / (stage.prompt_tokens / stage.calls),
-                (true.completion_tokens / true.calls) / (stage.completion_tokens / stage.calls),
-            )
+    for stage, true in costs_by_stage(calls).items():
+        if stage in predicted:
+            more_calls = true.calls / predicted[stage].calls
+            factors = (t / p for t, p in zip(true[3:], predicted[stage][3:], strict=True))
+            corrections[stage] = Cost(more_calls, more_calls, more_calls, *factors)
     return replace(first, corrections=corrections)
 
 
-def costs_by_stage(calls: Iterable[Mapping[str, Any]]) -> tuple[StageCost, ...]:
+def costs_by_stage(calls: Iterable[Mapping[str, Any]]) -> dict[str, Cost]:
     """Rows of vlm_calls summed by stage. A call that several builds sent counts once, as it was answered."""
-    answered = {call["call_key"]: call for call in calls if call["status"] == "ok"}
-    costs = {stage: StageCost(stage) for stage in STAGES}
-    for call in answered.values():
-        stage = call["stage"]
-        if stage in costs:
-            costs[stage] = costs[stage].with_sent(call)
-    return tuple(cost for cost in costs.values() if cost.calls)
+    costs: dict[str, Cost] = {}
+    for call in {call["call_key"]: call for call in calls if call["status"] == "ok"}.values():
+        if call["stage"] in STAGES:
+            numbers = (call[name] or 0 for name in ("num_images", "prompt_tokens", "completion_tokens"))
+            images, prompt, completion = numbers
+            costs[call["stage"]] = total_of((costs.get(call["stage"], Cost()), Cost(1, images, 0, prompt, completion)))
+    return costs
 
 
 async def replay(
@@ -254,10 +186,6 @@ async def replay(
     # The size of a picture decides its tokens, what it shows does not
     picture = blank(episode.width_px, episode.height_px)
     unlike = np.random.default_rng(0).integers(0, 2**64, episode.num_frames, np.uint64)
-
-    def load(frames: Sequence[int]) -> Mapping[int, Image]:
-        return dict.fromkeys(frames, picture)
-
     view = EpisodeView(
         dataset="",
         episode_index=number,
@@ -266,14 +194,15 @@ async def replay(
         num_frames=episode.num_frames,
         success=episode.success,
         frames=episode.frames,
-        load=load,
+        load=lambda frames: dict.fromkeys(frames, picture),
         phash=episode.phash() if episode.phash else unlike,
         cameras=episode.cameras,
     )
 
-    # The annotator itself asks; what it asks is kept, with the reply that it is given
-    steps = min(config.max_steps, max(2, _whole(expected.steps, number)))
-    cuts = max(1, _whole(expected.changes, number))
+    # Rounded so that the mean over numbers 0, 1, 2 ... is what is expected: 4.5 with numbers 0 .. 3 gives 4, 5, 4, 5
+    chance = (number * GOLDEN) % 1.0
+    steps = min(config.max_steps, max(2, math.floor(expected.steps + chance)))
+    cuts = max(1, math.floor(expected.changes + chance))
     asked: list[tuple[Request, dict[str, Any]]] = []
 
     async def ask(request: Request) -> Reply:
@@ -300,18 +229,16 @@ def _typical(schema: Mapping[str, Any], share: float, items: int) -> Any:
         case "object":
             return {name: _typical(part, share, items) for name, part in schema["properties"].items()}
         case "array":
-            return [_with_other_object(_typical(schema["items"], share, items), letter) for letter in LETTERS[:items]]
+            # Each with another object than the others': planned steps that are alike would be merged
+            entries = [_typical(schema["items"], share, items) for _ in range(items)]
+            return [
+                entry | {"object": (letter + entry["object"])[: len(entry["object"])]} if "object" in entry else entry
+                for letter, entry in zip(LETTERS, entries, strict=False)
+            ]
         case "string":
-            return _text(max(1, round(share * max_chars(schema))))
+            length = max(1, round(share * max_chars(schema)))
+            return (WORDS * (length // len(WORDS) + 1))[:length]
     return True
-
-
-def _with_other_object(item: dict[str, Any], letter: str) -> dict[str, Any]:
-    """The entry of a list, with another object than the others': planned steps that are alike would be merged."""
-    if "object" not in item:
-        return item
-    length = len(item["object"])
-    return item | {"object": (letter + item["object"])[:length]}
 
 
 def _segments(request: Request, cuts: int, steps: int, duration_s: float, share: float) -> dict[str, Any]:
@@ -320,7 +247,9 @@ def _segments(request: Request, cuts: int, steps: int, duration_s: float, share:
     properties = request.schema["properties"]
     change = properties["changes"]["items"]["properties"]
     num_pictures = change["picture"]["enum"][-1]
-    start, end = _stretch_s(request, duration_s)
+    # It shows all of the episode, unless its first text says otherwise
+    stretch = STRETCH.search(str(request.content[0]))
+    start, end = map(float, stretch.groups()) if stretch else (0.0, duration_s)
 
     def activity(number: int) -> dict[str, str]:
         """After that many changes: the steps in their order, again and again; done at the end."""
@@ -328,7 +257,6 @@ def _segments(request: Request, cuts: int, steps: int, duration_s: float, share:
         label = DONE if is_done else str(number % steps + 1)
         return {"label": label, "outcome": change["outcome"]["enum"][0]}
 
-    # In the pictures of this window: it may show only a stretch of the episode
     change_at: dict[int, dict[str, Any]] = {}  # by picture
     before = 0  # changes before the window
     for number in range(1, cuts + 1):
@@ -343,24 +271,3 @@ def _segments(request: Request, cuts: int, steps: int, duration_s: float, share:
         change_at[num_pictures] = {"picture": num_pictures} | activity(before + 1)
     changes = list(change_at.values())[: properties["changes"]["maxItems"]]
     return {"seen": _typical(properties["seen"], share, 0), "first": activity(before), "changes": changes}
-
-
-def _stretch_s(request: Request, duration_s: float) -> tuple[float, float]:
-    """From when to when a request shows the episode: all of it, unless its first text says otherwise."""
-    stretch = STRETCH.search(str(request.content[0]))
-    if stretch is None:
-        return 0.0, duration_s
-    start, end = stretch.groups()
-    return float(start), float(end)
-
-
-def _text(length: int) -> str:
-    return (WORDS * (length // len(WORDS) + 1))[:length]
-
-
-def _whole(x: float, number: int) -> int:
-    """x rounded down or up, so that the mean over numbers 0, 1, 2 ... is x.
-
-    Example: of 4.5 with the numbers 0 .. 3 it makes 4, 5, 4, 5.
-    """
-    return math.floor(x + (number * GOLDEN) % 1.0)

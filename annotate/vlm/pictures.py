@@ -1,21 +1,22 @@
 """Pictures in a request: their numbers and times, alone or in contact sheets, by one camera or by several at once."""
 
+import asyncio
 from collections.abc import Sequence
+from itertools import batched
 
 import cv2
 import numpy as np
 
 from annotate.model_client.calls import Image
 from annotate.stored_pictures import JPEG_QUALITY
-from annotate.vlm.prompts import quote, render, seconds
+from annotate.vlm.prompts import Pictures, quote, render, seconds
 from annotate.vlm.view import EpisodeView
 from annotate.vlm.windows import TILES, Window
 
 COLUMNS = 3  # of a contact sheet
 TILE_PX = 224  # longer side of a picture in it, by each camera
 GAP_PX = 4  # between pictures of several cameras
-
-Pictures = tuple[str | Image, ...]
+FONT, FONT_SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.45
 
 
 async def load_pictures(view: EpisodeView, parts: Sequence[Window], *, sheets: bool = False) -> dict[Window, Pictures]:
@@ -23,8 +24,6 @@ async def load_pictures(view: EpisodeView, parts: Sequence[Window], *, sheets: b
 
     Each frame is loaded once. Raises what `view.load` raises, ValueError when it leaves a frame out.
     """
-    import asyncio  # here: builds that ask no model import this module, too
-
     return await asyncio.to_thread(_load, view, list(dict.fromkeys(parts)), sheets)
 
 
@@ -38,39 +37,24 @@ def _load(view: EpisodeView, parts: list[Window], sheets: bool) -> dict[Window, 
 
 
 def _numbered(view: EpisodeView, window: Window, images: list[Image], sheets: bool) -> Pictures:
+    """Each picture by itself, behind its number and time; or contact sheets, with the numbers that they show."""
     times = [seconds(f, view.fps) for f in window]
-    wording = "sheets" if sheets else "pictures"
-    opening = render(
-        wording,
-        count=len(window),
-        start=times[0],
-        end=times[-1],
-        duration=seconds(view.num_frames, view.fps),
-    )
+    whole = {"start": times[0], "end": times[-1], "duration": seconds(view.num_frames, view.fps)}
+    opening = render("sheets" if sheets else "pictures", count=len(window), **whole)
     views = len(view.cameras) or 1
     if views > 1:
         opening += "\n" + render("views", count=views, names=", ".join(map(quote, view.cameras)))
-    if sheets:
-        return (opening, *_sheets(times, images, views))
-    return (opening, *_single(times, images))
-
-
-def _single(times: list[str], images: list[Image]) -> list[str | Image]:
-    """Each picture by itself, behind its number and time."""
-    parts: list[str | Image] = []
-    for number, (time, image) in enumerate(zip(times, images, strict=True), 1):
-        parts += [f"Picture {number}, {time} s:", image]
-    return parts
-
-
-def _sheets(times: list[str], images: list[Image], views: int) -> list[str | Image]:
-    """Contact sheets of TILES pictures each, with the numbers that they show."""
-    parts: list[str | Image] = []
-    for start in range(0, len(images), TILES):
-        end = min(start + TILES, len(images))
-        captions = [f"{number}: {time} s" for number, time in enumerate(times[start:end], start + 1)]
-        parts += [f"Pictures {start + 1} to {end}:", contact_sheet(images[start:end], captions, views)]
-    return parts
+    parts: list[str | Image] = [opening]
+    numbered = list(enumerate(zip(times, images, strict=True), 1))
+    if not sheets:
+        for number, (time, image) in numbered:
+            parts += [f"Picture {number}, {time} s:", image]
+        return tuple(parts)
+    for tiles in batched(numbered, TILES):
+        captions = [f"{number}: {time} s" for number, (time, _) in tiles]
+        sheet = contact_sheet([image for _, (_, image) in tiles], captions, views)
+        parts += [f"Pictures {tiles[0][0]} to {tiles[-1][0]}:", sheet]
+    return tuple(parts)
 
 
 def beside(images: Sequence[Image]) -> Image:
@@ -80,12 +64,11 @@ def beside(images: Sequence[Image]) -> Image:
     """
     pictures = [_decoded(image) for image in images]
     sizes = sizes_beside([(picture.shape[1], picture.shape[0]) for picture in pictures])
-    gap = np.zeros((sizes[0][1], GAP_PX, 3), np.uint8)
     parts = []
     for picture, size in zip(pictures, sizes, strict=True):
-        is_smaller = size[1] < picture.shape[0]
-        how = cv2.INTER_AREA if is_smaller else cv2.INTER_LINEAR
-        parts += [gap, picture if picture.shape[1::-1] == size else cv2.resize(picture, size, interpolation=how)]
+        how = cv2.INTER_AREA if size[1] < picture.shape[0] else cv2.INTER_LINEAR
+        scaled = picture if picture.shape[1::-1] == size else cv2.resize(picture, size, interpolation=how)
+        parts += [np.zeros((size[1], GAP_PX, 3), np.uint8), scaled]
     return _encoded(np.hstack(parts[1:]))
 
 
@@ -107,15 +90,18 @@ def contact_sheet(images: Sequence[Image], captions: Sequence[str], views: int =
     views: how many cameras stand side by side in each.
     """
     tiles = [_decoded(image) for image in images]
-    height, width = tiles[0].shape[:2]
     # All tiles have the size of the first picture's: a sheet is a grid
-    across, down = _tile_px(width, height, views)
-    columns, rows = _grid(len(tiles))
-    sheet = np.zeros((rows * down, columns * across, 3), np.uint8)
+    height, width = tiles[0].shape[:2]
+    scale = TILE_PX * views / max(width, height * views)
+    across, down = max(1, round(width * scale)), max(1, round(height * scale))
+    columns = min(COLUMNS, len(tiles))
+    sheet = np.zeros((-(-len(tiles) // COLUMNS) * down, columns * across, 3), np.uint8)
     for k, (tile, caption) in enumerate(zip(tiles, captions, strict=True)):
         # The caption is burned in after scaling, so that it stays readable
         small = cv2.resize(tile, (across, down), interpolation=cv2.INTER_AREA)
-        _burn(small, caption)
+        (text_px, line_px), base = cv2.getTextSize(caption, FONT, FONT_SCALE, 1)
+        cv2.rectangle(small, (0, 0), (text_px + 4, line_px + base + 3), (0, 0, 0), cv2.FILLED)
+        cv2.putText(small, caption, (2, line_px + 2), FONT, FONT_SCALE, (255, 255, 255), 1, cv2.LINE_AA)
         row, column = divmod(k, columns)
         sheet[row * down : (row + 1) * down, column * across : (column + 1) * across] = small
     return _encoded(sheet)
@@ -135,21 +121,3 @@ def _decoded(image: Image) -> np.ndarray:
     if picture is None:
         raise ValueError(f"the stored picture {image.sha256} is no JPEG")
     return picture
-
-
-def _tile_px(width: int, height: int, views: int) -> tuple[int, int]:
-    """Width and height of a picture in a contact sheet."""
-    scale = TILE_PX * views / max(width, height * views)
-    return max(1, round(width * scale)), max(1, round(height * scale))
-
-
-def _grid(count: int) -> tuple[int, int]:
-    """Columns and rows of a contact sheet of so many pictures."""
-    return min(COLUMNS, count), -(-count // COLUMNS)
-
-
-def _burn(picture: np.ndarray, caption: str) -> None:
-    font, scale = cv2.FONT_HERSHEY_SIMPLEX, 0.45
-    (width, height), base = cv2.getTextSize(caption, font, scale, 1)
-    cv2.rectangle(picture, (0, 0), (width + 4, height + base + 3), (0, 0, 0), cv2.FILLED)
-    cv2.putText(picture, caption, (2, height + 2), font, scale, (255, 255, 255), 1, cv2.LINE_AA)

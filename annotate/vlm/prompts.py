@@ -9,7 +9,6 @@ import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import annotate.vlm.schemas as schemas
 from annotate.model_client.calls import Image, Request
@@ -23,6 +22,8 @@ MAX_QUOTED = 600  # characters of a text that others wrote
 # Characters that tokens of chat templates are made of: a tokenizer must not find one in what others wrote
 TEMPLATE_CHARACTERS = "<>[]|"
 
+Pictures = tuple[str | Image, ...]  # the beginning of a request
+
 
 def quote(text: str) -> str:
     """`text` as a JSON string on one line, cut to MAX_QUOTED characters.
@@ -30,15 +31,14 @@ def quote(text: str) -> str:
     Escaped is all that could end it, hide (direction marks, control characters) or be taken for a template's token.
     """
     cut = text if len(text) <= MAX_QUOTED else text[: MAX_QUOTED - 4] + " ..."
-    return "".join(
-        _escaped(c) if c in TEMPLATE_CHARACTERS or not c.isprintable() else c
-        for c in json.dumps(cut, ensure_ascii=False)
-    )
 
+    def shown(character: str) -> str:
+        if character not in TEMPLATE_CHARACTERS and character.isprintable():
+            return character
+        units = character.encode("utf-16-be", "surrogatepass").hex()
+        return "".join(f"\\u{units[k : k + 4]}" for k in range(0, len(units), 4))
 
-def _escaped(character: str) -> str:
-    units = character.encode("utf-16-be", "surrogatepass").hex()
-    return "".join(f"\\u{units[k : k + 4]}" for k in range(0, len(units), 4))
+    return "".join(map(shown, json.dumps(cut, ensure_ascii=False)))
 
 
 @cache
@@ -46,7 +46,7 @@ def _template(name: str) -> str:
     return (FOLDER / f"{name}.txt").read_text(encoding="utf-8").strip()
 
 
-def render(name: str, **values: str | int) -> str:
+def render(name: str, **values: object) -> str:
     """A prompt text with each `{field}` filled in once; braces in a value stay. KeyError for a field without value."""
     return re.sub(r"\{(\w+)\}", lambda m: str(values[m[1]]), _template(name))
 
@@ -65,9 +65,8 @@ def request(
     stage: str,
     pictures: Sequence[str | Image],
     question: str,
-    schema: dict[str, Any],
+    schema: schemas.Schema,
     config: VlmConfig,
-    *,
     model: str = "",
 ) -> Request:
     """Pictures first, the question last: requests about the same pictures begin with the same bytes."""

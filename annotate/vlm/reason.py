@@ -4,18 +4,26 @@ The model is told what the segments say of each moment: its text explains the la
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import annotate.vlm.prompts as prompts
 import annotate.vlm.schemas as schemas
-from annotate.model_client.calls import Reply, VlmError
+from annotate.model_client.calls import VlmError
 from annotate.segments import STEP, Segment, completed_steps
 from annotate.vlm.config import VlmConfig
 from annotate.vlm.pictures import load_pictures
-from annotate.vlm.view import Ask, EpisodeView, Reasoning, all_results
+from annotate.vlm.view import Ask, EpisodeView, all_results
 from annotate.vlm.windows import Window, in_batches, shown_frames, windows
 
 MOMENTS_PER_CALL = 12
 NEAR_BITS = 1  # perceptual hashes that differ by no more are of near-identical pictures
+
+
+@dataclass(frozen=True)
+class Reasoning:
+    frame_index: int
+    text: str
+    finished: bool  # all planned steps are complete by the end of this frame
 
 
 async def reason_episode(
@@ -29,59 +37,50 @@ async def reason_episode(
     shown = shown_frames(view.frames, view.num_frames, config)
     parts = windows(shown, config)
     chosen = chosen_frames(shown, view.fps, config.reason_interval_s)
-    text_of = _frames_with_text(view, segments, chosen)
+    segment_at = {f: s for f in chosen for s in segments if s.start_frame <= f < s.end_frame}
+    # For each chosen frame the earlier one of its segment whose text it shares, or itself
+    text_of: dict[int, int] = {}
+    for frame in chosen:
+        earlier = (f for f in dict.fromkeys(text_of.values()) if segment_at[f] is segment_at[frame])
+        text_of[frame] = next((f for f in earlier if _look_alike(view, f, frame)), frame)
 
     # Each frame that needs a text of its own is asked about in the first window that shows it
     asked: dict[Window, list[int]] = {}
     for frame in dict.fromkeys(text_of.values()):
-        window = next(w for w in parts if frame in w)
-        asked.setdefault(window, []).append(frame)
+        asked.setdefault(next(w for w in parts if frame in w), []).append(frame)
     pictures = await load_pictures(view, list(asked), sheets=config.contact_sheet)
-
-    async def explain(window: Window, frames: list[int]) -> dict[int, str]:
-        question = _question(view, segments, num_planned, window, frames)
-        schema = schemas.reason([_number(window, frame) for frame in frames])
-        reply = await ask(prompts.request("reason", pictures[window], question, schema, config))
-        return {frame: _text(reply, _number(window, frame)) for frame in frames}
-
-    # All questions at once; frames that share a text get it together with the one that was asked about
-    batches = in_batches(asked, MOMENTS_PER_CALL)
-    texts: dict[int, str] = {}
-    for answer in await all_results(*(explain(window, frames) for window, frames in batches)):
-        texts |= answer
-    reasoning = []
-    for frame in chosen:
-        text = texts[text_of[frame]]
-        # A model may write nothing that can be seen: then there is no reason rather than an empty one
-        if text:
-            is_finished = len(completed_steps(segments, frame)) == num_planned
-            reasoning.append(Reasoning(frame, text, is_finished))
-    return reasoning
-
-
-def _question(
-    view: EpisodeView, segments: Sequence[Segment], num_planned: int, window: Window, frames: Sequence[int]
-) -> str:
-    task = prompts.task_text(view.task) if view.task else "The dataset does not state the task."
-    moments = [_moment(view, segments, num_planned, frame, _number(window, frame)) for frame in frames]
-    return prompts.render(
-        "reason",
-        task=task,
-        steps=prompts.step_list(_step_names(segments, num_planned)),
-        moments="\n".join(moments),
-        max_chars=schemas.REASON_CHARS,
-    )
-
-
-def _step_names(segments: Sequence[Segment], num_planned: int) -> list[str]:
-    """Of all planned steps; the segments name those that were attempted."""
+    # The segments name the steps that were attempted
     names = {s.step: s.name for s in segments if s.step is not None}
-    return [names.get(step, "not attempted in this run") for step in range(num_planned)]
+    steps = prompts.step_list([names.get(step, "not attempted in this run") for step in range(num_planned)])
+    task = prompts.task_text(view.task) if view.task else "The dataset does not state the task."
+    texts: dict[int, str] = {}
 
+    def moment(frame: int, number: int) -> str:
+        s, complete = segment_at[frame], completed_steps(segments, frame)
+        now = f"step {(s.step or 0) + 1}, {prompts.quote(s.name)}" if s.kind == STEP else s.kind
+        left = ", ".join(str(step + 1) for step in range(num_planned) if step not in complete) or "none"
+        at = f"{schemas.picture_key(number)}, {prompts.seconds(frame, view.fps)} s"
+        return f"{at}: {now}; steps still to complete: {left}"
 
-def _number(window: Window, frame: int) -> int:
-    """Of the picture that shows the frame, from 1."""
-    return window.index(frame) + 1
+    async def explain(window: Window, frames: list[int]) -> None:
+        numbers = [window.index(frame) + 1 for frame in frames]
+        moments = "\n".join(map(moment, frames, numbers))
+        question = prompts.render("reason", task=task, steps=steps, moments=moments, max_chars=schemas.REASON_CHARS)
+        reply = await ask(prompts.request("reason", pictures[window], question, schemas.reason(numbers), config))
+        for frame, number in zip(frames, numbers, strict=True):
+            text = reply.value.get(schemas.picture_key(number))
+            if not isinstance(text, str):
+                raise VlmError("bad_reply", f"the reply of the reason stage says nothing of picture {number}")
+            texts[frame] = prompts.one_line(text)
+
+    # All questions at once; frames that share a text get it together with the one that was asked about. A model may
+    # write nothing that can be seen: then there is no reason rather than an empty one
+    await all_results(*(explain(window, frames) for window, frames in in_batches(asked, MOMENTS_PER_CALL)))
+    return [
+        Reasoning(frame, text, len(completed_steps(segments, frame)) == num_planned)
+        for frame in chosen
+        if (text := texts[text_of[frame]])
+    ]
 
 
 def chosen_frames(shown: Window, fps: float, interval_s: float) -> list[int]:
@@ -96,39 +95,5 @@ def chosen_frames(shown: Window, fps: float, interval_s: float) -> list[int]:
     return chosen
 
 
-def _frames_with_text(view: EpisodeView, segments: Sequence[Segment], chosen: Sequence[int]) -> dict[int, int]:
-    """For each chosen frame the earlier one of its segment whose text it shares, or itself."""
-    text_of: dict[int, int] = {}
-    asked: dict[int, list[int]] = {}  # by segment
-    for frame in chosen:
-        of_segment = asked.setdefault(_at(segments, frame), [])
-        twin = next((earlier for earlier in of_segment if _looks_like(view, frame, earlier)), None)
-        if twin is None:
-            of_segment.append(frame)
-        text_of[frame] = frame if twin is None else twin
-    return text_of
-
-
-def _looks_like(view: EpisodeView, frame: int, other: int) -> bool:
-    differing_bits = int(view.phash[frame]) ^ int(view.phash[other])
-    return differing_bits.bit_count() <= NEAR_BITS
-
-
-def _at(segments: Sequence[Segment], frame: int) -> int:
-    return next(k for k, s in enumerate(segments) if s.start_frame <= frame < s.end_frame)
-
-
-def _moment(view: EpisodeView, segments: Sequence[Segment], num_planned: int, frame: int, number: int) -> str:
-    s = segments[_at(segments, frame)]
-    now = f"step {(s.step or 0) + 1}, {prompts.quote(s.name)}" if s.kind == STEP else s.kind
-    complete = completed_steps(segments, frame)
-    left = [str(step + 1) for step in range(num_planned) if step not in complete]
-    key = schemas.picture_key(number)
-    return f"{key}, {prompts.seconds(frame, view.fps)} s: {now}; steps still to complete: {', '.join(left) or 'none'}"
-
-
-def _text(reply: Reply, number: int) -> str:
-    text = reply.value.get(schemas.picture_key(number))
-    if not isinstance(text, str):
-        raise VlmError("bad_reply", f"the reply of the reason stage says nothing of picture {number}")
-    return prompts.one_line(text)
+def _look_alike(view: EpisodeView, frame: int, other: int) -> bool:
+    return (int(view.phash[frame]) ^ int(view.phash[other])).bit_count() <= NEAR_BITS

@@ -1,5 +1,6 @@
 """Inputs and results of annotation by a VLM."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -28,17 +29,8 @@ class EpisodeView:
     cameras: tuple[str, ...] = ()  # side by side in each picture, from left to right; empty: one
 
 
-@dataclass(frozen=True)
-class Reasoning:
-    frame_index: int
-    text: str
-    finished: bool  # all planned steps are complete by the end of this frame
-
-
 async def all_results[T](*calls: Awaitable[T]) -> list[T]:
     """All results; the first error only after all have ended, so that no reply under way is lost."""
-    import asyncio  # here: builds that ask no model import this module, too
-
     results: Iterable[T | BaseException] = await asyncio.gather(*calls, return_exceptions=True)
     values: list[T] = []
     for result in results:

@@ -4,7 +4,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import batched, pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -88,21 +88,10 @@ def windows(shown: Window, config: VlmConfig) -> list[Window]:
 
 def in_batches(items: Mapping[Window, Sequence[int]], size: int) -> list[tuple[Window, list[int]]]:
     """The items of each window in questions of at most `size` of them."""
-    batches = []
-    for window, of_window in items.items():
-        batches += [(window, list(batch)) for batch in batched(of_window, size)]
-    return batches
+    return [(window, list(batch)) for window, of_window in items.items() for batch in batched(of_window, size)]
 
 
 # What one look says
-
-
-class SeenChange(NamedTuple):
-    """A change as a reply of the segment stage tells it."""
-
-    picture: int  # from 1
-    label: int | str
-    completed: bool
 
 
 def spans_of(value: Mapping[str, Any], window: Window, num_steps: int) -> list[Span]:
@@ -112,59 +101,47 @@ def spans_of(value: Mapping[str, Any], window: Window, num_steps: int) -> list[S
     clipped, changes sorted, of several at one picture the last counts, repeated idle or done is one span: each noted.
     """
     # Replies count steps from 1, labels from 0
-    labels: dict[str, int | str] = {str(k + 1): k for k in range(num_steps)}
-    labels |= {IDLE: IDLE, DONE: DONE}
+    labels: dict[str, int | str] = {str(k + 1): k for k in range(num_steps)} | {IDLE: IDLE, DONE: DONE}
     try:
-        changes = [_change(change, labels) for change in value["changes"]]
+        told = [(c["picture"], labels[c["label"]], c["outcome"] == ACHIEVED) for c in value["changes"]]
         first = Span(labels[value["first"]["label"]], -1, window[0], value["first"]["outcome"] == ACHIEVED)
+        if wrong := [picture for picture, _, _ in told if not isinstance(picture, int) or isinstance(picture, bool)]:
+            raise TypeError(f"{wrong[0]!r} is not the number of a picture")
     except (KeyError, TypeError, AttributeError) as e:
         raise VlmError("bad_reply", f"the reply of the segment stage is not what was asked for: {e!r}") from None
-    if not changes:
+    if not told:
         first = replace(first, notes=("no change was told",))
-    return _joined([first, *_spans_from(changes, window)])
 
-
-def _change(change: Mapping[str, Any], labels: Mapping[str, int | str]) -> SeenChange:
-    picture = change["picture"]
-    if not isinstance(picture, int) or isinstance(picture, bool):
-        raise TypeError(f"{picture!r} is not the number of a picture")
-    return SeenChange(picture, labels[change["label"]], change["outcome"] == ACHIEVED)
-
-
-def _spans_from(changes: Sequence[SeenChange], window: Window) -> list[Span]:
-    """A span from each change on, in order of time."""
-    span_at: dict[int, Span] = {}  # by picture
-    latest = 0
-    for change in changes:
+    span_at: dict[int, Span] = {}  # by picture, from 1
+    for number, label, completed in told:
         # A change lies between two pictures of the window, so the first one cannot show it
-        picture = min(max(change.picture, 2), len(window))
+        picture = min(max(number, 2), len(window))
         notes: tuple[str, ...] = ()
-        if picture != change.picture:
-            notes += (f"picture {change.picture} is not among 2-{len(window)}: clipped",)
-        if picture < latest:
+        if picture != number:
+            notes += (f"picture {number} is not among 2-{len(window)}: clipped",)
+        if picture < max(span_at, default=0):
             notes += ("changes not in the order of time: sorted",)
         if picture in span_at:
             notes += (*span_at[picture].notes, f"several changes at picture {picture}: the last one counts")
-        latest = max(latest, picture)
-        span_at[picture] = Span(change.label, window[picture - 2], window[picture - 1], change.completed, notes)
-    return [span_at[picture] for picture in sorted(span_at)]
+        span_at[picture] = Span(label, window[picture - 2], window[picture - 1], completed, notes)
+    return _joined([first, *(span_at[picture] for picture in sorted(span_at))])
 
 
 def _joined(spans: Sequence[Span]) -> list[Span]:
     """Idle after idle, and done after done, is one span; a step after itself is a new attempt."""
     joined: list[Span] = []
     for span in spans:
-        goes_on = bool(joined) and span.label == joined[-1].label and span.label in (IDLE, DONE)
-        if goes_on:
-            notes = (*joined[-1].notes, *span.notes, f"{span.label} told again at frame {span.start}: merged")
-            joined[-1] = replace(joined[-1], completed=span.completed, notes=_distinct(notes))
+        if joined and span.label == joined[-1].label and span.label in (IDLE, DONE):
+            told_again = f"{span.label} told again at frame {span.start}: merged"
+            joined[-1] = _extended(joined[-1], span, told_again)
         else:
             joined.append(span)
     return joined
 
 
-def _distinct(notes: Sequence[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(notes))
+def _extended(span: Span, by: Span, *notes: str) -> Span:
+    """A span that goes on with another one's frames."""
+    return replace(span, completed=by.completed, notes=tuple(dict.fromkeys((*span.notes, *by.notes, *notes))))
 
 
 # Several windows
@@ -185,69 +162,38 @@ def merged(parts: Sequence[tuple[Window, list[Span]]]) -> list[Span]:
 def _continued(spans: list[Span], seen: Window, later: list[Span], window: Window) -> list[Span]:
     """The spans of the frames seen so far, continued from a cut in the overlap on by those of a later window."""
     overlap = seen[bisect_left(seen, window[0]) :]
-    agreed = _agreed(overlap, spans, later)
-    cut = overlap[_cut(overlap, agreed, {s.start for s in (*spans, *later[1:])})]
+    agreed = [k for k, frame in enumerate(overlap) if _at(spans, frame).label == _at(later, frame).label]
+    # From there on the later window counts: best where no span starts, then near the middle
+    starts, middle = {s.start for s in (*spans, *later[1:])}, len(overlap) // 2
+    cut = overlap[min(agreed, key=lambda k: (overlap[k] in starts, abs(k - middle)), default=middle)]
 
     # The earlier spans up to the cut, what the later window says of the cut itself, and its spans from there on
     head = [s for s in spans if s.start < cut or (agreed and s.start == cut)]
-    at_cut = later[_index(later, cut)]
-    head = _extended(head, at_cut, before=seen[bisect_left(seen, cut) - 1], cut=cut)
-    tail = _behind(later, cut)
+    at_cut = _at(later, cut)
+    if at_cut.label == head[-1].label:
+        head[-1] = _extended(head[-1], at_cut)
+    else:
+        before = seen[bisect_left(seen, cut) - 1]
+        head.append(replace(at_cut, after=before, start=cut, notes=(*at_cut.notes, "windows disagree here")))
+    tail, unused = ([s for s in of if s.start > cut] for of in (later, spans))
 
-    # A new attempt that both windows saw, one on either side of the cut, is one
-    unused = _behind(spans, cut)
-    is_under_way = at_cut is later[0]
-    if tail and is_under_way and _one_retry(head, unused, tail[0], overlap):
+    # A new attempt at a step that both windows saw within the overlap, one on either side of the cut, is one
+    if (
+        tail
+        and at_cut is later[0]
+        and len(head) > 1
+        and head[-1].start >= overlap[0]
+        and head[-2].label == head[-1].label == tail[0].label
+        and tail[0].start <= overlap[-1]
+        and not (unused and unused[0].label == tail[0].label)
+    ):
         head[-1] = replace(head[-1], completed=tail[0].completed)
         tail = tail[1:]
     return _joined([*head, *tail])
 
 
-def _agreed(frames: Window, spans: Sequence[Span], later: Sequence[Span]) -> list[int]:
-    """The indices of the frames that both looks give the same label."""
-    return [k for k, frame in enumerate(frames) if label_at(spans, frame) == label_at(later, frame)]
-
-
-def _behind(spans: Sequence[Span], cut: int) -> list[Span]:
-    """The spans that start after the cut."""
-    return [s for s in spans if s.start > cut]
-
-
-def _extended(head: list[Span], at_cut: Span, *, before: int, cut: int) -> list[Span]:
-    """`at_cut` goes on with the last of the spans, or begins at the cut, after the frame `before`."""
-    last = head[-1]
-    if at_cut.label == last.label:
-        notes = _distinct((*last.notes, *at_cut.notes))
-        return [*head[:-1], replace(last, completed=at_cut.completed, notes=notes)]
-    return [*head, replace(at_cut, after=before, start=cut, notes=(*at_cut.notes, "windows disagree here"))]
-
-
-def _cut(overlap: Window, agreed: Sequence[int], starts: set[int]) -> int:
-    """The index in the overlap from which the later window counts; `agreed`: the indices where the labels are equal.
-
-    Frames at which no span starts come first, then those near the middle.
-    """
-    middle = len(overlap) // 2
-    return min(agreed, key=lambda k: (overlap[k] in starts, abs(k - middle)), default=middle)
-
-
-def _one_retry(head: list[Span], unused: list[Span], next_: Span, overlap: Window) -> bool:
-    """Did each window see one new attempt at a step within the overlap, on either side of the cut: the same one?"""
-    return (
-        len(head) > 1
-        and head[-1].start >= overlap[0]
-        and head[-2].label == head[-1].label == next_.label
-        and next_.start <= overlap[-1]
-        and not (unused and unused[0].label == next_.label)
-    )
-
-
-def _index(spans: Sequence[Span], frame: int) -> int:
-    return max(0, bisect_right([s.start for s in spans], frame) - 1)
-
-
-def label_at(spans: Sequence[Span], frame: int) -> int | str:
-    return spans[_index(spans, frame)].label
+def _at(spans: Sequence[Span], frame: int) -> Span:
+    return spans[max(0, bisect_right([s.start for s in spans], frame) - 1)]
 
 
 # Refinement

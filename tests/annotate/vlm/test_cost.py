@@ -13,13 +13,9 @@ from annotate.model_client.calls import Request
 from annotate.model_client.tokens import FORMAT_TOKENS, ImageRule, TokenMeter, blank, size_px
 from annotate.vlm import cost
 from annotate.vlm.config import Price, VlmConfig
-from annotate.vlm.cost import Correction, EpisodeShape, Expected, StageCost, calibrated, costs_by_stage, predict, replay
+from annotate.vlm.cost import Cost, EpisodeShape, Expected, calibrated, costs_by_stage, predict, replay
 
 SHAPE = EpisodeShape(300, 30.0, tuple(range(0, 300, 30)), 480, 270, "Stack the cups")
-
-
-def by_stage(prediction: cost.Prediction) -> dict[str, StageCost]:
-    return {s.stage: s for s in prediction.stages}
 
 
 # Pictures
@@ -74,7 +70,7 @@ def test_a_request_is_texts_pictures_and_format():
 
 def test_calls_follow_the_annotator():
     """11 pictures in one window; 3 boundaries, each narrowed from 44 frames to 7 and to 1."""
-    p = by_stage(predict(VlmConfig(), [SHAPE], Expected(steps=4, changes=3)))
+    p = predict(VlmConfig(), [SHAPE], Expected(steps=4, changes=3)).stages
     assert {s: (c.calls, c.images) for s, c in p.items()} == {
         "plan": (1, 11),
         "segment": (1, 11),
@@ -95,19 +91,19 @@ def test_calls_follow_the_annotator():
 )
 def test_stages_that_are_off_cost_nothing(change: dict[str, Any], expected: dict[str, int]):
     p = predict(VlmConfig(**change), [SHAPE], Expected(steps=4, changes=3))
-    assert {s.stage: s.calls for s in p.stages} == expected
+    assert {stage: c.calls for stage, c in p.stages.items()} == expected
 
 
 def test_the_strong_model_is_asked_now_and_then():
     config = VlmConfig(passes=2, gate_tolerance_s=0.5, strong_model="strong")
-    p = by_stage(predict(config, [SHAPE], Expected(strong_share=0.25)))
+    p = predict(config, [SHAPE], Expected(strong_share=0.25)).stages
     assert p["segment"].calls == 2.25
 
 
 def test_a_long_episode_has_windows_that_agree():
     """301 pictures, 24 in a window, neighbours sharing at least 6: 17 windows."""
     shape = EpisodeShape(9000, 30.0, tuple(range(0, 9000, 30)), 480, 270, "Clean the kitchen")
-    p = by_stage(predict(VlmConfig(), [shape], Expected(steps=6, changes=40)))
+    p = predict(VlmConfig(), [shape], Expected(steps=6, changes=40)).stages
     assert p["segment"].calls == 17
     assert p["refine"].calls == 2 * 40
     asked = asyncio.run(replay(VlmConfig(), shape, Expected(steps=6, changes=40)))
@@ -134,19 +130,19 @@ def test_pictures_that_are_alike_share_their_reasoning():
 
 
 def test_fractions_are_met_on_average():
-    p = by_stage(predict(VlmConfig(), [SHAPE] * 100, Expected(steps=4, changes=3.4)))
+    p = predict(VlmConfig(), [SHAPE] * 100, Expected(steps=4, changes=3.4)).stages
     assert p["refine"].calls == pytest.approx(2 * 340, abs=4)
 
 
 def test_many_episodes_are_sampled():
     shapes = [EpisodeShape(**SHAPE.__dict__ | {"num_frames": n}) for n in range(100, 1300)]
     p = predict(VlmConfig(), shapes)
-    assert (p.episodes, by_stage(p)["plan"].calls) == (1200, pytest.approx(1200))
+    assert (p.episodes, p.stages["plan"].calls) == (1200, pytest.approx(1200))
 
 
 def test_nothing_costs_nothing():
     p = predict(VlmConfig(price=Price(usd_per_gpu_hour=2)), [])
-    assert (p.stages, p.gpu_hours, p.usd, p.total.calls) == ((), 0, 0, 0)
+    assert (p.stages, p.gpu_hours, p.usd, p.total.calls) == ({}, 0, 0, 0)
 
 
 # Money
@@ -207,10 +203,10 @@ def test_what_was_labelled_calibrates_the_rest():
     assert abs(blind[-1]["completion_tokens_error"]) > 0.1  # without calibration it is another model's
 
 
-def test_corrections_are_per_call():
-    plain = by_stage(predict(VlmConfig(), [SHAPE]))["refine"]
-    corrected = Expected(corrections={"refine": Correction(2.0, 1.5, 0.5)})
-    found = by_stage(predict(VlmConfig(), [SHAPE], corrected))["refine"]
+def test_corrections_are_factors():
+    plain = predict(VlmConfig(), [SHAPE]).stages["refine"]
+    corrected = Expected(corrections={"refine": Cost(2.0, 2.0, 2.0, 3.0, 1.0)})
+    found = predict(VlmConfig(), [SHAPE], corrected).stages["refine"]
     assert found.calls == 2 * plain.calls
     assert found.prompt_tokens == pytest.approx(3 * plain.prompt_tokens)
     assert found.completion_tokens == pytest.approx(plain.completion_tokens)
@@ -220,7 +216,7 @@ def test_only_answers_count_and_each_once():
     row = {"call_key": "a", "stage": "plan", "status": "ok", "num_images": 3}
     row |= {"prompt_tokens": 10, "completion_tokens": 2}
     rows = [row, row, row | {"call_key": "b", "status": "refused"}, row | {"call_key": "c", "stage": "eval"}]
-    assert costs_by_stage(rows) == (StageCost("plan", 1, 3, 0, 10, 2),)
+    assert costs_by_stage(rows) == {"plan": Cost(1, 3, 0, 10, 2)}
 
 
 def test_rows_end_with_the_sum():
