@@ -10,14 +10,13 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
 from annotate.conventions import annotations_json, frame_signals, opensarm, robometer
 from annotate.imported_label import EpisodeAnnotation, ImportedError, ImportedLabel
-from annotate.native import StepsError, annotate
-from annotate.segments import check_tiling
+from annotate.native import annotate
 from ingest.episode import NativeStep, RowsError
 from ingest.formats.lerobot_meta import LerobotListing, episode_metadata, read_info, version_of, whole
 from ingest.formats.lerobot_rows import find_rows
@@ -41,7 +40,7 @@ EPISODE_NAME = re.compile(r"(\d+)(\.[a-z_]+)*\.jsonl$")
 
 
 @dataclass(frozen=True)
-class Annotation:
+class Annotation(EpisodeAnnotation):
     """One episode's annotation, by the index that the annotated dataset gives it.
 
     `of` names the corpus's dataset and episode where the annotated dataset is an export of ours. `num_frames` None: the
@@ -55,18 +54,12 @@ class Annotation:
     of: tuple[str, int] | None = None
     problem: str | None = None
 
-    def label(self, num_frames: int, fps: float, success: bool | None) -> ImportedLabel:
-        """As of EpisodeAnnotation."""
-        try:
-            if self.problem is not None:
-                raise StepsError(self.problem)
-            if self.num_frames not in (None, num_frames):
-                raise StepsError(f"it is of an episode of {self.num_frames} frames, this one has {num_frames}")
-            segments, num_planned = annotate(self.steps, num_frames, success, self.plan)
-            check_tiling(segments, num_frames, num_planned)
-        except ValueError as e:
-            raise ImportedError(str(e)) from e
-        return ImportedLabel(segments, num_planned, self.plan)
+    def unchecked_label(self, num_frames: int, fps: float, success: bool | None) -> ImportedLabel:
+        if self.problem is not None:
+            raise ValueError(self.problem)
+        if self.num_frames not in (None, num_frames):
+            raise ValueError(f"it is of an episode of {self.num_frames} frames, this one has {num_frames}")
+        return ImportedLabel(*annotate(self.steps, num_frames, success, self.plan), self.plan)
 
 
 @dataclass(frozen=True)
@@ -84,7 +77,8 @@ def read_annotations(path: Path, form: str | None = None) -> Annotations:
     """The annotations in a LeRobot folder, a JSON-lines file or a folder of such files. Raises ImportedError."""
     if not path.exists():
         raise ImportedError(f"no such file or folder: {path}")
-    form = form or _form_of_file(path)
+    # The name of a file may give its form away
+    form = form or ("frame-signals" if path.suffix == ".parquet" else None)
     if form is not None and form in FILE_FORMS:
         return Annotations(form, tuple(FILE_FORMS[form](path)))
     # The folder meta makes it a LeRobot dataset, which has several forms; all else is JSON lines
@@ -92,18 +86,15 @@ def read_annotations(path: Path, form: str | None = None) -> Annotations:
         return _read_lerobot(path, form)
     if form not in (None, "frames"):
         raise ImportedError(f"{path} is no LeRobot dataset, so it has no form {form}")
-    episodes: list[Annotation] = []
-    source = Source(DatasetConfig(name="annotations", source=str(path.resolve())))
-    for uri in _line_files(source):
-        episodes += _frames(uri, _read_lines(source, uri))
+    source = _source(path)
+    episodes = [annotation for uri in _line_files(source) for annotation in _frames(uri, _read_lines(source, uri))]
     if not episodes:
         raise ImportedError(f"{path} holds no annotations: expected JSON lines with frame_id and sub_task")
     return Annotations("frames", tuple(episodes))
 
 
-def _form_of_file(path: Path) -> str | None:
-    """The form that a file's name gives away."""
-    return "frame-signals" if path.suffix == ".parquet" else None
+def _source(path: Path) -> Source:
+    return Source(DatasetConfig(name="annotations", source=str(path.resolve())))
 
 
 # LeRobot
@@ -115,18 +106,15 @@ def _read_lerobot(path: Path, form: str | None) -> Annotations:
         raise ImportedError(f"{path} is a LeRobot dataset, which has no form {form}")
     dataset, episodes = _annotated(path)
     for name in [form] if form else IMPORT_ORDER:
-        stated = read_form(dataset, episodes, name)
-        if stated:
-            annotations = [_annotation(index, episodes[index], stated[index]) for index in sorted(stated)]
-            return Annotations(name, tuple(annotations))
-    missing = f"no steps of the form {form}" if form else f"no steps in any form that is read ({', '.join(FORMS[:-1])})"
-    details = "; ".join(finding.detail for finding in dataset.findings)
-    raise ImportedError(f"{path} has {missing}{f': {details}' if details else ''}")
+        if stated := read_form(dataset, episodes, name):
+            return Annotations(name, tuple(_annotation(k, episodes[k], stated[k]) for k in sorted(stated)))
+    details = "".join(f"; {finding.detail}" for finding in dataset.findings)
+    raise ImportedError(f"{path} has no steps of the form {form or ', '.join(LEROBOT_FORMS)}{details}")
 
 
 def _annotated(path: Path) -> tuple[LerobotListing, dict[int, Annotated]]:
     """The folder's episodes, with what its metadata and rows say of each; rows may be missing, and info.json too."""
-    source = Source(DatasetConfig(name="annotations", source=str(path.resolve())))
+    source = _source(path)
     try:
         info, has_info = read_info(source), True
     except RowsError:
@@ -151,48 +139,8 @@ def _annotation(index: int, episode: Annotated, stated: Stated) -> Annotation:
 
 def _line_files(source: Source) -> list[str]:
     """The files of a folder, or the one file."""
-    if source.path.is_file():
-        return list(source.files)
-    return [uri for uri in source.files if "/" not in uri and uri.endswith(".jsonl")]
-
-
-def _frames(name: str, rows: list[dict[str, Any]]) -> list[Annotation]:
-    """One line per frame: {frame_id, sub_task}, in a file that is named by its episode, or with episode_index.
-
-    Frame ids may count over the whole dataset: an episode's first one is its frame 0.
-    """
-    default = _named_episode(name, rows)
-
-    def episode_of(row: Mapping[str, Any]) -> Any:
-        return row.get("episode_index", default)
-
-    # In order of time, whatever order the lines have
-    annotations = []
-    rows.sort(key=lambda row: (episode_of(row), row["frame_id"]))
-    for episode, group in groupby(rows, key=episode_of):
-        frames = list(group)
-        if not _are_consecutive(frames):
-            raise ImportedError(f"{name}: the frames of episode {episode} are not one after another")
-        names = [(row["sub_task"] or "").strip() for row in frames]
-        steps = tuple(_spans(names))
-        if steps:
-            annotations.append(Annotation(episode, len(frames), steps))
-    return annotations
-
-
-def _named_episode(name: str, rows: Sequence[Mapping[str, Any]]) -> int | None:
-    """The episode in the file's name; None where each line has its own. Raises ImportedError where neither is so."""
-    named = EPISODE_NAME.search(name)
-    if named:
-        return int(named[1])
-    if any("episode_index" not in row for row in rows):
-        raise ImportedError(f"{name}: neither its name nor its lines say which episode it is of")
-    return None
-
-
-def _are_consecutive(frames: Sequence[Mapping[str, Any]]) -> bool:
-    first = frames[0]["frame_id"]
-    return [row["frame_id"] for row in frames] == list(range(first, first + len(frames)))
+    is_file = source.path.is_file()
+    return [uri for uri in source.files if is_file or ("/" not in uri and uri.endswith(".jsonl"))]
 
 
 def _read_lines(source: Source, uri: str) -> list[dict[str, Any]]:
@@ -220,14 +168,26 @@ def _is_index(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _spans(names: Sequence[str]) -> Iterator[NativeStep]:
-    """The steps of an episode, by the name that each frame has.
+def _frames(name: str, rows: list[dict[str, Any]]) -> Iterator[Annotation]:
+    """One line per frame: {frame_id, sub_task}, in a file that is named by its episode, or with episode_index."""
+    named = EPISODE_NAME.search(name)
+    keyed = [(row.get("episode_index", int(named[1]) if named else None), row) for row in rows]
+    if any(episode is None for episode, _ in keyed):
+        raise ImportedError(f"{name}: neither its name nor its lines say which episode it is of")
+    # In order of time, whatever order the lines have
+    keyed.sort(key=lambda pair: (pair[0], pair[1]["frame_id"]))
+    for episode, group in groupby(keyed, key=lambda pair: pair[0]):
+        steps, num_frames = _steps(f"{name}: the frames of episode {episode}", [row for _, row in group])
+        if steps:
+            yield Annotation(episode, num_frames, steps)
 
-    Example: ["reach", "reach", "", "grasp"] gives "reach" from 0 to 2 and "grasp" from 3 to 4.
-    """
-    start = 0
-    for name, group in groupby(names):
-        end = start + len(list(group))
-        if is_step(name):
-            yield NativeStep(name, start, end)
-        start = end
+
+def _steps(what: str, frames: Sequence[Mapping[str, Any]]) -> tuple[tuple[NativeStep, ...], int]:
+    """The steps of an episode, by the name that each frame has, and the number of its frames."""
+    first = frames[0]["frame_id"]  # ids may count over the whole dataset: an episode's first one is its frame 0
+    if [row["frame_id"] for row in frames] != list(range(first, first + len(frames))):
+        raise ImportedError(f"{what} are not one after another")
+    names = [(row["sub_task"] or "").strip() for row in frames]
+    cuts = [0, *(k for k in range(1, len(names)) if names[k] != names[k - 1]), len(names)]
+    spans = (NativeStep(names[start], start, end) for start, end in pairwise(cuts))
+    return tuple(step for step in spans if is_step(step.name)), len(frames)

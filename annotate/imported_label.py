@@ -1,13 +1,14 @@
 """The label of one episode that an imported annotation gives, in whichever form it was."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
-from annotate.segments import Segment
-from annotate.stated_progress import NOTHING_STATED, StatedEnd
+from annotate.segments import STEP, Segment, check_tiling
+from annotate.stated_progress import NOTHING_STATED, StatedEnd, check_stated
 from core.errors import UserError
+from core.step_names import unnamed_step
 
 
 class ImportedError(UserError, ValueError):
@@ -28,18 +29,30 @@ class ImportedLabel:
     end: StatedEnd = NOTHING_STATED
 
 
-class EpisodeAnnotation(Protocol):
+class EpisodeAnnotation(ABC):
     """One episode's annotation, by the index that the annotated dataset gives it; equal ones have equal `repr`.
 
     `of` names the corpus's dataset and episode where the annotated dataset is an export of ours.
     """
 
-    @property
-    def episode_index(self) -> int: ...
-
-    @property
-    def of(self) -> tuple[str, int] | None: ...
+    episode_index: int
+    of: tuple[str, int] | None
 
     def label(self, num_frames: int, fps: float, success: bool | None) -> ImportedLabel:
         """The label of an episode of the corpus. Raises ImportedError where the annotation does not fit it."""
-        ...
+        try:
+            label = self.unchecked_label(num_frames, fps, success)
+            check_tiling(label.segments, num_frames, label.num_planned)
+            check_stated(label.segments, label.num_planned, label.end)
+        except ValueError as e:
+            raise ImportedError(str(e)) from e
+        return label
+
+    @abstractmethod
+    def unchecked_label(self, num_frames: int, fps: float, success: bool | None) -> ImportedLabel:
+        """Raises ValueError."""
+
+
+def whole_run(num_frames: int, completed: bool) -> list[Segment]:
+    """All of the run as one step without a name."""
+    return [Segment(unnamed_step(0), 0, num_frames, STEP, completed, 0, named=False)]

@@ -9,10 +9,6 @@ from ingest.episode import NativeStep
 CODE_VERSION = "native-2"
 
 
-class StepsError(ValueError):
-    """Spans that cannot be the steps of the episode."""
-
-
 def annotate(
     steps: Sequence[NativeStep], num_frames: int, success: bool | None, plan: Sequence[str] = ()
 ) -> tuple[list[Segment], int]:
@@ -21,44 +17,42 @@ def annotate(
     A source that says which planned step a span is an attempt at, or whether it was completed, is followed; `plan` has
     the names of all planned steps then. Frames before, between and after the spans are idle, but those after the last
     span of a run that did not fail are done. A last span that runs on behind the last frame ends with it, which its
-    note says. Raises StepsError for spans that overlap, are empty, or begin outside the episode.
+    note says. Raises ValueError for spans that overlap, are empty, or begin outside the episode.
     """
     numbers = _planned_numbers(steps)
-    attempts = [number for number in numbers if number is not None]
     last_attempt = max((k for k, number in enumerate(numbers) if number is not None), default=None)
 
     # `at` is the end of what has been laid so far; gaps between spans are filled
     segments: list[Segment] = []
     at = 0
     for k, step in enumerate(steps):
-        _check_span(step, k, at, num_frames)
+        end = min(step.end_frame, num_frames)
+        if not at <= step.start_frame < end:
+            covered = f"step {k} ({step.name!r}) covers frames {step.start_frame} to {step.end_frame}"
+            raise ValueError(f"{covered}; the one before ends at {at}, the episode at {num_frames}")
         if step.start_frame > at:
             segments.append(Segment("Between steps", at, step.start_frame, IDLE, False))
-        at = min(step.end_frame, num_frames)
-        failed = success is False and k == last_attempt
-        segments.append(_segment(step, at, numbers[k], is_completed=not failed))
+        at = end
+        segments.append(_segment(step, at, numbers[k], is_completed=success is not False or k != last_attempt))
 
     # What is left of the run after the last span
-    if at < num_frames and success is False:
-        segments.append(Segment("Between steps", at, num_frames, IDLE, False))
-    elif at < num_frames:
-        segments.append(Segment("Done", at, num_frames, DONE, True))
-    return segments, max([len(plan), *(number + 1 for number in attempts)])
+    if at < num_frames:
+        name, kind = ("Between steps", IDLE) if success is False else ("Done", DONE)
+        segments.append(Segment(name, at, num_frames, kind, kind == DONE))
+    return segments, max(len(plan), *(number + 1 for number in numbers if number is not None), 0)
 
 
 def _planned_numbers(steps: Sequence[NativeStep]) -> list[int | None]:
-    """Which planned step each span is an attempt at; None for spans of no step.
-
-    Raises StepsError where only some of the spans say it.
-    """
+    """Which planned step each span is an attempt at; None for spans of no step. Raises ValueError where only some of
+    the spans say it."""
     attempts = [step for step in steps if step.kind in (None, STEP)]
-    stated = [step.step for step in attempts if step.step is not None]
-    if not stated:
-        following = iter(range(len(attempts)))
-        return [next(following) if step.kind in (None, STEP) else None for step in steps]
-    if len(stated) < len(attempts) or min(stated) < 0:
-        raise StepsError("some of its spans name no planned step")
-    return [step.step if step.kind in (None, STEP) else None for step in steps]
+    numbers = [step.step for step in attempts]
+    if set(numbers) <= {None}:
+        numbers = list(range(len(attempts)))
+    if any(number is None or number < 0 for number in numbers):
+        raise ValueError("some of its spans name no planned step")
+    following = iter(numbers)
+    return [next(following) if step.kind in (None, STEP) else None for step in steps]
 
 
 def _segment(step: NativeStep, end: int, number: int | None, *, is_completed: bool) -> Segment:
@@ -69,15 +63,5 @@ def _segment(step: NativeStep, end: int, number: int | None, *, is_completed: bo
     elif kind != STEP:
         is_completed = kind == DONE
     note = step.notes if end == step.end_frame else f"the source ends it at frame {step.end_frame}"
-    return Segment(
-        step.name, step.start_frame, end, kind, is_completed, number, step.confidence, note, is_name(step.name)
-    )
-
-
-def _check_span(step: NativeStep, number: int, at: int, num_frames: int) -> None:
-    """Raises StepsError for a span that is empty, begins before frame `at`, or begins behind the last frame."""
-    if not at <= step.start_frame < min(step.end_frame, num_frames):
-        raise StepsError(
-            f"step {number} ({step.name!r}) covers frames {step.start_frame} to {step.end_frame}; the one before "
-            f"ends at {at}, the episode at {num_frames}"
-        )
+    named = is_name(step.name)
+    return Segment(step.name, step.start_frame, end, kind, is_completed, number, step.confidence, note, named)

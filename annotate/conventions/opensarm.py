@@ -9,17 +9,17 @@ LeRobot v2 rows with `reward` (progress, whatever its name says) and, where it i
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from annotate.imported_label import ImportedError, ImportedLabel
-from annotate.segments import IDLE, STEP, Segment, check_tiling
-from annotate.stated_progress import StatedEnd, check_stated
+from annotate.imported_label import EpisodeAnnotation, ImportedError, ImportedLabel, whole_run
+from annotate.segments import IDLE, STEP, Segment
+from annotate.stated_progress import StatedEnd
 from core.step_names import unnamed_step
 from ingest.episode import RowsError
 from ingest.formats.arrays import PickledError, npy_rows
@@ -65,52 +65,44 @@ def primitive(name: str) -> int:
 
 
 def label_of(segments: Sequence[Segment], progress: np.ndarray, end: StatedEnd, fps: float) -> dict[str, Any]:
-    """The `label` of a line. Paces that nobody stated are read off the curve: steeper than one and a half times the
-    middle of what rises is fast."""
-    lost = end.catastrophic_frame
-    rises = [_slope(progress, s) for s in segments]
-    usual = float(np.median([r for r in rises if r > 0] or [0.0]))
+    """The `label` of a line."""
+    is_lost = end.catastrophic_frame is not None
+    lost = len(progress) if end.catastrophic_frame is None else end.catastrophic_frame
     written = []
-    for segment, rise in zip(segments, rises, strict=True):
+    for segment, word in zip(segments, _words(segments, progress), strict=True):
         # A segment in which all is lost has two parts
-        for start, stop, is_lost in _parts(segment, lost):
-            word = CATASTROPHIC if is_lost else WORDS[segment.pace or _pace(rise, usual)]
-            written.append({"start": start / fps, "end": stop / fps, "label": word})
-    last = len(progress) - 1 if lost is None else lost - 1
-    final = float(progress[last]) if end.final_progress is None else end.final_progress
+        cut = min(max(lost, segment.start_frame), segment.end_frame)
+        parts = ((segment.start_frame, cut, word), (cut, segment.end_frame, CATASTROPHIC))
+        written += [{"start": a / fps, "end": b / fps, "label": label} for a, b, label in parts if a < b]
+    final = float(progress[lost - 1]) if end.final_progress is None else end.final_progress
     return {
-        "final_progress": ALL_LOST if lost is not None and final == 0 else final,
+        "final_progress": ALL_LOST if is_lost and final == 0 else final,
         "segments": written,
-        "catastrophic_frame": None if lost is None else lost / fps,
+        "catastrophic_frame": lost / fps if is_lost else None,
     }
 
 
-def _parts(segment: Segment, lost: int | None) -> Iterator[tuple[int, int, bool]]:
-    """(start, end, is all lost in it) of the parts of a segment."""
-    cut = segment.end_frame if lost is None else min(max(lost, segment.start_frame), segment.end_frame)
-    if segment.start_frame < cut:
-        yield segment.start_frame, cut, False
-    if cut < segment.end_frame:
-        yield cut, segment.end_frame, True
+def _words(segments: Sequence[Segment], progress: np.ndarray) -> list[str]:
+    """Of each segment. Paces that nobody stated are read off the curve: steeper than one and a half times the middle of
+    what rises is fast."""
+    slopes = [float(progress[s.end_frame - 1] - progress[max(0, s.start_frame - 1)]) / len(s) for s in segments]
+    usual = float(np.median([slope for slope in slopes if slope > 0] or [0.0]))
+    return [WORDS[s.pace or _pace(slope, usual)] for s, slope in zip(segments, slopes, strict=True)]
 
 
-def _slope(progress: np.ndarray, segment: Segment) -> float:
-    return float(progress[segment.end_frame - 1] - progress[max(0, segment.start_frame - 1)]) / len(segment)
-
-
-def _pace(rise: float, usual: float) -> str:
-    if abs(rise) < 1e-6:
+def _pace(slope: float, usual: float) -> str:
+    if abs(slope) < 1e-6:
         return "adjust"
-    if rise < 0:
+    if slope < 0:
         return "mistake"
-    return "fast" if rise > 1.5 * usual else "slow"
+    return "fast" if slope > 1.5 * usual else "slow"
 
 
 # Reading
 
 
 @dataclass(frozen=True)
-class RolloutAnnotation:
+class RolloutAnnotation(EpisodeAnnotation):
     """An episode of opensarm's: what a person said of it, a curve, or both. `segments`: (start s, end s, word)."""
 
     episode_index: int
@@ -120,46 +112,34 @@ class RolloutAnnotation:
     catastrophic_s: float | None = None
     progress: tuple[float, ...] = ()
 
-    def label(self, num_frames: int, fps: float, success: bool | None) -> ImportedLabel:
+    def unchecked_label(self, num_frames: int, fps: float, success: bool | None) -> ImportedLabel:
         """The whole task is one step without a name, of which what rises is an attempt."""
         if self.progress and len(self.progress) != num_frames:
-            raise ImportedError(f"its progress is of {len(self.progress)} frames, this episode has {num_frames}")
+            raise ValueError(f"its progress is of {len(self.progress)} frames, this episode has {num_frames}")
         curve = np.array(self.progress, np.float32) if self.progress else None
         if not self.segments:
             assert curve is not None, "an annotation says something"
-            whole = Segment(unnamed_step(0), 0, num_frames, STEP, bool(curve[-1] == 1), 0, named=False)
-            return ImportedLabel([whole], 1, progress=curve)
+            return ImportedLabel(whole_run(num_frames, bool(curve[-1] == 1)), 1, progress=curve)
         lost = None if self.catastrophic_s is None else _frame(self.catastrophic_s, fps)
         final = self.final_progress
-        if final is not None and lost is not None and final < 0:
-            final = 0.0
-        end = StatedEnd(final, lost)
-        segments = self._tiling(num_frames, fps, is_finished=lost is None and final == 1)
-        try:
-            check_tiling(segments, num_frames, 1)
-            check_stated(segments, 1, end)
-        except ValueError as e:
-            raise ImportedError(str(e)) from e
-        return ImportedLabel(segments, 1, progress=curve, end=end)
+        if final is not None and lost is not None:
+            final = max(final, 0.0)
+        segments = self._tiling(num_frames, fps)
+        rising = [k for k, s in enumerate(segments) if s.kind == STEP]
+        if rising and lost is None and final == 1:
+            segments[rising[-1]] = replace(segments[rising[-1]], completed=True)
+        return ImportedLabel(segments, 1, progress=curve, end=StatedEnd(final, lost))
 
-    def _tiling(self, num_frames: int, fps: float, *, is_finished: bool) -> list[Segment]:
+    def _tiling(self, num_frames: int, fps: float) -> list[Segment]:
         """Segments that cover the episode; where the file's have a gap, nothing goes on."""
         part_of = np.full(num_frames, -1)
         for number, (start, stop, _) in enumerate(self.segments):
             part_of[_frame(start, fps) : _frame(stop, fps)] = number
         # The last one counts to the end, as opensarm takes it
         part_of[_frame(self.segments[-1][0], fps) :] = len(self.segments) - 1
-        segments: list[Segment] = []
-        for number, frames in groupby(part_of.tolist()):
-            at = segments[-1].end_frame if segments else 0
-            word = "adjust" if number < 0 else self.segments[number][2]
-            segments.append(_segment(word, at, at + sum(1 for _ in frames)))
-        rising = [k for k, s in enumerate(segments) if s.kind == STEP]
-        if rising and is_finished:
-            last = segments[rising[-1]]
-            done = Segment(last.name, last.start_frame, last.end_frame, STEP, True, 0, named=False, pace=last.pace)
-            segments[rising[-1]] = done
-        return segments
+        cuts = [0, *(np.flatnonzero(np.diff(part_of)) + 1).tolist(), num_frames]
+        words = [*(word for _, _, word in self.segments), "adjust"]  # the last one, -1, is of gaps
+        return [_segment(words[part_of[start]], start, end) for start, end in pairwise(cuts)]
 
 
 @dataclass(frozen=True)
@@ -186,26 +166,22 @@ def _segment(word: str, start: int, end: int) -> Segment:
 
 def read(path: Path) -> list[RolloutAnnotation]:
     """Read JSON lines, a folder with labels.jsonl, or rollouts with progress.npy. Raises ImportedError."""
-    lines, rollouts = (path / LABELS, path / ROLLOUTS) if path.is_dir() else (path, None)
-    said = {a.episode_index: a for a in _read_lines(lines)} if lines.is_file() else {}
-    folders = _rollouts(path if rollouts is None or not rollouts.is_dir() else rollouts) if path.is_dir() else {}
+    lines = path / LABELS if path.is_dir() else path
+    said = {line.annotation.episode_index: line.annotation for line in read_said(lines)} if lines.is_file() else {}
+    folders = _rollouts(path / ROLLOUTS if (path / ROLLOUTS).is_dir() else path)
     if not said and not folders:
         raise ImportedError(f"{path} holds neither {LABELS} nor folders episode_* with progress.npy")
-    found, ours = [], _exported_from(path)
-    for index in sorted(said.keys() | folders.keys()):
-        told = said.get(index, RolloutAnnotation(index))
-        curve = _curve(folders[index]) if index in folders else ()
-        found.append(replace(told, of=told.of or ours.get(index), progress=curve))
-    return found
+    ours = _exported_from(path)
+    told = {index: said.get(index, RolloutAnnotation(index)) for index in sorted(said.keys() | folders.keys())}
+    curves = {index: _curve(folder) for index, folder in folders.items()}
+    return [replace(a, of=a.of or ours.get(index), progress=curves.get(index, ())) for index, a in told.items()]
 
 
 def _exported_from(folder: Path) -> dict[int, tuple[str, int]]:
     """The corpus's episode of each rollout, where the folder is an export of ours. Raises ImportedError."""
     path = folder / OURS
-    if not path.is_file():
-        return {}
     try:
-        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        rows = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
         return {r["episode_index"]: (r["proccorpus_dataset"], r["proccorpus_episode_index"]) for r in rows}
     except (ValueError, KeyError, TypeError) as e:
         raise ImportedError(f"{path} does not say which episodes the rollouts are: {e}") from e
@@ -215,9 +191,8 @@ def _rollouts(folder: Path) -> dict[int, Path]:
     """Folders of rollouts by the number that their names end with, else by their order."""
     folders = sorted(p.parent for p in folder.glob("episode_*/progress.npy"))
     numbers = [re.search(r"(\d+)$", p.name) for p in folders]
-    if all(numbers) and len({int(n[1]) for n in numbers if n}) == len(folders):
-        return {int(n[1]): p for n, p in zip(numbers, folders, strict=True) if n}
-    return dict(enumerate(folders))
+    by_number = {int(n[1]): p for n, p in zip(numbers, folders, strict=True) if n}
+    return by_number if len(by_number) == len(folders) else dict(enumerate(folders))
 
 
 def _curve(folder: Path) -> tuple[float, ...]:
@@ -225,10 +200,8 @@ def _curve(folder: Path) -> tuple[float, ...]:
     path = folder / "progress.npy"
     try:
         values = npy_rows(path, str(path)).ravel()
-    except PickledError as e:
-        raise ImportedError(f"{path} cannot be read: it holds pickled objects") from e
-    except RowsError as e:
-        raise ImportedError(str(e)) from e
+    except (PickledError, RowsError) as e:
+        raise ImportedError(f"{path} cannot be read: {e or 'it holds pickled objects'}") from e
     if values.dtype.kind not in "fiu" or not len(values) or not np.isfinite(values).all():
         raise ImportedError(f"{path} holds no progress: {values.dtype} of {len(values)} values")
     if values.min() < 0 or values.max() > 1:
@@ -236,43 +209,40 @@ def _curve(folder: Path) -> tuple[float, ...]:
     return tuple(map(float, values))
 
 
-def _read_lines(path: Path) -> list[RolloutAnnotation]:
-    return [said.annotation for said in read_said(path)]
-
-
 def read_said(path: Path) -> list[Said]:
     """The lines of a results file; of a video the last one counts. Raises ImportedError."""
-    rows: dict[Any, Said] = {}
     try:
-        text = path.read_text()
+        lines = path.read_text().split("\n")
     except (OSError, UnicodeDecodeError) as e:
         raise ImportedError(f"{path} is no text that can be read: {e}") from e
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-                video, annotation = _row(row)
-                rows[video] = Said(annotation, row.get("user"), row.get("ts"))
-            except (ValueError, TypeError, KeyError, AttributeError) as e:
-                raise ImportedError(f"{path.name}: line {number} is no label of opensarm's ({e})") from e
+    rows: dict[str, Said] = {}
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line) if line.strip() else None
+            if row is not None:
+                rows[str(row["video_path"])] = Said(_annotation(row), row.get("user"), row.get("ts"))
+        except (ValueError, TypeError, KeyError, AttributeError) as e:
+            raise ImportedError(f"{path.name}: line {number} is no label of opensarm's ({e})") from e
     return list(rows.values())
 
 
-def _row(row: Any) -> tuple[str, RolloutAnnotation]:
-    """The video of a line, and what it says. Raises ValueError, TypeError, KeyError, AttributeError."""
-    label, ours = row["label"], row.get("proccorpus")
+def _annotation(row: Mapping[str, Any]) -> RolloutAnnotation:
+    """What a line says. Raises ValueError, TypeError, KeyError, AttributeError."""
+    label, ours, index = row["label"], row.get("proccorpus"), row.get("episode_id")
     if label.get("start_progress"):
         raise ValueError("it begins with progress made before, and a label here begins at 0")
+    number = int(index if isinstance(index, int) else row["episode_index"])
+    of = (str(ours["dataset"]), int(ours["episode_index"])) if ours else None
+    lost = label.get("catastrophic_frame")
+    lost_s = None if lost is None else float(lost)
+    return RolloutAnnotation(number, of, _segments_of(label), float(label["final_progress"]), lost_s)
+
+
+def _segments_of(label: Mapping[str, Any]) -> tuple[tuple[float, float, str], ...]:
     segments = tuple((float(s["start"]), float(s["end"]), str(s["label"])) for s in label["segments"])
     unknown = {word for _, _, word in segments} - {*PACES, CATASTROPHIC}
-    if unknown or not segments:
-        raise ValueError(f"unknown labels: {', '.join(sorted(unknown))}" if unknown else "it has no segments")
-    lost = label.get("catastrophic_frame")
-    index = row["episode_id"] if isinstance(row.get("episode_id"), int) else row["episode_index"]
-    return str(row["video_path"]), RolloutAnnotation(
-        int(index),
-        None if ours is None else (str(ours["dataset"]), int(ours["episode_index"])),
-        segments,
-        float(label["final_progress"]),
-        None if lost is None else float(lost),
-    )
+    if not segments:
+        raise ValueError("it has no segments")
+    if unknown:
+        raise ValueError(f"unknown labels: {', '.join(sorted(unknown))}")
+    return segments

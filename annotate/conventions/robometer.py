@@ -5,18 +5,15 @@ id, task, lang_vector (all-MiniLM-L6-v2 of the task), data_source, frames (path 
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from annotate.imported_label import ImportedError, ImportedLabel
-from annotate.segments import STEP, Segment
+from annotate.imported_label import EpisodeAnnotation, ImportedError, ImportedLabel, whole_run
 from annotate.stated_progress import NOTHING_STATED, StatedEnd
-from core.step_names import unnamed_step
 
 SUCCESSFUL, SUBOPTIMAL, FAILURE = "successful", "suboptimal", "failure"
 HALF = 0.5  # from which on a run that did not succeed is suboptimal
@@ -31,15 +28,15 @@ def grade(success: bool | None, end_progress: float | None) -> tuple[str | None,
     """
     if success or (success is None and end_progress == 1):
         return SUCCESSFUL, 1.0
-    # A label that ends at 1 does not overrule a source that calls the run failed
-    share = None if end_progress is None else min(end_progress, 0.99)
-    if share is None:
+    if end_progress is None:
         return (None if success is None else FAILURE), None
+    # A label that ends at 1 does not overrule a source that calls the run failed
+    share = min(end_progress, 0.99)
     return (SUBOPTIMAL if share >= HALF else FAILURE), share
 
 
 @dataclass(frozen=True)
-class GradedAnnotation:
+class GradedAnnotation(EpisodeAnnotation):
     """The outcome of an episode, on which all its views agree."""
 
     episode_index: int
@@ -47,32 +44,30 @@ class GradedAnnotation:
     quality: str | None
     partial_success: float | None
 
-    def label(self, num_frames: int, fps: float, success: bool | None) -> ImportedLabel:
+    def unchecked_label(self, num_frames: int, fps: float, success: bool | None) -> ImportedLabel:
         """One step without a name, completed where the run was successful; progress ends at the partial success."""
         if self.quality is None and self.partial_success is None:
             raise ImportedError("it has neither a quality_label nor a partial_success")
         done = self.quality == SUCCESSFUL or self.partial_success == 1
         end = NOTHING_STATED if done or self.partial_success is None else StatedEnd(self.partial_success)
-        whole = Segment(unnamed_step(0), 0, num_frames, STEP, done, 0, named=False)
-        return ImportedLabel([whole], 1, end=end)
+        return ImportedLabel(whole_run(num_frames, done), 1, end=end)
 
 
 def read(path: Path) -> list[GradedAnnotation]:
     """Read a folder of Parquet files with such rows, or one file. Raises ImportedError."""
-    files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
     found: dict[tuple[str | None, int], GradedAnnotation] = {}
-    for file in files:
-        for row in _rows(file):
-            annotation = _annotation(row, file)
+    for file in sorted(path.rglob("*.parquet")) if path.is_dir() else [path]:
+        for annotation in _annotations(file):
             key = (annotation.of[0] if annotation.of else None, annotation.episode_index)
             if found.setdefault(key, annotation) != annotation:
-                raise ImportedError(f"{file}: the views of {row['id']} do not agree on how it ended")
+                raise ImportedError(f"{file}: the views of episode {key[1]} do not agree on how it ended")
     if not found:
         raise ImportedError(f"{path} holds no rows of Robometer's: Parquet with {', '.join(NEEDED)}")
     return list(found.values())
 
 
-def _rows(file: Path) -> list[dict[str, Any]]:
+def _annotations(file: Path) -> Iterator[GradedAnnotation]:
+    """Of each row. Raises ImportedError."""
     try:
         table = pq.read_table(file)
     except (OSError, pa.ArrowException) as e:
@@ -80,19 +75,22 @@ def _rows(file: Path) -> list[dict[str, Any]]:
     missing = [name for name in NEEDED if name not in table.column_names]
     if missing:
         raise ImportedError(f"{file} lacks the columns {', '.join(missing)} of Robometer's rows")
-    return table.select(list(NEEDED)).to_pylist()
+    for row in table.select(list(NEEDED)).to_pylist():
+        try:
+            yield _annotation(**row)
+        except ValueError as e:
+            raise ImportedError(f"{file}: {row['id']!r} {e}") from e
 
 
-def _annotation(row: Mapping[str, Any], file: Path) -> GradedAnnotation:
-    """Raises ImportedError."""
-    named = EPISODE_ID.match(str(row["id"]))
+def _annotation(id: object, quality_label: object, partial_success: object) -> GradedAnnotation:
+    """Raises ValueError."""
+    named, share = EPISODE_ID.match(str(id)), partial_success
     if named is None:
-        raise ImportedError(f"{file}: the id {row['id']!r} does not say which episode it is: it has no number")
-    quality, share = row["quality_label"], row["partial_success"]
-    if quality not in (None, SUCCESSFUL, SUBOPTIMAL, FAILURE):
-        raise ImportedError(f"{file}: {row['id']} has the quality_label {quality!r}")
-    if share is not None and (not isinstance(share, int | float) or not 0 <= share <= 1):
-        raise ImportedError(f"{file}: {row['id']} has the partial_success {share!r}, which is none of 0..1")
-    episode = int(named["episode"])
-    of = (named["dataset"], episode) if named["dataset"] else None
-    return GradedAnnotation(episode, of, quality, None if share is None else float(share))
+        raise ValueError("does not say which episode it is: it has no number")
+    if quality_label not in (None, SUCCESSFUL, SUBOPTIMAL, FAILURE):
+        raise ValueError(f"has the quality_label {quality_label!r}")
+    if share is not None and not (isinstance(share, int | float) and 0 <= share <= 1):
+        raise ValueError(f"has the partial_success {share!r}, which is none of 0..1")
+    dataset, episode = named["dataset"], int(named["episode"])
+    of = (dataset, episode) if dataset else None
+    return GradedAnnotation(episode, of, quality_label, None if share is None else float(share))

@@ -90,23 +90,22 @@ class Client:
 
     def _agreed(self, name: str, lists: list[list[Served]]) -> Served:
         """The model as all endpoints serve it. Raises VlmError when one does not, or serves another under its name."""
-        # The configured revision is that of the configured model, not of the strong one
-        expected = self.config.revision if name == self.config.model else None
-        cards: dict[str, Served] = {}
-        for url, listed in zip(self.config.endpoints, lists, strict=True):
-            card = next((c for c in listed if c.name == name), None)
-            if card is None:
-                names = ", ".join(c.name for c in listed[:5]) or "nothing"
-                raise VlmError("wrong_model", f"{url} serves {names}, not {name}: serve it, or configure that one")
-            if expected and card.revision and card.revision != expected:
-                raise VlmError(
-                    "wrong_model", f"{url} serves {name} in revision {card.revision}, configured: {expected}"
-                )
-            cards[url] = card
+        cards = {url: self._card(name, url, of) for url, of in zip(self.config.endpoints, lists, strict=True)}
         if len({card.identity for card in cards.values()}) > 1:
             roots = ", ".join(f"{card.root} at {url}" for url, card in cards.items())
             raise VlmError("wrong_model", f"the endpoints serve different models as {name}: {roots}")
         return next(iter(cards.values()))
+
+    def _card(self, name: str, url: str, listed: list[Served]) -> Served:
+        card = next((c for c in listed if c.name == name), None)
+        if card is None:
+            names = ", ".join(c.name for c in listed[:5]) or "nothing"
+            raise VlmError("wrong_model", f"{url} serves {names}, not {name}: serve it, or configure that one")
+        # The configured revision is that of the configured model, not of the strong one
+        expected = self.config.revision if name == self.config.model else None
+        if expected and card.revision and card.revision != expected:
+            raise VlmError("wrong_model", f"{url} serves {name} in revision {card.revision}, configured: {expected}")
+        return card
 
     async def ask(self, request: Request, episode_index: int) -> Reply:
         """The stored reply, else the server's, stored before it is returned. Raises VlmError.

@@ -153,26 +153,29 @@ class ResponseStore:
             return None
 
     def _take_over(self) -> None:
-        """Take what earlier versions left into this file, and delete theirs once it is there.
-
-        A reply in a file of its own counts before one in a pack: it was asked for again, since that one was damaged.
-        """
-        packs = sorted(self.root.glob("packs/*.pack"))
-        for paths in batched([*sorted(self.root.glob("[0-9a-f][0-9a-f]/*.reply")), *packs], 1000):
+        """Take what earlier versions left into this file, and delete theirs once it is there."""
+        # A reply in a file of its own counts before one in a pack: it was asked for again, since that one was damaged
+        former = [*sorted(self.root.glob("[0-9a-f][0-9a-f]/*.reply")), *sorted(self.root.glob("packs/*.pack"))]
+        for paths in batched(former, 1000):
             with self.transaction() as db:
                 for path in paths:
-                    sound = ((key, self._sound(key, data, path), data) for key, data in _former(path))
-                    rows = [(key, reply.created_at, data) for key, reply, data in sound if reply]
-                    db.executemany("INSERT OR IGNORE INTO replies VALUES (?, ?, ?)", rows)
+                    db.executemany("INSERT OR IGNORE INTO replies VALUES (?, ?, ?)", self._rows_of(path))
             for path in paths:
                 path.unlink(missing_ok=True)
-        ledger = self.root / "ledger.sqlite"
-        if ledger.exists():
-            self.db.execute("ATTACH ? AS former", (str(ledger),))
+        self._take_over_ledger(self.root / "ledger.sqlite")
+
+    def _rows_of(self, path: Path) -> Iterator[tuple[str, str, bytes]]:
+        for key, data in _former_replies(path):
+            if reply := self._sound(key, data, path):
+                yield key, reply.created_at, data
+
+    def _take_over_ledger(self, former: Path) -> None:
+        if former.exists():
+            self.db.execute("ATTACH ? AS former", (str(former),))
             with self.transaction() as db:
                 if not db.execute("SELECT 1 FROM attempts").fetchone():
-                    for table in ("attempts", "spent"):
-                        db.execute(f"INSERT INTO {table} SELECT * FROM former.{table}")
+                    db.execute("INSERT INTO attempts SELECT * FROM former.attempts")
+                    db.execute("INSERT INTO spent SELECT * FROM former.spent")
             self.db.execute("DETACH former")
         for path in (*self.root.glob("ledger.sqlite*"), *self.root.glob("packs/index.sqlite*")):
             path.unlink(missing_ok=True)
@@ -251,7 +254,7 @@ class ResponseStore:
         return [{name: row[name] for name in row.keys() if name != "id"} for row in rows]  # noqa: SIM118
 
 
-def _former(path: Path) -> Iterator[tuple[str, bytes]]:
+def _former_replies(path: Path) -> Iterator[tuple[str, bytes]]:
     """(key, packed reply) of those in a file of an earlier version; none where another process has taken it over."""
     try:
         data = path.read_bytes()

@@ -1,7 +1,7 @@
 """Pictures in a request: their numbers and times, alone or in contact sheets, by one camera or by several at once."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import batched
 
 import cv2
@@ -37,31 +37,31 @@ def _load(view: EpisodeView, parts: list[Window], sheets: bool) -> dict[Window, 
 
 
 def _numbered(view: EpisodeView, window: Window, images: list[Image], sheets: bool) -> Pictures:
-    """Each picture by itself, behind its number and time; or contact sheets, with the numbers that they show."""
     times = [seconds(f, view.fps) for f in window]
     whole = {"start": times[0], "end": times[-1], "duration": seconds(view.num_frames, view.fps)}
     opening = render("sheets" if sheets else "pictures", count=len(window), **whole)
     views = len(view.cameras) or 1
     if views > 1:
         opening += "\n" + render("views", count=views, names=", ".join(map(quote, view.cameras)))
-    parts: list[str | Image] = [opening]
-    numbered = list(enumerate(zip(times, images, strict=True), 1))
-    if not sheets:
-        for number, (time, image) in numbered:
-            parts += [f"Picture {number}, {time} s:", image]
-        return tuple(parts)
-    for tiles in batched(numbered, TILES):
+    return (opening, *(_sheets(times, images, views) if sheets else _single(times, images)))
+
+
+def _single(times: list[str], images: list[Image]) -> Iterator[str | Image]:
+    """Each picture by itself, behind its number and time."""
+    for number, (time, image) in enumerate(zip(times, images, strict=True), 1):
+        yield from (f"Picture {number}, {time} s:", image)
+
+
+def _sheets(times: list[str], images: list[Image], views: int) -> Iterator[str | Image]:
+    """Contact sheets of TILES pictures each, with the numbers that they show."""
+    for tiles in batched(enumerate(zip(times, images, strict=True), 1), TILES):
+        yield f"Pictures {tiles[0][0]} to {tiles[-1][0]}:"
         captions = [f"{number}: {time} s" for number, (time, _) in tiles]
-        sheet = contact_sheet([image for _, (_, image) in tiles], captions, views)
-        parts += [f"Pictures {tiles[0][0]} to {tiles[-1][0]}:", sheet]
-    return tuple(parts)
+        yield contact_sheet([image for _, (_, image) in tiles], captions, views)
 
 
 def beside(images: Sequence[Image]) -> Image:
-    """One moment by several cameras as one picture: side by side in their order, each as high as the first one.
-
-    Raises ValueError for a stored picture that is no JPEG.
-    """
+    """One moment by several cameras as one picture: side by side in their order, each as high as the first one."""
     pictures = [_decoded(image) for image in images]
     sizes = sizes_beside([(picture.shape[1], picture.shape[0]) for picture in pictures])
     parts = []
@@ -116,7 +116,7 @@ def _encoded(picture: np.ndarray) -> Image:
 
 
 def _decoded(image: Image) -> np.ndarray:
-    """BGR uint8 [h, w, 3]."""
+    """BGR uint8 [h, w, 3]. Raises ValueError for a stored picture that is no JPEG."""
     picture = cv2.imdecode(np.frombuffer(image.jpeg, np.uint8), cv2.IMREAD_COLOR)
     if picture is None:
         raise ValueError(f"the stored picture {image.sha256} is no JPEG")

@@ -5,6 +5,7 @@ The model is told what the segments say of each moment: its text explains the la
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import annotate.vlm.prompts as prompts
 import annotate.vlm.schemas as schemas
@@ -37,13 +38,7 @@ async def reason_episode(
     shown = shown_frames(view.frames, view.num_frames, config)
     parts = windows(shown, config)
     chosen = chosen_frames(shown, view.fps, config.reason_interval_s)
-    segment_at = {f: s for f in chosen for s in segments if s.start_frame <= f < s.end_frame}
-    # For each chosen frame the earlier one of its segment whose text it shares, or itself
-    text_of: dict[int, int] = {}
-    for frame in chosen:
-        earlier = (f for f in dict.fromkeys(text_of.values()) if segment_at[f] is segment_at[frame])
-        text_of[frame] = next((f for f in earlier if _look_alike(view, f, frame)), frame)
-
+    text_of = _frames_with_text(view, segments, chosen)
     # Each frame that needs a text of its own is asked about in the first window that shows it
     asked: dict[Window, list[int]] = {}
     for frame in dict.fromkeys(text_of.values()):
@@ -54,18 +49,17 @@ async def reason_episode(
     steps = prompts.step_list([names.get(step, "not attempted in this run") for step in range(num_planned)])
     task = prompts.task_text(view.task) if view.task else "The dataset does not state the task."
     texts: dict[int, str] = {}
-
-    def moment(frame: int, number: int) -> str:
-        s, complete = segment_at[frame], completed_steps(segments, frame)
-        now = f"step {(s.step or 0) + 1}, {prompts.quote(s.name)}" if s.kind == STEP else s.kind
-        left = ", ".join(str(step + 1) for step in range(num_planned) if step not in complete) or "none"
-        at = f"{schemas.picture_key(number)}, {prompts.seconds(frame, view.fps)} s"
-        return f"{at}: {now}; steps still to complete: {left}"
+    state = partial(_state, segments, num_planned)
 
     async def explain(window: Window, frames: list[int]) -> None:
         numbers = [window.index(frame) + 1 for frame in frames]
-        moments = "\n".join(map(moment, frames, numbers))
-        question = prompts.render("reason", task=task, steps=steps, moments=moments, max_chars=schemas.REASON_CHARS)
+        moments = (
+            f"{schemas.picture_key(number)}, {prompts.seconds(frame, view.fps)} s: {state(frame)}"
+            for frame, number in zip(frames, numbers, strict=True)
+        )
+        question = prompts.render(
+            "reason", task=task, steps=steps, moments="\n".join(moments), max_chars=schemas.REASON_CHARS
+        )
         reply = await ask(prompts.request("reason", pictures[window], question, schemas.reason(numbers), config))
         for frame, number in zip(frames, numbers, strict=True):
             text = reply.value.get(schemas.picture_key(number))
@@ -95,5 +89,26 @@ def chosen_frames(shown: Window, fps: float, interval_s: float) -> list[int]:
     return chosen
 
 
-def _look_alike(view: EpisodeView, frame: int, other: int) -> bool:
-    return (int(view.phash[frame]) ^ int(view.phash[other])).bit_count() <= NEAR_BITS
+def _frames_with_text(view: EpisodeView, segments: Sequence[Segment], chosen: Sequence[int]) -> dict[int, int]:
+    """For each chosen frame the earlier one of its segment whose text it shares, or itself."""
+    text_of: dict[int, int] = {}
+    asked: list[int] = []
+    for frame in chosen:
+        segment = _at(segments, frame)
+        near = (f for f in asked if (int(view.phash[f]) ^ int(view.phash[frame])).bit_count() <= NEAR_BITS)
+        text_of[frame] = next((f for f in near if _at(segments, f) is segment), frame)
+        if text_of[frame] == frame:
+            asked.append(frame)
+    return text_of
+
+
+def _state(segments: Sequence[Segment], num_planned: int, frame: int) -> str:
+    """What the segments say of a moment."""
+    s, complete = _at(segments, frame), completed_steps(segments, frame)
+    now = f"step {(s.step or 0) + 1}, {prompts.quote(s.name)}" if s.kind == STEP else s.kind
+    left = [str(step + 1) for step in range(num_planned) if step not in complete]
+    return f"{now}; steps still to complete: {', '.join(left) or 'none'}"
+
+
+def _at(segments: Sequence[Segment], frame: int) -> Segment:
+    return next(s for s in segments if s.start_frame <= frame < s.end_frame)

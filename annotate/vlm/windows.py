@@ -103,17 +103,25 @@ def spans_of(value: Mapping[str, Any], window: Window, num_steps: int) -> list[S
     # Replies count steps from 1, labels from 0
     labels: dict[str, int | str] = {str(k + 1): k for k in range(num_steps)} | {IDLE: IDLE, DONE: DONE}
     try:
-        told = [(c["picture"], labels[c["label"]], c["outcome"] == ACHIEVED) for c in value["changes"]]
         first = Span(labels[value["first"]["label"]], -1, window[0], value["first"]["outcome"] == ACHIEVED)
-        if wrong := [picture for picture, _, _ in told if not isinstance(picture, int) or isinstance(picture, bool)]:
-            raise TypeError(f"{wrong[0]!r} is not the number of a picture")
+        changes = [(_picture(c["picture"]), labels[c["label"]], c["outcome"] == ACHIEVED) for c in value["changes"]]
     except (KeyError, TypeError, AttributeError) as e:
         raise VlmError("bad_reply", f"the reply of the segment stage is not what was asked for: {e!r}") from None
-    if not told:
+    if not changes:
         first = replace(first, notes=("no change was told",))
+    return _joined([first, *_spans_from(changes, window)])
 
-    span_at: dict[int, Span] = {}  # by picture, from 1
-    for number, label, completed in told:
+
+def _picture(number: Any) -> int:
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise TypeError(f"{number!r} is not the number of a picture")
+    return number
+
+
+def _spans_from(changes: Sequence[tuple[int, int | str, bool]], window: Window) -> list[Span]:
+    """A span from each change (picture from 1, label, completed) on, in order of time."""
+    span_at: dict[int, Span] = {}  # by picture
+    for number, label, completed in changes:
         # A change lies between two pictures of the window, so the first one cannot show it
         picture = min(max(number, 2), len(window))
         notes: tuple[str, ...] = ()
@@ -124,7 +132,7 @@ def spans_of(value: Mapping[str, Any], window: Window, num_steps: int) -> list[S
         if picture in span_at:
             notes += (*span_at[picture].notes, f"several changes at picture {picture}: the last one counts")
         span_at[picture] = Span(label, window[picture - 2], window[picture - 1], completed, notes)
-    return _joined([first, *(span_at[picture] for picture in sorted(span_at))])
+    return [span_at[picture] for picture in sorted(span_at)]
 
 
 def _joined(spans: Sequence[Span]) -> list[Span]:
@@ -177,19 +185,22 @@ def _continued(spans: list[Span], seen: Window, later: list[Span], window: Windo
         head.append(replace(at_cut, after=before, start=cut, notes=(*at_cut.notes, "windows disagree here")))
     tail, unused = ([s for s in of if s.start > cut] for of in (later, spans))
 
-    # A new attempt at a step that both windows saw within the overlap, one on either side of the cut, is one
-    if (
-        tail
-        and at_cut is later[0]
-        and len(head) > 1
-        and head[-1].start >= overlap[0]
-        and head[-2].label == head[-1].label == tail[0].label
-        and tail[0].start <= overlap[-1]
-        and not (unused and unused[0].label == tail[0].label)
-    ):
+    # A new attempt that both windows saw, one on either side of the cut, is one
+    if tail and at_cut is later[0] and _is_one_retry(head, unused, tail[0], overlap):
         head[-1] = replace(head[-1], completed=tail[0].completed)
         tail = tail[1:]
     return _joined([*head, *tail])
+
+
+def _is_one_retry(head: list[Span], unused: list[Span], next_: Span, overlap: Window) -> bool:
+    """Did each window see one new attempt at a step within the overlap, on either side of the cut: the same one?"""
+    return (
+        len(head) > 1
+        and head[-1].start >= overlap[0]
+        and head[-2].label == head[-1].label == next_.label
+        and next_.start <= overlap[-1]
+        and not (unused and unused[0].label == next_.label)
+    )
 
 
 def _at(spans: Sequence[Span], frame: int) -> Span:

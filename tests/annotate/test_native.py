@@ -2,7 +2,7 @@
 
 import pytest
 
-from annotate.native import StepsError, annotate
+from annotate.native import annotate
 from annotate.segments import check_tiling, finished
 from ingest.episode import NativeStep
 
@@ -58,5 +58,5 @@ def test_no_spans() -> None:
     ],
 )
 def test_spans_that_cannot_be(steps: list[NativeStep]) -> None:
-    with pytest.raises(StepsError, match=r"^step \d \('[ab]'\) covers frames"):
+    with pytest.raises(ValueError, match=r"^step \d \('[ab]'\) covers frames"):
         annotate(steps, 30, None)

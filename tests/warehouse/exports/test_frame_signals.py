@@ -15,12 +15,9 @@ from hypothesis import strategies as st
 from annotate.advantages import advantages, chunk_residuals, threshold
 from annotate.conventions.frame_signals import (
     Descriptor,
-    SignalsError,
-    as_annotation,
+    annotations,
     check,
-    episodes,
     metadata,
-    progress_signal,
     read,
 )
 from annotate.imported_label import ImportedError
@@ -126,7 +123,7 @@ BROKEN: list[tuple[Callable[[], pa.Table], str]] = [
     (lambda: table_of(WHOLE).replace_schema_metadata({}), "neither its metadata names"),
     (lambda: table_of(WHOLE, **{"lerobot.reward_scoring.format": "other"}), "its format is 'other'"),
     (lambda: table_of(WHOLE, **{"lerobot.reward_scoring.schema_version": "2"}), "schema version is 2"),
-    (lambda: table_of(WHOLE, **{"lerobot.reward_scoring.provenance": "[]"}), "no JSON object"),
+    (lambda: table_of(WHOLE, **{"lerobot.reward_scoring.provenance": "[]"}), "provenance: Input should be an object"),
     (lambda: table_of(WHOLE, **{"lerobot.reward_scoring.episode_indices": "[3,0]"}), "sorted list"),
     (lambda: table_of(WHOLE, **{"lerobot.reward_scoring.episode_indices": "[0]"}), "not among episode_indices"),
     (lambda: table_of(WHOLE).drop_columns(["index"]), "lacks the columns index"),
@@ -139,7 +136,7 @@ BROKEN: list[tuple[Callable[[], pa.Table], str]] = [
     (lambda: table_of(WHOLE, columns={"score": np.full(ROWS, np.inf)}), "infinite"),
     (lambda: table_of(WHOLE, columns={"score": np.full(ROWS, 1.5)}), "leaves its bounds"),
     (lambda: table_of(WHOLE, columns={"score": ["a"] * ROWS}), "floating numbers"),
-    (lambda: table_of(WHOLE, descriptors=DESCRIPTORS | {"still": Descriptor(" ")}), "no description"),
+    (lambda: table_of(WHOLE, descriptors=DESCRIPTORS | {"still": Descriptor(" ")}), "still: description ' '"),
     (lambda: table_of(WHOLE, descriptors=DESCRIPTORS | {"still": Descriptor("x", "up")}), "direction 'up'"),
     (lambda: table_of(WHOLE, descriptors=DESCRIPTORS | {"still": Descriptor("x", scope="world")}), "scope 'world'"),
     (lambda: table_of(WHOLE, descriptors=DESCRIPTORS | {"still": Descriptor("x", bounds=(1, 0))}), "bounds"),
@@ -148,7 +145,7 @@ BROKEN: list[tuple[Callable[[], pa.Table], str]] = [
 
 @pytest.mark.parametrize(("make", "why"), BROKEN)
 def test_every_rule_is_checked(make: Callable[[], pa.Table], why: str, tmp_path: Path):
-    with pytest.raises(SignalsError, match=why):
+    with pytest.raises(ValueError, match=why):
         check(make())
     pq.write_table(make(), tmp_path / "broken.parquet")
     with pytest.raises(ImportedError, match=why):
@@ -197,9 +194,8 @@ def test_any_label_comes_back_but_for_names(parts: list[tuple[int, str, bool, in
         {"index": np.arange(at), "episode_index": np.zeros(at, np.int64), "frame_index": np.arange(at)} | values
     )
     facts = metadata(frame_signals.LABEL_SIGNALS, {}, [0])
-    descriptors = check(table.replace_schema_metadata(facts))
-    [signals] = episodes(table, descriptors)
-    label = as_annotation(signals, progress_signal(descriptors), is_ours=True).label(at, 10.0, None)
+    [annotation] = annotations(table.replace_schema_metadata(facts))
+    label = annotation.label(at, 10.0, None)
     kept = ("start_frame", "end_frame", "kind", "completed", "step")
     assert [[getattr(s, k) for k in kept] for s in label.segments] == [[getattr(s, k) for k in kept] for s in segments]
     assert label.num_planned == planned
