@@ -178,8 +178,7 @@ def eval_model(
     from cli.progress import progress
     from eval.benchmarks.run import COMPARING, BenchmarkConfig, evaluate_benchmark
     from eval.runners.prompt import PictureLimits, Sampling
-    from eval.runners.start import RunnerConfig
-    from eval.runners.vllm_offline import Engine
+    from eval.runners.start import Engine, RunnerConfig
 
     names = tuple(COMPARING) if checks else (benchmark,)
     lake, frozen = _open_for_benchmark(workspace, names[0], release)

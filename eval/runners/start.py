@@ -10,7 +10,6 @@ from annotate.model_client.server import Server, ServerConfig
 from annotate.vlm.config import Price, VlmConfig
 from core.errors import UserError
 from eval.runners.prompt import AnswerName, PictureLimits, PromptFormat, Runner, Sampling
-from eval.runners.vllm_offline import Engine, is_importable
 from warehouse.lake import Lake
 
 if TYPE_CHECKING:
@@ -18,6 +17,18 @@ if TYPE_CHECKING:
 
 RunnerName = Literal["transformers", "vllm", "api"]
 SERVED = "evaluated"  # name of a checkpoint at a server that is started here
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How a vLLM server that is started here loads a model."""
+
+    tensor_parallel_size: int = 1
+    data_parallel_size: int = 1  # copies of the model, each on GPUs of its own
+    expert_parallel: bool = False  # of mixtures of experts: experts are spread over the GPUs, not cut
+    quantization: str | None = None
+    max_model_len: int = 16384  # tokens
+    max_images: int = 32  # in one prompt
 
 
 @dataclass(frozen=True)
@@ -110,7 +121,7 @@ def started(config: RunnerConfig, books: "Books") -> Iterator[Runner]:
         raise UserError("--runner api needs --endpoint URL, an OpenAI-compatible base that ends in /v1")
     if folder is None:
         raise UserError(f"{config.model} is no checkpoint on this machine: give it, or --endpoint URL of a server")
-    # vLLM on this machine: in this process where it can be imported, else a server of our own
+    # vLLM on this machine: a server of our own
     from eval.runners.local import longest_px
     from training.folder import base_of, folder_hash
 
@@ -119,12 +130,6 @@ def started(config: RunnerConfig, books: "Books") -> Iterator[Runner]:
     limits = PictureLimits(
         config.limits.longest_px or longest_px(folder), config.limits.min_pixels, config.limits.max_pixels
     )
-    if is_importable():
-        from eval.runners.vllm_offline import VllmRunner
-
-        with VllmRunner(folder, config.sampling, limits, config.engine, folder_hash(folder)) as runner:
-            yield runner
-        return
     engine = config.engine
     server = ServerConfig(
         model=str(folder),

@@ -245,8 +245,7 @@ def benchmark_and_runner(config: EvaluationConfig, model: str) -> "tuple[Benchma
     """What is asked, and who answers: `model`. Raises UserError."""
     from eval.benchmarks.run import BenchmarkConfig
     from eval.runners.prompt import AnswerName, Sampling
-    from eval.runners.start import RunnerConfig, RunnerName
-    from eval.runners.vllm_offline import Engine
+    from eval.runners.start import Engine, RunnerConfig, RunnerName
 
     # Dagster's configuration has no null: empty texts and zeros stand for it
     sampling = Sampling(
