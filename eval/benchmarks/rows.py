@@ -1,8 +1,10 @@
 """Rows of ProgressLM's benchmarks, as published files and prediction files hold them, in all their variants."""
 
+import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -141,16 +143,37 @@ class ProgressRow(BaseModel):
         return self.id, self.stage_to_estimate, self.demo, self.progress_score, self.closest_idx, self.inference
 
 
-def check_benchmark(benchmark: str, meta_data: Mapping[str, Any], where: str) -> None:
-    """Raises BenchmarkError for a row that says it is of another benchmark; most rows do not say."""
-    stated = meta_data.get("benchmark")
-    if isinstance(stated, str) and stated != benchmark:
-        raise BenchmarkError(f"{where} is of {stated}, not of {benchmark}: give --benchmark {stated}")
-
-
 def read_row[T: BaseModel](kind: type[T], raw: dict[str, Any], where: str) -> T:
     """A row's fields, checked. Raises BenchmarkError."""
     try:
         return kind.model_validate(raw)
     except ValidationError as e:
         raise BenchmarkError(f"{where}: {validation_message(e)}") from e
+
+
+def json_lines(path: Path, name: str, most_bytes: int, too_long: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(which line, the object in it) of a file of JSON lines, without blank ones. Raises BenchmarkError naming it."""
+    try:
+        with path.open("rb") as file:
+            # One byte more than allowed: a longer line is seen without being read as a whole
+            for number, line in enumerate(iter(lambda: file.readline(most_bytes + 1), b""), 1):
+                where = f"{name} line {number}"
+                if len(line) > most_bytes:
+                    raise BenchmarkError(f"{where} is longer than {most_bytes >> 20} MiB: {too_long}")
+                if line.strip():
+                    yield where, json_object(line, where)
+    except OSError as e:
+        raise BenchmarkError(f"cannot read {path}: {e.strerror}") from e
+
+
+def json_object(data: bytes, where: str) -> dict[str, Any]:
+    """Raises BenchmarkError for what is no JSON, or no object."""
+    try:
+        row = json.loads(data)
+    except UnicodeDecodeError as e:
+        raise BenchmarkError(f"{where} is not UTF-8 text (byte {e.start})") from e
+    except (ValueError, RecursionError) as e:
+        raise BenchmarkError(f"{where} is not JSON: {e}") from e
+    if not isinstance(row, dict):
+        raise BenchmarkError(f"{where} is no object but {type(row).__name__}")
+    return row

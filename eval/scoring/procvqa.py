@@ -3,22 +3,21 @@
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from json_repair import repair_json
+from pydantic import Field
 
+from annotate import similarity
 from eval.benchmarks.question import BenchmarkError
-from eval.benchmarks.rows import check_benchmark, read_row
 from eval.metrics import errors, plans, published, segments
-from eval.metrics.runs import Runs
 from eval.metrics.score import Measure, mean_of, ratio_of
 from eval.metrics.segments import Span, plain_name
 from eval.predictions import PredictionLine
 from eval.scoring.progress import progress_measures
-from eval.scoring.scored import ScoredBenchmark, ScoredEpisode, Series, length_slice, numbered
+from eval.scoring.scored import AnsweredRow, Episodes, ScoredBenchmark, Series, checked, length_slice
 
 SEGMENTS, ACTIONS, PROGRESS, SUCCESS = "procvqa_a", "procvqa_b", "procvqa_c", "success"
 FAMILIES = {
@@ -26,17 +25,14 @@ FAMILIES = {
     "procvqa-ood": (SEGMENTS, ACTIONS, PROGRESS),
     "dataset": ("progress", SUCCESS),
 }
+SCORED_BY = {SEGMENTS: "answer", ACTIONS: "answer", SUCCESS: "success"}  # of the other families: progress
 OVERLAPS = (10, 25, 50)
 _TAG = re.compile(r"<progress>\s*(\d+(?:\.\d+)?|\.\d+)\s*(%?)\s*</progress>")
 _YES_NO = re.compile(r"\b(yes|no)\b", re.IGNORECASE)
 Embed = Callable[[Sequence[str]], np.ndarray]
 
 
-class ProcVqaRow(BaseModel):
-    """A question's row, as prediction files carry it."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
+class ProcVqaRow(AnsweredRow):
     family: str
     dataset: str
     episode_index: int
@@ -48,61 +44,38 @@ class ProcVqaRow(BaseModel):
     progress: Annotated[float | None, Field(ge=0, le=1)] = None
     success: bool | None = None
     sample_id: str | None = None
-    inference: Annotated[int, Field(alias="_inference_idx")] = 0
 
     def identity(self) -> tuple:
         return self.sample_id, self.family, self.dataset, self.episode_index, self.camera, self.frames, self.inference
 
+    @property
+    def slices(self) -> tuple[str, ...]:
+        named = (f"dataset {self.dataset}", f"family {self.family}", length_slice(self.num_frames / self.fps))
+        return (*named, *([f"camera {self.camera}"] if self.camera else []))
 
-@dataclass(frozen=True)
-class ProcVqaAnswer:
-    row: ProcVqaRow
-    text: str
-    value: float | None  # of a head
-    where: str
+
+Answer = tuple[PredictionLine, ProcVqaRow]
 
 
 def score(
-    benchmark: str, predictions: Iterable[PredictionLine], as_published: bool = False, embedded: Embed | None = None
+    benchmark: str,
+    predictions: Iterable[PredictionLine],
+    as_published: bool = False,
+    embedded: Embed = similarity.embed,
 ) -> ScoredBenchmark:
-    """`embedded`: unit vectors of texts; default annotate.similarity's model, loaded where actions are to be compared.
+    """`embedded`: unit vectors of texts. Raises BenchmarkError for a row that is broken, of another benchmark, or
+    there twice."""
 
-    Raises BenchmarkError for a row that is broken, of another benchmark, or there twice.
-    """
-    answers: list[ProcVqaAnswer] = []
-    seen: dict[tuple, str] = {}
-    for p in predictions:
-        row = _row(benchmark, p)
-        # Two answers to one row would count it twice.
-        first = seen.setdefault(row.identity(), p.where)
-        if first != p.where:
-            raise BenchmarkError(f"{p.where} is the same row as {first}: keep one answer")
-        answers.append(_answer(row, p))
-    if not answers:
-        raise BenchmarkError("the prediction file holds no row")
-    if as_published:
-        return _published(benchmark, answers)
-    return _mended(benchmark, answers, embedded)
+    def foreign(meta: dict) -> str | None:
+        family, known = meta.get("family"), FAMILIES[benchmark]
+        return None if family in known else f"its meta_data has family {family!r}, not {', '.join(known)}"
 
-
-def _answer(row: ProcVqaRow, p: PredictionLine) -> ProcVqaAnswer:
-    """An answer that failed says nothing, whatever the line holds beside its error."""
-    if p.error:
-        return ProcVqaAnswer(row, "", None, p.where)
-    return ProcVqaAnswer(row, p.response, p.value, p.where)
-
-
-def _row(benchmark: str, p: PredictionLine) -> ProcVqaRow:
-    family = p.meta_data.get("family")
-    check_benchmark(benchmark, p.meta_data, p.where)
-    if family not in FAMILIES[benchmark]:
-        families = ", ".join(FAMILIES[benchmark])
-        raise BenchmarkError(f"{p.where} is no row of {benchmark}: its meta_data has family {family!r}, not {families}")
-    row = read_row(ProcVqaRow, p.meta_data, p.where)
-    scored_by = {SEGMENTS: "answer", ACTIONS: "answer", SUCCESS: "success"}.get(row.family, "progress")
-    if getattr(row, scored_by) is None:
-        raise BenchmarkError(f"{p.where}: {scored_by} is missing, which family {row.family} is scored by")
-    return row
+    answers = checked(ProcVqaRow, benchmark, predictions, foreign)
+    for line, row in answers:
+        by = SCORED_BY.get(row.family, "progress")
+        if getattr(row, by) is None:
+            raise BenchmarkError(f"{line.where}: {by} is missing, which family {row.family} is scored by")
+    return _published(benchmark, answers) if as_published else _strict(benchmark, answers, embedded)
 
 
 # What an answer says
@@ -127,8 +100,6 @@ def share_of(text: str) -> float:
 
 def spans_of(text: str) -> list[Span] | None:
     """The segments of an answer: the JSON list in it, half-open in picture numbers; None for what is none."""
-    from json_repair import repair_json
-
     # Models write prose around their list: what lies between the outermost brackets is taken for it.
     start, end = text.find("["), text.rfind("]")
     if start < 0 or end < start:
@@ -143,268 +114,164 @@ def spans_of(text: str) -> list[Span] | None:
         return None
 
 
-def success_of(a: ProcVqaAnswer) -> bool | None:
+def success_of(line: PredictionLine) -> bool | None:
     """Whether an answer says that the run succeeded: a head's share, else yes or no, else the share in its tag."""
-    if a.value is None:
-        words = {word.lower() for word in _YES_NO.findall(a.text)}
-        if len(words) == 1:
-            return words == {"yes"}
-    share = _share(a)
+    words = {word.lower() for word in _YES_NO.findall(line.response)}
+    if line.value is None and len(words) == 1:
+        return words == {"yes"}
+    share = _share(line)
     return None if math.isnan(share) else share >= errors.FINISHED
 
 
-# Mended
+def _share(line: PredictionLine) -> float:
+    return share_of(line.response) if line.value is None else line.value
 
 
-def _sums_over_episodes(episode: np.ndarray, columns: Iterable[np.ndarray], num_episodes: int) -> np.ndarray:
-    """Sums of columns [k] over each episode's answers, float64 [episodes, columns]."""
-    return np.stack([np.bincount(episode, column, num_episodes) for column in columns], 1)
+# Strict: each family by its own metrics; an answer that cannot be read counts as wrong
+
+Found = tuple[dict[str, Measure], np.ndarray, Series | None]  # measures, which answers [k] could be read, progress
 
 
-@dataclass(frozen=True)
-class FamilyAnswers:
-    """The answers of one family [k], and the episode of each."""
-
-    answers: Sequence[ProcVqaAnswer]
-    at: np.ndarray  # int64 [k]: their numbers among all answers
-    episode: np.ndarray  # int64 [k]: number of the episode
-    num_episodes: int
-
-    def means(self, values: Sequence[float]) -> np.ndarray:
-        """Means of values [k] over each episode's answers, float64 [episodes]; NaN values are left out."""
-        all_values = np.array(values, np.float64)
-        has_value = ~np.isnan(all_values)
-        total = np.bincount(self.episode[has_value], all_values[has_value], minlength=self.num_episodes)
-        count = np.bincount(self.episode[has_value], minlength=self.num_episodes)
-        return total / np.where(count > 0, count, np.nan)
-
-    def counts(self, readable: np.ndarray) -> np.ndarray:
-        """How many answers of each episode could be read, and how many there are, float64 [episodes, 2]."""
-        return _sums_over_episodes(self.episode, (readable, np.ones(len(self.at))), self.num_episodes)
-
-
-@dataclass(frozen=True)
-class FamilyScores:
-    """The measures of one family, and which of its answers [k] could be read."""
-
-    measures: Mapping[str, Measure]
-    readable: np.ndarray
-    series: Series | None = None
-
-
-def _mended(benchmark: str, answers: Sequence[ProcVqaAnswer], embedded: Embed | None) -> ScoredBenchmark:
-    """Each family by its own metrics; an answer that cannot be read counts as wrong."""
-    episode, episodes = _episodes(answers)
-    n = len(episodes)
-
+def _strict(benchmark: str, answers: Sequence[Answer], embedded: Embed) -> ScoredBenchmark:
+    keys = [(row.family, row.dataset, str(row.episode_index), row.camera) for _, row in answers]
+    episodes = Episodes.of(keys, [row.slices for _, row in answers])
+    scorers: dict[str, Callable[[Sequence[Answer], Episodes], Found]] = {
+        SEGMENTS: _segment_measures,
+        ACTIONS: lambda chosen, its: _plan_measures(chosen, its, embedded),
+        SUCCESS: _success_measures,
+    }
     # No two families have a metric in common
     measures: dict[str, Measure] = {}
-    rows_of_family = {}
-    unread = np.zeros(len(answers), bool)
-    series: Series | None = None
+    counts, readable, series = {}, np.ones(len(answers), bool), None
     for family in FAMILIES[benchmark]:
-        at = np.flatnonzero([a.row.family == family for a in answers])
-        rows_of_family[f"rows_{family}"] = len(at)
-        if not len(at):
-            continue
-        of_family = FamilyAnswers([answers[k] for k in at], at, episode[at], n)
-        scored = _family_scores(family, of_family, embedded)
-        measures |= scored.measures
-        # Back from places in the family to places among all answers.
-        unread[at] = ~scored.readable
-        series = scored.series or series
-    read = _sums_over_episodes(episode, (~unread, np.ones(len(answers))), n)
-    measures["coverage"] = ratio_of(read[:, 0], read[:, 1], read)
-    counts = {"rows": len(answers), "episodes": n, "unparsable": int(unread.sum()), **rows_of_family}
-    return ScoredBenchmark(benchmark, episodes, measures, counts, series)
+        at = np.flatnonzero([row.family == family for _, row in answers])
+        counts[f"rows_{family}"] = len(at)
+        if len(at):
+            measure = scorers.get(family, _progress_measures)
+            found, readable[at], its_series = measure([answers[k] for k in at], episodes.among(at))
+            measures |= found
+            series = its_series or series
+    everything = np.ones(len(answers))
+    measures["coverage"] = episodes.ratio(readable, everything, episodes.sums(readable, everything))
+    unread = int((~readable).sum())
+    counts = {"rows": len(answers), "episodes": len(episodes.scored), "unparsable": unread, **counts}
+    return ScoredBenchmark(benchmark, episodes.scored, measures, counts, series)
 
 
-def _family_scores(family: str, of_family: FamilyAnswers, embedded: Embed | None) -> FamilyScores:
-    if family == SEGMENTS:
-        return _segment_scores(of_family)
-    if family == ACTIONS:
-        return _plan_scores(of_family, embedded)
-    if family == SUCCESS:
-        return _success_scores(of_family)
-    return _progress_scores(of_family)
+def _means(values: Sequence[dict[str, float]], readable: np.ndarray, episodes: Episodes) -> Found:
+    """Of the metrics of each answer the mean over episodes, of which each is the mean over its answers."""
+    read = episodes.sums(readable, np.ones(len(readable)))
+    columns = {name: np.array([of_answer[name] for of_answer in values]) for name in values[0]}
+    return {name: mean_of(episodes.means(column), read) for name, column in columns.items()}, readable, None
 
 
-def _segment_scores(of_family: FamilyAnswers) -> FamilyScores:
-    predicted = [spans_of(a.text) for a in of_family.answers]
-    readable = np.array([spans is not None for spans in predicted], bool)
-    read = of_family.counts(readable)
-    values = _segment_values(of_family.answers, predicted)
-    return FamilyScores({name: mean_of(of_family.means(v), read) for name, v in values.items()}, readable)
-
-
-def _segment_values(answers: Sequence[ProcVqaAnswer], predicted: Sequence[list[Span] | None]) -> dict[str, list[float]]:
-    """Each metric per answer; an answer that could not be read has found no segment."""
-    values: dict[str, list[float]] = {}
-    for answer, spans in zip(answers, predicted, strict=True):
-        target = spans_of(answer.row.answer or "")
+def _segment_measures(answers: Sequence[Answer], episodes: Episodes) -> Found:
+    """An answer that could not be read has found no segment."""
+    values, readable = [], []
+    for line, row in answers:
+        spans, target = spans_of(line.response), spans_of(row.answer or "")
         if target is None:
-            raise BenchmarkError(f"{answer.where}: its right answer is no list of segments")
-        for name, value in _segment_metrics(spans, target).items():
-            values.setdefault(name, []).append(value)
-    return values
+            raise BenchmarkError(f"{line.where}: its right answer is no list of segments")
+        readable.append(spans is not None)
+        found = spans or []
+        of_answer = {
+            "bf1@5": segments.boundary_f1(found, target),
+            "mmae": segments.boundary_mae(found, target),
+            "segment_iou": segments.segment_iou(found, target),
+            "edit": segments.edit_score(found, target),
+            **{f"segment_f1@{percent}": segments.segment_f1(found, target, percent / 100) for percent in OVERLAPS},
+        }
+        # Two lists without segments are alike; what is no list is wrong
+        if spans is None:
+            of_answer = {name: value if name in ("mmae", "segment_iou") else 0.0 for name, value in of_answer.items()}
+        values.append(of_answer)
+    return _means(values, np.array(readable), episodes)
 
 
-def _segment_metrics(spans: list[Span] | None, target: list[Span]) -> dict[str, float]:
-    overlaps = {f"segment_f1@{percent}": percent / 100 for percent in OVERLAPS}
-    if spans is None:
-        nothing = {"bf1@5": 0.0, "mmae": float("nan"), "segment_iou": segments.segment_iou([], target), "edit": 0.0}
-        return nothing | dict.fromkeys(overlaps, 0.0)
-    values = {
-        "bf1@5": segments.boundary_f1(spans, target),
-        "mmae": segments.boundary_mae(spans, target),
-        "segment_iou": segments.segment_iou(spans, target),
-        "edit": segments.edit_score(spans, target),
-    }
-    return values | {name: segments.segment_f1(spans, target, least) for name, least in overlaps.items()}
+def _plan_measures(answers: Sequence[Answer], episodes: Episodes, embedded: Embed) -> Found:
+    """An empty answer is wrong."""
+    targets = [plans.plan_of(row.answer or "") or () for _, row in answers]
+    said = [plans.plan_of(line.response) for line, _ in answers]
+    names = sorted({name for plan in (*targets, *said) for name in plan or ()})
+    vectors = dict(zip(names, embedded(names), strict=True)) if names else {}
+    metrics = {"plan_success": plans.plan_success, "plan_f1": plans.semantic_f1}
+    values = [
+        {name: 0.0 if plan is None else metric(plan, target, vectors) for name, metric in metrics.items()}
+        for plan, target in zip(said, targets, strict=True)
+    ]
+    return _means(values, np.array([plan is not None for plan in said]), episodes)
 
 
-def _plan_scores(of_family: FamilyAnswers, embedded: Embed | None) -> FamilyScores:
-    predicted = [plans.plan_of(a.text) for a in of_family.answers]
-    readable = np.array([plan is not None for plan in predicted], bool)
-    read = of_family.counts(readable)
-    values = _plan_values(of_family.answers, predicted, embedded)
-    return FamilyScores({name: mean_of(of_family.means(v), read) for name, v in values.items()}, readable)
-
-
-def _plan_values(
-    answers: Sequence[ProcVqaAnswer], predicted: Sequence[tuple[str, ...] | None], embedded: Embed | None
-) -> dict[str, list[float]]:
-    """Each metric per answer; an empty answer is wrong."""
-    targets = [plans.plan_of(a.row.answer or "") or () for a in answers]
-    vectors = _action_vectors([*targets, *(plan for plan in predicted if plan)], embedded)
-    values: dict[str, list[float]] = {"plan_success": [], "plan_f1": []}
-    for plan, target in zip(predicted, targets, strict=True):
-        values["plan_success"].append(0.0 if plan is None else plans.plan_success(plan, target, vectors))
-        values["plan_f1"].append(0.0 if plan is None else plans.semantic_f1(plan, target, vectors))
-    return values
-
-
-def _action_vectors(all_plans: Sequence[tuple[str, ...]], embedded: Embed | None) -> dict[str, np.ndarray]:
-    """The vector of each action's name."""
-    names = sorted({name for plan in all_plans for name in plan})
-    if not names:
-        return {}
-    if embedded is None:
-        from annotate.similarity import embed as embedded  # loads a language model: some seconds
-    return dict(zip(names, embedded(names), strict=True))
-
-
-def _success_scores(of_family: FamilyAnswers) -> FamilyScores:
-    predicted = [success_of(a) for a in of_family.answers]
-    readable = np.array([success is not None for success in predicted], bool)
-    actual = np.array([bool(a.row.success) for a in of_family.answers])
-    cells = errors.confusion(np.array([bool(success) for success in predicted]), actual, readable)
-    # Cells of the confusion are summed over each episode, which is what is resampled
-    parts = _sums_over_episodes(of_family.episode, cells.T, of_family.num_episodes)
-    counted, read = parts.sum(axis=1) > 0, of_family.counts(readable)
+def _success_measures(answers: Sequence[Answer], episodes: Episodes) -> Found:
+    said = [success_of(line) for line, _ in answers]
+    readable = np.array([success is not None for success in said])
+    told, actual = np.array([s is True for s in said]), np.array([bool(row.success) for _, row in answers])
+    every = np.ones(len(said), bool)
     measures = {
-        "success_accuracy": Measure(parts, counted, read, errors.accuracy),
-        "success_balanced": Measure(parts, counted, read, errors.balanced_accuracy),
+        "success_accuracy": episodes.confusion(told, actual, every, readable, errors.accuracy),
+        "success_balanced": episodes.confusion(told, actual, every, readable, errors.balanced_accuracy),
     }
-    return FamilyScores(measures, readable)
+    return measures, readable, None
 
 
-def _progress_scores(of_family: FamilyAnswers) -> FamilyScores:
-    """Answers to questions of progress, in order of episode and time."""
-    rows = [a.row for a in of_family.answers]
-    shares = np.array([_share(a) for a in of_family.answers], np.float64)
+def _progress_measures(answers: Sequence[Answer], episodes: Episodes) -> Found:
+    rows = [row for _, row in answers]
+    shares = np.array([_share(line) for line, _ in answers], np.float64)
     now = np.array([row.frames[-1] for row in rows])
-    order = np.lexsort((now, of_family.episode))
-    starts = np.searchsorted(of_family.episode[order], np.arange(of_family.num_episodes + 1))
-    runs = Runs(shares[order], np.array([row.progress for row in rows], np.float64)[order], starts)
+    runs, order = episodes.runs(shares, np.array([row.progress for row in rows], np.float64), now)
     elapsed = (now / np.maximum([row.num_frames - 1 for row in rows], 1))[order]
-    return FamilyScores(progress_measures(runs, elapsed), ~np.isnan(shares), Series(runs, elapsed))
-
-
-def _share(a: ProcVqaAnswer) -> float:
-    return share_of(a.text) if a.value is None else a.value
-
-
-def _episodes(answers: Sequence[ProcVqaAnswer]) -> tuple[np.ndarray, tuple[ScoredEpisode, ...]]:
-    """The number of each answer's episode, int64 [n], and the episodes, which have the slices of their first answer."""
-    numbers, keys = numbered([(a.row.family, a.row.dataset, str(a.row.episode_index), a.row.camera) for a in answers])
-    first_row: dict[int, ProcVqaRow] = {}
-    for number, a in zip(numbers.tolist(), answers, strict=True):
-        first_row.setdefault(number, a.row)
-    return numbers, tuple(ScoredEpisode(key, _slices(first_row[number])) for number, key in enumerate(keys))
-
-
-def _slices(row: ProcVqaRow) -> tuple[str, ...]:
-    named = (f"dataset {row.dataset}", f"family {row.family}", length_slice(row.num_frames / row.fps))
-    return (*named, *([f"camera {row.camera}"] if row.camera else []))
+    return progress_measures(runs, elapsed), ~np.isnan(shares), Series(runs, elapsed)
 
 
 # As published
 
 
-def _published(benchmark: str, answers: Sequence[ProcVqaAnswer]) -> ScoredBenchmark:
+def _published(benchmark: str, answers: Sequence[Answer]) -> ScoredBenchmark:
     """ProcVLM's evaluation: what cannot be read is left out, numbers come from anywhere, episodes are told apart by
     their number alone, boundaries and finished answers are counted over everything."""
     if benchmark == "dataset":
         raise BenchmarkError("--as-published goes with benchmarks that were published, not with dataset")
-    episode, keys = numbered([(str(a.row.episode_index),) for a in answers])
-    n = len(keys)
-    predicted = np.array([_published_share(a) for a in answers], np.float64)
-    target = np.array([_number(a.row.answer or "") for a in answers], np.float64)
+    episodes = Episodes.of([(str(row.episode_index),) for _, row in answers], [()] * len(answers))
+    predicted = np.array([_number(line.response) if line.value is None else line.value for line, _ in answers])
+    target = np.array([_number(row.answer or "") for _, row in answers])
     numeric = ~np.isnan(predicted) & ~np.isnan(target)
-    of_progress = np.array([a.row.family == PROGRESS for a in answers])
+    of_progress = np.array([row.family == PROGRESS for _, row in answers])
 
     # Progress over time: the numbers of each episode, in the order of the file
-    in_runs = np.flatnonzero(numeric & of_progress)
-    at = in_runs[np.argsort(episode[in_runs], kind="stable")]
-    runs = Runs(predicted[at], target[at], np.searchsorted(episode[at], np.arange(n + 1)))
+    at = np.flatnonzero(numeric & of_progress)
+    runs, _ = episodes.among(at).runs(predicted[at], target[at], at)
     sides = (np.split(values, runs.starts[1:-1]) for values in (runs.predicted, runs.target))
     pairs = list(zip(*sides, strict=True))
     has_order = np.where(runs.lengths >= 2, 1.0, np.nan)
 
     # Boundaries and finished answers: counts, which are summed before anything is divided
-    hits = _published_boundary_hits(answers, episode, n)
+    hits = episodes.sums(*np.array([_published_hits(line, row) for line, row in answers]).T)
     finished = errors.confusion(predicted >= errors.FINISHED, target >= errors.FINISHED, numeric) * numeric[:, None]
-    finished_of_episode = _sums_over_episodes(episode, finished.T, n)
+    n = len(episodes.scored)
     measures = {
         "voc": mean_of(np.nan_to_num(published.voc(runs)) * has_order),
         "tau_a": mean_of([published.kendall(p, t) for p, t in pairs]),
-        "ccc": mean_of([_published_ccc(p, t) for p, t in pairs]),
+        "ccc": mean_of([published.ccc(p, t) if len(p) >= 2 else math.nan for p, t in pairs]),
         "epr@50": mean_of([published.effective_resolution(p) for p, _ in pairs]),
         "ubr": mean_of([published.used_bins(p, t) for p, t in pairs]),
         "bf1@5": ratio_of(hits[:, 0], hits[:, 1]),
         "mmae": ratio_of(hits[:, 2], hits[:, 0] / 2),
-        "mcc@95": Measure(finished_of_episode, np.ones(n, bool), np.zeros((n, 2)), published.mcc),
-        "coverage": ratio_of(
-            np.bincount(episode, of_progress & numeric, minlength=n), np.bincount(episode, of_progress, minlength=n)
-        ),
+        "mcc@95": Measure(episodes.sums(*finished.T), np.ones(n, bool), np.zeros((n, 2)), published.mcc),
+        "coverage": ratio_of(*episodes.sums(of_progress & numeric, of_progress).T),
     }
     counts = {"rows": len(answers), "episodes": n, "numbers": int(numeric.sum())}
-    return ScoredBenchmark(benchmark, tuple(ScoredEpisode(k) for k in keys), measures, counts)
+    return ScoredBenchmark(benchmark, episodes.scored, measures, counts)
 
 
-def _published_boundary_hits(answers: Sequence[ProcVqaAnswer], episode: np.ndarray, n: int) -> np.ndarray:
-    """Sums of `published.boundary_hits` over each episode's answers about segments, float64 [episodes, 3]."""
-    hits = np.zeros((n, 3))
-    for number, answer in zip(episode, answers, strict=True):
-        if answer.row.family != SEGMENTS:
-            continue
-        predicted = published.boundary_values(answer.text)
-        target = published.boundary_values(answer.row.answer or "")
+def _published_hits(line: PredictionLine, row: ProcVqaRow) -> tuple[float, float, float]:
+    """`published.boundary_hits` of an answer about segments; of one that is no list, and of other families, nothing."""
+    if row.family == SEGMENTS:
+        predicted, target = published.boundary_values(line.response), published.boundary_values(row.answer or "")
         if predicted is not None and target is not None:
-            hits[number] += published.boundary_hits(predicted, target)
-    return hits
-
-
-def _published_ccc(predicted: np.ndarray, target: np.ndarray) -> float:
-    """NaN where an episode has a single number."""
-    return published.ccc(predicted, target) if len(predicted) >= 2 else float("nan")
-
-
-def _published_share(a: ProcVqaAnswer) -> float:
-    return _number(a.text) if a.value is None else a.value
+            return published.boundary_hits(predicted, target)
+    return 0, 0, 0.0
 
 
 def _number(text: str) -> float:
     number = published.progress_number(text)
-    return float("nan") if number is None else number
+    return math.nan if number is None else number

@@ -1,67 +1,45 @@
-"""progress-bench and human-bench: ProgressLM's metrics mended, and as its own evaluation has them."""
+"""progress-bench and human-bench: ProgressLM's metrics made strict, and as its own evaluation has them."""
 
-import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
 
 import numpy as np
 
 from annotate.samples.replies import parse_answer, parse_reply
-from eval.benchmarks.question import BenchmarkError
-from eval.benchmarks.rows import HUMAN, ProgressRow, check_benchmark, read_row
+from eval.benchmarks.rows import HUMAN, ProgressRow
 from eval.metrics import errors, order, published
-from eval.metrics.runs import Runs, readable, worst_case
-from eval.metrics.score import Measure, mean_of, ratio_of
+from eval.metrics.runs import readable, worst_case
+from eval.metrics.score import mean_of
 from eval.predictions import PredictionLine
-from eval.scoring.scored import ScoredBenchmark, ScoredEpisode, Series, numbered
+from eval.scoring.scored import Episodes, ScoredBenchmark, Series, checked
 
-
-@dataclass(frozen=True)
-class ProgressAnswer:
-    """One row with its answer: NaN where there is no number, `refused` where it is a literal n/a."""
-
-    part: str
-    row: ProgressRow
-    score: float
-    reference: float
-    refused: bool
-
-    @property
-    def unparsable(self) -> bool:
-        return math.isnan(self.score) and not self.refused
+Parsed = tuple[float | None, int | None, bool]  # score, reference, and whether it says n/a
 
 
 def score(benchmark: str, predictions: Iterable[PredictionLine], as_published: bool = False) -> ScoredBenchmark:
     """Raises BenchmarkError for a row that is broken, of another benchmark, or there twice."""
-    rows: list[tuple[PredictionLine, ProgressRow]] = []
-    seen: dict[tuple, str] = {}
-    for p in predictions:
-        row = _row(benchmark, p)
-        first = seen.setdefault(row.identity(), p.where)
-        if first != p.where:
-            raise BenchmarkError(
-                f"{p.where} is the same row as {first}: id {row.id!r}, picture {row.stage_to_estimate!r} and the same "
-                "demonstration; keep one answer (several inferences have an _inference_idx each)"
-            )
-        rows.append((p, row))
-    if not rows:
-        raise BenchmarkError("the prediction file holds no row")
 
-    # The published evaluation takes a whole file to be of one form
+    def foreign(meta: dict) -> str | None:
+        if "text_demo" not in meta and "visual_demo" not in meta:
+            return "its meta_data has neither text_demo nor visual_demo"
+        source = meta.get("data_source")
+        is_other = source is not None and (source == HUMAN) != (benchmark == "human-bench")
+        return f"its data_source is {source}" if is_other else None
+
+    answers = checked(ProgressRow, benchmark, predictions, foreign)
+    lines, rows = [line for line, _ in answers], [row for _, row in answers]
+    episodes = Episodes.of([(row.part(benchmark), row.id) for row in rows], [_slices(benchmark, row) for row in rows])
     if as_published:
-        tagged = _is_tagged([p for p, _ in rows])
-        return _published(benchmark, [_read_as_published(benchmark, p, row, tagged) for p, row in rows])
-    return _mended(benchmark, [_read(benchmark, p, row) for p, row in rows])
+        # The published evaluation takes a whole file to be of one form
+        tagged = _is_tagged(lines)
+        return _published(benchmark, rows, [_parsed(line, tagged, takes_nan=True) for line in lines], episodes)
+    parsed = [_parsed(line, _has_tags(line.response), takes_nan=False) for line in lines]
+    return _strict(benchmark, rows, parsed, episodes)
 
 
-def _row(benchmark: str, p: PredictionLine) -> ProgressRow:
-    check_benchmark(benchmark, p.meta_data, p.where)
-    if "text_demo" not in p.meta_data and "visual_demo" not in p.meta_data:
-        raise BenchmarkError(f"{p.where} is no row of {benchmark}: its meta_data has neither text_demo nor visual_demo")
-    row = read_row(ProgressRow, p.meta_data, p.where)
-    if row.data_source is not None and (row.data_source == HUMAN) != (benchmark == "human-bench"):
-        raise BenchmarkError(f"{p.where} is no row of {benchmark}: its data_source is {row.data_source}")
-    return row
+def _slices(benchmark: str, row: ProgressRow) -> tuple[str, ...]:
+    camera = row.camera_combination or row.camera
+    named = {"part": row.part(benchmark), "dataset": row.dataset, "family": row.kind, "camera": camera}
+    return (*(f"{k} {v}" for k, v in named.items() if v), f"length {row.demo_size} items")
 
 
 # What an answer says
@@ -80,207 +58,112 @@ def _has_tags(text: str) -> bool:
     return "<score>" in text or "<ref>" in text
 
 
-def _read(benchmark: str, p: PredictionLine, row: ProgressRow) -> ProgressAnswer:
-    """An answer in either form: with reasons in tags, or a number alone."""
-    return _answer(benchmark, p, row, _has_tags(p.response), takes_nan=False)
-
-
-def _read_as_published(benchmark: str, p: PredictionLine, row: ProgressRow, tagged: bool) -> ProgressAnswer:
-    """The published parser takes the text "nan" in a score's tag for 100 %."""
-    return _answer(benchmark, p, row, tagged, takes_nan=True)
-
-
-def _answer(benchmark: str, p: PredictionLine, row: ProgressRow, tagged: bool, takes_nan: bool) -> ProgressAnswer:
-    score, reference, refused = p.value, None, False
-    # A head's number needs no reading, and an answer that failed has nothing to read
-    if score is None and not p.error:
-        score, reference, refused = _parsed(p.response, tagged, takes_nan)
-    return ProgressAnswer(row.part(benchmark), row, _or_nan(score), _or_nan(reference), refused)
-
-
-def _parsed(response: str, tagged: bool, takes_nan: bool) -> tuple[float | None, float | None, bool]:
-    """(score, reference, refused) of an answer in words."""
+def _parsed(line: PredictionLine, tagged: bool, takes_nan: bool) -> Parsed:
+    """`takes_nan`: the published parser takes the text "nan" in a score's tag for 100 %."""
+    if line.value is not None:
+        return line.value, None, False
     if not tagged:
-        answer = parse_answer(response, "published")
+        answer = parse_answer(line.response, "published")
         return answer.score, None, answer.is_na
-    reply = parse_reply(response, "published")
-    if "nan" in reply.score_text.lower() and not takes_nan:
-        return None, reply.ref, reply.score_is_na
-    return reply.score, reply.ref, reply.score_is_na
+    reply = parse_reply(line.response, "published")
+    is_number = takes_nan or "nan" not in reply.score_text.lower()
+    return reply.score if is_number else None, reply.ref, reply.score_is_na
 
 
-def _or_nan(value: float | None) -> float:
-    return float("nan") if value is None else float(value)
+def _numbers(values: Iterable[float | None]) -> np.ndarray:
+    """float64 [n]; NaN for None."""
+    return np.array([np.nan if value is None else value for value in values], np.float64)
 
 
-# Answers as columns, and their sums over episodes
+# Strict
 
 
-@dataclass(frozen=True)
-class AnswerColumns:
-    """The answers' numbers and the right ones, float64 [n] each; NaN where there is none."""
-
-    target: np.ndarray  # share of the task that is done
-    predicted: np.ndarray
-    right_reference: np.ndarray  # item of the demonstration nearest to the state, from 1
-    reference: np.ndarray
-    demo_size: np.ndarray  # items of the demonstration
-
-    @classmethod
-    def of(cls, answers: Sequence[ProgressAnswer]) -> "AnswerColumns":
-        return cls(
-            target=np.array([_or_nan(a.row.progress_score) for a in answers]),
-            predicted=np.array([a.score for a in answers]),
-            right_reference=np.array([_or_nan(a.row.closest_idx) for a in answers]),
-            reference=np.array([a.reference for a in answers]),
-            demo_size=np.array([a.row.demo_size for a in answers], np.float64),
-        )
-
-
-@dataclass(frozen=True)
-class EpisodeSums:
-    """Sums over the answers of each episode; `episode`, int64 [n], is the number of each answer's episode."""
-
-    episode: np.ndarray
-    num_episodes: int
-
-    def __call__(self, values: np.ndarray) -> np.ndarray:
-        """float64 [episodes] of numbers or truths [n]; NaN counts as 0."""
-        return np.bincount(self.episode, np.nan_to_num(values.astype(np.float64)), minlength=self.num_episodes)
-
-    def counts(self, part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-        """How many answers of each episode are in a part, and in the whole, float64 [episodes, 2]."""
-        return np.stack([self(part), self(whole)], 1)
-
-    def mean(self, values: np.ndarray, asked: np.ndarray, read: np.ndarray) -> Measure:
-        """The mean of values [n] over the answers `asked` for that have one; `read` [n]: which could be read."""
-        counted = asked & ~np.isnan(values)
-        return ratio_of(self(np.where(counted, values, 0)), self(counted), self.counts(asked & read, asked))
-
-
-def _runs(columns: AnswerColumns, chosen: np.ndarray, sums: EpisodeSums) -> Runs:
-    """The chosen answers in order of episode, then of label: their order within an episode makes no difference."""
-    episode, predicted, target = sums.episode[chosen], columns.predicted[chosen], columns.target[chosen]
-    at = np.lexsort((target, episode))
-    starts = np.searchsorted(episode[at], np.arange(sums.num_episodes + 1))
-    return Runs(predicted[at], target[at], starts)
-
-
-# Mended
-
-
-def _mended(benchmark: str, answers: Sequence[ProgressAnswer]) -> ScoredBenchmark:
+def _strict(
+    benchmark: str, rows: Sequence[ProgressRow], parsed: Sequence[Parsed], episodes: Episodes
+) -> ScoredBenchmark:
     """Unanswered questions count as wrong as can be, episodes without any order as 0, refusals apart from rubbish."""
-    episode, episodes = _episodes(answers)
-    sums = EpisodeSums(episode, len(episodes))
-    columns = AnswerColumns.of(answers)
-    answerable, numeric = ~np.isnan(columns.target), ~np.isnan(columns.predicted)
-    refused = np.array([a.refused for a in answers])
-    unparsable = np.array([a.unparsable for a in answers])
-    everything = np.ones(len(answers), bool)
+    target, predicted = _numbers(row.progress_score for row in rows), _numbers(score for score, _, _ in parsed)
+    right, reference = _numbers(row.closest_idx for row in rows), _numbers(ref for _, ref, _ in parsed)
+    demo_size = _numbers(row.demo_size for row in rows)
+    answerable, numeric = ~np.isnan(target), ~np.isnan(predicted)
+    refused = np.array([is_na for _, _, is_na in parsed])
+    unparsable = ~numeric & ~refused
+    everything = np.ones(len(rows), bool)
 
-    # Order within each recording
-    runs = _runs(columns, answerable, sums)
-    read = sums.counts(answerable & numeric, answerable)
+    # Order within each recording: the order of answers within an episode makes no difference
+    of_answerable = episodes.among(answerable)
+    runs, _ = of_answerable.runs(predicted[answerable], target[answerable], target[answerable])
+    read = episodes.sums(answerable & numeric, answerable)
     voc_worst = order.voc(worst_case(runs))
     voc = np.where(np.isnan(voc_worst), np.nan, np.nan_to_num(order.voc(readable(runs))))
 
     # Distance of each number, and of each reference item, from the right one
-    score_error = errors.score_error(columns.predicted, columns.target)
-    worst_error = errors.penalised(score_error, answerable)
-    num_answerable = sums(answerable)
-    episode_error = sums(worst_error) / np.where(num_answerable > 0, num_answerable, np.nan)
-    has_reference, reference_read = ~np.isnan(columns.right_reference), ~np.isnan(columns.reference)
-    reference_error = errors.reference_error(columns.reference, columns.right_reference, columns.demo_size)
+    error = errors.score_error(predicted, target)
+    worst_error = errors.penalised(error, answerable)
+    has_reference, reference_read = ~np.isnan(right), ~np.isnan(reference)
+    reference_error = errors.reference_error(reference, right, demo_size)
     worst_reference_error = errors.penalised(reference_error, has_reference)
-
+    mean = episodes.mean
     measures = {
         "voc": mean_of(voc, read),
         "voc_worst": mean_of(voc_worst, read),
-        "score_error": sums.mean(worst_error, answerable, numeric),
-        "score_error_parsed": sums.mean(score_error, answerable, numeric),
-        "score_error_episodes": mean_of(episode_error, read),
-        "ref_error": sums.mean(worst_reference_error, has_reference, reference_read),
-        "ref_error_parsed": sums.mean(reference_error, has_reference, reference_read),
-        "na_recall": sums.mean(refused, ~answerable, ~unparsable),
-        "na_recall_reference": sums.mean(~numeric, ~answerable, ~unparsable),
-        "afrr": sums.mean(refused, answerable, ~unparsable),
-        "unparsable": sums.mean(unparsable, everything, ~unparsable),
-        "answerability": _answerability(sums, refused, unparsable, answerable),
-        "coverage": sums.mean(numeric, answerable, numeric),
+        "score_error": mean(worst_error, answerable, numeric),
+        "score_error_parsed": mean(error, answerable, numeric),
+        "score_error_episodes": mean_of(episodes.means(worst_error), read),
+        "ref_error": mean(worst_reference_error, has_reference, reference_read),
+        "ref_error_parsed": mean(reference_error, has_reference, reference_read),
+        "na_recall": mean(refused, ~answerable, ~unparsable),
+        "na_recall_reference": mean(~numeric, ~answerable, ~unparsable),
+        "afrr": mean(refused, answerable, ~unparsable),
+        "unparsable": mean(unparsable, everything, ~unparsable),
+        # Is a question that has no answer told from one that has?
+        "answerability": episodes.confusion(refused, ~answerable, everything, ~unparsable, errors.balanced_accuracy),
+        "coverage": mean(numeric, answerable, numeric),
     }
     counts = {
-        "rows": len(answers),
-        "episodes": len(episodes),
+        "rows": len(rows),
+        "episodes": len(episodes.scored),
         "answerable": int(answerable.sum()),
         "numbers": int((answerable & numeric).sum()),
         "refusals": int(refused.sum()),
         "unparsable": int(unparsable.sum()),
         "without_order": int(np.isnan(voc_worst).sum()),
     }
-    return ScoredBenchmark(benchmark, episodes, measures, counts, Series(runs))
-
-
-def _answerability(sums: EpisodeSums, refused: np.ndarray, unparsable: np.ndarray, answerable: np.ndarray) -> Measure:
-    """Is a question that has no answer told from one that has? Unparsable answers count as wrong."""
-    cells = errors.confusion(refused, ~answerable, ~unparsable)
-    # Balanced accuracy of an episode needs the sums of all four cells
-    parts = np.stack([sums(cell) for cell in cells.T], 1)
-    read = sums.counts(~unparsable, np.ones(len(refused)))
-    return Measure(parts, parts.sum(axis=1) > 0, read, errors.balanced_accuracy)
+    return ScoredBenchmark(benchmark, episodes.scored, measures, counts, Series(runs))
 
 
 # As published
 
 
-def _published(benchmark: str, answers: Sequence[ProgressAnswer]) -> ScoredBenchmark:
+def _published(
+    benchmark: str, rows: Sequence[ProgressRow], parsed: Sequence[Parsed], episodes: Episodes
+) -> ScoredBenchmark:
     """eval/metric.py of the release: scores cut off to whole percent, whatever is no number left out."""
-    episode, episodes = _episodes(answers)
-    sums = EpisodeSums(episode, len(episodes))
-    as_read = AnswerColumns.of(answers)
-    cut_off = np.array([v if math.isnan(v) else published.written(v) for v in as_read.predicted.tolist()])
-    columns = replace(as_read, predicted=cut_off)
-    answerable = ~np.isnan(columns.target)
-    numeric = answerable & ~np.isnan(columns.predicted)
-    has_reference = ~np.isnan(columns.right_reference)
-    both_references = has_reference & ~np.isnan(columns.reference)
+    target = _numbers(row.progress_score for row in rows)
+    predicted = _numbers(None if score is None else published.written(score) for score, _, _ in parsed)
+    right, reference = _numbers(row.closest_idx for row in rows), _numbers(ref for _, ref, _ in parsed)
+    answerable = ~np.isnan(target)
+    numeric = answerable & ~np.isnan(predicted)
+    has_reference = ~np.isnan(right)
+    both_references = has_reference & ~np.isnan(reference)
+    reference_error = published.reference_error(reference, right, _numbers(row.demo_size for row in rows))
 
-    runs = _runs(columns, numeric, sums)
-    score_error = np.where(numeric, published.score_error(columns.predicted, columns.target), 0)
-    all_reference_errors = published.reference_error(columns.reference, columns.right_reference, columns.demo_size)
-    reference_error = np.where(both_references, all_reference_errors, 0)
-    read = sums.counts(numeric, answerable)
-    read_references = sums.counts(both_references, has_reference)
+    runs, _ = episodes.among(numeric).runs(predicted[numeric], target[numeric], target[numeric])
+    read = episodes.sums(numeric, answerable)
+    read_references = episodes.sums(both_references, has_reference)
+    unasked, asked = episodes.sums(~answerable, ~answerable), episodes.sums(answerable, answerable)
     measures = {
         "voc": mean_of(published.trajectory_voc(runs), read),
-        "score_error": ratio_of(sums(score_error), sums(numeric), read),
-        "ref_error": ratio_of(sums(reference_error), sums(both_references), read_references),
-        "na_recall": ratio_of(sums(~answerable & np.isnan(columns.predicted)), sums(~answerable)),
-        "afrr": ratio_of(sums(answerable & ~numeric), sums(answerable)),
-        "coverage": ratio_of(sums(numeric), sums(answerable), read),
+        "score_error": episodes.ratio(np.where(numeric, published.score_error(predicted, target), 0), numeric, read),
+        "ref_error": episodes.ratio(np.where(both_references, reference_error, 0), both_references, read_references),
+        "na_recall": episodes.ratio(~answerable & np.isnan(predicted), ~answerable, unasked),
+        "afrr": episodes.ratio(answerable & ~numeric, answerable, asked),
+        "coverage": episodes.ratio(numeric, answerable, read),
     }
     counts = {
-        "rows": len(answers),
-        "episodes": len(episodes),
+        "rows": len(rows),
+        "episodes": len(episodes.scored),
         "answerable": int(answerable.sum()),
         "numbers": int(numeric.sum()),
     }
-    return ScoredBenchmark(benchmark, episodes, measures, counts)
-
-
-# Episodes and slices
-
-
-def _episodes(answers: Sequence[ProgressAnswer]) -> tuple[np.ndarray, tuple[ScoredEpisode, ...]]:
-    """The number of each answer's episode, int64 [n], and the episodes, which have the slices of their first answer."""
-    numbers, keys = numbered([(a.part, a.row.id) for a in answers])
-    first_answer: dict[int, ProgressAnswer] = {}
-    for number, a in zip(numbers.tolist(), answers, strict=True):
-        first_answer.setdefault(number, a)
-    return numbers, tuple(ScoredEpisode(key, _slices(first_answer[number])) for number, key in enumerate(keys))
-
-
-def _slices(a: ProgressAnswer) -> tuple[str, ...]:
-    camera = a.row.camera_combination or a.row.camera
-    named = {"part": a.part, "dataset": a.row.dataset, "family": a.row.kind, "camera": camera}
-    return (*(f"{k} {v}" for k, v in named.items() if v), f"length {a.row.demo_size} items")
+    return ScoredBenchmark(benchmark, episodes.scored, measures, counts)

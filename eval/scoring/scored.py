@@ -1,13 +1,18 @@
 """Scores of one model on one benchmark: measures over episodes, in all and by slice."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
 
+from eval.benchmarks.question import BenchmarkError
+from eval.benchmarks.rows import ProgressRow, read_row
+from eval.metrics import errors
 from eval.metrics.runs import Runs
-from eval.metrics.score import Difference, Measure, Score, paired, scores
+from eval.metrics.score import Difference, Measure, Score, Statistic, paired, scores
+from eval.predictions import PredictionLine
 
 ALL = "all"
 LENGTHS_S = (10.0, 30.0)  # short, medium, long runs
@@ -119,11 +124,101 @@ def compare(first: ScoredBenchmark, second: ScoredBenchmark, seed: int = 0) -> M
     return ModelComparison(differences, len(pairs), len(first.episodes) - len(pairs), len(second.episodes) - len(pairs))
 
 
-def numbered(keys: Sequence[tuple[str, ...]]) -> tuple[np.ndarray, list[tuple[str, ...]]]:
-    """The number of each key, int64 [n], and the keys by number, in order of first appearance."""
-    number_by_key: dict[tuple[str, ...], int] = {}
-    numbers = np.fromiter((number_by_key.setdefault(k, len(number_by_key)) for k in keys), np.int64, len(keys))
-    return numbers, list(number_by_key)
+@dataclass(frozen=True)
+class Episodes:
+    """Which episode each of some answers is about, and what is summed over the answers of each episode.
+
+    `number`, int64 [n]: the episode of each answer. Numbers and truths [n] that are NaN count as 0 in sums.
+    """
+
+    number: np.ndarray
+    scored: tuple[ScoredEpisode, ...]
+
+    @classmethod
+    def of(cls, keys: Sequence[tuple[str, ...]], slices: Sequence[Iterable[str]]) -> "Episodes":
+        """By the key of each answer; an episode has the slices of its first answer."""
+        places: dict[tuple[str, ...], int] = {}
+        number = np.fromiter((places.setdefault(key, len(places)) for key in keys), np.int64, len(keys))
+        _, first = np.unique(number, return_index=True)
+        return cls(number, tuple(ScoredEpisode(keys[k], tuple(slices[k])) for k in first))
+
+    def among(self, answers: np.ndarray) -> "Episodes":
+        """The same episodes with some of their answers, by mask or by numbers."""
+        return replace(self, number=self.number[answers])
+
+    def sums(self, *columns: np.ndarray) -> np.ndarray:
+        """float64 [episodes, columns]."""
+        count = len(self.scored)
+        summed = [np.bincount(self.number, np.nan_to_num(c.astype(np.float64)), count) for c in columns]
+        return np.array(summed, np.float64).reshape(len(columns), count).T
+
+    def means(self, values: np.ndarray) -> np.ndarray:
+        """Means over the answers that have a value, float64 [episodes]; NaN without one."""
+        total, count = self.sums(values, ~np.isnan(values)).T
+        return total / np.where(count > 0, count, np.nan)
+
+    def ratio(self, numerator: np.ndarray, denominator: np.ndarray, read: np.ndarray) -> Measure:
+        """Sums of numerators over sums of denominators: a mean over answers. `read`: as Measure has it."""
+        parts = self.sums(numerator, denominator)
+        return Measure(parts, parts[:, 1] > 0, read)
+
+    def mean(self, values: np.ndarray, asked: np.ndarray, read: np.ndarray) -> Measure:
+        """The mean over the answers `asked` for that have a value; `read` [n]: which could be read."""
+        counted = asked & ~np.isnan(values)
+        return self.ratio(np.where(counted, values, 0), counted, self.sums(asked & read, asked))
+
+    def confusion(
+        self, said: np.ndarray, actual: np.ndarray, asked: np.ndarray, readable: np.ndarray, statistic: Statistic
+    ) -> Measure:
+        """A statistic of (TP, TN, FP, FN) of the answers `asked` for; one that cannot be read counts as wrong."""
+        parts = self.sums(*(errors.confusion(said, actual, readable) * asked[:, None]).T)
+        return Measure(parts, parts.sum(axis=1) > 0, self.sums(readable & asked, asked), statistic)
+
+    def runs(self, predicted: np.ndarray, target: np.ndarray, time: np.ndarray) -> tuple[Runs, np.ndarray]:
+        """Answers in order of episode and time, and that order."""
+        order = np.lexsort((time, self.number))
+        starts = np.searchsorted(self.number[order], np.arange(len(self.scored) + 1))
+        return Runs(predicted[order], target[order], starts), order
+
+
+class AnsweredRow(BaseModel):
+    """A question's row, as prediction files carry it."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    inference: Annotated[int, Field(alias="_inference_idx")] = 0
+
+    def identity(self) -> tuple:
+        """Equal for what is the same row."""
+        raise NotImplementedError
+
+
+def checked[R: AnsweredRow | ProgressRow](
+    kind: type[R], benchmark: str, lines: Iterable[PredictionLine], foreign: Callable[[dict[str, Any]], str | None]
+) -> list[tuple[PredictionLine, R]]:
+    """Each line with its row. `foreign`: why a line's meta_data is no row of the benchmark.
+
+    Raises BenchmarkError for a row that is broken, of another benchmark, or there twice.
+    """
+    found: dict[tuple, tuple[PredictionLine, R]] = {}
+    for line in lines:
+        stated = line.meta_data.get("benchmark")
+        if isinstance(stated, str) and stated != benchmark:
+            raise BenchmarkError(f"{line.where} is of {stated}, not of {benchmark}: give --benchmark {stated}")
+        if why := foreign(line.meta_data):
+            raise BenchmarkError(f"{line.where} is no row of {benchmark}: {why}")
+        row = read_row(kind, line.meta_data, line.where)
+        # Two answers to one row would count it twice
+        first, _ = found.setdefault(row.identity(), (line, row))
+        if first is not line:
+            raise BenchmarkError(
+                f"{line.where} is the same row as {first.where}: keep one answer (several inferences have an "
+                "_inference_idx each)"
+            )
+    if not found:
+        raise BenchmarkError("the prediction file holds no row")
+    # An answer that failed says nothing, whatever the line holds beside its error
+    return [(replace(line, response="", value=None) if line.error else line, row) for line, row in found.values()]
 
 
 def length_slice(seconds: float) -> str:

@@ -212,7 +212,7 @@ GOOD = json.dumps({"meta_data": row("33%", "").meta_data, "response": said("33%"
     [
         ('{"meta_data": ', "line 2 is not JSON"),
         ("[" * 100_000, "line 2 is not JSON"),
-        ("[1]", "line 2 is no object, but list"),
+        ("[1]", "line 2 is no object but list"),
         ('{"response": "x"}', 'line 2 has no "meta_data"'),
         ('{"meta_data": {}}', 'line 2 has no "response"'),
         ('{"meta_data": [], "response": "x"}', "is list, not an object"),

@@ -130,7 +130,7 @@ def test_wrong_rows_are_named() -> None:
     good = line("failure_detection", "Yes", "Yes", "Fail?")
     with pytest.raises(BenchmarkError, match="is the same row as"):
         score_predictions("robofac", [good, good, line("failure_detection", "Yes", "No", "Fail?")])
-    with pytest.raises(BenchmarkError, match="has kind 'progress'; robofac has task_identification"):
+    with pytest.raises(BenchmarkError, match="no row of robofac: it has kind 'progress', not task_identification"):
         score_predictions("robofac", [line("progress", "Yes", "Yes")])
     with pytest.raises(BenchmarkError, match="the right answer 'Timing' is none of grasping error"):
         score_predictions("robofac", [line("failure_identification", "Timing", "Timing")])
