@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from annotate.samples.procvqa import progress_question, task_text
-from eval.benchmarks.question import BenchmarkError, Question, RightAnswer, question_key
+from eval.benchmarks.question import BenchmarkError, Question, RightAnswer
 from eval.metrics.score import Measure, Score, mean_of, ratio_of, scores
 from eval.scoring.scored import ScoredBenchmark, ScoredEpisode
 from eval.shown import ShownRun, evenly, shown_runs
@@ -67,7 +67,6 @@ def _questions(run: ShownRun, tasks: Sequence[str]) -> list[Question]:
             text = progress_question(instruction, len(q.pictures), with_actions=with_actions)
             changed = replace(
                 q,
-                key=question_key(BENCHMARK, BENCHMARK, row),
                 benchmark=BENCHMARK,
                 part=BENCHMARK,
                 trajectory=f"{q.trajectory} under {number}",

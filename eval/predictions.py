@@ -18,7 +18,7 @@ MAX_LINE_BYTES = 16 << 20  # 40,000 tokens of reasoning have 0.2 MB
 
 @dataclass(frozen=True)
 class PredictionLine:
-    """One line; `where` names it for people, `response` is empty where there is no answer, `fields` names all it has."""
+    """One line; `where` names it for people, `response` is empty where there is no answer, `fields` names all of it."""
 
     where: str
     meta_data: dict[str, Any]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from eval.benchmarks import procvqa
-from eval.benchmarks.question import BenchmarkError, PictureFile, Question, RightAnswer, question_key
+from eval.benchmarks.question import BenchmarkError, PictureFile, Question, RightAnswer
 from eval.metrics import order
 from eval.metrics.runs import Runs, answers_read, runs_of, worst_case
 from eval.metrics.score import Measure, mean_of, ratio_of
@@ -90,7 +90,6 @@ def _video(
         }
         question = replace(
             like,
-            key=question_key(BENCHMARK, part, row),
             benchmark=BENCHMARK,
             part=part,
             trajectory=like.trajectory + stopped,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eval.benchmarks.question import BenchmarkError, PictureFile, Question, question_key
+from eval.benchmarks.question import BenchmarkError, PictureFile, Question
 from eval.changes import CHANGES, ChangedPicture
 from eval.metrics.outcomes import auc
 from eval.metrics.runs import Runs, answers_read, runs_of
@@ -67,7 +67,6 @@ def _shown_as(part: str, run: ShownRun, q: Question) -> Question:
     }
     return replace(
         q,
-        key=question_key(BENCHMARK, part, row),
         benchmark=BENCHMARK,
         part=part,
         family=FAMILY,

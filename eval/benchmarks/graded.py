@@ -7,14 +7,13 @@ roboreward   RoboRewardBench (arXiv 2601.00675): LINES in each split's folder, a
 A run is asked about once, at its end: how much of the task is done?
 """
 
-import hashlib
-import json
 import math
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,25 +21,18 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from annotate.samples.config import SamplesConfig
 from annotate.samples.procvqa import progress_question, task_text, window
-from core.files import write_file
-from eval.benchmarks.dataset import jpeg
-from eval.benchmarks.question import BenchmarkError, PictureFile, Question, RightAnswer, question_key
-from eval.benchmarks.rows import read_row
-from ingest.media.video import Frame, VideoError, decode, probe
-from ingest.registry import DatasetConfig
+from eval.benchmarks.question import BenchmarkError, PictureFile, Question, RightAnswer
+from eval.benchmarks.rows import json_lines, read_row
+from eval.benchmarks.source import MAX_PX, Data, Numbered, frame_files, holds
+from ingest.media.video import Frame, VideoError, probe
 from ingest.sources.files import Source
 
 RBM, ROBOREWARD = "rbm-eval", "roboreward"
-HUBS = {RBM: "hf://robometer/rbm-1m-ood", ROBOREWARD: "hf://teetone/RoboReward"}
-# Folders that hold a part; a test set is what is meant where none is named
-PARTS = {RBM: ("train", "test"), ROBOREWARD: ("test", "val", "train")}
-DEFAULT = {RBM: PARTS[RBM], ROBOREWARD: ("test",)}
 TABLE, LINES = "metadata.parquet", "metadata.jsonl"
 QUALITIES = {"failure": 0.0, "suboptimal": 0.5, "success": 1.0, "successful": 1.0}
 POINTS = (1, 5)  # of RoboReward
 FAMILY = "progress"
-MAX_PX = 512
-MAX_FILE_BYTES = 256 << 20
+MAX_LINE_BYTES = 4 << 20
 
 
 def _share(value: Any) -> float | None:
@@ -97,59 +89,40 @@ class GradedRun:
     facts: Mapping[str, Any]
 
 
-def load(
-    benchmark: str,
-    data: str,
-    frames: Path,
-    parts: Sequence[str] = (),
-    *,
-    revision: str | None = None,
-    cache: Path | None = None,
-    limit: int | None = None,
-) -> list[Question]:
-    """A question about each run of some splits, the first `limit` of each; pictures are written below `frames`.
+def load(data: Data) -> list[Question]:
+    """A question about each run of some splits, the first `limit` of each; pictures are written below `image_root`.
 
-    `data`: a folder that holds the splits' folders, or hf://owner/name (`revision`: the commit). A video that is not
-    there or damaged costs its own question, whose answer then says so. Raises BenchmarkError for a row that is wrong,
-    and where no video at all is there; SourceError.
+    A video that is not there or damaged costs its own question, whose answer then says so. Raises BenchmarkError for a
+    row that is wrong, and where no video at all is there; SourceError.
     """
-    if unknown := set(parts) - set(PARTS[benchmark]):
-        raise BenchmarkError(f"{benchmark} has no part {min(unknown)!r}; it has {', '.join(PARTS[benchmark])}")
-    source = Source(DatasetConfig(name="benchmark", source=data, revision=revision), None, cache)
-    name = TABLE if benchmark == RBM else LINES
-    wanted = parts or DEFAULT[benchmark]
-    splits = [split for split in wanted if _is_there(source, f"{split}/{name}")]
-    if not splits:
-        raise BenchmarkError(f"{data} holds no {' and no '.join(f'{split}/{name}' for split in wanted)}")
+    source, benchmark, address = data.source(), data.benchmark, data.address
+    tables = {split: f"{split}/{TABLE if benchmark == RBM else LINES}" for split in data.parts}
+    there = {split: uri for split, uri in tables.items() if holds(source, uri)}
+    if not there:
+        raise BenchmarkError(f"{address} holds no {' and no '.join(tables.values())}")
     questions, found, missing = [], 0, ""
-    for split in splits:
-        for run in _runs(benchmark, source, f"{split}/{name}", limit):
+    for split, table in there.items():
+        for run in _runs(benchmark, source, table, data.limit):
             uri = f"{split}/{run.video}"
-            if _is_there(source, uri):
-                found, pictures = found + 1, _pictures(source.resolve(uri), frames)
+            if holds(source, uri):
+                found, pictures = found + 1, _pictures(source.resolve(uri), data.frames)
             else:
                 missing, pictures = missing or uri, (PictureFile(source.path / uri),)
             questions.append(_question(benchmark, split, run, pictures))
     if not questions:
-        raise BenchmarkError(f"{data} holds no run in {', '.join(splits)}")
+        raise BenchmarkError(f"{address} holds no run in {', '.join(there)}")
     if not found:
-        raise BenchmarkError(f"none of {len(questions)} videos of {data} is there, such as {missing}")
+        raise BenchmarkError(f"none of {len(questions)} videos of {address} is there, such as {missing}")
     return questions
-
-
-def _is_there(source: Source, uri: str) -> bool:
-    """Raises SourceError for a path that leaves the dataset's folder."""
-    return uri in source.files if source.remote else source.resolve(uri).is_file()
 
 
 def _runs(benchmark: str, source: Source, uri: str, limit: int | None) -> Iterator[GradedRun]:
     """Raises BenchmarkError, which names the row."""
     path = source.resolve(uri)
-    rows = _table_rows(path, uri) if benchmark == RBM else _line_rows(path, uri)
+    lines = json_lines(path, uri, MAX_LINE_BYTES, f"no row of {ROBOREWARD}")
+    rows = _table_rows(path, uri) if benchmark == RBM else lines
     seen: dict[str, str] = {}
-    for number, (where, raw) in enumerate(rows):
-        if number == limit:
-            return
+    for where, raw in islice(rows, limit):
         run = _rbm(read_row(RbmRow, raw, where)) if benchmark == RBM else _roboreward(raw, where)
         if (first := seen.setdefault(run.name, where)) != where:
             raise BenchmarkError(f"{where} is the same run as {first}: {run.name}")
@@ -167,22 +140,6 @@ def _table_rows(path: Path, uri: str) -> Iterator[tuple[str, dict[str, Any]]]:
         raise BenchmarkError(f"{uri} cannot be read as Parquet: {e}") from e
     for number, row in enumerate(table.to_pylist(), 1):
         yield f"{uri} row {number}", {k: v for k, v in row.items() if v is not None}
-
-
-def _line_rows(path: Path, uri: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    if path.stat().st_size > MAX_FILE_BYTES:
-        raise BenchmarkError(f"{uri} is larger than {MAX_FILE_BYTES >> 20} MiB: no file of {ROBOREWARD}")
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
-        if not line.strip():
-            continue
-        where = f"{uri} line {number}"
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as e:
-            raise BenchmarkError(f"{where} is not JSON: {e}") from e
-        if not isinstance(row, dict):
-            raise BenchmarkError(f"{where} is no object but {type(row).__name__}")
-        yield where, row
 
 
 def _rbm(row: RbmRow) -> GradedRun:
@@ -220,7 +177,6 @@ def _question(benchmark: str, split: str, run: GradedRun, pictures: tuple[Pictur
         **run.facts,
     }
     return Question(
-        key=question_key(benchmark, split, row),
         benchmark=benchmark,
         part=split,
         family=FAMILY,
@@ -238,43 +194,21 @@ def _question(benchmark: str, split: str, run: GradedRun, pictures: tuple[Pictur
     )
 
 
-# Pictures
-
-
-def _pictures(video: Path, frames: Path) -> tuple[PictureFile, ...]:
-    """JPEGs of a video's first frame and of the window that ends it, written where they are not there yet; of one that
-    cannot be decoded the video itself, which is no picture: so the answer's error names it."""
-    facts = video.stat()
+def _pictures(video: Path, folder: Path) -> tuple[PictureFile, ...]:
+    """A video's first frame and the window that ends it."""
     config = SamplesConfig()
-    text = (
-        f"{video.resolve()} {facts.st_size} {facts.st_mtime_ns} {MAX_PX} {config.window_frames} {config.window_step_s}"
-    )
-    folder = frames / "graded" / hashlib.sha256(text.encode()).hexdigest()[:16]
-    index = folder / "frames.json"
-    if not index.exists():
-        try:
-            numbers = _write_frames(video, folder, config)
-        except VideoError:
-            return (PictureFile(video),)
-        write_file(index, json.dumps(numbers).encode())
-    return tuple(PictureFile(folder / f"{number:06d}.jpg") for number in json.loads(index.read_bytes()))
 
+    def chosen(frames: Numbered) -> Iterator[tuple[int, Frame]]:
+        fps = probe(video).fps
+        reach = round((config.window_frames - 1) * config.window_step_s * fps) + 1
+        last: deque[tuple[int, Frame]] = deque(maxlen=max(1, reach))
+        for number, frame in frames:
+            if number == 0:
+                yield number, frame
+            last.append((number, frame))
+        if not last:
+            raise VideoError(f"{video.name} holds no frame")
+        by_number = dict(last)
+        yield from ((f, by_number[f]) for f in window(last[-1][0], fps, config) if f in by_number)
 
-def _write_frames(video: Path, folder: Path, config: SamplesConfig) -> list[int]:
-    """The numbers of the frames that are written, in one pass. Raises VideoError."""
-    fps = probe(video).fps
-    reach = round((config.window_frames - 1) * config.window_step_s * fps) + 1
-    kept: deque[tuple[int, Frame]] = deque(maxlen=max(1, reach))
-    count = 0
-    for number, frame in enumerate(cast("Iterator[Frame]", decode(video))):
-        if number == 0:
-            write_file(folder / f"{0:06d}.jpg", jpeg(frame.rgb(), MAX_PX))
-        kept.append((number, frame))
-        count += 1
-    if not count:
-        raise VideoError(f"{video.name} holds no frame")
-    by_number = dict(kept)
-    shown = [f for f in window(count - 1, fps, config) if f in by_number]
-    for number in shown:
-        write_file(folder / f"{number:06d}.jpg", jpeg(by_number[number].rgb(), MAX_PX))
-    return [0, *shown]
+    return frame_files(video, folder / "graded", chosen, f"{MAX_PX} {config.window_frames} {config.window_step_s}")

@@ -1,24 +1,39 @@
 """A benchmark's questions by its name."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from eval.benchmarks import dataset, graded, procvqa, progresslm, robofac
-from eval.benchmarks.question import BenchmarkError, Question, replicated
+from eval.benchmarks.question import BenchmarkError, Question
 from eval.benchmarks.rows import HUMAN_PARTS, PROGRESS_PARTS
+from eval.benchmarks.source import Data
 from warehouse.lake import Lake
 from warehouse.releases import Release
 
-PARTS: dict[str, tuple[str, ...]] = {
-    "progress-bench": PROGRESS_PARTS,
-    "human-bench": HUMAN_PARTS,
-    "procvqa-id": procvqa.FAMILIES,
-    "procvqa-ood": procvqa.FAMILIES,
-    "dataset": dataset.FAMILIES,
-    "robofac": robofac.FAMILIES,
-    **graded.PARTS,
+
+@dataclass(frozen=True)
+class Loader:
+    """`hub`: where the benchmark is published; None: it is of a release, or anybody's dataset. `default`: of `parts`,
+    where none is asked for."""
+
+    parts: tuple[str, ...]
+    load: Callable[[Data], Iterable[Question]]
+    hub: str | None = None
+    has_videos: bool = True  # whose frames are written to a folder
+    default: tuple[str, ...] = ()
+
+
+LOADERS = {
+    "progress-bench": Loader(PROGRESS_PARTS, progresslm.load, progresslm.HUB, has_videos=False),
+    "human-bench": Loader(HUMAN_PARTS, progresslm.load, progresslm.HUB, has_videos=False),
+    "dataset": Loader(dataset.FAMILIES, dataset.load),
+    "robofac": Loader(robofac.FAMILIES, robofac.load, robofac.HUB),
+    "rbm-eval": Loader(("train", "test"), graded.load, "hf://robometer/rbm-1m-ood"),
+    "roboreward": Loader(("test", "val", "train"), graded.load, "hf://teetone/RoboReward", default=("test",)),
 }
-WITH_VIDEOS = ("dataset", "robofac", *graded.PARTS)  # whose frames are written to a folder
+PARTS = {name: loader.parts for name, loader in LOADERS.items()} | dict.fromkeys(procvqa.SPLITS, procvqa.FAMILIES)
+WITH_VIDEOS = tuple(name for name, loader in LOADERS.items() if loader.has_videos)
 # Of questions, by what they ask
 FAMILIES = ("text", "visual", "cross_view", *procvqa.FAMILIES, *dataset.FAMILIES, *robofac.FAMILIES)
 
@@ -35,7 +50,7 @@ def load_benchmark(
     inferences: int = 1,
     think: bool = True,
 ) -> list[Question]:
-    """The questions of a benchmark, each `inferences` times.
+    """The questions of a benchmark, each `inferences` times, all of one question together.
 
     `data`: what holds it, a folder, a file, or hf://owner/name[@commit] (files are then fetched to `cache`); default of
     all but `dataset`: their repository on the hub. `corpus`: lake and release of procvqa-*, instead of `data`.
@@ -45,35 +60,32 @@ def load_benchmark(
     """
     if name not in PARTS:
         raise BenchmarkError(f"unknown benchmark {name!r}; known: {', '.join(PARTS)}")
+    for part in parts:
+        if part not in PARTS[name]:
+            raise BenchmarkError(f"{name} has no part {part!r}; it has {', '.join(PARTS[name])}")
     if name in procvqa.SPLITS:
         if corpus is None:
             raise BenchmarkError(f"{name} is a release's: give a workspace and a release")
-        return replicated(procvqa.load(name, *corpus, parts, limit=limit), inferences)
-    if data is None and name == "dataset":
-        raise BenchmarkError("the benchmark dataset needs the dataset's folder or address (--data)")
-    hub = {"robofac": robofac.HUB, **graded.HUBS}.get(name, progresslm.HUB)
-    address, revision = _address_and_revision(hub if data is None else data)
-    if name in WITH_VIDEOS and image_root is None:
-        raise BenchmarkError(f"the benchmark {name} needs a folder to write its frames to (--image-root)")
-    if name == "robofac" and image_root is not None:
-        questions = robofac.load(address, image_root, parts, revision=revision, cache=cache, limit=limit)
-    elif name in graded.PARTS and image_root is not None:
-        questions = graded.load(name, address, image_root, parts, revision=revision, cache=cache, limit=limit)
-    elif name == "dataset" and image_root is not None:
-        questions = dataset.load(address, image_root, parts, revision=revision, cache=cache, limit=limit)
+        questions = procvqa.load(name, *corpus, parts or procvqa.FAMILIES, limit)
     else:
-        questions = progresslm.load(
-            name, address, parts, image_root, revision=revision, cache=cache, limit=limit, think=think
+        loader = LOADERS[name]
+        if data is None and loader.hub is None:
+            raise BenchmarkError("the benchmark dataset needs the dataset's folder or address (--data)")
+        if loader.has_videos and image_root is None:
+            raise BenchmarkError(f"the benchmark {name} needs a folder to write its frames to (--image-root)")
+        # A local path may have an @ in it
+        place = data or loader.hub or ""
+        address, _, revision = place.partition("@") if "://" in place else (place, "", "")
+        asked = Data(
+            name,
+            address,
+            revision or None,
+            cache,
+            image_root,
+            tuple(parts),
+            parts or loader.default or loader.parts,
+            limit,
+            think,
         )
-    return replicated(questions, inferences)
-
-
-def _address_and_revision(data: str) -> tuple[str, str | None]:
-    """hf://owner/name@commit in its two parts; a local path may have an @ in it.
-
-    Example: _address_and_revision("hf://a/b@c0ffee") == ("hf://a/b", "c0ffee")
-    """
-    if "://" not in data:
-        return data, None
-    address, _, revision = data.partition("@")
-    return address, revision or None
+        questions = loader.load(asked)
+    return [replace(q, inference=k) if k else q for q in questions for k in range(inferences)]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.benchmarks.question import BenchmarkError, PictureFile, Question, RightAnswer, question_key
+from eval.benchmarks.question import BenchmarkError, PictureFile, Question, RightAnswer
 from warehouse.lake import Lake
 from warehouse.lake.sql import open_for_users
 from warehouse.releases import Release
@@ -19,12 +19,9 @@ KEPT = ("sample_id", "family", "variant", "dataset", "episode_index", "camera", 
 
 
 def load(
-    benchmark: str, lake: Lake, release: Release, parts: Sequence[str] = (), *, limit: int | None = None
+    benchmark: str, lake: Lake, release: Release, families: Sequence[str], limit: int | None = None
 ) -> list[Question]:
-    """The questions of some families (default: all), the first `limit` of each. Raises BenchmarkError or ShardError."""
-    families = parts or FAMILIES
-    if unknown := set(families) - set(FAMILIES):
-        raise BenchmarkError(f"{benchmark} has no part {min(unknown)!r}; it has {', '.join(FAMILIES)}")
+    """The questions of some families, the first `limit` of each. Raises BenchmarkError or ShardError."""
     con = open_for_users(lake.workspace, release.snapshot)
     rows = con.execute(
         "SELECT dataset, episode_index, num_frames, fps, success, task FROM episodes WHERE status = 'ok'"
@@ -86,7 +83,6 @@ def _question(
 ) -> Question:
     meta_data = {k: row.get(k) for k in KEPT} | {"num_frames": num_frames, "fps": fps, "success": success}
     return Question(
-        key=question_key(benchmark, row["family"], meta_data),
         benchmark=benchmark,
         part=row["family"],
         family=row["family"],

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -57,17 +59,22 @@ class RightAnswer:
     success: bool | None = None  # of the whole run
 
 
+# Families whose pictures are all of the run that is judged; the others show a demonstration first
+FRAMES_OF_A_RUN = frozenset({"procvqa_c", "progress", "success"})
+DEMONSTRATED = frozenset({"text", "visual", "cross_view"})
+_NUMBER = re.compile(r"(\d+)(?:_edit)?\.\w+$")  # camera_top_0012.jpg, 12.jpg, camera_top_0012_edit.jpg
+
+
 @dataclass(frozen=True)
 class Question:
     """One question of a benchmark.
 
     `text` has one IMAGE_MARK for each of `pictures`, in order: the demonstration's come first, then the state that is
     judged or the run's frames. What other prompt formats are built from stands beside it: `goal`, and of a
-    demonstration its `steps` in words and the `shares` (0..1) of the task done at each item. `key` is equal for equal
-    row, benchmark and inference number, and for nothing else. `row` is what prediction files carry as meta_data.
+    demonstration its `steps` in words and the `shares` (0..1) of the task done at each item. `row` is what prediction
+    files carry as meta_data.
     """
 
-    key: str
     benchmark: str
     part: str
     family: str  # text, visual, cross_view; procvqa_a, _b, _c; progress, success
@@ -86,22 +93,42 @@ class Question:
     first: PictureFile | None = None  # the run's first picture, for models that are asked about a run
     row: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
+    @cached_property
+    def key(self) -> str:
+        """Equal for equal benchmark, part, row and inference number, and for nothing else."""
+        facts = [self.benchmark, self.part, self.row, self.inference]
+        text = json.dumps(facts, sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def run(self) -> tuple[str, str, str, str]:
+        """Part, dataset, trajectory and camera."""
+        return self.part, self.dataset, self.trajectory, self.camera
+
+    @property
+    def moment(self) -> int | None:
+        """Frame number of the state that is judged; None where the question is about something else, or does not
+        tell."""
+        if self.family in DEMONSTRATED and self.frame_index is None:
+            return frame_number(self.pictures[-1])
+        return self.frame_index if self.family in DEMONSTRATED | FRAMES_OF_A_RUN else None
+
     def meta_data(self) -> dict[str, Any]:
         """The row as prediction files hold it: as the benchmark has it, with what tells it from others."""
         identity = {"benchmark": self.benchmark, "part": self.part, "key": self.key, "_inference_idx": self.inference}
         return {**self.row, **identity}
 
 
-def question_key(benchmark: str, part: str, row: Mapping[str, Any], inference: int = 0) -> str:
-    """First 16 hex of a hash over benchmark, part, row and inference number."""
-    text = json.dumps([benchmark, part, row, inference], sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def frame_number(picture: PictureFile) -> int | None:
+    """By its name; None where that does not tell."""
+    match = _NUMBER.search(picture.path.name)
+    return int(match[1]) if match else None
 
 
-def replicated(questions: Sequence[Question], inferences: int) -> list[Question]:
-    """Each question so many times, with numbers from 0 and keys of their own; all of one question together."""
-    return [
-        q if k == 0 else replace(q, inference=k, key=question_key(q.benchmark, q.part, q.row, k))
-        for q in questions
-        for k in range(inferences)
-    ]
+def runs_in_order(questions: Iterable[Question]) -> list[list[Question]]:
+    """The questions about states of the same run, camera and inference, in order of time."""
+    runs: dict[tuple[Any, ...], list[Question]] = {}
+    for q in questions:
+        if q.moment is not None:
+            runs.setdefault((*q.run, q.inference), []).append(q)
+    return [sorted(run, key=lambda q: (q.moment or 0, q.key)) for run in runs.values()]

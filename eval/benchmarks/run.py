@@ -16,14 +16,13 @@ from core.tables import TABLES
 from eval import confusion, probes, robustness
 from eval.benchmarks.goals import goal_pictures
 from eval.benchmarks.load import WITH_VIDEOS, load_benchmark
-from eval.benchmarks.question import BenchmarkError, PictureFile, Question
+from eval.benchmarks.question import DEMONSTRATED, BenchmarkError, PictureFile, Question
 from eval.predictions import read_predictions
 from eval.report import Report, Stills, score_rows, write_report
 from eval.runners.api import Books
 from eval.runners.collect import collect, prompt_version, run_settings
 from eval.runners.journal import Row, key_of, line, row_of, run_hash
 from eval.runners.methods import METHODS, VLM_BASELINES, Method
-from eval.runners.moments import DEMONSTRATED, moment
 from eval.runners.prompt import ModelReply, Runner, UnansweredError
 from eval.runners.prompt_folder import PromptFolder, read_prompts
 from eval.runners.start import RunnerConfig, started
@@ -188,7 +187,7 @@ def build_id(config: BenchmarkConfig, runner: RunnerConfig) -> str:
 
 def _questions_for_a_head(config: BenchmarkConfig, questions: Sequence[Question]) -> list[Question]:
     """The questions that a progress head can answer: those about the progress of one state. Raises UserError."""
-    about_a_state = [q for q in questions if moment(q) is not None]
+    about_a_state = [q for q in questions if q.moment is not None]
     if not about_a_state:
         raise UserError(f"{config.benchmark} asks for words only, and a head gives numbers: --answer text")
     if config.vlm_baselines:
@@ -394,7 +393,7 @@ def _stills(questions: Sequence[Question]) -> Stills:
             questions_by_episode.setdefault(key, []).append(q)
 
     def stills(key: tuple[str, ...]) -> list[bytes]:
-        in_order = sorted(questions_by_episode.get(key, ()), key=lambda q: moment(q) or 0)
+        in_order = sorted(questions_by_episode.get(key, ()), key=lambda q: q.moment or 0)
         return [data for q in in_order if (data := _readable(q.pictures[-1]))]
 
     return stills

@@ -10,7 +10,7 @@ topreward  how probable is "True" when it is stated that the task is complete (T
 import random
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,9 +18,8 @@ from pathlib import Path
 from annotate.samples.procvqa import task_text
 from annotate.samples.replies import parse_answer
 from core.values import IMAGE_MARK
-from eval.benchmarks.question import PictureFile, Question
+from eval.benchmarks.question import FRAMES_OF_A_RUN, PictureFile, Question, runs_in_order
 from eval.runners.journal import Row, row_of
-from eval.runners.moments import FRAMES_OF_A_RUN, moment, run_of
 from eval.runners.prompt import ModelReply, Prompt
 
 GVL_PICTURES = 30  # in one prompt; longer runs are asked in several, each shuffled
@@ -55,7 +54,7 @@ def as_said(asked: Asked, reply: ModelReply) -> list[Row]:
 
 def ask_direct(questions: Sequence[Question]) -> list[Asked]:
     asked = []
-    for q in _states(questions):
+    for q in (q for q in questions if q.moment is not None):
         pictures = q.pictures if q.family in FRAMES_OF_A_RUN else q.pictures[-1:]
         text = _wording("direct").format(task=task_text(q.goal or None), frames=_marks(len(pictures)))
         asked.append(Asked(Prompt(q.key, text, pictures, seed=q.inference), (q,)))
@@ -72,7 +71,7 @@ def read_direct(asked: Asked, reply: ModelReply) -> list[Row]:
 
 def ask_gvl(questions: Sequence[Question]) -> list[Asked]:
     asked = []
-    for run in _runs(questions):
+    for run in runs_in_order(questions):
         if len(run) < 2:
             continue  # nothing to compare with
         first, shuffled = run[0], list(run)
@@ -108,7 +107,7 @@ def read_gvl(asked: Asked, reply: ModelReply) -> list[Row]:
 
 def ask_topreward(questions: Sequence[Question]) -> list[Asked]:
     asked = []
-    for run in _runs(questions):
+    for run in runs_in_order(questions):
         for k, q in enumerate(run):
             until = _spread([x.pictures[-1] for x in run[: k + 1]], TOPREWARD_PICTURES)
             text = _wording("topreward").format(task=task_text(q.goal or None), frames=_marks(len(until)))
@@ -148,20 +147,6 @@ def _scored(question: Question, reply: ModelReply, score: float | None, why: str
         completion_tokens=reply.completion_tokens,
     )
     return row_of(question, scored) | {"response": reply.text or ""}
-
-
-def _states(questions: Sequence[Question]) -> list[Question]:
-    """Those that ask how far a state is."""
-    return [q for q in questions if moment(q) is not None]
-
-
-def _runs(questions: Sequence[Question]) -> Iterator[tuple[Question, ...]]:
-    """States of the same run, camera and inference, in order of time."""
-    runs: dict[tuple, list[Question]] = {}
-    for q in _states(questions):
-        runs.setdefault((*run_of(q), q.inference), []).append(q)
-    for run in runs.values():
-        yield tuple(sorted(run, key=lambda q: (moment(q) or 0, q.key)))
 
 
 def _spread(pictures: Sequence[PictureFile], count: int) -> tuple[PictureFile, ...]:

@@ -21,9 +21,8 @@ from annotate.samples.wording import without_marks
 from core.errors import UserError, validation_message
 from core.values import IMAGE_MARK, PLAIN_IMAGE
 from eval.benchmarks.load import FAMILIES
-from eval.benchmarks.question import Question
+from eval.benchmarks.question import DEMONSTRATED, Question
 from eval.runners.methods import Asked, Method, as_said
-from eval.runners.moments import DEMONSTRATED
 from eval.runners.prompt import Prompt
 
 ENDINGS = (".toml", ".txt")

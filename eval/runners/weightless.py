@@ -11,9 +11,8 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from eval.benchmarks.question import BenchmarkError, PictureFile, Question
+from eval.benchmarks.question import DEMONSTRATED, BenchmarkError, PictureFile, Question, frame_number, runs_in_order
 from eval.held_out.baselines import GRID, best_constant
-from eval.runners.moments import DEMONSTRATED, last_moments, moment, run_of
 
 Values = dict[str, float]
 Goals = Mapping[tuple[str, str], PictureFile]  # by dataset and task: how a run that succeeded ended
@@ -21,13 +20,17 @@ Goals = Mapping[tuple[str, str], PictureFile]  # by dataset and task: how a run 
 
 def clock(questions: Sequence[Question]) -> Values:
     """Frame number over the last one known of the run: order without understanding. It knows the length."""
-    last = last_moments(questions)
-    shares = {}
-    for q in questions:
-        now, end = moment(q), last.get((q.part, q.dataset, q.trajectory), 0)
-        if now is not None and end > 0:
-            shares[q.key] = now / end
-    return shares
+    ends: dict[tuple[str, str, str], int] = {}
+    states = [q for q in questions if q.moment is not None]
+    for q in states:
+        # Its length, else the largest number among its pictures
+        end = q.num_frames - 1 if q.num_frames is not None else 0
+        if q.num_frames is None and q.family in DEMONSTRATED:
+            end = max((frame_number(picture) or 0 for picture in q.pictures[:-1]), default=0)
+        key = (q.part, q.dataset, q.trajectory)
+        ends[key] = max(ends.get(key, 0), q.moment or 0, end)
+    share = {q.key: (q.moment or 0, ends[q.part, q.dataset, q.trajectory]) for q in states}
+    return {key: now / end for key, (now, end) in share.items() if end > 0}
 
 
 def uniform(questions: Sequence[Question]) -> Values:
@@ -35,7 +38,7 @@ def uniform(questions: Sequence[Question]) -> Values:
     return {
         q.key: int(hashlib.sha256(q.key.encode()).hexdigest()[:13], 16) / 16**13
         for q in questions
-        if moment(q) is not None
+        if q.moment is not None
     }
 
 
@@ -45,14 +48,14 @@ def middle(questions: Sequence[Question]) -> Values:
     if not labels:
         return {}
     value = best_constant(np.array(labels))
-    return {q.key: value for q in questions if moment(q) is not None}
+    return {q.key: value for q in questions if q.moment is not None}
 
 
 def last_frame(questions: Sequence[Question]) -> Values:
     """1 - distance of the state to the run's last known picture over the first one's, clipped. It sees the end."""
     shares = {}
-    for run in _runs(questions).values():
-        if len({moment(q) for q in run}) > 1:
+    for run in runs_in_order(questions):
+        if len({q.moment for q in run}) > 1:
             shares |= _nearness(run, run[0].pictures[-1], run[-1].pictures[-1])
     return shares
 
@@ -60,7 +63,7 @@ def last_frame(questions: Sequence[Question]) -> Values:
 def goal_image(questions: Sequence[Question], goals: Goals) -> Values:
     """As last_frame, to the demonstration's last picture, or to how another run of the task ended that succeeded."""
     shares = {}
-    for run in _runs(questions).values():
+    for run in runs_in_order(questions):
         q = run[0]
         has_demonstration = q.family in DEMONSTRATED and not q.steps
         goal = q.pictures[-2] if has_demonstration else goals.get((q.dataset, q.goal))
@@ -80,14 +83,6 @@ def weightless(questions: Sequence[Question], goals: Goals) -> dict[str, Values]
     }
     values_by_name = {name: baseline(questions) for name, baseline in every.items()}
     return {name: values for name, values in values_by_name.items() if values}
-
-
-def _runs(questions: Sequence[Question]) -> dict[tuple, list[Question]]:
-    runs: dict[tuple, list[Question]] = {}
-    for q in questions:
-        if moment(q) is not None:
-            runs.setdefault(run_of(q), []).append(q)
-    return {k: sorted(run, key=lambda q: (moment(q) or 0, q.key)) for k, run in runs.items()}
 
 
 def _nearness(run: Sequence[Question], first: PictureFile, goal: PictureFile) -> Values:

@@ -36,7 +36,6 @@ def run(number: int, task: str, end: float = 1.0) -> ShownRun:
     for k in range(len(frames)):
         shown = frames[max(0, k - 3) : k + 1]
         question = Question(
-            key=f"{number}-{k}",
             benchmark="procvqa-id",
             part="procvqa_c",
             family="procvqa_c",

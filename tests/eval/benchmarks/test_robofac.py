@@ -62,7 +62,7 @@ def test_one_folder_one_file_parts_and_limit(robofac: Path, tmp_path: Path) -> N
 
 def test_pictures_are_written_once(robofac: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = load_benchmark("robofac", str(robofac), image_root=tmp_path)
-    monkeypatch.setattr("eval.benchmarks.robofac.decode", lambda path: pytest.fail(f"{path} is decoded again"))
+    monkeypatch.setattr("eval.benchmarks.source.decode", lambda path: pytest.fail(f"{path} is decoded again"))
     assert load_benchmark("robofac", str(robofac), image_root=tmp_path) == first
 
 
@@ -95,7 +95,7 @@ def test_what_is_no_annotation_is_told(robofac: Path, tmp_path: Path) -> None:
 
     turns = [{"from": "human", "value": "q"}, {"from": "assistant", "value": "a"}]
     told("{", "annos_per_video_split0.json is not JSON")
-    told([], "is no object of videos but list")
+    told([], "is no object but list")
     told({"x": 1}, "video x is no object but int")
     told({"x": {"annos": {}}}, "video x: .*video")
     told({"x": {"video": "x.mp4", "annos": {"Failure detection": turns[:1]}}}, "video x: .*annos")

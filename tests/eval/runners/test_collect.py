@@ -19,7 +19,6 @@ from eval.predictions import read_predictions
 from eval.runners.collect import collect, of_shard, run_settings
 from eval.runners.journal import key_of
 from eval.runners.methods import METHODS
-from eval.runners.moments import moment
 from eval.runners.prompt import ModelReply, Prompt, UnansweredError, format_of, images_first, turn
 from eval.runners.weightless import weightless
 from eval.scoring.files import score_predictions
@@ -196,7 +195,7 @@ def test_gvl_shuffles_a_run_and_reads_each_picture(questions: list[Question], tm
     same = [q for q in questions if q.part == "visual_same_view"]
     asked = METHODS["gvl"].ask(same)
     assert [len(a.questions) for a in asked] == [3, 3]  # a prompt for each recording
-    assert all(a.prompt.pictures[0] == min(a.questions, key=lambda q: moment(q) or 0).pictures[-1] for a in asked)
+    assert all(a.prompt.pictures[0] == min(a.questions, key=lambda q: q.moment or 0).pictures[-1] for a in asked)
     assert METHODS["gvl"].ask(same) == asked  # the same order every time
     rows = run(Scripted(say), same, tmp_path / "g.jsonl", METHODS["gvl"])
     assert rows is not None

@@ -59,7 +59,7 @@ def a_run(**fields: Any) -> Question:
     pictures = tuple(PictureFile(Path(f"{k}.jpg")) for k in range(3))
     words = "<image>\n<image>\n<image>\nWhich remain?"
     question = Question(
-        "k", "procvqa-id", "procvqa_b", "procvqa_b", "0", "d", "cam", "push <image> on", words, pictures, None,  # type: ignore[arg-type]
+        "procvqa-id", "procvqa_b", "procvqa_b", "0", "d", "cam", "push <image> on", words, pictures, None,  # type: ignore[arg-type]
     )  # fmt: skip
     return replace(question, **fields)
 
