@@ -1,6 +1,6 @@
 """The instruction x video confusion matrix: every held-out run is scored under the instruction of each task.
 
-Who looks at the pictures alone gives every instruction the same: such a reward pays a robot for doing anything that
+A model that ignores the instruction scores all instructions equally: such a reward pays a robot for doing anything that
 looks like work. (After Robometer, arXiv 2603.02115, whose matrix has the last answers of finished runs, too.)
 """
 
@@ -11,9 +11,9 @@ import numpy as np
 
 from annotate.samples.procvqa import progress_question, task_text
 from eval.benchmarks.question import BenchmarkError, Question, RightAnswer
-from eval.metrics.score import Measure, Score, mean_of, ratio_of, scores
-from eval.scoring.scored import ScoredBenchmark, ScoredEpisode
-from eval.shown import ShownRun, evenly, shown_runs
+from eval.metrics.score import Measure, Score, mean_of, scores
+from eval.scoring.scored import Episodes, ScoredBenchmark
+from eval.shown import ShownRun, answers_to, counted, evenly, shown_runs
 from training.negatives.texts import differ
 from warehouse.lake import Lake
 from warehouse.releases import Release
@@ -35,7 +35,7 @@ def load(lake: Lake, release: Release, limit: int | None = None) -> list[Questio
         for task in tasks:
             for run in evenly([run for run in of_split if run.task == task], MOST_RUNS):
                 questions += _questions(run, tasks)
-    if all(q.row["instruction"] == q.row["video"] for q in questions):
+    if all(map(_is_own, questions)):
         raise BenchmarkError(
             f"release {release.name} has no two tasks in one test split that differ: a run can be asked about no other"
         )
@@ -45,39 +45,41 @@ def load(lake: Lake, release: Release, limit: int | None = None) -> list[Questio
 def _questions(run: ShownRun, tasks: Sequence[str]) -> list[Question]:
     """Of a run under its own instruction and under those that truly differ from it."""
     questions = []
+    chosen = evenly(run.questions, MOMENTS)
     for number, instruction in enumerate(tasks):
         is_own = instruction == run.task
         if not is_own and not differ(instruction, run.task):
             continue
-        chosen = evenly(run.questions, MOMENTS)
-        for at, q in enumerate(chosen):
+        for q in chosen:
             share = (q.truth.score or 0.0) if is_own else 0.0
-            row = {
-                "dataset": q.dataset,
-                "episode_index": int(q.trajectory),
-                "split": run.split,
-                "video": run.task,
-                "instruction": instruction,
-                "frame": q.row["frames"][-1],
-                "is_last": at == len(chosen) - 1,
-                "finished": run.is_finished,
-                "progress": share,
-            }
             with_actions = q.row["variant"] == "progress"
-            text = progress_question(instruction, len(q.pictures), with_actions=with_actions)
             changed = replace(
                 q,
                 benchmark=BENCHMARK,
                 part=BENCHMARK,
                 trajectory=f"{q.trajectory} under {number}",
                 goal=task_text(instruction),
-                text=text,
+                text=progress_question(instruction, len(q.pictures), with_actions=with_actions),
                 truth=RightAnswer(score=share),
                 first=run.first,
-                row=row,
+                row={
+                    "dataset": q.dataset,
+                    "episode_index": int(q.trajectory),
+                    "split": run.split,
+                    "video": run.task,
+                    "instruction": instruction,
+                    "frame": q.row["frames"][-1],
+                    "is_last": q is chosen[-1],
+                    "finished": run.is_finished,
+                    "progress": share,
+                },
             )
             questions.append(changed)
     return questions
+
+
+def _is_own(q: Question) -> bool:
+    return q.row["instruction"] == q.row["video"]
 
 
 def score(questions: Sequence[Question], values: Mapping[str, float]) -> ScoredBenchmark:
@@ -85,64 +87,36 @@ def score(questions: Sequence[Question], values: Mapping[str, float]) -> ScoredB
 
     The matrix is of the last answers of finished runs; wrong instructions claim progress at any moment of any run.
     """
-    by_run: dict[tuple[str, str], list[Question]] = {}
-    for q in questions:
-        by_run.setdefault((q.dataset, str(q.row["episode_index"])), []).append(q)
-    rows = [_measured(asked, values) for asked in by_run.values()]
-    read = np.array([_read(asked, values) for asked in by_run.values()])
-    measures: dict[str, Measure] = {
-        name: mean_of([row[name] for row in rows], read)
-        for name in (
-            "confusion_own",
-            "confusion_other",
-            "confusion_margin",
-            "instruction_accuracy",
-            "false_progress_wrong_task",
-        )
-    }
-    measures["coverage"] = ratio_of(read[:, 0], read[:, 1], read)
-    episodes = tuple(
-        ScoredEpisode(key, (f"split {asked[0].row['split']}", f"dataset {key[0]}", VIDEO + asked[0].row["video"]))
-        for key, asked in by_run.items()
+    keys = [(q.dataset, str(q.row["episode_index"])) for q in questions]
+    slices = [(f"split {q.row['split']}", f"dataset {q.dataset}", VIDEO + q.row["video"]) for q in questions]
+    runs = Episodes.of(keys, slices)
+    answers, told = answers_to(questions, values), _told(questions, values)
+    is_own = np.array(list(map(_is_own, questions)))
+    at_end = np.array([q.row["is_last"] and q.row["finished"] for q in questions])
+
+    own, other, claimed = (
+        runs.means(np.where(chosen, told, np.nan)) for chosen in (at_end & is_own, at_end & ~is_own, ~is_own)
     )
-    counts = {"rows": len(questions), "episodes": len(by_run), "unparsable": int((read[:, 1] - read[:, 0]).sum())}
-    return ScoredBenchmark(BENCHMARK, episodes, measures, counts)
-
-
-def _read(asked: Sequence[Question], values: Mapping[str, float]) -> tuple[float, float]:
-    return float(sum(not np.isnan(values.get(q.key, np.nan)) for q in asked)), float(len(asked))
-
-
-def _measured(asked: Sequence[Question], values: Mapping[str, float]) -> dict[str, float]:
-    """The numbers of one run; NaN where it says nothing of a metric."""
-    nan = float("nan")
-    own = [_told(q, values) for q in asked if q.row["is_last"] and _is_own(q)]
-    others = [_told(q, values) for q in asked if q.row["is_last"] and not _is_own(q)]
-    claimed = [_told(q, values) for q in asked if not _is_own(q)]
-    found = {"false_progress_wrong_task": float(np.mean(claimed)) if claimed else nan}
-    if not asked[0].row["finished"] or not others:
-        return found | dict.fromkeys(
-            ("confusion_own", "confusion_other", "confusion_margin", "instruction_accuracy"), nan
-        )
+    own = np.where(np.isnan(other), np.nan, own)  # of a run that is asked about no other task nothing is known
     # Of several instructions that share the highest answer, its own one counts in part
-    best = max(own[0], *others)
-    shared = (own[0] == best) / (1 + others.count(best)) if own[0] == best else 0.0
-    return found | {
-        "confusion_own": own[0],
-        "confusion_other": float(np.mean(others)),
-        "confusion_margin": own[0] - float(np.mean(others)),
-        "instruction_accuracy": shared,
+    rivals, its_own = at_end & ~is_own, own[runs.number]
+    higher, alike = runs.sums(rivals & (told > its_own), rivals & (told == its_own)).T
+    found = {
+        "confusion_own": own,
+        "confusion_other": other,
+        "confusion_margin": own - other,
+        "instruction_accuracy": np.where(np.isnan(own), np.nan, np.where(higher > 0, 0, 1 / (1 + alike))),
+        "false_progress_wrong_task": claimed,
     }
+    read = runs.sums(~np.isnan(answers), np.ones(len(questions)))
+    measures: dict[str, Measure] = {name: mean_of(of_runs, read) for name, of_runs in found.items()}
+    return counted(BENCHMARK, runs, measures, answers)
 
 
-def _is_own(q: Question) -> bool:
-    return q.row["instruction"] == q.row["video"]
-
-
-def _told(q: Question, values: Mapping[str, float]) -> float:
-    """The answer, or the worst one: no progress for its own instruction, all of it for another."""
-    value = values.get(q.key, float("nan"))
-    return (0.0 if _is_own(q) else 1.0) if np.isnan(value) else float(value)
+def _told(questions: Sequence[Question], values: Mapping[str, float]) -> np.ndarray:
+    """The answers, or the worst ones: no progress for its own instruction, all of it for another."""
+    answers = answers_to(questions, values)
+    return np.where(np.isnan(answers), [0.0 if _is_own(q) else 1.0 for q in questions], answers)
 
 
 def cells(questions: Sequence[Question], values: Mapping[str, float]) -> dict[tuple[str, str], Score]:
@@ -151,8 +125,7 @@ def cells(questions: Sequence[Question], values: Mapping[str, float]) -> dict[tu
     Of a task that no run finished there is no row; pairs that do not truly differ are left out.
     """
     answers: dict[tuple[str, str], list[float]] = {}
-    for q in questions:
+    for q, told in zip(questions, _told(questions, values).tolist(), strict=True):
         if q.row["is_last"] and q.row["finished"]:
-            cell = VIDEO + q.row["video"], UNDER + q.row["instruction"]
-            answers.setdefault(cell, []).append(_told(q, values))
+            answers.setdefault((VIDEO + q.row["video"], UNDER + q.row["instruction"]), []).append(told)
     return {cell: scores({"": mean_of(told)})[""] for cell, told in answers.items()}

@@ -2,32 +2,113 @@
 
 The task is the same and so is its progress: what a score loses against the very same moments as they were recorded is
 what a model has learnt of its pictures and not of the task. (Users of published models saw rewards of 0 on white arms.)
+Nothing is drawn anew: what is changed are the pixels that were recorded.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from eval.benchmarks.question import BenchmarkError, PictureFile, Question
-from eval.changes import CHANGES, ChangedPicture
 from eval.metrics.outcomes import auc
-from eval.metrics.runs import Runs, answers_read, runs_of
+from eval.metrics.runs import answers_read
 from eval.metrics.score import Measure, mean_of
 from eval.scoring.progress import progress_measures
-from eval.scoring.scored import ScoredBenchmark, ScoredEpisode, Series
-from eval.shown import FAMILY, ShownRun, evenly, shown_runs
+from eval.scoring.scored import Episodes, ScoredBenchmark, Series
+from eval.shown import FAMILY, ShownRun, answers_to, counted, evenly, shown_runs
 from warehouse.lake import Lake
 from warehouse.releases import Release
 
 BENCHMARK = "robustness"
 CLEAN = "clean"
 SPEEDS = {"faster": 2.0, "slower": 0.5}  # how far apart the pictures of a window are, in those of the recording
-PARTS = (CLEAN, *CHANGES, *SPEEDS)
 MOMENTS = 8  # of a run
 # Metrics of an episode whose loss is measured: more of the first is better, less of the others
 LOSSES = {"voc": ("voc_drop", 1), "mae": ("mae_rise", -1), "end_error": ("end_error_rise", -1)}
+MOVED = 24  # of 255: what differs so much from the run's median picture is the robot, or what it carries
+DARK = 100  # of 255: a robot of less is dark
+BACKGROUND_OF = 15  # pictures, of which the median is taken
+TURN_DEGREES, NEARER, ASIDE = 5.0, 1.08, 0.04
+
+
+# Pictures
+
+
+@dataclass(frozen=True)
+class ChangedPicture(PictureFile):
+    """`base` as `change` makes it; `run`: pictures of the same run, which tell what moves in it. Read as a PNG."""
+
+    base: PictureFile | None = None
+    change: str = ""
+    run: tuple[PictureFile, ...] = field(default=(), repr=False)
+
+    def read(self) -> bytes:
+        """Raises BenchmarkError."""
+        return _made(self)
+
+
+@lru_cache(maxsize=512)
+def _made(picture: ChangedPicture) -> bytes:
+    assert picture.base is not None
+    rgb = CHANGES[picture.change](picture.base.rgb(), picture.run)
+    return cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))[1].tobytes()
+
+
+def _darker(rgb: np.ndarray, run: Sequence[PictureFile]) -> np.ndarray:
+    """Half the light."""
+    return (rgb * 0.5).astype(np.uint8)
+
+
+def _brighter(rgb: np.ndarray, run: Sequence[PictureFile]) -> np.ndarray:
+    """Half as much light again: what is bright already is white."""
+    return np.minimum(rgb * 1.5, 255).astype(np.uint8)
+
+
+def _camera(rgb: np.ndarray, run: Sequence[PictureFile]) -> np.ndarray:
+    """Turned by 5 degrees, 8 % nearer, 4 % aside; at the edges the outermost pixels go on."""
+    h, w = rgb.shape[:2]
+    matrix = cv2.getRotationMatrix2D((w / 2, h / 2), TURN_DEGREES, NEARER)
+    matrix[:, 2] += ASIDE * w, ASIDE * h
+    return cv2.warpAffine(rgb, matrix, (w, h), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _robot_colour(rgb: np.ndarray, run: Sequence[PictureFile]) -> np.ndarray:
+    """What moves is grey and of the other brightness: a dark robot white, a bright one black. What it carries, too."""
+    background = _background(tuple(run), rgb.shape)
+    away = np.abs(rgb.astype(np.int16) - background).max(axis=2).astype(np.uint8)
+    moved = (cv2.medianBlur(away, 5) > MOVED).astype(np.uint8)
+    moved = cv2.morphologyEx(moved, cv2.MORPH_CLOSE, np.ones((7, 7), np.uint8))
+    if not moved.any():
+        return rgb
+    luma = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    other = 255 - (255 - luma) * 0.4 if np.median(luma[moved > 0]) < DARK else luma * 0.3
+    # Without a hard edge, which no camera shows
+    share = cv2.GaussianBlur(moved.astype(np.float32), (5, 5), 0)[..., None]
+    return (rgb * (1 - share) + other[..., None] * share).astype(np.uint8)
+
+
+@lru_cache(maxsize=8)
+def _background(run: tuple[PictureFile, ...], shape: tuple[int, ...]) -> np.ndarray:
+    """The median picture of a run, int16 [h, w, 3]. Raises BenchmarkError."""
+    chosen = [run[k] for k in np.unique(np.linspace(0, len(run) - 1, BACKGROUND_OF).round().astype(int))]
+    pictures = [rgb for picture in chosen if (rgb := picture.rgb()).shape == shape]
+    return np.median(np.stack(pictures), axis=0).astype(np.int16)
+
+
+CHANGES: dict[str, Callable[[np.ndarray, Sequence[PictureFile]], np.ndarray]] = {
+    "darker": _darker,
+    "brighter": _brighter,
+    "camera": _camera,
+    "robot_colour": _robot_colour,
+}
+PARTS = (CLEAN, *CHANGES, *SPEEDS)
+
+
+# Questions
 
 
 def load(lake: Lake, release: Release, limit: int | None = None, parts: Sequence[str] = ()) -> list[Question]:
@@ -97,49 +178,33 @@ def score(questions: Sequence[Question], values: Mapping[str, float]) -> ScoredB
 
     What each part loses against `clean` is in `voc_drop`, `mae_rise`, `end_error_rise` and `success_auc_drop`.
     """
-    by_run: dict[tuple[str, str, str], list[Question]] = {}
-    for q in questions:
-        by_run.setdefault((q.part, q.dataset, q.trajectory), []).append(q)
-    keys = list(by_run)
-    shown = [sorted(by_run[key], key=lambda q: q.frame_index or 0) for key in keys]
-    runs = runs_of(
-        (np.array([values.get(q.key, np.nan) for q in run]), np.array([q.truth.score for q in run], np.float64))
-        for run in shown
+    shown = Episodes.of(
+        [(q.part, q.dataset, q.trajectory) for q in questions],
+        [(f"part {q.part}", f"part {q.part}, split {q.row['split']}") for q in questions],
     )
-    elapsed = np.array([(q.frame_index or 0) / max(1, (q.num_frames or 1) - 1) for run in shown for q in run])
-    measures = progress_measures(runs, elapsed) | _success(shown, runs)
+    answers, target = answers_to(questions, values), np.array([q.truth.score for q in questions], np.float64)
+    now = np.array([q.frame_index or 0 for q in questions])
+    runs, order = shown.runs(answers, target, now)
+    elapsed = (now / np.maximum([(q.num_frames or 1) - 1 for q in questions], 1))[order]
+    measures = progress_measures(runs, elapsed)
+
+    keys = [run.key for run in shown.scored]
     at = {key: k for k, key in enumerate(keys)}
-    clean = np.array([at[CLEAN, key[1], key[2]] for key in keys])
-    changed = np.array([key[0] != CLEAN for key in keys])
+    clean = np.array([at[CLEAN, dataset, trajectory] for _, dataset, trajectory in keys])
+    changed = np.array([part != CLEAN for part, _, _ in keys])
+    # How much worse each run is than the same one as it was recorded
     for metric, (name, sign) in LOSSES.items():
-        measures[name] = _loss(measures[metric], clean, changed, sign)
-    if "success_auc" in measures:
+        own = np.where(measures[metric].counted, measures[metric].parts[:, 0], np.nan)
+        measures[name] = mean_of(np.where(changed, sign * (own[clean] - own), np.nan), measures[metric].read)
+
+    # Is success told by a run's highest answer? Of the runs whose outcome is known, where these are not all alike
+    outcome = [questions[int(order[start])].truth.success for start in runs.starts[:-1].tolist()]
+    if {True, False} <= set(outcome):
+        best = np.fmax.reduceat(runs.predicted, runs.starts[:-1])
+        best[[success is None for success in outcome]] = np.nan
+        measures["success_auc"] = auc(best, np.array([success is True for success in outcome]), answers_read(runs))
         measures["success_auc_drop"] = _auc_loss(measures["success_auc"], clean, changed)
-    episodes = tuple(
-        ScoredEpisode(key, (f"part {key[0]}", f"part {key[0]}, split {run[0].row['split']}"))
-        for key, run in zip(keys, shown, strict=True)
-    )
-    counts = {"rows": len(questions), "episodes": len(keys), "unparsable": int(np.isnan(runs.predicted).sum())}
-    return ScoredBenchmark(BENCHMARK, episodes, measures, counts, Series(runs, elapsed))
-
-
-def _loss(measure: Measure, clean: np.ndarray, changed: np.ndarray, sign: int) -> Measure:
-    """How much worse each run is than the same one as it was recorded."""
-    own = np.where(measure.counted, measure.parts[:, 0], np.nan)
-    return mean_of(np.where(changed, sign * (own[clean] - own), np.nan), measure.read)
-
-
-def _success(shown: Sequence[Sequence[Question]], runs: Runs) -> dict[str, Measure]:
-    """Is success told by a run's highest answer? Of the runs whose outcome is known; nothing where all are alike."""
-    known = np.array([run[0].truth.success is not None for run in shown])
-    succeeded = np.array([run[0].truth.success is True for run in shown])
-    best = np.full(len(shown), np.nan)
-    for k, (a, b) in enumerate(zip(runs.starts[:-1], runs.starts[1:], strict=True)):
-        if known[k] and np.isfinite(runs.predicted[a:b]).any():
-            best[k] = np.nanmax(runs.predicted[a:b])
-    if not (succeeded & known).any() or not (~succeeded & known).any():
-        return {}
-    return {"success_auc": auc(best, succeeded, answers_read(runs))}
+    return counted(BENCHMARK, shown, measures, answers, Series(runs, elapsed))
 
 
 def _auc_loss(measure: Measure, clean: np.ndarray, changed: np.ndarray) -> Measure:

@@ -1,10 +1,14 @@
-"""Held-out runs as their windows of pictures, and questions about the same runs told or shown otherwise."""
+"""Held-out runs that are told or shown otherwise: their questions, and answers that are compared with one another."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from eval.benchmarks import procvqa
 from eval.benchmarks.question import BenchmarkError, PictureFile, Question
+from eval.metrics.score import Measure
+from eval.scoring.scored import Episodes, ScoredBenchmark, Series
 from warehouse.lake import Lake
 from warehouse.releases import Release
 
@@ -25,11 +29,6 @@ class ShownRun:
     pictures: Mapping[int, PictureFile]
 
     @property
-    def key(self) -> tuple[str, str]:
-        """Dataset and episode."""
-        return self.questions[0].dataset, self.questions[0].trajectory
-
-    @property
     def task(self) -> str:
         return self.questions[0].goal
 
@@ -39,29 +38,48 @@ class ShownRun:
         return (self.questions[-1].truth.score or 0.0) >= FINISHED
 
 
+def questions_by_run(benchmark: str, lake: Lake, release: Release) -> list[list[Question]]:
+    """The questions about progress of each run of a split, in order of time; runs by dataset and number."""
+    by_run: dict[tuple[str, str], list[Question]] = {}
+    for q in procvqa.load(benchmark, lake, release, (FAMILY,)):
+        by_run.setdefault((q.dataset, q.trajectory), []).append(q)
+    return [sorted(questions, key=lambda q: q.frame_index or 0) for _, questions in sorted(by_run.items())]
+
+
 def shown_runs(lake: Lake, release: Release, limit: int | None = None) -> list[ShownRun]:
     """The first `limit` runs of each test split that have two questions about progress. Raises BenchmarkError."""
-    runs = []
+    runs: list[ShownRun] = []
     for benchmark, split in procvqa.SPLITS.items():
-        if not release.paths(lake.workspace, split):
-            continue
-        by_run: dict[tuple[str, str], list[Question]] = {}
-        for q in procvqa.load(benchmark, lake, release, (FAMILY,)):
-            by_run.setdefault((q.dataset, q.trajectory), []).append(q)
-        of_split = [_shown(split, questions) for _, questions in sorted(by_run.items()) if len(questions) > 1]
-        runs += of_split[:limit]
+        if release.paths(lake.workspace, split):
+            several = [run for run in questions_by_run(benchmark, lake, release) if len(run) > 1]
+            for run in several[:limit]:
+                shown = {f: p for q in run for f, p in zip(q.row["frames"], q.pictures, strict=True)}
+                runs.append(ShownRun(split, tuple(run), shown.get(0), dict(sorted(shown.items()))))
     if not runs:
         raise BenchmarkError(f"release {release.name} holds no run with two progress questions in its test splits")
     return runs
-
-
-def _shown(split: str, questions: Sequence[Question]) -> ShownRun:
-    in_order = sorted(questions, key=lambda q: q.row["frames"][-1])
-    pictures = {f: p for q in in_order for f, p in zip(q.row["frames"], q.pictures, strict=True)}
-    return ShownRun(split, tuple(in_order), pictures.get(0), dict(sorted(pictures.items())))
 
 
 def evenly[T](items: Sequence[T], most: int) -> list[T]:
     """At most so many, the last among them, evenly over all."""
     count = min(most, len(items))
     return [items[round((k + 1) * len(items) / count) - 1] for k in range(count)]
+
+
+def answers_to(questions: Sequence[Question], values: Mapping[str, float]) -> np.ndarray:
+    """float64 [n] of answers by question key; NaN where none was read."""
+    return np.array([values.get(q.key, np.nan) for q in questions], np.float64)
+
+
+def counted(
+    benchmark: str,
+    episodes: Episodes,
+    measures: Mapping[str, Measure],
+    answers: np.ndarray,
+    series: Series | None = None,
+) -> ScoredBenchmark:
+    """With how many answers could be read."""
+    told, every = ~np.isnan(answers), np.ones(len(answers))
+    coverage = episodes.ratio(told, every, episodes.sums(told, every))
+    counts = {"rows": len(answers), "episodes": len(episodes.scored), "unparsable": int((~told).sum())}
+    return ScoredBenchmark(benchmark, episodes.scored, {**measures, "coverage": coverage}, counts, series)

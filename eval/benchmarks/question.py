@@ -9,7 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
+
 from core.errors import UserError
+from training.pictures import decode_picture
 
 
 class BenchmarkError(UserError):
@@ -35,6 +39,13 @@ class PictureFile:
         if self.size is not None and len(data) != self.size:
             raise BenchmarkError(f"picture in {self.path} at byte {self.offset}: the file is cut off there")
         return data
+
+    def rgb(self, longest_px: int | None = None) -> np.ndarray:
+        """uint8 [h, w, 3], no larger than `longest_px` on its longer side. Raises BenchmarkError."""
+        try:
+            return decode_picture(self.read(), longest_px or 1 << 30)
+        except (ValueError, cv2.error) as e:  # cv2's: of an empty file
+            raise BenchmarkError(f"picture {self.path} is neither a JPEG nor a PNG") from e
 
 
 @dataclass(frozen=True)

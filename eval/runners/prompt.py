@@ -8,13 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import cv2
 import numpy as np
 
 from core.errors import FailedError, UserError
 from core.values import IMAGE_MARK
-from eval.benchmarks.question import BenchmarkError, PictureFile, Question
-from training.pictures import decode_picture
+from eval.benchmarks.question import PictureFile, Question
 from training.transform import chat
 
 LIKELIEST = 20  # first tokens that are asked for where words are weighed: the most that OpenAI and vLLM give
@@ -138,10 +136,7 @@ class PictureLimits:
 
 def load_picture(picture: PictureFile, limits: PictureLimits) -> np.ndarray:
     """uint8 RGB [h, w, 3]. Raises BenchmarkError."""
-    try:
-        return decode_picture(picture.read(), limits.longest_px or 1 << 30)
-    except (ValueError, cv2.error) as e:  # cv2's: of an empty file
-        raise BenchmarkError(f"picture {picture.path} is neither a JPEG nor a PNG") from e
+    return picture.rgb(limits.longest_px)
 
 
 # Prompt formats

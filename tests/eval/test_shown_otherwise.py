@@ -8,11 +8,11 @@ import pytest
 
 from eval import confusion, robustness
 from eval.benchmarks.question import BenchmarkError, HeldPicture, Question, RightAnswer
-from eval.changes import ChangedPicture
 from eval.confusion import UNDER, VIDEO
 from eval.metrics import order
 from eval.metrics.runs import runs_of
 from eval.report.figures import confusion_cells, confusion_figure
+from eval.robustness import ChangedPicture
 from eval.scoring.scored import ALL, Evaluated
 from eval.shown import ShownRun, evenly
 from training.pictures import decode_picture
