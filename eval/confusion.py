@@ -87,9 +87,11 @@ def score(questions: Sequence[Question], values: Mapping[str, float]) -> ScoredB
 
     The matrix is of the last answers of finished runs; wrong instructions claim progress at any moment of any run.
     """
-    keys = [(q.dataset, str(q.row["episode_index"])) for q in questions]
-    slices = [(f"split {q.row['split']}", f"dataset {q.dataset}", VIDEO + q.row["video"]) for q in questions]
-    runs = Episodes.of(keys, slices)
+    runs = Episodes.of(
+        questions,
+        lambda q: (q.dataset, str(q.row["episode_index"])),
+        lambda q: (f"split {q.row['split']}", f"dataset {q.dataset}", VIDEO + q.row["video"]),
+    )
     answers, told = answers_to(questions, values), _told(questions, values)
     is_own = np.array(list(map(_is_own, questions)))
     at_end = np.array([q.row["is_last"] and q.row["finished"] for q in questions])

@@ -99,15 +99,19 @@ def score(questions: Sequence[Question], values: Mapping[str, float]) -> ScoredB
     For the orders and for what is rewound such an answer counts as wrong as can be; a stall without both answers is
     left out, see coverage.
     """
-    questions = sorted(questions, key=lambda q: (q.dataset, str(q.row["episode_index"]), q.trajectory))
+
+    def episode_of(q: Question) -> tuple[str, str]:
+        return q.dataset, str(q.row["episode_index"])
+
+    questions = sorted(questions, key=lambda q: (*episode_of(q), q.trajectory))
     answers, target = answers_to(questions, values), np.array([q.truth.score for q in questions], np.float64)
     shown = np.array([q.frame_index for q in questions])
-    keys = [(q.dataset, str(q.row["episode_index"])) for q in questions]
-    episodes = Episodes.of(keys, [(f"dataset {q.dataset}",) for q in questions])
+    parts = np.array([q.part for q in questions])
+    episodes = Episodes.of(questions, episode_of, lambda q: (f"dataset {q.dataset}",))
     measures: dict[str, Measure] = {}
     for name, (part, metric) in METRICS.items():
-        at = np.array([k for k, q in enumerate(questions) if q.part == part], np.int64)
-        videos = Episodes.of([(*keys[k], questions[k].trajectory) for k in at], [()] * len(at))
+        at = np.flatnonzero(parts == part)
+        videos = Episodes.of([questions[k] for k in at], lambda q: (*episode_of(q), q.trajectory))
         runs, _ = videos.runs(answers[at], target[at], shown[at])
         # An episode has one video of most parts, and several stalls: their mean counts
         _, first = np.unique(videos.number, return_index=True)

@@ -179,8 +179,9 @@ def score(questions: Sequence[Question], values: Mapping[str, float]) -> ScoredB
     What each part loses against `clean` is in `voc_drop`, `mae_rise`, `end_error_rise` and `success_auc_drop`.
     """
     shown = Episodes.of(
-        [(q.part, q.dataset, q.trajectory) for q in questions],
-        [(f"part {q.part}", f"part {q.part}, split {q.row['split']}") for q in questions],
+        questions,
+        lambda q: (q.part, q.dataset, q.trajectory),
+        lambda q: (f"part {q.part}", f"part {q.part}, split {q.row['split']}"),
     )
     answers, target = answers_to(questions, values), np.array([q.truth.score for q in questions], np.float64)
     now = np.array([q.frame_index or 0 for q in questions])

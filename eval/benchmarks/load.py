@@ -60,32 +60,33 @@ def load_benchmark(
     """
     if name not in PARTS:
         raise BenchmarkError(f"unknown benchmark {name!r}; known: {', '.join(PARTS)}")
-    for part in parts:
-        if part not in PARTS[name]:
-            raise BenchmarkError(f"{name} has no part {part!r}; it has {', '.join(PARTS[name])}")
+    if unknown := set(parts) - set(PARTS[name]):
+        raise BenchmarkError(f"{name} has no part {min(unknown)!r}; it has {', '.join(PARTS[name])}")
     if name in procvqa.SPLITS:
         if corpus is None:
             raise BenchmarkError(f"{name} is a release's: give a workspace and a release")
         questions = procvqa.load(name, *corpus, parts or procvqa.FAMILIES, limit)
     else:
-        loader = LOADERS[name]
-        if data is None and loader.hub is None:
-            raise BenchmarkError("the benchmark dataset needs the dataset's folder or address (--data)")
-        if loader.has_videos and image_root is None:
-            raise BenchmarkError(f"the benchmark {name} needs a folder to write its frames to (--image-root)")
-        # A local path may have an @ in it
-        place = data or loader.hub or ""
-        address, _, revision = place.partition("@") if "://" in place else (place, "", "")
-        asked = Data(
-            name,
-            address,
-            revision or None,
-            cache,
-            image_root,
-            tuple(parts),
-            parts or loader.default or loader.parts,
-            limit,
-            think,
-        )
-        questions = loader.load(asked)
+        questions = LOADERS[name].load(_data(name, data, image_root, cache, parts, limit, think))
     return [replace(q, inference=k) if k else q for q in questions for k in range(inferences)]
+
+
+def _data(
+    name: str,
+    data: str | None,
+    image_root: Path | None,
+    cache: Path | None,
+    parts: Sequence[str],
+    limit: int | None,
+    think: bool,
+) -> Data:
+    loader = LOADERS[name]
+    place = data or loader.hub
+    if place is None:
+        raise BenchmarkError("the benchmark dataset needs the dataset's folder or address (--data)")
+    if loader.has_videos and image_root is None:
+        raise BenchmarkError(f"the benchmark {name} needs a folder to write its frames to (--image-root)")
+    # A local path may have an @ in it
+    address, _, revision = place.partition("@") if "://" in place else (place, "", "")
+    chosen = parts or loader.default or loader.parts
+    return Data(name, address, revision or None, cache, image_root, tuple(parts), chosen, limit, think)

@@ -77,5 +77,5 @@ def rank(
     ]
     tasks = tuple(ScoredEpisode((dataset, task), (f"split {split}",)) for split, dataset, task in by_task)
     counts = {"rows": len(episodes), "episodes": len(tasks), "unparsable": sum(int(np.isnan(p).sum()) for p, _ in ends)}
-    scored = ScoredBenchmark(benchmark, tasks, ranking_measures(ends), counts)
+    scored = ScoredBenchmark(benchmark, tasks, ranking_measures(runs_of(ends)), counts)
     return Evaluated(name, scored, scored.scores())

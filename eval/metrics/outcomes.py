@@ -4,14 +4,14 @@ The runs of a task are ranked by their last answers; success is said by the high
 above a threshold is what ends an episode.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from eval.metrics import order
 from eval.metrics.errors import accuracy, balanced_accuracy, confusion
-from eval.metrics.runs import Runs, answers_read, runs_of, worst_case
+from eval.metrics.runs import Runs, answers_read, worst_case
 from eval.metrics.score import Measure, mean_of
 
 MOST_BINS, FEWEST_BINS = 256, 32  # of scores, where an AUC is resampled
@@ -21,12 +21,12 @@ MOST_PARTS = 20_000_000  # numbers that these may be, over all runs
 # Ranking: one set of arrays for each task, whose members are its runs
 
 
-def ranking_measures(tasks: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict[str, Measure]:
-    """Over tasks: (last answer, share of the task truly done at the end) of each of their runs, [runs] each.
+def ranking_measures(runs: Runs) -> dict[str, Measure]:
+    """Over tasks, which stand in place of episodes: the last answer about each of their runs, and the share of the task
+    truly done at its end.
 
     An answer that could not be read counts as the worst one. A task whose runs all ended alike has nothing to rank.
     """
-    runs = runs_of(tasks)
     worst, read = worst_case(runs), answers_read(runs)
     tau_b, _ = order.kendall(worst)
     return {"ranking_tau_b": mean_of(tau_b, read), "ranking_accuracy": mean_of(pairs_in_order(worst), read)}

@@ -130,9 +130,9 @@ def boundary_hits(predicted: Sequence[float], target: Sequence[float]) -> tuple[
 # ProgressLM
 
 
-def written(share: float) -> float:
-    """A share after its runner wrote it as a whole percentage, cut off: 0.57 becomes 0.56."""
-    return int(share * 100) / 100
+def written(shares: np.ndarray) -> np.ndarray:
+    """Shares after its runner wrote them as whole percentages, cut off: 0.57 becomes 0.56."""
+    return np.trunc(shares * 100) / 100
 
 
 def score_error(predicted: np.ndarray, target: np.ndarray) -> np.ndarray:

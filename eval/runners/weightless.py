@@ -23,14 +23,18 @@ def clock(questions: Sequence[Question]) -> Values:
     ends: dict[tuple[str, str, str], int] = {}
     states = [q for q in questions if q.moment is not None]
     for q in states:
-        # Its length, else the largest number among its pictures
-        end = q.num_frames - 1 if q.num_frames is not None else 0
-        if q.num_frames is None and q.family in DEMONSTRATED:
-            end = max((frame_number(picture) or 0 for picture in q.pictures[:-1]), default=0)
         key = (q.part, q.dataset, q.trajectory)
-        ends[key] = max(ends.get(key, 0), q.moment or 0, end)
+        ends[key] = max(ends.get(key, 0), q.moment or 0, _last_known(q))
     share = {q.key: (q.moment or 0, ends[q.part, q.dataset, q.trajectory]) for q in states}
     return {key: now / end for key, (now, end) in share.items() if end > 0}
+
+
+def _last_known(q: Question) -> int:
+    """The last frame of a run as a question tells it: by its length, else by the names of the demonstration."""
+    if q.num_frames is not None:
+        return q.num_frames - 1
+    shown = q.pictures[:-1] if q.family in DEMONSTRATED else ()
+    return max((frame_number(picture) or 0 for picture in shown), default=0)
 
 
 def uniform(questions: Sequence[Question]) -> Values:

@@ -11,8 +11,8 @@ from eval.benchmarks.question import BenchmarkError
 from eval.metrics.outcomes import auc, ranking_measures
 from eval.metrics.score import Measure
 from eval.predictions import PredictionLine
-from eval.scoring.procvqa import share_of
-from eval.scoring.scored import AnsweredRow, Episodes, ScoredBenchmark, checked
+from eval.scoring.procvqa import progress_of
+from eval.scoring.scored import AnsweredRow, Episodes, ScoredBenchmark, checked, column
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -29,6 +29,10 @@ class GradedRow(AnsweredRow):
     def identity(self) -> tuple:
         return self.split, self.run, self.inference
 
+    @property
+    def slices(self) -> tuple[str, ...]:
+        return (f"part {self.split}", *([f"dataset {self.dataset}"] if self.dataset else []))
+
 
 def score(benchmark: str, lines: Iterable[PredictionLine], as_published: bool = False) -> ScoredBenchmark:
     """An answer that cannot be read is as wrong as can be. What is resampled is tasks: runs of one are compared.
@@ -39,35 +43,29 @@ def score(benchmark: str, lines: Iterable[PredictionLine], as_published: bool = 
         raise BenchmarkError(
             f"{benchmark}: how its authors' own code counts is not known here; leave --as-published out"
         )
-    found = checked(GradedRow, benchmark, lines, lambda _: None)
-    rows = [row for _, row in found]
-    answers = np.array([share_of(line.response) if line.value is None else line.value for line, _ in found])
-    told, every = ~np.isnan(answers), np.ones(len(rows), bool)
-    grades = np.array([row.grade for row in rows])
-    shares = np.array([np.nan if row.progress is None else row.progress for row in rows])
-    slices = [(f"part {row.split}", *([f"dataset {row.dataset}"] if row.dataset else [])) for row in rows]
-    tasks = Episodes.of([(row.split, row.dataset, row.task) for row in rows], slices)
+    said, rows = checked(GradedRow, benchmark, lines)
+    answers, every = np.array(list(map(progress_of, said))), np.ones(len(rows), bool)
+    grades, shares, success = (column(rows, name) for name in ("grade", "progress", "success"))
+    tasks = Episodes.of(rows, lambda row: (row.split, row.dataset, row.task), lambda row: row.slices)
 
+    told, known = ~np.isnan(answers), ~np.isnan(shares)
     read = tasks.sums(told, every)
     worst = np.where(told, answers, (grades < 0.5).astype(np.float64))
-    known = ~np.isnan(shares)
-    by_task = [tasks.number == k for k in range(len(tasks.scored))]
+    runs, _ = tasks.runs(answers, grades, np.arange(len(rows)))
     measures: dict[str, Measure] = {
-        **ranking_measures([(answers[runs], grades[runs]) for runs in by_task]),
+        **ranking_measures(runs),
         "final_mae": tasks.ratio(np.abs(worst - shares), known, read),
         "coverage": tasks.ratio(told, every, read),
     }
     if benchmark == ROBOREWARD:
         low, high = POINTS
-        said, right = (np.rint(low + (high - low) * v) for v in (worst, grades))
+        points, right = np.rint(low + (high - low) * worst), np.rint(low + (high - low) * grades)
         farthest = np.maximum(right - low, high - right)
-        measures["points_mae"] = tasks.ratio(np.where(told, np.abs(said - right), farthest), every, read)
-        measures["points_accuracy"] = tasks.ratio((said == right) & told, every, read)
+        measures["points_mae"] = tasks.ratio(np.where(told, np.abs(points - right), farthest), every, read)
+        measures["points_accuracy"] = tasks.ratio((points == right) & told, every, read)
     # Over all runs whose outcome is known, where these are not all alike
-    outcomes = {row.success for row in rows} - {None}
-    if len(outcomes) == 2:
-        has_outcome = np.array([row.success is not None for row in rows])
-        by_run = auc(np.where(has_outcome, answers, np.nan), np.array([row.success is True for row in rows]))
+    if np.nanmin(success, initial=1) < np.nanmax(success, initial=0):
+        by_run = auc(np.where(np.isnan(success), np.nan, answers), success == 1)
         parts = tasks.sums(*by_run.parts.T)
         measures["success_auc"] = Measure(parts, parts.sum(axis=1) > 0, read, by_run.statistic)
     counts = {"rows": len(rows), "episodes": len(tasks.scored), "unparsable": int((~told).sum())}

@@ -70,7 +70,7 @@ def score(
         family, known = meta.get("family"), FAMILIES[benchmark]
         return None if family in known else f"its meta_data has family {family!r}, not {', '.join(known)}"
 
-    answers = checked(ProcVqaRow, benchmark, predictions, foreign)
+    answers = list(zip(*checked(ProcVqaRow, benchmark, predictions, foreign), strict=True))
     for line, row in answers:
         by = SCORED_BY.get(row.family, "progress")
         if getattr(row, by) is None:
@@ -119,11 +119,12 @@ def success_of(line: PredictionLine) -> bool | None:
     words = {word.lower() for word in _YES_NO.findall(line.response)}
     if line.value is None and len(words) == 1:
         return words == {"yes"}
-    share = _share(line)
+    share = progress_of(line)
     return None if math.isnan(share) else share >= errors.FINISHED
 
 
-def _share(line: PredictionLine) -> float:
+def progress_of(line: PredictionLine) -> float:
+    """The share that an answer states, 0..1; NaN where none can be read."""
     return share_of(line.response) if line.value is None else line.value
 
 
@@ -133,8 +134,9 @@ Found = tuple[dict[str, Measure], np.ndarray, Series | None]  # measures, which 
 
 
 def _strict(benchmark: str, answers: Sequence[Answer], embedded: Embed) -> ScoredBenchmark:
-    keys = [(row.family, row.dataset, str(row.episode_index), row.camera) for _, row in answers]
-    episodes = Episodes.of(keys, [row.slices for _, row in answers])
+    episodes = Episodes.of(
+        answers, lambda a: (a[1].family, a[1].dataset, str(a[1].episode_index), a[1].camera), lambda a: a[1].slices
+    )
     scorers: dict[str, Callable[[Sequence[Answer], Episodes], Found]] = {
         SEGMENTS: _segment_measures,
         ACTIONS: lambda chosen, its: _plan_measures(chosen, its, embedded),
@@ -216,7 +218,7 @@ def _success_measures(answers: Sequence[Answer], episodes: Episodes) -> Found:
 
 def _progress_measures(answers: Sequence[Answer], episodes: Episodes) -> Found:
     rows = [row for _, row in answers]
-    shares = np.array([_share(line) for line, _ in answers], np.float64)
+    shares = np.array([progress_of(line) for line, _ in answers], np.float64)
     now = np.array([row.frames[-1] for row in rows])
     runs, order = episodes.runs(shares, np.array([row.progress for row in rows], np.float64), now)
     elapsed = (now / np.maximum([row.num_frames - 1 for row in rows], 1))[order]
@@ -231,11 +233,10 @@ def _published(benchmark: str, answers: Sequence[Answer]) -> ScoredBenchmark:
     their number alone, boundaries and finished answers are counted over everything."""
     if benchmark == "dataset":
         raise BenchmarkError("--as-published goes with benchmarks that were published, not with dataset")
-    episodes = Episodes.of([(str(row.episode_index),) for _, row in answers], [()] * len(answers))
-    predicted = np.array([_number(line.response) if line.value is None else line.value for line, _ in answers])
-    target = np.array([_number(row.answer or "") for _, row in answers])
+    episodes = Episodes.of(answers, lambda a: (str(a[1].episode_index),))
+    read = np.array([_published_numbers(line, row) for line, row in answers], np.float64)
+    predicted, target, of_progress, hits = read[:, 0], read[:, 1], read[:, 2] > 0, episodes.sums(*read[:, 3:].T)
     numeric = ~np.isnan(predicted) & ~np.isnan(target)
-    of_progress = np.array([row.family == PROGRESS for _, row in answers])
 
     # Progress over time: the numbers of each episode, in the order of the file
     at = np.flatnonzero(numeric & of_progress)
@@ -245,7 +246,6 @@ def _published(benchmark: str, answers: Sequence[Answer]) -> ScoredBenchmark:
     has_order = np.where(runs.lengths >= 2, 1.0, np.nan)
 
     # Boundaries and finished answers: counts, which are summed before anything is divided
-    hits = episodes.sums(*np.array([_published_hits(line, row) for line, row in answers]).T)
     finished = errors.confusion(predicted >= errors.FINISHED, target >= errors.FINISHED, numeric) * numeric[:, None]
     n = len(episodes.scored)
     measures = {
@@ -263,15 +263,13 @@ def _published(benchmark: str, answers: Sequence[Answer]) -> ScoredBenchmark:
     return ScoredBenchmark(benchmark, episodes.scored, measures, counts)
 
 
-def _published_hits(line: PredictionLine, row: ProcVqaRow) -> tuple[float, float, float]:
-    """`published.boundary_hits` of an answer about segments; of one that is no list, and of other families, nothing."""
+def _published_numbers(line: PredictionLine, row: ProcVqaRow) -> tuple[float | None, ...]:
+    """Progress that an answer states, that of the label, whether it is asked for, and `published.boundary_hits` of an
+    answer about segments; of one that is no list, and of other families, no hits."""
+    said = published.progress_number(line.response) if line.value is None else line.value
+    numbers = (said, published.progress_number(row.answer or ""), row.family == PROGRESS)
     if row.family == SEGMENTS:
         predicted, target = published.boundary_values(line.response), published.boundary_values(row.answer or "")
         if predicted is not None and target is not None:
-            return published.boundary_hits(predicted, target)
-    return 0, 0, 0.0
-
-
-def _number(text: str) -> float:
-    number = published.progress_number(text)
-    return math.nan if number is None else number
+            return (*numbers, *published.boundary_hits(predicted, target))
+    return (*numbers, 0, 0, 0)

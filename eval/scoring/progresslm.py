@@ -10,7 +10,7 @@ from eval.metrics import errors, order, published
 from eval.metrics.runs import readable, worst_case
 from eval.metrics.score import mean_of
 from eval.predictions import PredictionLine
-from eval.scoring.scored import Episodes, ScoredBenchmark, Series, checked
+from eval.scoring.scored import Episodes, ScoredBenchmark, Series, checked, column
 
 Parsed = tuple[float | None, int | None, bool]  # score, reference, and whether it says n/a
 
@@ -25,9 +25,8 @@ def score(benchmark: str, predictions: Iterable[PredictionLine], as_published: b
         is_other = source is not None and (source == HUMAN) != (benchmark == "human-bench")
         return f"its data_source is {source}" if is_other else None
 
-    answers = checked(ProgressRow, benchmark, predictions, foreign)
-    lines, rows = [line for line, _ in answers], [row for _, row in answers]
-    episodes = Episodes.of([(row.part(benchmark), row.id) for row in rows], [_slices(benchmark, row) for row in rows])
+    lines, rows = checked(ProgressRow, benchmark, predictions, foreign)
+    episodes = Episodes.of(rows, lambda row: (row.part(benchmark), row.id), lambda row: _slices(benchmark, row))
     if as_published:
         # The published evaluation takes a whole file to be of one form
         tagged = _is_tagged(lines)
@@ -70,11 +69,6 @@ def _parsed(line: PredictionLine, tagged: bool, takes_nan: bool) -> Parsed:
     return reply.score if is_number else None, reply.ref, reply.score_is_na
 
 
-def _numbers(values: Iterable[float | None]) -> np.ndarray:
-    """float64 [n]; NaN for None."""
-    return np.array([np.nan if value is None else value for value in values], np.float64)
-
-
 # Strict
 
 
@@ -82,11 +76,9 @@ def _strict(
     benchmark: str, rows: Sequence[ProgressRow], parsed: Sequence[Parsed], episodes: Episodes
 ) -> ScoredBenchmark:
     """Unanswered questions count as wrong as can be, episodes without any order as 0, refusals apart from rubbish."""
-    target, predicted = _numbers(row.progress_score for row in rows), _numbers(score for score, _, _ in parsed)
-    right, reference = _numbers(row.closest_idx for row in rows), _numbers(ref for _, ref, _ in parsed)
-    demo_size = _numbers(row.demo_size for row in rows)
-    answerable, numeric = ~np.isnan(target), ~np.isnan(predicted)
-    refused = np.array([is_na for _, _, is_na in parsed])
+    target, right, demo_size = (column(rows, name) for name in ("progress_score", "closest_idx", "demo_size"))
+    predicted, reference, refused = np.array(parsed, np.float64).T
+    answerable, numeric, refused = ~np.isnan(target), ~np.isnan(predicted), refused > 0
     unparsable = ~numeric & ~refused
     everything = np.ones(len(rows), bool)
 
@@ -139,14 +131,14 @@ def _published(
     benchmark: str, rows: Sequence[ProgressRow], parsed: Sequence[Parsed], episodes: Episodes
 ) -> ScoredBenchmark:
     """eval/metric.py of the release: scores cut off to whole percent, whatever is no number left out."""
-    target = _numbers(row.progress_score for row in rows)
-    predicted = _numbers(None if score is None else published.written(score) for score, _, _ in parsed)
-    right, reference = _numbers(row.closest_idx for row in rows), _numbers(ref for _, ref, _ in parsed)
+    target, right, demo_size = (column(rows, name) for name in ("progress_score", "closest_idx", "demo_size"))
+    predicted, reference, _ = np.array(parsed, np.float64).T
+    predicted = published.written(predicted)
     answerable = ~np.isnan(target)
     numeric = answerable & ~np.isnan(predicted)
     has_reference = ~np.isnan(right)
     both_references = has_reference & ~np.isnan(reference)
-    reference_error = published.reference_error(reference, right, _numbers(row.demo_size for row in rows))
+    reference_error = published.reference_error(reference, right, demo_size)
 
     runs, _ = episodes.among(numeric).runs(predicted[numeric], target[numeric], target[numeric])
     read = episodes.sums(numeric, answerable)

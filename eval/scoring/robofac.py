@@ -6,6 +6,7 @@ free text. No number of ours stands for that: such answers are counted, and kept
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Annotated
 
@@ -35,6 +36,10 @@ class RoboFacRow(AnsweredRow):
     def identity(self) -> tuple:
         return self.split, self.id, self.kind, self.question, self.inference
 
+    @property
+    def slices(self) -> list[str]:
+        return [f"{name} {value}" for name, value in (("split", self.split), ("task", self.task)) if value]
+
 
 def score(benchmark: str, lines: Iterable[PredictionLine], as_published: bool = False) -> ScoredBenchmark:
     """An answer that cannot be read counts as wrong. `as_published`: right where the right answer contains the reply,
@@ -44,48 +49,52 @@ def score(benchmark: str, lines: Iterable[PredictionLine], as_published: bool = 
         kind = meta.get("kind")
         return None if kind in FAMILIES else f"it has kind {kind!r}, not {', '.join(FAMILIES)}"
 
-    found = checked(RoboFacRow, benchmark, lines, foreign)
-    choices = [(line, row) for line, row in found if row.kind in CHOICES]
-    rows = [row for _, row in choices]
-    right, chosen = zip(*(_choice(line, row) for line, row in choices), strict=True) if choices else ((), ())
-    is_read = np.array([as_published or c is not None for c in chosen], bool)
-    if as_published:
-        is_right = np.array([line.response.lower() in row.answer.lower() for line, row in choices], bool)
-    else:
-        is_right = np.array([c == r for c, r in zip(chosen, right, strict=True)], bool)
-    slices = [[f"{k} {v}" for k, v in (("split", row.split), ("task", row.task)) if v] for row in rows]
-    episodes = Episodes.of([(row.split, row.id) for row in rows], slices)
+    said, asked = checked(RoboFacRow, benchmark, lines, foreign)
+    # Arrays of texts and None, by row
+    answers = [(line, row) for line, row in zip(said, asked, strict=True) if row.kind in CHOICES]
+    columns = np.array([_columns(line, row) for line, row in answers], object).reshape(-1, 4)
+    kinds, right, chosen, contained = columns.T
+    is_read = (chosen != np.array(None)) | as_published
+    is_right = (contained if as_published else chosen == right).astype(bool)
+    episodes = Episodes.of(answers, lambda a: (a[1].split, a[1].id), lambda a: a[1].slices)
 
     measures: dict[str, Measure] = {}
-    counts = {"rows": len(found), "episodes": len(episodes.scored), "unparsable": int((~is_read).sum())}
     for kind in CHOICES:
-        of_kind = np.array([row.kind == kind for row in rows], bool)
-        counts[f"rows_{kind}"] = int(of_kind.sum())
-        if of_kind.any():
-            measures[f"{kind.removeprefix('failure_')}_accuracy"] = episodes.mean(is_right, of_kind, is_read)
-            if kind == DETECTION and not as_published:
-                # Mean of the shares found among runs that failed and runs that did not
-                said, actual = (np.array([name == "yes" for name in names], bool) for names in (chosen, right))
-                measures["detection_balanced"] = episodes.confusion(
-                    said, actual, of_kind, is_read, errors.balanced_accuracy
-                )
-    every = np.ones(len(rows), bool)
+        if (kinds == kind).any():
+            measures[f"{kind.removeprefix('failure_')}_accuracy"] = episodes.mean(is_right, kinds == kind, is_read)
+    if (kinds == DETECTION).any() and not as_published:
+        # Mean of the shares found among runs that failed and runs that did not
+        measures["detection_balanced"] = episodes.confusion(
+            chosen == "yes", right == "yes", kinds == DETECTION, is_read, errors.balanced_accuracy
+        )
+    every = np.ones(len(answers), bool)
     measures["choice_accuracy"] = episodes.mean(is_right, every, is_read)
     measures["coverage"] = episodes.mean(is_read, every, is_read)
-    in_words = {kind: sum(row.kind == kind for _, row in found) for kind in FAMILIES if kind not in CHOICES}
-    counts |= {f"unscored_{kind}": count for kind, count in in_words.items() if count}
-    told = ", ".join(kind for kind, count in in_words.items() if count)
+    times = Counter(row.kind for row in asked)
+    in_words = [kind for kind in FAMILIES if times[kind] and kind not in CHOICES]
+    told = ", ".join(in_words)
+    counts = {
+        "rows": len(asked),
+        "episodes": len(episodes.scored),
+        "unparsable": int((~is_read).sum()),
+        **{f"rows_{kind}": times[kind] for kind in CHOICES},
+        **{f"unscored_{kind}": times[kind] for kind in in_words},
+    }
     notes = (f"{told}: free text, which a judge model scores as published; answers are kept, not scored",)
     return ScoredBenchmark(BENCHMARK, episodes.scored, measures, counts, notes=notes if told else ())
 
 
-def _choice(line: PredictionLine, row: RoboFacRow) -> tuple[str, str | None]:
-    """(right option, chosen one; None: it cannot be read). Raises BenchmarkError for a right answer that is none."""
+def _columns(line: PredictionLine, row: RoboFacRow) -> tuple[str, str, str | None, bool]:
+    """Kind, right option, chosen one (None: it cannot be read), and whether the right answer contains the reply.
+
+    Raises BenchmarkError for a right answer that is none of the options.
+    """
     options = ("yes", "no") if row.kind == DETECTION else options_of(row.question)
     right = named(row.answer, options) if options else _plain(row.answer)
     if right is None:
         raise BenchmarkError(f"{line.where}: the right answer {row.answer!r} is none of {', '.join(options)}")
-    return right, named(line.response, options or (right,))
+    is_contained = line.response.lower() in row.answer.lower()
+    return row.kind, right, named(line.response, options or (right,)), is_contained
 
 
 def options_of(question: str) -> tuple[str, ...]:

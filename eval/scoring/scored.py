@@ -135,12 +135,18 @@ class Episodes:
     scored: tuple[ScoredEpisode, ...]
 
     @classmethod
-    def of(cls, keys: Sequence[tuple[str, ...]], slices: Sequence[Iterable[str]]) -> "Episodes":
-        """By the key of each answer; an episode has the slices of its first answer."""
+    def of[T](
+        cls,
+        answers: Sequence[T],
+        key: Callable[[T], tuple[str, ...]],
+        slices: Callable[[T], Iterable[str]] = lambda _: (),
+    ) -> "Episodes":
+        """By the key of each answer's episode; an episode has the slices of its first answer."""
         places: dict[tuple[str, ...], int] = {}
-        number = np.fromiter((places.setdefault(key, len(places)) for key in keys), np.int64, len(keys))
+        keys = list(map(key, answers))
+        number = np.fromiter((places.setdefault(k, len(places)) for k in keys), np.int64, len(keys))
         _, first = np.unique(number, return_index=True)
-        return cls(number, tuple(ScoredEpisode(keys[k], tuple(slices[k])) for k in first))
+        return cls(number, tuple(ScoredEpisode(keys[k], tuple(slices(answers[k]))) for k in first))
 
     def among(self, answers: np.ndarray) -> "Episodes":
         """The same episodes with some of their answers, by mask or by numbers."""
@@ -194,9 +200,12 @@ class AnsweredRow(BaseModel):
 
 
 def checked[R: AnsweredRow | ProgressRow](
-    kind: type[R], benchmark: str, lines: Iterable[PredictionLine], foreign: Callable[[dict[str, Any]], str | None]
-) -> list[tuple[PredictionLine, R]]:
-    """Each line with its row. `foreign`: why a line's meta_data is no row of the benchmark.
+    kind: type[R],
+    benchmark: str,
+    lines: Iterable[PredictionLine],
+    foreign: Callable[[dict[str, Any]], str | None] = lambda _: None,
+) -> tuple[list[PredictionLine], list[R]]:
+    """The lines, and the row of each. `foreign`: why a line's meta_data is no row of the benchmark.
 
     Raises BenchmarkError for a row that is broken, of another benchmark, or there twice.
     """
@@ -218,7 +227,13 @@ def checked[R: AnsweredRow | ProgressRow](
     if not found:
         raise BenchmarkError("the prediction file holds no row")
     # An answer that failed says nothing, whatever the line holds beside its error
-    return [(replace(line, response="", value=None) if line.error else line, row) for line, row in found.values()]
+    said = [replace(line, response="", value=None) if line.error else line for line, _ in found.values()]
+    return said, [row for _, row in found.values()]
+
+
+def column(rows: Iterable[Any], name: str, kind: type = float) -> np.ndarray:
+    """An attribute of each row; as numbers None is NaN, as truths it is false."""
+    return np.array([getattr(row, name) for row in rows], kind)
 
 
 def length_slice(seconds: float) -> str:

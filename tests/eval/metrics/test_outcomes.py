@@ -8,6 +8,7 @@ from sklearn.metrics import roc_auc_score
 
 from eval.metrics import outcomes, score
 from eval.metrics.outcomes import Detected, auc, ranking_measures, success_measures
+from eval.metrics.runs import runs_of
 
 NAN = float("nan")
 
@@ -89,7 +90,7 @@ def test_never_saying_success_has_no_precision() -> None:
 def test_runs_of_a_task_are_ranked_by_their_last_answers() -> None:
     said, ended = np.array([0.2, 0.9, 0.7, 0.8]), np.array([0.3, 1.0, 1.0, 0.6])
     alike = np.array([0.1, 0.9]), np.ones(2)
-    found = ranking_measures([(said, ended), alike])
+    found = ranking_measures(runs_of([(said, ended), alike]))
     # Of six pairs four are in order, one is not, and one ended alike
     tau = (4 - 1) / np.sqrt(6 * 5)
     assert (value(found["ranking_tau_b"]), score.score(found["ranking_tau_b"]).n) == (pytest.approx(tau), 1)
@@ -98,9 +99,9 @@ def test_runs_of_a_task_are_ranked_by_their_last_answers() -> None:
 
 def test_a_clock_ranks_nothing_and_silence_ranks_worst() -> None:
     ended = np.array([0.2, 1.0, 1.0])
-    clock = ranking_measures([(np.ones(3), ended)])
+    clock = ranking_measures(runs_of([(np.ones(3), ended)]))
     assert (value(clock["ranking_tau_b"]), value(clock["ranking_accuracy"])) == (0, 0.5)
-    silent = ranking_measures([(np.full(3, NAN), ended)])
+    silent = ranking_measures(runs_of([(np.full(3, NAN), ended)]))
     assert value(silent["ranking_accuracy"]) == 0
     assert found_coverage(silent) == 0
 
