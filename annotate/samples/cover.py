@@ -7,7 +7,6 @@ blended. They cover what moves anywhere in the run, so the things are hidden whe
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -31,14 +30,6 @@ EDGES = np.array([2, 4, 8, 16, 32, 64, 128], np.float32)  # classes of differenc
 LEVEL_OF_DIFFERENCE = np.searchsorted(EDGES, np.arange(256))  # the class of each
 
 
-class _Place(NamedTuple):
-    """Where a patch's texture comes from: a texture's number, and the offset in it in pixels."""
-
-    texture: int
-    y: int
-    x: int
-
-
 def covered(rgb: np.ndarray, run: Mapping[int, np.ndarray], now: int, seed: int) -> np.ndarray:
     """The picture uint8 [h, w, 3] of frame `now`, covered; `run` has pictures of the same camera by frame.
 
@@ -47,11 +38,23 @@ def covered(rgb: np.ndarray, run: Mapping[int, np.ndarray], now: int, seed: int)
     if not run:
         raise ValueError("no picture to cover another one with")
     rng = np.random.default_rng(seed)
-    inside = _inside(rgb)
-    textures = [_like(picture, rgb)[inside] for picture in _textures(run, now, rng)]
-    mask = cv2.resize(moving(list(run.values())).astype(np.uint8), rgb.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+    # Textures are of drawn pictures of the run, of none of about that moment where it has others
+    frames = np.array(sorted(run))
+    apart = frames[np.abs(frames - now) > APART * (frames[-1] + 1)]
+    drawn = rng.permutation(apart if len(apart) else frames)[:NUM_TEXTURES]
+    inside, size = _inside(rgb), rgb.shape[1::-1]
+    sized = (run[k] if run[k].shape == rgb.shape else cv2.resize(run[k], size, interpolation=cv2.INTER_AREA)
+             for k in map(int, drawn))  # fmt: skip
+    textures = [_upside_down(texture[inside], turned) for texture in sized for turned in (False, True)]
+    mask = cv2.resize(moving(list(run.values())).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)[inside] > 0
+    matcher, out = _Matcher(rgb[inside], textures), rgb[inside].astype(np.float32)
+    for patch in _patches(mask, rng):
+        texture = matcher.best(_to_bytes(out), patch, rng)
+        rim = rng.uniform(*BLEND) * max(mask.shape)
+        alpha = cv2.GaussianBlur(patch.astype(np.float32), (0, 0), rim)[..., None]
+        out = alpha * texture + (1 - alpha) * out
     result = rgb.copy()
-    result[inside] = _patched(rgb[inside], textures, mask[inside] > 0, rng)
+    result[inside] = _to_bytes(out)
     return result
 
 
@@ -82,36 +85,6 @@ def _inside(rgb: np.ndarray) -> tuple[slice, slice]:
     return spans[0], spans[1]
 
 
-def _textures(run: Mapping[int, np.ndarray], now: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """Drawn pictures of the run, none of about that moment where it has others."""
-    frames = np.array(sorted(run))
-    apart = frames[np.abs(frames - now) > APART * (frames[-1] + 1)]
-    choices = apart if len(apart) else frames
-    drawn = rng.permutation(choices)[:NUM_TEXTURES]
-    return [run[int(frame)] for frame in drawn]
-
-
-def _like(picture: np.ndarray, rgb: np.ndarray) -> np.ndarray:
-    """The picture at the size of another."""
-    if picture.shape == rgb.shape:
-        return picture
-    return cv2.resize(picture, rgb.shape[1::-1], interpolation=cv2.INTER_AREA)
-
-
-def _patched(rgb: np.ndarray, textures: Sequence[np.ndarray], mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The picture with patches of the textures over the mask, bool [h, w]."""
-    matcher = _Matcher(rgb, [_upside_down(t, turned) for t in textures for turned in (False, True)])
-    out = rgb.astype(np.float32)
-    h, w = rgb.shape[:2]
-    for patch in _patches(mask, rng):
-        place = matcher.best(_to_bytes(out), patch, rng)
-        texture = matcher.textures[place.texture][place.y : place.y + h, place.x : place.x + w]
-        rim = rng.uniform(*BLEND) * max(h, w)
-        alpha = cv2.GaussianBlur(patch.astype(np.float32), (0, 0), rim)[..., None]
-        out = alpha * texture + (1 - alpha) * out
-    return _to_bytes(out)
-
-
 def _upside_down(texture: np.ndarray, turned: bool) -> np.ndarray:
     """A texture mirrored top to bottom or turned by half, with its reflection around it, so that no seam runs in it."""
     flipped = cv2.flip(texture, -1 if turned else 0)
@@ -126,21 +99,16 @@ def _to_bytes(picture: np.ndarray) -> np.ndarray:
 def _patches(mask: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
     """Patches uint8 [h, w] over the mask, each over much of what the ones before it left."""
     left = mask.astype(np.float32)
-    total = left.sum()
-    patches: list[np.ndarray] = []
+    total, patches = left.sum(), []
     while len(patches) < MOST_PATCHES and left.sum() > (1 - COVERED) * total:
         ys, xs = np.nonzero(left)
-        outlines = [_outline(mask.shape, *_at(ys, xs, rng), rng) for _ in range(OUTLINES)]
+        places = (int(rng.integers(len(ys))) for _ in range(OUTLINES))
+        outlines = [_outline(mask.shape, int(ys[k]), int(xs[k]), rng) for k in places]
         # One that hides much, and little besides
         gains = [(left * o).sum() * (0.5 / total + 1 / (o.sum() + 1)) for o in outlines]
         patches.append(outlines[int(np.argmax(gains))])
         left[patches[-1] > 0] = 0
     return patches
-
-
-def _at(ys: np.ndarray, xs: np.ndarray, rng: np.random.Generator) -> tuple[int, int]:
-    k = int(rng.integers(len(ys)))
-    return int(ys[k]), int(xs[k])
 
 
 def _outline(shape: tuple[int, ...], y: int, x: int, rng: np.random.Generator) -> np.ndarray:
@@ -169,42 +137,36 @@ class _Matcher:
     """
 
     def __init__(self, rgb: np.ndarray, textures: Sequence[np.ndarray]) -> None:
-        self.textures = textures
-        self._shape = rgb.shape[:2]
-        self._scale = min(1.0, SMALL / max(rgb.shape[:2]))
-        self._small_textures = [self._lab(texture) for texture in textures]
-        self._small_colours = [_colours(texture) for texture in self._small_textures]
+        self._textures, self._shape = textures, rgb.shape[:2]
+        self._scale = min(1.0, SMALL / max(self._shape))
+        self._small = [self._lab(texture) for texture in textures]
+        self._small_colours = [_colours(lab) for lab in self._small]
         lab = self._lab(rgb)
         self._small_shape = lab.shape[:2]
-        self._wanted_colours = np.sqrt(_count_colours(_colours(lab)))
-        self._wanted_edges = np.sqrt(_count_edges(lab[..., 0]))
+        self._wanted_colours = np.sqrt(_counts(_colours(lab), NUM_COLOURS))
+        self._wanted_edges = np.sqrt(_edges(lab[..., 0]))
 
-    def best(self, picture: np.ndarray, patch: np.ndarray, rng: np.random.Generator) -> _Place:
-        """The best of PLACES drawn ones for a patch of the picture as it is now."""
-        lab = self._lab(picture)
-        sh, sw = self._small_shape
+    def best(self, picture: np.ndarray, patch: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """The texture, as large as the picture, at the best of PLACES drawn places for a patch of the picture."""
+        lab, (h, w), (sh, sw) = self._lab(picture), self._shape, self._small_shape
         is_patch = cv2.resize(patch * 255, (sw, sh), interpolation=cv2.INTER_AREA) > 127
-        colours_outside = _count_colours(_colours(lab)[~is_patch])
-        best, least = _Place(0, 0, 0), np.inf
-        for place in self._drawn_places(rng):
-            small = self._small_textures[place.texture]
-            y = min(round(place.y * self._scale), small.shape[0] - sh)
-            x = min(round(place.x * self._scale), small.shape[1] - sw)
+        colours_outside = _counts(_colours(lab)[~is_patch], NUM_COLOURS)
+        number = rng.integers(len(self._textures), size=PLACES)
+        high, wide = self._textures[0].shape[:2]
+        ys = rng.integers((high - h) // BLOCK + 1, size=PLACES) * BLOCK
+        xs = rng.integers((wide - w) // BLOCK + 1, size=PLACES) * BLOCK
+        best, least = self._textures[0][:h, :w], np.inf
+        for texture, top, left in zip(number.tolist(), ys.tolist(), xs.tolist(), strict=True):
+            small = self._small[texture]
+            y, x = min(round(top * self._scale), len(small) - sh), min(round(left * self._scale), small.shape[1] - sw)
             here = slice(y, y + sh), slice(x, x + sw)
-            colours = colours_outside + _count_colours(self._small_colours[place.texture][here][is_patch])
-            edges = _count_edges(np.where(is_patch, small[here][..., 0], lab[..., 0]))
+            colours = colours_outside + _counts(self._small_colours[texture][here][is_patch], NUM_COLOURS)
+            edges = _edges(np.where(is_patch, small[here][..., 0], lab[..., 0]))
             cost = ((np.sqrt(colours) - self._wanted_colours) ** 2).sum()
             cost += EDGE_WEIGHT * ((np.sqrt(edges) - self._wanted_edges) ** 2).sum()
             if cost < least:
-                best, least = place, cost
+                best, least = self._textures[texture][top : top + h, left : left + w], cost
         return best
-
-    def _drawn_places(self, rng: np.random.Generator) -> list[_Place]:
-        number = rng.integers(len(self.textures), size=PLACES)
-        h, w = self.textures[0].shape[:2]
-        ys = rng.integers((h - self._shape[0]) // BLOCK + 1, size=PLACES) * BLOCK
-        xs = rng.integers((w - self._shape[1]) // BLOCK + 1, size=PLACES) * BLOCK
-        return [_Place(*place) for place in np.stack([number, ys, xs], axis=1).tolist()]
 
     def _lab(self, rgb: np.ndarray) -> np.ndarray:
         h, w = (max(1, round(side * self._scale)) for side in rgb.shape[:2])
@@ -217,11 +179,11 @@ def _colours(lab: np.ndarray) -> np.ndarray:
     return (lab[..., 0] // 26) * 64 + a * 8 + b
 
 
-def _count_colours(codes: np.ndarray) -> np.ndarray:
-    return np.bincount(codes.ravel(), minlength=NUM_COLOURS)
-
-
-def _count_edges(luma: np.ndarray) -> np.ndarray:
+def _edges(luma: np.ndarray) -> np.ndarray:
     """How many neighbours differ by how much; `luma` holds whole numbers of 0..255."""
-    differences = [np.abs(np.diff(luma, axis=axis)).ravel() for axis in (0, 1)]
-    return np.bincount(LEVEL_OF_DIFFERENCE[np.concatenate(differences)], minlength=len(EDGES) + 1)
+    differences = np.concatenate([np.abs(np.diff(luma, axis=axis)).ravel() for axis in (0, 1)])
+    return _counts(LEVEL_OF_DIFFERENCE[differences], len(EDGES) + 1)
+
+
+def _counts(codes: np.ndarray, number: int) -> np.ndarray:
+    return np.bincount(codes.ravel(), minlength=number)

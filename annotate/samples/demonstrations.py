@@ -1,44 +1,36 @@
 """Demonstrations of ProgressLM samples: a task's steps in words, or a run's pictures, with the share done at each."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterable, Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-from annotate.samples.config import SamplesConfig
 from annotate.samples.labelled_episode import LabelledEpisode
-from annotate.samples.moments import draw_moments
-from annotate.samples.progresslm_wording import Form, question_text
 from annotate.samples.sample_row import SamplePicture
 
 LATE = (0.4, 0.7)  # share done at the first picture of a demonstration of a run's last part
 
-Kind = Literal["text", "visual"]  # of a demonstration
 
-
-@dataclass(frozen=True)
-class Demonstration:
+class Demonstration(NamedTuple):
     """Steps, or pictures of their ends (the first is the start), with the share done at each, 0..1."""
 
-    kind: Kind
     task: str | None
     shares: tuple[float, ...]
     steps: tuple[str, ...] = ()
     pictures: tuple[SamplePicture, ...] = ()
 
-    def question(self, view: Literal["text", "visual", "cross_view"], form: Form) -> str:
-        """The question about a picture, after the demonstration."""
-        return question_text(view, self.task, self.shares, self.steps, form)
+    @property
+    def kind(self) -> Literal["text", "visual"]:
+        return "visual" if self.pictures else "text"
 
 
 def in_words(e: LabelledEpisode) -> Demonstration | None:
     """None where the steps are not known by their names."""
     if not e.has_actions or e.task is None:
         return None
-    ends = e.step_ends()
+    ends = e.step_ends
     shares = [float(e.progress[frame]) for frame in ends] if ends else _shares_of_an_incomplete_run(e)
-    return Demonstration("text", e.task, tuple(shares), e.steps)
+    return Demonstration(e.task, tuple(shares), e.steps)
 
 
 def _shares_of_an_incomplete_run(e: LabelledEpisode) -> list[float]:
@@ -51,10 +43,9 @@ def _shares_of_an_incomplete_run(e: LabelledEpisode) -> list[float]:
     shares: list[float] = []
     share = 0.0
     for step in range(num_steps):
-        is_last = step == num_steps - 1
         labelled = reached.get(step, 0.0)
         # A label counts if it rises above the step before and leaves something for the steps after it
-        if not is_last and share < labelled < 1:
+        if step < num_steps - 1 and share < labelled < 1:
             share = labelled
         else:
             share += (1 - share) / (num_steps - step)
@@ -64,13 +55,15 @@ def _shares_of_an_incomplete_run(e: LabelledEpisode) -> list[float]:
 
 def in_pictures(e: LabelledEpisode, camera: str) -> Demonstration | None:
     """The run's first frame and the end of each step; None where it did not complete every step, in order."""
-    ends = e.step_ends()
+    ends = e.step_ends
     if ends is None or e.task is None or camera not in e.cameras:
         return None
-    frames = [0, *ends] if ends[0] else ends
+    return _of_frames(e, camera, [0, *ends] if ends[0] else ends)
+
+
+def _of_frames(e: LabelledEpisode, camera: str, frames: Iterable[int]) -> Demonstration:
     pictures = tuple(SamplePicture(e.episode_index, camera, frame) for frame in frames)
-    shares = tuple(float(e.progress[frame]) for frame in frames)
-    return Demonstration("visual", e.task, shares, pictures=pictures)
+    return Demonstration(e.task, tuple(float(e.progress[p.frame_index]) for p in pictures), pictures=pictures)
 
 
 def draw_part(rng: np.random.Generator) -> tuple[bool, float]:
@@ -81,34 +74,18 @@ def draw_part(rng: np.random.Generator) -> tuple[bool, float]:
 
 def part_in_pictures(e: LabelledEpisode, camera: str, is_last: bool, share: float) -> Demonstration | None:
     """The last or the first part of the run in pictures, parted where `share` is done; None as for the whole run."""
-    ends = e.step_ends()
-    if ends is None or e.task is None:
+    if e.step_ends is None or e.task is None:
         return None
     parting = int(np.argmax(e.progress >= share))
-    start, end = (parting, ends[-1]) if is_last else (0, parting)
-    if end <= start:
-        return None
+    start, end = (parting, e.step_ends[-1]) if is_last else (0, parting)
     # One more than the ends of steps, which may be two pictures alone
-    frames = sorted({start, (start + end) // 2, end, *(frame for frame in ends if start < frame < end)})
-    pictures = tuple(SamplePicture(e.episode_index, camera, frame) for frame in frames)
-    return Demonstration("visual", e.task, tuple(float(e.progress[frame]) for frame in frames), pictures=pictures)
+    inside = (frame for frame in e.step_ends if start < frame < end)
+    return _of_frames(e, camera, sorted({start, (start + end) // 2, end, *inside})) if start < end else None
 
 
 def is_whole_other_run(other: LabelledEpisode, e: LabelledEpisode) -> bool:
     """Is it another run of the same task, which completed every step in order?"""
-    return other.task == e.task and other.episode_index != e.episode_index and other.step_ends() is not None
-
-
-# Draws
-
-
-def draw_moments_of(e: LabelledEpisode, rng: np.random.Generator, quota: int, config: SamplesConfig) -> list[int]:
-    """Frames to ask about."""
-    return draw_moments(rng, e.state, e.fps, quota, config.rare_share)
-
-
-def draw_form(rng: np.random.Generator, config: SamplesConfig) -> Form:
-    return "think" if rng.random() < config.think_share else "no_think"
+    return other.task == e.task and other.episode_index != e.episode_index and other.step_ends is not None
 
 
 def draw_one[T](rng: np.random.Generator, choices: Sequence[T]) -> T:

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from annotate.samples.moments import frame_states
+from annotate.samples.moments import draw_moments, frame_states
 from annotate.segments import STEP, Segment, completed_steps
 
 
@@ -50,6 +50,10 @@ class LabelledEpisode:
         """Indices of annotate.samples.moments.STATES, int8 [num_frames]."""
         return frame_states(self.progress, self.segments, self.fps)
 
+    def draw_moments(self, rng: np.random.Generator, quota: int, rare_share: float, *, ends: bool = False) -> list[int]:
+        """Frames to ask about."""
+        return draw_moments(rng, self.state, self.fps, quota, rare_share, ends=ends)
+
     @cached_property
     def steps(self) -> tuple[str, ...]:
         """A name for each planned step: the plan's, else that of its first attempt."""
@@ -73,16 +77,14 @@ class LabelledEpisode:
         complete = completed_steps(self.segments, now)
         planned = list(range(len(self.steps)))
         left = [step for step in planned if step not in complete]
-        is_finished = self.progress[now] >= 1
-        if left or is_finished:
-            return left
-        return planned[-1:]
+        return left if left or self.progress[now] >= 1 else planned[-1:]
 
     def action_at(self, now: int) -> str:
         """The step under way; the last one, once the task is done."""
         left = self.remaining(now)
         return self.steps[left[0] if left else -1]
 
+    @cached_property
     def step_ends(self) -> list[int] | None:
         """Last frame of each planned step where it was completed for good; None unless all were, in their order."""
         end_of_step = {s.step: s.end_frame - 1 for s in self.segments if s.kind == STEP and s.completed}

@@ -8,15 +8,16 @@ are mended: progress counts the current frame, a sample that should give a reaso
 import json
 from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations_with_replacement
+from typing import Any
 
 import numpy as np
 
 from annotate.samples.config import SamplesConfig
 from annotate.samples.labelled_episode import LabelledEpisode, generator
-from annotate.samples.moments import STATES, draw_moments
-from annotate.samples.sample_row import SamplePicture, SampleRow
+from annotate.samples.moments import STATES
+from annotate.samples.sample_row import SamplePicture, sample_row
 from annotate.samples.wording import template, without_marks
-from annotate.segments import STEP, Segment
+from annotate.segments import STEP
 from core.values import IMAGE_MARK
 
 SEGMENTATION, ACTIONS, PROGRESS = "procvqa_a", "procvqa_b", "procvqa_c"
@@ -27,29 +28,27 @@ FINISHED_PER_EPISODE = 10  # at most
 ONE_PICTURE, FEWEST_BEFORE, MOST_BEFORE = 0.3, 4, 16
 WHOLE_FRAMES, RANGE_FRAMES = (32, 96), (16, 64)  # bounds of the drawn maximum of pictures
 
+Row = dict[str, Any]
 # (episode, moment, frames shown, random numbers) -> the sample that asks about the moment
-Ask = Callable[[LabelledEpisode, int, list[int], np.random.Generator], SampleRow]
+Ask = Callable[[LabelledEpisode, int, list[int], np.random.Generator], Row]
 
 
-def samples(e: LabelledEpisode, config: SamplesConfig) -> list[SampleRow]:
+def samples(e: LabelledEpisode, config: SamplesConfig) -> Iterator[Row]:
     """All ProcVQA samples of an episode."""
-    segmentation = _published_segmentation if config.profile == "procvlm" else _segmentation
-    rows: list[SampleRow] = []
     if e.has_actions:
-        rows += segmentation(e, config)
-        rows += _at_moments(e, config, ACTIONS, _actions, config.actions_per_episode)
-    rows += _at_moments(e, config, PROGRESS, _progress, config.progress_per_episode)
-    return rows
+        yield from (_published_segmentation if config.profile == "procvlm" else _segmentation)(e, config)
+        yield from _at_moments(e, config, ACTIONS, _actions, config.actions_per_episode)
+    yield from _at_moments(e, config, PROGRESS, _progress, config.progress_per_episode)
 
 
-def _at_moments(e: LabelledEpisode, config: SamplesConfig, family: str, ask: Ask, quota: int) -> Iterator[SampleRow]:
+def _at_moments(e: LabelledEpisode, config: SamplesConfig, family: str, ask: Ask, quota: int) -> Iterator[Row]:
     """The samples of family b or c: one for each drawn moment, with the pictures of a window up to it."""
     rng = generator(e, family, config.seed)
     if config.profile == "procvlm":
         for now in _published_moments(e, rng, family):
             yield ask(e, now, _published_window(now, rng), rng)
     else:
-        for now in draw_moments(rng, e.state, e.fps, quota, config.rare_share, ends=family == PROGRESS):
+        for now in e.draw_moments(rng, quota, config.rare_share, ends=family == PROGRESS):
             yield ask(e, now, window(now, e.fps, config), rng)
 
 
@@ -85,39 +84,34 @@ def _published_window(now: int, rng: np.random.Generator) -> list[int]:
 def _published_moments(e: LabelledEpisode, rng: np.random.Generator, family: str) -> list[int]:
     """Each frame by a draw (b: all but the last); of the finished ones no more than FINISHED_PER_EPISODE."""
     is_actions = family == ACTIONS
-    candidates = len(e.progress) - is_actions
     share = KEPT_ACTIONS if is_actions else KEPT_PROGRESS
-    drawn = np.flatnonzero(rng.random(candidates) < share)
+    drawn = np.flatnonzero(rng.random(len(e.progress) - is_actions) < share)
     is_finished = e.progress[drawn] >= 1
-    finished = rng.permutation(drawn[is_finished])[:FINISHED_PER_EPISODE]
-    return sorted([*drawn[~is_finished], *finished])
+    return sorted([*drawn[~is_finished], *rng.permutation(drawn[is_finished])[:FINISHED_PER_EPISODE]])
 
 
-def _actions(e: LabelledEpisode, now: int, frames: list[int], rng: np.random.Generator) -> SampleRow:
+def _actions(e: LabelledEpisode, now: int, frames: list[int], rng: np.random.Generator) -> Row:
     variant = "next" if rng.random() < 0.5 else "remaining"
     question = template("procvqa", "b", variant, "question").format(frames=_marks(len(frames)), task=task_text(e.task))
-    left = e.remaining(now)
-    if not left:
-        answer = template("procvqa", "b", variant, "finished").format(reason=finish_reason(e, now))
-    elif variant == "next":
-        answer = template("procvqa", "b", variant, "answer").format(action=e.steps[left[0]])
+    if left := e.remaining(now):
+        wording = template("procvqa", "b", variant, "answer")
+        answer = wording.format(action=e.steps[left[0]], actions=_numbered(e, left))
     else:
-        answer = template("procvqa", "b", variant, "answer").format(actions=_numbered(e, left))
+        answer = template("procvqa", "b", variant, "finished").format(reason=finish_reason(e, now))
     state = STATES[e.state[now]]
-    return SampleRow.of(e, ACTIONS, variant, _own_pictures(e, frames), question, answer, state=state, names_steps=True)
+    return sample_row(e, ACTIONS, variant, _own_pictures(e, frames), question, answer, state=state, names_steps=True)
 
 
-def _progress(e: LabelledEpisode, now: int, frames: list[int], rng: np.random.Generator) -> SampleRow:
+def _progress(e: LabelledEpisode, now: int, frames: list[int], rng: np.random.Generator) -> Row:
     """`rng` is not drawn from: the label decides on the variant."""
-    with_actions = e.has_actions
-    return SampleRow.of(
+    return sample_row(
         e,
         PROGRESS,
-        "progress" if with_actions else "share",
+        "progress" if e.has_actions else "share",
         _own_pictures(e, frames),
-        progress_question(e.task, len(frames), with_actions=with_actions),
+        progress_question(e.task, len(frames), with_actions=e.has_actions),
         progress_answer(e, now),
-        names_steps=with_actions,
+        names_steps=e.has_actions,
         progress=float(e.progress[now]),
         state=STATES[e.state[now]],
     )
@@ -152,52 +146,40 @@ def finish_reason(e: LabelledEpisode, now: int) -> str:
     """Why nothing remains: the annotator's words where it gave some within the last second, else the steps done."""
     recent = [frame for frame in e.reasons if now - e.fps <= frame <= now]
     if recent:
-        words = e.reasons[max(recent)].split()
-        return without_marks(" ".join(words))
+        return without_marks(" ".join(e.reasons[max(recent)].split()))
     return template("procvqa", "reason", "steps").format(actions=", ".join(e.steps))
 
 
 # Family a
 
 
-def _segmentation(e: LabelledEpisode, config: SamplesConfig) -> Iterator[SampleRow]:
+def _segmentation(e: LabelledEpisode, config: SamplesConfig) -> Iterator[Row]:
     """The whole run with its task; then, in drawn order, without it, and a part of the run."""
     rng = generator(e, SEGMENTATION, config.seed)
     others = ["untold", "range"] if rng.random() < 0.5 else ["range", "untold"]
     most = config.segmentation_frames
     # As many variants as the quota says. The number of pictures is drawn for each, so that it tells nothing
     for variant in ["whole", *others][: config.segmentation_per_episode]:
-        start, end = 0, len(e.progress)
-        if variant == "range":
-            stretches = _draw_stretches(e, rng, 1)
-            if not stretches:
-                continue
-            start, end = stretches[0]
-        drawn_count = int(rng.integers(max(2, most // 2), most + 1))
-        evenly = np.linspace(start, end - 1, min(end - start, drawn_count))
-        yield from _segmentation_sample(e, variant, sorted({round(frame) for frame in evenly}))
+        for start, end in _draw_stretches(e, rng, 1) if variant == "range" else [(0, len(e.progress))]:
+            drawn_count = int(rng.integers(max(2, most // 2), most + 1))
+            evenly = np.linspace(start, end - 1, min(end - start, drawn_count))
+            yield from _segmentation_sample(e, variant, sorted({round(frame) for frame in evenly}))
 
 
-def _published_segmentation(e: LabelledEpisode, config: SamplesConfig) -> Iterator[SampleRow]:
+def _published_segmentation(e: LabelledEpisode, config: SamplesConfig) -> Iterator[Row]:
     """The whole run; with equal chance nothing more, the same without its task, or two parts of the run."""
     rng = generator(e, SEGMENTATION, config.seed)
-    for variant, start, end in _published_stretches(e, rng):
-        low, high = RANGE_FRAMES if variant == "range" else WHOLE_FRAMES
-        most = int(rng.integers(low, high + 1))
-        step = -(-(end - start) // most)
-        yield from _segmentation_sample(e, variant, list(range(start, end, max(1, step))))
-
-
-def _published_stretches(e: LabelledEpisode, rng: np.random.Generator) -> list[tuple[str, int, int]]:
-    """(variant, start, end) of what is asked about."""
-    num_frames = len(e.progress)
+    whole = (0, len(e.progress))
+    asked = [("whole", whole)]
     repeat = int(rng.integers(0, 3))
-    stretches: list[tuple[str, int, int]] = [("whole", 0, num_frames)]
     if repeat == 1:
-        stretches.append(("untold", 0, num_frames))
+        asked.append(("untold", whole))
     elif repeat == 2:
-        stretches += [("range", start, end) for start, end in _draw_stretches(e, rng, 2)]
-    return stretches
+        asked += [("range", stretch) for stretch in _draw_stretches(e, rng, 2)]
+    for variant, (start, end) in asked:
+        low, high = RANGE_FRAMES if variant == "range" else WHOLE_FRAMES
+        step = -(-(end - start) // int(rng.integers(low, high + 1)))
+        yield from _segmentation_sample(e, variant, list(range(start, end, max(1, step))))
 
 
 def _draw_stretches(e: LabelledEpisode, rng: np.random.Generator, count: int) -> list[tuple[int, int]]:
@@ -206,37 +188,24 @@ def _draw_stretches(e: LabelledEpisode, rng: np.random.Generator, count: int) ->
     Example: three attempts have the rows 1, 1-2, 2, 2-3 and 3, of which `count` are drawn.
     """
     attempts = [s for s in e.segments if s.kind == STEP]
-    rows: list[tuple[int, int]] = []
-    for first, last in combinations_with_replacement(range(len(attempts)), 2):
-        # A row of all attempts would show the whole run, which is a variant of its own
-        is_whole_run = last - first + 1 == len(attempts)
-        if not is_whole_run:
-            rows.append((attempts[first].start_frame, attempts[last].end_frame))
-    return [rows[k] for k in rng.permutation(len(rows))[:count]]
+    pairs = combinations_with_replacement(range(len(attempts)), 2)
+    # A row of all attempts would show the whole run, which is a variant of its own
+    rows = [(first, last) for first, last in pairs if last - first + 1 < len(attempts)]
+    drawn = (rows[k] for k in rng.permutation(len(rows))[:count])
+    return [(attempts[first].start_frame, attempts[last].end_frame) for first, last in drawn]
 
 
-def _segmentation_sample(e: LabelledEpisode, variant: str, frames: list[int]) -> Iterator[SampleRow]:
+def _segmentation_sample(e: LabelledEpisode, variant: str, frames: list[int]) -> Iterator[Row]:
     """The sample that asks for the segments in these pictures; none where they show no attempt."""
     # In numbers of the pictures shown, from 0: a model does not know the frames of the video
-    spans = [
-        {"action_description": segment.name, "start_frame": numbers[0], "end_frame": numbers[-1]}
-        for segment, numbers in _attempts_shown(e.segments, frames)
-    ]
-    if not spans:
-        return
-    marks = "\n".join(f"{number}: {IMAGE_MARK}" for number in range(len(frames)))
-    wording = template("procvqa", "a", variant, "question")
-    question = wording.format(frames=marks, task=task_text(e.task), num_frames=len(frames))
-    yield SampleRow.of(
-        e, SEGMENTATION, variant, _own_pictures(e, frames), question, json.dumps(spans), names_steps=True
-    )
-
-
-def _attempts_shown(segments: Sequence[Segment], frames: Sequence[int]) -> Iterator[tuple[Segment, list[int]]]:
-    """Attempts with the numbers of the pictures that show them."""
-    for segment in segments:
-        if segment.kind != STEP:
-            continue
-        numbers = [k for k, frame in enumerate(frames) if segment.start_frame <= frame < segment.end_frame]
+    spans = []
+    for s in e.segments:
+        numbers = [k for k, frame in enumerate(frames) if s.kind == STEP and s.start_frame <= frame < s.end_frame]
         if numbers:
-            yield segment, numbers
+            spans.append({"action_description": s.name, "start_frame": numbers[0], "end_frame": numbers[-1]})
+    if spans:
+        marks = "\n".join(f"{number}: {IMAGE_MARK}" for number in range(len(frames)))
+        wording = template("procvqa", "a", variant, "question")
+        question = wording.format(frames=marks, task=task_text(e.task), num_frames=len(frames))
+        pictures = _own_pictures(e, frames)
+        yield sample_row(e, SEGMENTATION, variant, pictures, question, json.dumps(spans), names_steps=True)

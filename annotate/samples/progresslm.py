@@ -13,7 +13,7 @@ is nearest to the score, the earlier of two.
 
 from collections.abc import Iterator, Sequence
 from itertools import permutations
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -21,8 +21,6 @@ from annotate.samples.config import SamplesConfig
 from annotate.samples.demonstrations import (
     Demonstration,
     draw_camera,
-    draw_form,
-    draw_moments_of,
     draw_one,
     draw_part,
     in_pictures,
@@ -32,9 +30,9 @@ from annotate.samples.demonstrations import (
 )
 from annotate.samples.labelled_episode import LabelledEpisode, generator
 from annotate.samples.moments import STATES
-from annotate.samples.progresslm_wording import Form, answer_text, percent, score_text
-from annotate.samples.sample_row import SamplePicture, SampleRow
-from annotate.samples.unanswerable import Stranger, unanswerable
+from annotate.samples.progresslm_wording import answer_text, percent, question_text, score_text
+from annotate.samples.sample_row import SamplePicture, sample_row
+from annotate.samples.unanswerable import Stranger, draw_form, unanswerable
 from annotate.samples.wording import template, without_marks
 
 TEXT, VISUAL, CROSS_VIEW = (f"progresslm_{name}" for name in ("text", "visual", "cross_view"))
@@ -43,66 +41,55 @@ TEXT, VISUAL, CROSS_VIEW = (f"progresslm_{name}" for name in ("text", "visual", 
 PART_SHARE = 0.25
 
 
-class Thoughts(NamedTuple):
-    """The reasoning of an answer."""
-
-    reference: int  # item of the demonstration, from 1
-    ref_think: str  # why it is that one
-    score_think: str  # how the state lies to it
-
-
 def samples(
     e: LabelledEpisode, others: Sequence[LabelledEpisode], strangers: Sequence[Stranger], config: SamplesConfig
-) -> list[SampleRow]:
+) -> Iterator[dict[str, Any]]:
     """All ProgressLM samples of an episode.
 
     `others` are the labelled episodes of its chunk and split, `strangers` runs of other tasks elsewhere in the dataset.
     """
-    return [
-        *_text(e, config),
-        *_visual(e, config),
-        *_cross_view(e, others, config),
-        *unanswerable(e, others, strangers, config),
-    ]
+    yield from _text(e, config)
+    yield from _visual(e, config)
+    yield from _cross_view(e, others, config)
+    yield from unanswerable(e, others, strangers, config)
 
 
 # Families
 
 
-def _text(e: LabelledEpisode, config: SamplesConfig) -> Iterator[SampleRow]:
+def _text(e: LabelledEpisode, config: SamplesConfig) -> Iterator[dict[str, Any]]:
     rng = generator(e, TEXT, config.seed)
     demonstration = in_words(e)
-    if demonstration is None:
-        return
-    for now in draw_moments_of(e, rng, config.text_demo_per_episode, config):
-        picture = SamplePicture(e.episode_index, e.camera, now)
-        yield _answerable(e, TEXT, "steps", demonstration, picture, draw_form(rng, config))
+    if demonstration:
+        for now in e.draw_moments(rng, config.text_demo_per_episode, config.rare_share):
+            yield _answerable(e, TEXT, "steps", demonstration, e.camera, now, rng, config)
 
 
-def _visual(e: LabelledEpisode, config: SamplesConfig) -> Iterator[SampleRow]:
+def _visual(e: LabelledEpisode, config: SamplesConfig) -> Iterator[dict[str, Any]]:
     rng = generator(e, VISUAL, config.seed)
     if in_pictures(e, e.camera) is None:
         return
-    for now in draw_moments_of(e, rng, config.visual_demo_per_episode, config):
+    for now in e.draw_moments(rng, config.visual_demo_per_episode, config.rare_share):
         camera, (is_last, share), is_part = draw_camera(rng, e), draw_part(rng), rng.random() < PART_SHARE
-        demonstration = in_pictures(e, camera)
         is_shown = e.progress[now] >= share if is_last else e.progress[now] <= share
-        if is_part and is_shown:
-            demonstration = part_in_pictures(e, camera, is_last, share) or demonstration
+        part = part_in_pictures(e, camera, is_last, share) if is_part and is_shown else None
+        demonstration = part or in_pictures(e, camera)
         assert demonstration is not None
-        picture = SamplePicture(e.episode_index, camera, now)
-        yield _answerable(e, VISUAL, "same_view", demonstration, picture, draw_form(rng, config))
+        yield _answerable(e, VISUAL, "same_view", demonstration, camera, now, rng, config)
 
 
-def _cross_view(e: LabelledEpisode, others: Sequence[LabelledEpisode], config: SamplesConfig) -> Iterator[SampleRow]:
+def _cross_view(
+    e: LabelledEpisode, others: Sequence[LabelledEpisode], config: SamplesConfig
+) -> Iterator[dict[str, Any]]:
     """A demonstration by another camera of the run, or by another run of the task: either, where both can be had."""
     rng = generator(e, CROSS_VIEW, config.seed)
-    camera_pairs = _camera_pairs(e)
+    # (the demonstration's, the state's); none where the run cannot demonstrate the task
+    camera_pairs = list(permutations(e.cameras, 2)) if e.step_ends else []
     other_runs = [o for o in others if is_whole_other_run(o, e)]
     variants = [name for name, choices in (("cameras", camera_pairs), ("episodes", other_runs)) if choices]
     if not variants or e.task is None:
         return
-    for now in draw_moments_of(e, rng, config.cross_view_per_episode, config):
+    for now in e.draw_moments(rng, config.cross_view_per_episode, config.rare_share):
         # The demonstration is of the run itself by one camera and the state by another, or it is of another run, by
         # the state's camera if that run has it
         variant = draw_one(rng, variants)
@@ -111,16 +98,8 @@ def _cross_view(e: LabelledEpisode, others: Sequence[LabelledEpisode], config: S
         else:
             demonstrator, camera = draw_one(rng, other_runs), e.camera
             demonstration_camera = demonstrator.camera_like(camera)
-        demonstration = in_pictures(demonstrator, demonstration_camera)
-        if demonstration:
-            picture = SamplePicture(e.episode_index, camera, now)
-            form = draw_form(rng, config)
-            yield _answerable(e, CROSS_VIEW, variant, demonstration, picture, form, others=(demonstrator,))
-
-
-def _camera_pairs(e: LabelledEpisode) -> list[tuple[str, str]]:
-    """(the demonstration's, the state's); none where the run cannot demonstrate the task."""
-    return list(permutations(e.cameras, 2)) if e.step_ends() else []
+        if demonstration := in_pictures(demonstrator, demonstration_camera):
+            yield _answerable(e, CROSS_VIEW, variant, demonstration, camera, now, rng, config, others=(demonstrator,))
 
 
 # Wording
@@ -131,86 +110,71 @@ def _answerable(
     family: str,
     variant: str,
     demonstration: Demonstration,
-    picture: SamplePicture,
-    form: Form,
+    camera: str,
+    now: int,
+    rng: np.random.Generator,
+    config: SamplesConfig,
     *,
     others: Sequence[LabelledEpisode] = (),
-) -> SampleRow:
-    """The sample whose score is the label of the picture's frame, a frame of `e`."""
-    now = picture.frame_index
-    score = float(e.progress[now])
-    thoughts = _thoughts(e, demonstration, now)
-    answer = answer_text(
-        form,
-        ref_think=thoughts.ref_think,
-        ref=thoughts.reference,
-        score_think=thoughts.score_think,
-        score=score_text(score),
+) -> dict[str, Any]:
+    """The sample whose score is the label of frame `now` of `e`."""
+    form, score = draw_form(rng, config), float(e.progress[now])
+    is_text = demonstration.kind == "text"
+    reference, ref_think, score_think = (_thoughts_on_steps if is_text else _thoughts_on_pictures)(
+        e, demonstration, now
     )
     # The question of a cross-view sample says that the two views differ
     view = "cross_view" if family == CROSS_VIEW else demonstration.kind
-    return SampleRow.of(
+    return sample_row(
         e,
         family,
         variant,
-        [*demonstration.pictures, picture],
-        demonstration.question(view, form),
-        answer,
+        [*demonstration.pictures, SamplePicture(e.episode_index, camera, now)],
+        question_text(view, demonstration.task, demonstration.shares, demonstration.steps, form),
+        answer_text(form, ref_think=ref_think, ref=reference, score_think=score_think, score=score_text(score)),
         others=others,
         form=form,
         progress=score,
-        reference=thoughts.reference,
+        reference=reference,
         state=STATES[e.state[now]],
         # A demonstration in words names them, and so do thoughts on the step under way
-        names_steps=demonstration.kind == "text" or (form == "think" and e.has_actions),
+        names_steps=is_text or (form == "think" and e.has_actions),
     )
 
 
-def _thoughts(e: LabelledEpisode, demonstration: Demonstration, now: int) -> Thoughts:
-    if demonstration.kind == "text":
-        return _thoughts_on_steps(e, demonstration, now)
-    return _thoughts_on_pictures(e, demonstration, now)
-
-
-def _thoughts_on_steps(e: LabelledEpisode, demonstration: Demonstration, now: int) -> Thoughts:
-    """The reference is the step under way, and the last one once the task is done."""
+def _thoughts_on_steps(e: LabelledEpisode, demonstration: Demonstration, now: int) -> tuple[int, str, str]:
+    """The number of the step under way, and of the last one once the task is done; why it is that one, and how the
+    state lies to it."""
     wording = template("progresslm", "think")
     left = e.remaining(now)
     action = without_marks(e.action_at(now))
     if not left:
         reference = len(e.steps)
-        return Thoughts(reference, wording["all_done"].format(ref=reference, action=action), wording["same"])
-    step = left[0]
-    reference = step + 1
+        return reference, wording["all_done"].format(ref=reference, action=action), wording["same"]
     # How far within the step: the score between the shares at the step's two ends
-    before = demonstration.shares[step - 1] if step else 0.0
-    after = demonstration.shares[step]
+    step, shares = left[0], (0.0, *demonstration.shares)
+    before, after = shares[step], shares[step + 1]
     share_of_step = (float(e.progress[now]) - before) / max(after - before, 1e-6)
     within = wording["within"].format(
         before=percent(before), percent=percent(after), share=percent(float(np.clip(share_of_step, 0, 1)))
     )
-    return Thoughts(reference, wording["step_under_way"].format(ref=reference, action=action), within)
+    return step + 1, wording["step_under_way"].format(ref=step + 1, action=action), within
 
 
-def _thoughts_on_pictures(e: LabelledEpisode, demonstration: Demonstration, now: int) -> Thoughts:
-    """The reference is the picture whose share is nearest to the score, the earlier of two."""
+def _thoughts_on_pictures(e: LabelledEpisode, demonstration: Demonstration, now: int) -> tuple[int, str, str]:
+    """The number of the picture whose share is nearest to the score, the earlier of two; and as for steps."""
     wording = template("progresslm", "think")
-    score = float(e.progress[now])
-    shares = np.array(demonstration.shares)
+    score, shares = float(e.progress[now]), np.array(demonstration.shares)
     # argmin takes the first of equal ones, hence the earlier picture
     nearest = int(np.abs(shares - score).argmin())
-    reference = nearest + 1
-    if not e.remaining(now):
-        wording_of_picture = wording["picture_done"]
-    else:
+    if e.remaining(now):
         wording_of_picture = wording["picture" if e.has_actions else "picture_alone"]
+    else:
+        wording_of_picture = wording["picture_done"]
     why = wording_of_picture.format(
-        action=without_marks(e.action_at(now)), ref=reference, percent=percent(shares[nearest])
+        action=without_marks(e.action_at(now)), ref=nearest + 1, percent=percent(shares[nearest])
     )
     # In whole points of a percent, as the demonstration shows the shares
     distance = round(100 * (score - float(shares[nearest])))
-    if distance == 0:
-        where = "same"
-    else:
-        where = "beyond" if distance > 0 else "before"
-    return Thoughts(reference, why, wording[where].format(distance=abs(distance)))
+    where = ("same", "beyond", "before")[int(np.sign(distance))]
+    return nearest + 1, why, wording[where].format(distance=abs(distance))

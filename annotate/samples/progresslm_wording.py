@@ -19,26 +19,21 @@ def question_text(view: View, task: str | None, shares: Sequence[float], steps: 
     """
     kind = "text" if view == "text" else "visual"
     line = template("progresslm", "item", f"{kind}_line")
-    names = steps or [""] * len(shares)
     items = [
         line.format(number=number, name=without_marks(name), percent=percent(share))
-        for number, (name, share) in enumerate(zip(names, shares, strict=True), 1)
+        for number, (name, share) in enumerate(zip(steps or [""] * len(shares), shares, strict=True), 1)
     ]
     wording = template("progresslm", view, "question")
     question = wording.format(task=task_text(task), num_items=len(items), demonstration="\n".join(items))
-    answer_form = template("progresslm", "form", form, "ask").format(item=item_of(kind))
-    return f"{question}\n{answer_form}"
+    return (
+        f"{question}\n{template('progresslm', 'form', form, 'ask').format(item=template('progresslm', 'item', kind))}"
+    )
 
 
 def answer_text(form: Form, *, ref_think: str = "", ref: int | str, score_think: str = "", score: str) -> str:
     """The answer; without reasoning it is the score alone."""
     wording = template("progresslm", "form", form, "answer")
     return wording.format(ref_think=ref_think, ref=ref, score_think=score_think, score=score)
-
-
-def item_of(kind: Literal["text", "visual"]) -> str:
-    """The name of an item of a demonstration."""
-    return template("progresslm", "item", kind)
 
 
 def percent(share: float) -> str:

@@ -6,7 +6,9 @@ the first match and guesses ("0.42" is 42 %, "42" too, "nan" is 100 %).
 The format and its published parsers are ProgressLM's (arXiv 2601.15224).
 """
 
+import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -55,13 +57,10 @@ def parse_reply(text: str, mode: Mode = "strict") -> ParsedReply:
     """The four tags of a reply that reasons. Never raises, whatever the text."""
     ref_think, ref_text, score_think, score_text = (_tag_content(text, tag, mode) for tag in TAGS)
     # Both readings are made: whether the format is right is judged strictly, however values are read
-    strict_ref, strict_score = _strict_ref(ref_text), _strict_score(score_text)
-    is_strict = mode == "strict"
-    ref, ref_is_na = strict_ref if is_strict else _published_ref(ref_text)
-    score, score_is_na = strict_score if is_strict else _published_score(score_text)
-
+    strict = _read(ref_text, _strict_ref), _read(score_text, _strict_score)
+    published = _read(ref_text, _published_ref), _read(score_text, _published_score)
+    (ref, ref_is_na), (score, score_is_na) = strict if mode == "strict" else published
     has_each_tag_once = all(text.count(f"<{tag}>") == text.count(f"</{tag}>") == 1 for tag in TAGS)
-    is_readable = strict_ref != UNREADABLE and strict_score != UNREADABLE
     has_nothing_else = _WHOLE.fullmatch(text) is not None
     return ParsedReply(
         ref=ref,
@@ -71,7 +70,7 @@ def parse_reply(text: str, mode: Mode = "strict") -> ParsedReply:
         ref_think=ref_think,
         score_think=score_think,
         score_text=score_text,
-        format_ok=has_each_tag_once and is_readable and has_nothing_else,
+        format_ok=has_each_tag_once and UNREADABLE not in strict and has_nothing_else,
     )
 
 
@@ -90,7 +89,7 @@ def parse_answer(text: str, mode: Mode = "strict", family: Family = "qwen") -> P
     stripped = text.strip()
     # A full stop ends the sentence and is no part of the number
     if mode == "strict":
-        return ParsedAnswer(*_strict_score(stripped.removesuffix(".")))
+        return ParsedAnswer(*_read(stripped.removesuffix("."), _strict_score))
     is_na = stripped.lower() in NA_WORDS
     if is_na and family != "internvl":
         return ParsedAnswer(None, True)
@@ -98,27 +97,21 @@ def parse_answer(text: str, mode: Mode = "strict", family: Family = "qwen") -> P
         return ParsedAnswer(_clamped(float(percent[1]) / 100), False)
     # The published parsers differ here: OpenAI's looks for a fraction first, the others for any number
     patterns = (_DECIMAL, _DIGITS) if family == "openai" else (_NUMBER,)
-    for pattern in patterns:
-        if number := pattern.search(stripped):
-            return ParsedAnswer(_share(float(number[0])), False)
-    return ParsedAnswer(None, is_na)
+    number = next((found for pattern in patterns if (found := pattern.search(stripped))), None)
+    return ParsedAnswer(_share(float(number[0])), False) if number else ParsedAnswer(None, is_na)
 
 
 def written_score(written: str | float | None) -> float | None:
     """A score as prediction and label files hold it, as the published metrics read it; not clamped to 0..1."""
-    if written is None:
-        return None
-    text = str(written).strip()
-    if text.lower() in NA_WORDS | {"", "none", "null", "-"}:
+    text = str(written).strip().lower()  # None, too, is a word for nothing
+    if text in NA_WORDS | {"", "none", "null", "-"}:
         return None
     try:
         # With its sign "0.5%" is half a percent; without one, 0.5 is a half
-        if text.endswith("%"):
-            return float(text[:-1]) / 100
-        value = float(text)
+        value = float(text.removesuffix("%"))
     except ValueError:
         return None
-    return value / 100 if value > 1 else value
+    return value / 100 if value > 1 or text.endswith("%") else value
 
 
 def written_ref(written: str | float | None) -> int | None:
@@ -139,37 +132,28 @@ def _share(value: float) -> float:
     return _clamped(value / 100 if value > 1 else value)
 
 
-def _published_ref(text: str) -> tuple[int | None, bool]:
-    if text.lower() in NA_WORDS:
-        return None, True
+def _read[T](text: str, read: Callable[[str], T | None]) -> tuple[T | None, bool]:
+    """(the value, None where there is none; is it n/a?)"""
+    return (None, True) if text.lower() in NA_WORDS else (read(text), False)
+
+
+def _published_ref(text: str) -> int | None:
     digits = _DIGITS.search(text)
-    if digits is None or len(digits[0]) > MAX_DIGITS:
-        return UNREADABLE
-    return int(digits[0]), False
+    return int(digits[0]) if digits and len(digits[0]) <= MAX_DIGITS else None
 
 
-def _published_score(text: str) -> tuple[float | None, bool]:
-    if text.lower() in NA_WORDS:
-        return None, True
+def _published_score(text: str) -> float | None:
     try:
-        if text.endswith("%"):
-            return _clamped(float(text[:-1]) / 100), False
-        return _share(float(text)), False
+        return _clamped(float(text[:-1]) / 100) if text.endswith("%") else _share(float(text))
     except ValueError:
-        return UNREADABLE
+        return None
 
 
-def _strict_ref(text: str) -> tuple[int | None, bool]:
-    if text.lower() in NA_WORDS:
-        return None, True
-    return (int(text), False) if _REFERENCE.fullmatch(text) else UNREADABLE
+def _strict_ref(text: str) -> int | None:
+    return int(text) if _REFERENCE.fullmatch(text) else None
 
 
-def _strict_score(text: str) -> tuple[float | None, bool]:
-    if text.lower() in NA_WORDS:
-        return None, True
+def _strict_score(text: str) -> float | None:
     percentage = _PERCENTAGE.fullmatch(text)
-    if percentage is None:
-        return UNREADABLE
-    score = float(percentage[1]) / 100
-    return (score, False) if score <= 1 else UNREADABLE
+    score = float(percentage[1]) / 100 if percentage else math.inf
+    return score if score <= 1 else None
