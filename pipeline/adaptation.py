@@ -48,7 +48,7 @@ def episode_samples(lake: Lake, dataset: str, episode_index: int, count: int, se
 
     # The stage's own sampler, asked for progress alone
     config = SamplesConfig(progress_per_episode=count, segmentation_per_episode=0, actions_per_episode=0, seed=seed)
-    samples = [sample.as_row() for sample in procvqa.samples(episode, config) if sample.family == FAMILY]
+    samples = [sample for sample in procvqa.samples(episode, config) if sample["family"] == FAMILY]
     return _with_pictures(lake, build, chunk, episode_index, samples)
 
 

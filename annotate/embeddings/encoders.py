@@ -4,8 +4,6 @@ Whatever an encoder gives becomes 256 numbers of the whole picture and 64 of eac
 """
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +12,7 @@ import cv2
 import numpy as np
 
 from annotate.embeddings.config import EmbeddingsConfig
+from annotate.embeddings.projection import Encoder
 from annotate.embeddings.weights import INSTALL, EncoderError, mobilenet_file
 from annotate.visual_change import area_averaged
 from core.errors import install_hint
@@ -22,23 +21,6 @@ GREY_PX = 64
 GREY_BATCH, GREY_SMALL = 32, 1
 GREY_WHOLE, GREY_CELL = 16, 8  # sides of the small pictures that are the numbers of grey
 FLAT = 1.0  # of 255: what varies less has no contrast that could be made equal
-
-
-@dataclass(frozen=True)
-class Encoder:
-    """A frozen encoder under one configuration.
-
-    title: its name and the side of the pictures it is given, as `embeddings.encoder`.
-    batch, small_batch: how many pictures it is given at once, never another number of them.
-    embed: float32 [n, 256 + 64 * cells] of pictures, uint8 RGB [n, size_px, size_px, 3].
-    """
-
-    title: str
-    size_px: int
-    device: str
-    batch: int
-    small_batch: int
-    embed: Callable[[np.ndarray], np.ndarray]
 
 
 def load_encoder(config: EmbeddingsConfig) -> Encoder:
@@ -55,20 +37,15 @@ def _load(name: str, grid: int, size_px: int | None, device: str) -> Encoder:
         raise EncoderError(lack)
     from annotate.embeddings.networks import network
 
-    net = network(name, grid, size_px, device)
-    return Encoder(f"{name}@{net.size_px}", net.size_px, net.device_name, net.batch, net.small_batch, net.embed)
+    return network(name, grid, size_px, device)
 
 
 def _lack_of_packages(name: str) -> str:
     """What has to be installed before an encoder can be loaded; empty where nothing has to."""
-    beside = {"hf": "transformers", "torchvision": "torchvision"}.get(name.partition(":")[0])
-    missing = [package for package in ("torch", beside) if package and find_spec(package) is None]
-    if not missing:
-        return ""
-    return (
-        f"the encoder {name} needs {' and '.join(missing)}: {install_hint('train')}; "
-        'the encoder grey needs nothing (embeddings.encoder = "grey")'
-    )
+    beside = {"hf": "transformers", "torchvision": "torchvision"}.get(name.partition(":")[0], "torch")
+    missing = [package for package in dict.fromkeys(("torch", beside)) if find_spec(package) is None]
+    how = f'{install_hint("train")}; the encoder grey needs nothing (embeddings.encoder = "grey")'
+    return f"the encoder {name} needs {' and '.join(missing)}: {how}" if missing else ""
 
 
 def lack(config: EmbeddingsConfig) -> str:
@@ -104,9 +81,8 @@ def grey(pictures: np.ndarray, grid: int) -> np.ndarray:
 def _grey_numbers(picture: np.ndarray, grid: int) -> np.ndarray:
     luma = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32)
     even = (luma - luma.mean()) / max(float(luma.std()), FLAT)
-    whole = cv2.resize(even, (GREY_WHOLE, GREY_WHOLE), interpolation=cv2.INTER_AREA)
     side = grid * GREY_CELL
-    fine = cv2.resize(even, (side, side), interpolation=cv2.INTER_AREA)
+    whole, fine = (cv2.resize(even, (px, px), interpolation=cv2.INTER_AREA) for px in (GREY_WHOLE, side))
     cells = fine.reshape(grid, GREY_CELL, grid, GREY_CELL).swapaxes(1, 2)
     return np.concatenate([whole.ravel(), cells.ravel()])
 

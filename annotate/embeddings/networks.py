@@ -3,17 +3,16 @@
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
 from annotate.embeddings.mobilenet import features
-from annotate.embeddings.projection import CELL, WHOLE, area_weights, signs
+from annotate.embeddings.projection import CELL, WHOLE, Encoder, area_weights, signs
 from annotate.embeddings.weights import EncoderError, hub_weights, mobilenet_weights
 
 # Runs lie beside one another nearly as well by pictures of 64 px as by larger ones, which cost more than to decode the
@@ -26,37 +25,17 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CPU_BATCH, GPU_BATCH, SMALL_BATCH = 32, 64, 8  # a call of few pictures costs as much a picture as of many, and more
 WARM_UPS = 3  # torch's compiler looks at the first calls, and may compute them otherwise than those that follow
 
+_loading = Lock()
 
-@dataclass(frozen=True)
-class Tower:
-    """A network that gives a feature map float32 [n, c, h, w] and numbers of the whole picture [n, d].
 
-    compiles: torch's compiler makes it faster and leaves it as it is.
-    """
+class Tower(NamedTuple):
+    """A network that gives a feature map float32 [n, c, h, w] and numbers of the whole picture [n, d]."""
 
     net: nn.Module
     size_px: int
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    std: tuple[float, ...] = IMAGENET_STD
-    compiles: bool = False
-
-
-@dataclass(frozen=True)
-class Network:
-    """A loaded network with all that turns its features into numbers."""
-
-    size_px: int
-    device_name: str
-    batch: int
-    small_batch: int
-    net: Any
-    device: str
-    alone: bool  # so small a network that a second thread would cost more than it brings
-
-    def embed(self, pictures: np.ndarray) -> np.ndarray:
-        """float32 [n, 256 + 64 * cells] of uint8 RGB [n, size_px, size_px, 3]; n is a batch or a small one"""
-        with torch.inference_mode(), one_thread() if self.alone else nullcontext():
-            return self.net(torch.from_numpy(pictures).to(self.device)).cpu().numpy()
+    mean: Sequence[float] = IMAGENET_MEAN
+    std: Sequence[float] = IMAGENET_STD
+    compiles: bool = False  # torch's compiler makes it faster and leaves it as it is
 
 
 @contextmanager
@@ -71,29 +50,29 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-_loading = Lock()
-
-
-def network(name: str, grid: int, size_px: int | None, device: str) -> Network:
+def network(name: str, grid: int, size_px: int | None, device: str) -> Encoder:
     """The network of an encoder's name. Raises EncoderError."""
-    where = _device(device)
+    if device == "cuda" and not torch.cuda.is_available():
+        raise EncoderError('embeddings.device = "cuda": torch sees no GPU here; "auto" takes the CPU then')
+    where = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+    batch, title = (CPU_BATCH, "cpu") if where == "cpu" else (GPU_BATCH, torch.cuda.get_device_name())
+    kind, _, which = name.partition(":")
+    of_kind = {"mobilenet_v2": _mobilenet, "torchvision": _of_torchvision, "hf": _of_transformers}[kind]
     with _loading:
-        tower = _tower(name, size_px)
-        batch = CPU_BATCH if where == "cpu" else GPU_BATCH
-        net = Embedder(tower, grid).eval().to(where)
-        title = "cpu" if where == "cpu" else torch.cuda.get_device_name()
+        tower = of_kind(which, size_px)
         # Numbers do not depend on which of several ways cuDNN happens to find fastest
         torch.backends.cudnn.benchmark = False
-        compiles = tower.compiles and where == "cpu"
-        fast = _compiled(net, (batch, SMALL_BATCH), tower.size_px) if compiles else net
-        return Network(tower.size_px, title, batch, SMALL_BATCH, fast, where, compiles)
+        net: Any = Embedder(tower, grid).eval().to(where)
+        # So small a network that a second thread would cost more than it brings
+        is_small = tower.compiles and where == "cpu"
+        if is_small:
+            net = _compiled(net, (batch, SMALL_BATCH), tower.size_px)
 
+    def embed(pictures: np.ndarray) -> np.ndarray:
+        with torch.inference_mode(), one_thread() if is_small else nullcontext():
+            return net(torch.from_numpy(pictures).to(where)).cpu().numpy()
 
-def _device(asked: str) -> str:
-    """Raises EncoderError where a GPU is asked for and there is none."""
-    if asked == "cuda" and not torch.cuda.is_available():
-        raise EncoderError('embeddings.device = "cuda": torch sees no GPU here; "auto" takes the CPU then')
-    return "cuda" if asked != "cpu" and torch.cuda.is_available() else "cpu"
+    return Encoder(f"{name}@{tower.size_px}", tower.size_px, title, batch, SMALL_BATCH, embed)
 
 
 def _compiled(net: nn.Module, batches: Sequence[int], size_px: int) -> Any:
@@ -140,15 +119,6 @@ class Embedder(nn.Module):
         return torch.cat([whole @ self.to_whole, (cells @ self.to_cell).flatten(1)], dim=1)
 
 
-def _tower(name: str, size_px: int | None) -> Tower:
-    kind, _, which = name.partition(":")
-    if kind == "mobilenet_v2":
-        return _mobilenet(size_px or MOBILENET_PX)
-    if kind == "torchvision":
-        return _of_torchvision(which, size_px or OTHER_PX)
-    return _of_transformers(which, size_px)
-
-
 class _Mobilenet(nn.Module):
     """Where things are, by a map half-way; what the picture shows, by the last map's mean."""
 
@@ -161,12 +131,12 @@ class _Mobilenet(nn.Module):
         return maps, self.rest(maps).mean((2, 3))
 
 
-def _mobilenet(size_px: int) -> Tower:
+def _mobilenet(_: str, size_px: int | None) -> Tower:
     weights = torch.load(mobilenet_weights(), map_location="cpu", weights_only=True)
-    return Tower(_Mobilenet(features(weights)), size_px, compiles=True)
+    return Tower(_Mobilenet(features(weights)), size_px or MOBILENET_PX, compiles=True)
 
 
-def _of_torchvision(name: str, size_px: int) -> Tower:
+def _of_torchvision(name: str, size_px: int | None) -> Tower:
     """Raises EncoderError: no such model, or no weights."""
     from torchvision.models import get_model, get_model_weights, list_models
 
@@ -176,17 +146,12 @@ def _of_torchvision(name: str, size_px: int) -> Tower:
     weights: Any = next(iter(reversed(list(get_model_weights(name)))), None)
     if weights is None:
         raise EncoderError(f"torchvision publishes no weights of {name}: name another model")
-    net = get_model(name, weights=None, **_settings(weights))
-    net.load_state_dict(torch.load(hub_weights(weights.url), map_location="cpu", weights_only=True))
-    preset = weights.transforms()
-    mean, std = getattr(preset, "mean", IMAGENET_MEAN), getattr(preset, "std", IMAGENET_STD)
-    return Tower(_Watched(net.eval(), size_px), size_px, tuple(mean), tuple(std))
-
-
-def _settings(weights: Any) -> dict[str, Any]:
-    """What a model's published weights need besides its name."""
     categories = weights.meta.get("categories")
-    return {"num_classes": len(categories)} if categories else {}
+    net = get_model(name, weights=None, **({"num_classes": len(categories)} if categories else {}))
+    net.load_state_dict(torch.load(hub_weights(weights.url), map_location="cpu", weights_only=True))
+    size, preset = size_px or OTHER_PX, weights.transforms()
+    mean, std = getattr(preset, "mean", IMAGENET_MEAN), getattr(preset, "std", IMAGENET_STD)
+    return Tower(_Watched(net.eval(), size), size, mean, std)
 
 
 class _Watched(nn.Module):
@@ -195,26 +160,20 @@ class _Watched(nn.Module):
     def __init__(self, net: nn.Module, size_px: int) -> None:
         super().__init__()
         self.net = net
-        self.seen: list[torch.Tensor] = []
+        self.seen: list[Any] = []
         # Every part is watched once, to learn which of them gives the last map
         last: list[nn.Module] = []
-
-        def note(part: nn.Module, _: Any, out: Any) -> None:
-            if _is_map(out):
-                last.append(part)
-
-        hooks = [part.register_forward_hook(note) for part in net.modules()]
+        hooks = [
+            part.register_forward_hook(lambda part, _, out: last.append(part) if _is_map(out) else None)
+            for part in net.modules()
+        ]
         with torch.inference_mode():
             net(torch.zeros(1, 3, size_px, size_px))
         for hook in hooks:
             hook.remove()
         if not last:
             raise EncoderError("this model gives no feature map: name one that looks at single pictures")
-
-        def keep(part: nn.Module, _: Any, out: Any) -> None:
-            self.seen.append(out)
-
-        last[-1].register_forward_hook(keep)
+        last[-1].register_forward_hook(lambda _part, _, out: self.seen.append(out))
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         self.seen.clear()
@@ -235,17 +194,14 @@ def _as_map(out: torch.Tensor, side: int | None = None) -> torch.Tensor:
     if out.ndim == 4:
         return out
     side = side or math.isqrt(out.shape[1])
-    patches = out[:, -side * side :]
-    return patches.transpose(1, 2).unflatten(2, (side, side))
+    return out[:, -side * side :].transpose(1, 2).unflatten(2, (side, side))
 
 
 def _of_transformers(name: str, size_px: int | None) -> Tower:
     """A vision model in a folder or on the hub (NAME@REVISION). Raises EncoderError."""
     from transformers import AutoConfig, AutoImageProcessor, AutoModel
 
-    where, _, revision = name.partition("@")
-    if Path(name).is_dir():
-        where, revision = name, ""
+    where, _, revision = (name, "", "") if Path(name).is_dir() else name.partition("@")
     # Nobody's code is run, and nothing but safetensors is read
     options: dict[str, Any] = {"trust_remote_code": False, "revision": revision or "main"}
     try:
@@ -260,19 +216,13 @@ def _of_transformers(name: str, size_px: int | None) -> Tower:
         processor = None  # a folder without one: pictures are normalised as those of ImageNet
     mean, std = getattr(processor, "image_mean", IMAGENET_MEAN), getattr(processor, "image_std", IMAGENET_STD)
 
-    vision = getattr(config, "vision_config", config)
-    size = size_px or _trained_px(vision)
-    patch = getattr(vision, "patch_size", None)
+    vision: Any = getattr(config, "vision_config", config)
+    # DINO's are trained with 518 pixels and more, and see as well with fewer
+    is_dino = str(getattr(vision, "model_type", "")).startswith("dinov")
+    stated, patch = getattr(vision, "image_size", None), getattr(vision, "patch_size", None)
+    size = size_px or (stated if isinstance(stated, int) and not is_dino else OTHER_PX)
     side = size // patch if isinstance(patch, int) else None
-    return Tower(_Patches(getattr(net, "vision_model", net), side), size, tuple(mean), tuple(std))
-
-
-def _trained_px(vision: Any) -> int:
-    """DINO's are trained with 518 pixels and more, and see as well with fewer."""
-    if str(getattr(vision, "model_type", "")).startswith("dinov"):
-        return OTHER_PX
-    stated = getattr(vision, "image_size", None)
-    return stated if isinstance(stated, int) else OTHER_PX
+    return Tower(_Patches(getattr(net, "vision_model", net), side), size, mean, std)
 
 
 class _Patches(nn.Module):

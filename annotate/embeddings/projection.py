@@ -5,10 +5,29 @@ stay as they are to some 10 %.
 """
 
 import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
 WHOLE, CELL = 256, 64
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A frozen encoder under one configuration.
+
+    title: its name and the side of the pictures it is given, as `embeddings.encoder`.
+    batch, small_batch: how many pictures it is given at once, never another number of them.
+    embed: float32 [n, 256 + 64 * cells] of pictures, uint8 RGB [n, size_px, size_px, 3].
+    """
+
+    title: str
+    size_px: int
+    device: str
+    batch: int
+    small_batch: int
+    embed: Callable[[np.ndarray], np.ndarray]
 
 
 def signs(inputs: int, outputs: int) -> np.ndarray:

@@ -31,8 +31,8 @@ def hub_cache() -> Path:
 def packaged_mobilenet() -> Path | None:
     """The file in the package that brings it, where that is installed."""
     spec = find_spec(MOBILENET_PACKAGE.replace("-", "_"))
-    folders = [Path(place) for place in (spec.submodule_search_locations or ())] if spec else []
-    files = [folder / "weights" / Path(MOBILENET_URL).name for folder in folders]
+    folders = (spec.submodule_search_locations or ()) if spec else ()
+    files = (Path(folder) / "weights" / Path(MOBILENET_URL).name for folder in folders)
     return next((file for file in files if file.exists()), None)
 
 
@@ -44,8 +44,7 @@ def mobilenet_file() -> Path | None:
 
 def mobilenet_weights() -> Path:
     """The checked weights of mobilenet_v2, downloaded if they are missing. Raises EncoderError."""
-    path = mobilenet_file() or _downloaded(MOBILENET_URL, MOBILENET_SHA256)
-    return checked(path, MOBILENET_SHA256)
+    return _checked(mobilenet_file(), MOBILENET_URL, MOBILENET_SHA256)
 
 
 def hub_weights(url: str) -> Path:
@@ -54,12 +53,12 @@ def hub_weights(url: str) -> Path:
     Its name says the beginning of its sha256, as torch's hub has it: resnet18-f37072fd.pth.
     """
     path = hub_cache() / Path(url).name
-    prefix = path.stem.rpartition("-")[2]
-    return checked(path if path.exists() else _downloaded(url, prefix), prefix)
+    return _checked(path if path.exists() else None, url, path.stem.rpartition("-")[2])
 
 
-def checked(path: Path, sha256: str) -> Path:
-    """A file whose sha256 is, or begins with, the given one. Raises EncoderError."""
+def _checked(path: Path | None, url: str, sha256: str) -> Path:
+    """A file, downloaded if it is missing, whose sha256 is or begins with the given one. Raises EncoderError."""
+    path = path or _downloaded(url, sha256)
     with path.open("rb") as file:
         actual = hashlib.file_digest(file, "sha256").hexdigest()
     if not sha256 or not actual.startswith(sha256):
@@ -77,14 +76,8 @@ def _downloaded(url: str, sha256: str) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(path), hash_prefix=sha256, progress=False)
     except (URLError, OSError, RuntimeError) as e:
-        reason = getattr(e, "reason", None) or e
-        raise EncoderError(f"no weights for the encoder: {url} cannot be downloaded ({reason}). {_remedy(url)}") from e
+        own = f"`{INSTALL}` brings them, or put" if url == MOBILENET_URL else "Put"
+        remedy = f'{own} the file into {path.parent}; the encoder grey needs none (embeddings.encoder = "grey")'
+        why = f"{url} cannot be downloaded ({getattr(e, 'reason', None) or e})"
+        raise EncoderError(f"no weights for the encoder: {why}. {remedy}") from e
     return path
-
-
-def _remedy(url: str) -> str:
-    own = f"`{INSTALL}` brings them, or put" if url == MOBILENET_URL else "Put"
-    return (
-        f"{own} the file into {hub_cache()}; the encoder grey needs none "
-        '(embeddings.encoder = "grey"), and embeddings.when = "never" does without'
-    )
