@@ -6,7 +6,7 @@ episode has rows and shows something.
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -66,30 +66,21 @@ class Keeper(Protocol):
         """Those of a video that turned out to be damaged: another decoding may give others."""
 
 
-@dataclass(frozen=True)
-class Keyframe:
-    frame_index: int
-    sha256: str
-    width_px: int
-    height_px: int
+Store = Callable[[str, bytes], None]  # keeps a keyframe's bytes by their sha256
+Wanting = Sequence[tuple[Keeper, int]]  # keepers, each with every how many frames it wants
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One camera of one episode; arrays have one entry per frame."""
+    """One camera of one episode."""
 
     camera: str
-    change: np.ndarray  # float32
-    phash: np.ndarray  # uint64
-    luma_mean: np.ndarray  # float32
-    is_black: np.ndarray  # bool
-    luma_span: int  # largest minus least luma of the grid cell that varies most, of 255
-    keyframes: list[Keyframe]
+    measures: vc.Measures
+    keyframes: list[dict[str, Any]]  # rows of `keyframes`
     damaged: int  # frames in which the decoder concealed errors
-    grids_sha256: bytes
 
     def __len__(self) -> int:
-        return len(self.change)
+        return len(self.measures.change)
 
 
 def frames_stage(
@@ -97,46 +88,44 @@ def frames_stage(
     records: Iterable[EpisodeRecord],
     chunk: int,
     config: FramesConfig,
-    store: Callable[[str, bytes], None],
+    store: Store,
     keepers: Sequence[Keeper] = (),
     signals: Sequence[GripperSignal] = (),
 ) -> FramesResult:
-    """Measure the usable episodes of one chunk; `store(sha256, jpeg)` keeps a keyframe's bytes."""
+    """Measure the usable episodes of one chunk."""
+    of_chunk = {"dataset": source.config.name, "chunk": chunk}
     contents, frames, states, keyframes, findings = [], [], [], [], []
     lags, main = LagMeter(signals), main_signal(signals)
     decoded = 0
     for record in records:
-        where = {"dataset": source.config.name, "episode_index": record.episode_index, "chunk": chunk}
+        where = of_chunk | {"episode_index": record.episode_index}
         try:
             episode = read_episode(source, record)
             rows = proprioception(episode, signals)
         except RowsError as e:
             findings.append(Finding(e.reason, str(e), "unusable", record.episode_index, file=record.data_uri))
             continue
-
-        # An episode without a usable camera has findings and nothing else
         clock = timing(episode.timestamps_s, record.fps, certain=source.config.fps is not None)
-        passing = _Pass(config, store, tuple(keepers), clock.fps)
-        cameras = _measure_cameras(episode, passing, source.decoding_threads)
-        decoded += cameras.decoded
-        findings += cameras.findings
-        if not cameras.usable:
+        measuring = _Measuring(episode, config, store, keepers, clock.fps, DecodeOptions(source.decoding_threads))
+        usable = measuring.cameras()
+        decoded += measuring.decoded
+        findings += measuring.findings
+        # An episode without a usable camera has findings and nothing else
+        if not usable:
             continue
-
         for reason, detail in clock.findings:
             findings.append(Finding(reason, detail, "warning", record.episode_index, file=record.data_uri))
-        contents.append(where | _content_columns(episode, cameras.usable, clock))
+        contents.append(where | _content_columns(episode, usable, clock))
         if rows.state is not None:
-            states.append(_state_rows(where, rows.state))
-        lags.add(episode, rows, cameras.usable[0].change, clock.fps)
-        for camera in cameras.usable:
+            states.append(_rows("states", where, len(rows.state), state=_lists(rows.state)))
+        lags.add(episode, rows, usable[0].measures.change, clock.fps)
+        for camera in usable:
             frames.append(_frame_rows(where, rows, main, camera, clock.fps))
             # A coarse keyframe belongs to no label run: all annotators are shown the same ones
             made_for = {"camera": camera.camera, "purpose": "coarse", "label_run": ""}
-            keyframes += [where | made_for | keyframe.__dict__ for keyframe in camera.keyframes]
+            keyframes += [where | made_for | keyframe for keyframe in camera.keyframes]
     measured_lags = lags.lags()
     findings += lags.findings(measured_lags)
-    of_chunk = {"dataset": source.config.name, "chunk": chunk}
     tables = {
         "episode_content": TABLES["episode_content"].rows(contents),
         "frames": pa.concat_tables([TABLES["frames"].empty(), *frames]),
@@ -147,104 +136,75 @@ def frames_stage(
     return FramesResult(tables, findings, decoded)
 
 
-@dataclass(frozen=True)
-class _Problem:
-    reason: str
-    detail: str
+@dataclass
+class _Measuring:
+    """The cameras of an episode being measured; `fps`: of the episode."""
 
-
-@dataclass(frozen=True)
-class _CameraResult:
-    """What came of measuring one camera; `usable` None where it cannot be used, and then there is a problem."""
-
-    usable: Measured | None
-    problem: _Problem | None
-    decoded: int  # frames
-    is_damaged: bool
-
-
-@dataclass(frozen=True)
-class _Cameras:
-    """The usable cameras of an episode, what is wrong with its cameras, and how many frames were decoded."""
-
-    usable: list[Measured]
-    findings: list[Finding]
-    decoded: int
-
-
-@dataclass(frozen=True)
-class _Pass:
-    """What is done with the pictures of an episode while they are measured; `fps`: of the episode."""
-
+    episode: Episode
     config: FramesConfig
-    store: Callable[[str, bytes], None]
-    keepers: tuple[Keeper, ...]
+    store: Store
+    keepers: Sequence[Keeper]
     fps: float
+    options: DecodeOptions
+    findings: list[Finding] = field(default_factory=list)
+    decoded: int = 0  # frames
+
+    def cameras(self) -> list[Measured]:
+        """The usable ones; what is wrong with any goes into `findings`."""
+        usable: list[Measured] = []
+        problems: list[tuple[CameraVideo, tuple[str, str]]] = []
+        for video in self.episode.record.videos:
+            # The first usable camera is the preferred one
+            measured, obstacle = self._measured(video.camera, is_preferred=not usable)
+            damage = _damage(measured) if measured and measured.damaged else None
+            if measured and not obstacle:
+                usable.append(measured)
+            if problem := obstacle or damage:
+                problems.append((video, problem))
+        # A camera's trouble costs an episode only when no other camera is left
+        severity, index = "warning" if usable else "unusable", self.episode.record.episode_index
+        self.findings += [Finding(*problem, severity, index, video.camera, video.uri) for video, problem in problems]
+        return usable
+
+    def _measured(self, camera: str, *, is_preferred: bool) -> tuple[Measured | None, tuple[str, str] | None]:
+        """A camera, and why it cannot be used: (reason, detail)."""
+        record = self.episode.record
+        wants = [(k, k.every(camera, self.fps, record.num_rows, is_preferred=is_preferred)) for k in self.keepers]
+        wanting = [(keeper, every) for keeper, every in wants if every]
+        measured = None
+        try:
+            measured = measure_camera(self.episode, camera, self.config, self.store, wanting, self.options)
+            obstacle = _obstacle(measured, record, self.config)
+            self.decoded += len(measured)
+        except (VideoError, RowsError) as e:
+            obstacle = (e.reason, str(e))
+        if measured is None or measured.damaged:
+            for keeper, _ in wanting:
+                keeper.drop(record.episode_index, camera)
+        return measured, obstacle
 
 
-def _measure_cameras(episode: Episode, passing: _Pass, threads: int) -> _Cameras:
-    usable: list[Measured] = []
-    problems: list[tuple[CameraVideo, _Problem]] = []
-    decoded = 0
-    for video in episode.record.videos:
-        # The first usable camera is the preferred one
-        result = _measure(episode, video.camera, passing, threads, is_preferred=not usable)
-        decoded += result.decoded
-
-        if result.usable:
-            usable.append(result.usable)
-        if result.problem:
-            problems.append((video, result.problem))
-
-    # A camera's trouble costs an episode only when no other camera is left
-    severity = "warning" if usable else "unusable"
-    index = episode.record.episode_index
-    findings = [Finding(p.reason, p.detail, severity, index, video.camera, video.uri) for video, p in problems]
-    return _Cameras(usable, findings, decoded)
+def _obstacle(m: Measured, record: EpisodeRecord, config: FramesConfig) -> tuple[str, str] | None:
+    """Why a camera cannot be used: (reason, detail)."""
+    n, of = len(m), m.measures
+    is_frozen = of.luma_span < FROZEN_LUMA and of.change.mean() < FROZEN_CHANGE if n else True
+    obstacles = (
+        (
+            record.num_rows not in (None, n),
+            "frame_count",
+            f"{n} frames decoded, the episode has {record.num_rows} rows",
+        ),
+        (n < config.min_frames, "too_short", f"{n} frames; at least {config.min_frames} are needed"),
+        (m.damaged > MAX_DAMAGED * n, *_damage(m)),
+        (of.is_black.all(), "black_video", f"all {n} frames are black"),
+        (is_frozen, "frozen_video", f"all {n} frames show one picture"),
+    )
+    return next(((reason, detail) for is_so, reason, detail in obstacles if is_so), None)
 
 
-def _measure(episode: Episode, camera: str, passing: _Pass, threads: int, *, is_preferred: bool) -> _CameraResult:
-    num_frames = episode.record.num_rows
-    wants = [(k, k.every(camera, passing.fps, num_frames, is_preferred=is_preferred)) for k in passing.keepers]
-    wanting = [(keeper, every) for keeper, every in wants if every]
-    try:
-        measured = measure_camera(episode, camera, passing.config, passing.store, wanting, DecodeOptions(threads))
-    except (VideoError, RowsError) as e:
-        result = _CameraResult(None, _Problem(e.reason, str(e)), decoded=0, is_damaged=True)
-    else:
-        result = _judged(measured, episode.record, passing.config)
-    if result.is_damaged:
-        for keeper, _ in wanting:
-            keeper.drop(episode.record.episode_index, camera)
-    return result
-
-
-def _judged(measured: Measured, record: EpisodeRecord, config: FramesConfig) -> _CameraResult:
-    is_damaged = measured.damaged > 0
-    obstacle = _obstacle(measured, record, config)
-    if obstacle:
-        return _CameraResult(None, obstacle, len(measured), is_damaged)
-    return _CameraResult(measured, _damage(measured) if is_damaged else None, len(measured), is_damaged)
-
-
-def _obstacle(m: Measured, record: EpisodeRecord, config: FramesConfig) -> _Problem | None:
-    """Why a camera cannot be used."""
-    if record.num_rows is not None and len(m) != record.num_rows:
-        return _Problem("frame_count", f"{len(m)} frames decoded, the episode has {record.num_rows} rows")
-    if len(m) < config.min_frames:
-        return _Problem("too_short", f"{len(m)} frames; at least {config.min_frames} are needed")
-    if m.damaged > MAX_DAMAGED * len(m):
-        return _damage(m)
-    if m.is_black.all():
-        return _Problem("black_video", f"all {len(m)} frames are black")
-    if m.luma_span < FROZEN_LUMA and m.change.mean() < FROZEN_CHANGE:
-        return _Problem("frozen_video", f"all {len(m)} frames show one picture")
-    return None
-
-
-def _damage(m: Measured) -> _Problem:
+def _damage(m: Measured) -> tuple[str, str]:
     detail = f"{m.damaged} of {len(m)} frames are damaged: the decoder made up what it could not read"
-    return _Problem("damaged_frames", detail)
+    return "damaged_frames", detail
 
 
 @dataclass(frozen=True)
@@ -289,19 +249,16 @@ def measure_camera(
     episode: Episode,
     camera: str,
     config: FramesConfig,
-    store: Callable[[str, bytes], None],
-    keepers: Sequence[tuple[Keeper, int]] = (),
+    store: Store,
+    wanting: Wanting = (),
     options: DecodeOptions = DECODE_ALL,
 ) -> Measured:
-    """Measure every frame of one camera in one pass; `keepers`, each with every how many frames it wants.
-
-    Raises VideoError.
-    """
+    """Measure every frame of one camera in one pass. Raises VideoError."""
     # Keyframes are whole frames: the interval is at least one of them, however short it is in seconds
     every = max(1, round(config.keyframe_interval_s * episode.record.fps))
     meter = vc.FrameMeter()
     hashes: list[int] = []
-    keyframes: list[Keyframe] = []
+    keyframes: list[dict[str, Any]] = []
     damaged = 0
     for index, _, frame in episode.frames(camera, options):
         luma = frame.luma()
@@ -313,90 +270,78 @@ def measure_camera(
 
         # Colours are only computed of pictures whose colours somebody asks for
         is_keyframe = index % every == 0
-        if not keepers and not is_keyframe:
+        if not wanting and not is_keyframe:
             continue
         picture = SharedPicture(frame, luma, half)
-        for keeper, nth in keepers:
+        for keeper, nth in wanting:
             if index % nth == 0:
                 keeper.keep(episode.record.episode_index, camera, index, picture)
         if is_keyframe:
-            keyframes.append(_keyframe(index, picture.rgb(), config, store))
+            data, width, height = encode_jpeg(picture.rgb(), config.keyframe_max_px)
+            sha256 = hashlib.sha256(data).hexdigest()
+            store(sha256, data)
+            keyframes.append({"frame_index": index, "sha256": sha256, "width_px": width, "height_px": height})
     # The meter's hash is quick and near the published one; only who wants the published numbers pays for that one
-    m = meter.read()
-    phash = np.array(hashes, np.uint64) if config.published_phash else m.phash
-    return Measured(camera, m.change, phash, m.luma_mean, m.is_black, m.luma_span, keyframes, damaged, m.sha256)
-
-
-def _keyframe(k: int, rgb: np.ndarray, config: FramesConfig, store: Callable[[str, bytes], None]) -> Keyframe:
-    data, width, height = encode_jpeg(rgb, config.keyframe_max_px)
-    sha256 = hashlib.sha256(data).hexdigest()
-    store(sha256, data)
-    return Keyframe(k, sha256, width, height)
+    measures = meter.read()
+    if config.published_phash:
+        measures = replace(measures, phash=np.array(hashes, np.uint64))
+    return Measured(camera, measures, keyframes, damaged)
 
 
 def _content_columns(episode: Episode, cameras: list[Measured], clock: Timing) -> dict[str, Any]:
+    h = hashlib.sha256((episode.record.task or "").encode())
+    for m in sorted(cameras, key=lambda m: m.camera):
+        h.update(m.camera.encode() + m.measures.sha256)
+    for values in (episode.state, episode.action):
+        h.update(b"-" if values is None else np.ascontiguousarray(values, np.float64).tobytes())
     return {
         "num_frames": len(cameras[0]),
         "fps": clock.fps,
         "max_drift_s": clock.drift_s,
         "usable_cameras": [m.camera for m in cameras],
-        "content_hash": _content_hash(episode, cameras),
+        "content_hash": h.hexdigest(),
     }
-
-
-def _content_hash(episode: Episode, cameras: list[Measured]) -> str:
-    h = hashlib.sha256((episode.record.task or "").encode())
-    for m in sorted(cameras, key=lambda m: m.camera):
-        h.update(m.camera.encode() + m.grids_sha256)
-    for values in (episode.state, episode.action):
-        h.update(b"-" if values is None else np.ascontiguousarray(values, np.float64).tobytes())
-    return h.hexdigest()
 
 
 def _frame_rows(where: dict, rows: Proprioception, main: int | None, m: Measured, fps: float) -> pa.Table:
     """Rows of `frames` of one camera; `main`: which gripper stands for all where one number is wanted."""
     n = len(m)
     gripper = None if main is None else rows.openings[main]
-    motion = None if rows.state is None else speed(rows.state, fps)
-    columns = {
+    # The openings of all grippers at each frame: null where one is not used
+    openings = np.stack([np.full(n, np.nan) if curve is None else curve for curve in rows.openings or [None]], axis=1)
+    is_used = any(curve is not None for curve in rows.openings)
+    return _rows(
+        "frames",
+        where,
+        n,
+        camera=pa.repeat(m.camera, n),
+        timestamp_s=np.arange(n) / fps,
+        visual_change=m.measures.change,
+        phash=m.measures.phash,
+        gripper=pa.nulls(n, pa.float32()) if gripper is None else gripper.astype(np.float32),
+        grippers=_lists(openings, np.isnan(openings)) if is_used else pa.nulls(n, pa.list_(pa.float32())),
+        speed=pa.nulls(n, pa.float32()) if rows.state is None else speed(rows.state, fps),
+        luma_mean=m.measures.luma_mean,
+        is_black=m.measures.is_black,
+    )
+
+
+def _rows(table: str, where: dict, n: int, **columns: Any) -> pa.Table:
+    """Rows of n frames from 0 on."""
+    common = {
         "dataset": pa.repeat(where["dataset"], n),
         "episode_index": np.full(n, where["episode_index"], np.int64),
-        "camera": pa.repeat(m.camera, n),
         "frame_index": np.arange(n),
         "chunk": np.full(n, where["chunk"], np.int32),
-        "timestamp_s": np.arange(n) / fps,
-        "visual_change": m.change,
-        "phash": m.phash,
-        "gripper": pa.nulls(n, pa.float32()) if gripper is None else gripper.astype(np.float32),
-        "grippers": _opening_lists(rows.openings, n),
-        "speed": pa.nulls(n, pa.float32()) if motion is None else motion,
-        "luma_mean": m.luma_mean,
-        "is_black": m.is_black,
     }
-    return pa.table(columns, schema=TABLES["frames"].schema)
+    return pa.table(common | columns, schema=TABLES[table].schema)
 
 
-def _state_rows(where: dict, state: np.ndarray) -> pa.Table:
-    n, width = state.shape
-    values = pa.array(np.ascontiguousarray(state, np.float32).ravel())
-    columns = {
-        "dataset": pa.repeat(where["dataset"], n),
-        "episode_index": np.full(n, where["episode_index"], np.int64),
-        "frame_index": np.arange(n),
-        "chunk": np.full(n, where["chunk"], np.int32),
-        "state": pa.ListArray.from_arrays(np.arange(0, n * width + 1, width, dtype=np.int32), values),
-    }
-    return pa.table(columns, schema=TABLES["states"].schema)
-
-
-def _opening_lists(openings: Sequence[np.ndarray | None], n: int) -> pa.Array:
-    """The openings of all grippers at each of n frames: lists of float32, null where one is not used."""
-    if all(curve is None for curve in openings):
-        return pa.nulls(n, pa.list_(pa.float32()))
-    columns = [np.full(n, np.nan) if curve is None else curve for curve in openings]
-    flat = np.column_stack(columns).astype(np.float32).ravel()
-    values = pa.array(flat, mask=np.isnan(flat))
-    return pa.ListArray.from_arrays(np.arange(0, len(flat) + 1, len(columns), dtype=np.int32), values)
+def _lists(values: np.ndarray, nulls: np.ndarray | None = None) -> pa.Array:
+    """A list of float32 for each row of [n, d]; `nulls` bool [n, d]."""
+    n, width = values.shape
+    flat = pa.array(values.astype(np.float32).ravel(), mask=None if nulls is None else nulls.ravel())
+    return pa.ListArray.from_arrays(np.arange(0, n * width + 1, width, dtype=np.int32), flat)
 
 
 def speed(state: np.ndarray, fps: float) -> np.ndarray:
