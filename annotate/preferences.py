@@ -9,6 +9,7 @@ Robometer (arXiv 2603.02115) compares runs by outcome and moments by order; qual
 what it shows, and which label run its progress is of.
 """
 
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,6 +46,10 @@ class ComparedRun:
     def key(self) -> tuple[str, int]:
         return self.dataset, self.episode_index
 
+    @property
+    def task(self) -> tuple[str, str]:
+        return self.dataset, self.same_as
+
 
 @dataclass(frozen=True)
 class RunPart:
@@ -73,70 +78,46 @@ class Pair:
 
 
 class Pairing:
-    """Which of some runs can be compared with which others. Partners are found in time that grows with the logarithm of
-    a task's runs: there may be many thousands of one task."""
+    """Which of some runs can be compared with which others."""
 
     def __init__(self, runs: Sequence[ComparedRun]) -> None:
-        together: dict[tuple[str, str], list[ComparedRun]] = defaultdict(list)
         # Of equal runs equal pairs, in whichever order they are given
-        for run in sorted((r for r in runs if len(r.frames)), key=lambda r: r.key):
-            together[run.dataset, run.same_as].append(run)
-        self._groups = {task: _Group(of_task) for task, of_task in together.items()}
+        self._runs = sorted((r for r in runs if len(r.frames)), key=lambda r: r.key)
+        self._alike: dict[tuple, list[ComparedRun]] = defaultdict(list)  # runs of a task that one kind of pair is of
+        for run in self._runs:
+            if np.isfinite(run.progress).any():
+                self._alike[run.task, "further"].append(run)
+            self._alike[run.task, "outcome", run.success].append(run)
+            # Of runs that nobody judged none is compared with one that succeeded
+            if run.quality is not None and run.success is not False:
+                self._alike[run.task, "quality", run.success].append(run)
+        for key, alike in self._alike.items():
+            if "quality" in key:
+                alike.sort(key=_quality)
+
+    def partners(self, why: Why, run: ComparedRun) -> list[ComparedRun]:
+        """The runs that it can be compared with."""
+        if why == "further":
+            return self._alike[run.task, why] if np.isfinite(run.progress).any() else []
+        if why == "outcome":
+            return [] if run.success is None else self._alike[run.task, why, not run.success]
+        if run.success is False or run.quality is None:
+            return []
+        alike = self._alike[run.task, why, run.success]
+        worse = bisect_right(alike, run.quality - BETTER_BY, key=_quality)
+        return alike[:worse] + alike[bisect_left(alike, run.quality + BETTER_BY, key=_quality) :]
 
     def runs(self, why: Why) -> list[ComparedRun]:
         """Those that have a run to be compared with, in order."""
-        found = [run for group in self._groups.values() for run in group.runs if group.partners(why, run)]
-        return sorted(found, key=lambda r: r.key)
+        return [run for run in self._runs if self.partners(why, run)]
 
     def draw(self, why: Why, run: ComparedRun, rng: np.random.Generator) -> Pair | None:
         """A pair of this run with another, or with itself; None where there is none, or chance found none."""
-        group = self._groups[run.dataset, run.same_as]
-        count = group.partners(why, run)
-        if not count:
+        partners = self.partners(why, run)
+        if not partners:
             return None
-        other = group.partner(why, run, int(rng.integers(count)))
+        other = partners[int(rng.integers(len(partners)))]
         return _further(run, other, rng) if why == "further" else _better(why, run, other)
-
-
-class _Group:
-    """The runs of one task of a dataset, sorted by what they are compared by."""
-
-    def __init__(self, runs: Sequence[ComparedRun]) -> None:
-        self.runs = runs
-        self._labelled = [r for r in runs if np.isfinite(r.progress).any()]
-        self._ended = {how: [r for r in runs if r.success is how] for how in (True, False)}
-        # Of runs that nobody judged none is compared with one that succeeded
-        self._judged = {
-            how: sorted((r for r in runs if r.success is how and r.quality is not None), key=_quality)
-            for how in (True, None)
-        }
-        self._scores = {how: np.array([_quality(r) for r in judged]) for how, judged in self._judged.items()}
-
-    def partners(self, why: Why, run: ComparedRun) -> int:
-        """With how many runs it can be compared."""
-        if why == "further":
-            return len(self._labelled) if np.isfinite(run.progress).any() else 0
-        if why == "outcome":
-            return 0 if run.success is None else len(self._ended[not run.success])
-        if run.success is False or run.quality is None:
-            return 0
-        worse, better = self._apart(run)
-        return worse + len(self._scores[run.success]) - better
-
-    def partner(self, why: Why, run: ComparedRun, number: int) -> ComparedRun:
-        """The `number`-th of these."""
-        if why == "further":
-            return self._labelled[number]
-        if why == "outcome":
-            return self._ended[not run.success][number]
-        worse, better = self._apart(run)
-        return self._judged[run.success][number if number < worse else better + number - worse]
-
-    def _apart(self, run: ComparedRun) -> tuple[int, int]:
-        """So many runs are clearly worse; from this one on they are clearly better."""
-        scores = self._scores[run.success]
-        low, high = _quality(run) - BETTER_BY, _quality(run) + BETTER_BY
-        return int(np.searchsorted(scores, low, "right")), int(np.searchsorted(scores, high, "left"))
 
 
 def _quality(run: ComparedRun) -> float:
@@ -175,10 +156,9 @@ def _better(why: Why, one: ComparedRun, other: ComparedRun) -> Pair:
     if why == "outcome":
         chosen, rejected = (one, other) if one.success else (other, one)
         return Pair(why, _part(chosen, [-1]), _part(rejected, [-1]), 1.0)
-    chosen, rejected = (one, other) if _quality(one) > _quality(other) else (other, one)
-    return Pair(
-        why, _part(chosen, whole(chosen)), _part(rejected, whole(rejected)), abs(_quality(one) - _quality(other))
-    )
+    rejected, chosen = sorted((one, other), key=_quality)
+    margin = _quality(chosen) - _quality(rejected)
+    return Pair(why, _part(chosen, whole(chosen)), _part(rejected, whole(rejected)), margin)
 
 
 def whole(run: ComparedRun) -> list[int]:

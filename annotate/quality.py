@@ -57,8 +57,7 @@ class Quality:
 def qualities(runs: Sequence[LabelledRun]) -> list[Quality]:
     """One for each run of a task."""
     orders = [step_order(r.segments) for r in runs]
-    enough = len(runs) >= FEWEST
-    counts = Counter(orders)
+    enough, counts = len(runs) >= FEWEST, Counter(orders)
     # Of the logarithm: a run of twice and one of half the usual length are equally odd
     log_durations = np.log([run.duration_s for run in runs])
     length_z = robust_deviations(log_durations, np.ones(len(runs), bool), MIN_SCALE)
