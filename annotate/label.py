@@ -46,19 +46,7 @@ def plain_label(
     `step_names` are those of the planned steps, where the task says them. Without them steps are named as in their
     first attempts, and one that was never attempted is unnamed.
     """
-    if step_names:
-        assert len(step_names) == num_planned, (step_names, num_planned)
-        plan = tuple(step_names)
-    else:
-        name_of_step = {s.step: s.name for s in reversed(segments) if s.step is not None}
-        plan = tuple(name_of_step.get(step) or unnamed_step(step) for step in range(num_planned))
-    return EpisodeLabel(
-        segments,
-        num_planned,
-        task,
-        task_inferred=False,
-        needs_review=False,
-        notes=[],
-        plan=plan,
-        as_far_as=as_far_as,
-    )
+    name_of_step = {s.step: s.name for s in reversed(segments) if s.step is not None}
+    plan = tuple(step_names or (name_of_step.get(step) or unnamed_step(step) for step in range(num_planned)))
+    assert len(plan) == num_planned, (step_names, num_planned)
+    return EpisodeLabel(segments, num_planned, task, False, False, [], plan, as_far_as)

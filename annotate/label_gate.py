@@ -1,6 +1,6 @@
 """Which labels are sure enough: the one rule for samples, releases, weights and exports."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 MIN_CONFIDENCE = 0.0  # of a label, for its progress: every label counts
@@ -28,42 +28,29 @@ class LabelGate:
 
 @dataclass(frozen=True)
 class GateCounts:
-    """How many labels of a dataset pass a gate. Each label is counted once at most among those that do not."""
+    """Labels of a dataset, each by its confidence and whether all of its steps have names, before a gate."""
 
     gate: LabelGate
-    labels: int
-    below_min_confidence: int
-    unnamed: int
-    below_min_name_confidence: int
-
-    @classmethod
-    def of(cls, gate: LabelGate, labels: Iterable[tuple[float | None, bool]]) -> "GateCounts":
-        """Count labels, each given by its confidence and whether all of its steps have names."""
-        labels = list(labels)
-        sure = [(confidence, named) for confidence, named in labels if gate.admits(confidence)]
-        return cls(
-            gate,
-            labels=len(labels),
-            below_min_confidence=len(labels) - len(sure),
-            unnamed=sum(not named for _, named in sure),
-            below_min_name_confidence=sum(
-                named and not gate.admits_names(confidence, named=named) for confidence, named in sure
-            ),
-        )
+    labels: Sequence[tuple[float | None, bool]]
 
     def numbers(self) -> dict[str, int]:
-        """What does not pass, by its reason."""
+        """How many do not pass, by the reason; each label is counted once at most."""
+        sure = [(confidence, named) for confidence, named in self.labels if self.gate.admits(confidence)]
+        passing = sum(self.gate.admits_names(confidence, named=named) for confidence, named in sure)
+        named = sum(named for _, named in sure)
         return {
-            "below_min_confidence": self.below_min_confidence,
-            "unnamed_labels": self.unnamed,
-            "below_min_name_confidence": self.below_min_name_confidence,
+            "below_min_confidence": len(self.labels) - len(sure),
+            "unnamed_labels": len(sure) - named,
+            "below_min_name_confidence": named - passing,
         }
 
     def sentences(self) -> list[str]:
         """What does not pass, in words; nothing where all labels do."""
         least, least_for_names = self.gate.min_confidence, self.gate.min_name_confidence
-        unsure = f"are less sure than {least:g} (min_confidence): they are left out"
-        unnamed = "have unnamed steps: they give progress alone"
-        unsure_of_names = f"are less sure than {least_for_names:g} (min_name_confidence): they give no names of steps"
-        counts = zip(self.numbers().values(), (unsure, unnamed, unsure_of_names), strict=True)
-        return [f"{count} of {self.labels} labels {why}" for count, why in counts if count]
+        reasons = (
+            f"are less sure than {least:g} (min_confidence): they are left out",
+            "have unnamed steps: they give progress alone",
+            f"are less sure than {least_for_names:g} (min_name_confidence): they give no names of steps",
+        )
+        counts = zip(self.numbers().values(), reasons, strict=True)
+        return [f"{count} of {len(self.labels)} labels {why}" for count, why in counts if count]

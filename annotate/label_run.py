@@ -23,14 +23,8 @@ class LabelRun:
 
     @property
     def id(self) -> str:
-        parts = (
-            self.annotator,
-            self.model or "",
-            self.model_revision or "",
-            self.prompt_version or "",
-            self.params,
-            self.code_version,
-        )
+        model = (self.model or "", self.model_revision or "", self.prompt_version or "")
+        parts = (self.annotator, *model, self.params, self.code_version)
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
@@ -46,19 +40,10 @@ def resolved(params: dict) -> str:
 def choose_active(runs: Sequence[tuple[str, str]], preferred: Sequence[tuple[str, str]] = ()) -> tuple[str, str] | None:
     """(label_run, why) among an episode's (label_run, annotator) pairs; None when it has none.
 
-    preferred: (label_run, why), the best first; the first that the episode has, else the run of the best annotator.
+    preferred: (label_run, why), the best first; the first that the episode has, else the run of the best annotator, of
+    several the first by its id.
     """
     ids = {run for run, _ in runs}
-    for run, why in preferred:
-        if run in ids:
-            return run, why
-    return _best_run(runs)
-
-
-def _best_run(runs: Sequence[tuple[str, str]]) -> tuple[str, str] | None:
-    """The run of the best annotator, and why; of several, the first by its id."""
-    for annotator in PRECEDENCE:
-        of_annotator = sorted(run for run, by in runs if by == annotator)
-        if of_annotator:
-            return of_annotator[0], f"best annotator: {annotator}"
-    return None
+    known = ((run, why) for run, why in preferred if run in ids)
+    best = ((run, f"best annotator: {by}") for by in PRECEDENCE for run in sorted(r for r, a in runs if a == by))
+    return next(known, None) or next(best, None)

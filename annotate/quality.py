@@ -61,24 +61,26 @@ def qualities(runs: Sequence[LabelledRun]) -> list[Quality]:
     # Of the logarithm: a run of twice and one of half the usual length are equally odd
     log_durations = np.log([run.duration_s for run in runs])
     length_z = robust_deviations(log_durations, np.ones(len(runs), bool), MIN_SCALE)
-    results = []
-    for run, order, z in zip(runs, orders, length_z, strict=True):
-        end = float(run.progress[-1])
-        # Positive where progress falls; rises are negative and count nowhere below
-        falls = -np.diff(run.progress.astype(np.float64))
-        results.append(
-            Quality(
-                length_z=float(z) if enough else None,
-                order_rarity=1 - counts[order] / len(runs) if enough else None,
-                jump=largest_jump(run.progress, run.fps),
-                falls=int((falls > FALL).sum()),
-                worst_fall=float(falls.max(initial=0.0)),
-                end=end,
-                shortest_step_s=min((len(s) / run.fps for s in run.segments if s.step is not None), default=None),
-                contradicts=run.success is not None and run.success != (end >= 1.0),
-            )
-        )
-    return results
+    return [
+        _quality(run, float(z) if enough else None, 1 - counts[order] / len(runs) if enough else None)
+        for run, order, z in zip(runs, orders, length_z, strict=True)
+    ]
+
+
+def _quality(run: LabelledRun, length_z: float | None, order_rarity: float | None) -> Quality:
+    end = float(run.progress[-1])
+    # Positive where progress falls; rises are negative and count nowhere below
+    falls = -np.diff(run.progress.astype(np.float64))
+    return Quality(
+        length_z=length_z,
+        order_rarity=order_rarity,
+        jump=largest_jump(run.progress, run.fps),
+        falls=int((falls > FALL).sum()),
+        worst_fall=float(falls.max(initial=0.0)),
+        end=end,
+        shortest_step_s=min((len(s) / run.fps for s in run.segments if s.step is not None), default=None),
+        contradicts=run.success is not None and run.success != (end >= 1.0),
+    )
 
 
 def robust_deviations(values: np.ndarray, usual: np.ndarray, least: float) -> np.ndarray:

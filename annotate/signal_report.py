@@ -18,11 +18,16 @@ def line(signal: GripperSignal, lags: Lags = ()) -> str:
     Example: "gripper: state[6] main_gripper, 0..0.07 m, high is open (sure 0.95), closes 1.4 times an episode;
     why: 0 to 0.07 is a width in metres".
     """
-    parts = [f"{signal.title}: {place(signal)} {_names(signal)}".strip(), value_range(signal)]
-    parts += [_polarity(signal), _use(signal)]
-    behind = lag(signal, lags)
-    if behind:
-        parts.append(f"{behind} the pictures (corrected)")
+    end, closings, behind = open_end(signal), signal.closings_per_episode, lag(signal, lags)
+    parts = [
+        f"{signal.title}: {place(signal)} {_names(signal)}".strip(),
+        value_range(signal),
+        f"{end} is open (sure {signal.confidence:.2f})" if signal.has_polarity else "which end is open is unknown",
+        f"not used: it does not go from end to end in {signal.num_surveyed} episodes"
+        if closings is None
+        else f"closes {closings:.2g} times an episode",
+        *([f"{behind} the pictures (corrected)"] if behind else []),
+    ]
     return f"{', '.join(parts)}; why: {signal.polarity_by}"
 
 
@@ -41,10 +46,13 @@ def columns(signal: GripperSignal) -> dict[str, Any]:
     }
 
 
+def _is_of_gripper(row: Mapping[str, Any]) -> bool:
+    return ": " in row["signal"]
+
+
 def rests_on_enough(row: Mapping[str, Any]) -> bool:
     """Was a lag, a row of the table signal_lags, measured on so much that it may be believed?"""
-    is_of_gripper = ": " in row["signal"]
-    return row["num_observed"] >= (MIN_MOVES if is_of_gripper else MIN_EPISODES)
+    return row["num_observed"] >= (MIN_MOVES if _is_of_gripper(row) else MIN_EPISODES)
 
 
 def lag_columns(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,7 +61,7 @@ def lag_columns(row: Mapping[str, Any]) -> dict[str, Any]:
         "signal": row["signal"],
         "behind the pictures": f"{row['lag_s']:.2f} s",
         "likeness": row["likeness"],
-        "measured on": f"{row['num_observed']} {'moves' if ': ' in row['signal'] else 'episodes'}",
+        "measured on": f"{row['num_observed']} {'moves' if _is_of_gripper(row) else 'episodes'}",
         "labels corrected": "yes" if row["is_corrected"] else "no",
     }
 
@@ -62,8 +70,7 @@ def place(signal: GripperSignal) -> str:
     """Such as "state[6]", "state[7-12]" or "action[0, 3]"."""
     first, last = signal.dimensions[0], signal.dimensions[-1]
     is_run = len(signal.dimensions) > 1 and signal.dimensions == tuple(range(first, last + 1))
-    inside = f"{first}-{last}" if is_run else ", ".join(map(str, signal.dimensions))
-    return f"{signal.column}[{inside}]"
+    return f"{signal.column}[{f'{first}-{last}' if is_run else ', '.join(map(str, signal.dimensions))}]"
 
 
 def _names(signal: GripperSignal) -> str:
@@ -74,30 +81,13 @@ def _names(signal: GripperSignal) -> str:
 
 def value_range(signal: GripperSignal) -> str:
     """Such as "0..0.07 m"; a unit that is a range itself, such as 0..100, is left out."""
-    low, high = sorted((signal.closed, signal.open))
-    unit = "" if ".." in signal.unit else signal.unit
-    return f"{_number(low)}..{_number(high)} {unit}".strip()
-
-
-def _number(value: float) -> str:
-    return f"{value:.0f}" if abs(value) >= LARGE else f"{value + 0.0:.3g}"
+    ends = (f"{v:.0f}" if abs(v) >= LARGE else f"{v + 0.0:.3g}" for v in sorted((signal.closed, signal.open)))
+    return f"{'..'.join(ends)} {'' if '..' in signal.unit else signal.unit}".strip()
 
 
 def open_end(signal: GripperSignal) -> str:
     """Which end of the range is open: "high", "low" or "unknown"."""
     return {"high_is_open": "high", "high_is_closed": "low", "unknown": "unknown"}[signal.polarity]
-
-
-def _polarity(signal: GripperSignal) -> str:
-    if not signal.has_polarity:
-        return "which end is open is unknown"
-    return f"{open_end(signal)} is open (sure {signal.confidence:.2f})"
-
-
-def _use(signal: GripperSignal) -> str:
-    if signal.closings_per_episode is None:
-        return f"not used: it does not go from end to end in {signal.num_surveyed} episodes"
-    return f"closes {signal.closings_per_episode:.2g} times an episode"
 
 
 def lag(signal: GripperSignal, lags: Lags) -> str:
@@ -118,5 +108,6 @@ def lag_span(signal: str, lags: Lags) -> str:
     if not corrected:
         return ""
     is_ahead = max(corrected) < 0
-    ends = sorted({f"{-seconds if is_ahead else seconds:.1f}" for seconds in corrected}, key=float)
-    return f"{' to '.join(dict.fromkeys((ends[0], ends[-1])))} s {'ahead of' if is_ahead else 'behind'}"
+    seconds = sorted(-lag_s if is_ahead else lag_s for lag_s in corrected)
+    ends = dict.fromkeys(f"{end:.1f}" for end in (seconds[0], seconds[-1]))
+    return f"{' to '.join(ends)} s {'ahead of' if is_ahead else 'behind'}"

@@ -7,13 +7,10 @@ Paces and their slopes are those of opensarm's labelling tool (xdofai/opensarm @
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import numpy as np
 
 from annotate.segments import PACES, STEP, Segment, finished
-
-# What people said is read by commands that show rows of the lake, without numpy
-if TYPE_CHECKING:
-    import numpy as np
 
 SLOPES: dict[str, float] = dict(zip(PACES, (2.0, 1.0, 0.0, -1.0), strict=True))
 
@@ -43,33 +40,35 @@ def check_stated(segments: Sequence[Segment], num_planned: int, end: StatedEnd) 
 
     `segments` tile the episode.
     """
-    num_frames = segments[-1].end_frame
+    last_frame = segments[-1].end_frame - 1
     final, lost = end.final_progress, end.catastrophic_frame
-    if final is not None and not 0 <= final <= 1:
-        raise ValueError(f"final progress {final} is not between 0 and 1")
-    if lost is not None and not 0 < lost < num_frames:
-        raise ValueError(f"the catastrophic frame {lost} is none of the frames 1 to {num_frames - 1}")
     is_finished = finished(list(segments), num_planned)
-    if lost is not None and is_finished:
-        raise ValueError("every planned step is completed, so nothing was lost: mark the step that failed")
-    if lost is None and final is not None and is_finished != (final == 1):
-        raise ValueError(
-            "every planned step is completed, so the run ends at 1: mark the step that failed"
-            if is_finished
-            else "the run ends at 1, but a planned step is not completed: mark it as completed, or end below 1"
-        )
-    if any(s.pace is not None for s in segments):
-        _check_paces(segments, end)
-
-
-def _check_paces(segments: Sequence[Segment], end: StatedEnd) -> None:
-    rise = _slopes(segments)[1 : end.catastrophic_frame].sum()
     # Without a final progress the curve ends where the segments alone would end it, which is never below 0
-    if rise < 0:
-        raise ValueError("the segments fall by more than they rise: mark a segment as slow or fast, or take falls back")
+    falls = any(s.pace is not None for s in segments) and _slopes(segments)[1:lost].sum() < 0
+    done = "every planned step is completed, so"
+    contradictions = (
+        (final is not None and not 0 <= final <= 1, f"final progress {final} is not between 0 and 1"),
+        (
+            lost is not None and not 0 < lost <= last_frame,
+            f"the catastrophic frame {lost} is none of the frames 1 to {last_frame}",
+        ),
+        (lost is not None and is_finished, f"{done} nothing was lost: mark the step that failed"),
+        (
+            final not in (None, 1) and lost is None and is_finished,
+            f"{done} the run ends at 1: mark the step that failed",
+        ),
+        (
+            final == 1 and lost is None and not is_finished,
+            "the run ends at 1, but a planned step is not completed: mark it as completed, or end below 1",
+        ),
+        (falls, "the segments fall by more than they rise: mark a segment as slow or fast, or take falls back"),
+    )
+    for is_so, what in contradictions:
+        if is_so:
+            raise ValueError(what)
 
 
-def stated_progress(segments: Sequence[Segment], ordinary: "np.ndarray", end: StatedEnd) -> "np.ndarray":
+def stated_progress(segments: Sequence[Segment], ordinary: np.ndarray, end: StatedEnd) -> np.ndarray:
     """Progress as stated, float32 [n]; `ordinary` [n] is what `annotate.progress` makes of the segments alone.
 
     Without paces it is the ordinary curve, stretched to the final progress. With paces: 0 at frame 0, straight inside
@@ -79,22 +78,18 @@ def stated_progress(segments: Sequence[Segment], ordinary: "np.ndarray", end: St
     Example: fast in frames 0-4, mistake in frames 5-6, ending at 0.6: 4 x 2 - 2 x 1 = 6 parts of 0.1 each, so it rises
     to 0.8 at frame 4 and falls to 0.6 at frame 6.
     """
-    import numpy as np
-
-    n, lost = len(ordinary), end.catastrophic_frame
-    last = (n if lost is None else lost) - 1
+    last = (len(ordinary) if end.catastrophic_frame is None else end.catastrophic_frame) - 1
     final = float(ordinary[last]) if end.final_progress is None else end.final_progress
+    curve = np.asarray(ordinary, np.float64)
     if any(s.pace is not None for s in segments):
         slopes = _slopes(segments)
         slopes[0] = 0.0  # nothing leads to frame 0
         curve = np.cumsum(slopes)
-    else:
-        curve = np.asarray(ordinary, np.float64)
     if curve[last] > 0:
         out = np.clip(curve * (final / curve[last]), 0.0, 1.0)
     else:
-        out = np.linspace(0.0, final, last + 1)
-        out = np.r_[out, np.full(n - last - 1, final)]
+        out = np.zeros(len(ordinary))
+        out[: last + 1] = np.linspace(0.0, final, last + 1)
     # exactly, without what rounding leaves
     if end.final_progress is not None:
         out[last] = final
@@ -103,9 +98,7 @@ def stated_progress(segments: Sequence[Segment], ordinary: "np.ndarray", end: St
     return out.astype(np.float32)
 
 
-def _slopes(segments: Sequence[Segment]) -> "np.ndarray":
+def _slopes(segments: Sequence[Segment]) -> np.ndarray:
     """Slope of each frame, float64 [n], in parts of a slow one."""
-    import numpy as np
-
     of_segments = [SLOPES[s.pace or ("slow" if s.kind == STEP else "adjust")] for s in segments]
     return np.repeat(of_segments, [len(s) for s in segments])

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from ingest.media.video import Picture, Planes
+from ingest.media.video import Picture
 
 JPEG_QUALITY = 90
 # From 16..235 and 16..240, as videos hold luma and colours, to 0..255 as JPEG does
@@ -27,14 +27,8 @@ class SharedPicture:
 
     def __init__(self, picture: Picture, luma: np.ndarray, half_luma: np.ndarray) -> None:
         self._picture, self._luma, self.half_luma = picture, luma, half_luma
-
-    @property
-    def is_damaged(self) -> bool:
-        return self._picture.is_damaged
-
-    @property
-    def is_key(self) -> bool:
-        return self._picture.is_key
+        self.is_damaged, self.is_key = picture.is_damaged, picture.is_key
+        self.planes = picture.planes
 
     def luma(self) -> np.ndarray:
         """uint8 [h, w]; valid as long as that of the picture."""
@@ -43,9 +37,6 @@ class SharedPicture:
     def rgb(self) -> np.ndarray:
         """uint8 [h, w, 3]; for all who ask, so do not write into it."""
         return self._rgb
-
-    def planes(self) -> Planes | None:
-        return self._picture.planes()
 
     @cached_property
     def _rgb(self) -> np.ndarray:
@@ -59,8 +50,7 @@ def fitted(rgb: np.ndarray, max_px: int) -> np.ndarray:
     is slow. The two give different pixels, and stored pictures have to stay as they are.
     """
     height, width = rgb.shape[:2]
-    size, factor = _fitting(width, height, max_px)
-    return rgb if size == (width, height) else _shrunk(rgb, size, factor)
+    return _shrunk(rgb, *_fitting(width, height, max_px))
 
 
 def _fitting(width: int, height: int, max_px: int) -> tuple[tuple[int, int], int]:
@@ -79,13 +69,11 @@ def _shrunk(picture: np.ndarray, size: tuple[int, int], factor: int) -> np.ndarr
     of whole blocks takes the slow way.
     """
     height, width = picture.shape[:2]
-    if factor > 1 and (width % factor or height % factor):
+    if width % factor or height % factor:
         return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
     if factor > 1:
         picture = cv2.resize(picture, (width // factor, height // factor), interpolation=cv2.INTER_AREA)
-    if picture.shape[1::-1] == size:
-        return picture
-    return cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR)
+    return picture if picture.shape[1::-1] == size else cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR)
 
 
 def encode_jpeg(rgb: np.ndarray, max_px: int, quality: int = JPEG_QUALITY) -> tuple[bytes, int, int]:

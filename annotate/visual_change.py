@@ -64,10 +64,8 @@ class FrameMeter:
     def __init__(self) -> None:
         self._block = np.empty((self.BLOCK + 1, GRID, GRID), np.uint8)  # the first is the last of the block before
         self._filled = 0
-        self._changes: list[np.ndarray] = []
-        self._means: list[np.ndarray] = []
-        self._black: list[np.ndarray] = []
-        self._hashes: list[np.ndarray] = []
+        # Of each block: change and sum of luma (whole numbers), hashes, blackness
+        self._blocks: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
         self._low, self._high = np.full((GRID, GRID), 255, np.uint8), np.zeros((GRID, GRID), np.uint8)
         self._sha256 = hashlib.sha256()
 
@@ -81,17 +79,16 @@ class FrameMeter:
     def _measure(self) -> None:
         grids, n = self._block[1 : self._filled + 1], self._filled
         # The very first frame is compared with itself: its change is 0
-        if not self._changes:
+        if not self._blocks:
             self._block[0] = grids[0]
         before = self._block[:n]
         apart = np.maximum(grids, before) - np.minimum(grids, before)
-        self._changes.append(apart.reshape(n, -1).sum(axis=1, dtype=np.uint32))  # whole numbers below 2**24: exact
         # a column of pictures is one tall picture
         small = cv2.resize(grids.reshape(-1, GRID), (SMALL, n * SMALL), interpolation=cv2.INTER_AREA)
         small = small.reshape(n, SMALL, SMALL)
-        self._hashes.append(fast_phashes(small))
-        self._means.append(small.reshape(n, -1).sum(axis=1, dtype=np.uint32))
-        self._black.append(grids.reshape(n, -1).max(axis=1) < BLACK_LUMA)
+        # Sums stay below 2**24: exact in float32
+        change, luma = (pictures.reshape(n, -1).sum(axis=1, dtype=np.uint32) for pictures in (apart, small))
+        self._blocks.append((change, luma, fast_phashes(small), grids.reshape(n, -1).max(axis=1) < BLACK_LUMA))
         # Per cell over the whole video: a camera that shows one picture has almost no span anywhere
         np.minimum(self._low, grids.min(axis=0), out=self._low)
         np.maximum(self._high, grids.max(axis=0), out=self._high)
@@ -104,11 +101,13 @@ class FrameMeter:
         """The measurements of all pictures so far."""
         if self._filled:
             self._measure()
+        none = (np.zeros(0), np.zeros(0), np.zeros(0, np.uint64), np.zeros(0, bool))
+        change, luma, phash, is_black = (np.concatenate(parts) for parts in zip(none, *self._blocks, strict=True))
         return Measures(
-            np.concatenate([np.zeros(0), *self._changes]).astype(np.float32) / np.float32(255.0 * GRID * GRID),
-            np.concatenate([np.zeros(0, np.uint64), *self._hashes]),
-            np.concatenate([np.zeros(0), *self._means]).astype(np.float32) / np.float32(255.0 * SMALL * SMALL),
-            np.concatenate([np.zeros(0, bool), *self._black]),
+            change.astype(np.float32) / np.float32(255.0 * GRID * GRID),
+            phash,
+            luma.astype(np.float32) / np.float32(255.0 * SMALL * SMALL),
+            is_black,
             int(np.max(self._high.astype(np.int16) - self._low)),
             self._sha256.digest(),
         )
@@ -141,6 +140,4 @@ def published_phash(picture: Picture) -> int:
 
 def hamming(hashes: np.ndarray) -> np.ndarray:
     """Differing bits of each 64-bit hash to the one before, int [n]; 0 at frame 0."""
-    out = np.zeros(len(hashes), np.int64)
-    out[1:] = np.bitwise_count(hashes[1:] ^ hashes[:-1])
-    return out
+    return np.bitwise_count(hashes ^ np.r_[hashes[:1], hashes[:-1]]).astype(np.int64)

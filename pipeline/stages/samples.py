@@ -28,7 +28,7 @@ def run(context: StageContext) -> Output:
     samples = samples_stage(episodes, build.stages.samples, strangers)
     counts = samples["family"].value_counts().to_pylist()
     samples_of_family = {f"family {count['values']}": count["counts"] for count in counts}
-    left_out = GateCounts.of(build.stages.samples.gate, [(e.confidence, e.named) for e in episodes]).numbers()
+    left_out = GateCounts(build.stages.samples.gate, [(e.confidence, e.named) for e in episodes]).numbers()
     return Output({"samples": samples}, numbers={"episodes": len(episodes)} | left_out | samples_of_family)
 
 

@@ -35,11 +35,11 @@ def test_by_default_progress_always_passes_and_names_from_a_half_on():
 
 def test_each_label_is_counted_once():
     labels = [(0.1, True), (0.1, False), (0.4, False), (0.4, True), (0.4, True), (0.7, True), (None, True)]
-    counts = GateCounts.of(GATE, labels)
+    counts = GateCounts(GATE, labels)
     assert counts.numbers() == {"below_min_confidence": 2, "unnamed_labels": 1, "below_min_name_confidence": 2}
     assert counts.sentences() == [
         "2 of 7 labels are less sure than 0.3 (min_confidence): they are left out",
         "1 of 7 labels have unnamed steps: they give progress alone",
         "2 of 7 labels are less sure than 0.6 (min_name_confidence): they give no names of steps",
     ]
-    assert GateCounts.of(GATE, [(None, True)]).sentences() == []
+    assert GateCounts(GATE, [(None, True)]).sentences() == []

@@ -168,7 +168,7 @@ class Selected:
         """Of its labels, those that are left out as a whole, too."""
         labels = [e for e in self.episodes if e.dataset == dataset and (e.label_run is not None or e.is_unsure)]
         gate = self.gates.get(dataset, LabelGate())
-        return GateCounts.of(gate, [(e.confidence, e.named is not False) for e in labels])
+        return GateCounts(gate, [(e.confidence, e.named is not False) for e in labels])
 
     def label_notes(self) -> list[str]:
         """How many labels are left out, or give no names of steps, and why, in sentences."""

@@ -101,7 +101,7 @@ def gate_counts(con: duckdb.DuckDBPyConnection) -> dict[str, GateCounts]:
         label = dict(zip(columns, row, strict=True))
         labels.setdefault(label["dataset"], []).append((label["confidence"], label.get("named") is not False))
     gates = dataset_gates(con)
-    return {dataset: GateCounts.of(gates.get(dataset, LabelGate()), labels[dataset]) for dataset in sorted(labels)}
+    return {dataset: GateCounts(gates.get(dataset, LabelGate()), labels[dataset]) for dataset in sorted(labels)}
 
 
 def _by_episode(con: duckdb.DuckDBPyConnection, relation: str, where: str, values: list[Any]) -> dict[int, StoredLabel]:
