@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-import annotate.embeddings.stage
+import annotate.embeddings.passing
 import annotate.motion
 import annotate.native
 import annotate.transfer
@@ -191,7 +191,7 @@ class DatasetBuild(BaseModel):
         if config.when == "never" or lack(config):
             return None
         settings = config.model_dump(mode="json", exclude={"when", "device"})
-        return settings | {"code_version": annotate.embeddings.stage.CODE_VERSION, "weights": identity(config)}
+        return settings | {"code_version": annotate.embeddings.passing.CODE_VERSION, "weights": identity(config)}
 
 
 def stored_config(text: str) -> DatasetBuild:

@@ -21,8 +21,8 @@ from uuid import uuid4
 from annotate.model_client.calls import Image, Reply, Request, VlmError
 from annotate.model_client.client import Client
 from annotate.model_client.responses import ResponseStore
-from annotate.samples.progresslm_wording import answer_text, score_text
 from annotate.samples.replies import NA, parse_reply
+from annotate.samples.wording import answer_text, score_text
 from annotate.vlm.config import VlmConfig
 from core.errors import FailedError
 from core.files import write_file

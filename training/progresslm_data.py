@@ -23,8 +23,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from annotate.samples.progresslm_wording import Form, question_text, score_text
 from annotate.samples.replies import NA, parse_answer, parse_reply, written_score
+from annotate.samples.wording import Form, question_text, score_text
 from core.errors import FailedError
 from core.files import write_file
 from core.paths import Workspace

@@ -16,7 +16,7 @@ from annotate.samples.config import SamplesConfig
 from annotate.samples.labelled_episode import LabelledEpisode, generator
 from annotate.samples.moments import STATES
 from annotate.samples.sample_row import SamplePicture, sample_row
-from annotate.samples.wording import template, without_marks
+from annotate.samples.wording import task_text, template, without_marks
 from annotate.segments import STEP
 from core.values import IMAGE_MARK
 
@@ -54,10 +54,6 @@ def _at_moments(e: LabelledEpisode, config: SamplesConfig, family: str, ask: Ask
 
 def _own_pictures(e: LabelledEpisode, frames: Sequence[int]) -> list[SamplePicture]:
     return [SamplePicture(e.episode_index, e.camera, frame) for frame in frames]
-
-
-def task_text(task: str | None) -> str:
-    return without_marks(task or template("procvqa", "task_missing"))
 
 
 # Families b and c

@@ -30,10 +30,9 @@ from annotate.samples.demonstrations import (
 )
 from annotate.samples.labelled_episode import LabelledEpisode, generator
 from annotate.samples.moments import STATES
-from annotate.samples.progresslm_wording import answer_text, percent, question_text, score_text
 from annotate.samples.sample_row import SamplePicture, sample_row
 from annotate.samples.unanswerable import Stranger, draw_form, unanswerable
-from annotate.samples.wording import template, without_marks
+from annotate.samples.wording import answer_text, percent, question_text, score_text, template, without_marks
 
 TEXT, VISUAL, CROSS_VIEW = (f"progresslm_{name}" for name in ("text", "visual", "cross_view"))
 # Of demonstrations in pictures, how many show a part of the run: those of some unanswerable samples do, which must not

@@ -32,10 +32,9 @@ from annotate.samples.demonstrations import (
 )
 from annotate.samples.edits import EDITED, OCCLUDED
 from annotate.samples.labelled_episode import LabelledEpisode, generator
-from annotate.samples.progresslm_wording import Form, View, answer_text, question_text
 from annotate.samples.replies import NA
 from annotate.samples.sample_row import SamplePicture, sample_row
-from annotate.samples.wording import template
+from annotate.samples.wording import Form, View, answer_text, question_text, template
 from ingest.task_texts import are_other_tasks
 
 UNANSWERABLE = "progresslm_unanswerable"

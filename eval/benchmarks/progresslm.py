@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from annotate.samples.progresslm_wording import question_text
+from annotate.samples.wording import question_text
 from eval.benchmarks.question import BenchmarkError, PictureFile, Question, RightAnswer
 from eval.benchmarks.rows import ProgressRow, json_lines, read_row
 from eval.benchmarks.source import Data, holds

@@ -1,8 +1,8 @@
 """Rewards from words: what a generative model is asked, and the number and the reasons in what it says."""
 
 from annotate.samples.procvqa import progress_question
-from annotate.samples.progresslm_wording import question_text
 from annotate.samples.replies import parse_answer, parse_reply
+from annotate.samples.wording import question_text
 from eval.reward.scorer import Reward
 from eval.reward.stream import Stream
 from eval.scoring.procvqa import share_of

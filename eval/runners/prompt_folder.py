@@ -16,8 +16,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from annotate.samples.procvqa import task_text
-from annotate.samples.progresslm_wording import percent
-from annotate.samples.wording import without_marks
+from annotate.samples.wording import percent, without_marks
 from core.errors import UserError, validation_message
 from core.values import IMAGE_MARK, PLAIN_IMAGE
 from eval.benchmarks.load import FAMILIES

@@ -7,8 +7,7 @@ import pyarrow as pa
 from pydantic import BaseModel
 
 from annotate.embeddings.encoders import identity
-from annotate.embeddings.passing import EmbeddingPass, Seen
-from annotate.embeddings.stage import CODE_VERSION, camera_rows, look, wanted_cameras
+from annotate.embeddings.passing import CODE_VERSION, EmbeddingPass, Seen, camera_rows, look, wanted_cameras
 from core.tables import TABLES
 from ingest.episode import EpisodeRecord, Finding, RowsError
 from ingest.media.video import VideoError

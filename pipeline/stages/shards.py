@@ -10,8 +10,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel
 
-from annotate.samples.cover import covered
-from annotate.samples.edits import EDITED, OCCLUDED, edited, load_editor
+from annotate.samples.edits import EDITED, OCCLUDED, covered, edited, load_editor
 from annotate.stored_pictures import encode_jpeg, fitted, shard_jpeg
 from core.files import write_file
 from ingest.episode import Episode, EpisodeRecord, Finding, RowsError

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from annotate.samples.cover import covered
+from annotate.samples.edits import covered
 from benchmarks.unanswerable import FEATURES, Shown, accuracy, board, sheet
 from core.errors import UserError
 

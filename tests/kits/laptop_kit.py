@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from annotate.embeddings.encoders import load_encoder
-from annotate.embeddings.stage import camera_rows
+from annotate.embeddings.passing import camera_rows
 from core.paths import Workspace
 from core.tables import TABLES
 from tests.kits.lake_kit import stage_run

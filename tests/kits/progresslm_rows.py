@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from annotate.samples.progresslm_wording import answer_text, question_text
+from annotate.samples.wording import answer_text, question_text
 from core.paths import Workspace
 from eval.predictions import PredictionLine
 from eval.scoring.files import score_predictions

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from annotate.samples.progresslm_wording import question_text
+from annotate.samples.wording import question_text
 from tests.kits.progresslm_rows import PUBLISHED, assert_rows_are_read, published_rows
 from training.progresslm_data import RowError, read_rows, truth_of
 from training.rewards import Truth

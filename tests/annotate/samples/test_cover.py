@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from annotate.samples import cover
-from annotate.samples.cover import covered, moving
+from annotate.samples import edits as cover
+from annotate.samples.edits import covered, moving
 
 
 def run(h: int = 120, w: int = 160, num_frames: int = 20) -> dict[int, np.ndarray]:
