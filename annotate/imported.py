@@ -174,7 +174,6 @@ def _frames(name: str, rows: list[dict[str, Any]]) -> Iterator[Annotation]:
     keyed = [(row.get("episode_index", int(named[1]) if named else None), row) for row in rows]
     if any(episode is None for episode, _ in keyed):
         raise ImportedError(f"{name}: neither its name nor its lines say which episode it is of")
-    # In order of time, whatever order the lines have
     keyed.sort(key=lambda pair: (pair[0], pair[1]["frame_id"]))
     for episode, group in groupby(keyed, key=lambda pair: pair[0]):
         steps, num_frames = _steps(f"{name}: the frames of episode {episode}", [row for _, row in group])

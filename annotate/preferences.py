@@ -9,7 +9,7 @@ Robometer (arXiv 2603.02115) compares runs by outcome and moments by order; qual
 what it shows, and which label run its progress is of.
 """
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left, bisect_right, insort
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -84,16 +84,16 @@ class Pairing:
         # Of equal runs equal pairs, in whichever order they are given
         self._runs = sorted((r for r in runs if len(r.frames)), key=lambda r: r.key)
         self._alike: dict[tuple, list[ComparedRun]] = defaultdict(list)  # runs of a task that one kind of pair is of
+        self._sort()
+
+    def _sort(self) -> None:
         for run in self._runs:
             if np.isfinite(run.progress).any():
                 self._alike[run.task, "further"].append(run)
             self._alike[run.task, "outcome", run.success].append(run)
             # Of runs that nobody judged none is compared with one that succeeded
             if run.quality is not None and run.success is not False:
-                self._alike[run.task, "quality", run.success].append(run)
-        for key, alike in self._alike.items():
-            if "quality" in key:
-                alike.sort(key=_quality)
+                insort(self._alike[run.task, "quality", run.success], run, key=_quality)
 
     def partners(self, why: Why, run: ComparedRun) -> list[ComparedRun]:
         """The runs that it can be compared with."""

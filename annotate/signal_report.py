@@ -100,10 +100,8 @@ def lag(signal: GripperSignal, lags: Lags) -> str:
 
 
 def lag_span(signal: str, lags: Lags) -> str:
-    """Between which lags the chunks of a dataset are corrected for one signal; empty where none is.
-
-    Example: "0.9 to 1.1 s behind", or "0.3 s ahead of".
-    """
+    """Between which lags the chunks of a dataset are corrected for one signal, such as "0.9 to 1.1 s behind" or "0.3 s
+    ahead of"; empty where none is."""
     corrected = [row["lag_s"] for row in lags if row["signal"] == signal and row["is_corrected"]]
     if not corrected:
         return ""

@@ -44,16 +44,20 @@ class DrawnAnnotation(EpisodeAnnotation):
 def read(path: Path) -> list[DrawnAnnotation]:
     """Read the file, or the one in a dataset's folder. Raises ImportedError."""
     file = path / VISUALIZER_FILE if path.is_dir() else path
-    try:
-        episodes = {int(number): notes for number, notes in json.loads(file.read_text())["episodes"].items()}
-    except (OSError, UnicodeDecodeError) as e:
-        raise ImportedError(f"{file} cannot be read: {e}") from e
-    except MALFORMED as e:
-        raise ImportedError(f"{file} is no file of LeRobot's dataset visualizer: it has no object `episodes`") from e
+    episodes = _episodes(file)
     spans = {number: _spans(file, number, episodes[number]) for number in sorted(episodes)}
     if not any(spans.values()):
         raise ImportedError(f"{file} has no steps: no atoms of style {SUBTASK}")
     return [DrawnAnnotation(number, drawn) for number, drawn in spans.items() if drawn]
+
+
+def _episodes(file: Path) -> dict[int, Mapping[str, Any]]:
+    try:
+        return {int(number): notes for number, notes in json.loads(file.read_text())["episodes"].items()}
+    except (OSError, UnicodeDecodeError) as e:
+        raise ImportedError(f"{file} cannot be read: {e}") from e
+    except MALFORMED as e:
+        raise ImportedError(f"{file} is no file of LeRobot's dataset visualizer: it has no object `episodes`") from e
 
 
 def _spans(file: Path, number: int, notes: Mapping[str, Any]) -> tuple[tuple[str, float, float | None], ...]:

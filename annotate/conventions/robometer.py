@@ -83,7 +83,6 @@ def _annotations(file: Path) -> Iterator[GradedAnnotation]:
 
 
 def _annotation(id: object, quality_label: object, partial_success: object) -> GradedAnnotation:
-    """Raises ValueError."""
     named, share = EPISODE_ID.match(str(id)), partial_success
     if named is None:
         raise ValueError("does not say which episode it is: it has no number")

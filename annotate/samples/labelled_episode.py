@@ -42,6 +42,10 @@ class LabelledEpisode:
         return next(iter(self.cameras))
 
     @property
+    def attempts(self) -> list[Segment]:
+        return [s for s in self.segments if s.kind == STEP]
+
+    @property
     def finished(self) -> bool:
         return bool(self.progress[-1] >= 1)
 

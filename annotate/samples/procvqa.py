@@ -17,7 +17,6 @@ from annotate.samples.labelled_episode import LabelledEpisode, generator
 from annotate.samples.moments import STATES
 from annotate.samples.sample_row import SamplePicture, sample_row
 from annotate.samples.wording import task_text, template, without_marks
-from annotate.segments import STEP
 from core.values import IMAGE_MARK
 
 SEGMENTATION, ACTIONS, PROGRESS = "procvqa_a", "procvqa_b", "procvqa_c"
@@ -183,7 +182,7 @@ def _draw_stretches(e: LabelledEpisode, rng: np.random.Generator, count: int) ->
 
     Example: three attempts have the rows 1, 1-2, 2, 2-3 and 3, of which `count` are drawn.
     """
-    attempts = [s for s in e.segments if s.kind == STEP]
+    attempts = e.attempts
     pairs = combinations_with_replacement(range(len(attempts)), 2)
     # A row of all attempts would show the whole run, which is a variant of its own
     rows = [(first, last) for first, last in pairs if last - first + 1 < len(attempts)]
@@ -194,11 +193,8 @@ def _draw_stretches(e: LabelledEpisode, rng: np.random.Generator, count: int) ->
 def _segmentation_sample(e: LabelledEpisode, variant: str, frames: list[int]) -> Iterator[Row]:
     """The sample that asks for the segments in these pictures; none where they show no attempt."""
     # In numbers of the pictures shown, from 0: a model does not know the frames of the video
-    spans = []
-    for s in e.segments:
-        numbers = [k for k, frame in enumerate(frames) if s.kind == STEP and s.start_frame <= frame < s.end_frame]
-        if numbers:
-            spans.append({"action_description": s.name, "start_frame": numbers[0], "end_frame": numbers[-1]})
+    shown = ((s.name, [k for k, at in enumerate(frames) if s.start_frame <= at < s.end_frame]) for s in e.attempts)
+    spans = [{"action_description": name, "start_frame": n[0], "end_frame": n[-1]} for name, n in shown if n]
     if spans:
         marks = "\n".join(f"{number}: {IMAGE_MARK}" for number in range(len(frames)))
         wording = template("procvqa", "a", variant, "question")
