@@ -6,7 +6,6 @@ import random
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
-from types import TracebackType
 from typing import Any, Self
 
 from annotate.model_client.calls import Reply, Request, VlmError
@@ -62,9 +61,7 @@ class Client:
         self.endpoints = [Endpoint(url, key, self.config.max_concurrency) for url in self.config.endpoints]
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Requests under way are given up, unless a budget is why we end."""
         flights = list(self._flights.values())
         if not self._is_spent or self._fatal:
@@ -291,9 +288,7 @@ class Client:
     def _most_usd(self, request: Request) -> float:
         """The most that a request may cost: every token of a long tokenization, and the longest reply."""
         price = self.config.price
-        if not (
-            price.usd_per_million_prompt_tokens or price.usd_per_million_completion_tokens or price.usd_per_gpu_hour
-        ):
+        if not price.usd(1, 1, 1):  # free, so that nothing has to be counted
             return 0.0
         tokens = TokenMeter(chars_per_token=FEWEST_CHARS_PER_TOKEN).prompt(request), request.max_tokens
         return price.usd(*tokens, price.busy_s(*tokens))

@@ -48,14 +48,12 @@ class ImageRule:
         """
         across, down = round(width / self.unit_px), round(height / self.unit_px)
         area_px = across * down * self.unit_px**2
-        if area_px > self.max_px:
-            # Shrunk to the limit, and down to whole squares
-            scale = math.sqrt(self.max_px / (width * height)) / self.unit_px
-            across, down = max(1, math.floor(width * scale)), max(1, math.floor(height * scale))
-        elif area_px < self.min_px:
-            # Enlarged to the limit, and up to whole squares
-            scale = math.sqrt(self.min_px / (width * height)) / self.unit_px
-            across, down = math.ceil(width * scale), math.ceil(height * scale)
+        limit_px = min(max(area_px, self.min_px), self.max_px)
+        if area_px != limit_px:
+            # Shrunk or enlarged to the limit, and on to whole squares
+            scale = math.sqrt(limit_px / (width * height)) / self.unit_px
+            whole = math.floor if area_px > limit_px else math.ceil
+            across, down = max(1, whole(width * scale)), max(1, whole(height * scale))
         return across * down + MARKERS
 
 
@@ -80,7 +78,7 @@ class TokenMeter:
         if self._tokenizer is None:
             texts = [request.system, *(part for part in request.content if isinstance(part, str))]
             return FORMAT_TOKENS + pictures + sum(self._text(text) for text in texts)
-        content = [_chat_part(part) for part in request.content]
+        content = [{"type": "text", "text": p} if isinstance(p, str) else {"type": "image"} for p in request.content]
         messages = [{"role": "system", "content": request.system}, {"role": "user", "content": content}]
         text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         # the template has one token between the markers of each picture
@@ -88,18 +86,12 @@ class TokenMeter:
 
     def reply(self, value: object) -> int:
         """A reply that says `value`, written as guided decoding writes it."""
-        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-        return END_OF_REPLY + self._text(text)
+        return END_OF_REPLY + self._text(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
 
     def _text(self, text: str) -> int:
         if self._tokenizer is None:
             return math.ceil(len(text) / self.chars_per_token)
         return len(self._tokenizer(text, add_special_tokens=False)["input_ids"])
-
-
-def _chat_part(part: str | Image) -> dict[str, str]:
-    """A part of a message, as chat templates take it."""
-    return {"type": "text", "text": part} if isinstance(part, str) else {"type": "image"}
 
 
 @lru_cache(maxsize=1024)

@@ -14,6 +14,7 @@ reason while there is another one.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,16 +63,18 @@ class Stranger:
 
 
 class _Case(NamedTuple):
-    """What a sample shows: the picture of `now` of the run, or another one."""
+    """What a sample shows; `others`: episodes that its pictures are also of."""
 
     view: View
     demonstration: Demonstration
     picture: SamplePicture
     others: tuple[LabelledEpisode, ...] = ()
-    edit_instruction: str | None = None
 
 
 _Way = Callable[[int, np.random.Generator], _Case]
+# How a question is asked, its demonstration, the run's camera to compare it with, and whose pictures it shows
+_Shown = tuple[View, Demonstration, str, tuple[LabelledEpisode, ...]]
+_Picture = tuple[SamplePicture, tuple[LabelledEpisode, ...]]  # and whose it is beside the run's
 
 
 def unanswerable(
@@ -87,7 +90,7 @@ def unanswerable(
         # Each with draws of its own: what one sample shows does not move those of the next
         of_sample = generator(e, f"{UNANSWERABLE} {number}", config.seed)
         reason = reasons[number % len(reasons)]
-        view, shown, picture, of_others, edit_instruction = draw_one(of_sample, ways[reason])(now, of_sample)
+        view, shown, picture, of_others = draw_one(of_sample, ways[reason])(now, of_sample)
         form = draw_form(of_sample, config)
         item = template("progresslm", "item", shown.kind)
         why = template("progresslm", "unanswerable", reason).format(item=item)
@@ -101,13 +104,18 @@ def unanswerable(
             others=of_others,
             form=form,
             reason=reason,
-            edit_instruction=edit_instruction,
+            edit_instruction=_instruction(e, now) if reason == EDITED else None,
             names_steps=shown.kind == "text",
         )
 
 
 def draw_form(rng: np.random.Generator, config: SamplesConfig) -> Form:
     return "think" if rng.random() < config.think_share else "no_think"
+
+
+def _instruction(e: LabelledEpisode, now: int) -> str:
+    """What an image editor is told. Without names of steps the task as a whole says what is needed."""
+    return template("progresslm", "edit").format(action=e.action_at(now) if e.has_actions else e.task)
 
 
 class _Ways:
@@ -126,44 +134,72 @@ class _Ways:
         """How each reason can come about with this run; reasons for which there is no way are left out."""
         has_words, has_pictures = self.words is not None, bool(self.demonstrators)
         has_own_pictures = self.demonstrators == [self.e]
-        has_foreign_pictures = bool(self.foreign or self.strangers)
+        is_foreign = bool(self.foreign or self.strangers)
+        has_unlike_cameras = any(self.e.unlike_cameras.values())
         ways: list[tuple[str, _Way, bool]] = [
-            ("other_task", self.foreign_words, any(in_words(o) for o in self.foreign)),
-            ("other_task", self.foreign_picture_for_words, has_foreign_pictures and has_words),
-            ("other_task", self.foreign_picture, has_foreign_pictures and has_pictures),
-            ("other_camera", self.other_camera, has_own_pictures and any(self.e.unlike_cameras.values())),
-            ("not_shown", self.not_shown, has_own_pictures and self._has_parts()),
-            (OCCLUDED, self.covered, has_pictures),
-            (OCCLUDED, self.covered_for_words, has_words),
+            ("other_task", self._way(self._foreign_words, self._own), any(in_words(o) for o in self.foreign)),
+            ("other_task", self._way(self._own_words, self._foreign), is_foreign and has_words),
+            ("other_task", self._way(self._pictures, self._foreign), is_foreign and has_pictures),
+            ("other_camera", self._way(self._other_camera, self._own), has_own_pictures and has_unlike_cameras),
+            ("not_shown", self._not_shown, has_own_pictures and self._has_parts()),
+            (OCCLUDED, self._way(self._pictures, partial(self._own, edit=OCCLUDED)), has_pictures),
+            (OCCLUDED, self._way(self._own_words, partial(self._own, edit=OCCLUDED)), has_words),
             # An editor is an installed package's
-            (EDITED, self.edited, has_pictures and with_editor),
+            (EDITED, self._way(self._pictures, partial(self._own, edit=EDITED)), has_pictures and with_editor),
         ]
         possible = [(reason, way) for reason, way, can_be in ways if can_be]
         return {reason: [way for of, way in possible if of == reason] for reason, _ in possible}
 
-    # Another task
+    @staticmethod
+    def _way(
+        show: Callable[[np.random.Generator], _Shown], draw: Callable[[str, int, np.random.Generator], _Picture]
+    ) -> _Way:
+        def case(now: int, rng: np.random.Generator) -> _Case:
+            view, demonstration, camera, others = show(rng)
+            picture, more = draw(camera, now, rng)
+            return _Case(view, demonstration, picture, (*others, *more))
 
-    def foreign_words(self, now: int, rng: np.random.Generator) -> _Case:
-        """The steps of another task, and the run's own picture."""
+        return case
+
+    # Demonstrations
+
+    def _own_words(self, rng: np.random.Generator) -> _Shown:
+        assert self.words is not None
+        return "text", self.words, self.e.camera, ()
+
+    def _foreign_words(self, rng: np.random.Generator) -> _Shown:
+        """The steps of another task."""
         demonstration = in_words(draw_one(rng, [o for o in self.foreign if in_words(o)]))
         assert demonstration is not None
-        return _Case("text", demonstration, self._own_picture(self.e.camera, now))
+        return "text", demonstration, self.e.camera, ()
 
-    def foreign_picture_for_words(self, now: int, rng: np.random.Generator) -> _Case:
-        """The run's own steps, and a picture of another task."""
-        assert self.words is not None
-        return _Case("text", self.words, *self._draw_foreign_picture(self.e.camera, rng))
+    def _pictures(self, rng: np.random.Generator) -> _Shown:
+        """Pictures of the task."""
+        demonstrator = draw_one(rng, self.demonstrators)
+        is_own = demonstrator is self.e
+        camera = draw_camera(rng, self.e) if is_own else self.e.camera
+        demonstration = in_pictures(demonstrator, demonstrator.camera_like(camera))
+        assert demonstration is not None
+        return "visual" if is_own else "cross_view", demonstration, camera, (demonstrator,)
 
-    def foreign_picture(self, now: int, rng: np.random.Generator) -> _Case:
-        """Pictures of the task, and one of another task."""
-        view, demonstration, camera, demonstrator = self._draw_pictures(rng)
-        picture, others = self._draw_foreign_picture(camera, rng)
-        return _Case(view, demonstration, picture, (demonstrator, *others))
+    def _other_camera(self, rng: np.random.Generator) -> _Shown:
+        """Pictures by a camera that shows something else than the one of the state."""
+        e, camera = self.e, draw_camera(rng, self.e)
+        # The drawn camera may look as all others do
+        if not e.unlike_cameras.get(camera):
+            camera = draw_one(rng, [c for c, unlike in sorted(e.unlike_cameras.items()) if unlike])
+        demonstration = in_pictures(e, draw_one(rng, e.unlike_cameras[camera]))
+        assert demonstration is not None
+        return "visual", demonstration, camera, ()
 
-    def _draw_foreign_picture(
-        self, camera: str, rng: np.random.Generator
-    ) -> tuple[SamplePicture, tuple[LabelledEpisode, ...]]:
-        """By the camera of that name if it can be; and its episode, where that is labelled."""
+    # Pictures of the state
+
+    def _own(self, camera: str, now: int, rng: np.random.Generator, edit: str = "") -> _Picture:
+        named = f"{edit}-{int(rng.integers(1 << 32)):08x}" if edit else ""
+        return SamplePicture(self.e.episode_index, camera, now, named), ()
+
+    def _foreign(self, camera: str, now: int, rng: np.random.Generator) -> _Picture:
+        """Of another task, by the camera of that name if it can be."""
         other = draw_one(rng, [*self.foreign, *self.strangers])
         share = rng.uniform(UNDER_WAY, 1)
         if isinstance(other, Stranger):
@@ -171,17 +207,7 @@ class _Ways:
         frame = int(share * len(other.progress))
         return SamplePicture(other.episode_index, other.camera_like(camera), frame), (other,)
 
-    # Another camera, or another part of the run
-
-    def other_camera(self, now: int, rng: np.random.Generator) -> _Case:
-        """Pictures by one camera, and the same moment by another one."""
-        e, camera = self.e, draw_camera(rng, self.e)
-        # The drawn camera may look as all others do
-        if not e.unlike_cameras.get(camera):
-            camera = draw_one(rng, [c for c, unlike in sorted(e.unlike_cameras.items()) if unlike])
-        demonstration = in_pictures(e, draw_one(rng, e.unlike_cameras[camera]))
-        assert demonstration is not None
-        return _Case("visual", demonstration, self._own_picture(camera, now))
+    # Another part of the run
 
     def _has_parts(self) -> bool:
         """Can any part of the run be shown, with something well before or after it?"""
@@ -189,7 +215,7 @@ class _Ways:
         shortest = (part_in_pictures(e, e.camera, True, LATE[1]), part_in_pictures(e, e.camera, False, 1 - LATE[1]))
         return bool(e.progress[0] <= LATE[0] - BEYOND) and None not in shortest
 
-    def not_shown(self, now: int, rng: np.random.Generator) -> _Case:
+    def _not_shown(self, now: int, rng: np.random.Generator) -> _Case:
         """Pictures of one part of the run, and one from well before or after it; `now` plays no role."""
         e, camera = self.e, draw_camera(rng, self.e)
         is_last, share = draw_part(rng)
@@ -201,38 +227,4 @@ class _Ways:
         else:
             outside = (frames > demonstration.pictures[-1].frame_index) & (e.progress >= share + BEYOND)
         frame = draw_one(rng, np.flatnonzero(outside).tolist())
-        return _Case("visual", demonstration, self._own_picture(camera, frame))
-
-    # Edited pictures
-
-    def covered(self, now: int, rng: np.random.Generator) -> _Case:
-        view, demonstration, camera, demonstrator = self._draw_pictures(rng)
-        return _Case(view, demonstration, self._own_picture(camera, now, OCCLUDED, rng), (demonstrator,))
-
-    def covered_for_words(self, now: int, rng: np.random.Generator) -> _Case:
-        assert self.words is not None
-        return _Case("text", self.words, self._own_picture(self.e.camera, now, OCCLUDED, rng))
-
-    def edited(self, now: int, rng: np.random.Generator) -> _Case:
-        view, demonstration, camera, demonstrator = self._draw_pictures(rng)
-        # Without names of steps the task as a whole says what is needed
-        action = self.e.action_at(now) if self.e.has_actions else self.e.task
-        instruction = template("progresslm", "edit").format(action=action)
-        return _Case(view, demonstration, self._own_picture(camera, now, EDITED, rng), (demonstrator,), instruction)
-
-    # What several share
-
-    def _draw_pictures(self, rng: np.random.Generator) -> tuple[View, Demonstration, str, LabelledEpisode]:
-        """(how it is asked, pictures of the task, the run's camera to compare them with, whose pictures they are)."""
-        demonstrator = draw_one(rng, self.demonstrators)
-        is_own = demonstrator is self.e
-        camera = draw_camera(rng, self.e) if is_own else self.e.camera
-        demonstration = in_pictures(demonstrator, demonstrator.camera_like(camera))
-        assert demonstration is not None
-        return "visual" if is_own else "cross_view", demonstration, camera, demonstrator
-
-    def _own_picture(
-        self, camera: str, now: int, edit: str = "", rng: np.random.Generator | None = None
-    ) -> SamplePicture:
-        named = f"{edit}-{int(rng.integers(1 << 32)):08x}" if rng else ""
-        return SamplePicture(self.e.episode_index, camera, now, named)
+        return _Case("visual", demonstration, SamplePicture(e.episode_index, camera, frame))

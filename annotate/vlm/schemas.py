@@ -74,24 +74,16 @@ def max_tokens(schema: Mapping[str, Any]) -> int:
     """
     if "enum" in schema:
         return max(len(json.dumps(x)) for x in schema["enum"])
-    match schema["type"]:
-        case "object":
-            return 2 + sum(len(json.dumps(k)) + 4 + max_tokens(v) for k, v in schema["properties"].items())
-        case "array":
-            return 2 + schema["maxItems"] * (2 + max_tokens(schema["items"]))
-        case "string":
-            return 2 + max_chars(schema)
-        case kind:
-            return {"boolean": 5}[kind]
+    if schema["type"] == "object":
+        return 2 + sum(len(json.dumps(k)) + 4 + max_tokens(v) for k, v in schema["properties"].items())
+    if schema["type"] == "array":
+        return 2 + schema["maxItems"] * (2 + max_tokens(schema["items"]))
+    return 5 if schema["type"] == "boolean" else 2 + max_chars(schema)
 
 
 def _object(**properties: Schema) -> Schema:
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
-    }
+    names = list(properties)
+    return {"type": "object", "properties": properties, "required": names, "additionalProperties": False}
 
 
 def _text(max_chars: int) -> Schema:
