@@ -2,14 +2,18 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from typer import Option
 
+from assets.lib.report import report_closing
+from cli.console import build_all
 from cli.options import (
     DEFAULT_WORKSPACE,
-    DONE,
     DataFormatOption,
+    EndpointOption,
+    EpisodesOption,
     FormatOption,
     MinConfidenceOption,
     MinNameConfidenceOption,
@@ -23,96 +27,101 @@ from cli.options import (
     say,
     say_next,
     space_at,
+    warn,
 )
 from cli.output import print_json, show
+from cli.progress import training_progress
 from cli.status import status_rows
-from cli.terminal import VERBOSE
+from cli.terminal import DONE
 from core.errors import UserError
-from core.paths import ROOT
-
-if TYPE_CHECKING:
-    from core.paths import Workspace
-    from pipeline.config import DatasetBuild
-    from pipeline.embedding_cost import EmbeddingCost
-    from pipeline.prediction import DatasetCost
-    from warehouse.lake import Lake
+from core.paths import ROOT, Workspace
+from pipeline.build import resolve, stored_build
+from pipeline.config import DatasetBuild, load_config, with_annotator, with_samples, yaml_build
+from pipeline.embedding_cost import embedding_cost
+from pipeline.prediction import dataset_cost, facts, summary
+from pipeline.sources import builds_of_source, with_folders
+from warehouse.lake import Lake, open_lake
+from warehouse.lake.outcomes import chunks_to_build
 
 ANNOTATORS = ("auto", "motion", "native", "vlm", "transfer")
 app = typer.Typer()
+AFTER_DEMO = {
+    "look at it in a browser": "explore",
+    "ask it a question": 'sql "FROM coverage"',
+    "see how it was made, in Dagster": "ui",
+}
 
 
 @app.command()
 def demo(workspace: WorkspaceOption = DEFAULT_WORKSPACE, workers: WorkersOption = None) -> None:
     """Build the shipped sample: all stages on 84 simulated runs. Skips stages that are up to date."""
-    from cli.console import build_all, close
-    from pipeline.config import load_config
-    from pipeline.release import DEMO_RELEASE
-    from pipeline.reward_model import DEMO_RECIPE
-
     config = ROOT / "configs" / "demo.toml"
     if not config.exists() or not (ROOT / "samples").exists():
         raise UserError("demo needs a checkout of the project (configs/ and samples/ are not installed)")
     space = space_at(workspace)
-    code = build_all(space, load_config(config), workers, VERBOSE.get())
+    code = build_all(space, load_config(config), workers)
     if code != DONE:
         raise typer.Exit(code)
-    close(space, DEMO_RELEASE, DEMO_RECIPE)
+    _close(space)
     say("")
-    say_next(
-        {
-            "look at it in a browser": "explore",
-            "ask it a question": 'sql "FROM coverage"',
-            "see how it was made, in Dagster": "ui",
-        },
-        workspace,
-    )
+    say_next(AFTER_DEMO, workspace)
+
+
+def _close(space: Workspace) -> None:
+    """Release, train, evaluate and rank, then print the outcomes and the leaderboard."""
+    # Imported here: a build without it does not wait for what trains and scores
+    from pipeline.leaderboard import leaderboard_rows
+    from pipeline.release import DEMO_RELEASE
+    from pipeline.release_cycle import closing_steps
+    from pipeline.reward_model import DEMO_RECIPE
+    from training.recipe import load_recipe
+
+    lake = open_lake(space)
+    with training_progress() as on_step:
+        outcomes = closing_steps(lake, DEMO_RELEASE, load_recipe(DEMO_RECIPE), on_step)
+    report_closing(space, outcomes)
+    # The leaderboard, the last outcome, is printed as a table below
+    for outcome in outcomes[:3]:
+        print(f"{outcome.asset.replace('_', ' ')}: {'made' if outcome.made else 'up to date'}")
+        if "left_out" in outcome.numbers:
+            print(f"left out: {outcome.numbers['left_out']}", file=sys.stderr)
+    print("\nScores on held-out episodes, best first (mae, end_error: less is better; voc: more is better)")
+    show(leaderboard_rows(lake), "table")
+    for outcome in outcomes:
+        for path in outcome.files:
+            print(f"{outcome.asset}: {path}")
 
 
 @app.command()
 def build(
-    config: Annotated[
-        Path | None, typer.Option("--config", help="TOML file that names datasets, or one dataset's YAML file.")
-    ] = None,
-    source: Annotated[
-        str | None, typer.Option("--source", help="Dataset to build: a folder, a video file or an address.")
-    ] = None,
+    config: Annotated[Path | None, Option(help="TOML file that names datasets, or one dataset's YAML file.")] = None,
+    source: Annotated[str | None, Option(help="Dataset to build: a folder, a video file or an address.")] = None,
     revision: RevisionOption = None,
     name: Annotated[
-        str | None,
-        typer.Option("--name", help="Name for the dataset of --source (a prefix, if it holds several)."),
+        str | None, Option(help="Name for the dataset of --source (a prefix, if it holds several).")
     ] = None,
     dataset: Annotated[
-        str | None,
-        typer.Option("--dataset", help="Build a dataset of the workspace again, with its last configuration."),
+        str | None, Option(help="Build a dataset of the workspace again, with its last configuration.")
     ] = None,
     data_format: DataFormatOption = None,
-    format: Annotated[str | None, typer.Option("--format", hidden=True)] = None,
+    format: Annotated[str | None, Option(hidden=True)] = None,
     annotator: Annotated[
-        str | None,
-        typer.Option("--annotator", help="Annotator that makes the segments: auto, motion, native, vlm or transfer."),
+        str | None, Option(help="Annotator that makes the segments: auto, motion, native, vlm or transfer.")
     ] = None,
-    vlm_endpoint: Annotated[
-        list[str] | None,
-        typer.Option("--vlm-endpoint", help="Base address of an OpenAI-compatible server, ends in /v1; repeatable."),
-    ] = None,
-    vlm_model: Annotated[str | None, typer.Option("--vlm-model", help="The model's name at the server.")] = None,
-    episodes: Annotated[str | None, typer.Option("--episodes", help="Only these episodes, such as 0,1,5-9.")] = None,
+    vlm_endpoint: EndpointOption = None,
+    vlm_model: Annotated[str | None, Option(help="The model's name at the server.")] = None,
+    episodes: EpisodesOption = None,
     min_confidence: MinConfidenceOption = None,
     min_name_confidence: MinNameConfidenceOption = None,
-    update: Annotated[
-        bool, typer.Option("--update", help="Read hub datasets at their newest commit, not at the last build's.")
-    ] = False,
+    update: Annotated[bool, Option(help="Read hub datasets at their newest commit, not at the last build's.")] = False,
     workers: WorkersOption = None,
-    events: Annotated[
-        Path | None, typer.Option("--events", help="For programs: append progress to this file, as JSON lines.")
-    ] = None,
+    events: Annotated[Path | None, Option(help="For programs: append progress to this file, as JSON lines.")] = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
-    """Ingest, measure, segment, label, sample and shard a dataset; runs only stages that are missing or stale."""
-    from cli.console import build_all
-    from cli.events import BuildEvents
-    from pipeline.config import with_annotator, with_samples
+    """Ingest, label and shard a dataset; runs only stages that are missing or stale.
 
+    Also measures it and draws samples.
+    """
     # What contradicts itself is refused before anything is read or written
     if [config, source, dataset].count(None) != 2:
         raise UserError("give either --config FILE, --source PATH, or --dataset NAME")
@@ -124,36 +133,36 @@ def build(
     if source is None and (name or data_format or revision):
         raise UserError("--name, --as and --revision need --source")
     if dataset is not None:
-        builds = (_kept_build(space, dataset, selected),)
+        builds = [_kept_build(space, dataset, selected)]
     elif config is not None:
         builds = _configured_builds(space, config, selected, update=update)
     else:
         assert source is not None
-        builds = _builds_of_source(space, source, name, data_format, selected, revision, update=update)
+        if name == "":
+            raise UserError("--name is empty; without it a dataset has its folder's name")
+        check_source(source, revision)
+        held = builds_of_source(
+            space, _lake_if_there(space), source, name=name, format=data_format, episodes=selected, revision=revision,
+            update=update,
+        )  # fmt: skip
+        warn(held.notes, "note")
+        builds = list(held.builds)
 
     gate = {"min_confidence": min_confidence, "min_name_confidence": min_name_confidence}
-    builds = tuple(with_samples(build, gate) for build in builds)
+    builds = [with_samples(build, gate) for build in builds]
     # An annotator of the command line counts for every dataset, whatever its configuration says
     if annotator or has_vlm_options:
-        builds = tuple(with_annotator(build, annotator or "vlm", vlm_endpoint, vlm_model) for build in builds)
-    progress = BuildEvents(events)
-    code = build_all(space, builds, workers, VERBOSE.get(), update=update, events=progress)
-    progress.end(code)
+        builds = [with_annotator(build, annotator or "vlm", vlm_endpoint, vlm_model) for build in builds]
+    code = build_all(space, builds, workers, update=update, events=events)
     if code != DONE:
         raise typer.Exit(code)
-    _say_next(space, [build.name for build in builds], workspace)
 
-
-def _say_next(space: "Workspace", names: list[str], workspace: str) -> None:
-    """How to go on after a build: first what was left out of it."""
-    from warehouse.lake import open_lake
-
+    # How to go on: first what was left out
+    names = [build.name for build in builds]
     lost = sum(row["quarantined"] for row in status_rows(open_lake(space)) if row["dataset"] in names)
-    steps = {"look at it in a browser": "explore", "freeze it, to train on": "release create NAME"}
-    if lost:
-        steps = {f"why {counted(lost, 'episode')} cannot be used": "quarantine --by reason"} | steps
+    steps = {f"why {counted(lost, 'episode')} cannot be used": "quarantine --by reason"} if lost else {}
     say("")
-    say_next(steps, workspace)
+    say_next(steps | {"look at it in a browser": "explore", "freeze it, to train on": "release create NAME"}, workspace)
 
 
 def _data_format(stated: str | None, former: str | None) -> str | None:
@@ -178,23 +187,16 @@ def _check_annotator(annotator: str | None, *, has_vlm_options: bool) -> None:
 
 
 def _configured_builds(
-    space: "Workspace", config: Path, episodes: tuple[int, ...] | None, *, update: bool = False
-) -> "tuple[DatasetBuild, ...]":
+    space: Workspace, config: Path, episodes: tuple[int, ...] | None, *, update: bool = False
+) -> list[DatasetBuild]:
     """The datasets of a TOML or YAML file, with the selected episodes where some are selected."""
-    from pipeline.config import load_config, yaml_build
-    from pipeline.sources import with_folders
-
     builds = yaml_build(config) if config.suffix in (".yaml", ".yml") else load_config(config)
     builds = with_folders(space, _lake_if_there(space), builds, update=update)
-    if episodes is None:
-        return builds
-    return tuple(build.model_copy(update={"episodes": episodes}) for build in builds)
+    return [build if episodes is None else build.model_copy(update={"episodes": episodes}) for build in builds]
 
 
-def _kept_build(space: "Workspace", dataset: str, episodes: tuple[int, ...] | None) -> "DatasetBuild":
-    """A dataset as it was built last, with these episodes besides. Raises UserError: it never was; UserError."""
-    from pipeline.build import stored_build
-
+def _kept_build(space: Workspace, dataset: str, episodes: tuple[int, ...] | None) -> DatasetBuild:
+    """A dataset as it was built last, with these episodes besides. Raises UserError."""
     lake = _lake_if_there(space)
     build = stored_build(lake, dataset) if lake else None
     if build is None:
@@ -202,69 +204,47 @@ def _kept_build(space: "Workspace", dataset: str, episodes: tuple[int, ...] | No
     return build if episodes is None else build.model_copy(update={"episodes": episodes})
 
 
-def _builds_of_source(
-    space: "Workspace",
-    source: str,
-    name: str | None,
-    data_format: str | None,
-    episodes: tuple[int, ...] | None,
-    revision: str | None,
-    *,
-    update: bool,
-) -> "tuple[DatasetBuild, ...]":
-    """The datasets of --source. Raises UserError."""
-    from pipeline.sources import builds_of_source
-
-    if name == "":
-        raise UserError("--name is empty; without it a dataset has its folder's name")
-    check_source(source, revision)
-    held = builds_of_source(
-        space,
-        _lake_if_there(space),
-        source,
-        name=name,
-        format=data_format,
-        episodes=episodes,
-        revision=revision,
-        update=update,
-    )
-    for note in held.notes:
-        print(f"note: {note}", file=sys.stderr)
-    return held.builds
-
-
-def _lake_if_there(space: "Workspace") -> "Lake | None":
+def _lake_if_there(space: Workspace) -> Lake | None:
     """The lake of a workspace; none is made where there is none yet."""
-    from warehouse.lake import open_lake
-
     return open_lake(space) if space.exists() else None
 
 
 @app.command("dry-run")
 def dry_run(
-    config: Annotated[
-        Path, typer.Option("--config", help="TOML file that names datasets, or one dataset's YAML file.")
-    ],
-    episodes: Annotated[str | None, typer.Option("--episodes", help="Only these episodes, such as 0,1,5-9.")] = None,
+    config: Annotated[Path, Option(help="TOML file that names datasets, or one dataset's YAML file.")],
+    episodes: EpisodesOption = None,
     model_dir: Annotated[
-        Path | None, typer.Option("--model-dir", help="The model's folder, to count tokens exactly as its server does.")
+        Path | None, Option(help="The model's folder, to count tokens exactly as its server does.")
     ] = None,
-    again: Annotated[bool, typer.Option("--again", help="Count already labelled episodes, too.")] = False,
+    again: Annotated[bool, Option(help="Count already labelled episodes, too.")] = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
 ) -> None:
-    """Estimate what a vision-language model will cost (calls, tokens, GPU-hours, money), and an encoder's time.
+    """Estimate what a vision-language model will cost, and an encoder's time.
 
-    Sends no request.
+    Counts calls, tokens, GPU-hours and money. Sends no request.
     """
-    from pipeline.prediction import facts, summary
-
     space = space_at(workspace)
     builds = _configured_builds(space, config, episode_list(episodes))
     # Without a workspace nothing is labelled yet, and the prediction is of all episodes
     lake = _lake_if_there(space)
-    costs = _predicted_costs(space, lake, builds, model_dir, again)
-    of_encoders = _embedding_costs(space, lake, builds, again)
+    # The prediction counts questions to a model only: what corrections make the build do is said beside it
+    stale_chunks = chunks_to_build(lake) if lake else {}
+    costs, of_encoders = [], []
+    for build in builds:
+        name = build.name
+        if name in stale_chunks:
+            print(f"{name}: people's corrections and outcomes make {stale_chunks[name]} chunks stale", file=sys.stderr)
+        # As the build would do it: what the workspace knows of a dataset counts beside its configuration
+        resolved = resolve(lake, build) if lake else build
+        if build.annotator == "vlm":
+            costs.append(dataset_cost(lake, resolved, space.sources, model_dir, again=again))
+        else:
+            print(f"{name}: the annotator {build.annotator} sends no requests to a model", file=sys.stderr)
+        if resolved.lacks_encoder:
+            print(f"{name}: no embeddings: {resolved.lacks_encoder}", file=sys.stderr)
+        if resolved.has_embeddings:
+            of_encoders.append(embedding_cost(lake, resolved, space.sources, again=again))
     if format == "json":
         print_json([facts(cost) for cost in costs] + [cost.facts() for cost in of_encoders])
         return
@@ -273,43 +253,3 @@ def dry_run(
         say(summary(cost))
     for cost in of_encoders:
         say(cost.summary())
-
-
-def _embedding_costs(
-    space: "Workspace", lake: "Lake | None", builds: "tuple[DatasetBuild, ...]", again: bool
-) -> "list[EmbeddingCost]":
-    """The cost of each dataset at whose pictures an encoder will look."""
-    from pipeline.build import resolve
-    from pipeline.embedding_cost import embedding_cost
-
-    resolved = [resolve(lake, build) if lake else build for build in builds]
-    for build in resolved:
-        if build.lacks_encoder:
-            print(f"{build.name}: no embeddings: {build.lacks_encoder}", file=sys.stderr)
-    return [embedding_cost(lake, build, space.sources, again=again) for build in resolved if build.has_embeddings]
-
-
-def _predicted_costs(
-    space: "Workspace", lake: "Lake | None", builds: "tuple[DatasetBuild, ...]", model_dir: Path | None, again: bool
-) -> "list[DatasetCost]":
-    """The cost of each dataset that a model annotates; of the others a line says that there is none."""
-    from pipeline.build import resolve
-    from pipeline.prediction import dataset_cost
-    from warehouse.lake.outcomes import chunks_to_build
-
-    # The prediction counts questions to a model only: what corrections make the build do is said beside it
-    stale_chunks = chunks_to_build(lake) if lake else {}
-    costs = []
-    for build in builds:
-        if build.name in stale_chunks:
-            print(
-                f"{build.name}: people's corrections and outcomes make {stale_chunks[build.name]} chunks stale",
-                file=sys.stderr,
-            )
-        if build.annotator != "vlm":
-            print(f"{build.name}: the annotator {build.annotator} sends no requests to a model", file=sys.stderr)
-            continue
-        # As the build would do it: what the workspace knows of a dataset counts beside its configuration
-        resolved = resolve(lake, build) if lake else build
-        costs.append(dataset_cost(lake, resolved, space.sources, model_dir, again=again))
-    return costs

@@ -1,10 +1,10 @@
 """Shell completion of names: datasets, releases, label runs and models of the workspace, tables, recipes."""
 
-import inspect
 import re
 from collections.abc import Callable
+from inspect import Parameter
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import typer
 
@@ -26,13 +26,11 @@ OF_LAKE = {
 PLAIN = re.compile(r"[A-Za-z0-9_][\w./+-]*", re.ASCII)
 
 
-def complete_by_name(parameter: inspect.Parameter) -> inspect.Parameter:
-    """The parameter of a command with completion, where its name says what it names."""
-    kind = KINDS.get(parameter.name)
-    for info in get_args(parameter.annotation)[1:]:
-        if kind and "Path" not in str(parameter.annotation) and isinstance(info, typer.models.ParameterInfo):
-            info.autocompletion = names_of(kind)
-    return parameter
+def complete_by_name(parameter: Parameter) -> None:
+    """Give the parameter of a command completion, where its name says what it names."""
+    if parameter.name in KINDS and "Path" not in str(parameter.annotation):
+        for info in getattr(parameter.annotation, "__metadata__", ()):
+            info.autocompletion = names_of(KINDS[parameter.name])
 
 
 def names_of(kind: str) -> Callable[..., list[str]]:

@@ -1,163 +1,149 @@
-"""People's corrections of labels: what there is, to files and back, undone."""
+"""What people say of episodes: corrections of labels, references, outcomes; to files and back, and taken back."""
 
 import json
-import sys
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
+from typer import Argument, Option
 
 from cli.options import (
     DEFAULT_WORKSPACE,
-    FAILED,
+    AuthorOption,
+    CommentOption,
+    DatasetArgument,
+    DatasetOption,
+    EpisodeArgument,
     FormatOption,
+    HistoryOption,
     WorkspaceOption,
     episode_list,
     lake_at,
     lake_to_read,
     say,
+    say_stale,
+    warn,
     whoami,
 )
 from cli.output import show, show_facts
+from cli.terminal import FAILED
 from core.errors import UserError
 from core.files import write_file
-from warehouse.lake import Lake
-from warehouse.lake.corrections import REVIEW, add_rows, listed, newest_row, pending, take_back
+from pipeline.suggesting import TaskSuggestion, suggest
+from warehouse.exports.corrections import from_lines, from_tasks, labelling_config, read_file, to_lines, to_tasks
+from warehouse.exports.opensarm_corrections import from_opensarm
+from warehouse.lake import Lake, corrections, outcomes, references
 from warehouse.lake.labels import active_labels_of
+from warehouse.outcome_files import read_outcomes
 
+AT_REFERENCES = (1, 2, 3, 5)  # that errors are shown at
 app = typer.Typer()
-corrections_app = typer.Typer(
-    help="List, export and import corrections of labels by people.",
-    no_args_is_help=True,
+corrections_app = typer.Typer(help="List, export and import corrections of labels by people.", no_args_is_help=True)
+references_app = typer.Typer(
+    help="List and choose references: runs that others are labelled like.", no_args_is_help=True
 )
+outcomes_app = typer.Typer(help="List and import outcomes: which runs succeeded.", invoke_without_command=True)
 app.add_typer(corrections_app, name="corrections")
-
-FormOption = Annotated[
-    Literal["jsonl", "label-studio"], typer.Option("--form", help="JSON lines, or Label Studio's tasks.")
-]
-ImportFormOption = Annotated[
-    Literal["jsonl", "label-studio", "opensarm"],
-    typer.Option("--form", help="JSON lines, Label Studio's tasks, or results of opensarm's labelling tool."),
-]
-AuthorOption = Annotated[str | None, typer.Option("--author", help="Your name; default: your user name.")]
-DatasetOption = Annotated[str | None, typer.Option("--dataset", help="Only this dataset.")]
+app.add_typer(references_app, name="references")
+app.add_typer(outcomes_app, name="outcomes")
 
 
 @corrections_app.command("list")
 def corrections_list(
     dataset: DatasetOption = None,
-    everything: Annotated[
-        bool, typer.Option("--all", help="Show every row, also replaced and withdrawn ones.")
-    ] = False,
+    everything: HistoryOption = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
 ) -> None:
     """List corrections in force or waiting for review, and how many of them the next build will apply."""
     lake = lake_to_read(workspace)
-    show(listed(lake, dataset, everything=everything), format, empty="Nobody corrected anything.")
-    waiting = pending(lake)
-    if waiting and format == "table":
-        chunks = ", ".join(f"{n} of {name}" for name, n in sorted(waiting.items()))
-        say(f"Chunks that the next build updates: {chunks}.")
+    show(corrections.listed(lake, dataset, everything=everything), format, empty="Nobody corrected anything.")
+    if format == "table":
+        say_stale(corrections.pending(lake))
 
 
 @corrections_app.command("export")
 def corrections_export(
-    out: Annotated[Path, typer.Option("--out", help="File to write.")],
-    form: FormOption = "jsonl",
+    out: Annotated[Path, Option(help="File to write.")],
+    form: Annotated[Literal["jsonl", "label-studio"], Option(help="JSON lines, or Label Studio's tasks.")] = "jsonl",
     dataset: DatasetOption = None,
     episodes: Annotated[
-        str | None,
-        typer.Option("--episodes", help="label-studio: add these episodes of --dataset as tasks to correct."),
+        str | None, Option(help="label-studio: add these episodes of --dataset as tasks to correct.")
     ] = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
     """Write corrections to a file: every row as JSON lines, or those in force as tasks for Label Studio."""
-    from warehouse.exports.corrections import labelling_config, to_lines, to_tasks
-
     chosen = episode_list(episodes)
     if chosen and (dataset is None or form == "jsonl"):
         raise UserError("--episodes needs --dataset and --form label-studio")
     lake = lake_to_read(workspace)
     # JSON lines keep the whole history; Label Studio gets only what counts now
     if form == "jsonl":
-        rows = _rows(lake, "*", "corrections", dataset)
+        rows = _correction_rows(lake, "*", "corrections", dataset)
         write_file(out, to_lines(rows).encode())
         say(f"{len(rows)} rows in {out}")
         return
 
     # Label Studio: tasks of the corrections that count and of the chosen episodes, and the interface to label them
-    rows = _rows(lake, "* EXCLUDE chunk", "current_corrections", dataset)
-    labels = _labels(lake, dataset, chosen) if dataset and chosen else []
-    tasks = to_tasks(lake, rows, labels)
+    rows = _correction_rows(lake, "* EXCLUDE chunk", "current_corrections", dataset)
+    tasks = to_tasks(lake, rows, _active_labels(lake, dataset, chosen) if dataset and chosen else [])
     write_file(out, json.dumps(tasks, indent=1, ensure_ascii=False).encode())
     interface = out.with_suffix(".xml")
     write_file(interface, labelling_config(tasks).encode())
     say(f"{len(tasks)} tasks in {out}, the labelling interface in {interface}")
     # What waits for review is not accepted, so no task shows it
-    num_waiting = sum(row["status"] == REVIEW for row in rows)
-    if num_waiting:
-        print(f"left out: {num_waiting} corrections that wait for review", file=sys.stderr)
+    if num_waiting := sum(row["status"] == corrections.REVIEW for row in rows):
+        warn([f"{num_waiting} corrections that wait for review"], "left out")
 
 
-def _rows(lake: Lake, columns: str, table: str, dataset: str | None) -> list[dict]:
+def _correction_rows(lake: Lake, columns: str, table: str, dataset: str | None) -> list[dict]:
     """Corrections of a dataset, or of all, oldest first."""
     where, values = ("WHERE dataset = ?", [dataset]) if dataset else ("", [])
     return lake.dicts(f"SELECT {columns} FROM {table} {where} ORDER BY created_at, correction_id", values)
 
 
-def _labels(lake: Lake, dataset: str, episodes: tuple[int, ...]) -> list[dict]:
+def _active_labels(lake: Lake, dataset: str, episodes: tuple[int, ...]) -> list[dict]:
     """The active labels of some episodes: what Label Studio shows to begin with."""
     labels = active_labels_of(lake.con, dataset, episodes)
-    plans = lake.rows(
-        "SELECT episode_index, plan FROM episode_labels JOIN active_runs USING (dataset, episode_index, label_run) "
-        "WHERE dataset = ? AND list_contains(?, episode_index) ORDER BY episode_index",
+    plans = lake.dicts(
+        "SELECT dataset, episode_index, label_run, plan FROM episode_labels JOIN active_runs "
+        "USING (dataset, episode_index, label_run) WHERE dataset = ? AND list_contains(?, episode_index) "
+        "ORDER BY episode_index",
         [dataset, list(episodes)],
     )
     return [
-        {
-            "dataset": dataset,
-            "episode_index": episode,
-            "label_run": labels[episode].label_run,
-            "plan": plan,
-            "segments": [asdict(segment) for segment in labels[episode].segments],
-        }
-        for episode, plan in plans
-        if episode in labels
+        row | {"segments": [asdict(segment) for segment in labels[row["episode_index"]].segments]}
+        for row in plans
+        if row["episode_index"] in labels
     ]
 
 
 @corrections_app.command("import")
 def corrections_import(
-    path: Annotated[Path, typer.Argument(help="A file from corrections export, or another in the same form.")],
-    form: ImportFormOption = "jsonl",
-    dataset: Annotated[
-        str | None, typer.Option("--dataset", help="opensarm: dataset of lines that do not name one.")
-    ] = None,
+    path: Annotated[Path, Argument(help="A file from corrections export, or another in the same form.")],
+    form: Annotated[
+        Literal["jsonl", "label-studio", "opensarm"],
+        Option(help="JSON lines, Label Studio's tasks, or results of opensarm's labelling tool."),
+    ] = "jsonl",
+    dataset: Annotated[str | None, Option(help="opensarm: dataset of lines that do not name one.")] = None,
     author: AuthorOption = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
 ) -> None:
     """Add corrections from a file. Names each line that cannot be used, and then exits 1."""
-    from warehouse.exports.corrections import from_lines, from_tasks, read_file
-    from warehouse.exports.opensarm_corrections import from_opensarm
-
     if dataset is not None and form != "opensarm":
         raise UserError("--dataset needs --form opensarm: other forms name the dataset themselves")
-    text = read_file(path)
-    lake = lake_at(workspace)
+    text, lake, by = read_file(path), lake_at(workspace), author or whoami()
     if form == "opensarm":
-        read = from_opensarm(lake, path, author or whoami(), dataset)
+        read = from_opensarm(lake, path, by, dataset)
     else:
-        reading = from_lines if form == "jsonl" else from_tasks
-        read = reading(lake, text, author or whoami())
+        read = (from_lines if form == "jsonl" else from_tasks)(lake, text, by)
     # What can be used is saved even where other rows are refused; the exit code tells of those
-    new = add_rows(lake, read.rows)
-    for why in read.refused:
-        print(f"left out: {why}", file=sys.stderr)
-    for what in read.waiting:
-        print(f"for review: {what}", file=sys.stderr)
+    new = corrections.add_rows(lake, read.rows)
+    warn(read.refused, "left out")
+    warn(read.waiting, "for review")
     facts = {"new": new, "known": len(read.rows) - new, "for_review": len(read.waiting), "refused": len(read.refused)}
     show_facts(facts, format)
     if read.refused:
@@ -166,20 +152,193 @@ def corrections_import(
 
 @corrections_app.command("undo")
 def corrections_undo(
-    correction: Annotated[str, typer.Argument(help="Its correction_id, from corrections list.")],
+    correction: Annotated[str, Argument(help="Its correction_id, from corrections list.")],
     author: AuthorOption = None,
-    comment: Annotated[str, typer.Option("--comment", help="Reason.")] = "",
+    comment: CommentOption = "",
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
     """Take back a correction or a rejection, by adding a row; the previous one is in force again."""
     lake = lake_at(workspace)
     place = lake.rows("SELECT dataset, episode_index FROM corrections WHERE correction_id = ?", [correction])
-    newest = newest_row(lake, *place[0]) if place else None
-    row = take_back(
-        lake,
-        correction,
-        author=author or whoami(),
-        comment=comment,
-        follows=newest["correction_id"] if newest else None,
-    )
+    newest = corrections.newest_row(lake, *place[0]) if place else None
+    follows = newest["correction_id"] if newest else None
+    row = corrections.take_back(lake, correction, author=author or whoami(), comment=comment, follows=follows)
     say(f"{row['correction_id']} takes {correction} back; the next build makes its chunk anew")
+
+
+@references_app.command("list")
+def references_list(
+    dataset: DatasetOption = None, workspace: WorkspaceOption = DEFAULT_WORKSPACE, format: FormatOption = "table"
+) -> None:
+    """List every reference: its task, origin and author, and how many runs are labelled like it."""
+    lake = lake_to_read(workspace)
+    empty = "No reference yet: set the steps of one run in proccorpus explore, or vouch for a label: references add."
+    show(references.listed(lake, dataset), format, empty=empty)
+    if format == "table":
+        _say_to_label(lake, dataset)
+
+
+def _say_to_label(lake: Lake, dataset: str | None) -> None:
+    pending = references.pending(lake).items()
+    say_stale({name: len(chunks) for name, chunks in pending if dataset in (None, name)}, "labels anew")
+
+
+@references_app.command("suggest")
+def references_suggest(
+    dataset: DatasetArgument,
+    task: Annotated[str | None, Option(metavar="TEXT", help="Only the task with this text.")] = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+) -> None:
+    """Suggest which run of each task to label next, with the expected error of the other runs' progress."""
+    suggestions = suggest(lake_to_read(workspace), dataset, task)
+    if format == "json":
+        show([suggestion.as_json() for suggestion in suggestions], format)
+        return
+    show([_suggestion_row(suggestion) for suggestion in suggestions], format)
+    # In words: which run and why, what it was judged by, what to know
+    for s in suggestions:
+        if s.label_next is not None:
+            then = f"; then {', '.join(map(str, s.then))}" if s.then else ""
+            say(f"{s.task or 'runs without a text'}: label episode {s.label_next}{then}")
+            say(f"  {s.why}; judged by {s.judged_by}")
+            if s.measured is not None:
+                say(f"  its references, each labelled by the others: error of progress {s.measured:.3f}")
+            for caveat in s.caveats:
+                say(f"  {caveat}")
+    for why, tasks in Counter(s.why for s in suggestions if s.label_next is None).items():
+        say(f"{tasks} {'task has' if tasks == 1 else 'tasks have'} no run to label next: {why}")
+
+
+def _suggestion_row(suggestion: TaskSuggestion) -> dict[str, Any]:
+    errors = {expected.references: f"about {expected.error:.3f}" for expected in suggestion.expected}
+    row: dict[str, Any] = {
+        "task": suggestion.task,
+        "runs": suggestion.runs,
+        "references": ", ".join(map(str, suggestion.references)),
+        "label_next": suggestion.label_next,
+    }
+    return row | {f"error_at_{num}": errors.get(num, "") for num in AT_REFERENCES}
+
+
+@references_app.command("add")
+def references_add(
+    dataset: DatasetArgument,
+    episode: EpisodeArgument,
+    label_run: Annotated[
+        str | None, Option(help="Vouch for this label run's label; default: the active label.")
+    ] = None,
+    author: AuthorOption = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+) -> None:
+    """Vouch for a run's label: the next build labels the other runs of its task like it."""
+    lake = lake_at(workspace)
+    row = references.add(lake, dataset, episode, author=author or whoami(), label_run=label_run)
+    say(f"episode {episode} of {dataset} is a reference, by its label {row['label_run']}")
+    _say_to_label(lake, dataset)
+
+
+@references_app.command("remove")
+def references_remove(
+    dataset: DatasetArgument,
+    episode: EpisodeArgument,
+    author: AuthorOption = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+) -> None:
+    """Remove a reference; the run's own label stays as it is."""
+    lake = lake_at(workspace)
+    references.remove(lake, dataset, episode, author=author or whoami())
+    say(f"episode {episode} of {dataset} is no reference any more; its own label counts as before")
+    _say_to_label(lake, dataset)
+
+
+@references_app.command("join")
+def references_join(
+    dataset: DatasetArgument,
+    first: Annotated[str, Argument(metavar="TEXT", help="The exact text of a task.")],
+    second: Annotated[str, Argument(metavar="TEXT", help="Another text that means the same task.")],
+    author: AuthorOption = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+) -> None:
+    """Join two texts that mean the same task: runs of either are labelled like references of both."""
+    lake = lake_at(workspace)
+    task = references.join_tasks(lake, dataset, first, second, author=author or whoami())
+    say(f"{dataset}: one task by now, listed as {task!r}")
+    _say_to_label(lake, dataset)
+
+
+@references_app.command("part")
+def references_part(
+    dataset: DatasetArgument,
+    text: Annotated[str, Argument(metavar="TEXT", help="A text that was joined to another.")],
+    author: AuthorOption = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+) -> None:
+    """Make a joined text a task of its own again."""
+    lake = lake_at(workspace)
+    references.part_task(lake, dataset, text, author=author or whoami())
+    say(f"{dataset}: {text!r} is a task of its own again")
+    _say_to_label(lake, dataset)
+
+
+@outcomes_app.callback()
+def outcomes_shares(
+    ctx: typer.Context, workspace: WorkspaceOption = DEFAULT_WORKSPACE, format: FormatOption = "table"
+) -> None:
+    """Per dataset and what says so: how many runs succeeded and failed, and of how many nothing is known."""
+    # This also runs ahead of a subcommand, such as `outcomes list`, which then speaks alone
+    if ctx.invoked_subcommand:
+        return
+    lake = lake_to_read(workspace)
+    show(outcomes.shares(lake), format, empty="No episode is listed yet.")
+    if format == "table":
+        say_stale(outcomes.chunks_to_build(lake))
+
+
+@outcomes_app.command("list")
+def outcomes_list(
+    dataset: DatasetOption = None,
+    everything: HistoryOption = False,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+) -> None:
+    """List the outcomes that people stated, with author and time, and how many of them the next build will apply."""
+    lake = lake_to_read(workspace)
+    show(outcomes.listed(lake, dataset, everything=everything), format, empty="Nobody said how any run ended.")
+    if format == "table":
+        say_stale(outcomes.chunks_to_build(lake))
+
+
+@outcomes_app.command("import")
+def outcomes_import(
+    path: Annotated[Path, Argument(metavar="FILE", help="CSV with a header, JSON lines or a JSON list.")],
+    dataset: Annotated[str, Option(help="Dataset of the episodes in the file.")],
+    author: AuthorOption = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+) -> None:
+    """Import which runs succeeded: columns episode, episode_index or source_id; success; optional note and by.
+
+    A file overrules the source and earlier files. A file with a bad line is refused as a whole.
+    """
+    lake = lake_at(workspace)
+    read = read_outcomes(lake, dataset, path, author or whoami())
+    import_id, new = outcomes.add_outcomes(lake, dataset, path.name, read)
+    succeeded = sum(outcome.success for outcome in read)
+    facts = {"dataset": dataset, "import_id": import_id, "outcomes": len(read), "succeeded": succeeded}
+    show_facts(facts | {"failed": len(read) - succeeded, "new": new}, format)
+    if format == "table":
+        say_stale(outcomes.chunks_to_build(lake))
+
+
+@outcomes_app.command("undo")
+def outcomes_undo(
+    import_id: Annotated[str, Argument(help="Its import_id, from outcomes list.")],
+    author: AuthorOption = None,
+    comment: CommentOption = "",
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+) -> None:
+    """Take back an import, by adding rows; earlier outcomes, or the source's, are in force again."""
+    lake = lake_at(workspace)
+    dataset, count = outcomes.undo_import(lake, import_id, author=author or whoami(), note=comment)
+    say(f"{count} outcomes of {dataset} are taken back; the next build makes their chunks anew")

@@ -13,132 +13,80 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
 from cli.completion import complete_by_name
 from cli.examples import EXAMPLES
-from cli.options import DONE, FAILED, INTERRUPTED, USAGE
-from cli.terminal import AS_RECORDS, VERBOSE, guard_terminal, leave_streams, painted
+from cli.options import episode_list
+from cli.terminal import (
+    AS_RECORDS,
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    USAGE,
+    VERBOSE,
+    guard_terminal,
+    leave_streams,
+    painted,
+)
 from core.cores import tell_libraries
-from core.errors import UserError
+from core.errors import UserError, validation_message
 from core.files import disk_full, refused_by_system
 from core.imports import leave_out_pandas
 from core.names import near_names
 from core.paths import ROOT
 
-# Every command under the heading that it has in --help: the module that has it, and the first sentence of its help
-GROUPS = {
-    "Start": {
-        "demo": ("cli.building", "Build the shipped sample: all stages on 84 simulated runs."),
-        "inspect": ("cli.inspecting", "Show what a dataset holds, what is wrong with it, and how to repair it."),
-        "build": (
-            "cli.building",
-            "Ingest, measure, segment, label, sample and shard a dataset; runs only stages that are missing or stale.",
-        ),
-        "status": (
-            "cli.status",
-            "Show each dataset's episodes, usable and quarantined ones, frames, labels, samples and shards.",
-        ),
-        "explore": (
-            "cli.exploring",
-            "Browse the corpus and correct labels: episodes, comparisons, SQL, scores.",
-        ),
-        "sql": ("cli.inspecting", "Run a read-only SQL query on the corpus; without a query, open a shell."),
-    },
-    "Data": {
-        "datasets": ("cli.inspecting", "Show the registry of datasets."),
-        "schema": (
-            "cli.inspecting",
-            "List tables and views; with names, describe their columns, with units and values of your corpus.",
-        ),
-        "quarantine": ("cli.inspecting", "List episodes and datasets that cannot be used, with the reason."),
-        "samples": ("cli.sampling", "Draw samples: questions with pictures and answers."),
-        "shards": ("cli.sampling", "Check WebDataset shards."),
-        "release": ("cli.releasing", "Freeze, compare and publish the corpus."),
-        "export": ("cli.exporting", "Export the corpus in formats that other tools open."),
-        "takedown": (
-            "cli.releasing",
-            "Take data out of use: releases leave it out at once, the next build drops it, gc deletes its files.",
-        ),
-        "digest": (
-            "cli.inspecting",
-            "Print one hash per content table; equal inputs, configuration and seed give equal hashes.",
-        ),
-    },
-    "Labels": {
-        "annotators": ("cli.evaluating", "Score annotators."),
-        "corrections": (
-            "cli.correcting",
-            "List, export and import corrections of labels by people.",
-        ),
-        "references": (
-            "cli.references",
-            "List and choose references: runs that others of their task are labelled like.",
-        ),
-        "outcomes": ("cli.outcomes", "List and import outcomes: which runs succeeded."),
-        "demonstrations": (
-            "cli.demonstrations",
-            "List the runs that differ most from others of their task, and how they differ.",
-        ),
-        "like": (
-            "cli.likeness",
-            "List the runs that are most similar to one run, or with --frame the frames most similar to one frame.",
-        ),
-        "import": (
-            "cli.exporting",
-            "Import annotations from other tools as a label run of their own; active labels stay as they are.",
-        ),
-        "dry-run": (
-            "cli.building",
-            "Estimate what a vision-language model will cost (calls, tokens, GPU-hours, money), and an encoder's time.",
-        ),
-        "vlm": ("cli.serving", "Serve the vision-language model that annotates, and manage its cached replies."),
-    },
-    "Models": {
-        "train": ("cli.training", "Train a progress reward model on a release's train split."),
-        "adapt": (
-            "cli.training",
-            "Adapt a model to one episode: from its active label to a LoRA adapter, or to another laptop model.",
-        ),
-        "cot": (
-            "cli.training",
-            "Make reasoning data for supervised training: a strong model answers, and right answers are kept.",
-        ),
-        "model": ("cli.training", "List, check, merge, convert and publish checkpoints."),
-        "eval": ("cli.evaluating", "Score models, prediction files, and two models against each other."),
-        "reward": (
-            "cli.rewarding",
-            "Score a video or an episode: progress, and success if the model predicts it, for each sampled frame.",
-        ),
-        "serve": (
-            "cli.serving",
-            "Serve rewards over HTTP, for live sessions in reinforcement learning and for whole runs; see /docs.",
-        ),
-    },
-    "Operate": {
-        "workspace": ("cli.workspaces", "Create a workspace for several machines."),
-        "doctor": (
-            "cli.recovering",
-            "Check whether a workspace is complete, and say what to do.",
-        ),
-        "gc": ("cli.releasing", "Delete files that neither the corpus nor a release uses, and merge small files."),
-        "ui": (
-            "cli.inspecting",
-            "Open the Dagster UI on a workspace: materialise chunks, backfill, see checks and lineage.",
-        ),
-    },
-}
-
+# Heading in --help, command, module, first sentence of the command's help. A module is imported when one of its
+# commands is run
+COMMANDS = (
+    ("Start", "demo", "building", "Build the shipped sample: all stages on 84 simulated runs."),
+    ("Start", "inspect", "inspecting", "Show what a dataset holds, what is wrong with it, and how to repair it."),
+    ("Start", "build", "building", "Ingest, label and shard a dataset; runs only stages that are missing or stale."),
+    ("Start", "status", "status", "Show how much there is of each dataset, from episodes to shards."),
+    ("Start", "explore", "serving", "Browse the corpus and correct labels: episodes, comparisons, SQL, scores."),
+    ("Start", "sql", "sql", "Run a read-only SQL query on the corpus; without a query, open a shell."),
+    ("Data", "datasets", "querying", "Show the registry of datasets."),
+    ("Data", "schema", "querying", "List tables and views; with names, describe their columns."),
+    ("Data", "quarantine", "querying", "List episodes and datasets that cannot be used, with the reason."),
+    ("Data", "samples", "sampling", "Draw samples: questions with pictures and answers."),
+    ("Data", "shards", "sampling", "Check WebDataset shards."),
+    ("Data", "release", "releasing", "Freeze, compare and publish the corpus."),
+    ("Data", "export", "exporting", "Export the corpus in formats that other tools open."),
+    ("Data", "takedown", "releasing", "Take data out of use, in releases, builds and files."),
+    ("Data", "digest", "querying", "Print one hash per content table."),
+    ("Labels", "annotators", "evaluating", "Score annotators."),
+    ("Labels", "corrections", "correcting", "List, export and import corrections of labels by people."),
+    ("Labels", "references", "correcting", "List and choose references: runs that others are labelled like."),
+    ("Labels", "outcomes", "correcting", "List and import outcomes: which runs succeeded."),
+    ("Labels", "demonstrations", "querying", "List the runs that differ most from others of their task, and how."),
+    ("Labels", "like", "querying", "List the runs most similar to one run, or the frames most similar to one frame."),
+    ("Labels", "import", "exporting", "Import annotations from other tools as a label run of their own."),
+    ("Labels", "dry-run", "building", "Estimate what a vision-language model will cost, and an encoder's time."),
+    ("Labels", "vlm", "serving", "Serve the vision-language model that annotates, and manage its cached replies."),
+    ("Models", "train", "training", "Train a progress reward model on a release's train split."),
+    ("Models", "adapt", "training", "Adapt a model to one episode, from its active label."),
+    ("Models", "cot", "training", "Make reasoning data for supervised training from a strong model's right answers."),
+    ("Models", "model", "training", "List, check, merge, convert and publish checkpoints."),
+    ("Models", "eval", "evaluating", "Score models, prediction files, and two models against each other."),
+    ("Models", "reward", "rewarding", "Score a video or an episode: progress and success at each sampled frame."),
+    ("Models", "serve", "rewarding", "Serve rewards over HTTP, for live sessions and for whole runs; see /docs."),
+    ("Operate", "workspace", "operating", "Create a workspace for several machines."),
+    ("Operate", "doctor", "operating", "Check whether a workspace is complete, and say what to do."),
+    ("Operate", "gc", "releasing", "Delete files that neither the corpus nor a release uses, and merge small files."),
+    ("Operate", "ui", "operating", "Open the Dagster UI on a workspace: chunks, backfills, checks and lineage."),
+)
+MODULES = {name: f"cli.{module}" for _, name, module, _ in COMMANDS}
 # Commands that read and write the lake and nothing else
 WITHOUT_PANDAS = {
     "build", "dry-run", "doctor", "takedown", "gc", "inspect", "status", "quarantine", "digest", "schema", "sql",
     "demonstrations", "corrections", "references", "outcomes",
 }  # fmt: skip
-MODULES = {name: module for commands in GROUPS.values() for name, (module, _) in commands.items()}
 VerboseOption = Annotated[bool, typer.Option("--verbose", help="Show where an error came from.")]
 RecordsOption = Annotated[bool, typer.Option("--records", "-x", help="Each row as a record, a column a line.")]
+EPISODES = tuple[int, ...] | None
+BOUNDS = {"ge": "min", "gt": "min", "le": "max", "lt": "max"}  # of a pydantic field, of an option
 
 
 def make_app(asked: str | None = None) -> typer.Typer:
@@ -151,16 +99,15 @@ def make_app(asked: str | None = None) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(proccorpus)
-    for panel, commands in GROUPS.items():
-        for name, (module, text) in commands.items():
-            if asked in (None, name):
-                of_module = import_module(module).app
-                infos: list[Any] = [*of_module.registered_commands, *of_module.registered_groups]
-                info = _complete(next(info for info in infos if _name(info) == name), name)
-                info.rich_help_panel = panel
-                (app.registered_groups if hasattr(info, "typer_instance") else app.registered_commands).append(info)
-            else:
-                app.command(name, help=text, rich_help_panel=panel)(lambda: None)
+    for panel, name, _, text in COMMANDS:
+        if asked in (None, name):
+            of_module = import_module(MODULES[name]).app
+            infos: list[Any] = [*of_module.registered_commands, *of_module.registered_groups]
+            info = _complete(next(info for info in infos if _name(info) == name), name)
+            info.rich_help_panel = panel
+            (app.registered_groups if hasattr(info, "typer_instance") else app.registered_commands).append(info)
+        else:
+            app.command(name, help=text, rich_help_panel=panel)(lambda: None)
     return app
 
 
@@ -173,24 +120,37 @@ def _complete(info: Any, words: str) -> Any:
     info = copy.copy(info)
     info.epilog = _examples(words)
     if not hasattr(info, "typer_instance"):
-        info.callback = _with_common_options(info.callback)
+        info.callback = _as_typer_has_it(info.callback)
         return info
     inner = info.typer_instance = copy.copy(info.typer_instance)
     inner.registered_commands = [_complete(c, f"{words} {_name(c)}") for c in inner.registered_commands]
     # A group that does nothing by itself has no options
     if inner.registered_callback and inner.info.invoke_without_command:
         inner.registered_callback = copy.copy(inner.registered_callback)
-        inner.registered_callback.callback = _with_common_options(inner.registered_callback.callback)
+        inner.registered_callback.callback = _as_typer_has_it(inner.registered_callback.callback)
     return info
 
 
-def _with_common_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with --verbose, with -x where it has a --format, and with completion of names."""
+def _as_typer_has_it(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with --verbose, with -x where it has a --format, with completion of names, flags without a --no-.
+
+    A parameter that is a pydantic model stands for options: one of each of the model's fields.
+    """
     signature = inspect.signature(command)
-    more = [inspect.Parameter("verbose", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=VerboseOption)]
+    declared = list(signature.parameters.values())
+    models = {p.name: p.annotation for p in declared if hasattr(p.annotation, "model_fields")}
+    parameters = [q for p in declared for q in (options_of(models[p.name]) if p.name in models else [p])]
+    parameters.append(
+        inspect.Parameter("verbose", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=VerboseOption)
+    )
     if "table" in str(getattr(signature.parameters.get("format"), "annotation", "")):
-        more.insert(0, more[0].replace(name="records", annotation=RecordsOption))
-    parameters = [complete_by_name(parameter) for parameter in signature.parameters.values()]
+        parameters.insert(-1, parameters[-1].replace(name="records", annotation=RecordsOption))
+    for parameter in parameters:
+        complete_by_name(parameter)
+        for option in getattr(parameter.annotation, "__metadata__", ()):
+            is_named = option.param_decls or option.default is not ...
+            if parameter.annotation.__origin__ is bool and not is_named:
+                option.param_decls = (f"--{parameter.name.replace('_', '-')}",)
 
     @functools.wraps(command)
     def run(**values: Any) -> None:
@@ -199,12 +159,49 @@ def _with_common_options(command: Callable[..., None]) -> Callable[..., None]:
             VERBOSE.set(True)
         if values.pop("records", False):
             AS_RECORDS.set(True)
+        for name, model in models.items():
+            given = {p.name: values.pop(p.name) for p in options_of(model)}
+            if "episodes" in given:
+                given["episodes"] = episode_list(given["episodes"])
+            try:
+                values[name] = model(**{option: value for option, value in given.items() if value is not None})
+            except ValueError as e:
+                raise UserError(validation_message(e)) from e  # type: ignore[arg-type]
         command(**values)
 
-    all_of_them = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*parameters, *more)]
-    run.__signature__ = signature.replace(parameters=all_of_them)  # type: ignore[attr-defined]
-    run.__annotations__ = {p.name: p.annotation for p in all_of_them} | {"return": None}
+    by_name = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
+    run.__signature__ = signature.replace(parameters=by_name)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in by_name} | {"return": None}
     return run
+
+
+def options_of(model: Any) -> list[inspect.Parameter]:
+    """The fields of a pydantic model as options, described and bounded as the fields are.
+
+    An option is called as the field's alias, if it has one; a field without a description is no option.
+    """
+    parameters = []
+    for name, field in model.model_fields.items():
+        if field.description is None:
+            continue
+        kind, metadata = field.annotation, field.metadata
+        default = inspect.Parameter.empty if field.is_required() else field.get_default(call_default_factory=True)
+        # Numbers of episodes are one text, as 0,1,5-9; of other lists each item is given by itself
+        if kind == EPISODES:
+            kind = str | None
+        elif get_origin(kind) is tuple:
+            item = get_args(kind)[0]
+            metadata = [m for of_item in getattr(item, "__metadata__", ()) for m in of_item.metadata]
+            plain = str if get_origin(item) is Literal else getattr(item, "__origin__", item)
+            kind, default = list[plain] | None, None
+        bounds = {side: getattr(m, at) for m in metadata for at, side in BOUNDS.items() if hasattr(m, at)}
+        called = str(field.validation_alias or name)
+        flag = called.replace("_", "-")
+        declared = f"--{flag}/--no-{flag}" if kind == bool | None else f"--{flag}"
+        option = typer.Option(declared, help=field.description, **bounds)
+        of_keyword = inspect.Parameter.KEYWORD_ONLY
+        parameters.append(inspect.Parameter(called, of_keyword, annotation=Annotated[kind, option], default=default))
+    return parameters
 
 
 def _examples(words: str) -> str | None:
@@ -260,8 +257,9 @@ def main() -> None:
         sys.stdout.flush()
         sys.exit(_interrupted() if code == INTERRUPTED else code or DONE)
     except typer.TyperException as e:
-        error = painted("error:", "red", sys.stderr)
-        print(e.message if _is_help(e) else f"{error} {_wrong_use(e)}", file=sys.stderr)
+        # Without arguments the message is the help text
+        is_help = e.message.startswith("Usage")
+        _say_error(e.message if is_help else _wrong_use(e), is_error=not is_help)
         sys.exit(USAGE)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(_interrupted())
@@ -273,58 +271,47 @@ def main() -> None:
         leave_streams()
         sys.exit(DONE)
     except Exception as e:
-        sys.exit(_failed(e, VERBOSE.get()))
+        sys.exit(_failed(e))
 
 
-def _is_help(e: typer.TyperException) -> bool:
-    """Without arguments the message is the help text."""
-    return e.message.startswith("Usage")
+def _say_error(text: str, *, is_error: bool = True) -> None:
+    print(f"{painted('error:', 'red', sys.stderr)} {text}" if is_error else text, file=sys.stderr)
 
 
 def _wrong_use(e: typer.TyperException) -> str:
     """What was wrong with how a command was called, what may have been meant, and which help says more."""
-    text = " ".join(e.format_message().split())
+    text = " ".join(e.format_message().split()).replace("Value error, ", "")
     if asked := re.search(r"'--format': .*'(\w+)' is not one of", text):
-        text += _of_data(asked[1])
-    if isinstance(wrong := getattr(e, "option_name", None), str) and getattr(e, "possibilities", None):
-        near = near_names(wrong, e.possibilities)[0]  # type: ignore[attr-defined]
-        text = f"No such option: {wrong}. Did you mean {near}?"
-    text = text.replace("Value error, ", "")
+        from ingest.formats import FORMAT_NAMES
+
+        # Somebody gave a format of data as the one to print in
+        if asked[1] in FORMAT_NAMES:
+            text += f"; --format says how to print, --as {asked[1]} what the data are"
+    if isinstance(wrong := getattr(e, "option_name", None), str) and (known := getattr(e, "possibilities", None)):
+        text = f"No such option: {wrong}. Did you mean {near_names(wrong, known)[0]}?"
     context = getattr(e, "ctx", None)
     whose = f"{context.command_path} --help" if context else "--help"
     return f"{text.removesuffix('.')}{'' if text.endswith('?') else ';'} {whose} says more"
 
 
-def _of_data(name: str) -> str:
-    """What to say to somebody who gave a format of data as the one to print in."""
-    from ingest.formats import FORMAT_NAMES
-
-    return f"; --format says how to print, --as {name} what the data are" if name in FORMAT_NAMES else ""
-
-
-def _failed(e: Exception, verbose: bool) -> int:
+def _failed(e: Exception) -> int:
     """Print what went wrong, in one line; returns the exit code. An unknown error shows its traceback, too."""
     from warehouse.lake import was_interrupted
     from warehouse.lake.place import is_passing
 
     if was_interrupted(e):
         return _interrupted()
-
-    # A full disk and a server that went away come as errors of whichever library met them
+    is_ours = isinstance(e, UserError)
+    # A full disk, a server that went away, places that may only be read come as errors of whichever library met them
     full_disk = disk_full(e, Path.cwd())
-    server_is_gone = not isinstance(e, UserError) and is_passing(e)
-    # So do places that may only be read, and names that are too long
-    refused = None if isinstance(e, UserError) else refused_by_system(e)
-    is_known = full_disk is not None or refused is not None or isinstance(e, UserError) or server_is_gone
-    if verbose or not is_known:
+    told = full_disk or (None if is_ours else refused_by_system(e))
+    server_is_gone = not is_ours and is_passing(e)
+    if VERBOSE.get() or not (told or is_ours or server_is_gone):
         traceback.print_exc()
-
-    message = full_disk or refused or " ".join(str(e).split()) or type(e).__name__
-    advice = ""
-    if full_disk is None and server_is_gone:
-        advice = "; a server went away: what was finished is kept, run again when it is back"
-    print(f"{painted('error:', 'red', sys.stderr)} {message}{advice}", file=sys.stderr)
-    return e.exit_code if full_disk is None and isinstance(e, UserError) else FAILED
+    advice = "; a server went away: what was finished is kept, run again when it is back"
+    message = told or " ".join(str(e).split()) or type(e).__name__
+    _say_error(message + advice * (server_is_gone and full_disk is None))
+    return e.exit_code if isinstance(e, UserError) and full_disk is None else FAILED
 
 
 def _interrupted() -> int:

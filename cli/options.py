@@ -4,42 +4,47 @@ import getpass
 import os
 import shlex
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer import Argument, Option
 
 from core.errors import FailedError, UserError
 from core.paths import DEFAULT_WORKSPACE, Workspace
+from ingest.formats import FORMAT_NAMES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from warehouse.lake import Lake
-    from warehouse.releases import Release
-    from warehouse.releases.targets import OutgoingFile
 
-DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130  # exit codes
-WorkspaceOption = Annotated[
-    str, typer.Option("--workspace", envvar="PROCCORPUS_WORKSPACE", help="Folder that holds the corpus.")
-]
-FormatOption = Annotated[Literal["table", "json"], typer.Option("--format", help="table for people, json for scripts.")]
-WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="Processes; default: one per core.")]
-RevisionOption = Annotated[str | None, typer.Option("--revision", help="Commit or branch of a dataset on a hub.")]
+WorkspaceOption = Annotated[str, Option(envvar="PROCCORPUS_WORKSPACE", help="Folder that holds the corpus.")]
+FormatOption = Annotated[Literal["table", "json"], Option(help="table for people, json for scripts.")]
+WorkersOption = Annotated[int | None, Option(min=1, help="Processes; default: one per core.")]
+RevisionOption = Annotated[str | None, Option(help="Commit or branch of a dataset on a hub.")]
 DataFormatOption = Annotated[
-    str | None, typer.Option("--as", help="The data's format, such as lerobot or hdf5; default: detected.")
+    str | None, Option("--as", help="The data's format, such as lerobot or hdf5; default: detected.")
 ]
-MinConfidenceOption = Annotated[
-    float | None,
-    typer.Option("--min-confidence", min=0, max=1, help="Leave out labels with a lower confidence."),
-]
+MinConfidenceOption = Annotated[float | None, Option(min=0, max=1, help="Leave out labels with a lower confidence.")]
 MinNameConfidenceOption = Annotated[
-    float | None,
-    typer.Option(
-        "--min-name-confidence", min=0, max=1, help="Leave out the step names of labels with a lower confidence."
-    ),
+    float | None, Option(min=0, max=1, help="Leave out the step names of labels with a lower confidence.")
 ]
-YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before deleting.")]
+EpisodesOption = Annotated[str | None, Option(help="Only these episodes, such as 0,1,5-9.")]
+DatasetOption = Annotated[str | None, Option(help="Only this dataset.")]
+DatasetArgument = Annotated[str, Argument(help="The dataset's name, from status.")]
+EpisodeArgument = Annotated[int, Argument(help="The run's episode_index.")]
+AuthorOption = Annotated[str | None, Option(help="Your name; default: your user name.")]
+CommentOption = Annotated[str, Option(help="Reason.")]
+HistoryOption = Annotated[bool, Option("--all", help="Show every row, also replaced and withdrawn ones.")]
+EndpointOption = Annotated[
+    list[str] | None, Option(help="Base address of an OpenAI-compatible server, ends in /v1; repeatable.")
+]
+ReleaseOption = Annotated[str | None, Option(help="Release to use; default: the newest.")]
+HostOption = Annotated[str, Option(help="Address to listen on; other machines need a token.")]
+PortOption = Annotated[int, Option(min=0, max=65535, help="Port; 0: any free one.")]
+SentDryRunOption = Annotated[bool, Option(help="List what would be sent; send nothing.")]
+PrivateOption = Annotated[bool, Option(help="Make a new hub repository private.")]
+YesOption = Annotated[bool, Option("--yes", "-y", help="Do not ask before deleting.")]
 
 
 def space_at(text: str) -> Workspace:
@@ -50,41 +55,37 @@ def space_at(text: str) -> Workspace:
 
 def lake_at(workspace: str) -> "Lake":
     """The lake of an existing workspace, to write to."""
-    from warehouse.lake import Lake
+    from warehouse.lake import Lake  # imports what begins threads: see cli/sql.py
 
     space = space_at(workspace)
     return Lake(space, read_only=not space.exists())  # which refuses, rather than make a workspace
 
 
 def lake_to_read(workspace: str) -> "Lake":
-    """The lake of an existing workspace, to read, by now with the tables and views that this version has.
-
-    Who may not write there reads it as it is.
-    """
+    """The lake of an existing workspace, to read. One of an earlier version is brought forward first, where one may."""
     from warehouse.lake import Lake
+    from warehouse.lake.migrations import SCHEMA_VERSION
 
     space = space_at(workspace)
-    if os.access(space.lock if space.lock.exists() else space.root, os.W_OK):
-        lake_at(workspace).con.close()
-    return Lake(space, read_only=True)
-
-
-def open_release(workspace: str, name: str | None) -> "tuple[Workspace, Lake, Release]":
-    """An existing workspace's lake and one of its releases (the newest without a name)."""
-    from warehouse.lake import Lake, open_lake
-    from warehouse.releases import get_release
-
-    space = space_at(workspace)
-    Lake(space, read_only=True)
-    lake = open_lake(space)
-    return space, lake, get_release(lake, name)
+    lake = Lake(space, read_only=True)
+    if lake.version < SCHEMA_VERSION and os.access(space.lock if space.lock.exists() else space.root, os.W_OK):
+        lake.con.close()
+        Lake(space).con.close()
+        lake = Lake(space, read_only=True)
+    return lake
 
 
 def say(text: str) -> None:
     print(text, flush=True)
 
 
-def say_next(steps: "Mapping[str, str]", workspace: str) -> None:
+def warn(lines: Sequence[str], what: str) -> None:
+    """Lines to standard error, each after what it is: standard output is the result alone, for scripts."""
+    for line in lines:
+        print(f"{what}: {line}", file=sys.stderr)
+
+
+def say_next(steps: Mapping[str, str], workspace: str) -> None:
     """How to go on: what, and the command for it (without the program's name)."""
     option = "" if workspace == DEFAULT_WORKSPACE else f" --workspace {shlex.quote(workspace)}"
     widest = max(map(len, steps))
@@ -92,9 +93,20 @@ def say_next(steps: "Mapping[str, str]", workspace: str) -> None:
         say(f"{'Next:' if i == 0 else '     '} {what.ljust(widest)}   proccorpus {command}{option}")
 
 
+def say_stale(chunks: Mapping[str, int], what: str = "updates") -> None:
+    """How many chunks of each dataset the next build has to do."""
+    if chunks:
+        say(f"Chunks that the next build {what}: {', '.join(f'{n} of {name}' for name, n in sorted(chunks.items()))}.")
+
+
 def counted(number: int, what: str) -> str:
     """A number with its unit. Example: counted(4216, "frame") == "4,216 frames"."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def share_known(known: int, episodes: int) -> str:
+    """The number of usable episodes with a known outcome."""
+    return f"{known} of {episodes} known"
 
 
 def confirm(question: str, *, yes: bool) -> None:
@@ -134,14 +146,12 @@ def whoami() -> str:
         return "somebody"
 
 
-def tell_sent(item: "OutgoingFile") -> None:
+def tell_sent(item: Any) -> None:
     if sys.stderr.isatty():
         print(f"sent {item.path}", file=sys.stderr)
 
 
 def check_data_format(name: str | None) -> None:
-    from ingest.formats import FORMAT_NAMES
-
     if name is not None and name not in FORMAT_NAMES:
         raise UserError(f"unknown format {name!r} of data; --as knows {', '.join(FORMAT_NAMES)}")
 

@@ -23,17 +23,12 @@ class Report(Protocol):
 def progress() -> Iterator[Report]:
     """Show how far tasks are. Threads may report."""
     console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TextColumn("{task.fields[counted]} {task.fields[detail]}", markup=False),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
+    words = TextColumn("{task.fields[counted]} {task.fields[detail]}", markup=False)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), words, TimeElapsedColumn())
     tasks: dict[str, TaskID] = {}
-    lock = threading.Lock()
-    ended = threading.Event()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+    lock, ended = threading.Lock(), threading.Event()
+    hidden = not console.is_terminal
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=hidden) as bars:
 
         def report(name: str, done: float = 0, of: float | None = None, detail: str = "") -> None:
             with lock:
@@ -52,13 +47,13 @@ def progress() -> Iterator[Report]:
                 print("; ".join(parts), file=sys.stderr, flush=True)
 
         logger = threading.Thread(target=log, daemon=True)
-        if not console.is_terminal:
+        if hidden:
             logger.start()
         try:
             yield report
         finally:
             ended.set()
-            if logger.is_alive():
+            if hidden:
                 logger.join()
 
 

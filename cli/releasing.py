@@ -4,33 +4,40 @@ import sys
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from annotate.label_gate import LabelGate
 from cli.options import (
     DEFAULT_WORKSPACE,
-    FAILED,
+    EpisodesOption,
     FormatOption,
     MinConfidenceOption,
     MinNameConfidenceOption,
+    PrivateOption,
+    SentDryRunOption,
     WorkspaceOption,
     YesOption,
     confirm,
     counted,
     episode_list,
     lake_at,
+    lake_to_read,
     say,
-    space_at,
     tell_sent,
+    warn,
 )
 from cli.output import print_json, show, show_facts
+from cli.terminal import FAILED
 from core.errors import UserError
 from explorer.filters import size
-from warehouse.lake import Lake
 from warehouse.lake.gc import GRACE_S, collect, merge, small_files
 from warehouse.releases import card_path, create_release, delete_release, get_release
 from warehouse.releases.contents import LOCAL, contents
+from warehouse.releases.diff import diff_releases, diff_runs
+from warehouse.releases.publish import publish, verify_published
 from warehouse.releases.takedown import take_down, takedown_marks
 from warehouse.releases.takedown import undo as take_back
+from warehouse.releases.verify import verify_release
 
 app = typer.Typer(rich_markup_mode=None)
 release_app = typer.Typer(help="Freeze, compare and publish the corpus.", no_args_is_help=True, rich_markup_mode=None)
@@ -42,9 +49,7 @@ def release_create(
     name: str,
     allow_licence: Annotated[
         list[str] | None,
-        typer.Option(
-            "--allow-licence", help="Include datasets with this licence, such as cc-by-nc-4.0 or unknown; repeatable."
-        ),
+        Option(help="Include datasets with this licence, such as cc-by-nc-4.0 or unknown; repeatable."),
     ] = None,
     min_confidence: MinConfidenceOption = None,
     min_name_confidence: MinNameConfidenceOption = None,
@@ -59,8 +64,10 @@ def release_create(
     if name == LOCAL:
         raise UserError(f"proccorpus train uses the name {LOCAL} for the corpus as it is: choose another name")
     lake = lake_at(workspace)
+    is_gated = min_confidence is not None or min_name_confidence is not None
+    gate = LabelGate(min_confidence or 0.0, min_name_confidence or 0.0) if is_gated else None
     # Found once, for the release and for the list of what it leaves out
-    held = contents(lake, allow_licence or (), _gate(min_confidence, min_name_confidence))
+    held = contents(lake, allow_licence or (), gate)
     release = create_release(lake, name, held=held)
     facts = {
         "release": release.name,
@@ -68,20 +75,10 @@ def release_create(
         "content": release.config_hash,
         "shards": len(release.shard_list),
         "card": str(card_path(lake.workspace, name)),
+        "left_out": [left_out.__dict__ for left_out in held.left_out],
     }
-    for left_out in held.left_out:
-        print(f"left out: {left_out}", file=sys.stderr)
-    if format == "table":
-        show([facts], format)
-    else:
-        print_json(facts | {"left_out": [left_out.__dict__ for left_out in held.left_out]})
-
-
-def _gate(min_confidence: float | None, min_name_confidence: float | None) -> LabelGate | None:
-    """None where nothing is asked of labels."""
-    if min_confidence is None and min_name_confidence is None:
-        return None
-    return LabelGate(min_confidence or 0.0, min_name_confidence or 0.0)
+    warn([str(left_out) for left_out in held.left_out], "left out")
+    show_facts(facts, format, left_out=["left_out"])
 
 
 @release_app.command("list")
@@ -92,29 +89,26 @@ def release_list(workspace: WorkspaceOption = DEFAULT_WORKSPACE, format: FormatO
         "sum(s.bytes)::BIGINT AS bytes, r.created_at FROM releases r LEFT JOIN release_shards s USING (name) "
         "GROUP BY ALL ORDER BY created_at DESC"
     )
-    show(Lake(space_at(workspace), read_only=True).dicts(sql), format, empty="No release yet.")
+    show(lake_to_read(workspace).dicts(sql), format, empty="No release yet.")
 
 
 @release_app.command("verify")
 def release_verify(
-    name: Annotated[str | None, typer.Argument(help="A release of the workspace; default: the newest.")] = None,
-    at: Annotated[str | None, typer.Option("--at", help="Address of a published release; needs no workspace.")] = None,
+    name: Annotated[str | None, Argument(help="A release of the workspace; default: the newest.")] = None,
+    at: Annotated[str | None, Option(help="Address of a published release; needs no workspace.")] = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
 ) -> None:
     """Read every byte of a release and compare it with the frozen hashes. Exits 1 on a difference, and names it."""
-    from warehouse.releases.publish import verify_published
-    from warehouse.releases.verify import verify_release
-
+    # A published release is verified from its own manifest, a workspace's from the lake
     if at is not None:
         if name is not None:
             raise UserError("give either NAME or --at URI")
         manifest, failures = verify_published(at)
-        # A published release is verified from its own manifest, a workspace's from the lake
         sizes = [f["bytes"] for f in manifest["files"]]
         facts = {"release": manifest["release"], "snapshot": manifest["snapshot"]}
     else:
-        lake = Lake(space_at(workspace), read_only=True)
+        lake = lake_to_read(workspace)
         release = get_release(lake, name)
         failures = verify_release(lake, release)
         sizes = [s.bytes for s in release.shard_list]
@@ -131,18 +125,14 @@ def release_verify(
 
 @release_app.command("diff")
 def release_diff(
-    a: Annotated[str, typer.Argument(help="A release, or with --runs the beginning of a label run's id.")],
-    b: Annotated[str, typer.Argument(help="Another release or label run.")],
-    runs: Annotated[bool, typer.Option("--runs", help="Compare two label runs of the corpus as it is.")] = False,
+    a: Annotated[str, Argument(help="A release, or with --runs the beginning of a label run's id.")],
+    b: Annotated[str, Argument(help="Another release or label run.")],
+    runs: Annotated[bool, Option(help="Compare two label runs of the corpus as it is.")] = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
 ) -> None:
     """Show what changed from release A to release B: episodes, labels, and how far boundaries and progress moved."""
-    from warehouse.releases.diff import diff_releases, diff_runs
-
-    lake = Lake(space_at(workspace), read_only=True)
-    compare = diff_runs if runs else diff_releases
-    diff = compare(lake, a, b)
+    diff = (diff_runs if runs else diff_releases)(lake_to_read(workspace), a, b)
     if format == "json":
         print_json(diff.facts())
         return
@@ -165,31 +155,31 @@ def release_delete(name: str, yes: YesOption = False, workspace: WorkspaceOption
 @release_app.command("publish")
 def release_publish(
     name: str,
-    to: Annotated[str, typer.Option("--to", help="hf://datasets/OWNER/NAME, s3://..., gs://... or a folder.")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be sent; send nothing.")] = False,
-    private: Annotated[bool, typer.Option("--private", help="Make a new hub repository private.")] = False,
+    to: Annotated[str, Option(help="hf://datasets/OWNER/NAME, s3://..., gs://... or a folder.")],
+    dry_run: SentDryRunOption = False,
+    private: PrivateOption = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
 ) -> None:
     """Publish a release: shards, card, labels as Parquet, a manifest. Run it again to resume an interrupted upload."""
-    from warehouse.releases.publish import publish
-
-    lake = Lake(space_at(workspace), read_only=True)
+    lake = lake_to_read(workspace)
     done = publish(lake, get_release(lake, name), to, dry_run=dry_run, private=private, on_file=tell_sent)
-    facts = {"release": name} | done.__dict__ | {"dry_run": dry_run}
-    show_facts(facts, format)
+    show_facts({"release": name} | done.__dict__ | {"dry_run": dry_run}, format)
 
 
 @app.command()
 def takedown(
-    dataset: Annotated[str, typer.Argument(help="The dataset's name in the corpus.")],
-    episodes: Annotated[str | None, typer.Option("--episodes", help="Only these, such as 0,1,5-9.")] = None,
-    reason: Annotated[str | None, typer.Option("--reason", help="Reason; the quarantine shows it.")] = None,
-    undo: Annotated[bool, typer.Option("--undo", help="Take a takedown back.")] = False,
+    dataset: Annotated[str, Argument(help="The dataset's name in the corpus.")],
+    episodes: EpisodesOption = None,
+    reason: Annotated[str | None, Option(help="Reason; the quarantine shows it.")] = None,
+    undo: Annotated[bool, Option(help="Take a takedown back.")] = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
 ) -> None:
-    """Take data out of use: releases leave it out at once, the next build drops it, gc deletes its files."""
+    """Take data out of use, in releases, builds and files.
+
+    Releases leave it out at once, the next build drops it, gc deletes its files.
+    """
     selected = episode_list(episodes)
     if not undo and not (reason or "").strip():
         raise UserError("takedown needs --reason TEXT: the quarantine shows it to people who miss the data")
@@ -206,10 +196,8 @@ def takedown(
 
 @app.command()
 def gc(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be deleted; delete nothing.")] = False,
-    keep_days: Annotated[
-        float, typer.Option("--keep-days", min=0, help="Keep lake snapshots that are younger than this.")
-    ] = 7,
+    dry_run: Annotated[bool, Option(help="List what would be deleted; delete nothing.")] = False,
+    keep_days: Annotated[float, Option(min=0, help="Keep lake snapshots that are younger than this.")] = 7,
     yes: YesOption = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
@@ -222,8 +210,7 @@ def gc(
         files, num_bytes = sum(f.files for f in to_go), sum(f.bytes for f in to_go)
         if files:
             confirm(f"Delete {counted(files, 'file')} ({size(num_bytes)}) of {lake.workspace.root}?", yes=False)
-    freed = collect(lake, keep_days, dry_run=dry_run)
-    rows = [f.__dict__ for f in freed]
+    rows = [f.__dict__ for f in collect(lake, keep_days, dry_run=dry_run)]
     files, into = (small_files(lake), None) if dry_run else merge(lake)
     if format != "table":
         print_json([*rows, {"what": "small files merged", "files": files, "bytes": 0}])

@@ -1,198 +1,100 @@
-"""Rewards of videos."""
+"""Rewards: of videos and episodes, and over HTTP."""
 
+import os
+import stat
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
-from cli.options import DEFAULT_WORKSPACE, FormatOption, WorkspaceOption, space_at
+from cli.options import DEFAULT_WORKSPACE, FormatOption, HostOption, PortOption, WorkspaceOption, say, space_at, warn
 from cli.output import show_facts
 from cli.progress import progress
 from core.errors import UserError
 from core.names import LATEST
+from core.web import access_for, is_loopback, listen, serve
+from eval.reward.open import ScorerConfig, open_scorer
+from eval.reward.options import ModelOptions, ScorerOptions
+from eval.reward.window import CutOffError
+from eval.server.limits import Limits
+from pipeline.episode_rewards import episode_clip
+from pipeline.models import model_folder
+from pipeline.rewards import score_video
+from training.errors import ModelError, TrainingError
 
-if TYPE_CHECKING:
-    from core.paths import Workspace
-    from eval.reward.open import ScorerConfig
-
+TOKEN_VARIABLE = "PROCCORPUS_REWARD_TOKEN"
+SHORTEST_TOKEN, MOST_TOKEN = 16, 4096
 app = typer.Typer()
-
 CAMERA = "camera"  # of the video that is named first
-ModelOption = Annotated[
-    str | None,
-    typer.Option(
-        "--model", help="A model of the workspace, a checkpoint's folder, or a name at --endpoint; default: latest."
-    ),
-]
-BaselineOption = Annotated[
-    Literal["clock", "visual"] | None,
-    typer.Option("--baseline", help="Score without a model: by elapsed time, or by change of the pixels."),
-]
-EndpointOption = Annotated[
-    list[str] | None,
-    typer.Option("--endpoint", help="Base address of an OpenAI-compatible server, ends in /v1; repeatable."),
-]
-ApiKeyOption = Annotated[
-    str | None, typer.Option("--api-key-env", help="Environment variable that holds the endpoint's key.")
-]
-MaxCallsOption = Annotated[
-    int | None, typer.Option("--max-calls", min=0, help="Maximum number of requests to the endpoint.")
-]
-AnswerOption = Annotated[
-    Literal["auto", "head", "text"],
-    typer.Option(
-        "--answer",
-        help="Read the answer from a head or from text; auto: a head that reads only the question, else text.",
-    ),
-]
-WindowFramesOption = Annotated[
-    int | None, typer.Option("--window-frames", min=1, help="Pictures of a window, if the model does not state it.")
-]
-WindowStepOption = Annotated[
-    float | None,
-    typer.Option("--window-step", min=0.0, help="Seconds between these pictures; default: consecutive frames."),
-]
 
 
-def scorer_config(
-    workspace: str,
-    model: str | None,
-    baseline: Literal["clock", "visual"] | None,
-    endpoint: list[str] | None,
-    window_frames: int | None,
-    window_step: float | None,
-    reasoning: bool = False,
-    api_key_env: str | None = None,
-    max_calls: int | None = None,
-    answer: Literal["auto", "head", "text"] = "auto",
-) -> "ScorerConfig":
+def scorer_config(options: ModelOptions, model: str | None, workspace: str) -> ScorerConfig:
     """The configuration of a scorer that the options of a command describe. Raises UserError."""
-    from eval.reward.open import ScorerConfig
-    from eval.reward.window import Window
-
-    contradictions = {
-        "give either --model M or --baseline clock|visual": model is not None and baseline is not None,
-        "--endpoint needs --model, the model's name there": model is None and endpoint,
-        "--window-step needs --window-frames": window_step is not None and window_frames is None,
-        "--reasoning, --window-frames and --endpoint need --model": baseline
-        and (reasoning or window_frames or endpoint),
-        "--answer needs a checkpoint on this machine": answer != "auto" and (baseline or endpoint),
-    }
-    for what, is_so in contradictions.items():
-        if is_so:
-            raise UserError(what)
-    if model is None and baseline is None:
-        model = LATEST
     # A model behind an endpoint is known by its name there; otherwise the name is a folder's
-    space = space_at(workspace)
-    folder = _model_folder(space, model) if model is not None and not endpoint else None
-    return ScorerConfig(
-        folder=folder,
-        model=model or "",
-        endpoints=tuple(endpoint or ()),
-        baseline=baseline,
-        window=Window(window_frames, window_step) if window_frames else None,
-        reasoning=reasoning,
-        answer=answer,
-        responses=space.responses if space.exists() else None,
-        api_key_env=api_key_env,
-        max_calls=max_calls,
-    )
+    space, folder = space_at(workspace), None
+    if model is not None and not options.endpoint:
+        try:
+            folder = model_folder(space, model)
+        except (ModelError, TrainingError) as e:
+            raise UserError(str(e)) from e
+    return options.scorer(model, folder, space.responses if space.exists() else None)
 
 
-def _model_folder(space: "Workspace", model: str) -> Path:
-    """The folder of a model of the workspace, or of a checkpoint. Raises UserError."""
-    from pipeline.models import model_folder
-    from training.errors import ModelError, TrainingError
-
-    try:
-        return model_folder(space, model)
-    except (ModelError, TrainingError) as e:
-        raise UserError(str(e)) from e
+def named_scorer(options: ScorerOptions, workspace: str) -> ScorerConfig:
+    """The same of a model that the options name, by default the latest, or of a baseline."""
+    return scorer_config(options, options.model or (None if options.baseline else LATEST), workspace)
 
 
 @app.command()
 def reward(
     video: Annotated[
-        Path | None, typer.Argument(help="A video of one run; else name an episode with --dataset and --episode.")
+        Path | None, Argument(help="A video of one run; else name an episode with --dataset and --episode.")
     ] = None,
-    dataset: Annotated[str | None, typer.Option("--dataset", help="A dataset of the workspace.")] = None,
-    episode: Annotated[int | None, typer.Option("--episode", min=0, help="Episode of --dataset to score.")] = None,
-    task: Annotated[
-        str | None, typer.Option("--task", help="Instruction in words; default: the episode's task.")
-    ] = None,
+    dataset: Annotated[str | None, Option(help="A dataset of the workspace.")] = None,
+    episode: Annotated[int | None, Option(min=0, help="Episode of --dataset to score.")] = None,
+    task: Annotated[str | None, Option(help="Instruction in words; default: the episode's task.")] = None,
     out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            help="JSON-lines file to write, one row per scored frame; default: named after the run.",
-        ),
+        Path | None, Option(help="JSON-lines file to write, one row per scored frame; default: named after the run.")
     ] = None,
-    model: ModelOption = None,
-    baseline: BaselineOption = None,
     fps: Annotated[
         float | None,
-        typer.Option(
-            "--fps", min=0.001, help="Frames to score per second; default: 4, or all frames of a slower video."
-        ),
+        Option(min=0.001, help="Frames to score per second; default: 4, or all frames of a slower video."),
     ] = None,
+    *,
+    scorer: ScorerOptions,
     camera: Annotated[
         list[str] | None,
-        typer.Option(
-            "--camera",
-            help="Another camera of the same run: NAME=VIDEO, for an episode NAME; repeatable; scores are averaged.",
+        Option(
+            help="Another camera of the same run: NAME=VIDEO, for an episode NAME; repeatable; scores are averaged."
         ),
     ] = None,
-    overlay: Annotated[
-        Path | None, typer.Option("--overlay", help="Also write a video with the curve under the picture.")
-    ] = None,
-    reasoning: Annotated[
-        bool, typer.Option("--reasoning", help="Add the model's answer in words; much slower with a head.")
-    ] = False,
+    overlay: Annotated[Path | None, Option(help="Also write a video with the curve under the picture.")] = None,
     step: Annotated[
         list[str] | None,
-        typer.Option(
-            "--step",
-            help="A step of the task, in order; for ProgressLM's models, which compare with the steps; repeatable.",
-        ),
+        Option(help="A step of the task, in order; for ProgressLM's models, which compare with the steps; repeatable."),
     ] = None,
-    answer: AnswerOption = "auto",
-    partial: Annotated[
-        bool, typer.Option("--partial", help="If the video is cut off, score the frames that are there.")
-    ] = False,
-    window_frames: WindowFramesOption = None,
-    window_step: WindowStepOption = None,
-    endpoint: EndpointOption = None,
-    api_key_env: ApiKeyOption = None,
-    max_calls: MaxCallsOption = None,
+    partial: Annotated[bool, Option(help="If the video is cut off, score the frames that are there.")] = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     format: FormatOption = "table",
 ) -> None:
-    """Score a video or an episode: progress, and success if the model predicts it, for each sampled frame.
+    """Score a video or an episode: progress and success at each sampled frame.
 
-    Where there is no number, null.
+    Success only if the model predicts it. Where there is no number, null.
     """
     is_episode = dataset is not None and episode is not None
     if is_episode == (video is not None) or (dataset is None) != (episode is None):
         raise UserError("give either a video, or --dataset NAME with --episode N")
     if video is not None and task is None:
         raise UserError("a video needs --task, the instruction in words")
-    from eval.reward.window import CutOffError
-    from pipeline.rewards import score_video
-
-    config = scorer_config(
-        workspace, model, baseline, endpoint, window_frames, window_step, reasoning, api_key_env, max_calls, answer
-    )
+    config = named_scorer(scorer, workspace)
     if video is not None:
-        assert task is not None
         # The main video is a camera like the further ones; what is given is their mean
         run, name = {CAMERA: video} | _cameras(camera or []), video.stem
     else:
         assert dataset is not None
         assert episode is not None
-        from pipeline.episode_rewards import episode_clip
-
         run, of_episode = episode_clip(space_at(workspace), dataset, episode, camera or ())
         task, name = task or of_episode, f"{dataset}-{episode}"
     try:
@@ -200,7 +102,7 @@ def reward(
             done = score_video(
                 config,
                 run,
-                task,
+                task or "",
                 out or Path(f"{name}.rewards.jsonl"),
                 score_fps=fps,
                 steps=tuple(step or ()),
@@ -210,12 +112,8 @@ def reward(
             )
     except CutOffError as e:
         raise UserError(f"{e}, so nothing was kept; --partial scores the frames that are there") from e
-    for note in done.notes:
-        print(f"note: {note}", file=sys.stderr)
-    facts = {name: value for name, value in done.__dict__.items() if name != "notes"}
-    if format == "json":
-        facts["notes"] = list(done.notes)
-    show_facts(facts, format)
+    warn(done.notes, "note")
+    show_facts(done.__dict__ | {"notes": list(done.notes)}, format, left_out=["notes"])
 
 
 def _cameras(given: list[str]) -> dict[str, Path]:
@@ -223,8 +121,85 @@ def _cameras(given: list[str]) -> dict[str, Path]:
     videos: dict[str, Path] = {}
     for text in given:
         name, _, path = text.partition("=")
-        is_new = name != CAMERA and name not in videos
-        if not (name and path and is_new):
+        if not (name and path) or name == CAMERA or name in videos:
             raise UserError(f"--camera {text}: it is NAME=VIDEO, each name once and none {CAMERA!r}")
         videos[name] = Path(path)
     return videos
+
+
+@app.command("serve")
+def serve_rewards(
+    scorer: ScorerOptions,
+    host: HostOption = "127.0.0.1",
+    port: PortOption = 8700,
+    token_file: Annotated[
+        Path | None, Option(help=f"File with the bearer token for all requests; or {TOKEN_VARIABLE}.")
+    ] = None,
+    max_sessions: Annotated[int, Option(min=1, help="Maximum simultaneous live runs.")] = 256,
+    idle_timeout: Annotated[float, Option(min=1, help="Seconds after which an unused session is deleted.")] = 600,
+    max_batch: Annotated[int, Option(min=1, help="Maximum frames scored in one batch.")] = 32,
+    max_body_mb: Annotated[int, Option(min=1, help="Maximum size of a request, in MB.")] = 64,
+    max_kept_gb: Annotated[
+        float, Option(min=0.001, help="Maximum GB for pictures and vision tokens of all sessions.")
+    ] = 8,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+) -> None:
+    """Serve rewards over HTTP, for live sessions and for whole runs; see /docs.
+
+    Live sessions are for reinforcement learning.
+    """
+    token = _token(token_file)
+    # Without a token anybody in the network could use the model
+    if token is None and not is_loopback(host):
+        raise UserError(
+            f"--host {host} can be reached from other machines: give a token, --token-file FILE or {TOKEN_VARIABLE}"
+        )
+    config = named_scorer(scorer, workspace)
+    limits = Limits(
+        max_sessions=max_sessions,
+        session_idle_s=idle_timeout,
+        max_batch=max_batch,
+        max_body_bytes=max_body_mb * 2**20,
+        max_kept_bytes=round(max_kept_gb * 2**30),
+    )
+    access = access_for(host, token=token, hosts=(host,) if is_loopback(host) else ())
+    # The port is taken before the model is loaded, so one that is in use is told at once
+    with listen(host, port) as listener:
+        from eval.server.app import make_app  # imports torch
+
+        with open_scorer(config) as opened:
+            server = make_app(opened, scorer.model or str(scorer.baseline), access, limits)
+            serve(server, listener, lambda url: say(f"listening on {url}"))
+    print("stopped", file=sys.stderr)
+
+
+def _token(file: Path | None) -> str | None:
+    """The bearer token of a file, else of the environment. Raises UserError."""
+    if file is None:
+        # From a file or the environment, not from an option: arguments can be read by every user of the machine
+        token, where = os.environ.get(TOKEN_VARIABLE), TOKEN_VARIABLE
+    else:
+        where = str(file)
+        try:
+            with file.open("rb") as opened:
+                _check_private(file, os.fstat(opened.fileno()))
+                token = opened.read(MOST_TOKEN + 1).decode().strip()
+        except (OSError, UnicodeDecodeError) as e:
+            raise UserError(f"--token-file {file} cannot be read: {e}") from e
+    # Requests bring it in a header, as one word of plain characters
+    is_word = token is None or (token.isascii() and token.isprintable() and " " not in token)
+    if token is not None and (len(token) < SHORTEST_TOKEN or not is_word):
+        raise UserError(f"the token of {where} is no word of at least {SHORTEST_TOKEN} printable ASCII characters")
+    return token
+
+
+def _check_private(file: Path, status: os.stat_result) -> None:
+    """Raises UserError for a file that others than its owner and group may read, or others than its owner write."""
+    if not stat.S_ISREG(status.st_mode):
+        return  # a pipe of the shell's, which has no others
+    if status.st_mode & stat.S_IROTH:
+        raise UserError(f"--token-file {file} can be read by every user of this machine: chmod 600 {file}")
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise UserError(f"--token-file {file} can be written by others than its owner: chmod 600 {file}")
+    if status.st_uid not in (0, os.getuid()):
+        raise UserError(f"--token-file {file} belongs to another user, who can change it: make one of your own")

@@ -1,46 +1,121 @@
-"""Servers: of rewards, and of the vision-language model that annotates."""
+"""Servers: the explorer, and the vision-language model that annotates."""
 
-import os
-import stat
+import secrets
 import sys
+import time
+import webbrowser
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
+from typer import Option
 
-from cli.options import DEFAULT_WORKSPACE, FormatOption, WorkspaceOption, YesOption, confirm, say, space_at
+from annotate.model_client.server import Server, ServerConfig
+from annotate.vlm.config import VlmConfig
+from annotate.vlm.prompts import prompt_version
+from cli.options import (
+    DEFAULT_WORKSPACE,
+    FormatOption,
+    HostOption,
+    PortOption,
+    WorkspaceOption,
+    YesOption,
+    confirm,
+    lake_to_read,
+    say,
+    space_at,
+    whoami,
+)
 from cli.output import show
 from cli.progress import progress
-from cli.rewarding import (
-    AnswerOption,
-    ApiKeyOption,
-    BaselineOption,
-    EndpointOption,
-    ModelOption,
-    WindowFramesOption,
-    WindowStepOption,
-    scorer_config,
-)
 from core.errors import UserError
+from core.paths import Workspace
+from core.web import access_for, is_loopback, listen, serve
+from explorer.app import create_app
+from explorer.site import Options
+from pipeline.suggesting import suggest
+from pipeline.vlm_chunk import cache_rows, response_store
+from warehouse.lake import Lake
+from warehouse.lake.sql import release_state
 
-TOKEN_VARIABLE = "PROCCORPUS_REWARD_TOKEN"
-SHORTEST_TOKEN, MOST_TOKEN = 16, 4096
 app = typer.Typer()
 vlm_app = typer.Typer(
-    help="Serve the vision-language model that annotates, and manage its cached replies.",
-    no_args_is_help=True,
+    help="Serve the vision-language model that annotates, and manage its cached replies.", no_args_is_help=True
 )
 app.add_typer(vlm_app, name="vlm")
+
+
+@app.command()
+def explore(
+    host: HostOption = "127.0.0.1",
+    port: PortOption = 7680,
+    no_open: Annotated[bool, Option(help="Do not open a browser.")] = False,
+    release: Annotated[str | None, Option(help="Show the corpus as a release froze it.")] = None,
+    snapshot: Annotated[int | None, Option(min=0, help="Show the corpus at this lake snapshot.")] = None,
+    dagster_url: Annotated[str | None, Option(help="Address of the Dagster UI, for links to its runs.")] = None,
+    token: Annotated[
+        str | None,
+        Option(
+            envvar="PROCCORPUS_EXPLORE_TOKEN",
+            help="Token that visitors must show; created if --host is not this machine.",
+        ),
+    ] = None,
+    user_header: Annotated[str | None, Option(help="Header in which a reverse proxy names the user.")] = None,
+    trusted_proxy: Annotated[list[str] | None, Option(help="Address or network of that proxy; repeatable.")] = None,
+    allow_host: Annotated[list[str] | None, Option(help="Another host name of this explorer; repeatable.")] = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+) -> None:
+    """Browse the corpus and correct labels: episodes, comparisons, SQL, scores. Ctrl-C ends it."""
+    space = space_at(workspace)
+    if release and snapshot is not None:
+        raise UserError("--release and --snapshot exclude each other")
+    if dagster_url and not dagster_url.startswith(("http://", "https://")):
+        raise UserError(f"--dagster-url {dagster_url}: an address begins with http:// or https://")
+    # Others than this machine need a token, or a proxy that names them
+    if not is_loopback(host) and not token and not user_header:
+        token = secrets.token_urlsafe(24)
+    access = access_for(
+        host,
+        token=token,
+        user_header=user_header,
+        proxies=tuple(trusted_proxy or ()),
+        hosts=tuple(allow_host or ()),
+        author=whoami(),
+    )
+    if release:
+        release, snapshot = release_state(space, release)
+    lake_to_read(workspace).con.close()
+    options = Options(snapshot, release, dagster_url, access, lambda dataset: _suggestions(space, dataset))
+    listener = listen(host, port)
+
+    def announce(url: str) -> None:
+        url += f"/?token={access.token}" if access.token else ""
+        say(f"{space.root} is at {url} (Ctrl-C ends it)")
+        if not no_open:
+            webbrowser.open(url)
+
+    serve(create_app(space, options), listener, announce)
+    say("stopped")
+
+
+def _suggestions(space: Workspace, dataset: str) -> list[dict[str, Any]]:
+    """Which run of each task of a dataset to label next. Raises SuggestionError."""
+    lake = Lake(space, read_only=True)
+    try:
+        return [suggestion.as_json() for suggestion in suggest(lake, dataset)]
+    finally:
+        lake.con.close()
 
 
 @vlm_app.command("cache")
 def vlm_cache(
     prune_older: Annotated[
         float | None,
-        typer.Option("--prune-older-than", min=0, help="Delete replies that are older than this many days."),
+        Option("--prune-older-than", min=0, help="Delete replies that are older than this many days."),
     ] = None,
     prune_versions: Annotated[
-        bool, typer.Option("--prune-other-prompts", help="Delete replies to other versions of the prompts.")
+        bool, Option("--prune-other-prompts", help="Delete replies to other versions of the prompts.")
     ] = False,
     yes: YesOption = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
@@ -50,15 +125,7 @@ def vlm_cache(
 
     Deleting changes no label; only a new build of it would ask the model again.
     """
-    from datetime import UTC, datetime, timedelta
-
-    from annotate.vlm.prompts import prompt_version
-    from pipeline.vlm_chunk import cache_rows, response_store
-    from warehouse.lake import Lake
-
-    space = space_at(workspace)
-    Lake(space, read_only=True)  # refuses where there is no workspace
-    store = response_store(space)
+    store = response_store(lake_to_read(workspace).workspace)
     if prune_older is not None or prune_versions:
         # Replies to today's prompts stay; this version asks for none of the others again
         present = {prompt_version(several_views=several) for several in (False, True)}
@@ -71,42 +138,27 @@ def vlm_cache(
 
 @vlm_app.command("serve")
 def vlm_serve(
-    served_model: Annotated[str | None, typer.Option("--model", help="Name on the hub, or a folder.")] = None,
-    name: Annotated[str | None, typer.Option("--name", help="Model name in requests; default: as --model.")] = None,
-    revision: Annotated[str | None, typer.Option("--revision", help="Commit of the model on the hub.")] = None,
-    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option("--port", min=0, max=65535, help="Port of the first replica; 0: any free one.")
-    ] = 8000,
+    served_model: Annotated[str | None, Option("--model", help="Name on the hub, or a folder.")] = None,
+    name: Annotated[str | None, Option(help="Model name in requests; default: as --model.")] = None,
+    revision: Annotated[str | None, Option(help="Commit of the model on the hub.")] = None,
+    host: Annotated[str, Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, Option(min=0, max=65535, help="Port of the first replica; 0: any free one.")] = 8000,
     device: Annotated[
-        Literal["auto", "cpu", "gpu"],
-        typer.Option("--device", help="auto: the device that the installed vLLM supports."),
+        Literal["auto", "cpu", "gpu"], Option(help="auto: the device that the installed vLLM supports.")
     ] = "auto",
-    replicas: Annotated[int, typer.Option("--replicas", min=1, help="Number of servers, each with its own GPUs.")] = 1,
-    tensor_parallel_size: Annotated[int, typer.Option("--tensor-parallel-size", min=1, help="GPUs per replica.")] = 1,
-    quantization: Annotated[
-        str | None, typer.Option("--quantization", help="Quantisation, such as fp8; default: none.")
-    ] = None,
-    max_model_len: Annotated[
-        int, typer.Option("--max-model-len", min=1024, help="Maximum tokens of a request.")
-    ] = 16384,
-    max_images: Annotated[int, typer.Option("--max-images", min=1, help="Maximum images of a request.")] = 32,
-    max_num_seqs: Annotated[int | None, typer.Option("--max-num-seqs", min=1, help="Simultaneous requests.")] = None,
+    replicas: Annotated[int, Option(min=1, help="Number of servers, each with its own GPUs.")] = 1,
+    tensor_parallel_size: Annotated[int, Option(min=1, help="GPUs per replica.")] = 1,
+    quantization: Annotated[str | None, Option(help="Quantisation, such as fp8; default: none.")] = None,
+    max_model_len: Annotated[int, Option(min=1024, help="Maximum tokens of a request.")] = 16384,
+    max_images: Annotated[int, Option(min=1, help="Maximum images of a request.")] = 32,
+    max_num_seqs: Annotated[int | None, Option(min=1, help="Simultaneous requests.")] = None,
     python: Annotated[
-        Path | None,
-        typer.Option("--python", help="Python interpreter with vLLM; default: that of .venv-vllm, if it exists."),
+        Path | None, Option(help="Python interpreter with vLLM; default: that of .venv-vllm, if it exists.")
     ] = None,
-    log_dir: Annotated[Path, typer.Option("--log-dir", help="Folder for the servers' logs.")] = Path("logs"),
-    timeout: Annotated[
-        float, typer.Option("--timeout", min=1, help="Maximum seconds until the servers are ready.")
-    ] = 1800,
+    log_dir: Annotated[Path, Option(help="Folder for the servers' logs.")] = Path("logs"),
+    timeout: Annotated[float, Option(min=1, help="Maximum seconds until the servers are ready.")] = 1800,
 ) -> None:
     """Run vLLM with the flags that annotation needs, until Ctrl-C; prints the endpoints when they are ready."""
-    import time
-
-    from annotate.model_client.server import Server, ServerConfig
-    from annotate.vlm.config import VlmConfig
-
     config = ServerConfig(
         model=served_model or VlmConfig().model,
         served_name=name,
@@ -134,104 +186,3 @@ def vlm_serve(
                 time.sleep(1)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
-
-
-@app.command("serve")
-def serve_rewards(
-    model: ModelOption = None,
-    baseline: BaselineOption = None,
-    host: Annotated[str, typer.Option("--host", help="Address to listen on; any but loopback needs a token.")] = (
-        "127.0.0.1"
-    ),
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0: any free one.")] = 8700,
-    token_file: Annotated[
-        Path | None,
-        typer.Option("--token-file", help=f"File with the bearer token for all requests; or {TOKEN_VARIABLE}."),
-    ] = None,
-    max_sessions: Annotated[int, typer.Option("--max-sessions", min=1, help="Maximum simultaneous live runs.")] = 256,
-    idle_timeout: Annotated[
-        float, typer.Option("--idle-timeout", min=1, help="Seconds after which an unused session is deleted.")
-    ] = 600,
-    max_batch: Annotated[int, typer.Option("--max-batch", min=1, help="Maximum frames scored in one batch.")] = 32,
-    max_body_mb: Annotated[int, typer.Option("--max-body-mb", min=1, help="Maximum size of a request, in MB.")] = 64,
-    max_kept_gb: Annotated[
-        float,
-        typer.Option("--max-kept-gb", min=0.001, help="Maximum GB for pictures and vision tokens of all sessions."),
-    ] = 8,
-    reasoning: Annotated[
-        bool, typer.Option("--reasoning", help="Add the model's answer in words; much slower with a head.")
-    ] = False,
-    answer: AnswerOption = "auto",
-    window_frames: WindowFramesOption = None,
-    window_step: WindowStepOption = None,
-    endpoint: EndpointOption = None,
-    api_key_env: ApiKeyOption = None,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-) -> None:
-    """Serve rewards over HTTP, for live sessions in reinforcement learning and for whole runs; see /docs."""
-    from core.web import access_for, is_loopback, listen, serve
-    from eval.server.limits import Limits
-
-    token = _token(token_file)
-    # Without a token anybody in the network could use the model
-    if token is None and not is_loopback(host):
-        raise UserError(
-            f"--host {host} can be reached from other machines: give a token, --token-file FILE or {TOKEN_VARIABLE}"
-        )
-    config = scorer_config(
-        workspace, model, baseline, endpoint, window_frames, window_step, reasoning, api_key_env, answer=answer
-    )
-    limits = Limits(
-        max_sessions=max_sessions,
-        session_idle_s=idle_timeout,
-        max_batch=max_batch,
-        max_body_bytes=max_body_mb * 2**20,
-        max_kept_bytes=round(max_kept_gb * 2**30),
-    )
-    access = access_for(host, token=token, hosts=(host,) if is_loopback(host) else ())
-    # The port is taken before the model is loaded, so one that is in use is told at once
-    with listen(host, port) as listener:
-        from eval.reward.open import open_scorer
-        from eval.server.app import make_app
-
-        with open_scorer(config) as scorer:
-            serve(
-                make_app(scorer, model or str(baseline), access, limits),
-                listener,
-                lambda url: say(f"listening on {url}"),
-            )
-    print("stopped", file=sys.stderr)
-
-
-def _check_private(file: Path, status: os.stat_result) -> None:
-    """Raises UserError for a file that others than its owner and group may read, or others than its owner write."""
-    if not stat.S_ISREG(status.st_mode):
-        return  # a pipe of the shell's, which has no others
-    if status.st_mode & stat.S_IROTH:
-        raise UserError(f"--token-file {file} can be read by every user of this machine: chmod 600 {file}")
-    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise UserError(f"--token-file {file} can be written by others than its owner: chmod 600 {file}")
-    if status.st_uid not in (0, os.getuid()):
-        raise UserError(f"--token-file {file} belongs to another user, who can change it: make one of your own")
-
-
-def _token(file: Path | None) -> str | None:
-    """Raises UserError."""
-    if file is None:
-        # From a file or the environment, not from an option: arguments can be read by every user of the machine
-        token = os.environ.get(TOKEN_VARIABLE)
-        where = TOKEN_VARIABLE
-    else:
-        where = str(file)
-        try:
-            with file.open("rb") as opened:
-                _check_private(file, os.fstat(opened.fileno()))
-                token = opened.read(MOST_TOKEN + 1).decode().strip()
-        except (OSError, UnicodeDecodeError) as e:
-            raise UserError(f"--token-file {file} cannot be read: {e}") from e
-    if token is None:
-        return None
-    # Requests bring it in a header, as one word of plain characters
-    if len(token) < SHORTEST_TOKEN or not (token.isascii() and token.isprintable()) or " " in token:
-        raise UserError(f"the token of {where} is no word of at least {SHORTEST_TOKEN} printable ASCII characters")
-    return token

@@ -1,28 +1,20 @@
 """What the corpus holds, a row for each dataset."""
 
 from collections.abc import Collection
-from functools import partial
 
 import typer
 
-from cli.options import DEFAULT_WORKSPACE, FormatOption, WorkspaceOption, space_at
-from cli.output import print_json, share_known, show
+from cli.options import DEFAULT_WORKSPACE, FormatOption, WorkspaceOption, lake_to_read, share_known
+from cli.output import print_json, show
 from warehouse.lake import Lake
 from warehouse.lake.embedded import embedded_pictures
-from warehouse.lake.outcomes import chunks_to_build, known_outcomes, knows_assumed, question
+from warehouse.lake.outcomes import chunks_to_build, question
 from warehouse.lake.references import sentences
 
 app = typer.Typer()
-STATUS_COLUMNS = (
-    "dataset",
-    "episodes",
-    "ok",
-    "quarantined",
-    "frames",
-    "labelled_frames",
-    "labels",
-    "samples",
-    "shards",
+COLUMNS = (
+    "dataset, episodes, ok, quarantined, frames, labelled_frames, labels, samples, shards, outcomes_known, "
+    "assumed_complete, look_unfinished"
 )
 SHOWN_OF_COMMIT = 12  # characters; --format json has all
 UNFINISHED_AT = "proccorpus explore, page Review, Look unfinished"
@@ -33,44 +25,35 @@ def status_rows(lake: Lake) -> list[dict]:
     many look unfinished; samples, shards; chunks that people made stale; the commit of a hub's dataset that was read;
     what an encoder has looked at.
     """
+
+    def asked() -> list[dict]:
+        stale, embedded = chunks_to_build(lake), embedded_pictures(lake)
+        revisions = dict(lake.rows("SELECT dataset, source_revision FROM datasets"))
+        rows = lake.dicts(f"SELECT {COLUMNS} FROM coverage ORDER BY dataset")
+        more = {"stale_chunks": stale, "embeddings": embedded, "revision": revisions}
+        of_none = {"stale_chunks": 0}
+        return [row | {n: values.get(row["dataset"], of_none.get(n)) for n, values in more.items()} for row in rows]
+
     with lake.reading():
-        return lake.once("status", partial(_status_rows, lake))
-
-
-def _status_rows(lake: Lake) -> list[dict]:
-    # Asked once: the view looks at every table
-    of_ends = ("outcomes_known", "assumed_complete", "look_unfinished")
-    has_ends = knows_assumed(lake)
-    asked = [*of_ends] if has_ends else [f"0 AS {name}" for name in of_ends]
-    rows = lake.dicts(f"SELECT {', '.join([*STATUS_COLUMNS, *asked])} FROM coverage ORDER BY dataset")
-    known = {} if has_ends else known_outcomes(lake)
-    stale, embedded = chunks_to_build(lake), embedded_pictures(lake)
-    revisions = dict(lake.rows("SELECT dataset, source_revision FROM datasets"))
-    for row in rows:
-        dataset = row["dataset"]
-        ends = {name: row.pop(name) for name in of_ends}
-        row |= ends | ({} if has_ends else {"outcomes_known": known.get(dataset, 0)})
-        row["stale_chunks"] = stale.get(dataset, 0)
-        row["revision"] = revisions.get(dataset)
-        row["embeddings"] = embedded.get(dataset)
-    return rows
+        return lake.once("status", asked)
 
 
 def show_status(rows: list[dict]) -> None:
     """Rows of status_rows as people read them: commits shortened; these and embeddings only where there are any; then
     what is asked.
     """
-    shown = [_with_share(row) for row in rows]
-    are_pinned, has_embeddings = any(row["revision"] for row in rows), any(row["embeddings"] for row in rows)
-    for row in shown:
-        revision = row.pop("revision")
-        if are_pinned:
-            row["revision"] = (revision or "")[:SHOWN_OF_COMMIT]
-        if not has_embeddings:
-            del row["embeddings"]
+    empty = [name for name in ("embeddings", "revision") if not any(row[name] for row in rows)]
+    left_out = {"assumed_complete", "look_unfinished", *empty}
+    shown = []
+    for row in rows:
+        share = share_known(row["outcomes_known"], row["ok"])
+        if row["assumed_complete"]:
+            share += f", {row['assumed_complete']} assumed complete"
+        in_words = row | {"outcomes_known": share, "revision": (row["revision"] or "")[:SHOWN_OF_COMMIT]}
+        names = {name: "outcomes" if name == "outcomes_known" else name for name in row if name not in left_out}
+        shown.append({words: in_words[name] for name, words in names.items()})
     show(shown, "table")
-    asked = [question(row["dataset"], row["look_unfinished"], row["ok"]) for row in rows]
-    for text in filter(None, asked):
+    for text in filter(None, (question(row["dataset"], row["look_unfinished"], row["ok"]) for row in rows)):
         print(f"{text}: {UNFINISHED_AT}")
 
 
@@ -81,25 +64,17 @@ def show_references(lake: Lake, names: Collection[str]) -> None:
             print(f"{name}: {text}")
 
 
-def _with_share(row: dict) -> dict:
-    """The row with its outcomes in one column of words."""
-    share = share_known(row["outcomes_known"], row["ok"])
-    if row["assumed_complete"]:
-        share += f", {row['assumed_complete']} assumed complete"
-    words = {"outcomes" if name == "outcomes_known" else name: value for name, value in row.items()}
-    words["outcomes"] = share
-    return {name: value for name, value in words.items() if name not in ("assumed_complete", "look_unfinished")}
-
-
 @app.command()
 def status(workspace: WorkspaceOption = DEFAULT_WORKSPACE, format: FormatOption = "table") -> None:
-    """Show each dataset's episodes, usable and quarantined ones, frames, labels, samples and shards."""
-    space = space_at(workspace)
-    lake = Lake(space, read_only=True)
+    """Show how much there is of each dataset, from episodes to shards.
+
+    Counts usable and quarantined episodes, frames, labels, known outcomes and samples.
+    """
+    lake = lake_to_read(workspace)
     with lake.reading():
         rows = status_rows(lake)
         if format == "table":
             show_status(rows)
             show_references(lake, [row["dataset"] for row in rows])
         else:
-            print_json({"workspace": str(space.root), "snapshot": lake.snapshot(), "datasets": rows})
+            print_json({"workspace": str(lake.workspace.root), "snapshot": lake.snapshot(), "datasets": rows})

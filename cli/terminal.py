@@ -1,4 +1,4 @@
-"""What reaches a terminal: names and texts of a dataset are shown there, and must not command it; colours."""
+"""What reaches a terminal: texts of a dataset are shown there and must not command it; colours; exit codes."""
 
 import io
 import os
@@ -8,14 +8,15 @@ from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any, Literal
 
+DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130  # exit codes
 # ESC begins commands that set the clipboard, the title, or what a key types. Our own tables and progress bars use no
 # more than colours and moves of the cursor (ESC [)
 COMMAND = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f-\x9f]|\x1b(?!\[[0-9;?]*[A-Za-z])")
 ANY_COMMAND = re.compile(rf"{COMMAND.pattern}|\x1b")
 AS_RECORDS: ContextVar[bool] = ContextVar("AS_RECORDS", default=False)  # tables as records: -x of any command
 VERBOSE: ContextVar[bool] = ContextVar("VERBOSE", default=False)  # errors with their origin: --verbose of any command
-COLOURS = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
-Colour = Literal["bold", "dim", "red", "green", "yellow", "cyan"]
+COLOURS = {"bold": "1", "red": "31", "green": "32", "yellow": "33"}
+Colour = Literal["bold", "red", "green", "yellow"]
 
 
 class ShownText(io.TextIOWrapper):
@@ -24,6 +25,10 @@ class ShownText(io.TextIOWrapper):
     def write(self, text: str, /) -> int:
         super().write(COMMAND.sub(_escaped, text))
         return len(text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return f"\\u{ord(found[0]):04x}"
 
 
 def shown(text: str) -> str:
@@ -36,11 +41,9 @@ def has_colours(stream: Any) -> bool:
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-def painted(text: str, colour: Colour | None, stream: Any = None) -> str:
+def painted(text: str, colour: Colour, stream: Any = None) -> str:
     """The text in a colour, where the stream (standard output, if none is given) shows colours."""
-    if colour is None or not text or not has_colours(stream or sys.stdout):
-        return text
-    return f"\x1b[{COLOURS[colour]}m{text}\x1b[0m"
+    return f"\x1b[{COLOURS[colour]}m{text}\x1b[0m" if text and has_colours(stream or sys.stdout) else text
 
 
 def leave_streams() -> None:
@@ -72,7 +75,3 @@ def guard_terminal() -> None:
             setattr(sys, name, text)
             # The original can say nothing any more: how wide the terminal is, is asked of it
             setattr(sys, f"__{name}__", text)
-
-
-def _escaped(found: re.Match[str]) -> str:
-    return f"\\u{ord(found[0]):04x}"

@@ -1,6 +1,7 @@
 """Pages of the reference that are made from code: command line, configuration, tables, recipes."""
 
 from collections.abc import Iterator
+from itertools import groupby
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -10,7 +11,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from cli.examples import EXAMPLES
-from cli.main import GROUPS, make_app
+from cli.main import COMMANDS, make_app
 from ingest.registry import DatasetConfig
 from pipeline.config import BuildFile
 from training.recipe import BUILT_IN, Recipe
@@ -69,7 +70,8 @@ def _cell(value: object) -> str:
 
 def cli_page() -> str:
     parts = ["# Command line", CLI_INTRO]
-    groups = [f"- {heading}: " + ", ".join(f"`{name}`" for name in names) for heading, names in GROUPS.items()]
+    by_heading = groupby(COMMANDS, key=lambda command: command[0])
+    groups = [f"- {heading}: " + ", ".join(f"`{name}`" for _, name, *_ in of) for heading, of in by_heading]
     parts.append("\n".join(groups))
     for name, command in _commands(typer.main.get_command(make_app()), "proccorpus"):
         parts.append(f"## {name}")

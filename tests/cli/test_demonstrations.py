@@ -5,14 +5,16 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cli.demonstrations import app
+from cli.main import make_app
 from core.errors import UserError
 from tests.kits.made_corpus import Made
 from warehouse.lake import Lake
 
 
 def printed(space: Path, *options: str) -> str:
-    done = CliRunner().invoke(app, [*options, "--workspace", str(space)], catch_exceptions=False)
+    done = CliRunner().invoke(
+        make_app("demonstrations"), ["demonstrations", *options, "--workspace", str(space)], catch_exceptions=False
+    )
     return done.output
 
 
@@ -38,11 +40,6 @@ def test_runs_that_cannot_be_compared_are_counted(own: Made):
     )
 
 
-def test_an_unknown_dataset_and_an_older_lake_are_told(own: Made):
+def test_an_unknown_dataset_is_told(own: Made):
     with pytest.raises(UserError, match="no dataset 'nix'"):
         printed(own.space.root, "nix")
-    lake = Lake(own.space)
-    lake.con.execute("DROP VIEW demonstration_quality")
-    lake.con.close()
-    with pytest.raises(UserError, match="run proccorpus build"):
-        printed(own.space.root)

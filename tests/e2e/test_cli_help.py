@@ -12,7 +12,7 @@ import pytest
 import typer
 
 from cli.examples import EXAMPLES
-from cli.main import GROUPS, main, make_app
+from cli.main import COMMANDS, MODULES, main, make_app
 from core.paths import ROOT
 from tests.kits.cli_kit import DONE, PROGRAM, Built, environment, look_up, ok, proccorpus
 
@@ -114,24 +114,24 @@ print(pandas.DataFrame({"a": [1]})["a"].sum(), duckdb.connect().execute("SELECT 
 
 def test_the_table_of_commands_says_what_their_modules_say() -> None:
     group = typer.main.get_command(make_app())
-    listed = {name: entry for commands in GROUPS.values() for name, entry in commands.items()}
-    assert sum(map(len, GROUPS.values())) == len(listed), "a command is under one heading"
-    of_modules = {m: typer.main.get_group(import_module(m).app).commands for m in {m for m, _ in listed.values()}}
-    assert {name for commands in of_modules.values() for name in commands} == set(listed)
-    for name, (module, text) in listed.items():
-        assert of_modules[module][name].get_short_help_str(1000) == text
-        assert getattr(group, "commands")[name].help == of_modules[module][name].help  # noqa: B009
+    assert len(MODULES) == len(COMMANDS), "a command is under one heading"
+    of_modules = {m: typer.main.get_group(import_module(m).app).commands for m in set(MODULES.values())}
+    assert {name for commands in of_modules.values() for name in commands} == set(MODULES)
+    for _, name, _, text in COMMANDS:
+        command = of_modules[MODULES[name]][name]
+        assert command.get_short_help_str(1000) == text
+        assert getattr(group, "commands")[name].help == command.help  # noqa: B009
 
 
 def test_help_has_five_groups_and_says_every_first_sentence_whole(away: Path) -> None:
     out = ok(proccorpus("-h", cwd=away)).out
     panels = [line.split()[1] for line in out.splitlines() if line.startswith("╭─ ")]
-    assert [panel for panel in panels if panel in GROUPS] == list(GROUPS)
-    assert len(GROUPS) == 5
+    headings = list(dict.fromkeys(heading for heading, *_ in COMMANDS))
+    assert [panel for panel in panels if panel in headings] == headings
+    assert len(headings) == 5
     said = " ".join(out.replace("│", " ").split()).replace("- ", "-")
-    for commands in GROUPS.values():
-        for name, (_, text) in commands.items():
-            assert f"{name} {text}" in said
+    for _, name, _, text in COMMANDS:
+        assert f"{name} {text}" in said
 
 
 @pytest.mark.parametrize("words", EXAMPLES)

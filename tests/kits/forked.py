@@ -24,8 +24,8 @@ from core.paths import ROOT
 
 # What most commands need; pandas is not among it, which some of them leave out of their process
 USUAL = (
-    "proccorpus", "cli.main", "cli.building", "cli.inspecting", "cli.exporting", "cli.evaluating", "cli.references",
-    "cli.releasing", "cli.rewarding", "cli.outcomes", "cli.sampling", "pipeline.build", "pipeline.plan",
+    "proccorpus", "cli.main", "cli.building", "cli.inspecting", "cli.exporting", "cli.evaluating", "cli.correcting",
+    "cli.releasing", "cli.rewarding", "cli.querying", "cli.sampling", "pipeline.build", "pipeline.plan",
     "pipeline.doctor", "assets.lib.report", "eval.annotators.compare", "warehouse.sql_process", "pyarrow.dataset",
     "av", "multiprocessing.popen_spawn_posix",
 )  # fmt: skip

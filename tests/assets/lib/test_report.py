@@ -124,13 +124,13 @@ def test_a_build_is_reported_once_somebody_has_opened_dagster(made: Made, tmp_pa
     fewer = own.build.stages.samples.model_copy(update={"progress_per_episode": 3})
     changed = own.build.model_copy(update={"stages": own.build.stages.model_copy(update={"samples": fewer})})
     again = {(stage, chunk) for stage in ("samples", "shards") for chunk in CHUNKS}
-    assert build_all(own.space, [changed], 1, verbose=False) == 0
+    assert build_all(own.space, [changed], 1) == 0
     assert not is_followed(own.space)
     assert not (own.space.root / "dagster").exists()
     report_all(own.space)
     assert is_followed(own.space)
     assert counted(own.space) == Counter(ALL)
-    assert build_all(own.space, [own.build], 1, verbose=False) == 0
+    assert build_all(own.space, [own.build], 1) == 0
     assert counted(own.space) == Counter(ALL) + Counter(again)
 
 

@@ -1,0 +1,109 @@
+"""Workspaces: made, checked, and seen in Dagster's UI."""
+
+import os
+import secrets
+import shutil
+from typing import Annotated
+
+import typer
+from typer import Option
+
+from assets.lib.report import dagster_home, mirror
+from cli.options import DEFAULT_WORKSPACE, FormatOption, HostOption, WorkspaceOption, say, space_at
+from cli.output import print_json, show
+from cli.terminal import FAILED
+from core.web import is_loopback
+from pipeline.doctor import diagnose
+from warehouse.lake import Lake
+from warehouse.lake.doctor import ERROR
+from warehouse.lake.doctor_repair import repair as mend
+from warehouse.lake.place import create
+
+app = typer.Typer()
+workspace_app = typer.Typer(help="Create a workspace for several machines.", no_args_is_help=True)
+app.add_typer(workspace_app, name="workspace")
+
+
+@workspace_app.command("create")
+def workspace_create(
+    catalog: Annotated[
+        str | None,
+        Option(
+            help="Catalog of the lake in Postgres: postgresql://USER@HOST:PORT/DATABASE; the password in PGPASSWORD."
+        ),
+    ] = None,
+    data: Annotated[
+        str | None, Option(help="Data of the lake: s3://BUCKET/FOLDER, or the absolute path of a folder.")
+    ] = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+) -> None:
+    """Create a workspace whose lake several machines write to. A workspace in a local folder needs no such step."""
+    space = space_at(workspace)
+    is_new = not space.root.exists()
+    create(space, catalog, data)
+    try:
+        Lake(space).con.close()
+    # A workspace whose lake cannot be opened would stand in the way of the next try
+    except BaseException:
+        space.settings.unlink()
+        if is_new:
+            shutil.rmtree(space.root)
+        raise
+    say(f"{space.root} is a workspace; its lake is at {catalog or space.catalog}, with data at {data or space.data}.")
+
+
+@app.command()
+def doctor(
+    hashes: Annotated[bool, Option(help="Read every byte of shards, pictures, rows and replies.")] = False,
+    repair: Annotated[bool, Option(help="Delete orphans and damaged files; mark what must be built again.")] = False,
+    json: Annotated[bool, Option(help="Same as --format json.")] = False,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+) -> None:
+    """Check whether a workspace is complete, and say what to do.
+
+    Exits 1 on errors; remains of a crash are warnings. Changes nothing without --repair. A repair never deletes
+    listed, intact files. Cannot run during a build.
+    """
+    space = space_at(workspace)
+    troubles, repaired = diagnose(space, hashes=hashes), []
+    # While the catalog cannot be opened, nothing is known of what it lists, and nothing may be deleted
+    if repair and not any(trouble.what == "catalog" for trouble in troubles):
+        repaired = mend(space, troubles)
+        # Looked at again: the exit code is about the workspace as it is now
+        troubles = diagnose(space, hashes=hashes)
+    errors = sum(trouble.severity == ERROR for trouble in troubles)
+    findings = [trouble.facts() for trouble in troubles]
+    if json or format == "json":
+        print_json({"errors": errors, "findings": findings, "repaired": repaired})
+    else:
+        for line in repaired:
+            say(line)
+        show(findings, "table", empty=f"{space.root} is whole.")
+    if errors:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def ui(
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    port: Annotated[int, Option(min=1, max=65535)] = 3000,
+    host: HostOption = "127.0.0.1",
+) -> None:
+    """Open the Dagster UI on a workspace: chunks, backfills, checks and lineage."""
+    from assets.webserver import TOKEN, run_ui, ui_access
+
+    space = space_at(workspace)
+    address = f"http://{host}:{port}"
+    # Whoever can reach it can start jobs: others than this machine show a token
+    if not is_loopback(host) and not os.environ.get(TOKEN):
+        os.environ[TOKEN] = secrets.token_urlsafe(24)
+        address += f"/?token={os.environ[TOKEN]}"
+    ui_access(host, os.environ)
+    # What was built by the command line, or on another machine, is there when the page opens
+    say("Telling Dagster what was built here that it does not know ...")
+    mirror(space)
+    home = dagster_home(space)
+    os.environ |= {"DAGSTER_HOME": str(home), "PROCCORPUS_WORKSPACE": str(space.root)}
+    say(f"Dagster UI of {space.root}: {address} (Ctrl-C ends it)")
+    raise typer.Exit(run_ui(host, port, home))

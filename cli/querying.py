@@ -1,0 +1,202 @@
+"""Questions to the corpus: tables, the registry, what is quarantined, what is like what, what differs."""
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from typer import Argument, Option
+
+from cli.options import (
+    DEFAULT_WORKSPACE,
+    DatasetArgument,
+    EpisodeArgument,
+    FormatOption,
+    WorkspaceOption,
+    lake_to_read,
+    say,
+    space_at,
+)
+from cli.output import print_json, show
+from core.demonstration_quality import FEWEST
+from core.errors import UserError
+from core.names import did_you_mean
+from core.paths import Workspace
+from ingest.catalogue import facts, overview, readable
+from ingest.reasons import REASONS
+from ingest.registry import BUILT_IN, load_registry
+from warehouse.lake import digest as lake_digest
+from warehouse.lake.schema import columns
+from warehouse.lake.schema import relations as all_relations
+from warehouse.lake.sql import open_for_users
+
+MAX_ROWS = 100  # of a query's result, in a table for people
+app = typer.Typer()
+datasets_app = typer.Typer(help="Show the registry of datasets.", invoke_without_command=True)
+app.add_typer(datasets_app, name="datasets")
+RegistryOption = Annotated[list[Path] | None, Option(help="Also read this folder of your own YAML files.")]
+
+
+@datasets_app.callback()
+def datasets(
+    ctx: typer.Context,
+    registry: RegistryOption = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+) -> None:
+    """List the datasets of the registry and of the workspace."""
+    # This also runs ahead of a subcommand, such as `datasets show`, which then speaks alone
+    if ctx.invoked_subcommand:
+        return
+    rows = overview(load_registry([BUILT_IN, *(registry or [])]), _datasets_built(space_at(workspace)))
+    if format == "table":
+        rows = [{k: v for k, v in r.items() if k != "source"} for r in rows]  # too wide: datasets show has it
+    show(rows, format)
+
+
+@datasets_app.command("show")
+def datasets_show(
+    registered: Annotated[str, Argument(metavar="NAME")],
+    registry: RegistryOption = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+) -> None:
+    """Show all that is known about one dataset: sizes, licence, cameras by role, gripper, traps."""
+    built, entries = _datasets_built(space_at(workspace)), load_registry([BUILT_IN, *(registry or [])])
+    # A dataset may be known to the registry, or built here from a source that the registry does not have
+    if registered not in entries and registered not in built:
+        hint = did_you_mean(registered, sorted({*entries, *built})) or "; proccorpus datasets lists them"
+        raise UserError(f"unknown dataset {registered!r}{hint}")
+    dataset = facts(entries.get(registered), built.get(registered))
+    if format == "json":
+        print_json(dataset)
+    else:
+        show(readable(dataset), "table")
+
+
+def _datasets_built(space: Workspace) -> dict[str, dict]:
+    """Rows of the lake's table `datasets` by name; none without a workspace."""
+    if not space.exists():
+        return {}
+    rows = open_for_users(space).execute("SELECT * FROM datasets").to_arrow_table().to_pylist()
+    return {r["dataset"]: r for r in rows}
+
+
+@app.command()
+def quarantine(
+    by: Annotated[
+        Literal["episode", "reason"], Option(help="One row per episode; or per reason, with its count and remedy.")
+    ] = "episode",
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+) -> None:
+    """List episodes and datasets that cannot be used, with the reason."""
+    lake = lake_to_read(workspace)
+    empty = "Nothing is quarantined."
+    if by == "reason":
+        rows = lake.dicts(
+            "SELECT dataset, reason, count(DISTINCT episode_index) AS episodes, min(episode_index) AS first_episode, "
+            "arg_min(detail, episode_index) AS first_detail FROM quarantine GROUP BY ALL ORDER BY episodes DESC, 1, 2"
+        )
+        show([row | {"remedy": REASONS[row["reason"]].remedy} for row in rows], format, empty=empty)
+        return
+    rows = lake.dicts(
+        "SELECT dataset, episode_index, camera, reason, detail, file FROM quarantine ORDER BY 1, 2"
+        + ("" if format == "json" else f" LIMIT {MAX_ROWS}")
+    )
+    show(rows, format, empty=empty)
+    if format == "table" and len(rows) == MAX_ROWS:
+        ((num,),) = lake.rows("SELECT count(*) FROM quarantine")
+        if num > MAX_ROWS:
+            advice = "--by reason counts them, --format json for all"
+            print(f"({num} rows, the first {MAX_ROWS} shown; {advice})", file=sys.stderr)
+
+
+@app.command()
+def digest(workspace: WorkspaceOption = DEFAULT_WORKSPACE, format: FormatOption = "table") -> None:
+    """Print one hash per content table. Equal inputs, configuration and seed give equal hashes."""
+    hashes = lake_digest(lake_to_read(workspace))
+    if format == "json":
+        print_json(hashes)
+    else:
+        show([{"table": k, "hash": v} for k, v in hashes.items()], "table")
+
+
+@app.command()
+def schema(
+    relations: Annotated[
+        list[str] | None, Argument(metavar="[NAMES]...", help="Tables or views to describe; default: list all.")
+    ] = None,
+    format: FormatOption = "table",
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+) -> None:
+    """List tables and views; with names, describe their columns. Shows units, and values of your corpus."""
+    space = space_at(workspace)
+    # Examples come out of the corpus; without one the schema is described all the same
+    con = open_for_users(space) if relations and space.exists() else None
+    show([vars(d) for d in columns(relations, con)] if relations else all_relations(), format)
+
+
+@app.command()
+def demonstrations(
+    dataset: Annotated[str | None, Argument(help="Only this dataset.")] = None,
+    limit: Annotated[int, Option(min=1, help="Maximum number of runs.")] = 20,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+) -> None:
+    """List the runs that differ most from others of their task, and how. Drops no run."""
+    lake = lake_to_read(workspace)
+    here = "($1 IS NULL OR dataset = $1)"
+    if dataset and not lake.rows("SELECT 1 FROM datasets WHERE dataset = ?", [dataset]):
+        raise UserError(f"there is no dataset {dataset!r} in this corpus; proccorpus status lists them")
+    rows = lake.dicts(
+        f"SELECT dataset, episode_index, score, why, task FROM demonstration_quality WHERE {here} "
+        "AND score IS NOT NULL AND len(why) > 0 ORDER BY score, dataset, episode_index",
+        [dataset],
+    )
+    if format == "json":
+        show(rows[:limit], format)
+        return
+    num, alone = lake.rows(
+        f"SELECT count(score), count(*) - count(score) FROM demonstration_quality WHERE {here}", [dataset]
+    )[0]
+    if num:
+        shown = [row | {"why": "; ".join(row["why"])} for row in rows[:limit]]
+        show(shown, format, empty="No run is unlike the others of its task.")
+        say(f"{len(rows)} of {num} runs differ from the others of their task, {len(shown)} shown.")
+    if alone:
+        say(f"{alone} runs are of tasks of which fewer than {FEWEST} runs show what is usual: they have no score.")
+    if not num and not alone:
+        say("No run is measured yet: run proccorpus build.")
+
+
+@app.command()
+def like(
+    dataset: DatasetArgument,
+    episode: EpisodeArgument,
+    frame: Annotated[int | None, Option(help="Find frames like this one; default: find runs.")] = None,
+    camera: Annotated[str | None, Option(help="Camera to compare; default: the preferred one.")] = None,
+    among: Annotated[str | None, Option("--dataset", help="Only runs of this dataset.")] = None,
+    most: Annotated[int, Option(min=1, help="Maximum number of results.")] = 20,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    format: FormatOption = "table",
+) -> None:
+    """List the runs most similar to one run, or the frames most similar to one frame."""
+    from warehouse.lake.likeness import frames_like, runs_like
+
+    con = lake_to_read(workspace).con
+    if frame is None:
+        asked, similar = runs_like(con, dataset, episode, camera, among, most)
+    else:
+        asked, similar = frames_like(con, dataset, episode, frame, camera, among, most)
+    rows = [asdict(row) for row in similar]
+    if format == "json":
+        print_json({"asked": asdict(asked), "similar": rows})
+        return
+    say(f"{asked.dataset} episode {asked.episode_index} by {asked.camera}, as {asked.encoder} sees it.")
+    if asked.frame_index != frame:
+        say(f"The encoder did not look at frame {frame}: compared is the nearest that it did, {asked.frame_index}.")
+    for name, encoders in asked.not_compared.items():
+        say(f"Not compared: {name}, which {encoders} has looked at.")
+    show(rows, "table", empty="The encoder has looked at no other run.")

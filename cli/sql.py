@@ -1,0 +1,76 @@
+"""SQL on the corpus.
+
+The process that answers is forked from this one, which may have begun no thread by then: what brings numpy along, such
+as DuckDB, is imported after that.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from typer import Argument, Option
+
+from cli.options import DEFAULT_WORKSPACE, WorkspaceOption, space_at
+from cli.output import write_result
+from core.errors import UserError
+from warehouse.sql_process import LakeState, SqlProcess
+
+MAX_ROWS = 100  # of a query's result, in a table for people
+app = typer.Typer()
+
+
+@app.command()
+def sql(
+    query: Annotated[str | None, Argument(help="One SELECT; default: read standard input, or open a shell.")] = None,
+    format: Literal["table", "json", "csv", "parquet"] = "table",
+    release: Annotated[str | None, Option(help="Read the corpus as a release froze it.")] = None,
+    snapshot: Annotated[int | None, Option(min=0, help="Read the corpus at this lake snapshot.")] = None,
+    limit: Annotated[int | None, Option(min=0, help="Maximum number of rows; tables show 100 by default.")] = None,
+    out: Annotated[Path | None, Option(help="File to write; needed for parquet on a terminal.")] = None,
+    time_limit: Annotated[float, Option(min=0.001, help="Maximum seconds per query.")] = 600,
+    memory: Annotated[str, Option(help="Maximum memory of a query.")] = "4GB",
+    attach: Annotated[bool, Option(help="Print the commands that open the corpus in DuckDB itself.")] = False,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+) -> None:
+    """Run a read-only SQL query on the corpus; without a query, open a shell."""
+    space = space_at(workspace)
+    if release and snapshot is not None:
+        raise UserError("--release and --snapshot exclude each other")
+    if attach:
+        from warehouse.lake.sql import attach_lines, release_state
+
+        print(attach_lines(space, release_state(space, release)[1] if release else snapshot))
+        return
+    # Before a question is waited for
+    if not space.exists():
+        raise UserError(space.absence)
+
+    def show_result(table: Any, format: str, out: Path | None = None) -> bool:
+        """Write a query's rows: of a table for people the first 100, unless `limit` says otherwise."""
+        most = MAX_ROWS if limit is None and format == "table" else limit
+        part = table if most is None else table.slice(0, most)
+        written = write_result(part, format, out)
+        if format == "table" and table.num_rows > part.num_rows:
+            more = f"({table.num_rows} rows, the first {most} shown; --limit N, or --format csv for all)"
+            print(more, file=sys.stderr)
+        return written
+
+    def described(names: list[str]) -> list[Any]:
+        from warehouse.lake.schema import columns
+        from warehouse.lake.sql import open_for_users, release_state
+
+        return columns(names, open_for_users(space, release_state(space, release)[1] if release else snapshot))
+
+    at = LakeState(str(space.root), snapshot, release)
+    with SqlProcess(memory) as process:
+        # On a terminal without a question: a shell. What is piped in is one question
+        if query is None and sys.stdin.isatty():
+            from cli.sql_shell import shell
+
+            title = f"{space.root} ({release or ('now' if snapshot is None else f'snapshot {snapshot}')})"
+            shell(lambda text: process.query(at, text, time_limit), described, title, show_result)
+            return
+        table = process.query(at, sys.stdin.read() if query is None else query, time_limit)
+    if not show_result(table, format, out):
+        raise UserError("Parquet is not for a terminal: add --out FILE")
