@@ -10,8 +10,7 @@ from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.run import BenchmarkConfig, evaluate_benchmark
 from eval.report import curves_figure, different
 from eval.runners.prompt import PictureLimits, Sampling
-from eval.runners.start import RunnerConfig
-from eval.runners.vllm_offline import Engine
+from eval.runners.start import Engine, RunnerConfig
 from pipeline.outcome import Outcome
 from warehouse.lake import Lake
 from warehouse.releases import Release

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from types import NoneType
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 import dagster as dg
-from pydantic import Field
+from pydantic import Field, ValidationError, create_model
+from pydantic.fields import FieldInfo
 
 from annotate.label_gate import LabelGate
 from assets.defs.corpus.partitions import chunks, parse_chunk_key
@@ -19,7 +21,9 @@ from assets.lib.events import described, numbers_metadata, outcome_metadata
 from assets.lib.launch.job import Job, job_name
 from assets.lib.launch.local import LocalLauncher
 from assets.lib.launch.run import AnyLauncher, launch
+from core.errors import UserError, validation_message
 from core.paths import ROOT
+from eval.benchmarks.options import EvaluationOptions
 from pipeline.checks import GUARDS, first_words
 from pipeline.comparison import comparison_step
 from pipeline.evaluation import evaluation_step
@@ -31,8 +35,6 @@ from warehouse.lake import Lake
 from warehouse.releases import Release
 
 if TYPE_CHECKING:
-    from eval.benchmarks.run import BenchmarkConfig
-    from eval.runners.start import RunnerConfig
     from training.recipe import Recipe
 
 OWNERS = ["team:models"]
@@ -83,32 +85,36 @@ class RewardModelConfig(TrainingConfig):
     launch: AnyLauncher = Field(default=LocalLauncher(), description="Where: here, or on a cluster.")
 
 
-class EvaluationConfig(TrainingConfig):
-    """What to evaluate on what. `model`: a checkpoint's folder, a training run, `latest`, or a name at `endpoint`;
-    empty: the recipe's. `benchmark`: held-out, probes, confusion, robustness, progress-bench, human-bench, procvqa-id,
-    procvqa-ood, dataset, robofac, rbm-eval, roboreward."""
+def _for_dagster(field: FieldInfo) -> Any:
+    """An option as a configuration has it: texts for paths and choices, lists for tuples."""
+    kind, default = field.annotation, field.default
+    if get_origin(kind) is tuple:
+        kind, default = list[str], []
+    elif not {kind, *get_args(kind)} & {int, float, bool}:
+        kind = str | None if NoneType in get_args(kind) else str
+    return kind, Field(default=default, description=field.description)
 
-    model: str = ""
-    benchmark: str = "held-out"
-    runner: str = Field(default="transformers", description="transformers, vllm or api; held-out has its own")
+
+FIELDS: dict[str, Any] = {name: _for_dagster(field) for name, field in EvaluationOptions.model_fields.items()}
+
+
+class EvaluationConfig(create_model("EvaluationFields", __base__=TrainingConfig, **FIELDS)):
+    """What to evaluate on what, as the options of `proccorpus eval`. `model`: empty: the recipe's."""
+
     endpoint: str = Field(default="", description="OpenAI-compatible base that ends in /v1")
-    answer: str = Field(
-        default="auto", description="head, text, or auto: a head that reads the question alone, else text"
-    )
-    data: str = Field(default="", description="folder, file or hf:// address of the benchmark")
-    image_root: str = ""
-    limit: int = Field(default=0, description="rows of each part; 0: all")
-    num_inferences: int = 1
-    temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int = Field(default=0, description="likeliest words to draw of; 0: all")
-    repetition_penalty: float = Field(default=1.0, description="1: none")
-    seed: int = 0
-    max_tokens: int = 512
-    think: bool = True
-    baselines: list[str] = Field(default_factory=list, description="with the same model: direct, gvl, topreward")
-    prompts: str = Field(default="", description="folder of the checkpoint's own prompts; empty: ours")
-    data_parallel: int = Field(default=1, ge=1, description="copies of a vLLM model, each on GPUs of its own")
+
+    def options(self) -> EvaluationOptions:
+        """Empty texts, zeros and a wish to think stand for the default. Raises UserError."""
+        given = {name: value for name, value in self if name in EvaluationOptions.model_fields}
+        given |= {
+            "endpoint": (self.endpoint,) if self.endpoint else (),
+            "think": False if given["think"] is False else None,
+        }
+        stated = {name: value for name, value in given.items() if value or value is False}
+        try:
+            return EvaluationOptions.model_validate(stated)
+        except ValidationError as e:
+            raise UserError(validation_message(e)) from e
 
 
 class RewardsConfig(TrainingConfig):
@@ -220,18 +226,19 @@ def evaluation(context: dg.AssetExecutionContext, corpus: Corpus, config: Evalua
 
     lake = corpus.lake()
     frozen = get_release(lake, config.name)
-    run = named_model(lake, config.model) if config.model else training_run_id(config.loaded(), frozen)
-    if config.benchmark != "held-out":
-        return _result(context, _on_benchmark(context, lake, frozen, config, run))
+    options = config.options()
+    run = named_model(lake, options.model) if options.model else training_run_id(config.loaded(), frozen)
+    if options.benchmark != "held-out":
+        return _result(context, _on_benchmark(context, lake, frozen, options, run))
     return _result(context, evaluation_step(lake, frozen, run, always=config.always))
 
 
 def _on_benchmark(
-    context: dg.AssetExecutionContext, lake: Lake, frozen: Release, config: EvaluationConfig, model: str
+    context: dg.AssetExecutionContext, lake: Lake, frozen: Release, options: EvaluationOptions, model: str
 ) -> Outcome:
-    from pipeline.benchmark import benchmark_step
+    from pipeline.benchmark import benchmark_step, configs
 
-    asked, runner = benchmark_and_runner(config, model)
+    asked, runner = configs(options, model)
 
     # A line in the log now and then, where a terminal would have a bar
     def on_rows(name: str, done: int, of: int) -> None:
@@ -239,43 +246,6 @@ def _on_benchmark(
             context.log.info(f"{name}: {done} of {of}")
 
     return benchmark_step(lake, asked, runner.located(lake), frozen, on_rows)
-
-
-def benchmark_and_runner(config: EvaluationConfig, model: str) -> "tuple[BenchmarkConfig, RunnerConfig]":
-    """What is asked, and who answers: `model`. Raises UserError."""
-    from eval.benchmarks.run import BenchmarkConfig
-    from eval.runners.prompt import AnswerName, Sampling
-    from eval.runners.start import Engine, RunnerConfig, RunnerName
-
-    # Dagster's configuration has no null: empty texts and zeros stand for it
-    sampling = Sampling(
-        config.temperature,
-        config.max_tokens,
-        None if config.think else False,
-        config.top_p,
-        config.top_k,
-        config.repetition_penalty,
-        config.seed,
-    )
-    runner = RunnerConfig(
-        model,
-        cast(RunnerName, config.runner),
-        endpoints=(config.endpoint,) if config.endpoint else (),
-        answer=cast(AnswerName, config.answer),
-        sampling=sampling,
-        engine=Engine(data_parallel_size=config.data_parallel),
-    )
-    asked = BenchmarkConfig(
-        config.benchmark,
-        config.data or None,
-        Path(config.image_root) if config.image_root else None,
-        limit=config.limit or None,
-        inferences=config.num_inferences,
-        think=config.think,
-        vlm_baselines=tuple(config.baselines),
-        prompts=Path(config.prompts) if config.prompts else None,
-    )
-    return asked, runner
 
 
 @dg.asset(

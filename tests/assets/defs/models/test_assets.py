@@ -4,36 +4,39 @@ from pathlib import Path
 
 import pytest
 
-from assets.defs.models.assets import EvaluationConfig, benchmark_and_runner
+from assets.defs.models.assets import EvaluationConfig
 from core.errors import UserError
 from eval.benchmarks.run import BenchmarkConfig
 from eval.runners.prompt import Sampling
 from eval.runners.start import RunnerConfig
+from pipeline.benchmark import configs
 
 
 def test_a_plain_configuration_asks_our_questions_of_one_copy() -> None:
-    asked, runner = benchmark_and_runner(EvaluationConfig(benchmark="procvqa-id"), "m")
+    asked, runner = configs(EvaluationConfig.model_validate({"benchmark": "procvqa-id"}).options(), "m")
     assert asked == BenchmarkConfig("procvqa-id")
     assert runner == RunnerConfig("m")
 
 
 def test_prompts_copies_and_sampling_are_passed_on() -> None:
-    config = EvaluationConfig(
-        benchmark="progress-bench",
-        runner="vllm",
-        prompts="/prompts/published",
-        data_parallel=4,
-        data="/bench",
-        limit=3,
-        num_inferences=2,
-        temperature=0.6,
-        top_p=0.9,
-        top_k=50,
-        seed=1,
-        max_tokens=4096,
-        baselines=["direct"],
+    config = EvaluationConfig.model_validate(
+        {
+            "benchmark": "progress-bench",
+            "runner": "vllm",
+            "prompts": "/prompts/published",
+            "data_parallel": 4,
+            "data": "/bench",
+            "limit": 3,
+            "num_inferences": 2,
+            "temperature": 0.6,
+            "top_p": 0.9,
+            "top_k": 50,
+            "seed": 1,
+            "max_tokens": 4096,
+            "baselines": ["direct"],
+        }
     )
-    asked, runner = benchmark_and_runner(config, "m")
+    asked, runner = configs(config.options(), "m")
     assert asked == BenchmarkConfig(
         "progress-bench",
         "/bench",
@@ -48,4 +51,4 @@ def test_prompts_copies_and_sampling_are_passed_on() -> None:
 
 def test_copies_that_nothing_would_start_are_refused() -> None:
     with pytest.raises(UserError, match="4 copies of the model"):
-        benchmark_and_runner(EvaluationConfig(benchmark="procvqa-id", data_parallel=4), "m")
+        configs(EvaluationConfig.model_validate({"benchmark": "procvqa-id", "data_parallel": 4}).options(), "m")
