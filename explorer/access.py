@@ -22,9 +22,10 @@ from core.errors import UserError
 from core.paths import Workspace
 from core.scratch import ScratchFolder
 from core.tables import TABLES
+from core.views import VIEWS
 from warehouse.lake import attach, connect, database, literal, quoted, sql_type
 from warehouse.lake.place import LOCK_TIMEOUT_S, LakeError, place
-from warehouse.lake.sql import RESULTS, see_results, use
+from warehouse.lake.sql import OF_RELEASE, RESULTS, see_results
 from warehouse.sql_process import LakeState
 
 MEMORY = "450MB"  # of all pages together, without the index of episodes
@@ -62,6 +63,9 @@ class LakeReader:
     def rows(self, sql: str, *values: Any) -> list[tuple]:
         return self.con.execute(sql, list(values)).fetchall()
 
+    def row(self, sql: str, *values: Any) -> tuple | None:
+        return self.con.execute(sql, list(values)).fetchone()
+
     def dicts(self, sql: str, *values: Any) -> list[dict]:
         return self.con.execute(sql, list(values)).to_arrow_table().to_pylist()
 
@@ -74,34 +78,27 @@ class LakeReader:
             self.kept[key] = find()
         return self.kept[key]
 
-    def has_view(self, name: str) -> bool:
-        """Does the lake have a view by then? Older snapshots and workspaces may lack it."""
-        sql = "SELECT 1 FROM duckdb_views() WHERE database_name = 'lake' AND view_name = ?"
-        return self.once(("view", name), lambda: bool(self.rows(sql, name)))
-
-    def has_column(self, table: str, name: str) -> bool:
-        """Does the lake's table or view have a column by then?"""
-        sql = "SELECT 1 FROM duckdb_columns() WHERE database_name = 'lake' AND table_name = ? AND column_name = ?"
-        return self.once(("column", table, name), lambda: bool(self.rows(sql, table, name)))
-
     def has_rows(self, table: str) -> bool:
-        """Does a table have any row?"""
         return self.once(("rows", table), lambda: self.row(f"SELECT 1 FROM {table} LIMIT 1") is not None)
 
-    def row(self, sql: str, *values: Any) -> tuple | None:
-        return self.con.execute(sql, list(values)).fetchone()
+    def check_dataset(self, dataset: str) -> None:
+        """Raises PageError when the lake has no such dataset."""
+        if self.row("SELECT 1 FROM datasets WHERE dataset = ?", dataset) is None:
+            raise PageError(f"there is no dataset {dataset!r} in this corpus")
 
 
 @dataclass(frozen=True)
 class OpenSnapshot:
     """One snapshot of the lake in a database of its own; `stamp` tells whether the catalog has changed since.
 
-    `catalog`: the copy that it reads, which is deleted with the connection; None: a server's.
+    `path`: where names are looked for. `catalog`: the copy that it reads, which is deleted with the connection; None: a
+    server's.
     """
 
     con: duckdb.DuckDBPyConnection
     snapshot: Snapshot
     stamp: tuple[int, ...]
+    path: str
     catalog: str | None
     kept: dict[Any, Any] = field(default_factory=dict, repr=False)
 
@@ -127,7 +124,7 @@ class CorpusView:
         """A reader of the lake as it is. Raises PageError (503) when its queries take longer than `time_s` in all."""
         state = self._current()
         with state.con.cursor() as con:
-            use(con, self.release)
+            con.execute(f"SET search_path = {literal(state.path)}")
             alarm = threading.Timer(time_s, con.interrupt)
             alarm.daemon = True
             alarm.start()
@@ -184,9 +181,11 @@ class CorpusView:
             weakref.finalize(con, folder.close)
             catalog = f"ducklake:{_copied_catalog(con, self.space.catalog, folder.path)}"
             attach(con, self.space, "lake", self.fixed, catalog=catalog)
+        path = _as_of_today(con)
         if self.release is not None:
             attach(con, self.space, RESULTS, catalog=catalog)
             see_results(con, self.release)
+            path = f"{OF_RELEASE}.main,{path}"
 
         # From here on the connection reads the lake's files, and nothing else
         con.execute(f"SET allowed_directories = [{literal(at.data)}]")
@@ -200,8 +199,33 @@ class CorpusView:
         row = con.execute(sql, [number]).fetchone()
         if row is None:
             raise LakeError(f"the lake has no snapshot {number}")
-        return OpenSnapshot(con, Snapshot(number, row[0]), stamp, catalog)
+        return OpenSnapshot(con, Snapshot(number, row[0]), stamp, path, catalog)
 
+
+def _as_of_today(con: duckdb.DuckDBPyConnection) -> str:
+    """Where names are looked for: of a lake of an earlier version in views with all that this one knows, empty where
+    the lake has nothing of it. A lake that may be written is brought forward instead, before it comes here.
+    """
+    known: dict[str, set[str]] = {}
+    for relation, column in con.execute(COLUMNS_SQL).fetchall():
+        known.setdefault(relation, set()).add(column)
+    lacking = [t for t in TABLES.values() if {c.name for c in t.columns} - known.get(t.name, set())]
+    if not lacking and all(view.name in known for view in VIEWS):
+        return "lake.main"
+    con.execute("ATTACH ':memory:' AS today")
+    con.execute("USE today")
+    for table in TABLES.values():
+        columns = {c.name: f"NULL::{sql_type(c.type)} AS {quoted((c.name,))}" for c in table.columns}
+        has = known.get(table.name, set())
+        more = ", ".join(["*" if has else "", *(sql for name, sql in columns.items() if name not in has)]).strip(", ")
+        source = f"FROM lake.main.{table.name}" if has else "LIMIT 0"
+        con.execute(f"CREATE VIEW {table.name} AS SELECT {more} {source}")
+    for view in VIEWS:
+        con.execute(f"CREATE VIEW {view.name} AS {view.sql}")
+    return "today.main"
+
+
+COLUMNS_SQL = "SELECT table_name, column_name FROM duckdb_columns() WHERE database_name = 'lake'"
 
 # Few rows of a table lie in the catalog itself, in tables of their own; SQLite has lists, times and floats as text
 INLINED_SQL = """
@@ -223,12 +247,9 @@ EMPTY_SQL = """
 def _typed(con: duckdb.DuckDBPyConnection, table: str, name: str) -> str:
     """The columns of one of these tables, with the types that a lake in DuckDB has for them."""
     types = {c.name: sql_type(c.type) for c in TABLES[table].columns} if table in TABLES else {}
-    selected = []
-    for column, *_ in con.execute(f"DESCRIBE still.{quoted((name,))}").fetchall():
-        name_in_sql = quoted((column,))
-        is_ours = column in types
-        selected.append(f"CAST({name_in_sql} AS {types[column]}) AS {name_in_sql}" if is_ours else name_in_sql)
-    return ", ".join(selected)
+    columns = [column for column, *_ in con.execute(f"DESCRIBE still.{quoted((name,))}").fetchall()]
+    cast = {c: f"CAST({quoted((c,))} AS {types[c]}) AS " for c in columns if c in types}
+    return ", ".join(cast.get(c, "") + quoted((c,)) for c in columns)
 
 
 # Python alone (-I -S): it takes 20 ms
@@ -245,17 +266,9 @@ def _back_up(catalog: Path, still: Path) -> None:
     In a process of its own: the kernel keeps a process's locks on a file until any of its handles is closed, whoever
     opened it. Python has another SQLite than DuckDB: here its close would let others into a commit of DuckDB's.
     """
-    command = [
-        sys.executable,
-        "-I",
-        "-S",
-        "-c",
-        BACK_UP,
-        f"{catalog.as_uri()}?mode=ro",
-        str(still),
-        f"{LOCK_TIMEOUT_S}",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    arguments = [f"{catalog.as_uri()}?mode=ro", str(still), f"{LOCK_TIMEOUT_S}"]
+    program = [sys.executable, "-I", "-S", "-c", BACK_UP]
+    done = subprocess.run([*program, *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
         why = done.stderr.strip().rpartition("\n")[2] or f"exit code {done.returncode}"
         raise LakeError(f"{catalog} cannot be copied: {why}")

@@ -1,5 +1,6 @@
 """The application put together: its pages, its templates, and what becomes of errors."""
 
+from asyncio import Semaphore
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import cache
@@ -18,11 +19,9 @@ from starlette.types import Scope
 from core.paths import Workspace
 from core.web import Guard, Refusal
 from explorer.access import CorpusView, PageError
-from explorer.adapting import Adapting
 from explorer.filters import FILTERS
 from explorer.index import CorpusIndex
 from explorer.jobs import ChildJob
-from explorer.labelling import Labelling
 from explorer.media import Pictures
 from explorer.pages import (
     adapting,
@@ -35,18 +34,16 @@ from explorer.pages import (
     labelling,
     leaderboard,
     likeness,
-    marks,
     media,
     recording,
     releases,
     review,
+    saved,
     sql,
     training,
-    views,
     why,
 )
 from explorer.site import Explorer, Options
-from explorer.suggestions import Suggestions
 from warehouse.lake import LakeError
 from warehouse.sql_process import SqlProcesses
 
@@ -71,7 +68,7 @@ READING_PAGES = (
     leaderboard,
     training,
 )
-CHANGING_PAGES = (adapting, corrections, labelling, marks, review, views)
+CHANGING_PAGES = (adapting, corrections, labelling, review, saved)
 
 
 def create_app(space: Workspace, options: Options = Options()) -> FastAPI:
@@ -90,11 +87,10 @@ def create_app(space: Workspace, options: Options = Options()) -> FastAPI:
 
     app = FastAPI(title="proccorpus explorer", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     app.state.explorer = explorer
-    app.state.adapting = Adapting(space, adapt)
-    app.state.labelling = Labelling(space, label)
+    app.state.adapt_job, app.state.label_job = adapt, label
     app.state.queries = queries
+    app.state.querying, app.state.converting = Semaphore(sql.AT_ONCE), Semaphore(media.CONVERTED_AT_ONCE)
     app.state.is_ending = lambda: False  # whoever serves it knows
-    app.state.suggestions = Suggestions(options.suggest) if options.suggest else None
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
     for page in (*READING_PAGES, *CHANGING_PAGES):
         app.include_router(page.router)

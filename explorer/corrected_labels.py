@@ -26,8 +26,7 @@ def correction_state(reader: LakeReader, dataset: str, episode_index: int) -> di
     of_episode = "WHERE dataset = ? AND episode_index = ?"
     asked = f"FROM corrections {of_episode} ORDER BY created_at, correction_id"
     rows = reader.dicts(asked, *key) if key in corrected_places(reader) else []
-    # A lake of an earlier version has no view of what is pending
-    if not rows or not reader.has_view("pending_corrections"):
+    if not rows:
         return {"history": [], "newest": None, "current": [], "pending": False}
     current = reader.dicts(f"FROM current_corrections {of_episode}", *key)
     return {

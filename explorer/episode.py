@@ -1,7 +1,9 @@
 """Everything the lake knows of one episode. Each query names dataset and chunk, so it opens one file of each table."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from fastapi import Path
 
 from annotate.signal_report import lag
 from explorer.access import LakeReader, PageError
@@ -34,8 +36,8 @@ class LakeEpisode:
 
 
 FACTS_SQL = """
-    SELECT f.dataset, f.episode_index, f.chunk, f.source_id, f.task, f.tasks, f.success, {success_source}
-           AS success_source, f.videos, coalesce(c.num_frames, f.num_rows) AS num_frames, coalesce(c.fps, f.fps) AS fps,
+    SELECT f.dataset, f.episode_index, f.chunk, f.source_id, f.task, f.tasks, f.success, f.success_source,
+           f.videos, coalesce(c.num_frames, f.num_rows) AS num_frames, coalesce(c.fps, f.fps) AS fps,
            f.fps AS stated_fps, coalesce(c.usable_cameras, f.cameras) AS cameras, f.cameras AS all_cameras,
            c.content_hash, f.data_uri, f.source_stamp, s.split, s."group"
     FROM episode_facts f
@@ -44,6 +46,7 @@ FACTS_SQL = """
     LEFT JOIN (FROM splits WHERE dataset = $1 AND chunk = $2 AND episode_index = $3) s
       ON s.episode_index = f.episode_index
     WHERE f.dataset = $1 AND f.chunk = $2 AND f.episode_index = $3"""
+EpisodeIndex = Annotated[int, Path(ge=0, le=2**53)]  # in an address
 OF_DATASET = ("title", "robot", "license", "format", "role", "source_uri")
 MAX_CHUNK = 2**31 - 1  # that the column's type holds; a number above it, in an address, names no episode
 OF_EPISODE = "WHERE dataset = $1 AND chunk = $2 AND episode_index = $3"
@@ -66,9 +69,7 @@ def find_episode(reader: LakeReader, dataset: str, episode_index: int) -> LakeEp
     """Raises PageError when the lake has no such episode."""
     of_dataset = _dataset(reader, dataset)
     chunk = chunk_of(reader, dataset, episode_index)
-    # A lake of an earlier version does not know what says so
-    success_source = "f.success_source" if reader.has_column("episode_facts", "success_source") else "NULL"
-    rows = reader.dicts(FACTS_SQL.format(success_source=success_source), dataset, chunk, episode_index)
+    rows = reader.dicts(FACTS_SQL, dataset, chunk, episode_index)
     if not rows:
         raise PageError(f"{dataset} has no episode {episode_index}")
     facts = rows[0] | {name: of_dataset[name] for name in OF_DATASET}
@@ -216,12 +217,10 @@ def measures(reader: LakeReader, episode: LakeEpisode) -> dict[str, Any]:
 
     `gripper` is the one that closes most often; `grippers` has them all.
     """
-    # A lake of an earlier version tells no grippers apart
-    grippers = "list(grippers ORDER BY frame_index)" if reader.has_column("frames", "grippers") else "NULL"
     rows = reader.dicts(
         f"SELECT camera, list(visual_change ORDER BY frame_index) AS visual_change, list(gripper ORDER BY frame_index)"
-        f" AS gripper, list(speed ORDER BY frame_index) AS speed, {grippers} AS grippers FROM frames {OF_EPISODE}"
-        " GROUP BY 1 ORDER BY 1",
+        f" AS gripper, list(speed ORDER BY frame_index) AS speed, list(grippers ORDER BY frame_index) AS grippers"
+        f" FROM frames {OF_EPISODE} GROUP BY 1 ORDER BY 1",
         *episode.key,
     )
     # States are stored per frame; curves need them per dimension

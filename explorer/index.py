@@ -15,12 +15,12 @@ from typing import Any
 
 import duckdb
 
-from core.demonstration_quality import NOT_MEASURED
 from core.files import whole_file
 from core.step_names import PLACEHOLDER
 from explorer.access import CorpusView, LakeReader, Snapshot
+from explorer.facets import DURATION, FACETS, JUDGED, episodes_sql
 
-VERSION = 8  # of the index's tables; a file of another is not read
+VERSION = 9  # of the index's tables; a file of another is not read
 LARGE = 20_000  # episodes; the index of more is kept in a file
 OLD_FILES = 3  # files of other snapshots
 QUICK_S = 0.5  # an index made faster than this is made before the page that needs it
@@ -29,66 +29,21 @@ REST = 10  # after a slow one, as many times its duration, before the next
 MEMORY = "256MB"
 COPY_ROWS = 20_000  # at once, from the lake into the index
 UNNAMED = "unnamed"  # all steps without names go by one word, by which episodes are found
-WORDS = (
-    "dataset",
-    "robot",
-    "task",
-    "license",
-    "split",
-    "success",
-    "reason",
-    "annotator",
-    "label_run",
-    "quality",
-    "end_by",
-    "length",
-    "demonstration",
+WORDS = tuple(facet.name for facet in FACETS if facet.listed)
+COLUMNS = (
+    f"e.episode_index, e.chunk, coalesce(e.num_frames, 0) AS num_frames, {DURATION} AS duration_s, l.confidence,"
+    " q.end_progress, q.jump, coalesce(l.named, true) AS named, demo.score AS demonstration_score,"
+    " demo.why AS demonstration_why"
 )
-
-QUALITY, DEMONSTRATION = "label_quality", "demonstration_quality"
-EPISODES_SQL = f"""
-    SELECT f.dataset, f.episode_index, f.chunk, coalesce(f.task, '') AS task,
-           coalesce(c.num_frames, f.num_rows, 0) AS num_frames,
-           coalesce(c.num_frames, f.num_rows, 0) / coalesce(c.fps, f.fps, d.fps) AS duration_s,
-           CASE f.success WHEN true THEN 'yes' WHEN false THEN 'no' ELSE 'unknown' END AS success,
-           coalesce(d.robot, 'unknown') AS robot, coalesce(d.license, 'not stated') AS license,
-           coalesce(s.split, 'none') AS split, coalesce(w.reason, 'ok') AS reason,
-           CASE WHEN l.steps_from IS NOT NULL THEN 'steps of the source' WHEN r.annotator = 'native' THEN 'motion'
-                ELSE coalesce(r.annotator, 'no label') END AS annotator,
-           coalesce(a.label_run, '') AS label_run, l.confidence,
-           q.end_progress, q.jump, coalesce(q.end_by, 'not labelled') AS end_by,
-           CASE WHEN a.label_run IS NULL THEN 'no label' ELSE 'no sign' END AS quality,
-           coalesce(l.named, true) AS named,
-           CASE WHEN duration_s < 5 THEN 'under 5 s' WHEN duration_s < 15 THEN '5 to 15 s'
-                WHEN duration_s < 60 THEN '15 to 60 s' WHEN duration_s >= 60 THEN 'a minute or more'
-                ELSE 'unknown' END AS length,
-           coalesce(t.main, '{NOT_MEASURED}') AS demonstration, t.score AS demonstration_score,
-           t.why AS demonstration_why
-    FROM episode_facts f JOIN datasets d ON d.dataset = $1
-    LEFT JOIN episode_content c ON c.dataset = $1 AND c.episode_index = f.episode_index
-    LEFT JOIN splits s ON s.dataset = $1 AND s.episode_index = f.episode_index
-    LEFT JOIN (SELECT episode_index, min_by(reason, (stage, reason)) AS reason FROM findings
-               WHERE dataset = $1 AND severity = 'unusable' AND episode_index IS NOT NULL GROUP BY ALL) w
-      ON w.episode_index = f.episode_index
-    LEFT JOIN active_runs a ON a.dataset = $1 AND a.episode_index = f.episode_index
-    LEFT JOIN label_runs r ON r.label_run = a.label_run
-    LEFT JOIN episode_labels l
-      ON l.dataset = $1 AND l.episode_index = f.episode_index AND l.label_run = a.label_run
-    LEFT JOIN {QUALITY} q
-      ON q.dataset = $1 AND q.episode_index = f.episode_index AND q.label_run = a.label_run
-    LEFT JOIN {DEMONSTRATION} t ON t.dataset = $1 AND t.episode_index = f.episode_index
-    WHERE f.dataset = $1"""
+FACETS_SQL = ", ".join(f"{facet.sql} AS {facet.name}" for facet in FACETS if facet.listed)
+# Signs come from the review queue, which is copied anyway
+EPISODES_SQL = episodes_sql(f"{COLUMNS}, {FACETS_SQL}".replace("sign.why", "NULL::VARCHAR"), "e.dataset = $1")
 STEPS_SQL = f"""
     SELECT s.dataset, s.episode_index,
            CASE WHEN regexp_full_match(s.name, '{PLACEHOLDER}') THEN '{UNNAMED}' ELSE s.name END AS name
     FROM segments s JOIN active_runs a ON a.dataset = $1
       AND s.chunk = a.chunk AND s.episode_index = a.episode_index AND s.label_run = a.label_run
     WHERE s.dataset = $1 AND s.kind = 'step'"""
-# Of the review queue as q: a person has judged this label
-JUDGED = (
-    "EXISTS (FROM current_corrections c WHERE c.dataset = q.dataset AND c.episode_index = q.episode_index"
-    " AND (c.status = 'accepted' OR c.status = 'rejected' AND c.base_label_run = q.label_run))"
-)
 # The review queue without what people have judged, and corrections that wait for them
 REVIEW_SQL = f"""
     SELECT dataset, episode_index, task, label_run, score, why, failure_signs FROM review_queue q
@@ -100,22 +55,6 @@ SIGN_SQL = """
 WAITING_SQL = """
     SELECT c.dataset, c.episode_index, f.task, correction_id, author, created_at, comment
     FROM current_corrections c JOIN episode_facts f USING (dataset, episode_index) WHERE c.status = 'review'"""
-# Of a lake as it was before labels said what their end rests on
-WITHOUT_ENDS = {
-    f"{QUALITY} q": f"(SELECT *, NULL::VARCHAR AS end_by, NULL::DOUBLE AS p_failure FROM {QUALITY}) q",
-    "review_queue q": "(SELECT *, NULL::VARCHAR[] AS failure_signs FROM review_queue) q",
-}
-# Of a lake as it was before demonstrations were measured
-WITHOUT_DEMONSTRATIONS = {
-    f"{DEMONSTRATION} t": "(SELECT NULL::VARCHAR AS dataset, NULL::BIGINT AS episode_index, NULL::VARCHAR AS main, "
-    "NULL::DOUBLE AS score, NULL::VARCHAR[] AS why) t"
-}
-# Of a lake as it was before people could correct
-NO_REVIEW_SQL = (
-    "SELECT '' AS dataset, 0 AS episode_index, '' AS task, '' AS label_run, 0.0 AS score, [''] AS why, "
-    "[''] AS failure_signs LIMIT 0"
-)
-NO_WAITING_SQL = "SELECT '' AS dataset, 0 AS episode_index, '' AS correction_id, now() AS created_at LIMIT 0"
 
 
 @dataclass(frozen=True)
@@ -261,28 +200,11 @@ def _build(reader: LakeReader, path: str) -> duckdb.DuckDBPyConnection:
 
 def _copy_corpus(con: duckdb.DuckDBPyConnection, reader: LakeReader) -> None:
     """The rows of the lake that the index is made from, and the review queue, into tables of the same columns."""
-    # A lake of before corrections lacks their views: queries with the same columns stand in for them
-    has_corrections = reader.has_view("pending_corrections")
-    episodes_sql, review_sql = _of_lake(reader, EPISODES_SQL), _of_lake(reader, REVIEW_SQL)
     names = reader.rows("SELECT dataset FROM datasets ORDER BY 1") or [("",)]
     for k, name in enumerate(names):  # one at a time, so that what is joined stays small
-        is_first = k == 0
-        _copy(con, "raw", reader.con.execute(episodes_sql, list(name)), first=is_first)
-        _copy(con, "raw_steps", reader.con.execute(STEPS_SQL, list(name)), first=is_first)
-        if has_corrections:
-            _copy(con, "review", reader.con.execute(review_sql, list(name)), first=is_first)
-    if not has_corrections:
-        _copy(con, "review", reader.con.execute(NO_REVIEW_SQL))
-    _copy(con, "waiting", reader.con.execute(WAITING_SQL if has_corrections else NO_WAITING_SQL))
-
-
-def _of_lake(reader: LakeReader, sql: str) -> str:
-    """A query as this lake can answer it; that of an older one lacks columns, which are null."""
-    lacking = {} if reader.has_column(QUALITY, "end_by") else WITHOUT_ENDS
-    lacking = lacking | ({} if reader.has_view(DEMONSTRATION) else WITHOUT_DEMONSTRATIONS)
-    for relation, standing_in in lacking.items():
-        sql = sql.replace(relation, standing_in)
-    return sql
+        for table, sql in (("raw", EPISODES_SQL), ("raw_steps", STEPS_SQL), ("review", REVIEW_SQL)):
+            _copy(con, table, reader.con.execute(sql, list(name)), first=k == 0)
+    _copy(con, "waiting", reader.con.execute(WAITING_SQL))
 
 
 def _copy(con: duckdb.DuckDBPyConnection, table: str, rows: duckdb.DuckDBPyConnection, *, first: bool = True) -> None:

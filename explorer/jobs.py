@@ -1,5 +1,6 @@
-"""Commands of proccorpus in processes of their own, for pages: of each kind one at a time in a workspace."""
+"""Work that takes longer than a page should: commands of proccorpus, one of each kind at a time, and threads."""
 
+import asyncio
 import fcntl
 import json
 import os
@@ -7,11 +8,14 @@ import shlex
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from fastapi import Request
+from starlette.concurrency import run_in_threadpool
 
 from core.paths import ROOT
 from explorer.access import PageError
@@ -50,7 +54,7 @@ class ChildJob:
         with self._starting:
             try:
                 self.folder.mkdir(exist_ok=True)
-                lock = os.open(self._lock, os.O_RDWR | os.O_CREAT, 0o644)
+                lock = os.open(self.file("lock"), os.O_RDWR | os.O_CREAT, 0o644)
             except OSError as e:
                 raise PageError(f"the workspace cannot be written to: {e.strerror}", 403) from e
             try:
@@ -78,7 +82,7 @@ class ChildJob:
             return True
         with self._starting:
             try:
-                lock = os.open(self._lock, os.O_RDWR)
+                lock = os.open(self.file("lock"), os.O_RDWR)
             except OSError:
                 return False
             try:
@@ -89,31 +93,27 @@ class ChildJob:
                 os.close(lock)
             return False
 
-    @property
-    def exit_code(self) -> int | None:
-        """Of the one that was started here and has ended."""
-        return None if self.process is None else self.process.poll()
-
     def about(self) -> dict[str, Any]:
         """What was said of the newest one when it was started; empty where none was."""
-        try:
-            return json.loads(self.file("json").read_text())
-        except (OSError, ValueError):
-            return {}
+        with suppress(ValueError):
+            return json.loads(self._text("json"))
+        return {}
 
     def events(self) -> list[dict[str, Any]]:
         """The lines of JSON in its events, without one that is not whole yet."""
         events = []
-        with suppress(OSError):
-            for line in self.file("events").read_text(errors="replace").splitlines():
-                with suppress(ValueError):
-                    events.append(json.loads(line))
+        for line in self._text("events").splitlines():
+            with suppress(ValueError):
+                events.append(json.loads(line))
         return events
 
     def log(self) -> str:
         """The end of its log, of at most TAIL_BYTES."""
+        return self._text("log")[-TAIL_BYTES:]
+
+    def _text(self, kind: str) -> str:
         with suppress(OSError):
-            return self.file("log").read_bytes()[-TAIL_BYTES:].decode(errors="replace")
+            return self.file(kind).read_text(errors="replace")
         return ""
 
     def file(self, kind: str) -> Path:
@@ -126,6 +126,16 @@ class ChildJob:
                 self.process.terminate()
                 self.process.wait()
 
-    @property
-    def _lock(self) -> Path:
-        return self.file("lock")
+
+async def while_wanted[T](request: Request, work: Callable[[Callable[[], bool]], T]) -> T:
+    """The result of `work` in a thread; it is given a function that tells whether nobody waits for it any more."""
+    gone = threading.Event()
+    running = asyncio.ensure_future(run_in_threadpool(work, gone.is_set))
+    try:
+        while not (await asyncio.wait({running}, timeout=0.1))[0]:
+            if request.app.state.is_ending() or await request.is_disconnected():
+                gone.set()
+        return running.result()
+    finally:
+        # A server that has waited long enough cancels what waits here, and not the thread
+        gone.set()

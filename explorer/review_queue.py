@@ -1,14 +1,13 @@
 """The review queue as one works through it: what is in it, what comes next, how many are left, at what pace."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from starlette.datastructures import QueryParams
 
-from explorer.access import LakeReader
-from explorer.index import Indexed
-from explorer.marks import places_by_value
+from explorer.site import Visit
+from explorer.tags import places_by_value
 
 # Of the view review_queue: kind in the address, title, and the reason as the view words it (None: any)
 SIGNS = {
@@ -67,40 +66,45 @@ class ReviewQueue:
         chosen = urlencode({name: value for name, value in query.items() if value})
         return f"/episode/{quote(dataset, safe='')}/{episode_index}?{chosen}"
 
-    def where(self, reader: LakeReader, indexed: Indexed) -> tuple[str, dict[str, Any]]:
-        """A condition over the index's table `review`, and its values: without what was judged since the index."""
-        parts: list[str] = []
-        values: dict[str, Any] = {}
-        if judged := judged_since(reader, indexed):
-            parts.append("dataset || ' ' || episode_index NOT IN (SELECT unnest($judged::VARCHAR[]))")
+    def rows(self, at: Visit, rest: str = "", columns: str = "*", **more: Any) -> list[dict[str, Any]]:
+        """Rows of the index's table `review`, without what was judged since the index; `rest`: of the query."""
+        conditions, values = ["true"], more
+        if judged := judged_since(at):
+            conditions.append("dataset || ' ' || episode_index NOT IN (SELECT unnest($judged::VARCHAR[]))")
             values["judged"] = judged
-        why = SIGNS[self.kind][1]
-        if why is not None:
-            parts.append("list_contains(why, $why)")
+        if why := SIGNS[self.kind][1]:
+            conditions.append("list_contains(why, $why)")
             values["why"] = why
         if self.dataset is not None:
-            parts.append("dataset = $dataset")
+            conditions.append("dataset = $dataset")
             values["dataset"] = self.dataset
         if self.person is not None:
-            parts.append(
-                "(dataset, episode_index) IN (SELECT (unnest($datasets::VARCHAR[]), unnest($numbers::BIGINT[])))"
-            )
-            theirs = places_by_value(reader, "assigned").get(self.person, [])
+            places = "SELECT (unnest($datasets::VARCHAR[]), unnest($numbers::BIGINT[]))"
+            conditions.append(f"(dataset, episode_index) IN ({places})")
+            theirs = places_by_value(at.reader, "assigned").get(self.person, [])
             values |= {"datasets": [d for d, _ in theirs], "numbers": [number for _, number in theirs]}
-        return " AND ".join(parts) or "true", values
+        return at.index.dicts(f"SELECT {columns} FROM review WHERE {' AND '.join(conditions)} {rest}", **values)
+
+    def left(self, at: Visit) -> int:
+        """How many labels of the queue nobody has judged yet."""
+        return self.rows(at, columns="count(*) AS num")[0]["num"]
+
+    def first(self, at: Visit, rest: str = f"ORDER BY {ORDER}", **more: Any) -> Episode | None:
+        """The episode to begin with; None: nothing waits."""
+        rows = self.rows(at, f"{rest} LIMIT 1", "dataset, episode_index", **more)
+        return (rows[0]["dataset"], rows[0]["episode_index"]) if rows else None
 
 
 @dataclass(frozen=True)
 class QueuePlace:
     """Where an episode stands in a queue. number: from 1, None: it is not, or no longer, in it; total: that are left.
 
-    first, previous, following: other episodes of the queue, None where there is none.
+    previous, following: other episodes of the queue, None where there is none.
     """
 
     queue: ReviewQueue
     number: int | None
     total: int
-    first: Episode | None
     previous: Episode | None
     following: Episode | None
     label_run: str | None = None
@@ -116,62 +120,35 @@ class QueuePlace:
         return self.queue.at(self.previous) if self.previous else None
 
 
-def place_of(reader: LakeReader, indexed: Indexed, queue: ReviewQueue, dataset: str, episode_index: int) -> QueuePlace:
+def place_of(at: Visit, queue: ReviewQueue, dataset: str, episode_index: int) -> QueuePlace:
     """Where an episode stands; one that is no longer in the queue is followed by the queue's first."""
-    where, values = queue.where(reader, indexed)
-    total = num_left(reader, indexed, queue)
-    of_episode = values | {"d": dataset, "e": episode_index}
-    own = indexed.dicts(
-        f"SELECT score, label_run, why FROM review WHERE {where} AND dataset = $d AND episode_index = $e", **of_episode
-    )
-    first = _episode(indexed, where, values, ORDER)
+    here = {"d": dataset, "e": episode_index}
+    own = queue.rows(at, "AND dataset = $d AND episode_index = $e", "score, label_run, why", **here)
+    total = queue.left(at)
     if not own:
-        return QueuePlace(queue, None, total, first, None, first)
-    here = of_episode | {"s": own[0]["score"]}
-    is_before = "(score > $s OR score = $s AND (dataset, episode_index) < ($d, $e))"
-    is_after = "(score < $s OR score = $s AND (dataset, episode_index) > ($d, $e))"
-    [ahead] = indexed.dicts(f"SELECT count(*) AS num FROM review WHERE {where} AND {is_before}", **here)
-    backwards = "score, dataset DESC, episode_index DESC"
-    place = QueuePlace(
+        return QueuePlace(queue, None, total, None, queue.first(at))
+    here |= {"s": own[0]["score"]}
+    is_before = "AND (score > $s OR score = $s AND (dataset, episode_index) < ($d, $e))"
+    is_after = "AND (score < $s OR score = $s AND (dataset, episode_index) > ($d, $e))"
+    [ahead] = queue.rows(at, is_before, "count(*) AS num", **here)
+    return QueuePlace(
         queue,
         ahead["num"] + 1,
         total,
-        first,
-        _episode(indexed, f"{where} AND {is_before}", here, backwards),
-        _episode(indexed, f"{where} AND {is_after}", here, ORDER),
+        queue.first(at, f"{is_before} ORDER BY score, dataset DESC, episode_index DESC", **here),
+        queue.first(at, f"{is_after} ORDER BY {ORDER}", **here),
+        own[0]["label_run"],
+        tuple(own[0]["why"]),
     )
-    return replace(place, label_run=own[0]["label_run"], why=tuple(own[0]["why"]))
 
 
-def first_of(reader: LakeReader, indexed: Indexed, queue: ReviewQueue) -> Episode | None:
-    """The episode to begin with; None: nothing waits."""
-    where, values = queue.where(reader, indexed)
-    return _episode(indexed, where, values, ORDER)
-
-
-def num_left(reader: LakeReader, indexed: Indexed, queue: ReviewQueue) -> int:
-    """How many labels of a queue nobody has judged yet."""
-    where, values = queue.where(reader, indexed)
-    return indexed.dicts(f"SELECT count(*) AS num FROM review WHERE {where}", **values)[0]["num"]
-
-
-def pace(reader: LakeReader) -> list[dict[str, Any]]:
-    """Of the last day: `author`, how many they `judged`, and the median `seconds` of one (None: of one alone)."""
-    return reader.dicts(PACE_SQL) if reader.has_view("current_corrections") else []
-
-
-def judged_since(reader: LakeReader, indexed: Indexed) -> list[str]:
+def judged_since(at: Visit) -> list[str]:
     """Episodes (dataset, blank, number) with a correction that is newer than the index."""
-    first, last = indexed.snapshot.number + 1, reader.snapshot.number
-    if first > last or not reader.has_view("pending_corrections"):
+    first, last = at.index.snapshot.number + 1, at.reader.snapshot.number
+    if first > last:
         return []
     sql = (
         "SELECT DISTINCT dataset || ' ' || episode_index "
         f"FROM ducklake_table_insertions('lake', 'main', 'corrections', {first}, {last})"
     )
-    return reader.once(("judged since", first), lambda: [place for (place,) in reader.rows(sql)])
-
-
-def _episode(indexed: Indexed, where: str, values: dict[str, Any], order: str) -> Episode | None:
-    rows = indexed.dicts(f"SELECT dataset, episode_index FROM review WHERE {where} ORDER BY {order} LIMIT 1", **values)
-    return (rows[0]["dataset"], rows[0]["episode_index"]) if rows else None
+    return at.reader.once(("judged since", first), lambda: [place for (place,) in at.reader.rows(sql)])

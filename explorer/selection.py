@@ -9,105 +9,32 @@ from urllib.parse import urlencode
 
 from starlette.datastructures import QueryParams
 
-from core.demonstration_quality import NOT_MEASURED
 from explorer.access import LakeReader, PageError
-from explorer.index import JUDGED, Indexed
-from explorer.marks import Place, places_by_value
+from explorer.facets import BY_NAME, FACETS, LENGTHS, MARKS, RANGES, SORTS, Facet, episodes_sql
+from explorer.index import Indexed
+from explorer.tags import Place, places_by_value
 from warehouse.lake import literal
 
 PAGE = 48  # episodes of one page
 MAX_VALUES = 200  # of a facet, the commonest
 MAX_WORDS, MAX_CHARS = 8, 200
-
-
-@dataclass(frozen=True)
-class Facet:
-    """A column that episodes are chosen by; `sql` is what it is over the lake (see `EpisodeSelection.lake_sql`).
-
-    One that is not `listed` is for addresses, such as those that Dagster links to, and shown only where it is chosen.
-    """
-
-    name: str
-    title: str
-    sql: str
-    listed: bool = True
-
-
-FACETS = (
-    Facet("dataset", "Dataset", "e.dataset"),
-    Facet("chunk", "Chunk", "e.chunk::VARCHAR", listed=False),
-    Facet("task", "Task", "coalesce(e.task, '')"),
-    Facet("robot", "Robot", "coalesce(d.robot, 'unknown')"),
-    Facet("license", "Licence", "coalesce(d.license, 'not stated')"),
-    Facet("split", "Split", "coalesce(s.split, 'none')"),
-    Facet("success", "Success", "CASE e.success WHEN true THEN 'yes' WHEN false THEN 'no' ELSE 'unknown' END"),
-    Facet("end_by", "End by", "coalesce(q.end_by, 'not labelled')"),
-    Facet("reason", "Usable", "coalesce(e.reason, 'ok')"),
-    Facet("annotator", "Label by", "coalesce(r.annotator, 'no label')"),
-    Facet("label_run", "Label version", "coalesce(a.label_run, '')"),
-    Facet(
-        "quality",
-        "Signs in the label",
-        "CASE WHEN a.label_run IS NULL THEN 'no label' ELSE coalesce(sign.why, 'no sign') END",
-    ),
-    Facet("demonstration", "As a demonstration", f"coalesce(demo.main, '{NOT_MEASURED}')"),
-    Facet(
-        "length",
-        "Length",
-        "CASE WHEN e.duration_s < 5 THEN 'under 5 s' WHEN e.duration_s < 15 THEN '5 to 15 s' WHEN e.duration_s < 60"
-        " THEN '15 to 60 s' WHEN e.duration_s >= 60 THEN 'a minute or more' ELSE 'unknown' END",
-    ),
-)
-# What people say of episodes (explorer.marks): a title, and the view and the column over the lake
-MARKS = {"tag": ("Tag", "current_tags", "tag"), "assigned": ("Assigned to", "current_assignments", "person")}
-# Numbers that episodes are chosen by, from one to another: a title, the column of the index, and of the lake
-RANGES = {
-    "seconds": ("Length in seconds", "duration_s", "e.duration_s"),
-    "confidence": ("Confidence of the label", "confidence", "l.confidence"),
-}
 MAX_PICKED = 500  # single episodes of an address
-LENGTHS = ("under 5 s", "5 to 15 s", "15 to 60 s", "a minute or more", "unknown")
-BY_NAME = {f.name: f for f in FACETS}
-# What lists can be ordered by: a title, and the columns of the index
-SORTS = {
-    "episode": ("dataset and number", "row"),
-    "shortest": ("shortest first", "duration_s, row"),
-    "longest": ("longest first", "duration_s DESC NULLS LAST, row"),
-    "steps": ("most steps first", "num_steps DESC, row"),
-    "confidence": ("least sure first", "confidence NULLS LAST, row"),
-    "demonstration": ("worst demonstrations first", "demonstration_score NULLS LAST, row"),
-    "jump": ("largest jump of progress first", "jump DESC NULLS LAST, row"),
-    "end": ("lowest end of progress first", "end_progress NULLS LAST, row"),
-}
-JOINS = (
-    ("d.", "JOIN datasets d ON d.dataset = e.dataset"),
-    ("s.", "LEFT JOIN splits s ON s.dataset = e.dataset AND s.episode_index = e.episode_index"),
-    ("a.", "LEFT JOIN active_runs a ON a.dataset = e.dataset AND a.episode_index = e.episode_index"),
-    ("r.", "LEFT JOIN label_runs r ON r.label_run = a.label_run"),
-    (
-        "l.",
-        "LEFT JOIN episode_labels l ON l.dataset = e.dataset AND l.episode_index = e.episode_index"
-        " AND l.label_run = a.label_run",
-    ),
-    (
-        "q.",
-        "LEFT JOIN label_quality q ON q.dataset = e.dataset AND q.episode_index = e.episode_index"
-        " AND q.label_run = a.label_run",
-    ),
-    (
-        "sign.",
-        f"LEFT JOIN (SELECT dataset, episode_index, why[1] AS why FROM review_queue q WHERE NOT {JUDGED}) sign"
-        " ON sign.dataset = e.dataset AND sign.episode_index = e.episode_index",
-    ),
-    (
-        "demo.",
-        "LEFT JOIN demonstration_quality demo ON demo.dataset = e.dataset AND demo.episode_index = e.episode_index",
-    ),
-)
+Chosen = tuple[tuple[str, tuple[str, ...]], ...]  # names, each with values
 
 
 def _distinct(values: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(set(values)))
+
+
+def _toggled(chosen: Chosen, name: str, value: str) -> Chosen:
+    """A value of a name more, or less where it is there."""
+    values = dict(chosen)
+    values[name] = _distinct({*values.get(name, ())} ^ {value})
+    return tuple((n, v) for n, v in values.items() if v)
+
+
+def _in_list(values: Iterable[str]) -> str:
+    return f"IN ({', '.join(map(literal, values))})"
 
 
 ROWS_SQL = (
@@ -156,15 +83,6 @@ def _page_number(text: str) -> int:
     return int(text)
 
 
-def _joins(conditions: str) -> str:
-    """The joins of `episodes` with the tables whose aliases are named in conditions over the lake."""
-    aliases = {alias for alias, _ in JOINS if alias in conditions}
-    # Three of the tables are joined by the active label run
-    if aliases & {"r.", "l.", "q."}:
-        aliases.add("a.")
-    return "".join(f" {join}" for alias, join in JOINS if alias in aliases)
-
-
 @dataclass(frozen=True)
 class EpisodeSelection:
     """Episodes that have, of each named facet, one of the values, and all of the words in their task or steps.
@@ -173,37 +91,31 @@ class EpisodeSelection:
     index's numbers of the episodes that marks and picks leave, None: of all; `at` finds them.
     """
 
-    chosen: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    chosen: Chosen = ()
     words: tuple[str, ...] = ()
     sort: str = "episode"
     page: int = 1
     ranges: tuple[tuple[str, float | None, float | None], ...] = ()
-    marks: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    marks: Chosen = ()
     picked: tuple[Place, ...] = ()
     rows: tuple[int, ...] | None = None
 
     @classmethod
     def of(cls, query: QueryParams) -> "EpisodeSelection":
         """From a URL's query. Raises PageError (400) where it makes no sense."""
-        in_query = [f.name for f in FACETS if f.name in query]
-        chosen = tuple((name, _distinct(query.getlist(name))) for name in in_query)
+        chosen, marks = (
+            tuple((name, _distinct(query.getlist(name))) for name in names if name in query)
+            for names in (BY_NAME, MARKS)
+        )
         words = tuple(query.get("q", "").lower().split())
         if len(words) > MAX_WORDS or len(" ".join(words)) > MAX_CHARS:
             raise PageError(f"at most {MAX_WORDS} words and {MAX_CHARS} characters can be searched for", 400)
         sort = query.get("sort", "episode")
         if sort not in SORTS:
             raise PageError(f"lists are ordered by {', '.join(SORTS)}; not by {sort[:40]!r}", 400)
-        ranges = tuple(_range(name, query) for name in RANGES)
-        marks = tuple((name, _distinct(query.getlist(name))) for name in MARKS if name in query)
-        return cls(
-            chosen,
-            words,
-            sort,
-            _page_number(query.get("page", "1")),
-            tuple(r for r in ranges if r[1:] != (None, None)),
-            marks,
-            _picked(query.getlist("pick")),
-        )
+        ranges = tuple(r for name in RANGES if (r := _range(name, query))[1:] != (None, None))
+        page = _page_number(query.get("page", "1"))
+        return cls(chosen, words, sort, page, ranges, marks, _picked(query.getlist("pick")))
 
     def at(self, reader: LakeReader, index: Indexed) -> "EpisodeSelection":
         """This selection with the episodes that its marks and picks leave, as people have marked them by now."""
@@ -226,21 +138,15 @@ class EpisodeSelection:
 
     def with_mark(self, name: str, value: str) -> "EpisodeSelection":
         """This selection with a mark more, or less where it has it."""
-        marks = dict(self.marks)
-        marks[name] = _distinct({*marks.get(name, ())} ^ {value})
-        return replace(self, marks=tuple((n, values) for n, values in marks.items() if values), page=1)
+        return replace(self, marks=_toggled(self.marks, name, value), page=1)
 
     def toggled(self, facet: str, value: str) -> "EpisodeSelection":
         """This selection with a value of a facet more, or less where it has it."""
-        chosen = dict(self.chosen)
-        chosen[facet] = _distinct({*chosen.get(facet, ())} ^ {value})
-        not_empty = tuple((name, values) for name, values in chosen.items() if values)
-        return replace(self, chosen=not_empty, page=1)
+        return replace(self, chosen=_toggled(self.chosen, facet, value), page=1)
 
     def url(self, path: str = "/episodes", **changes: str | int) -> str:
         """The URL of this selection; `changes`: another sort or page."""
-        query = [(name, value) for name, values in self.chosen for value in values]
-        query += [(name, value) for name, values in self.marks for value in values]
+        query = [(name, value) for name, values in self.chosen + self.marks for value in values]
         for name, low, high in self.ranges:
             query += [(f"{name}_{end}", f"{v:g}") for end, v in (("from", low), ("to", high)) if v is not None]
         query += [("pick", f"{dataset} {episode_index}") for dataset, episode_index in self.picked]
@@ -279,32 +185,34 @@ class EpisodeSelection:
 
     def lake_sql(self) -> str:
         """A query over the lake that gives dataset and episode_index of every episode of the selection."""
-        conditions = [_facet_condition(BY_NAME[name], values) for name, values in self.chosen]
-        conditions += [_word_condition(word) for word in self.words]
-        conditions += [_mark_condition(name, values) for name, values in self.marks]
+        of_episodes = "(e.dataset, e.episode_index) IN"
+        conditions = [f"{BY_NAME[name].sql} {_in_list(values)}" for name, values in self.chosen]
+        for word in map(literal, self.words):
+            steps = "SELECT (dataset, episode_index) FROM active_segments WHERE kind = 'step'"
+            in_steps = f"{of_episodes} ({steps} AND contains(lower(name), {word}))"
+            conditions.append(f"(contains(lower(e.task), {word}) OR {in_steps})")
+        for name, values in self.marks:
+            _, view, column = MARKS[name]
+            marked = f"SELECT (dataset, episode_index) FROM {view} WHERE {column} {_in_list(values)}"
+            conditions.append(f"{of_episodes} ({marked})")
         for name, low, high in self.ranges:
             ends = ((">=", low), ("<=", high))
             conditions += [f"{RANGES[name][2]} {sign} {end!r}" for sign, end in ends if end is not None]
         if self.picked:
-            picked = ", ".join(f"({literal(dataset)}, {episode_index})" for dataset, episode_index in self.picked)
-            conditions.append(f"(e.dataset, e.episode_index) IN ({picked})")
-        joins = _joins(" ".join(conditions))
-        where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-        return f"SELECT e.dataset, e.episode_index FROM episodes e{joins}{where}"
+            conditions.append(f"{of_episodes} ({', '.join(f'({literal(d)}, {number})' for d, number in self.picked)})")
+        return episodes_sql("e.dataset, e.episode_index", " AND ".join(conditions))
 
     def commands(self, workspace: str, snapshot: str) -> list[tuple[str, str]]:
         """What reproduces the selection: titles and lines for the shell; `snapshot`: options such as --release."""
         query, at = shlex.quote(self.lake_sql()), f" {snapshot}" if snapshot else ""
         place = f"--workspace {shlex.quote(workspace)}"
         release = at if "--release" in at else ""
+        shards = f"proccorpus sql {shlex.quote(self.shards_sql())}{at} --format json {place}"
         return [
             ("The list", f"proccorpus sql {query}{at} --format csv {place}"),
             ("LeRobot dataset", f"proccorpus export lerobot --where {query}{release} --out exported {place}"),
             ("Samples (datasets)", f"proccorpus export datasets --where {query}{release} --out samples {place}"),
-            (
-                "In which shards (WebDataset)",
-                f"proccorpus sql {shlex.quote(self.shards_sql())}{at} --format json {place}",
-            ),
+            ("In which shards (WebDataset)", shards),
         ]
 
     def shards_sql(self) -> str:
@@ -315,27 +223,6 @@ class EpisodeSelection:
             f" WHERE (s.dataset, s.episode_index) IN (SELECT (dataset, episode_index) FROM ({self.lake_sql()}))"
             " ORDER BY ALL"
         )
-
-
-def _facet_condition(facet: Facet, values: tuple[str, ...]) -> str:
-    """The episodes of the lake that have one of the values, as `EpisodeSelection.lake_sql` names them."""
-    return f"{facet.sql} IN ({', '.join(literal(v) for v in values)})"
-
-
-def _mark_condition(name: str, values: tuple[str, ...]) -> str:
-    """The episodes of the lake that people have marked so."""
-    _, view, column = MARKS[name]
-    listed = ", ".join(literal(v) for v in values)
-    return f"(e.dataset, e.episode_index) IN (SELECT (dataset, episode_index) FROM {view} WHERE {column} IN ({listed}))"
-
-
-def _word_condition(word: str) -> str:
-    """The episodes of the lake that have a word in their task or in a step of their active label."""
-    return (
-        f"(contains(lower(e.task), {literal(word)}) OR (e.dataset, e.episode_index) IN (SELECT (dataset,"
-        " episode_index)"
-        f" FROM active_segments WHERE kind = 'step' AND contains(lower(name), {literal(word)})))"
-    )
 
 
 @dataclass(frozen=True)
@@ -360,9 +247,20 @@ def count(index: Indexed, selection: EpisodeSelection) -> int:
 
 
 def facets(index: Indexed, selection: EpisodeSelection) -> list[tuple[Facet, list[Counted]]]:
-    """Every facet with the counts of its values among the episodes that all other facets choose, the largest first."""
-    counts = _counts(index, selection)
-    return [(f, _counted(selection, f, counts[f.name])) for f in FACETS if f.name in counts]
+    """Every facet with the counts of its values among the episodes that all other facets choose: the chosen ones first,
+    then the commonest; lengths by size.
+    """
+    counts, found = _counts(index, selection), []
+    for facet in FACETS:
+        if facet.name in counts:
+            chosen = dict(selection.chosen).get(facet.name, ())
+            of_values = dict.fromkeys(chosen, 0) | counts[facet.name]
+            order = sorted(of_values, key=lambda v, c=chosen, n=of_values: (v not in c, -n[v], v))
+            if facet.name == "length":
+                order = [v for v in LENGTHS if v in of_values]
+            urls = {v: selection.toggled(facet.name, v).url() for v in order}
+            found.append((facet, [Counted(v, of_values[v], v in chosen, urls[v]) for v in order]))
+    return found
 
 
 def _counts(index: Indexed, selection: EpisodeSelection) -> dict[str, dict[str, int]]:
@@ -370,8 +268,7 @@ def _counts(index: Indexed, selection: EpisodeSelection) -> dict[str, dict[str, 
 
     Of facets that are listed or chosen; the chosen and the commonest values. One query, which looks for words once.
     """
-    chosen_facets = dict(selection.chosen)
-    names = [f.name for f in FACETS if f.listed or f.name in chosen_facets]
+    names = [f.name for f in FACETS if f.listed or f.name in dict(selection.chosen)]
 
     def count_values() -> dict[str, dict[str, int]]:
         sql, values = _counting_query(index, selection, names)
@@ -380,8 +277,7 @@ def _counts(index: Indexed, selection: EpisodeSelection) -> dict[str, dict[str, 
             counts[name][value] = episodes
         return counts
 
-    key = ("counts", selection.chosen, selection.words, selection.ranges, selection.rows)
-    return index.once(key, count_values)
+    return index.once(("counts", selection.chosen, selection.words, selection.ranges, selection.rows), count_values)
 
 
 def marked(reader: LakeReader, index: Indexed, selection: EpisodeSelection) -> list[tuple[str, str, list["Counted"]]]:
@@ -432,29 +328,18 @@ def _counting_query(index: Indexed, selection: EpisodeSelection, names: list[str
     return sql, values
 
 
-def _counted(selection: EpisodeSelection, facet: Facet, counts: dict[str, int]) -> list[Counted]:
-    """The values of a facet as the page lists them: the chosen ones first, then the commonest; lengths by size."""
-    chosen = dict(selection.chosen).get(facet.name, ())
-    counts = dict.fromkeys(chosen, 0) | counts
-    if facet.name == "length":
-        order = [v for v in LENGTHS if v in counts]
-    else:
-        order = sorted(counts, key=lambda v: (v not in chosen, -counts[v], v))
-    return [Counted(v, counts[v], v in chosen, selection.toggled(facet.name, v).url()) for v in order]
-
-
 def episodes_of(index: Indexed, selection: EpisodeSelection) -> list[dict]:
     """The episodes of the selection's page, in its order."""
     where, values = selection.where(index)
+    order = f"ORDER BY {SORTS[selection.sort][1]}"
+    texts = ("dataset", "split", "success", "reason", "annotator", "quality", "demonstration")
+    columns = (
+        f"{', '.join(texts)}, episode_index, task, num_frames, duration_s, num_steps, end_progress, confidence, jump,"
+        " demonstration_score, demonstration_why, row"
+    )
+    as_texts = ", ".join(f"{name}::VARCHAR AS {name}" for name in texts)
     return index.dicts(
-        f"SELECT e.* REPLACE (dataset::VARCHAR AS dataset, split::VARCHAR AS split, success::VARCHAR AS success,"
-        f" reason::VARCHAR AS reason, annotator::VARCHAR AS annotator, quality::VARCHAR AS quality,"
-        " demonstration::VARCHAR AS demonstration, nullif(task::VARCHAR, '') AS task)"
-        f" FROM (SELECT dataset, episode_index, task, num_frames, duration_s, split, success, reason, annotator,"
-        f" quality, num_steps, end_progress, confidence, jump, demonstration, demonstration_score,"
-        f" demonstration_why, row FROM episodes WHERE {where} ORDER BY"
-        f" {SORTS[selection.sort][1]}"
-        f" LIMIT {PAGE} OFFSET {PAGE * (selection.page - 1)}) e"
-        f" ORDER BY {SORTS[selection.sort][1]}",
+        f"SELECT e.* REPLACE ({as_texts}, nullif(task::VARCHAR, '') AS task) FROM (SELECT {columns} FROM episodes"
+        f" WHERE {where} {order} LIMIT {PAGE} OFFSET {PAGE * (selection.page - 1)}) e {order}",
         *values,
     )

@@ -46,23 +46,10 @@ def id_of(body: dict[str, Any], name: str) -> str | None:
     return value
 
 
-def why_read_only(explorer: Explorer) -> str | None:
-    """Why nothing can be changed here; None: it can."""
-    if explorer.options.snapshot is not None:
-        what = (
-            f"the release {explorer.options.release}"
-            if explorer.options.release
-            else f"snapshot {explorer.options.snapshot}"
-        )
-        return f"this is {what}, which cannot be changed: run proccorpus explore without it to correct labels"
-    return None
-
-
 @contextmanager
 def writing(explorer: Explorer) -> Iterator[Lake]:
     """The lake to write to, for one request. Raises PageError where nothing can be changed."""
-    why = why_read_only(explorer)
-    if why:
+    if why := explorer.options.why_read_only:
         raise PageError(why, 403)
     try:
         lake = Lake(explorer.space)

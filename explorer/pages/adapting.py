@@ -1,23 +1,37 @@
-"""Adapting a model from an episode's page: which models there are, the command, and starting it on this machine."""
+"""Adapting a model to one episode from its page: which models there are, the command, and starting it."""
 
+import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
 
 from explorer.access import LakeReader, PageError
-from explorer.adapting import Adapting, command
-from explorer.episode import find_episode
-from explorer.jobs import in_words
-from explorer.pages.episode import EpisodeIndex
-from explorer.site import Explorer, explorer_of
-from explorer.writing import json_body, text_of, why_read_only
+from explorer.episode import EpisodeIndex, find_episode
+from explorer.jobs import ChildJob, in_words
+from explorer.site import Explorer, Visiting
+from explorer.writing import json_body, text_of
 
 router = APIRouter(prefix="/api/adapt/{dataset}/{episode_index}")
+RECIPE = re.compile(r"[A-Za-z0-9_]{1,80}")  # the name of a built-in one; a file is for the command line
 
 
-def _job(request: Request) -> Adapting:
-    return request.app.state.adapting
+def _job(request: Request) -> ChildJob:
+    return request.app.state.adapt_job
+
+
+def _job_state(job: ChildJob) -> dict[str, Any]:
+    """Its episode and model, whether it runs, its exit code when it has ended, and the end of its log."""
+    if job.process is None:
+        return {"about": None, "running": False, "exit_code": None, "log": ""}
+    code = job.process.poll()
+    return {"about": job.about().get("about"), "running": code is None, "exit_code": code, "log": job.log()}
+
+
+def _command(explorer: Explorer, dataset: str, episode_index: int, model: str, recipe: str) -> list[str]:
+    """The arguments of `proccorpus`; without a recipe it takes that of the model's kind."""
+    chosen = [f"--dataset={dataset}", f"--episode={episode_index}", f"--model={model}"]
+    return ["adapt", *chosen, *([f"--recipe={recipe}"] if recipe else []), f"--workspace={explorer.space.root}"]
 
 
 def _models(reader: LakeReader) -> list[str]:
@@ -30,34 +44,33 @@ def _why_not(explorer: Explorer) -> str | None:
     """Why nothing is started from here; None: it is."""
     if not explorer.options.access.is_local:
         return "training can only be started on the explorer's machine: copy the command and run it there"
-    return why_read_only(explorer)
+    return explorer.options.why_read_only
 
 
 @router.get("")
-def state(request: Request, dataset: str, episode_index: EpisodeIndex) -> JSONResponse:
+def state(at: Visiting, dataset: str, episode_index: EpisodeIndex) -> JSONResponse:
     """Models to adapt, the command with {model} and {recipe} left open, and what is running."""
-    explorer = explorer_of(request)
-    with explorer.corpus.reading() as reader:
-        find_episode(reader, dataset, episode_index)
-        models = _models(reader)
-    text = in_words(command(explorer.space, dataset, episode_index, "MODEL", "RECIPE"))
-    facts = {"models": models, "command": text, "why_not": _why_not(explorer)}
-    return JSONResponse(facts | {"job": _job(request).state()})
+    find_episode(at.reader, dataset, episode_index)
+    text = in_words(_command(at.explorer, dataset, episode_index, "MODEL", "RECIPE"))
+    facts = {"models": _models(at.reader), "command": text, "why_not": _why_not(at.explorer)}
+    return JSONResponse(facts | {"job": _job_state(_job(at.request))})
 
 
 @router.post("")
 def start(
-    request: Request, dataset: str, episode_index: EpisodeIndex, body: Annotated[dict[str, Any], Depends(json_body)]
+    at: Visiting, dataset: str, episode_index: EpisodeIndex, body: Annotated[dict[str, Any], Depends(json_body)]
 ) -> JSONResponse:
-    """Start proccorpus adapt; only on loopback, only with a model of the corpus, only one at a time."""
-    explorer = explorer_of(request)
-    why = _why_not(explorer)
-    if why:
+    """Start proccorpus adapt; only on loopback, only with a model of the corpus and a built-in recipe."""
+    job = _job(at.request)
+    if why := _why_not(at.explorer):
         raise PageError(why, 403)
     model, recipe = text_of(body, "model"), text_of(body, "recipe", default="")
-    with explorer.corpus.reading() as reader:
-        find_episode(reader, dataset, episode_index)
-        if model not in _models(reader):
-            raise PageError(f"the corpus has no trained model {model!r}", 422)
-    _job(request).start(dataset, episode_index, model, recipe)
-    return JSONResponse({"job": _job(request).state()}, 202)
+    find_episode(at.reader, dataset, episode_index)
+    if model not in _models(at.reader):
+        raise PageError(f"the corpus has no trained model {model!r}", 422)
+    if recipe and not RECIPE.fullmatch(recipe):
+        raise PageError("recipe: the name of a built-in recipe is needed", 422)
+    busy = f"an adaptation is running already: {job.about().get('about', 'of another episode')}"
+    about = {"about": f"{dataset} {episode_index} with {model}"}
+    job.start(_command(at.explorer, dataset, episode_index, model, recipe), about, busy)
+    return JSONResponse({"job": _job_state(job)}, 202)

@@ -1,112 +1,152 @@
 """Checking labels that follow a reference: each run beside its reference at the aligned moment, one after another."""
 
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from explorer import charts
 from explorer.access import LakeReader, PageError
-from explorer.beside import Aligned, QueuedRun, aligned, carried, doubtful, unsure_steps
 from explorer.corrected_labels import correction_state
-from explorer.episode import LakeEpisode, episode_data, find_episode
-from explorer.labelling import MOST_LISTED, shown_tasks
-from explorer.pages.episode import EpisodeIndex
-from explorer.site import Explorer, explorer_of
-from explorer.writing import why_read_only
+from explorer.episode import OF_EPISODE, EpisodeIndex, LakeEpisode, episode_data, find_episode
+from explorer.site import Explorer, Visiting
+from explorer.tasks import MOST_LISTED, shown_tasks
 
 router = APIRouter(prefix="/review/beside/{dataset}")
+UNSURE = 0.7  # steps that are less sure are named, so that one looks there
+MOST_NAMED = 3
+NOT_SHOWN = {"name": "not in the reference", "kind": "detour"}  # what the run does besides
+
+# Labels that follow a reference and count, which nobody has judged yet
+QUEUE_SQL = """
+    SELECT a.episode_index, l.confidence
+    FROM active_runs a JOIN label_runs r USING (label_run)
+    JOIN episode_labels l ON l.dataset = $1 AND l.episode_index = a.episode_index AND l.label_run = a.label_run
+    WHERE a.dataset = $1 AND r.annotator = 'transfer' AND a.episode_index NOT IN (
+      SELECT episode_index FROM current_corrections WHERE dataset = $1 AND status <> 'review')"""
+ALIGNMENT_SQL = f"""
+    SELECT frame_index, reference_episode, reference_frame, follows FROM alignments {OF_EPISODE} AND label_run = $4
+    ORDER BY frame_index"""
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """Which frame of the reference each looked-at frame of a run is like, by frame; lists of equal length.
+
+    follows: False where the run does what the reference does not show.
+    """
+
+    reference: int
+    frames: list[int]
+    reference_frames: list[int]
+    follows: list[bool]
 
 
 @router.get("")
-def queue_page(request: Request, dataset: str, end: bool = False, camera: str | None = None) -> Response:
+def queue_page(at: Visiting, dataset: str, end: bool = False, camera: str | None = None) -> Response:
     """The first run of the queue; at its `end`, or where nothing waits, what is left to do."""
-    explorer = explorer_of(request)
-    with explorer.corpus.reading() as reader:
-        if reader.row("SELECT 1 FROM datasets WHERE dataset = ?", dataset) is None:
-            raise PageError(f"there is no dataset {dataset!r} in this corpus")
-        queue = _queue(explorer, reader, dataset)
-        if queue and not end:
-            return RedirectResponse(_address(dataset, queue[0].episode_index, camera), 303)
-        tasks = shown_tasks(reader, dataset)
-        return explorer.page(
-            request,
-            "beside_end.html",
-            reader,
-            title=f"Review {dataset}",
-            dataset=dataset,
-            left=len(queue),
-            num_references=sum(len(task.references) for task in tasks),
-            no_fit=[episode for task in tasks for episode in task.no_fit][:MOST_LISTED],
-            first=_address(dataset, queue[0].episode_index, camera) if queue else None,
-            can_write=why_read_only(explorer) is None,
-        )
+    reader = at.reader
+    reader.check_dataset(dataset)
+    queue = doubtful(at.explorer, reader, dataset)
+    first = _address(dataset, queue[0]["episode_index"], camera) if queue else None
+    if first and not end:
+        return RedirectResponse(first, 303)
+    tasks = shown_tasks(reader, dataset)
+    return at.page(
+        "beside_end.html",
+        title=f"Review {dataset}",
+        dataset=dataset,
+        left=len(queue),
+        num_references=sum(len(task.references) for task in tasks),
+        no_fit=[episode for task in tasks for episode in task.no_fit][:MOST_LISTED],
+        first=first,
+        can_write=at.explorer.options.why_read_only is None,
+    )
 
 
 @router.get("/{episode_index}")
-def page(request: Request, dataset: str, episode_index: EpisodeIndex, camera: str | None = None) -> HTMLResponse:
+def page(at: Visiting, dataset: str, episode_index: EpisodeIndex, camera: str | None = None) -> HTMLResponse:
     """A run beside the reference that its label follows. Raises PageError: it follows none."""
-    explorer = explorer_of(request)
-    with explorer.corpus.reading() as reader:
-        episode = find_episode(reader, dataset, episode_index)
-        shown = episode_data(reader, episode)
-        run, beside = _label_beside(reader, episode, shown)
-        reference = find_episode(reader, dataset, beside.reference)
-        its = episode_data(reader, reference)
-        own_camera, reference_camera, shared = _cameras(shown, its, camera)
-        queue = _queue(explorer, reader, dataset)
-        place = next((k for k, doubt in enumerate(queue) if doubt.episode_index == episode_index), None)
-        following = queue[0 if place is None else place + 1 :][:1]
-        after = _address(dataset, following[0].episode_index, camera) if following else _end(dataset, camera)
-        segments = its["runs"][0]["segments"] if its["runs"] else []
-        data = {
-            "runs": [run, *(r for r in shown["runs"] if r is not run)],
-            "beside": {
-                "label_run": run["label_run"],
-                "follows": correction_state(reader, dataset, episode_index)["newest"],
-                "after": after,
-                "aligned": beside.facts(),
-                "camera": reference_camera,
-                "fps": its["fps"],
-                "segments": segments,
-            },
-        }
-        return explorer.page(
-            request,
-            "beside.html",
-            reader,
-            title=f"{dataset} {episode_index} beside {beside.reference}",
-            episode=episode,
-            facts=episode.facts,
-            data=shown | data,
-            run=run,
-            own=own_camera,
-            own_number=shown["cameras"].index(own_camera) if own_camera else None,
-            reference=reference,
-            reference_camera=reference_camera,
-            cameras=shared,
-            spans=charts.spans(run["segments"], episode.num_frames),
-            carried=charts.spans(carried(beside, segments, episode.num_frames), episode.num_frames),
-            doubt=queue[place] if place is not None else None,
-            unsure=unsure_steps(run["segments"]),
-            place=place,
-            total=len(queue),
-            after=after,
-            why_read_only=why_read_only(explorer),
-        )
+    reader = at.reader
+    episode = find_episode(reader, dataset, episode_index)
+    shown = episode_data(reader, episode)
+    run, beside = _label_beside(reader, episode, shown)
+    reference = find_episode(reader, dataset, beside.reference)
+    its = episode_data(reader, reference)
+    own_camera, reference_camera, shared = _cameras(shown, its, camera)
+    queue = doubtful(at.explorer, reader, dataset)
+    place = next((k for k, doubt in enumerate(queue) if doubt["episode_index"] == episode_index), None)
+    following = queue[0 if place is None else place + 1 :][:1]
+    after = _address(dataset, following[0]["episode_index"], camera) if following else _address(dataset, None, camera)
+    segments = its["runs"][0]["segments"] if its["runs"] else []
+    data = {
+        "runs": [run, *(r for r in shown["runs"] if r is not run)],
+        "beside": {
+            "label_run": run["label_run"],
+            "follows": correction_state(reader, dataset, episode_index)["newest"],
+            "after": after,
+            "aligned": asdict(beside),
+            "camera": reference_camera,
+            "fps": its["fps"],
+            "segments": segments,
+        },
+    }
+    return at.page(
+        "beside.html",
+        title=f"{dataset} {episode_index} beside {beside.reference}",
+        episode=episode,
+        facts=episode.facts,
+        data=shown | data,
+        run=run,
+        own=own_camera,
+        own_number=shown["cameras"].index(own_camera) if own_camera else None,
+        reference=reference,
+        reference_camera=reference_camera,
+        cameras=shared,
+        spans=charts.spans(run["segments"], episode.num_frames),
+        carried=charts.spans(carried(beside, segments, episode.num_frames), episode.num_frames),
+        doubt=queue[place] if place is not None else None,
+        unsure=unsure_steps(run["segments"]),
+        place=place,
+        total=len(queue),
+        after=after,
+    )
 
 
-def _queue(explorer: Explorer, reader: LakeReader, dataset: str) -> list[QueuedRun]:
-    return doubtful(reader, explorer.index.at(reader), dataset)
+def _address(dataset: str, episode_index: int | None, camera: str | None) -> str:
+    """Of a run beside its reference; None: of the end of the queue."""
+    query = ({"end": 1} if episode_index is None else {}) | ({"camera": camera} if camera else {})
+    path = f"/review/beside/{quote(dataset, safe='')}" + ("" if episode_index is None else f"/{episode_index}")
+    return f"{path}?{urlencode(query)}" if query else path
+
+
+def doubtful(explorer: Explorer, reader: LakeReader, dataset: str) -> list[dict[str, Any]]:
+    """The queue of a dataset, the most doubtful first: `episode_index`, `confidence`; `score` (how likely the label is
+    wrong) and `why`, as in the review queue.
+    """
+    sql = "SELECT episode_index, score, why FROM review WHERE dataset = $of"
+    signs = {row["episode_index"]: row for row in explorer.index.at(reader).dicts(sql, of=dataset)}
+    queue = [
+        {"score": 0.0, "why": []} | signs.get(episode, {}) | {"episode_index": episode, "confidence": confidence}
+        for episode, confidence in reader.rows(QUEUE_SQL, dataset)
+    ]
+    by_confidence = sorted(queue, key=lambda d: (d["confidence"] is None, d["confidence"] or 0.0, d["episode_index"]))
+    return sorted(by_confidence, key=lambda d: -d["score"])
 
 
 def _label_beside(reader: LakeReader, episode: LakeEpisode, shown: dict[str, Any]) -> tuple[dict[str, Any], Aligned]:
     """The label of an episode that follows a reference, and how."""
     for run in shown["runs"]:
-        beside = aligned(reader, episode, run["label_run"]) if run["annotator"] == "transfer" else None
-        if beside is not None:
-            return run, beside
+        rows = reader.rows(ALIGNMENT_SQL, *episode.key, run["label_run"]) if run["annotator"] == "transfer" else []
+        if rows:
+            reference = rows[0][1]
+            of_it = [(frame, at, follows) for frame, of, at, follows in rows if of == reference]
+            frames, reference_frames, follows = (list(column) for column in zip(*of_it, strict=True))
+            return run, Aligned(reference, frames, reference_frames, follows)
     raise PageError(f"{episode.dataset} {episode.episode_index} has no label that follows a reference")
 
 
@@ -124,11 +164,28 @@ def _cameras(
     return chosen, of_reference[chosen["camera"]], names
 
 
-def _address(dataset: str, episode_index: int, camera: str | None) -> str:
-    query = f"?{urlencode({'camera': camera})}" if camera else ""
-    return f"/review/beside/{quote(dataset, safe='')}/{episode_index}{query}"
+def carried(beside: Aligned, segments: Sequence[dict[str, Any]], num_frames: int) -> list[dict[str, Any]]:
+    """A reference's segments on the run's frames: where it shows them, in the order in which the run does.
+
+    segments: of the reference, tiling it.
+    """
+
+    def shown_at(frame: int) -> dict[str, Any]:
+        return next((s for s in segments if s["start_frame"] <= frame < s["end_frame"]), NOT_SHOWN)
+
+    # Half way to its neighbours a looked-at frame ends
+    ends = [(a + b + 1) // 2 for a, b in zip(beside.frames, beside.frames[1:], strict=False)]
+    parts = zip(beside.reference_frames, beside.follows, strict=True)
+    shown = [shown_at(at) if follows else NOT_SHOWN for at, follows in parts]
+    spans: list[dict[str, Any]] = []
+    for _, of_place in groupby(zip([0, *ends], [*ends, num_frames], shown, strict=True), key=lambda part: id(part[2])):
+        part = list(of_place)
+        spans.append({**part[0][2], "start_frame": part[0][0], "end_frame": part[-1][1]})
+    return spans
 
 
-def _end(dataset: str, camera: str | None) -> str:
-    query = {"end": 1} | ({"camera": camera} if camera else {})
-    return f"/review/beside/{quote(dataset, safe='')}?{urlencode(query)}"
+def unsure_steps(segments: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The steps that are the least sure, if they are not sure, in order of time."""
+    unsure = [s for s in segments if s["confidence"] is not None and s["confidence"] < UNSURE]
+    least = sorted(unsure, key=lambda s: s["confidence"])[:MOST_NAMED]
+    return sorted(least, key=lambda s: s["start_frame"])

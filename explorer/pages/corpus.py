@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 
 from annotate.signal_report import columns, lag
@@ -10,7 +10,7 @@ from core.paths import Workspace
 from explorer import charts
 from explorer.access import LakeReader
 from explorer.index import Indexed
-from explorer.site import explorer_of
+from explorer.site import Visiting
 from warehouse.lake import LakeConnection
 from warehouse.lake.outcomes import question
 from warehouse.lake.references import sentences
@@ -22,12 +22,10 @@ REASONS = 30  # of the quarantine, the commonest
 
 
 @router.get("/")
-def page(request: Request) -> HTMLResponse:
-    explorer = explorer_of(request)
-    with explorer.corpus.reading() as reader:
-        index = explorer.index.at(reader)
-        found = index.once("corpus", lambda: corpus_facts(index, reader, explorer.space))
-        return explorer.page(request, "corpus.html", reader, title="Corpus", index=index, **found)
+def page(at: Visiting) -> HTMLResponse:
+    index = at.index
+    found = index.once("corpus", lambda: corpus_facts(index, at.reader, at.explorer.space))
+    return at.page("corpus.html", title="Corpus", index=index, **found)
 
 
 def corpus_facts(index: Indexed, reader: LakeReader, space: Workspace) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """One episode: cameras, labels, curves and measurements on one time axis."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 
 from core.values import plain
@@ -12,17 +12,15 @@ from explorer.access import LakeReader, PageError
 from explorer.actions import recorded
 from explorer.charts import Curve
 from explorer.corrected_labels import correction_state
-from explorer.episode import OF_EPISODE, LakeEpisode, chunk_of, episode_data, find_episode
+from explorer.episode import OF_EPISODE, EpisodeIndex, LakeEpisode, chunk_of, episode_data, find_episode
 from explorer.index import Indexed
-from explorer.marks import marks_of, places_by_value
 from explorer.pages.leaderboard import BASELINES
 from explorer.review_queue import ReviewQueue, place_of
-from explorer.site import explorer_of
-from explorer.writing import why_read_only
+from explorer.site import Visiting
+from explorer.tags import places_by_value, tags_of
 
 router = APIRouter()
 Series = Sequence[tuple[str, Sequence[float | None]]]  # names of lines, with a value per frame of each
-EpisodeIndex = Annotated[int, Path(ge=0, le=2**53)]
 LABEL_COLOURS, MODEL_COLOURS, BASELINE_DASHES = 3, 4, 5  # that the style sheet has
 DIMENSIONS = 8  # colours of the dimensions of a state or an action
 LABEL_ITSELF = "the label itself"  # a baseline, whose curve is the label's
@@ -31,88 +29,78 @@ TRUTH = "(truth)"  # at the end of a benchmark's name: what it scores against is
 
 
 @router.get("/api/episode/{dataset}/{episode_index}")
-def data(request: Request, dataset: str, episode_index: EpisodeIndex) -> JSONResponse:
+def data(at: Visiting, dataset: str, episode_index: EpisodeIndex) -> JSONResponse:
     """Everything of an episode: label runs with segments and curves, cameras, predictions, measurements."""
-    with explorer_of(request).corpus.reading() as reader:
-        return JSONResponse(plain(episode_data(reader, find_episode(reader, dataset, episode_index))))
+    return JSONResponse(plain(episode_data(at.reader, find_episode(at.reader, dataset, episode_index))))
 
 
 @router.get("/episode/{dataset}/{episode_index}")
-def page(request: Request, dataset: str, episode_index: EpisodeIndex) -> HTMLResponse:
-    explorer = explorer_of(request)
-    with explorer.corpus.reading() as reader:
-        episode = find_episode(reader, dataset, episode_index)
-        shown = episode_data(reader, episode)
-        lines = progress_curves(shown)
-        index = explorer.index.at(reader)
-        before, following = neighbours(reader, index, episode)
-        n = episode.num_frames
-        queue = ReviewQueue.of(request.query_params)
-        return explorer.page(
-            request,
-            "episode.html",
-            reader,
-            title=f"{dataset} {episode_index}",
-            episode=episode,
-            facts=episode.facts,
-            data=shown | {"curves": [curve_data(c) for c in lines]},
-            spans=[(run, charts.spans(run["segments"], n)) for run in shown["runs"]],
-            lines=lines,
-            progress=charts.curves(lines, n) if lines else None,
-            measures=measure_charts(shown["measures"], n),
-            stages=stages(reader, episode),
-            demonstration=demonstration(index, dataset, episode_index),
-            before=before,
-            following=following,
-            place=place_of(reader, index, queue, dataset, episode_index) if queue else None,
-            newest_correction=correction_state(reader, dataset, episode_index)["newest"] if queue else None,
-            author=request.state.user or explorer.options.access.author,
-            author_is_known=request.state.user is not None,
-            why_read_only=why_read_only(explorer),
-            marks=marks_of(reader, [(dataset, episode_index)])[dataset, episode_index],
-            tags=[*places_by_value(reader, "tag")],
-            people=[*places_by_value(reader, "assigned")],
-        )
+def page(at: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLResponse:
+    reader = at.reader
+    episode = find_episode(reader, dataset, episode_index)
+    shown = episode_data(reader, episode)
+    lines = progress_curves(shown)
+    index = at.index
+    before, following = neighbours(reader, index, episode)
+    n = episode.num_frames
+    queue = ReviewQueue.of(at.request.query_params)
+    return at.page(
+        "episode.html",
+        title=f"{dataset} {episode_index}",
+        episode=episode,
+        facts=episode.facts,
+        data=shown | {"curves": [curve_data(c) for c in lines]},
+        spans=[(run, charts.spans(run["segments"], n)) for run in shown["runs"]],
+        lines=lines,
+        progress=charts.curves(lines, n) if lines else None,
+        measures=measure_charts(shown["measures"], n),
+        stages=stages(reader, episode),
+        demonstration=demonstration(index, dataset, episode_index),
+        before=before,
+        following=following,
+        place=place_of(at, queue, dataset, episode_index) if queue else None,
+        newest_correction=correction_state(reader, dataset, episode_index)["newest"] if queue else None,
+        marks=tags_of(reader, [(dataset, episode_index)])[dataset, episode_index],
+        tags=[*places_by_value(reader, "tag")],
+        people=[*places_by_value(reader, "assigned")],
+    )
 
 
 @router.get("/episode/{dataset}/{episode_index}/curve.svg")
-def curve_picture(request: Request, dataset: str, episode_index: EpisodeIndex) -> Response:
+def curve_picture(at: Visiting, dataset: str, episode_index: EpisodeIndex) -> Response:
     """The progress of the label that counts, as a small picture; an empty one where there is no label."""
-    with explorer_of(request).corpus.reading() as reader:
-        key = (dataset, chunk_of(reader, dataset, episode_index), episode_index)
-        rows = reader.rows(
-            f"SELECT frame_index, progress FROM progress {OF_EPISODE} AND label_run = "
-            f"(SELECT label_run FROM active_runs {OF_EPISODE}) ORDER BY 1",
-            *key,
-        )
+    key = (dataset, chunk_of(at.reader, dataset, episode_index), episode_index)
+    rows = at.reader.rows(
+        f"SELECT frame_index, progress FROM progress {OF_EPISODE} AND label_run = "
+        f"(SELECT label_run FROM active_runs {OF_EPISODE}) ORDER BY 1",
+        *key,
+    )
     frames, values = zip(*rows, strict=True) if rows else ((), ())
     svg = charts.picture(Curve("progress", frames, values, "line"), len(rows))
     return Response(svg, media_type="image/svg+xml", headers={"Cache-Control": "private, max-age=60"})
 
 
 @router.get("/episode/{dataset}/{episode_index}/actions")
-def actions_track(request: Request, dataset: str, episode_index: EpisodeIndex) -> HTMLResponse:
+def actions_track(at: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLResponse:
     """The track of actions, and the names of the state's dimensions, which the page fetches: a part of a page."""
-    explorer = explorer_of(request)
-    with explorer.corpus.reading() as reader:
-        episode = find_episode(reader, dataset, episode_index)
-        message, chart, names = None, None, {"state": [], "action": []}
-        try:
-            found = recorded(reader, episode)
-        except PageError as e:
-            message = str(e)
+    episode = find_episode(at.reader, dataset, episode_index)
+    message = chart = values = None
+    names: dict[str, list[str]] = {"state": [], "action": []}
+    try:
+        found = recorded(at.reader, episode)
+        names = {"state": list(found.state_names), "action": list(found.action_names)}
+        if found.action is None:
+            message = (
+                f"the actions of {dataset} {episode_index}: the source has none, or they are not read of its format"
+            )
         else:
-            names = {"state": list(found.state_names), "action": list(found.action_names)}
-            if found.action is None:
-                message = (
-                    f"the actions of {dataset} {episode_index}: the source has none, or they are not read of its format"
-                )
-            else:
-                values = found.action.T.tolist()
-                series = [(name_of(names["action"], k), v) for k, v in enumerate(values)]
-                chart = measure_chart("action", series, episode.num_frames)
-        html = explorer.templates.get_template("actions.html")
-        return HTMLResponse(html.render(message=message, chart=chart, names=names, values=chart and values))
+            values = found.action.T.tolist()
+            series = [(name_of(names["action"], k), v) for k, v in enumerate(values)]
+            chart = measure_chart("action", series, episode.num_frames)
+    except PageError as e:
+        message = str(e)
+    html = at.explorer.templates.get_template("actions.html")
+    return HTMLResponse(html.render(message=message, chart=chart, names=names, values=values))
 
 
 def name_of(names: Sequence[str], dimension: int) -> str:

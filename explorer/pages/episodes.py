@@ -4,54 +4,46 @@ from dataclasses import replace
 from math import ceil, floor
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 
-from explorer.access import LakeReader
+from explorer.facets import RANGES, SORTS
 from explorer.index import Indexed
-from explorer.marks import marks_of
-from explorer.pages.views import saved_views
-from explorer.selection import PAGE, RANGES, SORTS, EpisodeSelection, count, episodes_of, facets, marked
-from explorer.site import Options, explorer_of
-from explorer.writing import why_read_only
+from explorer.pages.saved import VIEWS, saved
+from explorer.selection import PAGE, EpisodeSelection, count, episodes_of, facets, marked
+from explorer.site import Visit, Visiting
+from explorer.tags import tags_of
 
 router = APIRouter()
 SHOWN = 12  # values of a facet before the rest is folded away
 
 
 @router.get("/episodes")
-def page(request: Request) -> HTMLResponse:
-    explorer, selection = explorer_of(request), EpisodeSelection.of(request.query_params)
-    with explorer.corpus.reading() as reader:
-        index = explorer.index.at(reader)
-        selection = selection.at(reader, index)
-        total = count(index, selection)
-        pages = max(1, -(-total // PAGE))
-        selection = replace(selection, page=min(selection.page, pages))
-        episodes = episodes_of(index, selection)
-        marks = marks_of(reader, [(e["dataset"], e["episode_index"]) for e in episodes])
-        return explorer.page(
-            request,
-            "episodes.html",
-            reader,
-            title="Episodes",
-            index=index,
-            selection=selection,
-            facets=facets(index, selection),
-            sorts=SORTS,
-            total=total,
-            pages=pages,
-            first=PAGE * (selection.page - 1),
-            episodes=[e | {"marks": marks[e["dataset"], e["episode_index"]]} for e in episodes],
-            marked=marked(reader, index, selection),
-            ranges=ranges(index, selection),
-            views=saved_views(explorer.space),
-            why_read_only=why_read_only(explorer),
-            author=request.state.user or explorer.options.access.author,
-            author_is_known=request.state.user is not None,
-            commands=selection.commands(str(explorer.space.root), frozen_options(explorer.options, reader)),
-            shown=SHOWN,
-        )
+def page(at: Visiting) -> HTMLResponse:
+    reader, index = at.reader, at.index
+    selection = EpisodeSelection.of(at.request.query_params).at(reader, index)
+    total = count(index, selection)
+    pages = max(1, -(-total // PAGE))
+    selection = replace(selection, page=min(selection.page, pages))
+    episodes = episodes_of(index, selection)
+    tags = tags_of(reader, [(e["dataset"], e["episode_index"]) for e in episodes])
+    return at.page(
+        "episodes.html",
+        title="Episodes",
+        index=index,
+        selection=selection,
+        facets=facets(index, selection),
+        sorts=SORTS,
+        total=total,
+        pages=pages,
+        first=PAGE * (selection.page - 1),
+        episodes=[e | {"marks": tags[e["dataset"], e["episode_index"]]} for e in episodes],
+        marked=marked(reader, index, selection),
+        ranges=ranges(index, selection),
+        views=saved(at.explorer.space, VIEWS),
+        commands=selection.commands(str(at.explorer.space.root), frozen_options(at)),
+        shown=SHOWN,
+    )
 
 
 def ranges(index: Indexed, selection: EpisodeSelection) -> list[dict[str, Any]]:
@@ -79,6 +71,7 @@ def ranges(index: Indexed, selection: EpisodeSelection) -> list[dict[str, Any]]:
     return found
 
 
-def frozen_options(options: Options, reader: LakeReader) -> str:
+def frozen_options(at: Visit) -> str:
     """The command line's option for the state that is looked at: its release, else its snapshot."""
-    return f"--release {options.release}" if options.release else f"--snapshot {reader.snapshot.number}"
+    release = at.explorer.options.release
+    return f"--release {release}" if release else f"--snapshot {at.reader.snapshot.number}"

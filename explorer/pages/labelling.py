@@ -1,103 +1,134 @@
-"""Show it once: which run to label first, and the build that labels the others of its task like it."""
+"""Show it once: which run to label first, and the build that labels the others of its task like it, one at a time."""
 
+import re
+import threading
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
 
+from core.errors import UserError
 from core.values import plain
-from explorer.access import LakeReader, PageError
-from explorer.episode import find_episode
-from explorer.labelling import Labelling, num_unbuilt, num_waiting, shown_tasks, task_of, why_unused
-from explorer.pages.episode import EpisodeIndex
-from explorer.site import Explorer, explorer_of
-from explorer.suggestions import Suggestions
-from explorer.writing import json_body, why_read_only
+from explorer.access import PageError
+from explorer.episode import EpisodeIndex, find_episode
+from explorer.jobs import ChildJob, in_words
+from explorer.site import Explorer, Visit, Visiting
+from explorer.tasks import num_unbuilt, num_waiting, shown_tasks, task_of, why_unused
+from explorer.writing import json_body
 
 router = APIRouter(prefix="/api/labelling")
+ERROR = re.compile(r"^error: (.+)$", re.MULTILINE)  # as the command line words what went wrong
+BROKEN_OFF = "it was stopped before it finished"
+DONE_SQL = """
+    SELECT count(*), arg_max(stage, finished_at) FROM stage_runs
+    WHERE dataset = ? AND chunk >= 0 AND stage <> 'episodes' AND finished_at >= ?"""
+_asking = threading.Lock()
 
 
-def _labelling(request: Request) -> Labelling:
-    return request.app.state.labelling
+def _job(request: Request) -> ChildJob:
+    return request.app.state.label_job
 
 
-def _check_dataset(reader: LakeReader, dataset: str) -> None:
-    if reader.row("SELECT 1 FROM datasets WHERE dataset = ?", dataset) is None:
-        raise PageError(f"there is no dataset {dataset!r} in this corpus")
+def _command(explorer: Explorer, dataset: str) -> list[str]:
+    """The arguments of `proccorpus`."""
+    return ["build", f"--dataset={dataset}", f"--workspace={explorer.space.root}"]
 
 
-def why_not(explorer: Explorer, reader: LakeReader, dataset: str) -> str | None:
+def _state(at: Visit) -> dict[str, Any]:
+    """How far the newest build is, whoever started it; `dataset` None: there was none.
+
+    stages: of the build's plan; None before it is made. done: those in the lake by now; last: the newest of them.
+    error: why it failed, in words.
+    """
+    # Whether it runs is asked first: what it writes at its end is there once it does not
+    job = _job(at.request)
+    running, about = job.running, job.about()
+    if not about:
+        return {"dataset": None, "running": False}
+    events = job.events()
+    has_ended_well = [e["exit_code"] for e in events if e["event"] == "end"] == [0]
+    started_at = datetime.fromisoformat(about["started_at"])
+    done, last = at.reader.rows(DONE_SQL, about["dataset"], started_at)[0]
+    return {
+        "dataset": about["dataset"],
+        "running": running,
+        "seconds": (datetime.now(UTC) - started_at).total_seconds(),
+        "stages": next((e["stages"] for e in events if e["event"] == "plan"), None),
+        "done": done,
+        "last": last,
+        "error": None if running or has_ended_well else "; ".join(ERROR.findall(job.log())) or BROKEN_OFF,
+        "command": in_words(_command(at.explorer, about["dataset"])),
+    }
+
+
+def _why_not(at: Visit, dataset: str) -> str | None:
     """Why nothing is labelled from here; None: it is."""
-    return why_read_only(explorer) or why_unused(reader, dataset)
+    return at.explorer.options.why_read_only or why_unused(at.reader, dataset)
 
 
 @router.get("")
-def job_state(request: Request) -> JSONResponse:
+def job_state(at: Visiting) -> JSONResponse:
     """How far the newest build is: what a page asks again and again."""
-    with explorer_of(request).corpus.reading() as reader:
-        return JSONResponse({"job": _labelling(request).state(reader)})
+    return JSONResponse({"job": _state(at)})
 
 
 @router.get("/{dataset}")
-def state(request: Request, dataset: str) -> JSONResponse:
+def state(at: Visiting, dataset: str) -> JSONResponse:
     """The tasks of a dataset and their references, whether a build would label anything anew, and how far one is."""
-    explorer = explorer_of(request)
-    with explorer.corpus.reading() as reader:
-        _check_dataset(reader, dataset)
-        tasks = [task.facts() for task in shown_tasks(reader, dataset)]
-        why = why_not(explorer, reader, dataset)
-        facts = {
-            "tasks": tasks,
-            "unbuilt": num_unbuilt(reader, dataset) if tasks else 0,
-            "waiting": num_waiting(explorer.space, reader, dataset) if tasks and why is None else 0,
-            "why_not": why,
-            "job": _labelling(request).state(reader),
-        }
-    return JSONResponse(facts)
+    at.reader.check_dataset(dataset)
+    tasks = [task.facts() for task in shown_tasks(at.reader, dataset)]
+    why = _why_not(at, dataset)
+    facts = {
+        "tasks": tasks,
+        "unbuilt": num_unbuilt(at.reader, dataset) if tasks else 0,
+        "waiting": num_waiting(at.explorer.space, at.reader, dataset) if tasks and why is None else 0,
+        "why_not": why,
+    }
+    return JSONResponse(facts | {"job": _state(at)})
 
 
 @router.get("/{dataset}/suggestions")
-def suggestions(request: Request, dataset: str) -> JSONResponse:
-    """Which run of each task to label next, and why; takes seconds on large tasks."""
-    explorer = explorer_of(request)
-    asked: Suggestions | None = request.app.state.suggestions
-    with explorer.corpus.reading() as reader:
-        _check_dataset(reader, dataset)
-        snapshot = reader.snapshot.number
-    if asked is None or why_read_only(explorer):
+def suggestions(at: Visiting, dataset: str) -> JSONResponse:
+    """Which run of each task to label next, and why; takes seconds on large tasks. Kept until the lake changes."""
+    at.reader.check_dataset(dataset)
+    suggest = at.explorer.options.suggest
+    if suggest is None or at.explorer.options.why_read_only:
         return JSONResponse({"suggestions": []})
-    return JSONResponse(plain({"suggestions": asked.of(dataset, snapshot)}))
+    with _asking:
+        try:
+            found = at.reader.once(("suggestions", dataset), lambda: suggest(dataset))
+        except UserError as e:
+            raise PageError(f"no run can be suggested: {e}", 503) from e
+    return JSONResponse(plain({"suggestions": found}))
 
 
 @router.get("/{dataset}/{episode_index}")
-def episode_state(request: Request, dataset: str, episode_index: EpisodeIndex) -> JSONResponse:
+def episode_state(at: Visiting, dataset: str, episode_index: EpisodeIndex) -> JSONResponse:
     """The same of the task of one episode alone; `reference`: does it show the others how the task goes?"""
-    explorer = explorer_of(request)
-    with explorer.corpus.reading() as reader:
-        find_episode(reader, dataset, episode_index)
-        text = task_of(reader, dataset, episode_index)
-        task = next((task for task in shown_tasks(reader, dataset) if task.task == text), None)
-        why = why_not(explorer, reader, dataset)
-        is_reference = task is not None and episode_index in task.references
-        facts = {
-            "tasks": [task.facts()] if task else [],
-            "reference": is_reference,
-            "waiting": num_waiting(explorer.space, reader, dataset) if is_reference and why is None else 0,
-            "why_not": why,
-            "job": _labelling(request).state(reader),
-        }
-    return JSONResponse(facts)
+    find_episode(at.reader, dataset, episode_index)
+    text = task_of(at.reader, dataset, episode_index)
+    task = next((task for task in shown_tasks(at.reader, dataset) if task.task == text), None)
+    why = _why_not(at, dataset)
+    is_reference = task is not None and episode_index in task.references
+    facts = {
+        "tasks": [task.facts()] if task else [],
+        "reference": is_reference,
+        "waiting": num_waiting(at.explorer.space, at.reader, dataset) if is_reference and why is None else 0,
+        "why_not": why,
+    }
+    return JSONResponse(facts | {"job": _state(at)})
 
 
 @router.post("/{dataset}")
-def start(request: Request, dataset: str, _: Annotated[dict[str, Any], Depends(json_body)]) -> JSONResponse:
-    """Build a dataset of the lake as it was built last; one at a time in a workspace."""
-    explorer = explorer_of(request)
-    with explorer.corpus.reading() as reader:
-        _check_dataset(reader, dataset)
-        why = why_not(explorer, reader, dataset)
-        if why:
-            raise PageError(why, 403)
-        job = _labelling(request)
-        job.start(dataset)
-        return JSONResponse({"job": job.state(reader)}, 202)
+def start(at: Visiting, dataset: str, _: Annotated[dict[str, Any], Depends(json_body)]) -> JSONResponse:
+    """Build a dataset of the lake as it was built last."""
+    at.reader.check_dataset(dataset)
+    if why := _why_not(at, dataset):
+        raise PageError(why, 403)
+    job = _job(at.request)
+    arguments = [*_command(at.explorer, dataset), f"--events={job.file('events')}"]
+    about = {"dataset": dataset, "started_at": datetime.now(UTC).isoformat()}
+    of = job.about().get("dataset", "another dataset")
+    job.start(arguments, about, f"runs of {of} are being labelled: one build at a time")
+    return JSONResponse({"job": _state(at)}, 202)

@@ -2,12 +2,12 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse
 
 from explorer import charts
 from explorer.access import LakeReader, PageError
-from explorer.site import explorer_of
+from explorer.site import Visiting
 
 router = APIRouter()
 # What needs no training: a score means little without them beside it
@@ -40,33 +40,30 @@ PAGE = 100  # episodes of one page
 
 @router.get("/leaderboard")
 def page(
-    request: Request, benchmark: str = "", slice: str = "all", metric: str = "", by: Literal["", "slices"] = ""
+    at: Visiting, benchmark: str = "", slice: str = "all", metric: str = "", by: Literal["", "slices"] = ""
 ) -> HTMLResponse:
     """`by` slices: every model by every slice, by one metric."""
-    explorer = explorer_of(request)
-    with explorer.corpus.reading() as reader:
-        benchmarks = [r[0] for r in reader.rows("SELECT DISTINCT benchmark FROM eval_runs ORDER BY 1")]
-        shown = benchmark or (benchmarks[0] if benchmarks else "")
-        slices = _names(reader, "slice", shown)
-        metrics = _names(reader, "metric", shown)
-        chosen = metric or _first_metric(metrics)
-        rows = scores(reader, shown, slice, chosen)
-        if benchmark and benchmark not in benchmarks:
-            raise PageError(f"there is no benchmark {benchmark[:60]!r} in this corpus")
-        return explorer.page(
-            request,
-            "leaderboard.html",
-            reader,
-            title="Leaderboard",
-            benchmarks=benchmarks,
-            slices=slices,
-            metrics=metrics,
-            chosen={"benchmark": shown, "slice": slice, "metric": chosen},
-            rows=rows,
-            lower=is_lower_better(chosen),
-            by=by,
-            matrix=slices_matrix(reader, shown, chosen) if by else None,
-        )
+    reader = at.reader
+    benchmarks = [r[0] for r in reader.rows("SELECT DISTINCT benchmark FROM eval_runs ORDER BY 1")]
+    shown = benchmark or (benchmarks[0] if benchmarks else "")
+    slices = _names(reader, "slice", shown)
+    metrics = _names(reader, "metric", shown)
+    chosen = metric or _first_metric(metrics)
+    rows = scores(reader, shown, slice, chosen)
+    if benchmark and benchmark not in benchmarks:
+        raise PageError(f"there is no benchmark {benchmark[:60]!r} in this corpus")
+    return at.page(
+        "leaderboard.html",
+        title="Leaderboard",
+        benchmarks=benchmarks,
+        slices=slices,
+        metrics=metrics,
+        chosen={"benchmark": shown, "slice": slice, "metric": chosen},
+        rows=rows,
+        lower=is_lower_better(chosen),
+        by=by,
+        matrix=slices_matrix(reader, shown, chosen) if by else None,
+    )
 
 
 def _first_metric(metrics: list[str]) -> str:
@@ -137,39 +134,36 @@ def slices_matrix(reader: LakeReader, benchmark: str, metric: str) -> dict[str, 
 
 @router.get("/leaderboard/{eval_run}")
 def behind(
-    request: Request, eval_run: str, page: Annotated[int, Query(ge=1, le=10**5)] = 1, slice: str = "all"
+    at: Visiting, eval_run: str, page: Annotated[int, Query(ge=1, le=10**5)] = 1, slice: str = "all"
 ) -> HTMLResponse:
     """The episodes behind an evaluation's numbers, the worst first: by the mean error of its answers."""
-    explorer = explorer_of(request)
-    with explorer.corpus.reading() as reader:
-        found = reader.dicts("FROM eval_runs WHERE eval_run = ?", eval_run)
-        if not found:
-            raise PageError(f"there is no evaluation {eval_run[:40]!r}")
-        total, rows = episodes_behind(reader, eval_run, page)
-        all_scores = reader.dicts(
-            "SELECT slice, metric, value, low, high, n, coverage FROM eval_scores WHERE eval_run = ? AND slice = ?"
-            " ORDER BY metric",
-            eval_run,
-            slice,
-        )
-        slices = [
-            r[0] for r in reader.rows("SELECT DISTINCT slice FROM eval_scores WHERE eval_run = ? ORDER BY 1", eval_run)
-        ]
-        return explorer.page(
-            request,
-            "behind.html",
-            reader,
-            title=f"{found[0]['model']} on {found[0]['benchmark']}",
-            run=found[0],
-            rows=rows,
-            total=total,
-            number=page,
-            pages=max(1, -(-total // PAGE)),
-            scores=all_scores,
-            slices=slices,
-            slice=slice,
-            matrix=confusion_matrix(reader, eval_run),
-        )
+    reader = at.reader
+    found = reader.dicts("FROM eval_runs WHERE eval_run = ?", eval_run)
+    if not found:
+        raise PageError(f"there is no evaluation {eval_run[:40]!r}")
+    total, rows = episodes_behind(reader, eval_run, page)
+    all_scores = reader.dicts(
+        "SELECT slice, metric, value, low, high, n, coverage FROM eval_scores WHERE eval_run = ? AND slice = ?"
+        " ORDER BY metric",
+        eval_run,
+        slice,
+    )
+    slices = [
+        r[0] for r in reader.rows("SELECT DISTINCT slice FROM eval_scores WHERE eval_run = ? ORDER BY 1", eval_run)
+    ]
+    return at.page(
+        "behind.html",
+        title=f"{found[0]['model']} on {found[0]['benchmark']}",
+        run=found[0],
+        rows=rows,
+        total=total,
+        number=page,
+        pages=max(1, -(-total // PAGE)),
+        scores=all_scores,
+        slices=slices,
+        slice=slice,
+        matrix=confusion_matrix(reader, eval_run),
+    )
 
 
 def confusion_matrix(reader: LakeReader, eval_run: str) -> dict[str, Any] | None:

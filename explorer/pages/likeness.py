@@ -3,12 +3,11 @@
 import threading
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse
 
-from explorer.episode import find_episode
-from explorer.pages.episode import EpisodeIndex
-from explorer.site import explorer_of
+from explorer.episode import EpisodeIndex, find_episode
+from explorer.site import Visiting
 from warehouse.lake.embeddings import EmbeddingsError
 from warehouse.lake.likeness import Asked, SimilarFrame, SimilarRun, frames_like, runs_like
 
@@ -21,7 +20,7 @@ _searching = threading.Semaphore(AT_ONCE)
 
 @router.get("/like/{dataset}/{episode_index}")
 def page(
-    request: Request,
+    at: Visiting,
     dataset: str,
     episode_index: EpisodeIndex,
     frame: Annotated[int | None, Query(ge=0, le=2**53)] = None,
@@ -29,13 +28,11 @@ def page(
     among: Annotated[str | None, Query(max_length=200)] = None,
 ) -> HTMLResponse:
     """`frame`: frames like this one; without it runs. `camera`: that shows it. `among`: only runs of this dataset."""
-    explorer = explorer_of(request)
-    with explorer.corpus.reading() as reader:
-        episode = find_episode(reader, dataset, episode_index)
+    episode = find_episode(at.reader, dataset, episode_index)
     asked: Asked | None = None
     similar: list[SimilarFrame] | list[SimilarRun] = []
     why_not = ""
-    with _searching, explorer.corpus.reading(TIME_S) as reader:
+    with _searching, at.explorer.corpus.reading(TIME_S) as reader:
         try:
             if frame is None:
                 asked, similar = runs_like(reader.con, dataset, episode_index, camera, among, MOST)
@@ -43,16 +40,14 @@ def page(
                 asked, similar = frames_like(reader.con, dataset, episode_index, frame, camera, among, MOST)
         except EmbeddingsError as e:
             why_not = str(e)
-        return explorer.page(
-            request,
-            "likeness.html",
-            reader,
-            title=f"{'Runs' if frame is None else 'Frames'} like {dataset} {episode_index}",
-            episode=episode,
-            facts=episode.facts,
-            frame=frame,
-            among=among,
-            asked=asked,
-            similar=similar,
-            why_not=why_not,
-        )
+    return at.page(
+        "likeness.html",
+        title=f"{'Runs' if frame is None else 'Frames'} like {dataset} {episode_index}",
+        episode=episode,
+        facts=episode.facts,
+        frame=frame,
+        among=among,
+        asked=asked,
+        similar=similar,
+        why_not=why_not,
+    )

@@ -1,44 +1,36 @@
 """Files for the pages: videos by ranges of bytes, stored pictures, thumbnails and contact sheets."""
 
-import asyncio
 import pathlib
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import FileResponse, Response
 
 from explorer import media, transcoding
 from explorer.access import PageError
-from explorer.episode import chunk_of, find_episode, keyframes
-from explorer.pages.episode import EpisodeIndex
-from explorer.site import explorer_of
-from explorer.waiting import while_wanted
+from explorer.episode import EpisodeIndex, chunk_of, find_episode, keyframes
+from explorer.jobs import while_wanted
+from explorer.site import Visiting, explorer_of
 
 router = APIRouter(prefix="/media/{dataset}/{episode_index}")
 FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}
 SHORT = {"Cache-Control": "private, max-age=60"}
 CONVERTED_AT_ONCE = 2  # videos
+Camera = Annotated[int, Path(ge=0)]
 
 
 @router.get("/video/{camera}")
-def video(request: Request, dataset: str, episode_index: EpisodeIndex, camera: Annotated[int, Path(ge=0)]) -> Response:
+def video(at: Visiting, dataset: str, episode_index: EpisodeIndex, camera: Camera) -> Response:
     """The file that holds a camera's pictures, also in parts (Range). It may hold other episodes, too."""
-    explorer = explorer_of(request)
-    with explorer.corpus.reading() as reader:
-        path = media.video_file(explorer.space, find_episode(reader, dataset, episode_index), camera)
+    path = media.video_file(at.explorer.space, find_episode(at.reader, dataset, episode_index), camera)
     kind = media.MEDIA_TYPES.get(path.suffix.lower(), "application/octet-stream")
     return FileResponse(path, media_type=kind, headers=SHORT)
 
 
 @router.get("/video/{camera}/h264")
-async def playable(
-    request: Request, dataset: str, episode_index: EpisodeIndex, camera: Annotated[int, Path(ge=0)]
-) -> Response:
+async def playable(request: Request, dataset: str, episode_index: EpisodeIndex, camera: Camera) -> Response:
     """The episode's part of a camera's video in a codec that every browser plays; made where it is not yet."""
-    state = request.app.state
-    if not hasattr(state, "converting"):
-        state.converting = asyncio.Semaphore(CONVERTED_AT_ONCE)
 
     def convert(given_up: Callable[[], bool]) -> pathlib.Path:
         explorer = explorer_of(request)
@@ -46,7 +38,7 @@ async def playable(
             episode, limits = find_episode(reader, dataset, episode_index), media.limits_of(reader, dataset)
         return transcoding.playable(explorer.space, episode, camera, limits, given_up)
 
-    async with state.converting:
+    async with request.app.state.converting:
         try:
             path = await while_wanted(request, convert)
         except transcoding.GivenUpError as e:
@@ -55,46 +47,32 @@ async def playable(
 
 
 @router.get("/keyframes/{sha256}.jpg")
-def keyframe(request: Request, dataset: str, episode_index: EpisodeIndex, sha256: str) -> Response:
+def keyframe(at: Visiting, dataset: str, episode_index: EpisodeIndex, sha256: str) -> Response:
     """A stored picture, if the lake lists it for this episode."""
-    explorer = explorer_of(request)
-    with explorer.corpus.reading() as reader:
-        listed = keyframes(reader, (dataset, chunk_of(reader, dataset, episode_index), episode_index))
+    listed = keyframes(at.reader, (dataset, chunk_of(at.reader, dataset, episode_index), episode_index))
     if not any(k["url"].endswith(f"/{sha256}.jpg") for of_camera in listed.values() for k in of_camera):
         raise PageError(f"{dataset} {episode_index} has no such picture")
-    path = explorer.space.keyframe(sha256)
+    path = at.explorer.space.keyframe(sha256)
     if not path.is_file():
         raise PageError("this picture is listed, but its file is missing from the workspace")
     return FileResponse(path, media_type="image/jpeg", headers=FOREVER)
 
 
-@router.get("/thumb.jpg")
-def thumb(request: Request, dataset: str, episode_index: EpisodeIndex) -> Response:
-    return _picture(request, dataset, episode_index, "thumb")
-
-
-@router.get("/sheet.jpg")
-def sheet(request: Request, dataset: str, episode_index: EpisodeIndex) -> Response:
-    return _picture(request, dataset, episode_index, "sheet")
+@router.get("/{kind}.jpg")
+def picture(at: Visiting, dataset: str, episode_index: EpisodeIndex, kind: Literal["thumb", "sheet"]) -> Response:
+    """A thumbnail, or a contact sheet."""
+    data = at.explorer.pictures.get(at.reader, dataset, episode_index, kind)
+    return Response(data, media_type="image/jpeg", headers=SHORT)
 
 
 @router.get("/frames/{frame_index}.jpg")
 def frame(
-    request: Request,
+    at: Visiting,
     dataset: str,
     episode_index: EpisodeIndex,
     frame_index: EpisodeIndex,
     camera: Annotated[str, Query(max_length=200)],
 ) -> Response:
     """A small picture of what a camera shows at a frame."""
-    explorer = explorer_of(request)
-    with explorer.corpus.reading() as reader:
-        data = explorer.pictures.at(reader, dataset, episode_index, camera, frame_index)
-    return Response(data, media_type="image/jpeg", headers=SHORT)
-
-
-def _picture(request: Request, dataset: str, episode_index: int, kind: str) -> Response:
-    explorer = explorer_of(request)
-    with explorer.corpus.reading() as reader:
-        data = explorer.pictures.get(reader, dataset, episode_index, kind)
+    data = at.explorer.pictures.at(at.reader, dataset, episode_index, camera, frame_index)
     return Response(data, media_type="image/jpeg", headers=SHORT)

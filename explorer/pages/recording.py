@@ -12,8 +12,7 @@ from starlette.background import BackgroundTask
 
 from core.errors import install_hint
 from explorer.access import PageError
-from explorer.episode import find_episode
-from explorer.pages.episode import EpisodeIndex
+from explorer.episode import EpisodeIndex, find_episode
 from explorer.site import explorer_of
 from ingest.sources.types import SourceError
 from warehouse.exports.common import ExportError, open_source, records, select_episode

@@ -1,6 +1,5 @@
 """SQL in the browser: the sandbox of `proccorpus sql`, with limits, charts, downloads and saved queries."""
 
-import asyncio
 import hashlib
 import hmac
 import shlex
@@ -12,8 +11,7 @@ from urllib.parse import quote
 
 import pyarrow as pa
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import HTMLResponse, JSONResponse, Response
-from pydantic import BaseModel, Field
+from fastapi.responses import HTMLResponse, Response
 from starlette.concurrency import run_in_threadpool
 
 from core.errors import SqlError
@@ -22,10 +20,10 @@ from core.web import CSRF_HEADER
 from explorer import charts
 from explorer.access import LakeReader, PageError
 from explorer.charts import Curve
+from explorer.jobs import while_wanted
 from explorer.pages.episodes import frozen_options
-from explorer.saved import MAX_NAME, Kept
-from explorer.site import Explorer, explorer_of
-from explorer.waiting import while_wanted
+from explorer.pages.saved import MAX_CHARS, QUERIES, saved
+from explorer.site import Visit, explorer_of
 from warehouse.lake.schema import columns, relations
 from warehouse.sql_process import LakeState, SqlProcess
 
@@ -36,8 +34,6 @@ NICENESS = 5  # of that process: other pages go first
 # Of one page: what is shown of them takes the explorer itself a tenth of a second, in which it does nothing else
 MAX_ROWS, MAX_PAGE_BYTES, MAX_VALUES = 500, 8_000_000, 200_000
 MAX_DOWNLOAD, MAX_DOWNLOAD_BYTES = 1_000_000, 128_000_000
-MAX_CHARS = 20_000
-QUERIES = Kept("queries", "sql")
 MEDIA_TYPES = {
     "csv": "text/csv; charset=utf-8",
     "json": "application/json",
@@ -53,23 +49,12 @@ EXAMPLES = {
     "Worst demonstrations": "SELECT dataset, episode_index, score, main, why\nFROM demonstration_quality LIMIT 50",
     "Why left out": "SELECT reason, dataset, count(*) AS episodes\nFROM quarantine GROUP BY ALL ORDER BY episodes DESC",
 }
+RATES_SQL = """
+    SELECT f.dataset, f.episode_index, coalesce(c.fps, f.fps) FROM episode_facts f
+    LEFT JOIN episode_content c USING (dataset, episode_index)
+    WHERE (f.dataset, f.episode_index) IN (SELECT (unnest(?::VARCHAR[]), unnest(?::BIGINT[])))"""
 SqlText = Annotated[str, Query(max_length=MAX_CHARS)]
 ProofText = Annotated[str, Query(max_length=64)]
-
-
-class Saved(BaseModel):
-    """A query with a name."""
-
-    name: str = Field(min_length=1, max_length=MAX_NAME)
-    sql: str = Field(min_length=1, max_length=MAX_CHARS)
-
-
-def places(request: Request) -> asyncio.Semaphore:
-    """For as many queries as may run at once."""
-    state = request.app.state
-    if not hasattr(state, "places"):
-        state.places = asyncio.Semaphore(AT_ONCE)
-    return state.places
 
 
 async def answer[T](request: Request, ask: Callable[[SqlProcess, LakeState, Callable[[], bool]], T]) -> T:
@@ -82,7 +67,7 @@ async def answer[T](request: Request, ask: Callable[[SqlProcess, LakeState, Call
         with explorer_of(request).corpus.state() as state, request.app.state.queries.one() as process:
             return ask(process, state, given_up)
 
-    async with places(request):
+    async with request.app.state.querying:
         return await while_wanted(request, asked)
 
 
@@ -120,18 +105,16 @@ def _equal(given: str, known: str) -> bool:
 async def page(
     request: Request, q: SqlText = "", chart: Literal["table", "bars", "line"] = "table", asked: ProofText = ""
 ) -> HTMLResponse:
-    explorer = explorer_of(request)
     shown, error = None, None
-    if q.strip():
-        if not may_run(request, q, asked):
-            error = "This query comes from a link on another site. Read it, then press Run."
-        else:
-            try:
-                table = await answer(request, partial(_for_a_page, sql=q))
-                shown = await run_in_threadpool(_result, table, chart)
-            except SqlError as e:
-                error = str(e)
-    return await run_in_threadpool(_shown, explorer, request, q, chart, shown, error)
+    if q.strip() and not may_run(request, q, asked):
+        error = "This query comes from a link on another site. Read it, then press Run."
+    elif q.strip():
+        try:
+            table = await answer(request, partial(_for_a_page, sql=q))
+            shown = await run_in_threadpool(_result, table, chart)
+        except SqlError as e:
+            error = str(e)
+    return await run_in_threadpool(_shown, request, q, chart, shown, error)
 
 
 Named = tuple[str, int, int | None]  # dataset, episode_index, and frame_index where a row has one
@@ -150,17 +133,19 @@ class Result:
 
 def _result(table: pa.Table, chart: str) -> Result:
     """Raises SqlError: a value that cannot be shown, or too many."""
-    part = table.slice(0, MAX_ROWS)
+    part, names = table.slice(0, MAX_ROWS), table.schema.names
     num_values = sum(_num_values(chunk) for column in part.columns for chunk in column.chunks)
     if num_values > MAX_VALUES:
         raise SqlError(
             f"the result has {num_values:,} values, and a page shows {MAX_VALUES:,}: ask for fewer rows, or for a part "
             "of each list (a[:100]); the downloads have all of them"
         )
-    rows = [list(plain(row).values()) for row in _rows(part)]
+    # By unique names: a query may give two columns one name
+    unique = part.rename_columns([f"{k}:{name}" for k, name in enumerate(names)])
+    rows = [list(plain(row).values()) for row in python_rows(unique)]
     drawing = None if chart == "table" else draw(part, chart)
-    named = [_named_by(dict(zip(part.schema.names, row, strict=True))) for row in rows]
-    return Result(part.schema.names, rows, drawing, table.num_rows > MAX_ROWS, named)
+    named = [_named_by(dict(zip(names, row, strict=True))) for row in rows]
+    return Result(names, rows, drawing, table.num_rows > MAX_ROWS, named)
 
 
 def _num_values(array: pa.Array) -> int:
@@ -182,41 +167,33 @@ def _named_by(row: dict[str, Any]) -> Named | None:
     return dataset, episode, frame if _is_index(frame) else None
 
 
-def _links(reader: LakeReader, named: list[Named | None]) -> list[str | None]:
-    """The address of the episode of each row, at the time of its frame where it names one; None where there is none."""
-    datasets, episodes, _ = zip(*filter(None, named), strict=True) if any(named) else ((), (), ())
-    rates = reader.rows(
-        "SELECT f.dataset, f.episode_index, coalesce(c.fps, f.fps) FROM episode_facts f "
-        "LEFT JOIN episode_content c USING (dataset, episode_index) "
-        "WHERE (f.dataset, f.episode_index) IN (SELECT (unnest(?::VARCHAR[]), unnest(?::BIGINT[])))",
-        list(datasets),
-        list(episodes),
-    )
-    fps = {(dataset, episode): rate for dataset, episode, rate in rates}
-    return [_address(name, fps) for name in named]
-
-
-def _address(named: Named | None, fps: dict[tuple[str, int], float | None]) -> str | None:
-    if named is None or named[:2] not in fps:
-        return None
-    dataset, episode, frame = named
-    rate = fps[dataset, episode]
-    at = f"?t={frame / rate:.2f}" if frame is not None and rate else ""
-    return f"/episode/{quote(dataset, safe='')}/{episode}{at}"
-
-
 def _is_index(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _shown(
-    explorer: Explorer, request: Request, q: str, chart: str, shown: Result | None, error: str | None
-) -> HTMLResponse:
+def _links(reader: LakeReader, named: list[Named | None]) -> list[str | None]:
+    """The address of the episode of each row, at the time of its frame where it names one; None where there is none."""
+    datasets, episodes, _ = zip(*filter(None, named), strict=True) if any(named) else ((), (), ())
+    rates = reader.rows(RATES_SQL, list(datasets), list(episodes))
+    fps = {(dataset, episode): rate for dataset, episode, rate in rates}
+    links: list[str | None] = []
+    for name in named:
+        link = None
+        if name is not None and name[:2] in fps:
+            dataset, episode, frame = name
+            rate = fps[dataset, episode]
+            at = f"?t={frame / rate:.2f}" if frame is not None and rate else ""
+            link = f"/episode/{quote(dataset, safe='')}/{episode}{at}"
+        links.append(link)
+    return links
+
+
+def _shown(request: Request, q: str, chart: str, shown: Result | None, error: str | None) -> HTMLResponse:
+    explorer = explorer_of(request)
     with explorer.corpus.reading() as reader:
-        return explorer.page(
-            request,
+        at = Visit(request, explorer, reader)
+        return at.page(
             "sql.html",
-            reader,
             title="SQL",
             q=q,
             chart=chart,
@@ -224,23 +201,18 @@ def _shown(
             shown=shown,
             links=_links(reader, shown.named) if shown else [],
             asked=proof(request, q),
-            place=f"{frozen_options(explorer.options, reader)} --workspace {shlex.quote(str(explorer.space.root))}",
+            place=f"{frozen_options(at)} --workspace {shlex.quote(str(explorer.space.root))}",
             limits={"rows": MAX_ROWS, "time_s": TIME_S, "memory": MEMORY},
-            saved=QUERIES.read(explorer.space),
+            saved=saved(explorer.space, QUERIES),
             examples=EXAMPLES,
             relations=described(),
         )
 
 
-def _rows(table: pa.Table) -> list[dict]:
-    """Rows by unique names: a query may give two columns one name."""
-    unique = table.rename_columns([f"{k}:{name}" for k, name in enumerate(table.schema.names)])
-    return python_rows(unique)
-
-
 def draw(table: pa.Table, kind: str) -> dict[str, Any]:
     """A chart of a result: its first column against its first numbers after it."""
-    number = _first_of_numbers(table.schema)
+    # Its first column names the rows
+    number = next((k for k, field in enumerate(table.schema) if k > 0 and _is_number(field.type)), None)
     if number is None or not table.num_rows:
         return {"chart": None, "about": "A chart needs a first column and a later column of numbers."}
     names = list(map(str, table.column(0).to_pylist()))
@@ -258,14 +230,6 @@ def draw(table: pa.Table, kind: str) -> dict[str, Any]:
     return {"chart": drawn, "about": about, "low": low, "high": high, "first": names[0], "last": names[-1]}
 
 
-def _first_of_numbers(schema: pa.Schema) -> int | None:
-    """The first column of numbers after the first column, which names the rows."""
-    for k, field in enumerate(schema):
-        if k > 0 and _is_number(field.type):
-            return k
-    return None
-
-
 def _is_number(kind: pa.DataType) -> bool:
     return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
 
@@ -273,10 +237,8 @@ def _is_number(kind: pa.DataType) -> bool:
 @cache
 def described() -> list[dict[str, Any]]:
     """Every table and view with its columns."""
-    columns_by_relation: dict[str, list] = {}
-    for column in columns():
-        columns_by_relation.setdefault(column.relation, []).append(column)
-    return [relation | {"columns": columns_by_relation[relation["name"]]} for relation in relations()]
+    all_columns = columns()
+    return [r | {"columns": [c for c in all_columns if c.relation == r["name"]]} for r in relations()]
 
 
 @router.get("/sql/download")
@@ -290,17 +252,5 @@ async def download(
         data = await answer(request, partial(_as_a_file, sql=q, style=format))
     except SqlError as e:
         raise PageError(str(e), 400) from e
-    name = f"query.{format}"
-    return Response(
-        data, media_type=MEDIA_TYPES[format], headers={"Content-Disposition": f'attachment; filename="{name}"'}
-    )
-
-
-@router.post("/api/queries")
-def save(request: Request, query: Saved) -> JSONResponse:
-    return JSONResponse(QUERIES.change(explorer_of(request).space, {query.name: query.sql}))
-
-
-@router.delete("/api/queries/{name:path}")
-def forget(request: Request, name: str) -> JSONResponse:
-    return JSONResponse(QUERIES.change(explorer_of(request).space, {name: None}))
+    headers = {"Content-Disposition": f'attachment; filename="query.{format}"'}
+    return Response(data, media_type=MEDIA_TYPES[format], headers=headers)

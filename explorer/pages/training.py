@@ -1,50 +1,73 @@
 """Training runs: curves of several over one another, scores of their models, and how their configurations differ."""
 
+import json
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse
 
 from explorer import charts
-from explorer.access import PageError
+from explorer.access import LakeReader, PageError
 from explorer.charts import Curve
 from explorer.pages.leaderboard import is_lower_better
-from explorer.site import explorer_of
-from explorer.training_runs import curves_of, differences, scores_of, training_runs
+from explorer.site import Visiting
 
 router = APIRouter()
 MOST_RUNS = 4  # that are compared: as many as models have colours
 AT_FIRST = 2
+MOST_POINTS = 1200  # of a curve
+MOST_CURVES = 12  # kinds of them, of one kind of training only, beside those that every training has
+# Columns of training_points that are drawn, in this order, with what they are
+CURVES = {
+    "loss": "loss",
+    "text": "cross entropy of answers",
+    "progress": "error of progress",
+    "learning_rate": "learning rate",
+    "gradient_norm": "gradient norm",
+    "samples_per_s": "samples per second",
+}
+POINTS_SQL = f"""
+    SELECT step, {", ".join(CURVES)}, extra FROM (
+      SELECT *, row_number() OVER (ORDER BY step) AS place, count(*) OVER () AS num FROM training_points
+      WHERE training_run = ?)
+    WHERE (place - 1) % greatest(1, num // {MOST_POINTS}) = 0 OR place = num ORDER BY step"""
+SCORES_SQL = """
+    SELECT r.benchmark, s.metric, r.model, arg_max(s.value, r.created_at) AS value, arg_max(s.low, r.created_at) AS low,
+           arg_max(s.high, r.created_at) AS high, arg_max(r.eval_run, r.created_at) AS eval_run
+    FROM eval_scores s JOIN eval_runs r USING (eval_run)
+    WHERE s.slice = 'all' AND list_contains(?, r.model) GROUP BY ALL ORDER BY 1, 2, 3"""
+# Every training run, the newest first, with how many steps of it were kept
+RUNS_SQL = """
+    SELECT r.*, coalesce(p.num, 0) AS points, p.samples, p.tokens FROM training_runs r LEFT JOIN (
+      SELECT training_run, count(*) AS num, max(samples) AS samples, max(tokens) AS tokens FROM training_points
+      GROUP BY 1) p USING (training_run) ORDER BY r.created_at DESC NULLS LAST, r.training_run"""
 
 
 @router.get("/training")
-def page(request: Request, run: Annotated[list[str] | None, Query()] = None) -> HTMLResponse:
+def page(at: Visiting, run: Annotated[list[str] | None, Query()] = None) -> HTMLResponse:
     """`run`: the training runs to compare, four at most; default: the newest two."""
-    explorer = explorer_of(request)
-    with explorer.corpus.reading() as reader:
-        runs = training_runs(reader)
-        by_name = {r["training_run"]: r for r in runs}
-        chosen = list(dict.fromkeys(run or [r["training_run"] for r in runs if r["points"]][:AT_FIRST]))
-        for name in chosen:
-            if name not in by_name:
-                raise PageError(f"there is no training run {name[:60]!r} in this corpus")
-        if len(chosen) > MOST_RUNS:
-            raise PageError(f"{len(chosen)} runs are too many for one picture: choose {MOST_RUNS} at most", 400)
-        curves = {name: curves_of(reader, name) for name in chosen}
-        differ, same = differences([by_name[name]["config"] for name in chosen])
-        return explorer.page(
-            request,
-            "training.html",
-            reader,
-            title="Training",
-            runs=runs,
-            chosen=chosen,
-            most=MOST_RUNS,
-            panels=panels(curves),
-            scores={b: [_with_best(row) for row in rows] for b, rows in scores_of(reader, chosen).items()},
-            differ=differ,
-            same=same,
-        )
+    reader = at.reader
+    runs = reader.dicts(RUNS_SQL)
+    by_name = {r["training_run"]: r for r in runs}
+    chosen = list(dict.fromkeys(run or [r["training_run"] for r in runs if r["points"]][:AT_FIRST]))
+    for name in chosen:
+        if name not in by_name:
+            raise PageError(f"there is no training run {name[:60]!r} in this corpus")
+    if len(chosen) > MOST_RUNS:
+        raise PageError(f"{len(chosen)} runs are too many for one picture: choose {MOST_RUNS} at most", 400)
+    curves = {name: curves_of(reader, name) for name in chosen}
+    differ, same = differences([by_name[name]["config"] for name in chosen])
+    return at.page(
+        "training.html",
+        title="Training",
+        runs=runs,
+        chosen=chosen,
+        most=MOST_RUNS,
+        panels=panels(curves),
+        scores=scores_of(reader, chosen),
+        differ=differ,
+        same=same,
+    )
 
 
 def panels(curves: dict[str, dict[str, list[tuple[int, float]]]]) -> list[dict[str, Any]]:
@@ -71,8 +94,51 @@ def panels(curves: dict[str, dict[str, list[tuple[int, float]]]]) -> list[dict[s
     return found
 
 
-def _with_best(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of scores, with the best one of it; None where there is nothing to compare."""
-    values = [score["value"] for score in row["scores"] if score and score["value"] is not None]
-    best = (min if is_lower_better(row["metric"]) else max)(values) if len(set(values)) > 1 else None
-    return row | {"best": best}
+def curves_of(reader: LakeReader, run: str) -> dict[str, list[tuple[int, float]]]:
+    """(step, value) of each curve that a run has; long runs are thinned evenly."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    for row in reader.dicts(POINTS_SQL, run):
+        extra = json.loads(row["extra"]) if row["extra"] else {}
+        values = {title: row[name] for name, title in CURVES.items()} | (extra if isinstance(extra, dict) else {})
+        for title, value in values.items():
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                found.setdefault(title, []).append((row["step"], float(value)))
+    order = [*CURVES.values()]
+    names = [title for title in order if title in found]
+    return {title: found[title] for title in [*names, *sorted(found.keys() - {*order})[:MOST_CURVES]]}
+
+
+def scores_of(reader: LakeReader, runs: list[str]) -> dict[str, list[dict[str, Any]]]:
+    """By benchmark a row for each metric: `metric`, by training run the newest score of its model, and the `best`; None
+    where there is nothing to compare.
+    """
+    by_metric: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in reader.dicts(SCORES_SQL, runs):
+        by_metric.setdefault((row["benchmark"], row["metric"]), {})[row["model"]] = row
+    benchmarks: dict[str, list[dict[str, Any]]] = {}
+    for (benchmark, metric), scores in by_metric.items():
+        values = [score["value"] for score in scores.values() if score["value"] is not None]
+        best = (min if is_lower_better(metric) else max)(values) if len(set(values)) > 1 else None
+        row = {"metric": metric, "scores": [scores.get(run) for run in runs], "best": best}
+        benchmarks.setdefault(benchmark, []).append(row)
+    return benchmarks
+
+
+def differences(configs: list[str]) -> tuple[list[tuple[str, list[str | None]]], int]:
+    """What differs between configurations (JSON): a setting's name and its value in each, None where it has none; and
+    how many settings are the same in all.
+
+    Example: {"a": {"b": 1}, "c": 2} and {"a": {"b": 3}, "c": 2} give [("a.b", ["1", "3"])], 1.
+    """
+    settings = [dict(_flat(json.loads(config or "{}"))) for config in configs]
+    names = sorted(set().union(*settings))
+    rows = [(name, [of_run.get(name) for of_run in settings]) for name in names]
+    differ = [(name, values) for name, values in rows if len(set(values)) > 1]
+    return differ, len(rows) - len(differ)
+
+
+def _flat(value: Any, name: str = "") -> list[tuple[str, str]]:
+    """The settings of a configuration by their dotted names; lists are one value."""
+    if isinstance(value, dict) and value:
+        return [found for key, inner in value.items() for found in _flat(inner, f"{name}.{key}" if name else str(key))]
+    return [(name, json.dumps(value, ensure_ascii=False))]

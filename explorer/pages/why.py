@@ -9,9 +9,8 @@ from fastapi.responses import HTMLResponse
 
 from annotate.model_client.responses import ResponseStore, StoredReply
 from core.paths import Workspace
-from explorer.episode import find_episode, keyframes, label_runs
-from explorer.pages.episode import EpisodeIndex
-from explorer.site import explorer_of
+from explorer.episode import EpisodeIndex, find_episode, keyframes, label_runs
+from explorer.site import Visiting
 
 router = APIRouter()
 MAX_CALLS = 200
@@ -19,36 +18,33 @@ _opening = threading.Lock()
 
 
 @router.get("/why/{dataset}/{episode_index}")
-def page(request: Request, dataset: str, episode_index: EpisodeIndex) -> HTMLResponse:
-    explorer = explorer_of(request)
-    with explorer.corpus.reading() as reader:
-        episode = find_episode(reader, dataset, episode_index)
-        rows = reader.dicts(
-            "SELECT * FROM vlm_calls WHERE dataset = ? AND episode_index = ? ORDER BY label_run, build_id, stage,"
-            " call_key"
-            f" LIMIT {MAX_CALLS}",
-            dataset,
-            episode_index,
-        )
-        pictures = _pictures_by_hash(keyframes(reader, episode.key))
-        # The lake has the facts of each question; words and pictures are in the kept replies, which may be pruned
-        store = stored_replies(request, explorer.space) if rows else None
-        calls = []
-        for row in rows:
-            reply = store.get(row["call_key"]) if store else None
-            calls.append(call_shown(row, reply, pictures))
-        return explorer.page(
-            request,
-            "why.html",
-            reader,
-            title=f"Why {dataset} {episode_index}",
-            episode=episode,
-            facts=episode.facts,
-            runs=[run | {"parameters": indented(run["about"].get("params"))} for run in label_runs(reader, episode)],
-            calls=calls,
-            cost_usd=sum(row["cost_usd"] or 0.0 for row in rows),
-            max_calls=MAX_CALLS,
-        )
+def page(at: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLResponse:
+    reader = at.reader
+    episode = find_episode(reader, dataset, episode_index)
+    rows = reader.dicts(
+        "SELECT * FROM vlm_calls WHERE dataset = ? AND episode_index = ? ORDER BY label_run, build_id, stage,"
+        " call_key"
+        f" LIMIT {MAX_CALLS}",
+        dataset,
+        episode_index,
+    )
+    pictures = _pictures_by_hash(keyframes(reader, episode.key))
+    # The lake has the facts of each question; words and pictures are in the kept replies, which may be pruned
+    store = stored_replies(at.request, at.explorer.space) if rows else None
+    calls = []
+    for row in rows:
+        reply = store.get(row["call_key"]) if store else None
+        calls.append(call_shown(row, reply, pictures))
+    return at.page(
+        "why.html",
+        title=f"Why {dataset} {episode_index}",
+        episode=episode,
+        facts=episode.facts,
+        runs=[run | {"parameters": indented(run["about"].get("params"))} for run in label_runs(reader, episode)],
+        calls=calls,
+        cost_usd=sum(row["cost_usd"] or 0.0 for row in rows),
+        max_calls=MAX_CALLS,
+    )
 
 
 def indented(params: str | None) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from core.tables import TABLES
-from explorer.beside import Aligned, carried, unsure_steps
+from explorer.pages.beside import Aligned, carried, unsure_steps
 from explorer.site import Options
 from tests.kits.visitor import visit
 from warehouse.lake import Lake

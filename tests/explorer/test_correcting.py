@@ -203,5 +203,5 @@ def test_adapting_is_started_with_a_model_of_the_corpus_only(own, monkeypatch):
         assert post(client, "/api/adapt/tiny/0", {"model": "mine"}).status_code == 409
         job = client.get("/api/adapt/tiny/0").json()["job"]
         assert (job["running"], job["about"]) == (True, "tiny 0 with mine")
-        process = client.app.state.adapting.job.process  # type: ignore[attr-defined]  # the explorer's own app
+        process = client.app.state.adapt_job.process  # type: ignore[attr-defined]  # the explorer's own app
     assert process.poll() is not None  # it ends with the explorer

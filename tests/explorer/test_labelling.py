@@ -126,7 +126,7 @@ def test_it_is_one_at_a_time_in_a_workspace_and_ends_with_its_explorer(own, monk
     with visit(own.space) as other:
         with visit(own.space) as client:
             assert post(client, URL, {}).status_code == 202
-            process = client.app.state.labelling.job.process  # type: ignore[attr-defined]
+            process = client.app.state.label_job.process  # type: ignore[attr-defined]
             assert other.get("/api/labelling").json()["job"]["running"] is True
             answer = post(other, URL, {})
             assert answer.status_code == 409

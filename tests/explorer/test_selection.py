@@ -12,8 +12,9 @@ from starlette.datastructures import QueryParams
 from core.paths import Workspace
 from explorer import index as index_module
 from explorer.access import CorpusView
+from explorer.facets import FACETS, SORTS
 from explorer.index import CorpusIndex, Indexed
-from explorer.selection import FACETS, SORTS, EpisodeSelection, count, episodes_of, facets
+from explorer.selection import EpisodeSelection, count, episodes_of, facets
 from tests.kits.explorer_kit import OTHER
 from tests.kits.lake_kit import query
 from warehouse.lake.sql import open_for_users

@@ -2,7 +2,7 @@
 
 from explorer.access import CorpusView
 from explorer.pages.leaderboard import slices_matrix
-from explorer.training_runs import curves_of, differences
+from explorer.pages.training import curves_of, differences
 from tests.kits.explorer_kit import TRAINED, TRAINED_SLOWER
 
 

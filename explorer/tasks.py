@@ -1,18 +1,13 @@
-"""Labelling the other runs of a task like those that people labelled: their dataset is built as it was last."""
+"""The tasks of a dataset: which runs show how they go, and how many others are labelled like them."""
 
-import re
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from core.paths import Workspace
 from explorer.access import LakeReader
-from explorer.jobs import ChildJob, in_words
 from warehouse.lake import LakeConnection
 from warehouse.lake.references import SHOWN_BY, pending_chunks, stated_annotator
 
-ERROR = re.compile(r"^error: (.+)$", re.MULTILINE)  # as the command line words what went wrong
-BROKEN_OFF = "it was stopped before it finished"
 MOST_LISTED = 50  # runs of a task that follow no reference, by number
 
 # Runs with a usable content, by the text that stands for their task
@@ -41,10 +36,6 @@ TASK_OF_SQL = """
     LEFT JOIN current_joined_tasks j ON j.dataset = f.dataset AND j.task = f.task
     WHERE f.dataset = ? AND f.episode_index = ?"""
 
-DONE_SQL = """
-    SELECT count(*), arg_max(stage, finished_at) FROM stage_runs
-    WHERE dataset = ? AND chunk >= 0 AND stage <> 'episodes' AND finished_at >= ?"""
-
 
 @dataclass(frozen=True)
 class TaskRuns:
@@ -71,15 +62,8 @@ class TaskRuns:
         return asdict(self) | {"no_fit": self.no_fit[:MOST_LISTED], "num_no_fit": len(self.no_fit)}
 
 
-def knows_references(reader: LakeReader) -> bool:
-    """Is the lake of a version that knows corrections, and references made of them?"""
-    return reader.has_view("current_references") and reader.has_view("pending_corrections")
-
-
 def shown_tasks(reader: LakeReader, dataset: str) -> list[TaskRuns]:
-    """The tasks of a dataset, that of most runs first; none of a lake of before references."""
-    if not knows_references(reader):
-        return []
+    """The tasks of a dataset, that of most runs first."""
     return [TaskRuns(**row) for row in reader.dicts(TASKS_SQL, dataset)]
 
 
@@ -112,52 +96,3 @@ def num_unbuilt(reader: LakeReader, dataset: str) -> int:
 def num_waiting(space: Workspace, reader: LakeReader, dataset: str) -> int:
     """How many chunks of a dataset the next build labels anew."""
     return len(pending_chunks(LakeConnection(space, reader.con), dataset))
-
-
-@dataclass
-class Labelling:
-    """The one build that pages of this workspace start. For use by several threads."""
-
-    space: Workspace
-    job: ChildJob
-
-    def start(self, dataset: str) -> None:
-        """Build a dataset of the lake as it was built last. Raises PageError: one is running."""
-        of = self.job.about().get("dataset", "another dataset")
-        arguments = [*command(self.space, dataset), f"--events={self.job.file('events')}"]
-        about = {"dataset": dataset, "started_at": datetime.now(UTC).isoformat()}
-        self.job.start(arguments, about, f"runs of {of} are being labelled: one build at a time")
-
-    def state(self, reader: LakeReader) -> dict[str, Any]:
-        """How far the newest one is, whoever started it; `dataset` None: there was none.
-
-        stages: of the build's plan; None before it is made. done: those in the lake by now; last: the newest of them.
-        error: why it failed, in words.
-        """
-        # Whether it runs is asked first: what it writes at its end is there once it does not
-        running = self.job.running
-        about = self.job.about()
-        if not about:
-            return {"dataset": None, "running": False}
-        events = self.job.events()
-        ends = [e["exit_code"] for e in events if e["event"] == "end"]
-        started_at = datetime.fromisoformat(about["started_at"])
-        done, last = reader.rows(DONE_SQL, about["dataset"], started_at)[0]
-        return {
-            "dataset": about["dataset"],
-            "running": running,
-            "seconds": (datetime.now(UTC) - started_at).total_seconds(),
-            "stages": next((e["stages"] for e in events if e["event"] == "plan"), None),
-            "done": done,
-            "last": last,
-            "error": None if running or ends == [0] else self._error(),
-            "command": in_words(command(self.space, about["dataset"])),
-        }
-
-    def _error(self) -> str:
-        return "; ".join(ERROR.findall(self.job.log())) or BROKEN_OFF
-
-
-def command(space: Workspace, dataset: str) -> list[str]:
-    """The arguments of `proccorpus`."""
-    return ["build", f"--dataset={dataset}", f"--workspace={space.root}"]

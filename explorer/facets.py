@@ -1,0 +1,102 @@
+"""What episodes are chosen and ordered by: each facet once, as SQL over the lake, from which the index is made, too."""
+
+import re
+from dataclasses import dataclass
+
+from core.demonstration_quality import NOT_MEASURED
+
+DURATION = "coalesce(e.duration_s, e.num_frames / d.fps)"
+LENGTHS = ("under 5 s", "5 to 15 s", "15 to 60 s", "a minute or more", "unknown")
+# A person has judged the label of the review queue as q
+JUDGED = (
+    "EXISTS (FROM current_corrections c WHERE c.dataset = q.dataset AND c.episode_index = q.episode_index"
+    " AND (c.status = 'accepted' OR c.status = 'rejected' AND c.base_label_run = q.label_run))"
+)
+
+
+@dataclass(frozen=True)
+class Facet:
+    """A column that episodes are chosen by; `sql` is over the view `episodes` as e, and JOINS.
+
+    One that is not `listed` is for addresses, such as those that Dagster links to, and shown only where it is chosen.
+    """
+
+    name: str
+    title: str
+    sql: str
+    listed: bool = True
+
+
+FACETS = (
+    Facet("dataset", "Dataset", "e.dataset"),
+    Facet("chunk", "Chunk", "e.chunk::VARCHAR", listed=False),
+    Facet("task", "Task", "coalesce(e.task, '')"),
+    Facet("robot", "Robot", "coalesce(d.robot, 'unknown')"),
+    Facet("license", "Licence", "coalesce(d.license, 'not stated')"),
+    Facet("split", "Split", "coalesce(s.split, 'none')"),
+    Facet("success", "Success", "CASE e.success WHEN true THEN 'yes' WHEN false THEN 'no' ELSE 'unknown' END"),
+    Facet("end_by", "End by", "coalesce(q.end_by, 'not labelled')"),
+    Facet("reason", "Usable", "coalesce(e.reason, 'ok')"),
+    Facet(
+        "annotator",
+        "Label by",
+        "CASE WHEN l.steps_from IS NOT NULL THEN 'steps of the source' WHEN r.annotator = 'native' THEN 'motion'"
+        " ELSE coalesce(r.annotator, 'no label') END",
+    ),
+    Facet("label_run", "Label version", "coalesce(a.label_run, '')"),
+    Facet(
+        "quality",
+        "Signs in the label",
+        "CASE WHEN a.label_run IS NULL THEN 'no label' ELSE coalesce(sign.why, 'no sign') END",
+    ),
+    Facet("demonstration", "As a demonstration", f"coalesce(demo.main, '{NOT_MEASURED}')"),
+    Facet(
+        "length",
+        "Length",
+        f"CASE WHEN {DURATION} < 5 THEN '{LENGTHS[0]}' WHEN {DURATION} < 15 THEN '{LENGTHS[1]}' WHEN {DURATION} < 60"
+        f" THEN '{LENGTHS[2]}' WHEN {DURATION} >= 60 THEN '{LENGTHS[3]}' ELSE '{LENGTHS[4]}' END",
+    ),
+)
+BY_NAME = {f.name: f for f in FACETS}
+# What people say of episodes (explorer.tags): a title, and the view and the column over the lake
+MARKS = {"tag": ("Tag", "current_tags", "tag"), "assigned": ("Assigned to", "current_assignments", "person")}
+# Numbers that episodes are chosen by, from one to another: a title, the column of the index, and of the lake
+RANGES = {
+    "seconds": ("Length in seconds", "duration_s", DURATION),
+    "confidence": ("Confidence of the label", "confidence", "l.confidence"),
+}
+# What lists can be ordered by: a title, and the columns of the index
+SORTS = {
+    "episode": ("dataset and number", "row"),
+    "shortest": ("shortest first", "duration_s, row"),
+    "longest": ("longest first", "duration_s DESC NULLS LAST, row"),
+    "steps": ("most steps first", "num_steps DESC, row"),
+    "confidence": ("least sure first", "confidence NULLS LAST, row"),
+    "demonstration": ("worst demonstrations first", "demonstration_score NULLS LAST, row"),
+    "jump": ("largest jump of progress first", "jump DESC NULLS LAST, row"),
+    "end": ("lowest end of progress first", "end_progress NULLS LAST, row"),
+}
+OF_EPISODE = "{0}.dataset = e.dataset AND {0}.episode_index = e.episode_index"
+OF_LABEL = f"{OF_EPISODE} AND {{0}}.label_run = a.label_run"
+SIGNS = f"(SELECT dataset, episode_index, why[1] AS why FROM review_queue q WHERE NOT {JUDGED})"
+# Tables beside `episodes`, by alias: the table, on what it is joined, and which one has to be joined before
+JOINS = {
+    "d": ("datasets", "{0}.dataset = e.dataset"),
+    "s": ("splits", OF_EPISODE),
+    "a": ("active_runs", OF_EPISODE),
+    "r": ("label_runs", "{0}.label_run = a.label_run"),
+    "l": ("episode_labels", OF_LABEL),
+    "q": ("label_quality", OF_LABEL),
+    "sign": (SIGNS, OF_EPISODE),
+    "demo": ("demonstration_quality", OF_EPISODE),
+}
+
+
+def episodes_sql(columns: str, where: str) -> str:
+    """A query of columns of `episodes` as e, joined with what the columns and the condition name."""
+    named = set(re.findall(r"\b(\w+)\.", f"{columns} {where}"))
+    named |= {"a"} if named & {"r", "l", "q"} else set()  # which are joined by the active label run
+    joins = [
+        f"LEFT JOIN {table} {alias} ON {on.format(alias)}" for alias, (table, on) in JOINS.items() if alias in named
+    ]
+    return " ".join((f"SELECT {columns} FROM episodes e", *joins, f"WHERE {where}" if where else "")).strip()
