@@ -1,11 +1,12 @@
 """The application put together: its pages, its templates, and what becomes of errors."""
 
 from asyncio import Semaphore
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import cache
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import duckdb
 from fastapi import FastAPI, Request
@@ -16,13 +17,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
+from core.errors import first_line
 from core.paths import Workspace
 from core.web import Guard, Refusal
 from explorer.access import CorpusView, PageError
 from explorer.filters import FILTERS
 from explorer.index import CorpusIndex
 from explorer.jobs import ChildJob
-from explorer.media import Pictures
 from explorer.pages import (
     adapting,
     beside,
@@ -43,7 +44,7 @@ from explorer.pages import (
     training,
     why,
 )
-from explorer.site import Explorer, Options
+from explorer.site import Explorer, Options, explorer_of
 from warehouse.lake import LakeError
 from warehouse.sql_process import SqlProcesses
 
@@ -53,28 +54,16 @@ CONTENT_SECURITY_POLICY = (
     "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 HEADERS = {"content-security-policy": CONTENT_SECURITY_POLICY, "cross-origin-opener-policy": "same-origin"}
-READING_PAGES = (
-    beside,
-    corpus,
-    episodes,
-    episode,
-    compare,
-    likeness,
-    why,
-    media,
-    recording,
-    sql,
-    releases,
-    leaderboard,
-    training,
-)
-CHANGING_PAGES = (adapting, corrections, labelling, review, saved)
+PAGES = (
+    adapting, beside, compare, corpus, corrections, episode, episodes, labelling, leaderboard, likeness, media,
+    recording, releases, review, saved, sql, training, why,
+)  # fmt: skip
 
 
 def create_app(space: Workspace, options: Options = Options()) -> FastAPI:
     """The explorer of a workspace. Raises LakeError: no workspace, or no such snapshot."""
     lake = CorpusView(space, options.snapshot, options.release)
-    explorer = Explorer(space, options, lake, CorpusIndex(lake), Pictures(lake), _templates())
+    explorer = Explorer(space, options, lake, CorpusIndex(lake), _templates())
     queries = SqlProcesses(sql.MEMORY, sql.NICENESS)
     adapt, label = (ChildJob(space.root / "explorer", name) for name in ("adapt", "label"))
 
@@ -92,12 +81,13 @@ def create_app(space: Workspace, options: Options = Options()) -> FastAPI:
     app.state.querying, app.state.converting = Semaphore(sql.AT_ONCE), Semaphore(media.CONVERTED_AT_ONCE)
     app.state.is_ending = lambda: False  # whoever serves it knows
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
-    for page in (*READING_PAGES, *CHANGING_PAGES):
+    for page in PAGES:
         app.include_router(page.router)
 
     # The guard stands round all of it: what it refuses reaches no page
     app.add_middleware(Guard, access=options.access, checks_csrf=True, refuse=_refused, headers=HEADERS)
-    _handle_errors(app, explorer)
+    for kind in ERRORS:
+        app.add_exception_handler(kind, _told)
     return app
 
 
@@ -124,27 +114,19 @@ def _refused(scope: Scope, refusal: Refusal) -> Response:
     return HTMLResponse(page, refusal.status)
 
 
-def _handle_errors(app: FastAPI, explorer: Explorer) -> None:
-    """Every error becomes a page, or JSON below /api/, with a sentence and no trace."""
+# Every error becomes a page, or JSON below /api/, with a sentence and no trace: its sentence, and the status
+ERRORS: dict[type[Exception], Callable[[Any, Request], tuple[str, int]]] = {
+    PageError: lambda e, r: (str(e), e.status),
+    LakeError: lambda e, r: (str(e), 503),
+    duckdb.Error: lambda e, r: (f"the lake could not be read: {first_line(e)}", 503),
+    RequestValidationError: lambda e, r: (f"{e.errors()[0]['loc'][-1]}: {e.errors()[0]['msg']}", 400),
+    HTTPException: lambda e, r: (
+        f"there is no page {r.url.path}" if e.status_code == 404 else str(e.detail),
+        e.status_code,
+    ),
+}
 
-    @app.exception_handler(PageError)
-    def page_error(request: Request, e: PageError) -> Response:
-        return explorer.error(request, str(e), e.status)
 
-    @app.exception_handler(LakeError)
-    def lake_error(request: Request, e: LakeError) -> Response:
-        return explorer.error(request, str(e), 503)
-
-    @app.exception_handler(duckdb.Error)
-    def database_error(request: Request, e: duckdb.Error) -> Response:
-        return explorer.error(request, f"the lake could not be read: {str(e).splitlines()[0]}", 503)
-
-    @app.exception_handler(RequestValidationError)
-    def bad_value(request: Request, e: RequestValidationError) -> Response:
-        first = e.errors()[0]
-        return explorer.error(request, f"{first['loc'][-1]}: {first['msg']}", 400)
-
-    @app.exception_handler(HTTPException)
-    def not_found(request: Request, e: HTTPException) -> Response:
-        message = f"there is no page {request.url.path}" if e.status_code == 404 else str(e.detail)
-        return explorer.error(request, message, e.status_code)
+def _told(request: Request, e: Exception) -> Response:
+    told = next(told for kind, told in ERRORS.items() if isinstance(e, kind))
+    return explorer_of(request).error(request, *told(e, request))

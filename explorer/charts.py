@@ -31,12 +31,9 @@ class Curve:
 
 def curves(lines: Sequence[Curve], num_frames: int, low: float = 0.0, high: float = 1.0) -> Markup:
     """Curves over the frames of an episode, stretched over the whole box."""
+    grid = "".join(f'<line x1="0" x2="{WIDTH:g}" y1="{y}" y2="{y}"/>' for y in (0, 25, 50, 75, 100))
     body = "".join(_path(line, num_frames, low, high) for line in lines)
-    return _svg(f'<g class="grid">{_grid()}</g>{body}', "curves", f"0 0 {WIDTH:g} 100")
-
-
-def _grid() -> str:
-    return "".join(f'<line x1="0" x2="{WIDTH:g}" y1="{y}" y2="{y}"/>' for y in (0, 25, 50, 75, 100))
+    return _svg(f'<g class="grid">{grid}</g>{body}', "curves")
 
 
 def _path(line: Curve, num_frames: int, low: float, high: float) -> str:
@@ -51,18 +48,15 @@ def _path(line: Curve, num_frames: int, low: float, high: float) -> str:
         if value is None:
             pen_down = False
             continue
-        # A value stands at the middle of its frame, so curves line up with the boxes of segments
+        # A value stands at the middle of its frame, as segments' boxes do; SVG counts y from the top down
         x = WIDTH * (frame + 0.5) / max(1, num_frames)
-        # SVG counts y from the top down
         y = 100 * (1 - (min(high, max(low, value)) - low) / span)
-        command = "L" if pen_down else "M"
-        parts.append(f"{command}{x:.1f} {y:.1f}")
+        parts.append(f"{'L' if pen_down else 'M'}{x:.1f} {y:.1f}")
         pen_down = True
     if len(parts) == 1:
         parts.append("h.01")  # a path of one point shows nothing; a very short line shows a dot
-    d = "".join(parts)
-    kind = line.kind if line.shown else f"{line.kind} off"
-    return f'<path class="{escape(kind)}" d="{d}"><title>{escape(line.name)}</title></path>'
+    kind = escape(line.kind if line.shown else f"{line.kind} off")
+    return f'<path class="{kind}" d="{"".join(parts)}"><title>{escape(line.name)}</title></path>'
 
 
 PICTURE = (160, 60)  # px
@@ -88,13 +82,13 @@ def bars(counts: Sequence[tuple[str, float]], label: str) -> Markup:
         f' height="{100 * count / top:.2f}"><title>{escape(name)}: {count:,.4g}</title></rect>'
         for k, (name, count) in enumerate(counts)
     )
-    return _svg(body, "bars", f"0 0 {WIDTH:g} 100", label)
+    return _svg(body, "bars", label)
 
 
 def share(part: float, label: str = "") -> Markup:
     """A bar that is filled to `part` of 0..1."""
     filled = WIDTH * min(1.0, max(0.0, part))
-    return _svg(f'<rect width="{filled:.1f}" height="100"/>', "share", f"0 0 {WIDTH:g} 100", label)
+    return _svg(f'<rect width="{filled:.1f}" height="100"/>', "share", label)
 
 
 def interval(value: float | None, low: float | None, high: float | None, ends: tuple[float, float]) -> Markup:
@@ -113,16 +107,15 @@ def interval(value: float | None, low: float | None, high: float | None, ends: t
         f'<line class="range" x1="{left:.1f}" x2="{right:.1f}" y1="50" y2="50"/>\n'
         f'<line class="value" x1="{at(value):.1f}" x2="{at(value):.1f}" y1="10" y2="90"/>'
     )
-    return _svg(body, "interval", f"0 0 {WIDTH:g} 100")
+    return _svg(body, "interval")
 
 
 def spans(segments: Sequence[Mapping], num_frames: int, moved: frozenset[int] = frozenset()) -> Markup:
     """Segments side by side over an episode's frames, with their names; `moved`: boundaries to highlight."""
     n = max(1, num_frames)
     body = [_span(segment, n) for segment in segments]
-    for boundary in sorted(moved):
-        x = f"{100 * boundary / n:.4f}%"
-        body.append(f'<line class="moved" x1="{x}" x2="{x}" y1="0" y2="100%"/>')
+    places = (f"{100 * boundary / n:.4f}%" for boundary in sorted(moved))
+    body += [f'<line class="moved" x1="{x}" x2="{x}" y1="0" y2="100%"/>' for x in places]
     return Markup(f'<svg class="spans" width="100%" height="100%" aria-hidden="true">{"".join(body)}</svg>')
 
 
@@ -142,9 +135,9 @@ def _span(segment: Mapping, num_frames: int) -> str:
     )
 
 
-def _svg(body: str, kind: str, box: str, label: str = "") -> Markup:
+def _svg(body: str, kind: str, label: str = "") -> Markup:
     role = f'role="img" aria-label="{escape(label)}"' if label else 'aria-hidden="true"'
-    return Markup(f'<svg class="{kind}" viewBox="{box}" preserveAspectRatio="none" {role}>{body}</svg>')
+    return Markup(f'<svg class="{kind}" viewBox="0 0 {WIDTH:g} 100" preserveAspectRatio="none" {role}>{body}</svg>')
 
 
 def nice_ends(values: Sequence[float]) -> tuple[float, float]:

@@ -9,15 +9,13 @@ from warehouse.lake.corrections import ACCEPTED, REJECTED, segments_of
 
 # Of label_quality, for the pages
 QUALITY_SIGNS = (
-    "length_z",
-    "order_rarity",
-    "jump",
-    "end_progress",
-    "contradicts",
-    "end_by",
-    "p_failure",
-    "failure_signs",
-)
+    "length_z", "order_rarity", "jump", "end_progress", "contradicts", "end_by", "p_failure", "failure_signs",
+)  # fmt: skip
+# A label of which nothing is known
+NO_LABEL = {
+    "why": None, "about": {}, "model": None, "steps_from": None, "confidence": None, "progress": [],
+    "progress_procvlm": [], "reasoning": [], "plan": [], "needs_review": False, "notes": [],
+}  # fmt: skip
 
 
 def correction_state(reader: LakeReader, dataset: str, episode_index: int) -> dict[str, Any]:
@@ -46,22 +44,15 @@ def _is_pending(reader: LakeReader, dataset: str, episode_index: int, current: l
     """As the view pending_corrections, of one episode: its tables are read in one chunk."""
     chunk = "(SELECT episode_index // chunk_size FROM datasets WHERE dataset = $1)"
     where = f"WHERE dataset = $1 AND chunk = {chunk} AND episode_index = $2"
-
     # Is the accepted correction the one that the last build took in?
-    built = reader.row(
-        f"SELECT correction_id FROM episode_labels {where} AND correction_id IS NOT NULL", dataset, episode_index
-    )
-    built_correction = built[0] if built else None
+    sql = f"SELECT correction_id FROM episode_labels {where} AND correction_id IS NOT NULL"
+    built = reader.row(sql, dataset, episode_index)
     accepted = _accepted(current)
-    accepted_correction = accepted["correction_id"] if accepted else None
-    if accepted_correction != built_correction:
+    if (accepted and accepted["correction_id"]) != (built and built[0]):
         return True
-
     # Is the label that counts one that somebody has rejected?
     rejected = _rejected_runs(current)
-    if not rejected:
-        return False
-    active = reader.row(f"SELECT label_run FROM active_runs {where}", dataset, episode_index)
+    active = reader.row(f"SELECT label_run FROM active_runs {where}", dataset, episode_index) if rejected else None
     return active is not None and active[0] in rejected
 
 
@@ -74,8 +65,7 @@ def _rejected_runs(current: list[dict[str, Any]]) -> set[str]:
 
 
 def _readable(row: dict[str, Any]) -> dict[str, Any]:
-    segments = [s.__dict__ for s in segments_of(row)] if row["segments"] else None
-    return row | {"segments": segments}
+    return row | {"segments": [s.__dict__ for s in segments_of(row)] if row["segments"] else None}
 
 
 def labels_with_corrections(reader: LakeReader, dataset: str, episode_index: int, runs: list[dict]) -> list[dict]:
@@ -88,48 +78,26 @@ def labels_with_corrections(reader: LakeReader, dataset: str, episode_index: int
         return runs
     # The human label of the last build is out of date: it goes, and what people say now takes its place
     by_annotators = [run for run in runs if run["annotator"] != "human"]
-    accepted = _accepted(corrections["current"])
-    if accepted is not None:
+    if accepted := _accepted(corrections["current"]):
         return [_label_of(accepted, dataset), *(run | {"active": False} for run in by_annotators)]
-
-    # Only rejections are left: the next label that nobody has rejected counts
-    active = _active_run(by_annotators, _rejected_runs(corrections["current"]))
-    return [run | {"active": run["label_run"] == active} for run in by_annotators]
-
-
-def _active_run(by_annotators: list[dict], rejected: set[str]) -> str | None:
-    """The label run that counts while no correction does: the one that did, unless somebody has rejected it."""
-    for run in by_annotators:
-        if run["active"]:
-            return None if run["label_run"] in rejected else run["label_run"]
-    return None
+    # Only rejections are left: the label that counted does so unless somebody has rejected it
+    rejected = _rejected_runs(corrections["current"])
+    return [run | {"active": run["active"] and run["label_run"] not in rejected} for run in by_annotators]
 
 
 def _label_of(correction: dict[str, Any], dataset: str) -> dict[str, Any]:
     """An accepted correction as a label that counts; no build has computed anything of it yet."""
-    num_planned = len(correction["plan"])
-    segments = [
-        segment | {"segment_index": index, "num_planned": num_planned}
-        for index, segment in enumerate(correction["segments"])
-    ]
-    return {
+    plan, segments = correction["plan"], correction["segments"]
+    return NO_LABEL | {
         "label_run": f"human/{dataset}",
         "active": True,
         "why": "accepted correction; progress, samples and shards follow with the next build",
-        "about": {},
         "annotator": "human",
-        "model": None,
-        "steps_from": None,
-        "confidence": None,
-        "segments": segments,
-        "progress": [],
-        "progress_procvlm": [],
-        "reasoning": [],
-        "plan": correction["plan"],
+        "segments": [s | {"segment_index": k, "num_planned": len(plan)} for k, s in enumerate(segments)],
+        "plan": plan,
         "final_progress": correction.get("final_progress"),
         "catastrophic_frame": correction.get("catastrophic_frame"),
-        "named": all(map(is_name, (*correction["plan"], *(s["name"] for s in correction["segments"])))),
-        "needs_review": False,
+        "named": all(map(is_name, (*plan, *(s["name"] for s in segments)))),
         "notes": [correction["comment"]] if correction["comment"] else [],
         "quality": dict.fromkeys(QUALITY_SIGNS) | {"end_by": PERSON},
     }

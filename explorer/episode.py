@@ -1,14 +1,21 @@
 """Everything the lake knows of one episode. Each query names dataset and chunk, so it opens one file of each table."""
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Annotated, Any
 
 from fastapi import Path
 
 from annotate.signal_report import lag
 from explorer.access import LakeReader, PageError
-from explorer.corrected_labels import QUALITY_SIGNS, labels_with_corrections
-from warehouse.lake.labels import StoredLabel, labels_of_episode
+from explorer.corrected_labels import NO_LABEL, QUALITY_SIGNS, labels_with_corrections
+from ingest.episode import Episode, RowsError, record_from_row
+from ingest.registry import DatasetConfig
+from ingest.source import read_episode
+from ingest.sources.files import Source
+from ingest.sources.types import SourceError
+from warehouse.lake.labels import labels_of_episode
 from warehouse.lake.signals import chunk_lags, openings_of, signals_by_dataset
 
 
@@ -65,6 +72,11 @@ def _dataset(reader: LakeReader, dataset: str) -> dict[str, Any]:
     return rows[dataset]
 
 
+# What the table episode_labels adds to a label, where it has it
+OF_NOTES = ("steps_from", "plan", "needs_review", "notes")
+MEASURED = ("visual_change", "gripper", "speed", "grippers")  # columns of the table frames
+
+
 def find_episode(reader: LakeReader, dataset: str, episode_index: int) -> LakeEpisode:
     """Raises PageError when the lake has no such episode."""
     of_dataset = _dataset(reader, dataset)
@@ -102,99 +114,51 @@ def label_runs(reader: LakeReader, episode: LakeEpisode) -> list[dict]:
     """Every label of the episode, the active one first: who made it, segments, progress curves, words at frames."""
     # One query per table for all labels of the episode, then everything is put together by label run
     key = episode.key
+
+    def of_runs(sql: str) -> dict[str, dict]:
+        return {row["label_run"]: row for row in reader.dicts(sql, *key)}
+
     labels = labels_of_episode(reader.con, *key)
-    progress = _by_run(
-        reader.dicts(
-            f"SELECT label_run, list(progress ORDER BY frame_index) AS progress,"
-            f" list(progress_procvlm ORDER BY frame_index) AS progress_procvlm FROM progress {OF_EPISODE} GROUP BY 1",
-            *key,
-        )
+    curves = of_runs(
+        f"SELECT label_run, list(progress ORDER BY frame_index) AS progress,"
+        f" list(progress_procvlm ORDER BY frame_index) AS progress_procvlm FROM progress {OF_EPISODE} GROUP BY 1"
     )
-    reasoning: dict[str, list[dict]] = {}
-    words = f"SELECT label_run, frame_index, text, finished FROM reasoning {OF_EPISODE} ORDER BY 1, 2"
-    for row in reader.dicts(words, *key) if reader.has_rows("reasoning") else []:
-        reasoning.setdefault(row.pop("label_run"), []).append(row)
-    notes = _by_run(reader.dicts(f"FROM episode_labels {OF_EPISODE}", *key))
-    quality = _by_run(reader.dicts(f"FROM label_quality {OF_EPISODE}", *key))
+    words: dict[str, list[dict]] = {}
+    sql = f"SELECT label_run, frame_index, text, finished FROM reasoning {OF_EPISODE} ORDER BY 1, 2"
+    for row in reader.dicts(sql, *key) if reader.has_rows("reasoning") else []:
+        words.setdefault(row.pop("label_run"), []).append(row)
+    notes, quality = (of_runs(f"FROM {table} {OF_EPISODE}") for table in ("episode_labels", "label_quality"))
+    makers = reader.once("label_runs", lambda: {r["label_run"]: r for r in reader.dicts("FROM label_runs")})
 
     # The label that counts is shown first; the lake says which it is and why
     active_run, why = reader.row(f"SELECT label_run, why FROM active_runs {OF_EPISODE}", *key) or (None, None)
-    names = sorted({*labels, *progress}, key=lambda name: (name != active_run, name))
-    makers = reader.once("label_runs", lambda: _by_run(reader.dicts("FROM label_runs")))
-    return [
-        _label_shown(
-            name,
-            labels.get(name),
-            why=why if name == active_run else None,
-            is_active=name == active_run,
-            maker=makers.get(name, {}),
-            curves=progress.get(name, {}),
-            reasoning=reasoning.get(name, []),
-            notes=notes.get(name, {}),
-            quality=quality.get(name, {}),
+    shown = []
+    for run in sorted({*labels, *curves}, key=lambda name: (name != active_run, name)):
+        label, maker, curve, note = labels.get(run), makers.get(run, {}), curves.get(run, {}), notes.get(run, {})
+        segments = [{"segment_index": k, **s.__dict__} for k, s in enumerate(label.segments)] if label else []
+        is_active = run == active_run
+        shown.append(
+            NO_LABEL
+            | {name: note[name] for name in OF_NOTES if note.get(name)}
+            | {
+                "label_run": run,
+                "active": is_active,
+                "why": why if is_active else None,
+                "about": maker,
+                "annotator": maker.get("annotator") or "unknown",
+                "model": maker.get("model"),
+                "segments": [s | {"num_planned": label.num_planned if label else 0} for s in segments],
+                "progress": curve.get("progress", []),
+                "progress_procvlm": curve.get("progress_procvlm", []),
+                "reasoning": words.get(run, []),
+                "final_progress": note.get("final_progress"),
+                "catastrophic_frame": note.get("catastrophic_frame"),
+                "confidence": note.get("confidence"),
+                "named": note.get("named") is not False,
+                "quality": {sign: quality.get(run, {}).get(sign) for sign in QUALITY_SIGNS},
+            }
         )
-        for name in names
-    ]
-
-
-def _label_shown(
-    name: str,
-    label: StoredLabel | None,
-    *,
-    why: str | None,
-    is_active: bool,
-    maker: dict[str, Any],
-    curves: dict[str, Any],
-    reasoning: list[dict],
-    notes: dict[str, Any],
-    quality: dict[str, Any],
-) -> dict[str, Any]:
-    """A label as pages and programs read it; the arguments are its rows of the tables, empty where it has none."""
-    return {
-        "label_run": name,
-        "active": is_active,
-        "why": why,
-        "about": maker,
-        "annotator": maker.get("annotator") or "unknown",
-        "model": maker.get("model"),
-        "steps_from": notes.get("steps_from"),
-        "segments": _segments_shown(label) if label else [],
-        "progress": curves.get("progress", []),
-        "progress_procvlm": curves.get("progress_procvlm", []),
-        "reasoning": reasoning,
-        "plan": notes.get("plan") or [],
-        "final_progress": notes.get("final_progress"),
-        "catastrophic_frame": notes.get("catastrophic_frame"),
-        "named": notes.get("named") is not False,
-        "needs_review": bool(notes.get("needs_review")),
-        "confidence": notes.get("confidence"),
-        "notes": notes.get("notes") or [],
-        "quality": {sign: quality.get(sign) for sign in QUALITY_SIGNS},
-    }
-
-
-def _segments_shown(label: StoredLabel) -> list[dict[str, Any]]:
-    return [
-        {
-            "segment_index": index,
-            "name": segment.name,
-            "named": segment.named,
-            "start_frame": segment.start_frame,
-            "end_frame": segment.end_frame,
-            "completed": segment.completed,
-            "kind": segment.kind,
-            "step": segment.step,
-            "num_planned": label.num_planned,
-            "confidence": segment.confidence,
-            "notes": segment.notes,
-            "pace": segment.pace,
-        }
-        for index, segment in enumerate(label.segments)
-    ]
-
-
-def _by_run(rows: list[dict]) -> dict[str, dict]:
-    return {r["label_run"]: r for r in rows}
+    return shown
 
 
 def keyframes(reader: LakeReader, key: tuple[str, int, int]) -> dict[str, list[dict]]:
@@ -215,55 +179,33 @@ def keyframes(reader: LakeReader, key: tuple[str, int, int]) -> dict[str, list[d
 def measures(reader: LakeReader, episode: LakeEpisode) -> dict[str, Any]:
     """What was measured per frame: visual change by camera, how open grippers are, speed, and the state's dimensions.
 
-    `gripper` is the one that closes most often; `grippers` has them all.
+    `gripper` is the one that closes most often; `grippers` has the curve of each, as recorded. `has_polarity`: is 1
+    open, or does it only tell that the gripper moves? `lag`: how far labels take it to be behind the pictures.
     """
-    rows = reader.dicts(
-        f"SELECT camera, list(visual_change ORDER BY frame_index) AS visual_change, list(gripper ORDER BY frame_index)"
-        f" AS gripper, list(speed ORDER BY frame_index) AS speed, list(grippers ORDER BY frame_index) AS grippers"
-        f" FROM frames {OF_EPISODE} GROUP BY 1 ORDER BY 1",
-        *episode.key,
-    )
+    lists = ", ".join(f"list({name} ORDER BY frame_index) AS {name}" for name in MEASURED)
+    rows = reader.dicts(f"SELECT camera, {lists} FROM frames {OF_EPISODE} GROUP BY 1 ORDER BY 1", *episode.key)
+    # Every camera's rows have the same of these; one without any value is none
+    first = rows[0] if rows else {"gripper": [], "speed": [], "grippers": []}
+    gripper, speed = (v if any(x is not None for x in v) else [] for v in (first["gripper"], first["speed"]))
     # States are stored per frame; curves need them per dimension
     states = reader.row(f"SELECT list(state ORDER BY frame_index) FROM states {OF_EPISODE}", *episode.key)
-    states_by_frame = (states and states[0]) or []
-    # Every camera's rows have the same of these
-    of_first_camera = rows[0] if rows else {"gripper": [], "speed": [], "grippers": None}
-    return {
-        "visual_change": {row["camera"]: row["visual_change"] for row in rows},
-        "gripper": _measured(of_first_camera["gripper"]),
-        "grippers": _grippers_shown(reader, episode, of_first_camera["gripper"], of_first_camera["grippers"]),
-        "speed": _measured(of_first_camera["speed"]),
-        "state": [list(dimension) for dimension in zip(*states_by_frame, strict=True)],
-    }
-
-
-def _grippers_shown(
-    reader: LakeReader,
-    episode: LakeEpisode,
-    together: list[float | None],
-    apart: list[list[float | None] | None] | None,
-) -> list[dict[str, Any]]:
-    """The curve of each gripper, as recorded. `has_polarity`: is 1 open, or does it only tell that the gripper moves?
-
-    `lag`: how far labels take it to be behind the pictures, in words. together, apart: of each frame, `gripper` and
-    `grippers` of the table frames.
-    """
     signals = reader.once("signals", lambda: signals_by_dataset(reader.con)).get(episode.dataset, [])
     lags = chunk_lags(reader.con, episode.dataset, episode.chunk) if signals else []
-    return [
-        {
-            "name": gripper.signal.title if gripper.signal else "gripper",
-            "has_polarity": gripper.signal is None or gripper.signal.has_polarity,
-            "lag": lag(gripper.signal, lags) if gripper.signal else "",
-            "opening": gripper.opening,
-        }
-        for gripper in openings_of(signals, list(zip(together, apart or [None] * len(together), strict=True)))
-    ]
-
-
-def _measured(values: list[float | None]) -> list[float | None]:
-    """The values per frame; an empty list where no frame has one."""
-    return values if any(value is not None for value in values) else []
+    return {
+        "visual_change": {row["camera"]: row["visual_change"] for row in rows},
+        "gripper": gripper,
+        "grippers": [
+            {
+                "name": of.signal.title if of.signal else "gripper",
+                "has_polarity": of.signal is None or of.signal.has_polarity,
+                "lag": lag(of.signal, lags) if of.signal else "",
+                "opening": of.opening,
+            }
+            for of in openings_of(signals, list(zip(first["gripper"], first["grippers"], strict=True)))
+        ],
+        "speed": speed,
+        "state": [list(dimension) for dimension in zip(*((states and states[0]) or []), strict=True)],
+    }
 
 
 def predictions(reader: LakeReader, episode: LakeEpisode) -> list[dict]:
@@ -328,3 +270,32 @@ def _video_shown(episode: LakeEpisode, camera: int, video: dict[str, Any]) -> di
         "start_frame": video["start_frame"] or 0,
         "fps": episode.facts["stated_fps"] or episode.facts["fps"],
     }
+
+
+@lru_cache(maxsize=8)
+def _source(config: str) -> Source:
+    """Of a dataset's configuration, as the lake has it; kept, since it lists the dataset's files once."""
+    return Source(DatasetConfig(**json.loads(config)["dataset"]), None, None)
+
+
+def recorded(reader: LakeReader, episode: LakeEpisode) -> Episode:
+    """An episode as its source has it; `action` is float64 [frames, dimensions], or None where there are none.
+
+    Raises PageError: the source is not on this machine, or cannot be read.
+    """
+    where = f"the actions of {episode.dataset} {episode.episode_index}"
+    # The source is opened as the last build opened it, so that frames are counted alike
+    configured = reader.row("SELECT config FROM build_configs WHERE dataset = ?", episode.dataset)
+    if configured is None:
+        raise PageError(f"{where} cannot be read: the lake does not know the source of the dataset")
+    source = _source(configured[0])
+    # A page must not wait for a download
+    if source.config.is_remote:
+        raise PageError(f"{where} are at {source.config.source}: a page does not download them")
+    (row,) = reader.dicts(f"SELECT * FROM episode_facts {OF_EPISODE}", *episode.key)
+    try:
+        read = read_episode(source, record_from_row(row))
+    except (RowsError, SourceError, OSError) as e:
+        raise PageError(f"{where} cannot be read: {e}") from e
+    has_actions = read.action is not None and len(read.action) > 0
+    return read if has_actions else replace(read, action=None)

@@ -67,19 +67,10 @@ def data(value: Any) -> Markup:
     return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))
 
 
-def shell(text: str) -> str:
-    """A text as one argument for a shell."""
-    return shlex.quote(text)
-
-
 def short(name: str) -> str:
     """A camera's or a dimension's name without what LeRobot puts before each of them."""
     return name.removeprefix("observation.").removeprefix("images.") or name
 
 
-def end_by(what: str) -> str:
-    """What says how a run ended, in words."""
-    return END_WORDS[what]
-
-
-FILTERS = {f.__name__: f for f in (count, number, percent, seconds, size, age, moment, data, shell, short, end_by)}
+FILTERS = {f.__name__: f for f in (count, number, percent, seconds, size, age, moment, data, short)}
+FILTERS |= {"shell": shlex.quote, "end_by": END_WORDS.__getitem__}  # what says how a run ended, in words

@@ -55,6 +55,29 @@ SIGN_SQL = """
 WAITING_SQL = """
     SELECT c.dataset, c.episode_index, f.task, correction_id, author, created_at, comment
     FROM current_corrections c JOIN episode_facts f USING (dataset, episode_index) WHERE c.status = 'review'"""
+# Words that repeat become enumerations, a byte or two each. Tasks and steps have numbers, by which words are looked for
+# once in each text. An episode's number is its place in the order of dataset and index
+WORD_TYPES = "".join(f"CREATE TYPE {w}_word AS ENUM (SELECT DISTINCT {w} FROM raw ORDER BY 1);" for w in WORDS)
+INDEX_SQL = f"""
+    {SIGN_SQL};
+    {WORD_TYPES}
+    CREATE TABLE tasks AS SELECT row_number() OVER (ORDER BY task)::INTEGER AS task_id, task AS text
+      FROM (SELECT DISTINCT task FROM raw WHERE task <> '');
+    CREATE TABLE steps AS SELECT row_number() OVER (ORDER BY name)::INTEGER AS step_id, name
+      FROM (SELECT DISTINCT name FROM raw_steps);
+    CREATE TABLE episodes AS
+      SELECT (row_number() OVER (ORDER BY r.dataset, r.episode_index) - 1)::INTEGER AS row,
+             r.* REPLACE ({", ".join(f"{w}::{w}_word AS {w}" for w in WORDS)}, num_frames::INTEGER AS num_frames,
+               duration_s::FLOAT AS duration_s, end_progress::FLOAT AS end_progress, jump::FLOAT AS jump),
+             t.task_id, coalesce(n.num_steps, 0)::SMALLINT AS num_steps
+      FROM raw r LEFT JOIN tasks t ON t.text = r.task LEFT JOIN (
+        SELECT g.dataset AS of, g.episode_index AS number, count(*) AS num_steps FROM raw_steps g GROUP BY ALL) n
+        ON n.of = r.dataset AND n.number = r.episode_index
+      ORDER BY r.dataset, r.episode_index;
+    CREATE TABLE step_rows AS SELECT DISTINCT s.step_id, e.row FROM raw_steps g JOIN steps s ON s.name = g.name
+      JOIN episodes e ON e.dataset::VARCHAR = g.dataset AND e.episode_index = g.episode_index ORDER BY 1, 2;
+    DROP TABLE raw;
+    DROP TABLE raw_steps"""
 
 
 @dataclass(frozen=True)
@@ -160,57 +183,20 @@ def _config() -> dict[str, Any]:
 
 
 def _build(reader: LakeReader, path: str) -> duckdb.DuckDBPyConnection:
-    """A database with the index. Words that repeat become enumerations: a byte or two each."""
+    """A database with the index: rows of the lake that it is made from, then its tables."""
     con = duckdb.connect(path, config=_config())
-    _copy_corpus(con, reader)
-    con.execute(SIGN_SQL)
 
-    # Tasks and steps have numbers, by which words are looked for once in each text
-    for word in WORDS:
-        con.execute(f"CREATE TYPE {word}_word AS ENUM (SELECT DISTINCT {word} FROM raw ORDER BY 1)")
-    con.execute(
-        "CREATE TABLE tasks AS SELECT row_number() OVER (ORDER BY task)::INTEGER AS task_id, task AS text "
-        "FROM (SELECT DISTINCT task FROM raw WHERE task <> '')"
-    )
-    con.execute(
-        "CREATE TABLE steps AS SELECT row_number() OVER (ORDER BY name)::INTEGER AS step_id, name "
-        "FROM (SELECT DISTINCT name FROM raw_steps)"
-    )
+    def copy(table: str, sql: str, values: tuple = (), *, first: bool = True) -> None:
+        """Rows of a query into a table, which the first make."""
+        con.register("rows_of_query", reader.con.execute(sql, list(values)).to_arrow_reader(COPY_ROWS))
+        kind = "TEMP TABLE" if table.startswith("raw") else "TABLE"
+        con.execute(f"{f'CREATE {kind} {table} AS' if first else f'INSERT INTO {table}'} FROM rows_of_query")
+        con.unregister("rows_of_query")
 
-    # An episode's number is its place in the order of dataset and index
-    words = ", ".join(f"{w}::{w}_word AS {w}" for w in WORDS)
-    con.execute(
-        "CREATE TABLE episodes AS SELECT (row_number() OVER (ORDER BY r.dataset, r.episode_index) - 1)::INTEGER"
-        " AS row,"
-        f" r.* REPLACE ({words}, num_frames::INTEGER AS num_frames, duration_s::FLOAT AS duration_s,"
-        f" end_progress::FLOAT AS end_progress, jump::FLOAT AS jump), t.task_id, coalesce(n.num_steps, 0)::SMALLINT AS"
-        " num_steps FROM raw r"
-        f" LEFT JOIN tasks t ON t.text = r.task LEFT JOIN (SELECT g.dataset AS of, g.episode_index AS number,"
-        " count(*) AS num_steps FROM raw_steps g GROUP BY ALL) n ON n.of = r.dataset AND n.number = r.episode_index"
-        f" ORDER BY r.dataset, r.episode_index"
-    )
-    con.execute(
-        "CREATE TABLE step_rows AS SELECT DISTINCT s.step_id, e.row FROM raw_steps g JOIN steps s ON s.name = g.name"
-        " JOIN episodes e ON e.dataset::VARCHAR = g.dataset AND e.episode_index = g.episode_index ORDER BY 1, 2"
-    )
-    con.execute("DROP TABLE raw")
-    con.execute("DROP TABLE raw_steps")
-    return con
-
-
-def _copy_corpus(con: duckdb.DuckDBPyConnection, reader: LakeReader) -> None:
-    """The rows of the lake that the index is made from, and the review queue, into tables of the same columns."""
-    names = reader.rows("SELECT dataset FROM datasets ORDER BY 1") or [("",)]
-    for k, name in enumerate(names):  # one at a time, so that what is joined stays small
+    datasets = reader.rows("SELECT dataset FROM datasets ORDER BY 1") or [("",)]
+    for k, name in enumerate(datasets):  # one at a time, so that what is joined stays small
         for table, sql in (("raw", EPISODES_SQL), ("raw_steps", STEPS_SQL), ("review", REVIEW_SQL)):
-            _copy(con, table, reader.con.execute(sql, list(name)), first=k == 0)
-    _copy(con, "waiting", reader.con.execute(WAITING_SQL))
-
-
-def _copy(con: duckdb.DuckDBPyConnection, table: str, rows: duckdb.DuckDBPyConnection, *, first: bool = True) -> None:
-    """Rows of a query of another connection into a table, which the first make."""
-    con.register("rows_of_query", rows.to_arrow_reader(COPY_ROWS))
-    kind = "TEMP TABLE" if table.startswith("raw") else "TABLE"
-    target = f"CREATE {kind} {table} AS" if first else f"INSERT INTO {table}"
-    con.execute(f"{target} FROM rows_of_query")
-    con.unregister("rows_of_query")
+            copy(table, sql, name, first=k == 0)
+    copy("waiting", WAITING_SQL)
+    con.execute(INDEX_SQL)
+    return con

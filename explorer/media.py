@@ -1,7 +1,7 @@
 """Pictures and videos of episodes: only files that the lake lists, below the dataset's folder or the workspace."""
 
 import json
-from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -66,95 +66,76 @@ def limits_of(reader: LakeReader, dataset: str) -> Limits:
     return reader.once(("limits", dataset), found)
 
 
-class Pictures:
-    """Small pictures of episodes, made when they are asked for; the last ones are kept."""
+def thumbnail(corpus: CorpusView, reader: LakeReader, dataset: str, episode_index: int, kind: str) -> bytes:
+    """`thumb` or `sheet` of an episode as JPEG. Raises PageError where no picture can be had."""
+    return _thumbnail(corpus, dataset, episode_index, kind, reader.snapshot.number)
 
-    def __init__(self, corpus: CorpusView) -> None:
-        self._corpus = corpus
-        self._made: Callable[[str, int, int, str], bytes] = lru_cache(maxsize=2000)(self._make)
-        self._moments: Callable[[str, int, int, str, int], bytes] = lru_cache(maxsize=2000)(self._moment)
 
-    def get(self, reader: LakeReader, dataset: str, episode_index: int, kind: str) -> bytes:
-        """`thumb` or `sheet` of an episode as JPEG. Raises PageError where no picture can be had."""
-        return self._made(dataset, episode_index, reader.snapshot.number, kind)
+def moment(corpus: CorpusView, reader: LakeReader, dataset: str, episode_index: int, camera: str, frame: int) -> bytes:
+    """What a camera shows at a frame, as JPEG: out of its video, else the stored picture nearest to it.
 
-    def at(self, reader: LakeReader, dataset: str, episode_index: int, camera: str, frame_index: int) -> bytes:
-        """What a camera shows at a frame, as JPEG: out of its video, else the stored picture nearest to it.
+    Raises PageError: no such frame, or no picture of that camera can be had.
+    """
+    return _moment(corpus, dataset, episode_index, camera, frame, reader.snapshot.number)
 
-        Raises PageError: no such frame, or no picture of that camera can be had.
-        """
-        return self._moments(dataset, episode_index, reader.snapshot.number, camera, frame_index)
 
-    def _moment(self, dataset: str, episode_index: int, snapshot: int, camera: str, frame_index: int) -> bytes:
-        with self._corpus.reading() as reader:
-            episode = find_episode(reader, dataset, episode_index)
-            listed, limits = cameras(episode, keyframes(reader, episode.key)), limits_of(reader, dataset)
-        number = next((n for n, shown in enumerate(listed) if shown["camera"] == camera), None)
-        if number is None or not 0 <= frame_index < episode.num_frames:
-            raise PageError(f"{dataset} {episode_index} has no frame {frame_index} of a camera {camera[:60]!r}")
-        video, stored = listed[number]["video"], listed[number]["keyframes"]
-        path = _at_hand(self._corpus.space, episode, number)
-        picture = None if path is None else _of_video(path, video, limits, frame_index)
-        if picture is not None:
-            return _jpeg(_scaled(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), THUMB_PX))
-        # The video is elsewhere, or there never was one
-        if not stored:
-            raise PageError(NO_PICTURE)
-        nearest = min(stored, key=lambda kept: abs(kept["frame_index"] - frame_index))
-        (file,) = self._stored_pictures({camera: [nearest]}, [camera])
-        return _jpeg(_read(file, THUMB_PX))
+# Made when they are asked for; the last ones are kept, by the snapshot that they are of
+@lru_cache(maxsize=2000)
+def _moment(corpus: CorpusView, dataset: str, episode_index: int, camera: str, frame_index: int, _: int) -> bytes:
+    with corpus.reading() as reader:
+        episode = find_episode(reader, dataset, episode_index)
+        listed, limits = cameras(episode, keyframes(reader, episode.key)), limits_of(reader, dataset)
+    number = next((n for n, shown in enumerate(listed) if shown["camera"] == camera), None)
+    if number is None or not 0 <= frame_index < episode.num_frames:
+        raise PageError(f"{dataset} {episode_index} has no frame {frame_index} of a camera {camera[:60]!r}")
+    video, stored = listed[number]["video"], listed[number]["keyframes"]
+    path = None
+    with suppress(PageError):  # it is not on this machine
+        path = video_file(corpus.space, episode, number)
+    picture = None if path is None else _of_video(path, video, limits, frame_index)
+    if picture is not None:
+        return _jpeg(_scaled(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), THUMB_PX))
+    # The video is elsewhere, or there never was one
+    if not stored:
+        raise PageError(NO_PICTURE)
+    nearest = min(stored, key=lambda kept: abs(kept["frame_index"] - frame_index))
+    return _jpeg(_read(_stored_file(corpus.space, nearest), THUMB_PX))
 
-    def _make(self, dataset: str, episode_index: int, snapshot: int, kind: str) -> bytes:
-        with self._corpus.reading() as reader:
-            chunk = chunk_of(reader, dataset, episode_index)
-            stored = keyframes(reader, (dataset, chunk, episode_index))
-            usable = reader.row(
-                f"SELECT usable_cameras FROM episode_content {OF_EPISODE}", dataset, chunk, episode_index
-            )
-            episode = None if stored else find_episode(reader, dataset, episode_index)
-            limits = LIMITS if stored else limits_of(reader, dataset)
-        # All that is needed was read: pictures are decoded outside, so as not to hold the lake's reader
-        preferred = usable[0] or [] if usable else []
-        paths = self._stored_pictures(stored, preferred)
 
+@lru_cache(maxsize=2000)
+def _thumbnail(corpus: CorpusView, dataset: str, episode_index: int, kind: str, _: int) -> bytes:
+    with corpus.reading() as reader:
+        chunk = chunk_of(reader, dataset, episode_index)
+        stored = keyframes(reader, (dataset, chunk, episode_index))
+        usable = reader.row(f"SELECT usable_cameras FROM episode_content {OF_EPISODE}", dataset, chunk, episode_index)
+        episode = None if stored else find_episode(reader, dataset, episode_index)
+        limits = LIMITS if stored else limits_of(reader, dataset)
+    # All that is needed was read: pictures are decoded outside, so as not to hold the lake's reader
+    preferred = usable[0] or [] if usable else []
+    camera = next((name for name in (*preferred, *stored) if stored.get(name)), None)
+    height = SHEET_PX if kind == "sheet" else THUMB_PX
+    if camera is None:
+        pictures = [_first_frame(corpus.space, episode, limits, height)]
+    else:
         # A contact sheet has pictures spread evenly over the episode; a thumbnail is the first one
-        height = SHEET_PX if kind == "sheet" else THUMB_PX
-        if not paths:
-            pictures = [self._first_frame(episode, limits, height)]
-        elif kind == "sheet":
-            places = np.linspace(0, len(paths) - 1, min(SHEET, len(paths)))
-            pictures = [_read(paths[round(place)], height) for place in places]
-        else:
-            pictures = [_read(paths[0], height)]
-        return _jpeg(np.concatenate(pictures, axis=1))
+        last = len(stored[camera]) - 1
+        places = np.linspace(0, last, min(SHEET, last + 1)) if kind == "sheet" else [0]
+        pictures = [_read(_stored_file(corpus.space, stored[camera][round(place)]), height) for place in places]
+    return _jpeg(np.concatenate(pictures, axis=1))
 
-    def _stored_pictures(self, stored: dict[str, list[dict]], preferred: list[str]) -> list[Path]:
-        """Files of the stored pictures of one camera: the first of the preferred ones that has any, else any other."""
-        camera = next((name for name in (*preferred, *stored) if stored.get(name)), None)
-        if camera is None:
-            return []
-        names = [picture["url"].rsplit("/", 1)[1] for picture in stored[camera]]
-        return [self._corpus.space.keyframe(name.removesuffix(".jpg")) for name in names]
 
-    def _first_frame(self, episode: LakeEpisode | None, limits: Limits, height: int) -> np.ndarray:
-        """Decoded from the first camera that has a video."""
-        if episode is None:
-            raise PageError(NO_PICTURE)
-        for number, camera in enumerate(cameras(episode, {})):
-            if camera["video"] is None:
-                continue
-            first = _of_video(video_file(self._corpus.space, episode, number), camera["video"], limits)
+def _stored_file(space: Workspace, picture: dict) -> Path:
+    return space.keyframe(picture["url"].rsplit("/", 1)[1].removesuffix(".jpg"))
+
+
+def _first_frame(space: Workspace, episode: LakeEpisode | None, limits: Limits, height: int) -> np.ndarray:
+    """Decoded from the first camera that has a video."""
+    for number, camera in enumerate(cameras(episode, {}) if episode else ()):
+        if episode and camera["video"] is not None:
+            first = _of_video(video_file(space, episode, number), camera["video"], limits)
             if first is not None:
                 return _scaled(cv2.cvtColor(first, cv2.COLOR_RGB2BGR), height)
-        raise PageError(NO_PICTURE)
-
-
-def _at_hand(space: Workspace, episode: LakeEpisode, camera: int) -> Path | None:
-    """The video of a camera (by number), where it is a file on this machine."""
-    try:
-        return video_file(space, episode, camera)
-    except PageError:
-        return None
+    raise PageError(NO_PICTURE)
 
 
 def _of_video(path: Path, video: dict, limits: Limits, frame_index: int = 0) -> np.ndarray | None:

@@ -1,6 +1,5 @@
 """The tasks of a dataset: which runs show how they go, and how many others are labelled like them."""
 
-from dataclasses import asdict, dataclass
 from typing import Any
 
 from core.paths import Workspace
@@ -10,8 +9,10 @@ from warehouse.lake.references import SHOWN_BY, pending_chunks, stated_annotator
 
 MOST_LISTED = 50  # runs of a task that follow no reference, by number
 
-# Runs with a usable content, by the text that stands for their task
-TASKS_SQL = """
+# Runs with a usable content, by the text that stands for their task. references: runs that show the others how it goes;
+# others: how many are none; followed: of those, how many have a label that follows a reference; no_fit: those that
+# follow none; by_source: the source brings steps of all runs; can_be_shown: could a run be labelled like another?
+TASKS_SQL = f"""
     WITH listed AS (
       SELECT f.episode_index, coalesce(j.same_as, f.task) AS task, coalesce(len(f.steps), 0) > 0 AS has_steps
       FROM episode_facts f LEFT JOIN current_joined_tasks j ON j.dataset = f.dataset AND j.task = f.task
@@ -21,50 +22,28 @@ TASKS_SQL = """
     shown AS (SELECT episode_index FROM current_references WHERE dataset = $1 AND content_hash IS NOT NULL),
     followed AS (SELECT a.episode_index FROM active_runs a JOIN label_runs r USING (label_run)
       WHERE a.dataset = $1 AND r.annotator = 'transfer'),
-    no_fit AS (SELECT episode_index FROM findings WHERE dataset = $1 AND reason = 'transfer_no_fit')
-    SELECT task, count(*) AS runs,
-           coalesce(list(episode_index ORDER BY episode_index) FILTER (episode_index IN (FROM shown)), [])
-             AS "references",
-           count(*) FILTER (episode_index NOT IN (FROM shown)) AS others,
-           count(*) FILTER (episode_index NOT IN (FROM shown) AND episode_index IN (FROM followed)) AS followed,
-           coalesce(list(episode_index ORDER BY episode_index) FILTER (
-             episode_index NOT IN (FROM shown) AND episode_index IN (FROM no_fit)), []) AS no_fit,
-           bool_and(has_steps) AS by_source
-    FROM listed GROUP BY 1 ORDER BY runs DESC, task"""
+    no_fit AS (SELECT episode_index FROM findings WHERE dataset = $1 AND reason = 'transfer_no_fit'),
+    counted AS (
+      SELECT task, count(*) AS runs,
+             coalesce(list(episode_index ORDER BY episode_index) FILTER (episode_index IN (FROM shown)), [])
+               AS "references",
+             count(*) FILTER (episode_index NOT IN (FROM shown)) AS others,
+             count(*) FILTER (episode_index NOT IN (FROM shown) AND episode_index IN (FROM followed)) AS followed,
+             coalesce(list(episode_index ORDER BY episode_index) FILTER (
+               episode_index NOT IN (FROM shown) AND episode_index IN (FROM no_fit)), []) AS no_fit,
+             bool_and(has_steps) AS by_source
+      FROM listed GROUP BY 1)
+    SELECT * REPLACE (no_fit[:{MOST_LISTED}] AS no_fit), len(no_fit) AS num_no_fit,
+           runs > 1 AND NOT by_source AS can_be_shown FROM counted ORDER BY runs DESC, task"""
 TASK_OF_SQL = """
     SELECT coalesce(j.same_as, f.task) FROM episode_facts f
     LEFT JOIN current_joined_tasks j ON j.dataset = f.dataset AND j.task = f.task
     WHERE f.dataset = ? AND f.episode_index = ?"""
 
 
-@dataclass(frozen=True)
-class TaskRuns:
-    """The usable runs of a task.
-
-    references: runs that show the others how it goes; others: how many runs are none. followed: of those, how many have
-    a label that follows a reference. no_fit: those that follow none. by_source: the source brings steps of all runs.
-    """
-
-    task: str | None
-    runs: int
-    references: list[int]
-    others: int
-    followed: int
-    no_fit: list[int]
-    by_source: bool
-
-    @property
-    def can_be_shown(self) -> bool:
-        """Is there a run that could be labelled like another?"""
-        return self.runs > 1 and not self.by_source
-
-    def facts(self) -> dict[str, Any]:
-        return asdict(self) | {"no_fit": self.no_fit[:MOST_LISTED], "num_no_fit": len(self.no_fit)}
-
-
-def shown_tasks(reader: LakeReader, dataset: str) -> list[TaskRuns]:
+def shown_tasks(reader: LakeReader, dataset: str) -> list[dict[str, Any]]:
     """The tasks of a dataset, that of most runs first."""
-    return [TaskRuns(**row) for row in reader.dicts(TASKS_SQL, dataset)]
+    return reader.dicts(TASKS_SQL, dataset)
 
 
 def task_of(reader: LakeReader, dataset: str, episode_index: int) -> str | None:

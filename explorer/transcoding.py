@@ -27,12 +27,8 @@ KEPT_BYTES = 2_000_000_000  # of all files; those that were not looked at for lo
 ENCODER = {"preset": "veryfast", "crf": "20", "g": "12", "bf": "0"}
 
 
-class GivenUpError(Exception):
-    """Nobody waits for the video any more."""
-
-
 def playable(space: Workspace, episode: LakeEpisode, camera: int, limits: Limits, given_up: Callable[[], bool]) -> Path:
-    """An MP4 file in H.264 whose frames are those of the episode. Raises PageError, and GivenUpError.
+    """An MP4 file in H.264 whose frames are those of the episode. Raises PageError, also once nobody waits for it.
 
     `limits`: what the dataset's files may claim.
     """
@@ -65,7 +61,7 @@ def playable(space: Workspace, episode: LakeEpisode, camera: int, limits: Limits
 
 
 def _encode(pictures: Generator[np.ndarray], fps: float, target: Path, given_up: Callable[[], bool]) -> None:
-    """Write pictures, uint8 [h, w, 3] RGB, to an MP4 file. Raises GivenUpError, and VideoError where there are none."""
+    """Write pictures, uint8 [h, w, 3] RGB, to an MP4 file. Raises PageError, and VideoError where there are none."""
     rate = Fraction(fps).limit_denominator(1001)
     with av.open(str(target), "w", format="mp4", options={"movflags": "faststart"}) as out:
         stream = out.add_stream("libx264", rate=rate, options=ENCODER)
@@ -74,7 +70,7 @@ def _encode(pictures: Generator[np.ndarray], fps: float, target: Path, given_up:
         with closing(pictures):
             for count, picture in enumerate(pictures, 1):
                 if given_up():
-                    raise GivenUpError
+                    raise PageError("the request for this video was cancelled", 503)
                 scaled = _even(picture)
                 if count == 1:
                     stream.height, stream.width = scaled.shape[:2]

@@ -9,8 +9,7 @@ from fastapi.responses import JSONResponse
 from explorer.access import LakeReader, PageError
 from explorer.episode import EpisodeIndex, find_episode
 from explorer.jobs import ChildJob, in_words
-from explorer.site import Explorer, Visiting
-from explorer.writing import json_body, text_of
+from explorer.site import Explorer, Visiting, json_body, text_of
 
 router = APIRouter(prefix="/api/adapt/{dataset}/{episode_index}")
 RECIPE = re.compile(r"[A-Za-z0-9_]{1,80}")  # the name of a built-in one; a file is for the command line

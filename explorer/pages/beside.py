@@ -61,8 +61,8 @@ def queue_page(at: Visiting, dataset: str, end: bool = False, camera: str | None
         title=f"Review {dataset}",
         dataset=dataset,
         left=len(queue),
-        num_references=sum(len(task.references) for task in tasks),
-        no_fit=[episode for task in tasks for episode in task.no_fit][:MOST_LISTED],
+        num_references=sum(len(task["references"]) for task in tasks),
+        no_fit=[episode for task in tasks for episode in task["no_fit"]][:MOST_LISTED],
         first=first,
         can_write=at.explorer.options.why_read_only is None,
     )

@@ -6,11 +6,10 @@ from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 
 from annotate.signal_report import columns, lag
-from core.paths import Workspace
 from explorer import charts
 from explorer.access import LakeReader
 from explorer.index import Indexed
-from explorer.site import Visiting
+from explorer.site import Visit, Visiting
 from warehouse.lake import LakeConnection
 from warehouse.lake.outcomes import question
 from warehouse.lake.references import sentences
@@ -19,87 +18,76 @@ from warehouse.lake.signals import lags_by_dataset, signals_by_dataset
 router = APIRouter()
 BINS = 30
 REASONS = 30  # of the quarantine, the commonest
+COUNTED = ("episodes", "ok", "outcomes_known", "assumed_complete", "frames", "labelled_frames")
+# Of the index
+COUNTS_SQL = """
+    SELECT dataset::VARCHAR AS dataset, any_value(robot)::VARCHAR AS robot, any_value(license)::VARCHAR AS license,
+           count(*) AS episodes, count(*) FILTER (reason = 'ok') AS ok,
+           count(*) FILTER (reason = 'ok' AND success <> 'unknown') AS outcomes_known,
+           count(*) FILTER (reason = 'ok' AND end_by = 'assumed') AS assumed_complete,
+           coalesce(sum(num_frames) FILTER (reason = 'ok'), 0)::BIGINT AS frames,
+           coalesce(sum(duration_s) FILTER (reason = 'ok'), 0) / 3600 AS hours,
+           coalesce(sum(num_frames) FILTER (reason = 'ok' AND label_run <> '' AND named), 0)::BIGINT AS labelled_frames
+    FROM episodes GROUP BY 1"""
+UNFINISHED_SQL = "SELECT dataset, count(*) FROM review WHERE list_contains(why, 'looks unfinished') GROUP BY 1"
+OF_INDEX = {
+    "commonest": """
+        SELECT name, count(*) AS episodes FROM step_rows JOIN steps USING (step_id) GROUP BY 1
+        ORDER BY 2 DESC, 1 LIMIT 12""",
+    "quarantine": f"""
+        SELECT dataset::VARCHAR AS dataset, reason::VARCHAR AS reason, count(*) AS episodes FROM episodes
+        WHERE reason <> 'ok' GROUP BY ALL ORDER BY 3 DESC, 1, 2 LIMIT {REASONS}""",
+    "labels": """
+        SELECT annotator::VARCHAR AS annotator, label_run::VARCHAR AS label_run, count(*) AS episodes FROM episodes
+        WHERE reason = 'ok' GROUP BY ALL ORDER BY 3 DESC, 1, 2""",
+}
+# Of the lake: one without any listed episode is shown, too
+DATASETS_SQL = """
+    SELECT d.dataset, d.title, d.role, c.labels, v.cost_usd, coalesce(h.shards, 0) AS shards,
+           coalesce(h.samples, 0) AS samples
+    FROM datasets d LEFT JOIN coverage c USING (dataset)
+    LEFT JOIN (SELECT dataset, sum(cost_usd) AS cost_usd FROM vlm_calls GROUP BY 1) v USING (dataset)
+    LEFT JOIN (SELECT dataset, count(*) AS shards, sum(samples) AS samples FROM shards GROUP BY 1) h USING (dataset)
+    ORDER BY 1"""
+OF_LAKE = {
+    "whole": """
+        SELECT dataset, reason, detail FROM findings WHERE episode_index IS NULL AND severity = 'unusable'
+        ORDER BY 1""",
+    "costs": """
+        SELECT stage, model, count(*) AS calls, sum(prompt_tokens)::BIGINT AS prompt_tokens,
+               sum(completion_tokens)::BIGINT AS completion_tokens, sum(cost_usd) AS cost_usd
+        FROM vlm_calls GROUP BY ALL ORDER BY 6 DESC, 1, 2 LIMIT 50""",
+}
 
 
 @router.get("/")
 def page(at: Visiting) -> HTMLResponse:
-    index = at.index
-    found = index.once("corpus", lambda: corpus_facts(index, at.reader, at.explorer.space))
-    return at.page("corpus.html", title="Corpus", index=index, **found)
+    return at.page("corpus.html", title="Corpus", index=at.index, **at.index.once("corpus", lambda: corpus_facts(at)))
 
 
-def corpus_facts(index: Indexed, reader: LakeReader, space: Workspace) -> dict[str, Any]:
+def corpus_facts(at: Visit) -> dict[str, Any]:
     """Everything the page shows; counted once per index."""
-    datasets = index.dicts(
-        "SELECT dataset::VARCHAR AS dataset, any_value(robot)::VARCHAR AS robot, any_value(license)::VARCHAR AS"
-        " license,"
-        " count(*) AS episodes, count(*) FILTER (reason = 'ok') AS ok,"
-        " count(*) FILTER (reason = 'ok' AND success <> 'unknown') AS outcomes_known,"
-        " count(*) FILTER (reason = 'ok' AND end_by = 'assumed') AS assumed_complete,"
-        " coalesce(sum(num_frames) FILTER (reason = 'ok'), 0)::BIGINT AS frames,"
-        " coalesce(sum(duration_s) FILTER (reason = 'ok'), 0) / 3600 AS hours,"
-        " coalesce(sum(num_frames) FILTER (reason = 'ok' AND label_run <> '' AND named), 0)::BIGINT AS labelled_frames"
-        " FROM episodes GROUP BY 1 ORDER BY 1"
-    )
-    nothing = dict.fromkeys(("episodes", "ok", "outcomes_known", "assumed_complete", "frames", "labelled_frames"), 0)
-    empty = {"robot": None, "license": None, "hours": 0.0, **nothing}
-    # Datasets come from the lake: one without any listed episode is shown, too
-    in_index = {d["dataset"]: d for d in datasets}
-    rows = reader.dicts("SELECT dataset, title, role FROM datasets ORDER BY 1")
-    cost = _by_dataset(reader, "SELECT dataset, sum(cost_usd) FROM vlm_calls GROUP BY 1")
-    labels = dict(reader.rows("SELECT dataset, labels FROM coverage"))
-    references = sentences(LakeConnection(space, reader.con))
-    unfinished = dict(
-        index.rows("SELECT dataset, count(*) FROM review WHERE list_contains(why, 'looks unfinished') GROUP BY 1")
-    )
-    shards = {r[0]: r[1:] for r in reader.rows("SELECT dataset, count(*), sum(samples) FROM shards GROUP BY 1")}
-    datasets = [
-        {"dataset": r["dataset"], **empty}
-        | in_index.get(r["dataset"], {})
-        | {"title": r["title"], "role": r["role"], "cost_usd": cost.get(r["dataset"]), "labels": labels[r["dataset"]]}
-        | {"unfinished": unfinished.get(r["dataset"], 0), "references": references.get(r["dataset"])}
-        | dict(zip(("shards", "samples"), shards.get(r["dataset"], (0, 0)), strict=True))
-        for r in rows
-    ]
-    totals = {k: sum(d[k] or 0 for d in datasets) for k in ("hours", "shards", "samples", "cost_usd", *nothing)}
+    index, reader = at.index, at.reader
+    empty = {"robot": None, "license": None, "hours": 0.0, **dict.fromkeys(COUNTED, 0)}
+    in_index = {d["dataset"]: d for d in index.dicts(COUNTS_SQL)}
+    unfinished, references = dict(index.rows(UNFINISHED_SQL)), sentences(LakeConnection(at.explorer.space, reader.con))
+    datasets = []
+    for row in reader.dicts(DATASETS_SQL):
+        name = row["dataset"]
+        said = {"unfinished": unfinished.get(name, 0), "references": references.get(name)}
+        datasets.append(row | empty | in_index.get(name, {}) | said)
+    questions = {d["dataset"]: question(d["dataset"], d["unfinished"], d["ok"]) for d in datasets if d["unfinished"]}
     return {
         "datasets": datasets,
-        "totals": totals,
-        "questions": {
-            d["dataset"]: question(d["dataset"], d["unfinished"], d["ok"]) for d in datasets if d["unfinished"]
-        },
+        "totals": {k: sum(d[k] or 0 for d in datasets) for k in ("hours", "shards", "samples", "cost_usd", *COUNTED)},
+        "questions": questions,
         "grippers": _grippers(reader, [d["dataset"] for d in datasets]),
         "licences": _licences(datasets),
         "lengths": histogram(index, "duration_s", "s"),
         "steps": histogram(index, "num_steps", "steps", "label_run <> ''"),
-        "commonest": index.dicts(
-            "SELECT name, count(*) AS episodes FROM step_rows JOIN steps"
-            " USING (step_id) GROUP BY 1"
-            " ORDER BY 2 DESC, 1 LIMIT 12"
-        ),
-        "quarantine": index.dicts(
-            f"SELECT dataset::VARCHAR AS dataset, reason::VARCHAR AS reason, count(*) AS episodes FROM episodes"
-            f" WHERE reason <> 'ok' GROUP BY ALL ORDER BY 3 DESC, 1, 2 LIMIT {REASONS}"
-        ),
-        "whole": reader.dicts(
-            "SELECT dataset, reason, detail FROM findings WHERE episode_index IS NULL AND severity = 'unusable'"
-            " ORDER BY 1"
-        ),
-        "labels": index.dicts(
-            "SELECT annotator::VARCHAR AS annotator, label_run::VARCHAR AS label_run, count(*) AS episodes FROM"
-            " episodes"
-            " WHERE reason = 'ok' GROUP BY ALL ORDER BY 3 DESC, 1, 2"
-        ),
-        "costs": reader.dicts(
-            "SELECT stage, model, count(*) AS calls, sum(prompt_tokens)::BIGINT AS prompt_tokens,"
-            " sum(completion_tokens)::BIGINT AS completion_tokens, sum(cost_usd) AS cost_usd"
-            " FROM vlm_calls GROUP BY ALL ORDER BY 6 DESC, 1, 2 LIMIT 50"
-        ),
+        **{name: index.dicts(sql) for name, sql in OF_INDEX.items()},
+        **{name: reader.dicts(sql) for name, sql in OF_LAKE.items()},
     }
-
-
-def _by_dataset(reader: LakeReader, sql: str) -> dict[str, float]:
-    return dict(reader.rows(sql))
 
 
 def _grippers(reader: LakeReader, datasets: list[str]) -> list[dict]:
@@ -130,25 +118,19 @@ def _licences(datasets: list[dict]) -> list[dict]:
 
 def histogram(index: Indexed, column: str, unit: str, where: str = "true") -> dict[str, Any]:
     """Usable episodes by a column: equal bins up to the 99th percentile, the last one with all above."""
-    condition = f"reason = 'ok' AND {column} IS NOT NULL AND {where}"
+    source = f"FROM episodes WHERE reason = 'ok' AND {column} IS NOT NULL AND {where}"
     # A few very long episodes would squeeze all others into one bin: the axis ends at the 99th percentile
-    n, top, low, mid = index.rows(
-        f"SELECT count(*), quantile_cont({column}, 0.99), min({column}), median({column}) FROM episodes WHERE"
-        f" {condition}"
-    )[0]
+    facts = f"SELECT count(*), quantile_cont({column}, 0.99), min({column}), median({column}) {source}"
+    n, top, low, mid = index.rows(facts)[0]
     if not n:
         return {"chart": None, "n": 0, "unit": unit}
+    bins, width = BINS, max(top / BINS, 1e-9)
     # Steps are whole numbers: no bin is narrower than one of them
-    bins = min(BINS, int(top) + 1) if unit == "steps" else BINS
-    width = max((top + (1 if unit == "steps" else 0)) / bins, 1e-9)
     if unit == "steps":
-        width = max(1.0, width)
-    counts = dict(
-        index.rows(
-            f"SELECT least(floor({column} / {width}), {bins - 1})::INTEGER, count(*) FROM episodes WHERE"
-            f" {condition} GROUP BY 1"
-        )
-    )
+        bins = min(BINS, int(top) + 1)
+        width = max(1.0, (top + 1) / bins)
+    of_bin = f"least(floor({column} / {width}), {bins - 1})::INTEGER"
+    counts = dict(index.rows(f"SELECT {of_bin}, count(*) {source} GROUP BY 1"))
     named = [(f"{k * width:.3g} to {(k + 1) * width:.3g} {unit}", counts.get(k, 0)) for k in range(bins)]
     about = f"{n} episodes by {unit}; median {mid:.3g}, 99th percentile {top:.3g}"
     return {"chart": charts.bars(named, about), "n": n, "unit": unit, "median": mid, "top": top, "low": low}

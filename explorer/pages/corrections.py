@@ -9,9 +9,8 @@ from core.values import plain
 from explorer.access import PageError
 from explorer.corrected_labels import correction_state
 from explorer.episode import EpisodeIndex, find_episode
-from explorer.site import Visiting, explorer_of
+from explorer.site import Visiting, explorer_of, id_of, json_body, text_of, writing
 from explorer.tags import Place
-from explorer.writing import id_of, json_body, text_of, writing
 from warehouse.lake import Lake, corrections
 from warehouse.lake.corrections import SAID_LATER, ConflictError, CorrectionError, parsed, segments_of
 from warehouse.lake.marks import ASSIGNED, TAG, mark

@@ -9,10 +9,9 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from core.values import plain
 from explorer import charts
 from explorer.access import LakeReader, PageError
-from explorer.actions import recorded
 from explorer.charts import Curve
 from explorer.corrected_labels import correction_state
-from explorer.episode import OF_EPISODE, EpisodeIndex, LakeEpisode, chunk_of, episode_data, find_episode
+from explorer.episode import OF_EPISODE, EpisodeIndex, LakeEpisode, chunk_of, episode_data, find_episode, recorded
 from explorer.index import Indexed
 from explorer.pages.leaderboard import BASELINES
 from explorer.review_queue import ReviewQueue, place_of
@@ -144,49 +143,28 @@ def stages(reader: LakeReader, episode: LakeEpisode) -> list[dict]:
 
 
 def progress_curves(data: dict[str, Any]) -> list[Curve]:
-    """Progress by every label run, by the published formula on the active one, by models, and the truth."""
-    return [*_label_curves(data["runs"]), *_prediction_curves(data["predictions"])]
-
-
-def _label_curves(runs: list[dict[str, Any]]) -> list[Curve]:
+    """Progress by every label run, by the published formula on the active one, by the truth, if an evaluation scored
+    against it, and by each model once; baselines are there to be switched on, the label itself is none.
+    """
     lines = []
-    for k, run in enumerate(runs):
-        frames = range(len(run["progress"]))
-        name = run_name(run)
+    for k, run in enumerate(data["runs"]):
+        frames, name = range(len(run["progress"])), run_name(run)
         if run["progress"]:
             lines.append(Curve(name, frames, run["progress"], f"line run{k % LABEL_COLOURS}"))
         if run["active"] and any(v is not None for v in run["progress_procvlm"]):
             published = f"{name}, published formula"
             lines.append(Curve(published, frames, run["progress_procvlm"], "line published", shown=False))
-    return lines
-
-
-def _prediction_curves(predictions: list[dict[str, Any]]) -> list[Curve]:
-    """The truth, if an evaluation scored against it, then each model once; baselines are there to be switched on."""
-    lines = []
-    truth = next((p for p in predictions if p["benchmark"].endswith(TRUTH)), None)
-    if truth:
+    by_model: dict[str, dict[str, Any]] = {}
+    for p in data["predictions"]:
+        if p["model"] != LABEL_ITSELF:
+            by_model.setdefault(p["model"], p)
+    if truth := next((p for p in data["predictions"] if p["benchmark"].endswith(TRUTH)), None):
         lines.append(Curve("truth", truth["frames"], truth["target"], "line truth"))
-    first_by_model = _first_by_model(predictions)
-    models = [name for name in first_by_model if name not in BASELINES]
-    baselines = [name for name in first_by_model if name in BASELINES]
-    for k, name in enumerate(models):
-        first = first_by_model[name]
-        lines.append(Curve(name, first["frames"], first["prediction"], f"line model{k % MODEL_COLOURS}"))
-    for k, name in enumerate(baselines):
-        first = first_by_model[name]
-        kind = f"line base{k % BASELINE_DASHES}"
-        lines.append(Curve(name, first["frames"], first["prediction"], kind, shown=False))
+    for are_baselines, kind, colours in ((False, "model", MODEL_COLOURS), (True, "base", BASELINE_DASHES)):
+        for k, name in enumerate(name for name in by_model if (name in BASELINES) == are_baselines):
+            frames, values = by_model[name]["frames"], by_model[name]["prediction"]
+            lines.append(Curve(name, frames, values, f"line {kind}{k % colours}", shown=not are_baselines))
     return lines
-
-
-def _first_by_model(predictions: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The first prediction of each model; the label itself is none."""
-    first_by_model: dict[str, dict[str, Any]] = {}
-    for prediction in predictions:
-        if prediction["model"] != LABEL_ITSELF:
-            first_by_model.setdefault(prediction["model"], prediction)
-    return first_by_model
 
 
 def run_name(run: dict[str, Any]) -> str:
@@ -201,25 +179,26 @@ def curve_data(curve: Curve) -> dict[str, Any]:
 
 def measure_charts(measures: dict[str, Any], num_frames: int) -> list[dict[str, Any]]:
     """A chart for each kind of measurement that the episode has, with what it shows and its range."""
+    # What has to be known of a gripper to read its curve is in the curve's name
+    grippers = [
+        (", ".join(filter(None, (g["name"], "" if g["has_polarity"] else "open end unknown", g["lag"]))), g["opening"])
+        for g in measures["grippers"]
+    ]
     series_by_title: dict[str, Series] = {
         VISUAL_CHANGE: list(measures["visual_change"].items()),
-        GRIPPERS: [(_gripper_name(gripper), gripper["opening"]) for gripper in measures["grippers"]],
+        GRIPPERS: grippers,
         SPEED: [("speed", measures["speed"])],
         "state": [(f"dimension {k}", values) for k, values in enumerate(measures["state"])],
     }
     return [
-        measure_chart(title, series, num_frames) for title, series in series_by_title.items() if _has_values(series)
+        measure_chart(title, series, num_frames)
+        for title, series in series_by_title.items()
+        if any(value is not None for _, values in series for value in values)
     ]
 
 
-def _gripper_name(gripper: dict[str, Any]) -> str:
-    """What a gripper's curve is called, and what has to be known of it to read it."""
-    doubt = "" if gripper["has_polarity"] else "open end unknown"
-    return ", ".join(filter(None, (gripper["name"], doubt, gripper["lag"])))
-
-
-def _has_values(series: Series) -> bool:
-    return any(value is not None for _, values in series for value in values)
+# A colour means one thing on the page: each measurement has its own, and dimension k the same in state and action
+KINDS = {VISUAL_CHANGE: "visual", GRIPPERS: "grip", SPEED: "speed"}
 
 
 def measure_chart(title: str, series: Series, num_frames: int) -> dict[str, Any]:
@@ -227,17 +206,10 @@ def measure_chart(title: str, series: Series, num_frames: int) -> dict[str, Any]
     # A gripper's opening is 0 to 1 by definition; all else is drawn by its own range, which holds 0
     low, high = 0.0, 1.0
     if title != GRIPPERS:
-        present = [value for _, values in series for value in values if value is not None]
-        low, high = charts.nice_ends([0.0, *present])
-    lines = [Curve(name, range(len(v)), v, f"line {_kind(title, k)}") for k, (name, v) in enumerate(series)]
+        low, high = charts.nice_ends([0.0, *(value for _, values in series for value in values if value is not None)])
+    # Several curves of one measurement differ by their dashes
+    kind = KINDS.get(title)
+    kinds = [f"{kind} dash{k % 3}" if kind else f"dim{k % DIMENSIONS}" for k in range(len(series))]
+    lines = [Curve(name, range(len(v)), v, f"line {k}") for (name, v), k in zip(series, kinds, strict=True)]
     chart = charts.curves(lines, num_frames, low, high)
     return {"title": title, "lines": lines, "low": low, "high": high, "chart": chart}
-
-
-# A colour means one thing on the page: each measurement has its own, and dimension k the same in state and action
-KINDS = {VISUAL_CHANGE: "visual", GRIPPERS: "grip", SPEED: "speed"}
-
-
-def _kind(title: str, place: int) -> str:
-    """The class of the curve at a place of a chart: several of one measurement differ by their dashes."""
-    return f"{KINDS[title]} dash{place % 3}" if title in KINDS else f"dim{place % DIMENSIONS}"

@@ -13,9 +13,8 @@ from core.values import plain
 from explorer.access import PageError
 from explorer.episode import EpisodeIndex, find_episode
 from explorer.jobs import ChildJob, in_words
-from explorer.site import Explorer, Visit, Visiting
+from explorer.site import Explorer, Visit, Visiting, json_body
 from explorer.tasks import num_unbuilt, num_waiting, shown_tasks, task_of, why_unused
-from explorer.writing import json_body
 
 router = APIRouter(prefix="/api/labelling")
 ERROR = re.compile(r"^error: (.+)$", re.MULTILINE)  # as the command line words what went wrong
@@ -77,7 +76,7 @@ def job_state(at: Visiting) -> JSONResponse:
 def state(at: Visiting, dataset: str) -> JSONResponse:
     """The tasks of a dataset and their references, whether a build would label anything anew, and how far one is."""
     at.reader.check_dataset(dataset)
-    tasks = [task.facts() for task in shown_tasks(at.reader, dataset)]
+    tasks = shown_tasks(at.reader, dataset)
     why = _why_not(at, dataset)
     facts = {
         "tasks": tasks,
@@ -108,11 +107,11 @@ def episode_state(at: Visiting, dataset: str, episode_index: EpisodeIndex) -> JS
     """The same of the task of one episode alone; `reference`: does it show the others how the task goes?"""
     find_episode(at.reader, dataset, episode_index)
     text = task_of(at.reader, dataset, episode_index)
-    task = next((task for task in shown_tasks(at.reader, dataset) if task.task == text), None)
+    task = next((task for task in shown_tasks(at.reader, dataset) if task["task"] == text), None)
     why = _why_not(at, dataset)
-    is_reference = task is not None and episode_index in task.references
+    is_reference = task is not None and episode_index in task["references"]
     facts = {
-        "tasks": [task.facts()] if task else [],
+        "tasks": [task] if task else [],
         "reference": is_reference,
         "waiting": num_waiting(at.explorer.space, at.reader, dataset) if is_reference and why is None else 0,
         "why_not": why,

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse
+from markupsafe import Markup
 
 from explorer import charts
 from explorer.access import LakeReader, PageError
@@ -11,22 +12,10 @@ from explorer.site import Visiting
 
 router = APIRouter()
 # What needs no training: a score means little without them beside it
-BASELINES = frozenset(
-    {
-        "clock",
-        "random",
-        "best constant",
-        "visual distance",
-        "goal image",
-        "the label itself",
-        "uniform cuts",
-        "random cuts",
-        "the other pass",
-        "direct",
-        "gvl",
-        "topreward",
-    }
-)
+BASELINES = {
+    "clock", "random", "best constant", "visual distance", "goal image", "the label itself", "uniform cuts",
+    "random cuts", "the other pass", "direct", "gvl", "topreward",
+}  # fmt: skip
 # Beginnings of the metrics of docs/metrics.md of which less is better; a margin over a baseline is not one
 LOWER_IS_BETTER = (
     "mae", "mmae", "end_error", "stall_drift", "score_error", "ref_error", "afrr", "unparsable", "events_off_s",
@@ -36,6 +25,23 @@ LOWER_IS_BETTER = (
 FIRST_METRICS = ("mae", "voc", "tau_b", "confusion_margin")
 VIDEO, UNDER = "video: ", "under: "  # beginnings of a slice and a metric that are a cell of a confusion matrix together
 PAGE = 100  # episodes of one page
+RUNS = "FROM eval_scores s JOIN eval_runs r USING (eval_run) WHERE r.benchmark = ?"
+SCORES_SQL = f"""
+    SELECT eval_run, r.model, r.release, r.created_at, s.value, s.low, s.high, s.n, s.coverage {RUNS}
+    AND s.slice = ? AND s.metric = ? ORDER BY s.value {{order}} NULLS LAST, r.model"""
+SLICES_SQL = f"""
+    SELECT eval_run, r.model, r.release, s.slice, s.value, s.n {RUNS} AND s.metric = ? AND s.value IS NOT NULL
+    ORDER BY r.model, eval_run"""
+BEHIND_SQL = f"""
+    SELECT dataset, episode_index, count(*) AS answers, count(prediction) AS readable,
+           avg(abs(prediction - target)) AS mae, arg_max(prediction, frame_index) AS last,
+           arg_max(target, frame_index) AS last_target, count(*) OVER () AS total
+    FROM eval_predictions WHERE eval_run = ? GROUP BY dataset, episode_index
+    ORDER BY mae DESC NULLS FIRST, dataset, episode_index LIMIT {PAGE} OFFSET ?"""
+CONFUSION_SQL = f"""
+    SELECT substr(slice, {len(VIDEO) + 1}) AS video, substr(metric, {len(UNDER) + 1}) AS told, value FROM eval_scores
+    WHERE eval_run = ? AND starts_with(slice, '{VIDEO}') AND starts_with(metric, '{UNDER}') AND value IS NOT NULL
+    ORDER BY ALL"""
 
 
 @router.get("/leaderboard")
@@ -45,13 +51,12 @@ def page(
     """`by` slices: every model by every slice, by one metric."""
     reader = at.reader
     benchmarks = [r[0] for r in reader.rows("SELECT DISTINCT benchmark FROM eval_runs ORDER BY 1")]
-    shown = benchmark or (benchmarks[0] if benchmarks else "")
-    slices = _names(reader, "slice", shown)
-    metrics = _names(reader, "metric", shown)
-    chosen = metric or _first_metric(metrics)
-    rows = scores(reader, shown, slice, chosen)
     if benchmark and benchmark not in benchmarks:
         raise PageError(f"there is no benchmark {benchmark[:60]!r} in this corpus")
+    shown = benchmark or (benchmarks[0] if benchmarks else "")
+    slices, metrics = (_names(reader, column, shown) for column in ("slice", "metric"))
+    # The metric to begin with: the one that says most of those that a benchmark has
+    chosen = metric or next((m for m in (*FIRST_METRICS, *metrics) if m in metrics), "")
     return at.page(
         "leaderboard.html",
         title="Leaderboard",
@@ -59,21 +64,15 @@ def page(
         slices=slices,
         metrics=metrics,
         chosen={"benchmark": shown, "slice": slice, "metric": chosen},
-        rows=rows,
+        rows=scores(reader, shown, slice, chosen),
         lower=is_lower_better(chosen),
         by=by,
         matrix=slices_matrix(reader, shown, chosen) if by else None,
     )
 
 
-def _first_metric(metrics: list[str]) -> str:
-    """The metric to begin with: the one that says most of those that a benchmark has."""
-    return next((metric for metric in (*FIRST_METRICS, *metrics) if metric in metrics), "")
-
-
 def _names(reader: LakeReader, column: str, benchmark: str) -> list[str]:
-    sql = f"SELECT DISTINCT s.{column} FROM eval_scores s JOIN eval_runs r USING (eval_run) WHERE r.benchmark = ?"
-    names = (r[0] for r in reader.rows(sql, benchmark) if not r[0].startswith(UNDER))
+    names = (r[0] for r in reader.rows(f"SELECT DISTINCT s.{column} {RUNS}", benchmark) if not r[0].startswith(UNDER))
     return sorted(names, key=lambda name: (name != "all", name))
 
 
@@ -83,16 +82,8 @@ def is_lower_better(metric: str) -> bool:
 
 def scores(reader: LakeReader, benchmark: str, slice: str, metric: str) -> list[dict[str, Any]]:
     """Each model's score on a benchmark, the best first, with a drawing of its interval."""
-    order = "ASC" if is_lower_better(metric) else "DESC"
-    rows = reader.dicts(
-        "SELECT r.eval_run, r.model, r.release, r.created_at, s.value, s.low, s.high, s.n, s.coverage FROM"
-        " eval_scores s"
-        f" JOIN eval_runs r ON r.eval_run = s.eval_run WHERE r.benchmark = ? AND s.slice = ? AND s.metric = ?"
-        f" ORDER BY s.value {order} NULLS LAST, r.model",
-        benchmark,
-        slice,
-        metric,
-    )
+    sql = SCORES_SQL.format(order="ASC" if is_lower_better(metric) else "DESC")
+    rows = reader.dicts(sql, benchmark, slice, metric)
     # One axis for all models, so that their intervals can be compared by eye
     ends = charts.nice_ends([v for r in rows for v in (r["value"], r["low"], r["high"]) if v is not None])
     for r in rows:
@@ -105,31 +96,21 @@ def slices_matrix(reader: LakeReader, benchmark: str, metric: str) -> dict[str, 
     """Models by slices: `slices`, and `rows` of (evaluation, cells); a cell has value, n, and whether it is the best of
     its slice; None where nothing was asked. The best on all episodes stands first."""
     lower = is_lower_better(metric)
-    found = reader.dicts(
-        "SELECT r.eval_run, r.model, r.release, s.slice, s.value, s.n FROM eval_scores s JOIN eval_runs r"
-        " USING (eval_run) WHERE r.benchmark = ? AND s.metric = ? AND s.value IS NOT NULL ORDER BY r.model, r.eval_run",
-        benchmark,
-        metric,
-    )
+    found = reader.dicts(SLICES_SQL, benchmark, metric)
     slices = sorted({row["slice"] for row in found}, key=lambda name: (name != "all", name))
-    runs = {row["eval_run"]: row for row in found}
-    cells = {(row["eval_run"], row["slice"]): row for row in found}
     best = {name: (min if lower else max)(row["value"] for row in found if row["slice"] == name) for name in slices}
+    runs: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
+    for row in found:
+        _, cells = runs.setdefault(row["eval_run"], (row | {"baseline": row["model"] in BASELINES}, {}))
+        cells[row["slice"]] = {"value": row["value"], "n": row["n"], "is_best": row["value"] == best[row["slice"]]}
 
-    def cell(run: str, name: str) -> dict[str, Any] | None:
-        row = cells.get((run, name))
-        return row and {"value": row["value"], "n": row["n"], "is_best": row["value"] == best[name]}
+    def place(of: tuple[dict[str, Any], dict[str, Any]]) -> tuple[bool, float, str]:
+        run, cells = of
+        value = cells["all"]["value"] if "all" in cells else 0.0
+        return "all" not in cells, value if lower else -value, run["model"]
 
-    def place(run: str) -> tuple[bool, float, str]:
-        row = cells.get((run, "all"))
-        value = row["value"] if row else 0.0
-        return row is None, value if lower else -value, runs[run]["model"]
-
-    rows = [
-        ({**runs[run], "baseline": runs[run]["model"] in BASELINES}, [cell(run, name) for name in slices])
-        for run in sorted(runs, key=place)
-    ]
-    return {"slices": slices, "rows": rows}
+    in_order = sorted(runs.values(), key=place)
+    return {"slices": slices, "rows": [(run, [cells.get(name) for name in slices]) for run, cells in in_order]}
 
 
 @router.get("/leaderboard/{eval_run}")
@@ -141,16 +122,9 @@ def behind(
     found = reader.dicts("FROM eval_runs WHERE eval_run = ?", eval_run)
     if not found:
         raise PageError(f"there is no evaluation {eval_run[:40]!r}")
-    total, rows = episodes_behind(reader, eval_run, page)
-    all_scores = reader.dicts(
-        "SELECT slice, metric, value, low, high, n, coverage FROM eval_scores WHERE eval_run = ? AND slice = ?"
-        " ORDER BY metric",
-        eval_run,
-        slice,
-    )
-    slices = [
-        r[0] for r in reader.rows("SELECT DISTINCT slice FROM eval_scores WHERE eval_run = ? ORDER BY 1", eval_run)
-    ]
+    rows = reader.dicts(BEHIND_SQL, eval_run, PAGE * (page - 1))
+    total = rows[0]["total"] if rows else 0
+    all_scores = reader.dicts("FROM eval_scores WHERE eval_run = ? ORDER BY metric", eval_run)
     return at.page(
         "behind.html",
         title=f"{found[0]['model']} on {found[0]['benchmark']}",
@@ -159,8 +133,8 @@ def behind(
         total=total,
         number=page,
         pages=max(1, -(-total // PAGE)),
-        scores=all_scores,
-        slices=slices,
+        scores=[score for score in all_scores if score["slice"] == slice],
+        slices=sorted({score["slice"] for score in all_scores}),
         slice=slice,
         matrix=confusion_matrix(reader, eval_run),
     )
@@ -169,42 +143,14 @@ def behind(
 def confusion_matrix(reader: LakeReader, eval_run: str) -> dict[str, Any] | None:
     """Instructions, and of each task of a video a row of cells: value and drawing, None where nothing was asked; None
     of an evaluation without such a matrix."""
-    rows = reader.rows(
-        "SELECT slice, metric, value FROM eval_scores WHERE eval_run = ? AND starts_with(slice, ?)"
-        " AND starts_with(metric, ?) AND value IS NOT NULL ORDER BY ALL",
-        eval_run,
-        VIDEO,
-        UNDER,
-    )
-    cells = {(part.removeprefix(VIDEO), metric.removeprefix(UNDER)): value for part, metric, value in rows}
+    cells = {(video, told): value for video, told, value in reader.rows(CONFUSION_SQL, eval_run)}
     if not cells:
         return None
+
+    def cell(video: str, told: str) -> tuple[float, Markup, bool] | None:
+        value = cells.get((video, told))
+        return None if value is None else (value, charts.share(value), video == told)
+
     instructions = sorted({told for _, told in cells})
-    table = [
-        (
-            video,
-            [
-                None
-                if (video, told) not in cells
-                else (cells[video, told], charts.share(cells[video, told]), video == told)
-                for told in instructions
-            ],
-        )
-        for video in sorted({video for video, _ in cells})
-    ]
-    return {"instructions": instructions, "rows": table}
-
-
-def episodes_behind(reader: LakeReader, eval_run: str, page: int) -> tuple[int, list[dict[str, Any]]]:
-    """How many episodes an evaluation asked about, and a page of them."""
-    rows = reader.dicts(
-        "SELECT dataset, episode_index, count(*) AS answers, count(prediction) AS readable,"
-        " avg(abs(prediction - target)) AS mae, arg_max(prediction, frame_index) AS last,"
-        " arg_max(target, frame_index) AS last_target, count(*) OVER () AS total FROM eval_predictions WHERE"
-        " eval_run = ?"
-        " GROUP BY dataset, episode_index ORDER BY mae DESC NULLS FIRST, dataset, episode_index LIMIT ? OFFSET ?",
-        eval_run,
-        PAGE,
-        PAGE * (page - 1),
-    )
-    return (rows[0]["total"] if rows else 0), rows
+    videos = sorted({video for video, _ in cells})
+    return {"instructions": instructions, "rows": [(v, [cell(v, told) for told in instructions]) for v in videos]}

@@ -39,10 +39,7 @@ async def playable(request: Request, dataset: str, episode_index: EpisodeIndex, 
         return transcoding.playable(explorer.space, episode, camera, limits, given_up)
 
     async with request.app.state.converting:
-        try:
-            path = await while_wanted(request, convert)
-        except transcoding.GivenUpError as e:
-            raise PageError("the request for this video was cancelled", 503) from e
+        path = await while_wanted(request, convert)
     return FileResponse(path, media_type="video/mp4", headers=SHORT)
 
 
@@ -61,7 +58,7 @@ def keyframe(at: Visiting, dataset: str, episode_index: EpisodeIndex, sha256: st
 @router.get("/{kind}.jpg")
 def picture(at: Visiting, dataset: str, episode_index: EpisodeIndex, kind: Literal["thumb", "sheet"]) -> Response:
     """A thumbnail, or a contact sheet."""
-    data = at.explorer.pictures.get(at.reader, dataset, episode_index, kind)
+    data = media.thumbnail(at.explorer.corpus, at.reader, dataset, episode_index, kind)
     return Response(data, media_type="image/jpeg", headers=SHORT)
 
 
@@ -74,5 +71,5 @@ def frame(
     camera: Annotated[str, Query(max_length=200)],
 ) -> Response:
     """A small picture of what a camera shows at a frame."""
-    data = at.explorer.pictures.at(at.reader, dataset, episode_index, camera, frame_index)
+    data = media.moment(at.explorer.corpus, at.reader, dataset, episode_index, camera, frame_index)
     return Response(data, media_type="image/jpeg", headers=SHORT)

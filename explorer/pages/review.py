@@ -11,7 +11,7 @@ from explorer.index import Indexed
 from explorer.review_queue import ORDER, PACE_SQL, SIGNS, ReviewQueue, judged_since
 from explorer.site import Visit, Visiting
 from explorer.tags import places_by_value
-from explorer.tasks import TaskRuns, shown_tasks
+from explorer.tasks import shown_tasks
 
 router = APIRouter()
 PER_PAGE = 50
@@ -68,10 +68,10 @@ def page(
     )
 
 
-def _tasks(at: Visit, dataset: str) -> list[TaskRuns]:
+def _tasks(at: Visit, dataset: str) -> list[dict[str, Any]]:
     """The tasks of a dataset whose runs can be labelled like others; counted once for each index."""
     tasks = at.index.once(("tasks", dataset), lambda: shown_tasks(at.reader, dataset))
-    return [task for task in tasks if task.can_be_shown]
+    return [task for task in tasks if task["can_be_shown"]]
 
 
 def _counts(indexed: Indexed, dataset: str | None) -> dict[str, int]:

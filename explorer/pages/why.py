@@ -14,33 +14,31 @@ from explorer.site import Visiting
 
 router = APIRouter()
 MAX_CALLS = 200
+CALLS_SQL = f"""
+    FROM vlm_calls WHERE dataset = ? AND episode_index = ? ORDER BY label_run, build_id, stage, call_key
+    LIMIT {MAX_CALLS}"""
 _opening = threading.Lock()
 
 
 @router.get("/why/{dataset}/{episode_index}")
 def page(at: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLResponse:
-    reader = at.reader
-    episode = find_episode(reader, dataset, episode_index)
-    rows = reader.dicts(
-        "SELECT * FROM vlm_calls WHERE dataset = ? AND episode_index = ? ORDER BY label_run, build_id, stage,"
-        " call_key"
-        f" LIMIT {MAX_CALLS}",
-        dataset,
-        episode_index,
-    )
-    pictures = _pictures_by_hash(keyframes(reader, episode.key))
+    episode = find_episode(at.reader, dataset, episode_index)
+    rows = at.reader.dicts(CALLS_SQL, dataset, episode_index)
+    # A call names stored pictures by the SHA-256 of their bytes
+    pictures = {}
+    for camera, of_camera in keyframes(at.reader, episode.key).items():
+        for k in of_camera:
+            sha256 = k["url"].rsplit("/", 1)[1].removesuffix(".jpg")
+            pictures[sha256] = {"url": k["url"], "camera": camera, "frame": k["frame_index"]}
     # The lake has the facts of each question; words and pictures are in the kept replies, which may be pruned
     store = stored_replies(at.request, at.explorer.space) if rows else None
-    calls = []
-    for row in rows:
-        reply = store.get(row["call_key"]) if store else None
-        calls.append(call_shown(row, reply, pictures))
+    calls = [call_shown(row, store.get(row["call_key"]) if store else None, pictures) for row in rows]
     return at.page(
         "why.html",
         title=f"Why {dataset} {episode_index}",
         episode=episode,
         facts=episode.facts,
-        runs=[run | {"parameters": indented(run["about"].get("params"))} for run in label_runs(reader, episode)],
+        runs=[run | {"parameters": indented(run["about"].get("params"))} for run in label_runs(at.reader, episode)],
         calls=calls,
         cost_usd=sum(row["cost_usd"] or 0.0 for row in rows),
         max_calls=MAX_CALLS,
@@ -50,16 +48,6 @@ def page(at: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLRespons
 def indented(params: str | None) -> str:
     """Parameters as they are stored, a line each."""
     return json.dumps(json.loads(params), indent=2, ensure_ascii=False) if params else ""
-
-
-def _pictures_by_hash(stored: dict[str, list[dict]]) -> dict[str, dict]:
-    """Stored pictures of an episode, given by camera, by the SHA-256 of their bytes: a call names them by it."""
-    pictures = {}
-    for camera, of_camera in stored.items():
-        for picture in of_camera:
-            sha256 = picture["url"].rsplit("/", 1)[1].removesuffix(".jpg")
-            pictures[sha256] = {"url": picture["url"], "camera": camera, "frame": picture["frame_index"]}
-    return pictures
 
 
 def stored_replies(request: Request, space: Workspace) -> ResponseStore | None:
@@ -73,12 +61,10 @@ def stored_replies(request: Request, space: Workspace) -> ResponseStore | None:
 
 def call_shown(row: dict[str, Any], reply: StoredReply | None, pictures: dict[str, dict]) -> dict[str, Any]:
     """One call for the page: what was sent in its order, pictures with where they are of, and the reply."""
-    content: list[dict[str, Any]] = []
-    for part in reply.content if reply else ():
-        if isinstance(part, str):
-            content.append({"text": part})
-        else:
-            content.append({"sha256": part["sha256"], "picture": pictures.get(part["sha256"])})
-    if reply and not content:  # a reply of a version that did not keep what was asked
-        content = [{"sha256": sha256, "picture": pictures.get(sha256)} for sha256 in reply.images]
+    # A reply of a version that did not keep what was asked has its pictures alone
+    parts = (reply.content or [{"sha256": sha256} for sha256 in reply.images]) if reply else ()
+    content = [
+        {"text": part} if isinstance(part, str) else {"sha256": part["sha256"], "picture": pictures.get(part["sha256"])}
+        for part in parts
+    ]
     return row | {"reply": reply, "content": content}

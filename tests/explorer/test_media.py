@@ -13,9 +13,9 @@ from fastapi.testclient import TestClient
 
 from core.paths import Workspace
 from explorer import transcoding
-from explorer.access import CorpusView
+from explorer.access import CorpusView, PageError
 from explorer.episode import find_episode
-from explorer.transcoding import GivenUpError, playable
+from explorer.transcoding import playable
 from ingest.limits import LIMITS
 from tests.kits.explorer_kit import copy_furnished
 from tests.kits.made_corpus import Made
@@ -173,7 +173,7 @@ def test_a_conversion_that_nobody_waits_for_leaves_nothing(furnished):
     corpus = CorpusView(furnished)
     with corpus.reading() as reader:
         episode = find_episode(reader, "tiny", 2)
-    with pytest.raises(GivenUpError):
+    with pytest.raises(PageError, match="cancelled"):
         playable(furnished, episode, 0, LIMITS, lambda: True)
     assert not list((furnished.root / "explorer").glob("videos/*"))
 
