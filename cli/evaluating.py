@@ -87,8 +87,8 @@ def eval_model(
             return
     elif checks:
         raise UserError("--checks needs --benchmark held-out, which is the default")
+    from eval.benchmarks.configs import configs
     from eval.benchmarks.run import COMPARING, FROM_RELEASE, evaluate_benchmark  # imports torch
-    from pipeline.benchmark import configs
 
     names = tuple(COMPARING) if checks else (options.benchmark,)
     # A benchmark that is not a release's needs none, and no workspace that is there already

@@ -12,7 +12,7 @@ NAMES = (
 
 
 class EvaluationOptions(BaseModel):
-    """Which questions are asked of which model, and how it answers. `pipeline.benchmark.configs` makes the two."""
+    """Which questions are asked of which model, and how it answers. `eval.benchmarks.configs.configs` makes the two."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_by_name=True, validate_by_alias=True)
 

@@ -37,7 +37,7 @@ class ExportConfig(dg.Config):
 
     def request(self) -> ExportRequest:
         given = {name: value for name, value in self if value not in ("", [])} | {"allow": self.allow_licences}
-        chosen = Selection(**{name: given[name] for name in Selection.model_fields if name in given})
+        chosen = Selection.model_validate({name: given[name] for name in Selection.model_fields if name in given})
         of_kind = export_kind(self.kind).options.model_fields
         options = {name: given[name] for name in of_kind if name in given} | self.options
         return plain_request(self.kind, Path(self.out), chosen, options, self.overwrite)

@@ -236,7 +236,8 @@ def evaluation(context: dg.AssetExecutionContext, corpus: Corpus, config: Evalua
 def _on_benchmark(
     context: dg.AssetExecutionContext, lake: Lake, frozen: Release, options: EvaluationOptions, model: str
 ) -> Outcome:
-    from pipeline.benchmark import benchmark_step, configs
+    from eval.benchmarks.configs import configs
+    from pipeline.benchmark import benchmark_step
 
     asked, runner = configs(options, model)
 

@@ -6,10 +6,10 @@ import pytest
 
 from assets.defs.models.assets import EvaluationConfig
 from core.errors import UserError
+from eval.benchmarks.configs import configs
 from eval.benchmarks.run import BenchmarkConfig
 from eval.runners.prompt import Sampling
 from eval.runners.start import RunnerConfig
-from pipeline.benchmark import configs
 
 
 def test_a_plain_configuration_asks_our_questions_of_one_copy() -> None:
