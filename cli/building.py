@@ -230,21 +230,14 @@ def dry_run(
     lake = _lake_if_there(space)
     # The prediction counts questions to a model only: what corrections make the build do is said beside it
     stale_chunks = chunks_to_build(lake) if lake else {}
-    costs, of_encoders = [], []
-    for build in builds:
-        name = build.name
-        if name in stale_chunks:
-            print(f"{name}: people's corrections and outcomes make {stale_chunks[name]} chunks stale", file=sys.stderr)
-        # As the build would do it: what the workspace knows of a dataset counts beside its configuration
-        resolved = resolve(lake, build) if lake else build
-        if build.annotator == "vlm":
-            costs.append(dataset_cost(lake, resolved, space.sources, model_dir, again=again))
-        else:
-            print(f"{name}: the annotator {build.annotator} sends no requests to a model", file=sys.stderr)
-        if resolved.lacks_encoder:
-            print(f"{name}: no embeddings: {resolved.lacks_encoder}", file=sys.stderr)
-        if resolved.has_embeddings:
-            of_encoders.append(embedding_cost(lake, resolved, space.sources, again=again))
+    # As the build would do it: what the workspace knows of a dataset counts beside its configuration
+    resolved = [resolve(lake, build) if lake else build for build in builds]
+    for build, with_known in zip(builds, resolved, strict=True):
+        _warn_of(build, with_known.lacks_encoder, stale_chunks.get(build.name, 0))
+    by_models = [of for build, of in zip(builds, resolved, strict=True) if build.annotator == "vlm"]
+    costs = [dataset_cost(lake, build, space.sources, model_dir, again=again) for build in by_models]
+    encoded = [build for build in resolved if build.has_embeddings]
+    of_encoders = [embedding_cost(lake, build, space.sources, again=again) for build in encoded]
     if format == "json":
         print_json([facts(cost) for cost in costs] + [cost.facts() for cost in of_encoders])
         return
@@ -253,3 +246,13 @@ def dry_run(
         say(summary(cost))
     for cost in of_encoders:
         say(cost.summary())
+
+
+def _warn_of(build: DatasetBuild, lacks_encoder: str, stale_chunks: int) -> None:
+    """What a prediction does not count."""
+    if stale_chunks:
+        warn([f"people's corrections and outcomes make {stale_chunks} chunks stale"], build.name)
+    if build.annotator != "vlm":
+        warn([f"the annotator {build.annotator} sends no requests to a model"], build.name)
+    if lacks_encoder:
+        warn([f"no embeddings: {lacks_encoder}"], build.name)

@@ -197,17 +197,21 @@ def references_suggest(
         return
     show([_suggestion_row(suggestion) for suggestion in suggestions], format)
     # In words: which run and why, what it was judged by, what to know
-    for s in suggestions:
-        if s.label_next is not None:
-            then = f"; then {', '.join(map(str, s.then))}" if s.then else ""
-            say(f"{s.task or 'runs without a text'}: label episode {s.label_next}{then}")
-            say(f"  {s.why}; judged by {s.judged_by}")
-            if s.measured is not None:
-                say(f"  its references, each labelled by the others: error of progress {s.measured:.3f}")
-            for caveat in s.caveats:
-                say(f"  {caveat}")
+    for suggestion in suggestions:
+        if suggestion.label_next is not None:
+            _say_suggestion(suggestion)
     for why, tasks in Counter(s.why for s in suggestions if s.label_next is None).items():
         say(f"{tasks} {'task has' if tasks == 1 else 'tasks have'} no run to label next: {why}")
+
+
+def _say_suggestion(s: TaskSuggestion) -> None:
+    then = f"; then {', '.join(map(str, s.then))}" if s.then else ""
+    say(f"{s.task or 'runs without a text'}: label episode {s.label_next}{then}")
+    say(f"  {s.why}; judged by {s.judged_by}")
+    if s.measured is not None:
+        say(f"  its references, each labelled by the others: error of progress {s.measured:.3f}")
+    for caveat in s.caveats:
+        say(f"  {caveat}")
 
 
 def _suggestion_row(suggestion: TaskSuggestion) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from typer import Argument, Option
@@ -72,12 +72,7 @@ def eval_model(
     model = options.model or LATEST
     # Held-out episodes are scored by the head alone: options of the other benchmarks would be ignored
     if options.benchmark == "held-out":
-        of_others = ("runner", "answer", "endpoint", "data", "part", "limit", "baselines", "shard", "out", "prompts")
-        if any(getattr(options, name) != EvaluationOptions.model_fields[name].default for name in of_others):
-            raise UserError(
-                "--benchmark held-out reads the head on all test episodes; procvqa-id takes --runner, --answer, "
-                "--endpoint, --part, --limit, --baseline, --shard, --prompts and --out"
-            )
+        _check_held_out(options)
         if checks and format == "json":
             raise UserError(
                 "--checks prints a table for each: leave --format json out, or ask proccorpus sql for scores"
@@ -101,19 +96,30 @@ def eval_model(
     runner = runner.located(lake)
     for name in names:
         with progress() as on_rows:
-            evaluation = evaluate_benchmark(lake, replace(asked, benchmark=name), runner, frozen, on_rows)
-        print(f"predictions: {evaluation.predictions}", file=sys.stderr)
-        warn(evaluation.notes, "left out")
-        # The scores of a model and the baselines; of one part of several, only where its predictions are
-        if not evaluation.entries:
-            print("this part is done; the one that ends last scores them all", file=sys.stderr)
-            continue
-        if format == "json":
-            facts = {"eval_run": evaluation.run, "settings": dict(evaluation.settings), "models": evaluation.facts()}
-            print_json(facts)
-        else:
-            show(evaluation.rows(), "table")
-        print(f"report: {evaluation.page}", file=sys.stderr)
+            _show_evaluation(evaluate_benchmark(lake, replace(asked, benchmark=name), runner, frozen, on_rows), format)
+
+
+def _check_held_out(options: EvaluationOptions) -> None:
+    of_others = ("runner", "answer", "endpoint", "data", "part", "limit", "baselines", "shard", "out", "prompts")
+    if any(getattr(options, name) != EvaluationOptions.model_fields[name].default for name in of_others):
+        raise UserError(
+            "--benchmark held-out reads the head on all test episodes; procvqa-id takes --runner, --answer, "
+            "--endpoint, --part, --limit, --baseline, --shard, --prompts and --out"
+        )
+
+
+def _show_evaluation(evaluation: Any, format: str) -> None:
+    """The scores of a model and the baselines; of one part of several, only where its predictions are."""
+    print(f"predictions: {evaluation.predictions}", file=sys.stderr)
+    warn(evaluation.notes, "left out")
+    if not evaluation.entries:
+        print("this part is done; the one that ends last scores them all", file=sys.stderr)
+        return
+    if format == "json":
+        print_json({"eval_run": evaluation.run, "settings": dict(evaluation.settings), "models": evaluation.facts()})
+    else:
+        show(evaluation.rows(), "table")
+    print(f"report: {evaluation.page}", file=sys.stderr)
 
 
 def _evaluate_held_out(model: str, release: str | None, workspace: str, format: Literal["table", "json"]) -> None:
@@ -234,8 +240,7 @@ def annotators_compare(
     comparison, outcome = comparison_step(
         lake, truth, run=run, against=TRUTH if truth else against, datasets=dataset or ()
     )
-    is_of_everything = not (run or against or truth or dataset)
-    if is_of_everything:
+    if not any((run, against, truth, dataset)):
         report_closing(lake.workspace, [outcome])  # the asset in Dagster is the comparison of everything
     if format == "json":
         print_json(_comparison_json(comparison))

@@ -49,20 +49,11 @@ def _export(
     format: FormatOption = "table",
 ) -> None:
     """Write an export of a kind and say what it is; a model's rewards that it wants are made where they are missing."""
-    if from_model is None:
-        # Options that would be ignored are refused: they would be believed to count
-        if fps is not None or how.window_frames is not None or how.endpoint or how.max_calls is not None:
-            raise UserError("--fps, --window-frames, --endpoint and --max-calls need --from-model")
-    elif getattr(options, "label_run", None):
-        raise UserError("give either --label-run or --from-model: signals come from one of them")
-    else:
-        config = scorer_config(how, from_model, workspace)
-        with progress() as report:
-            scored = score_selection(lake_at(workspace), config, chosen, fps, partial(report, "episodes"))
-        print(f"{scored.scored_now} of {scored.episodes} episodes scored now", file=sys.stderr)
-        if scored.failures:
-            warn([f"{scored.failures} of {scored.moments} moments gave no number"], "note")
-        options = options.model_copy(update={"rewards": scored.run, "model": from_model})
+    if from_model is not None:
+        options = _with_rewards(options, chosen, how, from_model, fps, workspace)
+    # Options that would be ignored are refused: they would be believed to count
+    elif how.endpoint or any(given is not None for given in (fps, how.window_frames, how.max_calls)):
+        raise UserError("--fps, --window-frames, --endpoint and --max-calls need --from-model")
 
     # Opened after rewards were made: they are in the corpus by now
     lake = lake_to_read(workspace)
@@ -83,6 +74,21 @@ def _export(
         print(verified.sentence(), file=sys.stderr)
         if verified.problems:
             raise typer.Exit(FAILED)
+
+
+def _with_rewards(
+    options: Any, chosen: Selection, how: ModelOptions, model: str, fps: float | None, workspace: str
+) -> Any:
+    """The options with a run of the model's rewards, which are made for episodes that have none."""
+    if getattr(options, "label_run", None):
+        raise UserError("give either --label-run or --from-model: signals come from one of them")
+    config = scorer_config(how, model, workspace)
+    with progress() as report:
+        scored = score_selection(lake_at(workspace), config, chosen, fps, partial(report, "episodes"))
+    print(f"{scored.scored_now} of {scored.episodes} episodes scored now", file=sys.stderr)
+    if scored.failures:
+        warn([f"{scored.failures} of {scored.moments} moments gave no number"], "note")
+    return options.model_copy(update={"rewards": scored.run, "model": model})
 
 
 def _command_of(kind: ExportKind) -> Any:

@@ -147,10 +147,7 @@ def _as_typer_has_it(command: Callable[..., None]) -> Callable[..., None]:
         parameters.insert(-1, parameters[-1].replace(name="records", annotation=RecordsOption))
     for parameter in parameters:
         complete_by_name(parameter)
-        for option in getattr(parameter.annotation, "__metadata__", ()):
-            is_named = option.param_decls or option.default is not ...
-            if parameter.annotation.__origin__ is bool and not is_named:
-                option.param_decls = (f"--{parameter.name.replace('_', '-')}",)
+        _call_flag(parameter)
 
     @functools.wraps(command)
     def run(**values: Any) -> None:
@@ -159,20 +156,34 @@ def _as_typer_has_it(command: Callable[..., None]) -> Callable[..., None]:
             VERBOSE.set(True)
         if values.pop("records", False):
             AS_RECORDS.set(True)
-        for name, model in models.items():
-            given = {p.name: values.pop(p.name) for p in options_of(model)}
-            if "episodes" in given:
-                given["episodes"] = episode_list(given["episodes"])
-            try:
-                values[name] = model(**{option: value for option, value in given.items() if value is not None})
-            except ValueError as e:
-                raise UserError(validation_message(e)) from e  # type: ignore[arg-type]
-        command(**values)
+        made = {
+            name: _made(model, {p.name: values.pop(p.name) for p in options_of(model)})
+            for name, model in models.items()
+        }
+        command(**values, **made)
 
     by_name = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
     run.__signature__ = signature.replace(parameters=by_name)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in by_name} | {"return": None}
     return run
+
+
+def _call_flag(parameter: inspect.Parameter) -> None:
+    """A flag has no --no- beside it, unless it says so itself."""
+    for option in getattr(parameter.annotation, "__metadata__", ()):
+        is_named = option.param_decls or option.default is not ...
+        if parameter.annotation.__origin__ is bool and not is_named:
+            option.param_decls = (f"--{parameter.name.replace('_', '-')}",)
+
+
+def _made(model: Any, given: dict[str, Any]) -> Any:
+    """The model of options that were given. Raises UserError."""
+    if "episodes" in given:
+        given["episodes"] = episode_list(given["episodes"])
+    try:
+        return model(**{option: value for option, value in given.items() if value is not None})
+    except ValueError as e:
+        raise UserError(validation_message(e)) from e  # type: ignore[arg-type]
 
 
 def options_of(model: Any) -> list[inspect.Parameter]:
@@ -184,16 +195,9 @@ def options_of(model: Any) -> list[inspect.Parameter]:
     for name, field in model.model_fields.items():
         if field.description is None:
             continue
-        kind, metadata = field.annotation, field.metadata
+        kind, metadata = _as_option(field.annotation, field.metadata)
         default = inspect.Parameter.empty if field.is_required() else field.get_default(call_default_factory=True)
-        # Numbers of episodes are one text, as 0,1,5-9; of other lists each item is given by itself
-        if kind == EPISODES:
-            kind = str | None
-        elif get_origin(kind) is tuple:
-            item = get_args(kind)[0]
-            metadata = [m for of_item in getattr(item, "__metadata__", ()) for m in of_item.metadata]
-            plain = str if get_origin(item) is Literal else getattr(item, "__origin__", item)
-            kind, default = list[plain] | None, None
+        default = None if default == () else default
         bounds = {side: getattr(m, at) for m in metadata for at, side in BOUNDS.items() if hasattr(m, at)}
         called = str(field.validation_alias or name)
         flag = called.replace("_", "-")
@@ -202,6 +206,18 @@ def options_of(model: Any) -> list[inspect.Parameter]:
         of_keyword = inspect.Parameter.KEYWORD_ONLY
         parameters.append(inspect.Parameter(called, of_keyword, annotation=Annotated[kind, option], default=default))
     return parameters
+
+
+def _as_option(kind: Any, metadata: list) -> tuple[Any, list]:
+    """A field's type and bounds as an option's: episodes are one text, as 0,1,5-9; items of lists are given singly."""
+    if kind == EPISODES:
+        return str | None, metadata
+    if get_origin(kind) is not tuple:
+        return kind, metadata
+    item = get_args(kind)[0]
+    of_item = [m for of_item in getattr(item, "__metadata__", ()) for m in of_item.metadata]
+    plain: Any = str if get_origin(item) is Literal else getattr(item, "__origin__", item)
+    return list[plain] | None, of_item
 
 
 def _examples(words: str) -> str | None:

@@ -4,7 +4,7 @@ import io
 import json
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +61,7 @@ def width_here() -> int:
 def table_text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], width: int) -> str:
     """Rows as a table of at most `width` characters a line; as records if -x asks for them, or they have no room."""
     cells = [[_cell(row[name]) for name in columns] for row in rows]
-    numbers = [
-        any(isinstance(r[name], int | float) and not isinstance(r[name], bool) for r in rows) for name in columns
-    ]
+    numbers = [any(type(row[name]) in (int, float) for row in rows) for name in columns]
     room = width - 3 * (len(columns) - 1)
     heads = list(columns)
     if sum(_widths(heads, cells)) > room:
@@ -71,17 +69,20 @@ def table_text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], width:
     # Numbers are never cut; long texts go on in a second line
     least = [w if number else min(w, NARROWEST) for w, number in zip(_widths(heads, cells), numbers, strict=True)]
     if AS_RECORDS.get() or sum(least) > room:
-        records: list[RenderableType] = []
-        for i, row in enumerate(cells):
-            rule = [Rule(str(i + 1), align="left", style="dim")] if len(cells) > 1 else []
-            records += [*rule, _pairs(dict(zip(columns, row, strict=True)))]
-        return _printed(*records, width=width)
+        return _printed(*_records(columns, cells), width=width)
     table = Table(box=None, padding=(0, 3, 0, 0), pad_edge=False, header_style="bold")
     for head, is_number in zip(heads, numbers, strict=True):
         table.add_column(Text(head), justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")
     for row in cells:
         table.add_row(*row)
     return _printed(table, width=width)
+
+
+def _records(columns: Sequence[str], cells: Sequence[Sequence[Text]]) -> Iterator[RenderableType]:
+    for i, row in enumerate(cells):
+        if len(cells) > 1:
+            yield Rule(str(i + 1), align="left", style="dim")
+        yield _pairs(dict(zip(columns, row, strict=True)))
 
 
 def _widths(heads: Sequence[str], cells: Sequence[Sequence[Text]]) -> list[int]:

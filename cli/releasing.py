@@ -30,6 +30,7 @@ from cli.output import print_json, show, show_facts
 from cli.terminal import FAILED
 from core.errors import UserError
 from explorer.filters import size
+from warehouse.lake import Lake
 from warehouse.lake.gc import GRACE_S, collect, merge, small_files
 from warehouse.releases import card_path, create_release, delete_release, get_release
 from warehouse.releases.contents import LOCAL, contents
@@ -205,11 +206,7 @@ def gc(
     """Delete files that neither the corpus nor a release uses, and merge small files. Cannot run during a build."""
     lake = lake_at(workspace)
     if not dry_run and not yes:
-        # What is asked about is seen beforehand
-        to_go = collect(lake, keep_days, dry_run=True)
-        files, num_bytes = sum(f.files for f in to_go), sum(f.bytes for f in to_go)
-        if files:
-            confirm(f"Delete {counted(files, 'file')} ({size(num_bytes)}) of {lake.workspace.root}?", yes=False)
+        _confirm_collection(lake, keep_days)
     rows = [f.__dict__ for f in collect(lake, keep_days, dry_run=dry_run)]
     files, into = (small_files(lake), None) if dry_run else merge(lake)
     if format != "table":
@@ -221,3 +218,10 @@ def gc(
         small = counted(files, "small file")
         merged = f"Would merge up to {small} of rows" if dry_run else f"Merged {small} of rows into {into}"
         say(f"{merged}. The next build or gc deletes what was merged, once it is {GRACE_S / 60:.0f} minutes old.")
+
+
+def _confirm_collection(lake: Lake, keep_days: float) -> None:
+    to_go = collect(lake, keep_days, dry_run=True)
+    files, num_bytes = sum(f.files for f in to_go), sum(f.bytes for f in to_go)
+    if files:
+        confirm(f"Delete {counted(files, 'file')} ({size(num_bytes)}) of {lake.workspace.root}?", yes=False)

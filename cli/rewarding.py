@@ -19,7 +19,6 @@ from eval.reward.open import ScorerConfig, open_scorer
 from eval.reward.options import ModelOptions, ScorerOptions
 from eval.reward.window import CutOffError
 from eval.server.limits import Limits
-from pipeline.episode_rewards import episode_clip
 from pipeline.models import model_folder
 from pipeline.rewards import score_video
 from training.errors import ModelError, TrainingError
@@ -95,6 +94,8 @@ def reward(
     else:
         assert dataset is not None
         assert episode is not None
+        from pipeline.episode_rewards import episode_clip  # imports duckdb, which a video does without
+
         run, of_episode = episode_clip(space_at(workspace), dataset, episode, camera or ())
         task, name = task or of_episode, f"{dataset}-{episode}"
     try:

@@ -44,17 +44,17 @@ def show_status(rows: list[dict]) -> None:
     """
     empty = [name for name in ("embeddings", "revision") if not any(row[name] for row in rows)]
     left_out = {"assumed_complete", "look_unfinished", *empty}
-    shown = []
-    for row in rows:
-        share = share_known(row["outcomes_known"], row["ok"])
-        if row["assumed_complete"]:
-            share += f", {row['assumed_complete']} assumed complete"
-        in_words = row | {"outcomes_known": share, "revision": (row["revision"] or "")[:SHOWN_OF_COMMIT]}
-        names = {name: "outcomes" if name == "outcomes_known" else name for name in row if name not in left_out}
-        shown.append({words: in_words[name] for name, words in names.items()})
-    show(shown, "table")
+    show([{n: v for n, v in _in_words(row).items() if n not in left_out} for row in rows], "table")
     for text in filter(None, (question(row["dataset"], row["look_unfinished"], row["ok"]) for row in rows)):
         print(f"{text}: {UNFINISHED_AT}")
+
+
+def _in_words(row: dict) -> dict:
+    share = share_known(row["outcomes_known"], row["ok"])
+    if row["assumed_complete"]:
+        share += f", {row['assumed_complete']} assumed complete"
+    words = row | {"outcomes_known": share, "revision": (row["revision"] or "")[:SHOWN_OF_COMMIT]}
+    return {"outcomes" if name == "outcomes_known" else name: value for name, value in words.items()}
 
 
 def show_references(lake: Lake, names: Collection[str]) -> None:

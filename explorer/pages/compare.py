@@ -1,5 +1,6 @@
 """Two label runs, or two models, beside each other: where a dataset's are farthest apart, and one episode of them."""
 
+from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
@@ -83,12 +84,12 @@ def episodes_apart(reader: LakeReader, dataset: str, pair: list[str]) -> tuple[i
         return 0, None, []
     farthest = sorted(differences, key=lambda episode: (-differences[episode], episode))[:FARTHEST]
     facts = {row["episode_index"]: row for row in reader.dicts(FACTS_SQL, dataset, farthest)}
-    cuts: dict[tuple[int, str], set[int]] = {}
+    cuts: defaultdict[tuple[int, str], set[int]] = defaultdict(set)
     for episode, run, frame in reader.rows(CUTS_SQL, dataset, pair, farthest):
-        cuts.setdefault((episode, run), set()).add(frame)
+        cuts[episode, run].add(frame)
     rows: list[dict[str, Any]] = []
     for episode in (e for e in farthest if e in facts):
-        own, other = (cuts.get((episode, run), set()) for run in pair)
+        own, other = cuts[episode, pair[0]], cuts[episode, pair[1]]
         moved = moved_boundaries(own, other, round(SAME_S * (facts[episode]["fps"] or 1.0)))
         counts = {"boundaries": len(own) + len(other), "moved": sum(map(len, moved))}
         rows.append(facts[episode] | {"mae": differences[episode]} | counts)

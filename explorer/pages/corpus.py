@@ -19,6 +19,7 @@ router = APIRouter()
 BINS = 30
 REASONS = 30  # of the quarantine, the commonest
 COUNTED = ("episodes", "ok", "outcomes_known", "assumed_complete", "frames", "labelled_frames")
+OF_ALL = ("hours", "shards", "samples", "cost_usd", *COUNTED)
 # Of the index
 COUNTS_SQL = """
     SELECT dataset::VARCHAR AS dataset, any_value(robot)::VARCHAR AS robot, any_value(license)::VARCHAR AS license,
@@ -79,7 +80,7 @@ def corpus_facts(at: Visit) -> dict[str, Any]:
     questions = {d["dataset"]: question(d["dataset"], d["unfinished"], d["ok"]) for d in datasets if d["unfinished"]}
     return {
         "datasets": datasets,
-        "totals": {k: sum(d[k] or 0 for d in datasets) for k in ("hours", "shards", "samples", "cost_usd", *COUNTED)},
+        "totals": {k: sum(filter(None, (d[k] for d in datasets))) for k in OF_ALL},
         "questions": questions,
         "grippers": _grippers(reader, [d["dataset"] for d in datasets]),
         "licences": _licences(datasets),

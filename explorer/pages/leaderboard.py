@@ -50,10 +50,10 @@ def page(
 ) -> HTMLResponse:
     """`by` slices: every model by every slice, by one metric."""
     reader = at.reader
-    benchmarks = [r[0] for r in reader.rows("SELECT DISTINCT benchmark FROM eval_runs ORDER BY 1")]
+    [[benchmarks]] = reader.rows("SELECT coalesce(list(DISTINCT benchmark ORDER BY benchmark), []) FROM eval_runs")
     if benchmark and benchmark not in benchmarks:
         raise PageError(f"there is no benchmark {benchmark[:60]!r} in this corpus")
-    shown = benchmark or (benchmarks[0] if benchmarks else "")
+    shown = benchmark or next(iter(benchmarks), "")
     slices, metrics = (_names(reader, column, shown) for column in ("slice", "metric"))
     # The metric to begin with: the one that says most of those that a benchmark has
     chosen = metric or next((m for m in (*FIRST_METRICS, *metrics) if m in metrics), "")

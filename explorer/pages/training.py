@@ -101,11 +101,10 @@ def curves_of(reader: LakeReader, run: str) -> dict[str, list[tuple[int, float]]
         extra = json.loads(row["extra"]) if row["extra"] else {}
         values = {title: row[name] for name, title in CURVES.items()} | (extra if isinstance(extra, dict) else {})
         for title, value in values.items():
-            if isinstance(value, int | float) and not isinstance(value, bool):
+            if type(value) in (int, float):
                 found.setdefault(title, []).append((row["step"], float(value)))
-    order = [*CURVES.values()]
-    names = [title for title in order if title in found]
-    return {title: found[title] for title in [*names, *sorted(found.keys() - {*order})[:MOST_CURVES]]}
+    others = sorted(found.keys() - {*CURVES.values()})[:MOST_CURVES]
+    return {title: found[title] for title in (*CURVES.values(), *others) if title in found}
 
 
 def scores_of(reader: LakeReader, runs: list[str]) -> dict[str, list[dict[str, Any]]]:
