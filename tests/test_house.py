@@ -22,8 +22,8 @@ LINES = {
     "eval": 13283,  # 9,500
     "training": 8627,  # 6,800
     "pipeline": 7274,  # 5,300
-    "explorer": 5684,  # 4,700
-    "cli": 4930,  # 3,600
+    "explorer": 4790,  # 4,700
+    "cli": 3975,  # 3,600
     "assets": 3016,  # 2,000
     "benchmarks": 11698,  # 8,000
 }
@@ -36,7 +36,7 @@ DATACLASSES = 477  # 330
 ERRORS = 77  # 30
 MOST_COMPLEX = 20
 OFTEN_COMPLEX, SHARE_COMPLEX = 10, 0.03
-BRANCHES_PER_10_LINES = 2.07  # 1.9, of functions of 12 lines or more
+BRANCHES_PER_10_LINES = 2.14  # 1.9, of functions of 12 lines or more
 OURS = {*LINES, "tests", "docs", "samples", "plugins", "proccorpus"}
 BRANCHES = (ast.If, ast.For, ast.While, ast.IfExp, ast.ExceptHandler, ast.comprehension, ast.AsyncFor, ast.match_case)
 
