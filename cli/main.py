@@ -197,7 +197,7 @@ def options_of(model: Any) -> list[inspect.Parameter]:
             continue
         kind, metadata = _as_option(field.annotation, field.metadata)
         default = inspect.Parameter.empty if field.is_required() else field.get_default(call_default_factory=True)
-        default = None if default == () else default
+        default = None if isinstance(default, tuple) else default
         bounds = {side: getattr(m, at) for m in metadata for at, side in BOUNDS.items() if hasattr(m, at)}
         called = str(field.validation_alias or name)
         flag = called.replace("_", "-")
