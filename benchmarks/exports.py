@@ -25,7 +25,7 @@ from pipeline.plan import MISSING
 from pipeline.stage import DatasetStep, StageContext, run_stage
 from pipeline.stages import LISTING
 from tests.kits.tiny_lerobot import make_dataset, rows_path, video_path, write_lines
-from warehouse.exports import lerobot, rabc
+from warehouse.exports import EXPORT_KINDS, rabc
 from warehouse.exports.options import Selection
 from warehouse.lake import Lake
 
@@ -66,9 +66,8 @@ def make(folder: Path, episodes: int, frames: int) -> None:
 
 def measured(kind: str, folder: Path) -> dict[str, float]:
     lake = Lake(Workspace(folder / "workspace"), read_only=True)
-    export = {"lerobot": lerobot.export, "rabc": rabc.export}[kind]
     started, cpu = time.monotonic(), time.process_time()
-    done = export(lake, ANY, folder / "out")
+    done = EXPORT_KINDS[kind].export(lake, ANY, folder / "out")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     wall, cpu = time.monotonic() - started, time.process_time() - cpu
     return {"episodes": done.episodes, "frames": done.frames, "wall_s": wall, "cpu_s": cpu, "peak_mb": peak}

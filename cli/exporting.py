@@ -18,7 +18,6 @@ from cli.terminal import FAILED
 from core.errors import UserError
 from eval.reward.options import ModelOptions
 from pipeline.episode_rewards import score_selection
-from pipeline.exports import ExportRequest, write
 from pipeline.imports import import_annotations
 from warehouse.exports import EXPORT_KINDS, ExportKind
 from warehouse.exports.options import LerobotOptions, RewardOptions, Selection
@@ -57,7 +56,7 @@ def _export(
 
     # Opened after rewards were made: they are in the corpus by now
     lake = lake_to_read(workspace)
-    done = write(lake, ExportRequest(kind, out, chosen, options, overwrite))
+    done = kind.export(lake, chosen, out, options, overwrite=overwrite)
     warn(done.left_out, "left out")
     warn(done.notes, "note")
     facts = done.__dict__ | {"left_out": list(done.left_out), "notes": list(done.notes)}

@@ -26,9 +26,9 @@ from ingest.source import read_episode
 from ingest.sources.files import Source
 from pipeline.build import stored_build
 from pipeline.reading import records_of, usable_records
-from warehouse.exports.common import EPISODES_SQL, ExportEpisode, export_episode, select
 from warehouse.exports.options import Selection
 from warehouse.exports.rabc import the_dataset
+from warehouse.exports.selection import EPISODES_SQL, ExportEpisode, export_episode, select
 from warehouse.lake import Lake, content_key
 from warehouse.lake.states import episode_states
 
@@ -193,7 +193,7 @@ def score_selection(
     score_fps: float | None = None,
     on_episodes: Callable[[int, int], None] = lambda done, of: None,
 ) -> ScoredEpisodes:
-    """Score the episodes of an export to RA-BC that the lake has no rewards of. Raises ExportError, RewardError and
+    """Score the episodes of an export to RA-BC that the lake has no rewards of. Raises RewardError and
     what open_scorer raises."""
     selected = select(lake, selection)
     the_dataset(selected)  # before hours are spent on what cannot be exported

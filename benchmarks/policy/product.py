@@ -17,7 +17,7 @@ from benchmarks.sim_truth import published_curves
 from benchmarks.trial import build, own_code_first
 from core.paths import ROOT, Workspace
 from training.train import CODE_VERSION as TRAINING
-from warehouse.exports.common import MANIFEST
+from warehouse.exports.folder import MANIFEST
 from warehouse.lake import Lake
 
 TRAINED = "trained.json"  # what `proccorpus train` said

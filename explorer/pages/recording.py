@@ -10,13 +10,13 @@ from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse
 from starlette.background import BackgroundTask
 
-from core.errors import install_hint
+from core.errors import UserError, install_hint
 from explorer.access import PageError
 from explorer.episode import EpisodeIndex, find_episode
 from explorer.site import explorer_of
-from ingest.sources.types import SourceError
-from warehouse.exports.common import ExportError, open_source, records, select_episode
-from warehouse.exports.rerun import RerunOptions, write_recording
+from warehouse.exports.options import RerunOptions
+from warehouse.exports.selection import select_episode
+from warehouse.exports.source_reader import SourceReader
 from warehouse.lake import Lake
 
 router = APIRouter()
@@ -33,20 +33,20 @@ def recording(request: Request, dataset: str, episode_index: EpisodeIndex) -> Fi
     explorer = explorer_of(request)
     if not has_rerun():
         raise PageError(f"recordings need rerun-sdk: {install_hint('exports')}", 501)
+    from warehouse.exports.rerun import write_recording
+
+    with explorer.corpus.reading() as reader:
+        find_episode(reader, dataset, episode_index)
+        snapshot = reader.snapshot.number
     file = tempfile.NamedTemporaryFile(suffix=".rrd", delete=False)  # noqa: SIM115
     file.close()
     path = Path(file.name)
     try:
-        with explorer.corpus.reading() as reader:
-            episode = find_episode(reader, dataset, episode_index)
-            snapshot = reader.snapshot.number
         lake = Lake(explorer.space, read_only=True, snapshot=snapshot)
         with closing(lake.con):
             selected = select_episode(lake, dataset, episode_index)
-            record = records(selected, dataset, episode.chunk)[episode_index]
-            source = open_source(selected, dataset)
-            write_recording(path, selected, selected.episodes[0], source, record, OPTIONS)
-    except (ExportError, SourceError) as e:
+            write_recording(path, selected, selected.episodes[0], SourceReader(selected, dataset), OPTIONS)
+    except UserError as e:
         path.unlink(missing_ok=True)
         raise PageError(f"no recording can be made: {e}") from e
     except BaseException:

@@ -338,8 +338,7 @@ def file_forms(folder: Path) -> tuple[Check, st.SearchStrategy[Any]]:
     paths = {"frame-signals": "signals.parquet", "annotations-json": "drawn.json", "opensarm": "o", "robometer": "r"}
     assert paths.keys() == FILE_FORMS.keys()
     for form, name in paths.items():
-        kind = EXPORT_KINDS[form]
-        kind.module.export(lake, Selection(allow=("unknown",)), root / name, kind.options())
+        EXPORT_KINDS[form].export(lake, Selection(allow=("unknown",)), root / name)
     lake.con.close()
     files = _files(root, "*.json", "*.jsonl", "*.parquet", "*.npy")
     changing = Changing(root, files)

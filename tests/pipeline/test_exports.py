@@ -6,12 +6,12 @@ import dagster as dg
 import pytest
 
 from assets.defs.resources import Corpus
-from pipeline import exports
-from pipeline.exports import plain_request
+from core.errors import UserError
 from tests.kits.files import hashes_of
 from tests.kits.made_corpus import Made
 from tests.kits.staleness import definitions
-from warehouse.exports.common import JOURNAL, MANIFEST, ExportError
+from warehouse.exports import EXPORT_KINDS
+from warehouse.exports.folder import MANIFEST, PARTIAL
 from warehouse.exports.options import Selection
 from warehouse.lake import Lake
 
@@ -35,7 +35,7 @@ def steps(result: dg.ExecuteInProcessResult, op: str) -> list[dg.DagsterEvent]:
 @pytest.mark.parametrize("kind", ["datasets", "rerun", "lerobot"])
 def test_a_step_per_chunk_and_the_bytes_of_the_command(made: Made, tmp_path: Path, kind: str):
     lake = Lake(made.space, read_only=True)
-    exports.finish(lake, plain_request(kind, tmp_path / "plain", ALL))
+    EXPORT_KINDS[kind].export(lake, ALL, tmp_path / "plain")
     result = run(made, kind=kind, out=str(tmp_path / "job"), allow_licences=["unknown"])
     assert result.success
     assert len(steps(result, "export_chunk")) == 3
@@ -63,24 +63,24 @@ def test_a_bad_request_fails_at_the_first_step(made: Made, tmp_path: Path):
 
 
 def test_chunks_are_written_side_by_side(made: Made, tmp_path: Path):
-    request = plain_request("llamafactory", tmp_path / "out", ALL)
+    kind, out = EXPORT_KINDS["llamafactory"], tmp_path / "out"
     lake, other = Lake(made.space, read_only=True), Lake(made.space, read_only=True)
-    with pytest.raises(ExportError, match="does not hold the export that this is a part of"):
-        exports.write_chunk(lake, request, "tiny", 0)
-    chunks = exports.begin(lake, request)
+    with pytest.raises(UserError, match="does not hold the export that this is a part of"):
+        kind.open(lake, ALL).export_chunk(out, ("tiny", 0))
+    chunks = kind.open(lake, ALL).begin(out)
     assert chunks == [("tiny", 0), ("tiny", 1), ("tiny", 2)]
     half_written = tmp_path / "out/train/part-00009.json"
-    assert exports.write_chunk(other, request, *chunks[2]) > 0
+    assert kind.open(other, ALL).export_chunk(out, chunks[2]) > 0
     half_written.parent.mkdir(exist_ok=True)
     half_written.write_text("[")
-    assert exports.write_chunk(lake, request, *chunks[0]) > 0
+    assert kind.open(lake, ALL).export_chunk(out, chunks[0]) > 0
     assert half_written.exists(), "it may be another's"
-    assert exports.write_chunk(other, request, *chunks[0]) == 0
-    assert (tmp_path / "out" / JOURNAL).exists()
-    exports.finish(lake, request)
+    assert kind.open(other, ALL).export_chunk(out, chunks[0]) == 0
+    assert (tmp_path / "out" / PARTIAL).exists()
+    kind.export(lake, ALL, out)
     assert not half_written.exists()
-    exports.finish(lake, plain_request("llamafactory", tmp_path / "plain", ALL))
+    kind.export(lake, ALL, tmp_path / "plain")
     assert hashes_of(tmp_path / "out") == hashes_of(tmp_path / "plain")
-    assert exports.write_chunk(lake, request, *chunks[1]) == 0, "the export is whole"
+    assert kind.open(lake, ALL).export_chunk(out, chunks[1]) == 0, "the export is whole"
     lake.con.close()
     other.con.close()

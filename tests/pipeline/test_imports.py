@@ -15,9 +15,11 @@ from pipeline.imports import import_annotations
 from tests.kits.lerobot_writer import edit_parquet, v3_data, v3_meta, write_v3
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import LENGTHS
-from warehouse.exports import lerobot
+from warehouse.exports import EXPORT_KINDS
 from warehouse.exports.options import Selection
 from warehouse.lake import Lake, digest
+
+LEROBOT = EXPORT_KINDS["lerobot"]
 
 ANY = Selection(allow=("unknown",))
 SPANS = "SELECT episode_index, name, start_frame, end_frame, kind, completed, step FROM {} WHERE {} ORDER BY 1, 3"
@@ -26,7 +28,7 @@ SPANS = "SELECT episode_index, name, start_frame, end_frame, kind, completed, st
 @pytest.fixture(scope="module")
 def exported(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("exported") / "tiny"
-    lerobot.export(Lake(made.space, read_only=True), ANY, out)
+    LEROBOT.export(Lake(made.space, read_only=True), ANY, out)
     return out
 
 
@@ -195,7 +197,7 @@ def test_what_fits_nothing_is_refused(corpus: Lake, exported: Path, tmp_path: Pa
 def test_an_import_of_a_part(corpus: Lake, made: Made, tmp_path: Path):
     """Episodes of an export count from 0; they are known by what they were."""
     some = Selection(allow=("unknown",), datasets=("tiny",), episodes=(2, 4))
-    lerobot.export(Lake(made.space, read_only=True), some, tmp_path / "out")
+    LEROBOT.export(Lake(made.space, read_only=True), some, tmp_path / "out")
     done = import_annotations(corpus, tmp_path / "out", "tiny")
     episodes = corpus.rows(f"SELECT episode_index FROM episode_labels WHERE label_run = '{done.label_run}' ORDER BY 1")
     assert episodes == [(2,), (4,)]

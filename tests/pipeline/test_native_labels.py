@@ -12,9 +12,11 @@ from pipeline.config import DatasetBuild, source_build, with_annotator
 from tests.kits.lerobot_writer import write_v2, write_v3
 from tests.kits.made_corpus import Made
 from tests.kits.step_forms import SPANS, V2_FORMS, V3_FORMS, action_config
-from warehouse.exports import lerobot
+from warehouse.exports import EXPORT_KINDS
 from warehouse.exports.options import Selection
 from warehouse.lake import Lake, digest, open_lake
+
+LEROBOT = EXPORT_KINDS["lerobot"]
 
 LENGTHS = (24, 18)
 LABEL = [
@@ -182,7 +184,7 @@ def test_steps_that_come_later_are_the_labels_then(tmp_path: Path) -> None:
 
 def test_an_export_of_ours_is_built_into_the_labels_it_had(made: Made, tmp_path: Path) -> None:
     out = tmp_path / "exported"
-    lerobot.export(Lake(made.space, read_only=True), Selection(allow=("unknown",)), out)
+    LEROBOT.export(Lake(made.space, read_only=True), Selection(allow=("unknown",)), out)
     space = Workspace(tmp_path / "workspace")
     assert not run_build(space, [source_build(out, "again", None, None)], workers=1).failed
     lake = open_lake(space)

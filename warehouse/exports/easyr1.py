@@ -7,19 +7,16 @@ reads them: numbers are strings, since a column of numbers and "n/a" is none tha
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
+from itertools import count
+from typing import Any
 
 import pyarrow as pa
 
-from warehouse.exports.common import Exported, ExportError, ExportFolder
-from warehouse.exports.options import SampleFileOptions, SampleOptions, Selection
-from warehouse.exports.parquet import PICTURE, write_rows
-from warehouse.exports.samples import SampleKind, SamplePart, Samples, first_index, shown_frame
-from warehouse.lake import Lake
+from core.errors import UserError
+from warehouse.exports.hub import PICTURE
+from warehouse.exports.samples import ParquetSampleExport, SamplePart, shown_pictures
 from warehouse.shards import Sample
 from warehouse.shards.ground_truth import ground_truth
-
-FAMILIES = ("progresslm_text", "progresslm_visual", "progresslm_cross_view", "progresslm_unanswerable")
 
 STR = pa.string()
 MESSAGE = pa.struct([("role", STR), ("content", STR)])
@@ -28,64 +25,53 @@ EXTRA = pa.struct(
     [("index", pa.int64()), ("split", STR), ("sample_id", STR), ("dataset", STR), ("episode_index", pa.int64())]
     + [(name, STR) for name in ("variant", "form", "label_run")]
 )
-SCHEMA = pa.schema(
-    [
-        ("problem", STR),
-        ("prompt", pa.list_(MESSAGE)),
-        ("images", pa.list_(PICTURE)),
-        ("answer", STR),
-        ("reward_model", REWARD),
-        ("data_source", STR),
-        ("ability", STR),
-        ("extra_info", EXTRA),
-    ]
-)
 
 
-def export(
-    lake: Lake, selection: Selection, out: Path, options: SampleFileOptions, *, overwrite: bool = False
-) -> Exported:
-    """Write a folder of Parquet per split; an export that broke off goes on. Raises ExportError, ShardError."""
-    return KIND.export(lake, selection, out, options, overwrite)
+class EasyR1Export(ParquetSampleExport):
+    """A folder of Parquet per split. Where no families or forms are named: ProgressLM's, in think form."""
 
+    families = ("progresslm_text", "progresslm_visual", "progresslm_cross_view", "progresslm_unanswerable")
+    forms = ("think",)
+    schema = pa.schema(
+        [
+            ("problem", STR),
+            ("prompt", pa.list_(MESSAGE)),
+            ("images", pa.list_(PICTURE)),
+            ("answer", STR),
+            ("reward_model", REWARD),
+            ("data_source", STR),
+            ("ability", STR),
+            ("extra_info", EXTRA),
+        ]
+    )
 
-def _check(options: SampleOptions) -> None:
-    odd = [f for f in options.families if f not in FAMILIES]
-    if odd:
-        raise ExportError(
-            f"{odd[0]} has no reference and score to reward: an easyr1 export takes {', '.join(FAMILIES)}"
+    def check(self) -> None:
+        odd = [family for family in self.which.families if family not in self.families]
+        if odd:
+            raise UserError(
+                f"{odd[0]} has no reference and score to reward: an easyr1 export takes {', '.join(self.families)}"
+            )
+
+    def rows(self, part: SamplePart) -> Iterator[list[dict[str, Any]]]:
+        # Rows are counted through a split: those of the parts before this one come first
+        [(before,)] = self.lake.rows(
+            "SELECT count(*) FROM export_samples WHERE NOT withheld AND split = ? AND (dataset, chunk) < (?, ?)",
+            [part.split, part.dataset, part.chunk],
         )
+        numbers = count(before)
+        for episode in self.read(part):
+            yield [_row(sample, next(numbers)) for sample in episode]
 
 
-def _write_part(folder: ExportFolder, samples: Samples, part: SamplePart, options: SampleFileOptions) -> None:
-    index = first_index(samples, part)
-
-    def groups() -> Iterator[list[dict]]:
-        nonlocal index
-        for episode in samples.read(part):
-            yield [_row(sample, index + k) for k, sample in enumerate(episode)]
-            index += len(episode)
-
-    # a file's name must not sound like a split: `datasets` would take it for one
-    begin = index
-    names = write_rows(folder, f"{part.split}/part-{part.number:05d}", SCHEMA, groups(), file_bytes=options.file_bytes)
-    folder.finish_part(part.name, names, {"samples": index - begin})
-
-
-def _row(sample: Sample, index: int) -> dict:
+def _row(sample: Sample, index: int) -> dict[str, Any]:
     row, truth = sample.row, json.dumps(ground_truth(sample), sort_keys=True, ensure_ascii=False)
-    named = zip(row["pictures"], sample.pictures, strict=True)
     return {
         "problem": row["question"],
         "prompt": [{"role": "user", "content": row["question"]}],
-        "images": [{"bytes": data, "path": shown_frame(row, name).path} for name, data in named],
+        "images": shown_pictures(sample),
         "answer": truth,
         "reward_model": {"style": "rule", "ground_truth": truth},
         "data_source": row["family"],
         "ability": "progress",
         "extra_info": {"index": index} | {f.name: row[f.name] for f in EXTRA if f.name != "index"},
     }
-
-
-KIND = SampleKind("easyr1", _write_part, lambda folder, samples: None, FAMILIES, ("think",), _check)
-begin, export_chunk = KIND.begin, KIND.export_chunk

@@ -5,7 +5,7 @@ labels (progress and the step under way), or from a reward model (progress and s
 and, where wanted, advantages follow from either. Episodes without them have no rows.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -18,13 +18,11 @@ import pyarrow.parquet as pq
 from annotate.advantages import advantages, chunk_residuals, threshold
 from annotate.conventions.frame_signals import KEYS, Descriptor, metadata
 from core.files import whole_file
-from warehouse.exports.common import Exported, ExportEpisode, Selected, is_same_file
-from warehouse.exports.labels import ActiveLabel, chunk_labels, no_labels, select_for_labels
-from warehouse.exports.options import FrameSignalsOptions, Selection
-from warehouse.exports.rabc import between, chunk_starts, scored_frames, the_dataset
-from warehouse.lake import Lake
+from warehouse.exports.export import FileExport
+from warehouse.exports.labels import ActiveLabel, LabelExport
+from warehouse.exports.rabc import OneDatasetExport, between
+from warehouse.exports.selection import ExportEpisode
 
-KIND = "frame-signals"
 IDENTITY = b"proccorpus.identity"  # of the export: says whether a file is the one asked for
 
 
@@ -61,125 +59,94 @@ class _Signals:
     value: np.ndarray
 
 
-def export(
-    lake: Lake,
-    selection: Selection,
-    out: Path,
-    options: FrameSignalsOptions = FrameSignalsOptions(),
-    *,
-    overwrite: bool = False,
-) -> Exported:
-    """Write the signals of one LeRobot dataset to the file `out`. Raises ExportError and what `select` raises.
+class FrameSignalsExport(FileExport, OneDatasetExport, LabelExport):
+    """One chunk of the lake is in memory at a time; with advantages all signals are."""
 
-    One chunk of the lake is in memory at a time; with advantages all signals are.
-    """
-    selected = select_for_labels(lake, selection, options.label_run)
-    dataset, kind, _ = the_dataset(selected)
-    identity = selected.identity(KIND, options)
-    if is_same_file(out, identity, overwrite, _identity, example="signals.parquet"):
-        return _exported(selected, out, options, again=True)
+    example = "signals.parquet"
 
-    descriptors = _descriptors(options)
-    told = metadata(descriptors, _provenance(selected, dataset, options), [e.episode_index for e in selected.episodes])
-    episodes = _signals(selected, dataset, kind, lake, options)
-    if options.horizon is not None:
-        episodes = iter(_with_advantages(list(episodes), options.horizon, options.positive_share))
-    first = next(episodes, None)
-    if first is None:
-        raise no_labels(selected)
-    schema = _table(first, descriptors).schema.with_metadata({**told, IDENTITY.decode(): identity})
-    with whole_file(out) as half, pq.ParquetWriter(half, schema, compression="snappy") as writer:
-        for signals in chain([first], episodes):
-            table = _table(signals, descriptors)
-            writer.write_table(table.cast(schema), row_group_size=len(table))
-    return _exported(selected, out, options, again=False)
+    def identity_in(self, out: Path) -> str | None:
+        try:
+            found = (pq.read_metadata(out).metadata or {}).get(IDENTITY)
+        except (OSError, pa.ArrowException):
+            return None
+        return None if found is None else found.decode()
 
+    def counts(self, out: Path) -> tuple[int, int, list[str]]:
+        # A model's rewards count as they are
+        notes = self.notes() if self.options.rewards is None else []
+        return len(self.selected.episodes), pq.read_metadata(out).num_rows, notes
 
-def _identity(out: Path) -> str | None:
-    try:
-        found = (pq.read_metadata(out).metadata or {}).get(IDENTITY)
-    except (OSError, pa.ArrowException):
-        return None
-    return None if found is None else found.decode()
+    def write_file(self, out: Path) -> None:
+        descriptors = LABEL_SIGNALS if self.options.rewards is None else MODEL_SIGNALS
+        descriptors |= ADVANTAGE_SIGNALS if self.options.horizon is not None else {}
+        descriptors = dict(sorted(descriptors.items()))
+        numbers = [e.episode_index for e in self.selected.episodes]
+        facts = metadata(descriptors, self._provenance(), numbers) | {IDENTITY.decode(): self.identity}
+        found = self._signals()
+        if self.options.horizon is not None:
+            found = iter(self._with_advantages(list(found)))
+        first = next(found, None)
+        if first is None:
+            self.notes(labelled=0)
+        assert first is not None
+        schema = _table(first, descriptors).schema.with_metadata(facts)
+        with whole_file(out) as half, pq.ParquetWriter(half, schema, compression="snappy") as writer:
+            for signals in chain([first], found):
+                table = _table(signals, descriptors)
+                writer.write_table(table.cast(schema), row_group_size=len(table))
 
+    def _provenance(self) -> dict[str, Any]:
+        ((source, episodes, frames),) = self.lake.rows(
+            "SELECT any_value(d.source_uri), count(*), sum(f.num_rows)::BIGINT FROM datasets d "
+            "JOIN episode_facts f USING (dataset) WHERE dataset = ?",
+            [self.dataset],
+        )
+        options, selected = self.options, self.selected
+        scoring: dict[str, Any] = {"release": selected.selection.release, "snapshot": selected.snapshot}
+        scoring |= options.model_dump(include={"horizon", "positive_share"}) if options.horizon else {}
+        runs = selected.active_runs if options.label_run is None else [options.label_run]
+        by_model = {"model": options.model, "rewards": options.rewards}
+        scoring |= by_model if options.rewards else {"label_runs": runs}
+        named = {"name": self.dataset, "source": source, "total_episodes": episodes, "total_frames": frames}
+        return {"producer": "proccorpus", "dataset": named, "scoring": scoring}
 
-def _exported(selected: Selected, out: Path, options: FrameSignalsOptions, *, again: bool) -> Exported:
-    # A model's rewards, and a label run by its name, count as they are
-    by_label = options.rewards is None and options.label_run is None
-    return Exported(
-        kind=KIND,
-        out=str(out),
-        episodes=len(selected.episodes),
-        frames=pq.read_metadata(out).num_rows,
-        files=1,
-        bytes=out.stat().st_size,
-        again=again,
-        left_out=selected.left_out,
-        notes=tuple(selected.label_notes()) if by_label else (),
-    )
+    def _signals(self) -> Iterator[_Signals]:
+        """Of each episode that has any, in order."""
+        for chunk, episodes, _, starts in self.dataset_chunks():
+            by_model = self.options.rewards is not None
+            scored = self.scored_frames(episodes) if by_model and episodes else {}
+            labels = {} if by_model else self.chunk_labels(self.dataset, chunk, episodes)
+            for e in episodes:
+                number = e.episode_index
+                if number in scored:
+                    frames, progress, done = scored[number]
+                    values = {"progress": progress.astype(np.float32), "success": done.astype(np.float32)}
+                    yield _Signals(e, starts[number], frames, values, between(frames, progress, e.num_frames))
+                elif number in labels:
+                    values = _label_values(labels[number])
+                    yield _Signals(e, starts[number], np.arange(e.num_frames), values, values["progress"])
 
-
-def _descriptors(options: FrameSignalsOptions) -> dict[str, Descriptor]:
-    chosen = dict(LABEL_SIGNALS if options.rewards is None else MODEL_SIGNALS)
-    if options.horizon is not None:
-        chosen |= ADVANTAGE_SIGNALS
-    return dict(sorted(chosen.items()))
-
-
-def _provenance(selected: Selected, dataset: str, options: FrameSignalsOptions) -> dict[str, Any]:
-    ((source, episodes, frames),) = selected.lake.rows(
-        "SELECT any_value(d.source_uri), count(*), sum(f.num_rows)::BIGINT FROM datasets d "
-        "JOIN episode_facts f USING (dataset) WHERE dataset = ?",
-        [dataset],
-    )
-    runs = selected.active_runs if options.label_run is None else [options.label_run]
-    scoring: dict[str, Any] = {"release": selected.selection.release, "snapshot": selected.snapshot}
-    scoring |= options.model_dump(include={"horizon", "positive_share"}) if options.horizon else {}
-    by_model = {"model": options.model, "rewards": options.rewards}
-    scoring |= by_model if options.rewards else {"label_runs": runs}
-    named = {"name": dataset, "source": source, "total_episodes": episodes, "total_frames": frames}
-    return {"producer": "proccorpus", "dataset": named, "scoring": scoring}
+    def _with_advantages(self, episodes: list[_Signals]) -> list[_Signals]:
+        """The same with the signals of ADVANTAGE_SIGNALS; the threshold of RECAP's indicator is each task's own."""
+        horizon, by_task = self.options.horizon, dict[str | None, list[np.ndarray]]()
+        for s in episodes:
+            outcome = None if s.episode.success is None else float(s.episode.success)
+            s.values["chunk_td_residual"] = chunk_residuals(s.value, horizon)[s.frames]
+            s.values["advantage"] = advantages(s.value, horizon, outcome)[s.frames]
+            by_task.setdefault(s.episode.task, []).append(s.values["advantage"])
+        share = self.options.positive_share
+        limits = {task: threshold(np.concatenate(found), share) for task, found in by_task.items()}
+        for s in episodes:
+            s.values["advantage_positive"] = s.values["advantage"] > limits[s.episode.task]
+        return episodes
 
 
 def _table(signals: _Signals, descriptors: Mapping[str, Descriptor]) -> pa.Table:
-    keys = (
-        signals.frames + signals.start,
-        np.full(len(signals.frames), signals.episode.episode_index),
-        signals.frames,
-    )
+    frames, number = signals.frames, signals.episode.episode_index
+    keys = frames + signals.start, np.full(len(frames), number), frames
     columns = dict(zip(KEYS, keys, strict=True)) | {name: signals.values[name] for name in descriptors}
     fields = [pa.field(name, pa.from_numpy_dtype(v.dtype), nullable=False) for name, v in columns.items()]
     return pa.table(list(columns.values()), schema=pa.schema(fields))
-
-
-# Signals
-
-
-def _signals(
-    selected: Selected, dataset: str, kind: str, lake: Lake, options: FrameSignalsOptions
-) -> Iterator[_Signals]:
-    """Of each episode that has any, in order. Rewards are read from `lake` as it is now."""
-    by_chunk = {chunk: episodes for _, chunk, episodes in selected.chunks()}
-    read = _of_labels(selected, dataset, options) if options.rewards is None else _of_model(lake, dataset, options)
-    for chunk, _, starts in chunk_starts(selected, dataset, kind):
-        episodes = by_chunk.get(chunk)
-        if episodes:
-            yield from read(chunk, episodes, starts)
-
-
-Reader = Callable[[int, Sequence[ExportEpisode], Mapping[int, int]], Iterator[_Signals]]
-
-
-def _of_labels(selected: Selected, dataset: str, options: FrameSignalsOptions) -> Reader:
-    def read(chunk: int, episodes: Sequence[ExportEpisode], starts: Mapping[int, int]) -> Iterator[_Signals]:
-        labels = chunk_labels(selected, dataset, chunk, episodes, options.label_run)
-        for e in episodes:
-            label = labels.get(e.episode_index)
-            if label is not None:
-                values = _label_values(label)
-                yield _Signals(e, starts[e.episode_index], np.arange(e.num_frames), values, values["progress"])
-
-    return read
 
 
 def _label_values(label: ActiveLabel) -> dict[str, np.ndarray]:
@@ -191,29 +158,3 @@ def _label_values(label: ActiveLabel) -> dict[str, np.ndarray]:
         "completed": np.repeat([s.completed for s in label.segments], lengths),
         "planned_steps": np.full(sum(lengths), label.num_planned, np.int32),
     }
-
-
-def _of_model(lake: Lake, dataset: str, options: FrameSignalsOptions) -> Reader:
-    def read(_: int, episodes: Sequence[ExportEpisode], starts: Mapping[int, int]) -> Iterator[_Signals]:
-        assert options.rewards is not None
-        scored = scored_frames(lake, options.rewards, dataset, episodes)
-        for e in episodes:
-            frames, progress, done = scored[e.episode_index]
-            values = {"progress": progress.astype(np.float32), "success": done.astype(np.float32)}
-            yield _Signals(e, starts[e.episode_index], frames, values, between(frames, progress, e.num_frames))
-
-    return read
-
-
-def _with_advantages(episodes: list[_Signals], horizon: int, share: float) -> list[_Signals]:
-    """The same with the signals of ADVANTAGE_SIGNALS; the threshold of RECAP's indicator is each task's own."""
-    by_task: dict[str | None, list[np.ndarray]] = {}
-    for s in episodes:
-        outcome = None if s.episode.success is None else float(s.episode.success)
-        s.values["chunk_td_residual"] = chunk_residuals(s.value, horizon)[s.frames]
-        s.values["advantage"] = advantages(s.value, horizon, outcome)[s.frames]
-        by_task.setdefault(s.episode.task, []).append(s.values["advantage"])
-    limits = {task: threshold(np.concatenate(found), share) for task, found in by_task.items()}
-    for s in episodes:
-        s.values["advantage_positive"] = s.values["advantage"] > limits[s.episode.task]
-    return episodes

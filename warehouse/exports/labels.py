@@ -1,21 +1,24 @@
-"""Active labels of a chunk's episodes: segments and progress per frame, and ramps of progress inside segments."""
+"""Labels of a chunk's episodes: segments and progress per frame, and what a label says of its episode as a whole."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from annotate.segments import Segment
 from annotate.stated_progress import NOTHING_STATED, StatedEnd
+from core.errors import UserError
 from ingest.episode import EpisodeFrame
-from warehouse.exports.common import ExportEpisode, ExportError, Selected, select
+from warehouse.exports.export import Export
 from warehouse.exports.options import Selection
+from warehouse.exports.selection import ExportEpisode, Selected
 from warehouse.lake import Lake
 from warehouse.lake.labels import active_labels, labels_of_run
 
 STATED = ("final_progress", "catastrophic_frame")  # columns of episode_labels: StatedEnd
 FACTS = ("plan", "confidence", "needs_review", "as_far_as_episode", "as_far_as_frame", *STATED)
-BINS = 100_000  # of the histogram of gains in progress, over 0..1
+NO_FACTS: dict[str, Any] = dict.fromkeys(FACTS)
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class ActiveLabel:
     """One episode's active label. `progress` float32 [num_frames]; `confidence` of the episode as a whole.
 
     `named`: has every planned step a name? `sure_of_names`: is the label sure enough of those that have one?
-    `as_far_as`: a failed run came as far as this frame of another episode of its dataset. `end`: what a person states.
+    `as_far_as`: a failed episode came as far as this frame of another one. `end`: what a person states.
     """
 
     segments: tuple[Segment, ...]
@@ -52,149 +55,101 @@ class ActiveLabel:
         return np.interp(np.arange(len(self.progress)), knots, self.progress[knots]).astype(np.float32)
 
 
-@dataclass(frozen=True)
-class LabelFacts:
-    """What a label says of its episode as a whole."""
-
-    plan: tuple[str, ...] = ()
-    confidence: float | None = None
-    needs_review: bool = False
-    as_far_as: EpisodeFrame | None = None
-    end: StatedEnd = NOTHING_STATED
-
-
 def chunk_labels(
     selected: Selected, dataset: str, chunk: int, episodes: Iterable[ExportEpisode], label_run: str | None = None
 ) -> dict[int, ActiveLabel]:
     """Labels of those episodes of a chunk that have one: the active ones, or those of a label run, as they are.
 
-    Raises ExportError for labels that do not fit the frames.
+    Raises UserError for labels that do not fit the frames.
     """
     lake = selected.lake
     if label_run is None:
         stored = active_labels(lake.con, dataset, chunk)
-        of_chunk, values = "active_progress WHERE dataset = ? AND chunk = ?", [dataset, chunk]
+        table, active, of_run, values = (
+            "active_progress",
+            "SEMI JOIN active_runs USING (dataset, episode_index, label_run)",
+            "",
+            [],
+        )
     else:
         stored = labels_of_run(lake.con, dataset, chunk, label_run)
-        of_chunk = "progress WHERE dataset = ? AND chunk = ? AND label_run = ?"
-        values = [dataset, chunk, label_run]
-    facts = _label_facts(lake, dataset, chunk, label_run)
+        table, active, of_run, values = "progress", "", "AND label_run = ?", [label_run]
+    where, values = f"WHERE dataset = ? AND chunk = ? {of_run}", [dataset, chunk, *values]
+    facts = {
+        row.pop("episode_index"): NO_FACTS | row  # a lake of an earlier version has nothing of what people stated
+        for row in lake.dicts(
+            f"SELECT episode_index, COLUMNS('^({'|'.join(FACTS)})$') FROM episode_labels {active} {where}", values
+        )
+    }
     # One query for the chunk: the file of progress is opened once and not for each episode
-    table = lake.arrow(f"SELECT episode_index, progress FROM {of_chunk} ORDER BY episode_index, frame_index", values)
-    index, progress = table["episode_index"].to_numpy(), table["progress"].to_numpy()
+    rows = lake.arrow(
+        f"SELECT episode_index, progress FROM {table} {where} ORDER BY episode_index, frame_index", values
+    )
+    index, progress = rows["episode_index"].to_numpy(), rows["progress"].to_numpy()
     labels = {}
     for e in episodes:
-        lacks = e.label_run is None if label_run is None else e.episode_index not in stored
-        if lacks:
+        label = stored.get(e.episode_index)
+        if e.label_run is None if label_run is None else label is None:
             continue
         # rows stand in order of episodes: those of this one lie together
         first, last = np.searchsorted(index, [e.episode_index, e.episode_index + 1])
-        label = stored.get(e.episode_index)
         # Progress and segments cover every frame exactly; anything else is a label of other pictures
         if last - first != e.num_frames or label is None or label.segments[-1].end_frame != e.num_frames:
-            raise ExportError(
+            raise UserError(
                 f"the label of {dataset} episode {e.episode_index} covers {last - first} frames, the episode has "
                 f"{e.num_frames}: build the dataset again"
             )
-        of_episode = facts.get(e.episode_index, LabelFacts())
-        # A label run that was asked for by name counts as it is
-        sure = {"named": e.named is not False, "sure_of_names": e.sure_of_names} if label_run is None else {}
+        known = facts.get(e.episode_index, NO_FACTS)
+        other = known["as_far_as_episode"]
         labels[e.episode_index] = ActiveLabel(
             segments=tuple(label.segments),
             num_planned=label.num_planned or 0,
             progress=progress[first:last],
-            **{"named": all(s.named for s in label.segments)} | sure,
-            **vars(of_episode),
+            plan=tuple(known["plan"] or ()),
+            confidence=known["confidence"],
+            needs_review=bool(known["needs_review"]),
+            as_far_as=None if other is None else EpisodeFrame(other, known["as_far_as_frame"]),
+            end=StatedEnd(*(known[name] for name in STATED)),
+            # A label run that was asked for by name counts as it is
+            named=e.named is not False if label_run is None else all(s.named for s in label.segments),
+            sure_of_names=e.sure_of_names or label_run is not None,
         )
     return labels
 
 
-def select_for_labels(lake: Lake, selection: Selection, label_run: str | None) -> Selected:
-    """The episodes of a selection, to be exported with their active labels or with those of `label_run`.
+class LabelExport(Export):
+    """An export of the active labels, or of those of the label run that the options name."""
 
-    Raises ExportError where none of them has a label of that run, and what `select` raises.
-    """
-    selected = select(lake, selection)
-    if label_run is not None:
-        _check_label_run(selected, label_run)
-    return selected
+    def select(self, lake: Lake, selection: Selection) -> Selected:
+        selected = super().select(lake, selection)
+        if self.options.label_run is not None:
+            rows = selected.lake.rows(
+                "SELECT l.label_run, count(*) FROM episode_labels l JOIN selected USING (dataset, episode_index) "
+                "GROUP BY 1 ORDER BY 1"
+            )
+            if self.options.label_run not in dict(rows):
+                there = ", ".join(f"{name} ({count} episodes)" for name, count in rows) or "no labels"
+                raise UserError(
+                    f"no episode selected has a label of the run {self.options.label_run!r}; there is {there}"
+                )
+        return selected
 
+    def chunk_labels(self, dataset: str, chunk: int, episodes: Iterable[ExportEpisode]) -> dict[int, ActiveLabel]:
+        return chunk_labels(self.selected, dataset, chunk, episodes, self.options.label_run)
 
-def each_label(selected: Selected, label_run: str | None = None) -> Iterator[tuple[ExportEpisode, ActiveLabel | None]]:
-    """Every episode in order, and its label if it has one; one chunk's labels are in memory at a time."""
-    for dataset, chunk, episodes in selected.chunks():
-        labels = chunk_labels(selected, dataset, chunk, episodes, label_run)
-        for e in episodes:
-            yield e, labels.get(e.episode_index)
+    def labels(self) -> Iterator[tuple[ExportEpisode, ActiveLabel | None]]:
+        """Every episode in order, and its label if it has one; one chunk's labels are in memory at a time."""
+        for dataset, chunk, episodes in self.selected.chunks():
+            labels = self.chunk_labels(dataset, chunk, episodes)
+            yield from ((e, labels.get(e.episode_index)) for e in episodes)
 
-
-def no_labels(selected: Selected) -> ExportError:
-    return ExportError(f"nothing to export: none of the {len(selected.episodes)} episodes selected has a label")
-
-
-def left_out_notes(selected: Selected, label_run: str | None, *, labelled: int | None = None) -> list[str]:
-    """Which labels and episodes an export leaves out, in sentences. `labelled`: episodes that it wrote, where only
-    those with a label are written. A label run that was asked for by name counts as it is.
-    """
-    notes = selected.label_notes() if label_run is None else []
-    unlabelled = 0 if labelled is None else len(selected.episodes) - labelled
-    return notes + ([f"{unlabelled} episodes without a label are left out"] if unlabelled else [])
-
-
-def _check_label_run(selected: Selected, label_run: str) -> None:
-    rows = selected.lake.rows(
-        "SELECT l.label_run, count(*) FROM episode_labels l JOIN selected USING (dataset, episode_index) "
-        "GROUP BY 1 ORDER BY 1"
-    )
-    if label_run not in dict(rows):
-        there = ", ".join(f"{name} ({count} episodes)" for name, count in rows) or "no labels"
-        raise ExportError(f"no episode selected has a label of the run {label_run!r}; there is {there}")
-
-
-def _label_facts(lake: Lake, dataset: str, chunk: int, label_run: str | None) -> dict[int, LabelFacts]:
-    """By episode, of its active label or that of a label run."""
-    columns = f"l.episode_index, COLUMNS('^({'|'.join(FACTS)})$')"
-    active = "JOIN active_runs a USING (dataset, episode_index, label_run)" if label_run is None else ""
-    rows = lake.dicts(
-        f"SELECT {columns} FROM episode_labels l {active} WHERE l.dataset = ? AND l.chunk = ?"
-        + ("" if label_run is None else " AND l.label_run = ?"),
-        [dataset, chunk, *([] if label_run is None else [label_run])],
-    )
-    facts = {}
-    for row in rows:
-        other = row["as_far_as_episode"]
-        as_far_as = None if other is None else EpisodeFrame(other, row["as_far_as_frame"])
-        # A lake of an earlier version, and a release made with it, has nothing of what people stated
-        end = StatedEnd(*(row.get(name) for name in STATED))
-        plan, sure = tuple(row["plan"] or ()), row["confidence"]
-        facts[row["episode_index"]] = LabelFacts(plan, sure, bool(row["needs_review"]), as_far_as, end)
-    return facts
-
-
-# Which gain in progress is a good one
-
-
-def gains(progress: np.ndarray, chunk_size: int) -> np.ndarray:
-    """Progress `chunk_size` frames later, at most at the last frame, less progress now; as LeRobot's RA-BC takes it."""
-    later = np.minimum(np.arange(len(progress)) + chunk_size, len(progress) - 1)
-    return progress[later] - progress
-
-
-def histogram(values: np.ndarray) -> np.ndarray:
-    """Counts of the positive ones of some gains, int64 [BINS]."""
-    positive = values[values > 0]
-    return np.bincount(np.minimum((positive * BINS).astype(np.int64), BINS - 1), minlength=BINS)
-
-
-def percentile(counts: np.ndarray, share: float) -> float | None:
-    """The lower edge of the bin in which `share` of the values is reached; None without values."""
-    total = int(counts.sum())
-    return int(np.searchsorted(np.cumsum(counts), share * total)) / BINS if total else None
-
-
-def episode_quality(label: ActiveLabel | None) -> dict[str, float | bool | None]:
-    """What a label says of an episode as a whole, as columns."""
-    if label is None:
-        return {"label_confidence": None, "needs_review": None, "end_progress": None}
-    end = float(label.progress[-1])
-    return {"label_confidence": label.confidence, "needs_review": label.needs_review, "end_progress": end}
+    def notes(self, labelled: int | None = None) -> list[str]:
+        """Which labels and episodes are left out, in sentences. `labelled`: episodes that were written, where only
+        those with a label are; raises UserError where none has one."""
+        if labelled == 0:
+            raise UserError(
+                f"nothing to export: none of the {len(self.selected.episodes)} episodes selected has a label"
+            )
+        notes = self.selected.label_notes() if self.options.label_run is None else []
+        without = 0 if labelled is None else len(self.selected.episodes) - labelled
+        return notes + ([f"{without} episodes without a label are left out"] if without else [])

@@ -7,8 +7,7 @@ Styles that nothing here fills: motion, task_aug, interjection, trace.
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,8 +16,8 @@ import pyarrow as pa
 from annotate.samples.procvqa import PROGRESS, task_text
 from annotate.segments import completed_steps
 from core.step_names import is_name
-from warehouse.exports.common import ExportEpisode, Selected
 from warehouse.exports.labels import ActiveLabel
+from warehouse.exports.selection import ExportEpisode, Selected
 
 _TEXTS = [pa.field("content", pa.string()), pa.field("style", pa.string())]
 
@@ -35,12 +34,7 @@ PERSISTENT, EVENTS = _rows_type(pa.json_(), timed=True), _rows_type(pa.json_(), 
 _PERSISTENT_TEXT, _EVENTS_TEXT = _rows_type(pa.string(), timed=True), _rows_type(pa.string(), timed=False)
 
 
-@dataclass(frozen=True)
-class Question:
-    """What a sample asks about a camera's picture of a frame: how far the task is."""
-
-    frame: int
-    camera: str
+Question = tuple[int, str]  # a frame and a camera, of whose picture a sample asks how far the task is
 
 
 def questions(selected: Selected, dataset: str, chunk: int, cameras: Sequence[str]) -> dict[int, list[Question]]:
@@ -53,70 +47,49 @@ def questions(selected: Selected, dataset: str, chunk: int, cameras: Sequence[st
     )
     found: dict[int, list[Question]] = {}
     for episode, frame, camera in rows:
-        found.setdefault(episode, []).append(Question(frame, camera))
+        found.setdefault(episode, []).append((frame, camera))
     return found
 
 
 def persistent_rows(label: ActiveLabel | None, timestamps: np.ndarray) -> list[dict[str, Any]]:
     """Rows in order of time, style; times are those of frames. None where a step has no name: the row before it would
     hold through it."""
-    if label is None or not label.has_names:
-        return []
     rows: list[dict[str, Any]] = []
+    if label is None or not label.has_names:
+        return rows
     remembers = False
     for segment in label.segments:
         done = completed_steps(label.segments, segment.start_frame - 1)
-        memory = _memory(label, done)
+        texts = {"memory": None, "plan": None, "subtask": segment.name}
+        if all(map(is_name, label.plan)):
+            left = [name for step, name in enumerate(label.plan) if step not in done]
+            texts["plan"] = "\n".join(f"{number}. {name}" for number, name in enumerate(left, 1)) or None
+            names = "; ".join(label.plan[step] for step in sorted(done) if step < len(label.plan))
+            texts["memory"] = f"Done so far: {names}." if done else None
         # What was done and is undone must not be remembered on
-        if memory is None and remembers:
-            memory = "Nothing is done any more."
-        remembers = remembers or memory is not None
-        texts = {"memory": memory, "plan": _plan(label, done), "subtask": segment.name}
-        time = float(timestamps[segment.start_frame])
+        if texts["memory"] is None and remembers:
+            texts["memory"] = "Nothing is done any more."
+        remembers = remembers or texts["memory"] is not None
+        common = {"timestamp": float(timestamps[segment.start_frame]), "camera": None, "tool_calls": None}
         rows += [
-            {
-                "role": "assistant",
-                "content": text,
-                "style": style,
-                "timestamp": time,
-                "camera": None,
-                "tool_calls": None,
-            }
+            {"role": "assistant", "content": text, "style": style, **common}
             for style, text in texts.items()
             if text is not None
         ]
     return rows
 
 
-def _plan(label: ActiveLabel, done: set[int]) -> str | None:
-    """What is left of the planned steps; None where nothing is, or a step has no name."""
-    left = [name for step, name in enumerate(label.plan) if step not in done]
-    if not left or not all(map(is_name, label.plan)):
-        return None
-    return "\n".join(f"{number}. {name}" for number, name in enumerate(left, 1))
-
-
-def _memory(label: ActiveLabel, done: set[int]) -> str | None:
-    """What is complete; None where nothing is yet."""
-    if not done or not all(map(is_name, label.plan)):
-        return None
-    return f"Done so far: {'; '.join(label.plan[step] for step in sorted(done) if step < len(label.plan))}."
-
-
-def event_rows(
-    e: ExportEpisode, label: ActiveLabel | None, asked: Sequence[Question]
-) -> Mapping[int, list[dict[str, Any]]]:
+def _event_rows(e: ExportEpisode, label: ActiveLabel, asked: Sequence[Question]) -> dict[int, list[dict[str, Any]]]:
     """Rows by frame; at most one question for each frame and camera."""
     rows: dict[int, list[dict[str, Any]]] = {}
-    for question in asked if label is not None else ():
-        assert label is not None
-        task = task_text(e.task or "")
-        value = round(float(label.progress[question.frame]), 3)
+    task = task_text(e.task or "")
+    for frame, camera in asked:
+        value = round(float(label.progress[frame]), 3)
         answer = json.dumps({"attribute": "progress", "label": task, "value": value}, ensure_ascii=False)
-        said = {"user": f"How much of the task is done by now, from 0 to 1? The task: {task}", "assistant": answer}
-        rows.setdefault(question.frame, []).extend(
-            {"role": role, "content": text, "style": "vqa", "camera": question.camera, "tool_calls": None}
-            for role, text in sorted(said.items())
+        question = f"How much of the task is done by now, from 0 to 1? The task: {task}"
+        rows.setdefault(frame, []).extend(
+            {"role": role, "content": text, "style": "vqa", "camera": camera, "tool_calls": None}
+            for role, text in (("assistant", answer), ("user", question))
         )
     return rows
 
@@ -126,6 +99,6 @@ def language_columns(
 ) -> tuple[pa.Array, pa.Array]:
     """`language_persistent` (the same list in each row) and `language_events`, one row per frame."""
     one = pa.array([persistent_rows(label, timestamps)], _PERSISTENT_TEXT).cast(PERSISTENT)
-    events = event_rows(e, label, asked)
+    events = _event_rows(e, label, asked) if label is not None else {}
     by_frame = [events.get(frame, []) for frame in range(len(timestamps))]
     return one.take(pa.array(np.zeros(len(timestamps), np.int64))), pa.array(by_frame, _EVENTS_TEXT).cast(EVENTS)

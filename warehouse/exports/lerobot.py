@@ -6,9 +6,8 @@ metadata. Episodes count from 0 in the export; `proccorpus_*` columns of meta/ep
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -16,306 +15,184 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from core.files import write_file
-from ingest.episode import Episode, TimedPicture
-from ingest.media.faces import FaceDetector, Hidden, without_faces
-from ingest.media.video import DECODE_ALL, DecodeOptions
-from warehouse.exports.common import (
-    Exported,
-    ExportEpisode,
-    ExportError,
-    ExportFolder,
-    join_folder,
-    open_folder,
-    select,
-)
+from core.errors import UserError
+from ingest.episode import TimedPicture
+from ingest.media.faces import Hidden, without_faces
+from warehouse.exports.hub import README
 from warehouse.exports.labels import chunk_labels
-from warehouse.exports.lerobot_episodes import rows_part
-from warehouse.exports.lerobot_features import OWN, Feature, SourceReader
-from warehouse.exports.lerobot_plan import DATA_PATH, FILES_PER_CHUNK, VIDEO_PATH, ClipPlace, FileNumber, LerobotPlan
-from warehouse.exports.options import LerobotOptions, Selection
+from warehouse.exports.lerobot_features import OWN, Feature
+from warehouse.exports.lerobot_plan import DATA_PATH, FILES_PER_CHUNK, VIDEO_PATH, LerobotPlan, place
+from warehouse.exports.lerobot_rows import write_rows
 from warehouse.exports.rabc import FILE as PROGRESS_FILE
 from warehouse.exports.rabc import SCHEMA as PROGRESS_SCHEMA
 from warehouse.exports.rabc import Kappas, configuration, example_size, kappa_table, metadata, rows
+from warehouse.exports.selection import ExportEpisode
 from warehouse.exports.statistics import combined_by_feature, shaped
 from warehouse.exports.subtasks import SPARSE_STAGE, add_shares, proportions
 from warehouse.exports.videos import ENCODED, VideoFile, write_video
-from warehouse.lake import Lake
 
-WHOLE_NUMBER = {"dtype": "int64", "shape": [1], "names": None}
-NUMBER = {"dtype": "float32", "shape": [1], "names": None}
-TEXT = {"dtype": "string", "shape": [1], "names": None}
-LANGUAGE = {"dtype": "language", "shape": [1], "names": None}
+Facts = Mapping[str, Any]
 
 
-def export(
-    lake: Lake, selection: Selection, out: Path, options: LerobotOptions = LerobotOptions(), *, overwrite: bool = False
-) -> Exported:
-    """Write a LeRobot v3.0 dataset. Raises ExportError, SourceError and what `select` raises.
+class LerobotExport(LerobotPlan):
+    """One episode's rows and one chunk's labels are in memory at a time. Episodes of several datasets go together where
+    rate, cameras and their sizes are the same."""
 
-    One episode's rows and one chunk's labels are in memory at a time. Episodes of several datasets go together where
-    rate, cameras and their sizes are the same.
-    """
-    selected = select(lake, selection)
-    plan = LerobotPlan(selected, options)
-    folder = open_folder(out, "lerobot", selected.identity("lerobot", options), overwrite)
-    if folder.manifest is not None:
-        return folder.exported()
-    for file in plan.files:
-        _video_part(plan, folder, file)
-    for number, (dataset, chunk, episodes) in enumerate(selected.chunks()):
-        rows_part(plan, folder, number, dataset, chunk, episodes)
-    kappas = _progress_part(plan, folder)
-    facts = _metadata_part(plan, folder, kappas)
-    return folder.finish(selected, options, facts | {"suggested_kappa": kappas})
+    def chunks(self) -> list[tuple[str, int]]:
+        return [(dataset, chunk) for dataset, chunk, _ in self.selected.chunks()]
 
+    def write_chunk(self, chunk: tuple[str, int]) -> None:
+        """The video files that begin in a chunk. Rows say where each episode's pictures begin in all videos, so they
+        come last."""
+        for file in self.files:
+            first = file.clips[0].episode
+            if (first.dataset, first.chunk) == chunk:
+                self._video(file)
 
-def begin(
-    lake: Lake, selection: Selection, out: Path, options: LerobotOptions, overwrite: bool
-) -> list[tuple[str, int]]:
-    """Prepare the folder; returns the chunks (dataset, chunk) whose videos `export_chunk` may write, in any order."""
-    selected = select(lake, selection)
-    LerobotPlan(selected, options)  # refuses what cannot be one dataset
-    open_folder(out, "lerobot", selected.identity("lerobot", options), overwrite)
-    return [(dataset, chunk) for dataset, chunk, _ in selected.chunks()]
+    def write_rest(self) -> Facts:
+        videos = [self._video(file) for file in self.files]
+        chunks = [
+            self.folder.part(f"rows {number}", write_rows, self, number, *of_chunk)
+            for number, of_chunk in enumerate(self.selected.chunks())
+        ]
+        kappas = self.folder.part("progress", self._write_progress)
+        return self._write_metadata(videos, chunks, kappas) | {"suggested_kappa": kappas}
 
-
-def export_chunk(lake: Lake, selection: Selection, out: Path, options: LerobotOptions, chunk: tuple[str, int]) -> int:
-    """Write the video files that begin in a chunk, beside processes that write others; how many were missing.
-
-    Rows say where each episode's pictures begin in all videos, so `export` writes them.
-    """
-    selected = select(lake, selection)
-    folder = join_folder(out, "lerobot", selected.identity("lerobot", options))
-    if folder.manifest is not None:
-        return 0
-    plan = LerobotPlan(selected, options)
-    missing = 0
-    for file in plan.files:
+    def _video(self, file: VideoFile) -> Facts:
+        """The facts of a video file, which is written where it is not there; notes its size and where its episodes
+        begin."""
         first = file.clips[0].episode
-        if (first.dataset, first.chunk) == chunk:
-            missing += folder.done(_part_name(file)) is None
-            _video_part(plan, folder, file)
-    return missing
-
-
-# Videos
-
-
-def _part_name(file: VideoFile) -> str:
-    return f"video {file.camera} {file.number}"
-
-
-def _video_part(plan: LerobotPlan, folder: ExportFolder, file: VideoFile) -> None:
-    """Write one video file, or take what the journal says of it; note its size and where its episodes begin."""
-    first = file.clips[0].episode
-    number = FileNumber.of(file.number)
-    part = _part_name(file)
-    facts = folder.done(part)
-    if facts is None:
-        name = number.path(VIDEO_PATH, video_key=file.camera)
-        reader, hidden = plan.readers[first.dataset], Hidden()
-        read, changed = reader.episode, ""
-        if plan.options.blur:
-            read, changed = _without_faces(reader, plan.detector, hidden), "faces are hidden"
-        out = folder.path(name)
-        written = write_video(file, reader.source, read, out, plan.fps, plan.options.codec, changed)
-        facts = asdict(written)
-        if plan.options.blur:
-            facts |= {"hidden": asdict(hidden)}
-        folder.finish_part(part, [name], facts)
-
-    size = facts["height_px"], facts["width_px"]
-    before = plan.sizes.setdefault(file.camera, size)
-    if size != before:
-        raise ExportError(
-            f"{file.camera} is {size[1]} x {size[0]} in {first.dataset} episode {first.episode_index} and "
-            f"{before[1]} x {before[0]} before: a LeRobot dataset has one size per camera, so choose with --dataset or "
-            "--where"
-        )
-    for clip, start_s in zip(file.clips, facts["starts_s"], strict=True):
-        plan.places[(file.camera, *clip.episode.key)] = ClipPlace(number, start_s)
-
-
-def _without_faces(reader: SourceReader, detector: FaceDetector, hidden: Hidden) -> Callable[[ExportEpisode], Episode]:
-    """Reads episodes whose cameras show no faces that the detector finds."""
-
-    def read(e: ExportEpisode) -> Episode:
-        episode = reader.episode(e)
-
-        def frames(camera: str, options: DecodeOptions = DECODE_ALL) -> Iterator[TimedPicture]:
-            return without_faces(episode.frames(camera, options), e.fps, detector, hidden)
-
-        return replace(episode, frames=frames)
-
-    return read
-
-
-# Progress and metadata
-
-
-def _progress_part(plan: LerobotPlan, folder: ExportFolder) -> dict[str, float | None]:
-    """LeRobot's progress file beside the data; the suggested kappa by action chunk."""
-    if (facts := folder.done("progress")) is not None:
+        facts = self.folder.part(f"video {file.camera} {file.number}", self._write_video, file)
+        size = facts["height_px"], facts["width_px"]
+        before = self.sizes.setdefault(file.camera, size)
+        if size != before:
+            raise UserError(
+                f"{file.camera} is {size[1]} x {size[0]} in {first.dataset} episode {first.episode_index} and "
+                f"{before[1]} x {before[0]} before: a LeRobot dataset has one size per camera, so choose with "
+                "--dataset or --where"
+            )
+        for clip, start_s in zip(file.clips, facts["starts_s"], strict=True):
+            self.places[(file.camera, *clip.episode.key)] = file.number, start_s
         return facts
-    kappas = Kappas(plan.options.chunk_sizes)
-    with pq.ParquetWriter(folder.path(PROGRESS_FILE), PROGRESS_SCHEMA, compression="snappy") as writer:
-        for table in _progress_tables(plan, kappas):
-            writer.write_table(table)
-        writer.add_key_value_metadata(metadata(plan.selected, kappas.suggested()))
-    folder.finish_part("progress", [PROGRESS_FILE], kappas.suggested())
-    return kappas.suggested()
 
+    def _write_video(self, file: VideoFile) -> Facts:
+        out = self.folder.path(VIDEO_PATH.format(video_key=file.camera, **place(file.number)))
+        if not self.options.blur:
+            return write_video(file, out, self.fps, self.options.codec)
+        hidden, reader = Hidden(), file.clips[0].reader
 
-def _progress_tables(plan: LerobotPlan, kappas: Kappas) -> Iterator[pa.Table]:
-    """Rows of the progress file, a chunk at a time, whose gains are added to `kappas`; NaN without a label."""
-    for dataset, chunk, episodes in plan.selected.chunks():
-        labels = chunk_labels(plan.selected, dataset, chunk, episodes)
-        tables, ramps = [], []
-        for e in episodes:
-            number = plan.index[e.key]
-            ramp = progress = np.full(e.num_frames, np.nan, np.float32)
-            label = labels.get(e.episode_index)
-            if label is not None:
-                ramp, progress = label.ramp(), label.progress
-                ramps.append(ramp)
-            tables.append(rows(plan.starts[number], number, ramp, progress))
-        kappas.add(ramps)
-        yield pa.concat_tables(tables)
+        def read(e: ExportEpisode) -> Iterator[TimedPicture]:
+            return without_faces(reader.episode(e).frames(file.camera), e.fps, self.detector, hidden)
 
+        facts = write_video(file, out, self.fps, self.options.codec, "faces are hidden", read)
+        return facts | {"hidden": asdict(hidden)}
 
-def _metadata_part(plan: LerobotPlan, folder: ExportFolder, kappas: Mapping[str, float | None]) -> dict[str, Any]:
-    """info.json, tasks, statistics, proportions of SARM's stages and a card; returns facts for the manifest."""
-    # The journal has the facts of every part that was written, in whichever process
-    num_chunks = sum(1 for _ in plan.selected.chunks())
-    chunks = [folder.parts[f"rows {number}"]["facts"] for number in range(num_chunks)]
-    videos = [folder.parts[_part_name(file)]["facts"] for file in plan.files]
-    # Notes tell what LeRobot cannot express: they stand in the card and in the manifest
-    notes = [*plan.selected.label_notes(), *plan.notes, *_video_notes(videos), *_sarm_notes(chunks)]
-    blurred = _blurred(videos)
-    notes += _blur_notes(blurred)
-    json_files = {"meta/info.json": _info(plan, folder), **_summed_files(plan, chunks)}
-    for name, value in json_files.items():
-        write_file(folder.path(name), json.dumps(value, indent=4, ensure_ascii=False).encode() + b"\n")
-    tasks = pd.DataFrame({"task_index": list(plan.tasks.values())}, index=pd.Index(list(plan.tasks), name="task"))
-    tasks.to_parquet(folder.path("meta/tasks.parquet"))
-    write_file(folder.path("README.md"), _card(plan, kappas, notes).encode())
-    folder.finish_part("metadata", [*json_files, "meta/tasks.parquet", "README.md"])
+    def _write_progress(self) -> dict[str, float | None]:
+        """LeRobot's progress file beside the data, a chunk at a time, NaN without a label; the suggested kappa by
+        action chunk."""
+        kappas = Kappas(self.options.chunk_sizes)
+        with pq.ParquetWriter(self.folder.path(PROGRESS_FILE), PROGRESS_SCHEMA, compression="snappy") as writer:
+            for dataset, chunk, episodes in self.selected.chunks():
+                labels = chunk_labels(self.selected, dataset, chunk, episodes)
+                ramps = {number: label.ramp() for number, label in labels.items()}
+                tables = []
+                for e in episodes:
+                    unknown = np.full(e.num_frames, np.nan, np.float32)
+                    label, number = labels.get(e.episode_index), self.index[e.key]
+                    ramp, progress = ramps.get(e.episode_index, unknown), label.progress if label else unknown
+                    tables.append(rows(self.starts[number], number, ramp, progress))
+                kappas.add([ramps[e.episode_index] for e in episodes if e.episode_index in ramps])
+                writer.write_table(pa.concat_tables(tables))
+            writer.add_key_value_metadata(metadata(self.selected, kappas.suggested()))
+        return kappas.suggested()
 
-    videos_by_way = dict(Counter(video["how"] for video in videos))
-    labelled = sum(chunk["labelled"] for chunk in chunks)
-    facts = {"videos": videos_by_way, "labelled_episodes": labelled, "notes": notes}
-    return facts | ({"blurred": blurred} if blurred else {})
+    def _write_metadata(
+        self, videos: Sequence[Facts], chunks: Sequence[Facts], kappas: Mapping[str, float | None]
+    ) -> dict[str, Any]:
+        """info.json, tasks, statistics, proportions of SARM's stages and a card; returns facts for the manifest."""
+        hidden = [Hidden(**video["hidden"]) for video in videos if "hidden" in video]
+        blurred = {
+            "pictures": sum(h.pictures for h in hidden),
+            "blurred": sum(h.blurred for h in hidden),
+            "most_faces": max((h.most_faces for h in hidden), default=0),
+        }
+        # Notes tell what LeRobot cannot express: they stand in the card and in the manifest
+        notes = [*self.selected.label_notes(), *self.plan_notes(), *_video_notes(videos), *_sarm_notes(chunks)]
+        if hidden:
+            notes.append(
+                f"faces are hidden in {blurred['blurred']} of {blurred['pictures']} pictures, {blurred['most_faces']} "
+                "at once at most; a detector misses some and takes other things for faces: look at the videos before "
+                "they are published"
+            )
+        stats = combined_by_feature([chunk["stats"] for chunk in chunks])
+        shares: dict[str, list[float]] = {}
+        for chunk in chunks:
+            add_shares(shares, chunk["shares"])
+        codecs = {file.camera: facts["codec"] for file, facts in reversed([*zip(self.files, videos, strict=True)])}
+        for name, value in {
+            "meta/info.json": self._info(codecs),
+            "meta/stats.json": {name: shaped(s, picture=name in self.cameras) for name, s in stats.items()},
+            "meta/temporal_proportions_sparse.json": {SPARSE_STAGE: 1.0},
+            "meta/temporal_proportions_dense.json": proportions(shares),
+        }.items():
+            self.folder.write(name, json.dumps(value, indent=4, ensure_ascii=False) + "\n")
+        self.folder.part("tasks", self._write_tasks)
+        self.folder.write(README, self._card(kappas, notes))
+        by_way = dict(Counter(video["how"] for video in videos))
+        facts = {"videos": by_way, "labelled_episodes": sum(chunk["labelled"] for chunk in chunks), "notes": notes}
+        return facts | ({"blurred": blurred} if hidden else {})
 
+    def _write_tasks(self) -> None:
+        tasks = pd.DataFrame({"task_index": list(self.tasks.values())}, index=pd.Index(list(self.tasks), name="task"))
+        tasks.to_parquet(self.folder.path("meta/tasks.parquet"))
 
-def _summed_files(plan: LerobotPlan, chunks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The files of metadata that are put together of what the journal has of every chunk."""
-    stats = combined_by_feature([chunk["stats"] for chunk in chunks])
-    shares: dict[str, list[float]] = {}
-    for chunk in chunks:
-        add_shares(shares, chunk["shares"])
-    return {
-        "meta/stats.json": {name: shaped(s, picture=name in plan.cameras) for name, s in stats.items()},
-        "meta/temporal_proportions_sparse.json": {SPARSE_STAGE: 1.0},
-        "meta/temporal_proportions_dense.json": proportions(shares),
-    }
+    def _info(self, codecs: Mapping[str, str]) -> dict[str, Any]:
+        """`codecs`: of each camera's first file."""
+        robots = self.lake.column("SELECT DISTINCT robot FROM datasets SEMI JOIN selected USING (dataset)")
+        fps = int(self.fps) if self.fps == round(self.fps) else self.fps
+        features: dict[str, Feature] = dict(self.features)
+        for camera in self.cameras:
+            height, width = self.sizes[camera]
+            about = {"height": height, "width": width, "codec": codecs[camera], "fps": fps, "channels": 3}
+            features[camera] = {
+                "dtype": "video",
+                "shape": [height, width, 3],
+                "names": ["height", "width", "channels"],
+                "info": {f"video.{name}": value for name, value in about.items()} | {"is_depth_map": False},
+            }
+        types = {"timestamp": "float32", **dict.fromkeys(OWN[1:], "int64"), "progress": "float32", "subtask": "string"}
+        types |= dict.fromkeys(("language_persistent", "language_events"), "language")
+        features |= {name: {"dtype": dtype, "shape": [1], "names": None} for name, dtype in types.items()}
+        return {
+            "codebase_version": "v3.0",
+            "robot_type": robots[0] if len(robots) == 1 else None,
+            "fps": fps,
+            "total_episodes": len(self.episodes),
+            "total_frames": self.starts[-1],
+            "total_tasks": len(self.tasks),
+            "chunks_size": FILES_PER_CHUNK,
+            "data_files_size_in_mb": 100,
+            "video_files_size_in_mb": 200,
+            "data_path": DATA_PATH,
+            "video_path": VIDEO_PATH,
+            "splits": {"train": f"0:{len(self.episodes)}"},
+            "features": features,
+        }
 
+    def _card(self, kappas: Mapping[str, float | None], notes: Sequence[str]) -> str:
+        size = example_size(kappas)
+        stated = {dataset: self.selected.licences.get(dataset) or "not stated" for dataset in self.selected.datasets}
+        licences = "\n".join(f"- {dataset}: {licence}" for dataset, licence in stated.items())
+        noted = "\n".join(f"- {note}" for note in notes) or "- none"
+        return f"""# {", ".join(self.selected.datasets)} with process labels (LeRobot v3.0)
 
-def _sarm_notes(chunks: Sequence[Mapping[str, Any]]) -> list[str]:
-    unfit = sum(chunk["not_for_sarm"] for chunk in chunks)
-    if not unfit:
-        return []
-    return [f"{unfit} labelled episodes have no SARM stages: unfinished, with a step done twice, or with unnamed steps"]
-
-
-def _video_notes(videos: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Why some videos were not copied."""
-    reasons = Counter(video["why"] for video in videos if video["how"] == ENCODED)
-    if not reasons:
-        return []
-    why = ", ".join(f"{reason} ({count})" for reason, count in reasons.items())
-    return [f"{reasons.total()} of {len(videos)} videos were encoded anew: {why}"]
-
-
-def _blurred(videos: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """What was hidden in all videos; {} where nothing was to be."""
-    hidden = [Hidden(**video["hidden"]) for video in videos if "hidden" in video]
-    if not hidden:
-        return {}
-    return asdict(
-        Hidden(sum(h.pictures for h in hidden), sum(h.blurred for h in hidden), max(h.most_faces for h in hidden))
-    )
-
-
-def _blur_notes(blurred: Mapping[str, int]) -> list[str]:
-    if not blurred:
-        return []
-    return [
-        f"faces are hidden in {blurred['blurred']} of {blurred['pictures']} pictures, {blurred['most_faces']} at once "
-        "at most; a detector misses some and takes other things for faces: look at the videos before they are published"
-    ]
-
-
-def _info(plan: LerobotPlan, folder: ExportFolder) -> dict[str, Any]:
-    robots = plan.selected.lake.rows("SELECT DISTINCT robot FROM datasets SEMI JOIN selected USING (dataset)")
-    fps = int(plan.fps) if plan.fps == round(plan.fps) else plan.fps
-    features: dict[str, Feature] = dict(plan.features)
-    for camera in plan.cameras:
-        features[camera] = _video_feature(plan, folder, camera, fps)
-    features |= {"timestamp": NUMBER} | dict.fromkeys(OWN[1:], WHOLE_NUMBER) | {"progress": NUMBER}
-    features |= {"subtask": TEXT}
-    features |= dict.fromkeys(("language_persistent", "language_events"), LANGUAGE)
-    return {
-        "codebase_version": "v3.0",
-        "robot_type": robots[0][0] if len(robots) == 1 else None,
-        "fps": fps,
-        "total_episodes": len(plan.episodes),
-        "total_frames": plan.starts[-1],
-        "total_tasks": len(plan.tasks),
-        "chunks_size": FILES_PER_CHUNK,
-        "data_files_size_in_mb": 100,
-        "video_files_size_in_mb": 200,
-        "data_path": DATA_PATH,
-        "video_path": VIDEO_PATH,
-        "splits": {"train": f"0:{len(plan.episodes)}"},
-        "features": features,
-    }
-
-
-def _video_feature(plan: LerobotPlan, folder: ExportFolder, camera: str, fps: float) -> Feature:
-    """A camera in info.json; its codec is that of its first file."""
-    first = next(file for file in plan.files if file.camera == camera)
-    codec = folder.parts[_part_name(first)]["facts"]["codec"]
-    height, width = plan.sizes[camera]
-    return {
-        "dtype": "video",
-        "shape": [height, width, 3],
-        "names": ["height", "width", "channels"],
-        "info": {
-            "video.height": height,
-            "video.width": width,
-            "video.codec": codec,
-            "video.fps": fps,
-            "video.channels": 3,
-            "is_depth_map": False,
-        },
-    }
-
-
-def _card(plan: LerobotPlan, kappas: Mapping[str, float | None], notes: Sequence[str]) -> str:
-    size = example_size(kappas)
-    stated = {dataset: plan.selected.licences.get(dataset) or "not stated" for dataset in plan.selected.datasets}
-    licences = "\n".join(f"- {dataset}: {licence}" for dataset, licence in stated.items())
-    noted = "\n".join(f"- {note}" for note in notes) or "- none"
-    return f"""# {", ".join(plan.selected.datasets)} with process labels (LeRobot v3.0)
-
-{len(plan.episodes)} episodes, {plan.starts[-1]} frames, {plan.fps:g} frames per second. `manifest.json` says what it
+{len(self.episodes)} episodes, {self.starts[-1]} frames, {self.fps:g} frames per second. `manifest.json` says what it
 was made of. `{PROGRESS_FILE}` is found by LeRobot beside the data; for a policy with chunks of {size} frames:
 
     lerobot-train --dataset.root=... \\
 {configuration(kappas[size])}
 
-{kappa_table(kappas, plan.fps)}
+{kappa_table(kappas, self.fps)}
 
 Licences:
 {licences}
@@ -323,3 +200,16 @@ Licences:
 Notes:
 {noted}
 """
+
+
+def _sarm_notes(chunks: Sequence[Facts]) -> list[str]:
+    unfit = sum(chunk["not_for_sarm"] for chunk in chunks)
+    why = "unfinished, with a step done twice, or with unnamed steps"
+    return [f"{unfit} labelled episodes have no SARM stages: {why}"] if unfit else []
+
+
+def _video_notes(videos: Sequence[Facts]) -> list[str]:
+    """Why some videos were not copied."""
+    reasons = Counter(video["why"] for video in videos if video["how"] == ENCODED)
+    why = ", ".join(f"{reason} ({count})" for reason, count in reasons.items())
+    return [f"{reasons.total()} of {len(videos)} videos were encoded anew: {why}"] if reasons else []

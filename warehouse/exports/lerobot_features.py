@@ -1,8 +1,6 @@
 """Low-dimensional features of exported episodes: those of a LeRobot source as they are, else state and gripper."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -10,17 +8,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ingest.episode import Episode, EpisodeRecord, RowsError
-from ingest.formats import LEROBOT, Format
-from ingest.formats.lerobot_meta import read_info
+from core.errors import UserError
+from ingest.episode import RowsError
 from ingest.formats.lerobot_rows import picture_columns, read_columns
-from ingest.source import format_of, read_episode
-from ingest.sources.files import Source
-from warehouse.exports.common import ExportEpisode, ExportError, Selected, open_source, records
+from warehouse.exports.selection import ExportEpisode
+from warehouse.exports.source_reader import SourceReader
 
 OWN = ("timestamp", "frame_index", "episode_index", "index", "task_index")  # LeRobot's, made anew for an export
 OURS = ("progress", "subtask", "language_persistent", "language_events")  # our labels
-MADE_HERE = (*OWN, *OURS)
 NOT_IN_ROWS = ("video", "image", "language")  # kinds of features that are not numbers in the rows
 TYPES = {
     "float32": pa.float32(),
@@ -38,105 +33,60 @@ STATE = "observation.state"
 Feature = dict[str, Any]  # dtype, shape, names, as info.json has it
 
 
-@dataclass(frozen=True, eq=False)
-class SourceReader:
-    """What is read of one dataset's source."""
-
-    selected: Selected
-    dataset: str
-    source: Source
-    format: Format
-    info: Mapping[str, Any] | None  # info.json of a LeRobot source
-
-    def record(self, e: ExportEpisode) -> EpisodeRecord:
-        return _records(self, e.chunk)[e.episode_index]
-
-    def episode(self, e: ExportEpisode) -> Episode:
-        return read_episode(self.source, self.record(e))
-
-
-def open_reader(selected: Selected, dataset: str) -> SourceReader:
-    """Raises ExportError, SourceError."""
-    source = open_source(selected, dataset)
-    format_ = format_of(source)
-    info = None
-    if format_ == LEROBOT:
-        try:
-            info = read_info(source)
-        except RowsError as e:
-            raise ExportError(f"the source of {dataset} has changed ({e}): build it again") from e
-    return SourceReader(selected, dataset, source, format_, info)
-
-
-@lru_cache(maxsize=2)
-def _records(reader: "SourceReader", chunk: int) -> dict[int, EpisodeRecord]:
-    return records(reader.selected, reader.dataset, chunk)
-
-
 def features(reader: SourceReader, first: ExportEpisode) -> tuple[dict[str, Feature], list[str]]:
     """Features that the dataset's episodes have rows for, and sentences about those that are left out.
 
     `first`: the dataset's first episode, whose rows are looked at.
     """
-    if reader.info is not None:
-        return _lerobot_features(reader, reader.info["features"], first)
-    state = _state(reader, first)
-    if state is None:
-        return {}, [f"{reader.dataset}: its source has no state; actions are only taken from LeRobot sources"]
-    values, names = state
-    feature = {"dtype": "float32", "shape": [values.shape[1]], "names": names}
-    return {STATE: feature}, [f"{reader.dataset}: actions are only taken from LeRobot sources"]
+    dataset = reader.dataset
+    if reader.info is None:
+        episode = reader.episode(first)
+        if episode.state is None:
+            return {}, [f"{dataset}: its source has no state; actions are only taken from LeRobot sources"]
+        width = episode.state.shape[1]
+        names = list(episode.state_names) or [f"state_{k}" for k in range(width)]
+        feature = {"dtype": "float32", "shape": [width], "names": names}
+        return {STATE: feature}, [f"{dataset}: actions are only taken from LeRobot sources"]
 
-
-def _lerobot_features(
-    reader: SourceReader, declared: Mapping[str, Any], first: ExportEpisode
-) -> tuple[dict[str, Feature], list[str]]:
-    """Those of a LeRobot source, as its info.json declares them."""
     with pq.ParquetFile(reader.source.resolve(reader.record(first).data_uri or "")) as file:
-        columns_there, pictures = set(file.schema_arrow.names), picture_columns(file)
+        in_rows, pictures = set(file.schema_arrow.names), picture_columns(file)
     taken: dict[str, Feature] = {}
     notes = []
-    for name, feature in declared.items():
+    for name, feature in reader.info["features"].items():
         kind = feature.get("dtype") if isinstance(feature, dict) else None
-        if kind in NOT_IN_ROWS or name in MADE_HERE or name in pictures:
+        if kind in NOT_IN_ROWS or name in (*OWN, *OURS) or name in pictures:
             continue
         shape = list(feature.get("shape") or [1])
         # What the source declares and cannot be given on is told in the card, not dropped in silence
-        if name not in columns_there:
-            notes.append(f"{reader.dataset}: the feature {name} is declared, but not in the rows")
+        if name not in in_rows:
+            notes.append(f"{dataset}: the feature {name} is declared, but not in the rows")
         elif kind not in TYPES or len(shape) > 1:
-            notes.append(f"{reader.dataset}: the feature {name} ({kind}, shape {shape}) is left out")
+            notes.append(f"{dataset}: the feature {name} ({kind}, shape {shape}) is left out")
         else:
             taken[name] = {"dtype": kind, "shape": shape, "names": feature.get("names")}
     return taken, notes
 
 
 def columns(reader: SourceReader, e: ExportEpisode, wanted: Mapping[str, Feature]) -> dict[str, pa.Array]:
-    """An episode's rows of some features. Raises ExportError where the source has changed since it was built."""
-    if reader.info is not None:
-        return _lerobot_columns(reader, e, wanted)
-    return {STATE: _state_column(reader, e, wanted[STATE])} if wanted else {}
+    """An episode's rows of some features. Raises UserError where the source has changed since it was built."""
+    if reader.info is None:
+        if not wanted:
+            return {}
+        state = reader.episode(e).state
+        if state is None or state.shape != (e.num_frames, wanted[STATE]["shape"][0]):
+            raise UserError(f"the state of {e.dataset} episode {e.episode_index} has another shape than the first's")
+        return {STATE: _fixed(pa.array(state.astype(np.float32).ravel()), wanted[STATE]["shape"])}
 
-
-def _state_column(reader: SourceReader, e: ExportEpisode, feature: Feature) -> pa.Array:
-    state = _state(reader, e)
-    if state is None or state[0].shape != (e.num_frames, feature["shape"][0]):
-        raise ExportError(f"the state of {e.dataset} episode {e.episode_index} has another shape than the first's")
-    flat = pa.array(state[0].astype(np.float32).ravel())
-    return _fixed(flat, feature["shape"])
-
-
-def _lerobot_columns(reader: SourceReader, e: ExportEpisode, wanted: Mapping[str, Feature]) -> dict[str, pa.Array]:
     record = reader.record(e)
     uris = [video.uri for video in record.videos] + [record.data_uri or ""]
     if reader.source.stamp(uris, record.num_rows) != record.source_stamp:
-        raise ExportError(f"the files of {e.dataset} episode {e.episode_index} have changed: build the dataset again")
+        raise UserError(f"the files of {e.dataset} episode {e.episode_index} have changed: build the dataset again")
     try:
         path = reader.source.resolve(record.data_uri or "")
         table = read_columns(path, record.row_start, e.num_frames, tuple(wanted))
         return {name: _cast(table, name, feature, e.num_frames) for name, feature in wanted.items()}
     except (RowsError, pa.ArrowException) as error:
-        raise ExportError(f"rows of {e.dataset} episode {e.episode_index}: {error}") from error
+        raise UserError(f"rows of {e.dataset} episode {e.episode_index}: {error}") from error
 
 
 def column_type(feature: Feature) -> pa.DataType:
@@ -158,12 +108,3 @@ def _cast(table: pa.Table, name: str, feature: Feature, num_frames: int) -> pa.A
 
 def _fixed(flat: pa.Array, shape: Sequence[int]) -> pa.Array:
     return flat if prod(shape) == 1 else pa.FixedSizeListArray.from_arrays(flat, prod(shape))
-
-
-def _state(reader: SourceReader, e: ExportEpisode) -> tuple[np.ndarray, list[str]] | None:
-    """The state as the source has it, [n, d], and names of its dimensions; None without one."""
-    episode = reader.episode(e)
-    if episode.state is None:
-        return None
-    width = episode.state.shape[1]
-    return episode.state, list(episode.state_names) or [f"state_{k}" for k in range(width)]

@@ -8,92 +8,54 @@ memory or copied at the end.
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from typing import Any
 
-from core.files import write_file
-from warehouse.exports.common import Exported, ExportFolder
-from warehouse.exports.options import SampleOptions, Selection
-from warehouse.exports.samples import SampleKind, SamplePart, Samples, shown_frame, splits
-from warehouse.lake import Lake
-from warehouse.shards import Sample, ShardError
+from warehouse.exports.samples import SampleExport, SamplePart, shown_pictures
+from warehouse.shards import ShardError
 
 INFO = "dataset_info.json"
 PREFIX = "proccorpus_"  # of the names of datasets
 
 
-def export(lake: Lake, selection: Selection, out: Path, options: SampleOptions, *, overwrite: bool = False) -> Exported:
-    """Write conversations and pictures; an export that broke off goes on. Raises ExportError, ShardError.
+class LlamaFactoryExport(SampleExport):
+    """In memory: one episode's pictures, and the hashes of a chunk's."""
 
-    In memory: one episode's pictures, and the hashes of a chunk's.
-    """
-    return KIND.export(lake, selection, out, options, overwrite)
+    def write_part(self, part: SamplePart) -> None:
+        with self.folder.path(f"{part.split}/part-{part.number:05d}.json").open("w", encoding="utf-8") as f:
+            before = "[\n"
+            for row in self._conversations(part):
+                f.write(before + json.dumps(row, ensure_ascii=False))
+                before = ",\n"
+            f.write("\n]\n")
 
+    def _conversations(self, part: SamplePart) -> Iterator[dict]:
+        """A sample as one turn of question and answer, after its pictures were written. Parts share no episode."""
+        written: dict[str, str] = {}  # the hash of each picture
+        for episode in self.read(part):
+            for sample in episode:
+                images = []
+                for picture in shown_pictures(sample):
+                    path, data = f"images/{part.split}/{picture['path']}", picture["bytes"]
+                    sha256 = hashlib.sha256(data).hexdigest()
+                    if path not in written:
+                        self.folder.path(path).write_bytes(data)
+                    if written.setdefault(path, sha256) != sha256:
+                        raise ShardError(
+                            f"the shards of {part.name} hold two different pictures of {path}: build the dataset again"
+                        )
+                    images.append(path)
+                asked, answered = sample.row["question"], sample.row["answer"]
+                messages = [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
+                yield {"messages": messages, "images": images}
 
-def _write_info(folder: ExportFolder, samples: Samples) -> None:
-    if folder.done(INFO) is None:
-        text = json.dumps(_info(splits(samples)), indent=2)
-        write_file(folder.path(INFO), text.encode() + b"\n")
-        folder.finish_part(INFO, [INFO])
-
-
-def _write_part(folder: ExportFolder, samples: Samples, part: SamplePart, options: SampleOptions) -> None:
-    name = f"{part.split}/part-{part.number:05d}.json"
-    written: dict[str, str] = {}  # pictures: path and hash
-    count = 0
-    with folder.path(name).open("w", encoding="utf-8") as f:
-        for row in _rows(folder, samples, part, written):
-            f.write(("[\n" if count == 0 else ",\n") + json.dumps(row, ensure_ascii=False))
-            count += 1
-        f.write("\n]\n")
-    folder.finish_part(part.name, [name, *written], {"samples": count, "pictures": len(written)})
-
-
-def _rows(folder: ExportFolder, samples: Samples, part: SamplePart, written: dict[str, str]) -> Iterator[dict]:
-    """Conversations, whose pictures were written just before they come."""
-    for episode in samples.read(part):
-        for sample in episode:
-            yield conversation(
-                sample.row, [_keep(folder, part, sample, k, written) for k in range(len(sample.pictures))]
-            )
-
-
-def conversation(row: Mapping, images: list[str]) -> dict:
-    """A sample as one turn of question and answer."""
-    messages = [{"role": "user", "content": row["question"]}, {"role": "assistant", "content": row["answer"]}]
-    return {"messages": messages, "images": images}
-
-
-def _keep(folder: ExportFolder, part: SamplePart, sample: Sample, k: int, written: dict[str, str]) -> str:
-    """The k-th picture's path, and its file where it is new. Parts share no episode, and write below their split."""
-    path = f"images/{part.split}/{shown_frame(sample.row, sample.row['pictures'][k]).path}"
-    data = sample.pictures[k]
-    sha256 = hashlib.sha256(data).hexdigest()
-    if path not in written:
-        folder.path(path).write_bytes(data)
-        written[path] = sha256
-    elif written[path] != sha256:
-        raise ShardError(f"the shards of {part.name} hold two different pictures of {path}: build the dataset again")
-    return path
-
-
-def _info(names: list[str]) -> dict:
-    """What LLaMA-Factory has to know of each dataset: its folder, and what its columns and roles are called."""
-    return {
-        PREFIX + split: {
-            "file_name": split,
-            "formatting": "sharegpt",
-            "columns": {"messages": "messages", "images": "images"},
-            "tags": {
-                "role_tag": "role",
-                "content_tag": "content",
-                "user_tag": "user",
-                "assistant_tag": "assistant",
-                "system_tag": "system",
-            },
+    def write_rest(self) -> Mapping[str, Any]:
+        """What LLaMA-Factory has to know of each dataset: its folder, and what its columns and roles are called."""
+        tags = {"role_tag": "role", "content_tag": "content"}
+        tags |= {"user_tag": "user", "assistant_tag": "assistant", "system_tag": "system"}
+        columns = {"messages": "messages", "images": "images"}
+        info = {
+            PREFIX + split: {"file_name": split, "formatting": "sharegpt", "columns": columns, "tags": tags}
+            for split in self.splits
         }
-        for split in names
-    }
-
-
-KIND = SampleKind("llamafactory", _write_part, _write_info)
-begin, export_chunk = KIND.begin, KIND.export_chunk
+        self.folder.write(INFO, json.dumps(info, indent=2) + "\n")
+        return self.sample_facts

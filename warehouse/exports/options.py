@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+FILE_BYTES = 500 << 20  # of a Parquet file; the next row group begins another
+
 
 def _option(default: Any, description: str, name: str | None = None, **limits: Any) -> Any:
     """A field that is an option of the command, under `name` where it is called otherwise there."""
@@ -69,7 +71,7 @@ class SampleOptions(KindOptions):
 
 
 class SampleFileOptions(SampleOptions):
-    file_bytes: int = 500 << 20  # of a Parquet file; the next row group begins another
+    file_bytes: int = FILE_BYTES
 
 
 class PreferencesOptions(KindOptions):

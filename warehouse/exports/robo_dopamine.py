@@ -12,24 +12,18 @@ frames after them, as in the published example.
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from itertools import islice, permutations, zip_longest
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
 from core.files import write_file
-from warehouse.exports.common import Exported, ExportEpisode, ExportFolder, Selected, open_folder
-from warehouse.exports.episode_videos import write_episode_video
-from warehouse.exports.labels import ActiveLabel, each_label, left_out_notes, no_labels, select_for_labels
-from warehouse.exports.lerobot_features import SourceReader, open_reader
-from warehouse.exports.options import RoboDopamineOptions, Selection
-from warehouse.lake import Lake
+from warehouse.exports.labels import ActiveLabel, LabelExport
+from warehouse.exports.selection import ExportEpisode
+from warehouse.exports.videos import write_episode_video
 
-KIND = "robo-dopamine"
 HIGH, LEFT, RIGHT = "cam_high", "cam_left_wrist", "cam_right_wrist"
 VIEWS = {HIGH: "front", LEFT: "left wrist", RIGHT: "right wrist"}
 MOMENTS = 24  # of a run, that pairs are made of
@@ -46,96 +40,111 @@ After, by camera:
 {after}
 Answer with <score>, a percentage with its sign, and </score>: of what was left before, how much was gained; or, where
 it is farther from the goal, of what was there before, how much was lost; 0.0% where nothing has changed."""
+Task = tuple[str, str]  # dataset, instruction
 
 
-@dataclass(frozen=True)
-class _Run:
-    """A labelled run; `end`: (its folder's name, its frame) of where its task is done; None: no run shows it."""
+class RoboDopamineExport(LabelExport):
+    """The labelled episodes. One chunk's labels, and one run's pictures of its pairs, are in memory at a time."""
 
-    episode: ExportEpisode
-    label: ActiveLabel
-    folder: str
-    end: tuple[str, int] | None
+    def write_rest(self) -> Mapping[str, Any]:
+        episodes, run = self.selected.episodes, self.options.label_run
+        sql = "SELECT dataset, episode_index FROM episode_labels WHERE label_run = ?"
+        by_run = set(self.lake.rows(sql, [run])) if run is not None else set()
+        # Of each task in each split, the last frame of the first labelled run that is known to have succeeded
+        done_at: dict[tuple[Task, str | None], str] = {}
+        tasks: dict[Task, str] = {}  # their folders, numbered in the order of their first episodes
+        numbers: dict[str, int] = defaultdict(int)
+        for e in episodes:
+            if e.success and (e.key in by_run if run is not None else e.label_run is not None):
+                done_at.setdefault((_task(e), e.split), _picture(e, HIGH, e.num_frames - 1))
+            if _task(e) not in tasks:
+                tasks[_task(e)] = f"raw_data/{e.dataset}/task_{numbers[e.dataset]:03d}"
+                numbers[e.dataset] += 1
 
+        pairs: dict[str, list[dict[str, Any]]] = {}
+        labelled = without_end = 0
+        for e, label in self.labels():
+            if label is not None:
+                labelled += 1
+                end, place = done_at.get((_task(e), e.split)), tasks[_task(e)]
+                without_end += end is None
+                facts = self.folder.part(f"{e.dataset} {e.episode_index}", self._write, e, label, end, place)
+                pairs.setdefault(e.split or NO_SPLIT, []).extend(facts["pairs"])
+        notes = self.notes(labelled)
+        if without_end:
+            notes.append(
+                f"{without_end} runs have no pairs: no run of their task in their split is known to have succeeded"
+            )
+        texts: dict[str, list] = {
+            f"{place}/task_instruction.json": [text] if text else []
+            for (_, text), place in tasks.items()
+            if (self.folder.root / place).is_dir()  # of a task that has a run
+        }
+        texts |= {f"train_data/train_jsons/{split}.json": of_split for split, of_split in pairs.items()}
+        for name, content in texts.items():
+            self.folder.write(name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        counts = {split: len(of_split) for split, of_split in pairs.items()}
+        return {"samples": sum(counts.values()), "pairs": counts, "notes": notes}
 
-def export(
-    lake: Lake,
-    selection: Selection,
-    out: Path,
-    options: RoboDopamineOptions = RoboDopamineOptions(),
-    *,
-    overwrite: bool = False,
-) -> Exported:
-    """Write the labelled episodes; an export that broke off goes on. Raises ExportError, SourceError and what `select`
-    raises. One chunk's labels, and one run's pictures of its pairs, are in memory at a time."""
-    selected = select_for_labels(lake, selection, options.label_run)
-    folder = open_folder(out, KIND, selected.identity(KIND, options), overwrite)
-    if folder.manifest is not None:
-        return folder.exported()
-    readers = {dataset: open_reader(selected, dataset) for dataset in selected.datasets}
-    done_at = _ends(selected.episodes, _labelled(selected, options.label_run))
-    tasks = _task_folders(selected.episodes)
-    pairs: dict[str, list[dict[str, Any]]] = {}
-    labelled = without_end = 0
-    for e, label in each_label(selected, options.label_run):
-        if label is None:
-            continue
-        labelled += 1
-        run = _Run(e, label, _name(e), done_at.get((*_task(e), e.split)))
-        without_end += run.end is None
-        part = f"{e.dataset} {e.episode_index}"
-        facts = folder.done(part)
-        if facts is None:
-            facts = _write(folder, readers[e.dataset], run, tasks[_task(e)], options)
-        pairs.setdefault(e.split or NO_SPLIT, []).extend(facts["pairs"])
-    if not labelled:
-        raise no_labels(selected)
-    _write_texts(folder, tasks, pairs)
-    notes = left_out_notes(selected, options.label_run, labelled=labelled)
-    notes += (
-        [f"{without_end} runs have no pairs: no run of their task in their split is known to have succeeded"]
-        if without_end
-        else []
-    )
-    counts = {split: len(of_split) for split, of_split in pairs.items()}
-    return folder.finish(selected, options, {"samples": sum(counts.values()), "pairs": counts, "notes": notes})
+    def _write(self, e: ExportEpisode, label: ActiveLabel, end: str | None, place: str) -> dict[str, Any]:
+        """A run's videos, its spans and the pictures of its pairs. `end`: where its task is done; None: no run shows
+        it."""
+        raw, reader = f"{place}/episode_{e.episode_index:06d}", self.readers[e.dataset]
+        spans = json.dumps(keyframes(label), indent=4, ensure_ascii=False) + "\n"
+        write_file(self.folder.path(f"{raw}/annotated_keyframes.json"), spans.encode())
+        names = camera_names(e.cameras)
+        for camera, name in names.items():
+            write_episode_video(reader, camera, e, self.folder.path(f"{raw}/{name}.mp4"))
+        chosen = self._pairs(label.progress) if end is not None else []
+        # Other runs of the task may show where it is done by this one
+        shown = {0, e.num_frames - 1, *(frame for pair in chosen for frame in pair)}
+        views = {camera: name for camera, name in names.items() if name in VIEWS}
+        for camera, name in views.items():
+            frames = islice(reader.episode(e).frames(camera), e.num_frames)
+            for number, (_, _, picture) in enumerate(frames):
+                if number in shown:
+                    _, jpeg = cv2.imencode(".jpg", picture.rgb()[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+                    self.folder.path(_picture(e, name, number)).write_bytes(jpeg.tobytes())
+        marks = "\n".join(f"{VIEWS[view]}: <image>" for view in views.values())
+        question = QUESTION.format(task=e.task or "", before=marks, after=marks)
+        pairs = [
+            {
+                "id": f"{_name(e)}-bf_{before:06d}-af_{after:06d}",
+                "image": [_picture(e, HIGH, 0), end]
+                + [_picture(e, view, frame) for frame in (before, after) for view in views.values()],
+                "task": e.task or "",
+                "conversations": [
+                    {"from": "human", "value": question},
+                    {"from": "gpt", "value": f"<score>{_percent(label.progress, before, after):+.1f}%</score>"},
+                ],
+            }
+            for before, after in chosen
+        ]
+        return {"pairs": pairs}
+
+    def _pairs(self, progress: np.ndarray) -> list[tuple[int, int]]:
+        """Ordered pairs of frames, taken in turn from bins of their scores, so that no score is common."""
+        moments = np.unique(np.linspace(0, len(progress) - 1, MOMENTS).round().astype(int)).tolist()
+        bins: list[list[tuple[int, int]]] = [[] for _ in range(BINS)]
+        for before, after in permutations(moments, 2):
+            percent = _percent(progress, before, after)
+            bins[min(BINS - 1, int((percent + 100) / 200 * BINS))].append((before, after))
+        rng = np.random.default_rng(self.options.seed)
+        shuffled = [[of_bin[k] for k in rng.permutation(len(of_bin))] for of_bin in bins]
+        in_turn = [pair for row in zip_longest(*shuffled) for pair in row if pair is not None]
+        return in_turn[: self.options.per_run]
 
 
 def _name(e: ExportEpisode) -> str:
     return f"{e.dataset}_{e.episode_index:06d}"
 
 
-def _task(e: ExportEpisode) -> tuple[str, str]:
+def _task(e: ExportEpisode) -> Task:
     return e.dataset, e.task or ""
 
 
-def _task_folders(episodes: Iterable[ExportEpisode]) -> dict[tuple[str, str], str]:
-    """The folder of each dataset's tasks, which are numbered in the order of their first episodes."""
-    numbers: dict[str, int] = defaultdict(int)
-    folders: dict[tuple[str, str], str] = {}
-    for e in episodes:
-        if _task(e) not in folders:
-            folders[_task(e)] = f"raw_data/{e.dataset}/task_{numbers[e.dataset]:03d}"
-            numbers[e.dataset] += 1
-    return folders
-
-
-def _labelled(selected: Selected, label_run: str | None) -> set[tuple[str, int]]:
-    """The episodes that will be written: those with a label."""
-    if label_run is None:
-        return {e.key for e in selected.episodes if e.label_run is not None}
-    return set(selected.lake.rows("SELECT dataset, episode_index FROM episode_labels WHERE label_run = ?", [label_run]))
-
-
-def _ends(
-    episodes: Iterable[ExportEpisode], labelled: set[tuple[str, int]]
-) -> dict[tuple[str, str, str | None], tuple[str, int]]:
-    """Of each task in each split, the last frame of the first run that is known to have succeeded."""
-    found: dict[tuple[str, str, str | None], tuple[str, int]] = {}
-    for e in episodes:
-        if e.success and e.key in labelled:
-            found.setdefault((*_task(e), e.split), (_name(e), e.num_frames - 1))
-    return found
+def _picture(e: ExportEpisode, camera: str, frame: int) -> str:
+    return f"train_data/{_name(e)}/{camera}/frame_{frame:06d}.jpg"
 
 
 def camera_names(cameras: Sequence[str]) -> dict[str, str]:
@@ -158,47 +167,6 @@ def keyframes(label: ActiveLabel) -> list[dict[str, Any]]:
     return [{"anotation": s.name, "start_frame_id": s.start_frame, "end_frame_id": s.end_frame} for s in steps]
 
 
-def _write(
-    folder: ExportFolder, reader: SourceReader, run: _Run, task_folder: str, options: RoboDopamineOptions
-) -> dict[str, Any]:
-    """A run's videos, its spans and the pictures of its pairs; returns the facts of its part."""
-    e = run.episode
-    raw = f"{task_folder}/episode_{e.episode_index:06d}"
-    names = camera_names(e.cameras)
-    files = [f"{raw}/annotated_keyframes.json"]
-    write_file(folder.path(files[0]), (json.dumps(keyframes(run.label), indent=4, ensure_ascii=False) + "\n").encode())
-    for camera, name in names.items():
-        files.append(f"{raw}/{name}.mp4")
-        write_episode_video(reader, camera, e, folder.path(files[-1]))
-    views = {camera: name for camera, name in names.items() if name in VIEWS}
-    chosen = _pairs(run.label.progress, options) if run.end is not None else []
-    # Other runs of the task may show where it is done by this one
-    shown = {0, e.num_frames - 1, *(frame for pair in chosen for frame in pair)}
-    for camera, name in views.items():
-        files += _pictures(folder, reader, run, camera, name, shown)
-    items = [_item(run, tuple(views.values()), before, after) for before, after in chosen]
-    folder.finish_part(f"{e.dataset} {e.episode_index}", files, {"pairs": items})
-    return {"pairs": items}
-
-
-def _pictures(
-    folder: ExportFolder, reader: SourceReader, run: _Run, camera: str, name: str, shown: set[int]
-) -> list[str]:
-    files = []
-    frames = reader.episode(run.episode).frames(camera)
-    for number, (_, _, picture) in enumerate(islice(frames, run.episode.num_frames)):
-        if number in shown:
-            files.append(f"{_picture(run.folder, name, number)}")
-            options = [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
-            _, jpeg = cv2.imencode(".jpg", picture.rgb()[..., ::-1], options)
-            folder.path(files[-1]).write_bytes(jpeg.tobytes())
-    return files
-
-
-def _picture(folder: str, camera: str, frame: int) -> str:
-    return f"train_data/{folder}/{camera}/frame_{frame:06d}.jpg"
-
-
 def score(before: float, after: float) -> float:
     """Percent: gained of what was left, or lost of what was there.
 
@@ -210,47 +178,5 @@ def score(before: float, after: float) -> float:
     return max(-100.0, min(100.0, 100 * (after - before) / whole))  # but for rounding it is never more
 
 
-def _pairs(progress: np.ndarray, options: RoboDopamineOptions) -> list[tuple[int, int]]:
-    """Ordered pairs of frames, taken in turn from bins of their scores, so that no score is common."""
-    moments = np.unique(np.linspace(0, len(progress) - 1, MOMENTS).round().astype(int)).tolist()
-    bins: list[list[tuple[int, int]]] = [[] for _ in range(BINS)]
-    for before, after in permutations(moments, 2):
-        percent = score(float(progress[before]), float(progress[after]))
-        bins[min(BINS - 1, int((percent + 100) / 200 * BINS))].append((before, after))
-    rng = np.random.default_rng(options.seed)
-    shuffled = [[of_bin[k] for k in rng.permutation(len(of_bin))] for of_bin in bins]
-    in_turn = [pair for row in zip_longest(*shuffled) for pair in row if pair is not None]
-    return in_turn[: options.per_run]
-
-
-def _item(run: _Run, views: Sequence[str], before: int, after: int) -> dict[str, Any]:
-    e = run.episode
-    assert run.end is not None
-    percent = score(float(run.label.progress[before]), float(run.label.progress[after]))
-    pictures = [_picture(run.folder, HIGH, 0), _picture(run.end[0], HIGH, run.end[1])]
-    pictures += [_picture(run.folder, view, frame) for frame in (before, after) for view in views]
-    marks = "\n".join(f"{VIEWS[view]}: <image>" for view in views)
-    question = QUESTION.format(task=e.task or "", before=marks, after=marks)
-    return {
-        "id": f"{run.folder}-bf_{before:06d}-af_{after:06d}",
-        "image": pictures,
-        "task": e.task or "",
-        "conversations": [
-            {"from": "human", "value": question},
-            {"from": "gpt", "value": f"<score>{percent:+.1f}%</score>"},
-        ],
-    }
-
-
-def _write_texts(
-    folder: ExportFolder, tasks: Mapping[tuple[str, str], str], pairs: Mapping[str, list[dict[str, Any]]]
-) -> None:
-    """The instruction of each task that has a run, and the pairs of each split."""
-    files = {}
-    for (_, text), place in tasks.items():
-        if (folder.root / place).is_dir():
-            files[f"{place}/task_instruction.json"] = [text] if text else []
-    files |= {f"train_data/train_jsons/{split}.json": of_split for split, of_split in pairs.items()}
-    for name, content in files.items():
-        write_file(folder.path(name), (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
-    folder.finish_part("texts", list(files))
+def _percent(progress: np.ndarray, before: int, after: int) -> float:
+    return score(float(progress[before]), float(progress[after]))

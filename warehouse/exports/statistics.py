@@ -24,14 +24,10 @@ def statistics(values: np.ndarray) -> Stats | None:
     return {name: value.tolist() for name, value in stats.items()} | {"count": [len(rows)]}
 
 
-def picture_statistics(pictures: Sequence[np.ndarray]) -> Stats | None:
+def picture_statistics(pictures: Sequence[np.ndarray]) -> Stats:
     """Of uint8 [h, w, 3] pictures: per colour over all pixels, on a scale of 0..1; `count` is of pictures."""
-    if not pictures:
-        return None
     pixels = np.concatenate([picture.reshape(-1, 3) for picture in pictures])
-    stats = statistics(pixels / 255.0)
-    assert stats is not None, "a picture has pixels"
-    return stats | {"count": [len(pictures)]}
+    return (statistics(pixels / 255.0) or {}) | {"count": [len(pictures)]}
 
 
 def combined(parts: Sequence[Stats]) -> Stats:

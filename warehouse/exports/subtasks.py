@@ -1,7 +1,7 @@
-"""Segments in the three forms that LeRobot's tools read, and back."""
+"""Segments in the three forms that LeRobot's tools read."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
@@ -21,23 +21,8 @@ SEGMENT = pa.struct(
         ("named", pa.bool_()),
     ]
 )
-STAGE_COLUMNS = {
-    "names": pa.string(),
-    "start_frames": pa.int64(),
-    "end_frames": pa.int64(),
-    "start_times": pa.float64(),
-    "end_times": pa.float64(),
-}  # of each of SARM's heads, `sparse` and `dense`
 SPARSE_STAGE = "task"
-
-
-@dataclass(frozen=True)
-class SarmStage:
-    """A stage as SARM takes it, in frames; `last_frame` is in it."""
-
-    name: str
-    first_frame: int
-    last_frame: int
+Stage = tuple[str, int, int]  # name, first frame, last frame, as SARM takes it
 
 
 def segment_rows(label: ActiveLabel) -> list[dict]:
@@ -57,18 +42,16 @@ def step_names(label: ActiveLabel | None, num_frames: int) -> list[str]:
 # SARM
 
 
-def sarm_stages(label: ActiveLabel | None) -> list[SarmStage] | None:
+def _stages(label: ActiveLabel | None) -> list[Stage] | None:
     """The stages of a finished run that does every step once, which are its steps.
 
     None for others: SARM takes each stage to happen exactly once, and the end of a run for the end of its task. Nor are
     there stages without names.
     """
-    if label is None or not label.has_names:
+    steps = [s for s in label.segments if s.kind == STEP] if label is not None and label.has_names else []
+    if label is None or not steps or len(steps) != label.num_planned or not _each_done_once(steps):
         return None
-    steps = [s for s in label.segments if s.kind == STEP]
-    if not steps or len(steps) != label.num_planned or not _each_done_once(steps):
-        return None
-    return [SarmStage(s.name, s.start_frame, s.end_frame - 1) for s in steps]
+    return [(s.name, s.start_frame, s.end_frame - 1) for s in steps]
 
 
 def _each_done_once(steps: Sequence[Segment]) -> bool:
@@ -76,39 +59,33 @@ def _each_done_once(steps: Sequence[Segment]) -> bool:
     return len(names) == len(numbers) == len(steps) and all(s.completed for s in steps)
 
 
-def sarm_columns(label: ActiveLabel | None, num_frames: int, fps: float) -> dict[str, list | None]:
-    """SARM's columns of an episode: `dense` has the steps, `sparse` the task as one stage; None without stages."""
-    dense = sarm_stages(label)
-    sparse = None if dense is None else [SarmStage(SPARSE_STAGE, 0, num_frames - 1)]
-    return _head_columns("sparse", sparse, fps) | _head_columns("dense", dense, fps)
-
-
-def _head_columns(head: str, stages: Sequence[SarmStage] | None, fps: float) -> dict[str, list | None]:
-    """The columns of one of SARM's two heads."""
-    if stages is None:
-        return {f"{head}_subtask_{name}": None for name in STAGE_COLUMNS}
-    return {
-        f"{head}_subtask_names": [s.name for s in stages],
-        f"{head}_subtask_start_frames": [s.first_frame for s in stages],
-        f"{head}_subtask_end_frames": [s.last_frame for s in stages],
-        f"{head}_subtask_start_times": [s.first_frame / fps for s in stages],
-        f"{head}_subtask_end_times": [s.last_frame / fps for s in stages],
-    }
+def sarm_columns(label: ActiveLabel | None, num_frames: int, fps: float) -> dict[str, tuple[pa.DataType, Any]]:
+    """The type and the value of SARM's columns: `dense` has the steps, `sparse` the task as one stage; None without
+    stages."""
+    dense = _stages(label)
+    columns: dict[str, tuple[pa.DataType, Any]] = {}
+    for head, stages in (("sparse", dense and [(SPARSE_STAGE, 0, num_frames - 1)]), ("dense", dense)):
+        names, first, last = map(list, zip(*stages, strict=True)) if stages else (None, None, None)
+        columns |= {
+            f"{head}_subtask_names": (pa.list_(pa.string()), names),
+            f"{head}_subtask_start_frames": (pa.list_(pa.int64()), first),
+            f"{head}_subtask_end_frames": (pa.list_(pa.int64()), last),
+            f"{head}_subtask_start_times": (pa.list_(pa.float64()), first and [frame / fps for frame in first]),
+            f"{head}_subtask_end_times": (pa.list_(pa.float64()), last and [frame / fps for frame in last]),
+        }
+    return columns
 
 
 def sarm_shares(label: ActiveLabel | None, num_frames: int) -> dict[str, list[float]]:
-    """By stage [1, share of the episode, where in it the stage begins], to be summed over episodes."""
-    shares = {}
-    for stage in sarm_stages(label) or ():
-        length = stage.last_frame + 1 - stage.first_frame
-        shares[stage.name] = [1, length / num_frames, stage.first_frame / num_frames]
-    return shares
+    """By stage [1, share of the episode, where in it the stage begins], to be summed over episodes; empty without."""
+    return {
+        name: [1, (last + 1 - first) / num_frames, first / num_frames] for name, first, last in _stages(label) or ()
+    }
 
 
 def add_shares(total: dict[str, list[float]], part: Mapping[str, Sequence[float]]) -> None:
     for name, values in part.items():
-        before = total.get(name, [0, 0.0, 0.0])
-        total[name] = [a + b for a, b in zip(before, values, strict=True)]
+        total[name] = [a + b for a, b in zip(total.get(name, [0, 0.0, 0.0]), values, strict=True)]
 
 
 def proportions(total: Mapping[str, Sequence[float]]) -> dict[str, float]:

@@ -1,11 +1,17 @@
-"""Holds a LeRobot export against the corpus: opened by LeRobot's own reader, compared frame by frame."""
+"""Holds a LeRobot export against the corpus: opened by LeRobot's own reader, compared frame by frame.
 
+LeRobot takes its settings from the environment when it is imported, keeps a copy of the rows, and may break: so it
+opens the export in a process that ends, which is this module run with the folder and a file for pictures.
+"""
+
+import contextlib
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,16 +19,16 @@ from typing import Any
 
 import numpy as np
 
-from core.errors import install_hint
+from core.errors import UserError, install_hint
+from core.paths import ROOT
 from ingest.formats.listing import named
-from warehouse.exports.common import MANIFEST, ExportError, select
+from warehouse.exports.folder import MANIFEST
 from warehouse.exports.lerobot_plan import LerobotPlan
 from warehouse.exports.options import LerobotOptions, Selection
 from warehouse.exports.videos import ENCODED
 from warehouse.lake import Lake
 
-READER = "warehouse.exports.lerobot_opened"
-ROOM = Path(__file__).resolve().parents[2]
+COLUMNS = ("episode_index", "frame_index", "timestamp", "task_index", "index")
 TIME_S = 1e-4  # what LeRobot lets a frame's time be off
 # Of 255, on average over a picture. Where videos were only copied, decoders give the same. An encoder's loss is below
 # the second, and so may another picture of the same scene be: then times and order show that it is the right one
@@ -61,50 +67,41 @@ class Verified:
 def verify(lake: Lake, selection: Selection, out: Path, options: LerobotOptions) -> Verified:
     """Of each episode all rows, and the pictures of its first, middle and last frame.
 
-    Raises ExportError where there is no whole export in the folder or LeRobot is not installed, and what `select` and
-    readers of sources raise.
+    Raises UserError where there is no whole export in the folder or LeRobot is not installed, and what readers of
+    sources raise.
     """
     if not (out / MANIFEST).exists():
-        raise ExportError(f"{out} holds no export that is whole: there is nothing to verify")
+        raise UserError(f"{out} holds no export that is whole: there is nothing to verify")
     if find_spec("lerobot") is None:
-        raise ExportError(f"--verify needs LeRobot's own reader: {install_hint('train')}")
-    plan = LerobotPlan(select(lake, selection), options)
-    wanted = [plan.starts[i] + k for i, e in enumerate(plan.episodes) for k in _shown(e.num_frames)]
+        raise UserError(f"--verify needs LeRobot's own reader: {install_hint('train')}")
+    plan = LerobotPlan("lerobot", lake, selection, options)
+    # Pictures may be off by how the export says that its videos were written
+    written = json.loads((out / MANIFEST).read_text()).get("videos", {})
+    limit = MOST_OFF_ENCODED if ENCODED in written else MOST_OFF_COPIED
     with TemporaryDirectory(prefix="proccorpus-verify-") as scratch:
+        wanted = [plan.starts[i] + k for i, e in enumerate(plan.episodes) for k in _shown(e.num_frames)]
         found, why = _opened(out.resolve(), wanted, Path(scratch))
         if found is None:
-            return Verified(_version(), 0, 0, 0, 0, None, (f"it cannot open it ({why})",))
+            return Verified(version("lerobot"), 0, 0, 0, 0, None, (f"it cannot open it ({why})",))
         with np.load(Path(scratch) / "pictures.npz") as pictures:
-            most_off, off = _compare_pictures(plan, pictures, _limit(out)) if not options.blur else (None, [])
+            most_off, off = _compare_pictures(plan, pictures, limit) if not options.blur else (None, [])
             count = len(pictures.files)
     problems = (*_compare_rows(plan, found), *off)
     shape = found["episodes"], found["frames"], len(found["cameras"])
     return Verified(found["version"], *shape, count, most_off, problems)
 
 
-def _limit(out: Path) -> float:
-    """How far pictures may be off, by how the export says that its videos were written."""
-    written = json.loads((out / MANIFEST).read_text()).get("videos", {})
-    return MOST_OFF_ENCODED if ENCODED in written else MOST_OFF_COPIED
-
-
 def _shown(num_frames: int) -> list[int]:
     return sorted({0, num_frames // 2, num_frames - 1})
-
-
-def _version() -> str:
-    from importlib.metadata import version
-
-    return version("lerobot")
 
 
 def _opened(root: Path, wanted: Sequence[int], scratch: Path) -> tuple[dict[str, Any] | None, str]:
     """What LeRobot's reader found, or why there is nothing."""
     # Nothing is looked up anywhere, and its copy of the rows goes with the scratch folder
     offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_DATASETS_CACHE": str(scratch / "rows")}
-    path = os.pathsep.join(filter(None, (str(ROOM), os.environ.get("PYTHONPATH"))))
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     done = subprocess.run(
-        [sys.executable, "-m", READER, str(root), str(scratch / "pictures.npz")],
+        [sys.executable, "-m", "warehouse.exports.verify_lerobot", str(root), str(scratch / "pictures.npz")],
         input=json.dumps(wanted),
         capture_output=True,
         text=True,
@@ -119,33 +116,29 @@ def _opened(root: Path, wanted: Sequence[int], scratch: Path) -> tuple[dict[str,
 
 def _compare_rows(plan: LerobotPlan, found: Mapping[str, Any]) -> list[str]:
     """What differs, in words: each kind of difference once, with the episodes that it is in."""
-    problems: list[str] = []
-    if found["episodes"] != len(plan.episodes) or found["frames"] != plan.starts[-1]:
+    if (found["episodes"], found["frames"]) != (len(plan.episodes), plan.starts[-1]):
         told = f"{found['episodes']} episodes and {found['frames']} frames"
         return [f"it has {told}, not {len(plan.episodes)} and {plan.starts[-1]}"]
-    if found["fps"] != plan.fps:
-        problems.append(f"{found['fps']:g} fps, not {plan.fps:g}")
+    problems = [] if found["fps"] == plan.fps else [f"{found['fps']:g} fps, not {plan.fps:g}"]
     if sorted(found["cameras"]) != sorted(plan.cameras):
         problems.append(f"the cameras {named(found['cameras'])}, not {named(plan.cameras)}")
     rows = {name: np.array(values) for name, values in found["rows"].items()}
     texts = {int(index): text for index, text in found["tasks"].items()}
-    wrong: dict[str, list[int]] = {}
+    wrong: dict[str, list[str]] = {}
     for number, e in enumerate(plan.episodes):
-        at = slice(plan.starts[number], plan.starts[number + 1])
-        frames = np.arange(e.num_frames)
-        tasks = {texts.get(index) for index in np.unique(rows["task_index"][at]).tolist()}
-        allowed = set(plan.tasks) if plan.options.flavour == "subtask" else {e.task or ""}
-        as_it_is = {
-            "another length": bool((rows["episode_index"][at] == number).all()),
-            "frames out of order": bool((rows["frame_index"][at] == frames).all())
-            and bool((rows["index"][at] == frames + at.start).all()),
-            "other times": bool((np.abs(rows["timestamp"][at] - frames / plan.fps) < TIME_S).all()),
-            "another task": tasks <= allowed,
-        }
-        for what, right in as_it_is.items():
-            if not right:
-                wrong.setdefault(what, []).append(number)
-    return problems + [f"{what} in episode {named([str(n) for n in numbers])}" for what, numbers in wrong.items()]
+        at, frames = slice(plan.starts[number], plan.starts[number + 1]), np.arange(e.num_frames)
+        here = {name: values[at] for name, values in rows.items()}
+        tasks = {texts.get(index) for index in np.unique(here["task_index"]).tolist()}
+        in_order = np.array_equal(here["frame_index"], frames) and np.array_equal(here["index"], frames + at.start)
+        for what, is_wrong in {
+            "another length": bool((here["episode_index"] != number).any()),
+            "frames out of order": not in_order,
+            "other times": bool((np.abs(here["timestamp"] - frames / plan.fps) >= TIME_S).any()),
+            "another task": not tasks <= (set(plan.tasks) if plan.options.flavour == "subtask" else {e.task or ""}),
+        }.items():
+            if is_wrong:
+                wrong.setdefault(what, []).append(str(number))
+    return problems + [f"{what} in episode {named(numbers)}" for what, numbers in wrong.items()]
 
 
 def _compare_pictures(plan: LerobotPlan, pictures: Mapping[str, np.ndarray], limit: float) -> tuple[float, list[str]]:
@@ -154,14 +147,47 @@ def _compare_pictures(plan: LerobotPlan, pictures: Mapping[str, np.ndarray], lim
     for number, e in enumerate(plan.episodes):
         for camera in plan.cameras:
             shown = set(_shown(e.num_frames))
-            episode = plan.readers[e.dataset].episode(e)
-            for k, (_, _, picture) in enumerate(episode.frames(camera)):
-                if k not in shown:
-                    continue
-                theirs, ours = pictures[f"{plan.starts[number] + k}/{camera}"], picture.rgb()
-                same = theirs.shape == ours.shape
-                off = float(np.abs(theirs.astype(np.int16) - ours).mean()) if same else 255.0
-                most = max(most, off)
-                if off > limit:
-                    wrong.append(f"another picture at frame {k} of episode {number} by {camera} ({off:.1f} of 255 off)")
+            for k, (_, _, picture) in enumerate(plan.readers[e.dataset].episode(e).frames(camera)):
+                if k in shown:
+                    theirs, ours = pictures[f"{plan.starts[number] + k}/{camera}"], picture.rgb()
+                    same = theirs.shape == ours.shape
+                    off = float(np.abs(theirs.astype(np.int16) - ours).mean()) if same else 255.0
+                    most = max(most, off)
+                    if off > limit:
+                        where = f"frame {k} of episode {number} by {camera}"
+                        wrong.append(f"another picture at {where} ({off:.1f} of 255 off)")
     return most, wrong
+
+
+def contents(root: Path, wanted: list[int], pictures: Path) -> dict[str, Any]:
+    """What LeRobot finds in the folder; the pictures of the wanted frames go to a .npz file as "<frame>/<camera>".
+
+    Raises whatever LeRobot raises.
+    """
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    dataset: Any = LeRobotDataset("local/export", root=root, video_backend="pyav")
+    rows = dataset.hf_dataset.with_format("numpy").select_columns(list(COLUMNS))[:]
+    cameras = list(dataset.meta.camera_keys)
+    arrays = {}
+    for frame in wanted:
+        item = dataset[frame]
+        for camera in cameras:
+            arrays[f"{frame}/{camera}"] = (item[camera].numpy().transpose(1, 2, 0) * 255).round().astype(np.uint8)
+    np.savez(pictures, **arrays)
+    return {
+        "version": version("lerobot"),
+        "fps": float(dataset.fps),
+        "cameras": cameras,
+        "episodes": int(dataset.num_episodes),
+        "frames": len(dataset),
+        "tasks": {int(row.task_index): str(text) for text, row in dataset.meta.tasks.iterrows()},
+        "rows": {name: np.asarray(rows[name]).ravel().tolist() for name in COLUMNS},
+    }
+
+
+if __name__ == "__main__":
+    # LeRobot prints; standard output is the answer's
+    with contextlib.redirect_stdout(sys.stderr):
+        answer = contents(Path(sys.argv[1]), json.load(sys.stdin), Path(sys.argv[2]))
+    json.dump(answer, sys.stdout)

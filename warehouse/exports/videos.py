@@ -7,28 +7,35 @@ begin at a key frame, when its pictures are in no video file, or when the file's
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import accumulate, islice
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import av
 import numpy as np
 from av.container import OutputContainer
 from av.error import FFmpegError
 
-from ingest.episode import Episode, EpisodeRecord
-from ingest.formats import Format
+from core.errors import UserError
+from ingest.episode import TimedPicture
+from ingest.formats.lerobot_meta import video_rate
+from ingest.formats.lerobot_videos import holds_other_episodes
 from ingest.limits import LIMITS, Limits
 from ingest.media.video import VIDEO_SUFFIXES, DecodeOptions, VideoError, decode, open_video, probe
-from ingest.sources.files import Source
-from warehouse.exports.common import ExportEpisode, ExportError
+from warehouse.exports.selection import ExportEpisode
+from warehouse.exports.source_reader import SourceReader
 
 COPIED, CUT, ENCODED = "copied", "cut", "encoded"
 TOLERANCE_S = 5e-5  # half of what LeRobot lets a frame's time be off
 TICKS = 1000  # of the clock of a file that is written here, per frame
+BITEXACT = 1 << 23  # AV_CODEC_FLAG_BITEXACT
+ENCODERS = {
+    "h264": ("libx264", {"crf": "18", "preset": "veryfast", "g": "2", "bf": "0"}),
+    "av1": ("libsvtav1", {"crf": "30", "preset": "10", "g": "2"}),
+}
 
 
 @dataclass(frozen=True)
@@ -39,11 +46,29 @@ class Clip:
     second by which times in the file count.
     """
 
+    reader: SourceReader
     episode: ExportEpisode
     uri: str | None
     shared: bool
     start_frame: int
     rate: float
+
+    @classmethod
+    def of(cls, reader: SourceReader, camera: str, e: ExportEpisode) -> "Clip":
+        record = reader.record(e)
+        video = next(v for v in record.videos if v.camera == camera)
+        # Frames may be copied from a video file that has them one by one, as they are
+        copyable = (
+            reader.format.frames_as_in_file
+            and video.uri.endswith(VIDEO_SUFFIXES)
+            and video.uri != record.data_uri
+            and camera not in reader.source.config.cameras.bgr  # its colours are put right when it is decoded
+        )
+        # A LeRobot source says at what rate a camera films, and which files hold several episodes
+        shared, rate = False, record.fps
+        if reader.info is not None:
+            shared, rate = holds_other_episodes(reader.info, video.uri), video_rate(reader.info, camera, record.fps)
+        return cls(reader, e, video.uri if copyable else None, shared, video.start_frame, rate)
 
 
 @dataclass(frozen=True)
@@ -56,156 +81,108 @@ class VideoFile:
     clips: tuple[Clip, ...]
 
 
-@dataclass(frozen=True)
-class WrittenVideo:
-    """`how`: COPIED, CUT or ENCODED, and `why` it was encoded. `starts_s`: where each clip begins in the file."""
-
-    how: str
-    starts_s: tuple[float, ...]
-    codec: str
-    width_px: int
-    height_px: int
-    why: str = ""
-
-
-def plan_files(camera: str, clips: Sequence[Clip], num_frames: Callable[[str, str], int | None]) -> list[VideoFile]:
-    """The files of one camera in the order of their first episodes.
-
-    `num_frames` of a file of the source, by dataset and uri: a shared one is whole when the clips fill it. (What the
-    lake knows does not tell: it may have been built from some of the episodes.)
-    """
+def plan_files(camera: str, clips: Iterable[Clip]) -> list[VideoFile]:
+    """The files of one camera in the order of their first episodes."""
     # The clips of one file of the source go together; a clip without a file is a group of its own
     groups: dict[tuple[str, str | int], list[Clip]] = {}
     for clip in clips:
-        key = clip.episode.dataset, clip.uri or clip.episode.episode_index
-        groups.setdefault(key, []).append(clip)
-
+        groups.setdefault((clip.episode.dataset, clip.uri or clip.episode.episode_index), []).append(clip)
     files: list[VideoFile] = []
     for group in groups.values():
         # A whole file keeps the source's order of episodes, so its bytes can be copied
-        if _is_whole_file(group, num_frames):
-            in_order = tuple(sorted(group, key=lambda clip: clip.start_frame))
-            files.append(VideoFile(camera, len(files), True, in_order))
-            continue
-        for clip in group:
-            files.append(VideoFile(camera, len(files), False, (clip,)))
+        if _is_whole_file(group):
+            files.append(VideoFile(camera, len(files), True, tuple(sorted(group, key=lambda clip: clip.start_frame))))
+        else:
+            files += [VideoFile(camera, len(files) + k, False, (clip,)) for k, clip in enumerate(group)]
     return files
 
 
-def _is_whole_file(clips: Sequence[Clip], num_frames: Callable[[str, str], int | None]) -> bool:
-    """Are clips of one file of the source all that it holds?"""
-    first = clips[0]
-    if first.uri is None:
-        return False
-    frames = sum(clip.episode.num_frames for clip in clips)
-    return not first.shared or frames == num_frames(first.episode.dataset, first.uri)
+def _is_whole_file(clips: Sequence[Clip]) -> bool:
+    """Are clips of one file of the source all that it holds? What the lake knows does not tell: it may have been built
+    from some of the episodes."""
+    first, source = clips[0], clips[0].reader.source
+    if first.uri is None or not first.shared:
+        return first.uri is not None
+    return sum(c.episode.num_frames for c in clips) == probe(source.resolve(first.uri), source.config.limits).num_frames
 
 
-def is_copyable(format_: Format, record: EpisodeRecord, uri: str) -> bool:
-    """Is an episode's camera a video file whose frames, from start_frame on, are the episode's one by one?"""
-    return format_.frames_as_in_file and uri.endswith(VIDEO_SUFFIXES) and uri != record.data_uri
+def write_episode_video(reader: SourceReader, camera: str, e: ExportEpisode, out: Path) -> dict[str, Any]:
+    """A file for one episode, at its rate: copied, cut or encoded, as `write_video` can."""
+    [file] = plan_files(camera, [Clip.of(reader, camera, e)])
+    return write_video(file, out, e.fps)
 
 
 def write_video(
     file: VideoFile,
-    source: Source,
-    read: Callable[[ExportEpisode], Episode],
     out: Path,
     fps: float,
-    codec: str,
+    codec: str = "h264",
     changed: str = "",
-) -> WrittenVideo:
+    read: Callable[[ExportEpisode], Iterable[TimedPicture]] | None = None,
+) -> dict[str, Any]:
     """Write one file, whose frames are to be `fps` to a second.
 
-    `changed`: how the pictures that are read differ from the file's, which are then not copied. Raises ExportError for
-    an episode that shows fewer frames than it has rows.
+    Returns `how` it was made and `why` it was encoded; `starts_s`, where each clip begins in the file; `codec`, size.
+    `changed`: how the pictures that `read` gives differ from the file's, which are then not copied. Raises UserError
+    for an episode that shows fewer frames than it has rows.
     """
-    # Pictures that are in no file, or in one that they cannot be copied from, are encoded
-    uri = file.clips[0].uri
-    if uri is None or changed:
-        return _encoded(file, source, read, out, fps, codec, changed or "its pictures are in no video file")
-    path = source.resolve(uri)
-    packets = _packets(path, source.config.limits)
-    spans = [_span(packets, clip, path) for clip in file.clips]
-    is_even = all(packets.is_even(span, fps) for span in spans)
+    reader, uri = file.clips[0].reader, file.clips[0].uri
+    limits, why = reader.source.config.limits, changed or "its pictures are in no video file"
 
-    # A whole file with the right times stays as it is
-    if file.whole and is_even and path.suffix == ".mp4":
-        shutil.copyfile(path, out)
-        return _describe(COPIED, out, [float(packets.times_s[span.start]) for span in spans], source.config.limits)
-    # One clip out of a file is cut; what can be neither is encoded, and the manifest says why
-    if len(spans) == 1 and packets.can_cut(spans[0]):
-        cut = _cut(packets, spans[0], path, out, fps, is_even=is_even)
-        if cut is not None:
-            return cut
-    why = "the part does not begin and end at key frames" if is_even else "its frames are not at even times"
-    return _encoded(file, source, read, out, fps, codec, why)
+    def described(how: str, starts_s: Iterable[float], why: str = "") -> dict[str, Any]:
+        info = probe(out, limits)
+        size = {"codec": info.codec, "width_px": info.width_px, "height_px": info.height_px}
+        return {"how": how, "starts_s": [float(s) for s in starts_s], **size, "why": why}
 
-
-def _packets(path: Path, limits: Limits) -> "Packets":
-    try:
-        return Packets.read(path, limits)
-    except (OSError, FFmpegError, VideoError) as e:
-        raise ExportError(f"{path} cannot be read ({e}): build its dataset again") from e
+    if uri is not None and not changed:
+        path = reader.source.resolve(uri)
+        try:
+            packets = Packets.read(path, limits)
+        except (OSError, FFmpegError, VideoError) as e:
+            raise UserError(f"{path} cannot be read ({e}): build its dataset again") from e
+        spans = [_span(packets, clip, path) for clip in file.clips]
+        is_even = all(packets.is_even(span, fps) for span in spans)
+        # A whole file with the right times stays as it is
+        if file.whole and is_even and path.suffix == ".mp4":
+            shutil.copyfile(path, out)
+            return described(COPIED, [packets.times_s[span.start] for span in spans])
+        # One clip out of a file is cut; what can be neither is encoded, and the manifest says why
+        if len(spans) == 1 and packets.can_cut(spans[0]) and (is_even or not packets.reordered):
+            packets.cut(spans[0], path, out, fps, keep_times=is_even)
+            # unless the cut file would not give every frame at its time
+            cut = Packets.read(out, limits)
+            decoded = sum(1 for _ in decode(out, options=DecodeOptions(limits=limits)))
+            if cut.is_even(range(len(cut.times_s)), fps) and decoded == len(spans[0]):
+                return described(CUT, [cut.times_s[0]])
+        why = "the part does not begin and end at key frames" if is_even else "its frames are not at even times"
+    encode(_pictures(file, read), out, fps, codec)
+    firsts = accumulate((clip.episode.num_frames for clip in file.clips[:-1]), initial=0)
+    return described(ENCODED, [first / fps for first in firsts], why)
 
 
 def _span(packets: "Packets", clip: Clip, path: Path) -> range:
-    """The frames of a clip in its file. Raises ExportError where the file does not have them."""
-    episode = clip.episode
-    span = packets.span(clip.start_frame, episode.num_frames, clip.rate)
+    """The frames of a clip in its file. Raises UserError where the file does not have them."""
+    e = clip.episode
+    span = packets.span(clip.start_frame, e.num_frames, clip.rate)
     if span is None:
-        raise ExportError(
-            f"{path} does not hold the {episode.num_frames} frames of {episode.dataset} episode "
-            f"{episode.episode_index} from frame {clip.start_frame} on: build the dataset again"
+        raise UserError(
+            f"{path} does not hold the {e.num_frames} frames of {e.dataset} episode {e.episode_index} from frame "
+            f"{clip.start_frame} on: build the dataset again"
         )
     return span
 
 
-def _cut(packets: "Packets", span: range, path: Path, out: Path, fps: float, *, is_even: bool) -> WrittenVideo | None:
-    """None where the cut file would not give every frame at its time."""
-    # new times are given in the order of packets, which must be the one in which frames are shown
-    if not is_even and packets.reordered:
-        return None
-    packets.cut(span, path, out, fps, keep_times=is_even)
-    cut = Packets.read(out, packets.limits)
-    all_even = cut.is_even(range(len(cut.times_s)), fps)
-    if not all_even or sum(1 for _ in decode(out, options=DecodeOptions(limits=packets.limits))) != len(span):
-        return None
-    return _describe(CUT, out, [float(cut.times_s[0])], packets.limits)
-
-
-def _encoded(
-    file: VideoFile,
-    source: Source,
-    read: Callable[[ExportEpisode], Episode],
-    out: Path,
-    fps: float,
-    codec: str,
-    why: str,
-) -> WrittenVideo:
-    lengths = [clip.episode.num_frames for clip in file.clips]
-    first_frames = accumulate(lengths[:-1], initial=0)
-    encode(_pictures(file, read), out, fps, codec)
-    return _describe(ENCODED, out, [first / fps for first in first_frames], source.config.limits, why)
-
-
-def _describe(how: str, out: Path, starts_s: Sequence[float], limits: Limits, why: str = "") -> WrittenVideo:
-    """The file that was just written. `limits`: those of the dataset, whose pictures it has."""
-    info = probe(out, limits)
-    return WrittenVideo(how, tuple(starts_s), info.codec, info.width_px, info.height_px, why)
-
-
-def _pictures(file: VideoFile, read: Callable[[ExportEpisode], Episode]) -> Iterator[np.ndarray]:
+def _pictures(file: VideoFile, read: Callable[[ExportEpisode], Iterable[TimedPicture]] | None) -> Iterator[np.ndarray]:
     for clip in file.clips:
-        episode = clip.episode
-        count = 0
-        for _, _, picture in islice(read(episode).frames(file.camera), episode.num_frames):
+        e, count = clip.episode, 0
+        shown = read(e) if read else clip.reader.episode(e).frames(file.camera)
+        for _, _, picture in islice(shown, e.num_frames):
             yield picture.rgb()
             count += 1
-        if count != episode.num_frames:
-            raise ExportError(
-                f"{file.camera} of {episode.dataset} episode {episode.episode_index} shows {count} frames, its "
-                f"rows are {episode.num_frames}: build the dataset again"
+        if count != e.num_frames:
+            raise UserError(
+                f"{file.camera} of {e.dataset} episode {e.episode_index} shows {count} frames, its rows are "
+                f"{e.num_frames}: build the dataset again"
             )
 
 
@@ -272,12 +249,14 @@ class Packets:
             stream = source.streams.video[0]
             copy = target.add_stream_from_template(stream)
             copy.time_base = stream.time_base if keep_times else clock
-            packets = islice(filter(_is_shown, source.demux(stream)), first, last + 1)
             start: int | None = None
-            for number, packet in enumerate(packets):
+            for number, packet in enumerate(islice(filter(_is_shown, source.demux(stream)), first, last + 1)):
+                assert packet.pts is not None
                 start = packet.pts if start is None else start
                 if keep_times:
-                    _begin_at(packet, cast(int, start), fps)
+                    packet.pts, packet.dts = packet.pts - start, cast(int, packet.dts) - start
+                    # without a length a file's last frame would not be shown
+                    packet.duration = packet.duration or round(1 / fps / packet.time_base)
                 else:
                     packet.pts = packet.dts = number * TICKS
                     packet.duration, packet.time_base = TICKS, clock
@@ -290,22 +269,6 @@ def _is_shown(packet: av.Packet) -> bool:
     return packet.pts is not None and packet.size > 0
 
 
-def _begin_at(packet: av.Packet, start: int, fps: float) -> None:
-    """Count a packet's times from `start`."""
-    assert packet.pts is not None
-    assert packet.dts is not None
-    packet.pts, packet.dts = packet.pts - start, packet.dts - start
-    # without a length a file's last frame would not be shown
-    packet.duration = packet.duration or round(1 / fps / packet.time_base)
-
-
-BITEXACT = 1 << 23  # AV_CODEC_FLAG_BITEXACT
-ENCODERS = {
-    "h264": ("libx264", {"crf": "18", "preset": "veryfast", "g": "2", "bf": "0"}),
-    "av1": ("libsvtav1", {"crf": "30", "preset": "10", "g": "2"}),
-}
-
-
 def encode(pictures: Iterator[np.ndarray], out: Path, fps: float, codec: str) -> None:
     """Encode uint8 [h, w, 3] pictures; every second one is a key frame, so that any frame is found quickly.
 
@@ -314,33 +277,26 @@ def encode(pictures: Iterator[np.ndarray], out: Path, fps: float, codec: str) ->
     os.environ.setdefault("SVT_LOG", "1")  # else the AV1 encoder writes about itself to stderr
     scheduling = os.sched_getscheduler(0), os.sched_getparam(0)
     try:
-        _encode(pictures, out, fps, codec)
+        with av.open(str(out), "w", options={"fflags": "+bitexact"}) as container:
+            stream = None
+            for number, picture in enumerate(pictures):
+                stream = stream or _add_stream(container, codec, fps, *picture.shape[:2])
+                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+                frame.pts, frame.time_base = number * TICKS, Fraction(1, round(fps * TICKS))
+                container.mux(stream.encode(frame))
+            # The encoder holds pictures back until it is flushed
+            if stream is not None:
+                container.mux(stream.encode(None))
     finally:
         # SVT-AV1, where it may, makes the thread that calls it a real-time one, which starves all that runs beside it
         os.sched_setscheduler(0, *scheduling)
-
-
-def _encode(pictures: Iterator[np.ndarray], out: Path, fps: float, codec: str) -> None:
-    clock = Fraction(1, round(fps * TICKS))
-    with av.open(str(out), "w", options={"fflags": "+bitexact"}) as container:
-        stream = None
-        for number, picture in enumerate(pictures):
-            if stream is None:
-                height, width = picture.shape[:2]
-                stream = _add_stream(container, codec, fps, height, width)
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            frame.pts, frame.time_base = number * TICKS, clock
-            container.mux(stream.encode(frame))
-        # The encoder holds pictures back until it is flushed
-        if stream is not None:
-            container.mux(stream.encode(None))
 
 
 def _add_stream(container: OutputContainer, codec: str, fps: float, height: int, width: int) -> av.VideoStream:
     """A stream to encode to, of the size of the first picture."""
     has_even_sides = height % 2 == 0 and width % 2 == 0
     if not has_even_sides and codec == "av1":
-        raise ExportError(f"the encoder of AV1 takes pictures of even sizes, not {width} x {height}: --codec h264")
+        raise UserError(f"the encoder of AV1 takes pictures of even sizes, not {width} x {height}: --codec h264")
     name, options = ENCODERS[codec]
     rate = Fraction(fps).limit_denominator(1001)
     stream = cast(av.VideoStream, container.add_stream(name, rate=rate, options=options))

@@ -10,9 +10,11 @@ from pydantic import Field
 
 from assets.defs.corpus.partitions import chunk_key
 from assets.defs.resources import Corpus
-from pipeline import exports
-from pipeline.exports import ExportRequest, export_kind, plain_request
+from warehouse.exports import export_kind
+from warehouse.exports.export import Export
+from warehouse.exports.folder import Exported
 from warehouse.exports.options import Selection
+from warehouse.lake import Lake
 
 
 class ExportConfig(dg.Config):
@@ -35,19 +37,19 @@ class ExportConfig(dg.Config):
     overwrite: bool = False
     options: dict[str, Any] = Field(default_factory=dict)
 
-    def request(self) -> ExportRequest:
+    def opened(self, lake: Lake) -> Export:
         given = {name: value for name, value in self if value not in ("", [])} | {"allow": self.allow_licences}
         chosen = Selection.model_validate({name: given[name] for name in Selection.model_fields if name in given})
-        of_kind = export_kind(self.kind).options.model_fields
-        options = {name: given[name] for name in of_kind if name in given} | self.options
-        return plain_request(self.kind, Path(self.out), chosen, options, self.overwrite)
+        kind = export_kind(self.kind)
+        options = {name: given[name] for name in kind.options.model_fields if name in given} | self.options
+        return kind.open(lake, chosen, kind.read_options(options))
 
 
 @dg.op(out=dg.DynamicOut(dict))
 def begin_export(corpus: Corpus, config: ExportConfig) -> Iterator[dg.DynamicOutput[dict]]:
     """Prepare the folder, and tell the chunks that have something in it."""
-    request = config.request()
-    for number, (dataset, chunk) in enumerate(exports.begin(corpus.lake(), request)):
+    chunks = config.opened(corpus.lake()).begin(Path(config.out), config.overwrite)
+    for number, (dataset, chunk) in enumerate(chunks):
         key = f"{number}_" + re.sub(r"[^A-Za-z0-9_]", "_", chunk_key(dataset, chunk))  # unique, and readable
         yield dg.DynamicOutput({"config": config.model_dump(), "dataset": dataset, "chunk": chunk}, mapping_key=key)
 
@@ -55,8 +57,9 @@ def begin_export(corpus: Corpus, config: ExportConfig) -> Iterator[dg.DynamicOut
 @dg.op
 def export_chunk(context: dg.OpExecutionContext, corpus: Corpus, part: dict) -> int:
     """Write the files of one chunk."""
-    request = ExportConfig(**part["config"]).request()
-    count = exports.write_chunk(corpus.lake(), request, part["dataset"], part["chunk"])
+    config = ExportConfig(**part["config"])
+    chunk = part["dataset"], part["chunk"]
+    count = config.opened(corpus.lake()).export_chunk(Path(config.out), chunk)
     context.log.info(f"{part['dataset']} chunk {part['chunk']}: {count} parts written")
     return count
 
@@ -64,7 +67,9 @@ def export_chunk(context: dg.OpExecutionContext, corpus: Corpus, part: dict) -> 
 @dg.op(ins={"written": dg.In(list[int])})
 def finish_export(context: dg.OpExecutionContext, corpus: Corpus, config: ExportConfig, written: list[int]) -> None:
     """Write what is once, and the manifest."""
-    done = exports.finish(corpus.lake(), config.request())
+    export = config.opened(corpus.lake())
+    # `begin` emptied the folder of what is written by chunk: to overwrite it now would delete the chunks
+    done: Exported = export.export(Path(config.out), config.overwrite and not export.chunks())
     for left in (*done.left_out, *done.notes):
         context.log.warning(left)
     facts = {k: v for k, v in vars(done).items() if isinstance(v, (str, int)) and not isinstance(v, bool)}

@@ -11,16 +11,18 @@ from hypothesis import strategies as st
 
 from annotate.conventions.annotations_json import DrawnAnnotation, read
 from annotate.imported_label import ImportedError
+from core.errors import UserError
 from ingest.registry import DatasetConfig
 from ingest.source import list_episodes
 from ingest.sources.files import Source
 from pipeline.imports import import_annotations
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import LENGTHS
-from warehouse.exports import annotations_json
-from warehouse.exports.common import ExportError
+from warehouse.exports import EXPORT_KINDS
 from warehouse.exports.options import Selection
 from warehouse.lake import Lake
+
+ANNOTATIONS_JSON = EXPORT_KINDS["annotations-json"]
 
 ANY = Selection(allow=("unknown",))
 FIELDS = {"role", "content", "style", "timestamp", "tool_calls"}
@@ -28,9 +30,9 @@ FIELDS = {"role", "content", "style", "timestamp", "tool_calls"}
 
 def test_what_is_written_is_read_beside_its_dataset_and_by_itself(made: Made, corpus: Lake, tmp_path: Path):
     out = tmp_path / "lerobot_annotations.json"
-    done = annotations_json.export(Lake(made.space, read_only=True), ANY, out)
+    done = ANNOTATIONS_JSON.export(Lake(made.space, read_only=True), ANY, out)
     assert (done.episodes, done.frames) == (len(LENGTHS), sum(LENGTHS))
-    assert annotations_json.export(Lake(made.space, read_only=True), ANY, out).again
+    assert ANNOTATIONS_JSON.export(Lake(made.space, read_only=True), ANY, out).again
     content = json.loads(out.read_text())
     assert content["version"] == 2
     assert {frozenset(atom) for e in content["episodes"].values() for atom in e["atoms"]} == {frozenset(FIELDS)}
@@ -61,12 +63,12 @@ def test_a_persons_file_is_not_replaced(made: Made, tmp_path: Path):
     out.write_text('{"version": 2, "episodes": {}}')
     lake = Lake(made.space, read_only=True)
     for path, why in ((out, "no export of ours"), (tmp_path, "is a folder")):
-        with pytest.raises(ExportError, match=why):
-            annotations_json.export(lake, ANY, path, overwrite=True)
+        with pytest.raises(UserError, match=why):
+            ANNOTATIONS_JSON.export(lake, ANY, path, overwrite=True)
     other = tmp_path / "other.json"
-    annotations_json.export(lake, ANY, other)
-    with pytest.raises(ExportError, match="another export"):
-        annotations_json.export(lake, Selection(allow=("unknown",), datasets=("tiny",), episodes=(0,)), other)
+    ANNOTATIONS_JSON.export(lake, ANY, other)
+    with pytest.raises(UserError, match="another export"):
+        ANNOTATIONS_JSON.export(lake, Selection(allow=("unknown",), datasets=("tiny",), episodes=(0,)), other)
 
 
 @settings(max_examples=60, deadline=None)

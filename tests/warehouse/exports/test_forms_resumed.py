@@ -1,5 +1,6 @@
 """Exports in forms of others that broke off go on, to the same bytes as ones that ran through."""
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ class BrokenOffError(Exception):
 
 @pytest.mark.parametrize("kind", ["opensarm", "robometer", "robo-dopamine"])
 def test_a_broken_export_goes_on(made_lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str):
-    module, options = EXPORT_KINDS[kind].module, EXPORT_KINDS[kind].options()
-    module.export(made_lake, ANY, tmp_path / "whole", options)
+    chosen, module = EXPORT_KINDS[kind], import_module(f"warehouse.exports.{kind.replace('-', '_')}")
+    chosen.export(made_lake, ANY, tmp_path / "whole")
     write, calls = module.write_episode_video, 0
 
     def until_broken(*arguments: Any) -> Any:
@@ -33,8 +34,8 @@ def test_a_broken_export_goes_on(made_lake: Lake, tmp_path: Path, monkeypatch: p
     with monkeypatch.context() as patch:
         patch.setattr(module, "write_episode_video", until_broken)
         with pytest.raises(BrokenOffError):
-            module.export(made_lake, ANY, tmp_path / "broken", options)
+            chosen.export(made_lake, ANY, tmp_path / "broken")
     assert not (tmp_path / "broken/manifest.json").exists()
-    done = module.export(made_lake, ANY, tmp_path / "broken", options)
+    done = chosen.export(made_lake, ANY, tmp_path / "broken")
     assert not done.again
     assert files_of(tmp_path / "broken") == files_of(tmp_path / "whole")

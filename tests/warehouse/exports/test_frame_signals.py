@@ -22,13 +22,15 @@ from annotate.conventions.frame_signals import (
 )
 from annotate.imported_label import ImportedError
 from annotate.segments import DONE, IDLE, STEP, Segment
+from core.errors import UserError
 from pipeline.imports import import_annotations
 from tests.kits.tiny_lerobot import LENGTHS
-from warehouse.exports import frame_signals
-from warehouse.exports.common import ExportError
+from warehouse.exports import EXPORT_KINDS, frame_signals
 from warehouse.exports.labels import ActiveLabel
 from warehouse.exports.options import FrameSignalsOptions, Selection
 from warehouse.lake import Lake
+
+FRAME_SIGNALS = EXPORT_KINDS["frame-signals"]
 
 ANY = Selection(allow=("unknown",))
 DESCRIPTORS = {"score": Descriptor("How far.", "higher", (0.0, 1.0)), "still": Descriptor("Does it rest?")}
@@ -44,7 +46,7 @@ def told_by(table: pa.Table) -> dict[str, Any]:
 
 def test_labels_are_written_as_the_convention_says_and_come_back(made_lake: Lake, corpus: Lake, tmp_path: Path):
     out = tmp_path / "signals.parquet"
-    done = frame_signals.export(made_lake, ANY, out, FrameSignalsOptions(horizon=4))
+    done = FRAME_SIGNALS.export(made_lake, ANY, out, FrameSignalsOptions(horizon=4))
     assert (done.episodes, done.frames, done.files) == (len(LENGTHS), sum(LENGTHS), 1)
     table = pq.read_table(out)
     assert set(check(table)) == {
@@ -73,34 +75,34 @@ def test_labels_are_written_as_the_convention_says_and_come_back(made_lake: Lake
     # And what the run is exported as by its name is what was imported
     again = tmp_path / "again.parquet"
     by_name = FrameSignalsOptions(label_run=imported.label_run)
-    frame_signals.export(Lake(corpus.workspace, read_only=True), ANY, again, by_name)
+    FRAME_SIGNALS.export(Lake(corpus.workspace, read_only=True), ANY, again, by_name)
     names = [*table.column_names[:3], "progress", "segment", "step", "completed", "planned_steps"]
     assert pq.read_table(again).select(names).equals(table.select(names))
 
 
 def test_a_file_is_resumed_kept_or_refused(made_lake: Lake, tmp_path: Path):
     out = tmp_path / "s.parquet"
-    assert not frame_signals.export(made_lake, ANY, out).again
+    assert not FRAME_SIGNALS.export(made_lake, ANY, out).again
     data = out.read_bytes()
-    assert frame_signals.export(made_lake, ANY, out).again
-    with pytest.raises(ExportError, match="another export"):
-        frame_signals.export(made_lake, ANY, out, FrameSignalsOptions(horizon=2))
-    frame_signals.export(made_lake, ANY, out, FrameSignalsOptions(horizon=2), overwrite=True)
+    assert FRAME_SIGNALS.export(made_lake, ANY, out).again
+    with pytest.raises(UserError, match="another export"):
+        FRAME_SIGNALS.export(made_lake, ANY, out, FrameSignalsOptions(horizon=2))
+    FRAME_SIGNALS.export(made_lake, ANY, out, FrameSignalsOptions(horizon=2), overwrite=True)
     assert out.read_bytes() != data
-    frame_signals.export(made_lake, ANY, out, overwrite=True)
+    FRAME_SIGNALS.export(made_lake, ANY, out, overwrite=True)
     assert out.read_bytes() == data
     mine = tmp_path / "mine.parquet"
     pq.write_table(pa.table({"a": [1]}), mine)
     for path, why in ((mine, "no export of ours"), (tmp_path, "is a folder")):
-        with pytest.raises(ExportError, match=why):
-            frame_signals.export(made_lake, ANY, path, overwrite=True)
+        with pytest.raises(UserError, match=why):
+            FRAME_SIGNALS.export(made_lake, ANY, path, overwrite=True)
     text = tmp_path / "text.parquet"
     text.write_text("hello")
-    with pytest.raises(ExportError, match="is no export"):
-        frame_signals.export(made_lake, ANY, text)
+    with pytest.raises(UserError, match="is no export"):
+        FRAME_SIGNALS.export(made_lake, ANY, text)
     assert text.read_text() == "hello"
-    with pytest.raises(ExportError, match="no episode selected has a label of the run 'gone'"):
-        frame_signals.export(made_lake, ANY, tmp_path / "gone.parquet", FrameSignalsOptions(label_run="gone"))
+    with pytest.raises(UserError, match="no episode selected has a label of the run 'gone'"):
+        FRAME_SIGNALS.export(made_lake, ANY, tmp_path / "gone.parquet", FrameSignalsOptions(label_run="gone"))
     assert not (tmp_path / "gone.parquet").exists()
 
 

@@ -11,16 +11,23 @@ import pytest
 
 from annotate.imported import read_annotations
 from annotate.label_gate import LabelGate
+from core.errors import UserError
 from core.step_names import is_name
 from pipeline.build import run_build
 from pipeline.config import with_samples
 from tests.kits.made_corpus import Made
-from warehouse.exports import datasets, lerobot, llamafactory, rabc, rerun
-from warehouse.exports.common import ExportError
+from warehouse.exports import EXPORT_KINDS
 from warehouse.exports.options import LerobotOptions, RerunOptions, SampleFileOptions, SampleOptions, Selection
+from warehouse.exports.rabc import FILE
 from warehouse.lake import Lake
 from warehouse.releases import ReleaseError, card_path, create_release
 from warehouse.releases.contents import contents
+
+DATASETS = EXPORT_KINDS["datasets"]
+LEROBOT = EXPORT_KINDS["lerobot"]
+LLAMAFACTORY = EXPORT_KINDS["llamafactory"]
+RABC = EXPORT_KINDS["rabc"]
+RERUN = EXPORT_KINDS["rerun"]
 
 ANY = ("unknown",)
 UNSURE, WITHOUT, UNNAMED = 1, 2, 3  # episodes: a label of confidence 0.4, one without a confidence, one without names
@@ -63,18 +70,18 @@ def samples(lake: Lake, out: Path) -> dict[int, list[bool]]:
 
 
 def test_samples_of_labels_less_sure_are_left_out(changed: Lake, tmp_path: Path):
-    done = datasets.export(changed, selection(min_confidence=0.5), tmp_path / "out", SampleFileOptions())
+    done = DATASETS.export(changed, selection(min_confidence=0.5), tmp_path / "out", SampleFileOptions())
     assert set(samples(changed, tmp_path / "out")) == {0, WITHOUT, UNNAMED, 4}
     of_unsure = changed.rows(f"SELECT count(*) FROM samples WHERE episode_index = {UNSURE}")[0][0]
     note = f"{of_unsure} samples of labels that are not sure enough were left out"
     assert note in done.notes
     assert note in (tmp_path / "out/README.md").read_text()
-    everything = datasets.export(changed, selection(min_name_confidence=0), tmp_path / "all", SampleFileOptions())
+    everything = DATASETS.export(changed, selection(min_name_confidence=0), tmp_path / "all", SampleFileOptions())
     assert everything.samples == (done.samples or 0) + of_unsure
 
 
 def test_samples_that_name_steps_of_labels_less_sure_are_left_out(changed: Lake, tmp_path: Path):
-    datasets.export(changed, selection(), tmp_path / "out", SampleFileOptions())
+    DATASETS.export(changed, selection(), tmp_path / "out", SampleFileOptions())
     found = samples(changed, tmp_path / "out")
     assert set(found) == {0, UNSURE, WITHOUT, UNNAMED, 4}
     assert not any(found[UNSURE])
@@ -84,13 +91,13 @@ def test_samples_that_name_steps_of_labels_less_sure_are_left_out(changed: Lake,
 
 def test_nothing_left_says_why(changed: Lake, tmp_path: Path):
     only = Selection(datasets=("tiny",), episodes=(UNSURE,), allow=ANY, min_confidence=0.5)
-    with pytest.raises(ExportError, match=r"1 of 1 labels are less sure than 0.5 \(min_confidence\)"):
-        llamafactory.export(changed, only, tmp_path / "out", SampleOptions())
+    with pytest.raises(UserError, match=r"1 of 1 labels are less sure than 0.5 \(min_confidence\)"):
+        LLAMAFACTORY.export(changed, only, tmp_path / "out", SampleOptions())
 
 
 def test_weights_of_labels_less_sure_are_nan(changed: Lake, tmp_path: Path):
-    done = rabc.export(changed, selection(min_confidence=0.5), tmp_path / "out")
-    table = pq.read_table(tmp_path / "out" / rabc.FILE)
+    done = RABC.export(changed, selection(min_confidence=0.5), tmp_path / "out")
+    table = pq.read_table(tmp_path / "out" / FILE)
     episode, sparse = table["episode_index"].to_numpy(), table["progress_sparse"].to_numpy()
     assert {int(e) for e in np.unique(episode[np.isnan(sparse)])} == {UNSURE}
     assert np.isnan(sparse[episode == UNSURE]).all()
@@ -100,12 +107,12 @@ def test_weights_of_labels_less_sure_are_nan(changed: Lake, tmp_path: Path):
     facts = manifest(tmp_path / "out")["datasets"][0]
     assert (facts["min_confidence"], facts["below_min_confidence"], facts["labelled_episodes"]) == (0.5, 1, 4)
 
-    rabc.export(changed, selection(), tmp_path / "default")
-    assert not np.isnan(pq.read_table(tmp_path / "default" / rabc.FILE)["progress_sparse"].to_numpy()).any()
+    RABC.export(changed, selection(), tmp_path / "default")
+    assert not np.isnan(pq.read_table(tmp_path / "default" / FILE)["progress_sparse"].to_numpy()).any()
 
 
 def test_no_placeholder_stands_where_lerobot_expects_a_name(changed: Lake, tmp_path: Path):
-    done = lerobot.export(changed, selection(), tmp_path / "out", LerobotOptions(flavour="subtask"))
+    done = LEROBOT.export(changed, selection(), tmp_path / "out", LerobotOptions(flavour="subtask"))
     rows = pq.read_table(sorted((tmp_path / "out/data").rglob("*.parquet"))).to_pylist()
     subtasks = {e: {r["subtask"] for r in rows if r["episode_index"] == e} for e in range(5)}
     assert subtasks[UNSURE] == subtasks[UNNAMED] == {""}
@@ -136,7 +143,7 @@ def test_no_placeholder_stands_where_lerobot_expects_a_name(changed: Lake, tmp_p
 
 
 def test_a_label_less_sure_is_none_in_a_lerobot_export(changed: Lake, tmp_path: Path):
-    lerobot.export(changed, selection(min_confidence=0.5), tmp_path / "out")
+    LEROBOT.export(changed, selection(min_confidence=0.5), tmp_path / "out")
     rows = pq.read_table(sorted((tmp_path / "out/data").rglob("*.parquet"))).to_pylist()
     assert {r["episode_index"] for r in rows if np.isnan(r["progress"])} == {UNSURE}
     episodes = pq.read_table(sorted((tmp_path / "out/meta/episodes").rglob("*.parquet"))).to_pylist()
@@ -152,7 +159,7 @@ def test_a_recording_calls_unnamed_steps_unnamed(changed: Lake, tmp_path: Path):
     from rerun.chunk import RrdReader
 
     one = Selection(datasets=("tiny",), episodes=(UNNAMED,), allow=ANY)
-    rerun.export(changed, one, tmp_path / "out", RerunOptions(pictures_per_s=0))
+    RERUN.export(changed, one, tmp_path / "out", RerunOptions(pictures_per_s=0))
     chunks = RrdReader(next((tmp_path / "out").rglob("*.rrd"))).stream()
     [log] = [c for c in chunks if c.entity_path.startswith("/segments/")]
     texts = [text for [text] in log.to_record_batch().to_pydict()["TextLog:text"]]
@@ -162,7 +169,7 @@ def test_a_recording_calls_unnamed_steps_unnamed(changed: Lake, tmp_path: Path):
 
 def test_a_condition_may_ask_for_confidence(changed: Lake, tmp_path: Path):
     sure = Selection(where="confidence > 0.5 AND named", allow=ANY)
-    rabc.export(changed, sure, tmp_path / "out")
+    RABC.export(changed, sure, tmp_path / "out")
     assert manifest(tmp_path / "out")["episodes"] == 2
 
 

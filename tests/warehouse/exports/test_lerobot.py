@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from core.errors import UserError
 from core.paths import ROOT, Workspace
 from ingest.media.faces import FaceDetector
 from ingest.media.video import decode
@@ -23,14 +24,19 @@ from pipeline.config import source_build
 from tests.kits.files import files_of
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import CAMERA, LENGTHS, TASKS, signals, video_path
-from warehouse.exports import lerobot, rabc
-from warehouse.exports.common import Exported, ExportError, ExportFolder, select
+from warehouse.exports import EXPORT_KINDS
+from warehouse.exports.folder import PARTIAL, Exported, ExportFolder
 from warehouse.exports.lerobot_plan import rate_of
 from warehouse.exports.options import LerobotOptions, RabcOptions, Selection
+from warehouse.exports.rabc import FILE
+from warehouse.exports.selection import select
 from warehouse.exports.verify_lerobot import verify
 from warehouse.lake import Lake
 from warehouse.releases import create_release
 from warehouse.releases.takedown import take_down
+
+LEROBOT = EXPORT_KINDS["lerobot"]
+RABC = EXPORT_KINDS["rabc"]
 
 SIM_LONG = ROOT / "samples" / "sim_long"
 FRONT = "observation.images.front"
@@ -47,7 +53,7 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def tiny_export(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("exports") / "tiny"
-    lerobot.export(Lake(made.space, read_only=True), ANY, out)
+    LEROBOT.export(Lake(made.space, read_only=True), ANY, out)
     return out
 
 
@@ -93,7 +99,7 @@ def test_a_v2_source_becomes_a_v3_dataset_that_lerobot_reads(made: Made, tiny_ex
 
 
 def test_frames_of_shared_files_are_cut_without_encoding(long_lake: Lake, tmp_path: Path):
-    done = lerobot.export(long_lake, ANY, tmp_path / "out")
+    done = LEROBOT.export(long_lake, ANY, tmp_path / "out")
     assert done.notes == () or all("SARM" in n for n in done.notes)
     assert json.loads((tmp_path / "out/manifest.json").read_text())["videos"] == {"cut": 6}
     dataset = opened(tmp_path / "out")
@@ -110,7 +116,7 @@ def test_frames_of_shared_files_are_cut_without_encoding(long_lake: Lake, tmp_pa
 
 
 def test_subtasks_in_all_three_forms(long_lake: Lake, tmp_path: Path):
-    lerobot.export(long_lake, ANY, tmp_path / "out", LerobotOptions(flavour="subtask"))
+    LEROBOT.export(long_lake, ANY, tmp_path / "out", LerobotOptions(flavour="subtask"))
     dataset = opened(tmp_path / "out")
     spans = long_lake.dicts("SELECT * FROM active_segments ORDER BY episode_index, segment_index")
     progress = long_lake.rows("SELECT progress FROM active_progress ORDER BY episode_index, frame_index")
@@ -149,7 +155,7 @@ def test_language_columns_are_as_lerobot_declares_and_checks_them(made_lake: Lak
         validate_camera_field,
     )
 
-    lerobot.export(made_lake, ANY, tmp_path / "out")
+    LEROBOT.export(made_lake, ANY, tmp_path / "out")
     table = pq.read_table(sorted((tmp_path / "out/data").rglob("*.parquet")))
     for name, declared in (
         ("language_persistent", language_persistent_arrow_type()),
@@ -207,11 +213,11 @@ def test_lerobots_weights_are_those_we_predict(made: Made, made_lake: Lake, tmp_
     from lerobot.rewards.sarm.rabc import RABCWeights
 
     chosen = Selection(allow=("unknown",), datasets=("tiny",), episodes=(0, 2, 3))
-    done = rabc.export(made_lake, chosen, tmp_path / "out", RabcOptions(chunk_sizes=(8,)))
+    done = RABC.export(made_lake, chosen, tmp_path / "out", RabcOptions(chunk_sizes=(8,)))
     manifest = json.loads((tmp_path / "out/manifest.json").read_text())
     kappa = manifest["suggested_kappa"]["8"]
     assert (done.episodes, 0 < kappa < 1) == (3, True)
-    loaded = RABCWeights(tmp_path / "out" / rabc.FILE, chunk_size=8, head_mode=head, kappa=kappa, device="cpu")  # type: ignore[arg-type]
+    loaded = RABCWeights(tmp_path / "out" / FILE, chunk_size=8, head_mode=head, kappa=kappa, device="cpu")  # type: ignore[arg-type]
     labels = {e: [] for e in range(5)}
     for e, p in made_lake.rows(
         "SELECT episode_index, progress FROM active_progress ORDER BY episode_index, frame_index"
@@ -236,13 +242,13 @@ def test_a_part_keeps_the_frame_numbers_of_its_source(made: Made, tiny_export: P
     source = made.source if version == "v2" else tiny_export
     space = Workspace(tmp_path / "part")
     assert not run_build(space, [source_build(source, "part", None, (1, 3))], workers=1).failed
-    rabc.export(Lake(space, read_only=True), ANY, tmp_path / "out")
-    table = pq.read_table(tmp_path / "out" / rabc.FILE)
+    RABC.export(Lake(space, read_only=True), ANY, tmp_path / "out")
+    table = pq.read_table(tmp_path / "out" / FILE)
     expected = [sum(LENGTHS[:e]) + k for e in (1, 3) for k in range(LENGTHS[e])]
     assert table["index"].to_pylist() == expected
     assert table["episode_index"].unique().to_pylist() == [1, 3]
     assert table["progress_sparse"].null_count == 0
-    told = pq.read_metadata(tmp_path / "out" / rabc.FILE).metadata
+    told = pq.read_metadata(tmp_path / "out" / FILE).metadata
     assert set(json.loads(told[b"proccorpus"])["suggested_kappa"]) == {"16", "32", "50", "100"}
 
 
@@ -265,7 +271,7 @@ def test_an_export_is_ingested_with_the_same_texts_and_lengths(made_lake: Lake, 
 )
 def test_the_rate_of_an_export(rates: set[float], one: float | None):
     if one is None:
-        with pytest.raises(ExportError, match="10 to 20"):
+        with pytest.raises(UserError, match="10 to 20"):
             rate_of(rates)
     else:
         assert rate_of(rates) == one
@@ -279,25 +285,28 @@ class KilledError(Exception):
 def test_a_kill_midway_resumes_to_equal_bytes(
     made_lake: Lake, tiny_export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ):
-    real, made = ExportFolder.finish_part, []
+    real, made = ExportFolder.part, []
 
-    def finish_part(self: ExportFolder, part: str, names: list[str], facts: dict | None = None) -> None:
-        if len(made) == after:
-            raise KilledError(part)
-        made.append(part)
-        real(self, part, names, facts)
+    def part(self: ExportFolder, name: str, write: Any, *of: Any) -> dict:
+        def killed(*of: Any) -> Any:
+            facts = write(*of)
+            if len(made) == after:
+                raise KilledError(name)
+            made.append(name)
+            return facts
 
-    monkeypatch.setattr(ExportFolder, "finish_part", finish_part)
+        return real(self, name, killed, *of)
+
+    monkeypatch.setattr(ExportFolder, "part", part)
     out = tmp_path / "out"
     with pytest.raises(KilledError):
-        lerobot.export(made_lake, ANY, out)
-    with (out / "manifest.partial.jsonl").open("a") as f:
-        f.write('{"part": "cut in the mid')
-    monkeypatch.setattr(ExportFolder, "finish_part", real)
+        LEROBOT.export(made_lake, ANY, out)
+    (out / PARTIAL / "cut.json").write_text('{"part": "cut in the mid')
+    monkeypatch.setattr(ExportFolder, "part", real)
     assert not (out / "manifest.json").exists()
-    lerobot.export(made_lake, ANY, out)
+    LEROBOT.export(made_lake, ANY, out)
     assert files_of(out) == files_of(tiny_export)
-    assert lerobot.export(made_lake, ANY, out).again
+    assert LEROBOT.export(made_lake, ANY, out).again
 
 
 def test_a_folder_with_other_things_is_refused(made_lake: Lake, tiny_export: Path, tmp_path: Path):
@@ -305,19 +314,19 @@ def test_a_folder_with_other_things_is_refused(made_lake: Lake, tiny_export: Pat
     other.mkdir()
     (other / "thesis.tex").write_text("all my work")
     for overwrite in (False, True):
-        with pytest.raises(ExportError, match="is not empty"):
-            lerobot.export(made_lake, ANY, other, overwrite=overwrite)
+        with pytest.raises(UserError, match="is not empty"):
+            LEROBOT.export(made_lake, ANY, other, overwrite=overwrite)
     assert files_of(other) == {"thesis.tex": b"all my work"}
     copy = shutil.copytree(tiny_export, tmp_path / "copy")
     some = Selection(allow=("unknown",), datasets=("tiny",), episodes=(1,))
-    with pytest.raises(ExportError, match="holds another export"):
-        lerobot.export(made_lake, some, copy)
-    assert lerobot.export(made_lake, some, copy, overwrite=True).episodes == 1
+    with pytest.raises(UserError, match="holds another export"):
+        LEROBOT.export(made_lake, some, copy)
+    assert LEROBOT.export(made_lake, some, copy, overwrite=True).episodes == 1
     assert opened(copy).num_episodes == 1
     (copy / "meta/stats.json").unlink()
-    with pytest.raises(ExportError, match="is missing or has changed"):
-        lerobot.export(made_lake, some, copy)
-    assert not lerobot.export(made_lake, some, copy, overwrite=True).again
+    with pytest.raises(UserError, match="is missing or has changed"):
+        LEROBOT.export(made_lake, some, copy)
+    assert not LEROBOT.export(made_lake, some, copy, overwrite=True).again
     assert (copy / "meta/stats.json").exists()
 
 
@@ -337,15 +346,15 @@ def test_selections(made_lake: Lake):
         ({"where": "SELECT 1 AS one"}, "must give the columns"),
         ({"episodes": (1,)}, "goes with one dataset"),
     ):
-        with pytest.raises(ExportError, match=message):
+        with pytest.raises(UserError, match=message):
             chosen(**bad)
-    with pytest.raises(ExportError, match="its licence is unknown"):
+    with pytest.raises(UserError, match="its licence is unknown"):
         select(made_lake, Selection())
 
 
 def test_what_was_taken_down_stays_out_with_its_pictures(corpus: Lake, tmp_path: Path):
     take_down(corpus, "tiny", [0, 3], "withdrawn")
-    done: Exported = lerobot.export(corpus, ANY, tmp_path / "out")
+    done: Exported = LEROBOT.export(corpus, ANY, tmp_path / "out")
     assert (done.episodes, done.left_out) == (3, ("tiny: episodes 0, 3 taken down",))
     assert len(list((tmp_path / "out").rglob("*.mp4"))) == 3
 
@@ -356,7 +365,7 @@ def test_a_release_is_exported_as_frozen_less_what_was_taken_down(corpus: Lake, 
     assert held == corpus.rows("SELECT list(DISTINCT episode_index ORDER BY episode_index) FROM samples")[0][0]
     corpus.con.execute("UPDATE progress SET progress = 0.25")
     take_down(corpus, "tiny", [held[0]], "withdrawn")
-    done = lerobot.export(corpus, Selection(allow=("unknown",), release="frozen"), tmp_path / "out")
+    done = LEROBOT.export(corpus, Selection(allow=("unknown",), release="frozen"), tmp_path / "out")
     assert (done.episodes, done.left_out) == (len(held) - 1, (f"tiny: episodes {held[0]} taken down",))
     table = pq.read_table(tmp_path / "out/data", columns=["progress"])
     assert table["progress"].unique().to_pylist() != [0.25]
@@ -366,7 +375,7 @@ def test_a_release_is_exported_as_frozen_less_what_was_taken_down(corpus: Lake, 
 
 def test_a_file_of_which_a_part_is_wanted_is_never_copied_whole(long_lake: Lake, tmp_path: Path):
     only = Selection(allow=("unknown",), datasets=("long",), episodes=(2,))
-    lerobot.export(long_lake, only, tmp_path / "out")
+    LEROBOT.export(long_lake, only, tmp_path / "out")
     (video,) = (tmp_path / "out/videos" / FRONT).rglob("*.mp4")
     with av.open(str(video)) as container:
         stated = container.streams.video[0].frames
@@ -379,7 +388,7 @@ def test_faces_are_hidden_when_asked_and_told_in_card_and_manifest(
     """The source shows no person: a detector that sees a face at one place in every picture stands for one."""
     monkeypatch.setattr(FaceDetector, "__call__", lambda self, rgb: np.array([[8.0, 8.0, 24.0, 24.0]]))
     lake, out = Lake(made.space, read_only=True), tmp_path / "hidden"
-    lerobot.export(lake, ANY, out, LerobotOptions(blur="faces"))
+    LEROBOT.export(lake, ANY, out, LerobotOptions(blur="faces"))
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["blurred"] == {"pictures": sum(LENGTHS), "blurred": sum(LENGTHS), "most_faces": 1}
     assert manifest["videos"] == {"encoded": len(LENGTHS)}
@@ -419,5 +428,5 @@ def test_lerobots_own_reader_vouches_for_an_export_or_says_what_is_wrong(made: M
     assert wrong.sentence().startswith("NOT verified by LeRobot ")
     (spoilt / "meta/info.json").unlink()
     assert "it cannot open it" in verify(lake, ANY, spoilt, LerobotOptions()).problems[0]
-    with pytest.raises(ExportError, match="no export that is whole"):
+    with pytest.raises(UserError, match="no export that is whole"):
         verify(lake, ANY, tmp_path / "none", LerobotOptions())

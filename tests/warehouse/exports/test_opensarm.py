@@ -24,12 +24,14 @@ from pipeline.config import with_annotator
 from pipeline.imports import import_annotations
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import LENGTHS
-from warehouse.exports import opensarm
+from warehouse.exports import EXPORT_KINDS
 from warehouse.exports.opensarm import camera_names
 from warehouse.exports.opensarm_corrections import from_opensarm
 from warehouse.exports.options import LabelOptions, Selection
 from warehouse.lake import Lake, corrections
 from warehouse.lake.corrections import CorrectionError, parsed
+
+OPENSARM = EXPORT_KINDS["opensarm"]
 
 ANY = Selection(allow=("unknown",))
 SLOPES = {"progress_fast": 2.0, "progress_slow": 1.0, "adjust": 0.0, "mistake": -1.0, "catastrophic": 0.0}
@@ -76,9 +78,9 @@ def stated(own: Made, **end: Any) -> Lake:
 def test_an_export_is_what_opensarm_reads_and_comes_back(own: Made, tmp_path: Path, end: dict[str, Any]):
     lake = stated(own, **end)
     out = tmp_path / "out"
-    done = opensarm.export(Lake(own.space, read_only=True), ANY, out)
+    done = OPENSARM.export(Lake(own.space, read_only=True), ANY, out)
     assert (done.episodes, done.frames) == (len(LENGTHS), sum(LENGTHS))
-    assert opensarm.export(Lake(own.space, read_only=True), ANY, out).again
+    assert OPENSARM.export(Lake(own.space, read_only=True), ANY, out).again
 
     # Rollouts: arrays as long as the video, whose reward is the difference of its progress
     rollouts = sorted((out / "rollouts").iterdir())
@@ -131,7 +133,7 @@ def test_an_export_is_what_opensarm_reads_and_comes_back(own: Made, tmp_path: Pa
     assert lake.rows(told) == [(end["final_progress"], end.get("catastrophic_frame"))]
     again = tmp_path / "again"
     lake.con.close()
-    opensarm.export(Lake(own.space, read_only=True), ANY, again, LabelOptions(label_run=imported.label_run))
+    OPENSARM.export(Lake(own.space, read_only=True), ANY, again, LabelOptions(label_run=imported.label_run))
     [back] = [json.loads(text) for text in (again / "labels.jsonl").read_text().splitlines()]
     assert back["label"] == line["label"]
 
@@ -140,7 +142,7 @@ def test_results_of_the_tool_count_as_what_people_say(own: Made, tmp_path: Path)
     lake = stated(own, final_progress=0.6)
     said = corrections.history(lake, "tiny", 2)[0]
     out = tmp_path / "out"
-    opensarm.export(Lake(own.space, read_only=True), ANY, out)
+    OPENSARM.export(Lake(own.space, read_only=True), ANY, out)
     [line] = [json.loads(text) for text in (out / "labels.jsonl").read_text().splitlines()]
     foreign = {k: v for k, v in line.items() if k != "proccorpus"} | {"episode_id": 3, "video_path": "other.mp4"}
     wrong = foreign | {"episode_id": 77, "video_path": "third.mp4"}

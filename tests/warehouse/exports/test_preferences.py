@@ -10,16 +10,19 @@ import numpy as np
 import pytest
 
 from annotate.preferences import FURTHER_BY, Pair, RunPart
+from core.errors import UserError
 from core.values import IMAGE_MARK
 from tests.kits.files import hashes_of
 from training.recipe import TinyConfig
 from training.tiny import make_processor, make_tokenizer
-from warehouse.exports.common import MANIFEST, ExportError
+from warehouse.exports import EXPORT_KINDS
+from warehouse.exports.folder import MANIFEST
 from warehouse.exports.options import PreferencesOptions, Selection
-from warehouse.exports.preferences import MOST_PICTURES, _Moment, _quality_label, _shown, export
+from warehouse.exports.preferences import MOST_PICTURES, Moment, quality_label, shown_moments
 from warehouse.lake import Lake
 
 ANY = ("unknown",)
+export = EXPORT_KINDS["preferences"].export
 OPTIONS = PreferencesOptions(per_run=6, seed=2)
 
 
@@ -124,22 +127,22 @@ def test_runs_that_cannot_be_compared_are_told(
 ) -> None:
     monkeypatch.setattr("annotate.preferences.FURTHER_BY", 1.1)
     nothing = Selection(allow=ANY, where="split = 'test_id'")
-    with pytest.raises(ExportError, match="none of the 1 episodes selected can be compared"):
+    with pytest.raises(UserError, match="none of the 1 episodes selected can be compared"):
         export(written.lake, nothing, tmp_path / "x", OPTIONS)
 
 
-def test_of_one_picture_each_the_last_is_shown() -> None:
-    moments = [_Moment(frame, frame / 30, "id", "s", 0) for frame in (0, 10, 20, 30)]
+def test_of_one_picture_each_the_last_isshown_moments() -> None:
+    moments = [Moment(frame, frame / 30, "id", "s", 0) for frame in (0, 10, 20, 30)]
     early, late = (RunPart("d", k, (frame,), (frame / 30,), None) for k, frame in enumerate((0, 30)))
-    shown = _shown(Pair("further", late, early, 1.0), {("d", 0): moments, ("d", 1): moments})
+    shown = shown_moments(Pair("further", late, early, 1.0), {("d", 0): moments, ("d", 1): moments})
     assert [m.frame for m in shown["chosen"]] == [30]
     assert [m.frame for m in shown["rejected"]] == [0]
 
 
-def test_quality_labels_are_robometer_s() -> None:
+def testquality_labels_are_robometer_s() -> None:
     one, other = (RunPart("d", k, (0,), (None,), None) for k in range(2))
     quality, outcome = Pair("quality", one, other, 0.6), Pair("outcome", one, other, 1.0)
-    assert _quality_label(quality, "chosen", True) == "successful"
-    assert _quality_label(quality, "rejected", True) == "suboptimal"
-    assert _quality_label(outcome, "rejected", False) == "failure"
-    assert _quality_label(quality, "rejected", None) is None
+    assert quality_label(quality, "chosen", True) == "successful"
+    assert quality_label(quality, "rejected", True) == "suboptimal"
+    assert quality_label(outcome, "rejected", False) == "failure"
+    assert quality_label(quality, "rejected", None) is None

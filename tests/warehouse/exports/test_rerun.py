@@ -7,13 +7,15 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from core.errors import UserError
 from ingest.sources.files import Source
 from tests.kits.files import hashes_of
 from tests.kits.made_corpus import Made
 from tests.kits.signal_kit import give_two_arms, signal
 from tests.kits.tiny_lerobot import CAMERA, LENGTHS, write_video
+from warehouse.exports import EXPORT_KINDS, source_reader
 from warehouse.exports import rerun as exporter
-from warehouse.exports.common import JOURNAL, MANIFEST, Exported, ExportError
+from warehouse.exports.folder import MANIFEST, PARTIAL, Exported
 from warehouse.exports.options import RerunOptions, Selection
 from warehouse.lake import Lake
 
@@ -21,7 +23,7 @@ ALL = Selection(allow=("unknown",))
 
 
 def export(lake: Lake, out: Path, selection: Selection = ALL, **options: float | int | None) -> Exported:
-    return exporter.export(lake, selection, out, RerunOptions(**options))  # pyright: ignore
+    return EXPORT_KINDS["rerun"].export(lake, selection, out, RerunOptions.model_validate(options))
 
 
 @pytest.fixture(scope="module")
@@ -127,17 +129,17 @@ def test_fewer_pictures_or_none(made_lake: Lake, tmp_path: Path):
 def test_broken_off_it_goes_on(made_lake: Lake, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     write, done = exporter.write_recording, []
 
-    def broken(path: Path, *rest: Any) -> dict[str, int]:
+    def broken(path: Path, *rest: Any) -> None:
         if len(done) == 2:
             raise KeyboardInterrupt
         done.append(path)
-        return write(path, *rest)
+        write(path, *rest)
 
     with monkeypatch.context() as m:
         m.setattr(exporter, "write_recording", broken)
         with pytest.raises(KeyboardInterrupt):
             export(made_lake, tmp_path / "out")
-    assert (tmp_path / "out" / JOURNAL).exists()
+    assert (tmp_path / "out" / PARTIAL).exists()
     kept = {path: path.read_bytes() for path in tmp_path.glob("out/tiny/*.rrd")}
     assert len(kept) == 2
     export(made_lake, tmp_path / "out")
@@ -160,8 +162,8 @@ def test_a_source_that_changed_is_named(own: Made, tmp_path: Path, monkeypatch: 
     lake = Lake(own.space, read_only=True)
     write_video(own.source, 2, 7)
     copied = Source(own.build.dataset, None, None)  # the copied lake still names the source that was copied
-    monkeypatch.setattr(exporter, "open_source", lambda selected, dataset: copied)
-    with pytest.raises(ExportError, match=r"tiny episode 2, .*front: its source"):
+    monkeypatch.setattr(source_reader.SourceReader, "source", copied)
+    with pytest.raises(UserError, match=r"tiny episode 2, .*front: its source"):
         export(lake, tmp_path / "out")
     lake.con.close()
 

@@ -18,11 +18,13 @@ from ingest.source import format_of, list_episodes
 from ingest.sources.files import Source
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import LENGTHS
-from warehouse.exports import robo_dopamine
+from warehouse.exports import EXPORT_KINDS
 from warehouse.exports.labels import ActiveLabel
 from warehouse.exports.options import RoboDopamineOptions, Selection
 from warehouse.exports.robo_dopamine import camera_names, keyframes, score
 from warehouse.lake import Lake
+
+ROBO_DOPAMINE = EXPORT_KINDS["robo-dopamine"]
 
 ANY = Selection(allow=("unknown",))
 
@@ -48,9 +50,9 @@ def test_runs_come_back_and_pairs_show_what_they_say(own: Made, tmp_path: Path):
     lake = Lake(own.space)
     lake.con.execute("UPDATE episode_facts SET success = episode_index <> 4")
     out = tmp_path / "out"
-    done = robo_dopamine.export(lake, ANY, out, RoboDopamineOptions(per_run=12))
+    done = ROBO_DOPAMINE.export(lake, ANY, out, RoboDopamineOptions(per_run=12))
     assert done.episodes == len(LENGTHS)
-    assert robo_dopamine.export(lake, ANY, out, RoboDopamineOptions(per_run=12)).again
+    assert ROBO_DOPAMINE.export(lake, ANY, out, RoboDopamineOptions(per_run=12)).again
 
     source = Source(DatasetConfig(name="back", source=str(out / "raw_data/tiny")))
     assert format_of(source).name == "robo_dopamine"
@@ -120,7 +122,7 @@ def test_spans_come_back_at_their_frames(parts: list[tuple[int, int]]):
 def test_a_task_that_nobody_is_known_to_have_done_has_no_pairs(own: Made, tmp_path: Path):
     lake = Lake(own.space)
     lake.con.execute("UPDATE episode_facts SET success = NULL")
-    done = robo_dopamine.export(lake, ANY, tmp_path / "out")
+    done = ROBO_DOPAMINE.export(lake, ANY, tmp_path / "out")
     assert done.samples == 0
     assert (
         f"{len(LENGTHS)} runs have no pairs: no run of their task in their split is known to have succeeded"

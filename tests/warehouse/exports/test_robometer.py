@@ -18,9 +18,11 @@ from ingest.media.video import decode
 from pipeline.imports import import_annotations
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import LENGTHS
-from warehouse.exports import robometer
+from warehouse.exports import EXPORT_KINDS
 from warehouse.exports.options import Selection
 from warehouse.lake import Lake
+
+ROBOMETER = EXPORT_KINDS["robometer"]
 
 ANY = Selection(allow=("unknown",))
 # generate_hf_dataset.py @4dc7d0f7: BASE_FEATURES, with frames as a path
@@ -42,9 +44,9 @@ def graded(own: Made) -> Lake:
 def test_datasets_opens_it_and_the_grades_come_back(own: Made, tmp_path: Path):
     lake = graded(own)
     out = tmp_path / "rbm"
-    done = robometer.export(lake, ANY, out)
+    done = ROBOMETER.export(lake, ANY, out)
     assert done.episodes == len(LENGTHS)
-    assert robometer.export(lake, ANY, out).again
+    assert ROBOMETER.export(lake, ANY, out).again
 
     opened: Any = load_dataset(str(out), cache_dir=str(tmp_path / "cache"))
     rows = [row for split in opened.values() for row in split]

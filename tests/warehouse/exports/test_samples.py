@@ -19,10 +19,10 @@ from tests.kits.files import hashes_of
 from tests.kits.made_corpus import Made
 from warehouse.exports import EXPORT_KINDS
 from warehouse.exports import datasets as hugging
-from warehouse.exports.common import JOURNAL, MANIFEST, Exported, ExportError, open_folder
+from warehouse.exports.folder import MANIFEST, PARTIAL, Exported, open_folder
+from warehouse.exports.hub import PICTURE, with_features, write_rows
 from warehouse.exports.options import Selection
-from warehouse.exports.parquet import PICTURE, with_features, write_rows
-from warehouse.exports.samples import Samples, shown_frame
+from warehouse.exports.samples import SampleExport, shown_frame
 from warehouse.lake import Lake
 from warehouse.releases import Release, create_release
 from warehouse.releases.takedown import take_down
@@ -35,7 +35,7 @@ ANY = ("unknown",)
 def _exporter(kind: str) -> Callable[..., Exported]:
     def export(lake: Lake, selection: Selection, out: Path, options: Any = (), *, overwrite: bool = False) -> Exported:
         chosen = EXPORT_KINDS[kind]
-        return chosen.module.export(lake, selection, out, chosen.read_options(options), overwrite=overwrite)
+        return chosen.export(lake, selection, out, chosen.read_options(options), overwrite=overwrite)
 
     return export
 
@@ -177,7 +177,7 @@ def test_a_ground_truth_that_contradicts_itself_is_an_error(frozen: Frozen):
 
 
 def test_easyr1_takes_only_what_can_be_rewarded(frozen: Frozen, tmp_path: Path):
-    with pytest.raises(ExportError, match="procvqa_a has no reference and score"):
+    with pytest.raises(UserError, match="procvqa_a has no reference and score"):
         KINDS["easyr1"](frozen.lake, frozen.selection, tmp_path / "out", {"families": ["procvqa_a"]})
 
 
@@ -215,12 +215,12 @@ def test_a_row_group_holds_a_picture_once(tmp_path: Path):
     schema = with_features(pa.schema([("n", pa.int64()), ("images", pa.list_(PICTURE))]))
     row = {"n": 1, "images": [{"bytes": picture, "path": "a.jpg"}] * 3}
     folder = open_folder(tmp_path / "out", "test", "x")
-    one = write_rows(folder, "one", schema, [[row] * 50])
-    assert one == ["one-000.parquet"]
-    assert folder.path(one[0]).stat().st_size < 2 * len(picture), "150 times the picture"
-    names = write_rows(folder, "many", schema, [[row]] * 6, file_bytes=1000, group_bytes=1000)
-    assert names == [f"many-{k:03d}.parquet" for k in range(6)]
-    assert sum(pq.read_metadata(folder.path(n)).num_rows for n in names) == 6
+    write_rows(folder, "one", schema, [[row] * 50])
+    assert (tmp_path / "out/one-000.parquet").stat().st_size < 2 * len(picture), "150 times the picture"
+    write_rows(folder, "many", schema, [[row]] * 6, file_bytes=1000, group_bytes=1000)
+    many = sorted((tmp_path / "out").glob("many-*.parquet"))
+    assert [path.name for path in many] == [f"many-{k:03d}.parquet" for k in range(6)]
+    assert sum(pq.read_metadata(path).num_rows for path in many) == 6
 
 
 # What goes for all
@@ -249,9 +249,9 @@ def test_the_manifest_says_what_is_there(frozen: Frozen, kind: str):
 def test_broken_off_it_goes_on_to_equal_bytes(
     frozen: Frozen, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    read, episodes = Samples.read, []
+    read, episodes = SampleExport.read, []
 
-    def broken(self: Samples, part):
+    def broken(self: SampleExport, part):
         for episode in read(self, part):
             if len(episodes) == 3:
                 raise KeyboardInterrupt
@@ -260,10 +260,10 @@ def test_broken_off_it_goes_on_to_equal_bytes(
 
     out = tmp_path / "out"
     with monkeypatch.context() as m:
-        m.setattr(Samples, "read", broken)
+        m.setattr(SampleExport, "read", broken)
         with pytest.raises(KeyboardInterrupt):
             KINDS[kind](frozen.lake, frozen.selection, out)
-    assert (out / JOURNAL).exists()
+    assert (out / PARTIAL).exists()
     assert not (out / MANIFEST).exists()
     done = KINDS[kind](frozen.lake, frozen.selection, out)
     assert not done.again
@@ -300,7 +300,7 @@ def test_a_profile_is_what_draw_draws(frozen: Frozen, tmp_path: Path):
     ("options", "message"),
     [
         ({"families": ["poetry"]}, "no sample of a family 'poetry'; families here: procvqa_a"),
-        ({"forms": ["rhyme"]}, "forms: input should be 'think' or 'no_think', and not 'rhyme'"),
+        ({"forms": ["rhyme"]}, "forms.0: input should be 'think' or 'no_think'"),
         ({"profile": "big"}, "unknown profile 'big'; known: progresslm_sft"),
         ({"families": ["procvqa_a"], "profile": "progresslm_rl"}, "leave --family and --form out"),
     ],
@@ -312,14 +312,14 @@ def test_what_is_not_there_is_named(frozen: Frozen, tmp_path: Path, options: dic
 
 
 def test_a_profile_needs_a_release(frozen: Frozen, tmp_path: Path):
-    with pytest.raises(ExportError, match="drawn from a release: name it with --release"):
+    with pytest.raises(UserError, match="drawn from a release: name it with --release"):
         KINDS["datasets"](frozen.lake, Selection(allow=ANY), tmp_path, {"profile": "progresslm_rl"})
 
 
 def test_an_empty_selection_writes_nothing(frozen: Frozen, tmp_path: Path):
-    with pytest.raises(ExportError, match="nothing to export"):
+    with pytest.raises(UserError, match="nothing to export"):
         KINDS["datasets"](frozen.lake, Selection(release="r1", allow=ANY, where="num_frames > 9999"), tmp_path / "out")
-    with pytest.raises(ExportError, match="nothing to export: tiny: its licence is unknown"):
+    with pytest.raises(UserError, match="nothing to export: tiny: its licence is unknown"):
         KINDS["datasets"](frozen.lake, Selection(release="r1"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -327,7 +327,7 @@ def test_an_empty_selection_writes_nothing(frozen: Frozen, tmp_path: Path):
 def test_a_folder_with_other_things_is_left_alone(frozen: Frozen, tmp_path: Path):
     (tmp_path / "thesis.tex").write_text("years of work")
     for overwrite in (False, True):
-        with pytest.raises(ExportError, match="is not empty, and what it holds is no export"):
+        with pytest.raises(UserError, match="is not empty, and what it holds is no export"):
             KINDS["datasets"](frozen.lake, frozen.selection, tmp_path, overwrite=overwrite)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
@@ -405,6 +405,6 @@ def test_jpegs_are_jpegs(frozen: Frozen):
 def test_a_corpus_whose_shards_are_behind_is_refused(own: Made, tmp_path: Path):
     lake = Lake(Workspace(own.space.root))
     lake.con.execute("DELETE FROM lake.sample_location WHERE chunk = 0")
-    with pytest.raises(ExportError, match=r"tiny has \d+ samples that are in no shard yet: build it again"):
+    with pytest.raises(UserError, match=r"tiny has \d+ samples that are in no shard yet: build it again"):
         KINDS["datasets"](lake, Selection(allow=ANY), tmp_path / "out")
     lake.con.close()

@@ -9,9 +9,11 @@ import torch
 from core.paths import ROOT, Workspace
 from pipeline.build import run_build
 from pipeline.config import source_build
-from warehouse.exports import lerobot
+from warehouse.exports import EXPORT_KINDS
 from warehouse.exports.options import Selection
 from warehouse.lake import Lake
+
+LEROBOT = EXPORT_KINDS["lerobot"]
 
 SIM_LONG = ROOT / "samples" / "sim_long"
 PICTURE_PX, PATCH_PX, CHUNK = 64, 16, 20
@@ -60,7 +62,7 @@ def test_one_step_of_smolvla_with_our_weights(tmp_path: Path, monkeypatch: pytes
     space = Workspace(tmp_path / "workspace")
     assert not run_build(space, [source_build(SIM_LONG, "long", None, (0, 5))], workers=1).failed
     root = tmp_path / "export"
-    lerobot.export(Lake(space, read_only=True), Selection(allow=("unknown",)), root)
+    LEROBOT.export(Lake(space, read_only=True), Selection(allow=("unknown",)), root)
 
     meta = LeRobotDatasetMetadata("local/test", root=root)
     features = dataset_to_policy_features(meta.features)

@@ -14,16 +14,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from core.errors import UserError
 from core.paths import Workspace
 from ingest.media.video import decode
 from pipeline.build import run_build
 from pipeline.config import source_build
 from tests.kits.tiny_lerobot import CAMERA, make_dataset, rows_path, video_path, write_rows
-from warehouse.exports import lerobot
-from warehouse.exports.common import ExportError
+from warehouse.exports import EXPORT_KINDS
 from warehouse.exports.options import Selection
 from warehouse.exports.videos import Packets, encode
 from warehouse.lake import Lake
+
+LEROBOT = EXPORT_KINDS["lerobot"]
 
 FPS, WIDTH, HEIGHT = 10, 64, 48
 ANY = Selection(allow=("unknown",))
@@ -103,7 +105,7 @@ def test_times_that_are_off_are_set_right_without_encoding(tmp_path: Path):
 def test_encoded_pictures_come_back_in_time_and_alike(tmp_path: Path, codec: str, size: tuple[int, int]):
     shown = [p[: size[0], : size[1]] for p in frames(12)]
     if codec == "av1" and size[0] % 2:
-        with pytest.raises(ExportError, match="even sizes"):
+        with pytest.raises(UserError, match="even sizes"):
             encode(iter(shown), tmp_path / "a.mp4", FPS, codec)
         return
     scheduling = os.sched_getscheduler(0)
@@ -138,7 +140,7 @@ def hdf5(tmp_path_factory: pytest.TempPathFactory) -> Lake:
 
 
 def test_arrays_become_videos(hdf5: Lake, tmp_path: Path):
-    done = lerobot.export(hdf5, ANY, tmp_path / "out")
+    done = LEROBOT.export(hdf5, ANY, tmp_path / "out")
     assert done.episodes == 2
     assert any("2 of 2 videos were encoded anew: its pictures are in no video file (2)" in n for n in done.notes)
     info = json.loads((tmp_path / "out/meta/info.json").read_text())
@@ -166,7 +168,7 @@ def test_pictures_in_rows_become_videos(tmp_path: Path):
     (source / "meta/info.json").write_text(json.dumps(info))
     space = Workspace(tmp_path / "workspace")
     assert not run_build(space, [source_build(source, "rows", None, None)], workers=1).failed
-    done = lerobot.export(Lake(space, read_only=True), ANY, tmp_path / "out")
+    done = LEROBOT.export(Lake(space, read_only=True), ANY, tmp_path / "out")
     assert any("in no video file" in n for n in done.notes)
     table = pq.read_table(tmp_path / "out/data/chunk-000/file-000.parquet")
     assert CAMERA not in table.schema.names
@@ -180,5 +182,5 @@ def test_a_source_that_has_changed_since_is_refused(tmp_path: Path):
     space = Workspace(tmp_path / "workspace")
     assert not run_build(space, [source_build(source, "tiny", None, None)], workers=1).failed
     write_rows(source, 1, 13)
-    with pytest.raises(ExportError, match="episode 1 have changed: build the dataset again"):
-        lerobot.export(Lake(space, read_only=True), ANY, tmp_path / "out")
+    with pytest.raises(UserError, match="episode 1 have changed: build the dataset again"):
+        LEROBOT.export(Lake(space, read_only=True), ANY, tmp_path / "out")

@@ -1,25 +1,29 @@
-"""Parquet with pictures as Hugging Face's `datasets` stores them: a struct of bytes and path, and its features in the
-schema's metadata, so that `load_dataset` gives decoded images wherever the file lies.
+"""What Hugging Face's `load_dataset` opens: Parquet with pictures, and the card that says which files are what.
 
-The pictures of an episode's samples are largely the same ones. Samples of an episode stand together, and a row group
-holds each distinct picture once, in its dictionary page: ordinary Parquet, a fraction of the bytes.
+A picture is stored as `datasets` stores it: a struct of bytes and path, and its features in the schema's metadata, so
+that `load_dataset` gives decoded images wherever the file lies. The pictures of an episode's samples are largely the
+same ones: a row group holds each distinct picture once, in its dictionary page.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import yaml
 
-from warehouse.exports.common import ExportFolder
+from warehouse.exports.folder import ExportFolder
+from warehouse.exports.options import FILE_BYTES
+from warehouse.exports.selection import Selected
+from warehouse.releases.licences import hub_licence
 
+README = "README.md"
 PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 GROUP_BYTES = 32 << 20  # of distinct pictures, in a row group
 GROUP_ROWS = 1000
 SHOWN_BYTES = 128 << 20  # of pictures as often as they are shown: what a row group takes in memory
-FILE_BYTES = 500 << 20
 DICTIONARY_BYTES = 1 << 30  # never given up for plain pages
 
 
@@ -50,28 +54,35 @@ def write_rows(
     *,
     file_bytes: int = FILE_BYTES,
     group_bytes: int = GROUP_BYTES,
-) -> list[str]:
-    """Write rows, given an episode's at a time, to `<stem>-000.parquet` and so on; returns the files' names.
+) -> None:
+    """Write rows, given an episode's at a time, to `<stem>-000.parquet` and so on.
 
     Equal rows, equal bytes. In memory: a row group, which ends with the episode that fills it, or after GROUP_ROWS
     rows, or where it shows SHOWN_BYTES.
     """
     schema = with_features(schema)
-    names: list[str] = []
+    number = 0
     with ExitStack() as stack:
         file: IO[bytes] | None = None
         writer: pq.ParquetWriter | None = None
         for rows in _row_groups(groups, group_bytes):
             if file is None or writer is None:
-                names.append(f"{stem}-{len(names):03d}.parquet")
-                file = stack.enter_context(folder.path(names[-1]).open("wb"))
-                writer = stack.enter_context(_writer(file, schema))
+                file = stack.enter_context(folder.path(f"{stem}-{number:03d}.parquet").open("wb"))
+                writer = stack.enter_context(
+                    pq.ParquetWriter(
+                        file,
+                        schema,
+                        compression="zstd",
+                        dictionary_pagesize_limit=DICTIONARY_BYTES,
+                        write_statistics=False,
+                    )
+                )
+                number += 1
             writer.write_table(pa.Table.from_pylist(rows, schema=schema), row_group_size=len(rows))
             # Closed and forgotten: the next row group begins another file
             if file.tell() >= file_bytes:
                 stack.close()
                 file = writer = None
-    return names
 
 
 def _row_groups(groups: Iterable[list[dict]], group_bytes: int) -> Iterator[list[dict]]:
@@ -82,7 +93,7 @@ def _row_groups(groups: Iterable[list[dict]], group_bytes: int) -> Iterator[list
     for episode in groups:
         for row in episode:
             rows.append(row)
-            pictures = _pictures(row)
+            pictures = [picture["bytes"] for picture in row.get("images") or ()]
             # A picture counts once for the bytes of the file, but each time for the memory that rows take
             distinct.update(pictures)
             shown_bytes += sum(map(len, pictures))
@@ -97,11 +108,26 @@ def _row_groups(groups: Iterable[list[dict]], group_bytes: int) -> Iterator[list
         yield rows
 
 
-def _writer(file: IO[bytes], schema: pa.Schema) -> pq.ParquetWriter:
-    return pq.ParquetWriter(
-        file, schema, compression="zstd", dictionary_pagesize_limit=DICTIONARY_BYTES, write_statistics=False
-    )
+# Cards
 
 
-def _pictures(row: Mapping) -> list[bytes]:
-    return [picture["bytes"] for picture in row.get("images") or ()]
+def card_head(selected: Selected, files: Mapping[str, Mapping[str, str]], pretty_name: str | None = None) -> str:
+    """The head of a card, where `load_dataset` and the hub look. `files`: of each configuration, the first of which is
+    the default, the pattern of the files of each split."""
+    licence, names = hub_licence([selected.licences.get(dataset) for dataset in selected.datasets])
+    configs = [
+        {"config_name": name}
+        | ({"default": True} if name == next(iter(files)) else {})
+        | {"data_files": [{"split": split, "path": path} for split, path in of_config.items()]}
+        for name, of_config in files.items()
+    ]
+    head: dict[str, Any] = {"license": licence, "license_name": names, "pretty_name": pretty_name}
+    head |= {"task_categories": ["robotics"], "configs": configs}
+    stated = {name: value for name, value in head.items() if value is not None}
+    return f"---\n{yaml.safe_dump(stated, sort_keys=False).rstrip()}\n---\n"
+
+
+def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    head, rule, *rest = ("| " + " | ".join(map(str, line)) + " |" for line in lines)
+    return "\n".join([head, rule.replace(" ", ""), *rest])

@@ -1,0 +1,194 @@
+"""Rows of a LeRobot export, and what meta/episodes says of each episode: places, labels, quality, statistics."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ingest.media.video import decode
+from warehouse.exports.labels import ActiveLabel, chunk_labels
+from warehouse.exports.language import Question, language_columns, questions
+from warehouse.exports.lerobot_features import columns
+from warehouse.exports.lerobot_plan import DATA_PATH, EPISODES_PATH, VIDEO_PATH, LerobotPlan, place
+from warehouse.exports.selection import ExportEpisode
+from warehouse.exports.statistics import NAMES, Stats, combined_by_feature, picture_statistics, shaped, statistics
+from warehouse.exports.subtasks import SEGMENT, add_shares, sarm_columns, sarm_shares, segment_rows, step_names
+
+STAT_PICTURES = 4  # of each episode and camera
+WHOLE, NUMBER, TEXT = pa.int64(), pa.float64(), pa.string()
+QUALITY = {"length_z": NUMBER, "order_rarity": NUMBER, "jump": NUMBER, "contradicts": pa.bool_()}
+OF_CHUNK = "WHERE dataset = ? AND chunk = ?"
+
+
+def write_rows(
+    plan: LerobotPlan, number: int, dataset: str, chunk: int, episodes: Sequence[ExportEpisode]
+) -> dict[str, Any]:
+    """The data file of a chunk, one row group per episode, and the file with its episodes' metadata; returns what the
+    metadata of the whole needs of it."""
+    labels = chunk_labels(plan.selected, dataset, chunk, episodes)
+    quality = {
+        row.pop("episode_index"): row
+        for row in plan.lake.dicts(
+            f"SELECT episode_index, {', '.join(QUALITY)} FROM label_quality "
+            f"SEMI JOIN active_runs USING (dataset, episode_index, label_run) {OF_CHUNK}",
+            [dataset, chunk],
+        )
+    }
+    asked = questions(plan.selected, dataset, chunk, plan.cameras)
+    pictures = _keyframes(plan, dataset, chunk)
+    rows: list[dict[str, tuple[pa.DataType, Any]]] = []
+    all_stats: list[dict[str, Stats]] = []
+    shares: dict[str, list[float]] = {}
+    with pq.ParquetWriter(
+        plan.folder.path(DATA_PATH.format(**place(number))), plan.schema, compression="snappy"
+    ) as writer:
+        for e in episodes:
+            label = labels.get(e.episode_index)
+            table = _episode_table(plan, e, label, asked.get(e.episode_index, []))
+            writer.write_table(table, row_group_size=len(table))
+            stats = _statistics(plan, e, table, pictures.get(e.episode_index, {}))
+            row = _episode_row(plan, e, label, number, table, quality.get(e.episode_index, {}))
+            rows.append(row | _stats_columns(plan, stats))
+            all_stats.append(stats)
+            add_shares(shares, sarm_shares(label, e.num_frames))
+    schema = pa.schema([(name, type_) for name, (type_, _) in rows[0].items()])
+    values = [{name: value for name, (_, value) in row.items()} for row in rows]
+    meta = plan.folder.path(EPISODES_PATH.format(**place(number)))
+    pq.write_table(pa.Table.from_pylist(values, schema=schema), meta, compression="snappy")
+    return {
+        "stats": combined_by_feature(all_stats),
+        "shares": shares,
+        "not_for_sarm": sum(not sarm_shares(label, 1) for label in labels.values()),
+        "labelled": len(labels),
+    }
+
+
+def _episode_table(
+    plan: LerobotPlan, e: ExportEpisode, label: ActiveLabel | None, asked: Sequence[Question]
+) -> pa.Table:
+    """The episode's rows: features of the source, LeRobot's own columns, and our labels."""
+    n, number = e.num_frames, plan.index[e.key]
+    frames = np.arange(n)
+    timestamps = (frames / plan.fps).astype(np.float32)
+    steps = step_names(label, n)
+    # The task of each frame: the episode's instruction, or the step under way where the export says so
+    instruction = plan.tasks[e.task or ""]
+    by_step = plan.options.flavour == "subtask"
+    persistent, events = language_columns(e, label, timestamps, asked)
+    own = {
+        "timestamp": timestamps,
+        "frame_index": frames,
+        "episode_index": np.full(n, number),
+        "index": frames + plan.starts[number],
+        "task_index": [plan.tasks[step] if by_step and step else instruction for step in steps],
+        "progress": label.progress if label else np.full(n, np.nan, np.float32),
+        "subtask": steps,
+        "language_persistent": persistent,
+        "language_events": events,
+    }
+    return pa.table(columns(plan.readers[e.dataset], e, plan.features) | own, schema=plan.schema)
+
+
+def _statistics(
+    plan: LerobotPlan, e: ExportEpisode, table: pa.Table, pictures: Mapping[str, list[Path]]
+) -> dict[str, Stats]:
+    """By feature, of those with numbers; of cameras by some keyframes, else by the first picture of the export."""
+    stats: dict[str, Stats] = {}
+    for name in plan.numeric:
+        values = table[name].combine_chunks()
+        if pa.types.is_fixed_size_list(values.type):
+            values = values.flatten()
+        if not pa.types.is_string(values.type):
+            numbers = values.to_numpy(zero_copy_only=False).astype(np.float64)
+            of_feature = statistics(numbers.reshape(e.num_frames, -1))
+            stats |= {name: of_feature} if of_feature is not None else {}
+    # Stored keyframes are spread over the episode; the first picture stands in only where none is stored
+    for camera in plan.cameras:
+        keyframes = [cv2.imread(str(path), cv2.IMREAD_COLOR_RGB) for path in pictures.get(camera, [])]
+        shown = [picture for picture in keyframes if picture is not None]
+        if not shown:
+            file, start_s = plan.places[(camera, *e.key)]
+            path = plan.folder.root / VIDEO_PATH.format(video_key=camera, **place(file))
+            shown = [next(decode(path, round(start_s * plan.fps), 1, plan.fps)).rgb()]
+        stats[camera] = picture_statistics(shown)
+    return stats
+
+
+def _keyframes(plan: LerobotPlan, dataset: str, chunk: int) -> dict[int, dict[str, list[Path]]]:
+    """Files of some of the stored keyframes, by episode and camera, spread over the episode."""
+    stored = plan.lake.rows(
+        f"SELECT episode_index, camera, list(sha256 ORDER BY frame_index) FROM keyframes {OF_CHUNK} "
+        "AND purpose = 'coarse' AND list_contains(?, camera) GROUP BY 1, 2",
+        [dataset, chunk, plan.cameras],
+    )
+    files: dict[int, dict[str, list[Path]]] = {}
+    for episode, camera, hashes in stored:
+        spread = np.unique(np.linspace(0, len(hashes) - 1, STAT_PICTURES).round().astype(int))
+        paths = [plan.lake.workspace.keyframe(hashes[k]) for k in spread]
+        files.setdefault(episode, {})[camera] = [path for path in paths if path.exists()]
+    return files
+
+
+def _episode_row(
+    plan: LerobotPlan,
+    e: ExportEpisode,
+    label: ActiveLabel | None,
+    file: int,
+    table: pa.Table,
+    quality: Mapping[str, Any],
+) -> dict[str, tuple[pa.DataType, Any]]:
+    """The type and the value of each column of meta/episodes, without statistics: LeRobot's, then ours. `file`: the
+    number of the file that holds its rows, and of that of its metadata."""
+    number, task_texts, at = plan.index[e.key], list(plan.tasks), place(file)
+    row: dict[str, tuple[pa.DataType, Any]] = {
+        "episode_index": (WHOLE, number),
+        "tasks": (pa.list_(TEXT), [task_texts[index] for index in table["task_index"].unique().to_pylist()]),
+        "length": (WHOLE, e.num_frames),
+        "data/chunk_index": (WHOLE, at["chunk_index"]),
+        "data/file_index": (WHOLE, at["file_index"]),
+        "dataset_from_index": (WHOLE, plan.starts[number]),
+        "dataset_to_index": (WHOLE, plan.starts[number + 1]),
+    }
+    # Where the episode lies in each camera's video file, which may hold several: seconds from the file's start
+    for camera in plan.cameras:
+        video, start_s = plan.places[(camera, *e.key)]
+        row |= {f"videos/{camera}/{name}": (WHOLE, index) for name, index in place(video).items()}
+        row[f"videos/{camera}/from_timestamp"] = (NUMBER, start_s)
+        row[f"videos/{camera}/to_timestamp"] = (NUMBER, start_s + e.num_frames / plan.fps)
+    row |= {f"meta/episodes/{name}": (WHOLE, index) for name, index in at.items()}
+    # Where the episode came from: the export numbers episodes anew
+    as_far_as = label.as_far_as if label else None
+    row |= {
+        "proccorpus_dataset": (TEXT, e.dataset),
+        "proccorpus_episode_index": (WHOLE, e.episode_index),
+        "proccorpus_source_id": (TEXT, e.source_id),
+        "proccorpus_split": (TEXT, e.split),
+        "proccorpus_label_run": (TEXT, e.label_run),
+        "proccorpus_segments": (pa.list_(SEGMENT), segment_rows(label) if label else None),
+        "proccorpus_num_planned": (WHOLE, label.num_planned if label else None),
+        "proccorpus_plan": (pa.list_(TEXT), list(label.plan) if label else None),
+        "proccorpus_as_far_as_episode": (WHOLE, as_far_as.episode_index if as_far_as else None),
+        "proccorpus_as_far_as_frame": (WHOLE, as_far_as.frame_index if as_far_as else None),
+        "success": (pa.bool_(), e.success),
+        "label_confidence": (pa.float32(), label.confidence if label else None),
+        "needs_review": (pa.bool_(), label.needs_review if label else None),
+        "end_progress": (NUMBER, float(label.progress[-1]) if label else None),
+    }
+    row |= {name: (type_, quality.get(name)) for name, type_ in QUALITY.items()}
+    return row | sarm_columns(label, e.num_frames, plan.fps)
+
+
+def _stats_columns(plan: LerobotPlan, stats: Mapping[str, Stats]) -> dict[str, tuple[pa.DataType, Any]]:
+    """Statistics of a feature that an episode has no numbers for are null."""
+    row: dict[str, tuple[pa.DataType, Any]] = {}
+    for feature in (*plan.numeric, *plan.cameras):
+        is_picture = feature in plan.cameras
+        numbers = pa.list_(pa.list_(pa.list_(NUMBER))) if is_picture else pa.list_(NUMBER)
+        values = shaped(stats[feature], picture=is_picture) if feature in stats else {}
+        row |= {f"stats/{feature}/{name}": (numbers, values.get(name)) for name in NAMES}
+        row[f"stats/{feature}/count"] = (pa.list_(WHOLE), values.get("count"))
+    return row

@@ -1,0 +1,280 @@
+"""Which episodes an export takes, and the lake as it was at that moment.
+
+An export is a pure function of a snapshot of the lake, a selection and options.
+"""
+
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import groupby
+from typing import Any
+
+import pyarrow as pa
+
+from annotate.label_gate import GateCounts, LabelGate
+from core.errors import UserError
+from core.tables import SPLITS
+from warehouse.exports.options import KindOptions, Selection
+from warehouse.lake import Lake, content_key
+from warehouse.lake.labels import dataset_gates
+from warehouse.releases import get_release
+from warehouse.releases.contents import held_episodes_sql
+from warehouse.releases.licences import classify
+from warehouse.releases.takedown import taken_down
+from warehouse.sql_process import LakeState, SqlProcess
+
+FORMAT = 1  # of the manifest
+QUERY_WORDS = ("select ", "with ", "from ", "(select ")
+WHERE_MEMORY, WHERE_S = "4GB", 600.0  # of a user's condition on episodes
+
+EPISODES_SQL = """
+    SELECT e.dataset, e.episode_index, e.chunk, e.source_id, e.task, e.tasks, e.num_frames, e.fps, e.cameras,
+           e.success, e.content_hash, s.split, a.label_run, a.why AS label_why, COLUMNS('^(confidence|named)$')
+    FROM episodes e LEFT JOIN splits s USING (dataset, episode_index)
+    LEFT JOIN active_runs a USING (dataset, episode_index)
+    LEFT JOIN episode_labels l
+      ON l.dataset = e.dataset AND l.episode_index = e.episode_index AND l.label_run = a.label_run
+    WHERE e.status = 'ok'"""
+FITTING_SQL = f"""
+    SELECT * FROM ({EPISODES_SQL})
+    WHERE (len($1::VARCHAR[]) = 0 OR list_contains($1, dataset))
+      AND ($2::BIGINT[] IS NULL OR list_contains($2, episode_index))
+      AND (len($3::VARCHAR[]) = 0 OR list_contains($3, split))
+    ORDER BY dataset, episode_index"""
+
+
+@dataclass(frozen=True)
+class ExportEpisode:
+    """One episode and what is known of it; `label_run` None: nobody labelled it, or the label is not sure enough.
+
+    `confidence` of its label, 0..1; `named`: has every step of it a name? `sure_of_names`: is it sure enough of them?
+    `is_unsure`: there is a label, and it is not sure enough to count.
+    """
+
+    dataset: str
+    episode_index: int
+    chunk: int
+    source_id: str
+    task: str | None
+    tasks: tuple[str, ...]
+    num_frames: int
+    fps: float
+    cameras: tuple[str, ...]
+    success: bool | None
+    content_hash: str | None
+    split: str | None
+    label_run: str | None
+    label_why: str | None
+    confidence: float | None = None
+    named: bool | None = None
+    sure_of_names: bool = True
+    is_unsure: bool = False
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.dataset, self.episode_index
+
+    def as_sure(self, gate: LabelGate) -> "ExportEpisode":
+        """The episode with what of its label is sure enough."""
+        if self.label_run is None:
+            return self
+        if not gate.admits(self.confidence):
+            return replace(self, label_run=None, label_why=None, is_unsure=True)
+        return replace(self, sure_of_names=gate.admits_names(self.confidence, named=True))
+
+
+def export_episode(row: Mapping[str, Any]) -> ExportEpisode:
+    """Of a row of EPISODES_SQL."""
+    lists = {name: tuple(row[name] or ()) for name in ("tasks", "cameras")}
+    return ExportEpisode(**{**row, **lists})
+
+
+@dataclass(frozen=True)
+class Selected:
+    """The episodes of a selection in order of (dataset, episode_index), and the lake as it was at `snapshot`.
+
+    The lake's connection has them as the temporary table `selected` (dataset, episode_index), too.
+
+    `left_out` says in sentences what was selected and must not be given on. `content` is the release's hash.
+    """
+
+    lake: Lake = field(repr=False)
+    selection: Selection
+    snapshot: int
+    content: str | None
+    episodes: tuple[ExportEpisode, ...]
+    left_out: tuple[str, ...]
+    licences: Mapping[str, str | None]
+    gates: Mapping[str, LabelGate] = field(default_factory=dict)
+
+    @property
+    def datasets(self) -> list[str]:
+        return sorted({e.dataset for e in self.episodes})
+
+    @property
+    def title(self) -> str:
+        """What the export is of, in words."""
+        return self.selection.release or f"snapshot {self.snapshot}"
+
+    def chunks(self) -> Iterator[tuple[str, int, list[ExportEpisode]]]:
+        """(dataset, chunk, its episodes), in order."""
+        by_chunk: dict[tuple[str, int], list[ExportEpisode]] = {}
+        for e in self.episodes:
+            by_chunk.setdefault((e.dataset, e.chunk), []).append(e)
+        for (dataset, chunk), episodes in by_chunk.items():
+            yield dataset, chunk, episodes
+
+    def identity(self, kind: str, options: KindOptions) -> str:
+        """What the bytes of an export depend on, hashed."""
+        episodes = [[e.dataset, e.episode_index, e.label_run, e.content_hash] for e in self.episodes]
+        parts = [kind, FORMAT, self.snapshot, self.selection.model_dump(), options.stated(), episodes]
+        return content_key(json.dumps(parts, sort_keys=True, default=str))
+
+    def facts(self) -> dict[str, Any]:
+        """The part of the manifest that says where the data came from."""
+        return {
+            "release": self.selection.release,
+            "snapshot": self.snapshot,
+            "content": self.content,
+            "selection": self.selection.model_dump(),
+            "datasets": [self._dataset_facts(dataset) for dataset in self.datasets],
+            "label_runs": label_runs(self.lake, self.active_runs),
+            "left_out": list(self.left_out),
+        }
+
+    @property
+    def active_runs(self) -> list[str]:
+        """The label runs of the episodes' active labels, in order."""
+        return sorted({e.label_run for e in self.episodes if e.label_run})
+
+    def _dataset_facts(self, dataset: str) -> dict[str, Any]:
+        episodes = [e for e in self.episodes if e.dataset == dataset]
+        counts = self._counts(dataset)
+        return {
+            "dataset": dataset,
+            "license": self.licences.get(dataset),
+            "episodes": len(episodes),
+            "frames": sum(e.num_frames for e in episodes),
+            "labelled_episodes": sum(e.label_run is not None for e in episodes),
+            **asdict(counts.gate),
+            **counts.numbers(),
+        }
+
+    def _counts(self, dataset: str) -> GateCounts:
+        """Of its labels, those that are left out as a whole, too."""
+        labels = [e for e in self.episodes if e.dataset == dataset and (e.label_run is not None or e.is_unsure)]
+        gate = self.gates.get(dataset, LabelGate())
+        return GateCounts(gate, [(e.confidence, e.named is not False) for e in labels])
+
+    def label_notes(self) -> list[str]:
+        """How many labels are left out, or give no names of steps, and why, in sentences."""
+        return [f"{dataset}: {text}" for dataset in self.datasets for text in self._counts(dataset).sentences()]
+
+
+def select(lake: Lake, selection: Selection) -> Selected:
+    """The episodes to export: usable, not taken down, of an allowed licence.
+
+    Raises UserError, SqlError. Of a release those that it holds, as it froze them; else of the lake as it is now, which
+    is then read at this snapshot whatever is built meanwhile.
+    """
+    release = get_release(lake, selection.release) if selection.release else None
+    if release:
+        selection = selection.model_copy(update={"release": release.name})
+    snapshot = release.snapshot if release else lake.snapshot()
+    # Everything that is exported is read at this one snapshot, so a build meanwhile changes nothing
+    then = Lake(lake.workspace, read_only=True, snapshot=snapshot)
+    licences = dict(then.rows("SELECT dataset, license FROM datasets"))
+    _check_names(selection, licences)
+
+    # The episodes that were asked for, less those that must not be given on
+    numbers = None if selection.episodes is None else list(selection.episodes)
+    rows = then.dicts(FITTING_SQL, [list(selection.datasets), numbers, list(selection.splits)])
+    if release is not None:
+        rows = _among(rows, set(then.rows(held_episodes_sql(), [[s.shard for s in release.shard_list]])))
+    if selection.where is not None:
+        rows = _among(rows, _episodes_where(then, selection.where, snapshot))
+    rows, left_out = _allowed(lake, rows, licences, selection.allow)
+    if not rows:
+        why = ". ".join(left_out) or "no usable episode fits the selection (proccorpus sql 'FROM episodes' lists them)"
+        raise UserError(f"nothing to export: {why}")
+
+    # A temporary table of the episodes, which later queries join instead of carrying a list of keys
+    keys = pa.table({name: [row[name] for row in rows] for name in ("dataset", "episode_index")})
+    then.con.register("selected_keys", keys)
+    then.con.execute("CREATE TEMP TABLE selected AS FROM selected_keys")
+    then.con.unregister("selected_keys")
+    content = release.config_hash if release else None
+    gates = dataset_gates(then.con, selection.min_confidence, selection.min_name_confidence)
+    episodes = tuple(e.as_sure(gates.get(e.dataset, LabelGate())) for e in map(export_episode, rows))
+    return Selected(then, selection, snapshot, content, episodes, tuple(left_out), licences, gates)
+
+
+def select_episode(lake: Lake, dataset: str, episode_index: int) -> Selected:
+    """One usable episode, to look at: of any licence, of the state that the connection reads. Raises UserError."""
+    selection = Selection(datasets=(dataset,), episodes=(episode_index,))
+    rows = lake.dicts(FITTING_SQL, [[dataset], [episode_index], []])
+    if not rows:
+        raise UserError(f"{dataset} {episode_index} cannot be used, so nothing of it is exported")
+    licences = dict(lake.rows("SELECT dataset, license FROM datasets WHERE dataset = ?", [dataset]))
+    return Selected(lake, selection, lake.snapshot(), None, (export_episode(rows[0]),), (), licences)
+
+
+def _check_names(selection: Selection, datasets: Collection[str]) -> None:
+    for name in selection.datasets:
+        if name not in datasets:
+            there = ", ".join(sorted(datasets)) or "none yet"
+            raise UserError(f"the corpus has no dataset {name!r}; it has {there}")
+    for split in selection.splits:
+        if split not in SPLITS:
+            raise UserError(f"there is no split {split!r}; splits are {', '.join(SPLITS)}")
+    if selection.episodes is not None and len(selection.datasets) != 1:
+        raise UserError("a list of episodes goes with one dataset: name it with --dataset")
+
+
+def _among(rows: Sequence[dict], keys: Collection[tuple[str, int]]) -> list[dict]:
+    return [row for row in rows if (row["dataset"], row["episode_index"]) in keys]
+
+
+def _episodes_where(lake: Lake, where: str, snapshot: int) -> set[tuple[str, int]]:
+    """(dataset, episode_index) of the episodes that a user's condition or query gives."""
+    text = where.strip().rstrip(";")
+    is_query = text.lower().startswith(QUERY_WORDS)
+    sql = text if is_query else f"SELECT dataset, episode_index FROM ({EPISODES_SQL}) WHERE ({text})"
+    with SqlProcess(WHERE_MEMORY) as process:
+        table = process.query(LakeState(str(lake.workspace.root), snapshot), sql, WHERE_S)
+    names = table.schema.names
+    if not {"dataset", "episode_index"} <= set(names):
+        raise UserError(f"--where must give the columns dataset and episode_index; it gives {names}")
+    return set(zip(table["dataset"].to_pylist(), table["episode_index"].to_pylist(), strict=True))
+
+
+def _allowed(
+    lake: Lake, rows: Sequence[dict], licences: Mapping[str, str | None], allow: Collection[str]
+) -> tuple[list[dict], list[str]]:
+    """Rows that may be given on, and sentences about those that may not; takedowns are those of today."""
+    down = taken_down(lake)
+    allowed: list[dict] = []
+    left_out: list[str] = []
+    # rows stand in order of their datasets
+    for dataset, group in groupby(rows, key=lambda row: row["dataset"]):
+        licence, gone = classify(licences.get(dataset)), down.get(dataset, frozenset())
+        if not licence.allowed(allow):
+            stated = licences.get(dataset) or "none is stated"
+            left_out.append(f"{dataset}: its licence is {licence.kind} ({stated}); to let it in: {licence.flag}")
+        elif gone is None:
+            left_out.append(f"{dataset}: all of it taken down")
+        else:
+            here = list(group)
+            allowed += [row for row in here if row["episode_index"] not in gone]
+            if numbers := [str(row["episode_index"]) for row in here if row["episode_index"] in gone]:
+                left_out.append(f"{dataset}: episodes {', '.join(numbers)} taken down")
+    return allowed, left_out
+
+
+def label_runs(lake: Lake, runs: Sequence[str]) -> list[dict[str, Any]]:
+    """What the manifest says of label runs."""
+    return lake.dicts(
+        "SELECT label_run, annotator, model, model_revision, prompt_version, code_version, params FROM label_runs "
+        "WHERE list_contains(?, label_run) ORDER BY 1",
+        [list(runs)],
+    )
