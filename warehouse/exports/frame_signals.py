@@ -77,9 +77,9 @@ class FrameSignalsExport(FileExport, OneDatasetExport, LabelExport):
         return len(self.selected.episodes), pq.read_metadata(out).num_rows, notes
 
     def write_file(self, out: Path) -> None:
-        descriptors = LABEL_SIGNALS if self.options.rewards is None else MODEL_SIGNALS
-        descriptors |= ADVANTAGE_SIGNALS if self.options.horizon is not None else {}
-        descriptors = dict(sorted(descriptors.items()))
+        chosen = LABEL_SIGNALS if self.options.rewards is None else MODEL_SIGNALS
+        more = ADVANTAGE_SIGNALS if self.options.horizon is not None else {}
+        descriptors = dict(sorted((chosen | more).items()))
         numbers = [e.episode_index for e in self.selected.episodes]
         facts = metadata(descriptors, self._provenance(), numbers) | {IDENTITY.decode(): self.identity}
         found = self._signals()

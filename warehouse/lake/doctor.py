@@ -356,8 +356,8 @@ def leftovers(workspace: Workspace) -> Iterator[Trouble]:
             f"{len(partial_files)} files of remote datasets were not fetched to their end",
             "build again: it goes on where it stopped",
         )
-    for journal in sorted((workspace.root / "exports").glob("*/manifest.partial.jsonl")):
-        folder = journal.parent
+    for begun in sorted((workspace.root / "exports").glob("*/manifest.partial*")):
+        folder = begun.parent
         if not (folder / "manifest.json").exists():
             yield Trouble(WARNING, "unfinished export", str(folder), "it has no manifest", "run the same export again")
 
