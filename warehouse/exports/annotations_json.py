@@ -13,7 +13,7 @@ import numpy as np
 from annotate.conventions.annotations_json import VERSION
 from core.errors import UserError
 from core.files import write_file
-from warehouse.exports.export import FileExport
+from warehouse.exports.export import FileExport, counted
 from warehouse.exports.labels import LabelExport
 from warehouse.exports.language import persistent_rows
 from warehouse.exports.rabc import OneDatasetExport
@@ -33,8 +33,7 @@ class AnnotationsJsonExport(FileExport, OneDatasetExport, LabelExport):
     def write_file(self, out: Path) -> None:
         episodes: dict[str, Any] = {}
         for e, label in self.labels():
-            rows = persistent_rows(label, np.arange(e.num_frames) / e.fps)
-            atoms = [{name: value for name, value in row.items() if name != "camera"} for row in rows]
+            atoms = persistent_rows(label, np.arange(e.num_frames) / e.fps)
             if atoms:
                 episodes[str(e.episode_index)] = {"atoms": atoms}
         if not episodes:
@@ -47,5 +46,4 @@ class AnnotationsJsonExport(FileExport, OneDatasetExport, LabelExport):
         written = json.loads(out.read_text())["episodes"]
         frames = sum(e.num_frames for e in self.selected.episodes if str(e.episode_index) in written)
         unnamed = len(self.selected.episodes) - len(written)
-        notes = [f"{unnamed} episodes have no label whose steps have names, and are left out"] if unnamed else []
-        return len(written), frames, notes
+        return len(written), frames, counted(unnamed, "episodes have no label whose steps have names, and are left out")

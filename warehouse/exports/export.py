@@ -6,11 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import UserError
-from warehouse.exports.folder import Exported, ExportFolder, join_folder, open_folder
+from warehouse.exports.folder import Exported, ExportFolder
 from warehouse.exports.options import Selection
 from warehouse.exports.selection import Selected, select
 from warehouse.exports.source_reader import SourceReader
 from warehouse.lake import Lake
+
+
+def counted(count: int, text: str) -> list[str]:
+    """A note on how many of something there are; none where there are none."""
+    return [f"{count} {text}"] if count else []
 
 
 class Export:
@@ -56,8 +61,8 @@ class Export:
 
     def export(self, out: Path, overwrite: bool = False) -> Exported:
         """Write all that is not there yet. Raises UserError."""
-        self.folder = open_folder(out, self.kind, self.identity, overwrite)
-        if self.folder.manifest is not None:
+        self.folder = ExportFolder(out, self.kind, self.identity).open(overwrite)
+        if self.folder.manifest:
             return self.folder.exported(again=True)
         for chunk in self.chunks():
             self.write_chunk(chunk)
@@ -67,15 +72,20 @@ class Export:
         """Prepare the folder; returns the chunks that `export_chunk` may write, in any order."""
         chunks = self.chunks()
         if chunks:
-            open_folder(out, self.kind, self.identity, overwrite)
+            ExportFolder(out, self.kind, self.identity).open(overwrite)
         return chunks
 
     def export_chunk(self, out: Path, chunk: tuple[str, int]) -> int:
         """Write one chunk's parts, beside processes that write others; returns how many were missing."""
-        self.folder = join_folder(out, self.kind, self.identity)
-        if self.folder.manifest is None:
+        self.folder = ExportFolder(out, self.kind, self.identity).join()
+        if not self.folder.manifest:
             self.write_chunk(chunk)
         return self.folder.made
+
+    def finish(self, out: Path, overwrite: bool = False) -> Exported:
+        """Write what `begin` and `export_chunk` left. `begin` emptied the folder of what is written by chunk: to
+        overwrite it now would delete the chunks."""
+        return self.export(out, overwrite and not self.chunks())
 
 
 class FileExport(Export):

@@ -39,11 +39,14 @@ class Exported:
 
 
 class ExportFolder:
-    """The folder of one export. `manifest`: of an export that is whole. `made`: parts written by this process."""
+    """The folder of one export, new or with parts that are finished.
+
+    `manifest`: of an export that is whole, else empty. `made`: parts that this process wrote.
+    """
 
     def __init__(self, root: Path, kind: str, identity: str) -> None:
         self.root, self.kind, self.identity = root, kind, identity
-        self.manifest: dict[str, Any] | None = None
+        self.manifest: dict[str, Any] = {}
         self.made = 0
         self._parts: dict[str, dict[str, Any]] = {}
         self._names: list[str] = []  # of the part that is being written
@@ -60,24 +63,17 @@ class ExportFolder:
         that it asks the path of."""
         if name not in self._parts:
             self._names = []
-            facts = write(*of) or {}
-            files = [
-                {"path": n, "bytes": (self.root / n).stat().st_size, "sha256": sha256_file(self.root / n)}
-                for n in sorted(set(self._names))
-            ]
-            line = json.dumps({"part": name, "files": files, "facts": facts})
-            write_file(self.root / PARTIAL / f"{content_key(name)[:32]}.json", line.encode(), synced=False)
-            self._parts[name] = json.loads(line)
+            facts, files = write(*of) or {}, sorted(set(self._names))
+            part = {"part": name, "files": [_described(self.root, file) for file in files], "facts": facts}
+            text = json.dumps(part)
+            write_file(self.root / PARTIAL / f"{content_key(name)[:32]}.json", text.encode(), synced=False)
+            self._parts[name] = json.loads(text)
             self.made += 1
         return self._parts[name]["facts"]
 
     def write(self, name: str, data: str) -> None:
         """A part of one text file."""
         self.part(name, lambda: write_file(self.path(name), data.encode()))
-
-    def facts(self, part: str) -> dict[str, Any]:
-        """Of a part that was finished, in whichever process."""
-        return self._parts[part]["facts"]
 
     def finish(self, selected: Selected, options: KindOptions, facts: Mapping[str, Any]) -> Exported:
         """Write the manifest; from then on the export is whole. `facts`: more for the manifest, such as notes."""
@@ -100,94 +96,89 @@ class ExportFolder:
 
     def exported(self, *, again: bool) -> Exported:
         """What the whole export is, by its manifest."""
-        assert self.manifest is not None
         m = self.manifest
-        return Exported(
-            kind=self.kind,
-            out=str(self.root),
-            episodes=m["episodes"],
-            frames=m["frames"],
-            files=len(m["files"]) + 1,  # with the manifest
-            bytes=sum(f["bytes"] for f in m["files"]),
-            again=again,
-            left_out=tuple(m["left_out"]),
-            notes=tuple(m.get("notes", ())),
-            samples=m.get("samples"),
-        )
+        size, left_out, notes = sum(f["bytes"] for f in m["files"]), tuple(m["left_out"]), tuple(m.get("notes", ()))
+        counts = m["episodes"], m["frames"], len(m["files"]) + 1  # with the manifest
+        return Exported(self.kind, str(self.root), *counts, size, again, left_out, notes, m.get("samples"))
 
-    def read_parts(self) -> list[Path]:
+    def open(self, overwrite: bool = False) -> "ExportFolder":
+        """Prepare the folder: new, empty, or with the same export, whole or broken off. Raises UserError.
+
+        `overwrite` deletes an export that is there, also the same one when it is whole; a folder with things that are
+        no export is never touched.
+        """
+        if self.root.exists() and not self.root.is_dir():
+            raise UserError(f"{self.root} is a file: an export goes to a folder")
+        there = self._there()
+        is_same, is_whole = there.get("identity") == self.identity, "files" in there
+        if is_same and is_whole and not overwrite:
+            lacking = [self.root / file["path"] for file in there["files"] if not _has(self.root, file)]
+            if lacking:
+                raise UserError(f"{lacking[0]} is missing or has changed since the export: --overwrite makes it anew")
+            self.manifest = there
+            shutil.rmtree(self.root / PARTIAL, ignore_errors=True)
+        elif is_same and not is_whole:
+            self._delete_all_but(set(self._read_parts()))
+        else:
+            self._check_may_go(there, overwrite)
+            self._delete_all_but(set())
+            head = {"format": FORMAT, "export": self.kind, "identity": self.identity}
+            write_file(self.root / PARTIAL / HEAD, json.dumps(head).encode())
+        return self
+
+    def join(self) -> "ExportFolder":
+        """Take part in an export that `open` began, beside others that write other parts. Raises UserError.
+
+        What a kill left half-written stays, until it is written again or the folder is opened.
+        """
+        there = self._there()
+        if there.get("identity") != self.identity:
+            raise UserError(f"{self.root} does not hold the export that this is a part of: begin it again")
+        self.manifest = there if "files" in there else {}
+        self._read_parts()
+        return self
+
+    def _there(self) -> dict[str, Any]:
+        """The manifest of a whole export, else the head of one that was begun; empty where there is neither."""
+        found = _read(self.root / MANIFEST) or _read(self.root / PARTIAL / HEAD)
+        return found if {"export", "identity"} <= found.keys() else {}
+
+    def _check_may_go(self, there: Mapping[str, Any], overwrite: bool) -> None:
+        is_empty = not self.root.exists() or not any(self.root.iterdir())
+        if not there and not is_empty:
+            raise UserError(f"{self.root} is not empty, and what it holds is no export: choose another folder")
+        if there and not overwrite:
+            other = there.get("export")
+            raise UserError(f"{self.root} holds another export ({other}): choose another folder, or --overwrite it")
+
+    def _read_parts(self) -> list[Path]:
         """Take over the parts that are finished; returns what the folder is to have: their files, and their own."""
         kept = [self.root / PARTIAL / HEAD]
         for path in (self.root / PARTIAL).glob("*.json"):
             part = _read(path)
-            if {"part", "files"} <= part.keys() and all(_has(self.root, file) for file in part["files"]):
+            if "part" in part and all(_has(self.root, file) for file in part["files"]):
                 self._parts[part["part"]] = part
                 kept += [path, *(self.root / file["path"] for file in part["files"])]
         return kept
 
-
-def open_folder(out: Path, kind: str, identity: str, overwrite: bool = False) -> ExportFolder:
-    """A folder to export to: new, empty, or with the same export, whole or broken off. Raises UserError.
-
-    `overwrite` deletes an export that is there, also the same one when it is whole; a folder with things that are no
-    export is never touched.
-    """
-    folder = ExportFolder(out, kind, identity)
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file: an export goes to a folder")
-    there = _there(out)
-    is_same, is_whole = there.get("identity") == identity, "files" in there
-    # The same export: find it done, or go on with it
-    if is_same and is_whole and not overwrite:
-        for file in there["files"]:
-            if not _has(out, file):
-                raise UserError(
-                    f"{out / file['path']} is missing or has changed since the export: --overwrite makes it anew"
-                )
-        folder.manifest = there
-        shutil.rmtree(out / PARTIAL, ignore_errors=True)
-    elif is_same and not is_whole:
-        _delete_all_but(out, set(folder.read_parts()))
-    else:
-        if out.exists() and any(out.iterdir()):
-            _check_may_go(out, there, overwrite)
-            _delete_all_but(out, set())
-        head = {"format": FORMAT, "export": kind, "identity": identity}
-        write_file(out / PARTIAL / HEAD, json.dumps(head).encode())
-    return folder
+    def _delete_all_but(self, kept: set[Path]) -> None:
+        """Delete other files, and folders that are empty then."""
+        # backwards, so that a folder comes after what is in it
+        for path in sorted(self.root.rglob("*"), reverse=True):
+            if path.is_symlink() or not path.is_dir():
+                if path not in kept:
+                    path.unlink()
+            elif not any(path.iterdir()):
+                path.rmdir()
 
 
-def join_folder(out: Path, kind: str, identity: str) -> ExportFolder:
-    """The folder of an export that `open_folder` began, to write parts of beside others that write other ones.
-
-    What a kill left half-written stays, until it is written again or the folder is opened. Raises UserError.
-    """
-    folder = ExportFolder(out, kind, identity)
-    there = _there(out)
-    if there.get("identity") != identity:
-        raise UserError(f"{out} does not hold the export that this is a part of: begin it again")
-    if "files" in there:
-        folder.manifest = there
-    else:
-        folder.read_parts()
-    return folder
+def _described(root: Path, name: str) -> dict[str, Any]:
+    return {"path": name, "bytes": (root / name).stat().st_size, "sha256": sha256_file(root / name)}
 
 
-def _check_may_go(out: Path, there: Mapping[str, Any], overwrite: bool) -> None:
-    if not there:
-        raise UserError(f"{out} is not empty, and what it holds is no export: choose another folder")
-    if not overwrite:
-        other = there.get("export")
-        raise UserError(f"{out} holds another export ({other}): choose another folder, or --overwrite it")
-
-
-def _there(out: Path) -> dict[str, Any]:
-    """The manifest of a whole export, else the head of one that was begun; empty where there is neither."""
-    for path in (out / MANIFEST, out / PARTIAL / HEAD):
-        facts = _read(path)
-        if {"export", "identity"} <= facts.keys():
-            return facts
-    return {}
+def _has(root: Path, file: Mapping[str, Any]) -> bool:
+    path = root / file["path"]
+    return path.is_file() and path.stat().st_size == file["bytes"]
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -197,19 +188,3 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return facts if isinstance(facts, dict) else {}
-
-
-def _has(root: Path, file: Mapping[str, Any]) -> bool:
-    path = root / file["path"]
-    return path.is_file() and path.stat().st_size == file["bytes"]
-
-
-def _delete_all_but(root: Path, kept: set[Path]) -> None:
-    """Delete other files, and folders that are empty then."""
-    # backwards, so that a folder comes after what is in it
-    for path in sorted(root.rglob("*"), reverse=True):
-        if path.is_symlink() or not path.is_dir():
-            if path not in kept:
-                path.unlink()
-        elif not any(path.iterdir()):
-            path.rmdir()

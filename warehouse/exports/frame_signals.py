@@ -5,6 +5,7 @@ labels (progress and the step under way), or from a reward model (progress and s
 and, where wanted, advantages follow from either. Episodes without them have no rows.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
@@ -76,19 +77,19 @@ class FrameSignalsExport(FileExport, OneDatasetExport, LabelExport):
         notes = self.notes() if self.options.rewards is None else []
         return len(self.selected.episodes), pq.read_metadata(out).num_rows, notes
 
-    def write_file(self, out: Path) -> None:
+    def _descriptors(self) -> dict[str, Descriptor]:
         chosen = LABEL_SIGNALS if self.options.rewards is None else MODEL_SIGNALS
-        more = ADVANTAGE_SIGNALS if self.options.horizon is not None else {}
-        descriptors = dict(sorted((chosen | more).items()))
-        numbers = [e.episode_index for e in self.selected.episodes]
+        return dict(sorted((chosen | (ADVANTAGE_SIGNALS if self.options.horizon else {})).items()))
+
+    def write_file(self, out: Path) -> None:
+        descriptors, numbers = self._descriptors(), [e.episode_index for e in self.selected.episodes]
         facts = metadata(descriptors, self._provenance(), numbers) | {IDENTITY.decode(): self.identity}
-        found = self._signals()
-        if self.options.horizon is not None:
-            found = iter(self._with_advantages(list(found)))
+        read = self._of_labels if self.options.rewards is None else self._of_model
+        found = chain.from_iterable(read(chunk, chosen, at) for chunk, chosen, _, at in self.dataset_chunks() if chosen)
+        found = iter(self._with_advantages(list(found))) if self.options.horizon else found
         first = next(found, None)
         if first is None:
-            self.notes(labelled=0)
-        assert first is not None
+            raise self.no_labels()
         schema = _table(first, descriptors).schema.with_metadata(facts)
         with whole_file(out) as half, pq.ParquetWriter(half, schema, compression="snappy") as writer:
             for signals in chain([first], found):
@@ -110,30 +111,27 @@ class FrameSignalsExport(FileExport, OneDatasetExport, LabelExport):
         named = {"name": self.dataset, "source": source, "total_episodes": episodes, "total_frames": frames}
         return {"producer": "proccorpus", "dataset": named, "scoring": scoring}
 
-    def _signals(self) -> Iterator[_Signals]:
-        """Of each episode that has any, in order."""
-        for chunk, episodes, _, starts in self.dataset_chunks():
-            by_model = self.options.rewards is not None
-            scored = self.scored_frames(episodes) if by_model and episodes else {}
-            labels = {} if by_model else self.chunk_labels(self.dataset, chunk, episodes)
-            for e in episodes:
-                number = e.episode_index
-                if number in scored:
-                    frames, progress, done = scored[number]
-                    values = {"progress": progress.astype(np.float32), "success": done.astype(np.float32)}
-                    yield _Signals(e, starts[number], frames, values, between(frames, progress, e.num_frames))
-                elif number in labels:
-                    values = _label_values(labels[number])
-                    yield _Signals(e, starts[number], np.arange(e.num_frames), values, values["progress"])
+    def _of_labels(self, chunk: int, episodes: list[ExportEpisode], starts: Mapping[int, int]) -> Iterator[_Signals]:
+        labels = self.chunk_labels(self.dataset, chunk, episodes)
+        for e in episodes:
+            if e.episode_index in labels:
+                values = _label_values(labels[e.episode_index])
+                yield _Signals(e, starts[e.episode_index], np.arange(e.num_frames), values, values["progress"])
+
+    def _of_model(self, _: int, episodes: list[ExportEpisode], starts: Mapping[int, int]) -> Iterator[_Signals]:
+        scored = self.scored_frames(episodes)
+        for e in episodes:
+            frames, progress, done = scored[e.episode_index]
+            values = {"progress": progress.astype(np.float32), "success": done.astype(np.float32)}
+            yield _Signals(e, starts[e.episode_index], frames, values, between(frames, progress, e.num_frames))
 
     def _with_advantages(self, episodes: list[_Signals]) -> list[_Signals]:
         """The same with the signals of ADVANTAGE_SIGNALS; the threshold of RECAP's indicator is each task's own."""
-        horizon, by_task = self.options.horizon, dict[str | None, list[np.ndarray]]()
+        horizon, by_task = self.options.horizon, defaultdict[str | None, list[np.ndarray]](list)
         for s in episodes:
-            outcome = None if s.episode.success is None else float(s.episode.success)
             s.values["chunk_td_residual"] = chunk_residuals(s.value, horizon)[s.frames]
-            s.values["advantage"] = advantages(s.value, horizon, outcome)[s.frames]
-            by_task.setdefault(s.episode.task, []).append(s.values["advantage"])
+            s.values["advantage"] = advantages(s.value, horizon, s.episode.success)[s.frames]
+            by_task[s.episode.task].append(s.values["advantage"])
         share = self.options.positive_share
         limits = {task: threshold(np.concatenate(found), share) for task, found in by_task.items()}
         for s in episodes:

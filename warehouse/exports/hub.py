@@ -115,16 +115,17 @@ def card_head(selected: Selected, files: Mapping[str, Mapping[str, str]], pretty
     """The head of a card, where `load_dataset` and the hub look. `files`: of each configuration, the first of which is
     the default, the pattern of the files of each split."""
     licence, names = hub_licence([selected.licences.get(dataset) for dataset in selected.datasets])
-    configs = [
-        {"config_name": name}
-        | ({"default": True} if name == next(iter(files)) else {})
-        | {"data_files": [{"split": split, "path": path} for split, path in of_config.items()]}
-        for name, of_config in files.items()
-    ]
+    first, *others = files
+    configs = [_config(first, files[first], default=True), *(_config(name, files[name]) for name in others)]
     head: dict[str, Any] = {"license": licence, "license_name": names, "pretty_name": pretty_name}
     head |= {"task_categories": ["robotics"], "configs": configs}
     stated = {name: value for name, value in head.items() if value is not None}
     return f"---\n{yaml.safe_dump(stated, sort_keys=False).rstrip()}\n---\n"
+
+
+def _config(name: str, files: Mapping[str, str], **is_default: bool) -> dict[str, Any]:
+    data_files = [{"split": split, "path": path} for split, path in files.items()]
+    return {"config_name": name, **is_default, "data_files": data_files}
 
 
 def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

@@ -1,6 +1,6 @@
 """Labels of a chunk's episodes: segments and progress per frame, and what a label says of its episode as a whole."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,15 +10,11 @@ from annotate.segments import Segment
 from annotate.stated_progress import NOTHING_STATED, StatedEnd
 from core.errors import UserError
 from ingest.episode import EpisodeFrame
-from warehouse.exports.export import Export
+from warehouse.exports.export import Export, counted
 from warehouse.exports.options import Selection
 from warehouse.exports.selection import ExportEpisode, Selected
 from warehouse.lake import Lake
 from warehouse.lake.labels import active_labels, labels_of_run
-
-STATED = ("final_progress", "catastrophic_frame")  # columns of episode_labels: StatedEnd
-FACTS = ("plan", "confidence", "needs_review", "as_far_as_episode", "as_far_as_frame", *STATED)
-NO_FACTS: dict[str, Any] = dict.fromkeys(FACTS)
 
 
 @dataclass(frozen=True)
@@ -76,10 +72,8 @@ def chunk_labels(
         table, active, of_run, values = "progress", "", "AND label_run = ?", [label_run]
     where, values = f"WHERE dataset = ? AND chunk = ? {of_run}", [dataset, chunk, *values]
     facts = {
-        row.pop("episode_index"): NO_FACTS | row  # a lake of an earlier version has nothing of what people stated
-        for row in lake.dicts(
-            f"SELECT episode_index, COLUMNS('^({'|'.join(FACTS)})$') FROM episode_labels {active} {where}", values
-        )
+        row["episode_index"]: _facts(row)
+        for row in lake.dicts(f"SELECT * FROM episode_labels {active} {where}", values)
     }
     # One query for the chunk: the file of progress is opened once and not for each episode
     rows = lake.arrow(
@@ -99,22 +93,29 @@ def chunk_labels(
                 f"the label of {dataset} episode {e.episode_index} covers {last - first} frames, the episode has "
                 f"{e.num_frames}: build the dataset again"
             )
-        known = facts.get(e.episode_index, NO_FACTS)
-        other = known["as_far_as_episode"]
         labels[e.episode_index] = ActiveLabel(
             segments=tuple(label.segments),
             num_planned=label.num_planned or 0,
             progress=progress[first:last],
-            plan=tuple(known["plan"] or ()),
-            confidence=known["confidence"],
-            needs_review=bool(known["needs_review"]),
-            as_far_as=None if other is None else EpisodeFrame(other, known["as_far_as_frame"]),
-            end=StatedEnd(*(known[name] for name in STATED)),
             # A label run that was asked for by name counts as it is
             named=e.named is not False if label_run is None else all(s.named for s in label.segments),
             sure_of_names=e.sure_of_names or label_run is not None,
+            **facts.get(e.episode_index, _facts({})),
         )
     return labels
+
+
+def _facts(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a row of episode_labels says of its episode as a whole, as fields of a label."""
+    other = row.get("as_far_as_episode")
+    return {
+        "plan": tuple(row.get("plan") or ()),
+        "confidence": row.get("confidence"),
+        "needs_review": bool(row.get("needs_review")),
+        "as_far_as": None if other is None else EpisodeFrame(other, row["as_far_as_frame"]),
+        # A lake of an earlier version has nothing of what people stated
+        "end": StatedEnd(row.get("final_progress"), row.get("catastrophic_frame")),
+    }
 
 
 class LabelExport(Export):
@@ -143,13 +144,18 @@ class LabelExport(Export):
             labels = self.chunk_labels(dataset, chunk, episodes)
             yield from ((e, labels.get(e.episode_index)) for e in episodes)
 
+    def labelled(self) -> Iterator[tuple[ExportEpisode, ActiveLabel]]:
+        yield from ((e, label) for e, label in self.labels() if label is not None)
+
+    def no_labels(self) -> UserError:
+        number = len(self.selected.episodes)
+        return UserError(f"nothing to export: none of the {number} episodes selected has a label")
+
     def notes(self, labelled: int | None = None) -> list[str]:
         """Which labels and episodes are left out, in sentences. `labelled`: episodes that were written, where only
         those with a label are; raises UserError where none has one."""
         if labelled == 0:
-            raise UserError(
-                f"nothing to export: none of the {len(self.selected.episodes)} episodes selected has a label"
-            )
+            raise self.no_labels()
         notes = self.selected.label_notes() if self.options.label_run is None else []
         without = 0 if labelled is None else len(self.selected.episodes) - labelled
-        return notes + ([f"{without} episodes without a label are left out"] if without else [])
+        return notes + counted(without, "episodes without a label are left out")

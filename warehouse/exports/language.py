@@ -52,31 +52,33 @@ def questions(selected: Selected, dataset: str, chunk: int, cameras: Sequence[st
 
 
 def persistent_rows(label: ActiveLabel | None, timestamps: np.ndarray) -> list[dict[str, Any]]:
-    """Rows in order of time, style; times are those of frames. None where a step has no name: the row before it would
-    hold through it."""
+    """Rows in order of time, style, of no camera; times are those of frames. None where a step has no name: the row
+    before it would hold through it."""
     rows: list[dict[str, Any]] = []
     if label is None or not label.has_names:
         return rows
     remembers = False
     for segment in label.segments:
-        done = completed_steps(label.segments, segment.start_frame - 1)
-        texts = {"memory": None, "plan": None, "subtask": segment.name}
-        if all(map(is_name, label.plan)):
-            left = [name for step, name in enumerate(label.plan) if step not in done]
-            texts["plan"] = "\n".join(f"{number}. {name}" for number, name in enumerate(left, 1)) or None
-            names = "; ".join(label.plan[step] for step in sorted(done) if step < len(label.plan))
-            texts["memory"] = f"Done so far: {names}." if done else None
+        plan, memory = _plan_and_memory(label, completed_steps(label.segments, segment.start_frame - 1))
         # What was done and is undone must not be remembered on
-        if texts["memory"] is None and remembers:
-            texts["memory"] = "Nothing is done any more."
-        remembers = remembers or texts["memory"] is not None
-        common = {"timestamp": float(timestamps[segment.start_frame]), "camera": None, "tool_calls": None}
-        rows += [
-            {"role": "assistant", "content": text, "style": style, **common}
-            for style, text in texts.items()
-            if text is not None
-        ]
+        if memory is None and remembers:
+            memory = "Nothing is done any more."
+        remembers = remembers or memory is not None
+        texts = {"memory": memory, "plan": plan, "subtask": segment.name}
+        common = {"timestamp": float(timestamps[segment.start_frame]), "tool_calls": None}
+        for style, text in texts.items():
+            rows += [{"role": "assistant", "content": text, "style": style, **common}] if text is not None else []
     return rows
+
+
+def _plan_and_memory(label: ActiveLabel, done: set[int]) -> tuple[str | None, str | None]:
+    """What is left of the planned steps, and what is complete; None where nothing is, or a step has no name."""
+    if not all(map(is_name, label.plan)):
+        return None, None
+    left = [name for step, name in enumerate(label.plan) if step not in done]
+    names = "; ".join(label.plan[step] for step in sorted(done) if step < len(label.plan))
+    plan = "\n".join(f"{number}. {name}" for number, name in enumerate(left, 1))
+    return plan or None, f"Done so far: {names}." if done else None
 
 
 def _event_rows(e: ExportEpisode, label: ActiveLabel, asked: Sequence[Question]) -> dict[int, list[dict[str, Any]]]:

@@ -10,22 +10,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from core.errors import UserError
 from ingest.episode import TimedPicture
 from ingest.media.faces import Hidden, without_faces
+from warehouse.exports.export import counted
 from warehouse.exports.hub import README
 from warehouse.exports.labels import chunk_labels
 from warehouse.exports.lerobot_features import OWN, Feature
 from warehouse.exports.lerobot_plan import DATA_PATH, FILES_PER_CHUNK, VIDEO_PATH, LerobotPlan, place
 from warehouse.exports.lerobot_rows import write_rows
 from warehouse.exports.rabc import FILE as PROGRESS_FILE
-from warehouse.exports.rabc import SCHEMA as PROGRESS_SCHEMA
-from warehouse.exports.rabc import Kappas, configuration, example_size, kappa_table, metadata, rows
+from warehouse.exports.rabc import EpisodeProgress, configuration, example_size, kappa_table, write_progress
 from warehouse.exports.selection import ExportEpisode
 from warehouse.exports.statistics import combined_by_feature, shaped
 from warehouse.exports.subtasks import SPARSE_STAGE, add_shares, proportions
@@ -55,7 +52,7 @@ class LerobotExport(LerobotPlan):
             self.folder.part(f"rows {number}", write_rows, self, number, *of_chunk)
             for number, of_chunk in enumerate(self.selected.chunks())
         ]
-        kappas = self.folder.part("progress", self._write_progress)
+        kappas = self.folder.part("progress", self._write_progress)["suggested_kappa"]
         return self._write_metadata(videos, chunks, kappas) | {"suggested_kappa": kappas}
 
     def _video(self, file: VideoFile) -> Facts:
@@ -87,38 +84,32 @@ class LerobotExport(LerobotPlan):
         facts = write_video(file, out, self.fps, self.options.codec, "faces are hidden", read)
         return facts | {"hidden": asdict(hidden)}
 
-    def _write_progress(self) -> dict[str, float | None]:
-        """LeRobot's progress file beside the data, a chunk at a time, NaN without a label; the suggested kappa by
-        action chunk."""
-        kappas = Kappas(self.options.chunk_sizes)
-        with pq.ParquetWriter(self.folder.path(PROGRESS_FILE), PROGRESS_SCHEMA, compression="snappy") as writer:
-            for dataset, chunk, episodes in self.selected.chunks():
-                labels = chunk_labels(self.selected, dataset, chunk, episodes)
-                ramps = {number: label.ramp() for number, label in labels.items()}
-                tables = []
-                for e in episodes:
-                    unknown = np.full(e.num_frames, np.nan, np.float32)
-                    label, number = labels.get(e.episode_index), self.index[e.key]
-                    ramp, progress = ramps.get(e.episode_index, unknown), label.progress if label else unknown
-                    tables.append(rows(self.starts[number], number, ramp, progress))
-                kappas.add([ramps[e.episode_index] for e in episodes if e.episode_index in ramps])
-                writer.write_table(pa.concat_tables(tables))
-            writer.add_key_value_metadata(metadata(self.selected, kappas.suggested()))
-        return kappas.suggested()
+    def _progress(self) -> Iterator[list[EpisodeProgress]]:
+        """Of each chunk's episodes, by their numbers in the export."""
+        for dataset, chunk, episodes in self.selected.chunks():
+            labels = chunk_labels(self.selected, dataset, chunk, episodes)
+            progress = {number: (label.ramp(), label.progress) for number, label in labels.items()}
+            numbers = [self.index[e.key] for e in episodes]
+            yield [
+                (self.starts[number], number, e.num_frames, progress.get(e.episode_index))
+                for number, e in zip(numbers, episodes, strict=True)
+            ]
+
+    def _write_progress(self) -> Facts:
+        return write_progress(self.folder.path(PROGRESS_FILE), self._progress(), self.selected, self.options)
 
     def _write_metadata(
         self, videos: Sequence[Facts], chunks: Sequence[Facts], kappas: Mapping[str, float | None]
     ) -> dict[str, Any]:
         """info.json, tasks, statistics, proportions of SARM's stages and a card; returns facts for the manifest."""
-        hidden = [Hidden(**video["hidden"]) for video in videos if "hidden" in video]
-        blurred = {
-            "pictures": sum(h.pictures for h in hidden),
-            "blurred": sum(h.blurred for h in hidden),
-            "most_faces": max((h.most_faces for h in hidden), default=0),
-        }
+        blurred = _blurred(videos)
         # Notes tell what LeRobot cannot express: they stand in the card and in the manifest
-        notes = [*self.selected.label_notes(), *self.plan_notes(), *_video_notes(videos), *_sarm_notes(chunks)]
-        if hidden:
+        notes = [*self.selected.label_notes(), *self.plan_notes(), *_video_notes(videos)]
+        notes += counted(
+            sum(chunk["not_for_sarm"] for chunk in chunks),
+            "labelled episodes have no SARM stages: unfinished, with a step done twice, or with unnamed steps",
+        )
+        if blurred:
             notes.append(
                 f"faces are hidden in {blurred['blurred']} of {blurred['pictures']} pictures, {blurred['most_faces']} "
                 "at once at most; a detector misses some and takes other things for faces: look at the videos before "
@@ -140,7 +131,7 @@ class LerobotExport(LerobotPlan):
         self.folder.write(README, self._card(kappas, notes))
         by_way = dict(Counter(video["how"] for video in videos))
         facts = {"videos": by_way, "labelled_episodes": sum(chunk["labelled"] for chunk in chunks), "notes": notes}
-        return facts | ({"blurred": blurred} if hidden else {})
+        return facts | ({"blurred": blurred} if blurred else {})
 
     def _write_tasks(self) -> None:
         tasks = pd.DataFrame({"task_index": list(self.tasks.values())}, index=pd.Index(list(self.tasks), name="task"))
@@ -202,10 +193,13 @@ Notes:
 """
 
 
-def _sarm_notes(chunks: Sequence[Facts]) -> list[str]:
-    unfit = sum(chunk["not_for_sarm"] for chunk in chunks)
-    why = "unfinished, with a step done twice, or with unnamed steps"
-    return [f"{unfit} labelled episodes have no SARM stages: {why}"] if unfit else []
+def _blurred(videos: Sequence[Facts]) -> dict[str, int]:
+    """What was hidden in all videos; empty where nothing was to be."""
+    hidden = [Hidden(**video["hidden"]) for video in videos if "hidden" in video]
+    if not hidden:
+        return {}
+    pictures, blurred = sum(h.pictures for h in hidden), sum(h.blurred for h in hidden)
+    return {"pictures": pictures, "blurred": blurred, "most_faces": max(h.most_faces for h in hidden)}
 
 
 def _video_notes(videos: Sequence[Facts]) -> list[str]:

@@ -48,20 +48,27 @@ def features(reader: SourceReader, first: ExportEpisode) -> tuple[dict[str, Feat
         feature = {"dtype": "float32", "shape": [width], "names": names}
         return {STATE: feature}, [f"{dataset}: actions are only taken from LeRobot sources"]
 
+    return _of_lerobot(reader, reader.info["features"], first)
+
+
+def _of_lerobot(
+    reader: SourceReader, declared: Mapping[str, Any], first: ExportEpisode
+) -> tuple[dict[str, Feature], list[str]]:
+    """Those of a LeRobot source, as its info.json declares them."""
     with pq.ParquetFile(reader.source.resolve(reader.record(first).data_uri or "")) as file:
         in_rows, pictures = set(file.schema_arrow.names), picture_columns(file)
     taken: dict[str, Feature] = {}
     notes = []
-    for name, feature in reader.info["features"].items():
+    for name, feature in declared.items():
         kind = feature.get("dtype") if isinstance(feature, dict) else None
         if kind in NOT_IN_ROWS or name in (*OWN, *OURS) or name in pictures:
             continue
         shape = list(feature.get("shape") or [1])
         # What the source declares and cannot be given on is told in the card, not dropped in silence
         if name not in in_rows:
-            notes.append(f"{dataset}: the feature {name} is declared, but not in the rows")
+            notes.append(f"{reader.dataset}: the feature {name} is declared, but not in the rows")
         elif kind not in TYPES or len(shape) > 1:
-            notes.append(f"{dataset}: the feature {name} ({kind}, shape {shape}) is left out")
+            notes.append(f"{reader.dataset}: the feature {name} ({kind}, shape {shape}) is left out")
         else:
             taken[name] = {"dtype": kind, "shape": shape, "names": feature.get("names")}
     return taken, notes
@@ -70,13 +77,7 @@ def features(reader: SourceReader, first: ExportEpisode) -> tuple[dict[str, Feat
 def columns(reader: SourceReader, e: ExportEpisode, wanted: Mapping[str, Feature]) -> dict[str, pa.Array]:
     """An episode's rows of some features. Raises UserError where the source has changed since it was built."""
     if reader.info is None:
-        if not wanted:
-            return {}
-        state = reader.episode(e).state
-        if state is None or state.shape != (e.num_frames, wanted[STATE]["shape"][0]):
-            raise UserError(f"the state of {e.dataset} episode {e.episode_index} has another shape than the first's")
-        return {STATE: _fixed(pa.array(state.astype(np.float32).ravel()), wanted[STATE]["shape"])}
-
+        return {STATE: _state(reader, e, wanted[STATE]["shape"])} if wanted else {}
     record = reader.record(e)
     uris = [video.uri for video in record.videos] + [record.data_uri or ""]
     if reader.source.stamp(uris, record.num_rows) != record.source_stamp:
@@ -87,6 +88,13 @@ def columns(reader: SourceReader, e: ExportEpisode, wanted: Mapping[str, Feature
         return {name: _cast(table, name, feature, e.num_frames) for name, feature in wanted.items()}
     except (RowsError, pa.ArrowException) as error:
         raise UserError(f"rows of {e.dataset} episode {e.episode_index}: {error}") from error
+
+
+def _state(reader: SourceReader, e: ExportEpisode, shape: Sequence[int]) -> pa.Array:
+    state = reader.episode(e).state
+    if state is None or state.shape != (e.num_frames, shape[0]):
+        raise UserError(f"the state of {e.dataset} episode {e.episode_index} has another shape than the first's")
+    return _fixed(pa.array(state.astype(np.float32).ravel()), shape)
 
 
 def column_type(feature: Feature) -> pa.DataType:

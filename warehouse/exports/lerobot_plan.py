@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from core.errors import UserError
 from ingest.media.faces import FaceDetector, weights_file
-from warehouse.exports.export import Export
+from warehouse.exports.export import Export, counted
 from warehouse.exports.labels import chunk_labels
 from warehouse.exports.language import EVENTS, PERSISTENT
 from warehouse.exports.lerobot_features import OWN, Feature, column_type, features
@@ -54,21 +54,23 @@ class LerobotPlan(Export):
 
     def __init__(self, *what: Any) -> None:
         super().__init__(*what)
-        self.episodes = self.selected.episodes
+        self.episodes, self.cameras = self.selected.episodes, self._common_cameras()
         self.fps = rate_of({e.fps for e in self.episodes})
         self.index = {e.key: number for number, e in enumerate(self.episodes)}
         self.starts = [0, *accumulate(e.num_frames for e in self.episodes)]
-        # The cameras that every episode has, in the order of the first one's
-        in_all = set(self.episodes[0].cameras).intersection(*(e.cameras for e in self.episodes))
-        self.cameras = [camera for camera in self.episodes[0].cameras if camera in in_all]
-        if not self.cameras:
-            raise UserError("the episodes have no camera in common: choose with --dataset or --where")
         self.sizes: dict[str, tuple[int, int]] = {}
         self.places: dict[tuple[str, str, int], tuple[int, float]] = {}
-        # Before anything is written: the weights may not be there
         self.detector = FaceDetector()
         if self.options.blur:
-            weights_file()
+            weights_file()  # they may not be there
+
+    def _common_cameras(self) -> list[str]:
+        """The cameras that every episode has, in the order of the first one's."""
+        episodes = self.selected.episodes
+        in_all = set.intersection(*(set(e.cameras) for e in episodes))
+        if not in_all:
+            raise UserError("the episodes have no camera in common: choose with --dataset or --where")
+        return [camera for camera in episodes[0].cameras if camera in in_all]
 
     @cached_property
     def _features(self) -> tuple[dict[str, Feature], list[str]]:
@@ -96,8 +98,7 @@ class LerobotPlan(Export):
         if self.fps != round(self.fps):
             notes.append(f"the frame rate is {self.fps}: LeRobot's metadata means a whole number")
         notes += self._features[1]
-        without = sum(not e.task for e in self.episodes)
-        return notes + ([f"{without} episodes have no instruction"] if without else [])
+        return notes + counted(sum(not e.task for e in self.episodes), "episodes have no instruction")
 
     @cached_property
     def schema(self) -> pa.Schema:

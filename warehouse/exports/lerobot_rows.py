@@ -97,25 +97,30 @@ def _statistics(
     plan: LerobotPlan, e: ExportEpisode, table: pa.Table, pictures: Mapping[str, list[Path]]
 ) -> dict[str, Stats]:
     """By feature, of those with numbers; of cameras by some keyframes, else by the first picture of the export."""
-    stats: dict[str, Stats] = {}
-    for name in plan.numeric:
-        values = table[name].combine_chunks()
-        if pa.types.is_fixed_size_list(values.type):
-            values = values.flatten()
-        if not pa.types.is_string(values.type):
-            numbers = values.to_numpy(zero_copy_only=False).astype(np.float64)
-            of_feature = statistics(numbers.reshape(e.num_frames, -1))
-            stats |= {name: of_feature} if of_feature is not None else {}
+    stats = {name: statistics(_numbers(table[name].combine_chunks(), e.num_frames)) for name in plan.numeric}
     # Stored keyframes are spread over the episode; the first picture stands in only where none is stored
     for camera in plan.cameras:
-        keyframes = [cv2.imread(str(path), cv2.IMREAD_COLOR_RGB) for path in pictures.get(camera, [])]
-        shown = [picture for picture in keyframes if picture is not None]
-        if not shown:
-            file, start_s = plan.places[(camera, *e.key)]
-            path = plan.folder.root / VIDEO_PATH.format(video_key=camera, **place(file))
-            shown = [next(decode(path, round(start_s * plan.fps), 1, plan.fps)).rgb()]
-        stats[camera] = picture_statistics(shown)
-    return stats
+        keyframes = map(_read_picture, pictures.get(camera, ()))
+        stats[camera] = picture_statistics(list(keyframes) or [_first_picture(plan, camera, e)])
+    return {name: of_feature for name, of_feature in stats.items() if of_feature is not None}
+
+
+def _numbers(values: pa.Array, num_frames: int) -> np.ndarray:
+    """float64 [num_frames, d]."""
+    flat = values.flatten() if pa.types.is_fixed_size_list(values.type) else values
+    return flat.to_numpy(zero_copy_only=False).astype(np.float64).reshape(num_frames, -1)
+
+
+def _read_picture(path: Path) -> np.ndarray:
+    picture = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
+    assert picture is not None, f"keyframe {path} is no picture"
+    return picture
+
+
+def _first_picture(plan: LerobotPlan, camera: str, e: ExportEpisode) -> np.ndarray:
+    file, start_s = plan.places[(camera, *e.key)]
+    path = plan.folder.root / VIDEO_PATH.format(video_key=camera, **place(file))
+    return next(decode(path, round(start_s * plan.fps), 1, plan.fps)).rgb()
 
 
 def _keyframes(plan: LerobotPlan, dataset: str, chunk: int) -> dict[int, dict[str, list[Path]]]:
@@ -161,25 +166,38 @@ def _episode_row(
         row[f"videos/{camera}/to_timestamp"] = (NUMBER, start_s + e.num_frames / plan.fps)
     row |= {f"meta/episodes/{name}": (WHOLE, index) for name, index in at.items()}
     # Where the episode came from: the export numbers episodes anew
-    as_far_as = label.as_far_as if label else None
+    of_label = _of_label(label) if label else {}
     row |= {
         "proccorpus_dataset": (TEXT, e.dataset),
         "proccorpus_episode_index": (WHOLE, e.episode_index),
         "proccorpus_source_id": (TEXT, e.source_id),
         "proccorpus_split": (TEXT, e.split),
         "proccorpus_label_run": (TEXT, e.label_run),
-        "proccorpus_segments": (pa.list_(SEGMENT), segment_rows(label) if label else None),
-        "proccorpus_num_planned": (WHOLE, label.num_planned if label else None),
-        "proccorpus_plan": (pa.list_(TEXT), list(label.plan) if label else None),
-        "proccorpus_as_far_as_episode": (WHOLE, as_far_as.episode_index if as_far_as else None),
-        "proccorpus_as_far_as_frame": (WHOLE, as_far_as.frame_index if as_far_as else None),
+        "proccorpus_segments": (pa.list_(SEGMENT), of_label.get("segments")),
+        "proccorpus_num_planned": (WHOLE, of_label.get("num_planned")),
+        "proccorpus_plan": (pa.list_(TEXT), of_label.get("plan")),
+        "proccorpus_as_far_as_episode": (WHOLE, of_label.get("as_far_as_episode")),
+        "proccorpus_as_far_as_frame": (WHOLE, of_label.get("as_far_as_frame")),
         "success": (pa.bool_(), e.success),
-        "label_confidence": (pa.float32(), label.confidence if label else None),
-        "needs_review": (pa.bool_(), label.needs_review if label else None),
-        "end_progress": (NUMBER, float(label.progress[-1]) if label else None),
+        "label_confidence": (pa.float32(), of_label.get("confidence")),
+        "needs_review": (pa.bool_(), of_label.get("needs_review")),
+        "end_progress": (NUMBER, of_label.get("end_progress")),
     }
     row |= {name: (type_, quality.get(name)) for name, type_ in QUALITY.items()}
     return row | sarm_columns(label, e.num_frames, plan.fps)
+
+
+def _of_label(label: ActiveLabel) -> dict[str, Any]:
+    return {
+        "segments": segment_rows(label),
+        "num_planned": label.num_planned,
+        "plan": list(label.plan),
+        "as_far_as_episode": label.as_far_as and label.as_far_as.episode_index,
+        "as_far_as_frame": label.as_far_as and label.as_far_as.frame_index,
+        "confidence": label.confidence,
+        "needs_review": label.needs_review,
+        "end_progress": float(label.progress[-1]),
+    }
 
 
 def _stats_columns(plan: LerobotPlan, stats: Mapping[str, Stats]) -> dict[str, tuple[pa.DataType, Any]]:

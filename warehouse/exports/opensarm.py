@@ -9,8 +9,11 @@ What the forms are says annotate.conventions.opensarm. Episodes without a label 
 
 import json
 import os
+import re
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,8 @@ import pyarrow.parquet as pq
 
 from annotate.conventions.opensarm import LABELS, PRIMITIVES, ROLLOUTS, label_of, primitive
 from annotate.label_run import human_run
+from ingest.episode import Episode
+from warehouse.exports.export import counted
 from warehouse.exports.labels import ActiveLabel, LabelExport
 from warehouse.exports.lerobot_plan import rate_of
 from warehouse.exports.options import Selection
@@ -30,7 +35,7 @@ from warehouse.lake import Lake
 EPISODES_IN_CHUNK = 1000
 SUFFIX = "_camera-images-rgb"
 PLAN_ID = "proccorpus"
-COLUMNS = {  # ours and LeRobot's, beside state and actions
+COLUMNS = {  # ours and LeRobot's
     "reward": "float32",
     "act_pri": "int64",
     "timestamp": "float64",
@@ -50,105 +55,83 @@ class OpensarmExport(LabelExport):
         return selected
 
     def write_rest(self) -> Mapping[str, Any]:
-        said = self.lake.dicts(
-            "SELECT dataset, episode_index, author, created_at FROM current_corrections WHERE status = 'accepted'"
-        )
-        corrections = {(row["dataset"], row["episode_index"]): row for row in said}
         tasks = {text: k for k, text in enumerate(dict.fromkeys(e.task or "" for e in self.selected.episodes))}
         written: list[tuple[ExportEpisode, dict[str, Any]]] = []
         start = 0
-        for e, label in self.labels():
-            if label is not None:
-                k, task, correction = len(written), tasks[e.task or ""], corrections.get(e.key)
-                facts = self.folder.part(f"episode {k}", self._write, e, label, k, start, task, correction)
-                written.append((e, facts))
-                start += e.num_frames
+        for k, (e, label) in enumerate(self.labelled()):
+            written.append((e, self.folder.part(f"episode {k}", self._write, e, label, k, start, tasks)))
+            start += e.num_frames
+        there = Counter(chain.from_iterable(facts["names"] for _, facts in written))
         notes = self.notes(labelled=len(written))
         for column in ("state", "actions"):
-            lacking = sum(facts["names"][column] is None for _, facts in written)
-            if lacking:
-                notes.append(f"{lacking} episodes have no column {column}: their source brings none")
-        lines = [facts["line"] for _, facts in written if facts["line"] is not None]
-        self._write_metadata(written, tasks, start)
+            lacking = len(written) - there[column]
+            notes += counted(lacking, f"episodes have no column {column}: their source brings none")
+        lines = [facts["line"] for _, facts in written if facts["line"]]
         self.folder.write(LABELS, _lines(lines))
+        self._write_metadata(written, tasks, start)
         return {"notes": notes, "labelled_by_people": len(lines)}
 
     def _write(
-        self,
-        e: ExportEpisode,
-        label: ActiveLabel,
-        number: int,
-        start: int,
-        task_index: int,
-        correction: Mapping[str, Any] | None,
+        self, e: ExportEpisode, label: ActiveLabel, number: int, start: int, tasks: Mapping[str, int]
     ) -> dict[str, Any]:
         """The files of an episode, as which it has this number and begins at the row `start`; returns what the metadata
-        needs of it. `correction`: who said so and when."""
-        episode, rollout = self.readers[e.dataset].episode(e), f"{ROLLOUTS}/episode_{number:06d}"
+        needs of it: names of dimensions, videos, and what a person said."""
+        reader, rollout = self.readers[e.dataset], f"{ROLLOUTS}/episode_{number:06d}"
         chunk = f"chunk-{number // EPISODES_IN_CHUNK:03d}"
         videos: dict[str, Any] = {}
         for camera, name in camera_names(e.cameras).items():
             path = self.folder.path(f"lerobot/videos/{chunk}/{name}/episode_{number:06d}.mp4")
-            made = write_episode_video(self.readers[e.dataset], camera, e, path)
-            videos[name] = {"height": made["height_px"], "width": made["width_px"], "codec": made["codec"]}
+            videos[name] = write_episode_video(reader, camera, e, path)
             _link(path, self.folder.path(f"{rollout}/{name}.mp4"))
-
         timestamps, progress = np.arange(e.num_frames) / e.fps, label.progress.astype(np.float64)
-        reward = np.diff(progress, prepend=0.0)
-        for name, values in (("timestamp", timestamps), ("progress", progress), ("reward", reward)):
-            np.save(self.folder.path(f"{rollout}/{name}.npy"), values)
+        np.save(self.folder.path(f"{rollout}/timestamp.npy"), timestamps)
+        np.save(self.folder.path(f"{rollout}/progress.npy"), progress)
+        np.save(self.folder.path(f"{rollout}/reward.npy"), np.diff(progress, prepend=0.0))
 
-        columns, names = {}, dict[str, list[str] | None]()
-        for name, values, stated in (
-            ("state", episode.state, episode.state_names),
-            ("actions", episode.action, episode.action_names),
-        ):
-            names[name] = None
-            if values is not None and len(values) == e.num_frames:
-                flat = pa.array(np.asarray(values, np.float64).ravel())
-                columns[name] = pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
-                names[name] = list(stated) or [f"dim_{k}" for k in range(values.shape[1])]
-        steps = np.full(e.num_frames, PRIMITIVES.index("dummy"))
-        if label.has_names:
-            of_segment = [primitive("dummy" if s.step is None else s.name) for s in label.segments]
-            steps = np.repeat(of_segment, [len(s) for s in label.segments])
-        frames, ones = np.arange(e.num_frames), np.ones(e.num_frames, np.int64)
-        values = (progress, steps, timestamps, frames, ones * number, frames + start, ones * task_index)
+        names, columns = _of_source(reader.episode(e), e.num_frames)
+        frames, ones, task = np.arange(e.num_frames), np.ones(e.num_frames, np.int64), tasks[e.task or ""]
+        values = (progress, _primitives(label), timestamps, frames, ones * number, frames + start, ones * task)
         columns |= {name: v.astype(dtype) for (name, dtype), v in zip(COLUMNS.items(), values, strict=True)}
         data = self.folder.path(f"lerobot/data/{chunk}/episode_{number:06d}.parquet")
         pq.write_table(pa.table(columns), data, compression="snappy")
-
-        line = None
-        if e.label_run == human_run(e.dataset) or any(s.pace for s in label.segments):
-            line = {
-                "ts": correction["created_at"].isoformat() if correction else None,
-                "user": correction["author"] if correction else None,
-                "plan_id": PLAN_ID,
-                "episode_index": number,
-                "episode_id": number,
-                "video_path": f"{rollout}/{next(iter(videos))}.mp4",
-                "label": label_of(label.segments, label.progress, label.end, e.fps),
-                "proccorpus": {"dataset": e.dataset, "episode_index": e.episode_index},
-            }
+        line = self._line(e, label, number, f"{rollout}/{next(iter(videos))}.mp4")
         return {"names": names, "videos": videos, "line": line}
+
+    def _line(self, e: ExportEpisode, label: ActiveLabel, number: int, video: str) -> dict[str, Any] | None:
+        """What a person said, as a line of opensarm's tool; None where the label is none of a person's."""
+        if e.label_run != human_run(e.dataset) and not any(s.pace for s in label.segments):
+            return None
+        sql = "SELECT created_at, author FROM current_corrections WHERE status = 'accepted' AND dataset = ? "
+        said = self.lake.rows(sql + "AND episode_index = ?", list(e.key))
+        when, author = said[-1] if said else (None, None)
+        return {
+            "ts": when and when.isoformat(),
+            "user": author,
+            "plan_id": PLAN_ID,
+            "episode_index": number,
+            "episode_id": number,
+            "video_path": video,
+            "label": label_of(label.segments, label.progress, label.end, e.fps),
+            "proccorpus": {"dataset": e.dataset, "episode_index": e.episode_index},
+        }
 
     def _write_metadata(
         self, written: Sequence[tuple[ExportEpisode, Mapping[str, Any]]], tasks: Mapping[str, int], total_frames: int
     ) -> None:
         """meta of the LeRobot v2.0 dataset. Features are those that all episodes have alike."""
-        first, facts = written[0]
+        (first, facts), others = written[0], [of for _, of in written]
         features: dict[str, Any] = {
             column: {"dtype": "float64", "shape": [len(names)], "names": names}
             for column, names in facts["names"].items()
-            if names is not None and all(of["names"][column] == names for _, of in written)
+            if all(of["names"].get(column) == names for of in others)
         }
         features |= {name: {"dtype": dtype, "shape": [1], "names": None} for name, dtype in COLUMNS.items()}
-        cameras = [camera for camera in facts["videos"] if all(camera in of["videos"] for _, of in written)]
+        cameras = [camera for camera in facts["videos"] if all(camera in of["videos"] for of in others)]
         for camera in cameras:
             seen = facts["videos"][camera]
             features[camera] = {
                 "dtype": "video",
-                "shape": [seen["height"], seen["width"], 3],
+                "shape": [seen["height_px"], seen["width_px"], 3],
                 "names": ["height", "width", "channels"],
                 "info": {"video.fps": first.fps, "video.codec": seen["codec"]},
             }
@@ -168,20 +151,35 @@ class OpensarmExport(LabelExport):
             "features": features,
             "act_pri": list(PRIMITIVES),
         }
-        episodes = (
-            {
-                "episode_index": k,
-                "tasks": [e.task or ""],
-                "length": e.num_frames,
-                "proccorpus_dataset": e.dataset,
-                "proccorpus_episode_index": e.episode_index,
-            }
+        self.folder.write("lerobot/meta/info.json", json.dumps(info, indent=1, ensure_ascii=False) + "\n")
+        of_episode = (
+            {"episode_index": k, "tasks": [e.task or ""], "length": e.num_frames}
+            | {"proccorpus_dataset": e.dataset, "proccorpus_episode_index": e.episode_index}
             for k, (e, _) in enumerate(written)
         )
-        self.folder.write("lerobot/meta/info.json", json.dumps(info, indent=1, ensure_ascii=False) + "\n")
-        self.folder.write("lerobot/meta/episodes.jsonl", _lines(episodes))
-        numbered = ({"task_index": k, "task": text} for text, k in tasks.items())
-        self.folder.write("lerobot/meta/tasks.jsonl", _lines(numbered))
+        self.folder.write("lerobot/meta/episodes.jsonl", _lines(of_episode))
+        of_task = ({"task_index": k, "task": text} for text, k in tasks.items())
+        self.folder.write("lerobot/meta/tasks.jsonl", _lines(of_task))
+
+
+def _of_source(episode: Episode, num_frames: int) -> tuple[dict[str, list[str]], dict[str, pa.Array]]:
+    """State and actions that have a row for each frame: the names of their dimensions, and their values."""
+    given = {"state": (episode.state, episode.state_names), "actions": (episode.action, episode.action_names)}
+    names, columns = {}, {}
+    for name, (values, stated) in given.items():
+        if values is not None and len(values) == num_frames:
+            names[name] = list(stated) or [f"dim_{k}" for k in range(values.shape[1])]
+            flat = np.asarray(values, np.float64).ravel()
+            columns[name] = pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+    return names, columns
+
+
+def _primitives(label: ActiveLabel) -> np.ndarray:
+    """The primitive at each frame."""
+    named = label.segments if label.has_names else ()
+    of_segment = [primitive("dummy" if s.step is None else s.name) for s in named]
+    dummy = np.full(len(label.progress), PRIMITIVES.index("dummy"))
+    return np.repeat(of_segment, [len(s) for s in named]) if named else dummy
 
 
 def camera_names(cameras: Sequence[str]) -> dict[str, str]:
@@ -189,11 +187,11 @@ def camera_names(cameras: Sequence[str]) -> dict[str, str]:
 
     Example: camera_names(["front", "left_wrist"]) has "top_camera-images-rgb" and "left_camera-images-rgb".
     """
-    names: dict[str, str] = {}
-    for k, camera in enumerate(cameras):
+    names = {cameras[0]: f"top{SUFFIX}"}
+    for camera in cameras[1:]:
         plain = camera.split(".")[-1].replace("/", "_")
-        side = next((side for side in ("left", "right") if side in plain.lower()), None)
-        name = f"top{SUFFIX}" if k == 0 else f"{side or plain}{SUFFIX}"
+        side = re.search("left", plain.lower()) or re.search("right", plain.lower())
+        name = f"{side[0] if side else plain}{SUFFIX}"
         # Two wrists of one side: the second one keeps a name of its own
         names[camera] = f"{plain}{SUFFIX}" if name in names.values() else name
     return names

@@ -5,6 +5,7 @@ Python's interface follow from it. A field's name outside is its validation alia
 for `datasets`. A field without a description is none of the command's options.
 """
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -51,7 +52,7 @@ class Selection(_Options):
 
 
 class KindOptions(_Options):
-    """The options of a kind of exports."""
+    """The options of a kind; those of each begin with what it is about, as the command says it."""
 
     def stated(self) -> dict[str, Any]:
         """As the manifest states them."""
@@ -81,21 +82,35 @@ class SampleFileOptions(SampleOptions):
     file_bytes: int = FILE_BYTES
 
 
+class LlamaFactoryOptions(SampleOptions):
+    """Conversations for LLaMA-Factory: dataset_info.json, one ShareGPT JSON file per split, and pictures."""
+
+
+class EasyR1Options(SampleFileOptions):
+    """Prompts with pictures and right answers for EasyR1 and verl: one Parquet file per split."""
+
+
+class DatasetsOptions(SampleFileOptions):
+    """A folder for Hugging Face's load_dataset: samples with their pictures, and labels as tables."""
+
+
 class PreferencesOptions(KindOptions):
+    """Pairs of runs of one task, chosen and rejected, with pictures: TRL's preference type, Robometer's fields."""
+
     per_run: int = _option(4, "Maximum pairs of each kind per run.", ge=1)
     seed: int = _option(0, "Another number draws other pairs.", ge=0)
 
 
 class RerunOptions(KindOptions):
-    """`pictures_per_s`: evenly over the run, always with the last frame. `quality`: of JPEGs."""
+    """A recording per episode for Rerun's viewer: cameras, segments, progress by every label run, gripper."""
 
     pictures_per_s: float | None = _option(None, "Maximum pictures per second; default: all; 0: none.", ge=0)
     max_px: int = _option(640, "Maximum longer side of pictures; larger ones are scaled down.", ge=16)
-    quality: int = Field(default=85, ge=1, le=100)
+    quality: int = Field(default=85, ge=1, le=100)  # of JPEGs
 
 
 class LerobotOptions(KindOptions):
-    """`flavour` subtask: a frame's task is the step under way, which is all that 0.6 feeds to policies."""
+    """A LeRobot v3.0 dataset: rows and videos of the source, our labels in every form that LeRobot reads."""
 
     flavour: Literal["task", "subtask"] = _option(
         "task", "Text of a frame's task: the instruction, or the step's name."
@@ -119,35 +134,51 @@ class RewardOptions(KindOptions):
 
 
 class RabcOptions(RewardOptions):
+    """Progress for LeRobot's reward-aligned behaviour cloning, for an existing LeRobot dataset."""
+
     chunk_sizes: tuple[Annotated[int, Field(ge=1)], ...] = _option(
         (16, 32, 50, 100), "Action chunk to suggest a kappa for; repeatable.", "chunk_size"
     )
 
 
 class FrameSignalsOptions(LabelOptions, RewardOptions):
-    """`horizon`: frames of the chunks whose advantages are wanted; None: none are."""
+    """Signals per frame for LeRobot (lerobot.frame_signals 1), from labels or a reward model: one Parquet file."""
 
     horizon: int | None = _option(None, "Add advantages of action chunks of so many frames.", "advantage", ge=1)
     positive_share: float = _option(0.3, "Share of a task's frames marked positive (RECAP).", ge=0, le=1)
 
 
 class RoboDopamineOptions(LabelOptions):
+    """Robo-Dopamine's raw runs with their steps, and pairs of states with the progress between them."""
+
     per_run: int = _option(50, "Maximum pairs of states per run.", ge=0)
     seed: int = _option(0, "Another number draws other pairs.", ge=0)
 
 
+class AnnotationsJsonOptions(LabelOptions):
+    """Labels to edit in LeRobot's dataset visualizer: meta/lerobot_annotations.json."""
+
+
+class RobometerOptions(LabelOptions):
+    """Trajectories for Robometer: one row per run and view with its grade, for Hugging Face's load_dataset."""
+
+
+class OpensarmOptions(LabelOptions):
+    """opensarm's data: LeRobot v2 with reward and act_pri, rollouts with progress.npy, people's labels."""
+
+
 @dataclass(frozen=True)
 class ExportKind:
-    """One format. `name` is what the command line, Dagster's job and the manifest call it.
-
-    `written_by`: a class of the kind's module. `is_file`: the export is one file, and no folder.
-    """
+    """One format. `name` is what the command line, Dagster's job and the manifest call it; its module is
+    `warehouse.exports.<name>` (with _ for -). `is_file`: the export is one file, and no folder."""
 
     name: str
-    written_by: str
     options: type[KindOptions]
-    about: str
     is_file: bool = False
+
+    @property
+    def about(self) -> str:
+        return inspect.getdoc(self.options) or ""
 
     def read_options(self, values: Mapping[str, Any]) -> Any:
         """The kind's options with these values, and defaults for the rest. Raises UserError."""
@@ -156,13 +187,14 @@ class ExportKind:
         except ValidationError as e:
             raise UserError(validation_message(e)) from e
 
-    def open(self, lake: Lake, selection: Selection, options: KindOptions | None = None) -> Any:
+    def open(self, lake: Lake, selection: Selection, options: Any = None) -> Any:
         """What is to be written, as an `export.Export`. Raises UserError."""
         try:
             module = import_module(f"warehouse.exports.{self.name.replace('-', '_')}")
         except ModuleNotFoundError as e:
             raise UserError(f"this export needs the package {e.name}: {install_hint('exports')}") from e
-        return getattr(module, self.written_by)(self.name, lake, selection, options or self.options())
+        writer = getattr(module, self.options.__name__.replace("Options", "Export"))
+        return writer(self.name, lake, selection, options or self.options())
 
     def export(
         self,
@@ -187,79 +219,17 @@ def export_kind(name: str) -> ExportKind:
 EXPORT_KINDS = {
     kind.name: kind
     for kind in (
-        ExportKind(
-            "llamafactory",
-            "LlamaFactoryExport",
-            SampleOptions,
-            "Conversations for LLaMA-Factory: dataset_info.json, one ShareGPT JSON file per split, and pictures.",
-        ),
-        ExportKind(
-            "easyr1",
-            "EasyR1Export",
-            SampleFileOptions,
-            "Prompts with pictures and right answers for EasyR1 and verl: one Parquet file per split.",
-        ),
-        ExportKind(
-            "datasets",
-            "DatasetsExport",
-            SampleFileOptions,
-            "A folder for Hugging Face's load_dataset: samples with their pictures, and labels as tables.",
-        ),
-        ExportKind(
-            "preferences",
-            "PreferencesExport",
-            PreferencesOptions,
-            "Pairs of runs of one task, chosen and rejected, with pictures: TRL's preference type, Robometer's fields.",
-        ),
-        ExportKind(
-            "rerun",
-            "RerunExport",
-            RerunOptions,
-            "A recording per episode for Rerun's viewer: cameras, segments, progress by every label run, gripper.",
-        ),
-        ExportKind(
-            "lerobot",
-            "LerobotExport",
-            LerobotOptions,
-            "A LeRobot v3.0 dataset: rows and videos of the source, our labels in every form that LeRobot reads.",
-        ),
-        ExportKind(
-            "rabc",
-            "RabcExport",
-            RabcOptions,
-            "Progress for LeRobot's reward-aligned behaviour cloning, for an existing LeRobot dataset.",
-        ),
-        ExportKind(
-            "frame-signals",
-            "FrameSignalsExport",
-            FrameSignalsOptions,
-            "Signals per frame for LeRobot (lerobot.frame_signals 1), from labels or a reward model: one Parquet file.",
-            is_file=True,
-        ),
-        ExportKind(
-            "robo-dopamine",
-            "RoboDopamineExport",
-            RoboDopamineOptions,
-            "Robo-Dopamine's raw runs with their steps, and pairs of states with the progress between them.",
-        ),
-        ExportKind(
-            "annotations-json",
-            "AnnotationsJsonExport",
-            LabelOptions,
-            "Labels to edit in LeRobot's dataset visualizer: meta/lerobot_annotations.json.",
-            is_file=True,
-        ),
-        ExportKind(
-            "robometer",
-            "RobometerExport",
-            LabelOptions,
-            "Trajectories for Robometer: one row per run and view with its grade, for Hugging Face's load_dataset.",
-        ),
-        ExportKind(
-            "opensarm",
-            "OpensarmExport",
-            LabelOptions,
-            "opensarm's data: LeRobot v2 with reward and act_pri, rollouts with progress.npy, people's labels.",
-        ),
+        ExportKind("llamafactory", LlamaFactoryOptions),
+        ExportKind("easyr1", EasyR1Options),
+        ExportKind("datasets", DatasetsOptions),
+        ExportKind("preferences", PreferencesOptions),
+        ExportKind("rerun", RerunOptions),
+        ExportKind("lerobot", LerobotOptions),
+        ExportKind("rabc", RabcOptions),
+        ExportKind("frame-signals", FrameSignalsOptions, is_file=True),
+        ExportKind("robo-dopamine", RoboDopamineOptions),
+        ExportKind("annotations-json", AnnotationsJsonOptions, is_file=True),
+        ExportKind("robometer", RobometerOptions),
+        ExportKind("opensarm", OpensarmOptions),
     )
 }

@@ -87,31 +87,33 @@ class PreferencesExport(SampleExport):
         return []
 
     def write_rest(self) -> Mapping[str, Any]:
-        runs: dict[str, list[ComparedRun]] = defaultdict(list)  # by split
-        for (dataset, episode, split), moments in self._moments_by_split.items():
-            known = self._facts[dataset, episode]
-            frames, progress = (np.array(values) for values in list(zip(*moments, strict=True))[:2])
-            of_run = known.same_as, frames, progress, known.success, known.quality, known.label_run
-            runs[split].append(ComparedRun(dataset, episode, *of_run))
         counts: dict[str, dict[str, int]] = {}
-        for split, of_split in sorted(runs.items()):
+        for split, runs in sorted(self._runs().items()):
             # Those with the same chosen run stand together, so that a row group holds a picture once
-            pairs = sorted(
-                draw_pairs(of_split, self.options.per_run, self.options.seed), key=lambda pair: pair.chosen.key
-            )
+            pairs = draw_pairs(runs, self.options.per_run, self.options.seed)
+            pairs.sort(key=lambda pair: pair.chosen.key)
             if pairs:
-                counts[split] = dict(Counter(pair.why for pair in pairs))
-                self.folder.part(split, self._write_split, split, pairs)
+                counts[split] = self.folder.part(split, self._write_split, split, pairs)
         if not counts:
             raise UserError(
                 f"nothing to export: none of the {len(self._moments_by_split)} episodes selected can be compared with "
                 "another of its task"
             )
-        lacking = [why for why in WHYS if not any(of_split.get(why) for of_split in counts.values())]
-        notes = self.selected.label_notes() + [f"no pair of the kind {why}: {LACKING[why]}" for why in lacking]
+        total = sum(map(Counter, counts.values()), Counter[str]())
+        notes = self.selected.label_notes()
+        notes += [f"no pair of the kind {why}: {LACKING[why]}" for why in WHYS if not total[why]]
         self.folder.write(README, self._readme(counts, notes))
-        total = sum(sum(of_split.values()) for of_split in counts.values())
-        return {"samples": total, "pairs": counts, "notes": notes}
+        return {"samples": total.total(), "pairs": counts, "notes": notes}
+
+    def _runs(self) -> dict[str, list[ComparedRun]]:
+        """By split."""
+        runs: dict[str, list[ComparedRun]] = defaultdict(list)
+        for (dataset, episode, split), moments in self._moments_by_split.items():
+            known = self._facts[dataset, episode]
+            frames, progress = (np.array(values) for values in list(zip(*moments, strict=True))[:2])
+            of_run = known.same_as, frames, progress, known.success, known.quality, known.label_run
+            runs[split].append(ComparedRun(dataset, episode, *of_run))
+        return runs
 
     @cached_property
     def _facts(self) -> dict[Key, RunFacts]:
@@ -136,7 +138,8 @@ class PreferencesExport(SampleExport):
     def _moments(self) -> dict[Key, list[Moment]]:
         return {(dataset, episode): moments for (dataset, episode, _), moments in self._moments_by_split.items()}
 
-    def _write_split(self, split: str, pairs: Sequence[Pair]) -> None:
+    def _write_split(self, split: str, pairs: Sequence[Pair]) -> dict[str, int]:
+        """Returns how many there are of each kind."""
         pictures = lru_cache(maxsize=KEPT_EPISODES)(self._pictures)
         chosen_first = np.random.default_rng(self.options.seed).random(len(pairs)) < 0.5
 
@@ -181,6 +184,7 @@ class PreferencesExport(SampleExport):
 
         rows = ([row(pair, is_first)] for pair, is_first in zip(pairs, chosen_first.tolist(), strict=True))
         write_rows(self.folder, f"pairs/{split}/part", SCHEMA, rows)
+        return dict(Counter(pair.why for pair in pairs))
 
     def _pictures(self, dataset: str, episode: int) -> dict[int, dict[str, Any]]:
         """By frame, the last picture of the question about it. Raises ShardError."""

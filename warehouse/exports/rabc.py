@@ -7,8 +7,10 @@ straight lines between them.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import accumulate, groupby
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,7 @@ from ingest.source import list_episodes
 from warehouse.exports.export import Export
 from warehouse.exports.hub import README, markdown_table
 from warehouse.exports.labels import chunk_labels
-from warehouse.exports.options import Selection
+from warehouse.exports.options import LerobotOptions, RabcOptions, Selection
 from warehouse.exports.selection import ExportEpisode, Selected
 from warehouse.lake import Lake
 
@@ -86,6 +88,45 @@ def the_dataset(selected: Selected) -> tuple[str, str, float]:
     return dataset, kind, fps
 
 
+# The global index of an episode's first frame, its number, its frames, and both columns of its progress, if it has one
+EpisodeProgress = tuple[int, int, int, tuple[np.ndarray, np.ndarray] | None]
+
+
+def write_progress(
+    path: Path, chunks: Iterable[Sequence[EpisodeProgress]], selected: Selected, options: RabcOptions | LerobotOptions
+) -> dict[str, Any]:
+    """Write the file a chunk at a time, NaN where an episode has no progress; returns how many frames have one, and the
+    suggested kappa by action chunk."""
+    # Kappa is suggested from all ramps of the dataset, so they are collected while the rows go by
+    kappas, labelled = Kappas(options.chunk_sizes), 0
+    with pq.ParquetWriter(path, SCHEMA, compression="snappy") as writer:
+        for episodes in chunks:
+            known = [progress[0] for *_, progress in episodes if progress]
+            kappas.add(known)
+            labelled += sum(int(np.isfinite(ramp).sum()) for ramp in known)
+            tables = [rows(index, number, *(progress or _unknown(n))) for index, number, n, progress in episodes]
+            writer.write_table(pa.concat_tables(tables))
+        writer.add_key_value_metadata(_metadata(selected, kappas.suggested(), options))
+    return {"labelled_frames": labelled, "suggested_kappa": kappas.suggested()}
+
+
+def _unknown(num_frames: int) -> tuple[np.ndarray, np.ndarray]:
+    line = np.full(num_frames, np.nan, np.float32)
+    return line, line
+
+
+def _metadata(selected: Selected, kappas: Mapping[str, Any], options: RabcOptions | LerobotOptions) -> dict[str, str]:
+    """Key-value metadata of the file; `reward_model_path` is the key under which LeRobot's own tools name the maker."""
+    runs, model = selected.active_runs, ",".join(selected.active_runs)
+    facts: dict[str, Any] = {"release": selected.selection.release, "snapshot": selected.snapshot, "label_runs": runs}
+    if isinstance(options, RabcOptions) and options.rewards:
+        model = options.model or model
+        del facts["label_runs"]
+        facts |= {"model": options.model, "rewards": options.rewards}
+    told = json.dumps(facts | {"suggested_kappa": dict(kappas)}, sort_keys=True)
+    return {"reward_model_path": f"proccorpus:{model}", "proccorpus": told}
+
+
 class OneDatasetExport(Export):
     """An export that goes with one LeRobot dataset that is there already, by the numbers of its frames."""
 
@@ -102,46 +143,43 @@ class OneDatasetExport(Export):
         """(chunk, its episodes that are selected, frames of each episode of the source, the global index of its first
         one), in order."""
         facts = self.lake.rows(
-            "SELECT chunk, episode_index, num_rows FROM episode_facts WHERE dataset = ? ORDER BY episode_index",
+            "SELECT chunk, map_from_entries(list((episode_index, num_rows) ORDER BY episode_index)) FROM episode_facts "
+            "WHERE dataset = ? GROUP BY 1 ORDER BY 1",
             [self.dataset],
         )
         chosen = {chunk: episodes for _, chunk, episodes in self.selected.chunks()}
-        counted = self._counted_starts({episode: num_rows for _, episode, num_rows in facts})
-        for chunk, group in groupby(facts, key=lambda row: row[0]):
-            lengths = {episode: num_rows for _, episode, num_rows in group}
+        counted = self._counted_starts()
+        for chunk, lengths in facts:
             # The rows of a LeRobot v3.0 source state a global index; of other sources the counted one holds
             stated = self._stated_starts(chunk) if self.format == "lerobot_v3.0" else {}
             yield chunk, chosen.get(chunk, []), lengths, {e: stated.get(e, counted[e]) for e in lengths}
 
-    def _counted_starts(self, lengths: Mapping[int, int | None]) -> dict[int, int]:
-        """By the lengths of all episodes of the source before it. A lake that was built from some episodes only does
-        not know the others': then the source is listed again."""
-        ((config,),) = self.lake.rows("SELECT config FROM build_configs WHERE dataset = ?", [self.dataset])
+    def _counted_starts(self) -> dict[int, int]:
+        """By the lengths of all episodes of the source before it."""
+        sql = "SELECT episode_index, num_rows FROM episode_facts WHERE dataset = ?"
+        lengths: dict[int, Any] = dict(self.lake.rows(sql, [self.dataset]))
+        [config] = self.lake.column("SELECT config FROM build_configs WHERE dataset = ?", [self.dataset])
+        # A lake that was built from some episodes only does not know the others'
         if json.loads(config).get("episodes") is not None:
-            listing = list_episodes(self.readers[self.dataset].source)
-            lengths = {r.episode_index: r.num_rows for r in listing.records}
-        for episode, length in lengths.items():
-            if length is None:
-                raise UserError(
-                    f"the rows of {self.dataset} episode {episode} cannot be read, so later frames have no index"
-                )
-        known = {episode: length or 0 for episode, length in sorted(lengths.items())}
-        return dict(zip(known, accumulate(known.values(), initial=0), strict=False))
+            lengths = {r.episode_index: r.num_rows for r in list_episodes(self.readers[self.dataset].source).records}
+        if None in lengths.values():
+            episode = min(e for e, length in lengths.items() if length is None)
+            raise UserError(
+                f"the rows of {self.dataset} episode {episode} cannot be read, so later frames have no index"
+            )
+        order = sorted(lengths)
+        return dict(zip(order, accumulate(map(lengths.__getitem__, order), initial=0), strict=False))
 
     def _stated_starts(self, chunk: int) -> dict[int, int]:
         """As the rows of the source state them; empty where they do not."""
-        reader, columns, starts = self.readers[self.dataset], {}, {}
+        reader, starts, column = self.readers[self.dataset], dict[int, int](), lru_cache(maxsize=2)(_index_column)
         for episode, record in reader.records(chunk).items():
-            uri = record.data_uri
-            if uri is None:
-                continue
-            if uri not in columns:
-                with pq.ParquetFile(reader.source.resolve(uri)) as file:
-                    # One file without the column: the counted index holds for the whole chunk, not a mixture of both
-                    if "index" not in file.schema_arrow.names:
-                        return {}
-                    columns[uri] = file.read(["index"])["index"].to_numpy()
-            starts[episode] = int(columns[uri][record.row_start])
+            if (uri := record.data_uri) is not None:
+                index = column(reader.source.resolve(uri))
+                # One file without the column: the counted index holds for the whole chunk, not a mixture of both
+                if index is None:
+                    return {}
+                starts[episode] = int(index[record.row_start])
         return starts
 
     def scored_frames(self, episodes: Sequence[ExportEpisode]) -> dict[int, Scored]:
@@ -170,6 +208,12 @@ class OneDatasetExport(Export):
         return found
 
 
+def _index_column(path: Path) -> np.ndarray | None:
+    """The global index of a LeRobot file's rows; None where they do not state it."""
+    with pq.ParquetFile(path) as file:
+        return file.read(["index"])["index"].to_numpy() if "index" in file.schema_arrow.names else None
+
+
 def between(frames: np.ndarray, progress: np.ndarray, num_frames: int) -> np.ndarray:
     """float32 [num_frames]: straight lines between the scored `frames` [k] that follow each other and have a number.
 
@@ -190,21 +234,14 @@ class RabcExport(OneDatasetExport):
         return self.folder.part("progress", self._write, notes) | {"notes": notes}
 
     def _write(self, notes: Sequence[str]) -> dict[str, Any]:
-        # Kappa is suggested from all ramps of the dataset, so they are collected while the rows go by
-        kappas, labelled = Kappas(self.options.chunk_sizes), 0
-        with pq.ParquetWriter(self.folder.path(FILE), SCHEMA, compression="snappy") as writer:
-            for chunk, episodes, lengths, starts in self.dataset_chunks():
-                progress = self._progress(chunk, episodes)
-                unknown = {e: np.full(n, np.nan, np.float32) for e, n in lengths.items() if e not in progress}
-                known = {e: (line, line) for e, line in unknown.items()} | progress
-                table = pa.concat_tables([rows(starts[e], e, *known[e]) for e in lengths]).combine_chunks()
-                kappas.add([sparse for sparse, _ in progress.values()])
-                labelled += sum(int(np.isfinite(sparse).sum()) for sparse, _ in progress.values())
-                writer.write_table(table)
-            suggested = kappas.suggested()
-            writer.add_key_value_metadata(metadata(self.selected, suggested, self.options.model, self.options.rewards))
-        write_file(self.folder.path(README), self._readme(suggested, notes).encode())
-        return {"labelled_frames": labelled, "suggested_kappa": suggested}
+        facts = write_progress(self.folder.path(FILE), self._chunks(), self.selected, self.options)
+        write_file(self.folder.path(README), self._readme(facts["suggested_kappa"], notes).encode())
+        return facts
+
+    def _chunks(self) -> Iterator[list[EpisodeProgress]]:
+        for chunk, episodes, lengths, starts in self.dataset_chunks():
+            progress = self._progress(chunk, episodes)
+            yield [(starts[e], e, n, progress.get(e)) for e, n in lengths.items()]
 
     def _progress(self, chunk: int, episodes: Sequence[ExportEpisode]) -> dict[int, tuple[np.ndarray, np.ndarray]]:
         """The columns of each episode that has any: sparse and dense, float32 [num_frames]."""
@@ -242,19 +279,6 @@ that gain exceed.
 
 At the end of an episode chunks are cut off, so its last frames gain little, and the last one nothing.
 """
-
-
-def metadata(
-    selected: Selected, kappas: Mapping[str, Any], model: str | None = None, rewards: str | None = None
-) -> dict[str, str]:
-    """Key-value metadata of the file; `reward_model_path` is the key under which LeRobot's own tools name the maker."""
-    runs = selected.active_runs
-    facts: dict[str, Any] = {"release": selected.selection.release, "snapshot": selected.snapshot}
-    facts |= {"model": model, "rewards": rewards} if rewards else {"label_runs": runs}
-    return {
-        "reward_model_path": f"proccorpus:{model or ','.join(runs)}",
-        "proccorpus": json.dumps(facts | {"suggested_kappa": dict(kappas)}, sort_keys=True),
-    }
 
 
 def configuration(kappa: float | None, progress_path: str | None = None) -> str:

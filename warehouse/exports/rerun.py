@@ -33,6 +33,7 @@ from warehouse.exports.export import Export
 from warehouse.exports.options import RerunOptions
 from warehouse.exports.selection import ExportEpisode, Selected, label_runs
 from warehouse.exports.source_reader import SourceReader
+from warehouse.lake import Lake
 from warehouse.lake.labels import labels_of_episode
 from warehouse.lake.signals import gripper_openings
 
@@ -101,8 +102,6 @@ def _curve(path: str, e: ExportEpisode, rows: pa.Table, column: str) -> Iterator
 
 def _labels(selected: Selected, e: ExportEpisode) -> Iterator[Any]:
     """Everything but pictures, as Rerun's chunks."""
-    lake, of_episode = selected.lake, [e.dataset, e.chunk, e.episode_index]
-    part = rr.escape_entity_path_part
     properties = {
         "dataset": e.dataset,
         "episode_index": e.episode_index,
@@ -117,7 +116,13 @@ def _labels(selected: Selected, e: ExportEpisode) -> Iterator[Any]:
     yield Chunk.from_property("episode", rr.AnyValues(**properties))
     yield Chunk.from_columns("/task", [], rr.TextDocument.columns(text=[e.task or "no instruction is known"]))
 
-    # Each label run has a track of its own, so that they can be compared on one time line
+    yield from _label_runs(selected.lake, e)
+    yield from _signals(selected.lake, e)
+
+
+def _label_runs(lake: Lake, e: ExportEpisode) -> Iterator[Any]:
+    """Each label run has a track of its own, so that they can be compared on one time line."""
+    of_episode = [e.dataset, e.chunk, e.episode_index]
     labels = labels_of_episode(lake.con, e.dataset, e.chunk, e.episode_index)
     runs = lake.rows(
         "SELECT DISTINCT p.label_run, coalesce(r.annotator, 'unknown') FROM progress p LEFT JOIN label_runs r "
@@ -125,7 +130,7 @@ def _labels(selected: Selected, e: ExportEpisode) -> Iterator[Any]:
         of_episode,
     )
     for run, annotator in runs:
-        name = part(f"{annotator}-{run}")
+        name = rr.escape_entity_path_part(f"{annotator}-{run}")
         if run in labels:
             texts = [_text(segment, labels[run].num_planned) for segment in labels[run].segments]
             begins = [segment.start_frame for segment in labels[run].segments]
@@ -138,6 +143,10 @@ def _labels(selected: Selected, e: ExportEpisode) -> Iterator[Any]:
         yield from _curve(f"/progress/{name}/ours", e, curves, "progress")
         yield from _curve(f"/progress/{name}/procvlm", e, curves, "progress_procvlm")
 
+
+def _signals(lake: Lake, e: ExportEpisode) -> Iterator[Any]:
+    """How open each gripper or hand is, by arm, and what was measured of the frames of each camera."""
+    part = rr.escape_entity_path_part
     grippers = gripper_openings(lake.con, e.dataset, e.chunk, e.episode_index)
     for number, gripper in enumerate(grippers):
         arm = gripper.signal.arm if gripper.signal else ""
@@ -148,7 +157,7 @@ def _labels(selected: Selected, e: ExportEpisode) -> Iterator[Any]:
     for camera in e.cameras:
         measured = lake.arrow(
             f"SELECT frame_index, visual_change FROM frames WHERE {OF_EPISODE} AND camera = ? ORDER BY 1",
-            [*of_episode, camera],
+            [e.dataset, e.chunk, e.episode_index, camera],
         )
         yield from _curve(f"/visual_change/{part(camera)}", e, measured, "visual_change")
 

@@ -11,15 +11,17 @@ frames after them, as in the published example.
 """
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from itertools import islice, permutations, zip_longest
+from itertools import count, islice, permutations, zip_longest
 from typing import Any
 
 import cv2
 import numpy as np
 
 from core.files import write_file
+from warehouse.exports.export import counted
 from warehouse.exports.labels import ActiveLabel, LabelExport
 from warehouse.exports.selection import ExportEpisode
 from warehouse.exports.videos import write_episode_video
@@ -47,34 +49,17 @@ class RoboDopamineExport(LabelExport):
     """The labelled episodes. One chunk's labels, and one run's pictures of its pairs, are in memory at a time."""
 
     def write_rest(self) -> Mapping[str, Any]:
-        episodes, run = self.selected.episodes, self.options.label_run
-        sql = "SELECT dataset, episode_index FROM episode_labels WHERE label_run = ?"
-        by_run = set(self.lake.rows(sql, [run])) if run is not None else set()
-        # Of each task in each split, the last frame of the first labelled run that is known to have succeeded
-        done_at: dict[tuple[Task, str | None], str] = {}
-        tasks: dict[Task, str] = {}  # their folders, numbered in the order of their first episodes
-        numbers: dict[str, int] = defaultdict(int)
-        for e in episodes:
-            if e.success and (e.key in by_run if run is not None else e.label_run is not None):
-                done_at.setdefault((_task(e), e.split), _picture(e, HIGH, e.num_frames - 1))
-            if _task(e) not in tasks:
-                tasks[_task(e)] = f"raw_data/{e.dataset}/task_{numbers[e.dataset]:03d}"
-                numbers[e.dataset] += 1
-
+        tasks, done_at = self._task_folders(), self._ends()
         pairs: dict[str, list[dict[str, Any]]] = {}
         labelled = without_end = 0
-        for e, label in self.labels():
-            if label is not None:
-                labelled += 1
-                end, place = done_at.get((_task(e), e.split)), tasks[_task(e)]
-                without_end += end is None
-                facts = self.folder.part(f"{e.dataset} {e.episode_index}", self._write, e, label, end, place)
-                pairs.setdefault(e.split or NO_SPLIT, []).extend(facts["pairs"])
-        notes = self.notes(labelled)
-        if without_end:
-            notes.append(
-                f"{without_end} runs have no pairs: no run of their task in their split is known to have succeeded"
-            )
+        for e, label in self.labelled():
+            labelled += 1
+            end, place = done_at.get((_task(e), e.split)), tasks[_task(e)]
+            without_end += end is None
+            facts = self.folder.part(f"{e.dataset} {e.episode_index}", self._write, e, label, end, place)
+            pairs.setdefault(e.split or NO_SPLIT, []).extend(facts["pairs"])
+        why = "runs have no pairs: no run of their task in their split is known to have succeeded"
+        notes = self.notes(labelled) + counted(without_end, why)
         texts: dict[str, list] = {
             f"{place}/task_instruction.json": [text] if text else []
             for (_, text), place in tasks.items()
@@ -85,6 +70,22 @@ class RoboDopamineExport(LabelExport):
             self.folder.write(name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
         counts = {split: len(of_split) for split, of_split in pairs.items()}
         return {"samples": sum(counts.values()), "pairs": counts, "notes": notes}
+
+    def _task_folders(self) -> dict[Task, str]:
+        """Of each dataset's tasks, which are numbered in the order of their first episodes."""
+        numbers: dict[str, count[int]] = defaultdict(count)
+        tasks = dict.fromkeys(map(_task, self.selected.episodes))
+        return {(dataset, task): f"raw_data/{dataset}/task_{next(numbers[dataset]):03d}" for dataset, task in tasks}
+
+    def _ends(self) -> dict[tuple[Task, str | None], str]:
+        """Of each task in each split, the last frame of the first labelled run that is known to have succeeded."""
+        run, found = self.options.label_run, dict[tuple[Task, str | None], str]()
+        sql = "SELECT dataset, episode_index FROM episode_labels WHERE label_run = ?"
+        by_run = set(self.lake.rows(sql, [run])) if run is not None else set()
+        for e in self.selected.episodes:
+            if e.success and (e.key in by_run if run is not None else e.label_run is not None):
+                found.setdefault((_task(e), e.split), _picture(e, HIGH, e.num_frames - 1))
+        return found
 
     def _write(self, e: ExportEpisode, label: ActiveLabel, end: str | None, place: str) -> dict[str, Any]:
         """A run's videos, its spans and the pictures of its pairs. `end`: where its task is done; None: no run shows
@@ -98,20 +99,16 @@ class RoboDopamineExport(LabelExport):
         chosen = self._pairs(label.progress) if end is not None else []
         # Other runs of the task may show where it is done by this one
         shown = {0, e.num_frames - 1, *(frame for pair in chosen for frame in pair)}
-        views = {camera: name for camera, name in names.items() if name in VIEWS}
-        for camera, name in views.items():
-            frames = islice(reader.episode(e).frames(camera), e.num_frames)
-            for number, (_, _, picture) in enumerate(frames):
-                if number in shown:
-                    _, jpeg = cv2.imencode(".jpg", picture.rgb()[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
-                    self.folder.path(_picture(e, name, number)).write_bytes(jpeg.tobytes())
-        marks = "\n".join(f"{VIEWS[view]}: <image>" for view in views.values())
+        views = {name: camera for camera, name in names.items() if name in VIEWS}
+        for name, camera in views.items():
+            self._write_pictures(e, camera, name, shown)
+        marks = "\n".join(f"{VIEWS[name]}: <image>" for name in views)
         question = QUESTION.format(task=e.task or "", before=marks, after=marks)
         pairs = [
             {
                 "id": f"{_name(e)}-bf_{before:06d}-af_{after:06d}",
                 "image": [_picture(e, HIGH, 0), end]
-                + [_picture(e, view, frame) for frame in (before, after) for view in views.values()],
+                + [_picture(e, view, frame) for frame in (before, after) for view in views],
                 "task": e.task or "",
                 "conversations": [
                     {"from": "human", "value": question},
@@ -121,6 +118,13 @@ class RoboDopamineExport(LabelExport):
             for before, after in chosen
         ]
         return {"pairs": pairs}
+
+    def _write_pictures(self, e: ExportEpisode, camera: str, name: str, shown: set[int]) -> None:
+        frames = islice(self.readers[e.dataset].episode(e).frames(camera), e.num_frames)
+        for number, (_, _, picture) in enumerate(frames):
+            if number in shown:
+                _, jpeg = cv2.imencode(".jpg", picture.rgb()[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+                self.folder.path(_picture(e, name, number)).write_bytes(jpeg.tobytes())
 
     def _pairs(self, progress: np.ndarray) -> list[tuple[int, int]]:
         """Ordered pairs of frames, taken in turn from bins of their scores, so that no score is common."""
@@ -156,7 +160,7 @@ def camera_names(cameras: Sequence[str]) -> dict[str, str]:
     for camera in cameras[1:]:
         plain = camera.split(".")[-1].replace("/", "_")
         side = RIGHT if "right" in plain.lower() else LEFT
-        is_wrist = any(word in plain.lower() for word in ("left", "right", "wrist", "hand"))
+        is_wrist = re.search("left|right|wrist|hand", plain.lower())
         names[camera] = side if is_wrist and side not in names.values() else plain
     return names
 

@@ -6,7 +6,7 @@
 What the convention is says annotate.conventions.robometer.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,13 +16,15 @@ import pyarrow.parquet as pq
 from annotate.conventions.robometer import FAILURE, SUBOPTIMAL, SUCCESSFUL, grade
 from annotate.similarity import embed
 from core.errors import UserError
+from warehouse.exports.export import counted
 from warehouse.exports.hub import README, card_head, markdown_table, with_features
-from warehouse.exports.labels import LabelExport
+from warehouse.exports.labels import ActiveLabel, LabelExport
 from warehouse.exports.selection import ExportEpisode
 from warehouse.exports.videos import write_episode_video
 
 NO_SPLIT = "train"  # of an episode that no split holds
-GRADES = (SUCCESSFUL, SUBOPTIMAL, FAILURE, "unknown")
+UNKNOWN = "unknown"
+GRADES = (SUCCESSFUL, SUBOPTIMAL, FAILURE, UNKNOWN)
 SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -41,26 +43,21 @@ class RobometerExport(LabelExport):
     """The episodes that have an instruction: a trajectory without a task is none."""
 
     def write_rest(self) -> Mapping[str, Any]:
-        rows: dict[str, list[dict[str, Any]]] = {}
+        rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for e, label in self.labels():
             if e.task:
                 self.folder.part(f"{e.dataset} {e.episode_index}", self._write_videos, e)
-                end = None if label is None else float(label.progress[-1])
-                rows.setdefault(e.split or NO_SPLIT, []).extend(_rows(e, end))
+                rows[e.split or NO_SPLIT] += _rows(e, label)
         if not rows:
             raise UserError("nothing to export: none of the episodes selected has an instruction")
         # Each task's text is embedded once
-        tasks = sorted({row["task"] for of_split in rows.values() for row in of_split})
+        tasks = sorted({e.task for e in self.selected.episodes if e.task})
         vectors = dict(zip(tasks, embed(tasks), strict=True))
-        for split, of_split in rows.items():
-            table = [row | {"lang_vector": vectors[row["task"]]} for row in of_split]
-            self.folder.part(split, self._write_rows, split, table)
-        without = sum(not e.task for e in self.selected.episodes)
-        notes = self.notes() + ([f"{without} episodes without an instruction are left out"] if without else [])
-        found = {
-            split: Counter(row["quality_label"] or "unknown" for row in of_split) for split, of_split in rows.items()
-        }
-        counts = {split: {grade: of_split[grade] for grade in GRADES} for split, of_split in found.items()}
+        counts = {split: self.folder.part(split, self._write_rows, split, rows[split], vectors) for split in rows}
+        notes = self.notes()
+        notes += counted(
+            sum(not e.task for e in self.selected.episodes), "episodes without an instruction are left out"
+        )
         self.folder.write(README, self._readme(counts, notes))
         return {"trajectories": counts, "notes": notes}
 
@@ -68,9 +65,13 @@ class RobometerExport(LabelExport):
         for camera in e.cameras:
             write_episode_video(self.readers[e.dataset], camera, e, self.folder.path(_video(e, camera)))
 
-    def _write_rows(self, split: str, rows: list[dict[str, Any]]) -> None:
-        table = pa.Table.from_pylist(rows, schema=with_features(SCHEMA))
+    def _write_rows(self, split: str, rows: Sequence[dict[str, Any]], vectors: Mapping[str, Any]) -> dict[str, int]:
+        """Returns how many there are of each grade."""
+        with_vectors = [row | {"lang_vector": vectors[row["task"]]} for row in rows]
+        table = pa.Table.from_pylist(with_vectors, schema=with_features(SCHEMA))
         pq.write_table(table, self.folder.path(f"trajectories/{split}/part-000.parquet"), compression="zstd")
+        found = Counter(row["quality_label"] or UNKNOWN for row in rows)
+        return {grade: found[grade] for grade in GRADES}
 
     def _readme(self, counts: Mapping[str, Mapping[str, int]], notes: Sequence[str]) -> str:
         files = {"trajectories": {split: f"trajectories/{split}/*.parquet" for split in counts}}
@@ -96,9 +97,9 @@ def _video(e: ExportEpisode, camera: str) -> str:
     return f"videos/{e.dataset}/{e.episode_index:06d}_{camera.replace('/', '_')}.mp4"
 
 
-def _rows(e: ExportEpisode, end_progress: float | None) -> list[dict[str, Any]]:
+def _rows(e: ExportEpisode, label: ActiveLabel | None) -> list[dict[str, Any]]:
     """A row for each camera."""
-    quality, share = grade(e.success, end_progress)
+    quality, share = grade(e.success, None if label is None else float(label.progress[-1]))
     return [
         {
             "id": f"{e.dataset}/{e.episode_index:06d}/{camera.replace('/', '_')}",

@@ -4,13 +4,14 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pyarrow as pa
 
 from core.errors import UserError
 from core.values import IMAGE_MARK
-from warehouse.exports.export import Export
+from warehouse.exports.export import Export, counted
 from warehouse.exports.hub import write_rows
 from warehouse.exports.options import SampleOptions, Selection
 from warehouse.exports.selection import Selected, label_runs, select
@@ -68,24 +69,18 @@ class SampleExport(Export):
         selected = select(lake, selection)
         then = selected.lake  # as the selection's snapshot has it
         families, forms = self.which.families or self.families, self.which.forms or self.forms
-
-        # The shards to read, and the samples of the profile, if there is one
-        release = get_release(lake, selection.release) if selection.release else None
-        if release is None:
-            shards, drawn = lake_shards(then), None
-            _check_sharded(then, selected.datasets)
-        else:
-            shards, profile = release.shard_list, self.which.profile
-            drawn = profile and draw(lake.workspace, release, profile, self.which.seed).samples.select(["sample_id"])
+        shards, drawn = self._shards_and_drawn(lake, then, selection, selected.datasets)
         # A name that no sample has is a slip of the pen, and not an empty export
-        _check_families(then, self.which.families)
+        there = then.column("SELECT DISTINCT family FROM lake.samples ORDER BY 1")
+        odd = [family for family in self.which.families if family not in there]
+        if odd:
+            known = ", ".join(there) or "none"
+            raise UserError(f"there is no sample of a family {odd[0]!r}; families here: {known}")
 
         # What they may show: nothing that was taken down, also after the snapshot
         self.down = {dataset: sorted(episodes) for dataset, episodes in taken_down(lake).items() if episodes}
         self.shards = {s.shard: s for s in shards}
         _create_export_samples(selected, list(self.shards), self.down, families, forms, drawn)
-
-        # What remains: the parts to write, and the episodes that have samples
         rows = then.rows(
             "SELECT split, row_number() OVER (PARTITION BY split ORDER BY dataset, chunk) - 1, dataset, chunk FROM "
             "(SELECT DISTINCT split, dataset, chunk FROM export_samples WHERE NOT withheld) ORDER BY 1, 2"
@@ -99,6 +94,23 @@ class SampleExport(Export):
             )
         with_samples = set(then.rows("SELECT DISTINCT dataset, episode_index FROM export_samples WHERE NOT withheld"))
         return replace(selected, episodes=tuple(e for e in selected.episodes if e.key in with_samples))
+
+    def _shards_and_drawn(
+        self, lake: Lake, then: Lake, selection: Selection, datasets: Sequence[str]
+    ) -> tuple[Sequence[ShardFile], pa.Table | None]:
+        """The shards to read, and the samples of the profile, if there is one."""
+        if selection.release:
+            release, profile = get_release(lake, selection.release), self.which.profile
+            drawn = draw(lake.workspace, release, profile, self.which.seed).samples if profile else None
+            return release.shard_list, drawn
+        behind = then.rows(
+            "SELECT s.dataset, count(*) FROM samples s ANTI JOIN sample_location l ON l.dataset = s.dataset AND "
+            "l.chunk = s.chunk AND l.sample_id = s.sample_id WHERE list_contains(?, s.dataset) GROUP BY 1 ORDER BY 1",
+            [list(datasets)],
+        )
+        if behind:  # a build broke off between samples and shards
+            raise UserError(f"{behind[0][0]} has {behind[0][1]} samples that are in no shard yet: build it again")
+        return lake_shards(then), None
 
     @property
     def identity(self) -> str:
@@ -132,23 +144,23 @@ class SampleExport(Export):
             yield self.of_entry(shard, offset, set(sample_ids))
 
     def of_entry(self, shard: str, offset: int, sample_ids: Collection[str]) -> list[Sample]:
-        """Some samples of the entry at this byte of a shard's tar, which is what the lake records of a sample. Raises
-        ShardError."""
+        """Some samples of the entry at this byte of a shard's tar, as the lake records it. Raises ShardError."""
         path = self.shards[shard].path(self.lake.workspace)
-        if shard not in self._entries:
-            self._entries[shard] = {entry.offset: entry for entry in read_index(path).entries}
-        entry = self._entries[shard].get(offset)
-        if entry is None:
-            raise ShardError(f"shard {shard} has no entry at byte {offset}, where the lake says there is one")
-        rows, pictures = read_entry(path, entry)
+        rows, pictures = read_entry(path, self._entry(shard, path, offset))
         samples = [expand(row, pictures) for row in rows if row["sample_id"] in sample_ids]
         if len(samples) != len(sample_ids):
             raise ShardError(f"shard {path.name} lacks samples at byte {offset} that the lake says are there")
-        for sample in samples:
-            row = sample.row
-            if row["question"].count(IMAGE_MARK) != len(sample.pictures) or IMAGE_MARK in row["answer"]:
-                raise ShardError(f"sample {row['sample_id']} has not one {IMAGE_MARK} in its question for each picture")
+        odd = next((s.row["sample_id"] for s in samples if not _has_a_mark_for_each_picture(s)), None)
+        if odd is not None:
+            raise ShardError(f"sample {odd} has not one {IMAGE_MARK} in its question for each picture")
         return samples
+
+    def _entry(self, shard: str, path: Path, offset: int) -> Entry:
+        if shard not in self._entries:
+            self._entries[shard] = {entry.offset: entry for entry in read_index(path).entries}
+        if offset not in self._entries[shard]:
+            raise ShardError(f"shard {shard} has no entry at byte {offset}, where the lake says there is one")
+        return self._entries[shard][offset]
 
     @cached_property
     def _entries(self) -> dict[str, dict[int, Entry]]:
@@ -168,10 +180,8 @@ class SampleExport(Export):
         [(down, unsure)] = self.lake.rows(
             "SELECT count(*) FILTER (is_down), count(*) FILTER (is_unsure AND NOT is_down) FROM export_samples"
         )
-        if down:
-            notes.append(f"{down} samples that show pictures of episodes taken down were left out")
-        if unsure:
-            notes.append(f"{unsure} samples of labels that are not sure enough were left out")
+        notes += counted(down, "samples that show pictures of episodes taken down were left out")
+        notes += counted(unsure, "samples of labels that are not sure enough were left out")
         profile = self.which.profile
         if profile and number < (wanted := sum(PROFILES[profile].counts.values())):
             notes.append(f"the profile {profile} wants {wanted} samples, and there are {number}")
@@ -197,33 +207,22 @@ class ParquetSampleExport(SampleExport):
 def shown_pictures(sample: Sample) -> list[dict[str, Any]]:
     """A sample's pictures, as hub.PICTURE."""
     named = zip(sample.row["pictures"], sample.pictures, strict=True)
-    return [{"bytes": data, "path": shown_frame(sample.row, name).path} for name, data in named]
+    return [{"bytes": data, "path": shown_path(sample.row, name)} for name, data in named]
 
 
-@dataclass(frozen=True)
-class ShownFrame:
-    """What a picture in an entry shows: a frame of an episode, maybe edited."""
-
-    dataset: str
-    episode_index: int
-    camera: str
-    frame_index: int
-    edit: str
-
-    @property
-    def path(self) -> str:
-        edit = f".{self.edit}" if self.edit else ""
-        return f"{self.dataset}/{self.episode_index:06d}/{self.camera}/{self.frame_index:06d}{edit}.jpg"
+def _has_a_mark_for_each_picture(sample: Sample) -> bool:
+    return sample.row["question"].count(IMAGE_MARK) == len(sample.pictures) and IMAGE_MARK not in sample.row["answer"]
 
 
-def shown_frame(row: Mapping, name: str) -> ShownFrame:
-    """Of the picture `name` of a sample, as named in a shard. Raises ShardError."""
+def shown_path(row: Mapping, name: str) -> str:
+    """The path of a picture in an export, by what it shows: a frame of an episode, maybe edited. `name`: of a picture
+    of a sample in a shard. Raises ShardError."""
     match = PICTURE_NAME.fullmatch(name)
     if match is None:
         raise ShardError(f"sample {row['sample_id']} shows {name!r}, which is no picture's name")
-    other = match["other"]
-    episode = row["episode_index"] if other is None else int(other)
-    return ShownFrame(row["dataset"], episode, match["camera"], int(match["frame"]), match["edit"] or "")
+    other, camera, frame, edit = match.groups()
+    episode, edit = int(other or row["episode_index"]), f".{edit}" if edit else ""
+    return f"{row['dataset']}/{episode:06d}/{camera}/{int(frame):06d}{edit}.jpg"
 
 
 def _create_export_samples(
@@ -292,21 +291,3 @@ def _check_profile(options: SampleOptions, selection: Selection) -> None:
         raise UserError(f"the profile {profile} is drawn from a release: name it with --release")
     if options.families or options.forms:
         raise UserError(f"the profile {profile} says which families and forms: leave --family and --form out")
-
-
-def _check_families(lake: Lake, families: Sequence[str]) -> None:
-    there = lake.column("SELECT DISTINCT family FROM lake.samples ORDER BY 1")
-    for family in families:
-        if family not in there:
-            raise UserError(f"there is no sample of a family {family!r}; families here: {', '.join(there) or 'none'}")
-
-
-def _check_sharded(lake: Lake, datasets: Sequence[str]) -> None:
-    """Raises UserError where a build broke off between samples and shards."""
-    rows = lake.rows(
-        "SELECT s.dataset, count(*) FROM samples s ANTI JOIN sample_location l ON l.dataset = s.dataset "
-        "AND l.chunk = s.chunk AND l.sample_id = s.sample_id WHERE list_contains(?, s.dataset) GROUP BY 1 ORDER BY 1",
-        [list(datasets)],
-    )
-    if rows:
-        raise UserError(f"{rows[0][0]} has {rows[0][1]} samples that are in no shard yet: build it again")

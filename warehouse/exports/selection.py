@@ -148,8 +148,7 @@ class Selected:
         return sorted({e.label_run for e in self.episodes if e.label_run})
 
     def _dataset_facts(self, dataset: str) -> dict[str, Any]:
-        episodes = [e for e in self.episodes if e.dataset == dataset]
-        counts = self._counts(dataset)
+        episodes, counts = [e for e in self.episodes if e.dataset == dataset], self._counts(dataset)
         return {
             "dataset": dataset,
             "license": self.licences.get(dataset),
@@ -177,20 +176,19 @@ def select(lake: Lake, selection: Selection) -> Selected:
     Raises UserError, SqlError. Of a release those that it holds, as it froze them; else of the lake as it is now, which
     is then read at this snapshot whatever is built meanwhile.
     """
-    release = get_release(lake, selection.release) if selection.release else None
-    if release:
+    snapshot, content, shards = lake.snapshot(), None, None
+    if selection.release:
+        release = get_release(lake, selection.release)
         selection = selection.model_copy(update={"release": release.name})
-    snapshot = release.snapshot if release else lake.snapshot()
-    # Everything that is exported is read at this one snapshot, so a build meanwhile changes nothing
+        snapshot, content, shards = release.snapshot, release.config_hash, [s.shard for s in release.shard_list]
     then = Lake(lake.workspace, read_only=True, snapshot=snapshot)
     licences = dict(then.rows("SELECT dataset, license FROM datasets"))
     _check_names(selection, licences)
 
     # The episodes that were asked for, less those that must not be given on
-    numbers = None if selection.episodes is None else list(selection.episodes)
-    rows = then.dicts(FITTING_SQL, [list(selection.datasets), numbers, list(selection.splits)])
-    if release is not None:
-        rows = _among(rows, set(then.rows(held_episodes_sql(), [[s.shard for s in release.shard_list]])))
+    rows = _rows(then, selection.datasets, selection.episodes, selection.splits)
+    if shards is not None:
+        rows = _among(rows, set(then.rows(held_episodes_sql(), [shards])))
     if selection.where is not None:
         rows = _among(rows, _episodes_where(then, selection.where, snapshot))
     rows, left_out = _allowed(lake, rows, licences, selection.allow)
@@ -199,20 +197,25 @@ def select(lake: Lake, selection: Selection) -> Selected:
         raise UserError(f"nothing to export: {why}")
 
     # A temporary table of the episodes, which later queries join instead of carrying a list of keys
-    keys = pa.table({name: [row[name] for row in rows] for name in ("dataset", "episode_index")})
+    keys = pa.Table.from_pylist(rows).select(["dataset", "episode_index"])
     then.con.register("selected_keys", keys)
     then.con.execute("CREATE TEMP TABLE selected AS FROM selected_keys")
     then.con.unregister("selected_keys")
-    content = release.config_hash if release else None
     gates = dataset_gates(then.con, selection.min_confidence, selection.min_name_confidence)
     episodes = tuple(e.as_sure(gates.get(e.dataset, LabelGate())) for e in map(export_episode, rows))
     return Selected(then, selection, snapshot, content, episodes, tuple(left_out), licences, gates)
 
 
+def _rows(
+    lake: Lake, datasets: Sequence[str], episodes: Sequence[int] | None = None, splits: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    return lake.dicts(FITTING_SQL, [list(datasets), None if episodes is None else list(episodes), list(splits)])
+
+
 def select_episode(lake: Lake, dataset: str, episode_index: int) -> Selected:
     """One usable episode, to look at: of any licence, of the state that the connection reads. Raises UserError."""
     selection = Selection(datasets=(dataset,), episodes=(episode_index,))
-    rows = lake.dicts(FITTING_SQL, [[dataset], [episode_index], []])
+    rows = _rows(lake, [dataset], [episode_index])
     if not rows:
         raise UserError(f"{dataset} {episode_index} cannot be used, so nothing of it is exported")
     licences = dict(lake.rows("SELECT dataset, license FROM datasets WHERE dataset = ?", [dataset]))

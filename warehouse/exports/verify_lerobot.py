@@ -9,10 +9,11 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -75,24 +76,29 @@ def verify(lake: Lake, selection: Selection, out: Path, options: LerobotOptions)
     if find_spec("lerobot") is None:
         raise UserError(f"--verify needs LeRobot's own reader: {install_hint('train')}")
     plan = LerobotPlan("lerobot", lake, selection, options)
-    # Pictures may be off by how the export says that its videos were written
-    written = json.loads((out / MANIFEST).read_text()).get("videos", {})
-    limit = MOST_OFF_ENCODED if ENCODED in written else MOST_OFF_COPIED
     with TemporaryDirectory(prefix="proccorpus-verify-") as scratch:
-        wanted = [plan.starts[i] + k for i, e in enumerate(plan.episodes) for k in _shown(e.num_frames)]
-        found, why = _opened(out.resolve(), wanted, Path(scratch))
+        found, why = _opened(out.resolve(), sorted(_shown(plan)), Path(scratch))
         if found is None:
             return Verified(version("lerobot"), 0, 0, 0, 0, None, (f"it cannot open it ({why})",))
+        problems = _compare_rows(plan, found)
         with np.load(Path(scratch) / "pictures.npz") as pictures:
-            most_off, off = _compare_pictures(plan, pictures, limit) if not options.blur else (None, [])
             count = len(pictures.files)
-    problems = (*_compare_rows(plan, found), *off)
+            most_off, wrong = (None, []) if options.blur else _compare_pictures(plan, pictures, _limit(out))
     shape = found["episodes"], found["frames"], len(found["cameras"])
-    return Verified(found["version"], *shape, count, most_off, problems)
+    return Verified(found["version"], *shape, count, most_off, (*problems, *wrong))
 
 
-def _shown(num_frames: int) -> list[int]:
-    return sorted({0, num_frames // 2, num_frames - 1})
+def _limit(out: Path) -> float:
+    """How far pictures may be off, by how the export says that its videos were written."""
+    written = json.loads((out / MANIFEST).read_text()).get("videos", {})
+    return MOST_OFF_ENCODED if ENCODED in written else MOST_OFF_COPIED
+
+
+def _shown(plan: LerobotPlan) -> set[int]:
+    """The frames of the export whose pictures are compared."""
+    lengths = np.array([e.num_frames for e in plan.episodes])
+    starts = np.array(plan.starts[:-1])
+    return {*starts.tolist(), *(starts + lengths // 2).tolist(), *(starts + lengths - 1).tolist()}
 
 
 def _opened(root: Path, wanted: Sequence[int], scratch: Path) -> tuple[dict[str, Any] | None, str]:
@@ -123,40 +129,42 @@ def _compare_rows(plan: LerobotPlan, found: Mapping[str, Any]) -> list[str]:
     if sorted(found["cameras"]) != sorted(plan.cameras):
         problems.append(f"the cameras {named(found['cameras'])}, not {named(plan.cameras)}")
     rows = {name: np.array(values) for name, values in found["rows"].items()}
-    texts = {int(index): text for index, text in found["tasks"].items()}
-    wrong: dict[str, list[str]] = {}
-    for number, e in enumerate(plan.episodes):
-        at, frames = slice(plan.starts[number], plan.starts[number + 1]), np.arange(e.num_frames)
-        here = {name: values[at] for name, values in rows.items()}
-        tasks = {texts.get(index) for index in np.unique(here["task_index"]).tolist()}
-        in_order = np.array_equal(here["frame_index"], frames) and np.array_equal(here["index"], frames + at.start)
-        for what, is_wrong in {
-            "another length": bool((here["episode_index"] != number).any()),
-            "frames out of order": not in_order,
-            "other times": bool((np.abs(here["timestamp"] - frames / plan.fps) >= TIME_S).any()),
-            "another task": not tasks <= (set(plan.tasks) if plan.options.flavour == "subtask" else {e.task or ""}),
-        }.items():
-            if is_wrong:
-                wrong.setdefault(what, []).append(str(number))
-    return problems + [f"{what} in episode {named(numbers)}" for what, numbers in wrong.items()]
+    lengths = np.diff(plan.starts)
+    episode, index = np.repeat(np.arange(len(lengths)), lengths), np.arange(plan.starts[-1])
+    frame = index - np.repeat(plan.starts[:-1], lengths)
+    # A frame's task is its episode's, or any where steps are tasks
+    told = np.array([found["tasks"].get(str(k)) for k in rows["task_index"].tolist()], object)
+    tasks = np.repeat(np.array([e.task or "" for e in plan.episodes], object), lengths)
+    wrong = {
+        "another length": rows["episode_index"] != episode,
+        "frames out of order": (rows["frame_index"] != frame) | (rows["index"] != index),
+        "other times": np.abs(rows["timestamp"] - frame / plan.fps) >= TIME_S,
+        "another task": ~np.isin(told, list(plan.tasks)) if plan.options.flavour == "subtask" else told != tasks,
+    }
+    where = {what: np.unique(episode[at]).astype(str).tolist() for what, at in wrong.items()}
+    return problems + [f"{what} in episode {named(episodes)}" for what, episodes in where.items() if episodes]
 
 
 def _compare_pictures(plan: LerobotPlan, pictures: Mapping[str, np.ndarray], limit: float) -> tuple[float, list[str]]:
     """The largest mean difference of a picture to that of the source, of 255; and which are another picture."""
-    most, wrong = 0.0, []
-    for number, e in enumerate(plan.episodes):
-        for camera in plan.cameras:
-            shown = set(_shown(e.num_frames))
-            for k, (_, _, picture) in enumerate(plan.readers[e.dataset].episode(e).frames(camera)):
-                if k in shown:
-                    theirs, ours = pictures[f"{plan.starts[number] + k}/{camera}"], picture.rgb()
-                    same = theirs.shape == ours.shape
-                    off = float(np.abs(theirs.astype(np.int16) - ours).mean()) if same else 255.0
-                    most = max(most, off)
-                    if off > limit:
-                        where = f"frame {k} of episode {number} by {camera}"
-                        wrong.append(f"another picture at {where} ({off:.1f} of 255 off)")
-    return most, wrong
+    off = {where: _off(pictures[key], ours) for key, where, ours in _pictures(plan)}
+    wrong = [f"another picture at {where} ({o:.1f} of 255 off)" for where, o in off.items() if o > limit]
+    return max(off.values(), default=0.0), wrong
+
+
+def _pictures(plan: LerobotPlan) -> Iterator[tuple[str, str, np.ndarray]]:
+    """(the key of a compared picture, where that is in words, the source's picture)."""
+    wanted = _shown(plan)
+    for (number, e), camera in product(enumerate(plan.episodes), plan.cameras):
+        for frame, (_, _, picture) in enumerate(plan.readers[e.dataset].episode(e).frames(camera)):
+            if plan.starts[number] + frame in wanted:
+                key = f"{plan.starts[number] + frame}/{camera}"
+                yield key, f"frame {frame} of episode {number} by {camera}", picture.rgb()
+
+
+def _off(one: np.ndarray, other: np.ndarray) -> float:
+    """The mean difference of two pictures, of 255."""
+    return float(np.abs(one.astype(np.int16) - other).mean()) if one.shape == other.shape else 255.0
 
 
 def contents(root: Path, wanted: list[int], pictures: Path) -> dict[str, Any]:

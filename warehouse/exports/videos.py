@@ -126,38 +126,47 @@ def write_video(
     `changed`: how the pictures that `read` gives differ from the file's, which are then not copied. Raises UserError
     for an episode that shows fewer frames than it has rows.
     """
-    reader, uri = file.clips[0].reader, file.clips[0].uri
-    limits, why = reader.source.config.limits, changed or "its pictures are in no video file"
-
-    def described(how: str, starts_s: Iterable[float], why: str = "") -> dict[str, Any]:
-        info = probe(out, limits)
-        size = {"codec": info.codec, "width_px": info.width_px, "height_px": info.height_px}
-        return {"how": how, "starts_s": [float(s) for s in starts_s], **size, "why": why}
-
+    source, uri = file.clips[0].reader.source, file.clips[0].uri
+    starts_s, how, why = None, ENCODED, changed or "its pictures are in no video file"
     if uri is not None and not changed:
-        path = reader.source.resolve(uri)
-        try:
-            packets = Packets.read(path, limits)
-        except (OSError, FFmpegError, VideoError) as e:
-            raise UserError(f"{path} cannot be read ({e}): build its dataset again") from e
-        spans = [_span(packets, clip, path) for clip in file.clips]
-        is_even = all(packets.is_even(span, fps) for span in spans)
-        # A whole file with the right times stays as it is
-        if file.whole and is_even and path.suffix == ".mp4":
-            shutil.copyfile(path, out)
-            return described(COPIED, [packets.times_s[span.start] for span in spans])
-        # One clip out of a file is cut; what can be neither is encoded, and the manifest says why
-        if len(spans) == 1 and packets.can_cut(spans[0]) and (is_even or not packets.reordered):
-            packets.cut(spans[0], path, out, fps, keep_times=is_even)
-            # unless the cut file would not give every frame at its time
-            cut = Packets.read(out, limits)
-            decoded = sum(1 for _ in decode(out, options=DecodeOptions(limits=limits)))
-            if cut.is_even(range(len(cut.times_s)), fps) and decoded == len(spans[0]):
-                return described(CUT, [cut.times_s[0]])
-        why = "the part does not begin and end at key frames" if is_even else "its frames are not at even times"
-    encode(_pictures(file, read), out, fps, codec)
-    firsts = accumulate((clip.episode.num_frames for clip in file.clips[:-1]), initial=0)
-    return described(ENCODED, [first / fps for first in firsts], why)
+        how, starts_s, why = _without_encoding(file, source.resolve(uri), out, fps, source.config.limits)
+    if starts_s is None:
+        encode(_pictures(file, read), out, fps, codec)
+        firsts = accumulate((clip.episode.num_frames for clip in file.clips[:-1]), initial=0)
+        starts_s = [first / fps for first in firsts]
+    info = probe(out, source.config.limits)
+    size = {"codec": info.codec, "width_px": info.width_px, "height_px": info.height_px}
+    return {"how": how, "starts_s": starts_s, **size, "why": why}
+
+
+def _without_encoding(
+    file: VideoFile, path: Path, out: Path, fps: float, limits: Limits
+) -> tuple[str, list[float] | None, str]:
+    """(how, where each clip begins in the file, "") where it can be copied or cut; else (ENCODED, None, why not).
+    Raises UserError where the source's file is not as it was."""
+    try:
+        packets = Packets.read(path, limits)
+    except (OSError, FFmpegError, VideoError) as e:
+        raise UserError(f"{path} cannot be read ({e}): build its dataset again") from e
+    spans = [_span(packets, clip, path) for clip in file.clips]
+    is_even = all(packets.is_even(span, fps) for span in spans)
+    # A whole file with the right times stays as it is
+    if file.whole and is_even and path.suffix == ".mp4":
+        shutil.copyfile(path, out)
+        return COPIED, [float(packets.times_s[span.start]) for span in spans], ""
+    # One clip out of a file is cut, unless new times would not be in the order of packets
+    if len(spans) == 1 and packets.can_cut(spans[0]) and (is_even or not packets.reordered):
+        packets.cut(spans[0], path, out, fps, keep_times=is_even)
+        cut = Packets.read(out, limits)
+        if cut.is_even(range(len(cut.times_s)), fps) and _count(out, limits) == len(spans[0]):
+            return CUT, [float(cut.times_s[0])], ""
+    why = "the part does not begin and end at key frames" if is_even else "its frames are not at even times"
+    return ENCODED, None, why
+
+
+def _count(path: Path, limits: Limits) -> int:
+    """The frames that can be decoded."""
+    return sum(1 for _ in decode(path, options=DecodeOptions(limits=limits)))
 
 
 def _span(packets: "Packets", clip: Clip, path: Path) -> range:
@@ -174,16 +183,16 @@ def _span(packets: "Packets", clip: Clip, path: Path) -> range:
 
 def _pictures(file: VideoFile, read: Callable[[ExportEpisode], Iterable[TimedPicture]] | None) -> Iterator[np.ndarray]:
     for clip in file.clips:
-        e, count = clip.episode, 0
-        shown = read(e) if read else clip.reader.episode(e).frames(file.camera)
-        for _, _, picture in islice(shown, e.num_frames):
+        e, count, where = (
+            clip.episode,
+            0,
+            f"{file.camera} of {clip.episode.dataset} episode {clip.episode.episode_index}",
+        )
+        for _, _, picture in islice(read(e) if read else clip.reader.episode(e).frames(file.camera), e.num_frames):
             yield picture.rgb()
             count += 1
         if count != e.num_frames:
-            raise UserError(
-                f"{file.camera} of {e.dataset} episode {e.episode_index} shows {count} frames, its rows are "
-                f"{e.num_frames}: build the dataset again"
-            )
+            raise UserError(f"{where} shows {count} frames, its rows are {e.num_frames}: build the dataset again")
 
 
 @dataclass(frozen=True)
@@ -205,13 +214,11 @@ class Packets:
         with open_video(path, limits) as container:
             stream = container.streams.video[0]
             # the packets themselves are let go: together they are the whole file
-            shown = [(p.pts, p.is_keyframe) for p in container.demux(stream) if _is_shown(p)]
-            tick_s = float(stream.time_base or 0)
-        ticks = np.array([pts for pts, _ in shown], np.int64)
-        is_key = np.array([key for _, key in shown], bool)
+            shown = [(p.pts, p.is_keyframe) for p in filter(_is_shown, container.demux(stream))]
+            ticks, is_key = np.array(shown, np.int64).reshape(-1, 2).T
+            times_s = ticks * float(stream.time_base or 0)
         order = np.argsort(ticks, kind="stable")
-        reordered = bool(np.any(np.diff(ticks) < 0))
-        return cls(ticks[order] * tick_s, order, is_key[order], reordered, limits)
+        return cls(times_s[order], order, is_key[order].astype(bool), bool(np.any(np.diff(ticks) < 0)), limits)
 
     def span(self, start_frame: int, count: int, rate: float) -> range | None:
         """Frames of an episode that begins at `start_frame`, counted as ingest does; None where they are not there."""

@@ -12,9 +12,7 @@ from assets.defs.corpus.partitions import chunk_key
 from assets.defs.resources import Corpus
 from warehouse.exports import export_kind
 from warehouse.exports.export import Export
-from warehouse.exports.folder import Exported
 from warehouse.exports.options import Selection
-from warehouse.lake import Lake
 
 
 class ExportConfig(dg.Config):
@@ -37,18 +35,18 @@ class ExportConfig(dg.Config):
     overwrite: bool = False
     options: dict[str, Any] = Field(default_factory=dict)
 
-    def opened(self, lake: Lake) -> Export:
+    def opened(self, corpus: Corpus) -> Export:
         given = {name: value for name, value in self if value not in ("", [])} | {"allow": self.allow_licences}
         chosen = Selection.model_validate({name: given[name] for name in Selection.model_fields if name in given})
         kind = export_kind(self.kind)
         options = {name: given[name] for name in kind.options.model_fields if name in given} | self.options
-        return kind.open(lake, chosen, kind.read_options(options))
+        return kind.open(corpus.lake(), chosen, kind.read_options(options))
 
 
 @dg.op(out=dg.DynamicOut(dict))
 def begin_export(corpus: Corpus, config: ExportConfig) -> Iterator[dg.DynamicOutput[dict]]:
     """Prepare the folder, and tell the chunks that have something in it."""
-    chunks = config.opened(corpus.lake()).begin(Path(config.out), config.overwrite)
+    chunks = config.opened(corpus).begin(Path(config.out), config.overwrite)
     for number, (dataset, chunk) in enumerate(chunks):
         key = f"{number}_" + re.sub(r"[^A-Za-z0-9_]", "_", chunk_key(dataset, chunk))  # unique, and readable
         yield dg.DynamicOutput({"config": config.model_dump(), "dataset": dataset, "chunk": chunk}, mapping_key=key)
@@ -57,9 +55,8 @@ def begin_export(corpus: Corpus, config: ExportConfig) -> Iterator[dg.DynamicOut
 @dg.op
 def export_chunk(context: dg.OpExecutionContext, corpus: Corpus, part: dict) -> int:
     """Write the files of one chunk."""
-    config = ExportConfig(**part["config"])
-    chunk = part["dataset"], part["chunk"]
-    count = config.opened(corpus.lake()).export_chunk(Path(config.out), chunk)
+    config, chunk = ExportConfig(**part["config"]), (part["dataset"], part["chunk"])
+    count = config.opened(corpus).export_chunk(Path(config.out), chunk)
     context.log.info(f"{part['dataset']} chunk {part['chunk']}: {count} parts written")
     return count
 
@@ -67,9 +64,7 @@ def export_chunk(context: dg.OpExecutionContext, corpus: Corpus, part: dict) -> 
 @dg.op(ins={"written": dg.In(list[int])})
 def finish_export(context: dg.OpExecutionContext, corpus: Corpus, config: ExportConfig, written: list[int]) -> None:
     """Write what is once, and the manifest."""
-    export = config.opened(corpus.lake())
-    # `begin` emptied the folder of what is written by chunk: to overwrite it now would delete the chunks
-    done: Exported = export.export(Path(config.out), config.overwrite and not export.chunks())
+    done = config.opened(corpus).finish(Path(config.out), config.overwrite)
     for left in (*done.left_out, *done.notes):
         context.log.warning(left)
     facts = {k: v for k, v in vars(done).items() if isinstance(v, (str, int)) and not isinstance(v, bool)}

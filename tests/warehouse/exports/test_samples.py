@@ -19,10 +19,10 @@ from tests.kits.files import hashes_of
 from tests.kits.made_corpus import Made
 from warehouse.exports import EXPORT_KINDS
 from warehouse.exports import datasets as hugging
-from warehouse.exports.folder import MANIFEST, PARTIAL, Exported, open_folder
+from warehouse.exports.folder import MANIFEST, PARTIAL, Exported, ExportFolder
 from warehouse.exports.hub import PICTURE, with_features, write_rows
 from warehouse.exports.options import Selection
-from warehouse.exports.samples import SampleExport, shown_frame
+from warehouse.exports.samples import SampleExport, shown_path
 from warehouse.lake import Lake
 from warehouse.releases import Release, create_release
 from warehouse.releases.takedown import take_down
@@ -196,9 +196,7 @@ def test_load_dataset_opens_the_folder(frozen: Frozen, hub: Path):
         for row in rows.cast_column("images", datasets.List(datasets.Image(decode=False))):
             sample = frozen.samples[row["sample_id"]]
             assert tuple(i["bytes"] for i in row["images"]) == sample.pictures
-            assert [i["path"] for i in row["images"]] == [
-                shown_frame(sample.row, p).path for p in sample.row["pictures"]
-            ]
+            assert [i["path"] for i in row["images"]] == [shown_path(sample.row, p) for p in sample.row["pictures"]]
             assert sample.row["split"] == split
             assert {c: row[c] for c in hugging.COLUMNS} == {c: sample.row[c] for c in hugging.COLUMNS}
             seen.add(row["sample_id"])
@@ -214,7 +212,7 @@ def test_a_row_group_holds_a_picture_once(tmp_path: Path):
     picture = random.Random(0).randbytes(100_000)
     schema = with_features(pa.schema([("n", pa.int64()), ("images", pa.list_(PICTURE))]))
     row = {"n": 1, "images": [{"bytes": picture, "path": "a.jpg"}] * 3}
-    folder = open_folder(tmp_path / "out", "test", "x")
+    folder = ExportFolder(tmp_path / "out", "test", "x").open()
     write_rows(folder, "one", schema, [[row] * 50])
     assert (tmp_path / "out/one-000.parquet").stat().st_size < 2 * len(picture), "150 times the picture"
     write_rows(folder, "many", schema, [[row]] * 6, file_bytes=1000, group_bytes=1000)
@@ -337,7 +335,7 @@ def test_what_shows_an_episode_taken_down_since_is_left_out(own: Made, tmp_path:
     create_release(lake, "r1", allow=ANY)
     counts: dict[int, set[str]] = {}  # samples that show an episode
     for s in read_samples([Path(p) for p in own.space.root.glob("shards/*/*.tar")]):
-        for e in {shown_frame(s.row, p).episode_index for p in s.row["pictures"]} | {s.row["episode_index"]}:
+        for e in {int(shown_path(s.row, p).split("/")[1]) for p in s.row["pictures"]} | {s.row["episode_index"]}:
             counts.setdefault(e, set()).add(s.row["sample_id"])
     gone = max(counts, key=lambda e: len(counts[e]))
     before = KINDS["datasets"](lake, Selection(release="r1", allow=ANY), tmp_path / "before")
@@ -390,10 +388,10 @@ def test_names_of_pictures_are_read_as_they_are_written():
         (8, "e000007x", 0, "edited-aa"),
     ]:
         name = picture_name(7, {"episode_index": episode, "camera": camera, "frame_index": frame, "edit": edit})
-        found = shown_frame({"dataset": "d", "episode_index": 7, "sample_id": "s"}, name)
-        assert (found.episode_index, found.camera, found.frame_index, found.edit) == (episode, camera, frame, edit)
+        path = shown_path({"dataset": "d", "episode_index": 7, "sample_id": "s"}, name)
+        assert path == f"d/{episode:06d}/{camera}/{frame:06d}{'.' * bool(edit)}{edit}.jpg"
     with pytest.raises(ShardError, match="no picture's name"):
-        shown_frame({"dataset": "d", "episode_index": 7, "sample_id": "s"}, "samples.json")
+        shown_path({"dataset": "d", "episode_index": 7, "sample_id": "s"}, "samples.json")
 
 
 def test_jpegs_are_jpegs(frozen: Frozen):
