@@ -6,7 +6,6 @@ The configuration `samples` has one split per split of ours, questions with thei
 """
 
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -54,16 +53,14 @@ class DatasetsExport(ParquetSampleExport):
         files = {"samples": {split: f"samples/{split}/*.parquet" for split in self.splits}}
         files |= {table: {"all_splits": f"{table}/*.parquet"} for table in LABEL_TABLES}
         facts, selected = self.sample_facts, self.selected
-        episodes = Counter(e.dataset for e in selected.episodes)
-        by_dataset, by_kind = Counter[str](), Counter[tuple[str, str, str]]()
-        for count in facts["counts"]:
-            by_dataset[count["dataset"]] += count["samples"]
-            by_kind[count["split"], count["family"], count["form"]] += count["samples"]
+        of_all = "FROM export_samples WHERE NOT withheld GROUP BY ALL ORDER BY ALL"
+        kinds = self.lake.rows(f"SELECT split, family, coalesce(form, ''), count(*) {of_all}")
         datasets = [
-            (dataset, selected.licences.get(dataset) or "none is stated", episodes[dataset], by_dataset[dataset])
-            for dataset in selected.datasets
+            (dataset, selected.licences.get(dataset) or "none is stated", episodes, samples)
+            for dataset, episodes, samples in self.lake.rows(
+                f"SELECT dataset, count(DISTINCT episode_index), count(*) {of_all}"
+            )
         ]
-        kinds = [(*kind, number) for kind, number in sorted(by_kind.items())]
         notes = "".join(f"- {note}\n" for note in facts["notes"])
         runs = ", ".join(f"{r['label_run']} ({r['annotator']}, {r['code_version']})" for r in facts["label_runs"])
         state = f"Snapshot {selected.snapshot}, content {json.dumps(selected.content)}"

@@ -82,19 +82,22 @@ class FrameSignalsExport(FileExport, OneDatasetExport, LabelExport):
         return dict(sorted((chosen | (ADVANTAGE_SIGNALS if self.options.horizon else {})).items()))
 
     def write_file(self, out: Path) -> None:
-        descriptors, numbers = self._descriptors(), [e.episode_index for e in self.selected.episodes]
-        facts = metadata(descriptors, self._provenance(), numbers) | {IDENTITY.decode(): self.identity}
-        read = self._of_labels if self.options.rewards is None else self._of_model
-        found = chain.from_iterable(read(chunk, chosen, at) for chunk, chosen, _, at in self.dataset_chunks() if chosen)
-        found = iter(self._with_advantages(list(found))) if self.options.horizon else found
+        found, descriptors = self._signals(), self._descriptors()
         first = next(found, None)
         if first is None:
             raise self.no_labels()
+        numbers = [e.episode_index for e in self.selected.episodes]
+        facts = metadata(descriptors, self._provenance(), numbers) | {IDENTITY.decode(): self.identity}
         schema = _table(first, descriptors).schema.with_metadata(facts)
         with whole_file(out) as half, pq.ParquetWriter(half, schema, compression="snappy") as writer:
-            for signals in chain([first], found):
-                table = _table(signals, descriptors)
+            for table in (_table(signals, descriptors) for signals in chain([first], found)):
                 writer.write_table(table.cast(schema), row_group_size=len(table))
+
+    def _signals(self) -> Iterator[_Signals]:
+        """Of each episode that has any, in order."""
+        read = self._of_labels if self.options.rewards is None else self._of_model
+        found = chain.from_iterable(read(chunk, chosen, at) for chunk, chosen, _, at in self.dataset_chunks() if chosen)
+        return iter(self._with_advantages(list(found))) if self.options.horizon else found
 
     def _provenance(self) -> dict[str, Any]:
         ((source, episodes, frames),) = self.lake.rows(

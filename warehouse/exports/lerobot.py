@@ -25,10 +25,14 @@ from warehouse.exports.rabc import FILE as PROGRESS_FILE
 from warehouse.exports.rabc import EpisodeProgress, configuration, example_size, kappa_table, write_progress
 from warehouse.exports.selection import ExportEpisode
 from warehouse.exports.statistics import combined_by_feature, shaped
-from warehouse.exports.subtasks import SPARSE_STAGE, add_shares, proportions
+from warehouse.exports.subtasks import SPARSE_STAGE, proportions, sum_shares
 from warehouse.exports.videos import ENCODED, VideoFile, write_video
 
 Facts = Mapping[str, Any]
+BLURRED = (
+    "faces are hidden in {blurred} of {pictures} pictures, {most_faces} at once at most; a detector misses some and "
+    "takes other things for faces: look at the videos before they are published"
+)
 
 
 class LerobotExport(LerobotPlan):
@@ -61,6 +65,7 @@ class LerobotExport(LerobotPlan):
         first = file.clips[0].episode
         facts = self.folder.part(f"video {file.camera} {file.number}", self._write_video, file)
         size = facts["height_px"], facts["width_px"]
+        self.codecs.setdefault(file.camera, facts["codec"])
         before = self.sizes.setdefault(file.camera, size)
         if size != before:
             raise UserError(
@@ -109,22 +114,13 @@ class LerobotExport(LerobotPlan):
             sum(chunk["not_for_sarm"] for chunk in chunks),
             "labelled episodes have no SARM stages: unfinished, with a step done twice, or with unnamed steps",
         )
-        if blurred:
-            notes.append(
-                f"faces are hidden in {blurred['blurred']} of {blurred['pictures']} pictures, {blurred['most_faces']} "
-                "at once at most; a detector misses some and takes other things for faces: look at the videos before "
-                "they are published"
-            )
+        notes += [BLURRED.format(**blurred)] if blurred else []
         stats = combined_by_feature([chunk["stats"] for chunk in chunks])
-        shares: dict[str, list[float]] = {}
-        for chunk in chunks:
-            add_shares(shares, chunk["shares"])
-        codecs = {file.camera: facts["codec"] for file, facts in reversed([*zip(self.files, videos, strict=True)])}
         for name, value in {
-            "meta/info.json": self._info(codecs),
+            "meta/info.json": self._info(),
             "meta/stats.json": {name: shaped(s, picture=name in self.cameras) for name, s in stats.items()},
             "meta/temporal_proportions_sparse.json": {SPARSE_STAGE: 1.0},
-            "meta/temporal_proportions_dense.json": proportions(shares),
+            "meta/temporal_proportions_dense.json": proportions(sum_shares(chunk["shares"] for chunk in chunks)),
         }.items():
             self.folder.write(name, json.dumps(value, indent=4, ensure_ascii=False) + "\n")
         self.folder.part("tasks", self._write_tasks)
@@ -137,14 +133,13 @@ class LerobotExport(LerobotPlan):
         tasks = pd.DataFrame({"task_index": list(self.tasks.values())}, index=pd.Index(list(self.tasks), name="task"))
         tasks.to_parquet(self.folder.path("meta/tasks.parquet"))
 
-    def _info(self, codecs: Mapping[str, str]) -> dict[str, Any]:
-        """`codecs`: of each camera's first file."""
+    def _info(self) -> dict[str, Any]:
         robots = self.lake.column("SELECT DISTINCT robot FROM datasets SEMI JOIN selected USING (dataset)")
         fps = int(self.fps) if self.fps == round(self.fps) else self.fps
         features: dict[str, Feature] = dict(self.features)
         for camera in self.cameras:
             height, width = self.sizes[camera]
-            about = {"height": height, "width": width, "codec": codecs[camera], "fps": fps, "channels": 3}
+            about = {"height": height, "width": width, "codec": self.codecs[camera], "fps": fps, "channels": 3}
             features[camera] = {
                 "dtype": "video",
                 "shape": [height, width, 3],

@@ -78,13 +78,11 @@ def columns(reader: SourceReader, e: ExportEpisode, wanted: Mapping[str, Feature
     """An episode's rows of some features. Raises UserError where the source has changed since it was built."""
     if reader.info is None:
         return {STATE: _state(reader, e, wanted[STATE]["shape"])} if wanted else {}
-    record = reader.record(e)
-    uris = [video.uri for video in record.videos] + [record.data_uri or ""]
-    if reader.source.stamp(uris, record.num_rows) != record.source_stamp:
+    record, data = reader.record(e), reader.record(e).data_uri or ""
+    if reader.source.stamp([*(video.uri for video in record.videos), data], record.num_rows) != record.source_stamp:
         raise UserError(f"the files of {e.dataset} episode {e.episode_index} have changed: build the dataset again")
     try:
-        path = reader.source.resolve(record.data_uri or "")
-        table = read_columns(path, record.row_start, e.num_frames, tuple(wanted))
+        table = read_columns(reader.source.resolve(data), record.row_start, e.num_frames, tuple(wanted))
         return {name: _cast(table, name, feature, e.num_frames) for name, feature in wanted.items()}
     except (RowsError, pa.ArrowException) as error:
         raise UserError(f"rows of {e.dataset} episode {e.episode_index}: {error}") from error

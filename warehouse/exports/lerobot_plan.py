@@ -48,8 +48,8 @@ class LerobotPlan(Export):
     """What all parts of an export need to know. Raises UserError for episodes that cannot be one dataset.
 
     `index`: number of each episode in the export. `starts`: the global index of its first frame, and last the number
-    of frames. `sizes`: (height, width) of each camera; `places`: by camera, dataset and episode, the number of the
-    video's file and the seconds at which its pictures begin. Both are filled as videos are written.
+    of frames. Filled as videos are written: `sizes`, (height, width) of each camera; `codecs`, of its first file;
+    `places`, by camera, dataset and episode, the number of the video's file and the seconds at which pictures begin.
     """
 
     def __init__(self, *what: Any) -> None:
@@ -59,6 +59,7 @@ class LerobotPlan(Export):
         self.index = {e.key: number for number, e in enumerate(self.episodes)}
         self.starts = [0, *accumulate(e.num_frames for e in self.episodes)]
         self.sizes: dict[str, tuple[int, int]] = {}
+        self.codecs: dict[str, str] = {}
         self.places: dict[tuple[str, str, int], tuple[int, float]] = {}
         self.detector = FaceDetector()
         if self.options.blur:

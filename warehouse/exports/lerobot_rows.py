@@ -16,7 +16,7 @@ from warehouse.exports.lerobot_features import columns
 from warehouse.exports.lerobot_plan import DATA_PATH, EPISODES_PATH, VIDEO_PATH, LerobotPlan, place
 from warehouse.exports.selection import ExportEpisode
 from warehouse.exports.statistics import NAMES, Stats, combined_by_feature, picture_statistics, shaped, statistics
-from warehouse.exports.subtasks import SEGMENT, add_shares, sarm_columns, sarm_shares, segment_rows, step_names
+from warehouse.exports.subtasks import SEGMENT, sarm_columns, sarm_shares, segment_rows, step_names, sum_shares
 
 STAT_PICTURES = 4  # of each episode and camera
 WHOLE, NUMBER, TEXT = pa.int64(), pa.float64(), pa.string()
@@ -42,7 +42,7 @@ def write_rows(
     pictures = _keyframes(plan, dataset, chunk)
     rows: list[dict[str, tuple[pa.DataType, Any]]] = []
     all_stats: list[dict[str, Stats]] = []
-    shares: dict[str, list[float]] = {}
+    shares: list[dict[str, list[float]]] = []
     with pq.ParquetWriter(
         plan.folder.path(DATA_PATH.format(**place(number))), plan.schema, compression="snappy"
     ) as writer:
@@ -54,15 +54,15 @@ def write_rows(
             row = _episode_row(plan, e, label, number, table, quality.get(e.episode_index, {}))
             rows.append(row | _stats_columns(plan, stats))
             all_stats.append(stats)
-            add_shares(shares, sarm_shares(label, e.num_frames))
+            shares.append(sarm_shares(label, e.num_frames))
     schema = pa.schema([(name, type_) for name, (type_, _) in rows[0].items()])
     values = [{name: value for name, (_, value) in row.items()} for row in rows]
     meta = plan.folder.path(EPISODES_PATH.format(**place(number)))
     pq.write_table(pa.Table.from_pylist(values, schema=schema), meta, compression="snappy")
     return {
         "stats": combined_by_feature(all_stats),
-        "shares": shares,
-        "not_for_sarm": sum(not sarm_shares(label, 1) for label in labels.values()),
+        "shares": sum_shares(shares),
+        "not_for_sarm": len(labels) - sum(map(bool, shares)),
         "labelled": len(labels),
     }
 

@@ -33,20 +33,21 @@ class LlamaFactoryExport(SampleExport):
         written: dict[str, str] = {}  # the hash of each picture
         for episode in self.read(part):
             for sample in episode:
-                images = []
-                for picture in shown_pictures(sample):
-                    path, data = f"images/{part.split}/{picture['path']}", picture["bytes"]
-                    sha256 = hashlib.sha256(data).hexdigest()
-                    if path not in written:
-                        self.folder.path(path).write_bytes(data)
-                    if written.setdefault(path, sha256) != sha256:
-                        raise ShardError(
-                            f"the shards of {part.name} hold two different pictures of {path}: build the dataset again"
-                        )
-                    images.append(path)
+                images = [self._keep(part, picture, written) for picture in shown_pictures(sample)]
                 asked, answered = sample.row["question"], sample.row["answer"]
                 messages = [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
                 yield {"messages": messages, "images": images}
+
+    def _keep(self, part: SamplePart, picture: Mapping[str, Any], written: dict[str, str]) -> str:
+        """A picture's path, and its file where it is new."""
+        path, sha256 = f"images/{part.split}/{picture['path']}", hashlib.sha256(picture["bytes"]).hexdigest()
+        if path not in written:
+            self.folder.path(path).write_bytes(picture["bytes"])
+        if written.setdefault(path, sha256) != sha256:
+            raise ShardError(
+                f"the shards of {part.name} hold two different pictures of {path}: build the dataset again"
+            )
+        return path
 
     def write_rest(self) -> Mapping[str, Any]:
         """What LLaMA-Factory has to know of each dataset: its folder, and what its columns and roles are called."""

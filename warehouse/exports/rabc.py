@@ -140,8 +140,8 @@ class OneDatasetExport(Export):
         return selected
 
     def dataset_chunks(self) -> Iterator[tuple[int, list[ExportEpisode], dict[int, int], dict[int, int]]]:
-        """(chunk, its episodes that are selected, frames of each episode of the source, the global index of its first
-        one), in order."""
+        """(chunk, its episodes that are selected, frames of each episode of the source, the global index of each
+        one's first frame), in order."""
         facts = self.lake.rows(
             "SELECT chunk, map_from_entries(list((episode_index, num_rows) ORDER BY episode_index)) FROM episode_facts "
             "WHERE dataset = ? GROUP BY 1 ORDER BY 1",
@@ -150,9 +150,8 @@ class OneDatasetExport(Export):
         chosen = {chunk: episodes for _, chunk, episodes in self.selected.chunks()}
         counted = self._counted_starts()
         for chunk, lengths in facts:
-            # The rows of a LeRobot v3.0 source state a global index; of other sources the counted one holds
-            stated = self._stated_starts(chunk) if self.format == "lerobot_v3.0" else {}
-            yield chunk, chosen.get(chunk, []), lengths, {e: stated.get(e, counted[e]) for e in lengths}
+            starts = counted | self._stated_starts(chunk)
+            yield chunk, chosen.get(chunk, []), lengths, starts
 
     def _counted_starts(self) -> dict[int, int]:
         """By the lengths of all episodes of the source before it."""
@@ -171,7 +170,9 @@ class OneDatasetExport(Export):
         return dict(zip(order, accumulate(map(lengths.__getitem__, order), initial=0), strict=False))
 
     def _stated_starts(self, chunk: int) -> dict[int, int]:
-        """As the rows of the source state them; empty where they do not."""
+        """As the rows of the source state them, which those of LeRobot v3.0 do; else empty."""
+        if self.format != "lerobot_v3.0":
+            return {}
         reader, starts, column = self.readers[self.dataset], dict[int, int](), lru_cache(maxsize=2)(_index_column)
         for episode, record in reader.records(chunk).items():
             if (uri := record.data_uri) is not None:

@@ -13,8 +13,8 @@ frames after them, as in the published example.
 import json
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from itertools import count, islice, permutations, zip_longest
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, count, islice, permutations, product, zip_longest
 from typing import Any
 
 import cv2
@@ -98,26 +98,11 @@ class RoboDopamineExport(LabelExport):
             write_episode_video(reader, camera, e, self.folder.path(f"{raw}/{name}.mp4"))
         chosen = self._pairs(label.progress) if end is not None else []
         # Other runs of the task may show where it is done by this one
-        shown = {0, e.num_frames - 1, *(frame for pair in chosen for frame in pair)}
+        shown = {0, e.num_frames - 1, *chain.from_iterable(chosen)}
         views = {name: camera for camera, name in names.items() if name in VIEWS}
         for name, camera in views.items():
             self._write_pictures(e, camera, name, shown)
-        marks = "\n".join(f"{VIEWS[name]}: <image>" for name in views)
-        question = QUESTION.format(task=e.task or "", before=marks, after=marks)
-        pairs = [
-            {
-                "id": f"{_name(e)}-bf_{before:06d}-af_{after:06d}",
-                "image": [_picture(e, HIGH, 0), end]
-                + [_picture(e, view, frame) for frame in (before, after) for view in views],
-                "task": e.task or "",
-                "conversations": [
-                    {"from": "human", "value": question},
-                    {"from": "gpt", "value": f"<score>{_percent(label.progress, before, after):+.1f}%</score>"},
-                ],
-            }
-            for before, after in chosen
-        ]
-        return {"pairs": pairs}
+        return {"pairs": [_item(e, views, end, pair, _percent(label.progress, *pair)) for pair in chosen]}
 
     def _write_pictures(self, e: ExportEpisode, camera: str, name: str, shown: set[int]) -> None:
         frames = islice(self.readers[e.dataset].episode(e).frames(camera), e.num_frames)
@@ -149,6 +134,23 @@ def _task(e: ExportEpisode) -> Task:
 
 def _picture(e: ExportEpisode, camera: str, frame: int) -> str:
     return f"train_data/{_name(e)}/{camera}/frame_{frame:06d}.jpg"
+
+
+def _item(
+    e: ExportEpisode, views: Iterable[str], end: str | None, pair: tuple[int, int], percent: float
+) -> dict[str, Any]:
+    before, after = pair
+    marks = "\n".join(f"{VIEWS[view]}: <image>" for view in views)
+    question = QUESTION.format(task=e.task or "", before=marks, after=marks)
+    return {
+        "id": f"{_name(e)}-bf_{before:06d}-af_{after:06d}",
+        "image": [_picture(e, HIGH, 0), end, *(_picture(e, view, frame) for frame, view in product(pair, views))],
+        "task": e.task or "",
+        "conversations": [
+            {"from": "human", "value": question},
+            {"from": "gpt", "value": f"<score>{percent:+.1f}%</score>"},
+        ],
+    }
 
 
 def camera_names(cameras: Sequence[str]) -> dict[str, str]:

@@ -8,6 +8,7 @@ What the convention is says annotate.conventions.robometer.
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -50,10 +51,7 @@ class RobometerExport(LabelExport):
                 rows[e.split or NO_SPLIT] += _rows(e, label)
         if not rows:
             raise UserError("nothing to export: none of the episodes selected has an instruction")
-        # Each task's text is embedded once
-        tasks = sorted({e.task for e in self.selected.episodes if e.task})
-        vectors = dict(zip(tasks, embed(tasks), strict=True))
-        counts = {split: self.folder.part(split, self._write_rows, split, rows[split], vectors) for split in rows}
+        counts = {split: self.folder.part(split, self._write_rows, split, of_split) for split, of_split in rows.items()}
         notes = self.notes()
         notes += counted(
             sum(not e.task for e in self.selected.episodes), "episodes without an instruction are left out"
@@ -61,13 +59,19 @@ class RobometerExport(LabelExport):
         self.folder.write(README, self._readme(counts, notes))
         return {"trajectories": counts, "notes": notes}
 
+    @cached_property
+    def _vectors(self) -> dict[str, Any]:
+        """Each task's text, embedded once."""
+        tasks = sorted({e.task for e in self.selected.episodes if e.task})
+        return dict(zip(tasks, embed(tasks), strict=True))
+
     def _write_videos(self, e: ExportEpisode) -> None:
         for camera in e.cameras:
             write_episode_video(self.readers[e.dataset], camera, e, self.folder.path(_video(e, camera)))
 
-    def _write_rows(self, split: str, rows: Sequence[dict[str, Any]], vectors: Mapping[str, Any]) -> dict[str, int]:
+    def _write_rows(self, split: str, rows: Sequence[dict[str, Any]]) -> dict[str, int]:
         """Returns how many there are of each grade."""
-        with_vectors = [row | {"lang_vector": vectors[row["task"]]} for row in rows]
+        with_vectors = [row | {"lang_vector": self._vectors[row["task"]]} for row in rows]
         table = pa.Table.from_pylist(with_vectors, schema=with_features(SCHEMA))
         pq.write_table(table, self.folder.path(f"trajectories/{split}/part-000.parquet"), compression="zstd")
         found = Counter(row["quality_label"] or UNKNOWN for row in rows)

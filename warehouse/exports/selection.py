@@ -4,7 +4,7 @@ An export is a pure function of a snapshot of the lake, a selection and options.
 """
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
 from typing import Any
@@ -267,11 +267,17 @@ def _allowed(
         elif gone is None:
             left_out.append(f"{dataset}: all of it taken down")
         else:
-            here = list(group)
-            allowed += [row for row in here if row["episode_index"] not in gone]
-            if numbers := [str(row["episode_index"]) for row in here if row["episode_index"] in gone]:
-                left_out.append(f"{dataset}: episodes {', '.join(numbers)} taken down")
+            kept, numbers = _without(group, gone)
+            allowed += kept
+            left_out += [f"{dataset}: episodes {numbers} taken down"] if numbers else []
     return allowed, left_out
+
+
+def _without(rows: Iterable[dict], gone: Collection[int]) -> tuple[list[dict], str]:
+    """The rows of other episodes, and the numbers of those that are gone."""
+    here = list(rows)
+    numbers = [str(row["episode_index"]) for row in here if row["episode_index"] in gone]
+    return [row for row in here if row["episode_index"] not in gone], ", ".join(numbers)
 
 
 def label_runs(lake: Lake, runs: Sequence[str]) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Segments in the three forms that LeRobot's tools read."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -83,9 +84,11 @@ def sarm_shares(label: ActiveLabel | None, num_frames: int) -> dict[str, list[fl
     }
 
 
-def add_shares(total: dict[str, list[float]], part: Mapping[str, Sequence[float]]) -> None:
-    for name, values in part.items():
+def sum_shares(parts: Iterable[Mapping[str, Sequence[float]]]) -> dict[str, list[float]]:
+    total: dict[str, list[float]] = {}
+    for name, values in chain.from_iterable(part.items() for part in parts):
         total[name] = [a + b for a, b in zip(total.get(name, [0, 0.0, 0.0]), values, strict=True)]
+    return total
 
 
 def proportions(total: Mapping[str, Sequence[float]]) -> dict[str, float]:

@@ -80,7 +80,7 @@ def verify(lake: Lake, selection: Selection, out: Path, options: LerobotOptions)
         found, why = _opened(out.resolve(), sorted(_shown(plan)), Path(scratch))
         if found is None:
             return Verified(version("lerobot"), 0, 0, 0, 0, None, (f"it cannot open it ({why})",))
-        problems = _compare_rows(plan, found)
+        problems = _compare(plan, found)
         with np.load(Path(scratch) / "pictures.npz") as pictures:
             count = len(pictures.files)
             most_off, wrong = (None, []) if options.blur else _compare_pictures(plan, pictures, _limit(out))
@@ -120,14 +120,19 @@ def _opened(root: Path, wanted: Sequence[int], scratch: Path) -> tuple[dict[str,
     return json.loads(done.stdout), ""
 
 
-def _compare_rows(plan: LerobotPlan, found: Mapping[str, Any]) -> list[str]:
-    """What differs, in words: each kind of difference once, with the episodes that it is in."""
+def _compare(plan: LerobotPlan, found: Mapping[str, Any]) -> list[str]:
+    """What differs, in words."""
     if (found["episodes"], found["frames"]) != (len(plan.episodes), plan.starts[-1]):
         told = f"{found['episodes']} episodes and {found['frames']} frames"
         return [f"it has {told}, not {len(plan.episodes)} and {plan.starts[-1]}"]
     problems = [] if found["fps"] == plan.fps else [f"{found['fps']:g} fps, not {plan.fps:g}"]
     if sorted(found["cameras"]) != sorted(plan.cameras):
         problems.append(f"the cameras {named(found['cameras'])}, not {named(plan.cameras)}")
+    return problems + _compare_rows(plan, found)
+
+
+def _compare_rows(plan: LerobotPlan, found: Mapping[str, Any]) -> list[str]:
+    """Each kind of difference once, with the episodes that it is in."""
     rows = {name: np.array(values) for name, values in found["rows"].items()}
     lengths = np.diff(plan.starts)
     episode, index = np.repeat(np.arange(len(lengths)), lengths), np.arange(plan.starts[-1])
@@ -142,7 +147,7 @@ def _compare_rows(plan: LerobotPlan, found: Mapping[str, Any]) -> list[str]:
         "another task": ~np.isin(told, list(plan.tasks)) if plan.options.flavour == "subtask" else told != tasks,
     }
     where = {what: np.unique(episode[at]).astype(str).tolist() for what, at in wrong.items()}
-    return problems + [f"{what} in episode {named(episodes)}" for what, episodes in where.items() if episodes]
+    return [f"{what} in episode {named(episodes)}" for what, episodes in where.items() if episodes]
 
 
 def _compare_pictures(plan: LerobotPlan, pictures: Mapping[str, np.ndarray], limit: float) -> tuple[float, list[str]]:

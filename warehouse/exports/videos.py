@@ -183,15 +183,12 @@ def _span(packets: "Packets", clip: Clip, path: Path) -> range:
 
 def _pictures(file: VideoFile, read: Callable[[ExportEpisode], Iterable[TimedPicture]] | None) -> Iterator[np.ndarray]:
     for clip in file.clips:
-        e, count, where = (
-            clip.episode,
-            0,
-            f"{file.camera} of {clip.episode.dataset} episode {clip.episode.episode_index}",
-        )
+        e, count = clip.episode, 0
         for _, _, picture in islice(read(e) if read else clip.reader.episode(e).frames(file.camera), e.num_frames):
             yield picture.rgb()
             count += 1
         if count != e.num_frames:
+            where = f"{file.camera} of {e.dataset} episode {e.episode_index}"
             raise UserError(f"{where} shows {count} frames, its rows are {e.num_frames}: build the dataset again")
 
 
