@@ -8,6 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from operator import itemgetter
 from typing import Any
 
 import pandas as pd
@@ -107,27 +108,25 @@ class LerobotExport(LerobotPlan):
         self, videos: Sequence[Facts], chunks: Sequence[Facts], kappas: Mapping[str, float | None]
     ) -> dict[str, Any]:
         """info.json, tasks, statistics, proportions of SARM's stages and a card; returns facts for the manifest."""
-        blurred = _blurred(videos)
-        # Notes tell what LeRobot cannot express: they stand in the card and in the manifest
-        notes = [*self.selected.label_notes(), *self.plan_notes(), *_video_notes(videos)]
-        notes += counted(
-            sum(chunk["not_for_sarm"] for chunk in chunks),
-            "labelled episodes have no SARM stages: unfinished, with a step done twice, or with unnamed steps",
-        )
-        notes += [BLURRED.format(**blurred)] if blurred else []
-        stats = combined_by_feature([chunk["stats"] for chunk in chunks])
-        for name, value in {
-            "meta/info.json": self._info(),
-            "meta/stats.json": {name: shaped(s, picture=name in self.cameras) for name, s in stats.items()},
-            "meta/temporal_proportions_sparse.json": {SPARSE_STAGE: 1.0},
-            "meta/temporal_proportions_dense.json": proportions(sum_shares(chunk["shares"] for chunk in chunks)),
-        }.items():
-            self.folder.write(name, json.dumps(value, indent=4, ensure_ascii=False) + "\n")
+        of_chunks = {name: list(map(itemgetter(name), chunks)) for name in chunks[0]}
+        stats = combined_by_feature(of_chunks["stats"])
+        self._write_json("info", self._info())
+        self._write_json("stats", {name: shaped(s, picture=name in self.cameras) for name, s in stats.items()})
+        self._write_json("temporal_proportions_sparse", {SPARSE_STAGE: 1.0})
+        self._write_json("temporal_proportions_dense", proportions(sum_shares(of_chunks["shares"])))
         self.folder.part("tasks", self._write_tasks)
+        # Notes tell what LeRobot cannot express: they stand in the card and in the manifest
+        why = "labelled episodes have no SARM stages: unfinished, with a step done twice, or with unnamed steps"
+        notes = [*self.selected.label_notes(), *self.plan_notes(), *_video_notes(videos)]
+        notes += counted(sum(of_chunks["not_for_sarm"]), why)
+        facts = _blurred(videos)
+        notes += [BLURRED.format(**blurred) for blurred in facts.values()]
         self.folder.write(README, self._card(kappas, notes))
-        by_way = dict(Counter(video["how"] for video in videos))
-        facts = {"videos": by_way, "labelled_episodes": sum(chunk["labelled"] for chunk in chunks), "notes": notes}
-        return facts | ({"blurred": blurred} if blurred else {})
+        by_way = dict(Counter(map(itemgetter("how"), videos)))
+        return facts | {"videos": by_way, "labelled_episodes": sum(of_chunks["labelled"]), "notes": notes}
+
+    def _write_json(self, name: str, value: Any) -> None:
+        self.folder.write(f"meta/{name}.json", json.dumps(value, indent=4, ensure_ascii=False) + "\n")
 
     def _write_tasks(self) -> None:
         tasks = pd.DataFrame({"task_index": list(self.tasks.values())}, index=pd.Index(list(self.tasks), name="task"))
@@ -188,13 +187,14 @@ Notes:
 """
 
 
-def _blurred(videos: Sequence[Facts]) -> dict[str, int]:
-    """What was hidden in all videos; empty where nothing was to be."""
+def _blurred(videos: Sequence[Facts]) -> dict[str, Any]:
+    """The fact `blurred`: what was hidden in all videos; no fact where nothing was to be."""
     hidden = [Hidden(**video["hidden"]) for video in videos if "hidden" in video]
     if not hidden:
         return {}
     pictures, blurred = sum(h.pictures for h in hidden), sum(h.blurred for h in hidden)
-    return {"pictures": pictures, "blurred": blurred, "most_faces": max(h.most_faces for h in hidden)}
+    most_faces = max(h.most_faces for h in hidden)
+    return {"blurred": {"pictures": pictures, "blurred": blurred, "most_faces": most_faces}}
 
 
 def _video_notes(videos: Sequence[Facts]) -> list[str]:

@@ -76,8 +76,13 @@ def _of_lerobot(
 
 def columns(reader: SourceReader, e: ExportEpisode, wanted: Mapping[str, Feature]) -> dict[str, pa.Array]:
     """An episode's rows of some features. Raises UserError where the source has changed since it was built."""
-    if reader.info is None:
-        return {STATE: _state(reader, e, wanted[STATE]["shape"])} if wanted else {}
+    if reader.info is not None:
+        return _stored(reader, e, wanted)
+    return {STATE: _state(reader, e, wanted[STATE]["shape"])} if wanted else {}
+
+
+def _stored(reader: SourceReader, e: ExportEpisode, wanted: Mapping[str, Feature]) -> dict[str, pa.Array]:
+    """The same of a LeRobot source."""
     record, data = reader.record(e), reader.record(e).data_uri or ""
     if reader.source.stamp([*(video.uri for video in record.videos), data], record.num_rows) != record.source_stamp:
         raise UserError(f"the files of {e.dataset} episode {e.episode_index} have changed: build the dataset again")

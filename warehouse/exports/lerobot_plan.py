@@ -61,9 +61,12 @@ class LerobotPlan(Export):
         self.sizes: dict[str, tuple[int, int]] = {}
         self.codecs: dict[str, str] = {}
         self.places: dict[tuple[str, str, int], tuple[int, float]] = {}
-        self.detector = FaceDetector()
         if self.options.blur:
             weights_file()  # they may not be there
+
+    @cached_property
+    def detector(self) -> FaceDetector:
+        return FaceDetector()
 
     def _common_cameras(self) -> list[str]:
         """The cameras that every episode has, in the order of the first one's."""

@@ -61,11 +61,7 @@ class OpensarmExport(LabelExport):
         for k, (e, label) in enumerate(self.labelled()):
             written.append((e, self.folder.part(f"episode {k}", self._write, e, label, k, start, tasks)))
             start += e.num_frames
-        there = Counter(chain.from_iterable(facts["names"] for _, facts in written))
-        notes = self.notes(labelled=len(written))
-        for column in ("state", "actions"):
-            lacking = len(written) - there[column]
-            notes += counted(lacking, f"episodes have no column {column}: their source brings none")
+        notes = self.notes(labelled=len(written)) + _lacking([facts["names"] for _, facts in written])
         lines = [facts["line"] for _, facts in written if facts["line"]]
         self.folder.write(LABELS, _lines(lines))
         self._write_metadata(written, tasks, start)
@@ -160,6 +156,13 @@ class OpensarmExport(LabelExport):
         self.folder.write("lerobot/meta/episodes.jsonl", _lines(of_episode))
         of_task = ({"task_index": k, "task": text} for text, k in tasks.items())
         self.folder.write("lerobot/meta/tasks.jsonl", _lines(of_task))
+
+
+def _lacking(names: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Notes on columns that are not in all episodes; `names`: of the dimensions of each one's."""
+    there = Counter(chain.from_iterable(names))
+    why = {c: f"episodes have no column {c}: their source brings none" for c in ("state", "actions")}
+    return [note for c, text in why.items() for note in counted(len(names) - there[c], text)]
 
 
 def _of_source(episode: Episode, num_frames: int) -> tuple[dict[str, list[str]], dict[str, pa.Array]]:

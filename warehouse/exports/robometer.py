@@ -44,20 +44,23 @@ class RobometerExport(LabelExport):
     """The episodes that have an instruction: a trajectory without a task is none."""
 
     def write_rest(self) -> Mapping[str, Any]:
+        rows = self._rows_by_split()
+        if not rows:
+            raise UserError("nothing to export: none of the episodes selected has an instruction")
+        counts = {split: self.folder.part(split, self._write_rows, split, of_split) for split, of_split in rows.items()}
+        without = sum(not e.task for e in self.selected.episodes)
+        notes = self.notes() + counted(without, "episodes without an instruction are left out")
+        self.folder.write(README, self._readme(counts, notes))
+        return {"trajectories": counts, "notes": notes}
+
+    def _rows_by_split(self) -> dict[str, list[dict[str, Any]]]:
+        """Writes the videos that they name, too."""
         rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for e, label in self.labels():
             if e.task:
                 self.folder.part(f"{e.dataset} {e.episode_index}", self._write_videos, e)
                 rows[e.split or NO_SPLIT] += _rows(e, label)
-        if not rows:
-            raise UserError("nothing to export: none of the episodes selected has an instruction")
-        counts = {split: self.folder.part(split, self._write_rows, split, of_split) for split, of_split in rows.items()}
-        notes = self.notes()
-        notes += counted(
-            sum(not e.task for e in self.selected.episodes), "episodes without an instruction are left out"
-        )
-        self.folder.write(README, self._readme(counts, notes))
-        return {"trajectories": counts, "notes": notes}
+        return rows
 
     @cached_property
     def _vectors(self) -> dict[str, Any]:

@@ -146,8 +146,8 @@ def _compare_rows(plan: LerobotPlan, found: Mapping[str, Any]) -> list[str]:
         "other times": np.abs(rows["timestamp"] - frame / plan.fps) >= TIME_S,
         "another task": ~np.isin(told, list(plan.tasks)) if plan.options.flavour == "subtask" else told != tasks,
     }
-    where = {what: np.unique(episode[at]).astype(str).tolist() for what, at in wrong.items()}
-    return [f"{what} in episode {named(episodes)}" for what, episodes in where.items() if episodes]
+    where = {what: np.unique(episode[at]).astype(str).tolist() for what, at in wrong.items() if at.any()}
+    return [f"{what} in episode {named(episodes)}" for what, episodes in where.items()]
 
 
 def _compare_pictures(plan: LerobotPlan, pictures: Mapping[str, np.ndarray], limit: float) -> tuple[float, list[str]]:
