@@ -121,6 +121,8 @@ def table_of(episodes: list[tuple[int, list[int]]], **changed: Any) -> pa.Table:
 
 WHOLE = [(0, [0, 1, 5]), (3, [2, 3, 4])]
 ROWS = 6
+UP: Any = "up"  # words that the convention does not have
+WORLD: Any = "world"
 BROKEN: list[tuple[Callable[[], pa.Table], str]] = [
     (lambda: table_of(WHOLE).replace_schema_metadata({}), "neither its metadata names"),
     (lambda: table_of(WHOLE, **{"lerobot.reward_scoring.format": "other"}), "its format is 'other'"),
@@ -139,8 +141,8 @@ BROKEN: list[tuple[Callable[[], pa.Table], str]] = [
     (lambda: table_of(WHOLE, columns={"score": np.full(ROWS, 1.5)}), "leaves its bounds"),
     (lambda: table_of(WHOLE, columns={"score": ["a"] * ROWS}), "floating numbers"),
     (lambda: table_of(WHOLE, descriptors=DESCRIPTORS | {"still": Descriptor(" ")}), "still: description ' '"),
-    (lambda: table_of(WHOLE, descriptors=DESCRIPTORS | {"still": Descriptor("x", "up")}), "direction 'up'"),
-    (lambda: table_of(WHOLE, descriptors=DESCRIPTORS | {"still": Descriptor("x", scope="world")}), "scope 'world'"),
+    (lambda: table_of(WHOLE, descriptors=DESCRIPTORS | {"still": Descriptor("x", UP)}), "direction 'up'"),
+    (lambda: table_of(WHOLE, descriptors=DESCRIPTORS | {"still": Descriptor("x", scope=WORLD)}), "scope 'world'"),
     (lambda: table_of(WHOLE, descriptors=DESCRIPTORS | {"still": Descriptor("x", bounds=(1, 0))}), "bounds"),
 ]  # fmt: skip
 

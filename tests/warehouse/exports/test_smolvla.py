@@ -2,6 +2,7 @@
 LeRobot's own."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -41,7 +42,8 @@ def make_vlm(folder: Path) -> Path:
     text |= {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "pad_token_id": 0}
     vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
     vision |= {"image_size": PICTURE_PX, "patch_size": PATCH_PX}
-    config = SmolVLMConfig(text_config=text, vision_config=vision, scale_factor=2, image_token_id=3, pad_token_id=0)
+    config: Any = {"text_config": text, "vision_config": vision, "pad_token_id": 0}
+    config = SmolVLMConfig(**config, scale_factor=2, image_token_id=3)
     config.save_pretrained(folder)
     return folder
 
@@ -64,7 +66,7 @@ def test_one_step_of_smolvla_with_our_weights(tmp_path: Path, monkeypatch: pytes
     root = tmp_path / "export"
     LEROBOT.export(Lake(space, read_only=True), Selection(allow=("unknown",)), root)
 
-    meta = LeRobotDatasetMetadata("local/test", root=root)
+    meta: Any = LeRobotDatasetMetadata("local/test", root=root)
     features = dataset_to_policy_features(meta.features)
     torch.manual_seed(0)
     config = SmolVLAConfig(
@@ -78,10 +80,10 @@ def test_one_step_of_smolvla_with_our_weights(tmp_path: Path, monkeypatch: pytes
         input_features={n: f for n, f in features.items() if f.type in (FeatureType.VISUAL, FeatureType.STATE)},
         output_features={n: f for n, f in features.items() if f.type is FeatureType.ACTION},
     )
-    policy = SmolVLAPolicy(config)
+    policy: Any = SmolVLAPolicy(config)
     before, _ = make_smolvla_pre_post_processors(config, meta.stats)
     times = {"action": [k / meta.fps for k in range(CHUNK)]}
-    dataset = LeRobotDataset("local/test", root=root, delta_timestamps=times, video_backend="pyav")
+    dataset: Any = LeRobotDataset("local/test", root=root, delta_timestamps=times, video_backend="pyav")
     ends = [int(meta.episodes[e]["dataset_to_index"]) for e in range(2)]
     batch = lerobot_collate_fn([dataset[k] for k in (0, 10, ends[0] - 1, ends[1] - 1)])
     assert batch is not None

@@ -72,6 +72,7 @@ def test_where_a_file_can_be_cut(tmp_path: Path, b_frames: int, start: int, coun
     packets = Packets.read(path)
     assert packets.reordered == (b_frames > 0)
     span = packets.span(start, count, FPS)
+    assert span is not None
     assert span == range(start, start + count)
     assert packets.can_cut(span) == cuttable
     if cuttable:
