@@ -37,7 +37,7 @@ ENDS_WITHIN_S = 20.0
 
 
 def ui_access(host: str, environment: Mapping[str, str]) -> Access:
-    """Who may use the UI at an address. Raises ServeError: no token where one is needed."""
+    """Who may use the UI at an address. Raises UserError: no token where one is needed."""
     hosts = tuple(name.strip() for name in environment.get(HOSTS, "").split(",") if name.strip())
     try:
         return access_for(host, token=environment.get(TOKEN) or None, hosts=hosts)
@@ -73,7 +73,7 @@ def guarded(access: Access) -> type[DagsterWebserver]:
 
 
 def serve(arguments: list[str]) -> None:
-    """Dagster's webserver with its own options. Raises ServeError for an address that a token must guard."""
+    """Dagster's webserver with its own options. Raises UserError for an address that a token must guard."""
     command = dagster_webserver.cli.cli
     with command.make_context("webserver", [*arguments], auto_envvar_prefix=SETTINGS) as context:
         access = ui_access(context.params["host"], os.environ)

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from core.paths import Workspace
 from pipeline.config import source_build
 from pipeline.plan import MISSING
-from pipeline.stage import DatasetStep, StageContext, run_stage
+from pipeline.stage import StageContext, Step, run_stage
 from pipeline.stages import LISTING
 from tests.kits.tiny_lerobot import make_dataset, rows_path, video_path, write_lines
 from warehouse.exports import EXPORT_KINDS, rabc
@@ -57,7 +57,7 @@ def make(folder: Path, episodes: int, frames: int) -> None:
         video_path(source, e).hardlink_to(video_path(source, 0))
     lake = Lake(Workspace(folder / "workspace"))
     build = source_build(source, "made", None, None)
-    step = DatasetStep(LISTING.spec(build), "made", MISSING, "new")
+    step = Step(LISTING.spec(build), "made", None, MISSING, "new")
     run_stage(StageContext(lake, build, step, build.source(lake.workspace.sources)))
     lake.con.execute("SET threads = 2")
     for table, sql in LABELS.items():

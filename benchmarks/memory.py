@@ -25,7 +25,8 @@ from benchmarks.pipeline import encode_all
 from benchmarks.tables import is_missed, table
 from core.paths import Workspace
 from ingest.registry import DatasetConfig
-from pipeline.build import Moment, run_build
+from pipeline.build import run_build
+from pipeline.chunk import Moment
 from pipeline.config import DatasetBuild, StageConfigs
 from warehouse.lake import Lake
 

@@ -18,7 +18,7 @@ from core.paths import Workspace
 from core.tables import TABLES
 from ingest.registry import DatasetConfig
 from pipeline.config import DatasetBuild
-from pipeline.plan import chunk_input, dataset_input
+from pipeline.plan import STAMPS, chunk_input, dataset_input
 from pipeline.stages import stage_specs
 from warehouse.lake import WHOLE_DATASET, Lake, content_key
 
@@ -210,7 +210,7 @@ def make(space: Workspace, scale: float) -> None:
 def _of_dataset(build: DatasetBuild, chunks: int, snapshot: int) -> dict[str, pa.Table]:
     """The rows that say what a dataset is, and that all its stages were run on all its chunks."""
     d, now = build.dataset, datetime.now(UTC)
-    first, *rest = (spec for spec in stage_specs(build) if spec.stage.of_chunks == "all")
+    first, *rest = (spec for spec in stage_specs(build) if not {*spec.stage.reads} & STAMPS.keys())
     facts = {"input_hash": dataset_input(first, FINGERPRINT), "output_hash": content_key(d.name)}
     runs = [{"stage": first.name, "chunk": WHOLE_DATASET, "label_run": "", "code_version": first.code_version} | facts]
     for chunk in range(chunks):

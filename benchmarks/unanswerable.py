@@ -40,7 +40,7 @@ from annotate.samples import samples_stage
 from annotate.samples.config import SamplesConfig
 from core.errors import UserError
 from core.paths import Workspace
-from pipeline.build import stored_build
+from pipeline.config import stored_build
 from pipeline.keyframes import coarse_keyframes
 from pipeline.picture_cache import PictureStore
 from pipeline.reading import records_of

@@ -34,11 +34,10 @@ from cli.progress import training_progress
 from cli.status import status_rows
 from cli.terminal import DONE
 from core.errors import UserError
+from core.names import DEMO_RECIPE, DEMO_RELEASE
 from core.paths import ROOT, Workspace
-from pipeline.build import resolve, stored_build
-from pipeline.config import DatasetBuild, load_config, with_annotator, with_samples, yaml_build
-from pipeline.embedding_cost import embedding_cost
-from pipeline.prediction import dataset_cost, facts, summary
+from pipeline.config import DatasetBuild, load_config, resolve, stored_build, with_annotator, with_samples, yaml_build
+from pipeline.prediction import dataset_cost, embedding_cost
 from pipeline.sources import builds_of_source, with_folders
 from warehouse.lake import Lake, open_lake
 from warehouse.lake.outcomes import chunks_to_build
@@ -70,10 +69,8 @@ def demo(workspace: WorkspaceOption = DEFAULT_WORKSPACE, workers: WorkersOption 
 def _close(space: Workspace) -> None:
     """Release, train, evaluate and rank, then print the outcomes and the leaderboard."""
     # Imported here: a build without it does not wait for what trains and scores
-    from pipeline.leaderboard import leaderboard_rows
-    from pipeline.release import DEMO_RELEASE
-    from pipeline.release_cycle import closing_steps
-    from pipeline.reward_model import DEMO_RECIPE
+    from pipeline.release import leaderboard_rows
+    from pipeline.reward_model import closing_steps
     from training.recipe import load_recipe
 
     lake = open_lake(space)
@@ -239,11 +236,11 @@ def dry_run(
     encoded = [build for build in resolved if build.has_embeddings]
     of_encoders = [embedding_cost(lake, build, space.sources, again=again) for build in encoded]
     if format == "json":
-        print_json([facts(cost) for cost in costs] + [cost.facts() for cost in of_encoders])
+        print_json([cost.facts() for cost in costs] + [cost.facts() for cost in of_encoders])
         return
     for cost in costs:
         show(cost.prediction.rows(), "table")
-        say(summary(cost))
+        say(cost.summary())
     for cost in of_encoders:
         say(cost.summary())
 

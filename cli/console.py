@@ -20,10 +20,11 @@ from core.paths import Workspace
 from ingest.reasons import REASONS
 from ingest.signals.survey import findings_of
 from ingest.sources.types import DownloadError
-from pipeline.build import BuildReport, Moment, StepFailure, resolve, run_build
-from pipeline.config import DatasetBuild
-from pipeline.plan import ChunkStep
+from pipeline.build import BuildReport, run_build
+from pipeline.chunk import Moment, StepFailure
+from pipeline.config import DatasetBuild, resolve
 from pipeline.prediction import dataset_cost
+from pipeline.stage import Step
 from warehouse.lake import Lake, open_lake
 from warehouse.lake.labels import gate_counts
 from warehouse.lake.signals import lags_by_dataset, signals_by_dataset
@@ -49,7 +50,7 @@ def build_all(
     names = [build.name for build in builds]
     # Nobody waits for what nobody looks at: Dagster is told when its UI is first opened
     if is_followed(space):
-        report_build(space, names, report.done)
+        report_build(space, names)
 
     # What was done, and what the datasets hold now
     if report.done:
@@ -64,7 +65,7 @@ def build_all(
         show_gate(lake, names)
         show_references(lake, names)
     for name, build in report.builds.items():
-        if build.is_auto and build.annotator == "native":
+        if (build.stated_annotator, build.annotator) == ("auto", "native"):
             print(f"{name}: the source brings its own steps, so they are its labels; --annotator motion: without them")
     for name, cost in costs.items():
         _show_cost(lake, report, name, cost)
@@ -119,7 +120,7 @@ def _build_visibly(
     done, to_do = Counter[str](), Counter[str]()  # episodes by stage
     episodes: dict[tuple[str, int], int] = {}
 
-    def on_steps(steps: Sequence[ChunkStep]) -> None:
+    def on_steps(steps: Sequence[Step]) -> None:
         if steps:
             rows = open_lake(space).rows("SELECT dataset, chunk, count(*) FROM episode_facts GROUP BY ALL")
             episodes.update({(dataset, chunk): number for dataset, chunk, number in rows})

@@ -123,7 +123,7 @@ def _show_evaluation(evaluation: Any, format: str) -> None:
 
 
 def _evaluate_held_out(model: str, release: str | None, workspace: str, format: Literal["table", "json"]) -> None:
-    from pipeline.evaluation import evaluation_step  # imports torch
+    from pipeline.reward_model import evaluation_step  # imports torch
     from training.finished import named_model
 
     lake = lake_at(workspace)

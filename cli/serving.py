@@ -100,7 +100,7 @@ def explore(
 
 
 def _suggestions(space: Workspace, dataset: str) -> list[dict[str, Any]]:
-    """Which run of each task of a dataset to label next. Raises SuggestionError."""
+    """Which run of each task of a dataset to label next. Raises UserError."""
     lake = Lake(space, read_only=True)
     try:
         return [suggestion.as_json() for suggestion in suggest(lake, dataset)]

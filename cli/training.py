@@ -13,7 +13,7 @@ from typer import Argument, Option
 
 from annotate.model_client.server import Server, ServerConfig
 from annotate.vlm.config import Price, VlmConfig
-from assets.lib.launch.child import launched, reporting
+from assets.lib.launch.child import launched, report
 from assets.lib.report import report_closing
 from cli.options import (
     DEFAULT_WORKSPACE,
@@ -34,9 +34,8 @@ from cli.progress import progress, training_progress
 from core.errors import UserError
 from core.names import LATEST
 from core.paths import Workspace
-from pipeline.models import check_model, merge_adapter, model_folder, model_rows, unmerged
+from pipeline.models import model_folder, model_rows
 from pipeline.outcome import Outcome
-from pipeline.reward_model import reward_model_step
 from training.recipe import adapting_recipe, load_recipe
 from warehouse.releases import find_release, get_release, local_release
 from warehouse.releases.contents import LOCAL
@@ -73,7 +72,8 @@ def train(
     lake = lake_at(workspace)
     now = release == LOCAL or (release is None and find_release(lake) is None)
     space, frozen = lake.workspace, local_release(lake) if now else get_release(lake, release)
-    from training.train import resumable  # imports torch
+    from pipeline.reward_model import reward_model_step  # imports torch
+    from training.train import resumable
 
     resume = resume or (auto_resume and resumable(space, loaded, frozen))
     step = partial(reward_model_step, lake, frozen, loaded, always=True, resume=resume, wandb=wandb)
@@ -96,10 +96,7 @@ def _train_visibly(space: Workspace, train: Callable[[Callable[[Any], None]], Ou
         return None
     # Under Dagster the run that launched this shows the progress, and no bar
     if launched():
-        with reporting() as reporter:
-            outcome = train(reporter.step)
-            reporter.outcome(outcome)
-        return outcome
+        return report(train)
     with training_progress() as on_step:
         outcome = train(on_step)
     report_closing(space, [outcome])
@@ -246,6 +243,8 @@ def model_merge(
     format: FormatOption = "table",
 ) -> None:
     """Merge adapters into whole models, for servers. The card names adapter and base, with their hashes."""
+    from pipeline.model_check import merge_adapter, unmerged  # imports torch
+
     if bool(models) == every:
         raise UserError("give either the names of adapters, or --all")
     if out is not None and (every or len(models or ()) != 1):
@@ -278,6 +277,8 @@ def model_check(
     format: FormatOption = "table",
 ) -> None:
     """Load a checkpoint and ask it a question about a picture."""
+    from pipeline.model_check import check_model  # imports torch
+
     folder = model_folder(space_at(workspace), model)
     with progress() as report:
         facts = check_model(folder, (lambda line: report("server", detail=line)) if serve else None)

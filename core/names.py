@@ -1,7 +1,9 @@
 """Names that people type: which known one was meant."""
 
 from collections.abc import Collection
+from difflib import get_close_matches
 
+DEMO_RELEASE, DEMO_RECIPE = "demo", "laptop"  # of the demo, and where nobody names another
 LATEST = "latest"  # in the place of a release's or a model's name: the newest
 
 
@@ -10,8 +12,6 @@ def near_names(name: str, known: Collection[str]) -> list[str]:
 
     Example: near_names("droid_10", ["droid_100", "bridge"]) == ["droid_100"].
     """
-    from difflib import get_close_matches  # imported where somebody has mistyped something
-
     asked = name.lower()
     holding = sorted((k for k in known if asked and asked in k.lower()), key=lambda k: (len(k), k))
     return holding[:3] or get_close_matches(asked, known, n=3, cutoff=0.6)

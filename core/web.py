@@ -12,7 +12,6 @@ import secrets
 import signal
 import socket
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -36,10 +35,6 @@ HEADERS = {
     "referrer-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
 }
-
-
-class ServeError(UserError, ValueError):
-    """A server that cannot be started as it was asked for: why, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -66,28 +61,36 @@ class Access:
         return hmac.new(self.secret, text.encode(), hashlib.sha256).hexdigest()
 
     def is_token(self, text: str) -> bool:
-        return self.token is not None and hmac.compare_digest(text.encode(), self.token.encode())
+        return self.token is not None and _equal(text, self.token)
 
 
 def access_for(
     host: str, *, token: str | None = None, hosts: tuple[str, ...] = (), proxies: tuple[str, ...] = (), **settings: Any
 ) -> Access:
-    """Who may use a server that listens on `host`; other `settings` are those of `Access`. Raises ServeError."""
-    if token is not None and not (len(token) >= SHORTEST_TOKEN and token.isascii() and token.isprintable()):
-        raise ServeError(f"the token needs at least {SHORTEST_TOKEN} printable ASCII characters")
+    """Who may use a server that listens on `host`; other `settings` are those of `Access`. Raises UserError."""
+    _check_token(token)
     user_header = settings.pop("user_header", None)
     # Anybody can send a header
     if bool(user_header) != bool(proxies):
-        raise ServeError("--user-header needs --trusted-proxy: the addresses of proxies that may name the user")
-    try:
-        networks = tuple(ipaddress.ip_network(p) for p in proxies)
-    except ValueError as e:
-        raise ServeError(f"--trusted-proxy: {e}") from e
+        raise UserError("--user-header needs --trusted-proxy: the addresses of proxies that may name the user")
+    networks = _networks(proxies)
     if not is_loopback(host) and token is None and not user_header:
-        raise ServeError(f"other machines can reach {host}: give a token of {SHORTEST_TOKEN} characters or more")
+        raise UserError(f"other machines can reach {host}: give a token of {SHORTEST_TOKEN} characters or more")
     # Host names are checked where they are known; behind a public address the token decides
-    names = (*LOOPBACK_NAMES, *(h.lower() for h in hosts)) if is_loopback(host) or hosts else None
+    names = (*LOOPBACK_NAMES, *map(str.lower, hosts)) if is_loopback(host) or hosts else None
     return Access(token, names, user_header.lower() if user_header else None, networks, **settings)
+
+
+def _check_token(token: str | None) -> None:
+    if token is not None and not (len(token) >= SHORTEST_TOKEN and token.isascii() and token.isprintable()):
+        raise UserError(f"the token needs at least {SHORTEST_TOKEN} printable ASCII characters")
+
+
+def _networks(addresses: tuple[str, ...]) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+    try:
+        return tuple(map(ipaddress.ip_network, addresses))
+    except ValueError as e:
+        raise UserError(f"--trusted-proxy: {e}") from e
 
 
 def is_loopback(host: str) -> bool:
@@ -109,10 +112,6 @@ class Refusal:
 
 def _plain(scope: Scope, refusal: Refusal) -> Response:
     return PlainTextResponse(refusal.reason + "\n", refusal.status)
-
-
-class _TooLargeError(Exception):
-    pass
 
 
 class Guard:
@@ -142,105 +141,75 @@ class Guard:
             await self.app(scope, receive, send)
             return
         answer = self._judge(HTTPConnection(scope), scope)
-        if scope["type"] == "websocket":
-            if answer is None:
-                await self.app(scope, receive, send)
-            else:
-                await receive()  # the request to connect
-                await send({"type": "websocket.close", "code": 1008})
+        if isinstance(answer, Refusal):
+            answer = self.refuse(scope, answer)
+        if answer and scope["type"] == "websocket":
+            await receive()  # the request to connect
+            await send({"type": "websocket.close", "code": 1008})
             return
-        seen, has_begun = 0, False
 
-        async def counted() -> Message:
-            nonlocal seen
-            message = await receive()
-            seen += len(message.get("body", b""))
-            if seen > self.max_body_bytes:  # whatever its headers say
-                raise _TooLargeError
-            return message
-
-        async def sending(message: Message) -> None:
-            nonlocal has_begun
-            has_begun = True
+        async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name, value in self.headers.items():
                     headers.setdefault(name, value)
             await send(message)
 
-        async def unless_too_large(message: Message) -> None:
-            # A framework makes an answer of its own of the error
-            if has_begun or seen <= self.max_body_bytes:
-                await sending(message)
+        await (answer or self.app)(scope, receive, with_headers)
 
-        with suppress(_TooLargeError):
-            await (answer or self.app)(scope, counted, unless_too_large)
-        if seen > self.max_body_bytes and not has_begun:
-            await self.refuse(scope, self._too_large())(scope, receive, sending)
-
-    def _judge(self, c: HTTPConnection, scope: Scope) -> Response | None:
-        """The answer to a request that goes no further; None: it passes, and its state is set."""
+    def _judge(self, c: HTTPConnection, scope: Scope) -> Response | Refusal | None:
+        """Why a request goes no further, or where it leads; None: it passes, and its state is set."""
         access, is_reading = self.access, scope["type"] == "http" and scope["method"] in SAFE_METHODS
-        if (refusal := self._foreign(c, is_reading)) is not None:
-            return self.refuse(scope, refusal)
+        if refusal := self._foreign(c, is_reading) or self._bad_body(c):
+            return refusal
 
         cookie = f"proccorpus_{scope.get('server', ('', ''))[1]}"  # cookies know no ports
-        if is_reading and (login := self._login(scope, cookie)) is not None:
+        session = access.signed(f"session {access.token}")
+        if is_reading and (login := self._login(scope, cookie, session)):
             return login
+        kind, _, bearer = c.headers.get("authorization", "").partition(" ")
+        has_bearer = kind.lower() == "bearer" and access.is_token(bearer.strip())
+        has_session = access.token is not None and _equal(c.cookies.get(cookie, ""), session)
+        is_open = any(f"{scope['path']}/".startswith(f"{path}/") for path in self.open_paths)
         user = self._proxy_user(c)
-        has_bearer = self._has_bearer(c)
-        if not (user or has_bearer or self._may_come_unnamed(c, scope, cookie)):
+        if not any((user, has_bearer, has_session, is_open, access.is_local)):
             how = "open the printed address (?token=...), or send the header 'Authorization: Bearer TOKEN'"
-            return self.refuse(scope, Refusal(401, "token", f"a token is needed: {how}"))
+            return Refusal(401, "token", f"a token is needed: {how}")
 
+        # A change comes from a page of ours; a program that shows the token has no page
         csrf = access.signed(f"csrf {user or ''}")
-        refusal = self._stale_page(c, csrf) if self.checks_csrf and not is_reading and not has_bearer else None
-        if refusal := refusal or self._long_body(c):
-            return self.refuse(scope, refusal)
+        is_ours = "origin" in c.headers and _equal(c.headers.get(CSRF_HEADER, ""), csrf)
+        if self.checks_csrf and not any((is_reading, has_bearer, is_ours)):
+            return Refusal(403, "csrf", "the page is out of date: reload it and try again")
         scope.setdefault("state", {}).update(user=user, csrf=csrf, is_program=has_bearer or access.is_local)
         return None
 
-    def _has_bearer(self, c: HTTPConnection) -> bool:
-        kind, _, bearer = c.headers.get("authorization", "").partition(" ")
-        return kind.lower() == "bearer" and self.access.is_token(bearer.strip())
-
-    def _login(self, scope: Scope, cookie: str) -> Response | None:
+    def _login(self, scope: Scope, cookie: str, session: str) -> Response | Refusal | None:
         """Where an address has the token: lead to the one without it, with a cookie for the session."""
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         shown = [value for name, value in query if name == "token"]
         if not shown or self.access.token is None:
             return None
         if not self.access.is_token(shown[0]):
-            return self.refuse(scope, Refusal(401, "token", "wrong token"))
+            return Refusal(401, "token", "wrong token")
         # The token must not stay in the address, where history and logs would keep it
         rest = urlencode([(name, value) for name, value in query if name != "token"])
         path = "/" + scope["path"].lstrip("/")  # two slashes would lead to another server
         login = RedirectResponse(f"{path}?{rest}" if rest else path, 303)
         is_https = scope.get("scheme") == "https"
-        session = self.access.signed(f"session {self.access.token}")
         login.set_cookie(cookie, session, SESSION_S, httponly=True, samesite="strict", secure=is_https)
         return login
 
-    def _may_come_unnamed(self, c: HTTPConnection, scope: Scope, cookie: str) -> bool:
-        """Is the server this machine's own, the path open to all, or the session's cookie shown?"""
-        access = self.access
-        session = access.signed(f"session {access.token}").encode()
-        has_session = access.token is not None and hmac.compare_digest(c.cookies.get(cookie, "").encode(), session)
-        is_open = any(scope["path"] == p or scope["path"].startswith(f"{p}/") for p in self.open_paths)
-        return access.is_local or is_open or has_session
-
-    def _stale_page(self, c: HTTPConnection, csrf: str) -> Refusal | None:
-        """A change comes from a page of ours; a program that shows the token has no page."""
-        given = c.headers.get(CSRF_HEADER, "").encode()
-        if "origin" in c.headers and hmac.compare_digest(given, csrf.encode()):
-            return None
-        return Refusal(403, "csrf", "the page is out of date: reload it and try again")
-
-    def _long_body(self, c: HTTPConnection) -> Refusal | None:
+    def _bad_body(self, c: HTTPConnection) -> Refusal | None:
+        """A body says how long it is; the server holds it to that."""
         length = c.headers.get("content-length", "0")
+        if "transfer-encoding" in c.headers:
+            return Refusal(411, "length", "the request must say the Content-Length of its body")
         if not (length.isascii() and length.isdecimal()):
             return Refusal(400, "length", "the Content-Length is not a number")
-        return self._too_large() if int(length) > self.max_body_bytes else None
+        if int(length) > self.max_body_bytes:
+            return Refusal(413, "body_too_large", f"the body has more than {self.max_body_bytes} bytes")
+        return None
 
     def _foreign(self, c: HTTPConnection, is_reading: bool) -> Refusal | None:
         """Why a request is not meant for this server, or is another site's."""
@@ -248,9 +217,8 @@ class Guard:
         if len(hosts) != 1:
             return Refusal(400, "wrong_host", "the request must have exactly one Host header")
         if self.access.hosts is not None and host_name(hosts[0]) not in self.access.hosts:
-            return Refusal(
-                421, "wrong_host", f"this server is not called {hosts[0]!r}; use the address that it printed"
-            )
+            why = f"this server is not called {hosts[0]!r}; use the address that it printed"
+            return Refusal(421, "wrong_host", why)
         # A browser names the page's origin with every change and every WebSocket, and says which site asks
         is_own = not origins or (len(origins) == 1 and urlsplit(origins[0]).netloc.lower() == hosts[0].lower())
         is_link = is_reading and c.headers.get("sec-fetch-mode") == "navigate"
@@ -259,19 +227,18 @@ class Guard:
         return None
 
     def _proxy_user(self, c: HTTPConnection) -> str | None:
-        if self.access.user_header is None or c.client is None:
-            return None
-        named = c.headers.getlist(self.access.user_header)
+        """The user whom a trusted proxy names."""
+        named = c.headers.getlist(self.access.user_header or "")
         try:
-            address = ipaddress.ip_address(c.client.host)
+            address = ipaddress.ip_address(c.client.host if c.client else "")
         except ValueError:
             return None
-        if len(named) != 1 or not any(address in network for network in self.access.proxies):
-            return None
-        return named[0].strip()[:100] or None
+        is_trusted = len(named) == 1 and any(address in network for network in self.access.proxies)
+        return (named[0].strip()[:100] or None) if is_trusted else None
 
-    def _too_large(self) -> Refusal:
-        return Refusal(413, "body_too_large", f"the body has more than {self.max_body_bytes} bytes")
+
+def _equal(given: str, wanted: str) -> bool:
+    return hmac.compare_digest(given.encode(), wanted.encode())
 
 
 def host_name(header: str) -> str:
@@ -288,12 +255,12 @@ def host_name(header: str) -> str:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0: a free one. Raises ServeError."""
+    """A listening socket; port 0: a free one. Raises UserError."""
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=1024)
     except OSError as e:
-        raise ServeError(f"cannot listen on {host}:{port}: {e.strerror or e}; try --port 0 for a free one") from e
+        raise UserError(f"cannot listen on {host}:{port}: {e.strerror or e}; try --port 0 for a free one") from e
 
 
 def server_config(app: Any) -> uvicorn.Config:

@@ -8,11 +8,10 @@ from annotate.samples import procvqa
 from annotate.samples.config import SamplesConfig
 from core.errors import UserError
 from eval.runners.start import checkpoint_of
-from pipeline.build import stored_build
-from pipeline.config import DatasetBuild
+from pipeline.config import DatasetBuild, built
 from pipeline.keyframes import coarse_keyframes
 from pipeline.picture_cache import PictureStore
-from pipeline.reading import usable_records
+from pipeline.reading import records_of, usable_episode
 from pipeline.stages.samples import labelled_episodes
 from pipeline.stages.shards import PictureDecoder, picture_key
 from warehouse.lake import Lake
@@ -36,11 +35,8 @@ def episode_samples(lake: Lake, dataset: str, episode_index: int, count: int, se
 
     Seeded by dataset, episode and `seed`. Raises UserError where the episode is not there or has no label.
     """
-    build = stored_build(lake, dataset)
-    if build is None:
-        known = ", ".join(r[0] for r in lake.rows("SELECT dataset FROM build_configs ORDER BY 1")) or "none yet"
-        raise UserError(f"there is no dataset {dataset!r}; built: {known}")
-    chunk = _chunk_of_usable(lake, dataset, episode_index)
+    build = built(lake, dataset)
+    chunk = usable_episode(lake, dataset, episode_index)["chunk"]
     matches = (e for e in labelled_episodes(lake, build, chunk) if e.episode_index == episode_index)
     episode = next(matches, None)
     if episode is None:
@@ -49,25 +45,12 @@ def episode_samples(lake: Lake, dataset: str, episode_index: int, count: int, se
     # The stage's own sampler, asked for progress alone
     config = SamplesConfig(progress_per_episode=count, segmentation_per_episode=0, actions_per_episode=0, seed=seed)
     samples = [sample for sample in procvqa.samples(episode, config) if sample["family"] == FAMILY]
-    return _with_pictures(lake, build, chunk, episode_index, samples)
+    return _with_pictures(lake, build, episode_index, samples)
 
 
-def _chunk_of_usable(lake: Lake, dataset: str, episode_index: int) -> int:
-    """The chunk of an episode. Raises UserError where the episode is not there or cannot be used."""
-    rows = lake.rows(
-        "SELECT chunk, status, reason FROM episodes WHERE dataset = ? AND episode_index = ?", [dataset, episode_index]
-    )
-    if not rows:
-        raise UserError(f"{dataset} has no episode {episode_index}")
-    chunk, status, reason = rows[0]
-    if status != "ok":
-        raise UserError(f"episode {episode_index} of {dataset} cannot be used: {reason}")
-    return chunk
-
-
-def _with_pictures(lake: Lake, build: DatasetBuild, chunk: int, episode: int, rows: list[dict]) -> list[Sample]:
+def _with_pictures(lake: Lake, build: DatasetBuild, episode: int, rows: list[dict]) -> list[Sample]:
     """Raises UserError where a picture cannot be had any more."""
-    record = next(r for r in usable_records(lake, build.name, chunk) if r.episode_index == episode)
+    [record] = records_of(lake, build.name, [episode])
     # Moments share pictures: each is decoded once
     keys_of_rows = [[picture_key(picture) for picture in row["pictures"]] for row in rows]
     wanted = dict.fromkeys(chain.from_iterable(keys_of_rows))

@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.figures import COLOURS, new_figure, render, shorten
-from pipeline.evaluation import TRUTH
+from core.paths import ROOT
+from eval.annotators.compare import AnnotatorComparison, Comparison, RunsApart, compare, gain, store
+from eval.metrics.score import Score
 from pipeline.outcome import Outcome
 from warehouse.lake import Lake, content_key
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from eval.annotators.compare import AnnotatorComparison, Apart, Comparison, RunsApart
-    from eval.metrics.score import Score
-
+TRUTH = ROOT / "samples" / "truth"
 MAX_PANELS = 3
 NOT_SHARES = ("num_segments", "_off_s")  # endings of metrics that are not 0..1
 # Columns of the short table by metric; those that no labeller of a dataset has are left out
@@ -31,13 +31,11 @@ NOT_RUNS = {"truth": "the truth", "active label": "the label that counts"}
 LOOK_AT_NOTHING = ("uniform cuts", "random cuts", "clock")
 
 
-def comparison_step(lake: Lake, truth: Path | None = None, **options: Any) -> "tuple[Comparison, Outcome]":
+def comparison_step(lake: Lake, truth: Path | None = None, **options: Any) -> tuple[Comparison, Outcome]:
     """Compare (options as eval.annotators.compare has them) and store; `truth`: a folder, default the samples' own.
 
     Raises UserError, UserError.
     """
-    from eval.annotators.compare import compare, store
-
     folder = truth or (TRUTH if TRUTH.exists() else None)
     comparison = compare(lake, folder, **options)
     labellers = comparison.labellers
@@ -58,7 +56,7 @@ def comparison_version(compared: Iterable[tuple[str, str, str]]) -> str:
     return content_key(*(" ".join(one) for one in sorted(compared)))
 
 
-def short_name(c: "AnnotatorComparison") -> str:
+def short_name(c: AnnotatorComparison) -> str:
     return f"{c.annotator} {shorten(c.label_run, 17)}".strip()
 
 
@@ -67,7 +65,7 @@ def reference_words(against: str) -> str:
     return NOT_RUNS.get(against, f"label run {against}")
 
 
-def groups(labellers: "Sequence[AnnotatorComparison]") -> "dict[tuple[str, str], list[AnnotatorComparison]]":
+def groups(labellers: Sequence[AnnotatorComparison]) -> dict[tuple[str, str], list[AnnotatorComparison]]:
     """Labellers by dataset and what they are compared with; label runs before baselines."""
     by_reference: dict[tuple[str, str], list[AnnotatorComparison]] = {}
     for c in labellers:
@@ -78,24 +76,23 @@ def groups(labellers: "Sequence[AnnotatorComparison]") -> "dict[tuple[str, str],
 # Tables
 
 
-def short_table(labellers: "Sequence[AnnotatorComparison]") -> list[dict[str, str]]:
+def short_table(labellers: Sequence[AnnotatorComparison]) -> list[dict[str, str]]:
     """One row per dataset and labeller, with the columns that say most, if any has a figure; text with intervals."""
     columns = {
         metric: title
         for metric, title in COLUMNS.items()
         if any(("all", metric) in c.scores and c.scores["all", metric].n for c in labellers)
     }
-    rows = []
-    for c in labellers:
-        covered = "" if c.coverage["all"] == 1 else f" ({c.coverage['all']:.0%})"
-        own = {"dataset": c.dataset, "against": c.against}
-        own["labels by"] = short_name(c) + (" (counts)" if c.counts else "")
-        own["episodes"] = f"{c.num_episodes}{covered}"
-        rows.append(own | {title: _short_cell(c, metric) for metric, title in columns.items()})
-    return rows
+    return [_short_facts(c) | {title: _short_cell(c, metric) for metric, title in columns.items()} for c in labellers]
 
 
-def _short_cell(c: "AnnotatorComparison", metric: str) -> str:
+def _short_facts(c: AnnotatorComparison) -> dict[str, str]:
+    covered = "" if c.coverage["all"] == 1 else f" ({c.coverage['all']:.0%})"
+    by = short_name(c) + (" (counts)" if c.counts else "")
+    return {"dataset": c.dataset, "against": c.against, "labels by": by, "episodes": f"{c.num_episodes}{covered}"}
+
+
+def _short_cell(c: AnnotatorComparison, metric: str) -> str:
     """A figure of a label run with its interval; of a baseline, and of a share that is told apart by eye, without."""
     score = c.scores.get(("all", metric))
     if score is None or not score.n:
@@ -105,7 +102,7 @@ def _short_cell(c: "AnnotatorComparison", metric: str) -> str:
     return score.text() if c.label_run else f"{score.value:.3f}"
 
 
-def metric_table(labellers: "Sequence[AnnotatorComparison]") -> list[dict[str, str]]:
+def metric_table(labellers: Sequence[AnnotatorComparison]) -> list[dict[str, str]]:
     """One row per dataset, other side and metric, one column per labeller; text with intervals."""
     names = list(dict.fromkeys(short_name(c) for c in labellers))
     rows: dict[tuple[str, str, str], dict[str, str]] = {}
@@ -115,15 +112,13 @@ def metric_table(labellers: "Sequence[AnnotatorComparison]") -> list[dict[str, s
     return [{"dataset": d, "against": a, "metric": m} | cells for (d, a, m), cells in rows.items()]
 
 
-def _metric_texts(c: "AnnotatorComparison") -> dict[str, str]:
+def _metric_texts(c: AnnotatorComparison) -> dict[str, str]:
     """One labeller's cells of the table by metric; accuracies also of successes and failures apart."""
     texts = {"coverage": f"{c.coverage['all']:.0%}", "episodes": str(c.num_episodes)}
     for metric in [m for part, m in c.scores if part == "all"]:
         texts[metric] = c.scores["all", metric].text()
-        if not metric.endswith("accuracy"):
-            continue
         # Accuracy hides failures where most runs succeed
-        for part in ("successes", "failures"):
+        for part in ("successes", "failures") if metric.endswith("accuracy") else ():
             if (part, metric) in c.scores:
                 texts[f"{metric}, {part}"] = c.scores[part, metric].text()
     return texts
@@ -132,7 +127,7 @@ def _metric_texts(c: "AnnotatorComparison") -> dict[str, str]:
 # In words
 
 
-def conclusions(labellers: "Sequence[AnnotatorComparison]") -> list[str]:
+def conclusions(labellers: Sequence[AnnotatorComparison]) -> list[str]:
     """Of one dataset against one reference: is each run nearer than what looks at nothing, and which run is nearer."""
     runs = sorted((c for c in labellers if c.label_run), key=lambda c: not c.counts)
     baselines = [c for c in labellers if c.annotator in LOOK_AT_NOTHING]
@@ -140,10 +135,8 @@ def conclusions(labellers: "Sequence[AnnotatorComparison]") -> list[str]:
     return lines + [line for other in runs[1:] for line in _beside(runs[0], [other])]
 
 
-def _beside(run: "AnnotatorComparison", others: "Sequence[AnnotatorComparison]") -> list[str]:
+def _beside(run: AnnotatorComparison, others: Sequence[AnnotatorComparison]) -> list[str]:
     """A line per metric: is a run nearer than others, and by how much."""
-    from eval.annotators.compare import gain
-
     lines = []
     for metric, title in JUDGED.items():
         gains = [(other, gain(run, other, metric)) for other in others]
@@ -153,7 +146,7 @@ def _beside(run: "AnnotatorComparison", others: "Sequence[AnnotatorComparison]")
     return lines
 
 
-def _standing(gain: "Score", other: str) -> str:
+def _standing(gain: Score, other: str) -> str:
     """Nearer or farther where the interval is clear of zero; over one episode there is none."""
     if gain.n < 2:
         return f"not clearly nearer than {other}: {gain.value:.3f} (one episode)"
@@ -164,11 +157,15 @@ def _standing(gain: "Score", other: str) -> str:
     return f"{word} than {other} by {abs(gain.value):.3f} ({low:.3f} to {high:.3f})"
 
 
-def farthest(apart: "RunsApart") -> str:
+def farthest(apart: RunsApart) -> str:
     """Where two labels of an episode are farthest apart, and the page that shows it."""
     if not apart.episodes:
         return f"{apart.first} and {apart.second} have no episode in common."
-    episodes = ", ".join(f"{a.episode_index} ({_apart_words(a)})" for a in apart.episodes)
+    words = []
+    for a in apart.episodes:
+        progress = "" if math.isnan(a.progress) else f"progress {a.progress:.3f} apart, "
+        words.append(f"{a.episode_index} ({progress}boundaries {a.boundary_f1:.2f})")
+    episodes = ", ".join(words)
     where = f"{apart.dataset}/{apart.episodes[0].episode_index}"
     if apart.second in NOT_RUNS:
         what, page = f"Farthest from {reference_words(apart.second)}", f"/episode/{where}"
@@ -177,15 +174,10 @@ def farthest(apart: "RunsApart") -> str:
     return f"{what} in episodes {episodes}. `proccorpus explore` shows them: {page}"
 
 
-def _apart_words(apart: "Apart") -> str:
-    boundaries = f"boundaries {apart.boundary_f1:.2f}"
-    return boundaries if math.isnan(apart.progress) else f"progress {apart.progress:.3f} apart, {boundaries}"
-
-
 # A picture
 
 
-def comparison_figure(comparisons: "Sequence[AnnotatorComparison]") -> "Figure":
+def comparison_figure(comparisons: Sequence[AnnotatorComparison]) -> "Figure":
     """Every metric of 0..1 with its interval, a panel per dataset (all of them first), a colour per label run."""
     by_reference = groups(comparisons)
 
@@ -199,7 +191,14 @@ def comparison_figure(comparisons: "Sequence[AnnotatorComparison]") -> "Figure":
     figure, axes = new_figure(2.0 + 1.9 * len(panels), 0.8 + 0.26 * len(metrics), 1, len(panels), sharey=True)
     for axis, group in zip(axes[0], panels, strict=True):
         for c in by_reference[group]:
-            _draw_scores(axis, c, metrics, runs.index(short_name(c)), len(runs))
+            # Marks of label runs side by side in each metric's row
+            nth = runs.index(short_name(c))
+            colour, offset = COLOURS[nth % len(COLOURS)], 0.6 * ((nth + 0.5) / len(runs) - 0.5)
+            for row, metric in enumerate(metrics):
+                score = c.scores.get(("all", metric))
+                if score is not None and score.n:
+                    axis.plot([score.low, score.high], [row + offset] * 2, color=colour, lw=1.5)
+                    axis.plot(score.value, row + offset, "o", color=colour, ms=4)
         axis.set(xlim=(-0.03, 1.03), title=f"{group[0]} against {group[1]}")
         axis.title.set_fontsize(8)
         axis.set_xticks([0, 0.5, 1])
@@ -211,15 +210,3 @@ def comparison_figure(comparisons: "Sequence[AnnotatorComparison]") -> "Figure":
     marks = [axes[0, 0].plot([], [], "o", color=COLOURS[i % len(COLOURS)], ms=4)[0] for i in range(len(runs))]
     figure.legend(marks, runs, loc="outside lower center", ncols=3, fontsize=7)
     return figure
-
-
-def _draw_scores(axis: Any, c: "AnnotatorComparison", metrics: Sequence[str], nth: int, num_runs: int) -> None:
-    """The scores of the nth label run, its marks side by side with those of the others in each metric's row."""
-    colour = COLOURS[nth % len(COLOURS)]
-    for row, metric in enumerate(metrics):
-        s = c.scores.get(("all", metric))
-        if s is None or s.n == 0:
-            continue
-        y = row + 0.6 * ((nth + 0.5) / num_runs - 0.5)
-        axis.plot([s.low, s.high], [y, y], color=colour, lw=1.5)
-        axis.plot(s.value, y, "o", color=colour, ms=4)

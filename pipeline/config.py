@@ -1,4 +1,4 @@
-"""The configuration of a build: a TOML file (or flags) resolved to what each dataset is built with.
+"""The configuration of a build: a TOML file (or flags) resolved to what each dataset is built with, kept in the lake.
 
 Every default stands in the configuration class of the stage that uses it.
 """
@@ -6,11 +6,13 @@ Every default stands in the configuration class of the stage that uses it.
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from functools import reduce
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import annotate.embeddings.passing
@@ -29,10 +31,13 @@ from annotate.transfer import TransferConfig
 from annotate.vlm.config import VlmConfig
 from annotate.vlm.prompts import prompt_version
 from core.errors import UserError, validation_message
+from core.names import did_you_mean
+from core.tables import TABLES
 from ingest.registry import BUILT_IN, NAME_PATTERN, DatasetConfig, load_entry, load_registry
 from ingest.sources.files import Source, cache_folder
 from ingest.splits import SplitConfig
-from warehouse.lake.references import SHOWN_BY
+from warehouse.lake import Lake, content_key
+from warehouse.lake.references import SHOWN_BY, brings_steps, reference_tasks
 from warehouse.shards.config import ShardsConfig
 
 
@@ -73,7 +78,7 @@ class DatasetBuild(BaseModel):
     stages: StageConfigs = StageConfigs()
     episodes: tuple[int, ...] | None = Field(default=None, description="build these only; null: all")
     commit: str | None = Field(default=None, description="hub: the commit that the revision meant when it was read")
-    # Known from the listing (pipeline.build.resolve), and stored with it: no part of the configuration
+    # Known from the listing (`as_listed`), and stored with it: no part of the configuration
     brings_steps: bool = Field(default=False, exclude=True, description="the source brings timed steps")
     has_references: bool = Field(default=False, exclude=True, description="some runs can be labelled like others")
 
@@ -93,6 +98,10 @@ class DatasetBuild(BaseModel):
     def json_text(self) -> str:
         return self.model_dump_json()
 
+    def hash(self) -> str:
+        """Of what a dataset is built with, wherever its data and its store lie."""
+        return content_key(self.identity())
+
     def identity(self) -> str:
         """As json_text, without places: the same data, shards and model elsewhere make the same corpus.
 
@@ -103,31 +112,24 @@ class DatasetBuild(BaseModel):
         return self.model_dump_json(exclude=places | {"commit": True})
 
     @property
-    def annotator(self) -> str:
-        """Who makes the segments of every run; those of `transfer` stand beside them."""
-        if self.uses_references:
-            return "native" if self.brings_steps else "motion"
-        return self._stated_annotator
+    def stated_annotator(self) -> str:
+        """`auto`: the source decides; `transfer`: labels that follow references count before steps of the source.
 
-    @property
-    def is_auto(self) -> bool:
-        """Does the source decide who makes the segments?"""
-        return self._stated_annotator == "auto"
+        The dataset's own choice counts before the build's.
+        """
+        return self.dataset.annotator or self.stages.annotator
 
     @property
     def uses_references(self) -> bool:
         """Are runs labelled like references of their task?"""
-        return self._stated_annotator in SHOWN_BY
+        return self.stated_annotator in SHOWN_BY
 
     @property
-    def references_first(self) -> bool:
-        """Do labels that follow references count before the steps that the source brings?"""
-        return self._stated_annotator == "transfer"
-
-    @property
-    def _stated_annotator(self) -> str:
-        """The dataset's own choice counts before the build's."""
-        return self.dataset.annotator or self.stages.annotator
+    def annotator(self) -> str:
+        """Who makes the segments of every run; those of `transfer` stand beside them."""
+        if self.uses_references:
+            return "native" if self.brings_steps else "motion"
+        return self.stated_annotator
 
     @property
     def embeddings(self) -> EmbeddingsConfig:
@@ -146,38 +148,39 @@ class DatasetBuild(BaseModel):
     @property
     def has_embeddings(self) -> bool:
         """Does an encoder look at pictures: because the build is told so, or to label runs like others?"""
-        return self.stages.embeddings.when == "always" or (self.lacks_encoder == "" and self._uses_references)
+        return self.stages.embeddings.when == "always" or (self._wants_encoder and not self.lacks_encoder)
 
     @property
     def lacks_encoder(self) -> str:
         """Why embeddings that references ask for are not made: what is not at hand; empty where nothing is amiss."""
-        return lack(self.stages.embeddings) if self._uses_references else ""
+        return lack(self.stages.embeddings) if self._wants_encoder else ""
 
     @property
-    def _uses_references(self) -> bool:
+    def _wants_encoder(self) -> bool:
         return self.stages.embeddings.when == "references" and self.has_references and self.uses_references
 
     def label_run(self) -> LabelRun:
+        motion, vlm = self.stages.motion.model_dump(mode="json"), self.stages.vlm
         if self.annotator == "native":
             # Motion labels the episodes that have no steps, so its settings are a part of the run
-            motion = {"code_version": annotate.motion.CODE_VERSION, **self.stages.motion.model_dump(mode="json")}
-            params = self._by_views({"without_steps": motion})
+            params = self._by_views({"without_steps": {"code_version": annotate.motion.CODE_VERSION, **motion}})
             return LabelRun("native", annotate.native.CODE_VERSION, params)
         if self.annotator == "vlm":
-            vlm = self.stages.vlm
-            params = self._by_views(vlm.identity())
-            version = prompt_version(several_views=bool(self.views))
+            version, params = prompt_version(several_views=bool(self.views)), self._by_views(vlm.identity())
             return LabelRun("vlm", annotate.vlm.config.CODE_VERSION, params, vlm.model, vlm.revision, version)
-        params = self._by_views(self.stages.motion.model_dump(mode="json"))
-        return LabelRun("motion", annotate.motion.CODE_VERSION, params)
+        return LabelRun("motion", annotate.motion.CODE_VERSION, self._by_views(motion))
 
     def transfer_run(self) -> LabelRun:
         """The label run of what is labelled like references: by pictures, states, and what motion sees."""
+        config, seen = self.embeddings, None
+        if config.when != "never" and not lack(config):
+            seen = config.model_dump(mode="json", exclude={"when", "device"})
+            seen |= {"code_version": annotate.embeddings.passing.CODE_VERSION, "weights": identity(config)}
         params = {
             "transfer": self.stages.transfer.model_dump(mode="json"),
             "motion": {"code_version": annotate.motion.CODE_VERSION, **self.stages.motion.model_dump(mode="json")},
             "native": annotate.native.CODE_VERSION,  # of references' steps that the source brings
-            "embeddings": self._embeddings_params(),
+            "embeddings": seen,
         }
         return LabelRun("transfer", annotate.transfer.CODE_VERSION, self._by_views(params))
 
@@ -185,20 +188,25 @@ class DatasetBuild(BaseModel):
         """The resolved parameters of a label run; a label by one camera is what it was before there were views."""
         return resolved(params | {"views": self.views} if self.views else params)
 
-    def _embeddings_params(self) -> dict[str, Any] | None:
-        """How pictures are looked at where a reference asks for it; None: they are not."""
-        config = self.embeddings
-        if config.when == "never" or lack(config):
-            return None
-        settings = config.model_dump(mode="json", exclude={"when", "device"})
-        return settings | {"code_version": annotate.embeddings.passing.CODE_VERSION, "weights": identity(config)}
+
+# What a workspace keeps of its builds
 
 
-def stored_config(text: str) -> DatasetBuild:
-    """A DatasetBuild by its json_text; settings that an earlier version had and this one has not are left out.
+def stored_builds(lake: Lake) -> dict[str, tuple[str, str]]:
+    """By dataset the configuration that it was last built with, as JSON, and its hash."""
+    rows = lake.once("builds", lambda: lake.rows("SELECT dataset, config, config_hash FROM build_configs ORDER BY 1"))
+    return {dataset: (text, config_hash) for dataset, text, config_hash in rows}
 
-    Raises UserError for a value that this version refuses.
+
+def stored_build(lake: Lake, dataset: str) -> DatasetBuild | None:
+    """The configuration that a dataset was last built with; None when it never was.
+
+    Settings that an earlier version had and this one has not are left out. Raises UserError for a value that this
+    version refuses.
     """
+    text, _ = stored_builds(lake).get(dataset, ("", ""))
+    if not text:
+        return None
     data = json.loads(text)
     try:
         return DatasetBuild.model_validate(data)
@@ -208,17 +216,80 @@ def stored_config(text: str) -> DatasetBuild:
             if error["type"] == "extra_forbidden":
                 *path, name = takewhile(lambda key: isinstance(key, str), error["loc"])
                 reduce(lambda part, key: part[key], path, data).pop(name, None)
-
-    # Without them every other value has to be one that this version accepts
     try:
         return DatasetBuild.model_validate(data)
     except ValidationError as e:
-        problem = f"the configuration that {data['dataset']['name']} was last built with is refused by this version"
+        problem = f"the configuration that {dataset} was last built with is refused by this version"
         raise UserError(f"{problem}: {validation_message(e)}; build it again with its configuration") from e
 
 
+def built(lake: Lake, dataset: str) -> DatasetBuild:
+    """The same of a dataset that somebody names. Raises UserError where it was never built."""
+    build = stored_build(lake, dataset)
+    if build is None:
+        names = list(stored_builds(lake))
+        there = ", ".join(names) or "none yet"
+        raise UserError(f"there is no dataset {dataset!r}; built: {there}{did_you_mean(dataset, names)}")
+    return build
+
+
+def config_rows(builds: Sequence[DatasetBuild]) -> pa.Table:
+    """Rows of `build_configs`: what some datasets are built with now."""
+    now = datetime.now(UTC)
+    rows = [{"dataset": b.name, "config_hash": b.hash(), "config": b.json_text(), "created_at": now} for b in builds]
+    return TABLES["build_configs"].rows(rows)
+
+
+def resolve(lake: Lake, build: DatasetBuild, *, update: bool = False) -> DatasetBuild:
+    """The build as this workspace has to run it: chunk size is fixed for good, and a selection only grows.
+
+    Building some episodes never drops those built before. A hub's dataset is read at the commit that it was read at
+    before; `update`: at the newest of its revision. Whether the source brings steps, which the annotator `auto` depends
+    on, is read from the listing: where that is made anew, it has to be asked again (`as_listed`).
+    """
+    with lake.reading():
+        for size in lake.column("SELECT chunk_size FROM datasets WHERE dataset = ?", [build.name]):
+            build = build.model_copy(update={"dataset": build.dataset.model_copy(update={"chunk_size": size})})
+        # Once all episodes are built, they stay built, whatever is selected now
+        stored = stored_build(lake, build.name)
+        if stored and build.episodes is not None:
+            union = None if stored.episodes is None else tuple(sorted({*stored.episodes, *build.episodes}))
+            build = build.model_copy(update={"episodes": union})
+        commit = None if update else commit_read(lake, build) or build.commit
+        return as_listed(lake, build.model_copy(update={"commit": commit}))
+
+
+def as_listed(lake: Lake, build: DatasetBuild) -> DatasetBuild:
+    """The build, with what the lake says of the source's steps, and of runs that others can be labelled like."""
+    # Of episodes that the listing found no fault with
+    steps = brings_steps(lake, build.name) and lake.rows(
+        "SELECT 1 FROM episode_facts f WHERE dataset = ? AND len(steps) > 0 AND NOT EXISTS (SELECT 1 FROM findings x "
+        "WHERE x.dataset = f.dataset AND x.episode_index = f.episode_index AND x.stage = 'episodes' "
+        "AND x.severity = 'unusable') LIMIT 1",
+        [build.name],
+    )
+    has_references = bool(reference_tasks(lake, build.name))
+    return build.model_copy(update={"brings_steps": bool(steps), "has_references": has_references})
+
+
+def commit_read(lake: Lake, build: DatasetBuild) -> str | None:
+    """The commit that the same revision of a dataset's source was read at, or that of datasets in folders of it."""
+    dataset = build.dataset
+    stored = stored_builds(lake) if dataset.is_on_hub else {}
+    for name in sorted(stored, key=lambda name: (name != build.name, name)):
+        other = json.loads(stored[name][0])
+        source = other["dataset"]["source"]
+        is_its = source == dataset.source if name == build.name else source.startswith(f"{dataset.source.rstrip('/')}/")
+        if is_its and other["dataset"].get("revision") == dataset.revision and other.get("commit"):
+            return other["commit"]
+    return None
+
+
+# What people configure
+
+
 def load_config(path: Path) -> tuple[DatasetBuild, ...]:
-    """The datasets of a build's TOML file looked up in the registry. Raises UserError or UserError."""
+    """The datasets of a build's TOML file looked up in the registry. Raises UserError."""
     file = _read_build_file(path)
     entries = load_registry([BUILT_IN, *(path.parent / folder for folder in file.registry)])
     unknown = [name for name in file.datasets if name not in entries]
@@ -229,17 +300,14 @@ def load_config(path: Path) -> tuple[DatasetBuild, ...]:
 
 
 def _read_build_file(path: Path) -> BuildFile:
-    """A build's TOML file. Raises UserError."""
     try:
-        data = tomllib.loads(path.read_text())
+        return BuildFile(**tomllib.loads(path.read_text()))
     except OSError as e:
         raise UserError(f"cannot read {path}: {e.strerror}") from e
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
-        raise UserError(f"{path} is not valid TOML: {e}") from e
-    try:
-        return BuildFile(**data)
     except ValidationError as e:
         raise UserError(f"{path}: {validation_message(e)}") from e
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise UserError(f"{path} is not valid TOML: {e}") from e
 
 
 def with_annotator(

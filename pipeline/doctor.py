@@ -1,7 +1,7 @@
 """All of a workspace's health: what the warehouse's doctor sees, what a build would do, replies, servers, versions."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 
 import duckdb
@@ -10,8 +10,9 @@ import httpx
 from annotate.model_client.calls import VlmError
 from core.paths import Workspace
 from ingest.sources.types import SourceError
-from pipeline.build import resolve, stored_build
+from pipeline.config import resolve, stored_build
 from pipeline.plan import CURRENT, plan
+from pipeline.stage import Step
 from pipeline.stages import stage_specs
 from warehouse.lake import Lake
 from warehouse.lake.doctor import ERROR, WARNING, Trouble, examine, unreadable
@@ -59,15 +60,17 @@ def stale(lake: Lake) -> Iterator[Trouble]:
             yield Trouble(WARNING, "source", name, f"its source cannot be read: {e}", remedy)
             continue
 
-        # One finding a dataset, however many of its partitions are stale
         planned = plan(lake, {name: stage_specs(build)}, {name: fingerprint})
-        steps = [s for s in planned if s.status != CURRENT]
-        if steps:
-            chunks = len({s.chunk for s in steps})
-            steps_by_status = Counter(s.status for s in steps)
-            counts = ", ".join(f"{n} {status}" for status, n in sorted(steps_by_status.items()))
-            detail = f"not up to date: {len(steps)} stages of {chunks} partitions ({counts})"
-            yield Trouble(WARNING, "stale partitions", name, detail, "build it again with its last configuration")
+        yield from _stale_partitions(name, [s for s in planned if s.status != CURRENT])
+
+
+def _stale_partitions(name: str, steps: Sequence[Step]) -> Iterator[Trouble]:
+    """One finding a dataset, however many of its partitions are stale."""
+    if steps:
+        chunks = len({s.chunk for s in steps})
+        counts = ", ".join(f"{n} {status}" for status, n in sorted(Counter(s.status for s in steps).items()))
+        detail = f"not up to date: {len(steps)} stages of {chunks} partitions ({counts})"
+        yield Trouble(WARNING, "stale partitions", name, detail, "build it again with its last configuration")
 
 
 def servers(lake: Lake) -> Iterator[Trouble]:

@@ -13,7 +13,6 @@ import numpy as np
 
 from annotate.samples.procvqa import task_text
 from core.errors import UserError
-from core.names import did_you_mean
 from core.paths import Workspace
 from eval.reward.open import ScorerConfig, open_scorer
 from eval.reward.scorer import Reward, Scorer
@@ -24,8 +23,8 @@ from ingest.episode import EpisodeRecord, RowsError
 from ingest.media.video import VideoError
 from ingest.source import read_episode
 from ingest.sources.files import Source
-from pipeline.build import stored_build
-from pipeline.reading import records_of, usable_records
+from pipeline.config import built
+from pipeline.reading import records_of, usable_episode
 from warehouse.exports.options import Selection
 from warehouse.exports.rabc import the_dataset
 from warehouse.exports.selection import EPISODES_SQL, ExportEpisode, export_episode, select
@@ -126,10 +125,8 @@ def _rewards(lake: Lake, scorer: Scorer, episodes: Sequence[ExportEpisode], scor
         )
 
     first = episodes[0]
-    build = stored_build(lake, first.dataset)
-    assert build is not None, "an episode of a dataset that was never built"
-    source = build.source(lake.workspace.sources)
-    records = {r.episode_index: r for r in usable_records(lake, first.dataset, first.chunk)}
+    source = built(lake, first.dataset).source(lake.workspace.sources)
+    records = {r.episode_index: r for r in records_of(lake, first.dataset, [e.episode_index for e in episodes])}
     told = episode_states(lake.con, first.dataset, [e.episode_index for e in episodes])
     live = {
         e: _moments(scorer, e, source, records[e.episode_index], score_fps, told.get(e.episode_index)) for e in episodes
@@ -208,20 +205,8 @@ def episode_clip(space: Workspace, dataset: str, episode_index: int, cameras: Se
     Raises UserError: no such dataset, episode or camera, or one that cannot be used.
     """
     lake = Lake(space, read_only=True)
-    build = stored_build(lake, dataset)
-    if build is None:
-        known = lake.column("SELECT dataset FROM build_configs ORDER BY 1")
-        near = did_you_mean(dataset, known)
-        raise UserError(f"there is no dataset {dataset!r}; built: {', '.join(known) or 'none yet'}{near}")
-    found = lake.rows(
-        "SELECT status, reason, task, cameras, fps, num_frames FROM episodes WHERE dataset = ? AND episode_index = ?",
-        [dataset, episode_index],
-    )
-    if not found:
-        raise UserError(f"{dataset} has no episode {episode_index}")
-    [(status, reason, task, has, fps, num_frames)] = found
-    if status != "ok":
-        raise UserError(f"episode {episode_index} of {dataset} cannot be used: {reason}")
+    build, row = built(lake, dataset), usable_episode(lake, dataset, episode_index)
+    has = row["cameras"]
     unknown = [camera for camera in cameras if camera not in has]
     if unknown:
         raise UserError(f"episode {episode_index} of {dataset} has no camera {unknown[0]!r}; it has {', '.join(has)}")
@@ -229,5 +214,5 @@ def episode_clip(space: Workspace, dataset: str, episode_index: int, cameras: Se
     episode = read_episode(build.source(space.sources), record)
     title = f"episode {episode_index} of {dataset}"
     states = episode_states(lake.con, dataset, [episode_index]).get(episode_index)
-    clip = RunEpisode(episode, tuple(cameras) or (has[0],), fps, num_frames, title, states=states)
-    return clip, task_text(task)
+    clip = RunEpisode(episode, tuple(cameras) or (has[0],), row["fps"], row["num_frames"], title, states=states)
+    return clip, task_text(row["task"])

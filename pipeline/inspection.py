@@ -3,15 +3,13 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import pyarrow as pa
-
 from annotate.frames import FramesConfig, frames_stage
+from core.values import spread
 from ingest.episode import EpisodeRecord, Finding, Listing, RowsError
 from ingest.identity import settle
 from ingest.media.video import VIDEO_SUFFIXES, VideoError, probe
@@ -81,24 +79,16 @@ def _row_of(path: str, place: Place, revision: str | None, full: bool) -> dict[s
     row |= {"episodes": 0, "usable_so_far": 0, "is_bare": place.is_bare, "error": None, "findings": []}
     try:
         with _opened(where, revision, place.format.name, full) as source:
-            facts = _inspected(where, source, full) if full else _listed(source)
+            if full:
+                facts = _inspected(where, source, full)
+            else:
+                listing = settle(list_episodes(source), source.config, {})
+                facts = _dataset_facts(listing, listing.findings) | {"findings": _rows(listing.findings)}
     # One that cannot be read hides none of the others
     except SourceError as e:
         return row | {"error": str(e)}
-    wanted = ("format", "episodes", "usable_so_far", "findings")
     facts["findings"] = [{"folder": place.folder} | finding for finding in facts["findings"]]
-    return row | {key: facts[key] for key in wanted}
-
-
-def _listed(source: Source) -> dict[str, Any]:
-    """What a source's metadata say of it."""
-    listing = settle(list_episodes(source), source.config, {})
-    return {
-        "format": listing.format,
-        "episodes": len(listing.records),
-        "usable_so_far": _usable_so_far(listing, _unusable(listing.findings)),
-        "findings": [_row(f) for f in listing.findings],
-    }
+    return row | {key: facts[key] for key in ("format", "episodes", "usable_so_far", "findings")}
 
 
 def _inspected(path: str, source: Source, full: bool) -> dict[str, Any]:
@@ -106,39 +96,57 @@ def _inspected(path: str, source: Source, full: bool) -> dict[str, Any]:
     # With no indices given before, since there is no workspace: episodes are counted as a first build would
     listing = settle(list_episodes(source), source.config, {})
     lost = _unusable(listing.findings)
-    here = [r for r in listing.records if _at_hand(source, r)]
+    here = [r for r in listing.records if source.selected is None or r.episode_index in source.selected]
     surveyed = survey(source, listing.records, listing.robot)
 
     # A few episodes are decoded as a build would; of the others the headers of their videos say enough
     usable = [r for r in here if r.episode_index not in lost]
     decoded = usable if full else _few(usable)
     measured = frames_stage(source, decoded, 0, NO_KEYFRAMES, lambda sha256, jpeg: None, signals=surveyed.signals)
-    headers = _headers(source, here, full, lost | {r.episode_index for r in decoded})
+    headers, unreadable, num_read = _headers(source, here, full, lost | {r.episode_index for r in decoded})
 
-    findings = [*listing.findings, *surveyed.findings, *headers.findings, *measured.findings]
-    worst_first = sorted(findings, key=lambda f: f.severity != "unusable")
+    findings = [*listing.findings, *surveyed.findings, *unreadable, *measured.findings]
+    forms = [record.steps_from for record in listing.records if record.steps_from]
     depth = " (all)" if full else "; everything: --full"
     return {
         "path": path,
         "revision": source.revision,
-        "looked_at": f"metadata; {headers.num_read} video headers; {len(decoded)} episodes decoded{depth}",
+        "looked_at": f"metadata; {num_read} video headers; {len(decoded)} episodes decoded{depth}",
         **_dataset_facts(listing, findings),
-        **_steps_facts(listing),
+        "steps_known": len(forms),
+        "steps_from": ", ".join(sorted(set(forms))) or None,
         "decoded_frames": measured.decoded_frames,
-        "codecs": ", ".join(sorted({f"{d['codec']} {d['size_px']}" for d in headers.details})),
+        "codecs": ", ".join(sorted({f"{d['codec']} {d['size_px']}" for d in headers})),
         "cameras": list(listing.cameras),
-        "camera_details": _camera_details(source, listing, headers.details, decoded),
+        "camera_details": _camera_details(source, listing, headers, decoded),
         "signals": [signal_row(signal) for signal in surveyed.signals],
-        "signal_lags": _lags(measured.tables["signal_lags"]),
+        "signal_lags": measured.tables["signal_lags"].drop_columns(["dataset", "chunk"]).to_pylist(),
         "tasks": sorted(set().union(*(r.tasks for r in listing.records))),
-        "findings": [_row(f) for f in worst_first],
+        "findings": _rows(sorted(findings, key=lambda f: f.severity != "unusable")),
     }
 
 
+def _few(records: Sequence[EpisodeRecord]) -> list[EpisodeRecord]:
+    """The first episode, and others of DECODED while all have DECODED_FRAMES together; rows nobody counted are none."""
+    chosen = spread(records, DECODED)
+    ends = list(accumulate(r.num_rows or 0 for r in chosen))
+    return [r for k, r in enumerate(chosen) if not k or ends[k] <= DECODED_FRAMES]
+
+
+def _unusable(findings: Sequence[Finding]) -> set[int | None]:
+    """The episodes that findings make unusable; None among them: the source as a whole."""
+    return {f.episode_index for f in findings if f.severity == "unusable"}
+
+
+def _rows(findings: Sequence[Finding]) -> list[dict[str, Any]]:
+    return [vars(f) | {"remedy": REASONS[f.reason].remedy} for f in findings]
+
+
 def _dataset_facts(listing: Listing, findings: Sequence[Finding]) -> dict[str, Any]:
-    """What a source is, how many of its episodes are usable, how long they are, and how they ended."""
+    """What a source is, how many of its episodes are usable, how long they are, and how they ended, by what says so."""
     lost = _unusable(findings)
-    usable_so_far = _usable_so_far(listing, lost)
+    # A finding about no episode makes the source as a whole unusable
+    usable_so_far = 0 if None in lost else len(listing.records) - len(lost)
     outcomes = _outcomes([r for r in listing.records if r.episode_index not in lost]) if usable_so_far else []
     rows = [r.num_rows for r in listing.records if r.num_rows is not None]
     return {
@@ -156,11 +164,6 @@ def _dataset_facts(listing: Listing, findings: Sequence[Finding]) -> dict[str, A
     }
 
 
-def _lags(rows: pa.Table) -> list[dict[str, Any]]:
-    """What was measured of how far signals are behind the pictures, without the names of dataset and chunk."""
-    return rows.drop_columns(["dataset", "chunk"]).to_pylist()
-
-
 def _outcomes(records: Sequence[EpisodeRecord]) -> list[dict[str, Any]]:
     """Known outcomes by what says so."""
     rows: dict[str, dict[str, Any]] = {}
@@ -171,76 +174,34 @@ def _outcomes(records: Sequence[EpisodeRecord]) -> list[dict[str, Any]]:
     return [rows[source] for source in sorted(rows)]
 
 
-def _steps_facts(listing: Listing) -> dict[str, Any]:
-    """How many episodes bring steps of their own, and in which forms."""
-    forms = [record.steps_from for record in listing.records if record.steps_from]
-    return {"steps_known": len(forms), "steps_from": ", ".join(sorted(set(forms))) or None}
-
-
-def _at_hand(source: Source, record: EpisodeRecord) -> bool:
-    return source.selected is None or record.episode_index in source.selected
-
-
-def _unusable(findings: Sequence[Finding]) -> set[int | None]:
-    """The episodes that findings make unusable; None among them: the source as a whole."""
-    return {f.episode_index for f in findings if f.severity == "unusable"}
-
-
-def _usable_so_far(listing: Listing, lost: set[int | None]) -> int:
-    """A finding about no episode makes the source as a whole unusable."""
-    return 0 if None in lost else len(listing.records) - len(lost)
-
-
-def _few(records: Sequence[EpisodeRecord]) -> list[EpisodeRecord]:
-    """The first episode, and others of DECODED while all have DECODED_FRAMES together; rows nobody counted are none."""
-    chosen = _spread(records, DECODED)
-    ends = list(accumulate(r.num_rows or 0 for r in chosen))
-    return [r for k, r in enumerate(chosen) if not k or ends[k] <= DECODED_FRAMES]
-
-
-def _spread[T](items: Sequence[T], count: int) -> list[T]:
-    """So many of them at equal distances, the first and the last among them; all, if they are not so many."""
-    if len(items) <= count:
-        return list(items)
-    return [items[round(i * (len(items) - 1) / (count - 1))] for i in range(count)]
-
-
-def _row(f: Finding) -> dict[str, Any]:
-    return f.__dict__ | {"remedy": REASONS[f.reason].remedy}
-
-
-@dataclass(frozen=True)
-class _Headers:
-    """What the headers of videos say."""
-
-    details: list[dict[str, Any]]  # camera, codec, size and rate of each
-    findings: list[Finding]
-    num_read: int
-
-
-def _headers(source: Source, records: Sequence[EpisodeRecord], full: bool, known: set[int | None]) -> _Headers:
-    """Of up to PROBED videos, or of all; findings about episodes that are not `known` anyway."""
+def _headers(
+    source: Source, records: Sequence[EpisodeRecord], full: bool, known: set[int | None]
+) -> tuple[list[dict[str, Any]], list[Finding], int]:
+    """Camera, codec, size and rate as the headers of up to PROBED videos, or of all, say; findings about episodes that
+    are not `known` anyway; how many headers were read.
+    """
     users = _video_users(records)
     details, findings = [], []
-    chosen = list(users) if full else _spread(list(users), PROBED)
+    chosen = list(users) if full else spread(list(users), PROBED)
     for uri in chosen:
-        # Episodes may share a file; it is of one camera
         camera = users[uri][0][1]
         try:
             info = probe(source.resolve(uri), source.config.limits)
         except VideoError as e:
             for record, _ in users[uri]:
-                # What is unusable anyway, or was decoded, has its finding already
+                # What is unusable anyway, or was decoded, has its finding already. An episode is lost with its only
+                # video; of several it can do without one
                 if record.episode_index not in known:
-                    findings.append(_unreadable_video(e, record, camera, uri))
+                    severity = "unusable" if len(record.videos) == 1 else "warning"
+                    findings.append(Finding(e.reason, str(e), severity, record.episode_index, camera, uri))
             continue
         size = f"{info.width_px}x{info.height_px}"
         details.append({"camera": camera, "codec": info.codec, "size_px": size, "fps": info.fps})
-    return _Headers(details, findings, len(chosen))
+    return details, findings, len(chosen)
 
 
 def _video_users(records: Sequence[EpisodeRecord]) -> dict[str, list[tuple[EpisodeRecord, str]]]:
-    """The (episode, camera) pairs that share each video file."""
+    """The (episode, camera) pairs that share each video file; it is of one camera."""
     users: dict[str, list[tuple[EpisodeRecord, str]]] = defaultdict(list)
     for r in records:
         for v in r.videos:
@@ -249,33 +210,22 @@ def _video_users(records: Sequence[EpisodeRecord]) -> dict[str, list[tuple[Episo
     return users
 
 
-def _unreadable_video(error: VideoError, record: EpisodeRecord, camera: str, uri: str) -> Finding:
-    """An episode is lost with its only video; of several it can do without one."""
-    severity = "unusable" if len(record.videos) == 1 else "warning"
-    return Finding(error.reason, str(error), severity, record.episode_index, camera, uri)
-
-
 def _camera_details(
     source: Source, listing: Listing, headers: list[dict[str, Any]], decoded: Sequence[EpisodeRecord]
 ) -> list[dict[str, Any]]:
     """One row per camera: in how many episodes, codecs, sizes and rates as far as they were read."""
-    episodes: dict[str, int] = defaultdict(int)
-    for r in listing.records:
-        for camera in r.cameras:
-            episodes[camera] += 1
+    episodes = Counter(camera for r in listing.records for camera in r.cameras)
     rows = []
     for camera in listing.cameras:
         # Without a video header the first picture tells the size
         own = [h for h in headers if h["camera"] == camera] or _first_picture(source, camera, decoded)
-        codecs, sizes, rates = (_different(own, detail) for detail in ("codec", "size_px", "fps"))
-        # A camera may have several codecs or sizes over a dataset, so each cell lists the different ones
-        rows.append({"camera": camera, "episodes": episodes[camera], "codec": codecs, "size_px": sizes, "fps": rates})
+        rows.append({"camera": camera, "episodes": episodes[camera]} | _different(own))
     return rows
 
 
-def _different(headers: list[dict[str, Any]], detail: str) -> str:
-    """The different values of one detail, as text."""
-    return ", ".join(sorted({str(h[detail]) for h in headers}))
+def _different(headers: list[dict[str, Any]]) -> dict[str, str]:
+    """A camera may have several codecs or sizes over a dataset, so each cell lists the different ones."""
+    return {name: ", ".join(sorted({str(h[name]) for h in headers})) for name in ("codec", "size_px", "fps")}
 
 
 def _first_picture(source: Source, camera: str, records: Sequence[EpisodeRecord]) -> list[dict[str, Any]]:

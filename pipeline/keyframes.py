@@ -1,7 +1,7 @@
 """Keyframes in a workspace: JPEGs named after their contents, so that equal pictures are stored once."""
 
 from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,8 +51,7 @@ class KeyframeWriter:
         if sha256 in self._stored:
             return
         self._stored.add(sha256)
-        path = self.workspace.keyframe(sha256)
-        if _is_there(path):
+        if _is_there(path := self.workspace.keyframe(sha256)):
             return
         self.new_bytes += len(jpeg)
         self._writing.append(self._pool.submit(write_file, path, jpeg))
@@ -71,14 +70,20 @@ class KeyframeWriter:
             self._pool.shutdown(cancel_futures=True)
 
 
-def coarse_keyframes(lake: Lake, dataset: str, episodes: Collection[int]) -> dict[tuple[int, str], dict[int, str]]:
-    """The names of the pictures that every annotator sees, by episode and camera, then by frame. One query for all."""
+def coarse_keyframes(
+    lake: Lake, dataset: str, episodes: Collection[int], chunk: int | None = None
+) -> dict[tuple[int, str], dict[int, str]]:
+    """The names of the pictures that every annotator sees, by episode and camera, then by frame. One query for all.
+
+    chunk: of the episodes, where they are of one.
+    """
     if not episodes:
         return {}
     rows = lake.rows(
-        "SELECT episode_index, camera, frame_index, sha256 FROM keyframes WHERE dataset = ? "
-        "AND list_contains(?, episode_index) AND purpose = 'coarse' ORDER BY ALL",
-        [dataset, sorted(episodes)],
+        "SELECT episode_index, camera, frame_index, sha256 FROM keyframes WHERE dataset = $1 "
+        f"{'' if chunk is None else 'AND chunk = $3 '}AND list_contains($2, episode_index) AND purpose = 'coarse' "
+        "ORDER BY ALL",
+        [dataset, sorted(episodes), *([] if chunk is None else [chunk])],
     )
     named: dict[tuple[int, str], dict[int, str]] = {}
     for episode_index, camera, frame_index, sha256 in rows:
@@ -86,12 +91,8 @@ def coarse_keyframes(lake: Lake, dataset: str, episodes: Collection[int]) -> dic
     return named
 
 
-def load_keyframes(workspace: Workspace, named: Mapping[int, str]) -> dict[int, np.ndarray]:
-    """The pictures of some names, RGB uint8 [h, w, 3], by frame."""
-    pictures = {}
-    for frame_index, sha256 in named.items():
-        jpeg = np.frombuffer(workspace.keyframe(sha256).read_bytes(), np.uint8)
-        bgr = cv2.imdecode(jpeg, cv2.IMREAD_COLOR)
-        assert bgr is not None, f"keyframe {sha256} is no picture"
-        pictures[frame_index] = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
-    return pictures
+def load_keyframe(workspace: Workspace, sha256: str, how: int = cv2.IMREAD_COLOR_RGB) -> np.ndarray:
+    """A picture by its name: RGB uint8 [h, w, 3], or as OpenCV is told to read it."""
+    picture = cv2.imdecode(np.frombuffer(workspace.keyframe(sha256).read_bytes(), np.uint8), how)
+    assert picture is not None, f"keyframe {sha256} is no picture"
+    return picture

@@ -1,7 +1,8 @@
-"""An episode's measurements with a label, as rows of `progress` and `label_quality`: one way for all label runs."""
+"""Labels of a chunk's episodes as rows of the lake: one way for all label runs."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
@@ -9,9 +10,11 @@ import numpy as np
 import pyarrow as pa
 
 from annotate import quality, unfinished
+from annotate.label import EpisodeLabel
 from annotate.label_run import human_run
-from annotate.progress import procvlm_labels, procvlm_progress
+from annotate.progress import ProgressConfig, procvlm_labels, procvlm_progress, progress
 from annotate.segments import Segment
+from annotate.stated_progress import NOTHING_STATED, StatedEnd, is_stated, stated_progress
 from core.tables import TABLES
 from core.views import MAY_BE_UNFINISHED
 from pipeline.reading import EpisodeSignals, by_task
@@ -20,99 +23,167 @@ UNLIKE_REFERENCES = "it does not end as the runs do that it is labelled like"
 
 
 @dataclass(frozen=True)
+class LabelPlace:
+    """Where labels belong."""
+
+    dataset: str
+    chunk: int
+    label_run: str
+
+    def of(self, episode_index: int) -> dict[str, Any]:
+        return {**vars(self), "episode_index": episode_index}
+
+
+@dataclass(frozen=True)
 class LabelledSignals:
-    """One episode with the label of one run; `progress` is float [num_frames], 0..1."""
+    """One episode with the label of one run; `progress` is float [num_frames], 0..1. columns: of episode_labels."""
 
     signals: EpisodeSignals
-    segments: list[Segment]
+    segments: Sequence[Segment]
     num_planned: int
     progress: np.ndarray
+    columns: Mapping[str, Any] = field(default_factory=dict)
 
 
-def dense_label(dataset: str, label_run: str, chunk: int, episode: LabelledSignals) -> pa.Table:
-    """Rows of `progress` of one episode: our label beside the published formula on the same segments."""
-    segments, num_frames = episode.segments, len(episode.signals.change)
-    # Segments tile the episode, so their lengths in turn give each frame its segment
-    segment_of_frame = np.repeat(np.arange(len(segments), dtype=np.int32), [len(segment) for segment in segments])
-    published = procvlm_labels(segments, episode.num_planned, num_frames)
-    columns = {
-        "dataset": pa.repeat(dataset, num_frames),
-        "episode_index": np.full(num_frames, episode.signals.episode_index),
-        "label_run": pa.repeat(label_run, num_frames),
-        "frame_index": np.arange(num_frames),
-        "chunk": np.full(num_frames, chunk, np.int32),
-        "segment_index": segment_of_frame,
-        "progress": episode.progress,
-        "progress_procvlm": procvlm_progress(published, episode.signals.phash),
+def with_progress(
+    signals: EpisodeSignals,
+    segments: Sequence[Segment],
+    num_planned: int,
+    config: ProgressConfig,
+    columns: Mapping[str, Any] = MappingProxyType({}),
+    *,
+    stated: StatedEnd = NOTHING_STATED,
+    ends_at: float | None = None,
+) -> LabelledSignals:
+    """The label with the progress that follows from it, and from what a person states of the curve.
+
+    ends_at: where an unfinished run is known to end.
+    """
+    curve = progress(segments, num_planned, signals.change, signals.fps, config, ends_at, signals.state)
+    if is_stated(segments, stated):
+        curve = stated_progress(segments, curve, stated)
+    return LabelledSignals(signals, segments, num_planned, curve, columns)
+
+
+def label_columns(label: EpisodeLabel) -> dict[str, Any]:
+    """The columns of `episode_labels` that an annotator decides."""
+    # A failed run may be known to have come as far as another run had at one of its frames
+    reference = label.as_far_as
+    return {
+        "steps_from": label.steps_from,
+        "task": label.task,
+        "task_inferred": label.task_inferred,
+        "needs_review": label.needs_review,
+        "as_far_as_episode": reference.episode_index if reference else None,
+        "as_far_as_frame": reference.frame_index if reference else None,
+        "plan": list(label.plan),
+        "named": label.named,
+        "notes": list(label.notes),
+        "confidence": _mean_confidence(label.segments) if label.confidence is None else label.confidence,
     }
-    return pa.table(columns, schema=TABLES["progress"].schema)
 
 
-def quality_rows(
-    dataset: str,
-    label_run: str,
-    chunk: int,
+def _mean_confidence(segments: Sequence[Segment]) -> float | None:
+    """The mean over the segments that have a confidence, weighted by their length in frames."""
+    known = [(segment.confidence, len(segment)) for segment in segments if segment.confidence is not None]
+    frames = sum(length for _, length in known)
+    return sum(confidence * length for confidence, length in known) / frames if known else None
+
+
+def segment_tables(
+    place: LabelPlace, labels: Iterable[tuple[int, Sequence[Segment], int, Mapping[str, Any]]]
+) -> dict[str, pa.Table]:
+    """Tables of labels: (episode, segments, number of planned steps, columns of episode_labels)."""
+    segment_rows, label_rows = [], []
+    for episode, segments, num_planned, columns in labels:
+        where = place.of(episode)
+        label_rows.append({**where, **columns})
+        for index, segment in enumerate(segments):
+            segment_rows.append(where | vars(segment) | {"segment_index": index, "num_planned": num_planned})
+    return {
+        "segments": TABLES["segments"].rows(segment_rows),
+        "episode_labels": TABLES["episode_labels"].rows(label_rows),
+    }
+
+
+def label_tables(place: LabelPlace, episodes: Sequence[LabelledSignals]) -> dict[str, pa.Table]:
+    """Tables of whole labels: segments, what holds for the episode, and progress."""
+    labels = ((e.signals.episode_index, e.segments, e.num_planned, e.columns) for e in episodes)
+    return segment_tables(place, labels) | {"progress": progress_table(place, episodes)}
+
+
+def progress_table(place: LabelPlace, episodes: Sequence[LabelledSignals]) -> pa.Table:
+    """Rows of `progress`: our label beside the published formula on the same segments."""
+    parts = [TABLES["progress"].empty()]
+    for episode in episodes:
+        segments, num_frames = episode.segments, len(episode.signals.change)
+        published = procvlm_labels(segments, episode.num_planned, num_frames)
+        columns = {
+            "dataset": pa.repeat(place.dataset, num_frames),
+            "episode_index": np.full(num_frames, episode.signals.episode_index),
+            "label_run": pa.repeat(place.label_run, num_frames),
+            "frame_index": np.arange(num_frames),
+            "chunk": np.full(num_frames, place.chunk, np.int32),
+            # Segments tile the episode, so their lengths in turn give each frame its segment
+            "segment_index": np.repeat(np.arange(len(segments), dtype=np.int32), [len(s) for s in segments]),
+            "progress": episode.progress,
+            "progress_procvlm": procvlm_progress(published, episode.signals.phash),
+        }
+        parts.append(pa.table(columns, schema=TABLES["progress"].schema))
+    return pa.concat_tables(parts)
+
+
+def quality_table(
+    place: LabelPlace,
     episodes: Sequence[LabelledSignals],
     *,
     looked: bool = False,
     p_failures: Mapping[int, float] = MappingProxyType({}),
-) -> list[dict[str, Any]]:
+) -> pa.Table:
     """Rows of `label_quality` of some episodes of a chunk: how odd each is among those of its task.
 
     looked: the annotator judges what pictures show. A person's label says itself how its run ended.
     p_failures: by episode, how likely it failed, where the annotator says it; the outcome of none is known.
     """
-    by_person = label_run == human_run(dataset)
+    by_person = place.label_run == human_run(place.dataset)
     labelled = {episode.signals.episode_index: episode for episode in episodes}
     rows = []
     for same_task in by_task(episode.signals for episode in episodes).values():
-        runs = [_quality_run(labelled[signals.episode_index]) for signals in same_task]
-        ends = [run_end(labelled[signals.episode_index]) for signals in same_task]
-        doubts = [None] * len(ends) if by_person else unfinished.doubts(ends)
-        for signals, odd, doubt in zip(same_task, quality.qualities(runs), doubts, strict=True):
-            if signals.episode_index in p_failures:
-                doubt = _as_annotated(p_failures[signals.episode_index])
-            saw_end = looked or signals.episode_index in p_failures
-            end_by = quality.end_by(signals.success, signals.success_source, odd.end, looked=saw_end)
-            rows.append(
-                {
-                    "dataset": dataset,
-                    "episode_index": signals.episode_index,
-                    "label_run": label_run,
-                    "chunk": chunk,
-                    "length_z": odd.length_z,
-                    "order_rarity": odd.order_rarity,
-                    "jump": odd.jump,
-                    "falls": odd.falls,
-                    "worst_fall": odd.worst_fall,
-                    "end_progress": odd.end,
-                    "shortest_step_s": odd.shortest_step_s,
-                    "contradicts": odd.contradicts,
-                    "end_by": quality.PERSON if by_person else end_by,
-                    "p_failure": doubt.p_failure if doubt else None,
-                    "failure_signs": list(doubt.because) if doubt else None,
-                }
-            )
-    return rows
-
-
-def _as_annotated(p_failure: float) -> unfinished.Doubt:
-    """How likely a run failed, as the annotator itself says."""
-    because = (UNLIKE_REFERENCES,) if p_failure >= MAY_BE_UNFINISHED else ()
-    return unfinished.Doubt(p_failure, because)
+        of_task = [labelled[signals.episode_index] for signals in same_task]
+        odds = quality.qualities(list(map(_quality_run, of_task)))
+        doubts = [None] * len(odds) if by_person else unfinished.doubts(list(map(run_end, of_task)))
+        for signals, odd, doubt in zip(same_task, odds, doubts, strict=True):
+            said = p_failures.get(signals.episode_index)
+            source, saw_end = signals.record.success_source, looked or said is not None
+            end_by = quality.PERSON if by_person else quality.end_by(signals.success, source, odd.end, looked=saw_end)
+            measured = vars(odd) | {"end_progress": odd.end, "end_by": end_by} | _doubt_columns(doubt, said)
+            del measured["end"]
+            rows.append(place.of(signals.episode_index) | measured)
+    return TABLES["label_quality"].rows(rows)
 
 
 def _quality_run(episode: LabelledSignals) -> quality.LabelledRun:
     signals = episode.signals
     duration_s = len(signals.change) / signals.fps
-    return quality.LabelledRun(duration_s, signals.fps, signals.success, episode.segments, episode.progress)
+    return quality.LabelledRun(duration_s, signals.fps, signals.success, [*episode.segments], episode.progress)
+
+
+def _doubt_columns(doubt: unfinished.Doubt | None, said: float | None) -> dict[str, Any]:
+    """How likely a run failed; `said`: as the annotator itself says."""
+    if said is not None:
+        doubt = unfinished.Doubt(said, (UNLIKE_REFERENCES,) if said >= MAY_BE_UNFINISHED else ())
+    return {"p_failure": doubt.p_failure, "failure_signs": list(doubt.because)} if doubt else {}
 
 
 def run_end(episode: LabelledSignals) -> unfinished.RunEnd:
     """What of a labelled run is compared with the others of its task."""
     signals = episode.signals
-    activity = signals.change if signals.speed is None else signals.speed
-    end = float(episode.progress[-1])
-    return unfinished.RunEnd(
-        signals.success, signals.fps, np.asarray(activity, np.float64), signals.state, int(signals.phash[-1]), end
-    )
+    activity = np.asarray(signals.change if signals.speed is None else signals.speed, np.float64)
+    last = int(signals.phash[-1]), float(episode.progress[-1])
+    return unfinished.RunEnd(signals.success, signals.fps, activity, signals.state, *last)
+
+
+def of_label_run(label_run: str, facts: Mapping[str, Any]) -> dict[str, pa.Table]:
+    """The row of `label_runs` to register, with the time of the first run. `facts`: how the run's labels are made."""
+    row = {**facts, "label_run": label_run, "created_at": datetime.now(UTC)}
+    return {"label_runs": TABLES["label_runs"].rows([row])}

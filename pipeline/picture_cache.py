@@ -122,17 +122,13 @@ class PictureCache:
                 self.embedded = EmbeddingPass(self.build.embeddings, self.threads)
         return [keeper for keeper in (self.kept, self.embedded) if keeper]
 
-    @property
-    def is_empty(self) -> bool:
-        return self.kept is None and self.embedded is None
-
     def is_of(self, lake: Lake, chunk: int) -> bool:
-        """Is what was kept of the chunk's present frames?"""
+        """Was anything kept, and of the chunk's present frames?"""
         present = lake.rows(
             "SELECT input_hash FROM stage_runs WHERE stage = 'frames' AND dataset = ? AND chunk = ?",
             [self.build.name, chunk],
         )
-        return present == [(self.frames_hash,)]
+        return bool(self.kept or self.embedded) and present == [(self.frames_hash,)]
 
     def close(self) -> None:
         if self.kept:
@@ -142,16 +138,6 @@ class PictureCache:
         if self.embedded:
             self.embedded.close()
         self.kept = self.embedded = None
-
-
-@contextmanager
-def picture_cache(workspace: Workspace, build: DatasetBuild, threads: int = 1) -> Iterator[PictureCache]:
-    """The cache of one chunk, let go at the end."""
-    cache = PictureCache(workspace, build, threads)
-    try:
-        yield cache
-    finally:
-        cache.close()
 
 
 @contextmanager

@@ -7,11 +7,12 @@ import numpy as np
 
 from annotate.segments import STEP, Segment
 from core.figures import COLOURS, jpeg_to_rgb, new_figure, render, shorten
+from core.values import spread
 from warehouse.lake import Lake
 from warehouse.lake.labels import active_labels_of, labels_of_run
+from warehouse.shards import read_entries
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -34,7 +35,7 @@ def contact_sheet(lake: Lake, dataset: str, chunk: int) -> bytes:
         "AND camera = ? GROUP BY 1 ORDER BY 1",
         [dataset, chunk, episode, camera],
     )
-    chosen = _spread(keyframes, 12)
+    chosen = spread(keyframes, 12)
     if not chosen:
         return b""
 
@@ -55,12 +56,6 @@ def contact_sheet(lake: Lake, dataset: str, chunk: int) -> bytes:
     axes[0, 0].axis("off")
     axes[0, 0].set_title(f"{dataset} episode {episode}, {camera}", fontsize=7)
     return render(figure)
-
-
-def _spread[T](items: Sequence[T], count: int) -> list[T]:
-    """Up to `count` of the items, evenly spread from the first to the last."""
-    positions = np.linspace(0, len(items) - 1, min(count, len(items)))
-    return [items[index] for index in sorted({round(position) for position in positions})]
 
 
 def _still(lake: Lake, sha256: str, height: int) -> np.ndarray:
@@ -102,28 +97,14 @@ def frames_figure(lake: Lake, dataset: str, chunk: int | None) -> "Figure | None
     return figure
 
 
-def segments_figure(lake: Lake, dataset: str, chunk: int | None) -> "Figure | None":
-    return _newest_segments(lake, "segments", dataset, chunk)
-
-
-def transfer_figure(lake: Lake, dataset: str, chunk: int | None) -> "Figure | None":
-    return _newest_segments(lake, "transfer", dataset, chunk)
-
-
-def corrections_figure(lake: Lake, dataset: str, chunk: int | None) -> "Figure | None":
-    return _newest_segments(lake, "corrections", dataset, chunk)
-
-
-def _newest_segments(lake: Lake, stage: str, dataset: str, chunk: int | None) -> "Figure | None":
+def segments_figure(stage: str, lake: Lake, dataset: str, chunk: int | None) -> "Figure | None":
     """The segments that the newest run of a stage gave the chunk's first twelve episodes."""
     assert chunk is not None, "segments belong to a chunk"
-    newest = lake.rows(
+    newest = lake.column(
         "SELECT label_run FROM stage_runs WHERE stage = ? AND dataset = ? AND chunk = ? ORDER BY snapshot DESC LIMIT 1",
         [stage, dataset, chunk],
     )
-    if not newest:
-        return None
-    labels = labels_of_run(lake.con, dataset, chunk, newest[0][0])
+    labels = labels_of_run(lake.con, dataset, chunk, newest[0]) if newest else {}
     episodes = list(labels)[:12]
     if not episodes:
         return None
@@ -172,7 +153,18 @@ def labelled_episode(
 
     figure, axes = new_figure(8.0, 4.2, 3, 1, height_ratios=[1.5, 0.3, 2.0])
     strip_axes, segment_axes, curve_axes = axes[:, 0]
-    _draw_strip(strip_axes, lake, dataset, episode, facts["cameras"][0], fps, stills)
+    # Keyframes side by side, with their times
+    keyframes = lake.rows(
+        "SELECT frame_index, sha256 FROM keyframes WHERE dataset = ? AND episode_index = ? AND camera = ? ORDER BY 1",
+        [dataset, episode, facts["cameras"][0]],
+    )
+    chosen = spread(keyframes, stills)
+    strip = np.concatenate([_still(lake, sha256, 160) for _, sha256 in chosen], axis=1)
+    width = strip.shape[1] / len(chosen)
+    middles = [(index + 0.5) * width for index in range(len(chosen))]
+    strip_axes.imshow(strip, aspect="auto")
+    strip_axes.set_xticks(middles, [f"{frame / fps:.1f} s" for frame, _ in chosen], fontsize=8)
+    strip_axes.set_yticks([])
     strip_axes.set_title(f"{dataset} episode {episode}: {facts['task'] or '(no task)'}", fontsize=9)
 
     draw_segments(segment_axes, segments, 0, 0.8, fps)
@@ -182,34 +174,15 @@ def labelled_episode(
         segment_axes.text(middle_s, 0, shorten(segment.name, room), ha="center", va="center", fontsize=6)
     segment_axes.set(xlim=(0, duration_s), xticks=[], yticks=[])
 
-    _draw_progress(curve_axes, label, fps, truth)
-    return figure
-
-
-def _draw_strip(axes: "Axes", lake: Lake, dataset: str, episode: int, camera: str, fps: float, stills: int) -> None:
-    """Keyframes side by side, with their times."""
-    keyframes = lake.rows(
-        "SELECT frame_index, sha256 FROM keyframes WHERE dataset = ? AND episode_index = ? AND camera = ? ORDER BY 1",
-        [dataset, episode, camera],
-    )
-    chosen = _spread(keyframes, stills)
-    strip = np.concatenate([_still(lake, sha256, 160) for _, sha256 in chosen], axis=1)
-    width = strip.shape[1] / len(chosen)
-    middles = [(index + 0.5) * width for index in range(len(chosen))]
-    axes.imshow(strip, aspect="auto")
-    axes.set_xticks(middles, [f"{frame / fps:.1f} s" for frame, _ in chosen], fontsize=8)
-    axes.set_yticks([])
-
-
-def _draw_progress(axes: "Axes", label: "pa.Table", fps: float, truth: np.ndarray | None) -> None:
     time_s = np.arange(label.num_rows) / fps
-    axes.plot(time_s, label["progress"], color=COLOURS[0], lw=2, label="progress")
-    axes.plot(time_s, label["progress_procvlm"], color=COLOURS[1], lw=1, label="published formula")
+    curve_axes.plot(time_s, label["progress"], color=COLOURS[0], lw=2, label="progress")
+    curve_axes.plot(time_s, label["progress_procvlm"], color=COLOURS[1], lw=1, label="published formula")
     if truth is not None:
-        axes.plot(time_s, np.linspace(0, 1, len(time_s)), color="grey", lw=0.8, ls=":", label="clock")
-        axes.plot(time_s, truth, color="black", lw=1, ls="--", label="ground truth")
-    axes.set(xlim=(0, len(time_s) / fps), ylim=(-0.03, 1.03), xlabel="seconds", ylabel="progress")
-    axes.legend(fontsize=8)
+        curve_axes.plot(time_s, np.linspace(0, 1, len(time_s)), color="grey", lw=0.8, ls=":", label="clock")
+        curve_axes.plot(time_s, truth, color="black", lw=1, ls="--", label="ground truth")
+    curve_axes.set(xlim=(0, duration_s), ylim=(-0.03, 1.03), xlabel="seconds", ylabel="progress")
+    curve_axes.legend(fontsize=8)
+    return figure
 
 
 def samples_figure(lake: Lake, dataset: str, chunk: int | None) -> "Figure | None":
@@ -226,8 +199,6 @@ def samples_figure(lake: Lake, dataset: str, chunk: int | None) -> "Figure | Non
 
 def shards_figure(lake: Lake, dataset: str, chunk: int | None) -> "Figure | None":
     """Contact sheet: the pictures of one entry of the chunk's first shard."""
-    from warehouse.shards import read_entries
-
     rows = lake.rows(
         "SELECT split, shard, store FROM shards WHERE dataset = ? AND chunk = ? ORDER BY 2 LIMIT 1", [dataset, chunk]
     )

@@ -1,129 +1,44 @@
 """Decide what is up to date: one answer for the command line, the build loop and Dagster's sensors."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-from pipeline.reading import ChunkMemory
-from pipeline.stage import AnyStep, ChunkStep, DatasetStep, StageSpec
-from warehouse.lake import WHOLE_DATASET, Lake, StageRun, content_key
+from core.tables import STAGE_TABLES
+from pipeline.stage import StageSpec, Step
+from warehouse.lake import WHOLE_DATASET, Lake, content_key
 from warehouse.lake.corrections import correction_stamps
 from warehouse.lake.outcomes import outcome_stamp
-from warehouse.lake.references import may_have_references, reference_stamps
+from warehouse.lake.references import reference_stamps
 from warehouse.releases.takedown import takedown_stamp
 
 CURRENT, MISSING, STALE, WAITING = "current", "missing", "stale", "waiting"
-
-MEASURING = ("episodes", "frames", "embeddings")  # stages that say what references show, beside people
+STAMPS = {"corrections": correction_stamps, "references": reference_stamps}  # by what a stage reads, hashes by chunk
+# Columns of stage_runs; a lake that is only looked at may be of an earlier version, without some of them
+COLUMNS = "^(stage|dataset|chunk|label_run|(input|output|outcomes|others)_hash)$"
 
 Specs = Sequence[StageSpec]
 
 
 @dataclass(frozen=True)
-class _Recorded:
-    """What `stage_runs` says of one stage on one partition under one label run."""
+class History:
+    """What `stage_runs` says of some datasets, or of one chunk of them.
 
-    input_hash: str
-    output_hash: str
-    outcomes_hash: str
-    others_hash: str
-
-
-@dataclass(frozen=True)
-class _History:
-    """What `stage_runs` says of some datasets. Keys begin with (stage, dataset, chunk)."""
-
-    datasets: frozenset[str]
-    runs: dict[tuple[str, str, int, str], _Recorded]  # by label run, too
-    chunks_of: dict[tuple[str, str], set[int]]  # by stage and dataset, WHOLE_DATASET among them
-    last_label_run: dict[tuple[str, str, int], str]
-    newest_measured: dict[str, int]  # by dataset, the snapshot of the newest run that people's words are judged by
-
-    def add(self, run: StageRun, snapshot: int) -> None:
-        """What a chunk's stage has just published as a snapshot."""
-        assert run.chunk is not None
-        recorded = _Recorded(run.input_hash, run.output_hash, run.outcomes_hash, run.others_hash)
-        self.runs[run.stage, run.dataset, run.chunk, run.label_run] = recorded
-        self.chunks_of.setdefault((run.stage, run.dataset), set()).add(run.chunk)
-        self.last_label_run[run.stage, run.dataset, run.chunk] = run.label_run
-        if run.stage in MEASURING:
-            self.newest_measured[run.dataset] = snapshot
-
-    def chunks(self, stage: str, dataset: str) -> list[int]:
-        """The chunks that a dataset's listing registered."""
-        return sorted(self.chunks_of.get((stage, dataset), set()) - {WHOLE_DATASET})
-
-
-@dataclass(frozen=True)
-class _Words:
-    """What people said of a dataset, as far as inputs depend on it.
-
-    marks: hashes of what they took down, and of outcomes that they gave.
-    stamps: hashes by chunk, by the kind of chunks that have a stage because of it (Stage.of_chunks).
+    runs: rows by stage, dataset, chunk and label run. newest: the label run that each stage last published for.
     """
 
-    marks: tuple[str, str]
-    stamps: Mapping[str, Mapping[int, str]]
+    runs: Mapping[tuple[str, str, int, str], Mapping[str, str]]
+    newest: Mapping[tuple[str, str, int], str]
 
-
-@dataclass
-class Known:
-    """What one plan leaves for the next: to read it takes longer than the rest of a plan.
-
-    snapshot: the lake's, at which `history` and `words` hold; who publishes a stage of a chunk says so (`published`),
-    and whatever others commit has it read anew.
-    words: what people said, by dataset and whether references count; beside it the snapshot of the newest run that it
-    is judged by, None: it is judged by none.
-    shown: of that what references show, by dataset and that snapshot; until the next chunk, whoever commits.
-    memory: what stages of the chunk under way leave for one another.
-    """
-
-    snapshot: int = -1
-    history: _History | None = None
-    words: dict[tuple[str, bool], tuple[int | None, _Words]] = field(default_factory=dict)
-    shown: dict[tuple[str, int], Mapping[int, str]] = field(default_factory=dict)
-    memory: ChunkMemory = field(default_factory=ChunkMemory)
-    _others_committed: bool = False
-    _chunk: tuple[str, int] | None = None  # the dataset and chunk under way
-
-    def begin_chunk(self, dataset: str, chunk: int) -> None:
-        self._chunk = dataset, chunk
-        self.memory.forget()
-        if self._others_committed:
-            self.shown.clear()
-            self._others_committed = False
-
-    def at(self, lake: Lake, datasets: Iterable[str]) -> _History:
-        """The history of some datasets in the lake as it is now; forgets what no longer holds."""
-        now = lake.snapshot()
-        if self.history is None or now != self.snapshot:
-            self.words.clear()
-            self._others_committed = True
-            before = self.history
-            self.snapshot, self.history = now, _read_history(lake, frozenset(datasets))
-            # Other workers commit all the time: what this one knows of its chunk stays until somebody changes that
-            if before is None or _of_chunk(before, self._chunk) != _of_chunk(self.history, self._chunk):
-                self.memory.forget()
-        elif not self.history.datasets.issuperset(datasets):
-            self.history = _read_history(lake, self.history.datasets.union(datasets))
-        return self.history
-
-    def absent_at(self, step: AnyStep) -> int | None:
-        """As in Lake.publish, of the partition of a step that was planned with this."""
-        if self.history is None:
-            return None
-        chunks_of, chunk = self.history.chunks_of, step.chunk
-        if chunk is None:
-            is_absent = all(dataset != step.dataset for _, dataset in chunks_of)
-        else:
-            is_absent = chunk not in chunks_of.get((step.stage.name, step.dataset), ())
-        return self.snapshot if is_absent else None
-
-    def published(self, run: StageRun, snapshot: int) -> None:
-        """A stage of a chunk was published here as `snapshot`: where nobody else committed, nothing else is new."""
-        if self.history is not None:
-            self.history.add(run, snapshot)
-            if snapshot == self.snapshot + 1:
-                self.snapshot = snapshot
+    @classmethod
+    def read(cls, lake: Lake, datasets: Collection[str], chunk: int | None = None) -> "History":
+        here = "" if chunk is None else f" AND chunk IN ({WHOLE_DATASET}, {chunk})"
+        rows = lake.dicts(
+            f"SELECT COLUMNS('{COLUMNS}') FROM stage_runs WHERE list_contains(?, dataset){here} ORDER BY snapshot",
+            [sorted(datasets)],
+        )
+        places = [(row["stage"], row["dataset"], row["chunk"], row["label_run"]) for row in rows]
+        newest = {(stage, dataset, number): label_run for stage, dataset, number, label_run in places}
+        return cls(dict(zip(places, rows, strict=True)), newest)
 
 
 def dataset_input(spec: StageSpec, fingerprint: str, *marks: str) -> str:
@@ -137,155 +52,91 @@ def chunk_input(spec: StageSpec, upstream_hashes: list[str]) -> str:
 
 
 def plan(
-    lake: Lake,
-    specs: Mapping[str, Specs],
-    fingerprints: Mapping[str, str],
-    only_chunk: int | None = None,
-    known: Known | None = None,
-) -> list[AnyStep]:
+    lake: Lake, specs: Mapping[str, Specs], fingerprints: Mapping[str, str], only_chunk: int | None = None
+) -> list[Step]:
     """The state of every stage on every partition of the named datasets, in an order in which they can be run.
 
     specs: each dataset's stages (`pipeline.stages.stage_specs`), the one that reads the source first.
     fingerprints: the present state of each source. What is taken down, and outcomes that people gave, count as a part
     of the source.
     only_chunk: leave the other chunks out.
-    known: keeps what was read from one plan to the next.
 
-    Reads of stage_runs and of what people said only what concerns these datasets, once, and all of one state of the
-    lake.
+    Reads of stage_runs and of what people said only what concerns these datasets, and all of one state of the lake.
     """
-    known = known or Known()
+    steps: list[Step] = []
     with lake.reading():
-        history = known.at(lake, specs)
-        words_of = {name: _words(lake, name, history, of_dataset[1:], known) for name, of_dataset in specs.items()}
+        history = History.read(lake, specs)
+        for dataset, of_dataset in specs.items():
+            listing = of_dataset[0]
+            marks = takedown_stamp(lake, dataset), outcome_stamp(lake, dataset)
+            wanted = dataset_input(listing, fingerprints[dataset], *marks)
+            recorded = history.runs.get((listing.name, dataset, WHOLE_DATASET, ""))
+            status = _status(recorded, wanted)
+            steps.append(Step(listing, dataset, None, status, wanted))
 
-    steps: list[AnyStep] = []
-    for dataset, (listing, *chunk_specs) in specs.items():
-        # The listing: one step on the dataset as a whole
-        words = words_of[dataset]
-        wanted = dataset_input(listing, fingerprints[dataset], *words.marks)
-        recorded = history.runs.get((listing.name, dataset, WHOLE_DATASET, ""))
-        listed = DatasetStep(listing, dataset, _status(recorded, wanted), wanted)
-        steps.append(listed)
-
-        # Its chunks, each with what people said about its episodes, and about others of their tasks
-        for chunk in history.chunks(listing.name, dataset):
-            if only_chunk not in (None, chunk):
-                continue
-            # Without a current listing nobody knows what the chunk holds: all its stages wait
-            outputs = {}
-            if listed.status == CURRENT:
-                outputs[listing.name] = history.runs[listing.name, dataset, chunk, ""].output_hash
-            of_chunk = {kind: by_chunk[chunk] for kind, by_chunk in words.stamps.items() if chunk in by_chunk}
-            steps += _plan_chunk(dataset, chunk, [listing, *chunk_specs], history, outputs, of_chunk)
+            stamps = _stamps(lake, dataset, of_dataset)
+            chunks = {chunk for stage, name, chunk, _ in history.runs if (stage, name) == (listing.name, dataset)}
+            for chunk in sorted(chunks - {WHOLE_DATASET}):
+                if only_chunk in (None, chunk):
+                    of_chunk = {kind: by_chunk.get(chunk, "") for kind, by_chunk in stamps.items()}
+                    # Without a current listing nobody knows what the chunk holds: all its stages wait
+                    output = history.runs[listing.name, dataset, chunk, ""]["output_hash"]
+                    outputs = {listing.name: output} if status == CURRENT else {}
+                    steps += chunk_steps(dataset, chunk, of_dataset, history, outputs, of_chunk.__getitem__)
     return steps
 
 
-def _words(lake: Lake, dataset: str, history: _History, specs: Specs, known: Known) -> _Words:
-    """What people said, read anew where others committed, or something was listed, measured or seen meanwhile."""
-    measured = history.newest_measured.get(dataset, 0)
-    references_count = any(spec.stage.of_chunks == "shown" for spec in specs)
-    judged_by, words = known.words.get((dataset, references_count), (-1, None))
-    if words is not None and judged_by in (None, measured):
-        return words
-    corrected = correction_stamps(lake, dataset)
-    stamps: dict[str, Mapping[int, str]] = {"corrected": corrected}
-    has_references = references_count and may_have_references(lake, dataset)
-    if has_references:
-        if (dataset, measured) not in known.shown:
-            known.shown[dataset, measured] = reference_stamps(lake, dataset)
-        stamps["shown"] = known.shown[dataset, measured]
-    words = _Words((takedown_stamp(lake, dataset), outcome_stamp(lake, dataset)), stamps)
-    # Where nothing is said of runs, nothing that is measured changes it
-    judged_by = measured if corrected or has_references else None
-    known.words[dataset, references_count] = judged_by, words
-    return words
+def _stamps(lake: Lake, dataset: str, specs: Specs) -> dict[str, dict[int, str]]:
+    """Hashes by chunk of what people said of a dataset, by what its stages read of that."""
+    asked = {kind for spec in specs for kind in spec.stage.reads if kind in STAMPS}
+    return {kind: STAMPS[kind](lake, dataset) for kind in sorted(asked)}
 
 
-def _of_chunk(history: _History, chunk: tuple[str, int] | None) -> dict[tuple[str, str, int, str], _Recorded]:
-    """What was published of a dataset and chunk, and of the dataset as a whole."""
-    if chunk is None:
-        return {}
-    dataset, number = chunk
-    return {key: run for key, run in history.runs.items() if key[1] == dataset and key[2] in (WHOLE_DATASET, number)}
+def chunk_steps(
+    dataset: str,
+    chunk: int,
+    specs: Specs,
+    history: History,
+    outputs: dict[str, str],
+    stamp_of: Callable[[str], str],
+) -> Iterator[Step]:
+    """The steps of a chunk, one at a time, after that of the listing (the first of `specs`).
 
-
-def _read_history(lake: Lake, datasets: frozenset[str]) -> _History:
-    # By a pattern: a lake that is only looked at may be of an earlier version, without some of the hashes
-    found = lake.con.execute(
-        "SELECT stage, dataset, chunk, label_run, snapshot, COLUMNS('^(input|output|outcomes|others)_hash$') "
-        "FROM stage_runs WHERE list_contains(?, dataset) ORDER BY snapshot",
-        [sorted(datasets)],
-    )
-    place_of = {column[0]: place for place, column in enumerate(found.description or ())}
-    places = [place_of.get(f.name) for f in fields(_Recorded)]
-    rows = found.fetchall()
-    runs = {tuple(row[:4]): _Recorded(*("" if p is None else row[p] or "" for p in places)) for row in rows}
-    last_label_run = {(stage, dataset, chunk): run for stage, dataset, chunk, run, *_ in rows}
-    newest_measured = {dataset: snapshot for stage, dataset, _, _, snapshot, *_ in rows if stage in MEASURING}
-    chunks_of: dict[tuple[str, str], set[int]] = {}
-    for stage, dataset, chunk, *_ in runs:
-        chunks_of.setdefault((stage, dataset), set()).add(chunk)
-    return _History(datasets, runs, chunks_of, last_label_run, newest_measured)
-
-
-def _plan_chunk(
-    dataset: str, chunk: int, specs: Specs, history: _History, outputs: dict[str, str], stamps: Mapping[str, str]
-) -> list[AnyStep]:
-    """The steps of one chunk, after that of the listing (the first of `specs`).
-
-    outputs: the output hash of each stage that is current; this adds to it as it goes down the list.
-    stamps: a hash of what people said, by the kind of chunks that have a stage because of it.
+    outputs: the output hash of each stage that is current, the listing's to begin with. Who runs a step puts its new
+    output there before taking the next one, which waits otherwise.
+    stamp_of: a hash of what people said of the chunk; empty: nothing. Asked when a stage that reads it comes.
     """
-    # A stage that this dataset or this chunk does not have is not waited for
-    present = [spec for spec in specs if _is_present(spec, dataset, chunk, history, stamps)]
-    names = {spec.name for spec in present}
-
-    steps: list[AnyStep] = []
-    for spec in present[1:]:
-        upstream = [name for name in spec.stage.upstream if name in names]
-        # Its input is not settled yet; it is planned anew after the stage above it has run
+    listed = history.runs[specs[0].name, dataset, chunk, ""]
+    present = {specs[0].name}
+    for spec in specs[1:]:
+        stage, recorded = spec.stage, history.runs.get((spec.name, dataset, chunk, spec.label_run))
+        # Some chunks have a stage only because people said something of them. What it made while there was a reason
+        # for it has to go, and a stage that a chunk does not have is not waited for
+        is_optional = any(kind in STAMPS for kind in stage.reads)
+        stamp = "".join(stamp_of(kind) for kind in stage.reads if kind in STAMPS)
+        if is_optional and not stamp and recorded is None:
+            continue
+        present.add(spec.name)
+        upstream = [name for name in stage.upstream if name in present]
+        # Its input is not settled yet
         if any(name not in outputs for name in upstream):
-            steps.append(ChunkStep(spec, dataset, WAITING, "", chunk))
+            yield Step(spec, dataset, chunk, WAITING, "")
             continue
 
-        hashes = [outputs[name] for name in upstream]
-        listed = history.runs[specs[0].name, dataset, chunk, ""]
-        if spec.stage.reads_outcomes and listed.outcomes_hash:
-            hashes.append(listed.outcomes_hash)
-        if spec.stage.shows_others and listed.others_hash:
-            hashes.append(listed.others_hash)
         # What people said is no stage's output, yet changes this stage's input
-        stamp = stamps.get(spec.stage.of_chunks, "")
-        if stamp:
-            hashes.append(stamp)
-        wanted = chunk_input(spec, hashes)
-        status = _chunk_status(spec, dataset, chunk, wanted, history)
-        if status == CURRENT:
-            outputs[spec.name] = history.runs[spec.name, dataset, chunk, spec.label_run].output_hash
-        steps.append(ChunkStep(spec, dataset, status, wanted, chunk, stamp))
-    return steps
+        beside = [listed.get(f"{kind}_hash") for kind in ("outcomes", "others") if kind in stage.reads]
+        wanted = chunk_input(spec, [*(outputs[name] for name in upstream), *filter(None, [*beside, stamp])])
+        status = _status(recorded, wanted)
+        # The rows of this label run may be as they should be while those of another run count
+        counts = history.newest.get((spec.name, dataset, chunk)) == spec.label_run
+        if "active_runs" in STAGE_TABLES[spec.name] and status == CURRENT and not counts:
+            status = STALE
+        if recorded is not None and status == CURRENT:
+            outputs[spec.name] = recorded["output_hash"]
+        yield Step(spec, dataset, chunk, status, wanted, stamp)
 
 
-def _is_present(spec: StageSpec, dataset: str, chunk: int, history: _History, stamps: Mapping[str, str]) -> bool:
-    """Does the chunk have this stage?"""
-    if spec.stage.of_chunks == "all" or spec.stage.of_chunks in stamps:
-        return True
-    # What it made while there was a reason for it has to go
-    return (spec.name, dataset, chunk, spec.label_run) in history.runs
-
-
-def _chunk_status(spec: StageSpec, dataset: str, chunk: int, wanted: str, history: _History) -> str:
-    recorded = history.runs.get((spec.name, dataset, chunk, spec.label_run))
-    status = _status(recorded, wanted)
-    if status != CURRENT or not spec.stage.decides_active_label:
-        return status
-    # The rows of this label run may be as they should be while those of another run count
-    counts = history.last_label_run.get((spec.name, dataset, chunk)) == spec.label_run
-    return CURRENT if counts else STALE
-
-
-def _status(recorded: _Recorded | None, wanted: str) -> str:
+def _status(recorded: Mapping[str, str] | None, wanted: str) -> str:
     if recorded is None:
         return MISSING
-    return CURRENT if recorded.input_hash == wanted else STALE
+    return CURRENT if recorded["input_hash"] == wanted else STALE

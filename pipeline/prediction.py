@@ -1,18 +1,23 @@
-"""What building datasets with the `vlm` annotator will cost: `proccorpus dry-run`.
+"""What building datasets will cost: `proccorpus dry-run`. Questions to a model, and pictures that an encoder looks at.
 
 Episodes are taken as the lake knows them, and those that it does not know as the source lists them; nothing is
-decoded and nothing is asked. What the same model has labelled before, in this workspace, calibrates the prediction.
+decoded, nothing is asked and no encoder is loaded. What the same model has labelled before, in this workspace,
+calibrates the prediction.
 """
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
+from math import ceil
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import numpy as np
 
+from annotate.embeddings.config import EmbeddingsConfig
+from annotate.embeddings.passing import every_nth
+from annotate.embeddings.projection import CELL, WHOLE
 from annotate.model_client.tokens import TokenMeter
 from annotate.vlm.cost import EpisodeShape, Expected, Prediction, calibrated, predict
 from annotate.vlm.pictures import size_beside
@@ -22,11 +27,41 @@ from ingest.media.video import VIDEO_SUFFIXES, VideoError, probe
 from ingest.source import list_episodes
 from ingest.sources.files import Source
 from pipeline.config import DatasetBuild
+from pipeline.plan import CURRENT, plan
 from pipeline.reading import labelled_by, named_views
+from pipeline.stages import stage_specs
 from warehouse.lake import Lake
 
 UNKNOWN_PX = (640, 480)  # of a camera whose pictures cannot be looked at without a download
 PILOTS = 50  # labelled episodes that calibrate, at most
+BYTES_A_NUMBER = 1.9  # of embeddings, as measured in the lake's files
+# CPU ms a picture on one thread, as `python -m benchmarks.embeddings` measures them (docs/performance.md)
+MS_A_PICTURE: Mapping[str, float] = {"mobilenet_v2": 1.6, "grey": 0.4}
+
+
+def listed_records(lake: Lake | None, build: DatasetBuild, sources: Path) -> dict[int, EpisodeRecord]:
+    """The episodes that a build would annotate, as far as metadata tell: a fresh listing, less what is unusable."""
+    source = build.source(sources)
+    indices, rejected = _built_before(lake, build.name)
+    # A fresh listing may find what no build has seen yet, and the other way round
+    listing = settle(list_episodes(source), build.dataset, indices)
+    bad = rejected | {f.episode_index for f in listing.findings if f.severity == "unusable"}
+    if None in bad:  # the source as a whole
+        return {}
+    usable = {r.episode_index: r for r in listing.records if r.episode_index not in bad}
+    return {k: r for k, r in usable.items() if source.selected is None or k in source.selected}
+
+
+def _built_before(lake: Lake | None, dataset: str) -> tuple[dict[str, int], set[int | None]]:
+    """The index of each episode that the lake knows, and the episodes that it found unusable."""
+    if lake is None:
+        return {}, set()
+    indices = dict(lake.rows("SELECT source_id, episode_index FROM episode_ids WHERE dataset = ?", [dataset]))
+    sql = "SELECT DISTINCT episode_index FROM findings WHERE dataset = ? AND severity = 'unusable'"
+    return indices, set(lake.column(sql, [dataset]))
+
+
+# Questions to a model
 
 
 @dataclass(frozen=True)
@@ -38,21 +73,40 @@ class DatasetCost:
     pilots: int  # labelled episodes that the prediction is calibrated by
     left_out: int  # episodes whose length nothing says
 
+    def facts(self) -> dict[str, Any]:
+        """For scripts."""
+        p = self.prediction
+        of_model = {"episodes": p.episodes, "stages": p.rows(), "gpu_hours": p.gpu_hours, "usd": p.usd}
+        return {k: v for k, v in vars(self).items() if k != "prediction"} | of_model
+
+    def summary(self) -> str:
+        """What the numbers rest on, in a sentence."""
+        p, by = self.prediction, "not calibrated: nothing is labelled yet"
+        if self.pilots:
+            by = f"calibrated by {self.pilots} labelled episodes"
+        parts = [f"{self.dataset}: {p.episodes} episodes to annotate, {self.known} of them decoded; {by}"]
+        if self.labelled:
+            parts.append(f"{self.labelled} are labelled already")
+        if self.left_out:
+            parts.append(f"{self.left_out} left out: nothing says how long they are")
+        return f"{'; '.join(parts)}. {p.gpu_hours:.2f} GPU-hours, {p.usd:.2f} USD"
+
 
 def dataset_cost(
     lake: Lake | None, build: DatasetBuild, sources: Path, model: Path | None = None, *, again: bool = False
 ) -> DatasetCost:
     """`model`: folder with the model's tokenizer and processor. `again`: as if nothing had been labelled yet."""
     meter = TokenMeter(model)
-    records = listed_records(lake, build, sources)
-    done = set() if again or lake is None else _labelled(lake, build)
+    records, done = listed_records(lake, build, sources), set()
+    if lake is not None and not again:
+        sql = "SELECT DISTINCT episode_index FROM segments WHERE dataset = ? AND label_run = ?"
+        done = set(lake.column(sql, [build.name, build.label_run().id]))
     wanted = {k: r for k, r in records.items() if k not in done}
 
     # The lake knows the pictures of what was decoded; the listing gives the rest
-    known = {} if lake is None else _known(lake, build, set(wanted))
+    known = {} if lake is None else _known(lake, build.name, wanted)
     source = build.source(sources)
-    undecoded = [r for k, r in wanted.items() if k not in known]
-    shapes = [_listed(build, source, record) for record in undecoded]
+    shapes = [_listed(build, source, record) for k, record in wanted.items() if k not in known]
     listed = [shape for shape in shapes if shape is not None]
 
     expected, pilots = (Expected(), 0) if lake is None else expectation(lake, build, meter)
@@ -61,72 +115,37 @@ def dataset_cost(
     return DatasetCost(build.name, prediction, len(known), len(done & set(records)), pilots, left_out)
 
 
-def listed_records(lake: Lake | None, build: DatasetBuild, sources: Path) -> dict[int, EpisodeRecord]:
-    """The episodes that a build would annotate, as far as metadata tell: a fresh listing, less what is unusable."""
-    source = build.source(sources)
-    indices, rejected = {}, set()
-    if lake is not None:
-        indices = dict(lake.rows("SELECT source_id, episode_index FROM episode_ids WHERE dataset = ?", [build.name]))
-        sql = "SELECT DISTINCT episode_index FROM findings WHERE dataset = ? AND severity = 'unusable'"
-        rejected = set(chain.from_iterable(lake.rows(sql, [build.name])))
-
-    # A fresh listing may find what no build has seen yet, and the other way round
-    listing = settle(list_episodes(source), build.dataset, indices)
-    bad = rejected | {f.episode_index for f in listing.findings if f.severity == "unusable"}
-    if None in bad:  # the source as a whole
-        return {}
-    usable = {r.episode_index: r for r in listing.records if r.episode_index not in bad}
-    if source.selected is None:
-        return usable
-    return {k: r for k, r in usable.items() if k in source.selected}
-
-
-def _labelled(lake: Lake, build: DatasetBuild) -> set[int]:
-    sql = "SELECT DISTINCT episode_index FROM segments WHERE dataset = ? AND label_run = ?"
-    return {k for (k,) in lake.rows(sql, [build.name, build.label_run().id])}
-
-
-def _known(lake: Lake, build: DatasetBuild, wanted: set[int]) -> dict[int, EpisodeShape]:
+def _known(lake: Lake, dataset: str, wanted: Collection[int]) -> dict[int, EpisodeShape]:
     """Episodes that have been decoded, with the pictures that a model will be shown."""
     # Pictures as they are stored: the annotator is shown the coarse keyframes of the views that labels are made by
-    named = named_views(lake, build.name)
+    named = named_views(lake, dataset)
     rows = lake.dicts(
         "SELECT c.episode_index, c.num_frames, c.fps, f.task, f.success, c.usable_cameras FROM episode_content c "
         "JOIN episode_facts f USING (dataset, episode_index) WHERE c.dataset = ? ORDER BY 1",
-        [build.name],
+        [dataset],
     )
     stored = {
         (episode, camera): (frames, (width, height))
         for episode, camera, frames, width, height in lake.rows(
             "SELECT episode_index, camera, list(frame_index ORDER BY frame_index), max(width_px), max(height_px) "
             "FROM keyframes WHERE dataset = ? AND purpose = 'coarse' GROUP BY 1, 2",
-            [build.name],
+            [dataset],
         )
     }
 
     # Only the replayed episodes need their hashes, so they are read when they are asked for
     def hashes(episode: int, camera: str) -> np.ndarray:
         sql = "SELECT phash FROM frames WHERE dataset = ? AND episode_index = ? AND camera = ? ORDER BY frame_index"
-        return lake.arrow(sql, [build.name, episode, camera])["phash"].to_numpy()
+        return lake.arrow(sql, [dataset, episode, camera])["phash"].to_numpy()
 
     shapes = {}
     for r in rows:
-        if r["episode_index"] not in wanted:
-            continue
-        views = labelled_by(named, r["usable_cameras"])
-        pictures = [stored[r["episode_index"], camera] for camera in views]
-        width, height = size_beside([size for _, size in pictures])
-        shapes[r["episode_index"]] = EpisodeShape(
-            num_frames=r["num_frames"],
-            fps=r["fps"],
-            frames=tuple(pictures[0][0]),
-            width_px=width,
-            height_px=height,
-            task=r["task"],
-            success=r["success"],
-            phash=partial(hashes, r["episode_index"], views[0]),
-            cameras=views,
-        )
+        episode, views = r["episode_index"], labelled_by(named, r["usable_cameras"])
+        if episode in wanted:
+            pictures = [stored[episode, camera] for camera in views]
+            width, height = size_beside([size for _, size in pictures])
+            facts = r["num_frames"], r["fps"], tuple(pictures[0][0]), width, height, r["task"], r["success"]
+            shapes[episode] = EpisodeShape(*facts, phash=partial(hashes, episode, views[0]), cameras=views)
     return shapes
 
 
@@ -145,23 +164,14 @@ def _listed(build: DatasetBuild, source: Source, record: EpisodeRecord) -> Episo
     if not length or length < frames.min_frames:
         return None
 
-    # Its keyframes, as the frames stage will cut and scale them
+    # Its keyframes, as the frames stage will cut and scale them; those of other views are taken to be as large
     scale = min(1.0, frames.keyframe_max_px / max(width, height))
     every = max(1, round(frames.keyframe_interval_s * record.fps))
-    # Of the other views, which are not looked at, pictures are taken to be as large
     views = labelled_by(build.views, record.cameras)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     width, height = size_beside([size] * max(1, len(views)))
-    return EpisodeShape(
-        num_frames=length,
-        fps=record.fps,
-        frames=tuple(range(0, length, every)),
-        width_px=width,
-        height_px=height,
-        task=record.task,
-        success=record.success,
-        cameras=views,
-    )
+    shown = tuple(range(0, length, every))
+    return EpisodeShape(length, record.fps, shown, width, height, record.task, record.success, cameras=views)
 
 
 def expectation(lake: Lake, build: DatasetBuild, meter: TokenMeter) -> tuple[Expected, int]:
@@ -182,45 +192,80 @@ def expectation(lake: Lake, build: DatasetBuild, meter: TokenMeter) -> tuple[Exp
         return Expected(), 0
 
     # Their shapes and the calls that they took, dataset by dataset
-    pilots_by_dataset: dict[str, set[int]] = {}
-    for r in pilots:
-        pilots_by_dataset.setdefault(r["dataset"], set()).add(r["episode_index"])
     shapes: list[EpisodeShape] = []
     calls: list[dict[str, Any]] = []
-    sql = "SELECT * FROM vlm_calls WHERE dataset = ? AND label_run = ?"
-    for dataset, episodes in pilots_by_dataset.items():
-        shapes += _known(lake, _of_dataset(build, dataset), episodes).values()
-        calls += [c for c in lake.dicts(sql, [dataset, run]) if c["episode_index"] in episodes]
+    for dataset in dict.fromkeys(r["dataset"] for r in pilots):
+        episodes = {r["episode_index"] for r in pilots if r["dataset"] == dataset}
+        shapes += _known(lake, dataset, episodes).values()
+        asked = lake.dicts("SELECT * FROM vlm_calls WHERE dataset = ? AND label_run = ?", [dataset, run])
+        calls += [call for call in asked if call["episode_index"] in episodes]
 
     # What a model decides is expected as it was decided on the pilots
-    steps = fmean(r["steps"] for r in pilots)
-    changes = fmean(r["changes"] for r in pilots)
+    steps, changes = (fmean(r[name] for r in pilots) for name in ("steps", "changes"))
     return calibrated(build.stages.vlm, shapes, steps, changes, calls, meter), len(pilots)
 
 
-def _of_dataset(build: DatasetBuild, dataset: str) -> DatasetBuild:
-    """The same build of a dataset of another name."""
-    return build.model_copy(update={"dataset": build.dataset.model_copy(update={"name": dataset})})
+# Pictures for an encoder
 
 
-def facts(cost: DatasetCost) -> dict[str, Any]:
-    """A prediction for scripts."""
-    p = cost.prediction
-    return {k: v for k, v in cost.__dict__.items() if k != "prediction"} | {
-        "episodes": p.episodes,
-        "stages": p.rows(),
-        "gpu_hours": p.gpu_hours,
-        "usd": p.usd,
-    }
+@dataclass(frozen=True)
+class EmbeddingCost:
+    """What a build will have an encoder look at; `cpu_s` on one thread, None where no rate of it was measured."""
+
+    dataset: str
+    encoder: str
+    episodes: int
+    pictures: int
+    bytes: int
+    cpu_s: float | None
+    embedded: int  # episodes that are done
+    left_out: int  # episodes whose length nothing says
+
+    def facts(self) -> dict[str, Any]:
+        """For scripts."""
+        return {"dataset": self.dataset, "embeddings": {k: v for k, v in vars(self).items() if k != "dataset"}}
+
+    def summary(self) -> str:
+        """For people, in a sentence."""
+        time = "at a rate that nobody measured" if self.cpu_s is None else f"some {self.cpu_s:.0f} s of one CPU core"
+        done = f"; {self.embedded} episodes are done" if self.embedded else ""
+        unknown = f"; {self.left_out} left out: nothing says how long they are" if self.left_out else ""
+        return (
+            f"{self.dataset}: {self.encoder} looks at {self.pictures} pictures of {self.episodes} episodes: {time}, "
+            f"{self.bytes / 1e6:.1f} MB{done}{unknown}"
+        )
 
 
-def summary(cost: DatasetCost) -> str:
-    """What the numbers rest on, in a sentence."""
-    p = cost.prediction
-    by = f"calibrated by {cost.pilots} labelled episodes" if cost.pilots else "not calibrated: nothing is labelled yet"
-    parts = [f"{cost.dataset}: {p.episodes} episodes to annotate, {cost.known} of them decoded; {by}"]
-    if cost.labelled:
-        parts.append(f"{cost.labelled} are labelled already")
-    if cost.left_out:
-        parts.append(f"{cost.left_out} left out: nothing says how long they are")
-    return f"{'; '.join(parts)}. {p.gpu_hours:.2f} GPU-hours, {p.usd:.2f} USD"
+def embedding_cost(lake: Lake | None, build: DatasetBuild, sources: Path, *, again: bool = False) -> EmbeddingCost:
+    """`again`: as if nothing had been looked at yet. Chunks whose embeddings are up to date cost nothing."""
+    config, records = build.embeddings, listed_records(lake, build, sources)
+    done = _embedded(None if again else lake, build, sources)
+    wanted = [record for index, record in records.items() if index // build.dataset.chunk_size not in done]
+
+    pictures = sum(_pictures(record, config) for record in wanted)
+    ms = MS_A_PICTURE.get(config.encoder) if config.size_px is None else None
+    return EmbeddingCost(
+        dataset=build.name,
+        encoder=config.encoder,
+        episodes=len(wanted),
+        pictures=pictures,
+        bytes=round(pictures * (WHOLE + CELL * config.grid**2) * BYTES_A_NUMBER),
+        cpu_s=None if ms is None else pictures * ms / 1000,
+        embedded=len(records) - len(wanted),
+        left_out=sum(not record.num_rows for record in wanted),
+    )
+
+
+def _embedded(lake: Lake | None, build: DatasetBuild, sources: Path) -> set[int | None]:
+    """The chunks whose embeddings are as a build would make them."""
+    if lake is None:
+        return set()
+    steps = plan(lake, {build.name: stage_specs(build)}, {build.name: build.source(sources).fingerprint()})
+    return {step.chunk for step in steps if step.stage.name == "embeddings" and step.status == CURRENT}
+
+
+def _pictures(record: EpisodeRecord, config: EmbeddingsConfig) -> int:
+    """Pictures of an episode that are looked at, as if all its cameras can be used; 0: its length is unknown."""
+    named = [camera for camera in record.cameras if config.cameras == "all" or camera in config.cameras]
+    count = min(1, len(record.cameras)) if config.cameras == "preferred" else len(named)
+    return count * ceil((record.num_rows or 0) / every_nth(config.hz, record.fps))

@@ -13,85 +13,89 @@ import pyarrow as pa
 from annotate import motion
 from annotate.signal_lag import without_lag
 from core.errors import UserError
-from ingest.episode import EpisodeFrame, EpisodeRecord, NativeStep, record_from_row
+from core.tables import TABLES
+from ingest.episode import EpisodeRecord, record_from_row
 from ingest.signals.gripper import GripperSignal
+from pipeline.keyframes import coarse_keyframes, load_keyframe
 from warehouse.lake import Lake
 from warehouse.lake.signals import stored_signals
 
-KEPT = ("frames", "segments")  # stages whose tables others of the chunk read again
-FRAME_COLUMNS = ["episode_index", "camera", "visual_change", "phash", "grippers", "speed"]
-STATE_COLUMNS = ["episode_index", "state"]
 PICTURE_PX = 64  # side of the pictures that failed runs are compared by
+# What is read of the measurements of a chunk: columns by table
+MEASURED = {
+    "episode_content": ("episode_index", "usable_cameras", "fps"),
+    "frames": ("episode_index", "camera", "frame_index", "visual_change", "phash", "grippers", "speed"),
+    "states": ("episode_index", "frame_index", "state"),
+    "signal_lags": ("signal", "lag_s", "is_corrected"),
+}
+
+
+type Condition = tuple[str, list[Any]]  # SQL, and its values
+
+
+def records_where(lake: Lake, where: str, values: Sequence[Any]) -> list[EpisodeRecord]:
+    """What is listed of the episodes that fit a condition on episode_facts f, in order."""
+    rows = lake.dicts(f"SELECT * FROM episode_facts f WHERE {where} ORDER BY episode_index", [*values])
+    return [record_from_row(row) for row in rows]
 
 
 def usable_records(lake: Lake, dataset: str, chunk: int) -> list[EpisodeRecord]:
     """Episodes of a chunk that listing found no fault with, in order."""
-    rows = lake.dicts(
-        "SELECT * FROM episode_facts f WHERE dataset = ? AND chunk = ? AND NOT EXISTS (SELECT 1 FROM findings x "
-        "WHERE x.dataset = f.dataset AND x.episode_index = f.episode_index AND x.stage = 'episodes' "
-        "AND x.severity = 'unusable') ORDER BY episode_index",
-        [dataset, chunk],
+    unusable = (
+        "FROM findings x WHERE x.dataset = f.dataset AND x.episode_index = f.episode_index AND x.stage = 'episodes' "
+        "AND x.severity = 'unusable'"
     )
-    return [record_from_row(r) for r in rows]
-
-
-@dataclass(frozen=True)
-class Listed:
-    """What a listing says of a chunk: its usable episodes in order, the dataset's grippers, the views that it names."""
-
-    records: list[EpisodeRecord]
-    grippers: list[GripperSignal]
-    views: tuple[str, ...]
-
-    @classmethod
-    def read(cls, lake: Lake, dataset: str, chunk: int) -> "Listed":
-        with lake.reading():
-            records = usable_records(lake, dataset, chunk)
-            return cls(records, stored_signals(lake.con, dataset), named_views(lake, dataset))
+    return records_where(lake, f"dataset = ? AND chunk = ? AND NOT EXISTS ({unusable})", [dataset, chunk])
 
 
 def records_of(lake: Lake, dataset: str, episodes: Iterable[int]) -> list[EpisodeRecord]:
     """What is listed of some episodes of any chunks, in order."""
-    if not (wanted := sorted(episodes)):
-        return []
-    rows = lake.dicts(
-        "SELECT * FROM episode_facts WHERE dataset = ? AND list_contains(?, episode_index) ORDER BY episode_index",
-        [dataset, wanted],
-    )
-    return [record_from_row(r) for r in rows]
+    wanted = sorted(episodes)
+    return records_where(lake, "dataset = ? AND list_contains(?, episode_index)", [dataset, wanted]) if wanted else []
 
 
-@dataclass(frozen=True)
-class SourceSteps:
-    """The subtask spans that the source of an episode brings, as in EpisodeRecord; none: empty."""
-
-    steps: tuple[NativeStep, ...] = ()
-    form: str | None = None
-    plan: tuple[str, ...] = ()
-    as_far_as: EpisodeFrame | None = None
+def usable_episode(lake: Lake, dataset: str, episode_index: int) -> dict[str, Any]:
+    """The row of `episodes` of one that somebody names. Raises UserError where it is not there or cannot be used."""
+    rows = lake.dicts("SELECT * FROM episodes WHERE dataset = ? AND episode_index = ?", [dataset, episode_index])
+    if not rows:
+        raise UserError(f"{dataset} has no episode {episode_index}")
+    if rows[0]["status"] != "ok":
+        raise UserError(f"episode {episode_index} of {dataset} cannot be used: {rows[0]['reason']}")
+    return rows[0]
 
 
 @dataclass(frozen=True)
 class EpisodeSignals:
     """Measurements of one episode; arrays [num_frames].
 
-    camera: the preferred one. views: all that it is labelled by, that one first.
+    views: the cameras that it is labelled by, the preferred one first.
     change: the visual change of the view in which most changes; phash: of the preferred camera.
     """
 
-    episode_index: int
-    camera: str
+    record: EpisodeRecord
     views: tuple[str, ...]
     fps: float
-    success: bool | None
-    success_source: str | None
-    task: str | None
-    native: SourceSteps
     change: np.ndarray
     phash: np.ndarray
     grippers: tuple[motion.GripperCurve, ...]
     speed: np.ndarray | None
     state: np.ndarray | None  # [num_frames, d]
+
+    @property
+    def episode_index(self) -> int:
+        return self.record.episode_index
+
+    @property
+    def camera(self) -> str:
+        return self.views[0]
+
+    @property
+    def task(self) -> str | None:
+        return self.record.task
+
+    @property
+    def success(self) -> bool | None:
+        return self.record.success
 
     def signals(self) -> motion.Signals:
         return motion.Signals(
@@ -106,115 +110,72 @@ class EpisodeSignals:
         )
 
 
-@dataclass(frozen=True)
-class _Facts:
-    """What is known of an episode beside its frames. usable: the cameras that can be used, by preference."""
+@dataclass
+class ChunkMemory:
+    """What the stages of a chunk leave for one another: to read it of the lake again costs some 10 ms for each table.
 
-    episode_index: int
-    usable: Sequence[str]
-    fps: float
-    success: bool | None
-    success_source: str | None
-    task: str | None
-    native: SourceSteps
-
-
-@dataclass(frozen=True)
-class _Measured:
-    """What the lake holds of some episodes of a chunk, in order, once their frames are measured.
-
-    frames, states: rows by episode, camera and frame, and by episode and frame.
-    lags_s: seconds that signals are behind the pictures, of those that labels are corrected by.
+    made: what a stage has published, by its name and by table.
     """
 
-    episodes: list[_Facts]
-    frames: pa.Table
-    states: pa.Table
-    grippers: Sequence[GripperSignal]
-    views: tuple[str, ...]
-    lags_s: Mapping[str, float]
+    made: dict[str, Mapping[str, pa.Table]] = field(default_factory=dict)
+    records: list[EpisodeRecord] | None = None
+    signals: list[EpisodeSignals] | None = None
 
 
 def chunk_signals(
-    lake: Lake, dataset: str, chunk: int, chosen: Collection[int] | None = None
+    lake: Lake,
+    dataset: str,
+    chunk: int,
+    chosen: Collection[int] | None = None,
+    measured: Mapping[str, pa.Table] | None = None,
 ) -> Iterator[EpisodeSignals]:
-    """The measurements of each usable episode of a chunk, or of the chosen ones, in order."""
-    where, here = "dataset = ? AND chunk = ?", [dataset, chunk]
-    if chosen is not None:
-        where, here = f"{where} AND list_contains(?, episode_index)", [*here, sorted(chosen)]
+    """The measurements of each usable episode of a chunk, or of the chosen ones, in order.
+
+    measured: tables that the frames stage has just published of the chunk; they are not read then.
+    """
+    of_chunk: Condition = "dataset = ? AND chunk = ?", [dataset, chunk]
+    chosen_too = f"{of_chunk[0]} AND list_contains(?, episode_index)", [*of_chunk[1], sorted(chosen or ())]
+    of_episodes = of_chunk if chosen is None else chosen_too
     with lake.reading():
-        episodes = lake.rows(
-            "SELECT c.episode_index, c.usable_cameras, c.fps, f.success, f.success_source, f.task, f.steps, "
-            f"f.steps_from, f.plan, f.as_far_as FROM (FROM episode_content WHERE {where}) c "
-            "JOIN episode_facts f USING (dataset, episode_index) ORDER BY 1",
-            here,
-        )
-        frames = lake.arrow(
-            f"SELECT {', '.join(FRAME_COLUMNS)} FROM frames WHERE {where} ORDER BY episode_index, camera, frame_index",
-            here,
-        )
-        states = lake.arrow(
-            f"SELECT {', '.join(STATE_COLUMNS)} FROM states WHERE {where} ORDER BY episode_index, frame_index", here
-        )
-        grippers, views = stored_signals(lake.con, dataset), named_views(lake, dataset)
-        lags_s = _corrected_lags(lake, dataset, chunk)
-    facts = [
-        _Facts(episode, usable, fps, success, success_source, task, _source_steps(*native))
-        for episode, usable, fps, success, success_source, task, *native in episodes
-    ]
-    yield from _signals_of(_Measured(facts, frames, states, grippers, views, lags_s))
-
-
-def _just_measured(listed: Listed, tables: Mapping[str, pa.Table]) -> _Measured:
-    """The same of tables that the frames stage has just published."""
-    records = {record.episode_index: record for record in listed.records}
-    contents = tables["episode_content"].select(["episode_index", "usable_cameras", "fps"]).to_pylist()
-    lags = tables["signal_lags"].select(["signal", "lag_s", "is_corrected"]).to_pylist()
-    return _Measured(
-        [_facts(records[row["episode_index"]], row["usable_cameras"], row["fps"]) for row in contents],
-        tables["frames"].select(FRAME_COLUMNS),
-        tables["states"].select(STATE_COLUMNS),
-        listed.grippers,
-        listed.views,
-        {row["signal"]: row["lag_s"] for row in lags if row["is_corrected"]},
-    )
-
-
-def _facts(record: EpisodeRecord, usable: Sequence[str], fps: float) -> _Facts:
-    native = SourceSteps(record.steps, record.steps_from, record.plan, record.as_far_as)
-    return _Facts(record.episode_index, usable, fps, record.success, record.success_source, record.task, native)
-
-
-def _signals_of(measured: _Measured) -> Iterator[EpisodeSignals]:
-    table, states, lags_s = measured.frames, measured.states.combine_chunks(), measured.lags_s
-    episode_of_row, episode_of_state = table["episode_index"].to_numpy(), states["episode_index"].to_numpy()
-    cameras = table["camera"].to_numpy(zero_copy_only=False)
-    for facts in measured.episodes:
-        of_episode, fps = rows_of_episode(episode_of_row, facts.episode_index), facts.fps
-        views = labelled_by(measured.views, facts.usable)
-        of_view = {}
+        signals, named = stored_signals(lake.con, dataset), named_views(lake, dataset)
+        records = {record.episode_index: record for record in records_where(lake, *of_episodes)}
+        measured = measured or _measured(lake, of_chunk, of_episodes)
+    tables = {name: measured[name].select(columns) for name, columns in MEASURED.items()}
+    lags_s = {lag["signal"]: lag["lag_s"] for lag in tables["signal_lags"].to_pylist() if lag["is_corrected"]}
+    frames, states = tables["frames"], tables["states"].combine_chunks()
+    episode_of_row, episode_of_state = frames["episode_index"].to_numpy(), states["episode_index"].to_numpy()
+    cameras = frames["camera"].to_numpy(zero_copy_only=False)
+    for content in tables["episode_content"].to_pylist():
+        record, fps = records[content["episode_index"]], content["fps"]
+        of_episode = rows_of_episode(episode_of_row, record.episode_index)
+        views, of_view = labelled_by(named, content["usable_cameras"]), []
         for camera in views:
             # The rows of one camera of an episode follow one another
             of_camera = np.flatnonzero(cameras[of_episode] == camera)
-            of_view[camera] = table.slice(of_episode.start + int(of_camera[0]), len(of_camera))
-        frames = of_view[views[0]]
+            of_view.append(frames.slice(of_episode.start + int(of_camera[0]), len(of_camera)))
+        speed, state = of_view[0]["speed"], states["state"][rows_of_episode(episode_of_state, record.episode_index)]
         late = round(lags_s.get("state", 0.0) * fps)
-        state = states["state"][rows_of_episode(episode_of_state, facts.episode_index)]
         yield EpisodeSignals(
-            episode_index=facts.episode_index,
-            camera=views[0],
+            record=record,
             views=views,
             fps=fps,
-            success=facts.success,
-            success_source=facts.success_source,
-            task=facts.task,
-            native=facts.native,
-            change=most_change([rows["visual_change"].to_numpy() for rows in of_view.values()]),
-            phash=frames["phash"].to_numpy(),
-            grippers=_curves(frames["grippers"], measured.grippers, lags_s, fps),
-            speed=_earlier(_complete(frames["speed"]), late),
-            state=_earlier(_matrix(state), late),
+            change=most_change([rows["visual_change"].to_numpy() for rows in of_view]),
+            phash=of_view[0]["phash"].to_numpy(),
+            grippers=_curves(of_view[0]["grippers"], signals, lags_s, fps),
+            # None where a value is missing, or the source has none
+            speed=None if speed.null_count else _earlier(speed.to_numpy(), late),
+            state=_earlier(_matrix(state), late) if len(state) else None,
         )
+
+
+def _measured(lake: Lake, of_chunk: Condition, of_episodes: Condition) -> dict[str, pa.Table]:
+    """What the lake holds of a chunk's measurements, in order."""
+    tables = {}
+    for name, columns in MEASURED.items():
+        where, values = of_episodes if "episode_index" in columns else of_chunk
+        order = ", ".join(TABLES[name].key)
+        tables[name] = lake.arrow(f"SELECT {', '.join(columns)} FROM {name} WHERE {where} ORDER BY {order}", values)
+    return tables
 
 
 def named_views(lake: Lake, dataset: str) -> tuple[str, ...]:
@@ -240,52 +201,6 @@ def most_change(of_views: Sequence[np.ndarray]) -> np.ndarray:
     return of_views[0] if len(of_views) == 1 else np.max(of_views, axis=0)
 
 
-@dataclass
-class ChunkMemory:
-    """What the stages of a chunk leave for one another, from the first to the last of them: to read it of the lake
-    again costs some 10 ms for each table.
-
-    made: what a stage has published, by its name and by table. Until somebody else publishes of the chunk.
-    """
-
-    made: dict[str, Mapping[str, pa.Table]] = field(default_factory=dict)
-    _listed: Listed | None = None
-    _signals: list[EpisodeSignals] | None = None
-
-    def listed(self, lake: Lake, dataset: str, chunk: int) -> Listed:
-        if self._listed is None:
-            self._listed = Listed.read(lake, dataset, chunk)
-        return self._listed
-
-    def chunk_signals(self, lake: Lake, dataset: str, chunk: int) -> list[EpisodeSignals]:
-        if self._signals is None:
-            if "frames" in self.made:
-                of_chunk = _signals_of(_just_measured(self.listed(lake, dataset, chunk), self.made["frames"]))
-            else:
-                of_chunk = chunk_signals(lake, dataset, chunk)
-            self._signals = list(of_chunk)
-        return self._signals
-
-    def keep(self, stage: str, tables: Mapping[str, pa.Table]) -> None:
-        """A stage of the chunk was published."""
-        if stage in KEPT:
-            self.made[stage] = tables
-        if stage == "frames":
-            self._signals = None
-
-    def forget(self) -> None:
-        self.made.clear()
-        self._listed = self._signals = None
-
-
-def _corrected_lags(lake: Lake, dataset: str, chunk: int) -> dict[str, float]:
-    """Seconds that signals of a chunk are behind its pictures, of those that labels are corrected by."""
-    rows = lake.rows(
-        "SELECT signal, lag_s FROM signal_lags WHERE dataset = ? AND chunk = ? AND is_corrected", [dataset, chunk]
-    )
-    return dict(rows)
-
-
 def _curves(
     openings: pa.ChunkedArray, signals: Sequence[GripperSignal], lags_s: Mapping[str, float], fps: float
 ) -> tuple[motion.GripperCurve, ...]:
@@ -293,50 +208,32 @@ def _curves(
     # Lists of one length or none at all; null: that gripper is not used
     if not len(openings) or openings.null_count:
         return ()
-    flat = openings.combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    by_signal = flat.reshape(len(openings), -1).T.astype(np.float64)
+    by_signal = _matrix(openings).T.astype(np.float64)
     if len(by_signal) != len(signals):
         raise UserError(f"frames have {len(by_signal)} grippers, the dataset has {len(signals)}: build it again")
     curves = []
-    for signal, opening in zip(signals, by_signal, strict=True):
+    for signal, row in zip(signals, by_signal, strict=True):
+        opening = np.asarray(row)
         if not np.isfinite(opening).all():
             continue
-        closing_s, opening_s = (lags_s.get(f"{signal.title}: {way}") for way in ("closing", "opening"))
-        if closing_s is not None and opening_s is not None:
-            opening = without_lag(opening, fps, closing_s, opening_s)
+        opening = _in_time(opening, signal.title, lags_s, fps)
         curves.append(motion.GripperCurve(opening, signal.has_polarity, signal.kind == "hand"))
     return tuple(curves)
 
 
-def _earlier(values: np.ndarray | None, frames: int) -> np.ndarray | None:
+def _in_time(opening: np.ndarray, title: str, lags_s: Mapping[str, float], fps: float) -> np.ndarray:
+    closing_s, opening_s = lags_s.get(f"{title}: closing"), lags_s.get(f"{title}: opening")
+    return opening if closing_s is None or opening_s is None else without_lag(opening, fps, closing_s, opening_s)
+
+
+def _matrix(lists: pa.ChunkedArray) -> np.ndarray:
+    """Lists of one length as rows [n, d]."""
+    return lists.combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(len(lists), -1)
+
+
+def _earlier(values: np.ndarray, frames: int) -> np.ndarray:
     """Rows [n, ...] as if they had come so many frames earlier; the rows at the ends are repeated."""
-    if values is None or not frames:
-        return values
-    n = len(values)
-    return values[np.clip(np.arange(n) + frames, 0, n - 1)]
-
-
-def _source_steps(
-    steps: Sequence[Mapping[str, Any]] | None,
-    form: str | None,
-    plan: Sequence[str] | None,
-    as_far_as: Mapping[str, int] | None,
-) -> SourceSteps:
-    """Columns of episode_facts as they are read; rows of earlier versions lack some of them."""
-    spans = tuple(NativeStep(**step) for step in steps or ())
-    return SourceSteps(spans, form, tuple(plan or ()), EpisodeFrame(**as_far_as) if as_far_as else None)
-
-
-def _complete(column: pa.ChunkedArray) -> np.ndarray | None:
-    """A column as an array; None where a value is missing."""
-    return None if column.null_count else column.to_numpy()
-
-
-def _matrix(states: pa.ChunkedArray) -> np.ndarray | None:
-    """State vectors [num_frames, d]; None where the source has none."""
-    if not len(states):
-        return None
-    return states.combine_chunks().flatten().to_numpy().reshape(len(states), -1)
+    return values[np.clip(np.arange(len(values)) + frames, 0, len(values) - 1)] if frames else values
 
 
 def rows_of_episode(episode_of_row: np.ndarray, episode_index: int) -> slice:
@@ -373,22 +270,16 @@ def signals_by_task(
 
 
 def first_pictures(lake: Lake, dataset: str, chunk: int, episodes: Sequence[EpisodeSignals]) -> dict[int, np.ndarray]:
-    """Luma of the first frame of the preferred camera, 0..1, float64 [PICTURE_PX ** 2]."""
-    if not episodes:
-        return {}
-    cameras = {e.episode_index: e.camera for e in episodes}
-    rows = lake.rows(
-        "SELECT episode_index, camera, sha256 FROM keyframes WHERE dataset = ? AND chunk = ? AND frame_index = 0 "
-        "AND purpose = 'coarse'",
-        [dataset, chunk],
-    )
+    """Luma of the first frame of the preferred camera, 0..1, float64 [PICTURE_PX ** 2].
+
+    One camera per episode: pictures of different cameras cannot be compared.
+    """
+    named = coarse_keyframes(lake, dataset, [episode.episode_index for episode in episodes], chunk)
     pictures = {}
-    for episode, camera, sha256 in rows:
-        # One camera per episode: pictures of different cameras cannot be compared
-        if cameras.get(episode) == camera:
-            jpeg = np.frombuffer(lake.workspace.keyframe(sha256).read_bytes(), np.uint8)
-            luma = cv2.imdecode(jpeg, cv2.IMREAD_GRAYSCALE)
-            assert luma is not None, f"keyframe {sha256} is no picture"
+    for episode in episodes:
+        sha256 = named.get((episode.episode_index, episode.camera), {}).get(0)
+        if sha256 is not None:
+            luma = load_keyframe(lake.workspace, sha256, cv2.IMREAD_GRAYSCALE)
             small = cv2.resize(luma, (PICTURE_PX, PICTURE_PX), interpolation=cv2.INTER_AREA)
-            pictures[episode] = small.ravel() / 255
+            pictures[episode.episode_index] = small.ravel() / 255
     return pictures

@@ -1,36 +1,61 @@
-"""The step `reward_model`: a recipe trained on a release, and calibrated, unless that very model exists.
-
-What imports torch is imported inside the functions: Dagster loads this module with its definitions.
+"""The steps `reward_model` and `evaluation`: a recipe trained on a release, scores of a model with a report; and the
+whole second half in order. Imports torch.
 """
 
-import json
+import math
 import os
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-import numpy as np
 
 from core.figures import render
+from eval.benchmarks.run import BenchmarkConfig, evaluate_benchmark
+from eval.held_out.episodes import held_out
+from eval.held_out.evaluate import BATCH, eval_run_id, evaluate_all, main_slices, report_folder, store
+from eval.held_out.outcomes import VALIDATION
+from eval.held_out.within import scorer_of
+from eval.report import Report, curves_figure, different, score_rows, write_report
+from eval.reward.calibration import calibrate_checkpoint
+from eval.runners.start import RunnerConfig, local_runner
+from pipeline.comparison import TRUTH
 from pipeline.outcome import Outcome
+from pipeline.release import found_evaluation, leaderboard_step, main_scores, model_outcome, release_step, report_pages
+from training.card import add_scores
+from training.finished import newest_model, trained
+from training.folder import read_card
+from training.points import recorded
+from training.recipe import Recipe
+from training.train import Point, train, training_run_id
+from training.wandb_log import WandbLog
 from warehouse.lake import Lake
-from warehouse.releases import Release
+from warehouse.releases import Release, get_release
 
-if TYPE_CHECKING:
-    from training.recipe import Recipe
-    from training.train import Point
+HELD_OUT = ("test_id", "test_ood")
+EPISODES = 3  # whose curves the event of an evaluation shows
 
-DEMO_RECIPE = "laptop"
-LAST_STEPS = 20  # of training, whose mean is shown
+
+def closing_steps(
+    lake: Lake, name: str, recipe: Recipe, on_step: Callable[[Point], None] = lambda point: None
+) -> list[Outcome]:
+    """The whole second half, in order: release, reward model, evaluation, leaderboard."""
+    release_made = release_step(lake, name)
+    release = get_release(lake, name)
+    model = reward_model_step(lake, release, recipe, on_step=on_step)
+    return [release_made, model, evaluation_step(lake, release, model.version), leaderboard_step(lake)]
+
+
+def scoring_steps(lake: Lake, name: str) -> list[Outcome]:
+    """The second half without training: release, the newest model's scores on it where there is one, leaderboard."""
+    made, model = release_step(lake, name), newest_model(lake)
+    scored = [evaluation_step(lake, get_release(lake, name), model)] if model else []
+    return [made, *scored, leaderboard_step(lake)]
 
 
 def reward_model_step(
     lake: Lake,
     release: Release,
-    recipe: "Recipe",
+    recipe: Recipe,
     *,
     always: bool = False,
-    on_step: Callable[["Point"], None] = lambda point: None,
+    on_step: Callable[[Point], None] = lambda point: None,
     resume: bool = False,
     wandb: bool = False,
 ) -> Outcome:
@@ -38,14 +63,6 @@ def reward_model_step(
 
     `wandb`: the curve goes to Weights & Biases, too.
     """
-    from eval.held_out.within import scorer_of
-    from eval.reward.calibration import calibrate_checkpoint
-    from training.finished import trained
-    from training.folder import read_card
-    from training.points import recorded
-    from training.train import train, training_run_id
-    from training.wandb_log import WandbLog
-
     run = training_run_id(recipe, release)
     folder = None if always else trained(lake, run)
     is_new = folder is None
@@ -62,34 +79,74 @@ def reward_model_step(
             best = read_card(folder).get("best")
             for made in (folder, folder.with_name(best["model"])) if best else (folder,):
                 calibrate_checkpoint(lake, release, made)
-    return model_outcome(run, release.name, folder, is_new)
+    outcome = model_outcome(run, release.name, folder, is_new)
+    assert outcome is not None, f"{folder} has no curve of its training"
+    return outcome
 
 
-def model_outcome(run: str, release: str, folder: Path, is_new: bool = False) -> Outcome:
-    """What there is to show of a trained model, made now or found: `folder` is its checkpoint."""
-    from eval.report import training_figure
-    from training.model import read_card
-
-    curve = json.loads((folder / "curve.json").read_text())
-    last = curve[-LAST_STEPS:]
-    numbers: dict[str, int | float | str] = {
-        "training_run": run,
-        "release": release,
-        "steps": len(curve),
-        "final_loss": float(np.mean([point["loss"] for point in last])),
+def evaluation_step(lake: Lake, release: Release, run: str, *, always: bool = False) -> Outcome:
+    """Score a trained model and the baselines on the held-out episodes of its release; writes the report."""
+    main_run = eval_run_id(run, "held-out", release.config_hash)
+    folder = report_folder(lake, main_run)
+    found = None if always else found_evaluation(lake, main_run, run)
+    if found:
+        return found
+    checkpoint = trained(lake, run)
+    if checkpoint is None:
+        raise FileNotFoundError(f"the model {run} is not trained: materialise reward_model, or proccorpus train")
+    model_card = read_card(checkpoint)
+    runner = local_runner(RunnerConfig(run, batch_size=BATCH), checkpoint)
+    truth = TRUTH if TRUTH.exists() else None
+    episodes = held_out(lake, release, HELD_OUT, truth)
+    # Thresholds are chosen on other episodes than scores are read from
+    validation = held_out(lake, release, (VALIDATION,))
+    results = evaluate_all(run, runner, episodes, validation)
+    store(lake, release.name, release.config_hash, results, episodes, runner.settings)
+    notes = [
+        f"Release {release.name}, snapshot {release.snapshot}; held-out episodes that training never saw "
+        f"({len(episodes)}); {model_card['parameters']:,} parameters.",
+    ]
+    if model_card["recipe"]["model"].get("tiny") or model_card["recipe"]["model"].get("laptop"):
+        notes.append(
+            "A model this small has learnt from nothing but this corpus: it knows these scenes from "
+            "this camera. It cannot follow a new instruction, judge another robot, or explain itself in words."
+        )
+    stills: dict[tuple[str, ...], list[bytes]] = {
+        (e.dataset, str(e.episode_index)): [s.pictures[-1] for s in e.samples] for e in episodes
     }
-    errors = [point["progress"] for point in last if point["progress"] is not None]
-    if errors:
-        numbers["final_progress_error"] = float(np.mean(errors))
-    numbers |= _success_numbers(folder)
-    best = read_card(folder).get("best")
-    if best:
-        numbers |= {"best_model": best["model"], "best_mae": best["mae"]}
-    return Outcome("reward_model", run, is_new, numbers, render(training_figure(curve)), (folder,))
+    report = Report(run, results, main_slices(results), notes, lambda key: stills.get(key, ()))
+    write_report(folder, report)
+    rows = score_rows(report.entries, report.parts)
+    scores = main_scores(lake, run)
+    add_scores(checkpoint, f"held-out episodes of release {release.name}", scores)
+    numbers = scores | {"rows": len(rows)}
+    picture = render(curves_figure(report, results[0], different(results[0], EPISODES)))
+    return Outcome("evaluation", main_run, True, numbers, picture, report_pages(folder))
 
 
-def _success_numbers(folder: Path) -> dict[str, float]:
-    from training.folder import read_card
-
-    success = read_card(folder).get("success") or {}
-    return {f"success_{name}": success[name] for name in ("threshold", "balanced_accuracy") if name in success}
+def benchmark_step(
+    lake: Lake,
+    config: BenchmarkConfig,
+    runner: RunnerConfig,
+    release: Release | None,
+    on_rows: Callable[[str, int, int], None] = lambda name, done, of: None,
+) -> Outcome:
+    """Evaluate a model on a benchmark; the outcome has its scores, a table with the baselines, and curves."""
+    evaluation = evaluate_benchmark(lake, config, runner, release, on_rows)
+    assert evaluation.report is not None, "without shards an evaluation ends with its report"
+    assert evaluation.page is not None
+    own = evaluation.entries[0]
+    numbers: dict[str, int | float | str] = {
+        "eval_run": evaluation.run,
+        "predictions": str(evaluation.predictions),
+    }
+    for (part, metric), score in own.scores.items():
+        if part == "all" and not math.isnan(score.value):
+            numbers[metric] = round(score.value, 4)
+    picture = b""
+    series = own.scored.series
+    if series is not None and len(series.runs.target):
+        picture = render(curves_figure(evaluation.report, own, different(own, EPISODES)))
+    table = tuple({k: str(v) for k, v in row.items()} for row in evaluation.rows())
+    files = (evaluation.page, evaluation.predictions)
+    return Outcome("evaluation", evaluation.run, True, numbers, picture, files, table)

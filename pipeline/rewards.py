@@ -72,19 +72,15 @@ def score_video(
                 on_row(row)
         if half_overlay:
             write_overlay(half_overlay, clip, rows, partial)
+    return _scored(rows, str(out), str(overlay) if overlay else None)
+
+
+def _scored(rows: Sequence[Row], out: str, overlay: str | None) -> ScoredVideo:
     failures = [r for r in rows if r["progress"] is None]
-    notes = dict.fromkeys(f"{r['timestamp_s']:.2f} s: {r['failure']}" for r in failures[:NOTED_FAILURES])
-    progress = [r["progress"] for r in rows if r["progress"] is not None]
-    return ScoredVideo(
-        out=str(out),
-        rows=len(rows),
-        failures=len(failures),
-        last_progress=progress[-1] if progress else None,
-        last_done=rows[-1]["done"],
-        success=rows[-1]["success"],
-        overlay=str(overlay) if overlay else None,
-        notes=tuple(notes),
-    )
+    notes = tuple(dict.fromkeys(f"{r['timestamp_s']:.2f} s: {r['failure']}" for r in failures[:NOTED_FAILURES]))
+    last = next((r["progress"] for r in reversed(rows) if r["progress"] is not None), None)
+    end = rows[-1]
+    return ScoredVideo(out, len(rows), len(failures), last, end["done"], end["success"], overlay, notes)
 
 
 def _check_outputs(videos: Mapping[str, Path], out: Path, overlay: Path | None) -> None:

@@ -1,7 +1,7 @@
 """The datasets that a source holds, each as a build of its own: of `--source`, and of a registry entry's folders."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -14,8 +14,7 @@ from ingest.registry import Published, name_of
 from ingest.source import check_places
 from ingest.sources.addresses import address_below, last_name
 from ingest.sources.types import DownloadError
-from pipeline.build import commit_read, stored_build
-from pipeline.config import DatasetBuild, source_build
+from pipeline.config import DatasetBuild, commit_read, source_build, stored_build
 from warehouse.lake import Lake
 
 UNNAMED = "source"  # what a source is called while nobody knows yet what it holds
@@ -47,16 +46,29 @@ def builds_of_source(
     """
     whole = source_build(source, name or name_of(last_name(source)) or UNNAMED, format, episodes, revision)
     whole, places = _looked_at(workspace, lake, whole, update)
-    taken, notes = _worth_taking(whole.dataset.source, places)
-    names = _names(whole, taken, name)
-    if len(names) > 1:
-        notes.insert(0, f"{whole.dataset.source} holds {len(names)} datasets: {', '.join(names)}")
+    address = whole.dataset.source
+    # Datasets but for videos that nothing describes, where there is better
+    taken = [place for place in places.datasets if not place.is_bare] or list(places.datasets)
+    # One is called as was said, several by their folders, behind what was said
+    before = f"{name}-" if name else ""
+    names = [name] if name and len(taken) == 1 else [before + _own_name(whole, place) for place in taken]
+    notes = [f"{address} holds {len(names)} datasets: {', '.join(names)}"] if len(names) > 1 else []
+    notes += _left_out(address, places, taken)
     builds = tuple(_part(whole, place, part_name) for place, part_name in zip(taken, names, strict=True))
     _check_names(builds)
     if lake and not (name and len(builds) == 1):
         for build in builds:
             _check_is_same(lake, build)
     return SourceBuilds(builds, tuple(notes))
+
+
+def _left_out(address: str, places: Places, taken: Sequence[Place]) -> Iterator[str]:
+    bare = [place.folder for place in places.datasets if place not in taken]
+    if bare:
+        alone = f"--source {address_below(address, bare[0])} builds {'it' if len(bare) == 1 else 'the first'}"
+        yield f"left out: videos that nothing describes ({named(bare)}); {alone}"
+    if places.beside:
+        yield f"left out: {len(places.beside)} files beside the datasets' folders ({named(places.beside)})"
 
 
 def with_folders(
@@ -84,9 +96,8 @@ def _folders(workspace: Workspace, lake: Lake | None, build: DatasetBuild, updat
     chosen = [place for place in places if any(fnmatchcase(place.folder, pattern) for pattern in patterns)]
     if not chosen:
         there = named([place.folder for place in places]) or "no dataset in a folder"
-        raise UserError(
-            f"{build.name}: no dataset of {build.dataset.source} is in folders {', '.join(patterns)}; it holds {there}"
-        )
+        what = f"no dataset of {build.dataset.source} is in folders {', '.join(patterns)}"
+        raise UserError(f"{build.name}: {what}; it holds {there}")
     return [_part(build, place, f"{build.name}-{_own_name(build, place)}") for place in chosen]
 
 
@@ -102,27 +113,6 @@ def _looked_at(
     places = places_of(source)
     check_places(source, places)
     return build.read_at(source.fingerprint()) if build.dataset.is_on_hub else build, places
-
-
-def _worth_taking(source: str, places: Places) -> tuple[list[Place], list[str]]:
-    """Datasets but for videos that nothing describes, where there is better; and what is left out."""
-    taken = [place for place in places.datasets if not place.is_bare] or list(places.datasets)
-    bare = [place.folder for place in places.datasets if place not in taken]
-    notes = []
-    if bare:
-        alone = f"--source {address_below(source, bare[0])} builds {'it' if len(bare) == 1 else 'the first'}"
-        notes.append(f"left out: videos that nothing describes ({named(bare)}); {alone}")
-    if places.beside:
-        notes.append(f"left out: {len(places.beside)} files beside the datasets' folders ({named(places.beside)})")
-    return taken, notes
-
-
-def _names(whole: DatasetBuild, taken: Sequence[Place], name: str | None) -> list[str]:
-    """What the datasets are called: one as was said, several by their folders, behind what was said."""
-    if name and len(taken) == 1:
-        return [name]
-    before = f"{name}-" if name else ""
-    return [before + _own_name(whole, place) for place in taken]
 
 
 def _own_name(build: DatasetBuild, place: Place) -> str:
@@ -145,16 +135,12 @@ def _part(build: DatasetBuild, place: Place, name: str) -> DatasetBuild:
     return build.model_copy(update={"dataset": whole.model_copy(update=changes)})
 
 
-def _check_names(builds: Iterable[DatasetBuild]) -> None:
+def _check_names(builds: Sequence[DatasetBuild]) -> None:
     """Raises UserError for a name that two datasets would have."""
-    builds = list(builds)
-    times = Counter(build.name for build in builds)
-    for name, count in times.items():
+    for name, count in Counter(build.name for build in builds).items():
         if count > 1:
-            sources = [build.dataset.source for build in builds if build.name == name]
-            raise UserError(
-                f"{' and '.join(sources)} would both be called {name}: build each alone, with --source and --name"
-            )
+            sources = " and ".join(build.dataset.source for build in builds if build.name == name)
+            raise UserError(f"{sources} would both be called {name}: build each alone, with --source and --name")
 
 
 def _check_is_same(lake: Lake, build: DatasetBuild) -> None:

@@ -1,7 +1,8 @@
 """Inputs of the transfer annotator: the runs of each task in a chunk, and references from the whole dataset."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -34,25 +35,18 @@ def shown_tasks(lake: Lake, dataset: str, of_chunk: Iterable[EpisodeSignals]) ->
             yield shown_task(lake, dataset, episodes, labelled)
 
 
-@dataclass(frozen=True)
-class LabelledRun:
-    """A reference before it is known what an encoder saw of it."""
-
-    signals: EpisodeSignals
-    reference: Reference
+type LabelledRun = tuple[EpisodeSignals, Reference]  # a reference before it is known what an encoder saw of it
 
 
 def labelled_runs(lake: Lake, dataset: str, labels: Sequence[ReferenceLabel]) -> list[LabelledRun]:
     """References with their signals, by episode; those whose label does not fit the episode show nothing."""
-    labelled = []
+    labelled: list[LabelledRun] = []
     for chunk in sorted({label.chunk for label in labels}):
         of_chunk = {label.episode_index: label for label in labels if label.chunk == chunk}
         for signals in chunk_signals(lake, dataset, chunk, of_chunk):
-            try:
-                labelled.append(LabelledRun(signals, _reference(signals, of_chunk[signals.episode_index])))
-            except ValueError:  # the stage that makes the label says so: correction_outdated, bad_steps
-                continue
-    return sorted(labelled, key=lambda one: one.signals.episode_index)
+            with suppress(ValueError):  # the stage that makes the label says so: correction_outdated, bad_steps
+                labelled.append((signals, _reference(signals, of_chunk[signals.episode_index])))
+    return sorted(labelled, key=lambda one: one[0].episode_index)
 
 
 def _reference(signals: EpisodeSignals, label: ReferenceLabel) -> Reference:
@@ -62,11 +56,7 @@ def _reference(signals: EpisodeSignals, label: ReferenceLabel) -> Reference:
         by_source = native_label(signals, here=())
         segments, plan = by_source.segments, by_source.plan
     check_tiling(segments, len(signals.change), len(plan))
-    return Reference(_unseen(signals), segments, plan)
-
-
-def _unseen(signals: EpisodeSignals) -> SeenRun:
-    return SeenRun(signals.signals(), np.zeros(0, np.int64))
+    return Reference(_seen(signals, None), segments, plan)
 
 
 def shown_task(
@@ -74,27 +64,22 @@ def shown_task(
 ) -> ShownTask:
     """Runs of a task and its references, none or some, with what an encoder saw of them. Raises EmbeddingsError."""
     own = [episode.episode_index for episode in episodes]
-    shown = [one.signals.episode_index for one in labelled]
+    shown = [signals.episode_index for signals, _ in labelled]
     cameras = _shared_cameras(_cameras(lake, dataset, {*own, *shown}), own, shown or own)
     seen: Mapping[int, EpisodeEmbeddings] = {}
     if cameras:
         seen = episode_embeddings(lake.con, dataset, {*own, *shown}, cameras, ("embedding",))
-    runs = [_seen(_unseen(episode), seen.get(episode.episode_index)) for episode in episodes]
-    references = [
-        Reference(
-            _seen(one.reference.run, seen.get(one.signals.episode_index)), one.reference.segments, one.reference.plan
-        )
-        for one in labelled
-    ]
+    runs = [_seen(episode, seen.get(episode.episode_index)) for episode in episodes]
+    references = [replace(one, run=_seen(signals, seen.get(signals.episode_index))) for signals, one in labelled]
     return ShownTask(episodes, runs, references)
 
 
-def _seen(run: SeenRun, embeddings: EpisodeEmbeddings | None) -> SeenRun:
-    """The run with what an encoder saw in it; as it is where it saw nothing."""
+def _seen(signals: EpisodeSignals, embeddings: EpisodeEmbeddings | None) -> SeenRun:
+    """The run with what an encoder saw in it, if anything."""
     if embeddings is None or not len(embeddings.frame_indices):
-        return run
+        return SeenRun(signals.signals(), np.zeros(0, np.int64))
     of_cameras = np.split(embeddings.features, len(embeddings.cameras), axis=1)
-    return SeenRun(run.signals, embeddings.frame_indices.astype(np.int64), tuple(of_cameras))
+    return SeenRun(signals.signals(), embeddings.frame_indices.astype(np.int64), tuple(of_cameras))
 
 
 def _cameras(lake: Lake, dataset: str, episodes: set[int]) -> dict[int, frozenset[str]]:

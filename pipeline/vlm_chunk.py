@@ -4,26 +4,27 @@ Episodes are asked about side by side on one client. A reply that cannot be used
 that is gone, or a budget that is used up, ends the stage, and every answer so far is kept.
 """
 
+import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
-
-import numpy as np
 
 from annotate.model_client.calls import Image, Reply, Request, VlmError
 from annotate.model_client.responses import ResponseStore, StoredReply
 from annotate.stored_pictures import encode_jpeg
 from annotate.vlm.pictures import beside
+from annotate.vlm.view import EpisodeView
 from core.paths import Workspace
 from core.tables import TABLES
 from ingest.episode import EpisodeRecord, Finding
 from ingest.media.video import DecodeOptions
 from ingest.source import read_episode
 from ingest.sources.files import Source
-from pipeline.keyframes import store_keyframe
-from pipeline.stage import StageContext
+from pipeline.keyframes import coarse_keyframes, store_keyframe
+from pipeline.reading import EpisodeSignals
+from pipeline.stage import Numbers, StageContext
 
 EPISODES_AT_ONCE = 64  # whose pictures, some MB each, are held in memory
 
@@ -38,19 +39,17 @@ def cache_rows(store: ResponseStore) -> list[dict[str, Any]]:
     for _, reply in store.replies():
         origin = (reply.model, reply.prompt_version, reply.stage)
         replies_by_origin.setdefault(origin, []).append(reply)
-    return [
-        {
-            "model": model,
-            "prompts": version,
-            "stage": stage,
-            "replies": len(replies),
-            "prompt_tokens": sum(reply.prompt_tokens for reply in replies),
-            "completion_tokens": sum(reply.completion_tokens for reply in replies),
-            "oldest": min(reply.created_at for reply in replies)[:19],
-            "newest": max(reply.created_at for reply in replies)[:19],
-        }
-        for (model, version, stage), replies in sorted(replies_by_origin.items())
-    ]
+    return [_cache_row(*origin, replies) for origin, replies in sorted(replies_by_origin.items())]
+
+
+def _cache_row(model: str, version: str, stage: str, replies: Sequence[StoredReply]) -> dict[str, Any]:
+    return {
+        **{"model": model, "prompts": version, "stage": stage, "replies": len(replies)},
+        "prompt_tokens": sum(reply.prompt_tokens for reply in replies),
+        "completion_tokens": sum(reply.completion_tokens for reply in replies),
+        "oldest": min(reply.created_at for reply in replies)[:19],
+        "newest": max(reply.created_at for reply in replies)[:19],
+    }
 
 
 @dataclass
@@ -76,131 +75,134 @@ class Album:
         """The pictures of some frames. Raises VlmError where the video ends before one of them."""
         with self._lock:
             missing = {f for f in frames if f not in self.coarse and (f, self.cameras[0]) not in self._decoded}
-            if missing:
-                for camera in self.cameras:
-                    self._decode(camera, missing)
+            for camera in self.cameras if missing else ():
+                self._decode(camera, missing)
             return {frame: self._picture(frame) for frame in frames}
 
     def _picture(self, frame: int) -> Image:
-        if frame in self.coarse:
-            images = [Image(sha256, self.workspace.keyframe(sha256).read_bytes()) for sha256 in self.coarse[frame]]
-        else:
-            images = [self._decoded[frame, camera] for camera in self.cameras]
+        names = self.coarse.get(frame, ())
+        images = [Image(sha256, self.workspace.keyframe(sha256).read_bytes()) for sha256 in names]
+        images = images or [self._decoded[frame, camera] for camera in self.cameras]
         return images[0] if len(images) == 1 else beside(images)
 
     def _decode(self, camera: str, wanted: set[int]) -> None:
-        last = max(wanted)
+        last, episode = max(wanted), self.record.episode_index
         options = DecodeOptions(self.source.decoding_threads)
         for frame, _, picture in read_episode(self.source, self.record).frames(camera, options):
             self.decoded_frames += 1
             if frame in wanted:
-                self._keep(camera, frame, picture.rgb())
+                jpeg, width, height = encode_jpeg(picture.rgb(), self.max_px)
+                image = self._decoded[frame, camera] = Image.of(jpeg)
+                store_keyframe(self.workspace, image.sha256, jpeg)
+                row = {"episode_index": episode, "camera": camera, "frame_index": frame, "sha256": image.sha256}
+                self.rows.append(row | {"width_px": width, "height_px": height, "purpose": "boundary"})
             if frame == last:
                 return
-        raise VlmError("bad_reply", f"{camera} of episode {self.record.episode_index} ends before frame {last}")
+        raise VlmError("bad_reply", f"{camera} of episode {episode} ends before frame {last}")
 
-    def _keep(self, camera: str, frame: int, rgb: np.ndarray) -> None:
-        jpeg, width, height = encode_jpeg(rgb, self.max_px)
-        image = Image.of(jpeg)
-        store_keyframe(self.workspace, image.sha256, jpeg)
-        self._decoded[frame, camera] = image
-        self.rows.append(
-            {
-                "episode_index": self.record.episode_index,
-                "camera": camera,
-                "frame_index": frame,
-                "sha256": image.sha256,
-                "width_px": width,
-                "height_px": height,
-                "purpose": "boundary",
-            }
-        )
+
+def albums(context: StageContext) -> Iterator[tuple[EpisodeSignals, Album]]:
+    """The measurements and the pictures of each usable episode of a chunk."""
+    lake, signals = context.lake, context.signals()
+    coarse = coarse_keyframes(lake, context.dataset, [episode.episode_index for episode in signals], context.chunk)
+    max_px = context.build.stages.frames.keyframe_max_px
+    for episode in signals:
+        of_views = [coarse[episode.episode_index, camera] for camera in episode.views]
+        # Frames of which every view has a picture: all, as all are as long and are taken at the same frames
+        shared = sorted(frame for frame in of_views[0] if all(frame in of_view for of_view in of_views))
+        keyframes = {frame: [of_view[frame] for of_view in of_views] for frame in shared}
+        yield episode, Album(lake.workspace, context.source, episode.record, episode.views, max_px, keyframes)
+
+
+def episode_view(
+    dataset: str, episode: EpisodeSignals, album: Album, task: str | None, motion_cuts: tuple[int, ...] = ()
+) -> EpisodeView:
+    """An episode as the vlm annotator sees it."""
+    return EpisodeView(
+        dataset=dataset,
+        episode_index=episode.episode_index,
+        task=task,
+        fps=episode.fps,
+        num_frames=len(episode.change),
+        success=episode.success,
+        frames=tuple(sorted(album.coarse)),
+        load=album.load,
+        phash=episode.phash,
+        motion_cuts=motion_cuts,
+        cameras=album.cameras,
+    )
 
 
 Ask = Callable[[Request], Awaitable[Reply]]
-
-
-@dataclass(frozen=True)
-class EpisodeQuestions[T]:
-    """One episode to ask about: its pictures, and the function that asks and makes an answer of the replies."""
-
-    album: Album
-    ask: Callable[[Ask], Awaitable[T]]
-
-    @property
-    def episode_index(self) -> int:
-        return self.album.record.episode_index
+type Question[T] = tuple[Album, Callable[[Ask], Awaitable[T]]]  # an episode's pictures, and what asks and answers
 
 
 @dataclass(frozen=True)
 class ChunkAnswers[T]:
-    """The result of a chunk: an answer per episode, findings about the others, and the cost."""
+    """The result of a chunk: an answer per episode, findings about the others, and the cost.
+
+    keyframes: decoded for the questions; None where no pictures were shown.
+    """
 
     by_episode: dict[int, T]
-    findings: list[Finding]
-    keyframes: list[dict[str, Any]]
-    numbers: dict[str, int | float | str]
+    findings: list[Finding] = field(default_factory=list)
+    keyframes: list[dict[str, Any]] | None = None
+    numbers: Numbers = field(default_factory=dict)
 
 
-def ask_chunk[T](context: StageContext, questions: Sequence[EpisodeQuestions[T]]) -> ChunkAnswers[T]:
+def ask_chunk[T](context: StageContext, questions: Sequence[Question[T]]) -> ChunkAnswers[T]:
     """Ask the questions of each episode, several episodes at a time. Raises VlmError when there is no going on.
 
     Calls are recorded also when it raises.
     """
-    import asyncio  # slow to import, and other annotators need none
-
-    lake, build = context.lake, context.build
+    lake, build, label_run = context.lake, context.build, context.build.label_run()
     store = response_store(lake.workspace)
     # Budgets count by build: a step that runs alone is a build of its own
     build_id = context.build_id or uuid4().hex[:16]
-    answers: ChunkAnswers[T] = ChunkAnswers({}, [], [], {})
+    answers: dict[int, T] = {}
+    findings: list[Finding] = []
     calls: list[dict[str, Any]] = []
     try:
-        answered_before = asyncio.run(_ask_all(context, questions, answers, store, build_id))
+        answered_before = asyncio.run(_ask_all(context, questions, answers, findings, store, build_id))
     finally:
         # Also after an error: what was sent is paid for
-        episodes = {question.episode_index for question in questions}
-        of_build = store.calls(build_id, build.name)
-        calls = [call for call in of_build if call["episode_index"] in episodes]
+        episodes = {album.record.episode_index for album, _ in questions}
+        calls = [call for call in store.calls(build_id, build.name) if call["episode_index"] in episodes]
         if calls:
             lake.upsert(f"calls of {build.name}:{context.chunk}", vlm_calls=TABLES["vlm_calls"].rows(calls))
 
-    for question in questions:
-        answers.keyframes.extend({"dataset": build.name, "chunk": context.chunk} | row for row in question.album.rows)
-    answers.numbers.update(
-        model=build.stages.vlm.model,
-        prompt_version=build.label_run().prompt_version or "",
-        answered_before=answered_before,
-        refinement_decoded_frames=sum(question.album.decoded_frames for question in questions),
-        **_call_numbers(calls),
-    )
-    return answers
-
-
-def _call_numbers(calls: Sequence[Mapping[str, Any]]) -> dict[str, int | float]:
-    """What the calls took: tokens, seconds, money. A call that failed has none of them."""
-    latencies = [call["latency_s"] or 0.0 for call in calls]
-    return {
+    # What the calls took: tokens, seconds, money. A call that failed has none of them
+    numbers: dict[str, int | float | str] = {
+        "model": build.stages.vlm.model,
+        "prompt_version": label_run.prompt_version or "",
+        "answered_before": answered_before,
+        "refinement_decoded_frames": sum(album.decoded_frames for album, _ in questions),
         "calls": len(calls),
-        "prompt_tokens": sum(call["prompt_tokens"] or 0 for call in calls),
-        "completion_tokens": sum(call["completion_tokens"] or 0 for call in calls),
-        "mean_latency_s": float(np.mean(latencies)) if latencies else 0.0,
-        "cost_usd": float(sum(call["cost_usd"] or 0.0 for call in calls)),
+        "prompt_tokens": int(_total(calls, "prompt_tokens")),
+        "completion_tokens": int(_total(calls, "completion_tokens")),
+        "mean_latency_s": _total(calls, "latency_s") / max(1, len(calls)),
+        "cost_usd": _total(calls, "cost_usd"),
     }
+    where = {"dataset": build.name, "chunk": context.chunk}
+    keyframes = [where | row for album, _ in questions for row in album.rows]
+    findings.sort(key=lambda finding: finding.episode_index or 0)
+    return ChunkAnswers(answers, findings, keyframes, numbers)
+
+
+def _total(calls: Sequence[Mapping[str, Any]], what: str) -> float:
+    return float(sum(call[what] or 0 for call in calls))
 
 
 async def _ask_all[T](
     context: StageContext,
-    questions: Sequence[EpisodeQuestions[T]],
-    answers: ChunkAnswers[T],
+    questions: Sequence[Question[T]],
+    answers: dict[int, T],
+    findings: list[Finding],
     store: ResponseStore,
     build_id: str,
 ) -> int:
-    """Ask, and fill in `answers`; returns how many questions had been answered before."""
-    # Slow to import, and other annotators need none
-    import asyncio
-
-    from annotate.model_client.client import Client
+    """Ask, and fill in `answers` and `findings`; returns how many questions had been answered before."""
+    from annotate.model_client.client import Client  # slow to import, and other annotators need none
 
     build, label_run = context.build, context.build.label_run()
     room = asyncio.Semaphore(EPISODES_AT_ONCE)
@@ -213,23 +215,22 @@ async def _ask_all[T](
         prompt_version=label_run.prompt_version or "",
     )
 
-    async def ask_one(question: EpisodeQuestions[T]) -> None:
-        episode = question.episode_index
+    async def ask_one(album: Album, ask: Callable[[Ask], Awaitable[T]]) -> None:
+        episode = album.record.episode_index
         async with room:
             try:
-                answers.by_episode[episode] = await question.ask(lambda request: client.ask(request, episode))
+                answers[episode] = await ask(lambda request: client.ask(request, episode))
             except VlmError as e:
                 # One episode without a label is a finding; an error that is fatal would meet every other one, too
                 if e.is_fatal:
                     raise
-                answers.findings.append(Finding(e.reason, str(e), "warning", episode))
+                findings.append(Finding(e.reason, str(e), "warning", episode))
 
     async with client:
         try:
             async with asyncio.TaskGroup() as group:
                 for question in questions:
-                    group.create_task(ask_one(question))
+                    group.create_task(ask_one(*question))
         except BaseExceptionGroup as e:  # one reason is enough: the others only say that they were stopped
             raise next((x for x in e.exceptions if isinstance(x, VlmError)), e.exceptions[0]) from e
-    answers.findings.sort(key=lambda finding: finding.episode_index or 0)
     return client.hits

@@ -244,7 +244,7 @@ def _work(channel: Connection, others: Connection | None, memory: int, niceness:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.environ["ARROW_DEFAULT_MEMORY_POOL"] = "system"  # its own pool would take a GB at a time
 
-    from core.values import write_as
+    from core.rows import write_as
     from warehouse.lake.sql import answer
 
     opened, con, held = None, None, 0

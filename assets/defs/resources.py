@@ -9,8 +9,7 @@ import dagster as dg
 from assets.lib.executors import executor
 from assets.lib.vlm_server import VlmServer
 from core.paths import ROOT, Workspace
-from pipeline.build import resolve, stored_build
-from pipeline.config import DatasetBuild, load_config
+from pipeline.config import DatasetBuild, load_config, resolve, stored_build
 from pipeline.sources import with_folders
 from warehouse.lake import Lake, open_lake
 

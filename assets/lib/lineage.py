@@ -52,14 +52,12 @@ BY_NAME = {stage.name: stage for stage in STAGES}
 
 def column_lineage(stage: Stage) -> dg.TableColumnLineage:
     """Of each column that comes from upstream: the columns there."""
-    columns = TABLES[stage.main_table].schema.names
-    upstream = {name: TABLES[BY_NAME[name].main_table].schema.names for name in stage.upstream}
-    deps: dict[str, list[dg.TableColumnDep]] = {}
-    for column in columns:
-        computed = COMPUTED.get(stage.name, {}).get(column, ())
-        named = [tuple(source.split(".", 1)) for source in computed]
+    upstream = {name: TABLES[BY_NAME[name].tables[0]].schema.names for name in stage.upstream}
+    deps = {}
+    for column in TABLES[stage.tables[0]].schema.names:
+        named = [tuple(source.split(".", 1)) for source in COMPUTED.get(stage.name, {}).get(column, ())]
         # A key is that of the first stage that has it: the others have theirs from there
-        handed = [(name, column) for name, theirs in upstream.items() if column in HANDED_DOWN and column in theirs][:1]
-        if named or handed:
-            deps[column] = [dg.TableColumnDep(dg.AssetKey(asset), of) for asset, of in named or handed]
+        keys = [(name, column) for name, theirs in upstream.items() if column in theirs and column in HANDED_DOWN]
+        if found := named or keys[:1]:
+            deps[column] = [dg.TableColumnDep(dg.AssetKey(asset), of) for asset, of in found]
     return dg.TableColumnLineage(deps)

@@ -28,30 +28,19 @@ class ProgramsError(UserError):
 
 def check_programs(config: BaseModel, environment: Mapping[str, str] = os.environ) -> None:
     """Raises ProgramsError for what a run's configuration names, is no default, and is not allowed."""
-    named = {}
-    for name, field in type(config).model_fields.items():
-        if name not in GUARDED:
-            continue
-        value = getattr(config, name)
-        values = value if isinstance(value, list) else [value]
-        if value and value != field.get_default(call_default_factory=True):
-            named[name] = values
-    if not named:
-        return
-    allowed = _allowed(environment)
+    fields = {name: field for name, field in type(config).model_fields.items() if name in GUARDED}
+    given = {name: getattr(config, name) for name in fields}
+    named = {n: v for n, v in given.items() if v and v != fields[n].get_default(call_default_factory=True)}
+    allowed = _allowed(environment) if named else {}
     for name, values in named.items():
-        for value in values:
-            if value not in allowed.get(name, ()):
-                raise ProgramsError(
-                    f"{name} {value!r} is not allowed in a run's configuration: whoever runs this server lists it in "
-                    f"the TOML file that {FILE} names ({name} = [...]), or leaves it out"
-                )
+        for value in set(values if isinstance(values, list) else [values]) - set(allowed.get(name, ())):
+            remedy = f"whoever runs this server lists it in the TOML file that {FILE} names ({name} = [...])"
+            raise ProgramsError(f"{name} {value!r} is not allowed in a run's configuration: {remedy}, or leaves it out")
 
 
 def _allowed(environment: Mapping[str, str]) -> dict[str, list[str]]:
     """By field, what the operator's file allows; nothing without one. Raises ProgramsError."""
-    path = environment.get(FILE)
-    if not path:
+    if not (path := environment.get(FILE)):
         return {}
     try:
         lists = tomllib.loads(Path(path).read_text())

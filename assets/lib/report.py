@@ -9,12 +9,12 @@ from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
 from filelock import FileLock
 
 from core.errors import UserError
 from core.files import room_in
 from core.paths import ROOT, Workspace
-from pipeline.stage import StageReport
 from warehouse.lake import open_lake
 
 if TYPE_CHECKING:
@@ -23,15 +23,11 @@ if TYPE_CHECKING:
     from pipeline.outcome import Outcome
 
 
-class DagsterHomeError(UserError, ValueError):
-    """A place where Dagster cannot keep its storage: which, and what to do."""
-
-
 def dagster_home(workspace: Workspace) -> Path:
     """The DAGSTER_HOME that belongs to a workspace: the project's own for its ./workspace, else one inside it.
 
     A team's workspace (its lake is elsewhere) belongs to the deployment whose DAGSTER_HOME is set, if one is.
-    Raises DagsterHomeError.
+    Raises UserError.
     """
     deployed = _deployment(workspace)
     if deployed:
@@ -41,22 +37,19 @@ def dagster_home(workspace: Workspace) -> Path:
     home = _storage(workspace).parent
     # Dagster makes an address of its storage's path, in which a question mark begins something else
     if "?" in str(home.absolute()):
-        raise DagsterHomeError(f"{workspace.root}: Dagster cannot keep its storage below a '?': give it another path")
+        raise UserError(f"{workspace.root}: Dagster cannot keep its storage below a '?': give it another path")
     home.mkdir(parents=True, exist_ok=True)
-    import yaml  # where nobody opened Dagster's UI a build does without
 
-    settings = _below(yaml.safe_load((ROOT / "dagster.yaml").read_text()), home)
+    def below(settings: Any) -> Any:
+        """Settings with the project's folder for Dagster replaced by this one."""
+        if isinstance(settings, dict):
+            return {name: below(value) for name, value in settings.items()}
+        is_path = isinstance(settings, str) and settings.startswith(".dagster/")
+        return str(home / settings.removeprefix(".dagster/")) if is_path else settings
+
+    settings = below(yaml.safe_load((ROOT / "dagster.yaml").read_text()))
     (home / "dagster.yaml").write_text(yaml.safe_dump(settings))
     return home
-
-
-def _below(settings: Any, home: Path) -> Any:
-    """Settings with the project's folder for Dagster replaced by another one."""
-    if isinstance(settings, dict):
-        return {name: _below(value, home) for name, value in settings.items()}
-    if isinstance(settings, str) and settings.startswith(".dagster/"):
-        return str(home / settings.removeprefix(".dagster/"))
-    return settings
 
 
 def _deployment(workspace: Workspace) -> Path | None:
@@ -98,10 +91,10 @@ def report_closing(workspace: Workspace, outcomes: "Sequence[Outcome]") -> None:
     """
     if not is_followed(workspace):
         return
-    from assets.lib.tell import tell_outcomes, tell_unasked
+    from assets.lib.tell import reconcile, tell_outcomes, tell_unasked
 
-    report_all(workspace)
     with instance_of(workspace) as instance:
+        reconcile(instance, open_lake(workspace))
         tell_outcomes(instance, outcomes)
         tell_unasked(instance)
 
@@ -111,7 +104,7 @@ def mirror(workspace: Workspace) -> None:
 
     In the order in which it was made: what was made before the newest stages is stale.
     """
-    from assets.lib.tell import tell_held, tell_unasked
+    from assets.lib.tell import reconcile, tell_held, tell_unasked
 
     if not workspace.exists():
         return
@@ -120,22 +113,14 @@ def mirror(workspace: Workspace) -> None:
     with instance_of(workspace) as instance:
         if last:
             tell_held(instance, lake, before=last)
-    report_all(workspace)
-    with instance_of(workspace) as instance:
+        reconcile(instance, lake)
         tell_held(instance, lake)
         tell_unasked(instance)
 
 
-def report_all(workspace: Workspace) -> None:
-    """Report whatever stage of any dataset Dagster does not know: nobody may have opened it before."""
-    report_build(workspace, open_lake(workspace).column("SELECT dataset FROM build_configs ORDER BY 1"), [])
-
-
-def report_build(workspace: Workspace, datasets: Sequence[str], done: Sequence[StageReport]) -> None:
-    """Report a build's stages, then whatever else Dagster does not know of some datasets."""
-    from assets.lib.tell import reconcile, tell_stages
+def report_build(workspace: Workspace, datasets: Sequence[str] | None = None) -> None:
+    """Report the stages of some datasets, or of all, that Dagster does not know: nobody may have opened it before."""
+    from assets.lib.tell import reconcile
 
     with instance_of(workspace) as instance:
-        if done:
-            tell_stages(instance, open_lake(workspace), done)
-        reconcile(instance, workspace, datasets)
+        reconcile(instance, open_lake(workspace), datasets)

@@ -12,8 +12,7 @@ from core.tables.corrections import CORRECTION_TABLES
 from core.tables.definition import Column, Table
 from core.tables.episodes import EPISODE_TABLES
 from core.tables.labels import LABEL_TABLES
-from core.tables.models import MODEL_TABLES
-from core.tables.releases import RELEASE_TABLES
+from core.tables.models import MODEL_TABLES, RELEASE_TABLES
 from core.tables.samples import SAMPLE_TABLES, SPLITS
 
 __all__ = ["CONTENT_TABLES", "EVENT_TABLES", "SPLITS", "STAGED_TABLES", "STAGE_TABLES", "TABLES", "Column", "Table"]
@@ -22,10 +21,10 @@ CONTENT_TABLES = (*EPISODE_TABLES, *LABEL_TABLES, *SAMPLE_TABLES, *CORRECTION_TA
 EVENT_TABLES = (*BUILD_TABLES, *RELEASE_TABLES, *MODEL_TABLES)
 TABLES: dict[str, Table] = {t.name: t for t in (*CONTENT_TABLES, *EVENT_TABLES)}
 
-# The tables that each stage of the corpus writes into its partition, beside findings
+# The tables that each stage of the corpus writes into its partition, the one that it is known by first; beside findings
 STAGE_TABLES = {
     "episodes": ("episode_facts", "splits", "other_tasks"),
-    "frames": ("episode_content", "frames", "states", "keyframes", "signal_lags"),
+    "frames": ("frames", "episode_content", "states", "keyframes", "signal_lags"),
     "demonstrations": ("demonstration_measures",),
     "embeddings": ("embeddings",),
     "segments": ("segments", "episode_labels", "keyframes"),

@@ -1,19 +1,9 @@
-"""The class of a table, and the columns and types that several tables share."""
+"""The class of a table, and how tables are written down."""
 
+import re
 from dataclasses import dataclass, field
 
 import pyarrow as pa
-
-STR, I64, I32, I16, F32, F64, BOOL = (
-    pa.string(),
-    pa.int64(),
-    pa.int32(),
-    pa.int16(),
-    pa.float32(),
-    pa.float64(),
-    pa.bool_(),
-)
-TIME = pa.timestamp("us", tz="UTC")
 
 
 @dataclass(frozen=True)
@@ -60,12 +50,63 @@ class Table:
         return self.schema.empty_table()
 
 
-C = Column
-DATASET = C("dataset", STR, "dataset name")
-EPISODE = C("episode_index", I64, "episode of the dataset, from 0")
-CHUNK = C("chunk", I32, "chunk of the episode: episode_index // chunk_size")
-CAMERA = C("camera", STR, "camera key as in the source")
-FRAME = C("frame_index", I64, "frame of the episode, from 0")
-LABEL_RUN = C("label_run", STR, "label run that made the label: see label_runs")
+TYPES: dict[str, pa.DataType] = {
+    "str": pa.string(),
+    "i64": pa.int64(),
+    "i32": pa.int32(),
+    "i16": pa.int16(),
+    "u64": pa.uint64(),
+    "f32": pa.float32(),
+    "f64": pa.float64(),
+    "bool": pa.bool_(),
+    "time": pa.timestamp("us", tz="UTC"),
+}
+STRUCTS = {
+    "camera_video": "camera str, uri str, start_frame i64",
+    "native_step": "name str, start_frame i64, end_frame i64, kind str, completed bool, step i16, confidence f32, "
+    "notes str",
+    "episode_frame": "episode_index i64, frame_index i64",
+    "picture": "episode_index i64, camera str, frame_index i64, edit str",
+}
+for _name, _fields in STRUCTS.items():
+    TYPES[_name] = pa.struct([(name, TYPES[type_]) for name, type_ in map(str.split, _fields.split(", "))])
+# Columns that several tables have: a line of names alone
+SHARED = {
+    "dataset": Column("dataset", TYPES["str"], "dataset name"),
+    "episode_index": Column("episode_index", TYPES["i64"], "episode of the dataset, from 0"),
+    "chunk": Column("chunk", TYPES["i32"], "chunk of the episode: episode_index // chunk_size"),
+    "camera": Column("camera", TYPES["str"], "camera key as in the source"),
+    "frame_index": Column("frame_index", TYPES["i64"], "frame of the episode, from 0"),
+    "label_run": Column("label_run", TYPES["str"], "label run that made the label: see label_runs"),
+}
 
-BY_CHUNK = ("dataset", "chunk")
+
+def tables(text: str, *, content: bool = True) -> tuple[Table, ...]:
+    """Tables by their description: `name: comment`, and below it, two spaces further in, a line for each thing.
+
+    `key` and `partition` with names of columns, `compact`, `event` (no content), `check` with a condition that no row
+    breaks, names of columns that several tables have, or `column type: comment`. `unhashed` behind the type: its values
+    are no content. A line that is still further in goes on with the one before.
+    """
+    found = []
+    # Lines that were broken are put together again
+    for block in re.sub(r"\n {3,}", " ", text).strip("\n").split("\n\n"):
+        title, *lines = block.splitlines()
+        name, comment = title.split(": ", 1)
+        columns: list[Column] = []
+        told: dict[str, list[str]] = {"key": [], "partition": [], "compact": [], "event": [], "check": []}
+        for line in map(str.strip, lines):
+            word, _, rest = line.partition(" ")
+            head, colon, about = line.partition(": ")
+            if word in told:
+                told[word] += [rest] if word not in ("key", "partition") else rest.split(", ")
+            elif not colon:
+                columns += [SHARED[column] for column in line.split(", ")]
+            else:
+                column, type_, *unhashed = head.split(" ")
+                of = TYPES.get(type_) or pa.list_(TYPES[type_.removeprefix("list[").removesuffix("]")])
+                columns.append(Column(column, of, about, not unhashed))
+        key, partition, must = (tuple(told[kind]) for kind in ("key", "partition", "check"))
+        is_content, is_compact = content and not told["event"], bool(told["compact"])
+        found.append(Table(name, comment, key, tuple(columns), is_content, partition, must, is_compact))
+    return tuple(found)

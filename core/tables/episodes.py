@@ -1,362 +1,188 @@
 """Tables of what is in a source and what decoding it showed: datasets, episodes, findings, measurements, pictures."""
 
-import pyarrow as pa
+from core.tables.definition import tables
 
-from core.tables.definition import (
-    BOOL,
-    BY_CHUNK,
-    CAMERA,
-    CHUNK,
-    DATASET,
-    EPISODE,
-    F32,
-    F64,
-    FRAME,
-    I16,
-    I32,
-    I64,
-    STR,
-    C,
-    Table,
-)
+EPISODE_TABLES = tables("""
+datasets: One row per dataset
+  key dataset
+  dataset
+  title str: name for people to read
+  robot str: robot type
+  format str: source format as found on disk
+  fps f64: nominal frames per second
+  license str: licence of the data; null: the source states none
+  source_uri str unhashed: folder or address that the data was read from
+  source_revision str: commit of the hub dataset that was read; null: the source is not on a hub
+  chunk_size i32: episodes per chunk; never changes
+  role str: train, or ood: the whole dataset is held out
+  cameras list[str]: all cameras, the preferred one for labelling first
+  views list[str] unhashed: cameras that annotators look at, the main one first; empty: only the first usable camera
+  notes str: remarks for users of the data
 
-CAMERA_VIDEO = pa.struct([("camera", STR), ("uri", STR), ("start_frame", I64)])
-NATIVE_STEP = pa.struct(
-    [
-        ("name", STR),
-        ("start_frame", I64),
-        ("end_frame", I64),
-        ("kind", STR),
-        ("completed", BOOL),
-        ("step", I16),
-        ("confidence", F32),
-        ("notes", STR),
-    ]
-)
-EPISODE_FRAME = pa.struct([("episode_index", I64), ("frame_index", I64)])
+signals: One row per gripper or hand: which values hold it, and which end of its range is open
+  key dataset, signal_index
+  dataset
+  signal_index i32: position in frames.grippers, from 0
+  arm str: left, right, ...; empty: the robot has only one
+  kind str: gripper or hand
+  column str: column that holds it: state or action
+  dimensions list[i32]: its dimensions in that column; several for fingers or the joints of a hand
+  names list[str]: names of the dimensions
+  weights list[f64]: weights of the dimensions; the signal is their weighted sum
+  unit str: unit of the value, guessed from names and sizes
+  closed f64: value of a closed gripper, over the dataset; the low end of the range if the polarity is unknown
+  open f64: value of an open gripper; the high end of the range if the polarity is unknown
+  polarity str: high_is_open, high_is_closed, or unknown: 0 and 1 are then only the two ends of its range
+  polarity_by str: evidence for the polarity
+  confidence f64: confidence in the polarity, 0..1
+  located_by str: how the dimensions were found: registry, name, modality.json or values
+  is_used bool: true: it moves from one end to the other in at least one surveyed episode
+  closings_per_episode f64: mean number of closings; half of all moves if the polarity is unknown
+  num_surveyed i32: number of surveyed episodes
+  survey_version str: version of the survey: its code and the registry entry
+  check kind IN ('gripper', 'hand')
+  check polarity IN ('high_is_open', 'high_is_closed', 'unknown')
+  check confidence BETWEEN 0 AND 1
 
-EPISODE_TABLES = (
-    Table(
-        "datasets",
-        "One row per dataset",
-        ("dataset",),
-        (
-            DATASET,
-            C("title", STR, "name for people to read"),
-            C("robot", STR, "robot type"),
-            C("format", STR, "source format as found on disk"),
-            C("fps", F64, "nominal frames per second"),
-            C("license", STR, "licence of the data; null: the source states none"),
-            C("source_uri", STR, "folder or address that the data was read from", digest=False),
-            C("source_revision", STR, "commit of the hub dataset that was read; null: the source is not on a hub"),
-            C("chunk_size", I32, "episodes per chunk; never changes"),
-            C("role", STR, "train, or ood: the whole dataset is held out"),
-            C("cameras", pa.list_(STR), "all cameras, the preferred one for labelling first"),
-            C(
-                "views",
-                pa.list_(STR),
-                "cameras that annotators look at, the main one first; empty: only the first usable camera",
-                digest=False,  # it shows in the rows that are made with them
-            ),
-            C("notes", STR, "remarks for users of the data"),
-        ),
-    ),
-    Table(
-        "signals",
-        "One row per gripper or hand: which values hold it, and which end of its range is open",
-        ("dataset", "signal_index"),
-        (
-            DATASET,
-            C("signal_index", I32, "position in frames.grippers, from 0"),
-            C("arm", STR, "left, right, ...; empty: the robot has only one"),
-            C("kind", STR, "gripper or hand"),
-            C("column", STR, "column that holds it: state or action"),
-            C(
-                "dimensions",
-                pa.list_(I32),
-                "its dimensions in that column; several for fingers or the joints of a hand",
-            ),
-            C("names", pa.list_(STR), "names of the dimensions"),
-            C("weights", pa.list_(F64), "weights of the dimensions; the signal is their weighted sum"),
-            C("unit", STR, "unit of the value, guessed from names and sizes"),
-            C(
-                "closed",
-                F64,
-                "value of a closed gripper, over the dataset; the low end of the range if the polarity is unknown",
-            ),
-            C("open", F64, "value of an open gripper; the high end of the range if the polarity is unknown"),
-            C(
-                "polarity",
-                STR,
-                "high_is_open, high_is_closed, or unknown: 0 and 1 are then only the two ends of its range",
-            ),
-            C("polarity_by", STR, "evidence for the polarity"),
-            C("confidence", F64, "confidence in the polarity, 0..1"),
-            C("located_by", STR, "how the dimensions were found: registry, name, modality.json or values"),
-            C("is_used", BOOL, "true: it moves from one end to the other in at least one surveyed episode"),
-            C("closings_per_episode", F64, "mean number of closings; half of all moves if the polarity is unknown"),
-            C("num_surveyed", I32, "number of surveyed episodes"),
-            C("survey_version", STR, "version of the survey: its code and the registry entry"),
-        ),
-        must=(
-            "kind IN ('gripper', 'hand')",
-            "polarity IN ('high_is_open', 'high_is_closed', 'unknown')",
-            "confidence BETWEEN 0 AND 1",
-        ),
-    ),
-    Table(
-        "signal_lags",
-        "Delay of recorded signals behind the pictures, per chunk",
-        ("dataset", "chunk", "signal"),
-        (
-            DATASET,
-            CHUNK,
-            C("signal", STR, "state, action, or the title of a gripper and its move: closing or opening"),
-            C("lag_s", F64, "seconds by which the signal lags behind the pictures; negative: it is ahead"),
-            C("likeness", F64, "state, action: correlation at that lag; grippers: how far the peak stands out"),
-            C("num_observed", I32, "number of episodes (state, action) or moves (grippers) measured"),
-            C("is_corrected", BOOL, "true: labels use the signal with this lag removed"),
-        ),
-        partition=BY_CHUNK,
-    ),
-    Table(
-        "episode_facts",
-        "One row per listed episode, from the source's metadata alone; read it through the view episodes",
-        ("dataset", "episode_index"),
-        (
-            DATASET,
-            EPISODE,
-            CHUNK,
-            C("source_id", STR, "record or path that identifies the episode in the source"),
-            C("task", STR, "instruction; null when the source has none"),
-            C("tasks", pa.list_(STR), "all task texts of the episode"),
-            C("num_rows", I64, "number of rows of low-dimensional data; null: there are none"),
-            C("fps", F64, "frames per second as the source states; the view episodes has the measured rate"),
-            C("cameras", pa.list_(STR), "cameras with a video file, by preference"),
-            C("data_uri", STR, "file with the rows, relative to the source"),
-            C("data_key", STR, "position of the episode in data_uri: a group or a byte offset; empty: the whole file"),
-            C("row_start", I64, "first row of the episode in data_uri"),
-            C(
-                "videos",
-                pa.list_(CAMERA_VIDEO),
-                "for each camera: its video file, and the episode's first frame in that file",
-            ),
-            C("steps", pa.list_(NATIVE_STEP), "subtask spans from the source; the end frame is exclusive"),
-            C(
-                "steps_from",
-                STR,
-                "field or file form that the steps were read from, such as action_config; null: no steps",
-            ),
-            C("plan", pa.list_(STR), "names of the planned steps; several spans may be attempts at the same one"),
-            C(
-                "as_far_as",
-                EPISODE_FRAME,
-                "failed runs: the frame of another run that this one came as far as, by the source; or null",
-            ),
-            C("success", BOOL, "true: the run succeeded, according to a person, else to the source; null: not known"),
-            C(
-                "success_source",
-                STR,
-                "origin of success, such as 'column next.success' or 'person: FILE'; null: not known",
-            ),
-            C("group", STR, "recording session or start state; all episodes of a group are in one split"),
-            C("source_stamp", STR, "hash over the sizes and row counts of the episode's files"),
-        ),
-        partition=BY_CHUNK,
-        must=(
-            "episode_index >= 0",
-            "num_rows >= 0",
-            "fps > 0",
-            "success IS NOT NULL OR success_source IS NULL",
-        ),
-    ),
-    Table(
-        "episode_content",
-        "One row per decoded episode: its length, rate and usable cameras; read it through the view episodes",
-        ("dataset", "episode_index"),
-        (
-            DATASET,
-            EPISODE,
-            CHUNK,
-            C(
-                "num_frames",
-                I64,
-                "number of frames of each usable camera; equal to the rows of data, if the source has rows",
-            ),
-            C("fps", F64, "frames per second, measured from the rows' times, else as stated; all later stages use it"),
-            C(
-                "max_drift_s",
-                F64,
-                "largest difference between a row's time and frame_index / fps; null: the rows have no times",
-            ),
-            C(
-                "usable_cameras",
-                pa.list_(STR),
-                "cameras that decode in full and are neither black nor frozen, the preferred one first",
-            ),
-            C("content_hash", STR, "sha256 over rows and pictures (area-averaged luma)"),
-        ),
-        partition=BY_CHUNK,
-        must=(
-            "num_frames > 0",
-            "fps > 0",
-        ),
-    ),
-    Table(
-        "findings",
-        "Problems of the data: everything that is left out or doubtful, each with a reason code",
-        ("dataset", "episode_index", "camera", "stage", "reason"),
-        (
-            DATASET,
-            C("episode_index", I64, "null: the whole dataset"),
-            C("chunk", I32, "null: the whole dataset"),
-            C("camera", STR, "null: the whole episode"),
-            C("stage", STR, "stage that found it"),
-            C("reason", STR, "reason code, see docs/quarantine.md"),
-            C("detail", STR, "one sentence on the problem"),
-            C("file", STR, "file concerned, relative to the source"),
-            C("severity", STR, "unusable or warning"),
-        ),
-        partition=("dataset",),
-        must=(
-            "severity IN ('unusable', 'warning')",
-            "reason IS NOT NULL",
-        ),
-    ),
-    Table(
-        "frames",
-        "Measurements per frame and camera, made without labels",
-        ("dataset", "episode_index", "camera", "frame_index"),
-        (
-            DATASET,
-            EPISODE,
-            C("camera", STR, "camera key as in the source"),
-            FRAME,
-            CHUNK,
-            C("timestamp_s", F64, "frame_index / fps"),
-            C("visual_change", F32, "mean |luma difference| to the previous frame on a 64x64 grid, 0..1; 0 at frame 0"),
-            C("phash", pa.uint64(), "64-bit perceptual hash; a fast one unless published_phash is set"),
-            C(
-                "gripper",
-                F32,
-                "opening of the gripper that closes most often, 0 closed to 1 open; null: no gripper",
-            ),
-            C(
-                "grippers",
-                pa.list_(F32),
-                "opening of each gripper or hand, in the order of the table signals; null: not used",
-            ),
-            C(
-                "speed",
-                F32,
-                "root mean square speed of joints or hand, in standard deviations of the episode per second",
-            ),
-            C("luma_mean", F32, "mean luma, 0..1"),
-            C("is_black", BOOL, "true: no pixel of the grid is brighter than 4 %"),
-        ),
-        partition=BY_CHUNK,
-        must=(
-            "frame_index >= 0",
-            "timestamp_s >= 0",
-            "visual_change BETWEEN 0 AND 1",
-            "gripper BETWEEN 0 AND 1",
-            "speed >= 0",
-            "luma_mean BETWEEN 0 AND 1",
-        ),
-    ),
-    Table(
-        "states",
-        "Proprioception per frame, if the source has it",
-        ("dataset", "episode_index", "frame_index"),
-        (
-            DATASET,
-            EPISODE,
-            FRAME,
-            CHUNK,
-            C("state", pa.list_(F32), "joints or hand pose as in the source, without the gripper"),
-        ),
-        partition=BY_CHUNK,
-    ),
-    Table(
-        "keyframes",
-        "JPEG pictures that annotators see, stored under keyframes/ by their sha256",
-        ("dataset", "episode_index", "camera", "frame_index", "label_run"),
-        (
-            DATASET,
-            EPISODE,
-            CAMERA,
-            FRAME,
-            CHUNK,
-            C("sha256", STR, "SHA-256 of the JPEG bytes"),
-            C("width_px", I32, "width of the stored picture"),
-            C("height_px", I32, "height of the stored picture"),
-            C("purpose", STR, "coarse: a picture at even intervals; boundary: near a step's end"),
-            C("label_run", STR, "empty: stored for every annotator; else the label run that asked for the frame"),
-        ),
-        partition=BY_CHUNK,
-        must=(
-            "frame_index >= 0",
-            "length(sha256) = 64",
-            "width_px > 0",
-            "height_px > 0",
-            "purpose IN ('coarse', 'boundary')",
-        ),
-    ),
-    Table(
-        "demonstration_measures",
-        "Measurements of how well each run was demonstrated; the view demonstration_quality compares them",
-        ("dataset", "episode_index"),
-        (
-            DATASET,
-            EPISODE,
-            CHUNK,
-            C("duration_s", F64, "num_frames / fps"),
-            C("rest_s", F64, "seconds that the robot stands still: before it starts, on the way and at the end"),
-            C("pauses", I32, "number of stand-stills between the first and the last motion"),
-            C("reversals", I32, "number of times that the arm turns back; null: no state"),
-            C("jerk", F64, "median jerk over median speed while the arm moves, in 1/s²; null: no state"),
-            C("gripper_moves", I32, "number of closings and openings; null: no gripper is used"),
-            C("end_state", pa.list_(F32), "mean state over the last quarter of a second, in the source's units"),
-            C("state_spread", pa.list_(F32), "standard deviation of the state over the run"),
-            C("camera", STR, "preferred camera, which took the last picture"),
-            C("end_phash", pa.uint64(), "perceptual hash of the last picture"),
-        ),
-        partition=BY_CHUNK,
-        must=(
-            "duration_s > 0",
-            "rest_s BETWEEN 0 AND duration_s + 1e-9",
-            "pauses >= 0",
-            "reversals >= 0",
-            "jerk >= 0",
-            "gripper_moves >= 0",
-            "len(end_state) = len(state_spread)",
-        ),
-    ),
-    Table(
-        "embeddings",
-        "Embeddings of pictures by a frozen encoder, a few per second; read them through the view frame_embeddings",
-        ("dataset", "episode_index", "camera", "frame_index", "encoder"),
-        (
-            DATASET,
-            EPISODE,
-            CAMERA,
-            FRAME,
-            CHUNK,
-            C(
-                "encoder",
-                STR,
-                "encoder's name and input size in pixels, such as mobilenet_v2@64; grey needs no weights",
-            ),
-            C("device", STR, "cpu, or the GPU's name; numbers from different devices differ by rounding"),
-            C("embedding", pa.list_(F32), "256 numbers for the whole picture, rounded to float16"),
-            C("cells", pa.list_(F32), "64 numbers for each cell of the grid, row by row, rounded to float16"),
-        ),
-        partition=BY_CHUNK,
-        must=(
-            "frame_index >= 0",
-            "len(embedding) = 256",
-            "len(cells) % 64 = 0",
-        ),
-        compact=True,
-    ),
-)
+signal_lags: Delay of recorded signals behind the pictures, per chunk
+  key dataset, chunk, signal
+  partition dataset, chunk
+  dataset, chunk
+  signal str: state, action, or the title of a gripper and its move: closing or opening
+  lag_s f64: seconds by which the signal lags behind the pictures; negative: it is ahead
+  likeness f64: state, action: correlation at that lag; grippers: how far the peak stands out
+  num_observed i32: number of episodes (state, action) or moves (grippers) measured
+  is_corrected bool: true: labels use the signal with this lag removed
+
+episode_facts: One row per listed episode, from the source's metadata alone; read it through the view episodes
+  key dataset, episode_index
+  partition dataset, chunk
+  dataset, episode_index, chunk
+  source_id str: record or path that identifies the episode in the source
+  task str: instruction; null when the source has none
+  tasks list[str]: all task texts of the episode
+  num_rows i64: number of rows of low-dimensional data; null: there are none
+  fps f64: frames per second as the source states; the view episodes has the measured rate
+  cameras list[str]: cameras with a video file, by preference
+  data_uri str: file with the rows, relative to the source
+  data_key str: position of the episode in data_uri: a group or a byte offset; empty: the whole file
+  row_start i64: first row of the episode in data_uri
+  videos list[camera_video]: for each camera: its video file, and the episode's first frame in that file
+  steps list[native_step]: subtask spans from the source; the end frame is exclusive
+  steps_from str: field or file form that the steps were read from, such as action_config; null: no steps
+  plan list[str]: names of the planned steps; several spans may be attempts at the same one
+  as_far_as episode_frame: failed runs: the frame of another run that this one came as far as, by the source; or
+      null
+  success bool: true: the run succeeded, according to a person, else to the source; null: not known
+  success_source str: origin of success, such as 'column next.success' or 'person: FILE'; null: not known
+  group str: recording session or start state; all episodes of a group are in one split
+  source_stamp str: hash over the sizes and row counts of the episode's files
+  check episode_index >= 0
+  check num_rows >= 0
+  check fps > 0
+  check success IS NOT NULL OR success_source IS NULL
+
+episode_content: One row per decoded episode: its length, rate and usable cameras; read it through the view episodes
+  key dataset, episode_index
+  partition dataset, chunk
+  dataset, episode_index, chunk
+  num_frames i64: number of frames of each usable camera; equal to the rows of data, if the source has rows
+  fps f64: frames per second, measured from the rows' times, else as stated; all later stages use it
+  max_drift_s f64: largest difference between a row's time and frame_index / fps; null: the rows have no times
+  usable_cameras list[str]: cameras that decode in full and are neither black nor frozen, the preferred one first
+  content_hash str: sha256 over rows and pictures (area-averaged luma)
+  check num_frames > 0
+  check fps > 0
+
+findings: Problems of the data: everything that is left out or doubtful, each with a reason code
+  key dataset, episode_index, camera, stage, reason
+  partition dataset
+  dataset
+  episode_index i64: null: the whole dataset
+  chunk i32: null: the whole dataset
+  camera str: null: the whole episode
+  stage str: stage that found it
+  reason str: reason code, see docs/quarantine.md
+  detail str: one sentence on the problem
+  file str: file concerned, relative to the source
+  severity str: unusable or warning
+  check severity IN ('unusable', 'warning')
+  check reason IS NOT NULL
+
+frames: Measurements per frame and camera, made without labels
+  key dataset, episode_index, camera, frame_index
+  partition dataset, chunk
+  dataset, episode_index, camera, frame_index, chunk
+  timestamp_s f64: frame_index / fps
+  visual_change f32: mean |luma difference| to the previous frame on a 64x64 grid, 0..1; 0 at frame 0
+  phash u64: 64-bit perceptual hash; a fast one unless published_phash is set
+  gripper f32: opening of the gripper that closes most often, 0 closed to 1 open; null: no gripper
+  grippers list[f32]: opening of each gripper or hand, in the order of the table signals; null: not used
+  speed f32: root mean square speed of joints or hand, in standard deviations of the episode per second
+  luma_mean f32: mean luma, 0..1
+  is_black bool: true: no pixel of the grid is brighter than 4 %
+  check frame_index >= 0
+  check timestamp_s >= 0
+  check visual_change BETWEEN 0 AND 1
+  check gripper BETWEEN 0 AND 1
+  check speed >= 0
+  check luma_mean BETWEEN 0 AND 1
+
+states: Proprioception per frame, if the source has it
+  key dataset, episode_index, frame_index
+  partition dataset, chunk
+  dataset, episode_index, frame_index, chunk
+  state list[f32]: joints or hand pose as in the source, without the gripper
+
+keyframes: JPEG pictures that annotators see, stored under keyframes/ by their sha256
+  key dataset, episode_index, camera, frame_index, label_run
+  partition dataset, chunk
+  dataset, episode_index, camera, frame_index, chunk
+  sha256 str: SHA-256 of the JPEG bytes
+  width_px i32: width of the stored picture
+  height_px i32: height of the stored picture
+  purpose str: coarse: a picture at even intervals; boundary: near a step's end
+  label_run str: empty: stored for every annotator; else the label run that asked for the frame
+  check frame_index >= 0
+  check length(sha256) = 64
+  check width_px > 0
+  check height_px > 0
+  check purpose IN ('coarse', 'boundary')
+
+demonstration_measures: Measurements of how well each run was demonstrated; the view demonstration_quality compares
+      them
+  key dataset, episode_index
+  partition dataset, chunk
+  dataset, episode_index, chunk
+  duration_s f64: num_frames / fps
+  rest_s f64: seconds that the robot stands still: before it starts, on the way and at the end
+  pauses i32: number of stand-stills between the first and the last motion
+  reversals i32: number of times that the arm turns back; null: no state
+  jerk f64: median jerk over median speed while the arm moves, in 1/s²; null: no state
+  gripper_moves i32: number of closings and openings; null: no gripper is used
+  end_state list[f32]: mean state over the last quarter of a second, in the source's units
+  state_spread list[f32]: standard deviation of the state over the run
+  camera str: preferred camera, which took the last picture
+  end_phash u64: perceptual hash of the last picture
+  check duration_s > 0
+  check rest_s BETWEEN 0 AND duration_s + 1e-9
+  check pauses >= 0
+  check reversals >= 0
+  check jerk >= 0
+  check gripper_moves >= 0
+  check len(end_state) = len(state_spread)
+
+embeddings: Embeddings of pictures by a frozen encoder, a few per second; read them through the view
+      frame_embeddings
+  key dataset, episode_index, camera, frame_index, encoder
+  partition dataset, chunk
+  compact
+  dataset, episode_index, camera, frame_index, chunk
+  encoder str: encoder's name and input size in pixels, such as mobilenet_v2@64; grey needs no weights
+  device str: cpu, or the GPU's name; numbers from different devices differ by rounding
+  embedding list[f32]: 256 numbers for the whole picture, rounded to float16
+  cells list[f32]: 64 numbers for each cell of the grid, row by row, rounded to float16
+  check frame_index >= 0
+  check len(embedding) = 256
+  check len(cells) % 64 = 0
+""")

@@ -1,241 +1,132 @@
 """Tables of labels: segments, progress, reasoning, signs that a label may be wrong, which label counts."""
 
-import pyarrow as pa
+from core.tables.definition import tables
 
-from core.tables.definition import (
-    BOOL,
-    BY_CHUNK,
-    CHUNK,
-    DATASET,
-    EPISODE,
-    F32,
-    F64,
-    FRAME,
-    I16,
-    I32,
-    I64,
-    LABEL_RUN,
-    STR,
-    C,
-    Table,
-)
+LABEL_TABLES = tables("""
+segments: Subtask spans of an episode by one label run; they cover the episode without gaps
+  key dataset, episode_index, label_run, segment_index
+  partition dataset, chunk
+  dataset, episode_index, label_run
+  segment_index i32: order in time, from 0
+  chunk
+  name str: the step in words, or a placeholder
+  start_frame i64: first frame
+  end_frame i64: first frame after the segment
+  completed bool: true: the step was complete at the segment's end
+  kind str: step, idle or done
+  step i16: index of the planned step that this segment attempts, from 0; null unless kind is step
+  num_planned i16: number of planned steps of the whole task, done or not
+  confidence f32: the annotator's own confidence, 0..1; motion: expected share of its ends that are right
+  notes str: remarks of the annotator
+  named bool: false: the name is a placeholder, because the annotator does not know what the step is
+  pace str: a person's judgement of the pace: fast, slow, adjust or mistake; null: none given
+  check start_frame >= 0
+  check end_frame > start_frame
+  check kind IN ('step', 'idle', 'done')
+  check (kind = 'step') = (step IS NOT NULL)
+  check step BETWEEN 0 AND num_planned - 1
+  check confidence BETWEEN 0 AND 1
+  check name IS NOT NULL
+  check named IS NOT NULL
+  check pace IN ('fast', 'slow', 'adjust', 'mistake')
 
-LABEL_TABLES = (
-    Table(
-        "segments",
-        "Subtask spans of an episode by one label run; they cover the episode without gaps",
-        ("dataset", "episode_index", "label_run", "segment_index"),
-        (
-            DATASET,
-            EPISODE,
-            LABEL_RUN,
-            C("segment_index", I32, "order in time, from 0"),
-            CHUNK,
-            C("name", STR, "the step in words, or a placeholder"),
-            C("start_frame", I64, "first frame"),
-            C("end_frame", I64, "first frame after the segment"),
-            C("completed", BOOL, "true: the step was complete at the segment's end"),
-            C("kind", STR, "step, idle or done"),
-            C("step", I16, "index of the planned step that this segment attempts, from 0; null unless kind is step"),
-            C("num_planned", I16, "number of planned steps of the whole task, done or not"),
-            C(
-                "confidence",
-                F32,
-                "the annotator's own confidence, 0..1; motion: expected share of its ends that are right",
-            ),
-            C("notes", STR, "remarks of the annotator"),
-            C("named", BOOL, "false: the name is a placeholder, because the annotator does not know what the step is"),
-            C("pace", STR, "a person's judgement of the pace: fast, slow, adjust or mistake; null: none given"),
-        ),
-        partition=BY_CHUNK,
-        must=(
-            "start_frame >= 0",
-            "end_frame > start_frame",
-            "kind IN ('step', 'idle', 'done')",
-            "(kind = 'step') = (step IS NOT NULL)",
-            "step BETWEEN 0 AND num_planned - 1",
-            "confidence BETWEEN 0 AND 1",
-            "name IS NOT NULL",
-            "named IS NOT NULL",
-            "pace IN ('fast', 'slow', 'adjust', 'mistake')",
-        ),
-    ),
-    Table(
-        "episode_labels",
-        "One row per episode and label run: what the label states about the whole episode",
-        ("dataset", "episode_index", "label_run"),
-        (
-            DATASET,
-            EPISODE,
-            LABEL_RUN,
-            CHUNK,
-            C("plan", pa.list_(STR), "names of the planned steps, or placeholders"),
-            C("named", BOOL, "true: every planned step has a name; false: the label gives progress, but no words"),
-            C(
-                "steps_from",
-                STR,
-                "form of the source's steps that the segments come from; null: they do not come from the source",
-            ),
-            C("task", STR, "the instruction that the annotator used"),
-            C("task_inferred", BOOL, "true: the annotator guessed the instruction from the pictures"),
-            C("needs_review", BOOL, "true: the annotator is undecided, and a person should look"),
-            C(
-                "confidence",
-                F32,
-                "0..1; motion: expected share of its boundaries within 0.5 s of a true one; others: mean "
-                "over the segments, weighted by length; null: the annotator states none",
-            ),
-            C(
-                "as_far_as_episode",
-                I64,
-                "failed runs: the successful run of the task that shows how far this one came; null: unknown",
-            ),
-            C("as_far_as_frame", I64, "failed runs: the frame of that run at which this one ended; null: unknown"),
-            C("notes", pa.list_(STR), "remarks of the annotator"),
-            C("correction_id", STR, "the correction that this label comes from; null: it is an annotator's own"),
-            C("final_progress", F64, "final progress stated by a person, 0..1; null: it follows from the segments"),
-            C(
-                "catastrophic_frame",
-                I64,
-                "first frame from which the task cannot be saved, stated by a person; null: none",
-            ),
-        ),
-        partition=BY_CHUNK,
-        must=(
-            "confidence BETWEEN 0 AND 1",
-            "named IS NOT NULL",
-            "final_progress BETWEEN 0 AND 1",
-            "catastrophic_frame > 0",
-            "(as_far_as_episode IS NULL) = (as_far_as_frame IS NULL)",
-        ),
-    ),
-    Table(
-        "progress",
-        "The dense label: task progress per frame by one label run",
-        ("dataset", "episode_index", "label_run", "frame_index"),
-        (
-            DATASET,
-            EPISODE,
-            LABEL_RUN,
-            FRAME,
-            CHUNK,
-            C("segment_index", I32, "segment that holds the frame"),
-            C("progress", F32, "0 at the start, 1 exactly when the task is finished"),
-            C("progress_procvlm", F32, "the published ProcVLM formula on the same segments"),
-        ),
-        partition=BY_CHUNK,
-        must=(
-            "frame_index >= 0",
-            "progress IS NOT NULL",
-            "progress BETWEEN 0 AND 1",
-            "progress_procvlm BETWEEN 0 AND 1",
-        ),
-    ),
-    Table(
-        "reasoning",
-        "Step reasoning in words per frame",
-        ("dataset", "episode_index", "label_run", "frame_index"),
-        (
-            DATASET,
-            EPISODE,
-            LABEL_RUN,
-            FRAME,
-            CHUNK,
-            C("text", STR, "the reasoning, at most three sentences"),
-            C("finished", BOOL, "true: all planned steps are complete at this frame"),
-        ),
-        partition=BY_CHUNK,
-        must=("text IS NOT NULL",),
-    ),
-    Table(
-        "label_quality",
-        "Signs that a label may be wrong, from comparing the runs of a task in a chunk; null: fewer than five runs",
-        ("dataset", "episode_index", "label_run"),
-        (
-            DATASET,
-            EPISODE,
-            LABEL_RUN,
-            CHUNK,
-            C("length_z", F64, "distance of the log duration from the task's median, in robust standard deviations"),
-            C("order_rarity", F64, "share of the task's runs that do the steps in another order"),
-            C("jump", F64, "largest change of progress within half a second"),
-            C("falls", I64, "number of frames at which progress falls by more than 0.01 from the previous frame"),
-            C("worst_fall", F64, "largest fall of progress between two frames; 0: it never falls"),
-            C("end_progress", F64, "progress at the last frame"),
-            C("contradicts", BOOL, "true: the source says success and the label ends below 1, or the reverse"),
-            C("shortest_step_s", F64, "duration of the shortest step, in seconds; null: no step"),
-            C("end_by", STR, "origin of the outcome: source, person, label (the annotator saw it) or assumed"),
-            C(
-                "p_failure",
-                F64,
-                "probability that the run failed; null: its outcome is known, or there are too few runs to compare",
-            ),
-            C("failure_signs", pa.list_(STR), "signs of a failure, the strongest first"),
-        ),
-        partition=BY_CHUNK,
-        must=(
-            "order_rarity BETWEEN 0 AND 1",
-            "jump BETWEEN 0 AND 1",
-            "falls >= 0",
-            "worst_fall BETWEEN 0 AND 1",
-            "end_progress BETWEEN 0 AND 1",
-            "end_by IN ('source', 'person', 'label', 'assumed')",
-            "p_failure BETWEEN 0 AND 1",
-        ),
-    ),
-    Table(
-        "alignments",
-        "For labels of `transfer`: the frame of a reference that each compared frame of a run matches",
-        ("dataset", "episode_index", "label_run", "frame_index"),
-        (
-            DATASET,
-            EPISODE,
-            LABEL_RUN,
-            FRAME,
-            CHUNK,
-            C("reference_episode", I64, "episode of the reference"),
-            C("reference_frame", I64, "matched frame of the reference"),
-            C(
-                "distance",
-                F32,
-                "distance of the two frames; 1 is typical for frames that show the same moment of two runs",
-            ),
-            C("follows", BOOL, "false: at this frame the run does something that the reference does not show"),
-        ),
-        partition=BY_CHUNK,
-        must=(
-            "frame_index >= 0",
-            "reference_episode <> episode_index",
-            "reference_frame >= 0",
-            "distance >= 0",
-            "follows IS NOT NULL",
-        ),
-    ),
-    Table(
-        "label_disagreement",
-        "Difference between two labels of an episode; stored with the label run that was built later",
-        ("dataset", "episode_index", "label_run", "other_run"),
-        (
-            DATASET,
-            EPISODE,
-            LABEL_RUN,
-            C("other_run", STR, "label run that it is compared with"),
-            CHUNK,
-            C("mean_difference", F64, "mean |difference of progress| over the frames"),
-        ),
-        partition=BY_CHUNK,
-        content=False,
-        must=(
-            "mean_difference BETWEEN 0 AND 1",
-            "other_run <> label_run",
-        ),
-    ),
-    Table(
-        "active_runs",
-        "The active label of each episode, and the rule that chose it",
-        ("dataset", "episode_index"),
-        (DATASET, EPISODE, CHUNK, LABEL_RUN, C("why", STR, "the rule that chose it")),
-        partition=BY_CHUNK,
-        must=("label_run IS NOT NULL",),
-    ),
-)
+episode_labels: One row per episode and label run: what the label states about the whole episode
+  key dataset, episode_index, label_run
+  partition dataset, chunk
+  dataset, episode_index, label_run, chunk
+  plan list[str]: names of the planned steps, or placeholders
+  named bool: true: every planned step has a name; false: the label gives progress, but no words
+  steps_from str: form of the source's steps that the segments come from; null: they do not come from the source
+  task str: the instruction that the annotator used
+  task_inferred bool: true: the annotator guessed the instruction from the pictures
+  needs_review bool: true: the annotator is undecided, and a person should look
+  confidence f32: 0..1; motion: expected share of its boundaries within 0.5 s of a true one; others: mean over the
+      segments, weighted by length; null: the annotator states none
+  as_far_as_episode i64: failed runs: the successful run of the task that shows how far this one came; null: unknown
+  as_far_as_frame i64: failed runs: the frame of that run at which this one ended; null: unknown
+  notes list[str]: remarks of the annotator
+  correction_id str: the correction that this label comes from; null: it is an annotator's own
+  final_progress f64: final progress stated by a person, 0..1; null: it follows from the segments
+  catastrophic_frame i64: first frame from which the task cannot be saved, stated by a person; null: none
+  check confidence BETWEEN 0 AND 1
+  check named IS NOT NULL
+  check final_progress BETWEEN 0 AND 1
+  check catastrophic_frame > 0
+  check (as_far_as_episode IS NULL) = (as_far_as_frame IS NULL)
+
+progress: The dense label: task progress per frame by one label run
+  key dataset, episode_index, label_run, frame_index
+  partition dataset, chunk
+  dataset, episode_index, label_run, frame_index, chunk
+  segment_index i32: segment that holds the frame
+  progress f32: 0 at the start, 1 exactly when the task is finished
+  progress_procvlm f32: the published ProcVLM formula on the same segments
+  check frame_index >= 0
+  check progress IS NOT NULL
+  check progress BETWEEN 0 AND 1
+  check progress_procvlm BETWEEN 0 AND 1
+
+reasoning: Step reasoning in words per frame
+  key dataset, episode_index, label_run, frame_index
+  partition dataset, chunk
+  dataset, episode_index, label_run, frame_index, chunk
+  text str: the reasoning, at most three sentences
+  finished bool: true: all planned steps are complete at this frame
+  check text IS NOT NULL
+
+label_quality: Signs that a label may be wrong, from comparing the runs of a task in a chunk; null: fewer than five
+      runs
+  key dataset, episode_index, label_run
+  partition dataset, chunk
+  dataset, episode_index, label_run, chunk
+  length_z f64: distance of the log duration from the task's median, in robust standard deviations
+  order_rarity f64: share of the task's runs that do the steps in another order
+  jump f64: largest change of progress within half a second
+  falls i64: number of frames at which progress falls by more than 0.01 from the previous frame
+  worst_fall f64: largest fall of progress between two frames; 0: it never falls
+  end_progress f64: progress at the last frame
+  contradicts bool: true: the source says success and the label ends below 1, or the reverse
+  shortest_step_s f64: duration of the shortest step, in seconds; null: no step
+  end_by str: origin of the outcome: source, person, label (the annotator saw it) or assumed
+  p_failure f64: probability that the run failed; null: its outcome is known, or there are too few runs to compare
+  failure_signs list[str]: signs of a failure, the strongest first
+  check order_rarity BETWEEN 0 AND 1
+  check jump BETWEEN 0 AND 1
+  check falls >= 0
+  check worst_fall BETWEEN 0 AND 1
+  check end_progress BETWEEN 0 AND 1
+  check end_by IN ('source', 'person', 'label', 'assumed')
+  check p_failure BETWEEN 0 AND 1
+
+alignments: For labels of `transfer`: the frame of a reference that each compared frame of a run matches
+  key dataset, episode_index, label_run, frame_index
+  partition dataset, chunk
+  dataset, episode_index, label_run, frame_index, chunk
+  reference_episode i64: episode of the reference
+  reference_frame i64: matched frame of the reference
+  distance f32: distance of the two frames; 1 is typical for frames that show the same moment of two runs
+  follows bool: false: at this frame the run does something that the reference does not show
+  check frame_index >= 0
+  check reference_episode <> episode_index
+  check reference_frame >= 0
+  check distance >= 0
+  check follows IS NOT NULL
+
+label_disagreement: Difference between two labels of an episode; stored with the label run that was built later
+  event
+  key dataset, episode_index, label_run, other_run
+  partition dataset, chunk
+  dataset, episode_index, label_run
+  other_run str: label run that it is compared with
+  chunk
+  mean_difference f64: mean |difference of progress| over the frames
+  check mean_difference BETWEEN 0 AND 1
+  check other_run <> label_run
+
+active_runs: The active label of each episode, and the rule that chose it
+  key dataset, episode_index
+  partition dataset, chunk
+  dataset, episode_index, chunk, label_run
+  why str: the rule that chose it
+  check label_run IS NOT NULL
+""")

@@ -15,7 +15,8 @@ from fastapi.responses import HTMLResponse, Response
 from starlette.concurrency import run_in_threadpool
 
 from core.errors import SqlError
-from core.values import plain, python_rows
+from core.rows import python_rows
+from core.values import plain
 from core.web import CSRF_HEADER
 from explorer import charts
 from explorer.access import LakeReader, PageError

@@ -37,5 +37,4 @@ STAGE = Stage(
     config=lambda build: build.views,
     code_version=CODE_VERSION,
     description="How well each run was demonstrated: stand-stills, jerk, length, where it ends. Needs no label.",
-    main_table="demonstration_measures",
 )

@@ -48,7 +48,7 @@ class _Looking:
     def chunk(self, context: StageContext) -> Iterator[tuple[dict, Seen]]:
         """Where, and what was seen there: of each wanted camera of each usable episode."""
         lake, build, chunk = context.lake, context.build, context.chunk
-        records = {record.episode_index: record for record in context.listed().records}
+        records = {record.episode_index: record for record in context.records()}
         contents = lake.rows(
             "SELECT episode_index, usable_cameras, fps, num_frames FROM episode_content "
             "WHERE dataset = ? AND chunk = ? ORDER BY 1",
@@ -88,7 +88,6 @@ STAGE = Stage(
     config=config_parts,
     code_version=CODE_VERSION,
     description="What a frozen encoder sees in a few pictures a second: what runs are alike by.",
-    main_table="embeddings",
     applies=lambda build: build.has_embeddings,
     reads_source=True,
 )

@@ -6,21 +6,21 @@ from pipeline.keyframes import KeyframeWriter
 from pipeline.pictures import frames_figure
 from pipeline.stage import Output, Stage, StageContext
 from warehouse.lake.checks import decodable_coverage
+from warehouse.lake.signals import stored_signals
 
 
 def run(context: StageContext) -> Output:
     lake, build = context.lake, context.build
     keepers = context.pictures.keepers(context.step.input_hash) if context.pictures else ()
-    listed = context.listed()
     with KeyframeWriter(lake.workspace) as keyframes:
         measured = frames_stage(
             context.source,
-            listed.records,
+            context.records(),
             context.chunk,
             build.stages.frames,
             keyframes.store,
             keepers,
-            listed.grippers,
+            stored_signals(lake.con, build.name),
         )
     numbers = {"decoded_frames": measured.decoded_frames, "keyframe_bytes": keyframes.new_bytes}
     return Output(measured.tables, measured.findings, numbers=numbers)
@@ -33,9 +33,7 @@ STAGE = Stage(
     config=lambda build: (build.stages.frames,),
     code_version=CODE_VERSION,
     description="Visual change, gripper and speed of every frame, and coarse keyframes: one streaming pass per video.",
-    main_table="frames",
     reads_source=True,
     checks=(chunk_check(decodable_coverage, is_blocking=True),),
-    kinds=frozenset({"ducklake", "parquet", "video"}),
     picture=frames_figure,
 )

@@ -141,11 +141,10 @@ STAGE = Stage(
     name="samples",
     upstream=("episodes", "frames", "segments", "transfer", "corrections", "progress", "reasoning"),
     run=run,
-    shows_others=True,
+    reads=("others",),
     # The size of pictures in shards is a part of a sample's tokens
     config=lambda build: (build.stages.samples, template_version(), str(build.stages.shards.picture_max_px)),
     code_version=CODE_VERSION,
     description="Question-answer samples of the ProcVQA and ProgressLM families.",
-    main_table="samples",
     picture=samples_figure,
 )

@@ -3,12 +3,12 @@
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pydantic import BaseModel
 
 from annotate.samples.edits import EDITED, OCCLUDED, covered, edited, load_editor
 from annotate.stored_pictures import encode_jpeg, fitted, shard_jpeg
@@ -18,7 +18,7 @@ from ingest.media.video import DECODE_ALL, DecodeOptions, Picture, SkippedFrame,
 from ingest.source import read_episode
 from ingest.sources.files import Source
 from pipeline.config import DatasetBuild
-from pipeline.keyframes import coarse_keyframes, load_keyframes
+from pipeline.keyframes import coarse_keyframes, load_keyframe
 from pipeline.picture_cache import PictureKey, PictureStore, kept_pictures
 from pipeline.pictures import shards_figure
 from pipeline.reading import records_of, rows_of_episode
@@ -51,7 +51,7 @@ def run(context: StageContext) -> Output:
     findings, decoded_frames = [], 0
     with kept_pictures(lake.workspace, kept) as pictures:
         # First every picture that a sample shows is put into the file ...
-        own = context.listed().records
+        own = context.records()
         beyond = wanted.keys() - {record.episode_index for record in own}
         for record in [*own, *records_of(lake, build.name, beyond)]:
             if record.episode_index in wanted:
@@ -90,14 +90,12 @@ def _wanted_by_episode(samples: pa.Table) -> dict[int, dict[PictureKey, str | No
 
 def _lost_beyond(samples: pa.Table, lost: Sequence[Finding]) -> Iterator[Finding]:
     """What was lost of an episode of another chunk, as warnings of the episodes whose samples show it."""
+    rows = samples.select(["episode_index", "pictures"]).to_pylist() if lost else []
     for finding in lost:
-        detail = f"of episode {finding.episode_index}, camera {finding.camera}: {finding.detail}"
-        showing: set[int] = set()
-        for row in samples.select(["episode_index", "pictures"]).to_pylist():
-            if any(picture["episode_index"] == finding.episode_index for picture in row["pictures"]):
-                showing.add(row["episode_index"])
+        detail, of = f"camera {finding.camera}: {finding.detail}", finding.episode_index
+        showing = {r["episode_index"] for r in rows if any(p["episode_index"] == of for p in r["pictures"])}
         for episode in sorted(showing):
-            yield Finding("pictures_lost", detail, "warning", episode)
+            yield Finding("pictures_lost", f"of episode {of}, {detail}", "warning", episode)
 
 
 def _entries(dataset: str, samples: pa.Table, pictures: PictureStore) -> Iterator[tuple[str, ShardEpisode]]:
@@ -106,14 +104,16 @@ def _entries(dataset: str, samples: pa.Table, pictures: PictureStore) -> Iterato
     for episode_index in np.unique(episode_of_row).tolist():
         rows = samples[rows_of_episode(episode_of_row, episode_index)].to_pylist()
         # A picture may be lost with a damaged video: its samples are left out, the others stay
-        whole = [row for row in rows if all(picture_key(p) in pictures.places for p in row["pictures"])]
-        if not whole:
-            continue
-        shown = [picture for row in whole for picture in row["pictures"]]
-        # By name, so that a picture which several samples show is in the entry once
-        key_of_name = {picture_name(episode_index, picture): picture_key(picture) for picture in shown}
-        jpegs = {name: pictures.get(key) for name, key in key_of_name.items()}
-        yield whole[0]["split"], ShardEpisode(dataset, episode_index, whole, jpegs)
+        whole = [row for row in rows if pictures.places.keys() >= set(map(picture_key, row["pictures"]))]
+        if whole:
+            yield whole[0]["split"], _entry(dataset, episode_index, whole, pictures)
+
+
+def _entry(dataset: str, episode_index: int, rows: list[dict[str, Any]], pictures: PictureStore) -> ShardEpisode:
+    # By name, so that a picture which several samples show is in the entry once
+    shown = [picture for row in rows for picture in row["pictures"]]
+    key_of_name = {picture_name(episode_index, picture): picture_key(picture) for picture in shown}
+    return ShardEpisode(dataset, episode_index, rows, {name: pictures.get(key) for name, key in key_of_name.items()})
 
 
 @dataclass
@@ -144,28 +144,21 @@ class PictureDecoder:
             # A video that breaks off may still have given some pictures: what is lost is counted afterwards
             detail = ""
             try:
-                self._decode_camera(camera, keys_of_frame, wanted)
+                episode = read_episode(self.source, self.record)
+                # Only the groups of pictures that hold wanted ones, where the video's groups stand by themselves. On
+                # one thread, so that a damaged video gives the same bytes each time
+                groups = DecodeOptions(wanted=frozenset(keys_of_frame))
+                try:
+                    self._take_frames(episode, camera, keys_of_frame, wanted, groups)
+                except VideoError:
+                    self._take_frames(episode, camera, keys_of_frame, wanted, DECODE_ALL)
             except (VideoError, RowsError) as e:
                 detail = f": {e}"
-            keys = [key for frame_keys in keys_of_frame.values() for key in frame_keys]
-            lost = [key for key in keys if key not in self.pictures.places]
+            lost = [key for keys in keys_of_frame.values() for key in keys if key not in self.pictures.places]
             if lost:
                 text = f"{len(lost)} pictures that samples show cannot be had any more{detail}"
                 findings.append(Finding("pictures_lost", text, "unusable", self.record.episode_index, camera))
         return findings
-
-    def _decode_camera(
-        self, camera: str, keys_of_frame: Mapping[int, list[PictureKey]], wanted: WantedPictures
-    ) -> None:
-        """Only the groups of pictures that hold wanted ones, where the video's groups stand by themselves.
-
-        On one thread, so that a damaged video gives the same bytes each time.
-        """
-        episode = read_episode(self.source, self.record)
-        try:
-            self._take_frames(episode, camera, keys_of_frame, wanted, DecodeOptions(wanted=frozenset(keys_of_frame)))
-        except VideoError:
-            self._take_frames(episode, camera, keys_of_frame, wanted, DECODE_ALL)
 
     def _take_frames(
         self,
@@ -176,8 +169,7 @@ class PictureDecoder:
         options: DecodeOptions,
     ) -> None:
         # Nothing after the last wanted frame is decoded
-        last = max(keys_of_frame)
-        decoded_frames = 0
+        last, decoded_frames = max(keys_of_frame), 0
         for index, _, frame in episode.frames(camera, options):
             decoded_frames += not isinstance(frame, SkippedFrame)
             for key in keys_of_frame.get(index, ()):
@@ -195,18 +187,16 @@ class PictureDecoder:
             folder = self.lake.workspace.edits(self.build.name, episode_index)
             return _by_editor(folder, self.build, picture.rgb(), instruction, int(seed, 16))
         if kind == OCCLUDED:
+            # The episode's keyframes by a camera, read once
+            if camera not in self._runs:
+                named = self.keyframes.get((episode_index, camera), {})
+                load = partial(load_keyframe, self.lake.workspace)
+                self._runs[camera] = {frame: load(sha256) for frame, sha256 in named.items()}
             # Covered at the size in which it is shown: patches are as sharp as the rest
             shown = fitted(picture.rgb(), config.picture_max_px)
-            patched = covered(shown, self._run(camera), frame_index, int(seed, 16))
+            patched = covered(shown, self._runs[camera], frame_index, int(seed, 16))
             return encode_jpeg(patched, config.picture_max_px, config.jpeg_quality)[0]
         return shard_jpeg(picture, config.picture_max_px, config.jpeg_quality)
-
-    def _run(self, camera: str) -> dict[int, np.ndarray]:
-        """The episode's keyframes by a camera, read once."""
-        if camera not in self._runs:
-            named = self.keyframes.get((self.record.episode_index, camera), {})
-            self._runs[camera] = load_keyframes(self.lake.workspace, named)
-        return self._runs[camera]
 
 
 def _by_editor(folder: Path, build: DatasetBuild, rgb: np.ndarray, instruction: str, seed: int) -> bytes:
@@ -221,21 +211,18 @@ def _by_editor(folder: Path, build: DatasetBuild, rgb: np.ndarray, instruction: 
     return path.read_bytes()
 
 
-def config_parts(build: DatasetBuild) -> tuple[BaseModel | str, ...]:
-    # Where shards lie does not change what they are
-    return build.stages.shards.model_dump_json(exclude={"store"}), build.stages.samples.image_editor or ""
-
-
 STAGE = Stage(
     name="shards",
     upstream=("episodes", "frames", "samples"),
     run=run,
-    shows_others=True,
-    config=config_parts,
+    reads=("others",),
+    # Where shards lie does not change what they are
+    config=lambda build: (
+        build.stages.shards.model_dump_json(exclude={"store"}),
+        build.stages.samples.image_editor or "",
+    ),
     code_version=CODE_VERSION,
     description="WebDataset tars: one entry per episode, pictures stored once.",
-    main_table="shards",
     reads_source=True,
-    kinds=frozenset({"webdataset"}),
     picture=shards_figure,
 )

@@ -77,7 +77,7 @@ def test_an_asset_says_what_it_is(specs: dict[str, dg.AssetSpec], stage: str) ->
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_column_schema_is_the_lakes(specs: dict[str, dg.AssetSpec], stage: str) -> None:
-    table = TABLES[STAGE_OF_NAME[stage].main_table]
+    table = TABLES[STAGE_OF_NAME[stage].tables[0]]
     columns = specs[stage].metadata["dagster/column_schema"].columns
     assert [(c.name, c.type) for c in columns] == [(c.name, str(c.type)) for c in table.columns]
     assert {c.name for c in columns if c.description} == {c.name for c in table.columns if c.comment}
@@ -95,14 +95,14 @@ def test_every_asset_leads_to_its_code(specs: dict[str, dg.AssetSpec]) -> None:
 @pytest.mark.parametrize("stage", CORPUS, ids=STAGES)
 def test_columns_come_from_columns_that_are_upstream(stage: Stage) -> None:
     lineage = column_lineage(stage)
-    assert lineage.deps_by_column.keys() <= {*TABLES[stage.main_table].schema.names}
+    assert lineage.deps_by_column.keys() <= {*TABLES[stage.tables[0]].schema.names}
     assert lineage.deps_by_column.keys() >= COMPUTED.get(stage.name, {}).keys()
     assert bool(lineage.deps_by_column) == bool(stage.upstream)
     for deps in lineage.deps_by_column.values():
         for dep in deps:
             asset = dep.asset_key.to_user_string()
             assert asset in stage.upstream
-            assert dep.column_name in TABLES[BY_NAME[asset].main_table].schema.names
+            assert dep.column_name in TABLES[BY_NAME[asset].tables[0]].schema.names
 
 
 def test_what_a_week_makes_is_late_after_two(specs: dict[str, dg.AssetSpec]) -> None:

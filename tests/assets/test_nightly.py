@@ -19,7 +19,7 @@ from assets.defs.resources import Corpus
 from core.paths import Workspace
 from pipeline.build import run_build
 from pipeline.config import load_config
-from pipeline.release_cycle import closing_steps
+from pipeline.reward_model import closing_steps
 from tests.kits.made_corpus import build_of
 from tests.kits.tiny_lerobot import LENGTHS, TASKS, make_dataset, rows_path, write_lines, write_rows, write_video
 from tests.pipeline.stages.test_corrections import say

@@ -9,7 +9,9 @@ import yaml
 
 from assets.defs.models import assets as models
 from assets.defs.resources import Corpus
+from assets.lib import models as doing
 from assets.lib.launch.job import Job
+from assets.lib.model_configs import RewardModelConfig
 from core.paths import ROOT
 from tests.kits.pages_kit import blocks
 from tests.kits.training_kit import make_release
@@ -59,8 +61,8 @@ def handed_over(lake: Lake, recipe: Path, monkeypatch: pytest.MonkeyPatch, **con
         jobs.append(job)
         return dg.MaterializeResult()
 
-    monkeypatch.setattr(models, "launch", launch)
-    settings = models.RewardModelConfig(name="bars1", recipe=str(recipe), **config)
+    monkeypatch.setattr(doing, "launch", launch)
+    settings = RewardModelConfig(name="bars1", recipe=str(recipe), **config)
     result = dg.materialize(
         [models.reward_model],
         resources={"corpus": Corpus(root=str(lake.workspace.root))},

@@ -12,7 +12,8 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from assets.webserver import FIRST_PAGE, HOSTS, TOKEN, guarded, ui_access
-from core.web import Access, ServeError
+from core.errors import UserError
+from core.web import Access
 
 SECRET = "a token of more than sixteen characters"
 CHANGE = "mutation { setNuxSeen }"
@@ -101,9 +102,9 @@ def test_sockets(ui: TestClient) -> None:
 
 def test_a_token_elsewhere_than_on_this_machine(context: Any) -> None:
     for host in ("0.0.0.0", "192.0.2.1", "::"):
-        with pytest.raises(ServeError, match=TOKEN):
+        with pytest.raises(UserError, match=TOKEN):
             ui_access(host, {})
-    with pytest.raises(ServeError, match="characters"):
+    with pytest.raises(UserError, match="characters"):
         ui_access("127.0.0.1", {TOKEN: "short"})
     ui = client(context, ui_access("0.0.0.0", {TOKEN: SECRET}))
     assert asked(ui) == asked(ui, {"Authorization": "Bearer guessed"}) == 401

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from core.web import LOOPBACK_NAMES, ServeError, access_for
+from core.errors import UserError
+from core.web import LOOPBACK_NAMES, access_for
 from explorer.site import Options
 from tests.kits.visitor import HOME, csrf, post, visit
 
@@ -135,11 +136,11 @@ def test_settings_that_cannot_be_meant_are_refused():
         {"user_header": "X-User", "proxies": ("nowhere",)},
     ]
     for wrong in wrongs:
-        with pytest.raises(ServeError):
+        with pytest.raises(UserError):
             access_for("0.0.0.0", **wrong)
 
 
-def test_a_body_is_counted_whatever_its_headers_say(local):
+def test_a_body_says_how_long_it_is_and_may_not_be_too_long(local):
     token = csrf(local)
     own = {"origin": HOME, "x-csrf-token": token}
     announced = local.post("/api/queries", content=b"x", headers=own | {"content-length": str(2 << 20)})
@@ -149,4 +150,4 @@ def test_a_body_is_counted_whatever_its_headers_say(local):
     def parts():
         yield from [bytes(1 << 16)] * 20
 
-    assert local.post("/api/queries", content=parts(), headers=own).status_code == 413
+    assert local.post("/api/queries", content=parts(), headers=own).status_code == 411

@@ -29,8 +29,7 @@ from eval.server.chat import RunOptions
 from ingest.registry import DatasetConfig
 from pipeline.build import run_build
 from pipeline.config import BuildFile, load_config
-from pipeline.release_cycle import closing_steps
-from pipeline.reward_model import reward_model_step
+from pipeline.reward_model import closing_steps, reward_model_step
 from tests.kits.bench_kit import make_progress_bench
 from tests.kits.cli_kit import look_up
 from tests.kits.code import FILES

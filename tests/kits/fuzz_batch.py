@@ -177,6 +177,7 @@ def build(job: Mapping[str, Any]) -> dict[str, Outcome]:
     from ingest.sources.files import Source
     from ingest.sources.types import SourceError
     from pipeline import build as build_loop
+    from pipeline import chunk as chunk_loop
     from pipeline.build import run_build
     from pipeline.config import DatasetBuild
     from pipeline.stage import StageSpec
@@ -201,7 +202,7 @@ def build(job: Mapping[str, Any]) -> dict[str, Outcome]:
             continue
         builds.append((Reading if len(builds) % EVERY else DatasetBuild)(dataset=config))
     workspace = Workspace(Path(job["workspace"]))
-    with patch.object(build_loop, "stage_specs", specs):
+    with patch.object(build_loop, "stage_specs", specs), patch.object(chunk_loop, "stage_specs", specs):
         report = run_build(workspace, builds, workers=1, on_plan=_alive, on_stage=_done, on_moment=_alive)
     _alive()
     failed = {f.dataset: f"{f.stage}: {f.trace}" for f in report.failed}

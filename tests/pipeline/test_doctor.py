@@ -7,8 +7,8 @@ from pathlib import Path
 
 from core.paths import Workspace
 from core.tables import TABLES
-from pipeline.build import resolve, run_build
-from pipeline.config import with_annotator
+from pipeline.build import run_build
+from pipeline.config import resolve, with_annotator
 from pipeline.doctor import diagnose, servers
 from pipeline.plan import CURRENT, plan
 from pipeline.stages import stage_specs

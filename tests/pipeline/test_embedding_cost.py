@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from cli.main import make_app
 from core.paths import Workspace
 from pipeline.build import run_build
-from pipeline.embedding_cost import embedding_cost
+from pipeline.prediction import embedding_cost
 from tests.kits.made_corpus import Made
 from tests.pipeline.stages.test_embeddings import looking
 from warehouse.lake import Lake

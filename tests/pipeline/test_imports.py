@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from annotate.imported import Annotation, ImportedError, read_annotations
+from core.errors import UserError
 from ingest.episode import NativeStep
 from pipeline.build import run_build
 from pipeline.imports import import_annotations
@@ -189,7 +190,7 @@ def test_hostile_folders_are_a_sentence(corpus: Lake, tmp_path: Path, what: str)
 def test_what_fits_nothing_is_refused(corpus: Lake, exported: Path, tmp_path: Path):
     before = digest(corpus)
     for path, name, message in ((exported, "none", "no dataset 'none'"), (tmp_path / "x", "tiny", "no such file")):
-        with pytest.raises(ImportedError, match=message):
+        with pytest.raises(UserError, match=message):
             import_annotations(corpus, path, name)
     assert digest(corpus) == before
 

@@ -7,8 +7,8 @@ import pytest
 
 from assets.defs.resources import Corpus
 from core.paths import Workspace
-from pipeline.build import resolve, run_build, stored_build
-from pipeline.config import DatasetBuild, source_build, with_annotator
+from pipeline.build import run_build
+from pipeline.config import DatasetBuild, resolve, source_build, stored_build, with_annotator
 from tests.kits.lerobot_writer import write_v2, write_v3
 from tests.kits.made_corpus import Made
 from tests.kits.step_forms import SPANS, V2_FORMS, V3_FORMS, action_config
@@ -134,7 +134,7 @@ def test_motion_is_the_way_back_also_for_dagster(sources: Path, space: Workspace
     assert corpus.build(build.name).annotator == "motion"
     stored = stored_build(lake, build.name)
     assert stored is not None
-    assert not stored.is_auto
+    assert stored.stated_annotator != "auto"
 
     # Nothing is segmented again on the way to the default: the labels are there and count again
     again = run_build(own, [build], workers=1)

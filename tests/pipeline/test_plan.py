@@ -6,8 +6,8 @@ from dataclasses import replace
 import duckdb
 import pytest
 
-from pipeline.plan import CURRENT, MISSING, STALE, WAITING, Known, chunk_input, dataset_input, plan
-from pipeline.stage import AnyStep, Output, Stage, StageContext, StageSpec
+from pipeline.plan import CURRENT, MISSING, STALE, WAITING, chunk_input, dataset_input, plan
+from pipeline.stage import Output, Stage, StageContext, StageSpec, Step
 from tests.kits.lake_kit import facts, stage_run
 from warehouse.lake import Lake
 
@@ -18,7 +18,7 @@ def nothing(context: StageContext) -> Output:
 
 def stage(name: str, *upstream: str) -> Stage:
     """A stage that the plan can look at; none is run here."""
-    return Stage(name, upstream, nothing, config=lambda build: (), code_version="", description="", main_table="")
+    return Stage(name, upstream, nothing, config=lambda build: (), code_version="", description="")
 
 
 SPECS = (
@@ -43,7 +43,7 @@ class Corpus:
         self.lake, self.dataset = lake, dataset
         self.specs, self.fingerprint = SPECS, "files 1"
 
-    def plan(self, only_chunk: int | None = None) -> list[AnyStep]:
+    def plan(self, only_chunk: int | None = None) -> list[Step]:
         return plan(self.lake, {self.dataset: self.specs}, {self.dataset: self.fingerprint}, only_chunk)
 
     def status(self) -> dict[tuple[str, int | None], str]:
@@ -204,66 +204,18 @@ def test_input_hashes_cover_stage_code_configuration_and_inputs():
 
 
 def test_a_plan_reads_no_rows_of_other_datasets(filled: Corpus, lake: Lake):
-    shown = replace(stage("transfer", "frames"), of_chunks="shown")  # it asks what steps the episodes have
+    shown = replace(stage("transfer", "frames"), reads=("references",))  # it asks what steps the episodes have
     filled.specs = (*SPECS, StageSpec(shown, "transfer-1", "config t"))
     listing = stage_run(stage="episodes", dataset="other")
     lake.publish(listing, {"episode_facts": facts(dataset="other", episodes=range(50))})
     folder = lake.workspace.data / "main" / "episode_facts" / "dataset=other"
-    known, away = Known(), folder.with_name("away")
+    away = folder.with_name("away")
     folder.rename(away)
     try:
         with pytest.raises(duckdb.IOException):
             lake.rows("SELECT sum(num_rows) FROM episode_facts")
-        steps = plan(lake, {filled.dataset: filled.specs}, {filled.dataset: filled.fingerprint}, known=known)
+        steps = plan(lake, {filled.dataset: filled.specs}, {filled.dataset: filled.fingerprint})
     finally:
         away.rename(folder)
     assert {step.status for step in steps} == {CURRENT}
     assert {step.dataset for step in steps} == {filled.dataset}
-    assert known.history is not None
-    assert {dataset for _, dataset, *_ in known.history.runs} == {filled.dataset}
-
-
-def test_one_plan_leaves_for_another_what_it_read_of_its_datasets(filled: Corpus, lake: Lake):
-    other, known = f"{filled.dataset}c", Known()
-    lake.publish(stage_run(stage="episodes", dataset=other, chunk=None), {}, parts=[])
-    for names in ([filled.dataset], [other], [filled.dataset, other]):
-        specs, fingerprints = dict.fromkeys(names, SPECS), dict.fromkeys(names, filled.fingerprint)
-        assert plan(lake, specs, fingerprints, known=known) == plan(lake, specs, fingerprints)
-
-
-def test_what_stages_leave_one_another_stays_until_somebody_publishes_of_their_chunk(filled: Corpus, lake: Lake):
-    known, specs, fingerprints = Known(), {filled.dataset: filled.specs}, {filled.dataset: filled.fingerprint}
-    known.begin_chunk(filled.dataset, 0)
-    plan(lake, specs, fingerprints, 0, known)
-    left = {"frames": {}}
-    known.memory.made.update(left)
-    # Another worker publishes of another chunk, a person of another dataset
-    for dataset, chunk in ((filled.dataset, 1), (f"{filled.dataset}c", 0)):
-        lake.publish(stage_run(dataset=dataset, chunk=chunk, output_hash="measured anew"), {})
-        plan(lake, specs, fingerprints, 0, known)
-        assert known.memory.made == left
-    # This worker does, and another one right before it
-    lake.publish(stage_run(dataset=filled.dataset, chunk=1, output_hash="and again"), {})
-    own = stage_run(stage="frames", dataset=filled.dataset, output_hash="ours")
-    known.published(own, lake.publish(own, {}))
-    plan(lake, specs, fingerprints, 0, known)
-    assert known.memory.made == left
-
-    for stage, chunk in (("frames", 0), ("episodes", None)):
-        known.memory.made.update(left)
-        lake.publish(stage_run(stage=stage, dataset=filled.dataset, chunk=chunk, output_hash="theirs"), {})
-        plan(lake, specs, fingerprints, 0, known)
-        assert known.memory.made == {}
-
-
-def test_a_plan_knows_what_the_lake_has_nothing_of(corpus: Corpus, lake: Lake):
-    known = Known()
-
-    def absent() -> dict[tuple[str, int | None], int | None]:
-        steps = plan(lake, {corpus.dataset: SPECS[:2]}, {corpus.dataset: corpus.fingerprint}, known=known)
-        return {(step.stage.name, step.chunk): known.absent_at(step) for step in steps}
-
-    assert absent() == {("episodes", None): lake.snapshot()}
-    corpus.run("episodes", None)
-    corpus.run("frames", 0)
-    assert absent() == {("episodes", None): None, ("frames", 0): None, ("frames", 1): lake.snapshot()}

@@ -9,9 +9,9 @@ from typer.testing import CliRunner
 from cli.main import make_app
 from core.paths import Workspace
 from core.tables import TABLES
-from pipeline.build import resolve, run_build
-from pipeline.config import DatasetBuild, load_config
-from pipeline.prediction import dataset_cost, facts, summary
+from pipeline.build import run_build
+from pipeline.config import DatasetBuild, load_config, resolve
+from pipeline.prediction import dataset_cost
 from warehouse.lake import open_lake
 
 CONFIG = 'datasets = ["sim_short"]\nannotator = "vlm"\n[vlm]\nmodel = "m"\n'
@@ -65,10 +65,10 @@ def test_a_listing_tells_as_much_as_the_lake(build: DatasetBuild, tmp_path: Path
     assert (rest.labelled, rest.pilots, rest.prediction.episodes) == (2, 2, 2)
     plan = rest.prediction.stages["plan"]
     assert round(plan.completion_tokens / plan.calls) == 50
-    told = summary(rest)
+    told = rest.summary()
     assert "2 episodes to annotate, 2 of them decoded; calibrated by 2 labelled episodes; 2 are labelled" in told
     again = dataset_cost(lake, build, space.sources, again=True)
-    assert (again.prediction.episodes, facts(again)["episodes"]) == (4, 4)
+    assert (again.prediction.episodes, again.facts()["episodes"]) == (4, 4)
 
 
 def test_the_command(config: Path, tmp_path: Path):

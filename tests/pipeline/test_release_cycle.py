@@ -16,8 +16,8 @@ from core.tables import TABLES
 from eval.reward.open import ScorerConfig
 from pipeline.build import run_build
 from pipeline.config import DatasetBuild, load_config
-from pipeline.leaderboard import leaderboard_rows
-from pipeline.release_cycle import closing_steps
+from pipeline.release import leaderboard_rows
+from pipeline.reward_model import closing_steps
 from pipeline.rewards import score_video
 from tests.kits.lake_kit import query
 from tests.kits.staleness import definitions, not_fresh

@@ -11,8 +11,8 @@ from core.errors import UserError
 from core.paths import Workspace
 from ingest.registry import DatasetConfig, load_entry
 from ingest.sources.types import DownloadError, SourceError
-from pipeline.build import BuildReport, resolve, run_build, stored_build
-from pipeline.config import DatasetBuild, source_build
+from pipeline.build import BuildReport, run_build
+from pipeline.config import DatasetBuild, resolve, source_build, stored_build
 from pipeline.inspection import inspect_source
 from pipeline.sources import builds_of_source, with_folders
 from tests.kits.files import files_of

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from core.errors import UserError
 from core.paths import Workspace
 from pipeline.build import run_build
 from pipeline.config import with_annotator
-from pipeline.suggesting import SuggestionError, TaskSuggestion, suggest
+from pipeline.suggesting import TaskSuggestion, suggest
 from tests.kits.made_corpus import Made, build_of
 from tests.kits.tiny_lerobot import make_dataset
 from tests.pipeline.stages.test_corrections import say
@@ -62,12 +63,12 @@ def test_joined_texts_are_one_task(own: Made, corpus: Lake):
 
 
 def test_what_cannot_be_suggested_says_why(own: Made, corpus: Lake):
-    with pytest.raises(SuggestionError, match="no dataset 'nix'; it has tiny"):
+    with pytest.raises(UserError, match="no dataset 'nix'; built: tiny"):
         suggest(corpus, "nix")
-    with pytest.raises(SuggestionError, match=f"has the text 'sweep'; they have '{DRAWER}', '{PLATE}'"):
+    with pytest.raises(UserError, match=f"has the text 'sweep'; they have '{DRAWER}', '{PLATE}'"):
         suggest(corpus, "tiny", "sweep")
     corpus.con.execute("DELETE FROM episode_content")
-    with pytest.raises(SuggestionError, match="no run of tiny is built and usable"):
+    with pytest.raises(UserError, match="no run of tiny is built and usable"):
         suggest(corpus, "tiny")
 
 

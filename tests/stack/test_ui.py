@@ -38,7 +38,7 @@ def space(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     facts = build.dataset.model_copy(update={"chunk_size": 20})
     report = run_build(space, [build.model_copy(update={"episodes": EPISODES, "dataset": facts})], workers=1)
     assert report.failed == []
-    report_build(space, [build.name], report.done)
+    report_build(space, [build.name])
     lake = Lake(space)
     report_closing(space, [release_step(lake, "demo")])
     lake.con.close()

@@ -13,7 +13,7 @@ import dagster as dg
 from annotate.model_client.calls import VlmError
 from assets.defs.corpus.partitions import chunks, datasets, parse_chunk_key
 from assets.defs.resources import Corpus
-from assets.lib.events import LEFT_OUT, NOT_IN_CHUNK, check_result, described, metadata
+from assets.lib.events import LEFT_OUT, check_result, described, metadata, why_not
 from assets.lib.executors import is_one_process
 from assets.lib.tell import register_partitions
 from assets.lib.vlm_server import VlmServer
@@ -21,7 +21,7 @@ from core.paths import Workspace
 from pipeline.config import DatasetBuild, with_annotator
 from pipeline.picture_cache import PictureCache
 from pipeline.plan import CURRENT, WAITING, plan
-from pipeline.stage import AnyStep, Stage, StageContext, StageReport, run_stage
+from pipeline.stage import Stage, StageContext, StageReport, Step, run_stage
 from pipeline.stages import LISTING, STAGES, stage_specs
 from warehouse.lake import forget_lakes
 from warehouse.lake.place import is_passing
@@ -35,6 +35,7 @@ ENDPOINT = "vlm_endpoint"
 PATIENCE = dg.RetryPolicy(max_retries=3, delay=30, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 # A team's catalog or bucket that was away for a moment: the step's transaction was undone, and is done again
 AGAIN, AGAIN_AFTER_S = 5, 10
+KINDS = {"frames": {"ducklake", "parquet", "video"}, "shards": {"webdataset"}}  # what it is made of, as the UI shows it
 COST = "cost"  # tag: what a partition is paid with
 DECODING = ("frames", "embeddings", "shards")  # stages that look into videos, in the order of a run
 # Which datasets' episodes a chunk needs cannot be said with a partition mapping: the edge is there for lineage only
@@ -62,7 +63,7 @@ def _run(
     chunk: int | None,
     vlm_server: VlmServer | None = None,
 ) -> StageReport | None:
-    """Run one stage on one partition; None: the chunk has no such stage (Stage.of_chunks).
+    """Run one stage on one partition; None: the chunk has no such stage (Stage.reads).
 
     Raises dg.Failure when its upstream is not up to date, or a model gives up.
     """
@@ -74,7 +75,7 @@ def _run(
     steps = plan(lake, {dataset: stage_specs(build)}, {dataset: fingerprint}, only_chunk=chunk)
     of_chunk = [step for step in steps if step.chunk == chunk]
     step = next((step for step in of_chunk if step.stage is stage), None)
-    if step is None and stage.of_chunks != "all" and of_chunk:
+    if step is None and why_not(stage) and of_chunk:
         return None
 
     # What cannot be run now says what to do first; trying again would not help
@@ -136,7 +137,7 @@ def _asking(build: DatasetBuild, stage: Stage, vlm_server: VlmServer | None) -> 
     return with_annotator(build, "vlm", vlm_server.endpoints())
 
 
-def _first_outdated(steps: Sequence[AnyStep]) -> str:
+def _first_outdated(steps: Sequence[Step]) -> str:
     """The stage that the waiting ones wait for."""
     return next(step.stage.name for step in steps if step.status not in (CURRENT, WAITING))
 
@@ -174,7 +175,7 @@ def _definition(stage: Stage) -> dict[str, Any]:
         "name": stage.name,
         "deps": upstream,
         "group_name": "corpus",
-        "kinds": set(stage.kinds),
+        "kinds": KINDS.get(stage.name, {"ducklake", "parquet"}),
         "owners": OWNERS,
         "description": stage.description,
         "pool": _pool(stage),
@@ -226,7 +227,7 @@ def chunk_asset(stage: Stage) -> dg.AssetsDefinition:
                 return
             report = _run(context, corpus, stage, dataset, chunk, vlm_server)
             if report is None:
-                yield _left_out(stage, NOT_IN_CHUNK[stage.of_chunks])
+                yield _left_out(stage, why_not(stage))
                 return
             result = _result(corpus, build, stage, chunk, report)
         yield result
@@ -234,4 +235,4 @@ def chunk_asset(stage: Stage) -> dg.AssetsDefinition:
     return cast(dg.AssetsDefinition, chunk_stage)
 
 
-corpus_assets = [dataset_asset(stage) if stage.per == "dataset" else chunk_asset(stage) for stage in STAGES]
+corpus_assets = [dataset_asset(stage) if not stage.upstream else chunk_asset(stage) for stage in STAGES]

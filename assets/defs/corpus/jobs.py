@@ -11,10 +11,8 @@ from pydantic import Field
 from assets.defs.resources import Corpus
 from assets.lib.events import materialization
 from assets.lib.tell import tell_stages
+from core.names import DEMO_RECIPE, DEMO_RELEASE
 from pipeline.build import run_build
-from pipeline.release import DEMO_RELEASE
-from pipeline.release_cycle import closing_steps, scoring_steps
-from pipeline.reward_model import DEMO_RECIPE
 from pipeline.stage import StageReport
 
 
@@ -73,6 +71,7 @@ def build_corpus(context: dg.OpExecutionContext, corpus: Corpus, config: BuildCo
 @dg.op
 def close_corpus(context: dg.OpExecutionContext, corpus: Corpus, config: CorpusConfig, built: str) -> None:
     """Release, train, evaluate, rank; a leak between splits, or rows against the schema, stop it before the release."""
+    from pipeline.reward_model import closing_steps, scoring_steps  # imports torch
     from training.recipe import load_recipe
 
     context.log.info(f"after {built}")

@@ -12,9 +12,8 @@ import dagster as dg
 from assets.defs.corpus import jobs
 from assets.defs.resources import Corpus
 from ingest.sources.types import SourceError
-from pipeline.build import resolve
+from pipeline.config import resolve
 from pipeline.plan import CURRENT, Specs, plan
-from pipeline.stage import DatasetStep
 from pipeline.stages import stage_specs
 from warehouse.lake import Lake, content_key, references
 
@@ -55,7 +54,7 @@ def source_revisions(context: dg.SensorEvaluationContext, corpus: Corpus) -> dg.
 
 def _changed(lake: Lake, specs: Mapping[str, Specs], fingerprints: Mapping[str, str]) -> dict[str, str]:
     """The input hash by dataset of each listing that is not current: its source, or what people said of it, changed."""
-    listings = [step for step in plan(lake, specs, fingerprints) if isinstance(step, DatasetStep)]
+    listings = [step for step in plan(lake, specs, fingerprints) if step.chunk is None]
     return {step.dataset: step.input_hash for step in listings if step.status != CURRENT}
 
 

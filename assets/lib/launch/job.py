@@ -1,4 +1,4 @@
-"""A training job, and what every launcher has to offer.
+"""A training job: its command, and its way from an asset to a launcher and back.
 
 The job is `proccorpus train` under torchrun, the same everywhere. The workspace has to lie where all of its machines
 see it under one path: corpus, checkpoints and the job's own folder are there. A job that its cluster begins again goes
@@ -6,16 +6,21 @@ on from the newest checkpoint: its arguments say --auto-resume.
 """
 
 import re
-import shlex
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+import dagster as dg
+from pydantic import Field
 
 from core.logs import last_lines
 
 RENDEZVOUS_PORT = 29400
 JOIN_S = 1800  # so long machines wait for one another: an image of 10 GB comes at another time to each
+POLL_S = 1.0
+SILENCE_S = 600.0  # so long a cluster may be away, or its accounting be behind
 ERROR = re.compile(r"^error: (.*)$", re.MULTILINE)  # as our command line ends when something is wrong
 
 
@@ -24,7 +29,7 @@ class LaunchError(Exception):
 
 
 class JobError(LaunchError):
-    """A job that ended badly; `tail` is the end of what it wrote, as far as the error that it told."""
+    """A job that ended badly, or is gone; `tail` is the end of what it wrote, as far as the error that it told."""
 
     def __init__(self, what: str, written: str) -> None:
         super().__init__(f"{what}: {why(written)}")
@@ -46,12 +51,14 @@ class Job:
         return self.folder / "log.txt"
 
 
-@dataclass(frozen=True)
-class State:
-    """What a launcher says of a job; `failed` is None until it has ended."""
+class Machines(dg.Config):
+    """What a job asks of a cluster's machines."""
 
-    text: str
-    failed: bool | None = None
+    nodes: int = Field(default=1, ge=1, description="Machines.")
+    gpus_per_node: int = Field(default=1, ge=0, description="GPUs of each machine, a process each; 0: one on CPU.")
+    cpus_per_gpu: int = Field(
+        default=12, ge=1, description="Cores for each GPU: its process and those that decode for it."
+    )
 
 
 class Running(Protocol):
@@ -60,7 +67,9 @@ class Running(Protocol):
     @property
     def id(self) -> str: ...
 
-    def state(self) -> State: ...
+    def state(self) -> tuple[str, bool | None]:
+        """In words, and whether it has failed; None: it has not ended."""
+        ...
 
     def written(self) -> str:
         """The end of its output, SEARCHED_LINES at most."""
@@ -71,15 +80,39 @@ class Running(Protocol):
         ...
 
 
-class Launcher(Protocol):
-    """A place where jobs run."""
+def follow(
+    context: dg.AssetExecutionContext, kind: str, job: Job, start: Callable[[Mapping[str, str]], Running]
+) -> dg.PipesClientCompletedInvocation:
+    """Run a job to its end, telling each change of its state; ends it when the run is cancelled. Raises LaunchError.
 
-    @property
-    def kind(self) -> str: ...
-
-    def start(self, job: Job, environment: Mapping[str, str]) -> Running:
-        """Hand a job over; `environment` is what it gets beside its own. Raises LaunchError."""
-        ...
+    `start` hands the job over, with what is in its environment beside its own.
+    """
+    messages = dg.PipesFileMessageReader(str(job.folder / "messages.jsonl"))
+    with dg.open_pipes_session(context, dg.PipesEnvContextInjector(), messages) as session:
+        running = start(session.get_bootstrap_env_vars())
+        context.log.info(f"{kind} job {running.id}; its files are in {job.folder}")
+        told, failed, heard = "", None, time.monotonic()
+        try:
+            while failed is None:
+                try:
+                    state, failed = running.state()
+                    heard = time.monotonic()
+                except LaunchError as e:
+                    if isinstance(e, JobError) or time.monotonic() - heard > SILENCE_S:
+                        raise
+                    state = f"not known just now ({e})"
+                if state != told:
+                    told = state
+                    context.log.info(told)
+                time.sleep(POLL_S if failed is None else 0)
+        except BaseException:  # cancelled, or the cluster is out of reach: no job is left that nobody looks at
+            context.log.info(f"ending the {kind} job {running.id}")
+            running.cancel()
+            raise
+    if failed:
+        raise JobError(f"{kind} job {running.id} {told}", running.written())
+    facts = {"job": f"{kind} {running.id}", "last_lines": block(last_lines(running.written()))}
+    return dg.PipesClientCompletedInvocation(session, metadata=facts)
 
 
 def torchrun(
@@ -110,12 +143,11 @@ def job_name(*parts: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-")[:52].rstrip("-")
 
 
-def exports(environment: Mapping[str, str]) -> list[str]:
-    """Lines of a shell script."""
-    return [f"export {name}={shlex.quote(value)}" for name, value in sorted(environment.items())]
-
-
 def why(written: str) -> str:
     """What the end of a job's output says is wrong: the command line's own error, else the very last line."""
     told = ERROR.findall(written)
     return told[-1] if told else (written.splitlines() or ["it has written nothing"])[-1]
+
+
+def block(text: str) -> dg.MetadataValue:
+    return dg.MetadataValue.md(f"```\n{text}\n```")

@@ -2,36 +2,32 @@
 
 import shlex
 import sys
-from typing import Literal
+from typing import Any, Literal
 from uuid import uuid4
 
 import dagster as dg
 from pydantic import Field
 
-from assets.lib.launch.job import Job, JobError, LaunchError, torchrun
+from assets.lib.launch.job import Job, JobError, LaunchError, Machines, torchrun
 from core.logs import SEARCHED_LINES, last_lines
 
 
-class RayLauncher(dg.Config):
-    """As a job of a Ray cluster that sees the workspace."""
+class RayLauncher(Machines):
+    """As a job of a Ray cluster that sees the workspace. All machines are reserved before any begins."""
 
     kind: Literal["ray"] = "ray"
     address: str = Field(
         default="http://127.0.0.1:8265", description="The dashboard's: jobs are handed over through it."
     )
-    nodes: int = Field(default=1, ge=1, description="Machines, all reserved before any begins.")
     gpus_per_node: int = Field(default=0, ge=0, description="GPUs of each machine, a process each; 0: one on CPU.")
-    cpus_per_gpu: int = Field(
-        default=12, ge=1, description="Cores reserved for each GPU: its process and those that decode for it."
-    )
     cpus_without_gpu: int = Field(default=1, ge=1, description="Cores reserved on each machine without GPUs.")
     python: str = Field(default="", description="Interpreter that has proccorpus on the cluster; empty: this one.")
 
     def command(self, job: Job, number: str) -> list[str]:
         """The entry point of the job `number`."""
-        python, processes = self.python or sys.executable, max(1, self.gpus_per_node)
+        python = self.python or sys.executable
         if self.nodes == 1:
-            return torchrun(python, job.arguments, processes)
+            return torchrun(python, job.arguments, max(1, self.gpus_per_node))
         place = {"--nodes": self.nodes, "--gpus": self.gpus_per_node, "--cpus": self._cores(), "--job": number}
         options = [word for name, value in place.items() for word in (name, str(value))]
         return [python, "-m", "assets.lib.launch.ray_nodes", "--python", python, *options, "--", *job.arguments]
@@ -41,22 +37,20 @@ class RayLauncher(dg.Config):
 
     def run(self, context: dg.AssetExecutionContext, job: Job) -> dg.PipesClientCompletedInvocation:
         """Hand a job over and wait for it; what it prints is read as it comes. Raises LaunchError."""
-        from dagster_ray.core.pipes import PipesRayJobClient, SubmitJobParams
+        from dagster_ray import PipesRayJobClient  # imports Ray
 
         # A random part, since Ray refuses a second job of the same id
         number = f"{job.name}-{uuid4().hex[:8]}"
-        params = SubmitJobParams(entrypoint=shlex.join(self.command(job, number)), submission_id=number)
         # The processes of several machines reserve what they need themselves; who starts them needs next to nothing
-        if self.nodes == 1:
-            params["entrypoint_num_gpus"] = self.gpus_per_node
-            params["entrypoint_num_cpus"] = self._cores()
+        alone = {"entrypoint_num_gpus": self.gpus_per_node, "entrypoint_num_cpus": self._cores()}
+        params: Any = {"entrypoint": shlex.join(self.command(job, number)), "submission_id": number}
         ray = PipesRayJobClient(address=self.address)
         try:
-            return ray.run(context=context, submit_job_params=params)
+            return ray.run(context=context, submit_job_params=params | (alone if self.nodes == 1 else {}))
         except ConnectionError as e:
             why = f"no Ray cluster answers at {self.address}: start one with `ray start --head`, or mend the address"
             raise LaunchError(why) from e
         except RuntimeError as e:
-            lines = ray.client.get_job_logs(number).splitlines()  # the error itself has a few of them only
-            lines = [line for line in lines if '"__dagster_pipes_version"' not in line]
+            # The error itself has a few lines of it only
+            lines = [n for n in ray.client.get_job_logs(number).splitlines() if '"__dagster_pipes_version"' not in n]
             raise JobError(f"ray job {number} failed", last_lines("\n".join(lines), SEARCHED_LINES)) from e

@@ -21,15 +21,6 @@ GRACE_S = 20.0  # between SIGTERM and SIGKILL
 RESERVED_S = 1800.0  # so long all machines may take to become free
 
 
-def meeting_point() -> str:
-    """This machine as others reach it, with a port that is free: HOST:PORT."""
-    import ray
-
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return f"{ray.util.get_node_ip_address()}:{probe.getsockname()[1]}"
-
-
 def run_node(command: Sequence[str]) -> Iterator[str | int]:
     """Run torchrun on this machine: the lines that it prints, then its code. It ends when this worker ends."""
     guarded = [sys.executable, "-I", str(GUARD), str(os.getpid()), str(GRACE_S), *command]
@@ -53,12 +44,11 @@ def run_nodes(python: str, arguments: Sequence[str], nodes: int, gpus: int, cpus
     from ray.util.placement_group import placement_group
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-    ray.init(log_to_driver=False)
-    share = {"CPU": float(cpus)} | ({"GPU": float(gpus)} if gpus else {})
-    group = placement_group([share] * nodes, strategy="STRICT_SPREAD")
-    if not group.wait(RESERVED_S):
-        print(f"error: the cluster has had no {nodes} machines with {share} free for {RESERVED_S / 60:.0f} minutes")
-        return 1
+    def meeting_point() -> str:
+        """A machine as others reach it, with a port that is free: HOST:PORT."""
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            return f"{ray.util.get_node_ip_address()}:{probe.getsockname()[1]}"
 
     def on(index: int, work: Any, **how: Any) -> Any:
         """A task that has a whole share of the group."""
@@ -66,45 +56,37 @@ def run_nodes(python: str, arguments: Sequence[str], nodes: int, gpus: int, cpus
         options = {"num_cpus": cpus, "num_gpus": gpus, "scheduling_strategy": place, "max_retries": 0}
         return ray.remote(work).options(**options, **how)
 
+    ray.init(log_to_driver=False)
+    share = {"CPU": float(cpus)} | ({"GPU": float(gpus)} if gpus else {})
+    group = placement_group([share] * nodes, strategy="STRICT_SPREAD")
+    if not group.wait(RESERVED_S):
+        print(f"error: the cluster has had no {nodes} machines with {share} free for {RESERVED_S / 60:.0f} minutes")
+        return 1
     at: Any = ray.get(on(0, meeting_point).remote())
     print(f"{nodes} machines meet at {at}", flush=True)
-    outputs = []
+    waiting: list[Any] = []
     for index in range(nodes):
         command = torchrun(python, arguments, max(1, gpus), nodes, at, job, first=index == 0)
-        outputs.append(on(index, run_node, num_returns="streaming").remote(command))
-    return _follow(outputs)
-
-
-def _follow(outputs: Sequence[Any]) -> int:
-    """Print what the machines print until all have ended well or one has not."""
-    import ray
-
-    waiting = list(outputs)
+        waiting.append(on(index, run_node, num_returns="streaming").remote(command))
+    # What the machines print, until all have ended well or one has not
     while waiting:
         ready: Any = ray.wait(waiting)[0]
         for output in ready:
-            line: Any = next(output)
-            said: Any = ray.get(line)
+            said: Any = ray.get(next(output))
             if isinstance(said, str):
                 print(said, end="", flush=True)
-                continue
-            if said:
+            elif said:
                 return said
-            waiting.remove(output)
+            else:
+                waiting.remove(output)
     return 0
 
 
-def main() -> int:
+if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--python", required=True, help="the interpreter of each machine")
-    parser.add_argument("--nodes", type=int, required=True)
-    parser.add_argument("--gpus", type=int, required=True, help="of each machine, a process each")
-    parser.add_argument("--cpus", type=int, required=True, help="of each machine")
+    for name, what in {"nodes": "machines", "gpus": "of each machine, a process each", "cpus": "of each"}.items():
+        parser.add_argument(f"--{name}", type=int, required=True, help=what)
     parser.add_argument("--job", required=True, help="a name that no other job has")
     parser.add_argument("arguments", nargs="+", help="those of proccorpus")
-    args = parser.parse_args()
-    return run_nodes(args.python, args.arguments, args.nodes, args.gpus, args.cpus, args.job)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_nodes(**vars(parser.parse_args())))

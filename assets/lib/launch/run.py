@@ -1,20 +1,69 @@
-"""From an asset to a job and back: hand over, follow, end it when the run is cancelled, say why it failed."""
+"""Where a job of an asset runs, and what comes back of it; `local`: on this machine."""
 
-import time
-from typing import Annotated
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Annotated, Literal
 
 import dagster as dg
 from pydantic import Field
 
-from assets.lib.launch.job import Job, JobError, Launcher, LaunchError, Running, State
+from annotate.model_client.server import GUARD
+from assets.lib.launch.job import Job, JobError, LaunchError, block, follow, torchrun
 from assets.lib.launch.kubernetes import KubernetesLauncher
-from assets.lib.launch.local import LocalLauncher
 from assets.lib.launch.ray import RayLauncher
 from assets.lib.launch.slurm import SlurmLauncher
 from assets.lib.programs import ProgramsError, check_programs
-from core.logs import last_lines
+from core.logs import end_of
 
-POLL_S = 1.0
+GRACE_S = 20.0  # between SIGTERM and SIGKILL
+
+
+class LocalProcess:
+    """torchrun in a process group of its own, which ends with us however we end."""
+
+    def __init__(self, job: Job, processes: int, environment: Mapping[str, str]) -> None:
+        self._log = job.log
+        command = [sys.executable, "-I", str(GUARD), str(os.getpid()), str(GRACE_S)]
+        command += torchrun(sys.executable, job.arguments, processes)
+        with job.log.open("wb") as log:
+            self._guard = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=os.environ | environment,
+                start_new_session=True,
+            )
+        self.id = str(self._guard.pid)
+
+    def state(self) -> tuple[str, bool | None]:
+        code = self._guard.poll()
+        return ("running", None) if code is None else (f"ended with code {code}", code != 0)
+
+    def written(self) -> str:
+        return end_of(self._log)
+
+    def cancel(self) -> None:
+        self._guard.terminate()  # it ends the whole group
+        try:
+            self._guard.wait(GRACE_S + 10)
+        except subprocess.TimeoutExpired:
+            self._guard.kill()  # its command has asked to die with it
+            self._guard.wait()
+
+
+class LocalLauncher(dg.Config):
+    """On this machine."""
+
+    kind: Literal["local"] = "local"
+    processes: int = Field(default=1, ge=1, description="Processes of torchrun: one per GPU, or one on CPU.")
+
+    def run(self, context: dg.AssetExecutionContext, job: Job) -> dg.PipesClientCompletedInvocation:
+        return follow(context, self.kind, job, lambda environment: LocalProcess(job, self.processes, environment))
+
+
 AnyLauncher = Annotated[LocalLauncher | SlurmLauncher | KubernetesLauncher | RayLauncher, Field(discriminator="kind")]
 
 
@@ -26,57 +75,15 @@ def launch(context: dg.AssetExecutionContext, launcher: AnyLauncher, job: Job) -
     """
     try:
         check_programs(launcher)
-    except ProgramsError as e:
-        raise dg.Failure(str(e), allow_retries=False) from e
-    # A folder that is there already would be another job's: this fails then
-    job.folder.mkdir(parents=True)
-    try:
-        # Ray has a Pipes client that follows the job by itself; the others are followed here
-        if isinstance(launcher, RayLauncher):
-            done = launcher.run(context, job)
-        else:
-            done = _follow(context, launcher, job)
-    except LaunchError as e:
+        # A folder that is there already would be another job's: this fails then
+        job.folder.mkdir(parents=True)
+        done = launcher.run(context, job)
+    except (ProgramsError, LaunchError) as e:
         # The last lines say most of why training failed: they stand with the failure in the UI
-        tail = {"last_lines": _block(e.tail)} if isinstance(e, JobError) else {}
+        tail = {"last_lines": block(e.tail)} if isinstance(e, JobError) else {}
         raise dg.Failure(str(e), metadata=tail, allow_retries=False) from e
-    reported = done.get_results(implicit_materializations=False)
-    if not reported:
+    if not done.get_results(implicit_materializations=False):
         raise dg.Failure(
             f"the {launcher.kind} job {job.name} ended well, but reported no model: is it another version?"
         )
     return done.get_materialize_result(implicit_materialization=False)
-
-
-def _follow(context: dg.AssetExecutionContext, launcher: Launcher, job: Job) -> dg.PipesClientCompletedInvocation:
-    messages = dg.PipesFileMessageReader(str(job.folder / "messages.jsonl"))
-    with dg.open_pipes_session(context, dg.PipesEnvContextInjector(), messages) as session:
-        running = launcher.start(job, session.get_bootstrap_env_vars())
-        context.log.info(f"{launcher.kind} job {running.id}; its files are in {job.folder}")
-        try:
-            state = _wait(context, running)
-        except BaseException:  # cancelled, or the cluster is out of reach: no job is left that nobody looks at
-            context.log.info(f"ending the {launcher.kind} job {running.id}")
-            running.cancel()
-            raise
-    if state.failed:
-        raise JobError(f"{launcher.kind} job {running.id} {state.text}", running.written())
-    facts = {"job": f"{launcher.kind} {running.id}", "last_lines": _block(last_lines(running.written()))}
-    return dg.PipesClientCompletedInvocation(session, metadata=facts)
-
-
-def _wait(context: dg.AssetExecutionContext, running: Running) -> State:
-    """Until the job has ended, telling each change of its state."""
-    told = ""
-    while True:
-        state = running.state()
-        if state.text != told:
-            told = state.text
-            context.log.info(told)
-        if state.failed is not None:
-            return state
-        time.sleep(POLL_S)
-
-
-def _block(text: str) -> dg.MetadataValue:
-    return dg.MetadataValue.md(f"```\n{text}\n```")

@@ -4,18 +4,17 @@ import os
 import shlex
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 import dagster as dg
 from pydantic import Field
 
-from assets.lib.launch.job import RENDEZVOUS_PORT, Job, LaunchError, State, exports, torchrun
+from assets.lib.launch.job import RENDEZVOUS_PORT, Job, LaunchError, Machines, follow, torchrun
 from core.logs import end_of
 
 ANSWER_S = 60.0  # a controller under load takes long, but not so long
-SILENCE_S = 600.0  # so long a controller may be away, or the accounting be behind
 LINE = r"^[^\n]*$"
 HEAD = "$head"  # the script's variable: the machine that the others meet at
 WARNED_S = 120  # so long before its time limit Slurm tells the script
@@ -38,9 +37,7 @@ ACTIVE = (*WAITING, "RUNNING", "COMPLETING", "STAGE_OUT", "SIGNALING", "SUSPENDE
 
 def _shell_word(word: str) -> str:
     """A word of the command; one that begins with a variable is for the machines' shell to fill in."""
-    if word.startswith((HEAD, "$SLURM")):
-        return f'"{word}"'
-    return shlex.quote(word)
+    return f'"{word}"' if word.startswith((HEAD, "$SLURM")) else shlex.quote(word)
 
 
 def ask(*command: str) -> str:
@@ -58,74 +55,43 @@ def ask(*command: str) -> str:
     return done.stdout
 
 
+@dataclass(frozen=True)
 class SlurmJob:
-    def __init__(self, job: Job, number: str) -> None:
-        self._job = job
-        self._number = number
-        self._heard = time.monotonic()
+    job: Job
+    id: str
 
-    @property
-    def id(self) -> str:
-        return self._number
-
-    def state(self) -> State:
+    def _queued(self) -> str:
+        """Its line in the queue; empty for a job that ended."""
         try:
-            found = self._queued() or self._accounted()
-            if found is None:  # no longer queued, not yet accounted for
-                raise LaunchError(f"neither squeue nor sacct knows the job {self._number}")
+            return ask("squeue", "--noheader", "--jobs", self.id, "--format", "%T %r")
         except LaunchError as e:
-            if time.monotonic() - self._heard > SILENCE_S:
+            if "invalid job id" not in str(e).lower():
                 raise
-            return State(f"not known just now ({e})")
-        self._heard = time.monotonic()
-        return found
+            return ""  # it ended some minutes ago
 
-    def _queued(self) -> State | None:
-        rows = self._queue_rows()
-        if not rows:
-            return None
-        state, _, reason = rows[0].partition(" ")
-        if state not in ACTIVE:
-            return None
-        if state in WAITING and reason != "None":
-            return State(f"{state.lower()} ({reason})")
-        return State(state.lower())
-
-    def _queue_rows(self) -> list[str]:
-        try:
-            return ask("squeue", "--noheader", "--jobs", self._number, "--format", "%T %r").splitlines()
-        except LaunchError as e:
-            if "invalid job id" in str(e).lower():  # it ended some minutes ago
-                return []
-            raise
-
-    def _accounted(self) -> State | None:
+    def state(self) -> tuple[str, bool | None]:
+        state, _, reason = self._queued().partition("\n")[0].partition(" ")
+        if state in ACTIVE:
+            return state.lower() + (f" ({reason})" if state in WAITING and reason != "None" else ""), None
         fields = "--format=State,ExitCode"
-        rows = ask("sacct", "--noheader", "--parsable2", "--allocations", "--jobs", self._number, fields).splitlines()
-        if not rows:
-            return None
-        state, _, code = rows[0].partition("|")
-        word = state.split()[0] if state else ""  # CANCELLED by 1000
-        if word in ACTIVE:
-            return State(word.lower())
-        return State(f"{state.lower()}, exit code {code}", failed=word != "COMPLETED")
+        counted = ask("sacct", "--noheader", "--parsable2", "--allocations", "--jobs", self.id, fields)
+        if not counted:  # no longer queued, not yet accounted for
+            raise LaunchError(f"neither squeue nor sacct knows the job {self.id}")
+        state, _, code = counted.splitlines()[0].partition("|")
+        word = state.partition(" ")[0]  # CANCELLED by 1000
+        return (word.lower(), None) if word in ACTIVE else (f"{state.lower()}, exit code {code}", word != "COMPLETED")
 
     def written(self) -> str:
-        return end_of(self._job.log)
+        return end_of(self.job.log)
 
     def cancel(self) -> None:
-        ask("scancel", self._number)
+        ask("scancel", self.id)
 
 
-class SlurmLauncher(dg.Config):
+class SlurmLauncher(Machines):
     """With sbatch, from a machine that submits jobs."""
 
     kind: Literal["slurm"] = "slurm"
-    nodes: int = Field(default=1, ge=1, description="Machines.")
-    gpus_per_node: int = Field(default=1, ge=0, description="GPUs of each machine, a process each; 0: one on CPU.")
-    cpus_per_gpu: int = Field(
-        default=12, ge=1, description="Cores for each GPU: its process and those that decode for it."
-    )
     memory_per_gpu: str = Field(
         default="200G",
         pattern=LINE,
@@ -172,19 +138,22 @@ class SlurmLauncher(dg.Config):
         given += [f"#SBATCH {d}" for d in self.directives]
         python, at = self.python or sys.executable, f"{HEAD}:{RENDEZVOUS_PORT}"
         command = torchrun(python, job.arguments, max(1, self.gpus_per_node), self.nodes, at, "$SLURM_JOB_ID")
-        words = [_shell_word(word) for word in command]
+        exports = [f"export {name}={shlex.quote(value)}" for name, value in sorted(environment.items())]
         # The processes meet at the first node of the allocation, which is known only when it runs
         several = ['head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)'] if self.nodes > 1 else []
         # srun does not take over the cores that sbatch was given (since Slurm 22.05)
-        run = f"srun --kill-on-bad-exit=1 --cpus-per-task={cores} {' '.join(words)}"
+        run = f"srun --kill-on-bad-exit=1 --cpus-per-task={cores} {' '.join(map(_shell_word, command))}"
         end = AGAIN.format(restarts=self.restarts, run=run) if self.restarts else f"exec {run}\n"
-        return "\n".join(["#!/bin/bash", *given, *exports(environment), *self.setup, *several, end])
+        return "\n".join(["#!/bin/bash", *given, *exports, *self.setup, *several, end])
 
-    def start(self, job: Job, environment: Mapping[str, str]) -> SlurmJob:
-        path = job.folder / "job.sbatch"
-        path.write_text(self.script(job, environment))
-        told = ask("sbatch", "--parsable", os.fspath(path)).strip()
-        number = told.splitlines()[-1].partition(";")[0] if told else ""
-        if not number.isdigit():
-            raise LaunchError(f"sbatch gave no job number but {told[:80]!r}")
-        return SlurmJob(job, number)
+    def run(self, context: dg.AssetExecutionContext, job: Job) -> dg.PipesClientCompletedInvocation:
+        def start(environment: Mapping[str, str]) -> SlurmJob:
+            path = job.folder / "job.sbatch"
+            path.write_text(self.script(job, environment))
+            told = ask("sbatch", "--parsable", os.fspath(path)).strip()
+            number = told.splitlines()[-1].partition(";")[0] if told else ""
+            if not number.isdigit():
+                raise LaunchError(f"sbatch gave no job number but {told[:80]!r}")
+            return SlurmJob(job, number)
+
+        return follow(context, self.kind, job, start)

@@ -11,8 +11,8 @@ from assets.defs.resources import Corpus
 from assets.lib.report import instance_of, mirror
 from assets.lib.tell import ON_REQUEST
 from pipeline.build import run_build
+from pipeline.config import config_rows
 from pipeline.release import release_step
-from pipeline.stages.episodes import config_rows
 from tests.assets.lib.test_report import ALL, CHUNKS, counted
 from tests.kits.made_corpus import Made
 from tests.kits.staleness import not_fresh

@@ -6,8 +6,8 @@ import dagster as dg
 import pytest
 
 from assets.lib.launch.kubernetes import KubernetesLauncher
-from assets.lib.launch.local import LocalLauncher
 from assets.lib.launch.ray import RayLauncher
+from assets.lib.launch.run import LocalLauncher
 from assets.lib.launch.slurm import SlurmLauncher
 from assets.lib.programs import FILE, ProgramsError, check_programs
 from assets.lib.vlm_server import VlmServer

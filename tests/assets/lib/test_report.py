@@ -8,14 +8,16 @@ import dagster as dg
 import pytest
 import yaml
 
-from assets.lib.report import DagsterHomeError, dagster_home, instance_of, is_followed, report_all, report_build
+from assets.lib.report import dagster_home, instance_of, is_followed, report_build
 from assets.lib.tell import reconcile
 from cli.console import build_all
+from core.errors import UserError
 from core.paths import ROOT, Workspace
 from pipeline.build import run_build
 from pipeline.stage import StageReport
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import LENGTHS, rows_path, video_path
+from warehouse.lake import Lake
 
 STAGES = ("episodes", "frames", "demonstrations", "segments", "progress", "samples", "shards")
 CHUNKS = ["tiny:00000", "tiny:00001", "tiny:00002"]
@@ -45,7 +47,7 @@ def of_reports(done: list[StageReport]) -> set[tuple[str, str]]:
 def reported(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Made:
     """A copy of the built workspace whose build was reported; not for changing."""
     own = made.copy(tmp_path_factory.mktemp("reported"))
-    report_build(own.space, ["tiny"], own.report.done)
+    report_build(own.space, ["tiny"])
     return own
 
 
@@ -90,24 +92,24 @@ def test_upstream_stages_are_reported_first(instance: dg.DagsterInstance) -> Non
 
 def test_reporting_again_adds_nothing(reported: Made, tmp_path: Path) -> None:
     own = reported.copy(tmp_path)
-    report_build(own.space, ["tiny"], [])
+    report_build(own.space, ["tiny"])
     assert counted(own.space) == Counter(ALL)
 
 
 def test_reconcile_reports_a_build_that_was_never_reported(made: Made, tmp_path: Path) -> None:
     own = made.copy(tmp_path)
     with instance_of(own.space) as instance:
-        assert reconcile(instance, own.space, ["nobody"]) == 0
+        assert reconcile(instance, Lake(own.space), ["nobody"]) == 0
         assert events(instance) == []
-        assert reconcile(instance, own.space, ["tiny"]) == len(ALL)
+        assert reconcile(instance, Lake(own.space), ["tiny"]) == len(ALL)
         assert Counter((stage, event.partition) for stage, event in events(instance)) == Counter(ALL)
         assert instance.get_dynamic_partitions("chunks") == CHUNKS
-        assert reconcile(instance, own.space, ["tiny"]) == 0
+        assert reconcile(instance, Lake(own.space), ["tiny"]) == 0
 
 
 def test_what_is_reported_later_says_the_same(reported: Made, made: Made, tmp_path: Path) -> None:
     own = made.copy(tmp_path)
-    report_all(own.space)
+    report_build(own.space)
     with instance_of(reported.space) as at_once, instance_of(own.space) as later:
         said = [[(stage, e.partition, e.tags, _of_any_place(e)) for stage, e in events(i)] for i in (at_once, later)]
     assert said[0] == said[1]
@@ -127,7 +129,7 @@ def test_a_build_is_reported_once_somebody_has_opened_dagster(made: Made, tmp_pa
     assert build_all(own.space, [changed], 1) == 0
     assert not is_followed(own.space)
     assert not (own.space.root / "dagster").exists()
-    report_all(own.space)
+    report_build(own.space)
     assert is_followed(own.space)
     assert counted(own.space) == Counter(ALL)
     assert build_all(own.space, [own.build], 1) == 0
@@ -149,7 +151,7 @@ def test_reconcile_reports_exactly_what_was_left_out(reported: Made, tmp_path: P
     left_out = run_build(own.space, [own.build.model_copy(update={"stages": fewer})], workers=1).done
     expected = {(stage, chunk) for stage in ("samples", "shards") for chunk in CHUNKS}
     assert of_reports(left_out) == expected
-    report_build(own.space, ["tiny"], [])
+    report_build(own.space, ["tiny"])
     assert counted(own.space) == Counter(ALL) + Counter(expected)
     with instance_of(own.space) as instance:
         for stage, event in events(instance)[-len(expected) :]:
@@ -168,7 +170,7 @@ def test_a_chunk_that_its_dataset_lost_is_no_partition_any_more(reported: Made, 
     assert of_reports(done) == {("episodes", "tiny")}
     for table in ("frames", "progress", "samples", "shards", "stage_runs"):
         assert own.rows(f"SELECT count(*) FROM {table} WHERE chunk = 2") == [(0,)], table
-    report_build(own.space, ["tiny"], done)
+    report_build(own.space, ["tiny"])
     with instance_of(own.space) as instance:
         assert instance.get_dynamic_partitions("chunks") == CHUNKS[:2]
 
@@ -198,6 +200,6 @@ def test_paths_that_yaml_would_read_otherwise(tmp_path: Path, name: str) -> None
 
 
 def test_a_path_where_dagster_cannot_keep_its_storage(tmp_path: Path) -> None:
-    with pytest.raises(DagsterHomeError, match=r"below a '\?'"):
+    with pytest.raises(UserError, match=r"below a '\?'"):
         dagster_home(Workspace(tmp_path / "a?b"))
     assert list(tmp_path.iterdir()) == []

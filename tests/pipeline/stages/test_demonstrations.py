@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.build import Moment, run_build
+from pipeline.build import run_build
+from pipeline.chunk import Moment
 from pipeline.plan import CURRENT, MISSING, plan
 from pipeline.stages import stage_specs
 from tests.kits.made_corpus import Made
@@ -41,7 +42,7 @@ def test_an_older_lake_gets_it_without_decoding(made: Made, tmp_path: Path):
     assert {step.status for step in steps} == {CURRENT, MISSING}
     lake.con.close()
     moments: list[Moment] = []
-    planned: list[tuple[str, int]] = []
+    planned: list[tuple[str, int | None]] = []
     report = run_build(
         own.space, [own.build], workers=1, on_moment=moments.append,
         on_steps=lambda steps: planned.extend((step.stage.name, step.chunk) for step in steps),

@@ -10,10 +10,10 @@ import pytest
 from annotate.embeddings import encoders, passing, weights
 from annotate.embeddings.config import EmbeddingsConfig
 from core.paths import Workspace
-from pipeline.build import resolve, run_build
-from pipeline.config import DatasetBuild
+from pipeline.build import run_build
+from pipeline.config import DatasetBuild, resolve
 from pipeline.plan import CURRENT, STALE, plan
-from pipeline.stage import ChunkStep, Output, StageContext
+from pipeline.stage import Output, StageContext, Step
 from pipeline.stages import stage_specs
 from pipeline.stages.embeddings import STAGE
 from tests.kits.made_corpus import Made
@@ -51,7 +51,7 @@ def not_current(lake: Lake, build: DatasetBuild) -> set[tuple[str, int | None]]:
 
 def stage_output(lake: Lake, build: DatasetBuild, chunk: int, threads: int = 1) -> Output:
     """What the stage makes without what another has kept for it."""
-    step = ChunkStep(STAGE.spec(build), build.name, STALE, "in", chunk)
+    step = Step(STAGE.spec(build), build.name, chunk, STALE, "in")
     source = replace(build.source(lake.workspace.sources), decoding_threads=threads)
     return STAGE.run(StageContext(lake, build, step, source))
 

@@ -1,6 +1,7 @@
 """Where samples show many frames, a build decodes a video once: what is kept of it, used, and not used."""
 
 import io
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,9 +15,9 @@ from core.paths import Workspace
 from ingest.media.picture import ArrayPicture
 from pipeline.build import run_build
 from pipeline.config import DatasetBuild
-from pipeline.picture_cache import FrameKeeper, PictureCache, PictureStore, picture_cache
+from pipeline.picture_cache import FrameKeeper, PictureCache, PictureStore
 from pipeline.plan import STALE
-from pipeline.stage import ChunkStep, StageContext, StageReport
+from pipeline.stage import StageContext, StageReport, Step
 from pipeline.stages.shards import STAGE
 from tests.kits.made_corpus import Made
 from warehouse.lake import Lake
@@ -37,7 +38,7 @@ def decoded(done: list[StageReport], stage: str) -> int:
 def shards_of(
     lake: Lake, build: DatasetBuild, chunk: int, pictures: PictureCache | None = None
 ) -> list[tuple[str, str]]:
-    step = ChunkStep(STAGE.spec(build), build.name, STALE, "in", chunk)
+    step = Step(STAGE.spec(build), build.name, chunk, STALE, "in")
     source = build.source(lake.workspace.sources)
     output = STAGE.run(StageContext(lake, build, step, source, pictures=pictures))
     assert output.findings == []
@@ -122,7 +123,7 @@ def test_pictures_of_another_run_of_the_frames_stage_are_not_used(fresh: Made):
     ((present,),) = lake.rows("SELECT input_hash FROM stage_runs WHERE stage = 'frames' AND chunk = 0")
     right = shards_of(lake, fresh.build, 0)
     found = {}
-    with picture_cache(fresh.space, fresh.build) as pictures:
+    with closing(PictureCache(fresh.space, fresh.build)) as pictures:
         for run in ("another", present):
             (kept,) = pictures.keepers(run)
             for frame in (0, 1):

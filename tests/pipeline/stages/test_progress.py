@@ -12,7 +12,7 @@ from core.tables import TABLES
 from pipeline.config import DatasetBuild
 from pipeline.plan import STALE
 from pipeline.reading import PICTURE_PX, chunk_signals, first_pictures
-from pipeline.stage import ChunkStep, StageContext
+from pipeline.stage import StageContext, Step
 from pipeline.stages.progress import STAGE
 from tests.kits.made_corpus import Made
 from warehouse.lake import Lake, StageRun
@@ -59,7 +59,7 @@ def other(made: Made, tmp_path: Path) -> Made:
 
 
 def progress_tables(lake: Lake, build: DatasetBuild, chunk: int) -> dict[str, pa.Table]:
-    step = ChunkStep(STAGE.spec(build), build.name, STALE, "in", chunk)
+    step = Step(STAGE.spec(build), build.name, chunk, STALE, "in")
     return STAGE.run(StageContext(lake, build, step, build.source(lake.workspace.sources))).tables
 
 

@@ -10,7 +10,7 @@ import pytest
 from annotate.samples.config import SamplesConfig
 from pipeline.config import DatasetBuild
 from pipeline.plan import STALE
-from pipeline.stage import ChunkStep, Output, StageContext
+from pipeline.stage import Output, StageContext, Step
 from pipeline.stages import samples as samples_stage
 from pipeline.stages import shards as shards_stage
 from pipeline.stages import stage_specs
@@ -28,7 +28,7 @@ def with_stages(build: DatasetBuild, **changes: object) -> DatasetBuild:
 
 
 def run_on_chunk(stage: ModuleType, lake: Lake, build: DatasetBuild, chunk: int) -> Output:
-    step = ChunkStep(stage.STAGE.spec(build), build.name, STALE, "in", chunk)
+    step = Step(stage.STAGE.spec(build), build.name, chunk, STALE, "in")
     return stage.run(StageContext(lake, build, step, build.source(lake.workspace.sources)))
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from core.paths import Workspace
 from ingest.splits import SplitConfig
-from pipeline.build import ChunkTask, run_build, run_chunk
+from pipeline.build import run_build
+from pipeline.chunk import ChunkTask, run_chunk
 from pipeline.config import DatasetBuild
 from pipeline.plan import CURRENT, plan
 from pipeline.stage import StageContext, run_stage

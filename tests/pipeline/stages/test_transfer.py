@@ -10,8 +10,9 @@ import annotate.transfer
 from annotate.embeddings.config import EmbeddingsConfig
 from annotate.transfer import Reference, SeenRun, Transferred
 from core.paths import Workspace
-from pipeline.build import ChunkTask, resolve, run_build, run_chunk
-from pipeline.config import DatasetBuild, source_build, with_annotator
+from pipeline.build import run_build
+from pipeline.chunk import ChunkTask, run_chunk
+from pipeline.config import DatasetBuild, resolve, source_build, with_annotator
 from pipeline.plan import CURRENT, plan
 from pipeline.reading import chunk_signals
 from pipeline.stages import stage_specs

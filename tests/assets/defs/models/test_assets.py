@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from assets.defs.models.assets import EvaluationConfig
+from assets.lib.model_configs import EvaluationConfig
 from core.errors import UserError
 from eval.benchmarks.configs import configs
 from eval.benchmarks.run import BenchmarkConfig

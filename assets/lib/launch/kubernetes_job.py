@@ -1,0 +1,125 @@
+"""A training Job in a Kubernetes cluster: made, asked about, deleted. Imports the client of its API."""
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+from kubernetes import client, config
+from kubernetes.client import ApiException
+from urllib3.exceptions import HTTPError
+
+from assets.lib.launch.job import JobError, LaunchError
+from core.logs import SEARCHED_LINES
+
+ANSWER_S = 30
+ENDS = {"Succeeded": 0, "Failed": 1}  # whose log tells most
+
+
+def connected(context: str) -> client.ApiClient:
+    """Raises LaunchError. `context`: of the kubeconfig; empty: the current one, or that of this pod."""
+    try:
+        # Dagster may run inside the cluster, where a service account takes the place of a kubeconfig
+        if not context and "KUBERNETES_SERVICE_HOST" in os.environ:
+            config.load_incluster_config()
+            return client.ApiClient()
+        return config.new_client_from_config(os.environ.get("KUBECONFIG"), context or None)
+    except config.ConfigException as e:
+        raise LaunchError(f"no Kubernetes cluster is configured: {' '.join(str(e).split())}") from e
+
+
+class KubernetesJob:
+    def __init__(self, api: client.ApiClient, made: dict, service: dict | None) -> None:
+        """Hand the Job over, then its Service, which goes when the Job goes. Raises LaunchError."""
+        self._batch, self._core = client.BatchV1Api(api), client.CoreV1Api(api)
+        self._name, self._namespace = made["metadata"]["name"], made["metadata"]["namespace"]
+        self.id = f"{self._namespace}/{self._name}"
+        refused = f"the cluster did not take the job {self.id}"
+        there = self._ask(refused, self._batch.create_namespaced_job, self._namespace, made)
+        if service:
+            owner = {"apiVersion": "batch/v1", "kind": "Job", "name": self._name, "uid": there.metadata.uid}
+            service["metadata"]["ownerReferences"] = [owner]
+            refused = f"the cluster did not take the service of {self.id}"
+            try:
+                self._ask(refused, self._core.create_namespaced_service, self._namespace, service)
+            except LaunchError:
+                self.cancel()
+                raise
+
+    def _ask(self, refused: str, call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        try:
+            return call(*arguments, _request_timeout=ANSWER_S, **options)
+        except (ApiException, HTTPError) as e:
+            reason = " ".join(str(getattr(e, "reason", None) or e).split())[:200]
+            if isinstance(e, ApiException) and e.status == 404:
+                raise JobError(refused, reason) from e
+            raise LaunchError(f"{refused}: {reason}") from e
+
+    def state(self) -> tuple[str, bool | None]:
+        unknown = f"the job {self.id} cannot be asked about"
+        job = self._ask(unknown, self._batch.read_namespaced_job, self._name, self._namespace)
+        pods = self._pods(unknown)
+        return _ended(job) or _running(pods)
+
+    def _pods(self, unknown: str) -> list[Any]:
+        label = f"batch.kubernetes.io/job-name={self._name}"
+        listed = self._ask(unknown, self._core.list_namespaced_pod, self._namespace, label_selector=label)
+        return sorted(listed.items, key=lambda pod: pod.metadata.name)
+
+    def written(self) -> str:
+        """Of a pod that came to its end well, else of the newest that failed, else of the first that has a log."""
+        try:
+            # The sort is stable: of pods that ended alike, the newest comes first
+            newest = sorted(self._pods("no log"), key=_age)
+            for pod in sorted(newest, key=lambda pod: ENDS.get(pod.status.phase, len(ENDS))):
+                # As text the client gives the bytes' Python form
+                how = {"tail_lines": SEARCHED_LINES, "_preload_content": False}
+                log = self._core.read_namespaced_pod_log
+                if data := self._ask("no log", log, pod.metadata.name, self._namespace, **how).data:
+                    return data.decode(errors="replace").rstrip()
+        except LaunchError as e:
+            return f"({e})"
+        return ""
+
+    def cancel(self) -> None:
+        refused, how = f"the job {self.id} could not be deleted", {"propagation_policy": "Background"}
+        try:
+            self._ask(refused, self._batch.delete_namespaced_job, self._name, self._namespace, **how)
+        except JobError:  # it is gone
+            return
+
+
+def _ended(job: Any) -> tuple[str, bool | None] | None:
+    """How a job ended; None: it has not."""
+    for condition in job.status.conditions or []:
+        if condition.status == "True" and condition.type in ("Complete", "Failed"):
+            reason = f" ({condition.reason}: {condition.message})" if condition.reason else ""
+            return condition.type.lower() + reason, condition.type == "Failed"
+    return None
+
+
+def _running(pods: list[Any]) -> tuple[str, bool | None]:
+    """How many pods of a job run, and what holds up the others."""
+    # A pod that failed is there beside the one that took its place
+    failed = sum(pod.status.phase == "Failed" for pod in pods)
+    running = sum(pod.status.phase == "Running" for pod in pods)
+    state = f"{running} of {len(pods) - failed} pods running" + (f"; {failed} failed before" if failed else "")
+    held_up = sorted({reason for pod in pods if (reason := _held_up(pod))})
+    return f"{state}; {', '.join(held_up)}" if held_up else state, None
+
+
+def _age(pod: Any) -> float:
+    """Seconds since a pod was begun; 0 where the cluster does not say when."""
+    begun = pod.metadata.creation_timestamp
+    return time.time() - begun.timestamp() if begun else 0.0
+
+
+def _held_up(pod: Any) -> str | None:
+    """Why a pod does not run yet, such as ImagePullBackOff or Unschedulable."""
+    for container in pod.status.container_statuses or []:
+        if container.state.waiting and container.state.waiting.reason not in (None, "ContainerCreating"):
+            return container.state.waiting.reason
+    for condition in pod.status.conditions or []:
+        if condition.type == "PodScheduled" and condition.status == "False":
+            return condition.reason
+    return None

@@ -1,0 +1,111 @@
+"""One chunk of a build, stage after stage, in this process or in a worker's."""
+
+import traceback
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+
+from core.files import disk_full
+from core.paths import Workspace
+from pipeline.config import DatasetBuild
+from pipeline.picture_cache import PictureCache
+from pipeline.plan import CURRENT, STAMPS, History, chunk_steps
+from pipeline.reading import ChunkMemory
+from pipeline.stage import StageContext, StageReport, run_stage
+from pipeline.stages import LISTING, stage_specs
+from warehouse.lake import open_lake, was_interrupted
+
+
+@dataclass(frozen=True)
+class StepFailure:
+    dataset: str
+    chunk: int | None
+    stage: str
+    message: str
+    trace: str
+    disk_full: str | None = None  # what is full: every other chunk would fail of it, too
+
+    @classmethod
+    def of(cls, dataset: str, chunk: int | None, stage: str, e: Exception, full: str | None = None) -> "StepFailure":
+        message = " ".join(f"{type(e).__name__}: {e}".split())
+        return cls(dataset, chunk, stage, message, "".join(traceback.format_exception(e)), full)
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A stage of a chunk begins (`duration_s` None) or has ended: what a person who waits sees."""
+
+    dataset: str
+    chunk: int
+    stage: str
+    duration_s: float | None = None
+
+
+type Tell = Callable[[Moment], None]
+
+
+@dataclass(frozen=True)
+class ChunkTask:
+    """One chunk to bring up to date, as it is sent to a worker process."""
+
+    root: str
+    build: DatasetBuild
+    fingerprint: str
+    chunk: int
+    threads: int  # for each video that it decodes
+    build_id: str  # of all chunks of one build: what budgets of models count by
+    only: frozenset[str] | None = None  # these stages; None: all
+
+
+@dataclass(frozen=True)
+class ChunkResult:
+    done: list[StageReport]
+    failed: StepFailure | None
+
+
+def run_chunk(task: ChunkTask, tell: Tell = lambda moment: None) -> ChunkResult:
+    """Bring one chunk up to date, stage after stage: what one puts out decides what the next one's input is."""
+    # Builds are parallel by processes and by decoders' threads: those of OpenCV would only get in their way
+    cv2.setNumThreads(1)
+    lake, build, chunk = open_lake(Workspace(Path(task.root))), task.build, task.chunk
+    source = replace(build.source(lake.workspace.sources, task.fingerprint), decoding_threads=task.threads)
+    specs = [spec for spec in stage_specs(build) if task.only is None or spec.name in task.only]
+    history = History.read(lake, [build.name], chunk)
+    listed = history.runs.get((LISTING.name, build.name, chunk, ""))
+    outputs = {LISTING.name: listed["output_hash"]} if listed else {}
+
+    def stamp_of(kind: str) -> str:
+        """Read when it is asked for: what references show depends on what was measured of this chunk, too."""
+        with lake.reading():
+            return STAMPS[kind](lake, build.name).get(chunk, "")
+
+    done: list[StageReport] = []
+    memory = ChunkMemory()
+    with closing(PictureCache(lake.workspace, build, task.threads)) as pictures:
+        # A chunk that the source has lost meanwhile has no steps
+        for step in chunk_steps(build.name, chunk, specs, history, outputs, stamp_of) if listed else ():
+            if step.status == CURRENT:
+                continue
+            moment = Moment(build.name, chunk, step.stage.name)
+            tell(moment)
+            result = run_guarded(StageContext(lake, build, step, source, task.build_id, pictures, memory))
+            tell(replace(moment, duration_s=sum(ended.run.duration_s for ended in result.done)))
+            done += result.done
+            if result.failed:
+                return ChunkResult(done, result.failed)
+            outputs[step.stage.name] = result.done[-1].run.output_hash
+    return ChunkResult(done, None)
+
+
+def run_guarded(context: StageContext) -> ChunkResult:
+    """Run one step; an error becomes a StepFailure, so that other chunks go on."""
+    try:
+        return ChunkResult([run_stage(context)], None)
+    except Exception as e:
+        if was_interrupted(e):
+            raise KeyboardInterrupt from e
+        full = disk_full(e, context.lake.workspace.root)
+        return ChunkResult([], StepFailure.of(context.dataset, context.step.chunk, context.step.stage.name, e, full))
