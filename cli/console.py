@@ -125,7 +125,7 @@ def _build_visibly(
             rows = open_lake(space).rows("SELECT dataset, chunk, count(*) FROM episode_facts GROUP BY ALL")
             episodes.update({(dataset, chunk): number for dataset, chunk, number in rows})
         for step in steps:
-            to_do[step.stage.name] += episodes.get((step.dataset, step.chunk), 0)
+            to_do[step.stage.name] += episodes.get((step.dataset, step.chunk or 0), 0)
 
     with progress() as report:
 
