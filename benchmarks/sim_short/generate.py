@@ -17,7 +17,7 @@ import json
 import os
 import pathlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -52,9 +52,16 @@ VIEW = {"lookat": (0.03, 0.72, 0.10), "from": (140, -32, 1.15)}  # azimuth, elev
 FETCH_VIEW = {"lookat": (1.32, 0.75, 0.48), "from": (132, -30, 1.25)}
 MISS = (0.14, 0.0, 0.0)  # how far beside the object a missed run aims (m)
 
+VERBS = ("reach", "contact", "move", "hold")  # the phases of a run, in words
+
+
+def task(text: str, verbs: str, **more: Any) -> dict[str, Any]:
+    """What is said of a task: its text, its phases in words, and what stands in the comment below."""
+    return {"text": text, "verbs": dict(zip(VERBS, verbs.split("; "), strict=True)), **more}
+
+
 # limit: cap on |x|,|y|,|z| of the expert's action, so that the arm moves at a calm speed
 # done:  the object-to-goal distance at which Meta-World calls the task solved
-# verbs: what the phases look like in words
 # miss:  instead of MISS, where that would touch something or lead the hand away from the start
 # settle: frames before the first recorded one, where the object would move by itself at first
 # grip:  the gripper stays open until the hand is this near to what it aims at (m); a calm hand would close too soon
@@ -66,501 +73,319 @@ MISS = (0.14, 0.0, 0.0)  # how far beside the object a missed run aims (m)
 # seeds: instead of FRESH_SEEDS or CONFIRM_SEEDS, where from some of those start states the expert fails, a miss does
 #        not come nearer or the goal is hidden
 TASKS = {
-    "drawer-open": {
-        "text": "Open the green drawer.",
-        "limit": 0.25,
-        "done": 0.03,
-        "verbs": {
-            "reach": "reach for the drawer handle",
-            "contact": "hook the drawer handle",
-            "move": "pull the drawer open",
-            "hold": "hold the drawer open",
-        },
-    },
-    "button-press-topdown": {
-        "text": "Press the red button from above.",
-        "limit": 0.30,
-        "done": 0.024,
-        "verbs": {
-            "reach": "move above the button and down to it",
-            "contact": "touch the button",
-            "move": "push the button down",
-            "hold": "keep the button pressed",
-        },
-    },
-    "window-open": {
-        "text": "Slide the window open by its handle.",
-        "limit": 0.35,
-        "done": 0.05,
-        "verbs": {
-            "reach": "reach for the window handle",
-            "contact": "touch the window handle",
-            "move": "slide the window open",
-            "hold": "stay at the open window",
-        },
-    },
-    "faucet-open": {
-        "text": "Turn the faucet handle.",
-        "limit": 0.25,
-        "done": 0.07,
-        "verbs": {
-            "reach": "reach for the faucet handle",
-            "contact": "touch the faucet handle",
-            "move": "turn the faucet handle",
-            "hold": "stay at the turned faucet",
-        },
-    },
-    "plate-slide": {
-        "text": "Slide the black plate into the goal.",
-        "limit": 0.20,
-        "done": 0.07,
-        "verbs": {
-            "reach": "reach for the plate",
-            "contact": "touch the plate",
-            "move": "slide the plate into the goal",
-            "hold": "stay at the plate in the goal",
-        },
-    },
-    "pick-place": {
-        "text": "Pick up the red cylinder and move it to the blue marker.",
-        "limit": 0.20,
-        "done": 0.07,
-        "sites": True,
-        "verbs": {
-            "reach": "reach for the cylinder",
-            "contact": "grasp the cylinder",
-            "move": "carry the cylinder to the blue marker",
-            "hold": "hold the cylinder at the marker",
-        },
-    },
+    "drawer-open": task(
+        "Open the green drawer.",
+        "reach for the drawer handle; hook the drawer handle; pull the drawer open; hold the drawer open",
+        limit=0.25,
+        done=0.03,
+    ),
+    "button-press-topdown": task(
+        "Press the red button from above.",
+        "move above the button and down to it; touch the button; push the button down; keep the button pressed",
+        limit=0.30,
+        done=0.024,
+    ),
+    "window-open": task(
+        "Slide the window open by its handle.",
+        "reach for the window handle; touch the window handle; slide the window open; stay at the open window",
+        limit=0.35,
+        done=0.05,
+    ),
+    "faucet-open": task(
+        "Turn the faucet handle.",
+        "reach for the faucet handle; touch the faucet handle; turn the faucet handle; stay at the turned faucet",
+        limit=0.25,
+        done=0.07,
+    ),
+    "plate-slide": task(
+        "Slide the black plate into the goal.",
+        "reach for the plate; touch the plate; slide the plate into the goal; stay at the plate in the goal",
+        limit=0.20,
+        done=0.07,
+    ),
+    "pick-place": task(
+        "Pick up the red cylinder and move it to the blue marker.",
+        "reach for the cylinder; grasp the cylinder; carry the cylinder to the blue marker; "
+        "hold the cylinder at the marker",
+        limit=0.20,
+        done=0.07,
+        sites=True,
+    ),
 }
 
 
 HELD_OUT = {  # other tasks, for measuring what was tuned on the six above
-    "window-close": {
-        "text": "Slide the window shut by its handle.",
-        "limit": 0.22,
-        "done": 0.05,
-        "settle": 1,
-        "verbs": {
-            "reach": "reach for the window handle",
-            "contact": "touch the window handle",
-            "move": "slide the window shut",
-            "hold": "stay at the closed window",
-        },
-    },
-    "door-close": {
-        "text": "Close the door.",
-        "limit": 0.25,
-        "done": 0.08,
-        "settle": 12,
-        "miss": (-0.14, 0.0, 0.0),
-        "verbs": {
-            "reach": "reach for the open door",
-            "contact": "touch the door",
-            "move": "push the door shut",
-            "hold": "stay at the closed door",
-        },
-    },
-    "faucet-close": {
-        "text": "Close the faucet by turning its handle.",
-        "limit": 0.25,
-        "done": 0.07,
-        "verbs": {
-            "reach": "reach for the faucet handle",
-            "contact": "touch the faucet handle",
-            "move": "turn the faucet handle to the back",
-            "hold": "stay at the closed faucet",
-        },
-    },
-    "button-press": {
-        "text": "Push the red button in from the front.",
-        "limit": 0.25,
-        "done": 0.02,
-        "verbs": {
-            "reach": "move in front of the button and up to it",
-            "contact": "touch the button",
-            "move": "push the button in",
-            "hold": "keep the button pushed in",
-        },
-    },
-    "handle-press-side": {
-        "text": "Press the red handle down.",
-        "limit": 0.15,
-        "done": 0.02,
-        "miss": (-0.14, 0.0, 0.0),
-        "verbs": {
-            "reach": "move above the handle and down to it",
-            "contact": "touch the handle",
-            "move": "press the handle down",
-            "hold": "hold the handle down",
-        },
-    },
-    "handle-pull-side": {
-        "text": "Lift the red handle.",
-        "limit": 0.25,
-        "done": 0.08,
-        "verbs": {
-            "reach": "reach under the handle",
-            "contact": "hook the handle",
-            "move": "lift the handle",
-            "hold": "hold the handle up",
-        },
-    },
-    "plate-slide-back": {
-        "text": "Pull the black plate back to the red marker.",
-        "limit": 0.20,
-        "done": 0.07,
-        "sites": True,
-        "verbs": {
-            "reach": "reach behind the plate",
-            "contact": "touch the plate",
-            "move": "pull the plate to the red marker",
-            "hold": "stay at the plate on the marker",
-        },
-    },
-    "plate-slide-side": {
-        "text": "Slide the black plate sideways into the goal.",
-        "limit": 0.20,
-        "done": 0.07,
-        "miss": (-0.14, 0.0, 0.0),
-        "verbs": {
-            "reach": "reach for the plate",
-            "contact": "touch the plate",
-            "move": "slide the plate into the goal",
-            "hold": "stay at the plate in the goal",
-        },
-    },
-    "push": {
-        "text": "Push the red cylinder to the green marker.",
-        "limit": 0.35,
-        "done": 0.05,
-        "sites": True,
-        "verbs": {
-            "reach": "reach for the cylinder",
-            "contact": "grasp the cylinder",
-            "move": "push the cylinder to the green marker",
-            "hold": "hold the cylinder at the marker",
-        },
-    },
-    "handle-pull": {
-        "text": "Pull the red handle of the box up.",
-        "limit": 0.50,
-        "done": 0.05,
-        "verbs": {
-            "reach": "reach under the handle",
-            "contact": "hook the handle",
-            "move": "lift the handle",
-            "hold": "hold the handle up",
-        },
-    },
-    "bin-picking": {
-        "text": "Pick up the green block and put it into the blue bin.",
-        "limit": 0.25,
-        "done": 0.05,
-        "verbs": {
-            "reach": "reach for the block",
-            "contact": "grasp the block",
-            "move": "carry the block into the blue bin",
-            "hold": "hold the block in the blue bin",
-        },
-    },
-    "sweep": {
-        "text": "Sweep the wooden block to the right edge of the table.",
-        "limit": 0.70,
-        "done": 0.05,
-        "settle": 12,
-        "miss": (-0.14, 0.0, 0.0),
-        "verbs": {
-            "reach": "reach for the block",
-            "contact": "grasp the block",
-            "move": "drag the block to the edge",
-            "hold": "hold the block at the edge",
-        },
-    },
-    "push-back": {
-        "text": "Pull the wooden block back to the green marker.",
-        "limit": 0.30,
-        "done": 0.07,
-        "sites": True,
-        "verbs": {
-            "reach": "reach for the block",
-            "contact": "grasp the block",
-            "move": "pull the block back to the green marker",
-            "hold": "hold the block at the marker",
-        },
-    },
+    "window-close": task(
+        "Slide the window shut by its handle.",
+        "reach for the window handle; touch the window handle; slide the window shut; stay at the closed window",
+        limit=0.22,
+        done=0.05,
+        settle=1,
+    ),
+    "door-close": task(
+        "Close the door.",
+        "reach for the open door; touch the door; push the door shut; stay at the closed door",
+        limit=0.25,
+        done=0.08,
+        settle=12,
+        miss=(-0.14, 0.0, 0.0),
+    ),
+    "faucet-close": task(
+        "Close the faucet by turning its handle.",
+        "reach for the faucet handle; touch the faucet handle; turn the faucet handle to the back; "
+        "stay at the closed faucet",
+        limit=0.25,
+        done=0.07,
+    ),
+    "button-press": task(
+        "Push the red button in from the front.",
+        "move in front of the button and up to it; touch the button; push the button in; keep the button pushed in",
+        limit=0.25,
+        done=0.02,
+    ),
+    "handle-press-side": task(
+        "Press the red handle down.",
+        "move above the handle and down to it; touch the handle; press the handle down; hold the handle down",
+        limit=0.15,
+        done=0.02,
+        miss=(-0.14, 0.0, 0.0),
+    ),
+    "handle-pull-side": task(
+        "Lift the red handle.",
+        "reach under the handle; hook the handle; lift the handle; hold the handle up",
+        limit=0.25,
+        done=0.08,
+    ),
+    "plate-slide-back": task(
+        "Pull the black plate back to the red marker.",
+        "reach behind the plate; touch the plate; pull the plate to the red marker; stay at the plate on the marker",
+        limit=0.20,
+        done=0.07,
+        sites=True,
+    ),
+    "plate-slide-side": task(
+        "Slide the black plate sideways into the goal.",
+        "reach for the plate; touch the plate; slide the plate into the goal; stay at the plate in the goal",
+        limit=0.20,
+        done=0.07,
+        miss=(-0.14, 0.0, 0.0),
+    ),
+    "push": task(
+        "Push the red cylinder to the green marker.",
+        "reach for the cylinder; grasp the cylinder; push the cylinder to the green marker; "
+        "hold the cylinder at the marker",
+        limit=0.35,
+        done=0.05,
+        sites=True,
+    ),
+    "handle-pull": task(
+        "Pull the red handle of the box up.",
+        "reach under the handle; hook the handle; lift the handle; hold the handle up",
+        limit=0.50,
+        done=0.05,
+    ),
+    "bin-picking": task(
+        "Pick up the green block and put it into the blue bin.",
+        "reach for the block; grasp the block; carry the block into the blue bin; hold the block in the blue bin",
+        limit=0.25,
+        done=0.05,
+    ),
+    "sweep": task(
+        "Sweep the wooden block to the right edge of the table.",
+        "reach for the block; grasp the block; drag the block to the edge; hold the block at the edge",
+        limit=0.70,
+        done=0.05,
+        settle=12,
+        miss=(-0.14, 0.0, 0.0),
+    ),
+    "push-back": task(
+        "Pull the wooden block back to the green marker.",
+        "reach for the block; grasp the block; pull the block back to the green marker; hold the block at the marker",
+        limit=0.30,
+        done=0.07,
+        sites=True,
+    ),
 }
 
 
 FRESH = {  # again others, looked at once, when the rules tuned on the above were final
-    "push-wall": {
-        "text": "Push the red cylinder around the wall to the green marker.",
-        "limit": 0.30,
-        "done": 0.07,
-        "sites": True,
-        "seeds": (14, 15, 17, 24, 28, 34, 18, 19, 29, 26, 31),
-        "verbs": {
-            "reach": "reach for the cylinder",
-            "contact": "grasp the cylinder",
-            "move": "push the cylinder around the wall",
-            "hold": "hold the cylinder at the marker",
-        },
-    },
-    "pick-place-wall": {
-        "text": "Lift the red cylinder over the wall to the blue marker.",
-        "limit": 0.30,
-        "done": 0.07,
-        "settle": 1,
-        "grip": 0.04,
-        "sites": True,
-        "verbs": {
-            "reach": "reach for the cylinder",
-            "contact": "grasp the cylinder",
-            "move": "carry the cylinder over the wall",
-            "hold": "hold the cylinder at the marker",
-        },
-    },
-    "hand-insert": {
-        "text": "Put the wooden block into the hole, at the blue marker.",
-        "limit": 0.25,
-        "done": 0.05,
-        "settle": 12,
-        "grip": 0.04,
-        "sites": True,
-        "seeds": (12, 13, 14, 15, 16, 17, 18, 19, 20, 22, 23),
-        "verbs": {
-            "reach": "reach for the block",
-            "contact": "grasp the block",
-            "move": "carry the block into the hole",
-            "hold": "hold the block in the hole",
-        },
-    },
-    "sweep-into": {
-        "text": "Sweep the wooden block into the hole in the table.",
-        "limit": 0.25,
-        "done": 0.05,
-        "settle": 12,
-        "grip": 0.04,
-        "miss": (0.0, -0.14, 0.0),
-        "other": (0.14, 0.0, 0.0),
-        "seeds": (12, 13, 14, 15, 16, 20, 19, 21, 23, 22, 18),
-        "verbs": {
-            "reach": "reach for the block",
-            "contact": "grasp the block",
-            "move": "drag the block to the hole",
-            "hold": "hold the block in the hole",
-        },
-    },
-    "box-close": {
-        "text": "Put the lid onto the wooden box.",
-        "limit": 0.25,
-        "done": 0.08,
-        "settle": 12,
-        "goal": "",
-        "seeds": (12, 13, 14, 15, 16, 17, 18, 20, 24, 22, 23),
-        "verbs": {
-            "reach": "reach for the handle of the lid",
-            "contact": "grasp the handle of the lid",
-            "move": "carry the lid onto the box",
-            "hold": "hold the lid on the box",
-        },
-    },
-    "assembly": {
-        "text": "Put the ring onto the red peg.",
-        "limit": 0.40,
-        "done": 0.008,
-        "goal": "RoundNut",
-        "other": (0.0, -0.14, 0.0),
-        "verbs": {
-            "reach": "reach for the green handle of the ring",
-            "contact": "grasp the green handle",
-            "move": "carry the ring onto the peg",
-            "hold": "hold the ring on the peg",
-        },
-    },
-    "basketball": {
-        "text": "Carry the ball to the hoop.",
-        "limit": 0.40,
-        "done": 0.08,
-        "grip": 0.02,
-        "miss": (-0.14, 0.0, 0.0),
-        "other": (0.0, -0.14, 0.0),
-        "seeds": (12, 13, 14, 15, 16, 17, 21, 23, 24, 22, 19),
-        "verbs": {
-            "reach": "reach for the ball",
-            "contact": "grasp the ball",
-            "move": "carry the ball to the hoop",
-            "hold": "hold the ball in the hoop",
-        },
-    },
-    "plate-slide-back-side": {
-        "text": "Pull the black plate out of the goal to the red marker.",
-        "limit": 0.20,
-        "done": 0.07,
-        "sites": True,
-        "other": (0.0, -0.14, 0.0),
-        "seeds": (12, 13, 14, 15, 16, 17, 20, 21, 22, 18, 19),
-        "verbs": {
-            "reach": "reach behind the plate",
-            "contact": "touch the plate",
-            "move": "pull the plate to the red marker",
-            "hold": "stay at the plate on the marker",
-        },
-    },
-    "button-press-wall": {
-        "text": "Reach over the wall and push the red button in.",
-        "limit": 0.20,
-        "done": 0.03,
-        "seeds": (12, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23),
-        "verbs": {
-            "reach": "move over the wall and up to the button",
-            "contact": "touch the button",
-            "move": "push the button in",
-            "hold": "keep the button pushed in",
-        },
-    },
-    "button-press-topdown-wall": {
-        "text": "Press the red button behind the wall from above.",
-        "limit": 0.25,
-        "done": 0.024,
-        "verbs": {
-            "reach": "move above the button and down to it",
-            "contact": "touch the button",
-            "move": "push the button down",
-            "hold": "keep the button pressed",
-        },
-    },
+    "push-wall": task(
+        "Push the red cylinder around the wall to the green marker.",
+        "reach for the cylinder; grasp the cylinder; push the cylinder around the wall; "
+        "hold the cylinder at the marker",
+        limit=0.30,
+        done=0.07,
+        sites=True,
+        seeds=(14, 15, 17, 24, 28, 34, 18, 19, 29, 26, 31),
+    ),
+    "pick-place-wall": task(
+        "Lift the red cylinder over the wall to the blue marker.",
+        "reach for the cylinder; grasp the cylinder; carry the cylinder over the wall; hold the cylinder at the marker",
+        limit=0.30,
+        done=0.07,
+        settle=1,
+        grip=0.04,
+        sites=True,
+    ),
+    "hand-insert": task(
+        "Put the wooden block into the hole, at the blue marker.",
+        "reach for the block; grasp the block; carry the block into the hole; hold the block in the hole",
+        limit=0.25,
+        done=0.05,
+        settle=12,
+        grip=0.04,
+        sites=True,
+        seeds=(12, 13, 14, 15, 16, 17, 18, 19, 20, 22, 23),
+    ),
+    "sweep-into": task(
+        "Sweep the wooden block into the hole in the table.",
+        "reach for the block; grasp the block; drag the block to the hole; hold the block in the hole",
+        limit=0.25,
+        done=0.05,
+        settle=12,
+        grip=0.04,
+        miss=(0.0, -0.14, 0.0),
+        other=(0.14, 0.0, 0.0),
+        seeds=(12, 13, 14, 15, 16, 20, 19, 21, 23, 22, 18),
+    ),
+    "box-close": task(
+        "Put the lid onto the wooden box.",
+        "reach for the handle of the lid; grasp the handle of the lid; carry the lid onto the box; "
+        "hold the lid on the box",
+        limit=0.25,
+        done=0.08,
+        settle=12,
+        goal="",
+        seeds=(12, 13, 14, 15, 16, 17, 18, 20, 24, 22, 23),
+    ),
+    "assembly": task(
+        "Put the ring onto the red peg.",
+        "reach for the green handle of the ring; grasp the green handle; carry the ring onto the peg; "
+        "hold the ring on the peg",
+        limit=0.40,
+        done=0.008,
+        goal="RoundNut",
+        other=(0.0, -0.14, 0.0),
+    ),
+    "basketball": task(
+        "Carry the ball to the hoop.",
+        "reach for the ball; grasp the ball; carry the ball to the hoop; hold the ball in the hoop",
+        limit=0.40,
+        done=0.08,
+        grip=0.02,
+        miss=(-0.14, 0.0, 0.0),
+        other=(0.0, -0.14, 0.0),
+        seeds=(12, 13, 14, 15, 16, 17, 21, 23, 24, 22, 19),
+    ),
+    "plate-slide-back-side": task(
+        "Pull the black plate out of the goal to the red marker.",
+        "reach behind the plate; touch the plate; pull the plate to the red marker; stay at the plate on the marker",
+        limit=0.20,
+        done=0.07,
+        sites=True,
+        other=(0.0, -0.14, 0.0),
+        seeds=(12, 13, 14, 15, 16, 17, 20, 21, 22, 18, 19),
+    ),
+    "button-press-wall": task(
+        "Reach over the wall and push the red button in.",
+        "move over the wall and up to the button; touch the button; push the button in; keep the button pushed in",
+        limit=0.20,
+        done=0.03,
+        seeds=(12, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23),
+    ),
+    "button-press-topdown-wall": task(
+        "Press the red button behind the wall from above.",
+        "move above the button and down to it; touch the button; push the button down; keep the button pressed",
+        limit=0.25,
+        done=0.024,
+    ),
 }
 FRESH_SEEDS = tuple(range(12, 23))
 
 
 CONFIRM = {  # and again others, for one look at the final labels
-    "handle-press": {
-        "text": "Press the handle of the box down.",
-        "limit": 0.20,
-        "done": 0.02,
-        "away": (0.0, -0.12, 0.08),
-        "seeds": (0, 1, 4, 5, 6, 7, 8, 9, 10, 11, 2, 3),
-        "verbs": {
-            "reach": "move above the handle and down to it",
-            "contact": "touch the handle",
-            "move": "press the handle down",
-            "hold": "hold the handle down",
-        },
-    },
-    "coffee-push": {
-        "text": "Push the mug under the coffee machine.",
-        "limit": 0.25,
-        "done": 0.07,
-        "grip": 0.08,
-        "thing": "obj",
-        "verbs": {
-            "reach": "reach for the mug",
-            "contact": "grasp the mug",
-            "move": "push the mug under the machine",
-            "hold": "hold the mug under the machine",
-        },
-    },
-    "coffee-pull": {
-        "text": "Pull the mug away from the coffee machine to the green marker.",
-        "limit": 0.30,
-        "done": 0.07,
-        "grip": 0.08,
-        "thing": "obj",
-        "sites": True,
-        "verbs": {
-            "reach": "reach for the mug",
-            "contact": "grasp the mug",
-            "move": "pull the mug to the green marker",
-            "hold": "hold the mug at the marker",
-        },
-    },
-    "door-lock": {
-        "text": "Turn the knob of the door to lock it.",
-        "limit": 0.20,
-        "done": 0.02,
-        "away": (0.0, -0.08, 0.08),
-        "seeds": (1, 4, 5, 6, 10, 20, 40, 7, 8, 9, 2, 3),
-        "verbs": {
-            "reach": "move above the knob and down to it",
-            "contact": "touch the knob",
-            "move": "turn the knob",
-            "hold": "stay at the turned knob",
-        },
-    },
-    "drawer-close": {
-        "text": "Push the green drawer shut.",
-        "limit": 0.25,
-        "done": 0.065,
-        "away": (0.0, -0.1, 0.2),
-        "verbs": {
-            "reach": "reach in front of the drawer",
-            "contact": "touch the drawer",
-            "move": "push the drawer shut",
-            "hold": "stay at the closed drawer",
-        },
-    },
-    "disassemble": {
-        "text": "Lift the ring off the red peg.",
-        "limit": 0.30,
-        "done": 0.0,
-        "goal": "",
-        "along": (0, 0, 1),
-        "other": (0.0, -0.14, 0.0),
-        "seeds": (2, 3, 4, 5, 6, 7, 9, 10, 20, 11, 12, 14),
-        "verbs": {
-            "reach": "reach for the green handle of the ring",
-            "contact": "grasp the green handle",
-            "move": "lift the ring off the peg",
-            "hold": "hold the ring above the peg",
-        },
-    },
-    "pick-out-of-hole": {
-        "text": "Take the red cylinder out of the hole to the blue marker.",
-        "limit": 0.30,
-        "done": 0.07,
-        "grip": 0.03,
-        "thing": "obj",
-        "sites": True,
-        "verbs": {
-            "reach": "reach into the hole",
-            "contact": "grasp the cylinder",
-            "move": "carry the cylinder to the blue marker",
-            "hold": "hold the cylinder at the marker",
-        },
-    },
-    "lever-pull": {
-        "text": "Pull the lever up.",
-        "limit": 0.25,
-        "done": 0.026,
-        "goal": "",
-        "miss": (-0.14, 0.0, 0.0),
-        "other": (0.0, -0.14, 0.0),
-        "seeds": (0, 2, 3, 4, 5, 6, 8, 10, 30, 7, 15, 16),
-        "verbs": {
-            "reach": "reach under the lever",
-            "contact": "touch the lever",
-            "move": "pull the lever up",
-            "hold": "hold the lever up",
-        },
-    },
-    "door-open": {
-        "text": "Swing the door open by its handle.",
-        "limit": 0.30,
-        "done": 0.08,
-        "goal": "",
-        "along": (1, 0, 0),
-        "miss": (-0.14, 0.0, 0.0),
-        "other": (0.0, -0.14, 0.0),
-        "seeds": (2, 3, 4, 5, 6, 7, 8, 15, 16, 18, 19, 9),
-        "verbs": {
-            "reach": "reach for the door handle",
-            "contact": "hook the door handle",
-            "move": "swing the door open",
-            "hold": "stay at the open door",
-        },
-    },
+    "handle-press": task(
+        "Press the handle of the box down.",
+        "move above the handle and down to it; touch the handle; press the handle down; hold the handle down",
+        limit=0.20,
+        done=0.02,
+        away=(0.0, -0.12, 0.08),
+        seeds=(0, 1, 4, 5, 6, 7, 8, 9, 10, 11, 2, 3),
+    ),
+    "coffee-push": task(
+        "Push the mug under the coffee machine.",
+        "reach for the mug; grasp the mug; push the mug under the machine; hold the mug under the machine",
+        limit=0.25,
+        done=0.07,
+        grip=0.08,
+        thing="obj",
+    ),
+    "coffee-pull": task(
+        "Pull the mug away from the coffee machine to the green marker.",
+        "reach for the mug; grasp the mug; pull the mug to the green marker; hold the mug at the marker",
+        limit=0.30,
+        done=0.07,
+        grip=0.08,
+        thing="obj",
+        sites=True,
+    ),
+    "door-lock": task(
+        "Turn the knob of the door to lock it.",
+        "move above the knob and down to it; touch the knob; turn the knob; stay at the turned knob",
+        limit=0.20,
+        done=0.02,
+        away=(0.0, -0.08, 0.08),
+        seeds=(1, 4, 5, 6, 10, 20, 40, 7, 8, 9, 2, 3),
+    ),
+    "drawer-close": task(
+        "Push the green drawer shut.",
+        "reach in front of the drawer; touch the drawer; push the drawer shut; stay at the closed drawer",
+        limit=0.25,
+        done=0.065,
+        away=(0.0, -0.1, 0.2),
+    ),
+    "disassemble": task(
+        "Lift the ring off the red peg.",
+        "reach for the green handle of the ring; grasp the green handle; lift the ring off the peg; "
+        "hold the ring above the peg",
+        limit=0.30,
+        done=0.0,
+        goal="",
+        along=(0, 0, 1),
+        other=(0.0, -0.14, 0.0),
+        seeds=(2, 3, 4, 5, 6, 7, 9, 10, 20, 11, 12, 14),
+    ),
+    "pick-out-of-hole": task(
+        "Take the red cylinder out of the hole to the blue marker.",
+        "reach into the hole; grasp the cylinder; carry the cylinder to the blue marker; "
+        "hold the cylinder at the marker",
+        limit=0.30,
+        done=0.07,
+        grip=0.03,
+        thing="obj",
+        sites=True,
+    ),
+    "lever-pull": task(
+        "Pull the lever up.",
+        "reach under the lever; touch the lever; pull the lever up; hold the lever up",
+        limit=0.25,
+        done=0.026,
+        goal="",
+        miss=(-0.14, 0.0, 0.0),
+        other=(0.0, -0.14, 0.0),
+        seeds=(0, 2, 3, 4, 5, 6, 8, 10, 30, 7, 15, 16),
+    ),
+    "door-open": task(
+        "Swing the door open by its handle.",
+        "reach for the door handle; hook the door handle; swing the door open; stay at the open door",
+        limit=0.30,
+        done=0.08,
+        goal="",
+        along=(1, 0, 0),
+        miss=(-0.14, 0.0, 0.0),
+        other=(0.0, -0.14, 0.0),
+        seeds=(2, 3, 4, 5, 6, 7, 8, 15, 16, 18, 19, 9),
+    ),
 }
 CONFIRM_SEEDS = tuple(range(12))
 
@@ -626,8 +451,30 @@ EIGHTH = of_fetch(EIGHTH_FETCH, (0.28, 0.34)) | {
 EIGHTH_SEEDS = tuple(range(54, 65))
 
 
-def shipped_plan() -> list[tuple[str, int, str, float]]:
-    """Task, seed, kind of run, and the share of the object's way at which it stops or stalls."""
+Run = tuple[str, int, str, float]  # task, seed, kind of run, and the share of the way at which it stops or stalls
+Troubles = list[tuple[str, float]]  # kinds of runs that go wrong, with the share; of a missed one -1: the other way
+
+
+def planned(
+    tasks: Sequence[str],
+    seeds: Sequence[int] | dict[str, Sequence[int]],
+    experts: int,
+    troubles: Callable[[int], Troubles],
+) -> list[Run]:
+    """Task by task: so many runs of the expert, then those with the troubles of the task's place."""
+    plan = []
+    for place, t in enumerate(tasks):
+        runs = [("expert", 1.0)] * experts + troubles(place)
+        of_task = seeds[t] if isinstance(seeds, dict) else seeds
+        plan += [(t, seed, kind, share) for seed, (kind, share) in zip(of_task, runs, strict=False)]
+    return plan
+
+
+def experts_first(plan: list[Run]) -> list[Run]:
+    return sorted(plan, key=lambda run: run[2] != "expert")
+
+
+def shipped_plan() -> list[Run]:
     plan = [(t, s, "expert", 1.0) for t in TASKS for s in range(6)]
     for t in TASKS:
         plan += [(t, s, "stopped", STOP_AT[s % 3]) for s in (0, 1)]
@@ -636,103 +483,57 @@ def shipped_plan() -> list[tuple[str, int, str, float]]:
     return plan
 
 
-def held_out_plan() -> list[tuple[str, int, str, float]]:
-    """The same for the other tasks, with start states and shares of the way that the shipped plan does not have."""
-    plan = [(t, s, "expert", 1.0) for t in HELD_OUT for s in (6, 7, 8)]
-    for place, t in enumerate(HELD_OUT):
-        plan += [(t, 9, "stopped", (0.2, 0.4, 0.6, 0.8)[place % 4])]
-        plan += [(t, 10, "stalled", (0.35, 0.65)[place % 2])]
-        plan += [(t, 11, "missed", 1.0)]
-    return plan
+def trouble_of_each(stops: Sequence[tuple[float, float]], stalls: tuple[float, float]) -> Callable[[int], Troubles]:
+    """Two stops, a stall and two misses, by the place of the task."""
+    misses: Troubles = [("missed", 1.0), ("missed", -1.0)]
+    return lambda k: [*(("stopped", at) for at in stops[k % 3]), ("stalled", stalls[k % 2]), *misses]
 
 
-def fresh_plan() -> list[tuple[str, int, str, float]]:
-    """The same for the fresh tasks. A missed run has no share of the way: -1 there sends it in the other direction."""
-    seeds = {t: spec.get("seeds", FRESH_SEEDS) for t, spec in FRESH.items()}
-    plan = [(t, s, "expert", 1.0) for t in FRESH for s in seeds[t][:6]]
-    for place, t in enumerate(FRESH):
-        low, high = ((0.25, 0.60), (0.35, 0.65), (0.45, 0.70))[place % 3]
-        plan += [(t, seeds[t][6], "stopped", low), (t, seeds[t][7], "stopped", high)]
-        plan += [(t, seeds[t][8], "stalled", (0.6, 0.3)[place % 2])]
-        plan += [(t, seeds[t][9], "missed", 1.0), (t, seeds[t][10], "missed", -1.0)]
-    return plan
+def seeds_of(specs: dict[str, dict[str, Any]], seeds: Sequence[int]) -> dict[str, Sequence[int]]:
+    return {t: spec.get("seeds", seeds) for t, spec in specs.items()}
 
 
-def confirm_plan() -> list[tuple[str, int, str, float]]:
-    """The same for the tasks that confirm: 7 experts each."""
-    seeds = {t: spec.get("seeds", CONFIRM_SEEDS) for t, spec in CONFIRM.items()}
-    plan = [(t, s, "expert", 1.0) for t in CONFIRM for s in seeds[t][:7]]
-    for place, t in enumerate(CONFIRM):
-        low, high = ((0.15, 0.55), (0.33, 0.68), (0.42, 0.75))[place % 3]
-        plan += [(t, seeds[t][7], "stopped", low), (t, seeds[t][8], "stopped", high)]
-        plan += [(t, seeds[t][9], "stalled", (0.28, 0.55)[place % 2])]
-        plan += [(t, seeds[t][10], "missed", 1.0), (t, seeds[t][11], "missed", -1.0)]
-    return plan
+def held_out_troubles(k: int) -> Troubles:
+    return [("stopped", (0.2, 0.4, 0.6, 0.8)[k % 4]), ("stalled", (0.35, 0.65)[k % 2]), ("missed", 1.0)]
 
 
-def last_plan() -> list[tuple[str, int, str, float]]:
-    """The same of tasks of the shipped and the held-out plan, task by task: 5 experts and one run of each trouble."""
-    plan = []
-    for place, t in enumerate(LAST):
-        plan += [(t, s, "expert", 1.0) for s in LAST_SEEDS[:5]]
-        plan += [(t, LAST_SEEDS[5], "stopped", (0.18, 0.5, 0.28, 0.62, 0.38, 0.72)[place % 6])]
-        plan += [(t, LAST_SEEDS[6], "stalled", (0.45, 0.7)[place % 2])]
-        plan += [(t, LAST_SEEDS[7], "missed", (1.0, -1.0)[place // 2 % 2])]
-    return plan
+def last_troubles(k: int) -> Troubles:
+    stop, stall = (0.18, 0.5, 0.28, 0.62, 0.38, 0.72)[k % 6], (0.45, 0.7)[k % 2]
+    return [("stopped", stop), ("stalled", stall), ("missed", (1.0, -1.0)[k // 2 % 2])]
 
 
-def sixth_plan() -> list[tuple[str, int, str, float]]:
-    """The same of the rest of the held-out tasks and of Fetch's: 6 experts, 2 stops, a stall and 2 misses of each."""
-    plan = []
-    for place, t in enumerate(SIXTH):
-        low, high = ((0.2, 0.55), (0.36, 0.65), (0.48, 0.72))[place % 3]
-        plan += [(t, s, "expert", 1.0) for s in SIXTH_SEEDS[:6]]
-        plan += [(t, SIXTH_SEEDS[6], "stopped", low), (t, SIXTH_SEEDS[7], "stopped", high)]
-        plan += [(t, SIXTH_SEEDS[8], "stalled", (0.4, 0.65)[place % 2])]
-        plan += [(t, SIXTH_SEEDS[9], "missed", 1.0), (t, SIXTH_SEEDS[10], "missed", -1.0)]
-    return plan
+def seventh_plan() -> list[Run]:
+    """Of Fetch's tasks 7 experts, 2 stops, a stall and 2 misses of each; of the others 5, 1, 1 and 1."""
+    stops, stalls = ((0.22, 0.58), (0.34, 0.68), (0.46, 0.74)), (0.6, 0.35)
+    all_troubles = trouble_of_each(stops, stalls)
+
+    def few(k: int) -> Troubles:
+        return [("stopped", stops[k % 3][k // 2 % 2]), ("stalled", stalls[k % 2]), ("missed", (1.0, -1.0)[k % 2])]
+
+    of_fetch = planned([*SEVENTH], FETCH_SEEDS, 7, all_troubles)
+    others = planned([*SEVENTH], SEVENTH_SEEDS, 5, few)
+    return [run for run in of_fetch if run[0] in fetch.TASKS] + [run for run in others if run[0] not in fetch.TASKS]
 
 
-def seventh_plan() -> list[tuple[str, int, str, float]]:
-    """The same: of Fetch's tasks 7 experts, 2 stops, a stall and 2 misses of each; of the others 5, 1, 1 and 1."""
-    plan = []
-    for place, t in enumerate(SEVENTH):
-        low, high = ((0.22, 0.58), (0.34, 0.68), (0.46, 0.74))[place % 3]
-        halt = (0.6, 0.35)[place % 2]
-        if t in fetch.TASKS:
-            seeds = FETCH_SEEDS
-            plan += [(t, s, "expert", 1.0) for s in seeds[:7]]
-            plan += [(t, seeds[7], "stopped", low), (t, seeds[8], "stopped", high), (t, seeds[9], "stalled", halt)]
-            plan += [(t, seeds[10], "missed", 1.0), (t, seeds[11], "missed", -1.0)]
-        else:
-            seeds = SEVENTH_SEEDS
-            plan += [(t, s, "expert", 1.0) for s in seeds[:5]]
-            plan += [(t, seeds[5], "stopped", (low, high)[place // 2 % 2]), (t, seeds[6], "stalled", halt)]
-            plan += [(t, seeds[7], "missed", (1.0, -1.0)[place % 2])]
-    return plan
+def eighth_troubles(k: int) -> Troubles:
+    """A stall and 3 failures, two of them stops or two of them misses."""
+    low, high = ((0.25, 0.62), (0.38, 0.7))[k // 2 % 2]
+    first, second = (high, ("stopped", low)) if k % 2 else (low, ("missed", -1.0))
+    return [("stalled", (0.4, 0.6)[k % 2]), ("stopped", first), second, ("missed", 1.0)]
 
 
-def eighth_plan() -> list[tuple[str, int, str, float]]:
-    """The same: 7 experts, a stand-still and 3 failures of each task, two of them stops or two of them misses."""
-    plan = []
-    for place, t in enumerate(EIGHTH):
-        seeds, low, high = EIGHTH_SEEDS, *((0.25, 0.62), (0.38, 0.7))[place // 2 % 2]
-        plan += [(t, s, "expert", 1.0) for s in seeds[:7]]
-        plan += [(t, seeds[7], "stalled", (0.4, 0.6)[place % 2]), (t, seeds[8], "stopped", (low, high)[place % 2])]
-        plan += [(t, seeds[9], "stopped", low) if place % 2 else (t, seeds[9], "missed", -1.0)]
-        plan += [(t, seeds[10], "missed", 1.0)]
-    return plan
-
-
+CONFIRM_TROUBLES = trouble_of_each(((0.15, 0.55), (0.33, 0.68), (0.42, 0.75)), (0.28, 0.55))
+FRESH_TROUBLES = trouble_of_each(((0.25, 0.60), (0.35, 0.65), (0.45, 0.70)), (0.6, 0.3))
+SIXTH_TROUBLES = trouble_of_each(((0.2, 0.55), (0.36, 0.65), (0.48, 0.72)), (0.4, 0.65))
 PLANS = {  # what is done, and what is said of its tasks
-    "shipped": (shipped_plan, TASKS),
-    "held_out": (held_out_plan, HELD_OUT),
-    "fresh": (fresh_plan, FRESH),
-    "confirm": (confirm_plan, CONFIRM),
-    "last": (last_plan, LAST),
-    "sixth": (sixth_plan, SIXTH),
-    "seventh": (seventh_plan, SEVENTH),
-    "eighth": (eighth_plan, EIGHTH),
+    "shipped": (shipped_plan(), TASKS),
+    "held_out": (experts_first(planned([*HELD_OUT], range(6, 12), 3, held_out_troubles)), HELD_OUT),
+    "fresh": (experts_first(planned([*FRESH], seeds_of(FRESH, FRESH_SEEDS), 6, FRESH_TROUBLES)), FRESH),
+    "confirm": (experts_first(planned([*CONFIRM], seeds_of(CONFIRM, CONFIRM_SEEDS), 7, CONFIRM_TROUBLES)), CONFIRM),
+    "last": (planned([*LAST], LAST_SEEDS, 5, last_troubles), LAST),
+    "sixth": (planned([*SIXTH], SIXTH_SEEDS, 6, SIXTH_TROUBLES), SIXTH),
+    "seventh": (seventh_plan(), SEVENTH),
+    "eighth": (planned([*EIGHTH], EIGHTH_SEEDS, 7, eighth_troubles), EIGHTH),
 }
 
 
@@ -1002,8 +803,7 @@ def main() -> None:
     if a.check:
         return check(a.out)
     (a.out / "videos").mkdir(parents=True, exist_ok=True)
-    make_plan, specs = PLANS[a.plan]
-    plan = make_plan()
+    plan, specs = PLANS[a.plan]
     if a.only:
         plan = [x for x in plan if x[0] == a.only]
         if not plan:
