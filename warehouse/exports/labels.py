@@ -60,21 +60,14 @@ def chunk_labels(
     """
     lake = selected.lake
     if label_run is None:
-        stored = active_labels(lake.con, dataset, chunk)
-        table, active, of_run, values = (
-            "active_progress",
-            "SEMI JOIN active_runs USING (dataset, episode_index, label_run)",
-            "",
-            [],
-        )
+        stored, table, of_run = active_labels(lake.con, dataset, chunk), "active_progress", ""
+        labels_sql = "SELECT * FROM episode_labels SEMI JOIN active_runs USING (dataset, episode_index, label_run)"
     else:
-        stored = labels_of_run(lake.con, dataset, chunk, label_run)
-        table, active, of_run, values = "progress", "", "AND label_run = ?", [label_run]
-    where, values = f"WHERE dataset = ? AND chunk = ? {of_run}", [dataset, chunk, *values]
-    facts = {
-        row["episode_index"]: _facts(row)
-        for row in lake.dicts(f"SELECT * FROM episode_labels {active} {where}", values)
-    }
+        stored, table, of_run = labels_of_run(lake.con, dataset, chunk, label_run), "progress", "AND label_run = ?"
+        labels_sql = "SELECT * FROM episode_labels"
+    where = f"WHERE dataset = ? AND chunk = ? {of_run}"
+    values = [dataset, chunk, *filter(None, [label_run])]
+    facts = {row["episode_index"]: _facts(row) for row in lake.dicts(f"{labels_sql} {where}", values)}
     # One query for the chunk: the file of progress is opened once and not for each episode
     rows = lake.arrow(
         f"SELECT episode_index, progress FROM {table} {where} ORDER BY episode_index, frame_index", values

@@ -197,13 +197,7 @@ class ExportKind:
         return writer(self.name, lake, selection, options or self.options())
 
     def export(
-        self,
-        lake: Lake,
-        selection: Selection,
-        out: Path,
-        options: KindOptions | None = None,
-        *,
-        overwrite: bool = False,
+        self, lake: Lake, selection: Selection, out: Path, options: Any = None, *, overwrite: bool = False
     ) -> Any:
         """Write the export to `out`, as far as it is not there; returns a `folder.Exported`. Raises UserError."""
         return self.open(lake, selection, options).export(out, overwrite)

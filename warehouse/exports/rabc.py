@@ -68,13 +68,6 @@ class Kappas:
         }
 
 
-def rows(index: int, episode: int, ramp: np.ndarray, label: np.ndarray) -> pa.Table:
-    """Rows of one episode whose first frame has the global index `index`."""
-    n = len(ramp)
-    frames = np.arange(n)
-    return pa.table([frames + index, np.full(n, episode), frames, ramp, label], schema=SCHEMA)
-
-
 def the_dataset(selected: Selected) -> tuple[str, str, float]:
     """Name, format and frame rate of the one LeRobot dataset of a selection. Raises UserError for anything else."""
     dataset, *others = selected.datasets
@@ -104,15 +97,14 @@ def write_progress(
             known = [progress[0] for *_, progress in episodes if progress]
             kappas.add(known)
             labelled += sum(int(np.isfinite(ramp).sum()) for ramp in known)
-            tables = [rows(index, number, *(progress or _unknown(n))) for index, number, n, progress in episodes]
-            writer.write_table(pa.concat_tables(tables))
+            writer.write_table(pa.concat_tables(_rows(*episode) for episode in episodes))
         writer.add_key_value_metadata(_metadata(selected, kappas.suggested(), options))
     return {"labelled_frames": labelled, "suggested_kappa": kappas.suggested()}
 
 
-def _unknown(num_frames: int) -> tuple[np.ndarray, np.ndarray]:
-    line = np.full(num_frames, np.nan, np.float32)
-    return line, line
+def _rows(index: int, episode: int, n: int, progress: tuple[np.ndarray, np.ndarray] | None) -> pa.Table:
+    frames, unknown = np.arange(n), np.full(n, np.nan, np.float32)
+    return pa.table([frames + index, np.full(n, episode), frames, *(progress or (unknown, unknown))], schema=SCHEMA)
 
 
 def _metadata(selected: Selected, kappas: Mapping[str, Any], options: RabcOptions | LerobotOptions) -> dict[str, str]:

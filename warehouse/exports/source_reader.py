@@ -20,7 +20,7 @@ class SourceReader:
 
     def __init__(self, selected: Selected, dataset: str) -> None:
         self.dataset, self._lake = dataset, selected.lake
-        self._records = lru_cache(maxsize=2)(self._read_records)
+        self.records = lru_cache(maxsize=2)(self._records)
 
     @cached_property
     def source(self) -> Source:
@@ -46,16 +46,13 @@ class SourceReader:
         except RowsError as e:
             raise UserError(f"the source of {self.dataset} has changed ({e}): build it again") from e
 
-    def records(self, chunk: int) -> Mapping[int, EpisodeRecord]:
-        """Of a chunk's episodes."""
-        return self._records(chunk)
-
     def record(self, e: ExportEpisode) -> EpisodeRecord:
-        return self._records(e.chunk)[e.episode_index]
+        return self.records(e.chunk)[e.episode_index]
 
     def episode(self, e: ExportEpisode) -> Episode:
         return read_episode(self.source, self.record(e))
 
-    def _read_records(self, chunk: int) -> dict[int, EpisodeRecord]:
+    def _records(self, chunk: int) -> Mapping[int, EpisodeRecord]:
+        """Of a chunk's episodes."""
         rows = self._lake.dicts("SELECT * FROM episode_facts WHERE dataset = ? AND chunk = ?", [self.dataset, chunk])
         return {row["episode_index"]: record_from_row(row) for row in rows}

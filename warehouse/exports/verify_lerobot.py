@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -96,9 +96,8 @@ def _limit(out: Path) -> float:
 
 def _shown(plan: LerobotPlan) -> set[int]:
     """The frames of the export whose pictures are compared."""
-    lengths = np.array([e.num_frames for e in plan.episodes])
-    starts = np.array(plan.starts[:-1])
-    return {*starts.tolist(), *(starts + lengths // 2).tolist(), *(starts + lengths - 1).tolist()}
+    first_and_length = zip(plan.starts[:-1], (e.num_frames for e in plan.episodes), strict=True)
+    return {first + at for first, n in first_and_length for at in (0, n // 2, n - 1)}
 
 
 def _opened(root: Path, wanted: Sequence[int], scratch: Path) -> tuple[dict[str, Any] | None, str]:
@@ -152,19 +151,14 @@ def _compare_rows(plan: LerobotPlan, found: Mapping[str, Any]) -> list[str]:
 
 def _compare_pictures(plan: LerobotPlan, pictures: Mapping[str, np.ndarray], limit: float) -> tuple[float, list[str]]:
     """The largest mean difference of a picture to that of the source, of 255; and which are another picture."""
-    off = {where: _off(pictures[key], ours) for key, where, ours in _pictures(plan)}
-    wrong = [f"another picture at {where} ({o:.1f} of 255 off)" for where, o in off.items() if o > limit]
-    return max(off.values(), default=0.0), wrong
-
-
-def _pictures(plan: LerobotPlan) -> Iterator[tuple[str, str, np.ndarray]]:
-    """(the key of a compared picture, where that is in words, the source's picture)."""
-    wanted = _shown(plan)
+    wanted, off = _shown(plan), dict[str, float]()
     for (number, e), camera in product(enumerate(plan.episodes), plan.cameras):
         for frame, (_, _, picture) in enumerate(plan.readers[e.dataset].episode(e).frames(camera)):
             if plan.starts[number] + frame in wanted:
-                key = f"{plan.starts[number] + frame}/{camera}"
-                yield key, f"frame {frame} of episode {number} by {camera}", picture.rgb()
+                theirs = pictures[f"{plan.starts[number] + frame}/{camera}"]
+                off[f"frame {frame} of episode {number} by {camera}"] = _off(theirs, picture.rgb())
+    wrong = [f"another picture at {where} ({o:.1f} of 255 off)" for where, o in off.items() if o > limit]
+    return max(off.values(), default=0.0), wrong
 
 
 def _off(one: np.ndarray, other: np.ndarray) -> float:
