@@ -3,7 +3,7 @@
 It is SQL and not a table, since it depends on all chunks of a dataset: nothing that is stored goes out of date.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 FEWEST = 5  # runs of a task that did not fail: fewer do not show what is usual
@@ -164,20 +164,19 @@ DEMONSTRATION_SQL = f"""
                {_each("round(PART_z, 4) AS PART_z")},
                rest AS rest_share, rest_usual AS rest_share_usual, exp(length - length_usual) AS times_as_long
         FROM judged ORDER BY score NULLS LAST, dataset, episode_index"""
-DEMONSTRATION_COLUMNS: Mapping[str, str] = {
-    "num_usual": "number of runs of its task that it is compared with; known failures do not count; 0: fewer than five",
-    "score": "1: typical for its task; each part that is 3 robust deviations off halves it; null: too few runs",
-    "main": "its most unusual part in two or three words; else 'as usual' or 'too few runs to compare'",
-    "why": "its unusual parts in words, the most unusual first",
-    "rest_z": "share of time at rest: robust deviations above the task's median; 0: not above it",
-    "pauses_z": "number of stand-stills on the way: robust deviations above the task's median",
-    "reversals_z": "number of times that it turns back: the same; null: no state",
-    "jerk_z": "jerk: the same; null: no state",
-    "length_z": "logarithm of its duration: robust deviations from the task's median, above or below",
-    "gripper_z": "closings and openings of its gripper: robust deviations above the task's median; null: no gripper",
-    "end_state_z": "distance of its last state from those of other runs: the same; null: no state",
-    "end_picture_z": "difference of its last picture from those of other runs, by perceptual hash: the same",
-    "rest_share": "share of its time in which it stands still",
-    "rest_share_usual": "median of that share over the runs of its task",
-    "times_as_long": "its duration divided by the median of its task",
-}
+DEMONSTRATION_COLUMNS = """
+  num_usual: number of runs of its task that it is compared with; known failures do not count; 0: fewer than five
+  score: 1: typical for its task; each part that is 3 robust deviations off halves it; null: too few runs
+  main: its most unusual part in two or three words; else 'as usual' or 'too few runs to compare'
+  why: its unusual parts in words, the most unusual first
+  rest_z: share of time at rest: robust deviations above the task's median; 0: not above it
+  pauses_z: number of stand-stills on the way: robust deviations above the task's median
+  reversals_z: number of times that it turns back: the same; null: no state
+  jerk_z: jerk: the same; null: no state
+  length_z: logarithm of its duration: robust deviations from the task's median, above or below
+  gripper_z: closings and openings of its gripper: robust deviations above the task's median; null: no gripper
+  end_state_z: distance of its last state from those of other runs: the same; null: no state
+  end_picture_z: difference of its last picture from those of other runs, by perceptual hash: the same
+  rest_share: share of its time in which it stands still
+  rest_share_usual: median of that share over the runs of its task
+  times_as_long: its duration divided by the median of its task"""

@@ -1,7 +1,8 @@
 """The views of the lake: SQL over its tables (core/tables). Their text is stored in each lake, and counts as schema."""
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from core.demonstration_quality import DEMONSTRATION_COLUMNS, DEMONSTRATION_SQL
 
@@ -13,7 +14,19 @@ class View:
     name: str
     comment: str
     sql: str
-    columns: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[str, str]
+
+
+def _views(text: str) -> tuple[View, ...]:
+    """Views by their description: `name: comment`, below it `column: comment` two spaces further in, then the SQL,
+    eight spaces in. Four spaces: a comment goes on.
+    """
+    found = []
+    for block in re.sub(r"\n {4}(?! )", " ", text).strip("\n").split("\n\n"):
+        told, sql = block.split("\n        ", 1)
+        (name, comment), *columns = (line.strip().split(": ", 1) for line in told.splitlines())
+        found.append(View(name, comment, f"\n        {sql}", dict(columns)))
+    return tuple(found)
 
 
 # From where on a label is odd enough for a person to look at it
@@ -44,11 +57,14 @@ MOMENTS_MET = " + ".join(
     f"max(array_cosine_similarity(a.m{k}, b.embedding::FLOAT[256]))::DOUBLE" for k in range(MOMENTS)
 )
 
-VIEWS = (
-    View(
-        "episodes",
-        "One row per episode: facts, decoded content and its worst finding",
-        """
+VIEWS = _views(f"""
+episodes: One row per episode: facts, decoded content and its worst finding
+  fps: frames per second, measured from the rows' times, else as stated
+  cameras: usable cameras, the preferred one first
+  duration_s: num_frames / fps
+  reason: reason code why the episode cannot be used; null: ok
+  status: ok or quarantined
+  detail: the reason in words
         WITH worst AS (
           SELECT dataset, episode_index, min_by(reason, (stage, reason)) AS reason,
                  min_by(detail, (stage, reason)) AS detail
@@ -61,59 +77,40 @@ VIEWS = (
                w.reason, w.detail, f.source_stamp, c.content_hash
         FROM episode_facts f
         LEFT JOIN episode_content c USING (dataset, episode_index)
-        LEFT JOIN worst w USING (dataset, episode_index)""",
-        {
-            "fps": "frames per second, measured from the rows' times, else as stated",
-            "cameras": "usable cameras, the preferred one first",
-            "duration_s": "num_frames / fps",
-            "reason": "reason code why the episode cannot be used; null: ok",
-            "status": "ok or quarantined",
-            "detail": "the reason in words",
-        },
-    ),
-    View(
-        "quarantine",
-        "Episodes (or whole datasets) that cannot be used, each with its worst finding",
-        """
+        LEFT JOIN worst w USING (dataset, episode_index)
+
+quarantine: Episodes (or whole datasets) that cannot be used, each with its worst finding
         SELECT dataset, episode_index, camera, reason, detail, file FROM (
           SELECT *, row_number() OVER (PARTITION BY dataset, episode_index ORDER BY stage, reason, camera) AS nth
-          FROM findings WHERE severity = 'unusable') WHERE nth = 1""",
-    ),
-    View(
-        "active_segments",
-        "Segments of each episode's active label",
-        """
+          FROM findings WHERE severity = 'unusable') WHERE nth = 1
+
+active_segments: Segments of each episode's active label
         SELECT s.* FROM segments s JOIN active_runs a
         ON s.dataset = a.dataset AND s.chunk = a.chunk AND s.episode_index = a.episode_index
-           AND s.label_run = a.label_run""",
-    ),
-    View(
-        "active_progress",
-        "Progress of each episode's active label",
-        """
+           AND s.label_run = a.label_run
+
+active_progress: Progress of each episode's active label
         SELECT p.* FROM progress p JOIN active_runs a
         ON p.dataset = a.dataset AND p.chunk = a.chunk AND p.episode_index = a.episode_index
-           AND p.label_run = a.label_run""",
-    ),
-    View(
-        "frame_embeddings",
-        "Embeddings of pictures by a frozen encoder, a few per second; use array_cosine_similarity to compare them",
-        """
+           AND p.label_run = a.label_run
+
+frame_embeddings: Embeddings of pictures by a frozen encoder, a few per second; use array_cosine_similarity to compare
+    them
+  timestamp_s: frame_index / fps
+  embedding: 256 numbers for the whole picture; only embeddings of one encoder can be compared
         SELECT b.dataset, b.episode_index, f.task, b.camera, b.frame_index, b.frame_index / c.fps AS timestamp_s,
                b.encoder, b.embedding::FLOAT[256] AS embedding
         FROM embeddings b
         JOIN episode_facts f USING (dataset, episode_index)
-        JOIN episode_content c USING (dataset, episode_index)""",
-        {
-            "timestamp_s": "frame_index / fps",
-            "embedding": "256 numbers for the whole picture; only embeddings of one encoder can be compared",
-        },
-    ),
-    View(
-        "similar_frames",
-        "For each frame with an embedding: the most similar frame of every other run. Ask for one frame: "
-        "WHERE dataset = ... AND episode_index = ... AND frame_index = ...",
-        f"""
+        JOIN episode_content c USING (dataset, episode_index)
+
+similar_frames: For each frame with an embedding: the most similar frame of every other run. Ask for one frame: WHERE
+    dataset = ... AND episode_index = ... AND frame_index = ...
+  other_dataset: dataset of the other run
+  other_episode: episode_index of the other run
+  other_camera: camera of that frame
+  other_frame: frame_index in the other run; the first of equally similar frames
+  likeness: cosine similarity of the two embeddings, -1..1
         SELECT dataset, episode_index, camera, frame_index, other_dataset, other_episode, best.camera AS other_camera,
                -best.back AS other_frame, best.likeness AS likeness
         FROM (
@@ -122,37 +119,25 @@ VIEWS = (
                  max({{'likeness': array_cosine_similarity(a.embedding::FLOAT[256], b.embedding::FLOAT[256]),
                       'back': -b.frame_index, 'camera': b.camera}}) AS best
           FROM embeddings a JOIN embeddings b ON {OF_ANOTHER_RUN}
-          GROUP BY ALL)""",
-        {
-            "other_dataset": "dataset of the other run",
-            "other_episode": "episode_index of the other run",
-            "other_camera": "camera of that frame",
-            "other_frame": "frame_index in the other run; the first of equally similar frames",
-            "likeness": "cosine similarity of the two embeddings, -1..1",
-        },
-    ),
-    View(
-        "similar_runs",
-        f"How similar runs are to each other: {MOMENTS} evenly spread moments of a run, each compared with the most "
-        "similar frame of the other run, by one encoder. Ask for one run: WHERE dataset = ... AND episode_index = ...",
-        f"""
+          GROUP BY ALL)
+
+similar_runs: How similar runs are to each other: {MOMENTS} evenly spread moments of a run, each compared with the
+    most similar frame of the other run, by one encoder. Ask for one run: WHERE dataset = ... AND episode_index = ...
+  other_dataset: dataset of the other run
+  other_episode: episode_index of the other run
+  likeness: mean cosine similarity over the moments, -1..1
         WITH asked AS (
           SELECT e.dataset, e.episode_index, e.camera, e.encoder, {MOMENT_PICTURES}
           FROM embeddings e JOIN episode_content c USING (dataset, episode_index) GROUP BY ALL)
         SELECT a.dataset, a.episode_index, a.camera, b.dataset AS other_dataset, b.episode_index AS other_episode,
                ({MOMENTS_MET}) / {MOMENTS} AS likeness
         FROM asked a JOIN embeddings b ON {OF_ANOTHER_RUN}
-        GROUP BY ALL""",
-        {
-            "other_dataset": "dataset of the other run",
-            "other_episode": "episode_index of the other run",
-            "likeness": "mean cosine similarity over the moments, -1..1",
-        },
-    ),
-    View(
-        "review_queue",
-        "Suspicious labels that nobody has reviewed, most suspicious first",
-        f"""
+        GROUP BY ALL
+
+review_queue: Suspicious labels that nobody has reviewed, most suspicious first
+  score: how likely the label is wrong, from all signs together, 0..1
+  why: the signs, the strongest first
+  disagreement: largest mean difference to the progress of another label run, 0..1
         WITH apart AS (
           SELECT dataset, episode_index, label_run, max(mean_difference) AS disagreement FROM (
             SELECT dataset, episode_index, label_run, mean_difference FROM label_disagreement
@@ -197,18 +182,11 @@ VIEWS = (
         FROM scored
         JOIN episode_facts e USING (dataset, episode_index)
         JOIN labels l USING (dataset, episode_index, label_run)
-        ORDER BY score DESC, dataset, episode_index""",
-        {
-            "score": "how likely the label is wrong, from all signs together, 0..1",
-            "why": "the signs, the strongest first",
-            "disagreement": "largest mean difference to the progress of another label run, 0..1",
-        },
-    ),
-    View(
-        "current_corrections",
-        "Corrections in force: the accepted label of each episode, corrections that wait for a person (review), and "
-        "annotators' labels that must not be used (rejected)",
-        """
+        ORDER BY score DESC, dataset, episode_index
+
+current_corrections: Corrections in force: the accepted label of each episode, corrections that wait for a person
+    (review), and annotators' labels that must not be used (rejected)
+  status: accepted, review (the episode has changed since, or it was imported for review) or rejected
         WITH stated AS (
           SELECT c.* EXCLUDE (status), (c.episode_index // d.chunk_size)::INTEGER AS chunk,
                  c.base_content_hash IS NOT DISTINCT FROM e.content_hash AS fits,
@@ -223,13 +201,11 @@ VIEWS = (
                                    CASE WHEN status = 'rejected' THEN base_label_run END
                                    ORDER BY created_at DESC, correction_id DESC) = 1
           AND (status <> 'review' OR created_at >= coalesce(max(created_at) FILTER (status = 'accepted') OVER (
-               PARTITION BY dataset, episode_index), created_at))""",
-        {"status": "accepted, review (the episode has changed since, or it was imported for review) or rejected"},
-    ),
-    View(
-        "pending_corrections",
-        "Episodes with corrections that their labels and samples do not show yet; the next build applies them",
-        """
+               PARTITION BY dataset, episode_index), created_at))
+
+pending_corrections: Episodes with corrections that their labels and samples do not show yet; the next build applies
+    them
+  what: kind of the change: corrected, taken back or rejected
         WITH human AS (
           SELECT l.dataset, l.episode_index, l.chunk, l.correction_id
           FROM episode_labels l WHERE l.correction_id IS NOT NULL),
@@ -243,60 +219,46 @@ VIEWS = (
         SELECT c.dataset, c.episode_index, c.chunk, 'rejected' FROM current_corrections c
         JOIN active_runs a ON a.dataset = c.dataset AND a.episode_index = c.episode_index
           AND a.label_run = c.base_label_run
-        WHERE c.status = 'rejected'""",
-        {"what": "kind of the change: corrected, taken back or rejected"},
-    ),
-    View(
-        "current_outcomes",
-        "Outcomes in force: the newest statement on each run that was not taken back",
-        """
+        WHERE c.status = 'rejected'
+
+current_outcomes: Outcomes in force: the newest statement on each run that was not taken back
         SELECT o.dataset, o.episode_index, o.success, o.note, o.author, o.file, o.created_at, o.import_id
         FROM outcomes o
         WHERE o.undoes IS NULL AND NOT EXISTS (FROM outcomes u WHERE u.undoes = o.import_id)
-        QUALIFY row_number() OVER (PARTITION BY dataset, episode_index ORDER BY created_at DESC, import_id DESC) = 1""",
-    ),
-    View(
-        "pending_outcomes",
-        "Episodes with stated outcomes that the corpus does not show yet; the next build applies them",
-        """
+        QUALIFY row_number() OVER (PARTITION BY dataset, episode_index ORDER BY created_at DESC, import_id DESC) = 1
+
+pending_outcomes: Episodes with stated outcomes that the corpus does not show yet; the next build applies them
         SELECT f.dataset, f.episode_index, f.chunk
         FROM episode_facts f LEFT JOIN current_outcomes o USING (dataset, episode_index)
         WHERE CASE WHEN o.import_id IS NULL THEN starts_with(f.success_source, 'person: ')
                    ELSE f.success_source IS DISTINCT FROM 'person: ' || o.file
-                     OR f.success IS DISTINCT FROM o.success END""",
-    ),
-    View(
-        "current_tags",
-        "Tags that episodes have now",
-        """
+                     OR f.success IS DISTINCT FROM o.success END
+
+current_tags: Tags that episodes have now
+  tag: the tag
         SELECT dataset, episode_index, value AS tag, author, created_at, mark_id FROM episode_marks WHERE kind = 'tag'
         QUALIFY row_number() OVER (
-          PARTITION BY dataset, episode_index, value ORDER BY created_at DESC, mark_id DESC) = 1 AND is_on""",
-        {"tag": "the tag"},
-    ),
-    View(
-        "current_assignments",
-        "The person whom each episode is assigned to now",
-        """
+          PARTITION BY dataset, episode_index, value ORDER BY created_at DESC, mark_id DESC) = 1 AND is_on
+
+current_assignments: The person whom each episode is assigned to now
+  person: person who should look at the episode
         SELECT dataset, episode_index, value AS person, author, created_at, mark_id FROM episode_marks
         WHERE kind = 'assigned'
         QUALIFY row_number() OVER (
-          PARTITION BY dataset, episode_index ORDER BY created_at DESC, mark_id DESC) = 1 AND is_on""",
-        {"person": "person who should look at the episode"},
-    ),
-    View(
-        "current_joined_tasks",
-        "Task texts that people have joined, because they mean the same task",
-        """
+          PARTITION BY dataset, episode_index ORDER BY created_at DESC, mark_id DESC) = 1 AND is_on
+
+current_joined_tasks: Task texts that people have joined, because they mean the same task
         SELECT dataset, task, same_as FROM joined_tasks
         QUALIFY row_number() OVER (PARTITION BY dataset, task ORDER BY created_at DESC, join_id DESC) = 1
-          AND task <> same_as""",
-    ),
-    View(
-        "current_references",
-        "The references of each task: runs with an accepted correction, and runs with steps of the source if other "
-        "runs of the task have none; without those that people took away",
-        f"""
+          AND task <> same_as
+
+current_references: The references of each task: runs with an accepted correction, and runs with steps of the source
+    if other runs of the task have none; without those that people took away
+  same_as: the text that stands for the task, if people joined several
+  source: label of the reference: a correction_id, or `steps` with a hash of the source's steps
+  origin: correction, native (steps of the source), import, or mark (an annotator's label, vouched for)
+  author: person who said so; null: the source's own steps
+  content_hash: content_hash of the episode; null: its frames are not built, so it is not used yet
         WITH marks AS MATERIALIZED (
           FROM reference_marks
           QUALIFY row_number() OVER (PARTITION BY dataset, episode_index ORDER BY created_at DESC, mark_id DESC) = 1),
@@ -339,25 +301,27 @@ VIEWS = (
         LEFT JOIN episode_content e USING (dataset, episode_index)
         LEFT JOIN marks m USING (dataset, episode_index)
         LEFT JOIN label_runs r ON r.label_run = s.base_label_run
-        WHERE coalesce(m.is_reference, true)""",
-        {
-            "same_as": "the text that stands for the task, if people joined several",
-            "source": "label of the reference: a correction_id, or `steps` with a hash of the source's steps",
-            "origin": "correction, native (steps of the source), import, or mark (an annotator's label, vouched for)",
-            "author": "person who said so; null: the source's own steps",
-            "content_hash": "content_hash of the episode; null: its frames are not built, so it is not used yet",
-        },
-    ),
-    View(
-        "demonstration_quality",
-        "How well each run was demonstrated, compared with the other runs of its task, the worst first; needs no label",
-        DEMONSTRATION_SQL,
-        DEMONSTRATION_COLUMNS,
-    ),
-    View(
-        "coverage",
-        "One row per dataset: how much of it is usable and labelled",
-        f"""
+        WHERE coalesce(m.is_reference, true)
+
+demonstration_quality: How well each run was demonstrated, compared with the other runs of its task, the worst first;
+    needs no label
+  {DEMONSTRATION_COLUMNS.strip()}
+        {DEMONSTRATION_SQL.strip()}
+
+coverage: One row per dataset: how much of it is usable and labelled
+  episodes: episodes listed
+  ok: usable episodes
+  quarantined: unusable episodes
+  outcomes_known: usable episodes with a known outcome
+  assumed_complete: usable episodes labelled as complete because their outcome is unknown
+  look_unfinished: episodes of unknown outcome that look failed, by their label or the task's other runs
+  frames: frames of usable episodes
+  labelled_frames: frames with an active progress label
+  samples: number of samples
+  shards: number of shards
+  hours: duration of usable episodes
+  labels: who made the active labels, of how many usable episodes; how many have unnamed steps
+  unnamed: usable episodes whose label has steps without names: it gives progress only
         -- What several counts rest on is put together once: to join it again for each costs twice as much
         WITH listed AS MATERIALIZED (
           SELECT dataset, episode_index, num_frames, duration_s, success, status FROM episodes),
@@ -401,61 +365,32 @@ VIEWS = (
                coalesce(labels, 'none') || coalesce(', ' || unnamed || ' with unnamed steps', '') AS labels,
                coalesce(unnamed, 0) AS unnamed
         FROM datasets d LEFT JOIN e USING (dataset) LEFT JOIN p USING (dataset)
-        LEFT JOIN s USING (dataset) LEFT JOIN h USING (dataset) LEFT JOIN w USING (dataset)""",
-        {
-            "episodes": "episodes listed",
-            "ok": "usable episodes",
-            "quarantined": "unusable episodes",
-            "outcomes_known": "usable episodes with a known outcome",
-            "assumed_complete": "usable episodes labelled as complete because their outcome is unknown",
-            "look_unfinished": "episodes of unknown outcome that look failed, by their label or the task's other runs",
-            "frames": "frames of usable episodes",
-            "labelled_frames": "frames with an active progress label",
-            "samples": "number of samples",
-            "shards": "number of shards",
-            "hours": "duration of usable episodes",
-            "labels": "who made the active labels, of how many usable episodes; how many have unnamed steps",
-            "unnamed": "usable episodes whose label has steps without names: it gives progress only",
-        },
-    ),
-    View(
-        "cost_by_run",
-        "Calls, tokens and money of each label run",
-        """
+        LEFT JOIN s USING (dataset) LEFT JOIN h USING (dataset) LEFT JOIN w USING (dataset)
+
+cost_by_run: Calls, tokens and money of each label run
+  calls: requests sent
+  prompt_tokens: tokens of all questions
+  completion_tokens: tokens of all answers
+  latency_s: time summed over calls
+  cost_usd: cost of all calls
         SELECT label_run, dataset, stage, count(*) AS calls, sum(prompt_tokens) AS prompt_tokens,
                sum(completion_tokens) AS completion_tokens, sum(latency_s) AS latency_s, sum(cost_usd) AS cost_usd
-        FROM vlm_calls GROUP BY ALL""",
-        {
-            "calls": "requests sent",
-            "prompt_tokens": "tokens of all questions",
-            "completion_tokens": "tokens of all answers",
-            "latency_s": "time summed over calls",
-            "cost_usd": "cost of all calls",
-        },
-    ),
-    View(
-        "leaderboard",
-        "Scores of every evaluated model and baseline",
-        """
+        FROM vlm_calls GROUP BY ALL
+
+leaderboard: Scores of every evaluated model and baseline
+  release: release whose episodes were scored
         SELECT r.benchmark, r.model, r.release, s.slice, s.metric, s.value, s.low, s.high, s.n, s.coverage,
                r.created_at, r.eval_run
-        FROM eval_scores s JOIN eval_runs r USING (eval_run)""",
-        {"release": "release whose episodes were scored"},
-    ),
-    View(
-        "label_agreement",
-        "Mean absolute difference of progress between every two label runs of an episode",
-        """
+        FROM eval_scores s JOIN eval_runs r USING (eval_run)
+
+label_agreement: Mean absolute difference of progress between every two label runs of an episode
+  run_a: first label run, in alphabetical order
+  run_b: second label run, in alphabetical order
+  mae: mean absolute difference of progress, 0..1
         SELECT a.dataset, a.episode_index, a.label_run AS run_a, b.label_run AS run_b,
                avg(abs(a.progress - b.progress)) AS mae
         FROM progress a JOIN progress b
         ON a.dataset = b.dataset AND a.chunk = b.chunk AND a.episode_index = b.episode_index
            AND a.frame_index = b.frame_index AND a.label_run < b.label_run
-        GROUP BY ALL""",
-        {
-            "run_a": "first label run, in alphabetical order",
-            "run_b": "second label run, in alphabetical order",
-            "mae": "mean absolute difference of progress, 0..1",
-        },
-    ),
-)
+        GROUP BY ALL
+""")
