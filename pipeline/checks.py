@@ -6,7 +6,6 @@ assets run them. A partition that the command line built is checked when it is r
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 from pipeline.config import DatasetBuild
 from warehouse.lake import Lake
@@ -31,34 +30,30 @@ def first_words(check: Callable) -> str:
 
 def schema_check(stage: str) -> StageCheck:
     """The check that every stage has: its rows are as core/tables.py says."""
-    return StageCheck("follows_schema", first_words(follows_schema), True, partial(_follows_schema, stage))
+    return StageCheck(
+        "follows_schema",
+        first_words(follows_schema),
+        True,
+        lambda lake, build, chunk: follows_schema(lake, stage, build.name, chunk),
+    )
 
 
 def chunk_check(check: Callable[[Lake, str, int], CheckOutcome], *, is_blocking: bool) -> StageCheck:
     """A check of one chunk that needs no configuration."""
-    return StageCheck(check.__name__, first_words(check), is_blocking, partial(_chunk, check))
+    return StageCheck(
+        check.__name__, first_words(check), is_blocking, lambda lake, build, chunk: check(lake, build.name, chunk or 0)
+    )
 
 
 def cost_check() -> StageCheck:
     """A warning where a model's answers cost more than the build allows."""
-    return StageCheck(cost_within_budget.__name__, first_words(cost_within_budget), False, _cost)
+    return StageCheck(
+        cost_within_budget.__name__,
+        first_words(cost_within_budget),
+        False,
+        lambda lake, build, chunk: cost_within_budget(lake, build.name, chunk or 0, build.stages.vlm.max_cost_usd),
+    )
 
 
 # Checks of the corpus as a whole, before a release
 GUARDS = {"no_split_leak": split_leaks, "corpus_is_sound": corpus_soundness}
-
-
-def _follows_schema(stage: str, lake: Lake, build: DatasetBuild, chunk: int | None) -> CheckOutcome:
-    return follows_schema(lake, stage, build.name, chunk)
-
-
-def _chunk(
-    check: Callable[[Lake, str, int], CheckOutcome], lake: Lake, build: DatasetBuild, chunk: int | None
-) -> CheckOutcome:
-    assert chunk is not None, f"{check.__name__} looks at one chunk"
-    return check(lake, build.name, chunk)
-
-
-def _cost(lake: Lake, build: DatasetBuild, chunk: int | None) -> CheckOutcome:
-    assert chunk is not None, "costs are counted per chunk"
-    return cost_within_budget(lake, build.name, chunk, build.stages.vlm.max_cost_usd)

@@ -24,11 +24,7 @@ def executor() -> dg.ExecutorDefinition:
     name = os.environ.get(CHOICE) or EXECUTORS[0]
     if name not in EXECUTORS:
         raise ValueError(f"{CHOICE} is {name!r}: it may be {', '.join(EXECUTORS)}")
-    return {"in_process": _in_process, "ray": _ray, "kubernetes": _kubernetes}[name]()
-
-
-def _in_process() -> dg.ExecutorDefinition:
-    return dg.in_process_executor
+    return {"in_process": lambda: dg.in_process_executor, "ray": _ray, "kubernetes": _kubernetes}[name]()
 
 
 def _ray() -> dg.ExecutorDefinition:
