@@ -1,7 +1,7 @@
 """What stages read of a chunk: its usable episodes and their measurements."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import chain
 from types import MappingProxyType
 from typing import Any
@@ -112,35 +112,27 @@ class EpisodeSignals:
 
 @dataclass
 class ChunkMemory:
-    """What the stages of a chunk leave for one another: to read it of the lake again costs some 10 ms for each table.
+    """What the stages of a chunk read of it once."""
 
-    made: what a stage has published, by its name and by table.
-    """
-
-    made: dict[str, Mapping[str, pa.Table]] = field(default_factory=dict)
     records: list[EpisodeRecord] | None = None
     signals: list[EpisodeSignals] | None = None
 
 
 def chunk_signals(
-    lake: Lake,
-    dataset: str,
-    chunk: int,
-    chosen: Collection[int] | None = None,
-    measured: Mapping[str, pa.Table] | None = None,
+    lake: Lake, dataset: str, chunk: int, chosen: Collection[int] | None = None
 ) -> Iterator[EpisodeSignals]:
-    """The measurements of each usable episode of a chunk, or of the chosen ones, in order.
-
-    measured: tables that the frames stage has just published of the chunk; they are not read then.
-    """
+    """The measurements of each usable episode of a chunk, or of the chosen ones, in order."""
     of_chunk: Condition = "dataset = ? AND chunk = ?", [dataset, chunk]
     chosen_too = f"{of_chunk[0]} AND list_contains(?, episode_index)", [*of_chunk[1], sorted(chosen or ())]
     of_episodes = of_chunk if chosen is None else chosen_too
     with lake.reading():
         signals, named = stored_signals(lake.con, dataset), named_views(lake, dataset)
         records = {record.episode_index: record for record in records_where(lake, *of_episodes)}
-        measured = measured or _measured(lake, of_chunk, of_episodes)
-    tables = {name: measured[name].select(columns) for name, columns in MEASURED.items()}
+        tables = {}
+        for name, columns in MEASURED.items():
+            where, values = of_episodes if "episode_index" in columns else of_chunk
+            order = ", ".join(TABLES[name].key)
+            tables[name] = lake.arrow(f"SELECT {', '.join(columns)} FROM {name} WHERE {where} ORDER BY {order}", values)
     lags_s = {lag["signal"]: lag["lag_s"] for lag in tables["signal_lags"].to_pylist() if lag["is_corrected"]}
     frames, states = tables["frames"], tables["states"].combine_chunks()
     episode_of_row, episode_of_state = frames["episode_index"].to_numpy(), states["episode_index"].to_numpy()
@@ -166,16 +158,6 @@ def chunk_signals(
             speed=None if speed.null_count else _earlier(speed.to_numpy(), late),
             state=_earlier(_matrix(state), late) if len(state) else None,
         )
-
-
-def _measured(lake: Lake, of_chunk: Condition, of_episodes: Condition) -> dict[str, pa.Table]:
-    """What the lake holds of a chunk's measurements, in order."""
-    tables = {}
-    for name, columns in MEASURED.items():
-        where, values = of_episodes if "episode_index" in columns else of_chunk
-        order = ", ".join(TABLES[name].key)
-        tables[name] = lake.arrow(f"SELECT {', '.join(columns)} FROM {name} WHERE {where} ORDER BY {order}", values)
-    return tables
 
 
 def named_views(lake: Lake, dataset: str) -> tuple[str, ...]:

@@ -28,7 +28,6 @@ from warehouse.lake import Lake, StageRun, content_key, output_hash
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-KEPT = ("frames", "segments")  # stages whose tables others of the chunk read again
 Numbers = Mapping[str, int | float | str]
 
 
@@ -158,8 +157,7 @@ class StageContext:
     def signals(self) -> list[EpisodeSignals]:
         """The measurements of each usable episode of the chunk, in order."""
         if self.memory.signals is None:
-            measured = self.memory.made.get("frames")
-            self.memory.signals = list(chunk_signals(self.lake, self.dataset, self.chunk, measured=measured))
+            self.memory.signals = list(chunk_signals(self.lake, self.dataset, self.chunk))
         return self.memory.signals
 
     def kept(self) -> PictureCache | None:
@@ -220,10 +218,6 @@ def run_stage(context: StageContext) -> StageReport:
     # A listing registers its chunks, each with the hash of its own part
     parts = _chunk_runs(run, context.source, published) if step.chunk is None else None
     snapshot = lake.publish(run, output.tables, findings, output.upserts, parts, registered=output.registered)
-    if step.stage.name in KEPT:
-        context.memory.made[step.stage.name] = output.tables
-    if step.stage.name == "frames":
-        context.memory.signals = None
     return StageReport(run, snapshot, numbers)
 
 

@@ -15,9 +15,9 @@ from pipeline.pictures import progress_figure
 from pipeline.stage import Output, Stage, StageContext
 from warehouse.lake.checks import label_agreement, label_coverage, label_drift, progress_sanity
 from warehouse.lake.corrections import ACCEPTED, REJECTED, chunk_corrections
-from warehouse.lake.labels import StoredLabel, labels_in, labels_of_run
+from warehouse.lake.labels import StoredLabel, labels_of_run
 
-LABEL_COLUMNS = ["episode_index", "as_far_as_episode", "as_far_as_frame", "steps_from"]
+LABEL_COLUMNS = "episode_index, as_far_as_episode, as_far_as_frame, steps_from"
 LabelRow = Mapping[str, Any]  # those columns of a row of episode_labels
 OtherLabel = tuple[int, str, str, str | None]  # episode, label run, annotator and model of another run's label
 
@@ -25,15 +25,10 @@ OtherLabel = tuple[int, str, str, str | None]  # episode, label run, annotator a
 def run(context: StageContext) -> Output:
     build = context.build
     place = LabelPlace(context.dataset, context.chunk, build.label_run().id)
-    # Of the segments stage, which may just have made them
-    made = context.memory.made.get("segments")
     with context.lake.reading():
-        if made is None:
-            labels = labels_of_run(context.lake.con, place.dataset, place.chunk, place.label_run)
-            sql = f"SELECT {', '.join(LABEL_COLUMNS)} FROM episode_labels WHERE (dataset, chunk, label_run) = (?, ?, ?)"
-            label_rows = context.lake.dicts(sql, [place.dataset, place.chunk, place.label_run])
-        else:
-            labels, label_rows = labels_in(made["segments"]), made["episode_labels"].select(LABEL_COLUMNS).to_pylist()
+        labels = labels_of_run(context.lake.con, place.dataset, place.chunk, place.label_run)
+        sql = f"SELECT {LABEL_COLUMNS} FROM episode_labels WHERE (dataset, chunk, label_run) = (?, ?, ?)"
+        label_rows = context.lake.dicts(sql, [place.dataset, place.chunk, place.label_run])
     labelled = _with_progress(context, labels, label_rows)
     with context.lake.reading():
         others = context.lake.rows(

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import duckdb
-import pyarrow as pa
 
 from annotate.label_gate import GateCounts, LabelGate
 from annotate.segments import Segment
@@ -42,16 +41,6 @@ def labels_of_run(con: duckdb.DuckDBPyConnection, dataset: str, chunk: int, labe
     """The labels of a chunk by one label run, by episode."""
     where = "dataset = ? AND chunk = ? AND label_run = ?"
     return _by_episode(con, "segments", where, [dataset, chunk, label_run])
-
-
-def labels_in(segments: pa.Table) -> dict[int, StoredLabel]:
-    """The same of rows of `segments` of one label run, by episode and in order."""
-    columns = [field.name for field in fields(Segment)]
-    labels: dict[int, StoredLabel] = {}
-    for row in segments.to_pylist():
-        label = labels.setdefault(row["episode_index"], StoredLabel([], row["num_planned"], row["label_run"]))
-        label.segments.append(Segment(**{column: row[column] for column in columns}))
-    return labels
 
 
 def labels_of_dataset(

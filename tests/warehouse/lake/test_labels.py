@@ -13,7 +13,6 @@ from warehouse.lake.labels import (
     active_labels,
     active_labels_of,
     dataset_gates,
-    labels_in,
     labels_of_episode,
     labels_of_run,
 )
@@ -55,13 +54,6 @@ def test_active_labels_are_those_of_the_active_run(lake: Lake, labelled: str) ->
     assert active_labels(lake.con, labelled, 0) == {0: label}
     assert active_labels(lake.con, labelled, 2) == {}
     assert active_labels_of(lake.con, labelled, [0, 7, 8]) == {0: label, 7: StoredLabel([DONE], 2, "b")}
-
-
-def test_labels_are_the_same_before_they_are_stored(lake: Lake, labelled: str) -> None:
-    rows = lake.arrow("SELECT * FROM segments WHERE dataset = ? AND label_run = 'b' ORDER BY ALL", [labelled])
-    stored = {**labels_of_run(lake.con, labelled, 0, "b"), **labels_of_run(lake.con, labelled, 1, "b")}
-    assert labels_in(rows) == stored
-    assert stored.keys() == {0, 7}
 
 
 def test_labels_of_one_run_or_one_episode(lake: Lake, labelled: str) -> None:
