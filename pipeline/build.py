@@ -73,8 +73,7 @@ def run_build(
     is_new = lake is None
     fingerprints = _look_at_sources(workspace, lake, builds, report, update=update)
     lake = lake or _open_to_build(workspace, on_note)
-    for moved in _moves(lake, report.builds):
-        on_note(moved)
+    _note_moves(lake, report.builds, on_note)
     note = partial(_note_result, report, on_stage)
 
     # First every listing, here: it says which chunks there are. What it found decides who annotates
@@ -83,9 +82,8 @@ def run_build(
         with lake.reading():
             report.builds = {name: as_listed(lake, build) for name, build in report.builds.items()}
         steps = _planned(lake, report.builds, fingerprints)
-    for name, build in report.builds.items():
-        if lack := build.lacks_encoder:
-            on_note(f"{name}: no embeddings to label runs like those that people labelled: {lack}")
+    for name, lack in {n: b.lacks_encoder for n, b in report.builds.items() if b.lacks_encoder}.items():
+        on_note(f"{name}: no embeddings to label runs like those that people labelled: {lack}")
 
     # Then the chunks, side by side; before the others what references show: any chunk may be labelled like them
     run = partial(_run_chunks, workspace, report, fingerprints, workers, note, on_moment)
@@ -96,16 +94,15 @@ def run_build(
     report.up_to_date = sum(step.status == CURRENT for step in steps) - len(report.done)
     on_plan(len(outdated) + sum(done.run.chunk is not None for done in report.done))
     on_steps(outdated)
-    run(_largest_first(lake, outdated, report.failed))
+    run(_largest_first(lake, _chunks_to_run(outdated, report.failed)))
     return report
 
 
-def _moves(lake: Lake, builds: Mapping[str, DatasetBuild]) -> Iterator[str]:
-    """Which datasets are read at another commit than before, in words."""
-    for name, build in builds.items():
-        stored = stored_build(lake, name)
-        if stored and stored.commit and build.commit and stored.commit != build.commit:
-            yield f"{name}: {build.dataset.source} is read at {build.commit}, before at {stored.commit}"
+def _chunks_to_run(outdated: Sequence[Step], failures: Sequence[StepFailure]) -> list[tuple[str, int]]:
+    """(dataset, chunk) of steps, each once; without datasets whose listing failed, and chunks that failed."""
+    failed = {(failure.dataset, failure.chunk) for failure in failures}
+    chunks = dict.fromkeys((step.dataset, step.chunk or 0) for step in outdated)
+    return [chunk for chunk in chunks if chunk not in failed and (chunk[0], None) not in failed]
 
 
 def _open_to_build(workspace: Workspace, on_note: Callable[[str], None]) -> Lake:
@@ -147,6 +144,14 @@ def _look_at_sources(
     return fingerprints
 
 
+def _note_moves(lake: Lake, builds: Mapping[str, DatasetBuild], on_note: Callable[[str], None]) -> None:
+    """Say which datasets are read at another commit than before."""
+    for name, build in builds.items():
+        stored = stored_build(lake, name)
+        if stored and stored.commit and build.commit and stored.commit != build.commit:
+            on_note(f"{name}: {build.dataset.source} is read at {build.commit}, before at {stored.commit}")
+
+
 def _note_result(report: BuildReport, on_stage: Callable[[StageReport], None], result: ChunkResult) -> None:
     """Raises DiskFullError: no other chunk would get further."""
     report.done += result.done
@@ -171,14 +176,21 @@ def _list_sources(
             # With the fingerprint that was taken at the start: the whole build is of one state of the source
             source = build.source(lake.workspace.sources, fingerprints[build.name])
             note(run_guarded(StageContext(lake, build, listing, source, report.build_id)))
-    # A configuration that changed is stored beside a listing that stayed current; a new listing has stored its own. The
-    # same data in another place is no change
-    failed, stored = {failure.dataset for failure in report.failed}, stored_builds(lake)
-    builds = [build for name, build in report.builds.items() if name not in failed]
+    failed = {failure.dataset for failure in report.failed}
+    is_stored = _store_changed(lake, [build for name, build in report.builds.items() if name not in failed])
+    return is_stored or bool(report.done)
+
+
+def _store_changed(lake: Lake, builds: Sequence[DatasetBuild]) -> bool:
+    """A configuration that changed is stored beside a listing that stayed current; a new listing stores its own.
+
+    The same data in another place is no change.
+    """
+    stored = stored_builds(lake)
     changed = [build for build in builds if stored.get(build.name, ("", ""))[1] != build.hash()]
     if changed:
         lake.upsert(f"configuration of {', '.join(b.name for b in changed)}", build_configs=config_rows(changed))
-    return bool(changed or report.done)
+    return bool(changed)
 
 
 def _planned(lake: Lake, builds: Mapping[str, DatasetBuild], fingerprints: Mapping[str, str]) -> list[Step]:
@@ -196,15 +208,10 @@ def _decoding_threads(chunks: int, workers: int, cores: int) -> list[int]:
     return [usual] * (chunks - last) + [max(1, cores // max(1, last))] * last
 
 
-def _largest_first(lake: Lake, outdated: Sequence[Step], failures: Sequence[StepFailure]) -> list[tuple[str, int]]:
-    """(dataset, chunk) of steps by how much they hold, so that no large one begins when the others end; without
-    datasets whose listing failed, and chunks that failed.
-    """
-    failed = {(failure.dataset, failure.chunk) for failure in failures}
-    chunks = [*dict.fromkeys((step.dataset, step.chunk or 0) for step in outdated)]
-    chunks = [chunk for chunk in chunks if not failed & {chunk, (chunk[0], None)}]
+def _largest_first(lake: Lake, chunks: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
+    """(dataset, chunk) by how much they hold, so that no large one begins when the others end."""
     if len(chunks) < 2:
-        return chunks
+        return list(chunks)
     rows = lake.rows(
         "SELECT dataset, chunk, sum(coalesce(num_rows, 0)), count(*) FROM episode_facts "
         "WHERE list_contains(?, dataset) GROUP BY ALL",
@@ -218,14 +225,16 @@ def _outdated_references(
     lake: Lake, builds: Mapping[str, DatasetBuild], steps: Sequence[Step]
 ) -> list[tuple[str, int]]:
     """Chunks with references, whose measurements or embeddings other chunks would find outdated."""
-    found = []
-    for name in (name for name, build in builds.items() if build.uses_references):
-        measuring = [s for s in steps if s.dataset == name and s.chunk is not None and s.stage.name in MEASURING]
-        outdated = {step.chunk for step in measuring if step.status != CURRENT}
-        # A chunk that is alone goes through its own stages in order anyway
-        if len({step.chunk for step in measuring}) > 1:
-            found += [(name, chunk) for chunk in sorted(chunks_of_references(lake, name) & outdated)]
-    return found
+    following = [name for name, build in builds.items() if build.uses_references]
+    return [(name, chunk) for name in following for chunk in _outdated_of(lake, name, steps)]
+
+
+def _outdated_of(lake: Lake, name: str, steps: Sequence[Step]) -> list[int]:
+    measuring = [s for s in steps if s.dataset == name and s.chunk is not None and s.stage.name in MEASURING]
+    outdated = {step.chunk for step in measuring if step.status != CURRENT}
+    # A chunk goes through its own stages in order anyway
+    is_alone = len({step.chunk for step in measuring}) < 2
+    return [] if is_alone else sorted(chunks_of_references(lake, name) & outdated)
 
 
 def _run_chunks(
@@ -264,13 +273,7 @@ def _run_chunks(
         while waiting:
             finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
             for future in finished:
-                task = waiting.pop(future)
-                try:
-                    result = future.result()
-                except BrokenProcessPool as e:
-                    why = "a worker process died; run the build again"
-                    result = ChunkResult([], StepFailure(task.build.name, task.chunk, "worker", why, str(e)))
-                note(result)
+                note(_result(future, waiting.pop(future)))
     # Nothing that still runs is worth waiting for: the lake undoes what is open
     except (KeyboardInterrupt, DiskFullError):
         pool.shutdown(wait=False, cancel_futures=True)
@@ -279,6 +282,14 @@ def _run_chunks(
         raise
     pool.shutdown()
     listener.join()
+
+
+def _result(future: Future[ChunkResult], task: ChunkTask) -> ChunkResult:
+    try:
+        return future.result()
+    except BrokenProcessPool as e:
+        why = "a worker process died; run the build again"
+        return ChunkResult([], StepFailure(task.build.name, task.chunk, "worker", why, str(e)))
 
 
 def _pass_on(reader: Connection, tell: Tell) -> None:

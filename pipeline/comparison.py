@@ -83,13 +83,13 @@ def short_table(labellers: Sequence[AnnotatorComparison]) -> list[dict[str, str]
         for metric, title in COLUMNS.items()
         if any(("all", metric) in c.scores and c.scores["all", metric].n for c in labellers)
     }
-    rows = []
-    for c in labellers:
-        covered = "" if c.coverage["all"] == 1 else f" ({c.coverage['all']:.0%})"
-        by = short_name(c) + (" (counts)" if c.counts else "")
-        row = {"dataset": c.dataset, "against": c.against, "labels by": by, "episodes": f"{c.num_episodes}{covered}"}
-        rows.append(row | {title: _short_cell(c, metric) for metric, title in columns.items()})
-    return rows
+    return [_short_facts(c) | {title: _short_cell(c, metric) for metric, title in columns.items()} for c in labellers]
+
+
+def _short_facts(c: AnnotatorComparison) -> dict[str, str]:
+    covered = "" if c.coverage["all"] == 1 else f" ({c.coverage['all']:.0%})"
+    by = short_name(c) + (" (counts)" if c.counts else "")
+    return {"dataset": c.dataset, "against": c.against, "labels by": by, "episodes": f"{c.num_episodes}{covered}"}
 
 
 def _short_cell(c: AnnotatorComparison, metric: str) -> str:
@@ -165,11 +165,13 @@ def farthest(apart: RunsApart) -> str:
     for a in apart.episodes:
         progress = "" if math.isnan(a.progress) else f"progress {a.progress:.3f} apart, "
         words.append(f"{a.episode_index} ({progress}boundaries {a.boundary_f1:.2f})")
-    what, page = f"{apart.first} and {apart.second} are farthest apart", "compare"
+    episodes = ", ".join(words)
+    where = f"{apart.dataset}/{apart.episodes[0].episode_index}"
     if apart.second in NOT_RUNS:
-        what, page = f"Farthest from {reference_words(apart.second)}", "episode"
-    where = f"/{page}/{apart.dataset}/{apart.episodes[0].episode_index}"
-    return f"{what} in episodes {', '.join(words)}. `proccorpus explore` shows them: {where}"
+        what, page = f"Farthest from {reference_words(apart.second)}", f"/episode/{where}"
+    else:
+        what, page = f"{apart.first} and {apart.second} are farthest apart", f"/compare/{where}"
+    return f"{what} in episodes {episodes}. `proccorpus explore` shows them: {page}"
 
 
 # A picture
@@ -178,9 +180,12 @@ def farthest(apart: RunsApart) -> str:
 def comparison_figure(comparisons: Sequence[AnnotatorComparison]) -> "Figure":
     """Every metric of 0..1 with its interval, a panel per dataset (all of them first), a colour per label run."""
     by_reference = groups(comparisons)
+
+    def size(group: tuple[str, str]) -> int:
+        return max(c.num_episodes for c in by_reference[group])
+
     # All datasets together first, then those with the most episodes
-    sizes = {group: max(c.num_episodes for c in of_group) for group, of_group in by_reference.items()}
-    panels = sorted(sizes, key=lambda group: (group[0] != "all", -sizes[group]))[:MAX_PANELS]
+    panels = sorted(by_reference, key=lambda group: (group[0] != "all", -size(group)))[:MAX_PANELS]
     metrics = [m for part, m in comparisons[0].scores if part == "all" and not m.endswith(NOT_SHARES)]
     runs = list(dict.fromkeys(short_name(c) for c in comparisons))
     figure, axes = new_figure(2.0 + 1.9 * len(panels), 0.8 + 0.26 * len(metrics), 1, len(panels), sharey=True)

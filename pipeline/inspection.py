@@ -219,10 +219,13 @@ def _camera_details(
     for camera in listing.cameras:
         # Without a video header the first picture tells the size
         own = [h for h in headers if h["camera"] == camera] or _first_picture(source, camera, decoded)
-        # It may have several codecs or sizes over a dataset, so each cell lists the different ones
-        different = {name: ", ".join(sorted({str(h[name]) for h in own})) for name in ("codec", "size_px", "fps")}
-        rows.append({"camera": camera, "episodes": episodes[camera]} | different)
+        rows.append({"camera": camera, "episodes": episodes[camera]} | _different(own))
     return rows
+
+
+def _different(headers: list[dict[str, Any]]) -> dict[str, str]:
+    """A camera may have several codecs or sizes over a dataset, so each cell lists the different ones."""
+    return {name: ", ".join(sorted({str(h[name]) for h in headers})) for name in ("codec", "size_px", "fps")}
 
 
 def _first_picture(source: Source, camera: str, records: Sequence[EpisodeRecord]) -> list[dict[str, Any]]:
@@ -260,7 +263,15 @@ def grouped(findings: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     rows = []
     for (severity, reason, camera), group in alike.items():
         first = group[0]
-        episode = "" if first["episode_index"] is None else f"episode {first['episode_index']}"
-        row = {"severity": severity, "check": reason, "count": len(group), "camera": camera, "first": episode}
-        rows.append(row | {name: first[name] for name in ("file", "detail", "remedy")})
+        row = {
+            "severity": severity,
+            "check": reason,
+            "count": len(group),
+            "camera": camera,
+            "first": "" if first["episode_index"] is None else f"episode {first['episode_index']}",
+            "file": first["file"],
+            "detail": first["detail"],
+            "remedy": first["remedy"],
+        }
+        rows.append(row)
     return rows

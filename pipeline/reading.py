@@ -128,11 +128,7 @@ def chunk_signals(
     with lake.reading():
         signals, named = stored_signals(lake.con, dataset), named_views(lake, dataset)
         records = {record.episode_index: record for record in records_where(lake, *of_episodes)}
-        tables = {}
-        for name, columns in MEASURED.items():
-            where, values = of_episodes if "episode_index" in columns else of_chunk
-            order = ", ".join(TABLES[name].key)
-            tables[name] = lake.arrow(f"SELECT {', '.join(columns)} FROM {name} WHERE {where} ORDER BY {order}", values)
+        tables = _measured(lake, of_chunk, of_episodes)
     lags_s = {lag["signal"]: lag["lag_s"] for lag in tables["signal_lags"].to_pylist() if lag["is_corrected"]}
     frames, states = tables["frames"], tables["states"].combine_chunks()
     episode_of_row, episode_of_state = frames["episode_index"].to_numpy(), states["episode_index"].to_numpy()
@@ -158,6 +154,16 @@ def chunk_signals(
             speed=None if speed.null_count else _earlier(speed.to_numpy(), late),
             state=_earlier(_matrix(state), late) if len(state) else None,
         )
+
+
+def _measured(lake: Lake, of_chunk: Condition, of_episodes: Condition) -> dict[str, pa.Table]:
+    """What the lake holds of a chunk's measurements, in order."""
+    tables = {}
+    for name, columns in MEASURED.items():
+        where, values = of_episodes if "episode_index" in columns else of_chunk
+        order = ", ".join(TABLES[name].key)
+        tables[name] = lake.arrow(f"SELECT {', '.join(columns)} FROM {name} WHERE {where} ORDER BY {order}", values)
+    return tables
 
 
 def named_views(lake: Lake, dataset: str) -> tuple[str, ...]:
