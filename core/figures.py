@@ -7,8 +7,12 @@ import cv2
 import numpy as np
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    import matplotlib.axes
+    import matplotlib.figure
 
+# For annotations, without the import of matplotlib
+type Axes = matplotlib.axes.Axes
+type Figure = matplotlib.figure.Figure
 FINEST_DPI = 140
 # Kinds and resolutions of a file, from the one with most to see; the first that is small enough is taken
 ATTEMPTS = (("png", 140), ("png", 110), ("png", 80), ("jpeg", 110), ("jpeg", 80), ("jpeg", 60), ("jpeg", 45))
@@ -18,15 +22,15 @@ COLOURS = ("#4878a8", "#e0904c", "#6a9f58", "#b8606a", "#8b7bb5", "#8a6d5b", "#c
 
 def new_figure(
     width: float = 7.0, height: float = 2.6, rows: int = 1, columns: int = 1, **kwargs: Any
-) -> tuple["Figure", Any]:
+) -> tuple[Figure, Any]:
     """A matplotlib figure (inches) and its axes [rows, columns]."""
-    from matplotlib.figure import Figure
+    import matplotlib.figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = matplotlib.figure.Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **kwargs)
 
 
-def render(figure: "Figure", max_bytes: int = MAX_BYTES, *, drawing: bool = False) -> bytes:
+def render(figure: Figure, max_bytes: int = MAX_BYTES, *, drawing: bool = False) -> bytes:
     """The figure as PNG, or JPEG where photographs make that too large, with as many pixels as fit into max_bytes.
 
     `drawing`: without photographs, so 32 colours do.
@@ -50,7 +54,7 @@ def render(figure: "Figure", max_bytes: int = MAX_BYTES, *, drawing: bool = Fals
     return data
 
 
-def _drawn(figure: "Figure", dpi: int) -> np.ndarray:
+def _drawn(figure: Figure, dpi: int) -> np.ndarray:
     """The figure's pixels, RGBA. `savefig` would lay it out and draw it twice for each file."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 

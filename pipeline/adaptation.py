@@ -14,6 +14,7 @@ from pipeline.picture_cache import PictureStore
 from pipeline.reading import records_of, usable_episode
 from pipeline.stages.samples import labelled_episodes
 from pipeline.stages.shards import PictureDecoder, picture_key
+from training.finished import named_model
 from warehouse.lake import Lake
 from warehouse.shards import Sample
 
@@ -22,8 +23,6 @@ FAMILY = procvqa.PROGRESS
 
 def model_folder(lake: Lake, model: str) -> Path:
     """A folder, or the checkpoint of a training run (`latest`: the newest). Raises UserError, TrainingError."""
-    from training.finished import named_model  # imports all of training
-
     folder = checkpoint_of(lake, named_model(lake, model))
     if folder is None:
         raise UserError(f"there is no model {model!r}: give a training run's name or a checkpoint's folder")

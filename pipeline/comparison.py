@@ -3,17 +3,14 @@
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from core.figures import COLOURS, new_figure, render, shorten
+from core.figures import COLOURS, Figure, new_figure, render, shorten
 from core.paths import ROOT
 from eval.annotators.compare import AnnotatorComparison, Comparison, RunsApart, compare, gain, store
 from eval.metrics.score import Score
 from pipeline.outcome import Outcome
 from warehouse.lake import Lake, content_key
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 TRUTH = ROOT / "samples" / "truth"
 MAX_PANELS = 3
@@ -177,7 +174,7 @@ def farthest(apart: RunsApart) -> str:
 # A picture
 
 
-def comparison_figure(comparisons: Sequence[AnnotatorComparison]) -> "Figure":
+def comparison_figure(comparisons: Sequence[AnnotatorComparison]) -> Figure:
     """Every metric of 0..1 with its interval, a panel per dataset (all of them first), a colour per label run."""
     by_reference = groups(comparisons)
 

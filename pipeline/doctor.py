@@ -14,6 +14,7 @@ from pipeline.config import resolve, stored_build
 from pipeline.plan import CURRENT, plan
 from pipeline.stage import Step
 from pipeline.stages import stage_specs
+from pipeline.vlm_chunk import response_store
 from warehouse.lake import Lake
 from warehouse.lake.doctor import ERROR, WARNING, Trouble, examine, unreadable
 from warehouse.lake.place import LakeError
@@ -103,8 +104,6 @@ def _models_by_server(lake: Lake) -> dict[str, set[str]]:
 
 def replies(workspace: Workspace) -> Iterator[Trouble]:
     """Stored replies of models that are damaged; reads them all."""
-    from pipeline.vlm_chunk import response_store
-
     if not workspace.responses.exists():
         return
     # The store notes what is damaged as it reads

@@ -1,20 +1,15 @@
 """Pictures for people: one per stage and partition, small enough to be stored with a materialisation (< 20 kB)."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from annotate.segments import STEP, Segment
-from core.figures import COLOURS, jpeg_to_rgb, new_figure, render, shorten
+from core.figures import COLOURS, Axes, Figure, jpeg_to_rgb, new_figure, render, shorten
 from core.values import spread
 from warehouse.lake import Lake
 from warehouse.lake.labels import active_labels_of, labels_of_run
 from warehouse.shards import read_entries
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 CAPTION = {"facecolor": "black", "alpha": 0.6, "pad": 0.5, "lw": 0}
 REST_COLOURS = {"idle": "#c9c9c9", "done": "#e7dfc0"}
@@ -62,7 +57,7 @@ def _still(lake: Lake, sha256: str, height: int) -> np.ndarray:
     return jpeg_to_rgb(lake.workspace.keyframe(sha256).read_bytes(), height)
 
 
-def episodes_figure(lake: Lake, dataset: str, chunk: int | None) -> "Figure | None":
+def episodes_figure(lake: Lake, dataset: str, chunk: int | None) -> Figure | None:
     rows = lake.rows(
         "SELECT coalesce(task, '(none)'), count(*), avg(duration_s) FROM episodes WHERE dataset = ? GROUP BY 1 "
         "ORDER BY 2 DESC, 1 LIMIT 10",
@@ -77,7 +72,7 @@ def episodes_figure(lake: Lake, dataset: str, chunk: int | None) -> "Figure | No
     return figure
 
 
-def frames_figure(lake: Lake, dataset: str, chunk: int | None) -> "Figure | None":
+def frames_figure(lake: Lake, dataset: str, chunk: int | None) -> Figure | None:
     rows = lake.arrow(
         "SELECT episode_index, timestamp_s, visual_change FROM frames WHERE dataset = ? AND chunk = ? "
         "AND frame_index > 0 AND camera = (SELECT min(camera) FROM frames WHERE dataset = ? AND chunk = ?) "
@@ -97,7 +92,7 @@ def frames_figure(lake: Lake, dataset: str, chunk: int | None) -> "Figure | None
     return figure
 
 
-def segments_figure(stage: str, lake: Lake, dataset: str, chunk: int | None) -> "Figure | None":
+def segments_figure(stage: str, lake: Lake, dataset: str, chunk: int | None) -> Figure | None:
     """The segments that the newest run of a stage gave the chunk's first twelve episodes."""
     assert chunk is not None, "segments belong to a chunk"
     newest = lake.column(
@@ -117,7 +112,7 @@ def segments_figure(stage: str, lake: Lake, dataset: str, chunk: int | None) -> 
     return figure
 
 
-def draw_segments(axes: "Axes", segments: Sequence[Segment], row: float, height: float, fps: float = 1.0) -> None:
+def draw_segments(axes: Axes, segments: Sequence[Segment], row: float, height: float, fps: float = 1.0) -> None:
     """Segments as coloured bars along time (in seconds when fps is given)."""
     for segment in segments:
         colour, hatch = REST_COLOURS.get(segment.kind), None
@@ -129,7 +124,7 @@ def draw_segments(axes: "Axes", segments: Sequence[Segment], row: float, height:
         axes.barh(row, duration_s, height, start_s, color=colour, edgecolor="white", lw=0.5, hatch=hatch)
 
 
-def progress_figure(lake: Lake, dataset: str, chunk: int | None) -> "Figure | None":
+def progress_figure(lake: Lake, dataset: str, chunk: int | None) -> Figure | None:
     """The chunk's first labelled episode."""
     [(episode,)] = lake.rows(
         "SELECT min(episode_index) FROM active_progress WHERE dataset = ? AND chunk = ?", [dataset, chunk]
@@ -139,7 +134,7 @@ def progress_figure(lake: Lake, dataset: str, chunk: int | None) -> "Figure | No
 
 def labelled_episode(
     lake: Lake, dataset: str, episode: int, stills: int = 8, truth: np.ndarray | None = None
-) -> "Figure":
+) -> Figure:
     """Stills, segments and both progress labels of one episode; with `truth` [num_frames] that and the clock, too."""
     facts = lake.dicts("SELECT * FROM episodes WHERE dataset = ? AND episode_index = ?", [dataset, episode])[0]
     fps = facts["fps"]
@@ -185,7 +180,7 @@ def labelled_episode(
     return figure
 
 
-def samples_figure(lake: Lake, dataset: str, chunk: int | None) -> "Figure | None":
+def samples_figure(lake: Lake, dataset: str, chunk: int | None) -> Figure | None:
     rows = lake.rows(
         "SELECT progress FROM samples WHERE dataset = ? AND chunk = ? AND progress IS NOT NULL", [dataset, chunk]
     )
@@ -197,7 +192,7 @@ def samples_figure(lake: Lake, dataset: str, chunk: int | None) -> "Figure | Non
     return figure
 
 
-def shards_figure(lake: Lake, dataset: str, chunk: int | None) -> "Figure | None":
+def shards_figure(lake: Lake, dataset: str, chunk: int | None) -> Figure | None:
     """Contact sheet: the pictures of one entry of the chunk's first shard."""
     rows = lake.rows(
         "SELECT split, shard, store FROM shards WHERE dataset = ? AND chunk = ? ORDER BY 2 LIMIT 1", [dataset, chunk]

@@ -9,12 +9,13 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel
 
+from core.figures import Figure
 from core.tables import STAGE_TABLES
 from ingest.episode import EpisodeRecord, Finding
 from ingest.episodes import findings_table
@@ -24,9 +25,6 @@ from pipeline.config import DatasetBuild
 from pipeline.picture_cache import PictureCache
 from pipeline.reading import ChunkMemory, EpisodeSignals, chunk_signals, usable_records
 from warehouse.lake import Lake, StageRun, content_key, output_hash
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 Numbers = Mapping[str, int | float | str]
 
@@ -76,7 +74,7 @@ class Stage:
     reads_source: bool = False
     asks_model: bool = False
     checks: tuple[StageCheck, ...] = ()
-    picture: "Callable[[Lake, str, int | None], Figure | None]" = lambda lake, dataset, chunk: None
+    picture: Callable[[Lake, str, int | None], Figure | None] = lambda lake, dataset, chunk: None
 
     @property
     def tables(self) -> tuple[str, ...]:

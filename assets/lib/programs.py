@@ -22,12 +22,8 @@ FILE = "PROCCORPUS_PROGRAMS"
 GUARDED = ("python", "setup", "directives", "image")  # fields of launchers and of the vLLM resource
 
 
-class ProgramsError(UserError):
-    """A program that no file of the operator allows: which one, and what to do."""
-
-
 def check_programs(config: BaseModel, environment: Mapping[str, str] = os.environ) -> None:
-    """Raises ProgramsError for what a run's configuration names, is no default, and is not allowed."""
+    """Raises UserError for what a run's configuration names, is no default, and is not allowed."""
     fields = {name: field for name, field in type(config).model_fields.items() if name in GUARDED}
     given = {name: getattr(config, name) for name in fields}
     named = {n: v for n, v in given.items() if v and v != fields[n].get_default(call_default_factory=True)}
@@ -35,17 +31,17 @@ def check_programs(config: BaseModel, environment: Mapping[str, str] = os.enviro
     for name, values in named.items():
         for value in set(values if isinstance(values, list) else [values]) - set(allowed.get(name, ())):
             remedy = f"whoever runs this server lists it in the TOML file that {FILE} names ({name} = [...])"
-            raise ProgramsError(f"{name} {value!r} is not allowed in a run's configuration: {remedy}, or leaves it out")
+            raise UserError(f"{name} {value!r} is not allowed in a run's configuration: {remedy}, or leaves it out")
 
 
 def _allowed(environment: Mapping[str, str]) -> dict[str, list[str]]:
-    """By field, what the operator's file allows; nothing without one. Raises ProgramsError."""
+    """By field, what the operator's file allows; nothing without one. Raises UserError."""
     if not (path := environment.get(FILE)):
         return {}
     try:
         lists = tomllib.loads(Path(path).read_text())
     except (OSError, ValueError) as e:
-        raise ProgramsError(f"{FILE}: {path} cannot be read: {' '.join(str(e).split())}") from e
+        raise UserError(f"{FILE}: {path} cannot be read: {' '.join(str(e).split())}") from e
     if not all(name in GUARDED and isinstance(listed, list) for name, listed in lists.items()):
-        raise ProgramsError(f"{FILE}: {path} holds other things than lists named {', '.join(GUARDED)}")
+        raise UserError(f"{FILE}: {path} holds other things than lists named {', '.join(GUARDED)}")
     return lists

@@ -1,26 +1,17 @@
-"""Which Dagster instance belongs to a workspace, and telling it what was built outside Dagster.
-
-Dagster is imported inside the functions: the command line imports this module, and has to start quickly.
-"""
+"""Which Dagster instance belongs to a workspace, and telling it what was built outside Dagster."""
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import chdir, contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import Any
 
 import yaml
-from filelock import FileLock
 
 from core.errors import UserError
-from core.files import room_in
 from core.paths import ROOT, Workspace
+from pipeline.outcome import Outcome
 from warehouse.lake import open_lake
-
-if TYPE_CHECKING:
-    from dagster import DagsterInstance
-
-    from pipeline.outcome import Outcome
 
 
 def dagster_home(workspace: Workspace) -> Path:
@@ -65,38 +56,30 @@ def _storage(workspace: Workspace) -> Path:
     return workspace.root / "dagster" / "storage"
 
 
-@contextmanager
-def instance_of(workspace: Workspace) -> "Iterator[DagsterInstance]":
-    """The Dagster instance of a workspace; the working directory is the project's meanwhile (dagster.yaml's paths)."""
-    from dagster import DagsterInstance
-
-    with room_in(workspace.root):
-        home = dagster_home(workspace)
-    with chdir(ROOT), room_in(home):
-        with FileLock(workspace.root / ".dagster.lock"):  # two that come first would both make Dagster's tables
-            instance = DagsterInstance.from_config(str(home))
-        with instance:
-            yield instance
-
-
 def is_followed(workspace: Workspace) -> bool:
     """Does Dagster have a storage for the workspace, or a deployment serve it? Else nobody ever opened its UI."""
     return _deployment(workspace) is not None or _storage(workspace).is_dir()
 
 
-def report_closing(workspace: Workspace, outcomes: "Sequence[Outcome]") -> None:
+def telling() -> ModuleType:
+    """assets.lib.tell, which imports Dagster: the command line has to start quickly."""
+    from assets.lib import tell
+
+    return tell
+
+
+def report_closing(workspace: Workspace, outcomes: Sequence[Outcome]) -> None:
     """Report release, model, evaluation and leaderboard, after the stages that they were made of.
 
     Only where Dagster is used: else its UI is told by `mirror` when it is first opened.
     """
     if not is_followed(workspace):
         return
-    from assets.lib.tell import reconcile, tell_outcomes, tell_unasked
-
-    with instance_of(workspace) as instance:
-        reconcile(instance, open_lake(workspace))
-        tell_outcomes(instance, outcomes)
-        tell_unasked(instance)
+    tell = telling()
+    with tell.instance_of(workspace) as instance:
+        tell.reconcile(instance, open_lake(workspace))
+        tell.tell_outcomes(instance, outcomes)
+        tell.tell_unasked(instance)
 
 
 def mirror(workspace: Workspace) -> None:
@@ -104,23 +87,20 @@ def mirror(workspace: Workspace) -> None:
 
     In the order in which it was made: what was made before the newest stages is stale.
     """
-    from assets.lib.tell import reconcile, tell_held, tell_unasked
-
     if not workspace.exists():
         return
-    lake = open_lake(workspace)
+    tell, lake = telling(), open_lake(workspace)
     ((last,),) = lake.rows("SELECT max(finished_at) FROM stage_runs")
-    with instance_of(workspace) as instance:
+    with tell.instance_of(workspace) as instance:
         if last:
-            tell_held(instance, lake, before=last)
-        reconcile(instance, lake)
-        tell_held(instance, lake)
-        tell_unasked(instance)
+            tell.tell_held(instance, lake, before=last)
+        tell.reconcile(instance, lake)
+        tell.tell_held(instance, lake)
+        tell.tell_unasked(instance)
 
 
 def report_build(workspace: Workspace, datasets: Sequence[str] | None = None) -> None:
     """Report the stages of some datasets, or of all, that Dagster does not know: nobody may have opened it before."""
-    from assets.lib.tell import reconcile
-
-    with instance_of(workspace) as instance:
-        reconcile(instance, open_lake(workspace), datasets)
+    tell = telling()
+    with tell.instance_of(workspace) as instance:
+        tell.reconcile(instance, open_lake(workspace), datasets)

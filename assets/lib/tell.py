@@ -5,14 +5,19 @@ stages come first, and each event has the tags that staleness is read from.
 """
 
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import chdir, contextmanager
 from datetime import datetime
 from itertools import product
 
 import dagster as dg
+from filelock import FileLock
 
 from assets.defs.corpus.partitions import chunk_key, chunks, datasets
 from assets.lib.events import LEFT_OUT, check_evaluation, materialization, metadata, partition_of, version_tags, why_not
+from assets.lib.report import dagster_home
+from core.files import room_in
+from core.paths import ROOT, Workspace
 from pipeline.config import DatasetBuild, stored_build, stored_builds
 from pipeline.outcome import Outcome
 from pipeline.release import held_outcomes
@@ -31,6 +36,18 @@ ON_REQUEST = {
     "rewards": ("no model was asked about the chunk: Materialize asks the newest", "reward_model", "frames"),
 }
 Tell = Callable[[dg.AssetMaterialization], object]  # into a run that goes on, or outside any run
+
+
+@contextmanager
+def instance_of(workspace: Workspace) -> Iterator[dg.DagsterInstance]:
+    """The Dagster instance of a workspace; the working directory is the project's meanwhile (dagster.yaml's paths)."""
+    with room_in(workspace.root):
+        home = dagster_home(workspace)
+    with chdir(ROOT), room_in(home):
+        with FileLock(workspace.root / ".dagster.lock"):  # two that come first would both make Dagster's tables
+            instance = dg.DagsterInstance.from_config(str(home))
+        with instance:
+            yield instance
 
 
 def newest(instance: dg.DagsterInstance, asset: str, partition: str | None = None) -> dg.EventLogRecord | None:

@@ -9,7 +9,8 @@ import dagster as dg
 from pydantic import Field, PrivateAttr
 
 from annotate.model_client.server import Server, ServerConfig
-from assets.lib.programs import ProgramsError, check_programs
+from assets.lib.programs import check_programs
+from core.errors import UserError
 from core.paths import ROOT
 
 
@@ -37,7 +38,7 @@ class VlmServer(dg.ConfigurableResource):
         return bool(self.urls or self.model or os.environ.get("PROCCORPUS_VLM"))
 
     def endpoints(self) -> tuple[str, ...]:
-        """Ready servers; the first call may take minutes. Raises annotate.model_client.server.FailedError."""
+        """Ready servers; the first call may take minutes. Raises FailedError."""
         if self.urls:
             return tuple(self.urls)
         with self._lock:
@@ -59,7 +60,7 @@ class VlmServer(dg.ConfigurableResource):
     def _config(self) -> ServerConfig:
         try:
             check_programs(self)
-        except ProgramsError as e:
+        except UserError as e:
             raise dg.Failure(str(e), allow_retries=False) from e
         # What the resource is configured with comes before the environment
         model = self.model or os.environ.get("PROCCORPUS_VLM")

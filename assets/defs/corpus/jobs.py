@@ -14,6 +14,7 @@ from assets.lib.tell import tell_stages
 from core.names import DEMO_RECIPE, DEMO_RELEASE
 from pipeline.build import run_build
 from pipeline.stage import StageReport
+from training.recipe import load_recipe
 
 
 class BuildConfig(dg.Config):
@@ -72,7 +73,6 @@ def build_corpus(context: dg.OpExecutionContext, corpus: Corpus, config: BuildCo
 def close_corpus(context: dg.OpExecutionContext, corpus: Corpus, config: CorpusConfig, built: str) -> None:
     """Release, train, evaluate, rank; a leak between splits, or rows against the schema, stop it before the release."""
     from pipeline.reward_model import closing_steps, scoring_steps  # imports torch
-    from training.recipe import load_recipe
 
     context.log.info(f"after {built}")
     if config.train:

@@ -4,6 +4,7 @@ import dagster as dg
 
 from assets.defs.models import jobs
 from assets.defs.resources import Corpus
+from training.finished import newest_model
 
 
 @dg.sensor(
@@ -13,7 +14,6 @@ from assets.defs.resources import Corpus
 )
 def new_release(corpus: Corpus) -> dg.SensorResult | dg.SkipReason:
     from eval.held_out.evaluate import eval_run_id
-    from training.finished import newest_model
 
     lake = corpus.lake()
     found = lake.rows("SELECT name, config_hash FROM releases ORDER BY created_at DESC, name LIMIT 1")

@@ -15,6 +15,7 @@ from typing import Protocol
 import dagster as dg
 from pydantic import Field
 
+from core.errors import FailedError
 from core.logs import last_lines
 
 RENDEZVOUS_PORT = 29400
@@ -24,11 +25,7 @@ SILENCE_S = 600.0  # so long a cluster may be away, or its accounting be behind
 ERROR = re.compile(r"^error: (.*)$", re.MULTILINE)  # as our command line ends when something is wrong
 
 
-class LaunchError(Exception):
-    """A job that could not be handed over, or can no longer be asked about: which, why, what to do."""
-
-
-class JobError(LaunchError):
+class JobError(FailedError):
     """A job that ended badly, or is gone; `tail` is the end of what it wrote, as far as the error that it told."""
 
     def __init__(self, what: str, written: str) -> None:
@@ -62,7 +59,7 @@ class Machines(dg.Config):
 
 
 class Running(Protocol):
-    """A job that was handed over. Its methods raise LaunchError when its cluster cannot be asked."""
+    """A job that was handed over. Its methods raise FailedError when its cluster cannot be asked."""
 
     @property
     def id(self) -> str: ...
@@ -83,7 +80,7 @@ class Running(Protocol):
 def follow(
     context: dg.AssetExecutionContext, kind: str, job: Job, start: Callable[[Mapping[str, str]], Running]
 ) -> dg.PipesClientCompletedInvocation:
-    """Run a job to its end, telling each change of its state; ends it when the run is cancelled. Raises LaunchError.
+    """Run a job to its end, telling each change of its state; ends it when the run is cancelled. Raises FailedError.
 
     `start` hands the job over, with what is in its environment beside its own.
     """
@@ -97,7 +94,7 @@ def follow(
                 try:
                     state, failed = running.state()
                     heard = time.monotonic()
-                except LaunchError as e:
+                except FailedError as e:
                     if isinstance(e, JobError) or time.monotonic() - heard > SILENCE_S:
                         raise
                     state = f"not known just now ({e})"

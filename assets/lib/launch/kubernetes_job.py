@@ -9,7 +9,8 @@ from kubernetes import client, config
 from kubernetes.client import ApiException
 from urllib3.exceptions import HTTPError
 
-from assets.lib.launch.job import JobError, LaunchError
+from assets.lib.launch.job import JobError
+from core.errors import FailedError
 from core.logs import SEARCHED_LINES
 
 ANSWER_S = 30
@@ -17,7 +18,7 @@ ENDS = {"Succeeded": 0, "Failed": 1}  # whose log tells most
 
 
 def connected(context: str) -> client.ApiClient:
-    """Raises LaunchError. `context`: of the kubeconfig; empty: the current one, or that of this pod."""
+    """Raises FailedError. `context`: of the kubeconfig; empty: the current one, or that of this pod."""
     try:
         # Dagster may run inside the cluster, where a service account takes the place of a kubeconfig
         if not context and "KUBERNETES_SERVICE_HOST" in os.environ:
@@ -25,12 +26,12 @@ def connected(context: str) -> client.ApiClient:
             return client.ApiClient()
         return config.new_client_from_config(os.environ.get("KUBECONFIG"), context or None)
     except config.ConfigException as e:
-        raise LaunchError(f"no Kubernetes cluster is configured: {' '.join(str(e).split())}") from e
+        raise FailedError(f"no Kubernetes cluster is configured: {' '.join(str(e).split())}") from e
 
 
 class KubernetesJob:
     def __init__(self, api: client.ApiClient, made: dict, service: dict | None) -> None:
-        """Hand the Job over, then its Service, which goes when the Job goes. Raises LaunchError."""
+        """Hand the Job over, then its Service, which goes when the Job goes. Raises FailedError."""
         self._batch, self._core = client.BatchV1Api(api), client.CoreV1Api(api)
         self._name, self._namespace = made["metadata"]["name"], made["metadata"]["namespace"]
         self.id = f"{self._namespace}/{self._name}"
@@ -42,7 +43,7 @@ class KubernetesJob:
             refused = f"the cluster did not take the service of {self.id}"
             try:
                 self._ask(refused, self._core.create_namespaced_service, self._namespace, service)
-            except LaunchError:
+            except FailedError:
                 self.cancel()
                 raise
 
@@ -53,7 +54,7 @@ class KubernetesJob:
             reason = " ".join(str(getattr(e, "reason", None) or e).split())[:200]
             if isinstance(e, ApiException) and e.status == 404:
                 raise JobError(refused, reason) from e
-            raise LaunchError(f"{refused}: {reason}") from e
+            raise FailedError(f"{refused}: {reason}") from e
 
     def state(self) -> tuple[str, bool | None]:
         unknown = f"the job {self.id} cannot be asked about"
@@ -77,7 +78,7 @@ class KubernetesJob:
                 log = self._core.read_namespaced_pod_log
                 if data := self._ask("no log", log, pod.metadata.name, self._namespace, **how).data:
                     return data.decode(errors="replace").rstrip()
-        except LaunchError as e:
+        except FailedError as e:
             return f"({e})"
         return ""
 

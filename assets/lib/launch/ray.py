@@ -8,7 +8,8 @@ from uuid import uuid4
 import dagster as dg
 from pydantic import Field
 
-from assets.lib.launch.job import Job, JobError, LaunchError, Machines, torchrun
+from assets.lib.launch.job import Job, JobError, Machines, torchrun
+from core.errors import FailedError
 from core.logs import SEARCHED_LINES, last_lines
 
 
@@ -36,7 +37,7 @@ class RayLauncher(Machines):
         return self.cpus_per_gpu * self.gpus_per_node or self.cpus_without_gpu
 
     def run(self, context: dg.AssetExecutionContext, job: Job) -> dg.PipesClientCompletedInvocation:
-        """Hand a job over and wait for it; what it prints is read as it comes. Raises LaunchError."""
+        """Hand a job over and wait for it; what it prints is read as it comes. Raises FailedError."""
         from dagster_ray import PipesRayJobClient  # imports Ray
 
         # A random part, since Ray refuses a second job of the same id
@@ -49,7 +50,7 @@ class RayLauncher(Machines):
             return ray.run(context=context, submit_job_params=params | (alone if self.nodes == 1 else {}))
         except ConnectionError as e:
             why = f"no Ray cluster answers at {self.address}: start one with `ray start --head`, or mend the address"
-            raise LaunchError(why) from e
+            raise FailedError(why) from e
         except RuntimeError as e:
             # The error itself has a few lines of it only
             lines = [n for n in ray.client.get_job_logs(number).splitlines() if '"__dagster_pipes_version"' not in n]

@@ -10,11 +10,12 @@ import dagster as dg
 from pydantic import Field
 
 from annotate.model_client.server import GUARD
-from assets.lib.launch.job import Job, JobError, LaunchError, block, follow, torchrun
+from assets.lib.launch.job import Job, JobError, block, follow, torchrun
 from assets.lib.launch.kubernetes import KubernetesLauncher
 from assets.lib.launch.ray import RayLauncher
 from assets.lib.launch.slurm import SlurmLauncher
-from assets.lib.programs import ProgramsError, check_programs
+from assets.lib.programs import check_programs
+from core.errors import UserError
 from core.logs import end_of
 
 GRACE_S = 20.0  # between SIGTERM and SIGKILL
@@ -78,7 +79,7 @@ def launch(context: dg.AssetExecutionContext, launcher: AnyLauncher, job: Job) -
         # A folder that is there already would be another job's: this fails then
         job.folder.mkdir(parents=True)
         done = launcher.run(context, job)
-    except (ProgramsError, LaunchError) as e:
+    except UserError as e:
         # The last lines say most of why training failed: they stand with the failure in the UI
         tail = {"last_lines": block(e.tail)} if isinstance(e, JobError) else {}
         raise dg.Failure(str(e), metadata=tail, allow_retries=False) from e

@@ -11,7 +11,8 @@ from typing import Literal
 import dagster as dg
 from pydantic import Field
 
-from assets.lib.launch.job import RENDEZVOUS_PORT, Job, LaunchError, Machines, follow, torchrun
+from assets.lib.launch.job import RENDEZVOUS_PORT, Job, Machines, follow, torchrun
+from core.errors import FailedError
 from core.logs import end_of
 
 ANSWER_S = 60.0  # a controller under load takes long, but not so long
@@ -41,17 +42,17 @@ def _shell_word(word: str) -> str:
 
 
 def ask(*command: str) -> str:
-    """What one of Slurm's programs answers. Raises LaunchError."""
+    """What one of Slurm's programs answers. Raises FailedError."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_S, stdin=subprocess.DEVNULL)
     except FileNotFoundError as e:
-        raise LaunchError(f"{command[0]} is not on PATH: Dagster has to run on a machine that submits jobs") from e
+        raise FailedError(f"{command[0]} is not on PATH: Dagster has to run on a machine that submits jobs") from e
     except subprocess.TimeoutExpired as e:
-        raise LaunchError(f"{command[0]} has not answered for {ANSWER_S:.0f} s: ask the cluster's people") from e
+        raise FailedError(f"{command[0]} has not answered for {ANSWER_S:.0f} s: ask the cluster's people") from e
     if done.returncode:
         # Slurm's programs end with the line that says what is wrong
         told = (done.stderr or done.stdout).strip().splitlines() or [f"code {done.returncode}"]
-        raise LaunchError(f"{command[0]}: {told[-1]}")
+        raise FailedError(f"{command[0]}: {told[-1]}")
     return done.stdout
 
 
@@ -64,7 +65,7 @@ class SlurmJob:
         """Its line in the queue; empty for a job that ended."""
         try:
             return ask("squeue", "--noheader", "--jobs", self.id, "--format", "%T %r")
-        except LaunchError as e:
+        except FailedError as e:
             if "invalid job id" not in str(e).lower():
                 raise
             return ""  # it ended some minutes ago
@@ -76,7 +77,7 @@ class SlurmJob:
         fields = "--format=State,ExitCode"
         counted = ask("sacct", "--noheader", "--parsable2", "--allocations", "--jobs", self.id, fields)
         if not counted:  # no longer queued, not yet accounted for
-            raise LaunchError(f"neither squeue nor sacct knows the job {self.id}")
+            raise FailedError(f"neither squeue nor sacct knows the job {self.id}")
         state, _, code = counted.splitlines()[0].partition("|")
         word = state.partition(" ")[0]  # CANCELLED by 1000
         return (word.lower(), None) if word in ACTIVE else (f"{state.lower()}, exit code {code}", word != "COMPLETED")
@@ -111,10 +112,10 @@ class SlurmLauncher(Machines):
     python: str = Field(default="", description="Interpreter that has proccorpus on the machines; empty: this one.")
 
     def script(self, job: Job, environment: Mapping[str, str]) -> str:
-        """The text of the sbatch file. Raises LaunchError for a directive of several lines."""
+        """The text of the sbatch file. Raises FailedError for a directive of several lines."""
         # A directive of several lines would end the head of the script, and sbatch would miss what follows
         if any("\n" in d for d in self.directives):
-            raise LaunchError("a line of `directives` has a line break: give one directive per line")
+            raise FailedError("a line of `directives` has a line break: give one directive per line")
         cores = self.cpus_per_gpu * max(1, self.gpus_per_node)
         memory = "mem-per-gpu" if self.gpus_per_node else "mem"
         wanted = {
@@ -153,7 +154,7 @@ class SlurmLauncher(Machines):
             told = ask("sbatch", "--parsable", os.fspath(path)).strip()
             number = told.splitlines()[-1].partition(";")[0] if told else ""
             if not number.isdigit():
-                raise LaunchError(f"sbatch gave no job number but {told[:80]!r}")
+                raise FailedError(f"sbatch gave no job number but {told[:80]!r}")
             return SlurmJob(job, number)
 
         return follow(context, self.kind, job, start)

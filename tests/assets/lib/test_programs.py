@@ -9,8 +9,9 @@ from assets.lib.launch.kubernetes import KubernetesLauncher
 from assets.lib.launch.ray import RayLauncher
 from assets.lib.launch.run import LocalLauncher
 from assets.lib.launch.slurm import SlurmLauncher
-from assets.lib.programs import FILE, ProgramsError, check_programs
+from assets.lib.programs import FILE, check_programs
 from assets.lib.vlm_server import VlmServer
+from core.errors import UserError
 
 NAMED = [
     VlmServer(model="m", python="/tmp/evil"),
@@ -24,11 +25,11 @@ NAMED = [
 
 @pytest.mark.parametrize("config", NAMED)
 def test_none_without_a_file(config: VlmServer | SlurmLauncher, tmp_path: Path) -> None:
-    with pytest.raises(ProgramsError, match=FILE):
+    with pytest.raises(UserError, match=FILE):
         check_programs(config, {})
     other = tmp_path / "programs.toml"
     other.write_text('setup = ["module load cuda"]\npython = ["/opt/python"]\n')
-    with pytest.raises(ProgramsError, match="is not allowed in a run's configuration"):
+    with pytest.raises(UserError, match="is not allowed in a run's configuration"):
         check_programs(config, {FILE: str(other)})
 
 
@@ -37,12 +38,12 @@ def test_what_the_file_lists(tmp_path: Path) -> None:
     file.write_text('setup = ["module load cuda"]\npython = ["/opt/python"]\n')
     launcher = SlurmLauncher(setup=["module load cuda"], python="/opt/python")
     check_programs(launcher, {FILE: str(file)})
-    with pytest.raises(ProgramsError, match="'rm -r /'"):
+    with pytest.raises(UserError, match="'rm -r /'"):
         check_programs(launcher.model_copy(update={"setup": ["module load cuda", "rm -r /"]}), {FILE: str(file)})
     file.write_text("setup = 7")
-    with pytest.raises(ProgramsError, match="other things"):
+    with pytest.raises(UserError, match="other things"):
         check_programs(launcher, {FILE: str(file)})
-    with pytest.raises(ProgramsError, match="cannot be read"):
+    with pytest.raises(UserError, match="cannot be read"):
         check_programs(launcher, {FILE: str(tmp_path / "none.toml")})
 
 

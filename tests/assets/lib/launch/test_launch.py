@@ -13,11 +13,12 @@ import pytest
 import yaml
 
 from assets.lib.launch import job, run
-from assets.lib.launch.job import LaunchError, job_name, torchrun, why
+from assets.lib.launch.job import job_name, torchrun, why
 from assets.lib.launch.kubernetes import KubernetesLauncher, Toleration
 from assets.lib.launch.ray import RayLauncher
 from assets.lib.launch.run import LocalLauncher
 from assets.lib.launch.slurm import SlurmLauncher
+from core.errors import FailedError
 from core.paths import ROOT
 from tests.kits.kubernetes_standin import Cluster, serve_cluster
 from tests.kits.launch_kit import alive, failure, interpreter, interrupt_when_up, job_of, materialize
@@ -228,7 +229,7 @@ def test_a_directive_brings_no_line_of_its_own(field: str) -> None:
 
 
 def test_more_directives_bring_one_line_each(tmp_path: Path) -> None:
-    with pytest.raises(LaunchError, match="line break"):
+    with pytest.raises(FailedError, match="line break"):
         SlurmLauncher(directives=["--x\nrm -rf /"]).script(job_of(tmp_path, "well"), {})
 
 
