@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from assets.definitions import defs
-from assets.defs.corpus.schedules import nightly
+from assets.defs.corpus.jobs import nightly
 from assets.defs.corpus.sensors import new_corrections, source_revisions
-from assets.defs.models.schedules import weekly
+from assets.defs.models.jobs import weekly
 from assets.defs.models.sensors import new_release
 from assets.defs.resources import Corpus
 from core.paths import Workspace

@@ -1,4 +1,4 @@
-"""Jobs over the whole graph.
+"""Jobs over the whole graph, and the schedule that keeps the corpus up to date.
 
 `corpus` is the build loop over all datasets, then release, model, evaluation and leaderboard, in one run. (An asset job
 cannot hold assets of two partition sets, so it is a job of two ops, whose events say what they made.) `build` is its
@@ -110,3 +110,12 @@ def corpus_job() -> None:
 )
 def build_job() -> None:
     build_corpus()
+
+
+nightly = dg.ScheduleDefinition(
+    name="nightly",
+    job=corpus_job,
+    cron_schedule="0 2 * * *",
+    run_config={"release": "nightly", "train": False},
+    description="Every night at two: what changed is rebuilt and released as `nightly`, and the newest model scored.",
+)

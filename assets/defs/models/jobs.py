@@ -1,4 +1,6 @@
-"""Jobs over the assets of the second half: release, reward model, evaluation, leaderboard."""
+"""Jobs over the assets of the second half (release, reward model, evaluation, leaderboard), and a weekly release."""
+
+from datetime import UTC, datetime
 
 import dagster as dg
 
@@ -19,3 +21,14 @@ score_job = dg.define_asset_job(
     selection=dg.AssetSelection.assets("evaluation", "leaderboard"),
     description="Score a model, beside the baselines, on the held-out episodes of a release.",
 )
+
+
+@dg.schedule(
+    job=freeze_job,
+    cron_schedule="0 6 * * 1",
+    description="Mondays at six: a release that stays, named after the day.",
+)
+def weekly(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+    day = (context.scheduled_execution_time or datetime.now(UTC)).strftime("%Y-%m-%d")
+    name = f"weekly-{day}"
+    return dg.RunRequest(run_key=name, run_config={"ops": {"release": {"config": {"name": name}}}})
