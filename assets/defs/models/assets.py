@@ -24,7 +24,8 @@ from pipeline.release import leaderboard_step, release_step
 MODELS = Path("pipeline", "reward_model.py")  # where they are made
 # What assets have in common, by what they are paid with
 CPU: dict[str, Any] = {"group_name": "models", "owners": ["team:models"], "tags": {"cost": "cpu"}}
-GPU = CPU | {"tags": {"cost": "gpu"}}
+GPU: dict[str, Any] = CPU | {"tags": {"cost": "gpu"}}
+REWARDS: dict[str, Any] = GPU | {"group_name": "rewards"}
 # Schedule `weekly` releases each week: a warning after two that were missed, and a failure after a month
 WEEKLY = dg.FreshnessPolicy.time_window(fail_window=timedelta(days=31), warn_window=timedelta(days=14))
 KEPT_CURRENT = dg.AutomationCondition.eager().with_label("kept current")
@@ -90,7 +91,7 @@ def evaluation(context: dg.AssetExecutionContext, corpus: Corpus, config: Evalua
 
 
 @dg.asset(
-    **GPU | {"group_name": "rewards"},
+    **REWARDS,
     deps=["reward_model", "frames"],
     partitions_def=chunks,
     kinds={"pytorch"},
