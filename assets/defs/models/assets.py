@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import dagster as dg
 
@@ -21,11 +20,9 @@ from pipeline.checks import GUARDS, first_words
 from pipeline.comparison import comparison_step
 from pipeline.release import leaderboard_step, release_step
 
+OWNERS = ["team:models"]
 MODELS = Path("pipeline", "reward_model.py")  # where they are made
-# What assets have in common, by what they are paid with
-CPU: dict[str, Any] = {"group_name": "models", "owners": ["team:models"], "tags": {"cost": "cpu"}}
-GPU: dict[str, Any] = CPU | {"tags": {"cost": "gpu"}}
-REWARDS: dict[str, Any] = GPU | {"group_name": "rewards"}
+CPU, GPU = {"cost": "cpu"}, {"cost": "gpu"}  # what is paid with
 # Schedule `weekly` releases each week: a warning after two that were missed, and a failure after a month
 WEEKLY = dg.FreshnessPolicy.time_window(fail_window=timedelta(days=31), warn_window=timedelta(days=14))
 KEPT_CURRENT = dg.AutomationCondition.eager().with_label("kept current")
@@ -39,9 +36,11 @@ def models() -> ModuleType:
 
 
 @dg.asset(
-    **CPU,
     deps=["shards"],
+    group_name="models",
     kinds={"ducklake"},
+    owners=OWNERS,
+    tags=CPU,
     metadata=described("releases", "release_shards", code=release_step),
     check_specs=[
         dg.AssetCheckSpec(name, asset="release", blocking=True, description=first_words(check))
@@ -68,9 +67,11 @@ def release(
 
 
 @dg.asset(
-    **GPU,
     deps=["release"],
+    group_name="models",
     kinds={"pytorch", "huggingface"},
+    owners=OWNERS,
+    tags=GPU,
     metadata=described("training_runs", "training_points", "checkpoints", code=ROOT / MODELS),
 )
 def reward_model(context: dg.AssetExecutionContext, corpus: Corpus, config: RewardModelConfig) -> dg.MaterializeResult:
@@ -79,9 +80,11 @@ def reward_model(context: dg.AssetExecutionContext, corpus: Corpus, config: Rewa
 
 
 @dg.asset(
-    **GPU,
     deps=["reward_model"],
+    group_name="models",
     kinds={"pytorch"},
+    owners=OWNERS,
+    tags=GPU,
     metadata=described("eval_scores", "eval_runs", "eval_predictions", code=ROOT / MODELS),
     freshness_policy=WEEKLY,
 )
@@ -91,10 +94,12 @@ def evaluation(context: dg.AssetExecutionContext, corpus: Corpus, config: Evalua
 
 
 @dg.asset(
-    **REWARDS,
     deps=["reward_model", "frames"],
     partitions_def=chunks,
+    group_name="rewards",
     kinds={"pytorch"},
+    owners=OWNERS,
+    tags=GPU,
     metadata=described("eval_predictions", "eval_runs", code=ROOT / "pipeline" / "episode_rewards.py"),
 )
 def rewards(context: dg.AssetExecutionContext, corpus: Corpus, config: RewardsConfig) -> dg.MaterializeResult:
@@ -103,9 +108,11 @@ def rewards(context: dg.AssetExecutionContext, corpus: Corpus, config: RewardsCo
 
 
 @dg.asset(
-    **CPU,
     deps=["evaluation"],
+    group_name="models",
     kinds={"duckdb"},
+    owners=OWNERS,
+    tags=CPU,
     metadata=described("eval_scores", "eval_runs", code=leaderboard_step),
     automation_condition=KEPT_CURRENT,
     freshness_policy=WEEKLY,
@@ -116,9 +123,11 @@ def leaderboard(context: dg.AssetExecutionContext, corpus: Corpus) -> dg.Materia
 
 
 @dg.asset(
-    **CPU,
     deps=["progress"],
+    group_name="models",
     kinds={"duckdb"},
+    owners=OWNERS,
+    tags=CPU,
     metadata=described("eval_scores", "eval_runs", "eval_predictions", code=comparison_step),
     automation_condition=KEPT_CURRENT,
 )
