@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import yaml
 
 from core.errors import UserError
+from core.files import room_in
 from core.paths import ROOT, Workspace
 from pipeline.outcome import Outcome
 from warehouse.lake import open_lake
@@ -68,6 +70,12 @@ def telling() -> ModuleType:
     return tell
 
 
+def instance_of(workspace: Workspace) -> AbstractContextManager[Any]:
+    """The Dagster instance of a workspace, which it gets where it has none."""
+    with room_in(workspace.root):
+        return telling().instance_at(dagster_home(workspace), workspace)
+
+
 def report_closing(workspace: Workspace, outcomes: Sequence[Outcome]) -> None:
     """Report release, model, evaluation and leaderboard, after the stages that they were made of.
 
@@ -76,7 +84,7 @@ def report_closing(workspace: Workspace, outcomes: Sequence[Outcome]) -> None:
     if not is_followed(workspace):
         return
     tell = telling()
-    with tell.instance_of(workspace) as instance:
+    with instance_of(workspace) as instance:
         tell.reconcile(instance, open_lake(workspace))
         tell.tell_outcomes(instance, outcomes)
         tell.tell_unasked(instance)
@@ -91,7 +99,7 @@ def mirror(workspace: Workspace) -> None:
         return
     tell, lake = telling(), open_lake(workspace)
     ((last,),) = lake.rows("SELECT max(finished_at) FROM stage_runs")
-    with tell.instance_of(workspace) as instance:
+    with instance_of(workspace) as instance:
         if last:
             tell.tell_held(instance, lake, before=last)
         tell.reconcile(instance, lake)
@@ -102,5 +110,5 @@ def mirror(workspace: Workspace) -> None:
 def report_build(workspace: Workspace, datasets: Sequence[str] | None = None) -> None:
     """Report the stages of some datasets, or of all, that Dagster does not know: nobody may have opened it before."""
     tell = telling()
-    with tell.instance_of(workspace) as instance:
+    with instance_of(workspace) as instance:
         tell.reconcile(instance, open_lake(workspace), datasets)

@@ -9,13 +9,13 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import chdir, contextmanager
 from datetime import datetime
 from itertools import product
+from pathlib import Path
 
 import dagster as dg
 from filelock import FileLock
 
 from assets.defs.corpus.partitions import chunk_key, chunks, datasets
 from assets.lib.events import LEFT_OUT, check_evaluation, materialization, metadata, partition_of, version_tags, why_not
-from assets.lib.report import dagster_home
 from core.files import room_in
 from core.paths import ROOT, Workspace
 from pipeline.config import DatasetBuild, stored_build, stored_builds
@@ -39,10 +39,8 @@ Tell = Callable[[dg.AssetMaterialization], object]  # into a run that goes on, o
 
 
 @contextmanager
-def instance_of(workspace: Workspace) -> Iterator[dg.DagsterInstance]:
+def instance_at(home: Path, workspace: Workspace) -> Iterator[dg.DagsterInstance]:
     """The Dagster instance of a workspace; the working directory is the project's meanwhile (dagster.yaml's paths)."""
-    with room_in(workspace.root):
-        home = dagster_home(workspace)
     with chdir(ROOT), room_in(home):
         with FileLock(workspace.root / ".dagster.lock"):  # two that come first would both make Dagster's tables
             instance = dg.DagsterInstance.from_config(str(home))

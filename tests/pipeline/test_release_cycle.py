@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 
 from assets.defs.resources import Corpus
-from assets.lib.report import mirror
-from assets.lib.tell import instance_of, tell_outcomes
+from assets.lib.report import instance_of, mirror
+from assets.lib.tell import tell_outcomes
 from core.paths import ROOT, Workspace
 from core.tables import TABLES
 from eval.reward.open import ScorerConfig

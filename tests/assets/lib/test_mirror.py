@@ -8,8 +8,8 @@ import pytest
 
 from assets.defs.corpus.jobs import build_job
 from assets.defs.resources import Corpus
-from assets.lib.report import mirror
-from assets.lib.tell import ON_REQUEST, instance_of
+from assets.lib.report import instance_of, mirror
+from assets.lib.tell import ON_REQUEST
 from pipeline.build import run_build
 from pipeline.config import config_rows
 from pipeline.release import release_step

@@ -8,8 +8,8 @@ import dagster as dg
 import pytest
 import yaml
 
-from assets.lib.report import dagster_home, is_followed, report_build
-from assets.lib.tell import instance_of, reconcile
+from assets.lib.report import dagster_home, instance_of, is_followed, report_build
+from assets.lib.tell import reconcile
 from cli.console import build_all
 from core.errors import UserError
 from core.paths import ROOT, Workspace
