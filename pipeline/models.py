@@ -6,9 +6,7 @@ from typing import Any
 from core.names import did_you_mean
 from core.paths import Workspace
 from training.errors import ModelError
-from training.finished import named_model
 from training.folder import CARD, base_of, checkpoints, read_card
-from warehouse.lake import Lake
 
 
 def models_folder(space: Workspace) -> Path:
@@ -22,6 +20,9 @@ def model_folder(space: Workspace, model: str) -> Path:
     """
     # A recipe's name, or `latest`, is a training run's; a folder is not looked for in the lake
     if space.exists() and "/" not in model:
+        from training.finished import named_model  # imports the lake
+        from warehouse.lake import Lake
+
         model = named_model(Lake(space, read_only=True), model)
     known = checkpoints(models_folder(space))
     for folder in known:
