@@ -17,11 +17,11 @@ from annotate import visual_change as vc
 from annotate.signal_lag import LagMeter, Proprioception, lag_row, proprioception
 from annotate.stored_pictures import SharedPicture, encode_jpeg
 from core.tables import TABLES
-from ingest.episode import CameraVideo, Episode, EpisodeRecord, Finding, RowsError
-from ingest.formats.proprio import moving_dimensions
+from ingest.episode import CameraVideo, Episode, EpisodeRecord, Finding
 from ingest.identity import RATE_TOLERANCE
-from ingest.media.video import DECODE_ALL, DecodeOptions, Picture, VideoError
-from ingest.signals.gripper import GripperSignal, main_signal
+from ingest.media.video import DECODE_ALL, DecodeOptions, Picture
+from ingest.reasons import DataError
+from ingest.signals.gripper import GripperSignal, main_signal, moving_dimensions
 from ingest.source import read_episode
 from ingest.sources.files import Source
 
@@ -102,7 +102,7 @@ def frames_stage(
         try:
             episode = read_episode(source, record)
             rows = proprioception(episode, signals)
-        except RowsError as e:
+        except DataError as e:
             findings.append(Finding(e.reason, str(e), "unusable", record.episode_index, file=record.data_uri))
             continue
         clock = timing(episode.timestamps_s, record.fps, certain=source.config.fps is not None)
@@ -176,7 +176,7 @@ class _Measuring:
             measured = measure_camera(self.episode, camera, self.config, self.store, wanting, self.options)
             obstacle = _obstacle(measured, record, self.config)
             self.decoded += len(measured)
-        except (VideoError, RowsError) as e:
+        except DataError as e:
             obstacle = (e.reason, str(e))
         if measured is None or measured.damaged:
             for keeper, _ in wanting:

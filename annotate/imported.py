@@ -17,12 +17,13 @@ from typing import Any
 from annotate.conventions import annotations_json, frame_signals, opensarm, robometer
 from annotate.imported_label import EpisodeAnnotation, ImportedError, ImportedLabel
 from annotate.native import annotate
-from ingest.episode import NativeStep, RowsError
+from ingest.episode import NativeStep
 from ingest.formats.lerobot_meta import LerobotListing, episode_metadata, read_info, version_of, whole
 from ingest.formats.lerobot_rows import find_rows
 from ingest.formats.lerobot_steps import FORMS as LEROBOT_FORMS
 from ingest.formats.lerobot_steps import Annotated, Stated, is_step, read_form
 from ingest.formats.side_files import parse_json_lines, read_text
+from ingest.reasons import DataError
 from ingest.registry import DatasetConfig
 from ingest.sources.files import Source
 
@@ -117,7 +118,7 @@ def _annotated(path: Path) -> tuple[LerobotListing, dict[int, Annotated]]:
     source = _source(path)
     try:
         info, has_info = read_info(source), True
-    except RowsError:
+    except DataError:
         # Forms in frames need no more than meta/episodes
         info, has_info = {"features": {}, "fps": math.nan}, False
     dataset = LerobotListing(source, info=info, version=version_of(source, info))
@@ -147,7 +148,7 @@ def _read_lines(source: Source, uri: str) -> list[dict[str, Any]]:
     """The rows of a file. Raises ImportedError for a file, or a line, that cannot be read."""
     try:
         lines = parse_json_lines(read_text(source, uri))
-    except RowsError as e:
+    except DataError as e:
         raise ImportedError(str(e)) from e
     for number, error in lines.errors:
         raise ImportedError(f"{uri}: line {number} is not JSON ({error})")

@@ -13,8 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ingest.episode import Episode, Finding
-from ingest.formats.proprio import moving_dimensions
-from ingest.signals.gripper import GripperSignal, arm_state, opening
+from ingest.signals.gripper import GripperSignal, arm_state, moving_dimensions, opening
 from ingest.signals.transitions import transitions
 
 MAX_LAG_S, MAX_GRIPPER_LAG_S = 1.5, 2.5
@@ -41,7 +40,7 @@ class Proprioception:
 
 
 def proprioception(episode: Episode, signals: Sequence[GripperSignal]) -> Proprioception:
-    """Raises RowsError for values that are not finite."""
+    """Raises DataError for values that are not finite."""
     openings = [opening(signal, episode) if signal.is_used else None for signal in signals]
     return Proprioception(arm_state(episode, signals), openings)
 

@@ -10,7 +10,8 @@ from fastapi import Path
 from annotate.signal_report import lag
 from explorer.access import LakeReader, PageError
 from explorer.corrected_labels import NO_LABEL, QUALITY_SIGNS, labels_with_corrections
-from ingest.episode import Episode, RowsError, record_from_row
+from ingest.episode import Episode, record_from_row
+from ingest.reasons import DataError
 from ingest.registry import DatasetConfig
 from ingest.source import read_episode
 from ingest.sources.files import Source
@@ -295,7 +296,7 @@ def recorded(reader: LakeReader, episode: LakeEpisode) -> Episode:
     (row,) = reader.dicts(f"SELECT * FROM episode_facts {OF_EPISODE}", *episode.key)
     try:
         read = read_episode(source, record_from_row(row))
-    except (RowsError, SourceError, OSError) as e:
+    except (DataError, SourceError, OSError) as e:
         raise PageError(f"{where} cannot be read: {e}") from e
     has_actions = read.action is not None and len(read.action) > 0
     return read if has_actions else replace(read, action=None)

@@ -5,20 +5,14 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, Protocol
 
 import numpy as np
+import pyarrow as pa
 
 from ingest.media.video import DECODE_ALL, DecodeOptions, Picture
 from ingest.reasons import REASONS
-
-
-class RowsError(Exception):
-    """An episode's rows cannot be read; `reason` is a finding's reason code."""
-
-    def __init__(self, message: str, reason: str = "unreadable_data") -> None:
-        super().__init__(message)
-        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -125,7 +119,7 @@ TimedPicture = tuple[int, float, Picture]  # frame_index, timestamp_s, frame
 
 
 class FrameReader(Protocol):
-    """Frames of one camera, streaming. Raises VideoError; also RowsError where pictures are stored in rows."""
+    """Frames of one camera, streaming. Raises VideoError; also DataError where pictures are stored in rows."""
 
     def __call__(self, camera: str, options: DecodeOptions = DECODE_ALL, /) -> Iterator[TimedPicture]: ...
 
@@ -140,20 +134,45 @@ def timed(pictures: Iterable[Picture], fps: float) -> Iterator[TimedPicture]:
 class Episode:
     """Low-dimensional rows of one episode, and a frame iterator per camera.
 
-    `state` and `action` have one row per frame, float64 [n, d] in the source's units, grippers and hands among them
-    (`ingest.signals` knows where); None when the source has none, or the format's reader does not read it. Their names
-    are one per dimension, or none at all. `names_by` says where the names are from.
+    `states` and `actions` have one row per frame and one column of float64 per dimension, in the source's units,
+    grippers and hands among them (`ingest.signals` knows where); None when the source has none, or the format's reader
+    does not read it. `names_by` says where the names are from.
     Options of `frames` count for cameras that are video files; pictures in rows or arrays are all decoded.
     """
 
     record: EpisodeRecord
-    state: np.ndarray | None
-    action: np.ndarray | None
+    states: pa.Table | None
+    actions: pa.Table | None
     timestamps_s: np.ndarray | None
     frames: FrameReader = field(repr=False)
-    state_names: tuple[str, ...] = ()
-    action_names: tuple[str, ...] = ()
     names_by: Literal["name", "modality.json"] = "name"
+
+    @cached_property
+    def state(self) -> np.ndarray | None:
+        """float64 [n, d]"""
+        return matrix(self.states)
+
+    @cached_property
+    def action(self) -> np.ndarray | None:
+        """float64 [n, d]"""
+        return matrix(self.actions)
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        """One per dimension, or none at all."""
+        return names_of(self.states)
+
+    @property
+    def action_names(self) -> tuple[str, ...]:
+        return names_of(self.actions)
+
+
+def matrix(rows: pa.Table | None) -> np.ndarray | None:
+    return None if rows is None else np.column_stack([column.to_numpy() for column in rows.columns])
+
+
+def names_of(rows: pa.Table | None) -> tuple[str, ...]:
+    return tuple(rows.column_names) if rows is not None and any(rows.column_names) else ()
 
 
 def record_row(record: EpisodeRecord) -> dict[str, Any]:

@@ -7,6 +7,8 @@ times over. So the claim is looked at before what it claims is read, and a claim
 
 from pydantic import BaseModel, Field
 
+from ingest.reasons import DataError
+
 
 class Limits(BaseModel, extra="forbid", frozen=True):
     """Limits for the files of a dataset. A file beyond a limit is not read; a finding gives its figure."""
@@ -49,7 +51,7 @@ class Limits(BaseModel, extra="forbid", frozen=True):
         default=1000, ge=1, description="bytes that an MCAP recording may unpack to for each that is stored"
     )
     max_files: int = Field(default=1 << 21, ge=1, description="files of a remote source, or of one tar")
-    max_pages: int = Field(default=20_000, ge=1, description="pages of a host's file list; for a web server, folders")
+    max_pages: int = Field(default=20_000, ge=1, description="folders of a web server")
     max_header_bytes: int = Field(
         default=1 << 20,
         ge=1,
@@ -82,6 +84,11 @@ class Limits(BaseModel, extra="forbid", frozen=True):
             return ""
         rule = f"limits.{name}" if times == 1 else f"{times} x limits.{name}"
         return f"{what}: {claimed:,.0f}, over the limit of {limit:,} ({rule} of the registry entry)"
+
+    def check(self, name: str, claimed: float, what: str, times: int = 1) -> None:
+        """Raises DataError, as a finding `over_limit`, for what `excess` says."""
+        if problem := self.excess(name, claimed, what, times):
+            raise DataError(problem, "over_limit")
 
 
 LIMITS = Limits()

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
+from itertools import islice, zip_longest
 
 from ingest.episode import EpisodeRecord
 from ingest.task_texts import are_other_tasks
@@ -100,15 +100,8 @@ def _elsewhere(split: _Split, own_tasks: Sequence[str], place: bytes, chunk: int
     """Episodes of other tasks beyond the chunk: first one of each task, then a second one of each, and so on."""
     looked_at = islice(split.tasks.after(place), MOST_TASKS)
     others = [task for task in looked_at if any(are_other_tasks(task, own) for own in own_tasks)]
-    waiting = [iter(split.runs[task].after(place)) for task in others]
-    while waiting:
-        going_on = []
-        for runs in waiting:
-            index = next((i for i in runs if i // chunk_size != chunk), None)
-            if index is not None:
-                yield index
-                going_on.append(runs)
-        waiting = going_on
+    of_each = [(i for i in split.runs[task].after(place) if i // chunk_size != chunk) for task in others]
+    yield from (i for in_turn in zip_longest(*of_each) for i in in_turn if i is not None)
 
 
 def _hash(text: str) -> bytes:

@@ -12,8 +12,8 @@ import numpy as np
 
 # Names that success goes by, tried after the registry's `success_field`
 SUCCESS_FIELDS = ("success", "is_success", "episode_success", "is_episode_successful", "next.success")
-TRUE_WORDS = ("true", "1", "1.0", "yes", "success", "succeeded")
-FALSE_WORDS = ("false", "0", "0.0", "no", "failure", "failed", "fail")
+TRUTHS: dict[str, bool] = dict.fromkeys(("true", "1", "1.0", "yes", "success", "succeeded"), True)
+TRUTHS |= dict.fromkeys(("false", "0", "0.0", "no", "failure", "failed", "fail"), False)
 SUCCESS_FOLDERS = frozenset({"success", "successes"})
 FAILURE_FOLDERS = frozenset({"failure", "failures", "failed", "fail"})
 FOLDER_NAME = "folder name"
@@ -90,8 +90,7 @@ def truth(value: Any) -> bool | None:
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
     if isinstance(value, str):
-        word = value.strip().lower()
-        return True if word in TRUE_WORDS else False if word in FALSE_WORDS else None
+        return TRUTHS.get(value.strip().lower())
     return bool(value) if isinstance(value, bool | int | float) and value in (0, 1) else None
 
 

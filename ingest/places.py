@@ -128,9 +128,8 @@ def _reached(folder: str, kind: _Kind, below: Mapping[str, Counter[_Kind]]) -> s
     """The outermost folder that a dataset may begin in, as far as all that lies there is of its kind."""
     reached = folder
     for level, above in enumerate(_above(folder), 1):
-        if kind.format.levels is not None and level > kind.format.levels:
-            break
-        if not all(_belongs(other, kind) for other in below[above]):
+        is_too_far = kind.format.levels is not None and level > kind.format.levels
+        if is_too_far or not all(_belongs(other, kind) for other in below[above]):
             break
         # One configuration alone is the dataset; several are, together
         if not (kind.name and above and below[above].total() == below[folder].total()):

@@ -11,6 +11,14 @@ class Reason(NamedTuple):
     remedy: str
 
 
+class DataError(Exception):
+    """Something of a source cannot be read: what, and where; `reason` is a code of REASONS."""
+
+    def __init__(self, message: str, reason: str = "unreadable_data") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 R = Reason
 REASONS = {
     # The dataset

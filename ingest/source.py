@@ -102,7 +102,7 @@ def list_episodes(source: Source) -> Listing:
 
 
 def read_episode(source: Source, record: EpisodeRecord) -> Episode:
-    """One episode's rows and frames, within the dataset's limits. Raises RowsError.
+    """One episode's rows and frames, within the dataset's limits. Raises DataError.
 
     Pictures of cameras that are stored as BGR come as RGB.
     """

@@ -19,8 +19,8 @@ from eval.reward.scorer import Reward, Scorer
 from eval.reward.stream import Moment
 from eval.reward.video import AT_ONCE, SCORE_FPS, Clip, RunEpisode
 from eval.store import EvalPrediction, EvalRun, add_predictions, drop_predictions
-from ingest.episode import EpisodeRecord, RowsError
-from ingest.media.video import VideoError
+from ingest.episode import EpisodeRecord
+from ingest.reasons import DataError
 from ingest.source import read_episode
 from ingest.sources.files import Source
 from pipeline.config import built
@@ -179,7 +179,7 @@ def _moments(
             moment = stream.append(pictures, timestamp_s, state=state)
             if moment is not None:
                 yield moment
-    except (VideoError, RowsError) as error:
+    except DataError as error:
         yield stream.appended, str(error)
 
 

@@ -10,11 +10,11 @@ from typing import Any
 
 from annotate.frames import FramesConfig, frames_stage
 from core.values import spread
-from ingest.episode import EpisodeRecord, Finding, Listing, RowsError
+from ingest.episode import EpisodeRecord, Finding, Listing
 from ingest.identity import settle
 from ingest.media.video import VIDEO_SUFFIXES, VideoError, probe
 from ingest.places import Place, places_of
-from ingest.reasons import REASONS
+from ingest.reasons import REASONS, DataError
 from ingest.registry import DatasetConfig, name_of
 from ingest.signals.gripper import signal_row
 from ingest.signals.survey import survey
@@ -235,7 +235,7 @@ def _first_picture(source: Source, camera: str, records: Sequence[EpisodeRecord]
             continue
         try:
             _, _, picture = next(read_episode(source, record).frames(camera))
-        except (VideoError, RowsError, StopIteration):
+        except (DataError, StopIteration):
             continue  # which frames_stage has found, too
         height, width = picture.luma().shape
         return [{"codec": "pictures", "size_px": f"{width}x{height}", "fps": record.fps}]

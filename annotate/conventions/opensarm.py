@@ -21,8 +21,8 @@ from annotate.imported_label import EpisodeAnnotation, ImportedError, ImportedLa
 from annotate.segments import IDLE, STEP, Segment
 from annotate.stated_progress import StatedEnd
 from core.step_names import unnamed_step
-from ingest.episode import RowsError
-from ingest.formats.arrays import PickledError, npy_rows
+from ingest.formats.arrays import npy_rows
+from ingest.reasons import DataError
 
 LABELS, ROLLOUTS = "labels.jsonl", "rollouts"
 OURS = "lerobot/meta/episodes.jsonl"  # says of an export of ours which episodes they were
@@ -200,8 +200,8 @@ def _curve(folder: Path) -> tuple[float, ...]:
     path = folder / "progress.npy"
     try:
         values = npy_rows(path, str(path)).ravel()
-    except (PickledError, RowsError) as e:
-        raise ImportedError(f"{path} cannot be read: {e or 'it holds pickled objects'}") from e
+    except DataError as e:
+        raise ImportedError(str(e)) from e
     if values.dtype.kind not in "fiu" or not len(values) or not np.isfinite(values).all():
         raise ImportedError(f"{path} holds no progress: {values.dtype} of {len(values)} values")
     if values.min() < 0 or values.max() > 1:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ingest.formats.proprio import moving_dimensions
+from ingest.signals.gripper import moving_dimensions
 
 MIN_EXAMPLES = 7  # with fewer successful runs, a position that is only unusual looks like a wrong one
 COMPONENTS = 2  # of the pictures: objects lie on a table, which has two dimensions

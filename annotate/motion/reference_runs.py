@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ingest.formats.proprio import moving_dimensions
+from ingest.signals.gripper import moving_dimensions
 
 MIN_REFERENCES = 3  # with fewer runs it is not known in what successful runs differ
 MAX_REFERENCES = 24  # more runs make the comparison slow and show little that is new

@@ -16,8 +16,8 @@ from core.files import write_file
 from core.values import IMAGE_MARK
 from eval.benchmarks.question import BenchmarkError, PictureFile, Question, RightAnswer
 from eval.benchmarks.source import Data, jpeg
-from ingest.episode import EpisodeRecord, RowsError
-from ingest.media.video import VideoError
+from ingest.episode import EpisodeRecord
+from ingest.reasons import DataError
 from ingest.source import list_episodes, read_episode
 from ingest.sources.files import Source
 
@@ -51,7 +51,7 @@ def load(data: Data) -> list[Question]:
             continue
         try:
             questions += _questions(source, name, record, progress, success, folder)
-        except (VideoError, RowsError) as e:
+        except DataError as e:
             raise BenchmarkError(f"{name} episode {record.episode_index}: {e}") from e
     if not questions:
         raise BenchmarkError(
@@ -88,7 +88,7 @@ def _progress_labels(source: Source, record: EpisodeRecord) -> np.ndarray | None
 def _questions(
     source: Source, name: str, record: EpisodeRecord, progress: np.ndarray | None, success: bool | None, folder: Path
 ) -> list[Question]:
-    """The questions about one run; the frames that they show are written. Raises VideoError, RowsError."""
+    """The questions about one run; the frames that they show are written. Raises VideoError, DataError."""
     num_frames = record.num_rows or (0 if progress is None else len(progress))
     if num_frames == 0:
         return []
@@ -147,7 +147,7 @@ def _evenly_spaced(num_frames: int, count: int) -> list[int]:
 
 
 def _write_frames(source: Source, record: EpisodeRecord, camera: str, folder: Path, needed: set[int]) -> None:
-    """JPEGs of some frames, those that are not there yet. Raises VideoError, RowsError, BenchmarkError."""
+    """JPEGs of some frames, those that are not there yet. Raises VideoError, DataError, BenchmarkError."""
     missing = {frame for frame in needed if not (folder / f"{frame:06d}.jpg").exists()}
     if not missing:
         return

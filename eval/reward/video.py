@@ -14,9 +14,10 @@ from eval.reward.baselines import VisualScorer
 from eval.reward.scorer import Reward, Scorer
 from eval.reward.stream import Moment, Stream
 from eval.reward.window import CutOffError, RewardError
-from ingest.episode import Episode, RowsError
+from ingest.episode import Episode
 from ingest.limits import LIMITS, Limits
 from ingest.media.video import DecodeOptions, Frame, Picture, VideoError, VideoInfo, decode, probe
+from ingest.reasons import DataError
 
 SCORE_FPS = 4.0
 AT_ONCE = 32  # moments that are scored together
@@ -68,7 +69,7 @@ class RunEpisode:
     states: np.ndarray | None = None  # the robot's, float32 [frames, l], where the lake has them
 
     def read(self, camera: str) -> Iterator[Shown]:
-        """The camera's frames in order. Raises VideoError, RowsError."""
+        """The camera's frames in order. Raises VideoError, DataError."""
         for _, at, picture in self.episode.frames(camera):
             yield at, picture
 
@@ -134,7 +135,7 @@ def frames(clip: Clip, partial: bool = False) -> Iterator[dict[str, Shown]]:
                 break
             yield dict(zip(clip.cameras, together, strict=True))
             count += 1
-    except (VideoError, RowsError) as e:
+    except DataError as e:
         why = f" ({e})"
     if not count or not partial:
         _check_whole(clip, count, why)

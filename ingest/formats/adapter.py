@@ -25,7 +25,7 @@ class FormatAdapter(Protocol):
         ...
 
     def read_episode(self, source: Source, record: EpisodeRecord) -> Episode:
-        """Rows, and a streaming frame iterator per camera. Raises RowsError."""
+        """Rows, and a streaming frame iterator per camera. Raises DataError."""
         ...
 
 

@@ -5,14 +5,14 @@ packs many episodes into one file and keeps its metadata in Parquet. Path templa
 standard ones; a file that neither names is searched for by its own name. Lengths come from rows.
 """
 
+import fnmatch
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
-from ingest.episode import CameraVideo, Episode, EpisodeRecord, Listing, RowsError, TimedPicture, timed
+from ingest.episode import CameraVideo, Episode, EpisodeRecord, Listing, TimedPicture, timed
 from ingest.formats.lerobot_meta import (
     DATA_FILE,
     EPISODE_FILE,
@@ -24,24 +24,19 @@ from ingest.formats.lerobot_meta import (
     version_of,
     video_rate,
 )
-from ingest.formats.lerobot_rows import (
-    EpisodeRows,
-    expected_data_file,
-    find_rows,
-    read_columns,
-    read_pictures,
-    vector,
-)
+from ingest.formats.lerobot_rows import EpisodeRows, expected_data_file, find_rows, read_pictures
 from ingest.formats.lerobot_signals import read_signals, signal_columns
 from ingest.formats.lerobot_steps import Stated, native_steps
 from ingest.formats.lerobot_videos import find_videos, holds_other_episodes
-from ingest.formats.listing import ListingBuilder, folders_of, texts_among, unique_texts
-from ingest.formats.tables import check
+from ingest.formats.listing import ListingBuilder, folders_of, texts_among
+from ingest.formats.numbers import vectors
+from ingest.formats.tables import read_columns
 from ingest.media.video import DECODE_ALL, DecodeOptions, Picture, decode
 from ingest.outcomes import NO_EVIDENCE, Evidence, Outcome, stated
+from ingest.reasons import DataError
 from ingest.sources.files import Source
 
-TIME_KEYS = ("timestamp",)
+TIME = "timestamp"
 FOLDER = re.compile(r"^(meta|data/chunk-[^/]*|videos/([^/]+/)?chunk-[^/]*)$")
 VIDEO_FILE = re.compile(r"^videos/.*(episode_\d+|file-\d+)\.mp4$")
 # Files by which a dataset is known in any folder
@@ -63,93 +58,77 @@ def roots(uris: Iterable[str]) -> dict[str, str]:
 
 
 def list_episodes(source: Source) -> Listing:
+    where = "meta/info.json"
     try:
         info = read_info(source)
-    except RowsError as e:
-        return _listing_of_none(source, e, "meta/info.json")
-
-    dataset = LerobotListing(source, info=info, version=version_of(source, info))
-    cameras = cameras_of(dataset)
-    try:
+        dataset = LerobotListing(source, info=info, version=version_of(source, info))
+        cameras, where = cameras_of(dataset), "meta"
         _add_episodes(dataset, cameras)
-    except RowsError as e:
-        return _listing_of_none(source, e, "meta")
+    except DataError as e:
+        # Metadata that cannot be read (only info.json says where an episode lies), or that claims too much
+        listing = ListingBuilder(source)
+        listing.unusable(e.reason, str(e), file=where)
+        return listing.listing("lerobot", (), numbered=True)
     # One finding for each template, not for each file
     for template, count in dataset.searched.items():
-        detail = f"{template} of info.json leads nowhere for {count} files; found them otherwise"
-        dataset.warn("path_template", detail)
-    if not dataset.records:
-        dataset.lists_nothing("the metadata lists no episode and there are no rows")
+        if count:
+            detail = f"{template} of info.json leads nowhere for {count} files; found them otherwise"
+            dataset.warn("path_template", detail)
     # Cameras that info.json declares and no episode has are none of the dataset
     used = set(dataset.cameras_in_use())
     robot = info.get("robot_type")
     return dataset.listing(
         f"lerobot_{dataset.version}",
-        dataset.fps,
         [camera for camera in cameras if camera in used],
+        fps=dataset.rate,
         robot=robot if isinstance(robot, str) else None,
         numbered=True,
+        nothing="the metadata lists no episode and there are no rows",
     )
 
 
-def _listing_of_none(source: Source, problem: RowsError, where: str) -> Listing:
-    """Of metadata that cannot be read (only info.json says where an episode lies), or that claims too much."""
-    listing = ListingBuilder(source)
-    listing.unusable(problem.reason, str(problem), file=where)
-    return listing.listing("lerobot", None, (), numbered=True)
-
-
 def _add_episodes(dataset: LerobotListing, cameras: list[str]) -> None:
-    """Raises RowsError: more episodes than the limit."""
+    """Raises DataError: more episodes than the limit."""
     limits = dataset.source.config.limits
     metadata = episode_metadata(dataset)
-    check(limits.excess("max_episodes", len(metadata), "episodes that the metadata lists"))
+    limits.check("max_episodes", len(metadata), "episodes that the metadata lists")
     texts = task_texts(dataset)
     rows = find_rows(dataset, metadata)
-    check(limits.excess("max_episodes", len(rows), "episodes that have rows"))
+    limits.check("max_episodes", len(rows), "episodes that have rows")
     steps = native_steps(dataset, metadata, rows)
     for episode, videos in find_videos(dataset, metadata, rows, cameras).items():
-        parts = EpisodeParts(episode, metadata.get(episode), rows.get(episode), videos, steps.get(episode))
-        dataset.records.append(_record(dataset, parts, texts))
+        of_rows = rows.get(episode)
+        _check(dataset, episode, metadata.get(episode), of_rows)
+        record = _record(dataset, episode, metadata.get(episode, {}), of_rows, videos, texts)
+        dataset.records.append(record if episode not in steps else _with_steps(record, steps[episode]))
 
 
-class EpisodeParts(NamedTuple):
-    """What was found of one episode; `meta`, `rows` and `steps` None where there are none."""
-
-    episode: int
-    meta: dict[str, Any] | None
-    rows: EpisodeRows | None
-    videos: tuple[CameraVideo, ...]
-    steps: Stated | None
-
-
-def _record(dataset: LerobotListing, parts: EpisodeParts, texts: dict[int, str]) -> EpisodeRecord:
-    episode, rows = parts.episode, parts.rows
-    _check(dataset, parts)
-    meta = parts.meta or {}
+def _record(
+    dataset: LerobotListing,
+    episode: int,
+    meta: dict[str, Any],
+    rows: EpisodeRows | None,
+    videos: tuple[CameraVideo, ...],
+    texts: Mapping[int, str],
+) -> EpisodeRecord:
     # What the metadata says counts before what the last row says
     facts = meta if rows is None else {**rows.facts, **meta}
-    languages = [facts.get(key) for key in dataset.source.config.keys.language]
-    tasks = unique_texts([*_tasks(meta, rows, texts), *languages])
+    # GR00T-flavoured sets list quality labels ("valid") among an episode's tasks: only the rows tell them apart
+    named = [texts[index] for index in rows.task_indices if index in texts] if rows and rows.row_tasks else []
+    tasks = texts_among([named or meta.get("tasks"), *map(facts.get, dataset.source.config.keys.language)])
     if not tasks:
         dataset.warn("no_task", "no instruction in rows or metadata", episode)
-
     dataset.evidence[episode] = _evidence(dataset, meta, rows)
     record = EpisodeRecord(
         episode_index=episode,
         source_id=f"episode_{episode:06d}",
-        fps=dataset.fps,
+        fps=dataset.rate,
         task=next(iter(tasks), None),
         tasks=tasks,
-        videos=parts.videos,
+        videos=videos,
         group=dataset.group(facts, f"episode {episode}"),
     )
-    if parts.steps is not None:
-        stated = parts.steps
-        record = replace(
-            record, steps=stated.steps, steps_from=stated.form, plan=stated.plan, as_far_as=stated.as_far_as
-        )
-    video_uris = [video.uri for video in parts.videos]
+    video_uris = [video.uri for video in videos]
     # Without rows (lost, or remote and not asked for) there are only videos to be stamped
     if rows is None:
         return replace(record, source_stamp=dataset.source.stamp(video_uris, None))
@@ -160,6 +139,10 @@ def _record(dataset: LerobotListing, parts: EpisodeParts, texts: dict[int, str])
         row_start=rows.row_start,
         source_stamp=dataset.source.stamp([*video_uris, rows.uri], rows.num_rows),
     )
+
+
+def _with_steps(record: EpisodeRecord, stated: Stated) -> EpisodeRecord:
+    return replace(record, steps=stated.steps, steps_from=stated.form, plan=stated.plan, as_far_as=stated.as_far_as)
 
 
 def _evidence(dataset: LerobotListing, meta: dict[str, Any], rows: EpisodeRows | None) -> Evidence:
@@ -175,70 +158,39 @@ def _evidence(dataset: LerobotListing, meta: dict[str, Any], rows: EpisodeRows |
     return replace(of_rows, stated=outcome or dataset.stated_outcome(meta))
 
 
-def _check(dataset: LerobotListing, parts: EpisodeParts) -> None:
+def _check(dataset: LerobotListing, episode: int, meta: dict[str, Any] | None, rows: EpisodeRows | None) -> None:
     """Find what is wrong with an episode's rows, and where they differ from the metadata."""
-    episode, meta, rows = parts.episode, parts.meta, parts.rows
     if meta is None:
         dataset.warn("not_in_metadata", "has rows, but the metadata does not list it", episode)
     if rows is not None:
-        _check_rows(dataset, episode, rows, meta or {})
+        stated_rows, limits = (meta or {}).get("length"), dataset.source.config.limits
+        if rows.num_rows == 0:
+            dataset.unusable("no_data", "its table has no rows", episode, file=rows.uri)
+        elif problem := limits.excess("max_rows", rows.num_rows, f"{rows.uri}: rows of one episode"):
+            dataset.unusable("over_limit", problem, episode, file=rows.uri)
+        if stated_rows not in (None, rows.num_rows):
+            detail = f"metadata says {stated_rows} frames, its rows are {rows.num_rows}"
+            dataset.warn("length_differs", detail, episode)
     elif episode not in dataset.lost and dataset.wants(episode):
-        _report_no_rows(dataset, episode, expected_data_file(dataset, episode, meta or {}))
-
-
-def _report_no_rows(dataset: LerobotListing, episode: int, file: str) -> None:
-    """Say why an episode has no rows: its file, or without a pointer to one any file, may be a git-LFS pointer."""
-    pointers = [uri for uri in sorted(dataset.pointers) if fnmatchcase(uri, file)]
-    if pointers:
-        dataset.unusable("lfs_pointer", "its rows are in a git-LFS pointer", episode, file=pointers[0])
-    else:
-        dataset.unusable("no_data", f"no rows; looked for {file}", episode, file=file)
-
-
-def _check_rows(dataset: LerobotListing, episode: int, rows: EpisodeRows, meta: dict[str, Any]) -> None:
-    if rows.num_rows == 0:
-        dataset.unusable("no_data", "its table has no rows", episode, file=rows.uri)
-    elif problem := dataset.source.config.limits.excess("max_rows", rows.num_rows, f"{rows.uri}: rows of one episode"):
-        dataset.unusable("over_limit", problem, episode, file=rows.uri)
-    stated = meta.get("length")
-    if stated not in (None, rows.num_rows):
-        dataset.warn("length_differs", f"metadata says {stated} frames, its rows are {rows.num_rows}", episode)
-
-
-def _tasks(meta: dict[str, Any], rows: EpisodeRows | None, texts: dict[int, str]) -> list[str]:
-    """What the rows point at; else what the metadata lists.
-
-    GR00T-flavoured sets list quality labels ("valid") among an episode's tasks: only the rows tell them apart.
-    """
-    if rows and rows.row_tasks:
-        named = [texts[index] for index in rows.task_indices if index in texts]
-        if named:
-            return named
-    listed = meta.get("tasks")
-    return texts_among(listed if isinstance(listed, list) else [listed])
+        # Its file, or without a pointer to one any file, may be a git-LFS pointer
+        file = expected_data_file(dataset, episode, meta or {})
+        pointers = fnmatch.filter(sorted(dataset.pointers), file)
+        lost = ("lfs_pointer", "its rows are in a git-LFS pointer"), ("no_data", f"no rows; looked for {file}")
+        dataset.unusable(*lost[not pointers], episode, file=(*pointers, file)[0])
 
 
 def read_episode(source: Source, record: EpisodeRecord) -> Episode:
-    """Rows and frames of one episode; raises RowsError when the rows cannot be read."""
+    """Rows and frames of one episode; raises DataError when the rows cannot be read."""
     if record.data_uri is None or not record.num_rows:
-        raise RowsError("no rows")
+        raise DataError("no rows")
     info = read_info(source)
     # Only the columns of state, action and time are read
-    columns = (*signal_columns(info), *TIME_KEYS)
-    path, limits = source.resolve(record.data_uri), source.config.limits
-    rows = read_columns(path, record.row_start, record.num_rows, columns, limits)
-    times = vector(rows, TIME_KEYS)
-    signals = read_signals(source, info, rows)
-    return Episode(
-        record,
-        signals.state.values,
-        signals.action.values,
-        times and times.values[:, 0],
-        partial(_frames, source, info, record),
-        signals.state.names,
-        signals.action.names,
-        signals.names_by,
-    )
+    path, columns = source.resolve(record.data_uri), (*signal_columns(info), TIME)
+    rows = read_columns(path, record.row_start, record.num_rows, columns, source.config.limits)
+    times = vectors(rows[TIME], TIME) if TIME in rows.column_names else None
+    state, action, names_by = read_signals(source, info, rows)
+    times_s = None if times is None else times[:, 0]
+    return Episode(record, state, action, times_s, partial(_frames, source, info, record), names_by)
 
 
 def _frames(

@@ -12,20 +12,30 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 from core.step_names import unnamed_step
-from ingest.episode import EpisodeFrame, NativeStep, RowsError
+from ingest.episode import EpisodeFrame, NativeStep
+from ingest.formats.folders import object_of
 from ingest.formats.lerobot_cells import Annotated, Episodes, Times, cells_of, columns_of, times_of
-from ingest.formats.lerobot_meta import LerobotListing, finite, json_lines, parquet_rows, task_texts, whole
+from ingest.formats.lerobot_meta import (
+    LerobotListing,
+    finite,
+    json_lines,
+    parquet_rows,
+    task_texts,
+    texts_by_index,
+    whole,
+)
 from ingest.formats.lerobot_rows import EpisodeRows
+from ingest.formats.lerobot_signals import MODALITY
 from ingest.formats.side_files import parse_json, read_json
 from ingest.formats.steps import StatedSpan, checked_steps, span_objects, tells_times, with_exclusive_ends
+from ingest.reasons import DataError
 
 VISUALIZER_FILE = "meta/lerobot_annotations.json"
 SUBTASKS_FILE = "meta/subtasks.parquet"
 ROBOCOIN_FILE = "annotations/subtask_annotations.jsonl"
-SUBTASK_COLUMNS = ("subtask", "__index_level_0__")  # pandas' index has either name
 LANGUAGE_COLUMN, ROBOCOIN_COLUMN, LEGACY_COLUMN = "language_persistent", "subtask_annotation", "subtask_index"
 ANNOTATION_PREFIX = "annotation."
-MODALITY_FILE, NOT_TEXTS = "meta/modality.json", re.compile("valid|quality")  # GR00T: marks of episodes are no steps
+NOT_TEXTS = re.compile("valid|quality")  # GR00T: quality labels of episodes are no steps
 # What tools write for a time in which no step is under way
 NOT_STEPS = (
     *("", "null", "none", "nan", "idle", "static", "stand still", "between steps"),
@@ -50,31 +60,23 @@ class Stated(NamedTuple):
     as_far_as: EpisodeFrame | None = None
 
 
-Spans = dict[int, list[StatedSpan]]
-
-
 def native_steps(
     dataset: LerobotListing, metadata: Mapping[int, Mapping[str, Any]], rows: Mapping[int, EpisodeRows]
 ) -> dict[int, Stated]:
     """The steps of each episode that has any, with findings about broken ones and about forms that differ."""
-    episodes = {
-        episode: Annotated(metadata.get(episode, {}), rows.get(episode)) for episode in metadata.keys() | rows.keys()
-    }
+    indices = sorted(metadata.keys() | rows.keys())
+    episodes = {index: Annotated(metadata.get(index, {}), rows.get(index)) for index in indices}
     by_form = [read_form(dataset, episodes, name) for name in FORMS]
 
     chosen: dict[int, Stated] = {}
-    for episode in sorted(episodes):
-        stated = [of_form[episode] for of_form in by_form if episode in of_form]
-        for broken in stated:
-            if broken.problem is not None:
-                dataset.warn("bad_steps", f"{broken.form}: {broken.problem}", episode)
-        usable = [s for s in stated if s.steps]
-        if not usable:
-            continue
-        chosen[episode] = usable[0]
-        differences = [_difference(usable[0], other, dataset.fps) for other in usable[1:]]
-        for difference in filter(None, differences):
-            dataset.warn("steps_differ", f"{usable[0].form} is used; {difference}", episode)
+    for episode in indices:
+        for stated in filter(None, (of_form.get(episode) for of_form in by_form)):
+            if stated.problem is not None:
+                dataset.warn("bad_steps", f"{stated.form}: {stated.problem}", episode)
+            # Where a form before it has steps, those are used
+            used = chosen.setdefault(episode, stated) if stated.steps else stated
+            if used is not stated and (difference := _difference(used, stated, dataset.rate)):
+                dataset.warn("steps_differ", f"{used.form} is used; {difference}", episode)
     return chosen
 
 
@@ -110,33 +112,29 @@ def _named_spans(steps: Iterable[NativeStep]) -> list[NativeStep]:
     return [step for step in steps if step.kind in (None, "step") and is_step(step.name)]
 
 
-def is_step(name: str) -> bool:
-    return name.strip().rstrip(".").lower() not in NOT_STEPS
+def is_step(name: Any) -> bool:
+    """What is no text stays, to be found."""
+    return not isinstance(name, str) or name.strip().rstrip(".").lower() not in NOT_STEPS
 
 
 # Spans as forms state them, to steps
 
 
 def _stated(
-    form: str, spans: Spans, episodes: Episodes, problems: Mapping[int, str] | None = None
+    form: str, episodes: Episodes, spans_of: Callable[[int, Annotated], Iterable[StatedSpan] | None]
 ) -> dict[int, Stated]:
-    """The steps of each episode's spans, or what is wrong with them."""
-    stated = {episode: Stated(form, problem=problem) for episode, problem in (problems or {}).items()}
-    for episode, of_episode in spans.items():
-        if episode in stated:
-            continue
+    """The steps of each episode's spans, or what is wrong with them: `spans_of` raises ValueError."""
+    stated: dict[int, Stated] = {}
+    for index, episode in episodes.items():
         try:
-            steps = checked_steps(_without_idle(of_episode), episodes[episode].num_frames)
+            spans = list(spans_of(index, episode) or ())
+            # Those in which a step is under way; an empty name stays, to be found
+            named = [s for s in spans if is_step(s.name) or not s.name.strip()]
+            if spans:
+                stated[index] = Stated(form, checked_steps(named, episode.num_frames))
         except ValueError as e:
-            stated[episode] = Stated(form, problem=str(e))
-        else:
-            stated[episode] = Stated(form, steps)
+            stated[index] = Stated(form, problem=str(e))
     return stated
-
-
-def _without_idle(spans: Iterable[StatedSpan]) -> list[StatedSpan]:
-    """Spans in which a step is under way; a name that is no text stays, to be found."""
-    return [span for span in spans if not isinstance(span.name, str) or not span.name.strip() or is_step(span.name)]
 
 
 # A label as a whole: our own exports
@@ -147,8 +145,7 @@ def _segments(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
     ours = {_exported_from(episode.meta, "proccorpus_episode_index"): index for index, episode in episodes.items()}
     stated = {}
     for index, episode in episodes.items():
-        rows = episode.meta.get("proccorpus_segments")
-        if not rows:
+        if not (rows := episode.meta.get("proccorpus_segments")):
             continue
         try:
             steps = tuple(_segment(row) for row in span_objects(rows, "proccorpus_segments"))
@@ -157,7 +154,11 @@ def _segments(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
         except ValueError as e:
             stated[index] = Stated("segments", problem=str(e))
             continue
-        stated[index] = Stated("segments", steps, None, plan, _as_far_as(episode.meta, ours))
+        # The frame of another run that a failed one came as far as, where that run is in the export, too
+        other = ours.get(_exported_from(episode.meta, "proccorpus_as_far_as_episode"))
+        frame = whole(episode.meta.get("proccorpus_as_far_as_frame"))
+        as_far_as = None if other is None or frame is None or frame < 0 else EpisodeFrame(other, frame)
+        stated[index] = Stated("segments", steps, None, plan, as_far_as)
     return stated
 
 
@@ -183,14 +184,14 @@ def _segment(row: Mapping[str, Any]) -> NativeStep:
 def _plan(steps: Sequence[NativeStep], meta: Mapping[str, Any]) -> tuple[str, ...]:
     """Names of the planned steps: as exported, else those of first attempts; one never attempted is unnamed."""
     attempts = {step.step: step.name for step in reversed(steps) if step.step is not None}
-    exported = meta.get("proccorpus_plan")
+    tried, exported = max(attempts, default=-1) + 1, meta.get("proccorpus_plan")
     if isinstance(exported, list) and all(isinstance(name, str) for name in exported):
         plan = tuple(exported)
     else:
-        count = max(whole(meta.get("proccorpus_num_planned")) or 0, *(number + 1 for number in attempts), 0)
+        count = max(whole(meta.get("proccorpus_num_planned")) or 0, tried)
         plan = tuple(attempts.get(number, unnamed_step(number)) for number in range(count))
-    if any(number >= len(plan) for number in attempts):
-        raise ValueError(f"an attempt at planned step {max(attempts)} of {len(plan)}")
+    if tried > len(plan):
+        raise ValueError(f"an attempt at planned step {tried - 1} of {len(plan)}")
     return plan
 
 
@@ -199,81 +200,52 @@ def _exported_from(meta: Mapping[str, Any], column: str) -> tuple[str, int | Non
     return str(meta.get("proccorpus_dataset")), whole(meta.get(column))
 
 
-def _as_far_as(meta: Mapping[str, Any], ours: Mapping[tuple[str, int | None], int]) -> EpisodeFrame | None:
-    """The frame of another run that a failed one came as far as, where that run is in the export, too."""
-    other = ours.get(_exported_from(meta, "proccorpus_as_far_as_episode"))
-    frame = whole(meta.get("proccorpus_as_far_as_frame"))
-    return None if other is None or frame is None or frame < 0 else EpisodeFrame(other, frame)
-
-
 # Spans in the metadata
 
 
 def _action_config(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
     """`action_config` of an episode's metadata: a list of spans, or RoboMIND's object with `steps`."""
-    spans: Spans = {}
-    problems: dict[int, str] = {}
-    for index, episode in episodes.items():
-        try:
-            config = _decoded(episode.meta.get("action_config"))
-            stored = config.get("steps") if isinstance(config, dict) else config
-            # RoboMIND's converter writes null where nobody described the run
-            if stored:
-                of_episode = [_action_span(span) for span in span_objects(stored, "action_config")]
-                spans[index] = with_exclusive_ends(of_episode)
-        except ValueError as e:
-            problems[index] = str(e)
-    return _stated("action_config", spans, episodes, problems)
 
+    def spans_of(index: int, episode: Annotated) -> Iterable[StatedSpan]:
+        config = episode.meta.get("action_config")
+        config = parse_json(config) if isinstance(config, str) else config
+        # RoboMIND's converter writes null where nobody described the run
+        stored = (config.get("steps") if isinstance(config, dict) else config) or []
+        return with_exclusive_ends([_action_span(span) for span in span_objects(stored, "action_config")])
 
-def _decoded(value: Any) -> Any:
-    """A value of the metadata that may be stored as JSON text. Raises ValueError."""
-    return parse_json(value) if isinstance(value, str) else value
+    return _stated("action_config", episodes, spans_of)
 
 
 def _action_span(span: Mapping[str, Any]) -> StatedSpan:
     """Raises ValueError for a frame that is neither a number nor the name of a picture."""
+
+    def frame(value: Any) -> int:
+        named = FRAME_FILE.search(value) if isinstance(value, str) else None
+        number = int(named[1]) if named else whole(value)
+        if number is None:
+            raise ValueError(f"{value!r} is no frame")
+        return number
+
     name = next((span[key] for key in ("action_text", "step_description", "skill") if span.get(key)), None)
-    return StatedSpan(name, _frame_number(span.get("start_frame")), _frame_number(span.get("end_frame")))
-
-
-def _frame_number(value: Any) -> int:
-    named = FRAME_FILE.search(value) if isinstance(value, str) else None
-    frame = int(named[1]) if named else whole(value)
-    if frame is None:
-        raise ValueError(f"{value!r} is no frame")
-    return frame
+    return StatedSpan(name, frame(span.get("start_frame")), frame(span.get("end_frame")))
 
 
 def _sarm(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
     """SARM's lists in meta/episodes, dense stages before sparse ones. The end of a stage is its last frame."""
-    spans: Spans = {}
-    problems: dict[int, str] = {}
-    for index, episode in episodes.items():
+
+    def spans_of(index: int, episode: Annotated) -> Iterable[StatedSpan] | None:
         # An episode that nobody annotated has none of the columns filled
         head = next((head for head in SARM_HEADS if episode.meta.get(f"{head}subtask_names")), None)
-        if head is None:
-            continue
-        try:
-            of_episode = _sarm_stages(episode, head, dataset.fps)
-        except ValueError as e:
-            problems[index] = str(e)
-            continue
-        if [span.name for span in of_episode] != [SARM_WHOLE_TASK]:
-            spans[index] = of_episode
-    return _stated("sarm", spans, episodes, problems)
+        stages = [] if head is None else _sarm_stages(episode, head, dataset.rate)
+        return None if [span.name for span in stages] == [SARM_WHOLE_TASK] else stages
+
+    return _stated("sarm", episodes, spans_of)
 
 
 def _sarm_stages(episode: Annotated, head: str, fps: float) -> list[StatedSpan]:
     """Raises ValueError for lists that differ in length, and for what is no frame or time."""
     in_frames = episode.meta.get(f"{head}subtask_start_frames") is not None
-    columns = ("names", "start_frames", "end_frames") if in_frames else ("names", "start_times", "end_times")
-    names, starts, ends = (episode.meta.get(f"{head}subtask_{column}") for column in columns)
-    if not (isinstance(names, list) and isinstance(starts, list) and isinstance(ends, list)):
-        raise ValueError(f"{head}subtask_{', '.join(columns)} are no lists")
-    if not len(names) == len(starts) == len(ends):
-        raise ValueError(f"{head}subtask_{', '.join(columns)} differ in length")
-
+    names, starts, ends = _sarm_lists(episode, head, in_frames)
     # The last frame of a stage is in it; a time is where the stage is over
     scale = 1 if in_frames else fps
     edges = [(_edge(start, scale), _edge(end, scale) + in_frames) for start, end in zip(starts, ends, strict=True)]
@@ -283,13 +255,24 @@ def _sarm_stages(episode: Annotated, head: str, fps: float) -> list[StatedSpan]:
         following = [later for later, _ in edges if later > start]
         limit = min(following, default=end if episode.num_frames is None else episode.num_frames)
         # An optional stage that the run left out ends where it begins, or, in times, a frame before
-        is_absent = end == start or (not in_frames and end == start - 1)
-        if not is_absent:
+        if end != start and (in_frames or end != start - 1):
             stages.append(StatedSpan(name, start, min(end, limit)))
     return stages
 
 
+def _sarm_lists(episode: Annotated, head: str, in_frames: bool) -> list[Any]:
+    """Names, starts and ends. Raises ValueError."""
+    columns = ("names", "start_frames", "end_frames") if in_frames else ("names", "start_times", "end_times")
+    stored: list[Any] = [episode.meta.get(f"{head}subtask_{column}") for column in columns]
+    if {*map(type, stored)} != {list}:
+        raise ValueError(f"{head}subtask_{', '.join(columns)} are no lists")
+    if len({*map(len, stored)}) > 1:
+        raise ValueError(f"{head}subtask_{', '.join(columns)} differ in length")
+    return stored
+
+
 def _edge(value: Any, scale: float) -> int:
+    """A stage's first or last frame, by its number or time. Raises ValueError."""
     number = finite(value)
     if number is None or math.isnan(scale):
         raise ValueError(f"{value!r} is no frame or time of a stage")
@@ -301,20 +284,19 @@ def _edge(value: Any, scale: float) -> int:
 
 def _visualizer(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
     """What people drew in LeRobot's dataset visualizer: `atoms` of version 2, `subtasks` with ends of version 1."""
-    here = {index: notes for index, notes in _drawn(dataset).items() if index in episodes}
-    times = times_of(dataset, {index: episodes[index] for index in here})
-    spans: Spans = {}
-    problems: dict[int, str] = {}
-    for index, notes in here.items():
-        try:
-            if isinstance(notes.get("atoms"), list):
-                spans[index] = _spans_of_texts(notes["atoms"], times[index], episodes[index])
-            elif notes.get("subtasks"):
-                drawn = span_objects(notes["subtasks"], "subtasks")
-                spans[index] = [_drawn_span(span, times[index], episodes[index]) for span in drawn]
-        except ValueError as e:
-            problems[index] = str(e)
-    return _stated("visualizer", {k: s for k, s in spans.items() if s}, episodes, problems)
+    drawn = _drawn(dataset)
+    here = {index: episode for index, episode in episodes.items() if index in drawn}
+    times = times_of(dataset, here)
+
+    def spans_of(index: int, episode: Annotated) -> Iterable[StatedSpan]:
+        notes, frames = drawn[index], times[index]
+        if isinstance(notes.get("atoms"), list):
+            return _spans_of_texts(notes["atoms"], frames, episode)
+        spans = span_objects(notes.get("subtasks") or [], "subtasks")
+        edges = [(frames.frame(span.get("start")), frames.end(span.get("end"), episode.num_frames)) for span in spans]
+        return [StatedSpan(span.get("label"), *at) for span, at in zip(spans, edges, strict=True)]
+
+    return _stated("visualizer", here, spans_of)
 
 
 def _drawn(dataset: LerobotListing) -> dict[int, dict[str, Any]]:
@@ -322,41 +304,26 @@ def _drawn(dataset: LerobotListing) -> dict[int, dict[str, Any]]:
     if VISUALIZER_FILE not in dataset.source.files:
         return {}
     try:
-        content = read_json(dataset.source, VISUALIZER_FILE)
-        by_name = content["episodes"]
+        by_name = read_json(dataset.source, VISUALIZER_FILE)["episodes"]
         return {int(name): notes for name, notes in by_name.items() if isinstance(notes, dict)}
-    except (RowsError, TypeError, KeyError, AttributeError, ValueError) as e:
-        detail = str(e) if isinstance(e, RowsError) else "it has no object `episodes`"
+    except (DataError, TypeError, KeyError, AttributeError, ValueError) as e:
+        detail = str(e) if isinstance(e, DataError) else "it has no object `episodes`"
         dataset.warn("bad_steps", f"{VISUALIZER_FILE}: {detail}", file=VISUALIZER_FILE)
         return {}
-
-
-def _drawn_span(span: Mapping[str, Any], times: Times, episode: Annotated) -> StatedSpan:
-    return StatedSpan(span.get("label"), times.frame(span.get("start")), times.end(span.get("end"), episode.num_frames))
 
 
 def _language(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
     """`language_persistent`: rows of style `subtask` hold until the next one. All rows of an episode have the list."""
     if LANGUAGE_COLUMN not in columns_of(dataset, episodes):
         return {}
-    texts: dict[int, Any] = {}
-    problems: dict[int, str] = {}
-    for index, cells in cells_of(dataset, episodes, [LANGUAGE_COLUMN], first_only=True):
-        try:
-            [stored] = cells[LANGUAGE_COLUMN].to_pylist()
-        except ValueError as e:
-            problems[index] = str(e)
-        else:
-            texts |= {index: stored} if stored else {}
-    times = times_of(dataset, {index: episodes[index] for index in texts})
+    cells = dict(cells_of(dataset, episodes, LANGUAGE_COLUMN, 1))
+    here = {index: episodes[index] for index, cell in cells.items() if len(cell) and cell[0].is_valid}
+    times = times_of(dataset, here)
 
-    spans: Spans = {}
-    for index, rows in texts.items():
-        try:
-            spans[index] = _spans_of_texts(rows, times[index], episodes[index])
-        except ValueError as e:
-            problems[index] = str(e)
-    return _stated("language", {k: s for k, s in spans.items() if s}, episodes, problems)
+    def spans_of(index: int, episode: Annotated) -> Iterable[StatedSpan]:
+        return _spans_of_texts(cells[index][0].as_py(), times[index], episode)
+
+    return _stated("language", here, spans_of)
 
 
 def _spans_of_texts(rows: Any, times: Times, episode: Annotated) -> list[StatedSpan]:
@@ -369,12 +336,12 @@ def _spans_of_texts(rows: Any, times: Times, episode: Annotated) -> list[StatedS
         name, frame = row.get("content") or "", times.frame(row.get("timestamp"))
         if starts.setdefault(frame, name) != name:
             raise ValueError(f"{starts[frame]!r} and {name!r} both begin at frame {frame}")
-    frames = sorted(starts)
-    if frames and episode.num_frames is None:
+    if starts and episode.num_frames is None:
         raise ValueError("nothing says how long the episode is")
+    frames = sorted(starts)
     ends = [*frames[1:], episode.num_frames]
     spans = [StatedSpan(starts[frame], frame, end) for frame, end in zip(frames, ends, strict=False)]
-    return [span for span in spans if not isinstance(span.name, str) or is_step(span.name)]
+    return [span for span in spans if is_step(span.name)]
 
 
 # An index, or several, in each row
@@ -384,12 +351,7 @@ def _subtask_index(dataset: LerobotListing, episodes: Episodes) -> dict[int, Sta
     """`subtask_index` of LeRobot 0.4 and 0.5, with the texts of meta/subtasks.parquet."""
     if SUBTASKS_FILE not in dataset.source.files or LEGACY_COLUMN not in columns_of(dataset, episodes):
         return {}
-    texts: dict[int, str] = {}
-    for row in parquet_rows(dataset, SUBTASKS_FILE):
-        index = whole(row.get("subtask_index"))
-        stored = next((row[name] for name in SUBTASK_COLUMNS if isinstance(row.get(name), str)), None)
-        if index is not None and stored is not None:
-            texts[index] = stored
+    texts = texts_by_index(parquet_rows(dataset, SUBTASKS_FILE), "subtask")
     return _of_indices(dataset, episodes, LEGACY_COLUMN, texts, SUBTASKS_FILE)
 
 
@@ -397,12 +359,7 @@ def _robocoin(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
     """RoboCOIN's slots of indices per frame, one for each thing that is done at that time, padded with `null`."""
     if ROBOCOIN_FILE not in dataset.source.files or ROBOCOIN_COLUMN not in columns_of(dataset, episodes):
         return {}
-    rows = json_lines(dataset, ROBOCOIN_FILE)
-    texts = {
-        index: row["subtask"]
-        for row in rows
-        if (index := whole(row.get("subtask_index"))) is not None and isinstance(row.get("subtask"), str)
-    }
+    texts = texts_by_index(json_lines(dataset, ROBOCOIN_FILE), "subtask")
     return _of_indices(dataset, episodes, ROBOCOIN_COLUMN, texts, ROBOCOIN_FILE)
 
 
@@ -424,10 +381,9 @@ def _annotation(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated
 def _annotated_columns(dataset: LerobotListing) -> set[str]:
     """Columns that may say what is done: those named annotation.*, or as meta/modality.json names them."""
     named = {name: name for name in dataset.info["features"] if name.startswith(ANNOTATION_PREFIX)}
-    if MODALITY_FILE in dataset.source.files:
-        modality = dataset.read_object(MODALITY_FILE).get("annotation")
-        for name, how in modality.items() if isinstance(modality, dict) else ():
-            original = how.get("original_key") if isinstance(how, dict) else None
+    if MODALITY in dataset.source.files:
+        for name, how in object_of(dataset.read_object(MODALITY).get("annotation")).items():
+            original = object_of(how).get("original_key")
             named[name] = original if isinstance(original, str) else f"{ANNOTATION_PREFIX}{name}"
     return {column for name, column in named.items() if not NOT_TEXTS.search(name)}
 
@@ -436,30 +392,21 @@ def _of_indices(
     dataset: LerobotListing, episodes: Episodes, column: str, texts: Mapping[int, str], where: str
 ) -> dict[int, Stated]:
     """The runs of rows with the same indices (or texts) in a column; null and negative ones stand for no step."""
-    spans: Spans = {}
-    problems: dict[int, str] = {}
-    for index, cells in cells_of(dataset, episodes, [column]):
-        try:
-            spans[index] = list(_runs(cells[column].to_pylist(), texts, where))
-        except ValueError as e:
-            problems[index] = str(e)
-    return _stated(column, {k: s for k, s in spans.items() if s}, episodes, problems)
+    cells = dict(cells_of(dataset, episodes, column))
 
+    def spans_of(index: int, episode: Annotated) -> Iterator[StatedSpan]:
+        start = 0
+        for value, group in groupby(cells[index].to_pylist()):
+            end = start + sum(1 for _ in group)
+            if name := "; ".join(dict.fromkeys(_names(value, texts, where))):
+                yield StatedSpan(name, start, end)
+            start = end
 
-def _runs(values: Sequence[Any], texts: Mapping[int, str], where: str) -> Iterator[StatedSpan]:
-    """The spans of one text. Raises ValueError for an index that has none."""
-    start = 0
-    for value, group in groupby(values):
-        end = start + sum(1 for _ in group)
-        name = "; ".join(_names(value, texts, where))
-        if name:
-            yield StatedSpan(name, start, end)
-        start = end
+    return _stated(column, {index: episodes[index] for index in cells}, spans_of)
 
 
 def _names(value: Any, texts: Mapping[int, str], where: str) -> Iterator[str]:
-    """The steps that one cell names: a text, an index, or a list of them; each once. Raises ValueError."""
-    named = set()
+    """The steps that one cell names: a text, an index, or a list of them. Raises ValueError for an index without."""
     for one in value if isinstance(value, list) else [value]:
         index = whole(one)
         if one is None or (index is not None and index < 0):
@@ -467,8 +414,7 @@ def _names(value: Any, texts: Mapping[int, str], where: str) -> Iterator[str]:
         name = one if isinstance(one, str) else texts.get(index) if index is not None else None
         if name is None:
             raise ValueError(f"{where} has no text of {str(one)[:40]}")
-        if is_step(name) and name not in named:
-            named.add(name)
+        if is_step(name):
             yield name.strip()
 
 

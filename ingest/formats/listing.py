@@ -5,12 +5,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ingest.episode import EpisodeRecord, Finding, Listing, RowsError
+from ingest.episode import CameraVideo, EpisodeRecord, Finding, Listing
 from ingest.formats.side_files import read_json
 from ingest.outcomes import NO_EVIDENCE, Evidence, Outcome, decide, fields_of, folder_outcome, stated
+from ingest.reasons import DataError
 from ingest.sources.files import Source
 
 MAX_NAMED = 5  # files or cameras, in one message
+DEFAULT_FPS = 10.0  # where nothing is known; each use is a finding
 
 
 @dataclass
@@ -21,49 +23,92 @@ class ListingBuilder:
     records: list[EpisodeRecord] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     evidence: dict[int, Evidence] = field(default_factory=dict)  # of outcomes, by episode_index
-    never_set: tuple[str, ...] = ()
+    without_rate: int = 0  # episodes
 
     @property
     def next_index(self) -> int:
         """The index of the episode that comes next, where episodes are counted."""
         return len(self.records)
 
-    def warn(
-        self,
-        reason: str,
-        detail: str,
-        episode: int | None = None,
-        *,
-        camera: str | None = None,
-        file: str | None = None,
-    ) -> None:
-        """Record what is doubtful: of an episode or a camera of it, or of the dataset."""
-        self.findings.append(Finding(reason, detail, "warning", episode, camera, file))
+    def warn(self, reason: str, detail: str, episode: int | None = None, **where: str | None) -> None:
+        """Record what is doubtful: of an episode or a `camera` of it, or of the dataset; in a `file`."""
+        self.findings.append(Finding(reason, detail, "warning", episode, **where))
 
-    def unusable(
-        self,
-        reason: str,
-        detail: str,
-        episode: int | None = None,
-        *,
-        camera: str | None = None,
-        file: str | None = None,
-    ) -> None:
+    def unusable(self, reason: str, detail: str, episode: int | None = None, **where: str | None) -> None:
         """Record what makes an episode, a camera of it or the dataset unusable."""
-        self.findings.append(Finding(reason, detail, "unusable", episode, camera, file))
+        self.findings.append(Finding(reason, detail, "unusable", episode, **where))
+
+    def warn_next(self, reason: str, detail: str, file: str | None = None, camera: str | None = None) -> None:
+        """A warning of the episode that comes next."""
+        self.warn(reason, detail, self.next_index, camera=camera, file=file)
+
+    def unusable_next(self, reason: str, detail: str, file: str | None = None) -> None:
+        """What makes the episode that comes next unusable."""
+        self.unusable(reason, detail, self.next_index, file=file)
 
     def read_json(self, uri: str, episode: int | None = None, *, default: Any = None) -> Any:
         """What a JSON file holds; `default`, with a warning, where it cannot be read."""
         try:
             return read_json(self.source, uri)
-        except RowsError as e:
+        except DataError as e:
             self.warn(e.reason, str(e), episode, file=uri)
             return default
 
     def read_object(self, uri: str, episode: int | None = None) -> dict[str, Any]:
-        """The object in a JSON file; {} where it holds another value, or (with a warning) cannot be read."""
-        content = self.read_json(uri, episode)
+        """The object in a JSON file; {} for none or another value, and, with a warning, where it cannot be read."""
+        content = self.read_json(uri, episode) if uri in self.source.files else None
         return content if isinstance(content, dict) else {}
+
+    def fps(self, stated: float | None) -> float:
+        """The registry's frame rate, else the stated one, else the default."""
+        self.without_rate += not self.source.config.fps and not stated
+        return self.source.config.fps or stated or DEFAULT_FPS
+
+    def add(
+        self,
+        source_id: str,
+        fps: float,
+        *,
+        tasks: Sequence[str] = (),
+        num_rows: int | None = None,
+        data_uri: str | None = None,
+        videos: Iterable[CameraVideo] = (),
+        files: Iterable[str] = (),
+        evidence: Evidence = NO_EVIDENCE,
+        group: str = "",
+        no_task: str = "",
+        **fields: Any,
+    ) -> None:
+        """The coming episode. `files`: others than its rows and videos that say something of it. `no_task`: where it
+        was looked for.
+        """
+        videos = tuple(videos)
+        uris = [video.uri for video in videos] + ([data_uri] if data_uri else [])
+        if no_task and not tasks:
+            self.warn_next("no_task", no_task, data_uri or next(iter(uris), None))
+        self.evidence[self.next_index] = evidence
+        record = EpisodeRecord(
+            episode_index=self.next_index,
+            source_id=source_id,
+            fps=fps,
+            task=next(iter(tasks), None),
+            tasks=tuple(tasks),
+            num_rows=num_rows,
+            data_uri=data_uri,
+            videos=videos,
+            group=group or source_id,
+            source_stamp=self.source.stamp([*uris, *files], num_rows),
+        )
+        self.records.append(replace(record, **fields))
+
+    def change_last(self, **fields: Any) -> None:
+        """Change what is known of the last episode."""
+        self.records[-1] = replace(self.records[-1], **fields)
+
+    def add_lost(self, error: Exception, source_id: str, uri: str, **fields: Any) -> None:
+        """An episode that cannot be read at all; a file that cannot be opened counts as one."""
+        self.unusable_next(getattr(error, "reason", "unreadable_data"), str(error), uri)
+        self.add(source_id, self.source.config.fps or DEFAULT_FPS, data_uri=uri, **fields)
 
     def lists_nothing(self, detail: str) -> None:
         """Record that there is no episode. Where files are git-LFS pointers, these are why."""
@@ -75,23 +120,7 @@ class ListingBuilder:
         """Whether a run succeeded, by the field that the registry names, else by the usual ones."""
         return stated(facts, fields_of(self.source.config.success_field))
 
-    def settle_outcomes(self) -> None:
-        """Decide the outcomes of all records, which have to be there; of each once, before its index changes."""
-        evidence = {r.episode_index: self.evidence.get(r.episode_index, NO_EVIDENCE) for r in self.records}
-        # Whatever the format, files may lie in a folder that tells
-        for record in self.records:
-            of_record = evidence[record.episode_index]
-            uris = [record.data_uri or "", *(video.uri for video in record.videos)]
-            folder = of_record.folder or folder_outcome(*uris)
-            evidence[record.episode_index] = replace(of_record, folder=folder)
-        decided = decide(evidence)
-        for place, record in enumerate(self.records):
-            outcome = decided.outcomes[record.episode_index]
-            if outcome:
-                self.records[place] = replace(record, success=outcome.success, success_source=outcome.source)
-        self.never_set = decided.never_set
-
-    def group(self, facts: Mapping[str, Any], default: str) -> str:
+    def group(self, facts: Mapping[str, Any], default: str = "") -> str:
         """The group that an episode's split is decided by: the field that the registry names, else a group of its own.
 
         `default` must not be the index of an episode that is counted: it moves when a file is added before it.
@@ -102,32 +131,57 @@ class ListingBuilder:
     def listing(
         self,
         format_: str,
-        fps: float | None,
         cameras: Iterable[str],
         *,
+        fps: float | None = None,
         robot: str | None = None,
         numbered: bool = False,
+        nothing: str = "",
     ) -> Listing:
-        """All of it. `robot`: as the source says; the registry's counts before it."""
-        self.settle_outcomes()
-        return Listing(
-            format_,
-            fps,
-            self.source.config.robot or robot,
-            tuple(cameras),
-            tuple(self.records),
-            tuple(self.findings),
-            numbered,
-            self.never_set,
-        )
+        """All of it, with the outcomes of all episodes; of each episode once, before its index changes.
+
+        `fps`: by default the first episode's. `robot`: as the source says; the registry's counts before it. `nothing`:
+        why there may be no episode.
+        """
+        if not self.records and nothing:
+            self.lists_nothing(nothing)
+        if self.without_rate:
+            detail = f"nothing states the frame rate of {self.without_rate} episodes; {DEFAULT_FPS:g} fps is assumed"
+            self.warn("no_frame_rate", detail)
+        records, never_set = self._with_outcomes()
+        fps = fps or next((record.fps for record in records), None)
+        robot = self.source.config.robot or robot
+        return Listing(format_, fps, robot, tuple(cameras), records, tuple(self.findings), numbered, never_set)
+
+    def _with_outcomes(self) -> tuple[tuple[EpisodeRecord, ...], tuple[str, ...]]:
+        """The records with what they show of success, and names of what could show it and is never set."""
+        evidence: dict[int, Evidence] = {}
+        for record in self.records:
+            of_record = self.evidence.get(record.episode_index, NO_EVIDENCE)
+            # Whatever the format, files may lie in a folder that tells
+            folder = of_record.folder or folder_outcome(record.data_uri or "", *(video.uri for video in record.videos))
+            evidence[record.episode_index] = replace(of_record, folder=folder)
+        decided = decide(evidence)
+        records = []
+        for record in self.records:
+            if outcome := decided.outcomes[record.episode_index]:
+                record = replace(record, success=outcome.success, success_source=outcome.source)
+            records.append(record)
+        return tuple(records), decided.never_set
+
+    def find_missing(self, cameras: Iterable[str], what: str) -> None:
+        """Find the cameras that an episode lacks, where no finding says more of them; `what` names pictures of one."""
+        # An episode without any camera has a finding that says so
+        explained = {(finding.episode_index, finding.camera) for finding in self.findings}
+        for record in self.records:
+            for camera in cameras if record.videos else ():
+                if camera not in record.cameras and (record.episode_index, camera) not in explained:
+                    detail = what.format(camera)
+                    self.warn("missing_camera", detail, record.episode_index, camera=camera, file=record.data_uri)
 
     def cameras_in_use(self) -> list[str]:
         """Cameras that an episode has, each once, in order of appearance."""
         return list(dict.fromkeys(camera for record in self.records for camera in record.cameras))
-
-    def first_fps(self) -> float | None:
-        """The frame rate of the first episode."""
-        return self.records[0].fps if self.records else None
 
 
 def folders_of(pattern: re.Pattern[str], uris: Iterable[str]) -> dict[str, str]:
@@ -143,15 +197,10 @@ def named(things: Sequence[str]) -> str:
     return f"{first} and {more} more" if more > 0 else first
 
 
-def texts_among(values: Iterable[Any]) -> list[str]:
-    """Those of some values that are texts, trimmed; empty ones are left out.
+def texts_among(values: Iterable[Any]) -> tuple[str, ...]:
+    """Those of some values, or lists of them, that are texts, trimmed, each once, in order; empty ones are left out.
 
-    Example: texts_among(["pick ", None, "", 3]) == ["pick"].
+    Example: texts_among(["pick ", None, "", ["pick", 3, "place"]]) == ("pick", "place").
     """
-    trimmed = [value.strip() for value in values if isinstance(value, str)]
-    return [text for text in trimmed if text]
-
-
-def unique_texts(values: Iterable[Any]) -> tuple[str, ...]:
-    """As texts_among, each text once, in order of appearance."""
-    return tuple(dict.fromkeys(texts_among(values)))
+    flat = [one for value in values for one in (value if isinstance(value, list | tuple) else [value])]
+    return tuple(dict.fromkeys(text for one in flat if isinstance(one, str) and (text := one.strip())))

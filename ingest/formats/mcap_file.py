@@ -1,39 +1,49 @@
-"""MCAP files that are not trusted: their records in order, with sizes known before anything is unpacked.
+"""MCAP recordings of ROS 2, read by the library mcap: their messages in order, and what these say.
 
-What a chunk claims to unpack to is held against a limit, and is unpacked to no more than that; its records are made
-one by one. A file whose recorder was stopped is read as far as it goes.
+A file whose recorder was stopped is read as far as it goes.
 """
 
 import struct
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
 from math import ceil
-from pathlib import Path
-from typing import IO, Any, cast
+from types import SimpleNamespace
+from typing import Any, Literal
 
-import lz4.frame
+import numpy as np
 import zstandard
 from mcap.exceptions import EndOfFile, InvalidMagic, RecordLengthLimitExceeded
 from mcap.exceptions import McapError as LibraryError
-from mcap.opcode import Opcode
-from mcap.records import Channel, Chunk, Footer, McapRecord, Message, Metadata, Schema
-from mcap.stream_reader import CRCValidationError, StreamReader, get_chunk_data_stream
+from mcap.records import Channel, Chunk, Footer, Message, Metadata, Schema
+from mcap.stream_reader import CRCValidationError, StreamReader, breakup_chunk
+from mcap_ros2.decoder import DecoderFactory
 
 from ingest.limits import Limits
-from ingest.media.video import LFS_MARK
+from ingest.media.picture import ArrayPicture, array_picture, check_size, decode_picture
+from ingest.media.video import LFS_MARK, VideoError
+from ingest.reasons import DataError
+from ingest.sources.files import Source
 
-RECORD = 4  # times limits.max_chunk_bytes: of one record as stored, and of one chunk once it is unpacked
+RECORD = 4  # times limits.max_chunk_bytes: of one chunk once it is unpacked
 # What the libraries raise for damaged records
 DAMAGED = (LibraryError, struct.error, zstandard.ZstdError, ValueError, KeyError, TypeError, AttributeError)
 DAMAGED += (OverflowError, MemoryError, RuntimeError, RecursionError, EOFError, OSError, AssertionError, IndexError)
 
-
-class McapError(Exception):
-    """A recording, or a part of it, that cannot be used; `reason` is a finding's reason code."""
-
-    def __init__(self, message: str, reason: str = "unreadable_data") -> None:
-        super().__init__(message)
-        self.reason = reason
+Kind = Literal["compressed", "raw", "joints", "numbers", "text", "other"]
+KINDS: dict[str, Kind] = {
+    "sensor_msgs/msg/CompressedImage": "compressed",
+    "sensor_msgs/msg/Image": "raw",
+    "sensor_msgs/msg/JointState": "joints",
+    "std_msgs/msg/String": "text",
+    **{f"std_msgs/msg/Float{bits}{form}": "numbers" for bits in (32, 64) for form in ("", "MultiArray")},
+    **{f"geometry_msgs/msg/{m}{s}": "numbers" for m in ("Pose", "Twist", "Wrench", "Point") for s in ("", "Stamped")},
+    "trajectory_msgs/msg/JointTrajectoryPoint": "numbers",
+}
+CHANNELS = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1, "8UC1": 1, "8UC3": 3}
+MAX_DEPTH = 8  # of messages within messages
+NO_VALUES = ("header", "layout", "time_from_start")  # fields of messages
 
 
 @dataclass(frozen=True)
@@ -45,6 +55,28 @@ class RawMessage:
     log_ns: int
     data: bytes
 
+    @property
+    def kind(self) -> Kind:
+        """By the type's name; old bags leave `msg` out of it."""
+        package, _, name = self.schema.name.rpartition("/") if self.schema else ("", "", "")
+        return KINDS.get(f"{package.removesuffix('/msg')}/msg/{name}", "other")
+
+    def stamp_ns(self) -> int | None:
+        """The time in the message's own header, in nanoseconds; None where it has none. Raises DataError."""
+        if self.schema is None or not _has_header(self.schema):
+            return None
+        if len(self.data) < 12:
+            raise DataError(f"{self.channel.topic}: a message of {len(self.data)} bytes is too short for its header")
+        seconds, nanoseconds = struct.unpack_from("<iI" if self.data[1] & 1 else ">iI", self.data, 4)
+        return seconds * 10**9 + nanoseconds
+
+
+def _has_header(schema: Schema) -> bool:
+    """Is a Header the first field of its definition?"""
+    lines = (line.partition("#")[0].split() for line in schema.data[:4096].decode(errors="replace").splitlines())
+    first = next(filter(None, lines), [""])
+    return first[0] in ("std_msgs/Header", "std_msgs/msg/Header", "Header")
+
 
 @dataclass(frozen=True)
 class CutOff:
@@ -53,79 +85,50 @@ class CutOff:
     why: str
 
 
-class _Bounded:
-    """A file whose reads never ask for more than there is: a record may claim to be as long as it likes."""
-
-    def __init__(self, file: IO[bytes], size: int, most: int) -> None:
-        self.file, self.left, self.most = file, size, most
-
-    def read(self, size: int) -> bytes:
-        data = self.file.read(max(0, min(size, self.left, self.most)))
-        self.left -= len(data)
-        return data
-
-
-class _Reader(StreamReader):
-    """Records of a file, each held against the limits before it is read."""
-
-    def __init__(self, file: IO[bytes], name: str, size: int, limits: Limits) -> None:
-        bounded = _Bounded(file, size, RECORD * limits.max_chunk_bytes)
-        super().__init__(cast(IO[bytes], bounded), emit_chunks=True, record_size_limit=size)
-        self.name, self.limits = name, limits
-
-    def _read_record(self, opcode: int, length: int) -> McapRecord | None:
-        """Raises McapError."""
-        if opcode == Opcode.METADATA:
-            _check(self.limits.excess("max_header_bytes", length, f"{self.name}: bytes of one record of metadata"))
-        _check(self.limits.excess("max_chunk_bytes", length, f"{self.name}: bytes of one record", RECORD))
-        return super()._read_record(opcode, length)
-
-
-def records(path: Path, limits: Limits) -> Iterator[RawMessage | Metadata | CutOff]:
+def records(source: Source, uri: str) -> Iterator[RawMessage | Metadata | CutOff]:
     """Messages and metadata in the file's order; a CutOff last, where it ends before its end mark.
 
-    Raises McapError for what is no MCAP file at all, and for one that claims more than the limits.
+    Raises DataError for what is no MCAP file at all, and for one that claims more than the limits; OSError.
     """
-    size = path.stat().st_size
-    with path.open("rb") as file:
+    with source.open(uri) as file:
         if file.read(len(LFS_MARK)) == LFS_MARK:
-            raise McapError(f"{path.name} is a git-LFS pointer, not the file", "lfs_pointer")
+            raise DataError(f"{uri} is a git-LFS pointer, not the file", "lfs_pointer")
         file.seek(0)
-        reader = _Reader(file, path.name, size, limits)
+        size = source.size(uri) or 1
         try:
-            yield from _in_order(iter(reader.records), path.name, size, limits)
+            # A record longer than the whole file was being written when the recorder was stopped
+            reader = StreamReader(file, emit_chunks=True, record_size_limit=size)
+            yield from _in_order(reader.records, uri, size, source.config.limits)
         except InvalidMagic as e:
-            raise McapError(f"{path.name} is no MCAP file") from e
+            raise DataError(f"{uri} is no MCAP file") from e
         except EndOfFile:
             yield CutOff("the file ends before its end mark")
         except RecordLengthLimitExceeded:
-            # A record longer than the whole file was being written when the recorder was stopped
             yield CutOff("the file ends inside a record")
+        except CRCValidationError:
+            yield CutOff("CRCValidationError: a chunk's bytes do not fit its checksum")
         except DAMAGED as e:
-            yield CutOff(f"{type(e).__name__}: {_short(e)}")
+            yield CutOff(f"{type(e).__name__}: {' '.join(str(e).split())[:100]}")
 
 
-def _in_order(stored: Iterator[Any], name: str, size: int, limits: Limits) -> Iterator[RawMessage | Metadata]:
-    """Raises McapError and DAMAGED."""
+def _in_order(stored: Iterable[Any], uri: str, size: int, limits: Limits) -> Iterator[RawMessage | Metadata]:
+    """Raises DataError and DAMAGED."""
     schemas: dict[int, Schema] = {}
     channels: dict[int, Channel] = {}
-    unpacked, count = 0, 0
+    unpacked, count, what_of_all = 0, 0, f"{uri}: records"
     for outer in stored:
-        inside: Iterable[Any] = [outer]
         if isinstance(outer, Chunk):
             unpacked += outer.uncompressed_size
-            _check_unpacked(outer, unpacked, name, size, limits)
-            inside = _inside(outer, limits)
-        for record in inside:
+            what = f"{uri}: bytes that a chunk claims to unpack to"
+            limits.check("max_chunk_bytes", outer.uncompressed_size, what, RECORD)
+            what = f"{uri}: bytes that it claims to unpack to, for each of its {size:,}"
+            limits.check("max_ratio", ceil(unpacked / size), what)
+        for record in breakup_chunk(outer, validate_crc=True) if isinstance(outer, Chunk) else [outer]:
             count += 1
-            if count > limits.max_frames:
-                _check(limits.excess("max_frames", count, f"{name}: records"))
-            if isinstance(record, Schema):
-                schemas[record.id] = record
-                _check_number(schemas, channels, name, limits)
-            elif isinstance(record, Channel):
-                channels[record.id] = record
-                _check_number(schemas, channels, name, limits)
+            limits.check("max_frames", count, what_of_all)
+            if isinstance(record, Schema | Channel):
+                (schemas if isinstance(record, Schema) else channels)[record.id] = record  # pyright: ignore
+                limits.check("max_features", len(schemas) + len(channels), f"{uri}: topics and types")
             elif isinstance(record, Message):
                 channel = channels[record.channel_id]
                 yield RawMessage(channel, schemas.get(channel.schema_id), record.log_time, record.data)
@@ -135,63 +138,78 @@ def _in_order(stored: Iterator[Any], name: str, size: int, limits: Limits) -> It
                 return
 
 
-def _check_number(schemas: Mapping[int, Schema], channels: Mapping[int, Channel], name: str, limits: Limits) -> None:
-    """Raises McapError for too many."""
-    _check(limits.excess("max_features", len(schemas) + len(channels), f"{name}: topics and types"))
+class Decoder:
+    """Messages of one file, within the limits of its dataset; each type's definition is parsed once."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.factory, self.limits = DecoderFactory(), limits
+
+    def decoded(self, message: RawMessage) -> SimpleNamespace:
+        """Raises DataError."""
+        topic, encoding = message.channel.topic, message.channel.message_encoding
+        try:
+            decode = self.factory.decoder_for(encoding, message.schema)
+            if decode is not None:
+                return decode(message.data)
+        except DAMAGED as e:
+            raise DataError(f"{topic}: a message cannot be decoded ({type(e).__name__})") from e
+        definitions = message.schema.encoding if message.schema else "none"
+        told = f"messages are {encoding or '?'} by {definitions or '?'} definitions; only cdr by ros2msg is read"
+        raise DataError(f"{topic}: {told}")
+
+    def picture(self, message: RawMessage) -> ArrayPicture:
+        """Of a camera's message, as RGB. Raises DataError."""
+        what = f"a picture of {message.channel.topic}"
+        decoded = self.decoded(message)
+        try:
+            if message.kind == "compressed":
+                return decode_picture(bytes(decoded.data), what, self.limits)
+            return _raw_picture(decoded, what, self.limits)
+        except (AttributeError, TypeError, ValueError) as e:
+            raise VideoError(f"{what} has not the fields of its type") from e
+
+    def numbers(self, message: RawMessage) -> dict[str, float]:
+        """Numbers of a message by name: joint positions, or every number that is no header. Raises DataError."""
+        decoded = self.decoded(message)
+        try:
+            if message.kind == "joints":
+                names = [str(n) for n in decoded.name] or [f"joint_{k}" for k in range(len(decoded.position))]
+                pairs = list(zip(names, map(float, decoded.position), strict=False))
+            else:
+                # One more than may be shows that there are more
+                pairs = list(islice(_flat(decoded, "", 0), self.limits.max_features + 1))
+        except (AttributeError, TypeError, ValueError) as e:
+            raise DataError(f"{message.channel.topic}: a message has not the fields of its type") from e
+        self.limits.check("max_features", len(pairs), f"{message.channel.topic}: numbers of one message")
+        return dict(pairs)
+
+    def text(self, message: RawMessage) -> str:
+        """Raises DataError."""
+        return str(getattr(self.decoded(message), "data", "")).strip()
 
 
-def _check_unpacked(chunk: Chunk, unpacked: int, name: str, size: int, limits: Limits) -> None:
-    """Raises McapError before anything is unpacked."""
-    what = f"{name}: bytes that a chunk claims to unpack to"
-    _check(limits.excess("max_chunk_bytes", chunk.uncompressed_size, what, RECORD))
-    what = f"{name}: bytes that it claims to unpack to, for each of its {size:,}"
-    _check(limits.excess("max_ratio", ceil(unpacked / size), what))
+def _flat(value: Any, name: str, depth: int) -> Iterator[tuple[str, float]]:
+    """Numbers below a message, named by their fields. Example: pose.position.x is position_x where pose is the root."""
+    if depth > MAX_DEPTH:
+        raise ValueError("messages in messages")
+    if isinstance(value, bool | int | float):
+        yield name or "value", float(value)
+        return
+    fields = [f for f in getattr(type(value), "__slots__", ()) if f not in NO_VALUES]
+    is_list = isinstance(value, list | tuple | np.ndarray | array)
+    for key, item in enumerate(value) if is_list else ((field, getattr(value, field)) for field in fields):
+        yield from _flat(item, f"{name}_{key}".strip("_"), depth + 1)
 
 
-def _check(problem: str) -> None:
-    """Raises McapError."""
-    if problem:
-        raise McapError(problem, "over_limit")
-
-
-def _inside(chunk: Chunk, limits: Limits) -> Iterator[McapRecord | None]:
-    """A chunk's records, None for those of other kinds. Raises DAMAGED.
-
-    One by one: a chunk of small records takes ten times its size in memory where all are made at once.
-    """
-    whole = replace(chunk, compression="", data=_data(chunk, limits))
-    stream, num_bytes = get_chunk_data_stream(whole, validate_crc=True)
-    while stream.count < num_bytes:
-        opcode, length = stream.read1(), stream.read8()
-        if opcode == Opcode.MESSAGE:
-            yield Message.read(stream, length)
-        elif opcode == Opcode.CHANNEL:
-            yield Channel.read(stream)
-        elif opcode == Opcode.SCHEMA:
-            yield Schema.read(stream)
-        else:
-            stream.read(length)
-            yield None
-
-
-def _data(chunk: Chunk, limits: Limits) -> bytes:
-    """What a chunk unpacks to, which is never more than it claims. Raises DAMAGED."""
-    claimed = chunk.uncompressed_size
-    if chunk.compression == "":
-        data = chunk.data
-    elif chunk.compression == "zstd":
-        reader = zstandard.ZstdDecompressor(max_window_size=limits.window_bytes).stream_reader(chunk.data)
-        data = reader.read(claimed + 1)
-    elif chunk.compression == "lz4":
-        data = lz4.frame.LZ4FrameDecompressor().decompress(chunk.data, max_length=claimed + 1)
-    else:
-        raise ValueError(f"chunks are packed by {chunk.compression[:20]!r}, not by zstd or lz4")
-    if len(data) != claimed:
-        raise ValueError(f"a chunk does not unpack to the {claimed} bytes that it claims")
-    return data
-
-
-def _short(e: BaseException) -> str:
-    if isinstance(e, CRCValidationError):
-        return "a chunk's bytes do not fit its checksum"
-    return " ".join(str(e).split())[:100]
+def _raw_picture(message: SimpleNamespace, what: str, limits: Limits) -> ArrayPicture:
+    """A sensor_msgs/Image of 8 bits a channel. Raises VideoError."""
+    channels = CHANNELS.get(message.encoding)
+    if channels is None:
+        raise VideoError(f"{what} is encoded as {str(message.encoding)[:20]!r}, not as one of {', '.join(CHANNELS)}")
+    height, width, step, data = message.height, message.width, message.step, bytes(message.data)
+    check_size(width, height, what, limits)
+    if not height or not width or step < width * channels or len(data) < step * (height - 1) + width * channels:
+        raise VideoError(f"{what} of {width}x{height} px has {len(data)} bytes in rows of {step}")
+    padded = np.frombuffer(data + bytes(max(0, step * height - len(data))), np.uint8)[: step * height]
+    pixels = padded.reshape(height, step)[:, : width * channels].reshape(height, width, channels)[:, :, :3]
+    return array_picture(pixels[:, :, ::-1] if message.encoding.startswith("bgr") else pixels, what)

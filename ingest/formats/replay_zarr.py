@@ -2,40 +2,37 @@
 
 Arrays of `data` have a row per frame; `meta/episode_ends` says at which row each episode ends. Arrays of pictures are
 cameras. State and action are looked for by the names that UMI and Diffusion Policy give them, or where the registry's
-`keys` say. A dataset may hold several stores, each a folder or a ZIP file.
+`keys` say. A dataset may hold several stores of Zarr 2, each a folder or a ZIP file. The library zarr reads them.
 """
 
 import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from math import prod
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
+import pyarrow as pa
 
-from ingest.episode import CameraVideo, Episode, EpisodeRecord, Listing, RowsError, TimedPicture
+from core.errors import install_hint
+from ingest.episode import CameraVideo, Episode, EpisodeRecord, Listing, TimedPicture
 from ingest.formats.cameras import in_order
-from ingest.formats.listing import ListingBuilder, named, unique_texts
-from ingest.formats.proprio import joined
-from ingest.formats.zarr_file import (
-    ENDS,
-    ZIP_SUFFIX,
-    Array,
-    Rows,
-    Store,
-    ZarrError,
-    array_of,
-    attributes,
-    members,
-    opened,
-)
+from ingest.formats.listing import ListingBuilder, named, texts_among
+from ingest.formats.numbers import numbers, side_by_side
 from ingest.media.picture import array_picture
-from ingest.media.video import DECODE_ALL, DecodeOptions, VideoError
+from ingest.media.video import DECODE_ALL, LFS_MARK, DecodeOptions
 from ingest.outcomes import Evidence
+from ingest.reasons import DataError
 from ingest.registry import DatasetConfig
 from ingest.sources.files import Source
 from ingest.sources.types import SourceError
 
+ZIP_SUFFIX = ".zarr.zip"
+ENDS = "meta/episode_ends"
 IN_FOLDER = re.compile(rf"(?:(.+)/)?{ENDS}/(?:0|c/0)")
 STATE_KEYS = (
     tuple(f"robot{r}_{part}" for r in (0, 1) for part in ("eef_pos", "eef_rot_axis_angle", "gripper_width")),  # UMI
@@ -48,8 +45,10 @@ FPS_KEYS = ("fps", "sample_rate_hz", "frequency", "control_freq")
 TEXT_KEYS = ("task", "instruction", "language_instruction", "prompt")
 TIMES = ("timestamp", "timestamps")
 NO_CAMERA = re.compile(r"depth|segment|mask|disparity|infra", re.I)
-DEFAULT_FPS, MAX_FPS, MAX_STEP_S = 10.0, 1000.0, 1.0
-ERRORS = (ZarrError, SourceError, OSError)
+MAX_FPS, MAX_STEP_S = 1000.0, 1.0
+# What is unpacked: others, such as pickle, could run code
+IMAGECODECS = ("Jpegxl", "Jpeg", "Png", "Webp")
+CODECS = ("zlib", "gzip", "bz2", "lzma", "zstd", "lz4", "blosc", *(f"imagecodecs_{c.lower()}" for c in IMAGECODECS))
 
 
 def recognises(source: Source) -> bool:
@@ -76,69 +75,194 @@ def _stores(uris: Iterable[str]) -> list[str]:
 
 
 @dataclass(frozen=True)
+class Store:
+    """An open store: its group, and the keys of all chunks."""
+
+    name: str
+    group: Any
+    keys: Sequence[str]
+
+    def names(self, group: str) -> list[str]:
+        """What lies in a group, sorted."""
+        below = f"{group}/"
+        names = {key[len(below) :].partition("/")[0] for key in self.keys if key.startswith(below)}
+        return sorted(name for name in names if name and not name.startswith("."))
+
+    def array(self, name: str) -> Any:
+        """The array at a name; None for none, or for one of no numbers. Raises DataError."""
+        with _guarded(f"{self.name or 'the store'}, {name}"):
+            try:
+                array = self.group[name]
+            except KeyError:
+                return None
+            described = array.metadata.to_dict() if hasattr(array, "chunks") else {}
+        codec, rows = described.get("compressor"), getattr(array, "chunks", (0,))[:1]
+        if not described or array.dtype.kind not in "fiub" or not array.shape:
+            return None
+        if described.get("filters"):
+            raise DataError(f"{name} is stored through filters, which are not read", "unknown_codec")
+        if codec and codec.get("id") not in CODECS:
+            raise DataError(f"{name} is packed by {str(codec.get('id'))[:40]!r}, which is not read", "unknown_codec")
+        if codec and codec["id"].startswith("imagecodecs") and rows != (1,):
+            raise DataError(f"{name} has several pictures in one that is packed by {codec['id']}", "unknown_codec")
+        # Pictures that were never written are not made up, since they would look like black ones
+        return array.with_config({"read_missing_chunks": array.ndim != 4})
+
+
+def _inside_folder(source: Source, folder: str) -> Any:
+    """A store whose keys are files of a source; those of descriptions are hidden: the source does not list them."""
+    import zarr.storage
+
+    class Inside(zarr.storage.LocalStore):
+        async def get(self, key: str, prototype: Any = None, byte_range: Any = None) -> Any:
+            uri = posixpath.join(folder, key)
+            is_hidden = posixpath.basename(key).startswith(".")
+            if not (source.resolve(uri).is_file() if is_hidden else uri in source.files):
+                return None
+            name, limits = ("max_header_bytes" if is_hidden else "max_chunk_bytes"), source.config.limits
+            limits.check(name, source.resolve(uri).stat().st_size, f"{uri}: bytes")
+            return await super().get(key, prototype, byte_range)
+
+    return Inside(source.root / folder, read_only=True)
+
+
+@contextmanager
+def opened(source: Source, uri: str) -> Iterator[Store]:
+    """The store in a ZIP file, or in the folder that holds a chunk of where its episodes end. Raises DataError."""
+    try:
+        import imagecodecs.numcodecs
+        import numcodecs
+        import zarr
+        import zarr.storage
+        from zarr.errors import GroupNotFoundError
+    except ImportError as e:
+        raise DataError(f"Zarr stores need further packages ({e}): {install_hint('zarr')}", "unknown_codec") from e
+    for codec in IMAGECODECS:
+        numcodecs.register_codec(getattr(imagecodecs.numcodecs, codec))
+    limits = source.config.limits
+    with _guarded(uri):
+        if not uri.endswith(ZIP_SUFFIX):
+            name = uri.rpartition(f"{ENDS}/")[0].rstrip("/")
+            below = f"{name}/" if name else ""
+            keys = [uri.removeprefix(below) for uri in source.files if uri.startswith(below)]
+            store, path = _inside_folder(source, name), ""
+        else:
+            name, listed = uri, _members(source, uri)
+            ends = [key for key in listed if key.endswith(f"{ENDS}/.zarray")]
+            path = min(ends, key=len, default="").removesuffix(f"{ENDS}/.zarray")
+            keys = [key.removeprefix(path) for key in listed if key.startswith(path)]
+            store = zarr.storage.ZipStore(source.resolve(uri), read_only=True)
+        try:
+            group = zarr.open_group(store, mode="r", path=path.rstrip("/"), zarr_format=2, use_consolidated=False)
+        except GroupNotFoundError as e:
+            raise DataError(f"{name or 'the store'} is no store of Zarr 2: write it with zarr_format=2") from e
+        limits.check("max_features", len({key.rpartition("/")[0] for key in keys}), f"{name or 'the store'}: arrays")
+        yield Store(name, group, keys)
+
+
+def _members(source: Source, uri: str) -> list[str]:
+    """Names in a ZIP file. Raises DataError where one claims more than the limits, and what zipfile raises."""
+    with source.open(uri) as file:
+        if file.read(len(LFS_MARK)) == LFS_MARK:
+            raise DataError(f"{uri} is a git-LFS pointer, not the file", "lfs_pointer")
+    with ZipFile(source.resolve(uri)) as archive:
+        for item in archive.infolist():
+            is_description = posixpath.basename(item.filename).startswith(".")
+            limit = "max_header_bytes" if is_description else "max_chunk_bytes"
+            source.config.limits.check(limit, item.file_size, f"{uri}: bytes of {item.filename}")
+        return archive.namelist()
+
+
+@contextmanager
+def _guarded(what: str) -> Iterator[None]:
+    """Whatever zarr and its codecs raise inside the block becomes a DataError."""
+    try:
+        yield
+    except (DataError, SourceError):
+        raise
+    except Exception as e:
+        is_missing = type(e).__name__ == "ChunkNotFoundError"
+        told = "a chunk of it was never written" if is_missing else " ".join(str(e).split())[:160]
+        raise DataError(f"{what}: {told or type(e).__name__}") from e
+
+
+@dataclass(frozen=True)
 class Roles:
     """Which arrays are what: cameras by name, the state's and the action's in order, and the times of rows."""
 
-    cameras: Mapping[str, Array]
-    state: tuple[Array, ...]
-    action: tuple[Array, ...]
-    times: Array | None
+    cameras: Mapping[str, Any]
+    state: Mapping[str, Any]
+    action: Mapping[str, Any]
+    times: Any
     problems: tuple[tuple[str, str, str], ...]  # reason, what, array
 
 
 def roles_of(store: Store, config: DatasetConfig, rows: int) -> Roles:
-    """By the arrays' descriptions alone; those that cannot be used are problems. Raises ZarrError."""
-    arrays: dict[str, Array] = {}
+    """By the arrays' descriptions alone; those that cannot be used are problems."""
     problems: list[tuple[str, str, str]] = []
-    for name in members(store, "data"):
+    arrays = _usable(store, config, rows, problems)
+    cameras = {n: a for n, a in arrays.items() if _is_pictures(n, a)}
+    vectors = {n: a for n, a in arrays.items() if a.ndim <= 2}
+    for name in (*config.keys.state, *config.keys.action):
+        if name not in vectors:
+            problems.append(("no_data", f"no array data/{name} with a row of numbers for each frame", name))
+    state = _first_layout(config.keys.state, STATE_KEYS, vectors)
+    action = _first_layout(config.keys.action, ACTION_KEYS, vectors)
+    times = next((vectors[n] for n in TIMES if n in vectors and vectors[n].ndim == 1), None)
+    return Roles(cameras, state, action, times, tuple(problems))
+
+
+def _usable(store: Store, config: DatasetConfig, rows: int, problems: list[tuple[str, str, str]]) -> dict[str, Any]:
+    """Arrays of numbers with a row for each frame, by name; of others why not."""
+    arrays: dict[str, Any] = {}
+    for name in store.names("data"):
         try:
-            array = array_of(store, f"data/{name}")
-        except ZarrError as e:
+            if (array := store.array(f"data/{name}")) is None:
+                continue
+            chunk_bytes = prod(array.chunks) * array.dtype.itemsize
+            config.limits.check("max_chunk_bytes", chunk_bytes, f"{name}: bytes of a chunk")
+        except DataError as e:
             problems.append((e.reason, str(e), name))
             continue
-        if array is not None and array.shape[0] < rows:
+        if array.shape[0] < rows:
             told = f"data/{name} has {array.shape[0]} rows, and the episodes end at {rows}: it is not used"
             problems.append(("length_differs", told, name))
-        elif array is not None:
+        else:
             arrays[name] = array
-    cameras = {n: a for n, a in arrays.items() if _is_pictures(n, a)}
-    numbers = {n: a for n, a in arrays.items() if len(a.shape) <= 2}
-    state = _vectors(config.keys.state, STATE_KEYS, numbers)
-    action = _vectors(config.keys.action, ACTION_KEYS, numbers)
-    for name in (*config.keys.state, *config.keys.action):
-        if name not in numbers:
-            problems.append(("no_data", f"no array data/{name} with a row of numbers for each frame", name))
-    order = in_order(cameras, config.cameras)
-    times = next((numbers[n] for n in TIMES if n in numbers and len(numbers[n].shape) == 1), None)
-    return Roles({c: cameras[c] for c in order}, state, action, times, tuple(problems))
+    return arrays
 
 
-def _is_pictures(name: str, array: Array) -> bool:
-    right = len(array.shape) == 4 and array.dtype == np.uint8 and array.shape[3] in (1, 3)
-    return right and not NO_CAMERA.search(name)
+def _is_pictures(name: str, array: Any) -> bool:
+    return not NO_CAMERA.search(name) and array.ndim == 4 and array.dtype == np.uint8 and array.shape[3] in (1, 3)
 
 
-def _vectors(
-    registered: Sequence[str], usual: Sequence[Sequence[str]], arrays: Mapping[str, Array]
-) -> tuple[Array, ...]:
+def _first_layout(
+    registered: Sequence[str], usual: Sequence[Sequence[str]], arrays: Mapping[str, Any]
+) -> Mapping[str, Any]:
     """The registry's arrays, else those of the first layout that has any."""
-    for names in [registered] if registered else usual:
-        if found := tuple(arrays[n] for n in names if n in arrays):
-            return found
-    return ()
+    layouts = [registered] if registered else usual
+    return next(filter(None, ({n: arrays[n] for n in names if n in arrays} for names in layouts)), {})
 
 
 def _ends(store: Store, config: DatasetConfig) -> np.ndarray:
-    """Where each episode ends, int64 [k]. Raises ZarrError."""
-    array = array_of(store, ENDS)
-    if array is None or len(array.shape) != 1 or array.dtype.kind not in "iu":
-        raise ZarrError(f"{store.name or 'the store'} has no row of numbers at {ENDS}", "bad_episode_ends")
-    if problem := config.limits.excess("max_rows", array.shape[0], f"{ENDS}: episodes"):
-        raise ZarrError(problem, "over_limit")
-    ends = Rows(store, array).read(0, array.shape[0]).astype(np.int64)
+    """Where each episode ends, int64 [k]. Raises DataError."""
+    array = store.array(ENDS)
+    if array is None or array.ndim != 1 or array.dtype.kind not in "iu":
+        raise DataError(f"{store.name or 'the store'} has no row of numbers at {ENDS}", "bad_episode_ends")
+    config.limits.check("max_rows", array.shape[0], f"{ENDS}: episodes")
+    ends = _rows(array, 0, array.shape[0], config).astype(np.int64)
     if len(ends) and (ends[0] <= 0 or (np.diff(ends) <= 0).any()):
-        raise ZarrError(f"{ENDS} does not rise: {named([str(e) for e in ends])}", "bad_episode_ends")
+        raise DataError(f"{ENDS} does not rise: {named([str(e) for e in ends])}", "bad_episode_ends")
     return ends
+
+
+def _rows(array: Any, start: int, stop: int, config: DatasetConfig) -> np.ndarray:
+    """Rows [start, stop), of the array's type. Raises DataError."""
+    chunk_bytes = prod(array.chunks) * array.dtype.itemsize
+    config.limits.check("max_chunk_bytes", chunk_bytes, f"{array.path}: bytes of a chunk")
+    config.limits.check("max_values", (stop - start) * prod(array.shape[1:]), f"{array.path}: values")
+    with _guarded(array.path):
+        return np.asarray(array[start:stop])
 
 
 # Listing
@@ -146,174 +270,126 @@ def _ends(store: Store, config: DatasetConfig) -> np.ndarray:
 
 def list_episodes(source: Source) -> Listing:
     listing = ListingBuilder(source)
-    without_rate = 0
     for uri in _stores(source.files):
         try:
             with opened(source, uri) as store:
-                without_rate += _add_store(listing, uri, store)
-        except ERRORS as e:
-            listing.unusable(getattr(e, "reason", "unreadable_data"), str(e), listing.next_index, file=uri)
-            fps = source.config.fps or DEFAULT_FPS
-            listing.records.append(EpisodeRecord(listing.next_index, uri, fps, None, data_uri=uri, group=uri))
-    if without_rate:
-        detail = f"nothing states the frame rate of {without_rate} episodes; {DEFAULT_FPS:g} fps is assumed"
-        listing.warn("no_frame_rate", detail)
-    if not listing.records:
-        listing.lists_nothing("no store holds an episode")
+                _add_store(listing, uri, store)
+        except (DataError, SourceError) as e:
+            listing.add_lost(e, uri, uri)
     cameras = in_order(listing.cameras_in_use(), source.config.cameras)
-    return listing.listing("zarr", listing.first_fps(), cameras)
+    return listing.listing("zarr", cameras, nothing="no store holds an episode")
 
 
-def _add_store(listing: ListingBuilder, uri: str, store: Store) -> int:
-    """Add a store's episodes; of how many nothing states the frame rate. Raises ZarrError."""
+def _add_store(listing: ListingBuilder, uri: str, store: Store) -> None:
+    """Raises DataError."""
     config = listing.source.config
     ends = _ends(store, config)
     roles = roles_of(store, config, int(ends[-1]) if len(ends) else 0)
     for reason, detail, name in roles.problems:
         listing.warn(reason, detail, camera=name, file=uri)
-    facts = attributes(store)
-    per_episode = _facts_by_episode(store, len(ends))
-    tasks = _tasks(config, facts)
-    stated, times = _stated_fps(facts), Rows(store, roles.times) if roles.times else None
-    without_rate = 0
+    facts, per_episode = dict(store.group.attrs), _per_episode(store, len(ends), config)
+    tasks = texts_among(facts.get(name) for name in config.keys.language or TEXT_KEYS)
+    rates = [rate for name in FPS_KEYS if isinstance(rate := facts.get(name), int | float)]
+    stated = next((float(rate) for rate in rates if 0 < rate <= MAX_FPS), None)
+    shown = named([f"data/{n}" for n in store.names("data")]) or "nothing"
     label = store.name or posixpath.basename(str(listing.source.path))
     for k, (start, stop) in enumerate(zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True)):
-        index, of_episode = listing.next_index, {n: v[k] for n, v in per_episode.items()}
-        fps = config.fps or stated or _measured_fps(_times_s(times, start, stop))
-        without_rate += fps is None
+        of_episode = {n: v[k] for n, v in per_episode.items()}
         if not roles.cameras:
-            shown = named([f"data/{n}" for n in members(store, "data")]) or "nothing"
-            listing.unusable("no_video", f"no array of colour pictures that is read; it holds {shown}", index, file=uri)
-        if not tasks:
-            listing.warn(
-                "no_task", f"the store has no instruction among its attributes ({TEXT_KEYS[0]})", index, file=uri
-            )
+            listing.unusable_next("no_video", f"no array of colour pictures that is read; it holds {shown}", uri)
         if problem := config.limits.excess("max_rows", stop - start, f"{label}: rows of episode {k}"):
-            listing.unusable("over_limit", problem, index, file=uri)
-        listing.evidence[index] = Evidence(listing.stated_outcome(of_episode))
-        source_id = f"{label}#{k}"
-        listing.records.append(
-            EpisodeRecord(
-                episode_index=index,
-                source_id=source_id,
-                fps=fps or DEFAULT_FPS,
-                task=next(iter(tasks), None),
-                tasks=tasks,
-                num_rows=stop - start,
-                data_uri=uri,
-                data_key=str(k),
-                row_start=start,
-                videos=tuple(CameraVideo(camera, uri, start) for camera in roles.cameras),
-                group=listing.group(of_episode | facts, source_id),
-                source_stamp=listing.source.stamp([uri, *_picture_uris(uri, store, roles, start, stop)], stop - start),
-            )
+            listing.unusable_next("over_limit", problem, uri)
+        listing.add(
+            f"{label}#{k}",
+            listing.fps(stated or config.fps or _rate(roles.times, start, stop, config)),
+            tasks=tasks,
+            num_rows=stop - start,
+            data_uri=uri,
+            data_key=str(k),
+            row_start=start,
+            videos=[CameraVideo(camera, uri, start) for camera in in_order(roles.cameras, config.cameras)],
+            evidence=Evidence(listing.stated_outcome(of_episode)),
+            group=listing.group(of_episode | facts),
+            files=_picture_uris(uri, store, roles, start, stop),
+            no_task=f"the store has no instruction among its attributes ({TEXT_KEYS[0]})",
         )
-    return without_rate
+
+
+def _per_episode(store: Store, count: int, config: DatasetConfig) -> dict[str, list[Any]]:
+    """Arrays of `meta` that have a value for each episode. Raises DataError."""
+    arrays = {name: store.array(f"meta/{name}") for name in store.names("meta") if f"meta/{name}" != ENDS}
+    fitting = {name: array for name, array in arrays.items() if array is not None and array.shape == (count,)}
+    return {name: _rows(array, 0, count, config).tolist() for name, array in fitting.items()}
 
 
 def _picture_uris(uri: str, store: Store, roles: Roles, start: int, stop: int) -> list[str]:
     """Files with an episode's pictures, of a store that is a folder; their sizes show that it has changed."""
     if uri.endswith(ZIP_SUFFIX):
         return []
-    below = f"{store.name}/" if store.name else ""
     uris = []
-    for array in roles.cameras.values():
-        rows = array.chunk_shape[0]
-        uris += [
-            f"{below}{array.name}/{array.separator.join([str(k), '0', '0', '0'])}"
-            for k in range(start // rows, -(-stop // rows))
-        ]
+    for name, array in roles.cameras.items():
+        rows, separator = array.chunks[0], array.metadata.dimension_separator
+        places = (separator.join([str(k), "0", "0", "0"]) for k in range(start // rows, -(-stop // rows)))
+        uris += [posixpath.join(store.name, "data", name, place) for place in places]
     return uris
 
 
-def _facts_by_episode(store: Store, count: int) -> dict[str, list[Any]]:
-    """Arrays of `meta` with a number for each episode, by name. Raises ZarrError."""
-    facts = {}
-    for name in members(store, "meta"):
-        array = array_of(store, f"meta/{name}") if f"meta/{name}" != ENDS else None
-        if array is not None and array.shape == (count,):
-            facts[name] = Rows(store, array).read(0, count).tolist()
-    return facts
+def _rate(times: Any, start: int, stop: int, config: DatasetConfig) -> float | None:
+    """Frames per second by the rows' times. Raises DataError."""
+    times_s = _times_s(times, start, stop, config)
+    return None if times_s is None else round(float(1 / np.median(np.diff(times_s))), 3)
 
 
-def _tasks(config: DatasetConfig, facts: Mapping[str, Any]) -> tuple[str, ...]:
-    return unique_texts(facts.get(name) for name in config.keys.language or TEXT_KEYS)
-
-
-def _stated_fps(facts: Mapping[str, Any]) -> float | None:
-    for name in FPS_KEYS:
-        value = facts.get(name)
-        if isinstance(value, int | float) and 0 < value <= MAX_FPS:
-            return float(value)
-    return None
-
-
-def _times_s(times: Rows | None, start: int, stop: int) -> np.ndarray | None:
-    """Times of rows in seconds; None where they are none, by their steps. Raises ZarrError."""
+def _times_s(times: Any, start: int, stop: int, config: DatasetConfig) -> np.ndarray | None:
+    """Times of rows in seconds; None where they are none, by their steps. Raises DataError."""
     if times is None or stop - start < 2:
         return None
-    stamps = times.read(start, stop).astype(np.float64)
+    stamps = _rows(times, start, stop, config).astype(np.float64)
     steps = np.diff(stamps)
     if not np.isfinite(steps).all() or not 1 / MAX_FPS <= np.median(steps) <= MAX_STEP_S:
         return None
     return stamps
 
 
-def _measured_fps(times_s: np.ndarray | None) -> float | None:
-    return None if times_s is None else round(float(1 / np.median(np.diff(times_s))), 3)
-
-
 # Reading
 
 
 def read_episode(source: Source, record: EpisodeRecord) -> Episode:
-    """Rows of one episode, and its frames as they are asked for. Raises RowsError."""
+    """Rows of one episode, and its frames as they are asked for. Raises DataError."""
     if record.data_uri is None or not record.num_rows:
-        raise RowsError("no rows", "no_data")
-    start, stop = record.row_start, record.row_start + record.num_rows
-    try:
-        with opened(source, record.data_uri) as store:
-            ends = _ends(store, source.config)
-            # A store that was replaced since it was listed is not the one that the corpus knows
-            k = int(record.data_key)
-            if k >= len(ends) or (ends[k - 1] if k else 0, ends[k]) != (start, stop):
-                raise ZarrError(f"episode {k} is no more rows {start} to {stop}")
-            roles = roles_of(store, source.config, int(ends[-1]))
-            state, state_names = _matrix(source, store, roles.state, start, stop)
-            action, action_names = _matrix(source, store, roles.action, start, stop)
-            times = _times_s(Rows(store, roles.times) if roles.times else None, start, stop)
-    except ERRORS as e:
-        raise RowsError(str(e), getattr(e, "reason", "unreadable_data")) from e
-
-    def frames(camera: str, options: DecodeOptions = DECODE_ALL) -> Iterator[TimedPicture]:
-        return _frames(source, record, roles.cameras[camera])
-
-    return Episode(record, state, action, times, frames, state_names, action_names)
+        raise DataError("no rows", "no_data")
+    start, stop, config = record.row_start, record.row_start + record.num_rows, source.config
+    with opened(source, record.data_uri) as store:
+        ends, k = _ends(store, config), int(record.data_key)
+        # A store that was replaced since it was listed is not the one that the corpus knows
+        if k >= len(ends) or (ends[k - 1] if k else 0, ends[k]) != (start, stop):
+            raise DataError(f"episode {k} is no more rows {start} to {stop}")
+        roles = roles_of(store, config, int(ends[-1]))
+        state, action = (_table(arrays, start, stop, config) for arrays in (roles.state, roles.action))
+        times_s = _times_s(roles.times, start, stop, config)
+    return Episode(record, state, action, times_s, partial(_frames, source, record))
 
 
-def _frames(source: Source, record: EpisodeRecord, array: Array) -> Iterator[TimedPicture]:
-    """Raises VideoError."""
-    try:
-        with opened(source, record.data_uri or "") as store:
-            rows = Rows(store, array)
-            for k in range(record.num_rows or 0):
-                (picture,) = rows.read(record.row_start + k, record.row_start + k + 1)
-                yield k, k / record.fps, array_picture(picture, f"picture {k} of {array.name}")
-    except ERRORS as e:
-        raise VideoError(str(e), getattr(e, "reason", "undecodable_video")) from e
+def _table(arrays: Mapping[str, Any], start: int, stop: int, config: DatasetConfig) -> pa.Table | None:
+    """Arrays side by side. Raises DataError."""
+    tables = []
+    for name, array in arrays.items():
+        rows, width = _rows(array, start, stop, config), prod(array.shape[1:])
+        tables.append(numbers(rows, [f"{name}_{k}" for k in range(width)] if width > 1 else [name]))
+    return side_by_side(tables)
 
 
-def _matrix(
-    source: Source, store: Store, arrays: Sequence[Array], start: int, stop: int
-) -> tuple[np.ndarray | None, tuple[str, ...]]:
-    """Arrays side by side, float64 [stop - start, d], and a name per dimension. Raises ZarrError."""
-    columns: list[np.ndarray] = []
-    names: list[str] = []
-    for array in arrays:
-        width = array.shape[1] if len(array.shape) == 2 else 1
-        if problem := source.config.limits.excess("max_values", (stop - start) * width, array.name):
-            raise ZarrError(problem, "over_limit")
-        columns.append(Rows(store, array).read(start, stop).astype(np.float64).reshape(stop - start, width))
-        vector = array.name.rpartition("/")[2]
-        names += [f"{vector}_{k}" for k in range(width)] if width > 1 else [vector]
-    return joined(columns), tuple(names)
+def _frames(
+    source: Source, record: EpisodeRecord, camera: str, options: DecodeOptions = DECODE_ALL
+) -> Iterator[TimedPicture]:
+    """Raises DataError."""
+    start, stop = record.row_start, record.row_start + (record.num_rows or 0)
+    with opened(source, record.data_uri or "") as store:
+        array = store.array(f"data/{camera}")
+        if array is None or not _is_pictures(camera, array):
+            raise DataError(f"{record.data_uri} has no pictures of {camera} any more", "undecodable_video")
+        # A chunk of several pictures is unpacked once
+        for row in range(start - start % array.chunks[0], stop, array.chunks[0]):
+            first, last = max(row, start), min(row + array.chunks[0], stop)
+            for k, picture in enumerate(_rows(array, first, last, source.config), first - start):
+                yield k, k / record.fps, array_picture(picture, f"picture {k} of data/{camera}")

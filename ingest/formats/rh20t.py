@@ -6,19 +6,20 @@ they are not read: state is there only where someone has stored it as plain arra
 
 import posixpath
 import re
+from collections import defaultdict
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
+import pyarrow as pa
 
-from ingest.episode import CameraVideo, Episode, EpisodeRecord, Listing, RowsError
-from ingest.formats.arrays import PickledError, read_npy
+from ingest.episode import CameraVideo, Episode, EpisodeRecord, Listing
+from ingest.formats.arrays import read_npy
 from ingest.formats.cameras import scene_first
+from ingest.formats.folders import frames_of, object_of, probed, videos_of
 from ingest.formats.listing import ListingBuilder, folders_of, named, texts_among
-from ingest.formats.proprio import joined
-from ingest.formats.whole_videos import frames_of
-from ingest.media.video import VideoError, probe
+from ingest.formats.numbers import numbers, side_by_side
 from ingest.outcomes import Evidence, Outcome
+from ingest.reasons import DataError
 from ingest.sources.files import Source
 
 SCENE = re.compile(r"((?:.*/)?(task_[0-9]+)_user_[0-9]+_scene_[0-9]+_cfg_[0-9]+(_human)?)/(.+)")
@@ -40,155 +41,88 @@ def roots(uris: Iterable[str]) -> dict[str, str]:
     return {posixpath.dirname(scene): "" for scene in folders_of(SCENE, uris)}
 
 
-class ScenesFound(NamedTuple):
-    files: dict[str, list[str]]  # of a robot's scenes: paths below the scene's folder
-    human: list[str]  # folders that show a person at the task
-
-
-class StateFound(NamedTuple):
-    """What was found of a scene's state without reading it: rows, where it is a plain array that can be read."""
-
-    num_rows: int | None = None
-    is_pickled: bool = False
-
-
-class VideoFacts(NamedTuple):
-    fps: float | None = None
-    num_frames: int | None = None
-
-
 def list_episodes(source: Source) -> Listing:
     listing = ListingBuilder(source)
-    scenes = _scenes(source)
+    scenes: dict[str, list[str]] = defaultdict(list)  # of a robot: paths below the scene's folder
+    human: dict[str, None] = {}  # folders that show a person at the task
+    for match in filter(None, map(SCENE.fullmatch, source.files)):
+        if match[3]:
+            human[match[1]] = None
+        else:
+            scenes[match[1]].append(match[4])
     texts = _task_texts(listing)
-
-    num_pickled = 0
-    for folder in sorted(scenes.files):
-        state = _add_scene(listing, folder, scenes.files[folder], texts)
-        num_pickled += state.is_pickled
-
+    num_pickled = sum(_add_scene(listing, folder, scenes[folder], texts) for folder in sorted(scenes))
     # What is so for many scenes is said once
-    if scenes.human:
-        detail = f"{len(scenes.human)} folders ({scenes.human[0]}, ...) show a person at the task; they are left out"
+    if human:
+        detail = f"{len(human)} folders ({min(human)}, ...) show a person at the task; they are left out"
         listing.warn("human_demonstration", detail)
     if num_pickled:
-        detail = (
-            f"state and gripper of {num_pickled} episodes are pickled, so the episodes have pictures and texts only"
-        )
+        detail = f"state and gripper of {num_pickled} episodes are pickled, so these have pictures and texts only"
         listing.warn("pickled_data", detail)
-    if not listing.records:
-        listing.lists_nothing("no folder task_*_user_*_scene_*_cfg_* of a robot")
     cameras = scene_first(listing.cameras_in_use(), source.config.cameras)
-    return listing.listing("rh20t", listing.first_fps(), cameras)
+    return listing.listing("rh20t", cameras, nothing="no folder task_*_user_*_scene_*_cfg_* of a robot")
 
 
-def _scenes(source: Source) -> ScenesFound:
-    files: dict[str, list[str]] = {}
-    human: set[str] = set()
-    for uri in source.files:
-        match = SCENE.fullmatch(uri)
-        if match and match[3]:
-            human.add(match[1])
-        elif match:
-            files.setdefault(match[1], []).append(match[4])
-    return ScenesFound(files, sorted(human))
-
-
-def _add_scene(listing: ListingBuilder, folder: str, files: list[str], texts: dict[str, tuple[str, ...]]) -> StateFound:
-    """Add one scene's record."""
-    source, index = listing.source, listing.next_index
-    state_uri, metadata_uri = f"{folder}/{STATE}", f"{folder}/metadata.json"
-    videos = _videos(listing, folder, files)
-    facts = _video_facts(listing, folder, videos)
-    metadata = _metadata(listing, metadata_uri)
+def _add_scene(listing: ListingBuilder, folder: str, files: list[str], texts: dict[str, tuple[str, ...]]) -> bool:
+    """Add one scene's episode; is its state pickled?"""
+    source = listing.source
+    state_uri, gripper_uri, metadata_uri = f"{folder}/{STATE}", f"{folder}/{GRIPPER}", f"{folder}/metadata.json"
+    fps, num_frames, videos = _videos(listing, folder, files)
+    metadata = listing.read_object(metadata_uri, listing.next_index)
+    if metadata_uri not in source.files:
+        detail = "there is no metadata.json, so whether it succeeded is not known"
+        listing.warn_next("no_metadata", detail, metadata_uri)
     # A scene's folder is called task_0001_user_...: texts are by the first part of it
-    task_name = folder.rpartition("/")[2][: len("task_0000")]
-    tasks = texts.get(task_name, ())
+    tasks = texts.get(folder.rpartition("/")[2][: len("task_0000")], ())
     if not tasks:
-        listing.warn("no_task", f"no text for it in {TASKS}", index, file=folder)
+        listing.warn_next("no_task", f"no text for it in {TASKS}", folder)
 
     # State counts only where it has a row for each frame
-    state = _state_found(listing, folder)
-    has_state = state.num_rows is not None and state.num_rows == facts.num_frames
-    if state.num_rows is not None and not has_state:
-        detail = f"{state.num_rows} states for {facts.num_frames} frames; state is not used"
-        listing.warn("length_differs", detail, index, file=state_uri)
-
-    listing.evidence[index] = Evidence(listing.stated_outcome(metadata) or _by_rating(metadata))
-    # Files that are not there are named too, so that the stamp changes when one comes
-    stamped = [metadata_uri, state_uri, f"{folder}/{GRIPPER}", *(video.uri for video in videos)]
-    record = EpisodeRecord(
-        episode_index=index,
-        source_id=folder,
-        fps=source.config.fps or facts.fps or DEFAULT_FPS,
-        task=next(iter(tasks), None),
+    state, is_pickled = None, False
+    try:
+        state = _state(source, folder)
+    except DataError as e:
+        is_pickled = e.reason == "pickled_data"
+        if not is_pickled:
+            listing.warn_next(e.reason, f"{e}; state and gripper are not used", state_uri)
+    has_state = state is not None and state.num_rows == num_frames
+    if state is not None and not has_state:
+        detail = f"{state.num_rows} states for {num_frames} frames; state is not used"
+        listing.warn_next("length_differs", detail, state_uri)
+    listing.add(
+        folder,
+        source.config.fps or fps,
         tasks=tasks,
-        num_rows=facts.num_frames,
+        num_rows=num_frames,
         data_uri=state_uri if has_state else None,
         videos=videos,
-        group=listing.group(metadata, folder),
-        source_stamp=source.stamp(stamped, facts.num_frames),
+        evidence=Evidence(listing.stated_outcome(metadata) or _by_rating(metadata)),
+        group=listing.group(metadata),
+        # Files that are not there are named too, so that the stamp changes when one comes
+        files=[metadata_uri, state_uri, gripper_uri],
     )
-    listing.records.append(record)
-    return state
+    return is_pickled
 
 
-def _videos(listing: ListingBuilder, folder: str, files: list[str]) -> tuple[CameraVideo, ...]:
-    """The videos of the coming scene by preference, with findings about cameras without one."""
-    declared = _cameras_with_files(files)
-    ordered = scene_first(declared, listing.source.config.cameras)
-    cameras = [camera for camera in ordered if f"{camera}/{COLOR}" in files]
-    if not cameras:
-        expected = [f"{folder}/{camera}/{COLOR}" for camera in ordered] or [f"{folder}/cam_*/{COLOR}"]
-        detail = f"no video file; looked for {named(expected)}"
-        listing.unusable("no_video", detail, listing.next_index, file=expected[0])
-        return ()
-    # A camera's folder may hold other files, and no colours
-    for camera in sorted(declared.difference(cameras)):
-        where = f"{folder}/{camera}"
-        listing.warn("missing_camera", f"there is no {COLOR}", listing.next_index, camera=camera, file=where)
-    return tuple(CameraVideo(camera, f"{folder}/{camera}/{COLOR}", 0) for camera in cameras)
-
-
-def _cameras_with_files(files: list[str]) -> set[str]:
-    matches = [CAMERA_FILE.fullmatch(name) for name in files]
-    return {match[1] for match in matches if match}
-
-
-def _video_facts(listing: ListingBuilder, folder: str, videos: tuple[CameraVideo, ...]) -> VideoFacts:
-    """By the first camera that can be opened, whose frames are the rows: the others run by themselves."""
-    for video in videos:
-        try:
-            info = probe(listing.source.resolve(video.uri), listing.source.config.limits)
-        except VideoError as e:
-            listing.warn(e.reason, str(e), listing.next_index, camera=video.camera, file=video.uri)
-        else:
-            return VideoFacts(info.fps, info.num_frames)
+def _videos(
+    listing: ListingBuilder, folder: str, files: list[str]
+) -> tuple[float, int | None, tuple[CameraVideo, ...]]:
+    """Rate, frames and videos of the coming scene; frames by the first camera that can be opened: others run freely."""
+    declared = folders_of(CAMERA_FILE, files)  # may have no colours
+    cameras = scene_first(declared, listing.source.config.cameras)
+    expected = {camera: f"{folder}/{camera}/{COLOR}" for camera in cameras} or {"": f"{folder}/cam_*/{COLOR}"}
+    there = {camera: uri for camera, uri in expected.items() if uri in listing.source.files}
+    videos = videos_of(listing, there, expected)
+    for camera, uri in ((video.camera, video.uri) for video in videos):
+        info = probed(listing.source, uri)
+        if not isinstance(info, DataError):
+            return info.fps, info.num_frames, videos
+        listing.warn_next(info.reason, str(info), uri, camera)
     # A scene without any video has its finding already
     if videos:
         uris = [video.uri for video in videos]
-        listing.unusable("no_video", f"no video can be opened: {named(uris)}", listing.next_index, file=uris[0])
-    return VideoFacts()
-
-
-def _metadata(listing: ListingBuilder, uri: str) -> dict[str, Any]:
-    if uri in listing.source.files:
-        return listing.read_object(uri, listing.next_index)
-    detail = "there is no metadata.json, so whether it succeeded is not known"
-    listing.warn("no_metadata", detail, listing.next_index, file=uri)
-    return {}
-
-
-def _state_found(listing: ListingBuilder, folder: str) -> StateFound:
-    try:
-        arrays = _arrays(listing.source, folder)
-    except PickledError:
-        return StateFound(is_pickled=True)
-    except RowsError as e:
-        detail = f"{e}; state and gripper are not used"
-        listing.warn(e.reason, detail, listing.next_index, file=f"{folder}/{STATE}")
-        return StateFound()
-    return StateFound(len(arrays[0])) if arrays else StateFound()
+        listing.unusable_next("no_video", f"no video can be opened: {named(uris)}", uris[0])
+    return DEFAULT_FPS, None, videos
 
 
 def _by_rating(metadata: dict[str, Any]) -> Outcome | None:
@@ -203,38 +137,31 @@ def _task_texts(listing: ListingBuilder) -> dict[str, tuple[str, ...]]:
     texts: dict[str, tuple[str, ...]] = {}
     for uri in listing.source.by_name.get(TASKS, []):
         for task, stored in listing.read_object(uri).items():
-            by_language = stored if isinstance(stored, dict) else {TEXT_KEYS[0]: stored}
-            texts[task] = tuple(texts_among(by_language.get(key) for key in TEXT_KEYS))
+            by_language = object_of(stored) or {TEXT_KEYS[0]: stored}
+            texts[task] = texts_among(by_language.get(key) for key in TEXT_KEYS)
     return texts
 
 
-# Arrays
-
-
-def _arrays(source: Source, folder: str) -> list[np.ndarray]:
-    """State, and the gripper where it is there; none without state. Raises as read_npy does."""
+def _state(source: Source, folder: str) -> pa.Table | None:
+    """State, with the gripper where it is there; None without state. Raises DataError."""
     state_uri, gripper_uri = f"{folder}/{STATE}", f"{folder}/{GRIPPER}"
     if state_uri not in source.files:
-        return []
-    arrays = [read_npy(source, uri) for uri in (state_uri, gripper_uri) if uri in source.files]
-    if len({len(array) for array in arrays}) > 1:
-        raise RowsError(f"{len(arrays[0])} rows of state, {len(arrays[1])} of the gripper", "length_differs")
-    return arrays
+        return None
+    state = read_npy(source, state_uri)
+    if gripper_uri not in source.files:
+        return numbers(state)
+    gripper = read_npy(source, gripper_uri)
+    if len(gripper) != len(state):
+        raise DataError(f"{len(state)} rows of state, {len(gripper)} of the gripper", "length_differs")
+    # The gripper's first value is its width, in mm
+    names = ["gripper_width"] + [""] * (gripper.shape[1] - 1)
+    return side_by_side([numbers(state, ["tcp"] * state.shape[1]), numbers(gripper, names)])
 
 
 def read_episode(source: Source, record: EpisodeRecord) -> Episode:
-    """Rows, where they are plain arrays, and frames; raises RowsError when rows cannot be read."""
-    state: np.ndarray | None = None
-    names: list[str] = []
-    if record.data_uri is not None:
-        try:
-            arrays = _arrays(source, record.source_id)
-        except PickledError as e:
-            raise RowsError(f"{e} is pickled", "pickled_data") from e
-        state = joined(arrays)
-        # Arrays that were replaced since cannot be matched with the frames
-        if state is None or len(state) != record.num_rows:
-            raise RowsError(f"{record.data_uri} has other rows than it had")
-        if len(arrays) > 1:  # the gripper's first value is its width, in mm
-            names = ["tcp"] * arrays[0].shape[1] + ["gripper_width"]
-    return Episode(record, state, None, None, frames_of(source, record), tuple(names))
+    """Rows, where they are plain arrays, and frames; raises DataError when rows cannot be read."""
+    state = _state(source, record.source_id) if record.data_uri is not None else None
+    # Arrays that were replaced since cannot be matched with the frames
+    if record.data_uri is not None and (state is None or state.num_rows != record.num_rows):
+        raise DataError(f"{record.data_uri} has other rows than it had")
+    return Episode(record, state, None, None, frames_of(source, record))

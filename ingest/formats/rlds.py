@@ -5,21 +5,22 @@ length, and a record's CRC is checked when the episode is read. https://github.c
 """
 
 import mmap
+import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import sha256
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
-from ingest.episode import CameraVideo, Episode, EpisodeRecord, Listing, RowsError, TimedPicture, timed
+from ingest.episode import CameraVideo, Episode, EpisodeRecord, Listing, TimedPicture, timed
 from ingest.formats.cameras import in_order
-from ingest.formats.listing import ListingBuilder
-from ingest.formats.proprio import joined
+from ingest.formats.listing import DEFAULT_FPS, ListingBuilder, texts_among
+from ingest.formats.numbers import numbers, side_by_side
 from ingest.formats.rlds_layout import FEATURES, Shard, configurations, described, find_shards
-from ingest.formats.rlds_outcomes import evidence_of
 from ingest.formats.rlds_steps import (
     NUMBERS,
-    Spec,
     Specs,
     Steps,
     inferred_specs,
@@ -36,7 +37,6 @@ from ingest.formats.tfrecord import (
     HEADER_BYTES,
     Data,
     Record,
-    TFRecordError,
     check_message,
     example,
     is_whole,
@@ -47,9 +47,11 @@ from ingest.formats.tfrecord import (
 )
 from ingest.limits import Limits
 from ingest.media.video import DECODE_ALL, LFS_MARK, DecodeOptions, VideoError
+from ingest.outcomes import Ending, Evidence, Flag, Outcome, Reward, fields_of, folder_outcome, row_values, truth
+from ingest.reasons import DataError
+from ingest.registry import DatasetConfig, Keys
 from ingest.sources.files import Source
 
-DEFAULT_FPS = 10.0  # where nothing is known; each use is a finding
 LANGUAGE = (
     "language_instruction",
     "language_instruction_2",  # DROID: paraphrases
@@ -84,7 +86,9 @@ STATES = (
 )
 END_MARKS = ("is_last", "is_terminal")
 EPISODE_ID = ("episode_metadata/file_path", "episode_metadata/episode_id")
-NOT_SEEN = ("depth", "segmentation", "mask")  # stored as pictures, and none
+NOT_SEEN = re.compile("depth|segmentation|mask", re.I)  # stored as pictures, and none
+PATHS = ("episode_metadata/file_path", "episode_metadata/recording_folderpath")  # DROID's lie in success or failure
+REWARD, TERMINAL = "reward", "is_terminal"
 
 
 def recognises(source: Source) -> bool:
@@ -96,31 +100,41 @@ def roots(uris: Iterable[str]) -> dict[str, str]:
     return configurations(uris)
 
 
+# Listing
+
+
 def list_episodes(source: Source) -> Listing:
     """Episodes in order of source_id. Of a remote source with a selection, only the shards it lies in are fetched."""
-    listing = RldsListing(source)
-    shards = _shards_of_episodes(listing)
+    listing, fps = ListingBuilder(source), source.config.fps or DEFAULT_FPS
+    read = _described_shards(listing)
     # All shards of a remote source are needed then, and are fetched several at a time
     if source.selected is None:
-        source.fetch(shard.uri for shard, _ in shards)
-    for shard, specs in shards:
-        listing.add_shard(shard, specs)
-    # Only now it is known what every record calls itself
-    listing.order_by_source_id()
-    listing.check_episodes()
-    cameras = in_order(listing.cameras_in_use(), source.config.cameras)
-    return listing.listing("rlds", listing.fps, cameras)
+        source.fetch(shard.uri for shard, _ in read)
+    for shard, specs in read:
+        if not _left_out(listing, shard, specs):
+            _read_shard(listing, shard, specs)
+    _order_by_source_id(listing)
+    if not listing.records and not any(finding.severity == "unusable" for finding in listing.findings):
+        listing.lists_nothing("no TFRecord shard with records")
+    if listing.records and not source.config.fps:
+        detail = f"RLDS does not say it and the registry entry has no fps; {DEFAULT_FPS:g} per second is used"
+        listing.warn("no_frame_rate", detail)
+    _join_endless(listing)
+    return listing.listing("rlds", in_order(listing.cameras_in_use(), source.config.cameras), fps=fps)
 
 
-def _shards_of_episodes(listing: ListingBuilder) -> list[tuple[Shard, Specs]]:
-    """The shards of versions that are RLDS datasets, with the types of their features."""
+def _described_shards(listing: ListingBuilder) -> list[tuple[Shard, Specs]]:
     shards = find_shards(listing)
-    specs_by_folder: dict[str, Specs | None] = {}
-    for shard in shards:
-        if shard.folder not in specs_by_folder:
-            specs_by_folder[shard.folder] = _specs(listing, shard.folder)
-    typed = [(shard, specs_by_folder[shard.folder]) for shard in shards]
-    return [(shard, specs) for shard, specs in typed if specs is not None]
+    specs_by_folder = {folder: _specs(listing, folder) for folder in dict.fromkeys(s.folder for s in shards)}
+    return [(shard, specs) for shard in shards if (specs := specs_by_folder[shard.folder]) is not None]
+
+
+def _join_endless(listing: ListingBuilder) -> None:
+    """Where every episode that was read never ends, one finding says so instead of one each."""
+    endless = [finding for finding in listing.findings if finding.reason == "never_ends"]
+    if len(endless) > 1 and len(endless) == sum(bool(record.num_rows) for record in listing.records):
+        listing.findings = [finding for finding in listing.findings if finding.reason != "never_ends"]
+        listing.warn("never_ends", f"none of its {len(endless)} episodes has a step that is marked as its end")
 
 
 def _specs(listing: ListingBuilder, folder: str) -> Specs | None:
@@ -140,191 +154,125 @@ def _specs(listing: ListingBuilder, folder: str) -> Specs | None:
     return specs
 
 
-@dataclass
-class RldsListing(ListingBuilder):
-    """A dataset's episodes, at first in order of shards: what a record calls itself is known once it was read."""
+def _left_out(listing: ListingBuilder, shard: Shard, specs: Specs) -> bool:
+    """Add the coming shard's episodes without reading them, where none is selected and their number is known."""
+    source, count = listing.source, shard.length or 0
+    # Metadata that says more than the file can hold is wrong, which reading shows
+    most = source.files[shard.uri].size // (HEADER_BYTES + FOOTER_BYTES)
+    # An episode's place among the records is its index, since remote ones are known by their place
+    coming = range(listing.next_index, listing.next_index + count)
+    if not source.config.is_remote or source.selected is None or not 0 < count <= most or {*coming} & source.selected:
+        return False
+    for number in range(count):
+        listing.add(**_place(source, shard, number, specs))
+    return True
 
-    @property
-    def fps(self) -> float:
-        return self.source.config.fps or DEFAULT_FPS
 
-    def add_shard(self, shard: Shard, specs: Specs) -> None:
-        """Add a shard's episodes, of which those that are not selected need not be fetched."""
-        num_unwanted = self._unwanted(shard)
-        if num_unwanted is None:
-            self._read_shard(shard, specs)
+def _place(source: Source, shard: Shard, number: int, specs: Specs) -> dict[str, Any]:
+    """What is known of an episode without its record: where it is, and the cameras that all have."""
+    cameras = in_order(_camera_keys(specs), source.config.cameras)
+    return {
+        "source_id": f"{shard.key}/{number:06d}",  # until the record itself says another
+        "fps": source.config.fps or DEFAULT_FPS,
+        "data_uri": shard.uri,
+        "videos": [CameraVideo(camera, shard.uri, 0) for camera in cameras],
+        "source_stamp": source.stamp([shard.folder + FEATURES], None),
+    }
+
+
+def _read_shard(listing: ListingBuilder, shard: Shard, specs: Specs) -> None:
+    """Add the records of one shard, with findings about the file itself."""
+    count = 0
+    try:
+        data = mapped(listing.source.resolve(shard.uri))
+        if isinstance(data, mmap.mmap):
+            data.madvise(mmap.MADV_RANDOM)  # pictures, most of a shard, are skipped
+        # A clone made without git-LFS has a short text in the place of each shard
+        if data[: len(LFS_MARK)] == LFS_MARK:
+            listing.unusable("lfs_pointer", "a git-LFS pointer, not a shard", file=shard.uri)
             return
-        for number in range(num_unwanted):
-            self.records.append(self._unread(shard, number, specs))
+        for number, at in enumerate(records(data)):
+            count += 1
+            _read(listing, _place(listing.source, shard, number, specs), specs, data, at)
+    except (OSError, DataError) as e:
+        # What was read before the damage stays
+        after = f"; {count} of its {shard.length} records were read" if shard.length else f" after {count} records"
+        listing.unusable("unreadable_data", f"{e}{after}", file=shard.uri)
+        return
+    # The copy may be of another version than the dataset_info.json beside it
+    if shard.length not in (None, count):
+        detail = f"dataset_info.json says {shard.length} records, the file has {count}"
+        listing.warn("length_differs", detail, file=shard.uri)
 
-    def _unwanted(self, shard: Shard) -> int | None:
-        """Records in the coming shard when none of them is selected; None when it must be read."""
-        source = self.source
-        # A shard can stay where it is only when its number of records is known without it
-        if not source.config.is_remote or source.selected is None or shard.length is None:
-            return None
-        # Metadata that says more than the file can hold is wrong, which reading shows
-        most = source.files[shard.uri].size // (HEADER_BYTES + FOOTER_BYTES)
-        if shard.length > most:
-            return None
-        # An episode's place among the records is its index, since remote ones are known by their place
-        following = self.next_index + shard.length
-        is_wanted = any(self.next_index <= index < following for index in source.selected)
-        return None if is_wanted else shard.length
 
-    def _read_shard(self, shard: Shard, specs: Specs) -> None:
-        """Add the records of one shard, with findings about the file itself."""
-        count = 0
-        try:
-            data = _without_reading_ahead(mapped(self.source.resolve(shard.uri)))
-            # A clone made without git-LFS has a short text in the place of each shard
-            if data[: len(LFS_MARK)] == LFS_MARK:
-                self.unusable("lfs_pointer", "a git-LFS pointer, not a shard", file=shard.uri)
-                return
-            for number, at in enumerate(records(data)):
-                count += 1
-                self.records.append(self._read(shard, number, specs, data, at))
-        except (OSError, TFRecordError) as e:
-            # What was read before the damage stays
-            after = f"; {count} of its {shard.length} records were read" if shard.length else f" after {count} records"
-            self.unusable("unreadable_data", f"{e}{after}", file=shard.uri)
-            return
-        # The copy may be of another version than the dataset_info.json beside it
-        if shard.length not in (None, count):
-            detail = f"dataset_info.json says {shard.length} records, the file has {count}"
-            self.warn("length_differs", detail, file=shard.uri)
-
-    def _unread(self, shard: Shard, number: int, specs: Specs) -> EpisodeRecord:
-        """What is known of an episode without its record: where it is, and the cameras that all have."""
-        config = self.source.config
-        # Its place is its name until the record itself says another
-        source_id = f"{shard.key}/{number:06d}"
-        cameras = in_order(_camera_keys(specs), config.cameras)
-        return EpisodeRecord(
-            episode_index=self.next_index,
-            source_id=source_id,
-            fps=self.fps,
-            task=None,
-            data_uri=shard.uri,
-            videos=tuple(CameraVideo(camera, shard.uri, 0) for camera in cameras),
-            group=source_id,
-            source_stamp=self.source.stamp([shard.folder + FEATURES], None),
-        )
-
-    def _read(self, shard: Shard, number: int, specs: Specs, data: Data, at: Record) -> EpisodeRecord:
-        """One episode, with findings about what cannot be read of it."""
-        # The offset leads back to the record when the episode is read
-        record = replace(self._unread(shard, number, specs), data_key=str(at.offset))
-        # A download that broke off ends within a record, which is listed all the same
-        if not is_whole(data, at):
-            num_missing = at.end + FOOTER_BYTES - len(data)
-            detail = f"cut off: {num_missing} bytes are missing"
-            self.unusable("unreadable_data", detail, self.next_index, file=shard.uri)
-            return record
-        # A record that is no Example keeps its place, so that the places of later ones do not change
-        try:
-            steps = _steps(data, at, specs, self.source.config.limits)
-            record = self._counted(self._described(record, steps), steps)
-        except TFRecordError as e:
-            self.unusable(e.reason, str(e), self.next_index, file=shard.uri)
-        # The stored CRC changes with the contents, and is there without reading them
-        crc = stored_crc(data, at)
-        stamp = sha256(f"{record.source_stamp} {at.end - at.start} {crc} {record.num_rows}".encode())
-        return replace(record, source_stamp=stamp.hexdigest()[:16])
-
-    def _described(self, record: EpisodeRecord, steps: Steps) -> EpisodeRecord:
-        """The record with its id, group and cameras as its Example says. Raises TFRecordError."""
-        config, uri = self.source.config, record.data_uri or ""
-        cameras = self._cameras(uri, steps)
-        source_id = _source_id(self.source, steps) or record.source_id
+def _read(listing: ListingBuilder, known: dict[str, Any], specs: Specs, data: Data, at: Record) -> None:
+    """Add one episode, with findings about what cannot be read of it."""
+    uri, config = known["data_uri"], listing.source.config
+    known["data_key"] = str(at.offset)  # leads back to the record when the episode is read
+    # A download that broke off ends within a record, which is listed all the same
+    if not is_whole(data, at):
+        detail = f"cut off: {at.end + FOOTER_BYTES - len(data)} bytes are missing"
+        listing.unusable_next("unreadable_data", detail, uri)
+        listing.add(**known)
+        return
+    # A record that is no Example keeps its place, so that the places of later ones do not change
+    try:
+        steps = _steps(data, at, specs, config.limits)
+        known["videos"] = [CameraVideo(camera, uri, 0) for camera in _cameras(listing, uri, steps)]
+        known["source_id"] = _source_id(listing.source, steps) or known["source_id"]
         group = scalar(steps, config.group_field) if config.group_field else None
-        return replace(
-            record,
-            source_id=source_id,
-            group=source_id if group in (None, "") else str(group),
-            videos=tuple(CameraVideo(camera, uri, 0) for camera in cameras),
-        )
-
-    def _cameras(self, uri: str, steps: Steps) -> list[str]:
-        """Cameras that a record has pictures of, by preference, with findings about those that it lacks."""
-        keys = _camera_keys(steps.specs)
-        present = {camera for camera, key in keys.items() if steps.has_values(key)}
-        if not present:
-            self.unusable("no_video", "no feature of its steps has pictures", self.next_index, file=uri)
-            return []
-        for camera in in_order(keys.keys() - present, self.source.config.cameras):
-            self.warn("missing_camera", f"no {keys[camera]}", self.next_index, camera=camera, file=uri)
-        return in_order(present, self.source.config.cameras)
-
-    def _counted(self, record: EpisodeRecord, steps: Steps) -> EpisodeRecord:
-        """The record with its rows, instructions and success; as it is where it has no rows. Raises TFRecordError."""
-        config, uri = self.source.config, record.data_uri or ""
-        try:
-            num_rows = num_steps(steps)
-        except RowsError as e:
-            self.unusable(e.reason, str(e), self.next_index, file=uri)
-            return record
-        if num_rows == 0:
-            self.unusable("no_data", "it has no steps", self.next_index, file=uri)
-        # Several features may hold a text; each text is kept once
-        instructions: list[str] = []
-        for path in config.keys.language or LANGUAGE:
-            instructions += texts(steps, path, num_rows)
-        tasks = tuple(dict.fromkeys(instructions))
-        if not tasks:
-            looked = ", ".join(config.keys.language) or "the usual places"
-            self.warn("no_task", f"no text in {looked}", self.next_index, file=uri)
-        if num_rows and _never_ends(steps):
-            self.warn("never_ends", f"none of its {num_rows} steps is marked as its end", self.next_index, file=uri)
-        # The first text is the instruction; the registry's policy may choose another later
-        task = next(iter(tasks), None)
-        self.evidence[self.next_index] = evidence_of(steps, num_rows, config.keys.success, config.success_field)
-        return replace(record, num_rows=num_rows, task=task, tasks=tasks)
-
-    def order_by_source_id(self) -> None:
-        """Give episodes the indices of that order; their findings come in it, too, after those of files."""
-        self.records.sort(key=lambda r: r.source_id)
-        final: dict[int | None, int | None] = {None: None}
-        for index, record in enumerate(self.records):
-            final[record.episode_index] = index
-        self.records = [replace(record, episode_index=index) for index, record in enumerate(self.records)]
-        self.evidence = {final[index] or 0: evidence for index, evidence in self.evidence.items()}
-        self.findings = [replace(finding, episode_index=final[finding.episode_index]) for finding in self.findings]
-        self.findings.sort(key=lambda f: -1 if f.episode_index is None else f.episode_index)
-
-    def check_episodes(self) -> None:
-        """Find what all episodes together lack."""
-        if not self.records and not any(finding.severity == "unusable" for finding in self.findings):
-            self.lists_nothing("no TFRecord shard with records")
-        if self.records and not self.source.config.fps:
-            detail = f"RLDS does not say it and the registry entry has no fps; {DEFAULT_FPS:g} per second is used"
-            self.warn("no_frame_rate", detail)
-        self._say_once_what_all_lack()
-
-    def _say_once_what_all_lack(self) -> None:
-        """Where every episode that was read never ends, one finding says so instead of one each."""
-        endless = [finding for finding in self.findings if finding.reason == "never_ends"]
-        if len(endless) > 1 and len(endless) == sum(bool(record.num_rows) for record in self.records):
-            self.findings = [finding for finding in self.findings if finding.reason != "never_ends"]
-            self.warn("never_ends", f"none of its {len(endless)} episodes has a step that is marked as its end")
+        known["group"] = "" if group in (None, "") else str(group)
+        known["num_rows"] = num_rows = num_steps(steps)
+        known |= _described(listing, uri, steps, num_rows)
+    except DataError as e:
+        listing.unusable_next(e.reason, str(e), uri)
+    # The stored CRC changes with the contents, and is there without reading them
+    stamp = f"{known['source_stamp']} {at.end - at.start} {stored_crc(data, at)} {known.get('num_rows')}"
+    known["source_stamp"] = sha256(stamp.encode()).hexdigest()[:16]
+    listing.add(**known)
 
 
-def _never_ends(steps: Steps) -> bool:
-    """Do the marks of the last step exist, and mark none? So a run that was cut off looks, and one badly converted."""
-    marks = [values_of(steps, name) for name in END_MARKS]
-    return any(map(len, marks)) and not any(values.any() for values in marks)
+def _described(listing: ListingBuilder, uri: str, steps: Steps, num_rows: int) -> dict[str, Any]:
+    """Instructions and what tells the outcome of the coming episode. Raises DataError."""
+    config = listing.source.config
+    if num_rows == 0:
+        listing.unusable_next("no_data", "it has no steps", uri)
+    # Several features may hold a text. The first is the instruction; the registry's policy may choose another later
+    tasks = texts_among(t for path in config.keys.language or LANGUAGE for t in texts(steps, path, num_rows))
+    # Do the marks of the last step exist, and mark none? So a run that was cut off looks, and one badly converted
+    marks = np.concatenate([values_of(steps, name) for name in END_MARKS])
+    if num_rows and len(marks) and not marks.any():
+        listing.warn_next("never_ends", f"none of its {num_rows} steps is marked as its end", uri)
+    looked = ", ".join(config.keys.language) or "the usual places"
+    return {"tasks": tasks, "no_task": f"no text in {looked}", "evidence": _evidence(steps, num_rows, config)}
 
 
-def _without_reading_ahead(data: Data) -> Data:
-    """A listing skips pictures, which are most of a shard."""
-    if isinstance(data, mmap.mmap):
-        data.madvise(mmap.MADV_RANDOM)
-    return data
+def _cameras(listing: ListingBuilder, uri: str, steps: Steps) -> list[str]:
+    """Cameras that a record has pictures of, by preference, with findings about those that it lacks."""
+    keys, registry = _camera_keys(steps.specs), listing.source.config.cameras
+    present = {camera for camera, key in keys.items() if steps.has_values(key)}
+    if not present:
+        listing.unusable_next("no_video", "no feature of its steps has pictures", uri)
+        return []
+    for camera in in_order(keys.keys() - present, registry):
+        listing.warn_next("missing_camera", f"no {keys[camera]}", uri, camera)
+    return in_order(present, registry)
+
+
+def _order_by_source_id(listing: ListingBuilder) -> None:
+    """Give episodes the indices of that order; their findings come in it, too, after those of files."""
+    listing.records.sort(key=lambda r: r.source_id)
+    final: dict[int | None, int | None] = {None: None}
+    final |= {record.episode_index: index for index, record in enumerate(listing.records)}
+    listing.records = [replace(record, episode_index=index) for index, record in enumerate(listing.records)]
+    listing.evidence = {final[index] or 0: evidence for index, evidence in listing.evidence.items()}
+    listing.findings = [replace(finding, episode_index=final[finding.episode_index]) for finding in listing.findings]
+    listing.findings.sort(key=lambda f: -1 if f.episode_index is None else f.episode_index)
 
 
 def _steps(data: Data, at: Record, specs: Specs, limits: Limits) -> Steps:
     features = example(data, at, limits)
-    return Steps(data, features, specs or inferred_specs(data, features, limits), limits)
+    return Steps(data, features, specs or inferred_specs(data, features), limits)
 
 
 def _source_id(source: Source, steps: Steps) -> str | None:
@@ -340,89 +288,118 @@ def _source_id(source: Source, steps: Steps) -> str | None:
 
 def _camera_keys(specs: Specs) -> dict[str, str]:
     """Features that are a camera's pictures, by the camera's name: their path in the observation."""
-    keys = [key for key, spec in specs.items() if key.startswith("steps/") and _is_camera(key, spec)]
-    observed = [key for key in keys if key.startswith("steps/observation/")]
-    if observed:
-        return {key.removeprefix("steps/observation/"): key for key in observed}
-    return {key.removeprefix("steps/"): key for key in keys}
+    pictures = [key for key, spec in specs.items() if spec.is_picture and not NOT_SEEN.search(key)]
+    for below in ("steps/observation/", "steps/"):
+        if found := {key.removeprefix(below): key for key in pictures if key.startswith(below)}:
+            return found
+    return {}
 
 
-def _is_camera(key: str, spec: Spec) -> bool:
-    is_picture = spec.kind in ("picture", "array") and spec.dtype in ("", "uint8")
-    return is_picture and not any(word in key.lower() for word in NOT_SEEN)
+# Outcomes
+
+
+def _evidence(steps: Steps, num_rows: int, config: DatasetConfig) -> Evidence:
+    """What an episode shows of its outcome: flags, texts that are paths, the reward, how it ended. Where the registry
+    says what to look at, nothing else is. Raises DataError.
+    """
+    stated = _stated(steps, config.keys.success or (config.success_field,))
+    if config.keys.success:
+        return Evidence(stated)
+    # What is beside the steps is stated once; what is in them is a flag of each
+    names = fields_of(config.success_field)[1:]
+    in_steps = [name for name in names if _is_of_steps(steps, name)]
+    flags = tuple(filter(None, (_flag(steps, name) for name in in_steps)))
+    stated = stated or _stated(steps, [name for name in names if name not in in_steps])
+    paths = texts_among(scalar(steps, name) for name in PATHS)
+    reward, ending = _reward(values_of(steps, REWARD), num_rows), _ending(values_of(steps, TERMINAL), num_rows)
+    return Evidence(stated, flags, folder_outcome(*paths), reward, ending)
+
+
+def _reward(rewards: np.ndarray, num_rows: int) -> Reward | None:
+    """RLDS gives an action's reward in its own step, and that of the last step has no meaning; Open X-Embodiment gives
+    it there all the same. Several per step are parts of a reward, of which none is the whole.
+    """
+    whole = rewards[:-1] if rewards[-2:].tolist() == [1, 0] else rewards
+    return row_values(whole).reward(REWARD) if len(rewards) == num_rows else None
+
+
+def _ending(ends: np.ndarray, num_rows: int) -> Ending | None:
+    return Ending(TERMINAL, bool(ends[-1] == 1)) if num_rows and len(ends) == num_rows else None
+
+
+def _is_of_steps(steps: Steps, name: str) -> bool:
+    return (steps.key(name) or "").startswith("steps/")
+
+
+def _flag(steps: Steps, name: str) -> Flag | None:
+    return row_values(values_of(steps, name)).flag(name)
+
+
+def _stated(steps: Steps, names: Sequence[str]) -> Outcome | None:
+    """By the first feature that tells: a flag of the steps, a value, or a path whose folders tell."""
+    for name in names:
+        if _is_of_steps(steps, name) and (flag := _flag(steps, name)):
+            return Outcome(flag.at_end, f"column {name}")
+        value = scalar(steps, name)
+        if (success := truth(value)) is not None:
+            return Outcome(success, f"metadata {name}")
+        if isinstance(value, str) and (outcome := folder_outcome(value)):
+            return outcome
+    return None
+
+
+# Reading
 
 
 def read_episode(source: Source, record: EpisodeRecord) -> Episode:
-    """State, gripper and a frame iterator per camera; reads all of the record once, for its CRC. Raises RowsError."""
+    """State, gripper and a frame iterator per camera; reads all of the record once, for its CRC. Raises DataError."""
     # A record of a remote shard that was not asked for has no offset
     if record.data_uri is None or not record.data_key.isdecimal():
-        raise RowsError("its record was not read when the dataset was listed", "no_data")
+        raise DataError("its record was not read when the dataset was listed", "no_data")
     folder = record.data_uri[: record.data_uri.rfind("/") + 1]
     specs = specs_of(described(source, folder + FEATURES)[0])
     try:
         data = mapped(source.resolve(record.data_uri))
-        at = record_at(data, int(record.data_key))
-        # Only now all of the record is read: a listing looks at texts and numbers alone
-        check_message(data, at)
-        steps = _steps(data, at, specs, source.config.limits)
-        num_rows = num_steps(steps)
-        state, state_names = _vector(steps, _state_keys(source, steps), num_rows)
-        action, action_names = _vector(steps, _action_keys(source, steps), num_rows)
-    except TFRecordError as e:
-        raise RowsError(str(e), e.reason) from e
     except OSError as e:
-        raise RowsError(str(e)) from e
+        raise DataError(str(e)) from e
+    at = record_at(data, int(record.data_key))
+    # Only now all of the record is read: a listing looks at texts and numbers alone
+    check_message(data, at)
+    steps = _steps(data, at, specs, source.config.limits)
+    num_rows = num_steps(steps)
     # The shard was replaced since: what the corpus says of the episode is of other rows
     if num_rows != record.num_rows:
-        raise RowsError(f"has {num_rows} steps, and had {record.num_rows} when the dataset was listed")
-    keys = _camera_keys(steps.specs)
+        raise DataError(f"has {num_rows} steps, and had {record.num_rows} when the dataset was listed")
+    state_keys, action_keys = _signal_keys(steps, source.config.keys)
+    state, action = _vector(steps, state_keys, num_rows), _vector(steps, action_keys, num_rows)
+    cameras = _camera_keys(steps.specs)
 
     # Pictures stay in the record's bytes until a frame is asked for
     def frames(camera: str, options: DecodeOptions = DECODE_ALL) -> Iterator[TimedPicture]:
-        if keys.get(camera) not in steps.features:
+        if cameras.get(camera) not in steps.features:
             raise VideoError(f"the record has no pictures of {camera}", "missing_camera")
-        yield from timed(pictures(steps, keys[camera]), record.fps)
+        yield from timed(pictures(steps, cameras[camera]), record.fps)
 
-    return Episode(record, state, action, None, frames, tuple(state_names), tuple(action_names))
-
-
-def _state_keys(source: Source, steps: Steps) -> list[str]:
-    """The registry's, else those of the first layout whose first part is there."""
-    registered = source.config.keys.state
-    if registered:
-        return _numeric_keys(steps, registered)
-    for paths in STATES:
-        if _numeric_keys(steps, paths[:1]):
-            return _numeric_keys(steps, paths)
-    return []
+    return Episode(record, state, action, None, frames)
 
 
-def _action_keys(source: Source, steps: Steps) -> list[str]:
-    """The registry's, else the action, or all parts of it by name."""
-    registered = source.config.keys.action
-    if registered:
-        return _numeric_keys(steps, registered)
-    action = _numeric_keys(steps, ["action"])
-    if action:
-        return action
-    parts = [key for key, spec in steps.specs.items() if key.startswith("steps/action/") and spec.kind == "numbers"]
-    return _numeric_keys(steps, [key.removeprefix("steps/") for key in sorted(parts)])
+def _signal_keys(steps: Steps, keys: Keys) -> tuple[list[str], list[str]]:
+    """Features of the state: the registry's, else those of the first layout whose first part is there. Of the action:
+    the registry's, else the action, or all parts of it by name.
+    """
+    layout = keys.state or next((paths for paths in STATES if _numeric_keys(steps, paths[:1])), ())
+    parts = sorted(key.removeprefix("steps/") for key in steps.specs if key.startswith("steps/action/"))
+    action = _numeric_keys(steps, keys.action or ["action"]) or _numeric_keys(steps, () if keys.action else parts)
+    return _numeric_keys(steps, layout), action
 
 
 def _numeric_keys(steps: Steps, paths: Sequence[str]) -> list[str]:
     """Numeric features of the steps that some paths lead to."""
-    keys = []
-    for path in paths:
-        key = steps.key(path)
-        if key and key.startswith("steps/") and steps.specs.get(key, NUMBERS).kind == "numbers":
-            keys.append(key)
-    return keys
+    keys = [key for key in map(steps.key, paths) if key and key.startswith("steps/")]
+    return [key for key in keys if steps.specs.get(key, NUMBERS).kind == "numbers"]
 
 
-def _vector(steps: Steps, keys: list[str], num_rows: int) -> tuple[np.ndarray | None, list[str]]:
-    """Features side by side, float64 [num_rows, d], and the name of the feature that each dimension is of."""
+def _vector(steps: Steps, keys: list[str], num_rows: int) -> pa.Table | None:
+    """Features side by side, each dimension with the name of its feature."""
     parts = [matrix(steps, key, num_rows) for key in keys]
-    names: list[str] = []
-    for key, part in zip(keys, parts, strict=True):
-        names += [key.rpartition("/")[2]] * part.shape[1]
-    return joined(parts), names
+    return side_by_side(numbers(p, [k.rpartition("/")[2]] * p.shape[1]) for k, p in zip(keys, parts, strict=True))

@@ -12,11 +12,10 @@ from typing import Any
 
 from ingest.episode import Episode, EpisodeRecord, Listing
 from ingest.formats.cameras import in_order
+from ingest.formats.folders import frames_of, is_video
 from ingest.formats.listing import ListingBuilder, texts_among
-from ingest.formats.plain_video import Draft, draft_record
-from ingest.formats.steps import StatedSpan, span_objects, tells_times, with_exclusive_ends
-from ingest.formats.whole_videos import frames_of, videos_in
-from ingest.media.video import VIDEO_SUFFIXES
+from ingest.formats.plain_video import Draft, add_draft
+from ingest.formats.steps import StatedSpan, tells_times, with_exclusive_ends
 from ingest.sources.files import Source
 
 KEYFRAMES, INSTRUCTION = "annotated_keyframes.json", "task_instruction.json"
@@ -32,71 +31,48 @@ def roots(uris: Iterable[str]) -> dict[str, str]:
     """The folders of tasks, which hold those of episodes."""
     uris = list(uris)
     annotated = {posixpath.dirname(uri) for uri in uris if posixpath.basename(uri) == KEYFRAMES}
-    filmed = {posixpath.dirname(uri) for uri in uris if _is_video(uri)}
+    filmed = {posixpath.dirname(uri) for uri in uris if is_video(uri)}
     return {posixpath.dirname(folder): "" for folder in annotated & filmed}
-
-
-def _is_video(uri: str) -> bool:
-    return uri.lower().endswith(VIDEO_SUFFIXES)
 
 
 def list_episodes(source: Source) -> Listing:
     listing = ListingBuilder(source)
     videos: dict[str, dict[str, str]] = defaultdict(dict)
-    for uri in source.files:
-        if _is_video(uri):
-            folder, name = posixpath.split(uri)
-            videos[folder][posixpath.splitext(name)[0]] = uri
+    for uri in filter(is_video, source.files):
+        folder, name = posixpath.split(uri)
+        videos[folder][posixpath.splitext(name)[0]] = uri
     # Every camera of the dataset is expected in each of its episodes
-    cameras = sorted({camera for of_episode in videos.values() for camera in of_episode})
-
+    cameras = sorted(set().union(*videos.values()))
     for folder in sorted(videos):
-        draft = Draft(videos[folder], videos_in(folder, cameras), [_notes(listing, folder)])
-        listing.records.append(draft_record(listing, folder or ".", draft, "annotated_keyframes"))
-    listing.records = _timed(listing.records)
-    if not listing.records:
-        listing.lists_nothing("no video file below the folder")
+        expected = {camera: f"{folder}/{camera}.mp4" for camera in cameras}
+        notes: dict[str, Any] = {"tasks": _wordings(listing, folder)}
+        if (uri := posixpath.join(folder, KEYFRAMES)) in source.files:
+            notes["steps"] = _steps(listing.read_json(uri, listing.next_index, default=[]))
+        add_draft(listing, folder or ".", Draft(videos[folder], expected, [notes]), "annotated_keyframes")
+    # Where every episode is one span there are no steps: who has none to mark writes the whole run as one
+    if not any(tells_times(record.steps, record.num_rows) for record in listing.records):
+        listing.records = [replace(record, steps=(), steps_from=None) for record in listing.records]
     in_use = in_order(listing.cameras_in_use(), source.config.cameras)
-    return listing.listing("robo_dopamine", listing.first_fps(), in_use)
+    return listing.listing("robo_dopamine", in_use, nothing="no video file below the folder")
 
 
-def _notes(listing: ListingBuilder, folder: str) -> dict[str, Any]:
-    """What is known of an episode, in the words of a side file of plain videos."""
-    notes: dict[str, Any] = {"tasks": _wordings(listing, folder)}
-    uri = posixpath.join(folder, KEYFRAMES)
-    if uri in listing.source.files:
-        notes["steps"] = _side_file_steps(listing.read_json(uri, listing.next_index, default=[]))
-    return notes
-
-
-def _wordings(listing: ListingBuilder, folder: str) -> list[str]:
+def _wordings(listing: ListingBuilder, folder: str) -> tuple[str, ...]:
     """Texts of the task, from the file beside the episode's folder or in it."""
     for place in (posixpath.dirname(folder), folder):
-        uri = posixpath.join(place, INSTRUCTION)
-        if uri in listing.source.files:
+        if (uri := posixpath.join(place, INSTRUCTION)) in listing.source.files:
             stored = listing.read_json(uri, listing.next_index)
             return texts_among(stored if isinstance(stored, list) else [stored])
-    return []
+    return ()
 
 
-def _side_file_steps(keyframes: Any) -> Any:
+def _steps(keyframes: Any) -> Any:
     """Keyframes as `steps` of a side file; what is no list of spans stays as it is, and is found as bad steps there."""
-    try:
-        spans = span_objects(keyframes, KEYFRAMES)
-    except ValueError:
+    if not isinstance(keyframes, list) or not all(isinstance(span, dict) for span in keyframes):
         return keyframes
-    stated = []
-    for span in spans:
-        name = next((span[key] for key in NAME_KEYS if key in span), None)
-        stated.append(StatedSpan(name, span.get("start_frame_id"), span.get("end_frame_id")))
-    return [{"name": s.name, "start_frame": s.start, "end_frame": s.end} for s in with_exclusive_ends(stated)]
-
-
-def _timed(records: list[EpisodeRecord]) -> list[EpisodeRecord]:
-    """Without steps where every episode is one span: who has no steps to mark writes the whole run as one."""
-    if any(tells_times(record.steps, record.num_rows) for record in records):
-        return records
-    return [replace(record, steps=(), steps_from=None) for record in records]
+    names = [next((span[key] for key in NAME_KEYS if key in span), None) for span in keyframes]
+    edges = [(span.get("start_frame_id"), span.get("end_frame_id")) for span in keyframes]
+    stated = with_exclusive_ends([StatedSpan(name, *at) for name, at in zip(names, edges, strict=True)])
+    return [{"name": span.name, "start_frame": span.start, "end_frame": span.end} for span in stated]
 
 
 def read_episode(source: Source, record: EpisodeRecord) -> Episode:

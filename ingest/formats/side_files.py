@@ -6,29 +6,29 @@ import json
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from ingest.episode import RowsError
 from ingest.media.video import LFS_MARK
+from ingest.reasons import DataError
 from ingest.sources.files import Source
 
 
 def read_text(source: Source, uri: str, errors: str = "strict") -> str:
-    """A UTF-8 file, `errors` as for decode. Raises RowsError when it cannot be read or is too large for metadata."""
+    """A UTF-8 file, `errors` as for decode. Raises DataError when it cannot be read or is too large for metadata."""
     # The largest known, AgiBot's task files, have some 20 MB
     if problem := source.config.limits.excess("max_file_bytes", source.files[uri].size, f"{uri}: bytes"):
-        raise RowsError(problem, "over_limit")
+        raise DataError(problem, "over_limit")
     path = source.resolve(uri)
     try:
         data = path.read_bytes()
     except OSError as e:
-        raise RowsError(f"{uri} cannot be read: {e.strerror}") from e
+        raise DataError(f"{uri} cannot be read: {e.strerror}") from e
     # A clone made without git-LFS has a short text in the place of the file
     if data.startswith(LFS_MARK):
-        raise RowsError(f"{uri} is a git-LFS pointer", "lfs_pointer")
+        raise DataError(f"{uri} is a git-LFS pointer", "lfs_pointer")
     try:
         # Some editors put a byte order mark first, which is no part of the text
         return data.decode("utf-8-sig", errors)
     except UnicodeDecodeError as e:
-        raise RowsError(f"{uri} is not UTF-8: {e.reason} at byte {e.start}") from e
+        raise DataError(f"{uri} is not UTF-8: {e.reason} at byte {e.start}") from e
 
 
 def parse_json(text: str | bytes, strict: bool = True) -> Any:
@@ -47,14 +47,14 @@ def parse_json(text: str | bytes, strict: bool = True) -> Any:
 
 
 def read_json(source: Source, uri: str) -> Any:
-    """Raises RowsError."""
+    """Raises DataError."""
     text = read_text(source, uri)
     if not text:
-        raise RowsError(f"{uri} has 0 bytes")
+        raise DataError(f"{uri} has 0 bytes")
     try:
         return parse_json(text)
     except ValueError as e:
-        raise RowsError(f"{uri} is not JSON: {e}") from e
+        raise DataError(f"{uri} is not JSON: {e}") from e
 
 
 class JsonLines(NamedTuple):
@@ -86,7 +86,7 @@ class SideTable(NamedTuple):
 
 
 def read_table(source: Source, uri: str) -> SideTable:
-    """A .csv, .jsonl or .json (a list of objects) file. Raises RowsError when nothing of it can be read."""
+    """A .csv, .jsonl or .json (a list of objects) file. Raises DataError when nothing of it can be read."""
     suffix = uri.lower().rpartition(".")[2]
     if suffix == "csv":
         return _csv_table(read_text(source, uri))
@@ -100,7 +100,7 @@ def read_table(source: Source, uri: str) -> SideTable:
     else:
         content = read_json(source, uri)
         if not isinstance(content, list):
-            raise RowsError(f"{uri} is not a list of episodes")
+            raise DataError(f"{uri} is not a list of episodes")
         numbered = enumerate(content, 1)
     rows = []
     for number, row in numbered:

@@ -47,11 +47,10 @@ def with_exclusive_ends(spans: Sequence[StatedSpan]) -> list[StatedSpan]:
     Where each span ends one frame before the next one begins, the source counts last frames as ends.
     """
     # What is no frame is left to checked_steps
-    if not all(type(edge) is int for span in spans for edge in (span.start, span.end)):
-        return list(spans)
-    ordered = sorted(spans, key=lambda span: span.start)
-    if len(ordered) > 1 and all(after.start == before.end + 1 for before, after in pairwise(ordered)):
-        return [span._replace(end=span.end + 1) for span in spans]
+    if {type(edge) for span in spans for edge in (span.start, span.end)} == {int}:
+        between = {after.start - before.end for before, after in pairwise(sorted(spans, key=lambda span: span.start))}
+        if between == {1}:
+            return [span._replace(end=span.end + 1) for span in spans]
     return list(spans)
 
 

@@ -15,29 +15,15 @@ import google_crc32c
 import numpy as np
 
 from ingest.limits import LIMITS, Limits
+from ingest.reasons import DataError
 
 HEADER_BYTES, FOOTER_BYTES = 12, 4
 CRC_CHUNK_BYTES = 1 << 20
-SINGLE = 4  # times the rows of an episode: values that one feature may have one by one, not packed
 LONGEST_VARINT = 10  # bytes
 FIXED_BYTES = {1: 8, 5: 4}  # of a field, by its wire type
 KINDS = {1: "bytes", 2: "float", 3: "int"}
 
 Data = mmap.mmap | bytes
-
-
-class TFRecordError(Exception):
-    """Bytes that are no TFRecord, or a record that is no Example; `reason` is a finding's reason code."""
-
-    def __init__(self, message: str, reason: str = "unreadable_data") -> None:
-        super().__init__(message)
-        self.reason = reason
-
-
-def _check(problem: str) -> None:
-    """Raises TFRecordError, as a finding over_limit, for what `Limits.excess` says."""
-    if problem:
-        raise TFRecordError(problem, "over_limit")
 
 
 class Record(NamedTuple):
@@ -62,23 +48,19 @@ def mapped(path: Path) -> Data:
         return mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) if path.stat().st_size else b""
 
 
-def masked_crc(data: bytes) -> int:
-    """CRC32C as TFRecord stores it."""
-    return _masked(google_crc32c.value(data))
-
-
-def _masked(crc: int) -> int:
+def masked(crc: int) -> int:
+    """A CRC32C as TFRecord stores it."""
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def record_at(data: Data, offset: int) -> Record:
-    """The record whose header is at an offset; its message is not looked at. Raises TFRecordError."""
+    """The record whose header is at an offset; its message is not looked at. Raises DataError."""
     header = data[offset : offset + HEADER_BYTES]
     if len(header) < HEADER_BYTES:
-        raise TFRecordError(f"the file ends within a record's header (byte {offset})")
+        raise DataError(f"the file ends within a record's header (byte {offset})")
     length, crc = struct.unpack("<QI", header)
-    if masked_crc(header[:8]) != crc:
-        raise TFRecordError(f"no record begins at byte {offset}: the length's CRC is wrong")
+    if masked(google_crc32c.value(header[:8])) != crc:
+        raise DataError(f"no record begins at byte {offset}: the length's CRC is wrong")
     return Record(offset, offset + HEADER_BYTES, offset + HEADER_BYTES + length)
 
 
@@ -88,7 +70,7 @@ def is_whole(data: Data, record: Record) -> bool:
 
 
 def records(data: Data) -> Iterator[Record]:
-    """Records in file order; the last one may not be whole. Raises TFRecordError where no further one can be found."""
+    """Records in file order; the last one may not be whole. Raises DataError where no further one can be found."""
     offset = 0
     while offset < len(data):
         record = record_at(data, offset)
@@ -102,112 +84,96 @@ def stored_crc(data: Data, record: Record) -> int:
 
 
 def check_message(data: Data, record: Record) -> None:
-    """Read all of a record's message; raises TFRecordError when it is cut off or its CRC is wrong."""
+    """Read all of a record's message; raises DataError when it is cut off or its CRC is wrong."""
     if not is_whole(data, record):
-        raise TFRecordError(f"the record at byte {record.offset} is cut off: the file has {len(data)} bytes")
+        raise DataError(f"the record at byte {record.offset} is cut off: the file has {len(data)} bytes")
     crc = 0
     for at in range(record.start, record.end, CRC_CHUNK_BYTES):
         crc = google_crc32c.extend(crc, data[at : min(at + CRC_CHUNK_BYTES, record.end)])
-    if _masked(crc) != stored_crc(data, record):
-        raise TFRecordError(f"the record at byte {record.offset} is damaged: its CRC is wrong")
+    if masked(crc) != stored_crc(data, record):
+        raise DataError(f"the record at byte {record.offset} is damaged: its CRC is wrong")
 
 
 def example(data: Data, record: Record, limits: Limits = LIMITS) -> dict[str, Values]:
-    """Features of an Example by key, values unread. Raises TFRecordError for what is none."""
+    """Features of an Example by key, values unread. Raises DataError for what is none."""
     features: dict[str, Values] = {}
-    for start, end in _entries(data, record):
-        key, values = _feature(data, start, end)
-        if values:
-            features[key] = values
-        # Bounds what a hostile record can take of memory
-        _check(limits.excess("max_features", len(features), f"features of the record at byte {record.offset}"))
+    for _, start, end in _messages(data, record.start, record.end, 1):
+        for _, entry, entry_end in _messages(data, start, end, 1):
+            key, values = _feature(data, entry, entry_end)
+            if values:
+                features[key] = values
+            limits.check("max_features", len(features), f"features of the record at byte {record.offset}")
     if not features:
-        raise TFRecordError(f"the record at byte {record.offset} is not an Example: it has no features")
+        raise DataError(f"the record at byte {record.offset} is not an Example: it has no features")
     return features
 
 
-def _entries(data: Data, record: Record) -> Iterator[tuple[int, int]]:
-    """Begin and end of each entry of an Example's map of features."""
-    for _, start, end in _messages(data, record.start, record.end, 1):
-        for _, entry, entry_end in _messages(data, start, end, 1):
-            yield entry, entry_end
-
-
 def _feature(data: Data, start: int, end: int) -> tuple[str, Values | None]:
-    """An entry of the map of features: its key, and its list of values, if it has one."""
+    """An entry of the map of features: its key, and its list of values, of the last kind that is there."""
     key, values = "", None
     # Protobuf stores an entry of a map as a message: the key is field 1, the value field 2
     for number, at, stop in _messages(data, start, end, 1, 2):
         if number == 2:
-            values = _values(data, at, stop)
+            for kind, first, last in _messages(data, at, stop, *KINDS):
+                values = Values(KINDS[kind], first, last)
             continue
         try:
             key = data[at:stop].decode()
         except UnicodeDecodeError as e:
-            raise TFRecordError(f"not an Example: a key is not text (byte {at})") from e
+            raise DataError(f"not an Example: a key is not text (byte {at})") from e
     return key, values
 
 
-def byte_spans(data: Data, values: Values, limits: Limits = LIMITS) -> Iterator[tuple[int, int]]:
-    """Begin and end of each value of a bytes feature, values unread. Raises TFRecordError."""
-    for number, (_, start, end) in enumerate(_messages(data, values.start, values.end, 1), 1):
-        _check_single(number, values, limits)
-        yield start, end
+def byte_spans(data: Data, values: Values) -> Iterator[tuple[int, int]]:
+    """Begin and end of each value of a bytes feature, values unread. Raises DataError."""
+    return ((start, end) for _, start, end in _messages(data, values.start, values.end, 1))
 
 
-def _check_single(number: int, values: Values, limits: Limits) -> None:
-    """Raises TFRecordError for more values one by one than an episode can have."""
-    if number > SINGLE * limits.max_rows:
-        _check(limits.excess("max_rows", number, f"values of the feature at byte {values.start}, one by one", SINGLE))
+def number_spans(data: Data, values: Values) -> Iterator[tuple[int, int]]:
+    """Begin and end of the runs of numbers of a feature: packed ones as they are, others one by one. Raises
+    DataError."""
+    single = 5 if values.kind == "float" else 0
+    for number, wire, start, end in _fields(data, values.start, values.end):
+        if number == 1:
+            if wire not in (2, single) or (single == 5 and (end - start) % 4):
+                raise DataError(f"not a list of numbers (byte {start})")
+            yield start, end
 
 
-def float_count(data: Data, values: Values, limits: Limits = LIMITS) -> int:
-    """How many values a float feature has, values unread. Raises TFRecordError."""
-    return sum(end - start for start, end in _packed(data, values, 5, limits)) // 4
+def float_count(data: Data, values: Values) -> int:
+    """How many values a float feature has, values unread. Raises DataError."""
+    return sum(end - start for start, end in number_spans(data, values)) // 4
 
 
-def floats(data: Data, values: Values, limits: Limits = LIMITS) -> np.ndarray:
-    """Values of a float feature, float32 [n]. Raises TFRecordError."""
-    parts, num_values = [], 0
-    for start, end in _packed(data, values, 5, limits):
-        num_values += (end - start) // 4
-        _check(limits.excess("max_values", num_values, f"values of the feature at byte {values.start}"))
-        parts.append(np.frombuffer(data, "<f4", (end - start) // 4, start))
-    return np.concatenate(parts) if parts else np.zeros(0, np.float32)
-
-
-def integers(data: Data, values: Values, limits: Limits = LIMITS) -> np.ndarray:
-    """Values of an integer feature, int64 [n]. Raises TFRecordError."""
-    parts, num_values = [], 0
-    for start, end in _packed(data, values, 0, limits):
-        # A value of one byte takes eight in memory. Bytes are counted first: to look at each takes memory, too
-        what = f"values of the feature at byte {values.start}"
-        _check(limits.excess("max_values", num_values + (end - start) / LONGEST_VARINT, what))
+def numbers(data: Data, values: Values, limits: Limits = LIMITS) -> np.ndarray:
+    """Values of a feature of numbers, float32 or int64 [n]. Raises DataError."""
+    is_float = values.kind == "float"
+    parts: list[np.ndarray] = [np.zeros(0, np.float32 if is_float else np.int64)]
+    num_values = 0
+    what = f"values of the feature at byte {values.start}"
+    for start, end in number_spans(data, values):
+        # Bytes are counted first: an integer of one byte takes eight in memory, and to look at each takes some, too
+        limits.check("max_values", num_values + (end - start) / (4 if is_float else LONGEST_VARINT), what)
         raw = np.frombuffer(data, np.uint8, end - start, start)
-        num_values += int(np.count_nonzero(raw < 0x80))
-        _check(limits.excess("max_values", num_values, what))
-        parts.append(varints(raw))
-    return np.concatenate(parts) if parts else np.zeros(0, np.int64)
-
-
-def int_spans(data: Data, values: Values, limits: Limits = LIMITS) -> Iterator[tuple[int, int]]:
-    """Begin and end of the runs of varints that an integer feature is stored as. Raises TFRecordError."""
-    return _packed(data, values, 0, limits)
+        num_values += (end - start) // 4 if is_float else int(np.count_nonzero(raw < 0x80))
+        limits.check("max_values", num_values, what)
+        parts.append(raw.view("<f4") if is_float else varints(raw))
+    return np.concatenate(parts)
 
 
 def varints(raw: np.ndarray) -> np.ndarray:
-    """int64 [m] from the bytes of m varints. Raises TFRecordError for a cut-off or overlong one."""
+    """int64 [m] from the bytes of m varints. Raises DataError for a cut-off or overlong one."""
     last = np.flatnonzero(raw < 0x80)
     # Numbers below 128 take one byte each: nothing has to be put together
     if len(last) == len(raw):
         return raw.astype(np.int64)
     if len(last) == 0 or last[-1] != len(raw) - 1:
-        raise TFRecordError("an integer is cut off")
+        raise DataError("an integer is cut off")
     # A varint ends with the byte whose highest bit is not set
     first = np.concatenate([[0], last[:-1] + 1])
     lengths = last - first + 1
     if lengths.max() > LONGEST_VARINT:
-        raise TFRecordError(f"an integer has more than {LONGEST_VARINT} bytes")
+        raise DataError(f"an integer has more than {LONGEST_VARINT} bytes")
     # Seven bits per byte, the lowest first: byte k of all that are so long, at once
     out = np.zeros(len(last), np.uint64)
     for k in range(int(lengths.max())):
@@ -217,34 +183,13 @@ def varints(raw: np.ndarray) -> np.ndarray:
     return out.view(np.int64)
 
 
-def _values(data: Data, start: int, end: int) -> Values | None:
-    """The list in a Feature: of the last kind that is there."""
-    last = None
-    for number, at, stop in _messages(data, start, end, *KINDS):
-        last = Values(KINDS[number], at, stop)
-    return last
-
-
 def _messages(data: Data, start: int, end: int, *numbers: int) -> Iterator[tuple[int, int, int]]:
     """(number, begin, end) of the fields of some numbers; they must be length-delimited."""
     for number, wire, at, stop in _fields(data, start, end):
         if number in numbers:
             if wire != 2:
-                raise TFRecordError(f"not an Example: unexpected wire type {wire} (byte {at})")
+                raise DataError(f"not an Example: unexpected wire type {wire} (byte {at})")
             yield number, at, stop
-
-
-def _packed(data: Data, values: Values, single: int, limits: Limits) -> Iterator[tuple[int, int]]:
-    """Runs of numbers: packed ones as they are, others (of wire type `single`) one by one."""
-    count = 0
-    for number, wire, start, end in _fields(data, values.start, values.end):
-        if number != 1:
-            continue
-        count += 1
-        _check_single(count, values, limits)
-        if wire not in (2, single) or (single == 5 and (end - start) % 4):
-            raise TFRecordError(f"not a list of numbers (byte {start})")
-        yield start, end
 
 
 def _fields(data: Data, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
@@ -260,10 +205,10 @@ def _fields(data: Data, at: int, end: int) -> Iterator[tuple[int, int, int, int]
         elif wire in FIXED_BYTES:
             length = FIXED_BYTES[wire]
         else:
-            raise TFRecordError(f"not an Example: wire type {wire} (byte {at})")
+            raise DataError(f"not an Example: wire type {wire} (byte {at})")
         # A length is not trusted: no field may reach into what follows its message
         if at + length > end:
-            raise TFRecordError(f"not an Example: a field leaves its message (byte {at})")
+            raise DataError(f"not an Example: a field leaves its message (byte {at})")
         yield tag >> 3, wire, at, at + length
         at += length
 
@@ -278,4 +223,4 @@ def _varint(data: Data, at: int, end: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, at
         shift += 7
-    raise TFRecordError(f"not an Example: a number is cut off (byte {at})")
+    raise DataError(f"not an Example: a number is cut off (byte {at})")

@@ -11,16 +11,17 @@ array of an episode, without a name that says so, is taken as the action: that s
 import hashlib
 import posixpath
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
-from ingest.episode import EpisodeRecord, RowsError
-from ingest.formats.arrays import PickledError, read_npy, read_npz
+from ingest.formats.arrays import read_npy, read_npz
+from ingest.formats.folders import is_video, probed
 from ingest.formats.listing import ListingBuilder
-from ingest.formats.proprio import joined
-from ingest.media.video import VIDEO_SUFFIXES, VideoError, probe
+from ingest.formats.numbers import numbered, numbers, side_by_side
+from ingest.media.video import VideoError
+from ingest.reasons import DataError
 from ingest.registry import Keys
 from ingest.signals.gripper import Column
 from ingest.signals.naming import words
@@ -36,11 +37,6 @@ STATE_WORDS = {
 SEPARATORS = "_-."
 
 
-class _Folder(NamedTuple):
-    arrays: list[str]  # uris
-    videos: list[str]
-
-
 class _Array(NamedTuple):
     uri: str
     name: str  # in its file, or what the file's name says; "" for neither
@@ -48,45 +44,26 @@ class _Array(NamedTuple):
     values: np.ndarray  # [n, d]
 
 
-@dataclass(frozen=True)
-class VideoRows:
-    """State and action of one episode, float64 [n, d], with a name per dimension; None where it has none."""
-
-    state: np.ndarray | None
-    action: np.ndarray | None
-    state_names: tuple[str, ...]
-    action_names: tuple[str, ...]
-    files: tuple[str, ...]  # that they were read from
-
-
-def with_rows(listing: ListingBuilder, record: EpisodeRecord) -> tuple[EpisodeRecord, tuple[str, ...]]:
-    """A record with the rows beside its videos, and the files that they are in; findings for those that do not fit."""
-    source = listing.source
+def with_rows(listing: ListingBuilder) -> tuple[str, ...]:
+    """Give the last episode the rows beside its videos, with a finding where they do not fit; the files they are in."""
+    source, record = listing.source, listing.records[-1]
     videos = [video.uri for video in record.videos]
     uris = array_files(source, videos)
     if not uris:
-        return record, ()
+        return ()
     stamp = f"{record.source_stamp} {source.stamp(list(uris), None)}"
-    stamped = replace(record, source_stamp=hashlib.sha256(stamp.encode()).hexdigest()[:16])
-    num_frames = record.num_rows or _num_frames(source, videos)
+    listing.change_last(source_stamp=hashlib.sha256(stamp.encode()).hexdigest()[:16])
+    # By the first video whose header says it; a finding about others comes when they are decoded
+    infos = (probed(source, uri) for uri in videos)
+    counts = (info.num_frames for info in infos if not isinstance(info, VideoError) and info.num_frames is not None)
+    num_frames = record.num_rows or next(counts, None)
     try:
-        rows = read_rows(source, videos, num_frames)
-    except RowsError as e:
+        _, _, files = read_rows(source, videos, num_frames)
+    except DataError as e:
         listing.warn(e.reason, f"{e}; its rows are not used", record.episode_index, file=uris[0])
-        return stamped, ()
-    return replace(stamped, num_rows=num_frames, data_uri=rows.files[0]), rows.files
-
-
-def _num_frames(source: Source, videos: Sequence[str]) -> int | None:
-    """By the first video whose header says it."""
-    for uri in videos:
-        try:
-            num_frames = probe(source.resolve(uri), source.config.limits).num_frames
-        except VideoError:
-            continue  # its finding comes when it is decoded
-        if num_frames is not None:
-            return num_frames
-    return None
+        return ()
+    listing.change_last(num_rows=num_frames, data_uri=files[0])
+    return files
 
 
 # Which files
@@ -96,30 +73,26 @@ def array_files(source: Source, videos: Sequence[str]) -> tuple[str, ...]:
     """The uris of arrays that belong to an episode of these videos, in order."""
     if FOLDERS not in source.noted:
         source.noted[FOLDERS] = _by_folder(source.files)
-    folders: dict[str, _Folder] = source.noted[FOLDERS]
-    stems = [_stem(uri) for uri in videos]
-    uris = []
+    stems = [posixpath.splitext(uri)[0] for uri in videos]
+    uris: list[str] = []
     for folder in dict.fromkeys(map(posixpath.dirname, videos)):
-        inside = folders[folder]
+        arrays, filmed = source.noted[FOLDERS][folder]
         # Asked for each video of what may be a large folder
-        is_alone = len(inside.videos) <= len(videos) and set(inside.videos) <= set(videos)
-        uris += [uri for uri in inside.arrays if _belongs(uri, stems, is_alone)]
+        is_alone = len(filmed) <= len(videos) and set(filmed) <= set(videos)
+        uris += [uri for uri in arrays if _belongs(uri, stems, is_alone)]
     return tuple(uris)
 
 
-def _by_folder(uris: Iterable[str]) -> dict[str, _Folder]:
-    folders: dict[str, _Folder] = {}
+def _by_folder(uris: Iterable[str]) -> dict[str, tuple[list[str], list[str]]]:
+    """Arrays and videos of each folder."""
+    folders: dict[str, tuple[list[str], list[str]]] = {}
     for uri in uris:
-        inside = folders.setdefault(posixpath.dirname(uri), _Folder([], []))
+        arrays, filmed = folders.setdefault(posixpath.dirname(uri), ([], []))
         if uri.lower().endswith(ARRAY_SUFFIXES):
-            inside.arrays.append(uri)
-        elif uri.lower().endswith(VIDEO_SUFFIXES):
-            inside.videos.append(uri)
+            arrays.append(uri)
+        elif is_video(uri):
+            filmed.append(uri)
     return folders
-
-
-def _stem(uri: str) -> str:
-    return posixpath.splitext(uri)[0]
 
 
 def _belongs(uri: str, stems: Sequence[str], is_alone: bool) -> bool:
@@ -129,7 +102,7 @@ def _belongs(uri: str, stems: Sequence[str], is_alone: bool) -> bool:
     """
     label = _label(uri, stems)
     if label is None:
-        parts = words(posixpath.basename(_stem(uri)))
+        parts = words(posixpath.basename(posixpath.splitext(uri)[0]))
         return is_alone and bool(parts) and {*parts} <= ACTION_WORDS | STATE_WORDS
     return not label or _says(label) is not None
 
@@ -139,7 +112,7 @@ def _label(uri: str, stems: Sequence[str]) -> str | None:
 
     Example: _label("a/run_1_actions.npy", ["a/run_1"]) == "actions".
     """
-    stem = _stem(uri)
+    stem = posixpath.splitext(uri)[0]
     behind = [stem.removeprefix(video) for video in stems if stem.startswith(video)]
     labels = [rest.strip(SEPARATORS) for rest in behind if not rest or rest[0] in SEPARATORS]
     return min(labels, key=len, default=None)
@@ -156,32 +129,40 @@ def _says(name: str) -> Column | None:
 # What is in them
 
 
-def read_rows(source: Source, videos: Sequence[str], num_frames: int | None) -> VideoRows:
-    """Raises RowsError where no array has as many rows as there are frames."""
-    arrays = _with_columns(list(_arrays(source, videos)))
-    fitting = [array for array in arrays if len(array.values) == num_frames]
-    if not fitting:
-        lengths = sorted({len(array.values) for array in arrays})
-        frames = "an unknown number of" if num_frames is None else num_frames
-        raise RowsError(f"{' or '.join(map(str, lengths)) or 'no'} rows for {frames} frames", "length_differs")
-    state, state_names = _side_by_side(fitting, "state")
-    action, action_names = _side_by_side(fitting, "action")
+def read_rows(
+    source: Source, videos: Sequence[str], num_frames: int | None
+) -> tuple[pa.Table | None, pa.Table | None, tuple[str, ...]]:
+    """State, action and the files that they are in. Raises DataError where no array has as many rows as frames."""
+    fitting = _fitting(source, videos, num_frames)
+    tables: dict[str | None, list[pa.Table]] = {"state": [], "action": []}
+    for array in fitting:
+        width, name = array.values.shape[1], array.name or str(array.column)
+        tables[array.column].append(numbers(array.values, [name] if width == 1 else numbered(name, width)))
     files = tuple(dict.fromkeys(array.uri for array in fitting))
-    return VideoRows(state, action, state_names, action_names, files)
+    return side_by_side(tables["state"]), side_by_side(tables["action"]), files
+
+
+def _fitting(source: Source, videos: Sequence[str], num_frames: int | None) -> list[_Array]:
+    """The arrays of state and action that have as many rows as frames. Raises DataError for none."""
+    arrays = list(_arrays(source, videos))
+    # The only one, where nothing says what it is, is the action
+    if len(arrays) == 1 and arrays[0].column is None:
+        arrays = [arrays[0]._replace(column="action", name=arrays[0].name or "action")]
+    fitting = [array for array in arrays if array.column and len(array.values) == num_frames]
+    if not fitting:
+        lengths = " or ".join(map(str, sorted({len(array.values) for array in arrays if array.column}))) or "no"
+        raise DataError(f"{lengths} rows for {num_frames or 'an unknown number of'} frames", "length_differs")
+    return fitting
 
 
 def _arrays(source: Source, videos: Sequence[str]) -> Iterator[_Array]:
-    """All arrays of an episode. Raises RowsError."""
+    """All arrays of an episode. Raises DataError."""
     keys = source.config.keys
-    stems = [_stem(uri) for uri in videos]
+    stems = [posixpath.splitext(uri)[0] for uri in videos]
     for uri in array_files(source, videos):
-        label = _label(uri, stems)
-        if label is None:
-            label = posixpath.basename(_stem(uri))
-        try:
-            stored = read_npz(source, uri) if uri.lower().endswith(".npz") else {"": read_npy(source, uri)}
-        except PickledError as e:
-            raise RowsError(f"{e} is pickled", "pickled_data") from e
+        found = _label(uri, stems)
+        label = posixpath.basename(posixpath.splitext(uri)[0]) if found is None else found
+        stored = read_npz(source, uri) if uri.lower().endswith(".npz") else {"": read_npy(source, uri)}
         for key, values in stored.items():
             name = label if key.startswith("arr_") or not key else key
             yield _Array(uri, name, _column(key, keys) or _column(label, keys), values)
@@ -197,20 +178,3 @@ def _column(name: str, keys: Keys) -> Column | None:
     # Of a column that the registry speaks of there are no others
     is_stated = bool(keys.state if said == "state" else keys.action)
     return None if is_stated else said
-
-
-def _with_columns(arrays: Sequence[_Array]) -> list[_Array]:
-    """Those that are of the state or the action; the only one, where nothing says it, is the action."""
-    if len(arrays) == 1 and arrays[0].column is None:
-        return [arrays[0]._replace(column="action", name=arrays[0].name or "action")]
-    return [array for array in arrays if array.column is not None]
-
-
-def _side_by_side(arrays: Sequence[_Array], column: Column) -> tuple[np.ndarray | None, tuple[str, ...]]:
-    """The arrays of a column, float64 [n, d], and a name per dimension."""
-    own = [array for array in arrays if array.column == column]
-    names: list[str] = []
-    for array in own:
-        width, name = array.values.shape[1], array.name or column
-        names += [name] if width == 1 else [f"{name}.{k}" for k in range(width)]
-    return joined([array.values for array in own]), tuple(names)

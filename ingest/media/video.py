@@ -23,6 +23,7 @@ import numpy as np
 
 from ingest.limits import LIMITS, Limits
 from ingest.media.mp4_tables import TablesError, claims_of
+from ingest.reasons import DataError
 
 # 0.05 s to import, and every module that speaks of pictures imports this one: it comes with the first video
 if TYPE_CHECKING:
@@ -50,12 +51,11 @@ LONG = 128  # frames: of fewer, to open the file several times costs more than i
 READ_TIMEOUT_S = 30.0  # for one packet: in a damaged file FFmpeg searches for the next one up to the end
 
 
-class VideoError(Exception):
-    """A video that cannot be decoded; `reason` is a finding's reason code."""
+class VideoError(DataError):
+    """A video or a picture that cannot be decoded."""
 
     def __init__(self, message: str, reason: str = "undecodable_video") -> None:
-        super().__init__(message)
-        self.reason = reason
+        super().__init__(message, reason)
 
 
 @dataclass(frozen=True)

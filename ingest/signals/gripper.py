@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ingest.episode import Episode, RowsError
+from ingest.episode import Episode
+from ingest.reasons import DataError
 
 type Kind = Literal["gripper", "hand"]
 type Column = Literal["state", "action"]
@@ -76,7 +77,7 @@ def combined(signal: SignalValues, values: np.ndarray) -> np.ndarray:
 def opening(signal: GripperSignal, episode: Episode) -> np.ndarray | None:
     """0 (closed) to 1 (open), float64 [n]; None where the episode has not the dimensions.
 
-    Raises RowsError for values that are not finite.
+    Raises DataError for values that are not finite.
     """
     values = values_of(episode, signal.column)
     if values is None or not len(values) or max(signal.dimensions) >= values.shape[1]:
@@ -90,10 +91,7 @@ def opening(signal: GripperSignal, episode: Episode) -> np.ndarray | None:
 
 
 def arm_state(episode: Episode, signals: Sequence[GripperSignal]) -> np.ndarray | None:
-    """The state without grippers and hands, float64 [n, d]; None where the source has none, or nothing else.
-
-    Raises RowsError for values that are not finite.
-    """
+    """The state without grippers and hands, float64 [n, d]; None where nothing is left. Raises DataError."""
     if episode.state is None:
         return None
     width = episode.state.shape[1]
@@ -103,11 +101,20 @@ def arm_state(episode: Episode, signals: Sequence[GripperSignal]) -> np.ndarray 
     return rest if rest.shape[1] else None
 
 
+def moving_dimensions(state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which dimensions of state [n, d] move, bool [d], and the standard deviation of each, float64 [d].
+
+    One that hardly moves beside the others does not count, or its noise would count as motion.
+    """
+    spread = np.asarray(state, np.float64).std(axis=0)
+    return spread > max(1e-9, 0.02 * float(spread.max(initial=0.0))), spread
+
+
 def check_finite(name: str, values: np.ndarray) -> None:
-    """Raises RowsError, which names the first row with a value that is not finite."""
+    """Raises DataError, which names the first row with a value that is not finite."""
     if not np.isfinite(values).all():
         is_finite = np.isfinite(values.reshape(len(values), -1)).all(axis=1)
-        raise RowsError(f"{name} is not a finite number in row {int(np.argmin(is_finite))}", "nan_state")
+        raise DataError(f"{name} is not a finite number in row {int(np.argmin(is_finite))}", "nan_state")
 
 
 def signal_row(signal: GripperSignal) -> dict[str, Any]:

@@ -13,10 +13,20 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ingest.episode import Episode, EpisodeRecord, Finding, RowsError
+from ingest.episode import Episode, EpisodeRecord, Finding
+from ingest.reasons import DataError
 from ingest.registry import DatasetConfig, Gripper
 from ingest.signals import polarity as pol
-from ingest.signals.gripper import Column, GripperSignal, Kind, Polarity, SignalValues, combined, values_of
+from ingest.signals.gripper import (
+    Column,
+    GripperSignal,
+    Kind,
+    Polarity,
+    SignalValues,
+    combined,
+    moving_dimensions,
+    values_of,
+)
 from ingest.signals.naming import MIN_HAND_JOINTS, named_grippers
 from ingest.signals.switching import Range, range_of, switching_dimensions
 from ingest.source import read_episode
@@ -103,10 +113,10 @@ def _readable(source: Source, records: Sequence[EpisodeRecord]) -> list[Episode]
     for record in records:
         try:
             episodes.append(read_episode(source, record))
-        except (RowsError, DownloadError):
+        except (DataError, DownloadError):
             continue
     finite = [episode for episode in episodes if _is_finite(episode.state, episode.action)]
-    return finite or [replace(episode, action=None) for episode in episodes if _is_finite(episode.state)]
+    return finite or [replace(episode, actions=None) for episode in episodes if _is_finite(episode.state)]
 
 
 def _is_finite(*columns: np.ndarray | None) -> bool:
@@ -149,16 +159,21 @@ def _width(episodes: Sequence[Episode], column: Column) -> int:
     return min(0 if rows is None else rows.shape[1] for rows in values)
 
 
-def _registered(entry: Gripper, episodes: Sequence[Episode]) -> _Place | None:
-    if entry.column == "none":
-        return None
-    names, width = _names(episodes, entry.column), _width(episodes, entry.column)
+def _stated_dimensions(entry: Gripper, names: Sequence[str], width: int) -> list[int]:
+    """By name or number, from the end where that is negative."""
     dimensions = []
     for stated in entry.dimensions():
         if isinstance(stated, str):
             dimensions += [d for d, name in enumerate(names[:width]) if name == stated]
         elif -width <= stated < width:
             dimensions.append(stated % width)
+    return dimensions
+
+
+def _registered(entry: Gripper, episodes: Sequence[Episode]) -> _Place | None:
+    if entry.column == "none":
+        return None
+    dimensions = _stated_dimensions(entry, _names(episodes, entry.column), _width(episodes, entry.column))
     if not dimensions:
         return None
     kind: Kind = "hand" if len(dimensions) >= MIN_HAND_JOINTS else "gripper"
@@ -339,8 +354,7 @@ def _way(signal: SignalValues, episode: Episode) -> np.ndarray | None:
         return None
     own = list(signal.dimensions) if signal.column == "state" else []
     joints = np.delete(episode.state, own, axis=1)
-    spread = joints.std(axis=0)
-    moving = spread > max(1e-9, 0.02 * float(spread.max(initial=0.0)))
+    moving, spread = moving_dimensions(joints)
     if not moving.any():
         return None
     steps = np.linalg.norm(np.diff(joints[:, moving] / spread[moving], axis=0), axis=1)
@@ -396,8 +410,7 @@ def findings_of(signals: Sequence[GripperSignal]) -> list[Finding]:
 
 def _lacking(episodes: Sequence[Episode], config: DatasetConfig, signals: Sequence[GripperSignal]) -> list[Finding]:
     """That no gripper was seen, or that one of the registry is not there."""
-    stated = [entry for entry in config.grippers if entry.column != "none"]
-    absent = [entry for entry in stated if _registered(entry, episodes) is None]
+    absent = [e for e in config.grippers if e.column != "none" and _registered(e, episodes) is None]
     if absent:
         named = ", ".join(f"{entry.column}[{d}]" for entry in absent for d in entry.dimensions())
         return [_no_gripper(episodes, f"the registry's {named or 'gripper'} is not there; ")]

@@ -51,7 +51,7 @@ def switching_dimensions(runs: Sequence[np.ndarray], rates: Sequence[float], nam
     """
     width = min(run.shape[1] for run in runs)
     arms = _arms(names, width)
-    last_of_arm = {arm: max(d for d in range(width) if arms[d] == arm) for arm in arms}
+    last_of_arm = {arms[d]: d for d in range(width)}
 
     best: dict[str, tuple[float, int]] = {}
     for dimension in range(width):

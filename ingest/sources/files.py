@@ -1,11 +1,11 @@
 """The files of a dataset, here or elsewhere: listed once, and never reached outside the dataset's root."""
 
 import hashlib
+import io
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,6 @@ from urllib.parse import quote
 
 from ingest.registry import DatasetConfig
 from ingest.sources import archives
-from ingest.sources.remote import Remote
 from ingest.sources.types import FileStat, SourceError
 
 DOWNLOADS = 8  # at once, by one process
@@ -37,13 +36,16 @@ class Source:
     decoding_threads: int = 1
 
     @cached_property
-    def remote(self) -> Remote | None:
+    def remote(self) -> Any:
+        """The `Remote` of a source that is not on this machine; None of another."""
         if not self.config.is_remote:
             return None
         if self.cache is None:
             raise SourceError(
                 f"{self.config.source} is not on this machine: give a folder to fetch its files to (Source's cache)"
             )
+        from ingest.sources.remote import Remote  # the clients of hub and buckets take a second to import
+
         return Remote(self.config, self.cache, self.listed)
 
     @property
@@ -117,20 +119,20 @@ class Source:
         self._left_out.update((f"{uri}!/{name}", None) for name in archive.escaping)
         return archive
 
-    def members(self, tar_uri: str) -> dict[str, FileStat]:
-        """The plain files of a tar file by normalised name. Raises as `archive` does."""
-        version = self.files[tar_uri].version
-        members = self.archive(tar_uri).members
-        return {name: FileStat(member.size, f"{version} {member.offset}") for name, member in members.items()}
-
     def resolve(self, uri: str) -> Path:
         """The path of a file of this source, which is fetched first if need be.
 
-        A member of a tar file (`a/b.tar!/name`) is unpacked, alone; ArchiveError where the tar is damaged there.
+        A member of a tar file (`a/b.tar!/name`) is unpacked, alone; DataError where the tar is damaged there.
         Raises SourceError for one outside the root, and its DownloadError for one that cannot be fetched.
         """
-        if (inside := self._inside_tar(uri)) is not None:
-            return self._unpacked(*inside)
+        if inside := self._inside_tar(uri):
+            tar_uri, member = inside
+            tar = self.resolve(tar_uri)
+            try:
+                cache = self.cache / ".unpacked" if self.cache else archives.scratch()
+                return archives.extract(tar, member, cache, self.config.limits)
+            except OSError as e:
+                raise SourceError(f"cannot unpack {member} of {tar_uri}: {e.strerror}") from e
         # A uri may come from the dataset's own metadata, which may name any place
         path = self.root / uri
         if not _inside(path, os.path.realpath(self.root)):
@@ -151,24 +153,15 @@ class Source:
                 pool.shutdown(cancel_futures=True)
                 raise
 
-    @contextmanager
-    def open(self, uri: str) -> Iterator[IO[bytes]]:
-        """A file, or a member of a tar file, which is read in place. Raises SourceError, OSError, ArchiveError."""
-        inside = self._inside_tar(uri)
-        if inside is None:
-            with self.resolve(uri).open("rb") as file:
-                yield file
-        else:
-            with archives.opened(self.resolve(inside[0]), inside[1], self.config.limits) as file:
-                yield file
-
-    def _unpacked(self, tar_uri: str, member: str) -> Path:
-        tar = self.resolve(tar_uri)
-        try:
-            cache = self.cache / ".unpacked" if self.cache else archives.scratch()
-            return archives.extract(tar, member, cache, self.config.limits)
-        except OSError as e:
-            raise SourceError(f"cannot unpack {member} of {tar_uri}: {e.strerror}") from e
+    def open(self, uri: str) -> IO[bytes]:
+        """A file, or a member of a tar file, which is read in place. Raises SourceError, OSError, DataError."""
+        if not (inside := self._inside_tar(uri)):
+            return self.resolve(uri).open("rb")
+        tar = self.resolve(inside[0])
+        member = archives.member_of(tar, inside[1], self.config.limits)
+        with tar.open("rb") as file:
+            file.seek(member.offset)
+            return io.BytesIO(file.read(member.size))
 
     def _inside_tar(self, uri: str) -> tuple[str, str] | None:
         inside = archives.split(uri)
@@ -222,61 +215,37 @@ def _parents(uris: Iterable[str]) -> set[str]:
 
 
 def _walk(root: Path) -> FolderContents:
-    contents = FolderContents()
-    real_root = os.path.realpath(root)
-    for folder, folder_names, file_names in os.walk(root):
-        below = Path(folder).relative_to(root).as_posix()
-        at = f"{below}/".removeprefix("./")
+    contents, real_root = FolderContents(), os.path.realpath(root)
+    for folder, folders, files in os.walk(root):
+        at = f"{Path(folder).relative_to(root).as_posix()}/".removeprefix("./")
         # No table can keep a name that is no text: the file, or all that is below the folder, is left out
-        names = sorted((*folder_names, *file_names))
-        contents.unnameable += [at + _shown(name) for name in names if not _is_text(name)]
+        contents.unnameable += [at + _shown(name) for name in sorted((*folders, *files)) if _shown(name) != name]
         # os.walk goes on with what is left in its list, and follows no links
-        folder_names[:] = _usable(folder_names)
-        for name in _usable(file_names):
-            _add_file(contents, at + name, os.path.join(folder, name), real_root)
-        for name in folder_names:
-            _add_folder(contents, at + name, os.path.join(folder, name), real_root)
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and _shown(name) == name)
+        for name in sorted(files):
+            if not name.startswith(".") and _shown(name) == name:
+                _add_file(contents, at + name, os.path.join(folder, name), real_root)
+        contents.folders.update(at + name for name in folders)
+        contents.escaping += [at + name for name in folders if not _inside(os.path.join(folder, name), real_root)]
     return contents
 
 
-def _usable(names: Iterable[str]) -> list[str]:
-    """Names that are neither hidden nor no text."""
-    return sorted(name for name in names if not name.startswith(".") and _is_text(name))
-
-
-def _is_text(name: str) -> bool:
-    return _shown(name) == name
-
-
-def _add_folder(contents: FolderContents, uri: str, path: str, real_root: str) -> None:
-    contents.folders.add(uri)
-    if not _inside(path, real_root):
-        contents.escaping.append(uri)
-
-
 def _add_file(contents: FolderContents, uri: str, path: str, real_root: str) -> None:
-    known = _file_stat(path, real_root)
-    if known:
-        contents.files[uri] = known
-    elif os.path.islink(path) and not _inside(path, real_root):
-        contents.escaping.append(uri)
-
-
-def _stat(s: os.stat_result) -> FileStat:
-    return FileStat(s.st_size, str(s.st_mtime_ns))
-
-
-def _file_stat(path: str, real_root: str) -> FileStat | None:
-    """None for what is no regular file (any more), and for a link that leads nowhere or out of the root."""
     try:
         s = os.lstat(path)
         if stat.S_ISLNK(s.st_mode):
             if not _inside(path, real_root):
-                return None
+                contents.escaping.append(uri)
+                return
             s = os.stat(path)
     except OSError:
-        return None
-    return _stat(s) if stat.S_ISREG(s.st_mode) else None
+        return  # a link that leads nowhere, or what is there no more
+    if stat.S_ISREG(s.st_mode):
+        contents.files[uri] = _stat(s)
+
+
+def _stat(s: os.stat_result) -> FileStat:
+    return FileStat(s.st_size, str(s.st_mtime_ns))
 
 
 def _shown(name: str) -> str:

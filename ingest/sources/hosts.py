@@ -1,286 +1,111 @@
 """Where remote datasets lie: the Hugging Face hub, S3 and Google buckets, web servers. Listing, and reading.
 
-Clients are imported when one is used. What a host says is not trusted: names, sizes and lengths are checked by
-`ingest.sources.remote`, which also retries.
+Names, sizes and lengths that a host states are checked by `ingest.sources.remote`.
 """
 
 import base64
 import hashlib
-import json
 import logging
 import os
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
 from functools import cached_property
-from itertools import count
+from html.parser import HTMLParser
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
-from urllib.parse import quote, unquote, urljoin, urlsplit
+from typing import Any
+from urllib.parse import quote, unquote, urljoin
+
+import fsspec
+import google_crc32c
+import httpx
+from huggingface_hub import HfApi, HfFileSystem
+from huggingface_hub.errors import HfHubHTTPError
 
 from core.errors import install_hint
 from ingest.limits import Limits
 from ingest.sources.types import FileStat, SourceError
 
-if TYPE_CHECKING:
-    import httpx
-
 COMMIT = re.compile(r"[0-9a-f]{40}")
 TIMEOUT_S = 30.0  # without a byte
-BLOCK_BYTES = 1 << 20
-RANGE_BYTES = 8 << 20  # of a bucket's object, asked for at a time
+BLOCK_BYTES = 8 << 20  # asked for at a time
 WEB_THREADS = 8
+BUSY = (408, 425, 429, 500, 502, 503, 504)
+
+Files = Iterator[tuple[str, FileStat]]
 
 
 class HostError(Exception):
     """What a host answered instead of a file; `status` as HTTP has it, where it is one."""
 
-    def __init__(self, message: str, status: int | None = None, retry_after_s: float | None = None) -> None:
+    def __init__(self, message: str, status: int | None = None) -> None:
         super().__init__(message)
         self.status = status
-        self.retry_after_s = retry_after_s
 
 
-class TooLargeError(HostError):
-    """A host that lists more than the limits of the registry entry: what, with the figure."""
+def may_pass(e: Exception) -> bool:
+    """Is it worth asking again? (Clients of the hub and of buckets ask again by themselves.)"""
+    return isinstance(e, httpx.TransportError) or (isinstance(e, HostError) and e.status in BUSY)
 
 
-def _check(problem: str) -> None:
-    """Raises TooLargeError for what `Limits.excess` says."""
-    if problem:
-        raise TooLargeError(problem)
+def told(e: Exception) -> tuple[str, int | None]:
+    """What an error of a host says, in one line, and its HTTP status where it has one."""
+    # A file system's "not found" does not say whether a login would help
+    e = e.__cause__ if isinstance(e.__cause__, HfHubHTTPError) else e
+    if isinstance(e, HfHubHTTPError):
+        status = e.response.status_code
+        return f"{status} {' '.join((e.server_message or e.response.reason_phrase).split())}", status
+    return " ".join(str(e).split()) or type(e).__name__, e.status if isinstance(e, HostError) else None
 
 
-class Host(Protocol):
-    """`credentials` says how to get in."""
-
-    credentials: str
-
-    def commit(self) -> str | None:
-        """What the revision means now; None for a host that knows no revisions."""
-        ...
-
-    def files(self) -> dict[str, FileStat]: ...
-
-    def read(self, uri: str, start: int, size: int) -> Iterator[bytes]:
-        """Bytes of a file of `size` bytes, from `start` on; may end early."""
-        ...
-
-    def matches(self, path: Path, uri: str, known: FileStat) -> bool:
-        """Is a complete download what was listed?"""
-        ...
-
-
-def open_host(source: str, revision: str | None, limits: Limits) -> Host:
-    """The host of an address; nothing is asked of it yet. Raises SourceError for an address of another kind."""
-    scheme, _, rest = source.partition("://")
-    if scheme == "hf":
-        return _open_hub(source, rest, revision, limits)
-    if scheme in ("s3", "gs"):
-        return Bucket(scheme, rest.strip("/"), limits)
-    if scheme in ("http", "https"):
-        return Web(source, limits)
-    raise SourceError(f"{source}: no {scheme}:// is read here, only hf://, s3://, gs:// and https://")
-
-
-def _open_hub(source: str, rest: str, revision: str | None, limits: Limits) -> "Hub":
-    parts = rest.removeprefix("datasets/").strip("/").split("/", 2)
-    if len(parts) < 2 or not all(parts):
-        raise SourceError(f"{source} names no dataset of the hub: write hf://owner/name or hf://owner/name/folder")
-    folder = parts[2] if len(parts) == 3 else ""
-    return Hub("/".join(parts[:2]), folder, revision or "main", limits)
+HASHES = {"sha256": hashlib.sha256, "md5": hashlib.md5, "git": hashlib.sha1, "crc32c": google_crc32c.Checksum}
 
 
 def hash_matches(path: Path, version: str) -> bool | None:
     """Is a file's content what its version says? None for a version that is no hash of content."""
     kind, _, value = version.partition(":")
+    if kind not in HASHES:
+        return None
+    digest: Any = HASHES[kind]()
+    # Git hashes a header with the size before the content
+    digest.update(f"blob {path.stat().st_size}\0".encode() if kind == "git" else b"")
     with path.open("rb") as f:
-        if kind in ("sha256", "md5"):
-            return hashlib.file_digest(f, kind).hexdigest() == value
-        # Git hashes a header with the size before the content
-        if kind == "git":
-            header = f"blob {path.stat().st_size}\0".encode()
-            return _fed(hashlib.sha1(header), f).hexdigest() == value
-        if kind == "crc32c":
-            import google_crc32c
-
-            return base64.b64encode(_fed(google_crc32c.Checksum(), f).digest()).decode() == value
-    return None
+        while block := f.read(1 << 20):
+            digest.update(block)
+    return value in (digest.hexdigest(), base64.b64encode(digest.digest()).decode())
 
 
-def _fed(digest: Any, f: BinaryIO) -> Any:
-    """A hash after all of a file was put into it."""
-    while block := f.read(BLOCK_BYTES):
-        digest.update(block)
-    return digest
+def open_host(source: str, revision: str | None) -> "Bucket | Web":
+    """The host of an address; nothing is asked of it yet. Raises SourceError for an address of another kind.
 
-
-# HTTP
-
-
-def _checked(response: "httpx.Response") -> "httpx.Response":
-    if response.status_code < 400:
-        return response
-    message = response.headers.get("X-Error-Message") or response.reason_phrase
-    # The hub: RateLimit: "resolvers";r=0;t=42
-    limits = response.headers.get("Retry-After") or response.headers.get("RateLimit", "")
-    wait = re.search(r"^(\d+)$|\bt=(\d+)", limits)
-    wait_s = float(wait[1] or wait[2]) if wait else None
-    raise HostError(f"{response.status_code} {message}", response.status_code, wait_s)
-
-
-def _http_bytes(client: "httpx.Client", url: str, headers: dict[str, str], start: int) -> Iterator[bytes]:
-    """Bytes of a file from `start` on. Raises HostError."""
-    with client.stream("GET", url, headers=_asked(headers, start), timeout=TIMEOUT_S) as response:
-        skip = _bytes_to_skip(_checked(response), start)
-        # As they come: blocks of a set size would lose what came of one when the connection ends
-        for block in _as_stored(response):
-            if skip < len(block):
-                yield block[skip:]
-            skip = max(0, skip - len(block))
-
-
-def _asked(headers: dict[str, str], start: int) -> dict[str, str]:
-    """Headers that ask for a file as it is stored, from `start` on."""
-    plain = headers | {"Accept-Encoding": "identity"}
-    return plain | {"Range": f"bytes={start}-"} if start else plain
-
-
-def _as_stored(response: "httpx.Response") -> Iterator[bytes]:
-    """The bytes of an answer as they come. Raises HostError for one that is packed, which was not asked for.
-
-    Some bytes that are packed twice unpack to any size.
+    Of a host `credentials` says how to get in, `commit` what the revision means now (None where there are none),
+    `files` what lies below the address, `read` gives a file from a byte on and may end early, and `matches` says
+    whether a complete download is what was listed.
     """
-    coding = response.headers.get("Content-Encoding", "").strip().lower()
-    if coding not in ("", "identity"):
-        raise HostError(f"the server sends what it was asked for packed ({coding[:40]}), which is not read")
-    return response.iter_raw()
+    scheme, _, rest = source.partition("://")
+    if scheme == "hf":
+        return Hub(source, rest.removeprefix("datasets/").strip("/"), revision or "main")
+    if scheme in ("s3", "gs"):
+        return Bucket(scheme, rest.strip("/"))
+    if scheme in ("http", "https"):
+        return Web(source)
+    raise SourceError(f"{source}: no {scheme}:// is read here, only hf://, s3://, gs:// and https://")
 
 
-def _short(client: "httpx.Client", url: str, headers: dict[str, str], limits: Limits) -> tuple["httpx.Response", bytes]:
-    """An answer that is no file, such as a listing, and its content. Raises HostError."""
-    content = bytearray()
-    with client.stream("GET", url, headers=_asked(headers, 0), timeout=TIMEOUT_S) as response:
-        for block in _as_stored(_checked(response)):
-            content += block
-            _check(limits.excess("max_bytes", len(content), f"{response.url}: bytes of a list of files"))
-    return response, bytes(content)
-
-
-def _bytes_to_skip(response: "httpx.Response", start: int) -> int:
-    """What was not asked for: a server without ranges sends the file from its beginning. Raises HostError."""
-    if response.status_code != 206:
-        return start
-    content_range = response.headers.get("Content-Range")
-    if not (content_range or "").startswith(f"bytes {start}-"):
-        raise HostError(f"asked for bytes from {start} on, got {content_range}")
-    return 0
-
-
-# The hub
-
-
-@dataclass(frozen=True)
-class Hub:
-    """A dataset repository of the hub at HF_ENDPOINT, by a token in HF_TOKEN or one stored by `hf auth login`."""
-
-    repo: str
-    folder: str
-    revision: str
-    limits: Limits
-    credentials = (
-        "check the dataset's name, and set HF_TOKEN to a token that may read it (a gated dataset: accept its terms on "
-        "its page first)"
-    )
-
-    @cached_property
-    def endpoint(self) -> str:
-        return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
-
-    @cached_property
-    def _headers(self) -> dict[str, str]:
-        from huggingface_hub import get_token
-
-        token = get_token()
-        return {"User-Agent": "proccorpus"} | ({"Authorization": f"Bearer {token}"} if token else {})
-
-    def commit(self) -> str:
-        return self._commit
-
-    @cached_property
-    def _commit(self) -> str:
-        if COMMIT.fullmatch(self.revision):
-            return self.revision
-        _, answer = self._get(f"{self.endpoint}/api/datasets/{self.repo}/revision/{quote(self.revision, safe='')}")
-        if not COMMIT.fullmatch(answer["sha"]):
-            raise HostError(f"the hub gives {answer['sha']!r} as the commit of {self.revision}")
-        return answer["sha"]
-
-    def files(self) -> dict[str, FileStat]:
-        at = f"{self._commit}/{quote(self.folder, safe='')}" if self.folder else self._commit
-        url = f"{self.endpoint}/api/datasets/{self.repo}/tree/{at}?recursive=true"
-        files: dict[str, FileStat] = {}
-        for number in count(1):
-            _check(self.limits.excess("max_pages", number, "pages of its list of files"))
-            response, entries = self._get(url)
-            files |= self._files_of_page(entries)
-            _check(self.limits.excess("max_files", len(files), "files"))
-            if "next" not in response.links:
-                break
-            url = response.links["next"]["url"]
-        return files
-
-    def _files_of_page(self, entries: list[dict[str, Any]]) -> dict[str, FileStat]:
-        """Files by their path below the folder; the content of large ones is known by its SHA-256, else by git's."""
-        start = len(self.folder) + 1 if self.folder else 0
-        files = {}
-        for entry in entries:
-            if entry["type"] == "file":
-                lfs = entry.get("lfs")
-                version = f"sha256:{lfs['oid']}" if lfs else f"git:{entry['oid']}"
-                files[entry["path"][start:]] = FileStat(int((lfs or entry)["size"]), version)
-        return files
-
-    def _get(self, url: str) -> tuple["httpx.Response", Any]:
-        """An answer, and what its JSON says. Raises HostError, and ValueError for what is no JSON."""
-        from huggingface_hub import get_session
-
-        response, content = _short(get_session(), url, self._headers, self.limits)
-        return response, json.loads(content)
-
-    def read(self, uri: str, start: int, size: int) -> Iterator[bytes]:
-        """Over plain HTTP: the hub's own `hf_hub_download` begins anew when a process before it was ended."""
-        from huggingface_hub import get_session, hf_hub_url
-
-        # The address by commit: a branch may move between two files
-        name = f"{self.folder}/{uri}" if self.folder else uri
-        url = hf_hub_url(self.repo, name, repo_type="dataset", revision=self._commit, endpoint=self.endpoint)
-        return _http_bytes(get_session(), url, self._headers, start)
-
-    def matches(self, path: Path, uri: str, known: FileStat) -> bool:
-        return hash_matches(path, known.version) is True
-
-
-# Buckets
-
-
-@dataclass(frozen=True)
 class Bucket:
     """Objects below a path of an S3 or Google bucket; without credentials it is read as a public one."""
 
-    scheme: str
-    root: str  # bucket/path
-    limits: Limits
     credentials = (
         "give credentials that may read it (S3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; Google: "
         "GOOGLE_APPLICATION_CREDENTIALS)"
     )
 
-    @cached_property
-    def _fs(self) -> Any:
-        import fsspec
+    def __init__(self, scheme: str, root: str) -> None:
+        self.scheme, self.root = scheme, root  # bucket/path
 
+    @cached_property
+    def fs(self) -> Any:
         logging.getLogger("gcsfs").addHandler(logging.NullHandler())  # or it prints tracebacks of what it tries again
         # What lies in the bucket now counts, not what was listed earlier in this process
         options: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
@@ -294,28 +119,28 @@ class Bucket:
         except ImportError as e:
             raise SourceError(f"{self.scheme}:// needs further packages ({e}): {install_hint('cloud')}") from e
 
-    def commit(self) -> None:
+    def commit(self) -> str | None:
         return None
 
-    def files(self) -> dict[str, FileStat]:
-        files = {}
-        for name, entry in self._fs.find(self.root, detail=True).items():
-            if entry["type"] == "file" and not name.endswith("/"):
-                uri = name.removeprefix(self.root).lstrip("/") or name.rsplit("/", 1)[-1]
-                files[uri] = FileStat(int(entry["size"]), _bucket_version(entry))
-                _check(self.limits.excess("max_files", len(files), "files"))
-        if not files:
+    def files(self, limits: Limits) -> Files:
+        found = self.fs.find(self.root, detail=True)
+        if not found:
             raise HostError("nothing lies there", 404)
-        return files
+        limits.check("max_files", len(found), "files")
+        for name, entry in found.items():
+            if entry["type"] == "file" and not name.endswith("/"):
+                uri = name[len(self.root) + 1 :] or name.rsplit("/", 1)[-1]
+                yield uri, FileStat(int(entry["size"]), _version(entry))
 
     def _name(self, uri: str) -> str:
         """`root` may itself be the only object."""
-        return self.root if self.root.endswith(f"/{uri}") and self._fs.isfile(self.root) else f"{self.root}/{uri}"
+        return self.root if self.root.endswith(f"/{uri}") and self.fs.isfile(self.root) else f"{self.root}/{uri}"
 
-    def read(self, uri: str, start: int, size: int) -> Iterator[bytes]:
-        name = self._name(uri)
-        for at in range(start, size, RANGE_BYTES):
-            yield self._fs.cat_file(name, start=at, end=min(at + RANGE_BYTES, size))
+    def read(self, uri: str, known: FileStat, start: int) -> Iterator[bytes]:
+        # The hub's client would ask for the size, and read ahead
+        how = {"size": known.size, "cache_type": "none"} if self.scheme == "hf" else {}
+        for at in range(start, known.size, BLOCK_BYTES):
+            yield self.fs.cat_file(self._name(uri), start=at, end=min(at + BLOCK_BYTES, known.size), **how)
 
     def matches(self, path: Path, uri: str, known: FileStat) -> bool:
         if hash_matches(path, known.version) is not False:
@@ -324,12 +149,17 @@ class Bucket:
         if self.scheme != "s3":
             return False
         bucket, _, key = self._name(uri).partition("/")
-        facts = self._fs.call_s3("head_object", Bucket=bucket, Key=key)
+        facts = self.fs.call_s3("head_object", Bucket=bucket, Key=key)
         return str(facts.get("ServerSideEncryption")).startswith("aws:")
 
 
-def _bucket_version(entry: dict[str, Any]) -> str:
-    """Google gives an MD5 (objects in parts: CRC32C); S3 an etag that is one, except for objects in parts."""
+def _version(entry: dict[str, Any]) -> str:
+    """The hub gives a SHA-256 (small files: git's hash); Google an MD5 (objects in parts: CRC32C); S3 an etag that is
+    an MD5, except for objects in parts."""
+    if entry.get("lfs"):
+        return f"sha256:{entry['lfs'].sha256}"
+    if entry.get("blob_id"):
+        return f"git:{entry['blob_id']}"
     if entry.get("md5Hash"):
         return f"md5:{base64.b64decode(entry['md5Hash']).hex()}"
     if entry.get("crc32c"):
@@ -338,80 +168,128 @@ def _bucket_version(entry: dict[str, Any]) -> str:
     return f"md5:{etag}" if re.fullmatch(r"[0-9a-f]{32}", etag) else f"etag:{etag}"
 
 
-# Web servers
+class Hub(Bucket):
+    """A dataset repository of the hub at HF_ENDPOINT, by a token in HF_TOKEN or one stored by `hf auth login`."""
+
+    credentials = (
+        "check the dataset's name, and set HF_TOKEN to a token that may read it (a gated dataset: accept its terms on "
+        "its page first)"
+    )
+
+    def __init__(self, source: str, place: str, revision: str) -> None:
+        owner, _, rest = place.partition("/")
+        name, _, self.folder = rest.partition("/")
+        if not owner or not name:
+            raise SourceError(f"{source} names no dataset of the hub: write hf://owner/name or hf://owner/name/folder")
+        self.scheme, self.repo, self.revision = "hf", f"{owner}/{name}", revision
+        self.endpoint = os.environ.get("HF_ENDPOINT")
+
+    @cached_property
+    def fs(self) -> Any:
+        return HfFileSystem(endpoint=self.endpoint, skip_instance_cache=True)
+
+    @cached_property
+    def root(self) -> str:
+        """By commit: a branch may move between two files."""
+        return f"datasets/{self.repo}@{self.commit()}/{self.folder}".rstrip("/")
+
+    @cached_property
+    def _commit(self) -> str:
+        known = COMMIT.fullmatch(self.revision)
+        info = None if known else HfApi(endpoint=self.endpoint).dataset_info(self.repo, revision=self.revision)
+        return (info and info.sha) or self.revision
+
+    def commit(self) -> str:
+        return self._commit
+
+    def _name(self, uri: str) -> str:
+        return f"{self.root}/{uri}"
 
 
-@dataclass(frozen=True)
 class Web:
     """What a web server's folder pages link to below an address that ends in '/', or the one file at another address.
 
     A download is checked by its size: web servers give no hash.
     """
 
-    address: str
-    limits: Limits
     credentials = "the server wants a login, which is not supported: fetch the files yourself, and give their folder"
 
-    @cached_property
-    def _client(self) -> "httpx.Client":
-        import httpx
+    def __init__(self, address: str) -> None:
+        self.address, self.client = address, httpx.Client(follow_redirects=True, timeout=TIMEOUT_S)
 
-        return httpx.Client(follow_redirects=True, timeout=TIMEOUT_S)
-
-    def commit(self) -> None:
+    def commit(self) -> str | None:
         return None
 
-    def _url(self, uri: str) -> str:
-        return self.address + quote(uri) if self.address.endswith("/") else self.address
+    @contextmanager
+    def _asked(self, uri: str, method: str = "GET", **headers: str) -> Iterator[httpx.Response]:
+        """What the server answers. Raises HostError, also for what it packed unasked: it may unpack to any size."""
+        url = self.address + quote(uri) if self.address.endswith("/") else self.address
+        with self.client.stream(method, url, headers={"Accept-Encoding": "identity"} | headers) as response:
+            if response.is_error:
+                raise HostError(f"{response.status_code} {response.reason_phrase}", response.status_code)
+            if (coding := response.headers.get("Content-Encoding", "identity").strip().lower()) != "identity":
+                raise HostError(f"the server sends what it was asked for packed ({coding[:40]}), which is not read")
+            yield response
 
-    def files(self) -> dict[str, FileStat]:
-        names = self._names() if self.address.endswith("/") else [unquote(self.address.rsplit("/", 1)[-1])]
+    def files(self, limits: Limits) -> Files:
+        is_folder = self.address.endswith("/")
+        names = self._names(limits) if is_folder else [unquote(self.address.rsplit("/", 1)[-1])]
         if not names:
             raise HostError("the server lists no files there: fetch them yourself, and give their folder", 404)
         with ThreadPoolExecutor(WEB_THREADS) as pool:
-            return dict(zip(names, pool.map(self._stat, names), strict=True))
+            yield from zip(names, pool.map(self._stat, names), strict=True)
 
-    def _names(self) -> list[str]:
+    def _names(self, limits: Limits) -> list[str]:
         todo, seen, names = [""], {""}, set()
         # Folders lead to further folders, and links may lead round: each page is read once
         while todo:
-            for name in self._links(todo.pop()):
-                if not name.endswith("/"):
-                    names.add(name)
-                elif name not in seen:
-                    seen.add(name)
-                    todo.append(name)
-            _check(self.limits.excess("max_files", len(names), "files"))
-            _check(self.limits.excess("max_pages", len(seen), "folders"))
+            found = self._links(todo.pop(), limits)
+            names |= {name for name in found if not name.endswith("/")}
+            todo += [name for name in found if name.endswith("/") and name not in seen]
+            seen.update(todo)
+            limits.check("max_files", len(names), "files")
+            limits.check("max_pages", len(seen), "folders")
         return sorted(names)
 
-    def _links(self, folder: str) -> Iterator[str]:
+    def _links(self, folder: str, limits: Limits) -> list[str]:
         """What one page links to below itself, by path from the root; folders end in '/'."""
-        from ingest.sources.links import Links  # parses HTML, which only web servers need
-
-        base, page = self._page(folder)
-        parser = Links()
-        parser.feed(page)
-        for href in parser.links:
-            link = urljoin(base, href)
-            parts = urlsplit(link)
-            if link.startswith(base) and link != base and not parts.query and not parts.fragment:
-                yield folder + unquote(link[len(base) :])
-
-    def _page(self, folder: str) -> tuple[str, str]:
-        """The address that a page was found at in the end, and its text. Raises HostError."""
-        response, page = _short(self._client, self._url(folder), {}, self.limits)
-        return str(response.url), page.decode(errors="replace")
+        page, links = bytearray(), _Links()
+        with self._asked(folder) as response:
+            base = str(response.url)
+            for block in response.iter_raw():
+                page += block
+                limits.check("max_bytes", len(page), f"{base}: bytes of a list of files")
+        links.feed(page.decode(errors="replace"))
+        # Links with a query sort the page; those with a fragment lead to a part of it
+        led_to = [urljoin(base, href) for href in links.found if not {*"?#"} & {*href}]
+        return list(dict.fromkeys(folder + unquote(x[len(base) :]) for x in led_to if x.startswith(base) and x != base))
 
     def _stat(self, uri: str) -> FileStat:
-        response = _checked(self._client.head(self._url(uri), headers={"Accept-Encoding": "identity"}))
-        size = response.headers.get("Content-Length", "")
+        with self._asked(uri, "HEAD") as response:
+            size, headers = response.headers.get("Content-Length", ""), response.headers
         if not size.isdecimal():
             raise HostError(f"the server does not say how large {uri} is, so a download could not be checked")
-        return FileStat(int(size), f"etag:{response.headers.get('ETag') or response.headers.get('Last-Modified', '')}")
+        return FileStat(int(size), f"etag:{headers.get('ETag') or headers.get('Last-Modified', '')}")
 
-    def read(self, uri: str, start: int, size: int) -> Iterator[bytes]:
-        return _http_bytes(self._client, self._url(uri), {}, start)
+    def read(self, uri: str, known: FileStat, start: int) -> Iterator[bytes]:
+        with self._asked(uri, **({"Range": f"bytes={start}-"} if start else {})) as response:
+            # A server without ranges sends the file from its beginning
+            skip = 0 if response.headers.get("Content-Range", "").startswith(f"bytes {start}-") else start
+            # As they come: blocks of a set size would lose what came of one when the connection ends
+            for block in response.iter_raw():
+                yield block[skip:]
+                skip = max(0, skip - len(block))
 
     def matches(self, path: Path, uri: str, known: FileStat) -> bool:
         return True
+
+
+class _Links(HTMLParser):
+    """Where the links of a page lead, as the page has them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found += [value for name, value in attrs if tag == "a" and name == "href" and value]

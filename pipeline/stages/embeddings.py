@@ -9,8 +9,8 @@ from pydantic import BaseModel
 from annotate.embeddings.encoders import identity
 from annotate.embeddings.passing import CODE_VERSION, EmbeddingPass, Seen, camera_rows, look, wanted_cameras
 from core.tables import TABLES
-from ingest.episode import EpisodeRecord, Finding, RowsError
-from ingest.media.video import VideoError
+from ingest.episode import EpisodeRecord, Finding
+from ingest.reasons import DataError
 from ingest.source import read_episode
 from ingest.sources.files import Source
 from pipeline.config import DatasetBuild
@@ -67,7 +67,7 @@ class _Looking:
         try:
             episode = read_episode(self.source, record)
             self.decoded_frames += look(self.into, episode, camera, fps, num_frames)
-        except (VideoError, RowsError) as e:
+        except DataError as e:
             self.into.drop(record.episode_index, camera)
             detail = f"the encoder cannot be shown them any more: {e}"
             self.findings.append(Finding("pictures_lost", detail, "warning", record.episode_index, camera))

@@ -13,8 +13,9 @@ import pyarrow as pa
 from annotate.samples.edits import EDITED, OCCLUDED, covered, edited, load_editor
 from annotate.stored_pictures import encode_jpeg, fitted, shard_jpeg
 from core.files import write_file
-from ingest.episode import Episode, EpisodeRecord, Finding, RowsError
+from ingest.episode import Episode, EpisodeRecord, Finding
 from ingest.media.video import DECODE_ALL, DecodeOptions, Picture, SkippedFrame, VideoError
+from ingest.reasons import DataError
 from ingest.source import read_episode
 from ingest.sources.files import Source
 from pipeline.config import DatasetBuild
@@ -152,7 +153,7 @@ class PictureDecoder:
                     self._take_frames(episode, camera, keys_of_frame, wanted, groups)
                 except VideoError:
                     self._take_frames(episode, camera, keys_of_frame, wanted, DECODE_ALL)
-            except (VideoError, RowsError) as e:
+            except DataError as e:
                 detail = f": {e}"
             lost = [key for keys in keys_of_frame.values() for key in keys if key not in self.pictures.places]
             if lost:

@@ -9,6 +9,7 @@ import pytest
 from annotate.signal_lag import Lag, LagMeter, arm_speed, lag_row, proprioception, without_lag
 from core.tables import TABLES
 from ingest.episode import Episode
+from ingest.formats.numbers import numbers
 from ingest.signals.gripper import opening
 from ingest.signals.transitions import transitions
 from tests.kits.signal_kit import FPS, JOINTS, episode_of, joints_and_openings, signal_at
@@ -104,14 +105,14 @@ def test_each_gripper_has_its_own_lag() -> None:
 
 
 def test_the_lag_of_an_action_is_told_and_not_used() -> None:
-    late = [(replace(e, action=later(e.state[:, :6], 0.6)), change) for e, change in runs()]  # pyright: ignore
+    late = [(replace(e, actions=numbers(later(e.state[:, :6], 0.6))), change) for e, change in runs()]  # pyright: ignore
     lags, meter = measured(late)
     assert lags["action"].lag_s == pytest.approx(0.6, abs=0.1)
     assert (lags["action"].is_corrected, meter.findings(list(lags.values()))) == (False, [])
 
 
 def test_actions_that_are_no_numbers_are_left_out() -> None:
-    spoilt = [(replace(e, action=np.full((len(change), 2), np.nan)), change) for e, change in runs()]
+    spoilt = [(replace(e, actions=numbers(np.full((len(change), 2), np.nan))), change) for e, change in runs()]
     assert "action" not in measured(spoilt)[0]
 
 

@@ -53,8 +53,7 @@ class Hub:
 
     def contents(self) -> list[Asked]:
         """Requests that were answered by a file's content (or refused it)."""
-        api = f"/api/datasets/{self.repo}/"
-        return [a for a in self.asked if a.method == "GET" and not a.path.startswith(api) and not a.redirected]
+        return [a for a in self.asked if a.method == "GET" and not a.path.startswith("/api/") and not a.redirected]
 
     def fetched(self) -> set[str]:
         return {a.path for a in self.contents()}
@@ -105,7 +104,7 @@ class _Handler(BaseHTTPRequestHandler):
             revision, _, name = path.removeprefix(resolve).partition("/")
         elif path.startswith(lfs):
             commit, _, name = path.removeprefix(lfs).partition("/")
-        start = self.headers.get("Range", "").removeprefix("bytes=").rstrip("-")
+        start = self.headers.get("Range", "").removeprefix("bytes=").partition("-")[0]
         host, redirected = self.headers.get("Host", "").partition(":")[0], path.startswith(resolve) and large(name)
         token = self.headers.get("Authorization")
         hub.asked.append(Asked(self.command, name, int(start) if start else None, token, host, redirected))
@@ -176,13 +175,16 @@ class _Handler(BaseHTTPRequestHandler):
             hub.corrupt[name] -= 1
             data = data[:-1] + bytes([data[-1] ^ 1])
         total, wanted = len(data), self.headers.get("Range")
-        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and hub.ranges else 0
-        data = data[start:]
+        start, end = 0, total
+        if wanted and hub.ranges:
+            first, _, last = wanted.removeprefix("bytes=").partition("-")
+            start, end = int(first), int(last) + 1 if last else total
+        data = data[start:end]
         self.send_response(206 if wanted and hub.ranges else 200)
         for key, value in (about or {}).items():
             self.send_header(key, value)
         if wanted and hub.ranges:
-            self.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
+            self.send_header("Content-Range", f"bytes {start}-{min(end, total) - 1}/{total}")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         if self.command == "HEAD":

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ingest.formats.tfrecord import masked_crc
 from tests.kits import rlds_writer as rlds
 from tests.kits.mutate_files import NAMES, Site
+from tests.kits.rlds_writer import masked_crc
 
 # Tar
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import google_crc32c
 import numpy as np
 
-from ingest.formats.tfrecord import masked_crc
+from ingest.formats.tfrecord import masked
 from tests.kits.lerobot_writer import number, picture
 
 Features = dict[str, Any]
@@ -49,6 +50,10 @@ def example(features: Mapping[str, Any]) -> bytes:
 
 
 # Files
+
+
+def masked_crc(data: bytes) -> int:
+    return masked(google_crc32c.value(data))
 
 
 def record(data: bytes) -> bytes:

@@ -10,6 +10,7 @@ import numpy as np
 from core.tables import TABLES
 from ingest.episode import Episode, EpisodeRecord, TimedPicture
 from ingest.episodes import signals_table
+from ingest.formats.numbers import numbers
 from ingest.media.video import DECODE_ALL, DecodeOptions
 from ingest.registry import DatasetConfig
 from ingest.signals import survey as of_survey
@@ -159,12 +160,10 @@ def episode_of(
     }
     return Episode(
         EpisodeRecord(index, str(index), **usual | record),
-        state,
-        action,
+        None if state is None else numbers(state, names if len(names) == state.shape[1] else ()),
+        None if action is None else numbers(action, action_names),
         None,
         no_pictures,
-        tuple(names),
-        tuple(action_names),
     )
 
 

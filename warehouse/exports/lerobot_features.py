@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from core.errors import UserError
-from ingest.episode import RowsError
-from ingest.formats.lerobot_rows import picture_columns, read_columns
+from ingest.formats.lerobot_rows import picture_columns
+from ingest.formats.tables import read_columns
+from ingest.reasons import DataError
 from warehouse.exports.selection import ExportEpisode
 from warehouse.exports.source_reader import SourceReader
 
@@ -56,7 +57,7 @@ def _of_lerobot(
 ) -> tuple[dict[str, Feature], list[str]]:
     """Those of a LeRobot source, as its info.json declares them."""
     with pq.ParquetFile(reader.source.resolve(reader.record(first).data_uri or "")) as file:
-        in_rows, pictures = set(file.schema_arrow.names), picture_columns(file)
+        in_rows, pictures = set(file.schema_arrow.names), picture_columns(file.schema_arrow)
     taken: dict[str, Feature] = {}
     notes = []
     for name, feature in declared.items():
@@ -89,7 +90,7 @@ def _stored(reader: SourceReader, e: ExportEpisode, wanted: Mapping[str, Feature
     try:
         table = read_columns(reader.source.resolve(data), record.row_start, e.num_frames, tuple(wanted))
         return {name: _cast(table, name, feature, e.num_frames) for name, feature in wanted.items()}
-    except (RowsError, pa.ArrowException) as error:
+    except (DataError, pa.ArrowException) as error:
         raise UserError(f"rows of {e.dataset} episode {e.episode_index}: {error}") from error
 
 
@@ -108,12 +109,12 @@ def column_type(feature: Feature) -> pa.DataType:
 
 def _cast(table: pa.Table, name: str, feature: Feature, num_frames: int) -> pa.Array:
     if name not in table.schema.names:
-        raise RowsError(f"there is no column {name}")
+        raise DataError(f"there is no column {name}")
     flat = table[name].combine_chunks()
     while hasattr(flat.type, "value_type"):
         flat = flat.flatten()
     if len(flat) != num_frames * prod(feature["shape"]):
-        raise RowsError(f"column {name} has {len(flat)} values in {num_frames} rows, not {feature['shape']} each")
+        raise DataError(f"column {name} has {len(flat)} values in {num_frames} rows, not {feature['shape']} each")
     return _fixed(flat.cast(TYPES[feature["dtype"]]), feature["shape"])
 
 

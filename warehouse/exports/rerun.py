@@ -27,8 +27,8 @@ from rerun.chunk import Chunk
 from annotate.segments import STEP, Segment
 from core.errors import UserError
 from core.files import sync
-from ingest.episode import RowsError
 from ingest.media.video import VideoError
+from ingest.reasons import DataError
 from warehouse.exports.export import Export
 from warehouse.exports.options import RerunOptions
 from warehouse.exports.selection import ExportEpisode, Selected, label_runs
@@ -192,7 +192,7 @@ def _camera(reader: SourceReader, e: ExportEpisode, camera: str, options: RerunO
             if sum(map(len, jpegs)) >= BATCH_BYTES:
                 yield batch()
                 jpegs, frames = [], []
-    except (VideoError, RowsError) as error:
+    except (VideoError, DataError) as error:
         raise UserError(f"{where} cannot be read as when it was built ({error})") from error
     # Labels are by frame: pictures of a source that has changed would stand beside the wrong ones
     if num_frames != e.num_frames:

@@ -10,10 +10,10 @@ import h5py
 import numpy as np
 import pytest
 
-from ingest.episode import RowsError
 from ingest.formats import hdf5
 from ingest.formats.hdf5_file import camera_name, natural
 from ingest.media.video import VideoError
+from ingest.reasons import DataError
 from ingest.signals.gripper import arm_state, combined
 from ingest.signals.survey import survey
 from ingest.source import list_episodes, read_episode
@@ -337,7 +337,7 @@ def test_rows_that_are_not_finite(tmp_path: Path) -> None:
         states: Any = file["data/demo_0/obs/ee_states"]
         states[3, 2] = np.nan
     (record,) = list_episodes(source).records
-    with pytest.raises(RowsError, match="state is not a finite number in row 3") as e:
+    with pytest.raises(DataError, match="state is not a finite number in row 3") as e:
         arm_state(read_episode(source, record), ())
     assert e.value.reason == "nan_state"
 
@@ -346,7 +346,7 @@ def test_rows_that_changed_since_they_were_listed(tmp_path: Path) -> None:
     source = source_of(write_libero(tmp_path / "a_demo.hdf5", {0: 5}))
     (record,) = list_episodes(source).records
     write_libero(tmp_path / "a_demo.hdf5", {0: 6})
-    with pytest.raises(RowsError, match="6 rows; there were 5"):
+    with pytest.raises(DataError, match="6 rows; there were 5"):
         read_episode(source, record)
 
 
@@ -541,7 +541,7 @@ def test_limits_of_the_registry_entry(tmp_path: Path, limits: dict[str, int], to
     listing = list_episodes(source)
     said_of = [(f.reason, f.detail) for f in listing.findings]
     if "over_limit" not in dict(said_of):
-        with pytest.raises(RowsError) as e:
+        with pytest.raises(DataError) as e:
             read_episode(source, listing.records[0])
         said_of.append((e.value.reason, str(e.value)))
     assert any(reason == "over_limit" and told in detail for reason, detail in said_of), said_of

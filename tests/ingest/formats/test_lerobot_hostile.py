@@ -11,10 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ingest.episode import RowsError
-from ingest.formats.lerobot_rows import vector
-from ingest.formats.tables import batches
-from ingest.limits import LIMITS, Limits
+from ingest.formats.numbers import vectors
+from ingest.limits import LIMITS
+from ingest.reasons import DataError
 from ingest.source import list_episodes, read_episode
 from tests.kits.lerobot_writer import (
     FRONT,
@@ -172,13 +171,13 @@ def test_columns_that_are_there_twice(tmp_path: Path) -> None:
     pq.write_table(table.append_column("action", table["action"]), v2_data(root, 0))
     source = source_of(root)
     (record,) = list_episodes(source).records
-    with pytest.raises(RowsError, match="column action is there 2 times"):
+    with pytest.raises(DataError, match="column action is there 2 times"):
         read_episode(source, record)
 
 
 @pytest.mark.parametrize("type_", [pa.list_(pa.float64()), pa.list_(pa.float64(), 0)])
 def test_vectors_of_no_dimension(type_: Any) -> None:
-    assert vector(pa.table({"timestamp": pa.array([[], []], type_)}), ("timestamp",)) is None
+    assert vectors(pa.chunked_array([pa.array([[], []], type_)]), "timestamp") is None
 
 
 # Small files that take all memory or time
@@ -209,19 +208,7 @@ def test_one_text_beyond_the_limit(tmp_path: Path) -> None:
     one_text_in_every_row(root / "meta/tasks.parquet", "A" * (LIMITS.max_bytes + 1), 1)
     listing = list_episodes(source_of(root))
     assert said(listing) == [("over_limit", "warning", None, None)]
-    assert "bytes of one row" in listing.findings[0].detail
-
-
-@pytest.mark.parametrize("nested", [False, True])
-def test_texts_in_dictionaries_come_out_as_they_are(tmp_path: Path, nested: bool) -> None:
-    texts = [f"text {k % 7}" for k in range(5000)]
-    rows: list[Any] = [[{"content": text, "n": k}] for k, text in enumerate(texts)] if nested else texts
-    path = write_parquet(tmp_path / "a.parquet", {"text": pa.array(rows)})
-    small = Limits(max_bytes=1000)
-    with pq.ParquetFile(path) as file:
-        parts = [part["text"].to_pylist() for part in batches(file, path, ["text"], small, 4096)]
-    assert [row for part in parts for row in part] == rows
-    assert max(map(len, parts)) <= 1000 // len("text 0")
+    assert "meta/tasks.parquet: bytes of metadata: 67,1" in listing.findings[0].detail
 
 
 def test_states_that_fill_the_memory(tmp_path: Path) -> None:
@@ -236,7 +223,7 @@ def test_states_that_fill_the_memory(tmp_path: Path) -> None:
     [record] = list_episodes(source).records
     pool = pa.default_memory_pool()
     with pytest.raises(
-        RowsError, match=r"observation\.state: .* over the limit of 16,777,216 \(limits\.max_values"
+        DataError, match=r"observation\.state: .* over the limit of 16,777,216 \(limits\.max_values"
     ) as e:
         read_episode(source, record)
     assert e.value.reason == "over_limit"

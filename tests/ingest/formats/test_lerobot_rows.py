@@ -7,9 +7,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ingest.episode import RowsError
-from ingest.formats.lerobot_rows import dimension_names, read_columns, vector
-from ingest.formats.lerobot_signals import STATE_KEYS
+from ingest.formats.lerobot_rows import dimension_names
+from ingest.formats.lerobot_signals import STATE_KEYS, first_vector
+from ingest.formats.numbers import vectors
+from ingest.formats.tables import read_columns
+from ingest.reasons import DataError
 from ingest.source import list_episodes, read_episode
 from tests.kits.lerobot_writer import LFS_POINTER, source_of, v2_data, write_parquet, write_v2
 
@@ -25,7 +27,7 @@ COLUMNS = (*STATE_KEYS, "timestamp")
 @pytest.mark.parametrize("group", [1, 4, 7, 100])
 def test_a_range_of_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: int, count: int, group: int) -> None:
     """Whatever the row groups of the file and the batches that it is read in."""
-    monkeypatch.setattr("ingest.formats.lerobot_rows.BATCH", 3)
+    monkeypatch.setattr("ingest.formats.tables.BATCH", 3)
     columns = {"state": [[float(k)] for k in range(20)], "timestamp": np.arange(20) / 10, "picture": [b"x"] * 20}
     path = write_parquet(tmp_path / "a.parquet", columns, row_group_size=group)
     table = read_columns(path, start, count, COLUMNS)
@@ -36,7 +38,7 @@ def test_a_range_of_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start:
 @pytest.mark.parametrize(("start", "count"), [(20, 1), (15, 6), (0, 21), (100, 5)])
 def test_rows_that_are_not_there(tmp_path: Path, start: int, count: int) -> None:
     path = write_parquet(tmp_path / "a.parquet", {"state": [[float(k)] for k in range(20)]})
-    with pytest.raises(RowsError, match=r"^a\.parquet"):
+    with pytest.raises(DataError, match=r"^a\.parquet"):
         read_columns(path, start, count, COLUMNS)
 
 
@@ -44,9 +46,9 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "a.parquet", {"state": [[float(k)] for k in range(20)]})
     for content in (path.read_bytes()[:-50], LFS_POINTER.encode(), b""):
         path.write_bytes(content)
-        with pytest.raises(RowsError, match=r"^a\.parquet: "):
+        with pytest.raises(DataError, match=r"^a\.parquet: "):
             read_columns(path, 0, 5, COLUMNS)
-    with pytest.raises(RowsError):
+    with pytest.raises(DataError):
         read_columns(tmp_path / "none.parquet", 0, 5, COLUMNS)
 
 
@@ -76,34 +78,33 @@ def test_vectors(type_: Any) -> None:
     nested = pa.types.is_nested(type_.value_type)
     column = pa.array([[[v] if nested else v for v in row] for row in ([1, 2, 3], [4, 5, 6], [7, 8, 9])], type_)
     table = pa.table({"state": pa.chunked_array([column.slice(0, 1), column.slice(1)])}).slice(1)
-    found = vector(table, STATE_KEYS)
+    found = vectors(table["state"], "state")
     assert found is not None
-    assert (found[0], found[1].dtype) == ("state", np.float64)
-    assert found[1].tolist() == [[4, 5, 6], [7, 8, 9]]
+    assert (found.dtype, found.tolist()) == (np.float64, [[4, 5, 6], [7, 8, 9]])
 
 
 def test_scalars_and_nulls() -> None:
-    found = vector(pa.table({"state": pa.array([1.5, None], pa.float32())}), STATE_KEYS)
+    found = vectors(pa.chunked_array([pa.array([1.5, None], pa.float32())]), "state")
     assert found is not None
-    assert found[1].shape == (2, 1)
-    assert found[1][0, 0] == 1.5
-    assert np.isnan(found[1][1, 0])
+    assert found.shape == (2, 1)
+    assert found[0, 0] == 1.5
+    assert np.isnan(found[1, 0])
 
 
 @pytest.mark.parametrize("values", [[[1.0], [2.0, 3.0, 4.0]], [[1.0, 2.0], None], [None, None], [[], [1.0]]])
 def test_rows_of_different_length(values: list) -> None:
     """Even where the sum would do."""
-    with pytest.raises(RowsError, match="column state: rows of different length"):
-        vector(pa.table({"state": pa.array(values, pa.list_(pa.float64()))}), STATE_KEYS)
+    with pytest.raises(DataError, match="column state: rows of different length"):
+        vectors(pa.chunked_array([pa.array(values, pa.list_(pa.float64()))]), "state")
 
 
 def test_columns_that_hold_no_numbers() -> None:
     table = pa.table({"observation.state": [["a"], ["b"]], "state": [[1.0], [2.0]], "action": [1, 2]})
-    found = vector(table, STATE_KEYS)
+    found = first_vector(table, {"state": {"names": ["x"]}}, STATE_KEYS)
     assert found is not None
-    assert (found[0], found[1].tolist()) == ("state", [[1.0], [2.0]])
-    assert vector(table, ("action",)) is None
-    assert vector(table, ("none",)) is None
+    assert found.to_pydict() == {"x": [1.0, 2.0]}
+    assert first_vector(table, {}, ("action",)) is None
+    assert first_vector(table, {}, ("none",)) is None
 
 
 # Names

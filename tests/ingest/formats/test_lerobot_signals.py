@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from ingest.episode import matrix, names_of
 from ingest.formats.lerobot_signals import read_signals, signal_columns
 from ingest.source import list_episodes, read_episode
 from ingest.sources.files import Source
@@ -44,17 +45,21 @@ def with_modality(root: Path, content: Any) -> Source:
 def test_one_column_of_each(tmp_path: Path) -> None:
     info = info_of(**{STATE: feature(["x", "grip"]), ACTION: feature({"motors": ["dx", "claw"]})})
     rows = pa.table({STATE: vectors(K, 2 * K), ACTION: vectors(3 * K, 4 * K)})
-    signals = read_signals(empty(tmp_path), info, rows)
-    assert (signals.state.names, signals.action.names, signals.names_by) == (("x", "grip"), ("dx", "claw"), "name")
-    assert signals.state.values is not None
-    assert signals.action.values is not None
-    assert (signals.state.values[3].tolist(), signals.action.values[3].tolist()) == ([3, 6], [9, 12])
+    state, action, names_by = read_signals(empty(tmp_path), info, rows)
+    assert state is not None
+    assert action is not None
+    assert (state.column_names, action.column_names, names_by) == (["x", "grip"], ["dx", "claw"], "name")
+    assert (state.slice(3, 1).to_pylist(), action.slice(3, 1).to_pylist()) == (
+        [{"x": 3, "grip": 6}],
+        [{"dx": 9, "claw": 12}],
+    )
 
 
 def test_names_that_do_not_fit(tmp_path: Path) -> None:
     info = info_of(**{STATE: feature(["x", "y", "gripper"])})
-    signals = read_signals(empty(tmp_path), info, pa.table({STATE: vectors(K, K)}))
-    assert (signals.state.names, signals.action.values, signals.action.names) == ((), None, ())
+    state, action, _ = read_signals(empty(tmp_path), info, pa.table({STATE: vectors(K, K)}))
+    assert state is not None
+    assert (names_of(state), action) == ((), None)
 
 
 def test_a_column_for_each_part(tmp_path: Path) -> None:
@@ -76,11 +81,10 @@ def test_a_column_for_each_part(tmp_path: Path) -> None:
             "observation.state.joints": vectors(K, 2 * K),
         }
     )
-    signals = read_signals(empty(tmp_path), info, rows)
-    assert signals.state.names == ("joints.j0", "joints.j1", "gripper_position")
-    assert signals.action.names == ("wrist.0", "wrist.1")
-    assert signals.state.values is not None
-    assert signals.state.values[2].tolist() == [2, 4, 10]
+    state, action, _ = read_signals(empty(tmp_path), info, rows)
+    assert names_of(state) == ("joints.j0", "joints.j1", "gripper_position")
+    assert names_of(action) == ("wrist.0", "wrist.1")
+    assert matrix(state)[2].tolist() == [2, 4, 10]
 
 
 @pytest.mark.parametrize(
@@ -96,10 +100,9 @@ def test_a_gripper_that_stands_beside_the_state(tmp_path: Path, state_names: Any
         **{STATE: feature(state_names), "observation.gripper_width": feature(), "observation.time": feature()}
     )
     rows = pa.table({STATE: vectors(K, K), "observation.gripper_width": 7 * K, "observation.time": K})
-    state = read_signals(empty(tmp_path), info, rows).state
-    assert state.names == names
-    assert state.values is not None
-    assert state.values[1].tolist() == [1, 1, 7][: len(names)]
+    state, _, _ = read_signals(empty(tmp_path), info, rows)
+    assert names_of(state) == names
+    assert matrix(state)[1].tolist() == [1, 1, 7][: len(names)]
 
 
 def test_slices_of_modality(tmp_path: Path) -> None:
@@ -108,19 +111,19 @@ def test_slices_of_modality(tmp_path: Path) -> None:
     source = with_modality(tmp_path, {"state": parts, "action": {"arm": {"start": 0, "end": 1}}})
     info = info_of(**{STATE: feature(["motor_0", "motor_1", "motor_2"]), ACTION: feature(["motor_0"])})
     rows = pa.table({STATE: vectors(K, K, K), ACTION: vectors(K)})
-    signals = read_signals(source, info, rows)
-    assert signals.state.names == ("arm.0", "left_hand.0", "left_hand.1")
-    assert (signals.action.names, signals.names_by) == (("motor_0",), "modality.json")  # no hand among them
+    state, action, names_by = read_signals(source, info, rows)
+    assert names_of(state) == ("arm.0", "left_hand.0", "left_hand.1")
+    assert (names_of(action), names_by) == (("motor_0",), "modality.json")  # no hand among them
     # Names that say where the gripper is count before
     named = info_of(**{STATE: feature(["a", "b", "gripper"]), ACTION: feature()})
-    assert read_signals(source, named, rows).names_by == "name"
+    assert read_signals(source, named, rows)[2] == "name"
 
 
 @pytest.mark.parametrize("content", [[], {"state": []}, {"state": {"hand": 3, "left_hand": {"start": True, "end": 2}}}])
 def test_modality_that_says_nothing(tmp_path: Path, content: Any) -> None:
     source = with_modality(tmp_path, content)
-    signals = read_signals(source, info_of(**{STATE: feature()}), pa.table({STATE: vectors(K, K)}))
-    assert (signals.state.names, signals.names_by) == ((), "name")
+    state, _, names_by = read_signals(source, info_of(**{STATE: feature()}), pa.table({STATE: vectors(K, K)}))
+    assert (names_of(state), names_by) == ((), "name")
 
 
 def test_modality_that_is_damaged(tmp_path: Path) -> None:

@@ -304,7 +304,7 @@ def test_rows_that_do_not_say_their_episode(tmp_path: Path) -> None:
     edit_parquet(v3_data(root, 1), episode_index=None)
     listing = list_episodes(source_of(root))
     assert said(listing) == [("unreadable_data", "warning", None, None), ("no_data", "unusable", 1, None)]
-    assert listing.findings[0].detail == "cannot be read: it has no column episode_index of whole numbers"
+    assert listing.findings[0].detail == "it has no column episode_index of whole numbers"
 
 
 def test_rows_that_do_not_stand_together(tmp_path: Path) -> None:
@@ -326,7 +326,7 @@ def test_row_ranges_come_from_the_rows(tmp_path: Path) -> None:
 
 def test_batches_of_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Files are read a batch at a time; where batches end makes no difference."""
-    monkeypatch.setattr("ingest.formats.lerobot_rows.BATCH", 4)
+    monkeypatch.setattr("ingest.formats.tables.BATCH", 4)
     source = source_of(write_v3(tmp_path, LENGTHS, per_data_file=4, tasks=["a", "b"]))
     listing = list_episodes(source)
     assert (said(listing), [r.num_rows for r in listing.records]) == ([], LENGTHS)

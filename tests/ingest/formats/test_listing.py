@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ingest.episode import Finding
-from ingest.formats.listing import ListingBuilder, texts_among, unique_texts
+from ingest.formats.listing import ListingBuilder, texts_among
 from ingest.outcomes import Outcome
 from ingest.registry import DatasetConfig
 from ingest.sources.files import Source
@@ -16,9 +16,7 @@ def listing_of(root: Path, **fields: object) -> ListingBuilder:
 
 
 def test_texts() -> None:
-    values = ["pick ", None, "", 3, "place", "pick"]
-    assert texts_among(values) == ["pick", "place", "pick"]
-    assert unique_texts(values) == ("pick", "place")
+    assert texts_among(["pick ", None, "", 3, "place", "pick"]) == ("pick", "place")
 
 
 @pytest.mark.parametrize(
@@ -63,7 +61,7 @@ def test_findings_and_the_registrys_robot(tmp_path: Path) -> None:
     listing = listing_of(tmp_path, robot="ours")
     listing.warn("no_task", "none", 0)
     listing.unusable("no_video", "none", 1, camera="front", file="a.mp4")
-    done = listing.listing("video", None, ["front"], robot="theirs")
+    done = listing.listing("video", ["front"], robot="theirs")
     assert (done.robot, done.cameras, done.numbered) == ("ours", ("front",), False)
     assert done.findings == (
         Finding("no_task", "none", "warning", 0),

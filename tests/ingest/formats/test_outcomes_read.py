@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from ingest.episode import Listing
-from ingest.formats import lerobot_rows
+from ingest.formats import tables
 from ingest.source import list_episodes
 from tests.kits import agibot_writer
 from tests.kits.hdf5_writer import write_aloha, write_libero, write_robotwin
@@ -136,7 +136,7 @@ def test_lerobot_what_the_metadata_says_comes_first(tmp_path: Path) -> None:
 @pytest.mark.parametrize("batch", [1, 3, 4, 5, 1 << 16])
 def test_lerobot_v3_episodes_that_share_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
     """However many rows are read at a time."""
-    monkeypatch.setattr(lerobot_rows, "BATCH", batch)
+    monkeypatch.setattr(tables, "BATCH", batch)
     lengths = [4, 1, 6, 3, 5]
     root = write_v3(tmp_path, lengths, cameras={}, per_data_file=3)
     ends = [[0, 0, 0, 1], [0], [0, 0, 0, 0, 1, 1], [0, 0, 0], [0, 0, 0, 0, 1]]

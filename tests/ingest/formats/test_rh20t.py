@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ingest.episode import RowsError
 from ingest.formats import rh20t
+from ingest.reasons import DataError
 from ingest.signals.gripper import combined
 from ingest.source import list_episodes, read_episode
 from tests.kits.lerobot_writer import LFS_POINTER, said, shown, source_of
@@ -99,7 +99,7 @@ def test_arrays_that_changed_since_they_were_listed(tmp_path: Path) -> None:
     (record,) = list_episodes(source).records
     for name in ("tcp_base", "gripper"):
         np.save(folder / f"transformed/{name}.npy", np.zeros((7, 2)))
-    with pytest.raises(RowsError, match="has other rows"):
+    with pytest.raises(DataError, match="has other rows"):
         read_episode(source, record)
 
 

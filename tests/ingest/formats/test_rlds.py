@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ingest.episode import EpisodeRecord, Listing, RowsError
+from ingest.episode import EpisodeRecord, Listing
 from ingest.formats import rlds
 from ingest.media.video import VideoError
+from ingest.reasons import DataError
 from ingest.registry import DatasetConfig
 from ingest.signals.gripper import arm_state, combined
 from ingest.source import list_episodes, read_episode
@@ -108,7 +109,7 @@ def test_listing_skips_pictures_and_reading_checks_them(tmp_path: Path) -> None:
     source = source_of(tmp_path, fps=5)
     listing = list_episodes(source)
     assert (said(listing), len(listing.records)) == ([], 2)
-    with pytest.raises(RowsError, match="the record at byte 0 is damaged: its CRC is wrong") as e:
+    with pytest.raises(DataError, match="the record at byte 0 is damaged: its CRC is wrong") as e:
         read_episode(source, listing.records[0])
     assert e.value.reason == "unreadable_data"
     assert len(shown(source, listing.records[1], "image")) == 6
@@ -301,7 +302,7 @@ def test_a_file_that_is_cut_off(tmp_path: Path) -> None:
     assert ids(listing) == ["/raw/run.h5#0", "/raw/run.h5#3", cut]
     assert said(listing) == [("length_differs", "warning", None, None), ("unreadable_data", "unusable", 2, None)]
     assert listing.findings[1].detail == "cut off: 100 bytes are missing"
-    with pytest.raises(RowsError, match="is cut off"):
+    with pytest.raises(DataError, match="is cut off"):
         read_episode(source, listing.records[2])
 
 
@@ -371,7 +372,7 @@ def test_values_that_are_not_finite(tmp_path: Path) -> None:
     state = np.zeros((6, 4), np.float32)
     state[2, 1] = np.nan
     listing = one(tmp_path, episode(0, steps__observation__state=state))
-    with pytest.raises(RowsError, match="state is not a finite number in row 2") as e:
+    with pytest.raises(DataError, match="state is not a finite number in row 2") as e:
         arm_state(read_episode(source_of(tmp_path), listing.records[0]), ())
     assert e.value.reason == "nan_state"
 
@@ -379,7 +380,7 @@ def test_values_that_are_not_finite(tmp_path: Path) -> None:
 def test_a_shard_rewritten_after_listing(tmp_path: Path) -> None:
     listing = one(tmp_path, episode(0))
     write_shard(shard(tmp_path, "train"), [episode(0, 9)])
-    with pytest.raises(RowsError, match="has 9 steps, and had 6 when the dataset was listed"):
+    with pytest.raises(DataError, match="has 9 steps, and had 6 when the dataset was listed"):
         read_episode(source_of(tmp_path), listing.records[0])
 
 
@@ -632,7 +633,7 @@ def test_claims_beyond_the_limits_of_the_entry(tmp_path: Path, limits: dict[str,
     listing = list_episodes(source)
     found = [f.detail for f in listing.findings if f.reason == "over_limit"]
     if not found:
-        with pytest.raises(RowsError) as e:
+        with pytest.raises(DataError) as e:
             read_episode(source, listing.records[0])
         assert e.value.reason == "over_limit"
         found = [str(e.value)]
@@ -651,7 +652,7 @@ def test_types_that_are_nonsense(tmp_path: Path) -> None:
     keys = {"state": ["observation/blob"]}
     listing = one(tmp_path, found, features_json(odd), keys=keys)
     assert said(listing) == []
-    with pytest.raises(RowsError, match="cannot be read: bytes object_"):
+    with pytest.raises(DataError, match="cannot be read: bytes object_"):
         read_episode(source_of(tmp_path, keys=keys), listing.records[0])
 
 
@@ -659,7 +660,7 @@ def test_types_that_are_nonsense(tmp_path: Path) -> None:
 def test_raw_pictures_of_no_known_shape(tmp_path: Path, shape: tuple[int, ...]) -> None:
     features = features_json({"image": tensor("uint8", *shape), "wrist_image": None})
     listing = one(tmp_path, episode(0, steps__observation__image=raw_pictures("none")), features)
-    with pytest.raises(VideoError, match=r"unknown shape|over the limit of 100,663,296 \(3 x limits.max_pixels of"):
+    with pytest.raises(DataError, match=r"unknown shape|over the limit of 100,663,296 \(3 x limits.max_pixels of"):
         list(read_episode(source_of(tmp_path), listing.records[0]).frames("image"))
 
 
@@ -726,7 +727,7 @@ def test_state_of_another_size_than_stated(tmp_path: Path) -> None:
     """The listing compares lengths of one dimension at a time; reading knows how long the episode is."""
     features = features_json({"state": tensor("float32", -1)})
     listing = one(tmp_path, episode(0, steps__observation__state=np.zeros(25, np.float32)), features)
-    with pytest.raises(RowsError, match="has 25 values, which does not fit 6 steps"):
+    with pytest.raises(DataError, match="has 25 values, which does not fit 6 steps"):
         read_episode(source_of(tmp_path), listing.records[0])
 
 
@@ -777,7 +778,7 @@ def test_remote_selection_fetches_only_its_shards(tmp_path: Path) -> None:
     ]
     assert said(listing) == []
     assert shown(source, listing.records[2], "image") == [(0, 2, k) for k in range(6)]
-    with pytest.raises(RowsError, match="was not read when the dataset was listed"):
+    with pytest.raises(DataError, match="was not read when the dataset was listed"):
         rlds.read_episode(source, listing.records[0])
 
 

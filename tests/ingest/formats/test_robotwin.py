@@ -7,8 +7,8 @@ import h5py
 import numpy as np
 import pytest
 
-from ingest.episode import RowsError
 from ingest.formats import robotwin
+from ingest.reasons import DataError
 from ingest.source import list_episodes, read_episode
 from tests.kits.hdf5_writer import jpeg, marked_jpeg, swapped_jpeg, write_robotwin
 from tests.kits.lerobot_writer import LFS_POINTER, picture, said, shown, source_of
@@ -107,7 +107,7 @@ def test_episodes_that_cannot_be_read(tmp_path: Path) -> None:
     ]
     assert [r.num_rows for r in listing.records] == [5, None, None, 5]
     assert read_episode(source, listing.records[3]).state is None
-    with pytest.raises(RowsError, match="no rows"):
+    with pytest.raises(DataError, match="no rows"):
         read_episode(source, listing.records[2])
 
 

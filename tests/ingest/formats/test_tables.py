@@ -6,9 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ingest.episode import RowsError
-from ingest.formats.tables import batches
-from ingest.limits import Limits
+from ingest.formats import tables
+from ingest.formats.tables import batches, ranges
 
 STEPS = [[{"role": "user", "content": f"step {k} of {n}"} for k in range(n)] for n in range(12)]
 TABLE = pa.table(
@@ -20,11 +19,6 @@ TABLE = pa.table(
 )
 
 
-def read(path: Path, limits: Limits, size: int = 100) -> list[dict]:
-    with pq.ParquetFile(path) as file:
-        return [row for part in batches(file, path, file.schema_arrow.names, limits, size) for row in part.to_pylist()]
-
-
 @pytest.mark.parametrize("rows_of_a_group", [3, 12])
 @pytest.mark.parametrize("size", [2, 5, 100])
 def test_texts_within_lists_and_structs_are_read_from_several_row_groups(
@@ -32,19 +26,21 @@ def test_texts_within_lists_and_structs_are_read_from_several_row_groups(
 ) -> None:
     path = tmp_path / "rows.parquet"
     pq.write_table(TABLE, path, row_group_size=rows_of_a_group)
-    assert read(path, Limits(), size) == TABLE.to_pylist()
+    with pq.ParquetFile(path) as file:
+        assert pa.Table.from_batches(batches(file, TABLE.column_names, size)).to_pylist() == TABLE.to_pylist()
+        places = [(0, 2), (2, 1), (5, 6), (11, 1)]
+        parts = list(ranges(file, places, TABLE.column_names, size))
+    assert [part.to_pylist() for part in parts] == [TABLE.slice(*place).to_pylist() for place in places]
 
 
-def test_a_long_text_within_lists_is_refused_before_all_of_it_is_read(tmp_path: Path) -> None:
+def test_a_long_text_that_all_rows_have_is_written_out_for_few_of_them_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "BATCH_BYTES", 1 << 20)
     path = tmp_path / "rows.parquet"
-    long = pa.table(TABLE.to_pydict() | {"tasks": [["x" * 1000] * 100] * 12})
-    pq.write_table(long, path)
-    with pytest.raises(RowsError, match=r"rows.parquet: bytes of one row: 100,\d+, over the limit of 20,000"):
-        read(path, Limits(max_bytes=20_000))
-
-
-def test_a_text_that_a_list_repeats_is_refused_before_it_is_written_out(tmp_path: Path) -> None:
-    path = tmp_path / "rows.parquet"
-    pq.write_table(pa.table({"tasks": [["x" * 1000] * 10_000]}), path)  # 10 MB in 2 kB
-    with pytest.raises(RowsError, match=r"rows.parquet: bytes of one row: 10,000,000, over the limit of 1,000,000"):
-        read(path, Limits(max_bytes=1_000_000))
+    pq.write_table(pa.table({"task": ["x" * 20_000] * 1000, "n": range(1000)}), path)
+    with pq.ParquetFile(path) as file:
+        sizes = [batch.nbytes for batch in batches(file, ["task", "n"])]
+        assert [batch.num_rows for batch in batches(file, ["n"])] == [1000]
+    assert len(sizes) > 1
+    assert max(sizes) <= 1.1 * (1 << 20)

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ingest.episode import Episode, RowsError
+from ingest.episode import Episode
+from ingest.reasons import DataError
 from ingest.source import list_episodes, read_episode
 from tests.kits.lerobot_writer import LFS_POINTER, said, source_of, write_video
 from tests.kits.signal_kit import FPS, joints_and_openings, only_signal
@@ -268,7 +269,7 @@ def test_rows_that_changed_since_they_were_listed(tmp_path: Path) -> None:
     source = source_of(tmp_path)
     (record,) = list_episodes(source).records
     np.save(tmp_path / "a.npy", rows(2, 7))
-    with pytest.raises(RowsError, match="7 rows for 6 frames"):
+    with pytest.raises(DataError, match="7 rows for 6 frames"):
         read_episode(source, record)
 
 

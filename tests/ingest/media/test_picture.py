@@ -9,10 +9,10 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from ingest.episode import RowsError
 from ingest.limits import Limits
 from ingest.media.picture import ArrayPicture, SwappedPicture, array_picture, decode_picture
 from ingest.media.video import VideoError
+from ingest.reasons import DataError
 from ingest.source import list_episodes, read_episode
 from tests.kits.lerobot_writer import (
     FRONT,
@@ -109,7 +109,7 @@ def test_a_picture_file_that_is_too_large(tmp_path: Path) -> None:
     (root / "a.png").write_bytes(encoded(picture(1)))
     os.truncate(root / "a.png", 1 << 36)  # sparse
     edit_parquet(v2_data(root, 0), **{FRONT: pa.array([{"bytes": None, "path": "a.png"}] * 6, PICTURES)})
-    with pytest.raises(VideoError, match=r"bytes of a\.png: 68,719,476,736, over the limit of 67,108,864"):
+    with pytest.raises(DataError, match=r"bytes of a\.png: 68,719,476,736, over the limit of 67,108,864"):
         numbers(root, 0, FRONT)
 
 
@@ -126,7 +126,7 @@ def test_rows_cut_off_after_listing(tmp_path: Path) -> None:
     source = source_of(root)
     episode = read_episode(source, list_episodes(source).records[0])
     v2_data(root, 0).write_bytes(v2_data(root, 0).read_bytes()[:-10])
-    with pytest.raises(RowsError):
+    with pytest.raises(DataError):
         list(episode.frames(FRONT))
 
 

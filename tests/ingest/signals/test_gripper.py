@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ingest.episode import RowsError
+from ingest.reasons import DataError
 from ingest.signals.gripper import arm_state, combined, main_signal, opening, signal_from_row, signal_row
 from tests.kits.signal_kit import episode_of, signal_at
 
@@ -55,10 +55,10 @@ def test_values_that_are_no_finite_numbers(bad: float) -> None:
     state = ROWS.copy()
     state[1, 2] = bad
     episode = episode_of(0, state)
-    with pytest.raises(RowsError, match=r"^gripper is not a finite number in row 1$") as error:
+    with pytest.raises(DataError, match=r"^gripper is not a finite number in row 1$") as error:
         opening(signal_at(2), episode)
     assert error.value.reason == "nan_state"
-    with pytest.raises(RowsError, match=r"^state is not a finite number in row 1$"):
+    with pytest.raises(DataError, match=r"^state is not a finite number in row 1$"):
         arm_state(episode, ())
     # Each looks at its own dimensions only
     assert arm_state(episode, [signal_at(2)]) is not None

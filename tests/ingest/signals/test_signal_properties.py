@@ -1,7 +1,6 @@
 """In whatever unit, from whatever zero, and either way round: a signal says the same of its gripper."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -11,7 +10,7 @@ from hypothesis import strategies as st
 from ingest.episode import Episode
 from ingest.signals.gripper import GripperSignal, opening
 from ingest.signals.polarity import WIDEST_M
-from tests.kits.signal_kit import JOINTS, joints_and_openings, one_armed, only_surveyed
+from tests.kits.signal_kit import JOINTS, episode_of, joints_and_openings, one_armed, only_surveyed
 
 NUM = 3
 NAMES = (*JOINTS, "gripper")
@@ -99,8 +98,8 @@ def test_the_joints_of_a_hand_in_any_order_and_sign(scale: float, offset: float,
 def test_noise_is_no_grasp_in_any_unit(change: Callable[[np.ndarray], np.ndarray], seed: int) -> None:
     rng = np.random.default_rng(seed)
     episodes = [
-        replace(e, state=np.column_stack([e.state[:, :6], change(2 + 0.02 * rng.normal(size=len(e.state)))]))  # pyright: ignore
-        for e in one_armed(lambda o: o, NAMES, NUM)
+        episode_of(k, np.column_stack([e.state[:, :6], change(2 + 0.02 * rng.normal(size=len(e.state)))]), NAMES)  # pyright: ignore
+        for k, e in enumerate(one_armed(lambda o: o, NAMES, NUM))
     ]
     signal = only_surveyed(episodes)
     assert (signal.is_used, signal.closings_per_episode) == (False, None)

@@ -10,7 +10,9 @@ import pytest
 from annotate.motion import GripperCurve, MotionConfig
 from annotate.motion.gripper_events import events_of_arms, gripper_events
 from annotate.signal_lag import proprioception
-from ingest.episode import Episode, EpisodeRecord, RowsError
+from ingest.episode import Episode, EpisodeRecord
+from ingest.formats.numbers import numbers
+from ingest.reasons import DataError
 from ingest.registry import DatasetConfig
 from ingest.signals import survey as of_survey
 from ingest.signals.gripper import GripperSignal, opening
@@ -165,7 +167,7 @@ def test_no_gripper() -> None:
     result = surveyed(arms)
     assert (result.signals, [f.reason for f in result.findings]) == ((), ["no_gripper"])
     assert result.findings[0].detail == "looked at state of 6 dimensions (j0, j1, j2, j3, j4, j5) of 6 episodes"
-    both = [replace(arm, state_names=(), action=arm.state) for arm in arms]
+    both = [replace(arm, states=numbers(arm.state), actions=numbers(arm.state)) for arm in arms]
     assert (
         surveyed(both).findings[0].detail == "looked at state of 6 dimensions and action of 6 dimensions of 6 episodes"
     )
@@ -225,7 +227,7 @@ def test_the_command_shows_what_the_gripper_does_not(command: Callable[[np.ndarr
         slips[middle - 6 : middle + 6] = 1.0
         action = np.column_stack([joints, command(o)])
         episodes.append(episode_of(k, np.column_stack([joints, slips]), NAMED, action, NAMED))
-    alone = [replace(episode, action=None, action_names=()) for episode in episodes]
+    alone = [replace(episode, actions=None) for episode in episodes]
     assert only_surveyed(alone).polarity == "unknown"
     signal = only_surveyed(episodes)
     assert (signal.column, signal.polarity, signal.closed, signal.open) == ("state", "high_is_open", 0.0, 1.0)
@@ -236,11 +238,11 @@ def test_the_command_shows_what_the_gripper_does_not(command: Callable[[np.ndarr
 
 
 def test_the_state_counts_before_the_action() -> None:
-    episodes = [replace(e, action=e.state, action_names=NAMED) for e in one_armed(lambda o: o, NAMED)]
+    episodes = [replace(e, actions=e.states) for e in one_armed(lambda o: o, NAMED)]
     assert only_surveyed(episodes).column == "state"
-    of_action = [replace(e, state_names=("",) * 7, state=e.state[:, ::-1]) for e in episodes]  # pyright: ignore
+    of_action = [replace(e, states=numbers(e.state[:, ::-1])) for e in episodes]  # pyright: ignore
     assert only_surveyed(of_action).column == "action"
-    alone = [replace(e, state=None, state_names=()) for e in episodes]
+    alone = [replace(e, states=None) for e in episodes]
     signal = only_surveyed(alone)
     assert (signal.column, signal.polarity) == ("action", "high_is_open")
 
@@ -255,11 +257,14 @@ def test_episodes_with_values_that_are_no_numbers() -> None:
     episodes = one_armed(lambda o: o, NAMED)
     spoilt = np.array(episodes[0].state)
     spoilt[3, 2] = np.nan
-    assert only_surveyed([replace(episodes[0], state=spoilt), *episodes[1:]]).num_surveyed == NUM_EPISODES - 1
-    actions = [replace(e, action=np.full_like(e.state, np.nan), action_names=NAMED) for e in episodes]
+    assert (
+        only_surveyed([replace(episodes[0], states=numbers(spoilt, NAMED)), *episodes[1:]]).num_surveyed
+        == NUM_EPISODES - 1
+    )
+    actions = [replace(e, actions=numbers(np.full_like(e.state, np.nan), NAMED)) for e in episodes]
     assert only_surveyed(actions).column == "state"
     assert only_surveyed([*actions[1:], episodes[0]]).num_surveyed == 1
-    nothing = surveyed([replace(e, state=spoilt[: len(e.state)] * np.nan) for e in episodes])  # pyright: ignore
+    nothing = surveyed([replace(e, states=numbers(np.full_like(e.state, np.nan), NAMED)) for e in episodes])  # pyright: ignore
     assert (nothing.signals, nothing.findings) == ((), ())
 
 
@@ -372,7 +377,7 @@ def test_which_episodes_are_looked_at() -> None:
     assert [record.episode_index for record in chosen(far, records("a", "a", "a"))] == [1]
 
 
-@pytest.mark.parametrize("error", [RowsError("cut off"), DownloadError("toy: 503")])
+@pytest.mark.parametrize("error", [DataError("cut off"), DownloadError("toy: 503")])
 def test_an_episode_whose_rows_cannot_be_had_is_left_out(error: Exception) -> None:
     episodes = one_armed(lambda o: o)
     by_index = {episode.record.episode_index: episode for episode in episodes}

@@ -111,7 +111,7 @@ def test_web_addresses_without_files(web: str, tmp_path: Path) -> None:
 
 
 def test_a_bucket(s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hosts, "RANGE_BYTES", 1000)
+    monkeypatch.setattr(hosts, "BLOCK_BYTES", 1000)
     root = write_v2(tmp_path / "local", [6, 7])
     for uri, data in files_of(root).items():
         s3.put_object(Bucket="corpora", Key=f"sets/toy/{uri}", Body=data)
@@ -197,7 +197,7 @@ def gs(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
 
 
 def test_a_google_bucket(gs: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hosts, "RANGE_BYTES", 4000)
+    monkeypatch.setattr(hosts, "BLOCK_BYTES", 4000)
     gs |= {"set/meta/info.json": b"{}" * 5000, "set/parts.bin": b"abc", "set/wrong.bin": b"abc", "set_2/x": b"x"}
     source = at(tmp_path, "gs://robots/set")
     assert {uri: known.version for uri, known in source.files.items()} == {
