@@ -134,7 +134,7 @@ def look(into: EmbeddingPass, episode: Episode, camera: str, fps: float, num_fra
     """Hand over the wanted pictures of one camera, in a pass of its own; returns how many frames were decoded.
 
     Groups of pictures that hold none of them are not decoded, where the video's groups stand by themselves. On one
-    thread, so that a damaged video gives the same pictures each time. Raises VideoError and RowsError.
+    thread, so that a damaged video gives the same pictures each time. Raises DataError.
     """
     wanted = frozenset(range(0, num_frames, every_nth(into.config.hz, fps)))
     try:

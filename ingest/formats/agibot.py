@@ -72,9 +72,7 @@ def list_episodes(source: Source) -> Listing:
         # Files alone are an episode as well, without text and steps
         entry = entries.get(key, {})
         num_rows = _num_rows_listed(listing, source_id, found.tables.get("rows"))
-        tasks = texts_among([entry.get("task_name")])
-        if not tasks:
-            listing.warn_next("no_task", "no task_name")
+        tasks = _tasks(listing, entry)
         # Published entries state no outcome; those of other makers do, beside the steps or above them
         facts = object_of(entry.get("label_info")) | entry
         label = object_of(
@@ -99,6 +97,13 @@ def list_episodes(source: Source) -> Listing:
 def _span(span: dict[str, Any]) -> StatedSpan:
     """A span ends before `end_frame`: in the published files it is the next span's `start_frame`."""
     return StatedSpan(span.get("action_text") or span.get("skill"), span.get("start_frame"), span.get("end_frame"))
+
+
+def _tasks(listing: ListingBuilder, entry: dict[str, Any]) -> tuple[str, ...]:
+    tasks = texts_among([entry.get("task_name")])
+    if not tasks:
+        listing.warn_next("no_task", "no task_name")
+    return tasks
 
 
 def _entries(listing: ListingBuilder) -> dict[Key, dict[str, Any]]:

@@ -77,18 +77,7 @@ def _add_scene(listing: ListingBuilder, folder: str, files: list[str], texts: di
     if not tasks:
         listing.warn_next("no_task", f"no text for it in {TASKS}", folder)
 
-    # State counts only where it has a row for each frame
-    state, is_pickled = None, False
-    try:
-        state = _state(source, folder)
-    except DataError as e:
-        is_pickled = e.reason == "pickled_data"
-        if not is_pickled:
-            listing.warn_next(e.reason, f"{e}; state and gripper are not used", state_uri)
-    has_state = state is not None and state.num_rows == num_frames
-    if state is not None and not has_state:
-        detail = f"{state.num_rows} states for {num_frames} frames; state is not used"
-        listing.warn_next("length_differs", detail, state_uri)
+    has_state, is_pickled = _find_state(listing, folder, state_uri, num_frames)
     listing.add(
         folder,
         source.config.fps or fps,
@@ -102,6 +91,20 @@ def _add_scene(listing: ListingBuilder, folder: str, files: list[str], texts: di
         files=[metadata_uri, state_uri, gripper_uri],
     )
     return is_pickled
+
+
+def _find_state(listing: ListingBuilder, folder: str, uri: str, num_frames: int | None) -> tuple[bool, bool]:
+    """Has the coming scene a state with a row for each frame, and is it pickled, which is not read?"""
+    try:
+        state = _state(listing.source, folder)
+    except DataError as e:
+        is_pickled = e.reason == "pickled_data"
+        if not is_pickled:
+            listing.warn_next(e.reason, f"{e}; state and gripper are not used", uri)
+        return False, is_pickled
+    if state is not None and state.num_rows != num_frames:
+        listing.warn_next("length_differs", f"{state.num_rows} states for {num_frames} frames; state is not used", uri)
+    return state is not None and state.num_rows == num_frames, False
 
 
 def _videos(

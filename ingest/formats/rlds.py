@@ -114,12 +114,7 @@ def list_episodes(source: Source) -> Listing:
         if not _left_out(listing, shard, specs):
             _read_shard(listing, shard, specs)
     _order_by_source_id(listing)
-    if not listing.records and not any(finding.severity == "unusable" for finding in listing.findings):
-        listing.lists_nothing("no TFRecord shard with records")
-    if listing.records and not source.config.fps:
-        detail = f"RLDS does not say it and the registry entry has no fps; {DEFAULT_FPS:g} per second is used"
-        listing.warn("no_frame_rate", detail)
-    _join_endless(listing)
+    _find_in_all(listing)
     return listing.listing("rlds", in_order(listing.cameras_in_use(), source.config.cameras), fps=fps)
 
 
@@ -129,8 +124,14 @@ def _described_shards(listing: ListingBuilder) -> list[tuple[Shard, Specs]]:
     return [(shard, specs) for shard in shards if (specs := specs_by_folder[shard.folder]) is not None]
 
 
-def _join_endless(listing: ListingBuilder) -> None:
-    """Where every episode that was read never ends, one finding says so instead of one each."""
+def _find_in_all(listing: ListingBuilder) -> None:
+    """What is so for the dataset as a whole."""
+    if not listing.records and not any(finding.severity == "unusable" for finding in listing.findings):
+        listing.lists_nothing("no TFRecord shard with records")
+    if listing.records and not listing.source.config.fps:
+        detail = f"RLDS does not say it and the registry entry has no fps; {DEFAULT_FPS:g} per second is used"
+        listing.warn("no_frame_rate", detail)
+    # Where every episode that was read never ends, one finding says so instead of one each
     endless = [finding for finding in listing.findings if finding.reason == "never_ends"]
     if len(endless) > 1 and len(endless) == sum(bool(record.num_rows) for record in listing.records):
         listing.findings = [finding for finding in listing.findings if finding.reason != "never_ends"]

@@ -148,11 +148,17 @@ def _fitting(source: Source, videos: Sequence[str], num_frames: int | None) -> l
     # The only one, where nothing says what it is, is the action
     if len(arrays) == 1 and arrays[0].column is None:
         arrays = [arrays[0]._replace(column="action", name=arrays[0].name or "action")]
-    fitting = [array for array in arrays if array.column and len(array.values) == num_frames]
+    known = [array for array in arrays if array.column]
+    fitting = [array for array in known if len(array.values) == num_frames]
     if not fitting:
-        lengths = " or ".join(map(str, sorted({len(array.values) for array in arrays if array.column}))) or "no"
-        raise DataError(f"{lengths} rows for {num_frames or 'an unknown number of'} frames", "length_differs")
+        raise _of_other_lengths(known, num_frames)
     return fitting
+
+
+def _of_other_lengths(arrays: Sequence[_Array], num_frames: int | None) -> DataError:
+    lengths = " or ".join(map(str, sorted({len(array.values) for array in arrays}))) or "no"
+    frames = "an unknown number of" if num_frames is None else num_frames
+    return DataError(f"{lengths} rows for {frames} frames", "length_differs")
 
 
 def _arrays(source: Source, videos: Sequence[str]) -> Iterator[_Array]:

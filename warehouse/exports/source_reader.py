@@ -6,9 +6,10 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from core.errors import UserError
-from ingest.episode import Episode, EpisodeRecord, RowsError, record_from_row
+from ingest.episode import Episode, EpisodeRecord, record_from_row
 from ingest.formats import LEROBOT, Format
 from ingest.formats.lerobot_meta import read_info
+from ingest.reasons import DataError
 from ingest.registry import DatasetConfig
 from ingest.source import format_of, read_episode
 from ingest.sources.files import Source, cache_folder
@@ -43,7 +44,7 @@ class SourceReader:
             return None
         try:
             return read_info(self.source)
-        except RowsError as e:
+        except DataError as e:
             raise UserError(f"the source of {self.dataset} has changed ({e}): build it again") from e
 
     def record(self, e: ExportEpisode) -> EpisodeRecord:
