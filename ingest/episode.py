@@ -150,12 +150,12 @@ class Episode:
     @cached_property
     def state(self) -> np.ndarray | None:
         """float64 [n, d]"""
-        return matrix(self.states)
+        return None if self.states is None else matrix(self.states)
 
     @cached_property
     def action(self) -> np.ndarray | None:
         """float64 [n, d]"""
-        return matrix(self.actions)
+        return None if self.actions is None else matrix(self.actions)
 
     @property
     def state_names(self) -> tuple[str, ...]:
@@ -167,8 +167,8 @@ class Episode:
         return names_of(self.actions)
 
 
-def matrix(rows: pa.Table | None) -> np.ndarray | None:
-    return None if rows is None else np.column_stack([column.to_numpy() for column in rows.columns])
+def matrix(rows: pa.Table) -> np.ndarray:
+    return np.column_stack([column.to_numpy() for column in rows.columns])
 
 
 def names_of(rows: pa.Table | None) -> tuple[str, ...]:

@@ -92,7 +92,7 @@ def pick_and_place(seed: int, held: float = 0.15) -> tuple[np.ndarray, np.ndarra
     `held`: how far open the thing keeps the gripper. 9 to 11 s.
     """
     rng = np.random.default_rng(seed)
-    reach, close, carry, release, home = (rng.integers(*limits) for limits in PHASES)
+    reach, close, carry, release, home = (int(rng.integers(*limits)) for limits in PHASES)
     # Way points of the arm: it stands still while the gripper moves
     home_pose, thing, place = rng.normal(size=(3, len(JOINTS)))
     joints = np.concatenate(

@@ -84,6 +84,7 @@ def test_a_column_for_each_part(tmp_path: Path) -> None:
     state, action, _ = read_signals(empty(tmp_path), info, rows)
     assert names_of(state) == ("joints.j0", "joints.j1", "gripper_position")
     assert names_of(action) == ("wrist.0", "wrist.1")
+    assert state is not None
     assert matrix(state)[2].tolist() == [2, 4, 10]
 
 
@@ -102,6 +103,7 @@ def test_a_gripper_that_stands_beside_the_state(tmp_path: Path, state_names: Any
     rows = pa.table({STATE: vectors(K, K), "observation.gripper_width": 7 * K, "observation.time": K})
     state, _, _ = read_signals(empty(tmp_path), info, rows)
     assert names_of(state) == names
+    assert state is not None
     assert matrix(state)[1].tolist() == [1, 1, 7][: len(names)]
 
 

@@ -391,7 +391,7 @@ def test_gaps_in_the_episodes(tmp_path: Path) -> None:
 
 def test_rows_that_the_metadata_does_not_list(tmp_path: Path) -> None:
     root = write_v3(tmp_path, [6, 7, 8], per_data_file=3)
-    table = {"episode_index": [0, 1], "length": [6, 7]}
+    table: dict[str, list[Any]] = {"episode_index": [0, 1], "length": [6, 7]}
     for n in ("chunk_index", "file_index", "from_timestamp"):
         table[f"videos/{FRONT}/{n}"] = [0.0, 0.6] if n == "from_timestamp" else [0, 0]
     write_parquet(v3_meta(root), table)

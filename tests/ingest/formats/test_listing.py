@@ -1,6 +1,7 @@
 """Gathering a listing: what a record's texts, group and success are, and how findings are recorded."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from ingest.registry import DatasetConfig
 from ingest.sources.files import Source
 
 
-def listing_of(root: Path, **fields: object) -> ListingBuilder:
+def listing_of(root: Path, **fields: Any) -> ListingBuilder:
     return ListingBuilder(Source(DatasetConfig(name="toy", source=str(root), **fields)))
 
 

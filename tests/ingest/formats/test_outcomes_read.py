@@ -215,7 +215,7 @@ def test_rlds_outcomes_stay_with_their_episodes(tmp_path: Path) -> None:
 def test_hdf5(tmp_path: Path) -> None:
     path = write_libero(tmp_path / "a.hdf5", {0: 5, 1: 5, 2: 5, 3: 5, 4: 5})
     with h5py.File(path, "r+") as file:
-        demos = [file[f"data/demo_{k}"] for k in range(5)]
+        demos: list[Any] = [file[f"data/demo_{k}"] for k in range(5)]
         demos[0].attrs["is_success"] = False
         demos[1]["success"] = np.array([False, False, True, True, False])
         del demos[2]["rewards"]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -37,7 +38,7 @@ FINGERS = ("thumb_0", "thumb_1", "index_finger_0", "middle_finger_0", "ring_fing
 RUNS = joints_and_openings()
 
 
-def reasons(*episodes: Episode, **config: object) -> list[tuple[str, str]]:
+def reasons(*episodes: Episode, **config: Any) -> list[tuple[str, str]]:
     return [(finding.reason, finding.severity) for finding in surveyed(episodes, **config).findings]
 
 
@@ -167,7 +168,8 @@ def test_no_gripper() -> None:
     result = surveyed(arms)
     assert (result.signals, [f.reason for f in result.findings]) == ((), ["no_gripper"])
     assert result.findings[0].detail == "looked at state of 6 dimensions (j0, j1, j2, j3, j4, j5) of 6 episodes"
-    both = [replace(arm, states=numbers(arm.state), actions=numbers(arm.state)) for arm in arms]
+    unnamed = [numbers(joints) for joints, _ in RUNS]
+    both = [replace(arm, states=rows, actions=rows) for arm, rows in zip(arms, unnamed, strict=True)]
     assert (
         surveyed(both).findings[0].detail == "looked at state of 6 dimensions and action of 6 dimensions of 6 episodes"
     )
@@ -347,7 +349,7 @@ def test_a_survey_is_made_again_when_it_may_come_out_otherwise(monkeypatch: pyte
 
 
 def test_the_version_is_of_code_and_entry() -> None:
-    def version(**fields: object) -> str:
+    def version(**fields: Any) -> str:
         return survey_version(DatasetConfig(name="a", source="b", **fields))
 
     usual = version()
