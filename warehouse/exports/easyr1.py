@@ -14,7 +14,10 @@ import pyarrow as pa
 
 from core.errors import UserError
 from warehouse.exports.hub import PICTURE
+from warehouse.exports.options import Selection
 from warehouse.exports.samples import ParquetSampleExport, SamplePart, shown_pictures
+from warehouse.exports.selection import Selected
+from warehouse.lake import Lake
 from warehouse.shards import Sample
 from warehouse.shards.ground_truth import ground_truth
 
@@ -45,12 +48,13 @@ class EasyR1Export(ParquetSampleExport):
         ]
     )
 
-    def check(self) -> None:
+    def select(self, lake: Lake, selection: Selection) -> Selected:
         odd = [family for family in self.which.families if family not in self.families]
         if odd:
             raise UserError(
                 f"{odd[0]} has no reference and score to reward: an easyr1 export takes {', '.join(self.families)}"
             )
+        return super().select(lake, selection)
 
     def rows(self, part: SamplePart) -> Iterator[list[dict[str, Any]]]:
         # Rows are counted through a split: those of the parts before this one come first

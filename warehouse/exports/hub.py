@@ -24,7 +24,8 @@ PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 GROUP_BYTES = 32 << 20  # of distinct pictures, in a row group
 GROUP_ROWS = 1000
 SHOWN_BYTES = 128 << 20  # of pictures as often as they are shown: what a row group takes in memory
-DICTIONARY_BYTES = 1 << 30  # never given up for plain pages
+# The dictionary is never given up for plain pages
+WRITTEN: dict[str, Any] = {"compression": "zstd", "dictionary_pagesize_limit": 1 << 30, "write_statistics": False}
 
 
 def with_features(schema: pa.Schema) -> pa.Schema:
@@ -68,15 +69,7 @@ def write_rows(
         for rows in _row_groups(groups, group_bytes):
             if file is None or writer is None:
                 file = stack.enter_context(folder.path(f"{stem}-{number:03d}.parquet").open("wb"))
-                writer = stack.enter_context(
-                    pq.ParquetWriter(
-                        file,
-                        schema,
-                        compression="zstd",
-                        dictionary_pagesize_limit=DICTIONARY_BYTES,
-                        write_statistics=False,
-                    )
-                )
+                writer = stack.enter_context(pq.ParquetWriter(file, schema, **WRITTEN))
                 number += 1
             writer.write_table(pa.Table.from_pylist(rows, schema=schema), row_group_size=len(rows))
             # Closed and forgotten: the next row group begins another file
@@ -115,17 +108,14 @@ def card_head(selected: Selected, files: Mapping[str, Mapping[str, str]], pretty
     """The head of a card, where `load_dataset` and the hub look. `files`: of each configuration, the first of which is
     the default, the pattern of the files of each split."""
     licence, names = hub_licence([selected.licences.get(dataset) for dataset in selected.datasets])
-    first, *others = files
-    configs = [_config(first, files[first], default=True), *(_config(name, files[name]) for name in others)]
+    configs: list[dict[str, Any]] = [{"config_name": name} for name in files]
+    configs[0]["default"] = True
+    for config, of_splits in zip(configs, files.values(), strict=True):
+        config["data_files"] = [{"split": split, "path": path} for split, path in of_splits.items()]
     head: dict[str, Any] = {"license": licence, "license_name": names, "pretty_name": pretty_name}
     head |= {"task_categories": ["robotics"], "configs": configs}
     stated = {name: value for name, value in head.items() if value is not None}
     return f"---\n{yaml.safe_dump(stated, sort_keys=False).rstrip()}\n---\n"
-
-
-def _config(name: str, files: Mapping[str, str], **is_default: bool) -> dict[str, Any]:
-    data_files = [{"split": split, "path": path} for split, path in files.items()]
-    return {"config_name": name, **is_default, "data_files": data_files}
 
 
 def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

@@ -18,17 +18,8 @@ from warehouse.exports.source_reader import SourceReader
 OWN = ("timestamp", "frame_index", "episode_index", "index", "task_index")  # LeRobot's, made anew for an export
 OURS = ("progress", "subtask", "language_persistent", "language_events")  # our labels
 NOT_IN_ROWS = ("video", "image", "language")  # kinds of features that are not numbers in the rows
-TYPES = {
-    "float32": pa.float32(),
-    "float64": pa.float64(),
-    "int64": pa.int64(),
-    "int32": pa.int32(),
-    "int16": pa.int16(),
-    "int8": pa.int8(),
-    "uint8": pa.uint8(),
-    "bool": pa.bool_(),
-    "string": pa.string(),
-}
+NAMES = ("float32", "float64", "int64", "int32", "int16", "int8", "uint8", "bool", "string")
+TYPES = {name: pa.type_for_alias(name) for name in NAMES}
 STATE = "observation.state"
 
 Feature = dict[str, Any]  # dtype, shape, names, as info.json has it

@@ -31,15 +31,8 @@ FILE = "sarm_progress.parquet"
 USUAL_CHUNK = "50"  # frames in an action chunk of LeRobot's policies
 KAPPA_SHARE = 0.1  # of the frames that gain, so many are to fall below the suggested kappa
 BINS = 100_000  # of the histogram of gains in progress, over 0..1
-SCHEMA = pa.schema(
-    [
-        ("index", pa.int64()),
-        ("episode_index", pa.int64()),
-        ("frame_index", pa.int64()),
-        ("progress_sparse", pa.float32()),
-        ("progress_dense", pa.float32()),
-    ]
-)
+INDEX, PROGRESS = ("index", "episode_index", "frame_index"), ("progress_sparse", "progress_dense")
+SCHEMA = pa.schema(dict.fromkeys(INDEX, pa.int64()) | dict.fromkeys(PROGRESS, pa.float32()))
 Scored = tuple[np.ndarray, np.ndarray, np.ndarray]  # frames int64 [k], progress and probability of success [k]
 
 

@@ -56,15 +56,11 @@ class SampleExport(Export):
     def which(self) -> SampleOptions:
         return self.options
 
-    def check(self) -> None:
-        """Refuse what cannot be asked for."""
-
     def write_part(self, part: SamplePart) -> None:
         raise NotImplementedError
 
     def select(self, lake: Lake, selection: Selection) -> Selected:
         """The episodes that have samples; sets the fields of this class."""
-        self.check()
         _check_profile(self.which, selection)
         selected = select(lake, selection)
         then = selected.lake  # as the selection's snapshot has it
@@ -146,7 +142,11 @@ class SampleExport(Export):
     def of_entry(self, shard: str, offset: int, sample_ids: Collection[str]) -> list[Sample]:
         """Some samples of the entry at this byte of a shard's tar, as the lake records it. Raises ShardError."""
         path = self.shards[shard].path(self.lake.workspace)
-        rows, pictures = read_entry(path, self._entry(shard, path, offset))
+        if path not in self._entries:
+            self._entries[path] = {entry.offset: entry for entry in read_index(path).entries}
+        if offset not in self._entries[path]:
+            raise ShardError(f"shard {shard} has no entry at byte {offset}, where the lake says there is one")
+        rows, pictures = read_entry(path, self._entries[path][offset])
         samples = [expand(row, pictures) for row in rows if row["sample_id"] in sample_ids]
         if len(samples) != len(sample_ids):
             raise ShardError(f"shard {path.name} lacks samples at byte {offset} that the lake says are there")
@@ -155,15 +155,8 @@ class SampleExport(Export):
             raise ShardError(f"sample {odd} has not one {IMAGE_MARK} in its question for each picture")
         return samples
 
-    def _entry(self, shard: str, path: Path, offset: int) -> Entry:
-        if shard not in self._entries:
-            self._entries[shard] = {entry.offset: entry for entry in read_index(path).entries}
-        if offset not in self._entries[shard]:
-            raise ShardError(f"shard {shard} has no entry at byte {offset}, where the lake says there is one")
-        return self._entries[shard][offset]
-
     @cached_property
-    def _entries(self) -> dict[str, dict[int, Entry]]:
+    def _entries(self) -> dict[Path, dict[int, Entry]]:
         """By shard and byte, of the shards that were read."""
         return {}
 
