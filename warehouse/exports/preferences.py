@@ -1,6 +1,6 @@
-"""Pairs of parts of runs of one task, one further or better, as a folder that Hugging Face's `load_dataset` opens.
+"""Pairs of parts of episodes of one task, one further or better, as a folder that Hugging Face's `load_dataset` opens.
 
-A row shows two runs, A and B, in an order drawn by seed, each by pictures from its start as far as it is compared. Its
+A row shows two episodes, A and B, in an order drawn by seed, each by pictures from its start as far as it is compared. Its
 columns `images`, `prompt`, `chosen` and `rejected` are TRL's preference type with pictures (conversations, explicit
 prompt). `chosen_trajectory` and `rejected_trajectory` are what Robometer's PreferenceSample is made of, under its names
 for fields; `image_index` says which of the pictures are whose. `why`, `margin`, episodes, frames and label run say what
@@ -67,7 +67,7 @@ Key = tuple[str, int]  # dataset, episode
 
 
 class Moment(NamedTuple):
-    """Where the question about a run's progress at a frame lies, and its label."""
+    """Where the question about an episode's progress at a frame lies, and its label."""
 
     frame: int
     progress: float
@@ -89,7 +89,7 @@ class PreferencesExport(SampleExport):
     def write_rest(self) -> Mapping[str, Any]:
         counts: dict[str, dict[str, int]] = {}
         for split, runs in sorted(self._runs().items()):
-            # Those with the same chosen run stand together, so that a row group holds a picture once
+            # Those with the same chosen episode stand together, so that a row group holds a picture once
             pairs = draw_pairs(runs, self.options.per_run, self.options.seed)
             pairs.sort(key=lambda pair: pair.chosen.key)
             if pairs:
@@ -220,8 +220,8 @@ chosen = [row["images"][k] for k in row["chosen_trajectory"]["image_index"]]  # 
 
 
 def shown_moments(pair: Pair, moments: Mapping[Key, Sequence[Moment]]) -> dict[str, list[Moment]]:
-    """The moments by which each part is shown: evenly spread from the run's start to the last frame that it is compared
-    by, as many of both, or who counts pictures would know which run came further."""
+    """The moments by which each part is shown: evenly spread from the episode's start to the last frame that it is compared
+    by, as many of both, or who counts pictures would know which came further."""
     sides = {"chosen": pair.chosen, "rejected": pair.rejected}
     until = {side: [m for m in moments[part.key] if m.frame <= part.frames[-1]] for side, part in sides.items()}
     count = min(MOST_PICTURES, *map(len, until.values()))
@@ -233,7 +233,7 @@ def shown_moments(pair: Pair, moments: Mapping[Key, Sequence[Moment]]) -> dict[s
 
 
 def quality_label(pair: Pair, side: str, success: bool | None) -> str | None:
-    """Robometer's word for how a run was done; None where nobody says how it ended."""
+    """Robometer's word for how an episode was done; None where nobody says how it ended."""
     if success is None:
         return None
     if not success:

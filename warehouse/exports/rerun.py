@@ -204,7 +204,7 @@ def _camera(reader: SourceReader, e: ExportEpisode, camera: str, options: RerunO
 
 
 def _frames_to_show(e: ExportEpisode, options: RerunOptions) -> set[int]:
-    """The frames to show: evenly over the run, and the last one."""
+    """The frames to show: evenly over the episode, and the last one."""
     if options.pictures_per_s is None or options.pictures_per_s >= e.fps:
         return set(range(e.num_frames))
     step = e.fps / options.pictures_per_s

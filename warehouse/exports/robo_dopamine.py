@@ -1,4 +1,4 @@
-"""Robo-Dopamine's forms (FlagOpen/Robo-Dopamine @bd69c78f, dataset/): raw runs with their steps, and pairs of states.
+"""Robo-Dopamine's forms (FlagOpen/Robo-Dopamine @bd69c78f, dataset/): raw episodes with their steps, and pairs of states.
 
     raw_data/<dataset>/task_000/task_instruction.json
     raw_data/<dataset>/task_000/episode_000003/    cam_high.mp4, ..., annotated_keyframes.json
@@ -28,7 +28,7 @@ from warehouse.exports.videos import write_episode_video
 
 HIGH, LEFT, RIGHT = "cam_high", "cam_left_wrist", "cam_right_wrist"
 VIEWS = {HIGH: "front", LEFT: "left wrist", RIGHT: "right wrist"}
-MOMENTS = 24  # of a run, that pairs are made of
+MOMENTS = 24  # of an episode, that pairs are made of
 BINS = 25  # of scores, from which pairs are taken in turn
 QUALITY = 90
 NO_SPLIT = "train"
@@ -46,7 +46,7 @@ Task = tuple[str, str]  # dataset, instruction
 
 
 class RoboDopamineExport(LabelExport):
-    """The labelled episodes. One chunk's labels, and one run's pictures of its pairs, are in memory at a time."""
+    """The labelled episodes. One chunk's labels, and one episode's pictures of its pairs, are in memory at a time."""
 
     def write_rest(self) -> Mapping[str, Any]:
         tasks, done_at = self._task_folders(), self._ends()
@@ -63,7 +63,7 @@ class RoboDopamineExport(LabelExport):
         texts: dict[str, list] = {
             f"{place}/task_instruction.json": [text] if text else []
             for (_, text), place in tasks.items()
-            if (self.folder.root / place).is_dir()  # of a task that has a run
+            if (self.folder.root / place).is_dir()  # of a task that has a labelled episode
         }
         texts |= {f"train_data/train_jsons/{split}.json": of_split for split, of_split in pairs.items()}
         for name, content in texts.items():
@@ -78,7 +78,7 @@ class RoboDopamineExport(LabelExport):
         return {(dataset, task): f"raw_data/{dataset}/task_{next(numbers[dataset]):03d}" for dataset, task in tasks}
 
     def _ends(self) -> dict[tuple[Task, str | None], str]:
-        """Of each task in each split, the last frame of the first labelled run that is known to have succeeded."""
+        """Of each task in each split, the last frame of the first labelled episode that is known to have succeeded."""
         run, found = self.options.label_run, dict[tuple[Task, str | None], str]()
         sql = "SELECT dataset, episode_index FROM episode_labels WHERE label_run = ?"
         by_run = set(self.lake.rows(sql, [run])) if run is not None else set()
@@ -88,7 +88,7 @@ class RoboDopamineExport(LabelExport):
         return found
 
     def _write(self, e: ExportEpisode, label: ActiveLabel, end: str | None, place: str) -> dict[str, Any]:
-        """A run's videos, its spans and the pictures of its pairs. `end`: where its task is done; None: no run shows
+        """An episode's videos, its spans and the pictures of its pairs. `end`: where its task is done; None: none shows
         it."""
         raw, reader = f"{place}/episode_{e.episode_index:06d}", self.readers[e.dataset]
         spans = json.dumps(keyframes(label), indent=4, ensure_ascii=False) + "\n"
@@ -97,7 +97,7 @@ class RoboDopamineExport(LabelExport):
         for camera, name in names.items():
             write_episode_video(reader, camera, e, self.folder.path(f"{raw}/{name}.mp4"))
         chosen = self._pairs(label.progress) if end is not None else []
-        # Other runs of the task may show where it is done by this one
+        # Other episodes of the task may show where it is done by this one
         shown = {0, e.num_frames - 1, *chain.from_iterable(chosen)}
         views = {name: camera for camera, name in names.items() if name in VIEWS}
         for name, camera in views.items():

@@ -44,9 +44,9 @@ def step_names(label: ActiveLabel | None, num_frames: int) -> list[str]:
 
 
 def _stages(label: ActiveLabel | None) -> list[Stage] | None:
-    """The stages of a finished run that does every step once, which are its steps.
+    """The stages of a finished episode that does every step once, which are its steps.
 
-    None for others: SARM takes each stage to happen exactly once, and the end of a run for the end of its task. Nor are
+    None for others: SARM takes each stage to happen exactly once, and the end of an episode for the end of its task. Nor are
     there stages without names.
     """
     steps = [s for s in label.segments if s.kind == STEP] if label is not None and label.has_names else []
