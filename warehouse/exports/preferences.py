@@ -1,6 +1,6 @@
 """Pairs of parts of episodes of one task, one further or better, as a folder that Hugging Face's `load_dataset` opens.
 
-A row shows two episodes, A and B, in an order drawn by seed, each by pictures from its start as far as it is compared. Its
+A row shows two episodes, A and B, in an order drawn by seed, each by pictures from its start to where it is compared. Its
 columns `images`, `prompt`, `chosen` and `rejected` are TRL's preference type with pictures (conversations, explicit
 prompt). `chosen_trajectory` and `rejected_trajectory` are what Robometer's PreferenceSample is made of, under its names
 for fields; `image_index` says which of the pictures are whose. `why`, `margin`, episodes, frames and label run say what
@@ -220,8 +220,8 @@ chosen = [row["images"][k] for k in row["chosen_trajectory"]["image_index"]]  # 
 
 
 def shown_moments(pair: Pair, moments: Mapping[Key, Sequence[Moment]]) -> dict[str, list[Moment]]:
-    """The moments by which each part is shown: evenly spread from the episode's start to the last frame that it is compared
-    by, as many of both, or who counts pictures would know which came further."""
+    """The moments by which each part is shown: evenly spread from the episode's start to the last frame that it is
+    compared by, as many of both, or who counts pictures would know which came further."""
     sides = {"chosen": pair.chosen, "rejected": pair.rejected}
     until = {side: [m for m in moments[part.key] if m.frame <= part.frames[-1]] for side, part in sides.items()}
     count = min(MOST_PICTURES, *map(len, until.values()))

@@ -1,4 +1,4 @@
-"""Robo-Dopamine's forms (FlagOpen/Robo-Dopamine @bd69c78f, dataset/): raw episodes with their steps, and pairs of states.
+"""Robo-Dopamine's forms (FlagOpen/Robo-Dopamine @bd69c78f, dataset/): raw episodes with steps, and pairs of states.
 
     raw_data/<dataset>/task_000/task_instruction.json
     raw_data/<dataset>/task_000/episode_000003/    cam_high.mp4, ..., annotated_keyframes.json
