@@ -29,8 +29,8 @@ import torch
 from benchmarks.shards import VIDEOS
 from core.values import IMAGE_MARK
 from ingest.media.video import decode
-from training.batches import open_stream
-from training.data import BatchStream
+from training.batches import BatchStream
+from training.feeding import open_stream
 from training.pictures import decode_picture
 from training.recipe import Recipe
 from training.tiny import make_processor, make_tokenizer

@@ -37,18 +37,18 @@ from benchmarks.reward import make_scorers, ours, timed, write_video
 from benchmarks.true_size import SHAPES, write_checkpoint
 from core.paths import Workspace
 from core.tables import TABLES
-from training.loop import Point
 from training.model import load_model
+from training.points import Point
 from training.recipe import Recipe, load_recipe
-from training.train import TrainingRun, train
+from training.runs import TrainingRun
+from training.train import train
 from warehouse.lake import Lake
 from warehouse.releases import Release, get_release
 from warehouse.releases.contents import ShardFile
 from warehouse.shards import ShardEpisode, picture_name, shards_stage
 
 GOAL_MFU, GOAL_PACKED, GOAL_SHARED = 0.45, 2.0, 1.5
-ATTENTIONS = ("sdpa", "varlen", "flex_attention", "flash_attention_2", "flash_attention_3")
-COMPILED = ("flex_attention",)  # it does not train on a CPU
+ATTENTIONS = ("sdpa", "flash_attention_2", "flash_attention_3")
 PACKAGES = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}
 WARM_STEPS = 2  # not measured: kernels are chosen, memory is taken, workers fill their queues
 FEW = 6  # samples whose loss is compared, packed and padded
@@ -364,7 +364,7 @@ def attentions(bench: Bench) -> list[str]:
     for name in ATTENTIONS:
         package = PACKAGES.get(name)
         absent = package and not importlib.util.find_spec(package)
-        if name in names or absent or (bench.device == "cpu" and (package or name in COMPILED)):
+        if name in names or absent or (bench.device == "cpu" and package):
             continue
         try:
             changed(bench.recipe, "speed", model={"attention": name})

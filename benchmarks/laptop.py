@@ -1,12 +1,11 @@
 """What a laptop model knows of the shipped sample, over several seeds, and what it costs.
 
     .venv/bin/python -m benchmarks.laptop --workspace workspace [--release demo] [--seeds 3] [--without-negatives]
-        [--state] [--beside FOLDER] [--out FILE.json]
+        [--beside FOLDER] [--out FILE.json]
 
 Trains the recipe `laptop` with each seed on the release, and asks it about the held-out episodes of the split test_id
 (start states never seen) and test_ood (another robot, other tasks), as calibration asks. Models go into the workspace,
-as those of `proccorpus train` do. `--state`: trained with the robot's state, asked with it and, as <split> video, about
-the pictures alone. `--beside`: a checkpoint of any kind with a head, asked the same.
+as those of `proccorpus train` do. `--beside`: a checkpoint of any kind with a head, asked the same.
 
     voc          of clean successes; of all runs: voc_all
     mae          |progress - label|, and of runs that failed or stalled; the clock beside it knows each run's length
@@ -42,10 +41,8 @@ MAX_PX = 256
 STOPPED = ("stalled", "paused")
 
 
-def measured(
-    scorer: LaptopScorer | ModelScorer, episodes: Sequence[HeldOut], tasks: Sequence[str], states: bool = True
-) -> dict[str, float]:
-    """Means over the episodes of one split; `tasks`: those that training knew. Without `states` none are told."""
+def measured(scorer: LaptopScorer | ModelScorer, episodes: Sequence[HeldOut], tasks: Sequence[str]) -> dict[str, float]:
+    """Means over the episodes of one split; `tasks`: those that training knew."""
     found: dict[str, list[float]] = {}
     done, reached = [], []
 
@@ -54,7 +51,7 @@ def measured(
 
     constant = best_constant(np.concatenate([e.label for e in episodes]))
     for e in episodes:
-        items = [i if states else replace(i, states=None) for i in e.items(MAX_PX)]
+        items = e.items(MAX_PX)
         rewards = scorer.ask(items)
         progress = np.array([r.progress for r in rewards], np.float64)
         clean = e.success is True and e.policy not in STOPPED
@@ -85,8 +82,7 @@ def _rewound(
     last, back = [i.pictures[-1] for i in items], []
     for k, i in reversed(list(enumerate(items[:-1]))):
         shown = range(k, min(k + len(i.pictures), len(items)))[::-1]
-        states = None if i.states is None else np.stack([i.states[0], *(states_of(items[j])[-1] for j in shown)])
-        back.append(replace(i, pictures=tuple(last[j] for j in shown), states=states))
+        back.append(replace(i, pictures=tuple(last[j] for j in shown)))
     return _rank(np.r_[progress, _progress(scorer, back)], np.r_[label, label[-2::-1]])
 
 
@@ -99,11 +95,6 @@ def _told(item: Item, task: str) -> Item:
     assert item.task is not None
     assert item.task.rstrip(".") in item.question
     return replace(item, question=item.question.replace(item.task.rstrip("."), task.rstrip(".")), task=task)
-
-
-def states_of(item: Item) -> np.ndarray:
-    assert item.states is not None, "an episode's items all have states, or none has"
-    return item.states
 
 
 def _rank(one: np.ndarray, other: np.ndarray) -> float:
@@ -137,12 +128,7 @@ def latency_ms(scorer: LaptopScorer, task: str, side_px: int = 256, frames: int 
     return 1000 * (time.process_time() - began) / (frames - frames // 3)
 
 
-def with_seed(recipe: Recipe, seed: int, negatives: bool, state: bool) -> Recipe:
-    assert recipe.model.laptop is not None
-    if state:
-        told = recipe.model.laptop.model_copy(update={"state": True})
-        model = recipe.model.model_copy(update={"laptop": told})
-        recipe = recipe.model_copy(update={"name": f"{recipe.name}_state", "model": model})
+def with_seed(recipe: Recipe, seed: int, negatives: bool) -> Recipe:
     data = recipe.data if negatives else recipe.data.model_copy(update={"negatives": NegativesConfig()})
     name = recipe.name if negatives else f"{recipe.name}_without"
     return recipe.model_copy(
@@ -166,7 +152,6 @@ def main() -> None:
     parser.add_argument("--truth", type=Path, default=Path("samples/truth"))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--without-negatives", action="store_true", help="all rates 0: what negatives are good for")
-    parser.add_argument("--state", action="store_true", help="the robot's state beside the pictures")
     parser.add_argument("--beside", type=Path, help="folder of a checkpoint of any kind with a head")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
@@ -178,14 +163,12 @@ def main() -> None:
     costs: list[dict[str, Any]] = []
     for seed in range(args.seeds):
         began = time.process_time()
-        run = train(lake, release, with_seed(recipe, seed, not args.without_negatives, args.state))
+        run = train(lake, release, with_seed(recipe, seed, not args.without_negatives))
         cpu_s, scorer = time.process_time() - began, open_laptop(run.checkpoint)
         cost = {"train_cpu_s": cpu_s, "train_s": run.seconds, "frame_ms": latency_ms(scorer, tasks[0])}
         costs.append(cost)
         for split, episodes in by_split.items():
             results[split].append(measured(scorer, episodes, tasks))
-            if args.state:
-                results.setdefault(f"{split} video", []).append(measured(scorer, episodes, tasks, states=False))
         print(f"seed {seed}: {cost} {results['test_id'][-1]}", flush=True)
     beside = {}
     if args.beside:

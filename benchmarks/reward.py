@@ -77,7 +77,7 @@ def vision_share(backbone: Any, side_px: int) -> float:
     for parameter in backbone.parameters():
         parameter.requires_grad_(False)
     found, patches = cost(backbone), (side_px // 16) ** 2
-    vision = found.vision * patches + found.merger * patches / 4 + found.vision_attention * patches**2
+    vision = found.vision * patches + found.vision_attention * patches**2
     tokens = patches / 4
     window = WINDOW.frames * tokens
     language = found.language * tokens + found.language_attention * window * tokens

@@ -37,12 +37,13 @@ from pipeline.comparison import (
     reference_words,
     short_table,
 )
+from training.runs import named_model
 from warehouse.lake import open_lake
 from warehouse.releases import get_release
 
 # Of the table for people
 HELD_OUT_METRICS = (
-    "voc", "mae", "end_error", "mae_margin", "mcc@95", "preference_accuracy", "preference_head_accuracy",
+    "voc", "mae", "end_error", "mae_margin", "mcc@95", "preference_accuracy",
 )  # fmt: skip
 app = typer.Typer(rich_markup_mode=None)
 eval_app = typer.Typer(
@@ -124,7 +125,6 @@ def _show_evaluation(evaluation: Any, format: str) -> None:
 
 def _evaluate_held_out(model: str, release: str | None, workspace: str, format: Literal["table", "json"]) -> None:
     from pipeline.reward_model import evaluation_step  # imports torch
-    from training.finished import named_model
 
     lake = lake_at(workspace)
     frozen, model = get_release(lake, release), named_model(lake, model)

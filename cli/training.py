@@ -37,6 +37,7 @@ from core.paths import Workspace
 from pipeline.models import model_folder, model_rows
 from pipeline.outcome import Outcome
 from training.recipe import adapting_recipe, load_recipe
+from training.runs import resumable
 from warehouse.releases import find_release, get_release, local_release
 from warehouse.releases.contents import LOCAL
 
@@ -73,7 +74,6 @@ def train(
     now = release == LOCAL or (release is None and find_release(lake) is None)
     space, frozen = lake.workspace, local_release(lake) if now else get_release(lake, release)
     from pipeline.reward_model import reward_model_step  # imports torch
-    from training.train import resumable
 
     resume = resume or (auto_resume and resumable(space, loaded, frozen))
     step = partial(reward_model_step, lake, frozen, loaded, always=True, resume=resume, wandb=wandb)

@@ -6,7 +6,6 @@ from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
-import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -14,7 +13,7 @@ from cli.examples import EXAMPLES
 from cli.main import COMMANDS, make_app
 from ingest.registry import DatasetConfig
 from pipeline.config import BuildFile
-from training.recipe import BUILT_IN, Recipe
+from training.recipe import BUILT_IN, Recipe, recipe_fields
 from warehouse.lake.schema import columns, relations
 
 CLI_INTRO = """\
@@ -225,7 +224,7 @@ def recipes_page() -> str:
     rows = []
     for path in sorted(BUILT_IN.glob("*.yaml")):
         text = path.read_text()
-        recipe = yaml.safe_load(text)
+        recipe = recipe_fields(path.stem)
         about = (
             " ".join(line.lstrip("# ") for line in text.splitlines() if line.startswith("#")).split(". ")[0].rstrip(".")
         )

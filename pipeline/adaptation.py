@@ -14,7 +14,7 @@ from pipeline.picture_cache import PictureStore
 from pipeline.reading import records_of, usable_episode
 from pipeline.stages.samples import labelled_episodes
 from pipeline.stages.shards import PictureDecoder, picture_key
-from training.finished import named_model
+from training.runs import named_model
 from warehouse.lake import Lake
 from warehouse.shards import Sample
 

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from itertools import batched
 from typing import Any
 
-import numpy as np
-
 from annotate.samples.procvqa import task_text
 from core.errors import UserError
 from core.paths import Workspace
@@ -29,7 +27,6 @@ from warehouse.exports.options import Selection
 from warehouse.exports.rabc import the_dataset
 from warehouse.exports.selection import EPISODES_SQL, ExportEpisode, export_episode, select
 from warehouse.lake import Lake, content_key
-from warehouse.lake.states import episode_states
 
 CODE_VERSION = "rewards-1"
 BENCHMARK = "rewards"
@@ -127,10 +124,7 @@ def _rewards(lake: Lake, scorer: Scorer, episodes: Sequence[ExportEpisode], scor
     first = episodes[0]
     source = built(lake, first.dataset).source(lake.workspace.sources)
     records = {r.episode_index: r for r in records_of(lake, first.dataset, [e.episode_index for e in episodes])}
-    told = episode_states(lake.con, first.dataset, [e.episode_index for e in episodes])
-    live = {
-        e: _moments(scorer, e, source, records[e.episode_index], score_fps, told.get(e.episode_index)) for e in episodes
-    }
+    live = {e: _moments(scorer, e, source, records[e.episode_index], score_fps) for e in episodes}
     for part in batched(_in_turn(live), AT_ONCE):
         # One batch of moments of several episodes; those that broke off have no picture to score
         found = iter(scorer.score([m for _, m in part if isinstance(m, Moment)]))
@@ -156,27 +150,16 @@ def _in_turn(
 
 
 def _moments(
-    scorer: Scorer,
-    e: ExportEpisode,
-    source: Source,
-    record: EpisodeRecord,
-    score_fps: float,
-    states: np.ndarray | None,
+    scorer: Scorer, e: ExportEpisode, source: Source, record: EpisodeRecord, score_fps: float
 ) -> Iterator[Moment | Broken]:
-    """`states`: the robot's, [frames, l], where the lake has them."""
-    cameras = scorer.cameras_of(e.cameras)
+    camera = e.cameras[0]
     stream = scorer.stream(
-        task_text(e.task), e.fps, cameras=cameras, score_fps=min(score_fps, e.fps), num_frames=e.num_frames
+        task_text(e.task), e.fps, cameras=(camera,), score_fps=min(score_fps, e.fps), num_frames=e.num_frames
     )
     try:
-        episode = read_episode(source, record)
-        for together in zip(*map(episode.frames, cameras), strict=False):
-            frame, timestamp_s, _ = together[0]
-            shown = zip(cameras, together, strict=True)
+        for _, timestamp_s, picture in read_episode(source, record).frames(camera):
             # Pictures that the model will not see are counted but not converted
-            pictures = {camera: picture.rgb() for camera, (_, _, picture) in shown} if stream.is_wanted else None
-            state = states[frame] if states is not None and frame < len(states) else None
-            moment = stream.append(pictures, timestamp_s, state=state)
+            moment = stream.append({camera: picture.rgb()} if stream.is_wanted else None, timestamp_s)
             if moment is not None:
                 yield moment
     except DataError as error:
@@ -213,6 +196,5 @@ def episode_clip(space: Workspace, dataset: str, episode_index: int, cameras: Se
     [record] = records_of(lake, dataset, [episode_index])
     episode = read_episode(build.source(space.sources), record)
     title = f"episode {episode_index} of {dataset}"
-    states = episode_states(lake.con, dataset, [episode_index]).get(episode_index)
-    clip = RunEpisode(episode, tuple(cameras) or (has[0],), row["fps"], row["num_frames"], title, states=states)
+    clip = RunEpisode(episode, tuple(cameras) or (has[0],), row["fps"], row["num_frames"], title)
     return clip, task_text(row["task"])

@@ -20,11 +20,9 @@ from core.tables import TABLES
 from core.values import IMAGE_MARK
 from pipeline.models import models_folder
 from training.errors import ModelError
-from training.folder import adapters, base_of
-from training.laptop.kind import is_laptop
+from training.folder import adapters, base_of, is_laptop
 from training.laptop.model import load_laptop
-from training.laptop.pictures import embed
-from training.laptop.reading import SeenWindow, read_windows
+from training.laptop.reading import SeenWindow, embed, read_windows
 from training.merge import MERGED, merge
 from training.model import load_model
 from training.pictures import Item

@@ -20,7 +20,7 @@ def model_folder(space: Workspace, model: str) -> Path:
     """
     # A recipe's name, or `latest`, is a training run's; a folder is not looked for in the lake
     if space.exists() and "/" not in model:
-        from training.finished import named_model  # imports the lake
+        from training.runs import named_model  # imports the lake
         from warehouse.lake import Lake
 
         model = named_model(Lake(space, read_only=True), model)

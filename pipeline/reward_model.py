@@ -19,12 +19,11 @@ from pipeline.comparison import TRUTH
 from pipeline.outcome import Outcome
 from pipeline.release import found_evaluation, leaderboard_step, main_scores, model_outcome, release_step, report_pages
 from training.card import add_scores
-from training.finished import newest_model, trained
 from training.folder import read_card
-from training.points import recorded
+from training.points import Point, begin_wandb, recorded
 from training.recipe import Recipe
-from training.train import Point, train, training_run_id
-from training.wandb_log import WandbLog
+from training.runs import newest_model, trained, training_run_id
+from training.train import train
 from warehouse.lake import Lake
 from warehouse.releases import Release, get_release
 
@@ -72,7 +71,7 @@ def reward_model_step(
         log = None
         if wandb and is_first:
             config = recipe.model_dump(mode="json")
-            log = WandbLog(lake.workspace.root / "wandb", run, config | {"release": release.name}, resume)
+            log = begin_wandb(lake.workspace.root / "wandb", run, config | {"release": release.name}, resume)
         with recorded(lake, run, on_step, log) as step:
             folder = train(lake, release, recipe, step, resume, scorer).checkpoint
         if is_first:

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -17,9 +17,7 @@ from torch import nn
 
 from training.attention import set_vision, text_attention
 from training.errors import ModelError
-
-if TYPE_CHECKING:
-    from training.recipe import LoraConfig, TrainConfig
+from training.recipe import LoraConfig, TrainConfig
 
 CLASSES = {
     "qwen3_vl": "Qwen3VLForConditionalGeneration",
@@ -89,25 +87,6 @@ def empty_backbone(folder: Path, attention: str, dtype: torch.dtype) -> Any:
     return backbone
 
 
-def use_liger(backbone: Any) -> None:
-    """Let norms and MLPs of a model be calculated by liger-kernel's; logits and loss stay ours. In place.
-
-    Raises ModelError without a GPU, the package, or kernels for this model.
-    """
-    import importlib.util
-
-    if not torch.cuda.is_available() or importlib.util.find_spec("liger_kernel") is None:
-        raise ModelError("model.liger needs a GPU and liger-kernel (uv pip install liger-kernel): leave it out")
-    from liger_kernel.transformers import monkey_patch  # type: ignore[import-not-found]
-
-    kind = backbone.config.model_type
-    if kind not in monkey_patch.MODEL_TYPE_TO_APPLY_LIGER_FN:
-        raise ModelError(f"model.liger: the liger-kernel that is installed has nothing for {kind}: leave it out")
-    # rope would be replaced for all models of this process; the answer's loss is ours, so its kernel is never asked.
-    ours = {"rope": False, "cross_entropy": False, "fused_linear_cross_entropy": False}
-    monkey_patch.MODEL_TYPE_TO_APPLY_LIGER_FN[kind](model=backbone, **ours)
-
-
 def load_processor(folder: Path, min_pixels: int | None = None, max_pixels: int | None = None) -> Any:
     """The processor of a checkpoint; areas of pictures other than its own may be given. Raises ModelError."""
     from transformers import AutoProcessor
@@ -166,7 +145,7 @@ def prepare_quantized(backbone: Any) -> None:
             parameter.data = parameter.data.float()
 
 
-def add_adapter(backbone: Any, config: "LoraConfig") -> None:
+def add_adapter(backbone: Any, config: LoraConfig) -> None:
     """LoRA on linear layers of the language model; all else is frozen. Raises ModelError where none is so named."""
     backbone.add_adapter(adapter_settings(backbone, config))
     _learn_in_float32(backbone)
@@ -179,7 +158,7 @@ def _learn_in_float32(backbone: Any) -> None:
             parameter.data = parameter.data.float()
 
 
-def adapter_settings(backbone: Any, config: "LoraConfig") -> Any:
+def adapter_settings(backbone: Any, config: LoraConfig) -> Any:
     """peft's own form of our settings. Raises ModelError."""
     import peft
 
@@ -234,13 +213,13 @@ def part(name: str) -> str:
     return "language"
 
 
-def rates(config: "TrainConfig") -> dict[str, float]:
+def rates(config: TrainConfig) -> dict[str, float]:
     """Learning rate by part; 0 is frozen."""
     own = {"merger": config.merger_lr, "vision": config.vision_lr, "head": config.head_lr, "language": None}
     return {name: config.lr if rate is None else rate for name, rate in own.items()}
 
 
-def freeze(model: nn.Module, config: "TrainConfig") -> None:
+def freeze(model: nn.Module, config: TrainConfig) -> None:
     """Parts with rate 0 learn nothing; what an adapter has frozen stays so."""
     by_part = rates(config)
     for name, parameter in model.named_parameters():
@@ -248,7 +227,7 @@ def freeze(model: nn.Module, config: "TrainConfig") -> None:
             parameter.requires_grad_(False)
 
 
-def parameter_groups(model: nn.Module, config: "TrainConfig") -> Iterator[dict[str, Any]]:
+def parameter_groups(model: nn.Module, config: TrainConfig) -> Iterator[dict[str, Any]]:
     """Groups for an optimizer, by part; vectors (norms, biases) do not decay."""
     for name, rate in rates(config).items():
         learning = [p for n, p in model.named_parameters() if p.requires_grad and part(n) == name]

@@ -1,88 +1,273 @@
-"""The batches that a run is trained on: where they come from, and how they are divided among processes and workers."""
+"""The batches that a run is trained on: without end, exactly resumable, divided among processes and workers.
 
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from types import MappingProxyType
-from typing import Protocol
+A run's batches are numbered, and whatever the number of processes and of their workers, number n is the same batch:
+consumer k of c prepares k, k + c, k + 2 c ... They come in turn from a few lanes, each a part of the data that is read
+in windows of samples: a window's samples are sorted by length or packed into rows, and its batches are given in random
+order. Lengths are planned from texts and picture headers by whoever takes a batch of a window; pictures are decoded by
+the one consumer whose batch shows them.
 
-from training.data import BatchStream, Prepared, SampleSource, row_lanes, shard_lanes
-from training.labels import Labels
-from training.negatives.samples import SampleNegatives
-from training.progresslm_data import read_rows
+Where a run stands is how many batches all consumers have given, and for each lane where the window of its last batch
+began. That says nothing of who gave them, so any number of processes and workers can go on from it.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import batched, chain, pairwise
+from typing import Any
+
+import numpy as np
+import torch
+
+from training.data import SampleSource, Unread, augment, form_name, item_of, naming
+from training.negatives.config import AS_RECORDED
+from training.pictures import Item, shrunk
+from training.pixels import normalised, on_device
 from training.recipe import Recipe
-from training.transform import Transform
-from training.workers import ParallelStream
-from warehouse.shards.loader import LoaderConfig
+from training.transform import Batch, Transform, pack
+from warehouse.shards import Sample, ShardError
 
-NO_LABELS: Labels = MappingProxyType({})
+NEGATIVES = 1  # of a window's chance: apart from that of its batches' order
 
-
-class Batches(Iterator[Prepared], Protocol):
-    """Batches without end and the state to go on from: a BatchStream or a ParallelStream."""
-
-    per_epoch: float
-
-    def state_dict(self) -> dict: ...
-    def load_state_dict(self, state: Mapping) -> None: ...
+# A window's samples as they are drawn: each changed into a negative, or as it was recorded
+Change = Callable[[Sequence[Unread], np.random.Generator], list[Unread]]
 
 
-def open_batches(
-    shards: Sequence[Path],
-    transform: Transform,
-    recipe: Recipe,
-    rank: int = 0,
-    world: int = 1,
-    labels: Labels = NO_LABELS,
-) -> Batches:
-    """The part of the data of one of `world` processes, prepared there or by its workers. `labels` of the shards'
-    episodes are what negatives are made by. Raises ShardError."""
+@dataclass(frozen=True)
+class Prepared:
+    """One batch of one device. drawn: samples taken from the source for it; left_out of these were too long;
+    samples and tokens (without padding) are what the batch holds; keys: of these samples; made: how many were made how,
+    where the recipe has negatives. Its pictures are bytes: see training.pixels."""
 
-    def part(k: int, parts: int) -> BatchStream:
-        return open_stream(shards, transform, recipe, rank + world * k, world * parts, labels)
+    batch: Batch
+    drawn: int
+    left_out: int
+    samples: int
+    tokens: int
+    keys: tuple[str, ...] = ()
+    made: Mapping[str, int] = field(default_factory=dict)
 
-    whole = part(0, 1)
-    workers = worker_count(recipe.data.workers, world, whole.lanes)
-    return ParallelStream(part, workers, whole.per_epoch, whole.lanes, rank, world) if workers else whole
-
-
-def needs_labels(recipe: Recipe) -> bool:
-    """Does training show moments that no sample asks about, or compare runs of a task?"""
-    return recipe.data.negatives.total > 0 or recipe.data.preferences.total > 0
+    def pin_memory(self) -> "Prepared":
+        """As torch's loader asks for, so that a GPU can fetch the batch by itself."""
+        return replace(self, batch={name: tensor.pin_memory() for name, tensor in self.batch.items()})
 
 
-def worker_count(wanted: int, world: int, lanes: int) -> int:
-    """The most workers, of those wanted, that share out lanes evenly: each its own, or as many to each lane.
+def placed(parts: Iterable[Prepared], device: torch.device) -> Iterator[tuple[Prepared, Batch]]:
+    """Each part with its batch on the device; on a GPU, the next one is copied while this one is worked on."""
+    if device.type != "cuda":
+        yield from ((part, on_device(part.batch, device)) for part in parts)
+        return
+    copying, working = torch.cuda.Stream(device), torch.cuda.current_stream(device)
 
-    Others would plan, though not decode, what is not theirs.
+    def started(part: Prepared) -> tuple[Prepared, Batch, Any]:
+        with torch.cuda.stream(copying):
+            batch = {name: tensor.to(device, non_blocking=True) for name, tensor in part.batch.items()}
+            return part, batch, copying.record_event()
+
+    # Of each pair the second is on its way already when the first is given.
+    for upcoming, _ in pairwise(chain(map(started, parts), [None])):
+        assert upcoming is not None
+        part, batch, ready = upcoming
+        working.wait_event(ready)
+        for tensor in batch.values():
+            tensor.record_stream(working)  # its memory is not given away while it is worked on
+        yield part, normalised(batch)
+
+
+# What a batch will show
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """The samples of a batch; those that were drawn for it, and how many of these were too long."""
+
+    samples: list[Unread]
+    drawn: int
+    left_out: int
+
+
+class _Lane:
+    """The batches of one source, planned but not prepared. `number`: among a run's lanes."""
+
+    def __init__(
+        self, source: SampleSource, transform: Transform, recipe: Recipe, number: int, change: Change | None
+    ) -> None:
+        self._source, self._transform, self._recipe, self._number = source, transform, recipe, number
+        self._change = change
+        self._window: dict = source.state_dict()  # where the current window began
+        self._began = 0  # batches before that window
+        self._plans: list[_Plan] = []
+        self._lengths: dict[int, int] = {}  # by number of the row: rows come again each epoch
+
+    def state_dict(self) -> dict:
+        """Where the window of the last batch began; JSON."""
+        return {"window": self._window, "began": self._began}
+
+    def load_state_dict(self, state: Mapping) -> None:
+        self._window, self._began, self._plans = dict(state["window"]), int(state["began"]), []
+        self._source.load_state_dict(self._window)
+
+    def plan(self, k: int) -> _Plan:
+        """Batch number k of this lane; only ever later ones can be asked for."""
+        while k >= self._began + len(self._plans):
+            self._window, self._began = self._source.state_dict(), self._began + len(self._plans)
+            self._plans = self._next_plans()
+        return self._plans[k - self._began]
+
+    def _next_plans(self) -> list[_Plan]:
+        """The batches of the source's next window that has any. Raises ShardError."""
+        drawn = left_out = 0
+        data, seed = self._recipe.data, [self._recipe.train.seed, self._began, self._number]
+        groups: list[list[Unread]] = []
+        # Drawn by where the window began, so that a resumed run draws the same
+        chance = np.random.default_rng([*seed, NEGATIVES])
+        while not groups:
+            window = self._source.window()
+            # A sample that states no form is of any
+            samples = [s for s in window if data.think is None or s.row.get("form") in (None, form_name(data.think))]
+            if self._change is not None:
+                samples = self._change(samples, chance)
+            # An entry holds many pictures that these samples do not show: it is let go
+            samples = [replace(s, entry={}) for s in samples]
+            lengths = [self._length(s) for s in samples]
+            # Samples that are too long are left out, never cut: an answer without its end would be learnt.
+            fitting = [k for k, n in enumerate(lengths) if n <= data.sequence_length]
+            if data.packing:
+                rows = pack(fitting, lengths, data.sequence_length)
+            else:
+                rows = [[k] for k in (sorted(fitting, key=lengths.__getitem__) if data.window else fitting)]
+            groups = [[samples[k] for row in group for k in row] for group in batched(rows, self._recipe.train.batch)]
+            drawn += len(window)
+            left_out += len(samples) - len(fitting)
+            # Two epochs in which nothing fitted: there will be no batch, however long one waits.
+            if not groups and drawn > 2 * self._source.per_epoch:
+                others = "" if data.think is None else f", the others are not {form_name(data.think)}"
+                raise ShardError(
+                    f"no sample can be trained on: {left_out} of {drawn} have more than {data.sequence_length} tokens "
+                    f"(data.sequence_length, model.max_pixels, model.max_vision_tokens){others}"
+                )
+        order = np.random.default_rng(seed).permutation(len(groups))
+        plans = [_Plan(groups[at], len(groups[at]), 0) for at in order]
+        # Samples that were drawn in vain are counted with the first batch.
+        lost = drawn - sum(p.drawn for p in plans)
+        plans[0] = replace(plans[0], drawn=plans[0].drawn + lost, left_out=left_out)
+        return plans
+
+    def _length(self, sample: Unread) -> int:
+        """Tokens of a sample, by its texts and the headers of its pictures."""
+        if sample.number is not None and (length := self._lengths.get(sample.number)) is not None:
+            return length
+        with naming(sample):
+            sizes = [shrunk(size, self._recipe.model.max_px) for size in sample.sizes()]
+            length = self._transform.length(sample.row["question"], sample.row["answer"], sizes)
+        if sample.number is not None:
+            self._lengths[sample.number] = length
+        return length
+
+
+# Batches
+
+
+class BatchStream:
+    """Batches of one consumer, without end: `first`, and then each `every`-th, of the run's.
+
+    Batch n of the run is number n // lanes of lane n % lanes.
     """
-    even = [n for n in range(1, wanted + 1) if lanes % (world * n) == 0 or (world * n) % lanes == 0]
-    return max(even, default=wanted)
+
+    def __init__(
+        self,
+        sources: Sequence[SampleSource],
+        transform: Transform,
+        recipe: Recipe,
+        first: int = 0,
+        every: int = 1,
+        change: Change | None = None,
+    ) -> None:
+        self._lanes = [_Lane(source, transform, recipe, k, change) for k, source in enumerate(sources)]
+        self.lanes = len(self._lanes)
+        self._transform, self._recipe = transform, recipe
+        self._first, self._every = first, every
+        self._kept: dict[str, Item] = {}  # decoded items by sample, up to so many bytes; what came first stays
+        self._room = recipe.data.cache_mb << 20
+        self._given = 0  # of all consumers, each of which gives a batch in turn
+        self.per_epoch = sum(source.per_epoch for source in sources)
+        self.last: dict[str, dict] = {}  # the state of the lane of the last batch, by its number
+        self._states: dict[str, dict] = {}
+
+    def state_dict(self) -> dict:
+        """Where the run stands once all consumers have given as many batches as this one; JSON. See `together`."""
+        return {"given": self._given, "lanes": dict(self._states), "count": self.lanes}
+
+    def load_state_dict(self, state: Mapping) -> None:
+        """Go on from a state of all consumers together, however many they were. Raises ShardError."""
+        if state["count"] != self.lanes:
+            raise ShardError(f"the run was begun with {state['count']} lanes of data, now there are {self.lanes}")
+        self._given, self._states = int(state["given"]), dict(state["lanes"])
+        for name, lane_state in self._states.items():
+            self._lanes[int(name)].load_state_dict(lane_state)
+
+    def __iter__(self) -> Iterator[Prepared]:
+        return self
+
+    def __next__(self) -> Prepared:
+        number = next_number(self._given, self._first, self._every)
+        lane = self._lanes[number % self.lanes]
+        plan = lane.plan(number // self.lanes)
+        self._given += self._every
+        self.last = {str(number % self.lanes): lane.state_dict()}
+        self._states |= self.last
+        items = [self._item(sample) for sample in plan.samples]
+        if self._recipe.data.augment:
+            # Drawn by the batch's number in the run: no two consumers draw the same.
+            rng = np.random.default_rng([self._recipe.train.seed, number])
+            items = [augment(i, rng) for i in items]
+        packed = self._recipe.data.packing
+        batch = self._transform.as_bytes(items, packed)
+        tokens = int(batch["item_mask" if packed else "attention_mask"].sum())
+        keys = tuple(map(_key, plan.samples))
+        made = Counter(s.row["negative"] for s in plan.samples if "negative" in s.row)
+        return Prepared(batch, plan.drawn, plan.left_out, len(items), tokens, keys, made)
+
+    def _item(self, sample: Unread) -> Item:
+        # What was changed is hardly ever made again
+        key = sample.row.get("sample_id", "") if _is_recorded(sample) else ""
+        item = self._kept.get(key)
+        if item is None:
+            with naming(sample):
+                item = item_of(Sample(dict(sample.row), sample.pictures()), self._recipe.model.max_px)
+            size = sum(p.nbytes for p in item.pictures)
+            if key and size <= self._room:
+                self._room -= size
+                self._kept[key] = item
+        return item
 
 
-def open_stream(
-    shards: Sequence[Path],
-    transform: Transform,
-    recipe: Recipe,
-    first: int = 0,
-    every: int = 1,
-    labels: Labels = NO_LABELS,
-) -> BatchStream:
-    """Batches `first`, `first + every` ... of the run: the part of one of `every` consumers. Raises ShardError."""
-    data = recipe.data
-    window = data.window or recipe.train.batch
-    sources: Sequence[SampleSource]
-    if data.jsonl:
-        rows = read_rows(data.jsonl, data.image_root, "think" if data.think else "no_think")
-        sources = row_lanes(rows, window, recipe.train.seed)
-    else:
-        families = tuple(sorted(data.families))
-        config = LoaderConfig(
-            seed=recipe.train.seed,
-            families=families,
-            per_visit=data.per_visit,
-            dataset_rates=data.dataset_rates,
-            family_rates=data.families,
-        )
-        sources = shard_lanes(shards, config, window)
-    change = SampleNegatives(data.negatives, labels) if data.negatives.total > 0 else None
-    return BatchStream(sources, transform, recipe, first, every, change)
+def _is_recorded(sample: Unread) -> bool:
+    return sample.row.get("negative", AS_RECORDED) == AS_RECORDED
+
+
+def _key(sample: Unread) -> str:
+    """What a batch's samples are called, for people: the sample, and how it was changed."""
+    key = str(sample.row.get("sample_id", ""))
+    return key if _is_recorded(sample) else f"{key} {sample.row['negative']}"
+
+
+def next_number(given: int, first: int, every: int) -> int:
+    """The next batch of a consumer, once so many were given by all: the first from there on that is one of its own."""
+    return given + (first - given) % every
+
+
+def together(states: Sequence[Mapping]) -> dict:
+    """One state of the states of all consumers, which have given as many batches each. Raises ShardError.
+
+    A consumer knows the lanes that it took batches of: a lane stands where the furthest of them says.
+    """
+    given = {state["given"] for state in states}
+    if len(given) != 1 or len({state["count"] for state in states}) != 1:
+        raise ShardError(f"the states are not of one moment of a run: {sorted(given)} batches were given")
+    lanes: dict[str, dict] = {}
+    for state in states:
+        for name, lane in state["lanes"].items():
+            if name not in lanes or lane["began"] > lanes[name]["began"]:
+                lanes[name] = lane
+    return {**states[0], "lanes": lanes}

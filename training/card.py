@@ -7,12 +7,13 @@ from typing import Any
 
 from training.folder import read_card, write_card
 from training.recipe import Recipe
+from training.runs import CODE_VERSION
 from warehouse.lake import Lake
 from warehouse.lake.sql import open_for_users
 from warehouse.releases import Release
 
 
-def make_card(lake: Lake, release: Release, recipe: Recipe, run: str, code_version: str) -> dict[str, Any]:
+def make_card(lake: Lake, release: Release, recipe: Recipe, run: str) -> dict[str, Any]:
     """Facts known before training: data release, the label runs behind it, recipe."""
     # The lake as of the release's snapshot: label runs that were active then, not today's.
     con = open_for_users(lake.workspace, release.snapshot)
@@ -35,7 +36,7 @@ def make_card(lake: Lake, release: Release, recipe: Recipe, run: str, code_versi
         "label_runs": runs,
         "recipe": recipe.model_dump(mode="json"),
         "head": recipe.head.model_dump(mode="json") if recipe.head else None,
-        "code_version": code_version,
+        "code_version": CODE_VERSION,
         "max_px": recipe.model.max_px,
         "max_vision_tokens": recipe.model.max_vision_tokens,
         # Rows of files bring pictures that no configuration of ours chose.

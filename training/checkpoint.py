@@ -26,9 +26,9 @@ from torch.distributed.checkpoint.state_dict_saver import async_save
 
 from core.files import sync, take_place
 from training.errors import ModelError
+from training.runs import STATE_FILE, saved_steps
 from training.sharding import PATIENCE
 
-STATE_FILE = "state.json"
 FILE_BYTES = 4 << 30  # of one file of a process: so much is held a second time while it is written
 # That one process alone writes, or reads, is as it should be.
 warnings.filterwarnings("ignore", message="torch.distributed is disabled")
@@ -37,11 +37,6 @@ LAST_WRITE_S = 900.0  # that a run which failed waits for the checkpoint that it
 
 def step_folder(steps: Path, step: int) -> Path:
     return steps / f"step-{step:08d}"
-
-
-def saved_steps(steps: Path) -> list[Path]:
-    """The whole checkpoints of a run, oldest first; half-written ones bear other names."""
-    return sorted(p for p in steps.glob("step-*") if (p / STATE_FILE).exists())
 
 
 def remove_old(steps: Path, keep: int, keep_gb: float | None = None) -> None:

@@ -28,7 +28,6 @@ class Cost:
     language: float
     output: float  # the layer that gives logits: on answer tokens alone
     vision: float
-    merger: float  # on a square of patches that is merged into one token
     language_attention: float  # by the square of a sequence's length
     vision_attention: float
 
@@ -44,7 +43,6 @@ class Cost:
         if "image_grid_thw" in batch:
             patches = batch["image_grid_thw"].prod(-1).double()
             flops += self.vision * float(patches.sum()) + self.vision_attention * float((patches**2).sum())
-            flops += self.merger * float((batch["mm_token_type_ids"] == 1).sum())
         return flops
 
 
@@ -54,28 +52,28 @@ def cost(backbone: Any) -> Cost:
     heads = text.num_attention_heads * getattr(text, "head_dim", text.hidden_size // text.num_attention_heads)
     tower, language, out = backbone.model.visual, backbone.model.language_model, backbone.lm_head.weight
     # Gradients pass through all that lies after a part that learns; the vision tower comes first.
-    in_tower = _learns(tower)
-    anywhere = in_tower or _learns(language)
+    in_tower = any(p.requires_grad for p in tower.parameters())
+    anywhere = in_tower or any(p.requires_grad for p in language.parameters())
     return Cost(
         language=_passes(language, anywhere),
         output=2 * out.numel() * (1 + anywhere + out.requires_grad),
-        vision=_passes(tower, in_tower, without="merger"),
-        merger=_passes(tower, in_tower, only="merger"),
+        vision=_passes(tower, in_tower, vision.spatial_merge_size**2),
         language_attention=4 * text.num_hidden_layers * heads * 0.5 * (1 + 2 * anywhere),
         vision_attention=4 * vision.depth * vision.hidden_size * (1 + 2 * in_tower),
     )
 
 
-def _passes(module: nn.Module, gradients: bool, only: str = "", without: str = "-") -> float:
-    """FLOPs on one token of all layers that multiply each: forward, for the gradient of what comes in, and for that of
-    the weights that learn. Tables that are looked up in are none. `only`, `without`: by a word in the name."""
+def _passes(module: nn.Module, gradients: bool, merged: int = 1) -> float:
+    """FLOPs on one token or patch of all layers that multiply each: forward, for the gradient of what comes in, and for
+    that of the weights that learn. A merger works on `merged` patches at once. Tables that are looked up in are none.
+    """
     tables = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
-    flops = 0
+    flops = 0.0
     for name, p in module.named_parameters():
-        if p.ndim >= 2 and id(p) not in tables and only in name and without not in name:
+        if p.ndim >= 2 and id(p) not in tables:
             # Nothing before the pixels learns.
             back = gradients and "patch_embed" not in name
-            flops += 2 * weights(p) * (1 + back + p.requires_grad)
+            flops += 2 * weights(p) * (1 + back + p.requires_grad) / (merged if "merger" in name else 1)
     return flops
 
 
@@ -83,10 +81,6 @@ def weights(parameter: torch.Tensor) -> int:
     """How many there are; of those in four bits, which are kept two to a byte in a column, how many they stand for."""
     state = getattr(parameter, "quant_state", None)
     return parameter.numel() if state is None else state.shape.numel()
-
-
-def _learns(module: nn.Module) -> bool:
-    return any(p.requires_grad for p in module.parameters())
 
 
 @cache

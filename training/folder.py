@@ -1,4 +1,4 @@
-"""Read the cards of checkpoints, and list their folders. Loads no model and imports no torch."""
+"""Checkpoint folders: their cards, kinds and hashes. Loads no model and imports no torch."""
 
 import hashlib
 import json
@@ -8,7 +8,9 @@ from typing import Any
 from training.errors import ModelError
 
 CARD = "card.json"
+CONFIG = "config.json"
 ADAPTER_CONFIG = "adapter_config.json"
+LAPTOP = "laptop"  # model_type of the kind of training.laptop
 
 
 def write_card(folder: Path, card: dict[str, Any]) -> None:
@@ -38,6 +40,14 @@ def base_of(folder: Path) -> Path | None:
 def models_of(folder: Path) -> Path:
     """The folder of all models: that of a run, or of a run's steps."""
     return folder.parent.parent if folder.parent.suffix == ".steps" else folder.parent
+
+
+def is_laptop(folder: Path) -> bool:
+    """Does a checkpoint's config.json say that it is of this kind? A folder without one, or damaged, is not."""
+    try:
+        return json.loads((folder / CONFIG).read_text())["model_type"] == LAPTOP
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def folder_hash(folder: Path) -> str:

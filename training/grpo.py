@@ -1,7 +1,7 @@
 """GRPO on ProgressLM's format, by TRL's trainer: prompts with pictures, groups of completions, the reward of each.
 
 TRL generates, compares and learns; this module gives it prompts and rewards, and takes from it what `training.train`
-needs of every trainer: points of the curve, and checkpoints of safetensors and JSON that a run goes on from. vLLM
+needs of every trainer: points of the curve, and checkpoints of safetensors and JSON that a run resumes from. vLLM
 generates where it is installed and there is a GPU (its weights follow each step), transformers elsewhere.
 """
 
@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.state import PartialState
 from accelerate.utils import gather_object
 from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback
@@ -24,94 +23,50 @@ from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from core.paths import Workspace
-from training.backbones import adapter_settings, parameter_groups
+from training.backbones import adapter_settings
 from training.checkpoint import TrainerState, chance_state, learning_tensors, load_state, read_tensors
 from training.errors import TrainingError
-from training.loop import Point, batches_each, go_on_with_chance, share_of_rate
+from training.loop import batches_each, go_on_with_chance, make_optimizer, samples_of_step, share_of_rate
 from training.model import ProgressModel
+from training.points import Point
 from training.progresslm_data import drawn_samples, read_rows
-from training.recipe import GrpoConfig, Recipe
-from training.rewards import REWARDS, WEIGHTS, Truth
+from training.recipe import Recipe
+from training.rewards import WEIGHTS
 from training.rollouts import (
-    MOST_OF_GPU,
-    CompletionLog,
     GenerationSampler,
     fitting,
     prompt_rows,
-    text_of,
+    reward_functions,
     vllm_settings,
-    vllm_share,
+    write_completions,
 )
 from training.sharding import PATIENCE, fresh_state, precision
-from training.spoilt import SpoiltBatch, keep_spoilt
 from training.transform import Transform
 from warehouse.releases import Release
 from warehouse.shards import Sample
 
 COMPLETIONS = "completions.jsonl"  # in the folder of a run's checkpoints
-STEEREST = 0.2  # of an adaptive KL controller's relative error
-
-
-def prompts(workspace: Workspace, release: Release, recipe: Recipe) -> Sequence[Sample]:
-    """What a recipe asks: rows of its files, else what its profile draws of a release. RowError, ShardError."""
-    assert recipe.grpo is not None
-    if not recipe.data.jsonl:
-        return drawn_samples(workspace, release, recipe.grpo.profile, recipe.train.seed)
-    rows = read_rows(recipe.data.jsonl, recipe.data.image_root, "think")
-    rows.check_labels()
-    return rows
-
-
-def held_out_prompts(workspace: Workspace, release: Release, recipe: Recipe) -> Sequence[Sample]:
-    """What a recipe is validated on: rows of its files, else what its profile draws of the release's split val; nothing
-    where it asks for no validation. Raises RowError, ShardError, TrainingError."""
-    config = recipe.grpo
-    assert config is not None
-    if config.validate_every is None:
-        return ()
-    if recipe.data.validation_jsonl:
-        rows = read_rows(recipe.data.validation_jsonl, recipe.data.image_root, "think")
-        rows.check_labels()
-        return rows
-    samples = drawn_samples(workspace, release, config.profile, recipe.train.seed, "val")
-    if not samples:
-        raise TrainingError(f"grpo.validate_every: release {release.name} has no prompts in its split val")
-    return samples
-
-
-def next_kl_coef(coef: float, kl: float, completions: int, config: GrpoConfig) -> float:
-    """The weight of the KL term after a step of so many completions, measured KL in nats a token.
-
-    Adaptive: Ziegler et al. 2019 (arXiv 1909.08593), section 2.2; TRL's trainer keeps its weight, so it is set from
-    outside between steps. Fixed, as ProgressLM was trained, leaves kl_target without effect.
-    """
-    if config.kl_control == "fixed":
-        return coef
-    error = min(STEEREST, max(-STEEREST, kl / config.kl_target - 1))
-    return coef * (1 + error * completions / config.kl_horizon)
 
 
 class GrpoTrainer:
-    """A GRPO run, as training.loop.Trainer is one of SFT. `last`: the checkpoint folder that it goes on from;
-    `held_out`: prompts that it is validated on; `steps`: folder of its checkpoints, where completions are written."""
+    """A GRPO run, as training.loop.Trainer is one of SFT. `last`: the checkpoint folder that it resumes from; `steps`:
+    folder of its checkpoints, where completions are written. Raises RowError, ShardError, TrainingError."""
 
     def __init__(
         self,
+        workspace: Workspace,
+        release: Release,
         model: ProgressModel,
         processor: Any,
-        samples: Sequence[Sample],
         recipe: Recipe,
-        last: Path | None = None,
-        held_out: Sequence[Sample] = (),
-        steps: Path | None = None,
+        last: Path | None,
+        steps: Path,
     ) -> None:
         assert recipe.grpo is not None
-        self.recipe, self.config, self.last = recipe, recipe.grpo, last
+        self.recipe, self.config, self.last, self.steps = recipe, recipe.grpo, last, steps
         self.curve: list[Point] = []
-        self.steps = steps
-        self.log: CompletionLog | None = None
-        self.held_out = 0  # prompts of a validation
         self.waiting: Point | None = None  # for the rewards on held-out prompts
+        self.logged = False  # have completions been written since the run began or resumed?
         self.resumed = load_state(last) if last else None
         processes = fresh_state(divided=recipe.train.distributed == "fsdp")
         rank, world = processes.process_index, processes.num_processes
@@ -120,76 +75,118 @@ class GrpoTrainer:
         self.accumulation = batches_each(recipe, self.begun_by, world)
         self.completions = recipe.train.batch * self.accumulation * world  # a step
         transform = Transform(processor)
+        samples = self._samples(workspace, release, "train")
         chosen = fitting(samples, transform, recipe, rank, world)
         self.left_out, self.prompts = len(samples) - len(chosen), len(chosen)
-        self._check()
-        held = fitting(held_out, transform, recipe, rank, world)
-        held, validation = self._validation(held[: self.config.validation_prompts], world)
-        self.held_out = len(held)
+        self._check_step()
+        held_out = self._samples(workspace, release, "val") if self.config.validate_every else ()
+        held = fitting(held_out, transform, recipe, rank, world)[: self.config.validation_prompts]
+        # Cut to whole batches, so that a mean over these is one over prompts
+        held_batch = min(recipe.train.batch, len(held) // world)
+        if self.config.validate_every and not held_batch:
+            raise TrainingError(f"grpo.validate_every: {len(held)} held-out prompts are too few for {world} processes")
+        self.held_out = len(held) // (held_batch * world) * held_batch * world if held_batch else 0
         # Completions follow the prompts, so all prompts of a batch must end at one place.
         processor.tokenizer.padding_side = "left"
         backbone = model.backbone
         backbone.config._name_or_path = str(backbone.name_or_path)  # where TRL loads the model to keep near to from
-        adapter = adapter_settings(backbone, recipe.lora) if recipe.lora else None
         # TRL wants a folder to write to; what we keep is in checkpoints of our own.
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=UserWarning)
             self.trl = _Trl(
                 self,
                 model=backbone,
-                args=self._arguments(folder, backbone, validation),
-                reward_funcs=_reward_functions(self.config.reward),
+                args=self._arguments(folder, backbone, held_batch),
+                reward_funcs=reward_functions(self.config.reward),
                 train_dataset=prompt_rows(samples, transform, recipe.model.max_px, chosen),
-                eval_dataset=prompt_rows(held_out, transform, recipe.model.max_px, held, repeated=False),
+                eval_dataset=prompt_rows(held_out, transform, recipe.model.max_px, held[: self.held_out], False),
                 processing_class=processor,
-                peft_config=adapter,
+                peft_config=adapter_settings(backbone, recipe.lora) if recipe.lora else None,
                 callbacks=[_Points(self)],
             )
         self.trl.remove_callback(PrinterCallback)
         self.accelerator = self.trl.accelerator
 
-    def _validation(self, held: list[int], world: int) -> tuple[list[int], dict[str, Any]]:
-        """The held-out prompts, cut to whole batches so that a mean over these is one over prompts; TRL's settings."""
-        if not self.config.validate_every:
-            return [], {}
-        batch = min(self.recipe.train.batch, len(held) // world)
-        if not batch:
-            raise TrainingError(f"grpo.validate_every: {len(held)} held-out prompts are too few for {world} processes")
-        return held[: len(held) // (batch * world) * batch * world], {
-            "eval_strategy": "steps",
-            "eval_steps": self.config.validate_every,
-            "per_device_eval_batch_size": batch,
-            "num_generations_eval": 1,
-        }
+    def _samples(self, workspace: Workspace, release: Release, split: str) -> Sequence[Sample]:
+        """What is asked: rows of the recipe's files, else what its profile draws of the release's split."""
+        data, config = self.recipe.data, self.config
+        if files := data.jsonl if split == "train" else data.validation_jsonl:
+            rows = read_rows(files, data.image_root, "think")
+            rows.check_labels()
+            return rows
+        samples = drawn_samples(workspace, release, config.profile, self.recipe.train.seed, split)
+        if split == "val" and not samples:
+            raise TrainingError(f"grpo.validate_every: release {release.name} has no prompts in its split val")
+        return samples
 
-    def _arguments(self, folder: str, backbone: Any, validation: dict[str, Any]) -> GRPOConfig:
-        settings: dict[str, Any] = _settings(self.recipe, self.config, backbone) | validation
-        settings["gradient_accumulation_steps"] = self.accumulation
-        if self.divided:
-            layers = sorted(backbone._no_split_modules)
-            settings |= {"fsdp": True, "fsdp_config": {"version": 2, "transformer_layer_cls_to_wrap": layers}}
-        arguments: Any = GRPOConfig(output_dir=folder, **settings)
-        # transformers has no setting for it; without one, gradients would be added up in bfloat16.
-        if self.divided:
-            arguments.fsdp_plugin_args["mixed_precision_policy"] = precision(self.recipe.train.dtype)
-        return arguments
-
-    def _check(self) -> None:
-        count = self.prompts
+    def _check_step(self) -> None:
+        """Raises TrainingError where the prompts do not make whole steps."""
         train, n = self.recipe.train, self.config.generations
         if self.completions % n:
             raise TrainingError(
                 f"a step has {self.completions} completions (train.batch x train.accumulation x processes), which is "
                 f"no multiple of grpo.generations ({n})"
             )
-        if count < self.completions // n:
-            left_out = ""
-            if self.left_out:
-                left_out = f" of at most {self.recipe.data.sequence_length} tokens ({self.left_out} are longer)"
+        if self.prompts < self.completions // n:
+            longer = f" of at most {self.recipe.data.sequence_length} tokens ({self.left_out} are longer)"
             raise TrainingError(
-                f"there are {count} prompts{left_out}, and a step takes {self.completions // n}: lower "
-                f"train.accumulation (now {train.accumulation})"
+                f"there are {self.prompts} prompts{longer if self.left_out else ''}, and a step takes "
+                f"{self.completions // n}: lower train.accumulation (now {train.accumulation})"
             )
+
+    def _arguments(self, folder: str, backbone: Any, held_batch: int) -> GRPOConfig:
+        """TRL's settings; `held_batch`: prompts of a batch of the validation, 0 where there is none."""
+        recipe, config, train, gpu = self.recipe, self.config, self.recipe.train, torch.cuda.is_available()
+        settings: dict[str, Any] = {
+            "per_device_train_batch_size": train.batch,
+            "gradient_accumulation_steps": self.accumulation,
+            # max_steps, unless -1, goes before epochs.
+            "num_train_epochs": train.epochs or 1.0,
+            "max_steps": train.steps or -1,
+            "max_grad_norm": train.clip,
+            "bf16": train.dtype == "bfloat16",
+            "activation_checkpointing": train.gradient_checkpointing,
+            "activation_checkpointing_kwargs": {"use_reentrant": False},
+            "seed": train.seed,
+            "use_cpu": not gpu,
+            "ddp_timeout": int(PATIENCE.total_seconds()),
+            "dataloader_num_workers": recipe.data.workers,
+            "num_generations": config.generations,
+            "max_completion_length": config.max_completion,
+            "temperature": config.temperature,
+            "top_p": config.top_p,
+            "epsilon": config.clip_low,
+            "epsilon_high": config.clip_high,
+            "delta": config.dual_clip,
+            "beta": config.kl_coef,
+            "reward_weights": list(WEIGHTS.values()),
+            # Dropout would give a completion other probabilities when it is learnt from than when it was made.
+            "disable_dropout": True,
+            "logging_steps": 1,
+            "report_to": "none",
+            "disable_tqdm": True,
+            "save_strategy": "steps" if train.save_every else "no",
+            "save_steps": train.save_every or 500,
+        }
+        if held_batch:
+            settings |= {"eval_strategy": "steps", "eval_steps": config.validate_every}
+            settings |= {"per_device_eval_batch_size": held_batch, "num_generations_eval": 1}
+        # With a server on other machines, vLLM itself need not be on this one.
+        has_vllm = config.vllm_server is not None or importlib.util.find_spec("vllm") is not None
+        if config.rollouts == "vllm" and not (gpu and has_vllm):
+            raise TrainingError(
+                "grpo.rollouts: vllm needs a GPU and vLLM (uv pip install vllm): take auto, which goes without"
+            )
+        if gpu and has_vllm and config.rollouts != "transformers":
+            settings |= vllm_settings(recipe, config, sum(p.numel() for p in backbone.parameters()))
+        if self.divided:
+            layers = sorted(backbone._no_split_modules)
+            settings |= {"fsdp": True, "fsdp_config": {"version": 2, "transformer_layer_cls_to_wrap": layers}}
+        arguments: Any = GRPOConfig(output_dir=folder, **settings)
+        # transformers has no setting for it; without one, gradients would be added up in bfloat16.
+        if self.divided:
+            arguments.fsdp_plugin_args["mixed_precision_policy"] = precision(train.dtype)
+        return arguments
 
     @property
     def step(self) -> int:
@@ -207,6 +204,7 @@ class GrpoTrainer:
     def run(self, on_step: Callable[[Point], None], save: Callable[[], None]) -> None:
         """To the end; `save` is called each `save_every` steps. Raises TrainingError, RowError, ShardError."""
         self.on_step, self.save = on_step, save
+        train = self.recipe.train
         try:
             if self.last is None:
                 self.trl.train()
@@ -215,23 +213,23 @@ class GrpoTrainer:
                 state = HfState(
                     global_step=len(self.curve),
                     num_input_tokens_seen=self.curve[-1].tokens,
-                    train_batch_size=self.recipe.train.batch,
+                    train_batch_size=train.batch,
                     logging_steps=1,
-                    save_steps=self.recipe.train.save_every or 500,
+                    save_steps=train.save_every or 500,
                 )
                 state.save_to_json(str(Path(folder) / "trainer_state.json"))
                 self.trl.train(resume_from_checkpoint=folder)
         except torch.OutOfMemoryError as e:
             raise TrainingError(
-                f"out of memory at step {self.step}: lower train.batch (now {self.recipe.train.batch}) and raise "
+                f"out of memory at step {self.step}: lower train.batch (now {train.batch}) and raise "
                 f"train.accumulation, or lower grpo.max_completion, grpo.vllm_memory or model.max_vision_tokens"
             ) from e
         except RuntimeError as e:
             if "probability tensor" not in str(e):  # torch.multinomial's words
                 raise
             raise TrainingError(
-                f"the model's probabilities are not finite at step {self.step}: lower train.lr (now "
-                f"{self.recipe.train.lr:g}) in the recipe; checkpoints before it are kept"
+                f"the model's probabilities are not finite at step {self.step}: lower train.lr (now {train.lr:g}) in "
+                "the recipe; checkpoints before it are kept"
             ) from e
 
     # Where it stands
@@ -242,21 +240,78 @@ class GrpoTrainer:
         return TrainerState(self.step, self.drawn, self.left_out, self.begun_by, {}, chance, curve)
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """What learns and the optimizer's state, for a checkpoint to go on from: this process's part."""
-        return learning_tensors(self.trl.learning, self.trl.plain_optimizer)
+        """What learns and the optimizer's state, for a checkpoint to resume from: this process's part."""
+        return learning_tensors(*self.trl.learning())
 
     def load(self, folder: Path, state: TrainerState) -> None:
-        """Go on from `last` when it runs: TRL makes the optimizer only then."""
+        """The weights come from `last` when it runs: TRL makes the optimizer only then."""
         self.curve = [Point(**p) for p in state.curve]
-        extra = self.curve[-1].extra
-        self.trl.beta = next_kl_coef(extra["kl_coef"], extra.get("kl", 0.0), self.completions, self.config)
 
     def weights(self) -> dict[str, torch.Tensor] | None:
         """Of the whole model, on the main process, where each has only a part of it; None where they have it all."""
         if not self.divided:
             return None
-        weights: dict[str, Any] = self.accelerator.get_state_dict(self.trl.wrapped)
+        weights: dict[str, Any] = self.accelerator.get_state_dict(self.trl.model_wrapped)
         return {f"backbone.{k}": v for k, v in weights.items()}
+
+    # What TRL logs
+
+    def stepped(self, state: Any, logs: Mapping[str, float]) -> None:
+        """Make a point of a step. TRL has counted it already; points of the curve begin at 0."""
+        before, config = self.curve[-1] if self.curve else None, self.config
+        step, seconds = state.global_step - 1, logs["step_time"]
+        tokens, norm = int(logs["num_tokens"]), float(logs.get("grad_norm", 0.0))
+        self._write_completions(step, "train", self.completions, state)
+        # Weights after such a step are worth nothing: the run ends before a checkpoint is made of them.
+        for name, value in (("loss", logs["loss"]), ("norm of the gradient", norm)):
+            if not math.isfinite(value):
+                keys = list(map(str, self.trl._logs["extra"]["sample_id"]))
+                raise TrainingError(
+                    f"the {name} is {value} at step {step}: lower train.lr or train.clip in the recipe; checkpoints "
+                    f"before it are kept, and {self.steps / COMPLETIONS} has the answers. {samples_of_step(keys)}"
+                )
+        point = Point(
+            step=step,
+            loss=float(logs["loss"]),
+            text=None,
+            progress=None,
+            learning_rate=float(logs["learning_rate"]),
+            gradient_norm=norm,
+            done=state.global_step / state.max_steps,
+            samples=self.drawn,
+            tokens=tokens,
+            samples_per_s=self.completions / config.generations / seconds,
+            tokens_per_s=(tokens - (before.tokens if before else 0)) / seconds,
+            mfu=None,
+            extra=_extra(logs) | {"kl_coef": config.kl_coef},
+        )
+        every = config.validate_every
+        # Validated also after the last step.
+        if every and (state.global_step % every == 0 or state.global_step == state.max_steps):
+            self.waiting = point
+        else:
+            self._give(point, state)
+
+    def validated(self, state: Any, logs: Mapping[str, float]) -> None:
+        """Complete the step's point, which waits for this."""
+        point, self.waiting = self.waiting, None
+        assert point is not None
+        self._write_completions(point.step, "validation", self.held_out, state)
+        names = {"reward": "reward", "completion_tokens": "completions/mean_length"}
+        names |= {f"reward_{part}": f"rewards/{part}/mean" for part in WEIGHTS}
+        extra = {f"validation_{name}": float(logs[f"eval_{of_trl}"]) for name, of_trl in names.items()}
+        self._give(replace(point, extra=point.extra | extra), state)
+
+    def _give(self, point: Point, state: Any) -> None:
+        self.curve.append(point)
+        if state.is_world_process_zero:
+            self.on_step(point)
+
+    def _write_completions(self, step: int, split: str, last: int, state: Any) -> None:
+        """TRL keeps as many as a step has: before those of the validation there may be some of the step."""
+        if state.is_world_process_zero:
+            write_completions(self.steps / COMPLETIONS, step, split, self.trl._logs, last, anew=not self.logged)
+            self.logged = True
 
 
 class _Trl(GRPOTrainer):
@@ -269,53 +324,26 @@ class _Trl(GRPOTrainer):
     def _send_telemetry(self) -> None:
         """TRL would ask its makers' server; nothing leaves this machine."""
 
-    @property
-    def wrapped(self) -> torch.nn.Module:
-        assert self.model_wrapped is not None
-        return self.model_wrapped
-
-    @property
-    def learning(self) -> torch.nn.Module:
-        return self.accelerator.unwrap_model(self.wrapped)
-
-    @property
-    def plain_optimizer(self) -> torch.optim.Optimizer:
-        return getattr(self.optimizer, "optimizer", self.optimizer)
+    def learning(self) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+        """What learns, and its optimizer, both without wrappers."""
+        return self.accelerator.unwrap_model(self.model_wrapped), getattr(self.optimizer, "optimizer", self.optimizer)
 
     def _get_train_sampler(self, dataset: Any = None) -> GenerationSampler:
         args: Any = self.args
-        return GenerationSampler(
-            self.ours.prompts,
-            args.generation_batch_size // self.ours.config.generations,
-            self.ours.config.generations,
-            self.num_iterations * args.steps_per_generation,
-            args.seed,
-        )
-
-    @property
-    def answered(self) -> Mapping[str, Any]:
-        """Prompts, completions and rewards of the last generation batch, a list for each column."""
-        return self._logs
-
-    @property
-    def learnt_from(self) -> Sequence[Mapping[str, Any]]:
-        """The batches of this process's last step, as the model was given them."""
-        return self._buffered_inputs or ()
+        n = self.ours.config.generations
+        repeats = self.num_iterations * args.steps_per_generation
+        return GenerationSampler(self.ours.prompts, args.generation_batch_size // n, n, repeats, args.seed)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
-            train = self.ours.recipe.train
-            groups = list(parameter_groups(model or self.wrapped, train))
-            if not groups:
-                raise TrainingError(f"recipe {self.ours.recipe.name} trains nothing: all rates are 0")
-            self.optimizer = torch.optim.AdamW(groups, betas=(0.9, train.beta2))
+            self.optimizer = make_optimizer(model or self.model_wrapped, self.ours.recipe)
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         if self.lr_scheduler is None:
             train = self.ours.recipe.train
             self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
-                optimizer or self.plain_optimizer, lambda step: share_of_rate(step / num_training_steps, train)
+                optimizer or self.learning()[1], lambda step: share_of_rate(step / num_training_steps, train)
             )
         return self.lr_scheduler
 
@@ -327,14 +355,13 @@ class _Trl(GRPOTrainer):
         """Weights come with the optimizer, once there is one."""
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if checkpoint is None:
+        if checkpoint is None or self.ours.last is None:
             return
-        assert self.ours.last is not None
-        read_tensors(self.ours.last, self.learning, self.plain_optimizer)
-        done = self.state.global_step
-        for group, base in zip(self.plain_optimizer.param_groups, self.lr_scheduler.base_lrs, strict=True):
+        model, optimizer = self.learning()
+        read_tensors(self.ours.last, model, optimizer)
+        for group, base in zip(optimizer.param_groups, self.lr_scheduler.base_lrs, strict=True):
             group["initial_lr"] = base
-        self.lr_scheduler.last_epoch = done - 1
+        self.lr_scheduler.last_epoch = self.state.global_step - 1
         self.lr_scheduler.step()
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
@@ -343,96 +370,16 @@ class _Trl(GRPOTrainer):
 
 
 class _Points(TrainerCallback):
-    """Makes a point of what TRL logs each step, and steers the KL term."""
+    """Passes on what TRL logs of each step, and of each validation; not the summary after the last step."""
 
     def __init__(self, ours: GrpoTrainer) -> None:
         self.ours = ours
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **more: Any) -> None:
-        if logs is None:
-            return
-        if "reward" in logs:
-            self._step(state, logs)
-        elif "eval_reward" in logs:
-            self._validated(state, logs)
-        # Neither: the summary after the last step.
-
-    def _validated(self, state: Any, logs: Mapping[str, float]) -> None:
-        """Complete the step's point, which waits for this."""
-        point = self.ours.waiting
-        assert point is not None
-        self.ours.waiting = None
-        self._record(point.step, "validation", state)
-        names = {"reward": "reward", "completion_tokens": "completions/mean_length"}
-        names |= {f"reward_{part}": f"rewards/{part}/mean" for part in WEIGHTS}
-        extra = {f"validation_{name}": float(logs[f"eval_{of_trl}"]) for name, of_trl in names.items()}
-        self._give(replace(point, extra=point.extra | extra), state)
-
-    def _give(self, point: Point, state: Any) -> None:
-        self.ours.curve.append(point)
-        if state.is_world_process_zero:
-            self.ours.on_step(point)
-
-    def _record(self, step: int, split: str, state: Any) -> None:
-        """Write down what was answered."""
-        ours = self.ours
-        if ours.steps is None or not state.is_world_process_zero:
-            return
-        if ours.log is None:
-            ours.log = CompletionLog(ours.steps / COMPLETIONS, begins=step)
-        # TRL keeps as many as a step has: before those of the validation there may be some of the step.
-        last = ours.held_out if split == "validation" else ours.completions
-        ours.log.write(step, split, ours.trl.answered, last)
-
-    def _step(self, state: Any, logs: Mapping[str, float]) -> None:
-        ours, trl = self.ours, self.ours.trl
-        before = ours.curve[-1] if ours.curve else None
-        # TRL has counted this step already; points of the curve begin at 0.
-        step, seconds = state.global_step - 1, logs["step_time"]
-        tokens, tokens_before = int(logs["num_tokens"]), before.tokens if before else 0
-        self._record(step, "train", state)
-        # Weights after such a step are spoilt: the run ends before a checkpoint is made of them.
-        for name, value in (("loss", logs["loss"]), ("norm of the gradient", logs.get("grad_norm", 0.0))):
-            if not math.isfinite(value):
-                raise TrainingError(self._spoilt(step, f"the {name} is {value} at step {step}"))
-        extra = _extra(logs)
-        point = Point(
-            step=step,
-            loss=float(logs["loss"]),
-            text=None,
-            progress=None,
-            learning_rate=float(logs["learning_rate"]),
-            gradient_norm=float(logs.get("grad_norm", 0.0)),
-            done=state.global_step / state.max_steps,
-            samples=ours.drawn,
-            tokens=tokens,
-            samples_per_s=ours.completions / ours.config.generations / seconds,
-            tokens_per_s=(tokens - tokens_before) / seconds,
-            mfu=None,
-            extra=extra | {"kl_coef": trl.beta},
-        )
-        # The point has the weight that the step was made with; the next step gets one by the KL just measured.
-        trl.beta = next_kl_coef(trl.beta, extra.get("kl", 0.0), ours.completions, ours.config)
-        every = ours.config.validate_every
-        # Validated also after the last step.
-        if every and (state.global_step % every == 0 or state.global_step == state.max_steps):
-            ours.waiting = point
-        else:
-            self._give(point, state)
-
-    def _spoilt(self, step: int, why: str) -> str:
-        """What is said of a step whose numbers are none; its batches are kept. All processes call it."""
-        ours, trl = self.ours, self.ours.trl
-        text = f"{why}: lower train.lr or train.clip in the recipe; checkpoints before it are kept"
-        if ours.steps is None:
-            return text
-        keys = sorted(set(map(str, trl.answered["extra"]["sample_id"])))
-        batches = [
-            SpoiltBatch(k, {name: v for name, v in part.items() if isinstance(v, torch.Tensor)}, keys)
-            for k, part in enumerate(trl.learnt_from)
-        ]
-        kept = keep_spoilt(ours.steps, step, trl.accelerator.process_index, batches, why)
-        return f"{text}; {kept}, and {ours.steps / COMPLETIONS} has the answers"
+        if "reward" in (logs or {}):
+            self.ours.stepped(state, logs or {})
+        elif "eval_reward" in (logs or {}):
+            self.ours.validated(state, logs or {})
 
 
 def _extra(logs: Mapping[str, float]) -> dict[str, float]:
@@ -450,96 +397,3 @@ def _extra(logs: Mapping[str, float]) -> dict[str, float]:
         "clipped_low": "clip_ratio/low_mean", "clipped_high": "clip_ratio/high_mean",
     }  # fmt: skip
     return {name: float(logs[of_trl]) for name, of_trl in named.items() if logs.get(of_trl) is not None}
-
-
-# What TRL is given
-
-
-def _settings(recipe: Recipe, config: GrpoConfig, backbone: Any) -> dict[str, Any]:
-    train, gpu = recipe.train, torch.cuda.is_available()
-    # With a server on other machines, vLLM itself need not be on this one.
-    has_vllm = config.vllm_server is not None or importlib.util.find_spec("vllm") is not None
-    if config.rollouts == "vllm" and not (gpu and has_vllm):
-        raise TrainingError(
-            "grpo.rollouts: vllm needs a GPU and vLLM (uv pip install vllm): take auto, which goes without"
-        )
-    settings: dict[str, Any] = {
-        "per_device_train_batch_size": train.batch,
-        # max_steps, unless -1, goes before epochs.
-        "num_train_epochs": train.epochs or 1.0,
-        "max_steps": train.steps or -1,
-        "max_grad_norm": train.clip,
-        "bf16": train.dtype == "bfloat16",
-        "activation_checkpointing": train.gradient_checkpointing,
-        "activation_checkpointing_kwargs": {"use_reentrant": False},
-        "seed": train.seed,
-        "use_cpu": not gpu,
-        "ddp_timeout": int(PATIENCE.total_seconds()),
-        "dataloader_num_workers": recipe.data.workers,
-        "num_generations": config.generations,
-        "max_completion_length": config.max_completion,
-        "temperature": config.temperature,
-        "top_p": config.top_p,
-        "epsilon": config.clip_low,
-        "epsilon_high": config.clip_high,
-        "delta": config.dual_clip,
-        "beta": config.kl_coef,
-        "reward_weights": list(WEIGHTS.values()),
-        # Dropout would give a completion other probabilities when it is learnt from than when it was made.
-        "disable_dropout": True,
-        "logging_steps": 1,
-        "report_to": "none",
-        "disable_tqdm": True,
-        "save_strategy": "steps" if train.save_every else "no",
-        "save_steps": train.save_every or 500,
-    }
-    if gpu and has_vllm and config.rollouts != "transformers":
-        settings |= vllm_settings(recipe, config, _vllm_memory(recipe, config, backbone))
-    return settings
-
-
-def _vllm_memory(recipe: Recipe, config: GrpoConfig, backbone: Any) -> float:
-    """The recipe's share of a GPU for vLLM, or what the training's state leaves. Raises TrainingError."""
-    if config.vllm_memory is not None or config.vllm_server:
-        return config.vllm_memory or MOST_OF_GPU
-    weights, adapted = sum(p.numel() for p in backbone.parameters()), recipe.lora is not None
-    divided = recipe.train.distributed == "fsdp"
-    try:
-        return vllm_share(
-            gpu=torch.cuda.get_device_properties(0).total_memory,
-            learning=0 if adapted else weights,
-            frozen=weights if adapted else 0,
-            processes=PartialState().num_processes if divided else 1,
-            reference=config.kl_coef > 0 and not adapted,
-            tensor_parallel=config.vllm_tensor_parallel,
-        )
-    except ValueError as e:
-        raise TrainingError(f"{e}: take more GPUs with train.distributed: fsdp, or grpo.vllm_server") from e
-
-
-def _reward_functions(name: str) -> list[Callable[..., list[float]]]:
-    """One for each part, so that TRL weighs them and tells of each."""
-    whole = REWARDS[name]
-
-    def function(part: str) -> Callable[..., list[float]]:
-        def reward(
-            completions: Sequence[Any],
-            truth: Sequence[Truth],
-            sample_id: Sequence[str],
-            log_metric: Any = None,
-            log_extra: Any = None,
-            **_: Any,
-        ) -> list[float]:
-            found = [whole(text_of(c), t) for c, t in zip(completions, truth, strict=True)]
-            if log_extra is not None and part == "format":
-                log_extra("sample_id", list(sample_id))
-            # Reference and score have a distance to the label, which is logged as well; the format has none.
-            if log_metric is not None and part != "format":
-                log_metric(f"{part}_error", sum(getattr(r, f"{part}_error") for r in found) / len(found))
-            return [getattr(r, part) for r in found]
-
-        # TRL logs a reward by its function's name.
-        reward.__name__ = part
-        return reward
-
-    return [function(part) for part in WEIGHTS]

@@ -5,13 +5,12 @@ is one prefill with no decoding and cannot copy the answer's number. Beside prog
 reached its end state. `PublishedHead` is ProcVLM's, kept to compare with: it pools the answer, too.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 
-if TYPE_CHECKING:
-    from training.recipe import HeadConfig
+from training.recipe import HeadConfig
 
 TAIL, TAIL_DROPOUT = 14, 0.5  # published: half of the features of the last 14 tokens are dropped in training
 SLOPE, SHIFT = 1.2, 0.1  # published: progress = sigmoid(1.2 z - 0.1), there in training only; ours serve it, too
@@ -25,7 +24,7 @@ class Head(nn.Module):
     of having reached the end state, which a sample has where its progress is 1.
     """
 
-    def __init__(self, config: "HeadConfig", hidden_size: int) -> None:
+    def __init__(self, config: HeadConfig, hidden_size: int) -> None:
         super().__init__()
         self.config, self.hidden_size = config, hidden_size
         self.outputs = config.bins if config.loss == "binned" else 1
@@ -70,7 +69,7 @@ class Head(nn.Module):
 class ProgressHead(Head):
     """Attention pooling over the prompt and a small network."""
 
-    def __init__(self, config: "HeadConfig", hidden_size: int) -> None:
+    def __init__(self, config: HeadConfig, hidden_size: int) -> None:
         super().__init__(config, hidden_size)
         self.score = nn.Sequential(nn.Linear(hidden_size, hidden_size // 4), nn.GELU(), nn.Linear(hidden_size // 4, 1))
         self.value = nn.Sequential(
@@ -93,16 +92,10 @@ class ProgressHead(Head):
         return (value if self.finished is None else torch.cat([value, self.finished(pooled)], -1)).float()
 
 
-def preference_head(width: int) -> nn.Module:
-    """One score per state. Its first weights take nothing from the chance that the rest of training draws from."""
-    with torch.random.fork_rng(devices=[]):
-        return nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, 1))
-
-
 class PublishedHead(Head):
     """ProcVLM's: attention pooling over all tokens, the answer's too, and four times as wide a network."""
 
-    def __init__(self, config: "HeadConfig", hidden_size: int) -> None:
+    def __init__(self, config: HeadConfig, hidden_size: int) -> None:
         super().__init__(config, hidden_size)
         wide = 4 * hidden_size
         self.pooler = nn.Sequential(nn.Linear(hidden_size, hidden_size // 4), nn.GELU(), nn.Linear(hidden_size // 4, 1))
@@ -147,7 +140,7 @@ def two_bins(target: torch.Tensor, bins: int) -> torch.Tensor:
     return spread.scatter(-1, low, 1 - share).scatter(-1, low + 1, share)
 
 
-def make_head(config: "HeadConfig", hidden_size: int) -> Head:
+def make_head(config: HeadConfig, hidden_size: int) -> Head:
     return (PublishedHead if config.pooling == "published" else ProgressHead)(config, hidden_size)
 
 
@@ -163,8 +156,6 @@ def head_json(head: Head) -> dict[str, Any]:
 
 def head_of(facts: dict[str, Any]) -> Head:
     """Raises KeyError, TypeError or ValueError where `facts` are not head_json's."""
-    from training.recipe import HeadConfig
-
     facts = {"done_weight": 0.0} | facts  # what was written before there was such an output
     # Outputs that heads had once, and no recipe set, are no fields any more
     known = {name: value for name, value in facts.items() if name in HeadConfig.model_fields}

@@ -17,7 +17,6 @@ from core.files import take_place
 from training.checkpoint import chance_state, set_chance
 from training.folder import CARD, read_card, write_card
 
-BEST = ".best"  # after a run's name
 FACTS = "held_out"  # what the card of a best model says of its evaluation
 PREFIX = "held_out_"  # of the scores in a point of the curve
 BY = "mae"  # the best has least of it: answers that cannot be read count as wrong as can be

@@ -2,76 +2,45 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.utils import gather_object
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
 from training.backbones import parameter_groups
-from training.batches import Batches
+from training.batches import Prepared, placed, together
 from training.checkpoint import TrainerState, chance_state, learning_tensors, read_tensors, set_chance
-from training.data import Prepared, placed, together
 from training.errors import TrainingError
+from training.feeding import Batches
 from training.flops import cost, peak_flops
 from training.held_out import HeldOutCheck
-from training.model import Losses, ProgressModel, losses
+from training.model import ProgressModel, losses
 from training.negatives.config import AS_RECORDED, KINDS
+from training.points import Point
 from training.recipe import Recipe, TrainConfig
-from training.sharding import fresh_state, layers, shard
-from training.spoilt import SpoiltBatch, keep_spoilt
-from training.transform import Batch
-
-
-@dataclass(frozen=True)
-class Point:
-    """One training step of all processes together.
-
-    text: mean cross entropy of answer tokens; progress: mean |progress - label|; None where there is no such loss.
-    done: share of the run, 0..1. samples and tokens (without padding) since the start. Rates are of this step alone;
-    mfu is the share of the devices' arithmetic that training.flops counts, None where it was not counted. extra: what
-    only one kind of training has, by name, such as the reward.
-    """
-
-    step: int
-    loss: float
-    text: float | None
-    progress: float | None
-    learning_rate: float
-    gradient_norm: float
-    done: float
-    samples: int
-    tokens: int
-    samples_per_s: float
-    tokens_per_s: float
-    mfu: float | None
-    extra: dict[str, float] = field(default_factory=dict)
+from training.sharding import fresh_state, shard
 
 
 def make_accelerator(recipe: Recipe) -> Any:
-    from accelerate import Accelerator, DistributedDataParallelKwargs
-
     fresh_state(divided=False)
     precision = "bf16" if recipe.train.dtype == "bfloat16" else "no"
-    handlers: list[Any] = [
-        DistributedDataParallelKwargs(find_unused_parameters=True)
-    ]  # parts that a batch does not touch
+    handlers: list[Any] = [DistributedDataParallelKwargs(find_unused_parameters=True)]  # parts a batch does not touch
     return Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=precision, kwargs_handlers=handlers)
 
 
-def compile_layers(model: ProgressModel) -> None:
-    """Norms and MLPs of all layers by torch.compile, in place.
-
-    Attention stays as it is: it asks for the lengths of each batch, and under recomputation one break in a layer would
-    leave all of it uncompiled.
-    """
-    for layer in layers(model.backbone):
-        for name, part in layer.named_modules():
-            if name == "mlp" or "norm" in name:
-                part.compile()
+def make_optimizer(model: Any, recipe: Recipe) -> torch.optim.Optimizer:
+    """Of what learns, at the rates of its parts. Raises TrainingError where nothing does."""
+    groups = list(parameter_groups(model, recipe.train))
+    if not groups:
+        raise TrainingError(f"recipe {recipe.name} trains nothing: all rates are 0")
+    return torch.optim.AdamW(groups, betas=(0.9, recipe.train.beta2))
 
 
 def batches_each(recipe: Recipe, begun_by: int, world: int) -> int:
@@ -96,52 +65,18 @@ def share_of_rate(done: float, train: TrainConfig) -> float:
     return 1 - rest if train.schedule == "linear" else 1.0
 
 
-@dataclass(frozen=True)
-class _Held:
-    """What the batches of one step hold, over all processes."""
-
-    answer_tokens: int
-    labels: int
-    drawn: int
-    left_out: int
-    samples: int
-    tokens: int
-    made: Counter[str]
-
-
-@dataclass(frozen=True)
-class _StepSums:
-    """Sums over the batches of one step and over all processes; `loss` is weighed, `text` and `error` are
-    not. `losses`: of each of this process's batches."""
-
-    loss: float
-    text: float
-    error: float
-    flops: float
-    losses: tuple[float, ...]
-
-
 class Trainer:
     """One process's part of a run: model, optimizer, data, and where it stands. `begun_by`: so many processes began
-    it, where it goes on. `steps`: folder of its checkpoints, where a batch that spoils it is kept.
+    it, where it goes on.
 
     Equal seeds, data and number of processes give equal curves, resumed or not, and by whatever number of processes.
     """
 
-    def __init__(
-        self,
-        model: ProgressModel,
-        batches: Batches,
-        recipe: Recipe,
-        begun_by: int | None = None,
-        steps: Path | None = None,
-    ) -> None:
-        self.recipe, self.batches, self.head, self.steps = recipe, batches, model.head, steps
+    def __init__(self, model: ProgressModel, batches: Batches, recipe: Recipe, begun_by: int | None = None) -> None:
+        self.recipe, self.batches, self.head = recipe, batches, model.head
         if recipe.train.gradient_checkpointing:
             model.backbone.activation_checkpointing_enable({"use_reentrant": False})
         self.cost = cost(model.backbone)
-        if recipe.train.compile:
-            compile_layers(model)
         self.accelerator = make_accelerator(recipe)
         world = self.accelerator.num_processes
         self.begun_by = begun_by or world
@@ -151,10 +86,7 @@ class Trainer:
             self.model: Any = shard(model, recipe.train.dtype, self.accelerator.device)
         else:
             self.model = self.accelerator.prepare_model(model)
-        groups = list(parameter_groups(self.plain, recipe.train))
-        if not groups:
-            raise TrainingError(f"recipe {recipe.name} trains nothing: all rates are 0")
-        self.optimizer = torch.optim.AdamW(groups, betas=(0.9, recipe.train.beta2))
+        self.optimizer = make_optimizer(self.plain, recipe)
         self.step = self.drawn = self.left_out = 0
         self.made: Counter[str] = Counter()
         self.curve: list[Point] = []
@@ -177,24 +109,18 @@ class Trainer:
     def run(self, on_step: Callable[[Point], None], save: Callable[[], None]) -> None:
         """To the end; `save` is called each `save_every` steps. Raises TrainingError or ShardError."""
         self.model.train()
-        every = self.recipe.train.save_every
+        save_every, check_every = self.recipe.train.save_every, self.recipe.train.evaluate_every
         while self.done < 1:
             point = self._step()
             self.curve.append(point)
-            if self._is_evaluated:
-                assert self.check is not None
+            # The last step is always evaluated
+            if self.check and check_every and (self.step % check_every == 0 or self.done >= 1):
                 point = self.curve[-1] = replace(point, extra=point.extra | self.check(point.step))
             if self.accelerator.is_main_process:
                 on_step(point)
-            if every and self.step % every == 0 and self.done < 1:
+            if save_every and self.step % save_every == 0 and self.done < 1:
                 save()
         self.model.eval()
-
-    @property
-    def _is_evaluated(self) -> bool:
-        """Is the step that was just made one of those that are evaluated? The last one always is."""
-        every = self.recipe.train.evaluate_every
-        return self.check is not None and every > 0 and (self.step % every == 0 or self.done >= 1)
 
     def _step(self) -> Point:
         """One step of the optimizer, on so many batches of each process."""
@@ -206,97 +132,82 @@ class Trainer:
         parts = [next(self.batches) for _ in range(self.accumulation)]
         held = self._held(parts)
         with self._memory(parts):
-            sums = self._backward(parts, held)
+            loss, text, error, flops, own = self._backward(parts, held)
             # Loss and gradient are looked at before the optimizer moves any weight: such a step could not be undone.
-            self._refuse(sums.loss, "loss", parts, sums.losses)
-            norm = self._clip()
-            self._refuse(norm, "norm of the gradient", parts, sums.losses)
+            self._refuse(loss, "loss", parts, own)
+            clipped: Any = torch.nn.utils.clip_grad_norm_(self.model.parameters(), train.clip)
+            norm = float(clipped.full_tensor() if self.divided else clipped)
+            self._refuse(norm, "norm of the gradient", parts, own)
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        self.drawn += held.drawn
-        self.left_out += held.left_out
-        self.made.update(held.made)
-        return self._point(held, sums, rate, norm, perf_counter() - started)
+        self.drawn += held["drawn"]
+        self.left_out += held["left_out"]
+        self.made.update({kind: held[kind] for kind in (AS_RECORDED, *KINDS)})
+        seconds, before = perf_counter() - started, self.curve[-1] if self.curve else None
+        devices_flops = self.accelerator.num_processes * peak_flops(str(self.accelerator.device))
+        return Point(
+            step=self.step - 1,
+            loss=loss,
+            text=text / held["answer_tokens"] if held["answer_tokens"] else None,
+            progress=error / held["labels"] if held["labels"] else None,
+            learning_rate=rate * max(g["peak"] for g in self.optimizer.param_groups),
+            gradient_norm=norm,
+            done=min(1.0, self.done),
+            # Counts of the curve run on from its last point, also after a resume.
+            samples=held["samples"] + (before.samples if before else 0),
+            tokens=held["tokens"] + (before.tokens if before else 0),
+            samples_per_s=held["samples"] / seconds,
+            tokens_per_s=held["tokens"] / seconds,
+            mfu=flops / seconds / devices_flops,
+        )
 
-    def _clip(self) -> float:
-        """Shrink the gradient to the recipe's norm; the norm that it had, over all processes."""
-        norm: Any = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.train.clip)
-        return float(norm.full_tensor() if self.divided else norm)
+    def _held(self, parts: Sequence[Prepared]) -> dict[str, int]:
+        """What this step's batches hold, over all processes: each batch is weighed by its part of it."""
+        batches = [p.batch for p in parts]
+        counts: dict[str, int] = {
+            "answer_tokens": sum(int((b["labels"][:, 1:] >= 0).sum()) for b in batches) if self._with_text else 0,
+            "labels": sum(int((~torch.isnan(b["progress"])).sum()) for b in batches) if self.head else 0,
+            "drawn": sum(p.drawn for p in parts),
+            "left_out": sum(p.left_out for p in parts),
+            "samples": sum(p.samples for p in parts),
+            "tokens": sum(p.tokens for p in parts),
+            **{kind: sum(p.made.get(kind, 0) for p in parts) for kind in (AS_RECORDED, *KINDS)},
+        }
+        return dict(zip(counts, map(int, self._sum(*counts.values())), strict=True))
 
-    def _held(self, parts: Sequence[Prepared]) -> _Held:
-        """What this step's batches hold: each batch is weighed by its part of it."""
-        answer_tokens = labels = 0
-        if self._with_text:
-            answer_tokens = sum(int((p.batch["labels"][:, 1:] >= 0).sum()) for p in parts)
-        if self.head:
-            labels = sum(int((~torch.isnan(p.batch["progress"])).sum()) for p in parts)
-        drawn, left_out = sum(p.drawn for p in parts), sum(p.left_out for p in parts)
-        samples, tokens = sum(p.samples for p in parts), sum(p.tokens for p in parts)
-        made = Counter[str]()
-        for part in parts:
-            made.update(part.made)
-        kinds = (AS_RECORDED, *KINDS)
-        held = (answer_tokens, labels, drawn, left_out, samples, tokens)
-        counts = [int(n) for n in self._sum(*held, *(made[kind] for kind in kinds))]
-        return _Held(*counts[: len(held)], made=Counter(dict(zip(kinds, counts[len(held) :], strict=True))))
-
-    def _backward(self, parts: Sequence[Prepared], held: _Held) -> _StepSums:
-        """Add up the gradients of this process's batches; the sums are of all processes."""
-        text_weight = self.recipe.train.text_weight
-        head_weight = self.recipe.head.weight if self.recipe.head else 0.0
+    def _backward(
+        self, parts: Sequence[Prepared], held: Mapping[str, int]
+    ) -> tuple[float, float, float, float, list[float]]:
+        """Add up the gradients of this process's batches. Sums over all processes: of the weighed loss, of both losses
+        unweighed, of FLOPs; then the loss of each of this process's batches."""
+        train, head_weight = self.recipe.train, self.recipe.head.weight if self.recipe.head else 0.0
         text_sum = error_sum = flops = 0.0
         own: list[float] = []
         for number, (part, batch) in enumerate(placed(parts, self.accelerator.device), 1):
             flops += self.cost.of(part.batch)
-            # Processes exchange gradients with the last batch only.
-            with self._unsynced(number < len(parts)):
-                batch_losses = self._losses(batch, self._with_text)
-                text = batch_losses.text / max(1, held.answer_tokens)
-                progress = head_weight * batch_losses.progress / max(1, held.labels)
-                loss = text_weight * text + progress
+            # Processes exchange gradients with the last batch only. Those of a divided model do so with each: whole
+            # gradients would not fit beside it.
+            is_last = number == len(parts) or self.divided
+            with nullcontext() if is_last else self.accelerator.no_sync(self.model):
+                with self.accelerator.autocast():
+                    output = self.model(batch, self._with_text)
+                of_batch = losses(self.head, output, batch)
+                text = of_batch.text / max(1, held["answer_tokens"])
+                progress = head_weight * of_batch.progress / max(1, held["labels"])
+                loss = train.text_weight * text + progress
                 # Processes average their gradients; the losses are parts of a sum.
                 (loss * self.accelerator.num_processes).backward()
             own.append(float(loss.detach()))
-            text_sum += float(batch_losses.text.detach())
-            error_sum += float(batch_losses.error.detach())
-        return _StepSums(*self._sum(sum(own), text_sum, error_sum, flops), losses=tuple(own))
-
-    def _point(self, held: _Held, sums: _StepSums, rate: float, norm: float, seconds: float) -> Point:
-        """The point of the step that was just made; `rate` is the share of the peak learning rates."""
-        samples, tokens = held.samples, held.tokens
-        # Counts of the curve run on from its last point, also after a resume.
-        if self.curve:
-            samples, tokens = samples + self.curve[-1].samples, tokens + self.curve[-1].tokens
-        devices_flops = self.accelerator.num_processes * peak_flops(str(self.accelerator.device))
-        return Point(
-            step=self.step - 1,
-            loss=sums.loss,
-            text=sums.text / held.answer_tokens if held.answer_tokens else None,
-            progress=sums.error / held.labels if held.labels else None,
-            learning_rate=rate * max(g["peak"] for g in self.optimizer.param_groups),
-            gradient_norm=norm,
-            done=min(1.0, self.done),
-            samples=samples,
-            tokens=tokens,
-            samples_per_s=held.samples / seconds,
-            tokens_per_s=held.tokens / seconds,
-            mfu=sums.flops / seconds / devices_flops,
-        )
+            text_sum += float(of_batch.text.detach())
+            error_sum += float(of_batch.error.detach())
+        loss_sum, text_sum, error_sum, flops = self._sum(sum(own), text_sum, error_sum, flops)
+        return loss_sum, text_sum, error_sum, flops, own
 
     @property
     def _with_text(self) -> bool:
         """Does the recipe train words? Then the answers' tokens have a loss."""
         return self.recipe.train.text_weight > 0
-
-    def _losses(self, batch: Batch, with_text: bool) -> Losses:
-        with self.accelerator.autocast():
-            output = self.model(batch, with_text)
-        return losses(self.head, output, batch)
-
-    def _unsynced(self, wanted: bool) -> Any:
-        """Of a divided model each batch's gradients are exchanged: whole ones would not fit beside it."""
-        return self.accelerator.no_sync(self.model) if wanted and not self.divided else nullcontext()
 
     def _sum(self, *values: float) -> list[float]:
         """Over all processes."""
@@ -307,53 +218,45 @@ class Trainer:
 
     def _refuse(self, value: float, what: str, parts: Sequence[Prepared], own: Sequence[float]) -> None:
         """End the run where a number of the step is none; all processes have the same number. `own`: the losses of
-        this process's batches."""
+        this process's batches. Raises TrainingError."""
         if math.isfinite(value):
             return
-        why = f"the {what} is {value} at step {self.step}"
-        kept = ""
-        if self.steps is not None:
-            # Where every loss is finite, the gradient cannot tell which batch of the step it was.
-            suspects = [k for k, loss in enumerate(own) if not math.isfinite(loss)]
-            if self._sum(len(suspects)) == [0]:
-                suspects = list(range(len(parts)))
-            batches = [SpoiltBatch(k, parts[k].batch, parts[k].keys) for k in suspects]
-            kept = f"; {keep_spoilt(self.steps, self.step, self.accelerator.process_index, batches, why)}"
+        # Where every loss is finite, the gradient cannot tell which batch of the step it was.
+        suspects = [part for part, loss in zip(parts, own, strict=True) if not math.isfinite(loss)]
+        if self._sum(len(suspects)) == [0]:
+            suspects = list(parts)
+        rate, keys = self.recipe.train.lr, [key for part in suspects for key in part.keys]
         raise TrainingError(
-            f"{why}: lower train.lr (now {self.recipe.train.lr:g}) or train.clip in the recipe, or look for samples "
-            f"without sense; checkpoints before it are kept{kept}"
+            f"the {what} is {value} at step {self.step}: lower train.lr (now {rate:g}) or train.clip in the recipe, or "
+            f"look for samples without sense; checkpoints before it are kept. {samples_of_step(keys)}"
         )
 
     @contextmanager
-    def _memory(self, parts: list[Prepared]) -> Iterator[None]:
+    def _memory(self, parts: Sequence[Prepared]) -> Iterator[None]:
+        """Raises TrainingError of a step without enough memory, with all settings that lower the need of it."""
         try:
             yield
         except RuntimeError as e:
             if not (isinstance(e, torch.OutOfMemoryError) or "can't allocate memory" in str(e)):
                 raise
-            raise TrainingError(self._out_of_memory(parts)) from e
-
-    def _out_of_memory(self, parts: Sequence[Prepared]) -> str:
-        """The message of a step without enough memory, with all settings that lower the need of it."""
-        train, data = self.recipe.train, self.recipe.data
-        # The largest of the step's batches is most likely the one that did not fit.
-        rows, length = max((tuple(p.batch["input_ids"].shape) for p in parts), key=math.prod)
-        knobs: list[str] = []
-        if train.batch > 1:
-            knobs.append(f"lower train.batch (now {train.batch}) and raise train.accumulation")
-        if not train.gradient_checkpointing:
-            knobs.append("set train.gradient_checkpointing")
-        knobs.append(f"lower data.sequence_length (now {data.sequence_length}) or model.max_pixels")
-        if train.distributed == "none":
-            knobs.append("train.distributed: fsdp")
-        return f"out of memory at step {self.step} on a batch of {rows} x {length} tokens: {', or '.join(knobs)}"
+            train, data = self.recipe.train, self.recipe.data
+            # The largest of the step's batches is most likely the one that did not fit.
+            rows, length = max((tuple(p.batch["input_ids"].shape) for p in parts), key=math.prod)
+            knobs = {
+                f"lower train.batch (now {train.batch}) and raise train.accumulation": train.batch > 1,
+                "set train.gradient_checkpointing": not train.gradient_checkpointing,
+                f"lower data.sequence_length (now {data.sequence_length}) or model.max_pixels": True,
+                "train.distributed: fsdp": train.distributed == "none",
+            }
+            told = ", or ".join(knob for knob, helps in knobs.items() if helps)
+            raise TrainingError(
+                f"out of memory at step {self.step} on a batch of {rows} x {length} tokens: {told}"
+            ) from e
 
     # Where it stands
 
     def state(self) -> TrainerState:
         """All processes call it."""
-        from accelerate.utils import gather_object
-
         streams = together(gather_object([self.batches.state_dict()]))
         chance, curve = gather_object([chance_state()]), [asdict(p) for p in self.curve]
         best = self.check.best if self.check else None
@@ -375,13 +278,17 @@ class Trainer:
 
     def weights(self) -> dict[str, torch.Tensor] | None:
         """Of the whole model, on the main process, where each has only a part of it; None where they have it all."""
-        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
-
         if not self.divided:
             return None
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
         weights: dict[str, Any] = get_model_state_dict(self.model, options=options)
         return weights
+
+
+def samples_of_step(keys: Sequence[str]) -> str:
+    """The samples of a step that went wrong, in words: `keys` are those of this process, which all others call, too."""
+    named = sorted({key for of_process in gather_object([list(keys)]) for key in of_process})
+    return f"Its samples: {', '.join(named[:8])}" + (f" and {len(named) - 8} more" if len(named) > 8 else "")
 
 
 def go_on_with_chance(state: TrainerState, rank: int, seed: int) -> None:

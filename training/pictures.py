@@ -12,9 +12,8 @@ Size = tuple[int, int]  # height, width
 class Item:
     """One question with its pictures (uint8 RGB [h, w, 3] each); answer and progress are None when it is only asked.
 
-    `task`, `first`, `states` and `camera` are what a laptop model is told instead of the question: the task alone, the
-    run's first picture where it is known, the robot's state then and at each picture, [1 + pictures, l], NaN where it
-    is not known, and which camera the pictures are of.
+    `task` and `first` are what a laptop model is told instead of the question: the task alone, and the episode's first
+    picture where it is known.
     """
 
     question: str
@@ -24,8 +23,6 @@ class Item:
     system: str = ""
     task: str | None = None
     first: np.ndarray | None = None
-    states: np.ndarray | None = None
-    camera: str | None = None
 
 
 def decode_picture(jpeg: bytes, max_px: int) -> np.ndarray:

@@ -7,8 +7,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from training.card import card_text
-from training.folder import ADAPTER_CONFIG, CARD, read_card
-from training.laptop.kind import SETTINGS, is_laptop
+from training.folder import ADAPTER_CONFIG, CARD, CONFIG, is_laptop, read_card
 from training.merge import weights_hash
 from warehouse.lake import Lake
 from warehouse.releases import get_release
@@ -88,8 +87,8 @@ def _changed(folder: Path, card: dict[str, Any], licences: list[str | None]) -> 
         settings = json.loads((folder / ADAPTER_CONFIG).read_text())
         files[ADAPTER_CONFIG] = json.dumps(settings | {"base_model_name_or_path": base}, indent=1) + "\n"
     if is_laptop(folder):
-        settings = json.loads((folder / SETTINGS).read_text())
-        files[SETTINGS] = json.dumps(_with_named_encoder(settings), indent=1, sort_keys=True) + "\n"
+        settings = json.loads((folder / CONFIG).read_text())
+        files[CONFIG] = json.dumps(_with_named_encoder(settings), indent=1, sort_keys=True) + "\n"
     files["README.md"] = _front_matter(licences, base, is_laptop(folder)) + model_text(folder.name, card)
     return files
 

@@ -1,8 +1,11 @@
-"""Training recipes: validated YAML files, in training/recipes or anywhere. Imports no torch."""
+"""Training recipes: validated YAML files, in training/recipes or anywhere. Imports no torch.
 
-import difflib
+A file may name another recipe that it is `like`: its own fields take the place of that one's, section by section.
+"""
+
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -11,12 +14,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from core.errors import UserError
 from core.yaml_text import parse_yaml
-from training.laptop.config import MAX_PX, LaptopConfig, PreferencesConfig
-from training.laptop.kind import is_laptop
+from training.folder import is_laptop
+from training.laptop.config import MAX_PX, LaptopConfig
 from training.negatives.config import NegativesConfig
 
 BUILT_IN = Path(__file__).parent / "recipes"
-ATTENTIONS = ("sdpa", "varlen", "flex_attention", "eager")
+ATTENTIONS = ("sdpa", "eager")
 # Kernels of an installed package, or of the hub's trusted collection
 FLASH = re.compile(r"flash_attention_[234]|kernels-community/[\w.-]*flash[\w.-]*(@[\w.-]+)?")
 LAPTOP_TRAINS_BY = frozenset({"steps", "batch", "lr", "schedule", "warmup", "weight_decay", "beta2", "clip", "seed"})
@@ -61,9 +64,6 @@ class ModelConfig(Section):
         description="most vision tokens of all pictures of a sample; larger pictures are scaled down",
     )
     attention: str = Field(default="sdpa", description=f"{', '.join(ATTENTIONS)}, or a flash kernel: see training.md")
-    liger: bool = Field(
-        default=False, description="compute norms and MLPs with liger-kernel, if it is installed; needs a GPU"
-    )
 
     @model_validator(mode="after")
     def one_of_two(self) -> Self:
@@ -82,9 +82,7 @@ class ModelConfig(Section):
     @property
     def max_px(self) -> int:
         """Longer side of the pictures that the processor is given."""
-        if self.laptop:
-            return MAX_PX
-        return self.tiny.max_px if self.tiny else WIDEST_PX
+        return MAX_PX if self.laptop else self.tiny.max_px if self.tiny else WIDEST_PX
 
 
 class HeadConfig(Section):
@@ -155,11 +153,6 @@ class DataConfig(Section):
     negatives: NegativesConfig = Field(
         default=NegativesConfig(), description="samples that are made of others; not with data.jsonl"
     )
-    preferences: PreferencesConfig = Field(
-        default=PreferencesConfig(),
-        description="pairs of runs for the preference head of a laptop model; of a batch's samples (further alone) for "
-        "that of another",
-    )
 
     @model_validator(mode="after")
     def rates_have_shards(self) -> Self:
@@ -191,9 +184,6 @@ class TrainConfig(Section):
     text_weight: float = Field(default=1.0, ge=0, description="weight of the cross entropy on the answer")
     dtype: Literal["float32", "bfloat16"] = "float32"
     gradient_checkpointing: bool = False
-    compile: bool = Field(
-        default=False, description="compile norms and MLPs with torch.compile: the first steps are slow"
-    )
     distributed: Literal["none", "fsdp"] = Field(
         default="none", description="several processes: each holds the whole model (none), or a part (fsdp)"
     )
@@ -231,11 +221,6 @@ class GrpoConfig(Section):
     max_completion: int = Field(default=8192, ge=1, description="most tokens of a completion")
     kl_coef: float = Field(
         default=0.01, ge=0, description="weight of the KL divergence from the starting model; 0: none"
-    )
-    kl_control: Literal["fixed", "adaptive"] = Field(default="fixed", description="adaptive: kl_coef follows kl_target")
-    kl_target: float = Field(default=0.1, gt=0, description="target KL divergence, in nats per token")
-    kl_horizon: int = Field(
-        default=10_000, ge=1, description="number of completions after which an error of 1 has doubled kl_coef"
     )
     rollouts: Literal["auto", "vllm", "transformers"] = Field(
         default="auto", description="software that generates; auto: vLLM, if it is installed and there is a GPU"
@@ -285,86 +270,51 @@ class Recipe(Section):
     grpo: GrpoConfig | None = None
 
     @model_validator(mode="after")
-    def grpo_is_whole(self) -> Self:
-        if (self.kind == "grpo") != (self.grpo is not None):
-            raise ValueError("kind: grpo and the section grpo go together")
-        if self.kind == "grpo" and (self.train.compile or self.model.liger):
-            raise ValueError("train.compile and model.liger are for sft: grpo also generates with the model")
-        if self.kind == "grpo" and self.head:
-            raise ValueError("head: grpo rewards words, it cannot train a head")
-        if self.kind == "grpo" and (given := self.data.model_fields_set & {"families", "dataset_rates", "per_visit"}):
-            raise ValueError(f"data.{min(given)}: grpo draws its prompts by grpo.profile, or reads data.jsonl")
+    def fits_together(self) -> Self:
+        for wrong, message in self._laptop_contradictions() if self.model.laptop else self._contradictions():
+            if wrong:
+                raise ValueError(message)
         return self
 
-    @model_validator(mode="after")
-    def held_out_from_where_training_is(self) -> Self:
-        if self.kind == "grpo" and self.train.evaluate_every:
-            raise ValueError(
-                "train.evaluate_every is for sft: grpo takes grpo.validate_every, the reward of its answers"
-            )
-        every = self.grpo.validate_every if self.grpo else self.train.evaluate_every
-        if every and bool(self.data.jsonl) != bool(self.data.validation_jsonl):
-            key = "grpo.validate_every" if self.grpo else "train.evaluate_every"
-            raise ValueError(
-                f"data.validation_jsonl: with {key} it names files of held-out rows where data.jsonl names files, and "
-                "only there"
-            )
-        return self
+    def _contradictions(self) -> Iterator[tuple[object, str]]:
+        """What sections may ask for that others do not allow: is it so, and what is said of it."""
+        model, data, train, lora = self.model, self.data, self.train, self.lora
+        is_grpo, negatives = self.kind == "grpo", data.negatives.total
+        yield is_grpo != (self.grpo is not None), "kind: grpo and the section grpo go together"
+        yield is_grpo and self.head, "head: grpo rewards words, it cannot train a head"
+        for field in ("dataset_rates", "families", "per_visit"):
+            given = is_grpo and field in data.model_fields_set
+            yield given, f"data.{field}: grpo draws its prompts by grpo.profile, or reads data.jsonl"
+        yield is_grpo and train.evaluate_every, "train.evaluate_every is for sft: grpo takes grpo.validate_every"
+        every = self.grpo.validate_every if self.grpo else train.evaluate_every
+        key = "grpo.validate_every" if self.grpo else "train.evaluate_every"
+        unlike = bool(data.jsonl) != bool(data.validation_jsonl)
+        yield (
+            every and unlike,
+            f"data.validation_jsonl: with {key} it names files where data.jsonl does, and only there",
+        )
+        learns = is_grpo or train.text_weight or (self.head and self.head.weight)
+        yield not learns, "nothing to learn: train.text_weight is 0 and there is no head, or its weight is 0"
+        others = train.merger_lr or train.vision_lr
+        yield lora and others, "lora trains the adapter and the head alone: leave out train.merger_lr and vision_lr"
+        yield lora and lora.quantize and model.tiny, "lora.quantize is for a checkpoint on a GPU, not for a tiny model"
+        yield negatives and is_grpo, "data.negatives: for sft; grpo is asked about what the release holds"
+        yield negatives and data.jsonl, "data.negatives: rows of data.jsonl name no instruction and no frames"
+        without = "procvqa_c" not in data.families
+        yield negatives and without, "data.negatives: they are made of procvqa_c, which data.families does not name"
+        is_flash = FLASH.fullmatch(model.attention) and train.dtype != "bfloat16"
+        yield is_flash, f"model.attention: {model.attention} calculates in train.dtype: bfloat16 only"
 
-    @model_validator(mode="after")
-    def something_to_learn(self) -> Self:
-        if self.kind == "sft" and not self.train.text_weight and not (self.head and self.head.weight):
-            raise ValueError("nothing to learn: train.text_weight is 0 and there is no head, or its weight is 0")
-        if self.lora and (self.train.merger_lr or self.train.vision_lr):
-            raise ValueError("lora trains the adapter and the head alone: leave out train.merger_lr and vision_lr")
-        if self.lora and self.lora.quantize and self.model.tiny:
-            raise ValueError("lora.quantize is for a checkpoint on a GPU, not for a tiny model")
-        return self
-
-    @model_validator(mode="after")
-    def laptop_is_plain(self) -> Self:
-        """What a laptop model would not look at is refused."""
-        if self.model.laptop is None:
-            return self
-        if bool(self.data.preferences.total) != self.model.laptop.preference:
-            raise ValueError("data.preferences and model.laptop.preference go together: both, or neither")
-        if self.kind != "sft" or self.head or self.lora:
-            raise ValueError("model.laptop has heads of its own: leave out head and lora; kind is sft")
-        if others := _changed(self.model, {"laptop", "base"}):
-            raise ValueError(f"model.{others[0]}: not for a laptop model: leave it out")
-        if others := _changed(self.data, {"negatives", "preferences"}):
-            raise ValueError(f"data.{others[0]}: a laptop model reads what shards show of whole runs: leave it out")
-        if others := _changed(self.train, LAPTOP_TRAINS_BY):
-            raise ValueError(
-                f"train.{others[0]}: not for a laptop model, which has {', '.join(sorted(LAPTOP_TRAINS_BY))}"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def preferences_are_for_laptop_models(self) -> Self:
-        if self.model.laptop:
-            return self
-        if self.data.preferences.total:
-            raise ValueError("data.preferences: for a laptop model (model.laptop), which has a head for them")
-        return self
-
-    @model_validator(mode="after")
-    def negatives_have_samples(self) -> Self:
-        if not self.data.negatives.total or self.model.laptop:
-            return self
-        if self.kind == "grpo":
-            raise ValueError("data.negatives: for sft; grpo is asked about what the release holds")
-        if self.data.jsonl:
-            raise ValueError("data.negatives: rows of data.jsonl name no instruction and no frames: leave one out")
-        if "procvqa_c" not in self.data.families:
-            raise ValueError("data.negatives: they are made of procvqa_c, which data.families does not name")
-        return self
-
-    @model_validator(mode="after")
-    def precision_of_kernels(self) -> Self:
-        if FLASH.fullmatch(self.model.attention) and self.train.dtype != "bfloat16":
-            raise ValueError(f"model.attention: {self.model.attention} calculates in train.dtype: bfloat16 only")
-        return self
+    def _laptop_contradictions(self) -> Iterator[tuple[object, str]]:
+        """What a laptop model would not look at."""
+        own = self.kind == "sft" and not self.head and not self.lora
+        yield not own, "model.laptop has heads of its own: leave out head and lora; kind is sft"
+        for field in _changed(self.model, {"laptop", "base"}):
+            yield True, f"model.{field}: not for a laptop model: leave it out"
+        for field in _changed(self.data, {"negatives"}):
+            yield True, f"data.{field}: a laptop model reads what shards show of whole runs: leave it out"
+        for field in _changed(self.train, LAPTOP_TRAINS_BY):
+            yield True, f"train.{field}: not for a laptop model, which has {', '.join(sorted(LAPTOP_TRAINS_BY))}"
 
 
 def _changed(section: Section, but: Collection[str]) -> list[str]:
@@ -375,19 +325,17 @@ def _changed(section: Section, but: Collection[str]) -> list[str]:
 
 def load_recipe(name_or_path: str, model: Path | None = None) -> Recipe:
     """A built-in recipe by name, or a YAML file; `model` is the checkpoint to begin with. Raises UserError."""
-    path = _recipe_file(name_or_path)
     try:
-        data = parse_yaml(path.read_text())
+        data = recipe_fields(name_or_path)
         # A checkpoint that is given takes the place of whatever the recipe begins with, a tiny model too.
         if model is not None:
             data = data | {"model": data.get("model", {}) | {"tiny": None, "path": model.resolve()}}
         recipe = Recipe(**data)
-    except OSError as e:
-        raise UserError(f"cannot read {path}: {e.strerror}") from e
     except ValidationError as e:
-        raise UserError(f"{path}: {'; '.join(map(_field_error, e.errors()))}") from e
+        raise UserError(f"{recipe_file(name_or_path)}: {'; '.join(map(_field_error, e.errors()))}") from e
     except (yaml.YAMLError, UnicodeDecodeError, TypeError, AttributeError) as e:
-        raise UserError(f"{path} is not a YAML mapping of recipe fields: {' '.join(str(e).split())}") from e
+        why = " ".join(str(e).split())
+        raise UserError(f"{recipe_file(name_or_path)} is not a YAML mapping of recipe fields: {why}") from e
     # Not the schema's task: a built-in recipe names no checkpoint, and is right once --model gives one.
     if recipe.model.tiny is None and recipe.model.laptop is None and recipe.model.path is None:
         base = f", a folder with {recipe.model.base}" if recipe.model.base else ""
@@ -395,16 +343,30 @@ def load_recipe(name_or_path: str, model: Path | None = None) -> Recipe:
     return recipe
 
 
+def recipe_fields(name_or_path: str, beside: Path = Path()) -> dict[str, Any]:
+    """What a recipe's file says, on top of the recipe that it is `like`. Raises UserError, YAMLError."""
+    path = recipe_file(name_or_path, beside)
+    try:
+        own: dict[str, Any] = parse_yaml(path.read_text())
+    except OSError as e:
+        raise UserError(f"cannot read {path}: {e.strerror}") from e
+    fields = recipe_fields(own.pop("like"), path.parent) if "like" in own else {}
+    for name, value in own.items():
+        is_section = isinstance(value, dict) and isinstance(fields.get(name), dict)
+        fields[name] = {**fields[name], **value} if is_section else value
+    return fields
+
+
 def adapting_recipe(model: Path) -> str:
     """The name of the built-in recipe that adapts a checkpoint of this kind to one episode."""
     return OF_LAPTOPS if is_laptop(model) else "procvlm_oneshot_lora"
 
 
-def _recipe_file(name_or_path: str) -> Path:
-    """The file of a built-in recipe, or the YAML file itself. Raises UserError."""
+def recipe_file(name_or_path: str, beside: Path = Path()) -> Path:
+    """The file of a built-in recipe, or the YAML file itself, seen from a folder. Raises UserError."""
     path = Path(name_or_path)
     if path.suffix in (".yaml", ".yml"):
-        return path
+        return beside / path
     path = BUILT_IN / f"{name_or_path}.yaml"
     if not path.exists():
         known = ", ".join(sorted(p.stem for p in BUILT_IN.glob("*.yaml")))
@@ -419,30 +381,19 @@ def _field_error(error: Any) -> str:
         message = error["msg"].removeprefix("Value error, ")
         return f"{where}: {message[:1].lower() + message[1:]}" if where else message
     # An unknown field is a slip of spelling, or it stands in the wrong section: both are looked for.
-    *outer, key = map(str, error["loc"])
-    fields = _fields(Recipe, outer)
-    near = difflib.get_close_matches(key, fields, n=1, cutoff=0.5)
-    elsewhere = [".".join(p) for p in _paths(Recipe) if p[-1] == key]
-    if elsewhere:
+    section, _, key = where.rpartition(".")
+    fields = list(_fields(Recipe))
+    if elsewhere := [f for f in fields if f.rpartition(".")[2] == key]:
         return f"{where}: no such field; did you mean {elsewhere[0]}?"
-    return f"{where}: no such field; " + (f"did you mean {near[0]}?" if near else f"known: {', '.join(fields)}")
+    beside = [name for outer, _, name in (f.rpartition(".") for f in fields) if outer == section]
+    near = get_close_matches(key, beside, n=1, cutoff=0.5)
+    return f"{where}: no such field; " + (f"did you mean {near[0]}?" if near else f"known: {', '.join(beside)}")
 
 
-def _sections(section: type[BaseModel]) -> dict[str, type[BaseModel]]:
-    """The fields of a section that are sections themselves."""
-    found = {}
+def _fields(section: type[BaseModel], outer: str = "") -> Iterator[str]:
+    """The dotted names of all fields of a section and of the sections in it."""
+    yield from (f"{outer}{name}" for name in section.model_fields)
     for name, field in section.model_fields.items():
-        kinds = getattr(field.annotation, "__args__", None) or (field.annotation,)
-        found.update((name, k) for k in kinds if isinstance(k, type) and issubclass(k, BaseModel))
-    return found
-
-
-def _fields(section: type[BaseModel], outer: list[str]) -> list[str]:
-    for name in outer:
-        section = _sections(section)[name]
-    return list(section.model_fields)
-
-
-def _paths(section: type[BaseModel], outer: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
-    paths = [(*outer, name) for name in section.model_fields]
-    return paths + [p for name, inner in _sections(section).items() for p in _paths(inner, (*outer, name))]
+        for kind in getattr(field.annotation, "__args__", None) or (field.annotation,):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from _fields(kind, f"{outer}{name}.")

@@ -6,22 +6,25 @@ workers; in the others a row is empty.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import batched
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from accelerate.state import PartialState
 from accelerate.utils import gather_object
 from datasets import Dataset
 from PIL import Image
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Sampler
 
-from training.data import item_of, naming, unread
+from training.data import item_of, naming, row_at
+from training.errors import TrainingError
 from training.pictures import shrunk
-from training.progresslm_data import Rows, truth_of
+from training.progresslm_data import truth_of
 from training.recipe import GrpoConfig, Recipe
+from training.rewards import REWARDS, WEIGHTS, Truth
 from training.transform import Transform, chat
 from warehouse.shards import Sample
 
@@ -84,44 +87,38 @@ class GenerationSampler(Sampler[int]):
                     yield from [k if repeat == 0 else self.count + k] * self.generations
 
 
-class _Lengths:
-    """Tokens of each sample, for a torch loader."""
-
-    def __init__(self, samples: Sequence[Sample], transform: Transform, max_px: int, chosen: Sequence[int]) -> None:
-        self._samples, self._transform, self._max_px, self._chosen = samples, transform, max_px, chosen
-
-    def __len__(self) -> int:
-        return len(self._chosen)
-
-    def __getitem__(self, n: int) -> int:
-        k, samples = self._chosen[n], self._samples
-        if isinstance(samples, Rows):
-            question, sizes = samples.row(k)["question"], samples.picture_sizes(k)
-        else:
-            sample = unread(samples[k])
-            with naming(sample):
-                question, sizes = sample.row["question"], sample.sizes()
-        return self._transform.length(question, None, [shrunk(size, self._max_px) for size in sizes])
-
-
 def fitting(samples: Sequence[Sample], transform: Transform, recipe: Recipe, rank: int, world: int) -> list[int]:
     """The prompts of at most data.sequence_length tokens: longer ones would end a run in its midst.
 
-    No picture is decoded; processes share the work, each with its workers. Raises RowError, ShardError.
+    No picture is decoded; processes share the work. Raises RowError, ShardError.
     """
-    mine = range(rank, len(samples), world)
-    lengths = _Lengths(samples, transform, recipe.model.max_px, mine)
-    loader = DataLoader(lengths, batch_size=64, num_workers=recipe.data.workers, collate_fn=list)  # type: ignore[arg-type]
-    measured = [n for part in loader for n in part]
-    most = recipe.data.sequence_length
-    return sorted(gather_object([k for k, n in zip(mine, measured, strict=True) if n <= most]))
+    found = []
+    for k in range(rank, len(samples), world):
+        sample = row_at(samples, k)
+        with naming(sample):
+            sizes = [shrunk(size, recipe.model.max_px) for size in sample.sizes()]
+            if transform.length(sample.row["question"], None, sizes) <= recipe.data.sequence_length:
+                found.append(k)
+    return sorted(gather_object(found))
 
 
 # vLLM
 
 
-def vllm_settings(recipe: Recipe, config: GrpoConfig, memory: float) -> dict[str, Any]:
-    """Rollouts by vLLM: on the given server, else in this process, where it sleeps while there is learning."""
+def vllm_settings(recipe: Recipe, config: GrpoConfig, weights: int) -> dict[str, Any]:
+    """Rollouts by vLLM of a model of so many weights: on the given server, else in this process, where it sleeps while
+    there is learning. Raises TrainingError."""
+    memory = config.vllm_memory or MOST_OF_GPU
+    if config.vllm_memory is None and config.vllm_server is None:
+        adapted = recipe.lora is not None
+        memory = vllm_share(
+            gpu=torch.cuda.get_device_properties(0).total_memory,
+            learning=0 if adapted else weights,
+            frozen=weights if adapted else 0,
+            processes=PartialState().num_processes if recipe.train.distributed == "fsdp" else 1,
+            reference=config.kl_coef > 0 and not adapted,
+            tensor_parallel=config.vllm_tensor_parallel,
+        )
     return {
         "use_vllm": True,
         "vllm_mode": "server" if config.vllm_server else "colocate",
@@ -140,8 +137,8 @@ def vllm_share(gpu: int, learning: int, frozen: int, processes: int, reference: 
 
     `learning`, `frozen`: weights that learn, in float32 with Adam's two moments (12 bytes), and those that do not (2
     bytes), divided among `processes`; `reference`: a second model in float32 (4 bytes) that the distance is measured
-    from. Gradients and activations are not there then, and vLLM sleeps while they are. Raises ValueError where vLLM's
-    own weights (bfloat16) and a small cache do not fit.
+    from. Gradients and activations are not there then, and vLLM sleeps while they are. Raises TrainingError where
+    vLLM's own weights (bfloat16) and a small cache do not fit.
 
     Example: 3.75 G weights on 4 GPUs of 80 GB: 16 bytes x 3.75 G / 4 are 15 GB; 80 - 15 - 6 are 59, a share of 0.73.
     """
@@ -149,9 +146,9 @@ def vllm_share(gpu: int, learning: int, frozen: int, processes: int, reference: 
     share = min(MOST_OF_GPU, (gpu - state - RESERVED) / gpu)
     needed = 2 * (learning + frozen) / tensor_parallel + CACHE
     if share * gpu < needed:
-        raise ValueError(
+        raise TrainingError(
             f"a GPU of {gpu / GB:.0f} GB has no room for vLLM: {state / GB:.0f} GB are the training's, "
-            f"{needed / GB:.0f} GB it needs itself"
+            f"{needed / GB:.0f} GB it needs itself: take more GPUs with train.distributed: fsdp, or grpo.vllm_server"
         )
     return int(100 * share) / 100
 
@@ -159,36 +156,53 @@ def vllm_share(gpu: int, learning: int, frozen: int, processes: int, reference: 
 # Completions
 
 
-class CompletionLog:
+def reward_functions(name: str) -> list[Callable[..., list[float]]]:
+    """One for each part, so that TRL weighs them and tells of each."""
+    whole = REWARDS[name]
+
+    def function(part: str) -> Callable[..., list[float]]:
+        def reward(
+            completions: Sequence[Any],
+            truth: Sequence[Truth],
+            sample_id: Sequence[str],
+            log_metric: Any = None,
+            log_extra: Any = None,
+            **_: Any,
+        ) -> list[float]:
+            found = [whole(text_of(c), t) for c, t in zip(completions, truth, strict=True)]
+            if log_extra is not None and part == "format":
+                log_extra("sample_id", list(sample_id))
+            # Reference and score have a distance to the label, which is logged as well; the format has none.
+            if log_metric is not None and part != "format":
+                log_metric(f"{part}_error", sum(getattr(r, f"{part}_error") for r in found) / len(found))
+            return [getattr(r, part) for r in found]
+
+        # TRL logs a reward by its function's name.
+        reward.__name__ = part
+        return reward
+
+    return [function(part) for part in WEIGHTS]
+
+
+def write_completions(path: Path, step: int, split: str, logs: Mapping[str, Any], last: int, anew: bool) -> None:
     """What was answered, one JSON line each: step, split, sample_id, prompt, completion, rewards by part, advantage.
 
-    Lines of steps from `begins` on are from a run that was killed after its last checkpoint: they are dropped.
+    `logs`: TRL's, with a list for each column, of which the `last` rows are written. `anew`: by a run that begins or
+    resumes at this step; later lines are from a run that was killed after its last checkpoint, and are dropped.
     """
-
-    def __init__(self, path: Path, begins: int) -> None:
-        self.path, self._begins = path, begins
-        self._opened = False
-
-    def write(self, step: int, split: str, logs: Mapping[str, Any], last: int) -> None:
-        """`logs`: TRL's, with a list for each column, of which the `last` rows are written."""
-        if not self._opened:
-            self._open()
-        columns = dict(logs["rewards"]) | dict(logs["extra"]) | {"advantage": logs["advantages"]}
-        columns |= {name: [text_of(messages) for messages in logs[name]] for name in ("prompt", "completion")}
-        rows = zip(*(list(values)[-last:] for values in columns.values()), strict=True)
-        told = ({"step": step, "split": split} | dict(zip(columns, row, strict=True)) for row in rows)
-        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in told]
-        with self.path.open("a", encoding="utf-8") as f:
-            f.write("".join(lines))
-
-    def _open(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        kept: list[str] = []
-        with suppress(FileNotFoundError), self.path.open(encoding="utf-8") as f:
+    columns = dict(logs["rewards"]) | dict(logs["extra"]) | {"advantage": logs["advantages"]}
+    columns |= {name: [text_of(messages) for messages in logs[name]] for name in ("prompt", "completion")}
+    rows = zip(*(list(values)[-last:] for values in columns.values()), strict=True)
+    told = ({"step": step, "split": split} | dict(zip(columns, row, strict=True)) for row in rows)
+    if anew:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        with path.open(encoding="utf-8") as f:
             # The last line of a killed run may be a part of one.
-            kept = [line for line in f if line.endswith("\n") and json.loads(line)["step"] < self._begins]
-        self.path.write_text("".join(kept), encoding="utf-8")
-        self._opened = True
+            kept = [line for line in f if line.endswith("\n") and json.loads(line)["step"] < step]
+        path.write_text("".join(kept), encoding="utf-8")
+    with path.open("a", encoding="utf-8") as f:
+        f.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in told)
 
 
 def text_of(messages: Any) -> str:

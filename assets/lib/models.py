@@ -15,9 +15,8 @@ from eval.reward.open import ScorerConfig, open_scorer
 from pipeline.episode_rewards import chunk_episodes, score_episodes
 from pipeline.models import model_folder
 from pipeline.reward_model import benchmark_step, evaluation_step, reward_model_step
-from training.finished import named_model, trained
 from training.recipe import load_recipe
-from training.train import forget_steps, training_run_id
+from training.runs import forget_steps, named_model, trained, training_run_id
 from warehouse.lake import Lake
 from warehouse.releases import get_release
 

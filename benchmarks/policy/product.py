@@ -16,7 +16,7 @@ from benchmarks.policy.weights import clock, export_file, write_progress
 from benchmarks.sim_truth import published_curves
 from benchmarks.trial import build, own_code_first
 from core.paths import ROOT, Workspace
-from training.train import CODE_VERSION as TRAINING
+from training.runs import CODE_VERSION as TRAINING
 from warehouse.exports.folder import MANIFEST
 from warehouse.lake import Lake
 

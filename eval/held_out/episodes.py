@@ -1,7 +1,7 @@
 """Held-out episodes of a release: the moments to score, their pictures and their labels."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from training.pictures import Item, decode_picture
 from warehouse.lake import Lake
 from warehouse.lake.compared import RunFacts, run_facts
 from warehouse.lake.sql import open_for_users
-from warehouse.lake.states import at_frames, episode_states
 from warehouse.releases import Release
 from warehouse.shards import Sample, expand, read_entry, read_index, read_samples
 
@@ -40,7 +39,6 @@ class HeldOut:
     task: str | None = None  # in words, where the lake knows it
     same_as: str | None = None  # the task by which runs are compared; None: it is compared with itself alone
     quality: float | None = None  # of demonstration_quality
-    states: np.ndarray | None = None  # the robot's, float32 [num_frames, l], where the lake has them
 
     @property
     def elapsed(self) -> np.ndarray:
@@ -56,12 +54,6 @@ class HeldOut:
             return None
         return sample.pictures[0]
 
-    def states_of(self, sample: Sample) -> np.ndarray | None:
-        """The robot's state at the run's first frame and at each picture of a sample, [1 + pictures, l]."""
-        if self.states is None or sample.row.get("family") != FAMILY:
-            return None
-        return at_frames(self.states, np.array([0, *sample.row["frames"]]))
-
     def items(self, max_px: int) -> list[Item]:
         """The questions as the model sees them, without their answers."""
         start = self.first_picture
@@ -72,8 +64,6 @@ class HeldOut:
                 tuple(decode_picture(p, max_px) for p in s.pictures),
                 task=self.task,
                 first=first,
-                states=self.states_of(s),
-                camera=s.row.get("camera"),
             )
             for s in self.samples
         ]
@@ -117,18 +107,13 @@ def held_out(
 
     samples_by_episode = _samples_by_episode(lake, release, splits, asked)
     truths: dict[str, GroundTruth | None] = {}
-    states = {
-        dataset: episode_states(con, dataset, [e for d, e, _ in samples_by_episode if d == dataset])
-        for dataset in sorted({dataset for dataset, _, _ in samples_by_episode})
-    }
     episodes = []
     for key in sorted(samples_by_episode):
         dataset, episode, _ = key
         if truth and dataset not in truths:
             truths[dataset] = load_truth(truth, dataset)
         its_facts = facts[dataset, episode]
-        made = _held_out_episode(key, samples_by_episode[key], its_facts, truths.get(dataset))
-        episodes.append(replace(made, states=states[dataset].get(episode)))
+        episodes.append(_held_out_episode(key, samples_by_episode[key], its_facts, truths.get(dataset)))
     return episodes
 
 

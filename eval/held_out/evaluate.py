@@ -33,11 +33,10 @@ Answers = dict[tuple[str, int], np.ndarray]
 
 @dataclass(frozen=True)
 class Predicted:
-    """Of each episode at each of its moments, float64 [t], NaN where a model said nothing: progress, the score of a
-    preference head and the probability of the end state, None of a model that has no such output."""
+    """Of each episode at each of its moments, float64 [t], NaN where a model said nothing: progress, and the
+    probability of the end state, None of a model that has no such output."""
 
     progress: Answers
-    preference: Answers | None
     done: Answers | None
 
 
@@ -55,19 +54,15 @@ def predict(runner: Runner, episodes: Sequence[HeldOut], read: Callable[[str], f
         for k, sample in enumerate(e.samples):
             key = f"{e.dataset}/{e.episode_index}/{k}"
             pictures = tuple(HeldPicture(Path(f"{key}.jpg"), data=jpeg) for jpeg in sample.pictures)
-            told = {"states": e.states_of(sample), "camera": sample.row.get("camera")}
-            prompts.append(Prompt(key, sample.row["question"], pictures, task=e.task, first=first, **told))
+            prompts.append(Prompt(key, sample.row["question"], pictures, task=e.task, first=first))
             places[key] = (e.dataset, e.episode_index), k
-    progress, preference, done = (
-        {(e.dataset, e.episode_index): np.full(len(e.samples), np.nan) for e in episodes} for _ in range(3)
+    progress, done = (
+        {(e.dataset, e.episode_index): np.full(len(e.samples), np.nan) for e in episodes} for _ in range(2)
     )
     errors = []
-    has_preference = has_done = False
+    has_done = False
     for reply in runner.answer(prompts):
         episode, moment = places[reply.key]
-        if reply.preference is not None:
-            preference[episode][moment] = reply.preference
-            has_preference = True
         if reply.done is not None:
             done[episode][moment] = reply.done
             has_done = True
@@ -79,7 +74,7 @@ def predict(runner: Runner, episodes: Sequence[HeldOut], read: Callable[[str], f
             errors.append(reply.error)
     if prompts and len(errors) == len(prompts):
         raise UnansweredError(f"none of {len(errors)} moments was answered; the first: {errors[0]}")
-    return Predicted(progress, preference if has_preference else None, done if has_done else None)
+    return Predicted(progress, done if has_done else None)
 
 
 def slices(episode: HeldOut) -> Iterator[str]:
@@ -107,19 +102,15 @@ def evaluate(
     episodes: Sequence[HeldOut],
     target: Callable[[HeldOut], np.ndarray],
     predictor: Predictor,
-    preference: Answers | None = None,
     detector: Detector | None = None,
 ) -> Evaluated:
-    """Score one predictor against one kind of label; `preference`: the scores of its preference head; `detector`: what
-    tells success, where that is to be scored, too."""
+    """Score one predictor against one kind of label; `detector` tells success, where that is to be scored, too."""
     runs = runs_of((predictor(e), target(e)) for e in episodes)
     elapsed = np.concatenate([e.elapsed for e in episodes])
     measures = progress_measures(runs, elapsed)
     predicted = {(e.dataset, e.episode_index): runs.predicted[runs.episode == k] for k, e in enumerate(episodes)}
     pairs = preference_pairs(episodes, target)
     measures |= preference_measures(pairs, predicted, list(predicted))
-    if preference is not None:
-        measures |= preference_measures(pairs, preference, list(predicted), "preference_head")
     if detector is not None:
         measures |= success_of(episodes, target, detector)
     scored_episodes = tuple(ScoredEpisode((e.dataset, str(e.episode_index)), tuple(slices(e))) for e in episodes)
@@ -197,8 +188,7 @@ def evaluate_all(
             predictors["the label itself"] = label_of
         for who, predictor in predictors.items():
             detector = detector_of(done_by_model if who == name else predictor, validation)
-            head = predicted.preference if who == name else None
-            results.append(evaluate(who, benchmark + about, scored, target, predictor, head, detector))
+            results.append(evaluate(who, benchmark + about, scored, target, predictor, detector))
             rankings.append(rank(who, RANKING + about, scored, target, predictor))
     return results + rankings
 

@@ -19,7 +19,6 @@ METRICS = (
     "mcc@95",
     "voc_margin",
     "preference_accuracy",
-    "preference_head_accuracy",
     "score_error",
     "ref_error",
     "na_recall",

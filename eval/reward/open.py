@@ -60,7 +60,7 @@ def open_checkpoint(
     answer: "AnswerName" = "auto",
 ) -> "ModelScorer | LaptopScorer":
     """A checkpoint of ours of whatever kind. Raises ModelError, RewardError; EncoderError for a laptop model's."""
-    from training.laptop.kind import is_laptop
+    from training.folder import is_laptop
 
     if is_laptop(folder):
         from eval.reward.laptop import open_laptop

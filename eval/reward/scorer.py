@@ -76,14 +76,6 @@ class Scorer(ABC):
     def make_ready(self, picture: StreamPicture) -> None:  # noqa: B027
         """Do beforehand, in any thread, what needs no model, if there is such work; `views` does what is not done."""
 
-    def cameras_of(self, has: Sequence[str]) -> tuple[str, ...]:
-        """The default cameras that score a run, from its cameras in order of preference."""
-        return (has[0],)
-
-    def check_state(self, length: int) -> None:
-        """Raises RewardError where a robot's state of so many numbers says nothing to the model."""
-        raise RewardError("this model was not trained on robots' states: leave the state out")
-
     @abstractmethod
     def views(self, views: Sequence[CameraView]) -> list[Reward]:
         """A reward for each, in order. What cannot be scored is a reward with a failure."""

@@ -40,7 +40,6 @@ class Moment:
     timestamp_s: float
     frames: tuple[int, ...]
     views: Mapping[str, tuple[StreamPicture, ...]]
-    states: tuple[np.ndarray | None, ...] = ()  # the robot's [l] at the run's first frame and at each of `frames`
 
 
 @dataclass(eq=False)
@@ -67,9 +66,7 @@ class Stream:
     fit: Fit = lambda rgb: rgb
     appended: int = 0
     first: dict[str, StreamPicture] = field(default_factory=dict)
-    first_state: np.ndarray | None = None
     _kept: dict[int, dict[str, StreamPicture]] = field(default_factory=dict)
-    _states: dict[int, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raises RewardError."""
@@ -102,11 +99,9 @@ class Stream:
         pictures: Mapping[str, np.ndarray] | None,
         timestamp_s: float | None = None,
         score: bool | None = None,
-        state: np.ndarray | None = None,
     ) -> Moment | None:
         """Take in the next frame, uint8 [h, w, 3] RGB by camera, or None where it `is_wanted` by no window.
 
-        `state`: the robot's then, float [l], where it is known; models that were not trained on it do not look.
         Returns what is to be scored where the frame is due. Of a stream without `score_fps`, all of which frames are
         kept, `score` may say of each whether it is. Raises RewardError for pictures that are none, of other cameras, or
         missing; the stream is then as it was.
@@ -116,9 +111,6 @@ class Stream:
             raise ValueError("score_fps says already which frames are scored")
         # What may raise comes first: on an error the stream has to be as it was.
         self._keep(now, pictures)
-        if state is not None and pictures is not None:
-            self._states[now] = state
-            self.first_state = state if now == 0 else self.first_state
         self.appended = now + 1
         is_scored = self.is_due(now) if score is None else score
         moment = self._moment(now, timestamp_s) if is_scored else None
@@ -154,8 +146,7 @@ class Stream:
         frames = self.window.of(now, self.fps)
         views = {c: tuple(self._kept[f][c] for f in frames) for c in self.cameras}
         time_s = now / self.fps if timestamp_s is None else timestamp_s
-        states = (self.first_state, *map(self._states.get, frames))
-        return Moment(self, now, time_s, tuple(frames), views, states)
+        return Moment(self, now, time_s, tuple(frames), views)
 
     def _forget(self) -> None:
         """Drop the pictures that no later window reaches back to."""
@@ -163,7 +154,6 @@ class Stream:
         for index in list(self._kept):
             if index < oldest:
                 del self._kept[index]
-                self._states.pop(index, None)
 
     def _check(self, pictures: Mapping[str, np.ndarray]) -> None:
         if set(pictures) != set(self.cameras):

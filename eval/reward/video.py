@@ -66,7 +66,6 @@ class RunEpisode:
     num_frames: int | None
     title: str
     given_up: Callable[[], bool] = lambda: False
-    states: np.ndarray | None = None  # the robot's, float32 [frames, l], where the lake has them
 
     def read(self, camera: str) -> Iterator[Shown]:
         """The camera's frames in order. Raises VideoError, DataError."""
@@ -187,15 +186,9 @@ def clip_moments(stream: Stream, clip: Clip, partial: bool = False) -> Iterator[
     for together in frames(clip, partial):
         pictures = {c: picture.rgb() for c, (_, picture) in together.items()} if stream.is_wanted else None
         at, _ = next(iter(together.values()))
-        moment = stream.append(pictures, at, state=_state(clip, stream.appended))
+        moment = stream.append(pictures, at)
         if moment is not None:
             yield moment
-
-
-def _state(clip: Clip, frame: int) -> np.ndarray | None:
-    """The robot's state at a frame, where the clip has it."""
-    states = None if isinstance(clip, RunVideos) else clip.states
-    return None if states is None or frame >= len(states) else states[frame]
 
 
 def clip_stream(

@@ -13,8 +13,7 @@ from eval.runners.device import device
 from eval.runners.prompt import ModelReply, PictureLimits, Prompt, load_picture
 from training.folder import folder_hash
 from training.laptop.model import load_laptop
-from training.laptop.pictures import embed
-from training.laptop.reading import SeenWindow, read_windows, seen_window
+from training.laptop.reading import SeenWindow, embed, read_windows
 
 MOST_KEPT = 20_000  # pictures whose numbers are kept: some 100 MB
 
@@ -52,7 +51,6 @@ class LaptopRunner:
                     prompt.key,
                     progress=answer.progress,
                     done=answer.done,
-                    preference=answer.score,
                     prompt_tokens=0,
                     completion_tokens=0,
                 )
@@ -63,9 +61,8 @@ class LaptopRunner:
             raise BenchmarkError(f"{prompt.key} shows no picture: a laptop model looks at nothing else")
         if prompt.task is None:
             raise BenchmarkError(f"{prompt.key} names no task: a laptop model has to be told one")
-        shown = (prompt.first or prompt.pictures[0], *prompt.pictures)
-        camera = self.model.camera_number(prompt.camera)
-        return seen_window(self.model, prompt.task, [{camera: seen} for seen in self._seen(shown)], prompt.states)
+        first, *shown = self._seen((prompt.first or prompt.pictures[0], *prompt.pictures))
+        return SeenWindow(prompt.task, shown, first)
 
     def _seen(self, pictures: Sequence[PictureFile]) -> list[np.ndarray]:
         """The encoder's numbers of each picture, in order."""

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -30,8 +30,8 @@ class Prompt:
 
     With `words` nothing is generated: the reply says how probable each is as the answer's first word. `as_written`:
     pictures stay where the text has them, whatever the model's family.
-    `task`, `first` (the run's first picture), `states` and `camera` are for models that are asked about a run, not by a
-    text: see training.transform.Item.
+    `task` and `first` (the run's first picture) are for models that are asked about a run, not by a text: see
+    training.pictures.Item.
     """
 
     key: str
@@ -43,8 +43,6 @@ class Prompt:
     as_written: bool = False
     task: str | None = None
     first: PictureFile | None = None
-    states: np.ndarray | None = field(default=None, compare=False)
-    camera: str | None = None
 
     @classmethod
     def of(cls, question: Question) -> "Prompt":
@@ -57,15 +55,13 @@ class Prompt:
 class ModelReply:
     """`text` of a generation, `progress` (0..1) of a head, `words` of probabilities; or why there is none of these.
 
-    `done`: of heads that have such an output, how probable it is that the end state is reached, uncalibrated;
-    `preference`: a preference head's score, of which only differences count.
+    `done`: of heads that have such an output, how probable it is that the end state is reached, uncalibrated.
     """
 
     key: str
     text: str | None = None
     progress: float | None = None
     done: float | None = None
-    preference: float | None = None
     words: Mapping[str, float] | None = None
     error: str | None = None
     prompt_tokens: int | None = None

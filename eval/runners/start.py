@@ -75,7 +75,7 @@ class RunnerConfig:
         """
         if self.endpoints:
             return self
-        from training.finished import named_model  # imports all of training, which only this needs
+        from training.runs import named_model  # imports all of training, which only this needs
 
         name = named_model(lake, self.model)
         folder = checkpoint_of(lake, name)
@@ -91,7 +91,7 @@ class RunnerConfig:
 
 def checkpoint_of(lake: Lake, model: str) -> Path | None:
     """The folder of a training run, or of a checkpoint anywhere; None where it is neither."""
-    from training.finished import trained  # imports all of training, which only this needs
+    from training.runs import trained  # imports all of training, which only this needs
 
     path = Path(model)
     is_checkpoint = (path / "config.json").exists() or (path / "card.json").exists()
@@ -152,7 +152,7 @@ def local_runner(config: RunnerConfig, folder: Path) -> Runner:
     """A checkpoint in this process. A head that pools the answer, too (ProcVLM's), needs one first: it is asked only
     where that is wished for. Raises UserError, ModelError."""
     from eval.runners.local import HeadRunner, TextRunner, TwoPassRunner, head_pooling
-    from training.laptop.kind import is_laptop
+    from training.folder import is_laptop
 
     if is_laptop(folder):
         from eval.runners.laptop import LaptopRunner

@@ -181,7 +181,6 @@ class Service:
         session: ServerSession,
         data: Sequence[bytes],
         timestamps_s: Sequence[float] | None,
-        states: np.ndarray | None = None,
     ) -> list[RewardRow]:
         """Rows of a session's next frames. Raises Refused; the session is then as it was."""
         count = len(data) // len(session.stream.cameras)
@@ -190,7 +189,7 @@ class Service:
             self.sessions.check_memory()
         # Places come before decoding, since it is decoded pictures that fill the memory.
         with self.batcher.places(count, sum(await self.sizes(data))):
-            moments = await self._taken(session.stream, data, 0, timestamps_s, states)
+            moments = await self._taken(session.stream, data, 0, timestamps_s)
             began = perf_counter()
             rewards = await self.batcher.submit(moments)
             return session.rows(moments, rewards, perf_counter() - began)
@@ -207,7 +206,7 @@ class Service:
         with self.batcher.places(1, pixels):
             if picture is None:
                 picture = await self.in_thread(self._picture, stream, data, 0)
-            moments = _appended(stream, [picture], times_s, None)
+            moments = _appended(stream, [picture], times_s)
             await self._make_ready(moments)
             began = perf_counter()
             rewards = await self.batcher.submit(moments)
@@ -318,13 +317,12 @@ class Service:
         data: Sequence[bytes],
         first: int = 0,
         timestamps_s: Sequence[float] | None = None,
-        states: np.ndarray | None = None,
     ) -> list[Moment]:
         """Frames taken in by a stream, and made ready to be scored. All are decoded before the first one is taken in: a
         refused request leaves no trace."""
         parts = await self._in_parts(lambda i: self._picture(stream, data[i], first + i), len(data))
         pictures = [picture for part in parts for picture in _raised(part)]
-        moments = await self.in_thread(_appended, stream, pictures, timestamps_s, states)
+        moments = await self.in_thread(_appended, stream, pictures, timestamps_s)
         await self._make_ready(moments)
         return moments
 
@@ -354,17 +352,11 @@ def _raised[T](part: T | BaseException) -> T:
     return part
 
 
-def _appended(
-    stream: Stream,
-    pictures: Sequence[np.ndarray],
-    timestamps_s: Sequence[float] | None,
-    states: np.ndarray | None,
-) -> list[Moment]:
+def _appended(stream: Stream, pictures: Sequence[np.ndarray], timestamps_s: Sequence[float] | None) -> list[Moment]:
     found = []
     for i, views in enumerate(batched(pictures, len(stream.cameras))):
         time_s = None if timestamps_s is None else timestamps_s[i]
-        state = None if states is None else states[i]
-        moment = stream.append(dict(zip(stream.cameras, views, strict=True)), time_s, score=True, state=state)
+        moment = stream.append(dict(zip(stream.cameras, views, strict=True)), time_s, score=True)
         assert moment is not None  # as `score` says
         found.append(moment)
     return found
@@ -380,19 +372,6 @@ def check_frames(count: int, cameras: int, timestamps_s: Sequence[float] | None,
         raise Refused(422, "timestamps", f"{len(timestamps_s)} timestamps for {count // cameras} moments")
     if timestamps_s is not None and not all(map(math.isfinite, timestamps_s)):
         raise Refused(422, "timestamps", "timestamps are finite numbers of seconds")
-
-
-def states_of(numbers: Sequence[float] | None, moments: int, scorer: Scorer) -> np.ndarray | None:
-    """The robot's state at each moment, float32 [moments, l], of all their numbers. Raises Refused (422)."""
-    if not numbers:
-        return None
-    if len(numbers) % moments:
-        raise Refused(422, "state", f"{len(numbers)} numbers of states are not as many for each of {moments} moments")
-    with refusing():
-        scorer.check_state(len(numbers) // moments)
-    if not all(map(math.isfinite, numbers)):
-        raise Refused(422, "state", "a state's numbers are finite")
-    return np.array(numbers, np.float32).reshape(moments, -1)
 
 
 def make_app(scorer: Scorer, name: str, access: Access | None = None, limits: Limits | None = None) -> FastAPI:
@@ -483,18 +462,13 @@ def _session_routes(app: FastAPI, service: Service) -> None:
         timestamps_s: Annotated[
             list[float] | None, Form(description="A second per moment; default: number over fps.")
         ] = None,
-        state: Annotated[
-            list[float] | None,
-            Form(description="The robot's state, for models trained on it: the numbers of one moment after another."),
-        ] = None,
     ) -> Scored:
         """Take in the next moments and score each. Give `first_frame`, and the request may be repeated safely."""
         found = sessions.get(session)
         check_frames(len(frames), len(found.stream.cameras), timestamps_s, limits)
         data = [await f.read() for f in frames]
-        states = states_of(state, len(frames) // len(found.stream.cameras), service.scorer)
-        digest = digest_of(data, timestamps_s, state)
-        return await taken(found, first_frame, digest, lambda: service.append(found, data, timestamps_s, states))
+        digest = digest_of(data, timestamps_s)
+        return await taken(found, first_frame, digest, lambda: service.append(found, data, timestamps_s))
 
     @app.post(
         "/v1/sessions/{session}/picture",
@@ -514,7 +488,7 @@ def _session_routes(app: FastAPI, service: Service) -> None:
         times = None if timestamp_s is None else [timestamp_s]
         check_frames(1, len(found.stream.cameras), times, limits)
         data = await request.body()
-        digest = digest_of([data], times, None)
+        digest = digest_of([data], times)
         scored = await taken(found, first_frame, digest, lambda: service.append_picture(found, data, times))
         return Response(scored.model_dump_json(), media_type="application/json")
 

@@ -155,13 +155,11 @@ class RewardSession:
         self,
         frame: np.ndarray | Mapping[str, np.ndarray],
         timestamp_s: float | None = None,
-        state: Sequence[float] | np.ndarray | None = None,
     ) -> RewardRow:
-        """The reward of the next moment: uint8 [h, w, 3], or one per camera of the session. `state`: the robot's then,
-        [l], for a model that was trained on it."""
+        """The reward of the next moment: uint8 [h, w, 3], or one per camera of the session."""
         times = None if timestamp_s is None else [timestamp_s]
-        if isinstance(frame, Mapping) or len(self.info.cameras) > 1 or state is not None:
-            return self.append_all([frame], times, None if state is None else [state])[0]
+        if isinstance(frame, Mapping) or len(self.info.cameras) > 1:
+            return self.append_all([frame], times)[0]
         # One picture is the body itself, which costs both sides less than a form
         fields = {"first_frame": self.frames, "timestamp_s": timestamp_s}
         given = {k: v for k, v in fields.items() if v is not None}
@@ -175,7 +173,6 @@ class RewardSession:
         self,
         frames: Sequence[np.ndarray | Mapping[str, np.ndarray]],
         timestamps_s: Sequence[float] | None = None,
-        states: Sequence[Sequence[float] | np.ndarray] | None = None,
     ) -> tuple[RewardRow, ...]:
         """The same of several moments in one request. The request names the first one's number, so that a repeated one
         is known as such by the server, and no frame is taken twice."""
@@ -187,7 +184,6 @@ class RewardSession:
         fields: dict[str, Any] = {
             "first_frame": self.frames,
             "timestamps_s": None if timestamps_s is None else list(timestamps_s),
-            "state": None if states is None else [float(x) for state in states for x in state],
         }
         path = f"/v1/sessions/{self.info.session}/frames"
         rows = self._client._scored(path, fields, self._client._parts(moments, cameras))

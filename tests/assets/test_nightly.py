@@ -24,7 +24,7 @@ from tests.kits.made_corpus import build_of
 from tests.kits.tiny_lerobot import LENGTHS, TASKS, make_dataset, rows_path, write_lines, write_rows, write_video
 from tests.pipeline.stages.test_corrections import say
 from tests.pipeline.test_release_cycle import EPISODES, ROOT, tiny_recipe
-from training.finished import newest_model
+from training.runs import newest_model
 from warehouse.lake import Lake
 
 pytestmark = pytest.mark.stack

@@ -15,9 +15,10 @@ from assets.lib.model_configs import RewardModelConfig
 from core.paths import ROOT
 from tests.kits.pages_kit import blocks
 from tests.kits.training_kit import make_release
-from training.loop import Point
+from training.points import Point
 from training.recipe import load_recipe
-from training.train import resumable, train
+from training.runs import resumable
+from training.train import train
 from warehouse.lake import Lake
 from warehouse.releases import Release
 

@@ -17,7 +17,6 @@ import dagster as dg
 import httpx
 import numpy as np
 import pytest
-import torch
 import yaml
 
 import cli.main
@@ -38,7 +37,6 @@ from tests.kits.lake_kit import query
 from tests.kits.pages_kit import PAGES, ROOT, Block, blocks, inline_commands, words
 from tests.kits.tiny_lerobot import make_dataset
 from training.recipe import Recipe, load_recipe
-from training.spoilt import SpoiltBatch, keep_spoilt
 from warehouse.lake import Lake
 from warehouse.releases import create_release, get_release
 
@@ -95,7 +93,6 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         config = next(b.text for b in blocks(ROOT / f"docs/{page}.md") if b.kind == "toml")
         (root / f"{name}.toml").write_text(config)
     cv2.imwrite(str(root / "0.png"), np.zeros((64, 64, 3), np.uint8))
-    keep_spoilt(root, 12, 0, [SpoiltBatch(3, {"progress": torch.full((2,), torch.nan)}, ["a", "b"])], "the loss is nan")
     shutil.copy(next((ROOT / "samples/sim_short/videos").rglob("*.mp4")), root / "run.mp4")
     return root
 
@@ -197,10 +194,6 @@ class Reader:
                 check_by_dagster(said)
             elif {"kind", "out"} <= said.keys():  # of the job export
                 dg.validate_run_config(defs().resolve_job_def("export"), said)
-            elif "model" in said:  # what a recipe of one's own says otherwise
-                recipe = load_recipe("laptop").model_dump()
-                recipe["model"]["laptop"] |= said["model"]["laptop"]
-                Recipe(**recipe)
             elif "reward" in said:  # RLinf's configuration, which asks our server
                 RunOptions(**said["reward"]["api"]["sampling_params"]["proccorpus"])
             else:

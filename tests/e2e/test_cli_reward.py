@@ -38,7 +38,7 @@ from tests.kits.reward_kit import make_checkpoint, write_video
 from tests.kits.reward_server_kit import running
 from tests.kits.tiny_lerobot import LENGTHS, TASKS, video_path
 from training.errors import ModelError
-from training.finished import named_model
+from training.runs import named_model
 from warehouse.exports.rabc import between
 from warehouse.lake import Lake, open_lake
 

@@ -66,16 +66,3 @@ def emulate_flash(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     monkeypatch.setattr(flash_utils, "_loaded_implementation", None)
     monkeypatch.setattr(transformers.PreTrainedModel, "_flash_attn_can_dispatch", lambda *args, **more: True)
     return seen
-
-
-def eager_flex(monkeypatch: pytest.MonkeyPatch) -> None:
-    """flex_attention as it is written, uncompiled: torch compiles it for a GPU."""
-    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
-    from transformers import masking_utils
-    from transformers.integrations.flex_attention import WrappedFlexAttention
-
-    def plain(*args: Any, **more: Any) -> Any:
-        return create_block_mask(*args, **(more | {"_compile": False}))
-
-    monkeypatch.setattr(WrappedFlexAttention, "__call__", lambda self: flex_attention)
-    monkeypatch.setattr(masking_utils, "create_block_mask", plain)

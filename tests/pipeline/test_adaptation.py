@@ -81,7 +81,7 @@ def test_the_error_on_the_episode_falls(lake: Lake, samples: list[Sample]) -> No
     assert lake.rows("SELECT path FROM checkpoints WHERE training_run = ?", [run.id]) == [(f"models/{run.id}",)]
 
 
-LAPTOP = {"encoder": "grey", "hidden": 32, "layers": 1, "heads": 2, "views": 2, "preference": True}
+LAPTOP = {"encoder": "grey", "hidden": 32, "layers": 1, "heads": 2, "views": 2}
 
 
 def laptop_error(folder: Path, samples: list[Sample]) -> float:
@@ -90,7 +90,7 @@ def laptop_error(folder: Path, samples: list[Sample]) -> float:
 
 
 def test_a_laptop_model_goes_on_from_its_own_weights(lake: Lake, samples: list[Sample]) -> None:
-    sections = {"name": "start_laptop", "model": {"laptop": LAPTOP}, "data": {"preferences": {"further": 0.1}}}
+    sections = {"name": "start_laptop", "model": {"laptop": LAPTOP}}
     start = Recipe.model_validate(sections | {"train": {"steps": 2, "batch": 8, "lr": 1e-3}})
     base = train(lake, local_release(lake), start)
     recipe = load_recipe(adapting_recipe(base.checkpoint), base.checkpoint)
@@ -100,10 +100,9 @@ def test_a_laptop_model_goes_on_from_its_own_weights(lake: Lake, samples: list[S
     card, kept = (json.loads((folder / "card.json").read_text()) for folder in (run.checkpoint, base.checkpoint))
     assert (card["adapted_to"], card["adapted_from"], card["runs"]) == ("tiny-000001", base.id, kept["runs"])
     assert (card["window"], card["max_px"]) == (kept["window"], kept["max_px"])
-    assert card["preferences"]["further"] > 0
     assert card["negatives"]["rewound"] > 0
     assert lake.rows("SELECT path FROM checkpoints WHERE training_run = ?", [run.id]) == [(f"models/{run.id}",)]
-    assert load_laptop(run.checkpoint)[0].inputs[0].familiar.widened is not None
+    assert load_laptop(run.checkpoint)[0].ood.widened is not None
     again = adapt(lake, samples, "tiny-000001", recipe)
     weights = [(r.checkpoint / "model.safetensors").read_bytes() for r in (run, again)]
     assert weights[0] == weights[1]

@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from core.errors import FailedError, UserError
-from tests.kits.flash_kit import eager_flex, emulate_flash
+from tests.kits.flash_kit import emulate_flash
 from tests.kits.training_kit import FAMILIES, bar, make_items, make_parts, recipe
-from training import attention
 from training.attention import set_attention
 from training.backbones import load_backbone
 from training.model import ProgressModel, losses, save_model
@@ -56,7 +55,6 @@ def gradients(model: ProgressModel, transform: Transform, items: list[Item], pac
 @pytest.mark.parametrize("name", [*ATTENTIONS, *FLASH])
 def test_packed_samples_give_what_padded_ones_do(saved, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     emulate_flash(monkeypatch)
-    eager_flex(monkeypatch)
     logits, progress = outputs(saved.model, saved.transform, saved.items, packed=False)
     model = ProgressModel(load_backbone(saved.folder, name), saved.model.head)
     for packed in (False, True):
@@ -65,7 +63,7 @@ def test_packed_samples_give_what_padded_ones_do(saved, name: str, monkeypatch: 
         assert torch.allclose(found[1], progress, atol=1e-6)
 
 
-# One kernel stands for all; flex_attention has no backward pass on a CPU.
+# One kernel stands for all.
 @pytest.mark.parametrize("name", ["sdpa", "flash_attention_2"])
 def test_packed_samples_teach_what_padded_ones_do(saved, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     emulate_flash(monkeypatch)
@@ -77,17 +75,9 @@ def test_packed_samples_teach_what_padded_ones_do(saved, name: str, monkeypatch:
         assert torch.allclose(value, expected[key], atol=2e-5), key
 
 
-def test_flex_attention_on_a_cpu_does_not_train_and_says_so(saved, monkeypatch: pytest.MonkeyPatch) -> None:
-    eager_flex(monkeypatch)
-    model = ProgressModel(load_backbone(saved.folder, "flex_attention"), saved.model.head)
-    with pytest.raises(FailedError, match="trains with flex_attention on a GPU only"):
-        gradients(model, saved.transform, saved.items, packed=True)
-
-
 @pytest.mark.parametrize("name", [*ATTENTIONS, *FLASH])
 def test_no_sample_and_no_picture_sees_another(saved, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     emulate_flash(monkeypatch)
-    eager_flex(monkeypatch)
     model = ProgressModel(load_backbone(saved.folder, name), saved.model.head)
     other = Item(saved.items[3].question, (255 - bar(0.9),) * len(saved.items[3].pictures), "no", 0.5)
     changed = [*saved.items[:3], other, *saved.items[4:]]
@@ -143,39 +133,16 @@ def test_several_packed_rows_are_refused_where_samples_would_see_each_other(save
         assert torch.allclose(rows, model(saved.transform(saved.items[:4] * 2)).progress, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["sdpa", "varlen", "flex_attention", "flash_attention_2"])
+@pytest.mark.parametrize("name", ["sdpa", "flash_attention_2"])
 def test_half_precision_with_weights_in_float32(saved, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As it is trained: norms give queries and keys in float32 beside values in bfloat16."""
     emulate_flash(monkeypatch)
-    eager_flex(monkeypatch)
     model = ProgressModel(load_backbone(saved.folder, name), saved.model.head)
     with torch.inference_mode():
         exact = model(saved.transform(saved.items)).progress
         with torch.autocast("cpu", torch.bfloat16):
             rough = model(saved.transform(saved.items, packed=True)).progress
     assert torch.allclose(rough, exact, atol=0.02)
-
-
-def test_torch_is_given_its_kernel_s_arguments(saved, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`varlen` as on a GPU; the kernel, which there is none of on a CPU, answered by SDPA."""
-    from tests.kits.flash_kit import flash_varlen
-
-    calls = []
-
-    def kernel(q, k, v, cu_q, cu_k, max_q, max_k, *, scale, window_size) -> torch.Tensor:
-        calls.append(window_size)
-        assert q.shape == k.shape == v.shape
-        return flash_varlen(q, k, v, cu_q, cu_k, max_q, max_k, scale, causal=window_size == (-1, 0))
-
-    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", kernel)
-    monkeypatch.setattr(attention, "has_varlen", lambda states: True)
-    model = ProgressModel(load_backbone(saved.folder, "varlen"), saved.model.head)
-    with torch.inference_mode():
-        packed = model(saved.transform(saved.items, packed=True)).progress
-        assert torch.allclose(packed, saved.model(saved.transform(saved.items)).progress, atol=1e-6)
-    config = model.backbone.config
-    depth, layers = config.vision_config.depth, config.get_text_config().num_hidden_layers
-    assert calls == [(-1, -1)] * depth + [(-1, 0)] * layers
 
 
 def test_a_checkpoint_does_not_keep_what_it_was_trained_with(saved, tmp_path: Path) -> None:
@@ -189,7 +156,7 @@ def test_a_recipe_s_attention_is_checked(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     text = "name: r\nmodel: {attention: %s, tiny: {}}\nhead: {}\ntrain: {steps: 1, batch: 1, lr: 1, dtype: %s}\n"
     path.write_text(text % ("flash", "float32"))
-    with pytest.raises(UserError, match=r"model.attention: unknown attention 'flash'; known: sdpa, varlen"):
+    with pytest.raises(UserError, match=r"model.attention: unknown attention 'flash'; known: sdpa, eager"):
         load_recipe(str(path))
     path.write_text(text % ("kernels-community/vllm-flash-attn3", "float32"))
     with pytest.raises(UserError, match=r"calculates in train.dtype: bfloat16 only"):

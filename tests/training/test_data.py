@@ -15,9 +15,10 @@ import torch
 from tests.kits.negatives_kit import TASKS, runs, write_shards
 from tests.kits.progresslm_rows import conversations, source_rows, write_rows
 from tests.kits.training_kit import make_items, make_parts, make_release, recipe
-from training import data, workers
-from training.batches import open_batches, open_stream, worker_count
-from training.data import BatchStream, Prepared, RowSource, augment, together
+from training import data, feeding
+from training.batches import BatchStream, Prepared, together
+from training.data import RowSource, augment
+from training.feeding import open_batches, open_stream, worker_count
 from training.negatives.config import KINDS
 from training.pictures import Item
 from training.recipe import Recipe
@@ -180,11 +181,11 @@ def test_negatives_are_the_same_resumed_and_by_workers(tmp_path: Path, packing: 
 def test_workers_start_beside_threads_of_opencv(
     shards: list[Path], transform: Transform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class InTime(workers.DataLoader):
+    class InTime(feeding.DataLoader):
         def __init__(self, *given: Any, **settings: Any) -> None:
             super().__init__(*given, **settings, timeout=60)  # a worker that hangs is named
 
-    monkeypatch.setattr(workers, "DataLoader", InTime)
+    monkeypatch.setattr(feeding, "DataLoader", InTime)
     threads = cv2.getNumThreads()
     cv2.setNumThreads(2)
     try:
@@ -209,7 +210,7 @@ def test_batches_are_pinned_where_there_is_a_gpu(
         return next(open_stream(shards, transform, recipe()))
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
-    monkeypatch.setattr(workers, "DataLoader", loader)
+    monkeypatch.setattr(feeding, "DataLoader", loader)
     prepared = next(open_batches(shards, transform, recipe(data={"workers": 1})))
     assert given["pin_memory"] is gpu
     # torch asks each batch to pin itself.

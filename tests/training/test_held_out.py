@@ -18,12 +18,11 @@ from pipeline.reward_model import reward_model_step
 from tests.kits.progresslm_rows import TINY, conversations, empty_corpus, source_rows, write_rows
 from tests.kits.training_kit import make_release, recipe
 from training.errors import TrainingError
-from training.finished import trained
 from training.folder import read_card
-from training.loop import Point
-from training.points import event_folder
+from training.points import Point, event_folder
 from training.recipe import Recipe
-from training.train import TrainingRun, train
+from training.runs import TrainingRun, trained
+from training.train import train
 from warehouse.lake import Lake
 from warehouse.releases import Release
 

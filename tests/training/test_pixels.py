@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from tests.kits.training_kit import make_items, make_parts
-from training.data import Prepared, placed
+from training.batches import Prepared, placed
 from training.pixels import ORIENTATION, byte_patches, normalised, picture_size
 
 SIZES = [(64, 64), (37, 90), (480, 640), (720, 1280), (20, 24), (192, 256)]

@@ -11,8 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from core.paths import Workspace
 from core.tables import TABLES
-from training.loop import Point
-from training.points import event_folder, recorded
+from training.points import Point, event_folder, recorded
 from warehouse.lake import Lake
 
 

@@ -7,8 +7,8 @@ import torch
 
 from tests.kits.training_kit import make_items, make_parts, make_release, recipe
 from training.backbones import add_adapter, load_adapter, prepare_quantized
-from training.loop import Point
 from training.model import ProgressModel, losses, save_model
+from training.points import Point
 from training.recipe import LoraConfig
 from training.train import train
 from training.transform import Transform

@@ -15,10 +15,11 @@ from tests.kits.processes import run_processes
 from tests.kits.progresslm_rows import TINY, conversations, empty_corpus, source_rows, write_rows
 from tests.kits.sampling import sample_by_place
 from tests.kits.training_kit import make_release, recipe
-from training.checkpoint import StepWriter, TrainerState, load_state, saved_steps
-from training.loop import Point
+from training.checkpoint import StepWriter, TrainerState, load_state
+from training.points import Point
 from training.recipe import Recipe
-from training.train import train, training_run_id
+from training.runs import saved_steps, training_run_id
+from training.train import train
 from warehouse.lake import Lake
 from warehouse.releases import Release, get_release
 

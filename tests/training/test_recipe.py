@@ -57,7 +57,9 @@ def test_published_values() -> None:
             BASE.replace("lr: 1", "lr: 1, evaluate_every: 2") + "data: {jsonl: [a]}\n",
             "data.validation_jsonl: with train.",
         ),
-        (BASE + "data: {preferences: {further: 0.1}}\n", "data.preferences: for a laptop model"),
+        (BASE.replace("tiny: {}", "tiny: {}, liger: true"), "model.liger: no such field"),
+        ("like: tiny_head\ntrain: {lrs: 1}\n", "train.lrs: no such field; did you mean lr?"),
+        ("like: r.yaml\n", "is not a YAML mapping of recipe fields: nested too deeply"),
         (BASE + "data: {jsonl: [a], negatives: {rewound: 0.1}}\n", "data.negatives: rows of data.jsonl name no"),
         (BASE + "data: {families: {procvqa_b: 1}, negatives: {rewound: 0.1}}\n", "data.negatives: they are made of"),
         (BASE + "data: {negatives: {rewound: 0.6, shuffled: 0.5}}\n", "data.negatives: the rates are 1.1 together"),
@@ -77,3 +79,13 @@ def test_a_wrong_recipe_is_told_in_one_line(tmp_path: Path, text: str, told: str
 def test_an_unknown_name_is_told_with_those_that_there_are() -> None:
     with pytest.raises(UserError, match=r"unknown recipe 'tiny'; known: laptop, laptop_oneshot, .*tiny_cpu"):
         load_recipe("tiny")
+
+
+def test_a_recipe_may_be_like_another(tmp_path: Path) -> None:
+    base, other = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    base.write_text("like: tiny_lora\nname: a\ntrain: {lr: 0.5}\n")
+    other.write_text("like: a.yaml\nname: b\nlora: null\nhead: {noise: 0.5}\n")
+    found, start = load_recipe(str(other)), load_recipe("tiny_lora")
+    assert (found.name, found.lora, found.train.lr) == ("b", None, 0.5)
+    assert found.train.schedule == start.train.schedule == "linear"
+    assert found.head == start.head.model_copy(update={"noise": 0.5})  # type: ignore[union-attr]

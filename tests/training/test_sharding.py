@@ -17,8 +17,8 @@ from tests.kits.training_kit import make_items, make_parts, make_release, recipe
 from training import train as training
 from training.errors import ModelError, TrainingError
 from training.folder import read_card
-from training.loop import Point
 from training.model import save_model
+from training.points import Point
 from training.recipe import Recipe
 from training.train import train
 from warehouse.lake import Lake
@@ -60,7 +60,7 @@ torch.distributed.destroy_process_group()
 def in_two_processes(home: Path) -> dict[str, Any]:
     from accelerate.utils import gather_object
 
-    from training import data, loop
+    from training import batches, loop
 
     rank = int(training.os.environ["RANK"])
     result: dict[str, Any] = {}
@@ -92,11 +92,11 @@ def in_two_processes(home: Path) -> dict[str, Any]:
     result["evaluated"] = numbers(run.curve)
     result["best"] = read_card(run.checkpoint.with_name(f"{run.id}.best"))["held_out"]
 
-    # A batch of the second process is spoilt.
-    item_of = data.item_of
-    spoils = lambda *args: data.replace(item_of(*args), progress=math.inf)  # noqa: E731
+    # A loss of the second process is none.
+    item_of = batches.item_of
+    spoils = lambda *args: batches.replace(item_of(*args), progress=math.inf)  # noqa: E731
     if rank:
-        data.item_of = spoils
+        batches.item_of = spoils
     try:
         train(lake, release, recipe("spoilt", train=FSDP, data={"cache_mb": 0}))
     except TrainingError as e:
@@ -134,11 +134,12 @@ def test_two_processes_with_a_part_of_the_model_each(made: tuple[Path, Lake, Rel
     for step, expected in zip(said["evaluated"], numbers(one.curve), strict=True):
         assert step == pytest.approx(expected, abs=1e-5)
     assert said["best"] == pytest.approx(read_card(one.checkpoint.with_name(f"{one.id}.best"))["held_out"], abs=1e-5)
-    # Both end with the same words, which name the file of the second process.
+    # Both end with the same words, which name samples of the second process alone.
     words, others = said["words"]
     assert words == others
     assert words.startswith("the loss is inf at step 0")
-    assert "spoilt-00000000/process-1-batch-0.safetensors" in words
+    named = words.rpartition("Its samples: ")[2].split(", ")
+    assert len(named) == FSDP["batch"]
 
 
 def test_a_blank_picture_counts_nothing() -> None:

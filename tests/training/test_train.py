@@ -12,6 +12,7 @@ from scipy.stats import spearmanr
 
 from core.files import whole_folder
 from tests.kits.training_kit import FAMILIES, make_items, make_parts, make_release, recipe
+from training.batches import BatchStream
 from training.card import add_scores, card_text
 from training.checkpoint import (
     StepWriter,
@@ -20,18 +21,19 @@ from training.checkpoint import (
     load_state,
     read_tensors,
     remove_old,
-    saved_steps,
     step_folder,
 )
-from training.data import BatchStream, RowSource
+from training.data import RowSource
 from training.errors import ModelError, TrainingError
 from training.flops import cost
 from training.folder import base_of, read_card
-from training.loop import Point, Trainer, batches_each, share_of_rate
+from training.loop import Trainer, batches_each, share_of_rate
 from training.model import ProgressModel, load_model, save_model
 from training.pictures import Item
+from training.points import Point
 from training.recipe import HeadConfig, Recipe, load_recipe
-from training.train import TrainingRun, train
+from training.runs import TrainingRun, saved_steps
+from training.train import train
 from training.transform import Transform
 from warehouse.lake import Lake
 from warehouse.releases import Release
@@ -158,25 +160,6 @@ def test_accumulated_packed_and_whole_batches_make_the_same_step() -> None:
             assert step == pytest.approx(expected, rel=1e-4)
 
 
-def test_compiled_layers_make_the_same_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    from torch._dynamo.utils import counters
-
-    # The graphs as they would be compiled, without the minute that a compiler of C++ takes
-    whole = torch.nn.Module.compile
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda part: whole(part, backend="aot_eager"))
-    items, curves = make_items(4), []
-    for compiled in (False, True):
-        counters.clear()
-        model, transform = make_parts(items, seed=3)
-        settings = {"steps": 2, "compile": compiled, "gradient_checkpointing": True}
-        of = recipe(train=settings, data={"packing": True, "window": 4, "sequence_length": 120})
-        curves.append([(p.loss, p.gradient_norm) for p in fit(model, transform, items, of)])
-        assert bool(counters["stats"]["unique_graphs"]) == compiled
-        assert not counters["graph_break"]
-    for step, expected in zip(curves[1], curves[0], strict=True):
-        assert step == pytest.approx(expected, rel=1e-5)
-
-
 def test_schedules() -> None:
     of = recipe(train={"warmup": 0.1}).train
     assert [share_of_rate(x, of) for x in (0, 0.05, 0.1)] == pytest.approx([0, 0.5, 1])
@@ -197,7 +180,8 @@ def test_flops_are_those_of_the_formula() -> None:
     for p in model.backbone.parameters():
         p.requires_grad_(False)
     frozen = cost(model.backbone)
-    assert (frozen.language, frozen.merger) == (2 * weights, whole.merger / 3)
+    assert frozen.language == 2 * weights
+    assert whole.vision / 3 < frozen.vision < whole.vision / 2  # nothing learns before the pixels
     padded, packed = transform(items), transform(items, packed=True)
     assert whole.of(padded) == pytest.approx(whole.of(packed))
 

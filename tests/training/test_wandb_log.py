@@ -10,8 +10,7 @@ import pytest
 from core.errors import UserError
 from pipeline.reward_model import reward_model_step
 from tests.kits.training_kit import make_release, recipe
-from training.loop import Point
-from training.wandb_log import WandbLog
+from training.points import Point, begin_wandb
 
 # As much of wandb as is used; what it is told goes to a file.
 STAND_IN = """
@@ -76,7 +75,7 @@ def test_every_point_is_sent_and_a_run_that_goes_on_is_the_same_one(
     assert end == {"finish": 0}
 
     monkeypatch.setenv("WANDB_PROJECT", "other")
-    WandbLog(tmp_path / "w" / "wandb", begun["init"]["name"], {}, goes_on=False)
+    begin_wandb(tmp_path / "w" / "wandb", begun["init"]["name"], {}, goes_on=False)
     (anew,) = lines(said)
     assert anew["init"]["id"] != begun["init"]["id"]
     assert anew["init"]["project"] == "other"
@@ -90,7 +89,7 @@ def test_every_point_is_sent_and_a_run_that_goes_on_is_the_same_one(
 def test_what_is_missing_is_told(said: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_MODE")
     with pytest.raises(UserError, match=r"^wandb cannot begin: api_key not configured .* or WANDB_MODE=offline"):
-        WandbLog(tmp_path, "run", {}, goes_on=False)
+        begin_wandb(tmp_path, "run", {}, goes_on=False)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"^--wandb needs the package wandb: uv pip install wandb, or leave it out$"):
-        WandbLog(tmp_path, "run", {}, goes_on=False)
+        begin_wandb(tmp_path, "run", {}, goes_on=False)

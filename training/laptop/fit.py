@@ -1,8 +1,10 @@
-"""Fits a laptop model to the runs of a release: all pictures once through the encoder, then steps on their numbers."""
+"""Trains laptop models: all pictures once through the encoder, then steps on their embeddings, in one process."""
 
+import json
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,182 +13,156 @@ import torch
 
 from annotate.embeddings.encoders import Encoder, load_encoder
 from annotate.embeddings.networks import one_thread
+from core.files import whole_folder
+from training.card import make_card
 from training.errors import TrainingError
 from training.laptop.clips import ClipSource
-from training.laptop.config import LaptopConfig, PreferencesConfig
-from training.laptop.layout import NO_STATE
-from training.laptop.model import LaptopModel, laptop_loss, load_laptop
-from training.laptop.pairs import PairSource, learn_preferences
-from training.laptop.runs import Run, encoder_width, episode_run, read_runs, state_lengths
-from training.laptop.sentences import open_sentences
-from training.loop import Point, share_of_rate
+from training.laptop.episodes import FAMILIES, ShownEpisode, read_episodes
+from training.laptop.model import LaptopModel, laptop_loss, load_laptop, save_laptop
+from training.loop import share_of_rate
+from training.points import Point
 from training.recipe import Recipe
+from training.runs import TrainingRun, record, run_folder, training_run_id
 from warehouse.lake import Lake
-from warehouse.lake.compared import run_facts
-from warehouse.lake.sql import open_for_users
 from warehouse.releases import Release, find_release
-from warehouse.shards import Sample
+from warehouse.shards import Sample, read_samples
 
-MOST_COMPARED = 50_000  # pictures by which it is told what is strange
-ADAPTED_PAIRS = PreferencesConfig(further=0.1)  # of one episode: it has no other run to compare its outcome with
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """`samples`: windows that were shown; `made`: how many of each kind, negatives among them; `pairs`: of runs, by
-    why one is preferred; `stored_runs`: whose numbers are the lake's. cpu_s: of the process, for the encoder and for
-    the steps."""
-
-    model: LaptopModel
-    encoder: Encoder
-    curve: tuple[Point, ...]
-    samples: int
-    made: Mapping[str, int]
-    pairs: Mapping[str, int]
-    runs: int
-    stored_runs: int
-    pictures: int
-    cpu_s: Mapping[str, float]
+MOST_COMPARED = 50_000  # pictures that the OOD detector is fitted on
 
 
-def fit(lake: Lake, release: Release, recipe: Recipe, on_step: Callable[[Point], None]) -> Fitted:
-    """Raises TrainingError, EncoderError or ShardError."""
-    config, train = recipe.model.laptop, recipe.train
+def train_laptop(
+    lake: Lake, release: Release, recipe: Recipe, on_step: Callable[[Point], None], resume: bool
+) -> TrainingRun:
+    """A new model from a release's train split, saved and recorded. Raises TrainingError, EncoderError, ShardError."""
+    clock = _started(resume)
+    config, seed = recipe.model.laptop, recipe.train.seed
     assert config is not None, "a recipe of another kind"
-    started = time.process_time()
-    encoder, sentences = load_encoder(config.embeddings), open_sentences(config)
-    runs = read_runs(lake, release, release.paths(lake.workspace, "train"), encoder, config, train.seed)
-    if not runs:
+    encoder = load_encoder(config.embeddings)
+    episodes = _of_release(lake, release, encoder, config.views, seed)
+    if not episodes:
         raise TrainingError(f"release {release.name} has no samples of progress in its train split")
     looked = time.process_time()
-    torch.manual_seed(train.seed)
-    frames = min(config.most_frames, max(run.shown for run in runs))
-    width, states = encoder_width(runs, config), state_lengths(runs) if config.state else NO_STATE
-    model = LaptopModel(config, width, frames, sentences, states)
-    runs = _laid_out(runs, model, release.name)
-    model.normalise_by(np.concatenate([run.moments(0) for run in runs]))
-    model.learn_the_familiar(*_some_pictures(runs))
-    model.to("cuda" if torch.cuda.is_available() else "cpu").train()
-    source = ClipSource(runs, frames, recipe.data.negatives, train.seed, model.layout)
-    pairs = None
-    if config.preference:
-        facts = run_facts(open_for_users(lake.workspace, release.snapshot))
-        pairs = PairSource(runs, facts, frames, recipe.data.preferences, train.seed)
-    return _learn(model, encoder, source, pairs, recipe, on_step, started, looked)
+    torch.manual_seed(seed)
+    frames = min(config.most_frames, max(e.shown for e in episodes))
+    model = LaptopModel(config, episodes[0].numbers.shape[-1], frames)
+    model.normalise_by(np.concatenate([e.numbers[0] for e in episodes]))
+    # Every n-th picture in all views, with its episode's first one in the same view
+    every = -(-sum(len(e.frames) * len(e.numbers) for e in episodes) // MOST_COMPARED)
+    views = [(view, e.label) for e in episodes for view in e.numbers]
+    seen = np.concatenate([view[::every] for view, _ in views])
+    first = np.concatenate([np.broadcast_to(view[:1], view[::every].shape) for view, _ in views])
+    label = torch.from_numpy(np.concatenate([label[::every] for _, label in views]))
+    model.ood.fit(model.normalised(seen), model.normalised(first), label)
+    return _learn(lake, release, recipe, on_step, model, encoder, episodes, (*clock, looked), {})
 
 
-def fit_to_episode(
-    lake: Lake, folder: Path, samples: Sequence[Sample], recipe: Recipe, on_step: Callable[[Point], None]
-) -> Fitted:
-    """Go on with the laptop model of a folder on samples of one episode's progress, whose scene is strange no more.
+def adapt_laptop(
+    lake: Lake,
+    folder: Path,
+    samples: Sequence[Sample],
+    release: Release,
+    recipe: Recipe,
+    on_step: Callable[[Point], None],
+    resume: bool,
+) -> TrainingRun:
+    """Continue with the laptop model of a folder on samples of one episode's progress, whose scene is OOD no more.
 
-    Where the lake still has the release that the model learnt from, every other clip is of its runs, so that they are
-    not forgotten. Raises ModelError, EncoderError, ShardError, TrainingError.
+    Where the lake still has the release that the model learnt from, every other clip is of its episodes, so that they
+    are not forgotten. `release`: what the run is recorded to have learnt from. Raises ModelError, EncoderError,
+    ShardError, TrainingError.
     """
-    train = recipe.train
-    started = time.process_time()
+    clock = _started(resume)
+    seed = recipe.train.seed
     model, encoder, card = load_laptop(folder)
-    run = replace(episode_run(lake, samples, encoder, model.config, train.seed), layout=model.layout)
-    known = [replace(r, layout=model.layout) for r in _learnt_runs(lake, card, encoder, model.config, train.seed)]
+    dataset = samples[0].row["dataset"]
+    [new] = read_episodes(lake, lake.snapshot(), samples, [dataset], encoder, model.config.views, seed)
+    learnt_from = find_release(lake, card.get("release"))
+    known: list[ShownEpisode] = []
+    if learnt_from is not None and learnt_from.config_hash != card.get("release_hash"):
+        learnt_from = None
+    if learnt_from is not None and all(path.exists() for path in learnt_from.paths(lake.workspace, "train")):
+        known = _of_release(lake, learnt_from, encoder, 1, seed)
     looked = time.process_time()
-    torch.manual_seed(train.seed)
-    model.widen_the_familiar(np.concatenate([run.moments(view) for view in range(len(run.numbers))]))
-    model.to("cuda" if torch.cuda.is_available() else "cpu").train()
-    source = ClipSource(
-        [run] * max(1, len(known)) + known, model.frames, recipe.data.negatives, train.seed, model.layout
-    )
-    pairs = None
-    if model.config.preference:
-        pairs = PairSource([run, *known], {}, model.frames, ADAPTED_PAIRS, train.seed)
-    return _learn(model, encoder, source, pairs, recipe, on_step, started, looked)
+    torch.manual_seed(seed)
+    model.ood.widen(model.normalised(np.concatenate(list(new.numbers))))
+    # The window is laid out as before; the success threshold was found for other weights
+    more = {name: card.get(name) for name in ("window", "max_px")}
+    more |= {"adapted_to": release.name, "adapted_from": folder.name}
+    episodes = [new] * max(1, len(known)) + known
+    return _learn(lake, release, recipe, on_step, model, encoder, episodes, (*clock, looked), more)
 
 
-def _laid_out(runs: Sequence[Run], model: LaptopModel, release: str) -> list[Run]:
-    """Runs as a model of several cameras, or of states, is shown them. Raises TrainingError: a camera was never seen,
-    or no run has a state."""
-    config = model.config
-    if config.state and not model.layout.states:
-        raise TrainingError(f"model.laptop.state: no run of release {release} has a state in the lake: leave it out")
-    laid = [replace(run, layout=model.layout) for run in runs]
-    for camera, numbers in zip(config.cameras, range(0, model.layout.pictures, model.layout.picture), strict=False):
-        if all(np.isnan(run.numbers[0, :, numbers]).all() for run in runs):
-            raise TrainingError(
-                f"model.laptop.cameras: the lake has nothing that {camera} showed to this encoder in {release}: name "
-                "both under the dataset's cameras, build with embeddings: {when: always}, and freeze a release of that"
-            )
-    return laid
+def _started(resume: bool) -> tuple[float, float]:
+    """Times of the wall's clock and of the CPU. Raises TrainingError where such a run cannot start."""
+    if resume:
+        raise TrainingError("a laptop model trains in seconds, and keeps nothing to go on from: leave out --resume")
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise TrainingError("a laptop model is trained by one process: start it without torchrun")
+    return time.monotonic(), time.process_time()
 
 
-def _learnt_runs(lake: Lake, card: Mapping[str, Any], encoder: Encoder, config: LaptopConfig, seed: int) -> list[Run]:
-    """What a model was trained on, each picture as it is; none where the lake has that very release no more."""
-    release = find_release(lake, card.get("release"))
-    if release is None or release.config_hash != card.get("release_hash"):
-        return []
+def _of_release(lake: Lake, release: Release, encoder: Encoder, views: int, seed: int) -> list[ShownEpisode]:
+    """The episodes of a release's train split. Raises ShardError."""
     shards = release.paths(lake.workspace, "train")
-    if not all(path.exists() for path in shards):
-        return []
-    return read_runs(lake, release, shards, encoder, config.model_copy(update={"views": 1}), seed)
+    datasets = sorted({s.dataset for s in release.shard_list})
+    return read_episodes(lake, release.snapshot, read_samples(shards, FAMILIES), datasets, encoder, views, seed)
 
 
 def _learn(
-    model: LaptopModel,
-    encoder: Encoder,
-    source: ClipSource,
-    pairs: PairSource | None,
+    lake: Lake,
+    release: Release,
     recipe: Recipe,
     on_step: Callable[[Point], None],
-    started: float,
-    looked: float,
-) -> Fitted:
-    """The recipe's steps on clips, then those on pairs. `started`, `looked`: CPU time of the process, before and after
-    the encoder's work. Raises TrainingError."""
-    train, runs = recipe.train, source.runs
+    model: LaptopModel,
+    encoder: Encoder,
+    episodes: Sequence[ShownEpisode],
+    times: tuple[float, float, float],
+    more: Mapping[str, Any],
+) -> TrainingRun:
+    """The recipe's steps on clips; the model is saved, the run recorded. `times`: when the run started, by the wall's
+    clock and the CPU's, and CPU time after the encoder's work; `more` is for the card. Raises TrainingError."""
+    train, run = recipe.train, training_run_id(recipe, release)
     if train.steps is None:
         raise TrainingError(f"recipe {recipe.name}: a laptop model learns for train.steps, not for epochs")
+    model.to("cuda" if torch.cuda.is_available() else "cpu").train()
+    source = ClipSource(episodes, model.frames, recipe.data.negatives, train.seed)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=train.lr, weight_decay=train.weight_decay, betas=(0.9, train.beta2)
     )
-    curve = []
+    curve: list[Point] = []
     with one_thread():
         for step in range(train.steps):
-            began = time.perf_counter()
-            rate = train.lr * share_of_rate(step / train.steps, train)
-            point = _step(model, optimizer, source, recipe, step, rate, began)
-            curve.append(point)
-            on_step(point)
-        if pairs is not None:
-            learn_preferences(model, pairs, recipe)
-    compared = dict(pairs.counts) if pairs else {}
-    cpu_s = {"encoder": looked - started, "steps": time.process_time() - looked}
-    shown = {(run.dataset, run.episode_index): run for run in runs}.values()
-    pictures = sum(len(run.frames) for run in shown)
-    samples = train.steps * train.batch
-    stored = sum(run.is_stored for run in shown)
-    return Fitted(
-        model.eval(), encoder, tuple(curve), samples, dict(source.counts), compared, len(shown), stored, pictures, cpu_s
-    )
-
-
-def _some_pictures(runs: Sequence[Run]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Numbers of every n-th picture in all views [n, d], those of their runs' first in the same view, labels [n]."""
-    every = -(-sum(len(run.frames) * len(run.numbers) for run in runs) // MOST_COMPARED)
-    views = [(run.moments(view), run.label) for run in runs for view in range(len(run.numbers))]
-    numbers = np.concatenate([view[::every] for view, _ in views])
-    first = np.concatenate([np.broadcast_to(view[:1], view[::every].shape) for view, _ in views])
-    return numbers, first, np.concatenate([label[::every] for _, label in views])
+            curve.append(_step(model, optimizer, source, recipe, step, train.steps))
+            on_step(curve[-1])
+    model.eval()
+    started, began, looked = times
+    shown = {(e.dataset, e.episode_index): e for e in episodes}.values()
+    parameters, samples = sum(p.numel() for p in model.parameters()), train.steps * train.batch
+    card = make_card(lake, release, recipe, run) | {
+        "head": {"pooling": "laptop"},
+        "parameters": parameters,
+        "samples": samples,
+        "left_out": 0,
+        "final": asdict(curve[-1]),
+        "negatives": dict(source.counts),
+        "runs": len(shown),
+        "pictures": sum(len(e.frames) for e in shown),
+        "cpu_s": {"encoder": round(looked - began, 1), "steps": round(time.process_time() - looked, 1)},
+    }
+    folder = run_folder(lake.workspace, run)
+    with whole_folder(folder) as half:
+        save_laptop(model, encoder, half, card | dict(more))
+        (half / "curve.json").write_text(json.dumps([asdict(p) for p in curve]) + "\n")
+    record(lake, run, release, recipe, curve)
+    return TrainingRun(run, folder, tuple(curve), parameters, samples, time.monotonic() - started)
 
 
 def _step(
-    model: LaptopModel,
-    optimizer: torch.optim.Optimizer,
-    source: ClipSource,
-    recipe: Recipe,
-    step: int,
-    rate: float,
-    began: float,
+    model: LaptopModel, optimizer: torch.optim.Optimizer, source: ClipSource, recipe: Recipe, step: int, steps: int
 ) -> Point:
     """Raises TrainingError where the loss is not finite."""
-    train, device = recipe.train, model.device
+    train, device, began = recipe.train, model.device, time.perf_counter()
+    rate = train.lr * share_of_rate(step / steps, train)
     for group in optimizer.param_groups:
         group["lr"] = rate
     clips = source.draw(train.batch)
@@ -199,7 +175,6 @@ def _step(
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), train.clip)
     optimizer.step()
     samples, seconds = (step + 1) * train.batch, time.perf_counter() - began
-    assert train.steps is not None
     return Point(
         step=step,
         loss=float(loss.detach()),
@@ -207,7 +182,7 @@ def _step(
         progress=float(error),
         learning_rate=rate,
         gradient_norm=float(norm),
-        done=(step + 1) / train.steps,
+        done=(step + 1) / steps,
         samples=samples,
         tokens=samples * (1 + model.frames),
         samples_per_s=train.batch / seconds,

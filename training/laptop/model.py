@@ -1,17 +1,19 @@
 """The laptop model: a window of pictures that a frozen encoder has seen, the task in words, progress at each picture.
 
-A moment's token is made of the numbers of its picture and of how they differ from those of the run's first one; of
-several cameras it is the mean over those that show something, and the robot's state is added where it is known. The
-task's words scale and shift it. A causal transformer goes over the window. So one new frame costs one pass of the
-encoder, and one of the transformer over a handful of kept states; what lies before the window has no part in a number.
+A moment's token is made of the picture's embedding and of how it differs from that of the episode's first one. The
+task's words, hashed into rows of a table, scale and shift it. A causal transformer goes over the window. So one new
+frame costs one pass of the encoder, and one of the transformer over a handful of kept states.
 
-What training never showed is not taken for what it did show: an instruction of unknown words counts as none, and of a
-strange picture progress is told by how much of it has changed (familiar.py).
+What training never showed is not taken for what it did show: an instruction of unknown words counts as none, and on a
+picture out of distribution progress is a guess from how much of it has changed (ood.py).
 """
 
+import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,39 +27,33 @@ from torch.nn import functional
 
 from annotate.embeddings.encoders import Encoder, identity, load_encoder
 from training.errors import ModelError
-from training.folder import read_card, write_card
-from training.heads import preference_head
+from training.folder import CONFIG, LAPTOP, read_card, write_card
 from training.laptop.config import LaptopConfig
-from training.laptop.familiar import Familiar
-from training.laptop.inputs import CameraInput, CameraShown, StateInput, counted
-from training.laptop.kind import KIND, SETTINGS
-from training.laptop.layout import NO_STATE, Layout
-from training.laptop.sentences import SentenceEncoder, open_sentences
-from training.laptop.text import hashed_text, hashed_words
+from training.laptop.ood import OodDetector
+from training.negatives.texts import words_of
 
-WEIGHTS, WIDENED = "model.safetensors", "familiar.widened"
-OF_ONE_CAMERA = ("mean", "spread", "familiar.", "look.", "change.")  # names of weights from before there were several
+WEIGHTS = "model.safetensors"
+PART = 4  # characters of a part of a word, its bounds among them
 LEAST_KNOWN = 0.5  # of an instruction's words, each by how much it says: with fewer it counts as none
+GONE = ("cameras", "state", "text_encoder")  # settings of models that looked at more than one camera's pictures
 
 
 @dataclass(frozen=True)
 class LaptopOutput:
     """Logits [n, frames] of progress and of having reached the end state, at each picture of each window.
 
-    strange: 0..1, how much a picture is unlike all of training; by_change: progress as the change since the run's first
-    picture has it, which counts in its place.
-    score: the preference head's [n, frames], of which only differences count; None of a model without one.
+    ood: 0..1, how much a picture is unlike all of training; by_change: progress by the change since the episode's first
+    picture, which counts in its place.
     """
 
     progress_logit: torch.Tensor
     done_logit: torch.Tensor
-    strange: torch.Tensor
+    ood: torch.Tensor
     by_change: torch.Tensor
-    score: torch.Tensor | None = None
 
     @property
     def progress(self) -> torch.Tensor:
-        return torch.lerp(torch.sigmoid(self.progress_logit), self.by_change, self.strange)
+        return torch.lerp(torch.sigmoid(self.progress_logit), self.by_change, self.ood)
 
     @property
     def done(self) -> torch.Tensor:
@@ -65,37 +61,29 @@ class LaptopOutput:
 
 
 class LaptopModel(nn.Module):
-    """`width`: numbers of a picture; `frames`: pictures of a window. `sentences`: reads the texts, where the
-    configuration names one; else they are hashed words. `states`: lengths of the states that it is told."""
+    """`width`: numbers of a picture's embedding; `frames`: pictures of a window."""
 
+    mean: torch.Tensor
+    spread: torch.Tensor
     texts: torch.Tensor
     texts_with: torch.Tensor
 
-    def __init__(
-        self,
-        config: LaptopConfig,
-        width: int,
-        frames: int,
-        sentences: SentenceEncoder | None = None,
-        states: tuple[int, ...] = NO_STATE,
-    ) -> None:
+    def __init__(self, config: LaptopConfig, width: int, frames: int) -> None:
         super().__init__()
-        self.config, self.frames = config, frames
-        self.layout = Layout(width, max(1, len(config.cameras)), states)
+        self.config, self.width, self.frames = config, width, frames
         d = config.hidden
-        familiar = [Familiar(width) for _ in range(self.layout.cameras)]  # first: so chance is drawn in one order
+        self.ood = OodDetector(width)
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("spread", torch.ones(width))
         # How many texts training showed, and how many of them have each word
         self.register_buffer("texts", torch.tensor(0.0))
         self.register_buffer("texts_with", torch.zeros(config.text_buckets))
         self._shown: set[str] = set()
-        self.sentences = sentences
-        if sentences is None:
-            self.words = nn.EmbeddingBag(config.text_buckets, d, mode="sum")
-            nn.init.zeros_(self.words.weight)  # a word that training never showed says nothing
-        else:
-            self.sentence = nn.Linear(sentences.width, d)
+        self.words = nn.EmbeddingBag(config.text_buckets, d, mode="sum")
+        nn.init.zeros_(self.words.weight)  # a word that training never showed says nothing
         self.task = nn.Linear(d, 2 * d)
-        self.cameras = nn.ModuleList(CameraInput(one, width, d) for one in familiar)
+        self.look = nn.Linear(width, d)
+        self.change = nn.Linear(width, d, bias=False)
         self.feature_dropout = nn.Dropout(config.feature_dropout)
         self.place = nn.Parameter(torch.randn(frames, d) * 0.02)
         layer = nn.TransformerEncoderLayer(
@@ -103,125 +91,84 @@ class LaptopModel(nn.Module):
         )
         self.over_time = nn.TransformerEncoder(layer, config.layers, nn.LayerNorm(d), enable_nested_tensor=False)
         self.heads = nn.Linear(d, 2)
-        self.preference = preference_head(d) if config.preference else None
-        self.state = StateInput(self.layout.state, d) if states else None
 
     @property
     def device(self) -> torch.device:
         return self.place.device
 
     def normalise_by(self, numbers: np.ndarray) -> None:
-        """Take mean and spread of the moments of training, float [n, width of the layout]."""
+        """Take mean and spread of the pictures of training, float [n, width]."""
         found = torch.from_numpy(numbers.astype(np.float32))
-        for camera, seen in zip(self.inputs, self._by_camera(found), strict=True):
-            camera.normalise_by(seen)
-        if self.state is not None:
-            self.state.normalise_by(found[:, self.layout.pictures :])
+        self.mean.copy_(found.mean(0))
+        self.spread.copy_(found.std(0).clamp_min(1e-3))
 
-    def learn_the_familiar(self, numbers: np.ndarray, first: np.ndarray, label: np.ndarray) -> None:
-        """Of moments of training, float [n, width of the layout], each with its run's first one; label [n], NaN for
-        none."""
-        seen, start = (self._by_camera(torch.from_numpy(x.astype(np.float32))) for x in (numbers, first))
-        known = torch.from_numpy(label.astype(np.float32))
-        for camera, own, its_start in zip(self.inputs, seen, start, strict=True):
-            camera.learn_the_familiar(own, its_start, known)
-
-    def widen_the_familiar(self, numbers: np.ndarray) -> None:
-        """Take in moments of a scene that is learnt after training, float [n, width of the layout]."""
-        found = torch.from_numpy(numbers.astype(np.float32)).to(self.device)
-        for camera, seen in zip(self.inputs, self._by_camera(found), strict=True):
-            camera.widen_the_familiar(seen)
-
-    def camera_number(self, name: str | None) -> int:
-        """Which of the model's cameras a name is of: itself, or what follows its last dot. One that is not known, or
-        has no name, counts as the first."""
-        return next((k for k, camera in enumerate(self.config.cameras) if name in _names(camera)), 0)
-
-    def knows_camera(self, name: str) -> bool:
-        return any(name in _names(camera) for camera in self.config.cameras)
-
-    @property
-    def inputs(self) -> list[CameraInput]:
-        return [camera for camera in self.cameras if isinstance(camera, CameraInput)]
-
-    def _by_camera(self, numbers: torch.Tensor) -> Sequence[torch.Tensor]:
-        """The numbers [..., picture] of each camera."""
-        return numbers[..., : self.layout.pictures].split(self.layout.picture, -1)
-
-    def _looks(self, numbers: torch.Tensor) -> list[CameraShown]:
-        return [c.shown(seen) for c, seen in zip(self.inputs, self._by_camera(numbers), strict=True)]
+    def normalised(self, numbers: np.ndarray | torch.Tensor) -> torch.Tensor:
+        return (torch.as_tensor(numbers, dtype=torch.float32, device=self.device) - self.mean) / self.spread
 
     def forward(self, numbers: torch.Tensor, tasks: Sequence[str]) -> LaptopOutput:
-        """`numbers`: float [n, 1 + frames, width of the layout], the run's first moment before the window's, NaN for
-        what is not there; a task for each."""
-        shown = self._looks(numbers)
-        states = self._states(shown, numbers, tasks)
-        out = self.heads(states)
-        # What the head learns changes nothing for the others
-        score = None if self.preference is None else self.preference(states.detach()).squeeze(-1)
-        counts = counted(shown)
-        strange = _mean([camera.strange for camera in shown], counts)
-        by_change = _mean([camera.by_change for camera in shown], counts)
-        return LaptopOutput(out[..., 0], out[..., 1], strange, by_change, score)
-
-    def states(self, numbers: torch.Tensor, tasks: Sequence[str]) -> torch.Tensor:
-        """What the heads read at each picture of each window, [n, frames, hidden]."""
-        return self._states(self._looks(numbers), numbers, tasks)
-
-    def _states(self, shown: list[CameraShown], numbers: torch.Tensor, tasks: Sequence[str]) -> torch.Tensor:
-        seen = [self.feature_dropout(camera.seen.clamp(-5, 5)) for camera in shown]
+        """`numbers`: float [n, 1 + frames, width], the episode's first picture before the window's; a task for each."""
+        seen = self.normalised(numbers)
+        ood, by_change = self.ood.score(seen[:, 1:]), self.ood.by_change(seen[:, 1:], seen[:, :1])
+        shown = self.feature_dropout(seen.clamp(-5, 5))
+        first, window = shown[:, :1], shown[:, 1:]
         scale, shift = self.task(self._texts(tasks))[:, None].chunk(2, -1)
-        tokens = [c.token(x, s.there) for c, x, s in zip(self.inputs, seen, shown, strict=True)]
-        states = _mean(tokens, counted(shown).unsqueeze(-1))
-        if self.state is not None:
-            states = states + self.state(numbers[..., self.layout.pictures :])
-        states = functional.gelu(states * (1 + scale) + shift) + self.place
+        tokens = self.look(window) + self.change(window - first)
+        states = functional.gelu(tokens * (1 + scale) + shift) + self.place
         mask = nn.Transformer.generate_square_subsequent_mask(self.frames, device=states.device)
-        return self.over_time(states, mask=mask, is_causal=True)
+        out = self.heads(self.over_time(states, mask=mask, is_causal=True))
+        return LaptopOutput(out[..., 0], out[..., 1], ood, by_change)
 
     def _texts(self, tasks: Sequence[str]) -> torch.Tensor:
-        """[n, hidden]: each text is looked up once."""
+        """[n, hidden]: each text is looked up once. What training shows is known from then on."""
         known = {text: k for k, text in enumerate(dict.fromkeys(tasks))}
-        place = torch.tensor([known[text] for text in tasks], device=self.device)
-        if self.sentences is not None:
-            return self.sentence(self.sentences.read(list(known)).to(self.device))[place]
-        if self.training:
-            self._note(known)
-        rows = [hashed_text(text if self._understood(text) else "", self.config.text_buckets) for text in known]
-        starts = np.cumsum([0, *(len(r) for r in rows[:-1])])
-        device = self.device
-        flat = torch.tensor([row for of_text in rows for row in of_text], device=device)
-        made = self.words(flat, torch.from_numpy(starts).to(device))
-        return made[place]
-
-    def _note(self, texts: Iterable[str]) -> None:
-        """What training shows is known from then on."""
-        for text in texts:
-            rows = hashed_words(text, self.config.text_buckets)
-            if rows and text not in self._shown:
+        buckets = self.config.text_buckets
+        for text in known if self.training else ():
+            words = hashed_words(text, buckets)
+            if words and text not in self._shown:
                 self._shown.add(text)
                 self.texts += 1
-                self.texts_with[list(rows)] += 1
+                self.texts_with[list(words)] += 1
+        rows = [hashed_text(text if self._understood(text) else "", buckets) for text in known]
+        starts = np.cumsum([0, *(len(r) for r in rows[:-1])])
+        flat = torch.tensor([row for of_text in rows for row in of_text], device=self.device)
+        made = self.words(flat, torch.from_numpy(starts).to(self.device))
+        return made[torch.tensor([known[text] for text in tasks], device=self.device)]
 
     def _understood(self, text: str) -> bool:
         """Are enough of its words known? Words that most instructions have say little, known or not; before anything
         was learnt all are."""
-        rows = hashed_words(text, self.config.text_buckets)
-        if not rows or not self.texts:
+        words = hashed_words(text, self.config.text_buckets)
+        if not words or not self.texts:
             return True
-        having = self.texts_with[list(rows)]
+        having = self.texts_with[list(words)]
         says = torch.log((1 + self.texts) / having.clamp_min(1))
         return bool(says[having > 0].sum() >= LEAST_KNOWN * says.sum())
 
 
-def _names(camera: str) -> tuple[str, str]:
-    """What a camera goes by: its name in the lake, and the last part of it."""
-    return camera, camera.rpartition(".")[2]
+@lru_cache(maxsize=4096)
+def hashed_text(text: str, buckets: int) -> tuple[int, ...]:
+    """Which rows of a table of `buckets` a text is the sum of: of its words, of pairs of words and of parts of words;
+    row 0 stands for a text without a word, and it alone.
+
+    Case and punctuation do not count, the order of neighbouring words does.
+    """
+    words = words_of(text)
+    pairs = [f"{a} {b}" for a, b in pairwise(words)]
+    bounded = [f"<{word}>" for word in words]
+    parts = [word[k : k + PART] for word in bounded for k in range(max(1, len(word) - PART + 1))]
+    return tuple(
+        _bucket(kind, gram, buckets) for kind, of in zip("wpc", (words, pairs, parts), strict=True) for gram in of
+    ) or (0,)
 
 
-def _mean(parts: Sequence[torch.Tensor], weights: torch.Tensor) -> torch.Tensor:
-    """The mean of some tensors, weighed; 0 where all weights are. Of one tensor that counts, itself."""
-    return (torch.stack(list(parts)) * weights).sum(0) / weights.sum(0).clamp_min(1)
+def hashed_words(text: str, buckets: int) -> tuple[int, ...]:
+    """The rows of a text's words alone, each once; empty for a text without a word."""
+    return tuple(dict.fromkeys(_bucket("w", word, buckets) for word in words_of(text)))
+
+
+def _bucket(kind: str, gram: str, buckets: int) -> int:
+    hashed = int.from_bytes(hashlib.blake2b(f"{kind}{gram}".encode(), digest_size=8).digest())
+    return 1 + hashed % (buckets - 1)
 
 
 def laptop_loss(model: LaptopModel, output: LaptopOutput, label: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -231,8 +178,7 @@ def laptop_loss(model: LaptopModel, output: LaptopOutput, label: torch.Tensor) -
     progress = functional.binary_cross_entropy_with_logits(output.progress_logit[known], wanted)
     done = functional.binary_cross_entropy_with_logits(output.done_logit[known], (wanted >= 1).float())
     away = (output.progress[known] - wanted).abs().mean()
-    error = away.detach()
-    return progress + away + model.config.done_weight * done, error
+    return progress + away + model.config.done_weight * done, away.detach()
 
 
 # In a folder
@@ -244,15 +190,13 @@ def save_laptop(model: LaptopModel, encoder: Encoder, folder: Path, card: dict[s
     folder.mkdir(parents=True, exist_ok=True)
     save_file({k: v.contiguous().cpu() for k, v in model.state_dict().items()}, folder / WEIGHTS)
     settings = {
-        "model_type": KIND,
+        "model_type": LAPTOP,
         "laptop": model.config.model_dump(mode="json"),
-        "width": model.layout.picture,
-        "states": list(model.layout.states),
+        "width": model.width,
         "frames": model.frames,
         "encoder": encoder_facts(model.config, encoder),
-        "text_encoder": None if model.sentences is None else model.sentences.identity,
     }
-    (folder / SETTINGS).write_text(json.dumps(settings, indent=1, sort_keys=True) + "\n")
+    (folder / CONFIG).write_text(json.dumps(settings, indent=1, sort_keys=True) + "\n")
     write_card(folder, card)
 
 
@@ -261,15 +205,15 @@ def load_laptop(folder: Path, device: str = "cpu") -> tuple[LaptopModel, Encoder
     than in training; EncoderError where it cannot be had."""
     card = read_card(folder)
     try:
-        settings = json.loads((folder / SETTINGS).read_text())
-        config = LaptopConfig(**settings["laptop"])
-        sentences = open_sentences(config)
-        states = tuple(map(int, settings.get("states", NO_STATE)))
-        model = LaptopModel(config, int(settings["width"]), int(settings["frames"]), sentences, states)
-        weights = _of_cameras(load_file(folder / WEIGHTS))
-        for k, camera in enumerate(model.inputs):
-            camera.familiar.widened = weights.get(f"cameras.{k}.{WIDENED}")  # of an adapted model
-        model.load_state_dict(weights)
+        settings = json.loads((folder / CONFIG).read_text())
+        stated = settings["laptop"]
+        if gone := [name for name in GONE if stated.get(name)]:
+            raise ModelError(f"{folder.name} was trained with laptop.{gone[0]}, which is no more: train it again")
+        config = LaptopConfig(**{k: v for k, v in stated.items() if k in LaptopConfig.model_fields})
+        model = LaptopModel(config, int(settings["width"]), int(settings["frames"]))
+        weights = {_present_name(name): value for name, value in load_file(folder / WEIGHTS).items()}
+        model.ood.widened = weights.get("ood.widened")  # of an adapted model
+        model.load_state_dict({k: v for k, v in weights.items() if not k.startswith("preference.")})
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, ValidationError) as e:
         raise ModelError(f"the checkpoint {folder} cannot be loaded: {' '.join(str(e).split())[:300]}") from e
     encoder = load_encoder(config.embeddings)
@@ -279,15 +223,13 @@ def load_laptop(folder: Path, device: str = "cpu") -> tuple[LaptopModel, Encoder
             f"{folder.name} was trained on what the encoder {settings.get('encoder')} saw, and here it is {here}: "
             "bring that encoder, or train again"
         )
-    texts = None if sentences is None else sentences.identity
-    if texts != settings.get("text_encoder"):
-        raise ModelError(f"{folder.name} was trained on another text encoder than that in {config.text_encoder}")
     return model.to(device).eval(), encoder, card
 
 
-def _of_cameras(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """With the names of today."""
-    return {f"cameras.0.{name}" if name.startswith(OF_ONE_CAMERA) else name: value for name, value in weights.items()}
+def _present_name(name: str) -> str:
+    """The name that a weight of an older checkpoint has today."""
+    name = name.removeprefix("cameras.0.")
+    return f"ood.{name.removeprefix('familiar.')}" if name.startswith("familiar.") else name
 
 
 def encoder_facts(config: LaptopConfig, encoder: Encoder) -> dict[str, str]:

@@ -4,7 +4,7 @@ import dagster as dg
 
 from assets.defs.models import jobs
 from assets.defs.resources import Corpus
-from training.finished import newest_model
+from training.runs import newest_model
 
 
 @dg.sensor(

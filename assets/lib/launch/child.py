@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dagster_pipes import DAGSTER_PIPES_CONTEXT_ENV_VAR, open_dagster_pipes
 
 from pipeline.outcome import Outcome, outcome_facts
-from training.loop import Point
+from training.points import Point
 
 EVERY_S = 10.0  # between two lines in the run's log
 

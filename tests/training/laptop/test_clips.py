@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from tests.kits.laptop_kit import TASKS, make_run
+from tests.kits.laptop_kit import TASKS, make_episode
 from training.laptop.clips import WITHOUT_TASK, ClipSource
 from training.negatives.config import NegativesConfig
 
-RUNS = (make_run(TASKS[0]), make_run(TASKS[1]))
+RUNS = (make_episode(TASKS[0]), make_episode(TASKS[1]))
 
 
 def source(**rates: float) -> ClipSource:

@@ -1,10 +1,7 @@
 """Whole laptop runs on bars: they learn, they tell what they were shown, and they refuse what makes no sense."""
 
-from itertools import combinations
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -12,11 +9,11 @@ from core.errors import UserError
 from tests.kits.laptop_kit import TASKS, make_release, question, recipe, scene
 from training.errors import TrainingError
 from training.laptop.model import load_laptop
-from training.laptop.pictures import embed
-from training.laptop.reading import SeenWindow, read_windows
-from training.loop import Point
+from training.laptop.reading import SeenWindow, embed, read_windows
+from training.points import Point
 from training.recipe import Recipe, load_recipe
-from training.train import resumable, train
+from training.runs import resumable
+from training.train import train
 from warehouse.lake import Lake
 from warehouse.releases import Release
 
@@ -49,45 +46,6 @@ def test_it_learns_the_bars_and_that_another_task_is_worth_nothing(corpus: tuple
     # To `grey` a full bar is as even as none, so the last moment cannot be told from the first
     assert (own - torch.tensor(shares)).abs()[:-1].mean() < 0.05
     assert progress(TASKS[1]).mean() < 0.2
-
-
-PREFERENCES = {"laptop": {"preference": True}, "data": {"preferences": {"further": 0.3}}}
-
-
-def test_a_preference_head_says_which_is_further(corpus: tuple[Lake, Release]) -> None:
-    lake, release = corpus
-    run = train(lake, release, recipe(**PREFERENCES))
-    model, encoder, card = load_laptop(run.checkpoint)
-    assert card["preferences"] == {"further": pytest.approx(60 * 32 * 0.3, rel=0.1)}
-    shares = [k / 8 for k in range(9)]
-    seen = embed(encoder, [scene(TASKS[0], s) for s in shares])
-    answers = read_windows(model, [SeenWindow(question(TASKS[0]), [x], seen[0]) for x in seen])
-    scores = [a.score for a in answers if a.score is not None]
-    assert len(scores) == 9
-    # To `grey` a full bar is as even as none
-    right = [later > earlier for earlier, later in combinations(scores[:-1], 2)]
-    assert np.mean(right) >= 0.9, scores
-
-
-def test_what_the_preference_head_learns_changes_nothing_else(corpus: tuple[Lake, Release]) -> None:
-    lake, release = corpus
-    short = {"steps": 5}
-    alone, beside = (train(lake, release, recipe(train=short, **more)).checkpoint for more in ({}, PREFERENCES))
-    without, with_head = (load_laptop(folder)[0].state_dict() for folder in (alone, beside))
-    assert {name for name in with_head if name not in without} == {
-        f"preference.{layer}.{kind}" for layer in (0, 2) for kind in ("weight", "bias")
-    }
-    assert all(torch.equal(tensor, with_head[name]) for name, tensor in without.items())
-
-
-def test_a_model_without_pairs_has_no_such_head(corpus: tuple[Lake, Release]) -> None:
-    lake, release = corpus
-    run = train(lake, release, recipe(train={"steps": 1}))
-    model, encoder, card = load_laptop(run.checkpoint)
-    (answer,) = read_windows(model, [SeenWindow("", list(embed(encoder, [scene(TASKS[0], 0.5)])))])
-    assert answer.score is None
-    assert card["preferences"] == {}
-    assert not [name for name in model.state_dict() if name.startswith("preference")]
 
 
 def test_equal_seeds_give_equal_models(corpus: tuple[Lake, Release]) -> None:
@@ -123,9 +81,6 @@ def test_a_rate_that_is_too_high_is_told(corpus: tuple[Lake, Release]) -> None:
         ({"train": {"accumulation": 2}}, "train.accumulation: not for a laptop model"),
         ({"train": {"steps": None, "epochs": 2}}, "train.epochs: not for a laptop model"),
         ({"laptop": {"encoder": "vit"}}, "vit is no encoder"),
-        ({"laptop": {"preference": True}}, "go together: both, or neither"),
-        ({"data": {"preferences": {"outcome": 0.1}}}, "go together: both, or neither"),
-        ({"data": {"preferences": {"outcome": 2}}}, "less than or equal to 1"),
     ],
 )
 def test_a_recipe_that_asks_for_what_it_has_not(sections: dict, message: str) -> None:
@@ -139,13 +94,6 @@ def test_a_recipe_s_own_words_are_read_again() -> None:
     model = built_in.model_dump()["model"] | {"max_vision_tokens": 7}
     with pytest.raises(ValueError, match=r"model\.max_vision_tokens: not for a laptop model"):
         Recipe(**built_in.model_dump() | {"model": model})
-
-
-def test_preferences_are_refused_for_other_kinds() -> None:
-    other: dict[str, Any] = {"name": "other", "model": {"path": "m"}, "head": {}}
-    other |= {"train": {"steps": 1, "batch": 1, "lr": 0}, "data": {"preferences": {"further": 0.1}}}
-    with pytest.raises(ValueError, match="for a laptop model"):
-        Recipe(**other)
 
 
 def test_the_built_in_recipe(tmp_path: Path) -> None:

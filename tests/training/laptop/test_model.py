@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from annotate.embeddings.encoders import load_encoder
 from tests.kits.laptop_kit import TASKS, scene, small_config
 from training.errors import ModelError
-from training.laptop.kind import is_laptop
+from training.folder import is_laptop
 from training.laptop.model import LaptopModel, laptop_loss, load_laptop, save_laptop
-from training.laptop.pictures import embed
-from training.laptop.reading import SeenWindow, read_windows
+from training.laptop.reading import SeenWindow, embed, read_windows
 
 WIDTH = 6
 
@@ -123,3 +123,23 @@ def test_pictures_are_seen_alike_in_whatever_batch():
     assert together.shape[0] == 40
     assert np.abs(together - np.concatenate([embed(encoder, [p]) for p in pictures])).max() < 1e-5
     assert embed(encoder, []).shape[0] == 0
+
+
+def test_checkpoints_of_before_load_and_what_is_no_more_is_told(tmp_path: Path):
+    config = small_config()
+    model, seen = make_model(), windows(1)[0].numpy()
+    asked = [SeenWindow(TASKS[0], list(seen[1:]), seen[0])]
+    save_laptop(model, load_encoder(config.embeddings), tmp_path, {"head": {"pooling": "laptop"}})
+    own, settings = load_file(tmp_path / "model.safetensors"), json.loads((tmp_path / "config.json").read_text())
+    old = {"numbers_from": "shards", "cameras": [], "state": False, "text_encoder": None, "preference": True}
+    for prefix in ("", "cameras.0."):
+        of_camera = ("mean", "spread", "look.", "change.", "ood.")
+        weights = {prefix + k if k.startswith(of_camera) else k: v for k, v in own.items()}
+        weights = {k.replace("ood.", "familiar."): v for k, v in weights.items()}
+        save_file(weights | {"preference.0.weight": torch.zeros(2)}, tmp_path / "model.safetensors")
+        was = settings | {"laptop": settings["laptop"] | old, "states": [], "text_encoder": None}
+        (tmp_path / "config.json").write_text(json.dumps(was))
+        assert read_windows(load_laptop(tmp_path)[0], asked) == read_windows(model, asked)
+    (tmp_path / "config.json").write_text(json.dumps(was | {"laptop": was["laptop"] | {"state": True}}))
+    with pytest.raises(ModelError, match=r"trained with laptop\.state, which is no more: train it again"):
+        load_laptop(tmp_path)

@@ -1,6 +1,6 @@
 """Hashed words."""
 
-from training.laptop.text import hashed_text
+from training.laptop.model import hashed_text
 
 
 def test_case_and_punctuation_do_not_count_and_order_does():

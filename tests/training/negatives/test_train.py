@@ -6,7 +6,7 @@ from annotate.samples.procvqa import PROGRESS, progress_answer
 from tests.kits.training_kit import recipe
 from training.folder import read_card
 from training.labels import read_labels
-from training.loop import Point
+from training.points import Point
 from training.train import train
 from warehouse.lake import Lake
 from warehouse.releases import Release, create_release

@@ -1,12 +1,12 @@
-"""What training never showed: strange pictures are told and judged by their change, unknown words count as none."""
+"""What training never showed: OOD pictures are told and judged by their change, unknown words count as none."""
 
 import numpy as np
 import pytest
 import torch
 
 from tests.kits.laptop_kit import TASKS, small_config
-from training.laptop.familiar import CERTAIN, HALF_KNOWN, Familiar
 from training.laptop.model import LaptopModel
+from training.laptop.ood import ADAPTED, CERTAIN, OodDetector
 
 WIDTH = 256 + 64 * 4
 
@@ -23,33 +23,33 @@ def runs_of_change(count: int = 6, length: int = 20, seed: int = 0) -> tuple[tor
 
 
 def test_the_change_is_worth_in_other_runs_what_it_was_worth_in_training():
-    familiar = Familiar(WIDTH)
-    familiar.learn(*runs_of_change())
+    detector = OodDetector(WIDTH)
+    detector.fit(*runs_of_change())
     seen, first, label = runs_of_change(seed=1)
-    guess = familiar.by_change(seen, first)
+    guess = detector.by_change(seen, first)
     assert (guess - label).abs().mean() < 0.12
     # Not where it changed: the cells in another order say the same
     order = torch.cat([torch.arange(256), 256 + torch.arange(256).view(4, 64).flip(0).flatten()])
-    assert torch.allclose(familiar.by_change(seen[:, order], first[:, order]), guess, atol=1e-6)
+    assert torch.allclose(detector.by_change(seen[:, order], first[:, order]), guess, atol=1e-6)
 
 
 def test_labels_that_are_missing_teach_nothing():
     seen, first, label = runs_of_change()
     some = torch.arange(len(label)) % 3 == 0
-    one, other = Familiar(WIDTH), Familiar(WIDTH)
-    one.learn(seen, first, torch.where(some, label, torch.nan))
-    other.learn(seen[some], first[some], label[some])
+    one, other = OodDetector(WIDTH), OodDetector(WIDTH)
+    one.fit(seen, first, torch.where(some, label, torch.nan))
+    other.fit(seen[some], first[some], label[some])
     assert torch.allclose(one.guess.weight, other.guess.weight, atol=1e-4)
 
 
-def test_what_lies_farther_than_all_of_training_is_strange():
-    familiar = Familiar(WIDTH)
+def test_what_lies_farther_than_all_of_training_is_ood():
+    detector = OodDetector(WIDTH)
     seen, first, label = runs_of_change()
-    assert familiar.strangeness(seen * 100).max() == 0  # nothing was learnt yet
-    familiar.learn(seen, first, label)
-    assert familiar.strangeness(seen).max() == 0
-    assert 0 < float(familiar.strangeness(torch.full((WIDTH,), 1.1 * float(familiar.farthest)))) < 1
-    assert familiar.strangeness(torch.full((3, WIDTH), 1.01 * CERTAIN * float(familiar.farthest))).min() == 1
+    assert detector.score(seen * 100).max() == 0  # nothing was learnt yet
+    detector.fit(seen, first, label)
+    assert detector.score(seen).max() == 0
+    assert 0 < float(detector.score(torch.full((WIDTH,), 1.1 * float(detector.farthest)))) < 1
+    assert detector.score(torch.full((3, WIDTH), 1.01 * CERTAIN * float(detector.farthest))).min() == 1
 
 
 def shown(*tasks: str) -> LaptopModel:
@@ -80,10 +80,10 @@ def test_an_instruction_counts_where_training_showed_most_of_what_it_says(said: 
     assert torch.equal(told, untold) is (not understood or not said)
 
 
-def test_strange_pictures_are_judged_by_their_change_alone():
+def test_ood_pictures_are_judged_by_their_change_alone():
     model = shown(*TASKS)
     seen, first, label = runs_of_change()
-    model.learn_the_familiar(seen.numpy(), first.numpy(), label.numpy())
+    model.ood.fit(seen, first, label)
     window = 10 * torch.stack([first[0], *seen[[4, 8, 12, 16]]])[None]
     with torch.inference_mode():
         near, far = model(window / 10, [TASKS[0]]), model(window, [TASKS[0]])
@@ -94,15 +94,15 @@ def test_strange_pictures_are_judged_by_their_change_alone():
     assert bool((far.progress.diff() > 0).all())
 
 
-def test_a_scene_that_was_learnt_later_is_half_known():
-    familiar = Familiar(WIDTH)
+def test_a_scene_that_was_learnt_later_is_half_ood():
+    detector = OodDetector(WIDTH)
     seen, first, label = runs_of_change()
-    familiar.learn(seen, first, label)
+    detector.fit(seen, first, label)
     new = seen * 1.5
-    assert familiar.strangeness(new).max() > 0.9
-    familiar.widen(new)
-    assert 0.8 * HALF_KNOWN < familiar.strangeness(new).max() <= HALF_KNOWN
-    assert familiar.strangeness(seen).max() == 0
-    assert familiar.strangeness(new * 3).max() == 1
-    familiar.widen(seen)  # what lies nearer takes nothing away
-    assert familiar.strangeness(new).max() <= HALF_KNOWN
+    assert detector.score(new).max() > 0.9
+    detector.widen(new)
+    assert 0.8 * ADAPTED < detector.score(new).max() <= ADAPTED
+    assert detector.score(seen).max() == 0
+    assert detector.score(new * 3).max() == 1
+    detector.widen(seen)  # what lies nearer takes nothing away
+    assert detector.score(new).max() <= ADAPTED

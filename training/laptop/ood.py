@@ -1,12 +1,11 @@
-"""What a laptop model makes of pictures unlike all of its training: it tells them, and says of them what it still can.
+"""Out-of-distribution pictures: detect them, and guess progress there from how much of the picture has changed.
 
-A picture is strange by how far its numbers lie from those of training's pictures, all in all. Of a strange one neither
-robot nor task are known, and what was learnt of others says nothing. What is left is how much of the picture differs
-from the run's first one: cell by cell, sorted, so that it does not count where. How much that is worth is learnt from
-the same runs as everything else.
+A picture is out of distribution (OOD) by how far its embedding lies from those of training. There, neither robot nor
+task are known. What is left is how much of the picture differs from the episode's first one: cell by cell, sorted, so
+that it does not count where. How much that is worth is learnt from the training set.
 
-A scene that one run was shown of after training (adaptation) is known by half: what was learnt of it and how much has
-changed both count, as one run alone does not tell what of it was chance.
+A scene that one episode was shown of after training (adaptation) counts half as OOD: what the model learnt of it and
+how much has changed both count.
 """
 
 import torch
@@ -15,16 +14,16 @@ from torch.nn import functional
 
 from annotate.embeddings.projection import CELL, WHOLE
 
-HALF_KNOWN = 0.4  # how strange a picture stays of a scene that one run was shown of, after training
-CERTAIN = 1.2  # times as far as the farthest of training: from there on nothing but the change counts
+ADAPTED = 0.4  # most OOD score of a picture within a scene that one episode was shown of after training
+CERTAIN = 1.2  # times as far as the farthest of training: from there on the score is 1
 SMALLEST = 0.05  # change, in deviations: what is less is as good as none
 LEAST = 1e-6  # of the distance: pictures that are all alike have none
 STEPS = 100
 SHRINK = 1e-3  # of the squared weights, in the loss: sizes of neighbouring cells say nearly the same
 
 
-class Familiar(nn.Module):
-    """Works on pictures' numbers [..., width] that are normalised: mean 0 and deviation 1 over training."""
+class OodDetector(nn.Module):
+    """Works on embeddings [..., width] that are normalised: mean 0 and deviation 1 over training."""
 
     farthest: torch.Tensor
     widened: torch.Tensor | None
@@ -34,44 +33,38 @@ class Familiar(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         sizes = 1 + max(0, width - WHOLE) // CELL
-        self.register_buffer("farthest", torch.tensor(float("inf")))  # until something was learnt, nothing is strange
+        self.register_buffer("farthest", torch.tensor(float("inf")))  # until it is fitted, nothing is OOD
         self.register_buffer("widened", None)  # the same of scenes that were learnt later
         self.register_buffer("middle", torch.zeros(sizes))
         self.register_buffer("spread", torch.ones(sizes))
         self.guess = nn.Linear(sizes, 1).requires_grad_(False)
 
-    def strangeness(self, seen: torch.Tensor) -> torch.Tensor:
-        """0 for what lies as near as training's pictures, 1 for what is unlike all of them; [...]. At most HALF_KNOWN
-        for what lies as near as a scene that was learnt later."""
+    def score(self, seen: torch.Tensor) -> torch.Tensor:
+        """[...]: 0 for what lies as near as training's pictures, 1 for what is unlike all of them; at most ADAPTED for
+        what lies as near as a scene that was learnt later."""
         distance = _distance(seen)
-        strange = _beyond(distance, self.farthest)
+        score = _beyond(distance, self.farthest)
         if self.widened is None:
-            return strange
-        return torch.maximum(strange * HALF_KNOWN, _beyond(distance, self.widened))
+            return score
+        return torch.maximum(score * ADAPTED, _beyond(distance, self.widened))
 
     def by_change(self, seen: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
-        """Progress 0..1 [...] of a picture by how much of it differs from its run's first one."""
+        """Progress 0..1 [...] of a picture by how much of it differs from its episode's first one."""
         return torch.sigmoid(self._logit(_sizes(seen, first)))
 
     def _logit(self, sizes: torch.Tensor) -> torch.Tensor:
         return self.guess((sizes - self.middle) / self.spread)[..., 0]
 
-    def learn(self, seen: torch.Tensor, first: torch.Tensor, label: torch.Tensor) -> None:
-        """From pictures of training [n, width], each with its run's first one; label: [n], NaN where none is."""
+    def fit(self, seen: torch.Tensor, first: torch.Tensor, label: torch.Tensor) -> None:
+        """From pictures of training [n, width], each with its episode's first one; label: [n], NaN where none is.
+
+        The guess is a logistic regression: convex, so where it begins does not matter.
+        """
         self.farthest.copy_(_distance(seen).max().clamp_min(LEAST))
         known = ~torch.isnan(label)
         sizes, wanted = _sizes(seen[known], first[known]), label[known]
         self.middle.copy_(sizes.mean(0))
         self.spread.copy_(sizes.std(0, correction=0).clamp_min(1e-3))
-        self._fit(sizes, wanted)
-
-    def widen(self, seen: torch.Tensor) -> None:
-        """Take in pictures [n, width] of a scene that was learnt after training, and what lies as near."""
-        reached = self.farthest if self.widened is None else self.widened
-        self.widened = torch.maximum(reached, _distance(seen).max())
-
-    def _fit(self, sizes: torch.Tensor, wanted: torch.Tensor) -> None:
-        """Logistic regression: convex, so where it begins does not matter."""
         guess = self.guess.requires_grad_(True)
         nn.init.zeros_(guess.weight)
         nn.init.zeros_(guess.bias)
@@ -88,6 +81,11 @@ class Familiar(nn.Module):
             optimizer.step(loss)
         guess.requires_grad_(False)
 
+    def widen(self, seen: torch.Tensor) -> None:
+        """Take in pictures [n, width] of a scene that was learnt after training, and what lies as near."""
+        reached = self.farthest if self.widened is None else self.widened
+        self.widened = torch.maximum(reached, _distance(seen).max())
+
 
 def _beyond(distance: torch.Tensor, farthest: torch.Tensor) -> torch.Tensor:
     """0 up to `farthest`, 1 from CERTAIN times that on."""
@@ -95,7 +93,7 @@ def _beyond(distance: torch.Tensor, farthest: torch.Tensor) -> torch.Tensor:
 
 
 def _distance(seen: torch.Tensor) -> torch.Tensor:
-    """Root mean square of a picture's numbers, each at most 5 deviations."""
+    """Root mean square of a picture's embedding, each number at most 5 deviations."""
     return seen.clamp(-5, 5).square().mean(-1).sqrt()
 
 

@@ -1,0 +1,94 @@
+"""The episodes that a laptop model learns from: what a release's shards show of each, as embeddings."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+
+import numpy as np
+
+from annotate.embeddings.encoders import Encoder
+from annotate.samples.procvqa import ACTIONS, PROGRESS, SEGMENTATION, task_text
+from training.data import augment
+from training.laptop.config import MAX_PX
+from training.laptop.reading import embed
+from training.pictures import Item, decode_picture
+from warehouse.lake import Lake
+from warehouse.lake.sql import open_for_users
+from warehouse.shards import Sample
+
+FAMILIES = frozenset({SEGMENTATION, ACTIONS, PROGRESS})  # those that show an episode's own pictures in order of time
+LABELS = """
+SELECT p.dataset, p.episode_index, p.frame_index, p.progress
+FROM progress p JOIN active_runs a USING (dataset, episode_index, label_run)
+WHERE list_contains(?, p.dataset)
+"""
+TASKS = "SELECT dataset, episode_index, task FROM episodes WHERE status = 'ok' AND list_contains(?, dataset)"
+
+
+@dataclass(frozen=True)
+class ShownEpisode:
+    """An episode's pictures in order of time.
+
+    numbers: embeddings, float16 [views, k, d], of each picture as it is and varied. frames: int64 [k]. label: float32
+    [k], NaN where the release has none. step: frames between the pictures of a window of the release; shown: how many
+    at most.
+    """
+
+    dataset: str
+    episode_index: int
+    task: str
+    numbers: np.ndarray
+    frames: np.ndarray
+    label: np.ndarray
+    step: float
+    shown: int
+
+
+def read_episodes(
+    lake: Lake,
+    snapshot: int,
+    samples: Iterable[Sample],
+    datasets: Sequence[str],
+    encoder: Encoder,
+    views: int,
+    seed: int,
+) -> list[ShownEpisode]:
+    """Episodes with samples of progress, in order, each picture seen `views` times; an episode's samples come together.
+
+    Labels of frames that no sample asks about are those of the lake at the snapshot.
+    """
+    con = open_for_users(lake.workspace, snapshot)
+    tasks = {(d, e): task_text(task) for d, e, task in con.execute(TASKS, [datasets]).fetchall()}
+    labels: dict[tuple[str, int], dict[int, float]] = {}
+    for dataset, episode, frame, progress in con.execute(LABELS, [datasets]).fetchall():
+        labels.setdefault((dataset, episode), {})[frame] = progress
+    made = []
+    for key, group in groupby(samples, lambda s: (s.row["dataset"], s.row["episode_index"])):
+        own = list(group)
+        asked = [s.row for s in own if s.row["family"] == PROGRESS and s.row["progress"] is not None]
+        # What no sample of progress was drawn of did not pass the release's gate
+        if not asked:
+            continue
+        pictures = dict(sorted((f, p) for s in own for f, p in zip(s.row["frames"], s.pictures, strict=True)))
+        known = labels.get(key, {}) | {row["frames"][-1]: float(row["progress"]) for row in asked}
+        between = [b - a for row in asked for a, b in pairwise(row["frames"])]
+        made.append(
+            ShownEpisode(
+                *key,
+                task=tasks.get(key) or asked[0]["question"],
+                numbers=_seen(list(pictures.values()), encoder, views, np.random.default_rng([seed, key[1]])),
+                frames=np.array(list(pictures)),
+                label=np.array([known.get(f, np.nan) for f in pictures], np.float32),
+                step=float(max(between, default=1)),
+                shown=max(len(row["frames"]) for row in asked),
+            )
+        )
+    return made
+
+
+def _seen(jpegs: Sequence[bytes], encoder: Encoder, views: int, rng: np.random.Generator) -> np.ndarray:
+    """Pictures through the encoder, as they are, and varied: one change of light and place for all, so that the motion
+    stays what it was."""
+    decoded = [decode_picture(p, MAX_PX) for p in jpegs]
+    shown = [decoded if k == 0 else augment(Item("", tuple(decoded)), rng).pictures for k in range(views)]
+    return np.stack([embed(encoder, pictures) for pictures in shown]).astype(np.float16)
