@@ -123,22 +123,8 @@ class _Lane:
         chance = np.random.default_rng([*seed, NEGATIVES])
         while not groups:
             window = self._source.window()
-            # A sample that states no form is of any
-            samples = [s for s in window if data.think is None or s.row.get("form") in (None, form_name(data.think))]
-            if self._change is not None:
-                samples = self._change(samples, chance)
-            # An entry holds many pictures that these samples do not show: it is let go
-            samples = [replace(s, entry={}) for s in samples]
-            lengths = [self._length(s) for s in samples]
-            # Samples that are too long are left out, never cut: an answer without its end would be learnt.
-            fitting = [k for k, n in enumerate(lengths) if n <= data.sequence_length]
-            if data.packing:
-                rows = pack(fitting, lengths, data.sequence_length)
-            else:
-                rows = [[k] for k in (sorted(fitting, key=lengths.__getitem__) if data.window else fitting)]
-            groups = [[samples[k] for row in group for k in row] for group in batched(rows, self._recipe.train.batch)]
-            drawn += len(window)
-            left_out += len(samples) - len(fitting)
+            groups, too_long = self._grouped(window, chance)
+            drawn, left_out = drawn + len(window), left_out + too_long
             # Two epochs in which nothing fitted: there will be no batch, however long one waits.
             if not groups and drawn > 2 * self._source.per_epoch:
                 others = "" if data.think is None else f", the others are not {form_name(data.think)}"
@@ -152,6 +138,26 @@ class _Lane:
         lost = drawn - sum(p.drawn for p in plans)
         plans[0] = replace(plans[0], drawn=plans[0].drawn + lost, left_out=left_out)
         return plans
+
+    def _grouped(self, window: Sequence[Unread], chance: np.random.Generator) -> tuple[list[list[Unread]], int]:
+        """The samples of a window by batch, and how many were too long."""
+        data = self._recipe.data
+        # A sample that states no form is of any
+        forms = {None, form_name(data.think)} if data.think is not None else {None, "think", "no_think"}
+        samples = [s for s in window if s.row.get("form") in forms]
+        if self._change is not None:
+            samples = self._change(samples, chance)
+        # An entry holds many pictures that these samples do not show: it is let go
+        samples = [replace(s, entry={}) for s in samples]
+        lengths = [self._length(s) for s in samples]
+        # Samples that are too long are left out, never cut: an answer without its end would be learnt.
+        fitting = [k for k, n in enumerate(lengths) if n <= data.sequence_length]
+        if data.packing:
+            rows = pack(fitting, lengths, data.sequence_length)
+        else:
+            rows = [[k] for k in (sorted(fitting, key=lengths.__getitem__) if data.window else fitting)]
+        groups = [[samples[k] for row in group for k in row] for group in batched(rows, self._recipe.train.batch)]
+        return groups, len(samples) - len(fitting)
 
     def _length(self, sample: Unread) -> int:
         """Tokens of a sample, by its texts and the headers of its pictures."""

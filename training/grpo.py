@@ -5,7 +5,6 @@ needs of every trainer: points of the curve, and checkpoints of safetensors and 
 generates where it is installed and there is a GPU (its weights follow each step), transformers elsewhere.
 """
 
-import importlib.util
 import math
 import tempfile
 import warnings
@@ -38,6 +37,7 @@ from training.rollouts import (
     prompt_rows,
     reward_functions,
     vllm_settings,
+    with_vllm,
     write_completions,
 )
 from training.sharding import PATIENCE, fresh_state, precision
@@ -171,13 +171,7 @@ class GrpoTrainer:
         if held_batch:
             settings |= {"eval_strategy": "steps", "eval_steps": config.validate_every}
             settings |= {"per_device_eval_batch_size": held_batch, "num_generations_eval": 1}
-        # With a server on other machines, vLLM itself need not be on this one.
-        has_vllm = config.vllm_server is not None or importlib.util.find_spec("vllm") is not None
-        if config.rollouts == "vllm" and not (gpu and has_vllm):
-            raise TrainingError(
-                "grpo.rollouts: vllm needs a GPU and vLLM (uv pip install vllm): take auto, which goes without"
-            )
-        if gpu and has_vllm and config.rollouts != "transformers":
+        if with_vllm(config):
             settings |= vllm_settings(recipe, config, sum(p.numel() for p in backbone.parameters()))
         if self.divided:
             layers = sorted(backbone._no_split_modules)

@@ -164,16 +164,14 @@ class Trainer:
 
     def _held(self, parts: Sequence[Prepared]) -> dict[str, int]:
         """What this step's batches hold, over all processes: each batch is weighed by its part of it."""
-        batches = [p.batch for p in parts]
-        counts: dict[str, int] = {
-            "answer_tokens": sum(int((b["labels"][:, 1:] >= 0).sum()) for b in batches) if self._with_text else 0,
-            "labels": sum(int((~torch.isnan(b["progress"])).sum()) for b in batches) if self.head else 0,
-            "drawn": sum(p.drawn for p in parts),
-            "left_out": sum(p.left_out for p in parts),
-            "samples": sum(p.samples for p in parts),
-            "tokens": sum(p.tokens for p in parts),
-            **{kind: sum(p.made.get(kind, 0) for p in parts) for kind in (AS_RECORDED, *KINDS)},
-        }
+        counts = Counter(dict.fromkeys(("answer_tokens", "labels", AS_RECORDED, *KINDS), 0))
+        for part in parts:
+            if self._with_text:
+                counts["answer_tokens"] += int((part.batch["labels"][:, 1:] >= 0).sum())
+            if self.head:
+                counts["labels"] += int((~torch.isnan(part.batch["progress"])).sum())
+            counts.update({name: getattr(part, name) for name in ("drawn", "left_out", "samples", "tokens")})
+            counts.update(part.made)
         return dict(zip(counts, map(int, self._sum(*counts.values())), strict=True))
 
     def _backward(

@@ -3,6 +3,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from training.errors import TrainingError
 from training.folder import is_laptop, read_card, write_card
@@ -32,16 +33,7 @@ def adapt(
     A laptop model, which has no adapters, learns with all of its weights. Raises TrainingError, ModelError, and of a
     laptop model EncoderError.
     """
-    model, head = recipe.model.path, recipe.head
-    for_laptop = model is not None and is_laptop(model)
-    if model is None or not (for_laptop or recipe.lora):
-        raise TrainingError(f"recipe {recipe.name} is not for adaptation: it needs a checkpoint and a section lora")
-    if for_laptop and (recipe.lora or head):
-        raise TrainingError(
-            f"{model.name} is a laptop model, which has heads of its own and no adapters: take the recipe {OF_LAPTOPS}"
-        )
-    if not for_laptop and recipe.data.negatives.total:
-        raise TrainingError(f"recipe {recipe.name} has data.negatives: one episode has no other tasks; leave them out")
+    model, head, for_laptop = _model_to_adapt(recipe)
     if not samples:
         raise TrainingError(f"there is nothing to learn from {subject}: it has no moment with a label and pictures")
     # What the run is recorded to have learnt from: equal for equal samples
@@ -59,3 +51,19 @@ def adapt(
     run = train(lake, release, recipe.model_copy(update={"data": data, "head": head}), on_step, resume)
     write_card(run.checkpoint, read_card(run.checkpoint) | {"adapted_to": subject})
     return run
+
+
+def _model_to_adapt(recipe: Recipe) -> tuple[Path, HeadConfig | None, bool]:
+    """The recipe's model and head, and whether it is a laptop model. Raises TrainingError where the recipe is not for
+    it."""
+    model = recipe.model.path
+    for_laptop = model is not None and is_laptop(model)
+    if model is None or not (for_laptop or recipe.lora):
+        raise TrainingError(f"recipe {recipe.name} is not for adaptation: it needs a checkpoint and a section lora")
+    if for_laptop and (recipe.lora or recipe.head):
+        raise TrainingError(
+            f"{model.name} is a laptop model, which has heads of its own and no adapters: take the recipe {OF_LAPTOPS}"
+        )
+    if not for_laptop and recipe.data.negatives.total:
+        raise TrainingError(f"recipe {recipe.name} has data.negatives: one episode has no other tasks; leave them out")
+    return model, recipe.head, for_laptop

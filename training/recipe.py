@@ -6,6 +6,7 @@ A file may name another recipe that it is `like`: its own fields take the place 
 import re
 from collections.abc import Collection, Iterator
 from difflib import get_close_matches
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -271,39 +272,39 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def fits_together(self) -> Self:
-        for wrong, message in self._laptop_contradictions() if self.model.laptop else self._contradictions():
-            if wrong:
-                raise ValueError(message)
+        found = self._laptop_contradictions() if self.model.laptop else chain(self._of_kind(), self._of_data())
+        if wrong := next((message for is_so, message in found if is_so), None):
+            raise ValueError(wrong)
         return self
 
-    def _contradictions(self) -> Iterator[tuple[object, str]]:
+    def _of_kind(self) -> Iterator[tuple[object, str]]:
         """What sections may ask for that others do not allow: is it so, and what is said of it."""
-        model, data, train, lora = self.model, self.data, self.train, self.lora
-        is_grpo, negatives = self.kind == "grpo", data.negatives.total
+        model, train, lora, is_grpo = self.model, self.train, self.lora, self.kind == "grpo"
         yield is_grpo != (self.grpo is not None), "kind: grpo and the section grpo go together"
         yield is_grpo and self.head, "head: grpo rewards words, it cannot train a head"
-        for field in ("dataset_rates", "families", "per_visit"):
-            given = is_grpo and field in data.model_fields_set
-            yield given, f"data.{field}: grpo draws its prompts by grpo.profile, or reads data.jsonl"
         yield is_grpo and train.evaluate_every, "train.evaluate_every is for sft: grpo takes grpo.validate_every"
-        every = self.grpo.validate_every if self.grpo else train.evaluate_every
-        key = "grpo.validate_every" if self.grpo else "train.evaluate_every"
-        unlike = bool(data.jsonl) != bool(data.validation_jsonl)
-        yield (
-            every and unlike,
-            f"data.validation_jsonl: with {key} it names files where data.jsonl does, and only there",
-        )
         learns = is_grpo or train.text_weight or (self.head and self.head.weight)
         yield not learns, "nothing to learn: train.text_weight is 0 and there is no head, or its weight is 0"
         others = train.merger_lr or train.vision_lr
         yield lora and others, "lora trains the adapter and the head alone: leave out train.merger_lr and vision_lr"
         yield lora and lora.quantize and model.tiny, "lora.quantize is for a checkpoint on a GPU, not for a tiny model"
+        is_flash = FLASH.fullmatch(model.attention) and train.dtype != "bfloat16"
+        yield is_flash, f"model.attention: {model.attention} calculates in train.dtype: bfloat16 only"
+
+    def _of_data(self) -> Iterator[tuple[object, str]]:
+        """The same of the data."""
+        data, is_grpo, negatives = self.data, self.kind == "grpo", self.data.negatives.total
+        for field in ("dataset_rates", "families", "per_visit"):
+            given = is_grpo and field in data.model_fields_set
+            yield given, f"data.{field}: grpo draws its prompts by grpo.profile, or reads data.jsonl"
+        every = self.grpo.validate_every if self.grpo else self.train.evaluate_every
+        key = "grpo.validate_every" if self.grpo else "train.evaluate_every"
+        unlike = bool(data.jsonl) != bool(data.validation_jsonl)
+        yield every and unlike, f"data.validation_jsonl: with {key} it names files where data.jsonl does, and only so"
         yield negatives and is_grpo, "data.negatives: for sft; grpo is asked about what the release holds"
         yield negatives and data.jsonl, "data.negatives: rows of data.jsonl name no instruction and no frames"
         without = "procvqa_c" not in data.families
         yield negatives and without, "data.negatives: they are made of procvqa_c, which data.families does not name"
-        is_flash = FLASH.fullmatch(model.attention) and train.dtype != "bfloat16"
-        yield is_flash, f"model.attention: {model.attention} calculates in train.dtype: bfloat16 only"
 
     def _laptop_contradictions(self) -> Iterator[tuple[object, str]]:
         """What a laptop model would not look at."""

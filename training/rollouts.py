@@ -5,6 +5,7 @@ these alone. So the sampler says which ask is the first: in it a prompt's pictur
 workers; in the others a row is empty.
 """
 
+import importlib.util
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import batched
@@ -103,6 +104,18 @@ def fitting(samples: Sequence[Sample], transform: Transform, recipe: Recipe, ran
 
 
 # vLLM
+
+
+def with_vllm(config: GrpoConfig) -> bool:
+    """Does vLLM generate? Raises TrainingError where it should and cannot."""
+    # With a server on other machines, vLLM itself need not be on this one.
+    there = config.vllm_server is not None or importlib.util.find_spec("vllm") is not None
+    can = there and torch.cuda.is_available()
+    if config.rollouts == "vllm" and not can:
+        raise TrainingError(
+            "grpo.rollouts: vllm needs a GPU and vLLM (uv pip install vllm): take auto, which goes without"
+        )
+    return can and config.rollouts != "transformers"
 
 
 def vllm_settings(recipe: Recipe, config: GrpoConfig, weights: int) -> dict[str, Any]:

@@ -61,26 +61,7 @@ def train(
     folder, steps = run_folder(lake.workspace, run), steps_folder(lake.workspace, run)
     last = _to_resume(steps) if resume else None
     _check_start(lake, release, recipe, scorer)
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))  # as the launcher says
-    # Divided, the weights are given by the first process, which alone reads them.
-    given = rank > 0 and recipe.kind == "sft" and recipe.train.distributed == "fsdp"
-    model, processor = start_model(recipe, folder, _texts(lake, release, recipe), main=rank == 0, given=given)
-    freeze(model, recipe.train)
-    if recipe.kind == "grpo":
-        from training.grpo import GrpoTrainer  # imports TRL: slow
-
-        trainer: Any = GrpoTrainer(lake.workspace, release, model, processor, recipe, last, steps)
-    else:
-        shards = release.paths(lake.workspace, "train")
-        labels = read_labels(lake, release, shards) if recipe.data.negatives.total else NO_LABELS
-        batches = open_batches(shards, Transform(processor), recipe, rank, world, labels)
-        trainer = Trainer(model, batches, recipe, load_state(last).begun_by if last else None)
-    # What goes on beside the weights: the curve, the optimizer and all chance.
-    if last:
-        trainer.load(last, load_state(last))
-    elif trainer.accelerator.is_main_process:
-        # Steps left by a killed run would be gone on from by the next --resume, though this run begins anew.
-        shutil.rmtree(steps, ignore_errors=True)
+    model, processor, trainer = _start(lake, release, recipe, folder, steps, last)
     parameters = sum(p.numel() for p in model.parameters())
     card = make_card(lake, release, recipe, run) | {"parameters": parameters}
     if recipe.lora is not None:
@@ -114,6 +95,34 @@ def train(
     trainer.accelerator.wait_for_everyone()
     seconds = time.monotonic() - started
     return TrainingRun(run, folder, tuple(trainer.curve), parameters, trainer.drawn, seconds)
+
+
+def _start(
+    lake: Lake, release: Release, recipe: Recipe, folder: Path, steps: Path, last: Path | None
+) -> tuple[ProgressModel, Any, Any]:
+    """The model, its processor and its trainer, as they begin or as they were in the checkpoint `last`."""
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))  # as the launcher says
+    # Divided, the weights are given by the first process, which alone reads them.
+    given = rank > 0 and recipe.kind == "sft" and recipe.train.distributed == "fsdp"
+    model, processor = start_model(recipe, folder, _texts(lake, release, recipe), main=rank == 0, given=given)
+    freeze(model, recipe.train)
+    state = load_state(last) if last else None
+    if recipe.kind == "grpo":
+        from training.grpo import GrpoTrainer  # imports TRL: slow
+
+        trainer: Any = GrpoTrainer(lake.workspace, release, model, processor, recipe, last, steps)
+    else:
+        shards = release.paths(lake.workspace, "train")
+        labels = read_labels(lake, release, shards) if recipe.data.negatives.total else NO_LABELS
+        batches = open_batches(shards, Transform(processor), recipe, rank, world, labels)
+        trainer = Trainer(model, batches, recipe, state.begun_by if state else None)
+    # What goes on beside the weights: the curve, the optimizer and all chance.
+    if state:
+        trainer.load(last, state)
+    elif trainer.accelerator.is_main_process:
+        # Steps left by a killed run would be gone on from by the next --resume, though this run begins anew.
+        shutil.rmtree(steps, ignore_errors=True)
+    return model, processor, trainer
 
 
 def _check_start(lake: Lake, release: Release, recipe: Recipe, scorer: Scorer | None) -> None:

@@ -1,8 +1,9 @@
 """The episodes that a laptop model learns from: what a release's shards show of each, as embeddings."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
+from typing import Any
 
 import numpy as np
 
@@ -67,23 +68,34 @@ def read_episodes(
         own = list(group)
         asked = [s.row for s in own if s.row["family"] == PROGRESS and s.row["progress"] is not None]
         # What no sample of progress was drawn of did not pass the release's gate
-        if not asked:
-            continue
-        pictures = dict(sorted((f, p) for s in own for f, p in zip(s.row["frames"], s.pictures, strict=True)))
-        known = labels.get(key, {}) | {row["frames"][-1]: float(row["progress"]) for row in asked}
-        between = [b - a for row in asked for a, b in pairwise(row["frames"])]
-        made.append(
-            ShownEpisode(
-                *key,
-                task=tasks.get(key) or asked[0]["question"],
-                numbers=_seen(list(pictures.values()), encoder, views, np.random.default_rng([seed, key[1]])),
-                frames=np.array(list(pictures)),
-                label=np.array([known.get(f, np.nan) for f in pictures], np.float32),
-                step=float(max(between, default=1)),
-                shown=max(len(row["frames"]) for row in asked),
-            )
-        )
+        if asked:
+            known = labels.get(key, {}) | {row["frames"][-1]: float(row["progress"]) for row in asked}
+            made.append(_episode(key, own, asked, tasks.get(key), known, encoder, views, seed))
     return made
+
+
+def _episode(
+    key: tuple[str, int],
+    samples: Sequence[Sample],
+    asked: Sequence[Mapping[str, Any]],
+    task: str | None,
+    labels: Mapping[int, float],
+    encoder: Encoder,
+    views: int,
+    seed: int,
+) -> ShownEpisode:
+    """One episode of its samples; `asked`: rows of those of progress."""
+    pictures = dict(sorted((f, p) for s in samples for f, p in zip(s.row["frames"], s.pictures, strict=True)))
+    between = [b - a for row in asked for a, b in pairwise(row["frames"])]
+    return ShownEpisode(
+        *key,
+        task=task or asked[0]["question"],
+        numbers=_seen(list(pictures.values()), encoder, views, np.random.default_rng([seed, key[1]])),
+        frames=np.array(list(pictures)),
+        label=np.array([labels.get(f, np.nan) for f in pictures], np.float32),
+        step=float(max(between, default=1)),
+        shown=max(len(row["frames"]) for row in asked),
+    )
 
 
 def _seen(jpegs: Sequence[bytes], encoder: Encoder, views: int, rng: np.random.Generator) -> np.ndarray:
