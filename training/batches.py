@@ -143,8 +143,7 @@ class _Lane:
         """The samples of a window by batch, and how many were too long."""
         data = self._recipe.data
         # A sample that states no form is of any
-        forms = {None, form_name(data.think)} if data.think is not None else {None, "think", "no_think"}
-        samples = [s for s in window if s.row.get("form") in forms]
+        samples = [s for s in window if data.think is None or s.row.get("form") in (None, form_name(data.think))]
         if self._change is not None:
             samples = self._change(samples, chance)
         # An entry holds many pictures that these samples do not show: it is let go
@@ -152,12 +151,15 @@ class _Lane:
         lengths = [self._length(s) for s in samples]
         # Samples that are too long are left out, never cut: an answer without its end would be learnt.
         fitting = [k for k, n in enumerate(lengths) if n <= data.sequence_length]
-        if data.packing:
-            rows = pack(fitting, lengths, data.sequence_length)
-        else:
-            rows = [[k] for k in (sorted(fitting, key=lengths.__getitem__) if data.window else fitting)]
-        groups = [[samples[k] for row in group for k in row] for group in batched(rows, self._recipe.train.batch)]
+        groups = [[samples[k] for k in group] for group in self._of_batches(fitting, lengths)]
         return groups, len(samples) - len(fitting)
+
+    def _of_batches(self, fitting: Sequence[int], lengths: Sequence[int]) -> Iterator[Iterable[int]]:
+        """The numbers of samples by batch, packed, sorted by length or as they come."""
+        data, size = self._recipe.data, self._recipe.train.batch
+        if data.packing:
+            return map(chain.from_iterable, batched(pack(fitting, lengths, data.sequence_length), size))
+        return batched(sorted(fitting, key=lengths.__getitem__) if data.window else fitting, size)
 
     def _length(self, sample: Unread) -> int:
         """Tokens of a sample, by its texts and the headers of its pictures."""
@@ -237,14 +239,13 @@ class BatchStream:
     def _item(self, sample: Unread) -> Item:
         # What was changed is hardly ever made again
         key = sample.row.get("sample_id", "") if _is_recorded(sample) else ""
-        item = self._kept.get(key)
-        if item is None:
-            with naming(sample):
-                item = item_of(Sample(dict(sample.row), sample.pictures()), self._recipe.model.max_px)
-            size = sum(p.nbytes for p in item.pictures)
-            if key and size <= self._room:
-                self._room -= size
-                self._kept[key] = item
+        if key in self._kept:
+            return self._kept[key]
+        with naming(sample):
+            item = item_of(Sample(dict(sample.row), sample.pictures()), self._recipe.model.max_px)
+        if key and (size := sum(p.nbytes for p in item.pictures)) <= self._room:
+            self._room -= size
+            self._kept[key] = item
         return item
 
 
@@ -271,9 +272,5 @@ def together(states: Sequence[Mapping]) -> dict:
     given = {state["given"] for state in states}
     if len(given) != 1 or len({state["count"] for state in states}) != 1:
         raise ShardError(f"the states are not of one moment of a run: {sorted(given)} batches were given")
-    lanes: dict[str, dict] = {}
-    for state in states:
-        for name, lane in state["lanes"].items():
-            if name not in lanes or lane["began"] > lanes[name]["began"]:
-                lanes[name] = lane
-    return {**states[0], "lanes": lanes}
+    of_all = sorted((lane for state in states for lane in state["lanes"].items()), key=lambda lane: lane[1]["began"])
+    return {**states[0], "lanes": dict(of_all)}

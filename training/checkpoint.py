@@ -92,13 +92,11 @@ def read_tensors(folder: Path, model: nn.Module, optimizer: torch.optim.Optimize
     _check(folder, wanted, sizes)
     # The optimizer has no state yet: it gets that of the checkpoint, divided as the parameters are.
     for key, size in sizes.items():
-        kind, _, rest = key.partition("/")
-        if kind == "optimizer":
-            name, _, what = rest.rpartition("/")
-            parameter = named[name]
-            same = size == tuple(parameter.shape)
-            state = torch.zeros_like(parameter.detach()) if same else torch.zeros(size)
-            wanted[key] = optimizer.state[parameter][what] = state
+        if key.startswith("optimizer/"):
+            name, _, what = key.removeprefix("optimizer/").rpartition("/")
+            same = size == tuple(named[name].shape)
+            state = torch.zeros_like(named[name].detach()) if same else torch.zeros(size)
+            wanted[key] = optimizer.state[named[name]][what] = state
     try:
         load(wanted, storage_reader=reader, no_dist=not distributed.is_initialized())
     except (OSError, ValueError, KeyError, SafetensorError, CheckpointException) as e:
@@ -111,19 +109,16 @@ def _learning(model: nn.Module) -> dict[str, nn.Parameter]:
 
 def _check(folder: Path, wanted: Mapping[str, torch.Tensor], sizes: Mapping[str, tuple[int, ...]]) -> None:
     """Raises ModelError where a checkpoint is not of this model."""
-    kept = {key for key in sizes if key.startswith("model/")}
-    for key in sorted(kept ^ set(wanted)):
-        where = "only the checkpoint has" if key in kept else "the checkpoint lacks"
-        raise _unusable(folder, f"it is of another model: {where} {key.removeprefix('model/')}")
-    for key, tensor in wanted.items():
-        if tuple(tensor.shape) != sizes[key]:
-            raise _unusable(
-                folder, f"{key.removeprefix('model/')} is {list(sizes[key])} there, {list(tensor.shape)} in the model"
-            )
+    here = {key: tuple(tensor.shape) for key, tensor in wanted.items()}
+    there = {key: size for key, size in sizes.items() if key.startswith("model/")}
+    for key in sorted(there.keys() | here.keys()):
+        if (one := there.get(key, "missing")) != (other := here.get(key, "missing")):
+            name = key.removeprefix("model/")
+            raise _unusable(folder, f"it is of another model: {name} is {one} there, {other} here")
 
 
 def _unusable(folder: Path, why: object) -> ModelError:
-    return ModelError(f"the checkpoint {folder} cannot be gone on from: {' '.join(str(why).split())[:300]}")
+    return ModelError(f"cannot resume from the checkpoint {folder}: {' '.join(str(why).split())[:300]}")
 
 
 def _cause(e: BaseException) -> BaseException:
@@ -159,10 +154,9 @@ class StepWriter:
             distributed.barrier(self._group)
         writer = _Writer(half, self._folder, state, _files(tensors))
         writer.when_whole = lambda: remove_old(self._steps, self._keep, self._keep_gb)
-        pending: Any = async_save(
+        self._pending = async_save(  # type: ignore[assignment]
             dict(tensors), storage_writer=writer, process_group=self._group, no_dist=self._group is None
         )
-        self._pending = pending
 
     def wait(self) -> None:
         """Until the last checkpoint is whole. Raises ModelError where it could not be written."""

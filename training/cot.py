@@ -10,15 +10,14 @@ import asyncio
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from annotate.model_client.calls import Image, Reply, Request, VlmError
+from annotate.model_client.calls import Image, Request, VlmError
 from annotate.model_client.client import Client
 from annotate.model_client.responses import ResponseStore
 from annotate.samples.replies import NA, parse_reply
@@ -28,7 +27,7 @@ from core.errors import FailedError
 from core.files import write_file
 from core.tables import TABLES
 from core.values import IMAGE_MARK
-from training.progresslm_data import truth_of, write_conversations
+from training.progresslm_data import DrawnSamples, Rows, truth_of, write_conversations
 from training.rewards import Truth, mended
 from warehouse.lake import Lake
 from warehouse.shards import Sample
@@ -71,12 +70,15 @@ class CotReport:
 
 
 @dataclass(frozen=True)
-class _Kept:
+class _Answer:
+    """One inference; `reason`: why it is not learnt from, None where it may be."""
+
     sample: int
     inference: int
-    text: str
-    error: float
-    key: str
+    reason: str | None = NO_REPLY
+    error: float = 1.0
+    text: str = ""
+    key: str = ""
 
 
 @cache
@@ -146,7 +148,7 @@ def judge(text: str, truth: Truth, tolerance: float) -> tuple[str | None, float]
 
 def generate(
     lake: Lake,
-    samples: Sequence[Sample],
+    samples: Rows | DrawnSamples,
     config: VlmConfig,
     options: CotOptions,
     out: Path,
@@ -162,9 +164,20 @@ def generate(
     store = ResponseStore(lake.workspace.responses)
     # The build's id tells the calls of this run from those that the ledger holds of others.
     build = uuid4().hex[:16]
-    work = _Work(samples, config, options, store, build, len(chosen) * options.inferences, on_progress)
+    # One client a dataset, since calls are recorded by dataset.
+    clients = {
+        name: Client(config, store, build_id=build, dataset=name, label_run=RUN, prompt_version=prompt_version())
+        for name in sorted({samples.dataset(k) for k in chosen})
+    }
+    answers: list[_Answer] = []
+
+    def answered(answer: _Answer) -> None:
+        answers.append(answer)
+        on_progress(len(answers), len(chosen) * options.inferences)
+
     try:
-        asyncio.run(work.ask(chosen))
+        for name, client in clients.items():
+            asyncio.run(_ask(client, samples, [k for k in chosen if samples.dataset(k) == name], options, answered))
     except VlmError as e:
         raise FailedError(f"{e}; run it again to go on") from e
     finally:
@@ -173,117 +186,65 @@ def generate(
         store.close()
         if calls:
             lake.upsert("calls for reasoning", vlm_calls=TABLES["vlm_calls"].rows(calls))
-    kept = work.nearest()
-    file = write_conversations(_answered(samples, kept, config.model), out, "cot.jsonl")
+    # One reply of each sample, the nearest to its label: what is easy must not be learnt more often.
+    right = sorted((a for a in answers if a.reason is None), key=lambda a: (a.sample, -a.error, -a.inference))
+    kept = {a.sample: a for a in right}.values()
+    left_out = Counter(a.reason for a in answers if a.reason) + Counter({SURPLUS: len(right) - len(kept)})
     report = CotReport(
         samples=len(chosen),
-        inferences=work.wanted,
+        inferences=len(answers),
         kept=len(kept),
-        left_out=dict(sorted(work.left_out.items())),
+        left_out=dict(sorted(left_out.items())),
         calls=len(calls),
-        answered_before=work.hits,
+        answered_before=sum(client.hits for client in clients.values()),
         cost_usd=float(sum(c["cost_usd"] or 0.0 for c in calls)),
-        file=file,
+        file=write_conversations((_row(samples[a.sample], a, config.model) for a in kept), out, "cot.jsonl"),
     )
     # The report names model and prompt beside the counts: the rows were made by these.
     settings = {"model": config.model, "prompt_version": prompt_version(), "options": asdict(options)}
-    text = json.dumps(settings | asdict(report) | {"file": file.name}, indent=1)
+    text = json.dumps(settings | asdict(report) | {"file": report.file.name}, indent=1)
     write_file(out / "report.json", f"{text}\n".encode())
     return report
 
 
-@dataclass
-class _Work:
-    """What is asked, and what came of it."""
+async def _ask(
+    client: Client,
+    samples: Rows | DrawnSamples,
+    chosen: Sequence[int],
+    options: CotOptions,
+    answered: Callable[[_Answer], None],
+) -> None:
+    """Ask for each inference of the samples of a dataset. Raises VlmError."""
+    room = asyncio.Semaphore(SAMPLES_AT_ONCE)
 
-    samples: Sequence[Sample]
-    config: VlmConfig
-    options: CotOptions
-    store: ResponseStore
-    build: str
-    wanted: int
-    on_progress: Callable[[int, int], None]
+    async def one(k: int) -> None:
+        async with room:
+            sample = await asyncio.to_thread(samples.__getitem__, k)
+            truth = truth_of(sample)
+            for inference in range(options.inferences):
+                request = request_of(sample, truth, inference, options.temperature)
+                try:
+                    reply = await client.ask(request, sample.row.get("episode_index", k))
+                except VlmError as e:
+                    # Fatal: nothing else would be answered either, as when the budget is used up.
+                    if e.is_fatal:
+                        raise
+                    answered(_Answer(k, inference))
+                else:
+                    text = answer_of(reply.value)
+                    answered(_Answer(k, inference, *judge(text, truth, options.tolerance), text, reply.key))
 
-    def __post_init__(self) -> None:
-        self.kept: list[_Kept] = []
-        self.left_out: Counter[str] = Counter()
-        self.hits = self.done = 0
-
-    async def ask(self, chosen: Sequence[int]) -> None:
-        """One client a dataset, since calls are recorded by dataset. Raises VlmError."""
-        for start in range(0, len(chosen), 10 * SAMPLES_AT_ONCE):
-            part = chosen[start : start + 10 * SAMPLES_AT_ONCE]
-            named = await asyncio.gather(*(asyncio.to_thread(self._dataset, k) for k in part))
-            pairs = sorted(zip(named, part, strict=True))
-            for dataset, group in groupby(pairs, key=lambda pair: pair[0]):
-                await self._ask_dataset(dataset, [k for _, k in group])
-
-    def _dataset(self, k: int) -> str:
-        row = self.samples[k].row
-        return row.get("dataset") or Path(row["sample_id"].rpartition(":")[0]).stem
-
-    async def _ask_dataset(self, dataset: str, chosen: Sequence[int]) -> None:
-        client = Client(
-            self.config,
-            self.store,
-            build_id=self.build,
-            dataset=dataset,
-            label_run=RUN,
-            prompt_version=prompt_version(),
-        )
-        room = asyncio.Semaphore(SAMPLES_AT_ONCE)
-
-        async def one(k: int) -> None:
-            async with room:
-                sample = await asyncio.to_thread(self.samples.__getitem__, k)
-                truth = truth_of(sample)
-                for inference in range(self.options.inferences):
-                    request = request_of(sample, truth, inference, self.options.temperature)
-                    try:
-                        reply = await client.ask(request, sample.row.get("episode_index", k))
-                    except VlmError as e:
-                        # Fatal: nothing else would be answered either, as when the budget is used up.
-                        if e.is_fatal:
-                            raise
-                        self.left_out[NO_REPLY] += 1
-                    else:
-                        self._take(k, inference, truth, reply)
-                    self.done += 1
-                    self.on_progress(self.done, self.wanted)
-
-        async with client:
-            try:
-                async with asyncio.TaskGroup() as group:
-                    for k in chosen:
-                        group.create_task(one(k))
-            except BaseExceptionGroup as e:  # one reason is enough: the others only say that they were stopped
-                raise next((x for x in e.exceptions if isinstance(x, VlmError)), e.exceptions[0]) from e
-            finally:
-                self.hits += client.hits
-
-    def _take(self, k: int, inference: int, truth: Truth, reply: Reply) -> None:
-        text = answer_of(reply.value)
-        reason, error = judge(text, truth, self.options.tolerance)
-        if reason is None:
-            self.kept.append(_Kept(k, inference, text, error, reply.key))
-        else:
-            self.left_out[reason] += 1
-
-    def nearest(self) -> list[_Kept]:
-        """One reply of each sample, the nearest to its label: what is easy must not be learnt more often."""
-        best: dict[int, _Kept] = {}
-        for found in sorted(self.kept, key=lambda f: (f.sample, f.error, f.inference)):
-            best.setdefault(found.sample, found)
-        if surplus := len(self.kept) - len(best):
-            self.left_out[SURPLUS] += surplus
-        return list(best.values())
+    async with client:
+        try:
+            async with asyncio.TaskGroup() as group:
+                for k in chosen:
+                    group.create_task(one(k))
+        except BaseExceptionGroup as e:  # one reason is enough: the others only say that they were stopped
+            raise next((x for x in e.exceptions if isinstance(x, VlmError)), e.exceptions[0]) from e
 
 
-def _answered(
-    samples: Sequence[Sample], kept: Sequence[_Kept], model: str
-) -> Iterator[tuple[Sample, str, dict[str, Any]]]:
-    for found in kept:
-        sample = samples[found.sample]
-        source = {"sample_id": sample.row["sample_id"], "model": model, "call_key": found.key}
-        label = {"progress": sample.row["progress"]}
-        yield sample, found.text, label | {"source": source | {"prompt_version": prompt_version()}}
+def _row(sample: Sample, answer: _Answer, model: str) -> tuple[Sample, str, dict[str, Any]]:
+    """What `write_conversations` takes."""
+    source = {"sample_id": sample.row["sample_id"], "model": model, "call_key": answer.key}
+    source |= {"prompt_version": prompt_version()}
+    return sample, answer.text, {"progress": sample.row["progress"], "source": source}

@@ -133,24 +133,30 @@ def shard_lanes(shards: Sequence[Path], config: LoaderConfig, window: int) -> li
     They follow from the shards alone, never from who reads them. Raises ShardError.
     """
     indexes = {path: read_index(path) for path in shards}
-    datasets = {index.dataset for index in indexes.values()}
-    if unknown := sorted(config.dataset_rates.keys() - datasets):
-        there = ", ".join(sorted(datasets))
-        raise ShardError(f"data.dataset_rates: the release has no dataset {', '.join(unknown)}; it has {there}")
+    there = sorted({index.dataset for index in indexes.values()})
+    if unknown := ", ".join(sorted(config.dataset_rates.keys() - set(there))):
+        raise ShardError(f"data.dataset_rates: the release has no dataset {unknown}; it has {', '.join(there)}")
     weights = {path: _per_epoch(index, config) for path, index in indexes.items()}
     used = [path for path in shards if weights[path]]
     if not used:
         raise ShardError(f"none of {len(shards)} shards has a sample of these families at a rate above 0")
     count = lane_count(len(used))
-    # Of each dataset its shards, the largest first, go to the lanes that have least.
+    # Of each dataset the largest first
+    used.sort(key=lambda p: (indexes[p].dataset, -weights[p], p.name))
+    config = replace(config, buffer=min(MIN_BUFFER, LANES_BUFFER // count))
+    parts = _dealt_out(used, weights, count)
+    return [ShardSource(Loader(part, config), window, sum(weights[p] for p in part)) for part in parts]
+
+
+def _dealt_out(shards: Sequence[Path], weights: Mapping[Path, float], count: int) -> list[list[Path]]:
+    """Each shard in turn goes to the lane that has least."""
     parts: list[list[Path]] = [[] for _ in range(count)]
     filled = [0.0] * count
-    for path in sorted(used, key=lambda p: (indexes[p].dataset, -weights[p], p.name)):
+    for path in shards:
         lane = filled.index(min(filled))
         parts[lane].append(path)
         filled[lane] += weights[path]
-    config = replace(config, buffer=min(MIN_BUFFER, LANES_BUFFER // count))
-    return [ShardSource(Loader(part, config), window, sum(weights[p] for p in part)) for part in parts]
+    return parts
 
 
 def _per_epoch(index: Index, config: LoaderConfig) -> float:

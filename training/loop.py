@@ -87,7 +87,8 @@ class Trainer:
         else:
             self.model = self.accelerator.prepare_model(model)
         self.optimizer = make_optimizer(self.plain, recipe)
-        self.step = self.drawn = self.left_out = 0
+        self.peak: float = max(g["peak"] for g in self.optimizer.param_groups)
+        self.step = self.drawn = self.left_out = self.samples = self.tokens = 0
         self.made: Counter[str] = Counter()
         self.curve: list[Point] = []
         self.check: HeldOutCheck | None = None
@@ -144,19 +145,20 @@ class Trainer:
         self.drawn += held["drawn"]
         self.left_out += held["left_out"]
         self.made.update({kind: held[kind] for kind in (AS_RECORDED, *KINDS)})
-        seconds, before = perf_counter() - started, self.curve[-1] if self.curve else None
+        self.samples += held["samples"]
+        self.tokens += held["tokens"]
+        seconds = perf_counter() - started
         devices_flops = self.accelerator.num_processes * peak_flops(str(self.accelerator.device))
         return Point(
             step=self.step - 1,
             loss=loss,
-            text=text / held["answer_tokens"] if held["answer_tokens"] else None,
-            progress=error / held["labels"] if held["labels"] else None,
-            learning_rate=rate * max(g["peak"] for g in self.optimizer.param_groups),
+            text=_mean(text, held["answer_tokens"]),
+            progress=_mean(error, held["labels"]),
+            learning_rate=rate * self.peak,
             gradient_norm=norm,
             done=min(1.0, self.done),
-            # Counts of the curve run on from its last point, also after a resume.
-            samples=held["samples"] + (before.samples if before else 0),
-            tokens=held["tokens"] + (before.tokens if before else 0),
+            samples=self.samples,
+            tokens=self.tokens,
             samples_per_s=held["samples"] / seconds,
             tokens_per_s=held["tokens"] / seconds,
             mfu=flops / seconds / devices_flops,
@@ -271,6 +273,7 @@ class Trainer:
         self.step, self.drawn, self.left_out = state.step, state.drawn, state.left_out
         self.made = Counter(state.made)
         self.curve = [Point(**p) for p in state.curve]
+        self.samples, self.tokens = self.curve[-1].samples, self.curve[-1].tokens
         self.batches.load_state_dict(state.streams)
         go_on_with_chance(state, self.accelerator.process_index, self.recipe.train.seed)
 
@@ -281,6 +284,10 @@ class Trainer:
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
         weights: dict[str, Any] = get_model_state_dict(self.model, options=options)
         return weights
+
+
+def _mean(total: float, count: int) -> float | None:
+    return total / count if count else None
 
 
 def samples_of_step(keys: Sequence[str]) -> str:

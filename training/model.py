@@ -70,16 +70,8 @@ class ProgressModel(nn.Module):
         """
         if self.head is None and not with_text:
             raise ModelError("this model has no progress head: it answers in words only")
-        inputs: dict[str, Any] = {k: batch[k] for k in INPUTS if k in batch}
-        if vision is not None:
-            inputs["mm_encoder_outputs"] = encoder_outputs(vision)
-        elif "pixel_values" in batch:
-            pixels, grids = batch["pixel_values"], batch["image_grid_thw"]
-            inputs["mm_encoder_outputs"] = {"image": image_features(self.backbone, pixels, grids)}
+        inputs = self._inputs(batch, vision)
         blank = self._blank() if self.always_sees and "mm_encoder_outputs" not in inputs else None
-        if "item_mask" in batch:
-            lengths = batch["item_mask"].sum(-1).tolist()
-            inputs |= packed_inputs(self.backbone, batch["position_ids"], lengths)
         # The output layer is left out here: over a large vocabulary, logits of all tokens would fill the memory.
         states = self.backbone.model(**inputs, use_cache=False).last_hidden_state
         if blank is not None:
@@ -94,6 +86,17 @@ class ProgressModel(nn.Module):
         # The state at a token predicts the next one, hence the shift by one.
         logits = self.backbone.lm_head(states[:, :-1][batch["labels"][:, 1:] != IGNORE]) if with_text else None
         return ModelOutput(progress, done, raw, logits)
+
+    def _inputs(self, batch: Batch, vision: Sequence[Vision] | None) -> dict[str, Any]:
+        inputs: dict[str, Any] = {k: batch[k] for k in INPUTS if k in batch}
+        if vision is not None:
+            inputs["mm_encoder_outputs"] = encoder_outputs(vision)
+        elif "pixel_values" in batch:
+            pixels, grids = batch["pixel_values"], batch["image_grid_thw"]
+            inputs["mm_encoder_outputs"] = {"image": image_features(self.backbone, pixels, grids)}
+        if "item_mask" in batch:
+            inputs |= packed_inputs(self.backbone, batch["position_ids"], batch["item_mask"].sum(-1).tolist())
+        return inputs
 
     def _blank(self) -> torch.Tensor:
         """0, by way of the vision tower on a blank picture: each process gathers its layers and has gradients (of 0)

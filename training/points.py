@@ -49,6 +49,13 @@ class Point:
     mfu: float | None
     extra: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def scalars(self) -> dict[str, float]:
+        """By name, for those who draw curves; without what there is none of."""
+        values = asdict(self)
+        values |= values.pop("extra")
+        return {f"train/{name}": value for name, value in values.items() if name != "step" and value is not None}
+
 
 @contextmanager
 def recorded(
@@ -74,16 +81,13 @@ def recorded(
         nonlocal events, committed
         if events is None:
             events, committed = _begin(lake, run, point.step), time.monotonic()
-        values = asdict(point)
-        extra = values.pop("extra")
-        pending.append({"training_run": run, **values, "extra": json.dumps(extra, sort_keys=True)})
-        told = {f"train/{k}": v for k, v in (values | extra).items() if k != "step" and v is not None}
-        for name, value in told.items():
+        pending.append({"training_run": run, **asdict(point), "extra": json.dumps(point.extra, sort_keys=True)})
+        for name, value in point.scalars.items():
             events.add_scalar(name, value, point.step)
         if time.monotonic() - committed > COMMIT_S:
             commit()
         if wandb is not None:
-            wandb.log(told, step=point.step)
+            wandb.log(point.scalars, step=point.step)
         on_step(point)
 
     try:

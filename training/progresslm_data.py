@@ -33,7 +33,7 @@ from training.pictures import Size
 from training.pixels import picture_size
 from training.rewards import Truth
 from warehouse.releases import Release
-from warehouse.shards import Entry, Sample, expand, read_entry, read_index
+from warehouse.shards import Sample, read_sample
 from warehouse.shards.ground_truth import ground_truth
 from warehouse.shards.profiles import draw
 
@@ -110,19 +110,14 @@ class _Source(_Row):
 
 @dataclass(frozen=True)
 class _Line:
-    """A row as it is trained on; `truth` as in warehouse.shards.ground_truth, None where the row does not tell."""
+    """A row as it is trained on, with sample_id, question, answer, form, progress and truth; and its pictures."""
 
-    where: str
-    question: str
-    answer: str | None
-    form: Form
-    progress: float | None
-    truth: Mapping[str, str | int] | None
+    row: Mapping[str, Any]
     pictures: tuple[Path, ...]
 
 
 class Rows(Sequence[Sample]):
-    """Rows of files as samples. `sample_id` is file and line; `ground_truth` the label, or None."""
+    """Rows of files as samples. `sample_id` is file and line; `truth` the label, or None."""
 
     def __init__(self, lines: Sequence[_Line]) -> None:
         self._lines = lines
@@ -134,18 +129,15 @@ class Rows(Sequence[Sample]):
         """Raises RowError for a picture that cannot be read."""
         if isinstance(index, slice):
             return Rows(self._lines[index])
-        line = self._lines[index]
+        row, paths = self.row(index), self._lines[index].pictures
         try:
-            pictures = tuple(p.read_bytes() for p in line.pictures)
+            return Sample(row, tuple(p.read_bytes() for p in paths))
         except OSError as e:
-            raise RowError(f"{line.where}: picture {e.filename} cannot be read: {e.strerror}") from e
-        return Sample(self.row(index), pictures)
+            raise RowError(f"{row['sample_id']}: picture {e.filename} cannot be read: {e.strerror}") from e
 
     def row(self, index: int) -> dict[str, Any]:
         """A sample's row, without reading a picture."""
-        line = self._lines[index]
-        row = {"sample_id": line.where, "question": line.question, "answer": line.answer, "form": line.form}
-        return row | {"progress": line.progress, "ground_truth": line.truth}
+        return dict(self._lines[index].row)
 
     def picture_sizes(self, index: int) -> tuple[Size, ...]:
         """Height and width of a sample's pictures, by their headers. Raises RowError."""
@@ -156,27 +148,30 @@ class Rows(Sequence[Sample]):
                 with path.open("rb") as f:
                     sizes.append(picture_size(f))
             except (OSError, ValueError) as e:
-                raise RowError(f"{line.where}: picture {path} cannot be read: {e}") from e
+                raise RowError(f"{line.row['sample_id']}: picture {path} cannot be read: {e}") from e
         return tuple(sizes)
+
+    def dataset(self, index: int) -> str:
+        """The name of a row's file."""
+        return Path(self._lines[index].row["sample_id"].rpartition(":")[0]).stem
 
     @property
     def texts(self) -> Iterator[str]:
         """Questions and answers, without reading a picture."""
-        return (text for line in self._lines for text in (line.question, line.answer or ""))
+        return (text for line in self._lines for text in (line.row["question"], line.row["answer"] or ""))
 
     def runs(self) -> list[list[int]]:
         """Numbers of the rows that have a label of progress, by run: the last pictures of a run lie in one folder."""
         found: dict[Path | None, list[int]] = {}
         for number, line in enumerate(self._lines):
-            if line.progress is not None:
+            if line.row["progress"] is not None:
                 found.setdefault(line.pictures[-1].parent if line.pictures else None, []).append(number)
         return list(found.values())
 
     def check_labels(self) -> None:
         """Raises RowError for a row that no reward can be given for, without reading a picture."""
         for line in self._lines:
-            if line.truth is None:
-                raise RowError(_no_label(line.where))
+            _known_truth(line.row)
 
 
 def read_rows(paths: Iterable[Path], image_root: Path | None = None, form: Form = "no_think") -> Rows:
@@ -185,22 +180,23 @@ def read_rows(paths: Iterable[Path], image_root: Path | None = None, form: Form 
     `image_root`: default, each file's folder. Raises RowError, naming file and line, for the first row that is broken
     or shows a picture that is not there.
     """
-    lines: list[_Line] = []
-    for path in paths:
-        pictures = _Pictures(image_root or path.parent)
-        try:
-            with path.open(encoding="utf-8") as f:
-                # Read by pieces of bounded length: a file without line ends must not fill the memory.
-                for number, text in enumerate(iter(lambda f=f: f.readline(LONGEST_LINE), ""), 1):
-                    if text.strip():
-                        lines.append(_line(f"{path}:{number}", text, pictures, form))
-        except UnicodeDecodeError as e:
-            raise RowError(f"{path}: is no UTF-8 text ({e.reason} at byte {e.start})") from e
-        except OSError as e:
-            raise RowError(f"{path}: cannot be read: {e.strerror}") from e
+    lines = [line for path in paths for line in _lines(path, _Pictures(image_root or path.parent), form)]
     if not lines:
         raise RowError(f"{', '.join(map(str, paths)) or 'no file'}: there is no row")
     return Rows(lines)
+
+
+def _lines(path: Path, pictures: "_Pictures", form: Form) -> Iterator[_Line]:
+    """Read by pieces of bounded length: a file without line ends must not fill the memory. Raises RowError."""
+    try:
+        with path.open(encoding="utf-8") as f:
+            for number, text in enumerate(iter(lambda: f.readline(LONGEST_LINE), ""), 1):
+                if text.strip():
+                    yield _line(f"{path}:{number}", text, pictures, form)
+    except UnicodeDecodeError as e:
+        raise RowError(f"{path}: is no UTF-8 text ({e.reason} at byte {e.start})") from e
+    except OSError as e:
+        raise RowError(f"{path}: cannot be read: {e.strerror}") from e
 
 
 @dataclass
@@ -231,13 +227,19 @@ class _Pictures:
 
 def _line(where: str, text: str, pictures: _Pictures, form: Form) -> _Line:
     """A line of a file as a row, checked. Raises RowError."""
-    fields = _fields(where, text)
     try:
+        fields = json.loads(text)
+        if not isinstance(fields, dict):
+            raise ValueError("is no object")
         line = _line_of(where, fields, pictures, form)
-        _check_marks(line)
-        # A label that gives no reward is an error now, not in the midst of a run.
-        if line.truth is not None:
-            _truth(line.truth, where)
+        question, answer = line.row["question"], line.row["answer"]
+        if (marks := question.count(IMAGE_MARK)) != len(line.pictures):
+            raise ValueError(f"{marks} {IMAGE_MARK} marks for {len(line.pictures)} pictures")
+        if IMAGE_MARK in (answer or ""):
+            raise ValueError(f"the answer holds {IMAGE_MARK}")
+    except (json.JSONDecodeError, RecursionError) as e:
+        long = " (longer than any row can be)" if len(text) == LONGEST_LINE else ""
+        raise RowError(f"{where}: is no JSON: {e}{long}") from None
     except ValidationError as e:
         # The first error is enough to find the line's fault, without pydantic's own words.
         first = e.errors()[0]
@@ -248,61 +250,47 @@ def _line(where: str, text: str, pictures: _Pictures, form: Form) -> _Line:
     return line
 
 
-def _fields(where: str, text: str) -> dict[str, Any]:
-    """The JSON object of a line. Raises RowError."""
-    try:
-        fields = json.loads(text)
-    except (ValueError, RecursionError) as e:
-        long = " (longer than any row can be)" if len(text) == LONGEST_LINE else ""
-        raise RowError(f"{where}: is no JSON: {e}{long}") from None
-    if not isinstance(fields, dict):
-        raise RowError(f"{where}: is no object")
-    return fields
-
-
 def _line_of(where: str, fields: dict[str, Any], pictures: _Pictures, form: Form) -> _Line:
     """The row in its form, which its fields tell. Raises ValueError, TypeError."""
     if "user_prompt" in fields:
-        return _prompt(where, _Prompt(**fields), fields.get("messages"), pictures)
-    if "messages" in fields:
-        return _conversation(where, _Conversation(**fields), pictures)
-    if "progress_score" in fields:
-        return _source(where, _Source(**fields), pictures, form)
-    raise ValueError("has neither messages, user_prompt nor progress_score, as rows of ProgressLM's have")
+        row, paths = _prompt(_Prompt(**fields), fields.get("messages"), pictures)
+    elif "messages" in fields:
+        row, paths = _conversation(_Conversation(**fields), pictures)
+    elif "progress_score" in fields:
+        row, paths = _source(_Source(**fields), pictures, form)
+    else:
+        raise ValueError("has neither messages, user_prompt nor progress_score, as rows of ProgressLM's have")
+    return _Line({"sample_id": where, **row}, tuple(paths))
 
 
-def _check_marks(line: _Line) -> None:
-    """Raises ValueError where the marks in the question are not one for each picture, or the answer has one."""
-    marks = line.question.count(IMAGE_MARK)
-    if marks != len(line.pictures):
-        raise ValueError(f"{marks} {IMAGE_MARK} marks for {len(line.pictures)} pictures")
-    if line.answer is not None and IMAGE_MARK in line.answer:
-        raise ValueError(f"the answer holds {IMAGE_MARK}")
+_Found = tuple[dict[str, Any], Iterable[Path]]  # a row but for its sample_id; its pictures
 
 
-def _conversation(where: str, row: _Conversation, pictures: _Pictures) -> _Line:
+def _conversation(row: _Conversation, pictures: _Pictures) -> _Found:
     *before, answer = (m.content for m in row.messages)
     reply = parse_reply(answer)
-    form: Form = "think" if reply.score_text else "no_think"
+    form = "think" if reply.score_text else "no_think"
     score = row.progress
     if score is None:
         score = reply.score if form == "think" else parse_answer(answer).score
-    found = tuple(map(pictures.find, row.images))
-    return _Line(where, "\n".join(t for t in before if t.strip()), answer, form, score, None, found)
+    question = "\n".join(t for t in before if t.strip())
+    found = {"question": question, "answer": answer, "form": form, "progress": score, "truth": None}
+    return found, map(pictures.find, row.images)
 
 
-def _prompt(where: str, row: _Prompt, segments: Any, pictures: _Pictures) -> _Line:
+def _prompt(row: _Prompt, segments: Any, pictures: _Pictures) -> _Found:
     question = row.user_prompt
     if IMAGE_MARK not in question and isinstance(segments, list):
         question = "".join(IMAGE_MARK if s.get("type") == "image" else str(s.get("text", "")) for s in segments)
     if row.system_prompt.strip():
         question = f"{row.system_prompt}\n{question}"
-    truth = row.answer.model_dump()
-    found = tuple(pictures.find(name, row.id) for name in row.images)
-    return _Line(where, question, None, "think", _share(truth), truth, found)
+    truth = _truth(**row.answer.model_dump())
+    progress = None if truth.score_percent is None else truth.score_percent / 100
+    found = {"question": question, "answer": None, "form": "think", "progress": progress, "truth": truth}
+    return found, (pictures.find(name, row.id) for name in row.images)
 
 
-def _source(where: str, row: _Source, pictures: _Pictures, form: Form) -> _Line:
+def _source(row: _Source, pictures: _Pictures, form: Form) -> _Found:
     steps, n = row.text_demo or [], row.total_steps
     # A demonstration in words ends each step at its share; one in pictures begins with the start, too.
     shares = [k / n for k in range(1 if steps else 0, n + 1)]
@@ -310,17 +298,17 @@ def _source(where: str, row: _Source, pictures: _Pictures, form: Form) -> _Line:
     # n/a says that the state cannot be placed; any other text that is no number is a fault of the file.
     if score is None and row.progress_score.strip().lower() not in (NA, "na"):
         raise ValueError(f"progress_score: {row.progress_score!r} is neither a score nor n/a")
-    truth = {
-        "ref": row.closest_idx.strip().lower(),
-        "score_percent": NA if score is None else f"{100 * score:.6g}",
-        "demo_count": len(shares),
-    }
+    percent = NA if score is None else f"{100 * score:.6g}"
     # The state to place comes last, after the demonstration.
     names = [*(row.visual_demo or []), row.stage_to_estimate]
-    question = question_text(_view(steps, names), row.task_goal, shares, steps, form)
-    answer = score_text(score) if form == "no_think" else None
-    files = tuple(pictures.find(os.path.join(row.id, name)) for name in names)
-    return _Line(where, question, answer, form, score, truth, files)
+    found = {
+        "question": question_text(_view(steps, names), row.task_goal, shares, steps, form),
+        "answer": score_text(score) if form == "no_think" else None,
+        "form": form,
+        "progress": score,
+        "truth": _truth(row.closest_idx.strip().lower(), percent, len(shares)),
+    }
+    return found, (pictures.find(os.path.join(row.id, name)) for name in names)
 
 
 def _view(steps: Sequence[str], names: Iterable[str]) -> Literal["text", "visual", "cross_view"]:
@@ -354,33 +342,26 @@ def write_conversations(
 # Labels
 
 
-def _share(truth: Mapping[str, str | int]) -> float | None:
-    percent = truth["score_percent"]
-    return None if percent == NA else float(percent) / 100
-
-
-def _truth(truth: Mapping[str, str | int], where: str) -> Truth:
-    ref, percent = truth["ref"], truth["score_percent"]
-    try:
-        return Truth(
-            None if ref == NA else int(ref), None if percent == NA else float(percent), int(truth["demo_count"])
-        )
-    except ValueError as e:
-        raise RowError(f"{where}: {e}") from None
+def _truth(ref: str, score_percent: str, demo_count: int) -> Truth:
+    """As rows state it. Raises ValueError."""
+    return Truth(None if ref == NA else int(ref), None if score_percent == NA else float(score_percent), demo_count)
 
 
 def truth_of(sample: Sample) -> Truth:
     """What replies to a sample are rewarded by. Raises RowError, ShardError."""
-    row = sample.row
-    if "ground_truth" not in row:  # out of a shard
-        return _truth(ground_truth(sample), f"sample {row['sample_id']}")
-    if row["ground_truth"] is None:
-        raise RowError(_no_label(row["sample_id"]))
-    return _truth(row["ground_truth"], row["sample_id"])
+    if "truth" in sample.row:
+        return _known_truth(sample.row)
+    stated = ground_truth(sample)  # out of a shard
+    try:
+        return _truth(str(stated["ref"]), str(stated["score_percent"]), int(stated["demo_count"]))
+    except ValueError as e:
+        raise RowError(f"sample {sample.row['sample_id']}: {e}") from None
 
 
-def _no_label(where: str) -> str:
-    return f"{where}: a conversation has no reference and score to reward an answer by"
+def _known_truth(row: Mapping[str, Any]) -> Truth:
+    if row["truth"] is None:
+        raise RowError(f"{row['sample_id']}: a conversation has no reference and score to reward an answer by")
+    return row["truth"]
 
 
 # Out of a release
@@ -389,22 +370,18 @@ def _no_label(where: str) -> str:
 class DrawnSamples(Sequence[Sample]):
     """Samples of shards that can be asked for by number; an entry is read for each."""
 
-    def __init__(self, places: Sequence[tuple[Path, int, str]]) -> None:
-        self._places = places  # tar, offset, sample_id
-        self._entries: dict[Path, dict[int, Entry]] = {}
+    def __init__(self, places: Sequence[tuple[str, Path, int, str]]) -> None:
+        self._places = places  # dataset, tar, offset, sample_id
 
     def __len__(self) -> int:
         return len(self._places)
 
     def __getitem__(self, index: Any) -> Any:
         """Raises ShardError."""
-        if isinstance(index, slice):
-            return DrawnSamples(self._places[index])
-        path, offset, sample_id = self._places[index]
-        if path not in self._entries:
-            self._entries[path] = {e.offset: e for e in read_index(path).entries}
-        rows, pictures = read_entry(path, self._entries[path][offset])
-        return expand(next(r for r in rows if r["sample_id"] == sample_id), pictures)
+        return DrawnSamples(self._places[index]) if isinstance(index, slice) else read_sample(*self._places[index][1:])
+
+    def dataset(self, index: int) -> str:
+        return self._places[index][0]
 
 
 def drawn_samples(
@@ -412,5 +389,5 @@ def drawn_samples(
 ) -> DrawnSamples:
     """What `samples draw` draws of a release's split: think form, each run giving one before any gives two."""
     tars = {s.shard: s.path(workspace) for s in release.shards(split)}
-    rows = draw(workspace, release, profile, seed, split).samples.select(["shard", "offset", "sample_id"]).to_pylist()
-    return DrawnSamples([(tars[r["shard"]], r["offset"], r["sample_id"]) for r in rows])
+    rows = draw(workspace, release, profile, seed, split).samples.to_pylist()
+    return DrawnSamples([(r["dataset"], tars[r["shard"]], r["offset"], r["sample_id"]) for r in rows])

@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+import transformers
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -47,62 +48,60 @@ def convert(folder: Path, out: Path, base: Path | None = None) -> dict[str, Any]
     if out.exists():
         raise ModelError(f"{out} exists: give a folder that does not")
     # An adapter's folder has no weights of a model: these come from its base.
-    if (folder / ADAPTER_CONFIG).exists():
-        model, processor, used, more = _adapter(folder, base)
-    else:
-        model, processor, used = _whole(folder)
-        more = {}
+    base = _base_of_adapter(folder, base) if (folder / ADAPTER_CONFIG).exists() else None
+    backbone, head_weights, used = _adapted(folder, base) if base else _whole(folder)
+    if head_file := _first_file(folder, HEADS):
+        used.append(head_file)
+    head = _head(folder, head_file, head_weights, base)
+    # Adapters are often published without a tokenizer: then the base's serves.
+    processor = load_processor(base if base and not (folder / "tokenizer_config.json").exists() else folder)
+    model = ProgressModel(backbone, head).eval()
     # Hashes of the published files say later what a converted checkpoint was made from.
     card = {
         "converted_from": folder.name,
         "files": {p.relative_to(folder).as_posix(): sha256_file(p) for p in used},
-        "head": model.head.config.model_dump(mode="json") if model.head else None,
+        "head": head.config.model_dump(mode="json") if head else None,
         "max_px": WIDEST_PX,
         "max_vision_tokens": None,
         "parameters": sum(p.numel() for p in model.parameters()),
-        **more,
     }
+    if base:
+        card["base"] = str(base.resolve())
     with whole_folder(out) as half:
         save_model(model, processor, half, card)
     return card
 
 
-def _whole(folder: Path) -> tuple[ProgressModel, Any, list[Path]]:
-    """A model with all of its weights: the model, its processor and the files that were read."""
-    kind = read_config(folder)["model_type"]
+def _head(folder: Path, file: Path | None, weights: Weights, base: Path | None) -> Head | None:
+    """The head of a published model. One in a file of its own takes the place of one among the weights."""
+    # An empty file of a head is an error of that file (`published_head` says so), not a model without a head.
+    if file:
+        return published_head(read_weights(file), str(file))
+    if weights:
+        return published_head(weights, str(folder))
+    # An adapter that brings no head keeps that of its base, where the base is one of our checkpoints.
+    return load_head(base, read_card(base)) if base and (base / CARD).exists() else None
+
+
+def _whole(folder: Path) -> tuple[Any, Weights, list[Path]]:
+    """A model with all of its weights, the head's weights among them, and the files that were read. ModelError."""
+    model_class = getattr(transformers, CLASSES[read_config(folder)["model_type"]])
     weights, used = _weights(folder)
     # Older checkpoints put prefixes before all names, the head's too: without them head and backbone can be told apart.
     weights = {plain_name(k): v for k, v in weights.items()}
     head_weights = {k: v for k, v in weights.items() if k.startswith(("pooler.", "value_head."))}
     backbone_weights = {k: v for k, v in weights.items() if k not in head_weights}
-    # A head in a file of its own takes the place of one among the weights.
-    head_file = _first_file(folder, HEADS)
-    if head_file:
-        head_weights = read_weights(head_file)
-        used.append(head_file)
-    backbone = _backbone(folder, kind, backbone_weights)
-    # An empty file of a head is an error of that file (`published_head` says so), not a model without a head.
-    has_head = bool(head_weights) or head_file is not None
-    head = published_head(head_weights, str(head_file or folder)) if has_head else None
-    return ProgressModel(backbone, head).eval(), load_processor(folder), used
-
-
-def _backbone(folder: Path, kind: str, weights: Weights) -> Any:
-    """The model that a folder's config describes, of a `kind` (transformers' model_type). Raises ModelError."""
-    import transformers
-
-    model_class = getattr(transformers, CLASSES[kind])
     # No path is given: the weights were read already, without unpickling, and bear the names of today.
     try:
         config = model_class.config_class.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         backbone, info = model_class.from_pretrained(
-            None, config=config, state_dict=weights, output_loading_info=True, trust_remote_code=False
+            None, config=config, state_dict=backbone_weights, output_loading_info=True, trust_remote_code=False
         )
     except (OSError, ValueError, KeyError, RuntimeError) as e:
         raise ModelError(f"the weights of {folder} cannot be used: {' '.join(str(e).split())[:300]}") from e
     # transformers would draw missing weights at random and pass over unknown ones in silence.
     refuse(str(folder), missing=info["missing_keys"], unknown=info["unexpected_keys"])
-    return backbone
+    return backbone, head_weights, used
 
 
 def _first_file(folder: Path, names: Iterable[str]) -> Path | None:
@@ -110,29 +109,21 @@ def _first_file(folder: Path, names: Iterable[str]) -> Path | None:
     return next((folder / name for name in names if (folder / name).exists()), None)
 
 
-def _adapter(folder: Path, base: Path | None) -> tuple[ProgressModel, Any, list[Path], dict[str, str]]:
-    """An adapter on its base: the model, its processor, the files that were read and the card's entry of the base."""
-    base = _base_of_adapter(folder, base)
+def _adapted(folder: Path, base: Path) -> tuple[Any, Weights, list[Path]]:
+    """A base with the adapter of a folder on it; as `_whole`. Raises ModelError."""
     file = _first_file(folder, ADAPTERS)
     if file is None:
         raise ModelError(f"the adapter {folder} lacks {ADAPTER_FILE}")
     # peft stores names with a prefix of its own, and older ones as transformers had them before 4.52.
     weights = {_present_name(k.removeprefix("base_model.model.")): v for k, v in read_weights(file).items()}
     backbone = load_backbone(base)
-    _put_on(backbone, folder, weights)
-    used = [file]
-    head_file = _first_file(folder, HEADS)
-    head: Head | None = None
-    if head_file:
-        used.append(head_file)
-        head = published_head(read_weights(head_file), str(head_file))
-    # An adapter that brings no head keeps that of its base, where the base is one of our checkpoints.
-    elif (base / CARD).exists():
-        head = load_head(base, read_card(base))
-    # Adapters are often published without a tokenizer: then the base's serves.
-    has_tokenizer = (folder / "tokenizer_config.json").exists()
-    processor = load_processor(folder if has_tokenizer else base)
-    return ProgressModel(backbone, head).eval(), processor, used, {"base": str(base.resolve())}
+    with TemporaryDirectory() as spare:
+        (Path(spare) / ADAPTER_CONFIG).write_bytes((folder / ADAPTER_CONFIG).read_bytes())
+        save_file({f"base_model.model.{k}": v.contiguous() for k, v in weights.items()}, Path(spare) / ADAPTER_FILE)
+        load_adapter(backbone, Path(spare))
+    expected = {n.replace(".default.", ".") for n, _ in backbone.named_parameters() if ".lora_" in n}
+    refuse(str(folder), missing=expected - set(weights), unknown=set(weights) - expected)
+    return backbone, {}, [file]
 
 
 def _base_of_adapter(folder: Path, base: Path | None) -> Path:
@@ -145,16 +136,6 @@ def _base_of_adapter(folder: Path, base: Path | None) -> Path:
     if not (base / "config.json").exists():
         raise ModelError(f"{folder} is an adapter for {stated or 'an unknown model'}: say --base FOLDER of that model")
     return base
-
-
-def _put_on(backbone: Any, folder: Path, weights: Weights) -> None:
-    """Load the adapter `weights` onto a model, with the settings in `folder`. Raises ModelError."""
-    with TemporaryDirectory() as spare:
-        (Path(spare) / ADAPTER_CONFIG).write_bytes((folder / ADAPTER_CONFIG).read_bytes())
-        save_file({f"base_model.model.{k}": v.contiguous() for k, v in weights.items()}, Path(spare) / ADAPTER_FILE)
-        load_adapter(backbone, Path(spare))
-    expected = {n.replace(".default.", ".") for n, _ in backbone.named_parameters() if ".lora_" in n}
-    refuse(str(folder), missing=expected - set(weights), unknown=set(weights) - expected)
 
 
 def plain_name(name: str) -> str:
@@ -200,7 +181,7 @@ def refuse(where: str, *, missing: Iterable[str], unknown: Iterable[str]) -> Non
 
 
 def _weights(folder: Path) -> tuple[Weights, list[Path]]:
-    """All weights of a model's folder, and the files that they were in."""
+    """All weights of a model's folder, and the files that they were in. Raises ModelError."""
     file = _first_file(folder, WEIGHTS)
     if file is None:
         raise ModelError(f"{folder} has no weights: none of {', '.join(WEIGHTS)} is there")
@@ -219,11 +200,11 @@ def _weights(folder: Path) -> tuple[Weights, list[Path]]:
 def _weight_index(file: Path) -> dict[str, str]:
     """The name of the file that each weight is in, all of them beside the index. Raises ModelError."""
     try:
-        file_of_weight = json.loads(file.read_text())["weight_map"]
-        names = sorted(set(file_of_weight.values()))
+        file_of_weight: dict[str, str] = json.loads(file.read_text())["weight_map"]
+        outside = sorted(n for n in file_of_weight.values() if Path(n).name != n)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
         raise ModelError(f"{file} is not an index of weights: {e!r}") from e
-    if outside := [n for n in names if Path(n).name != n]:
+    if outside:
         raise ModelError(f"{file} names a file outside of its folder: {outside[0]}")
     return file_of_weight
 

@@ -383,12 +383,12 @@ def _field_error(error: Any) -> str:
         return f"{where}: {message[:1].lower() + message[1:]}" if where else message
     # An unknown field is a slip of spelling, or it stands in the wrong section: both are looked for.
     section, _, key = where.rpartition(".")
-    fields = list(_fields(Recipe))
-    if elsewhere := [f for f in fields if f.rpartition(".")[2] == key]:
-        return f"{where}: no such field; did you mean {elsewhere[0]}?"
-    beside = [name for outer, _, name in (f.rpartition(".") for f in fields) if outer == section]
-    near = get_close_matches(key, beside, n=1, cutoff=0.5)
-    return f"{where}: no such field; " + (f"did you mean {near[0]}?" if near else f"known: {', '.join(beside)}")
+    named = [field.rpartition(".") for field in _fields(Recipe)]
+    elsewhere = ["".join(parts) for parts in named if parts[2] == key]
+    beside = [name for outer, _, name in named if outer == section]
+    if near := elsewhere or get_close_matches(key, beside, n=1, cutoff=0.5):
+        return f"{where}: no such field; did you mean {near[0]}?"
+    return f"{where}: no such field; known: {', '.join(beside)}"
 
 
 def _fields(section: type[BaseModel], outer: str = "") -> Iterator[str]:

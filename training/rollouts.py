@@ -8,6 +8,7 @@ workers; in the others a row is empty.
 import importlib.util
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import batched
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from training.errors import TrainingError
 from training.pictures import shrunk
 from training.progresslm_data import truth_of
 from training.recipe import GrpoConfig, Recipe
-from training.rewards import REWARDS, WEIGHTS, Truth
+from training.rewards import REWARDS, WEIGHTS, ReplyReward, Truth
 from training.transform import Transform, chat
 from warehouse.shards import Sample
 
@@ -170,31 +171,21 @@ def vllm_share(gpu: int, learning: int, frozen: int, processes: int, reference: 
 
 
 def reward_functions(name: str) -> list[Callable[..., list[float]]]:
-    """One for each part, so that TRL weighs them and tells of each."""
-    whole = REWARDS[name]
+    """One for each part, so that TRL weighs them and tells of each: it logs a reward by its function's name."""
+    functions: list[Any] = [partial(_reward, part, REWARDS[name]) for part in WEIGHTS]
+    for function, part in zip(functions, WEIGHTS, strict=True):
+        function.__name__ = part
+    return functions
 
-    def function(part: str) -> Callable[..., list[float]]:
-        def reward(
-            completions: Sequence[Any],
-            truth: Sequence[Truth],
-            sample_id: Sequence[str],
-            log_metric: Any = None,
-            log_extra: Any = None,
-            **_: Any,
-        ) -> list[float]:
-            found = [whole(text_of(c), t) for c, t in zip(completions, truth, strict=True)]
-            if log_extra is not None and part == "format":
-                log_extra("sample_id", list(sample_id))
-            # Reference and score have a distance to the label, which is logged as well; the format has none.
-            if log_metric is not None and part != "format":
-                log_metric(f"{part}_error", sum(getattr(r, f"{part}_error") for r in found) / len(found))
-            return [getattr(r, part) for r in found]
 
-        # TRL logs a reward by its function's name.
-        reward.__name__ = part
-        return reward
-
-    return [function(part) for part in WEIGHTS]
+def _reward(part: str, whole: Callable[[str, Truth], ReplyReward], **told: Any) -> list[float]:
+    """By what TRL tells of completions: their texts, our columns, and where to log."""
+    found = [whole(text_of(c), t) for c, t in zip(told["completions"], told["truth"], strict=True)]
+    if part == "format":
+        told["log_extra"]("sample_id", list(told["sample_id"]))
+    else:  # reference and score have a distance to the label, which is logged as well
+        told["log_metric"](f"{part}_error", sum(getattr(r, f"{part}_error") for r in found) / len(found))
+    return [getattr(r, part) for r in found]
 
 
 def write_completions(path: Path, step: int, split: str, logs: Mapping[str, Any], last: int, anew: bool) -> None:
@@ -204,18 +195,23 @@ def write_completions(path: Path, step: int, split: str, logs: Mapping[str, Any]
     resumes at this step; later lines are from a run that was killed after its last checkpoint, and are dropped.
     """
     columns = dict(logs["rewards"]) | dict(logs["extra"]) | {"advantage": logs["advantages"]}
-    columns |= {name: [text_of(messages) for messages in logs[name]] for name in ("prompt", "completion")}
-    rows = zip(*(list(values)[-last:] for values in columns.values()), strict=True)
-    told = ({"step": step, "split": split} | dict(zip(columns, row, strict=True)) for row in rows)
+    columns |= {name: list(map(text_of, logs[name])) for name in ("prompt", "completion")}
+    rows = list(zip(*map(list, columns.values()), strict=True))[-last:]
     if anew:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-        with path.open(encoding="utf-8") as f:
-            # The last line of a killed run may be a part of one.
-            kept = [line for line in f if line.endswith("\n") and json.loads(line)["step"] < step]
-        path.write_text("".join(kept), encoding="utf-8")
+        _drop_from(path, step)
     with path.open("a", encoding="utf-8") as f:
-        f.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in told)
+        for row in rows:
+            told = {"step": step, "split": split} | dict(zip(columns, row, strict=True))
+            f.write(json.dumps(told, ensure_ascii=False) + "\n")
+
+
+def _drop_from(path: Path, step: int) -> None:
+    """The last line of a killed run may be a part of one."""
+    with path.open(encoding="utf-8") as f:
+        kept = [line for line in f if line.endswith("\n") and json.loads(line)["step"] < step]
+    path.write_text("".join(kept), encoding="utf-8")
 
 
 def text_of(messages: Any) -> str:

@@ -69,9 +69,8 @@ def train(
 
     def write_model(to: Path) -> None:
         facts = {"samples": trainer.drawn, "left_out": trainer.left_out, "final": asdict(trainer.curve[-1])}
-        if recipe.data.negatives.total:
-            facts["negatives"] = {kind: count for kind, count in trainer.made.items() if count}
-        _write_model(trainer, processor, card | facts, to)
+        negatives = {"negatives": dict(+trainer.made)} if recipe.data.negatives.total else {}
+        _write_model(trainer, processor, card | facts | negatives, to)
 
     check = None
     if scorer is not None and recipe.kind == "sft":
@@ -170,17 +169,22 @@ def _write_model(trainer: Any, processor: Any, card: dict[str, Any], folder: Pat
     if not trainer.accelerator.is_main_process:
         return
     if recipe.train.dtype == "bfloat16" and recipe.lora is None:
-        rounded: dict[tuple[int, torch.Size], torch.Tensor] = {}  # weights that were one tensor stay one
-        weights = dict(weights or plain.state_dict())
-        for name, tensor in weights.items():
-            if not name.startswith("head."):
-                place = tensor.data_ptr(), tensor.shape
-                if place not in rounded:
-                    rounded[place] = tensor.detach().to("cpu", torch.bfloat16)
-                weights[name] = rounded[place]
+        weights = _rounded(weights or plain.state_dict())
     with whole_folder(folder) as half:
         save_model(plain, processor, half, card, weights)
         (half / "curve.json").write_text(json.dumps([asdict(p) for p in trainer.curve]) + "\n")
+
+
+def _rounded(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Copies in bfloat16, but for the head; weights that were one tensor stay one."""
+    copies: dict[tuple[int, torch.Size], torch.Tensor] = {}
+    rounded = dict(weights)
+    for name, tensor in weights.items():
+        place = tensor.data_ptr(), tensor.shape
+        if not name.startswith("head.") and place not in copies:
+            copies[place] = tensor.detach().to("cpu", torch.bfloat16)
+        rounded[name] = copies.get(place, tensor)
+    return rounded
 
 
 def _tiny_base(folder: Path) -> Path:

@@ -51,19 +51,12 @@ class ClipSource:
     def _clip(self) -> tuple[np.ndarray, str, np.ndarray, str]:
         rng = self._rng
         e = self.episodes[int(rng.integers(len(self.episodes)))]
-        kind = draw_kind(self.negatives, rng)
-        again = self._before if kind == "contrast" else None
-        if kind == "contrast" and again is None:
-            kind = AS_RECORDED
-        e = again[0] if again else e
-        task = e.task
-        if kind in OF_TEXT:
-            wrong = self._instructions.wrong(kind, task, rng)
-            # Where no instruction differs from its own, it stays as it was recorded
-            kind, task = (kind, wrong) if wrong else (AS_RECORDED, task)
-        if again:
-            places = again[1]
-        else:
+        kind, places = draw_kind(self.negatives, rng), None
+        if kind == "contrast":
+            e, places = self._before or (e, None)
+            kind = kind if self._before else AS_RECORDED
+        kind, task = self._told(kind, e.task)
+        if places is None:
             now = int(rng.choice(e.frames))
             step = e.step * (draw_speed(rng) if kind == "other_speed" else 1)
             places = window_places(e.frames, now, step, self.frames)[shown_of(kind, self.frames, rng)]
@@ -76,6 +69,13 @@ class ClipSource:
         start = places[0] if rng.random() < WITHOUT_START else 0
         view = int(rng.integers(len(e.numbers)))
         return e.numbers[view][[start, *places]], task, label, kind
+
+    def _told(self, kind: str, task: str) -> tuple[str, str]:
+        """The kind, and the task that is told; where no instruction differs from the episode's, as it was recorded."""
+        wrong = self._instructions.wrong(kind, task, self._rng) if kind in OF_TEXT else None
+        if wrong:
+            return kind, wrong
+        return AS_RECORDED if kind in OF_TEXT else kind, task
 
 
 def window_places(frames: np.ndarray, now: int, step: float, count: int) -> np.ndarray:

@@ -46,13 +46,8 @@ def train_laptop(
     frames = min(config.most_frames, max(e.shown for e in episodes))
     model = LaptopModel(config, episodes[0].numbers.shape[-1], frames)
     model.normalise_by(np.concatenate([e.numbers[0] for e in episodes]))
-    # Every n-th picture in all views, with its episode's first one in the same view
-    every = -(-sum(len(e.frames) * len(e.numbers) for e in episodes) // MOST_COMPARED)
-    views = [(view, e.label) for e in episodes for view in e.numbers]
-    seen = np.concatenate([view[::every] for view, _ in views])
-    first = np.concatenate([np.broadcast_to(view[:1], view[::every].shape) for view, _ in views])
-    label = torch.from_numpy(np.concatenate([label[::every] for _, label in views]))
-    model.ood.fit(model.normalised(seen), model.normalised(first), label)
+    seen, first, label = _some_pictures(episodes)
+    model.ood.fit(model.normalised(seen), model.normalised(first), torch.from_numpy(label))
     return _learn(lake, release, recipe, on_step, model, encoder, episodes, (*clock, looked), {})
 
 
@@ -90,6 +85,15 @@ def adapt_laptop(
     more |= {"adapted_to": release.name, "adapted_from": folder.name}
     episodes = [new] * max(1, len(known)) + known
     return _learn(lake, release, recipe, on_step, model, encoder, episodes, (*clock, looked), more)
+
+
+def _some_pictures(episodes: Sequence[ShownEpisode]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Every n-th picture in all views [n, d], those of their episode's first in the same view, labels [n]."""
+    every = -(-sum(e.numbers.shape[0] * e.numbers.shape[1] for e in episodes) // MOST_COMPARED)
+    views = [(view, e.label) for e in episodes for view in e.numbers]
+    seen = np.concatenate([view[::every] for view, _ in views])
+    first = np.concatenate([np.broadcast_to(view[:1], view[::every].shape) for view, _ in views])
+    return seen, first, np.concatenate([label[::every] for _, label in views])
 
 
 def _started(resume: bool) -> tuple[float, float]:

@@ -10,7 +10,7 @@ picture out of distribution progress is a guess from how much of it has changed 
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -119,20 +119,24 @@ class LaptopModel(nn.Module):
         return LaptopOutput(out[..., 0], out[..., 1], ood, by_change)
 
     def _texts(self, tasks: Sequence[str]) -> torch.Tensor:
-        """[n, hidden]: each text is looked up once. What training shows is known from then on."""
+        """[n, hidden]: each text is looked up once."""
         known = {text: k for k, text in enumerate(dict.fromkeys(tasks))}
-        buckets = self.config.text_buckets
-        for text in known if self.training else ():
-            words = hashed_words(text, buckets)
-            if words and text not in self._shown:
-                self._shown.add(text)
-                self.texts += 1
-                self.texts_with[list(words)] += 1
-        rows = [hashed_text(text if self._understood(text) else "", buckets) for text in known]
+        if self.training:
+            self._note(known)
+        rows = [hashed_text(text if self._understood(text) else "", self.config.text_buckets) for text in known]
         starts = np.cumsum([0, *(len(r) for r in rows[:-1])])
         flat = torch.tensor([row for of_text in rows for row in of_text], device=self.device)
         made = self.words(flat, torch.from_numpy(starts).to(self.device))
         return made[torch.tensor([known[text] for text in tasks], device=self.device)]
+
+    def _note(self, texts: Iterable[str]) -> None:
+        """What training shows is known from then on."""
+        for text in texts:
+            words = hashed_words(text, self.config.text_buckets)
+            if words and text not in self._shown:
+                self._shown.add(text)
+                self.texts += 1
+                self.texts_with[list(words)] += 1
 
     def _understood(self, text: str) -> bool:
         """Are enough of its words known? Words that most instructions have say little, known or not; before anything
@@ -153,12 +157,10 @@ def hashed_text(text: str, buckets: int) -> tuple[int, ...]:
     Case and punctuation do not count, the order of neighbouring words does.
     """
     words = words_of(text)
-    pairs = [f"{a} {b}" for a, b in pairwise(words)]
-    bounded = [f"<{word}>" for word in words]
-    parts = [word[k : k + PART] for word in bounded for k in range(max(1, len(word) - PART + 1))]
-    return tuple(
-        _bucket(kind, gram, buckets) for kind, of in zip("wpc", (words, pairs, parts), strict=True) for gram in of
-    ) or (0,)
+    grams = [("w", word) for word in words] + [("p", f"{a} {b}") for a, b in pairwise(words)]
+    for word in map("<{}>".format, words):
+        grams += [("c", word[k : k + PART]) for k in range(max(1, len(word) - PART + 1))]
+    return tuple(_bucket(kind, gram, buckets) for kind, gram in grams) or (0,)
 
 
 def hashed_words(text: str, buckets: int) -> tuple[int, ...]:

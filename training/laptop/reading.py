@@ -58,13 +58,16 @@ def read_windows(model: LaptopModel, windows: Sequence[SeenWindow]) -> list[Answ
     ones the oldest picture stands for those before it."""
     if not windows:
         return []
-    laid = []
-    for window in windows:
-        shown = list(window.pictures[-model.frames :])
-        shown = [shown[0]] * (model.frames - len(shown)) + shown
-        laid.append([shown[0] if window.first is None else window.first, *shown])
-    numbers = torch.from_numpy(np.array(laid, np.float32)).to(model.device)
+    laid = np.array([_laid_out(w, model.frames) for w in windows], np.float32)
+    numbers = torch.from_numpy(laid).to(model.device)
     with one_thread():
         output = model(numbers, [w.task for w in windows])
     found = (of[:, -1].tolist() for of in (output.progress, output.done, output.ood))
     return [Answer(*answer) for answer in zip(*found, strict=True)]
+
+
+def _laid_out(window: SeenWindow, frames: int) -> list[np.ndarray]:
+    """The episode's first picture, and so many of the window's."""
+    shown = list(window.pictures[-frames:])
+    shown = [shown[0]] * (frames - len(shown)) + shown
+    return [shown[0] if window.first is None else window.first, *shown]
