@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
-from annotate.samples.progresslm_wording import Form
+from annotate.samples.wording import Form
 from training.pictures import Item, Size, decode_picture
 from training.pixels import picture_size
 from training.progresslm_data import Rows
