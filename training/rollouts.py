@@ -8,7 +8,6 @@ workers; in the others a row is empty.
 import importlib.util
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from itertools import batched
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from training.errors import TrainingError
 from training.pictures import shrunk
 from training.progresslm_data import truth_of
 from training.recipe import GrpoConfig, Recipe
-from training.rewards import REWARDS, WEIGHTS, ReplyReward, Truth
+from training.rewards import REWARDS, WEIGHTS
 from training.transform import Transform, chat
 from warehouse.shards import Sample
 
@@ -171,21 +170,23 @@ def vllm_share(gpu: int, learning: int, frozen: int, processes: int, reference: 
 
 
 def reward_functions(name: str) -> list[Callable[..., list[float]]]:
-    """One for each part, so that TRL weighs them and tells of each: it logs a reward by its function's name."""
-    functions: list[Any] = [partial(_reward, part, REWARDS[name]) for part in WEIGHTS]
-    for function, part in zip(functions, WEIGHTS, strict=True):
-        function.__name__ = part
-    return functions
+    """One for each part, so that TRL weighs them and tells of each."""
+    whole = REWARDS[name]
 
+    def of_part(part: str) -> Callable[..., list[float]]:
+        def reward(**told: Any) -> list[float]:
+            """By what TRL tells of completions: their texts, our columns, and where to log."""
+            found = [whole(text_of(c), t) for c, t in zip(told["completions"], told["truth"], strict=True)]
+            if part == "format":
+                told["log_extra"]("sample_id", list(told["sample_id"]))
+            else:  # reference and score have a distance to the label, which is logged as well
+                told["log_metric"](f"{part}_error", sum(getattr(r, f"{part}_error") for r in found) / len(found))
+            return [getattr(r, part) for r in found]
 
-def _reward(part: str, whole: Callable[[str, Truth], ReplyReward], **told: Any) -> list[float]:
-    """By what TRL tells of completions: their texts, our columns, and where to log."""
-    found = [whole(text_of(c), t) for c, t in zip(told["completions"], told["truth"], strict=True)]
-    if part == "format":
-        told["log_extra"]("sample_id", list(told["sample_id"]))
-    else:  # reference and score have a distance to the label, which is logged as well
-        told["log_metric"](f"{part}_error", sum(getattr(r, f"{part}_error") for r in found) / len(found))
-    return [getattr(r, part) for r in found]
+        reward.__name__ = part  # by which TRL logs it; only a plain function has one for it
+        return reward
+
+    return [of_part(part) for part in WEIGHTS]
 
 
 def write_completions(path: Path, step: int, split: str, logs: Mapping[str, Any], last: int, anew: bool) -> None:
