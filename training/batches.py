@@ -148,15 +148,14 @@ class _Lane:
             samples = self._change(samples, chance)
         # An entry holds many pictures that these samples do not show: it is let go
         samples = [replace(s, entry={}) for s in samples]
-        lengths = [self._length(s) for s in samples]
-        # Samples that are too long are left out, never cut: an answer without its end would be learnt.
-        fitting = [k for k, n in enumerate(lengths) if n <= data.sequence_length]
-        groups = [[samples[k] for k in group] for group in self._of_batches(fitting, lengths)]
-        return groups, len(samples) - len(fitting)
+        groups = [[samples[k] for k in group] for group in self._of_batches([self._length(s) for s in samples])]
+        return groups, len(samples) - sum(map(len, groups))
 
-    def _of_batches(self, fitting: Sequence[int], lengths: Sequence[int]) -> Iterator[Iterable[int]]:
-        """The numbers of samples by batch, packed, sorted by length or as they come."""
+    def _of_batches(self, lengths: Sequence[int]) -> Iterator[Iterable[int]]:
+        """The numbers of samples by batch, packed, sorted by length or as they come. Samples that are too long are left
+        out, never cut: an answer without its end would be learnt."""
         data, size = self._recipe.data, self._recipe.train.batch
+        fitting = [k for k, n in enumerate(lengths) if n <= data.sequence_length]
         if data.packing:
             return map(chain.from_iterable, batched(pack(fitting, lengths, data.sequence_length), size))
         return batched(sorted(fitting, key=lengths.__getitem__) if data.window else fitting, size)

@@ -381,14 +381,18 @@ def _field_error(error: Any) -> str:
     if error["type"] != "extra_forbidden":
         message = error["msg"].removeprefix("Value error, ")
         return f"{where}: {message[:1].lower() + message[1:]}" if where else message
-    # An unknown field is a slip of spelling, or it stands in the wrong section: both are looked for.
+    return f"{where}: no such field; {_meant(where)}"
+
+
+def _meant(where: str) -> str:
+    """Of an unknown field, which is a slip of spelling or stands in the wrong section: both are looked for."""
     section, _, key = where.rpartition(".")
     named = [field.rpartition(".") for field in _fields(Recipe)]
     elsewhere = ["".join(parts) for parts in named if parts[2] == key]
     beside = [name for outer, _, name in named if outer == section]
     if near := elsewhere or get_close_matches(key, beside, n=1, cutoff=0.5):
-        return f"{where}: no such field; did you mean {near[0]}?"
-    return f"{where}: no such field; known: {', '.join(beside)}"
+        return f"did you mean {near[0]}?"
+    return f"known: {', '.join(beside)}"
 
 
 def _fields(section: type[BaseModel], outer: str = "") -> Iterator[str]:

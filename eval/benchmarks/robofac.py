@@ -8,7 +8,7 @@ question, of which the first is the question and the last the right answer. As i
 
 import re
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -103,16 +103,18 @@ def _annotation_files(data: Data) -> tuple[Source, list[str]]:
     source = data.source(root)
     if given.is_file():
         return source, [str(given.relative_to(root))]
-    if source.remote:
-        names = [name for name in source.files if _FILE.fullmatch(name.rsplit("/", 1)[-1])]
-    else:
-        folders = [folder] if folder.name in VIDEOS else [folder, *(folder / name for name in VIDEOS)]
-        found = (path for f in folders for path in f.glob("*.json") if _FILE.fullmatch(path.name))
-        names = [path.relative_to(root).as_posix() for path in found]
+    files = source.files if source.remote else [path.relative_to(root).as_posix() for path in _json_files(folder)]
+    names = [name for name in files if _FILE.fullmatch(name.rsplit("/", 1)[-1])]
     if not names:
         example = f"{next(iter(VIDEOS))}/annos_per_video_split0.json"
         raise BenchmarkError(f"{data.address} holds no file of {BENCHMARK}, such as {example}")
     return source, sorted(names, key=_in_order)
+
+
+def _json_files(folder: Path) -> Iterator[Path]:
+    """Of a folder of annotations, or of one that holds such."""
+    folders = [folder] if folder.name in VIDEOS else [folder, *(folder / name for name in VIDEOS)]
+    return chain.from_iterable(f.glob("*.json") for f in folders)
 
 
 def _in_order(uri: str) -> tuple[str, int]:

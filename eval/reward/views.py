@@ -74,14 +74,21 @@ def _by_rule(rewards: Mapping[str, Reward], rule: ViewRule, success: Success | N
     source = next(iter(rewards.values())).source
     if rule == "best" and success is not None:
         return max(rewards.values(), key=lambda r: _sureness(r, success))
-    scene = [r for c, r in rewards.items() if not is_wrist(c)]
-    near = [r for c, r in rewards.items() if is_wrist(c)]
+    sides = _sides(rewards)
     # A side that failed leaves the other to say what it can
-    if rule == "wrist" and scene and near:
-        done = [d for side in (scene, near) if (d := _mean([r.done for r in side])) is not None]
-        return Reward(source, _mean([r.progress for r in scene]), min(done, default=None))
+    if rule == "wrist" and all(sides):
+        return Reward(source, _mean_of("progress", sides[0]), _least([_mean_of("done", side) for side in sides]))
     every = list(rewards.values())
-    return Reward(source, _mean([r.progress for r in every]), _mean([r.done for r in every]))
+    return Reward(source, _mean_of("progress", every), _mean_of("done", every))
+
+
+def _sides(rewards: Mapping[str, Reward]) -> tuple[list[Reward], list[Reward]]:
+    """Of cameras that see the scene, and of those at the wrist."""
+    return [r for c, r in rewards.items() if not is_wrist(c)], [r for c, r in rewards.items() if is_wrist(c)]
+
+
+def _least(values: Sequence[float | None]) -> float | None:
+    return min((v for v in values if v is not None), default=None)
 
 
 def _sureness(reward: Reward, success: Success) -> float:
@@ -95,7 +102,7 @@ def _logit(p: float) -> float:
     return math.log(p / (1 - p))
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
-    """Mean of the numbers among the values; None where there is none."""
-    numbers = [v for v in values if v is not None]
+def _mean_of(field: str, rewards: Sequence[Reward]) -> float | None:
+    """Mean of the numbers that rewards have there; None where there is none."""
+    numbers = [v for v in (getattr(r, field) for r in rewards) if v is not None]
     return float(np.mean(numbers)) if numbers else None
