@@ -11,8 +11,8 @@ import torch
 
 def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, causal: bool, scale: float) -> torch.Tensor:
     """[t, h, d] of one sequence."""
-    states = (s.transpose(0, 1).unsqueeze(0) for s in (query, key, value))
-    made = torch.nn.functional.scaled_dot_product_attention(*states, is_causal=causal, scale=scale, enable_gqa=True)
+    q, k, v = (s.transpose(0, 1).unsqueeze(0) for s in (query, key, value))
+    made = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale, enable_gqa=True)
     return made[0].transpose(0, 1)
 
 

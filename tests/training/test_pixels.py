@@ -77,6 +77,7 @@ def test_a_header_tells_the_size_that_is_decoded(kind: str, orientation: int) ->
     file = io.BytesIO()
     Image.fromarray(picture((40, 60))).save(file, kind, exif=exif)
     decoded = cv2.imdecode(np.frombuffer(file.getvalue(), np.uint8), cv2.IMREAD_COLOR)
+    assert decoded is not None
     assert picture_size(io.BytesIO(file.getvalue())) == decoded.shape[:2]
 
 
