@@ -1,7 +1,7 @@
 """Pairs of parts of episodes of one task, one further or better, as a folder that Hugging Face's `load_dataset` opens.
 
-A row shows two episodes, A and B, in an order drawn by seed, each by pictures from its start to where it is compared. Its
-columns `images`, `prompt`, `chosen` and `rejected` are TRL's preference type with pictures (conversations, explicit
+A row shows two episodes, A and B, in an order drawn by seed, each by pictures from its start to where it is compared.
+Columns `images`, `prompt`, `chosen` and `rejected` are TRL's preference type with pictures (conversations, explicit
 prompt). `chosen_trajectory` and `rejected_trajectory` are what Robometer's PreferenceSample is made of, under its names
 for fields; `image_index` says which of the pictures are whose. `why`, `margin`, episodes, frames and label run say what
 a preference rests on. Splits are apart: no pair lies across two.

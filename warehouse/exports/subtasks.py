@@ -46,8 +46,8 @@ def step_names(label: ActiveLabel | None, num_frames: int) -> list[str]:
 def _stages(label: ActiveLabel | None) -> list[Stage] | None:
     """The stages of a finished episode that does every step once, which are its steps.
 
-    None for others: SARM takes each stage to happen exactly once, and the end of an episode for that of its task. Nor are there
-    stages without names.
+    None for others: SARM takes each stage to happen exactly once, and the end of an episode for that of its task. Nor
+    are there stages without names.
     """
     steps = [s for s in label.segments if s.kind == STEP] if label is not None and label.has_names else []
     if label is None or not steps or len(steps) != label.num_planned or not _each_done_once(steps):
