@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from annotate.motion import MotionConfig, Signals
-from annotate.motion.signals import MotionRun, observe
+from annotate.motion.config import MotionConfig
+from annotate.motion.gripper_events import gripper_moves
+from annotate.motion.observe import observe
+from annotate.signals import Signals
 from core.demonstration_quality import LEAST_SPREAD
 
-CODE_VERSION = "demonstrations-1"
+CODE_VERSION = "demonstrations-2"
 PATH_HZ = 10.0  # at which the arm's way is looked at, whatever the frame rate is: no hand trembles on purpose
 PATH_SMOOTH_S = 0.2  # moving average over the state: takes out what sensors add
 FAST_PERCENTILE, MOVES = 90, 0.1  # an arm slower than this share of its fast speed stands still
@@ -54,18 +56,19 @@ def measures(signals: Signals) -> RunMeasures:
         end_state, state_spread = state[-max(1, round(END_S * fps)) :].mean(axis=0), state.std(axis=0)
     return RunMeasures(
         duration_s=n / fps,
-        rest_s=sum(end - start for start, end in run.stand_stills) / fps,
-        pauses=sum(start > 0 and end < n for start, end in run.stand_stills),
+        rest_s=sum(end - start for start, end in run.idle) / fps,
+        pauses=sum(start > 0 and end < n for start, end in run.idle),
         reversals=None if way is None else _reversals(way),
         jerk=None if way is None else _jerk(way),
-        gripper_moves=_gripper_moves(run),
+        gripper_moves=_gripper_moves(signals),
         end_state=end_state,
         state_spread=state_spread,
     )
 
 
-def _gripper_moves(run: MotionRun) -> int | None:
-    return len(run.gripper_events) if run.signals.grippers else None
+def _gripper_moves(signals: Signals) -> int | None:
+    moves = [gripper_moves(gripper.opening, MotionConfig(), signals.fps) for gripper in signals.grippers]
+    return sum(map(len, moves)) if moves else None
 
 
 def _way(state: np.ndarray, fps: float) -> np.ndarray | None:

@@ -25,12 +25,13 @@ from ingest.signals.gripper import GripperSignal, main_signal, moving_dimensions
 from ingest.source import read_episode
 from ingest.sources.files import Source
 
-CODE_VERSION = "frames-6"
+CODE_VERSION = "frames-7"
 # A camera shows one picture when no cell of the grid spans this much luma (of 255) and the mean change is this small.
 # Not exactly 0: each key frame of a compressed still picture differs from the frames before it.
 FROZEN_LUMA, FROZEN_CHANGE = 16, 1e-3
 MAX_DAMAGED = 0.1  # share of damaged frames above which a camera is not used
 MIN_TIMES = 5  # rows that a frame rate is measured on
+TINY_HZ = 5.0  # tiny pictures a second, at most: as often as episodes are compared
 
 
 class FramesConfig(BaseModel):
@@ -78,6 +79,7 @@ class Measured:
     measures: vc.Measures
     keyframes: list[dict[str, Any]]  # rows of `keyframes`
     damaged: int  # frames in which the decoder concealed errors
+    tiny_every: int  # frames from one tiny picture to the next
 
     def __len__(self) -> int:
         return len(self.measures.change)
@@ -94,7 +96,7 @@ def frames_stage(
 ) -> FramesResult:
     """Measure the usable episodes of one chunk."""
     of_chunk = {"dataset": source.config.name, "chunk": chunk}
-    contents, frames, states, keyframes, findings = [], [], [], [], []
+    contents, frames, tiny, states, keyframes, findings = [], [], [], [], [], []
     lags, main = LagMeter(signals), main_signal(signals)
     decoded = 0
     for record in records:
@@ -121,6 +123,7 @@ def frames_stage(
         lags.add(episode, rows, usable[0].measures.change, clock.fps)
         for camera in usable:
             frames.append(_frame_rows(where, rows, main, camera, clock.fps))
+            tiny.append(_tiny_rows(where, camera))
             # A coarse keyframe belongs to no label run: all annotators are shown the same ones
             made_for = {"camera": camera.camera, "purpose": "coarse", "label_run": ""}
             keyframes += [where | made_for | keyframe for keyframe in camera.keyframes]
@@ -129,6 +132,7 @@ def frames_stage(
     tables = {
         "episode_content": TABLES["episode_content"].rows(contents),
         "frames": pa.concat_tables([TABLES["frames"].empty(), *frames]),
+        "tiny_pictures": pa.concat_tables([TABLES["tiny_pictures"].empty(), *tiny]),
         "states": pa.concat_tables([TABLES["states"].empty(), *states]),
         "keyframes": TABLES["keyframes"].rows(keyframes),
         "signal_lags": TABLES["signal_lags"].rows([of_chunk | lag_row(lag) for lag in measured_lags]),
@@ -256,7 +260,8 @@ def measure_camera(
     """Measure every frame of one camera in one pass. Raises VideoError."""
     # Keyframes are whole frames: the interval is at least one of them, however short it is in seconds
     every = max(1, round(config.keyframe_interval_s * episode.record.fps))
-    meter = vc.FrameMeter()
+    tiny_every = max(1, int(np.ceil(episode.record.fps / TINY_HZ - 1e-9)))
+    meter = vc.FrameMeter(tiny_every)
     hashes: list[int] = []
     keyframes: list[dict[str, Any]] = []
     damaged = 0
@@ -285,7 +290,7 @@ def measure_camera(
     measures = meter.read()
     if config.published_phash:
         measures = replace(measures, phash=np.array(hashes, np.uint64))
-    return Measured(camera, measures, keyframes, damaged)
+    return Measured(camera, measures, keyframes, damaged, tiny_every)
 
 
 def _content_columns(episode: Episode, cameras: list[Measured], clock: Timing) -> dict[str, Any]:
@@ -326,8 +331,15 @@ def _frame_rows(where: dict, rows: Proprioception, main: int | None, m: Measured
     )
 
 
+def _tiny_rows(where: dict, m: Measured) -> pa.Table:
+    n = len(m.measures.tiny)
+    luma = pa.array([picture.tobytes() for picture in m.measures.tiny], pa.binary())
+    at = {"frame_index": np.arange(n) * m.tiny_every}
+    return _rows("tiny_pictures", where, n, camera=pa.repeat(m.camera, n), luma=luma, **at)
+
+
 def _rows(table: str, where: dict, n: int, **columns: Any) -> pa.Table:
-    """Rows of n frames from 0 on."""
+    """Rows of n frames, from 0 on unless told otherwise."""
     common = {
         "dataset": pa.repeat(where["dataset"], n),
         "episode_index": np.full(n, where["episode_index"], np.int64),

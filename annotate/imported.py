@@ -9,7 +9,7 @@ import hashlib
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 from annotate.conventions import annotations_json, frame_signals, opensarm, robometer
 from annotate.imported_label import EpisodeAnnotation, ImportedError, ImportedLabel
 from annotate.native import annotate
+from annotate.segments import STEP, finished
 from ingest.episode import NativeStep
 from ingest.formats.lerobot_meta import LerobotListing, episode_metadata, read_info, version_of, whole
 from ingest.formats.lerobot_rows import find_rows
@@ -27,7 +28,7 @@ from ingest.reasons import DataError
 from ingest.registry import DatasetConfig
 from ingest.sources.files import Source
 
-CODE_VERSION = "imported-3"
+CODE_VERSION = "imported-4"
 # Forms of files, in the words of the command line; `annotations-json` is the form `visualizer` without its dataset
 FILE_FORMS: Mapping[str, Callable[[Path], Sequence[EpisodeAnnotation]]] = {
     "frame-signals": frame_signals.read,
@@ -60,7 +61,30 @@ class Annotation(EpisodeAnnotation):
             raise ValueError(self.problem)
         if self.num_frames not in (None, num_frames):
             raise ValueError(f"it is of an episode of {self.num_frames} frames, this one has {num_frames}")
-        return ImportedLabel(*annotate(self.steps, num_frames, success, self.plan), self.plan)
+        label = ImportedLabel(*annotate(self.steps, num_frames, success, self.plan), self.plan)
+        if self.plan or any(step.step is not None for step in self.steps):
+            return label
+        # Steps without numbers of which names repeat: attempts at the same step, where the last ones complete all
+        steps, plan = by_names(self.steps)
+        segments, num_planned = annotate(steps, num_frames, success, plan)
+        is_attempts = len(plan) < label.num_planned and (success is False or finished(segments, num_planned))
+        return ImportedLabel(segments, num_planned, plan) if is_attempts else label
+
+
+def by_names(steps: Sequence[NativeStep]) -> tuple[tuple[NativeStep, ...], tuple[str, ...]]:
+    """Steps without numbers, each with that of the first step of its name; and the names, in order.
+
+    One that is attempted again right away was not completed, where the source does not say.
+    """
+    attempts = [step for step in steps if step.kind in (None, STEP)]
+    plan = tuple(dict.fromkeys(step.name for step in attempts))
+    repeated = {a.start_frame for a, b in pairwise(attempts) if a.name == b.name}
+
+    def numbered(step: NativeStep) -> NativeStep:
+        completed = False if step.completed is None and step.start_frame in repeated else step.completed
+        return replace(step, step=plan.index(step.name), completed=completed)
+
+    return tuple(numbered(step) if step.kind in (None, STEP) else step for step in steps), plan
 
 
 @dataclass(frozen=True)

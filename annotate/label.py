@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from annotate.segments import Segment
 from core.step_names import is_name, unnamed_step
 from ingest.episode import EpisodeFrame
@@ -22,6 +24,7 @@ class EpisodeLabel:
     as_far_as: EpisodeFrame | None = None  # of a failed run: a successful run, at the frame where it was as far
     confidence: float | None = None  # where an annotator states it of the episode as a whole
     steps_from: str | None = None  # the form of the source's steps that the segments are made of; None: of none
+    curve: np.ndarray | None = None  # progress, float32 [n], of an annotator that states it; None: by the segments
 
     @property
     def named(self) -> bool:

@@ -26,6 +26,7 @@ MIN_LAG_S, MIN_GRIPPER_LAG_S = 0.2, 0.3
 MIN_LIKENESS, MIN_GAIN, MIN_EPISODES = 0.3, 0.05, 5  # correlation, its gain over lag 0
 MIN_MOVES, MIN_PROMINENCE, MIN_PEAK = 5, 8.0, 0.1  # moves, peak in deviations from the other lags, and its height
 MIN_AGREE, AGREE_S = 0.6, 0.3  # share of moves whose own peak is so near
+MIN_SEEN_IN = 3  # episodes with such a move: one recording may stall once
 MAX_APART_S = 0.8  # between the lags of closing and of opening
 
 type Direction = Literal["closing", "opening"]
@@ -56,13 +57,21 @@ class Lag:
     is_corrected: bool
 
 
+@dataclass(frozen=True)
+class Seen:
+    """The visual change at each lag about one move of a gripper, [offsets]; NaN outside of the episode."""
+
+    episode: int
+    change: np.ndarray
+
+
 @dataclass
 class LagMeter:
     """Gathers what is seen about the moves of each signal, an episode at a time."""
 
     signals: Sequence[GripperSignal]
     correlations: dict[str, list[tuple[np.ndarray, np.ndarray]]] = field(default_factory=dict)  # lags in s, values
-    seen: dict[tuple[int, Direction], list[np.ndarray]] = field(default_factory=dict)  # change at each lag, per move
+    seen: dict[tuple[int, Direction], list[Seen]] = field(default_factory=dict)
     first_episode: int | None = None
 
     def add(self, episode: Episode, rows: Proprioception, change: np.ndarray, fps: float) -> None:
@@ -77,16 +86,14 @@ class LagMeter:
         by_gripper = _change_by_gripper(change, rows.state)
         for number, curve in enumerate(rows.openings):
             if curve is not None and len(curve) == len(change):
-                self._add_moves(number, curve, by_gripper, fps)
-
-    def _add_moves(self, number: int, curve: np.ndarray, by_gripper: np.ndarray, fps: float) -> None:
-        """What is seen about each move of one gripper; frames outside of the episode are NaN."""
-        for move in transitions(curve, fps):
-            frames = np.round((move.start + move.end) / 2 + _offsets() * fps).astype(int)
-            inside = (frames >= 0) & (frames < len(by_gripper))
-            around = np.full(len(frames), np.nan)
-            around[inside] = by_gripper[frames[inside]]
-            self.seen.setdefault((number, "opening" if move.rises else "closing"), []).append(around)
+                for move in transitions(curve, fps):
+                    frames = np.round((move.start + move.end) / 2 + _offsets() * fps).astype(int)
+                    inside = (frames >= 0) & (frames < len(by_gripper))
+                    around = np.full(len(frames), np.nan)
+                    around[inside] = by_gripper[frames[inside]]
+                    direction: Direction = "opening" if move.rises else "closing"
+                    seen = Seen(episode.record.episode_index, around)
+                    self.seen.setdefault((number, direction), []).append(seen)
 
     def lags(self) -> list[Lag]:
         lags = [_lag_of_arm(name, pairs) for name, pairs in sorted(self.correlations.items())]
@@ -172,16 +179,14 @@ def _offsets() -> np.ndarray:
     return np.arange(-steps, steps + 1) * STEP_S
 
 
-def _lags_of_gripper(
-    signal: GripperSignal, closings: Sequence[np.ndarray], openings: Sequence[np.ndarray]
-) -> list[Lag]:
+def _lags_of_gripper(signal: GripperSignal, closings: Sequence[Seen], openings: Sequence[Seen]) -> list[Lag]:
     """The lags of closing and of opening; both are corrected or neither is.
 
     They are where both stand out and are nearly alike, and the single moves of one of them agree.
     """
     peaks = [(direction, _peak(moves)) for direction, moves in (("closing", closings), ("opening", openings)) if moves]
     stand_out = len(peaks) == 2 and all(peak.stands_out for _, peak in peaks)
-    sure = stand_out and any(peak.agreement >= MIN_AGREE for _, peak in peaks)
+    sure = stand_out and any(peak.agreement >= MIN_AGREE and peak.num_seen_in >= MIN_SEEN_IN for _, peak in peaks)
     if sure:
         lags_s = [peak.lag_s for _, peak in peaks]
         sure = min(map(abs, lags_s)) >= MIN_GRIPPER_LAG_S and abs(lags_s[0] - lags_s[1]) <= MAX_APART_S
@@ -198,20 +203,23 @@ class _Peak:
     num_moves: int
     stands_out: bool
     agreement: float  # share of the moves whose own peak is near
+    num_seen_in: int  # their episodes
 
 
-def _peak(moves: Sequence[np.ndarray]) -> _Peak:
-    """Where the most is seen about moves, each [offsets]."""
-    around = np.nan_to_num(np.array(moves))
+def _peak(moves: Sequence[Seen]) -> _Peak:
+    """Where the most is seen about moves."""
+    around = np.nan_to_num(np.array([seen.change for seen in moves]))
     mean = np.convolve(around.mean(axis=0), np.ones(3) / 3, "same")
     best = int(np.argmax(mean))
     usual = float(np.median(mean))
     deviation = float(np.median(np.abs(mean - usual))) + 1e-3
     prominence = (float(mean[best]) - usual) / deviation
     own = np.argmax([np.convolve(move, np.ones(3) / 3, "same") for move in around], axis=1)
-    agreement = float(np.mean(np.abs(own - best) * STEP_S <= AGREE_S))
+    agree = np.abs(own - best) * STEP_S <= AGREE_S
+    seen_in = {seen.episode for seen, agrees in zip(moves, agree, strict=True) if agrees}
     stands_out = len(moves) >= MIN_MOVES and prominence >= MIN_PROMINENCE and bool(mean[best] >= MIN_PEAK)
-    return _Peak(float(-np.round(_offsets()[best], 2)), prominence, len(moves), stands_out, agreement)
+    lag_s = float(-np.round(_offsets()[best], 2))
+    return _Peak(lag_s, prominence, len(moves), stands_out, float(agree.mean()), len(seen_in))
 
 
 def without_lag(curve: np.ndarray, fps: float, closing_s: float, opening_s: float) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ingest.media.video import Picture
 
-GRID, SMALL = 64, 32
+GRID, SMALL, TINY = 64, 32, 16
 # The lowest 8 rows of the type-2 cosine transform, float64 [8, SMALL], in whole numbers: times luma they stay below
 # 2**53, so sums are exact, and a hash does not depend on how a machine orders them
 _K, _X = np.arange(8)[:, None], np.arange(SMALL)[None, :]
@@ -54,14 +54,20 @@ class Measures:
     is_black: np.ndarray  # bool
     luma_span: int  # largest minus least luma of the grid cell that varies most, of 255
     sha256: bytes  # over all grids
+    tiny: np.ndarray  # uint8 [k, TINY, TINY]: the picture of every n-th frame, from 0 on
 
 
 class FrameMeter:
-    """Measures pictures one after the other. Grids are worked on a block at a time, and only then are they let go."""
+    """Measures pictures one after the other, and keeps every n-th one tiny.
+
+    Grids are worked on a block at a time, and only then are they let go.
+    """
 
     BLOCK = 32  # the products of more pictures are so large that BLAS would start threads, which then wait busily
 
-    def __init__(self) -> None:
+    def __init__(self, every: int = 1) -> None:
+        self._every, self._measured = every, 0
+        self._tiny: list[np.ndarray] = []
         self._block = np.empty((self.BLOCK + 1, GRID, GRID), np.uint8)  # the first is the last of the block before
         self._filled = 0
         # Of each block: change and sum of luma (whole numbers), hashes, blackness
@@ -86,6 +92,11 @@ class FrameMeter:
         # a column of pictures is one tall picture
         small = cv2.resize(grids.reshape(-1, GRID), (SMALL, n * SMALL), interpolation=cv2.INTER_AREA)
         small = small.reshape(n, SMALL, SMALL)
+        kept = small[-self._measured % self._every :: self._every]
+        if len(kept):
+            tall = cv2.resize(kept.reshape(-1, SMALL), (TINY, len(kept) * TINY), interpolation=cv2.INTER_AREA)
+            self._tiny.append(tall.reshape(len(kept), TINY, TINY))
+        self._measured += n
         # Sums stay below 2**24: exact in float32
         change, luma = (pictures.reshape(n, -1).sum(axis=1, dtype=np.uint32) for pictures in (apart, small))
         self._blocks.append((change, luma, fast_phashes(small), grids.reshape(n, -1).max(axis=1) < BLACK_LUMA))
@@ -110,6 +121,7 @@ class FrameMeter:
             is_black,
             int(np.max(self._high.astype(np.int16) - self._low)),
             self._sha256.digest(),
+            np.concatenate([np.zeros((0, TINY, TINY), np.uint8), *self._tiny]),
         )
 
 

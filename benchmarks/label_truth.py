@@ -1,126 +1,457 @@
-"""How true labels are: of real robots against what people saw, of simulated ones against what the simulator knows.
+"""How true labels are on robots that nothing was chosen on: the tables of docs/truth.md.
 
-    python -m benchmarks.label_truth --real [--dataset cr5_banana ...] [--annotator motion] [--workspace W]
-    python -m benchmarks.label_truth --sets samples SET2 ... [--workspace W] [--json FILE]
-    python -m benchmarks.label_truth [--workspace ./workspace] [--truth samples/truth] [--dataset sim_short sim_long]
-    python -m benchmarks.label_truth --workspace W1 W2 --truth T1 T2 --check
+    python -m benchmarks.label_truth [--data FOLDER] [--sets samples ...] [--workspace W]
 
-`--real` builds each dataset that has a hand-labelled truth (`real_truth`), by the product's own command, in a
-workspace that goes afterwards or is W: as it is, and again after what the truth says of outcomes was imported. It
-prints one table, real robots first, and writes the figures of every episode to docs/data/real_truth.json. Intervals
-are 95 % of a bootstrap over episodes; a set of one episode has none. `--check` exits 1 when a claim does not hold.
+Hand-labelled sets (benchmarks/real_truth; their pictures and signals in FOLDER, see benchmarks/real_truth/fetch.py) are
+built by the product's own command, and labelled without their outcomes. Every constant that decides a label is in
+`CHOICES`, with other values that it could have. For each robot the values that are best on all *other* robots are
+chosen, and the robot is labelled by these: that is the figure which the page quotes. Simulated sets (what
+samples/make_samples.py writes) are labelled with and without their outcomes.
 
-`--sets` builds simulated sets (what samples/make_samples.py writes) twice, with and without their column of success,
-and writes docs/data/sim_truth.json. `python docs/make_truth_page.py` then makes the tables of docs/truth.md anew.
-
-Else labels of a workspace that is built already are compared (`sim_truth`): `make demo` before; of several workspaces
-each dataset is also taken over all of them. The last table is of everything together; `--check` exits 1 when a claim
-in it does not hold. It is meant for tasks and seeds that nothing was tuned on (`generate.py --plan eighth`, then
-samples/make_samples.py, then `proccorpus build`). Prints Markdown.
+Error of progress: mean absolute difference to equal budgets of people's steps, or to what the simulator knows. Prints
+Markdown, writes docs/data/truth.json, and the tables between the markers of docs/truth.md.
 """
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 
-from annotate.motion import CODE_VERSION
-from benchmarks.real_truth import print_real, real_claims, real_json, real_sets
-from benchmarks.sim_truth import METRICS, WAYS, Run, claims, episode_runs, mean_iou, over_tasks, published_bf1
-from benchmarks.simulated_sets import QUEUE_SHARE, print_simulated, simulated_rows, simulated_sets
-from benchmarks.tables import table, worded, write_json
-from benchmarks.trial import SHARED, trial_workspace
+import annotate.alignment.engine as engine
+import annotate.alignment.moments as moments
+import annotate.carrying as carrying
+import annotate.motion.annotator as motion
+import annotate.motion.gripper_events as gripper_events
+import annotate.motion.idle as idle
+import annotate.motion.observe as observe
+import annotate.motion.structure as structure
+import annotate.motion.votes as votes
+from annotate.motion.config import MotionConfig
+from annotate.segments import DONE, IDLE, STEP, Segment
+from annotate.signals import Signals
+from annotate.transfer.annotator import CODE_VERSION as TRANSFER_VERSION
+from annotate.transfer.annotator import Reference, Transferred
+from annotate.transfer.annotator import annotate as transfer
+from annotate.transfer.config import TransferConfig
+from benchmarks.tables import json_number, table_text, write_json
+from benchmarks.trial import SHARED, build, trial_workspace
 from core.paths import ROOT, Workspace
+from eval.annotators.scoring import cuts_f1, even_cuts
+from eval.annotators.truth import NEAR_S, EpisodeTruth, corpus_truth, hand_progress
+from eval.held_out.truth import load_truth
+from pipeline.reading import by_task, chunk_signals, task_signals
 from warehouse.lake import Lake
 
-FIGURES = ROOT / "docs" / "data" / "real_truth.json"
-SIM_FIGURES = ROOT / "docs" / "data" / "sim_truth.json"
+TRUTH = ROOT / "benchmarks" / "real_truth"
+FIGURES = ROOT / "docs" / "data" / "truth.json"
+PAGE = ROOT / "docs" / "truth.md"
+ROBOT = {"cr5_banana": "cr5", "cr5_flash_drive": "cr5"}  # every other set is of a robot of its own
+BRINGS_STEPS = ("robo_dopamine",)  # its own steps are its label; here it is labelled as if it had none
+BINS = (0.0, 0.2, 0.35, 0.5, 0.8, 1.01)
+GOOD = 0.1  # of progress: a label that is nearer to the truth on average is good
+
+# Every number that decides a label, and what else it could be
+CHOICES: Mapping[str, tuple[ModuleType | None, str, Sequence[Any]]] = {
+    "window of the moving averages, s": (None, "smooth_s", (0.05, 0.3)),
+    "pauses below this share of the fast speed": (None, "pause_speed", (0.001, 0.03, 0.12)),
+    "rests below this share of the fast speed": (None, "end_speed", (0.07, 0.3)),
+    "shortest pause, s": (None, "idle_min_s", (0.35, 1.4)),
+    "shortest rest at the start, s": (None, "start_min_s", (0.25, 1.0)),
+    "shortest rest at the end, s": (None, "end_min_s", (0.12, 0.5)),
+    "smallest gripper event": (None, "gripper_swing", (0.15, 0.5)),
+    "shortest grasp that is a step, s": (None, "step_min_s", (0.01, 1.6, 9.0)),
+    "speed that is fast, percentile": (observe, "FAST_PERCENTILE", (75, 98)),
+    "stirring that is none, s": (idle, "LEAST_S", (0.15, 0.6)),
+    "trembling of a gripper": (gripper_events, "MIN_RANGE", (0.0, 0.3)),
+    "a gripper moves above this share of its speed": (gripper_events, "MOVING_SHARE", (0.1, 0.5)),
+    "hands that close together, s": (gripper_events, "TOGETHER_S", (0.0, 1.5)),
+    "share of the farthest carrying": (structure, "CARRIED_SHARE", (0.25, 0.8)),
+    "comes down from": (structure, "OVER_GOAL", (0.7, 1.0)),
+    "episodes agree within": (structure, "AGREES", (0.1, 0.4)),
+    "steps count from this sureness on": (structure, "SURE", (0.0, 0.7, 1.1)),
+    "fewest episodes that vote": (votes, "MIN_EPISODES", (5, 99)),
+    "most episodes that vote": (votes, "MOST_VOTERS", (5,)),
+    "complete from": (motion, "COMPLETE", (0.0, 0.8, 2.0)),
+    "to stay, in units of passing over": (engine, "STAY", (0.1, 1.0)),
+    "a usual distance, likewise": (engine, "DISTANCE", (0.8, 3.0)),
+    "flatness of the references' weights": (engine, "FLATNESS", (0.1, 1.0, 9.0)),
+    "moments a second": (moments, "HZ", (2.5,)),
+    "openings that are the same, gripper": (moments, "GRIPPER", (0.08, 0.3)),
+    "openings that are the same, hand": (moments, "HAND", (0.15, 0.6)),
+    "references that show what is followed": (carrying, "FOLLOWS", (1, 4)),
+    "share of moments that is usual": (carrying, "USUAL_SHARE", (0.9, 0.97, 1.0)),
+}
+Values = Mapping[str, Any]  # of CHOICES, by their names
 
 
-def report(what: str, runs: Sequence[Run]) -> None:
-    """Print the figures by kind of run."""
-    for m, metric in enumerate(METRICS):
-        print(f"{what}: {metric}\n")
-        rows = []
-        for kind in sorted({r.kind for r in runs}):
-            values = np.array([r.values[m] for r in runs if r.kind == kind])
-            if not np.isnan(values).all():
-                rows.append([kind, str(len(values)), *(f"{v:.3f}" for v in np.nanmean(values, axis=0))])
-        table(["kind of run", "runs", *WAYS], rows)
-    print(f"{what}: segments (motion, a uniform split into the planned number of steps)\n")
-    scores = {"BF1@5": (published_bf1(0), published_bf1(1)), "IoU": (mean_iou(0), mean_iou(1))}
-    rows = [[name, *map(worded, (over_tasks(runs, f) for f in both))] for name, both in scores.items()]
-    table(["", "motion", "uniform"], rows)
+@dataclass(frozen=True)
+class Known:
+    """One episode, without its outcome, and what is true of it. kind: of a simulated one, what its policy does."""
+
+    signals: Signals
+    success: bool | None
+    progress: np.ndarray
+    boundaries: tuple[int, ...]
+    segments: tuple[Segment, ...]
+    passes_apart: float
+    kind: str = ""
+
+    def error(self, curve: np.ndarray) -> float:
+        return float(np.abs(np.asarray(curve, np.float64) - self.progress).mean())
+
+    def f1(self, segments: Sequence[Segment]) -> float:
+        return cuts_f1([s.start_frame for s in segments[1:]], self.boundaries, NEAR_S * self.signals.fps)
+
+    @property
+    def uniform_f1(self) -> float:
+        cuts = even_cuts(len(self.boundaries), len(self.signals))
+        return cuts_f1(cuts, self.boundaries, NEAR_S * self.signals.fps)
 
 
-def claimed(what: str, runs: Sequence[Run]) -> bool:
-    """Print the claims; do all of them hold?"""
-    found = claims(runs)
-    print(f"{what}: intervals over {len({r.task for r in runs})} tasks\n")
-    rows = [[text, worded(score), bound, "yes" if ok else "**no**"] for text, score, bound, ok in found]
-    table(["", "figure (95 % interval)", "bound", "holds"], rows)
-    return all(holds for *_, holds in found)
+# The sets
 
 
-def compare_built(asked: argparse.Namespace) -> int:
-    """Tables of workspaces that are built already; 1 where a claim is checked and does not hold."""
-    workspaces, truths = asked.workspace or [ROOT / "workspace"], asked.truth or [ROOT / "samples" / "truth"]
-    if len(workspaces) != len(truths):
-        sys.exit("give as many --truth as --workspace")
-    datasets = asked.dataset or ["sim_short", "sim_long"]
-    together: dict[str, list[Run]] = {d: [] for d in datasets}
-    every = True
-    for workspace, truth in zip(workspaces, truths, strict=True):
-        lake = Lake(Workspace(workspace.resolve()), read_only=True)
-        for dataset in datasets:
-            runs = episode_runs(lake, truth, dataset)
-            together[dataset] += runs
-            name = dataset if len(workspaces) == 1 else f"{workspace.name} {dataset}"
-            report(name, runs)
-            every = claimed(name, runs)
-    if len(workspaces) > 1:
-        for dataset, runs in together.items():
-            every = claimed(f"{dataset}, all workspaces", runs)
-    if len(datasets) > 1:
-        every = claimed("all", [r for runs in together.values() for r in runs])
-    return int(asked.check and not every)
+def real_sets(space: Workspace, data: Path, truth: Path, names: Sequence[str]) -> dict[str, list[Known]]:
+    found = {}
+    for name in names:
+        build(space, data / name, name)
+        lake = Lake(space, read_only=True)
+        known = corpus_truth(lake, truth, name)
+        found[name] = [_of_person(s, known[s.episode_index]) for s in _signals(lake, name) if s.episode_index in known]
+        lake.con.close()
+    return found
 
 
-def compare_real(asked: argparse.Namespace) -> int:
-    """The table of real sets; their figures go to a file. 1 where a claim is checked and does not hold."""
-    truth = (asked.truth or [SHARED / "real_truth"])[0]
-    datasets = asked.dataset or sorted(folder.name for folder in truth.iterdir() if folder.is_dir())
-    with trial_workspace((asked.workspace or [None])[0]) as space:
-        sets = list(real_sets(truth, asked.data, datasets, space, asked.annotator))
-    print_real(sets)
-    write_json(asked.json or FIGURES, real_json(sets))
-    return int(asked.check and not all(holds for *_, holds in real_claims(sets)))
+def _signals(lake: Lake, dataset: str) -> list[Signals]:
+    """The usable episodes of a dataset as annotators are given them; outcomes are left out."""
+    chunks = lake.rows("SELECT DISTINCT chunk FROM frames WHERE dataset = ? ORDER BY 1", [dataset])
+    episodes = [episode for (chunk,) in chunks for episode in chunk_signals(lake, dataset, chunk)]
+    signals = [one for of_task in by_task(episodes).values() for one in task_signals(of_task)]
+    return [replace(one, success=None) for one in sorted(signals, key=lambda s: s.episode_index)]
+
+
+def _of_person(signals: Signals, truth: EpisodeTruth) -> Known:
+    curves = [hand_progress(segments, truth.num_frames) for segments in truth.passes]
+    apart = float(np.abs(curves[0] - curves[1]).mean()) if len(curves) > 1 else float("nan")
+    return Known(signals, truth.success, truth.progress(), truth.boundaries, truth.passes[0], apart)
+
+
+def simulated_set(space: Workspace, folder: Path, dataset: str) -> list[Known]:
+    build(space, folder / dataset, dataset)
+    lake = Lake(space, read_only=True)
+    truths, policies = corpus_truth(lake, folder / "truth", dataset), load_truth(folder / "truth", dataset)
+    assert policies is not None, f"no truth of {dataset} in {folder}"
+    found = [
+        Known(s, t.success, t.progress(), t.boundaries, t.passes[0], float("nan"), policies.policy[s.episode_index])
+        for s in _signals(lake, dataset)
+        if (t := truths.get(s.episode_index)) is not None
+    ]
+    lake.con.close()
+    return found
+
+
+# Labels under other values
+
+
+@contextmanager
+def chosen(values: Values) -> Iterator[MotionConfig]:
+    """The annotators with other values of CHOICES."""
+    config: dict[str, Any] = {}
+    before: list[tuple[ModuleType, str, Any]] = []
+    for name, value in values.items():
+        module, attribute, _ = CHOICES[name]
+        if module is None:
+            config[attribute] = value
+            continue
+        # Whoever has imported it by its name has it, too
+        owners = [m for n, m in sys.modules.items() if n.startswith("annotate.") and hasattr(m, attribute)]
+        for owner in owners:
+            before.append((owner, attribute, getattr(owner, attribute)))
+            setattr(owner, attribute, value)
+    try:
+        yield MotionConfig(**{**MotionConfig().model_dump(), **config})
+    finally:
+        for owner, attribute, value in before:
+            setattr(owner, attribute, value)
+
+
+def motion_error(episodes: Sequence[Known], values: Values) -> float:
+    with chosen(values) as config:
+        labels = motion.annotate([known.signals for known in episodes], config)
+    return float(np.mean([known.error(_curve(label.curve)) for known, label in zip(episodes, labels, strict=True)]))
+
+
+def _curve(curve: np.ndarray | None) -> np.ndarray:
+    assert curve is not None, "motion states progress"
+    return curve
+
+
+def errors_of_values(sets: Mapping[str, Sequence[Known]]) -> dict[tuple[str, Any], dict[str, float]]:
+    """By (choice, value) the error of each set, all other choices as they are; ("", None): nothing is changed."""
+    tried = [("", None), *((name, value) for name, (_, _, others) in CHOICES.items() for value in others)]
+    return {
+        (name, value): {s: motion_error(episodes, {name: value} if name else {}) for s, episodes in sets.items()}
+        for name, value in tried
+    }
+
+
+def best_elsewhere(errors: Mapping[tuple[str, Any], Mapping[str, float]], robot: str) -> dict[str, Any]:
+    """The values that are best on all robots but one, each with all others as they are; those of the code left out."""
+    others = [name for name in errors["", None] if robot_of(name) != robot]
+
+    def mean(name: str, value: Any) -> float:
+        return float(np.mean([errors[name, value][s] for s in others]))
+
+    best = {}
+    for name, (_, _, values) in CHOICES.items():
+        value = min(values, key=lambda v: mean(name, v))
+        if mean(name, value) < mean("", None) - 1e-4:
+            best[name] = value
+    return best
+
+
+def robot_of(dataset: str) -> str:
+    return ROBOT.get(dataset, dataset)
+
+
+# Tables
+
+
+def real_rows(sets: Mapping[str, Sequence[Known]], errors: Mapping[tuple[str, Any], Mapping[str, float]]) -> list[dict]:
+    rows = []
+    for name, episodes in sets.items():
+        values = best_elsewhere(errors, robot_of(name))
+        labels = motion.annotate([known.signals for known in episodes], MotionConfig())
+        row: dict[str, Any] = {
+            "set": name,
+            "episodes": len(episodes),
+            "passes_apart": mean_of(k.passes_apart for k in episodes if not np.isnan(k.passes_apart)),
+            "clock": np.mean([k.error(np.linspace(0, 1, len(k.signals))) for k in episodes]),
+            "one_step": np.mean([k.error(observe.observe(k.signals, MotionConfig()).moving_share) for k in episodes]),
+            "left_out": motion_error(episodes, values),
+            "as_it_is": errors["", None][name],
+            "f1": np.mean([k.f1(label.segments) for k, label in zip(episodes, labels, strict=True)]),
+            "uniform_f1": np.mean([k.uniform_f1 for k in episodes]),
+            "confidence": mean_of(_sure(label.confidence) for label in labels),
+            "other_values": values,
+        }
+        for count in (1, 3):
+            found = [(k, t.label) for k, t in transferred(episodes, count) if t.label]
+            row[f"shown_{count}"] = mean_of(k.error(_curve(label.curve)) for k, label in found)
+            row[f"shown_{count}_f1"] = mean_of(k.f1(label.segments) for k, label in found)
+        rows.append(row)
+    return rows
+
+
+def transferred(episodes: Sequence[Known], count: int, draws: int = 10) -> Iterator[tuple[Known, Transferred]]:
+    """Episodes labelled by `count` finished ones that a person labelled, drawn several times."""
+    finished = [k for k in episodes if k.success is not False]
+    if len(finished) <= count:
+        return
+    rng = np.random.default_rng(0)
+    every = [[k] for k in range(len(finished))]
+    if count > 1:
+        every = [rng.permutation(len(finished))[:count].tolist() for _ in range(draws)]
+    for drawn in every:
+        shown = [finished[k] for k in drawn]
+        references = [_reference(known) for known in shown]
+        others = [known for known in episodes if all(known is not s for s in shown)]
+        found = transfer([known.signals for known in others], references, TransferConfig(), MotionConfig())
+        yield from zip(others, found, strict=True)
+
+
+def _reference(known: Known) -> Reference:
+    """What a person says of an episode; nothing is earned on the way home."""
+    steps = [s.name if s.step is None else s.step for s in known.segments if s.kind == STEP]
+    numbers = {step: number for number, step in enumerate(dict.fromkeys(steps))}
+    segments = [
+        replace(s, step=numbers[s.name if s.step is None else s.step])
+        if s.kind == STEP
+        else replace(s, kind=s.kind if s.kind == IDLE else DONE, step=None)
+        for s in known.segments
+    ]
+    plan = tuple(f"step {number}" for number in numbers.values())
+    return Reference(known.signals, segments, plan, known.progress)
+
+
+def simulated_rows(folder: Path, space: Workspace) -> list[dict]:
+    rows = []
+    for dataset in sorted(f.name for f in (folder / "truth").iterdir() if f.is_dir()):
+        episodes = simulated_set(space, folder, dataset)
+        found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+        for way, outcome in (("left out", lambda _: None), ("in the source", lambda k: k.success)):
+            labels = motion.annotate([replace(k.signals, success=outcome(k)) for k in episodes], MotionConfig())
+            for known, label in zip(episodes, labels, strict=True):
+                found[known.kind][way].append(known.error(_curve(label.curve)))
+        for known in episodes:
+            found[known.kind]["clock"].append(known.error(np.linspace(0, 1, len(known.signals))))
+        rows += [
+            {"set": f"{folder.name} {dataset}", "kind": kind, "episodes": len(own["clock"])}
+            | {way: float(np.mean(values)) for way, values in own.items()}
+            for kind, own in sorted(found.items())
+        ]
+    return rows
+
+
+def reliability(sets: Mapping[str, Sequence[Known]]) -> list[dict]:
+    """How good labels are, by their confidence: of motion, and of those shown one episode."""
+    stated: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for episodes in sets.values():
+        labels = motion.annotate([known.signals for known in episodes], MotionConfig())
+        shown = [(k, t.label) for k, t in transferred(episodes, 1) if t.label]
+        for by, labelled in (("motion", zip(episodes, labels, strict=True)), ("one shown", shown)):
+            stated[by] += [(_sure(label.confidence), k.error(_curve(label.curve))) for k, label in labelled]
+    rows = []
+    for by, pairs in stated.items():
+        for low, high in pairwise(BINS):
+            errors = np.array([error for sure, error in pairs if low <= sure < high])
+            if len(errors):
+                row = {"labels": by, "from": low, "to": min(high, 1.0), "episodes": len(errors)}
+                rows.append(row | {"error": float(errors.mean()), "good": float((errors <= GOOD).mean())})
+    return rows
+
+
+def mean_of(values: Iterable[float]) -> float:
+    """NaN without any."""
+    found = list(values)
+    return float(np.mean(found)) if found else float("nan")
+
+
+def _sure(confidence: float | None) -> float:
+    assert confidence is not None, "annotators here state a confidence"
+    return confidence
+
+
+def ablation_rows(errors: Mapping[tuple[str, Any], Mapping[str, float]]) -> list[dict]:
+    """Each choice: its value, and what the mean over all sets becomes with others."""
+    now = float(np.mean(list(errors["", None].values())))
+    rows = []
+    for name, (module, attribute, values) in CHOICES.items():
+        value = getattr(MotionConfig() if module is None else module, attribute)
+        others = {str(v): float(np.mean(list(errors[name, v].values()))) - now for v in values}
+        worse = sum(min(errors[name, v][s] for v in values) < errors["", None][s] - 1e-3 for s in errors["", None])
+        rows.append({"choice": name, "value": value, "others": others, "sets_that_prefer_another": worse})
+    return rows
+
+
+# The page
+
+
+def tables_of(data: Mapping[str, Any]) -> dict[str, str]:
+    def f(value: float | None) -> str:
+        return "–" if value is None or np.isnan(value) else f"{value:.3f}"
+
+    def better(value: float, than: float) -> str:
+        return f(value) if value <= than else f"**{f(value)}**"
+
+    real = [
+        [
+            f"`{r['set']}`",
+            str(r["episodes"]),
+            f(r["passes_apart"]),
+            f(r["clock"]),
+            f(r["one_step"]),
+            better(r["left_out"], r["clock"]),
+            f"{r['f1']:.2f}; {r['uniform_f1']:.2f}",
+            f(r["shown_1"]),
+            f(r["shown_3"]),
+            f(r["shown_1_f1"]),
+        ]
+        for r in data["real"]
+    ]
+    means = [f(mean_of(r[c] for r in data["real"])) for c in ("clock", "one_step", "left_out")]
+    real.append(["mean", "", "", *means, "", "", "", ""])
+    head = ["set", "episodes", "two people apart", "clock", "one step", "motion, chosen on the other robots"]
+    head += ["boundaries within 0.5 s (F1); uniform cuts", "one shown", "three shown", "F1, one shown"]
+    ablation = []
+    for r in data["ablation"]:
+        others = ", ".join(f"{value}: {less:+.4f}" for value, less in r["others"].items())
+        ablation.append([r["choice"], str(r["value"]), others, str(r["sets_that_prefer_another"])])
+    simulated = [
+        [
+            f"`{r['set']}`",
+            r["kind"],
+            str(r["episodes"]),
+            f(r["clock"]),
+            better(r["left out"], r["clock"]),
+            better(r["in the source"], r["clock"]),
+        ]
+        for r in data["simulated"]
+    ]
+    sure = [
+        [r["labels"], f"{r['from']:.2f} to {r['to']:.2f}", str(r["episodes"]), f(r["error"]), f"{r['good']:.0%}"]
+        for r in data["reliability"]
+    ]
+    heads = {
+        "ablation": ["choice", "value", "error with another, less that with it", "sets that prefer another"],
+        "simulated": ["set", "policy", "episodes", "clock", "outcomes left out", "outcomes in the source"],
+        "reliability": ["labels", "confidence", "episodes", "error", "within 0.1"],
+    }
+    bodies = {"ablation": ablation, "simulated": simulated, "reliability": sure}
+    return {"real": table_text(head, real)} | {name: table_text(heads[name], rows) for name, rows in bodies.items()}
+
+
+def page(text: str, tables: Mapping[str, str]) -> str:
+    """The page with its tables made anew. Raises ValueError where it lacks a marker."""
+    for name, body in tables.items():
+        begin, end = f"<!-- {name}: made by `python -m benchmarks.label_truth` -->", f"<!-- end of {name} -->"
+        if text.count(begin) != 1 or text.count(end) != 1:
+            raise ValueError(f"docs/truth.md needs each of the lines {begin} and {end} once")
+        text = f"{text.split(begin)[0]}{begin}\n\n{body}\n{end}{text.split(end)[1]}"
+    return text
+
+
+def plain(value: Any) -> Any:
+    """Numbers as JSON keeps them."""
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    return json_number(float(value)) if isinstance(value, float | np.floating) else value
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--real", action="store_true", help="datasets with a hand-labelled truth")
-    what.add_argument("--sets", nargs="+", type=Path, help="simulated sets, with and without outcomes")
-    parser.add_argument("--workspace", nargs="+", type=Path, help="built already; with --real or --sets: keep it there")
-    parser.add_argument("--truth", nargs="+", type=Path, help="one a workspace; with --real: the folder of all")
-    parser.add_argument("--data", type=Path, default=SHARED / "data", help="with --real: where the datasets lie")
-    parser.add_argument("--dataset", nargs="+")
-    parser.add_argument("--annotator", help="with --real: who makes the labels; default: the product's choice")
-    parser.add_argument("--json", type=Path, help="where the figures of --real or --sets go; default: docs/data")
-    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--data", type=Path, default=SHARED / "data", help="where the hand-labelled datasets lie")
+    parser.add_argument("--truth", type=Path, default=TRUTH, help="what people said of them")
+    parser.add_argument("--dataset", nargs="+", help="only these")
+    parser.add_argument("--sets", nargs="*", type=Path, default=[ROOT / "samples"], help="simulated sets")
+    parser.add_argument("--workspace", type=Path, help="keep what is built in this folder")
+    parser.add_argument("--json", type=Path, default=FIGURES)
+    parser.add_argument("--page", action="store_true", help="write the tables of docs/truth.md, too")
     asked = parser.parse_args()
-    if asked.real:
-        return compare_real(asked)
-    if asked.sets:
-        rows = simulated_rows(simulated_sets(asked.sets, (asked.workspace or [None])[0]))
-        print_simulated(rows)
-        data = {"code_version": CODE_VERSION, "queue_share": QUEUE_SHARE, "rows": rows}
-        write_json(asked.json or SIM_FIGURES, data)
-        return 0
-    return compare_built(asked)
+    names = asked.dataset or sorted(f.name for f in asked.truth.iterdir() if (asked.data / f.name).is_dir())
+    with trial_workspace(asked.workspace) as space:
+        sets = real_sets(space, asked.data, asked.truth, names)
+        simulated = []
+        for folder in asked.sets:
+            simulated += simulated_rows(folder, Workspace(space.root / folder.resolve().name))
+    errors = errors_of_values(sets)
+    data = plain(
+        {
+            "motion": motion.CODE_VERSION,
+            "transfer": TRANSFER_VERSION,
+            "real": real_rows(sets, errors),
+            "ablation": ablation_rows(errors),
+            "reliability": reliability(sets),
+            "simulated": simulated,
+        }
+    )
+    write_json(asked.json, data)
+    tables = tables_of(data)
+    for name, text in tables.items():
+        print(f"## {name}\n\n{text}")
+    if asked.page:
+        PAGE.write_text(page(PAGE.read_text(), tables))
+    return 0
 
 
 if __name__ == "__main__":

@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 
 import pyarrow as pa
 
-import annotate.motion
 from annotate.label_run import LabelRun, resolved
-from annotate.motion import MotionConfig
+from annotate.motion.annotator import CODE_VERSION as MOTION_VERSION
+from annotate.motion.config import MotionConfig
 from core.paths import Workspace
 from core.tables import TABLES
 from ingest.registry import DatasetConfig
@@ -29,9 +29,7 @@ NOWHERE = "/nowhere"
 VERBS = "['Pick up', 'Push', 'Open', 'Close', 'Place', 'Turn', 'Wipe', 'Pour']"
 THINGS = "['the cup', 'the drawer', 'a red block', 'the lid', 'the towel', 'a plate', 'the bottle', 'the door']"
 
-RUN = LabelRun(
-    "motion", annotate.motion.CODE_VERSION, resolved(MotionConfig().model_dump(mode="json"))
-).id  # as builds name it
+RUN = LabelRun("motion", MOTION_VERSION, resolved(MotionConfig().model_dump(mode="json"))).id  # as builds name it
 MODEL_RUN = "fedcba9876543210"
 E = "dataset, episode_index, chunk"
 SHARD = "format('{}-{:05d}-{}-{}.tar', dataset, chunk, split, substr(sha256(dataset || chunk || split), 1, 12))"

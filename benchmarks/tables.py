@@ -21,10 +21,12 @@ def is_missed(found: float, goal: float, *, smaller_is_better: bool = False) -> 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print it in Markdown."""
-    print("| " + " | ".join(head) + " |\n" + "|---" * len(head) + "|")
-    for row in rows:
-        print("| " + " | ".join(row) + " |")
-    print()
+    print(table_text(head, rows))
+
+
+def table_text(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows)]
+    return "\n".join(lines) + "\n"
 
 
 def worded(score: tuple[float, float, float]) -> str:

@@ -4,12 +4,13 @@ from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 
-from annotate import motion, native
+from annotate import native
 from annotate.label import EpisodeLabel, plain_label
+from annotate.motion import annotator as motion
 from annotate.segments import check_tiling
 from annotate.vlm import annotate_episode
 from ingest.episode import Finding
-from pipeline.reading import EpisodeSignals, signals_by_task
+from pipeline.reading import EpisodeSignals, by_task, task_signals
 from pipeline.stage import StageContext
 from pipeline.vlm_chunk import ChunkAnswers, albums, ask_chunk, episode_view
 
@@ -18,12 +19,11 @@ type AnnotatedChunk = ChunkAnswers[EpisodeLabel]
 
 def by_motion(context: StageContext) -> AnnotatedChunk:
     """The `motion` annotator. The episodes of one task are labelled together."""
-    lake, build = context.lake, context.build
+    episodes = [signals for of_task in by_task(context.signals()).values() for signals in task_signals(of_task)]
     labels = {}
-    for runs in signals_by_task(lake, build.name, context.chunk, context.signals()):
-        for run, label in zip(runs, motion.annotate(runs, build.stages.motion), strict=True):
-            check_tiling(label.segments, len(run.change), label.num_planned)
-            labels[run.episode_index] = label
+    for episode, label in zip(episodes, motion.annotate(episodes, context.build.stages.motion), strict=True):
+        check_tiling(label.segments, len(episode), label.num_planned)
+        labels[episode.episode_index] = label
     return ChunkAnswers(labels)
 
 

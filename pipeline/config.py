@@ -16,18 +16,18 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import annotate.embeddings.passing
-import annotate.motion
 import annotate.native
-import annotate.transfer
 import annotate.vlm.config
 from annotate.embeddings.config import EmbeddingsConfig
 from annotate.embeddings.encoders import identity, lack
 from annotate.frames import FramesConfig
 from annotate.label_run import LabelRun, resolved
-from annotate.motion import MotionConfig
+from annotate.motion.annotator import CODE_VERSION as MOTION_VERSION
+from annotate.motion.config import MotionConfig
 from annotate.progress import ProgressConfig
 from annotate.samples.config import SamplesConfig
-from annotate.transfer import TransferConfig
+from annotate.transfer.annotator import CODE_VERSION as TRANSFER_VERSION
+from annotate.transfer.config import TransferConfig
 from annotate.vlm.config import VlmConfig
 from annotate.vlm.prompts import prompt_version
 from core.errors import UserError, validation_message
@@ -163,12 +163,12 @@ class DatasetBuild(BaseModel):
         motion, vlm = self.stages.motion.model_dump(mode="json"), self.stages.vlm
         if self.annotator == "native":
             # Motion labels the episodes that have no steps, so its settings are a part of the run
-            params = self._by_views({"without_steps": {"code_version": annotate.motion.CODE_VERSION, **motion}})
+            params = self._by_views({"without_steps": {"code_version": MOTION_VERSION, **motion}})
             return LabelRun("native", annotate.native.CODE_VERSION, params)
         if self.annotator == "vlm":
             version, params = prompt_version(several_views=bool(self.views)), self._by_views(vlm.identity())
             return LabelRun("vlm", annotate.vlm.config.CODE_VERSION, params, vlm.model, vlm.revision, version)
-        return LabelRun("motion", annotate.motion.CODE_VERSION, self._by_views(motion))
+        return LabelRun("motion", MOTION_VERSION, self._by_views(motion))
 
     def transfer_run(self) -> LabelRun:
         """The label run of what is labelled like references: by pictures, states, and what motion sees."""
@@ -178,11 +178,11 @@ class DatasetBuild(BaseModel):
             seen |= {"code_version": annotate.embeddings.passing.CODE_VERSION, "weights": identity(config)}
         params = {
             "transfer": self.stages.transfer.model_dump(mode="json"),
-            "motion": {"code_version": annotate.motion.CODE_VERSION, **self.stages.motion.model_dump(mode="json")},
+            "motion": {"code_version": MOTION_VERSION, **self.stages.motion.model_dump(mode="json")},
             "native": annotate.native.CODE_VERSION,  # of references' steps that the source brings
             "embeddings": seen,
         }
-        return LabelRun("transfer", annotate.transfer.CODE_VERSION, self._by_views(params))
+        return LabelRun("transfer", TRANSFER_VERSION, self._by_views(params))
 
     def _by_views(self, params: dict[str, Any]) -> str:
         """The resolved parameters of a label run; a label by one camera is what it was before there were views."""

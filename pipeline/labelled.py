@@ -16,10 +16,7 @@ from annotate.progress import ProgressConfig, procvlm_labels, procvlm_progress, 
 from annotate.segments import Segment
 from annotate.stated_progress import NOTHING_STATED, StatedEnd, is_stated, stated_progress
 from core.tables import TABLES
-from core.views import MAY_BE_UNFINISHED
 from pipeline.reading import EpisodeSignals, by_task
-
-UNLIKE_REFERENCES = "it does not end as the runs do that it is labelled like"
 
 
 @dataclass(frozen=True)
@@ -79,6 +76,7 @@ def label_columns(label: EpisodeLabel) -> dict[str, Any]:
         "plan": list(label.plan),
         "named": label.named,
         "notes": list(label.notes),
+        "curve": None if label.curve is None else label.curve.tolist(),
         "confidence": _mean_confidence(label.segments) if label.confidence is None else label.confidence,
     }
 
@@ -133,17 +131,10 @@ def progress_table(place: LabelPlace, episodes: Sequence[LabelledSignals]) -> pa
     return pa.concat_tables(parts)
 
 
-def quality_table(
-    place: LabelPlace,
-    episodes: Sequence[LabelledSignals],
-    *,
-    looked: bool = False,
-    p_failures: Mapping[int, float] = MappingProxyType({}),
-) -> pa.Table:
+def quality_table(place: LabelPlace, episodes: Sequence[LabelledSignals], *, looked: bool = False) -> pa.Table:
     """Rows of `label_quality` of some episodes of a chunk: how odd each is among those of its task.
 
     looked: the annotator judges what pictures show. A person's label says itself how its run ended.
-    p_failures: by episode, how likely it failed, where the annotator says it; the outcome of none is known.
     """
     by_person = place.label_run == human_run(place.dataset)
     labelled = {episode.signals.episode_index: episode for episode in episodes}
@@ -153,10 +144,10 @@ def quality_table(
         odds = quality.qualities(list(map(_quality_run, of_task)))
         doubts = [None] * len(odds) if by_person else unfinished.doubts(list(map(run_end, of_task)))
         for signals, odd, doubt in zip(same_task, odds, doubts, strict=True):
-            said = p_failures.get(signals.episode_index)
-            source, saw_end = signals.record.success_source, looked or said is not None
-            end_by = quality.PERSON if by_person else quality.end_by(signals.success, source, odd.end, looked=saw_end)
-            measured = vars(odd) | {"end_progress": odd.end, "end_by": end_by} | _doubt_columns(doubt, said)
+            source = signals.record.success_source
+            end_by = quality.PERSON if by_person else quality.end_by(signals.success, source, odd.end, looked=looked)
+            failed = {"p_failure": doubt.p_failure, "failure_signs": list(doubt.because)} if doubt else {}
+            measured = vars(odd) | {"end_progress": odd.end, "end_by": end_by} | failed
             del measured["end"]
             rows.append(place.of(signals.episode_index) | measured)
     return TABLES["label_quality"].rows(rows)
@@ -166,13 +157,6 @@ def _quality_run(episode: LabelledSignals) -> quality.LabelledRun:
     signals = episode.signals
     duration_s = len(signals.change) / signals.fps
     return quality.LabelledRun(duration_s, signals.fps, signals.success, [*episode.segments], episode.progress)
-
-
-def _doubt_columns(doubt: unfinished.Doubt | None, said: float | None) -> dict[str, Any]:
-    """How likely a run failed; `said`: as the annotator itself says."""
-    if said is not None:
-        doubt = unfinished.Doubt(said, (UNLIKE_REFERENCES,) if said >= MAY_BE_UNFINISHED else ())
-    return {"p_failure": doubt.p_failure, "failure_signs": list(doubt.because)} if doubt else {}
 
 
 def run_end(episode: LabelledSignals) -> unfinished.RunEnd:

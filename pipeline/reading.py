@@ -1,31 +1,30 @@
 """What stages read of a chunk: its usable episodes and their measurements."""
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import chain
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-import cv2
 import numpy as np
 import pyarrow as pa
 
-from annotate import motion
+from annotate.alignment.moments import grey_features
 from annotate.signal_lag import without_lag
+from annotate.signals import GripperCurve, Signals
 from core.errors import UserError
 from core.tables import TABLES
 from ingest.episode import EpisodeRecord, record_from_row
 from ingest.signals.gripper import GripperSignal
-from pipeline.keyframes import coarse_keyframes, load_keyframe
 from warehouse.lake import Lake
 from warehouse.lake.signals import stored_signals
 
-PICTURE_PX = 64  # side of the pictures that failed runs are compared by
 # What is read of the measurements of a chunk: columns by table
 MEASURED = {
     "episode_content": ("episode_index", "usable_cameras", "fps"),
     "frames": ("episode_index", "camera", "frame_index", "visual_change", "phash", "grippers", "speed"),
     "states": ("episode_index", "frame_index", "state"),
+    "tiny_pictures": ("episode_index", "camera", "frame_index", "luma"),
     "signal_lags": ("signal", "lag_s", "is_corrected"),
 }
 
@@ -70,6 +69,7 @@ class EpisodeSignals:
 
     views: the cameras that it is labelled by, the preferred one first.
     change: the visual change of the view in which most changes; phash: of the preferred camera.
+    tiny: of each usable camera the frames int64 [k] of its tiny pictures, and their pixels uint8 [k, p].
     """
 
     record: EpisodeRecord
@@ -77,9 +77,10 @@ class EpisodeSignals:
     fps: float
     change: np.ndarray
     phash: np.ndarray
-    grippers: tuple[motion.GripperCurve, ...]
+    grippers: tuple[GripperCurve, ...]
     speed: np.ndarray | None
     state: np.ndarray | None  # [num_frames, d]
+    tiny: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
 
     @property
     def episode_index(self) -> int:
@@ -97,8 +98,9 @@ class EpisodeSignals:
     def success(self) -> bool | None:
         return self.record.success
 
-    def signals(self) -> motion.Signals:
-        return motion.Signals(
+    def signals(self, cameras: Sequence[str] = ()) -> Signals:
+        """What annotators are given; with the tiny pictures of these cameras, where it has them."""
+        return Signals(
             self.fps,
             self.change,
             self.speed,
@@ -106,8 +108,15 @@ class EpisodeSignals:
             self.success,
             self.task,
             self.state,
-            episode_index=self.episode_index,
+            self.episode_index,
+            tuple(self._seen_by(camera) for camera in cameras),
         )
+
+    def _seen_by(self, camera: str) -> tuple[np.ndarray, np.ndarray] | None:
+        if camera not in self.tiny:
+            return None
+        frames, pixels = self.tiny[camera]
+        return frames, grey_features(pixels)
 
 
 @dataclass
@@ -130,7 +139,8 @@ def chunk_signals(
         records = {record.episode_index: record for record in records_where(lake, *of_episodes)}
         tables = _measured(lake, of_chunk, of_episodes)
     lags_s = {lag["signal"]: lag["lag_s"] for lag in tables["signal_lags"].to_pylist() if lag["is_corrected"]}
-    frames, states = tables["frames"], tables["states"].combine_chunks()
+    frames, states, tiny = tables["frames"], tables["states"].combine_chunks(), tables["tiny_pictures"].combine_chunks()
+    episode_of_tiny = tiny["episode_index"].to_numpy()
     episode_of_row, episode_of_state = frames["episode_index"].to_numpy(), states["episode_index"].to_numpy()
     cameras = frames["camera"].to_numpy(zero_copy_only=False)
     for content in tables["episode_content"].to_pylist():
@@ -153,7 +163,16 @@ def chunk_signals(
             # None where a value is missing, or the source has none
             speed=None if speed.null_count else _earlier(speed.to_numpy(), late),
             state=_earlier(_matrix(state), late) if len(state) else None,
+            tiny=_tiny(tiny, rows_of_episode(episode_of_tiny, record.episode_index)),
         )
+
+
+def _tiny(table: pa.Table, of_episode: slice) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The tiny pictures of an episode by camera."""
+    rows = table.slice(of_episode.start, of_episode.stop - of_episode.start)
+    cameras, frames = rows["camera"].to_numpy(zero_copy_only=False), rows["frame_index"].to_numpy()
+    pixels = np.frombuffer(b"".join(rows["luma"].to_pylist()), np.uint8).reshape(len(frames), -1)
+    return {camera: (frames[cameras == camera], pixels[cameras == camera]) for camera in sorted(set(cameras))}
 
 
 def _measured(lake: Lake, of_chunk: Condition, of_episodes: Condition) -> dict[str, pa.Table]:
@@ -191,7 +210,7 @@ def most_change(of_views: Sequence[np.ndarray]) -> np.ndarray:
 
 def _curves(
     openings: pa.ChunkedArray, signals: Sequence[GripperSignal], lags_s: Mapping[str, float], fps: float
-) -> tuple[motion.GripperCurve, ...]:
+) -> tuple[GripperCurve, ...]:
     """The grippers that are used, each moved to where the pictures show it."""
     # Lists of one length or none at all; null: that gripper is not used
     if not len(openings) or openings.null_count:
@@ -205,7 +224,7 @@ def _curves(
         if not np.isfinite(opening).all():
             continue
         opening = _in_time(opening, signal.title, lags_s, fps)
-        curves.append(motion.GripperCurve(opening, signal.has_polarity, signal.kind == "hand"))
+        curves.append(GripperCurve(opening, signal.has_polarity, signal.kind == "hand"))
     return tuple(curves)
 
 
@@ -244,30 +263,16 @@ def by_task(
     return episodes_by_task
 
 
-def signals_by_task(
-    lake: Lake, dataset: str, chunk: int, of_chunk: Iterable[EpisodeSignals]
-) -> Iterator[list[motion.Signals]]:
-    """What the motion annotator is given of the runs of each task, in order; `of_chunk`: the chunk's measurements."""
-    episodes_by_task = by_task(of_chunk)
+def shared_cameras(episodes: Sequence[EpisodeSignals]) -> tuple[str, ...]:
+    """The cameras by which episodes are compared: those that half of them have.
 
-    # Where an object lay is read from the first pictures, for tasks that some episode failed
-    troubled = [episodes for episodes in episodes_by_task.values() if any(e.success is False for e in episodes)]
-    pictures = first_pictures(lake, dataset, chunk, list(chain.from_iterable(troubled)))
-    for episodes in episodes_by_task.values():
-        yield [replace(e.signals(), picture=pictures.get(e.episode_index)) for e in episodes]
-
-
-def first_pictures(lake: Lake, dataset: str, chunk: int, episodes: Sequence[EpisodeSignals]) -> dict[int, np.ndarray]:
-    """Luma of the first frame of the preferred camera, 0..1, float64 [PICTURE_PX ** 2].
-
-    One camera per episode: pictures of different cameras cannot be compared.
+    A single episode that lacks one is compared by the others; it does not take the camera from the rest.
     """
-    named = coarse_keyframes(lake, dataset, [episode.episode_index for episode in episodes], chunk)
-    pictures = {}
-    for episode in episodes:
-        sha256 = named.get((episode.episode_index, episode.camera), {}).get(0)
-        if sha256 is not None:
-            luma = load_keyframe(lake.workspace, sha256, cv2.IMREAD_GRAYSCALE)
-            small = cv2.resize(luma, (PICTURE_PX, PICTURE_PX), interpolation=cv2.INTER_AREA)
-            pictures[episode.episode_index] = small.ravel() / 255
-    return pictures
+    having = Counter(camera for episode in episodes for camera in episode.tiny)
+    return tuple(sorted(camera for camera, count in having.items() if 2 * count >= len(episodes)))
+
+
+def task_signals(episodes: Sequence[EpisodeSignals]) -> list[Signals]:
+    """What annotators are given of the episodes of one task, in order."""
+    cameras = shared_cameras(episodes)
+    return [episode.signals(cameras) for episode in episodes]

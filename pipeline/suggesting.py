@@ -5,15 +5,12 @@ from dataclasses import asdict, dataclass, replace
 from math import isqrt
 from typing import Any
 
-import numpy as np
-
-from annotate.transfer import SeenRun
 from annotate.transfer.suggestion import BETWEEN, Suggested, suggested
 from core.errors import UserError
 from core.values import spread
 from pipeline.config import DatasetBuild, built
 from pipeline.reading import EpisodeSignals, chunk_signals
-from pipeline.transferring import ShownTask, labelled_runs, shown_task
+from pipeline.transferring import shown_task
 from warehouse.lake import Lake
 from warehouse.lake.references import joined_tasks, references_of
 
@@ -112,22 +109,19 @@ def _of_task(lake: Lake, build: DatasetBuild, task: str | None, runs: Sequence[R
     dataset = build.name
     # A lake of an earlier version has no references
     labels = references_of(lake, dataset, task) if lake.has("current_references") else []
-    labelled = labelled_runs(lake, dataset, labels)
-    references = tuple(signals.episode_index for signals, _ in labelled)
+    references = tuple(label.episode_index for label in labels)
     nothing = TaskSuggestion(dataset, task, len(runs), references, None, "")
     own, others = _candidates(runs, references)
     if why := _why_none(runs, references, own):
         return replace(nothing, why=why)
 
     # A part of many runs, spread evenly; some candidate is among them
-    kept = spread(labelled, MOST_REFERENCES)
+    kept = spread(labels, MOST_REFERENCES)
     room = most - len(kept)
     num_others = min(len(others), room * len(others) // (len(own) + len(others)))
     episodes = _signals(lake, dataset, [*spread(own, room - num_others), *spread(others, num_others)])
-    shown = shown_task(lake, dataset, episodes, kept)
-    sees_pictures = any(run.pictures for run in shown.runs)
-    shown = _with_hashes(shown, [signals for signals, _ in kept])
-    seen = [*(reference.run for reference in shown.references), *shown.runs]
+    shown = shown_task(lake, build, episodes, kept)
+    seen = [*(reference.signals for reference in shown.references), *shown.signals]
     if len(seen) < 2:
         return replace(nothing, why="its other runs cannot be read")
     of_task = suggested(
@@ -135,18 +129,15 @@ def _of_task(lake: Lake, build: DatasetBuild, task: str | None, runs: Sequence[R
     )
     if of_task is None:
         return replace(nothing, why="its runs have no pictures, state or gripper in common that could be compared")
-    judged_by = [
-        "hashes of pictures" if kind == "pictures" and not sees_pictures else kind for kind in of_task.judged_by
-    ]
     return replace(
         nothing,
-        label_next=of_task.next_runs[0].episode_index,
+        label_next=of_task.next_episodes[0].episode_index,
         why=_why(of_task, len(seen), len(kept)),
-        then=tuple(run.episode_index for run in of_task.next_runs[1:]),
+        then=tuple(episode.episode_index for episode in of_task.next_episodes[1:]),
         expected=_expected(of_task, len(references) - len(kept)),
         measured=of_task.measured,
-        judged_by=" and ".join(filter(None, [", ".join(judged_by[:-1]), judged_by[-1]])),
-        caveats=_caveats(build, of_task, len(runs), len(seen), sees_pictures=sees_pictures),
+        judged_by=" and ".join(filter(None, [", ".join(of_task.judged_by[:-1]), of_task.judged_by[-1]])),
+        caveats=_caveats(build, of_task, len(runs), len(seen)),
     )
 
 
@@ -186,26 +177,8 @@ def _expected(of_task: Suggested, left_out: int) -> tuple[ExpectedError, ...]:
     )
 
 
-def _with_hashes(shown: ShownTask, of_references: Sequence[EpisodeSignals]) -> ShownTask:
-    """Runs without embeddings and state are compared by the hashes of the pictures of the one camera that took all."""
-    signals = [*shown.episodes, *of_references]
-    sees = any(run.pictures for run in shown.runs) or all(own.state is not None for own in signals)
-    if sees or len({own.camera for own in signals}) > 1:
-        return shown
-    runs = list(map(_hashed, shown.runs, shown.episodes))
-    hashed = map(_hashed, [reference.run for reference in shown.references], of_references)
-    references = [replace(one, run=run) for one, run in zip(shown.references, hashed, strict=True)]
-    return ShownTask(shown.episodes, runs, references)
-
-
-def _hashed(run: SeenRun, signals: EpisodeSignals) -> SeenRun:
-    """The run with the bits of each frame's perceptual hash, -1 or 1, in place of what an encoder saw."""
-    bits = np.unpackbits(signals.phash.astype(">u8").view(np.uint8).reshape(-1, 8), axis=1)
-    return SeenRun(run.signals, np.arange(len(bits)), (2 * bits.astype(np.float32) - 1,))
-
-
 def _why(of_task: Suggested, num_seen: int, num_references: int) -> str:
-    first = of_task.next_runs[0]
+    first = of_task.next_episodes[0]
     if not num_references:
         return "it is in the middle of its task: the others are laid beside it with the least doubt"
     if first.nearest_to < FEW_FOLLOWERS:
@@ -213,15 +186,10 @@ def _why(of_task: Suggested, num_seen: int, num_references: int) -> str:
     return f"{first.nearest_to} of {num_seen - num_references - 1} others are nearer to it than to what is labelled"
 
 
-def _caveats(
-    build: DatasetBuild, of_task: Suggested, num_runs: int, num_seen: int, *, sees_pictures: bool
-) -> tuple[str, ...]:
+def _caveats(build: DatasetBuild, of_task: Suggested, num_runs: int, num_seen: int) -> tuple[str, ...]:
     caveats = []
     if num_seen < num_runs:
         caveats.append(f"{num_seen} of its {num_runs} runs were looked at, spread evenly")
-    if not sees_pictures:
-        when = "is there once the task has a reference and is built again" if not build.lacks_encoder else "is lacking"
-        caveats.append(f"no encoder has looked at its pictures: what one sees {when}")
     if of_task.measured is not None and of_task.measured > CONTRADICT_AT:
         caveats.append("its references contradict each other: look whether they are labelled alike")
     if not build.uses_references:

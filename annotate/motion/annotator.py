@@ -1,108 +1,128 @@
-"""The `motion` annotator: segments from gripper, state, speed and visual change. Deterministic, on CPU, no model.
+"""The `motion` annotator: labels from gripper, state, speed and pictures. Deterministic, on CPU, without a model.
 
 How a label comes about:
 
-1. The task text is read (`task_text`): it asks for transfers of objects, for one other action, or for nothing clear.
-2. Each run is observed (`signals`): activity, stand-stills, closings and openings of the gripper.
-3. Each failed run is compared with the successful runs of its task: how far did it come? (`failed_runs`)
-4. The runs are labelled. Transfers: each closing of the gripper is an attempt at one of them (`carrying`). One action:
-   the arm reaches the object and then acts (`reach_and_act`). Else steps are parted where the arm does something else
-   (`unplanned`); so are the runs whose gripper contradicts the text.
+1. Each episode is observed: how fast the arm moves, where it is idle, when its gripper closes and opens (`observe`).
+2. Where grippers show the steps of the task surely, each episode has them (`structure`). Else it is one step, and
+   progress is the share of the moving time so far.
+3. Episodes without sure steps of their own, and failed ones, are labelled by the others of their task (`votes`).
 
 It is the embedded default and the yardstick for other annotators.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from annotate.label import EpisodeFrame, EpisodeLabel
-from annotate.motion.carrying import carrying_labels, unnamed_carrying_labels
-from annotate.motion.confidence import LabelEvidence, label_evidence, with_confidence
-from annotate.motion.config import MotionConfig
-from annotate.motion.failed_runs import match_failed_runs
-from annotate.motion.gripper_events import closings
-from annotate.motion.reach_and_act import action_candidates, reach_and_act_labels
-from annotate.motion.signals import MotionRun, Signals, observe
-from annotate.motion.slivers import without_slivers
-from annotate.motion.task_text import TaskPlan, plan_of
-from annotate.motion.unplanned import one_step_label, unplanned_labels, without_steps_beyond
+import numpy as np
 
-CODE_VERSION = "motion-9"
+from annotate.carrying import Carried
+from annotate.label import EpisodeLabel, plain_label
+from annotate.motion.config import MotionConfig
+from annotate.motion.idle import split_at_idle
+from annotate.motion.observe import Observed, observe
+from annotate.motion.structure import OwnLabel, TaskSteps, own_label, segments_to, task_steps
+from annotate.motion.task_text import task_sentence
+from annotate.motion.votes import votes
+from annotate.progress import MOST, ProgressConfig
+from annotate.segments import Segment
+from annotate.signals import Signals
+from core.step_names import is_name, unnamed_step
+
+CODE_VERSION = "motion-10"
+BY_TIME = "nothing shows when the parts of its task begin: one step, by the time that the arm moves"
+COMPLETE = 0.9  # of progress: an episode whose outcome nobody says, and which comes so far, is complete
+SPREAD = 0.2  # of progress: others that are so far apart say nothing
+PRIOR_CONFIDENCE = 0.45  # of a label that only time shows, where all of its task agree
 
 
 def annotate(episodes: Sequence[Signals], config: MotionConfig) -> list[EpisodeLabel]:
-    """Label the runs of one task together: they have the same steps, unless what is seen says otherwise."""
-    return [label for label, _ in with_evidence(episodes, config)]
-
-
-def with_evidence(episodes: Sequence[Signals], config: MotionConfig) -> list[tuple[EpisodeLabel, LabelEvidence]]:
-    """The labels, each with what shows its boundaries."""
-    plan = plan_of(episodes[0].task)
-    runs = compared(episodes, plan, config)
-    labelled = []
-    for run, label in zip(runs, _labels(runs, plan, config), strict=True):
-        label = replace(label, segments=without_slivers(label.segments, run.signals.fps))
-        evidence = label_evidence(run, label, config)
-        label = replace(with_confidence(label, evidence), as_far_as=_reference_frame(run, episodes))
-        labelled.append((label, evidence))
-    return labelled
-
-
-def compared(episodes: Sequence[Signals], plan: TaskPlan, config: MotionConfig) -> list[MotionRun]:
-    """Observe the signals of each run of a task, and how far each failed run came."""
-    runs = [observe(signals, config) for signals in episodes]
-    if plan.action:
-        runs = [replace(run, action_candidates=action_candidates(run, config)) for run in runs]
-    runs = [replace(run, contact=_contact(run, plan)) for run in runs]
-    if any(run.failed for run in runs):
-        matches = match_failed_runs(runs, one_object=plan.has_one_object)
-        runs = [replace(run, match=match) for run, match in zip(runs, matches, strict=True)]
-    return runs
-
-
-def _contact(run: MotionRun, plan: TaskPlan) -> int | None:
-    """Where a successful run first acts on an object: it closes its gripper on it, or begins the task's action."""
-    if not run.signals.success:
-        return None
-    closed = closings(run.gripper_events) if plan.transfers else []
-    if closed:
-        return closed[0].moment
-    return run.action_candidates[-1] if run.action_candidates else None
-
-
-def _labels(runs: Sequence[MotionRun], plan: TaskPlan, config: MotionConfig) -> list[EpisodeLabel]:
-    """The first of these that fits labels a run: what the text says is carried, its one action, what is grasped."""
+    """Label episodes of one dataset, in their order; those of one task together."""
+    observed = [observe(signals, config) for signals in episodes]
+    places_of: dict[str | None, list[int]] = {}
+    for place, episode in enumerate(observed):
+        places_of.setdefault(episode.signals.task, []).append(place)
+    tasks = [[observed[place] for place in places] for places in places_of.values()]
     labels: dict[int, EpisodeLabel] = {}
-
-    def fill(label: Callable[[Sequence[MotionRun]], Mapping[int, EpisodeLabel]]) -> list[int]:
-        """Label the runs that have no label yet; those that got one."""
-        left = [i for i in range(len(runs)) if i not in labels]
-        new = label([runs[i] for i in left]) if left else {}
-        labels.update({left[k]: its_label for k, its_label in new.items()})
-        return [left[k] for k in new]
-
-    if plan.transfers:
-        fill(lambda left: carrying_labels(left, plan.transfers, config))
-    action = plan.action
-    if action:
-        fill(lambda left: dict(enumerate(reach_and_act_labels(left, action, config))))
-    evident = fill(lambda left: unnamed_carrying_labels(left, config))
-    if plan.transfers:
-        evident += fill(
-            lambda left: {i: one_step_label(run, run.signals.task or "", config) for i, run in enumerate(left)}
-        )
-    evident += fill(lambda left: dict(enumerate(unplanned_labels(left, config))))
-
-    # Such a failed run has not completed what its reference run had not completed yet
-    for i in evident:
-        match = runs[i].match
-        if match:
-            labels[i] = without_steps_beyond(labels[i], labels[match.run], match.frame)
-    return [labels[i] for i in range(len(runs))]
+    for places, task, steps in zip(places_of.values(), tasks, task_steps(tasks, config), strict=True):
+        own = [own_label(e, steps) if steps and _has_steps(e, steps) else one_step(e) for e in task]
+        by_others = votes(task, own)
+        for i, place in enumerate(places):
+            carried = by_others.get(i)
+            labels[place] = _by_itself(task[i], own[i]) if carried is None else _by_others(task[i], carried, steps)
+    return [labels[place] for place in range(len(episodes))]
 
 
-def _reference_frame(run: MotionRun, episodes: Sequence[Signals]) -> EpisodeFrame | None:
-    """The successful run, and its frame, that a failed run came as far as."""
-    if run.match is None:
-        return None
-    return EpisodeFrame(episodes[run.match.run].episode_index, run.match.frame)
+def _has_steps(episode: Observed, steps: TaskSteps) -> bool:
+    """Does an episode show steps of its own? One that lacks attempts may still have come as far as those it has."""
+    return len(episode.attempts) >= (1 if episode.failed else min(2, len(steps.transfers)))
+
+
+def one_step(episode: Observed) -> OwnLabel:
+    """The whole episode as one step, by the share of the moving time."""
+    text = task_sentence(episode.signals.task)
+    name = text if is_name(text) else unnamed_step(0)
+    ends = () if episode.failed else (episode.final_rest,)
+    curve = episode.moving_share * (ProgressConfig().incomplete_share if episode.failed else 1.0)
+    segments = split_at_idle(segments_to(episode, (name,), dict(enumerate(ends))), episode.idle, episode.fps)
+    return OwnLabel(segments, (name,), curve, ends, 0.0)
+
+
+def _by_itself(episode: Observed, own: OwnLabel) -> EpisodeLabel:
+    """The label by what an episode shows by itself."""
+    curve = finished_curve(own.curve, episode.signals.success) if own.is_complete else np.minimum(own.curve, MOST)
+    notes = [] if own.sureness else [BY_TIME]
+    return _label(episode, own.segments, own.plan, curve, own.sureness or PRIOR_CONFIDENCE / 2, notes)
+
+
+def _by_others(episode: Observed, carried: Carried, steps: TaskSteps | None) -> EpisodeLabel:
+    """The label by what the other episodes of its task say."""
+    plan = steps.plan if steps else one_step(episode).plan
+    curve = finished_curve(carried.earned(), episode.signals.success)
+    # One step is over where all is earned
+    ends = carried.completed() if steps else {0: min(int(np.argmax(curve >= 1.0)) + 1, len(episode))}
+    ends = agreed_ends(ends, len(plan), curve, episode)
+    strange = float(carried.is_strange.mean())
+    confidence = (steps.sureness if steps else PRIOR_CONFIDENCE) * max(0.0, 1 - carried.spread / SPREAD) * (1 - strange)
+    notes = ["labelled by the other episodes of its task"] + ([] if steps else [BY_TIME])
+    if strange:
+        notes.append(f"unlike the others of its task in {strange:.0%} of its time")
+    segments = split_at_idle(segments_to(episode, plan, ends), episode.idle, episode.fps)
+    return _label(episode, segments, plan, curve, confidence, notes)
+
+
+def _label(
+    episode: Observed,
+    segments: Sequence[Segment],
+    plan: tuple[str, ...],
+    curve: np.ndarray,
+    confidence: float,
+    notes: list[str],
+) -> EpisodeLabel:
+    named = [replace(s, confidence=confidence, named=is_name(s.name)) for s in segments]
+    label = plain_label(named, len(plan), episode.signals.task, step_names=plan)
+    return replace(label, curve=stored_curve(np.maximum.accumulate(curve)), confidence=confidence, notes=notes)
+
+
+def agreed_ends(ends: Mapping[int, int], num_planned: int, curve: np.ndarray, episode: Observed) -> dict[int, int]:
+    """The ends of steps that agree with progress [n]: all are completed exactly where it ends at 1."""
+    agreed = dict(ends)
+    missing = [step for step in range(num_planned) if step not in agreed]
+    if curve[-1] == 1.0:
+        agreed |= dict.fromkeys(missing, max(episode.final_rest, *agreed.values(), 0))
+    elif not missing:
+        del agreed[max(agreed, key=lambda step: agreed[step])]
+    return agreed
+
+
+def stored_curve(curve: np.ndarray) -> np.ndarray:
+    """Progress [n] as labels have it: float32, within 0..1, 0 at frame 0."""
+    curve = np.clip(curve, 0.0, 1.0).astype(np.float32)
+    curve[0] = 0.0
+    return curve
+
+
+def finished_curve(curve: np.ndarray, success: bool | None) -> np.ndarray:
+    """Progress that ends at 1 for an episode that is complete, and below for one that failed."""
+    if success is False or (success is None and curve[-1] < COMPLETE):
+        return np.minimum(curve, MOST)
+    return curve / max(curve[-1], 1e-9)

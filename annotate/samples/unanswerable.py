@@ -137,7 +137,11 @@ class _Ways:
         is_foreign = bool(self.foreign or self.strangers)
         has_unlike_cameras = any(self.e.unlike_cameras.values())
         ways: list[tuple[str, _Way, bool]] = [
-            ("other_task", self._way(self._foreign_words, self._own), any(in_words(o) for o in self.foreign)),
+            (
+                "other_task",
+                self._way(self._foreign_words, self._own),
+                has_words and any(in_words(o) for o in self.foreign),
+            ),
             ("other_task", self._way(self._own_words, self._foreign), is_foreign and has_words),
             ("other_task", self._way(self._pictures, self._foreign), is_foreign and has_pictures),
             ("other_camera", self._way(self._other_camera, self._own), has_own_pictures and has_unlike_cameras),

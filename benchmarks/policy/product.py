@@ -9,11 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from annotate.motion import CODE_VERSION as MOTION
+from annotate.motion.annotator import CODE_VERSION as MOTION
 from annotate.progress import CODE_VERSION as PROGRESS
 from benchmarks.policy.recording import DATASET, Frames
 from benchmarks.policy.weights import clock, export_file, write_progress
-from benchmarks.sim_truth import published_curves
 from benchmarks.trial import build, own_code_first
 from core.paths import ROOT, Workspace
 from training.runs import CODE_VERSION as TRAINING
@@ -78,7 +77,12 @@ def labelled_progress(space: Workspace, dataset: Path, frames: Frames, folder: P
     model = train_laptop(space, dataset, folder)
     labels = export(space, folder / "labels", chunk)
     rewards = export(space, folder / "laptop", chunk, model)
-    found = published_curves(Lake(space, read_only=True), DATASET)
+    rows = Lake(space, read_only=True).rows(
+        "SELECT episode_index, list(progress_procvlm ORDER BY frame_index) FROM active_progress WHERE dataset = ? "
+        "GROUP BY ALL",
+        [DATASET],
+    )
+    found = {episode: np.array(curve, np.float64) for episode, curve in rows}
     published = [found.get(k, np.full(n, np.nan)) for k, n in enumerate(frames.lengths)]
     return {
         "published": _written(folder / "published", published, chunk),

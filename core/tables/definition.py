@@ -59,6 +59,7 @@ TYPES: dict[str, pa.DataType] = {
     "f32": pa.float32(),
     "f64": pa.float64(),
     "bool": pa.bool_(),
+    "bytes": pa.binary(),
     "time": pa.timestamp("us", tz="UTC"),
 }
 STRUCTS = {

@@ -128,6 +128,14 @@ frames: Measurements per frame and camera, made without labels
   check speed >= 0
   check luma_mean BETWEEN 0 AND 1
 
+tiny_pictures: Tiny grey pictures, at most 5 a second of each usable camera: episodes of a task are compared by them
+  key dataset, episode_index, camera, frame_index
+  partition dataset, chunk
+  compact
+  dataset, episode_index, camera, frame_index, chunk
+  luma bytes: 16 x 16 pixels of luma, a byte each, row by row from the top
+  check octet_length(luma) = 256
+
 states: Proprioception per frame, if the source has it
   key dataset, episode_index, frame_index
   partition dataset, chunk

@@ -45,6 +45,7 @@ episode_labels: One row per episode and label run: what the label states about t
   as_far_as_episode i64: failed runs: the successful run of the task that shows how far this one came; null: unknown
   as_far_as_frame i64: failed runs: the frame of that run at which this one ended; null: unknown
   notes list[str]: remarks of the annotator
+  curve list[f32]: progress at each frame, as its annotator states it; null: by the segments
   correction_id str: the correction that this label comes from; null: it is an annotator's own
   final_progress f64: final progress stated by a person, 0..1; null: it follows from the segments
   catastrophic_frame i64: first frame from which the task cannot be saved, stated by a person; null: none

@@ -288,7 +288,9 @@ def dimension_names(feature: Any) -> Sequence[str]:
     """Names of a feature's dimensions; info.json has a list, or a mapping that holds lists or places, or nothing."""
     names = object_of(feature).get("names")
     if not isinstance(names, dict):
-        return list(map(str, names)) if isinstance(names, list) else []
+        # A list may be one of lists
+        listed = names if isinstance(names, list) else []
+        return [str(name) for part in listed for name in (part if isinstance(part, list) else [part])]
     # Either each name's place, or lists: the names of one part each, which tells those of several parts apart
     if {*map(type, names.values())} <= {int}:
         return list(map(str, sorted(names, key=names.__getitem__)))

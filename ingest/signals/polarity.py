@@ -27,6 +27,7 @@ BY_LAST_LEVEL = 1.5
 
 WIDEST_M = 0.2  # a gripper's opening in metres is no larger
 LEROBOT_NAME = re.compile(r"gripper\.pos$")  # LeRobot's motors count 0 (closed) to 100 (open)
+INSPIRE = "inspire"  # hands whose angles count from 0 (closed) to 1000 or 1 (open), by their maker's manual
 LEROBOT_SERVOS = ("so100", "so101", "so-100", "so-101")  # whose raw counts grow as the gripper opens, too
 MIN_SHARE = 0.6  # of the episodes that have to agree
 MANY_RUNS, FEW_RUNS = 5, 0.7  # evidence of so many episodes counts in full, that of a single one for about this share
@@ -89,6 +90,8 @@ def named_evidence(names: Sequence[str], robot: str | None, ends: Range) -> list
     is_servo = any(servo in (robot or "").lower() for servo in LEROBOT_SERVOS)
     if is_servo or any(LEROBOT_NAME.search(name) for name in names):
         evidence.append(Evidence(BY_LEROBOT, "LeRobot's grippers grow as they open"))
+    if INSPIRE in (robot or "").lower() or any(INSPIRE in name.lower() for name in names):
+        evidence.append(Evidence(BY_LEROBOT, "Inspire's hands count up as they open"))
     return evidence
 
 
@@ -118,15 +121,18 @@ def counted(run: GripperRun) -> list[Transition]:
 
 
 def _by_excursions(active: Sequence[tuple[GripperRun, list[Transition]]]) -> Evidence | None:
-    """A gripper that goes to the other end once and comes back has held something there, where the arm has moved."""
+    """A gripper that goes to the other end, carries there once, and comes back has held something there.
+
+    Excursions on which the arm hardly moves are failed attempts: they do not count.
+    """
     votes = []
     for run, crossings in active:
-        if len(crossings) != 2:
+        if len(crossings) % 2:
             continue
-        there, back = crossings
-        carried = 1.0 if run.way is None else run.way[back.start] - run.way[there.end]
-        if carried >= MIN_CARRIED:
-            votes.append(there.rises)
+        pairs = zip(crossings[::2], crossings[1::2], strict=True)
+        carried = [1.0 if run.way is None else run.way[back.start] - run.way[there.end] for there, back in pairs]
+        if sum(way >= MIN_CARRIED for way in carried) == 1:
+            votes.append(crossings[0].rises)
     # Those that rise to hold are closed at the high end
     return _majority(
         votes, len(active), -BY_ONE_EXCURSION, "it goes there once, the arm moves, and it comes back: that end holds"

@@ -33,7 +33,7 @@ from ingest.source import read_episode
 from ingest.sources.files import Source
 from ingest.sources.types import DownloadError
 
-VERSION = "signals-1"
+VERSION = "signals-2"
 MAX_EPISODES, PER_TASK = 64, 8  # surveyed at most: of the dataset, and of one task before others had their turn
 MIN_SURVEYED = 20  # a survey of so many episodes stays when the dataset grows
 MIN_JOINT_RANGE = 0.1  # of the largest range among the joints of a hand: one that moves less does not count

@@ -17,7 +17,7 @@ from warehouse.lake.checks import label_agreement, label_coverage, label_drift, 
 from warehouse.lake.corrections import ACCEPTED, REJECTED, chunk_corrections
 from warehouse.lake.labels import StoredLabel, labels_of_run
 
-LABEL_COLUMNS = "episode_index, as_far_as_episode, as_far_as_frame, steps_from"
+LABEL_COLUMNS = "episode_index, as_far_as_episode, as_far_as_frame, steps_from, curve"
 LabelRow = Mapping[str, Any]  # those columns of a row of episode_labels
 OtherLabel = tuple[int, str, str, str | None]  # episode, label run, annotator and model of another run's label
 
@@ -62,6 +62,7 @@ def _with_progress(
         for row in label_rows
         if row["as_far_as_episode"] is not None
     }
+    curves = {row["episode_index"]: row["curve"] for row in label_rows if row["curve"] is not None}
     # The runs that others are measured against come first
     episodes = [episode for episode in context.signals() if episode.episode_index in labels]
     labelled: dict[int, LabelledSignals] = {}
@@ -71,8 +72,11 @@ def _with_progress(
         if episode.episode_index in as_far_as:
             other, frame = as_far_as[episode.episode_index]
             ends_at = float(labelled[other].progress[frame])
-        config = context.build.stages.progress
-        label = with_progress(episode, stored.segments, stored.num_planned, config, ends_at=ends_at)
+        if (curve := curves.get(episode.episode_index)) is not None:
+            label = LabelledSignals(episode, stored.segments, stored.num_planned, np.array(curve, np.float32))
+        else:
+            config = context.build.stages.progress
+            label = with_progress(episode, stored.segments, stored.num_planned, config, ends_at=ends_at)
         labelled[episode.episode_index] = label
     return [labelled[episode.episode_index] for episode in episodes]
 

@@ -1,19 +1,17 @@
 """Runs of a chunk labelled like the references of their tasks: a label run of its own, beside that of the annotator."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pyarrow as pa
 
-import annotate.transfer
 from annotate.progress import CODE_VERSION as PROGRESS_VERSION
 from annotate.segments import check_tiling
-from annotate.transfer import Alignment, Transferred
+from annotate.transfer.annotator import Alignment, Transferred, annotate
 from core.tables import TABLES
 from ingest.episode import Finding
-from pipeline.labelled import LabelPlace, label_columns, label_tables, of_label_run, quality_table, with_progress
+from pipeline.labelled import LabelledSignals, LabelPlace, label_columns, label_tables, of_label_run, quality_table
 from pipeline.pictures import segments_figure
 from pipeline.reading import EpisodeSignals
 from pipeline.stage import Output, Stage, StageContext
@@ -23,45 +21,41 @@ from pipeline.transferring import NO_PICTURES, shown_tasks
 def run(context: StageContext) -> Output:
     label_run = context.build.transfer_run()
     place = LabelPlace(context.dataset, context.chunk, label_run.id)
-    labelled, alignments = [], [TABLES["alignments"].empty()]
-    findings, p_failures = [], {}
-    for signals, transferred in sorted(_transferred(context), key=lambda result: result[0].episode_index):
+    labelled, alignments, findings = [], [TABLES["alignments"].empty()], []
+    for signals, transferred in _transferred(context):
         label, alignment = transferred.label, transferred.alignment
-        if label is None or alignment is None:
-            detail = transferred.why_none or "it follows none of the references of its task"
+        if label is None or alignment is None or label.curve is None:
+            detail = transferred.why_none or "its task has no other reference"
             findings.append(Finding("transfer_no_fit", detail, "warning", signals.episode_index))
             continue
         check_tiling(label.segments, len(signals.change), label.num_planned)
         alignments.append(_alignment_rows(place, signals.episode_index, alignment))
-        config, columns = context.build.stages.progress, label_columns(label)
-        labelled.append(with_progress(signals, label.segments, label.num_planned, config, columns))
-        if transferred.p_failure is not None and signals.success is None:
-            p_failures[signals.episode_index] = transferred.p_failure
+        columns = label_columns(label)
+        labelled.append(LabelledSignals(signals, label.segments, label.num_planned, label.curve, columns))
 
     tables = label_tables(place, labelled) | {
-        "label_quality": quality_table(place, labelled, p_failures=p_failures),
+        "label_quality": quality_table(place, labelled),
         "alignments": pa.concat_tables(alignments),
     }
     numbers = {"label_run": label_run.id, "episodes": len(labelled), "no_fit": len(findings)}
     return Output(tables, findings, registered=of_label_run(label_run.id, vars(label_run)), numbers=numbers)
 
 
-def _transferred(context: StageContext) -> Iterator[tuple[EpisodeSignals, Transferred]]:
-    """Each run that is no reference itself, with what it is like; its label says so where no pictures were compared."""
-    stages = context.build.stages
-    for task in shown_tasks(context.lake, context.dataset, context.signals()):
-        # References stand among the runs, too: they show what is usual for the task
-        results = annotate.transfer.annotate(task.runs, task.references, stages.transfer, stages.motion)
-        references = {reference.run.signals.episode_index for reference in task.references}
-        for signals, run, transferred in zip(task.episodes, task.runs, results, strict=True):
-            if signals.episode_index not in references:
-                yield signals, transferred if run.pictures else _noted(transferred)
-
-
-def _noted(transferred: Transferred) -> Transferred:
-    """Its label says that no pictures were compared."""
-    label = transferred.label
-    return replace(transferred, label=label and replace(label, notes=[*label.notes, NO_PICTURES]))
+def _transferred(context: StageContext) -> list[tuple[EpisodeSignals, Transferred]]:
+    """Each episode that is no reference itself, with what it is like, in order."""
+    build, results = context.build, []
+    for task in shown_tasks(context.lake, build, context.signals()):
+        references = {reference.signals.episode_index for reference in task.references}
+        # References stand among the episodes, too: they show what is usual for the task
+        labelled = annotate(task.signals, task.references, build.stages.transfer, build.stages.motion)
+        for signals, transferred in zip(task.episodes, labelled, strict=True):
+            if signals.episode_index in references:
+                continue
+            if transferred.label and not task.sees_pictures:
+                label = replace(transferred.label, notes=[*transferred.label.notes, NO_PICTURES])
+                transferred = replace(transferred, label=label)
+            results.append((signals, transferred))
+    return sorted(results, key=lambda result: result[0].episode_index)
 
 
 def _alignment_rows(place: LabelPlace, episode_index: int, alignment: Alignment) -> pa.Table:
@@ -86,7 +80,7 @@ STAGE = Stage(
     run=run,
     config=lambda build: (build.transfer_run().id, build.stages.progress, PROGRESS_VERSION),
     code_version=lambda build: build.transfer_run().code_version,
-    description="Runs labelled like the references of their task: those whose label somebody vouches for.",
+    description="Episodes labelled like the references of their task: those whose label somebody vouches for.",
     reads=("outcomes", "references"),
     applies=lambda build: build.uses_references,
     label_run=lambda build: build.transfer_run().id,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from annotate.demonstration import measures
-from annotate.motion import GripperCurve, Signals
+from annotate.signals import GripperCurve, Signals
 
 FPS = 20.0
 TREMBLES = 3.0  # Hz

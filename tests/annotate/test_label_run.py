@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from annotate.label_run import LabelRun, choose_active, resolved
-from annotate.motion import CODE_VERSION, MotionConfig
+from annotate.motion.annotator import CODE_VERSION
+from annotate.motion.config import MotionConfig
 
 RUN = LabelRun("vlm", "vlm-1", resolved({"b": 1, "a": 0.5}), "model", "rev", "prompts")
 

@@ -65,6 +65,17 @@ def test_a_gripper_that_is_late_or_early(lag_s: float) -> None:
     assert finding.detail.endswith("labels are corrected by it")
 
 
+def test_a_lag_that_one_recording_shows_is_not_corrected() -> None:
+    """Its gripper moves again and again, always late."""
+    joints = np.concatenate([joints for joints, _ in joints_and_openings()])
+    o = np.concatenate([o for _, o in joints_and_openings()])
+    recorded = np.column_stack([joints, later(o[:, None], 0.6)])
+    shown = [(episode_of(0, recorded, NAMES), change_of(joints, o, 0))]
+    lag = measured(shown, GRIPPER)[0]["gripper: closing"]
+    assert lag.num_observed >= 5
+    assert not lag.is_corrected
+
+
 @pytest.mark.parametrize("lag_s", [0.6, -0.5])
 def test_an_arm_that_is_late_or_early(lag_s: float) -> None:
     lags, meter = measured(runs(arm_lag_s=lag_s), GRIPPER)

@@ -110,6 +110,7 @@ def odd(own) -> None:
     lake = Lake(own.space)
     lake.con.execute("UPDATE label_quality SET end_by = 'assumed', end_progress = 1")
     lake.con.execute("UPDATE label_quality SET jump = 0.6 + episode_index / 10 WHERE episode_index < 3")
+    lake.con.execute("UPDATE episode_labels SET confidence = 0.9")
     lake.con.execute("UPDATE episode_labels SET needs_review = true, confidence = 0.1 WHERE episode_index = 1")
     lake.con.close()
 

@@ -11,6 +11,7 @@ from core.paths import Workspace
 from explorer.site import Options
 from tests.kits.explorer_kit import CALL, CLOCK, FAILED, HOSTILE, LOST, OLD, OTHER, QUARANTINED, UNLABELLED
 from tests.kits.signal_kit import give_two_arms
+from tests.kits.tiny_lerobot import FPS
 from tests.kits.visitor import visit
 from warehouse.lake import Lake
 
@@ -116,7 +117,7 @@ def test_the_data_of_an_episode(client: TestClient):
     assert found["runs"][1]["reasoning"][1]["text"] == "At 12 the hand moves on."
     assert found["predictions"][0]["frames"] == [0, 4, 8, 12, 16, 20]
     (camera,) = found["cameras"]
-    assert camera["video"] == {"url": "/media/tiny/0/video/0", "start_frame": 0, "fps": 10.0}
+    assert camera["video"] == {"url": "/media/tiny/0/video/0", "start_frame": 0, "fps": FPS}
     assert camera["keyframes"][0]["frame_index"] == 0
     assert len(found["measures"]["gripper"]) == found["num_frames"]
     assert found["measures"]["grippers"] == [

@@ -18,6 +18,7 @@ def own(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Made:
     own = made.copy(tmp_path_factory.mktemp("unfinished"))
     lake = Lake(own.space)
     lake.con.execute("UPDATE label_quality SET end_by = 'assumed', end_progress = 1, p_failure = NULL")
+    lake.con.execute("UPDATE episode_labels SET confidence = 0.9")
     lake.con.execute(
         "UPDATE label_quality SET p_failure = CASE episode_index WHEN 1 THEN 0.6 WHEN 2 THEN 0.9 ELSE 0.3 END, "
         "failure_signs = ['the arm stops elsewhere'] WHERE episode_index BETWEEN 1 AND 3"

@@ -1,9 +1,9 @@
-"""Made-up runs for the motion annotator: arms that move or stand still, grippers that close, random signals."""
+"""Made-up episodes for the motion annotator: arms that move or stand still, grippers that close, random signals."""
 
 import numpy as np
 from hypothesis import strategies as st
 
-from annotate.motion import GripperCurve, Signals
+from annotate.signals import GripperCurve, Signals
 
 FPS = 10.0
 TASKS = (None, "Open the drawer.", "Put the cup on the plate.", "Put the cup and the fork into the sink.")

@@ -9,9 +9,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from annotate.motion import GripperCurve, Signals
 from annotate.segments import DONE, IDLE, STEP, Segment
-from annotate.transfer import Reference, SeenRun
+from annotate.signals import GripperCurve, Signals
+from annotate.transfer.annotator import Reference
 
 FPS = 20.0
 GRASPS_AT, RELEASES_AT = 0.4, 0.75
@@ -28,7 +28,7 @@ def pace(n: int, seed: int) -> np.ndarray:
     return (moved - moved[0]) / (moved[-1] - moved[0])
 
 
-def run_along(phases: np.ndarray, episode: int, *, success: bool | None = None, course: int = 0) -> SeenRun:
+def run_along(phases: np.ndarray, episode: int, *, success: bool | None = None, course: int = 0) -> Signals:
     """A run that is at `phases` [n] of a course; other numbers of `course` are other tasks."""
     n, noise = len(phases), np.random.default_rng(1000 + episode)
     state = _curve(phases, 100 + course, 3) + noise.normal(0, 0.01, (n, 3))
@@ -39,10 +39,8 @@ def run_along(phases: np.ndarray, episode: int, *, success: bool | None = None, 
     opening = np.interp(phases, turns, [1, 1, 0, 0, 1, 1])
     seen = np.arange(0, n, 4)
     pictures = _curve(phases[seen], course, DIMS) + noise.normal(0, 0.1, (len(seen), DIMS))
-    signals = Signals(
-        FPS, speed, speed * FPS, (GripperCurve(opening),), success, "Put the cup away.", state, episode_index=episode
-    )
-    return SeenRun(signals, seen, (pictures.astype(np.float32),))
+    grippers, seen_by = (GripperCurve(opening),), ((seen, pictures.astype(np.float32)),)
+    return Signals(FPS, speed, speed * FPS, grippers, success, "Put the cup away.", state, episode, seen_by)
 
 
 def _curve(phases: np.ndarray, seed: int, dims: int) -> np.ndarray:
@@ -64,16 +62,18 @@ def steps_of(phases: np.ndarray) -> list[Segment]:
 
 
 def shown_by(phases: np.ndarray, episode: int, segments: Sequence[Segment] | None = None) -> Reference:
-    return Reference(run_along(phases, episode), segments or steps_of(phases), PLAN)
+    """A reference whose progress is its phase."""
+    return Reference(run_along(phases, episode), segments or steps_of(phases), PLAN, phases)
 
 
 # Random ones: nothing in them has to make sense
 
 
-def random_run(draws: np.random.Generator, episode: int, n: int, kinds: tuple[int, int, bool, bool]) -> SeenRun:
+def random_run(draws: np.random.Generator, episode: int, n: int, kinds: tuple[int, int, bool, bool]) -> Signals:
     """`kinds`: how many cameras and grippers, and whether there is a state, and a speed."""
     cameras, grippers, has_state, has_speed = kinds
-    signals = Signals(
+    seen = np.arange(0, n, int(draws.integers(1, 5)))
+    return Signals(
         float(draws.choice([5, 10, 29.97])),
         _random_curve(draws, n),
         _random_curve(draws, n) if has_speed else None,
@@ -82,12 +82,11 @@ def random_run(draws: np.random.Generator, episode: int, n: int, kinds: tuple[in
         task="Put the cup on the plate.",
         state=np.stack([_random_curve(draws, n) for _ in range(3)], axis=1) if has_state else None,
         episode_index=episode,
+        pictures=tuple(
+            (seen, np.stack([_random_curve(draws, n)[seen] for _ in range(5)], axis=1).astype(np.float32))
+            for _ in range(cameras)
+        ),
     )
-    seen = np.arange(0, n, int(draws.integers(1, 5))) if cameras else np.array([], np.int64)
-    pictures = tuple(
-        np.stack([_random_curve(draws, n)[seen] for _ in range(5)], axis=1).astype(np.float32) for _ in range(cameras)
-    )
-    return SeenRun(signals, seen, pictures)
 
 
 def _random_curve(draws: np.random.Generator, n: int) -> np.ndarray:

@@ -6,7 +6,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from annotate.motion import MotionConfig
+from annotate.motion.config import MotionConfig
 from assets.defs.models.assets import annotator_comparison
 from assets.defs.resources import Corpus
 from eval.annotators.compare import AnnotatorComparison, Apart, RunsApart

@@ -34,8 +34,7 @@ def test_each_task_has_a_run_to_label_next_and_nothing_is_written(own: Made, cor
     assert {drawer.label_next, *drawer.then} == {1, 3}
     assert [e.references for e in plate.expected] == [1, 2]
     assert all(e.low < e.error < e.high for e in plate.expected)
-    assert plate.judged_by == "state and grippers"
-    assert any("no encoder" in caveat for caveat in plate.caveats)
+    assert plate.judged_by == "pictures, state and grippers"
     assert corpus.snapshot() == before
 
 
@@ -92,14 +91,14 @@ def test_the_only_run_of_its_task_and_an_annotator_that_follows_nobody(tmp_path:
     lake.con.close()
 
 
-def test_runs_of_pictures_alone_are_compared_by_their_hashes(own: Made, corpus: Lake):
+def test_runs_of_pictures_alone_are_compared_by_these(own: Made, corpus: Lake):
     corpus.con.execute("DELETE FROM states")
     corpus.con.execute("UPDATE frames SET grippers = NULL")
     plate = by_task(corpus)[PLATE]
-    assert plate.judged_by == "hashes of pictures"
+    assert plate.judged_by == "pictures"
     assert plate.label_next in (0, 2, 4)
     say(corpus)
-    assert by_task(corpus)[PLATE].judged_by == "hashes of pictures"
+    assert by_task(corpus)[PLATE].judged_by == "pictures"
 
 
 def test_of_many_runs_some_are_looked_at(own: Made, corpus: Lake, monkeypatch: pytest.MonkeyPatch):

@@ -35,6 +35,7 @@ SQL_TYPES = {
     pa.float32(): "REAL",
     pa.float64(): "DOUBLE",
     pa.bool_(): "BOOLEAN",
+    pa.binary(): "BLOB",
     pa.timestamp("us", tz="UTC"): "TIMESTAMPTZ",
 }
 

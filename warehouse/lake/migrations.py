@@ -17,8 +17,8 @@ from warehouse.lake.connection import CATALOG, LakeConnection, literal, quoted, 
 from warehouse.lake.hashes import content_key
 from warehouse.lake.place import LakeError, place
 
-SCHEMA_VERSION = 11
-SCHEMA_HASH = "820eba22489be722"
+SCHEMA_VERSION = 12
+SCHEMA_HASH = "a4956ccd4ff999ff"
 OF_MOTION = "SELECT label_run FROM label_runs WHERE annotator IN ('motion', 'native')"  # native falls back on it
 # Of each version, what rows that were there before need: SQL on the lake, after tables and columns were added. One with
 # a parameter is run for each dataset by itself, so that it need not hold the rows of all.

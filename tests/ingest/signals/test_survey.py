@@ -8,9 +8,10 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 
-from annotate.motion import GripperCurve, MotionConfig
-from annotate.motion.gripper_events import events_of_arms, gripper_events
+from annotate.motion.config import MotionConfig
+from annotate.motion.gripper_events import attempts, gripper_moves
 from annotate.signal_lag import proprioception
+from annotate.signals import GripperCurve
 from ingest.episode import Episode, EpisodeRecord
 from ingest.formats.numbers import numbers
 from ingest.reasons import DataError
@@ -103,8 +104,7 @@ def test_a_finger_that_moves_4_cm_is_a_full_grasp() -> None:
     for episode in episodes:
         curve = opening(signal, episode)
         assert curve is not None
-        events = gripper_events(GripperCurve(curve), MotionConfig(), FPS)
-        assert [event.kind for event in events] == ["close", "open"]
+        assert [closes for _, _, closes in gripper_moves(curve, MotionConfig(), FPS)] == [True, False]
     assert (curve.min(), curve.max()) == (pytest.approx(0), pytest.approx(1))
 
 
@@ -212,11 +212,8 @@ def test_a_polarity_that_nothing_shows_is_unknown(
     assert result.findings[0].detail.endswith(": nothing shows it")
     curve = opening(signal, episodes[0])
     assert curve is not None
-    arm = [GripperCurve(curve, has_polarity=signal.has_polarity)]
-    way = np.linspace(0, 1, len(curve))
-    events = events_of_arms(arm, way, MotionConfig(), FPS, may_end_closed=False)
-    assert len(events) > 5
-    assert {event.kind for event in events} == {"move"}
+    assert len(gripper_moves(curve, MotionConfig(), FPS)) > 5
+    assert attempts([GripperCurve(curve, has_polarity=signal.has_polarity)], MotionConfig(), FPS) == []
 
 
 @pytest.mark.parametrize("command", [lambda o: 50 * o, lambda o: 30 - o])
@@ -225,7 +222,10 @@ def test_the_command_shows_what_the_gripper_does_not(command: Callable[[np.ndarr
     episodes = []
     for k, (joints, o) in enumerate(RUNS):
         slips = o.copy()
-        middle = int(np.flatnonzero(o < 0.5).mean())
+        # In the middle of its way, so that it carries before and after
+        carries = np.flatnonzero(o < 0.5)
+        way = np.abs(np.diff(joints[carries], axis=0)).sum(axis=1).cumsum()
+        middle = int(carries[np.searchsorted(way, way[-1] / 2)])
         slips[middle - 6 : middle + 6] = 1.0
         action = np.column_stack([joints, command(o)])
         episodes.append(episode_of(k, np.column_stack([joints, slips]), NAMED, action, NAMED))

@@ -38,17 +38,16 @@ def test_a_persons_outcome_counts_and_remakes_its_chunk_without_decoding(own: Ma
     assert lake.rows(OUTCOME, [EPISODE]) == [(None, None)]
     assert stale(lake, own) == set()
     end = "SELECT last(progress ORDER BY frame_index) = 1 FROM active_progress WHERE episode_index = ?"
-    # It ends with its gripper closed: nobody says that it placed what it holds
-    assert lake.rows(end, [EPISODE]) == [(False,)]
-    import_id = say(lake, True)
+    assert lake.rows(end, [EPISODE]) == [(True,)], "nobody says otherwise"
+    import_id = say(lake, False)
     assert stale(lake, own) == {"episodes"}
     assert chunks_to_build(lake) == {"tiny": 1}
 
     assert rebuilt(own) == REDONE
-    assert lake.rows(OUTCOME, [EPISODE]) == [(True, "person: seen.csv")]
+    assert lake.rows(OUTCOME, [EPISODE]) == [(False, "person: seen.csv")]
     assert chunks_to_build(lake) == {}
-    # A run that succeeded ends at 1, and nothing was measured anew
-    assert lake.rows(end, [EPISODE]) == [(True,)]
+    # A run that failed ends below 1, and nothing was measured anew
+    assert lake.rows(end, [EPISODE]) == [(False,)]
     after = digest(lake)
     changed = {name for name in after if after[name] != before[name]}
     assert changed >= {"outcomes", "episode_facts", "episodes", "segments", "progress"}

@@ -2,13 +2,11 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-import annotate.transfer
 from annotate.embeddings.config import EmbeddingsConfig
-from annotate.transfer import Reference, SeenRun, Transferred
+from annotate.transfer.annotator import CODE_VERSION
 from core.paths import Workspace
 from pipeline.build import run_build
 from pipeline.chunk import ChunkTask, run_chunk
@@ -21,18 +19,12 @@ from tests.kits.lerobot_writer import write_v2
 from tests.kits.made_corpus import Made, build_of
 from tests.kits.step_forms import SPANS, V2_FORMS
 from tests.kits.tiny_lerobot import make_dataset
-from tests.kits.transfer_standin import by_share
 from tests.pipeline.stages.test_corrections import STEPS, say
 from warehouse.lake import Lake, corrections, digest, references
 
 PLATE, DRAWER = "put the cube on the plate", "open the drawer"  # tasks of the even episodes, and of the odd ones
 ACTIVE = "SELECT annotator, why FROM active_runs JOIN label_runs USING (label_run) WHERE episode_index = ?"
 DOWN = ("progress", "samples", "shards")
-
-
-@pytest.fixture(autouse=True)
-def standin(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(annotate.transfer, "annotate", by_share)
 
 
 def rebuilt(own: Made, build: DatasetBuild | None = None) -> list[tuple[str, int | None]]:
@@ -67,12 +59,16 @@ def test_the_other_runs_of_the_task_follow_in_every_chunk(own: Made, corpus: Lak
 
     # Episode 0 has 24 frames, 4 has 26, the reference 30 with a boundary at 11
     segments = "SELECT episode_index, name, start_frame, end_frame, completed FROM active_segments"
-    assert corpus.rows(f"{segments} WHERE episode_index IN (0, 4) ORDER BY episode_index, segment_index") == [
-        (0, "Reach for the cube", 0, 9, True),
-        (0, "Put it on the plate", 9, 24, True),
-        (4, "Reach for the cube", 0, 10, True),
-        (4, "Put it on the plate", 10, 26, True),
+    found = corpus.rows(f"{segments} WHERE episode_index IN (0, 4) ORDER BY episode_index, segment_index")
+    ends = [end for _, _, _, end, _ in found]
+    assert found == [
+        (0, "Reach for the cube", 0, ends[0], True),
+        (0, "Put it on the plate", ends[0], 24, True),
+        (4, "Reach for the cube", 0, ends[2], True),
+        (4, "Put it on the plate", ends[2], 26, True),
     ]
+    assert ends[0] == pytest.approx(24 * 11 / 30, abs=2)
+    assert ends[2] == pytest.approx(26 * 11 / 30, abs=2)
     assert active(corpus, 0) == active(corpus, 4) == ("transfer", "shown by reference: episode 2")
     assert active(corpus, 2) == ("human", "accepted correction")
     assert active(corpus, 1) == active(corpus, 3) == ("motion", "named by the configuration")
@@ -83,9 +79,9 @@ def test_the_other_runs_of_the_task_follow_in_every_chunk(own: Made, corpus: Lak
     assert corpus.rows(
         "SELECT episode_index, reference_episode, count(*), max(frame_index), max(reference_frame), bool_and(follows) "
         "FROM alignments GROUP BY ALL ORDER BY 1"
-    ) == [(0, 2, 12, 22, 27, True), (4, 2, 13, 24, 27, True)]
+    ) == [(0, 2, 24, 23, 26, True), (4, 2, 26, 25, 29, True)]
     [(params, version)] = corpus.rows("SELECT params, code_version FROM label_runs WHERE annotator = 'transfer'")
-    assert version == annotate.transfer.CODE_VERSION
+    assert version == CODE_VERSION
     assert '"embeddings": null' in params
 
     # Motion's labels are compared with them and with the person's; words of the reference reach the samples
@@ -135,23 +131,14 @@ def test_what_follows_a_reference_goes_with_it(own: Made, corpus: Lake):
     assert {t: h for t, h in digest(corpus).items() if t not in said and before[t] != h} == {}
 
 
-def test_a_run_that_follows_no_reference_keeps_its_label_and_says_so(own: Made, corpus: Lake):
-    # Twice as long as its reference, and more: 30 frames against 12
-    say(corpus, [{"name": "Pull", "start_frame": 0, "end_frame": 12}], episode=3)
-    references.join_tasks(corpus, "tiny", PLATE, DRAWER, author="ada")
+def test_a_label_that_was_carried_over_can_be_rejected(own: Made, corpus: Lake):
+    say(corpus)
     rebuilt(own)
-    no_fit = "SELECT episode_index, stage, severity FROM findings WHERE reason = 'transfer_no_fit' ORDER BY 1"
-    assert corpus.rows(no_fit) == [(2, "transfer", "warning"), (4, "transfer", "warning")]
-    assert active(corpus, 2) == active(corpus, 4) == ("motion", "named by the configuration")
-    assert active(corpus, 0) == active(corpus, 1) == ("transfer", "shown by reference: episode 3")
-    assert references.sentences(corpus) == {
-        "tiny": "2 runs are labelled like its reference (episode 3); 2 are like none of them"
-    }
-    # A person rejects a label that was carried over: motion's counts
     run = corpus.rows("SELECT label_run FROM active_runs WHERE episode_index = 0")[0][0]
     corrections.reject_label(corpus, "tiny", 0, run, author="ada", follows=None)
     rebuilt(own)
     assert active(corpus, 0) == ("motion", "named by the configuration")
+    assert references.sentences(corpus) == {"tiny": "1 run is labelled like its reference (episode 2)"}
 
 
 @pytest.mark.parametrize("annotator", ["motion", "native"])
@@ -214,51 +201,41 @@ def test_the_annotator_transfer_puts_references_before_steps(mixed: tuple[Worksp
 # What the annotator is given
 
 
-def test_runs_and_references_of_a_task_are_given_with_what_is_seen_of_all(own: Made, corpus: Lake):
+def test_episodes_are_compared_by_what_an_encoder_saw_or_by_tiny_pictures(own: Made, corpus: Lake):
     say(corpus)
+    [task] = shown_tasks(corpus, own.build, chunk_signals(corpus, "tiny", 0))
+    assert [e.episode_index for e in task.episodes] == [0], "episode 1 is of another task"
+    assert [reference.plan for reference in task.references] == [("Reach for the cube", "Put it on the plate")]
+    compared = [*task.signals, *(reference.signals for reference in task.references)]
+    assert [len(s) for s in compared] == [24, 30]
+    every = list(range(30))  # five pictures a second are all of four
+    assert [[list(frames) for frames, _ in s.pictures] for s in compared] == [[every[:24]], [every]]
+
     stages = own.build.stages.model_copy(update={"embeddings": EmbeddingsConfig(encoder="grey", hz=100)})
     build = own.build.model_copy(update={"stages": stages})
     rebuilt(own, build)
-    [task] = shown_tasks(corpus, "tiny", chunk_signals(corpus, "tiny", 0))
-    assert [e.episode_index for e in task.episodes] == [0], "episode 1 is of another task"
-    [run], [reference] = task.runs, task.references
-    assert reference.plan == ("Reach for the cube", "Put it on the plate")
-    assert (len(run), len(reference.run)) == (24, 30)
-    assert (list(run.frames), list(reference.run.frames)) == (list(range(24)), list(range(30)))
-    assert [p.shape for p in (*run.pictures, *reference.run.pictures)] == [(24, 256), (30, 256)]
+    [task] = shown_tasks(corpus, build, chunk_signals(corpus, "tiny", 0))
+    compared = [*task.signals, *(reference.signals for reference in task.references)]
+    assert [[len(frames) for frames, _ in s.pictures] for s in compared] == [[24], [30]]
     [(params,)] = corpus.rows("SELECT params FROM label_runs WHERE annotator = 'transfer'")
     assert '"encoder": "grey"' in params
     assert corpus.rows("SELECT count(*) FROM episode_labels WHERE list_contains(notes, ?)", [NO_PICTURES]) == [(0,)]
 
-    # A reference without pictures takes none from the others; a run without them is compared by the rest, and says so
+    # An episode that the encoder did not see is compared by the rest
     corpus.remove("test", "episode_index = 0", [], "embeddings")
-    [task] = shown_tasks(corpus, "tiny", chunk_signals(corpus, "tiny", 0))
-    assert [len(run.pictures) for run in task.runs] == [0]
-    assert [len(reference.run.pictures) for reference in task.references] == [1]
+    [task] = shown_tasks(corpus, build, chunk_signals(corpus, "tiny", 0))
+    assert [s.pictures for s in task.signals] == [(None,)]
+    assert [len(reference.signals.pictures) for reference in task.references] == [1]
     corpus.con.execute("UPDATE stage_runs SET input_hash = '' WHERE stage = 'transfer' AND chunk = 0")
     rebuilt(own, build)
     assert corpus.column("SELECT episode_index FROM episode_labels WHERE list_contains(notes, ?)", [NO_PICTURES]) == [0]
-
-
-def test_a_probability_of_failure_is_the_labels_own(own: Made, corpus: Lake, monkeypatch: pytest.MonkeyPatch):
-    def doubtful(runs: list[SeenRun], references: list[Reference], *rest: Any) -> list[Transferred]:
-        return [Transferred(t.label, t.alignment, 0.75 if t.label else None) for t in by_share(runs, references, *rest)]
-
-    monkeypatch.setattr(annotate.transfer, "annotate", doubtful)
-    say(corpus)
-    rebuilt(own)
-    quality = "SELECT end_by, p_failure, failure_signs FROM label_quality JOIN active_runs USING (dataset, episode_index, label_run) WHERE episode_index = ?"  # noqa: E501
-    [(end_by, p_failure, signs)] = corpus.rows(quality, [0])
-    assert (end_by, p_failure, len(signs)) == ("label", 0.75, 1)
-    why = "SELECT list_contains(why, 'looks unfinished') FROM review_queue WHERE episode_index = 0"
-    assert corpus.rows(why) == [(True,)]
 
 
 def test_a_correction_that_does_not_fit_any_more_shows_nothing(own: Made, corpus: Lake):
     say(corpus)
     rebuilt(own)
     corpus.con.execute("UPDATE corrections SET segments = replace(segments, '\"end_frame\": 30', '\"end_frame\": 29')")
-    assert list(shown_tasks(corpus, "tiny", chunk_signals(corpus, "tiny", 0))) == []
+    assert list(shown_tasks(corpus, own.build, chunk_signals(corpus, "tiny", 0))) == []
 
 
 # The same in any order
@@ -322,9 +299,7 @@ def test_workers_and_the_order_of_chunks_change_nothing(corrected: Made, tmp_pat
     assert digest_after(tmp_path / "c", corrected, chunk_by_chunk(2, 1, 0)) == first
 
 
-def test_two_workers_make_what_one_makes(corrected: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """By the annotator itself: a process of its own knows no stand-in."""
-    monkeypatch.undo()
+def test_two_workers_make_what_one_makes(corrected: Made, tmp_path: Path):
     hashes = []
     for workers in (1, 2):
 

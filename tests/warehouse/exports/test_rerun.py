@@ -12,7 +12,7 @@ from ingest.sources.files import Source
 from tests.kits.files import hashes_of
 from tests.kits.made_corpus import Made
 from tests.kits.signal_kit import give_two_arms, signal
-from tests.kits.tiny_lerobot import CAMERA, LENGTHS, write_video
+from tests.kits.tiny_lerobot import CAMERA, FPS, LENGTHS, write_video
 from warehouse.exports import EXPORT_KINDS, source_reader
 from warehouse.exports import rerun as exporter
 from warehouse.exports.folder import MANIFEST, PARTIAL, Exported
@@ -80,7 +80,7 @@ def test_values_are_those_of_the_lake(recordings: Path, made_lake: Lake):
         wanted = made_lake.rows(f"SELECT {column} FROM active_progress WHERE episode_index = 1 ORDER BY frame_index")
         assert [v[0] for v in found["Scalars:scalars"]] == [r[0] for r in wanted]
         assert found["frame"] == list(range(LENGTHS[1]))
-        assert [t.total_seconds() for t in found["time"]] == pytest.approx([k / 10 for k in range(LENGTHS[1])])
+        assert [t.total_seconds() for t in found["time"]] == pytest.approx([k / FPS for k in range(LENGTHS[1])])
     log = columns(path, f"/segments/motion-{run}")
     segments = made_lake.rows("SELECT start_frame, name FROM active_segments WHERE episode_index = 1 ORDER BY 1")
     assert log["frame"] == [s[0] for s in segments]
@@ -122,7 +122,7 @@ def test_pictures_are_the_frames(recordings: Path):
 
 def test_fewer_pictures_or_none(made_lake: Lake, tmp_path: Path):
     one = Selection(datasets=("tiny",), episodes=(0,), allow=("unknown",))
-    export(made_lake, tmp_path / "few", one, pictures_per_s=2.5, max_px=32)
+    export(made_lake, tmp_path / "few", one, pictures_per_s=1, max_px=32)
     assert columns(tmp_path / "few/tiny/000000.rrd", f"/cameras/{CAMERA}")["frame"] == [0, 4, 8, 12, 16, 20, 23]
     export(made_lake, tmp_path / "none", one, pictures_per_s=0)
     assert f"/cameras/{CAMERA}" not in rows(tmp_path / "none/tiny/000000.rrd")

@@ -1,0 +1,297 @@
+"""Steps of the episodes of a task that carry something, by what their grippers show.
+
+The text says how many objects are to be carried, else the number of closings that carried far does. Of an episode's
+attempts those that carried the farthest count, as many as there are objects; each of the others failed. One object that
+is grasped as slowly as people do it has a step for each part of the transfer; several objects, or a quick gripper, have
+two for each.
+
+Example: the text asks for one cup to be put on a plate. The gripper closes at 3 s and opens at 4 s, closes at 6 s and
+opens at 9 s, and the arm moves far only in between the last two. The first attempt failed; the steps are to reach for
+the cup, to grasp it from 6 s on, to carry it, to place it up to 9 s, and to let it go.
+
+How sure that is: `n` observations that agree are right again in n of n + 1 cases (the rule of succession, Laplace 1814,
+without a case against it). An observation is an object of an episode whose gripper does what those of the other
+episodes do at about the same share of the moving time.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+
+import numpy as np
+
+from annotate.motion.config import MotionConfig
+from annotate.motion.gripper_events import Attempt
+from annotate.motion.idle import LEAST_S, split_at_idle
+from annotate.motion.observe import Observed
+from annotate.motion.task_text import Transfer, asks_for_other_deeds, transfers
+from annotate.progress import ProgressConfig
+from annotate.segments import DONE, IDLE, STEP, Segment
+
+CARRIED_SHARE = 0.5  # of an episode's farthest carrying: an attempt that carried as far carried an object
+OVER_GOAL = 0.9  # of how far the arm goes out of the straight line to the goal: from there it comes down
+AGREES = 0.2  # of the moving time: episodes that grasp within it of the task's median agree
+SURE = 0.5  # from which on the steps count
+
+
+@dataclass(frozen=True)
+class TaskSteps:
+    """The planned steps of a task: the same parts for each of its transfers, one after the other.
+
+    stays_held: most of its episodes end with the thing in the gripper.
+    """
+
+    transfers: tuple[Transfer, ...]
+    parts: tuple[str, ...]
+    sureness: float
+    stays_held: bool
+
+    def names(self, transfer: Transfer) -> list[str]:
+        thing = transfer.object_name
+        name_of = {
+            "reach": f"Reach for {thing}",
+            "grasp": f"Grasp {thing}",
+            "carry": f"Carry {thing}",
+            "lift": f"Lift {thing}",
+            "place": f"Place {thing} {transfer.destination}" if transfer.destination else f"Lower {thing}",
+            "release": f"Release {thing}",
+        }
+        return [name_of[part] for part in self.parts]
+
+    @property
+    def plan(self) -> tuple[str, ...]:
+        return tuple(name for transfer in self.transfers for name in self.names(transfer))
+
+
+@dataclass(frozen=True)
+class OwnLabel:
+    """What one episode shows by itself.
+
+    segments: they tile it. curve: progress, float64 [n], never falling. ends: the frame at which each planned step was
+    completed, in order; shorter than the plan where the episode ended before. sureness: 0..1; 0: nothing but time.
+    shows_end: its gripper lets the last thing go.
+    """
+
+    segments: list[Segment]
+    plan: tuple[str, ...]
+    curve: np.ndarray
+    ends: tuple[int, ...]
+    sureness: float
+    shows_end: bool = False
+
+    @property
+    def is_complete(self) -> bool:
+        return len(self.ends) == len(self.plan)
+
+
+def task_steps(tasks: Sequence[Sequence[Observed]], config: MotionConfig) -> list[TaskSteps | None]:
+    """The planned steps of each of some tasks of one robot, each given by its episodes.
+
+    None where grippers do not show them surely, or the text asks for something else. Tasks of as many objects show
+    together how sure their grippers are.
+    """
+    wanted = [_wanted(episodes) for episodes in tasks]
+    found: list[TaskSteps | None] = []
+    for episodes, own in zip(tasks, wanted, strict=True):
+        alike = [e for others, its in zip(tasks, wanted, strict=True) if len(its) == len(own) for e in others]
+        sureness = _sureness(alike, len(own)) if own else 0.0
+        is_sure = bool(own) and sureness >= SURE
+        found.append(TaskSteps(own, _parts(own, alike, config), sureness, _stay_held(episodes)) if is_sure else None)
+    return found
+
+
+def _wanted(episodes: Sequence[Observed]) -> tuple[Transfer, ...]:
+    """The transfers of a task, by its text, else by its closings."""
+    task = episodes[0].signals.task
+    seen = [e for e in episodes if e.attempts]
+    if asks_for_other_deeds(task) or not seen:
+        return ()
+    wanted = transfers(task) or _unnamed([e for e in seen if not e.failed] or seen)
+    # An object that is only to be lifted, yet that most let go, is carried somewhere
+    if wanted and wanted[-1].is_lifted and not _stay_held(seen):
+        wanted = (replace(wanted[0], is_lifted=False),)
+    return wanted
+
+
+def _stay_held(episodes: Sequence[Observed]) -> bool:
+    return median(max(e.attempts, key=e.carried).opens is None for e in episodes if e.attempts) >= 0.5
+
+
+def _sureness(episodes: Sequence[Observed], count: int) -> float:
+    """How sure it is that each of `count` objects is an attempt of these episodes, 0..1."""
+    finished = [e for e in episodes if not e.failed]
+    if not finished:
+        return SURE  # only the text speaks
+    at = [_grasped_at(e, count) for e in finished if len(e.attempts) >= count]
+    middle = median(at) if at else 0.0
+    agree = sum(abs(share - middle) <= AGREES for share in at) * count
+    against = len(finished) * count - agree
+    # An episode that carried some of several objects stopped before it had carried all
+    for stopped in (len(e.attempts) for e in finished if 1 < len(e.attempts) < count):
+        agree, against = agree + stopped, against - count
+    return agree / (agree + against + 1)
+
+
+def _unnamed(seen: Sequence[Observed]) -> tuple[Transfer, ...]:
+    """Transfers of objects that no text names: as many as attempts usually carry far."""
+    counts = [sum(e.carried(a) >= CARRIED_SHARE * max(map(e.carried, e.attempts)) for a in e.attempts) for e in seen]
+    count = int(median(counts)) if counts else 0
+    names = ["the object"] if count == 1 else [f"object {k + 1}" for k in range(count)]
+    return tuple(Transfer(name) for name in names)
+
+
+def _parts(wanted: Sequence[Transfer], episodes: Sequence[Observed], config: MotionConfig) -> tuple[str, ...]:
+    stay_s = median(e.stay_s(a) for e in episodes for a in e.attempts)
+    last = "lift" if wanted[-1].is_lifted else "place"
+    if len(wanted) > 1 or stay_s < config.step_min_s:
+        return ("grasp", last)
+    if wanted[-1].is_lifted:
+        return ("reach", "grasp", last)
+    # Where the thing comes down is seen in the arm's state
+    carry = ("carry",) if all(e.signals.state is not None for e in episodes) else ()
+    # What nobody lets go has no step for that
+    release = () if _stay_held([e for e in episodes if e.attempts]) else ("release",)
+    return ("reach", "grasp", *carry, last, *release)
+
+
+def _grasped_at(episode: Observed, count: int) -> float:
+    """The share of the moving time at which it grasps, the mean over its objects."""
+    chosen = _farthest(episode, count)
+    return float(np.mean([episode.moving_share[min(a.closed, len(episode) - 1)] for a in chosen]))
+
+
+def _farthest(episode: Observed, count: int) -> list[Attempt]:
+    """The attempts that carried the farthest, in time."""
+    ranked = sorted(episode.attempts, key=lambda a: -episode.carried(a))
+    return sorted(ranked[:count], key=lambda a: a.closed)
+
+
+# One episode
+
+
+def own_label(episode: Observed, steps: TaskSteps) -> OwnLabel:
+    """Its steps by its own gripper; those that it did not come to are missing."""
+    n = len(episode)
+    chosen = _farthest(episode, len(steps.transfers))
+    segments: list[Segment] = []
+    ends: list[int] = []
+
+    def add(name: str, step: int | None, end: int, *, completed: bool = True, kind: str = STEP) -> None:
+        start = segments[-1].end_frame if segments else 0
+        if end > start:
+            segments.append(Segment(name, start, min(end, n), kind, completed, step))
+
+    for k, attempt in enumerate(chosen):
+        names, first = steps.names(steps.transfers[k]), k * len(steps.parts)
+        # An arm that fails to grasp has not reached the thing either
+        for failed in episode.attempts:
+            if (segments[-1].end_frame if segments else 0) <= failed.closes < attempt.closes:
+                if steps.parts[0] == "reach":
+                    add(names[0], first, failed.closes, completed=False)
+                grasp = steps.parts.index("grasp")
+                add(names[grasp], first + grasp, failed.opened or attempt.closes, completed=False)
+        # What others let go is not placed while it is in the gripper; nor was the last thing of an episode that failed
+        is_kept = attempt.opens is None and not steps.stays_held and episode.signals.success is None
+        is_lost = is_kept or (episode.failed and k == len(steps.transfers) - 1)
+        for part, (name, end) in enumerate(zip(names, _part_ends(episode, attempt, steps.parts), strict=True)):
+            start = segments[-1].end_frame if segments else 0
+            left = len(steps.plan) - 1 - first - part  # parts that each need a frame, too
+            end = min(max(min(end, n - left), start + 1), n)
+            is_last = steps.parts[part] in ("carry", "place", "lift") and is_lost
+            add(name, first + part, end, completed=not is_last)
+            if is_last:
+                break
+            ends.append(end)
+    _add_ending(episode, steps.plan, segments, list(range(len(ends), len(steps.plan))))
+    parted = split_at_idle(segments, episode.idle, episode.fps)
+    curve = _curve(episode, segments, ends, steps)
+    shows_end = chosen[-1].opens is not None
+    return OwnLabel(parted, steps.plan, curve, tuple(ends), steps.sureness, shows_end)
+
+
+def _part_ends(episode: Observed, attempt: Attempt, parts: Sequence[str]) -> list[int]:
+    """The frame at which each part of a transfer ends."""
+    n, lift = len(episode), round(LEAST_S * episode.fps)
+    opens = max(attempt.closed + 1, episode.final_rest) if attempt.opens is None else attempt.opens
+    opened = n if attempt.opened is None else attempt.opened
+    lifted = min(episode.lifts(attempt) if "reach" in parts else attempt.closed + lift, opens)
+    end_of = {
+        "reach": attempt.closes,
+        "grasp": lifted,
+        "carry": opens if episode.signals.state is None else over_goal(episode.signals.state, lifted, opens),
+        "lift": opens,
+        "place": opens if "release" in parts else opened,
+        "release": min(opened + lift, n),
+    }
+    return [min(end_of[part], n) for part in parts]
+
+
+def over_goal(state: np.ndarray, start: int, end: int) -> int:
+    """Where the arm comes down at the end of its way from frame `start` to `end`; `state` [n, d] is its pose.
+
+    An arm that lifts, carries and lowers leaves the straight line between both ends. It comes down from the last frame
+    at which it is nearly as far from that line as it ever is.
+    """
+    start = min(start, len(state) - 1)
+    path = np.asarray(state[start : max(end, start) + 1] - state[start], np.float64)
+    goal = path[-1]
+    along = path @ goal / max(float(goal @ goal), 1e-12)
+    aside = np.linalg.norm(path - np.outer(along, goal), axis=1)
+    return start + int(np.flatnonzero(aside >= OVER_GOAL * aside.max())[-1])
+
+
+def segments_to(episode: Observed, plan: Sequence[str], ends: Mapping[int, int]) -> list[Segment]:
+    """Segments of an episode whose planned steps ended at these frames, each from the end of the one before."""
+    segments: list[Segment] = []
+    for k, (step, end) in enumerate(sorted(ends.items(), key=lambda item: item[::-1])):
+        start = segments[-1].end_frame if segments else 0
+        end = min(max(end, start + 1), len(episode) - (len(ends) - 1 - k))  # each has a frame, where there is room
+        if start < end:
+            segments.append(Segment(plan[step], start, end, STEP, True, step))
+    _add_ending(episode, plan, segments, [step for step in range(len(plan)) if step not in ends])
+    return segments
+
+
+def _add_ending(episode: Observed, plan: Sequence[str], segments: list[Segment], missing: Sequence[int]) -> None:
+    """What follows the last step: the way home, or maybe the way to an object that was not reached.
+
+    missing: the planned steps that were not completed.
+    """
+    n, rest = len(episode), episode.final_rest
+    start = segments[-1].end_frame if segments else 0
+    if not missing:
+        pieces: list[tuple[str, int | None, int, str]] = [
+            ("Withdraw", None, max(rest, start), DONE),
+            ("Done", None, n, DONE),
+        ]
+        if rest - start < LEAST_S * episode.fps:
+            pieces = pieces[1:]
+    else:
+        pieces = [("Stand still", None, n, IDLE)]
+        if rest - start >= LEAST_S * episode.fps or not segments:
+            pieces.insert(0, (plan[missing[0]], missing[0], rest, STEP))
+    for name, step, end, kind in pieces:
+        if end > start:
+            segments.append(Segment(name, start, end, kind, kind == DONE, step))
+            start = end
+
+
+def _curve(episode: Observed, segments: Sequence[Segment], ends: Sequence[int], steps: TaskSteps) -> np.ndarray:
+    """Progress [n]: each step earns its budget along the moving time up to its end.
+
+    The budget of a step is `sureness` of an equal share of the whole, and what is left of its share of the moving time.
+    Steps that were not completed leave equal shares to all.
+    """
+    total = len(steps.plan)
+    times = np.maximum.accumulate(np.r_[0.0, episode.moving[[min(end, len(episode)) - 1 for end in ends]]])
+    shares = np.full(len(ends), 1 / total)
+    if len(ends) == total and times[-1] > 0:
+        shares = steps.sureness * shares + (1 - steps.sureness) * np.diff(times) / times[-1]
+    values = np.r_[0.0, np.cumsum(shares)]
+    begun = [s for s in segments if s.kind == STEP and not s.completed and s.start_frame >= (ends[-1] if ends else 0)]
+    if len(ends) < total and begun:
+        times = np.r_[times, episode.moving[begun[-1].end_frame - 1]]
+        values = np.r_[values, values[-1] + ProgressConfig().incomplete_share / total]
+    # Steps that are over at the same moment are told apart by nothing: the last of them counts
+    keep = np.r_[np.diff(times) > 0, True]
+    return np.interp(episode.moving, times[keep], values[keep])

@@ -1,0 +1,26 @@
+"""Labels of real robots are nearer to what people saw than the clock is, where the shared datasets lie beside."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from annotate.motion.annotator import annotate
+from annotate.motion.config import MotionConfig
+from benchmarks.label_truth import TRUTH, real_sets, transferred
+from benchmarks.trial import SHARED
+from core.paths import Workspace
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["so101_bimanual_cloth", "gr1_pick_place"])
+def test_labels_are_better_than_the_clock_and_better_still_where_one_is_shown(name: str, tmp_path: Path):
+    if not (SHARED / "data" / name).is_dir():
+        pytest.skip("the shared datasets are not here")
+    known = real_sets(Workspace(tmp_path), SHARED / "data", TRUTH, [name])[name]
+    labels = annotate([k.signals for k in known], MotionConfig())
+    clock = np.mean([k.error(np.linspace(0, 1, len(k.signals))) for k in known])
+    alone = np.mean([k.error(label.curve) for k, label in zip(known, labels, strict=True)])
+    shown = np.mean([k.error(t.label.curve) for k, t in transferred(known, 1) if t.label])
+    assert alone < clock / 2
+    assert shown < 0.03
