@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from lerobot.rewards.sarm.rabc import RABCWeights
 
 from benchmarks.policy.recording import Frames
-from warehouse.exports.rabc import FILE, SCHEMA, Kappas, rows
+from warehouse.exports.rabc import FILE, SCHEMA, Kappas, episode_rows
 
 
 def clock(length: int) -> np.ndarray:
@@ -24,7 +24,7 @@ def write_progress(path: Path, curves: Sequence[np.ndarray], chunk: int) -> None
     path.parent.mkdir(parents=True, exist_ok=True)
     with pq.ParquetWriter(path, SCHEMA) as writer:
         for episode, curve in enumerate(curves):
-            writer.write_table(rows(first, episode, curve, curve))
+            writer.write_table(episode_rows(first, episode, len(curve), (curve, curve)))
             first += len(curve)
         writer.add_key_value_metadata({"proccorpus": json.dumps({"suggested_kappa": kappas.suggested()})})
 

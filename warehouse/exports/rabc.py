@@ -90,12 +90,13 @@ def write_progress(
             known = [progress[0] for *_, progress in episodes if progress]
             kappas.add(known)
             labelled += sum(int(np.isfinite(ramp).sum()) for ramp in known)
-            writer.write_table(pa.concat_tables(_rows(*episode) for episode in episodes))
+            writer.write_table(pa.concat_tables(episode_rows(*episode) for episode in episodes))
         writer.add_key_value_metadata(_metadata(selected, kappas.suggested(), options))
     return {"labelled_frames": labelled, "suggested_kappa": kappas.suggested()}
 
 
-def _rows(index: int, episode: int, n: int, progress: tuple[np.ndarray, np.ndarray] | None) -> pa.Table:
+def episode_rows(index: int, episode: int, n: int, progress: tuple[np.ndarray, np.ndarray] | None) -> pa.Table:
+    """The file's rows of one episode."""
     frames, unknown = np.arange(n), np.full(n, np.nan, np.float32)
     return pa.table([frames + index, np.full(n, episode), frames, *(progress or (unknown, unknown))], schema=SCHEMA)
 
