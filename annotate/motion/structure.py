@@ -83,6 +83,11 @@ class OwnLabel:
     def is_complete(self) -> bool:
         return len(self.ends) == len(self.plan)
 
+    @property
+    def shows_others(self) -> bool:
+        """Is it so sure of all its steps that others may be labelled by it?"""
+        return bool(self.sureness) and self.is_complete and self.shows_end
+
 
 def task_steps(tasks: Sequence[Sequence[Observed]], config: MotionConfig) -> list[TaskSteps | None]:
     """The planned steps of each of some tasks of one robot, each given by its episodes.

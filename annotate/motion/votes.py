@@ -4,9 +4,9 @@ Each is laid beside those whose labels are sure, or, where there are none, besid
 these say of each of its moments. An episode that failed is laid beside those that did not.
 """
 
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 
-from annotate.alignment.moments import task_moments, usual_distances
+from annotate.alignment.moments import Moments, task_moments, usual_distances
 from annotate.carrying import Carried, Said, carry_over, laid, with_usual
 from annotate.motion.observe import Observed
 from annotate.motion.structure import OwnLabel
@@ -19,7 +19,7 @@ MOST_VOTERS = 12  # more make it slow and say little that is new
 def votes(episodes: Sequence[Observed], labels: Sequence[OwnLabel]) -> dict[int, Carried]:
     """What the others say, by the place of each episode that needs it; none where nothing can be compared."""
     finished = [i for i, e in enumerate(episodes) if not e.failed]
-    sure = [i for i in finished if labels[i].sureness and labels[i].is_complete and labels[i].shows_end]
+    sure = [i for i in finished if labels[i].shows_others]
     by_all = len(sure) < MIN_EPISODES - 1
     voters = spread(finished if by_all else sure, MOST_VOTERS)
     wanting = [i for i in range(len(episodes)) if i not in sure]
@@ -29,13 +29,23 @@ def votes(episodes: Sequence[Observed], labels: Sequence[OwnLabel]) -> dict[int,
     if not moments[0].is_comparable:
         return {}
 
-    said = [Said(own.curve, dict(enumerate(own.ends))) for own in labels]
     beside = {i: [v for v in voters if v != i] for i in sorted({*wanting, *voters})}
     beside = {i: others for i, others in beside.items() if len(others) >= MIN_EPISODES - 1}
-    usual = usual_distances([moments[v] for v in voters])
-    found = {}
+    own_counts = {i for i in finished if by_all}
+    found = _voted(moments, labels, beside, usual_distances([moments[v] for v in voters]), own_counts)
+    return {i: carried for i, carried in with_usual(found, voters).items() if i in wanting}
+
+
+def _voted(
+    moments: Sequence[Moments],
+    labels: Sequence[OwnLabel],
+    beside: Mapping[int, Sequence[int]],
+    usual: tuple[float, float],
+    own_counts: Container[int],
+) -> dict[int, Carried]:
+    """What the episodes that each is laid beside say of it; what it says itself where `own_counts`."""
+    said, found = [Said(own.curve, dict(enumerate(own.ends))) for own in labels], {}
     for i, besides in laid({i: moments[i] for i in beside}, beside, moments, usual):
         references = [(moments[v], said[v], one) for v, one in besides.items()]
-        own_said = said[i] if by_all and not episodes[i].failed else None
-        found[i] = carry_over(moments[i], references, own_said)
-    return {i: carried for i, carried in with_usual(found, voters).items() if i in wanting}
+        found[i] = carry_over(moments[i], references, said[i] if i in own_counts else None)
+    return found

@@ -5,7 +5,7 @@ moments, the nearer ones counting more; a step is over where most of what is sai
 refused: one that is unlike an episode makes its label less sure.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -88,16 +88,9 @@ def annotate(
     usual = usual_distances(list(different.values()))
     beside = {place: _nearest(m, shown, usual, config.max_references) for place, m in own.items()}
     compared = {place: m for place, m in own.items() if beside[place]}
-    said = [reference.said for reference in references]
     carried, alignments, plans = {}, {}, {}
     for place, besides in laid(compared, beside, shown, usual):
-        # Steps are those of the nearest reference, by all that have the same
-        nearest = min(besides, key=lambda r: (besides[r].doubt, r))
-        plans[place] = references[nearest].plan
-        alike = [(shown[r], said[r], b) for r, b in besides.items() if references[r].plan == plans[place]]
-        of_all = carry_over(own[place], [(shown[r], said[r], b) for r, b in besides.items()])
-        ends = of_all.ends if len(alike) == len(besides) else carry_over(own[place], alike).ends
-        carried[place] = replace(of_all, ends=ends)
+        carried[place], plans[place] = _carried(own[place], besides, references, shown)
         alignments[place] = _likeliest(own[place], [(shown[r], b) for r, b in besides.items()])
 
     carried = with_usual(carried, carried)
@@ -109,6 +102,19 @@ def annotate(
         alignment = Alignment(own[place].frames, *alignments[place], follows=~carried[place].is_strange)
         found[i] = Transferred(_label(carried[place], plans[place]), alignment)
     return [found[i] for i in range(len(episodes))]
+
+
+def _carried(
+    own: Moments, besides: Mapping[int, Beside], references: Sequence[Reference], shown: Sequence[Moments]
+) -> tuple[Carried, tuple[str, ...]]:
+    """What references say of an episode, and its planned steps: those of the nearest one, by all that have the same."""
+    plan = references[min(besides, key=lambda r: (besides[r].doubt, r))].plan
+    of_all = [(shown[r], references[r].said, b) for r, b in besides.items()]
+    alike = [(shown[r], references[r].said, b) for r, b in besides.items() if references[r].plan == plan]
+    carried = carry_over(own, of_all)
+    if len(alike) < len(of_all):
+        carried = replace(carried, ends=carry_over(own, alike).ends)
+    return carried, plan
 
 
 def _nearest(own: Moments, shown: Sequence[Moments], usual: tuple[float, float], most: int) -> list[int]:
