@@ -31,8 +31,7 @@ def votes(episodes: Sequence[Observed], labels: Sequence[OwnLabel]) -> dict[int,
 
     beside = {i: [v for v in voters if v != i] for i in sorted({*wanting, *voters})}
     beside = {i: others for i, others in beside.items() if len(others) >= MIN_EPISODES - 1}
-    own_counts = {i for i in finished if by_all}
-    found = _voted(moments, labels, beside, usual_distances([moments[v] for v in voters]), own_counts)
+    found = _voted(moments, labels, beside, voters, finished if by_all else ())
     return {i: carried for i, carried in with_usual(found, voters).items() if i in wanting}
 
 
@@ -40,10 +39,11 @@ def _voted(
     moments: Sequence[Moments],
     labels: Sequence[OwnLabel],
     beside: Mapping[int, Sequence[int]],
-    usual: tuple[float, float],
+    voters: Sequence[int],
     own_counts: Container[int],
 ) -> dict[int, Carried]:
     """What the episodes that each is laid beside say of it; what it says itself where `own_counts`."""
+    usual = usual_distances([moments[v] for v in voters])
     said, found = [Said(own.curve, dict(enumerate(own.ends))) for own in labels], {}
     for i, besides in laid({i: moments[i] for i in beside}, beside, moments, usual):
         references = [(moments[v], said[v], one) for v, one in besides.items()]
