@@ -44,12 +44,18 @@ def annotate(episodes: Sequence[Signals], config: MotionConfig) -> list[EpisodeL
     tasks = [[observed[place] for place in places] for places in places_of.values()]
     labels: dict[int, EpisodeLabel] = {}
     for places, task, steps in zip(places_of.values(), tasks, task_steps(tasks, config), strict=True):
-        own = [own_label(e, steps) if steps and _has_steps(e, steps) else one_step(e) for e in task]
-        by_others = votes(task, own)
-        for i, place in enumerate(places):
-            carried = by_others.get(i)
-            labels[place] = _by_itself(task[i], own[i]) if carried is None else _by_others(task[i], carried, steps)
+        labels |= zip(places, _of_task(task, steps), strict=True)
     return [labels[place] for place in range(len(episodes))]
+
+
+def _of_task(task: Sequence[Observed], steps: TaskSteps | None) -> list[EpisodeLabel]:
+    """The labels of the episodes of one task, in order."""
+    own = [own_label(e, steps) if steps and _has_steps(e, steps) else one_step(e) for e in task]
+    by_others = votes(task, own)
+    return [
+        _by_others(episode, by_others[i], steps) if i in by_others else _by_itself(episode, own[i])
+        for i, episode in enumerate(task)
+    ]
 
 
 def _has_steps(episode: Observed, steps: TaskSteps) -> bool:

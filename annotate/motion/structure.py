@@ -111,7 +111,7 @@ def _wanted(episodes: Sequence[Observed]) -> tuple[Transfer, ...]:
     seen = [e for e in episodes if e.attempts]
     if asks_for_other_deeds(task) or not seen:
         return ()
-    wanted = transfers(task) or _unnamed([e for e in seen if not e.failed] or seen)
+    wanted = transfers(task) or _unnamed(seen)
     # An object that is only to be lifted, yet that most let go, is carried somewhere
     if wanted and wanted[-1].is_lifted and not _stay_held(seen):
         wanted = (replace(wanted[0], is_lifted=False),)
@@ -139,6 +139,7 @@ def _sureness(episodes: Sequence[Observed], count: int) -> float:
 
 def _unnamed(seen: Sequence[Observed]) -> tuple[Transfer, ...]:
     """Transfers of objects that no text names: as many as attempts usually carry far."""
+    seen = [e for e in seen if not e.failed] or seen
     counts = [sum(e.carried(a) >= CARRIED_SHARE * max(map(e.carried, e.attempts)) for a in e.attempts) for e in seen]
     count = int(median(counts)) if counts else 0
     names = ["the object"] if count == 1 else [f"object {k + 1}" for k in range(count)]
@@ -293,7 +294,7 @@ def _curve(episode: Observed, segments: Sequence[Segment], ends: Sequence[int], 
     if len(ends) == total and times[-1] > 0:
         shares = steps.sureness * shares + (1 - steps.sureness) * np.diff(times) / times[-1]
     values = np.r_[0.0, np.cumsum(shares)]
-    begun = [s for s in segments if s.kind == STEP and not s.completed and s.start_frame >= (ends[-1] if ends else 0)]
+    begun = [s for s in segments if s.kind == STEP and not s.completed and s.start_frame >= max(ends, default=0)]
     if len(ends) < total and begun:
         times = np.r_[times, episode.moving[begun[-1].end_frame - 1]]
         values = np.r_[values, values[-1] + ProgressConfig().incomplete_share / total]
