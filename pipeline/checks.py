@@ -29,7 +29,7 @@ def first_words(check: Callable) -> str:
 
 
 def schema_check(stage: str) -> StageCheck:
-    """The check that every stage has: its rows are as core/tables.py says."""
+    """The check that every stage has: its rows are as core/tables says."""
     return StageCheck(
         "follows_schema",
         first_words(follows_schema),

@@ -1,7 +1,6 @@
 """The resources of the code location: the workspace, the servers that annotation asks, and what runs the steps."""
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import dagster as dg
@@ -37,7 +36,9 @@ class Corpus(dg.ConfigurableResource):
             return resolve(lake, known)
         # A dataset that was never built here has only its configuration
         path = Path(os.environ.get("PROCCORPUS_CONFIG") or DEFAULT_CONFIG)
-        for build in with_folders(self.workspace(), lake, _worth_looking(load_config(path), dataset)):
+        # It may be one of the folders of an entry
+        entries = [b for b in load_config(path) if dataset == b.name or dataset.startswith(f"{b.name}-")]
+        for build in with_folders(self.workspace(), lake, entries):
             if build.name == dataset:
                 return resolve(lake, build)
         raise dg.Failure(
@@ -60,11 +61,6 @@ class Corpus(dg.ConfigurableResource):
             if stored:
                 builds.setdefault(name, stored)
         return list(builds.values())
-
-
-def _worth_looking(builds: Sequence[DatasetBuild], dataset: str) -> list[DatasetBuild]:
-    """The builds among which a dataset may be: itself, or the one of whose folders it is."""
-    return [build for build in builds if dataset == build.name or dataset.startswith(f"{build.name}-")]
 
 
 def _configured(config: str, *, has_datasets: bool) -> tuple[DatasetBuild, ...]:

@@ -3,7 +3,7 @@
 What belongs here: what Dagster has to know. What a stage does and needs is in pipeline/stages/.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -21,7 +21,7 @@ from core.paths import Workspace
 from pipeline.config import DatasetBuild, with_annotator
 from pipeline.picture_cache import PictureCache
 from pipeline.plan import CURRENT, WAITING, plan
-from pipeline.stage import Stage, StageContext, StageReport, Step, run_stage
+from pipeline.stage import Stage, StageContext, StageReport, run_stage
 from pipeline.stages import LISTING, STAGES, stage_specs
 from warehouse.lake import forget_lakes
 from warehouse.lake.place import is_passing
@@ -83,7 +83,7 @@ def _run(
         why = f"{dataset} has no chunk {chunk}: materialise episodes of {dataset} first"
         raise dg.Failure(why, allow_retries=False)
     if step.status == WAITING:
-        late = _first_outdated(steps)
+        late = next(step.stage.name for step in steps if step.status not in (CURRENT, WAITING))
         why = f"{stage.name} of {dataset} waits for {late}, which is not up to date: materialise that first"
         raise dg.Failure(why, allow_retries=False)
     if step.status == CURRENT:
@@ -130,16 +130,9 @@ _pictures = _RunPictures()
 
 def _asking(build: DatasetBuild, stage: Stage, vlm_server: VlmServer | None) -> DatasetBuild:
     """A build whose stage asks the servers of the resource, where there are any and it asks a model at all."""
-    if not (vlm_server and vlm_server.is_configured):
-        return build
-    if build.annotator != "vlm" or not stage.asks_model:
-        return build
-    return with_annotator(build, "vlm", vlm_server.endpoints())
-
-
-def _first_outdated(steps: Sequence[Step]) -> str:
-    """The stage that the waiting ones wait for."""
-    return next(step.stage.name for step in steps if step.status not in (CURRENT, WAITING))
+    if vlm_server and vlm_server.is_configured and stage.asks_model and build.annotator == "vlm":
+        return with_annotator(build, "vlm", vlm_server.endpoints())
+    return build
 
 
 def _result(
@@ -178,7 +171,8 @@ def _definition(stage: Stage) -> dict[str, Any]:
         "kinds": KINDS.get(stage.name, {"ducklake", "parquet"}),
         "owners": OWNERS,
         "description": stage.description,
-        "pool": _pool(stage),
+        # What bounds how many partitions of a stage are worked on at a time
+        "pool": DOWNLOADS if stage.reads_source else ENDPOINT if stage.asks_model else None,
         "retry_policy": PATIENCE if stage.asks_model else None,
         "tags": {COST: "vlm" if stage.asks_model else "cpu"},
         # A stage whose code is the annotator's says its version in each materialisation's tags
@@ -186,13 +180,6 @@ def _definition(stage: Stage) -> dict[str, Any]:
         "metadata": described(*stage.tables, code=stage.run),
         "check_specs": checks,
     }
-
-
-def _pool(stage: Stage) -> str | None:
-    """What bounds how many partitions of a stage are worked on at a time."""
-    if stage.reads_source:
-        return DOWNLOADS
-    return ENDPOINT if stage.asks_model else None
 
 
 def dataset_asset(stage: Stage) -> dg.AssetsDefinition:
