@@ -19,7 +19,7 @@ from annotate.stored_pictures import SharedPicture, encode_jpeg
 from core.tables import TABLES
 from ingest.episode import CameraVideo, Episode, EpisodeRecord, Finding
 from ingest.identity import RATE_TOLERANCE
-from ingest.media.video import DECODE_ALL, DecodeOptions, Picture
+from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture
 from ingest.reasons import DataError
 from ingest.signals.gripper import GripperSignal, main_signal, moving_dimensions
 from ingest.source import read_episode

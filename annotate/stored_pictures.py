@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from ingest.media.video import Picture
+from ingest.media.frames import Picture
 
 JPEG_QUALITY = 90
 # From 16..235 and 16..240, as videos hold luma and colours, to 0..255 as JPEG does

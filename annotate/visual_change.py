@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ingest.media.video import Picture
+from ingest.media.frames import Picture
 
 GRID, SMALL, TINY = 64, 32, 16
 # The lowest 8 rows of the type-2 cosine transform, float64 [8, SMALL], in whole numbers: times luma they stay below

@@ -40,7 +40,8 @@ from annotate.progress import procvlm_labels
 from annotate.segments import Segment
 from benchmarks.tables import is_missed
 from ingest.episode import CameraVideo, Episode, EpisodeRecord, TimedPicture, timed
-from ingest.media.video import DECODE_ALL, DecodeOptions, decode
+from ingest.media.frames import DECODE_ALL, DecodeOptions
+from ingest.media.video import decode
 
 SAMPLE = Path(__file__).parents[1] / "samples/sim_short/videos/observation.images.front/chunk-000/file-000.mp4"
 SAMPLE_FRAMES = 1484

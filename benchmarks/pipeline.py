@@ -41,7 +41,8 @@ from av.video.stream import VideoStream
 from annotate.samples.config import SamplesConfig
 from benchmarks.tables import is_missed, table
 from core.paths import Workspace
-from ingest.media.video import DecodeOptions, decode
+from ingest.media.frames import DecodeOptions
+from ingest.media.video import decode
 from ingest.registry import DatasetConfig
 from pipeline.build import run_build
 from pipeline.chunk import Moment

@@ -23,7 +23,8 @@ import numpy as np
 
 from benchmarks.pipeline import CODECS, FPS, encode
 from benchmarks.tables import table
-from ingest.media.video import DECODE_ALL, DecodeOptions, Frame, decode
+from ingest.media.frames import DECODE_ALL, DecodeOptions
+from ingest.media.video import Frame, decode
 
 FRAMES = 600
 GROUPS = (2, 250)

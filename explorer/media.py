@@ -12,7 +12,8 @@ from core.paths import Workspace
 from explorer.access import CorpusView, LakeReader, PageError
 from explorer.episode import OF_EPISODE, LakeEpisode, cameras, chunk_of, find_episode, keyframes
 from ingest.limits import LIMITS, Limits
-from ingest.media.video import VIDEO_SUFFIXES, DecodeOptions, VideoError, decode
+from ingest.media.frames import VIDEO_SUFFIXES, DecodeOptions, VideoError
+from ingest.media.video import decode
 
 SHEET = 8  # pictures of a contact sheet
 THUMB_PX, SHEET_PX = 180, 120  # height

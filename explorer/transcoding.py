@@ -17,7 +17,8 @@ from explorer.access import PageError
 from explorer.episode import LakeEpisode, cameras
 from explorer.media import video_file
 from ingest.limits import Limits
-from ingest.media.video import DecodeOptions, VideoError, decode
+from ingest.media.frames import DecodeOptions, VideoError
+from ingest.media.video import decode
 
 CODE_VERSION = "h264-1"  # files of another are made anew
 MAX_HEIGHT_PX = 720

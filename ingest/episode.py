@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import pyarrow as pa
 
-from ingest.media.video import DECODE_ALL, DecodeOptions, Picture
+from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture
 from ingest.reasons import REASONS
 
 

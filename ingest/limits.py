@@ -69,11 +69,6 @@ class Limits(BaseModel, extra="forbid", frozen=True):
         "group or a `.npz` file, topics, types and joints of an MCAP recording",
     )
 
-    @property
-    def window_bytes(self) -> int:
-        """How far a codec may look back, which it holds in memory beside what it unpacks."""
-        return min(max(2 * self.max_chunk_bytes, 1 << 20), 1 << 30)
-
     def excess(self, name: str, claimed: float, what: str, times: int = 1) -> str:
         """Why `claimed` is more than the limit `name` (or so many times it) allows of `what`; "" where it is not.
 

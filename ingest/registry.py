@@ -5,6 +5,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
+import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -19,6 +20,7 @@ from pydantic import (
 )
 
 from core.errors import UserError, validation_message
+from core.yaml_text import parse_yaml
 from ingest.formats import FORMAT_NAMES
 from ingest.limits import LIMITS, Limits
 from ingest.sources.addresses import without_secret
@@ -258,11 +260,6 @@ def load_entry(path: Path) -> DatasetConfig:
 
 def _stored_fields(path: Path) -> dict[Any, Any]:
     """The mapping in a YAML file; its keys may be anything. Raises UserError."""
-    # A build of --source reads none
-    import yaml
-
-    from core.yaml_text import parse_yaml
-
     try:
         data = parse_yaml(path.read_text())
     except OSError as e:

@@ -9,8 +9,8 @@ from ingest.formats import FORMATS, Format, format_named
 from ingest.formats.adapter import adapter_of
 from ingest.formats.listing import named
 from ingest.limits import Limits
+from ingest.media.frames import DECODE_ALL, DecodeOptions
 from ingest.media.picture import SwappedPicture
-from ingest.media.video import DECODE_ALL, DecodeOptions
 from ingest.places import Places, part_of, places_of
 from ingest.sources.files import Source
 from ingest.sources.types import SourceError

@@ -12,7 +12,8 @@ from annotate.frames import FramesConfig, frames_stage
 from core.values import spread
 from ingest.episode import EpisodeRecord, Finding, Listing
 from ingest.identity import settle
-from ingest.media.video import VIDEO_SUFFIXES, VideoError, probe
+from ingest.media.frames import VIDEO_SUFFIXES, VideoError
+from ingest.media.video import probe
 from ingest.places import Place, places_of
 from ingest.reasons import REASONS, DataError
 from ingest.registry import DatasetConfig, name_of

@@ -19,7 +19,7 @@ from annotate.frames import Keeper
 from annotate.samples.config import SamplesConfig
 from annotate.stored_pictures import shard_jpeg
 from core.paths import Workspace
-from ingest.media.video import Picture
+from ingest.media.frames import Picture
 from pipeline.config import DatasetBuild
 from warehouse.lake import Lake
 from warehouse.shards.config import ShardsConfig

@@ -23,7 +23,8 @@ from annotate.vlm.cost import EpisodeShape, Expected, Prediction, calibrated, pr
 from annotate.vlm.pictures import size_beside
 from ingest.episode import EpisodeRecord
 from ingest.identity import settle
-from ingest.media.video import VIDEO_SUFFIXES, VideoError, probe
+from ingest.media.frames import VIDEO_SUFFIXES, VideoError
+from ingest.media.video import probe
 from ingest.source import list_episodes
 from ingest.sources.files import Source
 from pipeline.config import DatasetBuild

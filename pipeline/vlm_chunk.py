@@ -19,7 +19,7 @@ from annotate.vlm.view import EpisodeView
 from core.paths import Workspace
 from core.tables import TABLES
 from ingest.episode import EpisodeRecord, Finding
-from ingest.media.video import DecodeOptions
+from ingest.media.frames import DecodeOptions
 from ingest.source import read_episode
 from ingest.sources.files import Source
 from pipeline.keyframes import coarse_keyframes, store_keyframe

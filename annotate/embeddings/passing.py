@@ -20,7 +20,7 @@ from annotate.embeddings.encoders import Encoder, encoder_input, load_encoder
 from annotate.embeddings.projection import WHOLE
 from core.tables import TABLES
 from ingest.episode import Episode
-from ingest.media.video import DECODE_ALL, DecodeOptions, Picture, VideoError
+from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture, VideoError
 
 CODE_VERSION = "embeddings-1"
 

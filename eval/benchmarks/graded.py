@@ -24,7 +24,8 @@ from annotate.samples.procvqa import progress_question, task_text, window
 from eval.benchmarks.question import BenchmarkError, PictureFile, Question, RightAnswer
 from eval.benchmarks.rows import json_lines, read_row
 from eval.benchmarks.source import MAX_PX, Data, Numbered, frame_files, holds
-from ingest.media.video import Frame, VideoError, probe
+from ingest.media.frames import VideoError
+from ingest.media.video import Frame, probe
 from ingest.sources.files import Source
 
 RBM, ROBOREWARD = "rbm-eval", "roboreward"

@@ -12,7 +12,8 @@ import numpy as np
 
 from core.files import write_file
 from eval.benchmarks.question import PictureFile
-from ingest.media.video import Frame, VideoError, decode
+from ingest.media.frames import VideoError
+from ingest.media.video import Frame, decode
 from ingest.registry import DatasetConfig
 from ingest.sources.files import Source
 

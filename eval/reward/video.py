@@ -16,7 +16,8 @@ from eval.reward.stream import Moment, Stream
 from eval.reward.window import CutOffError, RewardError
 from ingest.episode import Episode
 from ingest.limits import LIMITS, Limits
-from ingest.media.video import DecodeOptions, Frame, Picture, VideoError, VideoInfo, decode, probe
+from ingest.media.frames import DecodeOptions, Picture, VideoError
+from ingest.media.video import Frame, VideoInfo, decode, probe
 from ingest.reasons import DataError
 
 SCORE_FPS = 4.0

@@ -9,7 +9,7 @@ from zipfile import BadZipFile, ZipFile
 import numpy as np
 
 from ingest.limits import LIMITS, Limits
-from ingest.media.video import LFS_MARK
+from ingest.media.frames import LFS_MARK
 from ingest.reasons import DataError
 from ingest.sources.files import Source
 

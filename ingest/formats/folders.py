@@ -9,7 +9,8 @@ from ingest.episode import CameraVideo, EpisodeRecord, FrameReader, TimedPicture
 from ingest.formats.cameras import in_order
 from ingest.formats.listing import ListingBuilder, named
 from ingest.formats.steps import StatedSpan, checked_steps, span_objects
-from ingest.media.video import DECODE_ALL, VIDEO_SUFFIXES, DecodeOptions, VideoError, VideoInfo, decode, probe
+from ingest.media.frames import DECODE_ALL, VIDEO_SUFFIXES, DecodeOptions, VideoError
+from ingest.media.video import VideoInfo, decode, probe
 from ingest.sources.files import Source
 
 

@@ -10,7 +10,7 @@ from ingest.episode import EpisodeRecord, FrameReader, Listing, TimedPicture
 from ingest.formats.cameras import scene_first
 from ingest.formats.hdf5_file import cameras_of, checked, find, guarded, opened, value, walk
 from ingest.formats.listing import ListingBuilder
-from ingest.media.video import DECODE_ALL, DecodeOptions, Picture
+from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture
 from ingest.outcomes import SUCCESS_FIELDS, Evidence, Flag, Outcome, RowValues, row_values, truth
 from ingest.reasons import DataError
 from ingest.sources.files import Source

@@ -19,8 +19,8 @@ import pyarrow as pa
 from ingest.formats.listing import texts_among
 from ingest.formats.numbers import numbers, side_by_side
 from ingest.limits import Limits
+from ingest.media.frames import LFS_MARK
 from ingest.media.picture import ArrayPicture, array_picture, check_size, decode_picture
-from ingest.media.video import LFS_MARK
 from ingest.reasons import DataError
 from ingest.sources.files import Source
 

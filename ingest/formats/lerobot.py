@@ -31,7 +31,8 @@ from ingest.formats.lerobot_videos import find_videos, holds_other_episodes
 from ingest.formats.listing import ListingBuilder, folders_of, texts_among
 from ingest.formats.numbers import vectors
 from ingest.formats.tables import read_columns
-from ingest.media.video import DECODE_ALL, DecodeOptions, Picture, decode
+from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture
+from ingest.media.video import decode
 from ingest.outcomes import NO_EVIDENCE, Evidence, Outcome, stated
 from ingest.reasons import DataError
 from ingest.sources.files import Source

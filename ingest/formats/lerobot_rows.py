@@ -25,8 +25,8 @@ from ingest.formats.lerobot_meta import (
 from ingest.formats.numbers import is_list
 from ingest.formats.tables import PARQUET_ERRORS, batches, first_line, opened, ranges
 from ingest.limits import Limits
+from ingest.media.frames import VideoError
 from ingest.media.picture import ArrayPicture, decode_picture
-from ingest.media.video import VideoError
 from ingest.outcomes import NO_EVIDENCE, Evidence, RowValues, fields_of
 from ingest.reasons import DataError
 from ingest.sources.files import Source

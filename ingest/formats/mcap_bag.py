@@ -21,7 +21,7 @@ from ingest.formats.cameras import in_order
 from ingest.formats.listing import ListingBuilder, named, texts_among
 from ingest.formats.mcap_file import CutOff, Decoder, Kind, Metadata, RawMessage, records
 from ingest.formats.numbers import numbers
-from ingest.media.video import DECODE_ALL, DecodeOptions
+from ingest.media.frames import DECODE_ALL, DecodeOptions
 from ingest.outcomes import Evidence
 from ingest.reasons import DataError
 from ingest.registry import DatasetConfig

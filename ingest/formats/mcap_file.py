@@ -21,8 +21,8 @@ from mcap.stream_reader import CRCValidationError, StreamReader, breakup_chunk
 from mcap_ros2.decoder import DecoderFactory
 
 from ingest.limits import Limits
+from ingest.media.frames import LFS_MARK, VideoError
 from ingest.media.picture import ArrayPicture, array_picture, check_size, decode_picture
-from ingest.media.video import LFS_MARK, VideoError
 from ingest.reasons import DataError
 from ingest.sources.files import Source
 

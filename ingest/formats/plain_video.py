@@ -21,7 +21,8 @@ from ingest.formats.listing import ListingBuilder, named, texts_among
 from ingest.formats.side_files import read_table
 from ingest.formats.steps import StatedSpan
 from ingest.formats.video_rows import read_rows, with_rows
-from ingest.media.video import VIDEO_SUFFIXES, VideoError, VideoInfo
+from ingest.media.frames import VIDEO_SUFFIXES, VideoError
+from ingest.media.video import VideoInfo
 from ingest.outcomes import Evidence
 from ingest.reasons import DataError
 from ingest.sources.files import Source

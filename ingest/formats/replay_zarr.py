@@ -23,8 +23,8 @@ from ingest.episode import CameraVideo, Episode, EpisodeRecord, Listing, TimedPi
 from ingest.formats.cameras import in_order
 from ingest.formats.listing import ListingBuilder, named, texts_among
 from ingest.formats.numbers import numbers, side_by_side
+from ingest.media.frames import DECODE_ALL, LFS_MARK, DecodeOptions
 from ingest.media.picture import array_picture
-from ingest.media.video import DECODE_ALL, LFS_MARK, DecodeOptions
 from ingest.outcomes import Evidence
 from ingest.reasons import DataError
 from ingest.registry import DatasetConfig

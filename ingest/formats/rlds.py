@@ -46,7 +46,7 @@ from ingest.formats.tfrecord import (
     stored_crc,
 )
 from ingest.limits import Limits
-from ingest.media.video import DECODE_ALL, LFS_MARK, DecodeOptions, VideoError
+from ingest.media.frames import DECODE_ALL, LFS_MARK, DecodeOptions, VideoError
 from ingest.outcomes import Ending, Evidence, Flag, Outcome, Reward, fields_of, folder_outcome, row_values, truth
 from ingest.reasons import DataError
 from ingest.registry import DatasetConfig, Keys

@@ -17,8 +17,8 @@ from ingest.formats.folders import object_of
 from ingest.formats.listing import texts_among
 from ingest.formats.tfrecord import Data, Values, byte_spans, float_count, number_spans, numbers, varints
 from ingest.limits import LIMITS, Limits
+from ingest.media.frames import VideoError
 from ingest.media.picture import ArrayPicture, array_picture, decode_picture
-from ingest.media.video import VideoError
 from ingest.reasons import DataError
 
 DTYPE = re.compile(r"^(bool|u?int(8|16|32|64)|float(16|32|64))$")

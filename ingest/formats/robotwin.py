@@ -13,8 +13,8 @@ from ingest.formats.hdf5_episode import cameras_in, evidence_in, finished, frame
 from ingest.formats.hdf5_file import encoded, length_of, natural, opened, read_picture, rows_in, table_of
 from ingest.formats.listing import ListingBuilder, folders_of, texts_among
 from ingest.limits import Limits
+from ingest.media.frames import Picture
 from ingest.media.picture import SwappedPicture
-from ingest.media.video import Picture
 from ingest.reasons import DataError
 from ingest.sources.files import Source
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from ingest.media.video import LFS_MARK
+from ingest.media.frames import LFS_MARK
 from ingest.reasons import DataError
 from ingest.sources.files import Source
 

@@ -21,7 +21,7 @@ from ingest.formats.folders import EpisodeFiles, episodes_of, frames_of, joined,
 from ingest.formats.listing import ListingBuilder, folders_of, texts_among
 from ingest.formats.numbers import numbered, numbers, side_by_side, vectors
 from ingest.formats.side_files import parse_json
-from ingest.media.video import LFS_MARK
+from ingest.media.frames import LFS_MARK
 from ingest.outcomes import Evidence
 from ingest.reasons import DataError
 from ingest.sources.files import Source

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from ingest.formats.numbers import is_list
 from ingest.limits import LIMITS, Limits
-from ingest.media.video import LFS_MARK
+from ingest.media.frames import LFS_MARK
 from ingest.reasons import DataError
 
 # What pyarrow raises for damaged files, for names twice or that are no text, and for values that Python has not

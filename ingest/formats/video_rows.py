@@ -20,7 +20,7 @@ from ingest.formats.arrays import read_npy, read_npz
 from ingest.formats.folders import is_video, probed
 from ingest.formats.listing import ListingBuilder
 from ingest.formats.numbers import numbered, numbers, side_by_side
-from ingest.media.video import VideoError
+from ingest.media.frames import VideoError
 from ingest.reasons import DataError
 from ingest.registry import Keys
 from ingest.signals.gripper import Column

@@ -12,16 +12,13 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from ingest.limits import LIMITS, Limits
+from ingest.reasons import DataError
 
 BLOCK_BYTES = 1 << 20
 BOX_NAME = re.compile(rb"[A-Za-z0-9 \xa9_-]{4}")  # what FFmpeg knows; it passes over all others
 TABLE = re.compile(rb"stsz|stz2|trun|elst|cmov")
 AFTER_BYTES = 24  # from a table's name to the end of its count, at most
 SIZE_BYTES = 4  # of a box, before its name
-
-
-class TablesError(Exception):
-    """A header that is not read: what is wrong."""
 
 
 @dataclass
@@ -38,14 +35,14 @@ class Claims:
 
 
 def claims_of(file: BinaryIO, num_bytes: int, limits: Limits = LIMITS) -> Claims:
-    """What an MP4 or MOV file of so many bytes claims. Raises TablesError and OSError."""
+    """What an MP4 or MOV file of so many bytes claims. Raises DataError and OSError."""
     claims = Claims()
     has_sound, even = False, 0
     for header in _headers(file, num_bytes, limits):
         has_sound = has_sound or b"soun" in header
         for found in TABLE.finditer(header, SIZE_BYTES, max(SIZE_BYTES, len(header) - AFTER_BYTES)):
             if found[0] == b"cmov":
-                raise TablesError("its header is compressed, which is not read")
+                raise DataError("its header is compressed, which is not read", "over_limit")
             even += _add(claims, header, found, num_bytes)
     # Uncompressed sound has a sample for each of its values, all of one size, which FFmpeg does not list one by one
     if not has_sound:
@@ -80,12 +77,12 @@ def _add(claims: Claims, header: bytes, found: re.Match[bytes], num_bytes: int) 
 def _headers(file: BinaryIO, num_bytes: int, limits: Limits) -> Iterator[bytes]:
     """All of a file but its media data, in blocks that overlap by what a table's name and count take.
 
-    Ten hours of video have a header of some 20 MB; a file in fragments has two boxes for each. Raises TablesError.
+    Ten hours of video have a header of some 20 MB; a file in fragments has two boxes for each. Raises DataError.
     """
     at, taken, count = 0, 0, 0
     while at + 8 <= num_bytes:
         count += 1
-        _check(limits.excess("max_rows", count, "boxes beside each other"))
+        limits.check("max_rows", count, "boxes beside each other")
         file.seek(at)
         begin = file.read(16)
         size, name = int.from_bytes(begin[:4]), begin[4:8]
@@ -98,15 +95,9 @@ def _headers(file: BinaryIO, num_bytes: int, limits: Limits) -> Iterator[bytes]:
         end = min(at + size, num_bytes)
         if name != b"mdat" and BOX_NAME.fullmatch(name):
             taken += end - at
-            _check(limits.excess("max_file_bytes", taken, "bytes of its header"))
+            limits.check("max_file_bytes", taken, "bytes of its header")
             yield from _blocks(file, at, end)
         at += size
-
-
-def _check(problem: str) -> None:
-    """Raises TablesError."""
-    if problem:
-        raise TablesError(problem)
 
 
 def _blocks(file: BinaryIO, start: int, end: int) -> Iterator[bytes]:

@@ -1,12 +1,14 @@
 """Pictures that do not come from a video: encoded images and arrays, and pictures whose colours are stored swapped."""
 
+import io
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from PIL import Image, UnidentifiedImageError
 
 from ingest.limits import LIMITS, Limits
-from ingest.media.video import Picture, VideoError
+from ingest.media.frames import Picture, VideoError
 
 
 @dataclass(frozen=True)
@@ -86,10 +88,6 @@ def decode_picture(data: bytes, what: str, limits: Limits = LIMITS) -> ArrayPict
 
 def encoded_size(data: bytes) -> tuple[int, int] | None:
     """Width and height in an encoded picture's header, decoding nothing; None for what is no picture."""
-    import io
-
-    from PIL import Image, UnidentifiedImageError
-
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP", "BMP", "TIFF")) as image:
             return image.size

@@ -2,11 +2,8 @@
 
 Every video is opened here, whoever asks: only containers that hold their pictures themselves, only plain files, and
 only within `ingest.limits`.
-
-A frame index counts decoded frames of one episode from 0. Pictures are uint8: luma [h, w], RGB [h, w, 3].
 """
 
-import math
 import os
 import stat
 from collections import deque
@@ -17,31 +14,24 @@ from dataclasses import dataclass, replace
 from itertools import chain, dropwhile, islice
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import cast
 
+import av
 import numpy as np
+from av.error import FFmpegError
+from av.video.codeccontext import VideoCodecContext
+from av.video.plane import VideoPlane
+from av.video.stream import VideoStream
 
 from ingest.limits import LIMITS, Limits
-from ingest.media.mp4_tables import TablesError, claims_of
+from ingest.media.frames import DECODE_ALL, LFS_MARK, SKIPPED, DecodeOptions, Picture, Planes, SkippedFrame, VideoError
+from ingest.media.groups import Container, Decoded, Packet, check_complete, decode_group, decoded, groups, time_of
+from ingest.media.mp4_tables import claims_of
 from ingest.reasons import DataError
 
-# 0.05 s to import, and every module that speaks of pictures imports this one: it comes with the first video
-if TYPE_CHECKING:
-    import av
-    import av.container
-    from av.video.codeccontext import VideoCodecContext
-    from av.video.plane import VideoPlane
-    from av.video.stream import VideoStream
-
-type Container = av.container.InputContainer
-type Packet = av.Packet
-type Decoded = av.VideoFrame
-
-VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi")
 # Pixel formats whose first plane is 8-bit luma
 LUMA_FORMATS = ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "nv12", "gray")
 PLANE_FORMATS = ("yuv420p", "yuvj420p")
-LFS_MARK = b"version https://git-lfs"
 # Containers that are read, as FFmpeg calls them, by first bytes; MP4 and MOV are the rest. None names other files
 CONTAINERS = {b"\x1a\x45\xdf\xa3": "matroska", b"RIFF": "avi"}
 MP4 = "mov"
@@ -51,45 +41,8 @@ LONG = 128  # frames: of fewer, to open the file several times costs more than i
 READ_TIMEOUT_S = 30.0  # for one packet: in a damaged file FFmpeg searches for the next one up to the end
 
 
-class VideoError(DataError):
-    """A video or a picture that cannot be decoded."""
-
-    def __init__(self, message: str, reason: str = "undecodable_video") -> None:
-        super().__init__(message, reason)
-
-
 @dataclass(frozen=True)
-class Planes:
-    """A picture as videos hold it: luma [h, w], and two colour differences of half its width and height, rounded up.
-
-    uint8, and views of the decoder's buffers: do not keep them. is_full_range: 0..255 is used, not 16..235 and 16..240.
-    """
-
-    y: np.ndarray
-    u: np.ndarray
-    v: np.ndarray
-    is_full_range: bool
-
-
-class Picture(Protocol):
-    """One frame, converted only as far as it is asked for."""
-
-    def luma(self) -> np.ndarray: ...
-    def rgb(self) -> np.ndarray: ...
-    def planes(self) -> Planes | None:
-        """None for a picture that is held in another way."""
-        ...
-
-    @property
-    def is_damaged(self) -> bool: ...
-    @property
-    def is_key(self) -> bool:
-        """Does it decode by itself?"""
-        ...
-
-
-@dataclass(frozen=True)
-class Frame:
+class Frame(Picture):
     """A picture as a video decoder hands it over."""
 
     picture: Decoded
@@ -121,27 +74,10 @@ class Frame:
         return bool(self.picture.key_frame)
 
 
-def _view(plane: "VideoPlane") -> np.ndarray:
+def _view(plane: VideoPlane) -> np.ndarray:
     """uint8 [h, w], without a copy."""
     rows = np.frombuffer(cast(bytes, plane), np.uint8).reshape(plane.height, plane.line_size)
     return rows[:, : plane.width]
-
-
-class SkippedFrame:
-    """A frame that was not asked for and not decoded, in the place of its picture."""
-
-    is_damaged = is_key = False
-
-    def luma(self) -> np.ndarray:
-        raise ValueError("this frame was not asked for")
-
-    rgb = luma
-
-    def planes(self) -> Planes | None:
-        raise ValueError("this frame was not asked for")
-
-
-SKIPPED = SkippedFrame()
 
 
 @dataclass(frozen=True)
@@ -154,32 +90,11 @@ class VideoInfo:
     duration_s: float | None = None  # as the container says; None when it does not
 
 
-@dataclass(frozen=True)
-class DecodeOptions:
-    """How a video is decoded.
-
-    `threads`: of the decoder; the frames are the same with any number. `limits`: those of the video's dataset.
-    `wanted`: the frames that are needed; None: all. Groups of pictures that hold none of them are not decoded, and
-    SkippedFrame stands for each of their frames. Decoding then raises VideoError where groups cannot be told apart, or
-    do not decode by themselves.
-    """
-
-    threads: int = 1
-    wanted: frozenset[int] | None = None
-    limits: Limits = LIMITS
-
-
-DECODE_ALL = DecodeOptions()
-
-
 def open_video(path: Path, limits: Limits = LIMITS) -> Container:
     """A video file whose first video stream can be decoded, with all that its header claims within the limits.
 
     Raises VideoError: for what is no plain file, is in no container that is read, or claims more than the limits.
     """
-    import av
-    from av.error import FFmpegError
-
     # Links are followed here and not by FFmpeg, so that what was looked at is what is opened
     real = Path(os.path.realpath(path))
     kind = _checked_kind(real, path.name, limits)
@@ -218,22 +133,21 @@ def _checked_kind(path: Path, name: str, limits: Limits) -> str:
                 raise VideoError(f"{name} is a git-LFS pointer, not a video", "lfs_pointer")
             if kind := CONTAINERS.get(begin[:4]):
                 return kind
-            shown = claims_of(f, status.st_size, limits).shown
+            try:
+                shown = claims_of(f, status.st_size, limits).shown
+            except DataError as e:
+                raise VideoError(f"{name}: {e}", e.reason) from e
             _check(limits.excess("max_frames", shown, f"{name}: frames of all tracks"))
             # A frame takes more than a byte, so these are shown again and again
             if shown > status.st_size:
                 raise VideoError(f"{name}: {shown:,} frames in {status.st_size:,} bytes", "over_limit")
     except OSError as e:
         raise VideoError(f"cannot read {name}: {e.strerror}") from e
-    except TablesError as e:
-        raise VideoError(f"{name}: {e}", "over_limit") from e
     return MP4
 
 
 def _check_claims(container: Container, name: str, limits: Limits) -> None:
     """Raises VideoError."""
-    import av
-
     stream = container.streams.video[0]
     codec = stream.codec_context
     # FFmpeg keeps no size beyond its limit
@@ -263,8 +177,6 @@ def _short(e: Exception) -> str:
 
 def probe(path: Path, limits: Limits = LIMITS) -> VideoInfo:
     """Header of a video file; decodes nothing. Raises VideoError."""
-    import av
-
     with open_video(path, limits) as container:
         stream = container.streams.video[0]
         rate, codec = stream.average_rate or stream.guessed_rate, stream.codec_context
@@ -305,8 +217,6 @@ def _decode(
     path: Path, start_frame: int, num_frames: int | None, rate: float | None, options: DecodeOptions
 ) -> Iterator[Frame | SkippedFrame]:
     """As `decode`; with several threads, damage raises VideoError."""
-    from av.error import FFmpegError
-
     try:
         with open_video(path, options.limits) as container:
             codec = container.streams.video[0].codec_context
@@ -355,7 +265,7 @@ def _pictures_from(container: Container, start_frame: int, rate: float | None) -
         yield from dropwhile(lambda p: number(p) < start_frame, chain([first], pictures))
 
 
-def _numbering(stream: "VideoStream", rate: float | None) -> Callable[[Decoded | Packet], int]:
+def _numbering(stream: VideoStream, rate: float | None) -> Callable[[Decoded | Packet], int]:
     """Which frame of its file a picture, or the packet it comes from, is. Raises VideoError."""
     # Times count in units of time_base, and a file's first one need not be 0
     rate, time_base, first = rate or float(stream.average_rate or 0), stream.time_base, stream.start_time or 0
@@ -370,7 +280,7 @@ def _numbering(stream: "VideoStream", rate: float | None) -> Callable[[Decoded |
     return number
 
 
-def _seek(container: Container, stream: "VideoStream", start_frame: int, rate: float | None) -> None:
+def _seek(container: Container, stream: VideoStream, start_frame: int, rate: float | None) -> None:
     """Go to the last key frame before a frame."""
     time_s = start_frame / (rate or float(stream.average_rate or 0))
     container.seek((stream.start_time or 0) + int(time_s / (stream.time_base or 1)), stream=stream, backward=True)
@@ -388,18 +298,19 @@ def _wanted_frames(
         _seek(container, stream, start_frame, rate)
     # Each group's wanted pictures are decoded, and the group is then handed over in the order of showing
     next_frame = 0  # counted from start_frame
-    for group in _groups(container, stream):
-        shown = sorted(group, key=_time)
+    for group in groups(container, stream):
+        shown = sorted(group, key=time_of)
         if number:
             if next_frame == 0 and number(shown[0]) > start_frame:
                 raise VideoError("the index leads past the episode")
             # The first group begins at a key frame before the episode
             shown = [p for p in shown if number(p) >= start_frame]
         # The order of decoding need not be that of showing: pictures are matched by their times
-        wanted_times = {_time(p) for k, p in enumerate(shown, next_frame) if k in wanted}
-        pictures = _decode_group(stream.codec_context, group, wanted_times)
+        wanted_times = {time_of(p) for k, p in enumerate(shown, next_frame) if k in wanted}
+        pictures = decode_group(stream.codec_context, group, wanted_times)
         for packet in shown:
-            yield pictures.get(_time(packet), SKIPPED)
+            picture = pictures.get(time_of(packet))
+            yield SKIPPED if picture is None else Frame(picture)
         next_frame += len(shown)
 
 
@@ -446,7 +357,7 @@ def _frames_of_blocks(
 
 
 def _in_order(
-    pool: ThreadPoolExecutor, codecs: "SimpleQueue[VideoCodecContext]", blocks: Iterator[list[Packet]], ahead: int
+    pool: ThreadPoolExecutor, codecs: SimpleQueue[VideoCodecContext], blocks: Iterator[list[Packet]], ahead: int
 ) -> Iterator[list[Decoded]]:
     """The pictures of each block, while the next ones are decoded."""
     waiting: deque[Future[list[Decoded]]] = deque()
@@ -458,88 +369,25 @@ def _in_order(
         yield waiting.popleft().result()
 
 
-def _decode_block(codecs: "SimpleQueue[VideoCodecContext]", block: list[Packet]) -> list[Decoded]:
+def _decode_block(codecs: SimpleQueue[VideoCodecContext], block: list[Packet]) -> list[Decoded]:
     """In the order of showing. Raises VideoError when it does not decode by itself."""
     codec = codecs.get()
     try:
-        pictures = _decoded(codec, block, 2 * GROUP_PIXELS)
+        pictures = decoded(codec, block, 2 * GROUP_PIXELS)
     finally:
         codecs.put(codec)
-    _check_complete(pictures, [_time(p) for p in block])
+    check_complete(pictures, [time_of(p) for p in block])
     return pictures
 
 
-def _blocks(container: Container, stream: "VideoStream") -> Iterator[list[Packet]]:
+def _blocks(container: Container, stream: VideoStream) -> Iterator[list[Packet]]:
     """Whole groups, as many as make BLOCK pictures, or as may be held."""
     enough = min(BLOCK, GROUP_PIXELS / (stream.width * stream.height))
     block: list[Packet] = []
-    for group in _groups(container, stream):
+    for group in groups(container, stream):
         block += group
         if len(block) >= enough:
             yield block
             block = []
     if block:
         yield block
-
-
-def _check_complete(pictures: list[Decoded], times: list[int]) -> None:
-    """Raises VideoError unless each packet gave one whole picture, and no two have one time."""
-    is_complete = [p.pts for p in pictures] == sorted(times) and len(set(times)) == len(times)
-    if not is_complete or any(p.is_corrupt for p in pictures):
-        raise VideoError("a group of pictures does not decode by itself")
-
-
-def _decode_group(codec: "VideoCodecContext", group: list[Packet], wanted_times: set[int]) -> dict[int, Frame]:
-    """Pictures of a group by their time: the wanted ones, and those that are decoded before the last of them.
-
-    Raises VideoError when the group does not decode by itself.
-    """
-    if not wanted_times:
-        return {}
-    times = [_time(p) for p in group]
-    # No picture needs what comes after it in the file: decoding ends with the last wanted one
-    count = 1 + max(k for k, time in enumerate(times) if time in wanted_times)
-    pictures = _decoded(codec, group[:count])
-    _check_complete(pictures, times[:count])
-    return {p.pts: Frame(p) for p in pictures if p.pts is not None}
-
-
-def _decoded(codec: "VideoCodecContext", packets: list[Packet], most_pixels: float = math.inf) -> list[Decoded]:
-    """All pictures of some packets; the decoder holds nothing afterwards. Raises VideoError for more than so many."""
-    pictures: list[Decoded] = []
-    num_pixels = 0
-    for packet in (*packets, None):  # None: the decoder hands over what it still holds
-        shown = codec.decode(packet)
-        pictures += shown
-        num_pixels += sum(p.width * p.height for p in shown)
-        if num_pixels > most_pixels:
-            raise VideoError("a group of pictures is too long to be held")
-    codec.flush_buffers()
-    return pictures
-
-
-def _groups(container: Container, stream: "VideoStream") -> Iterator[list[Packet]]:
-    """Packets from one key frame to the next.
-
-    Raises VideoError where groups cannot be told apart: a picture is shown before the key frame of its group.
-    """
-    group: list[Packet] = []
-    for packet in container.demux(stream):
-        if packet.size == 0:  # marks the end
-            continue
-        if packet.is_keyframe and group:
-            yield group
-            group = []
-        group.append(packet)
-        # A group that begins with no key frame, or whose pictures are shown before it, needs another group
-        key_frame = group[0]
-        if not key_frame.is_keyframe or _time(packet) < _time(key_frame) or packet.is_corrupt:
-            raise VideoError("groups of pictures cannot be told apart")
-    if group:
-        yield group
-
-
-def _time(packet: Packet) -> int:
-    if packet.pts is None:
-        raise VideoError("a frame has no presentation time")
-    return packet.pts

@@ -14,7 +14,7 @@ from annotate.samples.edits import EDITED, OCCLUDED, covered, edited, load_edito
 from annotate.stored_pictures import encode_jpeg, fitted, shard_jpeg
 from core.files import write_file
 from ingest.episode import Episode, EpisodeRecord, Finding
-from ingest.media.video import DECODE_ALL, DecodeOptions, Picture, SkippedFrame, VideoError
+from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture, SkippedFrame, VideoError
 from ingest.reasons import DataError
 from ingest.source import read_episode
 from ingest.sources.files import Source

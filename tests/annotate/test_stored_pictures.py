@@ -7,8 +7,9 @@ import pytest
 
 from annotate.stored_pictures import SharedPicture, encode_jpeg, fitted, shard_jpeg
 from annotate.visual_change import grid_of, halved
+from ingest.media.frames import Picture
 from ingest.media.picture import ArrayPicture
-from ingest.media.video import Frame, Picture
+from ingest.media.video import Frame
 
 
 def scene(width: int, height: int) -> np.ndarray:

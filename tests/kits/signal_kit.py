@@ -11,7 +11,7 @@ from core.tables import TABLES
 from ingest.episode import Episode, EpisodeRecord, TimedPicture
 from ingest.episodes import signals_table
 from ingest.formats.numbers import numbers
-from ingest.media.video import DECODE_ALL, DecodeOptions
+from ingest.media.frames import DECODE_ALL, DecodeOptions
 from ingest.registry import DatasetConfig
 from ingest.signals import survey as of_survey
 from ingest.signals.gripper import GripperSignal

@@ -27,7 +27,7 @@ from rerun.chunk import Chunk
 from annotate.segments import STEP, Segment
 from core.errors import UserError
 from core.files import sync
-from ingest.media.video import VideoError
+from ingest.media.frames import VideoError
 from ingest.reasons import DataError
 from warehouse.exports.export import Export
 from warehouse.exports.options import RerunOptions

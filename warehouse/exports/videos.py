@@ -24,7 +24,8 @@ from ingest.episode import TimedPicture
 from ingest.formats.lerobot_meta import video_rate
 from ingest.formats.lerobot_videos import holds_other_episodes
 from ingest.limits import LIMITS, Limits
-from ingest.media.video import VIDEO_SUFFIXES, DecodeOptions, VideoError, decode, open_video, probe
+from ingest.media.frames import VIDEO_SUFFIXES, DecodeOptions, VideoError
+from ingest.media.video import decode, open_video, probe
 from warehouse.exports.selection import ExportEpisode
 from warehouse.exports.source_reader import SourceReader
 

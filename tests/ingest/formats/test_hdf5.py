@@ -12,7 +12,7 @@ import pytest
 
 from ingest.formats import hdf5
 from ingest.formats.hdf5_file import camera_name, natural
-from ingest.media.video import VideoError
+from ingest.media.frames import VideoError
 from ingest.reasons import DataError
 from ingest.signals.gripper import arm_state, combined
 from ingest.signals.survey import survey

@@ -13,7 +13,7 @@ import pytest
 
 from ingest.episode import EpisodeRecord, Listing
 from ingest.formats import rlds
-from ingest.media.video import VideoError
+from ingest.media.frames import VideoError
 from ingest.reasons import DataError
 from ingest.registry import DatasetConfig
 from ingest.signals.gripper import arm_state, combined

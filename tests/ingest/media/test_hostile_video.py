@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from ingest.limits import LIMITS, Limits
-from ingest.media.mp4_tables import BLOCK_BYTES, TablesError, claims_of
-from ingest.media.video import DecodeOptions, VideoError, decode, probe
+from ingest.media.frames import DecodeOptions, VideoError
+from ingest.media.mp4_tables import BLOCK_BYTES, claims_of
+from ingest.media.video import decode, probe
+from ingest.reasons import DataError
 from ingest.registry import DatasetConfig
 from ingest.source import list_episodes, read_episode
 from ingest.sources.files import Source
@@ -144,7 +146,7 @@ def test_compressed_headers(tmp_path: Path) -> None:
     """They could be of any size, and hide what they claim."""
     path = tmp_path / "a.mov"
     path.write_bytes((24).to_bytes(4) + b"moov" + (16).to_bytes(4) + b"cmov" + bytes(8))
-    with path.open("rb") as file, pytest.raises(TablesError, match="compressed"):
+    with path.open("rb") as file, pytest.raises(DataError, match="compressed"):
         claims_of(file, path.stat().st_size)
     assert {reason for reason, _ in refused(path)} == {"over_limit"}
 

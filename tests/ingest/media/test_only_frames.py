@@ -9,7 +9,8 @@ import pytest
 from av.video.stream import VideoStream
 
 from core.paths import ROOT
-from ingest.media.video import DecodeOptions, SkippedFrame, VideoError, decode
+from ingest.media.frames import DecodeOptions, SkippedFrame, VideoError
+from ingest.media.video import decode
 
 SAMPLE = ROOT / "samples/sim_short/videos/observation.images.front/chunk-000/file-000.mp4"
 START, COUNT = 313, 120  # an episode inside a file that holds several

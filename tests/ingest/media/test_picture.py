@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from ingest.limits import Limits
+from ingest.media.frames import VideoError
 from ingest.media.picture import ArrayPicture, SwappedPicture, array_picture, decode_picture
-from ingest.media.video import VideoError
 from ingest.reasons import DataError
 from ingest.source import list_episodes, read_episode
 from tests.kits.lerobot_writer import (

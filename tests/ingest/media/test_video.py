@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from ingest.media import video
-from ingest.media.video import DecodeOptions, Frame, VideoError, decode, probe
+from ingest.media.frames import DecodeOptions, VideoError
+from ingest.media.video import Frame, decode, probe
 from tests.kits.lerobot_writer import CODECS, LFS_POINTER, read_number, write_video
 
 GROUPS_OF_2 = {
