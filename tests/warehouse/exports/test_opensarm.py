@@ -276,7 +276,7 @@ def test_folders_that_are_none_are_said(tmp_path: Path):
     rollout = tmp_path / "episode_7"
     rollout.mkdir()
     for value, why in (
-        (np.array([{}], object), "cannot be read"),
+        (np.array([{}], object), "is pickled"),
         (np.array([0.5, np.nan]), "holds no progress"),
         (np.array([0.5, 1.5]), "and progress from 0 to 1"),
     ):
