@@ -299,4 +299,4 @@ def recorded(reader: LakeReader, episode: LakeEpisode) -> Episode:
     except (DataError, SourceError, OSError) as e:
         raise PageError(f"{where} cannot be read: {e}") from e
     has_actions = read.action is not None and len(read.action) > 0
-    return read if has_actions else replace(read, action=None)
+    return read if has_actions else replace(read, actions=None)

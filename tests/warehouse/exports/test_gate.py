@@ -101,7 +101,7 @@ def test_weights_of_labels_less_sure_are_nan(changed: Lake, tmp_path: Path):
     episode, sparse = table["episode_index"].to_numpy(), table["progress_sparse"].to_numpy()
     assert {int(e) for e in np.unique(episode[np.isnan(sparse)])} == {UNSURE}
     assert np.isnan(sparse[episode == UNSURE]).all()
-    note = "tiny: 2 of 5 labels are less sure than 0.5 (min_confidence): they are left out"
+    note = "tiny: 1 of 5 labels are less sure than 0.5 (min_confidence): they are left out"
     assert note in done.notes
     assert note in (tmp_path / "out/README.md").read_text()
     facts = manifest(tmp_path / "out")["datasets"][0]
@@ -129,7 +129,7 @@ def test_no_placeholder_stands_where_lerobot_expects_a_name(changed: Lake, tmp_p
     text = (tmp_path / "out/README.md").read_text()
     for note in (
         "tiny: 1 of 5 labels have unnamed steps: they give progress alone",
-        "tiny: 2 of 5 labels are less sure than 0.5 (min_name_confidence): they give no names of steps",
+        "tiny: 1 of 5 labels are less sure than 0.5 (min_name_confidence): they give no names of steps",
     ):
         assert note in done.notes
         assert note in text
