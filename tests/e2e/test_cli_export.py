@@ -7,6 +7,9 @@ import pytest
 
 from tests.kits.cli_kit import DONE, USAGE, Built, assert_one_error_line, ok, proccorpus
 
+# Of two of its labels the names of steps are less sure than is usual
+ALL = ("--allow-licence", "unknown", "--min-name-confidence", 0)
+
 
 def test_an_export_its_import_and_a_second_run(own: Built, tmp_path: Path):
     out = tmp_path / "lerobot"
@@ -26,7 +29,7 @@ def test_an_export_its_import_and_a_second_run(own: Built, tmp_path: Path):
 
 def test_signals_of_frames_go_out_and_come_in(own: Built, tmp_path: Path):
     out = tmp_path / "s.parquet"
-    words = ("export", "frame-signals", "--out", out, "--allow-licence", "unknown", "--advantage", 8)
+    words = ("export", "frame-signals", "--out", out, *ALL, "--advantage", 8)
     ok(proccorpus(*words, cwd=tmp_path, workspace=own.workspace))
     words = ("import", "frame-signals", out, "--name", "tiny", "--format", "json")
     done = json.loads(ok(proccorpus(*words, cwd=tmp_path, workspace=own.workspace)).out)
@@ -53,7 +56,7 @@ def test_signals_of_frames_go_out_and_come_in(own: Built, tmp_path: Path):
     ],
 )
 def test_forms_of_others_go_out_and_come_in(own: Built, tmp_path: Path, kind: str, form: str | None, out: str):
-    words = ("export", kind, "--out", tmp_path / out, "--allow-licence", "unknown", "--format", "json")
+    words = ("export", kind, "--out", tmp_path / out, *ALL, "--format", "json")
     told = proccorpus(*words, cwd=tmp_path, workspace=own.workspace).json  # notes may stand on stderr
     assert (told["episodes"], told["frames"], told["again"]) == (5, 110, False)
     assert proccorpus(*words, cwd=tmp_path, workspace=own.workspace).json["again"] is True
@@ -68,7 +71,7 @@ def test_forms_of_others_go_out_and_come_in(own: Built, tmp_path: Path, kind: st
 
 
 def test_rabc_writes_its_file_and_a_readme(built: Built, tmp_path: Path):
-    words = ("export", "rabc", "--out", tmp_path / "out", "--allow-licence", "unknown", "--chunk-size", 8)
+    words = ("export", "rabc", "--out", tmp_path / "out", *ALL, "--chunk-size", 8)
     ok(proccorpus(*words, cwd=tmp_path, workspace=built.workspace))
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
         "README.md",
