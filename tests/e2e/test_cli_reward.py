@@ -36,7 +36,7 @@ from tests.kits.cli_kit import Built, assert_one_error_line, environment, procco
 from tests.kits.laptop_kit import make_checkpoint as make_laptop
 from tests.kits.reward_kit import make_checkpoint, write_video
 from tests.kits.reward_server_kit import running
-from tests.kits.tiny_lerobot import LENGTHS, TASKS, video_path
+from tests.kits.tiny_lerobot import FPS, LENGTHS, TASKS, video_path
 from training.errors import ModelError
 from training.runs import named_model
 from warehouse.exports.rabc import between
@@ -69,7 +69,7 @@ def numbers(rows: list[dict[str, Any]]) -> dict[int, float]:
 def test_a_videos_reward_is_the_same_from_everywhere(own: Built, checkpoint: Path, video: Path, tmp_path: Path) -> None:
     out, overlay = tmp_path / "rewards.jsonl", tmp_path / "overlay.mp4"
     done = proccorpus(
-        "reward", video, "--task", TASKS[0], "--model", checkpoint, "--out", out, "--overlay", overlay, "--fps", 4,
+        "reward", video, "--task", TASKS[0], "--model", checkpoint, "--out", out, "--overlay", overlay, "--fps", 2,
         "--format", "json", cwd=tmp_path, workspace=own.workspace,
     )  # fmt: skip
     assert done.code == 0, done.err
@@ -80,7 +80,7 @@ def test_a_videos_reward_is_the_same_from_everywhere(own: Built, checkpoint: Pat
     }
     assert all(0 < r["progress"] < 1 and r["failure"] is None and r["source"] == "head" for r in rows)
     assert all(r["success"] == (r["done"] >= 0.5) for r in rows)
-    assert [r["timestamp_s"] for r in rows] == pytest.approx([r["frame_index"] / 10 for r in rows])
+    assert [r["timestamp_s"] for r in rows] == pytest.approx([r["frame_index"] / FPS for r in rows])
     assert done.json["rows"] == len(rows)
     assert done.json["last_progress"] == rows[-1]["progress"]
 
@@ -93,14 +93,14 @@ def test_a_videos_reward_is_the_same_from_everywhere(own: Built, checkpoint: Pat
     assert data.index(b"moov") < data.index(b"mdat")
 
     scorer = open_model(checkpoint)
-    stream = scorer.stream(TASKS[0], 10.0, cameras=("main",), score_fps=4, num_frames=LENGTHS[0])
+    stream = scorer.stream(TASKS[0], FPS, cameras=("main",), score_fps=2, num_frames=LENGTHS[0])
     moments = [stream.append({"main": f.rgb()}) for f in decode(video)]
     core = [row for m in moments if m for row in scored_rows(scorer, [m])]  # one at a time
     assert numbers(core) == {k: pytest.approx(v, abs=TOLERANCE) for k, v in numbers(rows).items()}
 
     with running(scorer) as app, RewardClient(app.state.url) as client:
-        whole = client.reward_video(video, TASKS[0], fps=4)
-        with client.session(TASKS[0], ("main",), fps=10.0) as session:
+        whole = client.reward_video(video, TASKS[0], fps=2)
+        with client.session(TASKS[0], ("main",), fps=FPS) as session:
             live = session.append_all([f.rgb() for f in decode(video)])
     assert {r.frame_index: r.progress for r in whole} == pytest.approx(numbers(rows), abs=TOLERANCE)
     assert [r.done for r in whole] == pytest.approx([r["done"] for r in rows], abs=TOLERANCE)
@@ -149,7 +149,7 @@ def test_an_episode_is_scored_by_its_number_and_the_newest_model(own: Built, che
     assert [named_model(lake, name) for name in ("latest", "recipe_old", "other")] == ["new", "old", "other"]
     lake.con.close()
     overlay = tmp_path / "second.mp4"
-    done = proccorpus(*asked, 1, "--fps", 10, "--overlay", overlay, cwd=tmp_path, workspace=own.workspace)
+    done = proccorpus(*asked, 1, "--fps", FPS, "--overlay", overlay, cwd=tmp_path, workspace=own.workspace)
     assert done.code == 0, done.err
     # Its own frames alone, of a file that may hold several episodes, and its own task
     rows = read(tmp_path / "tiny-1.rewards.jsonl")
@@ -157,7 +157,7 @@ def test_an_episode_is_scored_by_its_number_and_the_newest_model(own: Built, che
     assert overlay.stat().st_size > 1000
     clip, task = episode_clip(Workspace(own.workspace), "tiny", 1)
     scorer = open_model(own.workspace / "models" / "new")
-    said = list(score_clip(scorer, clip, task, score_fps=10))
+    said = list(score_clip(scorer, clip, task, score_fps=FPS))
     assert numbers(said) == pytest.approx(numbers(rows), abs=TOLERANCE)
     for arguments, message in (
         (("tin", "--episode", 0), "there is no dataset 'tin'; built: tiny; did you mean tiny?"),

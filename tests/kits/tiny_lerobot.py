@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-FPS = 4
+FPS = 5
 WIDTH, HEIGHT = 64, 48
 CAMERA = "observation.images.front"
 TASKS = ("put the cube on the plate", "open the drawer")
