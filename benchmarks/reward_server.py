@@ -271,7 +271,7 @@ def streamed_100_mb(url: str) -> str:
             while sent < 100 * 2**20:
                 s.sendall(b"10000\r\n" + chunk + b"\r\n")
                 sent += len(chunk)
-        return first_line(s, b"413")
+        return first_line(s, b"411")
 
 
 def half_request(url: str) -> str:

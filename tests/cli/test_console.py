@@ -62,6 +62,7 @@ def test_only_what_was_built_is_shown(lake: Lake, capsys: pytest.CaptureFixture[
 
 
 def test_labels_with_unnamed_steps_and_unsure_ones_are_counted(lake: Lake, capsys: pytest.CaptureFixture[str]):
+    lake.con.execute("UPDATE episode_labels SET confidence = 0.9")
     show_gate(lake, ["tiny"])
     assert capsys.readouterr().out == "", "nothing is said of labels that give all"
     [before] = status_rows(lake)

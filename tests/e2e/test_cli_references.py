@@ -51,7 +51,7 @@ def test_suggest_names_the_run_to_label_next(own: Built, away: Path) -> None:
     [plate, drawer] = ok(ask("tiny", "--format", "json")).json
     assert (plate["task"], drawer["task"]) == (PLATE, DRAWER)
     assert f"{PLATE}: label episode {plate['label_next']}; then " in shown
-    assert "judged by state and grippers" in shown
+    assert "judged by pictures, state and grippers" in shown
 
     ok(proccorpus("references", "add", "tiny", plate["label_next"], cwd=away, workspace=own.workspace))
     [after] = ok(ask("tiny", "--task", PLATE, "--format", "json")).json

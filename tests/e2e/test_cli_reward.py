@@ -318,7 +318,7 @@ def broken(tmp_path: Path, video: Path) -> dict[str, Path]:
         container.start_encoding()
         container.mux(stream.encode(None))
     rng = np.random.default_rng(0)
-    whole = write_video(folder / "whole.mp4", list(rng.integers(0, 255, (40, 48, 64, 3), np.uint8)))
+    whole = write_video(folder / "whole.mp4", list(rng.integers(0, 255, (40, 48, 64, 3), np.uint8)), FPS)
     data = whole.read_bytes()
     (folder / "cut.mp4").write_bytes(data[: len(data) * 6 // 10])
     return {p.stem: p for p in folder.iterdir()}
@@ -402,7 +402,7 @@ def test_the_command_line_says_what_is_wrong(
 def test_two_cameras_and_the_visual_baseline(video: Path, tmp_path: Path) -> None:
     out = tmp_path / "rewards.jsonl"
     config = ScorerConfig(baseline="visual")
-    score_video(config, {"camera": video, "again": video}, "go", out, score_fps=10)
+    score_video(config, {"camera": video, "again": video}, "go", out, score_fps=FPS)
     rows = read(out)
     assert len(rows) == LENGTHS[0]
     assert rows[0]["progress"] == 0

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.kits.tiny_lerobot import FPS
 from warehouse.lake import Lake
 from warehouse.releases import create_release
 from warehouse.releases.contents import ReleaseError
@@ -60,8 +61,8 @@ def test_two_releases(corpus: Lake):
     assert (change.dataset, change.episode_index) == ("tiny", episode)
     n = boundaries[episode]
     assert (change.boundaries_a, change.boundaries_b) == (n, n)
-    assert change.max_shift_s == pytest.approx(0.2)
-    assert change.mean_shift_s == pytest.approx(0.2 / n)
+    assert change.max_shift_s == pytest.approx(2 / FPS)
+    assert change.mean_shift_s == pytest.approx(2 / FPS / n)
     assert change.progress_difference == pytest.approx(0.05, abs=1e-6)
     back = diff_releases(corpus, "b", "a")
     assert (back.added, back.removed) == ([("tiny", gone)], [])
