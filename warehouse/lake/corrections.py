@@ -70,13 +70,14 @@ class Corrected(BaseModel):
     def settled(self, num_frames: int) -> tuple[list[Segment], tuple[str, ...]]:
         """Segments and plan, where every step is one of the plan. Raises CorrectionError unless they tile the episode.
 
-        A step without a number is an attempt at the first planned step of its name that was not attempted before, else
-        at the last one of its name; a name that the plan does not have comes after the step before it.
+        Without a plan, the numbers of steps give it. A step without a number is an attempt at the first planned step of
+        its name that was not attempted before, else at the last one of its name; a name that the plan does not have
+        comes after the step before it.
 
         Example: of the plan (reach, place), the segments reach, grasp, place are attempts at the steps 0, 1 and 2 of
         the plan (reach, grasp, place).
         """
-        draft = _Draft(list(self.plan))
+        draft = _Draft(list(self.plan) or self._numbered_steps())
         for segment in self.segments:
             draft.add(segment)
         try:
@@ -88,6 +89,19 @@ class Corrected(BaseModel):
         if not draft.plan:
             raise CorrectionError("the label has no step left: reject the label instead")
         return draft.segments, tuple(draft.plan)
+
+    def _numbered_steps(self) -> list[str]:
+        """The plan that follows from the numbers of steps: each has the name of the first segment that attempts it.
+
+        Raises CorrectionError where a number between them is missing: nothing names that step.
+        """
+        names = {segment.step: segment.name for segment in reversed(self.segments) if segment.step is not None}
+        missing = sorted(set(range(max(names, default=-1) + 1)) - set(names))
+        if missing:
+            raise CorrectionError(
+                f"no segment attempts step {missing[0]}, and there is no plan that names it: give plan"
+            )
+        return [names[step] for step in range(len(names))]
 
     def columns(self, num_frames: int) -> dict[str, Any]:
         """As columns of `corrections`; raises as `settled` does."""

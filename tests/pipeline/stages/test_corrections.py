@@ -295,6 +295,15 @@ def test_a_new_step_moves_the_numbers_behind_it():
     assert ([s.step for s in segments], plan) == ([0, 1, 2, 0], ("A", "New", "B", "C"))
 
 
+def test_without_a_plan_the_numbers_of_steps_give_it():
+    spans = [("A", 1), ("B", 0), ("A again", 1), ("C", None)]
+    given = [{"name": n, "start_frame": k, "end_frame": k + 1, "step": s} for k, (n, s) in enumerate(spans)]
+    segments, plan = parsed({"segments": given}).settled(4)
+    assert ([s.step for s in segments], plan) == ([1, 0, 1, 2], ("B", "A", "C"))
+    with pytest.raises(CorrectionError, match="no segment attempts step 0, and there is no plan that names it"):
+        parsed({"segments": given[:1]}).settled(1)
+
+
 def test_a_placeholder_that_a_person_leaves_is_no_name(own: Made, corpus: Lake):
     left = [STEPS[0] | {"name": "Unnamed step 1"}, STEPS[1] | {"name": "Unnamed step 1, part 2"}]
     say(corpus, [left[0], STEPS[1]])
