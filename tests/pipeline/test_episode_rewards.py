@@ -33,7 +33,7 @@ def test_the_asset_scores_a_chunk_once(made: Made, tmp_path: Path, instance: dg.
             partition_key="tiny:00001",
             instance=instance,
             resources={"corpus": Corpus(root=str(own.space.root))},
-            run_config={"ops": {"rewards": {"config": {"model": str(folder), "score_fps": 2.0}}}},
+            run_config={"ops": {"rewards": {"config": {"model": str(folder), "score_fps": 2.5}}}},
         )
         (event,) = done.asset_materializations_for_node("rewards")
         return {k: v.value for k, v in event.metadata.items()}
@@ -50,7 +50,7 @@ def test_the_asset_scores_a_chunk_once(made: Made, tmp_path: Path, instance: dg.
     assert all(0 < done < 1 for _, _, done, _ in kept)
     assert materialized() | {"scored_now": 2, "moments": first["moments"]} == first
     everything = Selection(allow=("unknown",))
-    exported = score_selection(open_lake(own.space), ScorerConfig(folder), everything, 2.0)
+    exported = score_selection(open_lake(own.space), ScorerConfig(folder), everything, 2.5)
     assert (exported.run, exported.episodes, exported.scored_now) == (
         first["run"],
         5,

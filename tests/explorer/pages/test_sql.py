@@ -94,7 +94,7 @@ def test_rows_that_name_an_episode_link_to_it(client: TestClient):
     text = ask(client, "SELECT dataset, episode_index, frame_index, fps FROM frames JOIN episodes "
                "USING (dataset, episode_index) WHERE episode_index = 0 AND frame_index = 5 LIMIT 1").text  # fmt: skip
     (link,) = re.findall(r'<td><a href="(/episode/[^"]+)">', text)
-    assert link.endswith("/0?t=1.25")
+    assert link.endswith("/0?t=1.00")
     assert client.get(link).status_code == 200
     # Nothing is linked that is no episode of the corpus, or no row of one
     for q in ("SELECT 'none' AS dataset, 0 AS episode_index", "SELECT count(*) AS n FROM episodes",

@@ -122,7 +122,7 @@ def test_pictures_are_the_frames(recordings: Path):
 
 def test_fewer_pictures_or_none(made_lake: Lake, tmp_path: Path):
     one = Selection(datasets=("tiny",), episodes=(0,), allow=("unknown",))
-    export(made_lake, tmp_path / "few", one, pictures_per_s=1, max_px=32)
+    export(made_lake, tmp_path / "few", one, pictures_per_s=1.25, max_px=32)
     assert columns(tmp_path / "few/tiny/000000.rrd", f"/cameras/{CAMERA}")["frame"] == [0, 4, 8, 12, 16, 20, 23]
     export(made_lake, tmp_path / "none", one, pictures_per_s=0)
     assert f"/cameras/{CAMERA}" not in rows(tmp_path / "none/tiny/000000.rrd")
