@@ -5,7 +5,7 @@ from pathlib import Path
 
 from annotate.samples.labelled_episode import LabelledEpisode
 from warehouse.lake import Lake
-from warehouse.lake.labels import active_labels_of
+from warehouse.lake.labels import active_labels_of, dataset_gates
 from warehouse.lake.sql import open_for_users
 from warehouse.releases import Release
 from warehouse.shards import read_index
@@ -32,14 +32,16 @@ def read_labels(lake: Lake, release: Release, shards: Sequence[Path], split: str
     episodes: dict[str, set[int]] = {}
     for index in map(read_index, shards):
         episodes.setdefault(index.dataset, set()).update(int(e.key.rpartition("-")[2]) for e in index.entries)
-    found = {}
+    found, gates = {}, dataset_gates(con)
     for dataset, of_dataset in sorted(episodes.items()):
         segments = active_labels_of(con, dataset, sorted(of_dataset))
         table = con.execute(EPISODES, {"dataset": dataset, "episodes": sorted(of_dataset)}).to_arrow_table()
         for facts, curve in zip(table.drop_columns("progress").to_pylist(), table["progress"], strict=True):
             if label := segments.get(facts["episode_index"]):
                 facts["cameras"] = dict.fromkeys(facts["cameras"] or (), (0, 0))
-                facts["plan"], facts["named"] = tuple(facts["plan"] or ()), facts["named"] is not False
+                # Names are used as far as samples use them
+                facts["plan"], named = tuple(facts["plan"] or ()), facts["named"] is not False
+                facts["named"] = gates[dataset].admits_names(facts["confidence"], named=named)
                 facts["progress"] = curve.values.to_numpy(zero_copy_only=False)
                 episode = LabelledEpisode(dataset=dataset, split=split, segments=label.segments, **facts)
                 found[dataset, episode.episode_index] = episode
