@@ -164,7 +164,7 @@ def _episodes_of(dataset: LerobotListing, uri: str, is_one: bool = False) -> lis
         if count and (index_columns or columns):
             _add_stretches(file, index_columns, columns, stretches, limits)
         # A stretch ends where the next one begins, and the last one with the table
-        ends = [stretch.start for stretch in stretches[1:]] + [count]
+        ends = [*(stretch.start for stretch in stretches[1:]), count] if stretches else []
         facts = _facts(dataset, file, ends)
     episodes = []
     for stretch, end, fact in zip(stretches, ends, facts, strict=True):
