@@ -16,7 +16,7 @@ from core.paths import ROOT
 # Lines by `wc -l`, blanks and docstrings and all; behind each what the room is to come down to
 LINES = {
     "core": 2475,  # 2,000
-    "ingest": 11688,  # 9,800
+    "ingest": 11690,  # 9,800
     "annotate": 10242,  # 9,000
     "warehouse": 14192,  # 10,300
     "eval": 12621,  # 9,500

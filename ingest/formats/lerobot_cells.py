@@ -97,7 +97,9 @@ def times_of(dataset: LerobotListing, episodes: Episodes) -> dict[int, Times]:
     times = {index: Times(dataset.rate) for index in episodes}
     for index, column in cells_of(dataset, episodes, "timestamp"):
         try:
-            values = vectors(column.cast(pa.float64()) if pa.types.is_integer(column.type) else column, "timestamp")
+            values = vectors(
+                column.cast(pa.float64(), safe=False) if pa.types.is_integer(column.type) else column, "timestamp"
+            )
         except DataError:
             continue  # rows of different length are no times
         if values is not None and values.shape[1] == 1 and not column.null_count:
