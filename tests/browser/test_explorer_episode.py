@@ -45,7 +45,7 @@ def decoded(made: Made, episode: int) -> list[np.ndarray]:
 
 
 def test_the_frame_that_is_named_is_the_frame_that_is_shown(watched: Watched, made: Made):
-    page = watched.open("/episode/tiny/0?t=0.7")
+    page = watched.open(f"/episode/tiny/0?t={7 / FPS}")
     at_frame(page, 7)
     frames = decoded(made, 0)
     for number in (7, 8, 9, 13, LENGTHS[0] - 1, 0):
@@ -108,8 +108,8 @@ def test_actions_come_or_say_why_not(watched: Watched):
 
 
 def test_it_plays_to_the_end_and_stops(watched: Watched):
-    page = watched.open("/episode/tiny/0?t=1")
-    at_frame(page, 10)
+    page = watched.open("/episode/tiny/0?t=2")
+    at_frame(page, 2 * FPS)
     page.locator("#speed").select_option("4")
     page.locator("h1").click()
     page.keyboard.press("Space")
@@ -172,7 +172,7 @@ def test_a_video_of_another_codec_is_converted_and_frame_exact(watched: Watched,
     # As a browser that knows no H.264 of this file: the original is refused, what the server makes of it plays
     damaged = {"status": 200, "content_type": "video/mp4", "body": b"\0" * 5000}
     page.route(re.compile(r"/video/0$"), lambda route: route.fulfill(**damaged))
-    watched.open("/episode/tiny/0?t=0.7")
+    watched.open(f"/episode/tiny/0?t={7 / FPS}")
     at_frame(page, 7)
     expect(page.locator("video").first).to_have_js_property("videoWidth", 64)
     expect(page.locator(".camera .message").first).to_be_hidden()
@@ -198,6 +198,9 @@ def test_the_time_axis_is_zoomed_and_a_range_loops_and_both_are_in_the_url(watch
     # What is under the pointer is what the click seeks, zoomed as well
     page.locator(".track.tall").click(position={"x": ruler["width"] / 2, "y": 20})
     assert abs(frame(page) - LENGTHS[0] / 2) <= 1
+    page.locator("#ruler").scroll_into_view_if_needed()  # the click has scrolled the page
+    ruler = page.locator("#ruler").bounding_box()
+    assert ruler
     page.mouse.move(ruler["x"] + ruler["width"] * 0.25, ruler["y"] + 8)
     page.mouse.down()
     page.mouse.move(ruler["x"] + ruler["width"] * 0.75, ruler["y"] + 8, steps=4)

@@ -38,7 +38,7 @@ def test_a_killed_serve_leaves_no_process(tiny_model: Path, tmp_path: Path):
         serve.kill()
         serve.wait(60)
         progress = serve.stderr.read()
-    assert f"{endpoint} starting, 0 s" in progress
+    assert f"{endpoint} starting, " in progress
     assert eventually_gone(mark)
 
 
