@@ -1,6 +1,52 @@
-"""The entry point of the command `proccorpus`; its commands are in cli/, a module per topic."""
+"""The corpus in Python, and the entry point of the command `proccorpus`.
 
-from cli.main import main_of_process as main
+    import proccorpus as pc
+
+    corpus = pc.open("workspace")                  # or pc.build("path/or/address", annotator="auto")
+    episode = corpus["demo"][33]
+    episode.segments, episode.progress             # dataclasses; float32 [frames]
+    corpus.sql("FROM coverage").df()
+
+`import proccorpus` loads nothing else: each name is imported when it is first used.
+"""
+
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cli.main import main_of_process as main
+    from core.errors import UserError
+    from pipeline.corpus import Corpus, Dataset, Episode, build, open  # noqa: A004
+
+__all__ = ["Corpus", "Dataset", "Episode", "UserError", "build", "main", "open"]
+_NAMES = {"main": ("cli.main", "main_of_process"), "UserError": ("core.errors", "UserError")}
+_ROOMS = ("core", "ingest", "annotate", "warehouse", "explorer", "training", "eval", "pipeline", "assets", "cli")
+
+
+def _check_rooms() -> None:
+    """Our packages have everyday names: one of another project in their place would break far from its cause."""
+    here = Path(__file__).resolve().parent
+    for room in _ROOMS:
+        found = find_spec(room)
+        places = [Path(place).resolve() for place in (found and found.submodule_search_locations) or ()]
+        if places != [here / room]:
+            of_other = found.origin if found and found.origin else places or "nowhere"
+            raise ImportError(
+                f"proccorpus needs its own package `{room}` at {here / room}, and Python finds {of_other}: use an "
+                "environment, and a working folder, without another module of that name"
+            )
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'proccorpus' has no attribute {name!r}; it has {', '.join(__all__)}")
+    module, own = _NAMES.get(name, ("pipeline.corpus", name))
+    return getattr(import_module(module), own)
+
+
+_check_rooms()
 
 if __name__ == "__main__":
-    main()
+    __getattr__("main")()

@@ -25,12 +25,12 @@ from cli.options import (
     say,
     say_stale,
     warn,
-    whoami,
 )
 from cli.output import show, show_facts
 from cli.terminal import FAILED
 from core.errors import UserError
 from core.files import write_file
+from core.names import whoami
 from pipeline.suggesting import TaskSuggestion, suggest
 from warehouse.exports.corrections import from_lines, from_tasks, labelling_config, read_file, to_lines, to_tasks
 from warehouse.exports.opensarm_corrections import from_opensarm

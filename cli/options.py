@@ -1,6 +1,5 @@
 """What commands share: options, the workspace they work on, and how they speak."""
 
-import getpass
 import os
 import shlex
 import sys
@@ -136,14 +135,6 @@ def episode_list(text: str | None) -> tuple[int, ...] | None:
             raise UserError(f"--episodes {text}: {part.strip()!r} is not a number or a range such as 5-9")
         numbers.update(range(int(first), int(last) + 1))
     return tuple(sorted(numbers))
-
-
-def whoami() -> str:
-    """The name of who runs this; `somebody` where the system has none."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "somebody"
 
 
 def tell_sent(item: Any) -> None:

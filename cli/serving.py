@@ -25,11 +25,11 @@ from cli.options import (
     lake_to_read,
     say,
     space_at,
-    whoami,
 )
 from cli.output import show
 from cli.progress import progress
 from core.errors import UserError
+from core.names import whoami
 from core.paths import Workspace
 from core.web import access_for, is_loopback, listen, serve
 from explorer.app import create_app

@@ -1,5 +1,6 @@
-"""Names that people type: which known one was meant."""
+"""Names: of who runs this, and those that people type, with which known one was meant."""
 
+import getpass
 from collections.abc import Collection
 from difflib import get_close_matches
 
@@ -24,3 +25,11 @@ def did_you_mean(name: str, known: Collection[str]) -> str:
         return ""
     *others, last = near
     return f"; did you mean {' or '.join([', '.join(others), last] if others else [last])}?"
+
+
+def whoami() -> str:
+    """The name of who runs this; `somebody` where the system has none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "somebody"

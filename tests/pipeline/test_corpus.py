@@ -1,0 +1,89 @@
+"""The corpus in Python: what `import proccorpus` gives, on a built workspace."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import proccorpus as pc
+from tests.kits.made_corpus import Made
+from tests.kits.tiny_lerobot import LENGTHS
+
+
+@pytest.fixture
+def corpus(made: Made, tmp_path: Path) -> pc.Corpus:
+    return pc.open(made.copy(tmp_path).space.root)
+
+
+def test_an_episode_has_its_label_and_shows_it(corpus: pc.Corpus):
+    assert corpus.datasets == ["tiny"]
+    episodes = list(corpus["tiny"])
+    assert [e.num_frames for e in episodes] == list(LENGTHS)
+    assert len(corpus["tiny"]) == len(LENGTHS)
+    episode = corpus["tiny"][2]
+    assert (episode.segments[0].start_frame, episode.segments[-1].end_frame) == (0, LENGTHS[2])
+    assert episode.progress.shape == (LENGTHS[2],)
+    assert episode.progress.dtype == np.float32
+    assert episode.progress[-1] == pytest.approx(1.0)
+    assert episode.show().width > 800
+    segments = corpus.labels("tiny").filter(corpus.labels("tiny")["episode_index"].to_numpy() == 2)
+    assert segments["name"].to_pylist() == [s.name for s in episode.segments]
+
+
+def test_questions_and_samples_are_those_of_the_command(corpus: pc.Corpus):
+    counted = corpus.sql("SELECT split, sum(samples)::INT FROM shards GROUP BY 1 ORDER BY 1").fetchall()
+    assert counted
+    assert [(split, len(list(corpus.samples(split)))) for split, _ in counted] == counted
+    with pytest.raises(pc.UserError, match=r"no samples in split 'tests'; there are .*train"):
+        corpus.samples("tests")
+
+
+def test_a_correction_becomes_the_label_and_nobody_is_overwritten(corpus: pc.Corpus):
+    before = corpus["tiny"][0]
+    first, *rest = before.segments
+    cut = first.end_frame - 1
+    moved = [replace(first, end_frame=cut), replace(rest[0], start_frame=cut), *rest[1:]]
+    before.correct(moved, before.plan, author="anna")
+    after = corpus.build("tiny")["tiny"][0]
+    assert after.label_run == "human/tiny"
+    assert [s.end_frame for s in after.segments] == [s.end_frame for s in moved]
+    with pytest.raises(pc.UserError, match="anna saved a correction of episode 0"):
+        before.correct(before.segments, before.plan)
+
+
+def test_exports_take_the_options_of_their_command(corpus: pc.Corpus, tmp_path: Path):
+    done = corpus.export.lerobot(tmp_path / "out", dataset=("tiny",), allow_licence=("unknown",))
+    assert done.episodes == len(LENGTHS)
+    assert (tmp_path / "out" / "meta" / "info.json").is_file()
+    with pytest.raises(AttributeError, match="no export 'lerobt'; did you mean lerobot"):
+        _ = corpus.export.lerobt
+
+
+def test_what_is_not_there_is_said(corpus: pc.Corpus, tmp_path: Path):
+    with pytest.raises(pc.UserError, match=r"no dataset 'tiyn' in .*; did you mean tiny"):
+        _ = corpus["tiyn"]
+    with pytest.raises(pc.UserError, match="no episode 99"):
+        _ = corpus["tiny"][99]
+    with pytest.raises(pc.UserError, match=r"no workspace at .*nowhere"):
+        pc.open(tmp_path / "nowhere")
+    with pytest.raises(AttributeError, match="no attribute 'opne'; it has Corpus, "):
+        _ = pc.opne
+
+
+def test_a_folder_is_built(made: Made, tmp_path: Path):
+    built = pc.build(made.source, tmp_path / "workspace", name="mine", annotator="motion", workers=1)
+    assert built.datasets == ["mine"]
+    assert len(built["mine"]) == len(LENGTHS)
+    assert built["mine"][0].plan == pc.open(made.space.root)["tiny"][0].plan
+
+
+def test_a_foreign_package_of_our_name_is_refused(tmp_path: Path):
+    (tmp_path / "core").mkdir()
+    (tmp_path / "core" / "__init__.py").touch()
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import proccorpus"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "proccorpus needs its own package `core`" in done.stderr
