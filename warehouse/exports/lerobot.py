@@ -16,7 +16,6 @@ import pandas as pd
 from core.errors import UserError
 from ingest.episode import TimedPicture
 from ingest.media.faces import Hidden, without_faces
-from warehouse.exports.export import counted
 from warehouse.exports.hub import README
 from warehouse.exports.labels import chunk_labels
 from warehouse.exports.lerobot_features import OWN, Feature
@@ -30,6 +29,7 @@ from warehouse.exports.subtasks import SPARSE_STAGE, proportions, sum_shares
 from warehouse.exports.videos import ENCODED, VideoFile, write_video
 
 Facts = Mapping[str, Any]
+MOST_NAMED = 20  # episodes that a note names
 BLURRED = (
     "faces are hidden in {blurred} of {pictures} pictures, {most_faces} at once at most; a detector misses some and "
     "takes other things for faces: look at the videos before they are published"
@@ -116,14 +116,26 @@ class LerobotExport(LerobotPlan):
         self._write_json("temporal_proportions_dense", proportions(sum_shares(of_chunks["shares"])))
         self.folder.part("tasks", self._write_tasks)
         # Notes tell what LeRobot cannot express: they stand in the card and in the manifest
-        why = "labelled episodes have no SARM stages: unfinished, with a step done twice, or with unnamed steps"
         notes = [*self.selected.label_notes(), *self.plan_notes(), *_video_notes(videos)]
-        notes += counted(sum(of_chunks["not_for_sarm"]), why)
+        notes += self._without_stages(of_chunks["no_stages"])
         facts = _blurred(videos)
         notes += [BLURRED.format(**blurred) for blurred in facts.values()]
         self.folder.write(README, self._card(kappas, notes))
         by_way = dict(Counter(map(itemgetter("how"), videos)))
         return facts | {"videos": by_way, "labelled_episodes": sum(of_chunks["labelled"]), "notes": notes}
+
+    def _without_stages(self, of_chunks: Sequence[Mapping[str, str]]) -> list[str]:
+        """Which labelled episodes SARM cannot learn stages from, by reason."""
+        episodes: dict[str, list[str]] = {}
+        for (dataset, _, _), found in zip(self.selected.chunks(), of_chunks, strict=True):
+            for index, why in found.items():
+                episodes.setdefault(why, []).append(f"{dataset} {index}")
+        return [
+            f"{len(named)} labelled episodes have no SARM stages ({why}; --only-complete leaves them out): "
+            + ", ".join(named[:MOST_NAMED])
+            + (f" and {len(named) - MOST_NAMED} more" if len(named) > MOST_NAMED else "")
+            for why, named in sorted(episodes.items())
+        ]
 
     def _write_json(self, name: str, value: Any) -> None:
         self.folder.write(f"meta/{name}.json", json.dumps(value, indent=4, ensure_ascii=False) + "\n")

@@ -14,8 +14,11 @@ from warehouse.exports.export import Export, counted
 from warehouse.exports.labels import chunk_labels
 from warehouse.exports.language import EVENTS, PERSISTENT
 from warehouse.exports.lerobot_features import OWN, Feature, column_type, features
-from warehouse.exports.subtasks import step_names
+from warehouse.exports.options import Selection
+from warehouse.exports.selection import Selected, select
+from warehouse.exports.subtasks import step_names, why_no_stages
 from warehouse.exports.videos import Clip, VideoFile, plan_files
+from warehouse.lake import Lake
 
 FILES_PER_CHUNK = 1000  # of data, and of each camera
 RATE_TOLERANCE = 0.02  # measured frame rates that differ by less, as a share, are taken for one
@@ -51,6 +54,20 @@ class LerobotPlan(Export):
     of frames. Filled as videos are written: `sizes`, (height, width) of each camera; `codecs`, of its first file;
     `places`, by camera, dataset and episode, the number of the video's file and the seconds at which pictures begin.
     """
+
+    def select(self, lake: Lake, selection: Selection) -> Selected:
+        selected = select(lake, selection)
+        if not self.options.only_complete:
+            return selected
+        complete = {
+            (dataset, index)
+            for dataset, chunk, episodes in selected.chunks()
+            for index, label in chunk_labels(selected, dataset, chunk, episodes).items()
+            if why_no_stages(label) is None
+        }
+        if len(complete) == len(selected.episodes):
+            return selected
+        return selected.only(complete, f"{len(selected.episodes) - len(complete)} episodes without SARM stages")
 
     def __init__(self, *what: Any) -> None:
         super().__init__(*what)

@@ -16,7 +16,15 @@ from warehouse.exports.lerobot_features import columns
 from warehouse.exports.lerobot_plan import DATA_PATH, EPISODES_PATH, VIDEO_PATH, LerobotPlan, place
 from warehouse.exports.selection import ExportEpisode
 from warehouse.exports.statistics import NAMES, Stats, combined_by_feature, picture_statistics, shaped, statistics
-from warehouse.exports.subtasks import SEGMENT, sarm_columns, sarm_shares, segment_rows, step_names, sum_shares
+from warehouse.exports.subtasks import (
+    SEGMENT,
+    sarm_columns,
+    sarm_shares,
+    segment_rows,
+    step_names,
+    sum_shares,
+    why_no_stages,
+)
 
 STAT_PICTURES = 4  # of each episode and camera
 WHOLE, NUMBER, TEXT = pa.int64(), pa.float64(), pa.string()
@@ -62,7 +70,7 @@ def write_rows(
     return {
         "stats": combined_by_feature(all_stats),
         "shares": sum_shares(shares),
-        "not_for_sarm": len(labels) - sum(map(bool, shares)),
+        "no_stages": {index: why for index, label in sorted(labels.items()) if (why := why_no_stages(label))},
         "labelled": len(labels),
     }
 

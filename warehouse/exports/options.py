@@ -116,8 +116,13 @@ class LerobotOptions(KindOptions):
         "task", "Text of a frame's task: the instruction, or the step's name."
     )
     codec: Literal["h264", "av1"] = _option("h264", "Codec for pictures that must be encoded.")
+    only_complete: bool = _option(False, "Leave out episodes without SARM stages: unfinished, a step done twice, ...")
     chunk_sizes: tuple[int, ...] = (16, 32, 50, 100)
     blur: Literal["faces"] | None = _option(None, "Blur these in all pictures, which are then encoded again.")
+
+    def stated(self) -> dict[str, Any]:
+        """Without `only_complete` where it is not asked for: earlier exports, which had it not, stay the same."""
+        return self.model_dump(exclude=None if self.only_complete else {"only_complete"})
 
 
 class LabelOptions(KindOptions):

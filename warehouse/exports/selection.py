@@ -165,6 +165,15 @@ class Selected:
         gate = self.gates.get(dataset, LabelGate())
         return GateCounts(gate, [(e.confidence, e.named is not False) for e in labels])
 
+    def only(self, keys: Collection[tuple[str, int]], left_out: str) -> "Selected":
+        """These episodes alone; `left_out` says of the others why. Raises UserError where none is left."""
+        episodes = tuple(e for e in self.episodes if e.key in keys)
+        if not episodes:
+            raise UserError(f"nothing to export: {left_out}")
+        others = [e.key for e in self.episodes if e.key not in keys]
+        self.lake.con.executemany("DELETE FROM selected WHERE dataset = ? AND episode_index = ?", others)
+        return replace(self, episodes=episodes, left_out=(*self.left_out, left_out))
+
     def label_notes(self) -> list[str]:
         """How many labels are left out, or give no names of steps, and why, in sentences."""
         return [f"{dataset}: {text}" for dataset in self.datasets for text in self._counts(dataset).sentences()]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from annotate.segments import STEP, Segment
+from annotate.segments import STEP
 from warehouse.exports.labels import ActiveLabel
 
 SEGMENT = pa.struct(
@@ -43,21 +43,23 @@ def step_names(label: ActiveLabel | None, num_frames: int) -> list[str]:
 # SARM
 
 
-def _stages(label: ActiveLabel | None) -> list[Stage] | None:
-    """The stages of a finished episode that does every step once, which are its steps.
+def why_no_stages(label: ActiveLabel) -> str | None:
+    """Why SARM cannot take a label's steps as its stages; None where it can.
 
-    None for others: SARM takes each stage to happen exactly once, and the end of an episode for that of its task. Nor
-    are there stages without names.
+    It takes each stage to happen exactly once, and the end of an episode for that of its task.
     """
-    steps = [s for s in label.segments if s.kind == STEP] if label is not None and label.has_names else []
-    if label is None or not steps or len(steps) != label.num_planned or not _each_done_once(steps):
+    steps = [s for s in label.segments if s.kind == STEP]
+    if not steps or not label.has_names:
+        return "steps without names"
+    if len({s.name for s in steps}) < len(steps) or len({s.step for s in steps}) < len(steps):
+        return "a step done twice"
+    return None if len(steps) == label.num_planned and all(s.completed for s in steps) else "not finished"
+
+
+def _stages(label: ActiveLabel | None) -> list[Stage] | None:
+    if label is None or why_no_stages(label):
         return None
-    return [(s.name, s.start_frame, s.end_frame - 1) for s in steps]
-
-
-def _each_done_once(steps: Sequence[Segment]) -> bool:
-    names, numbers = {s.name for s in steps}, {s.step for s in steps}
-    return len(names) == len(numbers) == len(steps) and all(s.completed for s in steps)
+    return [(s.name, s.start_frame, s.end_frame - 1) for s in label.segments if s.kind == STEP]
 
 
 def sarm_columns(label: ActiveLabel | None, num_frames: int, fps: float) -> dict[str, tuple[pa.DataType, Any]]:

@@ -434,3 +434,21 @@ def test_lerobots_own_reader_vouches_for_an_export_or_says_what_is_wrong(made: M
     assert "it cannot open it" in verify(lake, ANY, spoilt, LerobotOptions()).problems[0]
     with pytest.raises(UserError, match="no export that is whole"):
         verify(lake, ANY, tmp_path / "none", LerobotOptions())
+
+
+def test_episodes_that_sarm_cannot_take_are_named_and_left_out_where_asked(made: Made, tmp_path: Path):
+    """The tiny corpus' other episodes have one unnamed step."""
+    others = sorted(set(range(len(LENGTHS))) - set(NAMED))
+    lake = Lake(made.space, read_only=True)
+    done = LEROBOT.export(lake, ANY, tmp_path / "all")
+    [note] = [note for note in done.notes if "SARM" in note]
+    assert note == (
+        f"{len(others)} labelled episodes have no SARM stages (steps without names; --only-complete leaves them out): "
+        + ", ".join(f"tiny {index}" for index in others)
+    )
+    complete = LEROBOT.export(lake, ANY, tmp_path / "out", LerobotOptions(only_complete=True))
+    assert (complete.episodes, complete.left_out) == (len(NAMED), (f"{len(others)} episodes without SARM stages",))
+    assert not any("SARM" in note for note in complete.notes)
+    dataset = opened(tmp_path / "out")
+    assert [dataset.meta.episodes[k]["proccorpus_episode_index"] for k in range(len(NAMED))] == list(NAMED)
+    assert all(dataset.meta.episodes[k]["dense_subtask_names"] for k in range(len(NAMED)))
