@@ -86,18 +86,11 @@ def send(
     on_file: Callable[[OutgoingFile], None],
 ) -> Publication:
     """Send what a place does not have yet, and the manifest last; with `dry_run`, say what that would be."""
-    # Compared by size and hash, so that a file of an earlier try that is whole is not sent again
     there = target.stored(items)
-    todo: list[OutgoingFile] = []
-    sent_before: dict[str, tuple[int, str]] = {}
-    for item in items:
-        if there.get(item.path) == (item.bytes, item.sha256):
-            sent_before[item.path] = (item.bytes, item.sha256)
-        else:
-            todo.append(item)
+    todo = [item for item in items if there.get(item.path) != (item.bytes, item.sha256)]
     # The manifest last: until it is there nobody takes the place for a whole release
     if not dry_run:
-        target.send(todo, sent_before, on_file)
+        target.send(todo, on_file)
         target.finish(manifest)
     return Publication(
         to=address(target.to),
@@ -111,16 +104,11 @@ def send(
 def verify_published(at: str) -> tuple[dict, list[Failure]]:
     """(manifest, failures) of a published release, from the place alone; reads all of it. Raises ReleaseError."""
     root = published_root(at)
-    manifest = read_manifest(at)
+    manifest = open_target(at).manifest()
     if manifest is None:
         raise ReleaseError(f"{at} holds no whole release: there is no {MANIFEST} (publish again to go on)")
     failures = [file_failure(root / f["path"], f["bytes"], f["sha256"]) for f in manifest["files"]]
     return manifest, [failure for failure in failures if failure]
-
-
-def read_manifest(at: str) -> dict | None:
-    """None where there is none. Raises ReleaseError for a place that cannot be read, or a broken manifest."""
-    return open_target(at).manifest()
 
 
 def _check_place(target: Target, manifest: dict) -> None:
@@ -170,7 +158,6 @@ def _items(lake: Lake, release: Release, folder: Path) -> list[OutgoingFile]:
         items += _shard_items(lake, release, shard)
     with _at_snapshot(lake, release) as then:
         _refuse_taken_down(lake, then, release)
-        # Labels are written from the release's snapshot, not from what the lake says today
         for name, sql in LABELS.items():
             path = folder / f"{name}.parquet"
             then.con.execute(f"COPY ({sql}) TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd)")

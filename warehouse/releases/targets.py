@@ -3,24 +3,22 @@
 import hashlib
 import json
 import re
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from core.errors import FailedError
+from core.files import sha256_file
 from warehouse.releases.contents import ReleaseError
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi, RepoFile
 
 MANIFEST = "manifest.json"
-JOURNAL = "manifest.partial.json"  # what was sent so far; goes when the manifest is there
-JOURNAL_S = 10.0  # between two writings of the journal: a kill loses so much at most
 BLOCK_BYTES = 8 << 20
 COMMIT_FILES, COMMIT_BYTES = 50, 5 << 30  # of one commit to the hub
 REPOSITORY = {
@@ -48,30 +46,11 @@ class OutgoingFile:
     source: Path
 
 
-class Target(Protocol):
-    """Its methods raise ReleaseError."""
-
-    @property
-    def to(self) -> str: ...
-
-    def manifest(self) -> dict | None: ...
-
-    def stored(self, items: Sequence[OutgoingFile]) -> StoredFiles:
-        """What is there whole already, of what is to be published."""
-        ...
-
-    def send(self, items: Sequence[OutgoingFile], there: StoredFiles, on_file: Callable[[OutgoingFile], None]) -> None:
-        """Send files one after the other; `there` is what need not be sent."""
-        ...
-
-    def finish(self, manifest: dict) -> None: ...
-
-
 def address(to: str) -> str:
     return to if "://" in to else str(Path(to).resolve())
 
 
-def open_target(to: str, *, private: bool = False, kind: Kind = "dataset") -> Target:
+def open_target(to: str, *, private: bool = False, kind: Kind = "dataset") -> "Target":
     """A place by its address; nothing is asked of it yet. Raises ReleaseError for an address of another kind."""
     form, plural = HUB_ADDRESS[kind]
     if to.startswith("hf://"):
@@ -119,7 +98,7 @@ def copy_checked(item: OutgoingFile, write: Callable[[bytes], object]) -> None:
 
 @dataclass(frozen=True)
 class FolderTarget:
-    """A folder here or in a bucket. A journal beside the files says what is whole, until the manifest does."""
+    """A folder here or in a bucket. Its methods, and those of HubTarget, raise ReleaseError."""
 
     to: str
 
@@ -127,45 +106,28 @@ class FolderTarget:
     def root(self) -> Path:
         return published_root(self.to)
 
-    def _json(self, name: str) -> dict | None:
-        path = self.root / name
+    def manifest(self) -> dict | None:
+        path = self.root / MANIFEST
         with _client_errors(self.to, "read"):
             return json.loads(path.read_bytes()) if path.exists() else None
 
-    def manifest(self) -> dict | None:
-        return self._json(MANIFEST)
-
     def stored(self, items: Sequence[OutgoingFile]) -> StoredFiles:
-        listed = self._listed(MANIFEST) + self._listed(JOURNAL)
+        """What is there whole: by the manifest where it has it, else by its bytes, of an earlier try."""
         with _client_errors(self.to, "read"):
-            return {f["path"]: (f["bytes"], f["sha256"]) for f in listed if self._is_whole(f)}
+            listed = {(f["path"], f["bytes"], f["sha256"]) for f in (self.manifest() or {}).get("files", [])}
+            return {
+                item.path: (item.bytes, item.sha256)
+                for item in items
+                if (path := self.root / item.path).exists()
+                and path.stat().st_size == item.bytes
+                and ((item.path, item.bytes, item.sha256) in listed or sha256_file(path) == item.sha256)
+            }
 
-    def _listed(self, name: str) -> list[dict]:
-        """The files that the manifest, or the journal, names; none where it is not there."""
-        return (self._json(name) or {}).get("files", [])
-
-    def _is_whole(self, file: dict) -> bool:
-        path = self.root / file["path"]
-        return path.exists() and path.stat().st_size == file["bytes"]
-
-    def send(self, items: Sequence[OutgoingFile], there: StoredFiles, on_file: Callable[[OutgoingFile], None]) -> None:
-        if not items:
-            return
-        done = dict(there)
-        noted_s = time.monotonic()
+    def send(self, items: Sequence[OutgoingFile], on_file: Callable[[OutgoingFile], None]) -> None:
         with _client_errors(self.to, "write to"):
-            try:
-                for item in items:
-                    self._put(item)
-                    done[item.path] = (item.bytes, item.sha256)
-                    on_file(item)
-                    # The journal is written now and then: after each file it would double the requests to a bucket
-                    if time.monotonic() - noted_s > JOURNAL_S:
-                        self._note(done)
-                        noted_s = time.monotonic()
-            finally:
-                # whatever stops the sending, the next try goes on after the last whole file
-                self._note(done)
+            for item in items:
+                self._put(item)
+                on_file(item)
 
     def _put(self, item: OutgoingFile) -> None:
         path = self._file(item.path)
@@ -183,14 +145,9 @@ class FolderTarget:
             path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
-    def _note(self, done: StoredFiles) -> None:
-        files = [{"path": p, "bytes": size, "sha256": sha256} for p, (size, sha256) in sorted(done.items())]
-        self._file(JOURNAL).write_bytes(json.dumps({"files": files}).encode())
-
     def finish(self, manifest: dict) -> None:
         with _client_errors(self.to, "write to"):
             self._file(MANIFEST).write_bytes(manifest_bytes(manifest))
-            (self.root / JOURNAL).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -232,7 +189,7 @@ class HubTarget:
         files = {e.path: e for e in entries if isinstance(e, RepoFile)}
         return {item.path: (item.bytes, item.sha256) for item in items if _same(item, files.get(item.path))}
 
-    def send(self, items: Sequence[OutgoingFile], there: StoredFiles, on_file: Callable[[OutgoingFile], None]) -> None:
+    def send(self, items: Sequence[OutgoingFile], on_file: Callable[[OutgoingFile], None]) -> None:
         with _client_errors(self.to, "write to"):
             self._api.create_repo(self.repo, repo_type=self.kind, private=self.private, exist_ok=True)
             for batch in batches(items):
@@ -297,3 +254,6 @@ def batches(items: Sequence[OutgoingFile]) -> Iterator[list[OutgoingFile]]:
         size += item.bytes
     if batch:
         yield batch
+
+
+type Target = FolderTarget | HubTarget
