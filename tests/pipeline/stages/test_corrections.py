@@ -239,7 +239,7 @@ BAD = [
     ([STEPS[0], STEPS[1] | {"name": "  "}], "segments.1.name: String should have at least 1 character"),
     ([STEPS[0], STEPS[1] | {"name": "x" * 201}], "segments.1.name: String should have at most 200 characters"),
     ([STEPS[0], STEPS[1] | {"kind": "pause"}], "segments.1.kind: Input should be 'step', 'idle' or 'done'"),
-    ([STEPS[0], STEPS[1] | {"step": 7}], "step 7 is not one of 1 planned ones"),
+    ([STEPS[0], STEPS[1] | {"step": 7}], "no segment attempts step 0, and there is no plan that names it: give plan"),
     ([STEPS[0], STEPS[1] | {"start_frame": -1}], "segments.1.start_frame: Input should be greater than or equal to 0"),
     ([STEPS[0], STEPS[1] | {"start_frame": 11.5}], "segments.1.start_frame: Input should be a valid integer"),
     ([STEPS[0], STEPS[1] | {"script": "x"}], "segments.1.script: Extra inputs are not permitted"),
