@@ -30,6 +30,7 @@ from eval.held_out.baselines import best_constant
 from eval.held_out.episodes import HeldOut, held_out
 from eval.reward.laptop import LaptopScorer, open_laptop
 from eval.reward.model import ModelScorer, open_model
+from eval.reward.scorer import asked_of
 from training.negatives.config import NegativesConfig
 from training.pictures import Item
 from training.recipe import Recipe, load_recipe
@@ -52,7 +53,7 @@ def measured(scorer: LaptopScorer | ModelScorer, episodes: Sequence[HeldOut], ta
     constant = best_constant(np.concatenate([e.label for e in episodes]))
     for e in episodes:
         items = e.items(MAX_PX)
-        rewards = scorer.ask(items)
+        rewards = scorer.ask(asked_of(items))
         progress = np.array([r.progress for r in rewards], np.float64)
         clean = e.success is True and e.policy not in STOPPED
         add("voc_all", _rank(progress, np.arange(len(progress))))
@@ -87,7 +88,7 @@ def _rewound(
 
 
 def _progress(scorer: LaptopScorer | ModelScorer, items: Sequence[Item]) -> np.ndarray:
-    return np.array([r.progress for r in scorer.ask(items)], np.float64)
+    return np.array([r.progress for r in scorer.ask(asked_of(items))], np.float64)
 
 
 def _told(item: Item, task: str) -> Item:

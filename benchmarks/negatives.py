@@ -27,6 +27,7 @@ from scipy.stats import rankdata
 from core.paths import Workspace
 from eval.held_out.episodes import HeldOut, held_out
 from eval.reward.model import ModelScorer, open_model
+from eval.reward.scorer import asked_of
 from training.labels import Labels, read_labels
 from training.negatives.config import NegativesConfig
 from training.negatives.texts import Instructions, differ
@@ -58,7 +59,7 @@ def measured(
         found.setdefault(name, []).append(float(np.mean(values)))
 
     def asked(items: Sequence[Item]) -> np.ndarray:
-        return np.array([r.progress for r in scorer.ask(items)], np.float64)
+        return np.array([r.progress for r in scorer.ask(asked_of(items))], np.float64)
 
     for e in episodes:
         assert e.task is not None

@@ -38,20 +38,17 @@ import torch
 
 from annotate.samples.procvqa import progress_question
 from benchmarks import true_size
-from eval.benchmarks.question import HeldPicture
 from eval.reward.model import ModelScorer
 from eval.reward.scorer import Reward
 from eval.reward.stream import Moment
 from eval.reward.video import open_clip, score_clip
 from eval.reward.window import Window
-from eval.runners.local import HeadRunner
-from eval.runners.prompt import Prompt, bucketed, load_picture
-from eval.server.app import Service
 from eval.server.limits import Limits
 from eval.server.pictures import decode_picture as decode_upload
+from eval.server.service import Service
 from training.flops import cost
 from training.heads import make_head
-from training.model import ProgressModel, save_model
+from training.model import ProgressModel
 from training.pictures import decode_picture
 from training.recipe import HeadConfig, TinyConfig
 from training.tiny import make_backbone, make_processor, make_tokenizer
@@ -209,37 +206,15 @@ def run_served(scorer: ModelScorer, data: Sequence[bytes]) -> list[float | None]
     return asyncio.run(rewards())
 
 
-def prompts_in_turn(runner: HeadRunner, prompts: Sequence[Prompt]) -> dict[str, float | None]:
-    """Progress by key, each batch read, then made into inputs, then run."""
-    found = {}
-    for batch in bucketed(prompts, runner.batch_size):
-        loaded = [(p, tuple(load_picture(picture, runner.limits) for picture in p.pictures)) for p in batch]
-        found |= {r.key: r.progress for r in runner._batch(loaded, runner._inputs(loaded))}
-    return found
-
-
 def made_ready_ahead(count: int) -> tuple[dict[str, Any], list[str]]:
     """Facts, and what is wrong."""
     scorer = make_scorers("cuda" if torch.cuda.is_available() else "cpu")[0]
     data = camera_pictures(count)
-    prompts = []
-    for k in range(0, count, WINDOW.frames):
-        pictures = tuple(HeldPicture(Path(f"{k}.jpg"), data=d) for d in data[k : k + WINDOW.frames])
-        prompts.append(Prompt(str(k), progress_question(TASK, len(pictures)), pictures))
-    with tempfile.TemporaryDirectory(prefix="proccorpus-bench-") as spare:
-        folder = Path(spare) / "model"
-        save_model(scorer.model.cpu(), scorer.transform.processor, folder, {"max_px": scorer.max_px, "head": {}})
-        runner = HeadRunner(folder, BATCH // WINDOW.frames)
-    scorer.model.to(next(runner.model.parameters()).device)
     facts: dict[str, Any] = {"pictures": count, "px": list(CAMERA_PX)}
     wrong = []
     spent = scoring_seconds(scorer)
     pairs: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
         "server": (lambda: run_in_turn(scorer, data), lambda: run_served(scorer, data)),
-        "runner": (
-            lambda: prompts_in_turn(runner, prompts),
-            lambda: {r.key: r.progress for r in runner.answer(prompts)},
-        ),
     }
     for name, (in_turn, ahead) in pairs.items():
         if in_turn() != ahead():

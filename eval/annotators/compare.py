@@ -21,7 +21,7 @@ from eval.annotators.labels import (
     stored_labels,
     usable_episodes,
 )
-from eval.annotators.scoring import EpisodeScore, cuts_f1, published_counts, score_episode, score_steps
+from eval.annotators.scoring import cuts_f1, published_counts, score_baselines, score_label, score_steps
 from eval.annotators.truth import NEAR_S, EpisodeTruth, corpus_truth
 from eval.metrics.score import NO_SCORE, RESAMPLES, Difference, Measure, Score, mean_of, paired, ratio_of, scores
 from eval.store import EvalRun, StoredEvaluation, store_evaluations
@@ -31,26 +31,9 @@ CODE_VERSION = "annotators-2"
 TRUTH, ACTIVE = "truth", "active label"
 EVERY_DATASET = "all"
 PUBLISHED = "published_bf1@5"
-UNIFORM, RANDOM, CLOCK, PASSES = "uniform cuts", "random cuts", "clock", "the other pass"
 MOST_DIFFERENT = 3  # episodes
 Embed = Callable[[Sequence[str]], np.ndarray]
 
-# The figures of EpisodeScore by metric: of a label, and of what needs none
-OURS = {
-    "boundary_f1@0.5s": "f1_near",
-    "boundary_f1@1s": "f1_far",
-    "events@0.5s": "events",
-    "events_off_s": "events_off_s",
-    "mae": "mae",
-    "unnamed": "unnamed",
-    "slivers": "slivers",
-}
-BASELINES: Mapping[str, Mapping[str, str]] = {
-    UNIFORM: {metric: f"{OURS[metric]}_uniform" for metric in list(OURS)[:4]},
-    RANDOM: {metric: f"{OURS[metric]}_random" for metric in list(OURS)[:4]},
-    CLOCK: {"mae": "mae_clock"},
-    PASSES: {"mae": "mae_passes"},
-}
 LESS_IS_BETTER = ("events_off_s", "mae", "unnamed", "slivers")
 
 
@@ -232,22 +215,19 @@ def _compared(
     if not labels:
         return _Compared([], [])
 
-    scored = {
-        run: {e: score_episode(own[e], truth) for e, truth in truths.items() if e in own} for run, own in labels.items()
-    }
     active = active_runs(lake, dataset)
     # Names are embedded once for all runs: the model that does so is slow
     vectors = _name_vectors(truths, labels, embedded)
     sides = []
     for run, own in labels.items():
-        results = [_result(own[e], t, scored[run][e], vectors) if e in own else None for e, t in truths.items()]
+        results = [_result(own[e], t, vectors) if e in own else None for e, t in truths.items()]
         # Of all the reference's episodes: one that the run labels later changes the coverage
         content = content_key(*(_compared_text(t, own.get(e), episodes[e]) for e, t in truths.items()))
         successes = [episodes[e].success for e in truths]
         counts = active == {run}
         sides.append(_Side(dataset, run, annotators[run], reference.against, counts, results, successes, content))
-    any_score = {e: score for own in scored.values() for e, score in own.items()}
-    sides += _baseline_sides(dataset, reference.against, truths, any_score, episodes)
+    by_some = {e: score_baselines(t) for e, t in truths.items() if any(e in own for own in labels.values())}
+    sides += _baseline_sides(dataset, reference.against, truths, by_some, episodes)
     return _Compared(sides, _apart(dataset, labels, active, reference, episodes), reference.without)
 
 
@@ -255,15 +235,16 @@ def _baseline_sides(
     dataset: str,
     against: str,
     truths: Mapping[int, EpisodeTruth],
-    any_score: Mapping[int, EpisodeScore],
+    scored: Mapping[int, Mapping[str, Mapping[str, float]]],
     episodes: Mapping[int, EpisodeFacts],
 ) -> list[_Side]:
-    """What needs no label, of the episodes that some run has labelled (`any_score`)."""
-    content = content_key(*(_compared_text(truths[e], None, episodes[e]) for e in any_score))
+    """What needs no label, of the episodes that some run has labelled (`scored`); what has no metric is left out."""
+    content = content_key(*(_compared_text(truths[e], None, episodes[e]) for e in scored))
     successes = [episodes[e].success for e in truths]
+    names = dict.fromkeys(name for by_name in scored.values() for name in by_name)
     sides = []
-    for name, fields in BASELINES.items():
-        results = [_baseline(any_score[e], fields) if e in any_score else None for e in truths]
+    for name in names:
+        results = [EpisodeResult(scored[e][name]) if e in scored else None for e in truths]
         if any(r and not all(map(math.isnan, r.values.values())) for r in results):
             sides.append(_Side(dataset, "", name, against, False, results, successes, content))
     return sides
@@ -279,15 +260,9 @@ def _name_vectors(
     return dict(zip(names, embedded(names), strict=True)) if names else {}
 
 
-def _result(
-    label: LabelledEpisode, truth: EpisodeTruth, score: EpisodeScore, vectors: Mapping[str, np.ndarray]
-) -> EpisodeResult:
-    values = {metric: getattr(score, field) for metric, field in OURS.items()}
-    return EpisodeResult(values | score_steps(label, truth, vectors), published_counts(label, truth))
-
-
-def _baseline(score: EpisodeScore, fields: Mapping[str, str]) -> EpisodeResult:
-    return EpisodeResult({metric: getattr(score, field) for metric, field in fields.items()})
+def _result(label: LabelledEpisode, truth: EpisodeTruth, vectors: Mapping[str, np.ndarray]) -> EpisodeResult:
+    values = score_label(label, truth) | score_steps(label, truth, vectors)
+    return EpisodeResult(values, published_counts(label, truth))
 
 
 def _compared_text(truth: EpisodeTruth, label: LabelledEpisode | None, facts: EpisodeFacts) -> str:

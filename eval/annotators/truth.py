@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from annotate.segments import STEP, Segment
 from core.errors import UserError, validation_message
 from eval.held_out.truth import load_truth
+from eval.metrics.segments import matched
 from warehouse.lake import Lake
 
 NEAR_S = 0.5  # s: boundaries that two passes put farther apart are not agreed on
@@ -191,24 +192,8 @@ def agreed_boundaries(passes: Sequence[Sequence[Segment]], fps: float) -> list[t
     if len(starts) == 1:
         return [(frame, 0) for frame in starts[0]]
     first, second = starts
-    both = [(first[i], second[j]) for i, j in nearest_pairs(first, second, PAIR_S * fps)]
+    both = [(first[i], second[j]) for i, j in matched(first, second, PAIR_S * fps)]
     return [(round((a + b) / 2), abs(a - b)) for a, b in both]
-
-
-def nearest_pairs(first: Sequence[float], second: Sequence[float], within: float) -> list[tuple[int, int]]:
-    """One-to-one pairs of numbers that are at most `within` apart, the nearest ones first, as places in the lists."""
-    apart = sorted(
-        (abs(a - b), i, j) for i, a in enumerate(first) for j, b in enumerate(second) if abs(a - b) <= within
-    )
-    taken_first: set[int] = set()
-    taken_second: set[int] = set()
-    pairs = []
-    for _, i, j in apart:
-        if i not in taken_first and j not in taken_second:
-            taken_first.add(i)
-            taken_second.add(j)
-            pairs.append((i, j))
-    return sorted(pairs)
 
 
 # Tables of simulators

@@ -27,8 +27,10 @@ def boundary_f1(
     Pairs farther apart are never matched, whatever the assignment would gain. 1 when neither has a boundary, 0 when
     only one has. `published.boundary_hits` is ProcVLM's own (arXiv 2605.08774).
     """
-    hits, _, total = _matched_boundaries(predicted, target, tolerance, frames)
-    return 2 * hits / total if total else 1.0
+    ours, labelled = boundaries(predicted), boundaries(target)
+    total = len(ours) + len(labelled)
+    within = tolerance * _length(target) if frames is None and target else frames or 0.0
+    return 2 * len(matched(ours, labelled, within)) / total if total else 1.0
 
 
 def boundary_mae(predicted: Sequence[Span], target: Sequence[Span], tolerance: float = 0.05) -> float:
@@ -36,24 +38,21 @@ def boundary_mae(predicted: Sequence[Span], target: Sequence[Span], tolerance: f
 
     Only to be read beside `boundary_f1`, which says how many are matched; NaN where none is.
     """
-    hits, distance, _ = _matched_boundaries(predicted, target, tolerance, None)
-    return distance / hits / _length(target) if hits else float("nan")
+    ours, labelled = boundaries(predicted), boundaries(target)
+    pairs = matched(ours, labelled, tolerance * _length(target)) if target else []
+    return float(np.mean([abs(ours[i] - labelled[j]) for i, j in pairs])) / _length(target) if pairs else float("nan")
 
 
-def _matched_boundaries(
-    predicted: Sequence[Span], target: Sequence[Span], tolerance: float, frames: float | None
-) -> tuple[int, float, int]:
-    """(matched pairs, sum of their distances, boundaries on both sides); most pairs first, then least distance."""
-    ours, labelled = np.array(boundaries(predicted)), np.array(boundaries(target))
-    if len(ours) == 0 or len(labelled) == 0:
-        return 0, 0.0, len(ours) + len(labelled)
-    within = tolerance * _length(target) if frames is None else frames
+def matched(first: Sequence[float], second: Sequence[float], within: float) -> list[tuple[int, int]]:
+    """One-to-one pairs of numbers that are at most `within` apart, as places in the lists: as many pairs as there can
+    be, then the least distance."""
+    if not len(first) or not len(second):
+        return []
     # A pair too far apart costs 1; all near pairs together cost less than 1, so that most pairs come first
-    distance = np.abs(ours[:, None] - labelled[None, :]).astype(np.float64)
+    distance = np.abs(np.array(first, np.float64)[:, None] - np.array(second, np.float64))
     near = distance <= within
-    rows, columns = linear_sum_assignment(np.where(near, distance / (len(ours) * max(within, 1) * 2), 1.0))
-    matched = near[rows, columns]
-    return int(matched.sum()), float(distance[rows, columns][matched].sum()), len(ours) + len(labelled)
+    rows, columns = linear_sum_assignment(np.where(near, distance / (len(first) * max(within, 1) * 2), 1.0))
+    return [(i, j) for i, j in zip(rows.tolist(), columns.tolist(), strict=True) if near[i, j]]
 
 
 def _length(spans: Sequence[Span]) -> int:

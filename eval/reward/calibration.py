@@ -9,6 +9,7 @@ from eval.held_out.episodes import HeldOut, held_out
 from eval.reward.laptop import LaptopScorer
 from eval.reward.model import ModelScorer
 from eval.reward.open import open_checkpoint
+from eval.reward.scorer import asked_of
 from eval.reward.success import Success, calibrate
 from eval.reward.window import LAST_PICTURE, Window
 from training.card import add_success
@@ -51,8 +52,8 @@ def calibrated(
     # Each n-th moment of every episode, n rounded up: about MOST in all.
     every = max(1, -(-sum(len(e.samples) for e in episodes) // MOST))
     for episode in episodes:
-        items, labels = episode.items(max_px)[::every], episode.label[::every]
-        for reward, label in zip(scorer.ask(items), labels, strict=True):
+        questions = asked_of(episode.items(max_px)[::every])
+        for reward, label in zip(scorer.ask(questions), episode.label[::every], strict=True):
             value = reward.done if by_done else reward.progress
             if value is not None:
                 raw.append(value)

@@ -4,10 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from annotate.embeddings.encoders import Encoder
-from eval.reward.scorer import CameraView, Reward, Scorer
+from eval.reward.scorer import CameraView, PictureQuestion, Reward, Scorer
 from eval.reward.stream import StreamPicture
 from eval.reward.success import Success
 from eval.reward.trained import trained_window
@@ -16,7 +14,6 @@ from eval.runners.device import device
 from training.folder import folder_hash
 from training.laptop.model import LaptopModel, load_laptop
 from training.laptop.reading import OOD, Answer, SeenWindow, embed, read_windows
-from training.pictures import Item
 
 
 class LaptopScorer(Scorer):
@@ -42,27 +39,21 @@ class LaptopScorer(Scorer):
 
     def views(self, views: Sequence[CameraView]) -> list[Reward]:
         # A stream's first picture is among those of its first moment's window: nothing is looked at for its sake
-        return self._rewards(
-            [(v.stream.task, (v.stream.first.get(v.camera, v.pictures[0]), *v.pictures)) for v in views]
+        return self.ask(
+            [
+                PictureQuestion("", v.pictures, task=v.stream.task, first=v.stream.first.get(v.camera, v.pictures[0]))
+                for v in views
+            ]
         )
 
-    def ask(self, items: Sequence[Item]) -> list[Reward]:
-        """Rewards of questions with their pictures as a training set has them. They name their tasks."""
-        kept: dict[bytes, StreamPicture] = {}
-
-        def picture(rgb: np.ndarray) -> StreamPicture:
-            return kept.setdefault(rgb.tobytes(), StreamPicture(rgb))
-
-        asked = []
-        for item in items:
-            first = item.pictures[0] if item.first is None else item.first
-            asked.append((item.task or item.question, tuple(map(picture, (first, *item.pictures)))))
-        return self._rewards(asked)
-
-    def _rewards(self, asked: Sequence[tuple[str, Sequence[StreamPicture]]]) -> list[Reward]:
-        """Of a task and the episode's first picture before the window's, each."""
-        self._look({id(p): p for _, pictures in asked for p in pictures if p.seen is None})
-        windows = [SeenWindow(task, [p.seen for p in shown[1:]], shown[0].seen) for task, shown in asked]
+    def ask(self, questions: Sequence[PictureQuestion]) -> list[Reward]:
+        """Rewards of pictures in the light of their tasks and the first picture of each run."""
+        shown = [(q.pictures[0] if q.first is None else q.first, *q.pictures) for q in questions]
+        self._look({id(p): p for pictures in shown for p in pictures if p.seen is None})
+        windows = [
+            SeenWindow(q.task or q.text, [p.seen for p in pictures[1:]], pictures[0].seen)
+            for q, pictures in zip(questions, shown, strict=True)
+        ]
         return [_reward(answer) for answer in read_windows(self.model, windows)]
 
     def _look(self, new: Mapping[int, StreamPicture]) -> None:

@@ -1,7 +1,7 @@
 """Checkpoints of ours in this process: the head from one prefill, words by generation; each picture is seen once."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import batched
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from eval.reward.scorer import CameraView, Reward, Scorer
+from eval.reward.scorer import CameraView, PictureQuestion, Reward, Scorer
 from eval.reward.stream import StreamPicture
 from eval.reward.success import Success
 from eval.reward.text import question, read_words
@@ -27,15 +27,6 @@ from training.transform import Transform
 
 BATCH = 32  # views in one forward pass of the language model
 LIKELIEST_WORDS = Sampling()
-
-
-@dataclass(frozen=True)
-class ModelQuestion:
-    """A question in words with its pictures; `has_steps`: it is ProgressLM's, with a demonstration in steps."""
-
-    text: str
-    pictures: tuple[StreamPicture, ...]
-    has_steps: bool
 
 
 class ModelScorer(Scorer):
@@ -89,22 +80,19 @@ class ModelScorer(Scorer):
             picture.cut = self.transform.patches([picture.rgb])
 
     def views(self, views: Sequence[CameraView]) -> list[Reward]:
-        return self._answers([_question(v) for v in views])
+        return self.ask([_question(v) for v in views])
 
-    def ask(self, items: Sequence[Item]) -> list[Reward]:
-        """Rewards of questions of ProcVQA's family c with their pictures as a training set has them."""
-        return self._answers([ModelQuestion(i.question, tuple(map(StreamPicture, i.pictures)), False) for i in items])
-
-    def _answers(self, questions: Sequence[ModelQuestion]) -> list[Reward]:
+    def ask(self, questions: Sequence[PictureQuestion]) -> list[Reward]:
+        """A reward for each, in order."""
         rewards: list[Reward] = []
         for part in batched(questions, self.batch):
             rewards += apart(part, self._batch, lambda _, why: Reward(self.source, None, failure=why))
         return rewards
 
     @torch.inference_mode()
-    def _batch(self, questions: Sequence[ModelQuestion]) -> list[Reward]:
+    def _batch(self, questions: Sequence[PictureQuestion]) -> list[Reward]:
         """Rewards of questions in one forward pass, and of words in one generation."""
-        items = [Item(q.text, tuple(p.rgb for p in q.pictures)) for q in questions]
+        items = [Item(q.text, tuple(p.rgb for p in q.pictures), system=q.system) for q in questions]
         vision: list[Vision] = []
         # Words are generated from features of pictures, so reasoning needs them where the head does not.
         if self.shared or self.reasoning:
@@ -161,8 +149,8 @@ class ModelScorer(Scorer):
         return tokenizer.batch_decode(made[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
 
 
-def _question(view: CameraView) -> ModelQuestion:
-    return ModelQuestion(question(view.stream, len(view.pictures)), view.pictures, bool(view.stream.steps))
+def _question(view: CameraView) -> PictureQuestion:
+    return PictureQuestion(question(view.stream, len(view.pictures)), view.pictures, bool(view.stream.steps))
 
 
 def _placed(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -6,6 +6,7 @@ that windows that overlap share it; how many pictures are kept does not grow wit
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from eval.reward.views import ViewRule
 from eval.reward.window import RewardError, Window
 
+KEPT_PICTURES = 512  # of a cache
 Fit = Callable[[np.ndarray], np.ndarray]
 
 
@@ -29,6 +31,17 @@ class StreamPicture:
     @property
     def nbytes(self) -> int:
         return self.rgb.nbytes + self.seen_bytes
+
+
+def picture_cache(most: int = KEPT_PICTURES) -> Callable[[np.ndarray], StreamPicture]:
+    """Pictures by their pixels: of equal ones the same, so that what a scorer makes of one is made once. Those that
+    were asked for longest ago make room."""
+
+    @lru_cache(most)
+    def kept(pixels: bytes, shape: tuple[int, ...]) -> StreamPicture:
+        return StreamPicture(np.frombuffer(pixels, np.uint8).reshape(shape).copy())
+
+    return lambda rgb: kept(rgb.tobytes(), rgb.shape)
 
 
 @dataclass(frozen=True, eq=False)

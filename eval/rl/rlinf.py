@@ -18,25 +18,22 @@ that as progress 0, and its delta as a drop and a jump: `eval.rl.wrapper` does n
 
 import argparse
 import base64
-import hashlib
 import json
 import os
 import re
 import sys
 import traceback
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from eval.reward.scorer import Reward, Scorer
-from eval.reward.stream import Moment, StreamPicture
+from eval.reward.stream import Moment, StreamPicture, picture_cache
 from eval.server.limits import Limits
 from eval.server.pictures import decode_picture
 
 IMAGE_KEY = "__rlinf_image__"
 MAX_MESSAGE_BYTES = 512 * 2**20
-KEPT_PICTURES = 512  # known by their bytes: the windows of one environment overlap, and each picture is seen once
 QUOTED_TASK = re.compile(r'\btask "(?P<task>.+?)"(?=[,.:\s]|$)', re.DOTALL)
 
 
@@ -73,7 +70,7 @@ class Adapter:
 
     def __init__(self, scorer: Scorer, fps: float, cameras: Sequence[str] = ("camera",)) -> None:
         self.scorer, self.fps, self.cameras = scorer, fps, tuple(cameras)
-        self._pictures: OrderedDict[bytes, StreamPicture] = OrderedDict()
+        self._kept = picture_cache()
 
     def serve(self, source: BinaryIO, sink: BinaryIO) -> None:
         """Answers until the stream ends or says shutdown. Raises RlinfError for a stream that is out of step."""
@@ -114,14 +111,7 @@ class Adapter:
         if not isinstance(data, dict) or not isinstance(data.get("data"), str):
             raise RlinfError(f"{name} is no {IMAGE_KEY}")
         raw = base64.b64decode(data["data"], validate=True)
-        key = hashlib.sha256(raw).digest()
-        if key not in self._pictures:
-            self._pictures[key] = StreamPicture(self.scorer.fit(decode_picture(raw, Limits.max_pixels, name)))
-            # The picture that was asked for longest ago makes room.
-            if len(self._pictures) > KEPT_PICTURES:
-                self._pictures.popitem(last=False)
-        self._pictures.move_to_end(key)
-        return self._pictures[key]
+        return self._kept(self.scorer.fit(decode_picture(raw, Limits.max_pixels, name)))
 
 
 def task_of(item: Mapping[str, Any], number: int) -> str:

@@ -1,9 +1,8 @@
-"""Checkpoints in this process, by transformers: our progress head from one prefill, or text by generation."""
+"""Checkpoints in this process that answer in words, by transformers."""
 
-import threading
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ from training.folder import CARD, base_of, folder_hash, read_card
 from training.heads import Head
 from training.model import HEAD_FILE, load_head, load_model
 from training.pictures import Item
-from training.pixels import Batch, normalised
+from training.pixels import normalised
 from training.transform import Transform
 
 Loaded = tuple[Prompt, tuple[np.ndarray, ...]]
@@ -46,53 +45,9 @@ def head_pooling(folder: Path) -> str | None:
     return None if head is None else head.config.pooling
 
 
-def served_progress(head: Head, raw: torch.Tensor, card: Mapping[str, Any]) -> torch.Tensor:
-    """Progress [n] of a head's outputs [n, k]. A published checkpoint's by the plain sigmoid, as its authors serve it;
-    of one that was trained here, as it was trained."""
-    return Head.progress(head, raw) if "converted_from" in card else head.progress(raw)
-
-
 def longest_px(folder: Path) -> int | None:
     """What pictures a checkpoint of ours was trained on; None where its card does not say."""
     return read_card(folder).get("max_px") if (folder / CARD).exists() else None
-
-
-class HeadRunner:
-    """A checkpoint with our progress head: nothing is generated."""
-
-    has_head = True
-
-    def __init__(self, folder: Path, batch_size: int) -> None:
-        self.model, processor, card = load_model(folder)
-        self.model.to(device())
-        self.transform = Transform(processor)
-        self.limits = PictureLimits(longest_px=card.get("max_px"))
-        self.batch_size = batch_size
-        self.settings: Mapping[str, Any] = {
-            "runner": "transformers",
-            "answer": "head",
-            "model_hash": folder_hash(folder),
-            "longest_px": self.limits.longest_px,
-        }
-
-    def answer(self, prompts: Sequence[Prompt]) -> Iterator[ModelReply]:
-        yield from _answered(prompts, self.batch_size, self.limits, self._inputs, self._batch)
-
-    def _inputs(self, loaded: Sequence[Loaded]) -> Batch:
-        return self.transform.as_bytes([Item(p.text, pictures, system=p.system) for p, pictures in loaded])
-
-    @torch.inference_mode()
-    def _batch(self, loaded: Sequence[Loaded], inputs: Batch) -> list[ModelReply]:
-        tokens = inputs["attention_mask"].sum(1).tolist()
-        # Bytes travel to the device; floats are made of them there
-        batch = normalised({k: v.to(device()) for k, v in inputs.items()})
-        output = self.model(batch)
-        progress = output.progress.float().tolist()
-        done = [None] * len(loaded) if output.done is None else output.done.float().tolist()
-        return [
-            ModelReply(p.key, progress=value, done=end, prompt_tokens=n, completion_tokens=0)
-            for (p, _), value, end, n in zip(loaded, progress, done, tokens, strict=True)
-        ]
 
 
 class TextRunner:
@@ -118,8 +73,6 @@ class TextRunner:
             images = self.processor.image_processor
             images.size = {**images.size, **limits.processor_size}
         self.sampling, self.limits, self.batch_size = sampling, limits, batch_size
-        # The next batch is tokenized in another thread, and a tokenizer is for one thread at a time
-        self.tokenizing = threading.Lock()
         self.settings: Mapping[str, Any] = {
             "runner": "transformers",
             "answer": "text",
@@ -135,25 +88,27 @@ class TextRunner:
             ([p for p in prompts if not p.words], self._generate),
             ([p for p in prompts if p.words], self._weigh),
         ):
-            yield from _answered(asked, self.batch_size, self.limits, self._inputs, run)
+            yield from answered(asked, self.batch_size, self._pictures, run)
+
+    def _pictures(self, prompt: Prompt) -> tuple[np.ndarray, ...]:
+        return tuple(load_picture(picture, self.limits) for picture in prompt.pictures)
 
     def _inputs(self, loaded: Sequence[Loaded]) -> Any:
         """Padded on the left, so that all answers begin at the same place."""
-        with self.tokenizing:
-            return self._encoded(loaded)
-
-    def _encoded(self, loaded: Sequence[Loaded]) -> Any:
         switch = {} if self.sampling.think is None else {"enable_thinking": self.sampling.think}
         texts = [
             self.processor.apply_chat_template(turn(p, self.form), tokenize=False, add_generation_prompt=True, **switch)
             for p, _ in loaded
         ]
         images = [list(pictures) for _, pictures in loaded if pictures]
-        return self.processor(text=texts, images=images or None, padding=True, padding_side="left", return_tensors="pt")
+        inputs = self.processor(
+            text=texts, images=images or None, padding=True, padding_side="left", return_tensors="pt"
+        )
+        return inputs.to(self.model.device)
 
     @torch.inference_mode()
-    def _generate(self, loaded: Sequence[Loaded], inputs: Any) -> list[ModelReply]:
-        inputs, tokenizer = inputs.to(self.model.device), self.processor.tokenizer
+    def _generate(self, loaded: Sequence[Loaded]) -> list[ModelReply]:
+        inputs, tokenizer = self._inputs(loaded), self.processor.tokenizer
         seeds = [self.sampling.draw_seed(p) for p, _ in loaded]
         generated = generate(self.model, tokenizer, inputs, self.sampling, seeds)
         answers = generated[:, inputs["input_ids"].shape[1] :]
@@ -162,15 +117,14 @@ class TextRunner:
         for (p, _), ids, mask in zip(loaded, answers.tolist(), inputs["attention_mask"].sum(1).tolist(), strict=True):
             # A row that ends before the others is filled up with padding.
             count = next((k for k, token in enumerate(ids) if token in ends), len(ids))
-            with self.tokenizing:
-                text = tokenizer.decode(ids[:count], skip_special_tokens=True)
+            text = tokenizer.decode(ids[:count], skip_special_tokens=True)
             # The token that ends an answer was generated as well; an answer that was cut off has none.
             replies.append(ModelReply(p.key, text=text, prompt_tokens=mask, completion_tokens=min(count + 1, len(ids))))
         return replies
 
     @torch.inference_mode()
-    def _weigh(self, loaded: Sequence[Loaded], inputs: Any) -> list[ModelReply]:
-        inputs = inputs.to(self.model.device)
+    def _weigh(self, loaded: Sequence[Loaded]) -> list[ModelReply]:
+        inputs = self._inputs(loaded)
         likely = self.model(**inputs, logits_to_keep=1).logits[:, -1].float().softmax(-1)
         replies = []
         for (p, _), row, mask in zip(loaded, likely, inputs["attention_mask"].sum(1).tolist(), strict=True):
@@ -181,8 +135,7 @@ class TextRunner:
     def _first_tokens(self, word: str) -> list[int]:
         """Tokens that begin a word, with and without a blank before it."""
         encode = self.processor.tokenizer.encode
-        with self.tokenizing:
-            return sorted({encode(text, add_special_tokens=False)[0] for text in (word, f" {word}")})
+        return sorted({encode(text, add_special_tokens=False)[0] for text in (word, f" {word}")})
 
 
 class TwoPassRunner(TextRunner):
@@ -196,19 +149,19 @@ class TwoPassRunner(TextRunner):
         self.settings: Mapping[str, Any] = {**self.settings, "answer": "head after text"}
 
     @torch.inference_mode()
-    def _generate(self, loaded: Sequence[Loaded], inputs: Any) -> list[ModelReply]:
-        replies = super()._generate(loaded, inputs)
+    def _generate(self, loaded: Sequence[Loaded]) -> list[ModelReply]:
+        replies = super()._generate(loaded)
         items = [
             Item(p.text, pictures, reply.text, system=p.system)
             for (p, pictures), reply in zip(loaded, replies, strict=True)
         ]
-        with self.tokenizing:
-            batch = self.transform.as_bytes(items)
-        output = self.ours(normalised({k: v.to(device()) for k, v in batch.items()}))
-        assert self.ours.head is not None
-        assert output.raw is not None
-        progress = served_progress(self.ours.head, output.raw, self.card).float().tolist()
-        return [replace(reply, progress=value) for reply, value in zip(replies, progress, strict=True)]
+        output = self.ours(normalised({k: v.to(device()) for k, v in self.transform.as_bytes(items).items()}))
+        head, raw = self.ours.head, output.raw
+        assert head is not None
+        assert raw is not None
+        # A published checkpoint's by the plain sigmoid, as its authors serve it; else as it was trained
+        progress = Head.progress(head, raw) if "converted_from" in self.card else head.progress(raw)
+        return [replace(reply, progress=value) for reply, value in zip(replies, progress.float().tolist(), strict=True)]
 
 
 def _load(folder: Path) -> tuple[Any, Any]:
@@ -228,64 +181,24 @@ def _load(folder: Path) -> tuple[Any, Any]:
         raise UserError(f"the checkpoint {folder} cannot be loaded: {' '.join(str(e).split())[:300]}") from e
 
 
-def _answered[B](
+def answered[L](
     prompts: Sequence[Prompt],
     size: int,
-    limits: PictureLimits,
-    prepare: Callable[[Sequence[Loaded]], B],
-    run: Callable[[Sequence[Loaded], B], list[ModelReply]],
-) -> Generator[ModelReply]:
-    """In batches of like length; a prompt whose pictures cannot be read fails before its batch is run.
-
-    While a batch is run, the next is made ready: threads read its pictures, and one makes the model's inputs of them.
-    """
-    with ThreadPoolExecutor(READERS, "pictures") as readers, ThreadPoolExecutor(1, "inputs") as maker:
-
-        def ready(reading: Sequence[tuple[Prompt, Future[tuple[np.ndarray, ...]]]]) -> Ready[B]:
-            loaded, unread = [], []
+    load: Callable[[Prompt], L],
+    run: Callable[[Sequence[tuple[Prompt, L]]], list[ModelReply]],
+) -> Iterator[ModelReply]:
+    """In batches of like length; a prompt whose pictures cannot be read fails before its batch is run, and a batch
+    that fails is run by halves. While a batch is run, threads `load` the next."""
+    with ThreadPoolExecutor(READERS, "pictures") as readers:
+        batches = [*bucketed(prompts, size), []]
+        coming: list[tuple[Prompt, Future[L]]] = []
+        for batch in batches:
+            reading, coming = coming, [(prompt, readers.submit(load, prompt)) for prompt in batch]
+            loaded: list[tuple[Prompt, L]] = []
             for prompt, pictures in reading:
                 try:
                     loaded.append((prompt, pictures.result()))
                 except BenchmarkError as e:
-                    unread.append(ModelReply(prompt.key, error=str(e)))
-            try:
-                return Ready(loaded, unread, prepare(loaded) if loaded else None)
-            except Exception:  # of which prompt, the halves of the batch will tell
-                return Ready(loaded, unread, None)
-
-        waiting: Future[Ready[B]] | None = None
-        for batch in (*bucketed(prompts, size), []):
-            reading = [(prompt, readers.submit(_pictures, prompt, limits)) for prompt in batch]
-            following = maker.submit(ready, reading)
-            if waiting is not None:
-                yield from _run(waiting.result(), lambda part: maker.submit(prepare, part).result(), run)
-            waiting = following
-
-
-@dataclass(frozen=True)
-class Ready[B]:
-    """A batch as the model takes it; `inputs` is None where they could not be made, or of nothing."""
-
-    loaded: list[Loaded]
-    unread: list[ModelReply]
-    inputs: B | None
-
-
-def _run[B](
-    ready: Ready[B],
-    prepare: Callable[[Sequence[Loaded]], B],
-    run: Callable[[Sequence[Loaded], B], list[ModelReply]],
-) -> Iterator[ModelReply]:
-    """Replies of a batch; where it fails, of its halves, whose inputs are made anew."""
-    yield from ready.unread
-
-    def answers(part: Sequence[Loaded]) -> list[ModelReply]:
-        inputs = ready.inputs if len(part) == len(ready.loaded) else None
-        return run(part, prepare(part) if inputs is None else inputs)
-
-    if ready.loaded:
-        yield from apart(ready.loaded, answers, lambda item, why: ModelReply(item[0].key, error=why))
-
-
-def _pictures(prompt: Prompt, limits: PictureLimits) -> tuple[np.ndarray, ...]:
-    return tuple(load_picture(picture, limits) for picture in prompt.pictures)
+                    yield ModelReply(prompt.key, error=str(e))
+            if loaded:
+                yield from apart(loaded, run, lambda item, why: ModelReply(item[0].key, error=why))

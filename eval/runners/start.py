@@ -151,24 +151,19 @@ def started(config: RunnerConfig, books: "Books") -> Iterator[Runner]:
 def local_runner(config: RunnerConfig, folder: Path) -> Runner:
     """A checkpoint in this process. A head that pools the answer, too (ProcVLM's), needs one first: it is asked only
     where that is wished for. Raises UserError, ModelError."""
-    from eval.runners.local import HeadRunner, TextRunner, TwoPassRunner, head_pooling
+    from eval.runners.local import TextRunner, TwoPassRunner, head_pooling
+    from eval.runners.scored import ScorerRunner
     from training.folder import is_laptop
 
-    if is_laptop(folder):
-        from eval.runners.laptop import LaptopRunner
-
-        if config.answer == "text":
-            raise UserError(f"{folder} is a laptop model, which has no words: leave --answer text out")
-        return LaptopRunner(folder, config.batch_size)
-
-    pooling = head_pooling(folder)
+    if is_laptop(folder) and config.answer == "text":
+        raise UserError(f"{folder} is a laptop model, which has no words: leave --answer text out")
+    pooling = "prompt" if is_laptop(folder) else head_pooling(folder)
     if config.answer == "head" and pooling is None:
         raise UserError(f"{folder} has no progress head: leave --answer head out")
     if pooling == "prompt" and config.answer != "text":
-        return HeadRunner(folder, config.batch_size)
-    if pooling == "published" and config.answer == "head":
-        return TwoPassRunner(folder, config.sampling, config.limits, config.batch_size)
-    return TextRunner(folder, config.sampling, config.limits, config.batch_size)
+        return ScorerRunner(folder, config.batch_size)
+    kind = TwoPassRunner if pooling == "published" and config.answer == "head" else TextRunner
+    return kind(folder, config.sampling, config.limits, config.batch_size)
 
 
 def _api(

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from eval.reward.views import Reward, ViewRule
 from eval.server.limits import Refused
-from eval.server.protocol import MAX_CAMERAS, MAX_TASK, CameraName, Fps, Steps
+from eval.server.protocol import MAX_TASK, Cameras, Fps, Steps
 
 MAX_MESSAGES = 64
 MAX_PARTS = 2000  # of one message
@@ -70,7 +70,7 @@ class RunOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     fps: Fps | None = None  # None: pictures lie as far apart as the model was trained on
-    cameras: Annotated[list[CameraName], Field(min_length=1, max_length=MAX_CAMERAS)] = ["camera"]
+    cameras: Cameras = ["camera"]
     order: Annotated[
         Literal["moment", "camera"],
         Field(description="Of pictures of several cameras: moment by moment, or one camera after another."),

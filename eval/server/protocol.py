@@ -1,6 +1,6 @@
 """What goes over the wire between reward server and client. A frame's number counts from 0 in its session or video."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Base64Bytes, BaseModel, ConfigDict, Field
 
@@ -12,6 +12,9 @@ MAX_STEPS = 64
 
 Task = Annotated[str, Field(min_length=1, max_length=MAX_TASK, description="What the robot is to do, in words.")]
 CameraName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\w.\-/]+$")]
+Cameras = Annotated[
+    list[CameraName], Field(min_length=1, max_length=MAX_CAMERAS, description="In the order of their pictures.")
+]
 Fps = Annotated[float, Field(gt=0, le=1000, description="Frames per second of the pictures that are sent.")]
 
 Steps = Annotated[
@@ -31,6 +34,21 @@ class Error(Wire):
     reason: str = Field(examples=["picture 1 is 30000x30000: more than 8847360 pixels"])
 
 
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    400: {"model": Error, "description": "A picture, video or body that cannot be read."},
+    401: {"model": Error, "description": "The bearer token is missing or wrong."},
+    408: {"model": Error, "description": "The body came too slowly."},
+    413: {"model": Error, "description": "Too many bytes, pixels or frames."},
+    415: {"model": Error, "description": "Not JPEG, PNG or WebP; not MP4, MOV, MKV, WebM or AVI."},
+    422: {"model": Error, "description": "A field that is missing or wrong."},
+    503: {"model": Error, "description": "Busy; Retry-After says when to ask again."},
+}
+SESSION_REFUSALS = REFUSALS | {
+    404: {"model": Error, "description": "No such session, or it has expired."},
+    409: {"model": Error, "description": "Frames out of turn."},
+}
+
+
 class ModelInfo(Wire):
     """What scores here."""
 
@@ -44,9 +62,7 @@ class NewSession(Wire):
     """A run of a robot that is to be scored frame by frame."""
 
     task: Task
-    cameras: list[CameraName] = Field(
-        ["camera"], min_length=1, max_length=MAX_CAMERAS, description="In the order in which pictures are sent."
-    )
+    cameras: Cameras = ["camera"]
     fps: Fps = 4.0
     steps: Steps = ()
     views: Annotated[ViewRule, Field(description="How several cameras are judged together.")] = "all"

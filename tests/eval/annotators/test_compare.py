@@ -17,9 +17,7 @@ from core.errors import UserError
 from core.paths import ROOT, Workspace
 from core.tables import TABLES
 from eval.annotators.compare import (
-    CLOCK,
     TRUTH,
-    UNIFORM,
     AnnotatorComparison,
     compare,
     differences,
@@ -27,7 +25,7 @@ from eval.annotators.compare import (
     store,
 )
 from eval.annotators.labels import LabelledEpisode, label_runs
-from eval.annotators.scoring import published_counts, score_episode, score_steps
+from eval.annotators.scoring import CLOCK, UNIFORM, published_counts, score_label, score_steps
 from eval.annotators.truth import EpisodeTruth, simulator_truth
 from eval.metrics.segments import plain_name
 from tests.kits.hand_truth import write_truth as write_people
@@ -87,7 +85,7 @@ def test_every_metric_of_one_episode() -> None:
             "target_num_segments": 3,
         }
     )
-    assert score_episode(ours, target).f1_near == pytest.approx(2 / 3)
+    assert score_label(ours, target)["boundary_f1@0.5s"] == pytest.approx(2 / 3)
     # truth 0 39 40 79 80 99 against 0 42 43 99: all four are near one of six
     assert published_counts(ours, target) == (8, 10)
 
@@ -101,7 +99,7 @@ def test_of_two_passes_metrics_are_the_mean() -> None:
 
 def test_the_tolerance_in_seconds_goes_by_the_frame_rate() -> None:
     near = label([("Grasp the cube", 0, 47, "step", True), ("Place it", 47, 80, "step", True), TRUE[2]])
-    assert [score_episode(near, true(TRUE, fps=fps)).f1_near for fps in (10.0, 20.0)] == [0.5, 1]
+    assert [score_label(near, true(TRUE, fps=fps))["boundary_f1@0.5s"] for fps in (10.0, 20.0)] == [0.5, 1]
     vectors = dict.fromkeys(["Grasp the cube", "Place it"], np.ones(1))
     values = score_steps(near, true(TRUE, None), vectors)
     assert (values["boundary_f1@5%"], values["completed_accuracy"]) == (0.5, 0.5)
@@ -123,8 +121,8 @@ def test_an_episode_against_itself() -> None:
             vectors = dict.fromkeys([s.name for s in one.passes[0]], np.ones(1))
             ours = {k: v for k, v in score_steps(own, one, vectors).items() if "num_segments" not in k}
             assert set(ours.values()) == {1.0}
-            score = score_episode(own, one)
-            assert (score.f1_near, score.mae) == (1, 0)
+            score = score_label(own, one)
+            assert (score["boundary_f1@0.5s"], score["mae"]) == (1, 0)
             hits, total = published_counts(own, one)
             assert hits == total
     assert simulator_truth(SAMPLES, "elsewhere", {}) == {}

@@ -11,7 +11,7 @@ from annotate.embeddings.encoders import Encoder
 from eval.reward import laptop
 from eval.reward.laptop import LaptopScorer
 from eval.reward.open import ScorerConfig, open_checkpoint, open_scorer
-from eval.reward.scorer import TOLERANCE
+from eval.reward.scorer import TOLERANCE, asked_of
 from eval.reward.stream import Moment
 from eval.reward.success import Success
 from eval.reward.views import Reward, ViewRule
@@ -99,7 +99,7 @@ def test_questions_are_asked_as_streams_are(scorer: LaptopScorer) -> None:
     pictures = tuple(p.rgb for p in last.views["camera"])
     item = Item("<image>" * 4, pictures, task=TASKS[0], first=FRAMES[0])
     streamed = scorer.score([last])[0]
-    assert scorer.ask([item])[0].progress == pytest.approx(streamed.progress, abs=TOLERANCE)
+    assert scorer.ask(asked_of([item]))[0].progress == pytest.approx(streamed.progress, abs=TOLERANCE)
 
 
 def test_what_it_cannot_do_is_said(checkpoint: Path) -> None:

@@ -7,8 +7,8 @@ import pytest
 
 from core.errors import UserError
 from eval.benchmarks.question import HeldPicture
-from eval.runners.laptop import LaptopRunner
 from eval.runners.prompt import Prompt
+from eval.runners.scored import ScorerRunner
 from eval.runners.start import RunnerConfig, local_runner
 from tests.kits.laptop_kit import TASKS, make_checkpoint, scene
 
@@ -31,7 +31,7 @@ def prompt(key: str, task: str | None = TASKS[0], first: float | None = 0.0) -> 
 
 def test_prompts_are_answered_by_their_task_their_pictures_and_their_start(checkpoint: Path) -> None:
     runner = local_runner(RunnerConfig("bars", batch_size=2), checkpoint)
-    assert isinstance(runner, LaptopRunner)
+    assert isinstance(runner, ScorerRunner)
     asked = [prompt("a"), prompt("again"), prompt("task", TASKS[1]), prompt("start", first=0.9), prompt("none", None)]
     asked.append(prompt("unknown", first=None))
     replies = {r.key: r for r in runner.answer(asked)}
@@ -45,7 +45,7 @@ def test_prompts_are_answered_by_their_task_their_pictures_and_their_start(check
 
 
 def test_what_cannot_be_looked_at_fails_alone(checkpoint: Path) -> None:
-    runner = LaptopRunner(checkpoint, 4)
+    runner = ScorerRunner(checkpoint, 4)
     broken = Prompt("broken", "<image>", (HeldPicture(Path("no.jpg"), data=b"no picture"),), task=TASKS[0])
     blind = Prompt("blind", "How far?", (), task=TASKS[0])
     replies = {r.key: r for r in runner.answer([broken, prompt("a"), blind])}

@@ -17,9 +17,10 @@ import torch
 from core.errors import UserError
 from eval.benchmarks.question import PictureFile
 from eval.held_out.evaluate import predict
-from eval.runners import local
-from eval.runners.local import HeadRunner, TextRunner
+from eval.reward import model as model_scorer
+from eval.runners.local import TextRunner, answered
 from eval.runners.prompt import ModelReply, PictureLimits, Prompt, Runner, Sampling, load_picture
+from eval.runners.scored import ScorerRunner
 from eval.runners.start import RunnerConfig, local_runner
 from tests.kits.bench_kit import picture
 from tests.kits.reward_kit import make_checkpoint
@@ -61,8 +62,8 @@ def texts(runner: Runner, prompts: Sequence[Prompt]) -> dict[str, str | None]:
 
 
 def test_the_head_answers_without_words(checkpoint: Path, prompts: list[Prompt], tmp_path: Path) -> None:
-    alone = {r.key: r.progress for p in prompts for r in HeadRunner(checkpoint, 1).answer([p])}
-    runner = HeadRunner(checkpoint, 4)
+    alone = {r.key: r.progress for p in prompts for r in ScorerRunner(checkpoint, 1).answer([p])}
+    runner = ScorerRunner(checkpoint, 4)
     together = {r.key: r.progress for r in runner.answer(prompts)}
     assert together == {k: pytest.approx(v, abs=1e-5) for k, v in alone.items()}
     assert all(v is not None and 0 < v < 1 for v in together.values())
@@ -241,7 +242,7 @@ def test_the_head_runs_where_the_device_is(
     """A recording device: model and every batch are placed on it."""
     placed: list[str] = []
     whole = torch.Tensor.to
-    monkeypatch.setattr(local, "device", lambda: "recording")
+    monkeypatch.setattr(model_scorer, "device", lambda: "recording")
     monkeypatch.setattr(ProgressModel, "to", lambda model, where: placed.append(f"model {where}") or model)
 
     def record(tensor: torch.Tensor, *where: Any, **more: Any) -> torch.Tensor:
@@ -267,38 +268,29 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
         TextRunner(tmp_path, Sampling(), PictureLimits(), 1)
 
 
-def test_the_next_batch_is_made_ready_while_the_model_works(
-    prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    reading, made, read = threading.Semaphore(0), threading.Semaphore(0), local.load_picture
-    monkeypatch.setattr(local, "load_picture", lambda *given: reading.release() or read(*given))
+def test_the_next_batch_is_read_while_the_model_works(prompts: list[Prompt]) -> None:
+    reading = threading.Semaphore(0)
 
-    def prepare(loaded: Any) -> str:
-        made.release()
-        return f"inputs of {loaded[0][0].key}"
+    def load(prompt: Prompt) -> str:
+        reading.release()
+        return f"pictures of {prompt.key}"
 
-    def work(loaded: Any, inputs: str) -> list[ModelReply]:
-        # Each batch of one has a picture; the second's comes before the first is done, and so do its inputs
-        assert all(reading.acquire(timeout=10) for _ in range(len(prompts[0].pictures) + 1))
-        assert all(made.acquire(timeout=10) for _ in range(2))
-        return [ModelReply(p.key, text=inputs) for p, _ in loaded]
+    def work(loaded: Any) -> list[ModelReply]:
+        # The second's come before the first is done
+        assert all(reading.acquire(timeout=10) for _ in range(2))
+        return [ModelReply(p.key, text=pictures) for p, pictures in loaded]
 
-    pair = [Prompt(f"k{n}", "<image>", prompts[0].pictures) for n in range(3)]
-    replies = local._answered(pair, 1, SHOWN, prepare, work)
-    assert next(replies).text == "inputs of k2"  # the longest first, of equal ones the last key
-    replies.close()
+    three = [Prompt(f"k{n}", "<image>", prompts[0].pictures) for n in range(3)]
+    replies = answered(three, 1, load, work)
+    assert next(replies).text == "pictures of k2"  # the longest first, of equal ones the last key
 
 
-def test_inputs_that_cannot_be_made_cost_their_own_prompt(prompts: list[Prompt]) -> None:
-    def prepare(loaded: Any) -> int:
+def test_what_the_model_cannot_take_costs_its_own_prompt(prompts: list[Prompt]) -> None:
+    def work(loaded: Any) -> list[ModelReply]:
         if any(p.key == "k1" for p, _ in loaded):
             raise ValueError("marks")
-        return len(loaded)
-
-    def work(loaded: Any, inputs: int) -> list[ModelReply]:
-        assert inputs == len(loaded)
         return [ModelReply(p.key, text="done") for p, _ in loaded]
 
     four = [Prompt(f"k{n}", "<image>", prompts[0].pictures) for n in range(4)]
-    replies = {r.key: r.text or r.error for r in local._answered(four, 4, SHOWN, prepare, work)}
+    replies = {r.key: r.text or r.error for r in answered(four, 4, lambda p: p.key, work)}
     assert replies == {"k0": "done", "k1": "ValueError: marks", "k2": "done", "k3": "done"}

@@ -1,0 +1,302 @@
+"""What the endpoints of the reward server do: frames are decoded in some threads, scored in one, never twice.
+
+While a part of a whole run is scored, the next is made ready.
+"""
+
+import asyncio
+import math
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import replace
+from itertools import batched
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from fastapi import FastAPI
+
+from core.cores import cores
+from eval.reward.scorer import Scorer
+from eval.reward.stream import Moment, Stream, StreamPicture
+from eval.reward.video import SCORE_FPS, GivenUpError, clip_stream, open_clip
+from eval.reward.views import Reward
+from eval.reward.window import RewardError
+from eval.server.batching import Batcher
+from eval.server.limits import Limits, Refused
+from eval.server.metrics import Metrics
+from eval.server.pictures import decode_picture, size_of
+from eval.server.protocol import RewardRow
+from eval.server.sessions import ServerSession, Sessions, reward_rows
+from eval.server.videos import check_videos, checked_moments
+from ingest.limits import Limits as DecodingLimits
+
+NOT_READ = 499  # of answers whose client has gone, in the metrics
+MOST_WORKERS = 16  # threads that decode pictures and cut them into patches
+WATCH_S = 0.25  # between two looks at whether a client is still there
+MAX_KEPT = 600  # frames that a session may have to keep for its windows
+AT_ONCE_PIXELS = 512 * 512  # a single picture up to so large is decoded before it has a place in the queue
+EXPIRY_S = 5.0  # at most between two looks for idle sessions
+Gone = Callable[[], Awaitable[bool]]  # has the client closed the connection?
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """What the reward core cannot do is the request's fault."""
+    try:
+        yield
+    except GivenUpError as e:
+        raise Refused(NOT_READ, "gone", "the client has closed the connection") from e
+    except RewardError as e:
+        raise Refused(422, "not_scorable", str(e)) from e
+
+
+async def _watch(gone: Gone, given_up: threading.Event) -> None:
+    """Tell the threads that work for a client when it has gone."""
+    while not await gone():
+        await asyncio.sleep(WATCH_S)
+    given_up.set()
+
+
+class Service:
+    """What the endpoints share: the scorer, the queue before it, the sessions."""
+
+    def __init__(self, scorer: Scorer, name: str, limits: Limits) -> None:
+        self.scorer, self.name, self.limits = scorer, name, limits
+        self.sessions = Sessions(limits)
+        self.metrics = Metrics(lambda: len(self.sessions), lambda: self.batcher.taken)
+        self.batcher = Batcher(scorer, limits, self._batch_scored)
+        self.workers = min(MOST_WORKERS, max(4, cores()))
+        self.decoders = ThreadPoolExecutor(self.workers, "decoding")
+        self.work: list[asyncio.Task[None]] = []
+
+    def _batch_scored(self, moments: int, failed: int, seconds: float) -> None:
+        self.metrics.batch.observe(moments)
+        self.metrics.scoring.observe(seconds)
+        self.metrics.frames.inc(moments)
+        self.metrics.failures.inc(failed)
+
+    @asynccontextmanager
+    async def running(self, app: FastAPI) -> AsyncIterator[None]:
+        self.work = [asyncio.create_task(self.batcher.run()), asyncio.create_task(self._expire())]
+        try:
+            yield
+        finally:
+            for task in self.work:
+                task.cancel()
+            with suppress(asyncio.CancelledError):
+                await asyncio.gather(*self.work)
+            self.batcher.close()
+            self.decoders.shutdown()
+
+    @property
+    def is_ready(self) -> bool:
+        return bool(self.work) and not any(t.done() for t in self.work)
+
+    async def _expire(self) -> None:
+        while True:
+            await asyncio.sleep(min(EXPIRY_S, self.limits.session_idle_s / 2))
+            self.metrics.expired.inc(self.sessions.expire())
+
+    @property
+    def usual_fps(self) -> float:
+        """Of pictures whose rate a request does not tell: they lie as far apart as those that the model was trained
+        on."""
+        window = self.scorer.window
+        return SCORE_FPS if window is None or window.step_s is None else 1 / window.step_s
+
+    async def in_thread[T](self, work: Callable[..., T], *args: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self.decoders, work, *args)
+
+    def stream(self, task: str, fps: float, steps: Sequence[str], cameras: Sequence[str], **more: Any) -> Stream:
+        """Raises Refused (422)."""
+        with refusing():
+            stream = self.scorer.stream(task, fps, steps, cameras=tuple(cameras), **more)
+        if (kept := stream.window.reach(fps)) > MAX_KEPT:
+            raise Refused(422, "not_scorable", f"at {fps:g} fps a window reaches back {kept} frames: send fewer")
+        return stream
+
+    async def goal(self, pictures: Mapping[str, bytes]) -> dict[str, np.ndarray]:
+        """Raises Refused."""
+        limit = self.limits.max_pixels
+        return {c: await self.in_thread(decode_picture, d, limit, f"goal of {c}") for c, d in pictures.items()}
+
+    async def append(
+        self, session: ServerSession, data: Sequence[bytes], timestamps_s: Sequence[float] | None
+    ) -> list[RewardRow]:
+        """Rows of a session's next frames. Raises Refused; the session is then as it was."""
+        stream = session.stream
+        # With its first frames a session begins to keep pictures: then there has to be room for them
+        if not stream.appended:
+            self.sessions.check_memory()
+        # Places come before decoding, since it is decoded pictures that fill the memory: but for one small picture,
+        # which then costs one turn of a thread
+        pixels, early = await self.in_thread(self._looked_at, stream, data)
+        with self.batcher.places(len(data) // len(stream.cameras), pixels):
+            moments = await self._taken(stream, data, 0, timestamps_s, early)
+            began = perf_counter()
+            rewards = await self.batcher.submit(moments)
+            return session.rows(moments, rewards, perf_counter() - began)
+
+    def _looked_at(self, stream: Stream, data: Sequence[bytes]) -> tuple[int, list[np.ndarray] | None]:
+        """Pixels of some pictures by their headers, and the pictures where it is one small one. Raises Refused."""
+        pixels = sum(self._sizes(data))
+        is_small = len(data) == 1 and pixels <= AT_ONCE_PIXELS
+        return pixels, [self._picture(stream, data[0], 0)] if is_small else None
+
+    async def score_frames(self, stream: Stream, data: Sequence[bytes], gone: Gone) -> list[RewardRow]:
+        """Rows of a whole run, for a client that may be gone meanwhile. Raises Refused."""
+        step = self.limits.max_batch * len(stream.cameras)
+        sizes = await self.in_thread(self._sizes, data)
+        chunks = [range(at, min(at + step, len(data))) for at in range(0, len(data), step)]
+        # One part is scored while the next is made ready
+        pixels = [sum(sizes[i] for i in chunk) for chunk in chunks]
+        most = max(map(sum, zip(pixels, [*pixels[1:], 0], strict=True)))
+        waiting = iter(chunks)
+
+        async def following() -> Sequence[Moment]:
+            chunk = next(waiting, range(0))
+            return await self._taken(stream, data[chunk.start : chunk.stop], chunk.start) if chunk else ()
+
+        with self.batcher.places(min(2, len(chunks)) * self.limits.max_batch, most):
+            return await self._in_turn(following, gone)
+
+    async def score_last(self, stream: Stream, data: Sequence[bytes], gone: Gone) -> Reward:
+        """The reward of a run's last moment: the number of `/v1/frames`, with only those pictures decoded that it is
+        read from. Raises Refused."""
+        cameras = len(stream.cameras)
+        count = len(data) // cameras
+        shown = [f * cameras + k for f in stream.frames_for_last(count) for k in range(cameras)]
+        sizes = await self.in_thread(self._sizes, data)
+        with self.batcher.places(1, sum(sizes[i] for i in shown)):
+            parts = await self._in_parts(lambda i: self._picture(stream, data[shown[i]], shown[i]), len(shown))
+            decoded = dict(zip(shown, (p for part in parts for p in _raised(part)), strict=True))
+            pictures = {i: StreamPicture(rgb) for i, rgb in decoded.items()}
+            moment = stream.last_moment(count, lambda f, c: pictures[f * cameras + stream.cameras.index(c)])
+            await self._make_ready([moment])
+            if await gone():
+                raise Refused(NOT_READ, "gone", "the client has closed the connection")
+            (reward,) = await self.batcher.submit([moment])
+            return reward
+
+    async def score_video(
+        self, task: str, fps: float, steps: Sequence[str], paths: Mapping[str, Path], gone: Gone
+    ) -> list[RewardRow]:
+        """Rows of a video per camera, for a client that may be gone meanwhile. Raises Refused."""
+        given_up = threading.Event()
+        watching = asyncio.create_task(_watch(gone, given_up))
+        bounds = DecodingLimits(max_pixels=self.limits.max_pixels, max_frames=self.limits.max_video_frames)
+        try:
+            with refusing():
+                clip = await self.in_thread(open_clip, paths)
+                pixels = await self.in_thread(check_videos, clip, self.limits)
+                clip = replace(clip, limits=bounds, given_up=given_up.is_set)
+                with self.batcher.places(2 * self.limits.max_batch, 2 * self.limits.max_batch * pixels):
+                    stream = await self.in_thread(clip_stream, self.scorer, clip, task, fps, steps)
+                    chunks = batched(checked_moments(stream, clip, self.limits), self.limits.max_batch)
+
+                    async def following() -> Sequence[Moment]:
+                        moments = await self.in_thread(lambda: next(chunks, ()))
+                        await self._make_ready(moments)
+                        return moments
+
+                    return await self._in_turn(following, gone, given_up)
+        # Also where the server ends and cancels this: a thread may be decoding
+        finally:
+            given_up.set()
+            watching.cancel()
+
+    async def _in_turn(
+        self, following: Callable[[], Awaitable[Sequence[Moment]]], gone: Gone, given_up: threading.Event | None = None
+    ) -> list[RewardRow]:
+        """Scores part after part until there is none. Each is made ready while the one before it is scored, so memory
+        does not grow with the run; none is scored for a client that has gone."""
+        rows: list[RewardRow] = []
+        coming = asyncio.ensure_future(following())
+        try:
+            while chunk := await asyncio.shield(coming):
+                coming = asyncio.ensure_future(following())
+                began = perf_counter()
+                before = next((r.progress for r in reversed(rows) if r.progress is not None), None)
+                if await gone():
+                    raise Refused(NOT_READ, "gone", "the client has closed the connection")
+                rewards = await self.batcher.submit(chunk)
+                rows += reward_rows(chunk, rewards, perf_counter() - began, before)
+        finally:
+            # A decoder ends at its next frame; the file that it reads is removed after this
+            if given_up is not None:
+                given_up.set()
+            await asyncio.wait([coming])
+            if not coming.cancelled():
+                coming.exception()
+        return rows
+
+    def _sizes(self, data: Sequence[bytes]) -> list[int]:
+        """Pixels of each picture by its header. Raises Refused."""
+        return [size_of(d, self.limits.max_pixels, f"picture {i}") for i, d in enumerate(data)]
+
+    async def _taken(
+        self,
+        stream: Stream,
+        data: Sequence[bytes],
+        first: int = 0,
+        timestamps_s: Sequence[float] | None = None,
+        decoded: Sequence[np.ndarray] | None = None,
+    ) -> list[Moment]:
+        """Frames taken in by a stream, and made ready to be scored. All are decoded before the first one is taken in: a
+        refused request leaves no trace."""
+        if decoded is None:
+            parts = await self._in_parts(lambda i: self._picture(stream, data[i], first + i), len(data))
+            decoded = [picture for part in parts for picture in _raised(part)]
+        moments = _appended(stream, decoded, timestamps_s)
+        await self._make_ready(moments)
+        return moments
+
+    async def _make_ready(self, moments: Sequence[Moment]) -> None:
+        if type(self.scorer).make_ready is Scorer.make_ready:
+            return  # there is no such work
+        pictures = list({id(p): p for m in moments for view in m.views.values() for p in view}.values())
+        # What a picture cannot be made ready for, its scoring will say: nothing is lost here
+        await self._in_parts(lambda i: self.scorer.make_ready(pictures[i]), len(pictures))
+
+    async def _in_parts[T](self, work: Callable[[int], T], count: int) -> list[list[T] | BaseException]:
+        """work(0), work(1), ... in order, in parts side by side; half of the threads are left to other requests. A part
+        that fails is what it raised."""
+        size = max(1, -(-count // max(1, self.workers // 2)))
+        parts = [range(at, min(at + size, count)) for at in range(0, count, size)]
+        done = (self.in_thread(lambda part=part: [work(i) for i in part]) for part in parts)
+        return await asyncio.gather(*done, return_exceptions=True)
+
+    def _picture(self, stream: Stream, data: bytes, number: int) -> np.ndarray:
+        """As the model is shown it. Raises Refused."""
+        return stream.fit(decode_picture(data, self.limits.max_pixels, f"picture {number}"))
+
+
+def _raised[T](part: T | BaseException) -> T:
+    if isinstance(part, BaseException):
+        raise part
+    return part
+
+
+def _appended(stream: Stream, pictures: Sequence[np.ndarray], timestamps_s: Sequence[float] | None) -> list[Moment]:
+    found = []
+    for i, views in enumerate(batched(pictures, len(stream.cameras))):
+        time_s = None if timestamps_s is None else timestamps_s[i]
+        moment = stream.append(dict(zip(stream.cameras, views, strict=True)), time_s, score=True)
+        assert moment is not None  # as `score` says
+        found.append(moment)
+    return found
+
+
+def check_frames(count: int, cameras: int, timestamps_s: Sequence[float] | None, limits: Limits) -> None:
+    """Raises Refused (413, 422)."""
+    if count > limits.max_frames:
+        raise Refused(413, "too_many_frames", f"{count} pictures in one request: at most {limits.max_frames}")
+    if not count or count % cameras:
+        raise Refused(422, "frames", f"{count} pictures are no whole number of moments of {cameras} cameras")
+    if timestamps_s is not None and len(timestamps_s) != count // cameras:
+        raise Refused(422, "timestamps", f"{len(timestamps_s)} timestamps for {count // cameras} moments")
+    if timestamps_s is not None and not all(map(math.isfinite, timestamps_s)):
+        raise Refused(422, "timestamps", "timestamps are finite numbers of seconds")
