@@ -19,13 +19,13 @@ LINES = {
     "ingest": 11690,  # 9,800
     "annotate": 10242,  # 9,000
     "warehouse": 14192,  # 10,300
-    "eval": 12621,  # 9,500
+    "eval": 12375,  # 9,500
     "training": 7156,  # 6,800
     "pipeline": 6313,  # 5,300
     "explorer": 4788,  # 4,700
     "cli": 3972,  # 3,600
     "assets": 2707,  # 2,000
-    "benchmarks": 9641,  # 8,000
+    "benchmarks": 9618,  # 8,000
 }
 PAGES = 3553  # of the explorer's scripts, styles and templates; 3,000
 MOST_OF_A_FILE = 400

@@ -247,7 +247,9 @@ def test_items_are_read_and_overlapping_windows_share_their_pictures():
     scorer = Pixels()
     adapter, frames = Adapter(scorer, FPS), pictures(6)
     (one,), (two,) = adapter.outputs([item(frames[:5])]), adapter.outputs([item(frames[1:6])])
-    assert len(adapter._pictures) == 6
+    again = item(frames)["image"]
+    assert adapter._picture(again[0], "a picture") is adapter._picture(again[0], "the same") is not None
+    assert adapter._picture(again[0], "a picture") is not adapter._picture(again[1], "another")
     assert one == f"<progress>{100 * (offline(scorer, frames[:5])[-1].progress or 0):.2f}%</progress>"
     assert two != one
     both = [dict(zip(("exo", "wrist"), pictures(2, s), strict=True)) for s in range(5)]

@@ -11,7 +11,7 @@ import pytest
 
 from eval.reward.scorer import TOLERANCE
 from eval.reward.stream import StreamPicture
-from eval.server import app as app_module
+from eval.server import service as service_module
 from eval.server.client import RewardClient
 from eval.server.limits import Limits
 from tests.kits.reward_server_kit import FPS, TASK, Pixels, offline, pictures, png, running
@@ -62,13 +62,13 @@ def test_the_next_part_of_a_run_is_made_ready_while_this_one_is_scored() -> None
 
 def test_pictures_of_one_request_are_decoded_side_by_side(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     together = threading.Barrier(2, timeout=10)  # two at once, or it breaks
-    decode = app_module.decode_picture
+    decode = service_module.decode_picture
 
     def decode_together(*given: Any) -> Any:
         together.wait()
         return decode(*given)
 
-    monkeypatch.setattr(app_module, "decode_picture", decode_together)
+    monkeypatch.setattr(service_module, "decode_picture", decode_together)
     known = [r.progress for r in offline(Pixels(), pictures(2))]
     with RewardClient(served.state.url) as client:
         rows = client.reward_frames(pictures(2), TASK, FPS)
