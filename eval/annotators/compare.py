@@ -241,9 +241,8 @@ def _baseline_sides(
     """What needs no label, of the episodes that some run has labelled (`scored`); what has no metric is left out."""
     content = content_key(*(_compared_text(truths[e], None, episodes[e]) for e in scored))
     successes = [episodes[e].success for e in truths]
-    names = dict.fromkeys(name for by_name in scored.values() for name in by_name)
     sides = []
-    for name in names:
+    for name in next(iter(scored.values()), ()):
         results = [EpisodeResult(scored[e][name]) if e in scored else None for e in truths]
         if any(r and not all(map(math.isnan, r.values.values())) for r in results):
             sides.append(_Side(dataset, "", name, against, False, results, successes, content))

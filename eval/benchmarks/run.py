@@ -377,9 +377,10 @@ def _examples(questions: Sequence[Question]) -> dict[str, list[bytes]]:
     examples: dict[str, list[bytes]] = {}
     for part in dict.fromkeys(q.part for q in of_run):
         shown = [q for q in of_run if q.part == part]
-        pictures = map(_readable, shown[len(shown) // 2].pictures)
-        examples[part] = [data for data in pictures if data]
-    return {part: data for part, data in examples.items() if data}
+        pictures = list(filter(None, map(_readable, shown[len(shown) // 2].pictures)))
+        if pictures:
+            examples[part] = pictures
+    return examples
 
 
 def _stills(questions: Sequence[Question]) -> Stills:
