@@ -5,15 +5,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+from eval.reward.checkpoint import open_checkpoint
 from eval.reward.scorer import Scorer
 from eval.reward.window import RewardError, Window
-
-if TYPE_CHECKING:
-    from eval.reward.laptop import LaptopScorer
-    from eval.reward.model import ModelScorer
-    from eval.runners.prompt import AnswerName
 
 BaselineName = Literal["clock", "visual"]
 
@@ -32,7 +28,7 @@ class ScorerConfig:
     baseline: BaselineName | None = None
     window: Window | None = None
     reasoning: bool = False
-    answer: "AnswerName" = "auto"  # of `folder`
+    answer: Literal["auto", "head", "text"] = "auto"  # of `folder`
     responses: Path | None = None
     api_key_env: str | None = None
     max_calls: int | None = None
@@ -51,26 +47,6 @@ def open_scorer(config: ScorerConfig) -> Iterator[Scorer]:
         yield open_checkpoint(config.folder, config.window, config.reasoning, config.answer)
     else:
         raise RewardError("a reward needs a model, or a baseline: clock or visual")
-
-
-def open_checkpoint(
-    folder: Path,
-    window: Window | None = None,
-    reasoning: bool = False,
-    answer: "AnswerName" = "auto",
-) -> "ModelScorer | LaptopScorer":
-    """A checkpoint of ours of whatever kind. Raises ModelError, RewardError; EncoderError for a laptop model's."""
-    from training.folder import is_laptop
-
-    if is_laptop(folder):
-        from eval.reward.laptop import open_laptop
-
-        if reasoning or answer == "text":
-            raise RewardError(f"{folder.name} is a laptop model, which has no words: ask it for numbers alone")
-        return open_laptop(folder, window)
-    from eval.reward.model import open_model
-
-    return open_model(folder, window=window, reasoning=reasoning, answer=answer)
 
 
 def _served(config: ScorerConfig) -> Iterator[Scorer]:
