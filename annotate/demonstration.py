@@ -93,7 +93,7 @@ def _jerk(way: np.ndarray) -> float | None:
 
     Jerk that is normalised by speed is what Hogan and Sternad (J. Motor Behavior 41, 2009) measure smoothness by. Their
     integral, and the spectral arc length of Balasubramanian et al. (J. NeuroEng. Rehab. 12, 2015), follow how long a
-    run is and its few hardest moments; medians see a hand that trembles (docs/demonstrations.md has both measured).
+    run is and its few hardest moments; medians see a hand that trembles (docs/data.md has both measured).
     """
     velocity = np.diff(way, axis=0) * PATH_HZ
     jerk = _length(np.diff(velocity, n=2, axis=0)) * PATH_HZ**2

@@ -30,7 +30,7 @@ from core.paths import ROOT, Workspace
 from warehouse.lake import Lake
 
 WANTED_MS, WANTED_MB = 300, 1000
-LOOKED_AT = 200  # episodes that an encoder looked at: a search reads every picture's numbers (docs/embeddings.md)
+LOOKED_AT = 200  # episodes that an encoder looked at: a search reads every picture's numbers (docs/sql.md)
 # What people and training add to the corpus
 FURNISHING = {
     "episode_marks": """

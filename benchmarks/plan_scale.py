@@ -3,7 +3,7 @@
     python -m benchmarks.plan_scale [--frames 60e6]
 
 Each unit cost is a line of UNITS with where it comes from; each assumption a line of ASSUMED. The rest is arithmetic
-that a reader can redo: change a line and run it again. docs/scale.md shows its assumptions and its plan.
+that a reader can redo: change a line and run it again. docs/performance.md shows its assumptions and its plan.
 """
 
 import argparse
@@ -20,7 +20,7 @@ class Value:
     source: str
 
 
-# Measured here: docs/performance.md and docs/performance-details.md say how, and under which load
+# Measured here: docs/performance.md says how, and under which load
 UNITS = {
     "decode_s": Value(0.92e-3, "core s / frame", "decode 640x480 AV1", "The whole pipeline"),
     "measure_s": Value(0.93e-3, "core s / frame", "decode and measure it", "The whole pipeline"),

@@ -7,7 +7,7 @@ The corpus is benchmarks/synthetic.py's. 60M measures one of 6 M frames first, a
 should be flat, and what may grow with the rows. With `--workspace` those that were kept are measured again, in the
 order given, and stay. Each measure runs in a process of its own, whose largest resident memory is read at its end.
 Seconds are medians; beside them the process's own CPU seconds, which say more than the clock where others share the
-machine. What is printed at the end is in docs/performance-details.md. `--check` exits 1 when a target is missed
+machine. What is printed at the end is in docs/performance.md. `--check` exits 1 when a target is missed
 by more than 15 %.
 """
 

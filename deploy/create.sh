@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A team's bucket, workspace and Dagster's tables, unless they are there. Addresses come from the environment; see docs/deployment.md
+# A team's bucket, workspace and Dagster's tables, unless they are there. Addresses come from the environment; see docs/operate.md
 set -euo pipefail
 python - <<'PYTHON'
 import boto3

@@ -1,46 +1,22 @@
-"""Write docs/dependencies.md, the licence and provenance of every pinned package: `python docs/make_dependencies.py`.
+"""Write docs/data/dependencies.csv, licence and origin of every pinned package: `python docs/make_dependencies.py`.
 
 From constraints.txt and the metadata of what is installed; nothing is asked of a network. Exits 1 when a package is not
 installed as pinned, or says nothing of its licence that is known here.
 """
 
+import csv
+import io
 import re
 import sys
 from importlib.metadata import PackageMetadata, PackageNotFoundError, metadata
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs" / "dependencies.md"
+FILE = ROOT / "docs" / "data" / "dependencies.csv"
 PIN = re.compile(r"^([A-Za-z0-9._-]+)(?:\[[^\]]*\])?==([^\s;]+)")
 # What metadata leaves out, or gives as a whole text; from the licence files that the packages bring
 KNOWN: dict[str, str] = {"axe-playwright-python": "MIT", "cuda-toolkit": "NVIDIA Proprietary Software"}
 COPYLEFT = re.compile(r"\b(A?GPL|LGPL|MPL|EUPL|CDDL)", re.IGNORECASE)
-INTRO = """\
-# Dependencies
-
-Every package that `make setup` installs, as pinned in `constraints.txt`: its licence as the package itself states it,
-where it says that it comes from, and which of ours or of these asks for it. Made by `docs/make_dependencies.py` from
-the metadata of what is installed; a test fails when the page is old. What was audited and what was not:
-[security.md](security.md#dependencies).
-
-## Why these and not others
-
-- **`av` (PyAV)** decodes every video: h264, AV1, MPEG-4, one frame at a time, with FFmpeg's own damage reports.
-- **`decord2`** is not used. It took 1.1 to 6.2 times PyAV's CPU time on h264 and AV1, for scattered frames and for all,
-  and gives RGB only, while we measure luma ([figures](performance-details.md#reading-some-frames)).
-- **`torchcodec`** comes with `lerobot` and is not used: as fast as PyAV for scattered frames, slower for all frames; it
-  needs FFmpeg's libraries on the system, and torch.
-- **`simplejpeg`** (libjpeg-turbo) encodes pictures of shards from a video's own planes, without RGB in between.
-- **`opencv-python-headless`** resizes, and encodes and decodes what is RGB: from RGB `simplejpeg` is no faster.
-- **`webdataset`** reads our shards in tests and benchmarks, as its users do. It is not used at run time: importing it
-  takes seconds, and its shards repeat each picture in every sample that shows it.
-- **`lerobot`** opens LeRobot exports with its own loader (`export lerobot --verify`, and tests). Datasets are read
-  without it, since it cannot read v2.x.
-- **`dagster`, `dagster-ray`, `dagster-k8s`** show, schedule and spread the work; a build on one machine needs none.
-- **`duckdb` with DuckLake** is the lake; its extensions are packages, so that nothing is downloaded at run time.
-
-## All packages
-"""
 
 
 def pins() -> dict[str, tuple[str, tuple[str, ...]]]:
@@ -78,9 +54,11 @@ def origin(m: PackageMetadata) -> str:
     return next((by_kind[k] for k in kinds if k in by_kind), m.get("Home-page") or "").strip()
 
 
-def page() -> tuple[str, list[str]]:
-    """The page, and what is wrong."""
-    rows, wrong, copyleft = [], [], []
+def rows_and_faults() -> tuple[str, list[str]]:
+    """The file, and what is wrong."""
+    text, wrong = io.StringIO(), []
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(("package", "version", "licence", "asks when changed", "origin", "asked for by"))
     for name, (version, by) in sorted(pins().items()):
         try:
             m = metadata(name)
@@ -92,20 +70,18 @@ def page() -> tuple[str, list[str]]:
         stated = licence(name, m)
         if not stated or stated.upper() == "UNKNOWN":
             wrong.append(f"{name}: no licence is stated; look at its files and add it to KNOWN")
-        if COPYLEFT.search(stated):
-            copyleft.append(f"{name} ({stated})")
-        shown = [b.removesuffix(" (pyproject.toml)") for b in by]
-        rows.append(f"| {name} | {version} | {stated} | {origin(m)} | {', '.join(shown)} |")
-    head = f"{len(rows)} packages. Licences that ask for something when the package itself is changed or given on: "
-    table = ["| package | version | licence | origin | asked for by |", "|---|---|---|---|---|", *rows]
-    return "\n".join([INTRO, f"{head}{'; '.join(copyleft) or 'none'}.", "", *table, ""]), wrong
+        asks = "yes" if COPYLEFT.search(stated) else ""
+        rows.writerow(
+            (name, version, stated, asks, origin(m), " ".join(b.removesuffix(" (pyproject.toml)") for b in by))
+        )
+    return text.getvalue(), wrong
 
 
 def main() -> None:
-    text, wrong = page()
+    text, wrong = rows_and_faults()
     if wrong:
         sys.exit("\n".join(wrong))
-    PAGE.write_text(text)
+    FILE.write_text(text)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from pathlib import Path
 import reference_pages
 from reference_pages import table
 
-from ingest.formats import format_named
 from ingest.reasons import REASONS
 from ingest.registry import BUILT_IN, DatasetConfig, load_registry
 
@@ -19,9 +18,7 @@ COMMAND = "python docs/make_reference.py"
 HEADER = f"<!-- Made by `{COMMAND}`: change what it reads, not this file. -->"
 
 # What the reader of a dataset was tried on. The best that is true; parts of three samples are in tests/data/real/
-DATASET = "real bytes of that dataset"
-FORMAT = "real bytes of the same format"
-GENERATED = "generated files"
+DATASET, FORMAT, GENERATED = "dataset", "format", "generated"
 PROOF_BY_FORMAT = {
     # v2.0: robot_sim.PickNPlace of NVIDIA's GR1 demo data; v2.1: a bimanual SO-101 set; v3.0: ours, and the rows of a
     # Piper set and the videos of a Franka set, neither of which is whole
@@ -57,30 +54,21 @@ WARNING = {
 }  # fmt: skip
 
 DATASETS_INTRO = f"""\
-What `proccorpus datasets` lists; `proccorpus datasets show NAME` has the cameras, the gripper, the traps and the
-citation of each. Sizes and licences are as published, or as a port's card says: we have not counted or checked them,
-and the notes of each entry say where to be careful. [formats.md](formats.md) says how to add a dataset of your own.
+`proccorpus datasets show NAME` has the title, cameras, gripper, traps and citation of each. Sizes and licences are as
+published, or as a port's card says: we have not counted or checked them. A licence that is a *converter's default* is
+what an uploader writes for every dataset, so [releases](releases.md) take it as unknown. Which end of a gripper is open
+is from those who read the original: the comment beside it in each YAML file says from whom. `ood`: held out, by our
+choice of robots or scenes that no other dataset shows.
 
-A licence that is a *converter's default* is what an uploader writes for every dataset: no statement of a publisher, so
-[releases](releases.md) take it as unknown.
-
-Which end of a gripper is open is from those who read the original: the port's converter, Octo, OpenVLA, and the scripts
-of RDT (github.com/thu-ml/RoboticsDiffusionTransformer). The comment beside it in each YAML file says from whom.
-
-**Proven on** says what the reader of a row has been tried on:
-
-- *{DATASET}*: the dataset itself, as its entry names it.
-- *{FORMAT}*: another dataset of that format, with quirks of its own. That this one reads as well is likely, and
-  was not seen.
-- *{GENERATED}*: files that our tests write by the format's description."""
+**Proven on** says what the reader of a row has been tried on: real bytes of that *{DATASET}*; real bytes of another
+dataset of that *{FORMAT}*; or *{GENERATED}* files, which our tests write by the format's description."""
 
 QUARANTINE_INTRO = """\
 A finding is a problem with the data. Each finding is a row of the table `findings` with one of these codes, the
 dataset, the episode and camera it concerns, the file, and a detail in words.
 
-- *Unusable*: the episode (or, without an episode, the dataset) is left out. `proccorpus quarantine` lists it.
-- *Warning*: the episode is used. `proccorpus sql "FROM findings WHERE severity = 'warning'"` lists it.
-- *Unusable or warning*: a warning if the rest is usable, such as another camera."""
+*Unusable*: the episode (or, without an episode, the dataset) is left out; `proccorpus quarantine` lists it. *Warning*:
+the episode is used. *Unusable or warning*: a warning if the rest is usable, such as another camera."""
 
 
 def proof(name: str, entry: DatasetConfig) -> str:
@@ -103,23 +91,20 @@ def datasets_page() -> str:
         DATASETS_INTRO,
         f"## The thirty of `configs/full.toml`\n\n{_table(thirty, entries)}",
         f"## Four more\n\n{_table(EXTRAS, entries)}",
-        "## Of the field of 2026\n\nWritten from cards and lists; what nobody here has seen is said in their notes.\n\n"
-        + _table(FIELD, entries),
+        f"## Of the field of 2026\n\n{_table(FIELD, entries)}",
         f"## Ours, shipped with the project\n\n{_table(ours, entries)}",
-        "The held-out ones (role `ood`) are our choice: robots or scenes that no other dataset shows.",
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def _table(names: list[str] | tuple[str, ...], entries: dict[str, DatasetConfig]) -> str:
-    head = ("id", "title", "robot", "format", "read by", "source", "episodes", "licence", "role", "proven on")
+    head = ("id", "robot", "format, source", "episodes", "licence", "proven on")
     rows = []
     for name in names:
         e = entries[name]
-        module = format_named(str(e.format)).adapter.replace(".", "/") + ".py"
         episodes = "" if e.published.episodes is None else f"{e.published.episodes:,}"
-        read = (e.format, f"`{module}`", _source(e), episodes)
-        rows.append((name, e.title, e.robot, *read, e.license or "unknown", e.role, proof(name, e)))
+        title = f"{name} (`ood`)" if e.role == "ood" else name
+        rows.append((title, e.robot, f"{e.format}, {_source(e)}", episodes, e.license or "unknown", proof(name, e)))
     return table(head, rows)
 
 
@@ -127,13 +112,15 @@ def _source(entry: DatasetConfig) -> str:
     if not entry.is_remote:
         return f"`{Path(entry.source).relative_to(ROOT).as_posix()}`"
     repository = re.fullmatch(r"hf://([^/]+/[^/]+)", entry.source)
-    return f"[{repository[1]}](https://huggingface.co/datasets/{repository[1]})" if repository else f"`{entry.source}`"
+    return f"[hub](https://huggingface.co/datasets/{repository[1]})" if repository else f"`{entry.source}`"
 
 
 def quarantine_page() -> str:
-    rows = [(f"`{code}`", r.meaning, r.remedy, severity(code)) for code, r in REASONS.items()]
-    made = table(("code", "what it means", "what to do", "severity"), rows)
-    return "\n\n".join([HEADER, "# Findings and quarantine", QUARANTINE_INTRO, made]) + "\n"
+    parts = [HEADER, "# Findings and quarantine", QUARANTINE_INTRO]
+    for level in ("unusable", "warning", "unusable or warning"):
+        lines = [f"- `{c}`: {r.meaning}. *Do:* {r.remedy}" for c, r in REASONS.items() if severity(c) == level]
+        parts += [f"## {level.capitalize()}", "\n".join(lines)]
+    return "\n\n".join(parts) + "\n"
 
 
 def with_header(page: str) -> str:

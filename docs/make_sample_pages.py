@@ -23,18 +23,8 @@ COLUMNS = 100
 BROKEN = re.compile(r"(?<=[^\n]{90})\n(?![A-Z0-9]|<image>)")  # a line break of a template within a sentence
 # family, variant, form, episode of sim_long, reason
 SHOWN = (
-    ("procvqa_a", "whole", None, 3, None),
-    ("procvqa_b", "next", None, 11, None),
-    ("procvqa_b", "remaining", None, 10, None),
     ("procvqa_c", "progress", None, 4, None),
-    ("progresslm_text", "steps", "think", 6, None),
-    ("progresslm_visual", "same_view", "think", 5, None),
-    ("progresslm_cross_view", "cameras", "think", 0, None),
-    ("progresslm_unanswerable", "visual", "think", 16, "occluded"),
-    ("progresslm_unanswerable", "visual", "think", 5, "not_shown"),
-    ("progresslm_unanswerable", "visual", "think", 0, "other_camera"),
     ("progresslm_unanswerable", "visual", "no_think", 4, "other_task"),
-    ("progresslm_unanswerable", "text", "think", 7, "other_task"),
 )
 
 

@@ -1,6 +1,7 @@
 """Pages of the reference that are made from code: command line, configuration, tables, recipes."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -9,15 +10,14 @@ import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from cli.examples import EXAMPLES
 from cli.main import COMMANDS, make_app
 from ingest.registry import DatasetConfig
 from pipeline.config import BuildFile
-from training.recipe import BUILT_IN, Recipe, recipe_fields
+from training.recipe import Recipe
 from warehouse.lake.schema import columns, relations
 
 CLI_INTRO = """\
-`--help` (or `-h`) behind a command prints the same, with examples. Exit codes: 0 done; 1 a failure or a finding, described in one
+`--help` (or `-h`) after a command prints the same, with examples. Exit codes: 0 done; 1 a failure or a finding, described in one
 line; 2 wrong use or input; 130 interrupted, with all finished work kept. A closed pipe (`| head`) is no failure.
 
 - Every command that works on a corpus takes `--workspace` (default `./workspace`, or the environment variable `PROCCORPUS_WORKSPACE`).
@@ -31,6 +31,9 @@ CONFIGURATION_INTRO = """\
 The command line names the dataset of a build (`--source`), or a TOML file that describes the build (`--config`). An unknown key is
 an error. Settings that change labels are part of the label run's identity; others, such as addresses and time limits of a server,
 are not."""
+
+USUAL = ("--workspace", "--format")  # nearly every command has these
+MANY = 3  # commands with an option, tables with a column, that is described once for all
 
 ENVIRONMENT = {
     "PROCCORPUS_WORKSPACE": "folder of the corpus, if `--workspace` is not given; Dagster's code location uses it, too",
@@ -46,18 +49,24 @@ ENVIRONMENT = {
 }
 
 TABLES_INTRO = """\
-`proccorpus schema NAME` prints the same, with a value of your corpus beside each column. *Content* tables are equal for equal inputs, configuration
+`proccorpus schema NAME` prints the same, with types and a value of your corpus. *Content* tables are equal for equal inputs, configuration
 and seed (`proccorpus digest`). *Event* tables have times and run ids. *Views* are computed. The end of a span is exclusive: `end_frame` is the
 first frame after it."""
 
 RECIPES_INTRO = """\
-Train with a recipe by `proccorpus train --recipe NAME`; NAME may also be a YAML file with the same sections. [Training](training.md)
-tells how to choose one. Comments in the built-in files (`training/recipes/`) say which values are published and which are ours."""
+The fields of a recipe's YAML file. [Training](training.md#recipes) lists the built-in ones; comments in their files
+(`training/recipes/`) say which values are published."""
 
 
 def table(head: tuple[str, ...], rows: list[tuple]) -> str:
     lines = [head, ("---",) * len(head), *rows]
     return "\n".join("| " + " | ".join(_cell(c) for c in line) + " |" for line in lines)
+
+
+def described(name: str, facts: Iterable[str], what: str | None) -> str:
+    """An option, field or column as an item of a list."""
+    known = ", ".join(f for f in facts if f)
+    return f"- `{name}`" + (f" ({known})" if known else "") + (f": {_text(what)}" if what else "")
 
 
 def _cell(value: object) -> str:
@@ -68,23 +77,34 @@ def _cell(value: object) -> str:
 
 
 def cli_page() -> str:
-    parts = ["# Command line", CLI_INTRO]
+    commands = dict(_commands(typer.main.get_command(make_app()), "proccorpus"))
+    uses = Counter(_parameter(p) for command in commands.values() for p in _parameters(command))
+    shared: dict[str, str] = {}  # the usual description of an option that many commands have
+    for said, n in uses.most_common():
+        if n >= MANY:
+            shared.setdefault(_name(said), said)
+    parts = ["# Command line", CLI_INTRO, "## Options of many commands", "\n".join(shared.values())]
     by_heading = groupby(COMMANDS, key=lambda command: command[0])
-    groups = [f"- {heading}: " + ", ".join(f"`{name}`" for _, name, *_ in of) for heading, of in by_heading]
-    parts.append("\n".join(groups))
-    for name, command in _commands(typer.main.get_command(make_app()), "proccorpus"):
-        parts.append(f"## {name}")
-        parts.append(_text(command.help))
-        rows = [
-            _parameter(p)
-            for p in command.params
-            if p.name not in ("help", "verbose", "records") and not getattr(p, "hidden", False)
-        ]
-        if rows:
-            parts.append(table(("option", "value", "default", "what"), rows))
-        if name in EXAMPLES:
-            parts.append("Such as " + ", ".join(f"`{line}`" for line in EXAMPLES[name]) + ".")
+    parts.append("## Commands\n\n" + "\n".join(
+        f"- {heading}: " + ", ".join(f"`{name}`" for _, name, *_ in of) for heading, of in by_heading
+    ))  # fmt: skip
+    for name, command in commands.items():
+        said = [_parameter(p) for p in _parameters(command)]
+        own = [line for line in said if line not in shared.values()]
+        also = [f"`{_name(line)}`" for line in said if line in shared.values() and _name(line) not in USUAL]
+        parts += [f"### {name}", _text(command.help)]
+        parts += ["\n".join(own)] if own else []
+        parts += ["Also " + ", ".join(also) + "."] if also else []
     return "\n\n".join(parts) + "\n"
+
+
+def _name(said: str) -> str:
+    return said.split("`")[1].partition("=")[0]
+
+
+def _parameters(command: Any) -> list[Any]:
+    hidden = ("help", "verbose", "records")
+    return [p for p in command.params if p.name not in hidden and not getattr(p, "hidden", False)]
 
 
 def _commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:
@@ -95,23 +115,20 @@ def _commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:
         yield name.removeprefix("proccorpus "), command
 
 
-def _parameter(p: Any) -> tuple[str, ...]:
-    flags = (
-        ", ".join(f"`{o}`" for o in (*p.opts, *p.secondary_opts))
-        if p.param_type_name == "option"
-        else f"`{p.display_name_raw}`"
-    )
-    kind = _kind(p.type_descriptor.annotation) + (", repeatable" if p.nargs == -1 else "")
-    default = "**required**" if p.required else _default(p.default)
-    return flags, kind, default, _text(p.help) + (f" Or `{p.envvar}`." if p.envvar else "")
+def _parameter(p: Any) -> str:
+    is_option = p.param_type_name == "option"
+    name = "`, `".join((*p.opts, *p.secondary_opts)) if is_option else p.display_name_raw
+    kind = _kind(p.type_descriptor.annotation)
+    default = "" if p.required else _default(p.default)
+    what = _text(p.help) + (f" Or `{p.envvar}`." if p.envvar else "")
+    return described(name + default, (kind if "`" in kind else "", "required" if p.required else ""), what)
 
 
 def _default(value: object) -> str:
-    if isinstance(value, bool):
-        return "on" if value else ""
-    if value in (None, "", (), [], {}):
+    """As a part of the name, `workers=2`; empty where there is none."""
+    if value in (None, False, "", (), [], {}):
         return ""
-    return ", ".join(f"`{v}`" for v in value) if isinstance(value, tuple | list) else f"`{value}`"
+    return "=" + (",".join(map(str, value)) if isinstance(value, tuple | list) else str(value))
 
 
 def _text(help: str | None) -> str:
@@ -137,16 +154,16 @@ def _kind(annotation: Any) -> str:
 
 
 def configuration_page() -> str:
-    parts = ["# Configuration", CONFIGURATION_INTRO, "## A build's TOML file", fields_table(BuildFile)]
+    parts = ["# Configuration", CONFIGURATION_INTRO, "## A build's TOML file", fields_list(BuildFile)]
     for name, section in sections(BuildFile):
-        parts += [f"### [{name}]", *_doc(section), fields_table(section)]
-    parts += ["## A dataset's YAML file", "[adding-a-dataset.md](adding-a-dataset.md) shows one from beginning to end."]
-    parts.append(fields_table(DatasetConfig))
+        parts += [f"### [{name}]", *_doc(section), fields_list(section)]
+    parts += ["## A dataset's YAML file", "[adding-a-dataset.md](data.md) shows one from beginning to end."]
+    parts.append(fields_list(DatasetConfig))
     for name, section in sections(DatasetConfig):
-        parts += [f"### {name}", *_doc(section), fields_table(section)]
-    parts += ["## Environment variables", table(("variable", "what"), [(f"`{k}`", v) for k, v in ENVIRONMENT.items()])]
+        parts += [f"### {name}", *_doc(section), fields_list(section)]
+    parts += ["## Environment variables", "\n".join(described(k, (), v) for k, v in ENVIRONMENT.items())]
     parts.append("Passwords and keys are never written into a file of the corpus: a configuration names the variable that holds one "
-                 "(`vlm.api_key_env`). [Deployment](deployment.md) tells where Postgres and buckets get theirs.")  # fmt: skip
+                 "(`vlm.api_key_env`). [Deployment](operate.md) tells where Postgres and buckets get theirs.")  # fmt: skip
     return "\n\n".join(parts) + "\n"
 
 
@@ -169,30 +186,29 @@ def _alternatives(annotation: Any) -> Iterator[Any]:
         yield annotation
 
 
-def fields_table(model: type[BaseModel]) -> str:
+def fields_list(model: type[BaseModel]) -> str:
     inner = {name for name, _ in sections(model)}
-    rows = [
-        (
-            f"`{name}`",
-            _kind(f.annotation) + _bounds(f),
-            "**required**" if f.is_required() else _default(f.default),
-            f.description,
-        )
-        for name, f in model.model_fields.items()
-        if name not in inner
-    ]
-    return table(("field", "value", "default", "what"), rows)
+    lines = []
+    for name, f in model.model_fields.items():
+        if name in inner:
+            continue
+        default = "" if f.is_required() else _default(f.default)
+        kind = _kind(f.annotation)
+        is_told = kind in ("text", "number", "whole number") and (default or f.description)
+        facts = ("" if is_told or kind == "flag" else kind, _bounds(f), "required" if f.is_required() else "")
+        lines.append(described(name + default, facts, f.description))
+    return "\n".join(lines)
 
 
 def _bounds(field: FieldInfo) -> str:
-    signs = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+    signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
     found = [
-        f"{sign} {value}"
+        f"{sign}{value}"
         for key, sign in signs.items()
         for m in field.metadata
         if (value := getattr(m, key, None)) is not None
     ]
-    return f" ({', '.join(found)})" if found else ""
+    return ", ".join(found)
 
 
 def _doc(section: type[BaseModel]) -> list[str]:
@@ -204,50 +220,39 @@ def _doc(section: type[BaseModel]) -> list[str]:
 
 
 def tables_page() -> str:
-    described = columns()
-    parts = ["# Tables and views", TABLES_INTRO]
+    columns_of = {name: list(of) for name, of in groupby(columns(), key=lambda c: c.relation)}
+    uses = Counter((c.column, c.comment) for of in columns_of.values() for c in of)
+    parts = ["# Tables and views", TABLES_INTRO, "## Columns of many tables"]
+    shared = {column for column, n in uses.items() if n >= MANY}
+    first = {(c.column, c.comment): c for of in reversed(columns_of.values()) for c in of}
+    parts.append("\n".join(_column(first[key]) for key, _ in uses.most_common() if key in shared))
     headings = {"content": "Content tables", "events": "Event tables", "view": "Views"}
+    told = set(shared)
     for kind, heading in headings.items():
         parts.append(f"## {heading}")
         for relation in (r for r in relations() if r["kind"] == kind):
+            of = columns_of[relation["name"]]
             key = f" Key: `{relation['key']}`." if relation["key"] else ""
-            rows = [(f"`{c.column}`", c.type, c.unit, c.comment) for c in described if c.relation == relation["name"]]
-            parts += [
-                f"### {relation['name']}",
-                relation["comment"] + "." + key,
-                table(("column", "type", "unit", "what"), rows),
+            known = [
+                f"`{c.column}`" for c in of if (c.column, c.comment) in told and c.column not in (relation["key"] or "")
             ]
+            new = [c for c in of if (c.column, c.comment) not in told]
+            told.update((c.column, c.comment) for c in new)
+            parts += [f"### {relation['name']}", relation["comment"] + "." + key]
+            parts += ["\n".join(map(_column, new))] if new else []
+            parts += ["Also " + ", ".join(known) + "."] if known else []
     return "\n\n".join(parts) + "\n"
 
 
+def _column(c: Any) -> str:
+    is_told = set((c.unit or "").split()) <= set(c.comment.replace(",", "").split())
+    return described(c.column, ("" if is_told else c.unit,), c.comment)
+
+
 def recipes_page() -> str:
-    rows = []
-    for path in sorted(BUILT_IN.glob("*.yaml")):
-        text = path.read_text()
-        recipe = recipe_fields(path.stem)
-        about = (
-            " ".join(line.lstrip("# ") for line in text.splitlines() if line.startswith("#")).split(". ")[0].rstrip(".")
-        )
-        begins = recipe["model"].get("base", "random weights")
-        length = recipe["train"].get("epochs")
-        rows.append(
-            (
-                f"`{path.stem}`",
-                about,
-                recipe.get("kind", "sft"),
-                begins,
-                f"{length} epochs" if length else f"{recipe['train']['steps']} steps",
-            )
-        )
-    parts = [
-        "# Recipes",
-        RECIPES_INTRO,
-        table(("recipe", "what", "kind", "begins with", "length"), rows),
-        "## Fields",
-        fields_table(Recipe),
-    ]
+    parts = ["# Recipes", RECIPES_INTRO, fields_list(Recipe)]
     for name, section in sections(Recipe):
-        parts += [f"### {name}", *_doc(section), fields_table(section)]
+        parts += [f"### {name}", *_doc(section), fields_list(section)]
     return "\n\n".join(parts) + "\n"
 
 

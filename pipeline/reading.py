@@ -203,7 +203,7 @@ def most_change(of_views: Sequence[np.ndarray]) -> np.ndarray:
     """The visual change of several views [num_frames] as one: of each frame that of the view in which most changes.
 
     So a view that a hand or the arm hides takes nothing away from what another one shows, and the noise of a view that
-    shows nothing adds nothing (docs/adding-a-dataset.md has what it is worth).
+    shows nothing adds nothing (docs/data.md has what it is worth).
     """
     return of_views[0] if len(of_views) == 1 else np.max(of_views, axis=0)
 

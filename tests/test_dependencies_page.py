@@ -1,18 +1,18 @@
-"""docs/dependencies.md is what docs/make_dependencies.py makes of the pins and of what is installed."""
+"""docs/data/dependencies.csv is what docs/make_dependencies.py makes of the pins and of what is installed."""
 
 import re
 from importlib.metadata import metadata
 
 import pytest
-from make_dependencies import PAGE, licence, page, pins
+from make_dependencies import FILE, licence, pins, rows_and_faults
 
 from core.paths import ROOT
 
 
-def test_the_page_is_up_to_date_and_every_package_states_a_licence():
-    text, wrong = page()
+def test_the_file_is_up_to_date_and_every_package_states_a_licence():
+    text, wrong = rows_and_faults()
     assert wrong == []
-    assert PAGE.read_text() == text, "run python docs/make_dependencies.py"
+    assert FILE.read_text() == text, "run python docs/make_dependencies.py"
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_what_is_pinned_is_a_release_by_the_hashes_of_its_files(name: str, least
 
 
 def test_no_licence_binds_what_uses_the_package():
-    """Those that bind the package itself when it is changed are named on the page; others are not let in."""
+    """Those that bind the package itself when it is changed are marked in the file; others are not let in."""
     strict = re.compile(r"(?<![LA-Za-z])A?GPL|EUPL|SSPL|Commons Clause|Business Source", re.IGNORECASE)
     stated = {name: licence(name, metadata(name)) for name in pins()}
     assert {name: text for name, text in stated.items() if strict.search(text)} == {}

@@ -15,7 +15,7 @@ from annotate.embeddings.projection import CELL, WHOLE, Encoder, area_weights, s
 from annotate.embeddings.weights import EncoderError, hub_weights, mobilenet_weights
 
 # Runs lie beside one another nearly as well by pictures of 64 px as by larger ones, which cost more than to decode the
-# video (docs/embeddings.md)
+# video (docs/sql.md)
 MOBILENET_PX = 64
 # Its first 14 blocks give a map of a sixteenth of the picture's side: what comes after them sees everything everywhere
 MOBILENET_LOCAL = 14

@@ -1,7 +1,7 @@
 """Ground truth of an episode, from people who looked at the frames, or from a simulator.
 
 A folder of truth holds a folder per dataset. There people's truth is one JSON file per episode, whose form
-docs/annotators.md shows; a simulator's is three Parquet files, as samples/truth has them.
+docs/vlm.md shows; a simulator's is three Parquet files, as samples/truth has them.
 """
 
 import json

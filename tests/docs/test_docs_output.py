@@ -1,12 +1,8 @@
-"""What is compared of an output that a page shows, and that every command of the docs has something to say."""
-
-import re
+"""What is compared of an output that a page shows."""
 
 import pytest
 
-from tests.docs.test_docs_pages import ELSEWHERE, ONLY_LOOKED_UP, SEEN_TO, SERVERS
-from tests.kits.docs_output import SAYS, OutputError, check_lines, check_shown, masked
-from tests.kits.pages_kit import PAGES, blocks, words
+from tests.kits.docs_output import OutputError, check_lines, check_shown, masked
 
 TABLE = "kind   out   bytes\n──────\nrabc   d3    68.1 kB\n"
 
@@ -50,17 +46,3 @@ def test_lines_among_others():
     check_lines("sim_long   18", "dataset  n\nsim_long   3   ok\n")
     with pytest.raises(OutputError):
         check_lines("sim_short   18", "dataset  n\nsim_long   3   ok\n")
-
-
-def test_of_every_command_that_is_run_somebody_says_what_it_prints():
-    unknown = []
-    for page in PAGES:
-        for command in [c for b in blocks(page) if b.kind == "sh" for c in b.commands]:
-            said = [word.removeprefix(".venv/bin/") for word in words(command)]
-            if page.stem in SEEN_TO or said[0] != "proccorpus" or said[1] in {"sql", *SERVERS, *ELSEWHERE}:
-                continue
-            if any(re.search(pattern, command) for pattern in ONLY_LOOKED_UP):
-                continue
-            if not any(re.match(rf"{start}\b", " ".join(said[1:])) for start in SAYS):
-                unknown.append(command)
-    assert unknown == []

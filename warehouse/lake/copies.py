@@ -1,7 +1,7 @@
 """Near-copies: episodes of a held-out split that show what an episode of training shows.
 
 Candidates are found by the perceptual hashes of the preferred camera. Different runs of one task share scene, camera
-and often most of their motion: their pictures tell them from copies. docs/leaks.md has the numbers behind the
+and often most of their motion: their pictures tell them from copies. docs/releases.md has the numbers behind the
 thresholds.
 """
 

@@ -13,7 +13,7 @@ from warehouse.lake.embeddings import EmbeddingsError
 
 HOW_TO = (
     'put when = "always" below [embeddings] into a build\'s file and run proccorpus build --config FILE '
-    "(docs/embeddings.md)"
+    "(docs/sql.md)"
 )
 MOST = 20
 
@@ -147,7 +147,7 @@ def _asked(
         raise EmbeddingsError(
             f"{encoder} has looked at {dataset}, {' and '.join(encoders[among])} at {among}: what two encoders see "
             "cannot be compared. Build one of them again with the encoder, size_px and grid of the other "
-            "(docs/embeddings.md)"
+            "(docs/sql.md)"
         )
     not_compared = {other: ", ".join(by) for other, by in encoders.items() if encoder not in by}
     return Asked(dataset, episode_index, name, encoder, None, not_compared)

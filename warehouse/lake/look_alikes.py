@@ -1,7 +1,7 @@
 """Look-alikes: held-out runs whose pictures another dataset has in training, by what the same encoder saw of both.
 
 Copies at another frame rate, with frames left out, cut, smaller or encoded anew. Of each cell of the pictures' grid it
-counts how far what was seen is apart: coding changes all cells a little, another run some cells much. docs/leaks.md
+counts how far what was seen is apart: coding changes all cells a little, another run some cells much. docs/releases.md
 has the numbers behind the thresholds.
 """
 

@@ -544,7 +544,7 @@ def test_in_the_workers_of_a_torch_dataloader(tars: list[Path]):
 
 
 def test_the_examples_of_the_documentation_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    text = (ROOT / "docs/shards.md").read_text()
+    text = (ROOT / "docs/samples.md").read_text()
     blocks = [part.split("```")[0] for part in text.split("```python\n")[1:]]
     assert len(blocks) == 7
     folder = tmp_path / "workspace/shards/train"

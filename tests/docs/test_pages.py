@@ -1,0 +1,93 @@
+"""What the pages say is there: links, files, commands, messages; and they stay short. `make docs` runs their blocks."""
+
+import re
+from pathlib import Path
+
+from core.paths import ROOT
+from tests.docs.test_docs_pages import ONLY_LOOKED_UP, look_at
+from tests.kits.cli_kit import look_up
+from tests.kits.code import FILES
+from tests.kits.pages_kit import FENCE, blocks, inline_commands, words
+
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+TEXTS = [*DOCS, *(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG", "SECURITY"))]
+GENERATED = {p for p in DOCS if p.read_text().startswith("<!-- Made by")}
+PAGES, A_PAGE, ALL, REFERENCE = 25, 1800, 35_000, 15_000
+
+
+def anchors(page: Path) -> set[str]:
+    """As GitHub and the site make them of headings."""
+    heads = re.findall(r"^#+ (.+)$", FENCE.sub("", page.read_text()), re.MULTILINE)
+    plain = [re.sub(r"[^\w\- ]", "", re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", head).lower()) for head in heads]
+    return {text.strip().replace(" ", "-") for text in plain}
+
+
+def test_links_lead_to_what_is_there() -> None:
+    wrong = []
+    for page in TEXTS:
+        for link in re.findall(r"\]\(([^)\s]+)\)", FENCE.sub("", page.read_text())):
+            name, _, anchor = link.partition("#")
+            target = page.parent / name if name else page
+            if "://" in link:
+                continue
+            if not target.exists() or (anchor and target.suffix == ".md" and anchor not in anchors(target)):
+                wrong.append(f"{page.name}: {link}")
+    assert wrong == []
+
+
+def test_files_that_are_named_are_there() -> None:
+    code = [p for p in (*FILES, *(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")) if p.is_file()]
+    wrong = [
+        f"{page.relative_to(ROOT)}: {name}"
+        for page in {*TEXTS, *code, ROOT / "Makefile", ROOT / "deploy/create.sh"}
+        for name in re.findall(r"\b(?:docs/[\w-]+\.md|tests/[\w/]+\.py)\b", page.read_text())
+        if not (ROOT / name).exists() and page.name not in ("CHANGELOG.md", Path(__file__).name)
+    ]
+    assert wrong == []
+
+
+def test_commands_are_ours() -> None:
+    for page in (*DOCS, ROOT / "README.md", ROOT / "CONTRIBUTING.md"):
+        for command in inline_commands(page):
+            said = words(re.sub(r"[<>]", "", command))
+            is_ours = said[0].removeprefix(".venv/bin/") == "proccorpus"
+            look_up(said[1:], whole=False) if is_ours else look_at(said)
+        for command in [c for b in blocks(page) if b.kind in ("sh", "console") for c in b.commands]:
+            said = words(re.split(r"\s+# ", command)[0])
+            if "proccorpus" in said[0] and not re.search(r"[|<>;&$]", command):
+                look_up(said[1:], whole=False)
+    assert ONLY_LOOKED_UP
+
+
+def test_messages_that_recovery_explains_are_ones_we_have() -> None:
+    code = " ".join(" ".join(p.read_text() for p in (*FILES, ROOT / "Makefile")).split())
+    code = re.sub(r'" f?"', "", code)  # a text over several lines is one
+    quoted = re.findall(r"^\| `([^`]+ [^`]+)`", (ROOT / "docs/recovery.md").read_text(), re.MULTILINE)
+    assert len(quoted) > 8
+    assert [text for text in quoted if not all(part.strip(" :") in code for part in text.split("..."))] == []
+
+
+def test_pages_are_few_and_short() -> None:
+    # Words have a letter or a digit: the marks of lists and tables do not count
+    by_page = {p: len(re.findall(r"\S*\w\S*", p.read_text())) for p in DOCS}
+    by_hand = {p.name: n for p, n in by_page.items() if p not in GENERATED}
+    assert len(by_hand) <= PAGES, sorted(by_hand)
+    assert {name: n for name, n in by_hand.items() if n > A_PAGE} == {}
+    assert sum(by_hand.values()) <= ALL, by_hand
+    assert sum(n for p, n in by_page.items() if p in GENERATED) <= REFERENCE
+
+
+def test_lines_fit_and_tables_are_whole() -> None:
+    wrong = []
+    for page in (p for p in TEXTS if p not in GENERATED and p.name != "CHANGELOG.md"):
+        code = "\n".join(m[0] for m in FENCE.finditer(page.read_text())).splitlines()
+        wrong += [f"{page.name}: {line}" for line in code if len(line) > 100]
+        lines = FENCE.sub("", page.read_text()).splitlines()
+        wrong += [f"{page.name}: {x}" for x in lines if len(x) > 120 and not x.lstrip().startswith(("|", "![", "<"))]
+        for i, line in enumerate(lines):
+            is_head = line.startswith("|") and not lines[i - 1].startswith("|")
+            if is_head and not re.fullmatch(r"\|[\s:|-]+\|", lines[i + 1]):
+                wrong.append(f"{page.name}: a table without a head: {line}")
+            if line.startswith("![") and not lines[i + 2].startswith("*"):
+                wrong.append(f"{page.name}: a picture without a caption: {line}")
+    assert wrong == []
