@@ -64,7 +64,7 @@ class ModelConfig(Section):
         ge=1,
         description="most vision tokens of all pictures of a sample; larger pictures are scaled down",
     )
-    attention: str = Field(default="sdpa", description=f"{', '.join(ATTENTIONS)}, or a flash kernel (docs/gpu-cluster.md)")
+    attention: str = Field(default="sdpa", description=f"{', '.join(ATTENTIONS)}, or a kernel (docs/gpu-cluster.md)")
 
     @model_validator(mode="after")
     def one_of_two(self) -> Self:

@@ -12,8 +12,7 @@ from warehouse.lake.connection import has, literal
 from warehouse.lake.embeddings import EmbeddingsError
 
 HOW_TO = (
-    'put when = "always" below [embeddings] into a build\'s file and run proccorpus build --config FILE '
-    "(docs/sql.md)"
+    'put when = "always" below [embeddings] into a build\'s file and run proccorpus build --config FILE (docs/sql.md)'
 )
 MOST = 20
 
