@@ -25,9 +25,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.errors import UserError
 from core.paths import ROOT
-from core.web import SAFE_METHODS, Access, Guard, access_for
+from core.serving import TOKENS, access_for
+from core.web import SAFE_METHODS, Access, Guard
 
-TOKEN, HOSTS = "PROCCORPUS_UI_TOKEN", "PROCCORPUS_UI_HOSTS"
+TOKEN, HOSTS = TOKENS["ui"], "PROCCORPUS_UI_HOSTS"
 SETTINGS = "DAGSTER_WEBSERVER"  # prefix of variables with its options
 LIVENESS = "/server_info"  # versions alone, for the probe of a cluster
 # The graph of all assets, with what the groups hold; Dagster's own first page, a timeline of runs, says nothing of them
@@ -37,7 +38,9 @@ ENDS_WITHIN_S = 20.0
 
 
 def ui_access(host: str, environment: Mapping[str, str]) -> Access:
-    """Who may use the UI at an address. Raises UserError: no token where one is needed."""
+    """Who may use the UI at an address. Raises UserError: no token, or an empty one where others can reach it."""
+    if TOKEN not in environment:
+        raise UserError(f"{TOKEN} is not set: give it a token, which the UI asks for; empty, every user may come in")
     hosts = tuple(name.strip() for name in environment.get(HOSTS, "").split(",") if name.strip())
     try:
         return access_for(host, token=environment.get(TOKEN) or None, hosts=hosts)
@@ -82,10 +85,10 @@ def serve(arguments: list[str]) -> None:
     command(arguments, prog_name="webserver", auto_envvar_prefix=SETTINGS)
 
 
-def run_ui(host: str, port: int, home: Path) -> int:
+def run_ui(host: str, port: int, home: Path, token: str) -> int:
     """Code location, daemon and webserver as children, until one of them ends or Ctrl-C; the exit status.
 
-    `home`: Dagster's folder, in which the workspace file is written.
+    `home`: Dagster's folder, in which the workspace file is written. `token`: of the webserver; "": none.
     """
     folder = Path(tempfile.mkdtemp(prefix="proccorpus-"))  # a socket's path has at most 107 bytes
     code, listed = folder / "code.sock", home / "workspace.yaml"
@@ -102,7 +105,10 @@ def run_ui(host: str, port: int, home: Path) -> int:
     children: list[subprocess.Popen[bytes]] = []
     try:
         for program in programs:
-            children.append(subprocess.Popen(program, cwd=ROOT))
+            # What runs jobs does not need the token
+            children.append(
+                subprocess.Popen(program, cwd=ROOT, env=os.environ | {TOKEN: token * (program is programs[-1])})
+            )
             while len(children) == 1 and not code.exists() and children[0].poll() is None:
                 time.sleep(0.1)
         while all(child.poll() is None for child in children):

@@ -147,7 +147,7 @@ def furnish(space: Workspace, episodes: int) -> None:
 def serving(space: Workspace) -> Iterator[tuple[str, int, float]]:
     """Address and process of an explorer, and the seconds until it answered its first page."""
     started = time.monotonic()
-    command = [sys.executable, str(ROOT / "proccorpus.py"), "explore", "--no-open", "--port", "0"]
+    command = [sys.executable, str(ROOT / "proccorpus.py"), "explore", "--no-open", "--no-token", "--port", "0"]
     server = subprocess.Popen([*command, "--workspace", str(space.root)], stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None

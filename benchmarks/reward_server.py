@@ -35,7 +35,7 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from core.web import listen, serve
+from core.serving import listen, serve
 from eval.reward.open import open_checkpoint
 from eval.reward.scorer import TOLERANCE, CameraView, Reward, Scorer
 from eval.server.app import make_app

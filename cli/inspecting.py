@@ -20,7 +20,8 @@ from cli.options import (
     share_known,
 )
 from cli.output import pairs_text, print_json, show, width_here
-from cli.terminal import FAILED, painted, shown
+from cli.terminal import FAILED, painted
+from core.values import shown
 from ingest.signals.gripper import signal_from_row
 from ingest.sources.addresses import address_below
 from pipeline.inspection import grouped, in_short, inspect_source

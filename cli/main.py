@@ -31,6 +31,7 @@ from cli.terminal import (
     leave_streams,
     painted,
 )
+from core.addresses import checked_address, without_secrets
 from core.cores import tell_libraries
 from core.errors import UserError, validation_message
 from core.files import disk_full, refused_by_system
@@ -85,6 +86,7 @@ WITHOUT_PANDAS = {
 }  # fmt: skip
 VerboseOption = Annotated[bool, typer.Option("--verbose", help="Show where an error came from.")]
 RecordsOption = Annotated[bool, typer.Option("--records", "-x", help="Each row as a record, a column a line.")]
+FREE_TEXTS = {"comment", "query", "task"}  # parameters that are no address, though a link may begin them
 EPISODES = tuple[int, ...] | None
 BOUNDS = {"ge": "min", "gt": "min", "le": "max", "lt": "max"}  # of a pydantic field, of an option
 
@@ -151,6 +153,7 @@ def _as_typer_has_it(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(**values: Any) -> None:
+        _refuse_secrets(values)
         # A group's own option counts for the command inside it
         if values.pop("verbose"):
             VERBOSE.set(True)
@@ -166,6 +169,17 @@ def _as_typer_has_it(command: Callable[..., None]) -> Callable[..., None]:
     run.__signature__ = signature.replace(parameters=by_name)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in by_name} | {"return": None}
     return run
+
+
+def _refuse_secrets(values: dict[str, Any]) -> None:
+    """Raises UserError, which does not repeat it, for an address with a password or token in it."""
+    for name, given in values.items():
+        for text in given if isinstance(given, list) else [given]:
+            try:
+                if name not in FREE_TEXTS and isinstance(text, str | Path):
+                    checked_address(str(text))
+            except ValueError as e:
+                raise UserError(f"{name.replace('_', '-')}: {e}") from e
 
 
 def _call_flag(parameter: inspect.Parameter) -> None:
@@ -323,7 +337,7 @@ def _failed(e: Exception) -> int:
     told = full_disk or (None if is_ours else refused_by_system(e))
     server_is_gone = not is_ours and is_passing(e)
     if VERBOSE.get() or not (told or is_ours or server_is_gone):
-        traceback.print_exc()
+        print(without_secrets(traceback.format_exc()), end="", file=sys.stderr)
     advice = "; a server went away: what was finished is kept, run again when it is back"
     message = told or " ".join(str(e).split()) or type(e).__name__
     _say_error(message + advice * (server_is_gone and full_disk is None))

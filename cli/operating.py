@@ -1,7 +1,6 @@
 """Workspaces: made, checked, and seen in Dagster's UI."""
 
 import os
-import secrets
 import shutil
 from typing import Annotated
 
@@ -9,10 +8,19 @@ import typer
 from typer import Option
 
 from assets.lib.report import dagster_home, mirror
-from cli.options import DEFAULT_WORKSPACE, FormatOption, HostOption, WorkspaceOption, say, space_at
+from cli.options import (
+    DEFAULT_WORKSPACE,
+    FormatOption,
+    HostOption,
+    NoTokenOption,
+    TokenFileOption,
+    WorkspaceOption,
+    say,
+    space_at,
+)
 from cli.output import print_json, show
 from cli.terminal import FAILED
-from core.web import is_loopback
+from core.serving import TOKENS, link_with, token_for
 from pipeline.doctor import diagnose
 from warehouse.lake import Lake
 from warehouse.lake.doctor import ERROR
@@ -89,21 +97,20 @@ def ui(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     port: Annotated[int, Option(min=1, max=65535)] = 3000,
     host: HostOption = "127.0.0.1",
+    token_file: TokenFileOption = None,
+    no_token: NoTokenOption = False,
 ) -> None:
     """Open the Dagster UI on a workspace: chunks, backfills, checks and lineage."""
-    from assets.webserver import TOKEN, run_ui, ui_access
+    from assets.webserver import run_ui, ui_access
 
     space = space_at(workspace)
-    address = f"http://{host}:{port}"
-    # Whoever can reach it can start jobs: others than this machine show a token
-    if not is_loopback(host) and not os.environ.get(TOKEN):
-        os.environ[TOKEN] = secrets.token_urlsafe(24)
-        address += f"/?token={os.environ[TOKEN]}"
-    ui_access(host, os.environ)
+    # Whoever can reach it can start jobs
+    token, shown = token_for("ui", space, token_file, none=no_token)
+    ui_access(host, os.environ | {TOKENS["ui"]: token or ""})
     # What was built by the command line, or on another machine, is there when the page opens
     say("Telling Dagster what was built here that it does not know ...")
     mirror(space)
     home = dagster_home(space)
     os.environ |= {"DAGSTER_HOME": str(home), "PROCCORPUS_WORKSPACE": str(space.root)}
-    say(f"Dagster UI of {space.root}: {address} (Ctrl-C ends it)")
-    raise typer.Exit(run_ui(host, port, home))
+    say(f"Dagster UI of {space.root}: {link_with(f'http://{host}:{port}', shown)} (Ctrl-C ends it)")
+    raise typer.Exit(run_ui(host, port, home, token or ""))

@@ -39,7 +39,13 @@ EndpointOption = Annotated[
     list[str] | None, Option(help="Base address of an OpenAI-compatible server, ends in /v1; repeatable.")
 ]
 ReleaseOption = Annotated[str | None, Option(help="Release to use; default: the newest.")]
-HostOption = Annotated[str, Option(help="Address to listen on; other machines need a token.")]
+HostOption = Annotated[str, Option(help="Address to listen on.")]
+TokenFileOption = Annotated[
+    Path | None, Option(help="File with the token that everybody must show; default: one that the workspace keeps.")
+]
+NoTokenOption = Annotated[
+    bool, Option("--no-token", help="Ask for no token: every user of this machine may then do everything here.")
+]
 PortOption = Annotated[int, Option(min=0, max=65535, help="Port; 0: any free one.")]
 SentDryRunOption = Annotated[bool, Option(help="List what would be sent; send nothing.")]
 PrivateOption = Annotated[bool, Option(help="Make a new hub repository private.")]

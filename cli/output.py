@@ -15,8 +15,8 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from cli.terminal import AS_RECORDS, has_colours, shown
-from core.values import plain
+from cli.terminal import AS_RECORDS, has_colours
+from core.values import plain, shown
 
 PIPE_WIDTH = 200  # characters of a table's lines in a file or a pipe, which have no width of their own
 NARROWEST = 16  # characters to which a column of long texts is narrowed, before rows become records
@@ -133,6 +133,8 @@ def write_result(table: Any, style: str, out: Path | None) -> bool:
     data = encode(table, style)
     if out:
         out.write_bytes(data)
+    elif sys.stdout.isatty():
+        print(data.decode(), end="")
     else:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()

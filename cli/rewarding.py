@@ -1,7 +1,5 @@
 """Rewards: of videos and episodes, and over HTTP."""
 
-import os
-import stat
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -9,12 +7,23 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from cli.options import DEFAULT_WORKSPACE, FormatOption, HostOption, PortOption, WorkspaceOption, say, space_at, warn
+from cli.options import (
+    DEFAULT_WORKSPACE,
+    FormatOption,
+    HostOption,
+    NoTokenOption,
+    PortOption,
+    TokenFileOption,
+    WorkspaceOption,
+    say,
+    space_at,
+    warn,
+)
 from cli.output import show_facts
 from cli.progress import progress
 from core.errors import UserError
 from core.names import LATEST
-from core.web import access_for, is_loopback, listen, serve
+from core.serving import access_for, is_loopback, link_with, listen, serve, token_for
 from eval.reward.open import ScorerConfig, open_scorer
 from eval.reward.options import ModelOptions, ScorerOptions
 from eval.reward.window import CutOffError
@@ -23,8 +32,6 @@ from pipeline.models import model_folder
 from pipeline.rewards import score_video
 from training.errors import ModelError, TrainingError
 
-TOKEN_VARIABLE = "PROCCORPUS_REWARD_TOKEN"
-SHORTEST_TOKEN, MOST_TOKEN = 16, 4096
 app = typer.Typer()
 CAMERA = "camera"  # of the video that is named first
 
@@ -133,9 +140,8 @@ def serve_rewards(
     scorer: ScorerOptions,
     host: HostOption = "127.0.0.1",
     port: PortOption = 8700,
-    token_file: Annotated[
-        Path | None, Option(help=f"File with the bearer token for all requests; or {TOKEN_VARIABLE}.")
-    ] = None,
+    token_file: TokenFileOption = None,
+    no_token: NoTokenOption = False,
     max_sessions: Annotated[int, Option(min=1, help="Maximum simultaneous live runs.")] = 256,
     idle_timeout: Annotated[float, Option(min=1, help="Seconds after which an unused session is deleted.")] = 600,
     max_batch: Annotated[int, Option(min=1, help="Maximum frames scored in one batch.")] = 32,
@@ -149,12 +155,8 @@ def serve_rewards(
 
     Live sessions are for reinforcement learning.
     """
-    token = _token(token_file)
-    # Without a token anybody in the network could use the model
-    if token is None and not is_loopback(host):
-        raise UserError(
-            f"--host {host} can be reached from other machines: give a token, --token-file FILE or {TOKEN_VARIABLE}"
-        )
+    token, shown = token_for("serve", space_at(workspace), token_file, none=no_token)
+    access = access_for(host, token=token, hosts=(host,) if is_loopback(host) else ())
     config = named_scorer(scorer, workspace)
     limits = Limits(
         max_sessions=max_sessions,
@@ -163,44 +165,15 @@ def serve_rewards(
         max_body_bytes=max_body_mb * 2**20,
         max_kept_bytes=round(max_kept_gb * 2**30),
     )
-    access = access_for(host, token=token, hosts=(host,) if is_loopback(host) else ())
     # The port is taken before the model is loaded, so one that is in use is told at once
     with listen(host, port) as listener:
         from eval.server.app import make_app  # imports torch
 
         with open_scorer(config) as opened:
             server = make_app(opened, scorer.model or str(scorer.baseline), access, limits)
-            serve(server, listener, lambda url: say(f"listening on {url}"))
+            serve(
+                server,
+                listener,
+                lambda url: say(f"listening on {url}\nin a browser: {link_with(f'{url}/docs', shown)}"),
+            )
     print("stopped", file=sys.stderr)
-
-
-def _token(file: Path | None) -> str | None:
-    """The bearer token of a file, else of the environment. Raises UserError."""
-    if file is None:
-        # From a file or the environment, not from an option: arguments can be read by every user of the machine
-        token, where = os.environ.get(TOKEN_VARIABLE), TOKEN_VARIABLE
-    else:
-        where = str(file)
-        try:
-            with file.open("rb") as opened:
-                _check_private(file, os.fstat(opened.fileno()))
-                token = opened.read(MOST_TOKEN + 1).decode().strip()
-        except (OSError, UnicodeDecodeError) as e:
-            raise UserError(f"--token-file {file} cannot be read: {e}") from e
-    # Requests bring it in a header, as one word of plain characters
-    is_word = token is None or (token.isascii() and token.isprintable() and " " not in token)
-    if token is not None and (len(token) < SHORTEST_TOKEN or not is_word):
-        raise UserError(f"the token of {where} is no word of at least {SHORTEST_TOKEN} printable ASCII characters")
-    return token
-
-
-def _check_private(file: Path, status: os.stat_result) -> None:
-    """Raises UserError for a file that others than its owner and group may read, or others than its owner write."""
-    if not stat.S_ISREG(status.st_mode):
-        return  # a pipe of the shell's, which has no others
-    if status.st_mode & stat.S_IROTH:
-        raise UserError(f"--token-file {file} can be read by every user of this machine: chmod 600 {file}")
-    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise UserError(f"--token-file {file} can be written by others than its owner: chmod 600 {file}")
-    if status.st_uid not in (0, os.getuid()):
-        raise UserError(f"--token-file {file} belongs to another user, who can change it: make one of your own")

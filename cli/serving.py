@@ -1,10 +1,12 @@
 """Servers: the explorer, and the vision-language model that annotates."""
 
-import secrets
+import os
 import sys
 import time
 import webbrowser
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from html import escape
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,7 +20,9 @@ from cli.options import (
     DEFAULT_WORKSPACE,
     FormatOption,
     HostOption,
+    NoTokenOption,
     PortOption,
+    TokenFileOption,
     WorkspaceOption,
     YesOption,
     confirm,
@@ -31,7 +35,7 @@ from cli.progress import progress
 from core.errors import UserError
 from core.names import whoami
 from core.paths import Workspace
-from core.web import access_for, is_loopback, listen, serve
+from core.serving import TOKENS, access_for, link_with, listen, serve, token_for, write_private
 from explorer.app import create_app
 from explorer.site import Options
 from pipeline.suggesting import suggest
@@ -54,13 +58,8 @@ def explore(
     release: Annotated[str | None, Option(help="Show the corpus as a release froze it.")] = None,
     snapshot: Annotated[int | None, Option(min=0, help="Show the corpus at this lake snapshot.")] = None,
     dagster_url: Annotated[str | None, Option(help="Address of the Dagster UI, for links to its runs.")] = None,
-    token: Annotated[
-        str | None,
-        Option(
-            envvar="PROCCORPUS_EXPLORE_TOKEN",
-            help="Token that visitors must show; created if --host is not this machine.",
-        ),
-    ] = None,
+    token_file: TokenFileOption = None,
+    no_token: NoTokenOption = False,
     user_header: Annotated[str | None, Option(help="Header in which a reverse proxy names the user.")] = None,
     trusted_proxy: Annotated[list[str] | None, Option(help="Address or network of that proxy; repeatable.")] = None,
     allow_host: Annotated[list[str] | None, Option(help="Another host name of this explorer; repeatable.")] = None,
@@ -72,9 +71,9 @@ def explore(
         raise UserError("--release and --snapshot exclude each other")
     if dagster_url and not dagster_url.startswith(("http://", "https://")):
         raise UserError(f"--dagster-url {dagster_url}: an address begins with http:// or https://")
-    # Others than this machine need a token, or a proxy that names them
-    if not is_loopback(host) and not token and not user_header:
-        token = secrets.token_urlsafe(24)
+    # A proxy that names its users stands in for the token
+    is_named = user_header and not (token_file or no_token or os.environ.get(TOKENS["explore"]))
+    token, shown = (None, None) if is_named else token_for("explore", space, token_file, none=no_token)
     access = access_for(
         host,
         token=token,
@@ -87,16 +86,25 @@ def explore(
         release, snapshot = release_state(space, release)
     lake_to_read(workspace).con.close()
     options = Options(snapshot, release, dagster_url, access, lambda dataset: _suggestions(space, dataset))
-    listener = listen(host, port)
+    listener, opening = listen(host, port), space.root / "explorer" / "open.html"
 
     def announce(url: str) -> None:
-        url += f"/?token={access.token}" if access.token else ""
-        say(f"{space.root} is at {url} (Ctrl-C ends it)")
+        say(f"{space.root} is at {link_with(url, shown)} (Ctrl-C ends it)")
         if not no_open:
-            webbrowser.open(url)
+            _open(link_with(url, access.token), opening)
 
     serve(create_app(space, options), listener, announce)
+    opening.unlink(missing_ok=True)
     say("stopped")
+
+
+def _open(link: str, page: Path) -> None:
+    """Open a browser at a file that leads to the link: arguments of programs can be read by every user."""
+    with suppress(OSError):  # a workspace that may only be read
+        page.parent.mkdir(exist_ok=True)
+        page.unlink(missing_ok=True)
+        write_private(page, f'<!doctype html><meta http-equiv="refresh" content="0;url={escape(link)}">')
+        webbrowser.open(page.as_uri())
 
 
 def _suggestions(space: Workspace, dataset: str) -> list[dict[str, Any]]:

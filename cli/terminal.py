@@ -8,11 +8,13 @@ from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any, Literal
 
+from core.addresses import without_secrets
+from core.values import MARKS, escaped
+
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130  # exit codes
 # ESC begins commands that set the clipboard, the title, or what a key types. Our own tables and progress bars use no
 # more than colours and moves of the cursor (ESC [)
-COMMAND = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f-\x9f]|\x1b(?!\[[0-9;?]*[A-Za-z])")
-ANY_COMMAND = re.compile(rf"{COMMAND.pattern}|\x1b")
+COMMAND = re.compile(rf"{MARKS.pattern}|\x1b(?!\[[0-9;?]*[A-Za-z])")
 AS_RECORDS: ContextVar[bool] = ContextVar("AS_RECORDS", default=False)  # tables as records: -x of any command
 VERBOSE: ContextVar[bool] = ContextVar("VERBOSE", default=False)  # errors with their origin: --verbose of any command
 COLOURS = {"bold": "1", "red": "31", "green": "32", "yellow": "33"}
@@ -20,20 +22,16 @@ Colour = Literal["bold", "red", "green", "yellow"]
 
 
 class ShownText(io.TextIOWrapper):
-    """A text stream that writes characters which would command a terminal as JSON does, such as \\u001b."""
+    """A text stream that writes characters which would command a terminal as JSON does, such as \\u001b.
+
+    Of errors, notes and traces it leaves out secrets; what it writes as a result is the corpus' own.
+    """
+
+    is_result = True
 
     def write(self, text: str, /) -> int:
-        super().write(COMMAND.sub(_escaped, text))
+        super().write(COMMAND.sub(escaped, text if self.is_result else without_secrets(text)))
         return len(text)
-
-
-def _escaped(found: re.Match[str]) -> str:
-    return f"\\u{ord(found[0]):04x}"
-
-
-def shown(text: str) -> str:
-    """A text of a dataset's without any command at all, also none for colours."""
-    return ANY_COMMAND.sub(_escaped, text)
 
 
 def has_colours(stream: Any) -> bool:
@@ -72,6 +70,7 @@ def guard_terminal() -> None:
             line_buffering, encoding = stream.line_buffering, stream.encoding
             stream.flush()
             text = ShownText(stream.detach(), encoding, "backslashreplace", line_buffering=line_buffering)
+            text.is_result = name == "stdout"
             setattr(sys, name, text)
             # The original can say nothing any more: how wide the terminal is, is asked of it
             setattr(sys, f"__{name}__", text)

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from core.addresses import without_secrets
+
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
@@ -10,6 +12,9 @@ class UserError(Exception):
     """Something asked for cannot be done as asked: what was wrong, where, and what to do."""
 
     exit_code = 2
+
+    def __str__(self) -> str:
+        return without_secrets(super().__str__())
 
 
 class FailedError(UserError):

@@ -44,6 +44,10 @@ class Workspace:
         """Replies of models, and the ledger of what they cost; not the sweep's."""
         return self.root / "responses"
 
+    def token(self, server: str) -> Path:
+        """The token of a server of ours, for its owner's eyes alone."""
+        return self.root / f".token-{server}"
+
     def exists(self) -> bool:
         return self.catalog.exists() or self.settings.exists()
 

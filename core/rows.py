@@ -1,6 +1,7 @@
 """Rows of Arrow tables as other formats have them: JSON, CSV, Parquet."""
 
 import json
+import re
 from collections.abc import Iterable
 from io import BytesIO
 from typing import Any
@@ -11,6 +12,9 @@ import pyarrow.parquet
 
 from core.errors import SqlError, first_line
 from core.values import plain
+
+# What a spreadsheet takes for a formula, and is no number
+FORMULA = re.compile(r"(?!\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*\Z)\s*[=+\-@]")
 
 
 def encode(table: pa.Table, style: str) -> bytes:
@@ -31,7 +35,18 @@ def write_as(style: str, batches: Iterable[pa.RecordBatch], schema: pa.Schema, f
 def _write_csv(batches: Iterable[pa.RecordBatch], schema: pa.Schema, file: Any) -> None:
     with pyarrow.csv.CSVWriter(file, _flat(schema.empty_table()).schema) as writer:
         for batch in batches:
-            writer.write_table(_flat(pa.Table.from_batches([batch])))
+            writer.write_table(_harmless(_flat(pa.Table.from_batches([batch]))))
+
+
+def _harmless(table: pa.Table) -> pa.Table:
+    """Texts that a spreadsheet would take for a formula begin with an apostrophe; those that are numbers stay."""
+    for i, field in enumerate(table.schema):
+        if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
+            texts = table.column(i).to_pylist()
+            if any(text and FORMULA.match(text) for text in texts):
+                safe = [f"'{text}" if text and FORMULA.match(text) else text for text in texts]
+                table = table.set_column(i, field.name, pa.array(safe, field.type))
+    return table
 
 
 def _write_parquet(batches: Iterable[pa.RecordBatch], schema: pa.Schema, file: Any) -> None:

@@ -1,33 +1,28 @@
-"""What our three servers share: one middleware before every request, a listening socket, and a server until a signal.
+"""One middleware before every request to our three servers: who may ask, from where, and how much.
 
-The explorer, the reward server and Dagster's UI let in whoever is on this machine. On any other address a token is
-needed, or a reverse proxy that names the user. Slow clients, floods and many connections are the reverse proxy's task:
-see `deploy/nginx.conf`.
+The explorer, the reward server and Dagster's UI let in who shows a token, or whom a reverse proxy names. Slow clients,
+floods and many connections are the reverse proxy's task: see `deploy/nginx.conf`.
 """
 
 import hashlib
 import hmac
 import ipaddress
+import re
 import secrets
-import signal
-import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, urlencode
 
-import uvicorn
 from starlette.datastructures import MutableHeaders
 from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from core.errors import UserError
-
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1")
+HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:\d{1,5})?")  # a Host header, in small letters
 CSRF_HEADER = "x-csrf-token"
 SAFE_METHODS = ("GET", "HEAD")
-SHORTEST_TOKEN = 16
 SESSION_S = 30 * 86400
 HEADERS = {
     "x-content-type-options": "nosniff",
@@ -39,66 +34,32 @@ HEADERS = {
 
 @dataclass(frozen=True)
 class Access:
-    """Who may use a server. The default: whoever is on this machine.
+    """Who may use a server. The default, which no command has: whoever is on this machine.
 
     `token`: what everybody must show, as bearer or once as `?token=`. `hosts`: names that the Host header may have;
-    None: any. `user_header`: the header in which a reverse proxy at one of `proxies` names the user.
+    None: any. `user_header`: the header in which a reverse proxy at one of `proxies` names the user. `is_local`: only
+    this machine can reach the server.
     """
 
-    token: str | None = None
+    token: str | None = field(default=None, repr=False)
     hosts: tuple[str, ...] | None = LOOPBACK_NAMES
     user_header: str | None = None
-    proxies: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()
+    proxies: tuple[Network, ...] = ()
     author: str = "somebody"  # of a correction, where neither the proxy nor the page names its author
+    is_local: bool = True
     secret: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
 
     @property
-    def is_local(self) -> bool:
+    def is_open(self) -> bool:
         return self.token is None and self.user_header is None
 
     def signed(self, text: str) -> str:
-        """A signature that holds for this process alone."""
-        return hmac.new(self.secret, text.encode(), hashlib.sha256).hexdigest()
+        """A signature that holds as long as the token does; without a token, as long as this process."""
+        key = self.token.encode() if self.token else self.secret
+        return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
 
     def is_token(self, text: str) -> bool:
         return self.token is not None and _equal(text, self.token)
-
-
-def access_for(
-    host: str, *, token: str | None = None, hosts: tuple[str, ...] = (), proxies: tuple[str, ...] = (), **settings: Any
-) -> Access:
-    """Who may use a server that listens on `host`; other `settings` are those of `Access`. Raises UserError."""
-    _check_token(token)
-    user_header = settings.pop("user_header", None)
-    # Anybody can send a header
-    if bool(user_header) != bool(proxies):
-        raise UserError("--user-header needs --trusted-proxy: the addresses of proxies that may name the user")
-    networks = _networks(proxies)
-    if not is_loopback(host) and token is None and not user_header:
-        raise UserError(f"other machines can reach {host}: give a token of {SHORTEST_TOKEN} characters or more")
-    # Host names are checked where they are known; behind a public address the token decides
-    names = (*LOOPBACK_NAMES, *map(str.lower, hosts)) if is_loopback(host) or hosts else None
-    return Access(token, names, user_header.lower() if user_header else None, networks, **settings)
-
-
-def _check_token(token: str | None) -> None:
-    if token is not None and not (len(token) >= SHORTEST_TOKEN and token.isascii() and token.isprintable()):
-        raise UserError(f"the token needs at least {SHORTEST_TOKEN} printable ASCII characters")
-
-
-def _networks(addresses: tuple[str, ...]) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
-    try:
-        return tuple(map(ipaddress.ip_network, addresses))
-    except ValueError as e:
-        raise UserError(f"--trusted-proxy: {e}") from e
-
-
-def is_loopback(host: str) -> bool:
-    """Whether no other machine can reach an address or name."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 @dataclass(frozen=True)
@@ -123,18 +84,12 @@ class Guard:
     """
 
     def __init__(
-        self,
-        app: ASGIApp,
-        access: Access,
-        max_body_bytes: int = 1 << 20,
-        open_paths: tuple[str, ...] = (),
-        checks_csrf: bool = False,
-        refuse: Callable[[Scope, Refusal], Response] = _plain,
+        self, app: ASGIApp, access: Access, max_body_bytes: int = 1 << 20, open_paths: tuple[str, ...] = (),
+        checks_csrf: bool = False, refuse: Callable[[Scope, Refusal], Response] = _plain,
         headers: Mapping[str, str] = {},
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.app, self.access, self.max_body_bytes, self.refuse = app, access, max_body_bytes, refuse
-        self.open_paths, self.checks_csrf = open_paths, checks_csrf
-        self.headers = HEADERS | dict(headers)
+        self.open_paths, self.checks_csrf, self.headers = open_paths, checks_csrf, HEADERS | dict(headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -164,7 +119,7 @@ class Guard:
             return refusal
 
         cookie = f"proccorpus_{scope.get('server', ('', ''))[1]}"  # cookies know no ports
-        session = access.signed(f"session {access.token}")
+        session = access.signed("session")
         if is_reading and (login := self._login(scope, cookie, session)):
             return login
         kind, _, bearer = c.headers.get("authorization", "").partition(" ")
@@ -172,8 +127,8 @@ class Guard:
         has_session = access.token is not None and _equal(c.cookies.get(cookie, ""), session)
         is_open = any(f"{scope['path']}/".startswith(f"{path}/") for path in self.open_paths)
         user = self._proxy_user(c)
-        if not any((user, has_bearer, has_session, is_open, access.is_local)):
-            how = "open the printed address (?token=...), or send the header 'Authorization: Bearer TOKEN'"
+        if not any((user, has_bearer, has_session, is_open, access.is_open)):
+            how = "open the address that the command printed; programs send 'Authorization: Bearer TOKEN'"
             return Refusal(401, "token", f"a token is needed: {how}")
 
         # A change comes from a page of ours; a program that shows the token has no page
@@ -181,7 +136,7 @@ class Guard:
         is_ours = "origin" in c.headers and _equal(c.headers.get(CSRF_HEADER, ""), csrf)
         if self.checks_csrf and not any((is_reading, has_bearer, is_ours)):
             return Refusal(403, "csrf", "the page is out of date: reload it and try again")
-        scope.setdefault("state", {}).update(user=user, csrf=csrf, is_program=has_bearer or access.is_local)
+        scope.setdefault("state", {}).update(user=user, csrf=csrf, is_program=has_bearer or access.is_open)
         return None
 
     def _login(self, scope: Scope, cookie: str, session: str) -> Response | Refusal | None:
@@ -196,8 +151,9 @@ class Guard:
         rest = urlencode([(name, value) for name, value in query if name != "token"])
         path = "/" + scope["path"].lstrip("/")  # two slashes would lead to another server
         login = RedirectResponse(f"{path}?{rest}" if rest else path, 303)
+        # lax: links of other sites lead to our pages; their frames, forms and scripts do not get the cookie
         is_https = scope.get("scheme") == "https"
-        login.set_cookie(cookie, session, SESSION_S, httponly=True, samesite="strict", secure=is_https)
+        login.set_cookie(cookie, session, SESSION_S, httponly=True, samesite="lax", secure=is_https)
         return login
 
     def _bad_body(self, c: HTTPConnection) -> Refusal | None:
@@ -216,12 +172,15 @@ class Guard:
         hosts, origins = c.headers.getlist("host"), c.headers.getlist("origin")
         if len(hosts) != 1:
             return Refusal(400, "wrong_host", "the request must have exactly one Host header")
-        if self.access.hosts is not None and host_name(hosts[0]) not in self.access.hosts:
+        named = HOST.fullmatch(hosts[0].lower())
+        if self.access.hosts is not None and (named is None or named[1].strip("[]") not in self.access.hosts):
             why = f"this server is not called {hosts[0]!r}; use the address that it printed"
             return Refusal(421, "wrong_host", why)
-        # A browser names the page's origin with every change and every WebSocket, and says which site asks
-        is_own = not origins or (len(origins) == 1 and urlsplit(origins[0]).netloc.lower() == hosts[0].lower())
-        is_link = is_reading and c.headers.get("sec-fetch-mode") == "navigate"
+        # A browser names the origin of a change and of a WebSocket, and says which site asks, and for what
+        own = [f"http://{hosts[0]}".lower()], [f"https://{hosts[0]}".lower()]
+        is_own = not origins or [origin.lower() for origin in origins] in own
+        asked = c.headers.get("sec-fetch-mode"), c.headers.get("sec-fetch-dest", "document")
+        is_link = is_reading and asked == ("navigate", "document")
         if not is_own or (c.headers.get("sec-fetch-site", "none") not in ("none", "same-origin") and not is_link):
             return Refusal(403, "wrong_origin", "pages of other sites may only link to this server")
         return None
@@ -239,64 +198,3 @@ class Guard:
 
 def _equal(given: str, wanted: str) -> bool:
     return hmac.compare_digest(given.encode(), wanted.encode())
-
-
-def host_name(header: str) -> str:
-    """The name in a Host header, in small letters and without its port; empty for what is no name.
-
-    Example: host_name("Localhost:7680") == "localhost".
-    """
-    try:
-        parts = urlsplit(f"//{header}")
-        is_plain = parts.netloc == header and "@" not in header and (parts.port or 0) >= 0
-    except ValueError:  # no address, or no port
-        return ""
-    return (parts.hostname or "").lower() if is_plain else ""
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0: a free one. Raises UserError."""
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=1024)
-    except OSError as e:
-        raise UserError(f"cannot listen on {host}:{port}: {e.strerror or e}; try --port 0 for a free one") from e
-
-
-def server_config(app: Any) -> uvicorn.Config:
-    """uvicorn's configuration for a server of ours: HTTP only, and 4 s for requests under way when it ends."""
-    return uvicorn.Config(
-        app,
-        ws="none",
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        # Who asks is the address that the socket says: any client may send X-Forwarded-For
-        proxy_headers=False,
-        timeout_keep_alive=30,
-        timeout_graceful_shutdown=4,
-    )
-
-
-def serve(app: Any, listener: socket.socket, announce: Callable[[str], None]) -> None:
-    """Serve until Ctrl-C or SIGTERM, then finish the requests under way; `announce` gets the address once it answers.
-
-    For the main thread alone: it handles signals. `app.state.is_ending()` says whether it was told to end.
-    """
-
-    class Announcing(uvicorn.Server):
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            host, port = listener.getsockname()[:2]
-            announce(f"http://{f'[{host}]' if ':' in host else host}:{port}")
-
-    server = Announcing(server_config(app))
-    app.state.is_ending = lambda: server.should_exit
-    # uvicorn raises the signal that ended it again when it has closed: that is no second end
-    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        server.run([listener])
-    finally:
-        listener.close()
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -60,7 +60,7 @@ def pages(space: Workspace) -> dict[str, str]:
 
 @contextmanager
 def explorer(space: Workspace) -> Iterator[str]:
-    command = [sys.executable, str(ROOT / "proccorpus.py"), "explore", "--no-open", "--port", "0"]
+    command = [sys.executable, str(ROOT / "proccorpus.py"), "explore", "--no-open", "--no-token", "--port", "0"]
     server = subprocess.Popen([*command, "--workspace", str(space.root)], stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None

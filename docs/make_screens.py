@@ -1,6 +1,7 @@
 """Take the screenshots of docs/images from a running UI, by clicking as a person would.
 
-usage: proccorpus ui --port 3111 &   then   python docs/make_screens.py --url http://127.0.0.1:3111 [--only NAME ...]
+usage: proccorpus ui --port 3111 --no-token &
+       python docs/make_screens.py --url http://127.0.0.1:3111 [--only NAME ...]
 Needs Chromium (Debian: apt-get install chromium). For leak.png: spoil the splits of a workspace by hand, run
 `dg launch --job close` on it, then `--only run`. For training_run.png: materialise reward_model, then `--only
 training_run` while it trains.

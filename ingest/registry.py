@@ -19,11 +19,11 @@ from pydantic import (
     model_validator,
 )
 
+from core.addresses import checked_address
 from core.errors import UserError, validation_message
 from core.yaml_text import parse_yaml
 from ingest.formats import FORMAT_NAMES
 from ingest.limits import LIMITS, Limits
-from ingest.sources.addresses import without_secret
 
 if TYPE_CHECKING:
     FormatName = str
@@ -215,7 +215,7 @@ class DatasetConfig(EntryPart):
     def _not_empty(cls, value: str) -> str:
         if not value.strip():
             raise ValueError("must name a folder, a file or an address")
-        return without_secret(value)
+        return checked_address(value)
 
     @field_validator("gripper")
     @classmethod

@@ -9,6 +9,7 @@ from typing import Any
 from jsonschema import Draft202012Validator
 
 from annotate.model_client.calls import Image, Request, VlmError
+from core.addresses import without_secrets
 
 MAX_TOKENS = 1 << 40  # a server that tells more is not believed; the ledger's sums stay within 64 bits
 
@@ -122,5 +123,5 @@ def schema_problem(value: Any, schema: Mapping[str, Any] | None) -> str | None:
 
 def shown(text: str, chars: int = 200) -> str:
     """As one line of bounded length, for a message."""
-    line = " ".join(text[: 4 * chars].split())
+    line = without_secrets(" ".join(text[: 4 * chars].split()))
     return line if len(line) <= chars else line[: chars - 3] + "..."

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from ingest.sources.addresses import without_secret
+from core.addresses import checked_address
 
 CODE_VERSION = "vlm-1"  # of what is made of the model's replies
 # Verbs a step begins with; a dataset may bring its own
@@ -94,7 +94,7 @@ class VlmConfig(BaseModel):
     @field_validator("endpoints")
     @classmethod
     def _addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for address in map(without_secret, value):
+        for address in map(checked_address, value):
             if not address.startswith(("http://", "https://")) or not address.rstrip("/").endswith("/v1"):
                 raise ValueError(f"{address} is no OpenAI-compatible base: http://HOST:PORT/v1")
         return tuple(address.rstrip("/") for address in value)

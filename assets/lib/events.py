@@ -11,6 +11,7 @@ import dagster as dg
 
 from assets.defs.corpus.partitions import chunk_key
 from assets.lib.lineage import column_lineage
+from core.addresses import without_secrets
 from core.figures import render
 from core.paths import ROOT
 from core.tables import TABLES
@@ -82,7 +83,7 @@ def metadata(lake: Lake, stage: Stage, report: StageReport, *, detailed: bool = 
     """What a materialisation shows: rows, duration and the stage's numbers; `detailed`: tables and a picture, too."""
     run, table = report.run, stage.tables[0]
     # The episodes of the partition in the explorer, at the address that it has unless told otherwise
-    base = os.environ.get("PROCCORPUS_EXPLORER_URL", "http://127.0.0.1:7680").rstrip("/")
+    base = without_secrets(os.environ.get("PROCCORPUS_EXPLORER_URL", "http://127.0.0.1:7680").rstrip("/"))
     here = {"dataset": run.dataset} | ({} if run.chunk is None else {"chunk": run.chunk})
     is_tars = stage.name == "shards"
     files = str(lake.workspace.root / "shards") if is_tars else f"{place(lake.workspace).data}main/{table}/"

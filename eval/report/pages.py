@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from core.figures import render
 from core.files import write_file
+from core.values import shown
 from eval.report.figures import bars_figure, calibration_figure, confusion_figure, curves_figure, examples_figure
 from eval.report.tables import Report, difference_rows, different, limits, score_rows, worst_episodes
 from eval.scoring.scored import Evaluated
@@ -37,8 +38,8 @@ def write_report(folder: Path, report: Report) -> Path:
     for name, (_, picture) in captioned.items():
         write_file(folder / name, picture)
     captions = {name: caption for name, (caption, _) in captioned.items()}
-    write_file(folder / "report.md", markdown(report, captions).encode())
-    write_file(folder / "report.html", _html(report, captions).encode())
+    write_file(folder / "report.md", shown(markdown(report, captions)).encode())
+    write_file(folder / "report.html", shown(_html(report, captions)).encode())
     return folder / "report.html"
 
 

@@ -1,30 +1,7 @@
-"""Addresses that are written into a corpus, its configurations and its logs: they may hold no password or key."""
+"""Addresses of folders below a source, and what a source is called by its address."""
 
-import re
 from pathlib import Path, PurePosixPath
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
-
-SECRET_NAMES = re.compile(r"token|secret|signature|password|passwd|credential|api_?key|^key$|^sig$", re.IGNORECASE)
-
-
-def without_secret(address: str) -> str:
-    """The address as given. Raises ValueError, which does not repeat it, when it holds a password, key or signature."""
-    if "://" not in address:
-        return address
-    # urlsplit's own message may repeat the address
-    try:
-        parts = urlsplit(address)
-        names = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True)]
-        # A login stands before the host; keys and signatures are parameters
-        secret = "@" in parts.netloc or any(map(SECRET_NAMES.search, names))
-    except ValueError:
-        raise ValueError("this is no address") from None
-    if secret:
-        raise ValueError(
-            "no user, password, key or signature in an address: it is stored with the corpus; give it in the "
-            "environment, as docs/security.md says"
-        )
-    return address
+from urllib.parse import quote, unquote
 
 
 def address_below(source: str, folder: str) -> str:

@@ -35,7 +35,7 @@ def client(context: Any, access: Access) -> TestClient:
 
 @pytest.fixture
 def ui(context: Any) -> TestClient:
-    return client(context, ui_access("127.0.0.1", {}))
+    return client(context, ui_access("127.0.0.1", {TOKEN: ""}))
 
 
 def asked(ui: TestClient, headers: dict[str, str] | None = None) -> int:
@@ -103,7 +103,9 @@ def test_sockets(ui: TestClient) -> None:
 def test_a_token_elsewhere_than_on_this_machine(context: Any) -> None:
     for host in ("0.0.0.0", "192.0.2.1", "::"):
         with pytest.raises(UserError, match=TOKEN):
-            ui_access(host, {})
+            ui_access(host, {TOKEN: ""})
+    with pytest.raises(UserError, match=TOKEN):
+        ui_access("127.0.0.1", {})
     with pytest.raises(UserError, match="characters"):
         ui_access("127.0.0.1", {TOKEN: "short"})
     ui = client(context, ui_access("0.0.0.0", {TOKEN: SECRET}))
@@ -116,7 +118,7 @@ def test_a_token_elsewhere_than_on_this_machine(context: Any) -> None:
     assert ui.get("/runs?token=guessed").status_code == 401
     login = ui.get(f"/runs?a=b&token={quote(SECRET)}")
     assert (login.status_code, login.headers["location"]) == (303, "/runs?a=b")
-    assert "SameSite=strict" in login.headers["set-cookie"]
+    assert "SameSite=lax" in login.headers["set-cookie"]
     assert "HttpOnly" in login.headers["set-cookie"]
     assert asked(ui) == 200  # by the cookie
     assert asked(ui, {"Origin": "http://evil.example"}) == 403

@@ -19,8 +19,9 @@ from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import PythonFileTarget
 from playwright.sync_api import Browser, Page
 
-from assets.webserver import guarded, ui_access
-from core.web import Access, listen
+from assets.webserver import TOKEN, guarded, ui_access
+from core.serving import listen
+from core.web import Access
 from tests.kits.browser_kit import Served
 from tests.kits.made_corpus import Made
 from tests.kits.other_site import Wish, attacking, other_site
@@ -134,7 +135,7 @@ def dagster_ui(folder: Path) -> Iterator[tuple[str, DagsterInstance]]:
     target = PythonFileTarget(str(folder / "jobs.py"), None, str(folder), "jobs")
     home = str(folder / "home")
     with DagsterInstance.local_temp(home) as instance, WorkspaceProcessContext(instance, target) as made:
-        app = guarded(ui_access("127.0.0.1", {}))(made).create_asgi_app()
+        app = guarded(ui_access("127.0.0.1", {TOKEN: ""}))(made).create_asgi_app()
         server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
         with listen("127.0.0.1", 0) as socket:
             thread = threading.Thread(target=lambda: asyncio.run(server.serve([socket])), daemon=True)

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from cli.output import show
-from cli.terminal import ShownText, shown
+from cli.terminal import ShownText
+from core.values import shown
 from tests.kits.cli_kit import PROGRAM, environment, proccorpus
 from tests.kits.lerobot_writer import write_video
 

@@ -1,12 +1,16 @@
-"""The middleware of all servers, as the explorer uses it: host names, token, proxy, origin, CSRF, headers, body."""
+"""The middleware of all servers, as the explorer uses it: host names, token, proxy, origin, CSRF, headers, body;
+and where a server has its token from."""
 
 import re
+import stat
 from typing import Any
 
 import pytest
 
 from core.errors import UserError
-from core.web import LOOPBACK_NAMES, access_for
+from core.paths import Workspace
+from core.serving import TOKENS, access_for, token_for
+from core.web import LOOPBACK_NAMES
 from explorer.site import Options
 from tests.kits.visitor import HOME, csrf, post, visit
 
@@ -36,7 +40,14 @@ def test_on_loopback_nobody_is_asked_and_every_answer_has_its_headers(local):
     "host",
     [
         *("evil.example", "127.0.0.1.evil.example", "localhost.evil.example:7680", "", "[::1"),
-        *("evil.example@localhost", "localhost:80:80", "localhost#evil.example", "localhost/evil", "localhost:-1"),
+        *(
+            "evil.example@localhost",
+            "localhost:80:80",
+            "[::1].evil",
+            "localhost#evil.example",
+            "localhost/evil",
+            "localhost:-1",
+        ),
     ],
 )
 def test_a_name_that_is_not_ours_is_refused(local, host: str):
@@ -72,6 +83,9 @@ def test_a_change_needs_the_pages_own_token_and_origin(local):
     assert local.post("/api/queries", json=QUERY, headers=good).status_code == 200
     assert local.get("/", headers={"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"}).status_code == 403
     assert local.get("/", headers={"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}).status_code == 200
+    framed = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "iframe"}
+    assert local.get("/", headers=framed).status_code == 403
+    assert local.post("/api/queries", json=QUERY, headers=good | {"origin": "http://["}).status_code == 403
 
 
 def test_a_token_is_shown_once_and_kept_in_a_cookie(own):
@@ -85,7 +99,7 @@ def test_a_token_is_shown_once_and_kept_in_a_cookie(own):
         assert (answer.status_code, answer.headers["location"]) == (303, "/review?kind=jumps")
         cookie = answer.headers["set-cookie"]
         assert re.search(r"httponly", cookie, re.I)
-        assert re.search(r"samesite=strict", cookie, re.I)
+        assert re.search(r"samesite=lax", cookie, re.I)
         assert TOKEN not in cookie
         assert client.get("/review").status_code == 200
         assert post(client, "/api/queries", QUERY).status_code == 200
@@ -98,6 +112,49 @@ def test_a_token_is_shown_once_and_kept_in_a_cookie(own):
         assert client.get("/api/corrections/tiny/0", headers=bearer).status_code == 200
         assert client.post("/api/queries", json=QUERY, headers=bearer).status_code == 200
         assert client.get("/", headers={"authorization": f"Bearer {TOKEN}x"}).status_code == 401
+
+
+def test_a_session_outlives_the_server_and_ends_with_its_token(own):
+    cookies = {}
+    for token, status in ((TOKEN, 401), (TOKEN, 200), ("another-token-of-length", 401)):
+        with visit(own.space, Options(access=access_for("127.0.0.1", token=token))) as client:
+            client.cookies.update(cookies)
+            assert client.get("/review").status_code == status
+            if not cookies:
+                client.get(f"/?token={TOKEN}")
+                cookies = dict(client.cookies)
+
+
+def test_a_workspace_keeps_a_token_that_its_owner_alone_may_read(tmp_path, monkeypatch, capsys):
+    for variable in TOKENS.values():
+        monkeypatch.delenv(variable, raising=False)
+    space = Workspace(tmp_path)
+    made = token_for("explore", space)
+    kept = space.token("explore")
+    assert made == token_for("explore", space) == (kept.read_text(),) * 2
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    assert token_for("serve", space) != made
+    assert [p.name for p in sorted(tmp_path.iterdir())] == [".token-explore", ".token-serve"]
+    kept.chmod(0o644)
+    with pytest.raises(UserError, match="read by every user of this machine"):
+        token_for("explore", space)
+    # Given ones are used, and no link repeats them
+    monkeypatch.setenv(TOKENS["explore"], TOKEN)
+    assert token_for("explore", space) == (TOKEN, None)
+    (tmp_path / "given").write_text("from a file of some length\n")
+    (tmp_path / "given").chmod(0o600)
+    assert token_for("explore", space, tmp_path / "given") == ("from a file of some length", None)
+    with pytest.raises(UserError, match="exclude each other"):
+        token_for("explore", space, tmp_path / "given", none=True)
+    assert capsys.readouterr().err == ""
+    assert token_for("explore", space, none=True) == (None, None)
+    assert "every user of this machine" in capsys.readouterr().err
+
+
+def test_where_no_token_can_be_kept_each_start_has_its_own(tmp_path):
+    nowhere = Workspace(tmp_path / "nothing")
+    assert len({*token_for("serve", nowhere), *token_for("serve", nowhere)}) == 2
+    assert not nowhere.root.exists()
 
 
 def test_a_proxy_names_the_user_and_nobody_else_does(own):
@@ -123,13 +180,17 @@ def test_a_proxy_names_the_user_and_nobody_else_does(own):
 
 
 def test_settings_that_cannot_be_meant_are_refused():
-    assert access_for("127.0.0.1").is_local
+    assert access_for("127.0.0.1").is_open
     assert access_for("localhost").hosts == LOOPBACK_NAMES
     assert access_for("::", token=TOKEN).hosts is None
-    assert access_for("127.0.0.1", token=TOKEN).is_local is False
+    assert access_for("127.0.0.1", token=TOKEN).is_open is False
+    local = [access_for("127.0.0.1", token=TOKEN, hosts=hosts).is_local for hosts in ((), ("corpus.example",))]
+    assert [*local, access_for("0.0.0.0", token=TOKEN).is_local] == [True, False, False]
+    assert TOKEN not in repr(access_for("127.0.0.1", token=TOKEN))
     wrongs: list[dict[str, Any]] = [
         {},
         {"token": "ein Schlüssel mit Umlaut"},
+        {"token": "x" * 5000},
         {"token": "short"},
         {"user_header": "X-User"},
         {"proxies": ("10.0.0.1",)},

@@ -182,22 +182,22 @@ def command(workspace: Workspace) -> list[str]:
     return [sys.executable, str(ROOT / "proccorpus.py"), "explore", "--no-open", "--workspace", str(workspace.root)]
 
 
-def started(workspace: Workspace, folder: Path) -> tuple[subprocess.Popen[str], str]:
-    """An explorer on a free port, whose temporary files go to a folder, and its address."""
+def started(workspace: Workspace, folder: Path, *more: str) -> tuple[subprocess.Popen[str], str]:
+    """An explorer on a free port, whose temporary files go to a folder, and the address that it printed."""
     environment = os.environ | {"TMPDIR": str(folder)}
-    asked = [*command(workspace), "--port", "0"]
+    asked = [*command(workspace), "--port", "0", *more]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     server = subprocess.Popen(asked, cwd=ROOT, env=environment, text=True, **pipes)
     assert server.stdout is not None
     line = server.stdout.readline()
-    url = re.search(r"http://127\.0\.0\.1:\d+", line)
+    url = re.search(r"http://127\.0\.0\.1:\S+", line)
     assert url is not None, line
     return server, url[0]
 
 
 def test_told_to_end_while_queries_run_for_ever(furnished: Workspace, tmp_path: Path):
     """Two of them blocked it: only SIGKILL ended it."""
-    server, url = started(furnished, tmp_path)
+    server, url = started(furnished, tmp_path, "--no-token")
     try:
         with ThreadPoolExecutor(2) as asking:
             asked = [asking.submit(httpx.get, f"{url}/sql", params={"q": FOREVER}, timeout=60) for _ in range(2)]
@@ -208,7 +208,7 @@ def test_told_to_end_while_queries_run_for_ever(furnished: Workspace, tmp_path: 
             server.terminate()
             _, err = server.communicate(timeout=20)
             assert time.monotonic() - began < 5
-            assert err == ""
+            assert err == "note: no token: every user of this machine may do everything here\n"
             assert all("given up" in a.result().text for a in asked)
         wait_for(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in queries), "the queries have ended")
     finally:
@@ -219,9 +219,16 @@ def test_told_to_end_while_queries_run_for_ever(furnished: Workspace, tmp_path: 
 def test_the_command_prints_its_address_and_leaves_nothing_behind(
     furnished: Workspace, tmp_path: Path, ended_by: signal.Signals
 ):
-    server, url = started(furnished, tmp_path)
+    server, link = started(furnished, tmp_path)
+    url, _, token = link.partition("/?token=")
     try:
-        assert httpx.get(f"{url}/releases", timeout=30).status_code == 200
+        assert token == furnished.token("explore").read_text()
+        # Another user of this machine has no link
+        assert httpx.get(f"{url}/releases", timeout=30).status_code == 401
+        with httpx.Client(follow_redirects=True, timeout=30) as visitor:
+            assert (visitor.get(link).status_code, visitor.get(f"{url}/releases").status_code) == (200, 200)
+        arguments = Path(f"/proc/{server.pid}/cmdline").read_text() + Path(f"/proc/{server.pid}/environ").read_text()
+        assert token not in arguments
         assert list(tmp_path.glob("proccorpus-*/catalog.duckdb"))
         if ended_by == signal.SIGINT:
             port = url.rpartition(":")[2]

@@ -26,7 +26,7 @@ SAVED_BY_PAGES = {"episode_marks"}  # the only table that a build does not write
 @contextmanager
 def explorer(workspace: Path) -> "Iterator[tuple[httpx.Client, subprocess.Popen[str]]]":
     """`proccorpus explore` in a process of its own, with a client of it; killed at the end."""
-    command = [PROGRAM, "explore", "--port", "0", "--no-open", "--workspace", workspace]
+    command = [PROGRAM, "explore", "--port", "0", "--no-open", "--no-token", "--workspace", workspace]
     server = subprocess.Popen(
         [str(word) for word in command], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )

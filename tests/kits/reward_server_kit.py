@@ -11,7 +11,8 @@ import numpy as np
 import uvicorn
 from PIL import Image
 
-from core.web import Access, server_config
+from core.serving import server_config
+from core.web import Access
 from eval.reward.scorer import CameraView, Reward, Scorer
 from eval.reward.window import Window
 from eval.server.app import make_app

@@ -46,7 +46,7 @@ def _own(client: Any) -> dict[str, str]:
 @contextmanager
 def serving(space: Workspace, *options: str) -> Iterator[str]:
     """The address of `proccorpus explore` in a process of its own."""
-    program = [sys.executable, str(ROOT / "proccorpus.py"), "explore", "--port", "0", "--no-open"]
+    program = [sys.executable, str(ROOT / "proccorpus.py"), "explore", "--port", "0", "--no-open", "--no-token"]
     command = [*program, "--workspace", str(space.root), *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
         try:

@@ -48,7 +48,15 @@ def space(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 @pytest.fixture(scope="module")
 def url(space: Workspace) -> Iterator[str]:
     port = free_port()
-    command = [Path(sys.executable).parent / "proccorpus", "ui", "--workspace", space.root, "--port", str(port)]
+    command = [
+        Path(sys.executable).parent / "proccorpus",
+        "ui",
+        "--workspace",
+        space.root,
+        "--port",
+        str(port),
+        "--no-token",
+    ]
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     with (space.root.parent / "ui.log").open("wb") as log:
         server = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)

@@ -18,13 +18,15 @@ class LaptopConfig(BaseModel):
     size_px: int | None = Field(
         default=None, ge=32, le=1024, description="side of the encoder's pictures; absent: its own"
     )
-    hidden: int = Field(default=128, ge=16)
-    layers: int = Field(default=2, ge=1)
-    heads: int = Field(default=4, ge=1)
+    hidden: int = Field(default=128, ge=16, le=4096)
+    layers: int = Field(default=2, ge=1, le=64)
+    heads: int = Field(default=4, ge=1, le=64)
     most_frames: int = Field(
         default=8, ge=1, le=64, description="most pictures of a window; fewer if the release has fewer"
     )
-    text_buckets: int = Field(default=4096, ge=64, description="rows of the embedding table that words are hashed into")
+    text_buckets: int = Field(
+        default=4096, ge=64, le=1 << 20, description="rows of the embedding table that words are hashed into"
+    )
     dropout: float = Field(default=0.1, ge=0, lt=1)
     feature_dropout: float = Field(default=0.3, ge=0, lt=1, description="dropout of a picture's embedding, in training")
     views: int = Field(

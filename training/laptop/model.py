@@ -33,6 +33,7 @@ from training.laptop.ood import OodDetector
 from training.negatives.texts import words_of
 
 WEIGHTS = "model.safetensors"
+WIDEST, MOST_FRAMES, MOST_BYTES = 1 << 16, 64, 1 << 32  # of a checkpoint that is loaded
 PART = 4  # characters of a part of a word, its bounds among them
 LEAST_KNOWN = 0.5  # of an instruction's words, each by how much it says: with fewer it counts as none
 GONE = ("cameras", "state", "text_encoder")  # settings of models that looked at more than one camera's pictures
@@ -212,7 +213,10 @@ def load_laptop(folder: Path, device: str = "cpu") -> tuple[LaptopModel, Encoder
         if gone := [name for name in GONE if stated.get(name)]:
             raise ModelError(f"{folder.name} was trained with laptop.{gone[0]}, which is no more: train it again")
         config = LaptopConfig(**{k: v for k, v in stated.items() if k in LaptopConfig.model_fields})
-        model = LaptopModel(config, int(settings["width"]), int(settings["frames"]))
+        width, frames = int(settings["width"]), int(settings["frames"])
+        if width > WIDEST or frames > MOST_FRAMES or (folder / WEIGHTS).stat().st_size > MOST_BYTES:
+            raise ValueError(f"a width of {width}, {frames} frames or its size are more than a laptop model has")
+        model = LaptopModel(config, width, frames)
         weights = {_present_name(name): value for name, value in load_file(folder / WEIGHTS).items()}
         model.ood.widened = weights.get("ood.widened")  # of an adapted model
         model.load_state_dict({k: v for k, v in weights.items() if not k.startswith("preference.")})

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import filelock
 
+from core.addresses import without_secrets
 from core.errors import UserError
 from core.files import write_file
 from core.paths import Workspace
@@ -106,6 +107,8 @@ def _checked(workspace: Workspace, catalog: object, data: object, where: str) ->
     for text in (catalog, data):
         if text is not None and not isinstance(text, str):
             raise LakeError(f"{where}: {text!r} is no address")
+        if text and without_secrets(text) != text:
+            raise LakeError(f"{where}: no password or key in an address; give it as PGPASSWORD, in ~/.pgpass, or AWS_*")
     at = Place(str(catalog or workspace.catalog), f"{str(data or workspace.data).rstrip('/')}/")
     if catalog is not None:
         _check_catalog(at, catalog, where)
@@ -117,8 +120,6 @@ def _checked(workspace: Workspace, catalog: object, data: object, where: str) ->
 def _check_catalog(at: Place, catalog: object, where: str) -> None:
     if not at.is_postgres:
         raise LakeError(f"{where}: a catalog is postgresql://USER@HOST:PORT/DATABASE, not {catalog!r}")
-    if urlsplit(at.catalog).password:
-        raise LakeError(f"{where}: no password in the catalog's address; give it as PGPASSWORD or in ~/.pgpass")
 
 
 def _check_data(at: Place, data: object, where: str) -> None:

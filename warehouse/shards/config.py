@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from ingest.sources.addresses import without_secret
+from core.addresses import checked_address
 
 
 class ShardsConfig(BaseModel):
@@ -18,4 +18,4 @@ class ShardsConfig(BaseModel):
     @field_validator("store")
     @classmethod
     def _no_secret(cls, value: str | None) -> str | None:
-        return value and without_secret(value)
+        return value and checked_address(value)

@@ -99,19 +99,23 @@ def serve(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_a_signal_ends_the_server_when_open_requests_are_answered():
-    process = serve("--baseline", "clock", "--port", "0")
+def test_a_signal_ends_the_server_when_open_requests_are_answered(tmp_path: Path):
+    process = serve("--baseline", "clock", "--port", "0", "--workspace", str(tmp_path))
     try:
         assert process.stdout is not None
         url = process.stdout.readline().strip().removeprefix("listening on ")
-        with RewardClient(url) as client:
+        token = (tmp_path / ".token-serve").read_text()
+        assert process.stdout.readline() == f"in a browser: {url}/docs?token={token}\n"
+        with RewardClient(url) as client, pytest.raises(RewardServerError, match="token is needed"):
+            client.model()
+        with RewardClient(url, token) as client:
             assert client.model().source == "clock"
         body = b'{"task": "Open it."}'
         head = "POST /v1/sessions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-        head += f"Content-Length: {len(body)}\r\n\r\n"
+        head += f"Authorization: Bearer {token}\r\nContent-Length: {len(body)}\r\n\r\n"
         with talking(url) as s:
             s.sendall(head.encode() + body[:5])
-            with RewardClient(url) as client:
+            with RewardClient(url, token) as client:
                 client.model()  # so the server has begun with the one before
             process.send_signal(signal.SIGTERM)
             wait_until_refused(url)
@@ -150,7 +154,11 @@ def test_wrong_use_of_serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         for arguments, code, message in (
-            (("--baseline", "clock", "--host", "0.0.0.0"), 2, "can be reached from other machines: give a token"),
+            (
+                ("--baseline", "clock", "--host", "0.0.0.0", "--no-token"),
+                2,
+                "other machines can reach 0.0.0.0: give a tok",
+            ),
             (("--baseline", "clock", "--token-file", str(tmp_path / "short")), 2, "at least 16 printable ASCII"),
             (("--baseline", "clock", "--token-file", str(tmp_path / "none")), 2, "cannot be read"),
             (("--baseline", "clock", "--token-file", str(tmp_path / "seen")), 2, "read by every user of this machine"),
@@ -170,5 +178,6 @@ def test_wrong_use_of_serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
             with pytest.raises(SystemExit) as ended:
                 cli.main.main()
             told = capsys.readouterr()
-            assert (ended.value.code, told.out, told.err.count("\n")) == (code, "", 1), told.err
-            assert message in told.err
+            errors = [line for line in told.err.splitlines() if not line.startswith("note: no token: every user")]
+            assert (ended.value.code, told.out, len(errors)) == (code, "", 1), told.err
+            assert message in errors[0]
