@@ -10,16 +10,15 @@ from typer import Option
 from assets.lib.report import report_closing
 from cli.console import build_all
 from cli.options import (
-    DEFAULT_WORKSPACE,
+    At,
     DataFormatOption,
     EndpointOption,
     EpisodesOption,
-    FormatOption,
+    Here,
     MinConfidenceOption,
     MinNameConfidenceOption,
     RevisionOption,
     WorkersOption,
-    WorkspaceOption,
     check_data_format,
     check_source,
     counted,
@@ -52,18 +51,18 @@ AFTER_DEMO = {
 
 
 @app.command()
-def demo(workspace: WorkspaceOption = DEFAULT_WORKSPACE, workers: WorkersOption = None) -> None:
+def demo(at: Here = Here(), workers: WorkersOption = None) -> None:
     """Build the shipped sample: all stages on 84 simulated runs. Skips stages that are up to date."""
     config = ROOT / "configs" / "demo.toml"
     if not config.exists() or not (ROOT / "samples").exists():
         raise UserError("demo needs a checkout of the project (configs/ and samples/ are not installed)")
-    space = space_at(workspace)
+    space = space_at(at.workspace)
     code = build_all(space, load_config(config), workers)
     if code != DONE:
         raise typer.Exit(code)
     _close(space)
     say("")
-    say_next(AFTER_DEMO, workspace)
+    say_next(AFTER_DEMO, at.workspace)
 
 
 def _close(space: Workspace) -> None:
@@ -113,7 +112,7 @@ def build(
     update: Annotated[bool, Option(help="Read hub datasets at their newest commit, not at the last build's.")] = False,
     workers: WorkersOption = None,
     events: Annotated[Path | None, Option(help="For programs: append progress to this file, as JSON lines.")] = None,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    at: Here = Here(),
 ) -> None:
     """Ingest, label and shard a dataset; runs only stages that are missing or stale.
 
@@ -126,7 +125,7 @@ def build(
     _check_annotator(annotator, has_vlm_options=has_vlm_options)
     selected = episode_list(episodes)
     data_format = _data_format(data_format, format)
-    space = space_at(workspace)
+    space = space_at(at.workspace)
     if source is None and (name or data_format or revision):
         raise UserError("--name, --as and --revision need --source")
     if dataset is not None:
@@ -158,8 +157,9 @@ def build(
     names = [build.name for build in builds]
     lost = sum(row["quarantined"] for row in status_rows(open_lake(space)) if row["dataset"] in names)
     steps = {f"why {counted(lost, 'episode')} cannot be used": "quarantine --by reason"} if lost else {}
+    steps |= {"look at it in a browser": "explore", "freeze it, to train on": "release create NAME"}
     say("")
-    say_next(steps | {"look at it in a browser": "explore", "freeze it, to train on": "release create NAME"}, workspace)
+    say_next(steps, at.workspace)
 
 
 def _data_format(stated: str | None, former: str | None) -> str | None:
@@ -214,14 +214,13 @@ def dry_run(
         Path | None, Option(help="The model's folder, to count tokens exactly as its server does.")
     ] = None,
     again: Annotated[bool, Option(help="Count already labelled episodes, too.")] = False,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    format: FormatOption = "table",
+    at: At = At(),
 ) -> None:
     """Estimate what a vision-language model will cost, and an encoder's time.
 
     Counts calls, tokens, GPU-hours and money. Sends no request.
     """
-    space = space_at(workspace)
+    space = space_at(at.workspace)
     builds = _configured_builds(space, config, episode_list(episodes))
     # Without a workspace nothing is labelled yet, and the prediction is of all episodes
     lake = _lake_if_there(space)
@@ -235,7 +234,7 @@ def dry_run(
     costs = [dataset_cost(lake, build, space.sources, model_dir, again=again) for build in by_models]
     encoded = [build for build in resolved if build.has_embeddings]
     of_encoders = [embedding_cost(lake, build, space.sources, again=again) for build in encoded]
-    if format == "json":
+    if at.format == "json":
         print_json([cost.facts() for cost in costs] + [cost.facts() for cost in of_encoders])
         return
     for cost in costs:

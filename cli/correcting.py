@@ -10,15 +10,14 @@ import typer
 from typer import Argument, Option
 
 from cli.options import (
-    DEFAULT_WORKSPACE,
+    At,
     AuthorOption,
     CommentOption,
     DatasetArgument,
     DatasetOption,
     EpisodeArgument,
-    FormatOption,
+    Here,
     HistoryOption,
-    WorkspaceOption,
     episode_list,
     lake_at,
     lake_to_read,
@@ -54,13 +53,12 @@ app.add_typer(outcomes_app, name="outcomes")
 def corrections_list(
     dataset: DatasetOption = None,
     everything: HistoryOption = False,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    format: FormatOption = "table",
+    at: At = At(),
 ) -> None:
     """List corrections in force or waiting for review, and how many of them the next build will apply."""
-    lake = lake_to_read(workspace)
-    show(corrections.listed(lake, dataset, everything=everything), format, empty="Nobody corrected anything.")
-    if format == "table":
+    lake = lake_to_read(at.workspace)
+    show(corrections.listed(lake, dataset, everything=everything), at.format, empty="Nobody corrected anything.")
+    if at.format == "table":
         say_stale(corrections.pending(lake))
 
 
@@ -72,13 +70,13 @@ def corrections_export(
     episodes: Annotated[
         str | None, Option(help="label-studio: add these episodes of --dataset as tasks to correct.")
     ] = None,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    at: Here = Here(),
 ) -> None:
     """Write corrections to a file: every row as JSON lines, or those in force as tasks for Label Studio."""
     chosen = episode_list(episodes)
     if chosen and (dataset is None or form == "jsonl"):
         raise UserError("--episodes needs --dataset and --form label-studio")
-    lake = lake_to_read(workspace)
+    lake = lake_to_read(at.workspace)
     # JSON lines keep the whole history; Label Studio gets only what counts now
     if form == "jsonl":
         rows = _correction_rows(lake, "*", "corrections", dataset)
@@ -129,13 +127,12 @@ def corrections_import(
     ] = "jsonl",
     dataset: Annotated[str | None, Option(help="opensarm: dataset of lines that do not name one.")] = None,
     author: AuthorOption = None,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    format: FormatOption = "table",
+    at: At = At(),
 ) -> None:
     """Add corrections from a file. Names each line that cannot be used, and then exits 1."""
     if dataset is not None and form != "opensarm":
         raise UserError("--dataset needs --form opensarm: other forms name the dataset themselves")
-    text, lake, by = read_file(path), lake_at(workspace), author or whoami()
+    text, lake, by = read_file(path), lake_at(at.workspace), author or whoami()
     if form == "opensarm":
         read = from_opensarm(lake, path, by, dataset)
     else:
@@ -145,7 +142,7 @@ def corrections_import(
     warn(read.refused, "left out")
     warn(read.waiting, "for review")
     facts = {"new": new, "known": len(read.rows) - new, "for_review": len(read.waiting), "refused": len(read.refused)}
-    show_facts(facts, format)
+    show_facts(facts, at.format)
     if read.refused:
         raise typer.Exit(FAILED)
 
@@ -155,10 +152,10 @@ def corrections_undo(
     correction: Annotated[str, Argument(help="Its correction_id, from corrections list.")],
     author: AuthorOption = None,
     comment: CommentOption = "",
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    at: Here = Here(),
 ) -> None:
     """Take back a correction or a rejection, by adding a row; the previous one is in force again."""
-    lake = lake_at(workspace)
+    lake = lake_at(at.workspace)
     place = lake.rows("SELECT dataset, episode_index FROM corrections WHERE correction_id = ?", [correction])
     newest = corrections.newest_row(lake, *place[0]) if place else None
     follows = newest["correction_id"] if newest else None
@@ -167,14 +164,12 @@ def corrections_undo(
 
 
 @references_app.command("list")
-def references_list(
-    dataset: DatasetOption = None, workspace: WorkspaceOption = DEFAULT_WORKSPACE, format: FormatOption = "table"
-) -> None:
+def references_list(dataset: DatasetOption = None, at: At = At()) -> None:
     """List every reference: its task, origin and author, and how many runs are labelled like it."""
-    lake = lake_to_read(workspace)
+    lake = lake_to_read(at.workspace)
     empty = "No reference yet: set the steps of one run in proccorpus explore, or vouch for a label: references add."
-    show(references.listed(lake, dataset), format, empty=empty)
-    if format == "table":
+    show(references.listed(lake, dataset), at.format, empty=empty)
+    if at.format == "table":
         _say_to_label(lake, dataset)
 
 
@@ -187,15 +182,14 @@ def _say_to_label(lake: Lake, dataset: str | None) -> None:
 def references_suggest(
     dataset: DatasetArgument,
     task: Annotated[str | None, Option(metavar="TEXT", help="Only the task with this text.")] = None,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    format: FormatOption = "table",
+    at: At = At(),
 ) -> None:
     """Suggest which run of each task to label next, with the expected error of the other runs' progress."""
-    suggestions = suggest(lake_to_read(workspace), dataset, task)
-    if format == "json":
-        show([suggestion.as_json() for suggestion in suggestions], format)
+    suggestions = suggest(lake_to_read(at.workspace), dataset, task)
+    if at.format == "json":
+        show([suggestion.as_json() for suggestion in suggestions], at.format)
         return
-    show([_suggestion_row(suggestion) for suggestion in suggestions], format)
+    show([_suggestion_row(suggestion) for suggestion in suggestions], at.format)
     # In words: which run and why, what it was judged by, what to know
     for suggestion in suggestions:
         if suggestion.label_next is not None:
@@ -233,10 +227,10 @@ def references_add(
         str | None, Option(help="Vouch for this label run's label; default: the active label.")
     ] = None,
     author: AuthorOption = None,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    at: Here = Here(),
 ) -> None:
     """Vouch for a run's label: the next build labels the other runs of its task like it."""
-    lake = lake_at(workspace)
+    lake = lake_at(at.workspace)
     row = references.add(lake, dataset, episode, author=author or whoami(), label_run=label_run)
     say(f"episode {episode} of {dataset} is a reference, by its label {row['label_run']}")
     _say_to_label(lake, dataset)
@@ -247,10 +241,10 @@ def references_remove(
     dataset: DatasetArgument,
     episode: EpisodeArgument,
     author: AuthorOption = None,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    at: Here = Here(),
 ) -> None:
     """Remove a reference; the run's own label stays as it is."""
-    lake = lake_at(workspace)
+    lake = lake_at(at.workspace)
     references.remove(lake, dataset, episode, author=author or whoami())
     say(f"episode {episode} of {dataset} is no reference any more; its own label counts as before")
     _say_to_label(lake, dataset)
@@ -262,10 +256,10 @@ def references_join(
     first: Annotated[str, Argument(metavar="TEXT", help="The exact text of a task.")],
     second: Annotated[str, Argument(metavar="TEXT", help="Another text that means the same task.")],
     author: AuthorOption = None,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    at: Here = Here(),
 ) -> None:
     """Join two texts that mean the same task: runs of either are labelled like references of both."""
-    lake = lake_at(workspace)
+    lake = lake_at(at.workspace)
     task = references.join_tasks(lake, dataset, first, second, author=author or whoami())
     say(f"{dataset}: one task by now, listed as {task!r}")
     _say_to_label(lake, dataset)
@@ -276,26 +270,24 @@ def references_part(
     dataset: DatasetArgument,
     text: Annotated[str, Argument(metavar="TEXT", help="A text that was joined to another.")],
     author: AuthorOption = None,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    at: Here = Here(),
 ) -> None:
     """Make a joined text a task of its own again."""
-    lake = lake_at(workspace)
+    lake = lake_at(at.workspace)
     references.part_task(lake, dataset, text, author=author or whoami())
     say(f"{dataset}: {text!r} is a task of its own again")
     _say_to_label(lake, dataset)
 
 
 @outcomes_app.callback()
-def outcomes_shares(
-    ctx: typer.Context, workspace: WorkspaceOption = DEFAULT_WORKSPACE, format: FormatOption = "table"
-) -> None:
+def outcomes_shares(ctx: typer.Context, at: At = At()) -> None:
     """Per dataset and what says so: how many runs succeeded and failed, and of how many nothing is known."""
     # This also runs ahead of a subcommand, such as `outcomes list`, which then speaks alone
     if ctx.invoked_subcommand:
         return
-    lake = lake_to_read(workspace)
-    show(outcomes.shares(lake), format, empty="No episode is listed yet.")
-    if format == "table":
+    lake = lake_to_read(at.workspace)
+    show(outcomes.shares(lake), at.format, empty="No episode is listed yet.")
+    if at.format == "table":
         say_stale(outcomes.chunks_to_build(lake))
 
 
@@ -303,13 +295,12 @@ def outcomes_shares(
 def outcomes_list(
     dataset: DatasetOption = None,
     everything: HistoryOption = False,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    format: FormatOption = "table",
+    at: At = At(),
 ) -> None:
     """List the outcomes that people stated, with author and time, and how many of them the next build will apply."""
-    lake = lake_to_read(workspace)
-    show(outcomes.listed(lake, dataset, everything=everything), format, empty="Nobody said how any run ended.")
-    if format == "table":
+    lake = lake_to_read(at.workspace)
+    show(outcomes.listed(lake, dataset, everything=everything), at.format, empty="Nobody said how any run ended.")
+    if at.format == "table":
         say_stale(outcomes.chunks_to_build(lake))
 
 
@@ -318,20 +309,19 @@ def outcomes_import(
     path: Annotated[Path, Argument(metavar="FILE", help="CSV with a header, JSON lines or a JSON list.")],
     dataset: Annotated[str, Option(help="Dataset of the episodes in the file.")],
     author: AuthorOption = None,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    format: FormatOption = "table",
+    at: At = At(),
 ) -> None:
     """Import which runs succeeded: columns episode, episode_index or source_id; success; optional note and by.
 
     A file overrules the source and earlier files. A file with a bad line is refused as a whole.
     """
-    lake = lake_at(workspace)
+    lake = lake_at(at.workspace)
     read = read_outcomes(lake, dataset, path, author or whoami())
     import_id, new = outcomes.add_outcomes(lake, dataset, path.name, read)
     succeeded = sum(outcome.success for outcome in read)
     facts = {"dataset": dataset, "import_id": import_id, "outcomes": len(read), "succeeded": succeeded}
-    show_facts(facts | {"failed": len(read) - succeeded, "new": new}, format)
-    if format == "table":
+    show_facts(facts | {"failed": len(read) - succeeded, "new": new}, at.format)
+    if at.format == "table":
         say_stale(outcomes.chunks_to_build(lake))
 
 
@@ -340,9 +330,9 @@ def outcomes_undo(
     import_id: Annotated[str, Argument(help="Its import_id, from outcomes list.")],
     author: AuthorOption = None,
     comment: CommentOption = "",
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    at: Here = Here(),
 ) -> None:
     """Take back an import, by adding rows; earlier outcomes, or the source's, are in force again."""
-    lake = lake_at(workspace)
+    lake = lake_at(at.workspace)
     dataset, count = outcomes.undo_import(lake, import_id, author=author or whoami(), note=comment)
     say(f"{count} outcomes of {dataset} are taken back; the next build makes their chunks anew")

@@ -9,16 +9,7 @@ import typer
 from typer import Argument, Option
 
 from assets.lib.report import report_closing
-from cli.options import (
-    DEFAULT_WORKSPACE,
-    FormatOption,
-    ReleaseOption,
-    WorkspaceOption,
-    lake_at,
-    say,
-    space_at,
-    warn,
-)
+from cli.options import At, FormatOption, ReleaseOption, lake_at, say, space_at, warn
 from cli.output import print_json, show
 from cli.progress import progress
 from core.errors import UserError
@@ -62,8 +53,7 @@ def eval_model(
     options: EvaluationOptions,
     checks: Annotated[bool, Option(help="Also run probes, confusion and robustness after held-out.")] = False,
     release: ReleaseOption = None,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    format: FormatOption = "table",
+    at: At = At(),
 ) -> None:
     """Score a model and the baselines on a benchmark or on held-out episodes; writes a report."""
     if context.invoked_subcommand is not None:
@@ -74,11 +64,11 @@ def eval_model(
     # Held-out episodes are scored by the head alone: options of the other benchmarks would be ignored
     if options.benchmark == "held-out":
         _check_held_out(options)
-        if checks and format == "json":
+        if checks and at.format == "json":
             raise UserError(
                 "--checks prints a table for each: leave --format json out, or ask proccorpus sql for scores"
             )
-        _evaluate_held_out(model, release, workspace, format)
+        _evaluate_held_out(model, release, at.workspace, at.format)
         if not checks:
             return
     elif checks:
@@ -89,15 +79,17 @@ def eval_model(
     names = tuple(COMPARING) if checks else (options.benchmark,)
     # A benchmark that is not a release's needs none, and no workspace that is there already
     if names[0] in FROM_RELEASE or release:
-        lake = lake_at(workspace)
+        lake = lake_at(at.workspace)
         frozen = get_release(lake, release)
     else:
-        lake, frozen = open_lake(space_at(workspace)), None
+        lake, frozen = open_lake(space_at(at.workspace)), None
     asked, runner = configs(options, model)
     runner = runner.located(lake)
     for name in names:
         with progress() as on_rows:
-            _show_evaluation(evaluate_benchmark(lake, replace(asked, benchmark=name), runner, frozen, on_rows), format)
+            _show_evaluation(
+                evaluate_benchmark(lake, replace(asked, benchmark=name), runner, frozen, on_rows), at.format
+            )
 
 
 def _check_held_out(options: EvaluationOptions) -> None:
@@ -164,8 +156,7 @@ def eval_score(
     stored_as: Annotated[
         str | None, Option("--model", help="Name of the model, for --store; default: the file's name.")
     ] = None,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    format: FormatOption = "table",
+    at: At = At(),
 ) -> None:
     """Score a prediction file. Needs no workspace, and writes to one only with --store."""
     scored = score_predictions(benchmark, read_predictions(predictions), as_published)
@@ -176,10 +167,10 @@ def eval_score(
 
         name = stored_as or predictions.stem
         settings = {"file": predictions.name, "as_published": as_published}
-        lake, evaluated = open_lake(space_at(workspace)), Evaluated(name, scored, scores)
+        lake, evaluated = open_lake(space_at(at.workspace)), Evaluated(name, scored, scores)
         run = store_scores(lake, evaluated, predictions.read_bytes(), settings)
         print(f"stored as {run}, model {name}", file=sys.stderr)
-    if format == "json":
+    if at.format == "json":
         print_json(scored.facts(scores))
         return
     # The table shows the whole and its parts; JSON has every slice
@@ -225,8 +216,7 @@ def annotators_compare(
     truth: Annotated[Path | None, Option(help="Folder of hand-labelled files, with one folder per dataset.")] = None,
     dataset: Annotated[list[str] | None, Option(help="Only this dataset; repeatable.")] = None,
     every: Annotated[bool, Option("--all", help="Show every metric, not only the main ones.")] = False,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    format: FormatOption = "table",
+    at: At = At(),
 ) -> None:
     """Score label runs against ground truth, or else against the active label.
 
@@ -236,13 +226,13 @@ def annotators_compare(
         raise UserError("--truth and --against exclude each other")
     if truth and not truth.is_dir():
         raise UserError(f"--truth {truth}: there is no such folder")
-    lake = lake_at(workspace)
+    lake = lake_at(at.workspace)
     comparison, outcome = comparison_step(
         lake, truth, run=run, against=TRUTH if truth else against, datasets=dataset or ()
     )
     if not any((run, against, truth, dataset)):
         report_closing(lake.workspace, [outcome])  # the asset in Dagster is the comparison of everything
-    if format == "json":
+    if at.format == "json":
         print_json(_comparison_json(comparison))
     elif not comparison.labellers:
         say("Nothing to compare: one label run, and no ground truth.")

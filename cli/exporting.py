@@ -10,7 +10,7 @@ import typer
 from typer import Argument, Option
 
 from annotate.imported import FORMS
-from cli.options import DEFAULT_WORKSPACE, FormatOption, WorkspaceOption, lake_at, lake_to_read, say, warn
+from cli.options import At, lake_at, lake_to_read, say, warn
 from cli.output import show_facts
 from cli.progress import progress
 from cli.rewarding import scorer_config
@@ -44,18 +44,17 @@ def _export(
         bool, Option(help="Open the export with LeRobot's reader and compare it with the corpus.")
     ] = False,
     overwrite: Annotated[bool, Option(help="Delete a different export in --out first.")] = False,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    format: FormatOption = "table",
+    at: At = At(),
 ) -> None:
     """Write an export of a kind and say what it is; a model's rewards that it wants are made where they are missing."""
     if from_model is not None:
-        options = _with_rewards(options, chosen, how, from_model, fps, workspace)
+        options = _with_rewards(options, chosen, how, from_model, fps, at.workspace)
     # Options that would be ignored are refused: they would be believed to count
     elif how.endpoint or any(given is not None for given in (fps, how.window_frames, how.max_calls)):
         raise UserError("--fps, --window-frames, --endpoint and --max-calls need --from-model")
 
     # Opened after rewards were made: they are in the corpus by now
-    lake = lake_to_read(workspace)
+    lake = lake_to_read(at.workspace)
     done = kind.export(lake, chosen, out, options, overwrite=overwrite)
     warn(done.left_out, "left out")
     warn(done.notes, "note")
@@ -63,8 +62,8 @@ def _export(
     # Exports of labels hold no samples: a null would look like a count that is missing
     if done.samples is None:
         facts.pop("samples")
-    show_facts(facts, format, left_out=("left_out", "notes", "again"))
-    if done.again and format == "table":
+    show_facts(facts, at.format, left_out=("left_out", "notes", "again"))
+    if done.again and at.format == "table":
         say("It was there already: nothing was done.")
     if verify:
         from warehouse.exports.verify_lerobot import verify as verify_lerobot  # imports LeRobot, and torch
@@ -123,8 +122,7 @@ def import_labels(
     form: Annotated[
         str | None, Option(help="Which annotations of a LeRobot folder; default: the most detailed.")
     ] = None,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    format: FormatOption = "table",
+    at: At = At(),
 ) -> None:
     """Import annotations from other tools as a label run of their own. Active labels stay as they are."""
     *forms, path = words
@@ -133,6 +131,8 @@ def import_labels(
     form = forms[0] if forms else form
     if form not in (None, *FORMS):
         raise UserError(f"there is no form {form}: known are {', '.join(FORMS)}")
-    done = import_annotations(lake_at(workspace), Path(path), name, form)
+    done = import_annotations(lake_at(at.workspace), Path(path), name, form)
     warn(done.refused, "left out")
-    show_facts(done.__dict__ | {"refused": len(done.refused) if format == "table" else list(done.refused)}, format)
+    show_facts(
+        done.__dict__ | {"refused": len(done.refused) if at.format == "table" else list(done.refused)}, at.format
+    )

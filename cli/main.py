@@ -145,7 +145,7 @@ def _as_typer_has_it(command: Callable[..., None]) -> Callable[..., None]:
     parameters.append(
         inspect.Parameter("verbose", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=VerboseOption)
     )
-    if "table" in str(getattr(signature.parameters.get("format"), "annotation", "")):
+    if any(p.name == "format" and "table" in str(p.annotation) for p in parameters):
         parameters.insert(-1, parameters[-1].replace(name="records", annotation=RecordsOption))
     for parameter in parameters:
         complete_by_name(parameter)
@@ -216,7 +216,8 @@ def options_of(model: Any) -> list[inspect.Parameter]:
         called = str(field.validation_alias or name)
         flag = called.replace("_", "-")
         declared = f"--{flag}/--no-{flag}" if kind == bool | None else f"--{flag}"
-        option = typer.Option(declared, help=field.description, **bounds)
+        more: Any = field.json_schema_extra or {}
+        option = typer.Option(declared, help=field.description, **bounds, **more)
         of_keyword = inspect.Parameter.KEYWORD_ONLY
         parameters.append(inspect.Parameter(called, of_keyword, annotation=Annotated[kind, option], default=default))
     return parameters

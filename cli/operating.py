@@ -8,16 +8,7 @@ import typer
 from typer import Option
 
 from assets.lib.report import dagster_home, mirror
-from cli.options import (
-    DEFAULT_WORKSPACE,
-    FormatOption,
-    HostOption,
-    NoTokenOption,
-    TokenFileOption,
-    WorkspaceOption,
-    say,
-    space_at,
-)
+from cli.options import At, Here, HostOption, NoTokenOption, TokenFileOption, say, space_at
 from cli.output import print_json, show
 from cli.terminal import FAILED
 from core.serving import TOKENS, link_with, token_for
@@ -43,10 +34,10 @@ def workspace_create(
     data: Annotated[
         str | None, Option(help="Data of the lake: s3://BUCKET/FOLDER, or the absolute path of a folder.")
     ] = None,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    at: Here = Here(),
 ) -> None:
     """Create a workspace whose lake several machines write to. A workspace in a local folder needs no such step."""
-    space = space_at(workspace)
+    space = space_at(at.workspace)
     is_new = not space.root.exists()
     create(space, catalog, data)
     try:
@@ -65,15 +56,14 @@ def doctor(
     hashes: Annotated[bool, Option(help="Read every byte of shards, pictures, rows and replies.")] = False,
     repair: Annotated[bool, Option(help="Delete orphans and damaged files; mark what must be built again.")] = False,
     json: Annotated[bool, Option(help="Same as --format json.")] = False,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    format: FormatOption = "table",
+    at: At = At(),
 ) -> None:
     """Check whether a workspace is complete, and say what to do.
 
     Exits 1 on errors; remains of a crash are warnings. Changes nothing without --repair. A repair never deletes
     listed, intact files. Cannot run during a build.
     """
-    space = space_at(workspace)
+    space = space_at(at.workspace)
     troubles, repaired = diagnose(space, hashes=hashes), []
     # While the catalog cannot be opened, nothing is known of what it lists, and nothing may be deleted
     if repair and not any(trouble.what == "catalog" for trouble in troubles):
@@ -82,7 +72,7 @@ def doctor(
         troubles = diagnose(space, hashes=hashes)
     errors = sum(trouble.severity == ERROR for trouble in troubles)
     findings = [trouble.facts() for trouble in troubles]
-    if json or format == "json":
+    if json or at.format == "json":
         print_json({"errors": errors, "findings": findings, "repaired": repaired})
     else:
         for line in repaired:
@@ -94,7 +84,7 @@ def doctor(
 
 @app.command()
 def ui(
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    at: Here = Here(),
     port: Annotated[int, Option(min=1, max=65535)] = 3000,
     host: HostOption = "127.0.0.1",
     token_file: TokenFileOption = None,
@@ -103,7 +93,7 @@ def ui(
     """Open the Dagster UI on a workspace: chunks, backfills, checks and lineage."""
     from assets.webserver import run_ui, ui_access
 
-    space = space_at(workspace)
+    space = space_at(at.workspace)
     # Whoever can reach it can start jobs
     token, shown = token_for("ui", space, token_file, none=no_token)
     ui_access(host, os.environ | {TOKENS["ui"]: token or ""})

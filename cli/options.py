@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from pydantic import BaseModel, Field
 from typer import Argument, Option
 
 from core.errors import FailedError, UserError
@@ -17,7 +18,6 @@ from ingest.formats import FORMAT_NAMES
 if TYPE_CHECKING:
     from warehouse.lake import Lake
 
-WorkspaceOption = Annotated[str, Option(envvar="PROCCORPUS_WORKSPACE", help="Folder that holds the corpus.")]
 FormatOption = Annotated[Literal["table", "json"], Option(help="table for people, json for scripts.")]
 WorkersOption = Annotated[int | None, Option(min=1, help="Processes; default: one per core.")]
 RevisionOption = Annotated[str | None, Option(help="Commit or branch of a dataset on a hub.")]
@@ -50,6 +50,22 @@ PortOption = Annotated[int, Option(min=0, max=65535, help="Port; 0: any free one
 SentDryRunOption = Annotated[bool, Option(help="List what would be sent; send nothing.")]
 PrivateOption = Annotated[bool, Option(help="Make a new hub repository private.")]
 YesOption = Annotated[bool, Option("--yes", "-y", help="Do not ask before deleting.")]
+
+
+class Here(BaseModel):
+    """Where a command works."""
+
+    workspace: str = Field(
+        default=DEFAULT_WORKSPACE,
+        description="Folder that holds the corpus.",
+        json_schema_extra={"envvar": "PROCCORPUS_WORKSPACE"},
+    )
+
+
+class At(Here):
+    """Where a command works, and how it prints."""
+
+    format: Literal["table", "json"] = Field(default="table", description="table for people, json for scripts.")
 
 
 def space_at(text: str) -> Workspace:

@@ -8,16 +8,7 @@ from typing import Annotated, Literal
 import typer
 from typer import Argument, Option
 
-from cli.options import (
-    DEFAULT_WORKSPACE,
-    DatasetArgument,
-    EpisodeArgument,
-    FormatOption,
-    WorkspaceOption,
-    lake_to_read,
-    say,
-    space_at,
-)
+from cli.options import At, DatasetArgument, EpisodeArgument, lake_to_read, say, space_at
 from cli.output import print_json, show
 from core.demonstration_quality import FEWEST
 from core.errors import UserError
@@ -42,34 +33,32 @@ RegistryOption = Annotated[list[Path] | None, Option(help="Also read this folder
 def datasets(
     ctx: typer.Context,
     registry: RegistryOption = None,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    format: FormatOption = "table",
+    at: At = At(),
 ) -> None:
     """List the datasets of the registry and of the workspace."""
     # This also runs ahead of a subcommand, such as `datasets show`, which then speaks alone
     if ctx.invoked_subcommand:
         return
-    rows = overview(load_registry([BUILT_IN, *(registry or [])]), _datasets_built(space_at(workspace)))
-    if format == "table":
+    rows = overview(load_registry([BUILT_IN, *(registry or [])]), _datasets_built(space_at(at.workspace)))
+    if at.format == "table":
         rows = [{k: v for k, v in r.items() if k != "source"} for r in rows]  # too wide: datasets show has it
-    show(rows, format)
+    show(rows, at.format)
 
 
 @datasets_app.command("show")
 def datasets_show(
     registered: Annotated[str, Argument(metavar="NAME")],
     registry: RegistryOption = None,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    format: FormatOption = "table",
+    at: At = At(),
 ) -> None:
     """Show all that is known about one dataset: sizes, licence, cameras by role, gripper, traps."""
-    built, entries = _datasets_built(space_at(workspace)), load_registry([BUILT_IN, *(registry or [])])
+    built, entries = _datasets_built(space_at(at.workspace)), load_registry([BUILT_IN, *(registry or [])])
     # A dataset may be known to the registry, or built here from a source that the registry does not have
     if registered not in entries and registered not in built:
         hint = did_you_mean(registered, sorted({*entries, *built})) or "; proccorpus datasets lists them"
         raise UserError(f"unknown dataset {registered!r}{hint}")
     dataset = facts(entries.get(registered), built.get(registered))
-    if format == "json":
+    if at.format == "json":
         print_json(dataset)
     else:
         show(readable(dataset), "table")
@@ -88,25 +77,24 @@ def quarantine(
     by: Annotated[
         Literal["episode", "reason"], Option(help="One row per episode; or per reason, with its count and remedy.")
     ] = "episode",
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    format: FormatOption = "table",
+    at: At = At(),
 ) -> None:
     """List episodes and datasets that cannot be used, with the reason."""
-    lake = lake_to_read(workspace)
+    lake = lake_to_read(at.workspace)
     empty = "Nothing is quarantined."
     if by == "reason":
         rows = lake.dicts(
             "SELECT dataset, reason, count(DISTINCT episode_index) AS episodes, min(episode_index) AS first_episode, "
             "arg_min(detail, episode_index) AS first_detail FROM quarantine GROUP BY ALL ORDER BY episodes DESC, 1, 2"
         )
-        show([row | {"remedy": REASONS[row["reason"]].remedy} for row in rows], format, empty=empty)
+        show([row | {"remedy": REASONS[row["reason"]].remedy} for row in rows], at.format, empty=empty)
         return
     rows = lake.dicts(
         "SELECT dataset, episode_index, camera, reason, detail, file FROM quarantine ORDER BY 1, 2"
-        + ("" if format == "json" else f" LIMIT {MAX_ROWS}")
+        + ("" if at.format == "json" else f" LIMIT {MAX_ROWS}")
     )
-    show(rows, format, empty=empty)
-    if format == "table" and len(rows) == MAX_ROWS:
+    show(rows, at.format, empty=empty)
+    if at.format == "table" and len(rows) == MAX_ROWS:
         ((num,),) = lake.rows("SELECT count(*) FROM quarantine")
         if num > MAX_ROWS:
             advice = "--by reason counts them, --format json for all"
@@ -114,10 +102,10 @@ def quarantine(
 
 
 @app.command()
-def digest(workspace: WorkspaceOption = DEFAULT_WORKSPACE, format: FormatOption = "table") -> None:
+def digest(at: At = At()) -> None:
     """Print one hash per content table. Equal inputs, configuration and seed give equal hashes."""
-    hashes = lake_digest(lake_to_read(workspace))
-    if format == "json":
+    hashes = lake_digest(lake_to_read(at.workspace))
+    if at.format == "json":
         print_json(hashes)
     else:
         show([{"table": k, "hash": v} for k, v in hashes.items()], "table")
@@ -128,25 +116,23 @@ def schema(
     relations: Annotated[
         list[str] | None, Argument(metavar="[NAMES]...", help="Tables or views to describe; default: list all.")
     ] = None,
-    format: FormatOption = "table",
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    at: At = At(),
 ) -> None:
     """List tables and views; with names, describe their columns. Shows units, and values of your corpus."""
-    space = space_at(workspace)
+    space = space_at(at.workspace)
     # Examples come out of the corpus; without one the schema is described all the same
     con = open_for_users(space) if relations and space.exists() else None
-    show([vars(d) for d in columns(relations, con)] if relations else all_relations(), format)
+    show([vars(d) for d in columns(relations, con)] if relations else all_relations(), at.format)
 
 
 @app.command()
 def demonstrations(
     dataset: Annotated[str | None, Argument(help="Only this dataset.")] = None,
     limit: Annotated[int, Option(min=1, help="Maximum number of runs.")] = 20,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    format: FormatOption = "table",
+    at: At = At(),
 ) -> None:
     """List the runs that differ most from others of their task, and how. Drops no run."""
-    lake = lake_to_read(workspace)
+    lake = lake_to_read(at.workspace)
     here = "($1 IS NULL OR dataset = $1)"
     if dataset and not lake.rows("SELECT 1 FROM datasets WHERE dataset = ?", [dataset]):
         raise UserError(f"there is no dataset {dataset!r} in this corpus; proccorpus status lists them")
@@ -155,15 +141,15 @@ def demonstrations(
         "AND score IS NOT NULL AND len(why) > 0 ORDER BY score, dataset, episode_index",
         [dataset],
     )
-    if format == "json":
-        show(rows[:limit], format)
+    if at.format == "json":
+        show(rows[:limit], at.format)
         return
     num, alone = lake.rows(
         f"SELECT count(score), count(*) - count(score) FROM demonstration_quality WHERE {here}", [dataset]
     )[0]
     if num:
         shown = [row | {"why": "; ".join(row["why"])} for row in rows[:limit]]
-        show(shown, format, empty="No run is unlike the others of its task.")
+        show(shown, at.format, empty="No run is unlike the others of its task.")
         say(f"{len(rows)} of {num} runs differ from the others of their task, {len(shown)} shown.")
     if alone:
         say(f"{alone} runs are of tasks of which fewer than {FEWEST} runs show what is usual: they have no score.")
@@ -179,19 +165,18 @@ def like(
     camera: Annotated[str | None, Option(help="Camera to compare; default: the preferred one.")] = None,
     among: Annotated[str | None, Option("--dataset", help="Only runs of this dataset.")] = None,
     most: Annotated[int, Option(min=1, help="Maximum number of results.")] = 20,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    format: FormatOption = "table",
+    at: At = At(),
 ) -> None:
     """List the runs most similar to one run, or the frames most similar to one frame."""
     from warehouse.lake.likeness import frames_like, runs_like
 
-    con = lake_to_read(workspace).con
+    con = lake_to_read(at.workspace).con
     if frame is None:
         asked, similar = runs_like(con, dataset, episode, camera, among, most)
     else:
         asked, similar = frames_like(con, dataset, episode, frame, camera, among, most)
     rows = [asdict(row) for row in similar]
-    if format == "json":
+    if at.format == "json":
         print_json({"asked": asdict(asked), "similar": rows})
         return
     say(f"{asked.dataset} episode {asked.episode_index} by {asked.camera}, as {asked.encoder} sees it.")

@@ -8,14 +8,13 @@ from typer import Argument, Option
 
 from annotate.label_gate import LabelGate
 from cli.options import (
-    DEFAULT_WORKSPACE,
+    At,
     EpisodesOption,
-    FormatOption,
+    Here,
     MinConfidenceOption,
     MinNameConfidenceOption,
     PrivateOption,
     SentDryRunOption,
-    WorkspaceOption,
     YesOption,
     confirm,
     counted,
@@ -54,8 +53,7 @@ def release_create(
     ] = None,
     min_confidence: MinConfidenceOption = None,
     min_name_confidence: MinNameConfidenceOption = None,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    format: FormatOption = "table",
+    at: At = At(),
 ) -> None:
     """Freeze the corpus as it is: a snapshot, its shards and a card. Read it later with --release NAME.
 
@@ -64,7 +62,7 @@ def release_create(
     """
     if name == LOCAL:
         raise UserError(f"proccorpus train uses the name {LOCAL} for the corpus as it is: choose another name")
-    lake = lake_at(workspace)
+    lake = lake_at(at.workspace)
     is_gated = min_confidence is not None or min_name_confidence is not None
     gate = LabelGate(min_confidence or 0.0, min_name_confidence or 0.0) if is_gated else None
     # Found once, for the release and for the list of what it leaves out
@@ -79,43 +77,42 @@ def release_create(
         "left_out": [left_out.__dict__ for left_out in held.left_out],
     }
     warn([str(left_out) for left_out in held.left_out], "left out")
-    show_facts(facts, format, left_out=["left_out"])
+    show_facts(facts, at.format, left_out=["left_out"])
 
 
 @release_app.command("list")
-def release_list(workspace: WorkspaceOption = DEFAULT_WORKSPACE, format: FormatOption = "table") -> None:
+def release_list(at: At = At()) -> None:
     """List the releases of a workspace, newest first."""
     sql = (
         "SELECT r.name, r.snapshot, r.config_hash, count(s.shard) AS shards, sum(s.samples)::BIGINT AS samples, "
         "sum(s.bytes)::BIGINT AS bytes, r.created_at FROM releases r LEFT JOIN release_shards s USING (name) "
         "GROUP BY ALL ORDER BY created_at DESC"
     )
-    show(lake_to_read(workspace).dicts(sql), format, empty="No release yet.")
+    show(lake_to_read(at.workspace).dicts(sql), at.format, empty="No release yet.")
 
 
 @release_app.command("verify")
 def release_verify(
     name: Annotated[str | None, Argument(help="A release of the workspace; default: the newest.")] = None,
-    at: Annotated[str | None, Option(help="Address of a published release; needs no workspace.")] = None,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    format: FormatOption = "table",
+    published: Annotated[str | None, Option("--at", help="Address of a published release; needs no workspace.")] = None,
+    at: At = At(),
 ) -> None:
     """Read every byte of a release and compare it with the frozen hashes. Exits 1 on a difference, and names it."""
     # A published release is verified from its own manifest, a workspace's from the lake
-    if at is not None:
+    if published is not None:
         if name is not None:
             raise UserError("give either NAME or --at URI")
-        manifest, failures = verify_published(at)
+        manifest, failures = verify_published(published)
         sizes = [f["bytes"] for f in manifest["files"]]
         facts = {"release": manifest["release"], "snapshot": manifest["snapshot"]}
     else:
-        lake = lake_to_read(workspace)
+        lake = lake_to_read(at.workspace)
         release = get_release(lake, name)
         failures = verify_release(lake, release)
         sizes = [s.bytes for s in release.shard_list]
         facts = {"release": release.name, "snapshot": release.snapshot}
     facts |= {"files": len(sizes), "bytes": sum(sizes), "failures": len(failures)}
-    if format == "json":
+    if at.format == "json":
         print_json(facts | {"failures": [f.__dict__ for f in failures]})
     else:
         show([facts], "table")
@@ -129,12 +126,11 @@ def release_diff(
     a: Annotated[str, Argument(help="A release, or with --runs the beginning of a label run's id.")],
     b: Annotated[str, Argument(help="Another release or label run.")],
     runs: Annotated[bool, Option(help="Compare two label runs of the corpus as it is.")] = False,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    format: FormatOption = "table",
+    at: At = At(),
 ) -> None:
     """Show what changed from release A to release B: episodes, labels, and how far boundaries and progress moved."""
-    diff = (diff_runs if runs else diff_releases)(lake_to_read(workspace), a, b)
-    if format == "json":
+    diff = (diff_runs if runs else diff_releases)(lake_to_read(at.workspace), a, b)
+    if at.format == "json":
         print_json(diff.facts())
         return
     show(diff.datasets, "table", empty="Neither holds an episode.")
@@ -144,9 +140,9 @@ def release_diff(
 
 
 @release_app.command("delete")
-def release_delete(name: str, yes: YesOption = False, workspace: WorkspaceOption = DEFAULT_WORKSPACE) -> None:
+def release_delete(name: str, yes: YesOption = False, at: Here = Here()) -> None:
     """Delete a release and its card. `proccorpus gc` then deletes the files that nothing else uses."""
-    lake = lake_at(workspace)
+    lake = lake_at(at.workspace)
     release = get_release(lake, name)
     confirm(f"Forget release {release.name} ({counted(len(release.shard_list), 'shard')}) for good?", yes=yes)
     gone = delete_release(lake, release.name)
@@ -159,13 +155,12 @@ def release_publish(
     to: Annotated[str, Option(help="hf://datasets/OWNER/NAME, s3://..., gs://... or a folder.")],
     dry_run: SentDryRunOption = False,
     private: PrivateOption = False,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    format: FormatOption = "table",
+    at: At = At(),
 ) -> None:
     """Publish a release: shards, card, labels as Parquet, a manifest. Run it again to resume an interrupted upload."""
-    lake = lake_to_read(workspace)
+    lake = lake_to_read(at.workspace)
     done = publish(lake, get_release(lake, name), to, dry_run=dry_run, private=private, on_file=tell_sent)
-    show_facts({"release": name} | done.__dict__ | {"dry_run": dry_run}, format)
+    show_facts({"release": name} | done.__dict__ | {"dry_run": dry_run}, at.format)
 
 
 @app.command()
@@ -174,8 +169,7 @@ def takedown(
     episodes: EpisodesOption = None,
     reason: Annotated[str | None, Option(help="Reason; the quarantine shows it.")] = None,
     undo: Annotated[bool, Option(help="Take a takedown back.")] = False,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    format: FormatOption = "table",
+    at: At = At(),
 ) -> None:
     """Take data out of use, in releases, builds and files.
 
@@ -184,7 +178,7 @@ def takedown(
     selected = episode_list(episodes)
     if not undo and not (reason or "").strip():
         raise UserError("takedown needs --reason TEXT: the quarantine shows it to people who miss the data")
-    lake = lake_at(workspace)
+    lake = lake_at(at.workspace)
     # Nothing is deleted yet: the build makes chunks without the data, gc deletes the bytes
     if undo:
         marks = take_back(lake, dataset, selected)
@@ -192,7 +186,7 @@ def takedown(
     else:
         take_down(lake, dataset, selected, reason or "")
         print(f"Build {dataset} to make its chunks without it, then run gc to delete the bytes.", file=sys.stderr)
-    show(takedown_marks(lake, dataset), format, empty=f"Nothing of {dataset} is taken down.")
+    show(takedown_marks(lake, dataset), at.format, empty=f"Nothing of {dataset} is taken down.")
 
 
 @app.command()
@@ -200,20 +194,19 @@ def gc(
     dry_run: Annotated[bool, Option(help="List what would be deleted; delete nothing.")] = False,
     keep_days: Annotated[float, Option(min=0, help="Keep lake snapshots that are younger than this.")] = 7,
     yes: YesOption = False,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    format: FormatOption = "table",
+    at: At = At(),
 ) -> None:
     """Delete files that neither the corpus nor a release uses, and merge small files. Cannot run during a build."""
-    lake = lake_at(workspace)
+    lake = lake_at(at.workspace)
     if not dry_run and not yes:
         _confirm_collection(lake, keep_days)
     rows = [f.__dict__ for f in collect(lake, keep_days, dry_run=dry_run)]
     files, into = (small_files(lake), None) if dry_run else merge(lake)
-    if format != "table":
+    if at.format != "table":
         print_json([*rows, {"what": "small files merged", "files": files, "bytes": 0}])
         return
     say("Would be deleted:" if dry_run else "Deleted:")
-    show(rows, format)
+    show(rows, at.format)
     if files:
         small = counted(files, "small file")
         merged = f"Would merge up to {small} of rows" if dry_run else f"Merged {small} of rows into {into}"

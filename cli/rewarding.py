@@ -8,13 +8,12 @@ import typer
 from typer import Argument, Option
 
 from cli.options import (
-    DEFAULT_WORKSPACE,
-    FormatOption,
+    At,
+    Here,
     HostOption,
     NoTokenOption,
     PortOption,
     TokenFileOption,
-    WorkspaceOption,
     say,
     space_at,
     warn,
@@ -82,8 +81,7 @@ def reward(
         Option(help="A step of the task, in order; for ProgressLM's models, which compare with the steps; repeatable."),
     ] = None,
     partial: Annotated[bool, Option(help="If the video is cut off, score the frames that are there.")] = False,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    format: FormatOption = "table",
+    at: At = At(),
 ) -> None:
     """Score a video or an episode: progress and success at each sampled frame.
 
@@ -94,7 +92,7 @@ def reward(
         raise UserError("give either a video, or --dataset NAME with --episode N")
     if video is not None and task is None:
         raise UserError("a video needs --task, the instruction in words")
-    config = named_scorer(scorer, workspace)
+    config = named_scorer(scorer, at.workspace)
     if video is not None:
         # The main video is a camera like the further ones; what is given is their mean
         run, name = {CAMERA: video} | _cameras(camera or []), video.stem
@@ -103,7 +101,7 @@ def reward(
         assert episode is not None
         from pipeline.episode_rewards import episode_clip  # imports duckdb, which a video does without
 
-        run, of_episode = episode_clip(space_at(workspace), dataset, episode, camera or ())
+        run, of_episode = episode_clip(space_at(at.workspace), dataset, episode, camera or ())
         task, name = task or of_episode, f"{dataset}-{episode}"
     try:
         with progress() as report:
@@ -121,7 +119,7 @@ def reward(
     except CutOffError as e:
         raise UserError(f"{e}, so nothing was kept; --partial scores the frames that are there") from e
     warn(done.notes, "note")
-    show_facts(done.__dict__ | {"notes": list(done.notes)}, format, left_out=["notes"])
+    show_facts(done.__dict__ | {"notes": list(done.notes)}, at.format, left_out=["notes"])
 
 
 def _cameras(given: list[str]) -> dict[str, Path]:
@@ -149,15 +147,15 @@ def serve_rewards(
     max_kept_gb: Annotated[
         float, Option(min=0.001, help="Maximum GB for pictures and vision tokens of all sessions.")
     ] = 8,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    at: Here = Here(),
 ) -> None:
     """Serve rewards over HTTP, for live sessions and for whole runs; see /docs.
 
     Live sessions are for reinforcement learning.
     """
-    token, shown = token_for("serve", space_at(workspace), token_file, none=no_token)
+    token, shown = token_for("serve", space_at(at.workspace), token_file, none=no_token)
     access = access_for(host, token=token, hosts=(host,) if is_loopback(host) else ())
-    config = named_scorer(scorer, workspace)
+    config = named_scorer(scorer, at.workspace)
     limits = Limits(
         max_sessions=max_sessions,
         session_idle_s=idle_timeout,

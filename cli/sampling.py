@@ -7,15 +7,7 @@ import pyarrow.parquet as pq
 import typer
 from typer import Argument, Option
 
-from cli.options import (
-    DEFAULT_WORKSPACE,
-    FormatOption,
-    ReleaseOption,
-    WorkspaceOption,
-    lake_at,
-    lake_to_read,
-    say,
-)
+from cli.options import At, ReleaseOption, lake_at, lake_to_read, say
 from cli.output import show
 from cli.terminal import FAILED
 from core.errors import UserError
@@ -36,15 +28,14 @@ def samples_draw(
     release: ReleaseOption = None,
     seed: Annotated[int, Option(help="Another number draws other samples.")] = 0,
     out: Annotated[Path | None, Option(help="Parquet file for the samples drawn.")] = None,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    format: FormatOption = "table",
+    at: At = At(),
 ) -> None:
     """Draw a training set of published size from a release's train split; lists the samples and their shards."""
     if profile not in PROFILES:
         raise UserError(f"unknown profile {profile!r}; known: {', '.join(PROFILES)}")
-    lake = lake_at(workspace)
+    lake = lake_at(at.workspace)
     drawn = draw(lake.workspace, get_release(lake, release), profile, seed)
-    show([dict(k) for k in drawn.kinds], format)
+    show([dict(k) for k in drawn.kinds], at.format)
     if out:
         pq.write_table(drawn.samples, out)
         say(f"{drawn.samples.num_rows} samples in {out}")
@@ -53,11 +44,10 @@ def samples_draw(
 @shards_app.command("verify")
 def shards_verify(
     release: Annotated[str | None, Option(help="Check this release's shards; default: the corpus's.")] = None,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    format: FormatOption = "table",
+    at: At = At(),
 ) -> None:
     """Check every shard: its hash, its index, and the pictures of each sample. Exits 1 if one is damaged."""
-    lake = lake_to_read(workspace)
+    lake = lake_to_read(at.workspace)
     # Refuses a name that is no release, whose list of shards would be empty and so whole
     name = get_release(lake, release).name if release else None
     source, values = ("release_shards WHERE name = ?", [name]) if name else ("shards", [])
@@ -69,6 +59,6 @@ def shards_verify(
         for problem in check_shard(lake.workspace.shard(split, shard, store), sha256, size)
     ]
     whole = f"{len(rows)} shards with {sum(row[-1] for row in rows)} samples are whole."
-    show(damaged, format, empty=whole if rows else "No shards yet: build first.")
+    show(damaged, at.format, empty=whole if rows else "No shards yet: build first.")
     if damaged:
         raise typer.Exit(FAILED)

@@ -17,13 +17,12 @@ from annotate.model_client.server import Server, ServerConfig
 from annotate.vlm.config import VlmConfig
 from annotate.vlm.prompts import prompt_version
 from cli.options import (
-    DEFAULT_WORKSPACE,
-    FormatOption,
+    At,
+    Here,
     HostOption,
     NoTokenOption,
     PortOption,
     TokenFileOption,
-    WorkspaceOption,
     YesOption,
     confirm,
     lake_to_read,
@@ -63,10 +62,10 @@ def explore(
     user_header: Annotated[str | None, Option(help="Header in which a reverse proxy names the user.")] = None,
     trusted_proxy: Annotated[list[str] | None, Option(help="Address or network of that proxy; repeatable.")] = None,
     allow_host: Annotated[list[str] | None, Option(help="Another host name of this explorer; repeatable.")] = None,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    at: Here = Here(),
 ) -> None:
     """Browse the corpus and correct labels: episodes, comparisons, SQL, scores. Ctrl-C ends it."""
-    space = space_at(workspace)
+    space = space_at(at.workspace)
     if release and snapshot is not None:
         raise UserError("--release and --snapshot exclude each other")
     if dagster_url and not dagster_url.startswith(("http://", "https://")):
@@ -84,7 +83,7 @@ def explore(
     )
     if release:
         release, snapshot = release_state(space, release)
-    lake_to_read(workspace).con.close()
+    lake_to_read(at.workspace).con.close()
     options = Options(snapshot, release, dagster_url, access, lambda dataset: _suggestions(space, dataset))
     listener, opening = listen(host, port), space.root / "explorer" / "open.html"
 
@@ -126,14 +125,13 @@ def vlm_cache(
         bool, Option("--prune-other-prompts", help="Delete replies to other versions of the prompts.")
     ] = False,
     yes: YesOption = False,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    format: FormatOption = "table",
+    at: At = At(),
 ) -> None:
     """List the cached replies of models, by model, prompts and stage. The options delete replies first.
 
     Deleting changes no label; only a new build of it would ask the model again.
     """
-    store = response_store(lake_to_read(workspace).workspace)
+    store = response_store(lake_to_read(at.workspace).workspace)
     if prune_older is not None or prune_versions:
         # Replies to today's prompts stay; this version asks for none of the others again
         present = {prompt_version(several_views=several) for several in (False, True)}
@@ -141,7 +139,7 @@ def vlm_cache(
         limit = None if prune_older is None else datetime.now(UTC) - timedelta(days=prune_older)
         confirm("Delete replies, which would have to be asked for and paid again?", yes=yes)
         print(f"{store.prune(keep, limit)} replies deleted.", file=sys.stderr)
-    show(cache_rows(store), format, empty="No reply is kept.")
+    show(cache_rows(store), at.format, empty="No reply is kept.")
 
 
 @vlm_app.command("serve")

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 from typer import Argument, Option
 
-from cli.options import DEFAULT_WORKSPACE, WorkspaceOption, space_at
+from cli.options import Here, space_at
 from cli.output import write_result
 from core.errors import UserError
 from warehouse.sql_process import LakeState, SqlProcess
@@ -31,10 +31,10 @@ def sql(
     time_limit: Annotated[float, Option(min=0.001, help="Maximum seconds per query.")] = 600,
     memory: Annotated[str, Option(help="Maximum memory of a query.")] = "4GB",
     attach: Annotated[bool, Option(help="Print the commands that open the corpus in DuckDB itself.")] = False,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    at: Here = Here(),
 ) -> None:
     """Run a read-only SQL query on the corpus; without a query, open a shell."""
-    space = space_at(workspace)
+    space = space_at(at.workspace)
     if release and snapshot is not None:
         raise UserError("--release and --snapshot exclude each other")
     if attach:
@@ -62,15 +62,15 @@ def sql(
 
         return columns(names, open_for_users(space, release_state(space, release)[1] if release else snapshot))
 
-    at = LakeState(str(space.root), snapshot, release)
+    state = LakeState(str(space.root), snapshot, release)
     with SqlProcess(memory) as process:
         # On a terminal without a question: a shell. What is piped in is one question
         if query is None and sys.stdin.isatty():
             from cli.sql_shell import shell
 
             title = f"{space.root} ({release or ('now' if snapshot is None else f'snapshot {snapshot}')})"
-            shell(lambda text: process.query(at, text, time_limit), described, title, show_result)
+            shell(lambda text: process.query(state, text, time_limit), described, title, show_result)
             return
-        table = process.query(at, sys.stdin.read() if query is None else query, time_limit)
+        table = process.query(state, sys.stdin.read() if query is None else query, time_limit)
     if not show_result(table, format, out):
         raise UserError("Parquet is not for a terminal: add --out FILE")

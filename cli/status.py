@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 import typer
 
-from cli.options import DEFAULT_WORKSPACE, FormatOption, WorkspaceOption, lake_to_read, share_known
+from cli.options import At, lake_to_read, share_known
 from cli.output import print_json, show
 from warehouse.lake import Lake
 from warehouse.lake.embedded import embedded_pictures
@@ -65,15 +65,15 @@ def show_references(lake: Lake, names: Collection[str]) -> None:
 
 
 @app.command()
-def status(workspace: WorkspaceOption = DEFAULT_WORKSPACE, format: FormatOption = "table") -> None:
+def status(at: At = At()) -> None:
     """Show how much there is of each dataset, from episodes to shards.
 
     Counts usable and quarantined episodes, frames, labels, known outcomes and samples.
     """
-    lake = lake_to_read(workspace)
+    lake = lake_to_read(at.workspace)
     with lake.reading():
         rows = status_rows(lake)
-        if format == "table":
+        if at.format == "table":
             show_status(rows)
             show_references(lake, [row["dataset"] for row in rows])
         else:

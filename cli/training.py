@@ -16,13 +16,12 @@ from annotate.vlm.config import Price, VlmConfig
 from assets.lib.launch.child import launched, report
 from assets.lib.report import report_closing
 from cli.options import (
-    DEFAULT_WORKSPACE,
+    At,
     EndpointOption,
     FormatOption,
     PrivateOption,
     ReleaseOption,
     SentDryRunOption,
-    WorkspaceOption,
     lake_at,
     lake_to_read,
     say_next,
@@ -61,8 +60,7 @@ def train(
         bool, Option(help="Resume if there is a checkpoint, else start: for requeued jobs.")
     ] = False,
     wandb: Annotated[bool, Option(help="Log to Weights & Biases, too; WANDB_MODE=offline keeps the log here.")] = False,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    format: FormatOption = "table",
+    at: At = At(),
 ) -> None:
     """Train a progress reward model on a release's train split. Always trains anew.
 
@@ -70,7 +68,7 @@ def train(
     in this workspace only.
     """
     loaded = load_recipe(recipe, model)  # before the lake is opened: a typo costs nothing
-    lake = lake_at(workspace)
+    lake = lake_at(at.workspace)
     now = release == LOCAL or (release is None and find_release(lake) is None)
     space, frozen = lake.workspace, local_release(lake) if now else get_release(lake, release)
     from pipeline.reward_model import reward_model_step  # imports torch
@@ -80,9 +78,9 @@ def train(
     outcome = _train_visibly(space, lambda on_step: step(on_step=on_step))
     # Further processes of torchrun have no outcome to tell
     if outcome:
-        show_facts(dict(outcome.numbers) | {"checkpoint": str(outcome.files[0])}, format)
-        if format == "table":
-            say_next(AFTER_TRAINING, workspace)
+        show_facts(dict(outcome.numbers) | {"checkpoint": str(outcome.files[0])}, at.format)
+        if at.format == "table":
+            say_next(AFTER_TRAINING, at.workspace)
 
 
 def _train_visibly(space: Workspace, train: Callable[[Callable[[Any], None]], Outcome]) -> Outcome | None:
@@ -115,15 +113,14 @@ def adapt(
     samples: Annotated[int, Option(min=1, help="Maximum number of moments to learn from.")] = 240,
     seed: Annotated[int, Option(help="Another number draws other moments.")] = 0,
     resume: ResumeOption = False,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    format: FormatOption = "table",
+    at: At = At(),
 ) -> None:
     """Adapt a model to one episode, from its active label. Makes a LoRA adapter, or another laptop model."""
     from pipeline.adaptation import episode_samples  # imports torch
     from pipeline.adaptation import model_folder as folder_to_adapt
     from training.oneshot import adapt as train_adapter
 
-    lake = lake_at(workspace)
+    lake = lake_at(at.workspace)
     folder = folder_to_adapt(lake, model)
     loaded = load_recipe(recipe or adapting_recipe(folder), folder)
     drawn = episode_samples(lake, dataset, episode, samples, seed)
@@ -137,7 +134,7 @@ def adapt(
         "last_error": run.curve[-1].progress,
         "checkpoint": str(run.checkpoint),
     }
-    show_facts(facts, format)
+    show_facts(facts, at.format)
 
 
 @app.command()
@@ -167,8 +164,7 @@ def cot(
     usd_per_gpu_hour: Annotated[float, Option(min=0)] = 0.0,
     concurrency: Annotated[int, Option(min=1, help="Simultaneous requests.")] = 16,
     seed: Annotated[int, Option(help="Another number draws other samples for --profile.")] = 0,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    format: FormatOption = "table",
+    at: At = At(),
 ) -> None:
     """Make reasoning data for supervised training from a strong model's right answers.
 
@@ -176,7 +172,7 @@ def cot(
     """
     if serve == bool(endpoint):
         raise UserError("give either --endpoint URL, the address of the model's server, or --serve")
-    lake = lake_at(workspace)
+    lake = lake_at(at.workspace)
     from training.cot import CotOptions, generate  # imports torch
     from training.progresslm_data import drawn_samples, read_rows
 
@@ -214,9 +210,9 @@ def cot(
         options = CotOptions(inferences, limit, temperature, tolerance)
         report = generate(lake, samples, config, options, out, partial(report_on, "answers"))
     facts = asdict(report) | {"file": str(report.file)}
-    if format == "table":
+    if at.format == "table":
         facts["left_out"] = ", ".join(f"{reason} {n}" for reason, n in report.left_out.items()) or "none"
-    show_facts(facts, format)
+    show_facts(facts, at.format)
 
 
 model_app = typer.Typer(help="List, check, merge, convert and publish checkpoints.", no_args_is_help=True)
@@ -227,9 +223,9 @@ ModelArgument = Annotated[
 
 
 @model_app.command("list")
-def model_list(workspace: WorkspaceOption = DEFAULT_WORKSPACE, format: FormatOption = "table") -> None:
+def model_list(at: At = At()) -> None:
     """List the checkpoints of a workspace, models and adapters, with their training data or origin."""
-    show(model_rows(space_at(workspace)), format, empty="No model yet: proccorpus train.")
+    show(model_rows(space_at(at.workspace)), at.format, empty="No model yet: proccorpus train.")
 
 
 @model_app.command("merge")
@@ -239,8 +235,7 @@ def model_merge(
     out: Annotated[
         Path | None, Option(help="Folder for the merged model; default: the adapter's folder with .merged.")
     ] = None,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    format: FormatOption = "table",
+    at: At = At(),
 ) -> None:
     """Merge adapters into whole models, for servers. The card names adapter and base, with their hashes."""
     from pipeline.model_check import merge_adapter, unmerged  # imports torch
@@ -249,9 +244,9 @@ def model_merge(
         raise UserError("give either the names of adapters, or --all")
     if out is not None and (every or len(models or ()) != 1):
         raise UserError("--out needs exactly one adapter")
-    space = space_at(workspace)
+    space = space_at(at.workspace)
     folders = unmerged(space) if every else [model_folder(space, m) for m in models or ()]
-    show([merge_adapter(space, folder, out) for folder in folders], format, empty="No adapter is left to merge.")
+    show([merge_adapter(space, folder, out) for folder in folders], at.format, empty="No adapter is left to merge.")
 
 
 @model_app.command("convert")
@@ -273,34 +268,32 @@ def model_convert(
 def model_check(
     model: ModelArgument = LATEST,
     serve: Annotated[bool, Option(help="Also serve it with vLLM, and send it a question.")] = False,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    format: FormatOption = "table",
+    at: At = At(),
 ) -> None:
     """Load a checkpoint and ask it a question about a picture."""
     from pipeline.model_check import check_model  # imports torch
 
-    folder = model_folder(space_at(workspace), model)
+    folder = model_folder(space_at(at.workspace), model)
     with progress() as report:
         facts = check_model(folder, (lambda line: report("server", detail=line)) if serve else None)
-    show_facts(facts, format)
+    show_facts(facts, at.format)
 
 
 @model_app.command("calibrate")
 def model_calibrate(
     model: ModelArgument = LATEST,
     release: ReleaseOption = None,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    format: FormatOption = "table",
+    at: At = At(),
 ) -> None:
     """Calibrate the success threshold on validation episodes; training already does this for heads."""
     from eval.reward.calibration import calibrate_checkpoint  # imports torch
 
-    lake = lake_at(workspace)
+    lake = lake_at(at.workspace)
     frozen = get_release(lake, release)
     success = calibrate_checkpoint(lake, frozen, model_folder(lake.workspace, model), words=True)
     if success is None:
         raise UserError(f"release {frozen.name} has no val split with moments both at and before the end state")
-    show_facts(success.as_json(), format)
+    show_facts(success.as_json(), at.format)
 
 
 @model_app.command("publish")
@@ -312,13 +305,12 @@ def model_publish(
     ] = None,
     dry_run: SentDryRunOption = False,
     private: PrivateOption = False,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    format: FormatOption = "table",
+    at: At = At(),
 ) -> None:
     """Publish a checkpoint. Refused if a licence of its training data is not open."""
     from training.publish import publish_model  # imports torch
 
-    folder, lake = model_folder(space_at(workspace), model), lake_to_read(workspace)
+    folder, lake = model_folder(space_at(at.workspace), model), lake_to_read(at.workspace)
     allow = allow_licence or ()
     done = publish_model(lake, folder, to, allow=allow, dry_run=dry_run, private=private, on_file=tell_sent)
-    show_facts({"model": folder.name} | done.__dict__ | {"dry_run": dry_run}, format)
+    show_facts({"model": folder.name} | done.__dict__ | {"dry_run": dry_run}, at.format)
