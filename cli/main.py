@@ -31,9 +31,9 @@ from cli.terminal import (
     leave_streams,
     painted,
 )
-from core.addresses import checked_address, without_secrets
+from core.addresses import without_secrets
 from core.cores import tell_libraries
-from core.errors import UserError, validation_message
+from core.errors import UserError, checked_address, validation_message
 from core.files import disk_full, refused_by_system
 from core.imports import leave_out_pandas
 from core.names import near_names
@@ -172,14 +172,11 @@ def _as_typer_has_it(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _refuse_secrets(values: dict[str, Any]) -> None:
-    """Raises UserError, which does not repeat it, for an address with a password or token in it."""
+    """Raises SecretInAddress."""
     for name, given in values.items():
         for text in given if isinstance(given, list) else [given]:
-            try:
-                if name not in FREE_TEXTS and isinstance(text, str | Path):
-                    checked_address(str(text))
-            except ValueError as e:
-                raise UserError(f"{name.replace('_', '-')}: {e}") from e
+            if name not in FREE_TEXTS and isinstance(text, str | Path):
+                checked_address(str(text))
 
 
 def _call_flag(parameter: inspect.Parameter) -> None:

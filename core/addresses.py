@@ -33,13 +33,3 @@ def _cut(found: re.Match[str]) -> str:
     if not (POSTGRES_USER[0].match(scheme) and POSTGRES_USER[1].match(rest)):
         rest = PASSWORD.sub(f"{CUT}@", LOGIN.sub(f"{CUT}@", rest))
     return scheme + FRAGMENT.sub(f"#{CUT}", rest)
-
-
-def checked_address(address: str) -> str:
-    """The address, or path, as given. Raises ValueError, which does not repeat it, when it may hold a secret."""
-    if ADDRESS.match(address) and without_secrets(address) != address:
-        raise ValueError(
-            "no user, password, key or signature in an address, and nothing behind a '#': it is stored with the "
-            "corpus; give it in the environment, as docs/security.md says"
-        )
-    return address

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from core.addresses import without_secrets
+from core.addresses import ADDRESS, without_secrets
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -15,6 +15,20 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         return without_secrets(super().__str__())
+
+
+class SecretInAddress(UserError, ValueError):  # noqa: N818, as pydantic's validators raise it as well
+    """An address with a password, key or signature in it, which is not repeated."""
+
+
+def checked_address(address: str) -> str:
+    """The address, or path, as given. Raises SecretInAddress."""
+    if ADDRESS.match(address) and without_secrets(address) != address:
+        raise SecretInAddress(
+            "no user, password, key or signature in an address, and nothing behind a '#': it is stored with the "
+            "corpus; give it in the environment, as docs/security.md says"
+        )
+    return address
 
 
 class FailedError(UserError):

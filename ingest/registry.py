@@ -19,8 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from core.addresses import checked_address
-from core.errors import UserError, validation_message
+from core.errors import UserError, checked_address, validation_message
 from core.yaml_text import parse_yaml
 from ingest.formats import FORMAT_NAMES
 from ingest.limits import LIMITS, Limits

@@ -8,10 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from pydantic import ValidationError
-
 from annotate.frames import FramesConfig, frames_stage
-from core.errors import UserError, validation_message
 from core.values import spread
 from ingest.episode import EpisodeRecord, Finding, Listing
 from ingest.identity import settle
@@ -72,12 +69,8 @@ def _opened(path: str, revision: str | None, format: str | None, full: bool) -> 
     is_address = "://" in path
     where = path if is_address else str(Path(path).resolve())
     facts: dict[str, Any] = {"name": "inspected", "source": where, "revision": revision, "format": format}
-    try:
-        config = DatasetConfig(**facts)
-    except ValidationError as e:
-        raise UserError(validation_message(e)) from e
     with TemporaryDirectory() as folder:
-        yield Source(config, SHOWN if is_address and not full else None, Path(folder))
+        yield Source(DatasetConfig(**facts), SHOWN if is_address and not full else None, Path(folder))
 
 
 def _row_of(path: str, place: Place, revision: str | None, full: bool) -> dict[str, Any]:

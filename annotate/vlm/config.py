@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from core.addresses import checked_address
+from core.errors import checked_address
 
 CODE_VERSION = "vlm-1"  # of what is made of the model's replies
 # Verbs a step begins with; a dataset may bring its own

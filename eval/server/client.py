@@ -1,12 +1,14 @@
 """Rewards from a server (`proccorpus serve`), for programs that are to import no model: numpy, Pillow and httpx.
 
-with RewardClient("http://127.0.0.1:8700") as client, client.session("Open the drawer.", fps=4) as session:
+token = Path("workspace/.token-serve").read_text()  # or PROCCORPUS_REWARD_TOKEN
+with RewardClient("http://127.0.0.1:8700", token) as client, client.session("Open the drawer.", fps=4) as session:
     row = session.append(rgb)  # uint8 [h, w, 3]
     row.progress, row.delta, row.done
 """
 
 import base64
 import io
+import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -44,6 +46,7 @@ class RewardClient:
         self, url: str, token: str | None = None, timeout_s: float = 60.0, patience_s: float = 30.0,
         encoding: Encoding = "png", transport: httpx.BaseTransport | None = None,
     ) -> None:  # fmt: skip
+        token = token or os.environ.get("PROCCORPUS_REWARD_TOKEN")
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._http = httpx.Client(
             base_url=url, headers=headers, timeout=timeout_s, transport=transport, trust_env=False

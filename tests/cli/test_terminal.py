@@ -32,6 +32,7 @@ CLIPBOARD = "\x1b]52;c;cm0gLXJmIC8=\x07"
         ("\x1b[31mred\x1b[0m\r\n\t", "\x1b[31mred\x1b[0m\r\n\t"),
         ("\x1b[31", "\\u001b[31"),
         ("gr\u00fc\u00dfe", "gr\u00fc\u00dfe"),
+        ("\u202egnp.exe \u2066a\u2069\u200f", "\\u202egnp.exe \\u2066a\\u2069\\u200f"),
     ],
 )
 def test_commands_are_written_as_text(text: str, written: str) -> None:
@@ -39,6 +40,14 @@ def test_commands_are_written_as_text(text: str, written: str) -> None:
     assert stream.write(text) == len(text)
     stream.flush()
     assert buffer.getvalue().decode() == written
+
+
+def test_errors_hold_no_secrets() -> None:
+    stream = ShownText(buffer := io.BytesIO(), "utf-8")
+    stream.is_result = False
+    stream.write("no answer from http://u:secret@h/")
+    stream.flush()
+    assert buffer.getvalue() == b"no answer from http://***@h/"
 
 
 def test_cells_have_no_commands_at_all(capsys: pytest.CaptureFixture[str]) -> None:

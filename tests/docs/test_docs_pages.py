@@ -233,7 +233,10 @@ class Reader:
             process = subprocess.Popen(command, cwd=self.folder, stdout=out, stderr=subprocess.STDOUT)
         self.servers.callback(stopped, process)
         address = wait_for_address(log, process)
-        assert httpx.get(address, follow_redirects=True).status_code in (200, 404)  # a reward server has no front page
+        assert httpx.get(address, follow_redirects=True).status_code in (
+            200,
+            401,
+        )  # a reward server prints its address bare
         # What follows on the page asks the server at the usual port, not one that was to take a free one
         if arguments[0] == "serve" and not wants_any_port:
             self.address = address

@@ -74,7 +74,7 @@ def test_numbers_that_would_fill_the_memory(tmp_path: Path, change: dict[str, An
     of_model = settings if settings.keys() & change else settings["laptop"]
     of_model |= change
     path.write_text(json.dumps(settings))
-    with pytest.raises(ModelError, match="cannot be loaded|bring that encoder"):
+    with pytest.raises(ModelError, match=r"cannot be loaded|bring that encoder"):
         load_laptop(tmp_path)
 
 

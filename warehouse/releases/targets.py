@@ -11,8 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Literal, cast
 
-from core.addresses import checked_address
-from core.errors import FailedError
+from core.errors import FailedError, checked_address
 from core.files import sha256_file
 from warehouse.releases.contents import ReleaseError
 
@@ -54,11 +53,7 @@ def address(to: str) -> str:
 def open_target(to: str, *, private: bool = False, kind: Kind = "dataset") -> "Target":
     """A place by its address; nothing is asked of it yet. Raises ReleaseError for an address of another kind."""
     form, plural = HUB_ADDRESS[kind]
-    try:
-        checked_address(to)
-    except ValueError as e:
-        raise ReleaseError(str(e)) from e
-    if to.startswith("hf://"):
+    if checked_address(to).startswith("hf://"):
         match = REPOSITORY[kind].match(to)
         if not match:
             raise ReleaseError(f"{to} names no {kind} repository: write {form}")

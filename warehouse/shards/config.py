@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from core.addresses import checked_address
+from core.errors import checked_address
 
 
 class ShardsConfig(BaseModel):
