@@ -50,11 +50,7 @@ app.add_typer(outcomes_app, name="outcomes")
 
 
 @corrections_app.command("list")
-def corrections_list(
-    dataset: DatasetOption = None,
-    everything: HistoryOption = False,
-    at: At = At(),
-) -> None:
+def corrections_list(dataset: DatasetOption = None, everything: HistoryOption = False, at: At = At()) -> None:
     """List corrections in force or waiting for review, and how many of them the next build will apply."""
     lake = lake_to_read(at.workspace)
     show(corrections.listed(lake, dataset, everything=everything), at.format, empty="Nobody corrected anything.")
@@ -238,10 +234,7 @@ def references_add(
 
 @references_app.command("remove")
 def references_remove(
-    dataset: DatasetArgument,
-    episode: EpisodeArgument,
-    author: AuthorOption = None,
-    at: Here = Here(),
+    dataset: DatasetArgument, episode: EpisodeArgument, author: AuthorOption = None, at: Here = Here()
 ) -> None:
     """Remove a reference; the run's own label stays as it is."""
     lake = lake_at(at.workspace)
@@ -292,11 +285,7 @@ def outcomes_shares(ctx: typer.Context, at: At = At()) -> None:
 
 
 @outcomes_app.command("list")
-def outcomes_list(
-    dataset: DatasetOption = None,
-    everything: HistoryOption = False,
-    at: At = At(),
-) -> None:
+def outcomes_list(dataset: DatasetOption = None, everything: HistoryOption = False, at: At = At()) -> None:
     """List the outcomes that people stated, with author and time, and how many of them the next build will apply."""
     lake = lake_to_read(at.workspace)
     show(outcomes.listed(lake, dataset, everything=everything), at.format, empty="Nobody said how any run ended.")

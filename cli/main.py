@@ -20,17 +20,7 @@ import typer
 from cli.completion import complete_by_name
 from cli.examples import EXAMPLES
 from cli.options import episode_list
-from cli.terminal import (
-    AS_RECORDS,
-    DONE,
-    FAILED,
-    INTERRUPTED,
-    USAGE,
-    VERBOSE,
-    guard_terminal,
-    leave_streams,
-    painted,
-)
+from cli.terminal import AS_RECORDS, DONE, FAILED, INTERRUPTED, USAGE, VERBOSE, guard_terminal, leave_streams, painted
 from core.addresses import without_secrets
 from core.cores import tell_libraries
 from core.errors import UserError, checked_address, validation_message

@@ -30,11 +30,7 @@ RegistryOption = Annotated[list[Path] | None, Option(help="Also read this folder
 
 
 @datasets_app.callback()
-def datasets(
-    ctx: typer.Context,
-    registry: RegistryOption = None,
-    at: At = At(),
-) -> None:
+def datasets(ctx: typer.Context, registry: RegistryOption = None, at: At = At()) -> None:
     """List the datasets of the registry and of the workspace."""
     # This also runs ahead of a subcommand, such as `datasets show`, which then speaks alone
     if ctx.invoked_subcommand:
@@ -47,9 +43,7 @@ def datasets(
 
 @datasets_app.command("show")
 def datasets_show(
-    registered: Annotated[str, Argument(metavar="NAME")],
-    registry: RegistryOption = None,
-    at: At = At(),
+    registered: Annotated[str, Argument(metavar="NAME")], registry: RegistryOption = None, at: At = At()
 ) -> None:
     """Show all that is known about one dataset: sizes, licence, cameras by role, gripper, traps."""
     built, entries = _datasets_built(space_at(at.workspace)), load_registry([BUILT_IN, *(registry or [])])

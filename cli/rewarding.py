@@ -7,17 +7,7 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from cli.options import (
-    At,
-    Here,
-    HostOption,
-    NoTokenOption,
-    PortOption,
-    TokenFileOption,
-    say,
-    space_at,
-    warn,
-)
+from cli.options import At, Here, HostOption, NoTokenOption, PortOption, TokenFileOption, say, space_at, warn
 from cli.output import show_facts
 from cli.progress import progress
 from core.errors import UserError
@@ -64,8 +54,7 @@ def reward(
         Path | None, Option(help="JSON-lines file to write, one row per scored frame; default: named after the run.")
     ] = None,
     fps: Annotated[
-        float | None,
-        Option(min=0.001, help="Frames to score per second; default: 4, or all frames of a slower video."),
+        float | None, Option(min=0.001, help="Frames to score per second; default: 4, or all frames of a slower video.")
     ] = None,
     *,
     scorer: ScorerOptions,

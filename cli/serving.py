@@ -118,8 +118,7 @@ def _suggestions(space: Workspace, dataset: str) -> list[dict[str, Any]]:
 @vlm_app.command("cache")
 def vlm_cache(
     prune_older: Annotated[
-        float | None,
-        Option("--prune-older-than", min=0, help="Delete replies that are older than this many days."),
+        float | None, Option("--prune-older-than", min=0, help="Delete replies that are older than this many days.")
     ] = None,
     prune_versions: Annotated[
         bool, Option("--prune-other-prompts", help="Delete replies to other versions of the prompts.")

@@ -280,11 +280,7 @@ def model_check(
 
 
 @model_app.command("calibrate")
-def model_calibrate(
-    model: ModelArgument = LATEST,
-    release: ReleaseOption = None,
-    at: At = At(),
-) -> None:
+def model_calibrate(model: ModelArgument = LATEST, release: ReleaseOption = None, at: At = At()) -> None:
     """Calibrate the success threshold on validation episodes; training already does this for heads."""
     from eval.reward.calibration import calibrate_checkpoint  # imports torch
 

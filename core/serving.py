@@ -21,11 +21,7 @@ from core.web import LOOPBACK_NAMES, Access
 
 SHORTEST_TOKEN, MOST_TOKEN = 16, 4096
 # By server: the variable with its token
-TOKENS = {
-    "explore": "PROCCORPUS_EXPLORE_TOKEN",
-    "serve": "PROCCORPUS_REWARD_TOKEN",
-    "ui": "PROCCORPUS_UI_TOKEN",
-}
+TOKENS = {"explore": "PROCCORPUS_EXPLORE_TOKEN", "serve": "PROCCORPUS_REWARD_TOKEN", "ui": "PROCCORPUS_UI_TOKEN"}
 
 
 def token_for(

@@ -154,11 +154,7 @@ class RewardSession:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def append(
-        self,
-        frame: np.ndarray | Mapping[str, np.ndarray],
-        timestamp_s: float | None = None,
-    ) -> RewardRow:
+    def append(self, frame: np.ndarray | Mapping[str, np.ndarray], timestamp_s: float | None = None) -> RewardRow:
         """The reward of the next moment: uint8 [h, w, 3], or one per camera of the session."""
         times = None if timestamp_s is None else [timestamp_s]
         if isinstance(frame, Mapping) or len(self.info.cameras) > 1:
@@ -173,9 +169,7 @@ class RewardSession:
         return Scored.model_validate_json(answer.content).rows[0]
 
     def append_all(
-        self,
-        frames: Sequence[np.ndarray | Mapping[str, np.ndarray]],
-        timestamps_s: Sequence[float] | None = None,
+        self, frames: Sequence[np.ndarray | Mapping[str, np.ndarray]], timestamps_s: Sequence[float] | None = None
     ) -> tuple[RewardRow, ...]:
         """The same of several moments in one request. The request names the first one's number, so that a repeated one
         is known as such by the server, and no frame is taken twice."""
