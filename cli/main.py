@@ -202,7 +202,7 @@ def options_of(model: Any) -> list[inspect.Parameter]:
         bounds = {side: getattr(m, at) for m in metadata for at, side in BOUNDS.items() if hasattr(m, at)}
         called = str(field.validation_alias or name)
         flag = called.replace("_", "-")
-        declared = f"--{flag}/--no-{flag}" if kind == bool | None else f"--{flag}"
+        declared = f"--{flag}" + f"/--no-{flag}" * (kind == bool | None)
         more: Any = field.json_schema_extra or {}
         option = typer.Option(declared, help=field.description, **bounds, **more)
         of_keyword = inspect.Parameter.KEYWORD_ONLY

@@ -85,24 +85,31 @@ def access_for(
     user_header: str | None = None, author: str = "somebody",
 ) -> Access:  # fmt: skip
     """Who may use a server that listens on `host`; `hosts` are further names of it. Raises UserError."""
-    if token is not None and not (
-        SHORTEST_TOKEN <= len(token) <= MOST_TOKEN and token.isascii() and token.isprintable()
-    ):
-        raise UserError(f"a token needs at least {SHORTEST_TOKEN} printable ASCII characters, {MOST_TOKEN} at most")
+    _check(token)
     # Anybody can send a header
     if bool(user_header) != bool(proxies):
         raise UserError("--user-header needs --trusted-proxy: the addresses of proxies that may name the user")
-    try:
-        networks = tuple(map(ipaddress.ip_network, proxies))
-    except ValueError as e:
-        raise UserError(f"--trusted-proxy: {e}") from e
     is_local = is_loopback(host)
     if not is_local and token is None and not user_header:
         raise UserError(f"other machines can reach {host}: give a token of {SHORTEST_TOKEN} characters or more")
     # Host names are checked where they are known; behind a public address the token decides
     names = (*LOOPBACK_NAMES, *map(str.lower, hosts)) if is_local or hosts else None
     header = user_header.lower() if user_header else None
-    return Access(token, names, header, networks, author, is_local and not hosts and not header)
+    return Access(token, names, header, _networks(proxies), author, is_local and not hosts and not header)
+
+
+def _check(token: str | None) -> None:
+    if token is not None and not (
+        SHORTEST_TOKEN <= len(token) <= MOST_TOKEN and token.isascii() and token.isprintable()
+    ):
+        raise UserError(f"a token needs at least {SHORTEST_TOKEN} printable ASCII characters, {MOST_TOKEN} at most")
+
+
+def _networks(addresses: tuple[str, ...]) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+    try:
+        return tuple(map(ipaddress.ip_network, addresses))
+    except ValueError as e:
+        raise UserError(f"--trusted-proxy: {e}") from e
 
 
 def is_loopback(host: str) -> bool:

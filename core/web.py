@@ -172,13 +172,13 @@ class Guard:
         hosts, origins = c.headers.getlist("host"), c.headers.getlist("origin")
         if len(hosts) != 1:
             return Refusal(400, "wrong_host", "the request must have exactly one Host header")
-        named = HOST.fullmatch(hosts[0].lower())
-        if self.access.hosts is not None and (named is None or named[1].strip("[]") not in self.access.hosts):
+        named = HOST.fullmatch(hosts[0].lower()) or ("", "")
+        if self.access.hosts is not None and named[1].strip("[]") not in self.access.hosts:
             why = f"this server is not called {hosts[0]!r}; use the address that it printed"
             return Refusal(421, "wrong_host", why)
         # A browser names the origin of a change and of a WebSocket, and says which site asks, and for what
-        own = [f"http://{hosts[0]}".lower()], [f"https://{hosts[0]}".lower()]
-        is_own = not origins or [origin.lower() for origin in origins] in own
+        own = [[], [f"http://{hosts[0]}".lower()], [f"https://{hosts[0]}".lower()]]
+        is_own = [*map(str.lower, origins)] in own
         asked = c.headers.get("sec-fetch-mode"), c.headers.get("sec-fetch-dest", "document")
         is_link = is_reading and asked == ("navigate", "document")
         if not is_own or (c.headers.get("sec-fetch-site", "none") not in ("none", "same-origin") and not is_link):
