@@ -15,17 +15,17 @@ from core.paths import ROOT
 
 # Lines by `wc -l`, blanks and docstrings and all; behind each what the room is to come down to
 LINES = {
-    "core": 2484,  # 2,000
-    "ingest": 11690,  # 9,800
-    "annotate": 10242,  # 9,000
-    "warehouse": 14192,  # 10,300
-    "eval": 12380,  # 9,500
-    "training": 7156,  # 6,800
+    "core": 2644,  # 2,000
+    "ingest": 11666,  # 9,800
+    "annotate": 10243,  # 9,000
+    "warehouse": 14193,  # 10,300
+    "eval": 12378,  # 9,500
+    "training": 7162,  # 6,800
     "pipeline": 6313,  # 5,300
     "explorer": 4788,  # 4,700
-    "cli": 3972,  # 3,600
-    "assets": 2707,  # 2,000
-    "benchmarks": 9618,  # 8,000
+    "cli": 3869,  # 3,600
+    "assets": 2714,  # 2,000
+    "benchmarks": 9563,  # 8,000
 }
 PAGES = 3553  # of the explorer's scripts, styles and templates; 3,000
 MOST_OF_A_FILE = 400
