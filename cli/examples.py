@@ -81,5 +81,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "vlm serve": ("proccorpus vlm serve --model /models/Qwen3-VL-8B-Instruct",),
     "workspace create": ("proccorpus workspace create --catalog postgresql://me@db:5432/lake --data s3://bucket/lake",),
     "doctor": ("proccorpus doctor", "proccorpus doctor --hashes", "proccorpus doctor --repair"),
+    "recover": ("proccorpus recover --workspace /data/corpus",),
+    "upgrade": ("proccorpus upgrade", "proccorpus upgrade --yes"),
     "ui": ("proccorpus ui --port 3000",),
 }

@@ -65,14 +65,26 @@ COMMANDS = (
     ("Models", "serve", "rewarding", "Serve rewards over HTTP, for live sessions and for whole runs; see /docs."),
     ("Operate", "workspace", "operating", "Create a workspace for several machines."),
     ("Operate", "doctor", "operating", "Check whether a workspace is complete, and say what to do."),
+    (
+        "Operate",
+        "recover",
+        "operating",
+        "Make a lost or damaged catalog again: from the newest backup, with all that people said.",
+    ),
+    (
+        "Operate",
+        "upgrade",
+        "operating",
+        "Bring the lake of an earlier version to this one's, after a backup of its catalog.",
+    ),
     ("Operate", "gc", "releasing", "Delete files that neither the corpus nor a release uses, and merge small files."),
     ("Operate", "ui", "operating", "Open the Dagster UI on a workspace: chunks, backfills, checks and lineage."),
 )
 MODULES = {name: f"cli.{module}" for _, name, module, _ in COMMANDS}
 # Commands that read and write the lake and nothing else
 WITHOUT_PANDAS = {
-    "build", "dry-run", "doctor", "takedown", "gc", "inspect", "status", "quarantine", "digest", "schema", "sql",
-    "demonstrations", "corrections", "references", "outcomes",
+    "build", "dry-run", "doctor", "recover", "upgrade", "takedown", "gc", "inspect", "status", "quarantine", "digest",
+    "schema", "sql", "demonstrations", "corrections", "references", "outcomes",
 }  # fmt: skip
 VerboseOption = Annotated[bool, typer.Option("--verbose", help="Show where an error came from.")]
 RecordsOption = Annotated[bool, typer.Option("--records", "-x", help="Each row as a record, a column a line.")]

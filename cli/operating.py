@@ -11,11 +11,14 @@ from assets.lib.report import dagster_home, mirror
 from cli.options import At, Here, HostOption, NoTokenOption, TokenFileOption, say, space_at
 from cli.output import print_json, show
 from cli.terminal import FAILED
+from core.paths import Workspace
 from core.serving import TOKENS, link_with, token_for
 from pipeline.doctor import diagnose
 from warehouse.lake import Lake
-from warehouse.lake.doctor import ERROR
+from warehouse.lake.doctor import ERROR, Trouble
+from warehouse.lake.doctor_repair import recover as make_again
 from warehouse.lake.doctor_repair import repair as mend
+from warehouse.lake.migrations import upgraded
 from warehouse.lake.place import create
 
 app = typer.Typer()
@@ -54,24 +57,54 @@ def workspace_create(
 @app.command()
 def doctor(
     hashes: Annotated[bool, Option(help="Read every byte of shards, pictures, rows and replies.")] = False,
-    repair: Annotated[bool, Option(help="Delete orphans and damaged files; mark what must be built again.")] = False,
+    repair: Annotated[
+        bool, Option(help="Move orphans and damaged files to .removed; mark what must be built again.")
+    ] = False,
     json: Annotated[bool, Option(help="Same as --format json.")] = False,
     at: At = At(),
 ) -> None:
     """Check whether a workspace is complete, and say what to do.
 
-    Exits 1 on errors; remains of a crash are warnings. Changes nothing without --repair. A repair never deletes
-    listed, intact files. Cannot run during a build.
+    Exits 1 on errors; remains of a crash are warnings. Changes nothing without --repair, which deletes nothing. Cannot
+    run during a build.
     """
     space = space_at(at.workspace)
     troubles, repaired = diagnose(space, hashes=hashes), []
-    # While the catalog cannot be opened, nothing is known of what it lists, and nothing may be deleted
-    if repair and not any(trouble.what == "catalog" for trouble in troubles):
+    if repair:
         repaired = mend(space, troubles)
         # Looked at again: the exit code is about the workspace as it is now
         troubles = diagnose(space, hashes=hashes)
+    _show_findings(space, troubles, repaired, as_json=json or at.format == "json")
+
+
+@app.command()
+def recover(at: At = At()) -> None:
+    """Make a lost or damaged catalog again: from the newest backup, with all that people said.
+
+    Deletes nothing: what it replaces or does not know is moved to .removed/. Says what a build makes again. Cannot run
+    during a build.
+    """
+    space = space_at(at.workspace)
+    done = make_again(space)
+    done += mend(space, diagnose(space))
+    _show_findings(space, diagnose(space), done, as_json=at.format == "json")
+
+
+@app.command()
+def upgrade(
+    yes: Annotated[bool, Option("--yes", "-y", help="Do it; without, only say what would be done.")] = False,
+    at: At = At(),
+) -> None:
+    """Bring the lake of an earlier version to this one's, after a backup of its catalog. Cannot run during a build."""
+    to_do = upgraded(space_at(at.workspace), dry=not yes)
+    print_json(to_do) if at.format == "json" else say(to_do["said"])
+
+
+def _show_findings(space: Workspace, troubles: list[Trouble], repaired: list[str], *, as_json: bool) -> None:
+    """What was done, and what is wrong now. Raises typer.Exit: errors."""
     errors = sum(trouble.severity == ERROR for trouble in troubles)
     findings = [trouble.facts() for trouble in troubles]
+from core.paths import Workspace
     if json or at.format == "json":
         print_json({"errors": errors, "findings": findings, "repaired": repaired})
     else:

@@ -1,6 +1,5 @@
 """What commands share: options, the workspace they work on, and how they speak."""
 
-import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -83,16 +82,12 @@ def lake_at(workspace: str) -> "Lake":
 
 
 def lake_to_read(workspace: str) -> "Lake":
-    """The lake of an existing workspace, to read. One of an earlier version is brought forward first, where one may."""
-    from warehouse.lake import Lake
-    from warehouse.lake.migrations import SCHEMA_VERSION
+    """The lake of an existing workspace, to read. Raises LakeError: one of another version, among others."""
+    from warehouse.lake import Lake  # imports what begins threads: see cli/sql.py
+    from warehouse.lake.migrations import checked_version
 
-    space = space_at(workspace)
-    lake = Lake(space, read_only=True)
-    if lake.version < SCHEMA_VERSION and os.access(space.lock if space.lock.exists() else space.root, os.W_OK):
-        lake.con.close()
-        Lake(space).con.close()
-        lake = Lake(space, read_only=True)
+    lake = Lake(space_at(workspace), read_only=True)
+    checked_version(lake.con, lake.workspace)
     return lake
 
 

@@ -35,6 +35,16 @@ class Workspace:
         return self.root / ".committed"
 
     @property
+    def people(self) -> Path:
+        """What people said, a line for each row (`warehouse.lake.people`)."""
+        return self.root / "people.jsonl"
+
+    @property
+    def removed(self) -> Path:
+        """What a build or a repair found that nothing lists: kept until gc."""
+        return self.root / ".removed"
+
+    @property
     def sources(self) -> Path:
         """Files of remote datasets, as they were fetched; not the sweep's."""
         return self.root / "sources"
@@ -49,7 +59,8 @@ class Workspace:
         return self.root / f".token-{server}"
 
     def exists(self) -> bool:
-        return self.catalog.exists() or self.settings.exists()
+        """Is a workspace here, or what is left of one that lost its catalog?"""
+        return any(path.exists() for path in (self.catalog, self.settings, self.committed, self.people))
 
     @property
     def absence(self) -> str:

@@ -5,8 +5,6 @@ is most of a page's where there are many chunks. A page reads one snapshot and n
 Every query has a time limit.
 """
 
-import subprocess
-import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -24,7 +22,9 @@ from core.scratch import ScratchFolder
 from core.tables import TABLES
 from core.views import VIEWS
 from warehouse.lake import attach, connect, database, literal, quoted, sql_type
-from warehouse.lake.place import LOCK_TIMEOUT_S, LakeError, place
+from warehouse.lake.catalog import check_catalog, copy_catalog
+from warehouse.lake.migrations import checked_version
+from warehouse.lake.place import LakeError, place
 from warehouse.lake.sql import OF_RELEASE, RESULTS, see_results
 from warehouse.sql_process import LakeState
 
@@ -111,8 +111,6 @@ class CorpusView:
     """
 
     def __init__(self, space: Workspace, snapshot: int | None = None, release: str | None = None) -> None:
-        if not space.exists():
-            raise LakeError(space.absence)
         self.space = space
         self.fixed, self.release = snapshot, release
         self._opening = threading.Lock()
@@ -149,7 +147,8 @@ class CorpusView:
         try:
             status = self.space.catalog.stat()
         except OSError as e:
-            raise LakeError(f"the workspace at {self.space.root} is gone") from e
+            check_catalog(self.space)
+            raise LakeError(self.space.absence) from e
         return status.st_mtime_ns, status.st_size
 
     def _current(self) -> OpenSnapshot:
@@ -163,6 +162,7 @@ class CorpusView:
 
     def _open(self) -> OpenSnapshot:
         """A database that has the lake attached as `lake`, locked: it can neither write nor reach another file."""
+        check_catalog(self.space)
         at, stamp = place(self.space), self._stamp()
 
         # Few threads and little memory for each query: many pages read at once
@@ -181,6 +181,9 @@ class CorpusView:
             weakref.finalize(con, folder.close)
             catalog = f"ducklake:{_copied_catalog(con, self.space.catalog, folder.path)}"
             attach(con, self.space, "lake", self.fixed, catalog=catalog)
+        con.execute("USE lake")
+        if checked_version(con, self.space, at=self.fixed) is None:
+            raise LakeError(self.space.absence)
         path = _as_of_today(con)
         if self.release is not None:
             attach(con, self.space, RESULTS, catalog=catalog)
@@ -203,8 +206,8 @@ class CorpusView:
 
 
 def _as_of_today(con: duckdb.DuckDBPyConnection) -> str:
-    """Where names are looked for: of a lake of an earlier version in views with all that this one knows, empty where
-    the lake has nothing of it. A lake that may be written is brought forward instead, before it comes here.
+    """Where names are looked for: of a snapshot of an earlier version in views with all that this one knows, empty
+    where it has nothing of it.
     """
     known: dict[str, set[str]] = {}
     for relation, column in con.execute(COLUMNS_SQL).fetchall():
@@ -252,32 +255,10 @@ def _typed(con: duckdb.DuckDBPyConnection, table: str, name: str) -> str:
     return ", ".join(cast.get(c, "") + quoted((c,)) for c in columns)
 
 
-# Python alone (-I -S): it takes 20 ms
-BACK_UP = """
-import sqlite3, sys
-source = sqlite3.connect(sys.argv[1], uri=True, timeout=float(sys.argv[3]))
-source.backup(sqlite3.connect(sys.argv[2]))
-"""
-
-
-def _back_up(catalog: Path, still: Path) -> None:
-    """Copy a catalog in SQLite as it is at one moment. Raises LakeError.
-
-    In a process of its own: the kernel keeps a process's locks on a file until any of its handles is closed, whoever
-    opened it. Python has another SQLite than DuckDB: here its close would let others into a commit of DuckDB's.
-    """
-    arguments = [f"{catalog.as_uri()}?mode=ro", str(still), f"{LOCK_TIMEOUT_S}"]
-    program = [sys.executable, "-I", "-S", "-c", BACK_UP]
-    done = subprocess.run([*program, *arguments], capture_output=True, text=True, check=False)
-    if done.returncode:
-        why = done.stderr.strip().rpartition("\n")[2] or f"exit code {done.returncode}"
-        raise LakeError(f"{catalog} cannot be copied: {why}")
-
-
 def _copied_catalog(con: duckdb.DuckDBPyConnection, catalog: Path, folder: Path) -> Path:
     """The SQLite catalog as a DuckDB file; as it was at one moment, whatever is published meanwhile."""
     still, copied = folder / "catalog.sqlite", folder / "catalog.duckdb"
-    _back_up(catalog, still)
+    copy_catalog(catalog, still)
     con.execute(f"ATTACH {literal(str(still))} AS still (TYPE sqlite, READ_ONLY)")
     con.execute(f"ATTACH {literal(str(copied))} AS copied (ROW_GROUP_SIZE 2048)")
     con.execute("COPY FROM DATABASE still TO copied")

@@ -28,7 +28,7 @@ from pipeline.config import DatasetBuild, as_listed, config_rows, resolve, store
 from pipeline.plan import CURRENT, plan
 from pipeline.stage import StageContext, StageReport, Step
 from pipeline.stages import LISTING, stage_specs, transfer
-from warehouse.lake import Lake, newest_committed, open_lake
+from warehouse.lake import Lake, open_lake
 from warehouse.lake.doctor import rollback
 from warehouse.lake.gc import sweep
 from warehouse.lake.references import chunks_of_references
@@ -95,6 +95,7 @@ def run_build(
     on_plan(len(outdated) + sum(done.run.chunk is not None for done in report.done))
     on_steps(outdated)
     run(_largest_first(lake, _chunks_to_run(outdated, report.failed)))
+    lake.back_up()
     return report
 
 
@@ -107,16 +108,11 @@ def _chunks_to_run(outdated: Sequence[Step], failures: Sequence[StepFailure]) ->
 
 def _open_to_build(workspace: Workspace, on_note: Callable[[str], None]) -> Lake:
     """The workspace's lake, swept of files that nothing names."""
-    # Asked before the lake is opened, which may commit something itself
-    newest = newest_committed(workspace)
     lake = open_lake(workspace)
-    troubles = list(rollback(lake, newest))
-    for trouble in troubles:
+    for trouble in rollback(lake):
         on_note(str(trouble))
-    # The catalog is an older copy: files of the newer one are spared once, since it may be put back
-    if not troubles:
-        with room_in(workspace.root):
-            sweep(lake)
+    with room_in(workspace.root):
+        sweep(lake)
     return lake
 
 

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 
-import duckdb
 import httpx
 
 from annotate.model_client.calls import VlmError
@@ -16,36 +15,24 @@ from pipeline.stage import Step
 from pipeline.stages import stage_specs
 from pipeline.vlm_chunk import response_store
 from warehouse.lake import Lake
-from warehouse.lake.doctor import ERROR, WARNING, Trouble, examine, unreadable
-from warehouse.lake.place import LakeError
+from warehouse.lake.doctor import ERROR, WARNING, Trouble, examine
+from warehouse.lake.migrations import checked_version
 
 ANSWER_S = 3.0  # for a server to answer in
 
 
 def diagnose(workspace: Workspace, *, hashes: bool = False) -> list[Trouble]:
-    """Everything that is wrong, errors first. Changes nothing. Raises LakeError for a place without a workspace."""
-    if not workspace.exists():
-        raise LakeError(workspace.absence)
-    try:
-        lake = Lake(workspace, read_only=True)
-    except (LakeError, duckdb.Error) as e:
-        return [unreadable(workspace, e)]
+    """Everything that is wrong, errors first. Changes nothing. Raises LakeError: no workspace, no usable catalog."""
+    lake = Lake(workspace, read_only=True)
     with closing(lake.con):
-        try:
-            troubles = _troubles(lake, hashes)
-        except duckdb.Error as e:
-            troubles = [unreadable(workspace, e)]
-    return sorted(troubles, key=lambda t: t.severity != ERROR)
-
-
-def _troubles(lake: Lake, hashes: bool) -> list[Trouble]:
-    troubles = examine(lake, hashes=hashes)
-    # A plan reads tables: no file of theirs may be lost
-    if not any(t.data_files for t in troubles):
-        troubles += [*stale(lake), *servers(lake)]
+        checked_version(lake.con, workspace)
+        troubles = examine(lake, hashes=hashes)
+        # A plan reads tables: no file of theirs may be lost
+        if not any(t.data_files for t in troubles):
+            troubles += [*stale(lake), *servers(lake)]
     if hashes:
-        troubles += replies(lake.workspace)
-    return troubles
+        troubles += replies(workspace)
+    return sorted(troubles, key=lambda t: t.severity != ERROR)
 
 
 def stale(lake: Lake) -> Iterator[Trouble]:

@@ -107,8 +107,7 @@ def _gain(suggestion: TaskSuggestion) -> float:
 
 def _of_task(lake: Lake, build: DatasetBuild, task: str | None, runs: Sequence[Run], most: int) -> TaskSuggestion:
     dataset = build.name
-    # A lake of an earlier version has no references
-    labels = references_of(lake, dataset, task) if lake.has("current_references") else []
+    labels = references_of(lake, dataset, task)
     references = tuple(label.episode_index for label in labels)
     nothing = TaskSuggestion(dataset, task, len(runs), references, None, "")
     own, others = _candidates(runs, references)

@@ -81,8 +81,6 @@ def _with_pictures(lake: Lake, dataset: str, episodes: Sequence[EpisodeSignals])
     """Episodes with what an encoder saw of them, where it looked at most; else with their tiny pictures."""
     tiny = task_signals(episodes)
     indices = sorted({episode.episode_index for episode in episodes})
-    if not lake.has("embeddings"):  # a lake of an earlier version
-        return tiny
     rows = lake.rows(
         "SELECT camera, count(DISTINCT episode_index) FROM embeddings WHERE dataset = ? AND "
         "list_contains(?, episode_index) GROUP BY 1 ORDER BY 1",

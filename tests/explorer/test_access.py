@@ -89,10 +89,10 @@ def test_a_copy_leaves_the_locks_of_this_process_alone(made, tmp_path: Path):
     lake.con.close()
 
 
-def test_a_catalog_that_cannot_be_copied(made, tmp_path: Path):
+def test_a_catalog_that_is_damaged(made, tmp_path: Path):
     space = made.copy(tmp_path).space
     space.catalog.write_bytes(b"no database" * 99)
-    with pytest.raises(LakeError, match=r"catalog.sqlite cannot be copied: .*file is not a database"):
+    with pytest.raises(LakeError, match=r"catalog.sqlite: the catalog is no file of SQLite's"):
         CorpusView(space)
 
 

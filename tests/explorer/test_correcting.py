@@ -168,21 +168,6 @@ def test_a_frozen_corpus_cannot_be_corrected(own):
         assert "Accept" not in client.get("/review").text
 
 
-def test_a_corpus_from_before_corrections_is_shown_and_can_be_corrected(own):
-    lake = Lake(own.space)
-    for view in ("pending_corrections", "current_corrections"):
-        lake.con.execute(f"DROP VIEW {view}")
-    for column in ("follows", "rejects", "plan"):
-        lake.con.execute(f"ALTER TABLE corrections DROP COLUMN {column}")
-    lake.con.execute("DROP TABLE schema_versions")
-    lake.con.close()
-    with visit(own.space) as client:
-        assert client.get("/review").status_code == 200
-        assert client.get("/episode/tiny/2").status_code == 200
-        assert post(client, "/api/corrections/tiny/2", label(client)).status_code == 200
-        assert len(client.get("/api/corrections/tiny/2").json()["current"]) == 1
-
-
 def test_adapting_is_started_with_a_model_of_the_corpus_only(own, monkeypatch):
     with visit(own.space) as client:
         assert client.get("/api/adapt/tiny/0").json()["models"] == []

@@ -26,6 +26,7 @@ SAYS = {
     r"schema": r"\n\s*episodes +",
     r"doctor --json": r'"errors": 0',
     r"doctor": r"is whole\.",
+    r"recover": r"is whole\.",
     r"dry-run": r"USD|GPU|no requests to a model|seconds|minutes",
     r"corrections list": r"correction_id|Nobody corrected|dataset +episode_index",
     r"corrections export": r"rows? written|corrections|tasks|file",

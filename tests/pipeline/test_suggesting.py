@@ -71,14 +71,6 @@ def test_what_cannot_be_suggested_says_why(own: Made, corpus: Lake):
         suggest(corpus, "tiny")
 
 
-def test_a_lake_without_references_and_embeddings_has_suggestions(own: Made, corpus: Lake):
-    given = by_task(corpus)
-    for view in ("current_references", "current_joined_tasks"):
-        corpus.con.execute(f"DROP VIEW {view}")
-    corpus.con.execute("DROP TABLE embeddings")
-    assert by_task(corpus) == given
-
-
 def test_the_only_run_of_its_task_and_an_annotator_that_follows_nobody(tmp_path: Path):
     build = with_annotator(build_of(make_dataset(tmp_path / "source", (24, 18, 30))), "motion")
     space = Workspace(tmp_path / "w")

@@ -17,9 +17,11 @@ import filelock
 import pyarrow as pa
 
 from core.cores import cores
-from core.files import room_in, sync_newest, write_file
+from core.files import room_in, sync_newest
 from core.paths import Workspace
 from core.tables import Table
+from warehouse.lake import people
+from warehouse.lake.catalog import check_catalog, explained, note_committed
 from warehouse.lake.place import LOCK_TIMEOUT_S, LakeError, Place, bucket_settings, holder, locked, place
 from warehouse.lake.turns import committing_turn, reading_turn
 
@@ -98,6 +100,8 @@ def connect(
     seconds, which a slow disk or a long query exceeds. (A write-ahead log needs no such wait, but could not be read
     where the reader may not write.) One thread opens the lake: of several, DuckLake refused the second beside a commit.
     """
+    if catalog is None and not check_catalog(workspace) and read_only:
+        raise LakeError(workspace.absence)
     con = database(workspace, 1)
     if read_only and catalog is None:
         _take_back_torn_commit(workspace)
@@ -179,10 +183,10 @@ def attach(
         if not at.is_postgres:
             raise
         raise LakeError(f"{at.catalog}: the catalog cannot be opened: {' '.join(str(e).split())}") from e
-    except duckdb.InvalidInputException as e:
-        if snapshot is None:
-            raise
-        raise LakeError(f"the lake cannot be opened at snapshot {snapshot}: {str(e).splitlines()[0]}") from e
+    except duckdb.Error as e:
+        if snapshot is not None and isinstance(e, duckdb.InvalidInputException):
+            raise LakeError(f"the lake cannot be opened at snapshot {snapshot}: {str(e).splitlines()[0]}") from e
+        raise explained(workspace, e) or e from e
 
 
 def _attach_options(at: Place, snapshot: int | None, *, read_only: bool, waits: bool) -> list[str]:
@@ -217,6 +221,7 @@ class LakeConnection:
         self._written: set[str] = set()  # folders that the transaction under way may have written files into
         self._is_in_transaction = False
         self._is_writing = False
+        self._said: list[str] = []  # lines of `people`, of the transaction under way
         self._commits: int | None = None  # the snapshot that the transaction under way makes; None: maybe none
         self._kept: dict[Hashable, Any] = {}  # of the snapshot _kept_at
         self._kept_at = -1
@@ -263,25 +268,34 @@ class LakeConnection:
 
     def _commit(self, message: str, more: str) -> Iterator[None]:
         self._written.clear()
+        self._said.clear()
         self._commits = None
+        lines, size = self.workspace.people, None
         self.con.execute("BEGIN")
         try:
             yield
             said = f"{literal(message)}, extra_info => {literal(more)}" if more else literal(message)
             self.con.execute(f"CALL ducklake_set_commit_message('lake', 'proccorpus', {said})")
             self._sync()
+            if self._said:
+                size = lines.stat().st_size if lines.exists() else 0
+                # A lake of before has all of them written at first
+                people.append(lines, self._said if size else people.all_lines(self.arrow))
             with committing_turn(self.workspace):
                 self.con.execute("COMMIT")
         except BaseException as e:
+            if size is not None:
+                with suppress(OSError):  # as a kill would: a line too much
+                    os.truncate(lines, size)
             with suppress(duckdb.TransactionException):  # a failed COMMIT has already ended the transaction
                 self.con.execute("ROLLBACK")
-            explained = self._explained(e)
-            if explained is not None:
-                raise explained from e
+            why = self._why(e)
+            if why is not None:
+                raise why from e
             raise
-        _note_committed(self.workspace, self._commits or self.snapshot())
+        note_committed(self.workspace, self._commits or self.snapshot())
 
-    def _explained(self, e: BaseException) -> LakeError | None:
+    def _why(self, e: BaseException) -> LakeError | None:
         """The error of a failed commit in words for people, where DuckDB's own words do not say what happened."""
         if not isinstance(e, duckdb.Error):
             return None
@@ -298,7 +312,7 @@ class LakeConnection:
             free = shutil.disk_usage(self.workspace.root).free
             why = "database or disk is full" if free < ROOM_FOR_A_COMMIT else "the disk fails"
             return LakeError(f"{catalog}: a commit could not be written: {why}")
-        return None
+        return explained(self.workspace, e)
 
     # Reading
 
@@ -317,8 +331,14 @@ class LakeConnection:
         with self._turn():
             return self.con.execute(sql, parameters or []).to_arrow_table()
 
-    def _turn(self) -> AbstractContextManager[None]:
-        return nullcontext() if self._is_in_transaction else reading_turn(self.workspace)
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Raises LakeError where the catalog or files of rows turn out to be damaged."""
+        try:
+            with nullcontext() if self._is_in_transaction else reading_turn(self.workspace):
+                yield
+        except duckdb.Error as e:
+            raise explained(self.workspace, e) or e from e
 
     def has(self, name: str) -> bool:
         return has(self.con, name)
@@ -358,19 +378,3 @@ class LakeConnection:
             for folder in sorted(self._written):
                 sync_newest(folder)
         self._written.clear()
-
-
-def newest_committed(workspace: Workspace) -> int | None:
-    """The newest snapshot that was committed to this workspace, as noted beside the catalog: newer than the catalog's
-    own where an older copy of that was put in its place. None: never noted.
-    """
-    try:
-        return int(workspace.committed.read_text())
-    except (OSError, ValueError):
-        return None
-
-
-def _note_committed(workspace: Workspace, snapshot: int) -> None:
-    """Whole or not at all, but not synced: what is lost of it is a warning, not data."""
-    with suppress(OSError):  # a disk that is full now: the commit stands
-        write_file(workspace.committed, str(snapshot).encode(), synced=False)

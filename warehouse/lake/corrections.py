@@ -432,8 +432,8 @@ def listed(lake: Lake, dataset: str | None = None, *, everything: bool = False) 
 
 
 def pending(lake: Lake) -> dict[str, int]:
-    """Chunks of each dataset that the next build makes anew because of what people said; empty for an older lake."""
-    if not said_of(lake)["corrections"] or not lake.has("pending_corrections"):
+    """Chunks of each dataset that the next build makes anew because of what people said."""
+    if not said_of(lake)["corrections"]:
         return {}
     return dict(lake.rows("SELECT dataset, count(DISTINCT chunk) FROM pending_corrections GROUP BY 1"))
 

@@ -3,6 +3,7 @@
 `examine` only looks. What it finds says what, where and what to do; `doctor_repair` does what is safe of it.
 """
 
+import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,18 +12,20 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 
+from core.errors import first_line
 from core.files import HALF_FILE, sha256_file
 from core.paths import Workspace
 from core.tables import STAGE_TABLES, STAGED_TABLES, TABLES
-from warehouse.lake.connection import CATALOG, newest_committed
+from warehouse.lake import people
+from warehouse.lake.catalog import is_older
+from warehouse.lake.connection import CATALOG
 from warehouse.lake.gc import GRACE_S, unlisted_keyframes, unlisted_shards
 from warehouse.lake.hashes import output_hash
 from warehouse.lake.lake import Lake
-from warehouse.lake.migrations import SCHEMA_VERSION, schema_version
-from warehouse.lake.place import place
+from warehouse.lake.place import LakeError, place
 from warehouse.lake.publishing import WHOLE_DATASET
 from warehouse.lake.soundness import corpus_soundness
 from warehouse.releases import card_path, find_release
@@ -33,6 +36,8 @@ ERROR, WARNING = "error", "warning"
 MISSING = "missing"
 LEAST_BYTES, FEW_BYTES = 64 << 20, 1 << 30  # free: nothing can be built; a build may not come to its end
 STAGE_OF = {t: stage for stage in reversed(STAGE_TABLES) for t in STAGE_TABLES[stage]} | {"datasets": "episodes"}
+OF_ALL_STAGES = ("stage_runs", "findings", "label_runs", "signals")  # each stage has rows there: all are run again
+PARQUET, JPEG = b"PAR1", (b"\xff\xd8", b"\xff\xd9")  # how files begin, and end
 MEND = "proccorpus doctor --repair, then build again"
 RESTORE = "restore catalog and data from one backup"
 
@@ -45,6 +50,9 @@ class Partition:
     dataset: str
     chunk: int = WHOLE_DATASET
     label_run: str | None = None
+
+
+EVERYTHING = Partition("", "")
 
 
 @dataclass(frozen=True)
@@ -71,25 +79,28 @@ class Trouble:
 
 def examine(lake: Lake, *, hashes: bool = False) -> list[Trouble]:
     """All that is wrong with a workspace, errors first; with `hashes` every byte of it is read."""
-    # A catalog without tables: what made the workspace was stopped, and nothing else is there to look at
-    if not lake.rows("SELECT table_name FROM duckdb_tables() WHERE database_name = 'lake'"):
-        return [unfinished(lake.workspace)]
     listed, there = data_files(lake), _sizes(lake)
-    lost = list(lake_files(lake, listed, there))
-    troubles = [
-        *lost,
-        *versions(lake),
-        *rollback(lake),
-        *orphans(lake, listed, there),
-        *leftovers(lake.workspace),
-        *disk_space(lake.workspace),
-    ]
+    lost = list(lake_files(lake, listed, there, read=hashes))
     # Rows whose files are lost cannot be read, so nothing is compared with them
+    compared: list[Trouble] = []
     if not any(t.data_files for t in lost):
-        troubles += [*shards(lake, hashes), *keyframes(lake, hashes), *releases(lake, hashes), *labels(lake)]
-        if hashes:
-            troubles += rows(lake)
+        try:
+            compared = [*_compared(lake, hashes)]
+        except LakeError:
+            # Not seen by size and ends: all of each file is read to tell which it is
+            lost = list(lake_files(lake, listed, there, read=True))
+            if not any(t.data_files for t in lost):
+                raise
+    if not any(t.data_files for t in lost):
+        lost += orphans(lake, listed, there)
+    troubles = [*lost, *compared, *rollback(lake), *leftovers(lake.workspace), *disk_space(lake.workspace)]
     return sorted(troubles, key=lambda t: (t.severity != ERROR, t.what, t.where))
+
+
+def _compared(lake: Lake, hashes: bool) -> Iterator[Trouble]:
+    """Rows against the files that they list, and against one another."""
+    yield from (*shards(lake, hashes), *keyframes(lake, hashes), *releases(lake, hashes), *labels(lake))
+    yield from (*people_lines(lake), *(rows(lake) if hashes else ()))
 
 
 # The lake
@@ -126,39 +137,59 @@ def data_files(lake: Lake) -> list[DataFile]:
     return list(dict.fromkeys(DataFile(*r) for r in lake.rows(sql, [place(lake.workspace).data])))
 
 
-def lake_files(lake: Lake, listed: Sequence[DataFile], there: Mapping[str, int]) -> Iterator[Trouble]:
-    """Files of rows that are listed and are missing, or of another size; `there`: bytes of each file by its path."""
-    releases = lake.column("SELECT snapshot FROM releases")
-    for f in listed:
-        size = there.get(f.path)
-        if size == f.bytes:
-            continue
-        detail = _difference(f, size)
+def lake_files(lake: Lake, listed: Sequence[DataFile], there: Mapping[str, int], *, read: bool) -> Iterator[Trouble]:
+    """Files of rows that are listed and are missing, or damaged; `there`: bytes of each file by its path.
+
+    A local file is seen to be damaged by its size and by how it begins and ends, or where all of it is `read`.
+    """
+    details = {f: detail for f in listed if (detail := _damage_of(f, there.get(f.path), read))}
+    releases: list[int] = []
+    if details and "releases" not in {f.table for f in details}:
+        releases = lake.column("SELECT snapshot FROM releases")
+    for f, detail in details.items():
         # Files that the present tables list are the corpus; those of older snapshots matter only to releases
         if f.end is None:
-            yield _lost_file(f, detail, is_missing=size is None)
+            yield _lost_file(lake.workspace, f, detail)
         else:
             in_file = [snapshot for snapshot in releases if f.begin <= snapshot < f.end]
             yield _lost_old_file(lake, f, detail, in_file)
 
 
-def _difference(f: DataFile, size: int | None) -> str:
+def _damage_of(f: DataFile, size: int | None, read: bool) -> str:
+    """How a file of rows is damaged; empty: it is not, as far as was looked."""
     if size is None:
         return "is listed and missing"
-    return f"has {size} bytes instead of {f.bytes}"
+    if size != f.bytes:
+        return f"has {size} bytes instead of {f.bytes}"
+    if "://" in f.path:
+        return ""
+    with open(f.path, "rb") as file:
+        ends = file.read(len(PARQUET)), file.seek(-len(PARQUET), os.SEEK_END) and file.read()
+    if ends != (PARQUET, PARQUET):
+        return "does not begin and end as a file of rows does"
+    if read:
+        try:
+            for _ in pq.ParquetFile(f.path).iter_batches():
+                pass
+        except (pa.ArrowException, OSError) as e:
+            return f"cannot be read: {first_line(e)}"
+    return ""
 
 
-def _lost_file(f: DataFile, detail: str, *, is_missing: bool) -> Trouble:
+def _lost_file(workspace: Workspace, f: DataFile, detail: str) -> Trouble:
     """Trouble with a file of the present corpus."""
     kind, stage = f"lake file of {f.table}", STAGE_OF.get(f.table)
+    paths = tuple(path for path in (Path(f.path),) if path.exists())
+    if f.table in people.KEPT and workspace.people.exists():
+        return Trouble(ERROR, kind, f.path, f"{detail}; {workspace.people.name} has its rows", MEND, paths, (f.id,))
+    if f.table in OF_ALL_STAGES:
+        return Trouble(ERROR, kind, f.path, detail, MEND, paths, (f.id,), (EVERYTHING,))
     if stage is None or f.dataset is None:
-        # What people said, what was spent, what was frozen: no build makes it again
+        # What was spent, what was frozen, what was measured of models: no build makes it again
         return Trouble(ERROR, kind, f.path, detail, RESTORE, data_files=(-1,))
     # The episodes stage works on a dataset as a whole, though its tables have chunks
     chunk = WHOLE_DATASET if stage == "episodes" or f.chunk is None else f.chunk
-    part = Partition(stage, f.dataset, chunk)
-    paths = () if is_missing else (Path(f.path),)
-    return Trouble(ERROR, kind, f.path, detail, MEND, paths, (f.id,), (part,))
+    return Trouble(ERROR, kind, f.path, detail, MEND, paths, (f.id,), (Partition(stage, f.dataset, chunk),))
 
 
 def _lost_old_file(lake: Lake, f: DataFile, detail: str, releases: list[int]) -> Trouble:
@@ -186,30 +217,22 @@ def _sizes(lake: Lake) -> dict[str, int]:
     return {str(p): p.stat().st_size for p in Path(at.data).rglob("*.parquet")}
 
 
-def versions(lake: Lake) -> Iterator[Trouble]:
-    """A lake of an earlier schema; one of a later schema is not opened at all."""
-    version = schema_version(lake.con)
-    if version < SCHEMA_VERSION:
-        detail = f"its schema is of version {version}, this proccorpus has {SCHEMA_VERSION}"
-        remedy = "nothing: the next build migrates it; back it up before, because it cannot go back"
-        yield Trouble(WARNING, "schema version", place(lake.workspace).catalog, detail, remedy)
+def rollback(lake: Lake) -> Iterator[Trouble]:
+    """An older copy of the catalog beside newer files."""
+    if why := is_older(lake.workspace, lake.snapshot()):
+        remedy = "a build makes anew what this one does not list, and moves what it does not know to .removed/"
+        yield Trouble(WARNING, "older catalog", place(lake.workspace).catalog, why.partition(": ")[2], remedy)
 
 
-def rollback(lake: Lake, newest: int | None = None) -> Iterator[Trouble]:
-    """An older copy of the catalog beside newer files; `newest`: the note of commits as it was before the lake opened.
-
-    The next commit writes that note anew.
-    """
-    newest, now = newest or newest_committed(lake.workspace), lake.snapshot()
-    if newest is not None and newest > now:
-        yield Trouble(
-            WARNING,
-            "older catalog",
-            place(lake.workspace).catalog,
-            f"it is at snapshot {now}, but {newest} was committed here: an older copy replaced it",
-            "put the newer one back before anything is built; or build again, and what this one does not list is "
-            "made anew",
-        )
+def people_lines(lake: Lake) -> Iterator[Trouble]:
+    """What people said, in the lake and in its lines."""
+    path = lake.workspace.people
+    said, bad = people.read(lake.workspace)
+    there = {name: {people.key_of(TABLES[name], row) for row in lake.dicts(f"FROM {name}")} for name in people.KEPT}
+    lacking = sum(len(keys - said[name].keys()) for name, keys in there.items())
+    if lacking or bad:
+        detail = f"{lacking} rows of what people said have no line, {bad} lines cannot be read"
+        yield Trouble(WARNING, "lines of people", str(path), detail, "proccorpus doctor --repair writes them anew")
 
 
 def orphans(lake: Lake, listed: Sequence[DataFile], there: Iterable[str]) -> Iterator[Trouble]:
@@ -230,7 +253,7 @@ def _orphaned(what: str, paths: Iterable[str | Path]) -> Iterator[Trouble]:
             f"orphaned {what}",
             str(paths[0]),
             f"{len(paths)} files that nothing lists: a crash left them, or a build is about to record them",
-            "nothing, the next build deletes them once they are "
+            "nothing, the next build moves them to .removed/ once they are "
             f"{GRACE_S / 60:.0f} minutes old; or proccorpus doctor --repair",
         )
 
@@ -308,11 +331,15 @@ def keyframes(lake: Lake, hashes: bool) -> Iterator[Trouble]:
 
 
 def _damage(workspace: Workspace, hashes: bool, sha256: str) -> str:
-    """How a picture is damaged; empty where it is whole."""
+    """How a picture is damaged; empty where it is whole, by its bytes or by how it begins and ends."""
     path = workspace.keyframe(sha256)
     if not path.is_file():
         return MISSING
-    is_whole = sha256_file(path) == sha256 if hashes else path.stat().st_size > 0
+    if hashes:
+        is_whole = sha256_file(path) == sha256
+    else:
+        with path.open("rb") as f:
+            is_whole = f.read(2) == JPEG[0] and f.seek(-2, os.SEEK_END) > 0 and f.read() == JPEG[1]
     return "" if is_whole else "damaged"
 
 
@@ -453,23 +480,3 @@ def _partition(lake: Lake, name: str, dataset: str, chunk: int, run: str) -> pa.
 def _findings(lake: Lake, stage: str, dataset: str, chunk: int) -> pa.Table:
     sql = "SELECT * FROM findings WHERE dataset = ? AND chunk = ? AND stage = ?"
     return lake.arrow(sql, [dataset, chunk, stage])
-
-
-def unfinished(workspace: Workspace) -> Trouble:
-    """A workspace whose lake is not made yet."""
-    detail = "there are no tables yet: the creation of the workspace was stopped"
-    return Trouble(WARNING, "empty lake", place(workspace).catalog, detail, "build again")
-
-
-def unreadable(workspace: Workspace, e: Exception) -> Trouble:
-    """A workspace whose lake cannot be opened."""
-    at, detail = place(workspace), " ".join(str(e).split())
-    if "does not exist" in detail and not at.is_postgres:  # a catalog without DuckLake's own tables
-        return unfinished(workspace)
-    if at.is_postgres:
-        remedy = "start the server, or mend the address in workspace.toml"
-    elif isinstance(e, duckdb.Error):
-        remedy = RESTORE
-    else:
-        remedy = "do what it says"
-    return Trouble(ERROR, "catalog", at.catalog, detail, remedy)

@@ -1,24 +1,69 @@
-"""Mend those of the doctor's findings that need no person: never by deleting what is listed and whole.
+"""Mend those of the doctor's findings that need no person, and make a catalog again where it was lost.
 
-Damaged files and orphans go, lost files of rows are taken out of the catalog (older snapshots keep saying that they are
-lost), and the partitions concerned are marked as to be built again. Building them is the build's.
+Nothing is deleted: damaged files and orphans are moved to .removed/, lost files of rows are taken out of the catalog
+(older snapshots keep saying that they are lost), what people said comes back out of their lines, and the partitions
+concerned are marked as to be built again. Building them is the build's.
 """
 
+import shutil
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from pathlib import Path
 
+from core.files import whole_file
 from core.paths import Workspace
 from core.tables import STAGE_TABLES, TABLES
 from core.views import VIEWS
-from warehouse.lake.doctor import Partition, Trouble
-from warehouse.lake.gc import GRACE_S, sweep
+from warehouse.lake import people
+from warehouse.lake.catalog import backups, is_sound, note_committed, remains
+from warehouse.lake.connection import LakeConnection, connect
+from warehouse.lake.doctor import EVERYTHING, Partition, Trouble
+from warehouse.lake.gc import GRACE_S, set_aside, sweep
 from warehouse.lake.lake import Lake
-from warehouse.lake.place import Place, place
+from warehouse.lake.migrations import has_tables, migrate, schema_version, upgraded
+from warehouse.lake.place import LakeError, Place, locked, place
 from warehouse.lake.publishing import WHOLE_DATASET
 
 DAMAGED = "damaged"  # as input_hash: no plan ever wants it, so the stage is stale
+
+
+def recover(workspace: Workspace) -> list[str]:
+    """Give a workspace a catalog again, with all that people said; returns what was done, a line each.
+
+    One that is damaged or missing becomes the newest backup that is whole, else a new one without a row. One that is
+    there, an older copy for one, counts from now on. What a build makes again is the doctor's to say.
+    Raises LakeError: no workspace; a server that is away.
+    """
+    if not (workspace.exists() or remains(workspace)):
+        raise LakeError(workspace.absence)
+    done = [] if is_sound(workspace) else [_replace_catalog(workspace)]
+    with locked(workspace):
+        # By its address a catalog is not looked at before, and made where there is none
+        con = connect(workspace, read_only=False, catalog=place(workspace).attached)
+        with closing(con):
+            if not schema_version(con) and not has_tables(con):
+                migrate(LakeConnection(workspace, con))
+    upgraded(workspace, dry=False)
+    lake = Lake(workspace)
+    with closing(lake.con), lake.lock():
+        note_committed(workspace, lake.snapshot(), anew=True)
+    return done
+
+
+def _replace_catalog(workspace: Workspace) -> str:
+    """Put the newest whole backup where the catalog was, or nothing."""
+    damaged = [path for path in workspace.root.glob(f"{workspace.catalog.name}*") if path.is_file()]
+    set_aside(workspace, damaged)
+    aside = f"; the damaged one is in {workspace.removed}" if damaged else ""
+    for backup in backups(workspace):
+        with whole_file(workspace.catalog) as half:
+            shutil.copyfile(backup, half)
+        if is_sound(workspace):
+            return f"{backup} is the catalog now{aside}"
+        workspace.catalog.unlink()
+    return f"no backup is whole: a new catalog without rows was made{aside}"
 
 
 def repair(workspace: Workspace, troubles: Sequence[Trouble]) -> list[str]:
@@ -34,39 +79,59 @@ def repair(workspace: Workspace, troubles: Sequence[Trouble]) -> list[str]:
     # Opened anew, so that it reads the catalog as it is after the lost files were taken out
     lake = Lake(workspace)
     try:
+        # While rows are lost for good, what people said cannot be compared with its lines
+        said = 0 if any(-1 in trouble.data_files for trouble in troubles) else _take_in(lake)
         with lake.lock():
-            deleted, young = _delete_damaged(troubles)
+            moved, young = _move_damaged(workspace, troubles)
         # Rows may have outlived their stage_runs line, which stood in a lost file: they are made again, too
         marked = _mark(lake, [*damaged, *_unpublished(lake)])
-        deleted += sweep(lake)
+        moved += sweep(lake)
     finally:
         lake.con.close()
 
     lines = {
         f"{len(lost)} lost files of rows taken out of the catalog": lost,
+        f"{said} rows of what people said taken in from {workspace.people.name}": said,
         f"{marked} stages of partitions marked as to be built again: run the build": marked,
-        f"{deleted} damaged, half-written or unlisted files deleted": deleted,
+        f"{moved} damaged, half-written or unlisted files moved to {workspace.removed}; gc deletes them": moved,
         f"{young} half-written files stay: a build may be writing them": young,
     }
     return [line for line, was_done in lines.items() if was_done]
 
 
-def _delete_damaged(troubles: Sequence[Trouble]) -> tuple[int, int]:
-    """Delete damaged and half-written files; how many were deleted, and how many are too young for it."""
+def _take_in(lake: Lake) -> int:
+    """Add what the lines of people say and the lake lacks, and take away what they say is gone; returns how many rows.
+
+    Lines that the lake has and they lack are written.
+    """
+    rows, gone, bad = people.missing(lake.workspace, lake.arrow)
+    if any(map(len, rows.values())):
+        lake.upsert("what people said, from its lines", **rows)
+    for name, keys in gone.items():
+        where = " AND ".join(f'"{column}" IS NOT DISTINCT FROM ?' for column in TABLES[name].key)
+        for key in keys:
+            lake.remove("what people took back, from its lines", where, list(key), name)
+    with lake.lock():
+        if bad:
+            set_aside(lake.workspace, [lake.workspace.people])
+        people.rewrite(lake.workspace, lake.arrow)
+    return sum(map(len, rows.values())) + sum(map(len, gone.values()))
+
+
+def _move_damaged(workspace: Workspace, troubles: Sequence[Trouble]) -> tuple[int, int]:
+    """Move damaged and half-written files aside; how many were moved, and how many are too young for it."""
     before = time.time() - GRACE_S
-    deleted = young = 0
+    old: list[Path] = []
+    young = 0
     for trouble in troubles:
-        if trouble.data_files:  # the lake's own files: DuckLake deletes them once its catalog lists them no more
-            continue
-        for path in trouble.paths:
+        for path in filter(Path.exists, trouble.paths):
             # What is not built again is a half-written file, and somebody may be writing it
-            is_half_written = not trouble.parts
-            if is_half_written and path.exists() and path.stat().st_mtime >= before:
+            if not trouble.parts and not trouble.data_files and path.stat().st_mtime >= before:
                 young += 1
             else:
-                path.unlink(missing_ok=True)
-                deleted += 1
-    return deleted, young
+                old.append(path)
+    set_aside(workspace, dict.fromkeys(old))
+    return len(set(old)), young
 
 
 def _forget(workspace: Workspace, ids: list[int]) -> None:
@@ -141,6 +206,8 @@ def _is_written_by(stage: str, table: str, label_run: str) -> bool:
 def _mark(lake: Lake, parts: Sequence[Partition]) -> int:
     """Make the stages of some partitions stale, those of chunks that a stage registers included; how many lines."""
     lines = {}
+    if EVERYTHING in parts:
+        parts = [Partition(*row) for row in lake.rows("SELECT stage, dataset, chunk, label_run FROM stage_runs")]
     for part in parts:
         for line in _stored_lines(lake, part):
             key = (line["stage"], line["dataset"], line["chunk"], line["label_run"])

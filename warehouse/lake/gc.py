@@ -1,10 +1,11 @@
-"""Delete what nothing names any more: the sweep does so before each build, and gc, which also forgets old snapshots.
+"""Away with what nothing names any more: the sweep moves it aside before each build, gc deletes it.
 
-The sweep deletes files that the lake does not list. gc first expires lake snapshots that no release pins, so that what
-only they listed goes too, and looks into buckets and into the fetched files of what was taken down. At its end it
-merges small files of rows.
+The sweep moves files of the workspace that the lake does not list to .removed/: another catalog than this one may list
+them. gc deletes them there, first expires lake snapshots that no release pins, so that what only they listed goes too,
+and looks into buckets and into the fetched files of what was taken down. At its end it merges small files of rows.
 """
 
+import shutil
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -13,11 +14,14 @@ from itertools import chain, starmap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from core.files import HALF_FILE
+from core.paths import Workspace
 from core.tables import SPLITS, TABLES
+from warehouse.lake.catalog import is_older
 from warehouse.lake.connection import CATALOG
 from warehouse.lake.lake import Lake
 from warehouse.lake.migrations import index_statistics
-from warehouse.lake.place import place
+from warehouse.lake.place import LakeError, place
 from warehouse.releases.takedown import taken_down
 
 if TYPE_CHECKING:
@@ -40,14 +44,31 @@ class Freed:
 
 
 def sweep(lake: Lake, grace_s: float = GRACE_S) -> int:
-    """Delete unlisted keyframes, shards, half-written files and orphaned lake data; returns how many files."""
+    """Move unlisted keyframes, shards, half-written files and orphaned lake data aside; returns how many files.
+
+    What this catalog itself lists as to be deleted, since it was merged, is deleted. A bucket is left to gc.
+    """
     with lake.lock():
-        orphans = lake.rows("CALL ducklake_delete_orphaned_files('lake', cleanup_all => true)")
-        if not _scheduled(lake, grace_s):
-            orphans += lake.rows(CLEAN_UP)
         old = [*unlisted_keyframes(lake, grace_s), *unlisted_shards(lake, grace_s)]
-        _delete(old)
-    return len(old) + len(orphans)
+        if not place(lake.workspace).is_bucket:
+            sql = "CALL ducklake_delete_orphaned_files('lake', dry_run => true, cleanup_all => true)"
+            old += map(Path, lake.column(sql))
+        set_aside(lake.workspace, old)
+        merged = [] if _scheduled(lake, grace_s) else lake.rows(CLEAN_UP)
+    return len(old) + len(merged)
+
+
+def set_aside(workspace: Workspace, paths: Iterable[Path]) -> None:
+    """Move files of a workspace to the same place below .removed/, for gc to delete; half-written ones go at once."""
+    roots = (workspace.root, Path(place(workspace).data))
+    for path in paths:
+        if path.name.startswith(HALF_FILE):
+            path.unlink()
+            continue
+        root = next((root for root in roots if path.is_relative_to(root)), path.parent)
+        to = workspace.removed / path.relative_to(root)
+        to.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(path, to)
 
 
 def collect(
@@ -56,8 +77,11 @@ def collect(
     """Delete what neither the present corpus nor a release uses; with `dry_run` only list it.
 
     Snapshots younger than `keep_days` stay too, and with them the lake's data that they list (not shards or keyframes).
-    A query that still reads an expired snapshot may fail.
+    A query that still reads an expired snapshot may fail. Raises LakeError: a catalog that is an older copy does not
+    say what is of no use.
     """
+    if why := is_older(lake.workspace, lake.snapshot()):
+        raise LakeError(f"{why}; gc deletes nothing meanwhile")
     with lake.lock():
         # What nothing names any more, while all of it is still there to be counted
         expired = _expirable(lake, keep_days)
@@ -67,6 +91,7 @@ def collect(
             "shards": [*unlisted_shards(lake, grace_s), *_unlisted_in_stores(lake, grace_s)],
             "fetched source files": list(_sources_taken_down(lake)),
             "edited pictures": list(_edits_taken_down(lake)),
+            "files set aside": list(_files_below(lake.workspace.removed)),
         }
         freed = [Freed("lake snapshots", len(expired), 0), Freed("lake data", len(data_bytes), sum(data_bytes))]
         for what, paths in files.items():
@@ -77,6 +102,9 @@ def collect(
             _delete(chain.from_iterable(files.values()))
             _drop_empty_folders(lake.workspace.sources)
             _drop_empty_folders(lake.workspace.root / "edits")
+            _drop_empty_folders(lake.workspace.removed)
+    if not dry_run:
+        lake.back_up()
     return freed
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from core.files import room_in
 from core.paths import Workspace
 from warehouse.lake.connection import connect
-from warehouse.lake.migrations import checked_version, migrate
+from warehouse.lake.migrations import SCHEMA_VERSION, checked_version, migrate, upgrade
 from warehouse.lake.place import LakeError, locked, place
 from warehouse.lake.publishing import LakeWriter
 
@@ -19,12 +19,11 @@ from warehouse.lake.publishing import LakeWriter
 class Lake(LakeWriter):
     """One process's connection to a workspace's lake. Not for sharing between threads.
 
-    version: of its schema (`migrations`), as it was opened.
+    One of an earlier version is upgraded where it is opened to write, after a copy of its catalog. Raises LakeError: no
+    workspace, a catalog that is not usable, a lake of a later version.
     """
 
     def __init__(self, workspace: Workspace, *, read_only: bool = False, snapshot: int | None = None) -> None:
-        if read_only and not workspace.exists():
-            raise LakeError(workspace.absence)
         if not read_only:
             _make_folders(workspace)
         # A writer holds the lock while it opens, so that two processes never migrate at once
@@ -32,10 +31,13 @@ class Lake(LakeWriter):
             # One thread: builds are parallel by processes, and with several a query was seen to spin for ever on a
             # crowded machine, waiting for a worker that had missed its wake-up (DuckDB 1.5.5)
             super().__init__(workspace, connect(workspace, read_only=read_only, snapshot=snapshot, threads=1))
-            if read_only:
-                self.version = checked_version(self.con, str(workspace.root))
-            else:
-                self.version = migrate(self)
+            version = checked_version(self.con, workspace, at=snapshot, may_be_older=True)
+            if version is None and read_only:
+                raise LakeError(workspace.absence)
+            if version is None:
+                migrate(self)
+            elif version < SCHEMA_VERSION and not read_only:
+                upgrade(self)
 
 
 def _make_folders(workspace: Workspace) -> None:

@@ -96,10 +96,9 @@ def not_looked_at(lake: LakeConnection, datasets: Sequence[str]) -> str:
 def _seen_by(lake: LakeConnection, datasets: Sequence[str]) -> dict[str, set[str]]:
     """Of each dataset who looked at it: encoders with the sizes of their grids."""
     seen: dict[str, set[str]] = {name: set() for name in datasets}
-    if lake.has("embeddings"):
-        sql = "SELECT DISTINCT dataset, encoder, sqrt(len(cells) / 64)::INTEGER FROM embeddings"
-        for name, encoder, grid in lake.rows(f"{sql} WHERE list_contains(?, dataset)", [list(datasets)]):
-            seen[name].add(f"{encoder} (grid {grid})")
+    sql = "SELECT DISTINCT dataset, encoder, sqrt(len(cells) / 64)::INTEGER FROM embeddings"
+    for name, encoder, grid in lake.rows(f"{sql} WHERE list_contains(?, dataset)", [list(datasets)]):
+        seen[name].add(f"{encoder} (grid {grid})")
     return seen
 
 
@@ -109,8 +108,6 @@ def _seen_by_others(seen: Mapping[str, set[str]], name: str) -> set[str]:
 
 def _comparable(lake: Lake) -> list[tuple[str, int, list[str]]]:
     """Encoders, with the numbers of cells that they gave, and the datasets (two or more) that they looked at."""
-    if not lake.has("embeddings"):
-        return []
     return lake.rows(
         "SELECT encoder, cells, list(dataset ORDER BY dataset) FROM (SELECT DISTINCT e.encoder, len(e.cells) AS cells, "
         f"e.dataset FROM embeddings e SEMI JOIN {USABLE} u USING (dataset)) GROUP BY 1, 2 HAVING count(*) > 1 "

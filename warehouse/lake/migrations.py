@@ -1,24 +1,31 @@
-"""The lake's schema has a version: a lake of an earlier one is brought forward, one of a later one is refused.
+"""The lake's schema has a version: one of an earlier is refused until it is upgraded, one of a later for good.
 
 `SCHEMA_VERSION` is raised with every change of core/tables or core/views.py. What was added (tables, columns, views)
 is made in the lake by itself; what an earlier lake's rows need besides is a step in `STEPS`. Versions are never
-skipped and never go back: to open a lake with an earlier proccorpus, restore a backup made before.
+skipped and never go back: to open a lake with an earlier proccorpus, put back the backup that the upgrade made.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing, nullcontext
 from itertools import batched
+from pathlib import Path
+from typing import Any
 
 import duckdb
 
+from core.paths import Workspace
 from core.step_names import PLACEHOLDER
 from core.tables import TABLES, Column, Table
 from core.views import VIEWS
-from warehouse.lake.connection import CATALOG, LakeConnection, literal, quoted, sql_type
+from warehouse.lake import people
+from warehouse.lake.catalog import back_up, lost, remains
+from warehouse.lake.connection import CATALOG, LakeConnection, connect, literal, quoted, sql_type
 from warehouse.lake.hashes import content_key
-from warehouse.lake.place import LakeError, place
+from warehouse.lake.place import LakeError, locked, place
 
 SCHEMA_VERSION = 12
 SCHEMA_HASH = "a4956ccd4ff999ff"
+UPGRADED_A_S = 20 << 20  # bytes of rows, roughly
 OF_MOTION = "SELECT label_run FROM label_runs WHERE annotator IN ('motion', 'native')"  # native falls back on it
 # Of each version, what rows that were there before need: SQL on the lake, after tables and columns were added. One with
 # a parameter is run for each dataset by itself, so that it need not hold the rows of all.
@@ -69,25 +76,38 @@ def schema_version(con: duckdb.DuckDBPyConnection) -> int:
         return 0
 
 
-def checked_version(con: duckdb.DuckDBPyConnection, where: str) -> int:
-    """The lake's version. Raises LakeError when this proccorpus does not know it."""
+def checked_version(
+    con: duckdb.DuckDBPyConnection, workspace: Workspace, at: int | None = None, *, may_be_older: bool = False
+) -> int | None:
+    """The version of the lake in use, which is ours, or at a snapshot an earlier one; None: nothing is there yet.
+
+    Raises LakeError: a lake of another version, or one without tables beside what is left of a corpus.
+    """
     version = schema_version(con)
+    if not version and not has_tables(con):
+        if remains(workspace):
+            raise lost(workspace, "has no tables")
+        return None
+    where = f"{workspace.root}: its lake is of version {version}, this proccorpus works with version {SCHEMA_VERSION}"
     if version > SCHEMA_VERSION:
-        raise LakeError(
-            f"{where}: its lake was written by a newer proccorpus (schema {version}, this one knows up to "
-            f"{SCHEMA_VERSION}): update proccorpus, or restore a backup made before the update"
-        )
+        raise LakeError(f"{where}: update proccorpus, or put back a backup of the catalog made before")
+    if version < SCHEMA_VERSION and at is None and not may_be_older:
+        raise LakeError(f"{where}: proccorpus upgrade says what it will do, and brings it there with --yes")
     return version
 
 
-def migrate(lake: LakeConnection) -> int:
-    """Bring a lake of an earlier version forward, or make a new one's tables, in one transaction; returns its version.
+def has_tables(con: duckdb.DuckDBPyConnection) -> bool:
+    return bool(con.execute("SELECT 1 FROM duckdb_tables() WHERE database_name = 'lake' LIMIT 1").fetchall())
 
-    The caller holds the lock. Raises LakeError: the lake's version is later than ours.
+
+def migrate(lake: LakeConnection) -> None:
+    """Bring a lake of an earlier version forward, or make a new one's tables, in one transaction.
+
+    The caller holds the lock.
     """
-    version = checked_version(lake.con, str(lake.workspace.root))
+    version = schema_version(lake.con)
     if version == SCHEMA_VERSION:
-        return version
+        return
     # A lake without any column was just created: it gets the tables of today, and no step of old versions
     columns = set(lake.rows("SELECT table_name, column_name FROM duckdb_columns() WHERE database_name = 'lake'"))
     is_new = not columns
@@ -110,7 +130,50 @@ def migrate(lake: LakeConnection) -> int:
                 for option, value in (("parquet_compression", "zstd"), ("parquet_version", "2")):
                     lake.con.execute(f"CALL lake.set_option('{option}', '{value}', table_name => '{table.name}')")
     index_statistics(lake)
-    return SCHEMA_VERSION
+
+
+def upgrade(lake: LakeConnection) -> Path | None:
+    """Bring a lake of an earlier version to ours; returns the copy of its catalog before. The caller holds the lock."""
+    backup = back_up(lake.workspace, lake.snapshot())
+    migrate(lake)
+    people.rewrite(lake.workspace, lake.arrow)
+    return backup
+
+
+def upgraded(workspace: Workspace, *, dry: bool) -> dict[str, Any]:
+    """Bring a lake of an earlier version to ours, after a backup of its catalog; `dry`: only say what is to be done.
+
+    Returns version, to, tables (to be made), steps (that change rows), bytes (of rows that they may write anew), backup
+    and `said`, all of it in a sentence. Raises LakeError: no workspace, a catalog that is not usable, a later version.
+    """
+    with nullcontext() if dry else locked(workspace):
+        lake = LakeConnection(workspace, connect(workspace, read_only=dry, threads=1))
+        with closing(lake.con):
+            version = schema_version(lake.con)
+            facts = {"version": version, "to": SCHEMA_VERSION, "tables": [], "steps": 0, "bytes": 0, "backup": None}
+            if version >= SCHEMA_VERSION or not has_tables(lake.con):
+                checked_version(lake.con, workspace)
+                return facts | {"said": f"{workspace.root}: its lake is of version {version}: nothing to do"}
+            facts |= _to_do(lake, version)
+            if dry:
+                said = (
+                    f"{workspace.root}: an upgrade brings its lake from version {version} to {SCHEMA_VERSION}: it "
+                    f"copies the catalog into backups/, makes {len(facts['tables'])} tables and all views, and takes "
+                    f"{facts['steps']} steps that may write {facts['bytes'] >> 20} MB of rows anew, in about "
+                    f"{1 + facts['bytes'] // UPGRADED_A_S} s and one transaction; --yes does it"
+                )
+                return facts | {"said": said}
+            backup = upgrade(lake)
+    back = f"; the catalog before is {backup}" if backup else ""
+    said = f"{workspace.root}: its lake is of version {SCHEMA_VERSION} now, before {version}{back}"
+    return facts | {"backup": str(backup) if backup else None, "said": said}
+
+
+def _to_do(lake: LakeConnection, version: int) -> dict[str, Any]:
+    steps = [sql for later in range(version + 1, SCHEMA_VERSION + 1) for sql in STEPS.get(later, ())]
+    sizes = dict(lake.rows("SELECT table_name, file_size_bytes FROM ducklake_table_info('lake')"))
+    changed = sum(size for name, size in sizes.items() if any(f" {name} " in sql for sql in steps))
+    return {"tables": sorted({*TABLES} - sizes.keys()), "steps": len(steps), "bytes": int(changed)}
 
 
 def index_statistics(lake: LakeConnection) -> None:

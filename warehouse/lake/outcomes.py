@@ -23,8 +23,6 @@ from warehouse.lake.said import said_of
 if TYPE_CHECKING:
     from ingest.outcomes import Outcome
 
-OF_ASSUMED = 4  # the schema since which labels say what their end rests on
-
 
 class OutcomeError(UserError, ValueError):
     """Outcomes that cannot be imported or taken back: what is wrong, where, and what to do."""
@@ -44,8 +42,8 @@ class StatedOutcome:
 
 
 def current_outcomes(lake: Lake, dataset: str) -> "dict[int, Outcome]":
-    """What people said of a dataset's episodes, as far as it counts; nothing in an older lake."""
-    if dataset not in said_of(lake)["outcomes"] or not lake.has("current_outcomes"):
+    """What people said of a dataset's episodes, as far as it counts."""
+    if dataset not in said_of(lake)["outcomes"]:
         return {}
     from ingest.outcomes import BY_PERSON, Outcome  # with numpy, without which `status` is 0.05 s faster
 
@@ -62,11 +60,11 @@ def outcome_stamp(lake: Lake, dataset: str) -> str:
 
 
 def chunks_to_build(lake: Lake) -> dict[str, int]:
-    """Chunks of each dataset that the next build makes anew because of what people said; fewer for an older lake."""
+    """Chunks of each dataset that the next build makes anew because of what people said."""
     chunks = {dataset: set(of_dataset) for dataset, of_dataset in references.pending(lake).items()}
     for view, table in (("pending_outcomes", "outcomes"), ("pending_corrections", "corrections")):
         # Where nobody ever said anything nothing waits: each view joins a good part of the lake
-        if said_of(lake)[table] and lake.has(view):
+        if said_of(lake)[table]:
             for dataset, chunk in lake.rows(f"SELECT DISTINCT dataset, chunk FROM {view}"):
                 chunks.setdefault(dataset, set()).add(chunk)
     return {dataset: len(of_dataset) for dataset, of_dataset in sorted(chunks.items())}
@@ -165,13 +163,6 @@ def listed(lake: Lake, dataset: str | None = None, *, everything: bool = False) 
 def known_outcomes(lake: Lake) -> dict[str, int]:
     """Of each dataset, of how many usable episodes it is known whether they succeeded."""
     return dict(lake.rows("SELECT dataset, count(success) FROM episodes WHERE status = 'ok' GROUP BY 1"))
-
-
-def knows_assumed(lake: Lake) -> bool:
-    """Does the view `coverage` say how many usable runs are labelled as complete because nothing says how they ended,
-    and how many of those without an outcome look unfinished? That of an older lake does not.
-    """
-    return lake.version >= OF_ASSUMED
 
 
 def question(dataset: str, unfinished: int, episodes: int) -> str | None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import filelock
@@ -16,6 +17,7 @@ from core.files import write_file
 from core.paths import Workspace
 
 LOCK_TIMEOUT_S = 600.0
+KEPT_BACKUPS = 5
 LOCK_KEY = 0x70726F63  # of the advisory lock in Postgres: any number, the same for all
 
 
@@ -78,17 +80,31 @@ class Place:
 
 def place(workspace: Workspace) -> Place:
     """Where the lake of a workspace lies. Raises LakeError when its workspace.toml cannot be read."""
+    settings = _settings(workspace)
+    return _checked(workspace, settings.get("catalog"), settings.get("data"), str(workspace.settings))
+
+
+def kept_backups(workspace: Workspace) -> int:
+    """How many copies of the catalog are kept: `keep` of [backup] in workspace.toml. Raises LakeError."""
+    backup = _settings(workspace).get("backup", {})
+    keep = backup.get("keep", KEPT_BACKUPS) if isinstance(backup, dict) and not set(backup) - {"keep"} else None
+    if not isinstance(keep, int) or isinstance(keep, bool) or keep < 0:
+        raise LakeError(f"{workspace.settings}: [backup] says keep = NUMBER, how many copies of the catalog; 0: none")
+    return keep
+
+
+def _settings(workspace: Workspace) -> dict[str, Any]:
+    """What workspace.toml says. Raises LakeError."""
     path = workspace.settings
     if not path.exists():
-        return Place(str(workspace.catalog), f"{workspace.data}/")
+        return {}
     try:
         settings = tomllib.loads(path.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
         raise LakeError(f"{path}: {e}") from e
-    unknown = set(settings) - {"catalog", "data"}
-    if unknown:
-        raise LakeError(f"{path}: it may say catalog and data, not {', '.join(sorted(unknown))}")
-    return _checked(workspace, settings.get("catalog"), settings.get("data"), str(path))
+    if unknown := set(settings) - {"catalog", "data", "backup"}:
+        raise LakeError(f"{path}: it may say catalog, data and [backup], not {', '.join(sorted(unknown))}")
+    return settings
 
 
 def create(workspace: Workspace, catalog: str | None, data: str | None) -> Place:

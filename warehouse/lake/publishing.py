@@ -13,7 +13,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from core.files import room_in
 from core.tables import TABLES, Table
+from warehouse.lake import people
+from warehouse.lake.catalog import back_up
 from warehouse.lake.connection import LakeConnection, quoted, row_by_row
 from warehouse.lake.place import LakeError, place
 
@@ -144,6 +147,7 @@ class LakeWriter(LakeConnection):
         with self.lock(), self.transaction(message):
             count = self.rows(f"SELECT count(*) FROM {tables[0]} WHERE {where}", values)[0][0]
             for name in tables:
+                self._say(TABLES[name], self.arrow(f"FROM {name} WHERE {where}", values), "gone")
                 self.con.execute(f"DELETE FROM {name} WHERE {where}", values)
         return count
 
@@ -167,6 +171,13 @@ class LakeWriter(LakeConnection):
             self._upsert(TABLES["releases"], TABLES["releases"].rows([release | {"snapshot": snapshot}]))
             write(snapshot)
         return snapshot
+
+    def back_up(self) -> None:
+        """Copy the catalog into backups/, if it has changed since the last time. Raises DiskFullError."""
+        with self.lock(), room_in(self.workspace.root):
+            if not self.workspace.people.exists():
+                people.rewrite(self.workspace, self.arrow)
+            back_up(self.workspace, self.snapshot())
 
     def rewrite(self, name: str, folders: Iterable[str]) -> None:
         """Write files of a table anew without rows that were deleted, where these are many; in one transaction.
@@ -219,12 +230,16 @@ class LakeWriter(LakeConnection):
         return row_by_row(column) if column in by_row else f"{column} = ?"
 
     def _upsert(self, table: Table, data: pa.Table) -> None:
-        match = _same_key(table, "t")
+        match, said = _same_key(table, "t"), data
         with self._new_rows(table, data):
             # To ask first costs a third of a DELETE, and most rows are new
             if data.num_rows and self.rows(f"SELECT 1 FROM {table.name} t SEMI JOIN new_rows n ON {match} LIMIT 1"):
+                if table.name in people.KEPT:  # what is there as it is needs no further line
+                    columns = quoted(tuple(data.column_names))
+                    said = self.arrow(f"SELECT {columns} FROM new_rows EXCEPT SELECT {columns} FROM {table.name}")
                 self.con.execute(f"DELETE FROM {table.name} t WHERE EXISTS (FROM new_rows n WHERE {match})")
             self._insert(table, data)
+        self._say(table, said)
 
     def _register(self, table: Table, data: pa.Table) -> None:
         """Add the rows whose key the table has not."""
@@ -234,6 +249,12 @@ class LakeWriter(LakeConnection):
     def _add(self, table: Table, data: pa.Table) -> None:
         with self._new_rows(table, data):
             self._insert(table, data)
+        self._say(table, data)
+
+    def _say(self, table: Table, rows: pa.Table, what: str = "row") -> None:
+        """Lines of rows that are added, or `gone`, for the commit, where people's lines have the table."""
+        if table.name in people.KEPT:
+            self._said += people.lines_of(table.name, rows.to_pylist(), what)
 
     @contextmanager
     def _new_rows(

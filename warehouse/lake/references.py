@@ -96,8 +96,6 @@ def reference_tasks(lake: LakeConnection, dataset: str) -> list[str | None]:
 
 def joined_tasks(lake: Lake, dataset: str) -> dict[str, str]:
     """The text that stands for the task, by each text that people joined to it; others stand for themselves."""
-    if not lake.has("current_joined_tasks"):
-        return {}
     return dict(lake.rows("SELECT task, same_as FROM current_joined_tasks WHERE dataset = ? ORDER BY 1", [dataset]))
 
 
@@ -143,10 +141,7 @@ def may_have_references(lake: LakeConnection, dataset: str | None = None) -> boo
     """A quick look, at one dataset or at all: the view joins more than a plan should read where there are none."""
     said = said_of(lake)
     vouched = said["corrections"] | said["reference_marks"]
-    if (dataset in vouched if dataset else vouched) or brings_steps(lake, dataset):
-        # A lake of an earlier version does not know them
-        return lake.has("current_references")
-    return False
+    return bool(dataset in vouched if dataset else vouched) or brings_steps(lake, dataset)
 
 
 def brings_steps(lake: LakeConnection, dataset: str | None = None) -> bool:
@@ -158,8 +153,6 @@ def brings_steps(lake: LakeConnection, dataset: str | None = None) -> bool:
 
 def pending(lake: Lake) -> dict[str, set[int]]:
     """Of each dataset the chunks that the next build labels anew, because their references are others by now."""
-    if not lake.has("current_references"):
-        return {}
     chunks: dict[str, set[int]] = {}
     for dataset, text in lake.rows("SELECT dataset, config FROM build_configs ORDER BY 1"):
         if stated_annotator(text) in SHOWN_BY:
@@ -383,7 +376,7 @@ def listed(lake: Lake, dataset: str | None = None) -> list[dict[str, Any]]:
 
 
 def sentences(lake: LakeConnection) -> dict[str, str]:
-    """Of each dataset with references, how many runs are labelled like them; empty for an older lake.
+    """Of each dataset with references, how many runs are labelled like them.
 
     Example: "47 runs are labelled like its 2 references (episodes 3, 7); 3 are like none of them".
     """

@@ -1,9 +1,6 @@
 """Of which datasets people said anything: a quick look, before what joins all that they said."""
 
-from collections.abc import Mapping, Sequence
-from functools import partial
-
-import duckdb
+from collections.abc import Mapping
 
 from warehouse.lake.connection import LakeConnection
 
@@ -11,18 +8,10 @@ WORDS = ("corrections", "reference_marks", "outcomes")  # tables of what people 
 
 
 def said_of(lake: LakeConnection) -> Mapping[str, frozenset[str]]:
-    """By table of people's words the datasets that it has rows of; a table that an older lake lacks has none."""
-    return lake.once("said", partial(_look, lake))
+    """By table of people's words the datasets that it has rows of."""
 
+    def look() -> dict[str, frozenset[str]]:
+        rows = lake.rows(" UNION ALL ".join(f"SELECT DISTINCT '{table}', dataset FROM {table}" for table in WORDS))
+        return {table: frozenset(dataset for name, dataset in rows if name == table) for table in WORDS}
 
-def _look(lake: LakeConnection) -> dict[str, frozenset[str]]:
-    try:
-        rows = _datasets_in(lake, WORDS)
-    except duckdb.CatalogException:
-        rows = _datasets_in(lake, [table for table in WORDS if lake.has(table)])
-    return {table: frozenset(dataset for name, dataset in rows if name == table) for table in WORDS}
-
-
-def _datasets_in(lake: LakeConnection, tables: Sequence[str]) -> list[tuple[str, str]]:
-    asked = [f"SELECT DISTINCT '{table}', dataset FROM {table}" for table in tables]
-    return lake.rows(" UNION ALL ".join(asked)) if asked else []
+    return lake.once("said", look)

@@ -71,14 +71,13 @@ def open_for_users(
     `memory` (such as 2GB) is what DuckDB's own limit allows its queries, with nothing spilt to disk. That counts not
     all they take: `warehouse.sql_process` keeps them within a size. Raises LakeError: no workspace, no such snapshot.
     """
-    if not workspace.exists():
-        raise LakeError(workspace.absence)
     try:
         con = connect(workspace, read_only=True, snapshot=snapshot, catalog=catalog)
     except duckdb.Error as e:
         where = "" if snapshot is None else f" at snapshot {snapshot}"
         raise LakeError(f"the lake cannot be opened{where}: {first_line(e)}") from e
-    checked_version(con, str(workspace.root))
+    if checked_version(con, workspace, at=snapshot) is None:
+        raise LakeError(workspace.absence)
     if release is not None:
         attach(con, workspace, RESULTS, catalog=catalog)
         see_results(con, release)

@@ -117,6 +117,7 @@ def create_release(
         write=write,
         guarded=guarded,
     )
+    lake.back_up()
     return Release(name, snapshot, config_hash, held.shards)
 
 

@@ -70,6 +70,7 @@ def test_a_table_that_a_newer_version_adds_is_made_in_an_old_lake(workspace: Wor
     new = Table("novelties", "New", ("dataset",), (Column("dataset", pa.string(), ""),))
     monkeypatch.setitem(TABLES, "novelties", new)
     monkeypatch.setattr(migrations, "SCHEMA_VERSION", migrations.SCHEMA_VERSION + 1)
+    migrations.upgraded(workspace, dry=False)
     assert Lake(workspace).rows("FROM novelties") == []
 
 

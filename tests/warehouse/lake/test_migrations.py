@@ -15,8 +15,9 @@ from pipeline.reading import chunk_signals
 from pipeline.stages import stage_specs
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import CAMERA
-from warehouse.lake import Lake, LakeError, digest, forget_lakes
-from warehouse.lake.migrations import SCHEMA_HASH, SCHEMA_VERSION, migrate, schema_hash, schema_version
+from warehouse.lake import Lake, LakeError, connect, digest, forget_lakes
+from warehouse.lake.catalog import backups
+from warehouse.lake.migrations import SCHEMA_HASH, SCHEMA_VERSION, migrate, schema_hash, schema_version, upgraded
 from warehouse.lake.soundness import follows_schema
 from warehouse.lake.sql import open_for_users
 
@@ -41,12 +42,17 @@ def test_a_changed_schema_has_a_new_version():
 
 
 def test_a_workspace_of_an_earlier_commit_opens_is_migrated_and_built_on(old: Workspace):
-    before = Lake(old, read_only=True)
-    assert schema_version(before.con) == 0
-    frames = before.rows("SELECT count(*), sum(luma_mean) FROM frames")
-    assert frames[0][0] == 169
-    before.con.close()
+    with pytest.raises(LakeError, match=r"is of version 0, .*proccorpus upgrade"):
+        open_for_users(old)
+    con = connect(old, read_only=True)
+    frames = con.execute("SELECT count(*), sum(luma_mean) FROM frames").fetchall()
+    assert (schema_version(con), frames[0][0]) == (0, 169)
+    con.close()
 
+    state = old.catalog.read_bytes()
+    assert upgraded(old, dry=True)["version"] == 0
+    assert old.catalog.read_bytes() == state
+    assert upgraded(old, dry=False)["backup"] == str(old.root / "backups" / backups(old)[0].name)
     lake = Lake(old)
     assert schema_version(lake.con) == SCHEMA_VERSION
     assert lake.rows("SELECT count(*), sum(luma_mean) FROM frames") == frames
@@ -76,6 +82,7 @@ def test_a_workspace_of_an_earlier_commit_opens_is_migrated_and_built_on(old: Wo
 
 
 def test_opening_again_migrates_nothing(old: Workspace):
+    upgraded(old, dry=False)
     lake = Lake(old)
     snapshot = lake.snapshot()
     migrate(lake)
@@ -176,5 +183,5 @@ def test_a_newer_lake_is_refused(tmp_path: Path, opened: Callable[[Workspace], o
     lake = Lake(space)
     lake.con.execute("INSERT INTO schema_versions VALUES (?, now())", [SCHEMA_VERSION + 1])
     lake.con.close()
-    with pytest.raises(LakeError, match=f"newer proccorpus.*knows up to {SCHEMA_VERSION}.*update proccorpus"):
+    with pytest.raises(LakeError, match=f"works with version {SCHEMA_VERSION}: update proccorpus"):
         opened(space)

@@ -64,7 +64,7 @@ def test_a_workspace_that_is_there_is_left_alone(workspace: Workspace):
     ("text", "said"),
     [
         ("catalog = ", "workspace.toml: "),
-        ('catalogue = "x"', "may say catalog and data, not catalogue"),
+        ('catalogue = "x"', "may say catalog, data and .backup., not catalogue"),
         ("data = 5", "5 is no address"),
         ('data = "s3://bucket/x"', "a bucket needs a catalog in Postgres"),
     ],

@@ -1,0 +1,229 @@
+"""Whatever is lost of a lake: one sentence from every command, no file deleted, and all that people said comes back."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from core.paths import Workspace
+from tests.kits.cli_kit import DONE, FAILED, USAGE, Result, proccorpus
+from tests.kits.made_corpus import Made
+from warehouse.lake import Lake, corrections, marks, outcomes, references
+from warehouse.lake.migrations import SCHEMA_VERSION
+from warehouse.releases.takedown import take_down, undo
+
+OLD = 1_600_000_000  # a time before any grace
+SAID = ("corrections", "outcomes", "reference_marks", "joined_tasks", "episode_marks", "takedowns")
+COMMANDS = (
+    ("doctor",), ("doctor", "--hashes"), ("status",), ("corrections", "list"), ("outcomes", "list"), ("digest",),
+    ("doctor", "--repair"), ("gc", "--yes"), ("build", "--dataset", "tiny"), ("explore", "--no-open"),
+    ("sql", "FROM datasets"),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def told(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """A corpus of which people said something of each kind, and took some of it back; built with it."""
+    told = made.copy(tmp_path_factory.mktemp("told"))
+    lake = Lake(told.space)
+    for episode in (0, 1):
+        [run] = lake.column("SELECT label_run FROM active_runs WHERE episode_index = ?", [episode])
+        row = corrections.save(
+            lake, "tiny", episode, corrections.stored_label(lake, "tiny", episode, run), author="ann",
+            base_label_run=run, base_content_hash=corrections.episode_facts(lake, "tiny", episode)["content_hash"],
+            follows=None,
+        )  # fmt: skip
+    corrections.take_back(lake, row["correction_id"], author="bob", follows=row["correction_id"])
+    outcomes.add_outcomes(lake, "tiny", "f.csv", [outcomes.StatedOutcome(2, True, None, "ann")])
+    references.remove(lake, "tiny", 0, author="ann")
+    marks.mark(lake, [("tiny", 1)], "tag", "odd", author="ann")
+    marks.mark(lake, [("tiny", 2)], "assigned", "bob", author="ann")
+    take_down(lake, "tiny", [3, 4], "privacy")
+    undo(lake, "tiny", [4])
+    lake.con.close()
+    assert run_in(told, "build", "--dataset", "tiny", "--workers", "1").code == DONE
+    return told
+
+
+@pytest.fixture
+def lost(told: Made, tmp_path: Path) -> Made:
+    copied = told.copy(tmp_path)
+    # The configuration that was kept names the source of the first one
+    for path in copied.space.root.rglob("*"):
+        if path.is_file():
+            os.utime(path, (OLD, OLD))
+    return copied
+
+
+def run_in(made: Made, *words: str) -> Result:
+    return proccorpus(*words, cwd=made.space.root, workspace=made.space.root)
+
+
+def files(space: Workspace) -> set[str]:
+    """Whatever a build made, at its place or set aside."""
+    names = (str(p.relative_to(space.root)).removeprefix(".removed/") for p in space.root.rglob("*") if p.is_file())
+    return {name for name in names if name.startswith(("lake/", "keyframes/", "shards/"))}
+
+
+def said(made: Made) -> dict[str, list[tuple]]:
+    return {table: made.rows(f"FROM {table} ORDER BY ALL") for table in SAID}
+
+
+def digests(made: Made) -> dict[str, str]:
+    return run_in(made, "digest", "--format", "json").json
+
+
+def zero(path: Path, start: int, size: int) -> None:
+    with path.open("r+b") as f:
+        f.seek(start)
+        f.write(bytes(size))
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "empty": lambda catalog: catalog.write_bytes(b""),
+    "cut in half": lambda catalog: os.truncate(catalog, catalog.stat().st_size // 2),
+    "a zeroed page": lambda catalog: zero(catalog, catalog.stat().st_size // 8192 * 4096, 4096),
+    "its beginning zeroed": lambda catalog: zero(catalog, 0, 4096),
+    "deleted": Path.unlink,
+}
+
+
+@pytest.mark.parametrize("with_backup", [True, False], ids=["backup", "no backup"])
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_lost_catalog(told: Made, lost: Made, damage: Callable[[Path], object], with_backup: bool):
+    if not with_backup:
+        shutil.rmtree(lost.space.root / "backups")
+        lost.space.committed.unlink()
+    damage(lost.space.catalog)
+    before = files(lost.space)
+    commands = COMMANDS if with_backup else COMMANDS[:2]
+    answers = {words: run_in(lost, *words) for words in commands}
+    assert {words: answer.code for words, answer in answers.items()} == dict.fromkeys(commands, USAGE)
+    [sentence] = {answer.err.splitlines()[-1] for answer in answers.values()}
+    assert "proccorpus recover" in sentence
+    assert (str(lost.space.root / "backups") if with_backup else "there is no backup") in sentence
+
+    recovered = run_in(lost, "recover")
+    assert recovered.code == DONE, recovered
+    assert said(lost) == said(told)
+    if not with_backup:
+        assert "not up to date" in recovered.out
+    assert run_in(lost, "build", "--dataset", "tiny", "--workers", "1").code == DONE
+    assert digests(lost) == digests(told)
+    assert said(lost) == said(told)
+    assert files(lost.space) >= before
+    assert run_in(lost, "doctor", "--hashes").out.count("error") == 0
+
+
+@pytest.mark.parametrize("table", ["frames", "samples", "episode_marks"])
+@pytest.mark.parametrize("how", ["zeroed", "cut", "zeroed within"])
+def test_a_damaged_file_of_rows(told: Made, lost: Made, table: str, how: str):
+    """As docs/recovery.md says: repair, build."""
+    if table == "episode_marks":
+        lake = Lake(lost.space)
+        for tag in range(12):  # more than the catalog itself takes
+            marks.mark(lake, [("tiny", e) for e in range(5)], "tag", f"t{tag}", author="ann")
+        lake.con.execute("CALL ducklake_flush_inlined_data('lake')")
+        lake.con.close()
+    expected, before = said(lost), files(lost.space)
+    path = max((lost.space.data / "main" / table).rglob("*.parquet"))
+    size = path.stat().st_size
+    if how == "cut":
+        os.truncate(path, size // 2)
+    else:
+        zero(path, *((0, size) if how == "zeroed" else (4, size - 12)))
+    assert run_in(lost, "doctor").code == FAILED
+    assert "Traceback" not in run_in(lost, "status").err
+    assert run_in(lost, "doctor", "--repair").code == DONE
+    assert run_in(lost, "build", "--dataset", "tiny", "--workers", "1").code == DONE
+    assert run_in(lost, "doctor", "--hashes").code == DONE
+    assert said(lost) == expected
+    assert files(lost.space) >= before
+    if table != "episode_marks":
+        assert digests(lost) == digests(told)
+
+
+def test_damaged_pictures_are_seen_at_once(lost: Made):
+    cut, zeroed = sorted((lost.space.root / "keyframes").rglob("*.jpg"))[:2]
+    os.truncate(cut, cut.stat().st_size // 2)
+    zero(zeroed, 0, zeroed.stat().st_size)
+    assert run_in(lost, "doctor").code == FAILED
+    assert run_in(lost, "doctor", "--repair").code == DONE
+    assert run_in(lost, "build", "--dataset", "tiny", "--workers", "1").code == DONE
+    assert run_in(lost, "doctor", "--hashes").code == DONE
+
+
+def test_a_note_of_commits_that_is_lost(told: Made, lost: Made):
+    lost.space.committed.unlink()
+    before = files(lost.space)
+    assert run_in(lost, "build", "--dataset", "tiny", "--workers", "1").code == DONE
+    assert (files(lost.space), digests(lost)) == (before, digests(told))
+
+
+def test_an_older_copy_of_the_catalog_costs_nothing(told: Made, lost: Made, tmp_path: Path):
+    older = shutil.copy2(lost.space.catalog, tmp_path / "older.sqlite")
+    lake = Lake(lost.space)
+    marks.mark(lake, [("tiny", 3)], "tag", "newer", author="ann")
+    take_down(lake, "tiny", [0], "privacy")
+    lake.con.close()
+    assert run_in(lost, "build", "--dataset", "tiny", "--workers", "1").code == DONE
+    expected, before = said(lost), files(lost.space)
+    shutil.copy2(older, lost.space.catalog)
+    assert run_in(lost, "gc", "--yes").code == USAGE
+    built = run_in(lost, "build", "--dataset", "tiny", "--workers", "1")
+    assert "older copy" in built.err
+    assert files(lost.space) >= before
+    assert run_in(lost, "recover").code == DONE
+    assert said(lost) == expected
+    assert run_in(lost, "gc", "--yes").code == DONE
+    assert not any(lost.space.removed.rglob("*.parquet"))
+
+
+def test_lines_of_people_that_are_lost_are_written_again(lost: Made):
+    lines = lost.space.people.read_text().splitlines(keepends=True)
+    lost.space.people.write_text("".join(lines[:-9]) + "\0\0\0" + lines[-1][:20])
+    assert "lines of people" in run_in(lost, "doctor").out
+    assert run_in(lost, "doctor", "--repair").code == DONE
+    rows = [json.loads(line) for line in lost.space.people.read_text().splitlines()]
+    count = sum(map(len, said(lost).values()))
+    assert sum(row["table"] in SAID for row in rows) == count
+    assert "lines of people" not in run_in(lost, "doctor").out
+
+
+def test_five_backups_are_kept_or_as_many_as_it_is_said(lost: Made):
+    lake = Lake(lost.space)
+    for keep in (5, 2, 0):
+        lost.space.settings.write_text(f"[backup]\nkeep = {keep}\n")
+        for tag in range(6):
+            marks.mark(lake, [("tiny", 0)], "tag", f"{keep} {tag}", author="ann")
+            lake.back_up()
+        assert len(list((lost.space.root / "backups").iterdir())) == (keep or 2)
+    lake.con.close()
+    lost.space.settings.write_text("[backup]\nkeep = -1\n")
+    assert "keep = NUMBER" in run_in(lost, "build", "--dataset", "tiny").err
+
+
+def test_an_older_lake_is_upgraded_when_somebody_says_so(told: Made, lost: Made):
+    lake = Lake(lost.space)
+    lake.con.execute("DROP VIEW current_tags")
+    lake.con.execute("DELETE FROM schema_versions WHERE version > 8")
+    lake.con.close()
+    lost.space.people.unlink()
+    state = lost.space.catalog.read_bytes()
+    commands = (*COMMANDS[:6], COMMANDS[-2], COMMANDS[-1], ("upgrade",))
+    answers = {words: run_in(lost, *words) for words in commands}
+    assert [answer.code for answer in answers.values()] == [USAGE] * (len(commands) - 1) + [DONE]
+    assert f"from version 8 to {SCHEMA_VERSION}" in answers["upgrade",].out
+    assert {a.err.splitlines()[-1] for words, a in answers.items() if words != ("upgrade",)} == {
+        f"error: {lost.space.root}: its lake is of version 8, this proccorpus works with version {SCHEMA_VERSION}: "
+        "proccorpus upgrade says what it will do, and brings it there with --yes"
+    }
+    assert lost.space.catalog.read_bytes() == state
+    assert "backups/" in run_in(lost, "upgrade", "--yes").out
+    assert "nothing to do" in run_in(lost, "upgrade", "--yes").out
+    assert said(lost) == said(told)
+    assert run_in(lost, "doctor").code == DONE
+    assert lost.space.people.exists()

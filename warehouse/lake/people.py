@@ -1,0 +1,107 @@
+"""What people said, once more in plain lines beside the lake: no loss of the catalog loses a person's work.
+
+people.jsonl gets a line for each row of the tables in KEPT that a commit adds or takes away, synced before the commit:
+{"table": "corrections", "row": {...}}, or "gone" instead of "row". The newest line of a key counts. Beside what people
+said stands what it needs to find its episodes again: how datasets were built, and the numbers of their episodes.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from core.files import sync, write_file
+from core.paths import Workspace
+from core.tables import TABLES, Table
+
+SAID = ("corrections", "outcomes", "reference_marks", "joined_tasks", "episode_marks", "takedowns")
+KEPT = (*SAID, "build_configs", "episode_ids")
+type Key = tuple[Any, ...]
+
+
+def key_of(table: Table, row: Mapping[str, Any]) -> Key:
+    return tuple(row[column] for column in table.key)
+
+
+def lines_of(name: str, rows: Iterable[Mapping[str, Any]], what: str = "row") -> list[str]:
+    """Rows of a table as lines; what: `row`, or `gone` for rows that are deleted."""
+    return [
+        json.dumps({"table": name, what: row}, ensure_ascii=False, default=datetime.isoformat) + "\n" for row in rows
+    ]
+
+
+def all_lines(ask: Callable[[str], pa.Table]) -> list[str]:
+    """Lines of all rows that the lake has; ask: what it answers to a query."""
+    found: list[str] = []
+    for name in KEPT:
+        order = ", ".join(f'"{column}"' for column in TABLES[name].key)
+        found += lines_of(name, ask(f"FROM {name} ORDER BY {order}").to_pylist())
+    return found
+
+
+def append(path: Path, lines: Sequence[str]) -> None:
+    """Add lines, durably; one that a power cut left half written stays one of its own."""
+    is_new = not path.exists()
+    with path.open("a+b") as f:
+        size = f.seek(0, os.SEEK_END)
+        if size:
+            f.seek(size - 1)
+        begin = "\n" if size and f.read(1) != b"\n" else ""
+        f.write((begin + "".join(lines)).encode())
+        f.flush()
+        os.fsync(f.fileno())
+    if is_new:
+        sync(path.parent)
+
+
+def rewrite(workspace: Workspace, ask: Callable[[str], pa.Table]) -> None:
+    """Write all lines anew."""
+    write_file(workspace.people, "".join(all_lines(ask)).encode())
+
+
+def read(workspace: Workspace) -> tuple[dict[str, dict[Key, dict | None]], int]:
+    """By table the newest row of each key, None of one that is gone; and how many lines cannot be read."""
+    newest: dict[str, dict[Key, dict | None]] = {name: {} for name in KEPT}
+    bad = 0
+    if not workspace.people.exists():
+        return newest, bad
+    with workspace.people.open("rb") as f:
+        for line in f:
+            try:
+                name, row, is_gone = _parsed(line)
+            except (ValueError, KeyError, TypeError, AttributeError, pa.ArrowException):
+                bad += 1
+                continue
+            newest[name][key_of(TABLES[name], row)] = None if is_gone else row
+    return newest, bad
+
+
+def _parsed(line: bytes) -> tuple[str, dict, bool]:
+    """Table and row of a line, and whether it is gone. Raises what json, Arrow and Python do of a damaged one."""
+    entry = json.loads(line)
+    table, is_gone = TABLES[entry["table"]], "gone" in entry
+    said = entry["gone" if is_gone else "row"]
+    row: dict[str, Any] = dict.fromkeys(table.schema.names)
+    for column in table.schema:
+        value = said.get(column.name)
+        row[column.name] = datetime.fromisoformat(value) if value and pa.types.is_timestamp(column.type) else value
+    if table.name not in KEPT:
+        raise KeyError(table.name)
+    return table.name, row, is_gone
+
+
+def missing(workspace: Workspace, ask: Callable[[str], pa.Table]) -> tuple[dict[str, pa.Table], dict[str, list], int]:
+    """What the lines say and the lake does not: rows to add by table, keys of rows to delete; and unreadable lines."""
+    said, bad = read(workspace)
+    rows: dict[str, pa.Table] = {}
+    gone: dict[str, list] = {}
+    for name, by_key in said.items():
+        table = TABLES[name]
+        there = {key_of(table, row): row for row in ask(f"FROM {name}").to_pylist()} if by_key else {}
+        rows[name] = table.rows([row for key, row in by_key.items() if row and there.get(key) != row])
+        gone[name] = [key for key, row in by_key.items() if row is None and key in there]
+    return rows, gone, bad
