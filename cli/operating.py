@@ -104,8 +104,7 @@ def _show_findings(space: Workspace, troubles: list[Trouble], repaired: list[str
     """What was done, and what is wrong now. Raises typer.Exit: errors."""
     errors = sum(trouble.severity == ERROR for trouble in troubles)
     findings = [trouble.facts() for trouble in troubles]
-from core.paths import Workspace
-    if json or at.format == "json":
+    if as_json:
         print_json({"errors": errors, "findings": findings, "repaired": repaired})
     else:
         for line in repaired:

@@ -15,15 +15,15 @@ from core.paths import ROOT
 
 # Lines by `wc -l`, blanks and docstrings and all; behind each what the room is to come down to
 LINES = {
-    "core": 2644,  # 2,000
+    "core": 2655,  # 2,000
     "ingest": 11666,  # 9,800
     "annotate": 10243,  # 9,000
-    "warehouse": 14192,  # 10,300
+    "warehouse": 14673,  # 10,300
     "eval": 12378,  # 9,500
     "training": 7162,  # 6,800
-    "pipeline": 6313,  # 5,300
-    "explorer": 4788,  # 4,700
-    "cli": 3869,  # 3,600
+    "pipeline": 6293,  # 5,300
+    "explorer": 4769,  # 4,700
+    "cli": 3910,  # 3,600
     "assets": 2714,  # 2,000
     "benchmarks": 9563,  # 8,000
 }
