@@ -37,8 +37,16 @@ def scorer_config(options: ModelOptions, model: str | None, workspace: str) -> S
     return options.scorer(model, folder, space.responses if space.exists() else None)
 
 
-def named_scorer(options: ScorerOptions, workspace: str) -> ScorerConfig:
-    """The same of a model that the options name, by default the latest, or of a baseline."""
+def named_scorer(options: ScorerOptions, workspace: str, cameras: tuple[str, ...] = ()) -> ScorerConfig:
+    """The same of a model that the options name, by default the latest, of a baseline, or of shown runs; `cameras`: of
+    the run that is to be laid beside them."""
+    if options.like:
+        from pipeline.shown_runs import shown_scorer  # imports duckdb
+
+        names = tuple(options.like_camera) or cameras
+        return ScorerConfig(
+            shown=lambda: shown_scorer(space_at(workspace), options.like, names, options.lag, options.hold)
+        )
     return scorer_config(options, options.model or (None if options.baseline else LATEST), workspace)
 
 
@@ -81,7 +89,6 @@ def reward(
         raise UserError("give either a video, or --dataset NAME with --episode N")
     if video is not None and task is None:
         raise UserError("a video needs --task, the instruction in words")
-    config = named_scorer(scorer, at.workspace)
     if video is not None:
         # The main video is a camera like the further ones; what is given is their mean
         run, name = {CAMERA: video} | _cameras(camera or []), video.stem
@@ -92,6 +99,7 @@ def reward(
 
         run, of_episode = episode_clip(space_at(at.workspace), dataset, episode, camera or ())
         task, name = task or of_episode, f"{dataset}-{episode}"
+    config = named_scorer(scorer, at.workspace, tuple(run) if isinstance(run, dict) else run.cameras)
     try:
         with progress() as report:
             done = score_video(
@@ -157,7 +165,7 @@ def serve_rewards(
         from eval.server.app import make_app  # imports torch
 
         with open_scorer(config) as opened:
-            server = make_app(opened, scorer.model or str(scorer.baseline), access, limits)
+            server = make_app(opened, scorer.model or scorer.baseline or "shown", access, limits)
             serve(
                 server,
                 listener,

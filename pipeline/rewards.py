@@ -9,7 +9,7 @@ from pathlib import Path
 from core.files import whole_file
 from eval.reward.open import ScorerConfig, open_scorer
 from eval.reward.overlay import write_overlay
-from eval.reward.video import SCORE_FPS, Clip, Row, RunEpisode, RunVideos, open_clip, score_clip
+from eval.reward.video import Clip, Row, RunEpisode, RunVideos, open_clip, score_clip
 from eval.reward.window import RewardError
 
 # The fields of a row that the overlay and the summary read; the others are in the file alone
@@ -55,13 +55,13 @@ def score_video(
     is_opened = isinstance(run, RunVideos | RunEpisode)
     _check_outputs({} if is_opened else run, out, overlay)
     clip = run if is_opened else open_clip(run)  # before a model is loaded: a wrong path costs nothing
-    rate = min(SCORE_FPS, clip.fps) if score_fps is None else score_fps
     rows: list[Row] = []
     with ExitStack() as files:
         # Both files take their names at the end of this block, and only if nothing failed
         half_rows = files.enter_context(_writable(out))
         half_overlay = files.enter_context(_writable(overlay)) if overlay else None
         with open_scorer(config) as scorer, half_rows.open("w") as file:
+            rate = min(scorer.usual_fps, clip.fps) if score_fps is None else score_fps
             scored = score_clip(
                 scorer, clip, task, score_fps=rate, steps=steps, partial=partial, reasoning=config.reasoning
             )

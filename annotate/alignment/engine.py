@@ -74,21 +74,30 @@ def forward_costs(weighted: Sequence[np.ndarray]) -> list[np.ndarray]:
     costs = np.full((longest, len(weighted), most), np.inf)
     for p, d in enumerate(weighted):
         costs[: d.shape[0], p, : d.shape[1]] = d
-    passed = np.arange(most, dtype=np.float64)
     out = np.empty_like(costs)
-    best = out[0] = passed + costs[0]
+    best = out[0] = np.arange(most, dtype=np.float64) + costs[0]
     for i in range(1, longest):
-        ahead = np.minimum.accumulate(best - passed, axis=1)[:, :-1] + passed[:-1]
-        moved = best + STAY
-        np.minimum(moved[:, 1:], ahead, out=moved[:, 1:])
-        best = out[i] = moved + costs[i]
+        best = out[i] = onward(best) + costs[i]
     return [out[: d.shape[0], p, : d.shape[1]] for p, d in enumerate(weighted)]
 
 
+def onward(best: np.ndarray, passing: float = 1.0, back: float = np.inf) -> np.ndarray:
+    """The least cost of coming to each moment of a reference, [..., m], from the costs of having been at each before:
+    by staying, by going on and passing over any number of moments, or by going back as far as need be."""
+    passed = np.arange(best.shape[-1], dtype=np.float64) * passing
+    ahead = np.minimum.accumulate(best - passed, axis=-1)[..., :-1] + passed[:-1]
+    moved = best + STAY
+    np.minimum(moved[..., 1:], ahead, out=moved[..., 1:])
+    if back < np.inf:
+        behind = np.minimum.accumulate(best[..., ::-1], axis=-1)[..., ::-1][..., 1:] + back
+        np.minimum(moved[..., :-1], behind, out=moved[..., :-1])
+    return moved
+
+
 def softmax(costs: np.ndarray) -> np.ndarray:
-    """Probabilities of each row, by costs [k, m]."""
-    likely = np.exp(costs.min(axis=1, keepdims=True) - costs)
-    return likely / likely.sum(axis=1, keepdims=True)
+    """Probabilities of each row, by costs [..., m]."""
+    likely = np.exp(costs.min(axis=-1, keepdims=True) - costs)
+    return likely / likely.sum(axis=-1, keepdims=True)
 
 
 def reference_weights(besides: Sequence[Beside]) -> np.ndarray:

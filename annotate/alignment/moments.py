@@ -17,19 +17,25 @@ MAX_PAIRS = 60  # of episodes that show how far apart moments usually are
 
 
 @dataclass(frozen=True)
-class Moments:
-    """One episode at k moments.
+class Seen:
+    """What shows where an episode is, at k moments.
 
-    frames: int64 [k]. pictures: float32 [k, d] of each camera, of length 1, less the mean of the task's.
-    state: float64 [k, d] in standard deviations of the task's, None without. openings: float64 [k, grippers], likewise,
-    in units of how far they usually are apart.
+    pictures: float32 [k, d] of each camera, of length 1, less the mean of the task's. state: float64 [k, d] in standard
+    deviations of the task's, None without. openings: float64 [k, grippers], likewise, in units of how far they usually
+    are apart.
     """
+
+    pictures: tuple[np.ndarray, ...]
+    state: np.ndarray | None = None
+    openings: np.ndarray | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moments(Seen):
+    """One episode at k moments; frames: int64 [k]."""
 
     episode: Observed
     frames: np.ndarray
-    pictures: tuple[np.ndarray, ...]
-    state: np.ndarray | None
-    openings: np.ndarray | None
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -54,7 +60,10 @@ def task_moments(episodes: Sequence[Observed], most: int = MOST) -> list[Moments
     pictures = _pictures(episodes, frames)
     states = _states(episodes, frames)
     openings = _openings(episodes, frames)
-    return [Moments(*of_one) for of_one in zip(episodes, frames, pictures, states, openings, strict=True)]
+    return [
+        Moments(shown, state, opened, episode=episode, frames=at)
+        for episode, at, shown, state, opened in zip(episodes, frames, pictures, states, openings, strict=True)
+    ]
 
 
 def _pictures(episodes: Sequence[Observed], frames: Sequence[np.ndarray]) -> list[tuple[np.ndarray, ...]]:
@@ -69,14 +78,15 @@ def _pictures(episodes: Sequence[Observed], frames: Sequence[np.ndarray]) -> lis
         mean = np.concatenate([values for values in seen if values is not None]).mean(axis=0)
         of_camera.append(
             [
-                np.zeros((len(at), len(mean)), np.float32) if values is None else _of_length_1(values - mean)
+                np.zeros((len(at), len(mean)), np.float32) if values is None else of_length_1(values - mean)
                 for values, at in zip(seen, frames, strict=True)
             ]
         )
     return list(zip(*of_camera, strict=True)) if of_camera else [() for _ in episodes]
 
 
-def _of_length_1(values: np.ndarray) -> np.ndarray:
+def of_length_1(values: np.ndarray) -> np.ndarray:
+    """Rows of length 1."""
     return values / (np.linalg.norm(values, axis=1, keepdims=True) + 1e-6)
 
 
@@ -120,7 +130,7 @@ def _openings(episodes: Sequence[Observed], frames: Sequence[np.ndarray]) -> lis
 # How unlike two moments are
 
 
-def usual_distances(episodes: Sequence[Moments]) -> tuple[float, float]:
+def usual_distances(episodes: Sequence[Seen]) -> tuple[float, float]:
     """How far apart the nearest moments of two episodes usually are: by pictures, by state; 1 where there are none."""
     pairs = list(combinations(episodes, 2))
     nearest: tuple[list[float], list[float]] = ([], [])
@@ -132,7 +142,7 @@ def usual_distances(episodes: Sequence[Moments]) -> tuple[float, float]:
     return by_pictures, by_state
 
 
-def distances(episode: Moments, reference: Moments, usual: tuple[float, float]) -> np.ndarray:
+def distances(episode: Seen, reference: Seen, usual: tuple[float, float]) -> np.ndarray:
     """How unlike the moments of an episode and a reference are, float64 [k, m]: 1 is usual where both show the same.
 
     The mean over pictures, state and grippers, of those that both have.
@@ -146,13 +156,12 @@ def first_distance(episode: Moments, reference: Moments, usual: tuple[float, flo
     return float(distances(_first(episode), _first(reference), usual)[0, 0])
 
 
-def _first(moments: Moments) -> Moments:
+def _first(moments: Moments) -> Seen:
     pictures = tuple(seen[:1] for seen in moments.pictures)
-    state, openings = (None if values is None else values[:1] for values in (moments.state, moments.openings))
-    return Moments(moments.episode, moments.frames[:1], pictures, state, openings)
+    return Seen(pictures, *(None if values is None else values[:1] for values in (moments.state, moments.openings)))
 
 
-def _apart(a: Moments, b: Moments) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+def _apart(a: Seen, b: Seen) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
     """By kind, [k, m]: cosine distance of pictures, mean square distance of states, distance of grippers."""
     pictures = state = grippers = None
     if a.pictures:

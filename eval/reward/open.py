@@ -1,6 +1,6 @@
 """Open the scorer that a user asks for: a checkpoint in this process, a server's model, or a baseline."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ BaselineName = Literal["clock", "visual"]
 
 @dataclass(frozen=True)
 class ScorerConfig:
-    """One of: `folder` of a checkpoint of ours; `model` by its name at `endpoints`; `baseline`.
+    """One of: `folder` of a checkpoint of ours; `model` by its name at `endpoints`; `baseline`; `shown`.
 
     `window` is for models that do not say what they were trained on; `responses`: where a server's replies are kept,
     so that none is asked for twice (None: nowhere).
@@ -32,12 +32,15 @@ class ScorerConfig:
     responses: Path | None = None
     api_key_env: str | None = None
     max_calls: int | None = None
+    shown: Callable[[], Scorer] | None = None  # opens what compares with shown runs
 
 
 @contextmanager
 def open_scorer(config: ScorerConfig) -> Iterator[Scorer]:
     """Raises RewardError, ModelError, UserError, VlmError."""
-    if config.baseline is not None:
+    if config.shown is not None:
+        yield config.shown()
+    elif config.baseline is not None:
         from eval.reward.baselines import baseline
 
         yield baseline(config.baseline)

@@ -59,9 +59,22 @@ class ScorerOptions(ModelOptions):
         description="Read the answer from a head or from text; auto: a head that reads only the question, else text.",
     )
 
+    like: tuple[str, ...] = Field(
+        default=(),
+        description="Compare with a labelled run, DATASET/EPISODE, or with a task's references; without a model; "
+        "repeatable.",
+    )
+    like_camera: tuple[str, ...] = Field(
+        default=(), description="Camera of the shown runs, in the run's order; default: the preferred one; repeatable."
+    )
+    lag: float = Field(default=0.0, ge=0.0, le=2.0, description="Seconds by which --like speaks later, and better.")
+    hold: float = Field(default=0.5, ge=0.0, description="Seconds at the end in one go that are a success to --like.")
+
     def model_post_init(self, context: object) -> None:
         of_model = self.reasoning or self.window_frames or self.endpoint
         contradictions = {
+            "give either --like, --model or --baseline": all((self.like, any((self.model, self.baseline)))),
+            "--like-camera and --lag need --like": all((not self.like, any((self.like_camera, self.lag)))),
             "give either --model M or --baseline clock|visual": self.model is not None and self.baseline is not None,
             "--endpoint needs --model, the model's name there": self.model is None and self.endpoint,
             "--reasoning, --window-frames and --endpoint need --model": self.baseline and of_model,

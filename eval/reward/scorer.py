@@ -67,11 +67,14 @@ class Scorer(ABC):
 
     `window`: what the model was trained on; None where it knows no other question than ProgressLM's, which shows one
     picture and needs the task's steps. `picture_max_px` bounds the longer side of a picture as the training set stored
-    it, `max_px` as the model then saw it. `settings`: all that rewards depend on.
+    it, `max_px` as the model then saw it. `settings`: all that rewards depend on. `usual_fps`: moments a second that
+    are scored where nobody says. `follows`: each moment's number depends on all before it, so none may be left out.
     """
 
     source: Source
     settings: Mapping[str, Any]
+    usual_fps = 4.0
+    follows = False
 
     def __init__(
         self,

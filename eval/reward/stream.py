@@ -62,7 +62,7 @@ class Stream:
     `steps`: the task's in words, in order, for models that compare with a demonstration.
     `score_fps`: how many of them a second are to be scored, evenly; None: each. `num_frames`, where it is known: the
     last one is scored, too. `duration_s` and `goal` (a picture by camera) are for the baselines, which know the end.
-    `rule`: how what several cameras saw is judged together.
+    `rule`: how what several cameras saw is judged together. `state`: what a scorer that follows a run keeps of it.
     Frames are counted from 0 as they are appended, also those that no window needs.
     """
 
@@ -76,6 +76,7 @@ class Stream:
     duration_s: float | None = None
     goal: Mapping[str, np.ndarray] = field(default_factory=dict)
     rule: ViewRule = "all"
+    state: Any = None
     fit: Fit = lambda rgb: rgb
     appended: int = 0
     first: dict[str, StreamPicture] = field(default_factory=dict)

@@ -229,6 +229,8 @@ def reward_row(frame_index: int, timestamp_s: float, reward: Reward, latency_s: 
     }
     if reward.cameras:
         row["cameras"] = dict(reward.cameras)
+    if reward.source == "shown":
+        row |= {name: getattr(reward, name) for name in ("about_s", "step", "step_name", "spread", "unsure")}
     if reasoning:
         row["reasoning"] = reward.reasoning
     return row

@@ -10,7 +10,7 @@ import numpy as np
 from eval.reward.success import EPSILON, Success
 from eval.reward.window import RewardError
 
-Source = Literal["head", "text", "change", "clock", "visual"]
+Source = Literal["head", "text", "change", "shown", "clock", "visual"]
 # all: means over the cameras. best: the camera whose verdict is surest. wrist: progress as the other cameras see it,
 # and done only as far as the wrist cameras say so, too: contact is seen from near, the scene from afar
 ViewRule = Literal["all", "best", "wrist"]
@@ -24,6 +24,9 @@ class Reward:
 
     Of several cameras, both are by the stream's rule over those that gave a number, and `cameras` has each one's
     progress.
+
+    By shown runs: `about_s` is the second that is spoken of, `step` the planned step that is done then, from 0, and
+    `spread` the standard deviation of progress; `unsure` says why the numbers are not to be relied on.
     """
 
     source: Source
@@ -33,6 +36,11 @@ class Reward:
     reasoning: str | None = None
     failure: str | None = None
     cameras: Mapping[str, float | None] = field(default_factory=dict)
+    about_s: float | None = None
+    step: int | None = None
+    step_name: str | None = None
+    spread: float | None = None
+    unsure: str | None = None
 
 
 def is_wrist(camera: str) -> bool:

@@ -18,6 +18,8 @@ class Row(Protocol):
     def done(self) -> float | None: ...
     @property
     def failure(self) -> str | None: ...
+    @property
+    def unsure(self) -> str | None: ...
 
 
 class Session(Protocol):
@@ -37,7 +39,8 @@ class ProgressReward(gym.Wrapper):
     names (a/b for a key in a key), or from render() where it is None.
 
     `info` gets `progress`, `done_probability` (each None where there is none), `progress_failure` (why; absent where
-    there is a number), `progress_reward` before weighing, `env_reward`.
+    there is a number), `unsure` (why the number is not to be relied on, else None), `progress_reward` before weighing,
+    `env_reward`. A picture without a number earns nothing.
 
     Raises ValueError for pictures that are none, and what the session raises: a reward that cannot be had is an error,
     not a zero.
@@ -112,6 +115,7 @@ class ProgressReward(gym.Wrapper):
 
 def _told(row: Row | None) -> dict[str, Any]:
     if row is None:
-        return {"progress": None, "done_probability": None, "progress_failure": "not scored at this step"}
-    told = {"progress": row.progress, "done_probability": row.done}
+        failure = "not scored at this step"
+        return {"progress": None, "done_probability": None, "unsure": None, "progress_failure": failure}
+    told = {"progress": row.progress, "done_probability": row.done, "unsure": row.unsure}
     return told if row.progress is not None else {**told, "progress_failure": row.failure}

@@ -1,7 +1,5 @@
 """The reward server's routes: live sessions, whole runs, OpenAI's API, and what watches it."""
 
-import asyncio
-from collections.abc import Callable, Coroutine
 from time import time
 from typing import Annotated, Any
 
@@ -16,7 +14,6 @@ from starlette.types import Scope
 
 from core.web import Access, Guard, Refusal
 from eval.reward.scorer import Scorer
-from eval.reward.video import SCORE_FPS
 from eval.reward.window import LAST_PICTURE
 from eval.server import chat
 from eval.server.limits import CHAT_PATH, MODELS_PATH, Limits, Refused, error_content
@@ -29,14 +26,12 @@ from eval.server.protocol import (
     Fps,
     ModelInfo,
     NewSession,
-    RewardRow,
     Scored,
     SessionInfo,
     Steps,
     Task,
 )
 from eval.server.service import Service, check_frames
-from eval.server.sessions import Append, ServerSession, digest_of
 from eval.server.videos import received
 
 OPEN_PATHS = ("/healthz", "/readyz", "/docs", "/openapi.json", "/static-offline-docs")  # need no token
@@ -110,20 +105,6 @@ def make_app(scorer: Scorer, name: str, access: Access | None = None, limits: Li
 def _session_routes(app: FastAPI, service: Service) -> None:
     limits, sessions = service.limits, service.sessions
 
-    async def taken(
-        found: ServerSession,
-        first_frame: int | None,
-        digest: bytes,
-        work: Callable[[], Coroutine[Any, Any, list[RewardRow]]],
-    ) -> Scored:
-        """The rows of a request: of `work`, or of the request that this one repeats."""
-        first = found.stream.appended if first_frame is None else first_frame
-        request = found.repeated(first, digest)
-        if request is None:
-            request = found.last = Append(first, digest, asyncio.create_task(work()))
-        # Shielded: if the client goes, scoring goes on, and the same request may ask for its rows again.
-        return Scored(rows=await asyncio.shield(request.rows))
-
     @app.post("/v1/sessions", status_code=201, response_model=SessionInfo, responses=REFUSALS, tags=["sessions"])
     async def open_session(asked: NewSession) -> SessionInfo:
         """Begin a run that is to be scored frame by frame."""
@@ -150,11 +131,8 @@ def _session_routes(app: FastAPI, service: Service) -> None:
         ] = None,
     ) -> Scored:
         """Take in the next moments and score each. Give `first_frame`, and the request may be repeated safely."""
-        found = sessions.get(session)
-        check_frames(len(frames), len(found.stream.cameras), timestamps_s, limits)
-        data = [await f.read() for f in frames]
-        digest = digest_of(data, timestamps_s)
-        return await taken(found, first_frame, digest, lambda: service.append(found, data, timestamps_s))
+        found, data = sessions.get(session), [await f.read() for f in frames]
+        return Scored(rows=await service.appended(found, data, first_frame, timestamps_s))
 
     @app.post(
         "/v1/sessions/{session}/picture",
@@ -170,13 +148,9 @@ def _session_routes(app: FastAPI, service: Service) -> None:
         timestamp_s: Annotated[float | None, Query(description="Its second; default: number over fps.")] = None,
     ) -> Response:
         """The next moment of a session of one camera: its picture is the body, which costs less than a form."""
-        found = sessions.get(session)
-        times = None if timestamp_s is None else [timestamp_s]
-        check_frames(1, len(found.stream.cameras), times, limits)
-        data = await request.body()
-        digest = digest_of([data], times)
-        scored = await taken(found, first_frame, digest, lambda: service.append(found, [data], times))
-        return Response(scored.model_dump_json(), media_type="application/json")
+        found, times = sessions.get(session), None if timestamp_s is None else [timestamp_s]
+        rows = await service.appended(found, [await request.body()], first_frame, times)
+        return Response(Scored(rows=rows).model_dump_json(), media_type="application/json")
 
     @app.delete("/v1/sessions/{session}", status_code=204, responses=SESSION_REFUSALS, tags=["sessions"])
     async def close_session(session: str) -> None:
@@ -211,7 +185,9 @@ def _run_routes(app: FastAPI, service: Service) -> None:
         request: Request,
         task: Annotated[Task, Form()],
         videos: Annotated[list[UploadFile], File(description="MP4, MOV, MKV, WebM or AVI: one per camera.")],
-        fps: Annotated[float, Form(gt=0, le=1000, description="Moments to score per second.")] = SCORE_FPS,
+        fps: Annotated[
+            float | None, Form(gt=0, le=1000, description="Moments to score per second; default: 4.")
+        ] = None,
         cameras: Annotated[Cameras, Form()] = ["camera"],  # noqa: B006
         steps: Annotated[Steps, Form()] = (),
     ) -> Scored:
@@ -235,13 +211,12 @@ def _chat_routes(app: FastAPI, service: Service) -> None:
             raise Refused(400, "invalid_value", "a reward is one number: n is 1", param="n")
         run, task = asked.proccorpus, chat.task_of(asked)
         data = await service.in_thread(chat.pictures_of, asked)
-        check_frames(len(data), len(run.cameras), None, service.limits)
-        fps = run.fps or service.usual_fps
-        # A trend is told from the first moment, which is a run of its own
-        runs = [data, data[: len(run.cameras)]] if run.reply == "trend" else [data]
-        streams = [service.stream(task, fps, run.steps, run.cameras, rule=run.views) for _ in runs]
-        scored = [service.score_last(s, d, request.is_disconnected) for s, d in zip(streams, runs, strict=True)]
-        reward, *first = await asyncio.gather(*scored)
+        # A session knows its run: the pictures are those that come next
+        if run.session is not None:
+            reward = (await service.appended(service.sessions.get(run.session), data))[-1]
+            first = [reward] if run.reply == "trend" else []
+        else:
+            reward, *first = await service.score_run(task, data, run, request.is_disconnected)
         whole = chat.completion(reward, service.name, run, *first)
         if asked.stream:
             # One number is there at once or not at all: nothing is gained by sending its parts apart

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from eval.reward.views import Reward, ViewRule
 from eval.server.limits import Refused
-from eval.server.protocol import MAX_TASK, Cameras, Fps, Steps
+from eval.server.protocol import MAX_TASK, Cameras, Fps, RewardRow, Steps
 
 MAX_MESSAGES = 64
 MAX_PARTS = 2000  # of one message
@@ -83,6 +83,10 @@ class RunOptions(BaseModel):
             description="trend: positive, negative or unclear, too, from the first picture to the last; digit: 1 or 0."
         ),
     ] = "reward"
+    session: Annotated[
+        str | None,
+        Field(max_length=64, description="An open session: the pictures are its next ones, and the last counts."),
+    ] = None
     margin: Annotated[float, Field(ge=0, le=1, description="Progress that makes a trend.")] = 0.01
 
 
@@ -170,7 +174,9 @@ def _text(message: Message) -> str:
     return "\n".join(p.text for p in message.content or () if isinstance(p, TextPart)).strip()
 
 
-def content_of(reward: Reward, model: str, run: RunOptions = DEFAULTS, first: Reward | None = None) -> str:
+def content_of(
+    reward: Reward | RewardRow, model: str, run: RunOptions = DEFAULTS, first: Reward | RewardRow | None = None
+) -> str:
     """The reward as JSON; as `run.reply` asks, with the trend since `first`, or the digit of success alone.
 
     `confidence`: the calibrated probability that `success` is right; null where the model was not calibrated. A digit
@@ -181,6 +187,7 @@ def content_of(reward: Reward, model: str, run: RunOptions = DEFAULTS, first: Re
         return "" if success is None else str(int(success))
     confidence = None if success is None or done is None else done if success else 1 - done
     said = {"progress": reward.progress, "success": success, "confidence": confidence, "model": model}
+    said |= _of_shown(reward)
     if run.reply == "trend":
         change = None
         if first is not None and first.progress is not None and reward.progress is not None:
@@ -189,13 +196,21 @@ def content_of(reward: Reward, model: str, run: RunOptions = DEFAULTS, first: Re
     return json.dumps(said)
 
 
+def _of_shown(reward: Reward | RewardRow) -> dict[str, Any]:
+    """What shown runs tell beside; of other rewards nothing."""
+    names = ("step", "step_name", "spread", "unsure") if reward.source == "shown" else ()
+    return {name: getattr(reward, name) for name in names}
+
+
 def _trend(change: float | None, margin: float) -> str | None:
     if change is None:
         return None
     return "unclear" if abs(change) <= margin else "positive" if change > 0 else "negative"
 
 
-def completion(reward: Reward, model: str, run: RunOptions = DEFAULTS, first: Reward | None = None) -> dict[str, Any]:
+def completion(
+    reward: Reward | RewardRow, model: str, run: RunOptions = DEFAULTS, first: Reward | RewardRow | None = None
+) -> dict[str, Any]:
     """A chat completion. Where there is no number, its content has nulls and `refusal` says why.
 
     `first`: the reward of the first moment, which a trend is told from.
@@ -205,7 +220,7 @@ def completion(reward: Reward, model: str, run: RunOptions = DEFAULTS, first: Re
     return {
         **_envelope(model, "chat.completion"),
         "choices": [{"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}],
-        "proccorpus": {"source": reward.source, "views": run.views, "cameras": dict(reward.cameras) or None},
+        "proccorpus": {"source": reward.source, "views": run.views, "cameras": dict(reward.cameras or {}) or None},
     }
 
 

@@ -53,7 +53,7 @@ class ModelInfo(Wire):
     """What scores here."""
 
     model: str = Field(examples=["models/tiny-1a2b3c4d"])
-    source: str = Field(description="Where numbers come from.", examples=["head", "text", "clock", "visual"])
+    source: str = Field(description="Where numbers come from.", examples=["head", "text", "shown", "clock", "visual"])
     window: str = Field(description="The pictures that a number is read from.", examples=["8 pictures, 0.5 s apart"])
     has_done: bool = Field(description="Is there a probability that the task is done?")
 
@@ -104,6 +104,11 @@ class RewardRow(Wire):
     reasoning: str | None = Field(None, description="The model's words, where it answers in words.")
     failure: str | None = Field(None, description="Why there is no number.", examples=["OutOfMemoryError: ..."])
     cameras: dict[str, float | None] | None = Field(None, description="Progress by camera, where there are several.")
+    about_s: float | None = Field(None, description="By shown runs: the second that is spoken of, see --lag.")
+    step: int | None = Field(None, description="By shown runs: the planned step that is done then, from 0.")
+    step_name: str | None = Field(None, description="Its name.")
+    spread: float | None = Field(None, description="By shown runs: the standard deviation of progress.")
+    unsure: str | None = Field(None, description="By shown runs: why the numbers are not to be relied on.")
     latency_s: float = Field(description="Scoring, with the wait for it.")
 
 

@@ -25,11 +25,12 @@ from eval.reward.video import SCORE_FPS, GivenUpError, clip_stream, open_clip
 from eval.reward.views import Reward
 from eval.reward.window import RewardError
 from eval.server.batching import Batcher
+from eval.server.chat import RunOptions
 from eval.server.limits import Limits, Refused
 from eval.server.metrics import Metrics
 from eval.server.pictures import decode_picture, size_of
 from eval.server.protocol import RewardRow
-from eval.server.sessions import ServerSession, Sessions, reward_rows
+from eval.server.sessions import Append, ServerSession, Sessions, digest_of, reward_rows
 from eval.server.videos import check_videos, checked_moments
 from ingest.limits import Limits as DecodingLimits
 
@@ -105,6 +106,8 @@ class Service:
         """Of pictures whose rate a request does not tell: they lie as far apart as those that the model was trained
         on."""
         window = self.scorer.window
+        if self.scorer.follows:
+            return self.scorer.usual_fps
         return SCORE_FPS if window is None or window.step_s is None else 1 / window.step_s
 
     async def in_thread[T](self, work: Callable[..., T], *args: Any) -> T:
@@ -123,7 +126,26 @@ class Service:
         limit = self.limits.max_pixels
         return {c: await self.in_thread(decode_picture, d, limit, f"goal of {c}") for c, d in pictures.items()}
 
-    async def append(
+    async def appended(
+        self,
+        session: ServerSession,
+        data: Sequence[bytes],
+        first_frame: int | None = None,
+        timestamps_s: Sequence[float] | None = None,
+    ) -> list[RewardRow]:
+        """Rows of a session's next frames, or of the request that this one repeats. Raises Refused."""
+        check_frames(len(data), len(session.stream.cameras), timestamps_s, self.limits)
+        first = session.stream.appended if first_frame is None else first_frame
+        digest = digest_of(data, timestamps_s)
+        request = session.repeated(first, digest)
+        if request is None:
+            request = session.last = Append(
+                first, digest, asyncio.create_task(self._append(session, data, timestamps_s))
+            )
+        # Shielded: if the client goes, scoring goes on, and the same request may ask for its rows again
+        return await asyncio.shield(request.rows)
+
+    async def _append(
         self, session: ServerSession, data: Sequence[bytes], timestamps_s: Sequence[float] | None
     ) -> list[RewardRow]:
         """Rows of a session's next frames. Raises Refused; the session is then as it was."""
@@ -163,6 +185,21 @@ class Service:
         with self.batcher.places(min(2, len(chunks)) * self.limits.max_batch, most):
             return await self._in_turn(following, gone)
 
+    async def score_run(
+        self, task: str, data: Sequence[bytes], run: RunOptions, gone: Gone
+    ) -> Sequence[Reward | RewardRow]:
+        """The reward of a run's last moment and, for a trend, of its first. Raises Refused."""
+        check_frames(len(data), len(run.cameras), None, self.limits)
+        fps, is_trend = run.fps or self.usual_fps, run.reply == "trend"
+        if self.scorer.follows:
+            stream = self.stream(task, fps, run.steps, run.cameras)
+            rows = await self.score_frames(stream, data, gone)
+            return [rows[-1], *rows[: int(is_trend)]]
+        # A trend is told from the first moment, which is a run of its own
+        runs = [data, data[: len(run.cameras)]] if is_trend else [data]
+        streams = [self.stream(task, fps, run.steps, run.cameras, rule=run.views) for _ in runs]
+        return await asyncio.gather(*(self.score_last(s, d, gone) for s, d in zip(streams, runs, strict=True)))
+
     async def score_last(self, stream: Stream, data: Sequence[bytes], gone: Gone) -> Reward:
         """The reward of a run's last moment: the number of `/v1/frames`, with only those pictures decoded that it is
         read from. Raises Refused."""
@@ -182,7 +219,7 @@ class Service:
             return reward
 
     async def score_video(
-        self, task: str, fps: float, steps: Sequence[str], paths: Mapping[str, Path], gone: Gone
+        self, task: str, fps: float | None, steps: Sequence[str], paths: Mapping[str, Path], gone: Gone
     ) -> list[RewardRow]:
         """Rows of a video per camera, for a client that may be gone meanwhile. Raises Refused."""
         given_up = threading.Event()
@@ -193,6 +230,7 @@ class Service:
                 clip = await self.in_thread(open_clip, paths)
                 pixels = await self.in_thread(check_videos, clip, self.limits)
                 clip = replace(clip, limits=bounds, given_up=given_up.is_set)
+                fps = min(self.scorer.usual_fps, clip.fps) if fps is None else fps
                 with self.batcher.places(2 * self.limits.max_batch, 2 * self.limits.max_batch * pixels):
                     stream = await self.in_thread(clip_stream, self.scorer, clip, task, fps, steps)
                     chunks = batched(checked_moments(stream, clip, self.limits), self.limits.max_batch)

@@ -28,10 +28,12 @@ from eval.reward.scorer import TOLERANCE
 from eval.reward.stream import StreamPicture
 from eval.reward.video import AT_ONCE, open_clip, score_clip, scored_rows
 from eval.reward.window import RewardError
+from eval.rl.local import LocalSession
 from eval.server.client import RewardClient
 from ingest.media.video import decode
 from pipeline.episode_rewards import chunk_episodes, episode_clip, score_episodes
 from pipeline.rewards import score_video
+from pipeline.shown_runs import shown_scorer
 from tests.kits.cli_kit import Built, assert_one_error_line, environment, proccorpus
 from tests.kits.laptop_kit import make_checkpoint as make_laptop
 from tests.kits.reward_kit import make_checkpoint, write_video
@@ -64,6 +66,50 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 def numbers(rows: list[dict[str, Any]]) -> dict[int, float]:
     return {r["frame_index"]: r["progress"] for r in rows}
+
+
+def test_a_run_is_laid_beside_shown_ones_the_same_from_everywhere(own: Built, video: Path, tmp_path: Path) -> None:
+    [dataset] = {row[0] for row in open_lake(Workspace(own.workspace)).rows("SELECT dataset FROM episodes")}
+    like = ("--like", f"{dataset}/0", "--like", f"{dataset}/1")
+    out = tmp_path / "rewards.jsonl"
+    done = proccorpus(
+        "reward", video, "--task", TASKS[0], *like, "--out", out, "--format", "json", cwd=tmp_path,
+        workspace=own.workspace,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    rows = read(out)
+    assert {r["source"] for r in rows} == {"shown"}
+    assert all(r["unsure"] is None and r["spread"] >= 0 for r in rows)
+    assert rows[-1]["progress"] > 0.9 > 0.3 > rows[0]["progress"]  # it is shown itself
+
+    scorer = shown_scorer(Workspace(own.workspace), like[1::2])
+    with running(scorer) as app, RewardClient(app.state.url) as client:
+        whole = client.reward_video(video, TASKS[0])
+        with client.session(TASKS[0], fps=FPS) as session:
+            live = session.append_all([f.rgb() for f in decode(video)])
+            assert live[-1].success is not None
+    assert {r.frame_index: r.progress for r in whole} == pytest.approx(numbers(rows), abs=TOLERANCE)
+    local = LocalSession(scorer, TASKS[0], FPS)
+    assert [r.progress for r in live] == pytest.approx(
+        [local.append(f.rgb()).progress for f in decode(video)], abs=TOLERANCE
+    )
+
+
+@pytest.mark.parametrize(
+    ("like", "said"),
+    [
+        ("nowhere/3", "no dataset"),
+        ("{dataset}/999", "999"),
+        ("a task that nobody shows", "no run of that task is a reference"),
+    ],
+)
+def test_what_is_not_shown_is_told(own: Built, video: Path, tmp_path: Path, like: str, said: str) -> None:
+    [dataset] = {row[0] for row in open_lake(Workspace(own.workspace)).rows("SELECT dataset FROM episodes")}
+    text = like.format(dataset=dataset)
+    done = proccorpus("reward", video, "--task", "t", "--like", text, cwd=tmp_path, workspace=own.workspace)
+    assert_one_error_line(done)
+    assert said in done.err
+    assert not list(tmp_path.glob("*.jsonl"))
 
 
 def test_a_videos_reward_is_the_same_from_everywhere(own: Built, checkpoint: Path, video: Path, tmp_path: Path) -> None:

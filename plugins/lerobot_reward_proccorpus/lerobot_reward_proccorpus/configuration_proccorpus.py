@@ -13,7 +13,9 @@ RULES = ("all", "best", "wrist")
 @RewardModelConfig.register_subclass("proccorpus")
 @dataclass
 class ProccorpusConfig(RewardModelConfig):
-    """`pretrained_path`: the folder of a checkpoint that `proccorpus train` made.
+    """`pretrained_path`: the folder of a checkpoint that `proccorpus train` made. Or without one `like`: labelled runs,
+    DATASET/EPISODE or a task with references, of a `workspace` of proccorpus; image_keys are then their cameras, and
+    numbers speak `lag` seconds later.
 
     image_keys: the cameras that the model looks at, judged together by `rule` (all, best or wrist).
     fps: frames a second of the runs. live: a batch holds the next frame of each run, not a run so far.
@@ -27,6 +29,9 @@ class ProccorpusConfig(RewardModelConfig):
     output: str = "progress"
     rule: str = "all"
     steps: list[str] = field(default_factory=list)
+    like: list[str] = field(default_factory=list)
+    workspace: str = "workspace"
+    lag: float = 0.0
 
     def __post_init__(self) -> None:
         """Raises ValueError."""

@@ -10,12 +10,14 @@ from lerobot.configs.rewards import RewardModelConfig
 from lerobot.rewards.pretrained import PreTrainedRewardModel
 from torch import Tensor
 
+from core.paths import Workspace
 from eval.reward.open import open_checkpoint
 from eval.reward.scorer import Scorer
 from eval.reward.stream import Moment, Stream, StreamPicture
 from eval.reward.views import Reward, ViewRule
 from eval.runners.device import device
 from lerobot_reward_proccorpus.configuration_proccorpus import ProccorpusConfig
+from pipeline.shown_runs import shown_scorer
 
 
 class ProccorpusRewardModel(PreTrainedRewardModel):
@@ -35,9 +37,16 @@ class ProccorpusRewardModel(PreTrainedRewardModel):
         if torch.device(config.device or "cpu").type != torch.device(device()).type:
             raise ValueError(f"proccorpus scores on {device()}, and the configuration says {config.device}")
         if scorer is None:
-            if not config.pretrained_path:
-                raise ValueError("pretrained_path names no checkpoint: give the folder that proccorpus train made")
-            scorer = open_checkpoint(Path(config.pretrained_path))
+            if config.like:
+                space = Workspace(Path(config.workspace))
+                scorer = shown_scorer(space, config.like, config.image_keys, config.lag)
+            elif config.pretrained_path:
+                scorer = open_checkpoint(Path(config.pretrained_path))
+            else:
+                raise ValueError(
+                    "pretrained_path names no checkpoint: give the folder that proccorpus train made, or labelled runs "
+                    "as `like`"
+                )
         self.scorer = scorer
         self._live: list[Stream] = []
 
@@ -76,27 +85,33 @@ class ProccorpusRewardModel(PreTrainedRewardModel):
             if clip.shape[:2] != next(iter(clips.values())).shape[:2]:
                 raise ValueError(f"{key} has not as many runs and frames as the other cameras: {list(clip.shape)}")
         tasks = _tasks(batch.get("task"), count)
-        moments = self._next(clips, tasks) if self.config.live else self._last(clips, tasks)
-        rewards = [self._number(r) for r in self.scorer.score(moments)]
+        if self.config.live:
+            moments = [[moment] for moment in self._next(clips, tasks)]
+        else:
+            moments = [self._whole(clips, run, task) for run, task in enumerate(tasks)]
+        scored = self.scorer.score([moment for of_run in moments for moment in of_run])
+        ends = np.cumsum([len(of_run) for of_run in moments]) - 1
+        rewards = [self._number(scored[end]) for end in ends.tolist()]
         return torch.tensor(rewards, dtype=torch.float32, device=self.config.device)
 
     def _stream(self, task: str, **more: Any) -> Stream:
         cameras, rule = tuple(self.config.image_keys), cast(ViewRule, self.config.rule)
         return self.scorer.stream(task, self.config.fps, tuple(self.config.steps), cameras=cameras, rule=rule, **more)
 
-    def _last(self, clips: dict[str, np.ndarray], tasks: list[str]) -> list[Moment]:
-        """The last moment of each run. Pictures that it does not show are not looked at."""
-        moments = []
-        for run, task in enumerate(tasks):
-            num_frames = next(iter(clips.values())).shape[1]
-            stream = self._stream(task, num_frames=num_frames)
-            shown = {
-                (frame, key): StreamPicture(self.scorer.fit(clip[run, frame]))
-                for frame in stream.frames_for_last(num_frames)
-                for key, clip in clips.items()
-            }
-            moments.append(stream.last_moment(num_frames, lambda frame, key, shown=shown: shown[frame, key]))
-        return moments
+    def _whole(self, clips: dict[str, np.ndarray], run: int, task: str) -> list[Moment]:
+        """What the last moment's reward depends on: all moments of a scorer that follows a run, else the last alone.
+        Pictures that it does not show are not looked at."""
+        num_frames = next(iter(clips.values())).shape[1]
+        stream = self._stream(task, num_frames=num_frames)
+        if self.scorer.follows:
+            pictures = ({key: clip[run, frame] for key, clip in clips.items()} for frame in range(num_frames))
+            return [moment for shown in pictures if (moment := stream.append(shown)) is not None]
+        shown = {
+            (frame, key): StreamPicture(self.scorer.fit(clip[run, frame]))
+            for frame in stream.frames_for_last(num_frames)
+            for key, clip in clips.items()
+        }
+        return [stream.last_moment(num_frames, lambda frame, key: shown[frame, key])]
 
     def _next(self, clips: dict[str, np.ndarray], tasks: list[str]) -> list[Moment]:
         """The frame that comes next in each run; the first call after `reset` begins them."""

@@ -1,0 +1,107 @@
+"""Rewards by a few shown episodes: a run is laid beside them as it goes on, without any training."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from annotate.alignment.live import Following, Guide, Where
+from annotate.alignment.moments import HZ
+from annotate.embeddings.projection import Encoder
+from eval.reward.scorer import CameraView, Reward, Scorer
+from eval.reward.stream import Moment, Stream, StreamPicture
+from eval.reward.window import LAST_PICTURE, RewardError
+from training.laptop.reading import embed
+
+SURE_END = 0.8  # probability of the end, from which on a moment is one at the end
+MOST_SPREAD = 0.2  # of progress: what shown episodes say so differently is unsure
+UNLIKE = "the picture is unlike everything shown"
+APART = "what is shown says different things"
+
+
+@dataclass(frozen=True)
+class ShownConfig:
+    """lag: seconds by which numbers speak later of a moment, and are nearer to it. hold_s: so long a run has to be at
+    the end in one go before it counts as done."""
+
+    lag: float = 0.0
+    hold_s: float = 0.5
+
+
+@dataclass
+class ShownRun:
+    """A stream beside the guide. since_s: from when on it has been at the end, without a doubt."""
+
+    following: Following
+    since_s: float | None = None
+
+    def has_held(self, where: Where, is_sure: bool) -> float:
+        """For how many seconds it is at the end in one go, never while unsure; -1: it is not."""
+        if not is_sure or where.at_end < SURE_END:
+            self.since_s = None
+            return -1.0
+        self.since_s = where.about_s if self.since_s is None else self.since_s
+        return where.about_s - self.since_s
+
+
+class ShownScorer(Scorer):
+    """`guide`: what is shown, as `encoder` sees it by `cameras`."""
+
+    source = "shown"
+    usual_fps, follows = HZ, True
+
+    def __init__(self, guide: Guide, encoder: Encoder, cameras: Sequence[str], config: ShownConfig) -> None:
+        super().__init__(LAST_PICTURE)
+        self.guide, self.encoder, self.cameras, self.config = guide, encoder, tuple(cameras), config
+        self.settings: Mapping[str, object] = {
+            "runner": "shown",
+            "answer": "shown",
+            "shown": [s.name for s in guide.shown],
+            "encoder": encoder.title,
+            "cameras": list(self.cameras),
+            "lag": config.lag,
+            "hold_s": config.hold_s,
+        }
+
+    def stream(self, task: str, fps: float, steps: Sequence[str] = (), **more: Any) -> Stream:
+        """Raises RewardError, also for a run of other cameras."""
+        stream = super().stream(task, fps, (), **more)
+        # A run of one camera need not name it as the dataset does
+        if stream.cameras != self.cameras and not len(stream.cameras) == len(self.cameras) == 1:
+            raise RewardError(
+                f"the run is of {', '.join(stream.cameras)}, and what is shown of {', '.join(self.cameras)}: give the "
+                "same cameras in the same order"
+            )
+        stream.state = ShownRun(Following(self.guide, round(self.config.lag * HZ)))
+        return stream
+
+    def views(self, views: Sequence[CameraView]) -> list[Reward]:
+        """Cameras are looked at together: the reward of each view's moment."""
+        return self.score([v.moment for v in views])
+
+    def score(self, moments: Sequence[Moment]) -> list[Reward]:
+        new = {id(p): p for m in moments for pictures in m.views.values() for p in pictures if p.seen is None}
+        self._look(list(new.values()))
+        return [self._reward(m) for m in moments]
+
+    def _look(self, pictures: Sequence[StreamPicture]) -> None:
+        for picture, numbers in zip(pictures, embed(self.encoder, [p.rgb for p in pictures]), strict=True):
+            picture.seen, picture.seen_bytes = numbers, numbers.nbytes
+
+    def _reward(self, moment: Moment) -> Reward:
+        run: ShownRun = moment.stream.state
+        where = run.following.see([pictures[-1].seen for pictures in moment.views.values()], moment.timestamp_s)
+        unsure = UNLIKE if where.is_strange else APART if where.spread > MOST_SPREAD else None
+        success = run.has_held(where, unsure is None) >= self.config.hold_s
+        if where.is_strange:
+            return Reward("shown", None, success=False, failure=UNLIKE, about_s=where.about_s, unsure=UNLIKE)
+        return Reward(
+            "shown",
+            where.progress,
+            where.at_end,
+            success=success,
+            about_s=where.about_s,
+            step=where.step if where.step >= 0 else None,
+            step_name=where.step_name or None,
+            spread=where.spread,
+            unsure=unsure,
+        )

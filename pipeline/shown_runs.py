@@ -1,0 +1,99 @@
+"""Shown runs: labelled episodes of a workspace that others are laid beside as they go on."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from annotate.alignment.live import Guide, Shown
+from annotate.alignment.moments import HZ
+from annotate.embeddings.config import EmbeddingsConfig
+from annotate.embeddings.encoders import lack, load_encoder
+from annotate.embeddings.projection import Encoder
+from core.errors import UserError
+from core.paths import Workspace
+from eval.reward.shown import ShownConfig, ShownScorer
+from eval.reward.video import Clip, frames
+from pipeline.config import built
+from pipeline.episode_rewards import episode_clip
+from pipeline.reading import usable_episode
+from training.laptop.reading import embed
+from warehouse.lake import Lake
+from warehouse.lake.labels import active_labels_of
+
+MOST = 5  # references of a task
+PREFERRED = "camera"  # the name of a video whose camera nobody named
+
+
+def shown_scorer(
+    space: Workspace, like: Sequence[str], cameras: Sequence[str] = (), lag: float = 0.0, hold_s: float = 0.5
+) -> ShownScorer:
+    """What compares with the episodes DATASET/EPISODE, or with the references of a task, that `like` names.
+
+    cameras: those of the runs that are to come, by the names that the shown ones have for them; default: each dataset's
+    preferred one. Raises UserError for what is not there or has no label.
+    """
+    lake = Lake(space, read_only=True)
+    named = list(dict.fromkeys(one for text in like for one in _named(lake, text)))
+    config = built(lake, named[0][0]).stages.embeddings
+    encoder = load_encoder(EmbeddingsConfig(encoder="grey") if lack(config) else config)
+    shown = [_shown(lake, dataset, episode, cameras, encoder) for dataset, episode in named]
+    names = tuple(cameras) or (PREFERRED,)
+    return ShownScorer(Guide.of(shown), encoder, names, ShownConfig(lag, hold_s))
+
+
+def _named(lake: Lake, text: str) -> list[tuple[str, int]]:
+    """The episodes that a text names. Raises UserError."""
+    dataset, _, episode = text.rpartition("/")
+    if dataset and episode.isdigit():
+        return [(dataset, int(episode))]
+    rows = lake.rows(
+        "SELECT dataset, episode_index FROM current_references WHERE same_as = ? ORDER BY ALL LIMIT ?", [text, MOST]
+    )
+    if not rows:
+        raise UserError(
+            f"--like {text}: no run of that task is a reference; give DATASET/EPISODE, or label one run of it by hand "
+            "(proccorpus explore, or proccorpus references add)"
+        )
+    return rows
+
+
+def _shown(lake: Lake, dataset: str, episode: int, cameras: Sequence[str], encoder: Encoder) -> Shown:
+    """Raises UserError."""
+    row = usable_episode(lake, dataset, episode)
+    label = active_labels_of(lake.con, dataset, [episode]).get(episode)
+    curve = lake.column(
+        "SELECT progress FROM active_progress WHERE dataset = ? AND episode_index = ? ORDER BY frame_index",
+        [dataset, episode],
+    )
+    if label is None or len(curve) != row["num_frames"]:
+        raise UserError(f"--like {dataset}/{episode}: it has no label of every frame; build labels first")
+    names = [row["cameras"][0] if camera == PREFERRED else camera for camera in cameras or (PREFERRED,)]
+    clip, _ = episode_clip(lake.workspace, dataset, episode, names)
+    at, pictures = pictures_of(clip, encoder)
+    steps = np.full(len(curve), -1)
+    plan = dict[int, str]()
+    for s in label.segments:
+        if s.step is not None:
+            steps[s.start_frame : s.end_frame] = s.step
+            plan.setdefault(s.step, s.name)
+    return Shown(
+        f"{dataset}/{episode}",
+        pictures,
+        np.array(curve, np.float64)[at],
+        steps[at],
+        tuple(plan.get(k, f"step {k + 1}") for k in range(label.num_planned)),
+        row["num_frames"] / row["fps"],
+    )
+
+
+def pictures_of(clip: Clip, encoder: Encoder) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+    """The frames that are looked at, HZ a second, and what the encoder makes of them, by camera."""
+    every = max(1, round(clip.fps / HZ))
+
+    def chosen() -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+        for number, together in enumerate(frames(clip)):
+            if number % every == 0:
+                yield number, {camera: picture.rgb() for camera, (_, picture) in together.items()}
+
+    numbers, pictures = zip(*chosen(), strict=True)
+    return np.array(numbers), tuple(embed(encoder, [p[c] for p in pictures]) for c in clip.cameras)
