@@ -103,10 +103,8 @@ def _usual_alone(seen: Seen) -> float:
     """Of a single episode: its own moments some time apart show how far apart those of two usually are."""
     apart = distances(seen, seen, (1.0, 1.0))
     place = np.arange(len(apart))
-    apart[np.abs(place[:, None] - place) < NEIGHBOURS_S * HZ] = np.inf
-    nearest = apart.min(axis=1)
-    nearest = nearest[np.isfinite(nearest)]
-    return max(float(nearest.mean()), LEAST) if len(nearest) else 1.0
+    apart[np.abs(place[:, None] - place) < NEIGHBOURS_S * HZ] = apart.max()
+    return max(float(apart.min(axis=1).mean()), LEAST)
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """Rewards by a few shown episodes: a run is laid beside them as it goes on, without any training."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,14 +33,14 @@ class ShownRun:
     """A stream beside the guide. since_s: from when on it has been at the end, without a doubt."""
 
     following: Following
-    since_s: float | None = None
+    since_s: float = math.inf
 
     def has_held(self, where: Where, is_sure: bool) -> float:
         """For how many seconds it is at the end in one go, never while unsure; -1: it is not."""
         if not is_sure or where.at_end < SURE_END:
-            self.since_s = None
+            self.since_s = math.inf
             return -1.0
-        self.since_s = where.about_s if self.since_s is None else self.since_s
+        self.since_s = min(self.since_s, where.about_s)
         return where.about_s - self.since_s
 
 
