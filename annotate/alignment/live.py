@@ -49,7 +49,7 @@ class Where:
     about_s: float
     progress: float
     spread: float
-    step: int
+    step: int | None
     step_name: str
     at_end: float
     strangeness: float
@@ -161,12 +161,13 @@ class Following:
         # The step that is likeliest, named by the shown episode that is nearest
         nearest = shown[int(weights.argmax())]
         at = int(np.bincount(nearest.steps + 1, likely[int(weights.argmax())]).argmax()) - 1
+        step, step_name = [*enumerate(nearest.plan), (None, "")][at]
         return Where(
             about_s,
             min(max(progress, 0.0), 1.0),
             float(np.sqrt(max(square - progress**2, 0.0))),
-            at,
-            nearest.plan[at] if at >= 0 else "",
+            step,
+            step_name,
             mean([(s.progress >= COMPLETE * s.progress.max()).astype(np.float64) for s in shown]),
             strangeness,
         )

@@ -101,7 +101,7 @@ class ShownScorer(Scorer):
             where.at_end,
             success=success,
             about_s=where.about_s,
-            step=where.step if where.step >= 0 else None,
+            step=where.step,
             step_name=where.step_name or None,
             spread=where.spread,
             unsure=unsure,
