@@ -1,6 +1,7 @@
 // The editor of an episode's label: mouse and keyboard, undo and redo, saving. What a label is, is in label.js.
 import { episode, player } from "./player.js";
 import { Label } from "./label.js";
+import { element } from "./element.js";
 import { post } from "./request.js";
 import { adaptPanel } from "./adapt.js";
 import { drag as follow, timeline } from "./timeline.js";
@@ -21,6 +22,7 @@ let chosen = 0;
 let past = [];
 let future = [];
 let notice = ""; // what was just done
+let sending = ""; // what is being done
 
 // What counts: a person's word, else the label of the corpus, else nothing yet
 
@@ -113,24 +115,32 @@ function save() {
 }
 
 async function send(what, body, done) {
-  if (!$("editor-save").reportValidity()) return;
+  if (sending || !$("editor-save").reportValidity()) return;
+  const sent = text(what ? base.label : label);
+  sending = what ? "Sending…" : "Saving…";
+  drawState();
   const answer = await post(what ? `${url}/${what}` : url, { ...body, ...said() });
+  sending = "";
+  drawState();
   if (!known.author_is_known) localStorage.setItem("author", $("editor-save").author.value);
   if (answer.status === 409) return conflict(answer.data);
   if (!answer.ok) return tell(answer.data.error, true);
-  base.label = label; // nothing is unsaved any more
-  notice = `${done}${answer.data.pending ? " Samples and shards follow with the next build." : ""}`;
-  if (root.dataset.after) return location.replace(root.dataset.after);
   Object.assign(known, answer.data);
+  notice = `${done}${answer.data.pending ? " Samples and shards follow with the next build." : ""}`;
+  const goesOn = text(label) !== sent; // something was changed while the answer was on its way
+  base = { ...basis(), label: new Label(JSON.parse(sent)) };
+  if (root.dataset.after) return location.replace(root.dataset.after);
+  if (goesOn) draw();
+  else begin();
   await renew();
-  begin();
+  drawState();
   if (!$("label-others").hidden || what !== "reject") others();
 }
 
 // The rows of labels, progress and segments show it, too: they are read again, and nothing else of the page moves
 async function renew() {
-  const answer = await fetch(location.pathname);
-  if (!answer.ok) return;
+  const answer = await fetch(location.pathname).catch(() => null);
+  if (!answer?.ok) return;
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   for (const id of ["timeline", "progress", "labels"]) {
     const [here, there] = [$(id), page.getElementById(id)];
@@ -170,56 +180,76 @@ function tell(message, wrong = false) {
   line.classList.toggle("bad", wrong);
 }
 
+const moment = (row) => row.created_at.slice(0, 19).replace("T", " ");
+
 // Drawing
 
 const at = (frame) => `${(100 * frame) / numFrames}%`;
+const FEWEST_PX = 14; // of a place to click or to hold
 
-function part(element, s, of) {
+function part(made, s, of) {
   const number = of.plan.indexOf(s.step);
-  element.className = `editor-part ${s.kind === "step" ? `step${number % 8}` : `kind-${s.kind}`}`;
-  element.classList.toggle("failed", s.kind === "step" && !s.completed);
-  element.style.left = at(s.start);
-  element.style.width = at(s.end - s.start);
-  element.textContent = s.name;
-  element.title = `${s.name}: frames ${s.start} to ${s.end}`;
-  return element;
+  made.className = `editor-part ${s.kind === "step" ? `step${number % 8}` : `kind-${s.kind}`}`;
+  made.classList.toggle("failed", s.kind === "step" && !s.completed);
+  made.style.left = at(s.start);
+  made.style.width = at(s.end - s.start);
+  made.textContent = s.name;
+  made.title = `${s.name}: frames ${s.start} to ${s.end}`;
+  return made;
 }
 
 function segment(s, i) {
-  const button = part(document.createElement("button"), s, label);
-  button.type = "button";
+  const button = part(element("button", { type: "button" }), s, label);
   button.dataset.segment = i;
   const state = `${s.kind === "step" ? (s.completed ? ", completed" : ", failed") : `, ${s.kind}`}${s.pace ? `, ${s.pace}` : ""}`;
-  button.setAttribute("aria-label", `${s.name}, frames ${s.start} to ${s.end}${state}`);
-  button.setAttribute("aria-pressed", String(i === chosen));
+  button.ariaLabel = `${s.name}, frames ${s.start} to ${s.end}${state}`;
+  button.ariaPressed = i === chosen;
   return button;
 }
 
 function edge(i) {
   const [low, high] = label.limits(i);
-  const handle = document.createElement("div");
-  handle.className = "editor-edge";
+  const { end, name } = label.segments[i];
+  const handle = element("div", { className: "editor-edge", tabIndex: 0, role: "slider" });
   handle.dataset.edge = i;
-  handle.tabIndex = 0;
-  handle.role = "slider";
-  handle.style.left = at(label.segments[i].end);
-  for (const [name, value] of [
-    ["aria-label", `Boundary between ${label.segments[i].name} and ${label.segments[i + 1].name}`],
-    ["aria-valuemin", low],
-    ["aria-valuemax", high],
-    ["aria-valuenow", label.segments[i].end],
-    ["aria-valuetext", `frame ${label.segments[i].end}, ${(label.segments[i].end / player.fps).toFixed(2)} s`],
-  ])
-    handle.setAttribute(name, value);
+  handle.ariaLabel = `Boundary between ${name} and ${label.segments[i + 1].name}`;
+  [handle.ariaValueMin, handle.ariaValueMax, handle.ariaValueNow] = [low, high, end];
+  handle.ariaValueText = `frame ${end}, ${(end / player.fps).toFixed(2)} s`;
   return handle;
 }
 
-function lostMark() {
-  const mark = document.createElement("div");
-  mark.className = "editor-lost";
-  mark.style.left = at(label.lost);
-  mark.title = `The task fails for good at frame ${label.lost}`;
-  return mark;
+// Each of some places, in order, gets a box of its own as near to it as can be; returns where each begins
+function apart(places, size, most) {
+  const lefts = [];
+  for (const place of places) lefts.push(Math.max(place - size / 2, (lefts.at(-1) ?? -size) + size));
+  for (let i = lefts.length - 1, end = most; i >= 0; end = lefts[i--]) lefts[i] = Math.min(lefts[i], end - size);
+  return lefts;
+}
+
+// Narrow segments get a tab at the top, boundaries beside them a grip at the bottom: none of them covers another
+function settle() {
+  const lane = $("editor-lane");
+  const px = lane.clientWidth / numFrames;
+  const put = (all, place, begins) => {
+    const size = Math.min(FEWEST_PX, lane.clientWidth / Math.max(1, all.length));
+    apart(all.map(place), size, lane.clientWidth).forEach((left, k) => {
+      all[k].style.left = `${left}px`;
+      all[k].style.width = `${size}px`;
+      all[k].style.setProperty("--at", `${begins(all[k]) - left}px`);
+    });
+  };
+  const of = (made) => label.segments[made.dataset.segment ?? made.dataset.edge];
+  const isNarrow = (s) => (s.end - s.start) * px < 2 * FEWEST_PX;
+  const narrow = [...lane.querySelectorAll("[data-segment]")].filter((made) => {
+    const s = of(made);
+    [made.style.left, made.style.width] = [at(s.start), at(s.end - s.start)];
+    made.style.setProperty("--wide", `${(s.end - s.start) * px}px`);
+    return made.classList.toggle("narrow", isNarrow(s));
+  });
+  put(narrow, (made) => ((of(made).start + of(made).end) / 2) * px, (made) => of(made).start * px);
+  const edges = [...lane.querySelectorAll("[data-edge]")];
+  edges.forEach((made, i) => made.classList.toggle("low", isNarrow(label.segments[i]) || isNarrow(label.segments[i + 1])));
+  put(edges, (made) => of(made).end * px, (made) => of(made).end * px);
 }
 
 function draw() {
@@ -230,8 +260,13 @@ function draw() {
     children.push(segment(s, i));
     if (i < label.segments.length - 1) children.push(edge(i));
   });
-  if (label.lost !== null) children.push(lostMark());
+  if (label.lost !== null) {
+    const mark = element("div", { className: "editor-lost", title: `The task fails for good at frame ${label.lost}` });
+    mark.style.left = at(label.lost);
+    children.push(mark);
+  }
   lane.replaceChildren(...children);
+  settle();
   // what had the focus was drawn anew: give it back
   if (focused.edge !== undefined) lane.querySelector(`[data-edge="${focused.edge}"]`)?.focus();
   else if (focused.segment !== undefined) lane.querySelector(`[data-segment="${chosen}"]`)?.focus();
@@ -252,13 +287,13 @@ function drawForm() {
   form.end.disabled = chosen === label.segments.length - 1;
   form.completed.checked = s.completed;
   form.completed.disabled = s.kind !== "step";
-  form.pace.value = s.pace ?? "";
+  $("editor-rest").pace.value = s.pace ?? "";
   $("editor-steps").replaceChildren(...[...new Set(label.plan.map((p) => p.name))].map((name) => new Option(name)));
 }
 
 // Nothing stated: the slider stands where the stored curve ends
 function drawFinal() {
-  const form = $("editor-final");
+  const form = $("editor-rest");
   const curve = episode.runs.find((r) => r.label_run === (base.mine ? `human/${episode.dataset}` : base.run))?.progress;
   const percent = Math.round(100 * (label.final ?? curve?.at(-1) ?? 1));
   form.stated.checked = label.final !== null;
@@ -272,52 +307,40 @@ function drawFinal() {
 function drawPlan() {
   $("editor-planned").replaceChildren(
     ...label.plan.map((p, k) => {
-      const item = document.createElement("li");
-      const button = document.createElement("button");
-      button.type = "button";
+      const button = element("button", { type: "button", textContent: `${k + 1} ${p.name}`, ariaPressed: label.segments[chosen].step === p });
       button.dataset.step = k;
-      button.textContent = `${k + 1} ${p.name}`;
-      button.setAttribute("aria-pressed", String(label.segments[chosen].step === p));
-      item.append(button);
-      return item;
+      return element("li", {}, button);
     }),
   );
-  const list = $("editor-unreached");
   const items = label.unreached.map((p) => {
-    const item = document.createElement("li");
-    const button = document.createElement("button");
-    button.type = "button";
-    button.textContent = `${p.name} ×`;
-    button.setAttribute("aria-label", `Take ${p.name} out of the plan`);
+    const button = element("button", { type: "button", textContent: `${p.name} ×`, ariaLabel: `Take ${p.name} out of the plan` });
     button.addEventListener("click", () => change(() => label.notPlanned(p)));
-    item.append(button);
-    return item;
+    return element("li", {}, button);
   });
-  const none = document.createElement("li");
-  none.textContent = "none";
-  list.replaceChildren(...(items.length ? items : [none]));
+  $("editor-unreached").replaceChildren(...(items.length ? items : [element("li", {}, "none")]));
 }
 
 function drawState() {
   const can = !known.why_read_only;
   for (const element of root.querySelectorAll("button, input, select"))
-    if (!element.closest("details, #editor-lane, #editor-segment")) element.disabled = !can;
+    if (!element.closest("#editor-lane, #editor-segment, #editor-history, #editor-adapt")) element.disabled = !can;
   for (const element of $("editor-segment").elements) element.disabled ||= !can;
   const tool = (name) => root.querySelector(`[data-do="${name}"]`);
   tool("undo").disabled = !past.length;
   tool("redo").disabled = !future.length;
   tool("discard").disabled = !changed();
   tool("reject").disabled = !can || !base.run || base.mine || base.rejected || changed();
-  $("editor-save").querySelector(".main").disabled = !can || (!changed() && base.mine === true);
+  $("editor-save").querySelector(".main").disabled = !can || sending || (!changed() && base.mine === true);
   root.classList.toggle("changed", changed());
   drawFinal();
   if (changed()) notice = "";
   if (known.why_read_only) tell(`Read-only: ${known.why_read_only}.`);
+  else if (sending) tell(sending);
   else if (changed()) tell("Changed, not saved yet.");
   else if (notice) tell(notice);
-  else if (base.mine) tell(`A person's label is active${known.pending ? "; samples and shards follow with the next build" : ""}.`);
+  else if (base.mine) tell(`The label that ${base.json.author} saved ${moment(base.json)} counts${known.pending ? "; samples and shards follow with the next build" : ""}. Yours would replace it.`);
   else if (base.rejected) tell("This label was rejected and is not used. Correct it, or undo the rejection below.");
-  else if (base.run) tell(`The label of ${base.run} is active. Looks right? Save to confirm.`);
+  else if (base.run) tell(`The label of ${base.run.slice(0, 12)} counts. Save it to confirm.`);
   else tell("Nobody has labelled this episode yet.");
 }
 
@@ -327,16 +350,14 @@ function drawHistory() {
   const gone = new Set(known.history.map((r) => r.rejects));
   const counts = new Set(known.current.map((r) => r.correction_id));
   const items = known.history.toReversed().map((r) => {
-    const item = document.createElement("li");
     const what = r.rejects
       ? `took back ${r.rejects}`
       : r.status === "rejected"
         ? `rejected the label of ${r.base_label_run}`
         : `saved ${r.segments.length} segments`;
-    const words = document.createElement("span");
-    words.textContent = `${r.created_at.slice(0, 19).replace("T", " ")} ${r.author} ${what} (${r.correction_id})${r.comment ? `: ${r.comment}` : ""} `;
+    const words = element("span", {}, `${moment(r)} ${r.author} ${what} (${r.correction_id})${r.comment ? `: ${r.comment}` : ""} `);
     words.classList.toggle("gone", gone.has(r.correction_id));
-    item.append(words);
+    const item = element("li", {}, words);
     const current = known.current.find((c) => c.correction_id === r.correction_id);
     if (current?.status === "review") words.append("– waits for review, the episode has changed ");
     if (counts.has(r.correction_id) && !known.why_read_only) {
@@ -352,9 +373,7 @@ function drawHistory() {
 }
 
 function action(name, what, body, done) {
-  const button = document.createElement("button");
-  button.type = "button";
-  button.textContent = name;
+  const button = element("button", { type: "button", textContent: name });
   button.addEventListener("click", () => send(what, body, done));
   return button;
 }
@@ -366,9 +385,10 @@ function drag(handle, event) {
   event.preventDefault();
   const i = Number(handle.dataset.edge);
   const before = text(label);
+  const held = timeline.frameAt(event.clientX) - label.segments[i].end; // a grip may stand beside its boundary
   // The video shows the first frame of the later segment, wherever the boundary is
   const move = (e) => {
-    player.seek(label.move(i, timeline.frameAt(e.clientX)), { from: "pointer" });
+    player.seek(label.move(i, timeline.frameAt(e.clientX) - held), { from: "pointer" });
     draw();
   };
   follow(move, () => {
@@ -451,16 +471,15 @@ function listen() {
     if (name === "start") change(() => label.move(chosen - 1, Number(value)));
     if (name === "end") change(() => label.move(chosen, Number(value)));
     if (name === "completed") change(() => label.setCompleted(chosen, checked));
-    if (name === "pace") change(() => label.setPace(chosen, value));
     drawForm();
   });
-  $("editor-final").addEventListener("submit", (event) => event.preventDefault());
-  $("editor-final").addEventListener("change", (event) => {
-    const form = $("editor-final");
-    change(() => (label.final = form.stated.checked ? Number(form.final.value) / 100 : null));
-    if (event.target.name === "stated" && form.stated.checked) form.final.focus();
+  const rest = $("editor-rest");
+  rest.addEventListener("change", (event) => {
+    if (event.target.name === "pace") return change(() => label.setPace(chosen, rest.pace.value));
+    change(() => (label.final = rest.stated.checked ? Number(rest.final.value) / 100 : null));
+    if (event.target.name === "stated" && rest.stated.checked) rest.final.focus();
   });
-  $("editor-final").addEventListener("input", () => ($("editor-final").shown.value = `${$("editor-final").final.value} %`));
+  rest.final.addEventListener("input", () => (rest.shown.value = `${rest.final.value} %`));
   $("editor-plan").addEventListener("submit", (event) => {
     event.preventDefault();
     change(() => label.plannedToo(event.target.step.value));
@@ -473,6 +492,7 @@ function listen() {
   addEventListener("beforeunload", (event) => {
     if (changed()) event.preventDefault();
   });
+  new ResizeObserver(settle).observe($("editor-lane")); // shown, zoomed, in another window
 }
 
 function choose(i) {

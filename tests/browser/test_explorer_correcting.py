@@ -35,6 +35,10 @@ def edit(watched: Watched) -> Page:
     return page
 
 
+def unfold(page: Page) -> None:
+    page.get_by_text("Pace, final progress, plan").click()
+
+
 def segments(page: Page) -> list[tuple[str, int, int]]:
     labels = [b.get_attribute("aria-label") or "" for b in page.locator("#editor-lane button").all()]
     found = [re.fullmatch(r"(.*), frames (\d+) to (\d+), .*", x) for x in labels]
@@ -72,6 +76,7 @@ def test_a_boundary_is_dragged_and_the_shard_shows_it(at: Watched, own: Made):
     page.get_by_label("Step", exact=True).fill("Reach for the blue cube")
     page.get_by_label("Step", exact=True).press("Tab")
     page.get_by_label("Your name").fill("ada")
+    unfold(page)
     page.get_by_label("Comment").fill("late by four frames")
     save(page)
     # at once, for everybody who looks
@@ -101,7 +106,7 @@ def test_a_boundary_is_dragged_and_the_shard_shows_it(at: Watched, own: Made):
     assert any(b"Reach for the blue cube" in t for t in texts)
 
     page = edit(at)
-    say(page, "A person's label is active.")
+    say(page, "The label that ada saved")
     expect(page.locator("#timeline")).to_contain_text("human")
     assert page.locator("#editor-history").inner_text().count("ada") == 0  # folded
     page.locator("#editor-history summary").click()
@@ -168,11 +173,12 @@ def test_final_progress_a_fall_and_where_all_is_lost(at: Watched, own: Made):
     page = edit(at)
     page.locator("#editor-lane button").last.click()
     page.get_by_label("completed", exact=True).uncheck()
+    unfold(page)
     page.get_by_label("Pace").select_option("mistake")
     page.get_by_label("State the final progress").check()
     slider = page.get_by_label("Final progress", exact=True)
     slider.fill("40")
-    expect(page.locator("#editor-final output")).to_have_text("40 %")
+    expect(page.locator("#editor-rest output")).to_have_text("40 %")
     page.locator("#editor-lane button").last.press("x")
     expect(page.locator(".editor-lost")).to_have_count(1)
     page.get_by_role("button", name="Undo", exact=True).click()
@@ -236,3 +242,65 @@ def test_the_queue_by_keyboard(at: Watched, own: Made):
         (1, "rejected", "ada"),
         (2, "accepted", "ada"),
     ]
+
+
+def test_every_segment_can_be_clicked_at_every_zoom(at: Watched):
+    page = edit(at)
+    page.set_viewport_size({"width": 1280, "height": 720})
+    # What one works with is in sight together
+    for part in (".cameras video", "#editor-lane", "#editor-save .main", "#editor-segment", "#progress .track"):
+        box = page.locator(part).first.bounding_box()
+        assert box, part
+        assert box["y"] + box["height"] <= 720, part
+
+    page.keyboard.press("e")
+    for frame in (10, 11, 12, 14):
+        page.locator("#scrub").fill(str(frame))
+        page.locator("#editor-lane button").first.focus()
+        page.keyboard.press("s")
+    page.set_viewport_size({"width": 420, "height": 900})
+    parts = page.locator("#editor-lane [data-segment]")
+    for _ in range(4):
+        for k in range(parts.count()):
+            if page.evaluate("k => { const [a, b] = ['.lane', `[data-segment='${k}']`].map(s => document.querySelector("
+                             "`${s === '.lane' ? '.lane' : '#editor-lane ' + s}`).getBoundingClientRect());"
+                             " return b.left >= a.left && b.right <= a.right + 1; }", k):  # fmt: skip
+                parts.nth(k).click(timeout=2000)
+                expect(parts.nth(k)).to_have_attribute("aria-pressed", "true")
+        page.locator("#zoom-in").click()
+    page.locator("#zoom-fit").click()
+    assert all(parts.nth(k).bounding_box()["width"] >= 14 for k in range(parts.count()))  # type: ignore[index]
+
+
+# The server answers after half a second, and the page is never read again: times of what the state line says
+SLOW = """
+  const ask = window.fetch; window.said = []; const begun = performance.now(); window.answered = null;
+  window.fetch = (url, how) => how?.method === "POST"
+    ? new Promise((go) => setTimeout(go, 500)).then(() => ask(url, how)).then((a) => (window.answered = performance.now(), a))
+    : String(url) === location.pathname ? new Promise(() => {}) : ask(url, how);
+  const line = document.getElementById("editor-state");
+  new MutationObserver(() => said.push([line.textContent, performance.now()])).observe(line, {childList: true});
+  document.addEventListener("keydown", () => (window.pressed ??= performance.now()), true);"""
+
+
+def test_saving_is_said_at_once_and_leaving_asks(at: Watched):
+    page = edit(at)
+    page.get_by_label("Your name").fill("ada")
+    page.locator("#editor-lane [data-segment='0']").click()
+    page.keyboard.press("c")
+    say(page, "Changed, not saved yet")
+    asked: list[str] = []
+    page.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.dismiss()))
+    page.evaluate("location.assign('/')")
+    page.wait_for_timeout(500)
+    assert asked == ["beforeunload"]
+    page.evaluate(SLOW)
+    page.keyboard.press("Control+s")
+    say(page, "Saving")
+    page.keyboard.press("m")  # one goes on while the answer is on its way, and nothing of it is lost
+    say(page, "Changed, not saved yet")
+    assert page.evaluate("said.find(([text]) => text.startsWith('Saving'))[1] - pressed") < 200
+    page.evaluate("said.length = 0; answered = null")
+    page.keyboard.press("Control+s")
+    say(page, "Saved")
+    assert page.evaluate("said.find(([text]) => text.startsWith('Saved'))[1] - answered") < 300

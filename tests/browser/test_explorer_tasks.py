@@ -213,7 +213,7 @@ def test_the_worst_runs_of_a_task_are_found_and_tagged(at: Watched, own: Made):
     page.get_by_role("link", name="too short").first.click()
     expect(page.locator("#total")).to_have_text("2")
     page.get_by_label("Name of this view").fill("short ones")
-    page.get_by_role("button", name="Keep it").click()
+    page.get_by_role("button", name="Save this view").click()
     page.get_by_role("link", name="short ones").wait_for()
     page.goto(f"{at.url}/episodes")
     page.get_by_role("link", name="short ones").click()
