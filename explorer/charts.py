@@ -60,15 +60,23 @@ def _path(line: Curve, num_frames: int, low: float, high: float) -> str:
 
 
 PICTURE = (160, 60)  # px
+# Of steps in a file of its own, in the order of the style sheet's
+PICTURE_COLOURS = ("#6fa3d8", "#e0a05c", "#7fb86b", "#d9788a", "#9d8bd8", "#b08a72", "#d27fc0", "#b3b558")
+IDLE_COLOUR = "#a9b2bb"
 
 
-def picture(line: Curve, num_frames: int) -> str:
-    """A curve from 0 to 1 as a file of its own, in a colour that shows on light and on dark."""
+def picture(line: Curve, segments: Sequence[tuple[int, int, int | None]], num_frames: int) -> str:
+    """A curve from 0 to 1 above a strip of segments (start, end, step), in colours that show on light and on dark."""
     width, height = PICTURE
+    strip = "".join(
+        f'<rect x="{WIDTH * start / num_frames:.1f}" width="{WIDTH * (end - start) / num_frames:.1f}" y="84"'
+        f' height="16" fill="{IDLE_COLOUR if step is None else PICTURE_COLOURS[step % STEP_COLOURS]}"/>'
+        for start, end, step in segments
+    )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {WIDTH:g} 100"'
-        ' preserveAspectRatio="none"><g fill="none" stroke="#4f86ba" stroke-width="2">'
-        f"{_path(line, num_frames, 0.0, 1.0)}</g></svg>"
+        f' preserveAspectRatio="none">{strip}<g fill="none" stroke="#4f86ba" stroke-width="2"'
+        f' transform="scale(1 0.8)">{_path(line, num_frames, 0.0, 1.0)}</g></svg>'
     ).replace("<path ", '<path vector-effect="non-scaling-stroke" ')
 
 

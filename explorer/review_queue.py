@@ -26,12 +26,26 @@ SIGNS = {
 }
 ORDER = "score DESC, dataset, episode_index"
 LONGEST_GAP_S = 300  # between two judgements of one sitting
-# Who judged how many labels in the last day, and how long one took
+# Who judged how many episodes in the last day, and how long one took, however often it was saved
 PACE_SQL = f"""
-    SELECT author, count(*) AS judged, median(gap) FILTER (gap < {LONGEST_GAP_S}) AS seconds FROM (
-      SELECT author, epoch(created_at - lag(created_at) OVER (PARTITION BY author ORDER BY created_at)) AS gap
-      FROM corrections WHERE created_at > now() - INTERVAL 1 DAY)
+    SELECT author, count(*) AS judged, median(took) AS seconds FROM (
+      SELECT author, sum(gap) FILTER (gap < {LONGEST_GAP_S}) AS took FROM (
+        SELECT author, dataset, episode_index,
+               epoch(created_at - lag(created_at) OVER (PARTITION BY author ORDER BY created_at)) AS gap
+        FROM corrections WHERE created_at > now() - INTERVAL 1 DAY)
+      GROUP BY author, dataset, episode_index)
     GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 10"""
+# What is assigned to a person, whether or not a sign stands against it, until somebody has judged it
+ASSIGNED_SQL = """
+    SELECT e.dataset::VARCHAR AS dataset, e.episode_index, t.text AS task, e.label_run::VARCHAR AS label_run,
+           coalesce(r.score, 0) AS score, list_prepend('assigned', coalesce(r.why, [])) AS why, r.failure_signs
+    FROM (SELECT unnest($datasets::VARCHAR[]) AS dataset, unnest($numbers::BIGINT[]) AS episode_index) a
+    JOIN episodes e ON e.dataset::VARCHAR = a.dataset AND e.episode_index = a.episode_index
+    LEFT JOIN tasks t USING (task_id)
+    LEFT JOIN review r ON r.dataset = a.dataset AND r.episode_index = a.episode_index"""
+DONE_SQL = """
+    SELECT DISTINCT a.dataset, a.episode_index FROM current_assignments a
+    JOIN corrections c USING (dataset, episode_index) WHERE a.person = ? AND c.created_at > a.created_at"""
 Episode = tuple[str, int]
 
 
@@ -67,9 +81,14 @@ class ReviewQueue:
         return f"/episode/{quote(dataset, safe='')}/{episode_index}?{chosen}"
 
     def rows(self, at: Visit, rest: str = "", columns: str = "*", **more: Any) -> list[dict[str, Any]]:
-        """Rows of the index's table `review`, without what was judged since the index; `rest`: of the query."""
-        conditions, values = ["true"], more
-        if judged := judged_since(at):
+        """Rows as of the index's table `review`, without what was judged since then; `rest`: of the query."""
+        conditions, values, source = ["true"], more, "review"
+        if self.person is not None:
+            done = at.reader.once(("done", self.person), lambda: {*at.reader.rows(DONE_SQL, self.person)})
+            theirs = [p for p in places_by_value(at.reader, "assigned").get(self.person, []) if p not in done]
+            values |= {"datasets": [d for d, _ in theirs], "numbers": [number for _, number in theirs]}
+            source = f"({ASSIGNED_SQL})"
+        elif judged := judged_since(at):
             conditions.append("dataset || ' ' || episode_index NOT IN (SELECT unnest($judged::VARCHAR[]))")
             values["judged"] = judged
         if why := SIGNS[self.kind][1]:
@@ -78,12 +97,7 @@ class ReviewQueue:
         if self.dataset is not None:
             conditions.append("dataset = $dataset")
             values["dataset"] = self.dataset
-        if self.person is not None:
-            places = "SELECT (unnest($datasets::VARCHAR[]), unnest($numbers::BIGINT[]))"
-            conditions.append(f"(dataset, episode_index) IN ({places})")
-            theirs = places_by_value(at.reader, "assigned").get(self.person, [])
-            values |= {"datasets": [d for d, _ in theirs], "numbers": [number for _, number in theirs]}
-        return at.index.dicts(f"SELECT {columns} FROM review WHERE {' AND '.join(conditions)} {rest}", **values)
+        return at.index.dicts(f"SELECT {columns} FROM {source} WHERE {' AND '.join(conditions)} {rest}", **values)
 
     def left(self, at: Visit) -> int:
         """How many labels of the queue nobody has judged yet."""

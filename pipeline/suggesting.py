@@ -21,6 +21,11 @@ MOST_REFERENCES = 10  # of these
 MOST_NAMED = 5  # texts, in a sentence
 FEW_FOLLOWERS = 2  # runs nearest to a suggested one: fewer are no reason for it
 CONTRADICT_AT = 0.1  # error of references that are labelled by each other; of real ones it is 0.02 to 0.07
+# Signs of the review queue against a run itself: one that shows others how it goes is complete and ordinary
+NOT_ORDINARY = (
+    "looks unfinished", "may be unfinished", "label and source contradict each other about success", "odd length",
+    "odd order of steps",
+)  # fmt: skip
 UNLABELLED_ERROR = 0.15  # of progress, where no reference shows the runs anything: that of motion, about
 
 
@@ -59,7 +64,7 @@ class TaskSuggestion:
         return asdict(self)
 
 
-type Run = dict[str, Any]  # a usable one: its episode_index, chunk, success, and whether its source has_steps
+type Run = dict[str, Any]  # a usable one: its episode_index, chunk, success, doubts, and whether its source has_steps
 
 
 def suggest(lake: Lake, dataset: str, task: str | None = None) -> list[TaskSuggestion]:
@@ -71,11 +76,12 @@ def suggest(lake: Lake, dataset: str, task: str | None = None) -> list[TaskSugge
     """
     build, same_as = built(lake, dataset), joined_tasks(lake, dataset)
     rows = lake.dicts(
-        "SELECT f.task, f.episode_index, f.chunk, f.success, coalesce(len(f.steps), 0) > 0 AS has_steps "
+        "SELECT f.task, f.episode_index, f.chunk, f.success, coalesce(len(f.steps), 0) > 0 AS has_steps, "
+        "list_filter(coalesce(q.why, []), lambda w: list_contains(?::VARCHAR[], w)) AS doubts "
         "FROM episode_facts f JOIN episode_content c USING (dataset, episode_index) "
-        "JOIN episodes e USING (dataset, episode_index) WHERE f.dataset = ? AND e.status = 'ok' "
-        "ORDER BY f.task, f.episode_index",
-        [dataset],
+        "JOIN episodes e USING (dataset, episode_index) LEFT JOIN review_queue q USING (dataset, episode_index) "
+        "WHERE f.dataset = ? AND e.status = 'ok' ORDER BY f.task, f.episode_index",
+        [NOT_ORDINARY, dataset],
     )
     # The usable runs of each task, by the text that stands for it
     of_tasks: dict[str | None, list[Run]] = {}
@@ -136,7 +142,7 @@ def _of_task(lake: Lake, build: DatasetBuild, task: str | None, runs: Sequence[R
         expected=_expected(of_task, len(references) - len(kept)),
         measured=of_task.measured,
         judged_by=" and ".join(filter(None, [", ".join(of_task.judged_by[:-1]), of_task.judged_by[-1]])),
-        caveats=_caveats(build, of_task, len(runs), len(seen)),
+        caveats=_caveats(build, of_task, runs, len(seen)),
     )
 
 
@@ -151,12 +157,13 @@ def _why_none(runs: Sequence[Run], references: Sequence[int], own: Sequence[Run]
 
 
 def _candidates(runs: Sequence[Run], references: Collection[int]) -> tuple[list[Run], list[Run]]:
-    """Runs that somebody could label, those that the source calls failed only where there are no others; and the rest
-    that are no references.
+    """Runs that somebody could label, failed and odd ones only where there are no others; and the rest that are no
+    references.
     """
     unlabelled = [run for run in runs if run["episode_index"] not in references]
     without_steps = [run for run in unlabelled if not run["has_steps"]]
     own = [run for run in without_steps if run["success"] is not False] or without_steps
+    own = [run for run in own if not run["doubts"]] or own
     return own, [run for run in unlabelled if run not in own]
 
 
@@ -185,10 +192,12 @@ def _why(of_task: Suggested, num_seen: int, num_references: int) -> str:
     return f"{first.nearest_to} of {num_seen - num_references - 1} others are nearer to it than to what is labelled"
 
 
-def _caveats(build: DatasetBuild, of_task: Suggested, num_runs: int, num_seen: int) -> tuple[str, ...]:
-    caveats = []
-    if num_seen < num_runs:
-        caveats.append(f"{num_seen} of its {num_runs} runs were looked at, spread evenly")
+def _caveats(build: DatasetBuild, of_task: Suggested, runs: Sequence[Run], num_seen: int) -> tuple[str, ...]:
+    chosen = of_task.next_episodes[0].episode_index
+    doubts = [doubt for run in runs if run["episode_index"] == chosen for doubt in run["doubts"]]
+    caveats = [f"a doubt stands against it, as against all others: {'; '.join(doubts)}"] if doubts else []
+    if num_seen < len(runs):
+        caveats.append(f"{num_seen} of its {len(runs)} runs were looked at, spread evenly")
     if of_task.measured is not None and of_task.measured > CONTRADICT_AT:
         caveats.append("its references contradict each other: look whether they are labelled alike")
     if not build.uses_references:

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
 
+from annotate.label_run import human_run
 from core.values import plain
 from explorer.access import PageError
 from explorer.corrected_labels import correction_state
@@ -89,9 +90,20 @@ def _written(request: Request, lake: Lake, dataset: str, episode_index: int, act
             corrected = _waiting(lake, dataset, episode_index, correction)
         else:
             run = text_of(body, "base_label_run")
+            _check_replaces_nothing(lake, dataset, episode_index, run, judgement["author"])
             corrected = corrections.stored_label(lake, dataset, episode_index, run)
     seen = {"base_label_run": run, "base_content_hash": content}
     return corrections.save(lake, dataset, episode_index, corrected, **seen, **judgement)["correction_id"]
+
+
+def _check_replaces_nothing(lake: Lake, dataset: str, episode_index: int, run: str, author: str) -> None:
+    """Accepting an annotator's label is no way to replace what another person has saved. Raises ConflictError."""
+    where = "WHERE dataset = ? AND episode_index = ? AND status = 'accepted' AND author <> ?"
+    saved = lake.rows(f"SELECT author FROM current_corrections {where}", [dataset, episode_index, author])
+    if saved and run != human_run(dataset):
+        raise ConflictError(
+            f"{saved[0][0]} has saved a label of episode {episode_index} of {dataset}: open it, compare"
+        )
 
 
 def _author(request: Request, body: dict[str, Any]) -> str:

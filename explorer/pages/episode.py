@@ -67,15 +67,14 @@ def page(at: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLRespons
 
 @router.get("/episode/{dataset}/{episode_index}/curve.svg")
 def curve_picture(at: Visiting, dataset: str, episode_index: EpisodeIndex) -> Response:
-    """The progress of the label that counts, as a small picture; an empty one where there is no label."""
+    """Progress and segments of the label that counts, as a small picture; an empty one where there is no label."""
     key = (dataset, chunk_of(at.reader, dataset, episode_index), episode_index)
-    rows = at.reader.rows(
-        f"SELECT frame_index, progress FROM progress {OF_EPISODE} AND label_run = "
-        f"(SELECT label_run FROM active_runs {OF_EPISODE}) ORDER BY 1",
-        *key,
-    )
+    counts = f"{OF_EPISODE} AND label_run = (SELECT label_run FROM active_runs {OF_EPISODE}) ORDER BY 1"
+    rows = at.reader.rows(f"SELECT frame_index, progress FROM progress {counts}", *key)
+    segments = at.reader.rows(f"SELECT start_frame, end_frame, step FROM segments {counts}", *key)
     frames, values = zip(*rows, strict=True) if rows else ((), ())
-    svg = charts.picture(Curve("progress", frames, values, "line"), len(rows))
+    num_frames = segments[-1][1] if segments else len(rows)
+    svg = charts.picture(Curve("progress", frames, values, "line"), segments, num_frames)
     return Response(svg, media_type="image/svg+xml", headers={"Cache-Control": "private, max-age=60"})
 
 

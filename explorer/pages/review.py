@@ -5,20 +5,39 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse
 
+from explorer import charts
 from explorer.access import LakeReader
 from explorer.corrected_labels import corrected_places
-from explorer.index import Indexed
 from explorer.review_queue import ORDER, PACE_SQL, SIGNS, ReviewQueue, judged_since
 from explorer.site import Visit, Visiting
 from explorer.tags import places_by_value
 from explorer.tasks import shown_tasks
+from warehouse.lake.labels import labels_of_episode
 
 router = APIRouter()
 PER_PAGE = 50
 MOST_TASKS = 20  # of a dataset, and datasets, that are listed to be labelled by showing
-WAITING, QUARANTINED = "corrections", "quarantined"
+WAITING, QUARANTINED, CHANGED = "corrections", "quarantined", "changed"
 OF_DATASET = "($dataset IS NULL OR dataset::VARCHAR = $dataset)"
-OTHERS = {WAITING: "Corrections to look at again", QUARANTINED: "Quarantined"}
+OTHERS = {
+    CHANGED: "Labelled like a reference: old and new",
+    WAITING: "Corrections to look at again",
+    QUARANTINED: "Quarantined",
+}
+# Labels that follow a reference, count, and that nobody has judged, beside the annotator's label that counted before
+CHANGED_SQL = """
+    SELECT a.dataset, a.chunk, a.episode_index, f.task, a.label_run, b.other_run AS old_run, b.apart
+    FROM active_runs a JOIN episode_facts f USING (dataset, episode_index)
+    JOIN (SELECT d.*, mean_difference AS apart FROM label_disagreement d UNION ALL
+          SELECT d.* REPLACE (other_run AS label_run, label_run AS other_run), mean_difference
+          FROM label_disagreement d) b USING (dataset, episode_index, label_run)
+    WHERE a.label_run IN (SELECT label_run FROM label_runs WHERE annotator = 'transfer')
+      AND b.other_run IN (SELECT label_run FROM label_runs WHERE annotator NOT IN ('human', 'transfer'))
+      AND ($1 IS NULL OR a.dataset = $1)
+      AND NOT EXISTS (FROM current_corrections c
+        WHERE c.dataset = a.dataset AND c.episode_index = a.episode_index AND c.status <> 'review')
+    QUALIFY row_number() OVER (PARTITION BY a.dataset, a.episode_index ORDER BY b.apart DESC) = 1
+    ORDER BY b.apart DESC, 1, 3"""
 NEWEST_SQL = """
     SELECT dataset || ' ' || episode_index AS place, arg_max(correction_id, (created_at, correction_id))
     FROM corrections WHERE list_contains(?, dataset || ' ' || episode_index) GROUP BY 1"""
@@ -36,7 +55,7 @@ def page(
     page: Annotated[int, Query(ge=1, le=100_000)] = 1,
 ) -> HTMLResponse:
     kind = kind if kind in SIGNS or kind in OTHERS else "all"
-    counts = _counts(at.index, dataset)
+    counts = _counts(at, dataset)
     datasets = [name for (name,) in at.reader.rows("SELECT dataset FROM datasets ORDER BY 1")]
     # Of a corpus of one dataset that one is meant
     chosen = dataset if dataset in datasets else datasets[0] if len(datasets) == 1 else None
@@ -59,7 +78,7 @@ def page(
         queue=queue,
         first=queue.first(at) if queue else None,
         left=left,
-        people={name: len(places) for name, places in places_by_value(at.reader, "assigned").items()},
+        people={p: ReviewQueue(person=p).left(at) for p in [*places_by_value(at.reader, "assigned")][:MOST_TASKS]},
         person=person,
         pace=at.reader.dicts(PACE_SQL),
         page=page,
@@ -74,8 +93,9 @@ def _tasks(at: Visit, dataset: str) -> list[dict[str, Any]]:
     return [task for task in tasks if task["can_be_shown"]]
 
 
-def _counts(indexed: Indexed, dataset: str | None) -> dict[str, int]:
+def _counts(at: Visit, dataset: str | None) -> dict[str, int]:
     """Episodes by kind, as the index has them, of all datasets or of one."""
+    indexed = at.index
 
     def count() -> dict[str, int]:
         def rows(columns: str, source: str, rest: str = "") -> list[dict[str, Any]]:
@@ -88,7 +108,8 @@ def _counts(indexed: Indexed, dataset: str | None) -> dict[str, int]:
         parts = {"all": ("review", ""), WAITING: ("waiting", ""), QUARANTINED: ("episodes", "AND reason <> 'ok'")}
         return counts | {kind: rows("count(*) AS num", *of)[0]["num"] for kind, of in parts.items()}
 
-    return indexed.once(("review counts", dataset), count)
+    changed = at.reader.rows(f"SELECT count(*) FROM ({CHANGED_SQL})", dataset)[0][0]
+    return indexed.once(("review counts", dataset), count) | {CHANGED: changed}
 
 
 def _rows(at: Visit, queue: ReviewQueue | None, kind: str, dataset: str | None, limit: str) -> list[dict[str, Any]]:
@@ -103,7 +124,10 @@ def _rows(at: Visit, queue: ReviewQueue | None, kind: str, dataset: str | None, 
             dataset=dataset,
         )
         return _with(at.reader, rows, "detail", DETAILS_SQL)
-    if queue is None:
+    if kind == CHANGED:
+        rows = at.reader.dicts(f"{CHANGED_SQL} {limit}", dataset)
+        rows = [row | {"strips": _old_above_new(at.reader, row)} for row in rows]
+    elif queue is None:
         rows = at.index.dicts(
             f"FROM waiting WHERE NOT list_contains($judged, dataset || ' ' || episode_index) AND {OF_DATASET} "
             f"ORDER BY created_at, correction_id {limit}",
@@ -114,6 +138,13 @@ def _rows(at: Visit, queue: ReviewQueue | None, kind: str, dataset: str | None, 
         rows = queue.rows(at, f"ORDER BY {ORDER} {limit}")
     are_corrected = any((row["dataset"], row["episode_index"]) in corrected_places(at.reader) for row in rows)
     return _with(at.reader, rows, "follows", NEWEST_SQL if are_corrected else None)
+
+
+def _old_above_new(reader: LakeReader, row: dict[str, Any]) -> list[str]:
+    """Both labels of a row of CHANGED_SQL as strips."""
+    labels = labels_of_episode(reader.con, row["dataset"], row["chunk"], row["episode_index"])
+    both = [[s.__dict__ for s in labels[row[name]].segments] for name in ("old_run", "label_run")]
+    return [charts.spans(segments, segments[-1]["end_frame"]) for segments in both]
 
 
 def _with(reader: LakeReader, rows: list[dict[str, Any]], name: str, sql: str | None) -> list[dict[str, Any]]:

@@ -126,7 +126,7 @@ async function send(what, body, done) {
   if (answer.status === 409) return conflict(answer.data);
   if (!answer.ok) return tell(answer.data.error, true);
   Object.assign(known, answer.data);
-  notice = `${done}${answer.data.pending ? " Samples and shards follow with the next build." : ""}`;
+  notice = `${done}${answer.data.pending ? " Samples and shards follow with the next build." : ""}${agreed()}`;
   const goesOn = text(label) !== sent; // something was changed while the answer was on its way
   base = { ...basis(), label: new Label(JSON.parse(sent)) };
   if (root.dataset.after) return location.replace(root.dataset.after);
@@ -338,10 +338,24 @@ function drawState() {
   else if (sending) tell(sending);
   else if (changed()) tell("Changed, not saved yet.");
   else if (notice) tell(notice);
-  else if (base.mine) tell(`The label that ${base.json.author} saved ${moment(base.json)} counts${known.pending ? "; samples and shards follow with the next build" : ""}. Yours would replace it.`);
+  else if (base.mine) tell(`The label that ${base.json.author} saved ${moment(base.json)} counts${known.pending ? "; samples and shards follow with the next build" : ""}. Yours would replace it.${agreed()}`);
   else if (base.rejected) tell("This label was rejected and is not used. Correct it, or undo the rejection below.");
   else if (base.run) tell(`The label of ${base.run.slice(0, 12)} counts. Save it to confirm.`);
   else tell("Nobody has labelled this episode yet.");
+}
+
+// At how many of the frames the label that counts and the newest one of each other person say the same
+function agreed() {
+  const gone = new Set(known.history.map((r) => r.rejects));
+  const newest = Object.fromEntries(known.history.filter((r) => r.segments && !gone.has(r.correction_id)).map((r) => [r.author, r.segments]));
+  const { author, segments } = known.current.find((c) => c.status === "accepted") ?? {};
+  const isAlike = (s, t) => ["name", "kind", "completed"].every((said) => s[said] === t[said]);
+  const shared = (s, t) => Math.max(0, Math.min(s.end_frame, t.end_frame) - Math.max(s.start_frame, t.start_frame));
+  const others = Object.entries(newest).filter(([who]) => author && who !== author);
+  return others.map(([who, theirs]) => {
+    const both = segments.flatMap((s) => theirs.filter((t) => isAlike(s, t)).map((t) => shared(s, t)));
+    return ` ${author} and ${who} agree at ${Math.round((100 * both.reduce((a, b) => a + b, 0)) / numFrames)} % of frames.`;
+  }).join("");
 }
 
 function drawHistory() {

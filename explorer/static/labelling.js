@@ -66,7 +66,7 @@ export function labelPanel(box, dataset, episode, onDone = () => {}) {
     const shown = tasks.flatMap((t) => t.references).sort((a, b) => a - b);
     const like = shown.length === 1 ? `episode ${shown[0]}` : `episodes ${shown.slice(0, 10).join(", ")}${shown.length > 10 ? ", ..." : ""}`;
     const rest = none.length ? ` ${several(none.length, "run follows", "runs follow")} none and ${none.length === 1 ? "keeps its" : "keep their"} own labels: label one of them, too.` : "";
-    const next = followed ? [link("Check them, the doubtful ones first", `/review/beside/${encodeURIComponent(dataset)}`)] : [];
+    const next = followed ? [link("Old and new labels, where they differ most", `/review?kind=changed&dataset=${encodeURIComponent(dataset)}`), link("Check them, the doubtful ones first", `/review/beside/${encodeURIComponent(dataset)}`)] : [];
     const alone = none.slice(0, 5).map((e) => link(`Episode ${e}`, `/episode/${encodeURIComponent(dataset)}/${e}#editor`));
     say(`${several(followed, "run is", "runs are")} labelled like ${like}.${rest}`, false, ...next, ...alone);
   }

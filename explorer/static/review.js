@@ -27,17 +27,25 @@ async function judge(row, act) {
   if (!form.reportValidity()) return;
   const { dataset, episode } = row.dataset;
   row.inert = true;
-  const { ok, data } = await judged(row.dataset, act, author.value);
+  const of = act === "keep" ? { ...row.dataset, run: row.querySelector("[data-old]").dataset.old } : row.dataset;
+  const { ok, data } = await judged(of, act === "keep" ? "accept" : act, author.value);
   row.inert = false;
   if (!isKnown) localStorage.setItem("author", author.value);
-  state.textContent = ok ? `${dataset} ${episode}: ${act === "accept" ? "accepted" : "rejected"}.` : data.error;
+  state.textContent = ok ? `${dataset} ${episode}: ${act === "reject" ? "rejected" : act === "keep" ? "the old label is accepted" : "accepted"}.` : data.error;
   state.classList.toggle("bad", !ok);
-  if (!ok) return;
+  if (!ok) return false;
   const i = rows().indexOf(row);
   row.remove();
   if (rows().length) select(i);
   else location.reload();
+  return true;
 }
+
+document.querySelector("main").addEventListener("click", async ({ target }) => {
+  if (!target.matches("[data-all], [data-ticked]")) return;
+  const several = rows().filter((row) => "all" in target.dataset || row.querySelector(".tick").checked);
+  for (const row of several) if (!(await judge(row, "accept"))) return;
+});
 
 document.getElementById("queue")?.addEventListener("click", (event) => {
   const act = event.target.closest("[data-act]")?.dataset.act;

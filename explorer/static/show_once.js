@@ -23,6 +23,6 @@ if (section) {
     if (cell.textContent !== "…") continue;
     if (!next) cell.textContent = data?.error ?? "any run";
     else if (next.label_next === null) cell.textContent = next.why;
-    else cell.replaceChildren(element("a", { className: "button main", href: `/episode/${dataset}/${next.label_next}#editor`, textContent: `Episode ${next.label_next}` }), ` ${next.why.replace(/\.?$/, ".")}${expected(next)}`);
+    else cell.replaceChildren(element("a", { className: "button main", href: `/episode/${dataset}/${next.label_next}#editor`, textContent: `Episode ${next.label_next}` }), ` ${[next.why, ...(next.caveats ?? [])].map((said) => said.replace(/\.?$/, ". ")).join("")}${expected(next)}`);
   }
 }

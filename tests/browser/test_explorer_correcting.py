@@ -274,9 +274,10 @@ def test_every_segment_can_be_clicked_at_every_zoom(at: Watched):
 
 # The server answers after half a second, and the page is never read again: times of what the state line says
 SLOW = """
-  const ask = window.fetch; window.said = []; const begun = performance.now(); window.answered = null;
+  const ask = window.fetch; window.said = []; window.answered = null;
+  const late = (url, how) => new Promise((go) => setTimeout(go, 500)).then(() => ask(url, how));
   window.fetch = (url, how) => how?.method === "POST"
-    ? new Promise((go) => setTimeout(go, 500)).then(() => ask(url, how)).then((a) => (window.answered = performance.now(), a))
+    ? late(url, how).then((a) => (window.answered = performance.now(), a))
     : String(url) === location.pathname ? new Promise(() => {}) : ask(url, how);
   const line = document.getElementById("editor-state");
   new MutationObserver(() => said.push([line.textContent, performance.now()])).observe(line, {childList: true});

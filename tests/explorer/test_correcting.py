@@ -145,6 +145,41 @@ def test_the_worst_come_first_and_go_when_they_are_judged(own):
         assert queue(again) == [0]
 
 
+def test_a_day_counts_episodes_and_nobody_replaces_another_by_accepting(client, own):
+    run = label(client)["base_label_run"]
+    for name in ("Reach", "Reach for it", "Reach for the cube"):
+        said = label(client)
+        said["segments"][0]["name"] = said["plan"][0] = name
+        assert post(client, "/api/corrections/tiny/2", said).status_code == 200
+    assert re.search(r"Episodes judged in the last day: ada 1 \(median \d+ s\)", client.get("/review").text)
+    newest = client.get("/api/corrections/tiny/2").json()["newest"]
+    body = {"base_label_run": run, "author": "grace", "follows": newest}
+    answer = post(client, "/api/corrections/tiny/2/accept", body)
+    assert answer.status_code == 409
+    assert "ada has saved a label of episode 2 of tiny" in answer.json()["error"]
+    # Whoever wants that opens it and saves, or accepts what was saved
+    assert post(client, "/api/corrections/tiny/2/accept", body | {"author": "ada"}).status_code == 200
+
+
+def test_what_is_assigned_to_a_person_waits_in_their_queue_until_it_is_judged(client, own):
+    def theirs() -> list[str]:
+        return re.findall(r'data-episode="(\d+)" data-follows', client.get("/review?person=ana").text)
+
+    body = {"kind": "assigned", "value": "ana", "author": "ada", "episodes": [["tiny", 2, None], ["tiny", 4, None]]}
+    assert post(client, "/api/marks", body).status_code == 200
+    assert theirs() == ["2", "4"]  # no sign stands against them
+    assert "1 of 2" in client.get("/episode/tiny/2?queue=all&for=ana").text
+    assert post(client, "/api/corrections/tiny/2", label(client) | {"author": "ana"}).status_code == 200
+    assert theirs() == ["4"]
+    assert 'ana <span class="n">1</span>' in client.get("/review").text
+
+
+def test_the_small_picture_has_the_curve_and_the_segments(client, own):
+    picture = client.get("/episode/tiny/2/curve.svg").text
+    rects = own.rows("SELECT count(*) FROM active_segments WHERE episode_index = 2")[0][0]
+    assert (picture.count("<rect"), picture.count("<path")) == (rects, 1)
+
+
 def test_a_correction_of_other_contents_waits(own):
     with visit(own.space) as client:
         saved = post(client, "/api/corrections/tiny/2", label(client)).json()["saved"]

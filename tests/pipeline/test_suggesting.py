@@ -54,6 +54,17 @@ def test_what_is_labelled_is_not_suggested_again(own: Made, corpus: Lake):
     assert "nothing is left to label" in plate.why
 
 
+def test_a_run_that_may_be_unfinished_or_is_odd_is_suggested_only_where_all_are(own: Made, corpus: Lake):
+    best = by_task(corpus)[PLATE]
+    odd = "UPDATE label_quality SET length_z = 9 WHERE episode_index IN (SELECT unnest(?))"
+    corpus.con.execute(odd, [[best.label_next]])
+    second = by_task(corpus)[PLATE]
+    assert second.label_next in best.then
+    assert second.caveats == best.caveats
+    corpus.con.execute(odd, [[0, 2, 4]])
+    assert "a doubt stands against it, as against all others: odd length" in by_task(corpus)[PLATE].caveats
+
+
 def test_joined_texts_are_one_task(own: Made, corpus: Lake):
     references.join_tasks(corpus, "tiny", PLATE, DRAWER, author="ada")
     [one] = suggest(corpus, "tiny")
