@@ -183,7 +183,7 @@ def references_suggest(
     """Suggest which run of each task to label next, with the expected error of the other runs' progress."""
     suggestions = suggest(lake_to_read(at.workspace), dataset, task)
     if at.format == "json":
-        show([suggestion.as_json() for suggestion in suggestions], at.format)
+        show([asdict(suggestion) for suggestion in suggestions], at.format)
         return
     show([_suggestion_row(suggestion) for suggestion in suggestions], at.format)
     # In words: which run and why, what it was judged by, what to know

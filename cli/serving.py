@@ -5,6 +5,7 @@ import sys
 import time
 import webbrowser
 from contextlib import suppress
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from html import escape
 from pathlib import Path
@@ -110,7 +111,7 @@ def _suggestions(space: Workspace, dataset: str) -> list[dict[str, Any]]:
     """Which run of each task of a dataset to label next. Raises UserError."""
     lake = Lake(space, read_only=True)
     try:
-        return [suggestion.as_json() for suggestion in suggest(lake, dataset)]
+        return [asdict(suggestion) for suggestion in suggest(lake, dataset)]
     finally:
         lake.con.close()
 

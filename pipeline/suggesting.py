@@ -1,7 +1,7 @@
 """Which run of each task to label next, and what error to expect of the labels of the others: for people."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from math import isqrt
 from typing import Any
 
@@ -22,10 +22,7 @@ MOST_NAMED = 5  # texts, in a sentence
 FEW_FOLLOWERS = 2  # runs nearest to a suggested one: fewer are no reason for it
 CONTRADICT_AT = 0.1  # error of references that are labelled by each other; of real ones it is 0.02 to 0.07
 # Signs of the review queue against a run itself: one that shows others how it goes is complete and ordinary
-NOT_ORDINARY = (
-    "looks unfinished", "may be unfinished", "label and source contradict each other about success", "odd length",
-    "odd order of steps",
-)  # fmt: skip
+NOT_ORDINARY = "unfinished|contradict|odd "
 UNLABELLED_ERROR = 0.15  # of progress, where no reference shows the runs anything: that of motion, about
 
 
@@ -60,9 +57,6 @@ class TaskSuggestion:
     judged_by: str = ""
     caveats: tuple[str, ...] = ()
 
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 type Run = dict[str, Any]  # a usable one: its episode_index, chunk, success, doubts, and whether its source has_steps
 
@@ -77,7 +71,7 @@ def suggest(lake: Lake, dataset: str, task: str | None = None) -> list[TaskSugge
     build, same_as = built(lake, dataset), joined_tasks(lake, dataset)
     rows = lake.dicts(
         "SELECT f.task, f.episode_index, f.chunk, f.success, coalesce(len(f.steps), 0) > 0 AS has_steps, "
-        "list_filter(coalesce(q.why, []), lambda w: list_contains(?::VARCHAR[], w)) AS doubts "
+        "list_filter(coalesce(q.why, []), lambda w: regexp_matches(w, ?)) AS doubts "
         "FROM episode_facts f JOIN episode_content c USING (dataset, episode_index) "
         "JOIN episodes e USING (dataset, episode_index) LEFT JOIN review_queue q USING (dataset, episode_index) "
         "WHERE f.dataset = ? AND e.status = 'ok' ORDER BY f.task, f.episode_index",
@@ -157,9 +151,7 @@ def _why_none(runs: Sequence[Run], references: Sequence[int], own: Sequence[Run]
 
 
 def _candidates(runs: Sequence[Run], references: Collection[int]) -> tuple[list[Run], list[Run]]:
-    """Runs that somebody could label, failed and odd ones only where there are no others; and the rest that are no
-    references.
-    """
+    """Runs that somebody could label, failed and odd ones only where there are no others; and other unlabelled ones."""
     unlabelled = [run for run in runs if run["episode_index"] not in references]
     without_steps = [run for run in unlabelled if not run["has_steps"]]
     own = [run for run in without_steps if run["success"] is not False] or without_steps
@@ -193,8 +185,7 @@ def _why(of_task: Suggested, num_seen: int, num_references: int) -> str:
 
 
 def _caveats(build: DatasetBuild, of_task: Suggested, runs: Sequence[Run], num_seen: int) -> tuple[str, ...]:
-    chosen = of_task.next_episodes[0].episode_index
-    doubts = [doubt for run in runs if run["episode_index"] == chosen for doubt in run["doubts"]]
+    doubts = [d for r in runs if r["episode_index"] == of_task.next_episodes[0].episode_index for d in r["doubts"]]
     caveats = [f"a doubt stands against it, as against all others: {'; '.join(doubts)}"] if doubts else []
     if num_seen < len(runs):
         caveats.append(f"{num_seen} of its {len(runs)} runs were looked at, spread evenly")

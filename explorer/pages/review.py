@@ -19,11 +19,7 @@ PER_PAGE = 50
 MOST_TASKS = 20  # of a dataset, and datasets, that are listed to be labelled by showing
 WAITING, QUARANTINED, CHANGED = "corrections", "quarantined", "changed"
 OF_DATASET = "($dataset IS NULL OR dataset::VARCHAR = $dataset)"
-OTHERS = {
-    CHANGED: "Labelled like a reference: old and new",
-    WAITING: "Corrections to look at again",
-    QUARANTINED: "Quarantined",
-}
+OTHERS = {CHANGED: "Labelled anew: old and new", WAITING: "Corrections to look at again", QUARANTINED: "Quarantined"}
 # Labels that follow a reference, count, and that nobody has judged, beside the annotator's label that counted before
 CHANGED_SQL = """
     SELECT a.dataset, a.chunk, a.episode_index, f.task, a.label_run, b.other_run AS old_run, b.apart

@@ -1,6 +1,7 @@
 """Suggestions of what to label next, of a built corpus: what they say, and that they write nothing."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ PLATE, DRAWER = "put the cube on the plate", "open the drawer"  # tasks of episo
 
 def by_task(lake: Lake) -> dict[str | None, TaskSuggestion]:
     suggestions = suggest(lake, "tiny")
-    assert json.loads(json.dumps([one.as_json() for one in suggestions]))
+    assert json.loads(json.dumps([asdict(one) for one in suggestions]))
     return {one.task: one for one in suggestions}
 
 
