@@ -22,12 +22,12 @@ LINES = {
     "eval": 12553,  # 9,500
     "training": 7162,  # 6,800
     "pipeline": 6392,  # 5,300
-    "explorer": 4769,  # 4,700
-    "cli": 3918,  # 3,600
+    "explorer": 4829,  # 4,700
+    "cli": 3919,  # 3,600
     "assets": 2714,  # 2,000
     "benchmarks": 9754,  # 8,000
 }
-PAGES = 3553  # of the explorer's scripts, styles and templates; 3,000
+PAGES = 3607  # of the explorer's scripts, styles and templates; 3,000
 MOST_OF_A_FILE = 400
 LONGER_FILES = 13  # 0
 IMPORTS_IN_FUNCTIONS = 150  # 60
