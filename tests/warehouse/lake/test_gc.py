@@ -135,7 +135,7 @@ def test_keyframes_of_a_release_stay(filled: Lake):
     assert sweep(filled) == 1
     assert (keyframe.exists(), loose.exists()) == (True, False)
     filled.remove("delete", "name = 'r1'", [], "releases", "release_shards")
-    assert counts(filled, 1) == {"keyframes": 1}
+    assert counts(filled, 1) == {"keyframes": 1, "files set aside": 1}, "the loose one, too"
 
 
 RUNS = ("run1", "run2", "run3")
