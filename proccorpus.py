@@ -16,12 +16,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    __version__: str
     from cli.main import main_of_process as main
     from core.errors import UserError
     from pipeline.corpus import Corpus, Dataset, Episode, build, open  # noqa: A004
 
-__all__ = ["Corpus", "Dataset", "Episode", "UserError", "build", "main", "open"]
-_NAMES = {"main": ("cli.main", "main_of_process"), "UserError": ("core.errors", "UserError")}
+__all__ = ["Corpus", "Dataset", "Episode", "UserError", "__version__", "build", "main", "open"]
+_NAMES = {
+    "main": ("cli.main", "main_of_process"),
+    "UserError": ("core.errors", "UserError"),
+    "__version__": ("core.version", "VERSION"),
+}
 _ROOMS = ("core", "ingest", "annotate", "warehouse", "explorer", "training", "eval", "pipeline", "assets", "cli")
 
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
 from annotate import visual_change as vc
+from annotate.frames_contents import content_columns
 from annotate.signal_lag import LagMeter, Proprioception, lag_row, proprioception
 from annotate.stored_pictures import SharedPicture, encode_jpeg
 from core.tables import TABLES
@@ -117,7 +118,10 @@ def frames_stage(
             continue
         for reason, detail in clock.findings:
             findings.append(Finding(reason, detail, "warning", record.episode_index, file=record.data_uri))
-        contents.append(where | _content_columns(episode, usable, clock))
+        pictures = {camera.camera: camera.measures.sha256 for camera in usable}
+        row = {"num_frames": len(usable[0]), "fps": clock.fps, "max_drift_s": clock.drift_s}
+        hashes = content_columns(episode, pictures, signals, source.config.grippers)
+        contents.append(where | row | {"usable_cameras": list(pictures)} | hashes)
         if rows.state is not None:
             states.append(_rows("states", where, len(rows.state), state=_lists(rows.state)))
         lags.add(episode, rows, usable[0].measures.change, clock.fps)
@@ -291,21 +295,6 @@ def measure_camera(
     if config.published_phash:
         measures = replace(measures, phash=np.array(hashes, np.uint64))
     return Measured(camera, measures, keyframes, damaged, tiny_every)
-
-
-def _content_columns(episode: Episode, cameras: list[Measured], clock: Timing) -> dict[str, Any]:
-    h = hashlib.sha256((episode.record.task or "").encode())
-    for m in sorted(cameras, key=lambda m: m.camera):
-        h.update(m.camera.encode() + m.measures.sha256)
-    for values in (episode.state, episode.action):
-        h.update(b"-" if values is None else np.ascontiguousarray(values, np.float64).tobytes())
-    return {
-        "num_frames": len(cameras[0]),
-        "fps": clock.fps,
-        "max_drift_s": clock.drift_s,
-        "usable_cameras": [m.camera for m in cameras],
-        "content_hash": h.hexdigest(),
-    }
 
 
 def _frame_rows(where: dict, rows: Proprioception, main: int | None, m: Measured, fps: float) -> pa.Table:

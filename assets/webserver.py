@@ -23,6 +23,7 @@ from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from annotate.model_client.server import GUARD
 from core.errors import UserError
 from core.paths import ROOT
 from core.serving import TOKENS, access_for
@@ -34,7 +35,7 @@ LIVENESS = "/server_info"  # versions alone, for the probe of a cluster
 # The graph of all assets, with what the groups hold; Dagster's own first page, a timeline of runs, says nothing of them
 FIRST_PAGE = "/asset-groups/?expanded=global%40global%3Acorpus%2Cglobal%40global%3Amodels%2Cglobal%40global%3Arewards"
 MAX_BODY_BYTES = 64 << 20
-ENDS_WITHIN_S = 20.0
+ENDS_WITHIN_S = 4.0  # from SIGTERM to SIGKILL
 
 
 def ui_access(host: str, environment: Mapping[str, str]) -> Access:
@@ -88,6 +89,8 @@ def serve(arguments: list[str]) -> None:
 def run_ui(host: str, port: int, home: Path, token: str) -> int:
     """Code location, daemon and webserver as children, until one of them ends or Ctrl-C; the exit status.
 
+    Each behind a guard, which ends all that it started, also where this process is killed.
+
     `home`: Dagster's folder, in which the workspace file is written. `token`: of the webserver; "": none.
     """
     folder = Path(tempfile.mkdtemp(prefix="proccorpus-"))  # a socket's path has at most 107 bytes
@@ -105,10 +108,10 @@ def run_ui(host: str, port: int, home: Path, token: str) -> int:
     children: list[subprocess.Popen[bytes]] = []
     try:
         for program in programs:
+            guard = [python, GUARD, str(os.getpid()), str(ENDS_WITHIN_S)]
             # What runs jobs does not need the token
-            children.append(
-                subprocess.Popen(program, cwd=ROOT, env=os.environ | {TOKEN: token * (program is programs[-1])})
-            )
+            told = os.environ | {TOKEN: token * (program is programs[-1])}
+            children.append(subprocess.Popen([*guard, *program], cwd=ROOT, env=told))
             while len(children) == 1 and not code.exists() and children[0].poll() is None:
                 time.sleep(0.1)
         while all(child.poll() is None for child in children):
@@ -119,7 +122,7 @@ def run_ui(host: str, port: int, home: Path, token: str) -> int:
         for child in reversed(children):
             child.terminate()
         for child in reversed(children):
-            child.wait(ENDS_WITHIN_S)
+            child.wait()
         shutil.rmtree(folder)
     return 1
 

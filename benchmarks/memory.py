@@ -67,7 +67,7 @@ def build(folder: Path, space: Path) -> None:
     peaks: dict[str, float] = {}
 
     def tell(moment: Moment) -> None:
-        stage = ELSE if moment.duration_s is None else moment.stage
+        stage = ELSE if moment.duration_s is None and not moment.episodes else moment.stage
         peaks[stage] = max(peaks.get(stage, 0.0), memory_mb(os.getpid())[1])
         forget_peak()
 

@@ -143,7 +143,7 @@ def build(folder: Path, space: Workspace, profile: str, workers: int) -> dict:
 
     def tell(moment: Moment) -> None:
         # One worker is this process: what it has used when a stage begins, and when it ends
-        sign = -1 if moment.duration_s is None else 1
+        sign = 0 if moment.episodes else -1 if moment.duration_s is None else 1
         of_stage[moment.stage] = of_stage.get(moment.stage, 0.0) + sign * time.process_time()
 
     builds = [DatasetBuild(dataset=config, stages=StageConfigs(samples=samples))]

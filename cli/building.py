@@ -1,6 +1,7 @@
 """Building: the demo, a corpus, what a build would cost."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,7 @@ from cli.options import (
     MinConfidenceOption,
     MinNameConfidenceOption,
     RevisionOption,
+    UpdateOption,
     WorkersOption,
     check_data_format,
     check_source,
@@ -35,9 +37,19 @@ from cli.terminal import DONE
 from core.errors import UserError
 from core.names import DEMO_RECIPE, DEMO_RELEASE
 from core.paths import ROOT, Workspace
-from pipeline.config import DatasetBuild, load_config, resolve, stored_build, with_annotator, with_samples, yaml_build
+from pipeline.config import (
+    DatasetBuild,
+    load_config,
+    read_build_file,
+    resolve,
+    stored_build,
+    with_annotator,
+    with_samples,
+    yaml_build,
+)
+from pipeline.outcome import Outcome
 from pipeline.prediction import dataset_cost, embedding_cost
-from pipeline.sources import builds_of_source, with_folders
+from pipeline.sources import all_builds, builds_of_source, with_folders
 from warehouse.lake import Lake, open_lake
 from warehouse.lake.outcomes import chunks_to_build
 
@@ -75,17 +87,46 @@ def _close(space: Workspace) -> None:
     lake = open_lake(space)
     with training_progress() as on_step:
         outcomes = closing_steps(lake, DEMO_RELEASE, load_recipe(DEMO_RECIPE), on_step)
+    _say_outcomes(space, outcomes)
+    print("\nScores on held-out episodes, best first (mae, end_error: less is better; voc: more is better)")
+    show(leaderboard_rows(lake), "table")
+
+
+def _say_outcomes(space: Workspace, outcomes: Sequence[Outcome]) -> None:
     report_closing(space, outcomes)
-    # The leaderboard, the last outcome, is printed as a table below
-    for outcome in outcomes[:3]:
+    for outcome in outcomes:
+        if outcome.asset == "leaderboard":  # demo shows it as a table
+            continue
         print(f"{outcome.asset.replace('_', ' ')}: {'made' if outcome.made else 'up to date'}")
         if "left_out" in outcome.numbers:
             print(f"left out: {outcome.numbers['left_out']}", file=sys.stderr)
-    print("\nScores on held-out episodes, best first (mae, end_error: less is better; voc: more is better)")
-    show(leaderboard_rows(lake), "table")
-    for outcome in outcomes:
         for path in outcome.files:
             print(f"{outcome.asset}: {path}")
+
+
+@app.command()
+def nightly(
+    config: Annotated[Path | None, Option(help="TOML file that names datasets, and licences under [release].")] = None,
+    release: Annotated[str, Option(help="The release's name; it is replaced when the corpus changed.")] = "nightly",
+    update: UpdateOption = False,
+    workers: WorkersOption = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+) -> None:
+    """Bring every dataset of a workspace up to date, release them, and score the newest model; as Dagster's schedule.
+
+    Datasets whose licence is not open stay out unless [release] allows it. Exits 3 when only sources that were out of
+    reach were not built: the rest was built, released and scored, and the next night tries again.
+    """
+    from pipeline.reward_model import scoring_steps
+
+    space = space_at(workspace)
+    licences = read_build_file(config).release.licences if config else ()
+    builds = all_builds(space, _lake_if_there(space), load_config(config) if config else (), update=update)
+    if not builds:
+        raise UserError(f"{space.root} has no dataset yet: give --config FILE")
+    code = build_all(space, builds, workers, update=update)
+    _say_outcomes(space, scoring_steps(open_lake(space), release, licences))
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -109,7 +150,7 @@ def build(
     episodes: EpisodesOption = None,
     min_confidence: MinConfidenceOption = None,
     min_name_confidence: MinNameConfidenceOption = None,
-    update: Annotated[bool, Option(help="Read hub datasets at their newest commit, not at the last build's.")] = False,
+    update: UpdateOption = False,
     workers: WorkersOption = None,
     events: Annotated[Path | None, Option(help="For programs: append progress to this file, as JSON lines.")] = None,
     at: Here = Here(),

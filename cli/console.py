@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -15,15 +15,15 @@ from assets.lib.report import is_followed, report_build
 from cli.output import show
 from cli.progress import progress
 from cli.status import show_references, show_status, status_rows
-from cli.terminal import DONE, FAILED, VERBOSE
+from cli.terminal import DONE, FAILED, PARTIAL, VERBOSE
 from core.paths import Workspace
 from ingest.reasons import REASONS
 from ingest.signals.survey import findings_of
-from ingest.sources.types import DownloadError
 from pipeline.build import BuildReport, run_build
 from pipeline.chunk import Moment, StepFailure
 from pipeline.config import DatasetBuild, resolve
 from pipeline.prediction import dataset_cost
+from pipeline.sources import OUT_OF_REACH
 from pipeline.stage import Step
 from warehouse.lake import Lake, open_lake
 from warehouse.lake.labels import gate_counts
@@ -40,9 +40,10 @@ def build_all(
 ) -> int:
     """Run a build with a progress bar, report it to Dagster where that is used, print a summary; returns the exit code.
 
-    1 when a step failed or nothing is usable. Raises SourceError before anything is written. `events`: for programs
-    that started it, a file that gets lines of JSON: {"event": "plan", "stages": 12}, so many stages of chunks are to be
-    made, each a row of `stage_runs` once it is done; {"event": "end", "exit_code": 0}, missing where it broke off.
+    3 when all was built but datasets whose source is out of reach, 1 when a step failed or nothing is usable. Raises
+    SourceError before anything is written. `events`: for programs that started it, a file that gets lines of JSON:
+    {"event": "plan", "stages": 12}, so many stages of chunks are to be made, each a row of `stage_runs` once it is
+    done; {"event": "end", "exit_code": 0}, missing where it broke off.
     """
     # Predicted before the build, while it is still known what is not labelled yet
     costs = _predictions(space, builds, update=update)
@@ -75,7 +76,10 @@ def build_all(
     is_usable = any(row["ok"] for row in rows)
     if not report.failed and not is_usable:
         print(f"error: no usable episode; reasons: proccorpus quarantine --workspace {space.root}", file=sys.stderr)
-    code = FAILED if report.failed or not is_usable else DONE
+    if report.is_partial and is_usable:
+        code = PARTIAL
+    else:
+        code = FAILED if report.failed or not is_usable else DONE
     _add_event(events, {"event": "end", "exit_code": code})
     return code
 
@@ -118,6 +122,7 @@ def _build_visibly(
     space: Workspace, builds: Sequence[DatasetBuild], workers: int | None, *, update: bool, events: Path | None
 ) -> BuildReport:
     done, to_do = Counter[str](), Counter[str]()  # episodes by stage
+    going: dict[str, Counter[tuple[str, int]]] = defaultdict(Counter)  # the same of stages that go on, by chunk
     episodes: dict[tuple[str, int], int] = {}
 
     def on_steps(steps: Sequence[Step]) -> None:
@@ -130,9 +135,11 @@ def _build_visibly(
     with progress() as report:
 
         def on_moment(moment: Moment) -> None:
+            chunk, of_stage = (moment.dataset, moment.chunk), going[moment.stage]
+            of_stage[chunk] = moment.episodes
             if moment.duration_s is not None:
-                done[moment.stage] += episodes.get((moment.dataset, moment.chunk), 0)
-            report(moment.stage, done[moment.stage], to_do[moment.stage] or None, "episodes")
+                done[moment.stage] += episodes.get(chunk, 0)
+            report(moment.stage, done[moment.stage] + of_stage.total(), to_do[moment.stage] or None, "episodes")
 
         return run_build(
             space,
@@ -152,7 +159,7 @@ def _predictions(space: Workspace, builds: Sequence[DatasetBuild], *, update: bo
     for build in builds:
         if build.annotator == "vlm":
             lake = open_lake(space) if space.exists() else None
-            with suppress(DownloadError):  # the build says so, and goes on with the others
+            with suppress(*OUT_OF_REACH):  # the build says so, and goes on with the others
                 resolved = resolve(lake, build, update=update) if lake else build
                 predicted[build.name] = dataset_cost(lake, resolved, space.sources).prediction
     return predicted

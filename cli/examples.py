@@ -18,6 +18,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "proccorpus build --config configs/demo.toml --workers 2",
         "proccorpus build --dataset my_robot",
     ),
+    "nightly": ("proccorpus nightly", "proccorpus nightly --config my_build.toml"),
     "dry-run": ("proccorpus dry-run --config my_build.toml",),
     "status": ("proccorpus status", "proccorpus status --format json"),
     "explore": ("proccorpus explore", "proccorpus explore --release spring --no-open"),

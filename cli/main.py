@@ -6,12 +6,12 @@ import gc
 import inspect
 import os
 import re
+import signal
 import sys
-import tomllib
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -20,14 +20,25 @@ import typer
 from cli.completion import complete_by_name
 from cli.examples import EXAMPLES
 from cli.options import episode_list
-from cli.terminal import AS_RECORDS, DONE, FAILED, INTERRUPTED, USAGE, VERBOSE, guard_terminal, leave_streams, painted
+from cli.terminal import (
+    AS_RECORDS,
+    DONE,
+    ENDED,
+    FAILED,
+    INTERRUPTED,
+    USAGE,
+    VERBOSE,
+    guard_terminal,
+    leave_streams,
+    painted,
+)
 from core.addresses import without_secrets
 from core.cores import tell_libraries
 from core.errors import UserError, checked_address, validation_message
 from core.files import disk_full, refused_by_system
 from core.imports import leave_out_pandas
 from core.names import near_names
-from core.paths import ROOT
+from core.version import VERSION
 
 # Heading in --help, command, module, first sentence of the command's help. A module is imported when one of its
 # commands is run
@@ -77,6 +88,7 @@ COMMANDS = (
         "operating",
         "Bring the lake of an earlier version to this one's, after a backup of its catalog.",
     ),
+    ("Operate", "nightly", "building", "Bring every dataset up to date, release them, and score the newest model."),
     ("Operate", "gc", "releasing", "Delete files that neither the corpus nor a release uses, and merge small files."),
     ("Operate", "ui", "operating", "Open the Dagster UI on a workspace: chunks, backfills, checks and lineage."),
 )
@@ -90,6 +102,8 @@ VerboseOption = Annotated[bool, typer.Option("--verbose", help="Show where an er
 RecordsOption = Annotated[bool, typer.Option("--records", "-x", help="Each row as a record, a column a line.")]
 FREE_TEXTS = {"comment", "query", "task"}  # parameters that are no address, though a link may begin them
 EPISODES = tuple[int, ...] | None
+ENDS_WITHIN_S = 8.0
+_asked_to_end = threading.Event()  # by SIGTERM
 BOUNDS = {"ge": "min", "gt": "min", "le": "max", "lt": "max"}  # of a pydantic field, of an option
 
 
@@ -241,10 +255,7 @@ def _examples(words: str) -> str | None:
 
 def _say_version(asked: bool) -> None:
     if asked:
-        # A checkout says it itself: what was installed from it may be from before its last change
-        project = ROOT / "pyproject.toml"
-        number = tomllib.loads(project.read_text())["project"]["version"] if project.exists() else version("proccorpus")
-        print(f"proccorpus {number}")
+        print(f"proccorpus {VERSION}")
         raise typer.Exit
 
 
@@ -260,6 +271,7 @@ def main_of_process() -> None:
     """`main` in a process of its own, which does without what its command does not need."""
     # Imports make hundreds of thousands of objects that stay: looking through them takes 5 % of a command's time
     gc.set_threshold(100_000)
+    signal.signal(signal.SIGTERM, _end)
     tell_libraries()
     if WITHOUT_PANDAS.intersection(sys.argv[1:2]):
         leave_out_pandas()
@@ -344,6 +356,15 @@ def _failed(e: Exception) -> int:
     return e.exit_code if isinstance(e, UserError) and full_disk is None else FAILED
 
 
+def _end(*_: object) -> None:
+    """SIGTERM ends as Ctrl-C does; and at once where something does not end in time."""
+    _asked_to_end.set()
+    last = threading.Timer(ENDS_WITHIN_S, os._exit, (ENDED,))
+    last.daemon = True
+    last.start()
+    raise KeyboardInterrupt
+
+
 def _interrupted() -> int:
     print("interrupted: what was finished is kept, run again to go on", file=sys.stderr)
-    return INTERRUPTED
+    return ENDED if _asked_to_end.is_set() else INTERRUPTED

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 FormatOption = Annotated[Literal["table", "json"], Option(help="table for people, json for scripts.")]
 WorkersOption = Annotated[int | None, Option(min=1, help="Processes; default: one per core.")]
+UpdateOption = Annotated[bool, Option(help="Read hub datasets at their newest commit, not at the last build's.")]
 RevisionOption = Annotated[str | None, Option(help="Commit or branch of a dataset on a hub.")]
 DataFormatOption = Annotated[
     str | None, Option("--as", help="The data's format, such as lerobot or hdf5; default: detected.")

@@ -6,6 +6,9 @@ import typer
 
 from cli.options import At, lake_to_read, share_known
 from cli.output import print_json, show
+from pipeline.config import built, resolve, stored_builds
+from pipeline.plan import stale_chunks
+from pipeline.stages import stage_specs
 from warehouse.lake import Lake
 from warehouse.lake.embedded import embedded_pictures
 from warehouse.lake.outcomes import chunks_to_build, question
@@ -22,12 +25,15 @@ UNFINISHED_AT = "proccorpus explore, page Review, Look unfinished"
 
 def status_rows(lake: Lake) -> list[dict]:
     """Per dataset: episodes; frames, labels and known outcomes of usable ones, how many are assumed complete and how
-    many look unfinished; samples, shards; chunks that people made stale; the commit of a hub's dataset that was read;
-    what an encoder has looked at.
+    many look unfinished; samples, shards; chunks that a build would make anew; the commit of a hub's dataset that was
+    read; what an encoder has looked at.
     """
 
     def asked() -> list[dict]:
-        stale, embedded = chunks_to_build(lake), embedded_pictures(lake)
+        specs = {name: stage_specs(resolve(lake, built(lake, name))) for name in stored_builds(lake)}
+        # Outcomes are a part of the source, which is not looked at here
+        stale, said, embedded = stale_chunks(lake, specs), chunks_to_build(lake), embedded_pictures(lake)
+        stale |= {name: max(chunks, stale.get(name, 0)) for name, chunks in said.items()}
         revisions = dict(lake.rows("SELECT dataset, source_revision FROM datasets"))
         rows = lake.dicts(f"SELECT {COLUMNS} FROM coverage ORDER BY dataset")
         more = {"stale_chunks": stale, "embeddings": embedded, "revision": revisions}

@@ -11,7 +11,8 @@ from typing import Any, Literal
 from core.addresses import without_secrets
 from core.values import MARKS, escaped
 
-DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130  # exit codes
+# Exit codes; PARTIAL: all but sources that were out of reach; the last two: by Ctrl-C, by SIGTERM
+DONE, FAILED, USAGE, PARTIAL, INTERRUPTED, ENDED = 0, 1, 2, 3, 130, 143
 # ESC begins commands that set the clipboard, the title, or what a key types. Our own tables and progress bars use no
 # more than colours and moves of the cursor (ESC [)
 COMMAND = re.compile(rf"{MARKS.pattern}|\x1b(?!\[[0-9;?]*[A-Za-z])")

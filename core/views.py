@@ -189,7 +189,8 @@ current_corrections: Corrections in force: the accepted label of each episode, c
   status: accepted, review (the episode has changed since, or it was imported for review) or rejected
         WITH stated AS (
           SELECT c.* EXCLUDE (status), (c.episode_index // d.chunk_size)::INTEGER AS chunk,
-                 c.base_content_hash IS NOT DISTINCT FROM e.content_hash AS fits,
+                 c.base_content_hash IS NOT DISTINCT FROM e.content_hash
+                   OR coalesce(list_contains(e.former_hashes, c.base_content_hash), false) AS fits,
                  CASE WHEN c.status = 'accepted' AND NOT fits THEN 'review' ELSE c.status END AS status
           FROM corrections c JOIN datasets d USING (dataset) LEFT JOIN episode_content e USING (dataset, episode_index)
           WHERE c.rejects IS NULL AND NOT EXISTS (FROM corrections g WHERE g.rejects = c.correction_id)

@@ -18,7 +18,8 @@ from warehouse.lake.schema import columns, relations
 
 CLI_INTRO = """\
 `--help` (or `-h`) after a command prints the same, with examples. Exit codes: 0 done; 1 a failure or a finding, described in one
-line; 2 wrong use or input; 130 interrupted, with all finished work kept. A closed pipe (`| head`) is no failure.
+line; 2 wrong use or input; 3 only sources out of reach were not built;
+130 interrupted, 143 ended by SIGTERM, with all finished work kept. A closed pipe (`| head`) is no failure.
 
 - Every command that works on a corpus takes `--workspace` (default `./workspace`, or the environment variable `PROCCORPUS_WORKSPACE`).
 - Tables fit the width of the terminal; rows that have no room there are shown as records, a column a line, as with `-x`. `--format json`

@@ -22,10 +22,12 @@ from core.files import DiskFullError, room_in
 from core.imports import leave_out_pandas, pandas_is_left_out
 from core.paths import Workspace
 from ingest.source import format_of
-from ingest.sources.types import DownloadError
+from ingest.sources.files import Source
+from ingest.sources.types import SourceError
 from pipeline.chunk import ChunkResult, ChunkTask, Moment, StepFailure, Tell, run_chunk, run_guarded
 from pipeline.config import DatasetBuild, as_listed, config_rows, resolve, stored_build, stored_builds
 from pipeline.plan import CURRENT, plan
+from pipeline.sources import OUT_OF_REACH, look_at
 from pipeline.stage import StageContext, StageReport, Step
 from pipeline.stages import LISTING, stage_specs, transfer
 from warehouse.lake import Lake, open_lake
@@ -46,6 +48,11 @@ class BuildReport:
     build_id: str = field(default_factory=lambda: uuid4().hex[:16])
     builds: dict[str, DatasetBuild] = field(default_factory=dict)
 
+    @property
+    def is_partial(self) -> bool:
+        """Were all datasets built but those whose source was out of reach?"""
+        return bool(self.failed) and all(failure.chunk is None for failure in self.failed)
+
 
 def run_build(
     workspace: Workspace,
@@ -64,7 +71,8 @@ def run_build(
     it happens, maybe in another thread. `update`: hub's datasets at their newest commit, not at the one that was read
     before.
 
-    Raises SourceError before a lake is made; of several datasets one that is out of reach does not stop the others.
+    Of several datasets one whose source is out of reach, or half there, is a failure of the report and does not stop
+    the others. Raises SourceError and OSError before a lake is made where all are.
     Raises DiskFullError: no other chunk would get further.
     """
     report = BuildReport()
@@ -121,23 +129,50 @@ def _look_at_sources(
 ) -> dict[str, str]:
     """The present state of each source in reach, whose builds the report gets; the others are failures of it.
 
-    Raises SourceError where a source is no dataset, and DownloadError where the only one is out of reach.
+    Raises what is wrong with the first where none is in reach.
     """
     fingerprints: dict[str, str] = {}
-    for build in builds:
-        build = resolve(lake, build, update=update) if lake else build
-        source = build.source(workspace.sources)
+    errors: list[Exception] = []
+    resolved = [resolve(lake, build, update=update) if lake else build for build in builds]
+    # Side by side: one that hangs takes no longer than the slowest
+    looks = [(build, look_at(partial(_state_of, build.source(workspace.sources)))) for build in resolved]
+    for build, look in looks:
         try:
-            format_of(source)
-            fingerprints[build.name] = source.fingerprint()
-        except DownloadError as e:
-            # Nothing else could be built: the error itself says more than a report
-            if len(builds) == 1:
-                raise
+            source, fingerprint = look()
+            if lake and len(builds) > 1:
+                _check_is_whole(lake, source)
+        except OUT_OF_REACH as e:
+            errors.append(e)
             report.failed.append(StepFailure.of(build.name, None, LISTING.name, e))
             continue
-        report.builds[build.name] = build.read_at(fingerprints[build.name])
+        fingerprints[build.name] = fingerprint
+        report.builds[build.name] = build.read_at(fingerprint)
+    # Nothing else could be built: the error itself says more than a report
+    if not fingerprints and errors:
+        raise errors[0]
     return fingerprints
+
+
+def _state_of(source: Source) -> tuple[Source, str]:
+    format_of(source)
+    return source, source.fingerprint()
+
+
+def _check_is_whole(lake: Lake, source: Source) -> None:
+    """Raises SourceError where most of the files of a folder that episodes were read from are gone."""
+    if source.config.is_remote:
+        return
+    known = lake.column(
+        "SELECT DISTINCT split_part(uri, '!/', 1) FROM (SELECT unnest(list_append(list_transform(videos, v -> v.uri), "
+        "data_uri)) AS uri FROM episode_facts WHERE dataset = ?) WHERE uri IS NOT NULL ORDER BY 1",
+        [source.config.name],
+    )
+    gone = [uri for uri in known if uri not in source.files]
+    if 2 * len(gone) > len(known):
+        raise SourceError(
+            f"{source.config.source} is half there: {len(gone)} of {len(known)} files that episodes were read from are "
+            f"gone, such as {gone[0]}; if they are gone for good: proccorpus build --dataset {source.config.name}"
+        )
 
 
 def _note_moves(lake: Lake, builds: Mapping[str, DatasetBuild], on_note: Callable[[str], None]) -> None:

@@ -4,6 +4,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -36,12 +37,13 @@ class StepFailure:
 
 @dataclass(frozen=True)
 class Moment:
-    """A stage of a chunk begins (`duration_s` None) or has ended: what a person who waits sees."""
+    """A stage of a chunk begins (`duration_s` None), has done some episodes, or has ended: what who waits sees."""
 
     dataset: str
     chunk: int
     stage: str
     duration_s: float | None = None
+    episodes: int = 0  # done of a stage that goes on
 
 
 type Tell = Callable[[Moment], None]
@@ -91,13 +93,18 @@ def run_chunk(task: ChunkTask, tell: Tell = lambda moment: None) -> ChunkResult:
                 continue
             moment = Moment(build.name, chunk, step.stage.name)
             tell(moment)
-            result = run_guarded(StageContext(lake, build, step, source, task.build_id, pictures, memory))
+            told = partial(_tell_episodes, tell, moment)
+            result = run_guarded(StageContext(lake, build, step, source, task.build_id, pictures, memory, told))
             tell(replace(moment, duration_s=sum(ended.run.duration_s for ended in result.done)))
             done += result.done
             if result.failed:
                 return ChunkResult(done, result.failed)
             outputs[step.stage.name] = result.done[-1].run.output_hash
     return ChunkResult(done, None)
+
+
+def _tell_episodes(tell: Tell, moment: Moment, episodes: int) -> None:
+    tell(replace(moment, episodes=episodes))
 
 
 def run_guarded(context: StageContext) -> ChunkResult:

@@ -62,11 +62,23 @@ class StageConfigs(BaseModel):
     shards: ShardsConfig = ShardsConfig()
 
 
+class ReleaseConfig(BaseModel):
+    """What is released of a corpus every night."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    licences: tuple[str, ...] = Field(
+        default=(),
+        description="licences allowed beside open ones, such as cc-by-nc-4.0; unknown: also datasets that state none",
+    )
+
+
 class BuildFile(StageConfigs):
     """A build's TOML file."""
 
     datasets: tuple[str, ...] = Field(min_length=1, description="names of registry entries")
     registry: tuple[str, ...] = Field(default=(), description="folders with more registry files")
+    release: ReleaseConfig = ReleaseConfig()
 
 
 class DatasetBuild(BaseModel):
@@ -290,16 +302,17 @@ def commit_read(lake: Lake, build: DatasetBuild) -> str | None:
 
 def load_config(path: Path) -> tuple[DatasetBuild, ...]:
     """The datasets of a build's TOML file looked up in the registry. Raises UserError."""
-    file = _read_build_file(path)
+    file = read_build_file(path)
     entries = load_registry([BUILT_IN, *(path.parent / folder for folder in file.registry)])
     unknown = [name for name in file.datasets if name not in entries]
     if unknown:
         raise UserError(f"{path}: unknown dataset {unknown[0]}; the registry has {', '.join(sorted(entries))}")
-    stages = StageConfigs(**file.model_dump(exclude={"datasets", "registry"}))
+    stages = StageConfigs(**file.model_dump(exclude={"datasets", "registry", "release"}))
     return tuple(DatasetBuild(dataset=entries[n], stages=stages) for n in dict.fromkeys(file.datasets))
 
 
-def _read_build_file(path: Path) -> BuildFile:
+def read_build_file(path: Path) -> BuildFile:
+    """Raises UserError."""
     try:
         return BuildFile(**tomllib.loads(path.read_text()))
     except OSError as e:

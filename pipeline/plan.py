@@ -14,7 +14,7 @@ from warehouse.releases.takedown import takedown_stamp
 CURRENT, MISSING, STALE, WAITING = "current", "missing", "stale", "waiting"
 STAMPS = {"corrections": correction_stamps, "references": reference_stamps}  # by what a stage reads, hashes by chunk
 # Columns of stage_runs; a lake that is only looked at may be of an earlier version, without some of them
-COLUMNS = "^(stage|dataset|chunk|label_run|(input|output|outcomes|others)_hash)$"
+COLUMNS = "^(stage|dataset|chunk|label_run|code_version|(input|output|outcomes|others)_hash)$"
 
 Specs = Sequence[StageSpec]
 
@@ -57,8 +57,8 @@ def plan(
     """The state of every stage on every partition of the named datasets, in an order in which they can be run.
 
     specs: each dataset's stages (`pipeline.stages.stage_specs`), the one that reads the source first.
-    fingerprints: the present state of each source. What is taken down, and outcomes that people gave, count as a part
-    of the source.
+    fingerprints: the present state of each source, where it is known; else it is taken to be as it was listed. What is
+    taken down, and outcomes that people gave, count as a part of the source.
     only_chunk: leave the other chunks out.
 
     Reads of stage_runs and of what people said only what concerns these datasets, and all of one state of the lake.
@@ -68,9 +68,8 @@ def plan(
         history = History.read(lake, specs)
         for dataset, of_dataset in specs.items():
             listing = of_dataset[0]
-            marks = takedown_stamp(lake, dataset), outcome_stamp(lake, dataset)
-            wanted = dataset_input(listing, fingerprints[dataset], *marks)
             recorded = history.runs.get((listing.name, dataset, WHOLE_DATASET, ""))
+            wanted = _listing_input(lake, dataset, listing, fingerprints.get(dataset), recorded or {})
             status = _status(recorded, wanted)
             steps.append(Step(listing, dataset, None, status, wanted))
 
@@ -84,6 +83,24 @@ def plan(
                     outputs = {listing.name: output} if status == CURRENT else {}
                     steps += chunk_steps(dataset, chunk, of_dataset, history, outputs, of_chunk.__getitem__)
     return steps
+
+
+def _listing_input(
+    lake: Lake, dataset: str, listing: StageSpec, fingerprint: str | None, recorded: Mapping[str, str]
+) -> str:
+    """`fingerprint` None: as it was, if it was listed by the same code."""
+    if fingerprint is None:
+        return recorded["input_hash"] if recorded.get("code_version") == listing.code_version else ""
+    return dataset_input(listing, fingerprint, takedown_stamp(lake, dataset), outcome_stamp(lake, dataset))
+
+
+def stale_chunks(lake: Lake, specs: Mapping[str, Specs]) -> dict[str, int]:
+    """By dataset the chunks that a build would make anew, of the source as it was listed last: it is not looked at."""
+    stale: dict[str, set[int | None]] = {}
+    for step in plan(lake, specs, {}):
+        if step.status != CURRENT and step.chunk is not None:
+            stale.setdefault(step.dataset, set()).add(step.chunk)
+    return {dataset: len(chunks) for dataset, chunks in stale.items()}
 
 
 def _stamps(lake: Lake, dataset: str, specs: Specs) -> dict[str, dict[int, str]]:

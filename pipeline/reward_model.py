@@ -4,7 +4,7 @@ whole second half in order. Imports torch.
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from core.figures import render
 from eval.benchmarks.run import BenchmarkConfig, evaluate_benchmark
@@ -32,18 +32,25 @@ EPISODES = 3  # whose curves the event of an evaluation shows
 
 
 def closing_steps(
-    lake: Lake, name: str, recipe: Recipe, on_step: Callable[[Point], None] = lambda point: None
+    lake: Lake,
+    name: str,
+    recipe: Recipe,
+    on_step: Callable[[Point], None] = lambda point: None,
+    licences: Collection[str] = (),
 ) -> list[Outcome]:
-    """The whole second half, in order: release, reward model, evaluation, leaderboard."""
-    release_made = release_step(lake, name)
+    """The whole second half, in order: release, reward model, evaluation, leaderboard; otherwise as scoring_steps."""
+    release_made = release_step(lake, name, licences)
     release = get_release(lake, name)
     model = reward_model_step(lake, release, recipe, on_step=on_step)
     return [release_made, model, evaluation_step(lake, release, model.version), leaderboard_step(lake)]
 
 
-def scoring_steps(lake: Lake, name: str) -> list[Outcome]:
-    """The second half without training: release, the newest model's scores on it where there is one, leaderboard."""
-    made, model = release_step(lake, name), newest_model(lake)
+def scoring_steps(lake: Lake, name: str, licences: Collection[str] = ()) -> list[Outcome]:
+    """The second half without training: release, the newest model's scores on it where there is one, leaderboard.
+
+    licences: those allowed beside open ones; datasets under others are left out, and named. Raises ReleaseError.
+    """
+    made, model = release_step(lake, name, licences), newest_model(lake)
     scored = [evaluation_step(lake, get_release(lake, name), model)] if model else []
     return [made, *scored, leaderboard_step(lake)]
 

@@ -1,7 +1,9 @@
 """The datasets that a source holds, each as a build of its own: of `--source`, and of a registry entry's folders."""
 
+import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -13,11 +15,13 @@ from ingest.places import Place, Places, places_of
 from ingest.registry import Published, name_of
 from ingest.source import check_places
 from ingest.sources.addresses import address_below, last_name
-from ingest.sources.types import DownloadError
-from pipeline.config import DatasetBuild, commit_read, source_build, stored_build
+from ingest.sources.types import SourceError
+from pipeline.config import DatasetBuild, commit_read, source_build, stored_build, stored_builds
 from warehouse.lake import Lake
 
 UNNAMED = "source"  # what a source is called while nobody knows yet what it holds
+OUT_OF_REACH = (SourceError, OSError)  # of a source that is missing, no dataset, not to be read, or slow
+SLOW_S = 300.0  # until a source has to have shown what it holds
 
 
 @dataclass(frozen=True)
@@ -76,16 +80,50 @@ def with_folders(
 ) -> tuple[DatasetBuild, ...]:
     """Builds of which those that name folders are one for each of these. Raises UserError, SourceError.
 
-    One whose source is out of reach stays as it is: to build it will say so, and hold up no other.
+    Of several one whose source is out of reach stays as it is: to build it will say so, and hold up no other.
     """
     every: list[DatasetBuild] = []
     for build in builds:
         try:
             every += _folders(workspace, lake, build, update) if build.dataset.folders else [build]
-        except DownloadError:
+        except OUT_OF_REACH:
+            if len(builds) == 1:
+                raise
             every.append(build)
     _check_names(every)
     return tuple(every)
+
+
+def look_at[T](look: Callable[[], T]) -> Callable[[], T]:
+    """Begin to look at a source; what is returned waits for the end, and raises OSError where that takes too long.
+
+    In a thread that nothing waits for: a folder of a server that went away may answer never.
+    """
+    answer: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(look())
+        except Exception as e:
+            answer.set_exception(e)
+
+    def wait() -> T:
+        try:
+            return answer.result(SLOW_S)
+        except TimeoutError as e:
+            raise e if answer.done() else TimeoutError(f"the source showed nothing within {SLOW_S:.0f} s") from e
+
+    threading.Thread(target=run, daemon=True).start()
+    return wait
+
+
+def all_builds(
+    workspace: Workspace, lake: Lake | None, configured: Sequence[DatasetBuild], *, update: bool = False
+) -> list[DatasetBuild]:
+    """The configured datasets, and those that the workspace holds besides, as they were built last."""
+    builds = {build.name: build for build in with_folders(workspace, lake, configured, update=update)}
+    held = [stored_build(lake, name) for name in stored_builds(lake)] if lake else []
+    return list(({build.name: build for build in held if build} | builds).values())
 
 
 def _folders(workspace: Workspace, lake: Lake | None, build: DatasetBuild, update: bool) -> list[DatasetBuild]:

@@ -7,7 +7,7 @@ The command line's build loop, its worker processes and the Dagster assets all c
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -27,6 +27,7 @@ from pipeline.reading import ChunkMemory, EpisodeSignals, chunk_signals, usable_
 from warehouse.lake import Lake, StageRun, content_key, output_hash
 
 Numbers = Mapping[str, int | float | str]
+TOLD_EVERY_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,7 @@ class StageContext:
     build_id: of the build or Dagster run under way; budgets of models count by it. Empty: this step is its own build.
     pictures: what the chunk's stages keep for one another; None where they keep nothing.
     memory: what its stages leave for one another.
+    told: is called now and then with how many episodes the stage has done.
     """
 
     lake: Lake
@@ -145,6 +147,16 @@ class StageContext:
     build_id: str = ""
     pictures: PictureCache | None = None
     memory: ChunkMemory = field(default_factory=ChunkMemory)
+    told: Callable[[int], None] = lambda episodes: None
+
+    def each[T](self, items: Iterable[T]) -> Iterator[T]:
+        """Items, one per episode, that the stage takes one after the other: it tells how far it is."""
+        told_s = time.monotonic()
+        for done, item in enumerate(items):
+            if time.monotonic() - told_s >= TOLD_EVERY_S:
+                told_s = time.monotonic()
+                self.told(done)
+            yield item
 
     def records(self) -> list[EpisodeRecord]:
         """The chunk's episodes that listing found no fault with, in order."""

@@ -106,7 +106,7 @@ def albums(context: StageContext) -> Iterator[tuple[EpisodeSignals, Album]]:
     lake, signals = context.lake, context.signals()
     coarse = coarse_keyframes(lake, context.dataset, [episode.episode_index for episode in signals], context.chunk)
     max_px = context.build.stages.frames.keyframe_max_px
-    for episode in signals:
+    for episode in context.each(signals):
         of_views = [coarse[episode.episode_index, camera] for camera in episode.views]
         # Frames of which every view has a picture: all, as all are as long and are taken at the same frames
         shared = sorted(frame for frame in of_views[0] if all(frame in of_view for of_view in of_views))

@@ -23,7 +23,7 @@ from core.paths import ROOT
 
 GUARD = Path(__file__).with_name("server_guard.py")
 LOOPBACK = "127.0.0.1"
-GRACE_S = 20.0  # between SIGTERM and SIGKILL
+GRACE_S = 8.0  # between SIGTERM and SIGKILL
 POLL_S = 0.25
 LOG_LINES = 15  # shown when a server dies
 # whitespace is left to no model: one that rambles would write blanks up to the token limit

@@ -8,8 +8,8 @@ import dagster as dg
 from assets.lib.executors import executor
 from assets.lib.vlm_server import VlmServer
 from core.paths import ROOT, Workspace
-from pipeline.config import DatasetBuild, load_config, resolve, stored_build
-from pipeline.sources import with_folders
+from pipeline.config import DatasetBuild, load_config, read_build_file, resolve, stored_build, stored_builds
+from pipeline.sources import all_builds, with_folders
 from warehouse.lake import Lake, open_lake
 
 DEFAULT_CONFIG = ROOT / "configs" / "demo.toml"
@@ -53,24 +53,21 @@ class Corpus(dg.ConfigurableResource):
         of its newest commit.
         """
         lake = self.lake()
-        held = [name for (name,) in lake.rows("SELECT dataset FROM build_configs ORDER BY 1")]
-        configured = _configured(config, has_datasets=bool(held))
-        builds = {build.name: build for build in with_folders(self.workspace(), lake, configured, update=update)}
-        for name in held:
-            stored = stored_build(lake, name)
-            if stored:
-                builds.setdefault(name, stored)
-        return list(builds.values())
+        path = _configured(config)
+        # An empty workspace begins with the demo
+        if not path and not stored_builds(lake):
+            path = DEFAULT_CONFIG
+        return all_builds(self.workspace(), lake, load_config(path) if path else (), update=update)
+
+    def licences(self, config: str = "") -> tuple[str, ...]:
+        """Those that a release may have beside open ones, as a configuration says; found as `all_builds` does."""
+        path = _configured(config)
+        return read_build_file(path).release.licences if path else ()
 
 
-def _configured(config: str, *, has_datasets: bool) -> tuple[DatasetBuild, ...]:
-    """The datasets of a configuration, as `Corpus.all_builds` has it; none where none is named."""
+def _configured(config: str) -> Path | None:
     path = config or os.environ.get("PROCCORPUS_CONFIG")
-    if not path and not has_datasets:
-        path = DEFAULT_CONFIG
-    if not path:
-        return ()
-    return load_config(Path(path))
+    return Path(path) if path else None
 
 
 @dg.definitions

@@ -8,6 +8,7 @@ schema_versions: Schema versions that the lake has had; the last one is in force
   key version
   version i32: counted from 1
   created_at time: time when the lake was created with this version, or migrated to it
+  proccorpus str: version of proccorpus that did so; null: one before 0.2.0
 
 stage_runs: The last run of each stage on each partition; decides what is up to date
   key stage, dataset, chunk, label_run

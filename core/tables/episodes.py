@@ -91,6 +91,7 @@ episode_content: One row per decoded episode: its length, rate and usable camera
   max_drift_s f64: largest difference between a row's time and frame_index / fps; null: the rows have no times
   usable_cameras list[str]: cameras that decode in full and are neither black nor frozen, the preferred one first
   content_hash str: sha256 over rows and pictures (area-averaged luma)
+  former_hashes list[str] unhashed: content_hash of the same contents, as earlier versions computed it
   check num_frames > 0
   check fps > 0
 

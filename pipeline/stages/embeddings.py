@@ -28,7 +28,7 @@ def run(context: StageContext) -> Output:
     )
     tables, findings, decoded_frames = [TABLES["embeddings"].empty()], [], 0
     with embedding_pass(build, context.kept(), source.decoding_threads) as into:
-        for episode_index, usable, fps, num_frames in contents:
+        for episode_index, usable, fps, num_frames in context.each(contents):
             for camera in wanted_cameras(build.embeddings, usable):
                 if not into.has(episode_index, camera):
                     try:

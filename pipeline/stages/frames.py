@@ -15,7 +15,7 @@ def run(context: StageContext) -> Output:
     with KeyframeWriter(lake.workspace) as keyframes:
         measured = frames_stage(
             context.source,
-            context.records(),
+            context.each(context.records()),
             context.chunk,
             build.stages.frames,
             keyframes.store,

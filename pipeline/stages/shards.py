@@ -54,7 +54,7 @@ def run(context: StageContext) -> Output:
         # First every picture that a sample shows is put into the file ...
         own = context.records()
         beyond = wanted.keys() - {record.episode_index for record in own}
-        for record in [*own, *records_of(lake, build.name, beyond)]:
+        for record in context.each([*own, *records_of(lake, build.name, beyond)]):
             if record.episode_index in wanted:
                 decoder = PictureDecoder(lake, build, context.source, record, pictures, keyframes)
                 lost = decoder.decode(wanted[record.episode_index])

@@ -106,7 +106,7 @@ def row_of(lake: Lake, data: Any, author: str) -> tuple[dict[str, Any], bool]:
     _check_texts(data)
     # A row of other pictures than the episode has now may still be kept, but its frames cannot be checked
     base_content_hash = data.get("base_content_hash") or facts["content_hash"]
-    fits = base_content_hash == facts["content_hash"]
+    fits = base_content_hash in (facts["content_hash"], *(facts["former_hashes"] or ()))
     row: dict[str, Any] = {
         "dataset": dataset,
         "episode_index": episode,

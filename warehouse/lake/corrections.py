@@ -372,7 +372,8 @@ def row_id(row: dict[str, Any]) -> str:
 def episode_facts(lake: Lake, dataset: str, episode_index: int) -> dict[str, Any]:
     """num_frames and content_hash of a usable episode. Raises CorrectionError."""
     rows = lake.dicts(
-        "SELECT num_frames, content_hash, fps, status, reason FROM episodes WHERE dataset = ? AND episode_index = ?",
+        "SELECT e.num_frames, e.content_hash, e.fps, status, reason, former_hashes FROM episodes e "
+        "LEFT JOIN episode_content USING (dataset, episode_index) WHERE dataset = ? AND episode_index = ?",
         [dataset, episode_index],
     )
     if not rows:

@@ -16,6 +16,7 @@ import duckdb
 from core.paths import Workspace
 from core.step_names import PLACEHOLDER
 from core.tables import TABLES, Column, Table
+from core.version import VERSION
 from core.views import VIEWS
 from warehouse.lake import people
 from warehouse.lake.catalog import back_up, lost, remains
@@ -23,8 +24,8 @@ from warehouse.lake.connection import CATALOG, LakeConnection, connect, literal,
 from warehouse.lake.hashes import content_key
 from warehouse.lake.place import LakeError, locked, place
 
-SCHEMA_VERSION = 12
-SCHEMA_HASH = "a4956ccd4ff999ff"
+SCHEMA_VERSION = 13
+SCHEMA_HASH = "eeb02b0c4f74ba6b"
 UPGRADED_A_S = 20 << 20  # bytes of rows, roughly
 OF_MOTION = "SELECT label_run FROM label_runs WHERE annotator IN ('motion', 'native')"  # native falls back on it
 # Of each version, what rows that were there before need: SQL on the lake, after tables and columns were added. One with
@@ -121,7 +122,7 @@ def migrate(lake: LakeConnection) -> None:
                 _take_steps(lake, later)
         # Each INSERT costs some 10 ms, however many rows it has; of more than ten rows DuckLake would make a file
         for later in batched(range(version + 1, SCHEMA_VERSION + 1), 10):
-            versions = ", ".join(f"({number}, now())" for number in later)
+            versions = ", ".join(f"({number}, now(), {literal(VERSION)})" for number in later)
             lake.con.execute(f"INSERT INTO schema_versions VALUES {versions}")
     # A table can be told how its files are written only once it is there
     with lake.transaction("how files are written"):

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from core.version import VERSION
 from warehouse.lake import Lake
 from warehouse.lake.labels import gate_counts
 from warehouse.lake.look_alikes import not_looked_at
@@ -17,8 +18,8 @@ def card(lake: Lake, name: str, snapshot: int, config_hash: str, held: Contents)
     """Of a release that was just made: the lake must be at its snapshot."""
     parts = [
         f"# Release {name}",
-        f"Lake snapshot {snapshot}, content {config_hash[:16]}. Read it with `proccorpus sql --release {name}`, "
-        f"check it with `proccorpus release verify {name}`.",
+        f"Lake snapshot {snapshot}, content {config_hash[:16]}, by proccorpus {VERSION}. "
+        f"Read it with `proccorpus sql --release {name}`, check it with `proccorpus release verify {name}`.",
         _datasets(lake, held),
         _splits(held),
         "Labels come from these label runs:\n\n" + _label_runs(lake, held),

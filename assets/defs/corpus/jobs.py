@@ -1,7 +1,7 @@
 """Jobs over the whole graph, and the schedule that keeps the corpus up to date.
 
 `corpus` is the build loop over all datasets, then release, model, evaluation and leaderboard, in one run. (An asset job
-cannot hold assets of two partition sets, so it is a job of two ops, whose events say what they made.) `build` is its
+cannot hold assets of two partition sets, so it is a job of ops, whose events say what they made.) `build` is its
 first half. Jobs over the second half are in assets/defs/models/jobs.py, exports in assets/defs/exports/jobs.py.
 """
 
@@ -38,9 +38,8 @@ class CorpusConfig(BuildConfig):
 
 
 @dg.op
-def build_corpus(context: dg.OpExecutionContext, corpus: Corpus, config: BuildConfig) -> str:
-    """Bring every dataset up to date; fails when a chunk failed, after the others were built."""
-    builds = corpus.all_builds(config.config, update=config.update)
+def build_corpus(context: dg.OpExecutionContext, corpus: Corpus, config: BuildConfig) -> list[dict[str, str]]:
+    """Bring every dataset up to date; what failed, after the others were built."""
     lake = corpus.lake()
 
     # Told as it goes, so that the run shows how far it is, and what was built also where it fails
@@ -49,38 +48,46 @@ def build_corpus(context: dg.OpExecutionContext, corpus: Corpus, config: BuildCo
 
     report = run_build(
         corpus.workspace(),
-        builds,
+        corpus.all_builds(config.config, update=config.update),
         config.workers or None,
         on_stage=on_stage,
         on_note=context.log.info,
         update=config.update,
     )
     context.log.info(f"{len(report.done)} stages run, {report.up_to_date} were up to date")
-    if report.failed:
-        lines = [f"{f.stage} of {f.dataset} chunk {f.chunk}: {f.message}" for f in report.failed]
-        why = (
-            f"{len(lines)} chunks failed; the rest was built. Mend what is named, then run the job again: it goes on. "
-        )
-        records = [
-            dg.TableRecord({"dataset": f.dataset, "chunk": str(f.chunk), "stage": f.stage, "why": f.message})
-            for f in report.failed
-        ]
-        raise dg.Failure(why + "; ".join(lines), metadata={"failed": dg.MetadataValue.table(records)})
-    return f"{len(report.done)} stages"
+    return [
+        {"dataset": f.dataset, "chunk": "all" if f.chunk is None else str(f.chunk), "stage": f.stage, "why": f.message}
+        for f in report.failed
+    ]
 
 
 @dg.op
-def close_corpus(context: dg.OpExecutionContext, corpus: Corpus, config: CorpusConfig, built: str) -> None:
+def close_corpus(
+    context: dg.OpExecutionContext, corpus: Corpus, config: CorpusConfig, failed: list[dict[str, str]]
+) -> list[dict[str, str]]:
     """Release, train, evaluate, rank; a leak between splits, or rows against the schema, stop it before the release."""
     from pipeline.reward_model import closing_steps, scoring_steps  # imports torch
 
-    context.log.info(f"after {built}")
+    licences = corpus.licences(config.config)
     if config.train:
-        outcomes = closing_steps(corpus.lake(), config.release, load_recipe(config.recipe))
+        outcomes = closing_steps(corpus.lake(), config.release, load_recipe(config.recipe), licences=licences)
     else:
-        outcomes = scoring_steps(corpus.lake(), config.release)
+        outcomes = scoring_steps(corpus.lake(), config.release, licences)
     for outcome in outcomes:
         context.log_event(materialization(outcome))
+    return failed
+
+
+@dg.op
+def say_failed(failed: list[dict[str, str]]) -> None:
+    """Fails where something was not built: who is told of runs that fail hears of it, and all else is done."""
+    if failed:
+        lines = "; ".join(f"{f['stage']} of {f['dataset']} chunk {f['chunk']}: {f['why']}" for f in failed)
+        raise dg.Failure(
+            f"partial: {len(failed)} partitions failed; the rest was built. The next run tries again. {lines}",
+            metadata={"failed": dg.MetadataValue.table([dg.TableRecord({**f}) for f in failed])},
+            allow_retries=False,
+        )
 
 
 @dg.job(
@@ -97,7 +104,7 @@ def close_corpus(context: dg.OpExecutionContext, corpus: Corpus, config: CorpusC
     description="The whole graph: bring all datasets up to date, release, train, evaluate, rank.",
 )
 def corpus_job() -> None:
-    close_corpus(build_corpus())
+    say_failed(close_corpus(build_corpus()))
 
 
 @dg.job(
@@ -109,7 +116,7 @@ def corpus_job() -> None:
     description="Bring all datasets up to date: whatever is missing or stale, and nothing else.",
 )
 def build_job() -> None:
-    build_corpus()
+    say_failed(build_corpus())
 
 
 nightly = dg.ScheduleDefinition(

@@ -11,9 +11,9 @@ import dagster as dg
 
 from assets.defs.corpus import jobs
 from assets.defs.resources import Corpus
-from ingest.sources.types import SourceError
 from pipeline.config import resolve
 from pipeline.plan import CURRENT, Specs, plan
+from pipeline.sources import OUT_OF_REACH, look_at
 from pipeline.stages import stage_specs
 from warehouse.lake import Lake, content_key, references
 
@@ -35,8 +35,8 @@ def source_revisions(context: dg.SensorEvaluationContext, corpus: Corpus) -> dg.
         # What a build would read that takes the newest commit, which the run that is asked for does
         build = resolve(lake, stored, update=True)
         try:
-            fingerprints[build.name] = build.source(lake.workspace.sources).fingerprint()
-        except (SourceError, OSError) as e:
+            fingerprints[build.name] = look_at(build.source(lake.workspace.sources).fingerprint)()
+        except OUT_OF_REACH as e:
             unreachable.append(f"not looked at: {build.name}: {e}")
             continue
         specs[build.name] = stage_specs(build)

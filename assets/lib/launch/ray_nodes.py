@@ -17,7 +17,7 @@ from typing import Any
 from annotate.model_client.server import GUARD
 from assets.lib.launch.job import torchrun
 
-GRACE_S = 20.0  # between SIGTERM and SIGKILL
+GRACE_S = 8.0  # between SIGTERM and SIGKILL
 RESERVED_S = 1800.0  # so long all machines may take to become free
 
 

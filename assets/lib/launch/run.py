@@ -18,7 +18,7 @@ from assets.lib.programs import check_programs
 from core.errors import UserError
 from core.logs import end_of
 
-GRACE_S = 20.0  # between SIGTERM and SIGKILL
+GRACE_S = 8.0  # between SIGTERM and SIGKILL
 
 
 class LocalProcess:

@@ -181,7 +181,7 @@ def test_version_9_knows_no_views_until_a_configuration_names_them(made: Made, t
 def test_a_newer_lake_is_refused(tmp_path: Path, opened: Callable[[Workspace], object]):
     space = Workspace(tmp_path)
     lake = Lake(space)
-    lake.con.execute("INSERT INTO schema_versions VALUES (?, now())", [SCHEMA_VERSION + 1])
+    lake.con.execute("INSERT INTO schema_versions VALUES (?, now(), '9.0.0')", [SCHEMA_VERSION + 1])
     lake.con.close()
     with pytest.raises(LakeError, match=f"works with version {SCHEMA_VERSION}: update proccorpus"):
         opened(space)

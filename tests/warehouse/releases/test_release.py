@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from core.tables import TABLES
+from core.version import VERSION
 from pipeline.build import run_build
 from tests.kits.made_corpus import Made, build_of
 from tests.kits.tiny_lerobot import FPS, HEIGHT, LENGTHS, WIDTH, make_dataset, video_path, write_rows, write_video
@@ -54,6 +55,7 @@ def test_it_holds_what_the_corpus_has_and_says_so(corpus: Lake):
     samples = sum(s.samples for s in release.shard_list)
     for text in (
         f"snapshot {release.snapshot}",
+        f"by proccorpus {VERSION}",
         "not stated",
         f"| {samples} |",
         "by motion",

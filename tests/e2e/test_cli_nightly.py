@@ -1,0 +1,102 @@
+"""A night through the command line: what is out of reach is told, all else is built, released and scored."""
+
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.paths import ROOT, Workspace
+from pipeline.build import run_build
+from pipeline.config import load_config
+from pipeline.reward_model import closing_steps
+from tests.kits.cli_kit import PROGRAM, environment, proccorpus
+from tests.kits.tiny_lerobot import LENGTHS, make_dataset
+from tests.pipeline.test_release_cycle import EPISODES, tiny_recipe
+from warehouse.lake import Lake
+
+PARTIAL = 3
+NAMES = ("left", "other", "right")
+LICENCES = {"left": "cc-by-4.0", "other": None, "right": "cc-by-nc-4.0"}
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A build file of three datasets beside the sample, one of which has no licence and one a restricted one."""
+    registry = tmp_path / "registry"
+    registry.mkdir()
+    for k, name in enumerate(NAMES):
+        make_dataset(tmp_path / name, LENGTHS[k : k + 3])
+        licence = f"license: {LICENCES[name]}\n" if LICENCES[name] else ""
+        (registry / f"{name}.yaml").write_text(f"name: {name}\nsource: ../{name}\nchunk_size: 2\n{licence}")
+    path = tmp_path / "build.toml"
+    path.write_text(f'datasets = {list(NAMES)}\nregistry = ["registry"]\n[release]\nlicences = ["cc-by-nc-4.0"]\n')
+    return path
+
+
+def stages(lake: Lake) -> set[tuple[str, str, int, int]]:
+    return set(lake.rows("SELECT dataset, stage, chunk, snapshot FROM stage_runs"))
+
+
+def test_a_night_goes_on_without_a_folder_that_is_gone(config: Path, tmp_path: Path) -> None:
+    space = Workspace(tmp_path / "w")
+    sample = load_config(ROOT / "configs" / "demo.toml")[0].model_copy(update={"episodes": EPISODES})
+    assert run_build(space, [sample], workers=1).failed == []
+    lake = Lake(space)
+    model = closing_steps(lake, "r1", tiny_recipe())[1].version
+    lake.con.close()
+
+    (tmp_path / "left").rename(tmp_path / "away")
+    night = proccorpus("nightly", "--config", config, "--workers", 1, cwd=tmp_path, workspace=space.root)
+    assert night.code == PARTIAL, night
+    assert "error: episodes of left failed: SourceError: no such file or folder" in night.err
+    assert "left out: other with" in night.err
+    lake = Lake(space, read_only=True)
+    assert lake.column("SELECT DISTINCT dataset FROM stage_runs ORDER BY 1") == ["other", "right", "sim_short"]
+    held = "SELECT DISTINCT dataset FROM release_shards WHERE name = 'nightly' ORDER BY 1"
+    assert lake.column(held) == ["right", "sim_short"], "what has no licence is left out, what is allowed is not"
+    assert lake.rows("SELECT 1 FROM eval_runs WHERE release = 'nightly' AND model = ?", [model])
+    before = stages(lake)
+    lake.con.close()
+
+    (tmp_path / "away").rename(tmp_path / "left")
+    night = proccorpus("nightly", "--config", config, "--workers", 1, cwd=tmp_path, workspace=space.root)
+    assert night.code == 0, night
+    lake = Lake(space, read_only=True)
+    assert {dataset for dataset, *_ in stages(lake) - before} == {"left"}
+    assert before <= stages(lake), "nothing else was built twice"
+    assert lake.column(held) == ["left", "right", "sim_short"]
+    lake.con.close()
+
+    # Most of what was read is gone: maybe a disk that is not mounted
+    for file in (tmp_path / "right").rglob("*.*"):
+        if file.suffix in (".mp4", ".parquet"):
+            file.unlink()
+    night = proccorpus("nightly", "--config", config, "--workers", 1, cwd=tmp_path, workspace=space.root)
+    assert night.code == PARTIAL, night
+    assert "is half there: 6 of 6 files" in night.err
+    assert Lake(space, read_only=True).column(held) == ["left", "right", "sim_short"]
+
+
+def test_of_one_dataset_alone_the_error_is_all_there_is_to_say(config: Path, tmp_path: Path) -> None:
+    built = proccorpus("build", "--source", tmp_path / "none", cwd=tmp_path, workspace=tmp_path / "w")
+    assert (built.code, (tmp_path / "w").exists()) == (2, False)
+    assert "no such file or folder" in built.err
+
+
+def test_a_build_that_is_told_to_end_does_so_soon(tmp_path: Path) -> None:
+    source, workspace = make_dataset(tmp_path / "tiny"), tmp_path / "w"
+    words = ["build", "--source", source, "--name", "tiny", "--workspace", workspace]
+    told: dict[str, Any] = {"env": environment(), "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([PROGRAM, *words], **told) as running:
+        while not (workspace / "catalog.sqlite").exists() and running.poll() is None:
+            time.sleep(0.05)
+        began_s = time.monotonic()
+        running.terminate()
+        _, err = running.communicate()
+    assert time.monotonic() - began_s < 10
+    assert (running.returncode, err.splitlines()[-1]) == (
+        143, "interrupted: what was finished is kept, run again to go on",
+    )  # fmt: skip
+    assert proccorpus(*words, cwd=tmp_path).code == 0

@@ -1,0 +1,95 @@
+"""Small workspaces as earlier versions left them, with what people said: `python -m tests.kits.kept_workspaces` makes
+those of KEPT that are missing in tests/data/workspaces, by the code of their commits.
+
+A version that is tagged gets its line here, and its workspace is committed with it. Needs the repository's history, and
+runs old code with the packages of today. A workspace is kept with its source; Dagster's storage is left out.
+"""
+
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+
+from core.paths import ROOT
+from tests.kits.tiny_lerobot import make_dataset
+
+FOLDER = ROOT / "tests" / "data" / "workspaces"
+KEPT = {"0.1.0": "aab5401", "0.2.0-schema-12": "82bb0320"}  # by version the commit that wrote it
+EPISODES = 5
+# Run by the code of a version in its checkout: the arguments are the workspace and the version
+SAY = """
+import sys
+from pathlib import Path
+
+root, version = sys.argv[1:]
+is_first = version == "0.1.0"
+if is_first:
+    from warehouse import corrections
+    from warehouse.lake import Lake
+    from warehouse.takedown import take_down
+    from warehouse.workspace import Workspace
+else:
+    from core.paths import Workspace
+    from warehouse.lake import Lake, corrections
+    from warehouse.releases.takedown import take_down
+lake = Lake(Workspace(Path(root)))
+[(run,)] = lake.rows("SELECT label_run FROM label_runs WHERE annotator = 'motion'")
+
+def correct(episode, author, cut, comment):
+    facts = corrections.episode_facts(lake, "tiny", episode)
+    said = corrections.parsed({"plan": ["reach", "put"], "segments": [
+        {"name": "reach", "start_frame": 0, "end_frame": cut},
+        {"name": "put", "start_frame": cut, "end_frame": facts["num_frames"]}]})
+    newest = corrections.newest_row(lake, "tiny", episode)
+    corrections.save(lake, "tiny", episode, said, author=author, base_label_run=run, comment=comment,
+                     base_content_hash=facts["content_hash"], follows=newest and newest["correction_id"])
+
+correct(0, "ada", 9, "")
+correct(0, "bob", 11, "later")
+correct(2, "ada", 13, "")
+corrections.reject_label(lake, "tiny", 1, run, author="bob", follows=None, comment="not what is shown")
+take_down(lake, "tiny", [3], "a face is seen")
+if not is_first:
+    from warehouse.lake import marks, references
+    references.add(lake, "tiny", 4, author="eve")
+    references.join_tasks(lake, "tiny", "put the cube on the plate", "open the drawer", author="eve")
+    marks.mark(lake, [("tiny", 0), ("tiny", 4)], "tag", "good light", author="ada")
+    marks.mark(lake, [("tiny", 1)], "assigned", "bob", author="ada")
+    from warehouse.lake.outcomes import StatedOutcome, add_outcomes
+    add_outcomes(lake, "tiny", "said.csv", [StatedOutcome(0, True, "", "ada"), StatedOutcome(1, False, "fell", "ada")])
+"""
+RUN = "import sys; sys.argv[0] = 'proccorpus'; import proccorpus; proccorpus.main()"
+
+
+def make(version: str, commit: str, folder: Path) -> Path:
+    """The archive of a version's workspace, made in an empty folder."""
+    tree, space, source = folder / "tree", folder / "workspace", make_dataset(folder / "source")
+    subprocess.run(["git", "-C", ROOT, "worktree", "add", "--detach", tree, commit], check=True)
+    try:
+        _run(tree, RUN, "build", "--source", source, "--name", "tiny", "--workspace", space)
+        _run(tree, SAY, space, version)
+        _run(tree, RUN, "build", "--source", source, "--name", "tiny", "--workspace", space)
+    finally:
+        subprocess.run(["git", "-C", ROOT, "worktree", "remove", "--force", tree], check=True)
+    archive = FOLDER / f"{version}.tar.xz"
+    with tarfile.open(archive, "w:xz", preset=9) as tar:
+        for path in (space, source):
+            tar.add(path, path.name, filter=lambda info: None if "/dagster" in info.name else info)
+    return archive
+
+
+def _run(tree: Path, code: str, *arguments: object) -> None:
+    """A program by the code of a checkout, which its own modules come from."""
+    told = {**os.environ, "PYTHONPATH": str(tree)}
+    subprocess.run([sys.executable, "-c", code, *map(str, arguments)], cwd=tree, env=told, check=True)
+
+
+if __name__ == "__main__":
+    FOLDER.mkdir(exist_ok=True)
+    for version, commit in KEPT.items():
+        if not (FOLDER / f"{version}.tar.xz").exists():
+            # A name that says nothing of this machine: the lake keeps where its source lay
+            with tempfile.TemporaryDirectory(prefix="kept-") as folder:
+                print(make(version, commit, Path(folder)))

@@ -1,0 +1,86 @@
+"""Workspaces as earlier versions left them (tests/kits/kept_workspaces.py) are opened, built on, and keep what people
+said."""
+
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.paths import Workspace
+from pipeline.build import run_build
+from pipeline.config import source_build
+from tests.kits.kept_workspaces import FOLDER, KEPT
+from tests.kits.tiny_lerobot import write_rows
+from warehouse.lake import Lake
+
+PEOPLE = ("corrections", "reference_marks", "joined_tasks", "outcomes", "episode_marks", "takedowns")
+IN_FORCE = {
+    "current_corrections": "episode_index, status, correction_id, author, comment, base_label_run",
+    "current_outcomes": "episode_index, success, note, author",
+    "current_tags": "episode_index, tag, author",
+    "current_assignments": "episode_index, person, author",
+    "current_references": "episode_index, author, origin",
+    "current_joined_tasks": "task, same_as",
+}
+LABELS = (
+    "SELECT episode_index, name, start_frame, end_frame FROM active_segments "
+    "WHERE label_run LIKE 'human/%' ORDER BY 1, 3"
+)
+CUTS = {0: 11, 2: 13}  # where the corrected runs change steps; episode 0 was corrected twice
+
+
+@pytest.fixture(params=KEPT)
+def kept(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    with tarfile.open(FOLDER / f"{request.param}.tar.xz") as tar:
+        tar.extractall(tmp_path, filter="data")
+    return tmp_path
+
+
+def rows(lake: Lake, names: dict[str, str] | tuple[str, ...]) -> dict[str, list[dict[str, Any]]]:
+    """Rows of those tables or views that the lake has, in one order."""
+    columns = names if isinstance(names, dict) else dict.fromkeys(names, "*")
+    there = {name: lake.dicts(f"SELECT {columns[name]} FROM {name}") for name in columns if lake.has(name)}
+    return {name: sorted(found, key=repr) for name, found in there.items()}
+
+
+def build(folder: Path) -> Lake:
+    report = run_build(
+        Workspace(folder / "workspace"), [source_build(folder / "source", "tiny", None, None)], workers=1
+    )
+    assert report.failed == []
+    return Lake(Workspace(folder / "workspace"))
+
+
+def test_what_people_said_outlives_an_upgrade(kept: Path) -> None:
+    lake = Lake(Workspace(kept / "workspace"), read_only=True)
+    said, in_force, labels = rows(lake, PEOPLE), rows(lake, IN_FORCE), lake.rows(LABELS)
+    assert said["corrections"]
+    assert said["takedowns"]
+    assert [(episode, end) for episode, name, _, end in labels if name == "reach"] == list(CUTS.items())
+    lake.con.close()
+
+    lake = build(kept)
+    now = rows(lake, PEOPLE)
+    for table, before in said.items():
+        # Columns may be added, and are empty then
+        assert [{name: row[name] for name in old} for old, row in zip(before, now[table], strict=True)] == before, table
+        assert not any(row[name] for row in now[table] for name in row.keys() - before[0].keys()) if before else True
+    assert {view: found for view, found in rows(lake, IN_FORCE).items() if view in in_force} == in_force
+    assert lake.rows(LABELS) == labels
+    assert lake.rows("SELECT episode_index FROM active_runs ORDER BY 1") == [(episode,) for episode in (0, 1, 2, 4)]
+    assert lake.rows("SELECT reason FROM quarantine") == [("taken_down",)]
+    assert lake.rows("FROM pending_corrections") == []
+    lake.con.close()
+
+    again = run_build(Workspace(kept / "workspace"), [source_build(kept / "source", "tiny", None, None)], workers=1)
+    assert (again.done, again.failed) == ([], [])
+
+
+def test_a_correction_of_a_run_that_changed_waits_for_a_person(kept: Path) -> None:
+    write_rows(kept / "source", 2, 30, scale=3.0)
+    lake = build(kept)
+    found = lake.rows("SELECT episode_index, status FROM current_corrections WHERE status <> 'rejected' ORDER BY 1")
+    assert found[:2] == [(0, "accepted"), (2, "review")]
+    assert [episode for episode, *_ in lake.rows(LABELS) if episode == 2] == []
+    assert lake.rows("SELECT episode_index FROM findings WHERE reason = 'correction_outdated'") == [(2,)]
