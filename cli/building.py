@@ -110,7 +110,7 @@ def nightly(
     release: Annotated[str, Option(help="The release's name; it is replaced when the corpus changed.")] = "nightly",
     update: UpdateOption = False,
     workers: WorkersOption = None,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    at: Here = Here(),
 ) -> None:
     """Bring every dataset of a workspace up to date, release them, and score the newest model; as Dagster's schedule.
 
@@ -119,7 +119,7 @@ def nightly(
     """
     from pipeline.reward_model import scoring_steps
 
-    space = space_at(workspace)
+    space = space_at(at.workspace)
     licences = read_build_file(config).release.licences if config else ()
     builds = all_builds(space, _lake_if_there(space), load_config(config) if config else (), update=update)
     if not builds:

@@ -15,16 +15,16 @@ from core.paths import ROOT
 
 # Lines by `wc -l`, blanks and docstrings and all; behind each what the room is to come down to
 LINES = {
-    "core": 2655,  # 2,000
+    "core": 2661,  # 2,000
     "ingest": 11666,  # 9,800
-    "annotate": 10447,  # 9,000
-    "warehouse": 14673,  # 10,300
+    "annotate": 10501,  # 9,000
+    "warehouse": 14676,  # 10,300
     "eval": 12553,  # 9,500
     "training": 7162,  # 6,800
-    "pipeline": 6392,  # 5,300
+    "pipeline": 6521,  # 5,300
     "explorer": 4829,  # 4,700
-    "cli": 3919,  # 3,600
-    "assets": 2714,  # 2,000
+    "cli": 3997,  # 3,600
+    "assets": 2721,  # 2,000
     "benchmarks": 9754,  # 8,000
 }
 PAGES = 3607  # of the explorer's scripts, styles and templates; 3,000
