@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated
 
 import typer
@@ -81,15 +82,20 @@ def _close(space: Workspace) -> None:
     """Release, train, evaluate and rank, then print the outcomes and the leaderboard."""
     # Imported here: a build without it does not wait for what trains and scores
     from pipeline.release import leaderboard_rows
-    from pipeline.reward_model import closing_steps
     from training.recipe import load_recipe
 
     lake = open_lake(space)
     with training_progress() as on_step:
-        outcomes = closing_steps(lake, DEMO_RELEASE, load_recipe(DEMO_RECIPE), on_step)
+        outcomes = _models().closing_steps(lake, DEMO_RELEASE, load_recipe(DEMO_RECIPE), on_step)
     _say_outcomes(space, outcomes)
     print("\nScores on held-out episodes, best first (mae, end_error: less is better; voc: more is better)")
     show(leaderboard_rows(lake), "table")
+
+
+def _models() -> ModuleType:
+    from pipeline import reward_model  # imports torch
+
+    return reward_model
 
 
 def _say_outcomes(space: Workspace, outcomes: Sequence[Outcome]) -> None:
@@ -117,15 +123,13 @@ def nightly(
     Datasets whose licence is not open stay out unless [release] allows it. Exits 3 when only sources that were out of
     reach were not built: the rest was built, released and scored, and the next night tries again.
     """
-    from pipeline.reward_model import scoring_steps
-
     space = space_at(at.workspace)
     licences = read_build_file(config).release.licences if config else ()
     builds = all_builds(space, _lake_if_there(space), load_config(config) if config else (), update=update)
     if not builds:
         raise UserError(f"{space.root} has no dataset yet: give --config FILE")
     code = build_all(space, builds, workers, update=update)
-    _say_outcomes(space, scoring_steps(open_lake(space), release, licences))
+    _say_outcomes(space, _models().scoring_steps(open_lake(space), release, licences))
     raise typer.Exit(code)
 
 

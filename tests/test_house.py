@@ -23,7 +23,7 @@ LINES = {
     "training": 7162,  # 6,800
     "pipeline": 6521,  # 5,300
     "explorer": 4829,  # 4,700
-    "cli": 3997,  # 3,600
+    "cli": 4001,  # 3,600
     "assets": 2721,  # 2,000
     "benchmarks": 9754,  # 8,000
 }
