@@ -1,5 +1,6 @@
 """Pages of the reference that are made from code: command line, configuration, tables, recipes."""
 
+import inspect
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import groupby
@@ -10,6 +11,7 @@ import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+import proccorpus as pc
 from cli.main import COMMANDS, make_app
 from ingest.registry import DatasetConfig
 from pipeline.config import BuildFile
@@ -257,8 +259,35 @@ def recipes_page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+PYTHON_INTRO = """\
+`import proccorpus as pc` has these names; each does what its command does. [A notebook](examples/corpus.ipynb) uses them."""
+
+
+def python_page() -> str:
+    parts = ["# Python", PYTHON_INTRO]
+    for name in sorted(set(pc.__all__) - {"main", "UserError"}, key=lambda name: (name[0].isupper(), name)):
+        parts += _of_python(f"pc.{name}", getattr(pc, name), "##")
+        if inspect.isclass(getattr(pc, name)):
+            own = vars(getattr(pc, name)).items()
+            for method, value in own:
+                is_said = isinstance(value, property) or inspect.isfunction(value)
+                if is_said and value.__doc__ and method != "__init__":
+                    parts += _of_python(f"{name}.{method}", value, "###")
+    return "\n\n".join(parts) + "\n"
+
+
+def _of_python(name: str, value: Any, level: str) -> list[str]:
+    """A heading with the signature, and the docstring."""
+    said = inspect.getdoc(value) or ""
+    if inspect.isfunction(value):
+        own = [p.name for p in inspect.signature(value).parameters.values() if p.name != "self"]
+        name += f"({', '.join(own)})"
+    return [f"{level} `{name}`", said]
+
+
 PAGES = {
     "cli.md": cli_page,
+    "python.md": python_page,
     "configuration.md": configuration_page,
     "tables.md": tables_page,
     "recipes.md": recipes_page,
