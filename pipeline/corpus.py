@@ -31,7 +31,7 @@ from warehouse.releases.contents import lake_shards
 from warehouse.releases.release import get_release
 from warehouse.shards.loader import Loader, LoaderConfig
 
-LARGEST_PICTURE = 2_000_000  # bytes of `Episode.show`
+LARGEST_PICTURE = 150_000  # bytes of `Episode.show`
 
 
 def open(workspace: str | Path | None = None) -> "Corpus":  # noqa: A001 - pc.open, as in gzip.open

@@ -1,4 +1,4 @@
-"""docs/sql.md and docs/notebook.ipynb: every question is answered and every cell runs."""
+"""docs/sql.md and docs/examples/corpus.ipynb: every question is answered and every cell runs."""
 
 import re
 from pathlib import Path
@@ -81,7 +81,7 @@ def test_answers_are_right(corpus: Path):
 @pytest.mark.slow
 def test_notebook_runs(corpus: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PROCCORPUS_WORKSPACE", str(corpus))
-    notebook = nbformat.read(DOCS / "notebook.ipynb", 4)
+    notebook = nbformat.read(DOCS / "examples" / "corpus.ipynb", 4)
     NotebookClient(
         notebook,
         timeout=300,
