@@ -19,16 +19,10 @@ from training.recipe import Recipe
 from warehouse.lake.schema import columns, relations
 
 CLI_INTRO = """\
-`--help` (or `-h`) after a command prints the same, with examples. Exit codes: 0 done; 1 a failure or a finding, described in one
-line; 2 wrong use or input; 3 only sources out of reach were not built;
-130 interrupted, 143 ended by SIGTERM, with all finished work kept. A closed pipe (`| head`) is no failure.
-
-- Every command that works on a corpus takes `--workspace` (default `./workspace`, or the environment variable `PROCCORPUS_WORKSPACE`).
-- Tables fit the width of the terminal; rows that have no room there are shown as records, a column a line, as with `-x`. `--format json`
-  prints all rows for scripts. `NO_COLOR=1` or `TERM=dumb` turns colours off.
-- Commands that delete ask first. `--yes` skips the question; scripts need it.
-- `--verbose` shows where an error came from. `proccorpus --install-completion` installs completion of commands, options, values, and
-  names of the workspace (datasets, releases, label runs, models, tables) in your shell. `proccorpus --version` prints the version."""
+`--help` after a command prints the same, with examples. Exit codes: 0 done; 1 a failure or a finding; 2 wrong use or input; 3 partly
+built; 130 interrupted, with all finished work kept. `--workspace` is `./workspace` or `PROCCORPUS_WORKSPACE`. Rows that are too wide are
+shown as records, as with `-x`; `--format json` prints all rows for scripts. Commands that delete ask first; scripts say `--yes`.
+`--verbose` shows where an error came from, `--install-completion` completes names in your shell."""
 
 CONFIGURATION_INTRO = """\
 The command line names the dataset of a build (`--source`), or a TOML file that describes the build (`--config`). An unknown key is
@@ -260,7 +254,7 @@ def recipes_page() -> str:
 
 
 PYTHON_INTRO = """\
-`import proccorpus as pc` has these names; each does what its command does. [A notebook](examples/corpus.ipynb) uses them."""
+`import proccorpus as pc` has these names; each does what its command does ([a notebook](examples/corpus.ipynb))."""
 
 
 def python_page() -> str:

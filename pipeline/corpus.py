@@ -55,7 +55,7 @@ def build(
     revision: str | None = None,
     workers: int | None = None,
 ) -> "Corpus":
-    """Ingest, label and shard a dataset, as `proccorpus build --source` does; what is up to date is not done again.
+    """Ingest, label and shard a dataset, as `proccorpus build` does; what is up to date is not done again.
 
     source: a folder, a video file or an address. annotator: auto (default), motion, native, vlm or transfer. Raises
     UserError, and FailedError where a stage failed (the rest was built).
