@@ -129,7 +129,7 @@ class Corpus:
 
     @property
     def export(self) -> "Exports":
-        """`corpus.export.lerobot("out")` and the other kinds of `proccorpus export`."""
+        """`corpus.export.lerobot("out")` and all kinds of the command `export`."""
         return Exports(self)
 
     def build(self, dataset: str | None = None, workers: int | None = None) -> "Corpus":
@@ -255,7 +255,7 @@ def _episode(lake: Lake, dataset: Dataset, index: int) -> Episode:
 
 
 class Exports:
-    """The kinds of `proccorpus export`, a method each: `exports.lerobot(out, dataset=("demo",), flavour="subtask")`."""
+    """The kinds of the command `export`, a method each: `exports.lerobot(out, dataset=("demo",), flavour="subtask")`."""
 
     def __init__(self, corpus: Corpus) -> None:
         self.corpus = corpus
