@@ -255,7 +255,7 @@ def _episode(lake: Lake, dataset: Dataset, index: int) -> Episode:
 
 
 class Exports:
-    """The kinds of the command `export`, a method each: `exports.lerobot(out, dataset=("demo",), flavour="subtask")`."""
+    """The kinds of the command `export`, as methods: `exports.lerobot(out, dataset=("demo",), flavour="subtask")`."""
 
     def __init__(self, corpus: Corpus) -> None:
         self.corpus = corpus
