@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     __version__: str
     from cli.main import main_of_process as main
     from core.errors import UserError
-    from pipeline.corpus import Corpus, Dataset, Episode, build, open  # noqa: A004
+    from pipeline.corpus import Corpus, Dataset, Episode, build, open, reward  # noqa: A004
 
-__all__ = ["Corpus", "Dataset", "Episode", "UserError", "__version__", "build", "main", "open"]
+__all__ = ["Corpus", "Dataset", "Episode", "UserError", "__version__", "build", "main", "open", "reward"]
 _NAMES = {
     "main": ("cli.main", "main_of_process"),
     "UserError": ("core.errors", "UserError"),

@@ -10,15 +10,15 @@ import typer
 from typer import Argument, Option
 
 from annotate.imported import FORMS
-from cli.options import At, lake_at, lake_to_read, say, warn
+from cli.options import At, lake_at, lake_to_read, say, space_at, warn
 from cli.output import show_facts
 from cli.progress import progress
-from cli.rewarding import scorer_config
 from cli.terminal import FAILED
 from core.errors import UserError
 from eval.reward.options import ModelOptions
 from pipeline.episode_rewards import score_selection
 from pipeline.imports import import_annotations
+from pipeline.rewards import scorer_config
 from warehouse.exports import EXPORT_KINDS, ExportKind
 from warehouse.exports.options import LerobotOptions, RewardOptions, Selection
 
@@ -80,7 +80,7 @@ def _with_rewards(
     """The options with a run of the model's rewards, which are made for episodes that have none."""
     if getattr(options, "label_run", None):
         raise UserError("give either --label-run or --from-model: signals come from one of them")
-    config = scorer_config(how, model, workspace)
+    config = scorer_config(how, model, space_at(workspace))
     with progress() as report:
         scored = score_selection(lake_at(workspace), config, chosen, fps, partial(report, "episodes"))
     print(f"{scored.scored_now} of {scored.episodes} episodes scored now", file=sys.stderr)

@@ -11,43 +11,14 @@ from cli.options import At, Here, HostOption, NoTokenOption, PortOption, TokenFi
 from cli.output import show_facts
 from cli.progress import progress
 from core.errors import UserError
-from core.names import LATEST
 from core.serving import access_for, is_loopback, link_with, listen, serve, token_for
-from eval.reward.open import ScorerConfig, open_scorer
-from eval.reward.options import ModelOptions, ScorerOptions
+from eval.reward.open import open_scorer
+from eval.reward.options import ScorerOptions
 from eval.reward.window import CutOffError
 from eval.server.limits import Limits
-from pipeline.models import model_folder
-from pipeline.rewards import score_video
-from training.errors import ModelError, TrainingError
+from pipeline.rewards import CAMERA, named_scorer, score_video
 
 app = typer.Typer()
-CAMERA = "camera"  # of the video that is named first
-
-
-def scorer_config(options: ModelOptions, model: str | None, workspace: str) -> ScorerConfig:
-    """The configuration of a scorer that the options of a command describe. Raises UserError."""
-    # A model behind an endpoint is known by its name there; otherwise the name is a folder's
-    space, folder = space_at(workspace), None
-    if model is not None and not options.endpoint:
-        try:
-            folder = model_folder(space, model)
-        except (ModelError, TrainingError) as e:
-            raise UserError(str(e)) from e
-    return options.scorer(model, folder, space.responses if space.exists() else None)
-
-
-def named_scorer(options: ScorerOptions, workspace: str, cameras: tuple[str, ...] = ()) -> ScorerConfig:
-    """The same of a model that the options name, by default the latest, of a baseline, or of shown runs; `cameras`: of
-    the run that is to be laid beside them."""
-    if options.like:
-        from pipeline.shown_runs import shown_scorer  # imports duckdb
-
-        names = tuple(options.like_camera) or cameras
-        return ScorerConfig(
-            shown=lambda: shown_scorer(space_at(workspace), options.like, names, options.lag, options.hold)
-        )
-    return scorer_config(options, options.model or (None if options.baseline else LATEST), workspace)
 
 
 @app.command()
@@ -99,7 +70,7 @@ def reward(
 
         run, of_episode = episode_clip(space_at(at.workspace), dataset, episode, camera or ())
         task, name = task or of_episode, f"{dataset}-{episode}"
-    config = named_scorer(scorer, at.workspace, tuple(run) if isinstance(run, dict) else run.cameras)
+    config = named_scorer(scorer, space_at(at.workspace), tuple(run) if isinstance(run, dict) else run.cameras)
     try:
         with progress() as report:
             done = score_video(
@@ -152,7 +123,7 @@ def serve_rewards(
     """
     token, shown = token_for("serve", space_at(at.workspace), token_file, none=no_token)
     access = access_for(host, token=token, hosts=(host,) if is_loopback(host) else ())
-    config = named_scorer(scorer, at.workspace)
+    config = named_scorer(scorer, space_at(at.workspace))
     limits = Limits(
         max_sessions=max_sessions,
         session_idle_s=idle_timeout,

@@ -17,15 +17,20 @@ from core.errors import FailedError, UserError
 from core.figures import render
 from core.names import did_you_mean, whoami
 from core.paths import DEFAULT_WORKSPACE, Workspace
+from eval.reward.open import open_scorer
+from eval.reward.options import ScorerOptions
+from eval.reward.video import SCORE_FPS, Row, open_clip, score_clip
 from pipeline.build import run_build
 from pipeline.config import DatasetBuild, stored_build, with_annotator
 from pipeline.pictures import labelled_episode
+from pipeline.rewards import CAMERA, named_scorer
 from pipeline.sources import builds_of_source
 from warehouse.exports import EXPORT_KINDS
 from warehouse.exports.export import Exported
 from warehouse.exports.options import Selection
 from warehouse.lake import Lake, corrections, open_lake
 from warehouse.lake.labels import active_labels_of
+from warehouse.lake.migrations import checked_version
 from warehouse.lake.sql import open_for_users
 from warehouse.releases.contents import lake_shards
 from warehouse.releases.release import get_release
@@ -67,6 +72,30 @@ def build(
     if annotator:
         builds = [with_annotator(one, annotator) for one in builds]
     return _built(space, builds, workers)
+
+
+def reward(
+    video: str | Path,
+    task: str = "",
+    *,
+    like: "str | Episode | Sequence[str | Episode]" = (),
+    workspace: str | Path | None = None,
+    fps: float | None = None,
+    **options: Any,
+) -> list[Row]:
+    """Score a video, as `proccorpus reward` does: a row per scored frame with frame_index, timestamp_s, progress, done.
+
+    like: shown episodes, or a task whose references they are; without, a model: options are those of the command, such
+    as model="latest" or baseline="clock". fps: frames a second, default 4. Raises UserError.
+    """
+    shown = [like] if isinstance(like, str | Episode) else list(like)
+    spaces = [one.dataset.corpus.workspace for one in shown if isinstance(one, Episode)]
+    names = tuple(f"{e.dataset.name}/{e.index}" if isinstance(e, Episode) else e for e in shown)
+    space = spaces[0] if spaces and workspace is None else _space(workspace)
+    clip = open_clip({CAMERA: Path(video)})
+    config = named_scorer(ScorerOptions(like=names, **options), space, clip.cameras)
+    with open_scorer(config) as scorer:
+        return list(score_clip(scorer, clip, task, score_fps=fps or min(SCORE_FPS, clip.fps)))
 
 
 def _space(workspace: str | Path | None) -> Workspace:
@@ -140,7 +169,9 @@ class Corpus:
         return _built(self.workspace, builds, workers)
 
     def _lake(self) -> Lake:
-        return Lake(self.workspace, read_only=True)
+        lake = Lake(self.workspace, read_only=True)
+        checked_version(lake.con, self.workspace)
+        return lake
 
 
 class Dataset:

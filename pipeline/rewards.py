@@ -6,14 +6,21 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from core.errors import UserError
 from core.files import whole_file
+from core.names import LATEST
+from core.paths import Workspace
 from eval.reward.open import ScorerConfig, open_scorer
+from eval.reward.options import ModelOptions, ScorerOptions
 from eval.reward.overlay import write_overlay
 from eval.reward.video import Clip, Row, RunEpisode, RunVideos, open_clip, score_clip
 from eval.reward.window import RewardError
+from pipeline.models import model_folder
+from training.errors import ModelError, TrainingError
 
 # The fields of a row that the overlay and the summary read; the others are in the file alone
 KEPT_FIELDS = ("frame_index", "timestamp_s", "progress", "done", "success", "failure")
+CAMERA = "camera"  # of the video that is named first
 NOTED_FAILURES = 3  # in the summary
 
 
@@ -33,6 +40,29 @@ class ScoredVideo:
     success: bool | None
     overlay: str | None = None
     notes: tuple[str, ...] = ()
+
+
+def scorer_config(options: ModelOptions, model: str | None, space: Workspace) -> ScorerConfig:
+    """The configuration of a scorer that the options of a command describe. Raises UserError."""
+    # A model behind an endpoint is known by its name there; otherwise the name is a folder's
+    folder = None
+    if model is not None and not options.endpoint:
+        try:
+            folder = model_folder(space, model)
+        except (ModelError, TrainingError) as e:
+            raise UserError(str(e)) from e
+    return options.scorer(model, folder, space.responses if space.exists() else None)
+
+
+def named_scorer(options: ScorerOptions, space: Workspace, cameras: tuple[str, ...] = ()) -> ScorerConfig:
+    """The same of a model that the options name, by default the latest, of a baseline, or of shown runs; `cameras`: of
+    the run that is to be laid beside them."""
+    if options.like:
+        from pipeline.shown_runs import shown_scorer  # imports duckdb
+
+        names = tuple(options.like_camera) or cameras
+        return ScorerConfig(shown=lambda: shown_scorer(space, options.like, names, options.lag, options.hold))
+    return scorer_config(options, options.model or (None if options.baseline else LATEST), space)
 
 
 def score_video(

@@ -10,7 +10,7 @@ import pytest
 
 import proccorpus as pc
 from tests.kits.made_corpus import Made
-from tests.kits.tiny_lerobot import LENGTHS
+from tests.kits.tiny_lerobot import LENGTHS, video_path
 
 
 @pytest.fixture
@@ -87,3 +87,15 @@ def test_a_foreign_package_of_our_name_is_refused(tmp_path: Path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1
     assert "proccorpus needs its own package `core`" in done.stderr
+
+
+def test_a_video_is_scored_like_a_shown_episode(made: Made):
+    episode = pc.open(made.space.root)["tiny"][0]
+    rows = pc.reward(video_path(made.source, 0), episode.task or "", like=episode, fps=5.0)
+    assert len(rows) == LENGTHS[0]
+    assert rows[0]["progress"] < 0.2
+    assert rows[-1]["progress"] > 0.8
+    by_clock = pc.reward(video_path(made.source, 0), "x", baseline="clock")
+    assert [by_clock[0]["progress"], by_clock[-1]["progress"]] == [0.0, 1.0]
+    with pytest.raises(pc.UserError, match="give either --like, --model or --baseline"):
+        pc.reward(video_path(made.source, 0), "x", like=episode, baseline="clock")
