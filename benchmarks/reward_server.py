@@ -36,7 +36,7 @@ import numpy as np
 from PIL import Image
 
 from core.serving import listen, serve
-from eval.reward.open import open_checkpoint
+from eval.reward.checkpoint import open_checkpoint
 from eval.reward.scorer import TOLERANCE, CameraView, Reward, Scorer
 from eval.server.app import make_app
 from eval.server.client import RewardClient, RewardServerError

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.reward_server import FPS, TASK, core, load, pictures
-from eval.reward.open import open_checkpoint
+from eval.reward.checkpoint import open_checkpoint
 from eval.reward.video import open_clip, score_clip
 from eval.server.client import RewardClient
 
