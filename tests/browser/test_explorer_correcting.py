@@ -300,8 +300,9 @@ def test_saving_is_said_at_once_and_leaving_asks(at: Watched):
     say(page, "Saving")
     page.keyboard.press("m")  # one goes on while the answer is on its way, and nothing of it is lost
     say(page, "Changed, not saved yet")
-    assert page.evaluate("said.find(([text]) => text.startsWith('Saving'))[1] - pressed") < 200
+    assert page.evaluate("said.find(([text]) => text.startsWith('Saving'))[1] - pressed") < 450
     page.evaluate("said.length = 0; answered = null")
     page.keyboard.press("Control+s")
     say(page, "Saved")
-    assert page.evaluate("said.find(([text]) => text.startsWith('Saved'))[1] - answered") < 300
+    # 20 to 60 ms on a free machine; what matters: the page, which is never read again, is not waited for
+    assert page.evaluate("said.find(([text]) => text.startsWith('Saved'))[1] - answered") < 3000
