@@ -21,6 +21,7 @@ from warehouse.lake.place import AWAY, LOCK_TIMEOUT_S, LakeError, kept_backups, 
 from warehouse.lake.turns import reading_turn
 
 MAGIC = b"SQLite format 3\0"
+DAMAGED_ROWS = re.compile(r"[Pp]arquet|magic bytes|TProtocolException|ZSTD|[Dd]ecompress")  # in DuckDB's words
 LOOKS, LOOK_S = 20, 0.05  # at a file that is being written to
 NOT_READ = re.compile(r"write|permission denied|read-only|interrupt", re.I)  # of a file's error: it is not damaged
 
@@ -115,7 +116,7 @@ def explained(workspace: Workspace, e: duckdb.Error) -> LakeError | None:
         return lost(workspace, "has no tables") if remains(workspace) else LakeError(workspace.absence)
     if "malformed" in text or "file is not a database" in text:
         return lost(workspace, "is damaged")
-    if "arquet" in text or "magic bytes" in text:
+    if DAMAGED_ROWS.search(text):
         return LakeError(
             f"{workspace.root}: files of rows are missing or damaged: proccorpus doctor names them, proccorpus doctor "
             "--repair and a build make them again"

@@ -186,7 +186,9 @@ def attach(
     except duckdb.Error as e:
         if snapshot is not None and isinstance(e, duckdb.InvalidInputException):
             raise LakeError(f"the lake cannot be opened at snapshot {snapshot}: {str(e).splitlines()[0]}") from e
-        raise explained(workspace, e) or e from e
+        if why := explained(workspace, e):
+            raise why from e
+        raise
 
 
 def _attach_options(at: Place, snapshot: int | None, *, read_only: bool, waits: bool) -> list[str]:
@@ -338,7 +340,9 @@ class LakeConnection:
             with nullcontext() if self._is_in_transaction else reading_turn(self.workspace):
                 yield
         except duckdb.Error as e:
-            raise explained(self.workspace, e) or e from e
+            if why := explained(self.workspace, e):
+                raise why from e
+            raise
 
     def has(self, name: str) -> bool:
         return has(self.con, name)
