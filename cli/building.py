@@ -118,7 +118,7 @@ def nightly(
     workers: WorkersOption = None,
     at: Here = Here(),
 ) -> None:
-    """Bring every dataset of a workspace up to date, release them, and score the newest model; as Dagster's schedule.
+    """Bring every dataset up to date, release them, and score the newest model.
 
     Datasets whose licence is not open stay out unless [release] allows it. Exits 3 when only sources that were out of
     reach were not built: the rest was built, released and scored, and the next night tries again.

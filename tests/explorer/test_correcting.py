@@ -184,7 +184,7 @@ def test_a_correction_of_other_contents_waits(own):
     with visit(own.space) as client:
         saved = post(client, "/api/corrections/tiny/2", label(client)).json()["saved"]
     lake = Lake(own.space)
-    lake.con.execute("UPDATE episode_content SET content_hash = 'other' WHERE episode_index = 2")
+    lake.con.execute("UPDATE episode_content SET content_hash = 'other', former_hashes = [] WHERE episode_index = 2")
     lake.con.close()
     with visit(own.space) as client:
         assert queue(client, "corrections") == [2]

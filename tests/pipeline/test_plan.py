@@ -3,13 +3,12 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-import duckdb
 import pytest
 
 from pipeline.plan import CURRENT, MISSING, STALE, WAITING, chunk_input, dataset_input, plan
 from pipeline.stage import Output, Stage, StageContext, StageSpec, Step
 from tests.kits.lake_kit import facts, stage_run
-from warehouse.lake import Lake
+from warehouse.lake import Lake, LakeError
 
 
 def nothing(context: StageContext) -> Output:
@@ -212,7 +211,7 @@ def test_a_plan_reads_no_rows_of_other_datasets(filled: Corpus, lake: Lake):
     away = folder.with_name("away")
     folder.rename(away)
     try:
-        with pytest.raises(duckdb.IOException):
+        with pytest.raises(LakeError, match="missing or damaged"):
             lake.rows("SELECT sum(num_rows) FROM episode_facts")
         steps = plan(lake, {filled.dataset: filled.specs}, {filled.dataset: filled.fingerprint})
     finally:

@@ -98,7 +98,9 @@ def test_label_studio_brings_what_counts_back(told: Lake):
 def test_other_contents_go_to_review(told: Lake):
     text = to_lines(rows(told)[:1])
     empty(told)
-    told.con.execute("UPDATE episode_content SET content_hash = 'other', num_frames = 99 WHERE episode_index = 2")
+    told.con.execute(
+        "UPDATE episode_content SET content_hash = 'other', former_hashes = [], num_frames = 99 WHERE episode_index = 2"
+    )
     read = from_lines(told, text, "somebody")
     assert read.waiting == ["line 1: episode 2 of tiny has other contents by now"]
     assert add_rows(told, read.rows) == 1
