@@ -11,6 +11,7 @@ import torch
 
 from core.errors import UserError
 from eval.reward.laptop import open_laptop
+from eval.reward.scorer import asked_of
 from pipeline.adaptation import FAMILY, episode_samples, model_folder
 from tests.kits.laptop_kit import make_checkpoint
 from tests.kits.made_corpus import Made
@@ -85,7 +86,7 @@ LAPTOP = {"encoder": "grey", "hidden": 32, "layers": 1, "heads": 2, "views": 2}
 
 
 def laptop_error(folder: Path, samples: list[Sample]) -> float:
-    rewards = open_laptop(folder).ask([item_of(s, 256) for s in samples])
+    rewards = open_laptop(folder).ask(asked_of([item_of(s, 256) for s in samples]))
     return float(np.mean(np.abs(np.array([r.progress for r in rewards]) - [s.row["progress"] for s in samples])))
 
 
