@@ -84,12 +84,9 @@ def lake_at(workspace: str) -> "Lake":
 
 def lake_to_read(workspace: str) -> "Lake":
     """The lake of an existing workspace, to read. Raises LakeError: one of another version, among others."""
-    from warehouse.lake import Lake  # imports what begins threads: see cli/sql.py
-    from warehouse.lake.migrations import checked_version
+    from warehouse.lake.lake import lake_to_read  # imports what begins threads: see cli/sql.py
 
-    lake = Lake(space_at(workspace), read_only=True)
-    checked_version(lake.con, lake.workspace)
-    return lake
+    return lake_to_read(space_at(workspace))
 
 
 def say(text: str) -> None:

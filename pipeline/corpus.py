@@ -30,7 +30,7 @@ from warehouse.exports.export import Exported
 from warehouse.exports.options import Selection
 from warehouse.lake import Lake, corrections, open_lake
 from warehouse.lake.labels import active_labels_of
-from warehouse.lake.migrations import checked_version
+from warehouse.lake.lake import lake_to_read
 from warehouse.lake.sql import open_for_users
 from warehouse.releases.contents import lake_shards
 from warehouse.releases.release import get_release
@@ -169,9 +169,7 @@ class Corpus:
         return _built(self.workspace, builds, workers)
 
     def _lake(self) -> Lake:
-        lake = Lake(self.workspace, read_only=True)
-        checked_version(lake.con, self.workspace)
-        return lake
+        return lake_to_read(self.workspace)
 
 
 class Dataset:

@@ -57,6 +57,13 @@ def open_lake(workspace: Workspace) -> Lake:
     return _cached(os.path.abspath(workspace.root), os.getpid())
 
 
+def lake_to_read(workspace: Workspace) -> Lake:
+    """The lake of an existing workspace, for people's questions. Raises LakeError: of another version, among others."""
+    lake = Lake(workspace, read_only=True)
+    checked_version(lake.con, workspace)
+    return lake
+
+
 def forget_lakes() -> None:
     """Open anew what open_lake keeps: connections that a server has dropped are of no more use."""
     _cached.cache_clear()
