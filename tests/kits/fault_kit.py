@@ -15,10 +15,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from annotate.model_client.responses import FILE, decode
-from core.paths import ROOT, Workspace
-from pipeline.doctor import diagnose
-from tests.kits.cli_kit import PROGRAM, digest_of, environment, files_sha256, without_progress
-from warehouse.lake.doctor import ERROR, Trouble
+from core.paths import ROOT
+from tests.kits.cli_kit import (
+    PROGRAM,
+    environment,
+    files_sha256,
+    proccorpus,
+    without_progress,
+)
+from warehouse.lake.doctor import ERROR
 
 INJECTED = ROOT / "tests" / "faults" / "injected"
 PATIENCE_S = 600.0  # a busy machine is slow, not broken
@@ -91,7 +96,8 @@ class Whole:
 
     @classmethod
     def of(cls, workspace: Path) -> "Whole":
-        return cls(digest_of(workspace), files_sha256(workspace / "shards", "*.*"))
+        digest = proccorpus("digest", "--format", "json", cwd=ROOT, workspace=workspace).json
+        return cls(digest, files_sha256(workspace / "shards", "*.*"))
 
     def differences(self, workspace: Path) -> list[str]:
         """Tables and listed shards that are not as they should be. Orphans are the doctor's to tell."""
@@ -133,15 +139,19 @@ def wait_for(condition, what: str, limit_s: float = PATIENCE_S) -> None:
 
 
 def errors(workspace: Path, *, hashes: bool = False) -> list[dict[str, str]]:
-    """What `proccorpus doctor` calls an error: a listed file that is missing, a half shard, labels without a run."""
-    space = Workspace(workspace)
-    found: list[Trouble] = diagnose(space, hashes=hashes) if space.exists() else []
-    return [t.facts() for t in found if t.severity == ERROR]
+    """What `proccorpus doctor` calls an error: a listed file that is missing, a half shard, labels without a run.
+    Where a first build ended before its first commit, there is no workspace yet, and the doctor says just that.
+    """
+    said = proccorpus("doctor", "--json", *(["--hashes"] if hashes else []), cwd=ROOT, workspace=workspace)
+    if said.err.startswith("error: no workspace at"):
+        return []
+    return [found for found in said.json["findings"] if found["severity"] == ERROR]
 
 
 def unfinished(workspace: Path) -> list[dict[str, str]]:
     """What a build that ended well has left to do: nothing."""
-    return [t.facts() for t in diagnose(Workspace(workspace)) if t.what == "stale partitions"]
+    findings = proccorpus("doctor", "--json", cwd=ROOT, workspace=workspace).json["findings"]
+    return [found for found in findings if found["what"] == "stale partitions"]
 
 
 def assert_same_end(workspace: Path, whole: Whole) -> None:
