@@ -81,13 +81,11 @@ class ProgressHead(Head):
         )
         self.finished = nn.Linear(hidden_size, 1) if config.has_done else None
 
-    def forward(self, states: torch.Tensor, tokens: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
-        """Outputs [n, outputs], float32, with `has_done` one more; states [n, t, h]; prompt [n, t] is 1 where a sample
-        is asked.
-
-        tokens [n, t], 1 on everything of the sample, is what the published head takes.
-        """
-        pooled = self._noisy(pool(states, self.score(states), prompt))
+    def forward(self, states: torch.Tensor, item: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
+        """Outputs [n, outputs], float32, with `has_done` one more, of the tokens of n samples one after the other:
+        states [m, h], item [m] the number of the sample of each, prompt [m] true where a sample is asked."""
+        states, item = states[prompt], item[prompt]
+        pooled = self._noisy(pool(states, self.score(states), item))
         value = self.value(pooled)
         return (value if self.finished is None else torch.cat([value, self.finished(pooled)], -1)).float()
 
@@ -111,23 +109,27 @@ class PublishedHead(Head):
             nn.Linear(hidden_size, self.outputs),
         )
 
-    def forward(self, states: torch.Tensor, tokens: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
-        """As ProgressHead's, over `tokens`."""
+    def forward(self, states: torch.Tensor, item: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
+        """As ProgressHead's, over all tokens."""
         if self.training:
-            left = tokens.flip(-1).cumsum(-1).flip(-1)  # tokens from here to the sample's end
-            tail = ((left <= TAIL) & (tokens > 0)).unsqueeze(-1)
+            ends = item.bincount().cumsum(0)
+            tail = (ends[item] - torch.arange(len(item), device=item.device) <= TAIL).unsqueeze(-1)
             states = torch.where(tail, nn.functional.dropout(states, TAIL_DROPOUT), states)
-        pooled = pool(states, self.pooler(states), tokens)
+        pooled = pool(states, self.pooler(states), item)
         return self.value_head(self._noisy(pooled)).float()
 
     def progress(self, raw: torch.Tensor) -> torch.Tensor:
         return super().progress(raw if self.config.loss == "binned" else SLOPE * raw - SHIFT)
 
 
-def pool(states: torch.Tensor, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """The mean of states [n, t, h] where mask [n, t] is not 0, weighted by the softmax of scores [n, t, 1]: [n, h]."""
-    weights = scores.squeeze(-1).float().masked_fill(mask == 0, float("-inf")).softmax(-1)
-    return torch.einsum("nt,nth->nh", weights.to(states.dtype), states)
+def pool(states: torch.Tensor, scores: torch.Tensor, item: torch.Tensor) -> torch.Tensor:
+    """The mean [n, h] of each sample's states [m, h], weighted by the softmax of its scores [m, 1]; item [m] says whose
+    each is, and each of the n samples has some."""
+    scores, n = scores.squeeze(-1).float(), int(item[-1]) + 1
+    largest = torch.zeros_like(scores[:n]).scatter_reduce(0, item, scores.detach(), "amax", include_self=False)
+    weights = (scores - largest[item]).exp()
+    weights = weights / weights.new_zeros(n).index_add(0, item, weights)[item]
+    return states.new_zeros(n, states.shape[-1]).index_add(0, item, weights.to(states.dtype).unsqueeze(-1) * states)
 
 
 def two_bins(target: torch.Tensor, bins: int) -> torch.Tensor:

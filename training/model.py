@@ -123,14 +123,12 @@ class ProgressModel(nn.Module):
         ]
 
     def _samples(self, states: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """States [n, l, h] and masks of tokens and prompt [n, l], a row for each sample, packed or not."""
-        if "item_index" in batch:
-            states = states.flatten(0, 1)[batch["item_index"]]
-            mask = batch["item_mask"]
-        else:
-            mask = batch["attention_mask"]
-        assert self.head is not None
-        return states.float(), mask, batch["prompt_mask"]
+        """The m tokens of all samples one after the other, packed or not, without padding: states [m, h], the number of
+        the sample of each [m], whether it is of the prompt [m]."""
+        mask = batch["item_mask" if "item_mask" in batch else "attention_mask"]
+        item, place = mask.nonzero(as_tuple=True)
+        states = states[0, batch["item_index"][item, place]] if "item_index" in batch else states[item, place]
+        return states.float(), item, batch["prompt_mask"][item, place] > 0
 
 
 def encoder_outputs(vision: Sequence[Vision]) -> dict[str, Any]:

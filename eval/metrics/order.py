@@ -1,10 +1,11 @@
-"""Does the prediction rise and fall with the label? Correlations per episode, all episodes at once, O(n log n).
+"""Does the prediction rise and fall with the label? Correlations per episode, O(n log n).
 
 Each takes Runs without NaN predictions (`readable` or `worst_case`) and gives float64 [episodes]: NaN where the label
 has no order to find (fewer than two answers with labels, or all labels equal), 0 where the prediction is constant.
 """
 
 import numpy as np
+from scipy.stats import kendalltau
 
 from eval.metrics.runs import Runs
 
@@ -23,23 +24,22 @@ def kendall(runs: Runs) -> tuple[np.ndarray, np.ndarray]:
     """Kendall's (tau-b, tau-a), -1..1, from the numbers C and D of concordant and discordant pairs.
 
     tau-a = (C - D) / all pairs; tau-b = (C - D) / sqrt(pairs untied in the prediction * pairs untied in the label),
-    which reaches 1 with ties as well. (Kendall, The treatment of ties in ranking problems, Biometrika 1945.) Discordant
-    pairs are counted by merging, as Knight 1966 has it, for all episodes in one pass per level.
+    which reaches 1 with ties as well. (Kendall, The treatment of ties in ranking problems, Biometrika 1945.)
     """
-    n = runs.lengths.astype(np.float64)
-    pairs = n * (n - 1) / 2
-    tied_p, tied_t = (_tied_pairs(runs, (v,)) for v in (runs.predicted, runs.target))
-    tied_both = _tied_pairs(runs, (runs.predicted, runs.target))
-    discordant = _discordant(runs)
-    # Pairs tied in neither are C + D (those tied in both were taken off twice); less 2 D, C - D is left.
-    balance = pairs - tied_p - tied_t + tied_both - 2 * discordant
-    ordered = (n >= 2) & (tied_t < pairs)
-    # A constant prediction has no untied pair to divide by: 0 by definition.
-    flat = tied_p >= pairs
-    with np.errstate(invalid="ignore", divide="ignore"):
-        tau_b = np.where(flat, 0.0, balance / np.sqrt((pairs - tied_p) * (pairs - tied_t)))
-        tau_a = balance / pairs
-    return np.where(ordered, tau_b, np.nan), np.where(ordered, tau_a, np.nan)
+    tau_b, untied = np.full(len(runs), np.nan), np.zeros(len(runs))
+    for k in np.flatnonzero(_has_order(runs)):
+        p, t = (values[runs.starts[k] : runs.starts[k + 1]] for values in (runs.predicted, runs.target))
+        share_p, share_t = map(_untied, (p, t))
+        # A constant prediction has no untied pair to divide by: 0 by definition.
+        tau_b[k] = kendalltau(p, t).statistic if share_p else 0.0
+        untied[k] = np.sqrt(share_p * share_t)
+    return tau_b, tau_b * untied
+
+
+def _untied(values: np.ndarray) -> float:
+    """The share of pairs that differ."""
+    tied = np.unique(values, return_counts=True)[1].astype(np.float64)
+    return 1 - (tied * (tied - 1)).sum() / (len(values) * (len(values) - 1))
 
 
 def ccc(runs: Runs) -> np.ndarray:
@@ -88,60 +88,12 @@ def correlation(runs: Runs, a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def mean_ranks(runs: Runs, values: np.ndarray) -> np.ndarray:
     """Ranks from 1 within each episode, float64 [n]; equal values share the mean of their ranks."""
     order = np.lexsort((values, runs.episode))
-    last, first = _ties(runs, order, (values,))
+    differ = (np.diff(runs.episode[order]) != 0) | (np.diff(values[order]) != 0)
+    first = np.flatnonzero(np.concatenate([np.ones(min(len(order), 1), bool), differ]))  # of equal values
+    size = np.diff(np.append(first, len(order)))
     ranks = np.empty(len(values))
-    ranks[order] = np.repeat((first + last) / 2, last - first + 1) + 1 - runs.starts[:-1][runs.episode]
+    ranks[order] = np.repeat(first + (size + 1) / 2, size) - runs.starts[:-1][runs.episode[order]]
     return ranks
-
-
-def _ties(runs: Runs, order: np.ndarray, columns: tuple[np.ndarray, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """(last, first) positions in `order` of each group of answers of one episode with equal values."""
-    differ = np.diff(runs.episode[order]) != 0
-    for values in columns:
-        differ |= np.diff(values[order]) != 0
-    first = np.concatenate([[0], np.flatnonzero(differ) + 1]) if len(order) else np.empty(0, np.int64)
-    last = np.concatenate([first[1:] - 1, [len(order) - 1]]) if len(order) else np.empty(0, np.int64)
-    return last, first
-
-
-def _tied_pairs(runs: Runs, columns: tuple[np.ndarray, ...]) -> np.ndarray:
-    """Pairs of answers that are equal in all columns, float64 [episodes]."""
-    order = np.lexsort((*columns, runs.episode))
-    last, first = _ties(runs, order, columns)
-    size = (last - first + 1).astype(np.float64)
-    return np.bincount(runs.episode[order][first], size * (size - 1) / 2, minlength=len(runs))
-
-
-def _discordant(runs: Runs) -> np.ndarray:
-    """Pairs that prediction and label order in opposite ways, float64 [episodes].
-
-    In order of label (ties by prediction) each is an inversion of the predictions. Blocks of doubling size are merged;
-    an answer of a right half is passed by those of the left half that are larger.
-    """
-    episode, n = runs.episode, len(runs.target)
-    rank = _dense_ranks(runs.predicted)[np.lexsort((runs.predicted, runs.target, episode))]
-    top = int(rank.max(initial=0)) + 1
-    # `where`: the answer, by its number in order of label, that stands at each place after the merges so far
-    place, at = np.arange(n) - runs.starts[:-1][episode], np.arange(n)  # within the episode, and in all
-    inversions, width, where = np.zeros(len(runs)), 1, np.arange(n)
-    while width < int(runs.lengths.max(initial=0)):
-        # Merge the two sorted halves of every block of every episode with one stable sort
-        block = at - place % (2 * width)  # where its block begins, before as after the merge
-        merged = np.argsort(block * top + rank[where], kind="stable")  # runs that are sorted: nearly linear
-        where = where[merged]
-        # An answer of a right half makes an inversion with each of the left half that now stands behind it
-        left = (place[where] // width) % 2 == 0
-        passed = np.concatenate([[0], np.cumsum(left)])
-        right = np.flatnonzero(~left)
-        larger = width - (passed[right] - passed[block[right]])
-        inversions += np.bincount(episode[right], larger, minlength=len(runs))
-        width *= 2
-    return inversions
-
-
-def _dense_ranks(values: np.ndarray) -> np.ndarray:
-    """Equal numbers for equal values, larger ones for larger, int64 [n]."""
-    return np.unique(values, return_inverse=True)[1].astype(np.int64)
 
 
 def _has_order(runs: Runs) -> np.ndarray:
