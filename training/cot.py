@@ -29,6 +29,7 @@ from core.tables import TABLES
 from core.values import IMAGE_MARK
 from training.progresslm_data import DrawnSamples, Rows, truth_of, write_conversations
 from training.rewards import Truth, mended
+from training.transform import as_text
 from warehouse.lake import Lake
 from warehouse.shards import Sample
 
@@ -93,7 +94,7 @@ def request_of(sample: Sample, truth: Truth, inference: int, temperature: float)
     # A mark stands between two texts, so a picture goes before each text but the first.
     for k, text in enumerate(texts):
         content += [pictures[k - 1]] if k else []
-        content += [text] if text.strip() else []
+        content += [as_text(text)] if text.strip() else []
     return Request(
         stage="cot",
         system=PROMPT.read_text().strip(),

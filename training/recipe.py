@@ -224,7 +224,7 @@ class GrpoConfig(Section):
         default=0.01, ge=0, description="weight of the KL divergence from the starting model; 0: none"
     )
     rollouts: Literal["auto", "vllm", "transformers"] = Field(
-        default="auto", description="software that generates; auto: vLLM, if it is installed and there is a GPU"
+        default="transformers", description="software that generates; auto: vLLM, if it is installed and there is a GPU"
     )
     clip_low: float = Field(
         default=0.2, gt=0, lt=1, description="ratios of probabilities below 1 - clip_low have no gradient"
@@ -235,10 +235,6 @@ class GrpoConfig(Section):
     dual_clip: float | None = Field(
         default=3.0, gt=1, description="largest ratio that counts for an answer worse than its group; absent: no limit"
     )
-    vllm_correction: Literal["none", "token", "sequence"] = Field(
-        default="token",
-        description="correct for vLLM's probabilities: weigh each token (at most 3 times) or whole answers",
-    )
     vllm_memory: float | None = Field(
         default=None, gt=0, lt=1, description="vLLM's share of a GPU's memory; absent: all that training leaves"
     )
@@ -246,16 +242,6 @@ class GrpoConfig(Section):
     vllm_server: str | None = Field(default=None, description="address of `trl vllm-serve` on other machines")
     validate_every: int | None = Field(default=None, ge=1, description="steps between rewards on held-out prompts")
     validation_prompts: int = Field(default=64, ge=1, description="number of held-out prompts, with one answer each")
-
-    @model_validator(mode="after")
-    def correction_is_sound(self) -> Self:
-        # vLLM's probabilities are of the nucleus; what lies outside multiplies over the tokens of an answer.
-        if self.vllm_correction == "sequence" and self.top_p < 1:
-            raise ValueError(
-                f"vllm_correction: sequence with top_p {self.top_p:g} would scale the gradient of a long answer to "
-                "nothing: take top_p 1, or token or none"
-            )
-        return self
 
 
 class Recipe(Section):

@@ -140,8 +140,7 @@ def vllm_settings(recipe: Recipe, config: GrpoConfig, weights: int) -> dict[str,
         "vllm_enable_sleep_mode": config.vllm_server is None,
         "vllm_tensor_parallel_size": config.vllm_tensor_parallel,
         "vllm_max_model_length": recipe.data.sequence_length + config.max_completion,
-        "vllm_importance_sampling_correction": config.vllm_correction != "none",
-        "vllm_importance_sampling_mode": "sequence_mask" if config.vllm_correction == "sequence" else "token_truncate",
+        "vllm_importance_sampling_mode": "token_truncate",
     }
 
 

@@ -305,11 +305,9 @@ def test_vllm_sleeps_and_corrects_by_token() -> None:
     assert recipe.grpo.top_p == 1
     assert settings["vllm_enable_sleep_mode"]
     assert settings["vllm_max_model_length"] == 28192
-    assert settings["vllm_importance_sampling_correction"]
     assert settings["vllm_importance_sampling_mode"] == "token_truncate"
-    none = recipe.grpo.model_copy(update={"vllm_correction": "none", "vllm_server": "http://a:1"})
-    settings = vllm_settings(recipe, none, 3_754_622_976)
-    assert (settings["vllm_importance_sampling_correction"], settings["vllm_enable_sleep_mode"]) == (False, False)
+    settings = vllm_settings(recipe, recipe.grpo.model_copy(update={"vllm_server": "http://a:1"}), 3_754_622_976)
+    assert not settings["vllm_enable_sleep_mode"]
     GRPOConfig(**settings, use_cpu=True, epsilon=0.2, epsilon_high=0.3, delta=3.0)
 
 
@@ -332,7 +330,6 @@ def test_recipes_have_the_published_values(name: str) -> None:
         ("kind: grpo\ngrpo: {}\nhead: {}\n", "grpo rewards words"),
         ("kind: grpo\ngrpo: {}\ndata: {families: {procvqa_c: 1}}\n", "data.families: grpo draws its prompts"),
         ("kind: grpo\ngrpo: {}\ndata: {per_visit: 2}\n", "data.per_visit: grpo draws its prompts"),
-        ("kind: grpo\ngrpo: {top_p: 0.9, vllm_correction: sequence}\n", "take top_p 1, or token or none"),
         (
             "kind: grpo\ngrpo: {validate_every: 2}\ndata: {jsonl: [a]}\n",
             "data.validation_jsonl: with grpo.validate_every",

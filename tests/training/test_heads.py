@@ -1,8 +1,11 @@
 """The heads and their losses, by hand."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from tests.kits.training_kit import make_items, make_parts
 from training.heads import PublishedHead, head_json, head_of, make_head, two_bins
 from training.recipe import HeadConfig
 
@@ -25,23 +28,21 @@ def test_published_progress_is_a_shifted_sigmoid() -> None:
 def test_published_tail_and_noise_are_for_training_alone() -> None:
     torch.manual_seed(0)
     head = make_head(HeadConfig(pooling="published", noise=0.0), 32)
-    states, tokens = torch.randn(1, 40, 32), torch.ones(1, 40, dtype=torch.long)
+    states, item, asked = torch.randn(40, 32), torch.zeros(40, dtype=torch.long), torch.ones(40, dtype=torch.bool)
     head.eval()
-    assert torch.equal(head(states, tokens, tokens), head(states, tokens, tokens))
+    assert torch.equal(head(states, item, asked), head(states, item, asked))
     head.train()
-    seen = [head(states, tokens, tokens).item() for _ in range(4)]
+    seen = [head(states, item, asked).item() for _ in range(4)]
     assert len(set(seen)) == 4  # the tail's features are dropped at random
-    front = torch.cat([torch.ones(1, 26), torch.zeros(1, 14)], -1)  # without the last 14 of 40
-    only_front = states.masked_fill((front == 0).unsqueeze(-1), 0)
     dropped = []
     hook = head.pooler.register_forward_pre_hook(lambda module, inputs: dropped.append(inputs[0]))  # type: ignore[union-attr]
-    head(states, tokens, tokens)
+    head(states, item, asked)
     hook.remove()
-    assert torch.equal(dropped[0] * front.unsqueeze(-1), only_front)
-    tail = dropped[0][:, 26:]
+    assert torch.equal(dropped[0][:26], states[:26])
+    tail = dropped[0][26:]
     assert 0.3 < (tail == 0).float().mean() < 0.7
     noisy = make_head(HeadConfig(noise=0.5, done_weight=0), 32).train()
-    assert noisy(states, tokens, tokens).item() != noisy(states, tokens, tokens).item()
+    assert noisy(states, item, asked).item() != noisy(states, item, asked).item()
 
 
 def test_losses_by_hand_leave_out_samples_without_a_label() -> None:
@@ -58,8 +59,7 @@ def test_losses_by_hand_leave_out_samples_without_a_label() -> None:
 def test_the_end_state_is_a_second_output_learnt_where_progress_is_1(loss: str) -> None:
     config = HeadConfig(loss=loss, bins=5, done_weight=0.5)  # type: ignore[arg-type]
     head = make_head(config, 32)
-    states, mask = torch.randn(3, 4, 32), torch.ones(3, 4, dtype=torch.long)
-    raw = head(states, mask, mask)
+    raw = head(torch.randn(12, 32), torch.arange(3).repeat_interleave(4), torch.ones(12, dtype=torch.bool))
     assert raw.shape == (3, head.outputs + 1)
     assert torch.equal(head.done(raw), torch.sigmoid(raw[:, -1]))  # type: ignore[arg-type]
     target = torch.tensor([0.999, 1.0, float("nan")])
@@ -87,6 +87,31 @@ def test_binned_labels_are_expectations_of_their_bins() -> None:
     sure = (spread + 1e-9).log()
     assert torch.allclose(head.progress(sure), target, atol=1e-4)
     assert head.loss(sure, target).item() < head.loss(torch.zeros(4, 11), target).item()
+
+
+@pytest.mark.parametrize("pooling", ["prompt", "published"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_samples_are_pooled_without_padding_as_with_it(pooling: str, packed: bool) -> None:
+    """One long sample beside short ones: the head is given its tokens alone, and pools them as a softmax over rows."""
+    items = make_items(3)
+    items[1] = replace(items[1], question=items[1].question + " Look closely." * 60)
+    model, transform = make_parts(items, head=HeadConfig(pooling=pooling))  # type: ignore[arg-type]
+    given: list[torch.Tensor] = []
+    score = model.head.score if pooling == "prompt" else model.head.pooler  # type: ignore[union-attr]
+    score.register_forward_pre_hook(lambda module, inputs: given.append(inputs[0]))  # type: ignore[operator,union-attr]
+    batch = transform(items, packed)
+    with torch.no_grad():
+        raw = model(batch).raw
+    mask = batch["prompt_mask"] if pooling == "prompt" else batch["item_mask" if packed else "attention_mask"]
+    assert given[0].numel() == mask.sum() * model.head.hidden_size  # type: ignore[union-attr]
+    # By hand, a row each
+    rows = torch.zeros(*mask.shape, given[0].shape[-1])
+    rows[mask > 0] = given[0]
+    weights = score(rows).squeeze(-1).masked_fill(mask == 0, -torch.inf).softmax(-1)  # type: ignore[operator]
+    pooled = torch.einsum("nt,nth->nh", weights, rows)
+    head = model.head
+    value = head.value(pooled) if pooling == "prompt" else head.value_head(pooled)  # type: ignore[union-attr,operator]
+    assert torch.allclose(raw[:, :1], value, atol=1e-6)
 
 
 @pytest.mark.parametrize("pooling", ["prompt", "published"])
