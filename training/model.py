@@ -127,7 +127,8 @@ class ProgressModel(nn.Module):
         the sample of each [m], whether it is of the prompt [m]."""
         mask = batch["item_mask" if "item_mask" in batch else "attention_mask"]
         item, place = mask.nonzero(as_tuple=True)
-        states = states[0, batch["item_index"][item, place]] if "item_index" in batch else states[item, place]
+        packed = "item_index" in batch
+        states = states.flatten(0, 1)[batch["item_index"][item, place]] if packed else states[item, place]
         return states.float(), item, batch["prompt_mask"][item, place] > 0
 
 
