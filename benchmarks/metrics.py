@@ -69,9 +69,7 @@ def main() -> None:
     slow, _, theirs = timed(lambda: published.kendall(predicted, target))
     quick, _, (_, ours) = timed(lambda: order.kendall(runs_of([(predicted, target)])))
     print(f"tau-a of one episode of {args.pairs} answers, seconds of CPU: a Python loop over all pairs {slowest:.2f}")
-    print(
-        f"  numpy over all pairs {slow:.2f}, by scipy {quick:.3f}: {slowest / quick:.0f} times as quick as the loop"
-    )
+    print(f"  numpy over all pairs {slow:.2f}, by scipy {quick:.3f}: {slowest / quick:.0f} times as quick as the loop")
     if max(abs(plain - ours[0]), abs(theirs - ours[0])) > 1e-9:
         sys.exit(f"they differ: {plain}, {theirs} and {ours[0]}")
 
