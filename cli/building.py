@@ -1,6 +1,5 @@
 """Building: the demo, a corpus, what a build would cost."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -34,7 +33,7 @@ from cli.options import (
 from cli.output import print_json, show
 from cli.progress import training_progress
 from cli.status import status_rows
-from cli.terminal import DONE
+from cli.terminal import DONE, note
 from core.errors import UserError
 from core.names import DEMO_RECIPE, DEMO_RELEASE
 from core.paths import ROOT, Workspace
@@ -105,7 +104,7 @@ def _say_outcomes(space: Workspace, outcomes: Sequence[Outcome]) -> None:
             continue
         print(f"{outcome.asset.replace('_', ' ')}: {'made' if outcome.made else 'up to date'}")
         if "left_out" in outcome.numbers:
-            print(f"left out: {outcome.numbers['left_out']}", file=sys.stderr)
+            note(f"left out: {outcome.numbers['left_out']}")
         for path in outcome.files:
             print(f"{outcome.asset}: {path}")
 
@@ -213,7 +212,7 @@ def _data_format(stated: str | None, former: str | None) -> str | None:
         raise UserError("--as says the data's format; --format, as that was called before, goes without it")
     check_data_format(stated or former)
     if former:
-        print(f"note: --format {former} is --as {former} now; the next version takes that alone", file=sys.stderr)
+        note(f"note: --format {former} is --as {former} now; the next version takes that alone")
     return stated or former
 
 

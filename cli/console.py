@@ -15,7 +15,7 @@ from assets.lib.report import is_followed, report_build
 from cli.output import show
 from cli.progress import progress
 from cli.status import show_references, show_status, status_rows
-from cli.terminal import DONE, FAILED, PARTIAL, VERBOSE
+from cli.terminal import DONE, FAILED, PARTIAL, VERBOSE, note
 from core.paths import Workspace
 from ingest.reasons import REASONS
 from ingest.signals.survey import findings_of
@@ -124,29 +124,35 @@ def _build_visibly(
     done, to_do = Counter[str](), Counter[str]()  # episodes by stage
     going: dict[str, Counter[tuple[str, int]]] = defaultdict(Counter)  # the same of stages that go on, by chunk
     episodes: dict[tuple[str, int], int] = {}
-
-    def on_steps(steps: Sequence[Step]) -> None:
-        if steps:
-            rows = open_lake(space).rows("SELECT dataset, chunk, count(*) FROM episode_facts GROUP BY ALL")
-            episodes.update({(dataset, chunk): number for dataset, chunk, number in rows})
-        for step in steps:
-            to_do[step.stage.name] += episodes.get((step.dataset, step.chunk or 0), 0)
+    each = 0.0  # frames of an episode, on average
 
     with progress() as report:
+        report("sources", detail="looked at and listed")
+
+        def on_steps(steps: Sequence[Step]) -> None:
+            nonlocal each
+            if steps:
+                lake = open_lake(space)
+                rows = lake.rows("SELECT dataset, chunk, count(*) FROM episode_facts GROUP BY ALL")
+                episodes.update({(dataset, chunk): number for dataset, chunk, number in rows})
+                each = lake.rows("SELECT coalesce(avg(num_rows), 0) FROM episode_facts")[0][0]
+            for step in steps:
+                to_do[step.stage.name] += episodes.get((step.dataset, step.chunk or 0), 0)
+            report("sources", 1, 1)
 
         def on_moment(moment: Moment) -> None:
             chunk, of_stage = (moment.dataset, moment.chunk), going[moment.stage]
             of_stage[chunk] = moment.episodes
             if moment.duration_s is not None:
                 done[moment.stage] += episodes.get(chunk, 0)
-            report(moment.stage, done[moment.stage] + of_stage.total(), to_do[moment.stage] or None, "episodes")
+            report(moment.stage, done[moment.stage] + of_stage.total(), to_do[moment.stage] or None, "episodes", each)
 
         return run_build(
             space,
             builds,
             workers,
             on_plan=lambda stages: _add_event(events, {"event": "plan", "stages": stages}),
-            on_note=lambda text: print(f"note: {text}", file=sys.stderr, flush=True),
+            on_note=lambda text: note(f"note: {text}"),
             on_steps=on_steps,
             on_moment=on_moment,
             update=update,

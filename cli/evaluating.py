@@ -1,6 +1,5 @@
 """Scores of models, prediction files and annotators."""
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,6 +11,7 @@ from assets.lib.report import report_closing
 from cli.options import At, FormatOption, ReleaseOption, lake_at, say, space_at, warn
 from cli.output import print_json, show
 from cli.progress import progress
+from cli.terminal import note
 from core.errors import UserError
 from core.names import LATEST, did_you_mean
 from eval.annotators.compare import TRUTH, Comparison, differences
@@ -103,16 +103,16 @@ def _check_held_out(options: EvaluationOptions) -> None:
 
 def _show_evaluation(evaluation: Any, format: str) -> None:
     """The scores of a model and the baselines; of one part of several, only where its predictions are."""
-    print(f"predictions: {evaluation.predictions}", file=sys.stderr)
+    note(f"predictions: {evaluation.predictions}")
     warn(evaluation.notes, "left out")
     if not evaluation.entries:
-        print("this part is done; the one that ends last scores them all", file=sys.stderr)
+        note("this part is done; the one that ends last scores them all")
         return
     if format == "json":
         print_json({"eval_run": evaluation.run, "settings": dict(evaluation.settings), "models": evaluation.facts()})
     else:
         show(evaluation.rows(), "table")
-    print(f"report: {evaluation.page}", file=sys.stderr)
+    note(f"report: {evaluation.page}")
 
 
 def _evaluate_held_out(model: str, release: str | None, workspace: str, format: Literal["table", "json"]) -> None:
@@ -135,7 +135,7 @@ def _evaluate_held_out(model: str, release: str | None, workspace: str, format: 
     if format == "table":  # the report has more, and --format json has all
         rows = [row for row in rows if row["metric"] in HELD_OUT_METRICS]
     show(rows, format)
-    print(f"report: {outcome.files[0]}", file=sys.stderr)
+    note(f"report: {outcome.files[0]}")
 
 
 BenchmarkOption = Annotated[
@@ -169,7 +169,7 @@ def eval_score(
         settings = {"file": predictions.name, "as_published": as_published}
         lake, evaluated = open_lake(space_at(at.workspace)), Evaluated(name, scored, scores)
         run = store_scores(lake, evaluated, predictions.read_bytes(), settings)
-        print(f"stored as {run}, model {name}", file=sys.stderr)
+        note(f"stored as {run}, model {name}")
     if at.format == "json":
         print_json(scored.facts(scores))
         return
@@ -181,8 +181,8 @@ def eval_score(
     ]
     show(rows, "table")
     say(", ".join(f"{n} {what.replace('_', ' ')}" for what, n in scored.counts.items()))
-    for note in scored.notes:
-        say(f"not scored: {note}")
+    for line in scored.notes:
+        say(f"not scored: {line}")
 
 
 @eval_app.command("compare")

@@ -1,7 +1,6 @@
 """Exports to other tools, and annotations from them."""
 
 import inspect
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +12,7 @@ from annotate.imported import FORMS
 from cli.options import At, lake_at, lake_to_read, say, space_at, warn
 from cli.output import show_facts
 from cli.progress import progress
-from cli.terminal import FAILED
+from cli.terminal import FAILED, note
 from core.errors import UserError
 from eval.reward.options import ModelOptions
 from pipeline.episode_rewards import score_selection
@@ -69,7 +68,7 @@ def _export(
         from warehouse.exports.verify_lerobot import verify as verify_lerobot  # imports LeRobot, and torch
 
         verified = verify_lerobot(lake, chosen, out, options)
-        print(verified.sentence(), file=sys.stderr)
+        note(verified.sentence())
         if verified.problems:
             raise typer.Exit(FAILED)
 
@@ -83,7 +82,7 @@ def _with_rewards(
     config = scorer_config(how, model, space_at(workspace))
     with progress() as report:
         scored = score_selection(lake_at(workspace), config, chosen, fps, partial(report, "episodes"))
-    print(f"{scored.scored_now} of {scored.episodes} episodes scored now", file=sys.stderr)
+    note(f"{scored.scored_now} of {scored.episodes} episodes scored now")
     if scored.failures:
         warn([f"{scored.failures} of {scored.moments} moments gave no number"], "note")
     return options.model_copy(update={"rewards": scored.run, "model": model})

@@ -26,6 +26,7 @@ from cli.terminal import (
     ENDED,
     FAILED,
     INTERRUPTED,
+    QUIET,
     USAGE,
     VERBOSE,
     guard_terminal,
@@ -99,6 +100,8 @@ WITHOUT_PANDAS = {
     "schema", "sql", "demonstrations", "corrections", "references", "outcomes",
 }  # fmt: skip
 VerboseOption = Annotated[bool, typer.Option("--verbose", help="Show where an error came from.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Only results and errors.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Same as --format json.")]
 RecordsOption = Annotated[bool, typer.Option("--records", "-x", help="Each row as a record, a column a line.")]
 FREE_TEXTS = {"comment", "query", "task"}  # parameters that are no address, though a link may begin them
 EPISODES = tuple[int, ...] | None
@@ -134,7 +137,7 @@ def _name(info: Any) -> str:
 
 
 def _complete(info: Any, words: str) -> Any:
-    """A copy of a command or group, with what all commands have: --verbose, -x for tables, completion, examples."""
+    """A copy of a command or group, with what all commands have: see `_as_typer_has_it`; and with its examples."""
     info = copy.copy(info)
     info.epilog = _examples(words)
     if not hasattr(info, "typer_instance"):
@@ -150,7 +153,8 @@ def _complete(info: Any, words: str) -> Any:
 
 
 def _as_typer_has_it(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with --verbose, with -x where it has a --format, with completion of names, flags without a --no-.
+    """The command with --verbose and -q, with -x and --json where it has a --format, with completion of names, flags
+    without a --no-.
 
     A parameter that is a pydantic model stands for options: one of each of the model's fields.
     """
@@ -158,11 +162,11 @@ def _as_typer_has_it(command: Callable[..., None]) -> Callable[..., None]:
     declared = list(signature.parameters.values())
     models = {p.name: p.annotation for p in declared if hasattr(p.annotation, "model_fields")}
     parameters = [q for p in declared for q in (options_of(models[p.name]) if p.name in models else [p])]
-    parameters.append(
-        inspect.Parameter("verbose", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=VerboseOption)
-    )
+    further: dict[str, Any] = {"quiet": QuietOption, "verbose": VerboseOption}
     if any(p.name == "format" and "table" in str(p.annotation) for p in parameters):
-        parameters.insert(-1, parameters[-1].replace(name="records", annotation=RecordsOption))
+        further = {"json": JsonOption, "records": RecordsOption} | further
+    of_keyword = inspect.Parameter.KEYWORD_ONLY
+    parameters += [inspect.Parameter(name, of_keyword, default=False, annotation=a) for name, a in further.items()]
     for parameter in parameters:
         complete_by_name(parameter)
         _call_flag(parameter)
@@ -171,10 +175,11 @@ def _as_typer_has_it(command: Callable[..., None]) -> Callable[..., None]:
     def run(**values: Any) -> None:
         _refuse_secrets(values)
         # A group's own option counts for the command inside it
-        if values.pop("verbose"):
-            VERBOSE.set(True)
-        if values.pop("records", False):
-            AS_RECORDS.set(True)
+        for name, wanted in {"quiet": QUIET, "verbose": VERBOSE, "records": AS_RECORDS}.items():
+            if values.pop(name, False):
+                wanted.set(True)
+        if values.pop("json", False):
+            values["format"] = "json"
         made = {
             name: _made(model, {p.name: values.pop(p.name) for p in options_of(model)})
             for name, model in models.items()
@@ -290,8 +295,8 @@ def _asked(words: Sequence[str]) -> str:
 def main() -> None:
     """Run the command line. Known errors become one line and an exit code; an unknown one shows its traceback."""
     guard_terminal()
-    VERBOSE.set(False)
-    AS_RECORDS.set(False)
+    for wanted in (QUIET, VERBOSE, AS_RECORDS):
+        wanted.set(False)
     try:
         # Typer's own handling is off, so that errors of all commands come out in one form
         code = typer.main.get_command(make_app(_asked(sys.argv[1:]))).main(standalone_mode=False)

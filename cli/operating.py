@@ -60,7 +60,6 @@ def doctor(
     repair: Annotated[
         bool, Option(help="Move orphans and damaged files to .removed; mark what must be built again.")
     ] = False,
-    json: Annotated[bool, Option(help="Same as --format json.")] = False,
     at: At = At(),
 ) -> None:
     """Check whether a workspace is complete, and say what to do.
@@ -74,7 +73,7 @@ def doctor(
         repaired = mend(space, troubles)
         # Looked at again: the exit code is about the workspace as it is now
         troubles = diagnose(space, hashes=hashes)
-    _show_findings(space, troubles, repaired, as_json=json or at.format == "json")
+    _show_findings(space, troubles, repaired, as_json=at.format == "json")
 
 
 @app.command()

@@ -10,6 +10,7 @@ import typer
 from pydantic import BaseModel, Field
 from typer import Argument, Option
 
+from cli.terminal import QUIET, note
 from core.errors import FailedError, UserError
 from core.paths import DEFAULT_WORKSPACE, Workspace
 from ingest.formats import FORMAT_NAMES
@@ -96,11 +97,13 @@ def say(text: str) -> None:
 def warn(lines: Sequence[str], what: str) -> None:
     """Lines to standard error, each after what it is: standard output is the result alone, for scripts."""
     for line in lines:
-        print(f"{what}: {line}", file=sys.stderr)
+        note(f"{what}: {line}")
 
 
 def say_next(steps: Mapping[str, str], workspace: str) -> None:
-    """How to go on: what, and the command for it (without the program's name)."""
+    """How to go on: what, and the command for it (without the program's name); nothing where -q asks for quiet."""
+    if QUIET.get():
+        return
     option = "" if workspace == DEFAULT_WORKSPACE else f" --workspace {shlex.quote(workspace)}"
     widest = max(map(len, steps))
     for i, (what, command) in enumerate(steps.items()):
@@ -154,7 +157,7 @@ def episode_list(text: str | None) -> tuple[int, ...] | None:
 
 def tell_sent(item: Any) -> None:
     if sys.stderr.isatty():
-        print(f"sent {item.path}", file=sys.stderr)
+        note(f"sent {item.path}")
 
 
 def check_data_format(name: str | None) -> None:

@@ -1,6 +1,5 @@
-"""How far something is: bars on a terminal, a line a minute in a log; nothing is left at the end."""
+"""How far something is: bars on a terminal, a line every ten seconds in a log; nothing is left at the end."""
 
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -8,53 +7,75 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
-LOG_EVERY_S = 60.0
+from cli.terminal import QUIET, note
+
+FIRST_S, LOG_EVERY_S = 0.5, 10.0
+SPEED_OVER_S = 600.0  # what is left is told from how fast it was in this time
 
 
 class Report(Protocol):
-    """Called with a task's name, how much of it is done, of how much (None: unknown), and a word on it."""
+    """Called with a task's name, how much of it is done, of how much (None: unknown), a word on it, and how many
+    frames one of these has (0: none)."""
 
-    def __call__(self, name: str, done: float = 0, of: float | None = None, detail: str = "") -> None: ...
+    def __call__(
+        self, name: str, done: float = 0, of: float | None = None, detail: str = "", frames: float = 0
+    ) -> None: ...
+
+
+class _Words(ProgressColumn):
+    """How much of a task is done, and how fast."""
+
+    def render(self, task: Task) -> Text:
+        of, rate = task.total, (task.speed or 0) * task.fields["frames"]
+        counted = f"{task.completed:,.0f} of {of:,.0f} " if of and of > 1 else ""
+        return Text(counted + task.fields["detail"] + (f", {rate:,.0f} frames/s" if rate else ""))
 
 
 @contextmanager
 def progress() -> Iterator[Report]:
-    """Show how far tasks are. Threads may report."""
-    console = Console(stderr=True)
-    words = TextColumn("{task.fields[counted]} {task.fields[detail]}", markup=False)
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), words, TimeElapsedColumn())
+    """Show how far tasks are; nothing where -q asks for quiet. Threads may report."""
+    console, words = Console(stderr=True), _Words()
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), words, TimeRemainingColumn())
     tasks: dict[str, TaskID] = {}
     lock, ended = threading.Lock(), threading.Event()
-    hidden = not console.is_terminal
-    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=hidden) as bars:
+    is_log = not console.is_terminal
+    hidden = is_log or QUIET.get()
+    with Progress(
+        *columns, console=console, transient=True, disable=hidden, speed_estimate_period=SPEED_OVER_S
+    ) as bars:
 
-        def report(name: str, done: float = 0, of: float | None = None, detail: str = "") -> None:
+        def report(name: str, done: float = 0, of: float | None = None, detail: str = "", frames: float = 0) -> None:
             with lock:
                 if name not in tasks:
-                    tasks[name] = bars.add_task(name, counted="", detail="")
-                counted = f"{done:,.0f} of {of:,.0f}" if of and of > 1 else ""
-                bars.update(tasks[name], completed=done, total=of, counted=counted, detail=detail)
+                    tasks[name] = bars.add_task(name, total=None, detail="", frames=0)
+                bars.update(tasks[name], completed=done, total=of, detail=detail, frames=frames)
 
         def log() -> None:
-            began_s = time.monotonic()
-            while not ended.wait(LOG_EVERY_S):
+            began_s, wait_s = time.monotonic(), FIRST_S
+            while not ended.wait(wait_s):
                 going = [task for task in bars.tasks if not task.finished and (task.completed or task.fields["detail"])]
-                parts = [" ".join(f"{t.description} {t.fields['counted']} {t.fields['detail']}".split()) for t in going]
+                parts = [f"{task.description} {words.render(task)}{_left(task)}" for task in going]
                 done = sum(task.finished for task in bars.tasks)
                 parts.append(f"{done} of {len(bars.tasks)} done, {clock(time.monotonic() - began_s)}")
-                print("; ".join(parts), file=sys.stderr, flush=True)
+                note("; ".join(parts))
+                wait_s = LOG_EVERY_S
 
         logger = threading.Thread(target=log, daemon=True)
-        if hidden:
+        if is_log and not QUIET.get():
             logger.start()
         try:
             yield report
         finally:
             ended.set()
-            if hidden:
+            if logger.is_alive():
                 logger.join()
+
+
+def _left(task: Task) -> str:
+    return f", {clock(task.time_remaining)} left" if task.time_remaining else ""
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """Questions to the corpus: tables, the registry, what is quarantined, what is like what, what differs."""
 
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,6 +9,7 @@ from typer import Argument, Option
 
 from cli.options import At, DatasetArgument, EpisodeArgument, lake_to_read, say, space_at
 from cli.output import print_json, show
+from cli.terminal import note
 from core.demonstration_quality import FEWEST
 from core.errors import UserError
 from core.names import did_you_mean
@@ -92,7 +92,7 @@ def quarantine(
         ((num,),) = lake.rows("SELECT count(*) FROM quarantine")
         if num > MAX_ROWS:
             advice = "--by reason counts them, --format json for all"
-            print(f"({num} rows, the first {MAX_ROWS} shown; {advice})", file=sys.stderr)
+            note(f"({num} rows, the first {MAX_ROWS} shown; {advice})")
 
 
 @app.command()

@@ -1,6 +1,5 @@
 """Releases, takedowns, and what nothing names any more."""
 
-import sys
 from typing import Annotated
 
 import typer
@@ -26,7 +25,7 @@ from cli.options import (
     warn,
 )
 from cli.output import print_json, show, show_facts
-from cli.terminal import FAILED
+from cli.terminal import FAILED, note
 from core.errors import UserError
 from explorer.filters import size
 from warehouse.lake import Lake
@@ -182,10 +181,10 @@ def takedown(
     # Nothing is deleted yet: the build makes chunks without the data, gc deletes the bytes
     if undo:
         marks = take_back(lake, dataset, selected)
-        print(f"{marks} marks taken back; build {dataset} to use it again.", file=sys.stderr)
+        note(f"{marks} marks taken back; build {dataset} to use it again.")
     else:
         take_down(lake, dataset, selected, reason or "")
-        print(f"Build {dataset} to make its chunks without it, then run gc to delete the bytes.", file=sys.stderr)
+        note(f"Build {dataset} to make its chunks without it, then run gc to delete the bytes.")
     show(takedown_marks(lake, dataset), at.format, empty=f"Nothing of {dataset} is taken down.")
 
 

@@ -1,6 +1,5 @@
 """Rewards: of videos and episodes, and over HTTP."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +9,9 @@ from typer import Argument, Option
 from cli.options import At, Here, HostOption, NoTokenOption, PortOption, TokenFileOption, say, space_at, warn
 from cli.output import show_facts
 from cli.progress import progress
+from cli.terminal import note
 from core.errors import UserError
+from core.names import LATEST
 from core.serving import access_for, is_loopback, link_with, listen, serve, token_for
 from eval.reward.open import open_scorer
 from eval.reward.options import ScorerOptions
@@ -136,10 +137,13 @@ def serve_rewards(
         from eval.server.app import make_app  # imports torch
 
         with open_scorer(config) as opened:
-            server = make_app(opened, scorer.model or scorer.baseline or "shown", access, limits)
+            # By its own name, whatever it was asked for by: after the next training `latest` is another one
+            name = config.folder.name if config.folder else config.model or scorer.baseline or "shown"
+            aliases = (Path(scorer.model or LATEST).name,) if config.folder else ()
+            server = make_app(opened, name, access, limits, aliases)
             serve(
                 server,
                 listener,
                 lambda url: say(f"listening on {url}\nin a browser: {link_with(f'{url}/docs', shown)}"),
             )
-    print("stopped", file=sys.stderr)
+    note("stopped")

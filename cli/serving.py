@@ -1,7 +1,6 @@
 """Servers: the explorer, and the vision-language model that annotates."""
 
 import os
-import sys
 import time
 import webbrowser
 from contextlib import suppress
@@ -32,6 +31,7 @@ from cli.options import (
 )
 from cli.output import show
 from cli.progress import progress
+from cli.terminal import note
 from core.errors import UserError
 from core.names import whoami
 from core.paths import Workspace
@@ -138,7 +138,7 @@ def vlm_cache(
         keep = {k for k, r in store.replies() if r.prompt_version in present} if prune_versions else None
         limit = None if prune_older is None else datetime.now(UTC) - timedelta(days=prune_older)
         confirm("Delete replies, which would have to be asked for and paid again?", yes=yes)
-        print(f"{store.prune(keep, limit)} replies deleted.", file=sys.stderr)
+        note(f"{store.prune(keep, limit)} replies deleted.")
     show(cache_rows(store), at.format, empty="No reply is kept.")
 
 
@@ -191,4 +191,4 @@ def vlm_serve(
                 server.check()
                 time.sleep(1)
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
+        note("stopped")

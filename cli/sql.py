@@ -13,6 +13,7 @@ from typer import Argument, Option
 
 from cli.options import Here, space_at
 from cli.output import write_result
+from cli.terminal import note
 from core.errors import UserError
 from warehouse.sql_process import LakeState, SqlProcess
 
@@ -52,8 +53,7 @@ def sql(
         part = table if most is None else table.slice(0, most)
         written = write_result(part, format, out)
         if format == "table" and table.num_rows > part.num_rows:
-            more = f"({table.num_rows} rows, the first {most} shown; --limit N, or --format csv for all)"
-            print(more, file=sys.stderr)
+            note(f"({table.num_rows} rows, the first {most} shown; --limit N, or --format csv for all)")
         return written
 
     def described(names: list[str]) -> list[Any]:

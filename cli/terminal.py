@@ -17,6 +17,7 @@ DONE, FAILED, USAGE, PARTIAL, INTERRUPTED, ENDED = 0, 1, 2, 3, 130, 143
 # more than colours and moves of the cursor (ESC [)
 COMMAND = re.compile(rf"{MARKS.pattern}|\x1b(?!\[[0-9;?]*[A-Za-z])")
 AS_RECORDS: ContextVar[bool] = ContextVar("AS_RECORDS", default=False)  # tables as records: -x of any command
+QUIET: ContextVar[bool] = ContextVar("QUIET", default=False)  # results and errors alone: -q of any command
 VERBOSE: ContextVar[bool] = ContextVar("VERBOSE", default=False)  # errors with their origin: --verbose of any command
 COLOURS = {"bold": "1", "red": "31", "green": "32", "yellow": "33"}
 Colour = Literal["bold", "red", "green", "yellow"]
@@ -43,6 +44,12 @@ def has_colours(stream: Any) -> bool:
 def painted(text: str, colour: Colour, stream: Any = None) -> str:
     """The text in a colour, where the stream (standard output, if none is given) shows colours."""
     return f"\x1b[{COLOURS[colour]}m{text}\x1b[0m" if text and has_colours(stream or sys.stdout) else text
+
+
+def note(text: str) -> None:
+    """What is no result, to standard error; nothing where -q asks for quiet."""
+    if not QUIET.get():
+        print(text, file=sys.stderr, flush=True)
 
 
 def leave_streams() -> None:

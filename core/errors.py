@@ -59,6 +59,6 @@ def validation_message(e: "ValidationError") -> str:
         parts_of_field = [str(part) for part in error["loc"] if not str(part).startswith("<")]
         field = ".".join(parts_of_field) or "the file"
         is_unknown = error["type"] == "extra_forbidden"
-        problem = "is not a known field" if is_unknown else error["msg"].lower()
+        problem = "is not a known field" if is_unknown else error["msg"].lower().removeprefix("value error, ")
         parts.append(f"{field}: {problem}")
     return "; ".join(parts)

@@ -21,8 +21,8 @@ from warehouse.lake.schema import columns, relations
 CLI_INTRO = """\
 `--help` after a command prints the same, with examples. Exit codes: 0 done; 1 a failure or a finding; 2 wrong use or input; 3 partly
 built; 130 interrupted, with all finished work kept. `--workspace` is `./workspace` or `PROCCORPUS_WORKSPACE`. Rows that are too wide are
-shown as records, as with `-x`; `--format json` prints all rows for scripts. Commands that delete ask first; scripts say `--yes`.
-`--verbose` shows where an error came from, `--install-completion` completes names in your shell."""
+shown as records, as with `-x`; `--format json`, or `--json`, prints all rows for scripts. Commands that delete ask first; scripts say `--yes`.
+`-q` leaves results and errors alone, `--verbose` shows where an error came from, `--install-completion` completes names in your shell."""
 
 CONFIGURATION_INTRO = """\
 The command line names the dataset of a build (`--source`), or a TOML file that describes the build (`--config`). An unknown key is
@@ -100,7 +100,7 @@ def _name(said: str) -> str:
 
 
 def _parameters(command: Any) -> list[Any]:
-    hidden = ("help", "verbose", "records")
+    hidden = ("help", "verbose", "records", "quiet", "json")
     return [p for p in command.params if p.name not in hidden and not getattr(p, "hidden", False)]
 
 

@@ -33,7 +33,7 @@ from annotate.vlm.prompts import prompt_version
 from core.errors import UserError, validation_message
 from core.names import did_you_mean
 from core.tables import TABLES
-from ingest.registry import BUILT_IN, NAME_PATTERN, DatasetConfig, load_entry, load_registry
+from ingest.registry import BUILT_IN, DatasetConfig, load_entry, load_registry
 from ingest.sources.files import Source, cache_folder
 from ingest.splits import SplitConfig
 from warehouse.lake import Lake, content_key
@@ -360,4 +360,4 @@ def source_build(
         fields: dict[str, Any] = {"name": name, "source": where, "revision": revision, "format": format}
         return DatasetBuild(dataset=DatasetConfig(**fields), episodes=episodes)
     except ValidationError as e:
-        raise UserError(f"{validation_message(e)} (names: {NAME_PATTERN})") from e
+        raise UserError(validation_message(e)) from e

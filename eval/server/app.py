@@ -55,8 +55,11 @@ PICTURE_BODY = {
 }
 
 
-def make_app(scorer: Scorer, name: str, access: Access | None = None, limits: Limits | None = None) -> FastAPI:
-    """The application; `name` is the model's. Its lifespan runs the scoring thread."""
+def make_app(
+    scorer: Scorer, name: str, access: Access | None = None, limits: Limits | None = None, aliases: tuple[str, ...] = ()
+) -> FastAPI:
+    """The application; `name` is the model's, which clients may call by an alias, too. Its lifespan runs the scoring
+    thread."""
     access, limits = access or Access(), limits or Limits()
     service = Service(scorer, name, limits)
     app = FastAPIOffline(
@@ -70,7 +73,7 @@ def make_app(scorer: Scorer, name: str, access: Access | None = None, limits: Li
     app.state.service = service
     _session_routes(app, service)
     _run_routes(app, service)
-    _chat_routes(app, service)
+    _chat_routes(app, service, tuple(dict.fromkeys((name, *aliases))))
     _watching_routes(app, service)
 
     @app.exception_handler(HTTPException)
@@ -198,7 +201,7 @@ def _run_routes(app: FastAPI, service: Service) -> None:
             return Scored(rows=await service.score_video(task, fps, steps, paths, request.is_disconnected))
 
 
-def _chat_routes(app: FastAPI, service: Service) -> None:
+def _chat_routes(app: FastAPI, service: Service, names: tuple[str, ...]) -> None:
     began = int(time())
 
     async def chat_completion(request: Request) -> Response:
@@ -206,7 +209,7 @@ def _chat_routes(app: FastAPI, service: Service) -> None:
         the task as text. The content is JSON with `progress`, `success`, `confidence` and `model`; `reply` asks for
         more or less."""
         asked = await service.in_thread(chat.read_request, await request.body())
-        chat.check_model(asked.model, service.name)
+        chat.check_model(asked.model, names)
         if asked.n not in (None, 1):
             raise Refused(400, "invalid_value", "a reward is one number: n is 1", param="n")
         run, task = asked.proccorpus, chat.task_of(asked)
@@ -227,14 +230,14 @@ def _chat_routes(app: FastAPI, service: Service) -> None:
 
     @app.get(MODELS_PATH, tags=["OpenAI's API"])
     async def models() -> dict[str, Any]:
-        """The model that is served, as OpenAI's clients ask for it."""
-        return chat.model_list(service.name, began)
+        """The model that is served, by its name and its aliases, as OpenAI's clients ask for it."""
+        return chat.model_list(names, began)
 
     @app.get(MODELS_PATH + "/{model:path}", tags=["OpenAI's API"])
     async def model(model: str) -> dict[str, Any]:
         """The same of one model by its name."""
-        chat.check_model(model, service.name)
-        return chat.model_list(service.name, began)["data"][0]
+        chat.check_model(model, names)
+        return chat.model_list((model,), began)["data"][0]
 
 
 def _watching_routes(app: FastAPI, service: Service) -> None:

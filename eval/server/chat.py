@@ -118,10 +118,11 @@ def read_request(body: bytes) -> ChatRequest:
         raise Refused(400, "invalid_value", told, param=where or None) from e
 
 
-def check_model(asked: str, served: str) -> None:
-    """By its name here, or the last part of it, as clients make names of paths. Raises Refused (404)."""
-    if asked not in (served, served.rstrip("/").rpartition("/")[2]):
-        raise Refused(404, "model_not_found", f"the model {asked!r} is not served here, {served!r} is", param="model")
+def check_model(asked: str, served: Sequence[str]) -> None:
+    """By one of its names here, or the last part of one, as clients make names of paths. Raises Refused (404)."""
+    if asked not in {part for name in served for part in (name, name.rstrip("/").rpartition("/")[2])}:
+        told = f"the model {asked!r} is not served here, {served[0]!r} is"
+        raise Refused(404, "model_not_found", told, param="model")
 
 
 def pictures_of(asked: ChatRequest) -> list[bytes]:
@@ -241,6 +242,7 @@ def _envelope(model: str, kind: str) -> dict[str, Any]:
     return {"id": f"chatcmpl-{uuid4().hex}", "object": kind, "created": int(time.time()), "model": model}
 
 
-def model_list(model: str, since: int) -> dict[str, Any]:
-    """What `/v1/models` says: one model."""
-    return {"object": "list", "data": [{"id": model, "object": "model", "created": since, "owned_by": "proccorpus"}]}
+def model_list(names: Sequence[str], since: int) -> dict[str, Any]:
+    """What `/v1/models` says: one model, by each of its names."""
+    same = {"object": "model", "created": since, "owned_by": "proccorpus"}
+    return {"object": "list", "data": [{"id": name} | same for name in names]}

@@ -90,7 +90,7 @@ class Remote:
         """Have a file whole in the cache. Raises DownloadError."""
         known = self.listing.files.get(uri)
         if known is None:
-            raise DownloadError(f"{self.config.name}: {self.config.source} has no file {uri}; run the build again")
+            raise DownloadError(f"{self.config.name}: {self.config.source} has no file {uri}; run the same again")
         path, state = self.cache / uri, self.cache / STATE / _short(uri)
         # A file that is there needs no lock
         if _is_marked(path, state, known):
@@ -149,7 +149,7 @@ class Remote:
             raise DownloadError(f"{where}{at}: {cause}; {self._remedy(e, status)}") from e
 
     def _remedy(self, e: Exception, status: int | None) -> str:
-        full = f"see to the folder {self.cache} (space, permission, names), and run the build again: it resumes"
+        full = f"see to the folder {self.cache} (space, permission, names), and run the same again: it resumes"
         offline = "unset HF_HUB_OFFLINE: only a commit (no branch) whose files were all fetched needs no network"
         larger = "where it is meant to be so large, raise that limit in its registry entry (limits)"
         remedies = (
@@ -158,7 +158,7 @@ class Remote:
             (isinstance(e, DataError), larger),
             (status in (401, 403) or isinstance(e, PermissionError), self.host.credentials),
             (status == 404 or isinstance(e, FileNotFoundError), "check the address, and the revision if it has one"),
-            (True, "run the build again: it resumes where it stopped"),
+            (True, "see that it answers, and run the same again: it resumes where it stopped"),
         )
         return next(remedy for applies, remedy in remedies if applies)
 

@@ -1,5 +1,6 @@
 """How far a build or a training is, on a terminal and in a log."""
 
+import re
 import sys
 import time
 from types import SimpleNamespace
@@ -7,19 +8,41 @@ from types import SimpleNamespace
 import pytest
 
 import cli.progress
+from cli.options import warn
 from cli.progress import clock, progress, training_progress
+from cli.terminal import QUIET, note
 
 
 def test_a_log_has_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     monkeypatch.setattr(cli.progress, "LOG_EVERY_S", 0.05)
+    monkeypatch.setattr(cli.progress, "FIRST_S", 0.01)
+    with progress() as report:
+        report("sources", detail="looked at and listed")
+        time.sleep(0.1)
+        report("sources", 1, 1)
+        for done in (1, 4, 10):
+            report("frames", done, 30, "episodes", 50)
+            time.sleep(0.1)
+        report("segments", 30, 30, "episodes")
+        time.sleep(0.3)
+    first, *_, last = capsys.readouterr().err.splitlines()
+    assert first == "sources looked at and listed; 0 of 1 done, 0:00"
+    moving = re.fullmatch(r"frames 10 of 30 episodes, ([\d,]+) frames/s, 0:0\d left; 2 of 3 done, 0:0\d", last)
+    assert moving, last
+    assert 100 <= int(moving[1].replace(",", "")) <= 9 * 50 / 0.19
+
+
+def test_quiet_is_quiet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setattr(cli.progress, "FIRST_S", 0.01)
+    asked = QUIET.set(True)
     with progress() as report:
         report("frames", 0, 30, "episodes")
-        report("segments", 30, 30, "episodes")
-        report("frames", 10, 30, "episodes")
-        time.sleep(0.5)
-    said = capsys.readouterr().err.splitlines()
-    assert 2 <= len(said) <= 10
-    assert set(said) <= {f"frames 10 of 30 episodes; 1 of 2 done, 0:0{s}" for s in range(3)}
+        time.sleep(0.1)
+    note("read more")
+    warn(["an episode"], "left out")
+    QUIET.reset(asked)
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", "")
 
 
 def test_a_short_one_says_nothing_in_a_log(capsys: pytest.CaptureFixture[str]):
@@ -30,6 +53,7 @@ def test_a_short_one_says_nothing_in_a_log(capsys: pytest.CaptureFixture[str]):
 
 def test_a_training_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     monkeypatch.setattr(cli.progress, "LOG_EVERY_S", 0.05)
+    monkeypatch.setattr(cli.progress, "FIRST_S", 0.01)
     with training_progress() as on_step:
         time.sleep(0.2)
         on_step(SimpleNamespace(done=0.5, step=3, loss=0.25, samples=40))

@@ -74,7 +74,7 @@ def test_what_is_wrong_is_said_and_the_shell_goes_on(asked: Asked, capsys: pytes
     said = capsys.readouterr().err.splitlines()
     assert [line.split(":")[0] for line in said[:-1]] == ["error"] * 5
     assert said[-1].startswith("(1 row, ")
-    assert "only SELECT is allowed" in said[1]
+    assert "the lake is read only" in said[1]
     assert ".help lists them" in said[2]
 
 

@@ -31,7 +31,7 @@ WITH_MODELS = {"annotators", "reward", "train", "adapt", "model", "eval", "cot"}
 LEFT_OUT = ("PROCCORPUS_", "DAGSTER", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "COLUMNS")
 # what modules do not look at when they are imported, of which the second is another one in each test
 AT_RUN_TIME = ("PROCCORPUS_", "PYTEST_CURRENT_TEST")
-# what a build or a training that takes long says in a log, once a minute
+# what a build or a training says in a log while it goes on
 PROGRESS = re.compile(r"^(.*; )?\d+ of \d+ done, \d+:\d\d\n", re.MULTILINE)
 
 

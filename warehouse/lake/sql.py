@@ -185,7 +185,7 @@ def _check_statement(tree: dict) -> None:
     """Raise SqlError unless DuckDB has parsed one SELECT that names only what is allowed."""
     error = tree.get("error_message")
     if "Only SELECT" in (error or ""):
-        raise SqlError("only SELECT is allowed here, one statement at a time (PIVOT without IN is several)")
+        raise SqlError("the lake is read only here: one SELECT at a time (PIVOT without IN is several)")
     if "statements" not in tree:
         raise SqlError(f"Parser Error: {error}")
     if len(tree["statements"]) != 1:

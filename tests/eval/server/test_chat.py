@@ -79,6 +79,17 @@ def test_two_pictures_get_the_reward_that_the_core_gives(laptop: Scorer):
     assert streamed[-1].choices[0].finish_reason == "stop"
 
 
+def test_an_alias_is_answered_by_the_models_own_name():
+    """What is the latest model now need not be it tomorrow."""
+    with running(Pixels(), SMALL, aliases=("latest",)) as app:
+        answer = ask(app.state.url, pictures(2), model="latest")
+        listed = httpx.get(f"{app.state.url}/v1/models").json()["data"]
+        one = httpx.get(f"{app.state.url}/v1/models/latest").json()
+    assert (answer.model, json.loads(answer.choices[0].message.content)["model"]) == ("test", "test")
+    assert [model["id"] for model in listed] == ["test", "latest"]
+    assert one == listed[1]
+
+
 def test_a_history_is_the_whole_run_whose_last_moment_counts(shared: str):
     """All pictures before the text, as RLinf's worker for reward APIs sends a history; by plain HTTP, as it does."""
     frames = pictures(6)

@@ -195,7 +195,7 @@ def test_goes_on_in_a_later_run(hub: Hub, source: Source, blocks: int) -> None:
     assert str(error.value) == (
         f"toy: cannot fetch data/a.parquet from hf://{REPO} at revision {source.config.revision}: "
         f"peer closed connection without sending complete message body (received 0 bytes, expected {blocks}); "
-        "run the build again: it resumes where it stopped"
+        "see that it answers, and run the same again: it resumes where it stopped"
     )
     assert (in_place(source), partials(source)) == (set(), [blocks])
     hub.asked.clear()
@@ -221,9 +221,7 @@ def test_wrong_bytes(hub: Hub, source: Source, uri: str) -> None:
 
 def test_bytes_that_stay_wrong(hub: Hub, source: Source) -> None:
     hub.corrupt["data/a.parquet"] = 99
-    with pytest.raises(
-        DownloadError, match=r"fetch data/a\.parquet .* not what was listed .* twice; .*; run the build"
-    ):
+    with pytest.raises(DownloadError, match=r"fetch data/a\.parquet .* not what was listed .* twice; .*; run the same"):
         source.resolve("data/a.parquet")
     assert (in_place(source), partials(source), len(hub.contents())) == (set(), [], 2)
 
@@ -263,7 +261,7 @@ def test_what_was_put_there_by_hand(hub: Hub, source: Source) -> None:
         (401, "set HF_TOKEN to a token that may read it"),
         (403, "set HF_TOKEN to a token that may read it"),
         (404, "check the address, and the revision"),
-        (410, "run the build again"),
+        (410, "run the same again"),
     ],
 )
 def test_refused(hub: Hub, source: Source, waits: list[float], status: int, remedy: str) -> None:
@@ -278,7 +276,7 @@ def test_a_busy_hub(hub: Hub, source: Source, waits: list[float]) -> None:
     assert source.resolve("README.md").read_bytes() == b"small"
     assert waits == [1.0, 8.0, 4.0], "429 says how long"
     hub.refuse["data/a.parquet"] = [503]
-    with pytest.raises(DownloadError, match=r"503 refused; run the build again"):
+    with pytest.raises(DownloadError, match=r"503 refused; see that it answers, and run the same again"):
         source.resolve("data/a.parquet")
 
 
@@ -334,7 +332,7 @@ def test_nobody_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
         source = at(tmp_path, revision=commit)
         source.resolve("README.md")
-    with pytest.raises(DownloadError, match="Connection refused; run the build again"):
+    with pytest.raises(DownloadError, match="Connection refused; see that it answers, and run the same again"):
         source.resolve("data/a.parquet")
     assert afresh(source).resolve("README.md").read_bytes() == b"small"
 
