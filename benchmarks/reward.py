@@ -189,7 +189,7 @@ def run_served(scorer: ModelScorer, data: Sequence[bytes]) -> list[float | None]
     """The same by the reward server, without its network."""
 
     async def rewards() -> list[float | None]:
-        service = Service(scorer, "benchmark", Limits())
+        service = Service(scorer, ["benchmark"], Limits())
 
         async def gone() -> bool:
             return False

@@ -139,7 +139,7 @@ def serve_breakable(model: Path) -> int:
     scorer: Any = open_checkpoint(model)
     scorer.__class__ = type("BreakableScorer", (Breakable, type(scorer)), {})
     with listen("127.0.0.1", 0) as listener:
-        app = make_app(scorer, "benchmark", limits=LIMITS)
+        app = make_app(scorer, ["benchmark"], limits=LIMITS)
         serve(app, listener, lambda url: print(f"listening on {url}", flush=True))
     return 0
 

@@ -1,5 +1,6 @@
 """Building: the demo, a corpus, what a build would cost."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -37,6 +38,7 @@ from cli.terminal import DONE, note
 from core.errors import UserError
 from core.names import DEMO_RECIPE, DEMO_RELEASE
 from core.paths import ROOT, Workspace
+from ingest.registry import NAME_PATTERN, name_of
 from pipeline.config import (
     DatasetBuild,
     load_config,
@@ -137,17 +139,10 @@ def build(
     config: Annotated[Path | None, Option(help="TOML file that names datasets, or one dataset's YAML file.")] = None,
     source: Annotated[str | None, Option(help="Dataset to build: a folder, a video file or an address.")] = None,
     revision: RevisionOption = None,
-    name: Annotated[
-        str | None, Option(help="Name for the dataset of --source (a prefix, if it holds several).")
-    ] = None,
-    dataset: Annotated[
-        str | None, Option(help="Build a dataset of the workspace again, with its last configuration.")
-    ] = None,
+    name: Annotated[str | None, Option(help="Name for the dataset of --source; a prefix, if it holds several.")] = None,
+    dataset: Annotated[str | None, Option(help="Build this dataset again, with its last configuration.")] = None,
     data_format: DataFormatOption = None,
-    format: Annotated[str | None, Option(hidden=True)] = None,
-    annotator: Annotated[
-        str | None, Option(help="Annotator that makes the segments: auto, motion, native, vlm or transfer.")
-    ] = None,
+    annotator: Annotated[str | None, Option(help="What labels: auto, motion, native, vlm or transfer.")] = None,
     vlm_endpoint: EndpointOption = None,
     vlm_model: Annotated[str | None, Option(help="The model's name at the server.")] = None,
     episodes: EpisodesOption = None,
@@ -156,7 +151,7 @@ def build(
     update: UpdateOption = False,
     workers: WorkersOption = None,
     events: Annotated[Path | None, Option(help="For programs: append progress to this file, as JSON lines.")] = None,
-    at: Here = Here(),
+    at: At = At(),
 ) -> None:
     """Ingest, label and shard a dataset; runs only stages that are missing or stale.
 
@@ -168,7 +163,7 @@ def build(
     has_vlm_options = bool(vlm_endpoint or vlm_model)
     _check_annotator(annotator, has_vlm_options=has_vlm_options)
     selected = episode_list(episodes)
-    data_format = _data_format(data_format, format)
+    check_data_format(data_format)
     space = space_at(at.workspace)
     if source is None and (name or data_format or revision):
         raise UserError("--name, --as and --revision need --source")
@@ -178,8 +173,9 @@ def build(
         builds = _configured_builds(space, config, selected, update=update)
     else:
         assert source is not None
-        if name == "":
-            raise UserError("--name is empty; without it a dataset has its folder's name")
+        if name is not None and not re.fullmatch(NAME_PATTERN, name):
+            like = name_of(name) or "my_robot"
+            raise UserError(f"--name {name!r}: a name is of small letters, digits, _ and -, such as {like}")
         check_source(source, revision)
         held = builds_of_source(
             space, _lake_if_there(space), source, name=name, format=data_format, episodes=selected, revision=revision,
@@ -193,8 +189,8 @@ def build(
     # An annotator of the command line counts for every dataset, whatever its configuration says
     if annotator or has_vlm_options:
         builds = [with_annotator(build, annotator or "vlm", vlm_endpoint, vlm_model) for build in builds]
-    code = build_all(space, builds, workers, update=update, events=events)
-    if code != DONE:
+    code = build_all(space, builds, workers, update=update, events=events, style=at.format)
+    if code != DONE or at.format == "json":
         raise typer.Exit(code)
 
     # How to go on: first what was left out
@@ -204,16 +200,6 @@ def build(
     steps |= {"look at it in a browser": "explore", "freeze it, to train on": "release create NAME"}
     say("")
     say_next(steps, at.workspace)
-
-
-def _data_format(stated: str | None, former: str | None) -> str | None:
-    """The format that --as says, or --format, as it was called before. Raises UserError."""
-    if stated and former:
-        raise UserError("--as says the data's format; --format, as that was called before, goes without it")
-    check_data_format(stated or former)
-    if former:
-        note(f"note: --format {former} is --as {former} now; the next version takes that alone")
-    return stated or former
 
 
 def _check_annotator(annotator: str | None, *, has_vlm_options: bool) -> None:
@@ -254,9 +240,7 @@ def _lake_if_there(space: Workspace) -> Lake | None:
 def dry_run(
     config: Annotated[Path, Option(help="TOML file that names datasets, or one dataset's YAML file.")],
     episodes: EpisodesOption = None,
-    model_dir: Annotated[
-        Path | None, Option(help="The model's folder, to count tokens exactly as its server does.")
-    ] = None,
+    model_dir: Annotated[Path | None, Option(help="The model's folder, to count tokens as its server does.")] = None,
     again: Annotated[bool, Option(help="Count already labelled episodes, too.")] = False,
     at: At = At(),
 ) -> None:

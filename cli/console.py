@@ -12,7 +12,7 @@ from annotate.signal_report import lag_span
 from annotate.signal_report import line as signal_line
 from annotate.vlm.cost import Prediction
 from assets.lib.report import is_followed, report_build
-from cli.output import show
+from cli.output import print_json, show
 from cli.progress import progress
 from cli.status import show_references, show_status, status_rows
 from cli.terminal import DONE, FAILED, PARTIAL, VERBOSE, note
@@ -37,6 +37,7 @@ def build_all(
     *,
     update: bool = False,
     events: Path | None = None,
+    style: str = "table",
 ) -> int:
     """Run a build with a progress bar, report it to Dagster where that is used, print a summary; returns the exit code.
 
@@ -54,22 +55,14 @@ def build_all(
         report_build(space, names)
 
     # What was done, and what the datasets hold now
-    if report.done:
-        print(f"{len(report.done)} stages run, {report.up_to_date} were up to date.", flush=True)
-    elif not report.failed:
-        print(f"Everything is up to date ({report.up_to_date} stages): nothing was done again.", flush=True)
     lake = open_lake(space)
-    with lake.reading():
-        rows = [row for row in status_rows(lake) if row["dataset"] in names]
-        show_status(rows)
-        show_signals(lake, names)
-        show_gate(lake, names)
-        show_references(lake, names)
-    for name, build in report.builds.items():
-        if (build.stated_annotator, build.annotator) == ("auto", "native"):
-            print(f"{name}: the source brings its own steps, so they are its labels; --annotator motion: without them")
-    for name, cost in costs.items():
-        _show_cost(lake, report, name, cost)
+    rows = [row for row in status_rows(lake) if row["dataset"] in names]
+    if style == "json":
+        print_json({"stages_run": len(report.done), "up_to_date": report.up_to_date, "datasets": rows})
+    else:
+        _show_built(lake, report, names, rows)
+        for name, cost in costs.items():
+            _show_cost(lake, report, name, cost)
 
     for failure in report.failed:
         _print_failure(failure)
@@ -82,6 +75,22 @@ def build_all(
         code = FAILED if report.failed or not is_usable else DONE
     _add_event(events, {"event": "end", "exit_code": code})
     return code
+
+
+def _show_built(lake: Lake, report: BuildReport, names: Sequence[str], rows: list[dict]) -> None:
+    """How much was done, and what is known of each dataset now, a row of `status_rows` each."""
+    if report.done:
+        print(f"{len(report.done)} stages run, {report.up_to_date} were up to date.", flush=True)
+    elif not report.failed:
+        print(f"Everything is up to date ({report.up_to_date} stages): nothing was done again.", flush=True)
+    with lake.reading():
+        show_status(rows)
+        show_signals(lake, names)
+        show_gate(lake, names)
+        show_references(lake, names)
+    for name, build in report.builds.items():
+        if (build.stated_annotator, build.annotator) == ("auto", "native"):
+            print(f"{name}: the source brings its own steps, so they are its labels; --annotator motion: without them")
 
 
 def _add_event(events: Path | None, event: dict[str, Any]) -> None:

@@ -219,9 +219,7 @@ def _suggestion_row(suggestion: TaskSuggestion) -> dict[str, Any]:
 def references_add(
     dataset: DatasetArgument,
     episode: EpisodeArgument,
-    label_run: Annotated[
-        str | None, Option(help="Vouch for this label run's label; default: the active label.")
-    ] = None,
+    label_run: Annotated[str | None, Option(help="Vouch for this run's label; default: the active one.")] = None,
     author: AuthorOption = None,
     at: Here = Here(),
 ) -> None:

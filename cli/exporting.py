@@ -36,12 +36,8 @@ def _export(
     from_model: Annotated[
         str | None, Option(help="Use this reward model's progress instead of labels; scores missing episodes.")
     ] = None,
-    fps: Annotated[
-        float | None, Option(min=0.001, help="With --from-model: scored frames a second; default: 4.")
-    ] = None,
-    verify: Annotated[
-        bool, Option(help="Open the export with LeRobot's reader and compare it with the corpus.")
-    ] = False,
+    fps: Annotated[float | None, Option(min=0.001, help="With --from-model: frames a second; default: 4.")] = None,
+    verify: Annotated[bool, Option(help="Read the export with LeRobot and compare it with the corpus.")] = False,
     overwrite: Annotated[bool, Option(help="Delete a different export in --out first.")] = False,
     at: At = At(),
 ) -> None:

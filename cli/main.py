@@ -77,18 +77,8 @@ COMMANDS = (
     ("Models", "serve", "rewarding", "Serve rewards over HTTP, for live sessions and for whole runs; see /docs."),
     ("Operate", "workspace", "operating", "Create a workspace for several machines."),
     ("Operate", "doctor", "operating", "Check whether a workspace is complete, and say what to do."),
-    (
-        "Operate",
-        "recover",
-        "operating",
-        "Make a lost or damaged catalog again: from the newest backup, with all that people said.",
-    ),
-    (
-        "Operate",
-        "upgrade",
-        "operating",
-        "Bring the lake of an earlier version to this one's, after a backup of its catalog.",
-    ),
+    ("Operate", "recover", "operating", "Make a lost or damaged catalog again, with all that people said."),
+    ("Operate", "upgrade", "operating", "Bring an earlier version's lake to this one's; backs its catalog up first."),
     ("Operate", "nightly", "building", "Bring every dataset up to date, release them, and score the newest model."),
     ("Operate", "gc", "releasing", "Delete files that neither the corpus nor a release uses, and merge small files."),
     ("Operate", "ui", "operating", "Open the Dagster UI on a workspace: chunks, backfills, checks and lineage."),
@@ -333,7 +323,7 @@ def _wrong_use(e: typer.TyperException) -> str:
 
         # Somebody gave a format of data as the one to print in
         if asked[1] in FORMAT_NAMES:
-            text += f"; --format says how to print, --as {asked[1]} what the data are"
+            text = f"{text.removesuffix('.')}; --format says how to print, --as {asked[1]} what the data are"
     if isinstance(wrong := getattr(e, "option_name", None), str) and (known := getattr(e, "possibilities", None)):
         text = f"No such option: {wrong}. Did you mean {near_names(wrong, known)[0]}?"
     context = getattr(e, "ctx", None)

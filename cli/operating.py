@@ -29,14 +29,9 @@ app.add_typer(workspace_app, name="workspace")
 @workspace_app.command("create")
 def workspace_create(
     catalog: Annotated[
-        str | None,
-        Option(
-            help="Catalog of the lake in Postgres: postgresql://USER@HOST:PORT/DATABASE; the password in PGPASSWORD."
-        ),
+        str | None, Option(help="Catalog in Postgres: postgresql://USER@HOST:PORT/DATABASE; password: PGPASSWORD.")
     ] = None,
-    data: Annotated[
-        str | None, Option(help="Data of the lake: s3://BUCKET/FOLDER, or the absolute path of a folder.")
-    ] = None,
+    data: Annotated[str | None, Option(help="Data: s3://BUCKET/FOLDER, or the absolute path of a folder.")] = None,
     at: Here = Here(),
 ) -> None:
     """Create a workspace whose lake several machines write to. A workspace in a local folder needs no such step."""
@@ -78,10 +73,10 @@ def doctor(
 
 @app.command()
 def recover(at: At = At()) -> None:
-    """Make a lost or damaged catalog again: from the newest backup, with all that people said.
+    """Make a lost or damaged catalog again, with all that people said.
 
-    Deletes nothing: what it replaces or does not know is moved to .removed/. Says what a build makes again. Cannot run
-    during a build.
+    Begins with the newest backup. Deletes nothing: what it replaces or does not know is moved to .removed/. Says what a
+    build makes again. Cannot run during a build.
     """
     space = space_at(at.workspace)
     done = make_again(space)
@@ -94,7 +89,7 @@ def upgrade(
     yes: Annotated[bool, Option("--yes", "-y", help="Do it; without, only say what would be done.")] = False,
     at: At = At(),
 ) -> None:
-    """Bring the lake of an earlier version to this one's, after a backup of its catalog. Cannot run during a build."""
+    """Bring an earlier version's lake to this one's; backs its catalog up first. Cannot run during a build."""
     to_do = upgraded(space_at(at.workspace), dry=not yes)
     print_json(to_do) if at.format == "json" else say(to_do["said"])
 

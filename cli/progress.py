@@ -4,48 +4,43 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
 from rich.text import Text
 
 from cli.terminal import QUIET, note
 
 FIRST_S, LOG_EVERY_S = 0.5, 10.0
-SPEED_OVER_S = 600.0  # what is left is told from how fast it was in this time
-
-
-class Report(Protocol):
-    """Called with a task's name, how much of it is done, of how much (None: unknown), a word on it, and how many
-    frames one of these has (0: none)."""
-
-    def __call__(
-        self, name: str, done: float = 0, of: float | None = None, detail: str = "", frames: float = 0
-    ) -> None: ...
+SPEED_S = 600.0  # how fast something is, is told from this long
 
 
 class _Words(ProgressColumn):
-    """How much of a task is done, and how fast."""
+    """How much of a task is done, how fast, and how long the rest takes."""
 
     def render(self, task: Task) -> Text:
         of, rate = task.total, (task.speed or 0) * task.fields["frames"]
         counted = f"{task.completed:,.0f} of {of:,.0f} " if of and of > 1 else ""
-        return Text(counted + task.fields["detail"] + (f", {rate:,.0f} frames/s" if rate else ""))
+        fast = f", {rate:,.0f} frames/s" if rate else ""
+        left = f", {clock(task.time_remaining)} left" if task.time_remaining else ""
+        return Text(counted + task.fields["detail"] + fast + left)
 
 
 @contextmanager
-def progress() -> Iterator[Report]:
-    """Show how far tasks are; nothing where -q asks for quiet. Threads may report."""
+def progress() -> Iterator[Callable[..., None]]:
+    """Show how far tasks are; nothing where -q asks for quiet.
+
+    Yields what threads may call with a task's name, how much of it is done, of how much (None: unknown), a word on it,
+    and how many frames each of these has (0: none).
+    """
     console, words = Console(stderr=True), _Words()
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), words, TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), words)
     tasks: dict[str, TaskID] = {}
     lock, ended = threading.Lock(), threading.Event()
     is_log = not console.is_terminal
     hidden = is_log or QUIET.get()
-    with Progress(
-        *columns, console=console, transient=True, disable=hidden, speed_estimate_period=SPEED_OVER_S
-    ) as bars:
+    with Progress(*columns, console=console, transient=True, disable=hidden, speed_estimate_period=SPEED_S) as bars:
 
         def report(name: str, done: float = 0, of: float | None = None, detail: str = "", frames: float = 0) -> None:
             with lock:
@@ -57,7 +52,7 @@ def progress() -> Iterator[Report]:
             began_s, wait_s = time.monotonic(), FIRST_S
             while not ended.wait(wait_s):
                 going = [task for task in bars.tasks if not task.finished and (task.completed or task.fields["detail"])]
-                parts = [f"{task.description} {words.render(task)}{_left(task)}" for task in going]
+                parts = [f"{t.description} {words.render(t)}" for t in going]
                 done = sum(task.finished for task in bars.tasks)
                 parts.append(f"{done} of {len(bars.tasks)} done, {clock(time.monotonic() - began_s)}")
                 note("; ".join(parts))
@@ -72,10 +67,6 @@ def progress() -> Iterator[Report]:
             ended.set()
             if logger.is_alive():
                 logger.join()
-
-
-def _left(task: Task) -> str:
-    return f", {clock(task.time_remaining)} left" if task.time_remaining else ""
 
 
 @contextmanager

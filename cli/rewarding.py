@@ -139,8 +139,8 @@ def serve_rewards(
         with open_scorer(config) as opened:
             # By its own name, whatever it was asked for by: after the next training `latest` is another one
             name = config.folder.name if config.folder else config.model or scorer.baseline or "shown"
-            aliases = (Path(scorer.model or LATEST).name,) if config.folder else ()
-            server = make_app(opened, name, access, limits, aliases)
+            aliases = [Path(scorer.model or LATEST).name] if config.folder else []
+            server = make_app(opened, list(dict.fromkeys((name, *aliases))), access, limits)
             serve(
                 server,
                 listener,

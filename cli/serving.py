@@ -158,9 +158,7 @@ def vlm_serve(
     max_model_len: Annotated[int, Option(min=1024, help="Maximum tokens of a request.")] = 16384,
     max_images: Annotated[int, Option(min=1, help="Maximum images of a request.")] = 32,
     max_num_seqs: Annotated[int | None, Option(min=1, help="Simultaneous requests.")] = None,
-    python: Annotated[
-        Path | None, Option(help="Python interpreter with vLLM; default: that of .venv-vllm, if it exists.")
-    ] = None,
+    python: Annotated[Path | None, Option(help="Python with vLLM; default: that of .venv-vllm, if it exists.")] = None,
     log_dir: Annotated[Path, Option(help="Folder for the servers' logs.")] = Path("logs"),
     timeout: Annotated[float, Option(min=1, help="Maximum seconds until the servers are ready.")] = 1800,
 ) -> None:

@@ -56,9 +56,7 @@ def train(
     ] = None,
     model: Annotated[Path | None, Option(help="Folder of the checkpoint to start from.")] = None,
     resume: ResumeOption = False,
-    auto_resume: Annotated[
-        bool, Option(help="Resume if there is a checkpoint, else start: for requeued jobs.")
-    ] = False,
+    auto_resume: Annotated[bool, Option(help="Resume if there is a checkpoint, else start: for queues.")] = False,
     wandb: Annotated[bool, Option(help="Log to Weights & Biases, too; WANDB_MODE=offline keeps the log here.")] = False,
     at: At = At(),
 ) -> None:

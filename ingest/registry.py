@@ -152,7 +152,7 @@ class Published(EntryPart):
 class DatasetConfig(EntryPart):
     """One dataset: what its YAML file says. Names are lower-case letters, digits, '_' and '-'."""
 
-    name: str = Field(description="a-z, 0-9, _ and -; rows refer to it, so it must not change")
+    name: str = Field(pattern=NAME_PATTERN, description="a-z, 0-9, _ and -; rows refer to it, so it must not change")
     title: str | None = Field(default=None, description="title for people to read")
     robot: str | None = Field(default=None, description="robot's name for people to read; default: from the source")
     format: FormatName | None = Field(default=None, description="format of the source; default: detected")
@@ -198,15 +198,6 @@ class DatasetConfig(EntryPart):
     limits: Limits = LIMITS
     published: Published = Published()
     notes: str | None = Field(default=None, description="remarks for users of the data")
-
-    @field_validator("name")
-    @classmethod
-    def _is_plain(cls, value: str) -> str:
-        if not re.match(NAME_PATTERN, value):
-            raise ValueError(
-                f"{value!r} is no name: small letters, digits, _ and -, such as {name_of(value) or 'my_robot'}"
-            )
-        return value
 
     @model_validator(mode="before")
     @classmethod

@@ -55,13 +55,10 @@ PICTURE_BODY = {
 }
 
 
-def make_app(
-    scorer: Scorer, name: str, access: Access | None = None, limits: Limits | None = None, aliases: tuple[str, ...] = ()
-) -> FastAPI:
-    """The application; `name` is the model's, which clients may call by an alias, too. Its lifespan runs the scoring
-    thread."""
+def make_app(scorer: Scorer, names: list[str], access: Access | None = None, limits: Limits | None = None) -> FastAPI:
+    """The application; `names`: the model's own, then its aliases. Its lifespan runs the scoring thread."""
     access, limits = access or Access(), limits or Limits()
-    service = Service(scorer, name, limits)
+    service = Service(scorer, names, limits)
     app = FastAPIOffline(
         redoc_url=None,
         title="proccorpus rewards",
@@ -73,7 +70,7 @@ def make_app(
     app.state.service = service
     _session_routes(app, service)
     _run_routes(app, service)
-    _chat_routes(app, service, tuple(dict.fromkeys((name, *aliases))))
+    _chat_routes(app, service)
     _watching_routes(app, service)
 
     @app.exception_handler(HTTPException)
@@ -201,7 +198,7 @@ def _run_routes(app: FastAPI, service: Service) -> None:
             return Scored(rows=await service.score_video(task, fps, steps, paths, request.is_disconnected))
 
 
-def _chat_routes(app: FastAPI, service: Service, names: tuple[str, ...]) -> None:
+def _chat_routes(app: FastAPI, service: Service) -> None:
     began = int(time())
 
     async def chat_completion(request: Request) -> Response:
@@ -209,7 +206,7 @@ def _chat_routes(app: FastAPI, service: Service, names: tuple[str, ...]) -> None
         the task as text. The content is JSON with `progress`, `success`, `confidence` and `model`; `reply` asks for
         more or less."""
         asked = await service.in_thread(chat.read_request, await request.body())
-        chat.check_model(asked.model, names)
+        chat.check_model(asked.model, service.names)
         if asked.n not in (None, 1):
             raise Refused(400, "invalid_value", "a reward is one number: n is 1", param="n")
         run, task = asked.proccorpus, chat.task_of(asked)
@@ -230,14 +227,14 @@ def _chat_routes(app: FastAPI, service: Service, names: tuple[str, ...]) -> None
 
     @app.get(MODELS_PATH, tags=["OpenAI's API"])
     async def models() -> dict[str, Any]:
-        """The model that is served, by its name and its aliases, as OpenAI's clients ask for it."""
-        return chat.model_list(names, began)
+        """The model that is served, by each of its names, as OpenAI's clients ask for it."""
+        return chat.model_list(service.names, began)
 
     @app.get(MODELS_PATH + "/{model:path}", tags=["OpenAI's API"])
     async def model(model: str) -> dict[str, Any]:
         """The same of one model by its name."""
-        chat.check_model(model, names)
-        return chat.model_list((model,), began)["data"][0]
+        chat.check_model(model, service.names)
+        return chat.model_list([model], began)["data"][0]
 
 
 def _watching_routes(app: FastAPI, service: Service) -> None:

@@ -118,11 +118,10 @@ def read_request(body: bytes) -> ChatRequest:
         raise Refused(400, "invalid_value", told, param=where or None) from e
 
 
-def check_model(asked: str, served: Sequence[str]) -> None:
-    """By one of its names here, or the last part of one, as clients make names of paths. Raises Refused (404)."""
-    if asked not in {part for name in served for part in (name, name.rstrip("/").rpartition("/")[2])}:
-        told = f"the model {asked!r} is not served here, {served[0]!r} is"
-        raise Refused(404, "model_not_found", told, param="model")
+def check_model(asked: str, names: list[str]) -> None:
+    """By a name that it has here, or the last part of one, as clients make names of paths. Raises Refused (404)."""
+    if asked not in {*names, *(name.rstrip("/").rpartition("/")[2] for name in names)}:
+        raise Refused(404, "model_not_found", f"the model {asked!r} is not served here, {names[0]!r} is", param="model")
 
 
 def pictures_of(asked: ChatRequest) -> list[bytes]:
@@ -212,9 +211,8 @@ def _trend(change: float | None, margin: float) -> str | None:
 def completion(
     reward: Reward | RewardRow, model: str, run: RunOptions = DEFAULTS, first: Reward | RewardRow | None = None
 ) -> dict[str, Any]:
-    """A chat completion. Where there is no number, its content has nulls and `refusal` says why.
-
-    `first`: the reward of the first moment, which a trend is told from.
+    """A chat completion. Where there is no number, its content has nulls and `refusal` says why. `first`: the reward
+    of the first moment, which a trend is told from.
     """
     failure = reward.failure or (first.failure if first else None)
     message = {"role": "assistant", "content": content_of(reward, model, run, first), "refusal": failure}
@@ -242,7 +240,7 @@ def _envelope(model: str, kind: str) -> dict[str, Any]:
     return {"id": f"chatcmpl-{uuid4().hex}", "object": kind, "created": int(time.time()), "model": model}
 
 
-def model_list(names: Sequence[str], since: int) -> dict[str, Any]:
+def model_list(names: list[str], since: int) -> dict[str, Any]:
     """What `/v1/models` says: one model, by each of its names."""
     same = {"object": "model", "created": since, "owned_by": "proccorpus"}
     return {"object": "list", "data": [{"id": name} | same for name in names]}

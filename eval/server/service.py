@@ -64,8 +64,8 @@ async def _watch(gone: Gone, given_up: threading.Event) -> None:
 class Service:
     """What the endpoints share: the scorer, the queue before it, the sessions."""
 
-    def __init__(self, scorer: Scorer, name: str, limits: Limits) -> None:
-        self.scorer, self.name, self.limits = scorer, name, limits
+    def __init__(self, scorer: Scorer, names: list[str], limits: Limits) -> None:
+        self.scorer, self.name, self.names, self.limits = scorer, names[0], names, limits
         self.sessions = Sessions(limits)
         self.metrics = Metrics(lambda: len(self.sessions), lambda: self.batcher.taken)
         self.batcher = Batcher(scorer, limits, self._batch_scored)

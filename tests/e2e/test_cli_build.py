@@ -102,10 +102,6 @@ def test_a_folder_that_holds_datasets_is_those_datasets(source: Path, away: Path
     build = ("build", "--source", "held", "--episodes", "0", "--workers", 1)
     result = proccorpus(*build, cwd=away, workspace=workspace)
     assert (result.code, result.err) == (DONE, f"note: {away}/held holds 2 datasets: cubes, red_cubes\n")
-    # The former name of --as still says the data's format, and that it is the former one
-    again = proccorpus(*build, "--format", "lerobot", cwd=away, workspace=workspace)
-    assert again.code == DONE
-    assert again.err.startswith("note: --format lerobot is --as lerobot now")
     assert rows(workspace, "SELECT dataset, source_uri FROM datasets ORDER BY 1") == [
         ("cubes", str(away / "held/cubes")),
         ("red_cubes", str(away / "held/more/Red Cubes")),

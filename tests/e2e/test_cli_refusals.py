@@ -77,9 +77,7 @@ CASES: dict[str, tuple[Arguments, str]] = {
     "truncated Parquet file": (of_path(half_a_parquet), "rows.parquet"),
     # how it is built
     "unknown format": (of_source("--as", "rosbag"), "rosbag"),
-    "a format to print in": (of_source("--format", "json"), "--as knows rlds"),
     "another format than it has": (of_source("--as", "rlds"), "its files look like lerobot"),
-    "a format said twice": (of_source("--as", "lerobot", "--format", "lerobot"), "--as says the data's format"),
     "a part of a dataset": (of_path(lambda folder, source: source / "data"), "give that folder"),
     "unknown annotator": (of_source("--annotator", "oracle"), "oracle"),
     "bad name": (of_source(name="Not A Name"), "name"),

@@ -418,7 +418,7 @@ def wire(folder: Path) -> tuple[Check, st.SearchStrategy[Any]]:
     video = write_video(folder / "a.mp4", range(6)).read_bytes()
     picture = png(pictures(1, size=8)[0])
     client = TestClient(
-        make_app(Pixels(), "test", None, replace(Limits(), max_sessions=10_000)), base_url="http://localhost"
+        make_app(Pixels(), ["test"], None, replace(Limits(), max_sessions=10_000)), base_url="http://localhost"
     )
     client.__enter__()
     opened = client.post("/v1/sessions", json={"task": TASK, "fps": FPS}).json()["session"]

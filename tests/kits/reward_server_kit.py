@@ -62,11 +62,11 @@ def offline(scorer: Scorer, frames: Sequence[Any], fps: float = FPS, **more: Any
 
 @contextmanager
 def running(
-    scorer: Scorer, limits: Limits | None = None, access: Access | None = None, aliases: tuple[str, ...] = ()
+    scorer: Scorer, limits: Limits | None = None, access: Access | None = None, names: tuple[str, ...] = ("test",)
 ) -> Iterator[Any]:
     """An application that listens, with its address in `app.state.url`, and the server in `app.state.server`."""
     limits = limits or Limits()
-    app = make_app(scorer, "test", access, limits, aliases)
+    app = make_app(scorer, list(names), access, limits)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = uvicorn.Server(server_config(app))
         thread = threading.Thread(target=server.run, args=([listener],))

@@ -81,7 +81,7 @@ def test_two_pictures_get_the_reward_that_the_core_gives(laptop: Scorer):
 
 def test_an_alias_is_answered_by_the_models_own_name():
     """What is the latest model now need not be it tomorrow."""
-    with running(Pixels(), SMALL, aliases=("latest",)) as app:
+    with running(Pixels(), SMALL, names=("test", "latest")) as app:
         answer = ask(app.state.url, pictures(2), model="latest")
         listed = httpx.get(f"{app.state.url}/v1/models").json()["data"]
         one = httpx.get(f"{app.state.url}/v1/models/latest").json()
