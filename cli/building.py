@@ -165,17 +165,13 @@ def build(
     selected = episode_list(episodes)
     check_data_format(data_format)
     space = space_at(at.workspace)
-    if source is None and (name or data_format or revision):
-        raise UserError("--name, --as and --revision need --source")
+    _check_of_source(source, name, data_format, revision)
     if dataset is not None:
         builds = [_kept_build(space, dataset, selected)]
     elif config is not None:
         builds = _configured_builds(space, config, selected, update=update)
     else:
         assert source is not None
-        if name is not None and not re.fullmatch(NAME_PATTERN, name):
-            like = name_of(name) or "my_robot"
-            raise UserError(f"--name {name!r}: a name is of small letters, digits, _ and -, such as {like}")
         check_source(source, revision)
         held = builds_of_source(
             space, _lake_if_there(space), source, name=name, format=data_format, episodes=selected, revision=revision,
@@ -200,6 +196,15 @@ def build(
     steps |= {"look at it in a browser": "explore", "freeze it, to train on": "release create NAME"}
     say("")
     say_next(steps, at.workspace)
+
+
+def _check_of_source(source: str | None, name: str | None, data_format: str | None, revision: str | None) -> None:
+    """Raises UserError: options of --source without it, or a name that holds what none may."""
+    if source is None and (name or data_format or revision):
+        raise UserError("--name, --as and --revision need --source")
+    if name is not None and not re.fullmatch(NAME_PATTERN, name):
+        like = name_of(name) or "my_robot"
+        raise UserError(f"--name {name!r}: a name is of small letters, digits, _ and -, such as {like}")
 
 
 def _check_annotator(annotator: str | None, *, has_vlm_options: bool) -> None:
