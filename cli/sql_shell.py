@@ -34,7 +34,7 @@ A query ends with ; and may take several lines. Ctrl-C stops it, Ctrl-D leaves, 
   .help  help  \\?
   .quit  quit  exit  \\q"""
 # What people of other shells type, by the dot command that it is here
-OTHER_WORDS = dict.fromkeys(("exit", "quit", ".exit", "\\q"), ".quit")
+OTHER_WORDS: dict[str, str] = dict.fromkeys(("exit", "quit", ".exit", "\\q"), ".quit")
 OTHER_WORDS |= dict.fromkeys(("help", "?", "\\?", "\\h"), ".help")
 OTHER_WORDS |= {"\\dt": ".tables", "\\x": ".records", ".mode": ".format"}
 Show = Callable[[pa.Table, str], object]
