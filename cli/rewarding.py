@@ -44,7 +44,7 @@ def reward(
             help="Another camera of the same run: NAME=VIDEO, for an episode NAME; repeatable; scores are averaged."
         ),
     ] = None,
-    overlay: Annotated[Path | None, Option(help="Also write a video with the curve under the picture.")] = None,
+    overlay: Annotated[Path | None, Option(help="Also write a video with curves and steps under the picture.")] = None,
     step: Annotated[
         list[str] | None,
         Option(help="A step of the task, in order; for ProgressLM's models, which compare with the steps; repeatable."),

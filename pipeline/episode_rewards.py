@@ -67,11 +67,8 @@ def score_episodes(
     An episode's preferred camera is scored, as in training. `model` is a name for people. Raises RewardError, VlmError.
     """
     run = reward_run(scorer, score_fps)
-    known = set(
-        lake.rows(
-            "SELECT DISTINCT dataset, episode_index, content_hash FROM eval_predictions WHERE eval_run = ?", [run]
-        )
-    )
+    sql = "SELECT DISTINCT dataset, episode_index, content_hash FROM eval_predictions WHERE eval_run = ?"
+    known = set(lake.rows(sql, [run]))
     # By content: an episode whose video changed is scored anew
     todo = [e for e in episodes if (e.dataset, e.episode_index, e.content_hash) not in known]
     settings = _settings(scorer, score_fps)
@@ -190,11 +187,14 @@ def episode_clip(space: Workspace, dataset: str, episode_index: int, cameras: Se
     lake = Lake(space, read_only=True)
     build, row = built(lake, dataset), usable_episode(lake, dataset, episode_index)
     has = row["cameras"]
-    unknown = [camera for camera in cameras if camera not in has]
-    if unknown:
+    if unknown := [camera for camera in cameras if camera not in has]:
         raise UserError(f"episode {episode_index} of {dataset} has no camera {unknown[0]!r}; it has {', '.join(has)}")
     [record] = records_of(lake, dataset, [episode_index])
     episode = read_episode(build.source(space.sources), record)
     title = f"episode {episode_index} of {dataset}"
-    clip = RunEpisode(episode, tuple(cameras) or (has[0],), row["fps"], row["num_frames"], title)
+    of_episode = "WHERE dataset = ? AND episode_index = ? ORDER BY"
+    curve = lake.column(f"SELECT progress FROM active_progress {of_episode} frame_index", [dataset, episode_index])
+    sql = f"SELECT start_frame, end_frame, name FROM active_segments {of_episode} start_frame"
+    label = {"labelled": curve, "steps": lake.rows(sql, [dataset, episode_index])}
+    clip = RunEpisode(episode, tuple(cameras) or (has[0],), row["fps"], row["num_frames"], title, **label)
     return clip, task_text(row["task"])

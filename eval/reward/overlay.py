@@ -1,7 +1,8 @@
 """A video with the reward's curve under the picture, for people: h264, yuv420p and fast start, which browsers play."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from itertools import groupby
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,30 +10,34 @@ import av
 import cv2
 import numpy as np
 
-from eval.reward.video import Clip, frames
+from eval.reward.video import Clip, RunEpisode, frames
 
-PANEL_PX = 120  # height of the curve
+PANEL_PX, STRIP_PX = 180, 16  # height of all below the picture, and of the steps and the seconds each
 LEAST_PX = 320  # width of the picture: smaller ones are enlarged
-MARGIN_PX = 10
-PAPER, INK, FAINT, LINE, MARK, LOST = (
-    (250, 250, 248), (40, 40, 40), (205, 205, 200), (31, 95, 170), (214, 96, 20), (190, 40, 40),
+LEFT_PX, RIGHT_PX, TOP_PX, GROUND_PX = 30, 10, 36, PANEL_PX - 2 * STRIP_PX - 6  # where curves are drawn
+PAPER, INK, FAINT, LINE, LABEL, MARK, LOST = (
+    (250, 250, 248), (40, 40, 40), (205, 205, 200), (31, 95, 170), (120, 165, 90), (214, 96, 20), (190, 40, 40),
 )  # fmt: skip
-GRID = (0.0, 0.5, 1.0)  # progress at the horizontal lines
+STEPS = ((226, 236, 248), (248, 236, 214))  # in turn
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def write_overlay(out: Path, clip: Clip, rows: Sequence[Mapping[str, Any]], partial: bool = False) -> None:
     """Encode the first camera's frames with the curve of `rows` up to each, in one streaming pass. Raises RewardError.
 
-    Where a row has no number the curve has a gap, with a mark on the ground line.
+    Behind it the clip's label, where it has one: its whole curve, and its steps by name. Where a row has no number the
+    curve has a gap, with a mark on the ground line.
     """
-    last = max(rows[-1]["frame_index"], 1)
+    curve, steps = (clip.labelled, clip.steps) if isinstance(clip, RunEpisode) else ((), ())
+    last, ground = max(rows[-1]["frame_index"], 1, len(curve) - 1), None
     with av.open(str(out), "w", format="mp4", options={"movflags": "+faststart"}) as container:
         stream: Any = None
         camera = clip.cameras[0]
         for index, together in enumerate(frames(clip, partial)):
             picture = _shown(together[camera][1].rgb())
-            image = np.concatenate([picture, _panel(picture.shape[1], rows, index, last)])
+            step = next((name for start, end, name in steps if start <= index < end), "")
+            ground = _ground(picture.shape[1], clip.fps, last, curve, steps) if ground is None else ground
+            image = np.concatenate([picture, _panel(ground, rows, index, last, step)])
             # The encoder has to know the pictures' size, which the first one tells.
             if stream is None:
                 rate = Fraction(clip.fps).limit_denominator(1001)
@@ -51,31 +56,57 @@ def _shown(rgb: np.ndarray) -> np.ndarray:
     return rgb if rgb.shape[:2] == (height, width) else cv2.resize(rgb, (width, height))
 
 
-def _panel(width: int, rows: Sequence[Mapping[str, Any]], now: int, last: int) -> np.ndarray:
-    """The curve up to frame `now`; uint8 RGB [PANEL_PX, width, 3]."""
+def _at(frame: float, last: int, progress: float, width: int) -> tuple[int, int]:
+    x = LEFT_PX + frame / last * (width - LEFT_PX - RIGHT_PX)
+    return round(x), round(GROUND_PX - progress * (GROUND_PX - TOP_PX))
+
+
+def _say(panel: np.ndarray, text: str, x: int, y: int, colour: tuple[int, int, int] = INK, scale: float = 0.36) -> None:
+    cv2.putText(panel, text, (x, y), FONT, scale, colour, 1, cv2.LINE_AA)
+
+
+def _ground(
+    width: int, fps: float, last: int, curve: Sequence[float], steps: Sequence[tuple[int, int, str]]
+) -> np.ndarray:
+    """What stands behind the curve in all frames: axes, the label's curve and steps; uint8 RGB [PANEL_PX, width, 3]."""
     panel = np.full((PANEL_PX, width, 3), PAPER, np.uint8)
-    top, ground = MARGIN_PX + 14, PANEL_PX - MARGIN_PX
+    for share in (0.0, 0.5, 1.0):
+        (_, y), right = _at(0, last, share, width), width - RIGHT_PX
+        cv2.line(panel, (LEFT_PX, y), (right, y), FAINT, 1)
+        _say(panel, f"{share:g}", 4, y + 4)
+        text = f"{share * last / fps:.1f} s"
+        at = LEFT_PX + round(share * (right - LEFT_PX)) - round(share * cv2.getTextSize(text, FONT, 0.36, 1)[0][0])
+        _say(panel, text, at, PANEL_PX - 5)
+    for k, (start, end, name) in enumerate(steps):
+        (x, _), (after, _) = (_at(frame, last, 0.0, width) for frame in (start, min(end, last)))
+        strip = panel[GROUND_PX + 4 : GROUND_PX + 4 + STRIP_PX, x:after]
+        strip[:] = STEPS[k % 2]
+        # Cut off where the step ends: it is drawn into the step's own part
+        _say(strip, name, 2, STRIP_PX - 5, scale=0.33)
+    if len(curve):
+        line = [_at(f, last, float(p), width) for f, p in enumerate(curve)]
+        cv2.polylines(panel, [np.array(line, np.int32)], False, LABEL, 2, cv2.LINE_AA)
+        _say(panel, "label", width - RIGHT_PX - 76, 12, LABEL)
+        _say(panel, "model", width - RIGHT_PX - 38, 12, LINE)
+    return panel
 
-    def place(row: Mapping[str, Any]) -> tuple[int, int]:
-        x = MARGIN_PX + row["frame_index"] / last * (width - 2 * MARGIN_PX)
-        return round(x), round(ground - (row["progress"] or 0.0) * (ground - top))
 
-    for share in GRID:
-        y = round(ground - share * (ground - top))
-        cv2.line(panel, (MARGIN_PX, y), (width - MARGIN_PX, y), FAINT, 1)
+def _panel(ground: np.ndarray, rows: Sequence[Mapping[str, Any]], now: int, last: int, step: str) -> np.ndarray:
+    """The curve up to frame `now`, its numbers and the label's step in words; uint8 RGB [PANEL_PX, width, 3]."""
+    panel = ground.copy()
     past = [r for r in rows if r["frame_index"] <= now]
-    # Pieces are not joined: a line across a gap would show numbers that nobody gave.
-    for piece in _pieces(past):
-        cv2.polylines(panel, [np.array([place(r) for r in piece], np.int32)], False, LINE, 2, cv2.LINE_AA)
-    for row in past:
-        if row["progress"] is None:
-            cv2.circle(panel, place(row), 3, LOST, -1, cv2.LINE_AA)
-    # The present row is marked, with its numbers in words.
+    places = [_at(r["frame_index"], last, r["progress"] or 0.0, panel.shape[1]) for r in past]
+    # Pieces are not joined: a line across a gap would show numbers that nobody gave
+    for has, piece in groupby(zip(past, places, strict=True), lambda both: both[0]["progress"] is not None):
+        if has:
+            cv2.polylines(panel, [np.array([at for _, at in piece], np.int32)], False, LINE, 2, cv2.LINE_AA)
+        else:
+            for _, at in piece:
+                cv2.circle(panel, at, 3, LOST, -1, cv2.LINE_AA)
     if past:
-        present = past[-1]
-        colour = LOST if present["progress"] is None else MARK
-        cv2.circle(panel, place(present), 4, colour, -1, cv2.LINE_AA)
-        cv2.putText(panel, _words(present), (MARGIN_PX, MARGIN_PX + 8), FONT, 0.42, INK, 1, cv2.LINE_AA)
+        cv2.circle(panel, places[-1], 4, LOST if past[-1]["progress"] is None else MARK, -1, cv2.LINE_AA)
+        _say(panel, _words(past[-1]), 4, 12)
+    _say(panel, step, 4, 25)
     return panel
 
 
@@ -84,16 +115,3 @@ def _words(row: Mapping[str, Any]) -> str:
         return f"{row['timestamp_s']:.1f} s  no reward"
     done = "" if row["done"] is None else f"  done {row['done']:.2f}"
     return f"{row['timestamp_s']:.1f} s  progress {row['progress']:.2f}{done}{'  success' if row['success'] else ''}"
-
-
-def _pieces(rows: Sequence[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
-    """Rows with numbers that follow each other."""
-    piece: list[Mapping[str, Any]] = []
-    for row in rows:
-        if row["progress"] is not None:
-            piece.append(row)
-        elif piece:
-            yield piece
-            piece = []
-    if piece:
-        yield piece

@@ -59,7 +59,10 @@ class RunVideos:
 
 @dataclass(frozen=True)
 class RunEpisode:
-    """An episode of a dataset as a run to score, by some of its cameras. `title`: which it is, for people."""
+    """An episode of a dataset as a run to score, by some of its cameras. `title`: which it is, for people.
+
+    Of its active label, where it has one, `labelled` is the progress of each frame, `steps` (first frame, end, name).
+    """
 
     episode: Episode
     cameras: tuple[str, ...]
@@ -67,6 +70,8 @@ class RunEpisode:
     num_frames: int | None
     title: str
     given_up: Callable[[], bool] = lambda: False
+    labelled: Sequence[float] = ()
+    steps: Sequence[tuple[int, int, str]] = ()
 
     def read(self, camera: str) -> Iterator[Shown]:
         """The camera's frames in order. Raises VideoError, DataError."""
