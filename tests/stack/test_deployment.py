@@ -24,7 +24,7 @@ from tests.kits.servers import Postgres, end, free_port, postgres
 pytestmark = pytest.mark.stack
 BIN = Path(sys.executable).parent
 STAGES = ("frames", "demonstrations", "segments", "progress", "samples", "shards")
-CHUNKS = [f"long:{k:05d}" for k in range(3)]
+CHUNKS = [f"long:{k:05d}" for k in range(2)]
 WAIT_S = 900.0
 TOKEN = "of-the-ui-of-this-test"
 
@@ -43,7 +43,7 @@ class Deployment:
         (home / "workspace.yaml").write_text(yaml.safe_dump(where))
         registry = folder / "registry"
         registry.mkdir()
-        entry = {"name": "long", "format": "lerobot", "source": str(ROOT / "samples" / "sim_long"), "chunk_size": 6}
+        entry = {"name": "long", "format": "lerobot", "source": str(ROOT / "samples" / "sim_long"), "chunk_size": 9}
         (registry / "long.yaml").write_text(yaml.safe_dump(entry))
         (folder / "corpus.toml").write_text(f'datasets = ["long"]\nregistry = ["{registry}"]\n')
         server.execute("CREATE DATABASE dagster")

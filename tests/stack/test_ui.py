@@ -1,4 +1,4 @@
-"""Dagster's UI in headless Chromium, by clicks alone: a chunk, a backfill, a failed check, a training run, ended."""
+"""Dagster's UI in headless Chromium, by clicks alone: a chunk, a failed check, a training run, ended."""
 
 import os
 import re
@@ -123,22 +123,19 @@ def terminate(page: Page) -> None:
     pytest.fail("the dialog never let the run be terminated")
 
 
-def materialise(page: Page, url: str, partitions: str) -> None:
-    """The dialog of an asset's partitions: one of them by name, or `All`."""
+def materialise(page: Page, url: str) -> None:
+    """The dialog of an asset's partitions, as far as one of them."""
     page.goto(f"{url}/assets/progress?view=partitions")
     page.get_by_text(PARTITION).first.wait_for()
     page.get_by_role("button", name="Materialize").first.click()
-    if partitions == "All":
-        page.get_by_text("All", exact=True).last.click()
-    else:
-        page.get_by_text("Select a partition or create one").first.click()
-        page.get_by_text(partitions).locator("visible=true").last.click()
-        page.get_by_text("Launch runs to materialize").click()
+    page.get_by_text("Select a partition or create one").first.click()
+    page.get_by_text(PARTITION).locator("visible=true").last.click()
+    page.get_by_text("Launch runs to materialize").click()
     launch(page, page.get_by_role("button", name=re.compile("^Launch")).last)
 
 
 def test_a_chunk_is_materialised_and_shows_its_picture(page: Page, url: str):
-    materialise(page, url, PARTITION)
+    materialise(page, url)
     expect(newest_run(page, url)).to_have_text("Success", timeout=WAIT_MS)
     page.goto(f"{url}/assets/progress?view=partitions&partition={PARTITION}")
     page.get_by_text("[Show Markdown]").first.click()
@@ -149,12 +146,6 @@ def test_a_chunk_is_materialised_and_shows_its_picture(page: Page, url: str):
     for name in ("follows_schema", "progress_sanity", "label_drift"):
         page.get_by_text(name, exact=True).first.wait_for()
     expect(page.get_by_text("Succeeded")).to_have_count(5)
-
-
-def test_all_partitions_are_backfilled(page: Page, url: str):
-    materialise(page, url, "All")
-    page.goto(f"{url}/runs?view=backfills")
-    expect(page.get_by_text(re.compile("^(Completed|Success)")).first).to_be_visible(timeout=WAIT_MS)
 
 
 def test_training_is_launched_and_ended(page: Page, url: str, space: Workspace):
