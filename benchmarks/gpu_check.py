@@ -308,7 +308,7 @@ def grpo_recipe(recipe: Recipe, checkpoint: Path, prompts: Path, load: Load, tin
     train = {"epochs": None, "steps": 1, "batch": 4, "accumulation": 1, "save_every": None}
     train |= {"dtype": "float32" if tiny else "bfloat16", "distributed": "fsdp" if world > 1 else "none"}
     data = {"jsonl": (prompts,), "image_root": prompts.parent, "sequence_length": 4096, "workers": 0}
-    grpo = {"generations": 4, "max_completion": load.completion, "vllm_memory": None, "vllm_tensor_parallel": 1}
+    grpo = {"generations": 4, "max_completion": load.completion}
     grpo |= {"validate_every": None} | ({"rollouts": "transformers"} if tiny else {})
     return changed(own, "grpo", train=train, data=data, grpo=grpo, model={"max_pixels": recipe.model.max_pixels})
 

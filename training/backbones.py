@@ -4,7 +4,6 @@ The class is chosen by what config.json says, never by a path. Nothing is unpick
 """
 
 import json
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,8 +65,6 @@ def load_backbone(folder: Path, attention: str = "sdpa", **options: Any) -> Any:
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as e:
         raise ModelError(f"the checkpoint {folder} cannot be loaded: {_short(e)}") from e
     set_vision(backbone, attention)
-    if "quantization_config" in options:
-        prepare_quantized(backbone)
     return backbone
 
 
@@ -117,32 +114,6 @@ def _short(e: Exception) -> str:
 
 
 # Adapters
-
-
-def quantized() -> dict[str, Any]:
-    """Options of load_backbone for weights in four bits. Raises ModelError without a GPU or bitsandbytes."""
-    import importlib.util
-
-    if not torch.cuda.is_available() or importlib.util.find_spec("bitsandbytes") is None:
-        raise ModelError("lora.quantize: nf4 needs a GPU and bitsandbytes (uv pip install bitsandbytes)")
-    from transformers import BitsAndBytesConfig
-
-    settings = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
-        llm_int8_skip_modules=["lm_head", "visual"],
-    )
-    # Accelerate has chosen no device yet when a model is loaded.
-    return {"quantization_config": settings, "device_map": {"": int(os.environ.get("LOCAL_RANK", 0))}}
-
-
-def prepare_quantized(backbone: Any) -> None:
-    """Norms of a model in four bits in float32, as its adapters are: little memory, and what is divided by is exact."""
-    for name, parameter in backbone.named_parameters():
-        if parameter.ndim == 1 and "norm" in name and parameter.is_floating_point():
-            parameter.data = parameter.data.float()
 
 
 def add_adapter(backbone: Any, config: LoraConfig) -> None:

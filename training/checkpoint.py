@@ -39,14 +39,10 @@ def step_folder(steps: Path, step: int) -> Path:
     return steps / f"step-{step:08d}"
 
 
-def remove_old(steps: Path, keep: int, keep_gb: float | None = None) -> None:
-    """Let the newest `keep` stay, and of these so many as are at most `keep_gb` together; the newest always."""
-    newest_first, held = saved_steps(steps)[::-1], 0
-    for age, path in enumerate(newest_first):
-        held += sum(f.stat().st_size for f in path.iterdir())
-        too_large = keep_gb is not None and held > keep_gb * 1e9
-        if age >= keep or (age and too_large):
-            shutil.rmtree(path)
+def remove_old(steps: Path, keep: int) -> None:
+    """Let the newest `keep` stay."""
+    for path in saved_steps(steps)[:-keep]:
+        shutil.rmtree(path)
 
 
 @dataclass(frozen=True)
@@ -132,8 +128,8 @@ def _cause(e: BaseException) -> BaseException:
 class StepWriter:
     """Writes the checkpoints of a run, one at a time, beside the training. All processes have one."""
 
-    def __init__(self, steps: Path, keep: int, keep_gb: float | None = None) -> None:
-        self._steps, self._keep, self._keep_gb = steps, keep, keep_gb
+    def __init__(self, steps: Path, keep: int) -> None:
+        self._steps, self._keep = steps, keep
         self._pending: Future | None = None
         self._folder = steps
         # The processes talk about a checkpoint apart from the training, on the CPU.
@@ -153,7 +149,7 @@ class StepWriter:
         if self._group is not None:
             distributed.barrier(self._group)
         writer = _Writer(half, self._folder, state, _files(tensors))
-        writer.when_whole = lambda: remove_old(self._steps, self._keep, self._keep_gb)
+        writer.when_whole = lambda: remove_old(self._steps, self._keep)
         self._pending = async_save(  # type: ignore[assignment]
             dict(tensors), storage_writer=writer, process_group=self._group, no_dist=self._group is None
         )

@@ -73,14 +73,8 @@ def _passes(module: nn.Module, gradients: bool, merged: int = 1) -> float:
         if p.ndim >= 2 and id(p) not in tables:
             # Nothing before the pixels learns.
             back = gradients and "patch_embed" not in name
-            flops += 2 * weights(p) * (1 + back + p.requires_grad) / (merged if "merger" in name else 1)
+            flops += 2 * p.numel() * (1 + back + p.requires_grad) / (merged if "merger" in name else 1)
     return flops
-
-
-def weights(parameter: torch.Tensor) -> int:
-    """How many there are; of those in four bits, which are kept two to a byte in a column, how many they stand for."""
-    state = getattr(parameter, "quant_state", None)
-    return parameter.numel() if state is None else state.shape.numel()
 
 
 @cache

@@ -13,8 +13,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate.utils import gather_object
+from PIL import Image
 from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_callback import TrainerState as HfState
@@ -32,10 +34,15 @@ from training.progresslm_data import drawn_samples, read_rows
 from training.recipe import Recipe
 from training.rewards import WEIGHTS
 from training.rollouts import (
+    PIXELS_AT_ONCE,
     GenerationSampler,
+    Shown,
     fitting,
+    marked_once,
+    pixels_of,
     prompt_rows,
     reward_functions,
+    served,
     vllm_settings,
     with_vllm,
     write_completions,
@@ -90,20 +97,25 @@ class GrpoTrainer:
         processor.tokenizer.padding_side = "left"
         backbone = model.backbone
         backbone.config._name_or_path = str(backbone.name_or_path)  # where TRL loads the model to keep near to from
+        adapter = adapter_settings(backbone, recipe.lora) if recipe.lora else None
+        self.image_token = transform.image_token
         # TRL wants a folder to write to; what we keep is in checkpoints of our own.
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=UserWarning)
+            if with_vllm(self.config):
+                backbone.name_or_path = str(served(Path(backbone.name_or_path), processor, Path(folder) / "served"))
             self.trl = _Trl(
                 self,
                 model=backbone,
                 args=self._arguments(folder, backbone, held_batch),
                 reward_funcs=reward_functions(self.config.reward),
-                train_dataset=prompt_rows(samples, transform, recipe.model.max_px, chosen),
-                eval_dataset=prompt_rows(held_out, transform, recipe.model.max_px, held[: self.held_out], False),
+                train_dataset=prompt_rows(samples, transform, recipe, chosen),
+                eval_dataset=prompt_rows(held_out, transform, recipe, held[: self.held_out], False),
                 processing_class=processor,
-                peft_config=adapter_settings(backbone, recipe.lora) if recipe.lora else None,
+                peft_config=adapter,
                 callbacks=[_Points(self)],
             )
+        backbone.name_or_path = backbone.config._name_or_path
         self.trl.remove_callback(PrinterCallback)
         self.accelerator = self.trl.accelerator
 
@@ -137,6 +149,12 @@ class GrpoTrainer:
     def _arguments(self, folder: str, backbone: Any, held_batch: int) -> GRPOConfig:
         """TRL's settings; `held_batch`: prompts of a batch of the validation, 0 where there is none."""
         recipe, config, train, gpu = self.recipe, self.config, self.recipe.train, torch.cuda.is_available()
+        longest = backbone.config.get_text_config().max_position_embeddings
+        if recipe.data.sequence_length + config.max_completion > longest:
+            raise TrainingError(
+                f"a prompt of {recipe.data.sequence_length} tokens (data.sequence_length) and an answer of "
+                f"{config.max_completion} (grpo.max_completion) are more than the model's context of {longest}"
+            )
         settings: dict[str, Any] = {
             "per_device_train_batch_size": train.batch,
             "gradient_accumulation_steps": self.accumulation,
@@ -216,7 +234,7 @@ class GrpoTrainer:
         except torch.OutOfMemoryError as e:
             raise TrainingError(
                 f"out of memory at step {self.step}: lower train.batch (now {train.batch}) and raise "
-                f"train.accumulation, or lower grpo.max_completion, grpo.vllm_memory or model.max_vision_tokens"
+                f"train.accumulation, or lower grpo.max_completion or model.max_vision_tokens"
             ) from e
         except RuntimeError as e:
             if "probability tensor" not in str(e):  # torch.multinomial's words
@@ -312,11 +330,88 @@ class _Trl(GRPOTrainer):
     """TRL's trainer with our optimizer, schedule and checkpoints; it tells nobody that it is used."""
 
     def __init__(self, ours: GrpoTrainer, **options: Any) -> None:
-        self.ours = ours
+        self.ours, self.matched = ours, 0.0
         super().__init__(**options)
 
     def _send_telemetry(self) -> None:
         """TRL would ask its makers' server; nothing leaves this machine."""
+
+    def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
+        self.shown: list[Shown] = [row["shown"] for row in inputs]
+        output = super()._generate_and_score_completions(inputs)
+        if self.use_vllm and self.model.training and not self.matched:
+            self._match(output)
+        return output | {"shown": self.shown}
+
+    def _match(self, scored: dict[str, Any]) -> None:
+        """Does vLLM draw from what the model learns? Raises TrainingError where probabilities of answers differ."""
+        off = scored["old_per_token_logps"] - scored["sampling_per_token_logps"]
+        ratios = self.accelerator.gather(off[scored["completion_mask"].bool()].nanmean().exp())
+        self.matched, low = float(ratios.mean()), 0.9 * self.ours.config.top_p
+        if not low < self.matched < 1.1:
+            raise TrainingError(
+                f"a token of vLLM's answers is {self.matched:.3f} times as probable to the model that learns as to vLLM"
+                f" (geometric mean of the first batch; right is {low:.2f} to 1.10): vLLM was shown something else, or "
+                "has other weights; take grpo.rollouts: transformers"
+            )
+
+    def _tokenize_prompts(self, prompts: list) -> tuple[list[list[int]], None, dict]:
+        """As training and evaluation do, in the loader's workers; pictures come where they are needed."""
+        return [shown.ids for shown in self.shown], None, {}
+
+    def _generate_single_turn(self, prompt_ids: Any, images: Any, fields: Any, count: int, *more: Any) -> Any:
+        """Token ids of the answers, and vLLM's log-probabilities of them, else None. Raises TrainingError."""
+        if self.use_vllm:
+            return self._by_vllm(prompt_ids, count)
+        # As many parts in each process: a model that is divided is gathered by all
+        parts = max(gather_object([math.ceil(sum(s.float_bytes for s in self.shown) / PIXELS_AT_ONCE)]))
+        made: list[list[int]] = []
+        for rows in np.array_split(np.arange(len(prompt_ids)), min(parts, len(prompt_ids))):
+            ids = [torch.tensor(prompt_ids[k]) for k in rows]
+            padded = torch.nn.utils.rnn.pad_sequence(ids, True, self._tokenizer.pad_token_id, "left")
+            pixels = pixels_of(
+                [self.shown[k] for k in rows], padded.to(self.accelerator.device), self.ours.image_token, 0
+            )
+            del pixels["num_images"]
+            made += super()._generate_single_turn([prompt_ids[k] for k in rows], None, pixels, count)[0]
+        return made, None
+
+    def _by_vllm(self, prompt_ids: list[list[int]], count: int) -> tuple[list[list[int]], list[list[float]]]:
+        if self.state.global_step != self._last_loaded_step:
+            self.vllm_generation.sync_weights()
+            self._last_loaded_step = self.state.global_step
+        seen, answers, probabilities, _ = self.vllm_generation.generate(
+            prompts=[marked_once(ids, self.ours.image_token) for ids in prompt_ids],
+            images=[[Image.fromarray(p) for p in shown.pictures] for shown in self.shown],
+            num_generations=count,
+        )
+        for ids, of_vllm in zip(prompt_ids, map(list, seen), strict=True):
+            if ids != of_vllm:
+                mark = self.ours.image_token
+                raise TrainingError(
+                    f"vLLM reads a prompt of {len(ids)} tokens as {len(of_vllm)}, pictures of {ids.count(mark)} as "
+                    f"{of_vllm.count(mark)}: its processor has another size of pictures (model.max_pixels), or expands "
+                    "marks otherwise; take grpo.rollouts: transformers"
+                )
+        return answers, [[token[0] for token in answer] for answer in probabilities]
+
+    def _get_per_token_logps_and_entropies(
+        self, model: Any, input_ids: Any, mask: Any, keep: int, batch_size: int | None = None, **more: Any
+    ) -> Any:
+        """With the pictures of `batch_size` rows at once on the device."""
+        size, found = batch_size or len(input_ids), []
+        for k in range(0, len(input_ids), size):
+            ids = input_ids[k : k + size]
+            pixels = pixels_of(self.shown[k : k + size], ids, self.ours.image_token, keep)
+            of_rows = super()._get_per_token_logps_and_entropies
+            found.append(of_rows(model, ids, mask[k : k + size], keep, **{**more, **pixels}))
+        return (
+            found[0] if len(found) == 1 else [c[0] if c[0] is None else torch.cat(c) for c in zip(*found, strict=True)]
+        )
+
+    def _compute_loss(self, model: Any, inputs: Any) -> Any:
+        self.shown = inputs["shown"]
+        return super()._compute_loss(model, inputs)
 
     def learning(self) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
         """What learns, and its optimizer, both without wrappers."""

@@ -19,46 +19,32 @@ SLOPE, SHIFT = 1.2, 0.1  # published: progress = sigmoid(1.2 z - 0.1), there in 
 class Head(nn.Module):
     """What the two heads share: `outputs` numbers a sample, read as progress, and their loss.
 
-    With the losses l1 and huber a head has one output z, and progress is sigmoid(z). Binned: a distribution over bins
-    evenly spaced on 0..1, of which progress is the expectation. A head with `has_done` has one output more: the logit
-    of having reached the end state, which a sample has where its progress is 1.
+    The first is z, and progress is sigmoid(z). A head with `has_done` has one output more: the logit of having reached
+    the end state, which a sample has where its progress is 1.
     """
 
     def __init__(self, config: HeadConfig, hidden_size: int) -> None:
         super().__init__()
         self.config, self.hidden_size = config, hidden_size
-        self.outputs = config.bins if config.loss == "binned" else 1
 
     def progress(self, raw: torch.Tensor) -> torch.Tensor:
-        """Progress [n] in 0..1 of outputs [n, outputs]."""
-        raw = raw[:, : self.outputs]
-        if self.config.loss == "binned":
-            return raw.softmax(-1) @ torch.linspace(0, 1, self.outputs, device=raw.device)
-        return torch.sigmoid(raw.squeeze(-1))
+        """Progress [n] in 0..1 of outputs [n, k]."""
+        return torch.sigmoid(raw[:, 0])
 
     def done(self, raw: torch.Tensor) -> torch.Tensor | None:
         """Probability [n] of having reached the end state; None of a head that does not say."""
-        return torch.sigmoid(raw[:, self.outputs]) if self.config.has_done else None
+        return torch.sigmoid(raw[:, 1]) if self.config.has_done else None
 
     def loss(self, raw: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """The sum of losses over the samples that have a label; target [n], NaN where there is none."""
         known = ~torch.isnan(target)
         raw, target = raw[known], target[known]
-        loss = self._progress_loss(raw, target)
+        loss = nn.functional.l1_loss(self.progress(raw), target, reduction="sum")
         if self.config.has_done:
             reached = (target >= 1).float()
-            done = nn.functional.binary_cross_entropy_with_logits(raw[:, self.outputs], reached, reduction="sum")
+            done = nn.functional.binary_cross_entropy_with_logits(raw[:, 1], reached, reduction="sum")
             loss = loss + self.config.done_weight * done
         return loss
-
-    def _progress_loss(self, raw: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        if self.config.loss == "binned":
-            bins = two_bins(target, self.outputs)
-            return nn.functional.cross_entropy(raw[:, : self.outputs], bins, reduction="sum")
-        progress = self.progress(raw)
-        if self.config.loss == "huber":
-            return nn.functional.smooth_l1_loss(progress, target, beta=self.config.huber_beta, reduction="sum")
-        return nn.functional.l1_loss(progress, target, reduction="sum")
 
     def _noisy(self, pooled: torch.Tensor) -> torch.Tensor:
         if not (self.training and self.config.noise):
@@ -77,12 +63,12 @@ class ProgressHead(Head):
             nn.Linear(hidden_size, hidden_size),
             nn.GELU(),
             nn.Dropout(config.dropout),
-            nn.Linear(hidden_size, self.outputs),
+            nn.Linear(hidden_size, 1),
         )
         self.finished = nn.Linear(hidden_size, 1) if config.has_done else None
 
     def forward(self, states: torch.Tensor, item: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
-        """Outputs [n, outputs], float32, with `has_done` one more, of the tokens of n samples one after the other:
+        """Outputs [n, k], float32, with `has_done` one more, of the tokens of n samples one after the other:
         states [m, h], item [m] the number of the sample of each, prompt [m] true where a sample is asked."""
         states, item = states[prompt], item[prompt]
         pooled = self._noisy(pool(states, self.score(states), item))
@@ -106,7 +92,7 @@ class PublishedHead(Head):
             nn.GELU(),
             nn.LayerNorm(hidden_size),
             nn.Dropout(config.dropout),
-            nn.Linear(hidden_size, self.outputs),
+            nn.Linear(hidden_size, 1),
         )
 
     def forward(self, states: torch.Tensor, item: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
@@ -119,7 +105,7 @@ class PublishedHead(Head):
         return self.value_head(self._noisy(pooled)).float()
 
     def progress(self, raw: torch.Tensor) -> torch.Tensor:
-        return super().progress(raw if self.config.loss == "binned" else SLOPE * raw - SHIFT)
+        return super().progress(SLOPE * raw - SHIFT)
 
 
 def pool(states: torch.Tensor, scores: torch.Tensor, item: torch.Tensor) -> torch.Tensor:
@@ -132,23 +118,13 @@ def pool(states: torch.Tensor, scores: torch.Tensor, item: torch.Tensor) -> torc
     return states.new_zeros(n, states.shape[-1]).index_add(0, item, weights.to(states.dtype).unsqueeze(-1) * states)
 
 
-def two_bins(target: torch.Tensor, bins: int) -> torch.Tensor:
-    """A label [n] in 0..1 as a distribution [n, bins] over the two bins beside it, whose expectation it is."""
-    place = target.clamp(0, 1) * (bins - 1)
-    low = place.floor().clamp(max=bins - 2)
-    share = (place - low).unsqueeze(-1)
-    low = low.long().unsqueeze(-1)
-    spread = torch.zeros(len(target), bins, device=target.device)
-    return spread.scatter(-1, low, 1 - share).scatter(-1, low + 1, share)
-
-
 def make_head(config: HeadConfig, hidden_size: int) -> Head:
     return (PublishedHead if config.pooling == "published" else ProgressHead)(config, hidden_size)
 
 
-def head_kind(head: Head) -> tuple[str, int, int]:
+def head_kind(head: Head) -> tuple[str, int]:
     """Heads of one kind take each other's weights, but for the end state's, which one of them may lack."""
-    return head.config.pooling, head.outputs, head.hidden_size
+    return head.config.pooling, head.hidden_size
 
 
 def head_json(head: Head) -> dict[str, Any]:

@@ -53,17 +53,9 @@ class ModelConfig(Section):
     laptop: LaptopConfig | None = None
     path: Path | None = Field(default=None, description="folder of a checkpoint; --model can name it, too")
     base: str = Field(default="", description="checkpoint that the recipe is made for; for people to read")
-    min_pixels: int | None = Field(
-        default=None, ge=1, description="smallest area of a picture; absent: the checkpoint's own"
-    )
-    max_pixels: int | None = Field(
-        default=None, ge=1, description="largest area of a picture; absent: the checkpoint's"
-    )
-    max_vision_tokens: int | None = Field(
-        default=None,
-        ge=1,
-        description="most vision tokens of all pictures of a sample; larger pictures are scaled down",
-    )
+    min_pixels: int | None = Field(default=None, ge=1, description="smallest area of a picture; absent: its own")
+    max_pixels: int | None = Field(default=None, ge=1, description="largest area of a picture; absent: its own")
+    max_vision_tokens: int | None = Field(default=None, ge=1, description="most vision tokens of a sample's pictures")
     attention: str = Field(default="sdpa", description=f"{', '.join(ATTENTIONS)}, or a kernel (docs/gpu-cluster.md)")
 
     @model_validator(mode="after")
@@ -93,15 +85,8 @@ class HeadConfig(Section):
         default="prompt",
         description="prompt: pool vision and question tokens; published: pool all tokens, as ProcVLM does",
     )
-    loss: Literal["l1", "huber", "binned"] = "l1"
     weight: float = Field(default=1.0, ge=0, description="weight of the progress loss relative to the cross entropy")
-    done_weight: float = Field(
-        default=0.1,
-        ge=0,
-        description="weight of the loss on the end state within the progress loss; 0, or published: no such output",
-    )
-    huber_beta: float = Field(default=0.05, gt=0)
-    bins: int = Field(default=20, ge=2)
+    done_weight: float = Field(default=0.1, ge=0, description="weight of the loss on the end state; 0: no such output")
     dropout: float = Field(default=0.0, ge=0, lt=1)
     noise: float = Field(default=0.0, ge=0, description="standard deviation added to the pooled state in training")
 
@@ -118,7 +103,6 @@ class LoraConfig(Section):
     targets: Literal["all-linear"] | tuple[str, ...] = Field(
         default="all-linear", description="names of linear layers of the language model, or all of them"
     )
-    quantize: Literal["nf4"] | None = Field(default=None, description="store the frozen weights in 4 bits; needs a GPU")
 
 
 class DataConfig(Section):
@@ -128,32 +112,18 @@ class DataConfig(Section):
     dataset_rates: dict[str, Annotated[float, Field(ge=0)]] = Field(
         default={}, description="factor for each dataset, multiplied by its family's number; unnamed datasets: 1"
     )
-    per_visit: int | None = Field(
-        default=None,
-        ge=1,
-        description="most samples of an episode per epoch; other samples follow in the next; absent: all",
-    )
-    think: bool | None = Field(
-        default=None, description="ProgressLM: only samples with reasons (on), or only samples without"
-    )
+    per_visit: int | None = Field(default=None, ge=1, description="most samples of an episode per epoch; absent: all")
+    think: bool | None = Field(default=None, description="ProgressLM: only samples with reasons, or only without")
     jsonl: tuple[Path, ...] = Field(default=(), description="files of rows instead of the release's shards")
-    validation_jsonl: tuple[Path, ...] = Field(
-        default=(), description="files of held-out rows for evaluation during training, if jsonl names files"
-    )
+    validation_jsonl: tuple[Path, ...] = Field(default=(), description="files of held-out rows, if jsonl names files")
     image_root: Path | None = Field(default=None, description="folder of the pictures that the rows name")
     sequence_length: int = Field(default=8192, ge=16, description="tokens of a packed row; the most of a sample")
     packing: bool = False
-    window: int | None = Field(
-        default=None,
-        ge=1,
-        description="number of samples that are sorted by length, or packed, together; absent: one batch, unsorted",
-    )
+    window: int | None = Field(default=None, ge=1, description="samples sorted or packed together; absent: a batch")
     augment: bool = Field(default=False, description="vary colours and position of the pictures")
     workers: int = Field(default=0, ge=0, description="processes that prepare batches; 0: in the training process")
     cache_mb: int = Field(default=256, ge=0, description="MB of decoded pictures to keep in memory, for small corpora")
-    negatives: NegativesConfig = Field(
-        default=NegativesConfig(), description="samples that are made of others; not with data.jsonl"
-    )
+    negatives: NegativesConfig = Field(default=NegativesConfig(), description="samples that are made of others")
 
     @model_validator(mode="after")
     def rates_have_shards(self) -> Self:
@@ -170,15 +140,11 @@ class TrainConfig(Section):
     batch: int = Field(ge=1, description="samples per batch on each device; with data.packing: packed rows")
     accumulation: int = Field(default=1, ge=1, description="batches per optimiser step")
     lr: float = Field(ge=0, description="learning rate of the language model, or of its adapter; 0 freezes it")
-    merger_lr: float | None = Field(
-        default=None, ge=0, description="learning rate of the layers that map vision to language; absent: lr"
-    )
+    merger_lr: float | None = Field(default=None, ge=0, description="rate of what maps vision to language; absent: lr")
     vision_lr: float | None = Field(default=None, ge=0, description="learning rate of the vision tower; absent: lr")
     head_lr: float | None = Field(default=None, gt=0, description="learning rate of the progress head; absent: lr")
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    warmup: float = Field(
-        default=0.0, ge=0, lt=1, description="share of the training in which learning rates rise from 0"
-    )
+    warmup: float = Field(default=0.0, ge=0, lt=1, description="share of the run in which rates rise from 0")
     weight_decay: float = Field(default=0.0, ge=0)
     beta2: float = Field(default=0.999, gt=0, lt=1)
     clip: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
@@ -188,17 +154,10 @@ class TrainConfig(Section):
     distributed: Literal["none", "fsdp"] = Field(
         default="none", description="several processes: each holds the whole model (none), or a part (fsdp)"
     )
-    evaluate_every: int = Field(
-        default=0,
-        ge=0,
-        description="steps between evaluations on held-out episodes; the best model is kept; 0: no evaluation",
-    )
+    evaluate_every: int = Field(default=0, ge=0, description="steps between evaluations on held-out episodes; 0: none")
     evaluate_episodes: int = Field(default=32, ge=1, description="number of these episodes, spread over the split val")
     save_every: int | None = Field(default=None, ge=1, description="steps between checkpoints to resume from")
     keep: int = Field(default=2, ge=1, description="number of these checkpoints to keep")
-    keep_gb: float | None = Field(
-        default=None, gt=0, description="most gigabytes of these checkpoints; the newest is always kept"
-    )
     seed: int = 0
 
     @model_validator(mode="after")
@@ -220,26 +179,13 @@ class GrpoConfig(Section):
     temperature: float = Field(default=0.6, gt=0)
     top_p: float = Field(default=0.9, gt=0, le=1)
     max_completion: int = Field(default=8192, ge=1, description="most tokens of a completion")
-    kl_coef: float = Field(
-        default=0.01, ge=0, description="weight of the KL divergence from the starting model; 0: none"
-    )
+    kl_coef: float = Field(default=0.01, ge=0, description="weight of the distance from the starting model")
     rollouts: Literal["auto", "vllm", "transformers"] = Field(
         default="transformers", description="software that generates; auto: vLLM, if it is installed and there is a GPU"
     )
-    clip_low: float = Field(
-        default=0.2, gt=0, lt=1, description="ratios of probabilities below 1 - clip_low have no gradient"
-    )
-    clip_high: float = Field(
-        default=0.3, gt=0, description="ratios of probabilities above 1 + clip_high have no gradient"
-    )
-    dual_clip: float | None = Field(
-        default=3.0, gt=1, description="largest ratio that counts for an answer worse than its group; absent: no limit"
-    )
-    vllm_memory: float | None = Field(
-        default=None, gt=0, lt=1, description="vLLM's share of a GPU's memory; absent: all that training leaves"
-    )
-    vllm_tensor_parallel: int = Field(default=1, ge=1)
-    vllm_server: str | None = Field(default=None, description="address of `trl vllm-serve` on other machines")
+    clip_low: float = Field(default=0.2, gt=0, lt=1, description="ratios below 1 - clip_low have no gradient")
+    clip_high: float = Field(default=0.3, gt=0, description="ratios above 1 + clip_high have no gradient")
+    dual_clip: float | None = Field(default=3.0, gt=1, description="largest ratio of an answer worse than its group")
     validate_every: int | None = Field(default=None, ge=1, description="steps between rewards on held-out prompts")
     validation_prompts: int = Field(default=64, ge=1, description="number of held-out prompts, with one answer each")
 
@@ -273,7 +219,6 @@ class Recipe(Section):
         yield not learns, "nothing to learn: train.text_weight is 0 and there is no head, or its weight is 0"
         others = train.merger_lr or train.vision_lr
         yield lora and others, "lora trains the adapter and the head alone: leave out train.merger_lr and vision_lr"
-        yield lora and lora.quantize and model.tiny, "lora.quantize is for a checkpoint on a GPU, not for a tiny model"
         is_flash = FLASH.fullmatch(model.attention) and train.dtype != "bfloat16"
         yield is_flash, f"model.attention: {model.attention} calculates in train.dtype: bfloat16 only"
 

@@ -1,14 +1,15 @@
 """What GRPO's rollouts begin with and leave behind: prompts with pictures, vLLM's settings, and the completions' log.
 
 TRL asks for a generation batch once for each micro-step, and once for each answer to a prompt, and uses the first of
-these alone. So the sampler says which ask is the first: in it a prompt's pictures are decoded, once, by the loader's
-workers; in the others a row is empty.
+these alone. So the sampler says which ask is the first: in it a prompt's pictures are decoded and cut into patches,
+once, by the loader's workers; in the others a row is empty.
 """
 
 import importlib.util
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import batched
+from dataclasses import dataclass, replace
+from itertools import batched, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,13 @@ import torch
 from accelerate.state import PartialState
 from accelerate.utils import gather_object
 from datasets import Dataset
-from PIL import Image
 from torch.utils.data import Sampler
 
 from training.data import item_of, naming, row_at
 from training.errors import TrainingError
+from training.model import save_processor
 from training.pictures import shrunk
+from training.pixels import Batch, joined, on_device
 from training.progresslm_data import truth_of
 from training.recipe import GrpoConfig, Recipe
 from training.rewards import REWARDS, WEIGHTS
@@ -32,34 +34,69 @@ from warehouse.shards import Sample
 GB = 10**9
 RESERVED = 6 * GB  # of a GPU: CUDA's and NCCL's own, one layer gathered whole, what lies in pieces
 MOST_OF_GPU = 0.9
+PIXELS_AT_ONCE = GB  # of pictures that transformers generates from
 CACHE = 2 * GB  # for keys and values, at least: some ten thousand tokens
 
 # Prompts
 
 
+@dataclass(frozen=True)
+class Shown:
+    """A prompt as the model takes it: its token ids with as many marks as each picture takes, its pictures as bytes
+    (training.pixels), and for vLLM, which cuts them itself, as they are."""
+
+    ids: list[int]
+    pixels: Batch
+    pictures: tuple[np.ndarray, ...]
+
+    @property
+    def float_bytes(self) -> int:
+        """Of its pixels once they are float32 on the device."""
+        return self.pixels["patches"].nbytes * len(self.pixels["patch_norm"]) * 4
+
+
+def marked_once(ids: Sequence[int], mark: int) -> list[int]:
+    """A prompt as vLLM takes it beside its pictures: one mark for each, which it makes as many of as the picture takes.
+
+    It would do so with each of a picture's marks, too (trl#6294)."""
+    return [token for before, token in pairwise([-1, *ids]) if token != mark or before != mark]
+
+
+def pixels_of(shown: Sequence[Shown], input_ids: torch.Tensor, mark: int, answer: int) -> dict[str, Any]:
+    """What TRL gives a model beside `input_ids` [b, t], of which the last `answer` tokens are the answers, on their
+    device: floats are made of bytes there."""
+    kinds = (input_ids == mark).long()
+    kinds[:, kinds.shape[1] - answer :] = 0
+    pixels = on_device(joined([s.pixels for s in shown]), input_ids.device)
+    return pixels | {"num_images": [len(s.pixels["image_grid_thw"]) for s in shown], "mm_token_type_ids": kinds}
+
+
 def prompt_rows(
-    samples: Sequence[Sample], transform: Transform, max_px: int, chosen: Sequence[int], repeated: bool = True
+    samples: Sequence[Sample], transform: Transform, recipe: Recipe, chosen: Sequence[int], repeated: bool = True
 ) -> Dataset:
     """Rows by number: of n chosen samples, row k < n is one with its pictures; where they are asked for repeatedly, row
     n + k stands for it without."""
+    assert recipe.grpo is not None
+    for_vllm = with_vllm(recipe.grpo)
 
     def rows(batch: Mapping[str, list[int]]) -> dict[str, list[Any]]:
         # All answers to a prompt share its pictures.
         wanted = [k for k in dict.fromkeys(batch["index"]) if k < len(chosen)]
-        asked = {k: _asked(samples[chosen[k]], transform, max_px) for k in wanted}
-        empty = {"prompt": [], "images": [], "truth": None, "sample_id": ""}
+        asked = {k: _asked(samples[chosen[k]], transform, recipe.model.max_px, for_vllm) for k in wanted}
+        empty = {"prompt": [], "shown": None, "truth": None, "sample_id": ""}
         given = [asked.get(k, empty) for k in batch["index"]]
         return {name: [row[name] for row in given] for name in empty}
 
     return Dataset.from_dict({"index": list(range((2 if repeated else 1) * len(chosen)))}).with_transform(rows)
 
 
-def _asked(sample: Sample, transform: Transform, max_px: int) -> dict[str, Any]:
-    item = item_of(sample, max_px)
-    pictures = [Image.fromarray(p) for p in transform.pictures(item)]
+def _asked(sample: Sample, transform: Transform, max_px: int, for_vllm: bool) -> dict[str, Any]:
+    item = replace(item_of(sample, max_px), answer=None)
+    batch = transform.as_bytes([item])
+    pixels = {name: batch[name] for name in ("patches", "image_grid_thw", "patch_norm")}
     return {
         "prompt": chat(item.question),
-        "images": pictures,
+        "shown": Shown(batch["input_ids"][0].tolist(), pixels, transform.pictures(item) if for_vllm else ()),
         "truth": truth_of(sample),
         "sample_id": str(sample.row["sample_id"]),
     }
@@ -108,9 +145,7 @@ def fitting(samples: Sequence[Sample], transform: Transform, recipe: Recipe, ran
 
 def with_vllm(config: GrpoConfig) -> bool:
     """Does vLLM generate? Raises TrainingError where it should and cannot."""
-    # With a server on other machines, vLLM itself need not be on this one.
-    there = config.vllm_server is not None or importlib.util.find_spec("vllm") is not None
-    can = there and torch.cuda.is_available()
+    can = importlib.util.find_spec("vllm") is not None and torch.cuda.is_available()
     if config.rollouts == "vllm" and not can:
         raise TrainingError(
             "grpo.rollouts: vllm needs a GPU and vLLM (uv pip install vllm): take auto, which goes without"
@@ -118,33 +153,38 @@ def with_vllm(config: GrpoConfig) -> bool:
     return can and config.rollouts != "transformers"
 
 
+def served(base: Path, processor: Any, folder: Path) -> Path:
+    """The checkpoint as vLLM is to read it: its weights with the run's processor, which makes pictures as large."""
+    folder.mkdir()
+    for file in (f for pattern in ("*.safetensors*", "*config.json") for f in base.glob(pattern)):
+        if "processor" not in file.name and "tokenizer" not in file.name:
+            (folder / file.name).symlink_to(file.resolve())
+    save_processor(processor, folder)
+    return folder
+
+
 def vllm_settings(recipe: Recipe, config: GrpoConfig, weights: int) -> dict[str, Any]:
-    """Rollouts by vLLM of a model of so many weights: on the given server, else in this process, where it sleeps while
-    there is learning. Raises TrainingError."""
-    memory = config.vllm_memory or MOST_OF_GPU
-    if config.vllm_memory is None and config.vllm_server is None:
-        adapted = recipe.lora is not None
-        memory = vllm_share(
-            gpu=torch.cuda.get_device_properties(0).total_memory,
-            learning=0 if adapted else weights,
-            frozen=weights if adapted else 0,
-            processes=PartialState().num_processes if recipe.train.distributed == "fsdp" else 1,
-            reference=config.kl_coef > 0 and not adapted,
-            tensor_parallel=config.vllm_tensor_parallel,
-        )
+    """Rollouts by vLLM of a model of so many weights, in this process, where it sleeps while there is learning. Raises
+    TrainingError."""
+    adapted = recipe.lora is not None
+    memory = vllm_share(
+        gpu=torch.cuda.get_device_properties(0).total_memory,
+        learning=0 if adapted else weights,
+        frozen=weights if adapted else 0,
+        processes=PartialState().num_processes if recipe.train.distributed == "fsdp" else 1,
+        reference=config.kl_coef > 0 and not adapted,
+    )
     return {
         "use_vllm": True,
-        "vllm_mode": "server" if config.vllm_server else "colocate",
-        "vllm_server_base_url": config.vllm_server,
+        "vllm_mode": "colocate",
         "vllm_gpu_memory_utilization": memory,
-        "vllm_enable_sleep_mode": config.vllm_server is None,
-        "vllm_tensor_parallel_size": config.vllm_tensor_parallel,
+        "vllm_enable_sleep_mode": True,
         "vllm_max_model_length": recipe.data.sequence_length + config.max_completion,
         "vllm_importance_sampling_mode": "token_truncate",
     }
 
 
-def vllm_share(gpu: int, learning: int, frozen: int, processes: int, reference: bool, tensor_parallel: int) -> float:
+def vllm_share(gpu: int, learning: int, frozen: int, processes: int, reference: bool) -> float:
     """Share of a GPU of so many bytes that vLLM can have while it generates, the training's state beside it.
 
     `learning`, `frozen`: weights that learn, in float32 with Adam's two moments (12 bytes), and those that do not (2
@@ -156,11 +196,11 @@ def vllm_share(gpu: int, learning: int, frozen: int, processes: int, reference: 
     """
     state = (12 * learning + 2 * frozen + (4 * (learning + frozen) if reference else 0)) / processes
     share = min(MOST_OF_GPU, (gpu - state - RESERVED) / gpu)
-    needed = 2 * (learning + frozen) / tensor_parallel + CACHE
+    needed = 2 * (learning + frozen) + CACHE
     if share * gpu < needed:
         raise TrainingError(
             f"a GPU of {gpu / GB:.0f} GB has no room for vLLM: {state / GB:.0f} GB are the training's, "
-            f"{needed / GB:.0f} GB it needs itself: take more GPUs with train.distributed: fsdp, or grpo.vllm_server"
+            f"{needed / GB:.0f} GB it needs itself: take more GPUs with train.distributed: fsdp"
         )
     return int(100 * share) / 100
 

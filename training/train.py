@@ -14,7 +14,7 @@ import torch
 
 from core.files import whole_folder
 from training.attention import set_attention
-from training.backbones import add_adapter, empty_backbone, freeze, load_backbone, load_processor, quantized
+from training.backbones import add_adapter, empty_backbone, freeze, load_backbone, load_processor
 from training.card import make_card
 from training.checkpoint import StepWriter, load_state
 from training.errors import TrainingError
@@ -77,7 +77,7 @@ def train(
         check = HeldOutCheck(trainer.accelerator, scorer, write_model, steps / "held-out", best_folder(folder))
         check.begin(load_state(last).best if last else None, resumed=last is not None)
         trainer.check = check
-    writer = StepWriter(steps, recipe.train.keep, recipe.train.keep_gb)
+    writer = StepWriter(steps, recipe.train.keep)
     try:
         trainer.run(on_step, lambda: writer.write(trainer.state(), trainer.tensors()))
         writer.wait()
@@ -219,11 +219,8 @@ def start_model(
                 parameter.data = parameter.data.to(dtype)
     else:
         assert recipe.model.path is not None
-        options = quantized() if recipe.lora and recipe.lora.quantize else {}
-        if given and not options:
-            backbone = empty_backbone(recipe.model.path, recipe.model.attention, dtype)
-        else:
-            backbone = load_backbone(recipe.model.path, recipe.model.attention, dtype=dtype, **options)
+        start = empty_backbone if given else load_backbone
+        backbone = start(recipe.model.path, recipe.model.attention, dtype=dtype)
         processor = load_processor(recipe.model.path, recipe.model.min_pixels, recipe.model.max_pixels)
         # What is new on a checkpoint, adapter and head, is drawn at random, and by the recipe's seed.
         torch.manual_seed(seed)

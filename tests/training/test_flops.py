@@ -1,15 +1,13 @@
 """FLOPs as counted against those that torch counts."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
-import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.kits.training_kit import FAMILIES, make_items, make_parts
 from training.backbones import add_adapter
-from training.flops import cost, weights
+from training.flops import cost
 from training.model import ProgressModel, losses
 from training.recipe import LoraConfig
 
@@ -32,9 +30,3 @@ def test_what_is_counted_is_what_torch_counts(family: str, learns: str) -> None:
         if learns != "nothing":
             of.text.backward()
     assert found.of(batch) == pytest.approx(counter.get_total_flops(), rel=0.03)
-
-
-def test_weights_in_four_bits_count_as_those_they_stand_for() -> None:
-    packed = torch.zeros(32 * 64 // 2, 1, dtype=torch.uint8)
-    packed.quant_state = SimpleNamespace(shape=torch.Size((32, 64)))  # type: ignore[attr-defined]
-    assert weights(packed) == 32 * 64

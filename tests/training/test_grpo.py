@@ -3,14 +3,19 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import Qwen2VLImageProcessor
 from trl.trainer.grpo_config import GRPOConfig
 
 from core.errors import UserError
 from tests.kits.progresslm_rows import TINY, conversations, empty_corpus, source_rows, write_rows
+from training import grpo, rollouts, transform
+from training.backbones import load_processor
 from training.errors import TrainingError
 from training.model import load_model
 from training.pictures import Item
@@ -50,7 +55,7 @@ def rewarded(taught: Path, folder: Path, on_step: Callable[[Point], None] = lamb
         {
             "name": "rewarded",
             "kind": "grpo",
-            "model": {"path": taught},
+            "model": {"path": taught} | more.pop("model", {}),
             "data": {
                 "jsonl": [more.pop("jsonl", home / "rl.jsonl")],
                 "validation_jsonl": more.pop("validation", ()),
@@ -139,8 +144,6 @@ def kill_at(step: int) -> Callable[[Point], None]:
 
 
 def counted_reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    from training import rollouts
-
     reads: list[str] = []
     item_of = rollouts.item_of
 
@@ -165,6 +168,102 @@ def test_workers_change_nothing(taught: Path, tmp_path: Path) -> None:
     none, two = (rewarded(taught, tmp_path / str(n), train=settings, workers=n) for n in (0, 2))
     assert [p.loss for p in two.curve] == pytest.approx([p.loss for p in none.curve], abs=1e-7)
     assert completions(tmp_path / "2") == completions(tmp_path / "0")
+
+
+def test_each_picture_is_cut_once_and_is_floats_with_its_rows_alone(
+    taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two steps of two prompts with four answers: TRL's own way was 8 passes of each picture, all floats at once."""
+    cut: list[int] = []
+    at_once: list[int] = []
+    patches, floats = transform.byte_patches, rollouts.on_device
+    monkeypatch.setattr(transform, "byte_patches", lambda p, shown: cut.append(len(shown)) or patches(p, shown))
+    monkeypatch.setattr(rollouts, "on_device", lambda b, d: at_once.append(len(b["image_grid_thw"])) or floats(b, d))
+    monkeypatch.setattr(Qwen2VLImageProcessor, "preprocess", None)  # TRL's passes
+    monkeypatch.setattr(grpo, "PIXELS_AT_ONCE", 1)
+    reads = counted_reads(monkeypatch)
+    rewarded(taught, tmp_path, train={"batch": 2, "accumulation": 4})
+    assert len(cut) == len(reads) == 6
+    assert max(at_once) <= 2 * max(cut)
+
+
+class Engine:
+    """Stands in for TRL's vLLM: expands marks as vLLM 0.24 does, for each picture the next mark in what it was given,
+    by the processor of the folder that it loads, and answers by the model itself."""
+
+    off = 1.0  # what its logits are multiplied by
+
+    def __init__(self, model: Any, **told: Any) -> None:
+        self.model, self.told, self.processor = model, told, load_processor(Path(model.name_or_path))
+
+    def sync_weights(self) -> None:
+        pass
+
+    @torch.no_grad()
+    def generate(self, prompts: list, images: list, num_generations: int, profiler: Any = None) -> tuple:
+        mark = self.processor.tokenizer.convert_tokens_to_ids("<|image_pad|>")
+        seen, answers, probabilities = [], [], []
+        for ids, pictures in zip(prompts, images, strict=True):
+            pixels = self.processor.image_processor(images=pictures, return_tensors="pt")
+            counts = iter((pixels["image_grid_thw"].prod(-1) // 4).tolist())
+            seen.append([t for i in ids for t in [i] * (next(counts, 1) if i == mark else 1)])
+            given = torch.tensor([seen[-1]])
+            made = self.model.generate(
+                input_ids=given, mm_token_type_ids=(given == mark).long(), **pixels, do_sample=True, top_k=0, top_p=1.0,
+                max_new_tokens=self.told["max_completion_length"], output_logits=True, return_dict_in_generate=True,
+            )  # fmt: skip
+            answer = made.sequences[0, given.shape[1] :]
+            logs = (torch.cat(made.logits).float() * self.off).log_softmax(-1)
+            answers.append(answer.tolist())
+            probabilities.append([[p] for p in logs.gather(1, answer[:, None])[:, 0].tolist()])
+        return seen, answers, probabilities, None
+
+
+def by_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trl.trainer.grpo_trainer.VLLMGeneration", Engine)
+    for module in (grpo, rollouts):
+        monkeypatch.setattr(module, "with_vllm", lambda config: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=80 * GB))
+
+
+FOUR_TOKENS = {"min_pixels": 64 * 64, "max_pixels": 96 * 64}  # of a picture, at least; the checkpoint says otherwise
+
+
+def test_vllm_is_shown_what_the_model_learns_from(
+    taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_engine(monkeypatch)
+    run = rewarded(taught, tmp_path, model=FOUR_TOKENS, train={"batch": 4, "accumulation": 2, "steps": 1})
+    extra = run.curve[0].extra
+    assert extra["sampling_ratio"] == pytest.approx(1, abs=1e-3)
+    assert extra["sampling_difference"] == pytest.approx(0, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("engine", "says"),
+    [
+        ({"off": 3.0}, r"a token of vLLM's answers is \d\.\d+ times as probable .* take grpo.rollouts: transformers"),
+        ({"processor": None}, r"vLLM reads a prompt of \d+ tokens as \d+, pictures of \d+ as \d+: its processor"),
+    ],
+)
+def test_vllm_that_is_shown_something_else_is_refused_before_a_step(
+    engine: dict, says: str, taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_engine(monkeypatch)
+    monkeypatch.setattr(Engine, "off", engine.get("off", 1.0))
+    if "processor" in engine:
+        monkeypatch.setattr(
+            Engine, "processor", property(lambda _: load_processor(taught), lambda *_: None), raising=False
+        )
+    seen: list[Point] = []
+    with pytest.raises(TrainingError, match=says):
+        rewarded(taught, tmp_path, seen.append, model=FOUR_TOKENS, train={"batch": 4, "accumulation": 2})
+    assert seen == []
+
+
+def test_a_context_that_is_too_short_is_told_before_the_start(taught: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"a prompt of 32760 tokens .* are more than the model's context of 32768"):
+        rewarded(taught, tmp_path, length=32760)
 
 
 def test_a_second_epoch_goes_on_where_it_was_killed(taught: Path, tmp_path: Path) -> None:
@@ -280,8 +379,7 @@ def test_vllm_is_not_promised_without_a_gpu(taught: Path, tmp_path: Path, monkey
 def test_vllm_and_the_training_fit_in_a_gpu(name: str, weights: int, gpus: int, gpu_gb: int) -> None:
     recipe = load_recipe(name, model=Path("/models/sft"))
     assert recipe.grpo is not None
-    assert recipe.grpo.vllm_memory is None
-    share = vllm_share(gpu_gb * GB, weights, 0, gpus, reference=True, tensor_parallel=1)
+    share = vllm_share(gpu_gb * GB, weights, 0, gpus, reference=True)
     state = 16 * weights / gpus
     assert share * gpu_gb * GB + state + 6 * GB <= gpu_gb * GB
     assert share * gpu_gb * GB > 2 * weights + 2 * GB, "vLLM's own weights and a cache"
@@ -291,23 +389,21 @@ def test_vllm_and_the_training_fit_in_a_gpu(name: str, weights: int, gpus: int, 
 
 def test_a_gpu_without_room_for_vllm_is_told() -> None:
     with pytest.raises(TrainingError, match="80 GB has no room for vLLM: 133 GB are the training's, 19 GB it needs"):
-        vllm_share(80 * GB, 8_292_166_656, 0, 1, reference=True, tensor_parallel=1)
+        vllm_share(80 * GB, 8_292_166_656, 0, 1, reference=True)
     # An adapter's frozen model in two bytes, and no second model beside it.
-    assert vllm_share(24 * GB, 0, 3_750_000_000, 1, reference=False, tensor_parallel=1) == 0.43
+    assert vllm_share(24 * GB, 0, 3_750_000_000, 1, reference=False) == 0.43
 
 
-def test_vllm_sleeps_and_corrects_by_token() -> None:
+def test_vllm_sleeps_and_corrects_by_token(monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = load_recipe("progresslm_grpo_3b", model=Path("/models/sft"))
     assert recipe.grpo is not None
-    half = recipe.grpo.model_copy(update={"vllm_memory": 0.5})
-    settings = vllm_settings(recipe, half, 3_754_622_976)
-    assert settings["vllm_gpu_memory_utilization"] == 0.5
+    monkeypatch.setattr(rollouts, "vllm_share", lambda **_: 0.5)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=80 * GB))
+    settings = vllm_settings(recipe, recipe.grpo, 3_754_622_976)
     assert recipe.grpo.top_p == 1
     assert settings["vllm_enable_sleep_mode"]
     assert settings["vllm_max_model_length"] == 28192
     assert settings["vllm_importance_sampling_mode"] == "token_truncate"
-    settings = vllm_settings(recipe, recipe.grpo.model_copy(update={"vllm_server": "http://a:1"}), 3_754_622_976)
-    assert not settings["vllm_enable_sleep_mode"]
     GRPOConfig(**settings, use_cpu=True, epsilon=0.2, epsilon_high=0.3, delta=3.0)
 
 

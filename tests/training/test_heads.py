@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.kits.training_kit import make_items, make_parts
-from training.heads import PublishedHead, head_json, head_of, make_head, two_bins
+from training.heads import PublishedHead, head_json, head_of, make_head
 from training.recipe import HeadConfig
 
 
@@ -50,17 +50,14 @@ def test_losses_by_hand_leave_out_samples_without_a_label() -> None:
     z = torch.logit(torch.tensor([0.2, 0.9, 0.98])).unsqueeze(-1)
     plain = make_head(HeadConfig(done_weight=0), 32)
     assert plain.loss(z, target).item() == pytest.approx(0.3 + 0.02, abs=1e-6)
-    huber = make_head(HeadConfig(loss="huber", huber_beta=0.05, done_weight=0), 32).loss(z, target).item()
-    assert huber == pytest.approx((0.3 - 0.025) + 0.02**2 / 0.1, abs=1e-6)
     assert plain.loss(z[1:2], target[1:2]).item() == 0
 
 
-@pytest.mark.parametrize("loss", ["l1", "binned"])
-def test_the_end_state_is_a_second_output_learnt_where_progress_is_1(loss: str) -> None:
-    config = HeadConfig(loss=loss, bins=5, done_weight=0.5)  # type: ignore[arg-type]
+def test_the_end_state_is_a_second_output_learnt_where_progress_is_1() -> None:
+    config = HeadConfig(done_weight=0.5)
     head = make_head(config, 32)
     raw = head(torch.randn(12, 32), torch.arange(3).repeat_interleave(4), torch.ones(12, dtype=torch.bool))
-    assert raw.shape == (3, head.outputs + 1)
+    assert raw.shape == (3, 2)
     assert torch.equal(head.done(raw), torch.sigmoid(raw[:, -1]))  # type: ignore[arg-type]
     target = torch.tensor([0.999, 1.0, float("nan")])
     without = make_head(config.model_copy(update={"done_weight": 0.0}), 32)
@@ -76,17 +73,6 @@ def test_a_head_from_before_the_end_state_is_made_as_it_was() -> None:
     old = head_json(make_head(HeadConfig(done_weight=0), 32))
     del old["done_weight"]
     assert not head_of(old).config.has_done
-
-
-def test_binned_labels_are_expectations_of_their_bins() -> None:
-    target = torch.tensor([0.0, 0.33, 0.5, 1.0])
-    spread = two_bins(target, 11)
-    assert torch.allclose(spread @ torch.linspace(0, 1, 11), target)
-    assert ((spread > 0).sum(-1) <= 2).all()
-    head = make_head(HeadConfig(loss="binned", bins=11, done_weight=0), 32)
-    sure = (spread + 1e-9).log()
-    assert torch.allclose(head.progress(sure), target, atol=1e-4)
-    assert head.loss(sure, target).item() < head.loss(torch.zeros(4, 11), target).item()
 
 
 @pytest.mark.parametrize("pooling", ["prompt", "published"])
@@ -116,7 +102,7 @@ def test_samples_are_pooled_without_padding_as_with_it(pooling: str, packed: boo
 
 @pytest.mark.parametrize("pooling", ["prompt", "published"])
 def test_a_head_is_made_again_from_its_json(pooling: str) -> None:
-    head = make_head(HeadConfig(pooling=pooling, loss="binned", bins=7, dropout=0.1), 32)  # type: ignore[arg-type]
+    head = make_head(HeadConfig(pooling=pooling, dropout=0.1), 32)  # type: ignore[arg-type]
     again = head_of(head_json(head))
     again.load_state_dict(head.state_dict())
     assert (type(again), again.config) == (type(head), head.config)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.kits.training_kit import make_items, make_parts, make_release, recipe
-from training.backbones import add_adapter, load_adapter, prepare_quantized
+from training.backbones import add_adapter, load_adapter
 from training.model import ProgressModel, losses, save_model
 from training.points import Point
 from training.recipe import LoraConfig
@@ -95,11 +95,3 @@ def test_the_head_calculates_in_float32() -> None:
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         model(transform(make_items()))
     assert set(seen) == {torch.float32}
-
-
-def test_norms_under_weights_in_four_bits_are_float32() -> None:
-    model, _ = make_parts(make_items())
-    model.backbone.to(torch.bfloat16)
-    prepare_quantized(model.backbone)
-    for name, p in model.backbone.named_parameters():
-        assert p.dtype == (torch.float32 if "norm" in name and p.ndim == 1 else torch.bfloat16), name

@@ -49,7 +49,6 @@ def test_published_values() -> None:
         (BASE.replace("steps: 1", "steps: 1, epochs: 2"), "train: exactly one of epochs and steps"),
         (BASE.replace("tiny: {}", "tiny: {}, path: /m"), "model: one of tiny, laptop and path, not several"),
         (BASE.replace("lr: 1", "lr: high"), "train.lr: input should be a valid number"),
-        (BASE.replace("head: {}", "lora: {rank: 1, alpha: 1, quantize: nf4}"), "lora.quantize is for a checkpoint"),
         (BASE.replace("lr: 1", "lr: 1, text_weight: 0").replace("head: {}\n", ""), "nothing to learn"),
         (BASE + "data: {jsonl: [a], per_visit: 2}\n", "data: dataset_rates and per_visit are for shards"),
         (BASE + "data: {dataset_rates: {a: -1}}\n", "data.dataset_rates.a: input should be greater than or equal to 0"),

@@ -16,27 +16,16 @@ class NegativesConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    rewound: float = Field(
-        default=0.0, ge=0, le=1, description="plays forward, then backward: progress rises, then falls"
-    )
+    rewound: float = Field(default=0.0, ge=0, le=1, description="plays forward, then backward: progress falls")
     stood_still: float = Field(default=0.0, ge=0, le=1, description="shows one moment again and again: progress stays")
     other_task: float = Field(default=0.0, ge=0, le=1, description="has the instruction of another task: progress 0")
     other_speed: float = Field(default=0.0, ge=0, le=1, description="has pictures 0.5 to 2 times as far apart")
-    cut_short: float = Field(
-        default=0.0, ge=0, le=1, description="stops before the window's end and stays there: not done"
-    )
+    cut_short: float = Field(default=0.0, ge=0, le=1, description="stops early and stays there: not done")
     wrong_object: float = Field(
         default=0.0, ge=0, le=1, description="has its own instruction with another object of the corpus: progress 0"
     )
-    shuffled: float = Field(
-        default=0.0, ge=0, le=1, description="has the instruction of another run, as often as runs have it: progress 0"
-    )
-    contrast: float = Field(
-        default=0.0,
-        ge=0,
-        le=1,
-        description="shows the previous sample of the batch with another task's instruction: progress 0",
-    )
+    shuffled: float = Field(default=0.0, ge=0, le=1, description="has another run's instruction, as often: progress 0")
+    contrast: float = Field(default=0.0, ge=0, le=1, description="the sample before it, another task: progress 0")
 
     @property
     def total(self) -> float:
