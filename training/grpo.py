@@ -10,6 +10,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -385,14 +386,13 @@ class _Trl(GRPOTrainer):
             images=[[Image.fromarray(p) for p in shown.pictures] for shown in self.shown],
             num_generations=count,
         )
-        for ids, of_vllm in zip(prompt_ids, map(list, seen), strict=True):
-            if ids != of_vllm:
-                mark = self.ours.image_token
-                raise TrainingError(
-                    f"vLLM reads a prompt of {len(ids)} tokens as {len(of_vllm)}, pictures of {ids.count(mark)} as "
-                    f"{of_vllm.count(mark)}: its processor has another size of pictures (model.max_pixels), or expands "
-                    "marks otherwise; take grpo.rollouts: transformers"
-                )
+        if list(map(list, seen)) != prompt_ids:
+            ids, of_vllm, mark = [*chain(*prompt_ids)], [*chain(*seen)], self.ours.image_token
+            raise TrainingError(
+                f"vLLM reads prompts of {len(ids)} tokens as {len(of_vllm)}, pictures of {ids.count(mark)} as "
+                f"{of_vllm.count(mark)}: its processor has another size of pictures (model.max_pixels), or expands "
+                "marks otherwise; take grpo.rollouts: transformers"
+            )
         return answers, [[token[0] for token in answer] for answer in probabilities]
 
     def _get_per_token_logps_and_entropies(

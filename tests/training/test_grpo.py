@@ -243,7 +243,7 @@ def test_vllm_is_shown_what_the_model_learns_from(
     ("engine", "says"),
     [
         ({"off": 3.0}, r"a token of vLLM's answers is \d\.\d+ times as probable .* take grpo.rollouts: transformers"),
-        ({"processor": None}, r"vLLM reads a prompt of \d+ tokens as \d+, pictures of \d+ as \d+: its processor"),
+        ({"processor": None}, r"vLLM reads prompts of \d+ tokens as \d+, pictures of \d+ as \d+: its processor"),
     ],
 )
 def test_vllm_that_is_shown_something_else_is_refused_before_a_step(
