@@ -29,10 +29,9 @@ def kendall(runs: Runs) -> tuple[np.ndarray, np.ndarray]:
     tau_b, untied = np.full(len(runs), np.nan), np.zeros(len(runs))
     for k in np.flatnonzero(_has_order(runs)):
         p, t = (values[runs.starts[k] : runs.starts[k + 1]] for values in (runs.predicted, runs.target))
-        share_p, share_t = map(_untied, (p, t))
         # A constant prediction has no untied pair to divide by: 0 by definition.
-        tau_b[k] = kendalltau(p, t).statistic if share_p else 0.0
-        untied[k] = np.sqrt(share_p * share_t)
+        tau_b[k] = np.nan_to_num(kendalltau(p, t).statistic)
+        untied[k] = np.sqrt(_untied(p) * _untied(t))
     return tau_b, tau_b * untied
 
 
