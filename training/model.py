@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -142,8 +142,7 @@ def encoder_outputs(vision: Sequence[Vision]) -> dict[str, Any]:
     return {"image": BaseModelOutputWithDeepstackFeatures(pooler_output=tokens, deepstack_features=deepstack)}
 
 
-@dataclass(frozen=True)
-class Losses:
+class Losses(NamedTuple):
     """Sums: of cross entropy over `tokens` answer tokens, and of the head's loss over `labels` samples with a label;
     error: of |progress - label|, not for learning."""
 
