@@ -308,7 +308,7 @@ def grpo_recipe(recipe: Recipe, checkpoint: Path, prompts: Path, load: Load, tin
     train = {"epochs": None, "steps": 1, "batch": 4, "accumulation": 1, "save_every": None}
     train |= {"dtype": "float32" if tiny else "bfloat16", "distributed": "fsdp" if world > 1 else "none"}
     data = {"jsonl": (prompts,), "image_root": prompts.parent, "sequence_length": 4096, "workers": 0}
-    grpo = {"generations": 4, "max_completion": load.completion}
+    grpo = {"generations": 4, "max_completion": load.completion, "rollouts": "auto"}
     grpo |= {"validate_every": None} | ({"rollouts": "transformers"} if tiny else {})
     return changed(own, "grpo", train=train, data=data, grpo=grpo, model={"max_pixels": recipe.model.max_pixels})
 
@@ -408,7 +408,7 @@ def grpo_row(bench: Bench, recipe: Recipe) -> dict[str, Any]:
 
     def step() -> dict[str, Any]:
         _, figures = run_of(bench, recipe, "made")
-        return {k: figures[k] for k in ("attention", "loss", "memory_gb")}
+        return {k: figures[k] for k in ("attention", "loss", "memory_gb")}  # vLLM's answers are compared within
 
     return tried(bench, f"GRPO, a step, answers by {engine}", step)
 

@@ -340,14 +340,14 @@ class _Trl(GRPOTrainer):
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
         self.shown: list[Shown] = [row["shown"] for row in inputs]
         output = super()._generate_and_score_completions(inputs)
-        if self.use_vllm and self.model.training and not self.matched:
+        if self.use_vllm and self.model.training and not self.matched:  # type: ignore[union-attr]
             self._match(output)
         return output | {"shown": self.shown}
 
     def _match(self, scored: dict[str, Any]) -> None:
         """Does vLLM draw from what the model learns? Raises TrainingError where probabilities of answers differ."""
         off = scored["old_per_token_logps"] - scored["sampling_per_token_logps"]
-        ratios = self.accelerator.gather(off[scored["completion_mask"].bool()].nanmean().exp())
+        ratios: Any = self.accelerator.gather(off[scored["completion_mask"].bool()].nanmean().exp())
         self.matched, low = float(ratios.mean()), 0.9 * self.ours.config.top_p
         if not low < self.matched < 1.1:
             raise TrainingError(
@@ -369,7 +369,8 @@ class _Trl(GRPOTrainer):
         made: list[list[int]] = []
         for rows in np.array_split(np.arange(len(prompt_ids)), min(parts, len(prompt_ids))):
             ids = [torch.tensor(prompt_ids[k]) for k in rows]
-            padded = torch.nn.utils.rnn.pad_sequence(ids, True, self._tokenizer.pad_token_id, "left")
+            fill: Any = self._tokenizer.pad_token_id
+            padded = torch.nn.utils.rnn.pad_sequence(ids, True, fill, "left")
             pixels = pixels_of(
                 [self.shown[k] for k in rows], padded.to(self.accelerator.device), self.ours.image_token, 0
             )

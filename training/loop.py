@@ -40,7 +40,7 @@ def make_optimizer(model: Any, recipe: Recipe) -> torch.optim.Optimizer:
     groups = list(parameter_groups(model, recipe.train))
     if not groups:
         raise TrainingError(f"recipe {recipe.name} trains nothing: all rates are 0")
-    return torch.optim.AdamW(groups, betas=(0.9, recipe.train.beta2))
+    return torch.optim.AdamW(groups, betas=(0.9, recipe.train.beta2), fused=torch.cuda.is_available() or None)
 
 
 def batches_each(recipe: Recipe, begun_by: int, world: int) -> int:
