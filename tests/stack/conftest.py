@@ -22,6 +22,6 @@ def bucket() -> Iterator[dict[str, str]]:
 
 @pytest.fixture(scope="session")
 def address() -> Iterator[str]:
-    """The dashboard's address of a Ray head of our own."""
-    with ray_head() as url:
+    """The dashboard's address of a Ray head of our own, with a second node."""
+    with ray_head(second_node=True) as url:
         yield url

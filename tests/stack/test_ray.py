@@ -2,7 +2,6 @@
 
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -18,7 +17,6 @@ from tests.kits.launch_kit import (
     interrupt_when_up,
     materialize,
 )
-from tests.kits.ray_kit import ray_head
 
 pytestmark = pytest.mark.stack
 
@@ -73,33 +71,27 @@ def test_cancelling_the_run_ends_the_job(address: str, tmp_path: Path) -> None:
 # Several machines
 
 
-@pytest.fixture(scope="module")
-def two_nodes() -> Iterator[str]:
-    with ray_head(second_node=True) as url:
-        yield url
-
-
-def test_two_nodes_are_one_group_of_processes(two_nodes: str, tmp_path: Path) -> None:
-    launcher = RayLauncher(address=two_nodes, nodes=2, python=group_interpreter(tmp_path))
+def test_two_nodes_are_one_group_of_processes(address: str, tmp_path: Path) -> None:
+    launcher = RayLauncher(address=address, nodes=2, python=group_interpreter(tmp_path))
     result = materialize(launcher, tmp_path, "together")
     assert result.success
     (made,) = result.asset_materializations_for_node("model")
     assert made.metadata["sum"].value == 1 + 2
 
 
-def test_two_nodes_fail_with_the_error_of_one(two_nodes: str, tmp_path: Path) -> None:
-    launcher = RayLauncher(address=two_nodes, nodes=2, python=group_interpreter(tmp_path))
+def test_two_nodes_fail_with_the_error_of_one(address: str, tmp_path: Path) -> None:
+    launcher = RayLauncher(address=address, nodes=2, python=group_interpreter(tmp_path))
     described, _ = failure(materialize(launcher, tmp_path, "fails"))
     assert described.endswith("failed: the loss is nan at step 1: lower lr in the recipe")
 
 
-def test_cancelling_ends_the_processes_of_both_nodes(two_nodes: str, tmp_path: Path) -> None:
+def test_cancelling_ends_the_processes_of_both_nodes(address: str, tmp_path: Path) -> None:
     log, pids = tmp_path / "told", []
     noted = tmp_path / "noted"
     noted.write_text(f'#!/bin/bash\n{group_interpreter(tmp_path)} "$@" | tee -a {log}\n')
     noted.chmod(0o755)
     thread = interrupt_when_up(log, pids)
-    materialize(RayLauncher(address=two_nodes, nodes=2, python=str(noted)), tmp_path, "hangs")
+    materialize(RayLauncher(address=address, nodes=2, python=str(noted)), tmp_path, "hangs")
     thread.join()
     assert pids
     limit = time.monotonic() + 60
