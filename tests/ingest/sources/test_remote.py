@@ -221,7 +221,7 @@ def test_wrong_bytes(hub: Hub, source: Source, uri: str) -> None:
 
 def test_bytes_that_stay_wrong(hub: Hub, source: Source) -> None:
     hub.corrupt["data/a.parquet"] = 99
-    with pytest.raises(DownloadError, match=r"fetch data/a\.parquet .* not what was listed .* twice; .*; run the same"):
+    with pytest.raises(DownloadError, match=r"fetch data/a\.parquet .* not what was listed .* twice; .* run the same"):
         source.resolve("data/a.parquet")
     assert (in_place(source), partials(source), len(hub.contents())) == (set(), [], 2)
 
