@@ -234,8 +234,8 @@ def timing(times_s: np.ndarray | None, stated_fps: float, *, certain: bool) -> T
         return Timing(stated_fps, None, ())
     steps = np.diff(times_s)  # seconds from row to row
     usual = np.median(steps)
-    if not np.isfinite(times_s).all() or usual <= 0:
-        return Timing(stated_fps, None, (("timestamp_drift", "the rows' times do not increase"),))
+    if not np.isfinite(times_s).all() or usual < 0.0005:
+        return Timing(stated_fps, None, (("timestamp_drift", "the rows' times do not increase, or too little"),))
     regular = np.abs(steps - usual) <= usual / 2
     # Three decimals: rates such as 29.97 are kept, rounding of the times is not
     measured = round(1.0 / float(steps[regular].mean()), 3)

@@ -19,7 +19,7 @@ from core.files import HALF_FILE
 from core.paths import Workspace
 from core.web import LOOPBACK_NAMES, Access
 
-SHORTEST_TOKEN, MOST_TOKEN = 16, 4096
+SHORTEST_TOKEN, MOST_TOKEN, END_S = 16, 4096, 9
 # By server: the variable with its token
 TOKENS = {"explore": "PROCCORPUS_EXPLORE_TOKEN", "serve": "PROCCORPUS_REWARD_TOKEN", "ui": "PROCCORPUS_UI_TOKEN"}
 
@@ -161,6 +161,10 @@ def serve(app: Any, listener: socket.socket, announce: Callable[[str], None]) ->
             await super().startup(sockets)
             host, port = listener.getsockname()[:2]
             announce(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+
+        def handle_exit(self, sig: int, frame: Any) -> None:
+            signal.alarm(END_S)  # then the system ends it, whatever a decoder's thread does
+            super().handle_exit(sig, frame)
 
     server = Announcing(server_config(app))
     app.state.is_ending = lambda: server.should_exit

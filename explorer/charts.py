@@ -149,9 +149,10 @@ def _svg(body: str, kind: str, label: str = "") -> Markup:
 
 
 def nice_ends(values: Sequence[float]) -> tuple[float, float]:
-    """Round ends that hold all values: of an axis."""
-    low, high = min(values, default=0.0), max(values, default=1.0)
-    if low == high:
+    """Round ends that hold all values but infinite and extreme ones: of an axis."""
+    shown = [value for value in values if abs(value) <= 1e150]
+    low, high = min(shown, default=0.0), max(shown, default=1.0)
+    if high - low < 1e-150:
         return low - 0.5, high + 0.5
     step = 10.0 ** floor(log10(high - low))
     return floor(low / step) * step, ceil(high / step) * step

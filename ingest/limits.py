@@ -13,9 +13,8 @@ from ingest.reasons import DataError
 class Limits(BaseModel, extra="forbid", frozen=True):
     """Limits for the files of a dataset. A file beyond a limit is not read; a finding gives its figure."""
 
-    max_pixels: int = Field(
-        default=1 << 25, ge=1, description="pixels of one picture, in a video or a file of its own: 8K"
-    )
+    max_pixels: int = Field(default=1 << 25, ge=1, description="pixels of one picture, in a video or not: 8K")
+    max_fps: float = Field(default=1000.0, gt=0, description="frames a second that an episode claims")
     max_frames: int = Field(default=1 << 23, ge=1, description="frames of one video file, over all its tracks")
     max_episodes: int = Field(
         default=1 << 19, ge=1, description="episodes of one dataset of LeRobot, in its metadata or its rows"
@@ -31,11 +30,9 @@ class Limits(BaseModel, extra="forbid", frozen=True):
         ge=1,
         description="bytes in memory of the texts of one table of metadata, or of one page of a host's file list",
     )
-
     max_text: int = Field(
         default=1 << 16, ge=1, description="characters of one text: a task, a name of a step, a camera or a robot"
     )
-
     max_file_bytes: int = Field(
         default=1 << 28,
         ge=1,

@@ -87,18 +87,21 @@ def _check_not_empty(source: Source) -> None:
 
 
 def list_episodes(source: Source) -> Listing:
-    """What the source holds, from metadata alone; with findings for links that lead out, and names that are none."""
+    """What the source holds, from metadata alone; with findings for links that lead out, names that are none, and rates
+    beyond the limit, which are then the limit: sizes follow them.
+    """
     listing = adapter_of(format_of(source)).list_episodes(source)
     # What the files themselves show, in whatever format they are
-    escaping = [
-        Finding("path_escape", "a link that leads out of the dataset's folder; not followed", "warning", file=uri)
-        for uri in source.escaping
-    ]
-    unnameable = [
-        Finding("bad_name", "the name of a file or folder is not UTF-8; left out", "warning", file=uri)
-        for uri in source.unnameable
-    ]
-    return replace(listing, findings=(*listing.findings, *escaping, *unnameable))
+    escapes = "a link that leads out of the dataset's folder; not followed"
+    is_no_name = "the name of a file or folder is not UTF-8; left out"
+    found = [Finding("path_escape", escapes, "warning", file=uri) for uri in source.escaping]
+    found += [Finding("bad_name", is_no_name, "warning", file=uri) for uri in source.unnameable]
+    records, limits = list(listing.records), source.config.limits
+    for place, record in enumerate(records):
+        if problem := limits.excess("max_fps", record.fps, "frames a second"):
+            found.append(Finding("over_limit", problem, "unusable", record.episode_index))
+            records[place] = replace(record, fps=limits.max_fps)
+    return replace(listing, records=tuple(records), findings=(*listing.findings, *found))
 
 
 def read_episode(source: Source, record: EpisodeRecord) -> Episode:

@@ -15,14 +15,14 @@ from core.paths import ROOT
 
 # Lines by `wc -l`, blanks and docstrings and all; behind each what the room is to come down to
 LINES = {
-    "core": 2661,  # 2,000
-    "ingest": 11666,  # 9,800
+    "core": 2665,  # 2,000
+    "ingest": 11659,  # 9,800
     "annotate": 10501,  # 9,000
     "warehouse": 14688,  # 10,300
     "eval": 12553,  # 9,500
     "training": 7150,  # 6,800
     "pipeline": 6580,  # 5,300
-    "explorer": 4829,  # 4,700
+    "explorer": 4830,  # 4,700
     "cli": 3969,  # 3,600
     "assets": 2721,  # 2,000
     "benchmarks": 9754,  # 8,000

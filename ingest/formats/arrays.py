@@ -1,5 +1,6 @@
 """NumPy files that hold rows of numbers. Nothing in them is unpickled: that could run code."""
 
+import io
 import zlib
 from pathlib import Path
 from tokenize import TokenError
@@ -13,19 +14,11 @@ from ingest.media.frames import LFS_MARK
 from ingest.reasons import DataError
 from ingest.sources.files import Source
 
+MAX_HEADER_BYTES = 1 << 16
+
 # What NumPy lets through for damaged headers, which it reads as Python; and what a damaged, encrypted or otherwise
 # packed ZIP file raises, which a .npz file is
-DAMAGED = (
-    OSError,
-    ValueError,
-    EOFError,
-    SyntaxError,
-    TokenError,
-    TypeError,
-    OverflowError,
-    RecursionError,
-    MemoryError,
-)
+DAMAGED = (OSError, ValueError, EOFError, SyntaxError, TokenError, TypeError, OverflowError, RecursionError)
 DAMAGED += (MemoryError, BadZipFile, zlib.error, RuntimeError, KeyError)
 
 
@@ -93,6 +86,7 @@ def _check_is_no_pointer(file: IO[bytes], uri: str) -> None:
 
 def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
     """Shape and type of an array. Raises DAMAGED."""
+    file = io.BytesIO(file.read(MAX_HEADER_BYTES))  # NumPy reads all that a header claims, before it looks at it
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(file)

@@ -1,6 +1,5 @@
 """Groups of pictures: what stands between two key frames of a video, and decodes by itself."""
 
-import math
 from collections.abc import Iterator
 
 import av
@@ -37,7 +36,7 @@ def decode_group(codec: VideoCodecContext, group: list[Packet], wanted_times: se
     return {p.pts: p for p in pictures if p.pts is not None}
 
 
-def decoded(codec: VideoCodecContext, packets: list[Packet], most_pixels: float = math.inf) -> list[Decoded]:
+def decoded(codec: VideoCodecContext, packets: list[Packet], most_pixels: float = 7e8) -> list[Decoded]:
     """All pictures of some packets; the decoder holds nothing afterwards. Raises VideoError for more than so many."""
     pictures: list[Decoded] = []
     num_pixels = 0

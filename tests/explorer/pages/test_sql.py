@@ -164,6 +164,11 @@ def test_another_sites_link_shows_a_query_and_runs_none(client: TestClient):
 def test_charts(client: TestClient):
     assert 'class="bars"' in ask(client, "SELECT dataset, hours FROM coverage", chart="bars").text
     assert 'class="curves"' in ask(client, "SELECT range, range * 2 FROM range(9)", chart="line").text
+    for extreme in ("'infinity'", "'-infinity'", "-1e308", "5e-324"):
+        assert (
+            'class="curves"'
+            in ask(client, f"SELECT 'a', {extreme}::DOUBLE UNION ALL SELECT 'b', 1e308", chart="line").text
+        )
     assert "A chart needs a first column" in ask(client, "SELECT 'a', 'b'", chart="bars").text
 
 

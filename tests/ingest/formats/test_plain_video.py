@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -358,3 +359,14 @@ def test_stamp_covers_the_row(tmp_path: Path) -> None:
     write_side(tmp_path / "s/metadata.json", [*JOINED[:2], JOINED[2] | {"task": "v"}])
     after = [r.source_stamp for r in list_episodes(source_of(tmp_path)).records]
     assert [a == b for a, b in zip(before, after, strict=True)] == [True, False]
+
+
+def test_a_rate_that_no_camera_has(tmp_path: Path) -> None:
+    """Two thousand million frames a second, by which sizes of arrays would follow; the episode cannot be used."""
+    data = bytearray(write_video(tmp_path / "a.avi", range(12), "mpeg4").read_bytes())
+    at = data.index(b"strh") + 28
+    data[at : at + 8] = struct.pack("<II", 1, 2**31 - 1)
+    (tmp_path / "a.avi").write_bytes(data)
+    listing = list_episodes(source_of(tmp_path))
+    assert ("over_limit", "unusable", 0, None) in said(listing)
+    assert [record.fps for record in listing.records] == [1000]

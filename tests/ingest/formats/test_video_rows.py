@@ -206,6 +206,8 @@ def damaged() -> bytes:
         (b"PK\x03\x04 no archive", "unreadable_data", "a.npz cannot be read"),
         (damaged(), "unreadable_data", "a.npz cannot be read (Bad CRC-32"),
         (bomb(), "over_limit", "a.npz: numbers: 67,108,864, over the limit of 16,777,216 (limits.max_values"),
+        # A header of 64 MB: NumPy would read it whole before it looks at it
+        (packed(b"\x93NUMPY\x02\x00" + (1 << 26).to_bytes(4, "little") + b" " * (1 << 26)), "unreadable_data", "a.npz"),
         (packed(b"no array"), "unreadable_data", "a.npz cannot be read"),
         (packed(b"x", "notes.txt"), "unreadable_data", "a.npz holds no rows of numbers"),
         (packed(pickle.dumps({})), "unreadable_data", "a.npz cannot be read"),
