@@ -77,9 +77,9 @@ osmesa:
 	    $(AS_ROOT) apt-get install -y -qq --no-install-recommends libosmesa6 >/dev/null; }
 
 # What only real software of others can show: Ray, Postgres, Dagster's webserver and daemon, pages in Chromium; and a
-# night's schedule. All on free ports of this machine, started and stopped by the tests
+# night's schedule; with them what is slow. All on free ports of this machine, started and stopped by the tests
 stack-test: setup postgres browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'stack or browser' -n 2 --dist loadfile --no-loadscope-reorder tests/stack tests/assets/test_nightly.py tests/browser
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'stack or browser or slow' -n 2 --dist loadfile --no-loadscope-reorder
 
 # Datasets of every format, spoilt in every way known: built, quarantined with a reason, or refused; random bytes for
 # each parser of ours; odd paths and names. The same bytes again: make fuzz FUZZ_SEED=7. And all datasets that were

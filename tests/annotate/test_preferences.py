@@ -1,12 +1,10 @@
 """Pairs: of one task, the right way round, drawn by seed, and of every kind that the runs allow."""
 
 from collections import Counter
-from dataclasses import replace
 
 import numpy as np
-import pytest
 
-from annotate.preferences import BETTER_BY, FURTHER_BY, WHOLE, ComparedRun, Pairing, draw_pairs
+from annotate.preferences import ComparedRun, draw_pairs
 
 
 def run(number: int, end: float = 1.0, task: str = "open", **more: object) -> ComparedRun:
@@ -21,29 +19,6 @@ RUNS = [
     run(3, task="close", success=True, quality=0.95),
     run(4, success=None, quality=0.2),
 ]
-
-
-def test_the_chosen_part_is_ahead_and_of_the_same_task() -> None:
-    pairs = draw_pairs(RUNS, 8, seed=3)
-    by_number = {r.episode_index: r for r in RUNS}
-    for pair in pairs:
-        chosen, rejected = by_number[pair.chosen.episode_index], by_number[pair.rejected.episode_index]
-        assert chosen.same_as == rejected.same_as
-        if pair.why == "further":
-            (ahead,), (behind,) = pair.chosen.progress, pair.rejected.progress
-            assert ahead is not None
-            assert behind is not None
-            assert ahead - behind == pytest.approx(pair.margin)
-            assert pair.margin >= FURTHER_BY
-        elif pair.why == "outcome":
-            assert (chosen.success, rejected.success) == (True, False)
-            assert (pair.chosen.frames, pair.rejected.frames) == ((30,), (30,))
-        else:
-            assert (chosen.episode_index, rejected.episode_index) == (0, 1)
-            assert pair.margin == pytest.approx(0.8)
-            assert len(pair.chosen.frames) == WHOLE
-            assert (pair.chosen.frames[0], pair.chosen.frames[-1]) == (0, 30)
-    assert {p.why for p in pairs} == {"further", "outcome", "quality"}
 
 
 def test_no_pair_comes_twice_and_each_run_has_its_share() -> None:
@@ -62,37 +37,3 @@ def test_equal_seeds_draw_equal_pairs_whatever_else_there_is() -> None:
     of_open = [p for p in pairs if p.chosen.episode_index != 3]
     assert draw_pairs([r for r in RUNS if r.same_as == "open"], 4, seed=3) == of_open
     assert draw_pairs(RUNS, 4, seed=4) != pairs
-
-
-def test_what_cannot_be_compared_makes_no_pair() -> None:
-    still = replace(run(5, task="wait"), progress=np.full(16, 0.5))
-    unlabelled = replace(run(6, task="wait"), progress=np.full(16, np.nan))
-    empty = replace(run(7, task="wait"), frames=np.arange(0), progress=np.zeros(0))
-    assert draw_pairs([still, unlabelled, empty], 10, seed=0) == []
-    near = [run(8, success=True, quality=0.5), run(9, success=True, quality=0.5 + 0.9 * BETTER_BY)]
-    assert Pairing(near).runs("quality") == []
-    assert Pairing(near).runs("outcome") == []
-
-
-def test_quality_partners_are_the_clearly_better_and_the_clearly_worse() -> None:
-    scores = [0.0, 0.1, 0.3, 0.55, 0.8, 1.0]
-    runs = [run(k, success=True, quality=q) for k, q in enumerate(scores)]
-    pairing, rng = Pairing(runs), np.random.default_rng(0)
-    for one in runs:
-        drawn = {
-            frozenset((pair.chosen.episode_index, pair.rejected.episode_index))
-            for pair in (pairing.draw("quality", one, rng) for _ in range(60))
-            if pair is not None
-        }
-        assert one.quality is not None
-        expected = {
-            frozenset((one.episode_index, k)) for k, q in enumerate(scores) if abs(q - one.quality) >= BETTER_BY
-        }
-        assert drawn == expected
-
-
-def test_labels_that_are_missing_are_said_to_be() -> None:
-    halves = [replace(run(k, success=bool(k)), progress=np.full(16, np.nan)) for k in (0, 1)]
-    (pair,) = draw_pairs(halves, 3, seed=0)
-    assert pair.why == "outcome"
-    assert pair.chosen.progress == (None,)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from annotate.segments import DONE, IDLE, STEP, Segment, check_tiling, finished, undo
+from annotate.segments import DONE, IDLE, STEP, Segment, check_tiling
 
 GOOD = [
     Segment("A", 0, 4, step=0),
@@ -10,12 +10,6 @@ GOOD = [
     Segment("B", 6, 9, step=1),
     Segment("end", 9, 10, DONE),
 ]
-
-
-def test_a_tiling_passes():
-    check_tiling(GOOD, 10, 2)
-    check_tiling([], 0, 1)
-    check_tiling([Segment("Unnamed step 1", 0, 10, step=0, named=False)], 10, 1)
 
 
 @pytest.mark.parametrize(
@@ -38,26 +32,3 @@ def test_a_tiling_passes():
 def test_what_is_no_tiling_is_refused(segments: list[Segment], message: str):
     with pytest.raises(ValueError, match=message):
         check_tiling(segments, 10, 2)
-
-
-def test_undo():
-    assert undo({0, 1, 2}, 1) == {0}
-    assert undo({0, 2}, 1) == {0, 2}  # an attempt at a step that was not complete undoes nothing
-
-
-@pytest.mark.parametrize(
-    ("attempts", "expected"),
-    [
-        ("0+ 1+", True),
-        ("0+ 1-", False),
-        ("0- 0+ 1+", True),
-        ("1+ 0+", True),
-        ("0+ 1+ 1-", False),
-        ("0+ 1+ 0+", False),
-        ("0+ 1+ 0+ 1+", True),
-        ("0+", False),
-    ],
-)
-def test_finished(attempts: str, expected: bool):
-    segments = [Segment("", i, i + 1, step=int(a[0]), completed=a[1] == "+") for i, a in enumerate(attempts.split())]
-    assert finished(segments, 2) is expected

@@ -1,20 +1,11 @@
 """Grippers and hands in words."""
 
-import pytest
-
-from annotate.signal_report import columns, lag, lag_columns, lag_span, line, place, rests_on_enough, value_range
+from annotate.signal_report import lag, lag_columns, lag_span, line, rests_on_enough
 from tests.kits.signal_kit import RIGHT_HAND, signal
 
 
 def lag_row(signal: str, lag_s: float, *, is_corrected: bool = True) -> dict:
     return {"signal": signal, "lag_s": lag_s, "likeness": 9.0, "num_observed": 5, "is_corrected": is_corrected}
-
-
-def test_a_line_says_where_it_is_which_end_is_open_how_sure_that_is_how_often_it_closes_and_why():
-    assert line(signal()) == (
-        "gripper: state[6] main_gripper, 0..0.07 m, high is open (sure 0.95), closes 1.4 times an episode; "
-        "why: 0 to 0.07 is a width in metres"
-    )
 
 
 def test_an_unknown_polarity_and_an_unused_hand_are_said():
@@ -25,48 +16,6 @@ def test_an_unknown_polarity_and_an_unused_hand_are_said():
     unused = line(signal(is_used=False, closings_per_episode=None))
     assert "not used: it does not go from end to end in 10 episodes" in unused
     assert "times an episode" not in unused
-
-
-def test_a_table_for_people_has_the_same():
-    assert columns(signal(polarity="high_is_closed", closed=0.07, open=0.0, names=("state[6]",))) == {
-        "signal": "gripper",
-        "where": "state[6]",
-        "names": "",
-        "range": "0..0.07 m",
-        "open end": "low",
-        "sure": 0.95,
-        "located by": "name",
-        "closings per episode": 1.4,
-        "why": "0 to 0.07 is a width in metres",
-    }
-    unused = columns(signal(arm="left", is_used=False, closings_per_episode=None, polarity="unknown"))
-    assert (unused["signal"], unused["open end"], unused["closings per episode"]) == (
-        "left gripper",
-        "unknown",
-        "not used",
-    )
-
-
-@pytest.mark.parametrize(
-    ("column", "dimensions", "shown"),
-    [("state", (6,), "state[6]"), ("state", (7, 8, 9), "state[7-9]"), ("action", (0, 3), "action[0, 3]")],
-)
-def test_a_place(column: str, dimensions: tuple[int, ...], shown: str):
-    assert place(signal(column=column, dimensions=dimensions)) == shown
-
-
-@pytest.mark.parametrize(
-    ("closed", "open_", "unit", "shown"),
-    [
-        (0.0, 0.07, "m", "0..0.07 m"),
-        (2804.0, 1998.4, "counts", "1998..2804 counts"),
-        (1.0, -0.0, "0..1", "0..1"),
-        (0.7, 95.25, "0..100", "0.7..95.2"),
-        (-1.0, 1.0, "-1..1", "-1..1"),
-    ],
-)
-def test_a_range_is_from_the_low_end_to_the_high_one(closed: float, open_: float, unit: str, shown: str):
-    assert value_range(signal(closed=closed, open=open_, unit=unit)) == shown
 
 
 def test_a_lag_is_shown_where_labels_are_corrected_by_it():

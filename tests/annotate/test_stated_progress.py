@@ -2,11 +2,9 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from annotate.segments import IDLE, PACES, STEP, Segment
-from annotate.stated_progress import StatedEnd, check_stated, is_stated, stated_progress
+from annotate.segments import STEP, Segment
+from annotate.stated_progress import StatedEnd, check_stated, stated_progress
 
 SLOPES = {"progress_fast": 2.0, "progress_slow": 1.0, "adjust": 0.0, "mistake": -1.0}
 
@@ -36,39 +34,6 @@ def published(segments: list[Segment], final: float, lost: int | None) -> np.nda
     return np.clip(curve, 0, 1)
 
 
-def test_the_example_of_the_docstring():
-    curve = stated_progress(paced((5, "fast"), (2, "mistake")), np.zeros(7), StatedEnd(0.6))
-    np.testing.assert_allclose(curve, [0, 0.2, 0.4, 0.6, 0.8, 0.7, 0.6], atol=1e-6)
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    parts=st.lists(st.tuples(st.integers(1, 12), st.sampled_from(PACES)), min_size=1, max_size=6),
-    final=st.integers(0, 99).map(lambda percent: percent / 100),
-    at=st.one_of(st.none(), st.floats(0.1, 0.9)),
-)
-def test_the_curve_is_that_of_opensarm(parts: list[tuple[int, str]], final: float, at: float | None):
-    segments = paced(*parts)
-    n = segments[-1].end_frame
-    lost = max(1, int(n * at)) if at is not None and n > 1 else None
-    end = StatedEnd(final, lost)
-    rise = slopes_of(segments)[1:lost].sum()
-    if rise < 0:
-        with pytest.raises(ValueError, match="fall by more"):
-            check_stated(segments, 1, end)
-        return
-    check_stated(segments, 1, end)
-    curve = stated_progress(segments, np.zeros(n), end)
-    assert curve.dtype == np.float32
-    last = (n if lost is None else lost) - 1
-    # Before where all is lost, opensarm's own even way ends at the run's end, ours at the stated progress
-    if rise > 0 or lost is None:
-        np.testing.assert_allclose(curve[1:], published(segments, final, lost)[1:], atol=1e-6)
-    assert curve[0] == 0
-    assert last == 0 or curve[last] == np.float32(final)
-    assert not curve[last + 1 :].any()
-
-
 def test_without_paces_the_ordinary_curve_is_stretched():
     segments = [Segment("A", 0, 3, step=0), Segment("B", 3, 6, completed=False, step=1)]
     ordinary = np.array([0, 0.2, 0.5, 0.5, 0.6, 0.75], np.float32)
@@ -81,33 +46,6 @@ def test_without_paces_the_ordinary_curve_is_stretched():
     )
 
 
-def test_a_step_without_a_pace_is_slow_and_rest_stands_still():
-    segments = [Segment("A", 0, 3, pace="fast", step=0), Segment("rest", 3, 5, IDLE, False), Segment("B", 5, 7, step=1)]
-    curve = stated_progress(segments, np.linspace(0, 1, 7), StatedEnd())
-    np.testing.assert_allclose(curve, np.array([0, 2, 4, 4, 4, 5, 6]) / 6, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("completed", "end", "why"),
-    [
-        (True, StatedEnd(0.8), "mark the step that failed"),
-        (False, StatedEnd(1.0), "a planned step is not completed"),
-        (True, StatedEnd(None, 3), "so nothing was lost"),
-        (False, StatedEnd(0.5, 6), "none of the frames 1 to 5"),
-        (False, StatedEnd(1.5), "not between 0 and 1"),
-    ],
-)
-def test_contradictions_are_refused(completed: bool, end: StatedEnd, why: str):
-    with pytest.raises(ValueError, match=why):
-        check_stated([Segment("A", 0, 6, completed=completed, step=0)], 1, end)
-
-
 def test_more_falls_than_rises_are_refused():
     with pytest.raises(ValueError, match="fall by more than they rise"):
         check_stated(paced((2, "slow"), (9, "mistake")), 1, StatedEnd(0.2))
-
-
-def test_nothing_stated_is_told_apart():
-    assert not is_stated(paced((4, None)), StatedEnd())
-    assert is_stated(paced((4, "adjust")), StatedEnd())
-    assert is_stated(paced((4, None)), StatedEnd(0.0))

@@ -4,7 +4,6 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from annotate.frames import FramesConfig, FramesResult, frames_stage
@@ -12,24 +11,17 @@ from ingest.signals.gripper import GripperSignal
 from ingest.source import list_episodes
 from ingest.sources.files import Source
 from tests.kits.lerobot_writer import (
-    CODECS,
     FRONT,
-    LFS_POINTER,
     WRIST,
     edit_parquet,
     number,
-    picture,
     said,
     source_of,
     v2_data,
     v2_video,
-    v3_data,
-    v3_video,
     write_v2,
-    write_v3,
     write_video,
 )
-from tests.kits.signal_kit import signal_at
 
 
 def measure(
@@ -56,13 +48,6 @@ def usable(result: FramesResult) -> dict[int, tuple[int, list[str]]]:
     return {r["episode_index"]: (r["num_frames"], r["usable_cameras"]) for r in rows}
 
 
-@pytest.mark.parametrize("codec", CODECS)
-def test_all_is_well(tmp_path: Path, codec: str) -> None:
-    result = measure(source_of(write_v3(tmp_path, [6, 7, 8], cameras={FRONT: 3, WRIST: 2}, codec=codec)))
-    assert usable(result) == {e: (6 + e, [FRONT, WRIST]) for e in range(3)}
-    assert (result.findings, result.decoded_frames, result.tables["frames"].num_rows) == ([], 42, 42)
-
-
 @pytest.mark.parametrize("frames", [1, 6, 8, 30])
 def test_another_number_of_frames_than_rows(tmp_path: Path, frames: int) -> None:
     root = write_v2(tmp_path, [7, 7], cameras=[FRONT, WRIST])
@@ -82,58 +67,6 @@ def cut_off(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:300])
 
 
-def test_a_shared_video_with_fewer_frames_than_its_episodes_claim(tmp_path: Path) -> None:
-    root = write_v3(tmp_path, [6, 7, 8, 9], cameras={FRONT: 4})
-    pictures = [number(0, e, k) for e, n in enumerate((6, 7, 8)) for k in range(n)]
-    write_video(v3_video(root, FRONT, 0), pictures[:-2])
-    result = measure(source_of(root))
-    assert usable(result) == {0: (6, [FRONT]), 1: (7, [FRONT])}
-    assert [(f.reason, f.severity, f.episode_index, f.detail) for f in result.findings] == [
-        ("frame_count", "unusable", 2, "6 frames decoded, the episode has 8 rows"),
-        ("frame_count", "unusable", 3, "0 frames decoded, the episode has 9 rows"),
-    ]
-
-
-def test_pointers_and_broken_files(tmp_path: Path) -> None:
-    root = write_v2(tmp_path, [6, 6, 6], cameras=[FRONT, WRIST])
-    v2_video(root, WRIST, 0).write_text(LFS_POINTER)
-    cut_off(v2_video(root, FRONT, 1))
-    v2_video(root, FRONT, 2).write_text(LFS_POINTER)
-    v2_video(root, WRIST, 2).write_text("no video")
-    result = measure(source_of(root))
-    assert usable(result) == {0: (6, [FRONT]), 1: (6, [WRIST])}
-    assert said(result.findings) == [
-        ("lfs_pointer", "warning", 0, WRIST),
-        ("undecodable_video", "warning", 1, FRONT),
-        ("lfs_pointer", "unusable", 2, FRONT),
-        ("undecodable_video", "unusable", 2, WRIST),
-    ]
-    assert result.findings[0].file == f"videos/chunk-000/{WRIST}/episode_000000.mp4"
-
-
-def test_black_and_frozen_cameras(tmp_path: Path) -> None:
-    root = write_v2(tmp_path, [6, 6, 6], cameras=[FRONT, WRIST])
-    black, still = np.zeros((64, 64, 3), np.uint8), picture(5)
-    write_video(v2_video(root, FRONT, 0), [black] * 6)
-    write_video(v2_video(root, WRIST, 1), [still] * 6)
-    write_video(v2_video(root, FRONT, 2), [still] * 6)
-    write_video(v2_video(root, WRIST, 2), [black] * 6)
-    result = measure(source_of(root))
-    assert usable(result) == {0: (6, [WRIST]), 1: (6, [FRONT])}
-    assert said(result.findings) == [
-        ("black_video", "warning", 0, FRONT),
-        ("frozen_video", "warning", 1, WRIST),
-        ("frozen_video", "unusable", 2, FRONT),
-        ("black_video", "unusable", 2, WRIST),
-    ]
-
-
-def test_too_short(tmp_path: Path) -> None:
-    result = measure(source_of(write_v2(tmp_path, [4, 5])))
-    assert usable(result) == {1: (5, [FRONT])}
-    assert said(result.findings) == [("too_short", "unusable", 0, FRONT)]
-
-
 def test_rows_that_break_after_listing(tmp_path: Path) -> None:
     """Rows are read again when frames are measured: what is wrong then is a finding, and the others go on."""
     root = write_v2(tmp_path, [6, 6, 6])
@@ -145,30 +78,3 @@ def test_rows_that_break_after_listing(tmp_path: Path) -> None:
     assert usable(result) == {2: (6, [FRONT])}
     assert said(result.findings) == [("unreadable_data", "unusable", e, None) for e in range(2)]
     assert result.findings[0].detail == "column observation.state: rows of different length"
-
-
-@pytest.mark.parametrize(
-    ("step", "told"),
-    [(0.1, None), (0.102, None), (0.108, "stated 10 fps, the rows' times give 9.259: the measured rate is used")],
-)
-def test_wall_clock_rows(tmp_path: Path, step: float, told: str | None) -> None:
-    """Their rate counts where it is not the stated one; frames go by number all the same."""
-    root = write_v2(tmp_path, [8])
-    edit_parquet(v2_data(root, 0), timestamp=5 + step * np.arange(8))
-    result = measure(source_of(root))
-    assert usable(result) == {0: (8, [FRONT])}
-    assert [f.detail for f in result.findings] == ([told] if told else [])
-    assert said(result.findings) == ([("frame_rate", "warning", 0, None)] if told else [])
-    rate = 9.259 if told else 10
-    assert result.tables["frames"]["timestamp_s"].to_pylist() == pytest.approx([k / rate for k in range(8)])
-
-
-def test_measurements_go_with_their_rows(tmp_path: Path) -> None:
-    """Gripper and pictures of the third episode in shared files: both say k mod 2."""
-    root = write_v3(tmp_path, [6, 7, 8], cameras={FRONT: 3}, per_data_file=3)
-    pictures = [0xFFFF if e == 2 and k % 2 else 0x00FF for e, n in enumerate((6, 7, 8)) for k in range(n)]
-    write_video(v3_video(root, FRONT, 0), pictures)
-    assert v3_data(root, 0).exists()
-    rows = measure(source_of(root), [2], [signal_at(2)]).tables["frames"].to_pylist()
-    assert [r["gripper"] for r in rows] == [0, 1] * 4
-    assert [r["luma_mean"] > 0.6 for r in rows] == [False, True] * 4

@@ -5,15 +5,12 @@ from typing import Any
 
 import dagster as dg
 import pytest
-import yaml
 
 from assets.defs.models import assets as models
 from assets.defs.resources import Corpus
 from assets.lib import models as doing
 from assets.lib.launch.job import Job
 from assets.lib.model_configs import RewardModelConfig
-from core.paths import ROOT
-from tests.kits.pages_kit import blocks
 from tests.kits.training_kit import make_release
 from training.points import Point
 from training.recipe import load_recipe
@@ -26,23 +23,6 @@ RECIPE = """name: short
 model: {tiny: {vocabulary: 400, hidden: 64, layers: 2, vision_hidden: 64, vision_layers: 2, max_px: 64}}
 train: {steps: 3, batch: 2, lr: 1.0e-3, save_every: 1}
 """
-
-
-def test_launches_that_the_page_shows_are_ones() -> None:
-    shown = [yaml.safe_load(b.text) for b in blocks(ROOT / "docs/gpu-cluster.md") if b.kind == "yaml"]
-    kinds = [next(iter(said["ops"]["reward_model"]["config"]["launch"])) for said in shown]
-    assert kinds == ["slurm", "kubernetes"]
-    for said in shown:
-        run_config = {"ops": {"reward_model": said["ops"]["reward_model"]}}
-        # As the launchpad does: an unknown field or a value of another kind is refused
-        assert dg.validate_run_config(
-            dg.Definitions(
-                [models.reward_model],
-                resources={"corpus": Corpus()},
-                jobs=[dg.define_asset_job("train", [models.reward_model])],
-            ).resolve_job_def("train"),
-            run_config,
-        )
 
 
 class KilledError(Exception):

@@ -210,13 +210,6 @@ def test_intervals_hold_the_figure_and_pair_what_is_paired():
         rates({"plain": plain, "better": better[:, :, :3]})
 
 
-def test_few_seeds_make_wide_intervals():
-    """Seeds that disagree count as what they are: a bootstrap over starts alone would call this certain."""
-    success = np.zeros((1, 4, 50), bool)
-    success[:, :2] = True
-    assert rates({"a": success})["a"] == pytest.approx((0.5, 0.0, 1.0))
-
-
 def test_the_best_run_is_chosen_by_what_is_said():
     success = np.array([[True, False, False], [False, True, True]])
     said = np.array([[0.9, 0.1, 0.1], [0.5, 0.5, 0.1]])
@@ -290,10 +283,6 @@ def test_a_folder_is_reported_and_printed(tmp_path: Path, capsys: pytest.Capture
     assert any(line.startswith(f"| {ARMS['experts']} | 66.7 (") and "+33.3" in line for line in lines)
 
 
-def test_each_arm_is_in_one_group():
-    assert sorted(arm for arms in GROUPS.values() for arm in arms) == sorted(ARMS)
-
-
 def test_a_folder_of_another_protocol_is_refused(tmp_path: Path):
     Work(tmp_path, SHORT)
     Work(tmp_path, SHORT)
@@ -301,33 +290,7 @@ def test_a_folder_of_another_protocol_is_refused(tmp_path: Path):
         Work(tmp_path, replace(SHORT, starts=4))
 
 
-@pytest.mark.skipif(not FIGURES.exists(), reason="the figures are made by `make policy`")
-def test_the_page_shows_the_figures(capsys: pytest.CaptureFixture[str]):
-    print_tables(json.loads(FIGURES.read_text()))
-    missing = [line for line in capsys.readouterr().out.splitlines() if line and line not in PAGE.read_text()]
-    assert not missing, "docs/policy.md lacks, of `python -m benchmarks.policy --table docs/data/policy.json`:\n" + (
-        "\n".join(missing)
-    )
-
-
 # The whole
-
-
-@pytest.mark.slow
-def test_the_short_benchmark_runs_and_goes_on(tmp_path: Path):
-    python = ROOT / ".venv-policy/bin/python"
-    if not python.exists():
-        pytest.skip("Meta-World is not installed: `make policy POLICY=--short` installs it and does this")
-    run = [str(python), "-m", "benchmarks.policy", "--short", "--out", str(tmp_path)]
-    done = subprocess.run(run, cwd=ROOT, env=own_code_first(), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    figures = json.loads((tmp_path / "policy.json").read_text())
-    assert set(figures["success"]) == set(ARMS)
-    rollouts = {p: p.stat().st_mtime_ns for p in (tmp_path / "rollouts").rglob("*.json")}
-    again = subprocess.run(run, cwd=ROOT, env=own_code_first(), capture_output=True, text=True)
-    assert again.returncode == 0, again.stderr
-    assert rollouts == {p: p.stat().st_mtime_ns for p in (tmp_path / "rollouts").rglob("*.json")}
-    assert json.loads((tmp_path / "policy.json").read_text()) == figures
 
 
 def test_the_command_says_what_it_does():

@@ -29,16 +29,6 @@ def space(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     return space
 
 
-def test_names_of_a_workspace(space: Workspace):
-    assert names("dataset", space) == ["pick", "place"]
-    assert names("release", space) == ["r1"]
-    assert names("label run", space) == sorted(f"run{k}" for k in range(40))
-    assert names("model", space) == ["laptop-r1", "tiny-r1"], "no folder that a shell would run"
-    assert {"episodes", "label_runs", "coverage"} <= set(names("relation", space))
-    assert {"droid", "sim_short", "pick"} <= set(names("registered dataset", space))
-    assert "laptop" in names("recipe", space)
-
-
 def test_no_workspace_has_no_names(tmp_path: Path):
     assert all(not names(kind, Workspace(tmp_path / "none")) for kind in ("dataset", "release", "label run", "model"))
     assert list(tmp_path.iterdir()) == []

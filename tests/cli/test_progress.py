@@ -1,7 +1,6 @@
 """How far a build or a training is, on a terminal and in a log."""
 
 import re
-import sys
 import time
 from types import SimpleNamespace
 
@@ -9,7 +8,7 @@ import pytest
 
 import cli.progress
 from cli.options import warn
-from cli.progress import clock, progress, training_progress
+from cli.progress import progress, training_progress
 from cli.terminal import QUIET, note
 
 
@@ -62,18 +61,3 @@ def test_a_training_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert first.startswith("training its first step")
     assert last.startswith("training 50 %, step 3, loss 0.250, ")
     assert "samples/s" in last
-
-
-def test_on_a_terminal_it_moves_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    monkeypatch.setenv("TERM", "xterm")
-    with progress() as report:
-        report("frames", 10, 30, "episodes")
-        time.sleep(0.5)
-    said = capsys.readouterr().err
-    assert "10 of 30 episodes" in said
-    assert said.rstrip().endswith("\x1b[2K"), "the last line is taken away"
-
-
-def test_minutes_and_seconds():
-    assert [clock(s) for s in (0, 59.6, 61.4, 3600)] == ["0:00", "1:00", "1:01", "60:00"]

@@ -15,7 +15,7 @@ from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
 import warehouse
-from cli.sql_shell import NameCompleter, as_command, complete, history_file, shell
+from cli.sql_shell import NameCompleter, complete, shell
 from tests.kits.lake_kit import FOREVER
 from warehouse.lake.schema import columns
 from warehouse.sql_process import LakeState, SqlProcess
@@ -62,12 +62,6 @@ def typed(asked: Asked, text: str) -> list[tuple[list[dict], str]]:
     return shown
 
 
-def test_queries_take_several_lines_and_are_remembered(asked: Asked):
-    shown = typed(asked, "SELECT count(*) AS n\rFROM episodes;\r.format json\rSELECT 1 AS a;\r\x04")
-    assert shown == [([{"n": 0}], "table"), ([{"a": 1}], "json")]
-    assert "+FROM episodes;" in history_file().read_text()
-
-
 def test_what_is_wrong_is_said_and_the_shell_goes_on(asked: Asked, capsys: pytest.CaptureFixture[str]):
     wrong = ["SELECT nosuch FROM frames;", "DROP TABLE frames;", ".nosuch", ".schema nosuch", ".format xml", ";"]
     assert typed(asked, "\r".join([*wrong, "SELECT 2 AS a;", ".quit", ""])) == [([{"a": 2}], "table")]
@@ -76,11 +70,6 @@ def test_what_is_wrong_is_said_and_the_shell_goes_on(asked: Asked, capsys: pytes
     assert said[-1].startswith("(1 row, ")
     assert "the lake is read only" in said[1]
     assert ".help lists them" in said[2]
-
-
-@pytest.mark.parametrize("word", ["exit", "quit", "exit;", "EXIT", "\\q", ".exit", ".quit"])
-def test_words_of_other_shells_leave(asked: Asked, word: str):
-    assert typed(asked, f"{word}\rSELECT 1 AS a;\r\x04") == []
 
 
 def test_words_of_other_shells_show_help_and_tables(asked: Asked, capsys: pytest.CaptureFixture[str]):
@@ -96,11 +85,6 @@ def test_words_of_other_shells_show_help_and_tables(asked: Asked, capsys: pytest
 def test_x_turns_records_on_and_off(asked: Asked, capsys: pytest.CaptureFixture[str]):
     typed(asked, "\\x\r\\x\r\x04")
     assert capsys.readouterr().err.splitlines() == ["rows as records", "rows as tables"]
-
-
-def test_a_column_may_have_the_name_of_a_word_of_the_shell():
-    assert as_command("help me;") == "help me;"
-    assert as_command("SELECT exit FROM doors;") == "SELECT exit FROM doors;"
 
 
 def test_tables_and_their_columns_are_shown(asked: Asked):

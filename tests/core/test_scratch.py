@@ -27,13 +27,6 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_it_is_gone_when_it_is_closed(temporary: Path) -> None:
-    with ScratchFolder() as path:
-        (path / "below").mkdir()
-        assert list(temporary.iterdir()) == [path]
-    assert list(temporary.iterdir()) == []
-
-
 def test_what_a_killed_process_left_goes_with_the_next(temporary: Path) -> None:
     beside = temporary / "proccorpus-publish-1"  # of another maker: without a lock
     beside.mkdir()

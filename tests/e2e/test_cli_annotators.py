@@ -3,8 +3,6 @@
 import pytest
 
 from tests.kits.cli_kit import USAGE, Built, assert_one_error_line, digest_of, ok, proccorpus, rows, write_config
-from tests.kits.hand_truth import write_truth
-from tests.kits.tiny_lerobot import LENGTHS
 
 
 @pytest.fixture
@@ -40,26 +38,6 @@ def test_two_runs_are_compared_and_the_scores_stored(twice: Built, away) -> None
     stored = set(rows(twice.workspace, "SELECT DISTINCT benchmark, model FROM leaderboard WHERE model LIKE 'motion%'"))
     assert stored == {(f"annotators/tiny ({other})", f"motion {active}"), (scores[0]["benchmark"], f"motion {other}")}
     assert digest_of(twice.workspace) == before
-
-
-def test_a_lab_s_own_truth(twice: Built, away, tmp_path) -> None:
-    """People's files of two episodes; a third is spoilt, which is said by its name."""
-    for episode in (0, 1):
-        write_truth(tmp_path / "truth", episode, LENGTHS[episode])
-
-    def compare(folder: object = tmp_path / "truth"):
-        return proccorpus("annotators", "compare", "--truth", folder, cwd=away, workspace=twice.workspace)
-
-    out = ok(compare()).out
-    assert out.startswith("tiny, against the truth\n")
-    assert "grasps, releases within 0.5 s" in out
-    (tmp_path / "truth" / "tiny" / "2.json").write_text('{"episode_index": 2}')
-    spoilt = compare()
-    assert spoilt.code == USAGE
-    assert "2.json: num_frames: field required; fps: field required" in assert_one_error_line(spoilt)
-    empty = compare(tmp_path)
-    assert empty.code == USAGE
-    assert "no truth of tiny in" in assert_one_error_line(empty)
 
 
 def test_what_is_not_there_is_refused(twice: Built, away) -> None:

@@ -66,17 +66,6 @@ def test_a_file_is_scored_without_a_workspace_and_kept_in_one_if_asked(predictio
     assert run_id in stored.stderr
 
 
-def test_a_broken_file_ends_in_one_line_and_nothing_is_stored(predictions: Path, tmp_path: Path) -> None:
-    lines = predictions.read_text().splitlines()
-    predictions.write_text("\n".join([*lines, lines[5]]))
-    base = ("score", "--benchmark", "progress-bench", "--predictions", predictions)
-    done = run(tmp_path, *base, "--store", "--workspace", tmp_path / "ws")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("error: model_a.jsonl line 13 is the same row as model_a.jsonl line 6")
-    assert done.stderr.count("\n") == 1
-    assert not (tmp_path / "ws").exists()
-
-
 def test_two_files_are_compared(predictions: Path, tmp_path: Path) -> None:
     other = tmp_path / "model_b.jsonl"
     other.write_text(predictions.read_text().replace("<score>33%", "<score>66%"))

@@ -36,6 +36,7 @@ def ask(workspace: Path, *arguments: str | Path) -> Result:
     return proccorpus("model", *arguments, cwd=workspace, workspace=at, timeout_s=300)
 
 
+@pytest.mark.slow
 def test_listed_merged_and_checked(workspace: Path) -> None:
     done = ask(workspace, "merge", "--all", "--format", "json")
     assert done.code == 0, done.err

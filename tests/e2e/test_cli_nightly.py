@@ -39,6 +39,7 @@ def stages(lake: Lake) -> set[tuple[str, str, int, int]]:
     return set(lake.rows("SELECT dataset, stage, chunk, snapshot FROM stage_runs"))
 
 
+@pytest.mark.slow
 def test_a_night_goes_on_without_a_folder_that_is_gone(config: Path, tmp_path: Path) -> None:
     space = Workspace(tmp_path / "w")
     sample = load_config(ROOT / "configs" / "demo.toml")[0].model_copy(update={"episodes": EPISODES})
@@ -77,12 +78,6 @@ def test_a_night_goes_on_without_a_folder_that_is_gone(config: Path, tmp_path: P
     assert night.code == PARTIAL, night
     assert "is half there: 6 of 6 files" in night.err
     assert Lake(space, read_only=True).column(held) == ["left", "right", "sim_short"]
-
-
-def test_of_one_dataset_alone_the_error_is_all_there_is_to_say(config: Path, tmp_path: Path) -> None:
-    built = proccorpus("build", "--source", tmp_path / "none", cwd=tmp_path, workspace=tmp_path / "w")
-    assert (built.code, (tmp_path / "w").exists()) == (2, False)
-    assert "no such file or folder" in built.err
 
 
 def test_a_build_that_is_told_to_end_does_so_soon(tmp_path: Path) -> None:

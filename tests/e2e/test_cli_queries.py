@@ -1,8 +1,5 @@
 """What the query commands print: shapes that scripts rely on, complete answers, and every output format."""
 
-import csv
-import io
-import json
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -14,11 +11,8 @@ import pytest
 from core.paths import Workspace
 from tests.kits.cli_kit import (
     PROGRAM,
-    USAGE,
     Built,
     Result,
-    assert_one_error_line,
-    digest_of,
     environment,
     ok,
     proccorpus,
@@ -74,39 +68,6 @@ def test_status(built: Built, ask: Ask) -> None:
     }
     assert samples > 0
     assert shards > 0
-
-
-def test_status_for_people(ask: Ask) -> None:
-    lines = [line.split() for line in ask("status").out.splitlines()]
-    assert [
-        "dataset",
-        "episodes",
-        "ok",
-        "quarantined",
-        "frames",
-        "labelled_frames",
-        "labels",
-        "samples",
-        "shards",
-        "outcomes",
-        "stale_chunks",
-    ] in lines
-    assert any(line[:6] == ["tiny", "5", "5", "0", str(FRAMES), str(FRAMES)] for line in lines)
-    assert any(line[6:11] == ["motion:", "5", "of", "5", "episodes"] for line in lines)
-    assert any(line[13:17] == ["0", "of", "5", "known,"] and line[18:20] == ["assumed", "complete"] for line in lines)
-
-
-def test_digest_is_one_hash_per_content_table(built: Built, ask: Ask) -> None:
-    found = ask("digest", "--format", "json").json
-    assert found == digest_of(built.workspace)
-    named = {"datasets", "episodes", "findings", "frames", "keyframes", "segments", "progress", "active_runs", "splits"}
-    assert named | {"samples", "sample_location", "shards"} <= set(found)
-    assert not {"stage_runs", "label_runs", "build_configs", "releases"} & set(found), "these carry times"
-    assert all(len(bytes.fromhex(h)) == 32 for h in found.values())
-
-
-def test_nothing_quarantined_is_an_empty_list(ask: Ask) -> None:
-    assert ask("quarantine", "--format", "json").json == []
 
 
 def test_datasets_lists_registry_and_workspace(ask: Ask) -> None:
@@ -172,21 +133,6 @@ def test_datasets_show_for_people(away: Path) -> None:
     assert ["gripper", "none"] in [line.split() for line in language_table.splitlines()]
 
 
-@pytest.mark.parametrize(
-    ("asked", "hint"),
-    [
-        ("drooid", "did you mean droid?"),
-        ("bridge", "did you mean bridge_v2?"),
-        ("agibot", "did you mean agibot_beta, agibot_alpha or agibot_world_2026?"),
-        ("xyzzy", "proccorpus datasets lists them"),
-    ],
-)
-def test_an_unknown_dataset(away: Path, asked: str, hint: str) -> None:
-    result = proccorpus("datasets", "show", asked, cwd=away)
-    assert (result.code, result.out) == (USAGE, "")
-    assert assert_one_error_line(result) == f"error: unknown dataset {asked!r}; {hint}"
-
-
 def test_datasets_needs_no_workspace(away: Path) -> None:
     found = ok(proccorpus("datasets", "--format", "json", cwd=away)).json
     assert {r["dataset"]: r["built"] for r in found if r["dataset"].startswith("sim_")} == {
@@ -196,27 +142,6 @@ def test_datasets_needs_no_workspace(away: Path) -> None:
     table = ok(proccorpus("datasets", cwd=away)).out
     assert sum(line.split()[:1] == ["toto"] for line in table.splitlines()) == 1
     assert list(away.iterdir()) == []
-
-
-def test_datasets_of_a_folder_of_ones_own(away: Path) -> None:
-    (away / "mine").mkdir()
-    (away / "mine" / "arm.yaml").write_text("name: my_arm\nsource: data\nlicense: mit\n")
-    found = ok(proccorpus("datasets", "--registry", "mine", "--format", "json", cwd=away)).json
-    mine = next(r for r in found if r["dataset"] == "my_arm")
-    assert (mine["license"], mine["source"]) == ("mit", str(away.resolve() / "mine" / "data"))
-    shown = ok(proccorpus("datasets", "show", "my_arm", "--registry", "mine", "--format", "json", cwd=away)).json
-    assert shown["dataset"] == "my_arm"
-    assert shown["gripper"] is None
-    (away / "mine" / "arm.yaml").write_text(
-        "name: my_arm\nsource: data\ngripper:\n- {arm: left, dimension: 6, closed: 0, open: 0.07}\n"
-        "- {arm: right, column: action, dimension: [13, thumb]}\n"
-    )
-    out = ok(proccorpus("datasets", "show", "my_arm", "--registry", "mine", cwd=away)).out
-    assert "left: state[6], closed 0, open 0.07; right: action[13], action[thumb]" in out
-    (away / "mine" / "arm.yaml").write_text("name: droid\nsource: data\n")
-    result = proccorpus("datasets", "--registry", "mine", cwd=away)
-    assert result.code == USAGE
-    assert "the name droid is used by another file too" in assert_one_error_line(result)
 
 
 def test_inspect(source: Path, away: Path) -> None:
@@ -275,34 +200,6 @@ def test_json_is_complete_and_a_table_shows_a_hundred_rows(built: Built, away: P
     assert str(FRAMES) in table.err
 
 
-def test_values_that_json_lacks(ask: Ask) -> None:
-    query = """SELECT 'nan'::DOUBLE AS a, '-inf'::REAL AS b, ['nan'::DOUBLE, 1.5] AS c, NULL AS d,
-               TIMESTAMPTZ '2026-01-02 03:04:05+00' AS e, {'x': 'inf'::DOUBLE} AS f, 'é"' AS g"""
-    (row,) = sql(ask, query, "--format", "json").json
-    assert row == {
-        "a": None,
-        "b": None,
-        "c": [None, 1.5],
-        "d": None,
-        "e": "2026-01-02T03:04:05+00:00",
-        "f": {"x": None},
-        "g": 'é"',
-    }
-
-
-def test_limit(ask: Ask) -> None:
-    query = "SELECT frame_index FROM frames WHERE episode_index = 0 ORDER BY 1"
-    assert sql(ask, query, "--format", "json", "--limit", 3).json == [{"frame_index": k} for k in range(3)]
-    assert sql(ask, query, "--format", "json", "--limit", 0).json == []
-
-
-def test_csv(ask: Ask) -> None:
-    out = sql(ask, "SELECT episode_index, task, cameras FROM episodes ORDER BY 1", "--format", "csv").out
-    found = list(csv.DictReader(io.StringIO(out)))
-    assert [(int(r["episode_index"]), r["task"]) for r in found] == [(e, TASKS[e % 2]) for e in range(len(LENGTHS))]
-    assert all(json.loads(r["cameras"]) == [CAMERA] for r in found), "a list is JSON text"
-
-
 def test_parquet_to_a_file_and_to_a_pipe(built: Built, away: Path, ask: Ask) -> None:
     query = "SELECT * FROM frames ORDER BY episode_index, frame_index"
     ask("sql", query, "--format", "parquet", "--out", "frames.parquet")
@@ -312,50 +209,6 @@ def test_parquet_to_a_file_and_to_a_pipe(built: Built, away: Path, ask: Ask) -> 
     redirected = f'"$0" sql "{query}" --format parquet --workspace "{built.workspace}" > piped.parquet'
     subprocess.run(["sh", "-c", redirected, PROGRAM], cwd=away, env=environment(), check=True, timeout=60)
     assert pq.read_table(away / "piped.parquet").equals(table)
-
-
-def test_a_snapshot_is_read_as_it_was(built: Built, ask: Ask) -> None:
-    then = rows(built.workspace, "SELECT snapshot FROM stage_runs WHERE stage = 'segments' AND chunk = 0")[0][0]
-    query = "SELECT (SELECT count(*) FROM segments) AS segments, (SELECT count(*) FROM progress) AS progress"
-    (before,) = sql(ask, query, "--format", "json", "--snapshot", then).json
-    (now,) = sql(ask, query, "--format", "json").json
-    assert 0 < before["segments"] < now["segments"]
-    assert (before["progress"], now["progress"]) == (0, FRAMES)
-
-
-def test_explain_describe_and_the_list_of_tables_are_allowed(ask: Ask) -> None:
-    assert "frames" in {r["name"] for r in sql(ask, "SHOW TABLES", "--format", "json").json}
-    assert {r["column_name"] for r in sql(ask, "DESCRIBE segments", "--format", "json").json} >= {"start_frame"}
-
-
-@pytest.mark.parametrize(
-    "query",
-    [
-        "DROP TABLE frames",
-        "COPY frames TO '{data}/out.parquet'",
-        "ATTACH 'ducklake:sqlite:{catalog}' AS rw",
-        "SELECT * FROM read_text('/etc/hostname')",
-        "SELECT * FROM frames; SELECT 1",
-        "SELEKT 1",
-        "SELECT no_such_column FROM frames",
-    ],
-)
-def test_refused_and_failing_sql(built: Built, away: Path, query: str) -> None:
-    text = query.format(data=built.workspace / "lake", catalog=built.workspace / "catalog.sqlite")
-    before = sorted(p for p in built.workspace.rglob("*") if p.is_file())
-    snapshot = snapshot_of(built.workspace)
-    result = proccorpus("sql", text, "--format", "json", cwd=away, workspace=built.workspace)
-    assert (result.code, result.out) == (USAGE, "")
-    assert_one_error_line(result)
-    assert snapshot_of(built.workspace) == snapshot
-    assert sorted(p for p in built.workspace.rglob("*") if p.is_file()) == before
-
-
-def test_likeness_says_what_to_do_without_embeddings(built: Built, away: Path) -> None:
-    for frame in ([], ["--frame", 3]):
-        refused = proccorpus("like", "tiny", 0, *frame, cwd=away, workspace=built.workspace)
-        assert refused.code == USAGE
-        assert 'no encoder has looked at tiny: put when = "always"' in assert_one_error_line(refused)
 
 
 def test_likeness_for_people_and_scripts(built: Built, away: Path, tmp_path: Path) -> None:

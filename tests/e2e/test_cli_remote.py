@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from ingest.registry import DatasetConfig
-from ingest.signals import survey
 from pipeline.config import DatasetBuild
 from tests.kits.cli_kit import (
     DONE,
@@ -17,7 +16,6 @@ from tests.kits.cli_kit import (
     assert_one_error_line,
     built_in_process,
     digest_of,
-    ok,
     proccorpus,
     rows,
 )
@@ -56,24 +54,6 @@ def local_digest(source: Path, workspace: Path, revision: str, chunk_size: int, 
     return built_in_process([DatasetBuild(dataset=config, episodes=episodes or None)], workspace)
 
 
-def test_one_episode_of_a_commit(
-    run: Callable[..., Result], hub: Hub, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    commit = hub.branches["main"]
-    hub.commit({"README.md": b"another state"})
-    build = ("build", "--source", f"hf://{REPO}", "--revision", commit, "--name", "tiny", "--episodes", 0)
-    assert run(*build).code == DONE
-    folder = tmp_path / "workspace/sources/tiny" / commit
-    fetched = {u for u in files_of(folder) if not u.startswith(".")}
-    assert fetched == {"meta/info.json", "meta/episodes.jsonl", "meta/tasks.jsonl", data(0), video(0)} == hub.fetched()
-    hub.asked.clear()
-    assert "Everything is up to date" in ok(run(*build)).out
-    assert hub.asked == [], "a commit that was listed once is known"
-    # As from a folder, but of episodes that were not fetched nothing tells about the gripper
-    monkeypatch.setattr(survey, "chosen", lambda source, records: records[:1])
-    assert digest_of(tmp_path / "workspace") == local_digest(source, tmp_path / "local", commit, 500, 0)
-
-
 @pytest.mark.faults
 def test_a_file_that_cannot_be_fetched(run: Callable[..., Result], hub: Hub, source: Path, tmp_path: Path) -> None:
     """Its chunk fails and says why, and so do shards that show its run; the next build completes them."""
@@ -96,34 +76,6 @@ def test_a_file_that_cannot_be_fetched(run: Callable[..., Result], hub: Hub, sou
     assert run("build", "--config", registry, "--workers", 1).code == DONE
     assert hub.fetched() == {video(2), video(3)}
     assert digest_of(workspace) == local_digest(source, tmp_path / "local", commit, 2)
-
-
-def test_inspect(run: Callable[..., Result], hub: Hub) -> None:
-    facts = ok(run("inspect", f"hf://{REPO}", "--format", "json", workspace=None)).json
-    assert (facts["format"], facts["episodes"], facts["rows"]) == ("lerobot_v2.0", 5, 24)
-    (gripper,) = facts["signals"]
-    assert (gripper["names"], gripper["num_surveyed"]) == (["gripper"], 1)
-    # One episode is too few to be sure which end is open
-    assert [finding["reason"] for finding in facts["findings"]] == ["polarity_unknown"]
-    assert facts["revision"] == hub.branches["main"]
-    assert {u for u in hub.fetched() if not u.startswith("meta/")} == {data(0), video(0)}
-
-
-def test_a_branch_that_moves(run: Callable[..., Result], hub: Hub) -> None:
-    """It is read where it was read first, until --update; status and the registry's page say where that is."""
-    first = hub.branches["main"]
-    build = ("build", "--source", f"hf://{REPO}", "--episodes", 0)
-    assert run(*build).code == DONE
-    second = hub.commit(hub.commits[first] | {"README.md": b"moved on"})
-    hub.asked.clear()
-    assert "Everything is up to date" in ok(run(*build)).out
-    assert hub.asked == []
-    assert ok(run("status", "--format", "json")).json["datasets"][0]["revision"] == first
-    assert first[:12] in ok(run("status")).out
-    assert ok(run("datasets", "show", "tiny", "--format", "json")).json["source_revision"] == first
-    updated = run(*build, "--update")
-    assert (updated.code, updated.err) == (DONE, f"note: tiny: hf://{REPO} is read at {second}, before at {first}\n")
-    assert ok(run("status", "--format", "json")).json["datasets"][0]["revision"] == second
 
 
 def test_refusals(run: Callable[..., Result], hub: Hub, source: Path, tmp_path: Path) -> None:

@@ -9,12 +9,10 @@ import pytest
 from eval import confusion, robustness
 from eval.benchmarks.question import BenchmarkError, HeldPicture, Question, RightAnswer
 from eval.confusion import UNDER, VIDEO
-from eval.metrics import order
-from eval.metrics.runs import runs_of
 from eval.report.figures import confusion_cells, confusion_figure
 from eval.robustness import ChangedPicture
 from eval.scoring.scored import ALL, Evaluated
-from eval.shown import ShownRun, evenly
+from eval.shown import ShownRun
 from training.pictures import decode_picture
 
 TASKS = ("Open the drawer", "Press the button", "Turn the faucet")
@@ -63,27 +61,11 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "shown_runs", lambda lake, release, limit: RUNS[:limit])
 
 
-def test_evenly_holds_the_last_and_no_more_than_asked() -> None:
-    assert evenly(list(range(10)), 4) == [1, 4, 7, 9]
-    assert evenly([5], 4) == [5]
-
-
 # Confusion
 
 
 def told(questions: list[Question], right: float, wrong: float) -> dict[str, float]:
     return {q.key: right * (q.truth.score or 0) if confusion._is_own(q) else wrong for q in questions}
-
-
-@pytest.mark.usefixtures("shown")
-def test_every_run_is_asked_under_each_instruction() -> None:
-    questions = confusion.load(None, None)  # type: ignore[arg-type]
-    assert len(questions) == 3 * 3 * confusion.MOMENTS
-    assert len({q.key for q in questions}) == len(questions)
-    other = next(q for q in questions if q.row["video"] == TASKS[0] and q.row["instruction"] == TASKS[1])
-    assert (other.goal, other.truth.score, other.first) == (TASKS[1], 0.0, RUNS[0].first)
-    assert TASKS[1] in other.text
-    assert TASKS[0] not in other.text
 
 
 @pytest.mark.usefixtures("shown")
@@ -202,11 +184,3 @@ def test_what_is_lost_is_measured_run_by_run() -> None:
 
 
 # False progress of videos
-
-
-def test_progress_is_claimed_by_who_counts() -> None:
-    forth_and_back = np.array([0.1, 0.4, 0.8, 0.8, 0.4, 0.1])
-    counted = np.linspace(0, 1, 6)
-    runs = runs_of([(forth_and_back, forth_and_back), (counted, forth_and_back), (np.array([0.5]), np.array([0.5]))])
-    assert order.claimed(runs, since=0.5) == pytest.approx([0, 0.4, float("nan")], nan_ok=True)
-    assert order.claimed(runs)[1] == pytest.approx(1)

@@ -1,12 +1,9 @@
 """Snapshots: pages read one, follow the lake, and can be held at one; many at once; the command."""
 
-import gc
 import os
 import re
-import signal
 import subprocess
 import sys
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,7 +15,6 @@ from fastapi.testclient import TestClient
 
 from annotate.model_client.responses import decode, encode
 from core.paths import ROOT, Workspace
-from core.tables import TABLES
 from explorer.access import CorpusView, PageError
 from explorer.app import create_app
 from explorer.site import Options
@@ -59,86 +55,12 @@ def test_pages_follow_the_lake_and_a_release_stays(furnished, made, tmp_path: Pa
     lake.con.close()
 
 
-def test_many_pages_at_once(client: TestClient):
-    urls = ["/", "/episodes", "/episode/tiny/0", "/sql?q=FROM coverage", "/media/tiny/1/thumb.jpg", "/why/tiny/0"] * 4
-    with ThreadPoolExecutor(8) as threads:
-        assert {r.status_code for r in threads.map(client.get, urls)} == {200}
-
-
-def test_the_copied_catalog_reads_every_table_as_the_lake_does(furnished: Workspace):
-    lake = Lake(furnished, read_only=True)
-    with CorpusView(furnished).reading() as reader:
-        for table in TABLES:
-            rows = [sorted(map(str, found)) for found in (reader.rows(f"FROM {table}"), lake.rows(f"FROM {table}"))]
-            assert rows[0] == rows[1], table
-    lake.con.close()
-
-
-def test_a_copy_leaves_the_locks_of_this_process_alone(made, tmp_path: Path):
-    """Another process stays shut out while this one is in the catalog, whatever is copied meanwhile."""
-    space = made.copy(tmp_path).space
-    lake = Lake(space)
-    code = "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute('BEGIN EXCLUSIVE')"
-    other = [sys.executable, "-c", code, str(space.catalog)]
-    with lake.reading():
-        lake.rows("FROM datasets")
-        CorpusView(space)
-        shut_out = subprocess.run(other, capture_output=True, text=True)
-    assert "database is locked" in shut_out.stderr
-    assert subprocess.run(other).returncode == 0
-    lake.con.close()
-
-
-def test_a_catalog_that_is_damaged(made, tmp_path: Path):
-    space = made.copy(tmp_path).space
-    space.catalog.write_bytes(b"no database" * 99)
-    with pytest.raises(LakeError, match=r"catalog.sqlite: the catalog is no file of SQLite's"):
-        CorpusView(space)
-
-
-def test_a_page_keeps_its_state_while_others_are_published(made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    folder = tmp_path / "copies"
-    folder.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    space = made.copy(tmp_path).space
-    corpus, lake = CorpusView(space), Lake(space)
-    with corpus.reading() as page:
-        before = page.rows("SELECT DISTINCT notes FROM datasets")
-        for k in range(3):
-            lake.con.execute("UPDATE datasets SET notes = ?", [f"state {k}"])
-            with corpus.reading() as later:
-                assert later.snapshot.number == page.snapshot.number + k + 1
-                assert later.rows("SELECT DISTINCT notes FROM datasets") == [(f"state {k}",)]
-        assert page.rows("SELECT DISTINCT notes FROM datasets") == before
-        assert len(list(folder.iterdir())) == 2  # the page's, and the newest
-    assert len(list(folder.iterdir())) == 1
-    lake.con.close()
-    del corpus, page, later
-    gc.collect()
-    assert not list(folder.iterdir())
-
-
 def test_a_page_that_takes_too_long_is_stopped(furnished: Workspace):
     corpus = CorpusView(furnished)
     with pytest.raises(PageError, match=r"longer than 0\.1 s"), corpus.reading(0.1) as reader:
         reader.rows("SELECT count(*) FROM range(100000000000) a, range(100) b")
     with corpus.reading() as reader:
         assert reader.row("SELECT 1") == (1,)
-
-
-def test_no_page_can_write_or_leave_the_lake(furnished: Workspace, tmp_path: Path):
-    import duckdb
-
-    with CorpusView(furnished).reading() as reader:
-        for sql in (
-            "DELETE FROM episode_facts",
-            f"COPY (SELECT 1) TO '{tmp_path}/x.csv'",
-            "FROM read_text('/etc/hostname')",
-            "SET enable_external_access = true",
-        ):
-            with pytest.raises(duckdb.Error):
-                reader.con.execute(sql)
-    assert not list(tmp_path.iterdir())
 
 
 def test_no_workspace_no_snapshot(tmp_path: Path, furnished: Workspace):
@@ -213,31 +135,3 @@ def test_told_to_end_while_queries_run_for_ever(furnished: Workspace, tmp_path: 
         wait_for(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in queries), "the queries have ended")
     finally:
         server.kill()
-
-
-@pytest.mark.parametrize("ended_by", [signal.SIGINT, signal.SIGTERM])
-def test_the_command_prints_its_address_and_leaves_nothing_behind(
-    furnished: Workspace, tmp_path: Path, ended_by: signal.Signals
-):
-    server, link = started(furnished, tmp_path)
-    url, _, token = link.partition("/?token=")
-    try:
-        assert token == furnished.token("explore").read_text()
-        # Another user of this machine has no link
-        assert httpx.get(f"{url}/releases", timeout=30).status_code == 401
-        with httpx.Client(follow_redirects=True, timeout=30) as visitor:
-            assert (visitor.get(link).status_code, visitor.get(f"{url}/releases").status_code) == (200, 200)
-        arguments = Path(f"/proc/{server.pid}/cmdline").read_text() + Path(f"/proc/{server.pid}/environ").read_text()
-        assert token not in arguments
-        assert list(tmp_path.glob("proccorpus-*/catalog.duckdb"))
-        if ended_by == signal.SIGINT:
-            port = url.rpartition(":")[2]
-            second = subprocess.run(
-                [*command(furnished), "--port", port], cwd=ROOT, capture_output=True, text=True, timeout=60
-            )
-            assert (second.returncode, "Address already in use" in second.stderr) == (2, True)
-    finally:
-        server.send_signal(ended_by)
-        out, err = server.communicate(timeout=20)
-    assert (server.returncode, out.strip(), err) == (0, "stopped", "")
-    assert not list(tmp_path.iterdir())

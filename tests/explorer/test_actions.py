@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from fastapi.testclient import TestClient
 
 from core.paths import Workspace
 from pipeline.build import run_build
@@ -37,8 +36,3 @@ def test_actions_are_those_of_the_source(tmp_path: Path):
         assert gone.status_code == 200
         assert "the actions of tiny 0 cannot be read" in gone.text
         assert "Traceback" not in gone.text
-
-
-def test_other_episodes_have_a_message(client: TestClient):
-    assert client.get("/episode/tiny/99/actions").status_code == 404
-    assert "the source has none" in client.get(URL).text

@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 
 from core.tables import TABLES
-from explorer.pages.beside import Aligned, carried, unsure_steps
 from explorer.site import Options
 from tests.kits.visitor import visit
 from warehouse.lake import Lake
@@ -17,30 +16,6 @@ REFERENCE = 2
 def segments(*spans: tuple[str, int, int]) -> list[dict[str, Any]]:
     facts = {"kind": "step", "completed": True, "confidence": None}
     return [facts | {"name": name, "start_frame": a, "end_frame": b, "step": k} for k, (name, a, b) in enumerate(spans)]
-
-
-def test_segments_of_a_reference_stand_where_the_run_shows_them():
-    reference = segments(("reach", 0, 10), ("carry", 10, 20), ("put down", 20, 30))
-    # It reaches, carries, does something of its own, carries again, and never puts anything down
-    beside = Aligned(7, [0, 4, 8, 12, 16], [0, 9, 10, 10, 19], [True, True, True, False, True])
-    spans = carried(beside, reference, 20)
-    assert [(s["name"], s["kind"], s["start_frame"], s["end_frame"]) for s in spans] == [
-        ("reach", "step", 0, 6),
-        ("carry", "step", 6, 10),
-        ("not in the reference", "detour", 10, 14),
-        ("carry", "step", 14, 20),
-    ]
-    # a reference that was labelled otherwise since may lack the frame
-    assert carried(Aligned(7, [0], [99], [True]), reference, 5)[0]["kind"] == "detour"
-    assert carried(Aligned(7, [3], [12], [True]), reference, 5) == [reference[1] | {"start_frame": 0, "end_frame": 5}]
-
-
-def test_the_least_sure_steps_are_named_in_order_of_time():
-    steps = segments(("a", 0, 1), ("b", 1, 2), ("c", 2, 3), ("d", 3, 4), ("e", 4, 5))
-    for step, confidence in zip(steps, (0.6, 0.9, 0.2, 0.5, 0.4), strict=True):
-        step["confidence"] = confidence
-    assert [s["name"] for s in unsure_steps(steps)] == ["c", "d", "e"]
-    assert unsure_steps(segments(("a", 0, 1))) == []
 
 
 @pytest.fixture

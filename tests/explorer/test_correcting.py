@@ -57,35 +57,6 @@ def test_a_saved_correction_is_seen_at_once(client, own):
     assert own.rows("SELECT author, status FROM corrections") == [("ada", "accepted")]
 
 
-def test_the_second_person_is_told_who_and_when(client):
-    mine, theirs = label(client), label(client) | {"author": "grace"}
-    assert post(client, "/api/corrections/tiny/2", mine).status_code == 200
-    answer = post(client, "/api/corrections/tiny/2", theirs)
-    assert answer.status_code == 409
-    assert answer.json()["error"].startswith("ada saved a correction of episode 2 of tiny on ")
-    newest = answer.json()["newest"]
-    assert answer.json()["current"][0]["correction_id"] == newest
-    assert post(client, "/api/corrections/tiny/2", theirs | {"follows": newest}).status_code == 200
-    outdated = label(client) | {"base_content_hash": "0" * 64}
-    assert "ingested anew" in post(client, "/api/corrections/tiny/2", outdated).json()["error"]
-
-
-def test_the_stated_end_is_saved_and_told(client):
-    before = label(client)
-    before["segments"][-1] |= {"completed": False, "pace": "mistake"}
-    body = before | {"final_progress": 0.25, "catastrophic_frame": None}
-    answer = post(client, "/api/corrections/tiny/2", body)
-    assert answer.status_code == 200, answer.text
-    told = answer.json()["current"][0]
-    assert (told["final_progress"], told["segments"][-1]["pace"]) == (0.25, "mistake")
-    shown = client.get("/api/episode/tiny/2").json()["runs"][0]
-    assert (shown["final_progress"], shown["catastrophic_frame"]) == (0.25, None)
-    assert [s["pace"] for s in shown["segments"]][-1] == "mistake"
-    wrong = body | {"follows": answer.json()["newest"], "final_progress": 1.0}
-    answer = post(client, "/api/corrections/tiny/2", wrong)
-    assert (answer.status_code, "not completed" in answer.json()["error"]) == (422, True)
-
-
 def test_undo_is_a_row_that_says_so(client, own):
     saved = post(client, "/api/corrections/tiny/2", label(client)).json()["saved"]
     body = {"correction_id": saved, "author": "ada", "follows": saved}
@@ -119,30 +90,6 @@ def queue(client, kind: str = "all") -> list[int]:
     answer = client.get("/review", params={"kind": kind})
     assert answer.status_code == 200
     return [int(e) for e in re.findall(r'data-dataset="tiny" data-episode="(\d+)"', answer.text)]
-
-
-def test_the_worst_come_first_and_go_when_they_are_judged(own):
-    odd(own)
-    with visit(own.space) as client:
-        assert queue(client) == [1, 2, 0]
-        assert queue(client, "jumps") == [1, 2, 0]
-        assert queue(client, "asked") == queue(client, "unsure") == [1]
-        assert queue(client, "disagreement") == queue(client, "corrections") == []
-        run = label(client)["base_label_run"]
-        assert (
-            post(client, "/api/corrections/tiny/2/accept", {"base_label_run": run, "author": "ada"}).status_code == 200
-        )
-        assert queue(client) == [1, 0]
-        assert (
-            post(client, "/api/corrections/tiny/1/reject", {"base_label_run": run, "author": "ada"}).status_code == 200
-        )
-        assert queue(client) == [0]
-        saved = client.get("/api/corrections/tiny/2").json()
-        assert saved["current"][0]["segments"] == [
-            s | {"confidence": None, "notes": None, "named": True, "pace": None} for s in label(client)["segments"]
-        ]
-    with visit(own.space) as again:
-        assert queue(again) == [0]
 
 
 def test_a_day_counts_episodes_and_nobody_replaces_another_by_accepting(client, own):

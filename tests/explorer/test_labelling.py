@@ -1,7 +1,6 @@
 """Labelling the others like a run that was shown: the build as a job, what is said of it, and what it refuses."""
 
 import json
-import subprocess
 import sys
 import time
 from typing import Any
@@ -13,7 +12,7 @@ from explorer import jobs
 from explorer.site import Options
 from pipeline.build import run_build
 from tests.explorer.test_correcting import label
-from tests.kits.visitor import csrf, post, visit
+from tests.kits.visitor import post, visit
 from warehouse.lake import Lake
 
 URL = "/api/labelling/tiny"
@@ -76,53 +75,6 @@ def test_the_others_of_the_task_are_labelled_like_the_one_that_was_saved(own):
     assert own.rows("SELECT count(*) FROM stage_runs WHERE stage = 'transfer'") == [(2,)]
 
 
-# As a build does while it commits, for longer than DuckDB's SQLite would wait
-COMMITS = """
-import sqlite3, sys
-con = sqlite3.connect(sys.argv[1], isolation_level=None)
-con.execute("BEGIN EXCLUSIVE")
-print("held", flush=True)
-sys.stdin.read()
-"""
-
-
-def test_a_page_asks_while_a_build_commits(own):
-    with visit(own.space) as client:
-        show(client)
-        before = client.get(f"{URL}/2").json()
-        command = [sys.executable, "-c", COMMITS, str(own.space.catalog)]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as build:
-            assert build.stdout
-            assert build.stdout.readline() == b"held\n"
-            answers = [client.get(url) for url in (f"{URL}/2", URL, "/api/labelling")]
-            assert build.poll() is None
-            build.terminate()
-        assert [a.status_code for a in answers] == [200] * 3
-        assert answers[0].json() == before
-        assert before["waiting"] == 2
-
-
-def test_what_went_wrong_is_said_in_words_and_it_can_be_tried_again(own, monkeypatch):
-    with visit(own.space) as client:
-        show(client)
-        instead(monkeypatch, "print('a table'); print('error: the source is gone: plug the disk in'); exit(1)")
-        assert post(client, URL, {}).status_code == 202
-        assert ended(client)["error"] == "the source is gone: plug the disk in"
-        assert client.get(f"{URL}/2").json()["waiting"] == 2
-        # what is given to the program: names of the lake, and nothing of the request
-        instead(monkeypatch, "import sys; print('error:', *sys.argv[1:])")
-        assert post(client, URL, {"dataset": "x", "command": "rm"}).status_code == 202
-        events = own.space.root / "explorer/label.events"
-        given = f"build --dataset=tiny --workspace={own.space.root} --events={events}"
-        job = ended(client)
-        assert job["error"] == given
-        assert job["command"] == f"proccorpus build --dataset=tiny --workspace={own.space.root}"
-        # killed, it says nothing itself
-        instead(monkeypatch, "import os; os.kill(os.getpid(), 9)")
-        assert post(client, URL, {}).status_code == 202
-        assert ended(client)["error"] == "it was stopped before it finished"
-
-
 def test_it_is_one_at_a_time_in_a_workspace_and_ends_with_its_explorer(own, monkeypatch):
     instead(monkeypatch, SLOW)
     with visit(own.space) as other:
@@ -153,24 +105,6 @@ def test_stages_are_counted_as_the_lake_has_them(own, monkeypatch):
         lake.con.close()
         job = client.get("/api/labelling").json()["job"]
         assert (job["done"], job["last"], job["running"], job["error"]) == (2, "samples", True, None)
-
-
-def test_where_nothing_can_be_changed_nothing_is_started(own, monkeypatch):
-    instead(monkeypatch, SLOW)
-    snapshot = Lake(own.space, read_only=True).snapshot()
-    with visit(own.space, Options(snapshot=snapshot, release="v1")) as client:
-        assert "the release v1" in client.get(URL).json()["why_not"]
-        assert post(client, URL, {}).status_code == 403
-        assert "label-others" not in client.get("/review").text
-    with visit(own.space) as client:
-        assert post(client, "/api/labelling/nobody", {}).status_code == 404
-        assert client.get("/api/labelling/nobody").status_code == 404
-        assert client.get("/api/labelling/tiny/77").status_code == 404
-        assert client.post(URL, json={}).status_code == 403  # without the page's token
-        elsewhere = {"x-csrf-token": csrf(client), "origin": "http://elsewhere.example"}
-        assert client.post(URL, json={}, headers=elsewhere).status_code == 403
-        assert post(client, URL, [1]).status_code == 400
-        assert client.get("/api/labelling").json()["job"]["running"] is False
 
 
 def test_a_dataset_of_another_annotator_says_what_to_do(own):

@@ -89,24 +89,6 @@ def test_the_sql_of_a_selection_gives_its_episodes(tagged: tuple[CorpusView, Cor
     assert sorted((r["dataset"], r["episode_index"]) for r in rows) == sorted(shown)
 
 
-def test_the_queue_of_a_person_has_what_they_were_given(own):
-    lake = Lake(own.space)
-    lake.con.execute("UPDATE episode_labels SET needs_review = true")
-    lake.con.close()
-    with visit(own.space) as client:
-        assert marked(client, "assigned", "bob", 1, 3).json() == {"changed": 2}
-        text = client.get("/review?person=bob").text
-        assert "2 left" in text
-        assert [e for e in range(5) if f'data-episode="{e}"' in text] == [1, 3]
-        page = client.get("/episode/tiny/1?queue=all&for=bob").text
-        assert "1 of 2" in page or "2 of 2" in page
-        assert "for=bob" in page
-        # another person assigns it without having seen that
-        answer = marked(client, "assigned", "eve", 3)
-        assert answer.status_code == 409
-        assert "assigned to bob by ada" in answer.json()["error"]
-
-
 def test_what_makes_no_sense_is_refused(own):
     with visit(own.space) as client:
         assert marked(client, "tag", "hard", 99).status_code == 422

@@ -2,7 +2,7 @@
 
 from explorer.access import CorpusView
 from explorer.pages.leaderboard import slices_matrix
-from explorer.pages.training import curves_of, differences
+from explorer.pages.training import differences
 from tests.kits.explorer_kit import TRAINED, TRAINED_SLOWER
 
 
@@ -12,21 +12,6 @@ def test_configurations_are_compared_setting_by_setting():
     assert differences([first, second]) == ([("a.b", ["1", "1.5"]), ("new", [None, '"x"'])], 2)
     assert differences([first]) == ([], 3)
     assert differences([]) == ([], 0)
-
-
-def test_a_long_run_is_thinned_and_keeps_its_ends(own):
-    from warehouse.lake import Lake
-
-    lake = Lake(own.space)
-    lake.con.execute(
-        "INSERT INTO training_points (training_run, step, loss) SELECT 'long', s, 1 / (s + 1) FROM range(5000) t(s)"
-    )
-    lake.con.close()
-    with CorpusView(own.space).reading() as reader:
-        [(title, points)] = curves_of(reader, "long").items()
-    assert title == "loss"
-    assert (points[0], points[-1]) == ((0, 1.0), (4999, 1 / 5000))
-    assert 1000 < len(points) < 1700
 
 
 def test_the_page_says_what_it_cannot_show(client):

@@ -1,7 +1,6 @@
 """Runs that look unfinished: asked of once a dataset, found behind the link, told on the episode's page."""
 
 import re
-from pathlib import Path
 
 import pytest
 
@@ -43,15 +42,6 @@ def test_the_corpus_page_asks_once_and_leads_to_the_runs(own: Made):
         assert queue(client.get("/review?kind=unfinished&dataset=other").text) == []
 
 
-def test_nothing_is_asked_of_what_looks_finished(made: Made, tmp_path: Path):
-    own = made.copy(tmp_path)
-    lake = Lake(own.space)
-    lake.con.execute("UPDATE label_quality SET end_by = 'assumed', end_progress = 1, p_failure = NULL")
-    lake.con.close()
-    with visit(own.space) as client:
-        assert "unfinished" not in client.get("/").text
-
-
 def test_an_episode_says_what_its_end_rests_on(own: Made):
     with visit(own.space) as client:
         page = client.get("/episode/tiny/2").text
@@ -61,28 +51,3 @@ def test_an_episode_says_what_its_end_rests_on(own: Made):
         assert "probability that it failed" not in client.get("/episode/tiny/0").text
         [run] = client.get("/api/episode/tiny/2").json()["runs"]
         assert (run["quality"]["end_by"], run["quality"]["p_failure"]) == ("assumed", 0.9)
-
-
-def test_the_gallery_finds_them(own: Made):
-    with visit(own.space) as client:
-        page = client.get("/episodes", params={"quality": "looks unfinished", "end_by": "assumed"}).text
-        assert sorted(set(re.findall(r"/episode/tiny/(\d)", page))) == ["1", "2"]
-
-
-def test_a_lake_that_does_not_know_it_is_shown(made: Made, tmp_path: Path):
-    own = made.copy(tmp_path)
-    lake = Lake(own.space)
-    for view in ("review_queue", "coverage"):
-        lake.con.execute(f"DROP VIEW {view}")
-    lake.con.execute("CREATE VIEW coverage AS SELECT dataset, 'motion: 5 of 5 episodes' AS labels FROM datasets")
-    for column in ("end_by", "p_failure", "failure_signs"):
-        lake.con.execute(f"ALTER TABLE label_quality DROP COLUMN {column}")
-    lake.con.execute(
-        "CREATE VIEW review_queue AS SELECT dataset, episode_index, f.task, label_run, 0.5 AS score, ['odd'] AS why "
-        "FROM active_runs JOIN episode_facts f USING (dataset, episode_index)"
-    )
-    lake.con.close()
-    with visit(own.space) as client:
-        assert client.get("/").status_code == client.get("/episodes").status_code == 200
-        assert client.get("/review").status_code == 200
-        assert client.get("/episode/tiny/0").status_code == 200

@@ -1,6 +1,5 @@
 """The plug is pulled: what was not synced is gone. A copy of a mounted image is what the disk would hold then."""
 
-import filecmp
 import os
 import random
 import shutil
@@ -43,15 +42,6 @@ def mounted(image: Path, folder: Path) -> Iterator[None]:
 def used(workspace: Path) -> set[str]:
     """Keys of the replies that are stored: right after a kill all is still there."""
     return {key for (key,) in in_replies(workspace, "replies", "SELECT key FROM replies")}
-
-
-def copy_of_a_moment(image: Path, to: Path) -> None:
-    """The disk as it was at one moment: the kernel writes on, so a copy counts once nothing has changed since."""
-    for _ in range(100):
-        shutil.copy(image, to)
-        if filecmp.cmp(image, to, shallow=False):
-            return
-    raise TimeoutError(f"{image} never stood still for as long as a copy takes")
 
 
 def test_the_plug_is_pulled(corpus: Corpus, whole: Whole, tally: Tally, server_kills: int, seed: int, tmp_path: Path):

@@ -10,13 +10,6 @@ def shown(gripper: Gripper | tuple[Gripper, ...] | None) -> str | None:
     return {line["field"]: line["value"] for line in lines}.get("gripper")
 
 
-def test_the_grippers_of_each_arm() -> None:
-    left = Gripper(arm="left", dimension=(7, 8), closed=1.4, open=0)
-    right = Gripper(arm="right", column="action", dimension="claw")
-    assert shown((left, right)) == "left: state[7], state[8], closed 1.4, open 0; right: action[claw]"
-    assert shown(left) == "left: state[7], state[8], closed 1.4, open 0"
-
-
 def test_one_gripper_or_none() -> None:
     assert shown(Gripper(dimension=6)) == "state[6]"
     assert shown(Gripper(column="none")) == "none"

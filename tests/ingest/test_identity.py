@@ -22,20 +22,6 @@ def indices(settled: Listing) -> dict[str, int]:
     return {r.source_id: r.episode_index for r in settled.records}
 
 
-def test_new_episodes_count_on_and_old_ones_keep_theirs() -> None:
-    first = settle(listing(["b", "d"]), config(), {})
-    assert indices(first) == {"b": 0, "d": 1}
-    grown = settle(listing(["a", "b", "c", "d"]), config(), indices(first))
-    assert indices(grown) == {"b": 0, "d": 1, "a": 2, "c": 3}
-    assert [r.episode_index for r in grown.records] == [0, 1, 2, 3]
-
-
-def test_an_index_is_never_given_twice() -> None:
-    known = {"a": 0, "b": 1, "c": 2}
-    assert indices(settle(listing(["a", "d"]), config(), known)) == {"a": 0, "d": 3}
-    assert indices(settle(listing(["c", "a"]), config(), known)) == {"a": 0, "c": 2}
-
-
 def test_findings_follow_their_episode() -> None:
     found = Finding("no_task", "x", "warning", 0), Finding("stray_file", "y", "warning")
     settled = settle(listing(["a", "b"], *found), config(), {"b": 0})

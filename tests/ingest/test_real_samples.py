@@ -1,14 +1,11 @@
 """Real bytes of other people's datasets, with all that is odd in them: exact counts."""
 
-import json
 from collections import Counter
-
-import av
 
 from ingest.identity import settle
 from ingest.source import list_episodes, read_episode
 from tests.kits.lerobot_writer import source_of
-from tests.kits.real_data import BRIDGE, DOPAMINE, GR1, kinds, measured, usable
+from tests.kits.real_data import BRIDGE, GR1, kinds, measured, usable
 from tests.kits.signal_kit import only_signal, places_of, signals_of
 
 EGO = "observation.images.ego_view"
@@ -85,15 +82,3 @@ def test_bridge() -> None:
     assert (signal.column, signal.dimensions, signal.located_by) == ("state", (6,), "values")
     assert (signal.polarity, signal.open > signal.closed) == ("high_is_open", True)
     assert next(first.frames("image_0"))[2].rgb().shape == (64, 64, 3)
-
-
-def test_robo_dopamine() -> None:
-    """Each video has the frames that people's keyframes speak of."""
-    keyframes = json.loads((DOPAMINE / "episode_001/annotated_keyframes.json").read_text())
-    assert len(keyframes) == 16
-    assert [k["end_frame_id"] for k in keyframes[:-1]] == [k["start_frame_id"] for k in keyframes[1:]]
-    assert (keyframes[0]["start_frame_id"], keyframes[-1]["end_frame_id"]) == (8, 1263)
-    assert len(json.loads((DOPAMINE / "task_instruction.json").read_text())) == 5
-    for camera in ("cam_high", "cam_left_wrist", "cam_right_wrist"):
-        with av.open(str(DOPAMINE / f"episode_001/{camera}.mp4")) as video:
-            assert sum(1 for _ in video.decode(video=0)) == 1277

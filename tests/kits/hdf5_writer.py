@@ -45,12 +45,6 @@ def padded_rows(encoded: Sequence[bytes]) -> np.ndarray:
     return np.stack([np.frombuffer(e.ljust(longest, b"\0"), np.uint8) for e in encoded])
 
 
-def variable_rows(encoded: Sequence[bytes]) -> np.ndarray:
-    rows = np.empty(len(encoded), dtype=h5py.vlen_dtype(np.uint8))
-    rows[:] = [np.frombuffer(e, np.uint8) for e in encoded]
-    return rows
-
-
 def write_libero(
     path: Path, demos: Mapping[int, int], instruction: str | None = "turn on the stove", **attributes: Any
 ) -> Path:

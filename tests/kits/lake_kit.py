@@ -1,17 +1,14 @@
 """Tiny rows for the tests of the lake, and a writer that other processes can run."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
-from core.paths import Workspace
 from core.tables import TABLES
-from warehouse.lake import Lake, StageRun
+from warehouse.lake import StageRun
 from warehouse.lake.sql import answer
 
 RUN = StageRun("frames", "a", 0, "", "in", "frames-1", 0, "out", 0.0)
@@ -85,15 +82,3 @@ def findings(*rows: tuple[int | None, int | None, str, str, str], dataset: str =
     return TABLES["findings"].rows(
         [{"dataset": dataset, "detail": f"{r[3]} it is"} | dict(zip(names, r, strict=True)) for r in rows]
     )
-
-
-def write_partition(root: str, dataset: str, times: int) -> None:
-    """Publish one chunk of a dataset again and again, each time in a new version; runs in a process of its own."""
-    lake = Lake(Workspace(Path(root)))
-    for version in range(1, times + 1):
-        lake.publish(
-            stage_run(dataset=dataset, rows=version, output_hash=str(version)),
-            {"frames": frames(dataset, 0, range(3), value=version)},
-            findings((0, 0, "frames", "frozen_video", "warning"), dataset=dataset),
-        )
-        time.sleep(0.2)

@@ -8,9 +8,6 @@ import numpy as np
 
 from annotate.samples.wording import answer_text, question_text
 from core.paths import Workspace
-from eval.predictions import PredictionLine
-from eval.scoring.files import score_predictions
-from training.progresslm_data import read_rows, truth_of
 from warehouse.lake import Lake
 from warehouse.releases import Release
 
@@ -93,49 +90,3 @@ PUBLISHED = {
     "rl__visual_negative_clip": _SEEN | _NONE | {"delta": "+5%", "stage_to_estimate": [f"other_run_{_NAME}"]},
     "rl__visual_unanswerable": _SEEN | _NONE | _EDITED | {"delta": "+6%"},
 }
-
-
-def published_rows(name: str, count: int = 4) -> list[dict]:
-    """Rows of one published file: one run's pictures in their order, with what each shows as their label."""
-    rows = []
-    for k in range(count):
-        usual = {"id": "bar/run", "task_goal": "pour the tea", "total_steps": "3", "data_source": "bar"}
-        usual |= {"stage_to_estimate": [_NAME], "closest_idx": f"{min(k, 2) + 1}", "progress_score": f"{10 + 25 * k}%"}
-        row = usual | PUBLISHED[name]
-        stage, at = row["stage_to_estimate"], 12 + 30 * k
-        row["stage_to_estimate"] = [s.format(at) for s in stage] if isinstance(stage, list) else stage.format(at)
-        rows.append(row)
-    return rows
-
-
-def assert_rows_score_fully(rows: list[dict], part: str) -> None:
-    """The right answers to a part's rows get all points, and rows that have none are known as such."""
-    lines = []
-    for k, row in enumerate(rows):
-        answer = answer_text(
-            "think", ref_think="a", ref=str(row["closest_idx"]), score_think="b", score=row["progress_score"]
-        )
-        lines.append(PredictionLine(str(k), row, answer))
-    scored = score_predictions("progress-bench", lines)
-    values = {m: s.value for (whose, m), s in scored.scores().items() if whose == "all"}
-    if "unanswerable" in part:
-        assert (values["na_recall"], scored.counts["answerable"]) == (1, 0)
-    else:
-        assert (values["score_error"], values["ref_error"], values["voc"]) == (0, 0, 1)
-    assert {name for name, _ in scored.slices() if name.startswith("part ")} == {f"part {part}"}
-
-
-def assert_rows_are_read(path: Path, rows: list[dict], crossed: bool) -> None:
-    """The truth of each row of a file is read, with any pictures; `crossed`: they are asked of another camera."""
-    root = path.parent / "pictures"
-    for row in rows:
-        stage = row["stage_to_estimate"]
-        for name in [*row.get("visual_demo", ()), *(stage if isinstance(stage, list) else [stage])]:
-            (root / row["id"]).mkdir(parents=True, exist_ok=True)
-            (root / row["id"] / name).touch()
-    samples = read_rows([path], root, "think")
-    for row, truth in zip(rows, map(truth_of, samples), strict=True):
-        assert truth.demo_count == len(row.get("text_demo") or row["visual_demo"])
-        assert (truth.ref is None) == (row["closest_idx"] == "n/a")
-        assert row["progress_score"] == ("n/a" if truth.score_percent is None else f"{truth.score_percent:g}%")
-    assert {"another camera" in sample.row["question"] for sample in samples} == {crossed}

@@ -1,6 +1,5 @@
 """Small shards for tests."""
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -62,7 +61,3 @@ def write(folder: Path, episodes: Iterable[ShardEpisode], name: str = "") -> Pat
     size = tar.stat().st_size
     index_path(tar).write_bytes(Index(name, dataset, 0, "train", sha256, size, tuple(entries)).text().encode())
     return tar
-
-
-def sha256_of(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

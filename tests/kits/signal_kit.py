@@ -7,9 +7,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from core.tables import TABLES
 from ingest.episode import Episode, EpisodeRecord, TimedPicture
-from ingest.episodes import signals_table
 from ingest.formats.numbers import numbers
 from ingest.media.frames import DECODE_ALL, DecodeOptions
 from ingest.registry import DatasetConfig
@@ -18,7 +16,6 @@ from ingest.signals.gripper import GripperSignal
 from ingest.signals.survey import Survey, survey
 from ingest.source import list_episodes
 from ingest.sources.files import Source
-from warehouse.lake import Lake
 
 FPS = 20.0
 JOINTS = ("j0", "j1", "j2", "j3", "j4", "j5")
@@ -186,27 +183,6 @@ def only_surveyed(episodes: Sequence[Episode], robot: str | None = None, **confi
     return signal
 
 
-def two_armed(
-    value: Callable[[np.ndarray], np.ndarray], names: Sequence[str] = (), num_episodes: int = NUM_EPISODES
-) -> list[Episode]:
-    """Runs of two arms, one behind the other in the state: the right one grasps while the left one rests."""
-    runs = joints_and_openings(num_episodes)
-    rest = np.random.default_rng(99).normal(size=len(JOINTS))
-    episodes = []
-    for k, (joints, opening) in enumerate(runs):
-        # In every second run the left one works instead
-        working = np.column_stack([joints, value(opening)])
-        resting = np.column_stack([np.tile(rest, (len(joints), 1)), value(np.ones(len(joints)))])
-        state = np.hstack([resting, working] if k % 2 == 0 else [working, resting])
-        episodes.append(episode_of(k, state, names))
-    return episodes
-
-
-def sided(names: Sequence[str]) -> list[str]:
-    """Names of the left arm's dimensions, then of the right one's."""
-    return [f"{side}_{name}" for side in ("left", "right") for name in names]
-
-
 # A corpus whose robot has two
 
 LEFT = signal(arm="left")
@@ -223,29 +199,3 @@ RIGHT_HAND = signal(
     polarity_by="nothing shows it",
     confidence=0.5,
 )
-
-
-def give_two_arms(lake: Lake, dataset: str = "tiny", *more: GripperSignal) -> None:
-    """Make a built corpus one of a robot with a left gripper and a right hand, whose openings add up to 1.
-
-    `more`: further signals, which are not used. A lag of the left gripper is corrected.
-    """
-    lags = [
-        {
-            "dataset": dataset,
-            "chunk": 0,
-            "signal": f"left gripper: {direction}",
-            "lag_s": lag_s,
-            "likeness": 9.0,
-            "num_observed": 5,
-            "is_corrected": True,
-        }
-        for direction, lag_s in (("closing", 1.04), ("opening", 1.6))
-    ]
-    lake.upsert(
-        "two arms",
-        signals=signals_table(dataset, [LEFT, RIGHT_HAND, *more]),
-        signal_lags=TABLES["signal_lags"].rows(lags),
-    )
-    unused = ", NULL" * len(more)
-    lake.con.execute(f"UPDATE frames SET grippers = [gripper, 1 - gripper{unused}] WHERE dataset = ?", [dataset])

@@ -1,7 +1,6 @@
 """From one labelled episode to an adapter: what it is taught, and that its error there falls."""
 
 import json
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import torch
 from core.errors import UserError
 from eval.reward.laptop import open_laptop
 from eval.reward.scorer import asked_of
-from pipeline.adaptation import FAMILY, episode_samples, model_folder
+from pipeline.adaptation import episode_samples, model_folder
 from tests.kits.laptop_kit import make_checkpoint
 from tests.kits.made_corpus import Made
 from training.data import item_of
@@ -47,22 +46,6 @@ def error(folder: Path, samples: list[Sample]) -> float:
     with torch.inference_mode():
         progress = model(Transform(processor)([item_of(s, 64) for s in samples])).progress
     return float(np.mean(np.abs(progress.numpy() - [s.row["progress"] for s in samples])))
-
-
-def test_moments_are_the_episodes_own_and_of_all_states(lake: Lake, samples: list[Sample]) -> None:
-    labels = dict(
-        lake.rows("SELECT frame_index, progress FROM active_progress WHERE dataset = 'tiny' AND episode_index = 1")
-    )
-    assert len(samples) >= 8
-    for s in samples:
-        assert (s.row["family"], s.row["episode_index"]) == (FAMILY, 1)
-        assert s.row["progress"] == pytest.approx(labels[s.row["frames"][-1]])
-        assert len(s.pictures) == s.row["question"].count("<image>")
-    assert len({s.row["frames"][-1] for s in samples}) == len(samples), "each moment once"
-    assert Counter(s.row["state"] for s in samples).keys() >= {"ongoing", "finished"}
-    again = episode_samples(lake, "tiny", 1, 240)
-    assert [(s.row["sample_id"], s.pictures) for s in again] == [(s.row["sample_id"], s.pictures) for s in samples]
-    assert len(episode_samples(lake, "tiny", 1, 3)) == 3
 
 
 def test_the_error_on_the_episode_falls(lake: Lake, samples: list[Sample]) -> None:
@@ -109,14 +92,6 @@ def test_a_laptop_model_goes_on_from_its_own_weights(lake: Lake, samples: list[S
     assert weights[0] == weights[1]
 
 
-def test_a_laptop_model_whose_release_is_gone_learns_from_the_episode_alone(
-    lake: Lake, samples: list[Sample], tmp_path: Path
-) -> None:
-    folder = make_checkpoint(tmp_path / "bars", release="another", release_hash="0" * 64)
-    run = adapt(lake, samples, "tiny-000001", load_recipe("laptop_oneshot", folder))
-    assert json.loads((run.checkpoint / "card.json").read_text())["runs"] == 1
-
-
 def test_what_a_laptop_model_cannot_be_adapted_by(lake: Lake, samples: list[Sample], tmp_path: Path) -> None:
     folder = make_checkpoint(tmp_path / "bars")
     with pytest.raises(TrainingError, match="no adapters: take the recipe laptop_oneshot"):
@@ -127,15 +102,6 @@ def test_what_a_laptop_model_cannot_be_adapted_by(lake: Lake, samples: list[Samp
         adapt(lake, samples, "x", load_recipe("laptop_oneshot", folder), resume=True)
     with pytest.raises(TrainingError, match="bars is a laptop model: train one from the start"):
         train(lake, local_release(lake), load_recipe("procvlm_sft", folder))
-
-
-@pytest.mark.parametrize(
-    ("dataset", "episode", "says"),
-    [("nothing", 0, "there is no dataset 'nothing'; built: tiny"), ("tiny", 99, "tiny has no episode 99")],
-)
-def test_what_is_not_there_is_named(lake: Lake, dataset: str, episode: int, says: str) -> None:
-    with pytest.raises(UserError, match=says):
-        episode_samples(lake, dataset, episode, 10)
 
 
 def test_a_model_that_is_not_there_and_a_recipe_without_an_adapter(lake: Lake, samples: list[Sample]) -> None:

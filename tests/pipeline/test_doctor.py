@@ -46,10 +46,6 @@ def spoil(path: Path) -> Path:
     return path
 
 
-def test_a_whole_workspace_has_nothing_to_say(made: Made):
-    assert diagnose(made.space, hashes=True) == []
-
-
 def mended(built: Made, space: Workspace, found: list[Trouble]) -> None:
     """A repair marks what is to be built again, and a build comes to what was there."""
     assert any("to be built again" in line for line in repair(space, found))
@@ -57,20 +53,6 @@ def mended(built: Made, space: Workspace, found: list[Trouble]) -> None:
     build(built, space)
     assert of(diagnose(space), ERROR) == {}
     assert digest_at(space) == digest_at(built.space)
-
-
-def test_lost_and_cut_files_of_rows(made: Made, own: Made):
-    lost = sorted((own.space.data / "main/frames").rglob("*.parquet"))[0]
-    lost.unlink()
-    cut = sorted((own.space.data / "main/samples").rglob("*.parquet"))[0]
-    os.truncate(cut, 100)
-    found = diagnose(own.space)
-    errors = of(found, ERROR)
-    assert errors["lake file of frames"].where == str(lost)
-    assert errors["lake file of frames"].detail == "is listed and missing"
-    assert errors["lake file of samples"].detail.startswith("has 100 bytes instead of ")
-    assert all("--repair" in t.remedy for t in errors.values())
-    mended(made, own.space, found)
 
 
 def test_damaged_shards_and_pictures(made: Made, own: Made):
@@ -151,18 +133,6 @@ def test_labels_without_their_run(own: Made):
     )
     lake.con.close()
     assert "nobody's" in of(diagnose(own.space), ERROR)["rows of segments"].detail
-
-
-def test_an_older_catalog_is_noticed(own: Made, tmp_path: Path):
-    older = shutil.copy2(own.space.catalog, tmp_path / "older.sqlite")
-    lake = Lake(own.space)
-    lake.upsert("more", label_runs=TABLES["label_runs"].rows([{"label_run": "x", "annotator": "motion"}]))
-    lake.con.close()
-    shutil.copy2(older, own.space.catalog)
-    assert "put the newer one back" in of(diagnose(own.space), WARNING)["older catalog"].detail
-    said: list[str] = []
-    run_build(own.space, [own.build], workers=1, on_note=said.append)
-    assert len(said) == 1
 
 
 def test_a_model_server_that_is_away(own: Made):

@@ -11,7 +11,7 @@ from tests.kits.files import hashes_of
 from tests.kits.made_corpus import Made
 from tests.kits.staleness import definitions
 from warehouse.exports import EXPORT_KINDS
-from warehouse.exports.folder import MANIFEST, PARTIAL
+from warehouse.exports.folder import PARTIAL
 from warehouse.exports.options import Selection
 from warehouse.lake import Lake
 
@@ -47,13 +47,6 @@ def test_a_step_per_chunk_and_the_bytes_of_the_command(made: Made, tmp_path: Pat
     assert event.asset_key == dg.AssetKey(["exports", kind])
     assert run(made, kind=kind, out=str(tmp_path / "job"), allow_licences=["unknown"]).success, "nothing to do"
     lake.con.close()
-
-
-def test_what_cannot_be_written_in_chunks_is_written_last(made: Made, tmp_path: Path):
-    result = run(made, kind="rabc", out=str(tmp_path / "job"), allow_licences=["unknown"])
-    assert result.success
-    assert steps(result, "export_chunk") == []
-    assert (tmp_path / "job" / MANIFEST).exists()
 
 
 def test_a_bad_request_fails_at_the_first_step(made: Made, tmp_path: Path):

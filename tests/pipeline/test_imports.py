@@ -9,13 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from annotate.imported import Annotation, ImportedError, read_annotations
-from core.errors import UserError
 from ingest.episode import NativeStep
-from pipeline.build import run_build
 from pipeline.imports import import_annotations
 from tests.kits.lerobot_writer import edit_parquet, v3_data, v3_meta, write_v3
 from tests.kits.made_corpus import Made
-from tests.kits.tiny_lerobot import LENGTHS, NAMED
+from tests.kits.tiny_lerobot import LENGTHS
 from warehouse.exports import EXPORT_KINDS
 from warehouse.exports.options import Selection
 from warehouse.lake import Lake, digest
@@ -31,37 +29,6 @@ def exported(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("exported") / "tiny"
     LEROBOT.export(Lake(made.space, read_only=True), ANY, out)
     return out
-
-
-def test_an_export_of_ours_comes_back_whole_and_changes_no_active_label(own: Made, corpus: Lake, exported: Path):
-    active = corpus.rows("FROM active_runs ORDER BY ALL")
-    published = "SELECT * EXCLUDE (label_run, progress) FROM {} ORDER BY ALL"
-    labels = corpus.rows(published.format("active_progress"))
-    spans = corpus.rows(SPANS.format("active_segments", "true"))
-    done = import_annotations(corpus, exported, "tiny")
-    assert (done.form, done.episodes, done.refused) == ("segments", len(LENGTHS), ())
-    assert corpus.rows("FROM active_runs ORDER BY ALL") == active
-    assert corpus.rows(SPANS.format("segments", f"label_run = '{done.label_run}'")) == spans
-    # Ours follows from the segments: the file has no curve
-    mine = f"(FROM progress WHERE label_run = '{done.label_run}')"
-    assert corpus.rows(published.format(mine)) == labels
-    assert corpus.rows("SELECT annotator FROM label_runs ORDER BY 1") == [("imported",), ("motion",)]
-    before = digest(corpus)
-    assert import_annotations(corpus, exported, "tiny") == done
-    assert digest(corpus) == before
-    assert run_build(own.space, [own.build], workers=1).done == []  # nothing is stale
-    assert digest(corpus) == before
-    assert corpus.rows("FROM active_runs ORDER BY ALL") == active
-
-
-def test_language_and_sarm_columns_say_the_same_of_a_finished_run(corpus: Lake, exported: Path):
-    language, sarm = (import_annotations(corpus, exported, "tiny", form) for form in ("language", "sarm"))
-    assert (language.episodes, language.label_run != sarm.label_run) == (len(NAMED), True)
-    both = corpus.rows(SPANS.format("segments", f"label_run = '{sarm.label_run}'"))
-    known = {r[0] for r in both}
-    assert known
-    told = corpus.rows(SPANS.format("segments", f"label_run = '{language.label_run}'"))
-    assert [r for r in told if r[0] in known] == both
 
 
 def test_a_foreign_lerobot_dataset_is_matched_by_index_and_length(corpus: Lake, exported: Path, tmp_path: Path):
@@ -187,20 +154,3 @@ def test_hostile_folders_are_a_sentence(corpus: Lake, tmp_path: Path, what: str)
         import_annotations(corpus, root, "tiny")
     assert "\n" not in str(said.value)
     assert digest(corpus) == before
-
-
-def test_what_fits_nothing_is_refused(corpus: Lake, exported: Path, tmp_path: Path):
-    before = digest(corpus)
-    for path, name, message in ((exported, "none", "no dataset 'none'"), (tmp_path / "x", "tiny", "no such file")):
-        with pytest.raises(UserError, match=message):
-            import_annotations(corpus, path, name)
-    assert digest(corpus) == before
-
-
-def test_an_import_of_a_part(corpus: Lake, made: Made, tmp_path: Path):
-    """Episodes of an export count from 0; they are known by what they were."""
-    some = Selection(allow=("unknown",), datasets=("tiny",), episodes=(2, 4))
-    LEROBOT.export(Lake(made.space, read_only=True), some, tmp_path / "out")
-    done = import_annotations(corpus, tmp_path / "out", "tiny")
-    episodes = corpus.rows(f"SELECT episode_index FROM episode_labels WHERE label_run = '{done.label_run}' ORDER BY 1")
-    assert episodes == [(2,), (4,)]

@@ -11,7 +11,6 @@ from core.paths import Workspace
 from pipeline.build import run_build
 from pipeline.config import source_build
 from tests.kits.kept_workspaces import FOLDER, KEPT
-from tests.kits.tiny_lerobot import write_rows
 from warehouse.lake import Lake
 
 PEOPLE = ("corrections", "reference_marks", "joined_tasks", "outcomes", "episode_marks", "takedowns")
@@ -75,12 +74,3 @@ def test_what_people_said_outlives_an_upgrade(kept: Path) -> None:
 
     again = run_build(Workspace(kept / "workspace"), [source_build(kept / "source", "tiny", None, None)], workers=1)
     assert (again.done, again.failed) == ([], [])
-
-
-def test_a_correction_of_a_run_that_changed_waits_for_a_person(kept: Path) -> None:
-    write_rows(kept / "source", 2, 30, scale=3.0)
-    lake = build(kept)
-    found = lake.rows("SELECT episode_index, status FROM current_corrections WHERE status <> 'rejected' ORDER BY 1")
-    assert found[:2] == [(0, "accepted"), (2, "review")]
-    assert [episode for episode, *_ in lake.rows(LABELS) if episode == 2] == []
-    assert lake.rows("SELECT episode_index FROM findings WHERE reason = 'correction_outdated'") == [(2,)]

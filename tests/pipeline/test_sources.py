@@ -12,7 +12,7 @@ from core.paths import Workspace
 from ingest.registry import DatasetConfig, load_entry
 from ingest.sources.types import DownloadError, SourceError
 from pipeline.build import BuildReport, run_build
-from pipeline.config import DatasetBuild, resolve, source_build, stored_build
+from pipeline.config import DatasetBuild
 from pipeline.inspection import inspect_source
 from pipeline.sources import builds_of_source, with_folders
 from tests.kits.files import files_of
@@ -40,22 +40,6 @@ def held(tmp_path: Path) -> Path:
 
 def named(builds: tuple[DatasetBuild, ...]) -> dict[str, str]:
     return {build.name: build.dataset.source for build in builds}
-
-
-def test_each_dataset_of_a_folder_has_its_own_name(space: Workspace, held: Path) -> None:
-    found = builds_of_source(space, None, str(held), episodes=(0,))
-    assert named(found.builds) == {"pick_place_v2": str(held / "Pick & Place.v2"), "sort": str(held / "more/sort")}
-    assert all(build.episodes == (0,) for build in found.builds)
-    assert found.notes == (f"{held} holds 2 datasets: pick_place_v2, sort",)
-    prefixed = builds_of_source(space, None, str(held), name="lab")
-    assert list(named(prefixed.builds)) == ["lab-pick_place_v2", "lab-sort"]
-
-
-def test_one_dataset_has_the_name_that_was_given(space: Workspace, held: Path) -> None:
-    """Also where it is the only one below the folder."""
-    for source in (held / "more/sort", held / "more"):
-        assert named(builds_of_source(space, None, str(source)).builds) == {"sort": str(held / "more/sort")}
-        assert named(builds_of_source(space, None, str(source), name="x").builds) == {"x": str(held / "more/sort")}
 
 
 def test_videos_that_nothing_describes_are_left_out_where_there_is_better(space: Workspace, held: Path) -> None:
@@ -162,10 +146,6 @@ def in_folder(folder: str, files: dict[str, bytes]) -> dict[str, bytes]:
     return {f"{folder}/{uri}": data for uri, data in files.items()}
 
 
-def revisions(lake: Lake) -> dict[str, str]:
-    return dict(lake.rows("SELECT dataset, source_revision FROM datasets"))
-
-
 def built(space: Workspace, source: str, **options: Any) -> tuple[BuildReport, list[str]]:
     """A build of a source as the command line does it, of one episode, and the notes that it printed."""
     lake = open_lake(space) if space.exists() else None
@@ -174,55 +154,6 @@ def built(space: Workspace, source: str, **options: Any) -> tuple[BuildReport, l
     report = run_build(space, builds, workers=1, on_note=notes.append, update=update)
     assert not report.failed
     return report, notes
-
-
-def test_a_hub_dataset_stays_at_its_commit_until_it_is_updated(
-    space: Workspace, hub: Hub, tiny: dict[str, bytes]
-) -> None:
-    first = hub.commit(tiny)
-    built(space, f"hf://{REPO}")
-    lake = open_lake(space)
-    assert revisions(lake) == {"tasks": first}
-
-    second = hub.commit(tiny | {"README.md": b"moved on"})
-    hub.asked.clear()
-    report, notes = built(space, f"hf://{REPO}")
-    assert (report.done, notes, hub.asked) == ([], [], []), "the same commit, and nobody is asked for a newer one"
-    # Of another revision there is no commit yet, and what is in the lake is read where the lake says
-    assert resolve(lake, source_build(f"hf://{REPO}", "tasks", None, (0,), "dev")).commit is None
-    stored = stored_build(lake, "tasks")
-    assert stored
-    assert stored.source(space.sources).fingerprint() == first
-
-    report, notes = built(space, f"hf://{REPO}", update=True)
-    assert [done.run.stage for done in report.done] == ["episodes"], "no file of an episode has changed"
-    assert notes == [f"tasks: hf://{REPO} is read at {second}, before at {first}"]
-    assert revisions(lake) == {"tasks": second}
-    assert built(space, f"hf://{REPO}")[0].done == []
-    report, notes = built(space, f"hf://{REPO}", update=True)
-    assert (report.done, notes) == ([], [])
-
-
-def test_datasets_of_a_repository(space: Workspace, hub: Hub, tiny: dict[str, bytes]) -> None:
-    commit = hub.commit(in_folder("a", tiny) | in_folder("deep/b", tiny) | {"README.md": b"two"})
-    entry = DatasetBuild(
-        dataset=DatasetConfig(name="tasks", source=f"hf://{REPO}", folders=("deep/*",), format="lerobot"), episodes=(0,)
-    )
-    builds = with_folders(space, None, [entry])
-    assert named(builds) == {"tasks-b": f"hf://{REPO}/deep/b"}
-    assert not run_build(space, builds, workers=1).failed
-    lake = open_lake(space)
-    assert revisions(lake) == {"tasks-b": commit}
-
-    # A task that came later is of another commit: the repository's datasets are all of one until an update
-    newer = hub.commit(in_folder("a", tiny) | in_folder("deep/b", tiny) | in_folder("deep/c", tiny))
-    assert list(named(with_folders(space, lake, [entry]))) == ["tasks-b"]
-    assert list(named(with_folders(space, lake, [entry], update=True))) == ["tasks-b", "tasks-c"]
-    found = builds_of_source(space, lake, f"hf://{REPO}", update=True)
-    assert named(found.builds) == {
-        name: f"hf://{REPO}/{at}" for name, at in zip("abc", ("a", "deep/b", "deep/c"), strict=True)
-    }
-    assert {build.commit for build in found.builds} == {newer}
 
 
 def test_what_a_repository_holds_is_listed(hub: Hub, tiny: dict[str, bytes]) -> None:
@@ -248,9 +179,3 @@ def test_an_entry_that_is_out_of_reach_holds_up_no_other(space: Workspace, hub: 
     assert with_folders(space, None, [entry, other]) == (entry, other)
     with pytest.raises(DownloadError, match="HF_TOKEN"):
         run_build(space, [entry])
-
-
-def test_a_part_of_a_repository_is_refused(space: Workspace, hub: Hub, tiny: dict[str, bytes]) -> None:
-    hub.commit(in_folder("set", tiny))
-    with pytest.raises(SourceError, match=f"hf://{REPO}/set/videos is a part of the dataset hf://{REPO}/set: give"):
-        builds_of_source(space, None, f"hf://{REPO}/set/videos")

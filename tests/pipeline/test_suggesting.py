@@ -25,20 +25,6 @@ def by_task(lake: Lake) -> dict[str | None, TaskSuggestion]:
     return {one.task: one for one in suggestions}
 
 
-def test_each_task_has_a_run_to_label_next_and_nothing_is_written(own: Made, corpus: Lake):
-    before = corpus.snapshot()
-    given = by_task(corpus)
-    assert list(given) == [PLATE, DRAWER], "the one with more runs gains more"
-    plate, drawer = given[PLATE], given[DRAWER]
-    assert (plate.runs, plate.references, plate.measured) == (3, (), None)
-    assert {plate.label_next, *plate.then} == {0, 2, 4}
-    assert {drawer.label_next, *drawer.then} == {1, 3}
-    assert [e.references for e in plate.expected] == [1, 2]
-    assert all(e.low < e.error < e.high for e in plate.expected)
-    assert plate.judged_by == "pictures, state and grippers"
-    assert corpus.snapshot() == before
-
-
 def test_what_is_labelled_is_not_suggested_again(own: Made, corpus: Lake):
     say(corpus)
     plate = by_task(corpus)[PLATE]
@@ -53,24 +39,6 @@ def test_what_is_labelled_is_not_suggested_again(own: Made, corpus: Lake):
     plate = by_task(corpus)[PLATE]
     assert (plate.label_next, plate.then, plate.expected) == (None, (), ())
     assert "nothing is left to label" in plate.why
-
-
-def test_a_run_that_may_be_unfinished_or_is_odd_is_suggested_only_where_all_are(own: Made, corpus: Lake):
-    best = by_task(corpus)[PLATE]
-    odd = "UPDATE label_quality SET length_z = 9 WHERE episode_index IN (SELECT unnest(?))"
-    corpus.con.execute(odd, [[best.label_next]])
-    second = by_task(corpus)[PLATE]
-    assert second.label_next in best.then
-    assert second.caveats == best.caveats
-    corpus.con.execute(odd, [[0, 2, 4]])
-    assert "a doubt stands against it, as against all others: odd length" in by_task(corpus)[PLATE].caveats
-
-
-def test_joined_texts_are_one_task(own: Made, corpus: Lake):
-    references.join_tasks(corpus, "tiny", PLATE, DRAWER, author="ada")
-    [one] = suggest(corpus, "tiny")
-    assert (one.task, one.runs) == (min(PLATE, DRAWER), 5)
-    assert suggest(corpus, "tiny", PLATE) == suggest(corpus, "tiny", DRAWER) == [one]
 
 
 def test_what_cannot_be_suggested_says_why(own: Made, corpus: Lake):
@@ -93,16 +61,6 @@ def test_the_only_run_of_its_task_and_an_annotator_that_follows_nobody(tmp_path:
     assert "the only run of its task" in given[DRAWER].why
     assert any("--annotator auto follows references" in caveat for caveat in given[PLATE].caveats)
     lake.con.close()
-
-
-def test_runs_of_pictures_alone_are_compared_by_these(own: Made, corpus: Lake):
-    corpus.con.execute("DELETE FROM states")
-    corpus.con.execute("UPDATE frames SET grippers = NULL")
-    plate = by_task(corpus)[PLATE]
-    assert plate.judged_by == "pictures"
-    assert plate.label_next in (0, 2, 4)
-    say(corpus)
-    assert by_task(corpus)[PLATE].judged_by == "pictures"
 
 
 def test_of_many_runs_some_are_looked_at(own: Made, corpus: Lake, monkeypatch: pytest.MonkeyPatch):

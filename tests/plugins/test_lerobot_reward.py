@@ -96,22 +96,6 @@ def test_a_saved_configuration_opens_the_same_checkpoint(tmp_path: Path):
     assert not model.is_trainable
 
 
-def test_bytes_with_channels_last_and_one_task_for_all(tmp_path: Path):
-    folder, tasks = laptop(tmp_path / "model")
-    config = make_reward_model_config("proccorpus", pretrained_path=str(folder), image_keys=[KEY], device="cpu")
-    model = make_reward_model(config)
-    floats = batch_of(runs(), [tasks[0]] * 2)
-    shown = {KEY: torch.from_numpy(np.stack([np.stack(c) for c in runs()])), "task": tasks[0]}
-    assert torch.equal(model.compute_reward(floats), model.compute_reward(shown))
-    done = make_reward_model(
-        make_reward_model_config(
-            "proccorpus", pretrained_path=str(folder), image_keys=[KEY], output="success", device="cpu"
-        )
-    )
-    success = done.compute_reward(shown)
-    assert bool(((success >= 0) & (success <= 1)).all())
-
-
 @pytest.mark.parametrize(
     ("change", "why"),
     [

@@ -1,6 +1,5 @@
 """Each attention that a recipe can name: samples and pictures see nothing of each other, all give the same."""
 
-import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,16 +7,13 @@ import pytest
 import torch
 
 from core.errors import FailedError, UserError
-from tests.kits.flash_kit import emulate_flash
 from tests.kits.training_kit import FAMILIES, bar, make_items, make_parts, recipe
 from training.attention import set_attention
 from training.backbones import load_backbone
 from training.model import ProgressModel, losses, save_model
 from training.pictures import Item
-from training.recipe import ATTENTIONS, load_recipe
+from training.recipe import load_recipe
 from training.transform import Transform
-
-FLASH = ("flash_attention_2", "flash_attention_3", "kernels-community/flash-attn3")
 
 
 def mixed_items() -> list[Item]:
@@ -52,56 +48,6 @@ def gradients(model: ProgressModel, transform: Transform, items: list[Item], pac
     return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize("name", [*ATTENTIONS, *FLASH])
-def test_packed_samples_give_what_padded_ones_do(saved, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    emulate_flash(monkeypatch)
-    logits, progress = outputs(saved.model, saved.transform, saved.items, packed=False)
-    model = ProgressModel(load_backbone(saved.folder, name), saved.model.head)
-    for packed in (False, True):
-        found = outputs(model, saved.transform, saved.items, packed)
-        assert torch.allclose(found[0], logits, atol=1e-5)
-        assert torch.allclose(found[1], progress, atol=1e-6)
-
-
-# One kernel stands for all.
-@pytest.mark.parametrize("name", ["sdpa", "flash_attention_2"])
-def test_packed_samples_teach_what_padded_ones_do(saved, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    emulate_flash(monkeypatch)
-    expected = gradients(saved.model, saved.transform, saved.items, packed=False)
-    model = ProgressModel(load_backbone(saved.folder, name), saved.model.head)
-    found = gradients(model, saved.transform, saved.items, packed=True)
-    assert found.keys() == expected.keys()
-    for key, value in found.items():
-        assert torch.allclose(value, expected[key], atol=2e-5), key
-
-
-@pytest.mark.parametrize("name", [*ATTENTIONS, *FLASH])
-def test_no_sample_and_no_picture_sees_another(saved, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    emulate_flash(monkeypatch)
-    model = ProgressModel(load_backbone(saved.folder, name), saved.model.head)
-    other = Item(saved.items[3].question, (255 - bar(0.9),) * len(saved.items[3].pictures), "no", 0.5)
-    changed = [*saved.items[:3], other, *saved.items[4:]]
-    with torch.inference_mode():
-        a, b = (model(saved.transform(items, packed=True)).progress for items in (saved.items, changed))
-        pixels = saved.transform.pixels([p for i in saved.items for p in i.pictures])
-        here = model.see(pixels)
-        pixels["pixel_values"][: here[0].tokens.shape[0] * 4] = 0  # the first picture's patches
-        there = model.see(pixels)
-    same = (a - b).abs() < 1e-6
-    assert same.tolist() == [k != 3 for k in range(len(saved.items))]
-    close = [torch.allclose(x.tokens, y.tokens, atol=1e-6) for x, y in zip(here, there, strict=True)]
-    assert close == [False] + [True] * (len(here) - 1)
-
-
-def test_pictures_go_to_a_flash_kernel_in_one_call_for_each_layer(saved, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = emulate_flash(monkeypatch)
-    model = ProgressModel(load_backbone(saved.folder, "flash_attention_2"), saved.model.head)
-    with torch.inference_mode():
-        model(saved.transform(saved.items, packed=True))
-    config = model.backbone.config
-    assert seen.calls == config.vision_config.depth + config.get_text_config().num_hidden_layers
-
-
 def test_pictures_of_a_size_go_to_sdpa_in_one_call(saved, monkeypatch: pytest.MonkeyPatch) -> None:
     model = ProgressModel(load_backbone(saved.folder), saved.model.head)
     plain, calls = torch.nn.functional.scaled_dot_product_attention, []
@@ -131,25 +77,6 @@ def test_several_packed_rows_are_refused_where_samples_would_see_each_other(save
     with torch.inference_mode():
         rows = model(batch).progress
         assert torch.allclose(rows, model(saved.transform(saved.items[:4] * 2)).progress, atol=1e-6)
-
-
-@pytest.mark.parametrize("name", ["sdpa", "flash_attention_2"])
-def test_half_precision_with_weights_in_float32(saved, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As it is trained: norms give queries and keys in float32 beside values in bfloat16."""
-    emulate_flash(monkeypatch)
-    model = ProgressModel(load_backbone(saved.folder, name), saved.model.head)
-    with torch.inference_mode():
-        exact = model(saved.transform(saved.items)).progress
-        with torch.autocast("cpu", torch.bfloat16):
-            rough = model(saved.transform(saved.items, packed=True)).progress
-    assert torch.allclose(rough, exact, atol=0.02)
-
-
-def test_a_checkpoint_does_not_keep_what_it_was_trained_with(saved, tmp_path: Path) -> None:
-    model = ProgressModel(load_backbone(saved.folder), saved.model.head)
-    save_model(model, saved.transform.processor, tmp_path / "m", {})
-    assert "blocks" not in (tmp_path / "m" / "config.json").read_text()
-    assert json.loads((tmp_path / "m" / "config.json").read_text())["model_type"] == model.backbone.config.model_type
 
 
 def test_a_recipe_s_attention_is_checked(tmp_path: Path) -> None:

@@ -7,17 +7,14 @@ from typing import Any
 
 import pytest
 
-from annotate.model_client.calls import Image
 from annotate.vlm.config import VlmConfig
 from core.errors import FailedError
 from tests.kits import vlm_standin
-from tests.kits.progresslm_rows import TINY, empty_corpus, source_rows, write_rows
+from tests.kits.progresslm_rows import empty_corpus, source_rows, write_rows
 from tests.kits.vlm_standin import Fault, StandIn, serving
-from training.cot import CotOptions, answer_of, generate, judge, prompt_version, request_of
+from training.cot import CotOptions, answer_of, generate, judge, prompt_version
 from training.progresslm_data import Rows, read_rows, truth_of
-from training.recipe import Recipe
 from training.rewards import Truth
-from training.train import train
 from warehouse.lake import Lake
 
 GOOD = {"ref_think": "Picture 2 shows it.", "ref": 2, "score_think": "A little beyond.", "score": 44}
@@ -87,31 +84,6 @@ def test_what_is_right_is_kept_and_what_is_not_is_counted(
     assert (facts["kept"], facts["model"], facts["options"]["temperature"]) == (6, "stand-in", 0.6)
 
 
-def test_the_trainer_trains_on_it(rows: Rows, lake: Lake, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    knows(rows, monkeypatch, {})
-    with serving(StandIn()) as server:
-        report = generate(lake, rows, config(server), CotOptions(limit=4), tmp_path / "cot")
-    assert (report.samples, report.kept) == (4, 4)
-    sft = Recipe(
-        name="cot", model={"tiny": TINY}, data={"jsonl": [report.file], "think": True},
-        train={"steps": 2, "batch": 2, "lr": 1e-3},
-    )  # fmt: skip
-    _, release = empty_corpus(tmp_path)
-    assert len(train(lake, release, sft).curve) == 2
-
-
-def test_the_label_is_not_in_the_question(rows: Rows) -> None:
-    for sample in rows:
-        truth = truth_of(sample)
-        request = request_of(sample, truth, 0, 0.6)
-        text = request.system + "".join(p for p in request.content if isinstance(p, str))
-        assert [p.jpeg for p in request.content if isinstance(p, Image)] == list(sample.pictures)
-        blind = request_of(sample, Truth(None, None, truth.demo_count), 0, 0.6)
-        assert blind == request, "another label, the same question"
-        if truth.score_percent is not None:
-            assert f"{truth.score_percent:g}%" not in text
-
-
 def test_a_run_that_was_killed_asks_nothing_twice(
     rows: Rows, lake: Lake, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -134,13 +106,6 @@ def test_a_run_that_was_killed_asks_nothing_twice(
         again = generate(lake, rows, config(server), options, tmp_path / "again")
     assert (again.calls, again.answered_before) == (0, 8)
     assert again.file.read_bytes() == report.file.read_bytes()
-
-
-def test_a_budget_is_kept(rows: Rows, lake: Lake, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    knows(rows, monkeypatch, {})
-    with serving(StandIn()) as server, pytest.raises(FailedError, match="budget of 3 calls"):
-        generate(lake, rows, config(server, max_calls=3, max_concurrency=1), CotOptions(), tmp_path / "cot")
-    assert lake.rows("SELECT count(*) FROM vlm_calls") == [(3,)]
 
 
 @pytest.mark.parametrize(

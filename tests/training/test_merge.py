@@ -5,12 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.kits.published_kit import answers, published_head, tiny
+from tests.kits.published_kit import published_head, tiny
 from training.backbones import add_adapter
 from training.errors import ModelError
-from training.folder import adapters, checkpoints
-from training.merge import merge, weights_hash
-from training.model import ProgressModel, load_model, save_model
+from training.merge import merge
+from training.model import ProgressModel, save_model
 from training.recipe import LoraConfig
 
 
@@ -30,31 +29,6 @@ def adapter(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     card = {"base": str(base), "training_run": "run", "max_px": 64}
     save_model(ProgressModel(backbone, published_head()), processor, folder, card)
     return folder
-
-
-def test_a_merged_model_answers_as_the_adapter_does(adapter: Path) -> None:
-    out = adapter.with_name("run.merged")
-    card = merge(adapter, out)
-    model, processor, read = load_model(out)
-    apart, _, _ = load_model(adapter)
-    for mine, theirs in zip(answers(model, processor), answers(apart, processor), strict=True):
-        torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-5)
-    plain, _, _ = load_model(adapter.with_name("run.base"))
-    assert not torch.allclose(answers(model, processor)[1], answers(plain, processor)[1], atol=1e-3)
-    assert {p.suffix for p in out.iterdir()} == {".json", ".safetensors"}
-    assert not list(out.glob("adapter*"))
-    assert read == card
-    assert read["training_run"] == "run"
-    assert "base" not in read
-    base = adapter.with_name("run.base")
-    assert read["merged"] == {
-        "adapter": "run",
-        "adapter_sha256": weights_hash(adapter),
-        "base": "run.base",
-        "base_sha256": weights_hash(base),
-    }
-    assert adapters(adapter.parent) == [adapter]
-    assert checkpoints(adapter.parent) == [adapter, base, out]
 
 
 def test_what_cannot_be_merged(adapter: Path, tmp_path: Path) -> None:

@@ -133,6 +133,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Lake, Release, Path]
     return lake, release, train(*empty_corpus(folder), sft).checkpoint
 
 
+@pytest.mark.slow
 def test_two_processes_learn_as_one_does(made: tuple[Lake, Release, Path]) -> None:
     lake, release, taught = made
     with pytest.MonkeyPatch.context() as patch:

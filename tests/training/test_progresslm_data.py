@@ -6,8 +6,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from annotate.samples.wording import question_text
-from tests.kits.progresslm_rows import PUBLISHED, assert_rows_are_read, published_rows
 from training.progresslm_data import RowError, read_rows, truth_of
 from training.rewards import Truth
 from warehouse.shards import Sample
@@ -75,29 +73,6 @@ def shown(root: Path, *frames: int) -> tuple[bytes, ...]:
     return tuple((root / ID / f"camera_top_{k:04d}.jpg").read_bytes() for k in frames)
 
 
-def test_a_conversation_is_taken_word_for_word(tmp_path: Path, root: Path) -> None:
-    sample = read(tmp_path, root, CHAT)
-    assert sample.row["question"] == CHAT["messages"][0]["content"]
-    assert (sample.row["answer"], sample.row["form"], sample.row["progress"]) == (THINK, "think", 0.08)
-    assert sample.pictures == shown(root, 0, 80, 15)
-
-
-def test_an_older_system_message_comes_before_the_question(tmp_path: Path, root: Path) -> None:
-    older = CHAT | {"messages": [{"role": "system", "content": "Be exact."}, *CHAT["messages"]]}
-    assert read(tmp_path, root, older).row["question"].startswith("Be exact.\nYou judge progress.")
-
-
-def test_a_source_is_asked_about_in_our_words(tmp_path: Path, root: Path) -> None:
-    sample = read(tmp_path, root, SOURCE)
-    assert sample.row["question"] == question_text("visual", "stack the cups", [0, 0.25, 0.5, 0.75, 1], (), "no_think")
-    assert (sample.row["answer"], sample.row["progress"]) == ("8%", 0.08)
-    assert sample.pictures == shown(root, 0, 47, 56, 64, 80, 15)
-    assert truth_of(sample) == Truth(1, 8.0, 5)
-    asked = read(tmp_path, root, SOURCE, "think")
-    assert "<ref_think>" in asked.row["question"]
-    assert asked.row["answer"] is None
-
-
 def test_a_source_in_words(tmp_path: Path, root: Path) -> None:
     sample = read(tmp_path, root, WORDS, "think")
     assert "4. [left] let go\nafter it: 100%" in sample.row["question"]
@@ -114,29 +89,6 @@ def test_a_prompt_of_rl_finds_its_pictures_on_this_machine(tmp_path: Path, root:
     in_parts = [{"type": "text", "text": "Goal\n"}, *[{"type": "image"}] * 3, {"type": "text", "text": "\nNow?"}]
     told = PROMPT | {"user_prompt": "Goal\n\nNow?", "messages": in_parts}
     assert read(tmp_path, root, told).row["question"] == "Goal\n<image><image><image>\nNow?"
-
-
-def test_unanswerable_rows(tmp_path: Path, root: Path) -> None:
-    none = {"closest_idx": "n/a", "progress_score": "n/a", "delta": "+5%"}
-    sample = read(tmp_path, root, SOURCE | none)
-    assert (sample.row["answer"], sample.row["progress"]) == ("n/a", None)
-    assert truth_of(sample) == Truth(None, None, 5)
-    refused = PROMPT | {"answer": PROMPT["answer"] | {"ref": "n/a", "score_percent": "n/a"}}
-    assert truth_of(read(tmp_path, root, refused)) == Truth(None, None, 5)
-
-
-def test_another_camera_is_told(tmp_path: Path, root: Path) -> None:
-    crossed = SOURCE | {"visual_demo": [f"camera_left_{k:04d}.jpg" for k in (0, 47, 56, 64, 80)]}
-    for name in crossed["visual_demo"]:
-        Image.new("RGB", (8, 8)).save(root / ID / name)
-    assert "another camera" in read(tmp_path, root, crossed).row["question"]
-    assert "the same camera" in read(tmp_path, root, SOURCE).row["question"]
-
-
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_rows_of_every_published_file(tmp_path: Path, name: str) -> None:
-    rows = published_rows(name)
-    assert_rows_are_read(write(tmp_path, *rows), rows, crossed="visual_cross" in name and not name.startswith("rl"))
 
 
 @pytest.mark.parametrize(

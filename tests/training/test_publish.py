@@ -16,7 +16,6 @@ from training.recipe import LoraConfig, Recipe
 from warehouse.lake import Lake
 from warehouse.releases import Release, create_release
 from warehouse.releases.contents import ReleaseError
-from warehouse.releases.takedown import take_down
 
 ALLOW = ("unknown",)
 
@@ -139,24 +138,3 @@ def test_what_must_not_be_given_on(released: tuple[Lake, Release], tmp_path: Pat
     assert not Path(out).exists()
     assert publish_model(lake, folder, out, allow=ALLOW).sent
     assert "The published checkpoint ProcVLM-2B" in (Path(out) / "README.md").read_text()
-
-
-def test_what_was_taken_down_since(released: tuple[Lake, Release], tmp_path: Path) -> None:
-    lake, release = released
-    folder = saved(lake, release)
-    take_down(lake, "tiny", (0,), "asked for")
-    with pytest.raises(ReleaseError, match="was taken down since"):
-        publish_model(lake, folder, str(tmp_path / "out"), allow=ALLOW)
-
-
-@pytest.mark.parametrize(
-    ("to", "why"),
-    [
-        ("hf://datasets/robots/tiny", "names no model repository: write hf://OWNER/NAME"),
-        ("ftp://x/y", "models are published to hf://OWNER/NAME"),
-    ],
-)
-def test_places_that_are_none(to: str, why: str, released: tuple[Lake, Release]) -> None:
-    lake, release = released
-    with pytest.raises(ReleaseError, match=why):
-        publish_model(lake, saved(lake, release), to, allow=ALLOW)

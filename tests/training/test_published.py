@@ -22,7 +22,7 @@ from tests.kits.published_kit import (
 )
 from training.errors import ModelError
 from training.model import ProgressModel, load_model
-from training.published import convert, plain_name, read_weights
+from training.published import convert, read_weights
 
 
 def new_layout(folder: Path, backbone: Any) -> None:
@@ -160,19 +160,6 @@ def checkpoint(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("file", ["pytorch_model.bin", "procvlm_extra/procvlm_head.pt"])
-def test_a_pickle_with_code_is_not_run(
-    file: str, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TRAP", str(tmp_path / "trap"))
-    torch.save({"x": Trap()}, checkpoint / file)
-    with pytest.raises(ModelError, match=r"is not loaded: it holds more than weights \(\w*\.mkdir\)") as refused:
-        convert(checkpoint, tmp_path / "out")
-    assert "\n" not in str(refused.value)
-    assert not (tmp_path / "trap").exists()
-    assert not (tmp_path / "out").exists()
-
-
 def change(path: Path, how: Callable[[dict], None]) -> None:
     weights = torch.load(path, weights_only=True)
     how(weights)
@@ -225,16 +212,3 @@ def test_what_is_no_checkpoint(checkpoint: Path, tmp_path: Path) -> None:
     index.unlink()
     with pytest.raises(ModelError, match="has no weights"):
         convert(checkpoint, tmp_path / "out")
-
-
-@pytest.mark.parametrize(
-    ("name", "plain"),
-    [
-        ("base_model.model.model.language_model.norm.weight", "model.language_model.norm.weight"),
-        ("model.lm_head.weight", "lm_head.weight"),
-        ("base_model.model.value_head.0.bias", "value_head.0.bias"),
-        ("model.visual.blocks.0.norm1.weight", "model.visual.blocks.0.norm1.weight"),
-    ],
-)
-def test_names_without_prefixes(name: str, plain: str) -> None:
-    assert plain_name(name) == plain

@@ -5,7 +5,6 @@ from typing import Any
 
 import cv2
 import pytest
-import torch
 
 from tests.kits.training_kit import make_items, make_parts, recipe
 from training.batches import BatchStream
@@ -37,20 +36,6 @@ def stopped(of: Trainer) -> str:
         of.run(lambda point: None, lambda: None)
     assert "\n" not in str(e.value)
     return str(e.value)
-
-
-@pytest.mark.parametrize("packing", [False, True])
-def test_the_samples_of_a_batch_whose_loss_is_none_are_named(packing: bool) -> None:
-    data = {"packing": True, "window": 8, "sequence_length": 120} if packing else {}
-    of = trainer(5, data=data)
-    before = {name: p.detach().clone() for name, p in of.model.named_parameters()}
-    text = stopped(of)
-    assert text.startswith("the loss is inf at step 0: lower train.lr")
-    named = text.rpartition("Its samples: ")[2].split(", ")
-    assert "s5" in named
-    assert len(named) < 8
-    # No weight has moved.
-    assert all(torch.equal(p, before[name]) for name, p in of.model.named_parameters())
 
 
 def test_all_samples_of_a_step_are_named_where_the_gradient_alone_is_none() -> None:

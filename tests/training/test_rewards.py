@@ -1,7 +1,5 @@
 """Rewards of GRPO: the published table to the last digit, and what the mended one does where that goes wrong."""
 
-from itertools import pairwise
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,45 +44,9 @@ def test_the_published_reward(name: str) -> None:
     assert r.hack_detected == (name == "refuses only the reference")
 
 
-def test_the_published_reward_does_not_know_na() -> None:
-    assert published(reply("na", "na", "na"), UNANSWERABLE).overall < 0
-    assert mended(reply("na", "na", "na"), UNANSWERABLE).overall == pytest.approx(1)
-
-
 def test_a_refusal_beats_silence_only_in_the_mended_reward() -> None:
     assert published("", ANSWERABLE).overall > published(REFUSAL, ANSWERABLE).overall
     assert mended("", ANSWERABLE).overall < mended(REFUSAL, ANSWERABLE).overall
-
-
-@pytest.mark.parametrize(
-    ("response", "truth", "overall"),
-    [
-        (reply(), ANSWERABLE, 1.0),
-        (REFUSAL, UNANSWERABLE, 1.0),
-        (reply("1", "100%"), ANSWERABLE, 0.2),  # the worst that can be said in numbers
-        (REFUSAL, ANSWERABLE, 0.2 - 0.4),
-        (reply("2", "30%"), UNANSWERABLE, 0.2 - 0.4),
-        ("", ANSWERABLE, -0.8),
-        ("", UNANSWERABLE, -0.8),
-        (reply(score="0.42"), ANSWERABLE, 0.5 - 0.3),
-        (reply("The No. 3 image"), ANSWERABLE, -0.5 + 0.3),
-        (reply("6"), ANSWERABLE, 0.2 - 0.5 + 0.3),  # five items are shown
-        (reply("n/a"), ANSWERABLE, -0.25 + 0.3),
-        (f"Sure. {reply()}", ANSWERABLE, 0.8),
-        (reply("n/a", "n/a", "another object"), UNANSWERABLE, 0.8),
-        (reply("5", "42%"), ANSWERABLE, 0.2 + 0.3),  # as far off as can be
-        (reply("4", "71%"), ANSWERABLE, 0.2 + 0.25 + 0.15),
-        (reply("1", "0%"), Truth(1, 0.0, 1), 1.0),
-    ],
-)
-def test_the_mended_reward(response: str, truth: Truth, overall: float) -> None:
-    assert mended(response, truth).overall == pytest.approx(overall, abs=1e-12)
-
-
-def test_right_beats_wrong_beats_refusal_beats_silence() -> None:
-    order = [reply(), reply("4"), reply("5", "90%"), REFUSAL, "The arm moves."]
-    values = [mended(response, ANSWERABLE).overall for response in order]
-    assert all(a > b for a, b in pairwise(values))
 
 
 @given(

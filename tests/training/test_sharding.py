@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from core.paths import Workspace
 from eval.held_out.within import scorer_of
@@ -118,6 +117,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Lake, Release]
     return home, lake, release
 
 
+@pytest.mark.slow
 def test_two_processes_with_a_part_of_the_model_each(made: tuple[Path, Lake, Release]) -> None:
     home, lake, release = made
     said = json.loads(run_processes(PROCESS, [str(home)]).splitlines()[-1])
@@ -140,14 +140,3 @@ def test_two_processes_with_a_part_of_the_model_each(made: tuple[Path, Lake, Rel
     assert words.startswith("the loss is inf at step 0")
     named = words.rpartition("Its samples: ")[2].split(", ")
     assert len(named) == FSDP["batch"]
-
-
-def test_a_blank_picture_counts_nothing() -> None:
-    items = [i for i in make_items() if len(i.pictures) == 1]
-    for family in ("qwen3_vl", "qwen2_5_vl"):
-        model, _ = make_parts(items, family)
-        blank = model._blank()
-        assert blank.item() == 0
-        blank.backward()
-        seen = [p.grad for n, p in model.named_parameters() if ".visual." in n]
-        assert all(g is not None and not torch.any(g) for g in seen)

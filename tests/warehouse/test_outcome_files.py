@@ -54,10 +54,6 @@ def test_forms(lake: Lake, tmp_path: Path, content: str) -> None:
     ]
 
 
-def test_an_episode_that_left_the_source_may_be_spoken_of(lake: Lake, tmp_path: Path) -> None:
-    assert read(lake, tmp_path, "episode,success\n3,1\n") == [StatedOutcome(3, True, None, "ada")]
-
-
 BAD_CSV = """episode_index,success,source_id,dataset,note
 0,true,,,
 0,false,,,

@@ -32,62 +32,12 @@ def follow(at: np.ndarray, lag: int = 0, guide: Guide = THREE) -> tuple[Followin
     return following, [following.see([p], k / FPS) for k, p in enumerate(pictures(at, 9))]
 
 
-@pytest.mark.parametrize("speed", [40, 65, 110])
-def test_progress_is_that_of_what_is_shown_at_any_speed(speed: int) -> None:
-    at = np.linspace(0, 1, speed)
-    _, places = follow(at)
-    assert np.abs([w.progress for w in places] - at).mean() < 0.02
-    assert [w.step_name for w in places][:: speed - 1] == ["reach", "put"]
-    assert places[-1].at_end > 0.5
-    assert max(w.at_end for w in places[: speed // 2]) < 0.01
-    assert not any(w.is_strange for w in places)
-
-
-def test_one_shown_run_is_enough() -> None:
-    at = np.linspace(0, 1, 65)
-    _, places = follow(at, guide=Guide.of([shown(0, 60)]))
-    assert np.abs([w.progress for w in places] - at).mean() < 0.03
-
-
 def test_with_a_lag_it_speaks_of_the_moment_before() -> None:
     at = np.linspace(0, 1, 65)
     _, places = follow(at, lag=5)
     assert [w.about_s for w in places[:8]] == pytest.approx([0, 0, 0, 0, 0, 0, 0.2, 0.4])
     true = np.interp([w.about_s for w in places], np.arange(65) / FPS, at)
     assert np.abs([w.progress for w in places] - true).mean() < 0.02
-
-
-def test_a_run_goes_back_after_a_loss() -> None:
-    at = np.concatenate([np.linspace(0, 0.7, 40), np.linspace(0.2, 0.5, 20)])
-    _, places = follow(at)
-    assert places[39].progress == pytest.approx(0.7, abs=0.05)
-    assert places[-1].progress == pytest.approx(0.5, abs=0.05)
-
-
-def test_a_strange_picture_changes_nothing() -> None:
-    at = np.linspace(0, 1, 65)
-    following, _ = follow(at[:30])
-    before = following.costs
-    rng = np.random.default_rng(0)
-    for k in range(20):
-        assert following.see([rng.normal(size=D).astype(np.float32) * 8], 6 + k / FPS).is_strange
-    assert following.costs is before
-    assert following.see([pictures(at[30:31], 3)[0]], 10.2).progress == pytest.approx(at[30], abs=0.05)
-
-
-def test_what_is_kept_does_not_grow() -> None:
-    following, _ = follow(np.linspace(0, 1, 300), lag=5)
-    assert len(following.recent) == 6
-    assert sum(c.size for c in following.costs) == 60 + 70 + 50
-
-
-def test_pictures_between_two_moments_are_answered_and_not_taken_in() -> None:
-    at = np.linspace(0, 1, 60)
-    slow, fast = Following(THREE), Following(THREE)
-    for k, p in enumerate(pictures(at, 9)):
-        by_slow, by_fast = (f.see([p], k / FPS) for f in (slow, fast))
-        assert by_slow == by_fast
-        fast.see([p], k / FPS + 0.03)
 
 
 def test_what_is_shown_is_of_the_same_cameras() -> None:

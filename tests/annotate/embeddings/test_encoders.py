@@ -9,8 +9,7 @@ import pytest
 
 from annotate.embeddings import encoders, weights
 from annotate.embeddings.config import EmbeddingsConfig
-from annotate.embeddings.encoders import encoder_input, grey, identity, lack, load_encoder
-from annotate.embeddings.projection import area_weights, signs
+from annotate.embeddings.encoders import identity, lack, load_encoder
 from annotate.embeddings.weights import EncoderError
 from core.errors import install_hint
 
@@ -120,83 +119,6 @@ def test_a_gpu_that_is_not_there_is_refused():
 
 
 # Numbers
-
-
-def test_the_projection_keeps_distances_and_never_changes():
-    matrix = signs(1280, 64)
-    assert hashlib.sha256((matrix > 0).tobytes()).hexdigest()[:16] == "220111818ce8b879"
-    rng = np.random.default_rng(0)
-    a, b = rng.normal(size=(2, 200, 1280))
-    ratio = np.linalg.norm(a @ matrix - b @ matrix, axis=1) / np.linalg.norm(a - b, axis=1)
-    assert abs(ratio.mean() - 1) < 0.03
-    assert 0.05 < ratio.std() < 0.15
-
-
-def test_cells_are_averages_over_their_area():
-    np.testing.assert_allclose(area_weights(2, 3), [[2 / 3, 1 / 3, 0], [0, 1 / 3, 2 / 3]], rtol=1e-6)
-    np.testing.assert_allclose(area_weights(3, 3), np.eye(3), atol=1e-6)
-    for cells, places in ((4, 6), (4, 14), (5, 3), (1, 7)):
-        np.testing.assert_allclose(area_weights(cells, places).sum(axis=1), 1, rtol=1e-5)
-
-
-def test_a_picture_is_squeezed_square_by_area():
-    picture = np.zeros((48, 96, 3), np.uint8)
-    picture[:24, :48] = 200
-    small = encoder_input(picture, 32)
-    assert small.shape == (32, 32, 3)
-    assert small[:15, :15].min() == 200
-    assert small[17:, :].max() == 0
-
-
-def test_grey_cells_are_where_they_are_in_the_picture():
-    picture = np.zeros((64, 64, 3), np.uint8)
-    picture[:16, 48:] = 255  # the last cell of the first row
-    (numbers,) = grey(picture[None], 4)
-    cells = numbers[256:].reshape(4, 4, 64)
-    assert cells[0, 3].min() > 3
-    cells[0, 3] = cells[1, 1]
-    assert np.ptp(cells) == 0
-    assert numbers[:256].reshape(16, 16)[0, 15] > 3
-
-
-def test_grey_sees_no_difference_of_light():
-    bright = scene()
-    dark = (bright // 2).astype(np.uint8)
-    one, other = grey(np.stack([bright, dark]), 4)
-    assert np.corrcoef(one, other)[0, 1] > 0.999
-    assert not grey(np.full((1, 64, 64, 3), 77, np.uint8), 4).any(), "one colour has no contrast"
-
-
-def test_mobilenet_tells_places_apart(mobilenet: EmbeddingsConfig):
-    encoder = load_encoder(mobilenet)
-    assert (encoder.title, encoder.size_px, encoder.device) == ("mobilenet_v2@64", 64, "cpu")
-    pictures = np.stack([scene(k, 64) for k in range(encoder.batch)])
-    pictures[1] = pictures[0]
-    pictures[1, :16, :16] = 255 - pictures[1, :16, :16]
-    numbers = encoder.embed(pictures)
-    assert numbers.shape == (encoder.batch, 256 + 64 * 16)
-    change = np.linalg.norm(numbers[0, 256:].reshape(16, 64) - numbers[1, 256:].reshape(16, 64), axis=1)
-    assert change.argmax() == 0, "what has changed is in the first cell"
-    assert change[15] < change[0] / 4
-
-
-def test_mobilenet_is_torchvisions(mobilenet: EmbeddingsConfig):
-    import torch
-    from torchvision.models import mobilenet_v2
-
-    net = mobilenet_v2().eval()
-    net.load_state_dict(torch.load(weights.mobilenet_weights(), weights_only=True))
-    encoder = load_encoder(mobilenet.model_copy(update={"grid": 3}))
-    pictures = np.stack([scene(k, 64) for k in range(encoder.batch)])
-    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-    with torch.inference_mode():
-        x = ((torch.from_numpy(pictures) / 255 - mean) / std).permute(0, 3, 1, 2)
-        local = net.features[:14](x)
-        pooled = np.einsum("gh,nchw,kw->ngkc", area_weights(3, 4), local.numpy(), area_weights(3, 4))
-        cells = pooled @ signs(96, 64)
-        whole = net.features[14:](local).mean((2, 3)).numpy() @ signs(1280, 256)
-    expected = np.concatenate([whole, cells.reshape(len(cells), -1)], axis=1)
-    np.testing.assert_allclose(encoder.embed(pictures), expected, atol=2e-4)
 
 
 @pytest.mark.slow

@@ -1,31 +1,13 @@
 """Pictures are embedded the same way whatever else goes through the pass, and by however many threads."""
 
 import numpy as np
-import pytest
 
 from annotate.embeddings.config import EmbeddingsConfig
-from annotate.embeddings.passing import EmbeddingPass, every_nth
+from annotate.embeddings.passing import EmbeddingPass
 from ingest.media.picture import ArrayPicture
 from tests.annotate.embeddings.test_encoders import scene
 
 GREY = EmbeddingsConfig(encoder="grey")
-
-
-@pytest.mark.parametrize(
-    ("hz", "fps", "nth"), [(5, 30, 6), (5, 29.97, 6), (5, 12, 3), (5, 5, 1), (5, 3, 1), (0.5, 30, 60), (10, 24, 3)]
-)
-def test_no_more_pictures_a_second_than_asked_for(hz: float, fps: float, nth: int):
-    assert every_nth(hz, fps) == nth
-
-
-@pytest.mark.parametrize(
-    ("cameras", "wanted"),
-    [("preferred", {"front"}), ("all", {"front", "wrist"}), (("wrist",), {"wrist"}), (("none",), set())],
-)
-def test_cameras_are_as_the_configuration_says(cameras: str | tuple[str, ...], wanted: set[str]):
-    with EmbeddingPass(EmbeddingsConfig(encoder="grey", cameras=cameras)) as into:
-        every = {c: into.every(c, 30, None, is_preferred=c == "front") for c in ("front", "wrist")}
-    assert every == {c: 6 if c in wanted else 0 for c in ("front", "wrist")}
 
 
 def embedded(config: EmbeddingsConfig, counts: dict[tuple[int, str], int], threads: int = 1) -> dict:
@@ -55,10 +37,6 @@ def test_an_embedding_depends_on_its_episode_alone():
     check_independence(GREY)
 
 
-def test_an_embedding_of_mobilenet_depends_on_its_episode_alone(mobilenet: EmbeddingsConfig):
-    check_independence(mobilenet)
-
-
 def test_what_was_dropped_is_not_there_and_may_be_handed_over_again():
     with EmbeddingPass(GREY) as into:
         for k in range(10):
@@ -70,15 +48,3 @@ def test_what_was_dropped_is_not_there_and_may_be_handed_over_again():
         assert not into.has(0, "front")
     assert (frames.tolist(), numbers.shape[0]) == ([0], 1)
     np.testing.assert_array_equal(numbers, embedded(GREY, {(0, ""): 2})[0, ""][1][1:])
-
-
-def test_torchs_own_threads_are_as_they_were(mobilenet: EmbeddingsConfig):
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        embedded(mobilenet, {(0, "front"): 2})
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)

@@ -1,13 +1,6 @@
 """A stored reply is never lost or mixed up, whatever is killed or damaged."""
 
 import hashlib
-import random
-import resource
-import signal
-import sqlite3
-import subprocess
-import sys
-import time
 import zlib
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -22,10 +15,8 @@ from annotate.model_client.responses import (
     PACK_MARK,
     ResponseStore,
     StoredReply,
-    decode,
     encode,
 )
-from core.paths import ROOT
 
 REPLY = StoredReply(
     text='{"step": "Grasp the \\u00e9clair"}', value={"step": "Grasp the éclair", "n": [1, 2.5, None, True]},
@@ -51,14 +42,6 @@ def store(tmp_path: Path) -> ResponseStore:
 def fill(store: ResponseStore, numbers: range) -> None:
     for n in numbers:
         store.put(key(n), reply(n))
-
-
-def test_a_reply_comes_back_as_it_was(store: ResponseStore):
-    assert store.get(key(0)) is None
-    store.put(key(0), REPLY)
-    assert store.get(key(0)) == REPLY
-    assert ResponseStore(store.root).get(key(0)) == REPLY
-    assert (store.get(key(1)), store.damaged) == (None, [])
 
 
 @pytest.mark.parametrize("what", ["cut", "empty", "one bit", "another key", "no JSON"])
@@ -165,44 +148,3 @@ for n in itertools.count(int(sys.argv[2])):
     if n % 20 == 19:
         store.prune(keep={key(m) for m in range(n + 1) if m % 2})
 """
-
-
-def test_a_disk_that_is_full_leaves_no_reply(store: ResponseStore):
-    store.put(key(0), REPLY)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
-    try:
-        with pytest.raises(sqlite3.OperationalError, match="disk"):
-            store.put(key(1), REPLY)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert ResponseStore(store.root).keys() == [key(0)]
-
-
-def test_a_kill_at_any_moment_loses_nothing(store: ResponseStore):
-    stored, start = set(), 0
-    given = store.root.parent / "given"
-    given.write_bytes(encode(key(0), REPLY))
-    for seed in range(10):
-        worker = subprocess.Popen(
-            [sys.executable, "-c", WORKER, store.root, str(start), given], cwd=ROOT, stdout=subprocess.PIPE, text=True
-        )
-        assert worker.stdout is not None
-        first = worker.stdout.readline()
-        time.sleep(random.Random(seed).uniform(0, 0.15))
-        worker.send_signal(signal.SIGKILL)
-        stored |= {int(line) for line in [first, *worker.stdout.read().split()] if line.strip()}
-        worker.wait()
-        start = max(stored) + 1
-    assert len(stored) > 30, "the workers did something"
-    last = ResponseStore(store.root)
-    must = [n for n in sorted(stored) if n % 2]
-    assert [last.get(key(n)) for n in must] == [reply(n) for n in must]
-    assert last.damaged == []
-
-
-def test_the_bytes_are_checked_before_they_are_parsed():
-    data = encode(key(0), REPLY)
-    assert decode(key(0), data) == REPLY
-    with pytest.raises(ValueError, match="not the bytes"):
-        decode(key(0), zlib.compress(zlib.decompress(data) + b" "))

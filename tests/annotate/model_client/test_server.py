@@ -19,11 +19,9 @@ from annotate.model_client.server import (
     default_python,
     environment,
     installed_device,
-    serves,
 )
 from core.errors import FailedError
 from core.paths import ROOT
-from tests.kits.vllm_kit import requests_in_log
 
 # Takes vLLM's place as an "interpreter": it has a child, as vLLM has its engine, and both heed no SIGTERM when told so
 STAND_IN = """#!{python}
@@ -96,45 +94,6 @@ def eventually(condition: Callable[[], bool], limit_s: float = 10) -> bool:
     return False
 
 
-def test_it_is_ready_inside_and_gone_outside(config: ServerConfig):
-    said: list[str] = []
-    with Server(config, said.append) as server:
-        (endpoint,), (log,) = server.endpoints, server.logs
-        assert serves(endpoint, "some/model")
-        assert not serves(endpoint, "another")
-        started = pids(log)
-        assert all(map(lives, started))
-        server.check()
-    assert not any(map(lives, started))
-    assert not serves(endpoint, "some/model")
-    assert all("starting" in line for line in said)  # none, when it is ready at once
-    server.stop()  # again: nothing left to do
-
-
-def test_an_error_inside_stops_it_too(config: ServerConfig):
-    started: list[int] = []
-
-    def fail() -> None:
-        with Server(config) as server:
-            started.extend(pids(server.logs[0]))
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        fail()
-    assert len(started) == 2
-    assert not any(map(lives, started))
-
-
-def test_a_server_that_dies_says_why(config: ServerConfig, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("STAND_IN", "dies")
-    with (
-        pytest.raises(FailedError, match=r"(?s)ended with code 3.*ValueError: no such model"),
-        Server(config),
-    ):
-        pytest.fail("it cannot be ready")
-    assert not any(map(lives, pids(config.log_dir / "vllm-0.log")))  # its child, which did not die, was ended
-
-
 def test_a_death_later_is_seen(config: ServerConfig):
     with Server(config) as server:
         server_pid, child = pids(server.logs[0])
@@ -194,14 +153,6 @@ def owner(stand_in: Path, tmp_path: Path) -> Iterator[subprocess.Popen]:
         process.kill()
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_it_goes_with_its_owner(owner: subprocess.Popen, tmp_path: Path, how: signal.Signals):
-    started = pids(tmp_path / "vllm-0.log")
-    owner.send_signal(how)
-    owner.wait(60)
-    assert eventually(lambda: not any(map(lives, started)))
-
-
 def test_serve_runs_until_ctrl_c(stand_in: Path, tmp_path: Path):
     program = Path(sys.executable).parent / "proccorpus"
     arguments = ["--model", "some/model", "--name", "m", "--port", "0", "--python", stand_in, "--log-dir", tmp_path]
@@ -218,24 +169,6 @@ def test_serve_runs_until_ctrl_c(stand_in: Path, tmp_path: Path):
         said = serve.stderr.read()
     assert not any(map(lives, started))
     assert (serve.returncode, said.endswith("stopped\n")) == (0, True)
-
-
-def test_serve_ends_when_the_server_does(stand_in: Path, tmp_path: Path):
-    program = Path(sys.executable).parent / "proccorpus"
-    arguments = ["--model", "m", "--port", "0", "--python", stand_in, "--log-dir", tmp_path]
-    env = os.environ | {"STAND_IN": "dies"}
-    done = subprocess.run([program, "vlm", "serve", *arguments], env=env, capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert "error: vLLM ended with code 3" in done.stderr
-    assert "no such model" in done.stderr
-
-
-def test_it_goes_with_its_guard(owner: subprocess.Popen, tmp_path: Path):
-    server, child = pids(tmp_path / "vllm-0.log")
-    (guard,) = Path(f"/proc/{owner.pid}/task/{owner.pid}/children").read_text().split()
-    os.kill(int(guard), signal.SIGKILL)
-    assert eventually(lambda: not lives(server))
-    os.kill(child, signal.SIGKILL)  # of vLLM's, the server takes its engine along
 
 
 def test_replicas_have_ports_and_gpus_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -328,13 +261,3 @@ def test_flags_on_a_cpu(tmp_path: Path):
 def test_the_projects_own_environment_is_the_default():
     made = ROOT / ".venv-vllm" / "bin" / "python"
     assert default_python() == (made if made.exists() else Path(sys.executable))
-
-
-def test_requests_are_counted_in_the_log(tmp_path: Path):
-    log = tmp_path / "log"
-    log.write_text(
-        '(APIServer pid=1) INFO:     127.0.0.1:1 - "POST /v1/chat/completions HTTP/1.1" 200 OK\n'
-        'INFO:     127.0.0.1:1 - "GET /v1/models HTTP/1.1" 200 OK\n'
-        'INFO:     127.0.0.1:2 - "POST /v1/chat/completions HTTP/1.1" 400 Bad Request\n'
-    )
-    assert (requests_in_log(log), requests_in_log(log, 200), requests_in_log(log, 500)) == (2, 1, 0)

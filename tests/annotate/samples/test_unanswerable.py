@@ -1,17 +1,14 @@
 """Unanswerable samples: why nothing fits, for every dataset, from anywhere in it."""
 
-import re
-from collections import Counter
 from dataclasses import replace
 
 import numpy as np
-import pytest
 
 from annotate.samples import samples_stage
 from annotate.samples.config import SamplesConfig
 from annotate.samples.labelled_episode import LabelledEpisode
 from annotate.samples.unanswerable import UNANSWERABLE, Stranger
-from tests.kits.labelled import STEPS, episode
+from tests.kits.labelled import episode
 
 MANY = SamplesConfig(unanswerable_per_episode=40)
 DRAWER = ("Open the drawer", "Close the drawer")
@@ -30,106 +27,6 @@ def kinds(found: list[dict]) -> set[tuple[str, str]]:
 def two_cameras(index: int = 0) -> LabelledEpisode:
     e = episode(index, cameras=("front", "wrist"))
     return replace(e, unlike_cameras={"front": ("wrist",), "wrist": ("front",)})
-
-
-def test_answers_are_na_and_say_why():
-    found = rows(two_cameras(), episode(1, task="Use the drawer", steps=DRAWER), strangers=STRANGERS)
-    assert {reason for _, reason in kinds(found)} == {"other_task", "other_camera", "not_shown", "occluded"}
-    for r in found:
-        assert r["state"] is r["progress"] is r["reference"] is None
-        if r["form"] == "no_think":
-            assert r["answer"] == "n/a"
-        else:
-            why, *rest = re.findall(r">([^<]+)</", r["answer"])
-            assert len(why) > 40
-            assert rest == ["n/a"] * 3
-
-
-@pytest.mark.parametrize("runs", [1, 2])
-def test_a_dataset_of_one_task_and_one_camera_has_more_than_one_kind(runs: int):
-    found = rows(*map(episode, range(runs)), config=SamplesConfig())
-    for index in range(runs):
-        assert {r["reason"] for r in found if r["episode_index"] == index} == {"not_shown", "occluded"}
-
-
-def test_runs_without_names_of_steps_have_kinds_in_pictures():
-    found = rows(replace(episode(), named=False))
-    assert kinds(found) == {("visual", "not_shown"), ("visual", "occluded")}
-    assert not any(r["names_steps"] for r in found)
-
-
-def test_a_failed_run_is_compared_with_another_run_that_did_not():
-    found = [r for r in rows(episode(0, finished=False), episode(1)) if r["episode_index"] == 0]
-    assert kinds(found) == {("text", "occluded"), ("visual", "occluded")}
-    for r in found:
-        if r["variant"] == "visual":
-            assert "seen by another camera or in another run" in r["question"]
-            assert [p["episode_index"] for p in r["pictures"]] == [1, 1, 1, 0]
-
-
-def test_reasons_take_turns():
-    found = rows(two_cameras(), config=SamplesConfig(unanswerable_per_episode=3))
-    assert {r["reason"] for r in found} == {"other_camera", "not_shown", "occluded"}
-
-
-def test_another_task_may_share_a_step_or_lie_beyond_the_chunk():
-    wash = episode(1, task="Wash the pan", steps=(STEPS[0], "Wash the pan"))
-    found = [r for r in rows(episode(0), wash, strangers=STRANGERS) if r["episode_index"] == 0]
-    other_task = [r for r in found if r["reason"] == "other_task"]
-    shown = {(r["variant"], r["pictures"][-1]["episode_index"]) for r in other_task}
-    # In words: the other task's steps with the run's own picture, or its own steps with a picture of another task
-    assert shown == {("text", 0), ("text", 1), ("text", 70), ("visual", 1), ("visual", 70)}
-    for r in other_task:
-        own_picture = r["pictures"][-1]["episode_index"] == 0
-        assert own_picture == ("Wash the pan" in r["question"])
-    frames = [p["frame_index"] for r in other_task for p in r["pictures"] if p["episode_index"] == 70]
-    assert min(frames) >= 12  # it is under way
-    assert max(frames) < 50
-    assert all(r["num_tokens"] > 0 for r in found)
-
-
-def test_the_same_task_in_other_words_and_other_splits_are_not_shown():
-    again = episode(1, task="Place the cup away, please")
-    assert "other_task" not in {r["reason"] for r in rows(episode(0), again)}
-    held_out = replace(STRANGERS[0], split="val")
-    found = rows(episode(0), episode(1, task="Use the drawer", split="val"), strangers=(held_out,))
-    by_split = {r["episode_index"]: r["split"] for r in found} | {70: "val"}
-    assert all(by_split[p["episode_index"]] == r["split"] for r in found for p in r["pictures"])
-    assert 70 in {p["episode_index"] for r in found for p in r["pictures"]}
-
-
-def test_a_run_whose_length_is_not_known_shows_its_beginning():
-    found = rows(episode(0), strangers=(replace(STRANGERS[0], num_rows=None),))
-    frames = [p["frame_index"] for r in found for p in r["pictures"] if p["episode_index"] == 70]
-    assert frames
-    assert max(frames) < 20
-
-
-def test_another_camera_shows_the_same_moment_and_something_else():
-    found = [r for r in rows(two_cameras()) if r["reason"] == "other_camera"]
-    pairs = Counter((r["pictures"][0]["camera"], r["pictures"][-1]["camera"]) for r in found)
-    assert pairs.keys() == {("front", "wrist"), ("wrist", "front")}
-    assert all("seen by the same camera" in r["question"] for r in found)
-    alike = replace(two_cameras(), unlike_cameras={})
-    assert "other_camera" not in {r["reason"] for r in rows(alike)}
-
-
-def test_the_picture_lies_well_outside_the_part_that_is_shown():
-    e = episode()
-    found = [r for r in rows(e) if r["reason"] == "not_shown"]
-    before = 0
-    for r in found:
-        *demonstration, last = [p["frame_index"] for p in r["pictures"]]
-        assert demonstration == sorted(demonstration)
-        assert len(demonstration) >= 3
-        if last < demonstration[0]:
-            before += 1
-            assert e.progress[demonstration[0]] - e.progress[last] >= 0.2
-            assert demonstration[-1] == 179
-        else:
-            assert e.progress[last] - e.progress[demonstration[-1]] >= 0.2
-            assert demonstration[0] == 0
-    assert 4 < before < len(found) - 4
 
 
 def test_without_a_task_or_anything_done_there_is_nothing_to_ask():

@@ -1,14 +1,13 @@
 """What a model is shown and told where labels are made by several cameras."""
 
 import asyncio
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
 from annotate.model_client.calls import Image
-from annotate.vlm import annotate_episode, prompts
+from annotate.vlm import annotate_episode
 from annotate.vlm.config import VlmConfig
 from annotate.vlm.pictures import beside, size_beside
 from tests.kits.vlm_episodes import Loader, Model, ignorant, view_of
@@ -48,18 +47,3 @@ def test_pictures_side_by_side_are_as_high_as_the_first() -> None:
     assert picture.shape == (90, 184, 3)
     assert abs(float(picture[:, 4:112].mean()) - 40) < 2
     assert abs(float(picture[:, 130:].mean()) - 200) < 2
-
-
-def test_the_prompt_of_several_cameras_is_a_version_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    by_one, by_several = prompts.prompt_version(), prompts.prompt_version(several_views=True)
-    assert by_one != by_several
-    for f in prompts.FOLDER.glob("*.txt"):
-        (tmp_path / f.name).write_bytes(f.read_bytes())
-    (tmp_path / prompts.OF_VIEWS).write_text("Look.")
-    monkeypatch.setattr(prompts, "FOLDER", tmp_path)
-    prompts.prompt_version.cache_clear()
-    try:
-        assert prompts.prompt_version() == by_one, "labels by one camera stay as they are"
-        assert prompts.prompt_version(several_views=True) != by_several
-    finally:
-        prompts.prompt_version.cache_clear()

@@ -1,60 +1,26 @@
-from itertools import pairwise
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from annotate.model_client.calls import VlmError
-from annotate.vlm.confidence import agree, confidences
+from annotate.vlm.confidence import confidences
 from annotate.vlm.config import VlmConfig
 from annotate.vlm.windows import (
     Span,
-    dense_frames,
     merged,
-    search_ranges,
     shifted_frames,
     shown_frames,
     spans_of,
-    windows,
 )
 
 CONFIG = VlmConfig()
 ACTIVITY = {"label": "1", "outcome": "achieved"}
 
 
-def test_shown_are_the_keyframes_and_the_last_frame():
-    assert shown_frames(range(0, 300, 30), 300, CONFIG) == (*range(0, 300, 30), 299)
-    assert shown_frames(range(0, 301, 30), 301, CONFIG) == tuple(range(0, 301, 30))
-
-
-def test_a_short_episode_is_shown_more_densely():
-    assert shown_frames((0,), 5, CONFIG) == (0, 1, 2, 3, 4)
-    assert shown_frames((0, 30), 40, CONFIG) == (0, 6, 11, 17, 22, 28, 33, 39)
-    assert shown_frames((0,), 40, VlmConfig(max_images=4)) == (0, 13, 26, 39)
-
-
 def test_a_little_too_many_pictures_are_thinned_and_more_are_windowed():
     assert len(shown_frames(range(0, 35 * 30, 30), 35 * 30, CONFIG)) == 24
     assert len(shown_frames(range(0, 36 * 30, 30), 36 * 30, CONFIG)) == 37
     assert len(shown_frames(range(0, 36 * 30, 30), 36 * 30, VlmConfig(contact_sheet=True))) == 37
-
-
-def test_windows_overlap_and_are_full():
-    parts = windows(tuple(range(0, 1000, 10)), CONFIG)
-    assert [len(w) for w in parts] == [24] * 6
-    assert [w[0] for w in parts] == [0, 150, 300, 460, 610, 760]
-    assert parts[-1][-1] == 990
-    assert windows((0, 10, 20), CONFIG) == [(0, 10, 20)]
-
-
-@settings(max_examples=200)
-@given(st.integers(1, 400), st.integers(4, 30), st.integers(1, 40))
-def test_windows_cover_everything_and_share_pictures(count, max_images, overlap):
-    config = VlmConfig(max_images=max_images, overlap_images=overlap)
-    parts = windows(tuple(range(count)), config)
-    assert sorted({f for w in parts for f in w}) == list(range(count))
-    assert all(len(w) == min(count, max_images) for w in parts)
-    assert all(len(set(a) & set(b)) >= min(overlap, max_images // 2) for a, b in pairwise(parts))
 
 
 @settings(max_examples=200)
@@ -68,11 +34,6 @@ def test_shifted_pictures_are_no_more_and_others(num_frames, every):
     assert shifted != shown or len(shown) == 2
 
 
-def test_shifted_pictures_lie_half_way():
-    assert shifted_frames((0, 30, 60, 90)) == (0, 45, 75, 90)
-    assert shifted_frames((0, 1, 2, 3, 4)) == (0, 2, 4)
-
-
 def change(picture, label="2", outcome="achieved"):
     return {"picture": picture, "label": label, "outcome": outcome}
 
@@ -81,44 +42,12 @@ def read(*changes, first=ACTIVITY):
     return spans_of({"seen": "x", "first": first, "changes": list(changes)}, (0, 10, 20, 30, 40), 3)
 
 
-def test_a_reply_in_order_is_taken_as_it_is():
-    assert read(change(2), change(4, "idle"), change(5, "2", "not_achieved")) == [
-        Span(0, -1, 0, True),
-        Span(1, 0, 10, True),
-        Span("idle", 20, 30, True),
-        Span(1, 30, 40, False),
-    ]
-
-
 def test_pictures_out_of_range_are_clipped_and_noted():
     assert read(change(99, "3"), change(-4)) == [
         Span(0, -1, 0, True),
         Span(1, 0, 10, True, ("picture -4 is not among 2-5: clipped", "changes not in the order of time: sorted")),
         Span(2, 30, 40, True, ("picture 99 is not among 2-5: clipped",)),
     ]
-
-
-def test_reversed_changes_are_sorted_and_noted():
-    spans = read(change(4, "3"), change(2, "2"))
-    assert [(s.label, s.start, s.notes) for s in spans] == [
-        (0, 0, ()),
-        (1, 10, ("changes not in the order of time: sorted",)),
-        (2, 30, ()),
-    ]
-
-
-def test_of_several_changes_at_one_picture_the_last_counts():
-    spans = read(change(3, "2"), change(3, "3", "not_achieved"))
-    assert spans == [
-        Span(0, -1, 0, True),
-        Span(2, 10, 20, False, ("several changes at picture 3: the last one counts",)),
-    ]
-
-
-def test_a_step_again_is_a_new_attempt_and_idle_again_is_not():
-    spans = read(change(2, "1", "not_achieved"), change(3, "idle"), change(4, "idle"), change(5, "1"))
-    assert [(s.label, s.start) for s in spans] == [(0, 0), (0, 10), ("idle", 20), (0, 40)]
-    assert spans[2].notes == ("idle told again at frame 30: merged",)
 
 
 def test_no_change_is_one_span_with_a_note():
@@ -156,19 +85,6 @@ def short(spans):
     return [(s.label, s.after, s.start, s.completed) for s in spans]
 
 
-def test_windows_are_joined_where_they_agree():
-    a = [Span(0, -1, 0, True), Span(1, 20, 30, False)]
-    b = [Span(1, -1, 30, True), Span(2, 50, 60, True)]
-    # the later window saw the end of step 1, so its word counts
-    assert short(merged([(A, a), (B, b)])) == [(0, -1, 0, True), (1, 20, 30, True), (2, 50, 60, True)]
-
-
-def test_a_change_that_windows_put_at_different_pictures_is_one():
-    a = [Span(0, -1, 0, True), Span(1, 20, 30, True)]
-    b = [Span(0, -1, 30, True), Span(1, 30, 40, True)]
-    assert short(merged([(A, a), (B, b)])) == [(0, -1, 0, True), (1, 20, 30, True)]
-
-
 def test_a_retry_that_both_windows_saw_is_one():
     a = [Span(0, -1, 0, False), Span(0, 20, 30, False)]
     b = [Span(0, -1, 30, False), Span(0, 40, 50, True)]
@@ -187,13 +103,6 @@ def test_of_windows_that_never_agree_the_later_counts_from_the_middle():
     assert spans[1].notes == ("windows disagree here",)
 
 
-def test_search_ranges_reach_a_quarter_further_but_not_to_the_neighbours():
-    spans = [Span(0, -1, 0, True), Span(1, 29, 59, True), Span(2, 89, 119, True), Span(0, 119, 149, True)]
-    # each is known to 30 frames, so 7 more; none between the two that touch
-    assert search_ranges(spans, 151) == [(23, 66), (83, 119), (120, 149)]
-    assert search_ranges([Span(0, -1, 0, True), Span(1, 0, 1, True)], 2) == [(1, 1)]
-
-
 @st.composite
 def looks(draw):
     num_frames = draw(st.integers(2, 300))
@@ -202,57 +111,10 @@ def looks(draw):
     return num_frames, [Span(0, -1, 0, True), *(Span(0, shown[m - 1], shown[m], True) for m in sorted(marks))]
 
 
-@settings(max_examples=300)
-@given(looks())
-def test_search_ranges_are_apart_in_order_and_inside(case):
-    num_frames, spans = case
-    ranges = search_ranges(spans, num_frames)
-    ends = [0, *(x for r in ranges for x in r), num_frames]
-    assert all(a < b or (a == b and k % 2 == 1) for k, (a, b) in enumerate(pairwise(ends)))
-    for (low, high), s in zip(ranges, spans[1:], strict=True):
-        assert low <= s.after + 1 <= s.start <= high
-
-
-@settings(max_examples=300)
-@given(st.integers(1, 1000), st.integers(0, 3000), st.integers(3, 16))
-def test_dense_frames_end_at_the_last_candidate_and_part_the_range_evenly(low, size, count):
-    high = low + size
-    frames = dense_frames(low, high, count)
-    assert frames[0] == low - 1
-    assert frames[-1] == high
-    assert len(frames) == min(count, size + 2)
-    gaps = [b - a for a, b in pairwise(frames)]
-    assert max(gaps) - min(gaps) <= 1
-
-
 FIRST = [Span(0, -1, 0, True), Span(1, 30, 60, True), Span("idle", 120, 150, True)]
-
-
-def test_looks_agree_when_their_changes_may_be_the_same():
-    same = [Span(0, -1, 0, False), Span(1, 45, 75, True), Span("idle", 105, 135, True)]
-    assert agree(FIRST, same, 0)
-    late = [*same[:2], Span("idle", 165, 195, True)]  # 166 at the earliest, and not after 150: 16 frames
-    assert not agree(FIRST, late, 15)
-    assert agree(FIRST, late, 16)
-    assert not agree(FIRST, same[:2], 1000)
-    assert not agree(FIRST, [*same[:2], Span(2, 105, 135, True)], 1000)
 
 
 def test_confidence_of_one_look_depends_on_motion_only():
     assert confidences(FIRST, [0, 50, 140], 200, None, (), 15) == [0.5, 0.5, 0.5]
     # 0.5 x 0.5 + 0.3 x 0.5 + 0.2 x M; M: 1 of 1, 1 of 2, 0 of 1
     assert confidences(FIRST, [0, 50, 140], 200, None, (64, 170), 15) == [0.6, 0.5, 0.4]
-
-
-def test_confidence_of_two_looks():
-    other = [Span(0, -1, 0, True), Span(1, 45, 75, True), Span(2, 105, 135, True)]
-    # labels: other changes at (46+75)//2 = 60 and (106+135)//2 = 120, so 50/50, 60/90 and 0/60 frames agree
-    # boundaries: 50 is within 46-75 and followed by step 1; 140 is followed by idle, which other does not know
-    found = confidences(FIRST, [0, 50, 140], 200, other, (50, 140), 5)
-    assert found == [0.5 + 0.3 + 0.2, round(0.5 * 60 / 90 + 0.3 * 0.5 + 0.2, 4), 0.2]
-
-
-def test_confidence_of_a_whole_episode_in_one_segment():
-    whole = [Span(0, -1, 0, True)]
-    assert confidences(whole, [0], 100, None, (50,), 5) == [0.5]
-    assert confidences(whole, [0], 100, whole, (), 5) == [0.75]

@@ -7,7 +7,6 @@ import pytest
 
 from assets.lib.launch.kubernetes import KubernetesLauncher
 from assets.lib.launch.ray import RayLauncher
-from assets.lib.launch.run import LocalLauncher
 from assets.lib.launch.slurm import SlurmLauncher
 from assets.lib.programs import FILE, check_programs
 from assets.lib.vlm_server import VlmServer
@@ -45,11 +44,6 @@ def test_what_the_file_lists(tmp_path: Path) -> None:
         check_programs(launcher, {FILE: str(file)})
     with pytest.raises(UserError, match="cannot be read"):
         check_programs(launcher, {FILE: str(tmp_path / "none.toml")})
-
-
-def test_defaults_name_none() -> None:
-    for config in (LocalLauncher(), SlurmLauncher(), RayLauncher(), VlmServer(), VlmServer(model="m")):
-        check_programs(config, {})
 
 
 def test_the_servers_of_a_run_are_not_started(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,10 +6,8 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-import yaml
 
 from assets.lib.report import dagster_home, instance_of, is_followed, report_build
-from assets.lib.tell import reconcile
 from cli.console import build_all
 from core.errors import UserError
 from core.paths import ROOT, Workspace
@@ -17,7 +15,6 @@ from pipeline.build import run_build
 from pipeline.stage import StageReport
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import LENGTHS, rows_path, video_path
-from warehouse.lake import Lake
 
 STAGES = ("episodes", "frames", "demonstrations", "segments", "progress", "samples", "shards")
 CHUNKS = ["tiny:00000", "tiny:00001", "tiny:00002"]
@@ -57,70 +54,6 @@ def instance(reported: Made) -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
-def test_partitions_are_registered(instance: dg.DagsterInstance) -> None:
-    assert instance.get_dynamic_partitions("datasets") == ["tiny"]
-    assert instance.get_dynamic_partitions("chunks") == CHUNKS
-
-
-def test_one_event_per_stage_run(reported: Made, instance: dg.DagsterInstance) -> None:
-    assert of_reports(reported.report.done) == ALL
-    assert Counter((stage, event.partition) for stage, event in events(instance)) == Counter(ALL)
-
-
-def test_events_carry_versions_of_their_data_and_its_inputs(reported: Made, instance: dg.DagsterInstance) -> None:
-    hashes = {(r.run.stage, r.run.chunk): r.run for r in reported.report.done}
-    found = {(stage, event.partition): event for stage, event in events(instance)}
-    for (stage, chunk), run in hashes.items():
-        event = found[stage, "tiny" if chunk is None else f"tiny:{chunk:05d}"]
-        tags = event.tags or {}
-        assert tags["dagster/data_version"] == run.output_hash
-        assert tags["dagster/code_version"] == run.code_version
-        rows = event.metadata["dagster/partition_row_count"].value
-        assert isinstance(rows, int)
-        assert rows > 0
-        assert str(event.metadata["explorer"].value).startswith("http://127.0.0.1:7680/episodes?dataset=tiny")
-    of_progress = found["progress", "tiny:00001"].tags or {}
-    for upstream in ("frames", "segments"):
-        assert of_progress[f"dagster/input_data_version/{upstream}"] == hashes[upstream, 1].output_hash
-
-
-def test_upstream_stages_are_reported_first(instance: dg.DagsterInstance) -> None:
-    for chunk in CHUNKS:
-        order = [stage for stage, event in events(instance) if event.partition == chunk]
-        assert order == list(STAGES[1:])
-
-
-def test_reporting_again_adds_nothing(reported: Made, tmp_path: Path) -> None:
-    own = reported.copy(tmp_path)
-    report_build(own.space, ["tiny"])
-    assert counted(own.space) == Counter(ALL)
-
-
-def test_reconcile_reports_a_build_that_was_never_reported(made: Made, tmp_path: Path) -> None:
-    own = made.copy(tmp_path)
-    with instance_of(own.space) as instance:
-        assert reconcile(instance, Lake(own.space), ["nobody"]) == 0
-        assert events(instance) == []
-        assert reconcile(instance, Lake(own.space), ["tiny"]) == len(ALL)
-        assert Counter((stage, event.partition) for stage, event in events(instance)) == Counter(ALL)
-        assert instance.get_dynamic_partitions("chunks") == CHUNKS
-        assert reconcile(instance, Lake(own.space), ["tiny"]) == 0
-
-
-def test_what_is_reported_later_says_the_same(reported: Made, made: Made, tmp_path: Path) -> None:
-    own = made.copy(tmp_path)
-    report_build(own.space)
-    with instance_of(reported.space) as at_once, instance_of(own.space) as later:
-        said = [[(stage, e.partition, e.tags, _of_any_place(e)) for stage, e in events(i)] for i in (at_once, later)]
-    assert said[0] == said[1]
-    assert {stage for stage, *_, metadata in said[1] if "rows_frames" in metadata} == {"frames"}
-
-
-def _of_any_place(event: dg.AssetMaterialization) -> dict[str, object]:
-    """What an event shows, without the address, which is each workspace's own."""
-    return {name: value.value for name, value in event.metadata.items() if name != "dagster/uri"}
-
-
 def test_a_build_is_reported_once_somebody_has_opened_dagster(made: Made, tmp_path: Path) -> None:
     own = made.copy(tmp_path)
     fewer = own.build.stages.samples.model_copy(update={"progress_per_episode": 3})
@@ -134,29 +67,6 @@ def test_a_build_is_reported_once_somebody_has_opened_dagster(made: Made, tmp_pa
     assert counted(own.space) == Counter(ALL)
     assert build_all(own.space, [own.build], 1) == 0
     assert counted(own.space) == Counter(ALL) + Counter(again)
-
-
-def test_a_team_s_workspace_is_followed_by_its_deployment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    space = Workspace(tmp_path)
-    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home"))
-    assert not is_followed(space)
-    space.settings.write_text("")
-    assert is_followed(space)
-
-
-def test_reconcile_reports_exactly_what_was_left_out(reported: Made, tmp_path: Path) -> None:
-    own = reported.copy(tmp_path)
-    stages = own.build.stages
-    fewer = stages.model_copy(update={"samples": stages.samples.model_copy(update={"progress_per_episode": 3})})
-    left_out = run_build(own.space, [own.build.model_copy(update={"stages": fewer})], workers=1).done
-    expected = {(stage, chunk) for stage in ("samples", "shards") for chunk in CHUNKS}
-    assert of_reports(left_out) == expected
-    report_build(own.space, ["tiny"])
-    assert counted(own.space) == Counter(ALL) + Counter(expected)
-    with instance_of(own.space) as instance:
-        for stage, event in events(instance)[-len(expected) :]:
-            (run,) = [r.run for r in left_out if (r.run.stage, f"tiny:{r.run.chunk:05d}") == (stage, event.partition)]
-            assert (event.tags or {})["dagster/data_version"] == run.output_hash
 
 
 def test_a_chunk_that_its_dataset_lost_is_no_partition_any_more(reported: Made, tmp_path: Path) -> None:
@@ -175,28 +85,8 @@ def test_a_chunk_that_its_dataset_lost_is_no_partition_any_more(reported: Made, 
         assert instance.get_dynamic_partitions("chunks") == CHUNKS[:2]
 
 
-def test_dagsters_files_of_a_workspace_lie_inside_it(tmp_path: Path) -> None:
-    home = dagster_home(Workspace(tmp_path / "workspace"))
-    assert home.is_relative_to(tmp_path / "workspace")
-    settings = yaml.safe_load((home / "dagster.yaml").read_text())
-    folders = [
-        settings["storage"]["sqlite"]["base_dir"],
-        settings["local_artifact_storage"]["config"]["base_dir"],
-        settings["compute_logs"]["config"]["base_dir"],
-    ]
-    assert all(Path(f).is_relative_to(home) for f in folders)
-    assert settings["telemetry"] == {"enabled": False}
-
-
 def test_the_projects_own_workspace_uses_the_projects_home() -> None:
     assert dagster_home(Workspace(ROOT / "workspace")) == ROOT
-
-
-@pytest.mark.parametrize("name", ["a #b", "a: b", "a\nb", 'it\'s "x"', "%41 & b"])
-def test_paths_that_yaml_would_read_otherwise(tmp_path: Path, name: str) -> None:
-    """Dagster wrote its tables beside the workspace, or stopped."""
-    home = dagster_home(Workspace(tmp_path / name))
-    assert yaml.safe_load((home / "dagster.yaml").read_text())["storage"]["sqlite"]["base_dir"] == str(home / "storage")
 
 
 def test_a_path_where_dagster_cannot_keep_its_storage(tmp_path: Path) -> None:

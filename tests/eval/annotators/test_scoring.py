@@ -7,21 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from annotate.segments import DONE, IDLE, STEP, Segment
+from annotate.segments import IDLE, STEP, Segment
 from core.errors import UserError
-from core.step_names import is_name, unnamed_step
+from core.step_names import is_name
 from eval.annotators.labels import LabelledEpisode
 from eval.annotators.scoring import (
-    CLOCK,
-    PASSES,
-    UNIFORM,
-    cuts_f1,
-    even_cuts,
-    random_cuts,
-    score_baselines,
     score_label,
 )
-from eval.annotators.truth import hand_progress, read_truth
+from eval.annotators.truth import read_truth
 
 FPS = 10
 
@@ -100,113 +93,10 @@ def label(*cuts: int, n: int = 100, names: tuple[str, ...] = ("Grasp it",)) -> L
 # Progress by hand
 
 
-def test_a_failed_attempt_comes_half_way_and_falls_back() -> None:
-    curve = hand_progress([Segment("grasp", 0, 10, completed=False), Segment("grasp", 10, 20)], 20)
-    assert curve[9] == pytest.approx(0.45)
-    assert curve[10] == 0
-    assert curve[19] == pytest.approx(0.9)
-
-
-def test_steps_have_equal_budgets_however_long_they_are() -> None:
-    curve = hand_progress([Segment("reach", 0, 80, step=0), Segment("press", 80, 90, step=1)], 100)
-    assert curve[40] == pytest.approx(0.25)
-    assert curve[80] == pytest.approx(0.5)
-
-
-def test_a_step_in_two_parts_earns_half_in_each_and_nothing_in_between() -> None:
-    parts = [Segment("carry", 0, 10, step=0), Segment("rest", 10, 20, IDLE), Segment("carry", 20, 30, step=0)]
-    curve = hand_progress([*parts, Segment("over", 30, 40, DONE)], 40)
-    assert curve[5] == pytest.approx(0.25)
-    assert set(curve[10:20]) == {0.5}
-    assert curve[25] == pytest.approx(0.75)
-    assert set(curve[30:]) == {1.0}
-
-
-def test_without_a_step_nothing_is_earned() -> None:
-    assert not hand_progress([Segment("wait", 0, 10, IDLE)], 10).any()
-
-
 # Cuts
 
 
-def test_a_boundary_counts_for_one_cut_only() -> None:
-    assert cuts_f1([10, 11], [10], 5) == pytest.approx(2 / 3)
-    assert cuts_f1([10, 20], [11, 19], 1) == 1
-    assert cuts_f1([10], [12], 1) == 0
-
-
-def test_as_many_are_matched_as_can_be() -> None:
-    """12 could take 13, too: then 14 would have none."""
-    assert cuts_f1([12, 14], [8, 13], 5) == 1
-
-
-def test_where_there_is_nothing_to_find_no_cut_is_right() -> None:
-    assert cuts_f1([], [], 5) == 1
-    assert cuts_f1([3], [], 5) == 0
-
-
-def test_random_cuts_are_the_same_for_a_seed_and_lie_inside() -> None:
-    draws = random_cuts(3, 50, 7)
-    assert draws == random_cuts(3, 50, 7)
-    assert draws != random_cuts(3, 50, 8)
-    assert all(len(set(draw)) == 3 and 1 <= min(draw) <= max(draw) <= 49 for draw in draws)
-
-
-def test_even_cuts_part_an_episode_into_equal_pieces() -> None:
-    assert even_cuts(3, 100) == [25, 50, 75]
-
-
 # Episodes
-
-
-def test_an_episode_scores_what_the_script_that_people_use_gives(tmp_path: Path) -> None:
-    """The numbers are those of that script on the same files."""
-    write_truth(tmp_path, 0)
-    write_truth(tmp_path, 1, pass_b=None, success=None)
-    truth = read_truth(tmp_path, "arm")
-    labels = {0: label(18, 50, 86), 1: label(41, 60, names=(unnamed_step(0), "Grasp it"))}
-    own = [score_label(labels[e], truth[e]) for e in truth]
-    beside = [score_baselines(truth[e]) for e in truth]
-
-    def mean(values: list[float]) -> float:
-        return round(float(np.nanmean(values)), 3)
-
-    found = {metric: mean([score[metric] for score in own]) for metric in own[0]}
-    uniform = {metric: mean([score[UNIFORM][metric] for score in beside]) for metric in beside[0][UNIFORM]}
-    expected = {"boundary_f1@0.5s": 0.533, "boundary_f1@1s": 0.7, "events@0.5s": 0.5, "mae": 0.299, "unnamed": 0.333}
-    assert {metric: found[metric] for metric in expected} == expected
-    assert (uniform["boundary_f1@0.5s"], uniform["boundary_f1@1s"]) == (0.333, 0.667)
-    assert [mean([score[who]["mae"] for score in beside]) for who in (CLOCK, PASSES)] == [0.134, 0.027]
-
-
-def test_boundaries_that_the_passes_put_apart_do_not_count(tmp_path: Path) -> None:
-    write_truth(tmp_path, 0)
-    assert read_truth(tmp_path, "arm")[0].boundaries == (21, 42, 89)
-
-
-def test_events_are_as_far_off_as_the_nearest_cut(tmp_path: Path) -> None:
-    write_truth(tmp_path, 0)
-    truth = read_truth(tmp_path, "arm")[0]
-    score = score_label(label(31, 90), truth)
-    assert score["events_off_s"] == pytest.approx((1.0 + 0.2) / 2)
-    assert score["events@0.5s"] == 0.5
-    # Without a cut there is nothing near at all
-    assert score_label(label(), truth)["events_off_s"] == 10.0
-
-
-def test_slivers_are_counted(tmp_path: Path) -> None:
-    write_truth(tmp_path, 0)
-    score = score_label(label(50, 52), read_truth(tmp_path, "arm")[0])
-    assert score["slivers"] == pytest.approx(1 / 3)
-
-
-def test_a_label_of_the_truth_itself_is_perfect(tmp_path: Path) -> None:
-    write_truth(tmp_path, 0, pass_b=None)
-    truth = read_truth(tmp_path, "arm")[0]
-    score = score_label(LabelledEpisode(truth.passes[0], truth.progress(), "native", None), truth)
-    assert score["mae"] == 0
-    for baseline in (UNIFORM, "random cuts"):
-        assert score["boundary_f1@0.5s"] > score_baselines(truth)[baseline]["boundary_f1@0.5s"]
 
 
 def test_a_label_of_another_recording_is_refused(tmp_path: Path) -> None:

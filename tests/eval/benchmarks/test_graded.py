@@ -13,7 +13,6 @@ from eval.predictions import PredictionLine
 from eval.runners.start import RunnerConfig
 from eval.scoring.files import score_predictions
 from eval.scoring.scored import ALL
-from tests.kits.bench_kit import by_part
 from tests.kits.graded_kit import RBM_ROWS, REWARD_ROWS, TASKS, make_rbm, make_roboreward
 from tests.kits.laptop_kit import make_checkpoint
 from warehouse.lake import Lake
@@ -37,46 +36,6 @@ def lines(questions: list[Question], values: list[float | None]) -> list[Predict
 
 
 # Reading
-
-
-def test_a_table_of_videos_becomes_a_question_about_each_end(rbm: Path, tmp_path: Path) -> None:
-    questions = load_benchmark("rbm-eval", str(rbm), image_root=tmp_path)
-    assert [q.truth.score for q in questions] == [1.0, 0.6, 0.1, 1.0, None]
-    assert [q.truth.success for q in questions] == [True, False, False, True, False]
-    assert [q.row["grade"] for q in questions] == [1.0, 0.6, 0.1, 1.0, 0.0]
-    q = questions[0]
-    assert (q.part, q.dataset, q.goal, q.trajectory) == ("train", "usc", TASKS[0], "uuid-0")
-    # 21 frames at 10 a second: the last four 0.4 s apart, and the run's first beside them
-    assert [p.path.stem for p in q.pictures] == ["000008", "000012", "000016", "000020"]
-    assert q.first is not None
-    assert q.first.path.stem == "000000"
-    assert q.text.count("<image>") == 4
-    assert load_benchmark("rbm-eval", str(rbm), image_root=tmp_path) == questions
-
-
-def test_rewards_of_one_to_five_become_shares(rewards: Path, tmp_path: Path) -> None:
-    questions = load_benchmark("roboreward", str(rewards), image_root=tmp_path)
-    assert [q.truth.score for q in questions] == [1.0, 0.25, 0.0]
-    assert [q.row["reward"] for q in questions] == [5, 2, 1]
-    assert by_part(questions) == {"test": 3}
-    assert len({q.key for q in questions}) == 3
-    assert len(load_benchmark("roboreward", str(rewards), image_root=tmp_path, limit=2)) == 2
-
-
-@pytest.mark.parametrize(
-    ("row", "complaint"),
-    [
-        ({**REWARD_ROWS[0], "reward": 6}, r"test/metadata.jsonl line 1: reward"),
-        ({**REWARD_ROWS[0], "reward": "5"}, r"test/metadata.jsonl line 1: reward"),
-        ({"file_name": "droid/a.mp4", "reward": 5}, r"test/metadata.jsonl line 1: task"),
-        ("{broken", r"test/metadata.jsonl line 1 is not JSON"),
-        ("[1, 2]", r"test/metadata.jsonl line 1 is no object but list"),
-    ],
-)
-def test_a_wrong_line_is_named(tmp_path: Path, row: object, complaint: str) -> None:
-    root = make_roboreward(tmp_path / "r", [row])
-    with pytest.raises(BenchmarkError, match=complaint):
-        load_benchmark("roboreward", str(root), image_root=tmp_path / "f")
 
 
 @pytest.mark.parametrize(
@@ -123,19 +82,6 @@ def test_videos_that_are_missing_or_damaged_cost_their_own_question(tmp_path: Pa
 
 
 # Scoring
-
-
-def test_runs_are_ranked_within_their_task(rbm: Path, tmp_path: Path) -> None:
-    questions = load_benchmark("rbm-eval", str(rbm), image_root=tmp_path)
-    scores = score_predictions("rbm-eval", lines(questions, [0.9, 0.5, 0.2, 0.4, 0.3])).scores()
-    assert scores[ALL, "ranking_tau_b"].value == 1
-    assert scores[ALL, "ranking_tau_b"].n == 2
-    assert scores[ALL, "final_mae"].value == pytest.approx((0.1 + 0.1 + 0.1 + 0.6) / 4)  # one has no partial success
-    assert scores[ALL, "success_auc"].value == pytest.approx(5 / 6)
-    silent = score_predictions("rbm-eval", lines(questions, [None] * 5)).scores()
-    # Each as wrong as its grade allows: two of the better runs get the same 0
-    assert silent[ALL, "ranking_accuracy"].value == pytest.approx((0.5 / 3 + 0) / 2)
-    assert silent[ALL, "coverage"].value == 0
 
 
 def test_points_are_compared_as_whole_ones(rewards: Path, tmp_path: Path) -> None:

@@ -8,10 +8,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from eval.benchmarks import procvqa
 from eval.benchmarks.load import load_benchmark
 from eval.benchmarks.question import BenchmarkError, PictureFile
-from eval.benchmarks.rows import camera_of
 from ingest.sources.types import SourceError
 from tests.kits.bench_kit import by_part, make_progress_bench
 from tests.kits.files import files_of
@@ -79,11 +77,6 @@ def test_what_cannot_be_loaded_says_why(bench: Path, tmp_path: Path) -> None:
         load_benchmark("progress-bench", str(tmp_path / "rows.jsonl"))
 
 
-def test_cameras_in_names_of_pictures() -> None:
-    names = ["camera_top_0012.jpg", "/a/b/camera_front_0223_edit.jpg", "17.jpg", "x"]
-    assert [camera_of(n) for n in names] == ["camera_top", "camera_front", "", ""]
-
-
 # Any dataset
 
 
@@ -144,14 +137,3 @@ def test_a_picture_inside_a_file_and_one_that_is_cut_off(tmp_path: Path) -> None
         PictureFile(path, 8, 3).read()
     with pytest.raises(BenchmarkError, match="No such file"):
         PictureFile(tmp_path / "none.jpg").read()
-
-
-def test_pictures_of_a_shard_are_read_in_place(tmp_path: Path) -> None:
-    from tests.kits.shard_kit import episode, write
-    from warehouse.shards import read_samples
-
-    tar = write(tmp_path, [episode(3, samples=4), episode(5, samples=2, noise=1)])
-    found = list(procvqa._samples(tar))
-    expected = list(read_samples([tar]))
-    assert [row["sample_id"] for row, _ in found] == [s.row["sample_id"] for s in expected]
-    assert [tuple(p.read() for p in pictures) for _, pictures in found] == [s.pictures for s in expected]

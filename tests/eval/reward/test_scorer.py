@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from annotate.samples.config import SamplesConfig
 from annotate.samples.procvqa import window as trained_window
@@ -18,7 +16,7 @@ from eval.reward.asked import RunnerScorer
 from eval.reward.baselines import baseline
 from eval.reward.model import ModelScorer, open_model
 from eval.reward.open import ScorerConfig, open_scorer
-from eval.reward.scorer import TOLERANCE, CameraView, Reward
+from eval.reward.scorer import CameraView, Reward
 from eval.reward.stream import Moment, Stream, StreamPicture
 from eval.reward.text import question, read_words
 from eval.reward.window import LAST_PICTURE, RewardError, Window
@@ -70,33 +68,6 @@ def test_windows_are_those_of_training_and_repeat_nothing() -> None:
         Window(0, None)
 
 
-@settings(deadline=None, max_examples=60)
-@given(
-    st.sampled_from([5.0, 7.5, 10.0, 24.0, 30.0]),
-    st.sampled_from([None, 0.7, 2.5, 4.0, 100.0]),
-    st.integers(1, 8),
-    st.sampled_from([None, 0.2, 0.4, 1.0]),
-    st.integers(1, 90),
-)
-def test_a_stream_keeps_what_its_windows_need_and_no_more(
-    fps: float, score_fps: float | None, frames: int, step_s: float | None, count: int
-) -> None:
-    window = Window(frames, step_s)
-    stream = Stream("go", window, fps, score_fps=score_fps, num_frames=count)
-    due = []
-    for moment in run(stream, [np.full((2, 2, 3), k, np.uint8) for k in range(count)]):
-        assert [int(p.rgb[0, 0, 0]) for p in moment.views["camera"]] == window.of(moment.frame_index, fps)
-        due.append(moment.frame_index)
-    assert due[0] == 0
-    assert due[-1] == count - 1
-    assert len(stream._kept) <= window.reach(fps) + 1
-    if score_fps == 100.0 or score_fps is None:
-        assert due == list(range(count))
-    else:
-        gaps = np.diff(due[:-1])
-        assert len(gaps) == 0 or np.abs(gaps - fps / score_fps).max() < 1
-
-
 def test_a_stream_refuses_what_it_cannot_use() -> None:
     fields: dict[str, Any] = {"task": "go", "window": FOUR, "fps": 10.0}
     wrong_fields: list[dict[str, Any]] = [
@@ -117,66 +88,6 @@ def test_a_stream_refuses_what_it_cannot_use() -> None:
 
 
 # Scoring
-
-
-def test_sharing_vision_sees_pictures_once_and_changes_no_number(scorer: ModelScorer) -> None:
-    seen: list[int] = []
-    see = scorer.model.see
-    scorer.model.see = lambda pixels: seen.append(len(pixels["image_grid_thw"])) or see(pixels)  # type: ignore[method-assign]
-    moments = list(run(scorer.stream(TASK, FPS, score_fps=2.5), bars()))
-    shown = {id(p) for m in moments for p in m.views["camera"]}
-    found = scorer.score(moments)
-    assert sum(seen) == len(shown) < sum(len(m.frames) for m in moments)
-    for picture in (p for m in moments for p in m.views["camera"]):
-        vision = picture.seen[picture.rgb.shape]
-        assert picture.nbytes == picture.rgb.nbytes + vision.tokens.nbytes * (1 + len(vision.deepstack))
-    again = scorer.score(moments)
-    assert progress(again).tolist() == progress(found).tolist()
-    assert sum(seen) == len(shown)
-    scorer.model.see = see  # type: ignore[method-assign]
-    unshared = ModelScorer(scorer.model, scorer.transform, FOUR, max_px=64, picture_max_px=64, shared=False)
-    assert progress(unshared.score(moments)).tolist() == progress(found).tolist()
-    assert len({round(p, 4) for p in progress(found)}) > 3
-
-
-def test_what_is_scored_together_does_not_matter(scorer: ModelScorer) -> None:
-    def alone(pictures: list[np.ndarray], task: str) -> np.ndarray:
-        return progress([scorer.score([m])[0] for m in run(scorer.stream(task, FPS, score_fps=4), pictures)])
-
-    forward, backward = bars(), bars(22)[::-1]
-    mixed = [
-        list(run(scorer.stream(TASK, FPS, score_fps=4), forward)),
-        list(run(scorer.stream("another task", FPS, score_fps=4), backward)),
-    ]
-    both = [m for pair in zip(*mixed, strict=False) for m in pair]
-    found = progress(scorer.score(both))
-    assert found[0::2] == pytest.approx(alone(forward, TASK)[: len(found[0::2])], abs=TOLERANCE)
-    assert found[1::2] == pytest.approx(alone(backward, "another task"), abs=TOLERANCE)
-
-
-def test_several_cameras_are_each_seen_as_trained_and_their_mean_is_given(scorer: ModelScorer) -> None:
-    stream = scorer.stream(TASK, FPS, cameras=("front", "wrist"))
-    singles = {c: scorer.stream(TASK, FPS) for c in ("front", "wrist")}
-    for k in range(6):
-        pictures = {"front": bar(k / 5), "wrist": bar(1 - k / 5)}
-        (found,) = scorer.score([stream.append(pictures)])  # type: ignore[list-item]
-        alone = {c: scorer.score([s.append({"camera": pictures[c]})])[0] for c, s in singles.items()}  # type: ignore[list-item]
-        assert found.progress == pytest.approx(np.mean([r.progress or 0 for r in alone.values()]), abs=TOLERANCE)
-        assert found.done == pytest.approx(np.mean([r.done or 0 for r in alone.values()]), abs=TOLERANCE)
-        assert found.cameras == {c: pytest.approx(r.progress, abs=TOLERANCE) for c, r in alone.items()}
-
-
-def test_what_cannot_be_scored_fails_alone(scorer: ModelScorer) -> None:
-    good = list(run(scorer.stream(TASK, FPS), bars(3)))
-    thin = scorer.stream(TASK, FPS).append({"camera": np.zeros((1, 63, 3), np.uint8)})
-    assert thin is not None
-    wide = replace(
-        thin, views={"camera": tuple(replace(p, rgb=np.zeros((1, 900, 3), np.uint8)) for p in thin.views["camera"])}
-    )
-    found = scorer.score([good[0], wide, *good[1:]])
-    assert [r.progress is None for r in found] == [False, True, False, False]
-    assert "aspect ratio" in (found[1].failure or "")
-    assert progress([found[0], *found[2:]]) == pytest.approx(progress(scorer.score(good)), abs=TOLERANCE)
 
 
 def test_a_checkpoint_with_another_window_is_refused(tmp_path: Path) -> None:

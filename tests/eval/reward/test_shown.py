@@ -7,9 +7,7 @@ from annotate.alignment.live import Guide, Shown
 from annotate.alignment.moments import HZ
 from annotate.embeddings.config import EmbeddingsConfig
 from annotate.embeddings.encoders import load_encoder
-from eval.reward.scorer import TOLERANCE
 from eval.reward.shown import UNLIKE, ShownConfig, ShownScorer
-from eval.reward.stream import Moment
 from eval.reward.views import Reward
 from eval.reward.window import RewardError
 from eval.rl.local import LocalSession
@@ -52,16 +50,6 @@ def test_a_run_is_told_where_it_is_and_what_is_done() -> None:
     assert {r.source for r in found} == {"shown"}
 
 
-def test_success_is_said_after_some_time_at_the_end_and_never_before() -> None:
-    frames = run(70, 20)
-    soon, late = (
-        next(k for k, r in enumerate(rewards(scorer(hold_s=hold), frames)) if r.success) for hold in (0.5, 1.5)
-    )
-    assert 60 < soon < late
-    assert late - soon == pytest.approx(10, abs=2)
-    assert not any(r.success for r in rewards(scorer(), run(70)[:50]))
-
-
 @pytest.mark.parametrize("strange", [np.zeros((64, 64, 3), np.uint8), scene(TASKS[1], 0.5)])
 def test_a_picture_unlike_everything_shown_earns_nothing_and_is_no_success(strange: np.ndarray) -> None:
     found = rewards(scorer(), [*run(70)[:40], *[strange] * 20, *run(70)[40:]])
@@ -74,21 +62,6 @@ def test_a_picture_unlike_everything_shown_earns_nothing_and_is_no_success(stran
 def test_with_a_lag_numbers_are_of_the_second_before() -> None:
     found = rewards(scorer(lag=1.0), run(70))
     assert found[-1].about_s == pytest.approx(5.8, abs=0.21)
-
-
-def test_moments_of_many_runs_at_once_are_as_each_alone() -> None:
-    of = scorer()
-    streams = [of.stream(TASKS[0], FPS) for _ in range(2)]
-    moments: list[Moment] = []
-    for rgb in run(30):
-        for stream in streams:
-            moment = stream.append({"camera": rgb})
-            assert moment is not None
-            moments.append(moment)
-    alone = [r.progress for r in rewards(scorer(), run(30))]
-    together = [r.progress for r in of.score(moments)]
-    assert together[::2] == pytest.approx(alone, abs=TOLERANCE)
-    assert together[1::2] == pytest.approx(alone, abs=TOLERANCE)
 
 
 def test_a_run_of_other_cameras_is_refused() -> None:

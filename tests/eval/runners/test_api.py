@@ -7,7 +7,6 @@ import pytest
 
 from annotate.model_client import client as client_module
 from annotate.model_client.calls import VlmError
-from annotate.model_client.responses import ResponseStore
 from annotate.vlm.config import Price, VlmConfig
 from core.errors import UserError
 from eval.benchmarks.load import load_benchmark
@@ -53,21 +52,6 @@ def runner(
 def run(asked: ApiRunner, questions: list[Question], out: Path, method: str = "question"):
     way = METHODS[method]
     return collect(asked, way, questions, out, run_settings(asked, "stand-in", way, questions))
-
-
-def test_answers_are_stored_and_recorded(server: StandIn, questions: list[Question], tmp_path: Path) -> None:
-    rows = run(runner(server, tmp_path), questions, tmp_path / "p.jsonl")
-    assert rows is not None
-    assert all("<score>" in r["response"] and r["prompt_tokens"] > 0 for r in rows)
-    assert all([m["role"] for m in b["messages"]] == ["user"] and "response_format" not in b for b in server.seen)
-    sent = len(server.received)
-    calls = ResponseStore(tmp_path / "responses").calls("b")
-    assert {(c["stage"], c["dataset"], c["status"]) for c in calls} == {("eval", "progress-bench", "ok")}
-    assert len(calls) == sent
-    again = run(runner(server, tmp_path), questions, tmp_path / "again.jsonl")  # another file, the same answers
-    assert again is not None
-    assert [r["response"] for r in again] == [r["response"] for r in rows]
-    assert len(server.received) == sent
 
 
 def test_a_budget_ends_it_and_answers_are_kept(server: StandIn, questions: list[Question], tmp_path: Path) -> None:

@@ -1,23 +1,14 @@
 """Collecting answers: nothing is asked twice, failures stand alone, shards make one file; and what is asked for."""
 
-import json
-import os
-import signal
-import statistics
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from core.errors import UserError
-from core.paths import ROOT
 from eval.benchmarks.load import load_benchmark
 from eval.benchmarks.question import Question
 from eval.predictions import read_predictions
 from eval.runners.collect import collect, of_shard, run_settings
-from eval.runners.journal import key_of
 from eval.runners.methods import METHODS
 from eval.runners.prompt import ModelReply, Prompt, UnansweredError, format_of, images_first, turn
 from eval.runners.weightless import weightless
@@ -51,31 +42,6 @@ def test_all_parts_load_from_a_folder_with_their_pictures(bench: Path, questions
     assert all(q.text.count("<image>") == len(q.pictures) for q in questions)
     elsewhere = load_benchmark("progress-bench", str(bench / "prog-bench"), image_root=bench / "images")
     assert [q.key for q in elsewhere] == [q.key for q in questions]
-
-
-def test_a_limit_counts_rows_before_they_are_multiplied(bench: Path) -> None:
-    found = load_benchmark("progress-bench", str(bench), parts=("text-normal",), limit=2, inferences=3)
-    assert len(found) == 6
-    assert len({q.key for q in found}) == 6
-    assert len({q.text for q in found}) == 1  # of the same recording and steps
-    assert {p.seed for p in map(Prompt.of, found)} == {0, 1, 2}
-
-
-def test_thinking_is_in_the_question(bench: Path) -> None:
-    asked = {t: load_benchmark("progress-bench", str(bench), limit=1, think=t)[0].text for t in (True, False)}
-    assert "<ref_think>" in asked[True]
-    assert "<ref_think>" not in asked[False]
-
-
-def test_answers_become_a_file_that_is_scored(questions: list[Question], tmp_path: Path) -> None:
-    runner = Scripted(lambda p: ModelReply(p.key, text=f"<ref>1</ref><score>{100 * share_seen(p):.0f}%</score>"))
-    rows = run(runner, questions, tmp_path / "p.jsonl")
-    assert rows is not None
-    assert [key_of(r) for r in rows] == [q.key for q in questions]
-    scores = score_predictions("progress-bench", read_predictions(tmp_path / "p.jsonl")).scores()
-    assert scores["part visual_same_view", "voc"].value == 1
-    assert scores["all", "score_error"].value < 0.05
-    assert scores["all", "na_recall"].value == 0
 
 
 def test_an_item_that_fails_fails_alone_and_is_tried_again(questions: list[Question], tmp_path: Path) -> None:
@@ -138,25 +104,6 @@ def say(prompt):
 runner, own = Scripted(say), METHODS["question"]
 collect(runner, own, questions, Path(sys.argv[2]), run_settings(runner, "m", own, questions))
 """
-
-
-def test_killed_and_started_again_no_answered_question_is_repeated(bench: Path, tmp_path: Path) -> None:
-    out = tmp_path / "p.jsonl"
-    command = [sys.executable, "-c", KILLED, str(bench), str(out)]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True)
-    assert process.stdout is not None
-    for _ in range(5):
-        process.stdout.readline()
-    while not out.exists() or out.read_bytes().count(b"\n") < 4:
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    kept = {json.loads(x)["meta_data"]["key"] for x in out.read_bytes().split(b"\n")[:-1]}
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    asked = done.stdout.split()
-    assert kept.isdisjoint(asked)
-    assert len(kept) + len(asked) == 26
-    assert sum(1 for _ in read_predictions(out)) == 26
 
 
 def test_shards_are_whole_runs_and_make_the_file_of_one_process(questions: list[Question], tmp_path: Path) -> None:
@@ -231,20 +178,6 @@ def test_direct_score_shows_the_state_alone(questions: list[Question]) -> None:
         for t in ("40%", "0.4", "about 40%")
     }
     assert read == {"40%": 0.4, "0.4": None, "about 40%": None}
-
-
-def test_baselines_without_a_model(questions: list[Question], tmp_path: Path) -> None:
-    made = weightless(questions, {})
-    same = [q for q in questions if q.part == "visual_same_view"]
-    assert [round(made["clock"][q.key], 3) for q in same[:3]] == [0.167, 0.5, 0.833]
-    for name in ("visual distance", "goal image"):
-        values = [made[name][q.key] for q in same[:3]]
-        assert values == sorted(values), name
-    assert made["goal image"].keys() < made["clock"].keys()  # not where the demonstration is in words
-    assert made["random"] == weightless(questions, {})["random"]
-    assert len(set(made["random"].values())) == len(questions)
-    labels = [q.truth.score for q in questions if q.truth.score is not None]
-    assert set(made["best constant"].values()) == {statistics.median(labels)}
 
 
 def test_a_baseline_survives_a_picture_that_is_not_there(bench: Path) -> None:

@@ -14,11 +14,10 @@ from eval.benchmarks.load import load_benchmark
 from eval.benchmarks.question import PictureFile, Question
 from eval.benchmarks.run import BenchmarkConfig, evaluate_benchmark
 from eval.runners.local import TextRunner
-from eval.runners.methods import METHODS
-from eval.runners.prompt import PictureLimits, Prompt, Sampling, turn
+from eval.runners.prompt import PictureLimits, Sampling, turn
 from eval.runners.prompt_folder import read_prompts
 from eval.runners.start import RunnerConfig, local_runner
-from tests.kits.bench_kit import STEPS, make_progress_bench
+from tests.kits.bench_kit import make_progress_bench
 from tests.kits.reward_kit import make_checkpoint
 from training.recipe import HeadConfig
 from training.transform import Transform
@@ -84,22 +83,6 @@ def test_a_demonstration_in_pictures_is_asked_as_the_file_says(bench: Path, tmp_
     assert "1/0 <image> 0%;" in user["content"][-1]["text"]
 
 
-def test_a_demonstration_in_words_and_what_stands_for_another_family(bench: Path, tmp_path: Path) -> None:
-    folder = folder_of(
-        tmp_path / "p", text__txt=TEXT, visual__txt="{demonstration}{state}{task}", README__md="{nothing}"
-    )
-    prompts = read_prompts(folder)
-    questions = {q.family: q for q in load_benchmark("progress-bench", str(bench))}
-    text = prompts.of(questions["text"]).prompt(questions["text"])
-    assert text.text == (
-        f"Task: {questions['text'].goal}\n1. {STEPS[0]}\n33%\n\n2. {STEPS[1]}\n67%\n\n3. {STEPS[2]}\n100%\n"
-        "State:\n<image>\nHow far?"
-    )
-    other = prompts.of(questions["cross_view"]).prompt(questions["cross_view"])
-    assert other.text == "<image>" * 5 + "put the cup on the plate"
-    assert other.pictures == questions["cross_view"].pictures
-
-
 def test_a_variant_has_a_file_of_its_own(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "p", procvqa_b__txt=RUN, procvqa_b__next__txt="{pictures}{question} {task}")
     prompts = read_prompts(folder)
@@ -148,15 +131,6 @@ def test_what_is_wrong_with_a_folder_is_told(tmp_path: Path) -> None:
         prompts.of(a_run())
 
 
-def test_the_hash_is_of_the_files(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path / "p", procvqa_c__txt=RUN, NOTES__md="a")
-    first = read_prompts(folder).hash
-    folder_of(folder, NOTES__md="b")
-    assert read_prompts(folder).hash == first
-    folder_of(folder, procvqa_c__txt=RUN + " ")
-    assert read_prompts(folder).hash != first
-
-
 def test_a_run_is_asked_in_the_folders_words_and_knows_them(bench: Path, tmp_path: Path) -> None:
     lake, model = Lake(Workspace(tmp_path / "w")), make_checkpoint(tmp_path / "m", head=None)
     prompts = folder_of(tmp_path / "p", text__txt=TEXT)
@@ -197,10 +171,3 @@ def test_a_head_after_the_answer_reads_the_same_words(bench: Path, tmp_path: Pat
     )
     assert Transform(two_pass.processor).prompt(prompt.text, prompt.system) == text
     assert "<|im_start|>system\nYou judge robots" in text
-
-
-def test_our_own_questions_are_as_they_were(bench: Path) -> None:
-    question = load_benchmark("progress-bench", str(bench), parts=("visual_same_view",))[0]
-    (asked,) = METHODS["question"].ask([question])
-    assert asked.prompt == Prompt(question.key, question.text, question.pictures, task=question.goal)
-    assert [m["role"] for m in turn(asked.prompt, "interleaved")] == ["user"]

@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,7 @@ from eval.benchmarks.question import BenchmarkError
 from eval.predictions import MAX_LINE_BYTES, PredictionLine, read_predictions
 from eval.scoring import procvqa
 from eval.scoring.files import score_predictions
-from eval.scoring.scored import ScoredBenchmark, compare
-from explorer.pages.leaderboard import is_lower_better
-from tests.kits.progresslm_rows import assert_rows_score_fully, published_rows
+from eval.scoring.scored import ScoredBenchmark
 
 DEMO = [f"cam_{f:04d}.jpg" for f in (0, 40, 80, 120, 160)]
 
@@ -52,19 +49,6 @@ def golden() -> dict[str, Any]:
     return json.loads(Path(__file__).with_name("progresslm_golden.json").read_text())
 
 
-def test_golden_file_as_published(golden: dict[str, Any]) -> None:
-    rows = [PredictionLine(str(k), r["meta_data"], r["response"]) for k, r in enumerate(golden["rows"])]
-    scored = score_predictions("progress-bench", rows, as_published=True)
-    found, expected = values(scored), golden["expected_metric_py"]
-    assert found["voc"] == pytest.approx(expected["voc"]["voc_mean"], abs=1e-12)
-    assert found["score_error"] == pytest.approx(expected["errors"]["score_error_mean"], abs=1e-12)
-    assert found["ref_error"] == pytest.approx(expected["errors"]["ref_error_mean"], abs=1e-12)
-    assert found["coverage"] == expected["voc"]["sample_coverage"]
-    assert scored.scores()["all", "voc"].n == expected["voc"]["valid_trajectories"]
-    assert scored.counts["answerable"] == expected["voc"]["total_samples"]
-    assert scored.counts["numbers"] == expected["voc"]["valid_samples"]
-
-
 def test_an_unreadable_first_reply_does_not_hide_the_tags_of_the_others(golden: dict[str, Any]) -> None:
     # What metric.py gives for the rows after the first
     ref_errors = [0.5, 0.0, 0.5, 0.0, 0.0, 1.0, 0.6, 0.0]
@@ -94,111 +78,6 @@ def test_the_fields_of_the_first_row_say_that_there_are_no_tags(fields: set[str]
     plain = [PredictionLine(r.where, r.meta_data, r.response, fields=frozenset(fields)) for r in rows]
     assert values(score_predictions("progress-bench", rows, as_published=True))["ref_error"] == 0
     assert np.isnan(values(score_predictions("progress-bench", plain, as_published=True))["ref_error"])
-
-
-def test_golden_file_mended(golden: dict[str, Any]) -> None:
-    rows = [PredictionLine(str(k), r["meta_data"], r["response"]) for k, r in enumerate(golden["rows"])]
-    scored = score_predictions("progress-bench", rows)
-    found, expected = values(scored), golden["expected_corrected"]
-    assert found["voc"] == pytest.approx(expected["voc_mean_zero_for_constant"], abs=1e-12)
-    assert found["score_error"] == pytest.approx(expected["nse_penalised_mean"], abs=1e-12)
-    assert found["score_error_parsed"] == pytest.approx(expected["nse_parsed_mean"], abs=1e-12)
-    assert found["afrr"] == expected["afrr_strict"]
-    assert found["na_recall"] == expected["na_recall_strict"]
-    assert found["na_recall_reference"] == expected["na_recall_reference_style"]
-    assert scored.counts["unparsable"] == 2  # one of them on an answerable row: 0.1 of 10
-
-
-@pytest.mark.parametrize("part", ["text-normal", "text-unanswerable", "visual_cross_view", "visual-unanswerable"])
-def test_rows_are_read_in_all_their_variants(part: str) -> None:
-    assert_rows_score_fully(published_rows(f"prog-bench__{part}"), part)
-
-
-def test_equal_rows_in_different_types_score_alike() -> None:
-    variants: list[dict[str, Any]] = [
-        {"progress_score": 0.33, "closest_idx": 2, "stage_to_estimate": "cam_0013.jpg", "total_steps": 4},
-        {"progress_score": "33%", "closest_idx": "2", "stage_to_estimate": ["cam_0013.jpg"], "total_steps": "4"},
-        {"progress_score": "0.33", "closest_idx": "2", "stage_to_estimate": "/abs/cam_0013.jpg", "total_steps": None},
-    ]
-    found = [values(score_predictions("progress-bench", [row(None, said("50%"), **v)])) for v in variants]
-    assert found[0]["score_error"] == pytest.approx(0.17 / 0.67)
-    np.testing.assert_equal(found[0], found[1])
-    np.testing.assert_equal(found[0], found[2])
-
-
-def test_refusals_are_lost_to_the_published_error_but_not_to_ours() -> None:
-    shares = (0.08, 0.33, 0.58, 0.83)
-    for reply in (said("n/a", "n/a"), "no idea"):
-        rows = [row(s, said(f"{s:.0%}") if k < 2 else reply, 10 + k) for k, s in enumerate(shares)]
-        published = values(score_predictions("progress-bench", rows, as_published=True))
-        ours = values(score_predictions("progress-bench", rows))
-        assert published["score_error"] == pytest.approx(0, abs=1e-12)  # half of the questions were not answered
-        assert published["voc"] == 1
-        assert ours["score_error"] == 0.5
-        assert ours["coverage"] == 0.5
-        assert ours["voc_worst"] < 0
-
-
-def test_a_constant_answer_has_no_published_voc_and_zero_in_ours() -> None:
-    rows = [row(s, said("50%"), 10 + k) for k, s in enumerate((0.08, 0.33, 0.58, 0.83))]
-    published = score_predictions("progress-bench", rows, as_published=True).scores()
-    assert published["all", "voc"].n == 0
-    assert published["all", "score_error"].value < 0.55
-    assert values(score_predictions("progress-bench", rows))["voc"] == 0
-
-
-def test_babble_is_a_perfect_published_na_recall_and_none_of_ours() -> None:
-    rows = [row("n/a", "?", 10 + k, closest_idx="n/a") for k in range(3)]
-    assert values(score_predictions("progress-bench", rows, as_published=True))["na_recall"] == 1
-    found = values(score_predictions("progress-bench", rows))
-    assert (found["na_recall"], found["na_recall_reference"], found["unparsable"]) == (0, 1, 1)
-
-
-def test_always_refusing_is_half_right_about_what_has_an_answer() -> None:
-    rows = [row("n/a", said("n/a", "n/a"), 10, closest_idx="n/a"), row(0.5, said("n/a", "n/a"), 11)]
-    found = values(score_predictions("progress-bench", rows))
-    assert (found["na_recall"], found["afrr"], found["answerability"]) == (1, 1, 0.5)
-
-
-def test_a_huge_episode_weighs_by_rows_in_one_error_only() -> None:
-    rows = [row(0.5, said("50%"), k) for k in range(96)]
-    rows += [row(0.5, said("100%"), 7, id=f"toy/stack_cups/ep{k}") for k in range(2, 6)]
-    scores = score_predictions("progress-bench", rows).scores()
-    assert scores["all", "score_error"].value == pytest.approx(0.04)
-    assert scores["all", "score_error_episodes"].value == pytest.approx(0.8)
-    assert scores["all", "score_error"].high > 0.5  # episodes are resampled: the interval tells
-
-
-def test_cut_off_percentages_and_references_out_of_range() -> None:
-    rows = [row(0.57, said("57%", "9"))]
-    published = values(score_predictions("progress-bench", rows, as_published=True))
-    assert published["score_error"] == pytest.approx(0.01 / 0.57)  # written as 56%
-    assert published["ref_error"] == pytest.approx(7 / 3)
-    found = values(score_predictions("progress-bench", rows))
-    assert (found["score_error"], found["ref_error"]) == (0, 1)
-
-
-def test_nan_is_not_read_as_all_done() -> None:
-    rows = [row(1.0, said("nan"))]
-    assert values(score_predictions("progress-bench", rows, as_published=True))["score_error"] == 0
-    assert values(score_predictions("progress-bench", rows))["score_error"] == 1
-
-
-def test_answers_without_reasoning_and_by_number() -> None:
-    rows = [
-        row(0.4, "40%", 1),
-        row(0.6, "", 2),
-        PredictionLine("head", row(0.8, "", 3).meta_data, "", value=0.8),
-        PredictionLine("error", row(0.9, "", 4).meta_data, "90%", error="the picture is missing"),
-    ]
-    scored = score_predictions("progress-bench", rows)
-    assert scored.counts["numbers"] == 2
-    assert values(scored)["score_error"] == pytest.approx((0 + 1 + 0 + 1) / 4)
-
-
-def test_one_picture_with_two_labels_is_two_rows() -> None:
-    rows = [row("48%", said("48%")), row("58%", said("48%")), row("48%", said("50%"), _inference_idx=1)]
-    assert score_predictions("progress-bench", rows).counts["rows"] == 3
 
 
 # Files that are broken
@@ -283,28 +162,6 @@ def one_hot(texts: Any) -> np.ndarray:
     return np.eye(len(texts), dtype=np.float32)
 
 
-def test_progress_over_time() -> None:
-    share = np.linspace(0, 1, 11) ** 2
-    rows = [
-        vqa("procvqa_c", tag(float(s)), 10 * k, progress=float(s), answer=tag(float(s))) for k, s in enumerate(share)
-    ]
-    rows[3] = vqa("procvqa_c", "I cannot tell", 30, progress=float(share[3]), answer=tag(float(share[3])))
-    scored = score_predictions("procvqa-id", rows[::-1])  # the order of lines is of no account
-    found = values(scored)
-    assert found["voc"] == pytest.approx(1)
-    assert found["mae"] == pytest.approx((1 - share[3]) / 11)
-    assert found["mae_parsed"] == pytest.approx(0, abs=1e-4)
-    assert found["coverage"] == pytest.approx(10 / 11)
-    clock_mae = np.abs(np.linspace(0, 1, 11) - share).mean()
-    assert found["mae_margin"] == pytest.approx(clock_mae - found["mae"])
-    assert {n for n, _ in scored.slices()} == {
-        "camera front",
-        "dataset toy",
-        "family procvqa_c",
-        "length 10 s to 30 s",
-    }
-
-
 def test_segments_and_plans() -> None:
     rows = [
         vqa("procvqa_a", spans(23, 45), answer=spans(20, 40)),
@@ -375,24 +232,6 @@ def test_success_of_runs() -> None:
 # Two models
 
 
-def test_two_models_are_compared_on_the_episodes_that_both_have() -> None:
-    def answers(error: Callable[[int], float], episodes: range) -> list[PredictionLine]:
-        return [
-            row(s, said(f"{s + error(e):.0%}"), 10 + k, id=f"toy/stack_cups/ep{e}")
-            for e in episodes
-            for k, s in enumerate((0.2, 0.4, 0.6))
-        ]
-
-    good = score_predictions("progress-bench", answers(lambda e: 0.01 * (e % 3), range(10)))
-    bad = score_predictions("progress-bench", answers(lambda e: 0.1 + 0.02 * (e % 3), range(2, 14)))
-    found = compare(good, bad)
-    assert (found.common, found.only_first, found.only_second) == (8, 2, 4)
-    d = found.differences["score_error"]
-    assert (d.high < 0, d.n) == (True, 8)
-    assert d.p < 0.01
-    assert found.differences["voc"].value == pytest.approx(0, abs=1e-9)
-
-
 # What is explained of metrics
 
 PAGE = (ROOT / "docs" / "metrics.md").read_text()
@@ -414,7 +253,3 @@ def test_every_metric_is_explained() -> None:
     made = {name for s in scored for name in s.measures}
     assert {"voc", "score_error", "bf1@5", "plan_f1", "mcc@95"} <= made
     assert made <= set(BETTER)
-
-
-def test_the_leaderboard_sorts_as_metrics_are_explained() -> None:
-    assert {name: is_lower_better(name) for name in BETTER} == {n: b == "less" for n, b in BETTER.items()}

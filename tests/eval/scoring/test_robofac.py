@@ -1,6 +1,5 @@
 """RoboFAC's answers: which option a text names, what counts as right, and what is left to a judge."""
 
-import math
 from typing import Any
 
 import pytest
@@ -8,7 +7,7 @@ import pytest
 from eval.benchmarks.question import BenchmarkError
 from eval.predictions import PredictionLine
 from eval.scoring.files import score_predictions
-from eval.scoring.robofac import named, options_of
+from eval.scoring.robofac import options_of
 
 ERRORS = ["Grasping error.", "Wrong object.", "Position deviation.", "Position deviation of the object."]
 WHICH = f"Which error is it? (one of the following: {ERRORS})"
@@ -42,24 +41,6 @@ def test_options_are_the_list_in_the_question() -> None:
     assert options_of("[x] Which? (['The robot\\'s hand.', \"A\"])") == ("the robot's hand", "a")
 
 
-@pytest.mark.parametrize(
-    ("text", "option"),
-    [
-        ("Grasping error.", "grasping error"),
-        ("  grasping   ERROR ", "grasping error"),
-        ("It is a Grasping error, since it slips.", "grasping error"),
-        ("Position deviation of the object.", "position deviation of the object"),
-        ("It is a position deviation.", "position deviation"),
-        ("Grasping error or wrong object", None),
-        ("grasping errors", None),
-        ("", None),
-        ("I cannot tell", None),
-    ],
-)
-def test_the_one_option_that_is_named(text: str, option: str | None) -> None:
-    assert named(text, options_of(WHICH)) == option
-
-
 def test_right_and_wrong_by_kind() -> None:
     found = accuracy(
         line("failure_detection", "Yes", "Yes, it failed.", "Did it fail?"),
@@ -77,12 +58,6 @@ def test_right_and_wrong_by_kind() -> None:
     assert found["coverage"] == pytest.approx(5 / 6)
 
 
-def test_who_always_says_yes_has_half() -> None:
-    lines = [line("failure_detection", a, "Yes", "Fail?", f"v{k}") for k, a in enumerate(["Yes"] * 8 + ["No"] * 2)]
-    found = accuracy(*lines)
-    assert (found["detection_accuracy"], found["detection_balanced"]) == (pytest.approx(0.8), 0.5)
-
-
 def test_as_published_an_empty_reply_is_right_and_a_sentence_is_wrong() -> None:
     lines = [
         line("failure_identification", "Grasping error.", ""),
@@ -97,33 +72,6 @@ def test_as_published_an_empty_reply_is_right_and_a_sentence_is_wrong() -> None:
     assert accuracy(lines[0])["choice_accuracy"] == 0
     assert accuracy(lines[1], as_published=True)["choice_accuracy"] == 0
     assert accuracy(lines[1])["choice_accuracy"] == 1
-
-
-def test_free_text_is_counted_and_named_as_not_scored() -> None:
-    free = [line(k, "Move down.", "Move down.") for k in ("low_level_correction", "task_planning")]
-    scored = score_predictions("robofac", [*free, line("failure_detection", "Yes", "Yes", "Fail?")])
-    assert scored.counts["rows"] == 3
-    assert scored.counts["unscored_low_level_correction"] == 1
-    assert scored.notes == (
-        "task_planning, low_level_correction: free text, which a judge model scores as published; answers are kept, "
-        "not scored",
-    )
-    assert scored.facts(scored.scores())["notes"] == list(scored.notes)
-    assert {name for _, name in scored.scores()} == {
-        "detection_accuracy", "detection_balanced", "choice_accuracy", "coverage",
-    }  # fmt: skip
-    alone = score_predictions("robofac", free)
-    assert all(math.isnan(s.value) for s in alone.scores().values())
-
-
-def test_an_answer_that_failed_is_wrong() -> None:
-    found = accuracy(line("failure_detection", "Yes", "Yes", "Fail?", error="no picture"))
-    assert (found["choice_accuracy"], found["coverage"]) == (0, 0)
-
-
-def test_slices_are_by_task_and_split() -> None:
-    scored = score_predictions("robofac", [line("failure_detection", "Yes", "Yes", "Fail?")])
-    assert {part for part, _ in scored.scores()} == {"all", "task LiftCube", "split test_qa_sim"}
 
 
 def test_wrong_rows_are_named() -> None:

@@ -90,38 +90,6 @@ def test_an_alias_is_answered_by_the_models_own_name():
     assert one == listed[1]
 
 
-def test_a_history_is_the_whole_run_whose_last_moment_counts(shared: str):
-    """All pictures before the text, as RLinf's worker for reward APIs sends a history; by plain HTTP, as it does."""
-    frames = pictures(6)
-    stream = Pixels().stream(TASK, 8.0)
-    known = Pixels().score([m for f in frames if (m := stream.append({"camera": f})) is not None])[-1]
-    prompt = f"You are currently performing the task: {TASK[:-1]}. Please judge whether the operation is good."
-    body = {
-        "model": "models/test",
-        "messages": [{"role": "user", "content": content(frames, prompt)}],
-        "proccorpus": {"fps": 8},
-    }
-    refused = httpx.post(f"{shared}/v1/chat/completions", json=body)
-    assert refused.status_code == 404
-    answer = httpx.post(f"{shared}/v1/chat/completions", json={**body, "model": "test"})
-    assert answer.status_code == 200, answer.text
-    assert json.loads(answer.json()["choices"][0]["message"]["content"])["progress"] == known.progress
-
-
-@pytest.mark.parametrize(
-    ("text", "task"),
-    [
-        ("Open the drawer.", "Open the drawer."),
-        ('What share of the task "open the drawer" is done?', "open the drawer"),
-        ("Task: open the drawer.\n\nEvaluate the clip.", "open the drawer"),
-        ("You are currently performing the task: open the drawer. Please judge it.", "open the drawer"),
-        ("You are currently performing the task: open the drawer. You are given two videos.", "open the drawer"),
-    ],
-)
-def test_the_task_is_the_text_or_what_a_known_prompt_names(text: str, task: str):
-    assert task_of(ChatRequest(model="m", messages=[Message(role="user", content=text)])) == task
-
-
 def test_a_hostile_prompt_is_searched_in_a_moment():
     text = 'task "' * 16_000
     began = time.perf_counter()
@@ -141,12 +109,6 @@ def test_cameras_come_moment_by_moment_or_one_after_another(shared: str):
     known = Pixels().score([m for m in moments if m is not None])[-1]
     assert json.loads(mixed.choices[0].message.content)["progress"] == known.progress
     assert mixed.proccorpus == {"source": "head", "views": "all", "cameras": dict(known.cameras)}
-
-
-def test_a_model_that_breaks_says_why_there_is_no_number(shared: str):
-    answer = ask(shared, [np.full((16, 16, 3), 255, np.uint8)]).choices[0].message
-    assert json.loads(answer.content) == {"progress": None, "success": None, "confidence": None, "model": "test"}
-    assert "the model broke" in answer.refusal
 
 
 class StandIn:
@@ -278,17 +240,6 @@ def test_the_client_raises_its_own_errors_and_a_token_is_asked_for(shared: str):
         with pytest.raises(openai.AuthenticationError, match="a token is needed"):
             ask(app.state.url, pictures(1))
         assert ask(app.state.url, pictures(1), token="a-long-enough-token").choices
-
-
-def test_a_client_that_left_is_not_scored_for():
-    scorer = Pixels()
-    scorer.gate.clear()
-    with running(scorer) as app:
-        body = {"model": "test", "messages": [{"role": "user", "content": content(pictures(2))}]}
-        with pytest.raises(httpx.ReadTimeout):
-            httpx.post(f"{app.state.url}/v1/chat/completions", json=body, timeout=0.5)
-        scorer.gate.set()
-        assert ask(app.state.url, pictures(2)).choices  # the server goes on
 
 
 def test_several_views_are_judged_by_the_rule_that_was_asked_for():

@@ -77,13 +77,6 @@ def test_what_cannot_be_had_is_a_sentence(searched: TestClient, address: str, st
     assert 'class="gallery"' not in answer.text
 
 
-def test_without_embeddings_the_page_says_what_to_do(client: TestClient):
-    for address in ("/like/tiny/0", "/like/tiny/0?frame=0"):
-        text = client.get(address).text
-        assert "no encoder has looked at tiny: put when = &#34;always&#34; below [embeddings]" in text
-        assert 'class="gallery"' not in text
-
-
 def picture(client: TestClient, frame: int) -> np.ndarray:
     data = client.get(f"/media/tiny/0/frames/{frame}.jpg?camera={CAMERA}").content
     shown = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)

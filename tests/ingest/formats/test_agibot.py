@@ -9,10 +9,10 @@ import h5py
 import numpy as np
 import pytest
 
-from ingest.episode import CameraVideo, NativeStep
+from ingest.episode import CameraVideo
 from ingest.formats import agibot
 from ingest.reasons import DataError
-from ingest.registry import Cameras, Gripper, Keys
+from ingest.registry import Gripper, Keys
 from ingest.source import list_episodes, read_episode
 from ingest.sources.files import Source
 from tests.kits.agibot_writer import (
@@ -20,12 +20,9 @@ from tests.kits.agibot_writer import (
     entry,
     pack,
     rows_path,
-    span,
     state,
-    video_path,
     write_agibot,
     write_data,
-    write_rows,
     write_tar,
     write_tasks,
 )
@@ -38,35 +35,6 @@ TASK = "Pickup items in the supermarket"
 
 def rows(source: Source) -> list[tuple[str, int | None]]:
     return [(r.source_id, r.num_rows) for r in list_episodes(source).records]
-
-
-def test_loose_files(tmp_path: Path) -> None:
-    write_agibot(tmp_path, lengths={648649: 8, 648642: 6})
-    write_agibot(tmp_path, 1001, {9: 7})
-    source = source_of(tmp_path)
-    listing = list_episodes(source)
-    assert (listing.format, listing.fps, listing.robot, listing.numbered) == ("agibot", 30.0, "a2d", False)
-    assert (listing.cameras, said(listing)) == ((HEAD, LEFT, RIGHT), [])
-    assert [(r.episode_index, r.source_id, r.num_rows, r.group) for r in listing.records] == [
-        (0, "1001/9", 7, "1001/9"),
-        (1, "327/648642", 6, "327/648642"),
-        (2, "327/648649", 8, "327/648649"),
-    ]
-    record = listing.records[1]
-    assert (record.task, record.tasks, record.success, record.fps) == (TASK, (TASK,), None, 30.0)
-    assert record.steps == (NativeStep("Pick 0", 0, 2), NativeStep("Place 2", 2, 6))
-    assert record.data_uri == "proprio_stats/327/648642/proprio_stats.h5"
-    assert record.videos[0] == CameraVideo(HEAD, "observations/327/648642/videos/head_color.mp4", 0)
-    for c, camera in enumerate(GRIPPER_CAMERAS):
-        assert shown(source, record, camera) == [(c, 648642 % 64, k) for k in range(6)]
-    episode = read_episode(source, record)
-    expected = state(6)
-    np.testing.assert_array_equal(episode.state, np.hstack([expected["joint"], expected["effector"]]))
-    assert episode.timestamps_s is not None
-    assert episode.state_names[13:] == ("state/joint/position.13", "left_gripper", "right_gripper")
-    assert places_of(source) == [("left gripper", "state", (14,)), ("right gripper", "state", (15,))]
-    np.testing.assert_allclose(episode.timestamps_s, np.arange(6) / 30, atol=1e-7)
-    assert [t for _, t, _ in episode.frames(HEAD)] == [k / 30 for k in range(6)]
 
 
 def as_on_the_hub(root: Path, loose: Path, rows_tar: str = "proprio_stats.tar") -> Path:
@@ -106,19 +74,6 @@ def test_archives(tmp_path: Path, rows_tar: str) -> None:
             assert shown(source, ours, camera) == shown(source_of(tmp_path / "loose"), theirs, camera) != []
 
 
-def test_what_is_unpacked_counts_before_the_archive(tmp_path: Path) -> None:
-    write_agibot(tmp_path, lengths={1: 6, 2: 6})
-    folder = tmp_path / "observations/327"
-    pack(folder / "1-2.tar", folder, ["1", "2"])
-    shutil.rmtree(folder / "2")
-    listing = list_episodes(source_of(tmp_path))
-    assert [r.videos[0].uri for r in listing.records] == [
-        "observations/327/1/videos/head_color.mp4",
-        "observations/327/1-2.tar!/2/videos/head_color.mp4",
-    ]
-    assert said(listing) == []
-
-
 def test_an_archive_of_more_files_than_the_limit(tmp_path: Path) -> None:
     write_agibot(tmp_path / "loose", lengths={1: 6, 2: 6})
     root = as_on_the_hub(tmp_path / "hub", tmp_path / "loose")
@@ -152,90 +107,7 @@ def test_names_that_lead_out_of_an_archive(tmp_path: Path) -> None:
     assert listing.findings[0].file == "observations/327/1-1.tar!/../1/videos/extra_color.mp4"
 
 
-def test_cameras(tmp_path: Path) -> None:
-    """Hands come last, depth and tactile pictures are no cameras, and what a task never has is not missed."""
-    all_cameras = ("back_left_fisheye_color", HEAD, LEFT, RIGHT, "head_center_fisheye_color")
-    write_tasks(tmp_path, 1, [entry(1), entry(2)])
-    write_data(tmp_path, 1, {1: 5, 2: 5}, cameras=all_cameras)
-    video_path(tmp_path, 1, 2, LEFT).unlink()
-    write_agibot(tmp_path, 2, {3: 5}, cameras=(HEAD, "hand_left_fisheye_color"))
-    shutil.copy(video_path(tmp_path, 1, 1, HEAD), video_path(tmp_path, 1, 1, "head_depth"))
-    tactile = tmp_path / "observations/1/1/tactile/left_sensor_1.mp4"
-    tactile.parent.mkdir()
-    shutil.copy(video_path(tmp_path, 1, 1, HEAD), tactile)
-    listing = list_episodes(source_of(tmp_path))
-    order = (HEAD, "back_left_fisheye_color", "head_center_fisheye_color", LEFT, "hand_left_fisheye_color", RIGHT)
-    assert listing.cameras == order
-    assert said(listing) == [("missing_camera", "warning", 1, LEFT)]
-    assert [r.cameras for r in listing.records] == [
-        [c for c in order if c != "hand_left_fisheye_color"],
-        [c for c in order if c not in (LEFT, "hand_left_fisheye_color")],
-        [HEAD, "hand_left_fisheye_color"],
-    ]
-    registry = Cameras(exo=("head_center_fisheye_color",), wrist=(RIGHT,))
-    assert list_episodes(source_of(tmp_path, cameras=registry)).cameras == (
-        "head_center_fisheye_color",
-        RIGHT,
-        HEAD,
-        "back_left_fisheye_color",
-        LEFT,
-        "hand_left_fisheye_color",
-    )
-
-
 # Metadata
-
-
-@pytest.mark.parametrize(
-    ("spans", "steps"),
-    [
-        ([], []),
-        ([span(0, 6)], [(0, 6)]),
-        ([span(1, 3), span(3, 4)], [(1, 3), (3, 4)]),
-        ([span(3, 6), span(0, 2)], [(0, 2), (3, 6)]),  # in any order
-        ([span(0, 3), span(2, 4)], None),
-        ([span(0, 3), span(0, 3)], None),
-        ([span(3, 1)], None),
-        ([span(2, 2)], None),
-        ([span(-1, 2)], None),
-        ([span(4, 7)], None),  # the episode has 6 frames
-        ([span(0, 1 << 70)], None),
-        ([span(0, 2), span(2, 4, text=" ", skill="")], None),
-        ([span(0, 2) | {"end_frame": 2.5}], None),
-        ([span(0, 2) | {"start_frame": "0"}], None),
-        ([span(0, 2) | {"start_frame": True}], None),
-        ([{}], None),
-        ([7], None),
-        ("none", None),
-        ({"start_frame": 0}, None),
-    ],
-)
-def test_steps(tmp_path: Path, spans: Any, steps: list[tuple[int, int]] | None) -> None:
-    write_data(tmp_path, 1, {1: 6}, cameras=(HEAD,))
-    write_tasks(tmp_path, 1, [entry(1) | {"label_info": {"action_config": spans}}])
-    listing = list_episodes(source_of(tmp_path))
-    assert [(s.start_frame, s.end_frame) for s in listing.records[0].steps] == (steps or [])
-    assert said(listing) == ([("bad_steps", "warning", 0, None)] if steps is None else [])
-
-
-@pytest.mark.parametrize(
-    ("label", "steps"),
-    [
-        ({"lable_info": {"action_config": [span(0, 2)]}}, ("Pick 0",)),  # as the card has it
-        ({"label_info": {"action_config": [span(0, 2, " fetch it "), span(2, 4) | {"action_text": ""}]}}, None),
-        ({"label_info": None}, ()),
-        ({"label_info": [1]}, ()),
-        ({}, ()),
-    ],
-)
-def test_labels(tmp_path: Path, label: dict[str, Any], steps: tuple[str, ...] | None) -> None:
-    write_data(tmp_path, 1, {1: 6}, cameras=(HEAD,))
-    without = {k: v for k, v in entry(1).items() if k != "label_info"}
-    write_tasks(tmp_path, 1, [without | label])
-    listing = list_episodes(source_of(tmp_path))
-    # where there is no text the skill names the step
-    assert [s.name for s in listing.records[0].steps] == list(("fetch it", "Pick") if steps is None else steps)
-    assert said(listing) == []
 
 
 def test_what_the_task_file_says_and_does_not(tmp_path: Path) -> None:
@@ -296,12 +168,6 @@ def test_no_task_files(tmp_path: Path) -> None:
     source = source_of(tmp_path)
     assert agibot.recognises(source)
     assert [f.reason for f in list_episodes(source).findings] == ["no_metadata", "not_in_metadata", "no_task"]
-
-
-def test_no_episodes(tmp_path: Path) -> None:
-    write_tasks(tmp_path, 1, [])
-    listing = list_episodes(source_of(tmp_path))
-    assert (listing.records, said(listing)) == ((), [("no_episodes", "unusable", None, None)])
 
 
 # Rows
@@ -445,26 +311,6 @@ def test_a_file_of_rows_that_cannot_be_read(tmp_path: Path, data: bytes | None, 
         assert len(shown(source, listing.records[1], HEAD)) == 6
 
 
-def test_any_damage_to_a_file_of_rows_is_survived(tmp_path: Path) -> None:
-    source = one(tmp_path)
-    (record,) = list_episodes(source).records
-    path = write_rows(rows_path(tmp_path, 1, 1), 6)
-    whole, rng = path.read_bytes(), np.random.default_rng(5)
-    outcomes = set()
-    for _ in range(150):
-        spoilt = bytearray(whole)
-        for at in rng.integers(0, len(whole), 12):
-            spoilt[at] = rng.integers(256)
-        path.write_bytes(spoilt)
-        try:
-            read_episode(source, record)
-            outcomes.add("read")
-        except DataError:
-            outcomes.add("refused")
-        list_episodes(source_of(tmp_path))
-    assert outcomes == {"read", "refused"}
-
-
 def test_no_rows(tmp_path: Path) -> None:
     write_agibot(tmp_path, 1, {1: 6, 2: 6}, cameras=(HEAD,))
     rows_path(tmp_path, 1, 2).unlink()
@@ -488,18 +334,6 @@ def test_a_member_that_is_gone_when_it_is_read(tmp_path: Path) -> None:
     write_tar(root / "observations/1/1-1.tar", [("other.mp4", b"x")])
     with pytest.raises(DataError, match=r"has no member 1/videos/head_color.mp4"):
         list(episode.frames(HEAD))
-
-
-def test_stamp(tmp_path: Path) -> None:
-    def stamp() -> str:
-        (record,) = list_episodes(source_of(tmp_path)).records
-        return record.source_stamp
-
-    write_agibot(tmp_path, 1, {1: 6}, cameras=(HEAD,))
-    before = stamp()
-    video = video_path(tmp_path, 1, 1, HEAD)
-    video.write_bytes(video.read_bytes() + b"\0")
-    assert stamp() != before
 
 
 def test_not_agibot(tmp_path: Path) -> None:

@@ -10,25 +10,17 @@ import h5py
 import numpy as np
 import pytest
 
-from ingest.formats import hdf5
-from ingest.formats.hdf5_file import camera_name, natural
 from ingest.media.frames import VideoError
 from ingest.reasons import DataError
-from ingest.signals.gripper import arm_state, combined
+from ingest.signals.gripper import combined
 from ingest.signals.survey import survey
 from ingest.source import list_episodes, read_episode
 from ingest.sources.files import Source
-from ingest.sources.types import SourceError
 from tests.kits.hdf5_writer import (
     film,
-    fixed_strings,
-    jpeg,
-    padded_rows,
-    variable_rows,
     write_aloha,
     write_libero,
     write_robomimic,
-    write_robotwin,
 )
 from tests.kits.lerobot_writer import LFS_POINTER, said, shown, source_of
 from tests.kits.signal_kit import only_signal, places_of
@@ -74,20 +66,6 @@ def test_scene_names_are_no_part_of_the_instruction(tmp_path: Path) -> None:
     assert record.task == "turn on the stove"
 
 
-def test_only_libero_names_are_read_as_instructions(tmp_path: Path) -> None:
-    write_robomimic(tmp_path / "lift_the_cube_demo.hdf5", 5)
-    listing = list_episodes(source_of(tmp_path))
-    assert (listing.records[0].tasks, said(listing)) == ((), [("no_task", "warning", 0, None)])
-
-
-def test_pictures_are_turned_only_where_the_file_says_so(tmp_path: Path) -> None:
-    """Otherwise they are as they are stored: here last row first."""
-    source = source_of(write_libero(tmp_path / STOVE, {0: 5}, macros_image_convention="opencv"))
-    (record,) = list_episodes(source).records
-    stored = [frame.rgb() for _, _, frame in read_episode(source, record).frames(AGENT)]
-    assert np.array_equal(stored, film(0, 0, 5)[:, ::-1])
-
-
 def test_robomimic(tmp_path: Path) -> None:
     """No reward is a failure where others have one; next_obs, depth and the mask are no pictures or episodes."""
     write_robomimic(tmp_path / "a.hdf5", 6, reward=0, env={"env_kwargs": {"control_freq": 25}})
@@ -128,27 +106,6 @@ def test_robocasa_text_and_action_gripper(tmp_path: Path) -> None:
     assert (closing.column, closing.dimensions, closing.polarity) == ("action", (2,), "high_is_closed")
 
 
-@pytest.mark.parametrize("store", [None, fixed_strings, padded_rows, variable_rows])
-def test_one_episode_per_file(tmp_path: Path, store: Callable | None) -> None:
-    for episode in (2, 10):
-        write_aloha(tmp_path / f"episode_{episode}.hdf5", episode, 6, store)
-    source = source_of(tmp_path)
-    listing = list_episodes(source)
-    assert [(r.source_id, r.data_key, r.fps, r.num_rows) for r in listing.records] == [
-        ("episode_2.hdf5", "", 10.0, 6),
-        ("episode_10.hdf5", "", 10.0, 6),
-    ]
-    assert listing.cameras == ("cam_high", "cam_left_wrist")
-    assert said(listing) == [("no_task", "warning", 0, None), ("no_task", "warning", 1, None), NO_RATE]
-    assert shown(source, listing.records[1], "cam_high") == [(0, 10, k) for k in range(6)]
-    assert shown(source, listing.records[0], "cam_left_wrist") == [(1, 2, k) for k in range(6)]
-    episode = read_episode(source, listing.records[0])
-    assert episode.state is not None
-    assert episode.state.shape == (6, 14)
-    assert episode.state[:, 6].tolist() == pytest.approx([k / 10 for k in range(6)])
-    assert places_of(source) == [("left gripper", "state", (6,)), ("right gripper", "state", (13,))]
-
-
 @pytest.mark.parametrize(
     ("step", "fps"), [(0.04, 25.0), (40, 25.0), (40_000, 25.0), (40_000_000, 25.0), (0.5, 2.0), (0, 10.0), (-0.1, 10.0)]
 )
@@ -184,14 +141,6 @@ def test_registry_overrules(tmp_path: Path) -> None:
     assert places_of(source) == [("gripper", "action", (13,))]
 
 
-def test_session_of_an_attribute(tmp_path: Path) -> None:
-    with h5py.File(write_aloha(tmp_path / "a.hdf5", 0, 6), "a") as file:
-        file.attrs["session"] = "tuesday"
-    write_aloha(tmp_path / "b.hdf5", 0, 6)
-    listing = list_episodes(source_of(tmp_path, group_field="session"))
-    assert [r.group for r in listing.records] == ["tuesday", "b.hdf5"]
-
-
 def test_keys_that_lead_nowhere(tmp_path: Path) -> None:
     write_aloha(tmp_path / "a.hdf5", 0, 6)
     listing = list_episodes(source_of(tmp_path, keys={"state": ["observations/joints"]}))
@@ -221,59 +170,6 @@ def test_a_recording_without_pictures(tmp_path: Path) -> None:
     surveyed = survey(source, listing.records, None)
     assert [(s.dimensions, s.is_used) for s in surveyed.signals] == [((6,), False)]
     assert [f.reason for f in surveyed.findings] == ["gripper_unused"]
-
-
-@pytest.mark.parametrize(
-    ("path", "name"),
-    [
-        ("observations/images/cam_high", "cam_high"),
-        ("obs/agentview_rgb", "agentview_rgb"),
-        ("observation/head_camera/rgb", "head_camera"),
-        ("cam_data/front/color", "front"),
-        ("robot_0/observations/images/front", "robot_0/observations/images/front"),
-        ("rgb", "rgb"),
-        ("observations/images", "images"),
-    ],
-)
-def test_camera_names(path: str, name: str) -> None:
-    assert camera_name(path) == name
-
-
-def test_cameras_that_would_have_one_name(tmp_path: Path) -> None:
-    with h5py.File(tmp_path / "a.hdf5", "w") as file:
-        file["observations/images/front"], file["obs/front"] = film(0, 0, 5), film(1, 0, 5)
-    source = source_of(tmp_path)
-    listing = list_episodes(source)
-    assert listing.cameras == ("obs/front", "observations/images/front")
-    assert shown(source, listing.records[0], "obs/front")[4] == (1, 0, 4)
-
-
-def test_natural_order() -> None:
-    assert sorted(["demo_10", "demo_9", "demo_010", "b", "demo"], key=natural) == [
-        "b",
-        "demo",
-        "demo_9",
-        "demo_10",
-        "demo_010",
-    ]
-
-
-def test_what_is_recognised(tmp_path: Path) -> None:
-    write_aloha(tmp_path / "hdf5/a.h5", 0, 6)
-    write_aloha(tmp_path / "agibot/proprio_stats/1/2/proprio_stats.h5", 0, 6)
-    write_robotwin(tmp_path / "robotwin/hammer/clean", 0, 6, {"seen": ["x"]})
-    found = [hdf5.recognises(source_of(tmp_path / n)) for n in ("hdf5", "agibot", "robotwin")]
-    assert found == [True, False, False]
-
-
-def test_failed_downloads_are_no_findings(tmp_path: Path) -> None:
-    class Offline(Source):
-        def resolve(self, uri: str) -> Path:
-            raise SourceError("offline")
-
-    write_aloha(tmp_path / "a.hdf5", 0, 6)
-    with pytest.raises(SourceError, match="offline"):
-        hdf5.list_episodes(Offline(source_of(tmp_path).config))
 
 
 # What is wrong with the data
@@ -331,17 +227,6 @@ def test_no_rows(tmp_path: Path) -> None:
     assert said(listing, severity="unusable") == [("no_data", "unusable", 0, None)]
 
 
-def test_rows_that_are_not_finite(tmp_path: Path) -> None:
-    source = source_of(write_libero(tmp_path / "a_demo.hdf5", {0: 5}))
-    with h5py.File(tmp_path / "a_demo.hdf5", "a") as file:
-        states: Any = file["data/demo_0/obs/ee_states"]
-        states[3, 2] = np.nan
-    (record,) = list_episodes(source).records
-    with pytest.raises(DataError, match="state is not a finite number in row 3") as e:
-        arm_state(read_episode(source, record), ())
-    assert e.value.reason == "nan_state"
-
-
 def test_rows_that_changed_since_they_were_listed(tmp_path: Path) -> None:
     source = source_of(write_libero(tmp_path / "a_demo.hdf5", {0: 5}))
     (record,) = list_episodes(source).records
@@ -357,19 +242,6 @@ def test_a_camera_that_others_have(tmp_path: Path) -> None:
     assert said(listing, reason="missing_camera") == [("missing_camera", "warning", 1, "top")]
 
 
-def test_a_picture_that_cannot_be_decoded(tmp_path: Path) -> None:
-    encoded = [jpeg(p) for p in film(0, 0, 5)]
-    encoded[3] = b"\xff\xd8 no picture"
-    with h5py.File(tmp_path / "a.hdf5", "w") as file:
-        file["front"] = fixed_strings(encoded)
-    source = source_of(tmp_path)
-    (record,) = list_episodes(source).records
-    frames = read_episode(source, record).frames("front")
-    assert [k for k, _ in zip(range(3), frames, strict=False)] == [0, 1, 2]
-    with pytest.raises(VideoError, match="picture 3 of /front"):
-        next(frames)
-
-
 # What leads elsewhere, or claims more than there is
 
 
@@ -380,43 +252,11 @@ def with_link(path: Path, at: str, link: h5py.ExternalLink | h5py.SoftLink) -> S
     return source_of(path)
 
 
-def test_external_links_are_not_followed(tmp_path: Path) -> None:
-    write_aloha(tmp_path / "elsewhere/a.hdf5", 0, 6)
-    link = h5py.ExternalLink(str(tmp_path / "elsewhere/a.hdf5"), "/observations/images/cam_high")
-    source = with_link(write_aloha(tmp_path / "a.hdf5", 0, 6), "observations/images/cam_high", link)
-    listing = list_episodes(source)
-    assert listing.cameras == ("cam_left_wrist",)
-    assert said(listing, reason="path_escape") == [("path_escape", "warning", 0, None)]
-    assert listing.findings[0].detail.startswith("observations/images/cam_high is a link to another file")
-
-
-@pytest.mark.parametrize("at", ["data/demo_1", "data/demo_1/obs/ee_states", "data/demo_1/obs"])
-def test_rows_behind_external_links(tmp_path: Path, at: str) -> None:
-    write_libero(tmp_path / "elsewhere/a_demo.hdf5", {1: 5})
-    link = h5py.ExternalLink(str(tmp_path / "elsewhere/a_demo.hdf5"), at)
-    listing = list_episodes(with_link(write_libero(tmp_path / "a_demo.hdf5", {0: 5, 1: 5, 2: 5}), at, link))
-    assert said(listing) == [("path_escape", "unusable", 1, None)]
-    assert [(r.source_id, r.num_rows) for r in listing.records] == [
-        ("a_demo.hdf5#demo_0", 5),
-        ("a_demo.hdf5#demo_1", None),
-        ("a_demo.hdf5#demo_2", 5),
-    ]
-
-
 def test_the_whole_data_behind_an_external_link(tmp_path: Path) -> None:
     write_libero(tmp_path / "elsewhere/a_demo.hdf5", {0: 5})
     link = h5py.ExternalLink(str(tmp_path / "elsewhere/a_demo.hdf5"), "/data")
     listing = list_episodes(with_link(write_libero(tmp_path / "a_demo.hdf5", {0: 5}), "data", link))
     assert said(listing) == [("path_escape", "unusable", 0, None)]
-
-
-def test_soft_links_are_followed_inside_the_file(tmp_path: Path) -> None:
-    source = with_link(write_aloha(tmp_path / "a.hdf5", 3, 6), "observations/qpos", h5py.SoftLink("/observations/qvel"))
-    (record,) = list_episodes(source).records
-    assert record.num_rows == 6
-    state = read_episode(source, record).state
-    assert state is not None
-    assert state.shape == (6, 14)
 
 
 def test_soft_links_through_an_external_link(tmp_path: Path) -> None:
@@ -433,15 +273,6 @@ def test_soft_links_in_a_circle(tmp_path: Path) -> None:
     listing = list_episodes(source)
     assert said(listing) == [("unreadable_data", "unusable", 0, None)]
     assert "too many links" in listing.findings[0].detail
-
-
-def test_groups_in_a_circle(tmp_path: Path) -> None:
-    with h5py.File(write_aloha(tmp_path / "a.hdf5", 0, 6), "a") as file:
-        for k in range(8):  # 8 ways at each of the levels
-            file[f"loop_{k}"] = file["/"]
-    listing = list_episodes(source_of(tmp_path))
-    assert said(listing) == [("over_limit", "unusable", 0, None)]
-    assert "objects, at least: 10,001, over the limit of 10,000" in listing.findings[0].detail
 
 
 def test_data_that_is_stored_elsewhere(tmp_path: Path) -> None:
@@ -523,32 +354,3 @@ def test_pictures_larger_than_the_limit(tmp_path: Path) -> None:
     with pytest.raises(VideoError, match="picture 0 of /observations/images/cam_high claims to be 64x64 px") as e:
         list(read_episode(source, record).frames("cam_high"))
     assert e.value.reason == "over_limit"
-
-
-@pytest.mark.parametrize(
-    ("limits", "told"),
-    [
-        ({"max_chunk_bytes": 10}, "/observations/images/chunked: bytes of a chunk: 12,288, over the limit of 10"),
-        ({"max_features": 2}, "/: objects, at least: 3, over the limit of 2 (limits.max_features"),
-        ({"max_values": 10}, "/observations/qpos: values: 84, over the limit of 10 (limits.max_values"),
-    ],
-)
-def test_limits_of_the_registry_entry(tmp_path: Path, limits: dict[str, int], told: str) -> None:
-    with h5py.File(write_aloha(tmp_path / "a.hdf5", 0, 6), "a") as file:
-        images: Any = file["observations/images"]
-        images.create_dataset("chunked", data=np.asarray(images["cam_high"]), chunks=(1, 64, 64, 3))
-    source = source_of(tmp_path, limits=limits)
-    listing = list_episodes(source)
-    said_of = [(f.reason, f.detail) for f in listing.findings]
-    if "over_limit" not in dict(said_of):
-        with pytest.raises(DataError) as e:
-            read_episode(source, listing.records[0])
-        said_of.append((e.value.reason, str(e.value)))
-    assert any(reason == "over_limit" and told in detail for reason, detail in said_of), said_of
-
-
-def test_texts_that_are_not_utf8(tmp_path: Path) -> None:
-    write_aloha(tmp_path / "a.hdf5", 0, 6, instruction=np.bytes_(b"pick \xff up"))
-    (record,) = list_episodes(source_of(tmp_path)).records
-    assert record.task == "pick � up"
-    assert record.task.encode()

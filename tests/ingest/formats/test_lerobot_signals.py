@@ -55,13 +55,6 @@ def test_one_column_of_each(tmp_path: Path) -> None:
     )
 
 
-def test_names_that_do_not_fit(tmp_path: Path) -> None:
-    info = info_of(**{STATE: feature(["x", "y", "gripper"])})
-    state, action, _ = read_signals(empty(tmp_path), info, pa.table({STATE: vectors(K, K)}))
-    assert state is not None
-    assert (names_of(state), action) == ((), None)
-
-
 def test_a_column_for_each_part(tmp_path: Path) -> None:
     """In the order of info.json; one of texts is none."""
     info = info_of(

@@ -1,19 +1,17 @@
 """Steps in the forms that other people's tools write into LeRobot datasets."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from ingest.episode import EpisodeFrame, Listing, NativeStep
+from ingest.episode import Listing, NativeStep
 from ingest.source import list_episodes
 from tests.kits import step_forms
-from tests.kits.lerobot_writer import edit_parquet, said, source_of, v2_data, v3_meta, write_v2, write_v3
-from tests.kits.step_forms import SPANS, V2_FORMS, V3_FORMS, add_column, data_file, episode_lines
+from tests.kits.lerobot_writer import edit_parquet, source_of, v2_data, v3_meta, write_v2, write_v3
+from tests.kits.step_forms import SPANS, V2_FORMS, episode_lines
 
 STEPS = tuple(NativeStep(*span) for span in SPANS)
 FROM = {
@@ -69,43 +67,6 @@ def test_each_form_in_v2(v2: Path, form: str) -> None:
     assert said_of_steps(listed(v2)) == []
 
 
-@pytest.mark.parametrize("form", V3_FORMS)
-def test_each_form_in_v3(v3: Path, form: str) -> None:
-    V3_FORMS[form](v3)
-    first, second = listed(v3).records
-    assert (first.steps, first.steps_from) == (STEPS, FROM.get(form, form))
-    assert (second.steps, second.steps_from) == ((), None)
-    assert said_of_steps(listed(v3)) == []
-
-
-def test_several_episodes_in_a_file(tmp_path: Path) -> None:
-    """Batches end within episodes, and the texts of each are found in its first row."""
-    root = write_v3(tmp_path / "v3", (24, 30, 26), per_data_file=3)
-    times = pq.read_table(data_file(root))["timestamp"].to_pylist()
-    starts = (0, 24, 54)
-    cells: list[list[dict[str, Any]]] = []
-    for episode, start in enumerate(starts):
-        rows = [
-            {"role": "assistant", "content": f"{name} of {episode}", "style": "subtask", "timestamp": times[start + k]}
-            for name, k in (("reach", 0), ("put", 10 + episode))
-        ]
-        cells += [rows] * (30 if episode == 1 else 24 + 2 * (episode == 2))
-    add_column(data_file(root), "language_persistent", cells, step_forms.PERSISTENT, "language", [1])
-    assert [[(s.name, s.start_frame, s.end_frame) for s in r.steps] for r in listed(root).records] == [
-        [("reach of 0", 0, 10), ("put of 0", 10, 24)],
-        [("reach of 1", 0, 11), ("put of 1", 11, 30)],
-        [("reach of 2", 0, 12), ("put of 2", 12, 26)],
-    ]
-
-
-def test_times_are_those_of_the_rows(v2: Path) -> None:
-    """GR1's begin at 0.05 s, and a wall clock runs unevenly: frame = time * fps would be wrong."""
-    times = [0.05 + 0.13 * k for k in range(24)]
-    edit_parquet(v2_data(v2, 0), timestamp=pa.array(times, pa.float32()))
-    step_forms.language(v2)
-    assert listed(v2).records[0].steps == STEPS
-
-
 @pytest.mark.parametrize("form", ["subtask_index", "language", "action_config", "annotation", "robocoin", "visualizer"])
 def test_one_span_that_is_the_whole_episode_is_a_text_and_no_step(v2: Path, form: str) -> None:
     """LingBot's sets have one span for each run: it tells no times, and motion has to."""
@@ -120,37 +81,6 @@ def test_one_span_that_is_the_whole_episode_is_a_text_and_no_step(v2: Path, form
 def _same_everywhere(root: Path) -> None:
     for column in ("fine_action", "coarse_action"):
         edit_parquet(v2_data(root, 0), **{f"annotation.human.{column}": pa.array([0] * 24)})
-
-
-def test_a_whole_span_counts_where_other_episodes_are_divided(v2: Path) -> None:
-    config = {0: [("reach", 0, 10), ("put", 10, 24)], 1: [("put at once", 0, 30)]}
-
-    def spans(row: dict[str, Any]) -> dict[str, Any]:
-        named = config[row["episode_index"]]
-        return {"action_config": [{"start_frame": a, "end_frame": b, "action_text": n} for n, a, b in named]}
-
-    episode_lines(v2, spans)
-    assert [[s.name for s in r.steps] for r in listed(v2).records] == [["reach", "put"], ["put at once"]]
-
-
-def test_two_arms_at_once_are_one_step(v2: Path) -> None:
-    step_forms.robocoin(v2)
-    cells = [[2, 0, 0, 0, 0]] * 8 + [[2, 3, 0, 0, 0]] * 8 + [[0] * 5] * 8
-    edit_parquet(v2_data(v2, 0), subtask_annotation=pa.array(cells, pa.list_(pa.int32())))
-    assert [(s.name, s.start_frame, s.end_frame) for s in listed(v2).records[0].steps] == [
-        ("reach the cup", 0, 8),
-        ("reach the cup; grasp the cup", 8, 16),
-    ]
-
-
-def test_columns_that_modality_json_names(v2: Path) -> None:
-    """GR00T's file may call any column an annotation."""
-    names = step_forms.names_of_frames(SPANS, 24, "")
-    add_column(v2_data(v2, 0), "skill", names, pa.string(), "string", [1])
-    modality = {"annotation": {"human.skill": {"original_key": "skill"}, "human.validity": {}}, "state": {}}
-    (v2 / "meta/modality.json").write_text(json.dumps(modality))
-    record = listed(v2).records[0]
-    assert (record.steps, record.steps_from) == (STEPS, "skill")
 
 
 # What is broken
@@ -214,14 +144,6 @@ def test_broken_steps_are_a_finding_and_lose_no_episode(v2: Path, spoil: Callabl
     assert {f.severity for f in listing.findings} == {"warning"}
 
 
-def test_a_broken_form_leaves_the_next_one(v2: Path) -> None:
-    _overlapping(v2)
-    step_forms.language(v2)
-    listing = listed(v2)
-    assert (listing.records[0].steps, listing.records[0].steps_from) == (STEPS, "language")
-    assert said(listing) == [("bad_steps", "warning", 0, None)]
-
-
 @pytest.mark.parametrize("content", ["[]", "{", '{"episodes": 3}', '{"episodes": {"zero": {}}}'])
 def test_a_visualizer_file_that_is_none(v2: Path, content: str) -> None:
     (v2 / "meta/lerobot_annotations.json").write_text(content)
@@ -240,12 +162,6 @@ def test_sarm_lists_of_other_lengths(v3: Path) -> None:
     ]
 
 
-def test_the_only_stage_of_sarm_is_the_task_itself(v3: Path) -> None:
-    columns = {"names": [["task"]] * 2, "start_frames": [[0], [0]], "end_frames": [[20], [29]]}
-    edit_parquet(v3_meta(v3), **{f"sparse_subtask_{name}": pa.array(cells) for name, cells in columns.items()})
-    assert [r.steps for r in listed(v3).records] == [(), ()]
-
-
 # Several forms
 
 
@@ -262,13 +178,6 @@ def test_what_people_drew_counts_before_what_a_model_wrote(v2: Path) -> None:
             "visualizer is used; language lets 'put it on the plate' begin at frame 18, not 14",
         )
     ]
-
-
-def test_forms_that_agree_are_no_finding(v2: Path) -> None:
-    """Also where a boundary is two frames (0.2 s) off."""
-    step_forms.language(v2, [("reach the cup", 2, 10), *SPANS[1:2], SPANS[2]])
-    step_forms.subtask_index(v2)
-    assert said_of_steps(listed(v2)) == []
 
 
 @pytest.mark.parametrize(
@@ -323,17 +232,6 @@ def test_an_export_of_ours_has_attempts_completion_and_idle_spans(v3: Path) -> N
     record = listed(v3).records[0]
     assert [s.__dict__ for s in record.steps] == [row | {"confidence": None, "notes": None} for row in SEGMENTS]
     assert (record.steps_from, record.plan, record.as_far_as) == ("segments", ("Grasp", "Unnamed step 2"), None)
-
-
-def test_an_export_of_ours_names_the_run_that_a_failed_one_came_as_far_as(v3: Path) -> None:
-    plan = pa.array([["Grasp", "Place"], None])
-    as_far = {"proccorpus_as_far_as_episode": pa.array([41, None]), "proccorpus_as_far_as_frame": pa.array([7, None])}
-    export(v3, SEGMENTS, proccorpus_plan=plan, **as_far)
-    record = listed(v3).records[0]
-    assert (record.plan, record.as_far_as) == (("Grasp", "Place"), EpisodeFrame(1, 7))
-    # A run that is not in the export says nothing
-    edit_parquet(v3_meta(v3), proccorpus_as_far_as_episode=pa.array([99, None]))
-    assert listed(v3).records[0].as_far_as is None
 
 
 @pytest.mark.parametrize(

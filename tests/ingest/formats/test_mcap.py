@@ -1,6 +1,5 @@
 """MCAP recordings of ROS 2: real containers with real CDR messages, frames on one clock, and files that are broken."""
 
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,13 +10,8 @@ import numpy as np
 import pytest
 from mcap_ros2.writer import Writer
 
-from core.paths import Workspace
-from ingest.formats import mcap_file
 from ingest.source import list_episodes, read_episode
-from pipeline.build import run_build
-from pipeline.config import source_build
 from tests.kits.lerobot_writer import number, picture, shown, source_of
-from warehouse.lake import Lake
 
 SECOND = 10**9
 START = 1_700_000_000 * SECOND
@@ -98,18 +92,6 @@ def test_frames_and_numbers_are_put_on_one_clock(tmp_path: Path) -> None:
     assert np.array_equal(read.state[:, 1], np.arange(FRAMES) // 5)
 
 
-@pytest.mark.slow
-def test_a_recording_is_built_to_the_end(tmp_path: Path) -> None:
-    record(tmp_path / "bags")
-    space = Workspace(tmp_path / "workspace")
-    report = run_build(space, [source_build(tmp_path / "bags", "bags", None, None)], workers=1)
-    assert not report.failed
-    lake = Lake(space, read_only=True)
-    assert lake.rows("SELECT status, num_frames, task FROM episodes") == [("ok", FRAMES, "pick the cup")]
-    assert lake.rows("SELECT count(*), count(DISTINCT frame_index) FROM active_progress") == [(FRAMES, FRAMES)]
-    lake.con.close()
-
-
 def test_a_topic_that_the_registry_names_and_the_file_lacks(tmp_path: Path) -> None:
     record(tmp_path, joints=False)
     said = reasons(tmp_path, keys={"state": ["/joint_states"]})
@@ -146,19 +128,6 @@ def test_a_file_cut_off_inside_its_only_chunk_is_a_finding(tmp_path: Path) -> No
     said = reasons(tmp_path)
     assert "the file ends inside a record" in said["cut_off"]
     assert "no_video" in said
-
-
-def test_a_chunk_that_claims_too_much_is_refused_before_it_is_unpacked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = record(tmp_path)
-    data = bytearray(path.read_bytes())
-    # The chunk's record is its opcode 6, its length, then two times and the size that it claims to unpack to
-    at = data.index(b"\x06", 8)
-    struct.pack_into("<Q", data, at + 9 + 16, 1 << 40)
-    path.write_bytes(data)
-    monkeypatch.setattr(mcap_file, "breakup_chunk", lambda chunk, **_: pytest.fail("it was unpacked"))
-    assert "claims to unpack to" in reasons(tmp_path)["over_limit"]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """RH20T as released: scenes with a video per camera, ratings, human demonstrations and pickled arrays."""
 
 import io
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,9 @@ import pytest
 
 from ingest.formats import rh20t
 from ingest.reasons import DataError
-from ingest.signals.gripper import combined
 from ingest.source import list_episodes, read_episode
 from tests.kits.lerobot_writer import LFS_POINTER, said, shown, source_of
 from tests.kits.rh20t_writer import write_scene, write_texts
-from tests.kits.signal_kit import only_signal
 
 PICKLED = ("pickled_data", "warning", None, None)
 SCENE = "task_0001_user_0001_scene_0001_cfg_0003"
@@ -46,38 +43,6 @@ def test_a_configuration(tmp_path: Path) -> None:
     episode = read_episode(source, listing.records[0])
     assert (episode.state, episode.action, episode.timestamps_s) == (None, None, None)
     assert [(k, t) for k, t, _ in episode.frames("cam_2")][:2] == [(0, 0.0), (1, 0.1)]
-
-
-def test_no_pickle_is_loaded(tmp_path: Path) -> None:
-    """In an array, or as a whole file: either would write a file if it were."""
-
-    class Trap:
-        def __reduce__(self) -> tuple[Any, tuple[str, str]]:
-            return open, (str(tmp_path / "sprung"), "w")
-
-    folder = write_scene(tmp_path / "a", 1, metadata={"rating": 3})
-    np.save(folder / "transformed/tcp_base.npy", np.array([Trap()], dtype=object), allow_pickle=True)
-    whole = write_scene(tmp_path / "a", 2, metadata={"rating": 3})
-    (whole / "transformed/tcp_base.npy").write_bytes(pickle.dumps(Trap()))
-    source = source_of(tmp_path)
-    listing = list_episodes(source)
-    assert said(listing, reason="pickled_data") == [PICKLED]
-    assert said(listing, reason="unreadable_data") == [("unreadable_data", "warning", 1, None)]
-    assert [read_episode(source, r).state for r in listing.records] == [None, None]
-    assert not (tmp_path / "sprung").exists()
-
-
-def test_plain_arrays_are_state_and_gripper(tmp_path: Path) -> None:
-    write_scene(tmp_path, 1, metadata={"rating": 2}, plain=6)
-    source = source_of(tmp_path)
-    listing = list_episodes(source)
-    assert said(listing) == [("no_task", "warning", 0, None)]
-    episode = read_episode(source, listing.records[0])
-    assert episode.state is not None
-    assert episode.state[2].tolist() == [2.0] * 7 + [20.0, -1.0]
-    width = only_signal(source)  # its second value never changes: it counts for nothing
-    assert combined(width, episode.state).tolist() == [0.0, 10.0, 20.0, 30.0, 40.0, 50.0]
-    assert width.polarity == "high_is_open"
 
 
 def test_plain_arrays_that_do_not_fit(tmp_path: Path) -> None:
@@ -158,15 +123,6 @@ def test_ratings(tmp_path: Path, metadata: Any, success: bool | None, reason: st
     assert said(listing) == ([(reason, "warning", 0, None)] if reason else []) + [PICKLED]
 
 
-@pytest.mark.parametrize("text", ["{broken", "[1]", '{"task_0001": {"task_description_english": 7}}'])
-def test_texts_that_cannot_be_used(tmp_path: Path, text: str) -> None:
-    write_scene(tmp_path, 1, metadata={"rating": 2})
-    (tmp_path / "task_description.json").write_text(text)
-    listing = list_episodes(source_of(tmp_path))
-    assert ("no_task", "warning", 0, None) in said(listing)
-    assert len(said(listing, reason="unreadable_data")) == (text == "{broken")
-
-
 def test_videos_that_are_missing_or_broken(tmp_path: Path) -> None:
     """Rows are the frames of the first camera that can be opened."""
     two = write_scene(tmp_path, 1, cameras={"cam_1": 5, "cam_2": 6, "cam_3": 7}, metadata={"rating": 2}, fps=20)
@@ -189,16 +145,6 @@ def test_videos_that_are_missing_or_broken(tmp_path: Path) -> None:
     assert [(r.fps, r.num_rows) for r in listing.records] == [(20.0, 6), (10.0, None), (10.0, None)]
 
 
-def test_rate_and_session_of_the_registry(tmp_path: Path) -> None:
-    write_scene(tmp_path, 1, metadata={"rating": 2, "calib": 1629})
-    write_scene(tmp_path, 2, metadata={"rating": 2})
-    listing = list_episodes(source_of(tmp_path, fps=5, group_field="calib"))
-    assert [(r.fps, r.group) for r in listing.records] == [
-        (5.0, "1629"),
-        (5.0, "task_0002_user_0001_scene_0001_cfg_0003"),
-    ]
-
-
 def test_only_human_demonstrations(tmp_path: Path) -> None:
     write_scene(tmp_path, 1, suffix="_human")
     source = source_of(tmp_path)
@@ -207,11 +153,3 @@ def test_only_human_demonstrations(tmp_path: Path) -> None:
         ("human_demonstration", "warning", None, None),
         ("no_episodes", "unusable", None, None),
     ]
-
-
-def test_stamp_covers_the_rating(tmp_path: Path) -> None:
-    folder = write_scene(tmp_path, 1, metadata={"rating": 2})
-    (before,) = list_episodes(source_of(tmp_path)).records
-    (folder / "metadata.json").write_text('{"rating": 2, "calib": 3}')
-    (after,) = list_episodes(source_of(tmp_path)).records
-    assert before.source_stamp != after.source_stamp

@@ -1,7 +1,5 @@
 """RLDS datasets: what is read, what is only skipped, and what each kind of damage does."""
 
-import json
-import re
 import zlib
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,16 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ingest.episode import EpisodeRecord, Listing
+from ingest.episode import Listing
 from ingest.formats import rlds
 from ingest.media.frames import VideoError
 from ingest.reasons import DataError
 from ingest.registry import DatasetConfig
-from ingest.signals.gripper import arm_state, combined
+from ingest.signals.gripper import arm_state
 from ingest.source import list_episodes, read_episode
 from ingest.sources.files import Source
-from ingest.sources.types import FileStat, SourceError
-from tests.kits.lerobot_writer import LFS_POINTER, number, picture, read_number, said, shown, source_of
+from ingest.sources.types import FileStat
+from tests.kits.lerobot_writer import LFS_POINTER, number, picture, said, shown, source_of
 from tests.kits.rlds_writer import (
     dict_of,
     episode,
@@ -37,7 +35,7 @@ from tests.kits.rlds_writer import (
     write_info,
     write_shard,
 )
-from tests.kits.signal_kit import only_signal, places_of
+from tests.kits.signal_kit import places_of
 
 RATE = ("no_frame_rate", "warning", None, None)
 
@@ -60,45 +58,6 @@ def state_of(root: Path, listing: Listing, **config: Any) -> Any:
 # What is read
 
 
-def test_a_dataset(tmp_path: Path) -> None:
-    shards = [[episode(0), episode(1, 7, "stack")], [episode(2, 8)]]
-    write_dataset(tmp_path, {"train": shards, "val": [[episode(3)]]})
-    source = source_of(tmp_path, robot="toy", gripper={"column": "state", "dimension": 3})
-    listing = list_episodes(source)
-    assert (listing.format, listing.fps, listing.robot, listing.cameras, listing.numbered) == (
-        "rlds",
-        10.0,
-        "toy",
-        ("image", "wrist_image"),
-        False,
-    )
-    assert said(listing) == [RATE]
-    first = "1.0.0/toy-train.tfrecord-00000-of-00002"
-    assert [(r.episode_index, r.source_id, r.num_rows, r.task, r.data_uri) for r in listing.records] == [
-        (0, "/raw/run.h5#0", 6, "pick the cup", first),
-        (1, "/raw/run.h5#1", 7, "stack", first),
-        (2, "/raw/run.h5#2", 8, "pick the cup", "1.0.0/toy-train.tfrecord-00001-of-00002"),
-        (3, "/raw/run.h5#3", 6, "pick the cup", "1.0.0/toy-val.tfrecord-00000-of-00001"),
-    ]
-    assert [int(r.data_key) for r in listing.records] == [0, len(record(example(episode(0)))), 0, 0]
-    for r in listing.records:
-        for c, camera in enumerate(listing.cameras):
-            assert shown(source, r, camera) == [(c, r.episode_index, k) for k in range(r.num_rows or 0)]
-    found = read_episode(source, listing.records[1])
-    assert found.state is not None
-    assert found.state.tolist() == [[1, k, 0, k % 2] for k in range(7)]
-    assert places_of(source) == [("gripper", "state", (3,))]
-    assert (found.timestamps_s, found.state.dtype) == (None, np.float64)
-    assert [(k, t) for k, t, _ in found.frames("image")][:3] == [(0, 0.0), (1, 0.1), (2, 0.2)]
-
-
-def test_found_again_by_place_not_by_index(tmp_path: Path) -> None:
-    write_dataset(tmp_path, {"train": [[episode(0), episode(1)]]})
-    source = source_of(tmp_path)
-    moved = EpisodeRecord(**{**list_episodes(source).records[1].__dict__, "episode_index": 40})
-    assert shown(source, moved, "image")[0] == (0, 1, 0)
-
-
 def test_listing_skips_pictures_and_reading_checks_them(tmp_path: Path) -> None:
     """Damage within a picture is nothing to a listing; the record's CRC finds it when the episode is read."""
     write_dataset(tmp_path, {"train": [[episode(0), episode(1)]]})
@@ -115,24 +74,6 @@ def test_listing_skips_pictures_and_reading_checks_them(tmp_path: Path) -> None:
     assert len(shown(source, listing.records[1], "image")) == 6
 
 
-def test_pictures_are_decoded_one_by_one(tmp_path: Path) -> None:
-    """The fourth is none: three come before the error."""
-    pictures = [png(k) for k in range(6)]
-    pictures[3] = b"\x89PNG but no more"
-    listing = one(tmp_path, episode(0, steps__observation__image=pictures))
-    frames = read_episode(source_of(tmp_path), listing.records[0]).frames("image")
-    assert [read_number(next(frames)[2].luma()) for _ in range(3)] == [0, 1, 2]
-    with pytest.raises(VideoError, match="picture 3 of steps/observation/image is not a picture"):
-        next(frames)
-
-
-def test_more_pictures_than_steps_are_all_given(tmp_path: Path) -> None:
-    """The frames stage counts them."""
-    listing = one(tmp_path, episode(0, steps__observation__image=[png(k) for k in range(9)]))
-    assert (said(listing), listing.records[0].num_rows) == ([], 6)
-    assert len(shown(source_of(tmp_path), listing.records[0], "image")) == 9
-
-
 def test_one_file_is_a_dataset(tmp_path: Path) -> None:
     """Without its folder's metadata: types are taken from the records."""
     write_dataset(tmp_path, {"train": [[episode(0)]]})
@@ -144,13 +85,6 @@ def test_one_file_is_a_dataset(tmp_path: Path) -> None:
 
 
 # Layout
-
-
-def test_root_may_be_the_version_folder(tmp_path: Path) -> None:
-    write_dataset(tmp_path, {"train": [[episode(0, episode_metadata__file_path=None)]]})
-    expected = ["train/toy-train.tfrecord-00000-of-00001/000000"]
-    assert ids(list_episodes(source_of(tmp_path))) == expected
-    assert ids(list_episodes(source_of(tmp_path / "1.0.0"))) == expected
 
 
 def test_newest_version_of_each_configuration(tmp_path: Path) -> None:
@@ -280,13 +214,6 @@ def test_metadata_without_shards(tmp_path: Path) -> None:
     assert (listing.records, said(listing)) == ((), [("no_episodes", "unusable", None, None)])
 
 
-def test_other_folders_are_not_recognised(tmp_path: Path) -> None:
-    (tmp_path / "features.json").write_text("{}")
-    (tmp_path / "toy.tfrecord.md").write_text("about")
-    with pytest.raises(SourceError, match="in no format that is read here"):
-        list_episodes(source_of(tmp_path))
-
-
 # Damage
 
 
@@ -329,12 +256,6 @@ def test_a_file_that_is_no_shard(tmp_path: Path, content: bytes, reason: str) ->
     listing = list_episodes(source_of(tmp_path, fps=5))
     assert ids(listing) == ["/raw/run.h5#1"]
     assert said(listing) == [(reason, "unusable", None, None)]
-
-
-def test_an_empty_shard(tmp_path: Path) -> None:
-    write_dataset(tmp_path, {"train": [[], [episode(1)]]})
-    listing = list_episodes(source_of(tmp_path, fps=5))
-    assert (ids(listing), said(listing)) == (["/raw/run.h5#1"], [])
 
 
 def test_a_record_that_is_no_example(tmp_path: Path) -> None:
@@ -384,43 +305,7 @@ def test_a_shard_rewritten_after_listing(tmp_path: Path) -> None:
         read_episode(source_of(tmp_path), listing.records[0])
 
 
-def test_stamp_changes_with_the_record_alone(tmp_path: Path) -> None:
-    write_dataset(tmp_path, {"train": [[episode(0), episode(1)]]})
-    before = list_episodes(source_of(tmp_path)).records
-    state = episode(1)["steps/observation/state"] + 1
-    write_dataset(tmp_path, {"train": [[episode(0), episode(1, steps__observation__state=state)]]})
-    after = list_episodes(source_of(tmp_path)).records
-    assert [a.source_stamp == b.source_stamp for a, b in zip(after, before, strict=True)] == [True, False]
-
-
 # Who an episode is
-
-
-def test_the_same_episode_twice_keeps_its_name(tmp_path: Path) -> None:
-    write_dataset(tmp_path, {"train": [[episode(0), episode(1)]], "val": [[episode(1), episode(0)]]})
-    listing = list_episodes(source_of(tmp_path, fps=5))
-    assert ids(listing) == ["/raw/run.h5#0", "/raw/run.h5#0", "/raw/run.h5#1", "/raw/run.h5#1"]
-    assert ["train" in (r.data_uri or "") for r in listing.records] == [True, False, True, False]
-
-
-@pytest.mark.parametrize("lacking", ["file_path", "episode_id"])
-def test_named_by_place_when_its_own_name_is_not_whole(tmp_path: Path, lacking: str) -> None:
-    """A path alone is no name: many episodes come from one file."""
-    listing = one(tmp_path, episode(4, changes={f"episode_metadata__{lacking}": None}))
-    assert ids(listing) == ["train/toy-train.tfrecord-00000-of-00001/000000"]
-
-
-def test_named_as_the_registry_says(tmp_path: Path) -> None:
-    listing = one(tmp_path, episode(4), keys={"episode_id": ["episode_id"]})
-    assert ids(listing) == ["4"]
-
-
-def test_groups(tmp_path: Path) -> None:
-    found = episode(4, episode_metadata__scene=[12])
-    assert one(tmp_path, found, group_field="file_path").records[0].group == "/raw/run.h5"
-    assert one(tmp_path, found, group_field="scene").records[0].group == "12"
-    assert one(tmp_path, found, group_field="site").records[0].group == "/raw/run.h5#4"
-    assert one(tmp_path, found).records[0].group == "/raw/run.h5#4"
 
 
 # Instructions
@@ -482,14 +367,6 @@ def test_instructions(tmp_path: Path, changes: dict[str, Any], tasks: tuple[str,
     assert said(listing) == ([] if tasks else [("no_task", "warning", 0, None)])
 
 
-def test_instruction_of_the_episode(tmp_path: Path) -> None:
-    found = episode(
-        0, steps__language_instruction=None, episode_metadata__task=[b"sort"], episode_metadata__hint=[b"x"]
-    )
-    assert one(tmp_path, found).records[0].tasks == ("sort",)
-    assert one(tmp_path, found, keys={"language": ["hint", "task"]}).records[0].tasks == ("x", "sort")
-
-
 # Success
 
 
@@ -514,14 +391,6 @@ def test_success(tmp_path: Path, changes: dict, config: dict, success: bool | No
     assert one(tmp_path, episode(0, changes=steps), **config).records[0].success is success
 
 
-@pytest.mark.parametrize(("value", "success"), [([1], True), ([0], False), ([2], None), ([b"partly"], None)])
-def test_success_of_the_episode(tmp_path: Path, value: list, success: bool | None) -> None:
-    listing = one(tmp_path, episode(0, episode_metadata__success=value, episode_metadata__done=[1]))
-    assert listing.records[0].success is success
-    listing = one(tmp_path, episode(0, episode_metadata__done=value), success_field="done")
-    assert listing.records[0].success is success
-
-
 @pytest.mark.parametrize(
     ("path", "success"),
     [(b"/r/success/2023/t.h5", True), (b"/r/failure/2023/t.h5", False), (b"/r/successful/t.h5", None)],
@@ -533,39 +402,6 @@ def test_success_that_only_the_path_tells(tmp_path: Path, path: bytes, success: 
 
 
 # Cameras
-
-
-def test_order_of_cameras(tmp_path: Path) -> None:
-    names = ["a_hand_image", "b_wrist", "side", "image", "eye_in_hand_rgb", "gripper_cam", "top"]
-    features = features_json(observation={n: image() for n in names} | {"wrist_image": None})
-    pictures = {f"steps__observation__{n}": [png(0)] * 6 for n in names} | {"steps__observation__wrist_image": None}
-    listing = one(tmp_path, episode(0, changes=pictures), features)
-    assert listing.cameras == ("image", "side", "top", "a_hand_image", "b_wrist", "eye_in_hand_rgb", "gripper_cam")
-    listing = one(
-        tmp_path, episode(0, changes=pictures), features, cameras={"exo": ["top", "lost"], "wrist": ["b_wrist"]}
-    )
-    assert listing.cameras[:3] == ("top", "b_wrist", "image")
-    assert listing.records[0].cameras == list(listing.cameras)
-
-
-def test_what_is_no_camera(tmp_path: Path) -> None:
-    observation = {
-        "image_depth": image(),
-        "depth_1": image(channels=1, dtype="uint16"),
-        "far": image(channels=1, dtype="float32"),
-        "segmentation": image(),
-        "features": tensor("uint8", 8, 8, 5),
-    }
-    listing = one(tmp_path, episode(0), features_json(observation, steps={"goal_image": image()}))
-    assert (listing.cameras, said(listing)) == (("image", "wrist_image"), [])
-
-
-def test_pictures_outside_the_observation(tmp_path: Path) -> None:
-    features = features_json({"image": None, "wrist_image": None}, steps={"picture": dict_of(front=image())})
-    found = episode(0, steps__observation__image=None, steps__observation__wrist_image=None)
-    listing = one(tmp_path, found | {"steps/picture/front": [png(number(2, 0, k)) for k in range(6)]}, features)
-    assert listing.cameras == ("picture/front",)
-    assert shown(source_of(tmp_path), listing.records[0], "picture/front") == [(2, 0, k) for k in range(6)]
 
 
 def test_missing_cameras(tmp_path: Path) -> None:
@@ -618,32 +454,6 @@ def test_raw_pictures_that_are_none(tmp_path: Path, encoding: str, values: Any, 
         list(read_episode(source_of(tmp_path), listing.records[0]).frames("image"))
 
 
-@pytest.mark.parametrize(
-    ("limits", "why"),
-    [
-        ({"max_features": 5}, r"features of the record at byte 0: 6, over the limit of 5 \(limits.max_features"),
-        ({"max_rows": 5}, r"steps of one episode: 6, over the limit of 5 \(limits.max_rows"),
-        ({"max_values": 17}, r"values of the feature at byte \d+: 24, over the limit of 17 \(limits.max_values"),
-    ],
-)
-def test_claims_beyond_the_limits_of_the_entry(tmp_path: Path, limits: dict[str, int], why: str) -> None:
-    """A finding of the listing, or of the rows; the other episode of the same file is well."""
-    write_dataset(tmp_path, {"train": [[episode(0), episode(1, 3) if "max_features" not in limits else b""]]})
-    source = source_of(tmp_path, fps=5, limits=limits)
-    listing = list_episodes(source)
-    found = [f.detail for f in listing.findings if f.reason == "over_limit"]
-    if not found:
-        with pytest.raises(DataError) as e:
-            read_episode(source, listing.records[0])
-        assert e.value.reason == "over_limit"
-        found = [str(e.value)]
-    assert re.search(why, found[0]), found
-    if "max_features" not in limits:
-        state = read_episode(source, listing.records[1]).state
-        assert state is not None
-        assert len(state) == 3
-
-
 def test_types_that_are_nonsense(tmp_path: Path) -> None:
     """Features of a shape or type that cannot be are not read; the others are."""
     blob = tensor("object_", 2, encoding="bytes")
@@ -667,40 +477,6 @@ def test_raw_pictures_of_no_known_shape(tmp_path: Path, shape: tuple[int, ...]) 
 # State and gripper
 
 
-def test_state_that_is_in_parts(tmp_path: Path) -> None:
-    """As in DROID: joints and gripper; the gripper is found by its name."""
-    parts = {"joint_position": tensor("float64", 2), "gripper_position": tensor("float64", 1), "state": None}
-    changes = {
-        "steps__observation__state": None,
-        "steps__observation__joint_position": np.arange(12, dtype=np.float32),
-        "steps__observation__gripper_position": np.arange(6, dtype=np.float32) / 4,
-    }
-    listing = one(tmp_path, episode(0, changes=changes), features_json(parts))
-    assert state_of(tmp_path, listing) == [[2 * k, 2 * k + 1, k / 4] for k in range(6)]
-    assert places_of(source_of(tmp_path)) == [("gripper", "state", (2,))]
-
-
-def test_action_that_is_a_dictionary(tmp_path: Path) -> None:
-    """Its parts in order of name; the gripper is found by its name when the state has none."""
-    action = dict_of(
-        world_vector=tensor("float32", 3), open_gripper=tensor("bool"), terminate_episode=tensor("float32")
-    )
-    changes = {
-        "steps__action": None,
-        "steps__action__world_vector": np.zeros((6, 3), np.float32),
-        "steps__action__open_gripper": np.array([1, 1, 0, 0, 1, 1], bool),
-        "steps__action__terminate_episode": np.zeros(6, np.float32),
-    }
-    listing = one(tmp_path, episode(0, changes=changes), features_json(steps={"action": action}))
-    assert said(listing) == []
-    source = source_of(tmp_path)
-    action = read_episode(source, listing.records[0]).action
-    assert action is not None
-    signal = only_signal(source)
-    assert combined(signal, action).tolist() == [1, 1, 0, 0, 1, 1]
-    assert (signal.names, signal.polarity) == (("open_gripper",), "high_is_open")
-
-
 def test_keys_of_the_registry(tmp_path: Path) -> None:
     other = {"extra": tensor("float32", 2), "count": tensor("int32"), "blob": tensor("int16", 2, encoding="zlib")}
     changes = {
@@ -716,11 +492,6 @@ def test_keys_of_the_registry(tmp_path: Path) -> None:
     assert state_of(tmp_path, listing, keys=keys) == [[k - 3, 2 * k, 2 * k + 1, k, -k] for k in range(6)]
     last = source_of(tmp_path, keys=keys, gripper={"column": "state", "dimension": -1})
     assert places_of(last) == [("gripper", "state", (4,))]
-
-
-def test_no_state(tmp_path: Path) -> None:
-    listing = one(tmp_path, episode(0, steps__observation__state=None), features_json({"state": None}))
-    assert (said(listing), state_of(tmp_path, listing)) == ([], None)
 
 
 def test_state_of_another_size_than_stated(tmp_path: Path) -> None:
@@ -791,32 +562,6 @@ def test_remote_names_do_not_depend_on_the_selection(tmp_path: Path) -> None:
         part = rlds.list_episodes(bucket(tmp_path, *chosen))
         assert ids(part) == ids(listing)
         assert [part.records[i] for i in chosen] == [listing.records[i] for i in chosen]
-
-
-@pytest.mark.parametrize("lengths", [None, [10**12, 1]])
-def test_remote_shards_of_unknown_length_are_fetched(tmp_path: Path, lengths: list[int] | None) -> None:
-    """And a length that the file cannot have is not believed."""
-    write_dataset(tmp_path, {"train": [[episode(0), episode(1)], [episode(2)]]})
-    (tmp_path / "1.0.0/dataset_info.json").write_text(json.dumps({"description": "x"}))
-    if lengths:
-        write_info(tmp_path / "1.0.0", {"train": lengths})
-    source = bucket(tmp_path, 2)
-    listing = rlds.list_episodes(source)
-    assert [r.num_rows for r in listing.records] == [6, 6, 6]
-    assert len(shards_asked(source)) == 2
-
-
-def test_failed_downloads_are_not_findings(tmp_path: Path) -> None:
-    @dataclass(frozen=True)
-    class Broken(Bucket):
-        def resolve(self, uri: str) -> Path:
-            if "tfrecord" in uri:
-                raise SourceError("no network")
-            return self.folder / uri
-
-    write_dataset(tmp_path, {"train": [[episode(0)]]})
-    with pytest.raises(SourceError, match="no network"):
-        rlds.list_episodes(Broken(bucket(tmp_path).config, frozenset({0}), folder=tmp_path))
 
 
 # Episodes that never end

@@ -9,7 +9,6 @@ import pytest
 from ingest.episode import NativeStep
 from ingest.source import format_of, list_episodes
 from tests.kits.lerobot_writer import number, said, shown, source_of, write_video
-from tests.kits.real_data import DOPAMINE
 
 CAMERAS = ("cam_high", "cam_left_wrist", "cam_right_wrist")
 STEPS = (NativeStep("pick", 1, 4), NativeStep("place", 4, 8))
@@ -49,22 +48,6 @@ def test_a_folder_is_an_episode_with_its_cameras(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("annotated", "expected"),
-    [
-        (keyframes(("pick", 1, 3), ("place", 4, 7)), STEPS),  # last frames
-        (keyframes(("pick", 1, 4), ("place", 4, 8)).replace("anotation", "annotation"), STEPS),
-        (keyframes(("all of it", 0, 10)), ()),  # as the README has it where nobody marks steps
-        (keyframes(), ()),
-    ],
-)
-def test_keyframes(root: Path, annotated: str, expected: tuple[NativeStep, ...]) -> None:
-    (root / "episode_001/annotated_keyframes.json").write_text(annotated)
-    listing = list_episodes(source_of(root))
-    assert listing.records[0].steps == expected
-    assert said(listing, reason="bad_steps") == []
-
-
-@pytest.mark.parametrize(
     "annotated", [keyframes(("a", 0, 5), ("b", 4, 8)), keyframes(("a", 0, 11)), keyframes((None, 0, 3)), "{}", "[1]"]
 )
 def test_broken_keyframes_lose_no_episode(root: Path, annotated: str) -> None:
@@ -84,21 +67,3 @@ def test_one_episode_by_itself(root: Path) -> None:
     """Its instruction lies outside of what is read."""
     listing = list_episodes(source_of(root / "episode_001"))
     assert [(r.source_id, r.steps, r.task) for r in listing.records] == [(".", STEPS, None)]
-
-
-def test_new_keyframes_change_the_stamp(root: Path) -> None:
-    before = list_episodes(source_of(root)).records[0].source_stamp
-    (root / "episode_001/annotated_keyframes.json").write_text(keyframes(("pick", 1, 5), ("place", 5, 8)))
-    assert list_episodes(source_of(root)).records[0].source_stamp != before
-
-
-def test_the_real_one() -> None:
-    listing = list_episodes(source_of(DOPAMINE))
-    (record,) = listing.records
-    assert (listing.fps, record.cameras, record.num_rows) == (30.0, list(CAMERAS), 1277)
-    assert [(s.name, s.start_frame, s.end_frame) for s in record.steps][:2] == [
-        ("subtask1", 8, 147),
-        ("subtask2", 147, 211),
-    ]
-    assert (len(record.steps), record.steps[-1].end_frame, record.steps_from) == (16, 1263, "annotated_keyframes")
-    assert (record.task, len(record.tasks), said(listing)) == ("clean the table", 5, [])

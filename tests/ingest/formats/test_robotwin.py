@@ -10,7 +10,7 @@ import pytest
 from ingest.formats import robotwin
 from ingest.reasons import DataError
 from ingest.source import list_episodes, read_episode
-from tests.kits.hdf5_writer import jpeg, marked_jpeg, swapped_jpeg, write_robotwin
+from tests.kits.hdf5_writer import marked_jpeg, swapped_jpeg, write_robotwin
 from tests.kits.lerobot_writer import LFS_POINTER, picture, said, shown, source_of
 from tests.kits.signal_kit import places_of
 
@@ -82,12 +82,6 @@ def test_texts_that_are_missing(tmp_path: Path, texts: Any, reasons: list[str]) 
     assert listing.records[0].tasks == ()
 
 
-def test_a_rate_that_nothing_states(tmp_path: Path) -> None:
-    write_robotwin(tmp_path / "t/c", 0, 5, TEXTS)
-    listing = list_episodes(source_of(tmp_path))
-    assert (listing.fps, said(listing)) == (10.0, [("no_frame_rate", "warning", None, None)])
-
-
 def test_episodes_that_cannot_be_read(tmp_path: Path) -> None:
     for episode in range(4):
         write_robotwin(tmp_path / "t/c", episode, 5, TEXTS)
@@ -122,21 +116,3 @@ def test_what_is_recognised(tmp_path: Path) -> None:
     assert [robotwin.recognises(source_of(tmp_path / n)) for n in "abcd"] == [False, True, True, False]
     assert robotwin.recognises(source_of(tmp_path / "a", format="robotwin"))
     assert list_episodes(source_of(tmp_path / "a")).format == "hdf5"
-
-
-def test_stamp_covers_the_texts(tmp_path: Path) -> None:
-    write_robotwin(tmp_path / "t/c", 0, 5, TEXTS)
-    (before,) = list_episodes(source_of(tmp_path)).records
-    write_robotwin(tmp_path / "t/c", 0, 5, {"seen": ["another"]})
-    (after,) = list_episodes(source_of(tmp_path)).records
-    assert before.source_stamp != after.source_stamp
-
-
-def test_the_writer_swaps_as_it_says() -> None:
-    """What a decoder of JPEGs sees of each way of encoding."""
-    from ingest.media.picture import decode_picture
-
-    red = picture(0xFFFF)
-    red[:, :, 1:] = 30
-    seen = [decode_picture(encode(red), "it").rgb()[5, 5].tolist() for encode in (jpeg, marked_jpeg, swapped_jpeg)]
-    assert [c.index(max(c)) for c in seen] == [0, 0, 2]

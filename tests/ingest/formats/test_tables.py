@@ -6,7 +6,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ingest.formats import tables
 from ingest.formats.tables import batches, ranges
 
 STEPS = [[{"role": "user", "content": f"step {k} of {n}"} for k in range(n)] for n in range(12)]
@@ -31,16 +30,3 @@ def test_texts_within_lists_and_structs_are_read_from_several_row_groups(
         places = [(0, 2), (2, 1), (5, 6), (11, 1)]
         parts = list(ranges(file, places, TABLE.column_names, size))
     assert [part.to_pylist() for part in parts] == [TABLE.slice(*place).to_pylist() for place in places]
-
-
-def test_a_long_text_that_all_rows_have_is_written_out_for_few_of_them_at_a_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tables, "BATCH_BYTES", 1 << 20)
-    path = tmp_path / "rows.parquet"
-    pq.write_table(pa.table({"task": ["x" * 20_000] * 1000, "n": range(1000)}), path)
-    with pq.ParquetFile(path) as file:
-        sizes = [batch.nbytes for batch in batches(file, ["task", "n"])]
-        assert [batch.num_rows for batch in batches(file, ["n"])] == [1000]
-    assert len(sizes) > 1
-    assert max(sizes) <= 1.1 * (1 << 20)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from core.errors import FailedError
 from ingest.media import faces
-from ingest.media.faces import FaceDetector, Hidden, hide, squares, without_faces
+from ingest.media.faces import FaceDetector, Hidden, hide, without_faces
 from ingest.media.picture import ArrayPicture
 
 PORTRAIT = Path(matplotlib.get_data_path()) / "sample_data/grace_hopper.jpg"
@@ -56,12 +56,6 @@ def test_a_face_is_found_and_hidden_near_and_far(detector: FaceDetector, width: 
     assert np.array_equal(hidden[-1], rgb[-1])  # and the rest is as it was
 
 
-def test_a_room_without_a_face_is_left_as_it_is(detector: FaceDetector) -> None:
-    empty = room(0, 0, 0)
-    assert len(detector(empty)) == 0
-    assert np.array_equal(hide(empty, detector(empty)), empty)
-
-
 def test_a_face_is_hidden_before_and_after_it_is_seen(detector: FaceDetector) -> None:
     with_face, without = room(90, 200, 100), room(0, 0, 0)
     shown = [without] * 8 + [with_face] + [without] * 8
@@ -72,16 +66,6 @@ def test_a_face_is_hidden_before_and_after_it_is_seen(detector: FaceDetector) ->
     changed = [k for k, _, p in out if not np.array_equal(p.rgb(), shown[k])]
     assert changed == list(range(5, 12))  # 0.3 s to either side
     assert hidden == Hidden(17, 7, 1)
-
-
-def test_every_part_of_a_picture_is_looked_at() -> None:
-    for width, height in ((640, 480), (256, 256), (1920, 1080), (33, 600), (1, 1)):
-        seen = np.zeros((height, width), bool)
-        for x, y, side in squares(width, height)[1:]:
-            assert x + side <= width
-            assert y + side <= height
-            seen[y : y + side, x : x + side] = True
-        assert seen.all()
 
 
 def test_weights_that_are_missing_or_others_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

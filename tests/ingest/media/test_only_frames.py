@@ -40,20 +40,6 @@ def write(path: Path, **options: str) -> None:
         out.mux(stream.encode())
 
 
-@pytest.mark.parametrize("bframes", ["0", "3"])
-def test_a_group_is_decoded_no_further_than_is_needed(bframes: str, tmp_path: Path):
-    path = tmp_path / "closed.mp4"
-    write(path, g="10", **{"x264-params": f"open-gop=0:bframes={bframes}:b-adapt=0:scenecut=0"})
-    whole = [f.rgb() for f in decode(path)]
-    for wanted, most in (({10}, 1), ({13}, 6), ({10, 19, 31}, 14), (set(range(40)), 40)):
-        found = list(decode(path, options=DecodeOptions(wanted=frozenset(wanted))))
-        there = [k for k, f in enumerate(found) if not isinstance(f, SkippedFrame)]
-        assert len(found) == 40
-        assert wanted <= set(there)
-        assert len(there) <= most + (2 if bframes == "3" else 0)
-        assert all(np.array_equal(found[k].rgb(), whole[k]) for k in there)
-
-
 def test_open_groups_are_refused(tmp_path: Path):
     """Pictures shown before a key frame but stored after it may need the group before: no group stands by itself."""
     path = tmp_path / "open.mp4"

@@ -57,18 +57,6 @@ def numbers(root: Path, episode: int, camera: str) -> list[int]:
     return [read_number(p.luma()) for _, _, p in read_episode(source, record).frames(camera)]
 
 
-def test_v2(tmp_path: Path) -> None:
-    root = write_v2(tmp_path, [6, 40], cameras=[])
-    declare(root, FRONT, WRIST)
-    for episode, length in enumerate((6, 40)):
-        shown = {c: column([number(i, episode, k) for k in range(length)]) for i, c in enumerate((FRONT, WRIST))}
-        edit_parquet(v2_data(root, episode), **shown)
-    listing = list_episodes(source_of(root))
-    assert (listing.cameras, said(listing)) == ((FRONT, WRIST), [])
-    for camera, at in ((FRONT, 0), (WRIST, 1)):
-        assert numbers(root, 1, camera) == [number(at, 1, k) for k in range(40)]
-
-
 def test_v3_rows_of_many_episodes_in_one_file(tmp_path: Path) -> None:
     root = write_v3(tmp_path, [6, 7, 8], cameras={}, per_data_file=2)
     declare(root, FRONT)
@@ -111,23 +99,6 @@ def test_a_picture_file_that_is_too_large(tmp_path: Path) -> None:
     edit_parquet(v2_data(root, 0), **{FRONT: pa.array([{"bytes": None, "path": "a.png"}] * 6, PICTURES)})
     with pytest.raises(DataError, match=r"bytes of a\.png: 68,719,476,736, over the limit of 67,108,864"):
         numbers(root, 0, FRONT)
-
-
-def test_a_declared_camera_that_the_rows_lack(tmp_path: Path) -> None:
-    root = write_v2(tmp_path, [6], cameras=[])
-    declare(root, FRONT)
-    assert said(list_episodes(source_of(root))) == [("no_video", "unusable", 0, None)]
-
-
-def test_rows_cut_off_after_listing(tmp_path: Path) -> None:
-    root = write_v2(tmp_path, [6], cameras=[])
-    declare(root, FRONT)
-    edit_parquet(v2_data(root, 0), **{FRONT: column([number(0, 0, k) for k in range(6)])})
-    source = source_of(root)
-    episode = read_episode(source, list_episodes(source).records[0])
-    v2_data(root, 0).write_bytes(v2_data(root, 0).read_bytes()[:-10])
-    with pytest.raises(DataError):
-        list(episode.frames(FRONT))
 
 
 def test_bgr_is_swapped_once(tmp_path: Path) -> None:

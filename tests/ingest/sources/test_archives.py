@@ -1,6 +1,5 @@
 """Tar members: which of them count, reading them in place and unpacked, and archives that are damaged or hostile."""
 
-import io
 import os
 import tarfile
 from pathlib import Path
@@ -13,7 +12,7 @@ from ingest.sources import archives
 from ingest.sources.archives import extract, index
 from ingest.sources.types import SourceError
 from tests.kits.agibot_writer import write_tar
-from tests.kits.lerobot_writer import LFS_POINTER, source_of
+from tests.kits.lerobot_writer import source_of
 
 BLOCK = 512
 
@@ -29,38 +28,6 @@ def header(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
     info = tarfile.TarInfo(name)
     info.size, info.type = size, kind
     return info.tobuf(tarfile.GNU_FORMAT)
-
-
-def test_members(tmp_path: Path) -> None:
-    """Names are normalised, the last of two counts, and folders and hidden files are left out."""
-    long = "/".join(["folder" * 10] * 4) + "/x.mp4"
-    tar = write_tar(
-        tmp_path / "a.tar",
-        [
-            (of_type("e", tarfile.DIRTYPE), b""),
-            ("./e//videos/./head.mp4", b"one"),
-            ("e/videos/._head.mp4", b"junk"),
-            (".hidden/x.mp4", b"junk"),
-            ("e/rows.h5", b"older"),
-            ("e/rows.h5", b"newer"),
-            (long, b"long"),
-            ("empty", b""),
-        ],
-    )
-    source = source_of(tmp_path)
-    members = source.archive("a.tar").members
-    assert {n: m.size for n, m in members.items()} == {
-        "e/videos/head.mp4": 3,
-        "e/rows.h5": 5,
-        long: 4,
-        "empty": 0,
-    }
-    assert (index(tar).problem, source.escaping) == (None, [])
-    for name, data in (("e/videos/head.mp4", b"one"), ("e/rows.h5", b"newer"), (long, b"long"), ("empty", b"")):
-        with source.open(f"a.tar!/{name}") as file:
-            assert file.read() == data
-        assert source.resolve(f"a.tar!/{name}").read_bytes() == data
-        assert source.size(f"a.tar!/{name}") == len(data)
 
 
 def test_what_is_left_out(tmp_path: Path) -> None:
@@ -113,23 +80,6 @@ def test_the_cache_is_bounded(tmp_path: Path) -> None:
     assert [p.exists() for p in paths] == [True, False, True]
 
 
-def test_a_folder_named_like_a_member(tmp_path: Path) -> None:
-    path = tmp_path / "x.tar!" / "a.mp4"
-    path.parent.mkdir()
-    path.write_bytes(b"loose")
-    source = source_of(tmp_path)
-    assert source.resolve("x.tar!/a.mp4") == path
-    assert source.size("x.tar!/a.mp4") == 5
-
-
-def test_stamps_cover_members(tmp_path: Path) -> None:
-    stamps = set()
-    for data in (b"one", b"four"):
-        write_tar(tmp_path / "a.tar", [("x.mp4", data)])
-        stamps.add(source_of(tmp_path).stamp(["a.tar!/x.mp4", "a.tar!/none.mp4"], 3))
-    assert len(stamps) == 2
-
-
 # Damaged and hostile archives
 
 
@@ -176,45 +126,6 @@ def test_what_stands_before_the_damage_is_read(tmp_path: Path, data: bytes, prob
         assert file.read() == b"data"
 
 
-def test_limits_of_the_registry_entry(tmp_path: Path) -> None:
-    """What stands before the limit is read; another entry's limits are another reading."""
-    tar = write_tar(tmp_path / "a.tar", [(f"{n}.mp4", b"x") for n in "abcd"])
-    found = index(tar, Limits(max_files=3))
-    assert found.problem is not None
-    assert (list(found.members), found.problem.reason) == (["a.mp4", "b.mp4", "c.mp4"], "over_limit")
-    assert str(found.problem) == (
-        "files and folders: 4, over the limit of 3 (limits.max_files of the registry entry); "
-        "3 files before it can be read"
-    )
-    assert (len(index(tar).members), index(tar).problem) == (4, None)
-    with pytest.raises(DataError, match=r"no member d\.mp4"):
-        source_of(tmp_path, limits={"max_files": 3}).resolve("a.tar!/d.mp4")
-
-
-@pytest.mark.parametrize("data", [b"", b"no tar at all\n" * 99, LFS_POINTER.encode(), b"\x1f\x8b" + bytes(600)])
-def test_what_is_no_tar(tmp_path: Path, data: bytes) -> None:
-    members, problem = damaged(tmp_path, data)
-    assert members == []
-    assert problem is not None
-
-
-def test_an_empty_tar(tmp_path: Path) -> None:
-    assert damaged(tmp_path, END) == ([], None)
-
-
-def test_a_sparse_member_is_left_out(tmp_path: Path) -> None:
-    """It may claim terabytes of nothing."""
-    info = tarfile.TarInfo("sparse.mp4")
-    info.type, info.size = tarfile.GNUTYPE_SPARSE, 0
-    block = bytearray(info.tobuf(tarfile.GNU_FORMAT))
-    block[483:495] = b"77777777777\0"
-    block[148:156] = b" " * 8
-    block[148:156] = b"%06o\0 " % sum(block)
-    (tmp_path / "a.tar").write_bytes(bytes(block) + GOOD + END)
-    found = index(tmp_path / "a.tar")
-    assert (list(found.members), found.escaping, found.problem) == (["good.mp4"], ["sparse.mp4"], None)
-
-
 def test_a_tar_that_shrinks_under_us(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tar = write_tar(tmp_path / "a.tar", [("x.mp4", b"x" * 5000)])
     known = index(tar)
@@ -232,12 +143,3 @@ def test_a_cache_that_cannot_be_written_ends_the_build(tmp_path: Path, monkeypat
     monkeypatch.setattr(archives, "scratch", lambda: tmp_path / "in the way")
     with pytest.raises(SourceError, match=r"cannot unpack x.mp4 of a.tar: "):
         source_of(tmp_path).resolve("a.tar!/x.mp4")
-
-
-def test_pax_names(tmp_path: Path) -> None:
-    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.PAX_FORMAT) as archive:
-        info = tarfile.TarInfo("é" * 120 + "/x.mp4")
-        info.size = 3
-        archive.addfile(info, io.BytesIO(b"pax"))
-    with source_of(tmp_path).open(f"a.tar!/{'é' * 120}/x.mp4") as file:
-        assert file.read() == b"pax"

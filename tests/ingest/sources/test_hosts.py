@@ -24,7 +24,6 @@ from ingest.source import list_episodes
 from ingest.sources import hosts
 from ingest.sources.files import Source
 from ingest.sources.types import DownloadError
-from tests.kits.files import files_of
 from tests.kits.lerobot_writer import write_v2
 
 
@@ -110,36 +109,6 @@ def test_web_addresses_without_files(web: str, tmp_path: Path) -> None:
 # Buckets
 
 
-def test_a_bucket(s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hosts, "BLOCK_BYTES", 1000)
-    root = write_v2(tmp_path / "local", [6, 7])
-    for uri, data in files_of(root).items():
-        s3.put_object(Bucket="corpora", Key=f"sets/toy/{uri}", Body=data)
-    source = at(tmp_path, "s3://corpora/sets/toy")
-    assert sizes(source) == sizes(local(root))
-    info = "meta/info.json"
-    assert source.files[info].version == f"md5:{hashlib.md5((root / info).read_bytes()).hexdigest()}"
-    assert list_episodes(source) == list_episodes(local(root))
-    before = source.fingerprint()
-    s3.put_object(Bucket="corpora", Key=f"sets/toy/{info}", Body=b"{}")
-    changed = replace(source)
-    assert changed.fingerprint() != before
-    assert changed.resolve(info).read_bytes() == b"{}"
-
-
-def test_an_object_that_is_not_what_was_listed(s3: Any, tmp_path: Path) -> None:
-    s3.put_object(Bucket="corpora", Key="one/a.json", Body=b"one")
-    source = at(tmp_path, "s3://corpora/one")
-    assert source.files
-    (listing,) = files_of(tmp_path / "cache")
-    s3.put_object(Bucket="corpora", Key="one/a.json", Body=b"two")
-    with pytest.raises(DownloadError, match="not what was listed"):
-        source.resolve("a.json")
-    assert not any(u.endswith((".json", ".partial")) for u in files_of(tmp_path / "cache") if u != listing)
-    alone = at(tmp_path, "s3://corpora/one/a.json")
-    assert alone.resolve("a.json").read_bytes() == b"two"
-
-
 def test_an_object_under_a_key_of_its_owner(s3: Any, tmp_path: Path) -> None:
     """Its etag looks like an MD5 and is none: the size has to do."""
     s3.put_object(Bucket="corpora", Key="one/a.json", Body=b"one")
@@ -210,33 +179,6 @@ def test_a_google_bucket(gs: dict[str, bytes], tmp_path: Path, monkeypatch: pyte
     gs["set/wrong.bin"] = b"abd"
     with pytest.raises(DownloadError, match="not what was listed"):
         source.resolve("wrong.bin")
-
-
-@pytest.mark.parametrize(
-    ("limits", "why"),
-    [
-        (
-            {"max_pages": 20},
-            r"folders: 21, over the limit of 20 \(limits.max_pages of the registry entry\); where it is ",
-        ),
-        ({"max_files": 30}, r"files: 31, over the limit of 30 \(limits.max_files of"),
-        ({"max_bytes": 40}, r"bytes of a list of files: \d+, over the limit of 40 \(limits.max_bytes of"),
-    ],
-)
-def test_a_list_of_files_without_end(tmp_path: Path, limits: dict[str, int], why: str) -> None:
-    """Each folder has a file and another folder."""
-
-    class Endless(Quiet):
-        def do_GET(self) -> None:
-            depth = self.path.count("/")
-            page = f'<a href="{depth}.mp4">a film</a> <a href="{depth}/">a folder</a>'.encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(page)))
-            self.end_headers()
-            self.wfile.write(page)
-
-    with served(Endless) as url, pytest.raises(DownloadError, match=why):
-        _ = at(tmp_path, url, **limits).files
 
 
 @pytest.mark.parametrize("packed", ["page", "file"])

@@ -1,14 +1,12 @@
 """Outcomes that people give, down to the shard: what a build makes of them, of which chunks, and nothing else."""
 
-from pathlib import Path
-
 from pipeline.build import run_build
 from pipeline.plan import CURRENT, plan
 from pipeline.stages import stage_specs
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import write_video
-from warehouse.lake import Lake, digest
-from warehouse.lake.outcomes import StatedOutcome, add_outcomes, chunks_to_build, undo_import
+from warehouse.lake import Lake
+from warehouse.lake.outcomes import StatedOutcome, add_outcomes
 
 EPISODE = 2  # in chunk 1
 REDONE = [("episodes", None), ("segments", 1), ("progress", 1), ("samples", 1), ("shards", 1)]
@@ -32,47 +30,6 @@ def stale(lake: Lake, own: Made) -> set[str]:
     return {s.stage.name for s in steps if s.chunk is None and s.status != CURRENT}
 
 
-def test_a_persons_outcome_counts_and_remakes_its_chunk_without_decoding(own: Made):
-    lake = Lake(own.space)
-    before = digest(lake)
-    assert lake.rows(OUTCOME, [EPISODE]) == [(None, None)]
-    assert stale(lake, own) == set()
-    end = "SELECT last(progress ORDER BY frame_index) = 1 FROM active_progress WHERE episode_index = ?"
-    assert lake.rows(end, [EPISODE]) == [(True,)], "nobody says otherwise"
-    import_id = say(lake, False)
-    assert stale(lake, own) == {"episodes"}
-    assert chunks_to_build(lake) == {"tiny": 1}
-
-    assert rebuilt(own) == REDONE
-    assert lake.rows(OUTCOME, [EPISODE]) == [(False, "person: seen.csv")]
-    assert chunks_to_build(lake) == {}
-    # A run that failed ends below 1, and nothing was measured anew
-    assert lake.rows(end, [EPISODE]) == [(False,)]
-    after = digest(lake)
-    changed = {name for name in after if after[name] != before[name]}
-    assert changed >= {"outcomes", "episode_facts", "episodes", "segments", "progress"}
-    assert changed.isdisjoint({"frames", "keyframes", "states", "episode_content"})
-    assert rebuilt(own) == []
-
-    # Taken back, all is as it was, but for what was said
-    undo_import(lake, import_id, author="ada")
-    assert stale(lake, own) == {"episodes"}
-    assert chunks_to_build(lake) == {"tiny": 1}
-    assert rebuilt(own) == REDONE
-    assert digest(lake) | {"outcomes": ""} == before | {"outcomes": ""}
-    lake.con.close()
-
-
-def test_who_says_it_alone_remakes_no_label(own: Made):
-    lake = Lake(own.space)
-    say(lake, True, "first.csv")
-    rebuilt(own)
-    say(lake, True, "second.csv")
-    assert rebuilt(own) == [("episodes", None)]
-    assert lake.rows(OUTCOME, [EPISODE]) == [(True, "person: second.csv")]
-    lake.con.close()
-
-
 def test_outcomes_outlast_a_changed_source(own: Made):
     lake = Lake(own.space)
     say(lake, False)
@@ -81,16 +38,3 @@ def test_outcomes_outlast_a_changed_source(own: Made):
     assert ("frames", 1) in rebuilt(own)
     assert lake.rows(OUTCOME, [EPISODE]) == [(False, "person: seen.csv")]
     lake.con.close()
-
-
-def test_all_of_it_in_another_order_is_the_same_corpus(own: Made, tmp_path: Path):
-    other = own.copy(tmp_path / "other")
-    digests = []
-    for made, episodes in ((own, (0, 4)), (other, (4, 0))):
-        lake = Lake(made.space)
-        outcomes = [StatedOutcome(episode, False, None, "ada") for episode in episodes]
-        add_outcomes(lake, "tiny", "seen.csv", outcomes)
-        rebuilt(made)
-        digests.append(digest(lake))
-        lake.con.close()
-    assert digests[0] == digests[1]

@@ -1,26 +1,20 @@
 """Where samples show many frames, a build decodes a video once: what is kept of it, used, and not used."""
 
 import io
-from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pytest
 
-import pipeline.picture_cache as picture_cache_module
 from annotate.samples.config import SamplesConfig
 from core.paths import Workspace
 from ingest.media.picture import ArrayPicture
 from pipeline.build import run_build
 from pipeline.config import DatasetBuild
-from pipeline.picture_cache import FrameKeeper, PictureCache, PictureStore
-from pipeline.plan import STALE
-from pipeline.stage import StageContext, StageReport, Step
-from pipeline.stages.shards import STAGE
+from pipeline.picture_cache import FrameKeeper, PictureStore
+from pipeline.stage import StageReport
 from tests.kits.made_corpus import Made
-from warehouse.lake import Lake
 from warehouse.shards.config import ShardsConfig
 
 
@@ -35,16 +29,6 @@ def decoded(done: list[StageReport], stage: str) -> int:
     return sum(int(r.numbers["decoded_frames"]) for r in done if r.run.stage == stage)
 
 
-def shards_of(
-    lake: Lake, build: DatasetBuild, chunk: int, pictures: PictureCache | None = None
-) -> list[tuple[str, str]]:
-    step = Step(STAGE.spec(build), build.name, chunk, STALE, "in")
-    source = build.source(lake.workspace.sources)
-    output = STAGE.run(StageContext(lake, build, step, source, pictures=pictures))
-    assert output.findings == []
-    return sorted((r["shard"], r["sha256"]) for r in output.tables["shards"].to_pylist())
-
-
 @pytest.fixture(scope="module")
 def fresh(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Made:
     """Built from nothing, with all frames stored."""
@@ -52,33 +36,6 @@ def fresh(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Made:
     report = run_build(space, [build], workers=1)
     assert not report.failed
     return Made(space, build, report)
-
-
-def test_pictures_of_the_one_decoding_make_the_same_shards(made: Made, fresh: Made):
-    frames = fresh.rows("SELECT count(*) FROM frames")[0][0]
-    assert (decoded(fresh.report.done, "frames"), decoded(fresh.report.done, "shards")) == (frames, 0)
-    lake = Lake(fresh.space)
-    again = [shard for chunk in (0, 1, 2) for shard in shards_of(lake, fresh.build, chunk)]  # decodes once more
-    assert sorted(again) == fresh.rows("SELECT shard, sha256 FROM shards ORDER BY 1")
-    assert {p.suffix for p in (fresh.space.root / "shards").rglob("*.*")} == {".tar", ".json"}
-
-
-def test_the_usual_recipe_keeps_them_too_and_decodes_again_what_was_not_kept(
-    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    samples = made.build.stages.samples.model_copy(update={"unanswerable_per_episode": 0})
-    stages = made.build.stages.model_copy(update={"samples": samples})
-    build = made.build.model_copy(update={"stages": stages})
-    shards, again = {}, {}
-    for name, most_bytes in (("all", 1 << 30), ("some", 20_000), ("none", 0)):
-        monkeypatch.setattr(picture_cache_module, "MOST_BYTES", most_bytes)
-        space = Workspace(tmp_path / name)
-        report = run_build(space, [build], workers=1)
-        assert not report.failed
-        shards[name] = Lake(space, read_only=True).rows("SELECT shard, sha256 FROM shards ORDER BY 1")
-        again[name] = decoded(report.done, "shards")
-    assert shards["all"] == shards["some"] == shards["none"]
-    assert again["all"] == 0 < again["some"] <= again["none"]
 
 
 @dataclass(frozen=True)
@@ -115,20 +72,3 @@ def test_pictures_are_kept_where_it_would_take_longer_to_decode_them_again(
             picture = Grey(np.full((64, 64), frame, np.uint8), key=frame % group == 0)
             keeper.keep(episode, "front", frame, picture)
     assert sorted(keeper.pictures.places) == [(e, "front", frame, "") for e in (0, 1) for frame in range(kept)]
-
-
-def test_pictures_of_another_run_of_the_frames_stage_are_not_used(fresh: Made):
-    lake = Lake(fresh.space)
-    ((camera,),) = lake.rows("SELECT DISTINCT camera FROM frames")
-    ((present,),) = lake.rows("SELECT input_hash FROM stage_runs WHERE stage = 'frames' AND chunk = 0")
-    right = shards_of(lake, fresh.build, 0)
-    found = {}
-    with closing(PictureCache(fresh.space, fresh.build)) as pictures:
-        for run in ("another", present):
-            (kept,) = pictures.keepers(run)
-            for frame in (0, 1):
-                kept.keep(0, camera, frame, ArrayPicture(np.zeros((64, 64, 3), np.uint8)))
-            kept.drop(0, "no such camera")
-            found[run] = shards_of(lake, fresh.build, 0, pictures)
-    assert found["another"] == right
-    assert found[present] != right

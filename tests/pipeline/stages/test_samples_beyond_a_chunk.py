@@ -8,15 +8,12 @@ import pytest
 from core.paths import Workspace
 from ingest.splits import SplitConfig
 from pipeline.build import run_build
-from pipeline.chunk import ChunkTask, run_chunk
 from pipeline.config import DatasetBuild
 from pipeline.plan import CURRENT, plan
-from pipeline.stage import StageContext, run_stage
 from pipeline.stages import stage_specs
 from tests.kits.made_corpus import build_of
 from tests.kits.tiny_lerobot import make_dataset, video_path
 from warehouse.lake import Lake
-from warehouse.releases.takedown import take_down
 
 EPISODES = 6
 
@@ -67,64 +64,6 @@ def shards(lake: Lake) -> list[tuple]:
     return lake.rows("SELECT chunk, sha256, samples FROM shards ORDER BY 1, 2")
 
 
-def one_chunk(space: Workspace, build: DatasetBuild, chunk: int) -> Lake:
-    """A workspace with the listing and one chunk."""
-    lake = Lake(space)
-    source = build.source(space.sources)
-    fingerprint = source.fingerprint()
-    (listing,) = plan(lake, {build.name: stage_specs(build)}, {build.name: fingerprint})
-    run_stage(StageContext(lake, build, listing, source))
-    assert run_chunk(ChunkTask(str(space.root), build, fingerprint, chunk, 1, "")).failed is None
-    return lake
-
-
-def test_samples_do_not_depend_on_which_chunks_are_built(built: tuple[Workspace, DatasetBuild], tmp_path: Path):
-    space, build = built
-    lake = Lake(space, read_only=True)
-    shown = beyond(lake)
-    assert shown.keys() == {0, 1, 2}
-    before = shards(lake)
-    # By several workers, and in a workspace where no other chunk is ever built
-    whole, alone = Workspace(tmp_path / "whole"), Workspace(tmp_path / "alone")
-    assert not run_build(whole, [build], workers=2).failed
-    assert shards(Lake(whole, read_only=True)) == before
-    assert shards(one_chunk(alone, build, 1)) == [row for row in before if row[0] == 1]
-
-
-def test_a_takedown_makes_anew_what_shows_the_episode(built: tuple[Workspace, DatasetBuild]):
-    space, build = built
-    lake = Lake(space)
-    shown = beyond(lake)
-    down = 5
-    showing = {chunk for chunk, episodes in shown.items() if down in episodes}
-    assert showing
-    take_down(lake, build.name, [down], "by wish")
-    report = run_build(space, [build], workers=1)
-    assert not report.failed
-    ran = {(r.run.stage, r.run.chunk) for r in report.done}
-    assert ("episodes", None) in ran
-    assert {("samples", chunk) for chunk in showing} <= ran
-    assert not {(stage, chunk) for stage in ("frames", "segments", "progress") for chunk in (0, 1)} & ran
-    assert all(down not in episodes for episodes in beyond(Lake(space, read_only=True)).values())
-
-
-def test_another_file_of_a_shown_run_makes_samples_and_shards_anew(built: tuple[Workspace, DatasetBuild]):
-    space, build = built
-    lake = Lake(space)
-    shown = beyond(lake)
-    touched = 4
-    video = video_path(Path(build.dataset.source), touched)
-    shutil.copy(video_path(Path(build.dataset.source), 2), video)
-    report = run_build(space, [build], workers=1)
-    ran = {(r.run.stage, r.run.chunk) for r in report.done}
-    for chunk in (0, 1):
-        offered = {e for (e,) in lake.rows("SELECT episode_index FROM other_tasks WHERE chunk = ?", [chunk])}
-        assert shown[chunk] <= offered
-        assert (("samples", chunk) in ran) == (("shards", chunk) in ran) == (touched in offered)
-        assert ("frames", chunk) not in ran
-    assert not_current(Lake(space, read_only=True), build) == set()
-
-
 def test_a_damaged_run_beyond_costs_the_samples_that_show_it(built: tuple[Workspace, DatasetBuild]):
     space, build = built
     lost = max(beyond(Lake(space, read_only=True))[0])
@@ -140,17 +79,3 @@ def test_a_damaged_run_beyond_costs_the_samples_that_show_it(built: tuple[Worksp
     assert {episode for episode, _, _ in warnings} <= {0, 1}
     assert all(f"of episode {lost}, camera" in detail for *_, detail in warnings)
     assert lake.rows("SELECT count(*) FROM episodes WHERE chunk = 0 AND status = 'ok'") == [(2,)]
-
-
-def test_a_workspace_of_before_plans_the_listing_and_then_samples(built: tuple[Workspace, DatasetBuild]):
-    space, build = built
-    lake = Lake(space)
-    # As an earlier version left it: no runs of other chunks were listed, and the listing's code was another
-    lake.con.execute("UPDATE stage_runs SET others_hash = NULL")
-    lake.con.execute("DELETE FROM other_tasks")
-    lake.con.execute("UPDATE stage_runs SET input_hash = 'before' WHERE stage = 'samples'")
-    lake.con.execute("UPDATE stage_runs SET input_hash = 'before' WHERE stage = 'episodes' AND chunk = -1")
-    report = run_build(space, [build], workers=1)
-    assert not report.failed
-    # Pictures are not measured again, and samples come out as they were
-    assert {r.run.stage for r in report.done} == {"episodes", "samples"}

@@ -3,14 +3,10 @@
 from pathlib import Path
 
 import pytest
-import torch
 
 from core.errors import UserError
-from tests.kits.laptop_kit import TASKS, make_release, question, recipe, scene
+from tests.kits.laptop_kit import make_release, recipe
 from training.errors import TrainingError
-from training.laptop.model import load_laptop
-from training.laptop.reading import SeenWindow, embed, read_windows
-from training.points import Point
 from training.recipe import Recipe, load_recipe
 from training.runs import resumable
 from training.train import train
@@ -21,40 +17,6 @@ from warehouse.releases import Release
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[Lake, Release]:
     return make_release(tmp_path_factory.mktemp("laptop") / "w")
-
-
-def test_it_learns_the_bars_and_that_another_task_is_worth_nothing(corpus: tuple[Lake, Release]) -> None:
-    lake, release = corpus
-    points: list[Point] = []
-    run = train(lake, release, recipe(), points.append)
-    assert len(run.curve) == len(points) == 60
-    assert points[-1].done == 1
-    model, encoder, card = load_laptop(run.checkpoint)
-    assert card["runs"] == 6
-    assert card["pictures"] == 6 * 12
-    assert card["samples"] == sum(card["negatives"].values()) == 60 * 32
-    assert card["negatives"]["rewound"] > 200
-    shares = [k / 8 for k in range(9)]
-    seen = embed(encoder, [scene(TASKS[0], s) for s in shares])
-
-    def progress(task: str) -> torch.Tensor:
-        # The kit's lake names no tasks: a sample's question stands for one
-        asked = [SeenWindow(question(task), [x], seen[0]) for x in seen]
-        return torch.tensor([a.progress for a in read_windows(model, asked)])
-
-    own = progress(TASKS[0])
-    # To `grey` a full bar is as even as none, so the last moment cannot be told from the first
-    assert (own - torch.tensor(shares)).abs()[:-1].mean() < 0.05
-    assert progress(TASKS[1]).mean() < 0.2
-
-
-def test_equal_seeds_give_equal_models(corpus: tuple[Lake, Release]) -> None:
-    lake, release = corpus
-    short = recipe(train={"steps": 5})
-    one, other = (train(lake, release, short).curve for _ in range(2))
-    assert [p.loss for p in one] == [p.loss for p in other]
-    seeded = train(lake, release, recipe(train={"steps": 5, "seed": 1})).curve
-    assert [p.loss for p in seeded] != [p.loss for p in one]
 
 
 def test_nothing_is_gone_on_from(corpus: tuple[Lake, Release], monkeypatch: pytest.MonkeyPatch) -> None:

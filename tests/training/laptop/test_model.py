@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from annotate.embeddings.encoders import load_encoder
-from tests.kits.laptop_kit import TASKS, scene, small_config
+from tests.kits.laptop_kit import TASKS, small_config
 from training.errors import ModelError
 from training.folder import is_laptop
-from training.laptop.model import LaptopModel, laptop_loss, load_laptop, save_laptop
-from training.laptop.reading import SeenWindow, embed, read_windows
+from training.laptop.model import LaptopModel, load_laptop, save_laptop
+from training.laptop.reading import SeenWindow, read_windows
 
 WIDTH = 6
 
@@ -29,39 +29,6 @@ def windows(count: int = 3, frames: int = 4) -> torch.Tensor:
     return torch.randn(count, 1 + frames, WIDTH, generator=torch.Generator().manual_seed(1))
 
 
-def test_a_picture_is_judged_without_those_after_it():
-    model, seen = make_model(), windows()
-    later = seen.clone()
-    later[:, -1] += 1
-    with torch.inference_mode():
-        one, other = (model(x, [TASKS[0]] * 3).progress for x in (seen, later))
-    assert torch.equal(one[:, :-1], other[:, :-1])
-    assert not torch.allclose(one[:, -1], other[:, -1])
-
-
-def test_the_task_and_the_first_picture_count():
-    model, seen = make_model(), windows()
-    other_start = seen.clone()
-    other_start[:, 0] += 1
-    with torch.inference_mode():
-        own = model(seen, [TASKS[0]] * 3).progress
-        assert not torch.allclose(own, model(seen, [TASKS[1]] * 3).progress)
-        assert not torch.allclose(own, model(other_start, [TASKS[0]] * 3).progress)
-
-
-def test_words_that_training_never_showed_say_nothing():
-    model = LaptopModel(small_config(), WIDTH, 4).eval()
-    with torch.inference_mode():
-        assert torch.equal(model(windows(), ["xyz"] * 3).progress, model(windows(), ["uvw"] * 3).progress)
-
-
-def test_a_batch_answers_as_each_window_alone():
-    model, seen = make_model(), windows().numpy()
-    asked = [SeenWindow(task, list(x[1:]), x[0]) for task, x in zip((*TASKS, TASKS[0]), seen, strict=True)]
-    alone = [read_windows(model, [w])[0].progress for w in asked]
-    assert [a.progress for a in read_windows(model, asked)] == pytest.approx(alone, abs=1e-6)
-
-
 def test_short_windows_repeat_their_oldest_picture_and_long_ones_lose_it():
     model, seen = make_model(), list(windows(1)[0, 1:].numpy())
     first = seen[0]
@@ -73,32 +40,6 @@ def test_short_windows_repeat_their_oldest_picture_and_long_ones_lose_it():
     assert progress([seen[3], *seen]) == progress(seen)
     assert progress(seen, None) == progress(seen, seen[0])
     assert read_windows(model, []) == []
-
-
-def test_pictures_without_a_label_teach_nothing():
-    model, seen = make_model(), windows()
-    label = torch.full((3, 4), torch.nan)
-    label[0, 3] = 1.0
-    output = model(seen, [TASKS[0]] * 3)
-    loss, error = laptop_loss(model, output, label)
-    loss.backward()
-    assert torch.isfinite(loss)
-    assert error == pytest.approx(1 - float(output.progress[0, 3].detach()))
-
-
-def test_a_checkpoint_is_read_as_it_was_written(tmp_path: Path):
-    config = small_config()
-    encoder = load_encoder(config.embeddings)
-    seen = embed(encoder, [scene(TASKS[0], k / 4) for k in range(5)])
-    model = LaptopModel(config, seen.shape[1], 4).eval()
-    model.normalise_by(seen)
-    asked = [SeenWindow(TASKS[0], list(seen[1:]), seen[0])]
-    save_laptop(model, encoder, tmp_path / "m", {"head": {"pooling": "laptop"}})
-    assert {p.suffix for p in (tmp_path / "m").iterdir()} == {".json", ".safetensors"}
-    again, _, card = load_laptop(tmp_path / "m")
-    assert is_laptop(tmp_path / "m")
-    assert card["head"] == {"pooling": "laptop"}
-    assert read_windows(again, asked) == read_windows(model, asked)
 
 
 def test_a_folder_of_another_encoder_or_without_weights_is_refused(tmp_path: Path):
@@ -114,15 +55,6 @@ def test_a_folder_of_another_encoder_or_without_weights_is_refused(tmp_path: Pat
         load_laptop(tmp_path)
     (tmp_path / "config.json").write_text("{")
     assert not is_laptop(tmp_path)
-
-
-def test_pictures_are_seen_alike_in_whatever_batch():
-    encoder = load_encoder(small_config().embeddings)
-    pictures = [scene(TASKS[k % 2], k / 40) for k in range(40)]
-    together = embed(encoder, pictures)
-    assert together.shape[0] == 40
-    assert np.abs(together - np.concatenate([embed(encoder, [p]) for p in pictures])).max() < 1e-5
-    assert embed(encoder, []).shape[0] == 0
 
 
 def test_checkpoints_of_before_load_and_what_is_no_more_is_told(tmp_path: Path):

@@ -6,10 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from annotate.conventions.annotations_json import DrawnAnnotation, read
+from annotate.conventions.annotations_json import read
 from annotate.imported_label import ImportedError
 from core.errors import UserError
 from ingest.registry import DatasetConfig
@@ -70,17 +68,6 @@ def test_a_persons_file_is_not_replaced(made: Made, tmp_path: Path):
     ANNOTATIONS_JSON.export(lake, ANY, other)
     with pytest.raises(UserError, match="another export"):
         ANNOTATIONS_JSON.export(lake, Selection(allow=("unknown",), datasets=("tiny",), episodes=(0,)), other)
-
-
-@settings(max_examples=60, deadline=None)
-@given(lengths=st.lists(st.integers(1, 20), min_size=1, max_size=6), fps=st.sampled_from([5.0, 10.0, 29.97, 30.0]))
-def test_steps_come_back_at_their_frames(lengths: list[int], fps: float):
-    starts = [sum(lengths[:k]) for k in range(len(lengths))]
-    annotation = DrawnAnnotation(0, tuple((f"step {k}", start / fps, None) for k, start in enumerate(starts)))
-    label = annotation.label(sum(lengths), fps, True)
-    assert [(s.name, s.start_frame, s.end_frame) for s in label.segments] == [
-        (f"step {k}", start, start + length) for k, (start, length) in enumerate(zip(starts, lengths, strict=True))
-    ]
 
 
 def test_version_1_and_files_that_are_none(tmp_path: Path):

@@ -1,6 +1,5 @@
 """LeRobot's sidecar of signals per frame: written, checked by the convention's rules, and read as a label run."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from annotate.advantages import advantages, chunk_residuals, threshold
 from annotate.conventions.frame_signals import (
     Descriptor,
     annotations,
@@ -23,8 +21,6 @@ from annotate.conventions.frame_signals import (
 from annotate.imported_label import ImportedError
 from annotate.segments import DONE, IDLE, STEP, Segment
 from core.errors import UserError
-from pipeline.imports import import_annotations
-from tests.kits.tiny_lerobot import LENGTHS
 from warehouse.exports import EXPORT_KINDS, frame_signals
 from warehouse.exports.labels import ActiveLabel
 from warehouse.exports.options import FrameSignalsOptions, Selection
@@ -34,50 +30,6 @@ FRAME_SIGNALS = EXPORT_KINDS["frame-signals"]
 
 ANY = Selection(allow=("unknown",))
 DESCRIPTORS = {"score": Descriptor("How far.", "higher", (0.0, 1.0)), "still": Descriptor("Does it rest?")}
-
-
-def told_by(table: pa.Table) -> dict[str, Any]:
-    """What the state @fe446b2b reads, by its own names of keys."""
-    facts = table.schema.metadata
-    assert facts[b"lerobot.scores.format"] == b"lerobot.frame_signals"
-    assert facts[b"lerobot.scores.schema_version"] == b"1"
-    return json.loads(facts[b"lerobot.scores.descriptors"])
-
-
-def test_labels_are_written_as_the_convention_says_and_come_back(made_lake: Lake, corpus: Lake, tmp_path: Path):
-    out = tmp_path / "signals.parquet"
-    done = FRAME_SIGNALS.export(made_lake, ANY, out, FrameSignalsOptions(horizon=4))
-    assert (done.episodes, done.frames, done.files) == (len(LENGTHS), sum(LENGTHS), 1)
-    table = pq.read_table(out)
-    assert set(check(table)) == {
-        *("progress", "segment", "step", "completed", "planned_steps"),
-        *("chunk_td_residual", "advantage", "advantage_positive"),
-    }
-    assert table["index"].to_pylist() == list(range(sum(LENGTHS)))
-    assert pq.ParquetFile(out).num_row_groups == len(LENGTHS)
-    for name, said in told_by(table).items():
-        assert set(said) == {"description", "direction", "bounds", "unit", "allow_nan"}, name
-    provenance = json.loads(table.schema.metadata[b"lerobot.reward_scoring.provenance"])
-    assert provenance["dataset"]["total_frames"] == sum(LENGTHS)
-    assert provenance["scoring"]["label_runs"] == [r for (r,) in made_lake.rows("SELECT label_run FROM label_runs")]
-
-    # As a label run: the same segments, but for names, and the same progress
-    imported = import_annotations(corpus, out, "tiny")
-    assert (imported.form, imported.episodes, imported.refused) == ("frame-signals", len(LENGTHS), ())
-    columns = "episode_index, start_frame, end_frame, kind, completed, step, num_planned"
-    spans = f"SELECT {columns} FROM {{}} WHERE {{}} ORDER BY 1, 2"
-    of_run = f"label_run = '{imported.label_run}'"
-    assert corpus.rows(spans.format("segments", of_run)) == corpus.rows(spans.format("active_segments", "true"))
-    values = "SELECT episode_index, frame_index, progress FROM {} WHERE {} ORDER BY 1, 2"
-    assert corpus.rows(values.format("progress", of_run)) == corpus.rows(values.format("active_progress", "true"))
-    assert corpus.rows(f"SELECT DISTINCT named FROM episode_labels WHERE {of_run}") == [(False,)]
-
-    # And what the run is exported as by its name is what was imported
-    again = tmp_path / "again.parquet"
-    by_name = FrameSignalsOptions(label_run=imported.label_run)
-    FRAME_SIGNALS.export(Lake(corpus.workspace, read_only=True), ANY, again, by_name)
-    names = [*table.column_names[:3], "progress", "segment", "step", "completed", "planned_steps"]
-    assert pq.read_table(again).select(names).equals(table.select(names))
 
 
 def test_a_file_is_resumed_kept_or_refused(made_lake: Lake, tmp_path: Path):
@@ -172,11 +124,6 @@ def test_what_keeps_the_rules_passes_in_every_state_of_the_convention(tmp_path: 
         first.label(4, 10.0, None)
 
 
-def test_a_table_without_rows_has_no_annotation(tmp_path: Path):
-    pq.write_table(table_of(WHOLE).slice(0, 0), tmp_path / "s.parquet")
-    assert read(tmp_path / "s.parquet") == []
-
-
 @settings(max_examples=60, deadline=None)
 @given(
     parts=st.lists(st.tuples(st.integers(1, 12), st.sampled_from([STEP, IDLE, DONE]), st.booleans(), st.integers(0, 4)),
@@ -204,29 +151,3 @@ def test_any_label_comes_back_but_for_names(parts: list[tuple[int, str, bool, in
     assert [[getattr(s, k) for k in kept] for s in label.segments] == [[getattr(s, k) for k in kept] for s in segments]
     assert label.num_planned == planned
     np.testing.assert_array_equal(label.progress, progress)  # type: ignore[arg-type]
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    value=st.lists(st.floats(0, 1, width=32), min_size=1, max_size=30),
-    size=st.integers(1, 12),
-    outcome=st.sampled_from([None, 0.0, 1.0]),
-    gamma=st.sampled_from([1.0, 0.9]),
-)
-def test_advantages_are_those_of_the_formulas(value: list[float], size: int, outcome: float | None, gamma: float):
-    v = np.array(value, np.float32)
-    residuals, found = chunk_residuals(v, size, gamma, 0.01), advantages(v, size, outcome)
-    for t in range(len(v)):
-        if t + size < len(v):
-            expected = sum(gamma**k * 0.01 for k in range(size)) + gamma**size * v[t + size] - v[t]
-            assert residuals[t] == pytest.approx(expected, abs=1e-5)
-            assert found[t] == pytest.approx(v[t + size] - v[t], abs=1e-6)
-        else:
-            assert np.isnan(residuals[t])
-            assert found[t] == pytest.approx((v[-1] if outcome is None else outcome) - v[t], abs=1e-6)
-
-
-def test_a_share_of_a_task_is_positive():
-    values = np.r_[np.arange(10.0), np.nan]
-    assert (values > threshold(values, 0.3)).sum() == 3
-    assert np.isnan(threshold(np.array([np.nan]), 0.3))

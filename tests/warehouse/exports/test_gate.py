@@ -13,21 +13,17 @@ from annotate.imported import read_annotations
 from annotate.label_gate import LabelGate
 from core.errors import UserError
 from core.step_names import is_name
-from pipeline.build import run_build
-from pipeline.config import with_samples
 from tests.kits.made_corpus import Made
 from warehouse.exports import EXPORT_KINDS
-from warehouse.exports.options import LerobotOptions, RerunOptions, SampleFileOptions, SampleOptions, Selection
-from warehouse.exports.rabc import FILE
+from warehouse.exports.options import LerobotOptions, SampleOptions, Selection
 from warehouse.lake import Lake
-from warehouse.releases import ReleaseError, card_path, create_release
+from warehouse.releases import ReleaseError
 from warehouse.releases.contents import contents
 
 DATASETS = EXPORT_KINDS["datasets"]
 LEROBOT = EXPORT_KINDS["lerobot"]
 LLAMAFACTORY = EXPORT_KINDS["llamafactory"]
 RABC = EXPORT_KINDS["rabc"]
-RERUN = EXPORT_KINDS["rerun"]
 
 ANY = ("unknown",)
 UNSURE, WITHOUT, UNNAMED = 1, 2, 3  # episodes: a label of confidence 0.4, one without a confidence, one without names
@@ -69,46 +65,10 @@ def samples(lake: Lake, out: Path) -> dict[int, list[bool]]:
     return rows
 
 
-def test_samples_of_labels_less_sure_are_left_out(changed: Lake, tmp_path: Path):
-    done = DATASETS.export(changed, selection(min_confidence=0.5), tmp_path / "out", SampleFileOptions())
-    assert set(samples(changed, tmp_path / "out")) == {0, WITHOUT, UNNAMED, 4}
-    of_unsure = changed.rows(f"SELECT count(*) FROM samples WHERE episode_index = {UNSURE}")[0][0]
-    note = f"{of_unsure} samples of labels that are not sure enough were left out"
-    assert note in done.notes
-    assert note in (tmp_path / "out/README.md").read_text()
-    everything = DATASETS.export(changed, selection(min_name_confidence=0), tmp_path / "all", SampleFileOptions())
-    assert everything.samples == (done.samples or 0) + of_unsure
-
-
-def test_samples_that_name_steps_of_labels_less_sure_are_left_out(changed: Lake, tmp_path: Path):
-    DATASETS.export(changed, selection(), tmp_path / "out", SampleFileOptions())
-    found = samples(changed, tmp_path / "out")
-    assert set(found) == {0, UNSURE, WITHOUT, UNNAMED, 4}
-    assert not any(found[UNSURE])
-    assert any(found[0])
-    assert any(found[WITHOUT])
-
-
 def test_nothing_left_says_why(changed: Lake, tmp_path: Path):
     only = Selection(datasets=("tiny",), episodes=(UNSURE,), allow=ANY, min_confidence=0.5)
     with pytest.raises(UserError, match=r"1 of 1 labels are less sure than 0.5 \(min_confidence\)"):
         LLAMAFACTORY.export(changed, only, tmp_path / "out", SampleOptions())
-
-
-def test_weights_of_labels_less_sure_are_nan(changed: Lake, tmp_path: Path):
-    done = RABC.export(changed, selection(min_confidence=0.5), tmp_path / "out")
-    table = pq.read_table(tmp_path / "out" / FILE)
-    episode, sparse = table["episode_index"].to_numpy(), table["progress_sparse"].to_numpy()
-    assert {int(e) for e in np.unique(episode[np.isnan(sparse)])} == {UNSURE}
-    assert np.isnan(sparse[episode == UNSURE]).all()
-    note = "tiny: 1 of 5 labels are less sure than 0.5 (min_confidence): they are left out"
-    assert note in done.notes
-    assert note in (tmp_path / "out/README.md").read_text()
-    facts = manifest(tmp_path / "out")["datasets"][0]
-    assert (facts["min_confidence"], facts["below_min_confidence"], facts["labelled_episodes"]) == (0.5, 1, 4)
-
-    RABC.export(changed, selection(), tmp_path / "default")
-    assert not np.isnan(pq.read_table(tmp_path / "default" / FILE)["progress_sparse"].to_numpy()).any()
 
 
 def test_no_placeholder_stands_where_lerobot_expects_a_name(changed: Lake, tmp_path: Path):
@@ -155,24 +115,6 @@ def test_a_label_less_sure_is_none_in_a_lerobot_export(changed: Lake, tmp_path: 
     )
 
 
-def test_a_recording_calls_unnamed_steps_unnamed(changed: Lake, tmp_path: Path):
-    from rerun.chunk import RrdReader
-
-    one = Selection(datasets=("tiny",), episodes=(UNNAMED,), allow=ANY)
-    RERUN.export(changed, one, tmp_path / "out", RerunOptions(pictures_per_s=0))
-    chunks = RrdReader(next((tmp_path / "out").rglob("*.rrd"))).stream()
-    [log] = [c for c in chunks if c.entity_path.startswith("/segments/")]
-    texts = [text for [text] in log.to_record_batch().to_pydict()["TextLog:text"]]
-    assert any(text.startswith("unnamed (step 1 of") for text in texts)
-    assert not any("Unnamed step" in text for text in texts)
-
-
-def test_a_condition_may_ask_for_confidence(changed: Lake, tmp_path: Path):
-    sure = Selection(where="confidence > 0.5 AND named", allow=ANY)
-    RABC.export(changed, sure, tmp_path / "out")
-    assert manifest(tmp_path / "out")["episodes"] == 2
-
-
 # Releases
 
 
@@ -194,20 +136,3 @@ def test_a_release_takes_no_shard_with_samples_of_labels_less_sure(changed: Lake
     assert "build the dataset again with --min-confidence 0.5 to make them without" in str(left_out)
     with pytest.raises(ReleaseError, match="nothing is left"):
         contents(changed, ANY, LabelGate(0.8, 0.0))
-
-
-def test_samples_built_with_a_gate_fit_a_release_that_asks_for_it(own: Made):
-    """Labels of motion are 0.7 at most: asked for more, all samples of names go, and those of progress stay."""
-    lake = Lake(own.space)
-    lake.con.execute(f"UPDATE episode_labels SET confidence = 0.4 WHERE episode_index = {UNSURE}")
-    lake.con.close()
-    build = with_samples(own.build, {"min_confidence": 0.5, "min_name_confidence": None})
-    report = run_build(own.space, [build], workers=1)
-    assert {r.run.stage for r in report.done} == {"samples", "shards"}, "an old workspace runs what is concerned"
-    lake = Lake(own.space)
-    assert lake.rows(f"SELECT count(*) FROM samples WHERE episode_index = {UNSURE}") == [(0,)]
-    assert not contents(lake, ANY, LabelGate(0.5, 0.5)).left_out
-    create_release(lake, "sure", allow=ANY)
-    text = card_path(lake.workspace, "sure").read_text()
-    assert "tiny: 2 of 5 labels are less sure than 0.5 (min_confidence): they are left out." in text
-    lake.con.close()

@@ -15,25 +15,18 @@ import pytest
 from core.errors import UserError
 from core.paths import ROOT, Workspace
 from ingest.media.faces import FaceDetector
-from ingest.media.video import decode
-from ingest.registry import DatasetConfig
-from ingest.source import list_episodes
-from ingest.sources.files import Source
 from pipeline.build import run_build
 from pipeline.config import source_build
 from tests.kits.files import files_of
 from tests.kits.made_corpus import Made
-from tests.kits.tiny_lerobot import CAMERA, FPS, LENGTHS, NAMED, TASKS, signals, video_path
+from tests.kits.tiny_lerobot import CAMERA, LENGTHS, NAMED
 from warehouse.exports import EXPORT_KINDS
-from warehouse.exports.folder import PARTIAL, Exported, ExportFolder
 from warehouse.exports.lerobot_plan import rate_of
-from warehouse.exports.options import LerobotOptions, RabcOptions, Selection
+from warehouse.exports.options import LerobotOptions, Selection
 from warehouse.exports.rabc import FILE
 from warehouse.exports.selection import select
 from warehouse.exports.verify_lerobot import verify
 from warehouse.lake import Lake
-from warehouse.releases import create_release
-from warehouse.releases.takedown import take_down
 
 LEROBOT = EXPORT_KINDS["lerobot"]
 RABC = EXPORT_KINDS["rabc"]
@@ -76,130 +69,6 @@ def pictures(item: dict, camera: str) -> np.ndarray:
     return (item[camera].numpy().transpose(1, 2, 0) * 255).round().astype(np.uint8)
 
 
-def test_a_v2_source_becomes_a_v3_dataset_that_lerobot_reads(made: Made, tiny_export: Path):
-    dataset = opened(tiny_export)
-    assert (dataset.num_episodes, len(dataset), dataset.fps) == (len(LENGTHS), sum(LENGTHS), FPS)
-    at = 0
-    for episode, n in enumerate(LENGTHS):
-        shown = [f.rgb() for f in decode(video_path(made.source, episode))]
-        state = signals(episode, n)
-        for k in (0, n // 2, n - 1):
-            item = dataset[at + k]
-            assert np.array_equal(pictures(item, CAMERA), shown[k])
-            assert np.array_equal(item["observation.state"].numpy(), state[k])
-            assert (item["task"], int(item["frame_index"]), int(item["episode_index"])) == (
-                TASKS[episode % 2],
-                k,
-                episode,
-            )
-        at += n
-    manifest = json.loads((tiny_export / "manifest.json").read_text())
-    assert manifest["videos"] == {"copied": len(LENGTHS)}
-    assert manifest["datasets"][0]["license"] is None
-
-
-def test_frames_of_shared_files_are_cut_without_encoding(long_lake: Lake, tmp_path: Path):
-    done = LEROBOT.export(long_lake, ANY, tmp_path / "out")
-    assert done.notes == () or all("SARM" in n for n in done.notes)
-    assert json.loads((tmp_path / "out/manifest.json").read_text())["videos"] == {"cut": 6}
-    dataset = opened(tmp_path / "out")
-    rows = list_episodes(Source(DatasetConfig(name="x", source=str(SIM_LONG)))).records
-    for k, episode in enumerate((0, 2, 5)):
-        record = rows[episode]
-        start, stop = (int(dataset.meta.episodes[k][f"dataset_{n}_index"]) for n in ("from", "to"))
-        assert stop - start == record.num_rows
-        for camera in (FRONT, "observation.images.wrist"):
-            video = next(v for v in record.videos if v.camera == camera)
-            shown = [f.rgb() for f in decode(SIM_LONG / video.uri, video.start_frame, record.num_rows, 10)]
-            for f in (0, 17, stop - start - 1):
-                assert np.array_equal(pictures(dataset[start + f], camera), shown[f])
-
-
-def test_subtasks_in_all_three_forms(long_lake: Lake, tmp_path: Path):
-    LEROBOT.export(long_lake, ANY, tmp_path / "out", LerobotOptions(flavour="subtask"))
-    dataset = opened(tmp_path / "out")
-    spans = long_lake.dicts("SELECT * FROM active_segments ORDER BY episode_index, segment_index")
-    progress = long_lake.rows("SELECT progress FROM active_progress ORDER BY episode_index, frame_index")
-    shares = json.loads((tmp_path / "out/meta/temporal_proportions_dense.json").read_text())
-    assert sum(shares.values()) == pytest.approx(1)
-    finished = 0
-    for k, episode in enumerate((0, 2, 5)):
-        mine = [s for s in spans if s["episode_index"] == episode]
-        meta = dataset.meta.episodes[k]
-        assert meta["proccorpus_episode_index"] == episode
-        start = meta["dataset_from_index"]
-        for s in mine:
-            item = dataset[start + s["start_frame"]]
-            rows = item["language_persistent"]
-            assert [r["content"] for r in rows if r["style"] == "subtask"] == [x["name"] for x in mine]
-            assert item["timestamp"].item() in [r["timestamp"] for r in rows]
-            if s["kind"] == "step":
-                assert item["task"] == item["subtask"] == s["name"]
-            assert item["progress"].item() == progress[start + s["start_frame"]][0]
-        if meta["dense_subtask_names"]:
-            steps = [s for s in mine if s["kind"] == "step"]
-            assert meta["dense_subtask_names"] == [s["name"] for s in steps]
-            assert meta["dense_subtask_start_frames"] == [s["start_frame"] for s in steps]
-            assert meta["dense_subtask_end_frames"] == [s["end_frame"] - 1 for s in steps]
-            assert set(meta["dense_subtask_names"]) <= set(shares)
-            finished += 1
-    assert finished > 0
-
-
-def test_language_columns_are_as_lerobot_declares_and_checks_them(made_lake: Lake, tmp_path: Path):
-    from lerobot.annotations.steerable_pipeline.validator import StagingValidator, ValidationReport
-    from lerobot.datasets.language import (
-        column_for_style,
-        language_events_arrow_type,
-        language_persistent_arrow_type,
-        validate_camera_field,
-    )
-
-    LEROBOT.export(made_lake, ANY, tmp_path / "out")
-    table = pq.read_table(sorted((tmp_path / "out/data").rglob("*.parquet")))
-    for name, declared in (
-        ("language_persistent", language_persistent_arrow_type()),
-        ("language_events", language_events_arrow_type()),
-    ):
-        assert table.schema.field(name).type.value_type == declared.value_type
-    dataset = opened(tmp_path / "out")
-    cameras = set(dataset.meta.camera_keys)
-    progress = made_lake.rows("SELECT progress FROM active_progress ORDER BY episode_index, frame_index")
-    plans = dict(made_lake.rows("SELECT episode_index, plan FROM episode_labels JOIN active_runs "
-                                "USING (dataset, episode_index, label_run)"))  # fmt: skip
-    styles, events = set(), []
-    for k in range(len(dataset)):
-        item = dataset[k]
-        for row in item["language_persistent"] + item["language_events"]:
-            assert row in item[column_for_style(row["style"])]
-            validate_camera_field(row["style"], row["camera"])
-            styles.add(row["style"])
-        plan_rows = [r for r in item["language_persistent"] if r["style"] == "plan"]
-        # Only time shows how far the runs of the other task are: no names of steps are said of them
-        assert bool(plan_rows) == (item["episode_index"].item() in NAMED)
-        if plan_rows:
-            steps = plans[item["episode_index"].item()]
-            assert plan_rows[0]["content"] == "\n".join(f"{n}. {x}" for n, x in enumerate(steps, 1))
-            assert len(plan_rows) > 1
-        for row in item["language_events"]:
-            assert row["camera"] in cameras
-            if row["role"] == "assistant":
-                answer = json.loads(row["content"])
-                assert answer["value"] == pytest.approx(progress[k][0], abs=6e-4)
-        rows = [
-            r | {"timestamp": item["timestamp"].item() + 1000 * item["episode_index"].item()}
-            for r in item["language_events"]
-        ]
-        events += rows
-    assert styles == {"subtask", "plan", "memory", "vqa"}
-    assert {r["role"] for r in events} == {"user", "assistant"}
-    # What LeRobot's own validator says of questions and answers
-    report, check = ValidationReport(), StagingValidator(dataset_camera_keys=tuple(cameras))
-    check._check_vqa_json(events, report, 0)
-    check._check_vqa_uniqueness_per_frame_camera(events, report, 0)
-    assert report.errors == []
-
-
 def weights(progress: np.ndarray, lengths: list[int], chunk: int, kappa: float) -> np.ndarray:
     """RA-BC's weights before a batch is scaled, from the paper's formula."""
     gains = []
@@ -210,35 +79,6 @@ def weights(progress: np.ndarray, lengths: list[int], chunk: int, kappa: float) 
     mean, std = max(known.mean(), 0.0), max(known.std(), 1e-6)
     soft = np.clip((delta - (mean - 2 * std)) / (4 * std + 1e-6), 0, 1)
     return np.where(np.isnan(delta), 1.0, np.where(delta > kappa, 1.0, np.where(delta < 0, 0.0, soft)))
-
-
-@pytest.mark.parametrize("head", ["sparse", "dense"])
-def test_lerobots_weights_are_those_we_predict(made: Made, made_lake: Lake, tmp_path: Path, head: str):
-    from lerobot.rewards.sarm.rabc import RABCWeights
-
-    chosen = Selection(allow=("unknown",), datasets=("tiny",), episodes=(0, 2, 3))
-    done = RABC.export(made_lake, chosen, tmp_path / "out", RabcOptions(chunk_sizes=(8,)))
-    manifest = json.loads((tmp_path / "out/manifest.json").read_text())
-    kappa = manifest["suggested_kappa"]["8"]
-    assert (done.episodes, 0 < kappa < 1) == (3, True)
-    loaded = RABCWeights(tmp_path / "out" / FILE, chunk_size=8, head_mode=head, kappa=kappa, device="cpu")  # type: ignore[arg-type]
-    labels = {e: [] for e in range(5)}
-    for e, p in made_lake.rows(
-        "SELECT episode_index, progress FROM active_progress ORDER BY episode_index, frame_index"
-    ):
-        labels[e].append(p)
-    progress = []
-    for e, n in enumerate(LENGTHS):
-        spans = made_lake.rows("SELECT start_frame FROM active_segments WHERE episode_index = ? ORDER BY 1", [e])
-        knots = [s for (s,) in spans] + [n - 1]
-        label = np.array(labels[e], np.float32)
-        ramp = np.interp(np.arange(n), knots, label[knots]).astype(np.float32)
-        progress.append((label if head == "dense" else ramp) if e in (0, 2, 3) else np.full(n, np.nan))
-    expected = weights(np.concatenate(progress), list(LENGTHS), 8, kappa)
-    every = list(range(sum(LENGTHS)))
-    got, _ = loaded.compute_batch_weights({"index": np.array(every)})
-    assert np.allclose(got.numpy(), expected * len(every) / (expected.sum() + 1e-6), atol=1e-5)
-    assert np.isnan(np.concatenate(progress)).sum() == LENGTHS[1] + LENGTHS[4]
 
 
 @pytest.mark.parametrize("version", ["v2", "v3"])
@@ -256,20 +96,6 @@ def test_a_part_keeps_the_frame_numbers_of_its_source(made: Made, tiny_export: P
     assert set(json.loads(told[b"proccorpus"])["suggested_kappa"]) == {"16", "32", "50", "100"}
 
 
-def test_an_export_is_ingested_with_the_same_texts_and_lengths(made_lake: Lake, tiny_export: Path, tmp_path: Path):
-    space = Workspace(tmp_path / "again")
-    report = run_build(space, [source_build(tiny_export, "again", None, None)], workers=1)
-    assert not report.failed
-    sql = "SELECT episode_index, task, num_frames, fps, cameras FROM episodes ORDER BY 1"
-    segments = "SELECT episode_index, name, start_frame, end_frame, kind FROM active_segments ORDER BY 1, 3"
-    again = Lake(space, read_only=True)
-    assert again.rows(sql) == made_lake.rows(sql)
-    assert again.rows(segments) == made_lake.rows(segments)  # the same pictures and rows are labelled alike
-    assert again.rows("SELECT content_hash FROM episodes ORDER BY ALL") == made_lake.rows(
-        "SELECT content_hash FROM episodes ORDER BY ALL"
-    )
-
-
 @pytest.mark.parametrize(
     ("rates", "one"), [({10.0}, 10.0), ({29.97}, 29.97), ({14.98, 15.01, 15.02}, 15.0), ({10.0, 20.0}, None)]
 )
@@ -283,34 +109,6 @@ def test_the_rate_of_an_export(rates: set[float], one: float | None):
 
 class KilledError(Exception):
     pass
-
-
-@pytest.mark.parametrize("after", [0, 2, 6])
-def test_a_kill_midway_resumes_to_equal_bytes(
-    made_lake: Lake, tiny_export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
-):
-    real, made = ExportFolder.part, []
-
-    def part(self: ExportFolder, name: str, write: Any, *of: Any) -> dict:
-        def killed(*of: Any) -> Any:
-            facts = write(*of)
-            if len(made) == after:
-                raise KilledError(name)
-            made.append(name)
-            return facts
-
-        return real(self, name, killed, *of)
-
-    monkeypatch.setattr(ExportFolder, "part", part)
-    out = tmp_path / "out"
-    with pytest.raises(KilledError):
-        LEROBOT.export(made_lake, ANY, out)
-    (out / PARTIAL / "cut.json").write_text('{"part": "cut in the mid')
-    monkeypatch.setattr(ExportFolder, "part", real)
-    assert not (out / "manifest.json").exists()
-    LEROBOT.export(made_lake, ANY, out)
-    assert files_of(out) == files_of(tiny_export)
-    assert LEROBOT.export(made_lake, ANY, out).again
 
 
 def test_a_folder_with_other_things_is_refused(made_lake: Lake, tiny_export: Path, tmp_path: Path):
@@ -354,27 +152,6 @@ def test_selections(made_lake: Lake):
             chosen(**bad)
     with pytest.raises(UserError, match="its licence is unknown"):
         select(made_lake, Selection())
-
-
-def test_what_was_taken_down_stays_out_with_its_pictures(corpus: Lake, tmp_path: Path):
-    take_down(corpus, "tiny", [0, 3], "withdrawn")
-    done: Exported = LEROBOT.export(corpus, ANY, tmp_path / "out")
-    assert (done.episodes, done.left_out) == (3, ("tiny: episodes 0, 3 taken down",))
-    assert len(list((tmp_path / "out").rglob("*.mp4"))) == 3
-
-
-def test_a_release_is_exported_as_frozen_less_what_was_taken_down(corpus: Lake, tmp_path: Path):
-    release = create_release(corpus, "frozen", allow=("unknown",))
-    held = [e.episode_index for e in select(corpus, Selection(allow=("unknown",), release="frozen")).episodes]
-    assert held == corpus.rows("SELECT list(DISTINCT episode_index ORDER BY episode_index) FROM samples")[0][0]
-    corpus.con.execute("UPDATE progress SET progress = 0.25")
-    take_down(corpus, "tiny", [held[0]], "withdrawn")
-    done = LEROBOT.export(corpus, Selection(allow=("unknown",), release="frozen"), tmp_path / "out")
-    assert (done.episodes, done.left_out) == (len(held) - 1, (f"tiny: episodes {held[0]} taken down",))
-    table = pq.read_table(tmp_path / "out/data", columns=["progress"])
-    assert table["progress"].unique().to_pylist() != [0.25]
-    manifest = json.loads((tmp_path / "out/manifest.json").read_text())
-    assert (manifest["release"], manifest["snapshot"]) == ("frozen", release.snapshot)
 
 
 def test_a_file_of_which_a_part_is_wanted_is_never_copied_whole(long_lake: Lake, tmp_path: Path):

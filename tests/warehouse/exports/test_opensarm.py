@@ -209,43 +209,6 @@ def _until(parts: list[tuple[int, str]], lost: int | None) -> list[tuple[int, st
     return [(1, pace) for pace in paces]
 
 
-def test_lines_of_the_tool_itself(tmp_path: Path):
-    """As its readme shows them; what was said later of a video counts."""
-    label = {
-        "final_progress": 0.75,
-        "segments": [
-            {"start": 0.0, "end": 3.5, "label": "progress_fast"},
-            {"start": 3.5, "end": 6.2, "label": "adjust"},
-            {"start": 6.2, "end": 10.0, "label": "progress_slow"},
-        ],
-        "catastrophic_frame": None,
-    }
-    row = {"ts": "2026-04-09T12:00:00Z", "user": "alice", "plan_id": "p", "episode_index": 0, "episode_id": 42}
-    row |= {"video_path": "/path/to/episode_42/top_camera-images-rgb.mp4"}
-    lost = {
-        "final_progress": -100,
-        "segments": [
-            {"start": 0.0, "end": 4.0, "label": "progress_fast"},
-            {"start": 4.0, "end": 10.0, "label": "catastrophic"},
-        ],
-        "catastrophic_frame": 4.0,
-    }
-    path = tmp_path / "results.jsonl"
-    path.write_text("".join(json.dumps(row | {"label": x}) + "\n" for x in (lost, label)))
-    [annotation] = read(path)
-    assert (annotation.episode_index, annotation.final_progress) == (42, 0.75)
-    told = annotation.label(100, 10.0, None)
-    assert [(s.start_frame, s.end_frame, s.pace) for s in told.segments] == [
-        (0, 35, "fast"), (35, 62, "adjust"), (62, 100, "slow")]  # fmt: skip
-    curve = stated_progress(told.segments, np.zeros(100), told.end)
-    np.testing.assert_allclose(curve, curve_by_opensarm(label, np.arange(100) / 10), atol=1e-6)
-
-    path.write_text(json.dumps(row | {"label": lost}) + "\n")
-    told = read(path)[0].label(100, 10.0, None)
-    assert told.end == StatedEnd(0.0, 40)
-    assert not stated_progress(told.segments, np.zeros(100), told.end).any()
-
-
 @pytest.mark.parametrize(
     ("text", "why"),
     [

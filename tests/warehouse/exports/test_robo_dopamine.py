@@ -10,8 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from annotate.segments import IDLE, Segment
-from ingest.formats.steps import StatedSpan, with_exclusive_ends
 from ingest.media.video import decode
 from ingest.registry import DatasetConfig
 from ingest.source import format_of, list_episodes
@@ -19,9 +17,8 @@ from ingest.sources.files import Source
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import LENGTHS
 from warehouse.exports import EXPORT_KINDS
-from warehouse.exports.labels import ActiveLabel
 from warehouse.exports.options import RoboDopamineOptions, Selection
-from warehouse.exports.robo_dopamine import camera_names, keyframes, score
+from warehouse.exports.robo_dopamine import camera_names, score
 from warehouse.lake import Lake
 
 ROBO_DOPAMINE = EXPORT_KINDS["robo-dopamine"]
@@ -100,34 +97,6 @@ def test_runs_come_back_and_pairs_show_what_they_say(own: Made, tmp_path: Path):
     stored = cv2.imread(str(out / "train_data/tiny_000000/cam_high/frame_000000.jpg"))
     assert stored is not None
     assert np.abs(stored[..., ::-1].astype(int) - frames[0].astype(int)).mean() < 3
-
-
-@settings(max_examples=60, deadline=None)
-@given(parts=st.lists(st.tuples(st.integers(1, 9), st.sampled_from([0, 0, 2, 5])), min_size=2, max_size=6))
-def test_spans_come_back_at_their_frames(parts: list[tuple[int, int]]):
-    """Steps of some frames each, with some idle ones after them."""
-    segments, at = [], 0
-    for number, (length, idle) in enumerate(parts):
-        segments.append(Segment(f"step {number}", at, at + length, step=number))
-        at += length
-        if idle:
-            segments.append(Segment("rest", at, at + idle, IDLE, False))
-            at += idle
-    label = ActiveLabel(tuple(segments), len(parts), np.linspace(0, 1, at, dtype=np.float32), (), None, False)
-    stated = [StatedSpan(s["anotation"], s["start_frame_id"], s["end_frame_id"]) for s in keyframes(label)]
-    back = [(s.name, s.start, s.end) for s in with_exclusive_ends(stated)]
-    assert back == [(s.name, s.start_frame, s.end_frame) for s in segments if s.step is not None]
-
-
-def test_a_task_that_nobody_is_known_to_have_done_has_no_pairs(own: Made, tmp_path: Path):
-    lake = Lake(own.space)
-    lake.con.execute("UPDATE episode_facts SET success = NULL")
-    done = ROBO_DOPAMINE.export(lake, ANY, tmp_path / "out")
-    assert done.samples == 0
-    assert (
-        f"{len(LENGTHS)} runs have no pairs: no run of their task in their split is known to have succeeded"
-        in done.notes
-    )
 
 
 def test_names_of_cameras():

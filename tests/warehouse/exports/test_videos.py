@@ -7,11 +7,8 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-import cv2
 import h5py
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from core.errors import UserError
@@ -19,7 +16,7 @@ from core.paths import Workspace
 from ingest.media.video import decode
 from pipeline.build import run_build
 from pipeline.config import source_build
-from tests.kits.tiny_lerobot import CAMERA, make_dataset, rows_path, video_path, write_rows
+from tests.kits.tiny_lerobot import make_dataset, write_rows
 from warehouse.exports import EXPORT_KINDS
 from warehouse.exports.options import Selection
 from warehouse.exports.videos import Packets, encode
@@ -54,40 +51,6 @@ def write(path: Path, pictures: Sequence[np.ndarray], gop: int, b_frames: int, t
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
-
-
-@pytest.mark.parametrize(
-    ("b_frames", "start", "count", "cuttable"),
-    [
-        (0, 12, 12, True),
-        (0, 12, 5, True),  # nothing leans on later frames
-        (0, 14, 10, False),  # begins at no key frame
-        (2, 12, 12, True),
-        (2, 12, 24, True),  # up to the end of the file
-        (2, 12, 5, False),  # its last frames lean on the next ones
-    ],
-)
-def test_where_a_file_can_be_cut(tmp_path: Path, b_frames: int, start: int, count: int, cuttable: bool):
-    path = write(tmp_path / "a.mp4", frames(36), 12, b_frames)
-    packets = Packets.read(path)
-    assert packets.reordered == (b_frames > 0)
-    span = packets.span(start, count, FPS)
-    assert span is not None
-    assert span == range(start, start + count)
-    assert packets.can_cut(span) == cuttable
-    if cuttable:
-        packets.cut(span, path, tmp_path / "b.mp4", FPS, keep_times=True)
-        cut, whole = list(decode(tmp_path / "b.mp4")), list(decode(path))[start : start + count]
-        assert len(cut) == count
-        assert all(np.array_equal(a.rgb(), b.rgb()) for a, b in zip(cut, whole, strict=True))
-        assert Packets.read(tmp_path / "b.mp4").is_even(range(count), FPS)
-
-
-def test_a_span_that_a_file_does_not_hold(tmp_path: Path):
-    packets = Packets.read(write(tmp_path / "a.mp4", frames(20), 5, 0))
-    assert packets.span(15, 6, FPS) is None
-    assert packets.is_even(range(20), FPS)
-    assert not packets.is_even(range(20), FPS + 1)
 
 
 def test_times_that_are_off_are_set_right_without_encoding(tmp_path: Path):
@@ -154,28 +117,6 @@ def test_arrays_become_videos(hdf5: Lake, tmp_path: Path):
         shown = [f.rgb() for f in decode(tmp_path / f"out/videos/{camera}/chunk-000/file-{number:03d}.mp4")]
         assert len(shown) == n
         assert np.mean(np.abs(np.array(shown, np.float64) - np.array(frames(n, number)))) < 5
-
-
-def test_pictures_in_rows_become_videos(tmp_path: Path):
-    source, shown = make_dataset(tmp_path / "source", (12,)), frames(12)
-    rows = pq.read_table(rows_path(source, 0))
-    encoded = [cv2.imencode(".png", p[:, :, ::-1])[1].tobytes() for p in shown]
-    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    column = pa.array([{"bytes": e, "path": None} for e in encoded], kind)
-    pq.write_table(rows.append_column(CAMERA, column), rows_path(source, 0))
-    video_path(source, 0).unlink()
-    info = json.loads((source / "meta/info.json").read_text())
-    info["features"][CAMERA]["dtype"] = "image"
-    (source / "meta/info.json").write_text(json.dumps(info))
-    space = Workspace(tmp_path / "workspace")
-    assert not run_build(space, [source_build(source, "rows", None, None)], workers=1).failed
-    done = LEROBOT.export(Lake(space, read_only=True), ANY, tmp_path / "out")
-    assert any("in no video file" in n for n in done.notes)
-    table = pq.read_table(tmp_path / "out/data/chunk-000/file-000.parquet")
-    assert CAMERA not in table.schema.names
-    assert table["observation.state"].to_pylist() == rows["observation.state"].to_pylist()
-    again = [f.rgb() for f in decode(tmp_path / f"out/videos/{CAMERA}/chunk-000/file-000.mp4")]
-    assert np.mean(np.abs(np.array(again, np.float64) - np.array(shown))) < 5
 
 
 def test_a_source_that_has_changed_since_is_refused(tmp_path: Path):

@@ -8,7 +8,7 @@ import pytest
 from core.paths import Workspace
 from core.tables import TABLES
 from tests.kits.lake_kit import stage_run
-from warehouse.lake import Lake, embeddings
+from warehouse.lake import Lake
 from warehouse.lake.embeddings import EmbeddingsError, episode_embeddings
 
 FRAMES = 5
@@ -47,35 +47,12 @@ def lake(tmp_path: Path) -> Lake:
     return lake
 
 
-def test_an_episode_has_what_its_cameras_show_at_frames_that_all_were_looked_at(lake: Lake):
-    of_episode = episode_embeddings(lake.con, "a", [0, 1, 2, 3])
-    assert list(of_episode) == [0, 1, 2], "episode 3 has none"
-    first = of_episode[0]
-    assert first.cameras == ("wrist", "front"), "by preference"
-    assert first.encoder == "grey@64"
-    assert first.frame_indices.tolist() == [0, 6, 9, 12]
-    assert (first.halves.dtype, first.features.dtype) == (np.float16, np.float32)
-    for k, frame in enumerate(first.frame_indices.tolist()):
-        expected = np.concatenate([seen(0, "wrist", frame), seen(0, "front", frame)])
-        np.testing.assert_array_equal(first.features[k], expected)
-    assert of_episode[1].features.shape == (FRAMES, 512)
-
-
 def test_parts_and_cameras_are_as_asked_for(lake: Lake):
     cells = episode_embeddings(lake.con, "a", {1, 2}, parts=("cells",))
     np.testing.assert_array_equal(cells[1].features[2], seen(1, "front", 6)[256:])
     of_wrist = episode_embeddings(lake.con, "a", [0, 1], cameras=["wrist"], parts=("embedding",))
     assert list(of_wrist) == [0], "episode 1 has no such camera"
     np.testing.assert_array_equal(of_wrist[0].features[0], seen(0, "wrist", 0)[:256])
-
-
-def test_rows_are_read_in_batches_of_any_size(lake: Lake, monkeypatch: pytest.MonkeyPatch):
-    at_once = episode_embeddings(lake.con, "a", [0, 1, 2])
-    monkeypatch.setattr(embeddings, "ROWS_AT_A_TIME", 3)
-    bit_by_bit = episode_embeddings(lake.con, "a", [0, 1, 2])
-    for episode, expected in at_once.items():
-        np.testing.assert_array_equal(bit_by_bit[episode].halves, expected.halves)
-        np.testing.assert_array_equal(bit_by_bit[episode].frame_indices, expected.frame_indices)
 
 
 def test_encoders_and_grids_are_not_mixed(lake: Lake):
@@ -90,21 +67,3 @@ def test_encoders_and_grids_are_not_mixed(lake: Lake):
     lake.con.execute("UPDATE episode_content SET usable_cameras = ['wide'] WHERE episode_index = 1")
     with pytest.raises(EmbeddingsError, match="grids of several sizes"):
         episode_embeddings(lake.con, "a", [1, 2])
-
-
-def test_nothing_is_nothing(lake: Lake):
-    assert episode_embeddings(lake.con, "a", []) == episode_embeddings(lake.con, "b", [0]) == {}
-
-
-def test_sql_measures_likeness(lake: Lake):
-    nearest = lake.rows(
-        "SELECT b.episode_index, b.camera, b.timestamp_s, "
-        "array_cosine_similarity(a.embedding, b.embedding) AS likeness "
-        "FROM frame_embeddings a JOIN frame_embeddings b ON a.encoder = b.encoder "
-        "WHERE a.dataset = 'a' AND a.episode_index = 2 AND a.camera = 'front' AND a.frame_index = 9 "
-        "ORDER BY likeness DESC LIMIT 2"
-    )
-    assert nearest[0][:3] == (2, "front", pytest.approx(0.6))
-    assert nearest[0][3] == pytest.approx(1.0)
-    one, other = seen(2, "front", 9)[:256], seen(*nearest[1][:2], round(nearest[1][2] * 15))[:256]
-    assert nearest[1][3] == pytest.approx(one @ other / np.linalg.norm(one) / np.linalg.norm(other), abs=1e-4)

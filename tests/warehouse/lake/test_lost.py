@@ -91,8 +91,10 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 }
 
 
-@pytest.mark.parametrize("with_backup", [True, False], ids=["backup", "no backup"])
-@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("damage", "with_backup"), [(damage, k % 2 == 0) for k, damage in enumerate(DAMAGE.values())], ids=DAMAGE
+)
 def test_a_lost_catalog(told: Made, lost: Made, damage: Callable[[Path], object], with_backup: bool):
     if not with_backup:
         shutil.rmtree(lost.space.root / "backups")
@@ -118,8 +120,10 @@ def test_a_lost_catalog(told: Made, lost: Made, damage: Callable[[Path], object]
     assert run_in(lost, "doctor", "--hashes").out.count("error") == 0
 
 
-@pytest.mark.parametrize("table", ["frames", "samples", "episode_marks"])
-@pytest.mark.parametrize("how", ["zeroed", "cut", "zeroed within"])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("table", "how"), [("frames", "zeroed"), ("samples", "cut"), ("episode_marks", "zeroed within")]
+)
 def test_a_damaged_file_of_rows(told: Made, lost: Made, table: str, how: str):
     """As docs/recovery.md says: repair, build."""
     if table == "episode_marks":

@@ -11,24 +11,6 @@ PLACES = [("tiny", 0), ("tiny", 1)]
 HAVE = "SELECT episode_index, person FROM current_assignments ORDER BY 1"
 
 
-def test_a_tag_is_on_until_it_is_taken_off(own: Made):
-    lake = Lake(own.space)
-    tags = "SELECT episode_index, tag, author FROM current_tags ORDER BY ALL"
-    assert len(mark(lake, [*PLACES, *PLACES], TAG, " hard ", author="ada")) == 2
-    assert mark(lake, PLACES, TAG, "hard", author="bob") == []
-    mark(lake, PLACES[:1], TAG, "dark", author="bob")
-    assert lake.rows(tags) == [(0, "dark", "bob"), (0, "hard", "ada"), (1, "hard", "ada")]
-    mark(lake, PLACES, TAG, "hard", author="bob", is_on=False)
-    assert mark(lake, PLACES, TAG, "hard", author="bob", is_on=False) == []
-    assert lake.rows(tags) == [(0, "dark", "bob")]
-    # all of it is kept, each row after the one before it
-    rows = lake.dicts("FROM episode_marks WHERE episode_index = 1 ORDER BY created_at")
-    assert [(r["is_on"], r["follows"]) for r in rows] == [(True, None), (False, rows[0]["mark_id"])]
-    mark(lake, PLACES[1:], TAG, "hard", author="ada")
-    assert lake.rows("SELECT count(DISTINCT mark_id) FROM episode_marks") == [(6,)]
-    lake.con.close()
-
-
 def test_the_second_who_assigns_is_told_of_the_first(own: Made):
     lake = Lake(own.space)
     nobody = dict.fromkeys(PLACES)

@@ -11,11 +11,8 @@ from core.paths import ROOT, Workspace
 from pipeline.build import run_build
 from pipeline.config import source_build
 from pipeline.plan import STALE, plan
-from pipeline.reading import chunk_signals
 from pipeline.stages import stage_specs
-from tests.kits.made_corpus import Made
-from tests.kits.tiny_lerobot import CAMERA
-from warehouse.lake import Lake, LakeError, connect, digest, forget_lakes
+from warehouse.lake import Lake, LakeError, connect, forget_lakes
 from warehouse.lake.catalog import backups
 from warehouse.lake.migrations import SCHEMA_HASH, SCHEMA_VERSION, migrate, schema_hash, schema_version, upgraded
 from warehouse.lake.soundness import follows_schema
@@ -88,89 +85,6 @@ def test_opening_again_migrates_nothing(old: Workspace):
     migrate(lake)
     lake.con.close()
     assert Lake(old).snapshot() == snapshot
-
-
-def test_version_2_counts_falls_as_the_progress_stage_does(made: Made, tmp_path: Path):
-    lake = Lake(made.copy(tmp_path).space)
-    falls = "SELECT episode_index, label_run, falls, worst_fall FROM label_quality ORDER BY ALL"
-    counted = lake.rows(falls)
-    for changed in (False, True):
-        if changed:
-            last = "SELECT max(frame_index) FROM progress WHERE episode_index = 1"
-            lake.con.execute(f"UPDATE progress SET progress = 0 WHERE episode_index = 1 AND frame_index = ({last})")
-        lake.con.execute("UPDATE label_quality SET falls = NULL, worst_fall = NULL")
-        lake.con.execute("DELETE FROM schema_versions WHERE version > 1")
-        migrate(lake)
-        found = lake.rows(falls)
-        assert (found != counted) == changed
-    before = f"SELECT progress FROM progress WHERE episode_index = 1 AND frame_index = ({last}) - 1"
-    assert [r[2:] for r in found if r[0] == 1] == [(1, p) for (p,) in lake.rows(before)]
-    lake.con.close()
-
-
-def test_version_3_tells_grippers_apart_from_the_next_build_on(made: Made, tmp_path: Path):
-    copied = made.copy(tmp_path)
-    lake = Lake(copied.space)
-    before = "SELECT episode_index, frame_index, gripper FROM frames ORDER BY ALL"
-    frames = lake.rows(before)
-    for sql in (
-        "DROP TABLE signals",
-        "DROP TABLE signal_lags",
-        "ALTER TABLE frames DROP COLUMN grippers",
-        "DELETE FROM schema_versions WHERE version > 2",
-    ):
-        lake.con.execute(sql)
-    assert schema_version(lake.con) == 2
-    migrate(lake)
-    assert schema_version(lake.con) == SCHEMA_VERSION
-    assert lake.rows("SELECT count(*) FROM signals") == lake.rows("SELECT count(*) FROM signal_lags") == [(0,)]
-    assert lake.rows("SELECT count(*) FROM frames WHERE grippers IS NOT NULL") == [(0,)]
-    assert lake.rows(before) == frames, "what was measured stays"
-    lake.con.close()
-
-
-def test_version_4_tells_names_of_steps_from_what_stood_for_them(made: Made, tmp_path: Path):
-    lake = Lake(made.copy(tmp_path).space)
-    [(first, second)] = lake.rows("SELECT min(episode_index), max(episode_index) FROM segments")
-    for sql in (
-        "UPDATE segments SET name = 'Grasp it'",
-        "UPDATE episode_labels SET plan = ['Grasp it']",
-        f"UPDATE segments SET name = 'Move, part 12' WHERE episode_index = {first}",
-        f"UPDATE segments SET name = 'Move' WHERE episode_index = {second}",
-        f"UPDATE episode_labels SET plan = ['Grasp it', 'Step 2'] WHERE episode_index = {first + 1}",
-        "ALTER TABLE segments DROP COLUMN named",
-        "ALTER TABLE episode_labels DROP COLUMN named",
-        "DELETE FROM schema_versions WHERE version > 3",
-    ):
-        lake.con.execute(sql)
-    migrate(lake)
-    unnamed = "SELECT DISTINCT episode_index FROM {} WHERE NOT named ORDER BY ALL"
-    assert lake.rows(unnamed.format("segments")) == [(first,), (second,)]
-    assert lake.rows(unnamed.format("episode_labels")) == [(first,), (first + 1,), (second,)]
-
-    # A source or a person that calls a step "Move" has named it; its numbered parts are nobody's names
-    lake.con.execute("UPDATE label_runs SET annotator = 'imported'")
-    lake.con.execute("DELETE FROM schema_versions WHERE version > 3")
-    migrate(lake)
-    assert lake.rows(unnamed.format("segments")) == lake.rows(unnamed.format("episode_labels")) == [(first,)]
-    for table in ("segments", "episode_labels"):
-        assert lake.rows(f"SELECT count(*) FROM {table} WHERE named IS NULL") == [(0,)]
-    lake.con.close()
-
-
-def test_version_9_knows_no_views_until_a_configuration_names_them(made: Made, tmp_path: Path):
-    copied = made.copy(tmp_path)
-    lake = Lake(copied.space)
-    hashes = digest(lake)
-    for sql in ("ALTER TABLE datasets DROP COLUMN views", "DELETE FROM schema_versions WHERE version > 8"):
-        lake.con.execute(sql)
-    assert [e.views for e in chunk_signals(lake, "tiny", 0)] == [(CAMERA,), (CAMERA,)], "it is read before, too"
-    migrate(lake)
-    assert schema_version(lake.con) == SCHEMA_VERSION
-    assert lake.rows("SELECT views FROM datasets") == [(None,)]
-    assert [e.views for e in chunk_signals(lake, "tiny", 0)] == [(CAMERA,), (CAMERA,)]
-    assert digest(lake) == hashes, "labels by one camera are what they were"
-    lake.con.close()
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.status import status_rows
 from core.paths import Workspace
 from core.tables import TABLES
-from ingest.outcomes import Outcome
-from tests.kits.made_corpus import Made
 from warehouse.lake import Lake
 from warehouse.lake.corrections import CorrectionError
 from warehouse.lake.outcomes import (
@@ -20,8 +17,6 @@ from warehouse.lake.outcomes import (
     current_outcomes,
     known_outcomes,
     listed,
-    outcome_stamp,
-    question,
     shares,
     undo_import,
 )
@@ -36,47 +31,6 @@ def lake(tmp_path: Path) -> Iterator[Lake]:
     lake = Lake(Workspace(tmp_path))
     yield lake
     lake.con.close()
-
-
-def test_the_newest_counts_until_it_is_taken_back(lake: Lake):
-    assert outcome_stamp(lake, "a") == ""
-    first, new = add_outcomes(lake, "a", "one.csv", saying(True, 0, 1))
-    assert new == 2
-    once = outcome_stamp(lake, "a")
-    second, new = add_outcomes(lake, "a", "two.csv", saying(False, 1, 2, note="fell"))
-    assert new == 2
-    assert current_outcomes(lake, "a") == {
-        0: Outcome(True, "person: one.csv"),
-        1: Outcome(False, "person: two.csv"),
-        2: Outcome(False, "person: two.csv"),
-    }
-    assert current_outcomes(lake, "b") == {}
-    assert outcome_stamp(lake, "a") not in (once, "")
-
-    assert undo_import(lake, second, author="bob", note=" mistaken ") == ("a", 2)
-    assert outcome_stamp(lake, "a") == once
-    assert undo_import(lake, first, author="bob") == ("a", 2)
-    assert outcome_stamp(lake, "a") == ""
-    with pytest.raises(OutcomeError, match=f"{first} was taken back by bob on"):
-        undo_import(lake, first, author="ada")
-
-    # Said again, it counts again
-    again, new = add_outcomes(lake, "a", "one.csv", saying(True, 0, 1))
-    assert (again != first, new, outcome_stamp(lake, "a")) == (True, 2, once)
-    rows = listed(lake, "a", everything=True)
-    assert [(r["episode_index"], r["success"], r["undoes"], r["counts"]) for r in rows] == [
-        (0, True, None, False),
-        (0, None, first, False),
-        (0, True, None, True),
-        (1, True, None, False),
-        (1, False, None, False),
-        (1, None, second, False),
-        (1, None, first, False),
-        (1, True, None, True),
-        (2, False, None, False),
-        (2, None, second, False),
-    ]
-    assert [r["note"] for r in rows if r["undoes"] == second] == ["mistaken"] * 2
 
 
 def test_what_was_said_is_not_saved_again(lake: Lake):
@@ -128,29 +82,3 @@ def test_shares_are_of_usable_episodes(lake: Lake):
         ("a", "person: a.csv", 1, 1, 0),
         ("a", "not known", 1, 0, 0),
     ]
-
-
-def test_an_owner_is_asked_only_where_something_looks_unfinished():
-    assert question("cups", 12, 50) == "cups: 12 of 50 runs look unfinished: look at them"
-    assert question("cups", 1, 50) == "cups: 1 of 50 runs looks unfinished: look at it"
-    assert question("cups", 0, 50) is None
-
-
-def assumed_outcomes(lake: Lake) -> dict[str, tuple[int, int]]:
-    return {row["dataset"]: (row["assumed_complete"], row["look_unfinished"]) for row in status_rows(lake)}
-
-
-def test_what_is_assumed_and_what_looks_unfinished_is_counted_of_usable_runs(made: Made, tmp_path: Path):
-    lake = Lake(made.copy(tmp_path).space)
-    lake.con.execute("UPDATE label_quality SET end_by = 'assumed', end_progress = 1, p_failure = NULL")
-    assert assumed_outcomes(lake) == {"tiny": (5, 0)}
-    lake.con.execute("UPDATE label_quality SET p_failure = 0.5 WHERE episode_index = 0")
-    lake.con.execute("UPDATE label_quality SET p_failure = 0.49 WHERE episode_index = 1")
-    lake.con.execute("UPDATE label_quality SET end_by = 'label', end_progress = 0.7 WHERE episode_index = 2")
-    lake.con.execute("UPDATE label_quality SET end_by = 'source', end_progress = 0.7 WHERE episode_index = 3")
-    assert assumed_outcomes(lake) == {"tiny": (3, 2)}
-    unusable = {"dataset": "tiny", "episode_index": 0, "stage": "episodes", "reason": "known_bad"}
-    findings = TABLES["findings"].rows([unusable | {"severity": "unusable"}])
-    lake.upsert("one is left out", findings=findings)
-    assert assumed_outcomes(lake) == {"tiny": (2, 1)}
-    lake.con.close()

@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
-import duckdb
 import pytest
 
 from core.paths import Workspace
 from warehouse.lake import Lake
-from warehouse.lake.place import LakeError, bucket_settings, create, is_passing, place
+from warehouse.lake.place import LakeError, bucket_settings, create, place
 from warehouse.lake.sql import attach_lines
 
 CATALOG = "postgresql://me@db.example:5432/lake"
@@ -27,14 +26,6 @@ def test_a_lake_lies_in_its_workspace_unless_it_says_otherwise(space: Workspace)
     assert (at.attached, at.data) == (f"ducklake:postgres:{CATALOG}", "s3://bucket/corpus/")
     assert at.extensions == ("ducklake", "postgres_scanner", "httpfs")
     assert space.exists()
-
-
-def test_data_may_lie_in_another_folder(space: Workspace, tmp_path: Path):
-    create(space, None, str(tmp_path / "large disk"))
-    Lake(space).upsert("something")
-    assert place(space).data == f"{tmp_path}/large disk/"
-    assert (tmp_path / "large disk").is_dir()
-    assert not space.data.exists()
 
 
 @pytest.mark.parametrize(
@@ -106,26 +97,3 @@ def test_lines_for_duckdb_name_the_place_and_no_key(space: Workspace, monkeypatc
     assert "INSTALL postgres;" in lines
     assert f"ATTACH 'ducklake:postgres:{CATALOG}' AS lake (DATA_PATH 's3://bucket/corpus/'" in lines
     assert "verysecret" not in lines
-
-
-@pytest.mark.parametrize(
-    ("said", "passing"),
-    [
-        ("IO Error: Unable to connect to Postgres at postgresql://db", True),
-        ("TransactionContext Error: Failed to commit: server closed the connection unexpectedly", True),
-        ("INTERNAL Error: Attempted to access index 0 within vector of size 0", True),  # Postgres died under a query
-        ("HTTP Error: HTTP GET error reading 's3://corpus/x' (HTTP 503 Service Unavailable)", True),
-        ("INTERNAL Error: Attempted to access index 3 within vector of size 3", False),
-        ('TransactionContext Error: Failed to commit: Failed to execute query "ROLLBACK": ', True),
-        ('IO Error: Failed to execute query "SELECT 1": \n', True),
-        ('Failed to commit: Failed to execute query "ROLLBACK": cannot rollback - no transaction is active', False),
-        ('IO Error: Failed to execute query "SELECT x": ERROR:  column "x" does not exist', False),
-        ("Catalog Error: Table with name x does not exist", False),
-    ],
-)
-def test_what_a_server_that_went_away_is_known_by(said: str, passing: bool) -> None:
-    assert is_passing(duckdb.Error(said)) is passing
-    after = RuntimeError("a stage failed")
-    after.__cause__ = duckdb.Error(said)
-    assert is_passing(after) is passing
-    assert not is_passing(ValueError(said))

@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,7 @@ import pytest
 
 from core.paths import Workspace
 from core.tables import TABLES
-from core.views import MOST_WITH_STEPS
 from tests.kits.lake_kit import stage_run
-from tests.kits.made_corpus import Made
 from warehouse.lake import Lake, corrections, references
 from warehouse.lake.corrections import CorrectionError, parsed
 from warehouse.lake.references import ReferencesError
@@ -77,55 +74,6 @@ def origins(lake: Lake, dataset: str = "a") -> dict[int, str]:
     return {row["episode_index"]: row["origin"] for row in references.listed(lake, dataset)}
 
 
-def test_a_correction_makes_a_reference_of_its_task_for_every_chunk_with_such_runs(lake: Lake):
-    assert references.listed(lake) == references.reference_tasks(lake, "a") == []
-    assert references.reference_stamps(lake, "a") == {}
-    correction = correct(lake, 2)
-    [shown] = references.references_of(lake, "a", PICK)
-    assert (shown.episode_index, shown.chunk, shown.origin, shown.source) == (2, 1, "correction", correction)
-    assert [(s.name, s.start_frame, s.end_frame, s.step) for s in shown.segments or ()] == [
-        ("Reach", 0, 9, 0), ("Lift", 9, 10, 1),
-    ]  # fmt: skip
-    assert shown.plan == ("Reach", "Lift")
-    assert references.references_of(lake, "a", CUP) == []
-    assert references.reference_tasks(lake, "a") == [PICK]
-    # Chunk 1 holds no other run of that task
-    assert sorted(references.reference_stamps(lake, "a")) == [0, 2, 3, 4]
-
-
-def test_stamps_change_with_what_a_reference_shows_and_with_nothing_else(lake: Lake):
-    correct(lake, 2)
-    correct(lake, 3)
-    first = references.reference_stamps(lake, "a")
-    assert sorted(first) == [0, 2, 3, 4]
-    assert len(set(first.values())) == 1
-
-    # Another label; what was measured, and seen, in its chunk
-    correct(lake, 3, [{"name": "Put", "start_frame": 0, "end_frame": 10}])
-    corrected = references.reference_stamps(lake, "a")
-    lake.publish(stage_run(dataset="a", chunk=1, output_hash="measured anew"), {})
-    measured = references.reference_stamps(lake, "a")
-    lake.publish(stage_run(dataset="a", chunk=1, stage="embeddings", output_hash="seen"), {})
-    seen = references.reference_stamps(lake, "a")
-    stamps = [first, corrected, measured, seen]
-    assert len({s[0] for s in stamps}) == 4
-
-    # A chunk without references concerns itself alone
-    lake.publish(stage_run(dataset="a", chunk=4, output_hash="measured anew"), {})
-    assert references.reference_stamps(lake, "a") == seen
-
-
-def test_a_corrected_reference_concerns_the_chunks_of_its_task_alone(lake: Lake):
-    add_episodes(lake, "b", [PICK, PICK, PICK, CUP, CUP, CUP])
-    for episode in (0, 3):
-        correct(lake, episode, dataset="b")
-    before = references.reference_stamps(lake, "b")
-    assert sorted(before) == [0, 1, 2]
-    correct(lake, 3, [{"name": "Put", "start_frame": 0, "end_frame": 10}], dataset="b")
-    after = references.reference_stamps(lake, "b")
-    assert {chunk for chunk in before if before[chunk] != after[chunk]} == {2}
-
-
 def test_a_run_is_taken_away_and_brought_back(lake: Lake):
     correct(lake, 2)
     before = references.reference_stamps(lake, "a")
@@ -148,46 +96,6 @@ def test_a_run_is_taken_away_and_brought_back(lake: Lake):
     with pytest.raises(ReferencesError, match="episode 2 of a is a reference already"):
         references.add(lake, "a", 2, author="bob")
     assert len(lake.rows("FROM reference_marks")) == len(set(lake.column("SELECT mark_id FROM reference_marks"))) == 2
-
-
-def test_a_correction_taken_back_shows_nothing(lake: Lake):
-    correction = correct(lake, 2)
-    corrections.take_back(lake, correction, author="ada", follows=correction)
-    assert origins(lake) == {}
-
-
-def test_what_is_not_built_shows_nothing_yet(lake: Lake):
-    add_episodes(lake, "b", [None, None, None], with_steps=(1,))
-    assert [r.source[:6] for r in references.references_of(lake, "b", None)] == ["steps "]
-    lake.remove("test", "dataset = ? AND episode_index = 1", ["b"], "episode_content")
-    assert references.references_of(lake, "b", None) == []
-    assert references.reference_stamps(lake, "b") == {}
-    assert references.chunks_of_references(lake, "b") == {0}
-    assert [row["built"] for row in references.listed(lake, "b")] == [False]
-
-
-def test_steps_of_the_source_show_runs_that_have_none(lake: Lake):
-    add_episodes(lake, "b", [PICK, PICK, CUP, CUP], with_steps=(0, 2, 3))
-    assert origins(lake, "b") == {0: "native"}
-    [shown] = references.references_of(lake, "b", PICK)
-    assert (shown.segments, shown.plan) == (None, None)
-    # Where a person corrected the run, that counts
-    correct(lake, 0, dataset="b")
-    assert origins(lake, "b") == {0: "correction"}
-    # Texts that mean the same: now other runs of the task have no steps
-    references.join_tasks(lake, "b", PICK, CUP, author="ada")
-    assert origins(lake, "b") == {0: "correction", 2: "native", 3: "native"}
-    references.remove(lake, "b", 3, author="ada")
-    assert origins(lake, "b") == {0: "correction", 2: "native"}
-
-
-def test_of_many_runs_with_steps_some_are_enough(lake: Lake):
-    num = 3 * MOST_WITH_STEPS + 1
-    add_episodes(lake, "b", [PICK] * (num + 1), with_steps=tuple(range(num)))
-    episodes = sorted(origins(lake, "b"))
-    assert len(episodes) == MOST_WITH_STEPS
-    gaps = {later - earlier for earlier, later in pairwise(episodes)}
-    assert gaps <= {3, 4}
 
 
 def test_texts_are_joined_and_parted(lake: Lake):
@@ -228,27 +136,6 @@ def test_texts_that_cannot_be_joined(lake: Lake, texts: tuple[str, str], message
     with pytest.raises(ReferencesError, match="the corpus has no dataset 'nowhere'"):
         references.join_tasks(lake, "nowhere", PICK, CUP, author="ada")
     assert lake.rows("FROM joined_tasks") == []
-
-
-def test_an_annotators_label_that_is_vouched_for_is_kept(own: Made, corpus: Lake):
-    motion = corpus.rows("SELECT label_run FROM active_runs WHERE episode_index = 2")[0][0]
-    label = "SELECT name, start_frame, end_frame, completed, step FROM segments WHERE episode_index = 2"
-    segments = corpus.rows(f"{label} ORDER BY segment_index")
-    assert references.add(corpus, "tiny", 2, author="ada")["label_run"] == motion
-    [shown] = references.references_of(corpus, "tiny", "put the cube on the plate")
-    assert shown.origin == "mark"
-    assert [(s.name, s.start_frame, s.end_frame, s.completed, s.step) for s in shown.segments or ()] == segments
-    # Also where the annotator's own rows are gone
-    corpus.remove("test", "dataset = 'tiny'", [], "segments")
-    assert references.references_of(corpus, "tiny", "put the cube on the plate") == [shown]
-    # A person's own word is another matter
-    correct_row = corrections.newest_row(corpus, "tiny", 2)
-    assert correct_row
-    corrections.save(
-        corpus, "tiny", 2, parsed({"segments": [{"name": "Put", "start_frame": 0, "end_frame": 30}]}), author="bob",
-        base_label_run=motion, base_content_hash=correct_row["base_content_hash"], follows=correct_row["correction_id"],
-    )  # fmt: skip
-    assert [r.origin for r in references.references_of(corpus, "tiny", "put the cube on the plate")] == ["correction"]
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,9 @@ import pytest
 import warehouse
 from core.errors import SqlError
 from core.paths import Workspace
-from core.tables import TABLES
-from core.views import VIEWS
-from tests.kits.lake_kit import frames, query, stage_run
+from tests.kits.lake_kit import frames, stage_run
 from warehouse.lake import Lake, extension_path
-from warehouse.lake.schema import SchemaError, columns, relations, unit
+from warehouse.lake.schema import SchemaError, columns, unit
 from warehouse.lake.sql import attach_lines, open_for_users
 
 
@@ -25,18 +23,6 @@ def lake_with_frames(tmp_path_factory: pytest.TempPathFactory, empty_corpus: Pat
     lake.publish(stage_run(), {"frames": frames(n=5)})
     lake.con.close()
     return workspace
-
-
-def test_every_table_view_and_column_says_what_it_is():
-    described = columns()
-    assert [f"{d.relation}.{d.column}" for d in described if not d.comment] == []
-    assert {r["name"] for r in relations()} == {d.relation for d in described} == {*TABLES, *(v.name for v in VIEWS)}
-    assert all(r["comment"] for r in relations())
-
-
-def test_a_view_explains_no_column_that_it_has_not():
-    described = {(d.relation, d.column) for d in columns()}
-    assert [(v.name, c) for v in VIEWS for c in v.columns if (v.name, c) not in described] == []
 
 
 def test_units_and_types():
@@ -55,23 +41,6 @@ def test_examples_are_values_of_the_corpus(lake_with_frames: Workspace):
     found = {(d.relation, d.column): d.example for d in columns(["frames", "active_progress"], con)}
     assert found["frames", "dataset"] == "a"
     assert found["active_progress", "progress"] == "", "there is no progress yet"
-
-
-def test_comments_stand_in_the_lake(lake_with_frames: Workspace):
-    con = open_for_users(lake_with_frames)
-    sql = "SELECT comment FROM duckdb_columns() WHERE table_name = 'keyframes' AND column_name = 'width_px'"
-    assert query(con, sql)["comment"].to_pylist() == ["width of the stored picture"]
-
-
-def test_empty_tables_have_statistics(workspace: Workspace):
-    """Or DuckLake looks for them anew in every query."""
-    con = Lake(workspace, read_only=True).con
-    names = con.execute(
-        "SELECT table_name FROM __ducklake_metadata_lake.ducklake_table_stats "
-        "JOIN __ducklake_metadata_lake.ducklake_table USING (table_id) WHERE end_snapshot IS NULL"
-    ).fetchall()
-    assert {n for (n,) in names} == set(TABLES)
-    assert con.execute("SELECT count(*) FROM findings").fetchall() == [(0,)]
 
 
 # Ways in

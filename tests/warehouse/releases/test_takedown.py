@@ -16,7 +16,7 @@ from warehouse.lake.gc import collect
 from warehouse.releases import card_path, create_release, delete_release, get_release
 from warehouse.releases.contents import ReleaseError, contents
 from warehouse.releases.publish import publish
-from warehouse.releases.takedown import take_down, takedown_marks, taken_down, undo
+from warehouse.releases.takedown import take_down, takedown_marks, taken_down
 from warehouse.releases.verify import verify_release
 
 ANY = ("unknown",)
@@ -83,14 +83,6 @@ def test_from_the_mark_to_the_last_byte(own: Made):
     assert verify_release(lake, get_release(lake, "built")) == []
 
 
-def test_a_build_that_broke_off_before_the_shards(corpus: Lake):
-    shards = {r[0] for r in corpus.rows(SHOWING, [1])}
-    take_down(corpus, "tiny", [1], "x")
-    corpus.con.execute("DELETE FROM samples WHERE episode_index = 1")
-    held = contents(corpus, ANY)
-    assert {s for left in held.left_out for s in left.shards} == shards
-
-
 def test_a_whole_dataset_is_left_out_at_once(own: Made):
     lake = Lake(own.space)
     take_down(lake, "tiny", None, "the lab withdrew it")
@@ -100,19 +92,6 @@ def test_a_whole_dataset_is_left_out_at_once(own: Made):
     assert not run_build(own.space, [build_of(own.source)], workers=1).failed
     assert lake.rows("SELECT count(*) FROM quarantine WHERE reason = 'taken_down'") == [(5,)]
     assert lake.rows("SELECT count(*) FROM shards") == [(0,)]
-
-
-def test_it_is_taken_back(own: Made):
-    lake = Lake(own.space)
-    take_down(lake, "tiny", [0, 1], "x")
-    take_down(lake, "tiny", [1], "y")
-    assert [(m["episode_index"], m["reason"]) for m in takedown_marks(lake)] == [(0, "x"), (1, "y")]
-    assert undo(lake, "tiny", [0]) == 1
-    assert undo(lake, "tiny", None) == 1
-    assert stale(lake, own) == set()
-    assert contents(lake, ANY).left_out == ()
-    with pytest.raises(UserError, match="nothing of that is taken down"):
-        undo(lake, "tiny", None)
 
 
 def test_what_cannot_be_taken_down(corpus: Lake):

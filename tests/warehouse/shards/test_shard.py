@@ -1,9 +1,7 @@
 """Shards: equal bytes for equal content, readable by webdataset and by the loader here, honest about damage."""
 
 import io
-import json
 import multiprocessing
-import os
 import random
 import tarfile
 from contextlib import suppress
@@ -11,14 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from core.paths import Workspace
-from core.tables import TABLES
-from tests.kits.shard_kit import CAMERA, JPEGS, episode, sha256_of, shown, write
+from tests.kits.shard_kit import CAMERA, episode, write
 from warehouse.shards import (
     Index,
     ShardEpisode,
@@ -26,7 +22,6 @@ from warehouse.shards import (
     check_shard,
     index_path,
     pack,
-    picture_name,
     read_entries,
     read_entry,
     read_index,
@@ -35,8 +30,6 @@ from warehouse.shards import (
     shards_stage,
 )
 from warehouse.shards.loader import Loader
-
-GNU = tarfile.GNU_FORMAT
 
 
 def packed(*episodes: ShardEpisode) -> bytes:
@@ -51,70 +44,6 @@ def names(tar: bytes) -> list[str]:
 
 
 # Writing
-
-
-def test_equal_content_gives_equal_bytes_in_any_order():
-    episodes = [episode(i, noise=500) for i in range(6)]
-    first = packed(*episodes)
-    assert packed(*(episode(i, noise=500) for i in (3, 5, 0, 1, 4, 2))) == first
-    reordered = replace(episode(0), pictures=dict(reversed(episode(0).pictures.items())))
-    assert packed(reordered) == packed(episode(0))
-    assert packed(*episodes[:5]) != first
-
-
-@pytest.mark.parametrize("camera", [CAMERA, "kamera-größe", "c" * 76, "c" * 77, "c" * 300])
-def test_it_is_the_tar_that_tarfile_writes(camera: str):
-    """Names of 100 and 101 bytes among them, and of more."""
-    e = episode(0)
-    pictures = {name.replace(CAMERA, camera): jpeg for name, jpeg in e.pictures.items()}
-    samples = [{**row, "pictures": [{**p, "camera": camera} for p in row["pictures"]]} for row in e.samples]
-    tar = packed(replace(e, pictures=pictures, samples=samples))
-    expected = io.BytesIO()
-    with tarfile.open(fileobj=io.BytesIO(tar)) as found, tarfile.open(fileobj=expected, mode="w", format=GNU) as again:
-        for member in found:
-            info = tarfile.TarInfo(member.name)
-            info.size = member.size
-            again.addfile(info, found.extractfile(member))
-    assert tar == expected.getvalue()
-
-
-def test_what_a_tar_holds(tmp_path: Path):
-    tar = write(tmp_path, [episode(7), episode(12)])
-    with tarfile.open(tar) as opened:
-        members = opened.getmembers()
-        assert [m.name for m in members] == [
-            *(f"sim-000007.{CAMERA}.{k:06d}.jpg" for k in range(4)),
-            "sim-000007.samples.json",
-            *(f"sim-000012.{CAMERA}.{k:06d}.jpg" for k in range(4)),
-            "sim-000012.samples.json",
-        ]
-        assert {(m.mtime, m.uid, m.uname) for m in members} == {(0, 0, "")}
-        handle = opened.extractfile(members[4])
-        assert handle is not None
-        rows = json.load(handle)
-    given_rows = episode(7).samples
-    assert [r["pictures"] for r in rows] == [[f"{CAMERA}.{f:06d}.jpg" for f in (k, k + 1)] for k in range(3)]
-    assert [r | {"pictures": g["pictures"]} for r, g in zip(rows, given_rows, strict=True)] == list(given_rows)
-    first, second = read_index(tar).entries
-    assert (first.key, first.offset, first.size) == ("sim-000007", 0, members[5].offset)
-    assert (second.key, second.offset) == ("sim-000012", members[5].offset)
-    assert first.sample_id == ("sim7.0", "sim7.1", "sim7.2")
-    assert first.family == ("procvqa_a", "procvqa_c", "procvqa_c")
-    assert first.num_tokens == (10, 11, 12)
-
-
-def test_a_foreign_or_edited_picture_lies_in_the_entry_that_shows_it():
-    row = {"sample_id": "s", "family": "f", "num_tokens": 1}
-    row["pictures"] = [shown(9, 3), shown(2, 3), shown(2, 3, "flip")]
-    called = [picture_name(2, p) for p in row["pictures"]]
-    assert called == [f"e000009.{CAMERA}.000003.jpg", f"{CAMERA}.000003.jpg", f"{CAMERA}.000003.flip.jpg"]
-    tar = packed(ShardEpisode("sim", 2, [row], dict(zip(called, JPEGS, strict=False))))
-    assert names(tar) == [*sorted(f"sim-000002.{n}" for n in called), "sim-000002.samples.json"]
-
-
-def test_a_picture_that_no_sample_shows_is_left_out():
-    e = episode(0)
-    assert packed(replace(e, pictures={**e.pictures, "spare.000000.jpg": b"x"})) == packed(e)
 
 
 def test_a_sample_without_its_picture_cannot_be_written():
@@ -132,83 +61,6 @@ def stage(workspace: Workspace, episodes: list[tuple[str, ShardEpisode]], target
     return shards_stage(workspace, "sim", 4, iter(episodes), target, **where)
 
 
-def test_the_stage_writes_and_records_a_tar_for_each_split(workspace: Workspace):
-    given_ = [("train", episode(0, noise=3000)), ("val", episode(1)), ("train", episode(2, noise=3000))]
-    tables = stage(workspace, given_)
-    for name, table in tables.items():
-        assert table.schema == TABLES[name].schema
-    train, val = tables["shards"].to_pylist()
-    assert (train["split"], train["episodes"], train["samples"]) == ("train", 2, 6)
-    assert (val["split"], val["episodes"], val["samples"]) == ("val", 1, 3)
-    for row in (train, val):
-        path = workspace.shard(row["split"], row["shard"])
-        assert (row["sha256"], row["bytes"], row["store"]) == (sha256_of(path), path.stat().st_size, None)
-        assert row["shard"] == f"sim-00004-{row['split']}-{row['sha256'][:12]}.tar"
-        index = read_index(path)
-        facts = (index.shard, index.dataset, index.chunk, index.split, index.sha256, index.size, index.samples)
-        assert facts == tuple(row[k] for k in ("shard", "dataset", "chunk", "split", "sha256", "bytes", "samples"))
-        locations = [x for x in tables["sample_location"].to_pylist() if x["shard"] == row["shard"]]
-        expected = [(i, e.offset) for e in index.entries for i in e.sample_id]
-        assert [(x["sample_id"], x["offset"]) for x in locations] == expected
-        assert check_shard(path, row["sha256"], row["bytes"]) == []
-    files = {p: p.read_bytes() for p in (workspace.root / "shards").rglob("*") if p.is_file()}
-    assert len(files) == 4  # nothing but tars and indexes
-    again = stage(workspace, [given_[1], given_[0], given_[2]])  # splits finish in another order
-    assert again["shards"].equals(tables["shards"])
-    assert {p: p.read_bytes() for p in (workspace.root / "shards").rglob("*") if p.is_file()} == files
-
-
-def test_tars_are_closed_at_the_target_size(workspace: Workspace):
-    splits = ["train", "val", "train"] * 10
-    given_ = [(split, episode(i, noise=50)) for i, split in enumerate(splits)]
-    whole = stage(workspace, given_)
-    parts = stage(workspace, given_, target=40_000)
-    count = {s: sum(r["split"] == s for r in parts["shards"].to_pylist()) for s in ("train", "val")}
-    assert min(count.values()) > 2
-    for row in parts["shards"].to_pylist():
-        path = workspace.shard(row["split"], row["shard"])
-        last = read_index(path).entries[-1]
-        assert last.offset < 40_000  # it was open when the last entry came
-        assert check_shard(path, row["sha256"], row["bytes"]) == []
-
-    def entries(tables: dict) -> dict[str, list[tuple[str, list[str]]]]:
-        found: dict[str, list[tuple[str, list[str]]]] = {}
-        for row in tables["shards"].to_pylist():
-            index = read_index(workspace.shard(row["split"], row["shard"]))
-            found.setdefault(row["split"], []).extend((e.key, list(e.sample_id)) for e in index.entries)
-        return {split: sorted(some) for split, some in found.items()}
-
-    assert entries(parts) == entries(whole)
-    # episodes of a split stay in order, however those of others fall between them
-    apart = stage(workspace, sorted(given_, key=lambda x: x[0]), target=40_000)
-    by_name = [t["shards"].sort_by("shard") for t in (apart, parts)]
-    assert by_name[0].equals(by_name[1])
-
-
-def test_a_shard_that_is_there_already_becomes_young(workspace: Workspace):
-    """Or a sweep could take it before the stage has recorded it."""
-    stage(workspace, [("train", episode(0))])
-    (path,) = workspace.root.rglob("*.tar")
-    for p in (path, index_path(path)):
-        os.utime(p, (1, 1))
-    stage(workspace, [("train", episode(0))])
-    assert min(path.stat().st_mtime, index_path(path).stat().st_mtime) > 1e9
-
-
-def test_a_half_written_shard_is_written_anew(workspace: Workspace):
-    tables = stage(workspace, [("train", episode(0))])
-    (row,) = tables["shards"].to_pylist()
-    path = workspace.shard("train", row["shard"])
-    for spoil in (index_path(path).unlink, lambda: path.write_bytes(b"half")):
-        spoil()
-        stage(workspace, [("train", episode(0))])
-        assert check_shard(path, row["sha256"], row["bytes"]) == []
-
-
-def test_no_episodes_no_tar(workspace: Workspace):
-    assert all(t.num_rows == 0 for t in stage(workspace, []).values())
-
-
 def test_an_episode_that_cannot_be_written_leaves_nothing(workspace: Workspace):
     with pytest.raises(ShardError):
         stage(workspace, [("train", episode(0)), ("train", replace(episode(1), pictures={}))])
@@ -216,21 +68,6 @@ def test_an_episode_that_cannot_be_written_leaves_nothing(workspace: Workspace):
 
 
 # Reading
-
-
-def test_plain_webdataset_reads_it(tmp_path: Path):
-    from webdataset import WebDataset
-
-    path = write(tmp_path, [episode(3), episode(4)])
-    entries = list(WebDataset(str(path), shardshuffle=False).decode("pil"))
-    assert [e["__key__"] for e in entries] == ["sim-000003", "sim-000004"]
-    for index, e in zip((3, 4), entries, strict=True):
-        assert [r["sample_id"] for r in e["samples.json"]] == [r["sample_id"] for r in episode(index).samples]
-        for row in e["samples.json"]:
-            for name in row["pictures"]:
-                picture = np.asarray(e[name])
-                assert picture.shape == (24, 24, 3)
-                assert abs(int(picture[12, 12, 0]) - (10 * index + int(name.split(".")[-2]))) <= 2
 
 
 @pytest.mark.parametrize("dataset", ["sim", "a-dataset-of-a-very-long-name-" * 4, "größe"])
@@ -356,21 +193,6 @@ def test_a_damaged_tar_is_an_error(tmp_path: Path, where: str):
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(tmp_path_factory.mktemp("sound"), [episode(i) for i in range(3)])
-
-
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
-def test_a_flipped_bit_anywhere_is_found(sound: Path, tmp_path: Path, place: float, bit: int):
-    index = read_index(sound)
-    data = bytearray(sound.read_bytes())
-    assert check_shard(sound, index.sha256, index.size) == []
-    data[int(place * len(data))] ^= 1 << bit
-    path = tmp_path / sound.name
-    path.write_bytes(data)
-    index_path(path).write_bytes(index_path(sound).read_bytes())
-    (wrong,) = check_shard(path, index.sha256, index.size)
-    assert wrong.startswith("is damaged: its sha256 is ")
-    path.unlink()
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

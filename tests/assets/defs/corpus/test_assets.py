@@ -1,22 +1,17 @@
 """Assets on the real thing: materialise a dataset's episodes, then one chunk through every stage."""
 
-import base64
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import dagster as dg
 import duckdb
-import numpy as np
 import pytest
 
 from assets.defs.corpus import assets as corpus_assets
 from assets.defs.resources import Corpus
 from assets.lib.vlm_server import VlmServer
-from core.files import sha256_file
 from core.paths import Workspace
 from core.tables import TABLES
 from pipeline.build import BuildReport
@@ -28,7 +23,6 @@ from warehouse.lake import content_key, open_lake
 ASSETS = {asset.key.to_user_string(): asset for asset in corpus_assets.corpus_assets}
 NAMES = ("frames", "segments", "progress", "samples", "shards")
 CHAIN = tuple(ASSETS[name] for name in (*NAMES, "demonstrations"))
-MAIN = {"episodes": "episode_facts"} | {n: n for n in NAMES}
 
 
 def materialize(
@@ -83,74 +77,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Materialized]:
         yield Materialized(made, instance, {"episodes": first} | dict.fromkeys(NAMES, rest))
 
 
-def test_episodes_register_their_chunks(done: Materialized) -> None:
-    assert done.instance.get_dynamic_partitions("chunks") == ["tiny:00000", "tiny:00001", "tiny:00002"]
-
-
-def test_only_the_asked_chunk_is_made_and_as_a_build_makes_it(done: Materialized, made: Made) -> None:
-    for table in ("frames", "segments", "progress", "samples", "shards"):
-        assert done.made.rows(f"SELECT DISTINCT chunk FROM {table}") == [(1,)]
-    query = (
-        "SELECT stage, label_run, rows, output_hash FROM stage_runs WHERE chunk = 1 AND stage <> 'episodes' ORDER BY 1"
-    )
-    assert done.made.rows(query) == made.rows(query)
-    for split, shard, sha256 in done.made.rows("SELECT split, shard, sha256 FROM shards"):
-        assert sha256_file(done.made.space.shard(split, shard)) == sha256
-
-
-@pytest.mark.parametrize("asset", ["episodes", *NAMES])
-def test_metadata_of_a_materialisation(done: Materialized, asset: str) -> None:
-    event = done.event(asset)
-    assert event.partition == ("tiny" if asset == "episodes" else "tiny:00001")
-    values = event.metadata
-    chunk = "" if asset == "episodes" else "WHERE chunk = 1"
-    (count,) = done.made.rows(f"SELECT count(*) FROM {MAIN[asset]} {chunk}")[0]
-    assert values["dagster/partition_row_count"].value == count > 0
-    assert values["dagster/table_name"].value.endswith(MAIN[asset])
-    assert 0 <= values["duration_s"].value < 600
-
-
-def test_metadata_counts_what_was_done(done: Materialized) -> None:
-    assert done.event("frames").metadata["decoded_frames"].value == LENGTHS[2] + LENGTHS[3]
-    assert done.event("shards").metadata["decoded_frames"].value < LENGTHS[2] + LENGTHS[3], "but for what is covered"
-    assert done.event("episodes").metadata["episodes"].value == len(LENGTHS)
-    run = done.made.build.label_run().id
-    assert done.event("segments").metadata["label_run"].value == run
-    (stored,) = done.made.rows("SELECT sum(bytes) FROM shards")[0]
-    assert done.event("shards").metadata["bytes"].value == stored
-
-
-@pytest.mark.parametrize("asset", ["episodes", *NAMES])
-def test_the_picture_is_small_and_can_be_shown(done: Materialized, asset: str) -> None:
-    text = done.event(asset).metadata["picture"].value
-    shown = re.fullmatch(r"!\[([^\]]+)\]\(data:image/(png|jpeg);base64,([A-Za-z0-9+/=]+)\)", text)
-    assert shown
-    assert asset in shown[1]
-    data = base64.b64decode(shown[3], validate=True)
-    assert len(data) < 20_000
-    assert data.startswith({"png": b"\x89PNG", "jpeg": b"\xff\xd8"}[shown[2]])
-    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    assert picture is not None
-    assert picture.std() > 1, "there is something to see"
-
-
-@pytest.mark.parametrize("asset", ["episodes", *NAMES])
-def test_the_data_version_is_the_stages_output_hash(done: Materialized, asset: str) -> None:
-    chunk = -1 if asset == "episodes" else 1
-    (expected,) = done.made.rows(f"SELECT output_hash FROM stage_runs WHERE stage = '{asset}' AND chunk = {chunk}")[0]
-    assert (done.event(asset).tags or {})["dagster/data_version"] == expected
-
-
 # Refusals
-
-
-def test_a_chunk_waits_for_the_stage_before_it(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    made = listed(tmp_path)
-    assert materialize([ASSETS["episodes"]], "tiny", made, instance).success
-    told = failure(materialize([ASSETS["segments"]], "tiny:00001", made, instance))
-    assert "segments" in told
-    assert "frames" in told
-    assert made.rows("SELECT count(*) FROM segments") == [(0,)]
 
 
 def test_a_stale_upstream_is_named_and_nothing_is_made(
@@ -188,14 +115,6 @@ def test_made_again_as_asked_it_is_the_same(made: Made, tmp_path: Path, instance
     before = own.rows(query)
     assert materialize([ASSETS["samples"]], "tiny:00000", own, instance).success
     assert own.rows(query) == before
-
-
-def test_the_workspace_may_come_from_the_environment(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PROCCORPUS_WORKSPACE", str(made.space.root))
-    assert Corpus().workspace() == made.space
-    assert Corpus(root="/elsewhere").workspace() == Workspace(Path("/elsewhere"))
-    monkeypatch.delenv("PROCCORPUS_WORKSPACE")
-    assert Corpus().workspace().root.name == "workspace"
 
 
 @pytest.mark.parametrize(

@@ -54,11 +54,3 @@ def test_the_asset_labels_the_runs_of_a_chunk(
     else:
         assert of_transfer["left_out"].value == "no reference shows a task of the chunk"
     assert bool(corpus.rows("FROM alignments")) == labelled
-
-
-def test_the_graph_has_the_stage_between_its_neighbours() -> None:
-    def upstream(name: str) -> set[str]:
-        return {key.to_user_string() for key in ASSETS[name].asset_deps[dg.AssetKey(name)]}
-
-    assert upstream("transfer") == {"episodes", "frames", "embeddings"}
-    assert "transfer" in upstream("progress") & upstream("samples")

@@ -1,20 +1,16 @@
 """Training jobs of an asset: handed over, followed, ended with the run, and what they say when they fail."""
 
 import os
-import shlex
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import kubernetes_validate
 import pytest
-import yaml
 
 from assets.lib.launch import job, run
-from assets.lib.launch.job import job_name, torchrun, why
-from assets.lib.launch.kubernetes import KubernetesLauncher, Toleration
+from assets.lib.launch.kubernetes import KubernetesLauncher
 from assets.lib.launch.ray import RayLauncher
 from assets.lib.launch.run import LocalLauncher
 from assets.lib.launch.slurm import SlurmLauncher
@@ -94,16 +90,6 @@ def test_what_a_job_reports_is_the_materialisation(
     assert states[kind] in told
 
 
-@pytest.mark.parametrize("make", LAUNCHERS)
-def test_a_failed_job_tells_its_error_and_last_lines(
-    make: Callable, python: str, slurm: Path, cluster: Cluster, tmp_path: Path
-) -> None:
-    described, lines = failure(materialize(make(python, tmp_path), tmp_path, "fails"))
-    assert described.endswith(": the loss is nan at step 1: lower lr in the recipe")
-    assert "failed" in described
-    assert lines.splitlines()[-2:] == ["error: the loss is nan at step 1: lower lr in the recipe", "```"]
-
-
 def test_a_job_that_reports_nothing_is_a_failure(python: str, slurm: Path, tmp_path: Path) -> None:
     described, _ = failure(materialize(slurm_launcher(python, tmp_path), tmp_path, "silent"))
     assert described.startswith("the slurm job train-silent ended well, but reported no model")
@@ -141,91 +127,10 @@ def test_cancelling_the_run_ends_the_job(
 # Slurm
 
 
-def test_the_sbatch_script_of_several_machines(tmp_path: Path) -> None:
-    launcher = SlurmLauncher(
-        nodes=2,
-        gpus_per_node=8,
-        time_limit="1-00:00:00",
-        partition="gpu",
-        directives=["--constraint=h100"],
-        setup=["module load cuda"],
-        python="/opt/py",
-    )
-    script = launcher.script(job_of(tmp_path, "well"), {"B": "it's", "A": "1"})
-    lines = script.splitlines()
-    assert lines[0] == "#!/bin/bash"
-    directives = [line.removeprefix("#SBATCH ") for line in lines if line.startswith("#SBATCH")]
-    assert directives == [
-        "--job-name=train-well",
-        "--nodes=2",
-        "--ntasks-per-node=1",
-        "--gpus-per-node=8",
-        "--cpus-per-task=96",
-        "--mem-per-gpu=200G",
-        "--time=1-00:00:00",
-        "--partition=gpu",
-        f"--chdir={tmp_path}/jobs/it's 1",
-        f"--output={tmp_path}/jobs/it's 1/log.txt",
-        "--open-mode=append",
-        "--signal=B:USR1@120",
-        "--requeue",
-        "--constraint=h100",
-    ]
-    rest = [line for line in lines[1:] if not line.startswith("#SBATCH")]
-    assert rest[:4] == [
-        "export A=1",
-        f"export B={shlex.quote(chr(105) + 't' + chr(39) + 's')}",
-        "module load cuda",
-        'head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
-    ]
-    # srun does not take over the cores of the job by itself
-    assert (
-        "srun --kill-on-bad-exit=1 --cpus-per-task=96 /opt/py -m torch.distributed.run --nproc-per-node 8 --nnodes 2 "
-        '--rdzv-backend c10d --rdzv-endpoint "$head:29400" --rdzv-id "$SLURM_JOB_ID" --rdzv-conf join_timeout=1800 '
-        "-m proccorpus train --recipe well &"
-    ) in rest
-
-
-def test_a_slurm_job_that_is_never_begun_again(tmp_path: Path) -> None:
-    script = SlurmLauncher(restarts=0, gpus_per_node=0).script(job_of(tmp_path, "well"), {})
-    assert "--no-requeue" in script
-    assert "USR1" not in script
-    assert "#SBATCH --mem=200G" in script
-    assert "\nexec srun --kill-on-bad-exit=1 --cpus-per-task=12 " in script
-
-
-@pytest.mark.parametrize(("restarts", "times"), [(10, 2), (1, 2), (0, 1)])
-def test_a_slurm_job_goes_on_after_its_time_limit(
-    restarts: int, times: int, python: str, slurm: Path, attempts: Path, tmp_path: Path
-) -> None:
-    """The stand-in gives the signal as soon as the first attempt has reported, and begins the job again."""
-    launcher = slurm_launcher(python, tmp_path, restarts=restarts)
-    (slurm / "limited").touch()
-    result = materialize(launcher, tmp_path, "again")
-    assert len(attempts.read_text().splitlines()) == times
-    assert result.success == (times == 2)
-    if result.success:
-        (made,) = result.asset_materializations_for_node("model")
-        assert made.metadata["final_loss"].value == 0.5
-        assert "is begun again and goes on" in str(made.metadata["last_lines"].value)
-
-
-def test_slurm_that_is_not_there_or_does_not_take_it(slurm: Path, python: str, tmp_path: Path) -> None:
-    (slurm / "down").touch()
-    described, _ = failure(materialize(slurm_launcher(python, tmp_path), tmp_path, "well"))
-    assert described == "sbatch: sbatch: error: Batch job submission failed: Unable to contact slurm controller"
-
-
 def test_slurm_that_is_not_installed(python: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     described, _ = failure(materialize(slurm_launcher(python, tmp_path), tmp_path, "well"))
     assert described.startswith("sbatch is not on PATH")
-
-
-@pytest.mark.parametrize("field", ["partition", "time_limit"])
-def test_a_directive_brings_no_line_of_its_own(field: str) -> None:
-    with pytest.raises(ValueError, match=field):
-        SlurmLauncher.model_validate({field: "gpu\nrm -rf /"})
 
 
 def test_more_directives_bring_one_line_each(tmp_path: Path) -> None:
@@ -234,64 +139,6 @@ def test_more_directives_bring_one_line_each(tmp_path: Path) -> None:
 
 
 # Kubernetes
-
-
-@pytest.mark.parametrize("nodes", [1, 2])
-def test_manifests_are_valid(nodes: int, tmp_path: Path) -> None:
-    launcher = KubernetesLauncher(
-        image="corpus:1", claim="work", nodes=nodes, gpus_per_node=8, node_selector={"gpu": "h100"}, service_account="t"
-    )
-    made, service = launcher.manifests(job_of(tmp_path, "well"), {"A": "1"})
-    for manifest in filter(None, (made, service)):
-        # through YAML and back: what is sent is plain data
-        kubernetes_validate.validate(yaml.safe_load(yaml.safe_dump(manifest)), VERSION, strict=True)
-    assert (service is None) == (nodes == 1)
-    spec = made["spec"]
-    pod = spec["template"]["spec"]
-    (container,) = pod["containers"]
-    assert (spec["completions"], spec["parallelism"], spec["backoffLimit"]) == (nodes, nodes, 3 * nodes)
-    assert container["resources"]["limits"] == {"memory": "1600Gi", "nvidia.com/gpu": "8"}
-    assert container["resources"]["requests"]["cpu"] == "96"
-    assert pod["volumes"][1]["emptyDir"] == {"medium": "Memory", "sizeLimit": "256Gi"}
-    assert pod["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
-    assert "hostNetwork" not in pod
-    assert container["volumeMounts"][0] == {"name": "workspace", "mountPath": str(tmp_path)}
-    assert container["env"] == [{"name": "A", "value": "1"}]
-    command = " ".join(container["command"])
-    if service:
-        assert "--rdzv-endpoint train-well-0.train-well:29400 --rdzv-id train-well" in command
-        assert (pod["subdomain"], service["spec"]["clusterIP"]) == ("train-well", "None")
-    else:
-        assert "--standalone" in command
-
-
-def test_a_pod_with_rdma_on_the_machines_network(tmp_path: Path) -> None:
-    launcher = KubernetesLauncher(
-        image="corpus:1",
-        claim="work",
-        nodes=2,
-        gpus_per_node=8,
-        resources={"rdma/hca_shared_devices_a": "1"},
-        host_network=True,
-        tolerations=[Toleration(key="reserved", value="training")],
-        labels={"kueue.x-k8s.io/queue-name": "gpu"},
-        annotations={"k8s.v1.cni.cncf.io/networks": "ib0"},
-        restarts=0,
-    )
-    made, service = launcher.manifests(job_of(tmp_path, "well"), {})
-    for manifest in (made, service):
-        kubernetes_validate.validate(yaml.safe_load(yaml.safe_dump(manifest)), VERSION, strict=True)
-    template = made["spec"]["template"]
-    pod = template["spec"]
-    (container,) = pod["containers"]
-    for share in ("requests", "limits"):
-        assert container["resources"][share]["rdma/hca_shared_devices_a"] == "1"
-    assert container["securityContext"]["capabilities"] == {"add": ["IPC_LOCK"]}
-    assert (pod["hostNetwork"], pod["dnsPolicy"]) == (True, "ClusterFirstWithHostNet")
-    assert pod["tolerations"] == [{"key": "reserved", "operator": "Equal", "value": "training"}]
-    assert made["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "gpu"
-    assert template["metadata"]["annotations"] == {"k8s.v1.cni.cncf.io/networks": "ib0"}
-    assert made["spec"]["backoffLimit"] == 0
 
 
 @pytest.mark.parametrize(("restarts", "times"), [(3, 2), (0, 1)])
@@ -352,26 +199,3 @@ def test_a_ray_cluster_that_is_not_there(tmp_path: Path) -> None:
 
 
 # What they share
-
-
-def test_the_command_of_one_machine() -> None:
-    assert torchrun("py", ["train"], 4) == [
-        *("py", "-m", "torch.distributed.run", "--nproc-per-node", "4", "--standalone", "-m", "proccorpus", "train")
-    ]
-
-
-def test_names_are_those_of_kubernetes() -> None:
-    assert job_name("train", "ProgressLM_sft.lora", "x" * 60) == "train-progresslm-sft-lora-" + "x" * 26
-    assert job_name("a", "_") == "a"
-
-
-@pytest.mark.parametrize(
-    ("tail", "told"),
-    [
-        ("x\nerror: no such thing\nTraceback", "no such thing"),
-        ("x\nTraceback", "Traceback"),
-        ("", "it has written nothing"),
-    ],
-)
-def test_why_a_job_failed(tail: str, told: str) -> None:
-    assert why(tail) == told
