@@ -56,7 +56,7 @@ def test_every_page_answers_with_the_snapshot_it_shows(client: TestClient, url: 
         ("/releases/none", 404, "no release"),
         ("/leaderboard?benchmark=none", 404, "no benchmark"),
         ("/leaderboard/none", 404, "no evaluation"),
-        ("/sql/download?q=DROP+TABLE+x", 400, "only SELECT"),
+        ("/sql/download?q=DROP+TABLE+x", 400, "read only"),
         ("/media/tiny/0/video/9", 404, "no video"),
         ("/media/tiny/0/keyframes/" + "0" * 64 + ".jpg", 404, "no such picture"),
     ],
