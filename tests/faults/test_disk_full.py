@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kits.cli_kit import FAILED, Result, ok, proccorpus
+from tests.kits.cli_kit import FAILED, Result, ok, proccorpus, without_progress
 from tests.kits.fault_kit import ROOT, Corpus, Repeats, Tally, Whole, assert_same_end, errors
 from tests.kits.servers import free_port
 
@@ -42,7 +42,8 @@ def enlarge(folder: Path, size: int) -> None:
 
 
 def full_disk(err: str) -> Path:
-    """The folder that the one line on stderr names."""
+    """The folder that the one line on stderr names, beside what says how far a build is."""
+    err = without_progress(err)
     assert len(err.splitlines()) == 1, err
     found = SAID.match(err)
     assert found, err
