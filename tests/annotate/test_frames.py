@@ -237,3 +237,12 @@ def damaged(dataset: Dataset) -> Dataset:
     noise = list(np.random.default_rng(0).integers(0, 255, (60, SIZE, SIZE, 3), np.uint8))
     dataset.add(60, {FRONT: noise})
     return dataset
+
+
+def test_damage_is_measured_the_same_on_several_threads(damaged: Dataset):
+    damage(damaged.video(0, FRONT), 0.5, 20)
+    one, _ = measure(damaged)
+    several, _ = measure(damaged, threads=4)
+    assert several.tables["frames"] == one.tables["frames"]
+    assert several.tables["episode_content"] == one.tables["episode_content"]
+    assert several.findings == one.findings != []

@@ -3,8 +3,9 @@
 from collections import Counter
 
 import numpy as np
+import pytest
 
-from annotate.preferences import ComparedRun, draw_pairs
+from annotate.preferences import FURTHER_BY, WHOLE, ComparedRun, draw_pairs
 
 
 def run(number: int, end: float = 1.0, task: str = "open", **more: object) -> ComparedRun:
@@ -19,6 +20,29 @@ RUNS = [
     run(3, task="close", success=True, quality=0.95),
     run(4, success=None, quality=0.2),
 ]
+
+
+def test_the_chosen_part_is_ahead_and_of_the_same_task() -> None:
+    pairs = draw_pairs(RUNS, 8, seed=3)
+    by_number = {r.episode_index: r for r in RUNS}
+    for pair in pairs:
+        chosen, rejected = by_number[pair.chosen.episode_index], by_number[pair.rejected.episode_index]
+        assert chosen.same_as == rejected.same_as
+        if pair.why == "further":
+            (ahead,), (behind,) = pair.chosen.progress, pair.rejected.progress
+            assert ahead is not None
+            assert behind is not None
+            assert ahead - behind == pytest.approx(pair.margin)
+            assert pair.margin >= FURTHER_BY
+        elif pair.why == "outcome":
+            assert (chosen.success, rejected.success) == (True, False)
+            assert (pair.chosen.frames, pair.rejected.frames) == ((30,), (30,))
+        else:
+            assert (chosen.episode_index, rejected.episode_index) == (0, 1)
+            assert pair.margin == pytest.approx(0.8)
+            assert len(pair.chosen.frames) == WHOLE
+            assert (pair.chosen.frames[0], pair.chosen.frames[-1]) == (0, 30)
+    assert {p.why for p in pairs} == {"further", "outcome", "quality"}
 
 
 def test_no_pair_comes_twice_and_each_run_has_its_share() -> None:

@@ -26,6 +26,12 @@ def test_falls_are_counted_and_the_worst_is_told():
     assert (q.falls, q.worst_fall) == (0, 0.0)
 
 
+def test_another_order_of_steps_stands_out():
+    again = [USUAL[0], Segment("B", 20, 30, STEP, False, 1), Segment("A", 30, 40, STEP, True, 0), *USUAL[2:]]
+    found = qualities([*[run()] * 4, run(segments=again)])
+    assert [q.order_rarity for q in found] == pytest.approx([0.2] * 4 + [0.8])
+
+
 def test_the_largest_jump_is_up_or_down_within_half_a_second():
     up, down = np.repeat([0.1, 0.7], 20), np.repeat([0.9, 0.1], 20)
     assert largest_jump(up, FPS) == pytest.approx(0.6)

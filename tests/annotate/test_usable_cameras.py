@@ -19,7 +19,9 @@ from tests.kits.lerobot_writer import (
     source_of,
     v2_data,
     v2_video,
+    v3_video,
     write_v2,
+    write_v3,
     write_video,
 )
 
@@ -65,6 +67,18 @@ def test_another_number_of_frames_than_rows(tmp_path: Path, frames: int) -> None
 
 def cut_off(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:300])
+
+
+def test_a_shared_video_with_fewer_frames_than_its_episodes_claim(tmp_path: Path) -> None:
+    root = write_v3(tmp_path, [6, 7, 8, 9], cameras={FRONT: 4})
+    pictures = [number(0, e, k) for e, n in enumerate((6, 7, 8)) for k in range(n)]
+    write_video(v3_video(root, FRONT, 0), pictures[:-2])
+    result = measure(source_of(root))
+    assert usable(result) == {0: (6, [FRONT]), 1: (7, [FRONT])}
+    assert [(f.reason, f.severity, f.episode_index, f.detail) for f in result.findings] == [
+        ("frame_count", "unusable", 2, "6 frames decoded, the episode has 8 rows"),
+        ("frame_count", "unusable", 3, "0 frames decoded, the episode has 9 rows"),
+    ]
 
 
 def test_rows_that_break_after_listing(tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from annotate.visual_change import FrameMeter, Measures, published_phash
+from annotate.visual_change import FrameMeter, Measures, hamming, published_phash
 from core.paths import ROOT
+from ingest.media.video import Frame, decode
 
 SAMPLES = ROOT / "samples"
 CAMERAS = {
@@ -14,6 +15,12 @@ CAMERAS = {
     "sim_long/observation.images.wrist": 1.6,
     "sim_short/observation.images.front": 0.6,
 }
+
+
+def sample_frames(camera: str, count: int) -> list[Frame]:
+    dataset, key = camera.split("/")
+    video = sorted((SAMPLES / dataset / "videos" / key / "chunk-000").glob("*.mp4"))[0]
+    return list(decode(video, 0, count))
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,32 @@ def measured(*pictures: np.ndarray) -> Measures:
 
 def change(picture: np.ndarray, before: np.ndarray) -> float:
     return float(measured(before, picture).change[1])
+
+
+@pytest.mark.parametrize("camera", CAMERAS)
+def test_the_published_hash_is_that_of_imagehash(camera: str):
+    imagehash = pytest.importorskip("imagehash")
+    from PIL import Image
+
+    frames = sample_frames(camera, 60)[::4]
+    ours = [published_phash(f) for f in frames]
+    theirs = [imagehash.phash(Image.fromarray(f.rgb())) for f in frames]
+    assert [f"{h:016x}" for h in ours] == [str(h) for h in theirs]
+    assert len(set(ours)) > 1
+    distances = [a - b for a, b in zip(theirs[1:], theirs[:-1], strict=True)]
+    assert hamming(np.array(ours, np.uint64)).tolist() == [0, *distances]
+
+
+@pytest.mark.parametrize("camera", CAMERAS)
+def test_the_fast_hash_is_near_the_published_one(camera: str):
+    pytest.importorskip("imagehash")
+    frames = sample_frames(camera, 160)[::4]
+    fast = measured(*(f.luma() for f in frames)).phash
+    published = np.array([published_phash(f) for f in frames], np.uint64)
+    differ = np.bitwise_count(fast ^ published)
+    assert differ.mean() <= CAMERAS[camera]
+    assert differ.max() <= 8
+    np.testing.assert_allclose(hamming(fast), hamming(published), atol=10)
 
 
 def test_change_sees_motion_that_the_published_hash_does_not():

@@ -11,7 +11,7 @@ from dagster._core.workspace.load_target import EmptyWorkspaceTarget
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from assets.webserver import FIRST_PAGE, TOKEN, guarded, ui_access
+from assets.webserver import FIRST_PAGE, HOSTS, TOKEN, guarded, ui_access
 from core.errors import UserError
 from core.web import Access
 
@@ -99,3 +99,10 @@ def test_a_token_elsewhere_than_on_this_machine(context: Any) -> None:
     assert "HttpOnly" in login.headers["set-cookie"]
     assert asked(ui) == 200  # by the cookie
     assert asked(ui, {"Origin": "http://evil.example"}) == 403
+
+
+def test_names_of_a_reverse_proxy(context: Any) -> None:
+    ui = client(context, ui_access("0.0.0.0", {TOKEN: SECRET, HOSTS: "corpus.example, Other.example"}))
+    key = {"Authorization": f"Bearer {SECRET}"}
+    assert asked(ui, key | {"Host": "other.example", "Origin": "https://other.example"}) == 200
+    assert asked(ui, key | {"Host": "evil.example"}) == 421

@@ -210,6 +210,13 @@ def test_intervals_hold_the_figure_and_pair_what_is_paired():
         rates({"plain": plain, "better": better[:, :, :3]})
 
 
+def test_few_seeds_make_wide_intervals():
+    """Seeds that disagree count as what they are: a bootstrap over starts alone would call this certain."""
+    success = np.zeros((1, 4, 50), bool)
+    success[:, :2] = True
+    assert rates({"a": success})["a"] == pytest.approx((0.5, 0.0, 1.0))
+
+
 def test_the_best_run_is_chosen_by_what_is_said():
     success = np.array([[True, False, False], [False, True, True]])
     said = np.array([[0.9, 0.1, 0.1], [0.5, 0.5, 0.1]])

@@ -1,5 +1,6 @@
 """Names and texts of a dataset come out on a terminal as text."""
 
+import io
 import json
 import subprocess
 from pathlib import Path
@@ -7,11 +8,20 @@ from pathlib import Path
 import pytest
 
 from cli.output import show
+from cli.terminal import ShownText
 from core.values import shown
 from tests.kits.cli_kit import PROGRAM, environment, proccorpus
 from tests.kits.lerobot_writer import write_video
 
 CLIPBOARD = "\x1b]52;c;cm0gLXJmIC8=\x07"
+
+
+def test_errors_hold_no_secrets() -> None:
+    stream = ShownText(buffer := io.BytesIO(), "utf-8")
+    stream.is_result = False
+    stream.write("no answer from http://u:secret@h/")
+    stream.flush()
+    assert buffer.getvalue() == b"no answer from http://***@h/"
 
 
 def test_cells_have_no_commands_at_all(capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,6 +24,26 @@ def local(made, tmp_path_factory):
         yield client
 
 
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("evil.example", "127.0.0.1.evil.example", "localhost.evil.example:7680", "", "[::1"),
+        *(
+            "evil.example@localhost",
+            "localhost:80:80",
+            "[::1].evil",
+            "localhost#evil.example",
+            "localhost/evil",
+            "localhost:-1",
+        ),
+    ],
+)
+def test_a_name_that_is_not_ours_is_refused(local, host: str):
+    answer = local.get("/", headers={"host": host})
+    assert answer.status_code in (400, 421)
+    assert "snapshot" not in answer.text
+
+
 def test_a_workspace_keeps_a_token_that_its_owner_alone_may_read(tmp_path, monkeypatch, capsys):
     for variable in TOKENS.values():
         monkeypatch.delenv(variable, raising=False)

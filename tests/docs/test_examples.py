@@ -32,7 +32,6 @@ def example(name: str, *options: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_a_dataset_is_labelled_and_asked_about_and_a_policy_cloned_from_it(tmp_path: Path) -> None:
     source = ["--source", str(ROOT / "samples/sim_short"), "--episodes", "0-3"]
     said = example("label_and_train.py", *source, "--out", str(tmp_path))

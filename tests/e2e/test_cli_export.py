@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.kits.cli_kit import USAGE, Built, assert_one_error_line, ok, proccorpus
 
 # Of two of its labels the names of steps are less sure than is usual
@@ -26,6 +28,21 @@ def test_signals_of_frames_go_out_and_come_in(own: Built, tmp_path: Path):
         result = proccorpus(*wrong, cwd=tmp_path, workspace=own.workspace)
         assert result.code == USAGE
         assert why in assert_one_error_line(result)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("export", "lerobot"), "licence is unknown"),
+        (("export", "rabc", "--allow-licence", "unknown", "--where", "1; DROP TABLE frames"), "Parser Error"),
+        (("export", "rabc", "--allow-licence", "unknown", "--where", "FROM read_csv('/etc/passwd')"), "not allowed"),
+    ],
+)
+def test_what_is_refused_leaves_nothing(built: Built, tmp_path: Path, words: tuple[str, ...], message: str):
+    result = proccorpus(*words, "--out", tmp_path / "out", cwd=tmp_path, workspace=built.workspace)
+    assert (result.code, result.out) == (USAGE, "")
+    assert message in assert_one_error_line(result)
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_import_of_nothing_is_refused(built: Built, tmp_path: Path):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import cli.main as command_line
-from tests.kits.cli_kit import USAGE, Built, Result, assert_one_error_line, proccorpus, write_config
+from tests.kits.cli_kit import USAGE, Built, Result, assert_one_error_line, proccorpus, snapshot_of, write_config
 from tests.kits.tiny_lerobot import rows_path
 
 Arguments = Callable[[Path, Path], list[object]]  # (a folder to make things in, a good source) -> command line
@@ -178,6 +178,15 @@ def test_sql_at_a_time_that_is_not_there(options: tuple[object, ...], built: Bui
     result = proccorpus("sql", "SELECT 1", *options, cwd=away, workspace=built.workspace)
     assert (result.code, result.out) == (USAGE, "")
     assert_one_error_line(result)
+
+
+def test_a_refused_build_changes_nothing_in_a_workspace_that_is_there(built: Built, away: Path, tmp_path: Path) -> None:
+    snapshot = snapshot_of(built.workspace)
+    empty = empty_folder(tmp_path, tmp_path)
+    result = proccorpus("build", "--source", empty, "--name", "mine", cwd=away, workspace=built.workspace)
+    assert result.code == USAGE
+    assert_one_error_line(result)
+    assert snapshot_of(built.workspace) == snapshot
 
 
 def test_verbose_adds_the_traceback(away: Path) -> None:

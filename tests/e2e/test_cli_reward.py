@@ -3,6 +3,9 @@
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -20,13 +23,18 @@ from core.tables import TABLES
 from eval.reward.model import open_model
 from eval.reward.open import ScorerConfig
 from eval.reward.scorer import TOLERANCE
-from eval.reward.video import score_clip
+from eval.reward.video import score_clip, scored_rows
 from eval.reward.window import RewardError
+from eval.rl.local import LocalSession
+from eval.server.client import RewardClient
+from ingest.media.video import decode
 from pipeline.episode_rewards import chunk_episodes, episode_clip, score_episodes
 from pipeline.rewards import score_video
-from tests.kits.cli_kit import Built, assert_one_error_line, proccorpus
+from pipeline.shown_runs import shown_scorer
+from tests.kits.cli_kit import Built, assert_one_error_line, environment, proccorpus
 from tests.kits.laptop_kit import make_checkpoint as make_laptop
 from tests.kits.reward_kit import make_checkpoint, write_video
+from tests.kits.reward_server_kit import running
 from tests.kits.tiny_lerobot import FPS, LENGTHS, TASKS, video_path
 from training.errors import ModelError
 from training.runs import named_model
@@ -56,6 +64,34 @@ def numbers(rows: list[dict[str, Any]]) -> dict[int, float]:
     return {r["frame_index"]: r["progress"] for r in rows}
 
 
+@pytest.mark.slow
+def test_a_run_is_laid_beside_shown_ones_the_same_from_everywhere(own: Built, video: Path, tmp_path: Path) -> None:
+    [dataset] = {row[0] for row in open_lake(Workspace(own.workspace)).rows("SELECT dataset FROM episodes")}
+    like = ("--like", f"{dataset}/0", "--like", f"{dataset}/1")
+    out = tmp_path / "rewards.jsonl"
+    done = proccorpus(
+        "reward", video, "--task", TASKS[0], *like, "--out", out, "--format", "json", cwd=tmp_path,
+        workspace=own.workspace,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    rows = read(out)
+    assert {r["source"] for r in rows} == {"shown"}
+    assert all(r["unsure"] is None and r["spread"] >= 0 for r in rows)
+    assert rows[-1]["progress"] > 0.9 > 0.3 > rows[0]["progress"]  # it is shown itself
+
+    scorer = shown_scorer(Workspace(own.workspace), like[1::2])
+    with running(scorer) as app, RewardClient(app.state.url) as client:
+        whole = client.reward_video(video, TASKS[0])
+        with client.session(TASKS[0], fps=FPS) as session:
+            live = session.append_all([f.rgb() for f in decode(video)])
+            assert live[-1].success is not None
+    assert {r.frame_index: r.progress for r in whole} == pytest.approx(numbers(rows), abs=TOLERANCE)
+    local = LocalSession(scorer, TASKS[0], FPS)
+    assert [r.progress for r in live] == pytest.approx(
+        [local.append(f.rgb()).progress for f in decode(video)], abs=TOLERANCE
+    )
+
+
 @pytest.mark.parametrize(
     ("like", "said"),
     [
@@ -71,6 +107,71 @@ def test_what_is_not_shown_is_told(own: Built, video: Path, tmp_path: Path, like
     assert_one_error_line(done)
     assert said in done.err
     assert not list(tmp_path.glob("*.jsonl"))
+
+
+@pytest.mark.slow
+def test_a_videos_reward_is_the_same_from_everywhere(own: Built, checkpoint: Path, video: Path, tmp_path: Path) -> None:
+    out, overlay = tmp_path / "rewards.jsonl", tmp_path / "overlay.mp4"
+    done = proccorpus(
+        "reward", video, "--task", TASKS[0], "--model", checkpoint, "--out", out, "--overlay", overlay, "--fps", 4,
+        "--format", "json", cwd=tmp_path, workspace=own.workspace,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    rows = read(out)
+    assert [r["frame_index"] for r in rows] == [k for k in range(LENGTHS[0]) if k not in (3, 7, 13, 17)]
+    assert {tuple(r) for r in rows} == {
+        ("frame_index", "timestamp_s", "progress", "done", "success", "source", "failure", "latency_s")
+    }
+    assert all(0 < r["progress"] < 1 and r["failure"] is None and r["source"] == "head" for r in rows)
+    assert all(r["success"] == (r["done"] >= 0.5) for r in rows)
+    assert [r["timestamp_s"] for r in rows] == pytest.approx([r["frame_index"] / FPS for r in rows])
+    assert done.json["rows"] == len(rows)
+    assert done.json["last_progress"] == rows[-1]["progress"]
+
+    with av.open(str(overlay)) as container:
+        (stream,) = container.streams
+        context: Any = stream.codec_context
+        assert (context.name, context.pix_fmt) == ("h264", "yuv420p")
+        assert sum(1 for _ in container.decode(stream)) == LENGTHS[0]
+    data = overlay.read_bytes()
+    assert data.index(b"moov") < data.index(b"mdat")
+
+    scorer = open_model(checkpoint)
+    stream = scorer.stream(TASKS[0], FPS, cameras=("main",), score_fps=4, num_frames=LENGTHS[0])
+    moments = [stream.append({"main": f.rgb()}) for f in decode(video)]
+    core = [row for m in moments if m for row in scored_rows(scorer, [m])]  # one at a time
+    assert numbers(core) == {k: pytest.approx(v, abs=TOLERANCE) for k, v in numbers(rows).items()}
+
+    with running(scorer) as app, RewardClient(app.state.url) as client:
+        whole = client.reward_video(video, TASKS[0], fps=4)
+        with client.session(TASKS[0], ("main",), fps=FPS) as session:
+            live = session.append_all([f.rgb() for f in decode(video)])
+    assert {r.frame_index: r.progress for r in whole} == pytest.approx(numbers(rows), abs=TOLERANCE)
+    assert [r.done for r in whole] == pytest.approx([r["done"] for r in rows], abs=TOLERANCE)
+    assert [r.frame_index for r in live] == list(range(LENGTHS[0]))
+    assert {k: live[k].progress for k in numbers(rows)} == pytest.approx(numbers(rows), abs=TOLERANCE)
+
+    folder = tmp_path / "rabc"
+    exported = proccorpus(
+        "export", "rabc", "--from-model", checkpoint, "--out", folder, "--allow-licence", "unknown", "--format", "json",
+        cwd=tmp_path, workspace=own.workspace,
+    )  # fmt: skip
+    assert exported.code == 0, exported.err
+    table = pq.read_table(folder / "sarm_progress.parquet")
+    assert {f.name: str(f.type) for f in table.schema} == {
+        "index": "int64", "episode_index": "int64", "frame_index": "int64", "progress_sparse": "float",
+        "progress_dense": "float",
+    }  # fmt: skip
+    assert table["index"].to_pylist() == list(range(sum(LENGTHS)))
+    progress = table["progress_sparse"].to_numpy()
+    assert np.array_equal(progress, table["progress_dense"].to_numpy())
+    first = progress[: LENGTHS[0]]
+    assert first[list(numbers(rows))] == pytest.approx(list(numbers(rows).values()), abs=TOLERANCE)
+    assert first[3] == pytest.approx((first[2] + first[4]) / 2, abs=1e-6)
+    assert np.isfinite(progress).all()
+    facts = pq.read_metadata(folder / "sarm_progress.parquet").metadata
+    assert facts[b"reward_model_path"].decode() == f"proccorpus:{checkpoint}"
+    assert "the\nreward model" in (folder / "README.md").read_text()
 
 
 def test_an_episode_is_scored_by_its_number_and_the_newest_model(own: Built, checkpoint: Path, tmp_path: Path) -> None:
@@ -199,6 +300,27 @@ def dying(self, moments):
 Scorer.score = dying
 main()
 """
+
+
+@pytest.mark.slow
+def test_an_export_that_was_killed_scores_only_what_is_missing(own: Built, checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "rabc"
+    arguments = ["export", "rabc", "--from-model", checkpoint, "--out", out, "--allow-licence", "unknown"]
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, *map(str, arguments), "--workspace", str(own.workspace)],
+        cwd=tmp_path, env=environment(), check=False, capture_output=True,
+    )  # fmt: skip
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert not out.exists()
+    lake = open_lake(Workspace(own.workspace))
+    assert lake.rows("SELECT DISTINCT episode_index FROM eval_predictions ORDER BY 1") == [(0,), (1,)]
+    lake.con.execute("UPDATE eval_predictions SET prediction = 0.125")  # what is not scored again stays so
+    done = proccorpus(*arguments, cwd=tmp_path, workspace=own.workspace)
+    assert (done.code, done.err.splitlines()[-1]) == (0, "3 of 5 episodes scored now"), done.err
+    table = pq.read_table(out / "sarm_progress.parquet")
+    by_episode = {e: table.filter(pc.field("episode_index") == e)["progress_sparse"].to_numpy() for e in range(5)}
+    assert [bool((p == 0.125).all()) for p in by_episode.values()] == [True, True, False, False, False]
+    assert all(np.isfinite(p).all() for p in by_episode.values())
 
 
 # Wrong input

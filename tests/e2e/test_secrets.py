@@ -1,6 +1,7 @@
 """Builds with marked secrets everywhere: none of them is in anything that the runs left or said."""
 
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import cli.main
 from assets.lib.report import report_build
 from core.paths import Workspace
 from core.tables import TABLES
@@ -101,6 +103,31 @@ def test_no_secret_is_left_in_anything_that_runs_leave_or_say(tmp_path: Path) ->
     assert [r for r in said if MARK in r.out + r.err] == []
 
 
+@pytest.mark.parametrize(
+    ("settings", "source"),
+    [
+        ("", f"https://user:{MARK}@example.org/data"),
+        ("", f"https://example.org/data?X-Amz-Signature={MARK}"),
+        (f'vlm = {{endpoints = ["http://user:{MARK}@127.0.0.1:1/v1"]}}', "."),
+        (f'shards = {{store = "s3://key:{MARK}@bucket/corpus"}}', "."),
+    ],
+    ids=["source", "signed source", "model server", "bucket of shards"],
+)
+def test_an_address_with_a_secret_is_refused_without_repeating_it(tmp_path: Path, settings: str, source: str) -> None:
+    (tmp_path / "registry").mkdir()
+    (tmp_path / "registry" / "tiny.yaml").write_text(f"name: tiny\nsource: {source}\n")
+    (tmp_path / "corpus.toml").write_text(f'datasets = ["tiny"]\nregistry = ["registry"]\n{settings}\n')
+    result = proccorpus("build", "--config", tmp_path / "corpus.toml", cwd=tmp_path, workspace=tmp_path / "workspace")
+    assert result.code == USAGE
+    assert "no user, password, key or signature in an address" in assert_one_error_line(result)
+    assert MARK not in result.out + result.err
+    assert not (tmp_path / "workspace").exists()
+
+
+ADDRESSES = (
+    f"https://user:{MARK}@host.invalid/d", f"https://host.invalid/d?token={MARK}", f"https://host.invalid/#{MARK}",
+    f"s3://{MARK}:x@bucket/p", f"hf://datasets/u:{MARK}@x/y", f"https://{MARK}@host.invalid/v1",
+)  # fmt: skip
 PLACES = (
     "build --source {} --name w", "build --config {}", "inspect {}", "release publish r --to {}",
     "release verify --at {}", "explore --dagster-url {}", "model publish latest --to {}",
@@ -110,6 +137,23 @@ PLACES = (
     "eval --benchmark dataset --data {}", "cot --out x --model m --endpoint {}", "import {} --name w",
     "export lerobot --out {}", "status --workspace {}",
 )  # fmt: skip
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_secret_in_an_address_is_refused_wherever_one_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for address in ADDRESSES:
+        words = [word.format(address) for word in place.split()]
+        monkeypatch.setattr(sys, "argv", ["proccorpus", *words, "--verbose"])
+        with pytest.raises(SystemExit) as ended:
+            cli.main.main()
+        told = capsys.readouterr()
+        assert ended.value.code == USAGE, told.err
+        assert MARK not in told.out + told.err
+        assert "error: " in told.err
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -126,6 +170,15 @@ def test_settings_of_a_workspace_are_not_repeated(tmp_path: Path, catalog: str) 
     assert result.code == USAGE
     assert "workspace.toml" in result.err
     assert MARK not in result.out + result.err
+
+
+@pytest.mark.slow
+def test_a_proxys_password_is_not_repeated(tmp_path: Path) -> None:
+    through = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), f"http://u:{MARK}@127.0.0.1:9")
+    result = proccorpus("inspect", "http://host.invalid/d/", "--verbose", cwd=tmp_path, **through)
+    assert result.code != 0
+    assert MARK not in result.out + result.err
+    assert found_in(tmp_path) == []
 
 
 def test_a_source_with_a_secret_is_refused_on_the_command_line(tmp_path: Path) -> None:

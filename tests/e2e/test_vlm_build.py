@@ -1,6 +1,7 @@
 """Builds annotated by a model, against a stand-in on loopback: nothing is asked twice, nothing is labelled blind."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 from av.video.stream import VideoStream
 
+from annotate.segments import Segment, check_tiling
 from core.paths import ROOT
 from tests.kits.cli_kit import (
     FAILED,
@@ -104,6 +106,48 @@ def annotate(tmp_path: Path, source: Path) -> Callable[..., Result]:
 
 
 Annotate = Callable[..., Result]
+
+
+@pytest.mark.slow
+def test_all_five_stages_fill_the_tables_and_nothing_is_asked_twice(annotated: Annotated, tmp_path: Path) -> None:
+    server, workspace, sent = annotated.server, annotated.workspace, annotated.sent
+    calls = dict(rows(workspace, "SELECT stage, count(*) FROM vlm_calls GROUP BY 1"))
+    assert set(calls) == {"plan", "segment", "refine", "verify", "reason"}
+    assert calls["plan"] == len(LENGTHS)
+    assert len(sent) == sum(calls.values()) == len(set(sent))
+    labelled: dict[int, list[Segment]] = {}
+    for episode, planned, *fields in rows(
+        workspace,
+        "SELECT episode_index, num_planned, name, start_frame, end_frame, kind, completed, step FROM segments "
+        "ORDER BY episode_index, segment_index",
+    ):
+        labelled.setdefault(episode, []).append(Segment(*fields))
+        check_tiling(labelled[episode], labelled[episode][-1].end_frame, planned)
+    assert {e: s[-1].end_frame for e, s in labelled.items()} == dict(enumerate(LENGTHS))
+    (run,) = rows(workspace, "SELECT annotator, model, length(prompt_version) FROM label_runs")
+    assert run == ("vlm", "stand-in", 16)
+    assert {r[0] for r in rows(workspace, "SELECT DISTINCT episode_index FROM reasoning")} == set(range(len(LENGTHS)))
+    assert {r[0] for r in rows(workspace, "SELECT DISTINCT episode_index FROM episode_labels")} == set(
+        range(len(LENGTHS))
+    )
+    # the frames that were looked at closely are kept, and every picture that was sent can be found again
+    boundary = rows(workspace, "SELECT sha256 FROM keyframes WHERE purpose = 'boundary'")
+    assert boundary
+    assert all((workspace / "keyframes" / s[:2] / f"{s}.jpg").exists() for (s,) in boundary)
+
+    def build(workspace: Path, workers: int) -> Result:
+        return ok(
+            proccorpus("build", "--config", annotated.config, "--workers", workers, cwd=tmp_path, workspace=workspace)
+        )
+
+    assert "nothing was done again" in build(workspace, 1).out
+    assert server.events("received") == sent
+    other = tmp_path / "other"  # a workspace of its own that has the replies: the same labels without a server
+    shutil.copytree(workspace / "responses", other / "responses")
+    server.process.kill()
+    build(other, 2)
+    assert digest_of(other) == digest_of(workspace) == annotated.digest
+    assert rows(other, "SELECT count(*) FROM vlm_calls") == [(0,)]
 
 
 def labelled(workspace: Path) -> list[int]:

@@ -9,6 +9,8 @@ import pytest
 from eval import confusion, robustness
 from eval.benchmarks.question import BenchmarkError, HeldPicture, Question, RightAnswer
 from eval.confusion import UNDER, VIDEO
+from eval.metrics import order
+from eval.metrics.runs import runs_of
 from eval.report.figures import confusion_cells, confusion_figure
 from eval.robustness import ChangedPicture
 from eval.scoring.scored import ALL, Evaluated
@@ -184,3 +186,11 @@ def test_what_is_lost_is_measured_run_by_run() -> None:
 
 
 # False progress of videos
+
+
+def test_progress_is_claimed_by_who_counts() -> None:
+    forth_and_back = np.array([0.1, 0.4, 0.8, 0.8, 0.4, 0.1])
+    counted = np.linspace(0, 1, 6)
+    runs = runs_of([(forth_and_back, forth_and_back), (counted, forth_and_back), (np.array([0.5]), np.array([0.5]))])
+    assert order.claimed(runs, since=0.5) == pytest.approx([0, 0.4, float("nan")], nan_ok=True)
+    assert order.claimed(runs)[1] == pytest.approx(1)

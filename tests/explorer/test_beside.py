@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from core.tables import TABLES
+from explorer.pages.beside import unsure_steps
 from explorer.site import Options
 from tests.kits.visitor import visit
 from warehouse.lake import Lake
@@ -16,6 +17,14 @@ REFERENCE = 2
 def segments(*spans: tuple[str, int, int]) -> list[dict[str, Any]]:
     facts = {"kind": "step", "completed": True, "confidence": None}
     return [facts | {"name": name, "start_frame": a, "end_frame": b, "step": k} for k, (name, a, b) in enumerate(spans)]
+
+
+def test_the_least_sure_steps_are_named_in_order_of_time():
+    steps = segments(("a", 0, 1), ("b", 1, 2), ("c", 2, 3), ("d", 3, 4), ("e", 4, 5))
+    for step, confidence in zip(steps, (0.6, 0.9, 0.2, 0.5, 0.4), strict=True):
+        step["confidence"] = confidence
+    assert [s["name"] for s in unsure_steps(steps)] == ["c", "d", "e"]
+    assert unsure_steps(segments(("a", 0, 1))) == []
 
 
 @pytest.fixture

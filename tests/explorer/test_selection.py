@@ -8,8 +8,9 @@ from starlette.datastructures import QueryParams
 from core.paths import Workspace
 from explorer import index as index_module
 from explorer.access import CorpusView
+from explorer.facets import SORTS
 from explorer.index import CorpusIndex, Indexed
-from explorer.selection import EpisodeSelection, count, facets
+from explorer.selection import EpisodeSelection, count, episodes_of, facets
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +31,18 @@ def test_counts_of_a_facet_are_those_under_all_other_facets(index: Indexed):
             only = dict(selection.chosen) | {facet.name: (v.value,)}
             assert v.count == count(index, EpisodeSelection(tuple(only.items()))), (facet.name, v.value)
             assert v.chosen == selection.has(facet.name, v.value)
+
+
+@pytest.mark.parametrize("sort", SORTS)
+def test_every_order_lists_each_episode_once(index: Indexed, sort: str):
+    found = [e["episode_index"] for e in episodes_of(index, chosen(f"sort={sort}"))]
+    assert sorted(found) == [0, 1, 2, 3, 4]
+
+
+def test_orders_are_what_they_say(index: Indexed):
+    lengths = [e["num_frames"] for e in episodes_of(index, chosen("sort=longest"))]
+    assert lengths == sorted(lengths, reverse=True)
+    assert lengths[::-1] == [e["num_frames"] for e in episodes_of(index, chosen("sort=shortest"))]
 
 
 def test_the_index_of_a_large_corpus_is_kept_in_a_file(

@@ -22,6 +22,12 @@ def indices(settled: Listing) -> dict[str, int]:
     return {r.source_id: r.episode_index for r in settled.records}
 
 
+def test_an_index_is_never_given_twice() -> None:
+    known = {"a": 0, "b": 1, "c": 2}
+    assert indices(settle(listing(["a", "d"]), config(), known)) == {"a": 0, "d": 3}
+    assert indices(settle(listing(["c", "a"]), config(), known)) == {"a": 0, "c": 2}
+
+
 def test_findings_follow_their_episode() -> None:
     found = Finding("no_task", "x", "warning", 0), Finding("stray_file", "y", "warning")
     settled = settle(listing(["a", "b"], *found), config(), {"b": 0})

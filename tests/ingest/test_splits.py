@@ -2,6 +2,11 @@
 
 from collections.abc import Sequence
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
 from ingest.episode import EpisodeRecord
 from ingest.splits import SplitConfig, assign_splits
 
@@ -12,6 +17,34 @@ def record(episode: int, group: str, *tasks: str) -> EpisodeRecord:
 
 def records(groups: int, task: str = "t", first: int = 0) -> list[EpisodeRecord]:
     return [record(k, f"g{k}", task) for k in range(first, first + groups)]
+
+
+# Episodes of a few groups and tasks, in any order
+some_records = st.lists(
+    st.tuples(st.integers(0, 14), st.lists(st.sampled_from("abc"), max_size=2)), min_size=1, max_size=60
+).map(lambda rows: [record(e, f"g{g}", *tasks) for e, (g, tasks) in enumerate(rows)])
+
+
+@given(some_records, st.data(), st.integers(0, 3))
+def test_order_of_listing_changes_nothing(found: list[EpisodeRecord], data: st.DataObject, seed: int) -> None:
+    config = SplitConfig(seed=seed, held_out_tasks=("c",))
+    shuffled = data.draw(st.permutations(found))
+    assert assign_splits("d", "train", shuffled, config) == assign_splits("d", "train", found, config)
+
+
+def test_groups_of_several_tasks_in_any_order() -> None:
+    """Ten groups do a and b, ten a alone, ten b alone: which task counts does not depend on which came first."""
+    tasks = ("ab", "a", "b")
+    found = [record(k, f"g{k}", task) for k in range(30) for task in tasks[k // 10]]
+    assert assign_splits("d", "train", found[::-1], SplitConfig()) == assign_splits("d", "train", found, SplitConfig())
+
+
+def test_seed_and_dataset_make_another_choice() -> None:
+    def chosen(dataset: str, seed: int) -> dict[str, str]:
+        return assign_splits(dataset, "train", records(100), SplitConfig(seed=seed))
+
+    assert chosen("d", 0) == chosen("d", 0)
+    assert len({tuple(sorted(c.items())) for c in (chosen("d", 0), chosen("d", 1), chosen("e", 0))}) == 3
 
 
 def test_ood_is_held_out_whole() -> None:
@@ -32,3 +65,9 @@ def test_what_the_configuration_decides_is_not_sticky() -> None:
     task = _splits_after(plain, "train", ["t"])
     assert set(task.values()) == {"test_task"}
     assert _splits_after(task, "train") == plain
+
+
+@pytest.mark.parametrize("fields", [{"val": 0.5}, {"test_id": -0.1}, {"train": 0.8}])
+def test_configuration_that_is_refused(fields: dict) -> None:
+    with pytest.raises(ValidationError):
+        SplitConfig(**fields)

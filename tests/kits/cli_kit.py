@@ -148,6 +148,22 @@ def rows(workspace: Path, sql: str) -> list[tuple]:
         lake.con.close()
 
 
+def stage_times(workspace: Path) -> dict[tuple[str, int], Any]:
+    """When the newest run of each (stage, chunk) was finished; chunk -1 is the dataset as a whole."""
+    return {
+        (stage, chunk): finished
+        for stage, chunk, finished in rows(
+            workspace, "SELECT stage, chunk, max(finished_at) FROM stage_runs GROUP BY 1, 2"
+        )
+    }
+
+
+def stages_redone(workspace: Path, before: dict[tuple[str, int], Any]) -> set[tuple[str, int]]:
+    """(stage, chunk) whose newest run is newer than `before` had it; the lines of `episodes` left out."""
+    now = stage_times(workspace)
+    return {key for key, finished in now.items() if key[0] != "episodes" and before.get(key) != finished}
+
+
 def digest_of(workspace: Path) -> dict[str, str]:
     lake = Lake(Workspace(workspace), read_only=True)
     try:

@@ -8,6 +8,7 @@ import numpy as np
 
 from annotate.samples.wording import answer_text, question_text
 from core.paths import Workspace
+from training.progresslm_data import read_rows, truth_of
 from warehouse.lake import Lake
 from warehouse.releases import Release
 
@@ -90,3 +91,32 @@ PUBLISHED = {
     "rl__visual_negative_clip": _SEEN | _NONE | {"delta": "+5%", "stage_to_estimate": [f"other_run_{_NAME}"]},
     "rl__visual_unanswerable": _SEEN | _NONE | _EDITED | {"delta": "+6%"},
 }
+
+
+def published_rows(name: str, count: int = 4) -> list[dict]:
+    """Rows of one published file: one run's pictures in their order, with what each shows as their label."""
+    rows = []
+    for k in range(count):
+        usual = {"id": "bar/run", "task_goal": "pour the tea", "total_steps": "3", "data_source": "bar"}
+        usual |= {"stage_to_estimate": [_NAME], "closest_idx": f"{min(k, 2) + 1}", "progress_score": f"{10 + 25 * k}%"}
+        row = usual | PUBLISHED[name]
+        stage, at = row["stage_to_estimate"], 12 + 30 * k
+        row["stage_to_estimate"] = [s.format(at) for s in stage] if isinstance(stage, list) else stage.format(at)
+        rows.append(row)
+    return rows
+
+
+def assert_rows_are_read(path: Path, rows: list[dict], crossed: bool) -> None:
+    """The truth of each row of a file is read, with any pictures; `crossed`: they are asked of another camera."""
+    root = path.parent / "pictures"
+    for row in rows:
+        stage = row["stage_to_estimate"]
+        for name in [*row.get("visual_demo", ()), *(stage if isinstance(stage, list) else [stage])]:
+            (root / row["id"]).mkdir(parents=True, exist_ok=True)
+            (root / row["id"] / name).touch()
+    samples = read_rows([path], root, "think")
+    for row, truth in zip(rows, map(truth_of, samples), strict=True):
+        assert truth.demo_count == len(row.get("text_demo") or row["visual_demo"])
+        assert (truth.ref is None) == (row["closest_idx"] == "n/a")
+        assert row["progress_score"] == ("n/a" if truth.score_percent is None else f"{truth.score_percent:g}%")
+    assert {"another camera" in sample.row["question"] for sample in samples} == {crossed}

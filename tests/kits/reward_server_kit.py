@@ -86,3 +86,14 @@ def talking(url: str) -> Iterator[socket.socket]:
     host, port = url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=30) as s:
         yield s
+
+
+def heard(s: socket.socket) -> bytes:
+    """All that comes until the other side closes."""
+    data = b""
+    try:
+        while more := s.recv(65536):
+            data += more
+    except ConnectionResetError:
+        return data
+    return data

@@ -9,11 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from annotate.imported import Annotation, ImportedError, read_annotations
+from core.errors import UserError
 from ingest.episode import NativeStep
 from pipeline.imports import import_annotations
 from tests.kits.lerobot_writer import edit_parquet, v3_data, v3_meta, write_v3
 from tests.kits.made_corpus import Made
-from tests.kits.tiny_lerobot import LENGTHS
+from tests.kits.tiny_lerobot import LENGTHS, NAMED
 from warehouse.exports import EXPORT_KINDS
 from warehouse.exports.options import Selection
 from warehouse.lake import Lake, digest
@@ -29,6 +30,16 @@ def exported(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("exported") / "tiny"
     LEROBOT.export(Lake(made.space, read_only=True), ANY, out)
     return out
+
+
+def test_language_and_sarm_columns_say_the_same_of_a_finished_run(corpus: Lake, exported: Path):
+    language, sarm = (import_annotations(corpus, exported, "tiny", form) for form in ("language", "sarm"))
+    assert (language.episodes, language.label_run != sarm.label_run) == (len(NAMED), True)
+    both = corpus.rows(SPANS.format("segments", f"label_run = '{sarm.label_run}'"))
+    known = {r[0] for r in both}
+    assert known
+    told = corpus.rows(SPANS.format("segments", f"label_run = '{language.label_run}'"))
+    assert [r for r in told if r[0] in known] == both
 
 
 def test_a_foreign_lerobot_dataset_is_matched_by_index_and_length(corpus: Lake, exported: Path, tmp_path: Path):
@@ -153,4 +164,12 @@ def test_hostile_folders_are_a_sentence(corpus: Lake, tmp_path: Path, what: str)
     with pytest.raises(ImportedError) as said:
         import_annotations(corpus, root, "tiny")
     assert "\n" not in str(said.value)
+    assert digest(corpus) == before
+
+
+def test_what_fits_nothing_is_refused(corpus: Lake, exported: Path, tmp_path: Path):
+    before = digest(corpus)
+    for path, name, message in ((exported, "none", "no dataset 'none'"), (tmp_path / "x", "tiny", "no such file")):
+        with pytest.raises(UserError, match=message):
+            import_annotations(corpus, path, name)
     assert digest(corpus) == before

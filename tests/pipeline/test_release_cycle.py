@@ -85,6 +85,22 @@ def test_a_laptop_model_goes_the_same_way_and_scores_a_video(lake: Lake, tmp_pat
     assert all((r["success"] is None) == (r["source"] == "change") for r in rows)
 
 
+def test_the_whole_second_half_and_nothing_twice(lake: Lake) -> None:
+    first = closing_steps(lake, "r1", tiny_recipe())
+    assert [o.asset for o in first] == ["release", "reward_model", "evaluation", "leaderboard"]
+    assert all(o.made and 1000 < len(o.picture) <= 20_000 for o in first)
+    again = closing_steps(lake, "r1", tiny_recipe())
+    assert [o.made for o in again[:3]] == [False, False, False]
+    assert [o.version for o in again] == [o.version for o in first]
+
+    checkpoint = first[1].files[0]
+    assert {p.suffix for p in checkpoint.iterdir()} == {".json", ".safetensors"}
+    assert len(json.loads((checkpoint / "curve.json").read_text())) == 3
+    page = first[2].files[0].read_text()
+    for name in ("clock", "best constant", "visual distance", "split test_id"):
+        assert name in page
+
+
 def test_releases_do_not_change(lake: Lake) -> None:
     create_release(lake, "r1")
     with pytest.raises(ReleaseError, match="exists"):

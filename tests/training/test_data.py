@@ -1,19 +1,26 @@
 """Batches: which, in what order, and where a stream stands."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
+from tests.kits.negatives_kit import TASKS, runs, write_shards
 from tests.kits.training_kit import make_items, make_parts, make_release, recipe
 from training import data, feeding
 from training.batches import BatchStream, Prepared, together
 from training.data import RowSource
-from training.feeding import open_batches, open_stream
+from training.feeding import open_batches, open_stream, worker_count
+from training.negatives.config import KINDS
+from training.pictures import Item
+from training.recipe import Recipe
 from training.transform import Batch, Transform
 from warehouse.shards import Sample, ShardError, read_samples
 
@@ -67,6 +74,61 @@ def test_workers_give_the_same_after_a_stop(shards: list[Path], transform: Trans
     again.load_state_dict(states[2])
     for batch in expected[3:]:
         assert same(next(again).batch, batch)
+
+
+NEGATIVES = {"negatives": dict.fromkeys(KINDS, 0.12)}
+
+
+@pytest.mark.parametrize("packing", [False, True], ids=["padded", "packed"])
+def test_negatives_are_the_same_resumed_and_by_workers(tmp_path: Path, packing: bool) -> None:
+    labels = runs(12)
+    shards = write_shards(tmp_path, labels)
+    transform = make_parts([Item(q, ()) for q in (*TASKS, "Remaining actions: <progress>%")])[1]
+    of = recipe(data=NEGATIVES | {"packing": packing, "window": 16, "sequence_length": 1600})
+    whole = open_stream(shards, transform, of, labels=labels)
+    states, expected = [], []
+    for _ in range(8):
+        states.append(json.loads(json.dumps(whole.state_dict())))
+        expected.append(next(whole))
+    made = sum((Counter(p.made) for p in expected), Counter())
+    assert len(made) > len(KINDS) / 2
+    assert made.total() == sum(p.samples for p in expected)
+    assert any(" " in key for p in expected for key in p.keys)
+    again = open_stream(shards, transform, of, labels=labels)
+    again.load_state_dict(states[5])
+    for part in expected[5:]:
+        assert same(next(again).batch, part.batch)
+    by_workers = open_batches(shards, transform, recipe(data=of.data.model_dump() | {"workers": 2}), labels=labels)
+    for part in expected[:4]:
+        theirs = next(by_workers)
+        assert same(theirs.batch, part.batch)
+        assert (theirs.made, theirs.keys) == (part.made, part.keys)
+    # Other samples are changed, or otherwise, in the next epoch
+    drawn, epochs = 0, ([], [])
+    stream = open_stream(shards, transform, of, labels=labels)
+    while drawn < 2 * stream.per_epoch:
+        part = next(stream)
+        epochs[int(drawn >= stream.per_epoch)].extend(key for key in part.keys if " " in key)
+        drawn += part.drawn
+    assert set(epochs[0]) != set(epochs[1])
+
+
+def test_workers_start_beside_threads_of_opencv(
+    shards: list[Path], transform: Transform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class InTime(feeding.DataLoader):
+        def __init__(self, *given: Any, **settings: Any) -> None:
+            super().__init__(*given, **settings, timeout=60)  # a worker that hangs is named
+
+    monkeypatch.setattr(feeding, "DataLoader", InTime)
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(2)
+    try:
+        cv2.resize(np.zeros((4096, 4096, 3), np.uint8), (512, 512), interpolation=cv2.INTER_AREA)
+        next(open_batches(shards, transform, recipe(data={"workers": 2})))
+        assert cv2.getNumThreads() == 2
+    finally:
+        cv2.setNumThreads(threads)
 
 
 @pytest.mark.parametrize("gpu", [True, False])
@@ -140,6 +202,14 @@ def equal(a: Sequence[Batch], b: Sequence[Batch]) -> bool:
     return len(a) == len(b) and all(map(same, a, b))
 
 
+@pytest.mark.parametrize("of", [recipe(data={"augment": True}), PACKED], ids=["padded", "packed"])
+def test_any_number_of_processes_is_given_the_same_run(lanes: list[Path], transform: Transform, of: Recipe) -> None:
+    whole = taken([open_stream(lanes, transform, of)], 24)
+    assert not same(whole[0], whole[1])
+    for world in (2, 3, 4, 6):
+        assert equal(taken([open_stream(lanes, transform, of, k, world) for k in range(world)], 24 // world), whole)
+
+
 def test_another_number_of_processes_goes_on(lanes: list[Path], transform: Transform) -> None:
     whole = taken([open_stream(lanes, transform, PACKED)], 36)
     began = [open_stream(lanes, transform, PACKED, k, 4) for k in range(4)]
@@ -154,6 +224,27 @@ def test_another_number_of_processes_goes_on(lanes: list[Path], transform: Trans
         together([states[0], states[1] | {"given": 16}])
     with pytest.raises(ShardError, match="begun with 3 lanes of data, now there are 4"):
         began[0].load_state_dict(states[0] | {"count": 3})
+
+
+def test_workers_change_nothing_nor_does_another_number_of_them(lanes: list[Path], transform: Transform) -> None:
+    whole = taken([open_stream(lanes, transform, PACKED)], 16)
+    two = open_batches(lanes, transform, recipe(data=PACKED.data.model_dump() | {"workers": 2}, train={"batch": 2}))
+    assert equal(taken([two], 5), whole[:5])
+    state = json.loads(json.dumps(two.state_dict()))
+    for rank in (0, 1):
+        of = recipe(data=PACKED.data.model_dump() | {"workers": 1}, train={"batch": 2})
+        other = open_batches(lanes, transform, of, rank, 2)
+        other.load_state_dict(state)
+        # Batch 5 is the next one, and those of process 1 are odd.
+        assert equal(taken([other], 2), whole[5 + (1 - rank) :: 2][:2])
+
+
+@pytest.mark.parametrize(
+    ("wanted", "world", "lanes", "count"),
+    [(8, 8, 64, 8), (8, 8, 48, 6), (16, 8, 64, 16), (8, 1, 1, 8), (0, 4, 8, 0), (5, 1, 8, 4), (4, 7, 64, 4)],
+)
+def test_workers_share_out_lanes_evenly(wanted: int, world: int, lanes: int, count: int) -> None:
+    assert worker_count(wanted, world, lanes) == count
 
 
 def test_augmentation_differs_between_epochs_and_is_the_same_when_resumed(

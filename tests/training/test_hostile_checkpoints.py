@@ -46,6 +46,13 @@ WEIGHTS = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("what", WEIGHTS)
+def test_weights(tmp_path: Path, what: str) -> None:
+    (laptop(tmp_path) / "model.safetensors").write_bytes(WEIGHTS[what])
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_laptop(tmp_path)
+
+
 def test_a_file_that_is_larger_than_any_model(tmp_path: Path) -> None:
     with (laptop(tmp_path) / "model.safetensors").open("r+b") as weights:
         weights.truncate(40 << 30)  # takes no room on the disk

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.kits.progresslm_rows import PUBLISHED, assert_rows_are_read, published_rows
 from training.progresslm_data import RowError, read_rows, truth_of
 from training.rewards import Truth
 from warehouse.shards import Sample
@@ -89,6 +90,12 @@ def test_a_prompt_of_rl_finds_its_pictures_on_this_machine(tmp_path: Path, root:
     in_parts = [{"type": "text", "text": "Goal\n"}, *[{"type": "image"}] * 3, {"type": "text", "text": "\nNow?"}]
     told = PROMPT | {"user_prompt": "Goal\n\nNow?", "messages": in_parts}
     assert read(tmp_path, root, told).row["question"] == "Goal\n<image><image><image>\nNow?"
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_rows_of_every_published_file(tmp_path: Path, name: str) -> None:
+    rows = published_rows(name)
+    assert_rows_are_read(write(tmp_path, *rows), rows, crossed="visual_cross" in name and not name.startswith("rl"))
 
 
 @pytest.mark.parametrize(

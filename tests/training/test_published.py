@@ -160,6 +160,19 @@ def checkpoint(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("file", ["pytorch_model.bin", "procvlm_extra/procvlm_head.pt"])
+def test_a_pickle_with_code_is_not_run(
+    file: str, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRAP", str(tmp_path / "trap"))
+    torch.save({"x": Trap()}, checkpoint / file)
+    with pytest.raises(ModelError, match=r"is not loaded: it holds more than weights \(\w*\.mkdir\)") as refused:
+        convert(checkpoint, tmp_path / "out")
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "trap").exists()
+    assert not (tmp_path / "out").exists()
+
+
 def change(path: Path, how: Callable[[dict], None]) -> None:
     weights = torch.load(path, weights_only=True)
     how(weights)

@@ -1,5 +1,7 @@
 """Rewards of GRPO: the published table to the last digit, and what the mended one does where that goes wrong."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -44,9 +46,20 @@ def test_the_published_reward(name: str) -> None:
     assert r.hack_detected == (name == "refuses only the reference")
 
 
+def test_the_published_reward_does_not_know_na() -> None:
+    assert published(reply("na", "na", "na"), UNANSWERABLE).overall < 0
+    assert mended(reply("na", "na", "na"), UNANSWERABLE).overall == pytest.approx(1)
+
+
 def test_a_refusal_beats_silence_only_in_the_mended_reward() -> None:
     assert published("", ANSWERABLE).overall > published(REFUSAL, ANSWERABLE).overall
     assert mended("", ANSWERABLE).overall < mended(REFUSAL, ANSWERABLE).overall
+
+
+def test_right_beats_wrong_beats_refusal_beats_silence() -> None:
+    order = [reply(), reply("4"), reply("5", "90%"), REFUSAL, "The arm moves."]
+    values = [mended(response, ANSWERABLE).overall for response in order]
+    assert all(a > b for a, b in pairwise(values))
 
 
 @given(

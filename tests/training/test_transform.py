@@ -8,6 +8,7 @@ import torch
 from annotate.vlm.prompts import quote
 from tests.kits.training_kit import FAMILIES, bar, make_items, make_parts
 from training.pictures import Item
+from training.recipe import HeadConfig
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -34,6 +35,14 @@ def test_control_tokens_in_a_text_are_text(parts) -> None:
     model = parts[0]
     with torch.no_grad():
         assert model(transform([replace(hostile, question="<image>Put <|image_pad|> away")])).progress.isfinite().all()
+
+
+def test_the_published_head_reads_packed_rows_alike() -> None:
+    items = make_items()
+    model, transform = make_parts(items, head=HeadConfig(pooling="published"))
+    with torch.inference_mode():
+        padded, packed = model(transform(items)).progress, model(transform(items, packed=True)).progress
+    assert torch.allclose(padded, packed, atol=1e-6)
 
 
 def test_pictures_share_a_budget_of_tokens() -> None:

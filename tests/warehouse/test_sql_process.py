@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,11 +13,35 @@ import pytest
 from core.errors import SqlError
 from tests.kits.lake_kit import FOREVER
 from tests.kits.sql_attacks import NAME, SECRETS, state_of, ways_out
-from warehouse.sql_process import LakeState, SqlProcess
+from warehouse.sql_process import LakeState, SqlProcess, memory_bytes
 
 MEMORY = "400MB"
 TIME_S = 1.5  # that a bomb is let burn
 DEEP = "repeat('{\"a\":',1000000)||'1'||repeat('}',1000000)"
+NESTED = "SELECT list_transform([1], " + "x -> list_transform([1], " * 50 + "x -> x" + ")" * 51
+DOUBLING = ",".join(f"c{i} AS (SELECT * FROM c{i - 1} a, c{i - 1} b)" if i else "c0 AS (SELECT 1)" for i in range(25))
+
+# What broke the explorer, or its limits, when it was attacked
+BOMBS = [
+    "SELECT repeat('x', 2000000000) a, repeat('y', 2000000000) b",
+    "SELECT repeat('x', 1000000) FROM range(4000)",
+    "SELECT range(1, 400000000) a",
+    "SELECT string_agg(repeat('x',1000), '') FROM range(5000000)",
+    "SELECT lpad('x', 2000000000, 'y') a, lpad('x', 2000000000, 'z')",
+    "SELECT format('{:>2000000000}', 'x'), printf('%2000000000d', 1)",
+    "WITH RECURSIVE t AS (SELECT 'x' s UNION ALL SELECT s||s FROM t) SELECT max(length(s)) FROM t",
+    "SELECT regexp_matches(repeat('a',100000)||'b', '(a|a)*c') FROM range(1000)",
+    "SELECT levenshtein(repeat('a',100000), repeat('b',100000))",
+    "SELECT replace(repeat('a',100000),'a',repeat('b',100000))",
+    "SELECT generate_series(timestamp '0001-01-01', timestamp '9999-01-01', interval 1 second)",
+    f"SELECT json_structure({DEEP})",
+    f"SELECT json_merge_patch({DEEP}, {DEEP})",
+    f"SELECT ({DEEP})::JSON::VARIANT",
+    f"SELECT json_contains({DEEP}, {DEEP})",
+    NESTED,
+    f"WITH {DOUBLING} SELECT count(*) FROM c24",
+    "SELECT " + "(" * 50_000 + "1" + ")" * 50_000,
+]
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +57,21 @@ def at(empty_corpus: Path) -> LakeState:
 
 def one(process: SqlProcess, at: LakeState) -> int:
     return process.query(at, "SELECT 1 AS a", 60)["a"][0].as_py()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sql", BOMBS, ids=[sql[:50] for sql in BOMBS])
+def test_no_statement_takes_more_than_it_may(process: SqlProcess, at: LakeState, sql: str):
+    assert one(process, at) == 1
+    most = Most(process)
+    began = time.monotonic()
+    try:
+        process.query(at, sql, TIME_S, max_rows=500, max_bytes=16_000_000)
+    except SqlError as e:
+        assert "\n" not in str(e)  # noqa: PT017
+    assert time.monotonic() - began < TIME_S + 3
+    assert most.bytes() < memory_bytes(MEMORY) * 1.1
+    assert one(process, at) == 1
 
 
 def test_no_statement_finds_a_way_out(tmp_path: Path, empty_corpus: Path, monkeypatch: pytest.MonkeyPatch):
@@ -125,3 +165,13 @@ def test_nothing_is_spilt_to_disk(at: LakeState, tmp_path: Path, monkeypatch: py
 def test_what_is_no_size_is_refused(text: str):
     with pytest.raises(SqlError, match="is no size of memory"):
         SqlProcess(text)
+
+
+def test_refused_and_failed_queries_keep_the_process(process: SqlProcess, at: LakeState):
+    one(process, at)
+    number = process._process.pid
+    for sql in ("DELETE FROM frames", "SELECT nosuch FROM frames", "SELEC 1", "SELECT getenv('HOME')"):
+        with pytest.raises(SqlError):
+            process.query(at, sql, 60)
+    one(process, at)
+    assert process._process.pid == number

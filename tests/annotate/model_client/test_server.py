@@ -19,6 +19,7 @@ from annotate.model_client.server import (
     default_python,
     environment,
     installed_device,
+    serves,
 )
 from core.errors import FailedError
 from core.paths import ROOT
@@ -92,6 +93,21 @@ def eventually(condition: Callable[[], bool], limit_s: float = 10) -> bool:
             return True
         time.sleep(0.05)
     return False
+
+
+def test_it_is_ready_inside_and_gone_outside(config: ServerConfig):
+    said: list[str] = []
+    with Server(config, said.append) as server:
+        (endpoint,), (log,) = server.endpoints, server.logs
+        assert serves(endpoint, "some/model")
+        assert not serves(endpoint, "another")
+        started = pids(log)
+        assert all(map(lives, started))
+        server.check()
+    assert not any(map(lives, started))
+    assert not serves(endpoint, "some/model")
+    assert all("starting" in line for line in said)  # none, when it is ready at once
+    server.stop()  # again: nothing left to do
 
 
 def test_a_death_later_is_seen(config: ServerConfig):

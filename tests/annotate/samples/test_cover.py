@@ -21,6 +21,14 @@ def run(h: int = 120, w: int = 160, num_frames: int = 20) -> dict[int, np.ndarra
     return pictures
 
 
+def test_patches_vary_and_are_the_same_for_the_same_seed():
+    pictures = run()
+    one, same, other = (covered(pictures[100], pictures, 100, seed) for seed in (7, 7, 8))
+    assert (one == same).all()
+    changed = [(picture != pictures[100]).any(axis=2) for picture in (one, other)]
+    assert (changed[0] != changed[1]).mean() > 0.05
+
+
 def test_keyframes_of_another_size_are_made_to_fit():
     pictures = {frame: cv2.resize(p, (320, 240)) for frame, p in run().items()}
     assert covered(run()[50], pictures, 50, 1).shape == (120, 160, 3)

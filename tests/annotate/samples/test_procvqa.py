@@ -4,11 +4,13 @@ import re
 from dataclasses import replace
 
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
 
 from annotate.samples import samples_stage
 from annotate.samples.config import SamplesConfig
 from annotate.samples.labelled_episode import LabelledEpisode
-from annotate.samples.procvqa import progress_answer
+from annotate.samples.procvqa import progress_answer, window
 from tests.kits.labelled import episode
 
 CONFIG = SamplesConfig()
@@ -28,10 +30,38 @@ def family(found: list[dict], name: str) -> list[dict]:
     return [r for r in found if r["family"] == name]
 
 
+def by_id(found: list[dict]) -> dict[str, dict]:
+    return {r["sample_id"]: r for r in found}
+
+
 # Seeds
 
 
+def test_samples_do_not_depend_on_the_order_of_episodes():
+    episodes = [episode(i) for i in range(5)]
+    forward, backward = rows(*episodes), rows(*reversed(episodes))
+    alone = [r for e in episodes for r in rows(e)]
+    assert by_id(forward) == by_id(backward) == by_id(alone)
+    assert len(by_id(forward)) == len(forward)
+
+
+def test_samples_differ_with_the_seed_and_between_episodes():
+    def moments(found: list[dict]) -> list[int]:
+        return [r["frames"][-1] for r in family(found, "procvqa_c")]
+
+    first = moments(rows(episode()))
+    assert first == moments(rows(episode()))
+    assert first != moments(rows(episode(), config=SamplesConfig(seed=1)))
+    assert first != moments(rows(episode(1)))
+    assert first != moments(rows(replace(episode(), dataset="e")))
+
+
 # Quota and time
+
+
+def test_the_published_profile_grows_with_the_frames():
+    slow, fast = (len(rows(episode(0, fps), config=PUBLISHED)) for fps in (10.0, 30.0))
+    assert 2.7 < fast / slow < 3.3
 
 
 def test_the_published_profile_has_the_published_counts():
@@ -52,6 +82,23 @@ def test_the_published_profile_has_the_published_counts():
     mean, error = np.mean(counts, axis=0), np.std(counts, axis=0) / np.sqrt(len(counts))
     assert (np.abs(mean - [2, 178, 234]) < 4 * np.maximum(error, 0.1) + 1).all(), mean
     assert abs(np.mean(pictures) - 8.0) < 0.2  # fewer than 5 to 17 on the first frames
+
+
+def test_the_published_windows_are_single_frames_or_rows_of_them():
+    late = [r["frames"] for r in rows(episode(0, 10.0, 60.0), config=PUBLISHED) if r["family"] != "procvqa_a"]
+    late = [f for f in late if f[-1] > 20]
+    assert all(f == list(range(f[0], f[-1] + 1)) for f in late)
+    assert {len(f) for f in late} == {1, *range(5, 18)}
+    assert 0.2 < sum(len(f) == 1 for f in late) / len(late) < 0.4
+
+
+@given(st.integers(0, 500), st.sampled_from([1.0, 2.0, 10.0, 29.97, 60.0]), st.integers(1, 9), st.floats(0.01, 3))
+def test_no_window_shows_a_frame_twice(now: int, fps: float, count: int, step_s: float):
+    frames = window(now, fps, SamplesConfig(window_frames=count, window_step_s=step_s))
+    assert frames == sorted(set(frames))
+    assert frames[-1] == now
+    assert frames[0] >= 0
+    assert len(frames) <= count
 
 
 # What they say

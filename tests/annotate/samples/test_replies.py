@@ -2,7 +2,7 @@
 
 import pytest
 
-from annotate.samples.replies import parse_answer, written_ref, written_score
+from annotate.samples.replies import parse_answer, parse_reply, written_ref, written_score
 
 NA = "n/a"
 
@@ -25,6 +25,13 @@ PUBLISHED = [
     ("<ref>1</ref><ref>3</ref><score>10%</score><score>90%</score>", 1, 0.1),
     ("", None, None),
 ]
+
+
+@pytest.mark.parametrize(("reply", "ref", "score"), PUBLISHED)
+def test_replies_are_read_as_published(reply: str, ref: int | str | None, score: float | str | None) -> None:
+    read = parse_reply(reply, "published")
+    assert (NA if read.ref_is_na else read.ref) == ref
+    assert (NA if read.score_is_na else read.score) == score
 
 
 # (answer, Qwen, OpenAI, InternVL)
@@ -77,3 +84,36 @@ def test_references_of_files_are_read_as_published(written: str | float | None, 
 
 
 GOOD = "<ref_think>a</ref_think>\n<ref>3</ref>\n<score_think>b</score_think>\n<score>42%</score>"
+
+
+def test_a_right_reply_is_read_the_same_both_ways() -> None:
+    strict = parse_reply(GOOD)
+    assert (strict.ref, strict.score, strict.ref_think, strict.score_think) == (3, 0.42, "a", "b")
+    assert strict.format_ok
+    assert strict == parse_reply(GOOD, "published")
+
+
+def test_a_refusal_is_n_a_in_three_tags() -> None:
+    read = parse_reply("<ref_think>no</ref_think><ref>N/A</ref><score_think>n/a</score_think><score>na</score>")
+    assert (read.ref, read.ref_is_na, read.score, read.score_is_na) == (None, True, None, True)
+    assert read.format_ok
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        f"Sure. {GOOD}",
+        f"{GOOD} Done.",
+        GOOD.replace("<ref>3</ref>\n", "") + "<ref>3</ref>",
+        GOOD.replace("</ref_think>", ""),
+        GOOD.upper(),
+        GOOD.replace(">b<", "><score>9%</score><"),
+    ],
+)
+def test_anything_but_the_four_tags_in_order_is_not_the_format(reply: str) -> None:
+    assert not parse_reply(reply).format_ok
+
+
+def test_a_tag_said_twice_is_not_read_strictly() -> None:
+    read = parse_reply("<ref>1</ref><ref>3</ref><score>10%</score><score>90%</score>")
+    assert (read.ref, read.score, read.score_is_na) == (None, None, False)

@@ -11,12 +11,15 @@ from annotate.segments import check_tiling
 from annotate.transfer.annotator import Reference, Transferred, annotate
 from annotate.transfer.config import TransferConfig
 from tests.kits.transfer_runs import (
+    FPS,
     PLAN,
+    cuts_of,
     pace,
     random_run,
     random_segments,
     run_along,
     shown_by,
+    steps_of,
 )
 
 CONFIG, MOTION = TransferConfig(), MotionConfig()
@@ -24,6 +27,35 @@ CONFIG, MOTION = TransferConfig(), MotionConfig()
 
 def labelled(runs, references) -> list[Transferred]:
     return annotate(runs, references, CONFIG, MOTION)
+
+
+def off_s(transferred: Transferred, phases: np.ndarray) -> float:
+    """The farthest boundary from the truth."""
+    assert transferred.label is not None
+    ends = [s.end_frame for s in transferred.label.segments if s.step is not None and s.completed][:-1]
+    return max(abs(a - b) / FPS for a, b in zip(ends, cuts_of(phases), strict=True))
+
+
+def test_labels_depend_neither_on_the_order_nor_on_references_listed_twice():
+    runs = [run_along(pace(150 + 10 * k, k), k) for k in range(4)]
+    references = [shown_by(pace(170, 20), 50), shown_by(pace(190, 21), 51)]
+    usual, turned = labelled(runs, references), labelled(runs[::-1], references[::-1])[::-1]
+    for a, b in zip(usual, turned, strict=True):
+        assert a.label is not None
+        assert b.label is not None
+        assert a.label.segments == b.label.segments
+        assert np.array_equal(a.label.curve, b.label.curve)
+
+
+def test_no_reference_is_refused_but_another_task_is_not_believed():
+    runs = [run_along(pace(150 + 10 * k, k), k) for k in range(4)]
+    other = run_along(pace(170, 20), 50, course=5)
+    believed = labelled(runs, [shown_by(pace(170, 20), 50)])
+    doubted = labelled(runs, [Reference(other, steps_of(pace(170, 20)), PLAN, pace(170, 20))])
+    for a, b in zip(believed, doubted, strict=True):
+        assert a.label is not None
+        assert b.label is not None
+        assert b.label.confidence < 0.6 * a.label.confidence
 
 
 def test_pictures_alone_do_not_say_how_an_episode_ended():
@@ -38,6 +70,20 @@ def test_pictures_alone_do_not_say_how_an_episode_ended():
     assert untold.label is not None
     assert told.label is not None
     assert untold.label.confidence <= SURE < told.label.confidence
+
+
+def test_a_step_that_was_done_twice_ends_with_the_second_time():
+    phases = pace(200, 3)
+    first, second = cuts_of(phases)
+    steps = steps_of(phases)
+    retried = [
+        replace(steps[0], end_frame=first // 2, completed=False),
+        replace(steps[0], start_frame=first // 2),
+        *steps[1:],
+    ]
+    [one] = labelled([run_along(pace(180, 4), 4)], [shown_by(phases, 9, retried)])
+    assert off_s(one, pace(180, 4)) <= 0.5
+    assert second > first
 
 
 @pytest.mark.parametrize("seed", range(12))

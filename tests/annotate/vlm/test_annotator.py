@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from annotate.model_client.calls import Image, VlmError
+from annotate.model_client.calls import Image, Request, VlmError
 from annotate.segments import Segment, finished
 from annotate.vlm import annotate_episode
 from annotate.vlm.config import VlmConfig
@@ -40,6 +40,22 @@ def run(view, model, config=CONFIG):
 
 def reason(view, segments, model, config=CONFIG, num_planned=3):
     return asyncio.run(reason_episode(view, segments, num_planned, model, config))
+
+
+def texts_of(request: Request):
+    return {k: f"Text {k}" for k in request.schema["properties"]}
+
+
+def test_the_stages_of_an_episode_begin_with_the_same_bytes():
+    model = knowing(TRUTH, reason=texts_of)
+    view = view_of()
+    label = run(view, model)
+    reason(view, label.segments, model)
+    alike = [r for r in model.requests if r.stage != "refine"]
+    assert [r.stage for r in alike] == ["plan", "segment", "verify", "reason"]
+    assert len({(r.system, r.content[:-1]) for r in alike}) == 1
+    assert frames_shown(alike[0]) == [*range(0, 300, 30), 299]
+    assert {r.system for r in model.requests} == {alike[0].system}
 
 
 @st.composite
@@ -147,7 +163,22 @@ def two_passes(second, strong=None):
     return Model(**(first.replies | {"segment": segment}))
 
 
+def test_two_passes_that_agree_make_a_label_sure():
+    model = two_passes(TRUTH)
+    label = run(view_of(motion_cuts=(47, 101, 152, 199, 263)), model, VlmConfig(passes=2))
+    assert len(model.of("segment")) == 2
+    assert frames_shown(model.of("segment")[1]) == [0, *range(45, 270, 30), 284, 299]
+    assert [s.start_frame for s in label.segments] == [t[0] for t in TRUTH]
+    assert min(s.confidence for s in label.segments) > 0.85
+    assert not label.needs_review
+
+
 GATE = VlmConfig(passes=2, gate_tolerance_s=0.5)
+
+
+def test_the_gate_lets_passes_through_that_agree():
+    label = run(view_of(), two_passes(TRUTH), VlmConfig(passes=2, gate_tolerance_s=0.5, strong_model="big"))
+    assert (label.needs_review, label.notes) == (False, [])
 
 
 def test_the_gate_without_a_strong_model_asks_people():

@@ -7,6 +7,8 @@ import asyncio
 import os
 from pathlib import Path
 
+import pytest
+
 from annotate.model_client.calls import Request
 from annotate.vlm import annotate_episode
 from annotate.vlm.config import VlmConfig
@@ -42,6 +44,12 @@ def golden(name: str, text: str) -> None:
     if os.environ.get("PROCCORPUS_WRITE_GOLDEN"):
         path.write_text(text)
     assert text == path.read_text()
+
+
+@pytest.mark.parametrize("stage", ["plan", "segment", "refine", "verify", "reason"])
+def test_each_stage_is_told_what_the_golden_file_says(stage):
+    requests = [r for r in asked(view_of()) if r.stage == stage]
+    golden(stage, texts(requests[0]))
 
 
 def test_the_plan_of_an_episode_without_task():

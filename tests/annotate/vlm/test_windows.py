@@ -1,13 +1,16 @@
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from annotate.model_client.calls import VlmError
-from annotate.vlm.confidence import confidences
+from annotate.vlm.confidence import agree, confidences
 from annotate.vlm.config import VlmConfig
 from annotate.vlm.windows import (
     Span,
     merged,
+    search_ranges,
     shifted_frames,
     shown_frames,
     spans_of,
@@ -40,6 +43,15 @@ def change(picture, label="2", outcome="achieved"):
 
 def read(*changes, first=ACTIVITY):
     return spans_of({"seen": "x", "first": first, "changes": list(changes)}, (0, 10, 20, 30, 40), 3)
+
+
+def test_a_reply_in_order_is_taken_as_it_is():
+    assert read(change(2), change(4, "idle"), change(5, "2", "not_achieved")) == [
+        Span(0, -1, 0, True),
+        Span(1, 0, 10, True),
+        Span("idle", 20, 30, True),
+        Span(1, 30, 40, False),
+    ]
 
 
 def test_pictures_out_of_range_are_clipped_and_noted():
@@ -85,6 +97,13 @@ def short(spans):
     return [(s.label, s.after, s.start, s.completed) for s in spans]
 
 
+def test_windows_are_joined_where_they_agree():
+    a = [Span(0, -1, 0, True), Span(1, 20, 30, False)]
+    b = [Span(1, -1, 30, True), Span(2, 50, 60, True)]
+    # the later window saw the end of step 1, so its word counts
+    assert short(merged([(A, a), (B, b)])) == [(0, -1, 0, True), (1, 20, 30, True), (2, 50, 60, True)]
+
+
 def test_a_retry_that_both_windows_saw_is_one():
     a = [Span(0, -1, 0, False), Span(0, 20, 30, False)]
     b = [Span(0, -1, 30, False), Span(0, 40, 50, True)]
@@ -111,7 +130,28 @@ def looks(draw):
     return num_frames, [Span(0, -1, 0, True), *(Span(0, shown[m - 1], shown[m], True) for m in sorted(marks))]
 
 
+@settings(max_examples=300)
+@given(looks())
+def test_search_ranges_are_apart_in_order_and_inside(case):
+    num_frames, spans = case
+    ranges = search_ranges(spans, num_frames)
+    ends = [0, *(x for r in ranges for x in r), num_frames]
+    assert all(a < b or (a == b and k % 2 == 1) for k, (a, b) in enumerate(pairwise(ends)))
+    for (low, high), s in zip(ranges, spans[1:], strict=True):
+        assert low <= s.after + 1 <= s.start <= high
+
+
 FIRST = [Span(0, -1, 0, True), Span(1, 30, 60, True), Span("idle", 120, 150, True)]
+
+
+def test_looks_agree_when_their_changes_may_be_the_same():
+    same = [Span(0, -1, 0, False), Span(1, 45, 75, True), Span("idle", 105, 135, True)]
+    assert agree(FIRST, same, 0)
+    late = [*same[:2], Span("idle", 165, 195, True)]  # 166 at the earliest, and not after 150: 16 frames
+    assert not agree(FIRST, late, 15)
+    assert agree(FIRST, late, 16)
+    assert not agree(FIRST, same[:2], 1000)
+    assert not agree(FIRST, [*same[:2], Span(2, 105, 135, True)], 1000)
 
 
 def test_confidence_of_one_look_depends_on_motion_only():

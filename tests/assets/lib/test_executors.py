@@ -3,7 +3,7 @@
 import pytest
 from dagster._config import validate_config
 
-from assets.lib.executors import CHOICE, EXECUTORS, executor
+from assets.lib.executors import CHOICE, EXECUTORS, PASSED_ON, executor
 
 
 @pytest.mark.parametrize("name", EXECUTORS)
@@ -21,3 +21,14 @@ def test_unknown_choice_is_refused(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv(CHOICE, "slurm")
     with pytest.raises(ValueError, match="PROCCORPUS_EXECUTOR is 'slurm': it may be in_process, ray, kubernetes"):
         executor()
+
+
+def test_no_secret_is_passed_on_to_ray(monkeypatch: pytest.MonkeyPatch):
+    for name in ("PGPASSWORD", "AWS_SECRET_ACCESS_KEY", "DAGSTER_POSTGRES_URL", *PASSED_ON):
+        monkeypatch.setenv(name, f"marked-{name}")
+    monkeypatch.setenv(CHOICE, "ray")
+    resolved = executor().apply_config_mapping({"config": {}})
+    assert resolved.value is not None
+    given = resolved.value["config"]["ray"]
+    assert given["env_vars"] == list(PASSED_ON)
+    assert given["num_cpus"] == 1.0

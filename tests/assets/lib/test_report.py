@@ -54,6 +54,21 @@ def instance(reported: Made) -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
+@pytest.mark.slow
+def test_what_is_reported_later_says_the_same(reported: Made, made: Made, tmp_path: Path) -> None:
+    own = made.copy(tmp_path)
+    report_build(own.space)
+    with instance_of(reported.space) as at_once, instance_of(own.space) as later:
+        said = [[(stage, e.partition, e.tags, _of_any_place(e)) for stage, e in events(i)] for i in (at_once, later)]
+    assert said[0] == said[1]
+    assert {stage for stage, *_, metadata in said[1] if "rows_frames" in metadata} == {"frames"}
+
+
+def _of_any_place(event: dg.AssetMaterialization) -> dict[str, object]:
+    """What an event shows, without the address, which is each workspace's own."""
+    return {name: value.value for name, value in event.metadata.items() if name != "dagster/uri"}
+
+
 def test_a_build_is_reported_once_somebody_has_opened_dagster(made: Made, tmp_path: Path) -> None:
     own = made.copy(tmp_path)
     fewer = own.build.stages.samples.model_copy(update={"progress_per_episode": 3})

@@ -12,6 +12,7 @@ from core.errors import UserError
 from core.step_names import is_name
 from eval.annotators.labels import LabelledEpisode
 from eval.annotators.scoring import (
+    random_cuts,
     score_label,
 )
 from eval.annotators.truth import read_truth
@@ -94,6 +95,13 @@ def label(*cuts: int, n: int = 100, names: tuple[str, ...] = ("Grasp it",)) -> L
 
 
 # Cuts
+
+
+def test_random_cuts_are_the_same_for_a_seed_and_lie_inside() -> None:
+    draws = random_cuts(3, 50, 7)
+    assert draws == random_cuts(3, 50, 7)
+    assert draws != random_cuts(3, 50, 8)
+    assert all(len(set(draw)) == 3 and 1 <= min(draw) <= max(draw) <= 49 for draw in draws)
 
 
 # Episodes

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from eval.metrics import outcomes, score
@@ -12,6 +14,17 @@ NAN = float("nan")
 
 def value(measure: score.Measure) -> float:
     return score.score(measure).value
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=2, max_size=40))
+def test_auc_agrees_with_scikit_learn(runs: list[tuple[int, bool]]) -> None:
+    said, actual = (np.array(x) for x in zip(*runs, strict=True))
+    found = value(auc(said.astype(np.float64), actual))
+    if len({*actual.tolist()}) < 2:
+        assert np.isnan(found)
+    else:
+        assert found == pytest.approx(roc_auc_score(actual, said))
 
 
 def test_auc_of_many_scores_is_nearly_that_of_all() -> None:

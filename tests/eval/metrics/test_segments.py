@@ -12,6 +12,7 @@ from eval.metrics import segments as m
 from eval.metrics.published import boundary_hits, boundary_values, first_and_last
 
 TARGET = [("a", 0, 20), ("b", 20, 40), ("c", 40, 60)]
+SHIFTED = [("a", 0, 23), ("b", 23, 45), ("c", 45, 60)]
 WHOLE = [("x", 0, 60)]
 CUTS = st.lists(st.integers(1, 99), max_size=5, unique=True).map(sorted)
 
@@ -26,9 +27,23 @@ def answer(segments: list[m.Span]) -> str:
     return json.dumps(rows)
 
 
+def test_published_bf1_of_the_worked_example() -> None:
+    hits, total, distance = boundary_hits(first_and_last(SHIFTED), first_and_last(TARGET))
+    assert (hits, total, distance) == (4, 12, 0)  # BF1 0.333, mMAE 0
+    assert boundary_values(answer(SHIFTED)) == first_and_last(SHIFTED)
+
+
 def test_published_bf1_with_a_side_missing() -> None:
     hits = [boundary_hits(first_and_last(a), first_and_last(b))[:2] for a, b in (([], TARGET), (TARGET, []), ([], []))]
     assert hits == [(0, 6), (0, 6), (0, 0)]
+
+
+def test_the_ends_alone_are_a_full_published_score_and_nothing_of_ours() -> None:
+    other = [("a", 0, 30), ("b", 30, 60)]
+    assert boundary_hits(first_and_last(WHOLE), first_and_last([("y", 0, 60)]))[:2] == (4, 4)
+    hits, total, _ = boundary_hits(first_and_last(WHOLE), first_and_last(other))
+    assert hits / total == pytest.approx(2 / 3)  # says nothing at all of where the actions part
+    assert m.boundary_f1(WHOLE, other) == 0
 
 
 def test_published_boundaries_take_any_number_for_one() -> None:

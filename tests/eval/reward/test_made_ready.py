@@ -9,6 +9,7 @@ from eval.reward.model import ModelScorer, open_model
 from eval.reward.scorer import TOLERANCE, Reward
 from eval.reward.stream import Moment, StreamPicture
 from tests.kits.reward_kit import FPS, TASK, bars, make_checkpoint
+from training.transform import Transform
 
 
 @pytest.fixture(scope="module", params=["qwen3_vl", "qwen2_5_vl"])
@@ -33,6 +34,21 @@ def pictures(given: Sequence[Moment]) -> list[StreamPicture]:
 def progress(rewards: Sequence[Reward]) -> list[float]:
     assert [r.failure for r in rewards] == [None] * len(rewards)
     return [r.progress for r in rewards if r.progress is not None]
+
+
+def test_the_numbers_are_the_same_and_nothing_is_cut_twice(
+    scorer: ModelScorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = progress(scorer.score(moments(scorer, 12)))
+    ready = moments(scorer, 12)
+    for picture in pictures(ready):
+        scorer.make_ready(picture)
+    monkeypatch.setattr(Transform, "patches", lambda transform, given: pytest.fail("a picture is cut again"))
+    assert progress(scorer.score(ready)) == known
+    # What was made beforehand is thrown away once it is seen, and not made again
+    assert {p.cut is None and p.seen is not None for p in pictures(ready)} == {True}
+    scorer.make_ready(pictures(ready)[0])
+    assert pictures(ready)[0].cut is None
 
 
 def test_where_a_window_leaves_less_room_patches_are_cut_for_it(

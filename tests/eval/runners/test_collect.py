@@ -1,10 +1,17 @@
 """Collecting answers: nothing is asked twice, failures stand alone, shards make one file; and what is asked for."""
 
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from core.errors import UserError
+from core.paths import ROOT
 from eval.benchmarks.load import load_benchmark
 from eval.benchmarks.question import Question
 from eval.predictions import read_predictions
@@ -42,6 +49,14 @@ def test_all_parts_load_from_a_folder_with_their_pictures(bench: Path, questions
     assert all(q.text.count("<image>") == len(q.pictures) for q in questions)
     elsewhere = load_benchmark("progress-bench", str(bench / "prog-bench"), image_root=bench / "images")
     assert [q.key for q in elsewhere] == [q.key for q in questions]
+
+
+def test_a_limit_counts_rows_before_they_are_multiplied(bench: Path) -> None:
+    found = load_benchmark("progress-bench", str(bench), parts=("text-normal",), limit=2, inferences=3)
+    assert len(found) == 6
+    assert len({q.key for q in found}) == 6
+    assert len({q.text for q in found}) == 1  # of the same recording and steps
+    assert {p.seed for p in map(Prompt.of, found)} == {0, 1, 2}
 
 
 def test_an_item_that_fails_fails_alone_and_is_tried_again(questions: list[Question], tmp_path: Path) -> None:
@@ -104,6 +119,26 @@ def say(prompt):
 runner, own = Scripted(say), METHODS["question"]
 collect(runner, own, questions, Path(sys.argv[2]), run_settings(runner, "m", own, questions))
 """
+
+
+@pytest.mark.slow
+def test_killed_and_started_again_no_answered_question_is_repeated(bench: Path, tmp_path: Path) -> None:
+    out = tmp_path / "p.jsonl"
+    command = [sys.executable, "-c", KILLED, str(bench), str(out)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stdout is not None
+    for _ in range(5):
+        process.stdout.readline()
+    while not out.exists() or out.read_bytes().count(b"\n") < 4:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    kept = {json.loads(x)["meta_data"]["key"] for x in out.read_bytes().split(b"\n")[:-1]}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    asked = done.stdout.split()
+    assert kept.isdisjoint(asked)
+    assert len(kept) + len(asked) == 26
+    assert sum(1 for _ in read_predictions(out)) == 26
 
 
 def test_shards_are_whole_runs_and_make_the_file_of_one_process(questions: list[Question], tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """Checkpoints in this process: the head, generation in batches, seeded draws, weighed words, and another family."""
 
 import json
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,16 @@ import pytest
 from core.errors import UserError
 from eval.benchmarks.question import PictureFile
 from eval.runners.local import TextRunner
-from eval.runners.prompt import PictureLimits, Prompt, Runner, Sampling
+from eval.runners.prompt import PictureLimits, Prompt, Runner, Sampling, load_picture
+from eval.runners.start import RunnerConfig, local_runner
 from tests.kits.bench_kit import picture
+from tests.kits.reward_kit import make_checkpoint
 from training.heads import make_head
-from training.model import ProgressModel, save_model
+from training.model import ProgressModel, load_model, save_model
+from training.pictures import Item
 from training.recipe import HeadConfig, TinyConfig
 from training.tiny import CHAT_TEMPLATE, make_backbone, make_processor, make_tokenizer
+from training.transform import Transform
 
 SIZES: Any = {"vocabulary": 400, "hidden": 32, "layers": 1, "heads": 4, "vision_hidden": 32, "vision_layers": 1}
 SHOWN = PictureLimits(longest_px=64)
@@ -44,6 +50,15 @@ def prompts(tmp_path_factory: pytest.TempPathFactory) -> list[Prompt]:
 
 def texts(runner: Runner, prompts: Sequence[Prompt]) -> dict[str, str | None]:
     return {r.key: r.text or r.error for r in runner.answer(prompts)}
+
+
+def test_draws_are_by_the_prompts_own_seed(checkpoint: Path, prompts: list[Prompt]) -> None:
+    runner = TextRunner(checkpoint, Sampling(temperature=1.0, max_tokens=6), SHOWN, 4)
+    together = texts(runner, prompts)
+    runner.batch_size = 1
+    assert texts(runner, prompts[::-1]) == together
+    other = [Prompt(p.key, p.text, p.pictures, seed=1) for p in prompts]
+    assert texts(runner, other) != together
 
 
 def test_sampling_is_given_and_recorded(checkpoint: Path, prompts: list[Prompt]) -> None:
@@ -142,6 +157,31 @@ def test_internvl_answers_with_pictures_first(prompts: list[Prompt], tmp_path: P
     assert all(r.text is not None and r.completion_tokens for r in replies.values())
     with pytest.raises(UserError, match="not for internvl: it cuts pictures into tiles"):
         TextRunner(folder, Sampling(), PictureLimits(max_pixels=1000), 1)
+
+
+@pytest.mark.parametrize("card", [{"converted_from": "ProcVLM-2B"}, {}])
+def test_a_published_head_is_asked_after_the_answer_and_only_on_request(
+    card: dict[str, str], prompts: list[Prompt], tmp_path: Path
+) -> None:
+    folder = make_checkpoint(tmp_path / "m", head=HeadConfig(pooling="published"), **card)
+    config = RunnerConfig("m", sampling=Sampling(max_tokens=6), limits=SHOWN, batch_size=4)
+    by_default = local_runner(config, folder)
+    assert (by_default.settings["answer"], by_default.has_head) == ("text", False)
+    two_pass = local_runner(replace(config, answer="head"), folder)
+    assert (two_pass.settings["answer"], two_pass.has_head) == ("head after text", True)
+    spoken = texts(by_default, prompts)
+    replies = {r.key: r for r in two_pass.answer(prompts)}
+    assert {k: r.text for k, r in replies.items()} == spoken
+
+    # By hand: question and answer in one sequence; a published checkpoint's number is the plain sigmoid
+    model, processor, _ = load_model(folder)
+    for p in prompts:
+        pictures = tuple(load_picture(picture, SHOWN) for picture in p.pictures)
+        output = model(Transform(processor)([Item(p.text, pictures, spoken[p.key])]))
+        assert output.raw is not None
+        z = output.raw[0, 0].item()
+        right = 1 / (1 + math.exp(-z if card else 0.1 - 1.2 * z))
+        assert replies[p.key].progress == pytest.approx(right, abs=1e-5)
 
 
 def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:

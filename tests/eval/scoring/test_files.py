@@ -49,6 +49,19 @@ def golden() -> dict[str, Any]:
     return json.loads(Path(__file__).with_name("progresslm_golden.json").read_text())
 
 
+def test_golden_file_as_published(golden: dict[str, Any]) -> None:
+    rows = [PredictionLine(str(k), r["meta_data"], r["response"]) for k, r in enumerate(golden["rows"])]
+    scored = score_predictions("progress-bench", rows, as_published=True)
+    found, expected = values(scored), golden["expected_metric_py"]
+    assert found["voc"] == pytest.approx(expected["voc"]["voc_mean"], abs=1e-12)
+    assert found["score_error"] == pytest.approx(expected["errors"]["score_error_mean"], abs=1e-12)
+    assert found["ref_error"] == pytest.approx(expected["errors"]["ref_error_mean"], abs=1e-12)
+    assert found["coverage"] == expected["voc"]["sample_coverage"]
+    assert scored.scores()["all", "voc"].n == expected["voc"]["valid_trajectories"]
+    assert scored.counts["answerable"] == expected["voc"]["total_samples"]
+    assert scored.counts["numbers"] == expected["voc"]["valid_samples"]
+
+
 def test_an_unreadable_first_reply_does_not_hide_the_tags_of_the_others(golden: dict[str, Any]) -> None:
     # What metric.py gives for the rows after the first
     ref_errors = [0.5, 0.0, 0.5, 0.0, 0.0, 1.0, 0.6, 0.0]
@@ -78,6 +91,53 @@ def test_the_fields_of_the_first_row_say_that_there_are_no_tags(fields: set[str]
     plain = [PredictionLine(r.where, r.meta_data, r.response, fields=frozenset(fields)) for r in rows]
     assert values(score_predictions("progress-bench", rows, as_published=True))["ref_error"] == 0
     assert np.isnan(values(score_predictions("progress-bench", plain, as_published=True))["ref_error"])
+
+
+def test_golden_file_mended(golden: dict[str, Any]) -> None:
+    rows = [PredictionLine(str(k), r["meta_data"], r["response"]) for k, r in enumerate(golden["rows"])]
+    scored = score_predictions("progress-bench", rows)
+    found, expected = values(scored), golden["expected_corrected"]
+    assert found["voc"] == pytest.approx(expected["voc_mean_zero_for_constant"], abs=1e-12)
+    assert found["score_error"] == pytest.approx(expected["nse_penalised_mean"], abs=1e-12)
+    assert found["score_error_parsed"] == pytest.approx(expected["nse_parsed_mean"], abs=1e-12)
+    assert found["afrr"] == expected["afrr_strict"]
+    assert found["na_recall"] == expected["na_recall_strict"]
+    assert found["na_recall_reference"] == expected["na_recall_reference_style"]
+    assert scored.counts["unparsable"] == 2  # one of them on an answerable row: 0.1 of 10
+
+
+def test_refusals_are_lost_to_the_published_error_but_not_to_ours() -> None:
+    shares = (0.08, 0.33, 0.58, 0.83)
+    for reply in (said("n/a", "n/a"), "no idea"):
+        rows = [row(s, said(f"{s:.0%}") if k < 2 else reply, 10 + k) for k, s in enumerate(shares)]
+        published = values(score_predictions("progress-bench", rows, as_published=True))
+        ours = values(score_predictions("progress-bench", rows))
+        assert published["score_error"] == pytest.approx(0, abs=1e-12)  # half of the questions were not answered
+        assert published["voc"] == 1
+        assert ours["score_error"] == 0.5
+        assert ours["coverage"] == 0.5
+        assert ours["voc_worst"] < 0
+
+
+def test_a_constant_answer_has_no_published_voc_and_zero_in_ours() -> None:
+    rows = [row(s, said("50%"), 10 + k) for k, s in enumerate((0.08, 0.33, 0.58, 0.83))]
+    published = score_predictions("progress-bench", rows, as_published=True).scores()
+    assert published["all", "voc"].n == 0
+    assert published["all", "score_error"].value < 0.55
+    assert values(score_predictions("progress-bench", rows))["voc"] == 0
+
+
+def test_babble_is_a_perfect_published_na_recall_and_none_of_ours() -> None:
+    rows = [row("n/a", "?", 10 + k, closest_idx="n/a") for k in range(3)]
+    assert values(score_predictions("progress-bench", rows, as_published=True))["na_recall"] == 1
+    found = values(score_predictions("progress-bench", rows))
+    assert (found["na_recall"], found["na_recall_reference"], found["unparsable"]) == (0, 1, 1)
+
+
+def test_always_refusing_is_half_right_about_what_has_an_answer() -> None:
+    rows = [row("n/a", said("n/a", "n/a"), 10, closest_idx="n/a"), row(0.5, said("n/a", "n/a"), 11)]
+    found = values(score_predictions("progress-bench", rows))
+    assert (found["na_recall"], found["afrr"], found["answerability"]) == (1, 1, 0.5)
 
 
 # Files that are broken

@@ -1,6 +1,7 @@
 """The reward server over loopback: right numbers for the right sessions, and a reason for everything it refuses."""
 
 import io
+import json
 import struct
 import threading
 import time
@@ -28,7 +29,7 @@ from eval.server.client import RewardClient, RewardServerError
 from eval.server.limits import Limits
 from ingest.media.video import decode
 from tests.kits.reward_kit import make_checkpoint, write_video
-from tests.kits.reward_server_kit import FPS, POISON, TASK, Pixels, offline, pictures, png, running
+from tests.kits.reward_server_kit import FPS, POISON, TASK, Pixels, heard, offline, pictures, png, running, talking
 
 SMALL = Limits(max_body_bytes=2**20, max_pixels=128 * 128, max_frames=8, max_sessions=80)
 
@@ -291,6 +292,38 @@ def test_videos_that_cannot_be_scored(served: Any, tmp_path: Path):
     assert len(answer.json()["rows"]) == 8
 
 
+def test_bodies_that_are_too_large_are_refused_before_they_are_read(served: Any, client: RewardClient):
+    url = served.state.url
+    with talking(url) as s:  # announced: nothing of it is sent
+        s.sendall(b"POST /v1/frames HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n")
+        s.sendall(b"Content-Length: 104857600\r\n\r\n")
+        answer = heard(s)
+    assert answer.startswith(b"HTTP/1.1 413")
+    assert json.loads(answer.partition(b"\r\n\r\n")[2]) == {
+        "error": "body_too_large",
+        "reason": "the body has more than 1048576 bytes",
+    }
+
+    sent = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal sent
+        yield b'--x\r\nContent-Disposition: form-data; name="frames"; filename="a"\r\n\r\n'
+        while sent < 100 * 2**20:
+            sent += 2**16
+            yield bytes(2**16)
+
+    head = {"Content-Type": "multipart/form-data; boundary=x"}
+    with httpx.Client() as c:
+        try:
+            answer = c.post(f"{url}/v1/frames", content=endless(), headers=head)
+            assert (answer.status_code, answer.json()["error"]) == (411, "length")
+        except httpx.WriteError:  # the server closed before the client looked
+            assert sent > 2**20
+    assert served.state.service.is_ready
+    assert client.reward_frames(pictures(1), TASK, FPS)[0].progress is not None
+
+
 def test_a_run_is_not_scored_on_for_a_client_that_is_gone():
     scorer = Pixels()
     with running(scorer, replace(SMALL, max_batch=2)) as app:
@@ -351,6 +384,19 @@ def test_a_video_that_lasts_too_long_is_refused_before_it_is_decoded(
     with running(ClockScorer(), replace(SMALL, max_video_s=1.0)) as app:
         answer = httpx.post(f"{app.state.url}/v1/videos", data=RUN, files=[("videos", video.read_bytes())])
     assert (answer.status_code, answer.json()["error"]) == (413, "video_too_long")
+    assert endless.count == 0
+
+
+def test_a_video_of_too_many_pixels_is_refused_before_it_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To find out took 19 s and 0.8 GB."""
+    video = tmp_path / "run.mp4"
+    write_video(video, [np.zeros((256, 256, 3), np.uint8)] * 8, fps=4)
+    endless = Endless(monkeypatch)
+    with running(ClockScorer(), SMALL) as app:
+        answer = httpx.post(f"{app.state.url}/v1/videos", data=RUN, files=[("videos", video.read_bytes())])
+    assert (answer.status_code, "more than 16384 pixels" in answer.json()["reason"]) == (413, True), answer.text
     assert endless.count == 0
 
 

@@ -1,6 +1,7 @@
 """LeRobot datasets that claim too much, reach too far or hold what no table can keep."""
 
 import os
+import tracemalloc
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -15,13 +16,17 @@ from ingest.limits import LIMITS
 from ingest.reasons import DataError
 from ingest.source import list_episodes, read_episode
 from tests.kits.lerobot_writer import (
+    FRONT,
     edit_info,
     edit_parquet,
     episode_rows,
     said,
+    shown,
     source_of,
     v2_data,
     v3_data,
+    v3_meta,
+    write_json_lines,
     write_parquet,
     write_v2,
     write_v3,
@@ -57,6 +62,42 @@ def test_rates_that_cannot_be_right(tmp_path: Path, fps: float) -> None:
     assert said(list_episodes(source_of(root))) == [("no_metadata", "unusable", None, None)]
 
 
+def test_values_of_the_wrong_type(tmp_path: Path) -> None:
+    root = write_v2(tmp_path, [6, 7])
+    edit_info(root, robot_type={"a": [1]})
+    write_json_lines(root / "meta/tasks.jsonl", [])
+    write_json_lines(
+        root / "meta/episodes.jsonl", [{"episode_index": 0, "tasks": 7}, {"episode_index": 1, "tasks": {}}]
+    )
+    listing = list_episodes(source_of(root))
+    assert listing.robot is None
+    assert said(listing) == [("no_task", "warning", 0, None), ("no_task", "warning", 1, None)]
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{video_key}/{episode_index:99999999d}.mp4",
+        "{video_key:>99999999}.mp4",
+        "{video_key!r:99999999}",
+        "{video_key.__class__.__mro__}",
+        "{0}{1}",
+        "{",
+    ],
+)
+def test_path_templates_are_not_trusted(tmp_path: Path, template: str) -> None:
+    """Nothing is looked into, and no name is filled up to any length."""
+    root = write_v2(tmp_path, [6])
+    edit_info(root, video_path=template)
+    tracemalloc.start()
+    listing = list_episodes(source_of(root))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert said(listing) == [("path_template", "warning", None, None)]
+    assert shown(source_of(root), listing.records[0], FRONT) == [(0, 0, k) for k in range(6)]
+    assert peak < 50_000_000
+
+
 def test_tables_of_metadata_that_claim_too_much(tmp_path: Path) -> None:
     """So many equal rows that the file is small."""
     root = write_v3(tmp_path, [6, 7])
@@ -67,6 +108,36 @@ def test_tables_of_metadata_that_claim_too_much(tmp_path: Path) -> None:
     assert [r.task for r in listing.records] == ["pick the cup"] * 2  # as the episodes' metadata has it
 
 
+def test_more_episodes_than_the_limit(tmp_path: Path) -> None:
+    """A million that are nowhere took a minute to list. Those of the metadata count, and those that have rows."""
+    root = write_v3(tmp_path, [6, 7])
+    listing = list_episodes(source_of(root, limits={"max_episodes": 1}))
+    assert (said(listing), listing.records) == ([("over_limit", "unusable", None, None)], ())
+    assert "episodes that the metadata lists: 2, over the limit of 1 (limits.max_ep" in listing.findings[0].detail
+    v3_meta(root).unlink()
+    listing = list_episodes(source_of(root, limits={"max_episodes": 1}))
+    assert [f.detail for f in listing.findings if f.reason == "over_limit"] == [
+        "episodes that have rows: 2, over the limit of 1 (limits.max_episodes of the registry entry)"
+    ]
+    assert len(list_episodes(source_of(root, limits={"max_episodes": 2})).records) == 2
+
+
+def test_tables_of_metadata_with_long_texts(tmp_path: Path) -> None:
+    root = write_v3(tmp_path, [6, 7])
+    text = pa.repeat("x" * 100_000, 2000)
+    write_parquet(root / "meta/tasks.parquet", {"task_index": np.arange(2000), "task": text})
+    assert said(list_episodes(source_of(root))) == [("over_limit", "warning", None, None)]
+
+
+def test_texts_that_are_no_text(tmp_path: Path) -> None:
+    root = write_v3(tmp_path, [6, 7])
+    wrong = pa.StringArray.from_buffers(1, pa.array([0, 2], pa.int32()).buffers()[1], pa.py_buffer(b"\xff\xe1"))
+    write_parquet(root / "meta/tasks.parquet", {"task_index": [0], "task": wrong})
+    listing = list_episodes(source_of(root))
+    assert said(listing) == [("unreadable_data", "warning", None, None)]
+    assert listing.findings[0].file == "meta/tasks.parquet"
+
+
 @pytest.mark.parametrize("index", [-1, 2**31, 2**62])
 def test_episodes_with_numbers_that_are_none(tmp_path: Path, index: int) -> None:
     """Rows and metadata of such an episode are left out; the others count."""
@@ -75,6 +146,23 @@ def test_episodes_with_numbers_that_are_none(tmp_path: Path, index: int) -> None
     listing = list_episodes(source_of(root))
     assert said(listing) == [("unreadable_data", "warning", None, None), ("no_data", "unusable", 1, None)]
     assert [r.episode_index for r in listing.records] == [0, 1]
+
+
+@pytest.mark.parametrize("index", [-1, 2**31, 2**52])
+def test_listed_episodes_with_numbers_that_are_none(tmp_path: Path, index: int) -> None:
+    root = write_v2(tmp_path, [6])
+    write_json_lines(root / "meta/episodes.jsonl", [{"episode_index": i, "tasks": ["x"]} for i in (0, index)])
+    v2_data(root, 0).with_name("episode_99999999999999999999.parquet").write_bytes(b"")
+    listing = list_episodes(source_of(root))
+    assert (said(listing), [r.episode_index for r in listing.records]) == ([], [0])
+
+
+def test_episodes_that_claim_too_much(tmp_path: Path) -> None:
+    root = write_v2(tmp_path, [6, 7])
+    rows = pa.table(episode_rows(1, 7, 10, 0)).take(pa.repeat(0, LIMITS.max_rows + 1))
+    write_parquet(v2_data(root, 1), dict(zip(rows.schema.names, rows.columns, strict=True)))
+    listing = list_episodes(source_of(root))
+    assert said(listing, severity="unusable") == [("over_limit", "unusable", 1, None)]
 
 
 def test_columns_that_are_there_twice(tmp_path: Path) -> None:
@@ -93,6 +181,53 @@ def test_vectors_of_no_dimension(type_: Any) -> None:
 
 
 # Small files that take all memory or time
+
+
+def one_text_in_every_row(path: Path, text: str, rows: int) -> None:
+    """Stored once, in a dictionary; each row names its place."""
+    places = pa.DictionaryArray.from_arrays(pa.repeat(pa.scalar(0, pa.int32()), rows), pa.array([text]))
+    columns = {"task_index": np.arange(rows), "task": places}
+    write_parquet(path, columns, compression="zstd", dictionary_pagesize_limit=1 << 30, store_schema=False)
+
+
+def test_a_text_that_is_stored_once_and_read_a_thousand_times(tmp_path: Path) -> None:
+    """5 KB took 18.6 GB: a batch of rows was written out before its size was looked at."""
+    root = write_v3(tmp_path, [6, 7])
+    one_text_in_every_row(root / "meta/tasks.parquet", "A" * 20_000_000, 1024)
+    before = pa.total_allocated_bytes()
+    pool = pa.default_memory_pool()
+    listing = list_episodes(source_of(root))
+    assert said(listing) == [("over_limit", "warning", None, None)]
+    assert "over the limit of 67,108,864 (limits.max_bytes of the registry entry)" in listing.findings[0].detail
+    assert (pool.max_memory() or 0) - before < 500_000_000
+    assert [r.task for r in listing.records] == ["pick the cup"] * 2
+
+
+def test_one_text_beyond_the_limit(tmp_path: Path) -> None:
+    root = write_v3(tmp_path, [6, 7])
+    one_text_in_every_row(root / "meta/tasks.parquet", "A" * (LIMITS.max_bytes + 1), 1)
+    listing = list_episodes(source_of(root))
+    assert said(listing) == [("over_limit", "warning", None, None)]
+    assert "meta/tasks.parquet: bytes of metadata: 67,1" in listing.findings[0].detail
+
+
+def test_states_that_fill_the_memory(tmp_path: Path) -> None:
+    """772 KB of zeros, 100,000 rows of 2000 dimensions, took 7.6 GB."""
+    root = write_v2(tmp_path, [6])
+    rows, width = 3000, 6000
+    zeros = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(rows * width, np.float32)), width)
+    columns = {"observation.state": zeros, "timestamp": np.arange(rows) / 10}
+    index = np.zeros(rows, np.int64)
+    write_parquet(v2_data(root, 0), {**columns, "episode_index": index, "task_index": index}, compression="zstd")
+    source = source_of(root)
+    [record] = list_episodes(source).records
+    pool = pa.default_memory_pool()
+    with pytest.raises(
+        DataError, match=r"observation\.state: .* over the limit of 16,777,216 \(limits\.max_values"
+    ) as e:
+        read_episode(source, record)
+    assert e.value.reason == "over_limit"
+    assert (pool.max_memory() or 0) < 1_000_000_000
 
 
 def test_more_rows_than_bytes(tmp_path: Path) -> None:

@@ -180,6 +180,13 @@ def test_what_people_drew_counts_before_what_a_model_wrote(v2: Path) -> None:
     ]
 
 
+def test_forms_that_agree_are_no_finding(v2: Path) -> None:
+    """Also where a boundary is two frames (0.2 s) off."""
+    step_forms.language(v2, [("reach the cup", 2, 10), *SPANS[1:2], SPANS[2]])
+    step_forms.subtask_index(v2)
+    assert said_of_steps(listed(v2)) == []
+
+
 @pytest.mark.parametrize(
     ("other", "message"),
     [

@@ -37,6 +37,13 @@ def test_own_template(tmp_path: Path) -> None:
 # Cameras
 
 
+def test_order_of_cameras_by_the_registry(tmp_path: Path) -> None:
+    root = write_v2(tmp_path, [6], cameras=["a", "b", "left_hand", "z"])
+    assert list_episodes(source_of(root)).cameras == ("a", "b", "z", "left_hand")
+    named = source_of(root, cameras={"exo": ["z"], "wrist": ["left_hand"]})
+    assert list_episodes(named).records[0].cameras == ["z", "left_hand", "a", "b"]
+
+
 # Rows
 
 

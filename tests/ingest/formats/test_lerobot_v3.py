@@ -75,6 +75,22 @@ def test_pointers_that_were_never_reset(tmp_path: Path) -> None:
     assert frames_of(source, listing, WRIST)[1] == [(1, 1, k) for k in range(7)]
 
 
+def test_frames_claimed_twice(tmp_path: Path) -> None:
+    """More rows than there is video before the next episode begins; a third one stands within the first."""
+    root = write_v3(tmp_path, [6, 7, 8, 9], cameras={FRONT: 4})
+    starts = {f"videos/{FRONT}/from_timestamp": [0.0, 0.5, 3.0, 2.1], f"videos/{FRONT}/to_timestamp": None}
+    edit_parquet(v3_meta(root), **starts)
+    listing = list_episodes(source_of(root))
+    uri = f"videos/{FRONT}/chunk-000/file-000.mp4"
+    assert [(f.reason, f.severity, f.episode_index, f.detail) for f in listing.findings] == [
+        ("bad_video_pointer", "unusable", 0, f"claims frames of {uri} that episode 1 claims too"),
+        ("bad_video_pointer", "unusable", 1, f"claims frames of {uri} that episode 0 claims too"),
+    ]  # episode 2 begins where episode 3 ends
+    edit_parquet(v3_meta(root), **starts | {f"videos/{FRONT}/from_timestamp": [0.0, 0.6, 2.9, 2.1]})
+    listing = list_episodes(source_of(root))
+    assert said(listing) == [("bad_video_pointer", "unusable", e, FRONT) for e in (2, 3)]
+
+
 def test_an_episode_within_another(tmp_path: Path) -> None:
     """Each that overlaps the long one is found, not only its neighbour."""
     root = write_v3(tmp_path, [20, 5, 5, 6], cameras={FRONT: 4})
@@ -93,6 +109,19 @@ def test_part_of_the_video_of_another_length_than_the_rows(tmp_path: Path) -> No
 
 
 # Where files are
+
+
+def test_videos_in_the_order_of_v2(tmp_path: Path) -> None:
+    """videos/chunk-000/<camera>/file-000.mp4, whether info.json says so or not."""
+    root = write_v3(tmp_path, LENGTHS)
+    (root / "videos/chunk-000").mkdir()
+    shutil.move(root / f"videos/{FRONT}/chunk-000", root / f"videos/chunk-000/{FRONT}")
+    source = source_of(root)
+    listing = list_episodes(source)
+    assert said(listing) == [("path_template", "warning", None, None)]
+    assert frames_of(source, listing, FRONT)[4] == [(0, 4, k) for k in range(8)]
+    edit_info(root, video_path="videos/chunk-{chunk_index:03d}/{video_key}/file-{file_index:03d}.mp4")
+    assert said(list_episodes(source_of(root))) == []
 
 
 # Rows

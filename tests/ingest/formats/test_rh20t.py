@@ -1,6 +1,7 @@
 """RH20T as released: scenes with a video per camera, ratings, human demonstrations and pickled arrays."""
 
 import io
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,25 @@ def test_a_configuration(tmp_path: Path) -> None:
     episode = read_episode(source, listing.records[0])
     assert (episode.state, episode.action, episode.timestamps_s) == (None, None, None)
     assert [(k, t) for k, t, _ in episode.frames("cam_2")][:2] == [(0, 0.0), (1, 0.1)]
+
+
+def test_no_pickle_is_loaded(tmp_path: Path) -> None:
+    """In an array, or as a whole file: either would write a file if it were."""
+
+    class Trap:
+        def __reduce__(self) -> tuple[Any, tuple[str, str]]:
+            return open, (str(tmp_path / "sprung"), "w")
+
+    folder = write_scene(tmp_path / "a", 1, metadata={"rating": 3})
+    np.save(folder / "transformed/tcp_base.npy", np.array([Trap()], dtype=object), allow_pickle=True)
+    whole = write_scene(tmp_path / "a", 2, metadata={"rating": 3})
+    (whole / "transformed/tcp_base.npy").write_bytes(pickle.dumps(Trap()))
+    source = source_of(tmp_path)
+    listing = list_episodes(source)
+    assert said(listing, reason="pickled_data") == [PICKLED]
+    assert said(listing, reason="unreadable_data") == [("unreadable_data", "warning", 1, None)]
+    assert [read_episode(source, r).state for r in listing.records] == [None, None]
+    assert not (tmp_path / "sprung").exists()
 
 
 def test_plain_arrays_that_do_not_fit(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """RLDS datasets: what is read, what is only skipped, and what each kind of damage does."""
 
+import re
 import zlib
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -308,6 +309,13 @@ def test_a_shard_rewritten_after_listing(tmp_path: Path) -> None:
 # Who an episode is
 
 
+def test_the_same_episode_twice_keeps_its_name(tmp_path: Path) -> None:
+    write_dataset(tmp_path, {"train": [[episode(0), episode(1)]], "val": [[episode(1), episode(0)]]})
+    listing = list_episodes(source_of(tmp_path, fps=5))
+    assert ids(listing) == ["/raw/run.h5#0", "/raw/run.h5#0", "/raw/run.h5#1", "/raw/run.h5#1"]
+    assert ["train" in (r.data_uri or "") for r in listing.records] == [True, False, True, False]
+
+
 # Instructions
 
 
@@ -404,6 +412,27 @@ def test_success_that_only_the_path_tells(tmp_path: Path, path: bytes, success: 
 # Cameras
 
 
+def test_order_of_cameras(tmp_path: Path) -> None:
+    names = ["a_hand_image", "b_wrist", "side", "image", "eye_in_hand_rgb", "gripper_cam", "top"]
+    features = features_json(observation={n: image() for n in names} | {"wrist_image": None})
+    pictures = {f"steps__observation__{n}": [png(0)] * 6 for n in names} | {"steps__observation__wrist_image": None}
+    listing = one(tmp_path, episode(0, changes=pictures), features)
+    assert listing.cameras == ("image", "side", "top", "a_hand_image", "b_wrist", "eye_in_hand_rgb", "gripper_cam")
+    listing = one(
+        tmp_path, episode(0, changes=pictures), features, cameras={"exo": ["top", "lost"], "wrist": ["b_wrist"]}
+    )
+    assert listing.cameras[:3] == ("top", "b_wrist", "image")
+    assert listing.records[0].cameras == list(listing.cameras)
+
+
+def test_pictures_outside_the_observation(tmp_path: Path) -> None:
+    features = features_json({"image": None, "wrist_image": None}, steps={"picture": dict_of(front=image())})
+    found = episode(0, steps__observation__image=None, steps__observation__wrist_image=None)
+    listing = one(tmp_path, found | {"steps/picture/front": [png(number(2, 0, k)) for k in range(6)]}, features)
+    assert listing.cameras == ("picture/front",)
+    assert shown(source_of(tmp_path), listing.records[0], "picture/front") == [(2, 0, k) for k in range(6)]
+
+
 def test_missing_cameras(tmp_path: Path) -> None:
     none = {"steps__observation__image": None, "steps__observation__wrist_image": []}
     episodes = [episode(0), episode(1, steps__observation__image=None), episode(2, changes=none)]
@@ -452,6 +481,32 @@ def test_raw_pictures_that_are_none(tmp_path: Path, encoding: str, values: Any, 
     listing = one(tmp_path, episode(0, steps__observation__image=values), features)
     with pytest.raises(VideoError, match=problem):
         list(read_episode(source_of(tmp_path), listing.records[0]).frames("image"))
+
+
+@pytest.mark.parametrize(
+    ("limits", "why"),
+    [
+        ({"max_features": 5}, r"features of the record at byte 0: 6, over the limit of 5 \(limits.max_features"),
+        ({"max_rows": 5}, r"steps of one episode: 6, over the limit of 5 \(limits.max_rows"),
+        ({"max_values": 17}, r"values of the feature at byte \d+: 24, over the limit of 17 \(limits.max_values"),
+    ],
+)
+def test_claims_beyond_the_limits_of_the_entry(tmp_path: Path, limits: dict[str, int], why: str) -> None:
+    """A finding of the listing, or of the rows; the other episode of the same file is well."""
+    write_dataset(tmp_path, {"train": [[episode(0), episode(1, 3) if "max_features" not in limits else b""]]})
+    source = source_of(tmp_path, fps=5, limits=limits)
+    listing = list_episodes(source)
+    found = [f.detail for f in listing.findings if f.reason == "over_limit"]
+    if not found:
+        with pytest.raises(DataError) as e:
+            read_episode(source, listing.records[0])
+        assert e.value.reason == "over_limit"
+        found = [str(e.value)]
+    assert re.search(why, found[0]), found
+    if "max_features" not in limits:
+        state = read_episode(source, listing.records[1]).state
+        assert state is not None
+        assert len(state) == 3
 
 
 def test_types_that_are_nonsense(tmp_path: Path) -> None:

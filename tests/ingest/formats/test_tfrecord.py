@@ -1,5 +1,8 @@
 """TFRecord framing and Example messages, against bytes that TensorFlow wrote and against damage."""
 
+import struct
+
+import google_crc32c
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,10 +14,12 @@ from ingest.formats.tfrecord import (
     check_message,
     example,
     is_whole,
+    masked,
     numbers,
     record_at,
     records,
 )
+from ingest.limits import Limits
 from ingest.reasons import DataError
 from tests.kits.rlds_writer import example as written
 from tests.kits.rlds_writer import feature, message, record, varint
@@ -58,6 +63,13 @@ def test_file_that_ends_in_a_message(kept: int) -> None:
         check_message(data, found)
 
 
+def test_length_beyond_all_files() -> None:
+    header = struct.pack("<Q", (1 << 64) - 1)
+    data = header + struct.pack("<I", masked(google_crc32c.value(header))) + b"abc"
+    (found,) = records(data)
+    assert (found.end, is_whole(data, found)) == (12 + (1 << 64) - 1, False)
+
+
 @pytest.mark.parametrize(
     ("data", "problem"),
     [
@@ -91,6 +103,25 @@ def test_what_is_no_example(data: bytes, problem: str) -> None:
 def test_values_that_are_damaged(content: bytes, problem: str) -> None:
     with pytest.raises(DataError, match=problem):
         parsed(message(1, message(1, message(1, b"k") + message(2, content))))
+
+
+@pytest.mark.parametrize(
+    ("content", "limits", "why"),
+    [
+        ([1.0] * 5, {"max_values": 4}, "5, over the limit of 4 (limits.max_values of the registry entry)"),
+        ([300] * 5, {"max_values": 4}, "5, over the limit of 4 (limits.max_values of the registry entry)"),
+        # More bytes than four numbers take: no byte is looked at
+        ([-1] * 5, {"max_values": 4}, "5, over the limit of 4 (limits.max_values of the registry entry)"),
+    ],
+)
+def test_more_values_than_the_limits(content: list, limits: dict[str, int], why: str) -> None:
+    data = written({"k": content})
+    values = example(data, Record(0, 0, len(data)))["k"]
+    assert len(numbers(data, values, Limits())) == len(content)
+    with pytest.raises(DataError) as e:
+        numbers(data, values, Limits(**limits))
+    assert why in str(e.value)
+    assert e.value.reason == "over_limit"
 
 
 @given(st.data())

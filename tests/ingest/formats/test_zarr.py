@@ -1,6 +1,7 @@
 """Zarr replay buffers: written by the library zarr, read by ours, and stores that are broken or claim too much."""
 
 import json
+import struct
 import sys
 import zipfile
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from ingest.reasons import DataError
 from ingest.source import list_episodes, read_episode
 from tests.kits.lerobot_writer import shown, source_of
+from tests.kits.processes import own_peak_mb
 from tests.kits.zarr_writer import BLOSC, CAMERA, write_replay
 
 LENGTHS = [6, 8]
@@ -78,6 +80,21 @@ def test_a_store_that_has_changed_since_it_was_listed_is_not_read(tmp_path: Path
     (store / "meta/episode_ends/0").write_bytes(np.array([7, 14], np.int64).tobytes())
     with pytest.raises(DataError, match="no more rows 6 to 14"):
         read_episode(source, record)
+
+
+@pytest.mark.parametrize("codec", ["blosc", "lz4"])
+def test_a_chunk_that_claims_too_much_takes_no_memory(tmp_path: Path, codec: str) -> None:
+    store = write_replay(tmp_path / "umi.zarr", LENGTHS, *CODECS[codec])
+    chunk = store / "data" / CAMERA / "0.0.0.0"
+    data = bytearray(chunk.read_bytes())
+    struct.pack_into("<I", data, 4 if codec == "blosc" else 0, 1 << 31)
+    chunk.write_bytes(data)
+    source = source_of(tmp_path)
+    frames = read_episode(source, list_episodes(source).records[0]).frames(CAMERA)
+    before = own_peak_mb()
+    with pytest.raises(DataError, match=CAMERA):
+        list(frames)
+    assert own_peak_mb() - before < 500
 
 
 def test_pictures_that_were_never_written_are_not_made_up(tmp_path: Path) -> None:

@@ -1,17 +1,21 @@
 """Videos that would read other files, wait for ever, or take more memory and time than they have bytes."""
 
 import os
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from ingest.limits import Limits
+from ingest.limits import LIMITS, Limits
 from ingest.media.frames import DecodeOptions, VideoError
 from ingest.media.mp4_tables import BLOCK_BYTES, claims_of
 from ingest.media.video import decode, probe
 from ingest.reasons import DataError
-from tests.kits.hostile_video import shown_often
+from ingest.registry import DatasetConfig
+from ingest.source import list_episodes, read_episode
+from ingest.sources.files import Source
+from tests.kits.hostile_video import claiming_samples, large_pictures, playlists, shown_often
 from tests.kits.lerobot_writer import read_number, write_video
 
 USES: list[Callable[[Path], object]] = [probe, lambda path: list(decode(path)), lambda path: list(decode(path, 1, 2))]
@@ -25,6 +29,33 @@ def refused(path: Path) -> set[tuple[str, str]]:
             use(path)
         said.add((error.value.reason, str(error.value)))
     return said
+
+
+@pytest.mark.parametrize("kind", playlists(""))
+@pytest.mark.parametrize("suffix", ["mp4", "avi", "mkv"])
+def test_playlists_open_nothing(tmp_path: Path, kind: str, suffix: str) -> None:
+    write_video(tmp_path / "outside/secret.mp4", range(4))
+    inside = tmp_path / "dataset"
+    inside.mkdir()
+    (inside / "clip.link").symlink_to(tmp_path / "outside/secret.mp4")
+    path = inside / f"a.{suffix}"
+    path.write_text(playlists("clip.link")[kind])
+    [(reason, words)] = refused(path)
+    assert reason == "undecodable_video"
+    assert words.startswith(f"a.{suffix} is not a video that FFmpeg can open as MP4, MOV, Matroska, WebM or AVI")
+
+
+def test_a_playlist_as_an_episode_is_a_finding(tmp_path: Path) -> None:
+    """Forty frames of a file outside the dataset came into keyframes and shards."""
+    write_video(tmp_path / "outside/secret.mp4", range(4))
+    root = tmp_path / "dataset"
+    root.mkdir()
+    (root / "clip.link").symlink_to(tmp_path / "outside/secret.mp4")
+    (root / "ep.mp4").write_text(playlists("clip.link")["ffconcat"])
+    listing = list_episodes(Source(DatasetConfig(name="d", source=str(root))))
+    found = {(finding.reason, finding.severity, finding.file) for finding in listing.findings}
+    assert ("undecodable_video", "unusable", "ep.mp4") in found
+    assert ("path_escape", "warning", "clip.link") in found
 
 
 HELD = [("mp4", "h264"), ("mp4", "av1"), ("mov", "h264"), ("mkv", "av1"), ("webm", "av1"), ("avi", "mpeg4")]
@@ -56,10 +87,34 @@ def test_pipes_devices_and_folders_are_no_files(tmp_path: Path) -> None:
         assert refused(tmp_path / f"{name}.mp4") == {("undecodable_video", f"{name}.mp4 is no file")}
 
 
+def test_edit_lists(tmp_path: Path) -> None:
+    """12 bytes an edit show all frames again: 120 KB for ten million."""
+    path = shown_often(tmp_path / "a.mp4", 1000, 10_000)
+    [(reason, words)] = refused(path)
+    assert reason == "over_limit"
+    assert words == (
+        "a.mp4: frames of all tracks: 10,000,000, over the limit of 8,388,608 (limits.max_frames of the registry entry)"
+    )
+
+
 def test_more_frames_than_bytes(tmp_path: Path) -> None:
     """Within the limit they would take minutes to decode, and no file that was recorded has so many."""
     path = shown_often(tmp_path / "a.mp4", 1000, 1000)
     assert refused(path) == {("over_limit", f"a.mp4: 1,000,000 frames in {path.stat().st_size:,} bytes")}
+
+
+def test_few_edits_count(tmp_path: Path) -> None:
+    assert len(list(decode(shown_often(tmp_path / "a.mp4", 10, 3)))) >= 10
+    path = write_video(tmp_path / "b.mp4", range(10))
+    with path.open("rb") as file:
+        claims = claims_of(file, path.stat().st_size)
+    assert (claims.samples, claims.shown) == (10, 10)
+
+
+def test_samples_that_are_not_there(tmp_path: Path) -> None:
+    [(reason, words)] = refused(claiming_samples(tmp_path / "a.mp4", 1 << 30))
+    assert reason == "over_limit"
+    assert "frames of all tracks: 1,073,741,824" in words
 
 
 @pytest.mark.parametrize("before", [0, 1, BLOCK_BYTES - 60, BLOCK_BYTES - 40, BLOCK_BYTES - 20, BLOCK_BYTES])
@@ -96,6 +151,18 @@ def test_compressed_headers(tmp_path: Path) -> None:
     assert {reason for reason, _ in refused(path)} == {"over_limit"}
 
 
+def test_pictures_larger_than_memory(tmp_path: Path) -> None:
+    """100 KB claim 108 MB a frame: refused by the header, before one is decoded."""
+    path = large_pictures(tmp_path / "a.mov", 6000)
+    tracemalloc.start()
+    [(reason, words)] = refused(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert reason == "over_limit"
+    assert words == "a.mov: its pictures have no size, or more than 33,554,432 pixels (limits.max_pixels)"
+    assert peak < 5_000_000
+
+
 def test_a_picture_that_is_larger_than_its_header_says(tmp_path: Path) -> None:
     """The decoder finds the true size, and is held to the same limit."""
     path = write_video(tmp_path / "a.mp4", range(4), "mpeg4")
@@ -108,3 +175,16 @@ def test_a_picture_that_is_larger_than_its_header_says(tmp_path: Path) -> None:
     path.write_bytes(data[:at] + (8).to_bytes(2) * 2 + data[at + 4 :])
     with pytest.raises(VideoError):
         list(decode(path, options=DecodeOptions(limits=small)))
+
+
+def test_an_entry_sets_the_limits_of_its_dataset(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", range(6))
+
+    def frames(limits: Limits) -> int:
+        source = Source(DatasetConfig(name="d", source=str(tmp_path), fps=10, limits=limits))
+        [record] = list_episodes(source).records
+        return len(list(read_episode(source, record).frames("video")))
+
+    assert frames(LIMITS) == frames(Limits(max_frames=6)) == 6
+    with pytest.raises(VideoError, match=r"6, over the limit of 5 \(limits\.max_frames of the registry entry\)"):
+        frames(Limits(max_frames=5))

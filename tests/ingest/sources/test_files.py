@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ingest.source import list_episodes
+from ingest.source import format_of, list_episodes
 from ingest.sources.types import SourceError
 from tests.kits.lerobot_writer import source_of, write_video
 
@@ -31,7 +31,33 @@ def test_links(tmp_path: Path) -> None:
             source.resolve(uri)
 
 
+def test_a_neighbour_with_a_longer_name_is_outside(tmp_path: Path) -> None:
+    touch(tmp_path / "root_2/a.mp4")
+    touch(tmp_path / "root/a.mp4")
+    with pytest.raises(SourceError):
+        source_of(tmp_path / "root").resolve("../root_2/a.mp4")
+
+
 # Which format
+
+
+def test_sources_that_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    touch(tmp_path / "text/readme.txt")
+    touch(tmp_path / "text/data/values.csv")
+    write_video(tmp_path / "video/run.mp4", [1, 2])
+    for name, fields, why in (
+        ("none", {}, "no such file or folder: .*none"),
+        ("none", {"format": "lerobot"}, "no such file or folder: .*none"),
+        ("empty", {}, "empty folder: nothing to read"),
+        ("empty", {"format": "lerobot"}, "empty folder: nothing to read"),
+        ("text", {}, r"in no format that is read here \(rlds, .*, lerobot, .*, video\)"),
+        ("text/readme.txt", {}, "in no format that is read here"),
+        ("video", {"format": "lerobot"}, "is not in the format lerobot: its files look like video"),
+    ):
+        with pytest.raises(SourceError, match=why) as error:
+            format_of(source_of(tmp_path / name, **fields))
+        assert "\n" not in str(error.value)
 
 
 def test_names_that_are_not_text(tmp_path: Path) -> None:

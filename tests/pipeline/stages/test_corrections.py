@@ -1,5 +1,6 @@
 """Corrections down to the shard: what a build makes of what people said, of which chunks, and nothing else."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from pipeline.build import run_build
 from pipeline.plan import CURRENT, plan
 from pipeline.stages import stage_specs
 from tests.kits.made_corpus import Made
-from warehouse.lake import Lake, corrections
+from warehouse.lake import Lake, corrections, digest
 from warehouse.lake.corrections import SAID_LATER, ConflictError, CorrectionError, parsed
 
 EPISODE = 2  # in chunk 1
@@ -54,6 +55,20 @@ def active(lake: Lake, episode: int = EPISODE) -> list[tuple]:
 
 
 REDONE = [("corrections", 1), ("progress", 1), ("samples", 1), ("shards", 1)]
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ({"final_progress": 0.5}, "mark the step that failed"),
+        ({"catastrophic_frame": 12}, "so nothing was lost"),
+        ({"catastrophic_frame": 0}, "greater than or equal to 1"),
+        ({"final_progress": float("nan")}, "finite number"),
+    ],
+)
+def test_a_stated_end_that_contradicts_the_segments_is_refused(corpus: Lake, more: dict[str, Any], why: str):
+    with pytest.raises(CorrectionError, match=why):
+        say(corpus, **more)
 
 
 def test_a_rejected_label_is_not_used(own: Made, corpus: Lake):
@@ -106,3 +121,37 @@ def test_what_is_no_label_is_refused_in_a_line(corpus: Lake, segments: list[dict
     assert message in str(e.value)
     assert "\n" not in str(e.value)
     assert corrections.history(corpus, "tiny", EPISODE) == []
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ({"episode": 99}, "the corpus has no episode 99 of 'tiny'"),
+        ({"author": " "}, "author is empty"),
+        ({"author": "a" * 101}, "author is longer than 100"),
+        ({"comment": "a\x00b"}, "comment holds control characters"),
+    ],
+)
+def test_what_else_is_refused(corpus: Lake, what: dict, message: str):
+    with pytest.raises(CorrectionError, match=message):
+        say(corpus, **what)
+
+
+@pytest.mark.slow
+def test_the_same_said_in_another_order_makes_the_same_corpus(made: Made, tmp_path: Path):
+    """Rows brought from elsewhere, and built at once or one by one, last first."""
+    first, second = made.copy(tmp_path / "a"), made.copy(tmp_path / "b")
+    lake = Lake(first.space)
+    say(lake)
+    say(lake, [STEPS[0] | {"end_frame": 20}, STEPS[1] | {"start_frame": 20}], author="grace")
+    say(lake, [{"name": "Open", "start_frame": 0, "end_frame": 24}], episode=0)
+    rows = [r for e in (EPISODE, 0) for r in corrections.history(lake, "tiny", e)]
+    rebuilt(first)
+    other = Lake(second.space)
+    for row in reversed(rows):
+        assert corrections.add_rows(other, [row]) == 1
+        rebuilt(second)
+    assert corrections.add_rows(other, rows) == 0
+    assert digest(lake) == digest(other)
+    lake.con.close()
+    other.con.close()

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from annotate.embeddings import encoders, weights
@@ -16,7 +17,7 @@ from pipeline.stages import stage_specs
 from pipeline.stages.embeddings import STAGE
 from tests.kits.made_corpus import Made
 from tests.pipeline.stages.test_corrections import say
-from warehouse.lake import Lake
+from warehouse.lake import Lake, digest
 
 
 def looking(build: DatasetBuild, **changes: Any) -> DatasetBuild:
@@ -54,6 +55,34 @@ def stage_output(lake: Lake, build: DatasetBuild, chunk: int, threads: int = 1) 
 
 
 # Of one decoding, or of one of their own
+
+
+def test_a_decoding_of_their_own_gives_the_same(fresh: Made):
+    lake = Lake(fresh.space, read_only=True)
+    again = [stage_output(lake, fresh.build, chunk) for chunk in (0, 1, 2)]
+    assert all(output.findings == [] for output in again)
+    tables = pa.concat_tables([output.tables["embeddings"] for output in again])
+    assert sum(int(output.numbers["decoded_frames"]) for output in again) == tables.num_rows, "no frame but those"
+    stored = lake.arrow("SELECT * FROM embeddings ORDER BY episode_index, camera, frame_index")
+    assert tables.cast(stored.schema).equals(stored)
+    lake.con.close()
+
+
+def test_any_number_of_workers_gives_the_same(fresh: Made, tmp_path: Any):
+    space = Workspace(tmp_path / "two")
+    report = run_build(space, [fresh.build], workers=2)
+    assert not report.failed
+    assert digest(Lake(space, read_only=True)) == digest(Lake(fresh.space, read_only=True))
+
+
+def test_mobilenet_gives_the_same_by_any_number_of_threads(fresh: Made):
+    if missing := encoders.lack(EmbeddingsConfig()):
+        pytest.skip(missing)
+    lake, build = Lake(fresh.space, read_only=True), looking(fresh.build, encoder="mobilenet_v2", device="cpu")
+    one, other = (stage_output(lake, build, 0, threads).tables["embeddings"] for threads in (1, 2))
+    assert one.num_rows > 0
+    assert one.equals(other)
+    lake.con.close()
 
 
 def test_a_video_that_is_gone_is_a_finding(fresh_copy: Made):

@@ -12,9 +12,12 @@ from core.paths import Workspace
 from ingest.media.picture import ArrayPicture
 from pipeline.build import run_build
 from pipeline.config import DatasetBuild
-from pipeline.picture_cache import FrameKeeper, PictureStore
-from pipeline.stage import StageReport
+from pipeline.picture_cache import FrameKeeper, PictureCache, PictureStore
+from pipeline.plan import STALE
+from pipeline.stage import StageContext, StageReport, Step
+from pipeline.stages.shards import STAGE
 from tests.kits.made_corpus import Made
+from warehouse.lake import Lake
 from warehouse.shards.config import ShardsConfig
 
 
@@ -29,6 +32,16 @@ def decoded(done: list[StageReport], stage: str) -> int:
     return sum(int(r.numbers["decoded_frames"]) for r in done if r.run.stage == stage)
 
 
+def shards_of(
+    lake: Lake, build: DatasetBuild, chunk: int, pictures: PictureCache | None = None
+) -> list[tuple[str, str]]:
+    step = Step(STAGE.spec(build), build.name, chunk, STALE, "in")
+    source = build.source(lake.workspace.sources)
+    output = STAGE.run(StageContext(lake, build, step, source, pictures=pictures))
+    assert output.findings == []
+    return sorted((r["shard"], r["sha256"]) for r in output.tables["shards"].to_pylist())
+
+
 @pytest.fixture(scope="module")
 def fresh(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Made:
     """Built from nothing, with all frames stored."""
@@ -36,6 +49,15 @@ def fresh(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Made:
     report = run_build(space, [build], workers=1)
     assert not report.failed
     return Made(space, build, report)
+
+
+def test_pictures_of_the_one_decoding_make_the_same_shards(made: Made, fresh: Made):
+    frames = fresh.rows("SELECT count(*) FROM frames")[0][0]
+    assert (decoded(fresh.report.done, "frames"), decoded(fresh.report.done, "shards")) == (frames, 0)
+    lake = Lake(fresh.space)
+    again = [shard for chunk in (0, 1, 2) for shard in shards_of(lake, fresh.build, chunk)]  # decodes once more
+    assert sorted(again) == fresh.rows("SELECT shard, sha256 FROM shards ORDER BY 1")
+    assert {p.suffix for p in (fresh.space.root / "shards").rglob("*.*")} == {".tar", ".json"}
 
 
 @dataclass(frozen=True)

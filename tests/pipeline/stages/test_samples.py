@@ -1,5 +1,6 @@
 """The samples and shards stages on a real chunk: pictures of other episodes, edited ones, and such as are lost."""
 
+import shutil
 from types import ModuleType
 
 import numpy as np
@@ -12,6 +13,7 @@ from pipeline.stage import Output, StageContext, Step
 from pipeline.stages import samples as samples_stage
 from pipeline.stages import shards as shards_stage
 from tests.kits.made_corpus import Made
+from tests.kits.tiny_lerobot import video_path
 from warehouse.lake import Lake, StageRun
 from warehouse.shards import Sample, check_shard, read_samples
 
@@ -46,6 +48,16 @@ def sharded(lake: Lake, build: DatasetBuild, chunk: int = 0) -> tuple[list[dict]
     return rows, findings, dict(output.numbers), list(read_samples(paths))
 
 
+def test_chunks_in_another_order_give_the_same_bytes(own: Made):
+    before = own.rows("SELECT shard, sha256, samples FROM shards ORDER BY 1")
+    shutil.rmtree(own.space.root / "shards")
+    found = [row for chunk in (2, 1, 0) for row in sharded(sampled(own, own.build, chunk), own.build, chunk)[0]]
+    assert sorted((r["shard"], r["sha256"], r["samples"]) for r in found) == before
+    kept = sorted(p.name for p in (own.space.root / "shards").rglob("*") if p.is_file())
+    assert [n for n in kept if n.endswith(".tar")] == [b[0] for b in before]
+    assert len(kept) == 2 * len(before)  # and the indexes: nothing half-done
+
+
 def test_an_editor_is_asked_once_per_picture(own: Made, monkeypatch: pytest.MonkeyPatch):
     asked: list[str] = []
 
@@ -67,3 +79,18 @@ def test_an_editor_is_asked_once_per_picture(own: Made, monkeypatch: pytest.Monk
     assert again[0] == first[0]
     plain = {name: jpeg for s in first[3] for name, jpeg in zip(s.row["pictures"], s.pictures, strict=True)}
     assert all(plain[s.row["pictures"][-1]] not in [plain[n] for n in s.row["pictures"][:-1]] for s in edited)
+
+
+def test_lost_pictures_cost_only_the_samples_that_show_them(own: Made):
+    build = with_stages(own.build, samples=MANY)
+    lake = sampled(own, build, 1)
+    lost = 3
+    data = video_path(own.source, lost).read_bytes()
+    video_path(own.source, lost).write_bytes(data[: len(data) // 2])
+    _, (finding,), numbers, samples = sharded(lake, build, 1)
+    assert (finding.reason, finding.severity, finding.episode_index) == ("pictures_lost", "unusable", lost)
+    wanted = lake.dicts("SELECT sample_id, pictures FROM samples WHERE chunk = 1")
+    untouched = {r["sample_id"] for r in wanted if all(p["episode_index"] != lost for p in r["pictures"])}
+    found = {s.row["sample_id"] for s in samples}
+    assert untouched <= found
+    assert 0 < numbers["samples_left_out"] == len(wanted) - len(found)

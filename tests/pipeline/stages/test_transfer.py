@@ -1,5 +1,6 @@
 """Runs labelled like references, down to what counts: which chunks are built anew, and what is left when one goes."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,8 @@ import pytest
 from annotate.embeddings.config import EmbeddingsConfig
 from core.paths import Workspace
 from pipeline.build import run_build
-from pipeline.config import DatasetBuild, source_build
+from pipeline.chunk import ChunkTask, run_chunk
+from pipeline.config import DatasetBuild, resolve, source_build
 from pipeline.plan import CURRENT, plan
 from pipeline.reading import chunk_signals
 from pipeline.stages import stage_specs
@@ -17,7 +19,7 @@ from tests.kits.made_corpus import Made, build_of
 from tests.kits.step_forms import V2_FORMS
 from tests.kits.tiny_lerobot import make_dataset
 from tests.pipeline.stages.test_corrections import STEPS, say
-from warehouse.lake import Lake, corrections, references
+from warehouse.lake import Lake, corrections, digest, references
 
 PLATE, DRAWER = "put the cube on the plate", "open the drawer"  # tasks of the even episodes, and of the odd ones
 ACTIVE = "SELECT annotator, why FROM active_runs JOIN label_runs USING (label_run) WHERE episode_index = ?"
@@ -124,3 +126,55 @@ def corrected(tmp_path_factory: pytest.TempPathFactory) -> Made:
 def with_grey_embeddings(build: DatasetBuild) -> DatasetBuild:
     stages = build.stages.model_copy(update={"embeddings": EmbeddingsConfig(encoder="grey", hz=100)})
     return build.model_copy(update={"stages": stages})
+
+
+def digest_after(folder: Path, corrected: Made, build_it: Callable[[Workspace, DatasetBuild], None]) -> dict[str, str]:
+    """Of a copy of it that `build_it` has built again."""
+    own = corrected.copy(folder)
+    build_it(own.space, with_grey_embeddings(own.build))
+    lake = Lake(own.space)
+    assert references.pending(lake) == {}
+    hashes = digest(lake)
+    assert lake.rows("SELECT count(DISTINCT episode_index) FROM embeddings")[0][0] == 6
+    lake.con.close()
+    return hashes
+
+
+@pytest.mark.slow
+def test_workers_and_the_order_of_chunks_change_nothing(corrected: Made, tmp_path: Path):
+    def chunk_by_chunk(*chunks: int) -> Callable[[Workspace, DatasetBuild], None]:
+        """As workers that finish in this order would; the reference is in chunk 2."""
+
+        def build_it(space: Workspace, build: DatasetBuild) -> None:
+            lake = Lake(space)
+            build = resolve(lake, build)
+            fingerprint = build.source(space.sources).fingerprint()
+            for only in (frozenset({"episodes", "frames", "embeddings"}), None):
+                for chunk in chunks if only is None else (2,):
+                    done = run_chunk(ChunkTask(str(space.root), build, fingerprint, chunk, 1, "", only))
+                    assert not done.failed
+            lake.con.close()
+
+        return build_it
+
+    def by_workers(num: int) -> Callable[[Workspace, DatasetBuild], None]:
+        def build_it(space: Workspace, build: DatasetBuild) -> None:
+            assert not run_build(space, [build], workers=num).failed
+
+        return build_it
+
+    first = digest_after(tmp_path / "a", corrected, by_workers(1))
+    assert digest_after(tmp_path / "b", corrected, chunk_by_chunk(1, 0, 2)) == first
+    assert digest_after(tmp_path / "c", corrected, chunk_by_chunk(2, 1, 0)) == first
+
+
+@pytest.mark.slow
+def test_two_workers_make_what_one_makes(corrected: Made, tmp_path: Path):
+    hashes = []
+    for workers in (1, 2):
+
+        def build_it(space: Workspace, build: DatasetBuild, num: int = workers) -> None:
+            assert not run_build(space, [build], workers=num).failed
+
+        hashes.append(digest_after(tmp_path / f"{workers}", corrected, build_it))
+    assert hashes[0] == hashes[1]

@@ -34,6 +34,12 @@ def test_the_wrong_object_is_worth_nothing():
     assert set(clips.tasks) == {"push the curtain to the right", "pull the bar down"}
 
 
+def test_equal_seeds_draw_equal_clips():
+    one, other = source(rewound=0.5).draw(20), source(rewound=0.5).draw(20)
+    assert (one.numbers == other.numbers).all()
+    assert one.tasks == other.tasks
+
+
 def test_rates_above_one_together_are_refused():
     with pytest.raises(ValidationError, match=r"the rates are 1\.2 together"):
         NegativesConfig(rewound=0.6, other_task=0.6)

@@ -19,6 +19,15 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[Lake, Release]:
     return make_release(tmp_path_factory.mktemp("laptop") / "w")
 
 
+def test_equal_seeds_give_equal_models(corpus: tuple[Lake, Release]) -> None:
+    lake, release = corpus
+    short = recipe(train={"steps": 5})
+    one, other = (train(lake, release, short).curve for _ in range(2))
+    assert [p.loss for p in one] == [p.loss for p in other]
+    seeded = train(lake, release, recipe(train={"steps": 5, "seed": 1})).curve
+    assert [p.loss for p in seeded] != [p.loss for p in one]
+
+
 def test_nothing_is_gone_on_from(corpus: tuple[Lake, Release], monkeypatch: pytest.MonkeyPatch) -> None:
     lake, release = corpus
     assert not resumable(lake.workspace, recipe(), release)

@@ -21,6 +21,7 @@ from tests.kits.files import files_of
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import CAMERA, LENGTHS, NAMED
 from warehouse.exports import EXPORT_KINDS
+from warehouse.exports.folder import PARTIAL, ExportFolder
 from warehouse.exports.lerobot_plan import rate_of
 from warehouse.exports.options import LerobotOptions, Selection
 from warehouse.exports.rabc import FILE
@@ -96,6 +97,20 @@ def test_a_part_keeps_the_frame_numbers_of_its_source(made: Made, tiny_export: P
     assert set(json.loads(told[b"proccorpus"])["suggested_kappa"]) == {"16", "32", "50", "100"}
 
 
+def test_an_export_is_ingested_with_the_same_texts_and_lengths(made_lake: Lake, tiny_export: Path, tmp_path: Path):
+    space = Workspace(tmp_path / "again")
+    report = run_build(space, [source_build(tiny_export, "again", None, None)], workers=1)
+    assert not report.failed
+    sql = "SELECT episode_index, task, num_frames, fps, cameras FROM episodes ORDER BY 1"
+    segments = "SELECT episode_index, name, start_frame, end_frame, kind FROM active_segments ORDER BY 1, 3"
+    again = Lake(space, read_only=True)
+    assert again.rows(sql) == made_lake.rows(sql)
+    assert again.rows(segments) == made_lake.rows(segments)  # the same pictures and rows are labelled alike
+    assert again.rows("SELECT content_hash FROM episodes ORDER BY ALL") == made_lake.rows(
+        "SELECT content_hash FROM episodes ORDER BY ALL"
+    )
+
+
 @pytest.mark.parametrize(
     ("rates", "one"), [({10.0}, 10.0), ({29.97}, 29.97), ({14.98, 15.01, 15.02}, 15.0), ({10.0, 20.0}, None)]
 )
@@ -109,6 +124,34 @@ def test_the_rate_of_an_export(rates: set[float], one: float | None):
 
 class KilledError(Exception):
     pass
+
+
+@pytest.mark.parametrize("after", [0, 2, 6])
+def test_a_kill_midway_resumes_to_equal_bytes(
+    made_lake: Lake, tiny_export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+):
+    real, made = ExportFolder.part, []
+
+    def part(self: ExportFolder, name: str, write: Any, *of: Any) -> dict:
+        def killed(*of: Any) -> Any:
+            facts = write(*of)
+            if len(made) == after:
+                raise KilledError(name)
+            made.append(name)
+            return facts
+
+        return real(self, name, killed, *of)
+
+    monkeypatch.setattr(ExportFolder, "part", part)
+    out = tmp_path / "out"
+    with pytest.raises(KilledError):
+        LEROBOT.export(made_lake, ANY, out)
+    (out / PARTIAL / "cut.json").write_text('{"part": "cut in the mid')
+    monkeypatch.setattr(ExportFolder, "part", real)
+    assert not (out / "manifest.json").exists()
+    LEROBOT.export(made_lake, ANY, out)
+    assert files_of(out) == files_of(tiny_export)
+    assert LEROBOT.export(made_lake, ANY, out).again
 
 
 def test_a_folder_with_other_things_is_refused(made_lake: Lake, tiny_export: Path, tmp_path: Path):

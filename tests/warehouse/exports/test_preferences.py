@@ -1,5 +1,6 @@
 """Exported pairs, as those who read them do: Hugging Face's `load_dataset`, TRL's collator, Robometer's fields."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,9 @@ import pytest
 
 from annotate.preferences import Pair, RunPart
 from core.errors import UserError
+from tests.kits.files import hashes_of
 from warehouse.exports import EXPORT_KINDS
+from warehouse.exports.folder import MANIFEST
 from warehouse.exports.options import PreferencesOptions, Selection
 from warehouse.exports.preferences import quality_label
 from warehouse.lake import Lake
@@ -41,6 +44,18 @@ def written(made_lake: Lake, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 def trajectories(row: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return row["chosen_trajectory"], row["rejected_trajectory"]
+
+
+def test_equal_seeds_write_equal_bytes_and_others_other_pairs(written: Written, tmp_path: Path) -> None:
+    export(written.lake, Selection(allow=ANY), tmp_path / "again", OPTIONS)
+    assert hashes_of(tmp_path / "again") == hashes_of(written.folder)
+    again = export(written.lake, Selection(allow=ANY), tmp_path / "again", OPTIONS)
+    assert again.again
+    export(written.lake, Selection(allow=ANY), tmp_path / "other", PreferencesOptions(per_run=6, seed=3))
+    one, other = (json.loads((root / MANIFEST).read_text()) for root in (written.folder, tmp_path / "other"))
+    hashes = [{f["path"]: f["sha256"] for f in m["files"]} for m in (one, other)]
+    assert hashes[0] != hashes[1]
+    assert one["samples"] == sum(map(len, written.rows.values()))
 
 
 def test_runs_that_cannot_be_compared_are_told(

@@ -1,6 +1,8 @@
 """The sweep deletes what the lake does not list, and nothing else; gc also what only old snapshots list."""
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,7 +13,7 @@ from core.paths import Workspace
 from core.tables import TABLES
 from tests.kits.lake_kit import frames, segments, stage_run
 from warehouse.lake import Lake, digest
-from warehouse.lake.gc import GRACE_S, collect, merge
+from warehouse.lake.gc import GRACE_S, collect, merge, sweep
 
 OLD = time.time() - GRACE_S - 60
 LISTED, RELEASED, LOST = "a-00000-train-111.tar", "a-00000-train-222.tar", "a-00000-train-333.tar"
@@ -109,3 +111,47 @@ def test_a_label_of_a_merged_file_can_be_made_again(labelled: tuple[Lake, dict])
     assert listed_files(lake) == (2, 0)
     assert digest(lake) == now
     assert held_now(lake, held) == held
+
+
+MERGING = """
+import sys
+from pathlib import Path
+from core.paths import Workspace
+from warehouse.lake import Lake
+from warehouse.lake.gc import merge
+lake = Lake(Workspace(Path(sys.argv[1])))
+print("ready", flush=True)
+sys.stdin.readline()
+merge(lake)
+"""
+
+
+@pytest.mark.slow
+def test_killed_while_files_are_merged(labelled: tuple[Lake, dict]):
+    lake, held = labelled
+    lake.con.close()
+    for wait_s in (0.03, 0.15):
+        command = [sys.executable, "-c", MERGING, str(lake.workspace.root)]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.stdin.write("\n")
+        process.stdin.flush()
+        time.sleep(wait_s)
+        process.kill()
+        process.wait()
+        process.stdin.close()
+        process.stdout.close()
+        again = Lake(lake.workspace)
+        assert digest(again) == held[max(held)]
+        assert held_now(again, held) == held
+        again.con.close()
+    again = Lake(lake.workspace)
+    merge(again)
+    sweep(again, grace_s=-5.0)
+    assert listed_files(again) == (2, 0)
+    assert held_now(again, held) == held
+    listed = again.rows("SELECT count(*) FROM __ducklake_metadata_lake.ducklake_data_file")[0][0]
+    deletes = again.rows("SELECT count(*) FROM __ducklake_metadata_lake.ducklake_delete_file")[0][0]
+    assert rows_files(again) == listed + deletes, "no file is left that nothing lists"

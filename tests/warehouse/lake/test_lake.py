@@ -1,5 +1,6 @@
 """The lake: what it creates, what a publish replaces, refuses and survives."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import duckdb
@@ -33,12 +34,44 @@ def test_a_lake_for_reading(workspace: Workspace, tmp_path: Path):
     assert reader.rows("SELECT DISTINCT visual_change FROM frames") == [(pytest.approx(0.1),)]
 
 
+def test_an_unsigned_extension_is_refused(lake: Lake, tmp_path: Path):
+    """The lake's own two are loaded without a look at their signatures, and nothing else is."""
+    other = tmp_path / "other.duckdb_extension"
+    data = bytearray(Path(extension_path("sqlite_scanner")).read_bytes())
+    data[1000] ^= 1
+    other.write_bytes(data)
+    for allow in ("SET allow_unsigned_extensions = true", "RESET allow_unsigned_extensions"):
+        with suppress(duckdb.Error):
+            lake.con.execute(allow)
+        with pytest.raises(duckdb.IOException, match="signature is either missing or invalid"):
+            lake.con.execute(f"LOAD '{other}'")
+
+
 def test_a_missing_extension_is_named():
     with pytest.raises(LakeError, match="duckdb-extension-no-such is not installed: run make setup"):
         extension_path("no_such")
 
 
 # Publishing
+
+
+def test_upserts_replace_rows_of_the_same_key(lake: Lake, ds: str):
+    def config(dataset: str, text: str) -> pa.Table:
+        return TABLES["build_configs"].rows([{"dataset": dataset, "config": text}])
+
+    lake.upsert("one", build_configs=config(ds, "1"))
+    lake.upsert("two", build_configs=config(f"{ds}b", "2"))
+    lake.publish(stage_run(dataset=ds), {"frames": frames(ds)}, upserts={"build_configs": config(ds, "3")})
+    found = lake.rows("SELECT dataset, config FROM build_configs WHERE starts_with(dataset, ?) ORDER BY ALL", [ds])
+    assert found == [(ds, "3"), (f"{ds}b", "2")]
+
+
+def test_rows_are_replaced_that_somebody_published_since_the_lake_had_none(lake: Lake, ds: str):
+    then = lake.snapshot()
+    for value in (0.25, 0.5):
+        lake.publish(stage_run(dataset=ds), {"frames": frames(ds, value=value)}, absent_at=then)
+    assert lake.rows("SELECT visual_change, count(*) FROM frames WHERE dataset = ? GROUP BY 1", [ds]) == [(0.5, 4)]
+    assert lake.rows("SELECT count(*) FROM stage_runs WHERE dataset = ?", [ds]) == [(1,)]
 
 
 # What is refused, and what a crash leaves

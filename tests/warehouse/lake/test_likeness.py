@@ -1,5 +1,7 @@
 """Frames and runs by likeness: which come, in which order, and what is said where none can."""
 
+import math
+import random
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,9 +11,11 @@ import pytest
 from core.paths import Workspace
 from core.tables import TABLES
 from tests.kits.embedded import embed
+from tests.kits.lake_kit import query
 from warehouse.lake import Lake
 from warehouse.lake.embeddings import EmbeddingsError
 from warehouse.lake.likeness import frames_like, runs_like
+from warehouse.lake.sql import open_for_users
 
 STILL = [0.0] * 8
 
@@ -46,6 +50,25 @@ def lake(embedded: Path, tmp_path: Path) -> Iterator[Lake]:
     lake.con.close()
 
 
+def test_runs_are_alike_by_what_is_in_them_in_any_order(lake: Lake):
+    _, similar = runs_like(lake.con, "a", 0)
+    assert [(s.dataset, s.episode_index) for s in similar] == [("a", 3), ("b", 5), ("a", 1), ("a", 2), ("b", 6)]
+    assert similar[0].likeness == pytest.approx(1)
+    against_still = sum(math.cos(math.radians(10 * k)) for k in range(8)) / 8
+    assert similar[3].likeness == pytest.approx(against_still, abs=1e-5)
+
+
+def test_equally_similar_runs_are_in_the_order_of_their_names(lake: Lake):
+    numbers = list(range(14))
+    random.Random(0).shuffle(numbers)
+    for chunk, number in enumerate(numbers):
+        embed(lake, "same", {number: {"front": STILL}}, chunk=chunk)
+    expected = [n for n in range(14) if n != 7][:12]
+    lake.con.execute("SET threads = 4")
+    assert [s.episode_index for s in frames_like(lake.con, "same", 7, 0, among="same", most=12)[1]] == expected
+    assert [s.episode_index for s in runs_like(lake.con, "same", 7, among="same", most=12)[1]] == expected
+
+
 @pytest.mark.parametrize(
     ("dataset", "episode", "more", "says"),
     [
@@ -67,7 +90,24 @@ def test_what_cannot_be_compared_says_why(lake: Lake, dataset: str, episode: int
         frames_like(lake.con, dataset, episode, 0, **more)
 
 
+@pytest.mark.parametrize("frame", [-1, 16])
+def test_a_frame_that_is_not_there_is_refused(lake: Lake, frame: int):
+    with pytest.raises(EmbeddingsError, match=f"a episode 0 has 16 frames, from 0: there is no {frame}"):
+        frames_like(lake.con, "a", 0, frame)
+
+
 def test_a_lake_from_before_there_was_a_search_says_what_to_do(lake: Lake):
     lake.con.execute("DROP VIEW similar_runs")
     with pytest.raises(EmbeddingsError, match="no encoder has looked at a: put when"):
         runs_like(lake.con, "a", 0)
+
+
+def test_users_ask_the_same_in_one_line_of_sql(lake: Lake):
+    lake.con.close()
+    con = open_for_users(lake.workspace)
+    one = "dataset = 'a' AND episode_index = 0 AND camera = 'front'"
+    sql = f"FROM similar_frames WHERE {one} AND frame_index = 6 ORDER BY likeness DESC LIMIT 2"
+    frames = query(con, sql).to_pylist()
+    assert [(r["other_dataset"], r["other_episode"], r["other_frame"]) for r in frames] == [("a", 3, 8), ("b", 5, 6)]
+    runs = query(con, f"FROM similar_runs WHERE {one} ORDER BY likeness DESC").to_pylist()
+    assert [(r["other_dataset"], r["other_episode"]) for r in runs][:2] == [("a", 3), ("b", 5)]

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import chain, combinations, islice, pairwise
@@ -58,6 +60,18 @@ def test_more_consumers_than_shards_is_an_error(tars: list[Path]):
         Loader(tars, worker=2, num_workers=2)
     with pytest.raises(ShardError, match=r"shard s0\.tar is given twice"):
         Loader([*tars, tars[0]])
+
+
+def test_the_order_hangs_on_the_seed_the_epoch_and_the_shards_alone(tars: list[Path], tmp_path: Path):
+    orders = [ids(Loader(tars, LoaderConfig(seed=s), epoch=e)) for s in (0, 1) for e in (0, 1)]
+    assert len({tuple(o) for o in orders}) == 4
+    loader = Loader(tars)
+    assert [ids(loader), ids(loader)] == orders[:2]  # one epoch after another
+    moved = [Path(shutil.copy(p, tmp_path)) for p in reversed(tars)]
+    for tar, there in zip(reversed(tars), moved, strict=True):
+        shutil.copy(index_path(tar), index_path(there))
+    assert ids(Loader(moved)) == orders[0]
+    assert ids(Loader(tars, ahead=5)) == orders[0]
 
 
 def test_the_order_is_the_same_on_every_machine(tars: list[Path]):
@@ -292,6 +306,30 @@ def test_damage_is_an_error_that_names_the_shard(tmp_path: Path, ahead: int):
 
 
 # Workers of PyTorch
+
+
+def test_in_the_workers_of_a_torch_dataloader(tars: list[Path]):
+    from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+    class Samples(IterableDataset):
+        def __init__(self, states: dict[int, dict] | None = None, given_batches: int = 0) -> None:
+            self.states, self.given_batches = states or {}, given_batches
+
+        def __iter__(self) -> Iterator[tuple[list[str], int, dict]]:
+            info: Any = get_worker_info()
+            me = (info.id + self.given_batches) % info.num_workers
+            loader = Loader(tars, LoaderConfig(seed=4), worker=me, num_workers=info.num_workers)
+            if me in self.states:
+                loader.load_state_dict(self.states[me])
+            while loader.epoch < 2:
+                for batch in loader.batches(4, window=8):
+                    yield ids(batch), me, loader.state_dict()
+
+    whole = list(DataLoader(Samples(), batch_size=None, num_workers=2))
+    assert Counter(chain(*(b for b, _, _ in whole))) == dict.fromkeys(every(tars), 2)
+    states = {me: state for _, me, state in whole[:7]}
+    resumed = list(DataLoader(Samples(states, 7), batch_size=None, num_workers=2))
+    assert resumed == whole[7:]
 
 
 # The documentation

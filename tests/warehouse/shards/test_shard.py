@@ -46,6 +46,15 @@ def names(tar: bytes) -> list[str]:
 # Writing
 
 
+def test_equal_content_gives_equal_bytes_in_any_order():
+    episodes = [episode(i, noise=500) for i in range(6)]
+    first = packed(*episodes)
+    assert packed(*(episode(i, noise=500) for i in (3, 5, 0, 1, 4, 2))) == first
+    reordered = replace(episode(0), pictures=dict(reversed(episode(0).pictures.items())))
+    assert packed(reordered) == packed(episode(0))
+    assert packed(*episodes[:5]) != first
+
+
 def test_a_sample_without_its_picture_cannot_be_written():
     e = episode(0)
     without = {k: v for k, v in e.pictures.items() if "000002" not in k}

@@ -127,6 +127,22 @@ def test_cancelling_the_run_ends_the_job(
 # Slurm
 
 
+@pytest.mark.parametrize(("restarts", "times"), [(10, 2), (1, 2), (0, 1)])
+def test_a_slurm_job_goes_on_after_its_time_limit(
+    restarts: int, times: int, python: str, slurm: Path, attempts: Path, tmp_path: Path
+) -> None:
+    """The stand-in gives the signal as soon as the first attempt has reported, and begins the job again."""
+    launcher = slurm_launcher(python, tmp_path, restarts=restarts)
+    (slurm / "limited").touch()
+    result = materialize(launcher, tmp_path, "again")
+    assert len(attempts.read_text().splitlines()) == times
+    assert result.success == (times == 2)
+    if result.success:
+        (made,) = result.asset_materializations_for_node("model")
+        assert made.metadata["final_loss"].value == 0.5
+        assert "is begun again and goes on" in str(made.metadata["last_lines"].value)
+
+
 def test_slurm_that_is_not_installed(python: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     described, _ = failure(materialize(slurm_launcher(python, tmp_path), tmp_path, "well"))

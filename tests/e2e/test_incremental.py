@@ -1,0 +1,124 @@
+"""Sources that change between builds: what was built keeps its index, and only what changed is done again."""
+
+import os
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from core.paths import Workspace
+from ingest.registry import DatasetConfig
+from pipeline.build import run_build
+from pipeline.config import DatasetBuild
+from warehouse.lake import Lake
+
+FRAMES = 8
+
+
+def write_video(path: Path, seed: int) -> None:
+    """A bright square that walks over noise of its own."""
+    ground = np.random.default_rng(seed).integers(40, 90, (64, 64, 1), np.uint8).repeat(3, axis=2)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10, options={"crf": "10", "threads": "1"})
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        for k in range(FRAMES):
+            picture = ground.copy()
+            picture[20:36, 5 * k : 5 * k + 16] = 230
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    path.with_suffix(".json").write_text('{"task": "push the square"}')
+
+
+class Videos:
+    """A folder of plain videos and a workspace, chunks of two episodes."""
+
+    def __init__(self, root: Path) -> None:
+        self.folder, self.space = root / "videos", Workspace(root / "workspace")
+        self.folder.mkdir()
+        for name in ("b", "d", "f"):
+            self.add(name)
+
+    def add(self, name: str) -> None:
+        write_video(self.folder / f"{name}.mp4", ord(name))
+
+    def remove(self, name: str) -> None:
+        for suffix in (".mp4", ".json"):
+            (self.folder / f"{name}{suffix}").unlink()
+
+    def build(self) -> list[tuple[str, int | None]]:
+        """Stages that were run, with their chunk."""
+        config = DatasetConfig(name="videos", source=str(self.folder), chunk_size=2)
+        report = run_build(self.space, [DatasetBuild(dataset=config)], workers=1)
+        assert report.failed == []
+        return sorted(((d.run.stage, d.run.chunk) for d in report.done), key=str)
+
+    def indices(self, snapshot: int | None = None) -> dict[str, int]:
+        lake = Lake(self.space, read_only=True, snapshot=snapshot)
+        sql = "SELECT split_part(source_id, '.', 1), episode_index FROM episodes WHERE status = 'ok' ORDER BY 1"
+        return dict(lake.rows(sql))
+
+    def labelled(self) -> list[int]:
+        lake = Lake(self.space, read_only=True)
+        return [r[0] for r in lake.rows("SELECT DISTINCT episode_index FROM active_progress ORDER BY 1")]
+
+
+@pytest.fixture
+def videos(tmp_path: Path) -> Videos:
+    found = Videos(tmp_path)
+    found.build()
+    assert found.indices() == {"b": 0, "d": 1, "f": 2}
+    return found
+
+
+PER_CHUNK = ("demonstrations", "frames", "progress", "samples", "segments", "shards")
+
+
+def test_an_unchanged_source_is_not_read_again(videos: Videos) -> None:
+    assert videos.build() == []
+
+
+@pytest.mark.slow
+def test_new_episodes_get_new_indices_wherever_they_sort(videos: Videos) -> None:
+    videos.add("a")
+    redone = videos.build()
+    assert videos.indices() == {"b": 0, "d": 1, "f": 2, "a": 3}
+    assert redone == sorted([("episodes", None), *((s, 1) for s in PER_CHUNK)], key=str)  # chunk 0 is as it was
+    videos.add("c")
+    assert {chunk for _, chunk in videos.build()} == {None, 2}
+    assert videos.labelled() == [0, 1, 2, 3, 4]
+
+
+def test_a_removed_episode_stays_in_the_old_snapshot(videos: Videos) -> None:
+    before = Lake(videos.space, read_only=True).snapshot()
+    videos.remove("d")
+    assert videos.build() == sorted([("episodes", None), *((s, 0) for s in PER_CHUNK)], key=str)
+    assert videos.indices() == {"b": 0, "f": 2}
+    assert videos.labelled() == [0, 2]
+    assert videos.indices(before) == {"b": 0, "d": 1, "f": 2}
+
+
+@pytest.mark.slow
+def test_an_index_is_not_given_to_another_and_is_given_back(videos: Videos) -> None:
+    videos.remove("f")
+    videos.add("e")
+    videos.build()
+    assert videos.indices() == {"b": 0, "d": 1, "e": 3}
+    videos.add("f")
+    videos.build()
+    assert videos.indices() == {"b": 0, "d": 1, "f": 2, "e": 3}
+
+
+def test_a_changed_episode_redoes_its_chunk(videos: Videos) -> None:
+    path = videos.folder / "f.mp4"
+    hashed = dict(content_hashes(videos.space))
+    write_video(path, seed=1)
+    os.utime(path, ns=(1, 1))  # also when its time goes back
+    assert {chunk for _, chunk in videos.build()} == {None, 1}
+    now = dict(content_hashes(videos.space))
+    assert (now[0], now[1]) == (hashed[0], hashed[1])
+    assert now[2] != hashed[2]
+
+
+def content_hashes(space: Workspace) -> list[tuple[int, str]]:
+    return Lake(space, read_only=True).rows("SELECT episode_index, content_hash FROM episode_content")

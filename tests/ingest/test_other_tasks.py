@@ -1,0 +1,46 @@
+"""Which runs of other chunks samples may show: of other tasks, of the same split, the same whatever else is listed."""
+
+from collections import Counter
+
+from ingest.episode import CameraVideo, EpisodeRecord
+from ingest.other_tasks import MOST, OtherTask, other_tasks
+
+FRUIT = ("apple", "pear", "banana", "lemon")
+
+
+def record(index: int, task: str | None, *, videos: bool = True) -> EpisodeRecord:
+    cameras = (CameraVideo("front", f"{index}.mp4", 0),) if videos else ()
+    return EpisodeRecord(index, f"run {index}", 10.0, task, num_rows=50, videos=cameras, group=f"g{index}")
+
+
+def chosen(records: list[EpisodeRecord], unusable: tuple[int, ...] = (), **split: str) -> list[OtherTask]:
+    split_of_group = {r.group: split.get(r.group, "train") for r in records}
+    return other_tasks("d", records, split_of_group, unusable, chunk_size=5)
+
+
+def fruit(count: int = 60) -> list[EpisodeRecord]:
+    return [record(k, f"Put the {FRUIT[k // 5 % 4]} on the plate") for k in range(count)]
+
+
+def test_chunks_are_offered_other_tasks_beyond_them():
+    records = fruit()
+    found = chosen(records)
+    assert set(Counter(o.chunk for o in found).values()) == {MOST}
+    for o in found:
+        assert o.episode_index // 5 != o.chunk
+        assert records[o.episode_index].task != records[5 * o.chunk].task
+        assert o.split == "train"
+    of_first = Counter(records[o.episode_index].task for o in found if o.chunk == 0)
+    assert len(of_first) == 3  # of every other task
+    assert max(of_first.values()) - min(of_first.values()) <= 1
+    assert len({o.episode_index for o in found}) > 20  # not the same few for all
+
+
+def test_the_order_of_listing_plays_no_role_and_newcomers_change_little():
+    records = fruit()
+    before = chosen(records)
+    assert chosen(list(reversed(records))) == before
+    after = chosen([*records, record(60, "Put the apple on the plate")])
+    chunks = {o.chunk for o in set(before) ^ set(after)} - {12}
+    assert len(chunks) < 9  # of twelve
+    assert sum(o not in after for o in before) == len(chunks)  # one each

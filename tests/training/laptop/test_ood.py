@@ -1,0 +1,108 @@
+"""What training never showed: OOD pictures are told and judged by their change, unknown words count as none."""
+
+import numpy as np
+import pytest
+import torch
+
+from tests.kits.laptop_kit import TASKS, small_config
+from training.laptop.model import LaptopModel
+from training.laptop.ood import ADAPTED, CERTAIN, OodDetector
+
+WIDTH = 256 + 64 * 4
+
+
+def runs_of_change(count: int = 6, length: int = 20, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Pictures that move away from their run's first one, each run another way; progress is how far they are."""
+    rng = np.random.default_rng(seed)
+    start = rng.normal(size=(count, 1, WIDTH))
+    way = rng.normal(size=(count, 1, WIDTH))
+    share = np.linspace(0, 1, length)[None, :, None]
+    seen = torch.from_numpy((start + 2 * share * way).reshape(-1, WIDTH).astype(np.float32))
+    first = torch.from_numpy(np.repeat(start[:, 0], length, 0).astype(np.float32))
+    return seen, first, torch.from_numpy(np.tile(share[0, :, 0], count).astype(np.float32))
+
+
+def test_the_change_is_worth_in_other_runs_what_it_was_worth_in_training():
+    detector = OodDetector(WIDTH)
+    detector.fit(*runs_of_change())
+    seen, first, label = runs_of_change(seed=1)
+    guess = detector.by_change(seen, first)
+    assert (guess - label).abs().mean() < 0.12
+    # Not where it changed: the cells in another order say the same
+    order = torch.cat([torch.arange(256), 256 + torch.arange(256).view(4, 64).flip(0).flatten()])
+    assert torch.allclose(detector.by_change(seen[:, order], first[:, order]), guess, atol=1e-6)
+
+
+def test_labels_that_are_missing_teach_nothing():
+    seen, first, label = runs_of_change()
+    some = torch.arange(len(label)) % 3 == 0
+    one, other = OodDetector(WIDTH), OodDetector(WIDTH)
+    one.fit(seen, first, torch.where(some, label, torch.nan))
+    other.fit(seen[some], first[some], label[some])
+    assert torch.allclose(one.guess.weight, other.guess.weight, atol=1e-4)
+
+
+def test_what_lies_farther_than_all_of_training_is_ood():
+    detector = OodDetector(WIDTH)
+    seen, first, label = runs_of_change()
+    assert detector.score(seen * 100).max() == 0  # nothing was learnt yet
+    detector.fit(seen, first, label)
+    assert detector.score(seen).max() == 0
+    assert 0 < float(detector.score(torch.full((WIDTH,), 1.1 * float(detector.farthest)))) < 1
+    assert detector.score(torch.full((3, WIDTH), 1.01 * CERTAIN * float(detector.farthest))).min() == 1
+
+
+def shown(*tasks: str) -> LaptopModel:
+    """A model that training showed these tasks."""
+    torch.manual_seed(0)
+    model = LaptopModel(small_config(text_buckets=4096), WIDTH, 4).train()
+    torch.nn.init.normal_(model.words.weight)
+    model(torch.zeros(len(tasks), 5, WIDTH), tasks)
+    return model.eval()
+
+
+@pytest.mark.parametrize(
+    ("said", "understood"),
+    [
+        ("push the bar to the right", True),
+        ("Push the bar!", True),
+        ("pull the bar to the right", True),
+        ("stack the cubes", False),
+        ("put the milk and the bread into their bins, to the right of the sink", False),
+        ("", True),
+    ],
+)
+def test_an_instruction_counts_where_training_showed_most_of_what_it_says(said: str, understood: bool):
+    model = shown(*TASKS)
+    seen = torch.randn(1, 5, WIDTH, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        told, untold = (model(seen, [text]).progress for text in (said, ""))
+    assert torch.equal(told, untold) is (not understood or not said)
+
+
+def test_ood_pictures_are_judged_by_their_change_alone():
+    model = shown(*TASKS)
+    seen, first, label = runs_of_change()
+    model.ood.fit(seen, first, label)
+    window = 10 * torch.stack([first[0], *seen[[4, 8, 12, 16]]])[None]
+    with torch.inference_mode():
+        near, far = model(window / 10, [TASKS[0]]), model(window, [TASKS[0]])
+        other = model(window, [TASKS[1]])
+    assert torch.equal(near.progress, torch.sigmoid(near.progress_logit))
+    assert torch.equal(far.progress, far.by_change)
+    assert torch.equal(far.progress, other.progress)
+    assert bool((far.progress.diff() > 0).all())
+
+
+def test_a_scene_that_was_learnt_later_is_half_ood():
+    detector = OodDetector(WIDTH)
+    seen, first, label = runs_of_change()
+    detector.fit(seen, first, label)
+    new = seen * 1.5
+    assert detector.score(new).max() > 0.9
+    detector.widen(new)
+    assert 0.8 * ADAPTED < detector.score(new).max() <= ADAPTED
+    assert detector.score(seen).max() == 0
+    assert detector.score(new * 3).max() == 1
+    detector.widen(seen)  # what lies nearer takes nothing away
+    assert detector.score(new).max() <= ADAPTED

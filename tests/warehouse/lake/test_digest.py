@@ -1,0 +1,133 @@
+"""Hashes of contents: equal for equal rows, whatever wrote them, in whatever order."""
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from core.paths import Workspace
+from core.tables import TABLES
+from core.views import VIEWS
+from tests.kits.lake_kit import facts, findings, frames, segments, stage_run
+from warehouse.lake import Lake, content_key, digest, output_hash, table_hash
+
+
+def shuffled(table: pa.Table, seed: int = 0) -> pa.Table:
+    return table.take(np.random.default_rng(seed).permutation(table.num_rows))
+
+
+def dataset_row(source_uri: str, **changes: object) -> pa.Table:
+    row = {"dataset": "a", "title": "A", "source_uri": source_uri, "chunk_size": 10, "cameras": ["front", "wrist"]}
+    return TABLES["datasets"].rows([row | changes])
+
+
+def fill(lake: Lake, *, mixed: bool = False, source_uri: str = "here") -> None:
+    """Two chunks; `mixed`: other rows first, then these in another order."""
+    order = shuffled if mixed else lambda t: t
+    parts = [stage_run(stage="episodes", chunk=c) for c in (0, 1)]
+    everything = pa.concat_tables([facts("a", 0, (0, 1, 2)), facts("a", 1, (10, 11))])
+    lake.publish(
+        stage_run(stage="episodes", chunk=None),
+        {"datasets": dataset_row(source_uri), "episode_facts": order(everything)},
+        parts=parts,
+    )
+    for chunk, episodes in ((1, (10, 11)), (0, (0, 1, 2))) if mixed else ((0, (0, 1, 2)), (1, (10, 11))):
+        found = findings((episodes[0], chunk, "frames", "too_short", "unusable"))
+        if mixed:
+            lake.publish(stage_run(chunk=chunk), {"frames": frames("a", chunk, episodes, value=0.9)})
+        lake.publish(stage_run(chunk=chunk), {"frames": order(frames("a", chunk, episodes))}, found)
+        for run in ("r2", "r1") if mixed else ("r1", "r2"):
+            lake.publish(
+                stage_run(stage="segments", chunk=chunk, label_run=run),
+                {"segments": order(segments("a", chunk, run, episodes=episodes))},
+            )
+
+
+def test_the_digest_of_a_lake(workspace: Workspace, tmp_path: Path):
+    shutil.copytree(workspace.root, tmp_path / "other")
+    one, two = Lake(workspace), Lake(Workspace(tmp_path / "other"))
+    empty = digest(one)
+    assert set(empty) == {t.name for t in TABLES.values() if t.content} | {"episodes"}
+    assert not set(empty) & {"stage_runs", "label_runs", "releases", "eval_scores"}
+    assert {v.name for v in VIEWS} & set(empty) == {"episodes"}
+
+    fill(one)
+    fill(two, mixed=True, source_uri="there")
+    assert two.snapshot() > one.snapshot()
+    full = digest(one)
+    assert digest(two) == full
+    changed = {"datasets", "episode_facts", "frames", "findings", "segments", "episodes"}
+    assert {k for k in full if full[k] != empty[k]} == changed
+
+    # one value of one row
+    rows = frames("a", 0, (0, 1, 2)).to_pylist()
+    rows[7]["visual_change"] += 1e-6
+    two.publish(
+        stage_run(), {"frames": TABLES["frames"].rows(rows)}, findings((0, 0, "frames", "too_short", "unusable"))
+    )
+    assert {k for k, v in digest(two).items() if v != full[k]} == {"frames"}
+
+
+def test_the_hash_of_a_table_does_not_depend_on_the_order_of_rows():
+    table, rows = TABLES["frames"], frames("a", 0, range(30), n=20)
+    first = table_hash(table, rows)
+    assert all(table_hash(table, shuffled(rows, seed)) == first for seed in range(3))
+    assert table_hash(table, pa.concat_tables([rows.slice(300), rows.slice(0, 300)])) == first
+    assert table_hash(table, rows.slice(0, 599)) != first
+    assert table_hash(table, table.empty()) != first
+    other = rows.to_pylist()
+    other[17]["gripper"] = 0.0  # was null
+    assert table_hash(table, table.rows(other)) != first
+
+
+def test_the_hash_of_a_table_leaves_out_places():
+    table = TABLES["datasets"]
+    first = table_hash(table, dataset_row("here"))
+    assert table_hash(table, dataset_row("there")) == first
+    assert table_hash(table, dataset_row("here", title="B")) != first
+    assert table_hash(table, dataset_row("here", cameras=["wrist", "front"])) != first
+
+
+def test_the_hash_of_a_table_is_pinned():
+    """A change of it makes every corpus out of date, so it is not to happen unseen."""
+    row = dataset_row("here")
+    text = (
+        '{"dataset":"a","title":"A","robot":null,"format":null,"fps":null,"license":null,"source_revision":null,'
+        '"chunk_size":10,"role":null,"cameras":["front","wrist"],"notes":null}'
+    )
+    assert table_hash(TABLES["datasets"], row) == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_one_row_group_more_than_parquet_keeps_in_order(lake: Lake, ds: str):
+    n = 130_000
+    columns = {
+        "dataset": pa.repeat(ds, n),
+        "episode_index": np.arange(n),
+        "chunk": np.zeros(n, np.int32),
+        "split": pa.repeat("train", n),
+        "group": pa.array([f"g{k}" for k in range(n)]),
+    }
+    rows, name = pa.table(columns, schema=TABLES["splits"].schema), "splits"
+    digests = []
+    for seed in (0, 1):
+        lake.publish(stage_run(dataset=ds), {name: shuffled(rows, seed)})
+        digests.append(digest(lake)[name])
+        back = lake.arrow("FROM splits WHERE dataset = ?", [ds])
+        assert table_hash(TABLES[name], back) == table_hash(TABLES[name], rows)
+    assert digests[0] == digests[1]
+    lake.publish(stage_run(dataset=ds), {name: TABLES[name].empty()})
+
+
+def test_output_hash_covers_names_and_rows():
+    first = output_hash({"frames": frames(), "segments": segments()})
+    assert output_hash({"segments": segments(), "frames": shuffled(frames())}) == first
+    others = [{"frames": frames()}, {"frames": frames(value=0.2), "segments": segments()}, {"segments": segments()}]
+    assert len({first, *(output_hash(o) for o in others)}) == 4
+
+
+def test_content_keys_do_not_run_into_each_other():
+    keys = [content_key(*parts) for parts in ((), ("",), ("ab",), ("a", "b"), ("b", "a"), ("a", "", "b"), ("é",))]
+    assert len(set(keys)) == len(keys)
+    assert content_key("a", "b") == content_key("a", "b")

@@ -1,0 +1,54 @@
+"""Turns of readers and committers: who has to wait, for how long, and that nobody waits for ever."""
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+
+from core.paths import Workspace
+from warehouse.lake import turns
+from warehouse.lake.turns import committing_turn, reading_turn
+
+Turn = Callable[[Workspace], AbstractContextManager[None]]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "waits"),
+    [
+        (reading_turn, reading_turn, False),
+        (reading_turn, committing_turn, True),
+        (committing_turn, reading_turn, True),
+        (committing_turn, committing_turn, True),
+    ],
+)
+def test_who_waits(workspace: Workspace, first: Turn, second: Turn, waits: bool) -> None:
+    has_turn = threading.Event()
+
+    def take() -> None:
+        with second(workspace):
+            has_turn.set()
+
+    other = threading.Thread(target=take)
+    with first(workspace):
+        other.start()
+        assert has_turn.wait(0.1 if waits else 5) is not waits
+    begun = time.monotonic()
+    other.join(5)
+    assert has_turn.is_set()
+    assert time.monotonic() - begun < 0.5, "SQLite would have slept for a second"
+
+
+def test_nobody_waits_for_ever(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite's own locks decide then."""
+    monkeypatch.setattr(turns, "PATIENCE_S", 0.05)
+    with committing_turn(workspace), reading_turn(workspace):
+        pass
+
+
+def test_without_a_catalog_there_is_nothing_to_wait_for(tmp_path: Path) -> None:
+    nowhere = Workspace(tmp_path / "nowhere")
+    with committing_turn(nowhere), committing_turn(nowhere):
+        assert not nowhere.root.exists()
