@@ -31,7 +31,6 @@ CODE_VERSION = "frames-7"
 # Not exactly 0: each key frame of a compressed still picture differs from the frames before it.
 FROZEN_LUMA, FROZEN_CHANGE = 16, 1e-3
 MAX_DAMAGED = 0.1  # share of damaged frames above which a camera is not used
-SHORTEST_STEP_S = 0.0005  # between rows: below it, times are no times of frames, whatever rate they claim
 MIN_TIMES = 5  # rows that a frame rate is measured on
 TINY_HZ = 5.0  # tiny pictures a second, at most: as often as episodes are compared
 
@@ -235,7 +234,7 @@ def timing(times_s: np.ndarray | None, stated_fps: float, *, certain: bool) -> T
         return Timing(stated_fps, None, ())
     steps = np.diff(times_s)  # seconds from row to row
     usual = np.median(steps)
-    if not np.isfinite(times_s).all() or usual < SHORTEST_STEP_S:
+    if not np.isfinite(times_s).all() or usual < 0.0005:  # no camera is so fast
         return Timing(stated_fps, None, (("timestamp_drift", "the rows' times do not increase, or too little"),))
     regular = np.abs(steps - usual) <= usual / 2
     # Three decimals: rates such as 29.97 are kept, rounding of the times is not

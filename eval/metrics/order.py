@@ -4,6 +4,8 @@ Each takes Runs without NaN predictions (`readable` or `worst_case`) and gives f
 has no order to find (fewer than two answers with labels, or all labels equal), 0 where the prediction is constant.
 """
 
+from typing import Any
+
 import numpy as np
 from scipy.stats import kendalltau
 
@@ -30,7 +32,8 @@ def kendall(runs: Runs) -> tuple[np.ndarray, np.ndarray]:
     for k in np.flatnonzero(_has_order(runs)):
         p, t = (values[runs.starts[k] : runs.starts[k + 1]] for values in (runs.predicted, runs.target))
         # A constant prediction has no untied pair to divide by: 0 by definition.
-        tau_b[k] = np.nan_to_num(kendalltau(p, t).statistic)
+        tau: Any = kendalltau(p, t)
+        tau_b[k] = np.nan_to_num(tau.statistic)
         untied[k] = np.sqrt(_untied(p) * _untied(t))
     return tau_b, tau_b * untied
 

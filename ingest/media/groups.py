@@ -13,8 +13,6 @@ type Container = av.container.InputContainer
 type Packet = av.Packet
 type Decoded = av.VideoFrame
 
-MOST_PIXELS = 7e8  # of pictures that are held at once: about 1 GB in most formats of pixels
-
 
 def check_complete(pictures: list[Decoded], times: list[int]) -> None:
     """Raises VideoError unless each packet gave one whole picture, and no two have one time."""
@@ -38,8 +36,8 @@ def decode_group(codec: VideoCodecContext, group: list[Packet], wanted_times: se
     return {p.pts: p for p in pictures if p.pts is not None}
 
 
-def decoded(codec: VideoCodecContext, packets: list[Packet], most_pixels: float = MOST_PIXELS) -> list[Decoded]:
-    """All pictures of some packets; the decoder holds nothing afterwards. Raises VideoError for more than so many."""
+def decoded(codec: VideoCodecContext, packets: list[Packet], most_pixels: float = 7e8) -> list[Decoded]:
+    """All pictures of some packets; the decoder is empty afterwards. Raises VideoError: more pixels (7e8: 1 GB)."""
     pictures: list[Decoded] = []
     num_pixels = 0
     for packet in (*packets, None):  # None: the decoder hands over what it still holds
