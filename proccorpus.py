@@ -2,10 +2,16 @@
 
     import proccorpus as pc
 
-    corpus = pc.open("workspace")                  # or pc.build("path/or/address", annotator="auto")
-    episode = corpus["demo"][33]
-    episode.segments, episode.progress             # dataclasses; float32 [frames]
-    corpus.sql("FROM coverage").df()
+    corpus = pc.open("workspace")  # or pc.build("path/or/address", annotator="auto")
+    episode = corpus["sim_short"][3]
+    episode.segments, episode.progress  # dataclasses; float32 [frames]
+    corpus.labels().to_pandas(), corpus.sql("FROM coverage").df()
+    episode.show()  # a picture, in a notebook
+    episode.correct(episode.segments, author="ada")
+    corpus.build("sim_short")  # labels, samples and shards follow
+    sample = next(iter(corpus.samples(split="train")))
+    corpus.export.lerobot("out", dataset=("sim_short",))
+    rows = pc.reward("run.mp4", like=episode)  # a row each scored frame: progress, done
 
 `import proccorpus` loads nothing else: each name is imported when it is first used.
 """
@@ -42,6 +48,10 @@ def _check_rooms() -> None:
                 f"proccorpus needs its own package `{room}` at {here / room}, and Python finds {of_other}: use an "
                 "environment, and a working folder, without another module of that name"
             )
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 def __getattr__(name: str) -> Any:

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tex
 from rich.text import Text
 
 from cli.terminal import QUIET, note
+from core.logs import TOLD
 
 FIRST_S, LOG_EVERY_S = 0.5, 10.0
 SPEED_S = 600.0  # how fast something is, is told from this long
@@ -61,9 +62,11 @@ def progress() -> Iterator[Callable[..., None]]:
         logger = threading.Thread(target=log, daemon=True)
         if is_log and not QUIET.get():
             logger.start()
+        listening = TOLD.set(report)
         try:
             yield report
         finally:
+            TOLD.reset(listening)
             ended.set()
             if logger.is_alive():
                 logger.join()

@@ -1,6 +1,7 @@
 """Pages of the reference that are made from code: command line, configuration, tables, recipes."""
 
 import inspect
+import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import groupby
@@ -258,8 +259,10 @@ PYTHON_INTRO = """\
 
 
 def python_page() -> str:
-    parts = ["# Python", PYTHON_INTRO]
-    for name in sorted(set(pc.__all__) - {"main", "UserError"}, key=lambda name: (name[0].isupper(), name)):
+    example = inspect.cleandoc(pc.__doc__ or "").split("\n\n")
+    block = textwrap.dedent("\n\n".join(example[1:-1]))
+    parts = ["# Python", PYTHON_INTRO, f"```python\n{block}\n```"]
+    for name in sorted(set(pc.__all__) - {"main", "__version__"}, key=lambda name: (name[0].isupper(), name)):
         parts += _of_python(f"pc.{name}", getattr(pc, name), "##")
         if inspect.isclass(getattr(pc, name)):
             own = vars(getattr(pc, name)).items()
@@ -274,7 +277,8 @@ def _of_python(name: str, value: Any, level: str) -> list[str]:
     """A heading with the signature, and the docstring."""
     said = inspect.getdoc(value) or ""
     if inspect.isfunction(value):
-        own = [p.name for p in inspect.signature(value).parameters.values() if p.name != "self"]
+        every = inspect.signature(value).parameters.values()
+        own = [str(p.replace(annotation=p.empty)) for p in every if p.name != "self"]
         name += f"({', '.join(own)})"
     return [f"{level} `{name}`", said]
 

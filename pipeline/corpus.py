@@ -3,7 +3,7 @@
 import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -86,16 +86,18 @@ def reward(
     """Score a video, as `proccorpus reward` does: a row per scored frame with frame_index, timestamp_s, progress, done.
 
     like: shown episodes, or a task whose references they are; without, a model: options are those of the command, such
-    as model="latest" or baseline="clock". fps: frames a second, default 4. Raises UserError.
+    as model="latest" or baseline="clock". task: by default that of a shown episode. fps: frames a second, default 4.
+    Raises UserError.
     """
     shown = [like] if isinstance(like, str | Episode) else list(like)
-    spaces = [one.dataset.corpus.workspace for one in shown if isinstance(one, Episode)]
+    runs = [one for one in shown if isinstance(one, Episode)]
     names = tuple(f"{e.dataset.name}/{e.index}" if isinstance(e, Episode) else e for e in shown)
-    space = spaces[0] if spaces and workspace is None else _space(workspace)
+    space = runs[0].dataset.corpus.workspace if runs and workspace is None else _space(workspace)
+    said = task or next((run.task for run in runs if run.task), "")
     clip = open_clip({CAMERA: Path(video)})
     config = named_scorer(ScorerOptions(like=names, **options), space, clip.cameras)
     with open_scorer(config) as scorer:
-        return list(score_clip(scorer, clip, task, score_fps=fps or min(SCORE_FPS, clip.fps)))
+        return list(score_clip(scorer, clip, said, score_fps=fps or min(SCORE_FPS, clip.fps)))
 
 
 def _space(workspace: str | Path | None) -> Workspace:
@@ -137,8 +139,8 @@ class Corpus:
         return open_for_users(self.workspace).sql(query)
 
     def labels(self, dataset: str | None = None) -> pa.Table:
-        """The segments that count, a row each, of all datasets or one; `.to_pandas()`."""
-        where, values = ("WHERE dataset = ?", [dataset]) if dataset else ("", [])
+        """The segments that count, a row each, of all datasets or one; `.to_pandas()`. Raises UserError."""
+        where, values = ("WHERE dataset = ?", [self[dataset].name]) if dataset else ("", [])
         order = "ORDER BY dataset, episode_index, segment_index"
         return self._lake().arrow(f"SELECT * FROM active_segments {where} {order}", values)
 
@@ -212,11 +214,11 @@ class Episode:
     success: bool | None
     fps: float
     num_frames: int
-    segments: tuple[Segment, ...]
+    segments: tuple[Segment, ...] = field(repr=False)
     plan: tuple[str, ...]
-    progress: np.ndarray
+    progress: np.ndarray = field(repr=False)
     label_run: str | None
-    content: str
+    content: str = field(repr=False)
     newest_correction: str | None
 
     def show(self) -> Image.Image:
@@ -241,8 +243,7 @@ class Episode:
         where it is left out. Raises CorrectionError, and ConflictError where somebody else corrected it meanwhile.
         """
         fields = corrections.CorrectedSegment.model_fields
-        said = [asdict(s) if isinstance(s, Segment) else dict(s) for s in segments]
-        said = [{k: v for k, v in s.items() if k in fields} for s in said]
+        said = [{k: v for k, v in asdict(s).items() if k in fields} if isinstance(s, Segment) else s for s in segments]
         corrections.save(
             open_lake(self.dataset.corpus.workspace),
             self.dataset.name,

@@ -15,19 +15,19 @@ from core.paths import ROOT
 
 # Lines by `wc -l`, blanks and docstrings and all; behind each what the room is to come down to
 LINES = {
-    "core": 2665,  # 2,000
+    "core": 2669,  # 2,000
     "ingest": 11659,  # 9,800
     "annotate": 10501,  # 9,000
     "warehouse": 14688,  # 10,300
-    "eval": 12553,  # 9,500
-    "training": 7150,  # 6,800
-    "pipeline": 6580,  # 5,300
-    "explorer": 4830,  # 4,700
-    "cli": 3969,  # 3,600
+    "eval": 12520,  # 9,500
+    "training": 7153,  # 6,800
+    "pipeline": 6581,  # 5,300
+    "explorer": 4825,  # 4,700
+    "cli": 3968,  # 3,600
     "assets": 2721,  # 2,000
     "benchmarks": 9754,  # 8,000
 }
-PAGES = 3607  # of the explorer's scripts, styles and templates; 3,000
+PAGES = 3604  # of the explorer's scripts, styles and templates; 3,000
 MOST_OF_A_FILE = 400
 LONGER_FILES = 13  # 0
 IMPORTS_IN_FUNCTIONS = 150  # 60

@@ -6,7 +6,7 @@ from itertools import chain
 
 import numpy as np
 
-from annotate.segments import STEP, Segment
+from annotate.segments import Segment
 from core.errors import UserError
 from eval.metrics.segments import Span
 from warehouse.lake import Lake
@@ -47,10 +47,6 @@ class EpisodeFacts:
 
 def spans(segments: tuple[Segment, ...]) -> list[Span]:
     return [(s.name, s.start_frame, s.end_frame) for s in segments]
-
-
-def step_spans(segments: tuple[Segment, ...]) -> list[Span]:
-    return spans(tuple(s for s in segments if s.kind == STEP))
 
 
 def label_runs(lake: Lake) -> dict[str, dict[str, str]]:

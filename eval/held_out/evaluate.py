@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from annotate.preferences import ComparedRun, Pair, draw_pairs
+from core.logs import TOLD
 from eval.benchmarks.question import HeldPicture
 from eval.held_out.baselines import best_constant, clock, constant, visual_distance
 from eval.held_out.episodes import HeldOut
@@ -61,7 +62,8 @@ def predict(runner: Runner, episodes: Sequence[HeldOut], read: Callable[[str], f
     )
     errors = []
     has_done = False
-    for reply in runner.answer(prompts):
+    for k, reply in enumerate(runner.answer(prompts), 1):
+        TOLD.get()("scoring", k, len(prompts), "moments")
         episode, moment = places[reply.key]
         if reply.done is not None:
             done[episode][moment] = reply.done

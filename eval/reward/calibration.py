@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from core.logs import TOLD
 from eval.held_out.episodes import HeldOut, held_out
 from eval.reward.laptop import LaptopScorer
 from eval.reward.model import ModelScorer
@@ -51,7 +52,8 @@ def calibrated(
     by_done = scorer.says_done
     # Each n-th moment of every episode, n rounded up: about MOST in all.
     every = max(1, -(-sum(len(e.samples) for e in episodes) // MOST))
-    for episode in episodes:
+    for k, episode in enumerate(episodes, 1):
+        TOLD.get()("calibration", k, len(episodes), "episodes")
         questions = asked_of(episode.items(max_px)[::every])
         for reward, label in zip(scorer.ask(questions), episode.label[::every], strict=True):
             value = reward.done if by_done else reward.progress

@@ -18,6 +18,7 @@ from explorer.tasks import num_unbuilt, num_waiting, shown_tasks, task_of, why_u
 
 router = APIRouter(prefix="/api/labelling")
 ERROR = re.compile(r"^error: (.+)$", re.MULTILINE)  # as the command line words what went wrong
+NOW = re.compile(r"^(.+); \d+ of \d+ done, \d+:\d\d$", re.MULTILINE)  # and what goes on
 BROKEN_OFF = "it was stopped before it finished"
 DONE_SQL = """
     SELECT count(*), arg_max(stage, finished_at) FROM stage_runs
@@ -37,7 +38,7 @@ def _command(explorer: Explorer, dataset: str) -> list[str]:
 def _state(at: Visit) -> dict[str, Any]:
     """How far the newest build is, whoever started it; `dataset` None: there was none.
 
-    stages: of the build's plan; None before it is made. done: those in the lake by now; last: the newest of them.
+    stages: of the build's plan; None before it is made. done: those in the lake by now; last, now: of them.
     error: why it failed, in words.
     """
     # Whether it runs is asked first: what it writes at its end is there once it does not
@@ -56,6 +57,7 @@ def _state(at: Visit) -> dict[str, Any]:
         "stages": next((e["stages"] for e in events if e["event"] == "plan"), None),
         "done": done,
         "last": last,
+        "now": (NOW.findall(job.log()) or [""])[-1],
         "error": None if running or has_ended_well else "; ".join(ERROR.findall(job.log())) or BROKEN_OFF,
         "command": in_words(_command(at.explorer, about["dataset"])),
     }
@@ -72,19 +74,19 @@ def job_state(at: Visiting) -> JSONResponse:
     return JSONResponse({"job": _state(at)})
 
 
+def _answer(at: Visit, dataset: str, tasks: list[dict[str, Any]], *, are_shown: bool, **more: Any) -> JSONResponse:
+    """Tasks, whether a build would label anything like their references anew, and how far one is."""
+    why = _why_not(at, dataset)
+    waiting = num_waiting(at.explorer.space, at.reader, dataset) if are_shown and why is None else 0
+    return JSONResponse({"tasks": tasks, "waiting": waiting, "why_not": why, "job": _state(at)} | more)
+
+
 @router.get("/{dataset}")
 def state(at: Visiting, dataset: str) -> JSONResponse:
-    """The tasks of a dataset and their references, whether a build would label anything anew, and how far one is."""
+    """The tasks of a dataset, and how many runs people judged since its last build."""
     at.reader.check_dataset(dataset)
     tasks = shown_tasks(at.reader, dataset)
-    why = _why_not(at, dataset)
-    facts = {
-        "tasks": tasks,
-        "unbuilt": num_unbuilt(at.reader, dataset) if tasks else 0,
-        "waiting": num_waiting(at.explorer.space, at.reader, dataset) if tasks and why is None else 0,
-        "why_not": why,
-    }
-    return JSONResponse(facts | {"job": _state(at)})
+    return _answer(at, dataset, tasks, are_shown=bool(tasks), unbuilt=num_unbuilt(at.reader, dataset) if tasks else 0)
 
 
 @router.get("/{dataset}/suggestions")
@@ -107,16 +109,9 @@ def episode_state(at: Visiting, dataset: str, episode_index: EpisodeIndex) -> JS
     """The same of the task of one episode alone; `reference`: does it show the others how the task goes?"""
     find_episode(at.reader, dataset, episode_index)
     text = task_of(at.reader, dataset, episode_index)
-    task = next((task for task in shown_tasks(at.reader, dataset) if task["task"] == text), None)
-    why = _why_not(at, dataset)
-    is_reference = task is not None and episode_index in task["references"]
-    facts = {
-        "tasks": [task] if task else [],
-        "reference": is_reference,
-        "waiting": num_waiting(at.explorer.space, at.reader, dataset) if is_reference and why is None else 0,
-        "why_not": why,
-    }
-    return JSONResponse(facts | {"job": _state(at)})
+    tasks = [task for task in shown_tasks(at.reader, dataset) if task["task"] == text]
+    is_reference = any(episode_index in task["references"] for task in tasks)
+    return _answer(at, dataset, tasks, are_shown=is_reference, reference=is_reference)
 
 
 @router.post("/{dataset}")

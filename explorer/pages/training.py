@@ -15,7 +15,7 @@ from explorer.site import Visiting
 router = APIRouter()
 MOST_RUNS = 4  # that are compared: as many as models have colours
 AT_FIRST = 2
-MOST_POINTS = 1200  # of a curve
+MOST_POINTS = 600  # of a curve
 MOST_CURVES = 12  # kinds of them, of one kind of training only, beside those that every training has
 # Columns of training_points that are drawn, in this order, with what they are
 CURVES = {

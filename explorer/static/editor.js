@@ -314,7 +314,7 @@ function drawPlan() {
   );
   const items = label.unreached.map((p) => {
     const button = element("button", { type: "button", textContent: `${p.name} ×`, ariaLabel: `Take ${p.name} out of the plan` });
-    button.addEventListener("click", () => change(() => label.notPlanned(p)));
+    button.addEventListener("click", () => change(() => label.forget(p)));
     return element("li", {}, button);
   });
   $("editor-unreached").replaceChildren(...(items.length ? items : [element("li", {}, "none")]));
@@ -430,6 +430,7 @@ function key(event) {
   const control = event.ctrlKey || event.metaKey;
   const typed = event.key.length === 1 ? event.key.toLowerCase() : event.key;
   if (control && typed === "s") return acts.save(), true;
+  if (["Enter", "Escape"].includes(typed) && event.target.closest("#editor-segment")) return event.target.blur(), back();
   const field = event.target.closest("input, select");
   if (field && field.type !== "checkbox") return false;
   if (control && typed === "z") return (event.shiftKey ? acts.redo : acts.undo)(), true;
@@ -443,6 +444,11 @@ function key(event) {
   if (/^[1-9]$/.test(typed)) change(() => label.attempt(chosen, Number(typed) - 1));
   else if (typed in TASK_KEYS) acts[TASK_KEYS[typed]]();
   else return false;
+  return back();
+}
+
+// From a field, or from what was drawn anew, to the segment
+function back() {
   $("editor-lane").querySelector(`[data-segment="${chosen}"]`)?.focus();
   return true;
 }
@@ -489,7 +495,7 @@ function listen() {
   });
   const rest = $("editor-rest");
   rest.addEventListener("change", (event) => {
-    if (event.target.name === "pace") return change(() => label.setPace(chosen, rest.pace.value));
+    if (event.target.name === "pace") return change(() => (label.segments[chosen].pace = rest.pace.value || null));
     change(() => (label.final = rest.stated.checked ? Number(rest.final.value) / 100 : null));
     if (event.target.name === "stated" && rest.stated.checked) rest.final.focus();
   });

@@ -64,7 +64,7 @@ export class Label {
     const known = this.plan.filter((p) => p.name === name && p !== old);
     if (known.length) {
       s.step = known.find((p) => !this.segments.some((x) => x.step === p)) ?? known.at(-1);
-      this.#forget(old);
+      this.forget(old);
     } else if (this.segments.some((x) => x !== s && x.step === old)) {
       s.step = this.#planned(name, old);
     } else old.name = name;
@@ -79,7 +79,7 @@ export class Label {
     const old = s.step;
     if (s.kind !== "step") s.completed = true;
     Object.assign(s, { kind: "step", name: step.name, step });
-    this.#forget(old);
+    this.forget(old);
     return true;
   }
 
@@ -105,7 +105,7 @@ export class Label {
     s.end = next.end;
     if (s.kind === "step" && next.step === s.step) s.completed = next.completed;
     this.segments.splice(i + 1, 1);
-    this.#forget(next.step);
+    this.forget(next.step);
     return true;
   }
 
@@ -133,7 +133,7 @@ export class Label {
       s.name = kind === "done" ? "Done" : "Between steps";
       s.completed = kind === "done";
       s.step = null;
-      this.#forget(old);
+      this.forget(old);
     }
     return true;
   }
@@ -143,11 +143,6 @@ export class Label {
     if (s.kind !== "step" || s.completed === completed) return false;
     s.completed = completed;
     return true;
-  }
-
-  // How fast it went on, as opensarm's tool has it: a mistake takes progress back
-  setPace(i, pace) {
-    this.segments[i].pace = pace || null;
   }
 
   // The mark is taken away where it stands already
@@ -163,17 +158,13 @@ export class Label {
     return Boolean(name);
   }
 
-  notPlanned(step) {
-    this.#forget(step);
-  }
-
   #planned(name, after) {
     const step = { name };
     this.plan.splice(after ? this.plan.indexOf(after) + 1 : 0, 0, step);
     return step;
   }
 
-  #forget(step) {
+  forget(step) {
     if (step && !this.segments.some((s) => s.step === step)) this.plan.splice(this.plan.indexOf(step), 1);
   }
 }

@@ -14,7 +14,7 @@ function progressLine(job) {
   const passed = `${Math.round(job.seconds)} s`;
   if (!job.stages) return `Planning the build of ${job.dataset}. ${passed}`;
   const last = job.last ? `, the last: ${NAMES[job.last] ?? job.last}` : "";
-  return `Labelling ${job.dataset}: ${job.done} of ${several(job.stages, "stage")} done${last}. ${passed}`;
+  return `Labelling ${job.dataset}: ${job.done} of ${several(job.stages, "stage")} done${last}. ${passed}${job.now && `; ${job.now}`}`;
 }
 
 // box: an element for all of it. dataset, and episode or null: for what. onDone: called when a build has ended.

@@ -30,10 +30,8 @@ function show(box) {
 for (const link of document.querySelectorAll(".gallery a, #queue a:has(.picture)")) {
   const box = link.querySelector(".picture");
   const hide = () => box.classList.remove("sheet", "wanted");
-  link.addEventListener("pointerenter", () => show(box));
-  link.addEventListener("focus", () => show(box));
-  link.addEventListener("pointerleave", hide);
-  link.addEventListener("blur", hide);
+  for (const name of ["pointerenter", "focus"]) link.addEventListener(name, () => show(box));
+  for (const name of ["pointerleave", "blur"]) link.addEventListener(name, hide);
   box.addEventListener("pointermove", (event) => {
     const sheet = sheets.get(box);
     if (!sheet?.naturalWidth) return;

@@ -1,6 +1,6 @@
 // The SQL page: Ctrl-Enter runs, Cancel stops what runs, queries are kept.
 import "./copy.js";
-import { post, remove, token } from "./request.js";
+import { post, remove, told, token } from "./request.js";
 
 const byId = (id) => document.getElementById(id);
 const form = byId("ask");
@@ -36,16 +36,10 @@ form.addEventListener("submit", async (event) => {
 byId("cancel").addEventListener("click", () => waiting?.abort());
 addEventListener("popstate", () => location.reload());
 
-async function told(request) {
-  const { ok, data } = await request;
-  byId("told").textContent = ok ? "saved" : data.error;
-  if (ok) location.reload();
-}
-
 byId("save").addEventListener("click", () => {
-  told(post("/api/queries", { name: byId("name").value.trim(), sql: byId("sql").value }));
+  told(post("/api/queries", { name: byId("name").value.trim(), sql: byId("sql").value }), byId("told"));
 });
 byId("saved").addEventListener("click", (event) => {
   const button = event.target.closest(".forget");
-  if (button) told(remove(`/api/queries/${encodeURIComponent(button.dataset.name)}`));
+  if (button) told(remove(`/api/queries/${encodeURIComponent(button.dataset.name)}`), byId("told"));
 });

@@ -1,20 +1,14 @@
 // Views of the gallery kept by name; and its sliders, which say nothing where they stand at their ends.
-import { post, remove } from "./request.js";
+import { post, remove, told } from "./request.js";
 
 const state = document.getElementById("view-state");
-async function told(request) {
-  const { ok, data } = await request;
-  if (ok) return location.reload();
-  state.textContent = data.error;
-}
-
 document.getElementById("keep-view")?.addEventListener("submit", (event) => {
   event.preventDefault();
-  told(post("/api/views", { name: document.getElementById("view-name").value, query: location.search }));
+  told(post("/api/views", { name: document.getElementById("view-name").value, query: location.search }), state);
 });
 document.querySelector(".views").addEventListener("click", (event) => {
   const button = event.target.closest(".forget");
-  if (button) told(remove(`/api/views/${encodeURIComponent(button.dataset.name)}`));
+  if (button) told(remove(`/api/views/${encodeURIComponent(button.dataset.name)}`), state);
 });
 
 const form = document.querySelector(".search");

@@ -9,6 +9,7 @@ import numpy as np
 
 from annotate.embeddings.encoders import Encoder
 from annotate.samples.procvqa import ACTIONS, PROGRESS, SEGMENTATION, task_text
+from core.logs import TOLD
 from training.data import augment
 from training.laptop.config import MAX_PX
 from training.laptop.reading import embed
@@ -66,11 +67,13 @@ def read_episodes(
     made = []
     for key, group in groupby(samples, lambda s: (s.row["dataset"], s.row["episode_index"])):
         own = list(group)
+        TOLD.get()("pictures", len(made), detail=f"of {len(made) + 1} episodes encoded")
         asked = [s.row for s in own if s.row["family"] == PROGRESS and s.row["progress"] is not None]
         # What no sample of progress was drawn of did not pass the release's gate
         if asked:
             known = labels.get(key, {}) | {row["frames"][-1]: float(row["progress"]) for row in asked}
             made.append(_episode(key, own, asked, tasks.get(key), known, encoder, views, seed))
+    TOLD.get()("pictures", 1, 1)
     return made
 
 
