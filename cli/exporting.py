@@ -77,6 +77,7 @@ def _with_rewards(
         raise UserError("give either --label-run or --from-model: signals come from one of them")
     config = scorer_config(how, model, space_at(workspace))
     with progress() as report:
+        report("episodes", detail="to score: the model is opened")
         scored = score_selection(lake_at(workspace), config, chosen, fps, partial(report, "episodes"))
     note(f"{scored.scored_now} of {scored.episodes} episodes scored now")
     if scored.failures:

@@ -74,6 +74,7 @@ def reward(
     config = named_scorer(scorer, space_at(at.workspace), tuple(run) if isinstance(run, dict) else run.cameras)
     try:
         with progress() as report:
+            report("scored", detail="nothing yet: the model is opened")
             done = score_video(
                 config,
                 run,

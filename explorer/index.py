@@ -21,7 +21,7 @@ from explorer.access import CorpusView, LakeReader, Snapshot
 from explorer.facets import DURATION, FACETS, JUDGED, episodes_sql
 
 VERSION = 9  # of the index's tables; a file of another is not read
-LARGE = 20_000  # episodes; the index of more is kept in a file
+LARGE = 2_000  # episodes; the index of more is kept in a file
 OLD_FILES = 3  # files of other snapshots
 QUICK_S = 0.5  # an index made faster than this is made before the page that needs it
 FIRST_S = 300.0  # that making one may take

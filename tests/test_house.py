@@ -23,7 +23,7 @@ LINES = {
     "training": 7153,  # 6,800
     "pipeline": 6581,  # 5,300
     "explorer": 4825,  # 4,700
-    "cli": 3968,  # 3,600
+    "cli": 3970,  # 3,600
     "assets": 2721,  # 2,000
     "benchmarks": 9754,  # 8,000
 }

@@ -86,8 +86,8 @@ def _ground(
     if len(curve):
         line = [_at(f, last, float(p), width) for f, p in enumerate(curve)]
         cv2.polylines(panel, [np.array(line, np.int32)], False, LABEL, 2, cv2.LINE_AA)
-        _say(panel, "label", width - RIGHT_PX - 76, 12, LABEL)
-        _say(panel, "model", width - RIGHT_PX - 38, 12, LINE)
+        _say(panel, "label", width - RIGHT_PX - 76, 25, LABEL)
+        _say(panel, "model", width - RIGHT_PX - 38, 25, LINE)
     return panel
 
 
@@ -106,7 +106,7 @@ def _panel(ground: np.ndarray, rows: Sequence[Mapping[str, Any]], now: int, last
     if past:
         cv2.circle(panel, places[-1], 4, LOST if past[-1]["progress"] is None else MARK, -1, cv2.LINE_AA)
         _say(panel, _words(past[-1]), 4, 12)
-    _say(panel, step, 4, 25)
+    _say(panel[:, : -RIGHT_PX - 80], step, 4, 25)
     return panel
 
 

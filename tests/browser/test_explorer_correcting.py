@@ -10,6 +10,7 @@ from playwright.sync_api import Browser, Page, expect
 from pipeline.build import run_build
 from tests.kits.browser_kit import Served, Watched
 from tests.kits.made_corpus import Made
+from tests.kits.tiny_lerobot import FPS
 from warehouse.lake import Lake
 
 pytestmark = pytest.mark.browser
@@ -67,6 +68,8 @@ def test_a_boundary_is_dragged_and_the_shard_shows_it(at: Watched, own: Made):
     page.mouse.move(edge["x"] + edge["width"] / 2, edge["y"] + edge["height"] / 2)
     page.mouse.down()
     page.mouse.move(lane["x"] + lane["width"] * target / FRAMES, edge["y"] + 5, steps=5)
+    # The video shows the frame while the boundary is held
+    page.wait_for_function(f"() => Math.floor(document.querySelector('video').currentTime * {FPS}) === {target}")
     page.mouse.up()
     assert segments(page)[0] == (before[0][0], 0, target)
     assert segments(page)[1][1] == target
@@ -78,11 +81,16 @@ def test_a_boundary_is_dragged_and_the_shard_shows_it(at: Watched, own: Made):
     page.get_by_label("Your name").fill("ada")
     unfold(page)
     page.get_by_label("Comment").fill("late by four frames")
-    save(page)
+    page.evaluate("window.stays = true")
+    y = page.evaluate("scrollY")
+    page.keyboard.press("Control+s")
+    say(page, "Saved")
+    page.locator("#editor[data-ready]").wait_for()
     # at once, for everybody who looks
     expect(page.locator("#timeline")).to_contain_text("human")
     expect(page.locator("#timeline")).to_contain_text("Reach for the blue cube")
     say(page, "follow with the next build")
+    assert page.evaluate("[window.stays, scrollY]") == [True, y]  # nothing was loaded anew, nothing moved
 
     done = [(r.run.stage, r.run.chunk) for r in run_build(own.space, [own.build], workers=1).done]
     # No other run has its task, so nothing else is labelled like it

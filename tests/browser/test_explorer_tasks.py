@@ -41,44 +41,6 @@ def is_in_sight(page: Page, selector: str) -> bool:
     return box is not None and box["y"] >= 0 and box["y"] + box["height"] <= DESK["height"]
 
 
-def test_a_boundary_is_corrected_while_its_frame_is_seen(at: Watched, own: Made):
-    begun = time.monotonic()
-    page = at.open(f"/episode/tiny/{EPISODE}")
-    page.locator("#editor[data-ready]").wait_for()
-    expect(page.locator("video").first).not_to_have_js_property("videoWidth", 0)
-    assert is_in_sight(page, "video")
-    assert is_in_sight(page, "#editor-lane")
-    assert is_in_sight(page, "#editor-save .main")
-    # The lane has the same places for frames as every track below it
-    lane, track = (page.locator(s).first.bounding_box() for s in ("#editor-lane", ".track"))
-    assert lane
-    assert track
-    assert abs(lane["x"] - track["x"]) <= 1
-    assert abs(lane["width"] - track["width"]) <= 2
-
-    # 1: drag; the video goes to the boundary while it is held
-    edge = page.locator(".editor-edge").first
-    box = edge.bounding_box()
-    assert box
-    frame = int(edge.get_attribute("aria-valuenow") or 0) + 3
-    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    page.mouse.down()
-    page.mouse.move(lane["x"] + lane["width"] * frame / FRAMES, box["y"] + 10, steps=5)
-    page.wait_for_function(f"() => Math.floor(document.querySelector('video').currentTime * {FPS}) === {frame}")
-    page.mouse.up()
-    # 2: save; nothing is loaded anew, nothing moves
-    page.evaluate("window.stays = true")
-    page.mouse.wheel(0, 60)
-    page.wait_for_function("() => scrollY > 0")
-    y = page.evaluate("scrollY")
-    page.keyboard.press("Control+s")
-    expect(page.locator("#editor-state")).to_contain_text("Saved")
-    expect(page.locator("#timeline")).to_contain_text("human")
-    assert page.evaluate("[window.stays, scrollY]") == [True, y]
-    told("a boundary corrected while its frame is seen", begun, 2)
-    assert own.rows("SELECT episode_index FROM corrections") == [(EPISODE,)]
-
-
 def recoded(path: Path, codec: str) -> None:
     """The video's frames in another codec, in the same place."""
     with av.open(str(path)) as video:
