@@ -340,7 +340,7 @@ function drawState() {
   else if (notice) tell(notice);
   else if (base.mine) tell(`The label that ${base.json.author} saved ${moment(base.json)} counts${known.pending ? "; samples and shards follow with the next build" : ""}. Yours would replace it.${agreed()}`);
   else if (base.rejected) tell("This label was rejected and is not used. Correct it, or undo the rejection below.");
-  else if (base.run) tell(`The label of ${base.run.slice(0, 12)} counts. Save it to confirm.`);
+  else if (base.run) tell(`The label by ${base.json.annotator} (${base.run.slice(0, 8)}) counts. Save it to confirm.`);
   else tell("Nobody has labelled this episode yet.");
 }
 
