@@ -31,10 +31,10 @@ from core.errors import UserError
 from core.files import write_file
 from core.names import whoami
 from pipeline.suggesting import TaskSuggestion, suggest
-from warehouse.exports.corrections import from_lines, from_tasks, labelling_config, read_file, to_lines, to_tasks
-from warehouse.exports.opensarm_corrections import from_opensarm
+from warehouse.exports.corrections import from_lines, from_opensarm, from_tasks, labelling_config, to_lines, to_tasks
 from warehouse.lake import Lake, corrections, outcomes, references
 from warehouse.lake.labels import active_labels_of
+from warehouse.lake.statements import read_text
 from warehouse.outcome_files import read_outcomes
 
 AT_REFERENCES = (1, 2, 3, 5)  # that errors are shown at
@@ -128,7 +128,7 @@ def corrections_import(
     """Add corrections from a file. Names each line that cannot be used, and then exits 1."""
     if dataset is not None and form != "opensarm":
         raise UserError("--dataset needs --form opensarm: other forms name the dataset themselves")
-    text, lake, by = read_file(path), lake_at(at.workspace), author or whoami()
+    text, lake, by = read_text(path), lake_at(at.workspace), author or whoami()
     if form == "opensarm":
         read = from_opensarm(lake, path, by, dataset)
     else:

@@ -162,14 +162,10 @@ def like(
     at: At = At(),
 ) -> None:
     """List the runs most similar to one run, or the frames most similar to one frame."""
-    from warehouse.lake.likeness import frames_like, runs_like
+    from warehouse.lake.likeness import most_similar
 
     con = lake_to_read(at.workspace).con
-    if frame is None:
-        asked, similar = runs_like(con, dataset, episode, camera, among, most)
-    else:
-        asked, similar = frames_like(con, dataset, episode, frame, camera, among, most)
-    rows = [asdict(row) for row in similar]
+    asked, rows = most_similar(con, dataset, episode, frame, camera, among, most)
     if at.format == "json":
         print_json({"asked": asdict(asked), "similar": rows})
         return

@@ -18,22 +18,22 @@ LINES = {
     "core": 2669,  # 2,000
     "ingest": 11659,  # 9,800
     "annotate": 10501,  # 9,000
-    "warehouse": 14688,  # 10,300
+    "warehouse": 13344,  # 10,300
     "eval": 12520,  # 9,500
     "training": 7153,  # 6,800
     "pipeline": 6581,  # 5,300
     "explorer": 4825,  # 4,700
-    "cli": 3970,  # 3,600
+    "cli": 3966,  # 3,600
     "assets": 2721,  # 2,000
-    "benchmarks": 9754,  # 8,000
+    "benchmarks": 9748,  # 8,000
 }
 PAGES = 3604  # of the explorer's scripts, styles and templates; 3,000
 MOST_OF_A_FILE = 400
-LONGER_FILES = 13  # 0
+LONGER_FILES = 10  # 0
 IMPORTS_IN_FUNCTIONS = 150  # 60
 FOR_THE_TYPE_CHECKER = 14  # blocks; 10
-DATACLASSES = 361  # 330
-ERRORS = 39  # 30
+DATACLASSES = 345  # 330
+ERRORS = 36  # 30
 MOST_COMPLEX = 20
 OFTEN_COMPLEX, SHARE_COMPLEX = 10, 0.03
 # 2.22 from 2.19: warehouse/ lost 1,300 lines and 90 of its branches; what went had fewer branches a line than what stays

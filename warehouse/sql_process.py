@@ -76,7 +76,8 @@ class SqlProcess:
 
     def _start(self) -> None:
         # Only a process with one thread may be forked: what the others hold would stay locked in the copy
-        may_fork = _threads() == 1
+        tasks = Path("/proc/self/task")
+        may_fork = tasks.is_dir() and len(os.listdir(tasks)) == 1
         context: ForkContext | SpawnContext = get_context("fork") if may_fork else get_context("spawn")
         ours, theirs = context.Pipe()
         self._channel: Connection = ours  # type: ignore[assignment]  # on Linux a pipe's ends are Connections
@@ -98,7 +99,7 @@ class SqlProcess:
 
         Raises SqlError: refused, failed, longer than `time_s`, given up, or a result larger than `max_bytes`.
         """
-        data = self._asked(at, sql, None, time_s, max_rows, max_bytes, given_up)
+        data = self.file(at, sql, None, time_s, max_rows, max_bytes, given_up)
         import pyarrow as pa
 
         with pa.ipc.open_stream(pa.py_buffer(data)) as reader:
@@ -108,26 +109,14 @@ class SqlProcess:
         self,
         at: LakeState,
         sql: str,
-        style: str,
+        style: str | None,
         time_s: float,
         max_rows: int | None = None,
         max_bytes: int | None = None,
         given_up: Callable[[], bool] = lambda: False,
     ) -> bytes:
-        """As `query`, but a file with the rows, written by the process itself: csv, json or parquet."""
-        return self._asked(at, sql, style, time_s, max_rows, max_bytes, given_up)
-
-    def _asked(
-        self,
-        at: LakeState,
-        sql: str,
-        style: str | None,
-        time_s: float,
-        max_rows: int | None,
-        max_bytes: int | None,
-        given_up: Callable[[], bool],
-    ) -> bytes:
-        """What the process answers: an Arrow stream, or a file in a `style`. Raises SqlError."""
+        """As `query`, but a file with the rows, written by the process itself: csv, json or parquet; without a style
+        an Arrow stream."""
         if not self._process.is_alive():
             self.close()
             self._start()
@@ -220,14 +209,6 @@ class SqlProcesses:
         """End those that are idle."""
         while self._idle:
             self._idle.pop().close()
-
-
-def _threads() -> int:
-    """Threads of this process; 0 where the system does not tell."""
-    try:
-        return len(os.listdir("/proc/self/task"))
-    except OSError:
-        return 0
 
 
 # In the process

@@ -1,7 +1,7 @@
 """Frames like one frame, and runs like one run, as pictures that lead to the moment."""
 
 import threading
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse
@@ -9,7 +9,7 @@ from fastapi.responses import HTMLResponse
 from explorer.episode import EpisodeIndex, find_episode
 from explorer.site import Visiting
 from warehouse.lake.embeddings import EmbeddingsError
-from warehouse.lake.likeness import Asked, SimilarFrame, SimilarRun, frames_like, runs_like
+from warehouse.lake.likeness import Asked, most_similar
 
 router = APIRouter()
 MOST = 24
@@ -30,14 +30,11 @@ def page(
     """`frame`: frames like this one; without it runs. `camera`: that shows it. `among`: only runs of this dataset."""
     episode = find_episode(at.reader, dataset, episode_index)
     asked: Asked | None = None
-    similar: list[SimilarFrame] | list[SimilarRun] = []
+    similar: list[dict[str, Any]] = []
     why_not = ""
     with _searching, at.explorer.corpus.reading(TIME_S) as reader:
         try:
-            if frame is None:
-                asked, similar = runs_like(reader.con, dataset, episode_index, camera, among, MOST)
-            else:
-                asked, similar = frames_like(reader.con, dataset, episode_index, frame, camera, among, MOST)
+            asked, similar = most_similar(reader.con, dataset, episode_index, frame, camera, among, MOST)
         except EmbeddingsError as e:
             why_not = str(e)
     return at.page(

@@ -365,7 +365,6 @@ def corrections(folder: Path) -> tuple[Check, st.SearchStrategy[Any]]:
     from warehouse.exports import corrections as files
     from warehouse.lake import Lake
     from warehouse.lake.corrections import CorrectionError
-    from warehouse.lake.outcomes import OutcomeError
     from warehouse.outcome_files import read_outcomes
 
     lake = Lake(make(folder).space)
@@ -390,7 +389,7 @@ def corrections(folder: Path) -> tuple[Check, st.SearchStrategy[Any]]:
             else:
                 reading = files.from_lines if kind == "lines" else files.from_tasks
                 reading(lake, files.read_file(path), "eve")
-        except (CorrectionError, OutcomeError):
+        except CorrectionError:
             return
 
     def of(kind: str, *found: st.SearchStrategy[bytes]) -> st.SearchStrategy[tuple[str, bytes]]:

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from core.errors import UserError
 from core.paths import Workspace
 from core.tables import TABLES
 from warehouse.lake import Lake
-from warehouse.lake.outcomes import OutcomeError, StatedOutcome
+from warehouse.lake.outcomes import StatedOutcome
+from warehouse.lake.statements import CorrectionError
 from warehouse.outcome_files import read_outcomes
 
 
@@ -70,7 +72,7 @@ x,true,,,
 
 
 def test_every_bad_line_is_named(lake: Lake, tmp_path: Path) -> None:
-    with pytest.raises(OutcomeError) as raised:
+    with pytest.raises(CorrectionError) as raised:
         read(lake, tmp_path, BAD_CSV)
     assert str(raised.value).startswith(f"{tmp_path / 'said.csv'}: nothing was imported: line 3: ")
     problems = dict(part.strip().split(": ", 1) for part in str(raised.value).split("imported: ")[1].split("; "))
@@ -109,12 +111,12 @@ def test_every_bad_line_is_named(lake: Lake, tmp_path: Path) -> None:
     ],
 )
 def test_files_that_are_refused(lake: Lake, tmp_path: Path, content: str | bytes, message: str) -> None:
-    with pytest.raises(OutcomeError, match=message):
+    with pytest.raises(CorrectionError, match=message):
         read(lake, tmp_path, content)
 
 
 def test_places_that_are_refused(lake: Lake, tmp_path: Path) -> None:
-    with pytest.raises(OutcomeError, match=r"cannot read .*none\.csv: No such file"):
+    with pytest.raises(CorrectionError, match=r"cannot read .*none\.csv: No such file"):
         read_outcomes(lake, "a", tmp_path / "none.csv", "ada")
-    with pytest.raises(OutcomeError, match="the corpus has no dataset 'b'; it has a"):
+    with pytest.raises(UserError, match="the corpus has no dataset 'b'; it has a"):
         read_outcomes(lake, "b", tmp_path / "none.csv", "ada")

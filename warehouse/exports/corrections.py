@@ -11,24 +11,27 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
+from annotate.conventions.opensarm import Said, read_said
+from annotate.imported_label import ImportedError
 from annotate.segments import DONE, IDLE, STEP
+from core.step_names import unnamed_step
 from warehouse.lake import Lake
 from warehouse.lake.corrections import (
     ACCEPTED,
     REJECTED,
     REVIEW,
     SAID_LATER,
-    CorrectionError,
-    checked_text,
     episode_facts,
     parsed,
     row_id,
     segments_of,
 )
+from warehouse.lake.statements import CorrectionError, checked_text
 
 STEPS, OUTCOME, VIDEO = "steps", "outcome", "video"  # names in Label Studio's configuration
 COMPLETED, FAILED = "completed", "failed"
@@ -37,7 +40,6 @@ META_FIELDS = (
     *("correction_id", "author", "comment", "base_label_run", "base_content_hash", "follows", "plan"),
     *SAID_LATER,
 )
-MAX_FILE_BYTES = 1 << 30
 SEGMENT_FIELDS = ("name", "start_frame", "end_frame", "kind", "completed", "step", "pace")  # what people correct
 TEXT_FIELDS = ("base_label_run", "base_content_hash", "follows", "rejects", "correction_id", "author", "comment")
 CLOCK_SLACK = timedelta(minutes=5)  # a clock may be ahead by so much
@@ -69,14 +71,12 @@ class ReadCorrections:
 
 def to_lines(rows: Iterable[dict[str, Any]]) -> str:
     """One line per row of `corrections`, in the order given."""
-    return "".join(json.dumps(_line(row), ensure_ascii=False) + "\n" for row in rows)
-
-
-def _line(row: dict[str, Any]) -> dict[str, Any]:
-    segments = None
-    if row["segments"]:
-        segments = [{name: getattr(s, name) for name in SEGMENT_FIELDS} for s in segments_of(row)]
-    return row | {"segments": segments, "created_at": row["created_at"].isoformat()}
+    lines = []
+    for row in rows:
+        stored = segments_of(row) if row["segments"] else []
+        segments = [{name: getattr(s, name) for name in SEGMENT_FIELDS} for s in stored] or None
+        lines.append(row | {"segments": segments, "created_at": row["created_at"].isoformat()})
+    return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
 
 
 def from_lines(lake: Lake, text: str, author: str) -> ReadCorrections:
@@ -85,25 +85,21 @@ def from_lines(lake: Lake, text: str, author: str) -> ReadCorrections:
     read = ReadCorrections()
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip():
-            read.add(f"line {number}", partial(_row_of_line, lake, line, author))
+            read.add(f"line {number}", partial(_row_of_line, lake, author, line))
     return read
 
 
-def _row_of_line(lake: Lake, line: str, author: str) -> tuple[dict[str, Any], bool]:
+def _row_of_line(lake: Lake, author: str, line: str) -> tuple[dict[str, Any], bool]:
     try:
-        data = json.loads(line)
+        return row_of(lake, json.loads(line), author)
     except (ValueError, RecursionError) as e:
-        raise CorrectionError("it is not JSON") from e
-    return row_of(lake, data, author)
+        raise (e if isinstance(e, CorrectionError) else CorrectionError("it is not JSON")) from e
 
 
 def row_of(lake: Lake, data: Any, author: str) -> tuple[dict[str, Any], bool]:
     """A row, and whether it is of the contents that the episode has. Raises CorrectionError."""
-    if not isinstance(data, dict):
-        raise CorrectionError("it is no JSON object")
-    dataset, episode = _episode_key(data)
+    dataset, episode = _checked_key(data)
     facts = episode_facts(lake, dataset, episode)
-    _check_texts(data)
     # A row of other pictures than the episode has now may still be kept, but its frames cannot be checked
     base_content_hash = data.get("base_content_hash") or facts["content_hash"]
     fits = base_content_hash in (facts["content_hash"], *(facts["former_hashes"] or ()))
@@ -125,20 +121,20 @@ def row_of(lake: Lake, data: Any, author: str) -> tuple[dict[str, Any], bool]:
     if is_rejection:
         row |= {"plan": None, "segments": None} | dict.fromkeys(SAID_LATER)
     else:
-        row |= _plan_and_segments(data, facts["num_frames"] if fits else None)
+        # Of contents that are not there any more: as long as the segments themselves say
+        corrected = parsed({"plan": data.get("plan") or []} | {k: data.get(k) for k in ("segments", *SAID_LATER)})
+        row |= corrected.columns(facts["num_frames"] if fits else corrected.segments[-1].end_frame)
     row["correction_id"] = row_id(row)
-    # The id is a hash of the content: one that does not fit shows a row that was edited by hand
-    if data.get("correction_id") not in (None, row["correction_id"]):
-        raise CorrectionError(
-            "its content is not that of its correction_id; take that out if you changed it on purpose"
-        )
+    _check_id(row, data.get("correction_id"))
     return row, fits or is_rejection
 
 
-def _check_texts(data: dict[str, Any]) -> None:
-    for name in TEXT_FIELDS:
-        if data.get(name) is not None and not isinstance(data[name], str):
-            raise CorrectionError(f"{name} is no text")
+def _check_id(row: dict[str, Any], stated: str | None) -> None:
+    """The id is a hash of the content: one that does not fit shows a row that was edited by hand."""
+    if stated not in (None, row["correction_id"]):
+        raise CorrectionError(
+            "its content is not that of its correction_id; take that out if you changed it on purpose"
+        )
 
 
 def _check_status(row: dict[str, Any]) -> None:
@@ -146,6 +142,56 @@ def _check_status(row: dict[str, Any]) -> None:
         raise CorrectionError(f"status {row['status']!r} is none of accepted, review, rejected")
     if row["status"] == REJECTED and not row["rejects"] and not row["base_label_run"]:
         raise CorrectionError("a rejection says what it is of: rejects, or base_label_run")
+
+
+def _checked_key(data: Any) -> tuple[str, int]:
+    """The episode that a row is of. Raises CorrectionError where it says none, or texts are none."""
+    if not isinstance(data, dict):
+        raise CorrectionError("it is no JSON object")
+    dataset, episode = data.get("dataset"), data.get("episode_index")
+    if not isinstance(dataset, str) or type(episode) is not int:
+        raise CorrectionError("it does not say dataset and episode_index")
+    for name in TEXT_FIELDS:
+        if not isinstance(data.get(name), str | None):
+            raise CorrectionError(f"{name} is no text")
+    return dataset, episode
+
+
+def from_opensarm(lake: Lake, path: Path, author: str, dataset: str | None) -> ReadCorrections:
+    """Rows of a results file of opensarm's labelling tool; `dataset` is that of lines that do not say it.
+
+    The task is one step without a name. A line is by its user, else by `author`. Raises CorrectionError: no such file.
+    """
+    try:
+        lines = read_said(path)
+    except ImportedError as e:
+        raise CorrectionError(str(e)) from e
+    read = ReadCorrections()
+
+    def row(said: Said) -> tuple[dict[str, Any], bool]:
+        of, index = said.annotation.of or (dataset, said.annotation.episode_index)
+        if of is None:
+            raise CorrectionError("the line does not say of which dataset it is: add --dataset NAME")
+        facts = episode_facts(lake, of, index)
+        try:
+            label = said.annotation.label(facts["num_frames"], facts["fps"], None)
+        except ImportedError as e:
+            raise CorrectionError(str(e)) from e
+        data = {
+            "dataset": of,
+            "episode_index": index,
+            "author": said.user if isinstance(said.user, str) else author,
+            "created_at": said.ts,
+            "plan": [unnamed_step(0)],
+            "segments": [{name: getattr(s, name) for name in SEGMENT_FIELDS} for s in label.segments],
+            "final_progress": label.end.final_progress,
+            "catastrophic_frame": label.end.catastrophic_frame,
+        }
+        return row_of(lake, data, author)
+
+    for said in lines:
+        read.add(f"episode {said.annotation.episode_index}", partial(row, said))
+    return read
 
 
 # Label Studio
@@ -156,21 +202,12 @@ def to_tasks(lake: Lake, rows: Sequence[dict[str, Any]], labels: Sequence[dict[s
 
     `labels`: dataset, episode_index, label_run, plan, segments (rows of the table, in order).
     """
-    corrections = _by_episode(row for row in rows if row["status"] == ACCEPTED)
-    predictions = _by_episode(labels)
-    tasks = []
-    for key in sorted(corrections.keys() | predictions.keys()):
-        task = _task(lake, *key, corrections.get(key, []), predictions.get(key, []))
-        if task is not None:
-            tasks.append(task)
-    return tasks
-
-
-def _by_episode(rows: Iterable[dict[str, Any]]) -> dict[tuple[str, int], list[dict[str, Any]]]:
-    by_episode: dict[tuple[str, int], list[dict[str, Any]]] = {}
-    for row in rows:
-        by_episode.setdefault((row["dataset"], row["episode_index"]), []).append(row)
-    return by_episode
+    by_episode: dict[tuple[str, int], tuple[list[dict], list[dict]]] = {}
+    for kind, listed in enumerate(([row for row in rows if row["status"] == ACCEPTED], labels)):
+        for row in listed:
+            by_episode.setdefault((row["dataset"], row["episode_index"]), ([], []))[kind].append(row)
+    tasks = [_task(lake, *key, *of_episode) for key, of_episode in sorted(by_episode.items(), key=itemgetter(0))]
+    return [task for task in tasks if task is not None]
 
 
 def _task(
@@ -187,11 +224,18 @@ def _task(
         return None
     [facts] = rows
     video = facts["videos"][0] if facts["videos"] else {"uri": None, "start_frame": 0}
-    address = None
     # Label Studio fetches the video itself, so it needs an address and not a path below the source
-    if video["uri"] is not None:
-        address = f"{str(facts['source_uri']).rstrip('/')}/{video['uri']}"
+    address = video["uri"] and f"{str(facts['source_uri']).rstrip('/')}/{video['uri']}"
     first = video["start_frame"] or 0
+    # `meta` keeps what Label Studio has no place for, so that an unchanged correction comes back as it was
+    annotations = [
+        {
+            "created_at": row["created_at"].isoformat(),
+            "meta": {name: row[name] for name in META_FIELDS},
+            "result": _regions([vars(segment) for segment in segments_of(row)], first),
+        }
+        for row in corrections
+    ]
     return {
         "data": {
             "dataset": dataset,
@@ -204,19 +248,10 @@ def _task(
             "content_hash": facts["content_hash"],
             "task": facts["task"],
         },
-        "annotations": [_annotation(row, first) for row in corrections],
+        "annotations": annotations,
         "predictions": [
             {"model_version": label["label_run"], "result": _regions(label["segments"], first)} for label in predictions
         ],
-    }
-
-
-def _annotation(row: dict[str, Any], first: int) -> dict[str, Any]:
-    """`meta` keeps what Label Studio has no place for, so that an unchanged correction comes back as it was."""
-    return {
-        "created_at": row["created_at"].isoformat(),
-        "meta": {name: row[name] for name in META_FIELDS},
-        "result": _regions([vars(segment) for segment in segments_of(row)], first),
     }
 
 
@@ -231,21 +266,19 @@ def _regions(segments: Sequence[dict[str, Any]], first: int) -> list[dict[str, A
         kept = {name: segment[name] for name in ("step", "pace") if segment.get(name) is not None}
         if kept:
             span["meta"] = kept
-        choice = {"ranges": ranges, "choices": [_outcome(segment)]}
+        # How a step ended; of another segment its kind
+        ended = segment["kind"] if segment["kind"] != STEP else COMPLETED if segment["completed"] else FAILED
+        choice = {"ranges": ranges, "choices": [ended]}
         regions += [span, region | {"from_name": OUTCOME, "type": "choices", "value": choice}]
     return regions
 
 
-def _outcome(segment: dict[str, Any]) -> str:
-    """How a step ended; of another segment its kind."""
-    if segment["kind"] != STEP:
-        return segment["kind"]
-    return COMPLETED if segment["completed"] else FAILED
-
-
 def labelling_config(tasks: Sequence[dict[str, Any]]) -> str:
     """The labelling interface that the tasks are made for."""
-    labels = "\n".join(f"    <Label value={quoteattr(name)}/>" for name in sorted(_label_names(tasks)))
+    drawn = chain.from_iterable((*task["annotations"], *task["predictions"]) for task in tasks)
+    regions = chain.from_iterable(labels["result"] for labels in drawn)
+    names = set(chain.from_iterable(region["value"].get("timelinelabels", ()) for region in regions))
+    labels = "\n".join(f"    <Label value={quoteattr(name)}/>" for name in sorted(names))
     choices = "\n".join(f'    <Choice value="{outcome}"/>' for outcome in (COMPLETED, FAILED, IDLE, DONE))
     return (
         f'<View>\n  <Header value="$task"/>\n  <Video name="{VIDEO}" value="$video" frameRate="$fps"/>\n'
@@ -254,17 +287,17 @@ def labelling_config(tasks: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def _label_names(tasks: Sequence[dict[str, Any]]) -> set[str]:
-    """The names of all segments in some tasks."""
-    drawn = chain.from_iterable((*task["annotations"], *task["predictions"]) for task in tasks)
-    regions = chain.from_iterable(labels["result"] for labels in drawn)
-    return set(chain.from_iterable(region["value"].get("timelinelabels", ()) for region in regions))
-
-
 def from_tasks(lake: Lake, text: str, author: str) -> ReadCorrections:
     """Rows of Label Studio's JSON: each annotation that was not cancelled. Raises CorrectionError: not such a file."""
+    how = "export it from Label Studio as JSON, not as JSON-MIN or CSV"
+    try:
+        tasks = json.loads(text)
+    except (ValueError, RecursionError) as e:
+        raise CorrectionError(f"the file is not JSON: {how}") from e
+    if not isinstance(tasks, list):
+        raise CorrectionError(f"the file is no list of tasks: {how}")
     read = ReadCorrections()
-    for number, task in enumerate(_tasks(text), 1):
+    for number, task in enumerate(tasks, 1):
         # One bad task does not spoil the file: it is named, and the others are read
         where = f"task {number}"
         annotations = task.get("annotations") if isinstance(task, dict) else None
@@ -276,25 +309,10 @@ def from_tasks(lake: Lake, text: str, author: str) -> ReadCorrections:
     return read
 
 
-def _tasks(text: str) -> list[Any]:
-    """The tasks of a file of Label Studio's. Raises CorrectionError."""
-    try:
-        tasks = json.loads(text)
-    except (ValueError, RecursionError) as e:
-        raise CorrectionError(
-            "the file is not JSON: export it from Label Studio as JSON, not as JSON-MIN or CSV"
-        ) from e
-    if not isinstance(tasks, list):
-        raise CorrectionError("the file is no list of tasks: export it from Label Studio as JSON, not as JSON-MIN")
-    return tasks
-
-
 def _row_of_annotation(lake: Lake, data: dict, annotation: Any, author: str) -> tuple[dict[str, Any], bool]:
     """The row of an annotation in a task's `data`. Raises CorrectionError."""
-    _check_annotation(annotation)
+    _check_annotation(data, annotation)
     first = data.get("first_frame", 0)
-    if not isinstance(first, int) or isinstance(first, bool):
-        raise CorrectionError("first_frame is no number")
     drawn = {
         "dataset": data.get("dataset"),
         "episode_index": data.get("episode_index"),
@@ -317,58 +335,6 @@ def _row_of_annotation(lake: Lake, data: dict, annotation: Any, author: str) -> 
     return row_of(lake, drawn, author)
 
 
-def _check_annotation(annotation: Any) -> None:
-    if isinstance(annotation, dict) and annotation.get("was_cancelled"):
-        raise CorrectionError("an annotation that was cancelled")
-    if not isinstance(annotation, dict) or not isinstance(annotation.get("result"), list):
-        raise CorrectionError("an annotation without a result")
-
-
-def _segments_of_regions(regions: Sequence[Any], first: int) -> list[dict[str, Any]]:
-    """Segments in order of time; `first`: the frame of the video that the episode begins at."""
-    spans: dict[str, dict[str, Any]] = {}
-    outcomes: dict[str, str] = {}
-    for region in regions:
-        # A region comes from a program of others: whatever it lacks becomes a sentence for its author
-        try:
-            _read_region(region, first, spans, outcomes)
-        except CorrectionError:
-            raise
-        except (KeyError, TypeError, AttributeError) as e:
-            raise CorrectionError("a region that is no span with one label and one range") from e
-        except ValueError as e:
-            raise CorrectionError("a region with several labels or ranges; one each, please") from e
-    # A person may draw a span and choose no outcome: that counts as a step that was completed
-    segments = [span | _kind_of(outcomes.get(name, COMPLETED)) for name, span in spans.items()]
-    return sorted(segments, key=lambda segment: (segment["start_frame"], segment["end_frame"]))
-
-
-def _kind_of(outcome: str) -> dict[str, Any]:
-    """What an outcome says of a segment; the reverse of `_outcome`."""
-    if outcome in (IDLE, DONE):
-        return {"kind": outcome, "completed": True, "step": None}
-    return {"kind": STEP, "completed": outcome != FAILED}
-
-
-def _read_region(region: Any, first: int, spans: dict[str, dict[str, Any]], outcomes: dict[str, str]) -> None:
-    """Put a region's span, or its outcome, under its id. Any exception: it is another sort of region than ours."""
-    value, kind, name = region["value"], region.get("type"), region["id"]
-    if kind == "timelinelabels":
-        [label], [frames] = value["timelinelabels"], value["ranges"]
-        # Outcomes refer to spans by id, so an id may stand once only
-        if name in spans:
-            raise CorrectionError(f"two regions have the id {name!r}")
-        spans[name] = {
-            "name": label,
-            "start_frame": frames["start"] - 1 - first,
-            "end_frame": frames["end"] - first,
-            "step": (region.get("meta") or {}).get("step"),
-            "pace": (region.get("meta") or {}).get("pace"),
-        }
-    elif kind == "choices":
-        [outcomes[name]] = value["choices"]
-
-
 def _completed_by(user: Any) -> str | None:
     """Label Studio names a user by number, or by a record."""
     if isinstance(user, dict):
@@ -376,14 +342,51 @@ def _completed_by(user: Any) -> str | None:
     return None if user is None else str(user)
 
 
-# What both have in common
+def _check_annotation(data: dict, annotation: Any) -> None:
+    if not isinstance(annotation, dict) or not isinstance(annotation.get("result"), list):
+        raise CorrectionError("an annotation without a result")
+    if annotation.get("was_cancelled"):
+        raise CorrectionError("an annotation that was cancelled")
+    if type(data.get("first_frame", 0)) is not int:
+        raise CorrectionError("first_frame is no number")
 
 
-def _episode_key(data: dict[str, Any]) -> tuple[str, int]:
-    dataset, episode = data.get("dataset"), data.get("episode_index")
-    if not isinstance(dataset, str) or not isinstance(episode, int) or isinstance(episode, bool):
-        raise CorrectionError("it does not say dataset and episode_index")
-    return dataset, episode
+def _segments_of_regions(regions: Sequence[Any], first: int) -> list[dict[str, Any]]:
+    """Segments in order of time; `first`: the frame of the video that the episode begins at."""
+    spans: dict[str, dict[str, Any]] = {}
+    outcomes: dict[str, str] = {}
+    # A region comes from a program of others: whatever it lacks becomes a sentence for its author
+    try:
+        for region in regions:
+            if region.get("type") == "choices":
+                [outcomes[region["id"]]] = region["value"]["choices"]
+            elif region.get("type") == "timelinelabels":
+                # Outcomes refer to spans by id, so an id may stand once only
+                if region["id"] in spans:
+                    raise CorrectionError(f"two regions have the id {region['id']!r}")
+                spans[region["id"]] = _span(region, first)
+    except CorrectionError:
+        raise
+    except (KeyError, TypeError, AttributeError) as e:
+        raise CorrectionError("a region that is no span with one label and one range") from e
+    except ValueError as e:
+        raise CorrectionError("a region with several labels or ranges; one each, please") from e
+    # A person may draw a span and choose no outcome: that counts as a step that was completed
+    segments = [span | _kind_of(outcomes.get(name, COMPLETED)) for name, span in spans.items()]
+    return sorted(segments, key=itemgetter("start_frame", "end_frame"))
+
+
+def _span(region: dict[str, Any], first: int) -> dict[str, Any]:
+    [label], [frames] = region["value"]["timelinelabels"], region["value"]["ranges"]
+    kept = {name: (region.get("meta") or {}).get(name) for name in ("step", "pace")}
+    return {"name": label, "start_frame": frames["start"] - 1 - first, "end_frame": frames["end"] - first} | kept
+
+
+def _kind_of(outcome: str) -> dict[str, Any]:
+    """What an outcome says of a segment."""
+    if outcome in (IDLE, DONE):
+        return {"kind": outcome, "completed": True, "step": None}
+    return {"kind": STEP, "completed": outcome != FAILED}
 
 
 def _created_at(text: Any) -> datetime:
@@ -400,22 +403,3 @@ def _created_at(text: Any) -> datetime:
     if time > now + CLOCK_SLACK:
         raise CorrectionError(f"created_at {text!r} is in the future")
     return time
-
-
-def _plan_and_segments(data: dict[str, Any], num_frames: int | None) -> dict[str, Any]:
-    """Plan and segments, settled; `num_frames` None: as long as they themselves say."""
-    stated = {name: data.get(name) for name in SAID_LATER}
-    corrected = parsed({"plan": data.get("plan") or [], "segments": data.get("segments")} | stated)
-    return corrected.columns(corrected.segments[-1].end_frame if num_frames is None else num_frames)
-
-
-def read_file(path: Path) -> str:
-    """Raises CorrectionError for what cannot be read."""
-    try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise CorrectionError(f"{path} has more than {MAX_FILE_BYTES >> 20} MB")
-        return path.read_text()
-    except UnicodeDecodeError as e:
-        raise CorrectionError(f"{path} is no UTF-8 text") from e
-    except OSError as e:
-        raise CorrectionError(f"cannot read {path}: {e.strerror}") from e

@@ -64,7 +64,11 @@ class ExportFolder:
         if name not in self._parts:
             self._names = []
             facts, files = write(*of) or {}, sorted(set(self._names))
-            part = {"part": name, "files": [_described(self.root, file) for file in files], "facts": facts}
+            described = [
+                {"path": file, "bytes": (self.root / file).stat().st_size, "sha256": sha256_file(self.root / file)}
+                for file in files
+            ]
+            part = {"part": name, "files": described, "facts": facts}
             text = json.dumps(part)
             write_file(self.root / PARTIAL / f"{content_key(name)[:32]}.json", text.encode(), synced=False)
             self._parts[name] = json.loads(text)
@@ -112,9 +116,10 @@ class ExportFolder:
         there = self._there()
         is_same, is_whole = there.get("identity") == self.identity, "files" in there
         if is_same and is_whole and not overwrite:
-            lacking = [self.root / file["path"] for file in there["files"] if not _has(self.root, file)]
-            if lacking:
-                raise UserError(f"{lacking[0]} is missing or has changed since the export: --overwrite makes it anew")
+            for file in there["files"]:
+                if not _has(self.root, file):
+                    path = self.root / file["path"]
+                    raise UserError(f"{path} is missing or has changed since the export: --overwrite makes it anew")
             self.manifest = there
             shutil.rmtree(self.root / PARTIAL, ignore_errors=True)
         elif is_same and not is_whole:
@@ -144,8 +149,7 @@ class ExportFolder:
         return found if {"export", "identity"} <= found.keys() else {}
 
     def _check_may_go(self, there: Mapping[str, Any], overwrite: bool) -> None:
-        is_empty = not self.root.exists() or not any(self.root.iterdir())
-        if not there and not is_empty:
+        if not there and self.root.exists() and any(self.root.iterdir()):
             raise UserError(f"{self.root} is not empty, and what it holds is no export: choose another folder")
         if there and not overwrite:
             other = there.get("export")
@@ -170,10 +174,6 @@ class ExportFolder:
                     path.unlink()
             elif not any(path.iterdir()):
                 path.rmdir()
-
-
-def _described(root: Path, name: str) -> dict[str, Any]:
-    return {"path": name, "bytes": (root / name).stat().st_size, "sha256": sha256_file(root / name)}
 
 
 def _has(root: Path, file: Mapping[str, Any]) -> bool:

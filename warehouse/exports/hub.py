@@ -108,13 +108,14 @@ def card_head(selected: Selected, files: Mapping[str, Mapping[str, str]], pretty
     """The head of a card, where `load_dataset` and the hub look. `files`: of each configuration, the first of which is
     the default, the pattern of the files of each split."""
     licence, names = hub_licence([selected.licences.get(dataset) for dataset in selected.datasets])
-    configs: list[dict[str, Any]] = [{"config_name": name} for name in files]
-    configs[0]["default"] = True
-    for config, of_splits in zip(configs, files.values(), strict=True):
-        config["data_files"] = [{"split": split, "path": path} for split, path in of_splits.items()]
-    head: dict[str, Any] = {"license": licence, "license_name": names, "pretty_name": pretty_name}
-    head |= {"task_categories": ["robotics"], "configs": configs}
+    configs: list[dict[str, Any]] = [
+        {"config_name": name, "data_files": [{"split": split, "path": path} for split, path in of_splits.items()]}
+        for name, of_splits in files.items()
+    ]
+    configs[0] = {"config_name": configs[0]["config_name"], "default": True, **configs[0]}
+    head = {"license": licence, "license_name": names, "pretty_name": pretty_name}
     stated = {name: value for name, value in head.items() if value is not None}
+    stated |= {"task_categories": ["robotics"], "configs": configs}
     return f"---\n{yaml.safe_dump(stated, sort_keys=False).rstrip()}\n---\n"
 
 

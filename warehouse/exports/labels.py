@@ -99,14 +99,14 @@ def chunk_labels(
 
 
 def _facts(row: Mapping[str, Any]) -> dict[str, Any]:
-    """What a row of episode_labels says of its episode as a whole, as fields of a label."""
+    """What a row of episode_labels says of its episode as a whole, as fields of a label; a lake of an earlier version
+    has nothing of what people stated."""
     other = row.get("as_far_as_episode")
     return {
         "plan": tuple(row.get("plan") or ()),
         "confidence": row.get("confidence"),
         "needs_review": bool(row.get("needs_review")),
         "as_far_as": None if other is None else EpisodeFrame(other, row["as_far_as_frame"]),
-        # A lake of an earlier version has nothing of what people stated
         "end": StatedEnd(row.get("final_progress"), row.get("catastrophic_frame")),
     }
 

@@ -8,6 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from operator import itemgetter
 from typing import Any
 
@@ -57,7 +58,8 @@ class LerobotExport(LerobotPlan):
             self.folder.part(f"rows {number}", write_rows, self, number, *of_chunk)
             for number, of_chunk in enumerate(self.selected.chunks())
         ]
-        kappas = self.folder.part("progress", self._write_progress)["suggested_kappa"]
+        progress = partial(write_progress, chunks=self._progress(), selected=self.selected, options=self.options)
+        kappas = self.folder.part("progress", lambda: progress(self.folder.path(PROGRESS_FILE)))["suggested_kappa"]
         return self._write_metadata(videos, chunks, kappas) | {"suggested_kappa": kappas}
 
     def _video(self, file: VideoFile) -> Facts:
@@ -101,9 +103,6 @@ class LerobotExport(LerobotPlan):
                 for number, e in zip(numbers, episodes, strict=True)
             ]
 
-    def _write_progress(self) -> Facts:
-        return write_progress(self.folder.path(PROGRESS_FILE), self._progress(), self.selected, self.options)
-
     def _write_metadata(
         self, videos: Sequence[Facts], chunks: Sequence[Facts], kappas: Mapping[str, float | None]
     ) -> dict[str, Any]:
@@ -114,9 +113,13 @@ class LerobotExport(LerobotPlan):
         self._write_json("stats", {name: shaped(s, picture=name in self.cameras) for name, s in stats.items()})
         self._write_json("temporal_proportions_sparse", {SPARSE_STAGE: 1.0})
         self._write_json("temporal_proportions_dense", proportions(sum_shares(of_chunks["shares"])))
-        self.folder.part("tasks", self._write_tasks)
+        tasks = pd.DataFrame({"task_index": list(self.tasks.values())}, index=pd.Index(list(self.tasks), name="task"))
+        self.folder.part("tasks", lambda: tasks.to_parquet(self.folder.path("meta/tasks.parquet")))
         # Notes tell what LeRobot cannot express: they stand in the card and in the manifest
-        notes = [*self.selected.label_notes(), *self.plan_notes(), *_video_notes(videos)]
+        notes = [*self.selected.label_notes(), *self.plan_notes()]
+        reasons = Counter(video["why"] for video in videos if video["how"] == ENCODED)
+        why = ", ".join(f"{reason} ({count})" for reason, count in reasons.items())
+        notes += [f"{reasons.total()} of {len(videos)} videos were encoded anew: {why}"] if reasons else []
         notes += self._without_stages(of_chunks["no_stages"])
         facts = _blurred(videos)
         notes += [BLURRED.format(**blurred) for blurred in facts.values()]
@@ -139,10 +142,6 @@ class LerobotExport(LerobotPlan):
 
     def _write_json(self, name: str, value: Any) -> None:
         self.folder.write(f"meta/{name}.json", json.dumps(value, indent=4, ensure_ascii=False) + "\n")
-
-    def _write_tasks(self) -> None:
-        tasks = pd.DataFrame({"task_index": list(self.tasks.values())}, index=pd.Index(list(self.tasks), name="task"))
-        tasks.to_parquet(self.folder.path("meta/tasks.parquet"))
 
     def _info(self) -> dict[str, Any]:
         robots = self.lake.column("SELECT DISTINCT robot FROM datasets SEMI JOIN selected USING (dataset)")
@@ -207,10 +206,3 @@ def _blurred(videos: Sequence[Facts]) -> dict[str, Any]:
     pictures, blurred = sum(h.pictures for h in hidden), sum(h.blurred for h in hidden)
     most_faces = max(h.most_faces for h in hidden)
     return {"blurred": {"pictures": pictures, "blurred": blurred, "most_faces": most_faces}}
-
-
-def _video_notes(videos: Sequence[Facts]) -> list[str]:
-    """Why some videos were not copied."""
-    reasons = Counter(video["why"] for video in videos if video["how"] == ENCODED)
-    why = ", ".join(f"{reason} ({count})" for reason, count in reasons.items())
-    return [f"{reasons.total()} of {len(videos)} videos were encoded anew: {why}"] if reasons else []

@@ -1,6 +1,5 @@
 """What a LeRobot export is to have, from metadata alone: episodes, rate, cameras, features, tasks, files."""
 
-from collections.abc import Sequence
 from functools import cached_property
 from itertools import accumulate, chain
 from statistics import median
@@ -71,7 +70,11 @@ class LerobotPlan(Export):
 
     def __init__(self, *what: Any) -> None:
         super().__init__(*what)
-        self.episodes, self.cameras = self.selected.episodes, self._common_cameras()
+        self.episodes = self.selected.episodes
+        in_all = set.intersection(*(set(e.cameras) for e in self.episodes))
+        if not in_all:
+            raise UserError("the episodes have no camera in common: choose with --dataset or --where")
+        self.cameras = [camera for camera in self.episodes[0].cameras if camera in in_all]  # those that all have
         self.fps = rate_of({e.fps for e in self.episodes})
         self.index = {e.key: number for number, e in enumerate(self.episodes)}
         self.starts = [0, *accumulate(e.num_frames for e in self.episodes)]
@@ -84,14 +87,6 @@ class LerobotPlan(Export):
     @cached_property
     def detector(self) -> FaceDetector:
         return FaceDetector()
-
-    def _common_cameras(self) -> list[str]:
-        """The cameras that every episode has, in the order of the first one's."""
-        episodes = self.selected.episodes
-        in_all = set.intersection(*(set(e.cameras) for e in episodes))
-        if not in_all:
-            raise UserError("the episodes have no camera in common: choose with --dataset or --where")
-        return [camera for camera in episodes[0].cameras if camera in in_all]
 
     @cached_property
     def _features(self) -> tuple[dict[str, Feature], list[str]]:
@@ -147,7 +142,5 @@ class LerobotPlan(Export):
 
     @cached_property
     def files(self) -> list[VideoFile]:
-        return list(chain.from_iterable(plan_files(camera, self._clips(camera)) for camera in self.cameras))
-
-    def _clips(self, camera: str) -> Sequence[Clip]:
-        return [Clip.of(self.readers[e.dataset], camera, e) for e in self.episodes]
+        clips = {c: [Clip.of(self.readers[e.dataset], c, e) for e in self.episodes] for c in self.cameras}
+        return list(chain.from_iterable(plan_files(camera, of_camera) for camera, of_camera in clips.items()))

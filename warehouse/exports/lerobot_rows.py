@@ -174,7 +174,12 @@ def _episode_row(
         row[f"videos/{camera}/to_timestamp"] = (NUMBER, start_s + e.num_frames / plan.fps)
     row |= {f"meta/episodes/{name}": (WHOLE, index) for name, index in at.items()}
     # Where the episode came from: the export numbers episodes anew
-    of_label = _of_label(label) if label else {}
+    of_label: dict[str, Any] = {}
+    if label:
+        of_label = {name: getattr(label, name) for name in ("num_planned", "confidence", "needs_review")}
+        of_label |= {"segments": segment_rows(label), "plan": list(label.plan), "end": float(label.progress[-1])}
+        of_label["as_far_as"] = label.as_far_as
+    as_far_as = of_label.get("as_far_as")
     row |= {
         "proccorpus_dataset": (TEXT, e.dataset),
         "proccorpus_episode_index": (WHOLE, e.episode_index),
@@ -184,28 +189,15 @@ def _episode_row(
         "proccorpus_segments": (pa.list_(SEGMENT), of_label.get("segments")),
         "proccorpus_num_planned": (WHOLE, of_label.get("num_planned")),
         "proccorpus_plan": (pa.list_(TEXT), of_label.get("plan")),
-        "proccorpus_as_far_as_episode": (WHOLE, of_label.get("as_far_as_episode")),
-        "proccorpus_as_far_as_frame": (WHOLE, of_label.get("as_far_as_frame")),
+        "proccorpus_as_far_as_episode": (WHOLE, as_far_as and as_far_as.episode_index),
+        "proccorpus_as_far_as_frame": (WHOLE, as_far_as and as_far_as.frame_index),
         "success": (pa.bool_(), e.success),
         "label_confidence": (pa.float32(), of_label.get("confidence")),
         "needs_review": (pa.bool_(), of_label.get("needs_review")),
-        "end_progress": (NUMBER, of_label.get("end_progress")),
+        "end_progress": (NUMBER, of_label.get("end")),
     }
     row |= {name: (type_, quality.get(name)) for name, type_ in QUALITY.items()}
     return row | sarm_columns(label, e.num_frames, plan.fps)
-
-
-def _of_label(label: ActiveLabel) -> dict[str, Any]:
-    return {
-        "segments": segment_rows(label),
-        "num_planned": label.num_planned,
-        "plan": list(label.plan),
-        "as_far_as_episode": label.as_far_as and label.as_far_as.episode_index,
-        "as_far_as_frame": label.as_far_as and label.as_far_as.frame_index,
-        "confidence": label.confidence,
-        "needs_review": label.needs_review,
-        "end_progress": float(label.progress[-1]),
-    }
 
 
 def _stats_columns(plan: LerobotPlan, stats: Mapping[str, Stats]) -> dict[str, tuple[pa.DataType, Any]]:

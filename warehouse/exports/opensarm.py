@@ -8,13 +8,9 @@ What the forms are says annotate.conventions.opensarm. Episodes without a label 
 """
 
 import json
-import os
 import re
 import shutil
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -61,7 +57,10 @@ class OpensarmExport(LabelExport):
         for k, (e, label) in enumerate(self.labelled()):
             written.append((e, self.folder.part(f"episode {k}", self._write, e, label, k, start, tasks)))
             start += e.num_frames
-        notes = self.notes(labelled=len(written)) + _lacking([facts["names"] for _, facts in written])
+        notes = self.notes(labelled=len(written))
+        for column in ("state", "actions"):
+            without = sum(column not in facts["names"] for _, facts in written)
+            notes += counted(without, f"episodes have no column {column}: their source brings none")
         lines = [facts["line"] for _, facts in written if facts["line"]]
         self.folder.write(LABELS, _lines(lines))
         self._write_metadata(written, tasks, start)
@@ -78,7 +77,7 @@ class OpensarmExport(LabelExport):
         for camera, name in camera_names(e.cameras).items():
             path = self.folder.path(f"lerobot/videos/{chunk}/{name}/episode_{number:06d}.mp4")
             videos[name] = write_episode_video(reader, camera, e, path)
-            _link(path, self.folder.path(f"{rollout}/{name}.mp4"))
+            shutil.copyfile(path, self.folder.path(f"{rollout}/{name}.mp4"))
         timestamps, progress = np.arange(e.num_frames) / e.fps, label.progress.astype(np.float64)
         np.save(self.folder.path(f"{rollout}/timestamp.npy"), timestamps)
         np.save(self.folder.path(f"{rollout}/progress.npy"), progress)
@@ -116,21 +115,19 @@ class OpensarmExport(LabelExport):
     ) -> None:
         """meta of the LeRobot v2.0 dataset. Features are those that all episodes have alike."""
         (first, facts), others = written[0], [of for _, of in written]
-        features: dict[str, Any] = {
-            column: {"dtype": "float64", "shape": [len(names)], "names": names}
-            for column, names in facts["names"].items()
-            if all(of["names"].get(column) == names for of in others)
-        }
+        names = {c: of for c, of in facts["names"].items() if all(o["names"].get(c) == of for o in others)}
+        cameras = {c: seen for c, seen in facts["videos"].items() if all(c in o["videos"] for o in others)}
+        features = {c: {"dtype": "float64", "shape": [len(of)], "names": of} for c, of in names.items()}
         features |= {name: {"dtype": dtype, "shape": [1], "names": None} for name, dtype in COLUMNS.items()}
-        cameras = [camera for camera in facts["videos"] if all(camera in of["videos"] for of in others)]
-        for camera in cameras:
-            seen = facts["videos"][camera]
-            features[camera] = {
+        features |= {
+            camera: {
                 "dtype": "video",
                 "shape": [seen["height_px"], seen["width_px"], 3],
                 "names": ["height", "width", "channels"],
                 "info": {"video.fps": first.fps, "video.codec": seen["codec"]},
             }
+            for camera, seen in cameras.items()
+        }
         info = {
             "codebase_version": "v2.0",
             "robot_type": None,
@@ -156,13 +153,6 @@ class OpensarmExport(LabelExport):
         self.folder.write("lerobot/meta/episodes.jsonl", _lines(of_episode))
         of_task = ({"task_index": k, "task": text} for text, k in tasks.items())
         self.folder.write("lerobot/meta/tasks.jsonl", _lines(of_task))
-
-
-def _lacking(names: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Notes on columns that are not in all episodes; `names`: of the dimensions of each one's."""
-    there = Counter(chain.from_iterable(names))
-    why = {c: f"episodes have no column {c}: their source brings none" for c in ("state", "actions")}
-    return [note for c, text in why.items() for note in counted(len(names) - there[c], text)]
 
 
 def _of_source(episode: Episode, num_frames: int) -> tuple[dict[str, list[str]], dict[str, pa.Array]]:
@@ -198,15 +188,6 @@ def camera_names(cameras: Sequence[str]) -> dict[str, str]:
         # Two wrists of one side: the second one keeps a name of its own
         names[camera] = f"{plain}{SUFFIX}" if name in names.values() else name
     return names
-
-
-def _link(path: Path, other: Path) -> None:
-    """The same bytes under another name; a copy where the disk has no links."""
-    other.unlink(missing_ok=True)
-    try:
-        os.link(path, other)
-    except OSError:
-        shutil.copyfile(path, other)
 
 
 def _lines(rows: Iterable[Any]) -> str:

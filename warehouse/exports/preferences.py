@@ -8,8 +8,10 @@ a preference rests on. Splits are apart: no pair lies across two.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, lru_cache
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,32 +27,27 @@ from warehouse.lake.compared import RunFacts, run_facts
 
 MOST_PICTURES = 8  # of a part
 KEPT_EPISODES = 64  # whose pictures are held at a time
+STR, WHOLE = pa.string(), pa.int64()
 TRAJECTORY = pa.struct(
     [
-        ("id", pa.string()),
-        ("task", pa.string()),
-        ("data_source", pa.string()),
-        ("quality_label", pa.string()),
+        *((name, STR) for name in ("id", "task", "data_source", "quality_label")),
         ("target_progress", pa.list_(pa.float32())),
-        ("episode_index", pa.int64()),
-        ("frame_index", pa.list_(pa.int64())),
-        ("label_run", pa.string()),
-        ("image_index", pa.list_(pa.int64())),
+        ("episode_index", WHOLE),
+        ("frame_index", pa.list_(WHOLE)),
+        ("label_run", STR),
+        ("image_index", pa.list_(WHOLE)),
     ]
 )
-CONTENT = pa.struct([("type", pa.string()), ("text", pa.string())])
-MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.list_(CONTENT))]))
+CONTENT = pa.struct([("type", STR), ("text", STR)])
+MESSAGES = pa.list_(pa.struct([("role", STR), ("content", pa.list_(CONTENT))]))
 SCHEMA = pa.schema(
     [
-        ("why", pa.string()),
+        ("why", STR),
         ("margin", pa.float32()),
-        ("task", pa.string()),
+        ("task", STR),
         ("images", pa.list_(PICTURE)),
-        ("prompt", MESSAGES),
-        ("chosen", MESSAGES),
-        ("rejected", MESSAGES),
-        ("chosen_trajectory", TRAJECTORY),
-        ("rejected_trajectory", TRAJECTORY),
+        *((name, MESSAGES) for name in ("prompt", "chosen", "rejected")),
+        *((f"{side}_trajectory", TRAJECTORY) for side in ("chosen", "rejected")),
     ]
 )
 QUESTIONS = {
@@ -69,6 +66,7 @@ Key = tuple[str, int]  # dataset, episode
 class Moment(NamedTuple):
     """Where the question about an episode's progress at a frame lies, and its label."""
 
+    split: str
     frame: int
     progress: float
     sample_id: str
@@ -87,17 +85,23 @@ class PreferencesExport(SampleExport):
         return []
 
     def write_rest(self) -> Mapping[str, Any]:
+        runs: dict[str, list[ComparedRun]] = defaultdict(list)
+        for key, moments in self._moments.items():
+            known = self._facts[key]
+            frames, progress = np.array([m.frame for m in moments]), np.array([m.progress for m in moments])
+            of_run = known.same_as, frames, progress, known.success, known.quality, known.label_run
+            runs[moments[0].split].append(ComparedRun(*key, *of_run))
         counts: dict[str, dict[str, int]] = {}
-        for split, runs in sorted(self._runs().items()):
+        for split, of_split in sorted(runs.items()):
             # Those with the same chosen episode stand together, so that a row group holds a picture once
-            pairs = draw_pairs(runs, self.options.per_run, self.options.seed)
+            pairs = draw_pairs(of_split, self.options.per_run, self.options.seed)
             pairs.sort(key=lambda pair: pair.chosen.key)
             if pairs:
                 counts[split] = self.folder.part(split, self._write_split, split, pairs)
         if not counts:
             raise UserError(
-                f"nothing to export: none of the {len(self._moments_by_split)} episodes selected can be compared with "
-                "another of its task"
+                f"nothing to export: none of the {len(self._moments)} episodes selected can be compared with another "
+                "of its task"
             )
         total = sum(map(Counter, counts.values()), Counter[str]())
         notes = self.selected.label_notes()
@@ -105,23 +109,13 @@ class PreferencesExport(SampleExport):
         self.folder.write(README, self._readme(counts, notes))
         return {"samples": total.total(), "pairs": counts, "notes": notes}
 
-    def _runs(self) -> dict[str, list[ComparedRun]]:
-        """By split."""
-        runs: dict[str, list[ComparedRun]] = defaultdict(list)
-        for (dataset, episode, split), moments in self._moments_by_split.items():
-            known = self._facts[dataset, episode]
-            frames, progress = (np.array(values) for values in list(zip(*moments, strict=True))[:2])
-            of_run = known.same_as, frames, progress, known.success, known.quality, known.label_run
-            runs[split].append(ComparedRun(dataset, episode, *of_run))
-        return runs
-
     @cached_property
     def _facts(self) -> dict[Key, RunFacts]:
         return run_facts(self.lake.con)
 
     @cached_property
-    def _moments_by_split(self) -> dict[tuple[str, int, str], list[Moment]]:
-        """The labelled moments of each episode in order of time, each frame once; its split is in the key."""
+    def _moments(self) -> dict[Key, list[Moment]]:
+        """The labelled moments of each episode in order of time, each frame once."""
         rows = self.lake.rows(
             "SELECT DISTINCT ON (s.dataset, s.episode_index, s.frames[-1]) s.dataset, s.episode_index, x.split, "
             's.frames[-1], s.progress, s.sample_id, x.shard, x."offset" FROM export_samples x '
@@ -129,62 +123,49 @@ class PreferencesExport(SampleExport):
             "WHERE NOT x.withheld AND s.progress IS NOT NULL "
             "ORDER BY s.dataset, s.episode_index, s.frames[-1], s.sample_id"
         )
-        found: dict[tuple[str, int, str], list[Moment]] = defaultdict(list)
-        for dataset, episode, split, *moment in rows:
-            found[dataset, episode, split].append(Moment(*moment))
-        return dict(found)
-
-    @cached_property
-    def _moments(self) -> dict[Key, list[Moment]]:
-        return {(dataset, episode): moments for (dataset, episode, _), moments in self._moments_by_split.items()}
+        return {key: [Moment(*row[2:]) for row in of_run] for key, of_run in groupby(rows, itemgetter(0, 1))}
 
     def _write_split(self, split: str, pairs: Sequence[Pair]) -> dict[str, int]:
         """Returns how many there are of each kind."""
         pictures = lru_cache(maxsize=KEPT_EPISODES)(self._pictures)
         chosen_first = np.random.default_rng(self.options.seed).random(len(pairs)) < 0.5
-
-        def row(pair: Pair, chosen_first: bool) -> dict[str, Any]:
-            sides = {"chosen": pair.chosen, "rejected": pair.rejected}
-            first, second = sides if chosen_first else reversed(sides)
-            task = task_text(self._facts[pair.chosen.key].same_as)
-            shown = shown_moments(pair, self._moments)
-            begin = {first: 0, second: len(shown[first])}
-            trajectories = {
-                f"{side}_trajectory": {
-                    "id": f"{part.dataset}/{part.episode_index:06d}",
-                    "task": task,
-                    "data_source": part.dataset,
-                    "quality_label": quality_label(pair, side, self._facts[part.key].success),
-                    "target_progress": [m.progress for m in shown[side]],
-                    "episode_index": part.episode_index,
-                    "frame_index": [m.frame for m in shown[side]],
-                    "label_run": part.label_run,
-                    "image_index": list(range(begin[side], begin[side] + len(shown[side]))),
-                }
-                for side, part in sides.items()
-            }
-            picture = {"type": "image", "text": None}
-            content = [
-                _text(f"The task: {task}\nRun A:"),
-                *([picture] * len(shown[first])),
-                _text("Run B:"),
-                *([picture] * len(shown[second])),
-                _text(QUESTIONS[pair.why]),
-            ]
-            answers = {first: "Run A", second: "Run B"}
-            return {
-                "why": pair.why,
-                "margin": pair.margin,
-                "task": task,
-                "images": [pictures(*sides[side].key)[m.frame] for side in (first, second) for m in shown[side]],
-                "prompt": [{"role": "user", "content": content}],
-                **{side: [{"role": "assistant", "content": [_text(answers[side])]}] for side in sides},
-                **trajectories,
-            }
-
-        rows = ([row(pair, is_first)] for pair, is_first in zip(pairs, chosen_first.tolist(), strict=True))
+        rows = ([self._row(*drawn, pictures)] for drawn in zip(pairs, chosen_first.tolist(), strict=True))
         write_rows(self.folder, f"pairs/{split}/part", SCHEMA, rows)
         return dict(Counter(pair.why for pair in pairs))
+
+    def _row(self, pair: Pair, chosen_first: bool, pictures: Callable[..., dict[int, dict]]) -> dict[str, Any]:
+        sides = {"chosen": pair.chosen, "rejected": pair.rejected}
+        first, second = sides if chosen_first else reversed(sides)
+        task = task_text(self._facts[pair.chosen.key].same_as)
+        shown = shown_moments(pair, self._moments)
+        begin = {first: 0, second: len(shown[first])}
+        trajectories = {
+            f"{side}_trajectory": {
+                "id": f"{part.dataset}/{part.episode_index:06d}",
+                "task": task,
+                "data_source": part.dataset,
+                "quality_label": quality_label(pair, side, self._facts[part.key].success),
+                "target_progress": [m.progress for m in shown[side]],
+                "episode_index": part.episode_index,
+                "frame_index": [m.frame for m in shown[side]],
+                "label_run": part.label_run,
+                "image_index": list(range(begin[side], begin[side] + len(shown[side]))),
+            }
+            for side, part in sides.items()
+        }
+        picture = {"type": "image", "text": None}
+        content = [_text(f"The task: {task}\nRun A:"), *([picture] * len(shown[first])), _text("Run B:")]
+        content += [*([picture] * len(shown[second])), _text(QUESTIONS[pair.why])]
+        answers = {first: "Run A", second: "Run B"}
+        return {
+            "why": pair.why,
+            "margin": pair.margin,
+            "task": task,
+            "images": [pictures(*sides[side].key)[m.frame] for side in (first, second) for m in shown[side]],
+            "prompt": [{"role": "user", "content": content}],
+            **{side: [{"role": "assistant", "content": [_text(answers[side])]}] for side in sides},
+            **trajectories,
+        }
 
     def _pictures(self, dataset: str, episode: int) -> dict[int, dict[str, Any]]:
         """By frame, the last picture of the question about it. Raises ShardError."""

@@ -18,7 +18,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from core.errors import UserError
-from core.files import write_file
 from ingest.source import list_episodes
 from warehouse.exports.export import Export
 from warehouse.exports.hub import README, markdown_table
@@ -218,12 +217,12 @@ class RabcExport(OneDatasetExport):
     def write_rest(self) -> Mapping[str, Any]:
         # A model's rewards do not hang on labels
         notes = [] if self.options.rewards else self.selected.label_notes()
-        return self.folder.part("progress", self._write, notes) | {"notes": notes}
+        facts = self.folder.part("progress", self._write)
+        self.folder.write(README, self._readme(facts["suggested_kappa"], notes))
+        return facts | {"notes": notes}
 
-    def _write(self, notes: Sequence[str]) -> dict[str, Any]:
-        facts = write_progress(self.folder.path(FILE), self._chunks(), self.selected, self.options)
-        write_file(self.folder.path(README), self._readme(facts["suggested_kappa"], notes).encode())
-        return facts
+    def _write(self) -> dict[str, Any]:
+        return write_progress(self.folder.path(FILE), self._chunks(), self.selected, self.options)
 
     def _chunks(self) -> Iterator[list[EpisodeProgress]]:
         for chunk, episodes, lengths, starts in self.dataset_chunks():

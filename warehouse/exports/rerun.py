@@ -174,24 +174,19 @@ def _text(segment: Segment, num_planned: int) -> str:
 def _camera(reader: SourceReader, e: ExportEpisode, camera: str, options: RerunOptions) -> Iterator[Any]:
     """The shown frames of a camera, a chunk for each batch of them. Raises UserError for another source than then."""
 
-    def batch() -> Any:
-        columns = rr.EncodedImage.columns(blob=jpegs, media_type=["image/jpeg"] * len(jpegs))
-        return _chunk(f"/cameras/{rr.escape_entity_path_part(camera)}", e, frames, columns)
-
-    jpegs: list[bytes] = []
-    frames: list[int] = []
+    jpegs: dict[int, bytes] = {}
     num_frames, to_show = 0, _frames_to_show(e, options)
+    path = f"/cameras/{rr.escape_entity_path_part(camera)}"
     where = f"{e.dataset} episode {e.episode_index}, {camera}: its source"
     try:
         for k, _, picture in reader.episode(e).frames(camera):
             num_frames = k + 1
             if k in to_show:
-                jpegs.append(_jpeg(picture.rgb(), options))
-                frames.append(k)
+                jpegs[k] = _jpeg(picture.rgb(), options)
             # Batches keep an episode of thousands of pictures from standing in memory whole
-            if sum(map(len, jpegs)) >= BATCH_BYTES:
-                yield batch()
-                jpegs, frames = [], []
+            if sum(map(len, jpegs.values())) >= BATCH_BYTES:
+                yield _pictures(path, e, jpegs)
+                jpegs = {}
     except (VideoError, DataError) as error:
         raise UserError(f"{where} cannot be read as when it was built ({error})") from error
     # Labels are by frame: pictures of a source that has changed would stand beside the wrong ones
@@ -200,7 +195,12 @@ def _camera(reader: SourceReader, e: ExportEpisode, camera: str, options: RerunO
             f"{where} gives {num_frames} frames now and gave {e.num_frames} when it was built: build the dataset again"
         )
     if jpegs:
-        yield batch()
+        yield _pictures(path, e, jpegs)
+
+
+def _pictures(path: str, e: ExportEpisode, jpegs: Mapping[int, bytes]) -> Any:
+    blobs = list(jpegs.values())
+    return _chunk(path, e, jpegs, rr.EncodedImage.columns(blob=blobs, media_type=["image/jpeg"] * len(blobs)))
 
 
 def _frames_to_show(e: ExportEpisode, options: RerunOptions) -> set[int]:

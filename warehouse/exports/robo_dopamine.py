@@ -49,7 +49,11 @@ class RoboDopamineExport(LabelExport):
     """The labelled episodes. One chunk's labels, and one episode's pictures of its pairs, are in memory at a time."""
 
     def write_rest(self) -> Mapping[str, Any]:
-        tasks, done_at = self._task_folders(), self._ends()
+        # Each dataset's tasks are numbered in the order of their first episodes
+        numbers: dict[str, count[int]] = defaultdict(count)
+        named = dict.fromkeys(map(_task, self.selected.episodes))
+        tasks = {(dataset, task): f"raw_data/{dataset}/task_{next(numbers[dataset]):03d}" for dataset, task in named}
+        done_at = self._ends()
         pairs: dict[str, list[dict[str, Any]]] = {}
         labelled = without_end = 0
         for e, label in self.labelled():
@@ -70,12 +74,6 @@ class RoboDopamineExport(LabelExport):
             self.folder.write(name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
         counts = {split: len(of_split) for split, of_split in pairs.items()}
         return {"samples": sum(counts.values()), "pairs": counts, "notes": notes}
-
-    def _task_folders(self) -> dict[Task, str]:
-        """Of each dataset's tasks, which are numbered in the order of their first episodes."""
-        numbers: dict[str, count[int]] = defaultdict(count)
-        tasks = dict.fromkeys(map(_task, self.selected.episodes))
-        return {(dataset, task): f"raw_data/{dataset}/task_{next(numbers[dataset]):03d}" for dataset, task in tasks}
 
     def _ends(self) -> dict[tuple[Task, str | None], str]:
         """Of each task in each split, the last frame of the first labelled episode that is known to have succeeded."""
@@ -101,15 +99,11 @@ class RoboDopamineExport(LabelExport):
         shown = {0, e.num_frames - 1, *chain.from_iterable(chosen)}
         views = {name: camera for camera, name in names.items() if name in VIEWS}
         for name, camera in views.items():
-            self._write_pictures(e, camera, name, shown)
+            for number, (_, _, picture) in enumerate(islice(reader.episode(e).frames(camera), e.num_frames)):
+                if number in shown:
+                    _, jpeg = cv2.imencode(".jpg", picture.rgb()[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+                    self.folder.path(_picture(e, name, number)).write_bytes(jpeg.tobytes())
         return {"pairs": [_item(e, views, end, pair, _percent(label.progress, *pair)) for pair in chosen]}
-
-    def _write_pictures(self, e: ExportEpisode, camera: str, name: str, shown: set[int]) -> None:
-        frames = islice(self.readers[e.dataset].episode(e).frames(camera), e.num_frames)
-        for number, (_, _, picture) in enumerate(frames):
-            if number in shown:
-                _, jpeg = cv2.imencode(".jpg", picture.rgb()[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
-                self.folder.path(_picture(e, name, number)).write_bytes(jpeg.tobytes())
 
     def _pairs(self, progress: np.ndarray) -> list[tuple[int, int]]:
         """Ordered pairs of frames, taken in turn from bins of their scores, so that no score is common."""

@@ -8,7 +8,6 @@ What the convention is says annotate.conventions.robometer.
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -44,7 +43,11 @@ class RobometerExport(LabelExport):
     """The episodes that have an instruction: a trajectory without a task is none."""
 
     def write_rest(self) -> Mapping[str, Any]:
-        rows = self._rows_by_split()
+        rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for e, label in self.labels():
+            if e.task:
+                self.folder.part(f"{e.dataset} {e.episode_index}", self._write_videos, e)
+                rows[e.split or NO_SPLIT] += _rows(e, label)
         if not rows:
             raise UserError("nothing to export: none of the episodes selected has an instruction")
         counts = {split: self.folder.part(split, self._write_rows, split, of_split) for split, of_split in rows.items()}
@@ -53,28 +56,15 @@ class RobometerExport(LabelExport):
         self.folder.write(README, self._readme(counts, notes))
         return {"trajectories": counts, "notes": notes}
 
-    def _rows_by_split(self) -> dict[str, list[dict[str, Any]]]:
-        """Writes the videos that they name, too."""
-        rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        for e, label in self.labels():
-            if e.task:
-                self.folder.part(f"{e.dataset} {e.episode_index}", self._write_videos, e)
-                rows[e.split or NO_SPLIT] += _rows(e, label)
-        return rows
-
-    @cached_property
-    def _vectors(self) -> dict[str, Any]:
-        """Each task's text, embedded once."""
-        tasks = sorted({e.task for e in self.selected.episodes if e.task})
-        return dict(zip(tasks, embed(tasks), strict=True))
-
     def _write_videos(self, e: ExportEpisode) -> None:
         for camera in e.cameras:
             write_episode_video(self.readers[e.dataset], camera, e, self.folder.path(_video(e, camera)))
 
     def _write_rows(self, split: str, rows: Sequence[dict[str, Any]]) -> dict[str, int]:
         """Returns how many there are of each grade."""
-        with_vectors = [row | {"lang_vector": self._vectors[row["task"]]} for row in rows]
+        tasks = sorted({row["task"] for row in rows})
+        vectors = dict(zip(tasks, embed(tasks), strict=True))
+        with_vectors = [row | {"lang_vector": vectors[row["task"]]} for row in rows]
         table = pa.Table.from_pylist(with_vectors, schema=with_features(SCHEMA))
         pq.write_table(table, self.folder.path(f"trajectories/{split}/part-000.parquet"), compression="zstd")
         found = Counter(row["quality_label"] or UNKNOWN for row in rows)

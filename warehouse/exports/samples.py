@@ -150,9 +150,10 @@ class SampleExport(Export):
         samples = [expand(row, pictures) for row in rows if row["sample_id"] in sample_ids]
         if len(samples) != len(sample_ids):
             raise ShardError(f"shard {path.name} lacks samples at byte {offset} that the lake says are there")
-        odd = next((s.row["sample_id"] for s in samples if not _has_a_mark_for_each_picture(s)), None)
-        if odd is not None:
-            raise ShardError(f"sample {odd} has not one {IMAGE_MARK} in its question for each picture")
+        for sample in samples:
+            if [sample.row[text].count(IMAGE_MARK) for text in ("question", "answer")] != [len(sample.pictures), 0]:
+                odd = sample.row["sample_id"]
+                raise ShardError(f"sample {odd} has not one {IMAGE_MARK} in its question for each picture")
         return samples
 
     @cached_property
@@ -201,10 +202,6 @@ def shown_pictures(sample: Sample) -> list[dict[str, Any]]:
     """A sample's pictures, as hub.PICTURE."""
     named = zip(sample.row["pictures"], sample.pictures, strict=True)
     return [{"bytes": data, "path": shown_path(sample.row, name)} for name, data in named]
-
-
-def _has_a_mark_for_each_picture(sample: Sample) -> bool:
-    return sample.row["question"].count(IMAGE_MARK) == len(sample.pictures) and IMAGE_MARK not in sample.row["answer"]
 
 
 def shown_path(row: Mapping, name: str) -> str:

@@ -4,9 +4,10 @@ An export is a pure function of a snapshot of the lake, a selection and options.
 """
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import pyarrow as pa
@@ -121,8 +122,7 @@ class Selected:
         by_chunk: dict[tuple[str, int], list[ExportEpisode]] = {}
         for e in self.episodes:
             by_chunk.setdefault((e.dataset, e.chunk), []).append(e)
-        for (dataset, chunk), episodes in by_chunk.items():
-            yield dataset, chunk, episodes
+        return ((dataset, chunk, episodes) for (dataset, chunk), episodes in by_chunk.items())
 
     def identity(self, kind: str, options: KindOptions) -> str:
         """What the bytes of an export depend on, hashed."""
@@ -149,15 +149,10 @@ class Selected:
 
     def _dataset_facts(self, dataset: str) -> dict[str, Any]:
         episodes, counts = [e for e in self.episodes if e.dataset == dataset], self._counts(dataset)
-        return {
-            "dataset": dataset,
-            "license": self.licences.get(dataset),
-            "episodes": len(episodes),
-            "frames": sum(e.num_frames for e in episodes),
-            "labelled_episodes": sum(e.label_run is not None for e in episodes),
-            **asdict(counts.gate),
-            **counts.numbers(),
-        }
+        facts = {"dataset": dataset, "license": self.licences.get(dataset), "episodes": len(episodes)}
+        facts["frames"] = sum(e.num_frames for e in episodes)
+        facts["labelled_episodes"] = sum(e.label_run is not None for e in episodes)
+        return facts | asdict(counts.gate) | counts.numbers()
 
     def _counts(self, dataset: str) -> GateCounts:
         """Of its labels, those that are left out as a whole, too."""
@@ -232,13 +227,10 @@ def select_episode(lake: Lake, dataset: str, episode_index: int) -> Selected:
 
 
 def _check_names(selection: Selection, datasets: Collection[str]) -> None:
-    for name in selection.datasets:
-        if name not in datasets:
-            there = ", ".join(sorted(datasets)) or "none yet"
-            raise UserError(f"the corpus has no dataset {name!r}; it has {there}")
-    for split in selection.splits:
-        if split not in SPLITS:
-            raise UserError(f"there is no split {split!r}; splits are {', '.join(SPLITS)}")
+    for name in sorted(set(selection.datasets) - set(datasets)):
+        raise UserError(f"the corpus has no dataset {name!r}; it has {', '.join(sorted(datasets)) or 'none yet'}")
+    for split in sorted(set(selection.splits) - set(SPLITS)):
+        raise UserError(f"there is no split {split!r}; splits are {', '.join(SPLITS)}")
     if selection.episodes is not None and len(selection.datasets) != 1:
         raise UserError("a list of episodes goes with one dataset: name it with --dataset")
 
@@ -268,25 +260,18 @@ def _allowed(
     allowed: list[dict] = []
     left_out: list[str] = []
     # rows stand in order of their datasets
-    for dataset, group in groupby(rows, key=lambda row: row["dataset"]):
-        licence, gone = classify(licences.get(dataset)), down.get(dataset, frozenset())
+    for dataset, group in groupby(rows, key=itemgetter("dataset")):
+        licence, gone, here = classify(licences.get(dataset)), down.get(dataset, frozenset()), list(group)
         if not licence.allowed(allow):
             stated = licences.get(dataset) or "none is stated"
             left_out.append(f"{dataset}: its licence is {licence.kind} ({stated}); to let it in: {licence.flag}")
         elif gone is None:
             left_out.append(f"{dataset}: all of it taken down")
         else:
-            kept, numbers = _without(group, gone)
-            allowed += kept
+            allowed += [row for row in here if row["episode_index"] not in gone]
+            numbers = ", ".join(str(row["episode_index"]) for row in here if row["episode_index"] in gone)
             left_out += [f"{dataset}: episodes {numbers} taken down"] if numbers else []
     return allowed, left_out
-
-
-def _without(rows: Iterable[dict], gone: Collection[int]) -> tuple[list[dict], str]:
-    """The rows of other episodes, and the numbers of those that are gone."""
-    here = list(rows)
-    numbers = [str(row["episode_index"]) for row in here if row["episode_index"] in gone]
-    return [row for row in here if row["episode_index"] not in gone], ", ".join(numbers)
 
 
 def label_runs(lake: Lake, runs: Sequence[str]) -> list[dict[str, Any]]:

@@ -56,9 +56,8 @@ class Verified:
         """The outcome in one line."""
         if self.problems:
             return f"NOT verified by LeRobot {self.lerobot}: {named(self.problems)}"
-        off = (
-            f", at most {self.most_off:.1f} of 255 off" if self.most_off is not None else ", faces hidden: not compared"
-        )
+        compared = self.most_off is not None
+        off = f", at most {self.most_off:.1f} of 255 off" if compared else ", faces hidden: not compared"
         return (
             f"Verified: LeRobot {self.lerobot} opens {self.episodes} episodes, {self.frames} frames and {self.cameras} "
             f"cameras with lengths, times and tasks of the corpus; {self.pictures} pictures decoded{off}."
@@ -76,6 +75,9 @@ def verify(lake: Lake, selection: Selection, out: Path, options: LerobotOptions)
     if find_spec("lerobot") is None:
         raise UserError(f"--verify needs LeRobot's own reader: {install_hint('train')}")
     plan = LerobotPlan("lerobot", lake, selection, options)
+    # How far pictures may be off, by how the export says that its videos were written
+    was_encoded = ENCODED in json.loads((out / MANIFEST).read_text()).get("videos", {})
+    limit = MOST_OFF_ENCODED if was_encoded else MOST_OFF_COPIED
     with TemporaryDirectory(prefix="proccorpus-verify-") as scratch:
         found, why = _opened(out.resolve(), sorted(_shown(plan)), Path(scratch))
         if found is None:
@@ -83,15 +85,9 @@ def verify(lake: Lake, selection: Selection, out: Path, options: LerobotOptions)
         problems = _compare(plan, found)
         with np.load(Path(scratch) / "pictures.npz") as pictures:
             count = len(pictures.files)
-            most_off, wrong = (None, []) if options.blur else _compare_pictures(plan, pictures, _limit(out))
+            most_off, wrong = (None, []) if options.blur else _compare_pictures(plan, pictures, limit)
     shape = found["episodes"], found["frames"], len(found["cameras"])
     return Verified(found["version"], *shape, count, most_off, (*problems, *wrong))
-
-
-def _limit(out: Path) -> float:
-    """How far pictures may be off, by how the export says that its videos were written."""
-    written = json.loads((out / MANIFEST).read_text()).get("videos", {})
-    return MOST_OFF_ENCODED if ENCODED in written else MOST_OFF_COPIED
 
 
 def _shown(plan: LerobotPlan) -> set[int]:

@@ -149,7 +149,7 @@ def _without_encoding(
         packets = Packets.read(path, limits)
     except (OSError, FFmpegError, VideoError) as e:
         raise UserError(f"{path} cannot be read ({e}): build its dataset again") from e
-    spans = [_span(packets, clip, path) for clip in file.clips]
+    spans = [packets.span(clip, path) for clip in file.clips]
     is_even = all(packets.is_even(span, fps) for span in spans)
     # A whole file with the right times stays as it is
     if file.whole and is_even and path.suffix == ".mp4":
@@ -159,27 +159,11 @@ def _without_encoding(
     if len(spans) == 1 and packets.can_cut(spans[0]) and (is_even or not packets.reordered):
         packets.cut(spans[0], path, out, fps, keep_times=is_even)
         cut = Packets.read(out, limits)
-        if cut.is_even(range(len(cut.times_s)), fps) and _count(out, limits) == len(spans[0]):
+        can_be_decoded = sum(1 for _ in decode(out, options=DecodeOptions(limits=limits)))
+        if cut.is_even(range(len(cut.times_s)), fps) and can_be_decoded == len(spans[0]):
             return CUT, [float(cut.times_s[0])], ""
     why = "the part does not begin and end at key frames" if is_even else "its frames are not at even times"
     return ENCODED, None, why
-
-
-def _count(path: Path, limits: Limits) -> int:
-    """The frames that can be decoded."""
-    return sum(1 for _ in decode(path, options=DecodeOptions(limits=limits)))
-
-
-def _span(packets: "Packets", clip: Clip, path: Path) -> range:
-    """The frames of a clip in its file. Raises UserError where the file does not have them."""
-    e = clip.episode
-    span = packets.span(clip.start_frame, e.num_frames, clip.rate)
-    if span is None:
-        raise UserError(
-            f"{path} does not hold the {e.num_frames} frames of {e.dataset} episode {e.episode_index} from frame "
-            f"{clip.start_frame} on: build the dataset again"
-        )
-    return span
 
 
 def _pictures(file: VideoFile, read: Callable[[ExportEpisode], Iterable[TimedPicture]] | None) -> Iterator[np.ndarray]:
@@ -218,13 +202,18 @@ class Packets:
         order = np.argsort(ticks, kind="stable")
         return cls(times_s[order], order, is_key[order].astype(bool), bool(np.any(np.diff(ticks) < 0)), limits)
 
-    def span(self, start_frame: int, count: int, rate: float) -> range | None:
-        """Frames of an episode that begins at `start_frame`, counted as ingest does; None where they are not there."""
-        first = 0
-        if start_frame > 0:
-            numbers = np.round((self.times_s - self.times_s[0]) * rate)
-            first = int(np.searchsorted(numbers, start_frame))
-        return range(first, first + count) if first + count <= len(self.times_s) else None
+    def span(self, clip: Clip, path: Path) -> range:
+        """The frames of a clip in its file, counted as ingest does. Raises UserError where the file lacks them."""
+        first, e = 0, clip.episode
+        if clip.start_frame > 0:
+            numbers = np.round((self.times_s - self.times_s[0]) * clip.rate)
+            first = int(np.searchsorted(numbers, clip.start_frame))
+        if first + e.num_frames > len(self.times_s):
+            raise UserError(
+                f"{path} does not hold the {e.num_frames} frames of {e.dataset} episode {e.episode_index} from frame "
+                f"{clip.start_frame} on: build the dataset again"
+            )
+        return range(first, first + e.num_frames)
 
     def is_even(self, span: range, fps: float) -> bool:
         """Is frame k of the span shown k / fps after its first?"""

@@ -1,37 +1,19 @@
-from warehouse.lake.connection import (
-    LakeConnection,
-    attach,
-    connect,
-    database,
-    extension_path,
-    literal,
-    quoted,
-    sql_type,
-    was_interrupted,
-)
-from warehouse.lake.hashes import content_key, digest, output_hash, table_hash
-from warehouse.lake.lake import Lake, forget_lakes, open_lake
-from warehouse.lake.place import LakeError
-from warehouse.lake.publishing import WHOLE_DATASET, StageRun
-
-__all__ = [
-    "WHOLE_DATASET",
-    "Lake",
-    "LakeConnection",
-    "LakeError",
-    "StageRun",
-    "attach",
-    "connect",
-    "content_key",
-    "database",
-    "digest",
-    "extension_path",
-    "forget_lakes",
-    "literal",
-    "open_lake",
-    "output_hash",
-    "quoted",
-    "sql_type",
-    "table_hash",
-    "was_interrupted",
-]
+from warehouse.lake.connection import LakeConnection as LakeConnection
+from warehouse.lake.connection import attach as attach
+from warehouse.lake.connection import connect as connect
+from warehouse.lake.connection import database as database
+from warehouse.lake.connection import extension_path as extension_path
+from warehouse.lake.connection import literal as literal
+from warehouse.lake.connection import quoted as quoted
+from warehouse.lake.connection import sql_type as sql_type
+from warehouse.lake.connection import was_interrupted as was_interrupted
+from warehouse.lake.hashes import content_key as content_key
+from warehouse.lake.hashes import digest as digest
+from warehouse.lake.hashes import output_hash as output_hash
+from warehouse.lake.hashes import table_hash as table_hash
+from warehouse.lake.lake import Lake as Lake
+from warehouse.lake.lake import forget_lakes as forget_lakes
+from warehouse.lake.lake import open_lake as open_lake
+from warehouse.lake.place import LakeError as LakeError
+from warehouse.lake.publishing import WHOLE_DATASET as WHOLE_DATASET
+from warehouse.lake.publishing import StageRun as StageRun

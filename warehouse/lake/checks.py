@@ -1,15 +1,14 @@
 """Checks of a corpus: what has to hold before anything is built on it, and what a person should look into."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import batched
 
 import duckdb
 
 from warehouse.lake.connection import literal
-from warehouse.lake.copies import USABLE, NearCopy, near_copies
 from warehouse.lake.lake import Lake
-from warehouse.lake.look_alikes import LookAlike, look_alikes, not_looked_at
+from warehouse.lake.near_duplicates import USABLE, NearDuplicate, Run, look_alikes, near_copies, not_looked_at
 
 MIN_DECODABLE = 0.5  # share of a chunk's episodes with video that must decode
 MIN_LABELLED = 0.9  # share of a chunk's episodes with pictures that should have a label
@@ -118,40 +117,25 @@ def label_drift(lake: Lake, dataset: str, chunk: int) -> CheckOutcome:
     # The same statistics of the chunk now and of the dataset at the release; of few episodes a mean says nothing
     now = _label_statistics(lake, dataset, chunk, "")
     drifted, numbers = [], {}
-    for statistic, present in now.items():
-        former = then[statistic]
-        if min(present.count, former.count) < MIN_EPISODES:
-            continue
-        numbers[statistic], numbers[f"{statistic}_then"] = present.mean, former.mean
-        if _have_drifted(present, former):
-            drifted.append(f"{statistic.replace('_', ' ')} {present.mean:.3g} against {former.mean:.3g}")
+    for statistic, (mean, variance, count) in now.items():
+        former, former_variance, former_count = then[statistic]
+        if min(count, former_count) >= MIN_EPISODES:
+            numbers[statistic], numbers[f"{statistic}_then"] = mean, former
+            # Sure, and large enough to matter
+            standard_error = (variance / count + former_variance / former_count) ** 0.5
+            if abs(mean - former) > max(MAX_Z * standard_error, MIN_DRIFT * abs(former)):
+                drifted.append(f"{statistic.replace('_', ' ')} {mean:.3g} against {former:.3g}")
     if drifted:
         return CheckOutcome(False, f"against release {name}: {'; '.join(drifted)}", numbers)
     return CheckOutcome(True, f"labels are like those of release {name}", numbers)
 
 
-@dataclass(frozen=True)
-class Moments:
-    """Of one statistic over episodes; `variance` is that of the population."""
-
-    mean: float
-    variance: float
-    count: int
-
-
-def _have_drifted(present: Moments, former: Moments) -> bool:
-    # Sure, and large enough to matter
-    difference = abs(present.mean - former.mean)
-    standard_error = (present.variance / present.count + former.variance / former.count) ** 0.5
-    return difference > max(MAX_Z * standard_error, MIN_DRIFT * abs(former.mean))
-
-
-def _label_statistics(lake: Lake, dataset: str, chunk: int | None, at: str) -> dict[str, Moments]:
-    """Statistics over the episodes of a dataset, or of its chunk, by their active labels; `at`: of which snapshot."""
+def _label_statistics(lake: Lake, dataset: str, chunk: int | None, at: str) -> dict[str, tuple[float, float, int]]:
+    """Mean, variance of the population and count over the episodes of a dataset, or of its chunk, by their active
+    labels; `at`: of which snapshot."""
     where, values = ("", [dataset]) if chunk is None else (" AND a.chunk = ?", [dataset, chunk])
     column_of = {"steps_per_episode": "steps", "end_progress": "end_progress", "confidence": "confidence"}
-    # Mean, variance and count are all that the comparison of two states needs of each statistic
-    moments = ", ".join(f"avg({c}), var_pop({c}), count({c})" for c in column_of.values())
+    moments = ", ".join(f"coalesce(avg({c}), 0), coalesce(var_pop({c}), 0), count({c})" for c in column_of.values())
     row = lake.rows(
         f"SELECT {moments} FROM ("
         f"SELECT q.end_progress, l.confidence, (SELECT count(*) FROM segments AS s{at} WHERE s.dataset = a.dataset AND "
@@ -162,10 +146,7 @@ def _label_statistics(lake: Lake, dataset: str, chunk: int | None, at: str) -> d
         f"WHERE a.dataset = ?{where})",
         values,
     )[0]
-    return {
-        statistic: Moments(mean or 0.0, variance or 0.0, count)
-        for statistic, (mean, variance, count) in zip(column_of, batched(row, 3), strict=True)
-    }
+    return dict(zip(column_of, batched(row, 3), strict=True))  # type: ignore[arg-type]  # three of each
 
 
 def chosen_datasets(lake: Lake, datasets: Sequence[str] | None) -> tuple[list[str], str]:
@@ -193,10 +174,18 @@ def split_leaks(lake: Lake, datasets: Sequence[str] | None = None) -> CheckOutco
     # A group (such as a scene) and a source record belong to one split whole, or test data is known from training
     groups = lake.rows(f'SELECT dataset, "group" FROM {USABLE} {IN_TWO_SPLITS} ORDER BY ALL')
     records = lake.rows(f"SELECT dataset, source_id, list(episode_index) FROM {USABLE} {IN_TWO_SPLITS} ORDER BY 1, 2")
-    # Near-copies are sought by their pictures; those that are exact copies, too, are named once
-    copies = _copies_in_two_splits(lake)
-    near = [pair for pair in near_copies(lake) if not _are_copies(pair, copies)]
-    alike = [pair for pair in look_alikes(lake) if not _are_copies(pair, copies) and not _among(pair, near)]
+    # Episodes of the same content of which not all are in one split, by content
+    copies = lake.column(
+        "SELECT list(dataset || ' episode ' || episode_index || ' (' || split || ')' ORDER BY dataset, episode_index) "
+        f"FROM {USABLE} SEMI JOIN (SELECT content_hash FROM {USABLE} {IN_TWO_SPLITS}) USING (content_hash) "
+        "GROUP BY content_hash ORDER BY content_hash"
+    )
+    # Near duplicates are sought by their pictures; those that are exact copies, too, are named once
+    of_content = f"SELECT dataset, episode_index, content_hash FROM {USABLE} WHERE content_hash IS NOT NULL"
+    hashes = {(dataset, episode): content for dataset, episode, content in lake.rows(of_content)}
+    known: set[tuple[Run, Run]] = set()
+    near = _not_known(near_copies(lake), hashes, known)
+    alike = _not_known(look_alikes(lake), hashes, known)
     lake.con.execute(f"DROP TABLE {USABLE}")
 
     examples = [f"group {group!r} of {dataset}" for dataset, group in groups[:EXAMPLES]]
@@ -204,8 +193,8 @@ def split_leaks(lake: Lake, datasets: Sequence[str] | None = None) -> CheckOutco
         numbers_of = " and ".join(map(str, sorted(episodes)[:EXAMPLES]))
         examples.append(f"{dataset} {source_id}, which is episodes {numbers_of}")
     for same in copies[:EXAMPLES]:
-        examples.append("a copy: " + " and ".join(map(str, same[:EXAMPLES])))
-    examples += [str(pair) for pair in (*near[:EXAMPLES], *alike[:EXAMPLES])]
+        examples.append("a copy: " + " and ".join(same[:EXAMPLES]))
+    examples += [pair.says for pair in (*near[:EXAMPLES], *alike[:EXAMPLES])]
     # The message has a few examples of each kind; the numbers count all
     detail = f"in more than one split: {'; '.join(examples)}" if examples else "no leak"
     if why := not_looked_at(lake, names):
@@ -215,35 +204,10 @@ def split_leaks(lake: Lake, datasets: Sequence[str] | None = None) -> CheckOutco
     return CheckOutcome(not examples, detail, dict(numbers))
 
 
-@dataclass(frozen=True)
-class SplitEpisode:
-    """An episode and the split that it is in."""
-
-    dataset: str
-    episode_index: int
-    split: str
-
-    def __str__(self) -> str:
-        return f"{self.dataset} episode {self.episode_index} ({self.split})"
-
-
-def _copies_in_two_splits(lake: Lake) -> list[list[SplitEpisode]]:
-    """Episodes of the same content of which not all are in one split, by content."""
-    rows = lake.rows(
-        "SELECT list([dataset, episode_index::VARCHAR, split] ORDER BY dataset, episode_index) "
-        f"FROM {USABLE} SEMI JOIN (SELECT content_hash FROM {USABLE} {IN_TWO_SPLITS}) USING (content_hash) "
-        "GROUP BY content_hash ORDER BY content_hash"
-    )
-    return [[SplitEpisode(dataset, int(index), split) for dataset, index, split in same] for (same,) in rows]
-
-
-def _are_copies(pair: NearCopy | LookAlike, copies: Sequence[Sequence[SplitEpisode]]) -> bool:
-    """Are two near-copies known as copies of the same content?"""
-    both = {(pair.dataset, pair.episode_index), (pair.of_dataset, pair.of_episode)}
-    return any(both <= {(e.dataset, e.episode_index) for e in same} for same in copies)
-
-
-def _among(pair: LookAlike, near: Sequence[NearCopy]) -> bool:
-    """Is a pair known by its hashes already?"""
-    key = (pair.dataset, pair.episode_index, pair.of_dataset, pair.of_episode)
-    return any(key == (n.dataset, n.episode_index, n.of_dataset, n.of_episode) for n in near)
+def _not_known(
+    pairs: Sequence[NearDuplicate], hashes: Mapping[tuple[str, int], str], known: set[tuple[Run, Run]]
+) -> list[NearDuplicate]:
+    """Those that are no exact copies, and are not in `known`, to which they are added."""
+    new = [p for p in pairs if (p.held, p.trained) not in known]
+    known |= {(p.held, p.trained) for p in pairs}
+    return [p for p in new if hashes.get(p.held[:2], "") != hashes.get(p.trained[:2])]

@@ -22,7 +22,7 @@ from core.paths import Workspace
 from core.tables import Table
 from warehouse.lake import people
 from warehouse.lake.catalog import check_catalog, explained, note_committed
-from warehouse.lake.place import LOCK_TIMEOUT_S, LakeError, Place, bucket_settings, holder, locked, place
+from warehouse.lake.place import LOCK_TIMEOUT_S, LakeError, bucket_settings, holder, locked, place
 from warehouse.lake.turns import committing_turn, reading_turn
 
 CATALOG = "__ducklake_metadata_lake"  # DuckLake's own tables, beside the lake
@@ -132,16 +132,10 @@ def database(workspace: Workspace, threads: int | None = None) -> duckdb.DuckDBP
     con.execute("SET allow_unsigned_extensions = false")
     con.execute("SET TimeZone = 'UTC'")
     if at.is_bucket:
-        _add_secret(con, at.data)
+        settings = bucket_settings(at.data).items()
+        options = [f"{name} {value if isinstance(value, bool) else literal(value)}" for name, value in settings]
+        con.execute(f"CREATE SECRET (TYPE s3, {', '.join(options)})")
     return con
-
-
-def _add_secret(con: duckdb.DuckDBPyConnection, bucket: str) -> None:
-    """Give a connection what it needs to reach a bucket."""
-    options = []
-    for name, value in bucket_settings(bucket).items():
-        options.append(f"{name} {value if isinstance(value, bool) else literal(value)}")
-    con.execute(f"CREATE SECRET (TYPE s3, {', '.join(options)})")
 
 
 def _take_back_torn_commit(workspace: Workspace) -> None:
@@ -175,10 +169,16 @@ def attach(
     Raises LakeError: no such snapshot.
     """
     at = place(workspace)
-    options = _attach_options(at, snapshot, read_only=read_only, waits=catalog is None)
+    options = {
+        f"DATA_PATH {literal(at.data)}": True,
+        "OVERRIDE_DATA_PATH true": True,
+        f"META_BUSY_TIMEOUT {int(LOCK_TIMEOUT_S * 1000)}": catalog is None and not at.is_postgres,  # who commits to it
+        "READ_ONLY": read_only,
+        f"SNAPSHOT_VERSION {snapshot}": snapshot is not None,
+    }
     # Only what a person can act on is put in our words: a server out of reach, a snapshot that is not there
     try:
-        con.execute(f"ATTACH {literal(catalog or at.attached)} AS {name} ({', '.join(options)})")
+        con.execute(f"ATTACH {literal(catalog or at.attached)} AS {name} ({', '.join(filter(options.get, options))})")
     except duckdb.IOException as e:
         if not at.is_postgres:
             raise
@@ -189,18 +189,6 @@ def attach(
         if why := explained(workspace, e):
             raise why from e
         raise
-
-
-def _attach_options(at: Place, snapshot: int | None, *, read_only: bool, waits: bool) -> list[str]:
-    """`waits`: for those that commit to a SQLite catalog now."""
-    options = [f"DATA_PATH {literal(at.data)}", "OVERRIDE_DATA_PATH true"]
-    if waits and not at.is_postgres:
-        options.append(f"META_BUSY_TIMEOUT {int(LOCK_TIMEOUT_S * 1000)}")
-    if read_only:
-        options.append("READ_ONLY")
-    if snapshot is not None:
-        options.append(f"SNAPSHOT_VERSION {int(snapshot)}")
-    return options
 
 
 def has(con: duckdb.DuckDBPyConnection, name: str) -> bool:
@@ -232,15 +220,12 @@ class LakeConnection:
         return locked(self.workspace)
 
     @contextmanager
-    def transaction(self, message: str, more: str = "") -> Iterator[None]:
-        """One commit, under the lock, with a message in DuckLake's history, and `more` for programs.
-
-        Raises DiskFullError.
-        """
+    def transaction(self, message: str) -> Iterator[None]:
+        """One commit, under the lock, with a message in DuckLake's history. Raises DiskFullError."""
         self._is_in_transaction = self._is_writing = True
         try:
             with room_in(self.workspace.root):
-                yield from self._commit(message, more)
+                yield from self._commit(message)
         finally:
             self._is_in_transaction = self._is_writing = False
 
@@ -268,7 +253,7 @@ class LakeConnection:
         finally:
             self._is_in_transaction = False
 
-    def _commit(self, message: str, more: str) -> Iterator[None]:
+    def _commit(self, message: str) -> Iterator[None]:
         self._written.clear()
         self._said.clear()
         self._commits = None
@@ -276,8 +261,7 @@ class LakeConnection:
         self.con.execute("BEGIN")
         try:
             yield
-            said = f"{literal(message)}, extra_info => {literal(more)}" if more else literal(message)
-            self.con.execute(f"CALL ducklake_set_commit_message('lake', 'proccorpus', {said})")
+            self.con.execute(f"CALL ducklake_set_commit_message('lake', 'proccorpus', {literal(message)})")
             self._sync()
             if self._said:
                 size = lines.stat().st_size if lines.exists() else 0
@@ -365,16 +349,10 @@ class LakeConnection:
             self._kept[key] = ask()
         return self._kept[key]
 
-    def _note_written(self, table: Table, partitions: Iterable[tuple]) -> None:
-        """Remember the folders that rows of some partitions of a table are written into, until the commit."""
-        names = ([f"{column}={v}" for column, v in zip(table.partition, values, strict=True)] for values in partitions)
-        self._note_folders(table, (os.path.join(*parts) for parts in names))
-
     def _note_folders(self, table: Table, folders: Iterable[str]) -> None:
-        """As _note_written, of folders within the table's own."""
+        """Remember folders within a table's own that files are written into, until the commit."""
         root = os.path.join(place(self.workspace).data, "main", table.name)
-        self._written.add(root)
-        self._written.update(os.path.join(root, folder) for folder in folders)
+        self._written.update([root, *(os.path.join(root, folder) for folder in folders)])
 
     def _sync(self) -> None:
         """DuckDB does not sync the files it writes: a catalog that is on disk must not list one that is not."""

@@ -8,7 +8,6 @@ them, and progress, samples and shards of their chunks. Spans are half-open, in 
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
 import pyarrow as pa
@@ -16,22 +15,17 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from annotate.segments import DONE, IDLE, STEP, Segment, check_tiling
 from annotate.stated_progress import StatedEnd, check_stated, is_stated
-from core.errors import UserError
 from core.step_names import is_name
 from core.tables import TABLES
 from warehouse.lake.hashes import content_key
 from warehouse.lake.lake import Lake
-from warehouse.lake.said import said_of
+from warehouse.lake.statements import CorrectionError, checked_text, said_of, time_after
 
 ACCEPTED, REVIEW, REJECTED = "accepted", "review", "rejected"
 SAID_LATER = ("final_progress", "catastrophic_frame")  # columns that `corrections` had not from the beginning
 CURRENT_COLUMNS = "dataset, episode_index, status, correction_id, author, created_at, base_label_run, comment"
 
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
-
-
-class CorrectionError(UserError, ValueError):
-    """A correction that cannot be saved, or read: what is wrong with it, in a sentence."""
 
 
 class ConflictError(CorrectionError):
@@ -77,18 +71,33 @@ class Corrected(BaseModel):
         Example: of the plan (reach, place), the segments reach, grasp, place are attempts at the steps 0, 1 and 2 of
         the plan (reach, grasp, place).
         """
-        draft = _Draft(list(self.plan) or self._numbered_steps())
-        for segment in self.segments:
-            draft.add(segment)
+        plan, segments = list(self.plan) or self._numbered_steps(), list[Segment]()
+        place = list(range(len(plan)))  # where each step of the plan as given stands now
+        for s in self.segments:
+            step = s.step if s.step is None or s.step >= len(place) else place[s.step]
+            if step is None and s.kind == STEP:
+                step = _attempted_step(s.name, plan, segments)
+            if step is None and s.kind == STEP:
+                # Planned right after the step that was attempted last; the later ones move on by one
+                step = next((before.step for before in reversed(segments) if before.step is not None), -1) + 1
+                plan.insert(step, s.name)
+                place = [at + (at >= step) for at in place]
+                segments = [_moved_on(before, step) for before in segments]
+            completed, named = {IDLE: False, DONE: True}.get(s.kind, s.completed), is_name(s.name)
+            span = s.name, s.start_frame, s.end_frame, s.kind, completed
+            segments.append(Segment(*span, step, named=named, pace=s.pace))
+        self._check(segments, num_frames, len(plan))
+        return segments, tuple(plan)
+
+    def _check(self, segments: list[Segment], num_frames: int, num_planned: int) -> None:
         try:
-            check_tiling(draft.segments, num_frames, len(draft.plan))
-            if draft.plan and is_stated(draft.segments, self.end):
-                check_stated(draft.segments, len(draft.plan), self.end)
+            check_tiling(segments, num_frames, num_planned)
+            if num_planned and is_stated(segments, self.end):
+                check_stated(segments, num_planned, self.end)
         except ValueError as e:
             raise CorrectionError(str(e)) from e
-        if not draft.plan:
+        if not num_planned:
             raise CorrectionError("the label has no step left: reject the label instead")
-        return draft.segments, tuple(draft.plan)
 
     def _numbered_steps(self) -> list[str]:
         """The plan that follows from the numbers of steps: each has the name of the first segment that attempts it.
@@ -106,52 +115,17 @@ class Corrected(BaseModel):
     def columns(self, num_frames: int) -> dict[str, Any]:
         """As columns of `corrections`; raises as `settled` does."""
         segments, plan = self.settled(num_frames)
+        # A pace stands there only where one was said: what was said before paces could be is still the same text
+        stored = [{k: v for k, v in vars(s).items() if k != "pace" or v is not None} for s in segments]
         end = {"final_progress": self.final_progress, "catastrophic_frame": self.catastrophic_frame}
-        return {"plan": list(plan), "segments": json.dumps([_stored(s) for s in segments])} | end
+        return {"plan": list(plan), "segments": json.dumps(stored)} | end
 
 
-class _Draft:
-    """A label while its segments are added one by one: steps that the plan lacks are inserted on the way."""
-
-    def __init__(self, plan: list[str]) -> None:
-        self.plan = plan
-        self.segments: list[Segment] = []
-        self._place_of_given = list(range(len(plan)))  # where each step of the plan as given stands now
-
-    def add(self, s: CorrectedSegment) -> None:
-        step = self._step_of(s)
-        completed = {IDLE: False, DONE: True}.get(s.kind, s.completed)
-        segment = Segment(
-            s.name, s.start_frame, s.end_frame, s.kind, completed, step, named=is_name(s.name), pace=s.pace
-        )
-        self.segments.append(segment)
-
-    def _step_of(self, s: CorrectedSegment) -> int | None:
-        if s.step is not None:
-            is_planned = s.step < len(self._place_of_given)
-            return self._place_of_given[s.step] if is_planned else s.step
-        if s.kind != STEP:
-            return None
-        step = self._attempted_step(s.name)
-        return self._insert_step(s.name) if step is None else step
-
-    def _attempted_step(self, name: str) -> int | None:
-        """The first planned step of a name that was not attempted before, else the last one of its name."""
-        of_name = [step for step, planned in enumerate(self.plan) if planned == name]
-        attempted = {segment.step for segment in self.segments}
-        open_steps = [step for step in of_name if step not in attempted]
-        if open_steps:
-            return open_steps[0]
-        return of_name[-1] if of_name else None
-
-    def _insert_step(self, name: str) -> int:
-        """Plan a step right after the one that was attempted last; the later ones move on by one."""
-        attempted = [segment.step for segment in self.segments if segment.step is not None]
-        step = attempted[-1] + 1 if attempted else 0
-        self.plan.insert(step, name)
-        self._place_of_given = [place + 1 if place >= step else place for place in self._place_of_given]
-        self.segments = [_moved_on(segment, step) for segment in self.segments]
-        return step
+def _attempted_step(name: str, plan: Sequence[str], segments: Sequence[Segment]) -> int | None:
+    """The first planned step of a name that was not attempted before, else the last one of its name."""
+    of_name = [step for step, planned in enumerate(plan) if planned == name]
+    attempted = {segment.step for segment in segments}
+    return next((step for step in of_name if step not in attempted), of_name[-1] if of_name else None)
 
 
 def _moved_on(segment: Segment, inserted: int) -> Segment:
@@ -162,25 +136,14 @@ def _moved_on(segment: Segment, inserted: int) -> Segment:
 
 
 def parsed(data: Any) -> Corrected:
-    """A correction from JSON values. Raises CorrectionError."""
+    """A correction from JSON values. Raises CorrectionError, with the first thing that is wrong and its place."""
     try:
         return Corrected.model_validate(data)
     except ValidationError as e:
-        raise CorrectionError(_first_error(e)) from e
-
-
-def _first_error(e: ValidationError) -> str:
-    """The first thing that is wrong, with its place."""
-    first = e.errors(include_url=False, include_context=False, include_input=False)[0]
-    where = ".".join(str(x) for x in first["loc"]) or "the value"
-    more = f" (and {e.error_count() - 1} more)" if e.error_count() > 1 else ""
-    return f"{where}: {first['msg']}{more}"
-
-
-def _stored(segment: Segment) -> dict[str, Any]:
-    """A segment as JSON keeps it; a pace stands there only where one was said, so that what was said before paces
-    could be is still the same text."""
-    return {name: value for name, value in vars(segment).items() if name != "pace" or value is not None}
+        first = e.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = ".".join(str(x) for x in first["loc"]) or "the value"
+        more = f" (and {e.error_count() - 1} more)" if e.error_count() > 1 else ""
+        raise CorrectionError(f"{where}: {first['msg']}{more}") from e
 
 
 def end_of(row: dict[str, Any]) -> StatedEnd:
@@ -324,37 +287,10 @@ def _add(
 def _conflict(dataset: str, episode_index: int, newest: dict[str, Any] | None) -> str:
     if newest is None:
         return f"episode {episode_index} of {dataset} has no correction that yours could follow: reload it"
-    when = newest["created_at"].strftime("%Y-%m-%d %H:%M:%S UTC")
-    if newest["status"] == ACCEPTED:
-        what = "saved a correction"
-    elif newest["rejects"]:
-        what = "took something back"
-    else:
-        what = f"{newest['status']} something"
-    return (
-        f"{newest['author']} {what} of episode {episode_index} of {dataset} on {when}: reload it, compare, save again"
-    )
-
-
-def checked_text(what: str, text: str, most: int, *, empty: bool = False) -> str:
-    """Text of a person, stripped. Raises CorrectionError when it is empty, too long or holds control characters."""
-    text = text.strip()
-    if not text and not empty:
-        raise CorrectionError(f"{what} is empty")
-    if len(text) > most:
-        raise CorrectionError(f"{what} is longer than {most} characters")
-    if any(c < " " and c not in "\n\t" for c in text):
-        raise CorrectionError(f"{what} holds control characters")
-    return text
-
-
-def time_after(newest: datetime | None) -> datetime:
-    """The time of what a person says now: later than the newest row also where this machine's clock is behind.
-
-    The order of rows says which one counts.
-    """
-    now = datetime.now(UTC)
-    return max(now, newest + timedelta(microseconds=1)) if newest else now
+    what = "took something back" if newest["rejects"] else f"{newest['status']} something"
+    what = "saved a correction" if newest["status"] == ACCEPTED else what
+    when = f"on {newest['created_at']:%Y-%m-%d %H:%M:%S} UTC: reload it, compare, save again"
+    return f"{newest['author']} {what} of episode {episode_index} of {dataset} {when}"
 
 
 def row_id(row: dict[str, Any]) -> str:

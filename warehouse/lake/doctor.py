@@ -5,7 +5,7 @@
 
 import os
 import shutil
-from collections import Counter
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -28,9 +28,9 @@ from warehouse.lake.lake import Lake
 from warehouse.lake.place import LakeError, place
 from warehouse.lake.publishing import WHOLE_DATASET
 from warehouse.lake.soundness import corpus_soundness
-from warehouse.releases import card_path, find_release
+from warehouse.releases import card_path, get_release
 from warehouse.releases.verify import verify_release
-from warehouse.shards import ShardError, check_shard, index_path, read_index
+from warehouse.shards import check_shard, index_path
 
 ERROR, WARNING = "error", "warning"
 MISSING = "missing"
@@ -40,6 +40,7 @@ OF_ALL_STAGES = ("stage_runs", "findings", "label_runs", "signals")  # each stag
 PARQUET, JPEG = b"PAR1", (b"\xff\xd8", b"\xff\xd9")  # how files begin, and end
 MEND = "proccorpus doctor --repair, then build again"
 RESTORE = "restore catalog and data from one backup"
+OF_CHUNK = "dataset = ? AND chunk = ?"
 
 
 @dataclass(frozen=True)
@@ -77,30 +78,30 @@ class Trouble:
         return {k: getattr(self, k) for k in ("severity", "what", "where", "detail", "remedy")}
 
 
+def _to_build(what: str, part: Partition, detail: str, paths: tuple[Path, ...] = ()) -> Trouble:
+    """Trouble with a partition that a build makes again."""
+    return Trouble(ERROR, what, f"{part.dataset} chunk {part.chunk}", detail, MEND, paths, parts=(part,))
+
+
 def examine(lake: Lake, *, hashes: bool = False) -> list[Trouble]:
     """All that is wrong with a workspace, errors first; with `hashes` every byte of it is read."""
     listed, there = data_files(lake), _sizes(lake)
     lost = list(lake_files(lake, listed, there, read=hashes))
     # Rows whose files are lost cannot be read, so nothing is compared with them
     compared: list[Trouble] = []
-    if not any(t.data_files for t in lost):
+    if not _name_files(lost):
         try:
-            compared = [*_compared(lake, hashes)]
+            checks = (shards, keyframes, releases, labels, people_lines, *((rows,) if hashes else ()))
+            compared = [trouble for check in checks for trouble in check(lake, hashes)]
         except LakeError:
             # Not seen by size and ends: all of each file is read to tell which it is
             lost = list(lake_files(lake, listed, there, read=True))
-            if not any(t.data_files for t in lost):
+            if not _name_files(lost):
                 raise
-    if not any(t.data_files for t in lost):
+    if not _name_files(lost):
         lost += orphans(lake, listed, there)
     troubles = [*lost, *compared, *rollback(lake), *leftovers(lake.workspace), *disk_space(lake.workspace)]
     return sorted(troubles, key=lambda t: (t.severity != ERROR, t.what, t.where))
-
-
-def _compared(lake: Lake, hashes: bool) -> Iterator[Trouble]:
-    """Rows against the files that they list, and against one another."""
-    yield from (*shards(lake, hashes), *keyframes(lake, hashes), *releases(lake, hashes), *labels(lake))
-    yield from (*people_lines(lake), *(rows(lake) if hashes else ()))
 
 
 # The lake
@@ -137,22 +138,32 @@ def data_files(lake: Lake) -> list[DataFile]:
     return list(dict.fromkeys(DataFile(*r) for r in lake.rows(sql, [place(lake.workspace).data])))
 
 
+def _name_files(troubles: Iterable[Trouble]) -> bool:
+    return any(t.data_files for t in troubles)
+
+
 def lake_files(lake: Lake, listed: Sequence[DataFile], there: Mapping[str, int], *, read: bool) -> Iterator[Trouble]:
     """Files of rows that are listed and are missing, or damaged; `there`: bytes of each file by its path.
 
     A local file is seen to be damaged by its size and by how it begins and ends, or where all of it is `read`.
     """
     details = {f: detail for f in listed if (detail := _damage_of(f, there.get(f.path), read))}
-    releases: list[int] = []
+    frozen: list[tuple[str, int]] = []
     if details and "releases" not in {f.table for f in details}:
-        releases = lake.column("SELECT snapshot FROM releases")
+        frozen = lake.rows("SELECT name, snapshot FROM releases ORDER BY 1")
     for f, detail in details.items():
         # Files that the present tables list are the corpus; those of older snapshots matter only to releases
-        if f.end is None:
-            yield _lost_file(lake.workspace, f, detail)
-        else:
-            in_file = [snapshot for snapshot in releases if f.begin <= snapshot < f.end]
-            yield _lost_old_file(lake, f, detail, in_file)
+        yield _lost_file(lake.workspace, f, detail) if f.end is None else _lost_old_file(f, detail, frozen)
+
+
+def _lost_old_file(f: DataFile, detail: str, frozen: Sequence[tuple[str, int]]) -> Trouble:
+    """Trouble with a file that only older snapshots list, maybe those of releases."""
+    kind, detail = f"lake file of {f.table}", f"{detail}; only older snapshots list it"
+    names = [name for name, snapshot in frozen if f.begin <= snapshot < (f.end or 0)]
+    if not names:
+        return Trouble(WARNING, kind, f.path, detail, "proccorpus gc --keep-days 0")
+    detail = f"{detail}, of them release {', '.join(names)}"
+    return Trouble(ERROR, kind, f.path, detail, f"{RESTORE}, or delete the release")
 
 
 def _damage_of(f: DataFile, size: int | None, read: bool) -> str:
@@ -167,42 +178,32 @@ def _damage_of(f: DataFile, size: int | None, read: bool) -> str:
         ends = file.read(len(PARQUET)), file.seek(-len(PARQUET), os.SEEK_END) and file.read()
     if ends != (PARQUET, PARQUET):
         return "does not begin and end as a file of rows does"
-    if read:
-        try:
-            for _ in pq.ParquetFile(f.path).iter_batches():
-                pass
-        except (pa.ArrowException, OSError) as e:
-            return f"cannot be read: {first_line(e)}"
+    return _unreadable(f.path) if read else ""
+
+
+def _unreadable(path: str) -> str:
+    try:
+        deque(pq.ParquetFile(path).iter_batches(), maxlen=0)
+    except (pa.ArrowException, OSError) as e:
+        return f"cannot be read: {first_line(e)}"
     return ""
 
 
 def _lost_file(workspace: Workspace, f: DataFile, detail: str) -> Trouble:
     """Trouble with a file of the present corpus."""
-    kind, stage = f"lake file of {f.table}", STAGE_OF.get(f.table)
-    paths = tuple(path for path in (Path(f.path),) if path.exists())
+    stage, parts = STAGE_OF.get(f.table), tuple[Partition, ...]()
     if f.table in people.KEPT and workspace.people.exists():
-        return Trouble(ERROR, kind, f.path, f"{detail}; {workspace.people.name} has its rows", MEND, paths, (f.id,))
-    if f.table in OF_ALL_STAGES:
-        return Trouble(ERROR, kind, f.path, detail, MEND, paths, (f.id,), (EVERYTHING,))
-    if stage is None or f.dataset is None:
+        detail = f"{detail}; {workspace.people.name} has its rows"
+    elif f.table in OF_ALL_STAGES:
+        parts = (EVERYTHING,)
+    elif stage is None or f.dataset is None:
         # What was spent, what was frozen, what was measured of models: no build makes it again
-        return Trouble(ERROR, kind, f.path, detail, RESTORE, data_files=(-1,))
-    # The episodes stage works on a dataset as a whole, though its tables have chunks
-    chunk = WHOLE_DATASET if stage == "episodes" or f.chunk is None else f.chunk
-    return Trouble(ERROR, kind, f.path, detail, MEND, paths, (f.id,), (Partition(stage, f.dataset, chunk),))
-
-
-def _lost_old_file(lake: Lake, f: DataFile, detail: str, releases: list[int]) -> Trouble:
-    """Trouble with a file that only older snapshots list, those of some `releases` among them."""
-    kind, detail = f"lake file of {f.table}", f"{detail}; only older snapshots list it"
-    if not releases:
-        return Trouble(WARNING, kind, f.path, detail, "proccorpus gc --keep-days 0")
-    detail = f"{detail}, of them release {_named(lake, releases)}"
-    return Trouble(ERROR, kind, f.path, detail, f"{RESTORE}, or delete the release")
-
-
-def _named(lake: Lake, snapshots: list[int]) -> str:
-    return ", ".join(lake.column("SELECT name FROM releases WHERE list_contains(?, snapshot) ORDER BY 1", [snapshots]))
+        return Trouble(ERROR, f"lake file of {f.table}", f.path, detail, RESTORE, data_files=(-1,))
+    else:
+        # The episodes stage works on a dataset as a whole, though its tables have chunks
+        chunk = WHOLE_DATASET if stage == "episodes" or f.chunk is None else f.chunk
+        parts = (Partition(stage, f.dataset, chunk),)
+    return Trouble(ERROR, f"lake file of {f.table}", f.path, detail, MEND, _existing([Path(f.path)]), (f.id,), parts)
 
 
 def _sizes(lake: Lake) -> dict[str, int]:
@@ -224,7 +225,7 @@ def rollback(lake: Lake) -> Iterator[Trouble]:
         yield Trouble(WARNING, "older catalog", place(lake.workspace).catalog, why.partition(": ")[2], remedy)
 
 
-def people_lines(lake: Lake) -> Iterator[Trouble]:
+def people_lines(lake: Lake, _: bool) -> Iterator[Trouble]:
     """What people said, in the lake and in its lines."""
     path = lake.workspace.people
     said, bad = people.read(lake.workspace)
@@ -237,29 +238,23 @@ def people_lines(lake: Lake) -> Iterator[Trouble]:
 
 def orphans(lake: Lake, listed: Sequence[DataFile], there: Iterable[str]) -> Iterator[Trouble]:
     """Files that nothing lists: a crash left them, or a build is about to record them."""
-    listed_paths = {f.path for f in listed}
-    scheduled = set(map(_name, lake.column(f"SELECT path FROM {CATALOG}.ducklake_files_scheduled_for_deletion")))
-    unlisted = [path for path in there if path not in listed_paths and _name(path) not in scheduled]
-    yield from _orphaned("lake data", unlisted)
-    yield from _orphaned("keyframes", unlisted_keyframes(lake, 0))
-    yield from _orphaned("shards", unlisted_shards(lake, 0))
-
-
-def _orphaned(what: str, paths: Iterable[str | Path]) -> Iterator[Trouble]:
-    paths = list(paths)
-    if paths:
-        yield Trouble(
-            WARNING,
-            f"orphaned {what}",
-            str(paths[0]),
-            f"{len(paths)} files that nothing lists: a crash left them, or a build is about to record them",
-            "nothing, the next build moves them to .removed/ once they are "
-            f"{GRACE_S / 60:.0f} minutes old; or proccorpus doctor --repair",
-        )
-
-
-def _name(path: str) -> str:
-    return path.rpartition("/")[2]
+    scheduled = lake.column(f"SELECT path FROM {CATALOG}.ducklake_files_scheduled_for_deletion")
+    names, paths = {path.rpartition("/")[2] for path in scheduled}, {f.path for f in listed}
+    found = {
+        "lake data": [p for p in there if p not in paths and p.rpartition("/")[2] not in names],
+        "keyframes": list(unlisted_keyframes(lake, 0)),
+        "shards": list(unlisted_shards(lake, 0)),
+    }
+    for what, unlisted in found.items():
+        if unlisted:
+            yield Trouble(
+                WARNING,
+                f"orphaned {what}",
+                str(unlisted[0]),
+                f"{len(unlisted)} files that nothing lists: a crash left them, or a build is about to record them",
+                "nothing, the next build moves them to .removed/ once they are "
+                f"{GRACE_S / 60:.0f} minutes old; or proccorpus doctor --repair",
+            )
 
 
 # Files beside the lake
@@ -273,61 +268,35 @@ def shards(lake: Lake, hashes: bool) -> Iterator[Trouble]:
     sql = f"SELECT {columns} FROM shards UNION SELECT {columns} FROM release_shards ORDER BY 2"
     for split, shard, dataset, chunk, size, sha256, store in lake.rows(sql):
         path = lake.workspace.shard(split, shard, store)
-        wrong = check_shard(path, sha256, size) if hashes else _glance(path, size)
+        wrong = check_shard(path, sha256, size, read=hashes)
         if not wrong:
             continue
-        where, detail = str(path), "; ".join(wrong)
+        remedy, mend = f"only a release lists it: {RESTORE}, or delete the release", dict[str, Any]()
         if shard in in_corpus:
-            files, part = (path, index_path(path)), Partition("shards", dataset, chunk)
-            yield Trouble(ERROR, "shard", where, detail, MEND, _existing(files), parts=(part,))
-        else:
-            remedy = f"only a release lists it: {RESTORE}, or delete the release"
-            yield Trouble(ERROR, "shard", where, detail, remedy)
+            parts = (Partition("shards", dataset, chunk),)
+            remedy, mend = MEND, {"paths": _existing((path, index_path(path))), "parts": parts}
+        yield Trouble(ERROR, "shard", str(path), "; ".join(wrong), remedy, **mend)
 
 
 def _existing(paths: Iterable[Path]) -> tuple[Path, ...]:
     return tuple(path for path in paths if path.exists())
 
 
-def _glance(path: Path, size: int) -> list[str]:
-    """What is wrong with a shard as far as its size and its index show."""
-    if not path.exists():
-        return ["is not there"]
-    real_size = path.stat().st_size
-    if real_size != size:
-        return [f"has {real_size} bytes instead of {size}: cut off, or not the same file"]
-    try:
-        read_index(path)
-    except ShardError as e:
-        return [str(e)]
-    return []
-
-
 def keyframes(lake: Lake, hashes: bool) -> Iterator[Trouble]:
     """Pictures that the corpus lists: there, not empty; by their bytes."""
     damage = cache(partial(_damage, lake.workspace, hashes))  # several chunks may list one picture
-    missing: Counter[Partition] = Counter()
-    damaged: dict[Partition, list[Path]] = {}
+    damaged: dict[Partition, list[str]] = {}
     sql = "SELECT DISTINCT dataset, chunk, label_run, sha256 FROM keyframes ORDER BY ALL"
     for dataset, chunk, run, sha256 in lake.rows(sql):
-        kind = damage(sha256)
-        if not kind:
-            continue
-        # A damaged picture is mended by the stage that wrote it: the annotator's `segments`, or `frames`
-        part = Partition("segments", dataset, chunk, run) if run else Partition("frames", dataset, chunk)
-        missing[part] += kind == MISSING
-        damaged.setdefault(part, []).append(lake.workspace.keyframe(sha256))
-    for part, paths in damaged.items():
-        yield Trouble(
-            ERROR,
-            "keyframes",
-            f"{part.dataset} chunk {part.chunk}",
-            f"{missing[part]} pictures that are listed are missing, {len(paths) - missing[part]} damaged, such as "
-            f"{paths[0]}",
-            MEND,
-            _existing(paths),
-            parts=(part,),
-        )
+        if damage(sha256):
+            # A damaged picture is mended by the stage that wrote it: the annotator's `segments`, or `frames`
+            part = Partition("segments", dataset, chunk, run) if run else Partition("frames", dataset, chunk)
+            damaged.setdefault(part, []).append(sha256)
+    for part, hurt in damaged.items():
+        paths, gone = [lake.workspace.keyframe(sha256) for sha256 in hurt], [damage(sha256) for sha256 in hurt]
+        missing = gone.count(MISSING)
+        detail = f"{missing} pictures that are listed are missing, {len(paths) - missing} damaged, such as {paths[0]}"
+        yield _to_build("keyframes", part, detail, _existing(paths))
 
 
 def _damage(workspace: Workspace, hashes: bool, sha256: str) -> str:
@@ -347,17 +316,13 @@ def releases(lake: Lake, hashes: bool) -> Iterator[Trouble]:
     """Their snapshots and cards; with `hashes`, all of what `release verify` reads."""
     snapshots = set(lake.column("SELECT snapshot_id FROM ducklake_snapshots('lake')"))
     for name, snapshot in lake.rows("SELECT name, snapshot FROM releases ORDER BY 1"):
-        is_gone = snapshot not in snapshots
-        wrong = [f"its snapshot {snapshot} is gone"] if is_gone else _wrong_release(lake, name, hashes)
+        wrong = [] if card_path(lake.workspace, name).exists() else ["its card is missing"]
+        if snapshot not in snapshots:
+            wrong = [f"its snapshot {snapshot} is gone"]
+        elif hashes:
+            wrong = [f"{f.what}: {f.wrong}" for f in verify_release(lake, get_release(lake, name))]
         if wrong:
-            remedy = f"{RESTORE}, or delete the release and create another"
-            yield Trouble(ERROR, "release", name, "; ".join(wrong), remedy)
-
-
-def _wrong_release(lake: Lake, name: str, hashes: bool) -> list[str]:
-    if hashes and (release := find_release(lake, name)):
-        return [f"{f.what}: {f.wrong}" for f in verify_release(lake, release)]
-    return [] if card_path(lake.workspace, name).exists() else ["its card is missing"]
+            yield Trouble(ERROR, "release", name, "; ".join(wrong), f"{RESTORE}, or delete it and create another")
 
 
 def leftovers(workspace: Workspace) -> Iterator[Trouble]:
@@ -390,56 +355,44 @@ def leftovers(workspace: Workspace) -> Iterator[Trouble]:
 
 
 def disk_space(workspace: Workspace) -> Iterator[Trouble]:
-    """Disks of the workspace that are nearly full."""
-    for folder in _folders_by_disk(workspace).values():
-        free = shutil.disk_usage(folder).free
-        if free >= FEW_BYTES:
-            continue
-        severity = ERROR if free < LEAST_BYTES else WARNING
-        remedy = "make room: proccorpus gc deletes files that nothing uses any more"
-        yield Trouble(severity, "disk space", str(folder), f"{free >> 20} MiB are free", remedy)
-
-
-def _folders_by_disk(workspace: Workspace) -> dict[int, Path]:
-    """A folder on each disk of the workspace; the data's disk is not ours to watch where it is a bucket."""
+    """Disks of the workspace that are nearly full; the data's disk is not ours to watch where it is a bucket."""
     at = place(workspace)
-    folders = [workspace.root] if at.is_bucket else [workspace.root, Path(at.data)]
-    return {folder.stat().st_dev: folder for folder in reversed(folders) if folder.exists()}
+    folders = [workspace.root] if at.is_bucket else [Path(at.data), workspace.root]
+    for folder in {f.stat().st_dev: f for f in folders if f.exists()}.values():
+        free = shutil.disk_usage(folder).free
+        if free < FEW_BYTES:
+            severity = ERROR if free < LEAST_BYTES else WARNING
+            remedy = "make room: proccorpus gc deletes files that nothing uses any more"
+            yield Trouble(severity, "disk space", str(folder), f"{free >> 20} MiB are free", remedy)
 
 
 # Rows
 
 
-def labels(lake: Lake) -> Iterator[Trouble]:
+def labels(lake: Lake, _: bool) -> Iterator[Trouble]:
     """Rows whose label run is not recorded, and partitions of rows that no stage has published."""
     recorded = {*lake.column("SELECT label_run FROM label_runs"), "", None}
     published = set(lake.rows("SELECT DISTINCT dataset, chunk FROM stage_runs"))
     for name in STAGED_TABLES:
-        for dataset, chunk, label_run in _label_runs(lake, name):
+        # "" of rows that belong to no label run
+        run_column = "label_run" if "label_run" in TABLES[name].schema.names else "''"
+        for dataset, chunk, label_run in lake.rows(
+            f"SELECT DISTINCT dataset, chunk, {run_column} FROM {name} ORDER BY ALL"
+        ):
             part = Partition(STAGE_OF[name], dataset, chunk)
             if label_run not in recorded:
-                yield _rows_to_build(name, part, f"rows of the label run {label_run}, which is not recorded")
+                detail = f"rows of the label run {label_run}, which is not recorded"
+                yield _to_build(f"rows of {name}", part, detail)
             if (dataset, chunk) not in published:
-                yield _rows_to_build(name, part, "rows that no finished stage has published")
+                yield _to_build(f"rows of {name}", part, "rows that no finished stage has published")
 
 
-def _label_runs(lake: Lake, table: str) -> list[tuple]:
-    """Dataset, chunk and label run of a table's rows; "" of rows that belong to no label run."""
-    has_runs = "label_run" in TABLES[table].schema.names
-    run_column = "label_run" if has_runs else "''"
-    return lake.rows(f"SELECT DISTINCT dataset, chunk, {run_column} FROM {table} ORDER BY ALL")
-
-
-def _rows_to_build(table: str, part: Partition, detail: str) -> Trouble:
-    where = f"{part.dataset} chunk {part.chunk}"
-    return Trouble(ERROR, f"rows of {table}", where, detail, MEND, parts=(part,))
-
-
-def rows(lake: Lake) -> list[Trouble]:
+def rows(lake: Lake, _: bool) -> Iterator[Trouble]:
     """Rows against core/tables, and against the hash that was recorded when they were published."""
     sound = corpus_soundness(lake)
-    unsound = [] if sound.passed else [Trouble(ERROR, "rows", "lake", sound.detail, "build what is named again")]
-    return [*unsound, *_other_rows(lake)]
+    if not sound.passed:
+        yield Trouble(ERROR, "rows", "lake", sound.detail, "build what is named again")
+    yield from _other_rows(lake)
 
 
 def _other_rows(lake: Lake) -> Iterator[Trouble]:
@@ -463,20 +416,14 @@ def _other_rows(lake: Lake) -> Iterator[Trouble]:
             if (stage, name) != ("segments", "keyframes") or run in vlm_runs:
                 tables[name] = _partition(lake, name, dataset, chunk, run)
         # Some stages look for findings, others do not, and hash none then
-        with_findings = tables | {"findings": _findings(lake, stage, dataset, chunk)}
+        findings = f"FROM findings WHERE {OF_CHUNK} AND stage = ?"
+        with_findings = tables | {"findings": lake.arrow(findings, [dataset, chunk, stage])}
         if recorded not in (output_hash(with_findings), output_hash(tables)):
-            part = Partition(stage, dataset, chunk, run or None)
             detail = f"the rows of {stage} are not those that were published (their hash differs)"
-            yield Trouble(ERROR, "rows", f"{dataset} chunk {chunk}", detail, MEND, parts=(part,))
+            yield _to_build("rows", Partition(stage, dataset, chunk, run or None), detail)
 
 
 def _partition(lake: Lake, name: str, dataset: str, chunk: int, run: str) -> pa.Table:
-    where = "dataset = ? AND chunk = ?"
     if "label_run" in TABLES[name].key:
-        return lake.arrow(f"SELECT * FROM {name} WHERE {where} AND coalesce(label_run, '') = ?", [dataset, chunk, run])
-    return lake.arrow(f"SELECT * FROM {name} WHERE {where}", [dataset, chunk])
-
-
-def _findings(lake: Lake, stage: str, dataset: str, chunk: int) -> pa.Table:
-    sql = "SELECT * FROM findings WHERE dataset = ? AND chunk = ? AND stage = ?"
-    return lake.arrow(sql, [dataset, chunk, stage])
+        return lake.arrow(f"FROM {name} WHERE {OF_CHUNK} AND coalesce(label_run, '') = ?", [dataset, chunk, run])
+    return lake.arrow(f"FROM {name} WHERE {OF_CHUNK}", [dataset, chunk])

@@ -8,8 +8,11 @@ concerned are marked as to be built again. Building them is the build's.
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import asdict
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from core.files import whole_file
@@ -23,7 +26,7 @@ from warehouse.lake.doctor import EVERYTHING, Partition, Trouble
 from warehouse.lake.gc import GRACE_S, set_aside, sweep
 from warehouse.lake.lake import Lake
 from warehouse.lake.migrations import has_tables, migrate, schema_version, upgraded
-from warehouse.lake.place import LakeError, Place, locked, place
+from warehouse.lake.place import LakeError, locked, place
 from warehouse.lake.publishing import WHOLE_DATASET
 
 DAMAGED = "damaged"  # as input_hash: no plan ever wants it, so the stage is stale
@@ -68,11 +71,8 @@ def _replace_catalog(workspace: Workspace) -> str:
 
 def repair(workspace: Workspace, troubles: Sequence[Trouble]) -> list[str]:
     """Mend; returns what was done, a line each. Not while a build runs."""
-    lost: set[int] = set()
-    damaged: list[Partition] = []
-    for trouble in troubles:
-        lost.update(data_file for data_file in trouble.data_files if data_file >= 0)
-        damaged += trouble.parts
+    lost = set(chain.from_iterable(trouble.data_files for trouble in troubles)) - {-1}
+    damaged = chain.from_iterable(trouble.parts for trouble in troubles)
     # The catalog first: while it lists lost files, no query of their tables works
     if lost:
         _forget(workspace, sorted(lost))
@@ -121,23 +121,17 @@ def _take_in(lake: Lake) -> int:
 def _move_damaged(workspace: Workspace, troubles: Sequence[Trouble]) -> tuple[int, int]:
     """Move damaged and half-written files aside; how many were moved, and how many are too young for it."""
     before = time.time() - GRACE_S
-    old: list[Path] = []
-    young = 0
-    for trouble in troubles:
-        for path in filter(Path.exists, trouble.paths):
-            # What is not built again is a half-written file, and somebody may be writing it
-            if not trouble.parts and not trouble.data_files and path.stat().st_mtime >= before:
-                young += 1
-            else:
-                old.append(path)
-    set_aside(workspace, dict.fromkeys(old))
-    return len(set(old)), young
+    # What is not built again is a half-written file, and somebody may be writing it
+    is_built = {path: bool(t.parts or t.data_files) for t in troubles for path in filter(Path.exists, t.paths)}
+    young = {path for path, built in is_built.items() if not built and path.stat().st_mtime >= before}
+    set_aside(workspace, is_built.keys() - young)
+    return len(is_built) - len(young), len(young)
 
 
 def _forget(workspace: Workspace, ids: list[int]) -> None:
     """From a snapshot of its own on, the catalog lists these files no more: nothing can be deleted from lost files.
 
-    DuckLake has no call for it.
+    DuckLake has no call for it: it is said in the catalog itself.
     """
     lake = Lake(workspace)
     try:
@@ -148,28 +142,16 @@ def _forget(workspace: Workspace, ids: list[int]) -> None:
                 lake.con.execute(f"CREATE OR REPLACE VIEW {view.name} AS {view.sql}")
             snapshot = lake.snapshot()
             lake.con.close()
-            _end_files(place(workspace), snapshot, ids)
+            at, marks = place(workspace), ", ".join(map(str, ids))
+            open_catalog = partial(sqlite3.connect, timeout=60)
+            if at.is_postgres:
+                from psycopg2 import connect as open_catalog
+            with closing(open_catalog(at.catalog)) as catalog, catalog:
+                for table in ("ducklake_data_file", "ducklake_delete_file"):
+                    where = f"data_file_id IN ({marks}) AND end_snapshot IS NULL"
+                    catalog.cursor().execute(f"UPDATE {table} SET end_snapshot = {snapshot} WHERE {where}")
     finally:
         lake.con.close()
-
-
-def _end_files(at: Place, snapshot: int, ids: list[int]) -> None:
-    """Say in the catalog itself that these files are listed up to a snapshot."""
-    marks = ", ".join(map(str, ids))
-    statements = [
-        f"UPDATE {table} SET end_snapshot = {snapshot} WHERE data_file_id IN ({marks}) AND end_snapshot IS NULL"
-        for table in ("ducklake_data_file", "ducklake_delete_file")
-    ]
-    if at.is_postgres:
-        import psycopg2
-
-        with closing(psycopg2.connect(at.catalog)) as session, session, session.cursor() as cursor:
-            for sql in statements:
-                cursor.execute(sql)
-    else:
-        with closing(sqlite3.connect(at.catalog, timeout=60)) as catalog, catalog:
-            for sql in statements:
-                catalog.execute(sql)
 
 
 def _unpublished(lake: Lake) -> list[Partition]:
@@ -180,27 +162,22 @@ def _unpublished(lake: Lake) -> list[Partition]:
         if stage in ("transfer", "corrections", "progress"):  # they write into tables of other stages
             continue
         for name in tables:
-            stored = _stored_partitions(lake, stage, name)
-            unpublished.update(p for p in stored if (p.stage, p.dataset, p.chunk) not in published)
+            has_runs = stage in ("segments", "reasoning") and "label_run" in TABLES[name].key
+            chunk, run = WHOLE_DATASET if stage == "episodes" else "chunk", "label_run" if has_runs else "''"
+            stored = lake.rows(f"SELECT DISTINCT dataset, {chunk}, coalesce({run}, '') FROM {name}")
+            unpublished.update(
+                Partition(stage, *part)
+                for part in stored
+                if _is_written_by(stage, name, part[2]) and (stage, *part[:2]) not in published
+            )
     return sorted(unpublished, key=repr)
 
 
-def _stored_partitions(lake: Lake, stage: str, name: str) -> Iterator[Partition]:
-    """Partitions of the rows of a table that a stage has written."""
-    has_runs = stage in ("segments", "reasoning") and "label_run" in TABLES[name].key
-    run_column = "label_run" if has_runs else "''"
-    sql = f"SELECT DISTINCT dataset, chunk, coalesce({run_column}, '') FROM {name}"
-    for dataset, chunk, label_run in lake.rows(sql):
-        if _is_written_by(stage, name, label_run):
-            yield Partition(stage, dataset, WHOLE_DATASET if stage == "episodes" else chunk, label_run)
-
-
 def _is_written_by(stage: str, table: str, label_run: str) -> bool:
-    """Are rows of this label run in one of a stage's tables the stage's own?"""
-    if label_run.startswith("human/"):  # rows of the corrections stage
-        return False
-    # Keyframes of a label run are those that its annotator asked for, the others are of the frames stage
-    return table != "keyframes" or (stage == "segments") == bool(label_run)
+    """Are rows of this label run in one of a stage's tables the stage's own, and not the corrections stage's? Keyframes
+    of a label run are those that its annotator asked for, the others are of the frames stage."""
+    is_own = table != "keyframes" or (stage == "segments") == bool(label_run)
+    return is_own and not label_run.startswith("human/")
 
 
 def _mark(lake: Lake, parts: Sequence[Partition]) -> int:
@@ -222,22 +199,6 @@ def _stored_lines(lake: Lake, part: Partition) -> list[dict]:
     where, values = "stage = ? AND dataset = ? AND chunk = ?", [part.stage, part.dataset, part.chunk]
     if part.label_run is not None:
         where, values = f"{where} AND label_run = ?", [*values, part.label_run]
-    lines = lake.dicts(f"SELECT * FROM stage_runs WHERE {where}", values)
-    if not lines and part.label_run is not None:
-        return [_line(part, lake.snapshot())]
-    return lines
-
-
-def _line(part: Partition, snapshot: int) -> dict:
-    """A stage_runs line in place of a lost one."""
-    return {
-        "stage": part.stage,
-        "dataset": part.dataset,
-        "chunk": part.chunk,
-        "label_run": part.label_run or "",
-        "code_version": "",
-        "rows": 0,
-        "output_hash": "",
-        "snapshot": snapshot,
-        "cache_hits": 0,
-    }
+    lines = lake.dicts(f"FROM stage_runs WHERE {where}", values)
+    nothing = {"code_version": "", "rows": 0, "output_hash": "", "snapshot": lake.snapshot(), "cache_hits": 0}
+    return lines if lines or part.label_run is None else [asdict(part) | nothing]

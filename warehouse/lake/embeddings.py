@@ -3,18 +3,19 @@
 `episode_embeddings` takes a DuckDB connection with the lake in use: that of a Lake, or a reader's own.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, Literal
 
 import duckdb
 import numpy as np
-import pyarrow as pa
 
 from core.errors import UserError
 
 Part = Literal["embedding", "cells"]
-ROWS_AT_A_TIME = 4096
+ROWS_AT_A_TIME = 64  # cameras of episodes
 
 
 class EmbeddingsError(UserError):
@@ -58,88 +59,44 @@ def episode_embeddings(
 
     Raises EmbeddingsError: they were made by several encoders, or with several grids.
     """
-    encoder = _only_encoder(con, dataset, episodes)
-    preferred = _usable_cameras(con, dataset, episodes)
-    by_episode: dict[int, EpisodeEmbeddings] = {}
-    for episode, of_camera in _by_episode(con, dataset, episodes, parts):
-        wanted = tuple(cameras or (camera for camera in preferred[episode] if camera in of_camera))
-        if not wanted or any(camera not in of_camera for camera in wanted):
-            continue
-        frames, halves = _side_by_side([of_camera[camera] for camera in wanted])
-        by_episode[episode] = EpisodeEmbeddings(encoder, frames, wanted, halves)
+    here = [dataset, sorted(episodes)]
+    of_these = "dataset = ? AND list_contains(?, episode_index)"
+    encoders = con.execute(f"SELECT DISTINCT encoder FROM embeddings WHERE {of_these} ORDER BY 1", here).fetchall()
+    if len(encoders) > 1:
+        names = ", ".join(encoder for (encoder,) in encoders)
+        raise EmbeddingsError(f"{dataset}: its embeddings are of several encoders ({names}); build it again")
+    usable = f"SELECT episode_index, usable_cameras FROM episode_content WHERE {of_these}"
+    preferred: dict[int, list[str]] = dict(con.execute(usable, here).fetchall())
 
+    by_episode: dict[int, EpisodeEmbeddings] = {}
+    for episode, seen in groupby(_seen(con, of_these, here, parts), key=itemgetter(0)):
+        of_camera = {camera: (frames, halves) for _, camera, frames, halves in seen}
+        wanted = tuple(cameras or filter(of_camera.__contains__, preferred[episode]))
+        if wanted and of_camera.keys() >= set(wanted):
+            frames, halves = _side_by_side([of_camera[camera] for camera in wanted])
+            by_episode[episode] = EpisodeEmbeddings(encoders[0][0], frames, wanted, halves)
     if len({e.halves.shape[1] // len(e.cameras) for e in by_episode.values()}) > 1:
         raise EmbeddingsError(f"{dataset}: its embeddings have grids of several sizes; build it again")
     return by_episode
 
 
-def _only_encoder(con: duckdb.DuckDBPyConnection, dataset: str, episodes: Collection[int]) -> str:
-    """Raises EmbeddingsError."""
-    rows = con.execute(
-        "SELECT DISTINCT encoder FROM embeddings WHERE dataset = ? AND list_contains(?, episode_index) ORDER BY 1",
-        [dataset, sorted(episodes)],
-    ).fetchall()
-    if len(rows) > 1:
-        names = ", ".join(encoder for (encoder,) in rows)
-        raise EmbeddingsError(f"{dataset}: its embeddings are of several encoders ({names}); build it again")
-    return rows[0][0] if rows else ""
-
-
-def _usable_cameras(
-    con: duckdb.DuckDBPyConnection, dataset: str, episodes: Collection[int]
-) -> Mapping[int, Sequence[str]]:
-    rows = con.execute(
-        "SELECT episode_index, usable_cameras FROM episode_content "
-        "WHERE dataset = ? AND list_contains(?, episode_index)",
-        [dataset, sorted(episodes)],
-    ).fetchall()
-    return dict(rows)
-
-
-_Seen = tuple[np.ndarray, np.ndarray]  # frames int64 [k], float16 [k, d]
-
-
-def _by_episode(
-    con: duckdb.DuckDBPyConnection, dataset: str, episodes: Collection[int], parts: Sequence[Part]
-) -> Iterator[tuple[int, dict[str, _Seen]]]:
-    """Each episode's cameras with what was seen by them; a part of the rows is in memory at a time."""
+def _seen(
+    con: duckdb.DuckDBPyConnection, where: str, values: list[Any], parts: Sequence[Part]
+) -> Iterator[tuple[int, str, np.ndarray, np.ndarray]]:
+    """What was seen by each camera of each episode, in order: frames int64 [k], float16 [k, d]."""
     numbers = parts[0] if len(parts) == 1 else f"list_concat({', '.join(parts)})"
     reader = con.execute(
-        f"SELECT episode_index, camera, frame_index, {numbers} AS numbers FROM embeddings "
-        "WHERE dataset = ? AND list_contains(?, episode_index) ORDER BY episode_index, camera, frame_index",
-        [dataset, sorted(episodes)],
+        "SELECT episode_index, camera, list(frame_index ORDER BY frame_index), "
+        f"flatten(list({numbers} ORDER BY frame_index)) FROM embeddings WHERE {where} GROUP BY 1, 2 ORDER BY 1, 2",
+        values,
     ).to_arrow_reader(ROWS_AT_A_TIME)
-
-    # Rows of an episode follow one another, and may go on in the next batch
-    episode, pieces = -1, dict[str, list[_Seen]]()
     for batch in reader:
-        for index, camera, frames, halves in _runs(batch):
-            if index != episode and pieces:
-                yield episode, {name: _joined(seen) for name, seen in pieces.items()}
-                pieces = {}
-            episode = index
-            pieces.setdefault(camera, []).append((frames, halves))
-    if pieces:
-        yield episode, {name: _joined(seen) for name, seen in pieces.items()}
+        for episode, camera, frames, of_frames in zip(*batch.columns, strict=True):
+            halves = of_frames.values.to_numpy().astype(np.float16)
+            yield episode.as_py(), camera.as_py(), frames.values.to_numpy(), halves.reshape(len(frames), -1)
 
 
-def _runs(batch: pa.RecordBatch) -> Iterator[tuple[int, str, np.ndarray, np.ndarray]]:
-    """Rows of a batch that follow one another and are of one camera of one episode."""
-    episodes = batch.column("episode_index").to_numpy()
-    cameras = batch.column("camera").to_numpy(zero_copy_only=False)
-    frames, numbers = batch.column("frame_index").to_numpy(), batch.column("numbers")
-    begins = np.flatnonzero((np.diff(episodes, prepend=-1) != 0) | (cameras != np.roll(cameras, 1)))
-    for begin, end in zip(begins, [*begins[1:], batch.num_rows], strict=True):
-        rows = numbers.slice(begin, end - begin)
-        halves = rows.flatten().to_numpy().reshape(len(rows), -1).astype(np.float16)
-        yield int(episodes[begin]), str(cameras[begin]), frames[begin:end], halves
-
-
-def _joined(seen: Sequence[_Seen]) -> _Seen:
-    return np.concatenate([frames for frames, _ in seen]), np.concatenate([halves for _, halves in seen])
-
-
-def _side_by_side(of_cameras: Sequence[_Seen]) -> _Seen:
+def _side_by_side(of_cameras: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
     """What several cameras show at the frames that all of them were looked at."""
     common = of_cameras[0][0]
     for frames, _ in of_cameras[1:]:

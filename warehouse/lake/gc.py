@@ -5,12 +5,13 @@ them. gc deletes them there, first expires lake snapshots that no release pins, 
 and looks into buckets and into the fetched files of what was taken down. At its end it merges small files of rows.
 """
 
+import glob
 import shutil
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import chain, starmap
+from itertools import chain, product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -114,7 +115,11 @@ def _expire(lake: Lake, snapshots: list[int], grace_s: float) -> None:
     if snapshots:
         lake.con.execute(f"CALL ducklake_expire_snapshots('lake', versions => {snapshots})")
     if merged:
-        _delete_scheduled(lake, spared=merged)
+        from upath import UPath
+
+        # DuckLake will not mind that the files are gone
+        data = UPath(place(lake.workspace).data)
+        _delete(data / path for path in sorted(_scheduled(lake) - merged))
     else:
         lake.con.execute(CLEAN_UP)
     lake.con.execute("CALL ducklake_delete_orphaned_files('lake', cleanup_all => true)")
@@ -128,14 +133,6 @@ def _scheduled(lake: Lake, grace_s: float | None = None) -> set[str]:
     """
     since = "" if grace_s is None else f"WHERE schedule_start::TIMESTAMPTZ > now() - to_seconds({float(grace_s)})"
     return set(lake.column(f"SELECT path FROM {CATALOG}.ducklake_files_scheduled_for_deletion {since}"))
-
-
-def _delete_scheduled(lake: Lake, spared: set[str]) -> None:
-    """Delete what DuckLake is to delete, but for some; it will not mind that the files are gone."""
-    from upath import UPath
-
-    data = UPath(place(lake.workspace).data)
-    _delete(data / path for path in sorted(_scheduled(lake) - spared))
 
 
 def _delete(paths: "Iterable[Path | UPath]") -> None:
@@ -226,28 +223,23 @@ def unlisted_keyframes(lake: Lake, grace_s: float) -> Iterator[Path]:
     """
     files = {p.name.removesuffix(".jpg"): p for p in _files(lake.workspace.root / "keyframes", grace_s)}
     unlisted = list(files)
-    releases = lake.rows("SELECT name, snapshot, created_at FROM releases")
-    for listed, values in [("SELECT sha256 FROM keyframes", []), *starmap(_pictures_of_release, releases)]:
-        # Each list takes its pictures out of what is left, until nothing is left to ask about
-        if unlisted:
-            # As one text, with a sign that no file's name has: a list is slower, and Arrow takes 0.05 s to import
-            found = "SELECT unnest(string_split(?, '/')) AS sha256"
-            unlisted = lake.column(f"FROM ({found}) ANTI JOIN ({listed}) USING (sha256)", ["/".join(unlisted), *values])
-    return (files[name] for name in unlisted)
-
-
-def _pictures_of_release(name: str, snapshot: int, created_at: datetime) -> tuple[str, list]:
-    """SQL, with its values, of the pictures of a release.
-
-    What was taken down by then is in its snapshot, but not in the release.
-    """
-    sql = (
-        f"SELECT sha256 FROM (FROM keyframes AT (VERSION => {snapshot})) k WHERE dataset IN "
+    # What was taken down by then is in a release's snapshot, but not in the release
+    of_release = (
+        "SELECT sha256 FROM (FROM keyframes AT (VERSION => {})) k WHERE dataset IN "
         "(SELECT dataset FROM release_shards WHERE name = ?) "
         "AND NOT EXISTS (FROM takedowns t WHERE t.dataset = k.dataset AND t.created_at <= ? "
         "AND (t.episode_index IS NULL OR t.episode_index = k.episode_index))"
     )
-    return sql, [name, created_at]
+    listed: list[tuple[str, list]] = [("SELECT sha256 FROM keyframes", [])]
+    releases = lake.rows("SELECT snapshot, name, created_at FROM releases")
+    listed += [(of_release.format(snapshot), [*values]) for snapshot, *values in releases]
+    # As one text, with a sign that no file's name has: a list is slower, and Arrow takes 0.05 s to import
+    found = "SELECT unnest(string_split(?, '/')) AS sha256"
+    for sql, values in listed:
+        # Each list takes its pictures out of what is left, until nothing is left to ask about
+        if unlisted:
+            unlisted = lake.column(f"FROM ({found}) ANTI JOIN ({sql}) USING (sha256)", ["/".join(unlisted), *values])
+    return (files[name] for name in unlisted)
 
 
 def unlisted_shards(lake: Lake, grace_s: float) -> Iterator[Path]:
@@ -277,16 +269,11 @@ def _unlisted_in_stores(lake: Lake, grace_s: float) -> Iterator["UPath"]:
     our_names = tuple(f"{name}-" for name in lake.column("SELECT dataset FROM datasets"))
     before = time.time() - grace_s
     # A store may be a bucket of many terabytes: only the folders that shards are written to are listed
-    for store in stores:
-        folders = [UPath(store) / split for split in SPLITS]
-        for path in chain.from_iterable(map(_files_in_store, folders)):
-            is_ours = path.name.startswith(our_names) and path.name.endswith((".tar", ".index.json"))
-            if is_ours and _stem(path) not in listed and _modified(path) < before:
-                yield path
-
-
-def _files_in_store(folder: "UPath") -> Iterator["UPath"]:
-    return folder.iterdir() if folder.exists() else iter(())
+    folders = (UPath(store) / split for store, split in product(stores, SPLITS))
+    for path in chain.from_iterable(folder.iterdir() for folder in folders if folder.exists()):
+        is_ours = path.name.startswith(our_names) and path.name.endswith((".tar", ".index.json"))
+        if is_ours and _stem(path) not in listed and _modified(path) < before:
+            yield path
 
 
 def _stem(path: "Path | UPath") -> str:
@@ -307,38 +294,25 @@ def _files(folder: Path, grace_s: float) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file() and path.stat().st_mtime < before]
 
 
-# Sources
+# Of what was taken down
 
 
 def _sources_taken_down(lake: Lake) -> Iterator[Path]:
-    """Files fetched from elsewhere that only episodes taken down use."""
+    """Files fetched from elsewhere that only episodes taken down use, in each revision that was fetched."""
     for dataset, episodes in taken_down(lake).items():
         cache = lake.workspace.sources / dataset
-        if not cache.exists():
-            continue
         if episodes is None:
             yield from _files_below(cache)
-        else:
-            by_those, by_others = _uses(lake, dataset, episodes)
-            yield from _fetched(cache, sorted(by_those - by_others))
-
-
-def _fetched(cache: Path, uris: Iterable[str]) -> Iterator[Path]:
-    """Some of a dataset's files, in each revision of it that was fetched."""
-    for uri in uris:
-        for path in cache.glob(f"*/{_literal_glob(uri)}"):
-            if path.is_file():
-                yield path
+        elif cache.exists():
+            for uri in _uses_alone(lake, dataset, episodes):
+                yield from filter(Path.is_file, cache.glob(f"*/{glob.escape(uri)}"))
 
 
 def _edits_taken_down(lake: Lake) -> Iterator[Path]:
     """Pictures that an image editor made of episodes taken down."""
     for dataset, episodes in taken_down(lake).items():
-        if episodes is None:
-            folders = [lake.workspace.root / "edits" / dataset]
-        else:
-            folders = [lake.workspace.edits(dataset, episode) for episode in sorted(episodes)]
-        for folder in folders:
+        of_episodes = (lake.workspace.edits(dataset, episode) for episode in sorted(episodes or ()))
+        for folder in [lake.workspace.root / "edits" / dataset] if episodes is None else of_episodes:
             yield from sorted(_files_below(folder))
 
 
@@ -346,25 +320,12 @@ def _files_below(folder: Path) -> Iterator[Path]:
     return (path for path in folder.rglob("*") if path.is_file())
 
 
-def _uses(lake: Lake, dataset: str, episodes: Iterable[int]) -> tuple[set[str], set[str]]:
-    """Files that some episodes use, and files that its others use; of an archive's member: the archive."""
-    rows = lake.rows(
-        "SELECT list_contains(?, episode_index), data_uri, list_transform(videos, lambda v: v.uri) FROM episode_facts "
-        "WHERE dataset = ?",
-        [sorted(episodes), dataset],
-    )
-    by_those: set[str] = set()
-    by_others: set[str] = set()
-    for is_one_of_those, rows_uri, videos in rows:
-        # A file in an archive is `archive!/member`, and only whole archives can be deleted
-        uris = [uri for uri in (rows_uri, *(videos or [])) if uri]
-        users = by_those if is_one_of_those else by_others
-        users.update(uri.split("!/", 1)[0] for uri in uris)
-    return by_those, by_others
-
-
-def _literal_glob(text: str) -> str:
-    return "".join(f"[{c}]" if c in "*?[" else c for c in text)
+def _uses_alone(lake: Lake, dataset: str, episodes: Iterable[int]) -> list[str]:
+    """Files that only these episodes use; of an archive's member, `archive!/member`: the archive, which is whole."""
+    uris = "unnest(list_append(list_transform(videos, lambda v: v.uri), data_uri))"
+    uses = f"SELECT episode_index, split_part({uris}, '!/', 1) AS uri FROM episode_facts WHERE dataset = ?"
+    alone = "GROUP BY 1 HAVING uri <> '' AND bool_and(list_contains(?, episode_index)) ORDER BY 1"
+    return lake.column(f"SELECT uri FROM ({uses}) {alone}", [dataset, sorted(episodes)])
 
 
 def _drop_empty_folders(root: Path) -> None:

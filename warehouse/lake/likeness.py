@@ -1,10 +1,11 @@
-"""Search by likeness: frames like one frame, and runs like one run, by what the same encoder saw of them.
+"""Search by similarity: frames like one frame, and runs like one run, by what the same encoder saw of them.
 
 Every picture of that encoder is compared, in one pass over the views `similar_frames` and `similar_runs`: what is in
-memory grows with the runs, not with their pictures. The functions take a DuckDB connection with the lake in use.
+memory grows with the runs, not with their pictures.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 import duckdb
 
@@ -33,123 +34,88 @@ class Asked:
     not_compared: dict[str, str]
 
 
-@dataclass(frozen=True)
-class SimilarFrame:
-    """The most similar frame of another run; `likeness` is a cosine, -1..1."""
-
-    dataset: str
-    episode_index: int
-    camera: str
-    frame_index: int
-    timestamp_s: float
-    task: str | None
-    likeness: float
-
-
-@dataclass(frozen=True)
-class SimilarRun:
-    """Another run; `likeness` is a mean of cosines, -1..1."""
-
-    dataset: str
-    episode_index: int
-    task: str | None
-    likeness: float
-
-
-def frames_like(
+def most_similar(
     con: duckdb.DuckDBPyConnection,
     dataset: str,
     episode_index: int,
-    frame_index: int,
+    frame_index: int | None = None,
     camera: str | None = None,
     among: str | None = None,
     most: int = MOST,
-) -> tuple[Asked, list[SimilarFrame]]:
-    """The frames most like one frame, one of each other run, the most similar first.
+) -> tuple[Asked, list[dict[str, Any]]]:
+    """The frames most like one frame, one of each other run, or without a frame the runs most like one run (eight
+    moments of it, each beside their most similar frame); the most similar first.
 
-    camera: of the frame asked for; default: the first usable one that an encoder looked at. Others may be of any.
-    among: only runs of this dataset.
+    Rows have dataset, episode_index, of frames also camera, frame_index and timestamp_s, then task and likeness: a
+    cosine, or a mean of cosines, -1..1. camera: of what is asked for; default: the first usable one that an encoder
+    looked at. Others may be of any. among: only runs of this dataset.
 
     Raises EmbeddingsError: there is no such episode, frame or camera, no encoder looked at it, or another one looked at
     the dataset `among`.
     """
-    asked = _at_frame(con, _asked(con, dataset, episode_index, camera, among), frame_index)
-    rows = con.execute(
-        "SELECT s.other_dataset, s.other_episode, s.other_camera, s.other_frame, s.other_frame / c.fps, f.task, "
-        f"s.likeness FROM ({_most_similar('similar_frames', among, f'frame_index = {asked.frame_index}')}) s "
+    asked = _asked(con, dataset, episode_index, frame_index, camera, among)
+    view, where, of_frame = "similar_runs", "true", ""
+    if frame_index is not None:
+        view, where = "similar_frames", f"frame_index = {asked.frame_index}"
+        of_frame = "s.other_camera AS camera, s.other_frame AS frame_index, s.other_frame / c.fps AS timestamp_s, "
+    of = "true" if among is None else f"other_dataset = {literal(among)}"
+    found = con.execute(
+        f"SELECT s.other_dataset AS dataset, s.other_episode AS episode_index, {of_frame}f.task, s.likeness FROM "
+        f"(FROM {view} WHERE dataset = $1 AND episode_index = $2 AND camera = $3 AND {where} "
+        f"AND {of} ORDER BY likeness DESC, other_dataset, other_episode LIMIT {int(most)}) s "
         "JOIN episode_facts f ON f.dataset = s.other_dataset AND f.episode_index = s.other_episode "
         "JOIN episode_content c ON c.dataset = s.other_dataset AND c.episode_index = s.other_episode "
         "ORDER BY s.likeness DESC, 1, 2",
-        [dataset, episode_index, asked.camera, most],
-    ).fetchall()
-    return asked, [SimilarFrame(*row) for row in rows]
-
-
-def runs_like(
-    con: duckdb.DuckDBPyConnection,
-    dataset: str,
-    episode_index: int,
-    camera: str | None = None,
-    among: str | None = None,
-    most: int = MOST,
-) -> tuple[Asked, list[SimilarRun]]:
-    """The runs most like one run, the most similar first: eight moments of it, each beside their most similar frame.
-
-    camera, among and what is raised: as of frames_like.
-    """
-    asked = _asked(con, dataset, episode_index, camera, among)
-    rows = con.execute(
-        f"SELECT s.other_dataset, s.other_episode, f.task, s.likeness FROM ({_most_similar('similar_runs', among)}) s "
-        "JOIN episode_facts f ON f.dataset = s.other_dataset AND f.episode_index = s.other_episode "
-        "ORDER BY s.likeness DESC, 1, 2",
-        [dataset, episode_index, asked.camera, most],
-    ).fetchall()
-    return asked, [SimilarRun(*row) for row in rows]
-
-
-def _most_similar(view: str, among: str | None, which: str = "true") -> str:
-    """SQL over a view: its most similar rows of what is asked for."""
-    of = "true" if among is None else f"other_dataset = {literal(among)}"
-    return (
-        f"FROM {view} WHERE dataset = $1 AND episode_index = $2 AND camera = $3 AND {which} AND {of} "
-        "ORDER BY likeness DESC, other_dataset, other_episode LIMIT $4"
+        [dataset, episode_index, asked.camera],
     )
+    return asked, found.to_arrow_table().to_pylist()
 
 
 def _asked(
-    con: duckdb.DuckDBPyConnection, dataset: str, episode_index: int, camera: str | None, among: str | None
+    con: duckdb.DuckDBPyConnection,
+    dataset: str,
+    episode_index: int,
+    frame_index: int | None,
+    camera: str | None,
+    among: str | None,
 ) -> Asked:
-    """What is asked for, by which camera and encoder. Raises EmbeddingsError."""
+    """What is asked for, by which camera and encoder, and by the frame that was looked at nearest to `frame_index`, of
+    two the earlier. Raises EmbeddingsError."""
     encoders = _encoders(con)
-    if dataset not in encoders:
-        raise EmbeddingsError(_nothing_of(con, dataset))
-    by_camera = dict(
-        con.execute(
-            "SELECT e.camera, min(e.encoder) FROM embeddings e "
-            "LEFT JOIN episode_content c ON c.dataset = e.dataset AND c.episode_index = e.episode_index "
-            "WHERE e.dataset = ? AND e.episode_index = ? "
-            "GROUP BY e.camera, c.usable_cameras ORDER BY list_position(c.usable_cameras, e.camera), 1",
-            [dataset, episode_index],
-        ).fetchall()
-    )
-    if not by_camera:
-        raise EmbeddingsError(_why_not(con, dataset, episode_index))
-    name = next(iter(by_camera)) if camera is None else camera
-    if name not in by_camera:
-        where, cameras = f"{dataset} episode {episode_index}", ", ".join(by_camera)
-        raise EmbeddingsError(f"{where}: no encoder has looked at a camera {name!r}, only at {cameras}")
-
-    encoder = by_camera[name]
-    if among is not None and among not in encoders:
-        raise EmbeddingsError(_nothing_of(con, among))
+    for name in {dataset, among or dataset} - encoders.keys():
+        raise EmbeddingsError(_nothing_of(con, name))
+    where = f"{dataset} episode {episode_index}"
+    camera, encoder, num_frames, nearest = _of_camera(con, where, [dataset, episode_index, frame_index], camera)
     if among is not None and encoder not in encoders[among]:
         raise EmbeddingsError(
             f"{encoder} has looked at {dataset}, {' and '.join(encoders[among])} at {among}: what two encoders see "
             "cannot be compared. Build one of them again with the encoder, size_px and grid of the other "
             "(docs/sql.md)"
         )
+    if frame_index is not None and not 0 <= frame_index < num_frames:
+        raise EmbeddingsError(f"{where} has {num_frames} frames, from 0: there is no {frame_index}")
     not_compared = {other: ", ".join(by) for other, by in encoders.items() if encoder not in by}
-    return Asked(dataset, episode_index, name, encoder, None, not_compared)
+    return Asked(dataset, episode_index, camera, encoder, nearest, not_compared)
+
+
+def _of_camera(
+    con: duckdb.DuckDBPyConnection, where: str, asked: list[Any], camera: str | None
+) -> tuple[str, str, int, int | None]:
+    """Camera, encoder, frames of the episode, and the frame that was looked at nearest to the one asked for."""
+    rows = con.execute(
+        "SELECT e.camera, min(e.encoder), any_value(c.num_frames), arg_min(e.frame_index, "
+        "(abs(e.frame_index - $3::BIGINT), e.frame_index)) FILTER ($3 IS NOT NULL) FROM embeddings e "
+        "LEFT JOIN episode_content c ON c.dataset = e.dataset AND c.episode_index = e.episode_index "
+        "WHERE e.dataset = $1 AND e.episode_index = $2 "
+        "GROUP BY e.camera, c.usable_cameras ORDER BY list_position(c.usable_cameras, e.camera), 1",
+        asked,
+    ).fetchall()
+    if not rows:
+        raise EmbeddingsError(_why_not(con, asked[0], asked[1]))
+    by_name = {row[0]: row for row in rows}
+    if camera is not None and camera not in by_name:
+        raise EmbeddingsError(f"{where}: no encoder has looked at a camera {camera!r}, only at {', '.join(by_name)}")
+    return by_name[camera or rows[0][0]]
 
 
 def _encoders(con: duckdb.DuckDBPyConnection) -> dict[str, list[str]]:
@@ -179,19 +145,3 @@ def _why_not(con: duckdb.DuckDBPyConnection, dataset: str, episode_index: int) -
     if status != "ok":
         return f"{where}: no encoder has looked at it, because it cannot be used: {reason}: {detail}"
     return f"{where}: no encoder has looked at it: {HOW_TO}"
-
-
-def _at_frame(con: duckdb.DuckDBPyConnection, asked: Asked, frame_index: int) -> Asked:
-    """With the frame that was looked at nearest to one; of two the earlier. Raises EmbeddingsError: no such frame."""
-    of_episode = [asked.dataset, asked.episode_index]
-    num_frames, nearest = con.execute(
-        "SELECT any_value(c.num_frames), arg_min(e.frame_index, (abs(e.frame_index - $4), e.frame_index)) "
-        "FROM embeddings e JOIN episode_content c ON c.dataset = e.dataset AND c.episode_index = e.episode_index "
-        "WHERE e.dataset = $1 AND e.episode_index = $2 AND e.camera = $3",
-        [*of_episode, asked.camera, frame_index],
-    ).fetchall()[0]
-    if not 0 <= frame_index < num_frames:
-        raise EmbeddingsError(
-            f"{asked.dataset} episode {asked.episode_index} has {num_frames} frames, from 0: there is no {frame_index}"
-        )
-    return replace(asked, frame_index=nearest)

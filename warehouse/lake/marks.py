@@ -11,9 +11,10 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from core.tables import TABLES
-from warehouse.lake.corrections import ConflictError, CorrectionError, checked_text, time_after
+from warehouse.lake.corrections import ConflictError
 from warehouse.lake.hashes import content_key
 from warehouse.lake.lake import Lake
+from warehouse.lake.statements import CorrectionError, checked_text, time_after
 
 TAG, ASSIGNED = "tag", "assigned"
 MOST_EPISODES = 1000  # marked at once
@@ -45,13 +46,13 @@ def mark(
     rows: list[dict[str, Any]] = []
 
     def new_rows() -> pa.Table:
-        _check_places(lake, places)
         newest = _newest(lake, places, kind, value)
         for place in places:
-            before = newest.get(place)
-            if kind == ASSIGNED and follows is not None:
-                _check_follows(place, before, follows.get(place), value, is_on)
-            if _says(before, value) != is_on:
+            before = newest[place]
+            if bool(before["is_on"] and before["value"] == value) != is_on:
+                # Nobody's assignment is replaced unseen
+                if kind == ASSIGNED and follows is not None and before["mark_id"] not in (None, follows.get(place)):
+                    raise ConflictError(_conflict(place, before))
                 rows.append(_row(place, kind, value, is_on, author, before))
         return TABLES["episode_marks"].rows(rows)
 
@@ -59,62 +60,35 @@ def mark(
     return rows
 
 
-def _check_places(lake: Lake, places: list[Place]) -> None:
-    found = lake.rows(
-        "SELECT dataset, episode_index FROM episode_facts "
-        "WHERE list_contains(?, dataset || ' ' || episode_index) AND list_contains(?, dataset)",
-        [[_key(p) for p in places], sorted({dataset for dataset, _ in places})],
+def _newest(lake: Lake, places: Sequence[Place], kind: Kind, value: str) -> dict[Place, dict[str, Any]]:
+    """The newest row of each episode, of the same tag, or any assignment; without one, of nulls. Raises CorrectionError
+    for an episode that is not there."""
+    keys = [f"{dataset} {episode_index}" for dataset, episode_index in places]
+    newest = (
+        "SELECT * FROM episode_marks WHERE kind = $2 AND (kind = 'assigned' OR value = $3) QUALIFY row_number() OVER "
+        "(PARTITION BY dataset, episode_index ORDER BY created_at DESC, mark_id DESC) = 1"
     )
-    missing = sorted({*places} - {*found})
-    if missing:
-        dataset, episode_index = missing[0]
-        raise CorrectionError(f"the corpus has no episode {episode_index} of {dataset!r}")
-
-
-def _newest(lake: Lake, places: list[Place], kind: Kind, value: str) -> dict[Place, dict[str, Any]]:
-    """The newest row of each episode: of the same tag, or any assignment."""
     rows = lake.dicts(
-        "SELECT * FROM episode_marks WHERE kind = ? AND (kind = 'assigned' OR value = ?) "
-        "AND list_contains(?, dataset || ' ' || episode_index) "
-        "QUALIFY row_number() OVER (PARTITION BY dataset, episode_index ORDER BY created_at DESC, mark_id DESC) = 1",
-        [kind, value, [_key(p) for p in places]],
+        f"SELECT f.dataset, f.episode_index, m.* EXCLUDE (dataset, episode_index) FROM episode_facts f "
+        f"LEFT JOIN ({newest}) m USING (dataset, episode_index) WHERE list_contains($1, f.dataset || ' ' || "
+        "f.episode_index) AND list_contains($4, f.dataset)",
+        [keys, kind, value, sorted({dataset for dataset, _ in places})],
     )
-    return {(row["dataset"], row["episode_index"]): row for row in rows}
+    found = {(row["dataset"], row["episode_index"]): row for row in rows}
+    for dataset, episode_index in sorted({*places} - {*found}):
+        raise CorrectionError(f"the corpus has no episode {episode_index} of {dataset!r}")
+    return found
 
 
-def _check_follows(place: Place, before: dict[str, Any] | None, seen: str | None, value: str, is_on: bool) -> None:
-    """Nobody's assignment is replaced unseen; one that says the same already is no conflict."""
-    if before is None or before["mark_id"] == seen or _says(before, value) == is_on:
-        return
+def _row(place: Place, kind: Kind, value: str, is_on: bool, author: str, before: Mapping[str, Any]) -> dict[str, Any]:
+    row: dict[str, Any] = {"dataset": place[0], "episode_index": place[1], "kind": kind, "value": value}
+    row |= {"is_on": is_on, "follows": before["mark_id"], "author": author}
+    mark_id = content_key(json.dumps(list(row.values())))[:16]
+    return row | {"mark_id": mark_id, "created_at": time_after(before["created_at"])}
+
+
+def _conflict(place: Place, before: Mapping[str, Any]) -> str:
     dataset, episode_index = place
     when = before["created_at"].strftime("%Y-%m-%d %H:%M:%S UTC")
     what = f"assigned to {before['value']}" if before["is_on"] else "assigned to nobody any more"
-    raise ConflictError(
-        f"episode {episode_index} of {dataset} was {what} by {before['author']} on {when}: reload and look again"
-    )
-
-
-def _says(row: dict[str, Any] | None, value: str) -> bool:
-    """Does a row say that the tag is on, or that this person has the episode?"""
-    return row is not None and row["is_on"] and row["value"] == value
-
-
-def _row(
-    place: Place, kind: Kind, value: str, is_on: bool, author: str, before: dict[str, Any] | None
-) -> dict[str, Any]:
-    dataset, episode_index = place
-    row: dict[str, Any] = {
-        "dataset": dataset,
-        "episode_index": episode_index,
-        "kind": kind,
-        "value": value,
-        "is_on": is_on,
-        "follows": before["mark_id"] if before else None,
-        "author": author,
-    }
-    mark_id = content_key(json.dumps(list(row.values())))[:16]
-    return row | {"mark_id": mark_id, "created_at": time_after(before["created_at"] if before else None)}
-
-
-def _key(place: Place) -> str:
-    return f"{place[0]} {place[1]}"
+    return f"episode {episode_index} of {dataset} was {what} by {before['author']} on {when}: reload and look again"

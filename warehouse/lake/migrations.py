@@ -7,7 +7,8 @@ skipped and never go back: to open a lake with an earlier proccorpus, put back t
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing, nullcontext
-from itertools import batched
+from itertools import batched, chain
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -109,27 +110,27 @@ def migrate(lake: LakeConnection) -> None:
     version = schema_version(lake.con)
     if version == SCHEMA_VERSION:
         return
-    # A lake without any column was just created: it gets the tables of today, and no step of old versions
     columns = set(lake.rows("SELECT table_name, column_name FROM duckdb_columns() WHERE database_name = 'lake'"))
-    is_new = not columns
+    # A lake without any column was just created: it gets the tables of today, and no step of old versions
+    former = [] if not columns else range(version + 1, SCHEMA_VERSION + 1)
     with lake.transaction(f"schema {SCHEMA_VERSION}"):
         for table in TABLES.values():
             _add_missing(lake, table, columns)
-        # Views hold no rows, so they are made anew whatever they were
-        _renew_views(lake)
-        for later in range(version + 1, SCHEMA_VERSION + 1):
-            if not is_new:
-                _take_steps(lake, later)
+        # Views hold no rows, so they are made anew whatever they were: they may read what was added to the tables
+        for view in VIEWS:
+            lake.con.execute(f"CREATE OR REPLACE VIEW {view.name} AS {view.sql}")
+            lake.con.execute(f"COMMENT ON VIEW {view.name} IS {literal(view.comment)}")
+        for sql in chain.from_iterable(STEPS.get(later, ()) for later in former):
+            _take_step(lake, sql)
         # Each INSERT costs some 10 ms, however many rows it has; of more than ten rows DuckLake would make a file
         for later in batched(range(version + 1, SCHEMA_VERSION + 1), 10):
             versions = ", ".join(f"({number}, now(), {literal(VERSION)})" for number in later)
             lake.con.execute(f"INSERT INTO schema_versions VALUES {versions}")
     # A table can be told how its files are written only once it is there
     with lake.transaction("how files are written"):
-        for table in TABLES.values():
-            if table.compact:
-                for option, value in (("parquet_compression", "zstd"), ("parquet_version", "2")):
-                    lake.con.execute(f"CALL lake.set_option('{option}', '{value}', table_name => '{table.name}')")
+        for table in filter(attrgetter("compact"), TABLES.values()):
+            lake.con.execute(f"CALL lake.set_option('parquet_compression', 'zstd', table_name => '{table.name}')")
+            lake.con.execute(f"CALL lake.set_option('parquet_version', '2', table_name => '{table.name}')")
     index_statistics(lake)
 
 
@@ -188,13 +189,6 @@ def index_statistics(lake: LakeConnection) -> None:
         lake.con.execute(f"CALL postgres_execute('{CATALOG}', '{sql}')")
 
 
-def _renew_views(lake: LakeConnection) -> None:
-    """Make every view anew: it may read what was added to the tables."""
-    for view in VIEWS:
-        lake.con.execute(f"CREATE OR REPLACE VIEW {view.name} AS {view.sql}")
-        lake.con.execute(f"COMMENT ON VIEW {view.name} IS {literal(view.comment)}")
-
-
 def _add_missing(lake: LakeConnection, table: Table, columns: set[tuple]) -> None:
     """Make a table, or those of its columns that are not among `columns`, (table, column) pairs that the lake has."""
     if table.name not in {name for name, _ in columns}:
@@ -203,17 +197,12 @@ def _add_missing(lake: LakeConnection, table: Table, columns: set[tuple]) -> Non
     for column in table.columns:
         if (table.name, column.name) not in columns:
             lake.con.execute(f'ALTER TABLE {table.name} ADD COLUMN "{column.name}" {sql_type(column.type)}')
-            _comment(lake, table, column)
+            lake.con.execute(_comment(table, column))
 
 
-def _take_steps(lake: LakeConnection, version: int) -> None:
-    """Change the rows that were there before a version as it needs them."""
-    for sql in STEPS.get(version, ()):
-        if "$1" not in sql:
-            lake.con.execute(sql)
-            continue
-        for (dataset,) in lake.rows("SELECT dataset FROM datasets"):
-            lake.con.execute(sql, [dataset])
+def _take_step(lake: LakeConnection, sql: str) -> None:
+    for dataset in lake.rows("SELECT dataset FROM datasets") if "$1" in sql else [()]:
+        lake.con.execute(sql, [*dataset])
 
 
 def _create(lake: LakeConnection, table: Table) -> None:
@@ -224,15 +213,15 @@ def _create(lake: LakeConnection, table: Table) -> None:
     key = f"{table.comment}. Key: {', '.join(table.key)}"
     lake.con.execute(f"COMMENT ON TABLE {table.name} IS {literal(key)}")
     for c in table.columns:
-        _comment(lake, table, c)
+        lake.con.execute(_comment(table, c))
     # A table that never had a row has no statistics; DuckLake looks for those of each column in every query then: 3 ms
     # for each, and tables like findings are often empty
     lake.con.execute(f"INSERT INTO {table.name} ({quoted(table.key[:1])}) VALUES (NULL)")
     lake.con.execute(f"DELETE FROM {table.name}")
 
 
-def _comment(lake: LakeConnection, table: Table, column: Column) -> None:
-    lake.con.execute(f'COMMENT ON COLUMN {table.name}."{column.name}" IS {literal(column.comment)}')
+def _comment(table: Table, column: Column) -> str:
+    return f'COMMENT ON COLUMN {table.name}."{column.name}" IS {literal(column.comment)}'
 
 
 def schema_hash() -> str:

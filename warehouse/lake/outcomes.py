@@ -4,28 +4,18 @@ A row counts from the moment it is saved for whoever reads current_outcomes; the
 episode_facts, as `person: FILE`, and makes anew what follows from it, of the chunks concerned.
 """
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
-from core.errors import UserError
-from core.tables import TABLES
 from warehouse.lake import references
 from warehouse.lake.connection import row_by_row
-from warehouse.lake.corrections import checked_text, time_after
 from warehouse.lake.hashes import content_key
 from warehouse.lake.lake import Lake
-from warehouse.lake.said import said_of
+from warehouse.lake.statements import CorrectionError, checked_text, said_of, say
 
 if TYPE_CHECKING:
     from ingest.outcomes import Outcome
-
-
-class OutcomeError(UserError, ValueError):
-    """Outcomes that cannot be imported or taken back: what is wrong, where, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -79,69 +69,42 @@ def add_outcomes(lake: Lake, dataset: str, file: str, outcomes: Sequence[StatedO
     A file that only says again what the same people said in a file of its name is not saved again: the id is that of
     the import that said it.
     """
-    saved = {"import_id": "", "new": 0}
+    again, new = "", 0
 
-    def new_rows() -> pa.Table:
-        standing = {
-            row["episode_index"]: row
-            for row in lake.dicts("SELECT * FROM current_outcomes WHERE dataset = ?", [dataset])
-        }
-        new = sum(not _stands(o, file, standing.get(o.episode_index)) for o in outcomes)
+    def rows() -> list[dict[str, Any]]:
+        nonlocal again, new
+        current = lake.dicts("SELECT * FROM current_outcomes WHERE dataset = ?", [dataset])
+        standing = {row["episode_index"]: row for row in current}
+        said = [asdict(o) | {"dataset": dataset, "file": file, "undoes": None} for o in outcomes]
+        compared = ("success", "note", "author", "file")
+        new = sum(any(row[k] != standing.get(row["episode_index"], {}).get(k) for k in compared) for row in said)
         if not new:
-            saved["import_id"] = standing[outcomes[0].episode_index]["import_id"]
-            return TABLES["outcomes"].empty()
+            again = standing[outcomes[0].episode_index]["import_id"]
         # All of it, so that taking an earlier import back leaves what this one says
-        rows = [o.__dict__ | {"file": file, "undoes": None} for o in outcomes]
-        import_id, stamped = _stamped(lake, dataset, rows)
-        saved.update(import_id=import_id, new=new)
-        return TABLES["outcomes"].rows(stamped)
+        return said if new else []
 
-    lake.append(f"import outcomes of {dataset}", "outcomes", new_rows)
-    return str(saved["import_id"]), int(saved["new"])
-
-
-def _stands(outcome: StatedOutcome, file: str, row: dict[str, Any] | None) -> bool:
-    said = (outcome.success, outcome.note, outcome.author, file)
-    return row is not None and said == (row["success"], row["note"], row["author"], row["file"])
+    saved = say(lake, "outcomes", "dataset = ?", [dataset], rows)
+    return (saved[0]["import_id"] if saved else again), new
 
 
 def undo_import(lake: Lake, import_id: str, *, author: str, note: str = "") -> tuple[str, int]:
     """Take an import back, by rows that say so: what was said before it counts again.
 
-    Returns the dataset, and how many outcomes were taken back. Raises OutcomeError, and CorrectionError for a text.
+    Returns the dataset, and how many outcomes were taken back. Raises CorrectionError.
     """
     author, note = checked_text("author", author, 100), checked_text("comment", note, 2000, empty=True)
-    taken_back: list[dict[str, Any]] = []
+    taken_back = lake.dicts("SELECT * FROM outcomes WHERE import_id = ? AND undoes IS NULL", [import_id])
+    if not taken_back:
+        raise CorrectionError(f"there is no import {import_id!r}; proccorpus outcomes list --all has them")
+    dataset = taken_back[0]["dataset"]
 
-    def new_rows() -> pa.Table:
-        taken_back.extend(lake.dicts("SELECT * FROM outcomes WHERE import_id = ? AND undoes IS NULL", [import_id]))
-        if not taken_back:
-            raise OutcomeError(f"there is no import {import_id!r}; proccorpus outcomes list --all has them")
-        undone = lake.rows("SELECT author, created_at FROM outcomes WHERE undoes = ? LIMIT 1", [import_id])
-        if undone:
-            who, when = undone[0]
-            raise OutcomeError(f"{import_id} was taken back by {who} on {when:%Y-%m-%d %H:%M} UTC")
-        said = {"success": None, "note": note or None, "author": author, "file": None, "undoes": import_id}
-        rows = [{"episode_index": row["episode_index"]} | said for row in taken_back]
-        return TABLES["outcomes"].rows(_stamped(lake, taken_back[0]["dataset"], rows)[1])
+    def rows() -> list[dict[str, Any]]:
+        for who, when in lake.rows("SELECT author, created_at FROM outcomes WHERE undoes = ? LIMIT 1", [import_id]):
+            raise CorrectionError(f"{import_id} was taken back by {who} on {when:%Y-%m-%d %H:%M} UTC")
+        said = {"dataset": dataset, "success": None, "note": note or None, "author": author, "file": None}
+        return [{"episode_index": row["episode_index"], "undoes": import_id} | said for row in taken_back]
 
-    lake.append(f"take back outcomes {import_id}", "outcomes", new_rows)
-    return taken_back[0]["dataset"], len(taken_back)
-
-
-def _stamped(lake: Lake, dataset: str, rows: Sequence[dict[str, Any]]) -> tuple[str, list[dict[str, Any]]]:
-    """Rows that came together, with their dataset, time and id.
-
-    The id is a hash of them and of the dataset's newest import, so that the same words said again later differ.
-    """
-    before = lake.rows(
-        "SELECT import_id, created_at FROM outcomes WHERE dataset = ? ORDER BY created_at DESC, 1 LIMIT 1", [dataset]
-    )
-    follows = before[0][0] if before else ""
-    texts = [json.dumps(row, sort_keys=True) for row in rows]
-    import_id = content_key(dataset, follows, *sorted(texts))[:16]
-    at = time_after(before[0][1] if before else None)
-    return import_id, [row | {"dataset": dataset, "import_id": import_id, "created_at": at} for row in rows]
+    return dataset, len(say(lake, "outcomes", "dataset = ?", [dataset], rows))
 
 
 # For people
@@ -158,11 +121,6 @@ def listed(lake: Lake, dataset: str | None = None, *, everything: bool = False) 
         f"c.episode_index = o.episode_index) AS counts FROM outcomes o {where} ORDER BY 1, 2, created_at, import_id",
         values,
     )
-
-
-def known_outcomes(lake: Lake) -> dict[str, int]:
-    """Of each dataset, of how many usable episodes it is known whether they succeeded."""
-    return dict(lake.rows("SELECT dataset, count(success) FROM episodes WHERE status = 'ok' GROUP BY 1"))
 
 
 def question(dataset: str, unfinished: int, episodes: int) -> str | None:

@@ -1,5 +1,6 @@
 """Where a workspace's lake lies: in its own folder, or, for a team, in a Postgres catalog and a bucket."""
 
+import json
 import re
 import tomllib
 from collections.abc import Iterator
@@ -112,7 +113,9 @@ def create(workspace: Workspace, catalog: str | None, data: str | None) -> Place
     if workspace.exists():
         raise LakeError(f"{workspace.root} is a workspace already: its lake stays where it is")
     checked = _checked(workspace, catalog, data, "--catalog and --data")
-    lines = [f"{k} = {_toml(v)}" for k, v in (("catalog", catalog), ("data", data)) if v is not None]
+    lines = [
+        f"{k} = {json.dumps(v, ensure_ascii=False)}" for k, v in (("catalog", catalog), ("data", data)) if v is not None
+    ]
     workspace.root.mkdir(parents=True, exist_ok=True)
     write_file(workspace.settings, "".join(f"{line}\n" for line in lines).encode())
     return checked
@@ -126,28 +129,17 @@ def _checked(workspace: Workspace, catalog: object, data: object, where: str) ->
         if text and without_secrets(text) != text:
             raise LakeError(f"{where}: no password or key in an address; give it as PGPASSWORD, in ~/.pgpass, or AWS_*")
     at = Place(str(catalog or workspace.catalog), f"{str(data or workspace.data).rstrip('/')}/")
-    if catalog is not None:
-        _check_catalog(at, catalog, where)
-    if data is not None:
-        _check_data(at, data, where)
+    if catalog is not None and not at.is_postgres:
+        raise LakeError(f"{where}: a catalog is postgresql://USER@HOST:PORT/DATABASE, not {catalog!r}")
+    _check_data(at, data, where)
     return at
 
 
-def _check_catalog(at: Place, catalog: object, where: str) -> None:
-    if not at.is_postgres:
-        raise LakeError(f"{where}: a catalog is postgresql://USER@HOST:PORT/DATABASE, not {catalog!r}")
-
-
 def _check_data(at: Place, data: object, where: str) -> None:
-    if not at.is_bucket and not Path(at.data).is_absolute():
+    if data is not None and not at.is_bucket and not Path(at.data).is_absolute():
         raise LakeError(f"{where}: data lies in s3://BUCKET/FOLDER or an absolute path, not {data!r}")
     if at.is_bucket and not at.is_postgres:
         raise LakeError(f"{where}: data in a bucket needs a catalog in Postgres, where several machines can commit")
-
-
-def _toml(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
 
 
 def bucket_settings(address: str) -> dict[str, str | bool]:
@@ -196,14 +188,9 @@ def holder(path: Path) -> str | None:
         fields = line.split()
         if len(fields) > 5 and fields[1] != "->" and fields[5].rpartition(":")[2] == inode:
             with suppress(OSError):  # it may have ended just now
-                return f"process {fields[4]} ({_command_of(fields[4])})"
+                command = Path(f"/proc/{fields[4]}/cmdline").read_bytes().replace(b"\0", b" ")
+                return f"process {fields[4]} ({command.decode(errors='replace').strip()[:100]})"
     return None
-
-
-def _command_of(pid: str) -> str:
-    """The beginning of a process's command line. Raises OSError."""
-    command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    return b" ".join(command).decode(errors="replace").strip()[:100]
 
 
 @contextmanager

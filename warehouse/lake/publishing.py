@@ -3,6 +3,7 @@
 A stage replaces its own partition: rows, findings, key check and its stage_runs line together.
 """
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -74,9 +75,9 @@ class LakeWriter(LakeConnection):
             is_new = absent_at == now
             again = not is_new and self._was_published(run)
             for name, data in tables.items():
-                self._replace_partition(TABLES[name], data, run, again)
+                self._replace(TABLES[name], data, run, again, ("label_run",))
             if findings is not None:
-                self._replace_findings(findings, run, again)
+                self._replace(TABLES["findings"], findings, run, again, ("stage",))
             # Then rows that belong to no partition, such as the label run that made the labels
             for name, data in (upserts or {}).items():
                 self._upsert(TABLES[name], data)
@@ -85,17 +86,10 @@ class LakeWriter(LakeConnection):
             # At last the line that says so: a plan goes by it alone
             if run.chunk is None and not is_new:
                 self._forget_chunks(run, parts or [])
-            self._record([run, *(parts or [])], snapshot, again)
+            table = TABLES["stage_runs"]
+            lines = table.rows([_stage_run_row(each, snapshot) for each in (run, *(parts or []))])
+            (self._upsert if again else self._add)(table, lines)
         return snapshot
-
-    def _record(self, runs: list[StageRun], snapshot: int, again: bool) -> None:
-        """Write stage_runs lines; `again`: there may be former ones."""
-        table = TABLES["stage_runs"]
-        lines = table.rows([_stage_run_row(run, snapshot) for run in runs])
-        if again:
-            self._upsert(table, lines)
-        else:
-            self._add(table, lines)
 
     def _was_published(self, run: StageRun) -> bool:
         """May the lake have rows of this stage on this partition? They come with their stage_runs line, and go with it.
@@ -151,20 +145,12 @@ class LakeWriter(LakeConnection):
                 self.con.execute(f"DELETE FROM {name} WHERE {where}", values)
         return count
 
-    def freeze(
-        self,
-        release: dict[str, Any],
-        shards: pa.Table,
-        write: Callable[[int], None] = lambda snapshot: None,
-        guarded: str = "",
-    ) -> int:
+    def freeze(self, release: dict[str, Any], shards: pa.Table, write: Callable[[int], None] = lambda _: None) -> int:
         """Record a release and its shards in a snapshot of their own; returns that snapshot.
 
         `write` puts down, before the release is recorded, what belongs to it; where it raises there is no release.
-        `guarded`: what was looked into before, kept with the snapshot (`warehouse.releases.guards`).
         """
-        message = f"release {release['name']}"
-        with self.lock(), self.transaction(message, guarded):
+        with self.lock(), self.transaction(f"release {release['name']}"):
             snapshot = self.snapshot() + 1
             self.con.execute("DELETE FROM release_shards WHERE name = ?", [release["name"]])
             self._add(TABLES["release_shards"], shards)
@@ -202,18 +188,10 @@ class LakeWriter(LakeConnection):
             self._note_folders(TABLES[name], folders)
         return sum(files for *_, files, _ in merged), sum(made for *_, made in merged)
 
-    def _replace_partition(self, table: Table, data: pa.Table, run: StageRun, again: bool) -> None:
-        partition = _partition_of(table, run)
-        if "label_run" in table.key:
-            partition["label_run"] = run.label_run
-        self._replace(table, data, run, partition, again)
-
-    def _replace_findings(self, findings: pa.Table, run: StageRun, again: bool) -> None:
-        """Replace the findings of the partition that the same stage made."""
-        table = TABLES["findings"]
-        self._replace(table, findings, run, _partition_of(table, run) | {"stage": run.stage}, again)
-
-    def _replace(self, table: Table, data: pa.Table, run: StageRun, partition: dict[str, Any], again: bool) -> None:
+    def _replace(self, table: Table, data: pa.Table, run: StageRun, again: bool, more: tuple[str, ...]) -> None:
+        """Replace the rows of the partition of a run that has also, where the table's key has those, its values of
+        `more`; `again`: there may be former ones."""
+        partition = _partition_of(table, run) | {name: getattr(run, name) for name in more if name in table.key}
         with self._new_rows(table, data, partition):
             if again:
                 conditions = " AND ".join(self._condition(column, run) for column in partition)
@@ -288,7 +266,8 @@ class LakeWriter(LakeConnection):
         partitions = {partition} if partition else set()
         if partition is None and table.partition:
             partitions = set(_rows_of(data, table.partition))
-        self._note_written(table, partitions)
+        folders = ([f"{column}={v}" for column, v in zip(table.partition, of, strict=True)] for of in partitions)
+        self._note_folders(table, (os.path.join(*parts) for parts in folders))
 
 
 def _partition_of(table: Table, run: StageRun) -> dict[str, Any]:

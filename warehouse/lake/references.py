@@ -12,27 +12,19 @@ from datetime import datetime
 from difflib import get_close_matches
 from typing import Any
 
-import pyarrow as pa
-
 from annotate.label_run import human_run
 from annotate.segments import Segment
-from core.errors import UserError
-from core.tables import TABLES
 from warehouse.lake import corrections
 from warehouse.lake.connection import LakeConnection
-from warehouse.lake.corrections import checked_text, segments_of, time_after
+from warehouse.lake.corrections import segments_of
 from warehouse.lake.hashes import content_key
 from warehouse.lake.lake import Lake
-from warehouse.lake.said import said_of
+from warehouse.lake.statements import CorrectionError, checked_text, said_of, say
 
 NATIVE = "native"  # origin of a reference whose label is the steps that its source brings
 SHOWN_BY = ("auto", "transfer")  # annotators with which runs are labelled like references
 STAGE = "transfer"
 MOST_NAMED = 10  # references, in a sentence
-
-
-class ReferencesError(UserError, ValueError):
-    """What cannot be a reference, or is none; texts that cannot be joined: where, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -68,15 +60,15 @@ def references_of(lake: Lake, dataset: str, task: str | None) -> list[ReferenceL
     return [_reference_label(row) for row in rows]
 
 
-def _reference_label(row: Mapping[str, Any]) -> ReferenceLabel:
-    by_source = row["origin"] == NATIVE
+def _reference_label(row: dict[str, Any]) -> ReferenceLabel:
+    is_said = row["origin"] != NATIVE
     return ReferenceLabel(
         row["episode_index"],
         row["chunk"],
         row["origin"],
         row["source"],
-        None if by_source else segments_of(dict(row)),
-        None if by_source else tuple(row["plan"]),
+        segments_of(row) if is_said else None,
+        tuple(row["plan"]) if is_said else None,
     )
 
 
@@ -153,11 +145,9 @@ def brings_steps(lake: LakeConnection, dataset: str | None = None) -> bool:
 
 def pending(lake: Lake) -> dict[str, set[int]]:
     """Of each dataset the chunks that the next build labels anew, because their references are others by now."""
-    chunks: dict[str, set[int]] = {}
-    for dataset, text in lake.rows("SELECT dataset, config FROM build_configs ORDER BY 1"):
-        if stated_annotator(text) in SHOWN_BY:
-            chunks[dataset] = pending_chunks(lake, dataset)
-    return {dataset: of_dataset for dataset, of_dataset in chunks.items() if of_dataset}
+    configs = lake.rows("SELECT dataset, config FROM build_configs ORDER BY 1")
+    shown = [dataset for dataset, text in configs if stated_annotator(text) in SHOWN_BY]
+    return {dataset: chunks for dataset in shown if (chunks := pending_chunks(lake, dataset))}
 
 
 def stated_annotator(config: str) -> str:
@@ -188,14 +178,20 @@ def add(lake: Lake, dataset: str, episode_index: int, *, author: str, label_run:
     label_run: the label vouched for; None: the one that counts. A person's label and the source's own steps stay what
     they are. Any other is kept as an accepted correction: an annotator may make its labels anew.
 
-    Raises ReferencesError, and CorrectionError for an episode or a text that cannot be used.
+    Raises CorrectionError.
     """
     author = checked_text("author", author, 100)
     facts = corrections.episode_facts(lake, dataset, episode_index)
-    run = label_run or _active_run(lake, dataset, episode_index)
-    if _reference_row(lake, dataset, episode_index):
-        raise ReferencesError(f"episode {episode_index} of {dataset} is a reference already")
-    if not _is_kept(lake, dataset, episode_index, run):
+    here = [dataset, episode_index]
+    run = label_run or _active_run(lake, here)
+    if _is_reference(lake, here):
+        raise CorrectionError(f"episode {episode_index} of {dataset} is a reference already")
+    by_source = lake.rows(
+        "SELECT 1 FROM episode_labels l JOIN label_runs r USING (label_run) WHERE l.dataset = ? AND "
+        "l.episode_index = ? AND l.label_run = ? AND l.steps_from IS NOT NULL AND r.annotator = 'native'",
+        [*here, run],
+    )
+    if run != human_run(dataset) and not by_source:
         newest = corrections.newest_row(lake, dataset, episode_index)
         corrections.save(
             lake,
@@ -208,88 +204,53 @@ def add(lake: Lake, dataset: str, episode_index: int, *, author: str, label_run:
             follows=newest["correction_id"] if newest else None,
             comment="vouched for as a reference",
         )
-    return _mark(lake, dataset, episode_index, author, is_reference=True, label_run=run)
+    return _mark(lake, here, {"is_reference": True, "label_run": run, "author": author})
 
 
 def remove(lake: Lake, dataset: str, episode_index: int, *, author: str) -> dict[str, Any]:
-    """Say that a run is no reference; its label counts as before. Raises ReferencesError; CorrectionError of a text."""
+    """Say that a run is no reference; its label counts as before. Raises CorrectionError."""
     author = checked_text("author", author, 100)
-    if not _reference_row(lake, dataset, episode_index):
-        raise ReferencesError(
+    if not _is_reference(lake, [dataset, episode_index]):
+        raise CorrectionError(
             f"episode {episode_index} of {dataset} is no reference; proccorpus references list has them all"
         )
-    return _mark(lake, dataset, episode_index, author, is_reference=False, label_run=None)
+    return _mark(lake, [dataset, episode_index], {"is_reference": False, "label_run": None, "author": author})
 
 
-def _active_run(lake: Lake, dataset: str, episode_index: int) -> str:
-    """The label that counts of an episode; a correction does from the moment it is saved. Raises ReferencesError."""
-    here = [dataset, episode_index]
-    corrected = lake.rows(
-        "SELECT 1 FROM current_corrections WHERE dataset = ? AND episode_index = ? AND status = 'accepted'", here
-    )
-    if corrected:
+def _active_run(lake: Lake, here: list[Any]) -> str:
+    """The label that counts of an episode; a correction does from the moment it is saved. Raises CorrectionError."""
+    dataset, episode_index = here
+    of_episode = "WHERE dataset = ? AND episode_index = ?"
+    if lake.rows(f"SELECT 1 FROM current_corrections {of_episode} AND status = 'accepted'", here):
         return human_run(dataset)
-    active = lake.rows("SELECT label_run FROM active_runs WHERE dataset = ? AND episode_index = ?", here)
+    active = lake.column(f"SELECT label_run FROM active_runs {of_episode}", here)
     if not active:
-        raise ReferencesError(
+        raise CorrectionError(
             f"episode {episode_index} of {dataset} has no label to vouch for: build it or set its steps in the explorer"
         )
-    return active[0][0]
+    return active[0]
 
 
-def _is_kept(lake: Lake, dataset: str, episode_index: int, label_run: str) -> bool:
-    """Is a label one that no annotator makes anew: a person's, or the steps that the source brings?"""
-    if label_run == human_run(dataset):
-        return True
-    rows = lake.rows(
-        "SELECT l.steps_from IS NOT NULL AND r.annotator = 'native' FROM episode_labels l JOIN label_runs r "
-        "USING (label_run) WHERE l.dataset = ? AND l.episode_index = ? AND l.label_run = ?",
-        [dataset, episode_index, label_run],
-    )
-    return rows == [(True,)]
+def _is_reference(lake: Lake, here: list[Any]) -> bool:
+    return bool(lake.rows("SELECT 1 FROM current_references WHERE dataset = ? AND episode_index = ?", here))
 
 
-def _reference_row(lake: Lake, dataset: str, episode_index: int) -> bool:
-    sql = "SELECT 1 FROM current_references WHERE dataset = ? AND episode_index = ?"
-    return bool(lake.rows(sql, [dataset, episode_index]))
-
-
-def _mark(
-    lake: Lake, dataset: str, episode_index: int, author: str, *, is_reference: bool, label_run: str | None
-) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "dataset": dataset,
-        "episode_index": episode_index,
-        "is_reference": is_reference,
-        "label_run": label_run,
-        "author": author,
-    }
-
-    def new_rows() -> pa.Table:
-        before = lake.rows(
-            "SELECT mark_id, created_at FROM reference_marks WHERE dataset = ? AND episode_index = ? "
-            "ORDER BY created_at DESC, 1 DESC LIMIT 1",
-            [dataset, episode_index],
-        )
-        mark_id, created_at = _stamp([row], before)
-        row.update(mark_id=mark_id, created_at=created_at)
-        return TABLES["reference_marks"].rows([row])
-
-    lake.append(f"reference {dataset} {episode_index}", "reference_marks", new_rows)
-    return row
+def _mark(lake: Lake, here: list[Any], said: dict[str, Any]) -> dict[str, Any]:
+    row = {"dataset": here[0], "episode_index": here[1]} | said
+    return say(lake, "reference_marks", "dataset = ? AND episode_index = ?", here, lambda: [row])[0]
 
 
 def join_tasks(lake: Lake, dataset: str, first: str, second: str, *, author: str) -> str:
     """Say that two texts mean the same task; returns the text that stands for both, and for all joined to them before.
 
-    Raises ReferencesError, and CorrectionError for the author's name.
+    Raises CorrectionError.
     """
     _check_texts(lake, dataset, first, second)
 
     def groups(same_as: Mapping[str, str]) -> dict[str, str]:
         ends = same_as.get(first, first), same_as.get(second, second)
         if ends[0] == ends[1]:
-            raise ReferencesError(f"{dataset}: {first!r} and {second!r} are one task already")
+            raise CorrectionError(f"{dataset}: {first!r} and {second!r} are one task already")
         members = {*ends, *(text for text, stands in same_as.items() if stands in ends)}
         return dict.fromkeys(members, min(members))
 
@@ -299,7 +260,7 @@ def join_tasks(lake: Lake, dataset: str, first: str, second: str, *, author: str
 def part_task(lake: Lake, dataset: str, text: str, *, author: str) -> None:
     """Say that a text that was joined to others is a task of its own again; the others stay together.
 
-    Raises ReferencesError, and CorrectionError for the author's name.
+    Raises CorrectionError.
     """
     _check_texts(lake, dataset, text)
 
@@ -307,7 +268,7 @@ def part_task(lake: Lake, dataset: str, text: str, *, author: str) -> None:
         stands = same_as.get(text, text)
         others = {t for t in (stands, *same_as) if same_as.get(t, t) == stands} - {text}
         if not others:
-            raise ReferencesError(f"{dataset}: {text!r} is joined to no other text")
+            raise CorrectionError(f"{dataset}: {text!r} is joined to no other text")
         return dict.fromkeys(others, min(others)) | {text: text}
 
     _say_same(lake, dataset, author, groups)
@@ -318,42 +279,29 @@ def _say_same(lake: Lake, dataset: str, author: str, groups: Any) -> dict[str, s
     author = checked_text("author", author, 100)
     stands: dict[str, str] = {}
 
-    def new_rows() -> pa.Table:
+    def rows() -> list[dict[str, Any]]:
         now = joined_tasks(lake, dataset)
         stands.update(groups(now))
-        before = lake.rows(
-            "SELECT join_id, created_at FROM joined_tasks WHERE dataset = ? ORDER BY created_at DESC, 1 DESC LIMIT 1",
-            [dataset],
-        )
         changed = {text: same_as for text, same_as in sorted(stands.items()) if now.get(text, text) != same_as}
-        rows = [{"dataset": dataset, "task": t, "same_as": s, "author": author} for t, s in changed.items()]
-        join_id, created_at = _stamp(rows, before)
-        return TABLES["joined_tasks"].rows([row | {"join_id": join_id, "created_at": created_at} for row in rows])
+        return [{"dataset": dataset, "task": t, "same_as": s, "author": author} for t, s in changed.items()]
 
-    lake.append(f"tasks of {dataset}", "joined_tasks", new_rows)
+    say(lake, "joined_tasks", "dataset = ?", [dataset], rows)
     return stands
 
 
 def _check_texts(lake: Lake, dataset: str, *texts: str) -> None:
-    """Raises ReferencesError: texts that the dataset does not have, or the same one twice."""
+    """Raises CorrectionError: texts that the dataset does not have, or the same one twice."""
     if len(set(texts)) < len(texts):
-        raise ReferencesError(f"{dataset}: both texts are {texts[0]!r}; runs of one text are of one task anyway")
+        raise CorrectionError(f"{dataset}: both texts are {texts[0]!r}; runs of one text are of one task anyway")
     known = lake.column("SELECT DISTINCT task FROM episode_facts WHERE dataset = ? AND task IS NOT NULL", [dataset])
     if not known:
-        raise ReferencesError(
+        raise CorrectionError(
             f"the corpus has no dataset {dataset!r} with task texts; proccorpus status lists datasets"
         )
     for text in texts:
         if text not in known:
             close = get_close_matches(text, known, n=1, cutoff=0.0)
-            raise ReferencesError(f"no run of {dataset} has the text {text!r}; the nearest is {close[0]!r}")
-
-
-def _stamp(rows: Sequence[Mapping[str, Any]], before: Sequence[tuple]) -> tuple[str, datetime]:
-    """Id and time of rows that come together; `before`: those of the newest, so that the same said again differs."""
-    follows = before[0][0] if before else ""
-    row_id = content_key(follows, *(json.dumps(row, sort_keys=True) for row in rows))[:16]
-    return row_id, time_after(before[0][1] if before else None)
+            raise CorrectionError(f"no run of {dataset} has the text {text!r}; the nearest is {close[0]!r}")
 
 
 # For people
@@ -398,14 +346,11 @@ def sentences(lake: LakeConnection) -> dict[str, str]:
 
 
 def _sentence(labelled: int, references: Sequence[int], no_fit: int) -> str:
-    runs, are = ("run", "is") if labelled == 1 else ("runs", "are")
     numbers = ", ".join(map(str, references[:MOST_NAMED])) + (", ..." if len(references) > MOST_NAMED else "")
-    if len(references) == 1:
-        like = f"its reference (episode {numbers})"
-    else:
-        like = f"its {len(references)} references (episodes {numbers})"
+    several = f"{len(references)} references (episodes {numbers})"
+    like = several if len(references) > 1 else f"reference (episode {numbers})"
     left = f"; {no_fit} {'is' if no_fit == 1 else 'are'} like none of them" if no_fit else ""
-    return f"{labelled} {runs} {are} labelled like {like}{left}"
+    return f"{labelled} {'run is' if labelled == 1 else 'runs are'} labelled like its {like}{left}"
 
 
 def newest_word(lake: Lake) -> tuple[str, datetime] | None:

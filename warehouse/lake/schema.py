@@ -1,11 +1,13 @@
 """What tables and views there are, for people: columns, types, units, meanings, and a value of each."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache, partial
 
 import duckdb
 
 from core.errors import UserError
-from core.tables import TABLES, Table
+from core.tables import TABLES
 from core.views import VIEWS
 from warehouse.lake.connection import sql_type
 
@@ -43,68 +45,40 @@ def relations() -> list[dict]:
 
 def columns(names: list[str] | None = None, con: duckdb.DuckDBPyConnection | None = None) -> list[Described]:
     """Columns of some relations (default: all), with values out of `con`'s lake as examples. Raises SchemaError."""
-    # Where each column comes from: it is described there
-    types_of_view = _view_types()
-    origins: list[_Origin] = []
-    for name in _chosen(names):
-        origins += _table_columns(name) if name in TABLES else _view_columns(name, types_of_view[name])
     # Values out of the tables that the columns come from: views may be slow, and show the same
-    examples = _examples(con, {origin.table for origin in origins}) if con else {}
-
+    examples = cache(partial(_examples, con)) if con else lambda table: {}
+    types_of_view = _view_types()
     described = []
-    for o in origins:
-        example = examples.get((o.table, o.table_column), "")
-        described.append(Described(o.relation, o.column, o.type, unit(o.column), o.comment, example))
+    for name in _chosen(names):
+        for column, kind, comment, table in _columns_of(name, types_of_view):
+            example = examples(table).get(column, "") if table else ""
+            described.append(Described(name, column, kind, unit(column), comment, example))
     return described
 
 
 def _chosen(names: list[str] | None) -> list[str]:
     """Some relations, or all, in the order of the schema. Raises SchemaError."""
     every = [relation["name"] for relation in relations()]
-    for name in names or ():
-        if name not in every:
-            raise SchemaError(f"there is no table or view {name!r}; there are: {', '.join(sorted(every))}")
+    for name in sorted(set(names or ()) - set(every)):
+        raise SchemaError(f"there is no table or view {name!r}; there are: {', '.join(sorted(every))}")
     return [name for name in every if not names or name in names]
 
 
-@dataclass(frozen=True)
-class _Origin:
-    """A column of a relation, and the column of a table that it is taken from; "" where a view makes it up itself."""
-
-    relation: str
-    column: str
-    type: str
-    comment: str
-    table: str
-    table_column: str
-
-
-def _table_columns(name: str) -> list[_Origin]:
-    return [_Origin(name, c.name, sql_type(c.type), c.comment, name, c.name) for c in TABLES[name].columns]
-
-
-def _view_columns(name: str, types: dict[str, str]) -> list[_Origin]:
-    """The columns of a view, `types` by name. One that the view does not describe is the table's of the same name."""
+def _columns_of(name: str, types_of_view: dict[str, dict[str, str]]) -> Iterator[tuple[str, str, str, str]]:
+    """Name, type, comment and table of a relation's columns. One that a view does not describe is the table's of the
+    same name; of one that it makes up itself the table is ""."""
+    if name in TABLES:
+        yield from ((c.name, sql_type(c.type), c.comment, name) for c in TABLES[name].columns)
+        return
     view = next(v for v in VIEWS if v.name == name)
     words = set(view.sql.split())
     tables = sorted(TABLES.values(), key=lambda t: t.name not in words)  # those that the view names come first
-    origins = []
-    for column, kind in types.items():
-        table = _first_with(column, tables)
+    for column, kind in types_of_view[name].items():
         # A view's own description counts before the one of a table's column of the same name
-        if column in view.columns or table is None:
-            origins.append(_Origin(name, column, kind, view.columns.get(column, ""), "", ""))
-        else:
-            comment = next(c.comment for c in table.columns if c.name == column)
-            origins.append(_Origin(name, column, kind, comment, table.name, column))
-    return origins
-
-
-def _first_with(column: str, tables: list[Table]) -> Table | None:
-    for table in tables:
-        if any(c.name == column for c in table.columns):
-            return table
-    return None
+        found = [("", view.columns.get(column, ""))] * (column in view.columns)
+        found += [(t.name, c.comment) for t in tables for c in t.columns if c.name == column]
+        table, comment = [*found, ("", "")][0]
+        yield column, kind, comment, table
 
 
 def unit(column: str) -> str:
@@ -124,16 +98,11 @@ def _view_types() -> dict[str, dict[str, str]]:
         return {v.name: {r[0]: r[1] for r in con.execute(f"DESCRIBE {v.name}").fetchall()} for v in VIEWS}
 
 
-def _examples(con: duckdb.DuckDBPyConnection, tables: set[str]) -> dict[tuple[str, str], str]:
-    """A value of each of some tables' columns, by table and column, out of its first rows."""
-    examples = {}
-    for name in tables - {""}:
-        rows = con.execute(f"FROM {name} LIMIT {LOOKED_AT}").to_arrow_table().to_pylist()
-        for column in TABLES[name].schema.names:
-            value = next((row[column] for row in rows if row[column] not in (None, "", [])), None)
-            if value is not None:
-                examples[name, column] = _short(value)
-    return examples
+def _examples(con: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]:
+    """A value of each of a table's columns, by column, out of its first rows."""
+    rows = con.execute(f"FROM {table} LIMIT {LOOKED_AT}").to_arrow_table().to_pylist()
+    values = {c: next((r[c] for r in rows if r[c] not in (None, "", [])), None) for c in TABLES[table].schema.names}
+    return {column: _short(value) for column, value in values.items() if value is not None}
 
 
 def _short(value: object, length: int = 40) -> str:

@@ -6,6 +6,8 @@ read may be of an earlier version, which told no grippers apart: it has `frames.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import duckdb
@@ -29,29 +31,29 @@ class GripperOpening:
 
 def stored_signals(con: duckdb.DuckDBPyConnection, dataset: str) -> list[GripperSignal]:
     """The grippers and hands of a dataset, in the order of `frames.grippers`."""
-    rows = _dicts(con, "SELECT * FROM signals WHERE dataset = ? ORDER BY signal_index", [dataset])
-    return [signal_from_row(row) for row in rows]
+    return signals_by_dataset(con, dataset).get(dataset, [])
 
 
-def signals_by_dataset(con: duckdb.DuckDBPyConnection) -> dict[str, list[GripperSignal]]:
-    """The grippers and hands of all datasets that have any, in order."""
-    signals: dict[str, list[GripperSignal]] = {}
-    for row in _dicts(con, "SELECT * FROM signals ORDER BY dataset, signal_index", []):
-        signals.setdefault(row["dataset"], []).append(signal_from_row(row))
-    return signals
+def signals_by_dataset(con: duckdb.DuckDBPyConnection, dataset: str | None = None) -> dict[str, list[GripperSignal]]:
+    """The grippers and hands of all datasets that have any, or of one, in order."""
+    rows = _dicts(con, "signals WHERE dataset = coalesce($1, dataset) ORDER BY dataset, signal_index", [dataset])
+    return {name: [signal_from_row(row) for row in of] for name, of in groupby(rows, itemgetter("dataset"))}
 
 
 def lags_by_dataset(con: duckdb.DuckDBPyConnection) -> dict[str, list[dict[str, Any]]]:
     """The rows of signal_lags by dataset, in order."""
-    lags: dict[str, list[dict[str, Any]]] = {}
-    for row in _dicts(con, "SELECT * FROM signal_lags ORDER BY dataset, signal, chunk", []):
-        lags.setdefault(row["dataset"], []).append(row)
-    return lags
+    rows = _dicts(con, "signal_lags ORDER BY dataset, signal, chunk", [])
+    return {dataset: list(of_dataset) for dataset, of_dataset in groupby(rows, itemgetter("dataset"))}
 
 
 def chunk_lags(con: duckdb.DuckDBPyConnection, dataset: str, chunk: int) -> list[dict[str, Any]]:
     """The rows of signal_lags of one chunk, by signal."""
-    return _dicts(con, "SELECT * FROM signal_lags WHERE dataset = ? AND chunk = ? ORDER BY signal", [dataset, chunk])
+    return _dicts(con, "signal_lags WHERE dataset = ? AND chunk = ? ORDER BY signal", [dataset, chunk])
+
+
+def _dicts(con: duckdb.DuckDBPyConnection, sql: str, values: list[Any]) -> list[dict[str, Any]]:
+    """The rows that a query gives; none in a lake without the tables of signals."""
+    return con.execute(f"FROM {sql}", values).to_arrow_table().to_pylist() if has(con, "signals") else []
 
 
 def gripper_openings(
@@ -60,7 +62,7 @@ def gripper_openings(
     """How open the grippers of an episode are, in the order of signals; without those that are not used."""
     key = [dataset, chunk, episode_index]
     # Every camera's rows have the same of these
-    grippers = "any_value(grippers)" if _tells_apart(con) else "NULL"
+    grippers = "any_value(grippers)" if has(con, "signals") else "NULL"
     frames = con.execute(
         f"SELECT any_value(gripper), {grippers} FROM frames WHERE {OF_EPISODE} GROUP BY frame_index "
         "ORDER BY frame_index",
@@ -82,13 +84,3 @@ def openings_of(
 
 def _is_measured(curve: GripperOpening) -> bool:
     return any(value is not None for value in curve.opening)
-
-
-def _tells_apart(con: duckdb.DuckDBPyConnection) -> bool:
-    """Is the lake of a version that tells grippers apart?"""
-    return has(con, "signals")
-
-
-def _dicts(con: duckdb.DuckDBPyConnection, sql: str, values: list[Any]) -> list[dict[str, Any]]:
-    """The rows that a query gives; none in a lake without the tables of signals."""
-    return con.execute(sql, values).to_arrow_table().to_pylist() if _tells_apart(con) else []

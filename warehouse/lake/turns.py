@@ -38,22 +38,19 @@ def _turn(workspace: Workspace, kind: int) -> Iterator[None]:
         with suppress(OSError):
             handle = os.open(workspace.catalog.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        if handle is not None:
-            _lock(handle, kind)
+        end = time.monotonic() + PATIENCE_S
+        with suppress(OSError):  # a file system without such locks
+            while handle is not None and time.monotonic() < end and not _is_locked(handle, kind):
+                time.sleep(LOOK_S)
         yield
     finally:
         if handle is not None:
             os.close(handle)
 
 
-def _lock(handle: int, kind: int) -> None:
-    end = time.monotonic() + PATIENCE_S
-    while time.monotonic() < end:
-        try:
-            fcntl.flock(handle, kind | fcntl.LOCK_NB)
-        except BlockingIOError:
-            time.sleep(LOOK_S)
-        except OSError:  # a file system without such locks
-            return
-        else:
-            return
+def _is_locked(handle: int, kind: int) -> bool:
+    try:
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

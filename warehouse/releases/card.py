@@ -2,13 +2,12 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 from core.version import VERSION
 from warehouse.lake import Lake
 from warehouse.lake.labels import gate_counts
-from warehouse.lake.look_alikes import not_looked_at
+from warehouse.lake.near_duplicates import not_looked_at
 from warehouse.lake.outcomes import question
 from warehouse.releases.contents import LOCAL, Contents, ShardFile
 from warehouse.releases.licences import classify
@@ -38,47 +37,24 @@ def _bullets(lines: Iterable[str]) -> str:
 
 
 def _table(head: tuple[str, ...], rows: list[tuple]) -> str:
-    return "\n".join(map(_table_line, (head, ("---",) * len(head), *rows)))
-
-
-def _table_line(cells: tuple) -> str:
-    texts = [str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells]
-    return f"| {' | '.join(texts)} |"
+    lines = [[str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells] for cells in (head, *rows)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (lines[0], ["---"] * len(head), *lines[1:]))
 
 
 def _datasets(lake: Lake, held: Contents) -> str:
     datasets = lake.dicts(
-        "SELECT d.dataset, d.title, d.license, d.source_uri, d.source_revision, c.* EXCLUDE (dataset) FROM coverage c "
+        "SELECT d.dataset, coalesce(d.title, '') AS title, coalesce(d.license, 'not stated') AS licence, "
+        # An address; a folder of the machine that built it says nothing to others
+        "CASE WHEN contains(d.source_uri, '://') THEN concat_ws(' at ', d.source_uri, d.source_revision) "
+        "ELSE 'local files' END AS source, c.role, c.ok AS episodes, c.quarantined, c.frames, "
+        "format('{:.2f}', c.hours) AS hours FROM coverage c "
         "JOIN datasets d USING (dataset) WHERE list_contains(?, d.dataset) ORDER BY 1",
         [held.datasets],
     )
     samples = Counter[str]()
     for shard in held.shards:
         samples[shard.dataset] += shard.samples
-    rows = [
-        (
-            d["dataset"],
-            d["title"] or "",
-            d["license"] or "not stated",
-            _source(d["source_uri"], d["source_revision"]),
-            d["role"],
-            d["ok"],
-            d["quarantined"],
-            d["frames"],
-            f"{d['hours']:.2f}",
-            samples[d["dataset"]],
-        )
-        for d in datasets
-    ]
-    head = ("dataset", "title", "licence", "source", "role", "episodes", "quarantined", "frames", "hours", "samples")
-    return _table(head, rows)
-
-
-def _source(uri: str | None, revision: str | None) -> str:
-    """An address; a folder of the machine that built it says nothing to others."""
-    if not uri or "://" not in uri:
-        return "local files"
-    return f"{uri} at {revision}" if revision else uri
+    return _table((*datasets[0], "samples"), [(*d.values(), samples[d["dataset"]]) for d in datasets])
 
 
 def _splits(held: Contents) -> str:
@@ -100,15 +76,11 @@ def _label_runs(lake: Lake, held: Contents) -> str:
         "ORDER BY 1, 2",
         [held.datasets],
     )
-    return _bullets(map(_label_run, runs))
-
-
-def _label_run(run: Mapping[str, Any]) -> str:
-    model = f" {run['model']}" if run["model"] else ""
-    parameters = json.dumps(json.loads(run["params"]))
-    return (
-        f"{run['dataset']}, {run['episodes']} episodes: `{run['label_run']}`, {run['annotator']}{model}, "
-        f"code {run['code_version']}, parameters `{parameters}`"
+    return _bullets(
+        f"{run['dataset']}, {run['episodes']} episodes: `{run['label_run']}`, "
+        f"{' '.join(filter(None, (run['annotator'], run['model'])))}, code {run['code_version']}, "
+        f"parameters `{json.dumps(json.loads(run['params']))}`"
+        for run in runs
     )
 
 
@@ -121,21 +93,19 @@ def _citations(lake: Lake, held: Contents) -> list[str]:
     return [f"{dataset}: {' '.join(citation.split())}" for dataset, citation in citations if citation]
 
 
-def _limits(lake: Lake, name: str, held: Contents) -> list[str]:
+def _limits(lake: Lake, name: str, held: Contents) -> Iterator[str]:
     """What a reader must know before using the release, a sentence each."""
-    return [
-        *_limits_of_labels(lake, held),
-        *_limits_of_gates(lake, held),
-        *_limits_of_outcomes(lake, held),
-        *_limits_of_licences(lake, name, held),
-        *_limits_of_episodes(lake, held),
+    yield from _limits_of_labels(lake, held)
+    # What of the labels is not in the samples, since they were not sure enough or have no names of steps
+    for dataset, counts in gate_counts(lake.con).items():
+        yield from (f"{dataset}: {text}." for text in counts.sentences() if dataset in held.datasets)
+    yield from _limits_of_outcomes(lake, held)
+    yield from _limits_of_licences(lake, name, held)
+    yield from _limits_of_episodes(lake, held)
+    yield (
         "Near-copies across splits are looked for by pictures; mirrors, crops, and within one dataset "
-        "other frame rates are not found.",
-        *_limits_of_look_alikes(lake, held),
-    ]
-
-
-def _limits_of_look_alikes(lake: Lake, held: Contents) -> Iterator[str]:
+        "other frame rates are not found."
+    )
     if why := not_looked_at(lake, held.datasets):
         yield f"Copies of another dataset's runs at another frame rate were not looked for: {why}."
 
@@ -156,14 +126,6 @@ def _limits_of_labels(lake: Lake, held: Contents) -> Iterator[str]:
             yield f"Labels of {dataset} are by motion, without a model: steps are where the robot moves or rests."
         if "vlm" in annotators:
             yield f"Labels of {dataset} are a model's, not checked by people except where corrected."
-
-
-def _limits_of_gates(lake: Lake, held: Contents) -> Iterator[str]:
-    """What of the labels is not in the samples, since they were not sure enough or have no names of steps."""
-    for dataset, counts in gate_counts(lake.con).items():
-        if dataset in held.datasets:
-            for text in counts.sentences():
-                yield f"{dataset}: {text}."
 
 
 def _limits_of_outcomes(lake: Lake, held: Contents) -> Iterator[str]:

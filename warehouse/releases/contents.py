@@ -1,6 +1,6 @@
 """The contents of a release made now, and the reasons why some data stays out."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -88,7 +88,9 @@ def contents(lake: Lake, allow: Collection[str] | None = (), gate: LabelGate | N
     ask. Raises ReleaseError for none.
     """
     # Licence and takedown are judged by dataset, and only then shard by shard
-    shards_by_dataset = _by_dataset(lake_shards(lake))
+    shards_by_dataset: dict[str, list[ShardFile]] = {}
+    for shard in lake_shards(lake):
+        shards_by_dataset.setdefault(shard.dataset, []).append(shard)
     if not shards_by_dataset:
         raise ReleaseError("the corpus has no shards yet: build it first")
     licences = dict(lake.rows("SELECT dataset, license FROM datasets"))
@@ -101,69 +103,63 @@ def contents(lake: Lake, allow: Collection[str] | None = (), gate: LabelGate | N
     left_out: list[LeftOut] = []
     for dataset in sorted(shards_by_dataset.keys() | wholly_down):
         shards = shards_by_dataset.get(dataset, [])
-        refusal = _refusal(dataset, shards, licences.get(dataset), allow, dataset in wholly_down)
-        if refusal is not None:
-            left_out.append(refusal)
+        if why := _refusal(licences.get(dataset), allow, dataset in wholly_down):
+            left_out.append(LeftOut(dataset, *why, samples=_samples(shards)))
             continue
         # shards that were made before some of their episodes were taken down still show them
-        episodes_by_shard = _showing(lake, dataset, down.get(dataset) or frozenset())
-        fresh, stale = _divided(shards, episodes_by_shard)
-        left_out += _stale_shards(dataset, stale, episodes_by_shard)
+        fresh, stale = _without(dataset, shards, _showing(lake, dataset, down.get(dataset) or frozenset()), None)
         # shards are whole: one with a sample of an unsure label has to be built anew without it
-        unsure_episodes = _unsure(lake, dataset, gate) if gate else {}
-        sure, unsure = _divided(fresh, unsure_episodes)
+        sure, unsure = _without(dataset, fresh, _unsure(lake, dataset, gate), gate)
+        left_out += [*stale, *unsure]
         held += sure
-        left_out += _unsure_shards(dataset, unsure, unsure_episodes, gate)
 
     if not held:
         raise ReleaseError(f"nothing is left for a release. {'. '.join(map(str, left_out))}")
     return Contents(sorted({s.dataset for s in held}), tuple(held), tuple(left_out))
 
 
-def _divided(shards: Sequence[ShardFile], names: Collection[str]) -> tuple[list[ShardFile], list[ShardFile]]:
-    """Shards that are not among the names, and those that are."""
-    others = [s for s in shards if s.shard not in names]
-    named = [s for s in shards if s.shard in names]
-    return others, named
-
-
-def _by_dataset(shards: Sequence[ShardFile]) -> dict[str, list[ShardFile]]:
-    shards_by_dataset: dict[str, list[ShardFile]] = {}
-    for shard in shards:
-        shards_by_dataset.setdefault(shard.dataset, []).append(shard)
-    return shards_by_dataset
-
-
-def _num_samples(shards: Sequence[ShardFile]) -> int:
+def _samples(shards: Sequence[ShardFile]) -> int:
     return sum(s.samples for s in shards)
 
 
-def _refusal(
-    dataset: str, shards: Sequence[ShardFile], stated: str | None, allow: Collection[str] | None, wholly_down: bool
-) -> LeftOut | None:
-    """Why a release cannot hold a dataset at all; None where it can. `stated`: the text of its licence."""
-    samples = _num_samples(shards)
+def _refusal(stated: str | None, allow: Collection[str] | None, wholly_down: bool) -> tuple[str, str] | None:
+    """Why a release cannot hold a dataset at all, and the remedy; None where it can. `stated`: its licence."""
     # A takedown comes before the licence: no flag lets that data in
     if wholly_down:
-        return LeftOut(dataset, "taken down", "proccorpus takedown --undo takes it back", samples=samples)
+        return "taken down", "proccorpus takedown --undo takes it back"
     licence = classify(stated)
     if allow is None or licence.allowed(allow):
         return None
     text = f" ({stated})" if stated else ", none is stated"
-    why = f"its licence is {licence.kind}{text}"
     condition = "if your use is not commercial" if licence.kind == NON_COMMERCIAL else "if you know its terms"
-    return LeftOut(dataset, why, f"{condition}: {licence.flag}", samples=samples)
+    return f"its licence is {licence.kind}{text}", f"{condition}: {licence.flag}"
 
 
-def _stale_shards(dataset: str, stale: Sequence[ShardFile], episodes_by_shard: dict[str, list[int]]) -> list[LeftOut]:
-    """What is said of shards that show episodes taken down; nothing where there are none."""
-    if not stale:
-        return []
-    episodes = set(chain.from_iterable(episodes_by_shard[s.shard] for s in stale))
-    listed = ", ".join(map(str, sorted(episodes)))
-    why = f"they show episodes taken down ({listed})" if episodes else "they may show episodes taken down"
-    names = tuple(s.shard for s in stale)
-    return [LeftOut(dataset, why, "build the dataset again to make them anew", names, _num_samples(stale))]
+def _without(
+    dataset: str, shards: Sequence[ShardFile], by_shard: Mapping[str, list[int]], gate: LabelGate | None
+) -> tuple[list[ShardFile], list[LeftOut]]:
+    """The shards that are not in `by_shard` (episodes by shard), and what is said of those that are: they show episodes
+    taken down, or, with a `gate`, hold samples of unsure labels."""
+    others, named = [s for s in shards if s.shard not in by_shard], [s for s in shards if s.shard in by_shard]
+    if not named:
+        return others, []
+    episodes = sorted(set(chain.from_iterable(by_shard[s.shard] for s in named)))
+    why, remedy = _taken_down(episodes) if gate is None else _not_sure(episodes, gate)
+    return others, [LeftOut(dataset, why, remedy, tuple(s.shard for s in named), _samples(named))]
+
+
+def _taken_down(episodes: Sequence[int]) -> tuple[str, str]:
+    listed = f"they show episodes taken down ({', '.join(map(str, episodes))})"
+    why = listed if episodes else "they may show episodes taken down"
+    return why, "build the dataset again to make them anew"
+
+
+def _not_sure(episodes: Sequence[int], gate: LabelGate) -> tuple[str, str]:
+    listed = ", ".join(map(str, episodes[:MOST_LISTED])) + (" ..." if len(episodes) > MOST_LISTED else "")
+    why = f"they hold samples of {len(episodes)} labels that are not sure enough (episodes {listed})"
+    asked = {"--min-confidence": gate.min_confidence, "--min-name-confidence": gate.min_name_confidence}
+    flags = " ".join(f"{flag} {least:g}" for flag, least in asked.items() if least > 0)
+    return why, f"build the dataset again with {flags} to make them without"
 
 
 def _showing(lake: Lake, dataset: str, episodes: frozenset[int]) -> dict[str, list[int]]:
@@ -188,8 +184,10 @@ def _showing(lake: Lake, dataset: str, episodes: frozenset[int]) -> dict[str, li
     return {shard: [] for (shard,) in without_samples} | dict(showing)
 
 
-def _unsure(lake: Lake, dataset: str, gate: LabelGate) -> dict[str, list[int]]:
+def _unsure(lake: Lake, dataset: str, gate: LabelGate | None) -> dict[str, list[int]]:
     """Shards of a dataset with samples of labels that do not pass a gate, and the episodes of these."""
+    if gate is None:
+        return {}
     return dict(
         lake.rows(
             "SELECT l.shard, list_sort(list(DISTINCT s.episode_index)) FROM samples s "
@@ -200,18 +198,3 @@ def _unsure(lake: Lake, dataset: str, gate: LabelGate) -> dict[str, list[int]]:
             [dataset, gate.min_confidence, gate.min_name_confidence],
         )
     )
-
-
-def _unsure_shards(
-    dataset: str, shards: Sequence[ShardFile], episodes_by_shard: dict[str, list[int]], gate: LabelGate | None
-) -> list[LeftOut]:
-    """What is said of shards with samples of unsure labels; nothing where there are none."""
-    if not shards or gate is None:
-        return []
-    episodes = sorted(set(chain.from_iterable(episodes_by_shard[s.shard] for s in shards)))
-    listed = ", ".join(map(str, episodes[:MOST_LISTED])) + (" ..." if len(episodes) > MOST_LISTED else "")
-    why = f"they hold samples of {len(episodes)} labels that are not sure enough (episodes {listed})"
-    asked = {"--min-confidence": gate.min_confidence, "--min-name-confidence": gate.min_name_confidence}
-    flags = " ".join(f"{flag} {least:g}" for flag, least in asked.items() if least > 0)
-    remedy = f"build the dataset again with {flags} to make them without"
-    return [LeftOut(dataset, why, remedy, tuple(s.shard for s in shards), _num_samples(shards))]

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,27 +81,22 @@ def diff_runs(lake: Lake, run_a: str, run_b: str) -> Diff:
 
 def _label_run(lake: Lake, beginning: str) -> str:
     """The one label run whose id begins so. Raises ReleaseError for none or several."""
-    runs = [r[0] for r in lake.rows("SELECT label_run FROM label_runs ORDER BY created_at")]
+    runs = lake.column("SELECT label_run FROM label_runs ORDER BY created_at")
     fitting = [r for r in runs if r.startswith(beginning)]
     if len(fitting) != 1:
         problem = "several label runs begin with" if fitting else "there is no label run"
-        listed = ", ".join(fitting or runs) or "none yet"
-        raise ReleaseError(f"{problem} {beginning!r}; label runs: {listed}")
+        raise ReleaseError(f"{problem} {beginning!r}; label runs: {', '.join(fitting or runs) or 'none yet'}")
     return fitting[0]
 
 
 @contextmanager
 def _sides(lake: Lake, snapshot_a: int, snapshot_b: int) -> Iterator[None]:
     """The lake at two of its snapshots, attached as `a` and `b`."""
-    attach(lake.con, lake.workspace, "a", snapshot_a)
-    try:
-        attach(lake.con, lake.workspace, "b", snapshot_b)
-        try:
-            yield
-        finally:
-            lake.con.execute("DETACH b")
-    finally:
-        lake.con.execute("DETACH a")
+    with ExitStack() as attached:
+        for side, snapshot in (("a", snapshot_a), ("b", snapshot_b)):
+            attach(lake.con, lake.workspace, side, snapshot)
+            attached.callback(lake.con.execute, f"DETACH {side}")
+        yield
 
 
 def _labels_of_release(lake: Lake, catalog: str, release: Release) -> None:
@@ -148,52 +143,35 @@ def _diff(lake: Lake, name_a: str, name_b: str) -> Diff:
     )
     # Episodes in both releases may have another label; those in one only have none to compare with
     relabelled = [_change(episode) for episode in both if not episode["same"]]
-    added, removed = _only_in(lake, "b", "a"), _only_in(lake, "a", "b")
-    in_both = Counter(episode["dataset"] for episode in both)
-    num_added = Counter(dataset for dataset, _ in added)
-    num_removed = Counter(dataset for dataset, _ in removed)
+    only_in = (
+        "SELECT dataset, episode_index FROM labels_{} ANTI JOIN labels_{} USING (dataset, episode_index) ORDER BY ALL"
+    )
+    added, removed = lake.rows(only_in.format("b", "a")), lake.rows(only_in.format("a", "b"))
+    counts = {"in_both": Counter(episode["dataset"] for episode in both)}
+    counts |= {"added": Counter(dataset for dataset, _ in added), "removed": Counter(dataset for dataset, _ in removed)}
     datasets = [
-        {
-            "dataset": name,
-            "in_both": in_both[name],
-            "added": num_added[name],
-            "removed": num_removed[name],
-            **_means([change for change in relabelled if change.dataset == name]),
-        }
-        for name in sorted(in_both.keys() | num_added.keys() | num_removed.keys())
+        {"dataset": name}
+        | {what: of_datasets[name] for what, of_datasets in counts.items()}
+        | _means([change for change in relabelled if change.dataset == name])
+        for name in sorted(set().union(*counts.values()))
     ]
     return Diff(name_a, name_b, datasets, added, removed, relabelled)
 
 
-def _only_in(lake: Lake, side: str, other: str) -> list[tuple[str, int]]:
-    """(dataset, episode_index) of the episodes of one side that the other lacks."""
-    return lake.rows(
-        f"SELECT dataset, episode_index FROM labels_{side} ANTI JOIN labels_{other} USING (dataset, episode_index) "
-        "ORDER BY ALL"
-    )
-
-
 def _change(episode: Mapping[str, Any]) -> Change:
     """One row of the comparison in `_diff`."""
-    starts_a, starts_b = _boundaries(episode["segments_a"]), _boundaries(episode["segments_b"])
+    # Frames where a segment begins, but for the first, which begins at 0 in every label
+    starts_a, starts_b = ([s["s"] for s in (episode[side] or [])[1:]] for side in ("segments_a", "segments_b"))
     fps = episode["fps"]
     shifts_s = [frames / fps for frames in boundary_moves(starts_a, starts_b)] if fps else []
     return Change(
-        dataset=episode["dataset"],
-        episode_index=episode["episode_index"],
-        run_a=episode["run_a"],
-        run_b=episode["run_b"],
+        **{name: episode[name] for name in ("dataset", "episode_index", "run_a", "run_b")},
         boundaries_a=len(starts_a),
         boundaries_b=len(starts_b),
         mean_shift_s=_mean(shifts_s),
         max_shift_s=max(shifts_s, default=None),
         progress_difference=episode["difference"],
     )
-
-
-def _boundaries(segments: list[dict] | None) -> list[int]:
-    """Frames where a segment begins, but for the first, which begins at 0 in every label."""
-    return [segment["s"] for segment in (segments or [])[1:]]
 
 
 def boundary_moves(a: Sequence[int], b: Sequence[int]) -> list[int]:
@@ -211,16 +189,14 @@ def boundary_moves(a: Sequence[int], b: Sequence[int]) -> list[int]:
 
 def _means(changes: Sequence[Change]) -> dict[str, Any]:
     """How far the labels of a dataset moved: means and maximum over its relabelled episodes."""
-    shifts = [c.mean_shift_s for c in changes if c.mean_shift_s is not None]
-    largest_shifts = [c.max_shift_s for c in changes if c.max_shift_s is not None]
-    differences = [c.progress_difference for c in changes if c.progress_difference is not None]
     return {
         "relabelled": len(changes),
-        "mean_shift_s": _mean(shifts),
-        "max_shift_s": max(largest_shifts, default=None),
-        "progress_difference": _mean(differences),
+        "mean_shift_s": _mean([c.mean_shift_s for c in changes]),
+        "max_shift_s": max((c.max_shift_s for c in changes if c.max_shift_s is not None), default=None),
+        "progress_difference": _mean([c.progress_difference for c in changes]),
     }
 
 
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None

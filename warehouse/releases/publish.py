@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 
 from core.files import sha256_file
 from warehouse.lake import Lake, literal
-from warehouse.releases.contents import LOCAL, ReleaseError, ShardFile, held_episodes_sql
+from warehouse.releases.contents import LOCAL, ReleaseError, held_episodes_sql
 from warehouse.releases.licences import hub_licence
 from warehouse.releases.release import Release, card_path
 from warehouse.releases.targets import MANIFEST, OutgoingFile, Target, address, open_target, published_root
@@ -72,8 +72,15 @@ def publish(
     target = open_target(to, private=private)
     with TemporaryDirectory(prefix="proccorpus-publish-") as folder:
         items = _items(lake, release, Path(folder))
-        manifest = _manifest(release, items)
-        _check_place(target, manifest)
+        identity = {"release": release.name, "snapshot": release.snapshot, "config_hash": release.config_hash}
+        there = target.manifest()
+        if there is not None and any(there.get(k) != v for k, v in identity.items()):
+            held = f"{there.get('release')} with content {str(there.get('config_hash'))[:16]}"
+            raise ReleaseError(f"{to} holds the release {held}: publish to another place, or empty it first")
+        # All facts of a shard but where it lies here
+        shards = [asdict(shard) | {"path": shard.address} for shard in release.shard_list]
+        shards = [{name: value for name, value in shard.items() if name != "store"} for shard in shards]
+        manifest = {"format": 1, **identity, "shards": shards, "files": listed(items)}
         return send(target, items, manifest, dry_run=dry_run, on_file=on_file)
 
 
@@ -111,34 +118,6 @@ def verify_published(at: str) -> tuple[dict, list[Failure]]:
     return manifest, [failure for failure in failures if failure]
 
 
-def _check_place(target: Target, manifest: dict) -> None:
-    there = target.manifest()
-    same = ("release", "config_hash", "snapshot")
-    if there is not None and any(there.get(k) != manifest[k] for k in same):
-        raise ReleaseError(
-            f"{target.to} holds the release {there.get('release')} with content {str(there.get('config_hash'))[:16]}: "
-            "publish to another place, or empty it first"
-        )
-
-
-def _manifest(release: Release, items: Sequence[OutgoingFile]) -> dict:
-    return {
-        "format": 1,
-        "release": release.name,
-        "snapshot": release.snapshot,
-        "config_hash": release.config_hash,
-        "shards": [_published_shard(shard) for shard in release.shard_list],
-        "files": listed(items),
-    }
-
-
-def _published_shard(shard: ShardFile) -> dict:
-    """A manifest's line of a shard: all facts but where it lies here."""
-    facts = asdict(shard) | {"path": shard.address}
-    del facts["store"]
-    return facts
-
-
 def listed(items: Sequence[OutgoingFile]) -> list[dict]:
     """A manifest's `files`."""
     return [{"path": i.path, "bytes": i.bytes, "sha256": i.sha256} for i in items]
@@ -155,29 +134,28 @@ def _items(lake: Lake, release: Release, folder: Path) -> list[OutgoingFile]:
     """All files of the published release but the manifest; those that are made now are written to `folder`."""
     items = []
     for shard in release.shard_list:
-        items += _shard_items(lake, release, shard)
+        tar = shard.path(lake.workspace)
+        index = index_path(tar)
+        for path in (tar, index):
+            if not path.exists():
+                raise ReleaseError(f"{path} is missing: proccorpus release verify {release.name}")
+        # the tar's hash is the recorded one: its bytes are compared with it while they are sent
+        items.append(OutgoingFile(shard.address, shard.bytes, shard.sha256, tar))
+        items.append(item_of(index, f"shards/{shard.split}/{index.name}"))
     with _at_snapshot(lake, release) as then:
         _refuse_taken_down(lake, then, release)
         for name, sql in LABELS.items():
             path = folder / f"{name}.parquet"
             then.con.execute(f"COPY ({sql}) TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd)")
             items.append(item_of(path, f"labels/{name}.parquet"))
-        licences = [r[0] for r in then.rows("SELECT license FROM datasets SEMI JOIN held USING (dataset)")]
+        licences = then.column("SELECT license FROM datasets SEMI JOIN held USING (dataset)")
+    # What the hub reads at the head of a card
+    licence, names = hub_licence(licences)
+    head = f"---\nlicense: {licence}\ntask_categories: [robotics]\npretty_name: {json.dumps(release.name)}\n"
+    head += f"license_name: {json.dumps(names)}\n" if names else ""
     readme = folder / "README.md"
-    readme.write_text(_front_matter(release, licences) + card_path(lake.workspace, release.name).read_text())
+    readme.write_text(f"{head}---\n\n{card_path(lake.workspace, release.name).read_text()}")
     return [*items, item_of(readme, "README.md")]
-
-
-def _shard_items(lake: Lake, release: Release, shard: ShardFile) -> list[OutgoingFile]:
-    """A shard's tar and its index file."""
-    tar = shard.path(lake.workspace)
-    index = index_path(tar)
-    for path in (tar, index):
-        if not path.exists():
-            raise ReleaseError(f"{path} is missing: proccorpus release verify {release.name}")
-    # the tar's hash is the recorded one: its bytes are compared with it while they are sent
-    recorded = OutgoingFile(shard.address, shard.bytes, shard.sha256, tar)
-    return [recorded, item_of(index, f"shards/{shard.split}/{index.name}")]
 
 
 def item_of(path: Path, name: str) -> OutgoingFile:
@@ -206,12 +184,3 @@ def _refuse_taken_down(lake: Lake, then: Lake, release: Release) -> None:
             raise ReleaseError(
                 f"the release {release.name} holds {what}, which was taken down since: release what is left"
             )
-
-
-def _front_matter(release: Release, licences: Sequence[str | None]) -> str:
-    """What the hub reads at the head of a card. `licences`: as the datasets state them."""
-    licence, names = hub_licence(licences)
-    lines = [f"license: {licence}", "task_categories: [robotics]", f"pretty_name: {json.dumps(release.name)}"]
-    if names:
-        lines.append(f"license_name: {json.dumps(names)}")
-    return "\n".join(["---", *lines, "---", "", ""])

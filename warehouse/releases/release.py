@@ -1,7 +1,7 @@
 """Releases: a corpus frozen under a name: a lake snapshot, a shard list and a card."""
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import chain
@@ -12,9 +12,11 @@ from core.names import LATEST, did_you_mean
 from core.paths import Workspace
 from core.tables import TABLES
 from warehouse.lake import Lake, content_key
+from warehouse.lake.checks import split_leaks
+from warehouse.lake.soundness import corpus_soundness
 from warehouse.releases.card import card
 from warehouse.releases.contents import LOCAL, SHARD_COLUMNS, Contents, ReleaseError, ShardFile, contents
-from warehouse.releases.guards import guard
+from warehouse.shards import glance
 
 NAME = re.compile(r"^[a-z0-9][a-z0-9._-]*$")
 
@@ -62,15 +64,12 @@ def get_release(lake: Lake, name: str | None = None) -> Release:
     """As find_release; raises ReleaseError when there is none."""
     release = find_release(lake, name)
     if release is None:
-        raise ReleaseError(_no_release(lake, name))
+        if not name or name == LATEST:
+            raise ReleaseError("there is no release yet: proccorpus release create NAME")
+        names = lake.column("SELECT name FROM releases ORDER BY 1")
+        there = f"{', '.join(names) or 'none yet'}{did_you_mean(name, names)}"
+        raise ReleaseError(f"there is no release {name!r}; releases: {there}")
     return release
-
-
-def _no_release(lake: Lake, name: str | None) -> str:
-    names = lake.column("SELECT name FROM releases ORDER BY 1")
-    if not name or name == LATEST:
-        return "there is no release yet: proccorpus release create NAME"
-    return f"there is no release {name!r}; releases: {', '.join(names) or 'none yet'}{did_you_mean(name, names)}"
 
 
 def local_release(lake: Lake) -> Release:
@@ -102,8 +101,7 @@ def create_release(
         raise ReleaseError(f"the release {name} exists, and releases do not change: choose another name")
     held = held or contents(lake, allow)
     # nothing is frozen that is not whole: the shards' files, the splits, the tables
-    _check_shards(lake, held.shards)
-    guarded = guard(lake, held.datasets)
+    _check(lake, held)
     config_hash = content_hash(lake, held)
 
     # The card names its snapshot, which is known only inside the commit that freezes the release
@@ -115,25 +113,26 @@ def create_release(
         release={"name": name, "config_hash": config_hash, "created_at": datetime.now(UTC)},
         shards=TABLES["release_shards"].rows([{"name": name} | asdict(s) for s in held.shards]),
         write=write,
-        guarded=guarded,
     )
     lake.back_up()
     return Release(name, snapshot, config_hash, held.shards)
 
 
-def _check_shards(lake: Lake, shards: Sequence[ShardFile]) -> None:
-    for s in shards:
+def _check(lake: Lake, held: Contents) -> None:
+    """Raises ReleaseError for files that are not as recorded, test data in training, or rows against the schema."""
+    for s in held.shards:
         path = s.path(lake.workspace)
-        if not path.exists():
-            raise ReleaseError(
-                f"the shard {s.shard} is recorded but not at {path}: build its dataset {s.dataset} again"
-            )
-        size = path.stat().st_size
-        if size != s.bytes:
-            raise ReleaseError(
-                f"the shard {path} has {size} bytes, not the {s.bytes} that were written: delete it and "
-                f"build its dataset {s.dataset} again"
-            )
+        if wrong := glance(path, s.bytes):
+            raise ReleaseError(f"the shard {path} {wrong}: delete it, and build its dataset {s.dataset} again")
+    leaks = split_leaks(lake, held.datasets)
+    if not leaks.passed:
+        raise ReleaseError(
+            f"no release while test data leaks into training: {leaks.detail}. Mend the splits (group_field in the "
+            "registry entry), or take one of the two down: proccorpus takedown DATASET --episodes N --reason TEXT"
+        )
+    sound = corpus_soundness(lake, held.datasets)
+    if not sound.passed:
+        raise ReleaseError(f"no release of a corpus that is broken: {sound.detail}. Build what is named again")
 
 
 def delete_release(lake: Lake, name: str) -> Release:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from core.errors import UserError
 from core.tables import TABLES
 from warehouse.lake import Lake, content_key
+from warehouse.lake.statements import known_episodes
 
 
 def takedown_marks(lake: Lake, dataset: str | None = None) -> list[dict]:
@@ -35,7 +36,9 @@ def takedown_stamp(lake: Lake, dataset: str) -> str:
 
 def take_down(lake: Lake, dataset: str, episodes: Collection[int] | None, reason: str) -> list[dict]:
     """Mark episodes (None: the whole dataset) as not to be used; returns the marks. Raises UserError."""
-    _check(lake, dataset, episodes)
+    unknown = sorted(set(episodes or ()) - known_episodes(lake, dataset).keys())
+    if unknown:
+        raise UserError(f"{dataset} has no episode {unknown[0]}; proccorpus sql lists them in the view episodes")
     if not reason.strip():
         raise UserError("give a --reason: the quarantine shows it to people who miss the data")
     marked = [None] if episodes is None else sorted(set(episodes))
@@ -52,33 +55,8 @@ def undo(lake: Lake, dataset: str, episodes: Collection[int] | None) -> int:
         where, values = f"{where} AND list_contains(?, episode_index)", [dataset, sorted(set(episodes))]
     count = lake.remove(f"undo takedown of {dataset}", where, values, "takedowns")
     if not count:
-        raise UserError(f"nothing of that is taken down of {dataset}: {_taken_down_instead(lake, dataset)}")
+        listed = [str(m["episode_index"]) for m in takedown_marks(lake, dataset) if m["episode_index"] is not None]
+        there = f"taken down are its episodes {', '.join(listed)}"
+        there = there if listed else "proccorpus sql 'FROM takedowns' lists what is"
+        raise UserError(f"nothing of that is taken down of {dataset}: {there}")
     return count
-
-
-def _taken_down_instead(lake: Lake, dataset: str) -> str:
-    episodes = [mark["episode_index"] for mark in takedown_marks(lake, dataset)]
-    listed = [str(episode) for episode in episodes if episode is not None]
-    if not listed:
-        return "proccorpus sql 'FROM takedowns' lists what is"
-    return f"taken down are its episodes {', '.join(listed)}"
-
-
-def _check(lake: Lake, dataset: str, episodes: Collection[int] | None) -> None:
-    datasets = [name for (name,) in lake.rows("SELECT dataset FROM datasets ORDER BY 1")]
-    if dataset not in datasets:
-        raise UserError(f"the corpus has no dataset {dataset!r}; it has {', '.join(datasets) or 'none yet'}")
-    if episodes is not None:
-        _check_episodes(lake, dataset, episodes)
-
-
-def _check_episodes(lake: Lake, dataset: str, episodes: Collection[int]) -> None:
-    # episodes that left the source keep their number in episode_ids
-    there = lake.rows(
-        "SELECT episode_index FROM episode_ids WHERE dataset = $1 UNION "
-        "SELECT episode_index FROM episode_facts WHERE dataset = $1",
-        [dataset],
-    )
-    unknown = sorted(set(episodes) - {episode for (episode,) in there})
-    if unknown:
-        raise UserError(f"{dataset} has no episode {unknown[0]}; proccorpus sql lists them in the view episodes")

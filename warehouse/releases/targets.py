@@ -126,17 +126,14 @@ class FolderTarget:
     def send(self, items: Sequence[OutgoingFile], on_file: Callable[[OutgoingFile], None]) -> None:
         with _client_errors(self.to, "write to"):
             for item in items:
-                self._put(item)
+                path = self._file(item.path)
+                try:
+                    with path.open("wb") as f:
+                        copy_checked(item, f.write)
+                except ReleaseError:
+                    path.unlink()
+                    raise
                 on_file(item)
-
-    def _put(self, item: OutgoingFile) -> None:
-        path = self._file(item.path)
-        try:
-            with path.open("wb") as f:
-                copy_checked(item, f.write)
-        except ReleaseError:
-            path.unlink()
-            raise
 
     def _file(self, name: str) -> Path:
         """A file to write, its folder made. A bucket has no folders, and to make one would make a bucket."""
@@ -193,26 +190,21 @@ class HubTarget:
         with _client_errors(self.to, "write to"):
             self._api.create_repo(self.repo, repo_type=self.kind, private=self.private, exist_ok=True)
             for batch in batches(items):
-                self._commit(batch)
+                with TemporaryDirectory(prefix="proccorpus-publish-") as folder:
+                    files = {item.path: _local(item, Path(folder) / str(k)) for k, item in enumerate(batch)}
+                    self._commit(f"{len(batch)} files", files)
                 for item in batch:
                     on_file(item)
 
-    def _commit(self, batch: Sequence[OutgoingFile]) -> None:
+    def _commit(self, message: str, files: Mapping[str, str | bytes]) -> None:
         from huggingface_hub import CommitOperationAdd
 
-        with TemporaryDirectory(prefix="proccorpus-publish-") as folder:
-            adds = []
-            for number, item in enumerate(batch):
-                path = _local(item, Path(folder) / str(number))
-                adds.append(CommitOperationAdd(item.path, path))
-            self._api.create_commit(self.repo, adds, commit_message=f"{len(batch)} files", repo_type=self.kind)
+        adds = [CommitOperationAdd(path, data) for path, data in files.items()]
+        self._api.create_commit(self.repo, adds, commit_message=message, repo_type=self.kind)
 
     def finish(self, manifest: dict) -> None:
-        from huggingface_hub import CommitOperationAdd
-
         with _client_errors(self.to, "write to"):
-            add = CommitOperationAdd(MANIFEST, manifest_bytes(manifest))
-            self._api.create_commit(self.repo, [add], commit_message="Manifest", repo_type=self.kind)
+            self._commit("Manifest", {MANIFEST: manifest_bytes(manifest)})
 
 
 def _same(item: OutgoingFile, there: "RepoFile | None") -> bool:

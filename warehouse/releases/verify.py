@@ -7,7 +7,6 @@ from pathlib import Path
 
 from core.files import sha256_file
 from warehouse.lake import Lake, LakeError
-from warehouse.releases.contents import ShardFile
 from warehouse.releases.release import Release, card_path
 from warehouse.shards import check_shard
 
@@ -43,48 +42,24 @@ def file_failure(path: Path, size: int, sha256: str) -> Failure | None:
     return None
 
 
-@dataclass(frozen=True)
-class Recorded:
-    """What the lake said at a release's snapshot: hash and number of samples by shard, and the release's shards."""
-
-    sha256: dict[str, str]
-    samples: dict[str, int]
-    frozen: set[str]
-
-
-def _recorded(lake: Lake, release: Release) -> Recorded:
-    """Raises LakeError where the snapshot is gone."""
-    then = Lake(lake.workspace, read_only=True, snapshot=release.snapshot)
-    with closing(then.con):
-        return Recorded(
-            dict(then.rows("SELECT shard, sha256 FROM shards")),
-            dict(then.rows("SELECT shard, count(*) FROM sample_location GROUP BY 1")),
-            {shard for (shard,) in then.rows("SELECT shard FROM release_shards WHERE name = ?", [release.name])},
-        )
-
-
-def _difference(recorded: Recorded, shard: ShardFile) -> str | None:
-    """What the lake says otherwise of a shard than the release does."""
-    name, num_samples = shard.shard, recorded.samples.get(shard.shard, 0)
-    if recorded.sha256.get(name) != shard.sha256:
-        return f"the lake does not list {name} as the release does"
-    if num_samples != shard.samples:
-        return f"the lake has {num_samples} samples of {name}, the release {shard.samples}"
-    return None
-
-
 def _lake_failures(lake: Lake, release: Release) -> Iterator[Failure]:
     """Does the lake, as it was at the release's snapshot, list the same shards with as many samples?"""
     where = f"snapshot {release.snapshot}"
     try:
-        recorded = _recorded(lake, release)
+        then = Lake(lake.workspace, read_only=True, snapshot=release.snapshot)
     except LakeError as e:
         yield Failure(where, str(e))
         return
+    with closing(then.con):
+        hashes = dict(then.rows("SELECT shard, sha256 FROM shards"))
+        samples = dict(then.rows("SELECT shard, count(*) FROM sample_location GROUP BY 1"))
+        frozen = set(then.column("SELECT shard FROM release_shards WHERE name = ?", [release.name]))
     # The release's list and the lake at its snapshot were written together, so they have to agree
     for shard in release.shard_list:
-        difference = _difference(recorded, shard)
-        if difference is not None:
-            yield Failure(where, difference)
-    if recorded.frozen != {shard.shard for shard in release.shard_list}:
+        name, there = shard.shard, samples.get(shard.shard, 0)
+        if hashes.get(name) != shard.sha256:
+            yield Failure(where, f"the lake does not list {name} as the release does")
+        elif there != shard.samples:
+            yield Failure(where, f"the lake has {there} samples of {name}, the release {shard.samples}")
+    if frozen != {shard.shard for shard in release.shard_list}:
         yield Failure(where, "the release listed other shards there than it does now")

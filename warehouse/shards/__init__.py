@@ -1,41 +1,19 @@
-from warehouse.shards.shard import (
-    CODE_VERSION,
-    SAMPLES,
-    Entry,
-    Index,
-    Sample,
-    ShardEpisode,
-    ShardError,
-    check_shard,
-    expand,
-    index_path,
-    pack,
-    picture_name,
-    read_entries,
-    read_entry,
-    read_index,
-    read_sample,
-    read_samples,
-    shards_stage,
-)
-
-__all__ = [
-    "CODE_VERSION",
-    "SAMPLES",
-    "Entry",
-    "Index",
-    "Sample",
-    "ShardEpisode",
-    "ShardError",
-    "check_shard",
-    "expand",
-    "index_path",
-    "pack",
-    "picture_name",
-    "read_entries",
-    "read_entry",
-    "read_index",
-    "read_sample",
-    "read_samples",
-    "shards_stage",
-]
+from warehouse.shards.shard import CODE_VERSION as CODE_VERSION
+from warehouse.shards.shard import SAMPLES as SAMPLES
+from warehouse.shards.shard import Entry as Entry
+from warehouse.shards.shard import Index as Index
+from warehouse.shards.shard import Sample as Sample
+from warehouse.shards.shard import ShardEpisode as ShardEpisode
+from warehouse.shards.shard import ShardError as ShardError
+from warehouse.shards.shard import check_shard as check_shard
+from warehouse.shards.shard import expand as expand
+from warehouse.shards.shard import glance as glance
+from warehouse.shards.shard import index_path as index_path
+from warehouse.shards.shard import pack as pack
+from warehouse.shards.shard import picture_name as picture_name
+from warehouse.shards.shard import read_entries as read_entries
+from warehouse.shards.shard import read_entry as read_entry
+from warehouse.shards.shard import read_index as read_index
+from warehouse.shards.shard import read_sample as read_sample
+from warehouse.shards.shard import read_samples as read_samples
+from warehouse.shards.shard import shards_stage as shards_stage

@@ -13,13 +13,14 @@ same seed and shards give the same order on any machine.
 
 import hashlib
 import json
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import copy
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
-from itertools import batched, chain, islice, pairwise
+from itertools import accumulate, batched, chain, islice, pairwise
 from math import isfinite
 from pathlib import Path
 
@@ -176,7 +177,8 @@ class Loader:
         groups = iter(groups)
         self._shards = [_connected(path) for path in self._shards]
         # Resumed by the plan: what was given before is planned again, and no tar is read for it
-        _pass_over(groups, given)
+        for visit, _ in chain.from_iterable(islice(groups, given)):
+            visit.left -= 1
         for items in _read_ahead(groups, self._ahead):
             samples = [visit.take(i) for visit, i in items]
             self._position += 1
@@ -191,7 +193,7 @@ class Loader:
             yield from _cut(self._plan(), size, max_tokens)
             return
         for number, items in enumerate(batched(self._plan(), window)):
-            by_length = sorted(items, key=_num_tokens)
+            by_length = sorted(items, key=lambda item: item[0].entry.num_tokens[item[1]])
             batches = list(_cut(by_length, size, max_tokens))
             yield from _shuffled(batches, _rng(self.config.seed, "window", epoch, number))
 
@@ -221,12 +223,12 @@ class Loader:
 
         # Several shards are mixed, since the episodes of one shard are all of one chunk
         open_shards = list(islice(shards, self.config.interleave))
-        if not open_shards:
-            self._check_wanted()
+        if not open_shards and not any(_wanted_families(read_index(path), self.config) for path in self._shards):
+            raise ShardError(f"none of {len(self._shards)} shards has a sample of these families at a rate above 0")
         while open_shards:
             # A shard is drawn by what is left of it, so that all end together
-            left = [len(visits) for visits in open_shards]
-            k = _holder_of(left, draw(sum(left)))
+            left = list(accumulate(map(len, open_shards)))
+            k = bisect_right(left, draw(left[-1]))
             yield open_shards[k].pop()
             if not open_shards[k]:
                 open_shards.pop(k)
@@ -236,15 +238,7 @@ class Loader:
         """The episodes that the epoch takes of each of this consumer's shards; none of a shard that gives nothing."""
         # All consumers shuffle all shards alike; each takes its own part of them
         mine = _shuffled(self._shards, _rng(self.config.seed, "shards", epoch))[self._mine]
-        for path in mine:
-            visits = _shard_visits(path, self.config, epoch)
-            if visits:
-                yield visits
-
-    def _check_wanted(self) -> None:
-        """Raise ShardError where no shard of any consumer has a sample to give, in whatever epoch."""
-        if not any(_is_wanted(path, self.config) for path in self._shards):
-            raise ShardError(f"none of {len(self._shards)} shards has a sample of these families at a rate above 0")
+        return filter(None, (_shard_visits(path, self.config, epoch) for path in mine))
 
 
 _Content = tuple[list[dict], dict[str, bytes]]  # samples, pictures by name
@@ -280,29 +274,15 @@ class _Visit:
 _Item = tuple[_Visit, int]  # the sample's place in the entry
 
 
-def _num_tokens(item: _Item) -> int:
-    visit, i = item
-    return visit.entry.num_tokens[i]
-
-
-def _holder_of(sizes: Sequence[int], at: int) -> int:
-    """Which of some groups in a row holds the element number `at`. Example: _holder_of([2, 3], 2) == 1."""
-    k = 0
-    while at >= sizes[k]:
-        at -= sizes[k]
-        k += 1
-    return k
-
-
 def _shard_visits(path: Path, config: LoaderConfig, epoch: int) -> list[_Visit]:
     """What an epoch takes of a shard, in random order."""
     index = read_index(path)
-    rates = {family: config.rate(index.dataset, family) for family in _families(index)}
+    rates = _wanted_families(index, config)
     fixed = _rng(config.seed, "turns", path.name)  # the same in every epoch
     rows: _Rows = {}
     visits = []
     # Which samples are taken is balanced over epochs; the order they come in is random in each
-    for entry in index.entries:
+    for entry in index.entries if rates else ():
         picks = _picks(entry, rates, config.per_visit, rows, fixed, epoch)
         if picks:
             visits.append(_Visit(path, entry, picks))
@@ -356,13 +336,10 @@ def _picks(
     return picks
 
 
-def _is_wanted(path: Path, config: LoaderConfig) -> bool:
-    index = read_index(path)
-    return any(config.rate(index.dataset, family) > 0 for family in _families(index))
-
-
-def _families(index: Index) -> set[str]:
-    return {family for entry in index.entries for family in entry.family}
+def _wanted_families(index: Index, config: LoaderConfig) -> dict[str, Fraction]:
+    """The rate of each family of a shard, where some has one above 0."""
+    rates = {family: config.rate(index.dataset, family) for entry in index.entries for family in entry.family}
+    return rates if any(rates.values()) else {}
 
 
 def _connected(path: Path) -> Path:
@@ -385,23 +362,12 @@ def _read_ahead(groups: Iterator[list[_Item]], ahead: int) -> Iterator[list[_Ite
         queue = deque()
         # Reads are started before the group is queued, so `ahead` groups are on their way while one is used
         for items in groups:
-            _start_reading(items, pool)
+            for visit, _ in items:
+                visit.content = visit.content or pool.submit(visit.read)
             queue.append(items)
             if len(queue) > ahead:
                 yield queue.popleft()
         yield from queue
-
-
-def _start_reading(items: list[_Item], pool: ThreadPoolExecutor) -> None:
-    """Have a thread read each episode that is not being read yet."""
-    for visit, _ in items:
-        visit.content = visit.content or pool.submit(visit.read)
-
-
-def _pass_over(groups: Iterator[list[_Item]], count: int) -> None:
-    """Take `count` groups that were given before: what was given is planned again, but not read."""
-    for visit, _ in chain.from_iterable(islice(groups, count)):
-        visit.left -= 1
 
 
 def _cut(items: Iterable[_Item], size: int | None, max_tokens: int | None) -> Iterator[list[_Item]]:

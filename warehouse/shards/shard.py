@@ -77,10 +77,6 @@ class Index:
     size: int
     entries: tuple[Entry, ...]
 
-    @property
-    def samples(self) -> int:
-        return sum(len(e.sample_id) for e in self.entries)
-
     def text(self) -> str:
         """As JSON, one entry a line."""
         facts = asdict(self)
@@ -100,7 +96,7 @@ def read_index(tar: Path) -> Index:
     """The index beside a tar. Raises ShardError."""
     try:
         facts = json.loads(index_path(tar).read_bytes())
-        entries = tuple(_entry_from_json(entry) for entry in facts.pop("entries"))
+        entries = tuple(Entry(**entry | {n: tuple(entry[n]) for n in _LISTS}) for entry in facts.pop("entries"))
         return Index(**facts, entries=entries)
     except (*_failures(tar), TypeError, KeyError) as e:
         raise ShardError(f"the index of shard {tar.name} cannot be read: {e}") from e
@@ -112,11 +108,6 @@ _LISTS = ("sample_id", "family", "num_tokens")  # the fields of Entry that have 
 def _lists(rows: Sequence[Mapping]) -> dict[str, Any]:
     """What the index holds of an entry's samples."""
     return {name: tuple(row[name] for row in rows) for name in _LISTS}
-
-
-def _entry_from_json(facts: dict[str, Any]) -> Entry:
-    lists: dict[str, Any] = {name: tuple(facts[name]) for name in _LISTS}
-    return Entry(**facts | lists)
 
 
 # Writing
@@ -226,32 +217,15 @@ def shards_stage(
         for split in sorted(growing):
             finish(split)
     # The rows: what each tar holds, and where each sample lies
-    shards = [_shard_row(index, store) for index in indexes]
-    locations = list(chain.from_iterable(_location_rows(index) for index in indexes))
+    shards, locations = [], []
+    for index in indexes:
+        where = {"dataset": index.dataset, "chunk": index.chunk, "shard": index.shard}
+        counts = {"episodes": len(index.entries), "samples": sum(len(entry.sample_id) for entry in index.entries)}
+        of_tar = {"split": index.split, "bytes": index.size, "sha256": index.sha256, "store": store}
+        shards.append(where | counts | of_tar)
+        for entry in index.entries:
+            locations += [where | {"sample_id": sample_id, "offset": entry.offset} for sample_id in entry.sample_id]
     return {"shards": TABLES["shards"].rows(shards), "sample_location": TABLES["sample_location"].rows(locations)}
-
-
-def _shard_row(index: Index, store: str | None) -> dict[str, Any]:
-    """The row of `shards` that records a tar."""
-    return {
-        "dataset": index.dataset,
-        "chunk": index.chunk,
-        "shard": index.shard,
-        "split": index.split,
-        "episodes": len(index.entries),
-        "samples": index.samples,
-        "bytes": index.size,
-        "sha256": index.sha256,
-        "store": store,
-    }
-
-
-def _location_rows(index: Index) -> Iterator[dict[str, Any]]:
-    """Rows of `sample_location`: where each sample's episode begins."""
-    where = {"dataset": index.dataset, "chunk": index.chunk, "shard": index.shard}
-    for entry in index.entries:
-        for sample_id in entry.sample_id:
-            yield where | {"sample_id": sample_id, "offset": entry.offset}
 
 
 def _keep(path: Path, file: IO[bytes], index: Index) -> None:
@@ -426,39 +400,37 @@ def read_sample(tar: Path, offset: int, sample_id: str) -> Sample:
     raise ShardError(f"sample {sample_id} is not at byte {offset} of shard {tar.name}")
 
 
-def check_shard(tar: Path, sha256: str, size: int) -> list[str]:
-    """The problem with a tar or its index, in words; empty: both are as they were written."""
-    wrong = _wrong_bytes(tar, sha256, size)
+def check_shard(tar: Path, sha256: str, size: int, *, read: bool = True) -> list[str]:
+    """The problem with a tar or its index, in words; empty: both are as they were written, or look so where the tar is
+    not `read`."""
+    wrong = list(filter(None, [glance(tar, size)]))
+    if wrong and not read:
+        return wrong
     try:
-        index = read_index(tar)
-        # Entries are looked at only where the tar is the one that the index describes
-        if not _is_index_of(index, tar, sha256, size):
-            wrong.append("has the index of another tar")
-        elif not wrong:
-            for fault in _wrong_entries(tar, index):
-                wrong.append(fault)
+        if read and not wrong and (real := sha256_file(tar)) != sha256:
+            wrong = [f"is damaged: its sha256 is {real[:12]}... instead of {sha256[:12]}..."]
+        return wrong + _wrong_index(tar, sha256, size, read=read and not wrong)
     except ShardError as e:
-        wrong.append(str(e))
+        return [*wrong, str(e)]
     except ValueError:
-        wrong.append("has more or fewer entries than its index says")
-    return wrong
+        return [*wrong, "has more or fewer entries than its index says"]
 
 
-def _wrong_bytes(tar: Path, sha256: str, size: int) -> list[str]:
-    if not tar.exists():
-        return ["is not there"]
-    real_size = tar.stat().st_size
-    if real_size != size:
-        return [f"has {real_size} bytes instead of {size}: cut off, or not the same file"]
-    real_sha256 = sha256_file(tar)
-    if real_sha256 != sha256:
-        return [f"is damaged: its sha256 is {real_sha256[:12]}... instead of {sha256[:12]}..."]
-    return []
-
-
-def _is_index_of(index: Index, tar: Path, sha256: str, size: int) -> bool:
+def _wrong_index(tar: Path, sha256: str, size: int, *, read: bool) -> list[str]:
+    index = read_index(tar)
+    # Entries are looked at only where the tar is the one that the index describes
     name = shard_name(index.dataset, index.chunk, index.split, index.sha256)
-    return (index.sha256, index.size, index.shard, name) == (sha256, size, tar.name, tar.name)
+    if (index.sha256, index.size, index.shard, name) != (sha256, size, tar.name, tar.name):
+        return ["has the index of another tar"]
+    return list(_wrong_entries(tar, index)) if read else []
+
+
+def glance(tar: Path, size: int) -> str:
+    """The problem with a tar as far as its size shows; empty: none."""
+    if not tar.exists():
+        return "is not there"
+    real_size = tar.stat().st_size
+    return f"has {real_size} bytes instead of {size}: cut off, or not the same file" if real_size != size else ""
 
 
 def _wrong_entries(tar: Path, index: Index) -> Iterator[str]:

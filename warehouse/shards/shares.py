@@ -1,8 +1,8 @@
 """Rates of the loader that give datasets and families of samples chosen shares of an epoch."""
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +11,6 @@ from warehouse.shards.loader import FINEST, LoaderConfig
 from warehouse.shards.shard import ShardError, read_index
 
 MAX_ROUNDS = 10_000  # of fitting: shares that can be met are met in a few dozen
-
-
-@dataclass(frozen=True)
-class SampleCounts:
-    """Samples that an epoch gives at rate 1 of each dataset and family: `counts` [datasets, families]."""
-
-    datasets: list[str]
-    families: list[str]
-    counts: np.ndarray
 
 
 def with_shares(
@@ -39,21 +30,17 @@ def with_shares(
     """
     # Counts are taken at rate 1: rates of before would be fitted twice
     config = replace(config, dataset_rates={}, family_rates={})
-    there = _count(shards, config, families)
-    # A share of None is no wish: the rates of that axis stay 1
-    dataset_rates, family_rates = fitted_rates(
-        there.counts,
-        _targets(there.datasets, datasets, "dataset"),
-        _targets(there.families, families, "family"),
-        tolerance,
-    )
+    counts = _counts(shards, config, families)
+    rows, columns = (sorted(set(names)) for names in zip(*counts, strict=True))
+    table = np.array([[counts.get((dataset, family), 0.0) for family in columns] for dataset in rows])
+    # Shares of None are no wish: the rates of that axis stay 1
+    targets = _targets(rows, datasets, "dataset"), _targets(columns, families, "family")
+    of_rows, of_columns = (rates.tolist() for rates in fitted_rates(table, *targets, tolerance))
     left_out = {family: 0.0 for family, share in (families or {}).items() if not share}
-    by_dataset = dict(zip(there.datasets, dataset_rates.tolist(), strict=True))
-    by_family = dict(zip(there.families, family_rates.tolist(), strict=True)) | left_out
     return replace(
         config,
-        dataset_rates=by_dataset if datasets is not None else {},
-        family_rates=by_family if families is not None else {},
+        dataset_rates={} if datasets is None else dict(zip(rows, of_rows, strict=True)),
+        family_rates={} if families is None else dict(zip(columns, of_columns, strict=True)) | left_out,
     )
 
 
@@ -87,61 +74,39 @@ def fitted_rates(
     return rates[0], rates[1]
 
 
-def _count(shards: Sequence[Path], config: LoaderConfig, shares: Mapping[str, float] | None) -> SampleCounts:
-    """`shares`: those of the families. Raises ShardError for a family that has none."""
-    counts: defaultdict[tuple[str, str], float] = defaultdict(float)
+def _counts(
+    shards: Sequence[Path], config: LoaderConfig, shares: Mapping[str, float] | None
+) -> Counter[tuple[str, str]]:
+    """Samples that an epoch gives at rate 1 of each dataset and family that has a share, `shares` those of the
+    families. Raises ShardError for a family without."""
+    counts = Counter[tuple[str, str]]()
     for index in map(read_index, shards):
         for entry in index.entries:
-            families = _given_families(entry.family, index.dataset, config, shares)
-            part = _part_given(len(families), config.per_visit)
-            for family in families:
-                counts[index.dataset, family] += part
-    return _as_table(counts)
+            given = [family for family in entry.family if config.rate(index.dataset, family)]
+            if shares is not None:
+                _check_have_shares(given, shares, "family")
+                given = [family for family in given if shares[family]]
+            # With `per_visit` an epoch gives only so many of an episode's samples
+            part = min(1.0, (config.per_visit or len(given)) / max(len(given), 1))
+            for family in given:
+                counts[index.dataset, family] += part  # type: ignore[assignment]  # parts of samples
+    return counts
 
 
-def _part_given(num_samples: int, per_visit: int | None) -> float:
-    """The part of an episode's samples that an epoch gives: with `per_visit`, only so many of them."""
-    return min(1.0, (per_visit or num_samples) / max(num_samples, 1))
-
-
-def _as_table(counts: Mapping[tuple[str, str], float]) -> SampleCounts:
-    """Counts by dataset and family as a table of all datasets and all families."""
-    datasets = sorted({dataset for dataset, _ in counts})
-    families = sorted({family for _, family in counts})
-    table = np.zeros((len(datasets), len(families)))
-    for (dataset, family), count in counts.items():
-        table[datasets.index(dataset), families.index(family)] = count
-    return SampleCounts(datasets, families, table)
-
-
-def _given_families(
-    samples: Sequence[str], dataset: str, config: LoaderConfig, shares: Mapping[str, float] | None
-) -> list[str]:
-    """The family of each sample of an episode that an epoch may give."""
-    given = [family for family in samples if config.rate(dataset, family)]
-    if shares is None:
-        return given
-    if unknown := set(given) - shares.keys():
-        raise ShardError(f"no share is given to the family {min(unknown)}; 0 leaves it out")
-    return [family for family in given if shares[family]]
+def _check_have_shares(names: Iterable[str], shares: Mapping[str, float], kind: str) -> None:
+    if missing := set(names) - shares.keys():
+        raise ShardError(f"no share is given to the {kind} {min(missing)}; 0 leaves it out")
 
 
 def _targets(names: list[str], shares: Mapping[str, float] | None, kind: str) -> np.ndarray | None:
     """Shares of some names relative to their sum. Raises ShardError."""
     if shares is None:
         return None
-    _check_names(names, shares, kind)
+    _check_have_shares(names, shares, kind)
+    absent = {name for name, share in shares.items() if share} - set(names)
+    if absent:
+        raise ShardError(f"a share is given to the {kind} {min(absent)}, of which there is no sample")
     given = np.array([shares[name] for name in names], float)
     if not (np.isfinite(given).all() and (given >= 0).all() and given.sum() > 0):
         raise ShardError(f"shares of a {kind} are numbers from 0 on, not all 0")
     return given / given.sum()
-
-
-def _check_names(names: list[str], shares: Mapping[str, float], kind: str) -> None:
-    """Raise ShardError unless all that have samples have a share, and all that have a share above 0 have samples."""
-    missing = set(names) - shares.keys()
-    if missing:
-        raise ShardError(f"no share is given to the {kind} {min(missing)}; 0 leaves it out")
-    absent = {name for name, share in shares.items() if share} - set(names)
-    if absent:
-        raise ShardError(f"a share is given to the {kind} {min(absent)}, of which there is no sample")

@@ -25,8 +25,8 @@ from pipeline.imports import import_annotations
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import LENGTHS
 from warehouse.exports import EXPORT_KINDS
+from warehouse.exports.corrections import from_opensarm
 from warehouse.exports.opensarm import camera_names
-from warehouse.exports.opensarm_corrections import from_opensarm
 from warehouse.exports.options import LabelOptions, Selection
 from warehouse.lake import Lake, corrections
 from warehouse.lake.corrections import CorrectionError, parsed

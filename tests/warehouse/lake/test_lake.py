@@ -11,7 +11,7 @@ from core.paths import Workspace
 from core.tables import TABLES
 from tests.kits.lake_kit import findings, frames, segments, stage_run
 from warehouse.lake import Lake, LakeError, extension_path
-from warehouse.lake.said import said_of
+from warehouse.lake.statements import said_of
 
 
 def state(lake: Lake) -> tuple:

@@ -14,7 +14,7 @@ from tests.kits.embedded import embed
 from tests.kits.lake_kit import query
 from warehouse.lake import Lake
 from warehouse.lake.embeddings import EmbeddingsError
-from warehouse.lake.likeness import frames_like, runs_like
+from warehouse.lake.likeness import most_similar
 from warehouse.lake.sql import open_for_users
 
 STILL = [0.0] * 8
@@ -51,11 +51,11 @@ def lake(embedded: Path, tmp_path: Path) -> Iterator[Lake]:
 
 
 def test_runs_are_alike_by_what_is_in_them_in_any_order(lake: Lake):
-    _, similar = runs_like(lake.con, "a", 0)
-    assert [(s.dataset, s.episode_index) for s in similar] == [("a", 3), ("b", 5), ("a", 1), ("a", 2), ("b", 6)]
-    assert similar[0].likeness == pytest.approx(1)
+    _, similar = most_similar(lake.con, "a", 0)
+    assert [(s["dataset"], s["episode_index"]) for s in similar] == [("a", 3), ("b", 5), ("a", 1), ("a", 2), ("b", 6)]
+    assert similar[0]["likeness"] == pytest.approx(1)
     against_still = sum(math.cos(math.radians(10 * k)) for k in range(8)) / 8
-    assert similar[3].likeness == pytest.approx(against_still, abs=1e-5)
+    assert similar[3]["likeness"] == pytest.approx(against_still, abs=1e-5)
 
 
 def test_equally_similar_runs_are_in_the_order_of_their_names(lake: Lake):
@@ -65,8 +65,8 @@ def test_equally_similar_runs_are_in_the_order_of_their_names(lake: Lake):
         embed(lake, "same", {number: {"front": STILL}}, chunk=chunk)
     expected = [n for n in range(14) if n != 7][:12]
     lake.con.execute("SET threads = 4")
-    assert [s.episode_index for s in frames_like(lake.con, "same", 7, 0, among="same", most=12)[1]] == expected
-    assert [s.episode_index for s in runs_like(lake.con, "same", 7, among="same", most=12)[1]] == expected
+    assert [s["episode_index"] for s in most_similar(lake.con, "same", 7, 0, among="same", most=12)[1]] == expected
+    assert [s["episode_index"] for s in most_similar(lake.con, "same", 7, among="same", most=12)[1]] == expected
 
 
 @pytest.mark.parametrize(
@@ -85,21 +85,21 @@ def test_what_cannot_be_compared_says_why(lake: Lake, dataset: str, episode: int
     fact = {"dataset": "a", "episode_index": 4, "chunk": 0, "source_id": "4", "fps": 10.0, "cameras": ["front"]}
     lake.upsert("a run that no encoder saw", episode_facts=TABLES["episode_facts"].rows([fact]))
     with pytest.raises(EmbeddingsError, match=says):
-        runs_like(lake.con, dataset, episode, **more)
+        most_similar(lake.con, dataset, episode, **more)
     with pytest.raises(EmbeddingsError, match=says):
-        frames_like(lake.con, dataset, episode, 0, **more)
+        most_similar(lake.con, dataset, episode, 0, **more)
 
 
 @pytest.mark.parametrize("frame", [-1, 16])
 def test_a_frame_that_is_not_there_is_refused(lake: Lake, frame: int):
     with pytest.raises(EmbeddingsError, match=f"a episode 0 has 16 frames, from 0: there is no {frame}"):
-        frames_like(lake.con, "a", 0, frame)
+        most_similar(lake.con, "a", 0, frame)
 
 
 def test_a_lake_from_before_there_was_a_search_says_what_to_do(lake: Lake):
     lake.con.execute("DROP VIEW similar_runs")
     with pytest.raises(EmbeddingsError, match="no encoder has looked at a: put when"):
-        runs_like(lake.con, "a", 0)
+        most_similar(lake.con, "a", 0)
 
 
 def test_users_ask_the_same_in_one_line_of_sql(lake: Lake):

@@ -12,7 +12,6 @@ from core.tables import TABLES
 from tests.kits.lake_kit import stage_run
 from warehouse.lake import Lake, corrections, references
 from warehouse.lake.corrections import CorrectionError, parsed
-from warehouse.lake.references import ReferencesError
 
 PICK, CUP = "pick up the cube", "put the cup down"
 LABEL = [{"name": "Reach", "start_frame": 0, "end_frame": 9}, {"name": "Lift", "start_frame": 9, "end_frame": 10}]
@@ -80,7 +79,7 @@ def test_a_run_is_taken_away_and_brought_back(lake: Lake):
     references.remove(lake, "a", 2, author="bob")
     assert origins(lake) == references.reference_stamps(lake, "a") == {}
     assert references.reference_tasks(lake, "a") == []
-    with pytest.raises(ReferencesError, match=r"^episode 2 of a is no reference; proccorpus references list"):
+    with pytest.raises(CorrectionError, match=r"^episode 2 of a is no reference; proccorpus references list"):
         references.remove(lake, "a", 2, author="bob")
     row = references.add(lake, "a", 2, author="eve")
     assert row["label_run"] == "human/a"
@@ -93,7 +92,7 @@ def test_a_run_is_taken_away_and_brought_back(lake: Lake):
         True,
         0,
     )
-    with pytest.raises(ReferencesError, match="episode 2 of a is a reference already"):
+    with pytest.raises(CorrectionError, match="episode 2 of a is a reference already"):
         references.add(lake, "a", 2, author="bob")
     assert len(lake.rows("FROM reference_marks")) == len(set(lake.column("SELECT mark_id FROM reference_marks"))) == 2
 
@@ -109,7 +108,7 @@ def test_texts_are_joined_and_parted(lake: Lake):
     assert references.reference_tasks(lake, "a") == [third]
     assert sorted(references.reference_stamps(lake, "a")) == [0, 2, 3, 4, 5]
     assert [r.episode_index for r in references.references_of(lake, "a", third)] == [2]
-    with pytest.raises(ReferencesError, match="are one task already"):
+    with pytest.raises(CorrectionError, match="are one task already"):
         references.join_tasks(lake, "a", third, PICK, author="ada")
 
     # A further text joins them all; the one that stood for them leaves the others together
@@ -119,7 +118,7 @@ def test_texts_are_joined_and_parted(lake: Lake):
     references.part_task(lake, "a", CUP, author="ada")
     assert references.joined_tasks(lake, "a") == {}
     assert 5 not in references.reference_stamps(lake, "a")
-    with pytest.raises(ReferencesError, match=f"'{CUP}' is joined to no other text"):
+    with pytest.raises(CorrectionError, match=f"'{CUP}' is joined to no other text"):
         references.part_task(lake, "a", CUP, author="ada")
 
 
@@ -131,9 +130,9 @@ def test_texts_are_joined_and_parted(lake: Lake):
     ],
 )
 def test_texts_that_cannot_be_joined(lake: Lake, texts: tuple[str, str], message: str):
-    with pytest.raises(ReferencesError, match=message):
+    with pytest.raises(CorrectionError, match=message):
         references.join_tasks(lake, "a", *texts, author="ada")
-    with pytest.raises(ReferencesError, match="the corpus has no dataset 'nowhere'"):
+    with pytest.raises(CorrectionError, match="the corpus has no dataset 'nowhere'"):
         references.join_tasks(lake, "nowhere", PICK, CUP, author="ada")
     assert lake.rows("FROM joined_tasks") == []
 
@@ -153,5 +152,5 @@ def test_what_cannot_be_vouched_for(corpus: Lake, what: dict[str, Any], error: t
 
 
 def test_an_episode_without_a_label_has_none_to_vouch_for(lake: Lake):
-    with pytest.raises(ReferencesError, match="episode 1 of a has no label to vouch for"):
+    with pytest.raises(CorrectionError, match="episode 1 of a has no label to vouch for"):
         references.add(lake, "a", 1, author="ada")
