@@ -174,7 +174,7 @@ def attach(
         "OVERRIDE_DATA_PATH true": True,
         f"META_BUSY_TIMEOUT {int(LOCK_TIMEOUT_S * 1000)}": catalog is None and not at.is_postgres,  # who commits to it
         "READ_ONLY": read_only,
-        f"SNAPSHOT_VERSION {snapshot}": snapshot is not None,
+        f"SNAPSHOT_VERSION {int(snapshot or 0)}": snapshot is not None,
     }
     # Only what a person can act on is put in our words: a server out of reach, a snapshot that is not there
     try:
