@@ -21,7 +21,7 @@ from explorer.access import CorpusView, LakeReader, Snapshot
 from explorer.facets import DURATION, FACETS, JUDGED, episodes_sql
 
 VERSION = 9  # of the index's tables; a file of another is not read
-LARGE = 2_000  # episodes; the index of more is kept in a file
+LARGE = 2_000  # episodes; the index of more is kept in a file, and no page waits for a newer one
 OLD_FILES = 3  # files of other snapshots
 QUICK_S = 0.5  # an index made faster than this is made before the page that needs it
 FIRST_S = 300.0  # that making one may take
@@ -122,14 +122,14 @@ class CorpusIndex:
         self._building = threading.Lock()
         self._not_before = 0.0
 
-    def at(self, reader: LakeReader) -> Indexed:
-        """An index, of the reader's snapshot where that is at hand or quickly made. Waits for the first one."""
+    def at(self, reader: LakeReader, *, waits: bool = True) -> Indexed:
+        """An index, of the reader's snapshot where that is at hand or (`waits`) quickly made. Waits for the first."""
         newest = self._newest
         if newest is not None and newest.covers(reader.snapshot):
             return newest
 
         # The first one, or one that is made at once: the page waits for it. Another page may have made it meanwhile
-        if newest is None or newest.made_in_s < QUICK_S:
+        if newest is None or (waits and newest.made_in_s < QUICK_S):
             with self._building:
                 newest = self._newest
                 if newest is None or not newest.covers(reader.snapshot):
@@ -150,11 +150,11 @@ class CorpusIndex:
     def _make(self) -> Indexed:
         begun = time.monotonic()
         with self._corpus.reading(FIRST_S) as reader:
-            num_episodes = reader.rows("SELECT count(*) FROM episode_facts")[0][0]
+            [(num_episodes,)] = reader.rows("SELECT count(*) FROM episode_facts")
             con = self._in_file(reader) if num_episodes > LARGE else _build(reader, ":memory:")
         took = time.monotonic() - begun
         self._not_before = time.monotonic() + REST * took
-        return Indexed(reader.snapshot, con, took)
+        return Indexed(reader.snapshot, con, max(took, QUICK_S * (num_episodes > LARGE)))
 
     def _in_file(self, reader: LakeReader) -> duckdb.DuckDBPyConnection:
         """The index in its file, which is made where it is missing; in memory where no file can be written."""

@@ -39,10 +39,10 @@ def page(at: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLRespons
     episode = find_episode(reader, dataset, episode_index)
     shown = episode_data(reader, episode)
     lines = progress_curves(shown)
-    index = at.index
+    queue = ReviewQueue.of(at.request.query_params)
+    index = at.explorer.index.at(reader, waits=queue is not None)  # what is saved here shows at once
     before, following = neighbours(reader, index, episode)
     n = episode.num_frames
-    queue = ReviewQueue.of(at.request.query_params)
     return at.page(
         "episode.html",
         title=f"{dataset} {episode_index}",
