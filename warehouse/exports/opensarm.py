@@ -114,20 +114,7 @@ class OpensarmExport(LabelExport):
         self, written: Sequence[tuple[ExportEpisode, Mapping[str, Any]]], tasks: Mapping[str, int], total_frames: int
     ) -> None:
         """meta of the LeRobot v2.0 dataset. Features are those that all episodes have alike."""
-        (first, facts), others = written[0], [of for _, of in written]
-        names = {c: of for c, of in facts["names"].items() if all(o["names"].get(c) == of for o in others)}
-        cameras = {c: seen for c, seen in facts["videos"].items() if all(c in o["videos"] for o in others)}
-        features = {c: {"dtype": "float64", "shape": [len(of)], "names": of} for c, of in names.items()}
-        features |= {name: {"dtype": dtype, "shape": [1], "names": None} for name, dtype in COLUMNS.items()}
-        features |= {
-            camera: {
-                "dtype": "video",
-                "shape": [seen["height_px"], seen["width_px"], 3],
-                "names": ["height", "width", "channels"],
-                "info": {"video.fps": first.fps, "video.codec": seen["codec"]},
-            }
-            for camera, seen in cameras.items()
-        }
+        cameras, features = _features([facts for _, facts in written], written[0][0].fps)
         info = {
             "codebase_version": "v2.0",
             "robot_type": None,
@@ -153,6 +140,24 @@ class OpensarmExport(LabelExport):
         self.folder.write("lerobot/meta/episodes.jsonl", _lines(of_episode))
         of_task = ({"task_index": k, "task": text} for text, k in tasks.items())
         self.folder.write("lerobot/meta/tasks.jsonl", _lines(of_task))
+
+
+def _features(written: Sequence[Mapping[str, Any]], fps: float) -> tuple[list[str], dict[str, Any]]:
+    """Cameras and features that all episodes have alike."""
+    first, *others = written
+    names = {c: of for c, of in first["names"].items() if all(other["names"].get(c) == of for other in others)}
+    cameras = [c for c in first["videos"] if all(c in other["videos"] for other in others)]
+    features = {c: {"dtype": "float64", "shape": [len(of)], "names": of} for c, of in names.items()}
+    features |= {name: {"dtype": dtype, "shape": [1], "names": None} for name, dtype in COLUMNS.items()}
+    for camera in cameras:
+        seen = first["videos"][camera]
+        features[camera] = {
+            "dtype": "video",
+            "shape": [seen["height_px"], seen["width_px"], 3],
+            "names": ["height", "width", "channels"],
+            "info": {"video.fps": fps, "video.codec": seen["codec"]},
+        }
+    return cameras, features
 
 
 def _of_source(episode: Episode, num_frames: int) -> tuple[dict[str, list[str]], dict[str, pa.Array]]:

@@ -68,10 +68,8 @@ class SampleExport(Export):
         shards, drawn = self._shards_and_drawn(lake, then, selection, selected.datasets)
         # A name that no sample has is a slip of the pen, and not an empty export
         there = then.column("SELECT DISTINCT family FROM lake.samples ORDER BY 1")
-        odd = [family for family in self.which.families if family not in there]
-        if odd:
-            known = ", ".join(there) or "none"
-            raise UserError(f"there is no sample of a family {odd[0]!r}; families here: {known}")
+        for odd in sorted(set(self.which.families) - set(there)):
+            raise UserError(f"there is no sample of a family {odd!r}; families here: {', '.join(there) or 'none'}")
 
         # What they may show: nothing that was taken down, also after the snapshot
         self.down = {dataset: sorted(episodes) for dataset, episodes in taken_down(lake).items() if episodes}

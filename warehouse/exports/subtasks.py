@@ -51,9 +51,9 @@ def why_no_stages(label: ActiveLabel) -> str | None:
     steps = [s for s in label.segments if s.kind == STEP]
     if not steps or not label.has_names:
         return "steps without names"
-    if len({s.name for s in steps}) < len(steps) or len({s.step for s in steps}) < len(steps):
+    if min(len({s.name for s in steps}), len({s.step for s in steps})) < len(steps):
         return "a step done twice"
-    return None if len(steps) == label.num_planned and all(s.completed for s in steps) else "not finished"
+    return None if [s.completed for s in steps] == [True] * label.num_planned else "not finished"
 
 
 def _stages(label: ActiveLabel | None) -> list[Stage] | None:

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import duckdb
 
+from warehouse.lake.connection import has
+
 RUNS = """
 SELECT e.dataset, e.episode_index, coalesce(j.same_as, e.task, ''), e.success, {quality}, a.label_run
 FROM episodes e
@@ -27,8 +29,7 @@ class RunFacts:
 
 def run_facts(con: duckdb.DuckDBPyConnection) -> dict[tuple[str, int], RunFacts]:
     """By (dataset, episode_index), of all usable episodes."""
-    views = {name for (name,) in con.execute("SELECT view_name FROM duckdb_views()").fetchall()}
     # A lake that is only read may be of a version that measured no demonstrations
-    is_measured = "demonstration_quality" in views
+    is_measured = has(con, "demonstration_quality")
     sql = RUNS.format(quality="q.score" if is_measured else "NULL", measured=MEASURED if is_measured else "")
     return {(dataset, episode): RunFacts(*facts) for dataset, episode, *facts in con.execute(sql).fetchall()}

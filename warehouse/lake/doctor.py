@@ -329,29 +329,19 @@ def leftovers(workspace: Workspace) -> Iterator[Trouble]:
     """Half-written files, downloads and exports that were not finished."""
     half = sorted(p for p in workspace.root.rglob(f"{HALF_FILE}*") if p.is_file())
     if half:
-        yield Trouble(
-            WARNING,
-            "half-written files",
-            str(half[0]),
-            f"{len(half)} files that were never finished: a crash left them, or a build writes them now",
-            "proccorpus doctor --repair deletes those of more than "
-            f"{GRACE_S / 60:.0f} minutes; nothing takes them for whole",
-            paths=tuple(half),
-        )
+        detail = f"{len(half)} files that were never finished: a crash left them, or a build writes them now"
+        minutes = f"{GRACE_S / 60:.0f} minutes; nothing takes them for whole"
+        remedy = f"proccorpus doctor --repair deletes those of more than {minutes}"
+        yield Trouble(WARNING, "half-written files", str(half[0]), detail, remedy, paths=tuple(half))
     # What follows is no harm: the same command goes on where it was interrupted
-    partial_files = sorted(workspace.sources.glob("*/.fetch/*.partial"))
-    if partial_files:
-        yield Trouble(
-            WARNING,
-            "unfinished downloads",
-            str(partial_files[0]),
-            f"{len(partial_files)} files of remote datasets were not fetched to their end",
-            "build again: it goes on where it stopped",
-        )
+    if partial_files := sorted(workspace.sources.glob("*/.fetch/*.partial")):
+        detail = f"{len(partial_files)} files of remote datasets were not fetched to their end"
+        remedy = "build again: it goes on where it stopped"
+        yield Trouble(WARNING, "unfinished downloads", str(partial_files[0]), detail, remedy)
     for begun in sorted((workspace.root / "exports").glob("*/manifest.partial*")):
-        folder = begun.parent
-        if not (folder / "manifest.json").exists():
-            yield Trouble(WARNING, "unfinished export", str(folder), "it has no manifest", "run the same export again")
+        if not (begun.parent / "manifest.json").exists():
+            where = str(begun.parent)
+            yield Trouble(WARNING, "unfinished export", where, "it has no manifest", "run the same export again")
 
 
 def disk_space(workspace: Workspace) -> Iterator[Trouble]:

@@ -163,13 +163,12 @@ def not_looked_at(lake: LakeConnection, datasets: Sequence[str]) -> str:
     unseen = [name for name in datasets if not seen[name]]
     counts = Counter(chain.from_iterable(seen.values()))
     alone = [name for name in datasets if seen[name] and {counts[encoder] for encoder in seen[name]} == {1}]
-    reasons = []
-    if unseen and len(datasets) > 1:
-        reasons.append(f'no encoder has looked at {", ".join(unseen)} (embeddings.when = "always")')
-    if alone and len(datasets) - len(unseen) > 1:
-        named = "; ".join(f"{name}, by {' and '.join(sorted(seen[name]))}" for name in alone)
-        reasons.append(f"another encoder than at the others has looked at {named}")
-    return "; ".join(reasons)
+    named = "; ".join(f"{name}, by {' and '.join(sorted(seen[name]))}" for name in alone)
+    reasons = {
+        f'no encoder has looked at {", ".join(unseen)} (embeddings.when = "always")': unseen and len(datasets) > 1,
+        f"another encoder than at the others has looked at {named}": alone and len(datasets) - len(unseen) > 1,
+    }
+    return "; ".join(filter(reasons.get, reasons))
 
 
 def _seen_by(lake: LakeConnection, datasets: Sequence[str]) -> dict[str, list[str]]:

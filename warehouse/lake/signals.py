@@ -6,7 +6,7 @@ read may be of an earlier version, which told no grippers apart: it has `frames.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, product
 from operator import itemgetter
 from typing import Any
 
@@ -76,10 +76,12 @@ def openings_of(
 ) -> list[GripperOpening]:
     """The same of what is stored of each frame: `gripper` and `grippers` of the table frames."""
     # An episode may have been measured by an earlier survey, which told others apart
-    rows = [of_frame if of_frame and len(of_frame) == len(signals) else [None] * len(signals) for _, of_frame in frames]
-    curves = [GripperOpening(signal, [row[k] for row in rows]) for k, signal in enumerate(signals)]
+    apart = [k for k, (_, of_frame) in enumerate(frames) if of_frame and len(of_frame) == len(signals)]
+    curves = [GripperOpening(signal, [None] * len(frames)) for signal in signals]
+    for k, curve in product(apart, range(len(signals))):
+        curves[curve].opening[k] = (frames[k][1] or [])[curve]
     together = GripperOpening(None, [gripper for gripper, _ in frames])
-    return [c for c in curves if _is_measured(c)] or [c for c in [together] if _is_measured(c)]
+    return list(filter(_is_measured, curves)) or list(filter(_is_measured, [together]))
 
 
 def _is_measured(curve: GripperOpening) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from core.files import sha256_file
 from warehouse.lake import Lake, LakeError
 from warehouse.releases.release import Release, card_path
-from warehouse.shards import check_shard
+from warehouse.shards import check_shard, glance
 
 
 @dataclass(frozen=True)
@@ -31,15 +31,10 @@ def verify_release(lake: Lake, release: Release) -> list[Failure]:
 
 def file_failure(path: Path, size: int, sha256: str) -> Failure | None:
     """The problem with one file's bytes; None: there is none."""
-    if not path.exists():
-        return Failure(str(path), "missing")
-    actual = path.stat().st_size
-    if actual != size:
-        difference = "cut off" if actual < size else "too long"
-        return Failure(str(path), f"has {actual} bytes, not {size}: {difference}")
-    if sha256_file(path) != sha256:
-        return Failure(str(path), "its bytes are not those that were written (sha256 differs)")
-    return None
+    wrong = glance(path, size)
+    if not wrong and sha256_file(path) != sha256:
+        wrong = "its bytes are not those that were written (sha256 differs)"
+    return Failure(str(path), wrong) if wrong else None
 
 
 def _lake_failures(lake: Lake, release: Release) -> Iterator[Failure]:
