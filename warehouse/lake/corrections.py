@@ -200,7 +200,8 @@ def save(
             )
         return {"status": ACCEPTED} | corrected.columns(facts["num_frames"])
 
-    return _add(lake, dataset, episode_index, author, base_label_run, follows, comment, row)
+    said = {"author": author, "comment": comment, "base_label_run": base_label_run, "follows": follows}
+    return _add(lake, dataset, episode_index, said, row)
 
 
 def reject_label(
@@ -219,7 +220,8 @@ def reject_label(
             raise CorrectionError("that label is a person's: undo the correction instead")
         return {"status": REJECTED}
 
-    return _add(lake, dataset, episode_index, author, label_run, follows, comment, row)
+    said = {"author": author, "comment": comment, "base_label_run": label_run, "follows": follows}
+    return _add(lake, dataset, episode_index, said, row)
 
 
 def take_back(lake: Lake, correction_id: str, *, author: str, follows: str | None, comment: str = "") -> dict[str, Any]:
@@ -233,49 +235,23 @@ def take_back(lake: Lake, correction_id: str, *, author: str, follows: str | Non
             f"there is no correction {correction_id!r} that counts; proccorpus corrections list has them"
         )
     [c] = current
-    return _add(
-        lake,
-        c["dataset"],
-        c["episode_index"],
-        author,
-        c["base_label_run"],
-        follows,
-        comment,
-        lambda facts: {"status": REJECTED, "rejects": correction_id},
-    )
+    said = {"author": author, "comment": comment, "base_label_run": c["base_label_run"], "follows": follows}
+    rejection = {"status": REJECTED, "rejects": correction_id}
+    return _add(lake, c["dataset"], c["episode_index"], said, lambda facts: rejection)
 
 
-def _add(
-    lake: Lake,
-    dataset: str,
-    episode_index: int,
-    author: str,
-    base_label_run: str | None,
-    follows: str | None,
-    comment: str,
-    make: Any,
-) -> dict[str, Any]:
-    author, comment = checked_text("author", author, 100), checked_text("comment", comment, 2000, empty=True)
-    row: dict[str, Any] = {}
+def _add(lake: Lake, dataset: str, episode_index: int, said: dict[str, Any], make: Any) -> dict[str, Any]:
+    row = {"dataset": dataset, "episode_index": episode_index} | said
+    row["author"] = checked_text("author", row["author"], 100)
+    row["comment"] = checked_text("comment", row["comment"], 2000, empty=True)
 
     def newest_rows() -> pa.Table:
         facts = episode_facts(lake, dataset, episode_index)
         # Nobody's correction is overwritten unseen: a new row follows the newest that its author has looked at
         newest = newest_row(lake, dataset, episode_index)
-        if follows != (newest["correction_id"] if newest else None):
+        if row["follows"] != (newest["correction_id"] if newest else None):
             raise ConflictError(_conflict(dataset, episode_index, newest))
-        row.update(
-            {
-                "dataset": dataset,
-                "episode_index": episode_index,
-                "base_label_run": base_label_run,
-                "base_content_hash": facts["content_hash"],
-                "follows": follows,
-                "author": author,
-                "comment": comment,
-            }
-            | make(facts)
-        )
+        row.update({"base_content_hash": facts["content_hash"]} | make(facts))
         row["created_at"] = time_after(newest["created_at"] if newest else None)
         row["correction_id"] = row_id(row)
         return TABLES["corrections"].rows([row])

@@ -86,7 +86,7 @@ def collect(
     with lake.lock():
         # What nothing names any more, while all of it is still there to be counted
         expired = _expirable(lake, keep_days)
-        data_bytes = [size for _, size in _data_of_expired(lake, expired)]
+        data_bytes = _data_of_expired(lake, expired)
         files = {
             "keyframes": list(unlisted_keyframes(lake, grace_s)),
             "shards": [*unlisted_shards(lake, grace_s), *_unlisted_in_stores(lake, grace_s)],
@@ -101,9 +101,8 @@ def collect(
         if not dry_run:
             _expire(lake, expired, grace_s)
             _delete(chain.from_iterable(files.values()))
-            _drop_empty_folders(lake.workspace.sources)
-            _drop_empty_folders(lake.workspace.root / "edits")
-            _drop_empty_folders(lake.workspace.removed)
+            for root in (lake.workspace.sources, lake.workspace.root / "edits", lake.workspace.removed):
+                _drop_empty_folders(root)
     if not dry_run:
         lake.back_up()
     return freed
@@ -190,26 +189,26 @@ def _small_files(lake: Lake) -> dict[str, dict[str, int]]:
 
 def _expirable(lake: Lake, keep_days: float) -> list[int]:
     """Snapshots that are old enough and that no release pins; never the present one."""
-    # A release reads its snapshot for as long as it exists
-    before = datetime.now(UTC) - timedelta(days=keep_days)
-    rows = lake.rows("SELECT snapshot_id, snapshot_time FROM ducklake_snapshots('lake') ORDER BY 1")
-    pinned = {*lake.column("SELECT snapshot FROM releases"), lake.snapshot()}
-    return [snapshot for snapshot, at in rows if snapshot not in pinned and at < before]
+    sql = (
+        "SELECT snapshot_id FROM ducklake_snapshots('lake') WHERE snapshot_time < ? AND snapshot_id <> ? AND "
+        "snapshot_id NOT IN (SELECT snapshot FROM releases) ORDER BY 1"
+    )
+    return lake.column(sql, [datetime.now(UTC) - timedelta(days=keep_days), lake.snapshot()])
 
 
-def _data_of_expired(lake: Lake, expired: list[int]) -> list[tuple[str, int]]:
-    """(path, bytes) of the lake's files that only expired snapshots list, and of those waiting to be deleted.
+def _data_of_expired(lake: Lake, expired: list[int]) -> list[int]:
+    """Bytes of each of the lake's files that only expired snapshots list, and of those waiting to be deleted.
 
     Read from DuckLake's own catalog, since a dry run of expiring does not say which files it would free.
     """
     gone = ", ".join(str(s) for s in expired) or "-1"
     staying = f"SELECT snapshot_id FROM {CATALOG}.ducklake_snapshot WHERE snapshot_id NOT IN ({gone})"
     sql = " UNION ALL ".join(
-        f"SELECT path, file_size_bytes FROM {CATALOG}.{table} f WHERE f.end_snapshot IS NOT NULL AND NOT EXISTS "
+        f"SELECT file_size_bytes FROM {CATALOG}.{table} f WHERE f.end_snapshot IS NOT NULL AND NOT EXISTS "
         f"(FROM ({staying}) k WHERE k.snapshot_id >= f.begin_snapshot AND k.snapshot_id < f.end_snapshot)"
         for table in ("ducklake_data_file", "ducklake_delete_file")
     )
-    return lake.rows(sql)
+    return lake.column(sql)
 
 
 # Files

@@ -58,13 +58,10 @@ class LoaderConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ShardError(f"{name} is {value}, and must be at least 1")
-        self._check_rates("dataset_rates", self.dataset_rates)
-        self._check_rates("family_rates", self.family_rates)
-
-    def _check_rates(self, kind: str, rates: Mapping[str, float]) -> None:
-        for name, rate in rates.items():
-            if not (isfinite(rate) and rate >= 0):
-                raise ShardError(f"{kind}: that of {name} is {rate}, and must be a number from 0 on")
+        for kind in ("dataset_rates", "family_rates"):
+            for name, rate in getattr(self, kind).items():
+                if not (isfinite(rate) and rate >= 0):
+                    raise ShardError(f"{kind}: that of {name} is {rate}, and must be a number from 0 on")
 
     def rate(self, dataset: str, family: str) -> Fraction:
         if self.families is not None and family not in self.families:
@@ -134,17 +131,14 @@ class Loader:
         """Go on after what had been given when `state` was taken. Raises ShardError where it is not this loader's."""
         try:
             epoch, position, unit = int(state["epoch"]), int(state["position"]), str(state["unit"])
-            differ = self._differences(state["of"])
+            saved = state["of"]
+            differ = [f"{k} was {saved.get(k)}, now {v}" for k, v in self._identity.items() if saved.get(k) != v]
         except (KeyError, TypeError, ValueError, AttributeError) as e:
             # A state is JSON that people store and edit: it may be anything
             raise ShardError(f"this is not the state of a loader: {e!r}") from e
         if differ:
             raise ShardError(f"the state is not of these shards and settings: {'; '.join(differ)}")
         self.epoch, self._position, self._unit = epoch, position, unit
-
-    def _differences(self, saved: Mapping) -> list[str]:
-        """What is not now as it was when a position was saved."""
-        return [f"{k} was {saved.get(k)}, now {v}" for k, v in self._identity.items() if saved.get(k) != v]
 
     # What it gives
 
