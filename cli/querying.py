@@ -162,7 +162,7 @@ def like(
     at: At = At(),
 ) -> None:
     """List the runs most similar to one run, or the frames most similar to one frame."""
-    from warehouse.lake.likeness import most_similar
+    from warehouse.lake.similarity import most_similar
 
     con = lake_to_read(at.workspace).con
     asked, rows = most_similar(con, dataset, episode, frame, camera, among, most)

@@ -9,7 +9,7 @@ from fastapi.responses import HTMLResponse
 from explorer.episode import EpisodeIndex, find_episode
 from explorer.site import Visiting
 from warehouse.lake.embeddings import EmbeddingsError
-from warehouse.lake.likeness import Asked, most_similar
+from warehouse.lake.similarity import Asked, most_similar
 
 router = APIRouter()
 MOST = 24

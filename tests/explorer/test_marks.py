@@ -8,8 +8,8 @@ from tests.kits.lake_kit import query
 from tests.kits.made_corpus import Made
 from tests.kits.visitor import delete, post, visit
 from warehouse.lake import Lake
-from warehouse.lake.marks import mark
 from warehouse.lake.sql import open_for_users
+from warehouse.lake.tags import mark
 
 
 def marked(client, kind: str, value: str, *episodes: int, on: bool = True, seen: str | None = None):

@@ -22,8 +22,8 @@ from core.paths import Workspace
 from core.tables import Table
 from warehouse.lake import people
 from warehouse.lake.catalog import check_catalog, explained, note_committed
+from warehouse.lake.catalog_lock import committing_turn, reading_turn
 from warehouse.lake.place import LOCK_TIMEOUT_S, LakeError, bucket_settings, holder, locked, place
-from warehouse.lake.turns import committing_turn, reading_turn
 
 CATALOG = "__ducklake_metadata_lake"  # DuckLake's own tables, beside the lake
 ROOM_FOR_A_COMMIT = 16 << 20  # bytes free that are more than any commit needs

@@ -14,7 +14,7 @@ from tests.kits.embedded import embed
 from tests.kits.lake_kit import query
 from warehouse.lake import Lake
 from warehouse.lake.embeddings import EmbeddingsError
-from warehouse.lake.likeness import most_similar
+from warehouse.lake.similarity import most_similar
 from warehouse.lake.sql import open_for_users
 
 STILL = [0.0] * 8

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from core.paths import Workspace
-from warehouse.lake import turns
-from warehouse.lake.turns import committing_turn, reading_turn
+from warehouse.lake import catalog_lock
+from warehouse.lake.catalog_lock import committing_turn, reading_turn
 
 Turn = Callable[[Workspace], AbstractContextManager[None]]
 
@@ -43,7 +43,7 @@ def test_who_waits(workspace: Workspace, first: Turn, second: Turn, waits: bool)
 
 def test_nobody_waits_for_ever(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     """SQLite's own locks decide then."""
-    monkeypatch.setattr(turns, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(catalog_lock, "PATIENCE_S", 0.05)
     with committing_turn(workspace), reading_turn(workspace):
         pass
 
