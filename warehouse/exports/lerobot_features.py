@@ -70,7 +70,12 @@ def columns(reader: SourceReader, e: ExportEpisode, wanted: Mapping[str, Feature
     """An episode's rows of some features. Raises UserError where the source has changed since it was built."""
     if reader.info is not None:
         return _stored(reader, e, wanted)
-    return {STATE: _state(reader, e, wanted[STATE]["shape"])} if wanted else {}
+    if not wanted:
+        return {}
+    state, shape = reader.episode(e).state, wanted[STATE]["shape"]
+    if state is None or state.shape != (e.num_frames, shape[0]):
+        raise UserError(f"the state of {e.dataset} episode {e.episode_index} has another shape than the first's")
+    return {STATE: _fixed(pa.array(state.astype(np.float32).ravel()), shape)}
 
 
 def _stored(reader: SourceReader, e: ExportEpisode, wanted: Mapping[str, Feature]) -> dict[str, pa.Array]:
@@ -83,13 +88,6 @@ def _stored(reader: SourceReader, e: ExportEpisode, wanted: Mapping[str, Feature
         return {name: _cast(table, name, feature, e.num_frames) for name, feature in wanted.items()}
     except (DataError, pa.ArrowException) as error:
         raise UserError(f"rows of {e.dataset} episode {e.episode_index}: {error}") from error
-
-
-def _state(reader: SourceReader, e: ExportEpisode, shape: Sequence[int]) -> pa.Array:
-    state = reader.episode(e).state
-    if state is None or state.shape != (e.num_frames, shape[0]):
-        raise UserError(f"the state of {e.dataset} episode {e.episode_index} has another shape than the first's")
-    return _fixed(pa.array(state.astype(np.float32).ravel()), shape)
 
 
 def column_type(feature: Feature) -> pa.DataType:

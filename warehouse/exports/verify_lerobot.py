@@ -120,10 +120,11 @@ def _compare(plan: LerobotPlan, found: Mapping[str, Any]) -> list[str]:
     if (found["episodes"], found["frames"]) != (len(plan.episodes), plan.starts[-1]):
         told = f"{found['episodes']} episodes and {found['frames']} frames"
         return [f"it has {told}, not {len(plan.episodes)} and {plan.starts[-1]}"]
-    problems = [] if found["fps"] == plan.fps else [f"{found['fps']:g} fps, not {plan.fps:g}"]
-    if sorted(found["cameras"]) != sorted(plan.cameras):
-        problems.append(f"the cameras {named(found['cameras'])}, not {named(plan.cameras)}")
-    return problems + _compare_rows(plan, found)
+    differs = {
+        f"{found['fps']:g} fps, not {plan.fps:g}": found["fps"] != plan.fps,
+        f"the cameras {named(found['cameras'])}, not {named(plan.cameras)}": {*found["cameras"]} != {*plan.cameras},
+    }
+    return [*filter(differs.get, differs), *_compare_rows(plan, found)]
 
 
 def _compare_rows(plan: LerobotPlan, found: Mapping[str, Any]) -> list[str]:

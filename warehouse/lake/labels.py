@@ -32,9 +32,8 @@ def active_labels(con: duckdb.DuckDBPyConnection, dataset: str, chunk: int) -> d
 
 def active_labels_of(con: duckdb.DuckDBPyConnection, dataset: str, episodes: Sequence[int]) -> dict[int, StoredLabel]:
     """The active labels of some episodes, of any chunks."""
-    return _by_episode(
-        con, "active_segments", "dataset = ? AND list_contains(?, episode_index)", [dataset, list(episodes)]
-    )
+    where = "dataset = ? AND list_contains(?, episode_index)"
+    return _by_episode(con, "active_segments", where, [dataset, list(episodes)])
 
 
 def labels_of_run(con: duckdb.DuckDBPyConnection, dataset: str, chunk: int, label_run: str) -> dict[int, StoredLabel]:
@@ -47,9 +46,8 @@ def labels_of_dataset(
     con: duckdb.DuckDBPyConnection, dataset: str, label_run: str | None = None
 ) -> dict[int, StoredLabel]:
     """The labels of all chunks of a dataset by one label run, or the active ones, by episode."""
-    if label_run is None:
-        return _by_episode(con, "active_segments", "dataset = ?", [dataset])
-    return _by_episode(con, "segments", "dataset = ? AND label_run = ?", [dataset, label_run])
+    relation = "active_segments" if label_run is None else "segments"
+    return _by_episode(con, relation, "dataset = ? AND label_run = coalesce(?, label_run)", [dataset, label_run])
 
 
 def labels_of_episode(
