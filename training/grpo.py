@@ -6,6 +6,7 @@ generates where it is installed and there is a GPU (its weights follow each step
 """
 
 import math
+import os
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -17,18 +18,17 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate.utils import gather_object
+from huggingface_hub import constants
 from PIL import Image
-from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback
-from transformers.trainer_callback import TrainerState as HfState
 from trl.trainer.grpo_config import GRPOConfig
-from trl.trainer.grpo_trainer import GRPOTrainer
 
 from core.paths import Workspace
 from training.backbones import adapter_settings
 from training.checkpoint import TrainerState, chance_state, learning_tensors, load_state, read_tensors
 from training.errors import TrainingError
-from training.loop import batches_each, go_on_with_chance, make_optimizer, samples_of_step, share_of_rate
+from training.grpo_trl import Steps, Trl
+from training.loop import batches_each, go_on_with_chance, samples_of_step
 from training.model import ProgressModel
 from training.points import Point
 from training.progresslm_data import drawn_samples, read_rows
@@ -36,8 +36,6 @@ from training.recipe import Recipe
 from training.rewards import WEIGHTS
 from training.rollouts import (
     PIXELS_AT_ONCE,
-    GenerationSampler,
-    Shown,
     fitting,
     marked_once,
     pixels_of,
@@ -74,8 +72,12 @@ class GrpoTrainer:
         self.recipe, self.config, self.last, self.steps = recipe, recipe.grpo, last, steps
         self.curve: list[Point] = []
         self.waiting: Point | None = None  # for the rewards on held-out prompts
+        self.matched = 0.0  # how near vLLM's probabilities are to ours, once that is known
+        self.counted = 0  # tokens by TRL, in this process's life
         self.logged = False  # have completions been written since the run began or resumed?
         self.resumed = load_state(last) if last else None
+        # TRL is given the steps that are left, as a run of its own: it counts them from 0
+        self.first = self.resumed.step if self.resumed else 0
         processes = fresh_state(divided=recipe.train.distributed == "fsdp")
         rank, world = processes.process_index, processes.num_processes
         self.divided = recipe.train.distributed == "fsdp" and world > 1
@@ -87,6 +89,8 @@ class GrpoTrainer:
         chosen = fitting(samples, transform, recipe, rank, world)
         self.left_out, self.prompts = len(samples) - len(chosen), len(chosen)
         self._check_step()
+        at_once = self.completions // self.config.generations  # prompts of a step
+        self.steps_in_all = recipe.train.steps or math.ceil((recipe.train.epochs or 1) * (self.prompts // at_once))
         held_out = self._samples(workspace, release, "val") if self.config.validate_every else ()
         held = fitting(held_out, transform, recipe, rank, world)[: self.config.validation_prompts]
         # Cut to whole batches, so that a mean over these is one over prompts
@@ -103,9 +107,12 @@ class GrpoTrainer:
         # TRL wants a folder to write to; what we keep is in checkpoints of our own.
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=UserWarning)
+            # Both would tell their makers that they are used; nothing leaves this machine.
+            constants.HF_HUB_DISABLE_TELEMETRY = True
+            os.environ["VLLM_NO_USAGE_STATS"] = "1"
             if with_vllm(self.config):
                 backbone.name_or_path = str(served(Path(backbone.name_or_path), processor, Path(folder) / "served"))
-            self.trl = _Trl(
+            self.trl = Trl(
                 self,
                 model=backbone,
                 args=self._arguments(folder, backbone, held_batch),
@@ -114,7 +121,8 @@ class GrpoTrainer:
                 eval_dataset=prompt_rows(held_out, transform, recipe, held[: self.held_out], False),
                 processing_class=processor,
                 peft_config=adapter,
-                callbacks=[_Points(self)],
+                callbacks=[Steps(self)],
+                rollout_func=self._answers,
             )
         backbone.name_or_path = backbone.config._name_or_path
         self.trl.remove_callback(PrinterCallback)
@@ -159,9 +167,7 @@ class GrpoTrainer:
         settings: dict[str, Any] = {
             "per_device_train_batch_size": train.batch,
             "gradient_accumulation_steps": self.accumulation,
-            # max_steps, unless -1, goes before epochs.
-            "num_train_epochs": train.epochs or 1.0,
-            "max_steps": train.steps or -1,
+            "max_steps": self.steps_in_all - self.first,
             "max_grad_norm": train.clip,
             "bf16": train.dtype == "bfloat16",
             "activation_checkpointing": train.gradient_checkpointing,
@@ -184,11 +190,9 @@ class GrpoTrainer:
             "logging_steps": 1,
             "report_to": "none",
             "disable_tqdm": True,
-            "save_strategy": "steps" if train.save_every else "no",
-            "save_steps": train.save_every or 500,
+            "save_strategy": "no",  # what we keep is in checkpoints of our own
         }
         if held_batch:
-            settings |= {"eval_strategy": "steps", "eval_steps": config.validate_every}
             settings |= {"per_device_eval_batch_size": held_batch, "num_generations_eval": 1}
         if with_vllm(config):
             settings |= vllm_settings(recipe, config, sum(p.numel() for p in backbone.parameters()))
@@ -203,7 +207,7 @@ class GrpoTrainer:
 
     @property
     def step(self) -> int:
-        return self.trl.state.global_step
+        return self.first + self.trl.state.global_step
 
     @property
     def drawn(self) -> int:
@@ -219,19 +223,7 @@ class GrpoTrainer:
         self.on_step, self.save = on_step, save
         train = self.recipe.train
         try:
-            if self.last is None:
-                self.trl.train()
-                return
-            with tempfile.TemporaryDirectory() as folder:  # all else comes from our own checkpoint
-                state = HfState(
-                    global_step=len(self.curve),
-                    num_input_tokens_seen=self.curve[-1].tokens,
-                    train_batch_size=train.batch,
-                    logging_steps=1,
-                    save_steps=train.save_every or 500,
-                )
-                state.save_to_json(str(Path(folder) / "trainer_state.json"))
-                self.trl.train(resume_from_checkpoint=folder)
+            self.trl.train()
         except torch.OutOfMemoryError as e:
             raise TrainingError(
                 f"out of memory at step {self.step}: lower train.batch (now {train.batch}) and raise "
@@ -257,7 +249,7 @@ class GrpoTrainer:
         return learning_tensors(*self.trl.learning())
 
     def load(self, folder: Path, state: TrainerState) -> None:
-        """The weights come from `last` when it runs: TRL makes the optimizer only then."""
+        """The weights come from `last` in `begin`: TRL makes the optimizer only then."""
         self.curve = [Point(**p) for p in state.curve]
 
     def weights(self) -> dict[str, torch.Tensor] | None:
@@ -267,14 +259,22 @@ class GrpoTrainer:
         weights: dict[str, Any] = self.accelerator.get_state_dict(self.trl.model_wrapped)
         return {f"backbone.{k}": v for k, v in weights.items()}
 
-    # What TRL logs
+    # What TRL asks for and logs
+
+    def begin(self) -> None:
+        """Go on from `last`, before the first step."""
+        if self.last:
+            read_tensors(self.last, *self.trl.learning())
+        if self.resumed:
+            go_on_with_chance(self.resumed, self.accelerator.process_index, self.recipe.train.seed)
 
     def stepped(self, state: Any, logs: Mapping[str, float]) -> None:
         """Make a point of a step. TRL has counted it already; points of the curve begin at 0."""
         before, config = self.curve[-1] if self.curve else None, self.config
-        step, seconds = state.global_step - 1, logs["step_time"]
-        tokens, norm = int(logs["num_tokens"]), float(logs.get("grad_norm", 0.0))
-        self._write_completions(step, "train", self.completions, state)
+        step, seconds = self.step - 1, logs["step_time"]
+        of_step, norm = int(logs["num_tokens"]) - self.counted, float(logs.get("grad_norm", 0.0))
+        self.counted += of_step
+        self._write_completions(step, "train", self.completions)
         # Weights after such a step are worth nothing: the run ends before a checkpoint is made of them.
         for name, value in (("loss", logs["loss"]), ("norm of the gradient", norm)):
             if not math.isfinite(value):
@@ -290,105 +290,76 @@ class GrpoTrainer:
             progress=None,
             learning_rate=float(logs["learning_rate"]),
             gradient_norm=norm,
-            done=state.global_step / state.max_steps,
+            done=self.step / self.steps_in_all,
             samples=self.drawn,
-            tokens=tokens,
+            tokens=of_step + (before.tokens if before else 0),
             samples_per_s=self.completions / config.generations / seconds,
-            tokens_per_s=(tokens - (before.tokens if before else 0)) / seconds,
+            tokens_per_s=of_step / seconds,
             mfu=None,
             extra=_extra(logs) | {"kl_coef": config.kl_coef},
         )
-        every = config.validate_every
-        # Validated also after the last step.
-        if every and (state.global_step % every == 0 or state.global_step == state.max_steps):
+        if self.validates():
             self.waiting = point
         else:
-            self._give(point, state)
+            self._give(point)
 
-    def validated(self, state: Any, logs: Mapping[str, float]) -> None:
+    def validates(self) -> bool:
+        """Are held-out prompts asked after the step that was just done? Also after the last."""
+        every = self.config.validate_every
+        return bool(every) and (self.step % every == 0 or self.step == self.steps_in_all)
+
+    def validated(self, logs: Mapping[str, float]) -> None:
         """Complete the step's point, which waits for this."""
         point, self.waiting = self.waiting, None
         assert point is not None
-        self._write_completions(point.step, "validation", self.held_out, state)
+        self._write_completions(point.step, "validation", self.held_out)
         names = {"reward": "reward", "completion_tokens": "completions/mean_length"}
         names |= {f"reward_{part}": f"rewards/{part}/mean" for part in WEIGHTS}
         extra = {f"validation_{name}": float(logs[f"eval_{of_trl}"]) for name, of_trl in names.items()}
-        self._give(replace(point, extra=point.extra | extra), state)
+        self._give(replace(point, extra=point.extra | extra))
 
-    def _give(self, point: Point, state: Any) -> None:
+    def _give(self, point: Point) -> None:
         self.curve.append(point)
-        if state.is_world_process_zero:
+        if self.accelerator.is_main_process:
             self.on_step(point)
+        every = self.recipe.train.save_every
+        if every and self.step % every == 0 and self.step < self.steps_in_all:
+            self.save()
 
-    def _write_completions(self, step: int, split: str, last: int, state: Any) -> None:
+    def _write_completions(self, step: int, split: str, last: int) -> None:
         """TRL keeps as many as a step has: before those of the validation there may be some of the step."""
-        if state.is_world_process_zero:
+        if self.accelerator.is_main_process:
             write_completions(self.steps / COMPLETIONS, step, split, self.trl._logs, last, anew=not self.logged)
             self.logged = True
 
+    def _answers(self, prompts: list, trl: Any) -> dict[str, Any]:
+        """Ids of the prompts as the loader's workers made them, ids of the answers, and vLLM's log-probabilities of
+        these, else None. Raises TrainingError."""
+        ids = [shown.ids for shown in trl.shown]
+        made, logs = self._by_vllm(ids, trl) if trl.use_vllm else (self._by_transformers(ids, trl), None)
+        return {"prompt_ids": ids, "completion_ids": made, "logprobs": logs}
 
-class _Trl(GRPOTrainer):
-    """TRL's trainer with our optimizer, schedule and checkpoints; it tells nobody that it is used."""
-
-    def __init__(self, ours: GrpoTrainer, **options: Any) -> None:
-        self.ours, self.matched = ours, 0.0
-        super().__init__(**options)
-
-    def _send_telemetry(self) -> None:
-        """TRL would ask its makers' server; nothing leaves this machine."""
-
-    def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
-        self.shown: list[Shown] = [row["shown"] for row in inputs]
-        output = super()._generate_and_score_completions(inputs)
-        if self.use_vllm and self.model.training and not self.matched:  # type: ignore[union-attr]
-            self._match(output)
-        return output | {"shown": self.shown}
-
-    def _match(self, scored: dict[str, Any]) -> None:
-        """Does vLLM draw from what the model learns? Raises TrainingError where probabilities of answers differ."""
-        off = scored["old_per_token_logps"] - scored["sampling_per_token_logps"]
-        ratios: Any = self.accelerator.gather(off[scored["completion_mask"].bool()].nanmean().exp())
-        self.matched, low = float(ratios.mean()), 0.9 * self.ours.config.top_p
-        if not low < self.matched < 1.1:
-            raise TrainingError(
-                f"a token of vLLM's answers is {self.matched:.3f} times as probable to the model that learns as to vLLM"
-                f" (geometric mean of the first batch; right is {low:.2f} to 1.10): vLLM was shown something else, or "
-                "has other weights; take grpo.rollouts: transformers"
-            )
-
-    def _tokenize_prompts(self, prompts: list) -> tuple[list[list[int]], None, dict]:
-        """As training and evaluation do, in the loader's workers; pictures come where they are needed."""
-        return [shown.ids for shown in self.shown], None, {}
-
-    def _generate_single_turn(self, prompt_ids: Any, images: Any, fields: Any, count: int, *more: Any) -> Any:
-        """Token ids of the answers, and vLLM's log-probabilities of them, else None. Raises TrainingError."""
-        if self.use_vllm:
-            return self._by_vllm(prompt_ids, count)
+    def _by_transformers(self, prompts: list[list[int]], trl: Any) -> list[list[int]]:
         # As many parts in each process: a model that is divided is gathered by all
-        parts = max(gather_object([math.ceil(sum(s.float_bytes for s in self.shown) / PIXELS_AT_ONCE)]))
+        parts = max(gather_object([math.ceil(sum(s.float_bytes for s in trl.shown) / PIXELS_AT_ONCE)]))
         made: list[list[int]] = []
-        for rows in np.array_split(np.arange(len(prompt_ids)), min(parts, len(prompt_ids))):
-            ids = [torch.tensor(prompt_ids[k]) for k in rows]
-            fill: Any = self._tokenizer.pad_token_id
-            padded = torch.nn.utils.rnn.pad_sequence(ids, True, fill, "left")
-            pixels = pixels_of(
-                [self.shown[k] for k in rows], padded.to(self.accelerator.device), self.ours.image_token, 0
-            )
+        fill = trl.processing_class.tokenizer.pad_token_id
+        for rows in np.array_split(np.arange(len(prompts)), min(parts, len(prompts))):
+            padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(prompts[k]) for k in rows], True, fill, "left")
+            shown = [trl.shown[k] for k in rows]
+            pixels = pixels_of(shown, padded.to(self.accelerator.device), self.image_token, 0)
             del pixels["num_images"]
-            made += super()._generate_single_turn([prompt_ids[k] for k in rows], None, pixels, count)[0]
-        return made, None
+            made += trl._generate_single_turn([prompts[k] for k in rows], None, pixels, 1)[0]
+        return made
 
-    def _by_vllm(self, prompt_ids: list[list[int]], count: int) -> tuple[list[list[int]], list[list[float]]]:
-        if self.state.global_step != self._last_loaded_step:
-            self.vllm_generation.sync_weights()
-            self._last_loaded_step = self.state.global_step
-        seen, answers, probabilities, _ = self.vllm_generation.generate(
-            prompts=[marked_once(ids, self.ours.image_token) for ids in prompt_ids],
-            images=[[Image.fromarray(p) for p in shown.pictures] for shown in self.shown],
-            num_generations=count,
+    def _by_vllm(self, prompts: list[list[int]], trl: Any) -> tuple[list[list[int]], list[list[float]]]:
+        seen, answers, probabilities, _ = trl.vllm_generation.generate(
+            prompts=[marked_once(ids, self.image_token) for ids in prompts],
+            images=[[Image.fromarray(p) for p in shown.pictures] for shown in trl.shown],
+            num_generations=1,
         )
-        if list(map(list, seen)) != prompt_ids:
-            ids, of_vllm, mark = [*chain(*prompt_ids)], [*chain(*seen)], self.ours.image_token
+        if list(map(list, seen)) != prompts:
+            ids, of_vllm, mark = [*chain(*prompts)], [*chain(*seen)], self.image_token
             raise TrainingError(
                 f"vLLM reads prompts of {len(ids)} tokens as {len(of_vllm)}, pictures of {ids.count(mark)} as "
                 f"{of_vllm.count(mark)}: its processor has another size of pictures (model.max_pixels), or expands "
@@ -396,80 +367,17 @@ class _Trl(GRPOTrainer):
             )
         return answers, [[token[0] for token in answer] for answer in probabilities]
 
-    def _get_per_token_logps_and_entropies(
-        self, model: Any, input_ids: Any, mask: Any, keep: int, batch_size: int | None = None, **more: Any
-    ) -> Any:
-        """With the pictures of `batch_size` rows at once on the device."""
-        size, found = batch_size or len(input_ids), []
-        for k in range(0, len(input_ids), size):
-            ids = input_ids[k : k + size]
-            pixels = pixels_of(self.shown[k : k + size], ids, self.ours.image_token, keep)
-            of_rows = super()._get_per_token_logps_and_entropies
-            found.append(of_rows(model, ids, mask[k : k + size], keep, **{**more, **pixels}))
-        return (
-            found[0] if len(found) == 1 else [c[0] if c[0] is None else torch.cat(c) for c in zip(*found, strict=True)]
-        )
-
-    def _compute_loss(self, model: Any, inputs: Any) -> Any:
-        self.shown = inputs["shown"]
-        return super()._compute_loss(model, inputs)
-
-    def learning(self) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
-        """What learns, and its optimizer, both without wrappers."""
-        return self.accelerator.unwrap_model(self.model_wrapped), getattr(self.optimizer, "optimizer", self.optimizer)
-
-    def _get_train_sampler(self, dataset: Any = None) -> GenerationSampler:
-        args: Any = self.args
-        n = self.ours.config.generations
-        repeats = self.num_iterations * args.steps_per_generation
-        return GenerationSampler(self.ours.prompts, args.generation_batch_size // n, n, repeats, args.seed)
-
-    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        if self.optimizer is None:
-            self.optimizer = make_optimizer(model or self.model_wrapped, self.ours.recipe)
-        return self.optimizer
-
-    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        if self.lr_scheduler is None:
-            train = self.ours.recipe.train
-            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
-                optimizer or self.learning()[1], lambda step: share_of_rate(step / num_training_steps, train)
+    def match(self, scored: Mapping[str, Any]) -> None:
+        """Does vLLM draw from what the model learns? Raises TrainingError where probabilities of answers differ."""
+        off = scored["old_per_token_logps"] - scored["sampling_per_token_logps"]
+        ratios: Any = self.accelerator.gather(off[scored["completion_mask"].bool()].nanmean().exp())
+        self.matched, low = float(ratios.mean()), 0.9 * self.config.top_p
+        if not low < self.matched < 1.1:
+            raise TrainingError(
+                f"a token of vLLM's answers is {self.matched:.3f} times as probable to the model that learns as to vLLM"
+                f" (geometric mean of the first batch; right is {low:.2f} to 1.10): vLLM was shown something else, or "
+                "has other weights; take grpo.rollouts: transformers"
             )
-        return self.lr_scheduler
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        if self.state.global_step < self.state.max_steps:
-            self.ours.save()
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        """Weights come with the optimizer, once there is one."""
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if checkpoint is None or self.ours.last is None:
-            return
-        model, optimizer = self.learning()
-        read_tensors(self.ours.last, model, optimizer)
-        for group, base in zip(optimizer.param_groups, self.lr_scheduler.base_lrs, strict=True):
-            group["initial_lr"] = base
-        self.lr_scheduler.last_epoch = self.state.global_step - 1
-        self.lr_scheduler.step()
-
-    def _load_rng_state(self, checkpoint: str | None) -> None:
-        if checkpoint is not None and self.ours.resumed is not None:
-            go_on_with_chance(self.ours.resumed, self.accelerator.process_index, self.ours.recipe.train.seed)
-
-
-class _Points(TrainerCallback):
-    """Passes on what TRL logs of each step, and of each validation; not the summary after the last step."""
-
-    def __init__(self, ours: GrpoTrainer) -> None:
-        self.ours = ours
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **more: Any) -> None:
-        if "reward" in (logs or {}):
-            self.ours.stepped(state, logs or {})
-        elif "eval_reward" in (logs or {}):
-            self.ours.validated(state, logs or {})
 
 
 def _extra(logs: Mapping[str, float]) -> dict[str, float]:

@@ -9,7 +9,7 @@ import importlib.util
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import batched, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -104,22 +104,23 @@ def _asked(sample: Sample, transform: Transform, max_px: int, for_vllm: bool) ->
 
 class GenerationSampler(Sampler[int]):
     """Numbers of `prompt_rows`, as TRL's RepeatSampler: `at_once` prompts, each `generations` times, and all of that
-    `repeats` times, of which the first alone is with pictures. An epoch's order follows from seed and epoch."""
+    `repeats` times, of which the first alone is with pictures; for the steps `first` to `last`. An epoch's order
+    follows from seed and epoch."""
 
-    def __init__(self, count: int, at_once: int, generations: int, repeats: int, seed: int) -> None:
+    def __init__(
+        self, count: int, at_once: int, generations: int, repeats: int, seed: int, first: int, last: int
+    ) -> None:
         self.count, self.at_once, self.generations, self.repeats = count, at_once, generations, repeats
-        self.seed, self.epoch = seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
+        self.seed, self.steps = seed, range(first, last)
 
     def __len__(self) -> int:
-        return self.count // self.at_once * self.at_once * self.generations * self.repeats
+        return len(self.steps) * self.at_once * self.generations * self.repeats
 
     def __iter__(self) -> Iterator[int]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.count).tolist()
-        whole = len(order) // self.at_once * self.at_once
-        for prompts in batched(order[:whole], self.at_once):
+        for step in self.steps:
+            epoch, place = divmod(step, self.count // self.at_once)
+            order = np.random.default_rng([self.seed, epoch]).permutation(self.count).tolist()
+            prompts = order[place * self.at_once : (place + 1) * self.at_once]
             for repeat in range(self.repeats):
                 for k in prompts:
                     yield from [k if repeat == 0 else self.count + k] * self.generations
@@ -145,12 +146,12 @@ def fitting(samples: Sequence[Sample], transform: Transform, recipe: Recipe, ran
 
 def with_vllm(config: GrpoConfig) -> bool:
     """Does vLLM generate? Raises TrainingError where it should and cannot."""
-    can = importlib.util.find_spec("vllm") is not None and torch.cuda.is_available()
+    can = importlib.util.find_spec("vllm") is not None
     if config.rollouts == "vllm" and not can:
         raise TrainingError(
-            "grpo.rollouts: vllm needs a GPU and vLLM (uv pip install vllm): take auto, which goes without"
+            "grpo.rollouts: vllm needs vLLM (uv pip install vllm): take auto, which goes without where there is none"
         )
-    return can and config.rollouts != "transformers"
+    return can and (config.rollouts == "vllm" or (config.rollouts == "auto" and torch.cuda.is_available()))
 
 
 def served(base: Path, processor: Any, folder: Path) -> Path:
@@ -166,6 +167,14 @@ def served(base: Path, processor: Any, folder: Path) -> Path:
 def vllm_settings(recipe: Recipe, config: GrpoConfig, weights: int) -> dict[str, Any]:
     """Rollouts by vLLM of a model of so many weights, in this process, where it sleeps while there is learning. Raises
     TrainingError."""
+    settings = {
+        "use_vllm": True,
+        "vllm_mode": "colocate",
+        "vllm_max_model_length": recipe.data.sequence_length + config.max_completion,
+        "vllm_importance_sampling_mode": "token_truncate",
+    }
+    if not torch.cuda.is_available():  # nothing is shared
+        return settings
     adapted = recipe.lora is not None
     memory = vllm_share(
         gpu=torch.cuda.get_device_properties(0).total_memory,
@@ -174,14 +183,7 @@ def vllm_settings(recipe: Recipe, config: GrpoConfig, weights: int) -> dict[str,
         processes=PartialState().num_processes if recipe.train.distributed == "fsdp" else 1,
         reference=config.kl_coef > 0 and not adapted,
     )
-    return {
-        "use_vllm": True,
-        "vllm_mode": "colocate",
-        "vllm_gpu_memory_utilization": memory,
-        "vllm_enable_sleep_mode": True,
-        "vllm_max_model_length": recipe.data.sequence_length + config.max_completion,
-        "vllm_importance_sampling_mode": "token_truncate",
-    }
+    return settings | {"vllm_gpu_memory_utilization": memory, "vllm_enable_sleep_mode": True}
 
 
 def vllm_share(gpu: int, learning: int, frozen: int, processes: int, reference: bool) -> float:
