@@ -61,7 +61,7 @@ def test_published_values() -> None:
         ("like: r.yaml\n", "is not a YAML mapping of recipe fields: nested too deeply"),
         (BASE + "data: {jsonl: [a], negatives: {rewound: 0.1}}\n", "data.negatives: rows of data.jsonl name no"),
         (BASE + "data: {families: {procvqa_b: 1}, negatives: {rewound: 0.1}}\n", "data.negatives: they are made of"),
-        (BASE + "data: {negatives: {rewound: 0.6, shuffled: 0.5}}\n", "data.negatives: the rates are 1.1 together"),
+        (BASE + "data: {negatives: {rewound: 0.6, other_task: 0.5}}\n", "data.negatives: the rates are 1.1 together"),
         ("- a\n", "is not a YAML mapping of recipe fields"),
     ],
 )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from training.laptop.episodes import ShownEpisode
-from training.negatives.config import AS_RECORDED, OF_TEXT, NegativesConfig
+from training.negatives.config import AS_RECORDED, OTHER_TASK, NegativesConfig
 from training.negatives.texts import Instructions
 from training.negatives.windows import draw_kind, draw_speed, shown_of
 
@@ -38,8 +38,6 @@ class ClipSource:
 
     def __post_init__(self) -> None:
         self._rng = np.random.default_rng(self.seed)
-        # Of the last clip, if under its own instruction
-        self._before: tuple[ShownEpisode, np.ndarray] | None = None
         self._instructions = Instructions([e.task for e in self.episodes])
 
     def draw(self, count: int) -> Clips:
@@ -51,18 +49,12 @@ class ClipSource:
     def _clip(self) -> tuple[np.ndarray, str, np.ndarray, str]:
         rng = self._rng
         e = self.episodes[int(rng.integers(len(self.episodes)))]
-        kind, places = draw_kind(self.negatives, rng), None
-        if kind == "contrast":
-            e, places = self._before or (e, None)
-            kind = kind if self._before else AS_RECORDED
-        kind, task = self._told(kind, e.task)
-        if places is None:
-            now = int(rng.choice(e.frames))
-            step = e.step * (draw_speed(rng) if kind == "other_speed" else 1)
-            places = window_places(e.frames, now, step, self.frames)[shown_of(kind, self.frames, rng)]
-        self._before = None if kind in OF_TEXT else (e, places)
+        kind, task = self._told(draw_kind(self.negatives, rng), e.task)
+        now = int(rng.choice(e.frames))
+        step = e.step * (draw_speed(rng) if kind == "other_speed" else 1)
+        places = window_places(e.frames, now, step, self.frames)[shown_of(kind, self.frames, rng)]
         label = e.label[places]
-        if kind in OF_TEXT:
+        if kind == OTHER_TASK:
             label = np.zeros_like(label)
         elif rng.random() < WITHOUT_TASK:
             task = ""
@@ -72,10 +64,10 @@ class ClipSource:
 
     def _told(self, kind: str, task: str) -> tuple[str, str]:
         """The kind, and the task that is told; where no instruction differs from the episode's, as it was recorded."""
-        wrong = self._instructions.wrong(kind, task, self._rng) if kind in OF_TEXT else None
-        if wrong:
-            return kind, wrong
-        return AS_RECORDED if kind in OF_TEXT else kind, task
+        if kind != OTHER_TASK:
+            return kind, task
+        wrong = self._instructions.other(task, self._rng)
+        return (kind, wrong) if wrong else (AS_RECORDED, task)
 
 
 def window_places(frames: np.ndarray, now: int, step: float, count: int) -> np.ndarray:

@@ -21,11 +21,6 @@ class NegativesConfig(BaseModel):
     other_task: float = Field(default=0.0, ge=0, le=1, description="has the instruction of another task: progress 0")
     other_speed: float = Field(default=0.0, ge=0, le=1, description="has pictures 0.5 to 2 times as far apart")
     cut_short: float = Field(default=0.0, ge=0, le=1, description="stops early and stays there: not done")
-    wrong_object: float = Field(
-        default=0.0, ge=0, le=1, description="has its own instruction with another object of the corpus: progress 0"
-    )
-    shuffled: float = Field(default=0.0, ge=0, le=1, description="has another run's instruction, as often: progress 0")
-    contrast: float = Field(default=0.0, ge=0, le=1, description="the sample before it, another task: progress 0")
 
     @property
     def total(self) -> float:
@@ -40,4 +35,4 @@ class NegativesConfig(BaseModel):
 
 
 KINDS = tuple(NegativesConfig.model_fields)
-OF_TEXT = ("other_task", "wrong_object", "shuffled", "contrast")  # the instruction is changed, and progress is 0
+OTHER_TASK = "other_task"  # the instruction is changed, and progress is 0

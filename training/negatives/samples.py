@@ -15,7 +15,7 @@ from annotate.samples.labelled_episode import LabelledEpisode
 from annotate.samples.procvqa import PROGRESS, progress_answer, task_text
 from training.data import Unread, unread
 from training.labels import Labels
-from training.negatives.config import AS_RECORDED, OF_TEXT, NegativesConfig
+from training.negatives.config import AS_RECORDED, OTHER_TASK, NegativesConfig
 from training.negatives.texts import Instructions
 from training.negatives.windows import draw_kind, draw_speed, shown_of
 from warehouse.shards import Sample
@@ -32,28 +32,21 @@ class SampleNegatives:
 
     def __call__(self, samples: Sequence[Unread], rng: np.random.Generator) -> list[Unread]:
         """The samples as drawn, in order: changed, or as they were recorded. Each draw of `rng` belongs to one."""
-        made: list[Unread] = []
-        for sample in samples:
-            made.append(self._drawn(sample, made[-1] if made else None, rng))
-        return made
+        return [self._drawn(sample, rng) for sample in samples]
 
-    def _drawn(self, sample: Unread, before: Unread | None, rng: np.random.Generator) -> Unread:
-        """One sample changed, or as it was recorded; `before`: what was made of the one before it."""
-        if not _is_of_progress(sample.row):
+    def _drawn(self, sample: Unread, rng: np.random.Generator) -> Unread:
+        """One sample changed, or as it was recorded."""
+        row = sample.row
+        if row["family"] != PROGRESS or row["progress"] is None:
             return sample
-        kind = draw_kind(self.config, rng)
-        source = _told_rightly(before) if kind == "contrast" else sample
-        e = None if source is None else self._labels_of(source)
-        made = None if source is None or e is None else self._made(kind, source, e, rng)
-        return made or replace(sample, row={**sample.row, "negative": AS_RECORDED})
-
-    def _labels_of(self, sample: Unread) -> LabelledEpisode | None:
-        return self.labels.get((sample.row["dataset"], sample.row["episode_index"]))
+        kind, e = draw_kind(self.config, rng), self.labels.get((row["dataset"], row["episode_index"]))
+        made = self._made(kind, sample, e, rng) if e else None
+        return made or replace(sample, row={**row, "negative": AS_RECORDED})
 
     def _made(self, kind: str, sample: Unread, e: LabelledEpisode, rng: np.random.Generator) -> Unread | None:
         """None where it cannot be made."""
-        if kind in OF_TEXT:
-            return self._told_otherwise(kind, sample, e, rng)
+        if kind == OTHER_TASK:
+            return self._told_otherwise(sample, e, rng)
         if kind == "other_speed":
             return _played(sample, draw_speed(rng), e)
         shown = shown_of(kind, len(sample.row["frames"]), rng).tolist()
@@ -70,33 +63,17 @@ class SampleNegatives:
         """Of each instruction an episode whose steps have names."""
         return {task_text(e.task): e for e in reversed(list(self.labels.values())) if e.has_actions}
 
-    def _told_otherwise(self, kind: str, sample: Unread, e: LabelledEpisode, rng: np.random.Generator) -> Unread | None:
+    def _told_otherwise(self, sample: Unread, e: LabelledEpisode, rng: np.random.Generator) -> Unread | None:
         row, told = sample.row, task_text(e.task)
         # An instruction that stands twice in a question, or not at all, would leave the right one in it
         if not e.task or row["question"].count(told) != 1:
             return None
-        if kind == "wrong_object":
-            swap = self._instructions.wrong_object(told, rng)
-            if swap is None:
-                return None
-            wrong, asked = swap.within(told), replace(e, plan=tuple(map(swap.within, e.steps)))
-        else:
-            wrong = self._instructions.other(kind, told, rng)
-            if wrong is None:
-                return None
-            asked = self._first_told.get(wrong) or replace(e, named=False)
+        wrong = self._instructions.other(told, rng)
+        if wrong is None:
+            return None
+        asked = self._first_told.get(wrong) or replace(e, named=False)
         changes = {"question": row["question"].replace(told, wrong), "answer": _nothing_done(asked, row)}
-        return replace(sample, row={**row, **changes, "progress": 0.0, "negative": kind})
-
-
-def _is_of_progress(row: Row) -> bool:
-    return row["family"] == PROGRESS and row["progress"] is not None
-
-
-def _told_rightly(sample: Unread | None) -> Unread | None:
-    """The sample, where it is one of progress under its own instruction."""
-    is_one = sample is not None and _is_of_progress(sample.row) and sample.row["negative"] not in OF_TEXT
-    return sample if is_one else None
+        return replace(sample, row={**row, **changes, "progress": 0.0, "negative": OTHER_TASK})
 
 
 def _nothing_done(e: LabelledEpisode, row: Row) -> str:
