@@ -167,6 +167,8 @@ class _Lane:
         with naming(sample):
             sizes = [shrunk(size, self._recipe.model.max_px) for size in sample.sizes()]
             length = self._transform.length(sample.row["question"], sample.row["answer"], sizes)
+            if len(sizes) > (self._recipe.data.max_pictures or len(sizes)):
+                length = self._recipe.data.sequence_length + 1  # left out as well
         if sample.number is not None:
             self._lengths[sample.number] = length
         return length

@@ -78,6 +78,13 @@ class ModelConfig(Section):
         return MAX_PX if self.laptop else self.tiny.max_px if self.tiny else WIDEST_PX
 
 
+class MachineConfig(Section):
+    """What a recipe is made for: `proccorpus train --plan` says whether it fits."""
+
+    gpus: int = Field(default=1, ge=1, description="of all machines together; a process each")
+    memory_gb: float = Field(default=80, gt=0, description="of each, in 10^9 bytes")
+
+
 class HeadConfig(Section):
     """The progress head and its loss."""
 
@@ -118,6 +125,7 @@ class DataConfig(Section):
     validation_jsonl: tuple[Path, ...] = Field(default=(), description="files of held-out rows, if jsonl names files")
     image_root: Path | None = Field(default=None, description="folder of the pictures that the rows name")
     sequence_length: int = Field(default=8192, ge=16, description="tokens of a packed row; the most of a sample")
+    max_pictures: int | None = Field(default=None, ge=1, description="samples with more pictures are left out")
     packing: bool = False
     window: int | None = Field(default=None, ge=1, description="samples sorted or packed together; absent: a batch")
     augment: bool = Field(default=False, description="vary colours and position of the pictures")
@@ -198,6 +206,7 @@ class Recipe(Section):
     model: ModelConfig
     head: HeadConfig | None = None
     lora: LoraConfig | None = None
+    machine: MachineConfig = MachineConfig()
     data: DataConfig = DataConfig()
     train: TrainConfig
     grpo: GrpoConfig | None = None
@@ -255,8 +264,9 @@ def _changed(section: Section, but: Collection[str]) -> list[str]:
     return sorted(name for name, field in fields.items() if getattr(section, name) != field.default)
 
 
-def load_recipe(name_or_path: str, model: Path | None = None) -> Recipe:
-    """A built-in recipe by name, or a YAML file; `model` is the checkpoint to begin with. Raises UserError."""
+def load_recipe(name_or_path: str, model: Path | None = None, begins: bool = True) -> Recipe:
+    """A built-in recipe by name, or a YAML file, and after a colon a variant that it has; `model` is the checkpoint to
+    begin with, without which there is none where it `begins`. Raises UserError."""
     try:
         data = recipe_fields(name_or_path)
         # A checkpoint that is given takes the place of whatever the recipe begins with, a tiny model too.
@@ -269,24 +279,44 @@ def load_recipe(name_or_path: str, model: Path | None = None) -> Recipe:
         why = " ".join(str(e).split())
         raise UserError(f"{recipe_file(name_or_path)} is not a YAML mapping of recipe fields: {why}") from e
     # Not the schema's task: a built-in recipe names no checkpoint, and is right once --model gives one.
-    if recipe.model.tiny is None and recipe.model.laptop is None and recipe.model.path is None:
+    if begins and recipe.model.tiny is None and recipe.model.laptop is None and recipe.model.path is None:
         base = f", a folder with {recipe.model.base}" if recipe.model.base else ""
         raise UserError(f"recipe {recipe.name} begins with a checkpoint: say --model PATH{base}")
     return recipe
 
 
 def recipe_fields(name_or_path: str, beside: Path = Path()) -> dict[str, Any]:
-    """What a recipe's file says, on top of the recipe that it is `like`. Raises UserError, YAMLError."""
-    path = recipe_file(name_or_path, beside)
+    """What a recipe's file says, on top of the recipe that it is `like`, and its variant on top of that. Raises
+    UserError, YAMLError."""
+    path, variant = recipe_file(name_or_path, beside), variant_of(name_or_path)
     try:
         own: dict[str, Any] = parse_yaml(path.read_text())
     except OSError as e:
         raise UserError(f"cannot read {path}: {e.strerror}") from e
-    fields = recipe_fields(own.pop("like"), path.parent) if "like" in own else {}
+    variants: dict[str, Any] = own.pop("variants", {})
+    fields = _over(recipe_fields(own.pop("like"), path.parent) if "like" in own else {}, own)
+    if variant and variant not in variants:
+        raise UserError(f"{path} has no variant {variant!r}; it has: {', '.join(variants) or 'none'}")
+    return _over(fields, {"name": f"{fields.get('name')}_{variant}"} | variants[variant]) if variant else fields
+
+
+def _over(fields: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """Fields of `own` in place of others, section by section."""
     for name, value in own.items():
         is_section = isinstance(value, dict) and isinstance(fields.get(name), dict)
-        fields[name] = {**fields[name], **value} if is_section else value
+        fields = fields | {name: {**fields[name], **value} if is_section else value}
     return fields
+
+
+def variant_of(name_or_path: str) -> str:
+    """What stands after the last colon of a recipe's name; of a path to a YAML file nothing does."""
+    return "" if name_or_path.endswith((".yaml", ".yml")) else name_or_path.rpartition(":")[2] * (":" in name_or_path)
+
+
+def built_in() -> list[str]:
+    """The names of all built-in recipes, with those of their variants."""
+    of_file = {path.stem: parse_yaml(path.read_text()).get("variants", ()) for path in sorted(BUILT_IN.glob("*.yaml"))}
+    return [name for stem, variants in of_file.items() for name in (stem, *(f"{stem}:{v}" for v in variants))]
 
 
 def adapting_recipe(model: Path) -> str:
@@ -296,12 +326,13 @@ def adapting_recipe(model: Path) -> str:
 
 def recipe_file(name_or_path: str, beside: Path = Path()) -> Path:
     """The file of a built-in recipe, or the YAML file itself, seen from a folder. Raises UserError."""
-    path = Path(name_or_path)
+    variant = variant_of(name_or_path)
+    path = Path(name_or_path.removesuffix(f":{variant}"))
     if path.suffix in (".yaml", ".yml"):
         return beside / path
-    path = BUILT_IN / f"{name_or_path}.yaml"
+    path = BUILT_IN / f"{path}.yaml"
     if not path.exists():
-        known = ", ".join(sorted(p.stem for p in BUILT_IN.glob("*.yaml")))
+        known = ", ".join(built_in())
         raise UserError(f"unknown recipe {name_or_path!r}; known: {known}, or a path to a YAML file")
     return path
 

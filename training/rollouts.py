@@ -25,17 +25,14 @@ from training.errors import TrainingError
 from training.model import save_processor
 from training.pictures import shrunk
 from training.pixels import Batch, joined, on_device
+from training.plan import GB, vllm_share
 from training.progresslm_data import truth_of
 from training.recipe import GrpoConfig, Recipe
 from training.rewards import REWARDS, WEIGHTS
 from training.transform import Transform, chat
 from warehouse.shards import Sample
 
-GB = 10**9
-RESERVED = 6 * GB  # of a GPU: CUDA's and NCCL's own, one layer gathered whole, what lies in pieces
-MOST_OF_GPU = 0.9
 PIXELS_AT_ONCE = GB  # of pictures that transformers generates from
-CACHE = 2 * GB  # for keys and values, at least: some ten thousand tokens
 
 # Prompts
 
@@ -136,7 +133,8 @@ def fitting(samples: Sequence[Sample], transform: Transform, recipe: Recipe, ran
         sample = row_at(samples, k)
         with naming(sample):
             sizes = [shrunk(size, recipe.model.max_px) for size in sample.sizes()]
-            if transform.length(sample.row["question"], None, sizes) <= recipe.data.sequence_length:
+            few = len(sizes) <= (recipe.data.max_pictures or len(sizes))
+            if few and transform.length(sample.row["question"], None, sizes) <= recipe.data.sequence_length:
                 found.append(k)
     return sorted(gather_object(found))
 
@@ -184,27 +182,6 @@ def vllm_settings(recipe: Recipe, config: GrpoConfig, weights: int) -> dict[str,
         reference=config.kl_coef > 0 and not adapted,
     )
     return settings | {"vllm_gpu_memory_utilization": memory, "vllm_enable_sleep_mode": True}
-
-
-def vllm_share(gpu: int, learning: int, frozen: int, processes: int, reference: bool) -> float:
-    """Share of a GPU of so many bytes that vLLM can have while it generates, the training's state beside it.
-
-    `learning`, `frozen`: weights that learn, in float32 with Adam's two moments (12 bytes), and those that do not (2
-    bytes), divided among `processes`; `reference`: a second model in float32 (4 bytes) that the distance is measured
-    from. Gradients and activations are not there then, and vLLM sleeps while they are. Raises TrainingError where
-    vLLM's own weights (bfloat16) and a small cache do not fit.
-
-    Example: 3.75 G weights on 4 GPUs of 80 GB: 16 bytes x 3.75 G / 4 are 15 GB; 80 - 15 - 6 are 59, a share of 0.73.
-    """
-    state = (12 * learning + 2 * frozen + (4 * (learning + frozen) if reference else 0)) / processes
-    share = min(MOST_OF_GPU, (gpu - state - RESERVED) / gpu)
-    needed = 2 * (learning + frozen) + CACHE
-    if share * gpu < needed:
-        raise TrainingError(
-            f"a GPU of {gpu / GB:.0f} GB has no room for vLLM: {state / GB:.0f} GB are the training's, "
-            f"{needed / GB:.0f} GB it needs itself: take more GPUs with train.distributed: fsdp"
-        )
-    return int(100 * share) / 100
 
 
 # Completions

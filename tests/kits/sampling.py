@@ -8,12 +8,12 @@ import torch
 
 def sample_by_place(monkeypatch: pytest.MonkeyPatch, rank: int = 0) -> None:
     """Let each token of an answer be drawn by a number of its own, by the answer's place and the token's."""
-    from training.grpo import _Trl
+    from training.grpo import GrpoTrainer
 
-    generate, at = _Trl._generate_single_turn, {"token": 0, "round": 0}
+    generate, at = GrpoTrainer._by_transformers, {"token": 0, "round": 0}
 
     def from_the_first_token_on(self: Any, *args: Any, **more: Any) -> Any:
-        at.update(token=0, round=self.state.global_step)
+        at.update(token=0, round=self.step)
         return generate(self, *args, **more)
 
     def multinomial(probabilities: torch.Tensor, num_samples: int, **_: Any) -> torch.Tensor:
@@ -23,5 +23,5 @@ def sample_by_place(monkeypatch: pytest.MonkeyPatch, rank: int = 0) -> None:
         at["token"] += 1
         return (probabilities.cumsum(-1) < numbers[:, None]).sum(-1, keepdim=True).clamp(max=probabilities.shape[1] - 1)
 
-    monkeypatch.setattr(_Trl, "_generate_single_turn", from_the_first_token_on)
+    monkeypatch.setattr(GrpoTrainer, "_by_transformers", from_the_first_token_on)
     monkeypatch.setattr(torch, "multinomial", multinomial)
