@@ -30,14 +30,14 @@ from eval.reward.model import ModelScorer, open_model
 from eval.reward.scorer import asked_of
 from training.labels import Labels, read_labels
 from training.negatives.config import NegativesConfig
-from training.negatives.texts import Instructions, differ
+from training.negatives.windows import Instructions, differ
 from training.pictures import Item
 from training.recipe import Recipe, load_recipe
 from training.train import train
 from warehouse.lake import open_lake
 from warehouse.releases import get_release
 
-RATES = NegativesConfig(rewound=0.15, stood_still=0.05, other_task=0.3, other_speed=0.1, cut_short=0.05)
+RATES = NegativesConfig(rewound=0.15, stood_still=0.05, other_task=0.3, other_speed=0.1)
 FEW = NegativesConfig(**{kind: 0.3 * rate for kind, rate in RATES.model_dump().items()})
 ARMS = {"without": NegativesConfig(), "few": FEW, "with": RATES}
 OTHERS = 2  # wrong instructions of an episode

@@ -1,6 +1,6 @@
 """Checkpoints of published models' sizes with random weights: what is measured on them is what the real ones take.
 
-Sizes are those of the published config.json (training/sizes); ids of special tokens are those of the small tokenizer made here.
+Sizes are those of the published config.json (training/sizes), ids of special tokens those of a small tokenizer.
 """
 
 import json
@@ -33,7 +33,7 @@ def _published(file: Path) -> Shape:
     return Shape(sizes["model_type"], sizes["text_config"], sizes["vision_config"], sizes["tie_word_embeddings"])
 
 
-SHAPES = {file.stem: _published(file) for file in sorted(SIZES.glob("*.json"))}
+SHAPES = {folder.name: _published(folder / "config.json") for folder in sorted(SIZES.iterdir())}
 # Two layers, on a CPU
 _large = SHAPES["Qwen3-VL-2B"]
 _rotary = _large.text["rope_parameters"] | {"mrope_section": [4, 2, 2]}

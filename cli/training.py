@@ -57,10 +57,8 @@ def train(
     model: Annotated[Path | None, Option(help="Folder of the checkpoint to start from.")] = None,
     resume: ResumeOption = False,
     auto_resume: Annotated[bool, Option(help="Resume if there is a checkpoint, else start: for queues.")] = False,
-    plan: Annotated[bool, Option("--plan", help="Only say what it takes of the machine, and whether it fits.")] = False,
-    gpus: Annotated[int | None, Option(min=1, help="With --plan; default: as the recipe says.")] = None,
-    gpu_memory: Annotated[float | None, Option(min=1, help="With --plan: GB of each; default: the recipe's.")] = None,
-    card: Annotated[str, Option(help="With --plan: the GPU's name, for its speed.")] = "H100",
+    plan: Annotated[bool, Option("--plan", help="Only say what it takes of --machine, and whether it fits.")] = False,
+    machine: Annotated[str | None, Option(help="GPUs, GB of each, card: 8x80xH100; default: the recipe's.")] = None,
     wandb: Annotated[bool, Option(help="Log to Weights & Biases, too; WANDB_MODE=offline keeps the log here.")] = False,
     at: At = At(),
 ) -> None:
@@ -71,13 +69,11 @@ def train(
     """
     loaded = load_recipe(recipe, model, begins=not plan)  # before the lake is opened: a typo costs nothing
     if plan:
-        from training.plan import GB, Machine  # imports torch
-        from training.plan import plan as planned
+        from training.plan import plan_on  # imports torch
 
-        machine = Machine(gpus or loaded.machine.gpus, (gpu_memory or loaded.machine.memory_gb) * GB, card)
-        found = planned(loaded, machine)
+        found = plan_on(loaded, machine)
         show_facts(found.facts(), at.format)
-        raise typer.Exit(1 if found.wrong() else 0)
+        raise typer.Exit(int(found.wrong() is not None))
     lake = lake_at(at.workspace)
     now = release == LOCAL or (release is None and find_release(lake) is None)
     space, frozen = lake.workspace, local_release(lake) if now else get_release(lake, release)

@@ -14,7 +14,7 @@ from eval.benchmarks.question import BenchmarkError, Question, RightAnswer
 from eval.metrics.score import Measure, Score, mean_of, scores
 from eval.scoring.scored import Episodes, ScoredBenchmark
 from eval.shown import ShownRun, answers_to, counted, evenly, shown_runs
-from training.negatives.texts import differ
+from training.negatives.windows import differ
 from warehouse.lake import Lake
 from warehouse.releases import Release
 

@@ -70,18 +70,23 @@ def load_backbone(folder: Path, attention: str = "sdpa", **options: Any) -> Any:
 
 def empty_backbone(folder: Path, attention: str, dtype: torch.dtype) -> Any:
     """A checkpoint's model whose weights have any value: they are not read, another process gives them. ModelError."""
-    import transformers
-
-    kind: Any = getattr(transformers, CLASSES[read_config(folder)["model_type"]])
-    config = kind.config_class.from_pretrained(folder, local_files_only=True)
-    with torch.device("meta"):
-        backbone = kind._from_config(config, dtype=dtype, attn_implementation=text_attention(attention))
+    backbone = sized_backbone(folder, dtype, text_attention(attention))
     # Memory that nobody writes to takes no room.
     backbone.to_empty(device="cpu")
     backbone.tie_weights()
     backbone.name_or_path = str(folder)
     set_vision(backbone, attention)
     return backbone
+
+
+def sized_backbone(folder: Path, dtype: torch.dtype, attention: str = "sdpa") -> Any:
+    """A model without weights, on the device `meta`, sized as a checkpoint's config.json says. Raises ModelError."""
+    import transformers
+
+    kind: Any = getattr(transformers, CLASSES[read_config(folder)["model_type"]])
+    config = kind.config_class.from_pretrained(folder, local_files_only=True)
+    with torch.device("meta"):
+        return kind._from_config(config, dtype=dtype, attn_implementation=attention)
 
 
 def load_processor(folder: Path, min_pixels: int | None = None, max_pixels: int | None = None) -> Any:

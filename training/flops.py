@@ -8,8 +8,6 @@ first is needed where anything trained lies before, the second where the weights
 """
 
 from dataclasses import dataclass
-from functools import cache
-from time import perf_counter
 from typing import Any
 
 import torch
@@ -81,22 +79,8 @@ def _passes(module: nn.Module, gradients: bool, merged: int = 1) -> float:
     return flops
 
 
-@cache
-def peak_flops(device: str) -> float:
-    """FLOP/s of which a device's utilisation is a part: as its maker states, or else as a large product of matrices in
-    float32 is measured to run."""
-    if device.startswith("cuda"):
-        name = torch.cuda.get_device_name(device)
-        # The full name has more in it: NVIDIA H100 80GB HBM3.
-        for known, flops in PEAK.items():
-            if known in name:
-                return flops
-    # Not in the table: the best of four runs is taken, since the first one also loads and warms up.
-    n = 1024
-    a = torch.full((n, n), 0.5, device=device)  # no chance: a run draws the same whoever measured before it
-    best = float("inf")
-    for _ in range(4):
-        started = perf_counter()
-        (a @ a).sum().item()
-        best = min(best, perf_counter() - started)
-    return 2 * n**3 / best
+def card_here() -> str | None:
+    """The name in PEAK of this machine's GPU; None where there is none, or one that is not known."""
+    # The full name has more in it: NVIDIA H100 80GB HBM3.
+    name = torch.cuda.get_device_name(0) if torch.cuda.is_available() else ""
+    return next((known for known in PEAK if known in name), None)

@@ -30,6 +30,7 @@ from training.errors import TrainingError
 from training.grpo_trl import Steps, Trl
 from training.loop import batches_each, go_on_with_chance, samples_of_step
 from training.model import ProgressModel
+from training.plan import less
 from training.points import Point
 from training.progresslm_data import drawn_samples, read_rows
 from training.recipe import Recipe
@@ -195,7 +196,7 @@ class GrpoTrainer:
         if held_batch:
             settings |= {"per_device_eval_batch_size": held_batch, "num_generations_eval": 1}
         if with_vllm(config):
-            settings |= vllm_settings(recipe, config, sum(p.numel() for p in backbone.parameters()))
+            settings |= vllm_settings(recipe, config)
         if self.divided:
             layers = sorted(backbone._no_split_modules)
             settings |= {"fsdp": True, "fsdp_config": {"version": 2, "transformer_layer_cls_to_wrap": layers}}
@@ -226,8 +227,7 @@ class GrpoTrainer:
             self.trl.train()
         except torch.OutOfMemoryError as e:
             raise TrainingError(
-                f"out of memory at step {self.step}: lower train.batch (now {train.batch}) and raise "
-                f"train.accumulation, or lower grpo.max_completion or model.max_vision_tokens"
+                f"out of memory at step {self.step}: lower grpo.max_completion, or {less(self.recipe)}"
             ) from e
         except RuntimeError as e:
             if "probability tensor" not in str(e):  # torch.multinomial's words
@@ -387,7 +387,6 @@ def _extra(logs: Mapping[str, float]) -> dict[str, float]:
         "no_contrast": "frac_reward_zero_std", "completion_tokens": "completions/mean_length",
         "cut_off": "completions/clipped_ratio", **{f"reward_{k}": f"rewards/{k}/mean" for k in WEIGHTS},
         "ref_error": "ref_error", "score_error": "score_error",
-        # How far what vLLM drew from is from what learns, and how often a ratio of probabilities is clipped.
         "sampling_ratio": "sampling/importance_sampling_ratio/mean",
         "sampling_ratio_min": "sampling/importance_sampling_ratio/min",
         "sampling_ratio_max": "sampling/importance_sampling_ratio/max",

@@ -52,15 +52,14 @@ class Trl(GRPOTrainer):
     def get_train_dataloader(self) -> Any:
         """Of all steps that are left, whatever the epoch."""
         args: Any = self.args
-        n, ours = self.ours.config.generations, self.ours
-        repeats = self.num_iterations * args.steps_per_generation
-        at_once = args.generation_batch_size // n
-        sampler = GenerationSampler(ours.prompts, at_once, n, repeats, args.seed, ours.first, ours.steps_in_all)
+        n, repeats = self.ours.config.generations, self.num_iterations * args.steps_per_generation
+        steps = range(self.ours.first, self.ours.steps_in_all)
+        at_once, workers = args.generation_batch_size // n, args.dataloader_num_workers
+        sampler = GenerationSampler(self.ours.prompts, at_once, n, repeats, args.seed, steps)
         batch = args.per_device_train_batch_size * args.steps_per_generation
-        workers = args.dataloader_num_workers
         data: Any = self.train_dataset
         return self.accelerator.prepare(
-            DataLoader(data, batch, sampler=sampler, collate_fn=self.data_collator, num_workers=workers, drop_last=True)
+            DataLoader(data, batch, sampler=sampler, collate_fn=self.data_collator, num_workers=workers)
         )
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:

@@ -19,10 +19,11 @@ from training.batches import Prepared, placed, together
 from training.checkpoint import TrainerState, chance_state, learning_tensors, read_tensors, set_chance
 from training.errors import TrainingError
 from training.feeding import Batches
-from training.flops import cost, peak_flops
+from training.flops import PEAK, card_here, cost
 from training.held_out import HeldOutCheck
 from training.model import ProgressModel, losses
 from training.negatives.config import AS_RECORDED, KINDS
+from training.plan import less
 from training.points import Point
 from training.recipe import Recipe, TrainConfig
 from training.sharding import fresh_state, shard
@@ -76,7 +77,7 @@ class Trainer:
         self.recipe, self.batches, self.head = recipe, batches, model.head
         if recipe.train.gradient_checkpointing:
             model.backbone.activation_checkpointing_enable({"use_reentrant": False})
-        self.cost = cost(model.backbone)
+        self.cost, self.card = cost(model.backbone), card_here()
         self.accelerator = make_accelerator(recipe)
         world = self.accelerator.num_processes
         self.begun_by = begun_by or world
@@ -148,7 +149,6 @@ class Trainer:
         self.samples += held["samples"]
         self.tokens += held["tokens"]
         seconds = perf_counter() - started
-        devices_flops = self.accelerator.num_processes * peak_flops(str(self.accelerator.device))
         return Point(
             step=self.step - 1,
             loss=loss,
@@ -161,7 +161,7 @@ class Trainer:
             tokens=self.tokens,
             samples_per_s=held["samples"] / seconds,
             tokens_per_s=held["tokens"] / seconds,
-            mfu=flops / seconds / devices_flops,
+            mfu=flops / seconds / self.accelerator.num_processes / PEAK[self.card] if self.card else None,
         )
 
     def _held(self, parts: Sequence[Prepared]) -> dict[str, int]:
@@ -239,18 +239,10 @@ class Trainer:
         except RuntimeError as e:
             if not (isinstance(e, torch.OutOfMemoryError) or "can't allocate memory" in str(e)):
                 raise
-            train, data = self.recipe.train, self.recipe.data
             # The largest of the step's batches is most likely the one that did not fit.
             rows, length = max((tuple(p.batch["input_ids"].shape) for p in parts), key=math.prod)
-            knobs = {
-                f"lower train.batch (now {train.batch}) and raise train.accumulation": train.batch > 1,
-                "set train.gradient_checkpointing": not train.gradient_checkpointing,
-                f"lower data.sequence_length (now {data.sequence_length}) or model.max_pixels": True,
-                "train.distributed: fsdp": train.distributed == "none",
-            }
-            told = ", or ".join(knob for knob, helps in knobs.items() if helps)
             raise TrainingError(
-                f"out of memory at step {self.step} on a batch of {rows} x {length} tokens: {told}"
+                f"out of memory at step {self.step} on a batch of {rows} x {length} tokens: {less(self.recipe)}"
             ) from e
 
     # Where it stands

@@ -274,10 +274,10 @@ def load_recipe(name_or_path: str, model: Path | None = None, begins: bool = Tru
             data = data | {"model": data.get("model", {}) | {"tiny": None, "path": model.resolve()}}
         recipe = Recipe(**data)
     except ValidationError as e:
-        raise UserError(f"{recipe_file(name_or_path)}: {'; '.join(map(_field_error, e.errors()))}") from e
+        raise UserError(f"{recipe_file(name_or_path)[0]}: {'; '.join(map(_field_error, e.errors()))}") from e
     except (yaml.YAMLError, UnicodeDecodeError, TypeError, AttributeError) as e:
         why = " ".join(str(e).split())
-        raise UserError(f"{recipe_file(name_or_path)} is not a YAML mapping of recipe fields: {why}") from e
+        raise UserError(f"{recipe_file(name_or_path)[0]} is not a YAML mapping of recipe fields: {why}") from e
     # Not the schema's task: a built-in recipe names no checkpoint, and is right once --model gives one.
     if begins and recipe.model.tiny is None and recipe.model.laptop is None and recipe.model.path is None:
         base = f", a folder with {recipe.model.base}" if recipe.model.base else ""
@@ -288,7 +288,7 @@ def load_recipe(name_or_path: str, model: Path | None = None, begins: bool = Tru
 def recipe_fields(name_or_path: str, beside: Path = Path()) -> dict[str, Any]:
     """What a recipe's file says, on top of the recipe that it is `like`, and its variant on top of that. Raises
     UserError, YAMLError."""
-    path, variant = recipe_file(name_or_path, beside), variant_of(name_or_path)
+    path, variant = recipe_file(name_or_path, beside)
     try:
         own: dict[str, Any] = parse_yaml(path.read_text())
     except OSError as e:
@@ -300,6 +300,10 @@ def recipe_fields(name_or_path: str, beside: Path = Path()) -> dict[str, Any]:
     return _over(fields, {"name": f"{fields.get('name')}_{variant}"} | variants[variant]) if variant else fields
 
 
+def recipe_variants(path: Path) -> list[str]:
+    return list(parse_yaml(path.read_text()).get("variants", ()))
+
+
 def _over(fields: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     """Fields of `own` in place of others, section by section."""
     for name, value in own.items():
@@ -308,33 +312,22 @@ def _over(fields: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def variant_of(name_or_path: str) -> str:
-    """What stands after the last colon of a recipe's name; of a path to a YAML file nothing does."""
-    return "" if name_or_path.endswith((".yaml", ".yml")) else name_or_path.rpartition(":")[2] * (":" in name_or_path)
-
-
-def built_in() -> list[str]:
-    """The names of all built-in recipes, with those of their variants."""
-    of_file = {path.stem: parse_yaml(path.read_text()).get("variants", ()) for path in sorted(BUILT_IN.glob("*.yaml"))}
-    return [name for stem, variants in of_file.items() for name in (stem, *(f"{stem}:{v}" for v in variants))]
-
-
 def adapting_recipe(model: Path) -> str:
     """The name of the built-in recipe that adapts a checkpoint of this kind to one episode."""
     return OF_LAPTOPS if is_laptop(model) else "procvlm_oneshot_lora"
 
 
-def recipe_file(name_or_path: str, beside: Path = Path()) -> Path:
-    """The file of a built-in recipe, or the YAML file itself, seen from a folder. Raises UserError."""
-    variant = variant_of(name_or_path)
-    path = Path(name_or_path.removesuffix(f":{variant}"))
-    if path.suffix in (".yaml", ".yml"):
-        return beside / path
-    path = BUILT_IN / f"{path}.yaml"
+def recipe_file(name_or_path: str, beside: Path = Path()) -> tuple[Path, str]:
+    """The file of a built-in recipe and the variant that its name asks for; or the YAML file itself, seen from a
+    folder. Raises UserError."""
+    if name_or_path.endswith((".yaml", ".yml")):
+        return beside / name_or_path, ""
+    name, _, variant = name_or_path.partition(":")
+    path = BUILT_IN / f"{name}.yaml"
     if not path.exists():
-        known = ", ".join(built_in())
-        raise UserError(f"unknown recipe {name_or_path!r}; known: {known}, or a path to a YAML file")
-    return path
+        known = ", ".join(sorted(p.stem for p in BUILT_IN.glob("*.yaml")))
+        raise UserError(f"unknown recipe {name!r}; known: {known}, or a path to a YAML file")
+    return path, variant
 
 
 def _field_error(error: Any) -> str:

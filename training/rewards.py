@@ -54,7 +54,6 @@ class ReplyReward:
     score: float
     ref_error: float
     score_error: float
-    hack_detected: bool  # refuses the reference but gives a score
 
     @property
     def overall(self) -> float:
@@ -81,7 +80,7 @@ def published(response: str, truth: Truth) -> ReplyReward:
     if number and truth.score_percent is not None:
         off = min(abs(float(number[1]) - truth.score_percent) / 100, 1.0)
     score, score_error = _published_part(off, score_na, truth.score_percent is None, power=1)
-    return ReplyReward(form, ref, score, ref_error, score_error, ref_na and not score_na)
+    return ReplyReward(form, ref, score, ref_error, score_error)
 
 
 def _published_part(off: float | None, said_na: bool, is_na: bool, power: int) -> tuple[float, float]:
@@ -103,7 +102,7 @@ def mended(response: str, truth: Truth) -> ReplyReward:
     percent = None if said.score is None else 100 * said.score
     ref_reward, ref_error = _mended_part(ref, said.ref_is_na, truth.ref, 1, truth.demo_count)
     score_reward, score_error = _mended_part(percent, said.score_is_na, truth.score_percent, 0, 100)
-    return ReplyReward(form, ref_reward, score_reward, ref_error, score_error, said.ref_is_na and not said.score_is_na)
+    return ReplyReward(form, ref_reward, score_reward, ref_error, score_error)
 
 
 def _mended_part(

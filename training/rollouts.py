@@ -25,7 +25,7 @@ from training.errors import TrainingError
 from training.model import save_processor
 from training.pictures import shrunk
 from training.pixels import Batch, joined, on_device
-from training.plan import GB, vllm_share
+from training.plan import GB, of_this_machine
 from training.progresslm_data import truth_of
 from training.recipe import GrpoConfig, Recipe
 from training.rewards import REWARDS, WEIGHTS
@@ -99,16 +99,18 @@ def _asked(sample: Sample, transform: Transform, max_px: int, for_vllm: bool) ->
     }
 
 
+@dataclass(frozen=True)
 class GenerationSampler(Sampler[int]):
-    """Numbers of `prompt_rows`, as TRL's RepeatSampler: `at_once` prompts, each `generations` times, and all of that
-    `repeats` times, of which the first alone is with pictures; for the steps `first` to `last`. An epoch's order
+    """Numbers of `prompt_rows`, as TRL's RepeatSampler: `at_once` of `count` prompts, each `generations` times, and all
+    of that `repeats` times, of which the first alone is with pictures; for some of a run's steps. An epoch's order
     follows from seed and epoch."""
 
-    def __init__(
-        self, count: int, at_once: int, generations: int, repeats: int, seed: int, first: int, last: int
-    ) -> None:
-        self.count, self.at_once, self.generations, self.repeats = count, at_once, generations, repeats
-        self.seed, self.steps = seed, range(first, last)
+    count: int
+    at_once: int
+    generations: int
+    repeats: int
+    seed: int
+    steps: range
 
     def __len__(self) -> int:
         return len(self.steps) * self.at_once * self.generations * self.repeats
@@ -162,26 +164,17 @@ def served(base: Path, processor: Any, folder: Path) -> Path:
     return folder
 
 
-def vllm_settings(recipe: Recipe, config: GrpoConfig, weights: int) -> dict[str, Any]:
-    """Rollouts by vLLM of a model of so many weights, in this process, where it sleeps while there is learning. Raises
-    TrainingError."""
+def vllm_settings(recipe: Recipe, config: GrpoConfig) -> dict[str, Any]:
+    """Rollouts by vLLM, in this process; on a GPU it sleeps while there is learning. Raises TrainingError."""
     settings = {
         "use_vllm": True,
         "vllm_mode": "colocate",
         "vllm_max_model_length": recipe.data.sequence_length + config.max_completion,
         "vllm_importance_sampling_mode": "token_truncate",
     }
-    if not torch.cuda.is_available():  # nothing is shared
-        return settings
-    adapted = recipe.lora is not None
-    memory = vllm_share(
-        gpu=torch.cuda.get_device_properties(0).total_memory,
-        learning=0 if adapted else weights,
-        frozen=weights if adapted else 0,
-        processes=PartialState().num_processes if recipe.train.distributed == "fsdp" else 1,
-        reference=config.kl_coef > 0 and not adapted,
-    )
-    return settings | {"vllm_gpu_memory_utilization": memory, "vllm_enable_sleep_mode": True}
+    here = of_this_machine(recipe, PartialState().num_processes)
+    shared = {"vllm_gpu_memory_utilization": here.vllm_share(), "vllm_enable_sleep_mode": True} if here else {}
+    return settings | shared
 
 
 # Completions

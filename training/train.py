@@ -26,7 +26,7 @@ from training.labels import read_labels
 from training.laptop.fit import train_laptop
 from training.loop import Trainer
 from training.model import HEAD_CONFIG, ProgressModel, load_head, save_model
-from training.plan import check_start
+from training.plan import of_this_machine
 from training.points import Point
 from training.progresslm_data import read_rows
 from training.recipe import Recipe
@@ -62,7 +62,7 @@ def train(
     folder, steps = run_folder(lake.workspace, run), steps_folder(lake.workspace, run)
     last = _to_resume(steps) if resume else None
     _check_start(lake, release, recipe, scorer)
-    check_start(recipe, int(os.environ.get("WORLD_SIZE", 1)))
+    of_this_machine(recipe, int(os.environ.get("WORLD_SIZE", 1)))  # raises where the state cannot fit
     model, processor, trainer = _start(lake, release, recipe, folder, steps, last)
     parameters = sum(p.numel() for p in model.parameters())
     card = make_card(lake, release, recipe, run) | {"parameters": parameters}

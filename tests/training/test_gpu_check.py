@@ -29,7 +29,7 @@ def test_all_of_it_holds(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert {"GRPO, a step, answers by transformers", "rewards, window 8", "packed as padded, sdpa"} <= rows.keys()
     assert rows["resume"]["differs_by"] == 0
     assert rows["packed as padded, sdpa"]["differs_by"] < 1e-5
-    assert all(r["tokens_per_s"] > 0 and r["mfu"] > 0 for r in rows.values() if "tokens_per_s" in r)
+    assert all(r["tokens_per_s"] > 0 and r["mfu"] is None for r in rows.values() if "tokens_per_s" in r)
     assert "| packed, sdpa | sdpa | packed |" in written.out
     assert "times plain padding (goal 2)" in written.out
 

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,10 +18,11 @@ from training.backbones import load_processor
 from training.errors import TrainingError
 from training.model import load_model
 from training.pictures import Item
+from training.plan import GB, Machine, plan
 from training.points import Point
 from training.progresslm_data import RowError
-from training.recipe import BUILT_IN, Recipe, load_recipe
-from training.rollouts import GB, vllm_settings, vllm_share
+from training.recipe import Recipe, load_recipe
+from training.rollouts import vllm_settings
 from training.runs import TrainingRun, saved_steps
 from training.train import train
 from warehouse.shards import Sample
@@ -223,7 +223,6 @@ def by_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trl.trainer.grpo_trainer.VLLMGeneration", Engine)
     for module in (grpo, rollouts):
         monkeypatch.setattr(module, "with_vllm", lambda config: True)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=80 * GB))
 
 
 FOUR_TOKENS = {"min_pixels": 64 * 64, "max_pixels": 96 * 64}  # of a picture, at least; the checkpoint says otherwise
@@ -365,41 +364,12 @@ def test_vllm_is_not_promised_where_it_is_not_installed(taught: Path, tmp_path: 
         rewarded(taught, tmp_path, grpo={"rollouts": "vllm"})
 
 
-@pytest.mark.parametrize(
-    ("name", "weights", "gpus"),
-    [
-        ("progresslm_grpo_3b", 3_754_622_976, 4),
-        ("progresslm_grpo_3b_nodes", 3_754_622_976, 8),
-        ("progresslm_grpo_7b", 8_292_166_656, 4),
-        ("progresslm_grpo_7b_nodes", 8_292_166_656, 8),
-    ],
-)
-@pytest.mark.parametrize("gpu_gb", [80, 141])
-def test_vllm_and_the_training_fit_in_a_gpu(name: str, weights: int, gpus: int, gpu_gb: int) -> None:
-    recipe = load_recipe(name, model=Path("/models/sft"))
-    assert recipe.grpo is not None
-    share = vllm_share(gpu_gb * GB, weights, 0, gpus, reference=True)
-    state = 16 * weights / gpus
-    assert share * gpu_gb * GB + state + 6 * GB <= gpu_gb * GB
-    assert share * gpu_gb * GB > 2 * weights + 2 * GB, "vLLM's own weights and a cache"
-    # The comment in the recipe says the same.
-    assert f"{share:.2f} of {gpu_gb} GB" in (BUILT_IN / f"{name}.yaml").read_text()
-
-
-def test_a_gpu_without_room_for_vllm_is_told() -> None:
-    with pytest.raises(TrainingError, match="80 GB has no room for vLLM: 133 GB are the training's, 19 GB it needs"):
-        vllm_share(80 * GB, 8_292_166_656, 0, 1, reference=True)
-    # An adapter's frozen model in two bytes, and no second model beside it.
-    assert vllm_share(24 * GB, 0, 3_750_000_000, 1, reference=False) == 0.43
-
-
 def test_vllm_sleeps_and_corrects_by_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = load_recipe("progresslm_grpo_3b", model=Path("/models/sft"))
+    recipe = load_recipe("progresslm_grpo", begins=False)
     assert recipe.grpo is not None
-    monkeypatch.setattr(rollouts, "vllm_share", lambda **_: 0.5)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=80 * GB))
-    settings = vllm_settings(recipe, recipe.grpo, 3_754_622_976)
+    monkeypatch.setattr(rollouts, "of_this_machine", lambda r, _: plan(r, Machine(4, 80 * GB)))
+    settings = vllm_settings(recipe, recipe.grpo)
+    assert settings["vllm_gpu_memory_utilization"] == 0.73  # 80 GB but 16 bytes x 3.75 G / 4, and 6 GB
     assert recipe.grpo.top_p == 1
     assert settings["vllm_enable_sleep_mode"]
     assert settings["vllm_max_model_length"] == 28192
@@ -407,11 +377,17 @@ def test_vllm_sleeps_and_corrects_by_token(monkeypatch: pytest.MonkeyPatch) -> N
     GRPOConfig(**settings, use_cpu=True, epsilon=0.2, epsilon_high=0.3, delta=3.0)
 
 
-@pytest.mark.parametrize("name", ["progresslm_grpo_3b", "progresslm_grpo_7b", "progresslm_grpo_3b_nodes"])
-def test_recipes_have_the_published_values(name: str) -> None:
-    recipe = load_recipe(name, model=Path("/models/sft"))
+@pytest.mark.parametrize(
+    ("variant", "generations", "prompts", "pictures"),
+    [("", 4, 64, 50), (":nodes", 16, 64, 50), (":7b", 4, 8, 24), (":7b_nodes", 8, 8, 24)],
+)
+def test_recipes_have_the_published_values(variant: str, generations: int, prompts: int, pictures: int) -> None:
+    recipe = load_recipe(f"progresslm_grpo{variant}", model=Path("/models/sft"))
+    assert recipe.name == f"progresslm_grpo{variant}".replace(":", "_")
     assert recipe.grpo is not None
-    assert recipe.grpo.generations == (16 if name.endswith("nodes") else 4)
+    assert recipe.grpo.generations == generations
+    assert recipe.machine.gpus * recipe.train.batch * recipe.train.accumulation == generations * prompts
+    assert (recipe.data.max_pictures, recipe.model.min_pixels, recipe.model.max_pixels) == (pictures, 3136, 12845056)
     assert (recipe.grpo.temperature, recipe.grpo.kl_coef) == (0.6, 0.01)
     assert (recipe.grpo.clip_low, recipe.grpo.clip_high, recipe.grpo.dual_clip) == (0.2, 0.3, 3.0)
     assert (recipe.train.lr, recipe.train.epochs, recipe.train.clip) == (1e-6, 2, 1.0)

@@ -43,7 +43,6 @@ def test_the_published_reward(name: str) -> None:
     r = published(response, truth)
     found = [r.overall, r.format, r.score, r.ref, r.ref_error, r.score_error]
     assert found == pytest.approx(expected, abs=1e-12)
-    assert r.hack_detected == (name == "refuses only the reference")
 
 
 def test_the_published_reward_does_not_know_na() -> None:

@@ -83,8 +83,7 @@ def test_each_class_of_recipe_and_its_resume(corpus: tuple[Lake, Release], name:
     for p in whole.curve:
         assert p.samples_per_s > 0
         assert p.tokens_per_s > 0
-        assert p.mfu is not None
-        assert 0 < p.mfu < 2
+        assert p.mfu is None  # of a CPU no peak is known
     rows = lake.rows(
         "SELECT steps, path FROM training_runs JOIN checkpoints USING (training_run) WHERE recipe = ?", [name]
     )

@@ -8,8 +8,7 @@ import numpy as np
 
 from training.laptop.episodes import ShownEpisode
 from training.negatives.config import AS_RECORDED, OTHER_TASK, NegativesConfig
-from training.negatives.texts import Instructions
-from training.negatives.windows import draw_kind, draw_speed, shown_of
+from training.negatives.windows import Instructions, draw_kind, draw_speed, shown_of
 
 WITHOUT_START = 0.15  # of windows: their own oldest picture stands for the episode's first
 WITHOUT_TASK = 0.15  # of windows of the right task: nothing is said of it, as of a task whose words are all unknown

@@ -30,7 +30,7 @@ from training.errors import ModelError
 from training.folder import CONFIG, LAPTOP, read_card, write_card
 from training.laptop.config import LaptopConfig
 from training.laptop.ood import OodDetector
-from training.negatives.texts import words_of
+from training.negatives.windows import words_of
 
 WEIGHTS = "model.safetensors"
 WIDEST, MOST_FRAMES, MOST_BYTES = 1 << 16, 64, 1 << 32  # of a checkpoint that is loaded

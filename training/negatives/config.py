@@ -20,7 +20,6 @@ class NegativesConfig(BaseModel):
     stood_still: float = Field(default=0.0, ge=0, le=1, description="shows one moment again and again: progress stays")
     other_task: float = Field(default=0.0, ge=0, le=1, description="has the instruction of another task: progress 0")
     other_speed: float = Field(default=0.0, ge=0, le=1, description="has pictures 0.5 to 2 times as far apart")
-    cut_short: float = Field(default=0.0, ge=0, le=1, description="stops early and stays there: not done")
 
     @property
     def total(self) -> float:

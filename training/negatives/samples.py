@@ -16,8 +16,7 @@ from annotate.samples.procvqa import PROGRESS, progress_answer, task_text
 from training.data import Unread, unread
 from training.labels import Labels
 from training.negatives.config import AS_RECORDED, OTHER_TASK, NegativesConfig
-from training.negatives.texts import Instructions
-from training.negatives.windows import draw_kind, draw_speed, shown_of
+from training.negatives.windows import Instructions, draw_kind, draw_speed, shown_of
 from warehouse.shards import Sample
 
 Row = Mapping[str, Any]
@@ -100,8 +99,7 @@ def _shown(kind: str, sample: Unread, shown: list[int], e: LabelledEpisode) -> U
     changes: dict[str, Any] = {"frames": frames, "pictures": [row["pictures"][k] for k in shown], "negative": kind}
     if frames[-1] != row["frames"][-1]:
         progress = _progress(e, frames[-1])
-        # A window that is cut short where all is done already would be no failure
-        if np.isnan(progress) or (kind == "cut_short" and progress >= 1):
+        if np.isnan(progress):
             return None
         changes |= {"progress": progress, "answer": _answer(e, frames[-1], row)}
     return Unread(

@@ -1,10 +1,17 @@
-"""Which of its own pictures a changed window shows: the one meaning of each kind, for every kind of model."""
+"""Which of its own pictures a changed window shows, and what is told of it: the one meaning of each kind."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from training.negatives.config import AS_RECORDED, KINDS, NegativesConfig
 
 SPEEDS = (0.5, 2.0)
+WORD = re.compile(r"[^\W_]+")
+TRIES = 50  # draws until an instruction is taken for one that no other differs from
 
 
 def draw_kind(config: NegativesConfig, rng: np.random.Generator) -> str:
@@ -22,9 +29,9 @@ def shown_of(kind: str, count: int, rng: np.random.Generator) -> np.ndarray:
     """The numbers of a window's `count` pictures, oldest first, in the order in which they are shown; as many again.
 
     rewound: the window's latest pictures forward, then back from the last one by 1 to count - 1 pictures.
-    stood_still: the last one alone. cut_short: forward to an earlier one, which stays. Others: all as they are.
+    stood_still: the last one alone. Others: all as they are.
 
-    Example: of 4 pictures, rewound shows [1, 2, 3, 2], [2, 3, 2, 1] or [3, 2, 1, 0], cut short [0, 1, 1, 1].
+    Example: of 4 pictures, rewound shows [1, 2, 3, 2], [2, 3, 2, 1] or [3, 2, 1, 0].
     """
     last = count - 1
     if last < 1:
@@ -34,6 +41,37 @@ def shown_of(kind: str, count: int, rng: np.random.Generator) -> np.ndarray:
         return last - np.abs(np.arange(count) - (last - back))
     if kind == "stood_still":
         return np.full(count, last)
-    if kind == "cut_short":
-        return np.minimum(np.arange(count), int(rng.integers(0, last)))
     return np.arange(count)
+
+
+def words_of(text: str) -> tuple[str, ...]:
+    """Case and punctuation do not count."""
+    return tuple(WORD.findall(text.lower()))
+
+
+def differ(one: str, other: str) -> bool:
+    """Are these truly different? Not where one has no word that the other lacks."""
+    a, b = set(words_of(one)), set(words_of(other))
+    return bool(a - b) and bool(b - a)
+
+
+@dataclass(frozen=True)
+class Instructions:
+    """The instructions of a corpus's runs; empty ones are left out."""
+
+    of_runs: Sequence[str]
+
+    @cached_property
+    def distinct(self) -> list[str]:
+        return sorted({text for text in self.of_runs if words_of(text)})
+
+    def other(self, text: str, rng: np.random.Generator) -> str | None:
+        """Each differing instruction as often as any other; None where there is none. Drawn, not listed: a corpus has
+        many, and nearly all of them differ."""
+        if not words_of(text) or not self.distinct:
+            return None
+        for _ in range(TRIES):
+            other = self.distinct[int(rng.integers(len(self.distinct)))]
+            if differ(text, other):
+                return other
+        return None

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from training.negatives.texts import Instructions
+from training.negatives.windows import Instructions
 
 CUP, DRAWER = "Put the red cup away.", "Open the green drawer."
 

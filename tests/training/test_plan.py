@@ -1,0 +1,131 @@
+"""What a recipe takes of a machine: on real steps of tiny models, against the audit's table, and said by the command."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from tests.kits.cli_kit import FAILED, assert_one_error_line, ok, proccorpus
+from tests.kits.training_kit import make_release
+from training import loop
+from training.errors import TrainingError
+from training.plan import GB, Machine, plan, plan_on
+from training.recipe import BUILT_IN, Recipe, load_recipe, recipe_variants
+from training.train import train
+from warehouse.lake import Lake
+from warehouse.releases import Release
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[Lake, Release]:
+    return make_release(tmp_path_factory.mktemp("plan") / "w", moments=24)
+
+
+@pytest.mark.parametrize("name", ["tiny_qwen2_5", "tiny_lora", "tiny_head"])
+def test_bytes_of_state_are_those_of_a_step(
+    name: str, corpus: tuple[Lake, Release], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: dict[str, int] = {}
+    make = loop.make_optimizer
+
+    def measured(model: Any, recipe: Recipe) -> torch.optim.Optimizer:
+        optimizer = make(model, recipe)
+        step = optimizer.step
+
+        def counted(*args: Any) -> Any:
+            held["weights"] = sum(p.nbytes for p in model.parameters())
+            held["gradients"] = sum(p.grad.nbytes for p in model.parameters() if p.grad is not None)
+            done = step(*args)
+            held["optimizer"] = sum(v.nbytes for of in optimizer.state.values() for v in of.values())
+            return done
+
+        monkeypatch.setattr(optimizer, "step", counted)
+        return optimizer
+
+    monkeypatch.setattr(loop, "make_optimizer", measured)
+    recipe = load_recipe(name)
+    run = train(*corpus, recipe)
+    planned = plan(recipe, Machine(1, 80 * GB))
+    assert sum(planned.parameters.values()) == pytest.approx(run.parameters, rel=0.05)
+    for part, count in held.items():
+        assert planned.bytes[part] == pytest.approx(count, rel=0.05), part
+
+
+@pytest.mark.parametrize(
+    ("base", "parameters", "copied", "shared", "text", "vision", "seconds"),
+    [
+        ("Qwen3-VL-2B", 2.12, 42.5, 4.2, 7.5, 5.8, 27),
+        ("Qwen3-VL-4B", 4.43, 88.7, 8.9, 12.1, 5.8, 51),
+        ("Qwen3-VL-8B", 8.76, 175, 17.5, 19.3, 7.3, 90),
+    ],
+)
+def test_the_audits_table(
+    base: str, parameters: float, copied: float, shared: float, text: float, vision: float, seconds: float
+) -> None:
+    """Batches of 4 x 8192 tokens: GB of state under DDP and under FSDP by eight, of what is kept between layers."""
+    recipe = load_recipe("procvlm_sft", begins=False)
+    of = recipe.model_copy(update={"model": recipe.model.model_copy(update={"base": base}), "head": None})
+    ddp = plan(of, Machine(8, 80 * GB))
+    fsdp = plan(of.model_copy(update={"train": of.train.model_copy(update={"distributed": "fsdp"})}), ddp.machine)
+    state = ("weights", "gradients", "optimizer", "copies for exchange")
+    assert sum(ddp.parameters.values()) / 1e9 == pytest.approx(parameters, rel=0.01)
+    assert sum(ddp.bytes[name] for name in state) / GB == pytest.approx(copied, rel=0.01)
+    assert sum(fsdp.bytes[name] for name in state) / GB == pytest.approx(shared, rel=0.02)
+    # And one layer that is calculated anew
+    assert 0 < ddp.bytes["activations of text"] / GB - text < 0.4 * text
+    assert 0 < ddp.bytes["activations of pictures"] / GB - vision < vision
+    # Of rows that are one sample each, whose attention is the most that there can be
+    assert seconds < ddp.seconds < 1.4 * seconds
+    assert (ddp.wrong() is None) == (base == "Qwen3-VL-2B")
+    assert fsdp.wrong() is None
+
+
+def shipped() -> Iterator[str]:
+    for path in sorted(BUILT_IN.glob("*.yaml")):
+        if "laptop" not in path.stem and path.stem != "tiny_oneshot":
+            yield from (path.stem, *(f"{path.stem}:{variant}" for variant in recipe_variants(path)))
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_every_recipe_fits_on_the_machine_that_it_names(name: str) -> None:
+    recipe = load_recipe(name, begins=False)
+    planned = plan_on(recipe, None)
+    assert planned.wrong() is None
+    assert planned.machine.gpus == recipe.machine.gpus
+    if recipe.grpo and not recipe.model.tiny:
+        for memory in (80, 141):
+            here = plan(recipe, Machine(recipe.machine.gpus, memory * GB))
+            state = 16 * sum(here.parameters.values()) / recipe.machine.gpus
+            weights = 2 * sum(here.parameters.values())
+            assert weights + 2 * GB <= here.vllm_share() * memory * GB <= memory * GB - state - 6 * GB
+
+
+def test_without_room_for_vllm_it_is_said() -> None:
+    recipe = load_recipe("progresslm_grpo:7b", begins=False)
+    with pytest.raises(TrainingError, match="80 GB has no room for vLLM: 133 GB are the training's, 19 GB it needs"):
+        plan(recipe, Machine(1, 80 * GB)).vllm_share()
+
+
+def test_a_start_that_cannot_fit_is_refused(corpus: tuple[Lake, Release], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA L4")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=5 * GB))
+    with pytest.raises(TrainingError, match=r"6 GB are needed of each of 1 GPUs with 5, .*: lower train.batch"):
+        train(*corpus, load_recipe("tiny_head"))
+
+
+def test_the_command_says_what_fits_and_what_does_not(tmp_path: Path) -> None:
+    told = ["train", "--recipe", "procvlm_sft_sharded", "--plan", "--format", "json"]
+    fits = ok(proccorpus(*told, cwd=tmp_path)).json
+    assert (fits["rows a step"], fits["fits"], fits["machine"]) == (64, "yes", "8 x H100, 80 GB each")
+    one = proccorpus(*told, "--machine", "1x80xA100", cwd=tmp_path)
+    assert one.code == FAILED
+    assert one.json["fits"].startswith("115 GB are needed of each of 1 GPUs with 80")
+    assert list(tmp_path.iterdir()) == [], "nothing is made"
+    wrong = proccorpus(*told, "--machine", "8xH100", cwd=tmp_path)
+    assert "'8xH100' is no machine: 8x80xH100 are eight of 80 GB" in assert_one_error_line(wrong)
+    unknown = proccorpus(*told[:2], "progresslm_grpo:8b", "--plan", cwd=tmp_path)
+    assert "has no variant '8b'; it has: 7b, nodes, 7b_nodes" in assert_one_error_line(unknown)
