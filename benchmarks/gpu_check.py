@@ -304,7 +304,7 @@ def resumed(bench: Bench) -> dict[str, Any]:
 
 def grpo_recipe(recipe: Recipe, checkpoint: Path, prompts: Path, load: Load, tiny: bool, world: int) -> Recipe:
     """One step of GRPO on prompts that were made here."""
-    own = recipe if recipe.kind == "grpo" else load_recipe("progresslm_grpo_3b", checkpoint)
+    own = recipe if recipe.kind == "grpo" else load_recipe("progresslm_grpo", checkpoint)
     train = {"epochs": None, "steps": 1, "batch": 4, "accumulation": 1, "save_every": None}
     train |= {"dtype": "float32" if tiny else "bfloat16", "distributed": "fsdp" if world > 1 else "none"}
     data = {"jsonl": (prompts,), "image_root": prompts.parent, "sequence_length": 4096, "workers": 0}

@@ -71,8 +71,7 @@ def train(
     if plan:
         from training.plan import plan_on  # imports torch
 
-        found = plan_on(loaded, machine)
-        show_facts(found.facts(), at.format)
+        show_facts((found := plan_on(loaded, machine)).facts(), at.format)
         raise typer.Exit(int(found.wrong() is not None))
     lake = lake_at(at.workspace)
     now = release == LOCAL or (release is None and find_release(lake) is None)
@@ -82,7 +81,6 @@ def train(
     resume = resume or (auto_resume and resumable(space, loaded, frozen))
     step = partial(reward_model_step, lake, frozen, loaded, always=True, resume=resume, wandb=wandb)
     outcome = _train_visibly(space, lambda on_step: step(on_step=on_step))
-    # Further processes of torchrun have no outcome to tell
     if outcome:
         show_facts(dict(outcome.numbers) | {"checkpoint": str(outcome.files[0])}, at.format)
         if at.format == "table":
@@ -94,11 +92,9 @@ def _train_visibly(space: Workspace, train: Callable[[Callable[[Any], None]], Ou
 
     None in the further processes of torchrun, which have nothing to say.
     """
-    # torchrun starts this program once per GPU: all train, the first one speaks
     if os.environ.get("RANK", "0") != "0":
         train(lambda point: None)
         return None
-    # Under Dagster the run that launched this shows the progress, and no bar
     if launched():
         return report(train)
     with training_progress() as on_step:

@@ -3,7 +3,7 @@
 import inspect
 import textwrap
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -14,9 +14,11 @@ from pydantic.fields import FieldInfo
 
 import proccorpus as pc
 from cli.main import COMMANDS, make_app
+from core.yaml_text import parse_yaml
 from ingest.registry import DatasetConfig
 from pipeline.config import BuildFile
-from training.recipe import Recipe
+from training.plan import GB, Machine, Plan, plan, plan_on
+from training.recipe import BUILT_IN, Recipe, load_recipe
 from warehouse.lake.schema import columns, relations
 
 CLI_INTRO = """\
@@ -56,8 +58,8 @@ The fields of a recipe's YAML file. [Training](training.md#recipes) lists the bu
 (`training/recipes/`) say which values are published."""
 
 
-def table(head: tuple[str, ...], rows: list[tuple]) -> str:
-    lines = [head, ("---",) * len(head), *rows]
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(_cell(c) for c in line) + " |" for line in lines)
 
 
@@ -251,7 +253,40 @@ def recipes_page() -> str:
     parts = ["# Recipes", RECIPES_INTRO, fields_list(Recipe)]
     for name, section in sections(Recipe):
         parts += [f"### {name}", *_doc(section), fields_list(section)]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join([*parts, "## What fits", FITS_INTRO, *what_fits()]) + "\n"
+
+
+FITS_INTRO = """\
+By `proccorpus train --recipe R --plan`: GB of each GPU (H100 of 80 GB) for the longest rows that a recipe allows, and
+seconds of a step at 40 % of its peak. Arithmetic, measured on no GPU; those that do not fit stand in brackets. First each
+size of Qwen3-VL as `procvlm_sft_sharded` (SFT), `procvlm_oneshot_lora` (LoRA) and `progresslm_grpo` (GRPO) train it, then
+each built-in recipe on the machine that it names."""
+OF_KIND = {"SFT": "procvlm_sft_sharded", "LoRA": "procvlm_oneshot_lora", "GRPO": "progresslm_grpo"}
+
+
+def what_fits() -> Iterator[str]:
+    cells = []
+    for size in ("2B", "4B", "8B"):
+        for kind, name in OF_KIND.items():
+            recipe = load_recipe(name, begins=False)
+            model = recipe.model.model_copy(update={"base": f"Qwen3-VL-{size}"})
+            plans = [plan(recipe.model_copy(update={"model": model}), Machine(gpus, 80 * GB)) for gpus in (1, 8)]
+            cells.append([size, kind, *map(_fit, plans)])
+    yield table(["model", "trained by", "1 GPU", "8 GPUs"], cells)
+    cells = []
+    for path in sorted(BUILT_IN.glob("p*.yaml")):
+        variants = parse_yaml(path.read_text()).get("variants", ())
+        for name in (path.stem, *(f"{path.stem}:{variant}" for variant in variants)):
+            found = plan_on(load_recipe(name, begins=False), None)
+            of_step = f"{found.rows} of at most {found.tokens // found.rows:,} tokens"
+            machine = f"{found.machine.gpus} x {found.machine.memory / GB:g} GB"
+            cells.append([f"`{name}`", machine, of_step, f"{found.seconds:.0f} s", _fit(found)])
+    yield table(["recipe", "machine", "rows a step", "a step", "of each GPU"], cells)
+
+
+def _fit(found: Plan) -> str:
+    needed = f"{sum(found.bytes.values()) / GB:.0f} GB"
+    return f"({needed})" if found.wrong() else needed
 
 
 PYTHON_INTRO = """\

@@ -18,9 +18,7 @@ from training.transform import IGNORE, Batch
 # Dense bfloat16, FLOP/s, as the makers state
 PEAK = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "4090": 165e12, "B200": 2250e12}
 # Bytes of memory, 1/s
-BANDWIDTH = {
-    "H200": 4.8e12, "H100": 3.35e12, "A100": 2.0e12, "L40S": 0.86e12, "L4": 0.3e12, "4090": 1.0e12, "B200": 8e12,
-}  # fmt: skip
+BANDWIDTH = {"H200": 4.8e12, "H100": 3.35e12, "A100": 2e12, "L40S": 8.6e11, "L4": 3e11, "4090": 1e12, "B200": 8e12}
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,14 @@
 """What a recipe takes of a machine: bytes of a GPU by part, tokens and seconds of a step, and whether it fits.
 
-By arithmetic on the model's sizes; no weights are made. Bytes of state are exact, those of activations an estimate for
-the longest rows that a recipe allows, nine tokens in ten of them of pictures. Seconds are those of a card at 40 % of
-its peak, and of its memory's bandwidth where answers are drawn token by token.
+By arithmetic on the model's sizes. Bytes of state are exact, those of activations an estimate for the longest rows that
+a recipe allows. Seconds are of a card at 40 % of its peak, and of its memory's bandwidth where answers are drawn.
 """
 
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -32,8 +30,7 @@ EFFICIENCY = 0.4
 CERTAIN = ("weights", "gradients", "optimizer", "copies for exchange", "reference model", "CUDA and pieces")
 
 
-@dataclass(frozen=True)
-class Machine:
+class Machine(NamedTuple):
     """`gpus` of `memory` bytes each; `card`: one of flops.PEAK."""
 
     gpus: int
@@ -50,8 +47,7 @@ class Machine:
         return cls(int(found[1]), float(found[2]) * GB, card)
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """parameters by part of the model, and how many learn; bytes of a GPU by part; rows, tokens (at most) and
     seconds of a step of all GPUs."""
 
@@ -111,45 +107,57 @@ def plan_on(recipe: Recipe, machine: str | None) -> Plan:
 
 def plan(recipe: Recipe, machine: Machine) -> Plan:
     """Raises TrainingError for a model whose size is not known, ModelError for a checkpoint that cannot be read."""
-    model, train, grpo, data = _model(recipe), recipe.train, recipe.grpo, recipe.data
+    model, train, data = _model(recipe), recipe.train, recipe.data
     text, vision = model.backbone.config.get_text_config(), model.backbone.config.vision_config
-    divided = train.distributed == "fsdp" and machine.gpus > 1
-    shards, half = machine.gpus if divided else 1, train.dtype == "bfloat16"
-    parameters, kept = Counter[str](), Counter[bool]()
+    answer, asked = recipe.grpo.max_completion if recipe.grpo else 0, train.batch * data.sequence_length
+    tokens, patches = asked + train.batch * answer, PATCHES * PICTURES * asked
+    answers = train.batch * answer or ANSWERS * tokens * bool(train.text_weight)
+    parameters, learns = Counter[str](), Counter[str]()
     for name, parameter in model.named_parameters():
         parameters[part(name)] += parameter.numel()
-        kept[parameter.requires_grad] += parameter.nbytes
-    whole, learning = sum(parameters.values()), float(kept[True])
-    answer, asked = grpo.max_completion if grpo else 0, train.batch * data.sequence_length
-    tokens, patches = asked + train.batch * answer, PATCHES * PICTURES * asked
-    answers = train.batch * answer if grpo else ANSWERS * tokens * bool(train.text_weight)
+        learns[part(name)] += parameter.numel() * parameter.requires_grad
+    whole, count, sees = sum(parameters.values()), sum(learns.values()), learns["vision"] + learns["merger"] > 0
+    divided, half = train.distributed == "fsdp" and machine.gpus > 1, train.dtype == "bfloat16"
     width = 2 if half and (divided or recipe.lora) else 4  # text goes from layer to layer as its embeddings are
-    sees = any(p.requires_grad for p in model.backbone.model.visual.parameters())
-    needs = {
-        "weights": (learning + kept[False]) / shards,
-        "gradients": learning / shards,
-        "optimizer": 2 * learning / shards,
-        "copies for exchange": learning if machine.gpus > 1 and not divided else 0,
-        "reference model": 4 * whole / shards if grpo and grpo.kl_coef and not recipe.lora else 0,
-        "CUDA and pieces": RESERVED,
-        "bfloat16 copies": learning / 2 if half and not divided else 0,
+    needs = _state(whole, count, recipe, machine, divided) | {
         "activations of text": _kept(text, text.num_hidden_layers, tokens, train, width),
-        "activations of pictures": _kept(vision, vision.depth, patches, train, 2 if half else 4) * sees,
+        "activations of pictures": _kept(vision, vision.depth, patches, train, 4 - 2 * half) * sees,
         "logits": 8.0 * answers * text.vocab_size,
     }
-    found = cost(model.backbone)
+    found, steps = cost(model.backbone), train.accumulation * machine.gpus
     flops = found.language * tokens + found.language_attention * tokens**2 / train.batch + found.output * answers
-    passes = (4 if train.gradient_checkpointing else 3) + (2 if grpo else 0)  # with the old and the start's model
-    speed, steps = EFFICIENCY * PEAK[machine.card], train.accumulation * machine.gpus
-    seconds = train.accumulation * (flops + found.vision * patches) * passes / 3 / speed
-    if grpo:
-        # Each token reads all weights, and keys and values of all answers that are drawn at once
-        drawn, width = train.batch * train.accumulation, getattr(text, "head_dim", 128)
-        of_token = 4 * text.num_key_value_heads * width * text.num_hidden_layers
-        reads = answer * (2 * whole + drawn * of_token * (data.sequence_length + answer / 2))
-        seconds += reads / BANDWIDTH[machine.card] + drawn * 2 * whole * data.sequence_length / speed
-    count = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    seconds = _seconds(recipe, machine, flops + found.vision * patches, text, whole)
     return Plan(machine, parameters, count, needs, train.batch * steps, tokens * steps, seconds, less(recipe))
+
+
+def _state(whole: int, count: int, recipe: Recipe, machine: Machine, divided: bool) -> dict[str, float]:
+    """Bytes that are there whatever the batch, of `whole` parameters, of which `count` learn."""
+    apart, half = machine.gpus if divided else 1, recipe.train.dtype == "bfloat16"
+    learning, refers = 4.0 * count, recipe.grpo and recipe.grpo.kl_coef and not recipe.lora
+    frozen = (whole - count) * (4 - 2 * (half and recipe.lora is not None))
+    return {
+        "weights": (learning + frozen) / apart,
+        "gradients": learning / apart,
+        "optimizer": 2 * learning / apart,
+        "copies for exchange": learning * (machine.gpus > apart),
+        "reference model": 4 * whole / apart * bool(refers),
+        "CUDA and pieces": RESERVED,
+        "bfloat16 copies": learning / 2 * (half and not divided),
+    }
+
+
+def _seconds(recipe: Recipe, machine: Machine, flops: float, text: Any, whole: int) -> float:
+    """Of a step; each token that is drawn reads all weights, and keys and values of all answers drawn at once."""
+    train, grpo, asked = recipe.train, recipe.grpo, recipe.data.sequence_length
+    passes = (4 if train.gradient_checkpointing else 3) + (2 if grpo else 0)  # with the old and the start's model
+    speed = EFFICIENCY * PEAK[machine.card]
+    learning = train.accumulation * flops * passes / 3 / speed
+    if not grpo:
+        return learning
+    drawn, width = train.batch * train.accumulation, getattr(text, "head_dim", 128)
+    of_token = 4 * text.num_key_value_heads * width * text.num_hidden_layers
+    reads = grpo.max_completion * (2 * whole + drawn * of_token * (asked + grpo.max_completion / 2))
+    return learning + reads / BANDWIDTH[machine.card] + drawn * 2 * whole * asked / speed
 
 
 def less(recipe: Recipe) -> str:
@@ -174,7 +182,7 @@ def _model(recipe: Recipe) -> ProgressModel:
     tiny, dtype = recipe.model.tiny, getattr(torch, recipe.train.dtype) if recipe.lora else torch.float32
     known = (folder for folder in sorted(SIZES.iterdir()) if folder.name in recipe.model.base)
     sizes: Any = recipe.model.path or next(known, None)
-    if recipe.model.laptop or not (tiny or sizes):
+    if not (tiny or sizes):
         raise TrainingError(
             f"recipe {recipe.name} does not say how large its model is: --model PATH does, of a checkpoint"
         )

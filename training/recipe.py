@@ -300,10 +300,6 @@ def recipe_fields(name_or_path: str, beside: Path = Path()) -> dict[str, Any]:
     return _over(fields, {"name": f"{fields.get('name')}_{variant}"} | variants[variant]) if variant else fields
 
 
-def recipe_variants(path: Path) -> list[str]:
-    return list(parse_yaml(path.read_text()).get("variants", ()))
-
-
 def _over(fields: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     """Fields of `own` in place of others, section by section."""
     for name, value in own.items():
