@@ -88,10 +88,8 @@ def train(
 
 
 def _train_visibly(space: Workspace, train: Callable[[Callable[[Any], None]], Outcome]) -> Outcome | None:
-    """Train with a progress bar and tell Dagster, or tell the Dagster run that launched this. `train` takes on_step.
-
-    None in the further processes of torchrun, which have nothing to say.
-    """
+    """Train with a progress bar and tell Dagster, or tell the Dagster run that launched this. None in the further
+    processes of torchrun, which have nothing to say. `train` takes on_step."""
     if os.environ.get("RANK", "0") != "0":
         train(lambda point: None)
         return None
@@ -178,7 +176,6 @@ def cot(
     from training.cot import CotOptions, generate  # imports torch
     from training.progresslm_data import drawn_samples, read_rows
 
-    # The questions: ProgressLM's own files, or samples drawn from a release
     if jsonl:
         samples = read_rows(jsonl, image_root, "think")
         samples.check_labels()
@@ -193,7 +190,6 @@ def cot(
         max_model_len=max_model_len,
         log_dir=out / "logs",
     )
-    # The server lives as long as the questions last
     with (
         progress() as report_on,
         Server(server, lambda line: report_on("server", detail=line)) if serve else nullcontext() as served,
