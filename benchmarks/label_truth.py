@@ -269,17 +269,22 @@ def transferred(episodes: Sequence[Known], count: int, draws: int = 10) -> Itera
 
 
 def _reference(known: Known) -> Reference:
-    """What a person says of an episode; nothing is earned on the way home."""
+    """What a person says of an episode."""
+    segments = finished_label(known)
+    plan = tuple(f"step {number}" for number in range(1 + max(s.step or 0 for s in segments)))
+    return Reference(known.signals, segments, plan, known.progress)
+
+
+def finished_label(known: Known) -> list[Segment]:
+    """What a person says of an episode, its steps numbered in order; nothing is earned on the way home."""
     steps = [s.name if s.step is None else s.step for s in known.segments if s.kind == STEP]
     numbers = {step: number for number, step in enumerate(dict.fromkeys(steps))}
-    segments = [
+    return [
         replace(s, step=numbers[s.name if s.step is None else s.step])
         if s.kind == STEP
         else replace(s, kind=s.kind if s.kind == IDLE else DONE, step=None)
         for s in known.segments
     ]
-    plan = tuple(f"step {number}" for number in numbers.values())
-    return Reference(known.signals, segments, plan, known.progress)
 
 
 def simulated_rows(folder: Path, space: Workspace) -> list[dict]:

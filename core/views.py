@@ -328,7 +328,9 @@ coverage: One row per dataset: how much of it is usable and labelled
           SELECT dataset, episode_index, num_frames, duration_s, success, status FROM episodes),
         labelled AS MATERIALIZED (
           SELECT x.dataset, x.num_frames, q.end_by = 'assumed' AS is_assumed, {UNFINISHED} AS is_unfinished,
-                 NOT l.named AS is_unnamed, l.episode_index IS NOT NULL AS has_label, l.steps_from, r.annotator
+                 NOT l.named AS is_unnamed, l.episode_index IS NOT NULL AS has_label, l.steps_from, r.annotator,
+                 r.annotator = 'vlm' AND (dataset, episode_index, label_run) IN (
+                   SELECT (dataset, episode_index, label_run) FROM alignments) AS follows
           FROM listed x JOIN active_runs USING (dataset, episode_index)
           LEFT JOIN label_quality q USING (dataset, episode_index, label_run)
           LEFT JOIN episode_labels l USING (dataset, episode_index, label_run)
@@ -350,6 +352,7 @@ coverage: One row per dataset: how much of it is usable and labelled
         h AS (SELECT dataset, count(*) AS shards FROM shards GROUP BY dataset),
         m AS (SELECT dataset, CASE WHEN steps_from IS NOT NULL THEN 'steps of the source'
                 WHEN annotator = 'native' THEN 'motion' WHEN annotator = 'human' THEN 'people'
+                WHEN follows THEN 'like those of vlm'
                 ELSE annotator END AS maker, count(*) AS labelled
               FROM labelled WHERE has_label AND annotator IS NOT NULL GROUP BY ALL),
         o AS (SELECT dataset, maker, labelled, row_number() OVER (PARTITION BY dataset

@@ -4,15 +4,20 @@ from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
+
 from annotate import native
 from annotate.label import EpisodeLabel, plain_label
 from annotate.motion import annotator as motion
+from annotate.progress import progress
 from annotate.segments import check_tiling
 from annotate.vlm import annotate_episode
+from annotate.vlm.few_runs import TaskLabels, in_rounds, label_task
+from annotate.vlm.view import EpisodeView
 from ingest.episode import Finding
 from pipeline.reading import EpisodeSignals, by_task, task_signals
 from pipeline.stage import StageContext
-from pipeline.vlm_chunk import ChunkAnswers, albums, ask_chunk, episode_view
+from pipeline.vlm_chunk import Album, ChunkAnswers, albums, ask_chunk, episode_view
 
 type AnnotatedChunk = ChunkAnswers[EpisodeLabel]
 
@@ -72,17 +77,47 @@ def native_label(episode: EpisodeSignals, here: Container[int]) -> EpisodeLabel:
 
 
 def by_vlm(context: StageContext) -> AnnotatedChunk:
-    """The `vlm` annotator. Where motion would cut is a hint for it."""
-    stages, questions = context.build.stages, []
+    """The `vlm` annotator. It is asked about some runs of each task, and the others follow these.
+
+    Where motion would cut is a hint for it.
+    """
+    stages, episodes = context.build.stages, {episode.episode_index: episode for episode in context.signals()}
+
+    def curve_of(episode_index: int, label: EpisodeLabel) -> np.ndarray:
+        of = episodes[episode_index]
+        return progress(label.segments, label.num_planned, of.change, of.fps, stages.progress, None, of.state)
+
+    said: dict[int, EpisodeLabel] = {}
+    tasks = [
+        label_task(task_signals(of_task), said, curve_of, stages.vlm, stages.transfer, stages.motion)
+        for of_task in by_task(context.signals()).values()
+    ]
+    labelled: list[TaskLabels] = []
+    views = _views(context)
+    rounds = (
+        [(views[k][0], partial(annotate_episode, views[k][1], config=config)) for k, config in sorted(asked.items())]
+        for asked in in_rounds(tasks, labelled)
+    )
+    answers = ask_chunk(context, rounds, said)
+    alignments = {k: alignment for _, of_task in labelled for k, alignment in of_task.items()}
+    labels = {**said, **{k: label for of_task, _ in labelled for k, label in of_task.items()}}
+    for k in alignments:
+        check_tiling(labels[k].segments, len(episodes[k].change), labels[k].num_planned)
+    findings = [*answers.findings, *_doubts(labels)]
+    numbers = {**answers.numbers, "asked_about": len(labels) - len(alignments), "follow": len(alignments)}
+    return replace(answers, by_episode=labels, findings=findings, alignments=alignments, numbers=numbers)
+
+
+def _views(context: StageContext) -> dict[int, tuple[Album, EpisodeView]]:
+    """The pictures of each episode, and the episode as the model sees it."""
+    views = {}
     for episode, album in albums(context):
         # Each episode by itself: the hint is to depend on nothing but the episode
-        [by_motion_alone] = motion.annotate([episode.signals()], stages.motion)
+        [by_motion_alone] = motion.annotate([episode.signals()], context.build.stages.motion)
         motion_cuts = tuple(segment.start_frame for segment in by_motion_alone.segments[1:])
         view = episode_view(context.dataset, episode, album, episode.task, motion_cuts)
-        questions.append((album, partial(annotate_episode, view, config=stages.vlm)))
-    answers = ask_chunk(context, questions)
-    answers.findings.extend(_doubts(answers.by_episode))
-    return answers
+        views[episode.episode_index] = album, view
+    return views
 
 
 def _doubts(labels: Mapping[int, EpisodeLabel]) -> Iterator[Finding]:

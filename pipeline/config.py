@@ -24,6 +24,7 @@ from annotate.frames import FramesConfig
 from annotate.label_run import LabelRun, resolved
 from annotate.motion.annotator import CODE_VERSION as MOTION_VERSION
 from annotate.motion.config import MotionConfig
+from annotate.progress import CODE_VERSION as PROGRESS_VERSION
 from annotate.progress import ProgressConfig
 from annotate.samples.config import SamplesConfig
 from annotate.transfer.annotator import CODE_VERSION as TRANSFER_VERSION
@@ -178,7 +179,12 @@ class DatasetBuild(BaseModel):
             params = self._by_views({"without_steps": {"code_version": MOTION_VERSION, **motion}})
             return LabelRun("native", annotate.native.CODE_VERSION, params)
         if self.annotator == "vlm":
-            version, params = prompt_version(several_views=bool(self.views)), self._by_views(vlm.identity())
+            version, params = prompt_version(several_views=bool(self.views)), vlm.identity()
+            if vlm.runs_per_task != "all":
+                # Followers are labelled as those of references are
+                others = (c.model_dump(mode="json") for c in (self.stages.transfer, self.stages.progress))
+                params |= {"follow": [MOTION_VERSION, TRANSFER_VERSION, PROGRESS_VERSION, motion, *others]}
+            params = self._by_views(params)
             return LabelRun("vlm", annotate.vlm.config.CODE_VERSION, params, vlm.model, vlm.revision, version)
         return LabelRun("motion", MOTION_VERSION, self._by_views(motion))
 

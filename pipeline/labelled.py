@@ -15,6 +15,7 @@ from annotate.label_run import human_run
 from annotate.progress import ProgressConfig, procvlm_labels, procvlm_progress, progress
 from annotate.segments import Segment
 from annotate.stated_progress import NOTHING_STATED, StatedEnd, is_stated, stated_progress
+from annotate.transfer.annotator import Alignment
 from core.tables import TABLES
 from pipeline.reading import EpisodeSignals, by_task
 
@@ -128,6 +129,26 @@ def progress_table(place: LabelPlace, episodes: Sequence[LabelledSignals]) -> pa
             "progress_procvlm": procvlm_progress(published, episode.signals.phash),
         }
         parts.append(pa.table(columns, schema=TABLES["progress"].schema))
+    return pa.concat_tables(parts)
+
+
+def alignment_table(place: LabelPlace, alignments: Mapping[int, Alignment]) -> pa.Table:
+    """Rows of `alignments`: which frames of which references the labels of some episodes rest on."""
+    parts = [TABLES["alignments"].empty()]
+    for episode_index, alignment in sorted(alignments.items()):
+        num = len(alignment.frames)
+        columns = {
+            "dataset": pa.repeat(place.dataset, num),
+            "episode_index": np.full(num, episode_index, np.int64),
+            "label_run": pa.repeat(place.label_run, num),
+            "frame_index": alignment.frames.astype(np.int64),
+            "chunk": np.full(num, place.chunk, np.int32),
+            "reference_episode": alignment.episodes.astype(np.int64),
+            "reference_frame": alignment.reference_frames.astype(np.int64),
+            "distance": alignment.distances.astype(np.float32),
+            "follows": alignment.follows.astype(bool),
+        }
+        parts.append(pa.table(columns, schema=TABLES["alignments"].schema))
     return pa.concat_tables(parts)
 
 

@@ -20,7 +20,9 @@ from annotate.embeddings.passing import every_nth
 from annotate.embeddings.projection import CELL, WHOLE
 from annotate.model_client.tokens import TokenMeter
 from annotate.vlm.cost import EpisodeShape, Expected, Prediction, calibrated, predict
+from annotate.vlm.few_runs import asked_about, looked_at_twice
 from annotate.vlm.pictures import size_beside
+from core.values import spread
 from ingest.episode import EpisodeRecord
 from ingest.identity import settle
 from ingest.media.frames import VIDEO_SUFFIXES, VideoError
@@ -69,6 +71,7 @@ def _built_before(lake: Lake | None, dataset: str) -> tuple[dict[str, int], set[
 class DatasetCost:
     dataset: str
     prediction: Prediction
+    of_each_run: Prediction  # were the model asked about each of them
     known: int  # episodes of which the lake knows the length and the pictures; of the others the listing does
     labelled: int  # episodes that need no call: this label run has them
     pilots: int  # labelled episodes that the prediction is calibrated by
@@ -76,9 +79,11 @@ class DatasetCost:
 
     def facts(self) -> dict[str, Any]:
         """For scripts."""
-        p = self.prediction
+        p, each = self.prediction, self.of_each_run
         of_model = {"episodes": p.episodes, "stages": p.rows(), "gpu_hours": p.gpu_hours, "usd": p.usd}
-        return {k: v for k, v in vars(self).items() if k != "prediction"} | of_model
+        of_each = {"episodes": each.episodes, "calls": round(each.total.calls), "usd": each.usd}
+        numbers = {k: v for k, v in vars(self).items() if k not in ("prediction", "of_each_run")}
+        return numbers | of_model | {"of_each_run": of_each}
 
     def summary(self) -> str:
         """What the numbers rest on, in a sentence."""
@@ -90,7 +95,14 @@ class DatasetCost:
             parts.append(f"{self.labelled} are labelled already")
         if self.left_out:
             parts.append(f"{self.left_out} left out: nothing says how long they are")
-        return f"{'; '.join(parts)}. {p.gpu_hours:.2f} GPU-hours, {p.usd:.2f} USD"
+        bill = f"{'; '.join(parts)}. {p.gpu_hours:.2f} GPU-hours, {p.usd:.2f} USD"
+        if self.of_each_run.episodes == p.episodes:
+            return bill
+        each = self.of_each_run
+        return (
+            f"{bill}; the other {each.episodes - p.episodes} episodes follow these where they can. Asking about each "
+            f'run (runs_per_task = "all"): {each.total.calls:.0f} calls, {each.usd:.2f} USD'
+        )
 
 
 def dataset_cost(
@@ -107,13 +119,34 @@ def dataset_cost(
     # The lake knows the pictures of what was decoded; the listing gives the rest
     known = {} if lake is None else _known(lake, build.name, wanted)
     source = build.source(sources)
-    shapes = [_listed(build, source, record) for k, record in wanted.items() if k not in known]
-    listed = [shape for shape in shapes if shape is not None]
+    listed = {k: _listed(build, source, record) for k, record in wanted.items() if k not in known}
+    shapes = known | {k: shape for k, shape in listed.items() if shape is not None}
 
+    # Of most tasks some runs are asked about, and each is looked at twice
+    config = build.stages.vlm
     expected, pilots = (Expected(), 0) if lake is None else expectation(lake, build, meter)
-    prediction = predict(build.stages.vlm, [*known.values(), *listed], expected, meter)
-    left_out = len(wanted) - len(known) - len(listed)
-    return DatasetCost(build.name, prediction, len(known), len(done & set(records)), pilots, left_out)
+    once, twice = _asked_about(build, records)
+    of_each_run = predict(config, list(shapes.values()), expected, meter)
+    prediction = predict(config, [shape for k, shape in shapes.items() if k in once], expected, meter)
+    prediction += predict(looked_at_twice(config), [shapes[k] for k in shapes if k in twice], expected, meter)
+    left_out = len(wanted) - len(shapes)
+    done_here = len(done & set(records))
+    return DatasetCost(build.name, prediction, of_each_run, len(known), done_here, pilots, left_out)
+
+
+def _asked_about(build: DatasetBuild, records: Mapping[int, EpisodeRecord]) -> tuple[set[int], set[int]]:
+    """Episodes that a model is asked about by themselves; and some in place of those that others will follow."""
+    of_tasks: dict[tuple[int, str | None], list[int]] = {}
+    for k, record in records.items():
+        of_tasks.setdefault((k // build.dataset.chunk_size, record.task), []).append(k)
+    once: set[int] = set()
+    twice: set[int] = set()
+    for (_, task), runs in of_tasks.items():
+        count = asked_about([records[k].success for k in runs], build.stages.vlm) if task else 0
+        whole = [k for k in runs if records[k].success is not False] if count else []
+        once |= set(runs) - set(whole)
+        twice |= set(spread(whole, count))
+    return once, twice
 
 
 def _known(lake: Lake, dataset: str, wanted: Collection[int]) -> dict[int, EpisodeShape]:
@@ -183,7 +216,9 @@ def expectation(lake: Lake, build: DatasetBuild, meter: TokenMeter) -> tuple[Exp
     run = build.label_run().id
     labels = lake.dicts(
         "SELECT l.dataset, l.episode_index, len(l.plan) AS steps, count(*) - 1 AS changes FROM episode_labels l "
-        "JOIN segments s USING (dataset, episode_index, label_run) WHERE l.label_run = ? GROUP BY ALL ORDER BY ALL",
+        "JOIN segments s USING (dataset, episode_index, label_run) WHERE l.label_run = ? AND NOT EXISTS ("
+        "FROM alignments a WHERE (a.dataset, a.episode_index, a.label_run) = "
+        "(l.dataset, l.episode_index, l.label_run)) GROUP BY ALL ORDER BY ALL",
         [run],
     )
     own = [r for r in labels if r["dataset"] == build.name] or labels

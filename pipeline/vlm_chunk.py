@@ -6,7 +6,7 @@ that is gone, or a budget that is used up, ends the stage, and every answer so f
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
@@ -14,6 +14,7 @@ from uuid import uuid4
 from annotate.model_client.calls import Image, Reply, Request, VlmError
 from annotate.model_client.responses import ResponseStore, StoredReply
 from annotate.stored_pictures import encode_jpeg
+from annotate.transfer.annotator import Alignment
 from annotate.vlm.pictures import beside
 from annotate.vlm.view import EpisodeView
 from core.paths import Workspace
@@ -141,32 +142,39 @@ type Question[T] = tuple[Album, Callable[[Ask], Awaitable[T]]]  # an episode's p
 class ChunkAnswers[T]:
     """The result of a chunk: an answer per episode, findings about the others, and the cost.
 
-    keyframes: decoded for the questions; None where no pictures were shown.
+    keyframes: decoded for the questions; None where no pictures were shown. alignments: of labels that follow others.
     """
 
     by_episode: dict[int, T]
     findings: list[Finding] = field(default_factory=list)
     keyframes: list[dict[str, Any]] | None = None
+    alignments: Mapping[int, Alignment] = field(default_factory=dict)
     numbers: Numbers = field(default_factory=dict)
 
 
-def ask_chunk[T](context: StageContext, questions: Sequence[Question[T]]) -> ChunkAnswers[T]:
+def ask_chunk[T](
+    context: StageContext, rounds: Iterable[Sequence[Question[T]]], answers: dict[int, T]
+) -> ChunkAnswers[T]:
     """Ask the questions of each episode, several episodes at a time. Raises VlmError when there is no going on.
 
+    rounds: questions of each round; the next one is made when `answers`, by episode, has those to the last one.
     Calls are recorded also when it raises.
     """
     lake, build, label_run = context.lake, context.build, context.build.label_run()
     store = response_store(lake.workspace)
     # Budgets count by build: a step that runs alone is a build of its own
     build_id = context.build_id or uuid4().hex[:16]
-    answers: dict[int, T] = {}
     findings: list[Finding] = []
     calls: list[dict[str, Any]] = []
+    albums: list[Album] = []
+    answered_before = 0
     try:
-        answered_before = asyncio.run(_ask_all(context, questions, answers, findings, store, build_id))
+        for questions in rounds:
+            albums += [album for album, _ in questions]
+            answered_before += asyncio.run(_ask_all(context, questions, answers, findings, store, build_id))
     finally:
         # Also after an error: what was sent is paid for
-        episodes = {album.record.episode_index for album, _ in questions}
+        episodes = {album.record.episode_index for album in albums}
         calls = [call for call in store.calls(build_id, build.name) if call["episode_index"] in episodes]
         if calls:
             lake.upsert(f"calls of {build.name}:{context.chunk}", vlm_calls=TABLES["vlm_calls"].rows(calls))
@@ -176,7 +184,7 @@ def ask_chunk[T](context: StageContext, questions: Sequence[Question[T]]) -> Chu
         "model": build.stages.vlm.model,
         "prompt_version": label_run.prompt_version or "",
         "answered_before": answered_before,
-        "refinement_decoded_frames": sum(album.decoded_frames for album, _ in questions),
+        "refinement_decoded_frames": sum(album.decoded_frames for album in albums),
         "calls": len(calls),
         "prompt_tokens": int(_total(calls, "prompt_tokens")),
         "completion_tokens": int(_total(calls, "completion_tokens")),
@@ -184,9 +192,9 @@ def ask_chunk[T](context: StageContext, questions: Sequence[Question[T]]) -> Chu
         "cost_usd": _total(calls, "cost_usd"),
     }
     where = {"dataset": build.name, "chunk": context.chunk}
-    keyframes = [where | row for album, _ in questions for row in album.rows]
+    keyframes = [where | row for album in albums for row in album.rows]
     findings.sort(key=lambda finding: finding.episode_index or 0)
-    return ChunkAnswers(answers, findings, keyframes, numbers)
+    return ChunkAnswers(answers, findings, keyframes, numbers=numbers)
 
 
 def _total(calls: Sequence[Mapping[str, Any]], what: str) -> float:

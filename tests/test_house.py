@@ -15,7 +15,7 @@ from core.paths import ROOT
 
 # Lines by `wc -l`, blanks and docstrings and all; behind each what the room is to come down to
 LINES = {
-    "core": 2669,  # 2,000
+    "core": 2672,  # 2,000
     "ingest": 11659,  # 9,800
     "annotate": 10501,  # 9,000
     "warehouse": 13300,  # 10,300

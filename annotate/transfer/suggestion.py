@@ -69,13 +69,10 @@ def suggested(
         return None
     left = _left(moments)
 
-    # The references there are, then those to come: each time the one that leaves the least
-    order = [indices.index(index) for index in sorted(shown)]
+    # The references there are, then those to come
     places = [place for place, index in enumerate(indices) if index in candidates and index not in shown]
-    while places and len(order) < max(max(AT_REFERENCES), len(shown) + 1):
-        best = min(places, key=lambda place: (left[:, [*order, place]].min(axis=1).sum(), place))
-        order.append(best)
-        places.remove(best)
+    most = max(*AT_REFERENCES, len(shown) + 1)
+    order = _in_order(left, [indices.index(index) for index in sorted(shown)], places)[:most]
 
     expected = {n: _expected(left, order[:n]) for n in range(1, min(len(order), len(indices) - 1) + 1)}
     following = [
@@ -93,6 +90,25 @@ def suggested(
     return Suggested(
         tuple(following), expected, float(np.mean(list(measured.values()))) if measured else None, judged_by
     )
+
+
+def most_telling(episodes: Sequence[Signals], motion: MotionConfig) -> list[int]:
+    """Episodes of one task, by their episode_index: first the one that leaves the least about the others, then each
+    that leaves the least beside those before it. Empty where nothing of them can be compared."""
+    in_order = sorted(episodes, key=lambda e: e.episode_index)
+    moments = task_moments([observe(e, motion) for e in in_order], MOMENTS)
+    if not moments[0].is_comparable:
+        return []
+    return [in_order[place].episode_index for place in _in_order(_left(moments), [], range(len(in_order)))]
+
+
+def _in_order(left: np.ndarray, first: Sequence[int], places: Sequence[int]) -> list[int]:
+    """`first`, then the places, each time the one that together with those before leaves the least."""
+    order, others = [*first], [*places]
+    while others:
+        order.append(min(others, key=lambda place: (left[:, [*order, place]].min(axis=1).sum(), place)))
+        others.remove(order[-1])
+    return order
 
 
 def _left(moments: Sequence[Moments]) -> np.ndarray:

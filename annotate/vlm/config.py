@@ -1,6 +1,6 @@
 """How a vision-language model annotates: which one, what it sees, and what it may cost."""
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -87,6 +87,9 @@ class VlmConfig(BaseModel):
     strong_model: str | None = Field(
         default=None, description="another model at the same servers, for doubtful episodes"
     )
+    runs_per_task: Annotated[int, Field(ge=1)] | Literal["all"] = Field(
+        default=3, description="runs of a task that the model is asked about; the others follow them, where they can"
+    )
     max_calls: int | None = Field(default=None, ge=0, description="most requests of a build, over all its processes")
     max_cost_usd: float | None = Field(default=None, ge=0, description="highest cost of a build, by `price`")
     price: Price = Price()
@@ -105,4 +108,6 @@ class VlmConfig(BaseModel):
             "model", "revision", "endpoints", "api_key_env", "max_concurrency", "timeout_s", "max_attempts",
             "max_calls", "max_cost_usd", "price",
         }  # fmt: skip
+        # Where each run is asked about, labels are what they were before there was a choice
+        left_out |= {"runs_per_task"} if self.runs_per_task == "all" else set()
         return self.model_dump(mode="json", exclude=left_out)

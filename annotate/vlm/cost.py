@@ -89,6 +89,13 @@ class Prediction:
     def total(self) -> Cost:
         return total_of(self.stages.values())
 
+    def __add__(self, other: "Prediction") -> "Prediction":
+        """Both together."""
+        stages = [s for s in STAGES if s in self.stages or s in other.stages]
+        costs = {s: total_of(p.stages.get(s, Cost()) for p in (self, other)) for s in stages}
+        hours = self.gpu_hours + other.gpu_hours
+        return Prediction(self.episodes + other.episodes, costs, hours, self.usd + other.usd)
+
     def rows(self) -> list[dict[str, Any]]:
         """One row per stage and one for all, in whole calls and tokens."""
         costs = {**self.stages, "all": self.total}

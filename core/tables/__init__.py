@@ -27,7 +27,7 @@ STAGE_TABLES = {
     "frames": ("frames", "tiny_pictures", "episode_content", "states", "keyframes", "signal_lags"),
     "demonstrations": ("demonstration_measures",),
     "embeddings": ("embeddings",),
-    "segments": ("segments", "episode_labels", "keyframes"),
+    "segments": ("segments", "episode_labels", "keyframes", "alignments"),
     "transfer": ("segments", "episode_labels", "progress", "label_quality", "alignments"),
     "corrections": ("segments", "episode_labels", "progress", "label_quality"),
     "progress": ("progress", "label_quality", "label_disagreement", "active_runs"),

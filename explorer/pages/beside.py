@@ -24,9 +24,10 @@ NOT_SHOWN = {"name": "not in the reference", "kind": "detour"}  # what the run d
 # Labels that follow a reference and count, which nobody has judged yet
 QUEUE_SQL = """
     SELECT a.episode_index, l.confidence
-    FROM active_runs a JOIN label_runs r USING (label_run)
-    JOIN episode_labels l ON l.dataset = $1 AND l.episode_index = a.episode_index AND l.label_run = a.label_run
-    WHERE a.dataset = $1 AND r.annotator = 'transfer' AND a.episode_index NOT IN (
+    FROM active_runs a JOIN episode_labels l USING (dataset, episode_index, label_run)
+    WHERE a.dataset = $1 AND EXISTS (
+      FROM alignments x WHERE x.dataset = $1 AND x.episode_index = a.episode_index AND x.label_run = a.label_run)
+    AND a.episode_index NOT IN (
       SELECT episode_index FROM current_corrections WHERE dataset = $1 AND status <> 'review')"""
 ALIGNMENT_SQL = f"""
     SELECT frame_index, reference_episode, reference_frame, follows FROM alignments {OF_EPISODE} AND label_run = $4

@@ -16,21 +16,24 @@ def run(context: StageContext) -> Output:
     lake, build = context.lake, context.build
     label_run = build.label_run().id
     labels = labels_of_run(lake.con, build.name, context.chunk, label_run)
+    # A run that follows others was not shown to the model
     task_of_episode = dict(
         lake.rows(
-            "SELECT episode_index, task FROM episode_labels WHERE dataset = ? AND chunk = ? AND label_run = ?",
+            "SELECT episode_index, task FROM episode_labels l WHERE dataset = ? AND chunk = ? AND label_run = ? "
+            "AND NOT EXISTS (FROM alignments a WHERE (a.dataset, a.episode_index, a.label_run) = "
+            "(l.dataset, l.episode_index, l.label_run))",
             [build.name, context.chunk, label_run],
         )
     )
 
     questions = []
     for episode, album in albums(context):
-        label = labels.get(episode.episode_index)
-        if label:
+        if episode.episode_index in task_of_episode:
+            label = labels[episode.episode_index]
             view = episode_view(build.name, episode, album, task_of_episode[episode.episode_index])
             ask = partial(reason_episode, view, label.segments, label.num_planned, config=build.stages.vlm)
             questions.append((album, ask))
-    answers = ask_chunk(context, questions)
+    answers = ask_chunk(context, [questions], {})
     place = LabelPlace(build.name, context.chunk, label_run)
     rows = [place.of(k) | vars(reason) for k, reasons in sorted(answers.by_episode.items()) for reason in reasons]
     return Output({"reasoning": TABLES["reasoning"].rows(rows)}, answers.findings, numbers=answers.numbers)

@@ -5,7 +5,7 @@ from functools import partial
 from core.tables import TABLES
 from pipeline.annotators import ANNOTATORS
 from pipeline.checks import cost_check
-from pipeline.labelled import LabelPlace, label_columns, of_label_run, segment_tables
+from pipeline.labelled import LabelPlace, alignment_table, label_columns, of_label_run, segment_tables
 from pipeline.pictures import segments_figure
 from pipeline.stage import Output, Stage, StageContext
 
@@ -14,14 +14,18 @@ def run(context: StageContext) -> Output:
     label_run = context.build.label_run()
     annotated = ANNOTATORS[label_run.annotator](context)
     labels = sorted(annotated.by_episode.items())
+    place = LabelPlace(context.dataset, context.chunk, label_run.id)
     tables = segment_tables(
-        LabelPlace(context.dataset, context.chunk, label_run.id),
+        place,
         ((episode, label.segments, label.num_planned, label_columns(label)) for episode, label in labels),
     )
     # Pictures decoded to find boundaries are a part of what the label rests on
     if annotated.keyframes is not None:
         keyframes = [row | {"label_run": label_run.id} for row in annotated.keyframes]
         tables["keyframes"] = TABLES["keyframes"].rows(keyframes)
+
+    if annotated.alignments:
+        tables["alignments"] = alignment_table(place, annotated.alignments)
 
     per_episode = tables["segments"].num_rows / len(labels) if labels else 0.0
     numbers = {"label_run": label_run.id, "episodes": len(labels), "segments_per_episode": per_episode}

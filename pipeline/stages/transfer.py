@@ -3,15 +3,19 @@
 from dataclasses import replace
 from functools import partial
 
-import numpy as np
-import pyarrow as pa
-
 from annotate.progress import CODE_VERSION as PROGRESS_VERSION
 from annotate.segments import check_tiling
-from annotate.transfer.annotator import Alignment, Transferred, annotate
-from core.tables import TABLES
+from annotate.transfer.annotator import Transferred, annotate
 from ingest.episode import Finding
-from pipeline.labelled import LabelledSignals, LabelPlace, label_columns, label_tables, of_label_run, quality_table
+from pipeline.labelled import (
+    LabelledSignals,
+    LabelPlace,
+    alignment_table,
+    label_columns,
+    label_tables,
+    of_label_run,
+    quality_table,
+)
 from pipeline.pictures import segments_figure
 from pipeline.reading import EpisodeSignals
 from pipeline.stage import Output, Stage, StageContext
@@ -21,7 +25,7 @@ from pipeline.transferring import NO_PICTURES, shown_tasks
 def run(context: StageContext) -> Output:
     label_run = context.build.transfer_run()
     place = LabelPlace(context.dataset, context.chunk, label_run.id)
-    labelled, alignments, findings = [], [TABLES["alignments"].empty()], []
+    labelled, alignments, findings = [], {}, []
     for signals, transferred in _transferred(context):
         label, alignment = transferred.label, transferred.alignment
         if label is None or alignment is None or label.curve is None:
@@ -29,13 +33,13 @@ def run(context: StageContext) -> Output:
             findings.append(Finding("transfer_no_fit", detail, "warning", signals.episode_index))
             continue
         check_tiling(label.segments, len(signals.change), label.num_planned)
-        alignments.append(_alignment_rows(place, signals.episode_index, alignment))
+        alignments[signals.episode_index] = alignment
         columns = label_columns(label)
         labelled.append(LabelledSignals(signals, label.segments, label.num_planned, label.curve, columns))
 
     tables = label_tables(place, labelled) | {
         "label_quality": quality_table(place, labelled),
-        "alignments": pa.concat_tables(alignments),
+        "alignments": alignment_table(place, alignments),
     }
     numbers = {"label_run": label_run.id, "episodes": len(labelled), "no_fit": len(findings)}
     return Output(tables, findings, registered=of_label_run(label_run.id, vars(label_run)), numbers=numbers)
@@ -56,22 +60,6 @@ def _transferred(context: StageContext) -> list[tuple[EpisodeSignals, Transferre
                 transferred = replace(transferred, label=label)
             results.append((signals, transferred))
     return sorted(results, key=lambda result: result[0].episode_index)
-
-
-def _alignment_rows(place: LabelPlace, episode_index: int, alignment: Alignment) -> pa.Table:
-    num = len(alignment.frames)
-    columns = {
-        "dataset": pa.repeat(place.dataset, num),
-        "episode_index": np.full(num, episode_index, np.int64),
-        "label_run": pa.repeat(place.label_run, num),
-        "frame_index": alignment.frames.astype(np.int64),
-        "chunk": np.full(num, place.chunk, np.int32),
-        "reference_episode": alignment.episodes.astype(np.int64),
-        "reference_frame": alignment.reference_frames.astype(np.int64),
-        "distance": alignment.distances.astype(np.float32),
-        "follows": alignment.follows.astype(bool),
-    }
-    return pa.table(columns, schema=TABLES["alignments"].schema)
 
 
 STAGE = Stage(

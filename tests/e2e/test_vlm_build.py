@@ -28,7 +28,7 @@ from tests.kits.cli_kit import (
     rows,
     write_config,
 )
-from tests.kits.tiny_lerobot import LENGTHS, video_path
+from tests.kits.tiny_lerobot import LENGTHS, TASKS, make_dataset, video_path, write_lines, write_rows
 
 SETTINGS = """annotator = "vlm"
 frames = {{keyframe_interval_s = 0.4}}
@@ -148,6 +148,54 @@ def test_all_five_stages_fill_the_tables_and_nothing_is_asked_twice(annotated: A
     build(other, 2)
     assert digest_of(other) == digest_of(workspace) == annotated.digest
     assert rows(other, "SELECT count(*) FROM vlm_calls") == [(0,)]
+
+
+RUNS = 50  # of one task, of three kinds
+
+
+@pytest.fixture(scope="module")
+def one_task(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = make_dataset(tmp_path_factory.mktemp("one_task") / "source", [40 + k % 3 for k in range(RUNS)])
+    episodes = [json.loads(line) for line in (root / "meta/episodes.jsonl").read_text().splitlines()]
+    write_lines(root / "meta/episodes.jsonl", [e | {"tasks": [TASKS[0]]} for e in episodes])
+    write_lines(root / "meta/tasks.jsonl", [{"task_index": k, "task": TASKS[0]} for k in range(2)])
+    for k in range(3, RUNS):
+        shutil.copy(video_path(root, k % 3), video_path(root, k))
+        write_rows(root, k, 40 + k % 3, like=k % 3)
+    return root
+
+
+def test_of_a_task_a_few_runs_are_asked_about_and_the_others_follow(one_task: Path, tmp_path: Path) -> None:
+    workspace, cwd = tmp_path / "workspace", tmp_path
+    with serving(tmp_path, "--fault", "even") as server:
+        config = configured(tmp_path / "project", one_task, server.url, ", max_calls = 9")
+        config.with_name("registry").joinpath("tiny.yaml").write_text(f"name: tiny\nsource: {one_task}\n")
+        [bill] = json.loads(ok(proccorpus("dry-run", "--config", config, "--json", cwd=cwd, workspace=workspace)).out)
+        assert (bill["episodes"], bill["of_each_run"]["episodes"]) == (3, RUNS)
+        # Ended by its budget on the way, it goes on where it was
+        assert proccorpus("build", "--config", config, cwd=cwd, workspace=workspace).code == FAILED
+        config.write_text(config.read_text().replace(", max_calls = 9", ""))
+        built = ok(proccorpus("build", "--config", config, cwd=cwd, workspace=workspace))
+        sent = server.events("received")
+    assert len(sent) == len(set(sent))
+    assert len(sent) <= 0.08 * bill["of_each_run"]["calls"]
+    assert labelled(workspace) == list(range(RUNS))
+    assert "like those of vlm: 47" in ok(proccorpus("status", cwd=cwd, workspace=workspace)).out, built.out
+
+    # One set of names; each label leads to the runs that it follows, and these to the answers
+    plans = rows(workspace, "SELECT DISTINCT plan FROM episode_labels")
+    assert plans == [([f"Move thing {k}" for k in range(3)],)]
+    unknown = (
+        "SELECT l.episode_index FROM episode_labels l WHERE NOT EXISTS (FROM vlm_calls c LEFT JOIN alignments a ON "
+        "a.reference_episode = c.episode_index WHERE c.status = 'ok' AND l.episode_index IN (c.episode_index, "
+        "a.episode_index))"
+    )
+    assert rows(workspace, unknown) == []
+    [(asked,)] = rows(workspace, "SELECT list(DISTINCT episode_index) FROM vlm_calls")
+    assert set(asked) == {r[0] for r in rows(workspace, "SELECT DISTINCT episode_index FROM reasoning")}
+    error = "SELECT avg(abs(progress - (frame_index + 1) / n)) FROM active_progress JOIN (SELECT episode_index, "
+    [(apart,)] = rows(workspace, error + "max(num_frames) AS n FROM episodes GROUP BY 1) USING (episode_index)")
+    assert apart < 0.1
 
 
 def labelled(workspace: Path) -> list[int]:

@@ -76,15 +76,14 @@ def signals(episode: int, n: int) -> np.ndarray:
     return np.stack([x, y, gripper], axis=1).astype(np.float32)
 
 
-def write_rows(root: Path, episode: int, n: int, scale: float = 1.0) -> None:
-    """Rows of one episode; another `scale` gives other states."""
+def write_rows(root: Path, episode: int, n: int, scale: float = 1.0, like: int | None = None) -> None:
+    """Rows of one episode; another `scale` gives other states, `like` those of another episode."""
     path = rows_path(root, episode)
     path.parent.mkdir(parents=True, exist_ok=True)
+    states = signals(episode if like is None else like, n)
     table = pa.table(
         {
-            "observation.state": pa.array(
-                (signals(episode, n) * np.float32([scale, 1.0, 1.0])).tolist(), pa.list_(pa.float32(), 3)
-            ),
+            "observation.state": pa.array((states * np.float32([scale, 1.0, 1.0])).tolist(), pa.list_(pa.float32(), 3)),
             "timestamp": pa.array(np.arange(n) / FPS, pa.float32()),
             "frame_index": pa.array(np.arange(n), pa.int64()),
             "episode_index": pa.array(np.full(n, episode), pa.int64()),

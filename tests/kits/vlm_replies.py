@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 IN_THE_REPLY = ("wrong_model", "cut", "not_json", "off_schema")
-IN_THE_VALUE = ("out_of_range", "reversed", "overlapping", "duplicate_names", "empty_list")
+IN_THE_VALUE = ("out_of_range", "reversed", "overlapping", "duplicate_names", "empty_list", "even")
 WORDS_WEIGHED = ("True", "False")  # the likeliest first tokens of a free text
 WORDS = ("red", "cup", "bowl", "left", "drawer", "towel", "block", "lid", "plate", "near", "box", "handle")
 
@@ -33,7 +33,9 @@ def answer(request: dict[str, Any], sha256: str, fault: str | None) -> dict[str,
         return free_text(request, rng)
     schema = request["response_format"]["json_schema"]["schema"]
     value = fill(schema, schema, rng)
-    if fault in IN_THE_VALUE:
+    if fault == "even":
+        value = even(schema["properties"], value)
+    elif fault in IN_THE_VALUE:
         value = spoil(value, fault)
     elif fault == "off_schema":
         value = {"surprise": value}
@@ -117,6 +119,20 @@ def fill_array(schema: dict[str, Any], whole: dict[str, Any], rng: random.Random
         if not schema.get("uniqueItems") or item not in items:
             items.append(item)
     return items
+
+
+def even(properties: dict[str, Any], value: dict[str, Any]) -> dict[str, Any]:
+    """The answer of a model that sees the same three steps in every run, each a third of it, and all completed."""
+    if "steps" in properties:
+        return value | {"steps": [{"verb": "Move", "object": f"thing {k}"} for k in range(3)]}
+    if "changes" in properties:
+        pictures = properties["changes"]["items"]["properties"]["picture"]["enum"][-1]
+        seen = [{"label": str(k + 1), "outcome": "achieved"} for k in range(3)]
+        changes = [{"picture": 1 + round(k * (pictures - 1) / 3)} | seen[k] for k in (1, 2)]
+        return value | {"first": seen[0], "changes": changes}
+    if "picture" in properties:
+        return value | {"picture": properties["picture"]["enum"][len(properties["picture"]["enum"]) // 2]}
+    return {k: v | {"completed": True} if isinstance(v, dict) else v for k, v in value.items()}
 
 
 def spoil(value: Any, fault: str) -> Any:

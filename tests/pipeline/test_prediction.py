@@ -14,7 +14,7 @@ from pipeline.config import DatasetBuild, load_config, resolve
 from pipeline.prediction import dataset_cost
 from warehouse.lake import open_lake
 
-CONFIG = 'datasets = ["sim_short"]\nannotator = "vlm"\n[vlm]\nmodel = "m"\n'
+CONFIG = 'datasets = ["sim_short"]\nannotator = "vlm"\n[vlm]\nmodel = "m"\nruns_per_task = "all"\n'
 EPISODES = (0, 1, 2, 3)
 
 

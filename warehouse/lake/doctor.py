@@ -35,7 +35,9 @@ from warehouse.shards import check_shard, index_path
 ERROR, WARNING = "error", "warning"
 MISSING = "missing"
 LEAST_BYTES, FEW_BYTES = 64 << 20, 1 << 30  # free: nothing can be built; a build may not come to its end
-STAGE_OF = {t: stage for stage in reversed(STAGE_TABLES) for t in STAGE_TABLES[stage]} | {"datasets": "episodes"}
+# The stages that write a table
+STAGES_OF = {t: [stage for stage, tables in STAGE_TABLES.items() if t in tables] for t in STAGED_TABLES}
+STAGES_OF["datasets"] = ["episodes"]
 OF_ALL_STAGES = ("stage_runs", "findings", "label_runs", "signals")  # each stage has rows there: all are run again
 PARQUET, JPEG = b"PAR1", (b"\xff\xd8", b"\xff\xd9")  # how files begin, and end
 MEND = "proccorpus doctor --repair, then build again"
@@ -78,9 +80,9 @@ class Trouble:
         return {k: getattr(self, k) for k in ("severity", "what", "where", "detail", "remedy")}
 
 
-def _to_build(what: str, part: Partition, detail: str, paths: tuple[Path, ...] = ()) -> Trouble:
-    """Trouble with a partition that a build makes again."""
-    return Trouble(ERROR, what, f"{part.dataset} chunk {part.chunk}", detail, MEND, paths, parts=(part,))
+def _to_build(what: str, detail: str, *parts: Partition, paths: tuple[Path, ...] = ()) -> Trouble:
+    """Trouble with partitions of one chunk, which a build makes again."""
+    return Trouble(ERROR, what, f"{parts[0].dataset} chunk {parts[0].chunk}", detail, MEND, paths, parts=parts)
 
 
 def examine(lake: Lake, *, hashes: bool = False) -> list[Trouble]:
@@ -191,18 +193,19 @@ def _unreadable(path: str) -> str:
 
 def _lost_file(workspace: Workspace, f: DataFile, detail: str) -> Trouble:
     """Trouble with a file of the present corpus."""
-    stage, parts = STAGE_OF.get(f.table), tuple[Partition, ...]()
+    parts = tuple[Partition, ...]()
     if f.table in people.KEPT and workspace.people.exists():
         detail = f"{detail}; {workspace.people.name} has its rows"
     elif f.table in OF_ALL_STAGES:
         parts = (EVERYTHING,)
-    elif stage is None or f.dataset is None:
+    elif f.table not in STAGES_OF or f.dataset is None:
         # What was spent, what was frozen, what was measured of models: no build makes it again
         return Trouble(ERROR, f"lake file of {f.table}", f.path, detail, RESTORE, data_files=(-1,))
     else:
         # The episodes stage works on a dataset as a whole, though its tables have chunks
-        chunk = WHOLE_DATASET if stage == "episodes" or f.chunk is None else f.chunk
-        parts = (Partition(stage, f.dataset, chunk),)
+        chunk = WHOLE_DATASET if f.chunk is None else f.chunk
+        at = {"episodes": WHOLE_DATASET}
+        parts = tuple(Partition(stage, f.dataset, at.get(stage, chunk)) for stage in STAGES_OF[f.table])
     return Trouble(ERROR, f"lake file of {f.table}", f.path, detail, MEND, _existing([Path(f.path)]), (f.id,), parts)
 
 
@@ -296,7 +299,7 @@ def keyframes(lake: Lake, hashes: bool) -> Iterator[Trouble]:
         paths, gone = [lake.workspace.keyframe(sha256) for sha256 in hurt], [damage(sha256) for sha256 in hurt]
         missing = gone.count(MISSING)
         detail = f"{missing} pictures that are listed are missing, {len(paths) - missing} damaged, such as {paths[0]}"
-        yield _to_build("keyframes", part, detail, _existing(paths))
+        yield _to_build("keyframes", detail, part, paths=_existing(paths))
 
 
 def _damage(workspace: Workspace, hashes: bool, sha256: str) -> str:
@@ -369,12 +372,12 @@ def labels(lake: Lake, _: bool) -> Iterator[Trouble]:
         for dataset, chunk, label_run in lake.rows(
             f"SELECT DISTINCT dataset, chunk, {run_column} FROM {name} ORDER BY ALL"
         ):
-            part = Partition(STAGE_OF[name], dataset, chunk)
+            parts = [Partition(stage, dataset, chunk) for stage in STAGES_OF[name]]
             if label_run not in recorded:
                 detail = f"rows of the label run {label_run}, which is not recorded"
-                yield _to_build(f"rows of {name}", part, detail)
+                yield _to_build(f"rows of {name}", detail, *parts)
             if (dataset, chunk) not in published:
-                yield _to_build(f"rows of {name}", part, "rows that no finished stage has published")
+                yield _to_build(f"rows of {name}", "rows that no finished stage has published", *parts)
 
 
 def rows(lake: Lake, _: bool) -> Iterator[Trouble]:
@@ -400,17 +403,17 @@ def _other_rows(lake: Lake) -> Iterator[Trouble]:
     for stage, dataset, chunk, run, recorded, snapshot in lake.rows(sql, [WHOLE_DATASET]):
         if schema_at.get(snapshot) != present_schema:
             continue
-        tables = {}
-        for name in STAGE_TABLES[stage]:
-            # Of the annotators only a VLM asks for pictures of its own
-            if (stage, name) != ("segments", "keyframes") or run in vlm_runs:
-                tables[name] = _partition(lake, name, dataset, chunk, run)
+        tables = {name: _partition(lake, name, dataset, chunk, run) for name in STAGE_TABLES[stage]}
+        if stage == "segments":
+            # Only a VLM asks for pictures of its own; and of its labels some follow others
+            unpublished = {"keyframes": run not in vlm_runs, "alignments": not len(tables["alignments"])}
+            tables = {name: found for name, found in tables.items() if not unpublished.get(name)}
         # Some stages look for findings, others do not, and hash none then
         findings = f"FROM findings WHERE {OF_CHUNK} AND stage = ?"
         with_findings = tables | {"findings": lake.arrow(findings, [dataset, chunk, stage])}
         if recorded not in (output_hash(with_findings), output_hash(tables)):
             detail = f"the rows of {stage} are not those that were published (their hash differs)"
-            yield _to_build("rows", Partition(stage, dataset, chunk, run or None), detail)
+            yield _to_build("rows", detail, Partition(stage, dataset, chunk, run or None))
 
 
 def _partition(lake: Lake, name: str, dataset: str, chunk: int, run: str) -> pa.Table:

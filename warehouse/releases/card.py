@@ -71,14 +71,17 @@ def _splits(held: Contents) -> str:
 
 def _label_runs(lake: Lake, held: Contents) -> str:
     runs = lake.dicts(
-        "SELECT a.dataset, r.label_run, r.annotator, r.model, r.code_version, r.params, count(*) AS episodes "
+        "SELECT a.dataset, r.label_run, r.annotator, r.model, r.code_version, r.params, count(*) AS episodes, "
+        "count(*) FILTER (r.annotator = 'vlm' AND (a.dataset, a.episode_index, a.label_run) IN "
+        "(SELECT (dataset, episode_index, label_run) FROM alignments)) AS followers "
         "FROM active_runs a JOIN label_runs r USING (label_run) WHERE list_contains(?, a.dataset) GROUP BY ALL "
         "ORDER BY 1, 2",
         [held.datasets],
     )
     return _bullets(
         f"{run['dataset']}, {run['episodes']} episodes: `{run['label_run']}`, "
-        f"{' '.join(filter(None, (run['annotator'], run['model'])))}, code {run['code_version']}, "
+        f"{' '.join(filter(None, (run['annotator'], run['model'])))}, "
+        f"{f'{run["followers"]} like those that it was asked about, ' * bool(run['followers'])}code {run['code_version']}, "
         f"parameters `{json.dumps(json.loads(run['params']))}`"
         for run in runs
     )

@@ -1,0 +1,155 @@
+"""A task labelled from a few of its runs: the model is asked about these, and the others are laid beside them.
+
+The runs that it is asked about say most of the others, and each is looked at twice: one whose two looks differ shows
+nothing, and one more is asked about. What it says of them becomes one plan with one set of names. It is asked about a
+run itself where the run failed, follows the others badly, or is one of too few.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from annotate.label import EpisodeLabel
+from annotate.motion.config import MotionConfig
+from annotate.segments import finished
+from annotate.signals import Signals
+from annotate.transfer.annotator import Alignment, Reference, annotate
+from annotate.transfer.config import TransferConfig
+from annotate.transfer.suggestion import most_telling
+from annotate.vlm.confidence import MATCH_S
+from annotate.vlm.config import VlmConfig
+from core.values import spread
+
+FOLLOWS = 0.5  # confidence of a label: a run that follows others with less is asked about
+MOST_COMPARED = 60  # runs of a task among which those to ask about are chosen
+
+
+# By episode_index: labels that are not what the model said of the run, and what those of followers rest on
+type TaskLabels = tuple[dict[int, EpisodeLabel], dict[int, Alignment]]
+
+
+def asked_about(runs: Sequence[bool | None], config: VlmConfig) -> int:
+    """How many runs of a task the model is asked about for all others, by the runs' outcomes; 0: about each of them."""
+    whole = sum(success is not False for success in runs)
+    return 0 if config.runs_per_task == "all" or whole <= config.runs_per_task else config.runs_per_task
+
+
+def looked_at_twice(config: VlmConfig) -> VlmConfig:
+    """How it is asked about a run that others follow."""
+    return config.model_copy(update={"passes": 2, "gate_tolerance_s": config.gate_tolerance_s or MATCH_S})
+
+
+def label_task(
+    episodes: Sequence[Signals],
+    said: Mapping[int, EpisodeLabel],
+    curve_of: Callable[[int, EpisodeLabel], np.ndarray],
+    config: VlmConfig,
+    transfer: TransferConfig,
+    motion: MotionConfig,
+) -> Generator[dict[int, VlmConfig], None, TaskLabels]:
+    """Label the runs of one task; yields about which the model is to be asked next, and how, by episode_index.
+
+    said: what it answered, by the time it goes on; a run may lack an answer. curve_of: progress [n] by a label.
+    """
+    count = asked_about([e.success for e in episodes], config)
+    whole = [e for e in episodes if e.success is not False]
+    order = most_telling(spread(whole, MOST_COMPARED), motion) if count and whole[0].task else []
+    if not order:
+        yield {e.episode_index: config for e in episodes}
+        return {}, {}
+    asked, sure = yield from _ask_few(order, count, said, looked_at_twice(config))
+
+    # By doubtful answers only where there are no better ones, and not where most of the runs are unfinished
+    complete = [k for k in asked if _is_complete(said.get(k))]
+    shown = one_plan({k: said[k] for k in sure or complete}) if 2 * len(complete) > len(asked) else {}
+    labels, alignments = _followed(whole, shown, curve_of, transfer, motion, are_sure=bool(sure))
+    yield {e.episode_index: config for e in episodes if e.episode_index not in {*labels, *asked}}
+    return labels, alignments
+
+
+def _ask_few(
+    order: Sequence[int], count: int, said: Mapping[int, EpisodeLabel], config: VlmConfig
+) -> Generator[dict[int, VlmConfig], None, tuple[list[int], list[int]]]:
+    """Which runs the model was asked about, and which of them others may follow: complete, of one look as of the other.
+
+    For each that is not, one more is asked about, up to twice as many as are wanted.
+    """
+    asked: list[int] = []
+    sure: list[int] = []
+    while more := order[len(asked) : min(len(asked) + count - len(sure), 2 * count)]:
+        yield dict.fromkeys(more, config)
+        asked += more
+        sure = [k for k in asked if _is_complete(said.get(k)) and not said[k].needs_review]
+    return asked, sure
+
+
+def _followed(
+    episodes: Sequence[Signals],
+    shown: Mapping[int, EpisodeLabel],
+    curve_of: Callable[[int, EpisodeLabel], np.ndarray],
+    transfer: TransferConfig,
+    motion: MotionConfig,
+    *,
+    are_sure: bool,
+) -> TaskLabels:
+    """The labels that are shown, and those of the episodes that follow them well."""
+    labels, alignments = dict(shown), {}
+    signals = {e.episode_index: e for e in episodes}
+    references = [Reference(signals[k], label.segments, label.plan, curve_of(k, label)) for k, label in shown.items()]
+    followers = annotate(episodes, references, transfer, motion) if references else []
+    for index, transferred in zip(signals, followers, strict=bool(references)):
+        label, alignment = transferred.label, transferred.alignment
+        if index in shown or label is None or (label.confidence or 0.0) < FOLLOWS:
+            continue
+        assert alignment is not None, "a label rests on one"
+        like = ", ".join(map(str, np.unique(alignment.episodes)))
+        notes = [f"like episodes {like}, which the model was asked about", *label.notes]
+        notes += [] if are_sure else ["two looks of the model at each of these differ"]
+        labels[index] = replace(label, notes=notes, needs_review=not are_sure)
+        alignments[index] = alignment
+    return labels, alignments
+
+
+def in_rounds(
+    tasks: Sequence[Generator[dict[int, VlmConfig], None, TaskLabels]], labelled: list[TaskLabels]
+) -> Iterator[dict[int, VlmConfig]]:
+    """What `label_task` asks next of several tasks side by side; `labelled` gets what each comes to."""
+    waiting = [*tasks]
+    while waiting:
+        asked: dict[int, VlmConfig] = {}
+        for task in list(waiting):
+            try:
+                asked |= next(task)
+            except StopIteration as end:
+                labelled.append(end.value)
+                waiting.remove(task)
+        if asked:
+            yield asked
+
+
+def _is_complete(label: EpisodeLabel | None) -> bool:
+    return label is not None and finished(label.segments, label.num_planned)
+
+
+def one_plan(labels: Mapping[int, EpisodeLabel]) -> dict[int, EpisodeLabel]:
+    """Those of the labels that have the usual number of planned steps, each step with the name that it usually has.
+
+    Among equals the first counts.
+    """
+    counts = Counter(len(label.plan) for label in labels.values())
+    alike = {k: label for k, label in labels.items() if len(label.plan) == counts.most_common(1)[0][0]}
+    plan = tuple(map(_usual_name, zip(*(label.plan for label in alike.values()), strict=True)))
+    return {
+        k: replace(
+            label,
+            plan=plan,
+            segments=[s if s.step is None else replace(s, name=plan[s.step]) for s in label.segments],
+        )
+        for k, label in alike.items()
+    }
+
+
+def _usual_name(names: Sequence[str]) -> str:
+    return max(names, key=lambda name: sum(other.casefold() == name.casefold() for other in names))
