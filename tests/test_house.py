@@ -17,15 +17,15 @@ from core.paths import ROOT
 LINES = {
     "core": 2672,  # 2,000
     "ingest": 11659,  # 9,800
-    "annotate": 10501,  # 9,000
-    "warehouse": 13300,  # 10,300
+    "annotate": 10684,  # 9,000
+    "warehouse": 13306,  # 10,300
     "eval": 12520,  # 9,500
     "training": 7153,  # 6,800
-    "pipeline": 6581,  # 5,300
+    "pipeline": 6681,  # 5,300
     "explorer": 4825,  # 4,700
     "cli": 3966,  # 3,600
     "assets": 2721,  # 2,000
-    "benchmarks": 9723,  # 8,000
+    "benchmarks": 9850,  # 8,000
 }
 PAGES = 3604  # of the explorer's scripts, styles and templates; 3,000
 MOST_OF_A_FILE = 400
