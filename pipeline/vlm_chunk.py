@@ -160,8 +160,8 @@ def ask_chunk[T](
     rounds: questions of each round; the next one is made when `answers`, by episode, has those to the last one.
     Calls are recorded also when it raises.
     """
-    lake, build, label_run = context.lake, context.build, context.build.label_run()
-    store = response_store(lake.workspace)
+    build, label_run = context.build, context.build.label_run()
+    store = response_store(context.lake.workspace)
     # Budgets count by build: a step that runs alone is a build of its own
     build_id = context.build_id or uuid4().hex[:16]
     findings: list[Finding] = []
@@ -174,10 +174,7 @@ def ask_chunk[T](
             answered_before += asyncio.run(_ask_all(context, questions, answers, findings, store, build_id))
     finally:
         # Also after an error: what was sent is paid for
-        episodes = {album.record.episode_index for album in albums}
-        calls = [call for call in store.calls(build_id, build.name) if call["episode_index"] in episodes]
-        if calls:
-            lake.upsert(f"calls of {build.name}:{context.chunk}", vlm_calls=TABLES["vlm_calls"].rows(calls))
+        calls = _recorded(context, store.calls(build_id, build.name), albums)
 
     # What the calls took: tokens, seconds, money. A call that failed has none of them
     numbers: dict[str, int | float | str] = {
@@ -195,6 +192,16 @@ def ask_chunk[T](
     keyframes = [where | row for album in albums for row in album.rows]
     findings.sort(key=lambda finding: finding.episode_index or 0)
     return ChunkAnswers(answers, findings, keyframes, numbers=numbers)
+
+
+def _recorded(context: StageContext, calls: Iterable[dict[str, Any]], albums: Iterable[Album]) -> list[dict[str, Any]]:
+    """The calls about the episodes of some albums, as the lake has them now."""
+    episodes = {album.record.episode_index for album in albums}
+    own = [call for call in calls if call["episode_index"] in episodes]
+    if own:
+        message = f"calls of {context.build.name}:{context.chunk}"
+        context.lake.upsert(message, vlm_calls=TABLES["vlm_calls"].rows(own))
+    return own
 
 
 def _total(calls: Sequence[Mapping[str, Any]], what: str) -> float:

@@ -80,8 +80,9 @@ def _label_runs(lake: Lake, held: Contents) -> str:
     )
     return _bullets(
         f"{run['dataset']}, {run['episodes']} episodes: `{run['label_run']}`, "
-        f"{' '.join(filter(None, (run['annotator'], run['model'])))}, "
-        f"{f'{run["followers"]} like those that it was asked about, ' * bool(run['followers'])}code {run['code_version']}, "
+        f"{' '.join(filter(None, (run['annotator'], run['model'])))}"
+        f"{f', {run["followers"]} like those that it was asked about' if run['followers'] else ''}, "
+        f"code {run['code_version']}, "
         f"parameters `{json.dumps(json.loads(run['params']))}`"
         for run in runs
     )
