@@ -12,12 +12,13 @@ from annotate.motion import annotator as motion
 from annotate.progress import progress
 from annotate.segments import check_tiling
 from annotate.vlm import annotate_episode
+from annotate.vlm.config import VlmConfig
 from annotate.vlm.few_runs import TaskLabels, in_rounds, label_task
 from annotate.vlm.view import EpisodeView
 from ingest.episode import Finding
 from pipeline.reading import EpisodeSignals, by_task, task_signals
 from pipeline.stage import StageContext
-from pipeline.vlm_chunk import Album, ChunkAnswers, albums, ask_chunk, episode_view
+from pipeline.vlm_chunk import Album, ChunkAnswers, Question, albums, ask_chunk, episode_view
 
 type AnnotatedChunk = ChunkAnswers[EpisodeLabel]
 
@@ -94,11 +95,11 @@ def by_vlm(context: StageContext) -> AnnotatedChunk:
     ]
     labelled: list[TaskLabels] = []
     views = _views(context)
-    rounds = (
-        [(views[k][0], partial(annotate_episode, views[k][1], config=config)) for k, config in sorted(asked.items())]
-        for asked in in_rounds(tasks, labelled)
-    )
-    answers = ask_chunk(context, rounds, said)
+
+    def questions(asked: Mapping[int, VlmConfig]) -> list[Question[EpisodeLabel]]:
+        return [(views[k][0], partial(annotate_episode, views[k][1], config=asked[k])) for k in sorted(asked)]
+
+    answers = ask_chunk(context, map(questions, in_rounds(tasks, labelled)), said)
     alignments = {k: alignment for _, of_task in labelled for k, alignment in of_task.items()}
     labels = {**said, **{k: label for of_task, _ in labelled for k, label in of_task.items()}}
     for k in alignments:

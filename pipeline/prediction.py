@@ -134,14 +134,21 @@ def dataset_cost(
     return DatasetCost(build.name, prediction, of_each_run, len(known), done_here, pilots, left_out)
 
 
-def _asked_about(build: DatasetBuild, records: Mapping[int, EpisodeRecord]) -> tuple[set[int], set[int]]:
-    """Episodes that a model is asked about by themselves; and some in place of those that others will follow."""
+def _tasks_of_chunks(
+    build: DatasetBuild, records: Mapping[int, EpisodeRecord]
+) -> dict[tuple[int, str | None], list[int]]:
+    """Episodes by chunk and task."""
     of_tasks: dict[tuple[int, str | None], list[int]] = {}
     for k, record in records.items():
         of_tasks.setdefault((k // build.dataset.chunk_size, record.task), []).append(k)
+    return of_tasks
+
+
+def _asked_about(build: DatasetBuild, records: Mapping[int, EpisodeRecord]) -> tuple[set[int], set[int]]:
+    """Episodes that a model is asked about by themselves; and some in place of those that others will follow."""
     once: set[int] = set()
     twice: set[int] = set()
-    for (_, task), runs in of_tasks.items():
+    for (_, task), runs in _tasks_of_chunks(build, records).items():
         count = asked_about([records[k].success for k in runs], build.stages.vlm) if task else 0
         whole = [k for k in runs if records[k].success is not False] if count else []
         once |= set(runs) - set(whole)

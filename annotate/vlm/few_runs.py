@@ -141,14 +141,12 @@ def one_plan(labels: Mapping[int, EpisodeLabel]) -> dict[int, EpisodeLabel]:
     counts = Counter(len(label.plan) for label in labels.values())
     alike = {k: label for k, label in labels.items() if len(label.plan) == counts.most_common(1)[0][0]}
     plan = tuple(map(_usual_name, zip(*(label.plan for label in alike.values()), strict=True)))
-    return {
-        k: replace(
-            label,
-            plan=plan,
-            segments=[s if s.step is None else replace(s, name=plan[s.step]) for s in label.segments],
-        )
-        for k, label in alike.items()
-    }
+    return {k: _with_names(label, plan) for k, label in alike.items()}
+
+
+def _with_names(label: EpisodeLabel, plan: tuple[str, ...]) -> EpisodeLabel:
+    segments = [s if s.step is None else replace(s, name=plan[s.step]) for s in label.segments]
+    return replace(label, plan=plan, segments=segments)
 
 
 def _usual_name(names: Sequence[str]) -> str:
