@@ -258,9 +258,9 @@ def recipes_page() -> str:
 
 FITS_INTRO = """\
 By `proccorpus train --recipe R --plan`: GB of each GPU (H100 of 80 GB) for the longest rows that a recipe allows, and
-seconds of a step at 40 % of its peak. Arithmetic, measured on no GPU; those that do not fit stand in brackets. First each
-size of Qwen3-VL as `procvlm_sft_sharded` (SFT), `procvlm_oneshot_lora` (LoRA) and `progresslm_grpo` (GRPO) train it, then
-each built-in recipe on the machine that it names."""
+seconds of a step at 40 % of its peak. Arithmetic, measured on no GPU; those that do not fit stand in brackets. First
+each size of Qwen3-VL as `procvlm_sft_sharded` (SFT), `procvlm_oneshot_lora` (LoRA) and `progresslm_grpo` (GRPO) train
+it, then each built-in recipe on the machine that it names."""
 OF_KIND = {"SFT": "procvlm_sft_sharded", "LoRA": "procvlm_oneshot_lora", "GRPO": "progresslm_grpo"}
 
 
