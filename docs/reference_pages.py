@@ -258,9 +258,9 @@ def recipes_page() -> str:
 
 FITS_INTRO = """\
 By `proccorpus train --recipe R --plan`: GB of each GPU (H100 of 80 GB) for the longest rows that a recipe allows, and
-seconds of a step at 40 % of its peak. Arithmetic, measured on no GPU; those that do not fit stand in brackets. First
-each size of Qwen3-VL as `procvlm_sft_sharded` (SFT), `procvlm_oneshot_lora` (LoRA) and `progresslm_grpo` (GRPO) train
-it, then each built-in recipe on the machine that it names."""
+seconds of a step at 40 % of its peak. Arithmetic, measured on no GPU; what does not fit stands in brackets. First each
+size of Qwen3-VL as `procvlm_sft_sharded` (SFT), `procvlm_oneshot_lora` (LoRA) and `progresslm_grpo` (GRPO) train
+it, then each recipe on its own machine."""
 OF_KIND = {"SFT": "procvlm_sft_sharded", "LoRA": "procvlm_oneshot_lora", "GRPO": "progresslm_grpo"}
 
 
@@ -278,7 +278,7 @@ def what_fits() -> Iterator[str]:
         variants = parse_yaml(path.read_text()).get("variants", ())
         for name in (path.stem, *(f"{path.stem}:{variant}" for variant in variants)):
             found = plan_on(load_recipe(name, begins=False), None)
-            of_step = f"{found.rows} of at most {found.tokens // found.rows:,} tokens"
+            of_step = f"{found.rows} of {found.tokens // found.rows:,} tokens"
             machine = f"{found.machine.gpus} x {found.machine.memory / GB:g} GB"
             cells.append([f"`{name}`", machine, of_step, f"{found.seconds:.0f} s", _fit(found)])
     yield table(["recipe", "machine", "rows a step", "a step", "of each GPU"], cells)

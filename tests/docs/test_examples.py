@@ -1,16 +1,21 @@
 """docs/examples: each script does what it says, on a small part of the shipped sample or beside a real server."""
 
+import json
 import re
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+import proccorpus as pc
 from core.paths import ROOT
+from ingest.media.video import decode
 from tests.kits.reward_kit import write_video
 from tests.kits.reward_server_kit import Pixels, running
 
@@ -47,6 +52,40 @@ def test_a_dataset_is_labelled_and_asked_about_and_a_policy_cloned_from_it(tmp_p
     said = example("ask_the_corpus.py", "--workspace", str(tmp_path / "workspace"), "--out", str(out))
     assert "mine" in said
     assert list(pd.read_csv(out).columns) == ["dataset", "episode_index", "why"]
+
+
+@pytest.mark.slow
+def test_the_notebook_and_the_page_on_python_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "build.toml").write_text('datasets = ["sim_short"]\n')  # of the registry, which states a licence
+    build = [
+        "build",
+        "--config",
+        str(tmp_path / "build.toml"),
+        "--episodes",
+        "0-11",
+        "--workspace",
+        str(tmp_path / "workspace"),
+    ]
+    subprocess.run([sys.executable, "-m", "proccorpus", *build], cwd=ROOT, capture_output=True, timeout=300, check=True)
+    corpus = pc.open("workspace")
+    # The file begins with the first episodes, one after the other
+    before, own = sum(len(corpus["sim_short"][k].progress) for k in range(3)), len(corpus["sim_short"][3].progress)
+    video = ROOT / "samples/sim_short/videos/observation.images.front/chunk-000/file-000.mp4"
+    frames = [frame.rgb() for frame in islice(decode(video), before, before + own)]
+    write_video(tmp_path / "run.mp4", frames, fps=20)
+    names: dict[str, Any] = {}
+    notebook = json.loads((EXAMPLES / "corpus.ipynb").read_text())
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), names)
+    assert names["sample"].row["answer"]
+    [block] = re.findall(r"```python\n(.*?)```", (ROOT / "docs/python.md").read_text(), re.DOTALL)
+    exec(block, names)
+    progress = [row["progress"] for row in names["rows"]]
+    assert progress[0] < 0.2 < 0.8 < progress[-1]
+    assert names["corpus"].sql("FROM corrections").fetchall()
+    assert (tmp_path / "out" / "meta" / "info.json").exists()
 
 
 def test_an_agent_learns_from_a_reward_server_to_play_a_run_to_its_end(tmp_path: Path) -> None:

@@ -25,8 +25,8 @@ from warehouse.lake.connection import CATALOG, LakeConnection, connect, literal,
 from warehouse.lake.hashes import content_key
 from warehouse.lake.place import LakeError, locked, place
 
-SCHEMA_VERSION = 13
-SCHEMA_HASH = "eeb02b0c4f74ba6b"
+SCHEMA_VERSION = 14
+SCHEMA_HASH = "9acbe761a6887d35"
 UPGRADED_A_S = 20 << 20  # bytes of rows, roughly
 OF_MOTION = "SELECT label_run FROM label_runs WHERE annotator IN ('motion', 'native')"  # native falls back on it
 # Of each version, what rows that were there before need: SQL on the lake, after tables and columns were added. One with

@@ -48,7 +48,7 @@ def say(
             f"SELECT {name}, created_at FROM {table} WHERE {where} ORDER BY created_at DESC, 1 DESC LIMIT 1", values
         )
         follows, at = newest[0] if newest else ("", None)
-        row_id = content_key(follows, *(json.dumps(row, sort_keys=True) for row in made))[:16]
+        row_id = content_key(follows, *sorted(json.dumps(row, sort_keys=True) for row in made))[:16]
         rows.extend(row | {name: row_id, "created_at": time_after(at)} for row in made)
         return TABLES[table].rows(rows)
 
