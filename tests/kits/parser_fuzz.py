@@ -364,7 +364,7 @@ def corrections(folder: Path) -> tuple[Check, st.SearchStrategy[Any]]:
     from tests.kits.made_corpus import make
     from warehouse.exports import corrections as files
     from warehouse.lake import Lake
-    from warehouse.lake.corrections import CorrectionError
+    from warehouse.lake.statements import CorrectionError, read_text
     from warehouse.outcome_files import read_outcomes
 
     lake = Lake(make(folder).space)
@@ -388,7 +388,7 @@ def corrections(folder: Path) -> tuple[Check, st.SearchStrategy[Any]]:
                 read_outcomes(lake, "tiny", path, "eve")
             else:
                 reading = files.from_lines if kind == "lines" else files.from_tasks
-                reading(lake, files.read_file(path), "eve")
+                reading(lake, read_text(path), "eve")
         except CorrectionError:
             return
 
