@@ -73,13 +73,13 @@ def trial(episodes: Sequence[Known], count: int | str, spoilt: str, seed: int) -
     def curve_of(k: int, label: EpisodeLabel) -> np.ndarray:
         return hand_progress(label.segments, len(by_index[k].signals))
 
-    labelled: list[TaskLabels] = []
+    labelled: TaskLabels = {}, {}
     for asked in in_rounds([label_task(signals, said, curve_of, config, TransferConfig(), MotionConfig())], labelled):
         for k, how in asked.items():
             seen = [look(by_index[k], spoilt, rng) for _ in range(how.passes)]
             looks += len(seen)
             said[k] = replace(seen[0], needs_review=any(s.plan != seen[0].plan for s in seen))
-    labels = said | labelled[0][0]
+    labels = said | labelled[0]
     errors, f1s = [], []
     for k, known in by_index.items():
         label = labels[k]

@@ -93,15 +93,14 @@ def by_vlm(context: StageContext) -> AnnotatedChunk:
         label_task(task_signals(of_task), said, curve_of, stages.vlm, stages.transfer, stages.motion)
         for of_task in by_task(context.signals()).values()
     ]
-    labelled: list[TaskLabels] = []
+    labelled: TaskLabels = {}, {}
     views = _views(context)
 
     def questions(asked: Mapping[int, VlmConfig]) -> list[Question[EpisodeLabel]]:
         return [(views[k][0], partial(annotate_episode, views[k][1], config=asked[k])) for k in sorted(asked)]
 
-    answers = ask_chunk(context, map(questions, in_rounds(tasks, labelled)), said)
-    alignments = {k: alignment for _, of_task in labelled for k, alignment in of_task.items()}
-    labels = {**said, **{k: label for of_task, _ in labelled for k, label in of_task.items()}}
+    answers = ask_chunk(context, map(questions, filter(None, in_rounds(tasks, labelled))), said)
+    labels, alignments = said | labelled[0], labelled[1]
     for k in alignments:
         check_tiling(labels[k].segments, len(episodes[k].change), labels[k].num_planned)
     findings = [*answers.findings, *_doubts(labels)]

@@ -19,6 +19,7 @@ from annotate.embeddings.config import EmbeddingsConfig
 from annotate.embeddings.passing import every_nth
 from annotate.embeddings.projection import CELL, WHOLE
 from annotate.model_client.tokens import TokenMeter
+from annotate.vlm.config import VlmConfig
 from annotate.vlm.cost import EpisodeShape, Expected, Prediction, calibrated, predict
 from annotate.vlm.few_runs import asked_about, looked_at_twice
 from annotate.vlm.pictures import size_beside
@@ -34,6 +35,7 @@ from pipeline.plan import CURRENT, plan
 from pipeline.reading import labelled_by, named_views
 from pipeline.stages import stage_specs
 from warehouse.lake import Lake
+from warehouse.lake.labels import followers
 
 UNKNOWN_PX = (640, 480)  # of a camera whose pictures cannot be looked at without a download
 PILOTS = 50  # labelled episodes that calibrate, at most
@@ -126,12 +128,15 @@ def dataset_cost(
     config = build.stages.vlm
     expected, pilots = (Expected(), 0) if lake is None else expectation(lake, build, meter)
     once, twice = _asked_about(build, records)
-    of_each_run = predict(config, list(shapes.values()), expected, meter)
-    prediction = predict(config, [shape for k, shape in shapes.items() if k in once], expected, meter)
-    prediction += predict(looked_at_twice(config), [shapes[k] for k in shapes if k in twice], expected, meter)
-    left_out = len(wanted) - len(shapes)
-    done_here = len(done & set(records))
-    return DatasetCost(build.name, prediction, of_each_run, len(known), done_here, pilots, left_out)
+
+    def predicted(config: VlmConfig, chosen: Collection[int]) -> Prediction:
+        return predict(config, [shapes[k] for k in shapes if k in chosen], expected, meter)
+
+    of_each_run = prediction = predicted(config, shapes)
+    if twice:
+        prediction = predicted(config, once) + predicted(looked_at_twice(config), twice)
+    numbers = len(known), len(done & set(records)), pilots, len(wanted) - len(shapes)
+    return DatasetCost(build.name, prediction, of_each_run, *numbers)
 
 
 def _tasks_of_chunks(
@@ -223,11 +228,12 @@ def expectation(lake: Lake, build: DatasetBuild, meter: TokenMeter) -> tuple[Exp
     run = build.label_run().id
     labels = lake.dicts(
         "SELECT l.dataset, l.episode_index, len(l.plan) AS steps, count(*) - 1 AS changes FROM episode_labels l "
-        "JOIN segments s USING (dataset, episode_index, label_run) WHERE l.label_run = ? AND NOT EXISTS ("
-        "FROM alignments a WHERE (a.dataset, a.episode_index, a.label_run) = "
-        "(l.dataset, l.episode_index, l.label_run)) GROUP BY ALL ORDER BY ALL",
+        "JOIN segments s USING (dataset, episode_index, label_run) WHERE l.label_run = ? GROUP BY ALL ORDER BY ALL",
         [run],
     )
+    # The model was asked about those that follow no others
+    not_asked = followers(lake.con, run)
+    labels = [r for r in labels if (r["dataset"], r["episode_index"]) not in not_asked]
     own = [r for r in labels if r["dataset"] == build.name] or labels
     # Evenly over the labelled episodes, in their order
     pilots = own[:: max(1, -(-len(own) // PILOTS))]
@@ -245,7 +251,8 @@ def expectation(lake: Lake, build: DatasetBuild, meter: TokenMeter) -> tuple[Exp
 
     # What a model decides is expected as it was decided on the pilots
     steps, changes = (fmean(r[name] for r in pilots) for name in ("steps", "changes"))
-    return calibrated(build.stages.vlm, shapes, steps, changes, calls, meter), len(pilots)
+    config = looked_at_twice(build.stages.vlm) if not_asked else build.stages.vlm
+    return calibrated(config, shapes, steps, changes, calls, meter), len(pilots)
 
 
 # Pictures for an encoder

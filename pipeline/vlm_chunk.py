@@ -199,8 +199,8 @@ def _recorded(context: StageContext, calls: Iterable[dict[str, Any]], albums: It
     episodes = {album.record.episode_index for album in albums}
     own = [call for call in calls if call["episode_index"] in episodes]
     if own:
-        message = f"calls of {context.build.name}:{context.chunk}"
-        context.lake.upsert(message, vlm_calls=TABLES["vlm_calls"].rows(own))
+        where = f"{context.build.name}:{context.chunk}"
+        context.lake.upsert(f"calls of {where}", vlm_calls=TABLES["vlm_calls"].rows(own))
     return own
 
 

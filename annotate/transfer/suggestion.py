@@ -93,8 +93,10 @@ def suggested(
 
 
 def most_telling(episodes: Sequence[Signals], motion: MotionConfig) -> list[int]:
-    """Episodes of one task, by their episode_index: first the one that leaves the least about the others, then each
-    that leaves the least beside those before it. Empty where nothing of them can be compared."""
+    """Episodes of one task by episode_index, those first that together leave the least open of the others.
+
+    Empty where nothing of them can be compared.
+    """
     in_order = sorted(episodes, key=lambda e: e.episode_index)
     moments = task_moments([observe(e, motion) for e in in_order], MOMENTS)
     if not moments[0].is_comparable:

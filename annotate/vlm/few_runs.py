@@ -1,8 +1,8 @@
 """A task labelled from a few of its runs: the model is asked about these, and the others are laid beside them.
 
-The runs that it is asked about say most of the others, and each is looked at twice: one whose two looks differ shows
-nothing, and one more is asked about. What it says of them becomes one plan with one set of names. It is asked about a
-run itself where the run failed, follows the others badly, or is one of too few.
+The model looks twice at each of the few. No run follows one whose two looks differ; one more is asked about instead.
+The answers become one plan with one set of names. The model is asked about each run that failed or follows badly, and
+about all runs of a task that has few.
 """
 
 from collections import Counter
@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from annotate.label import EpisodeLabel
+from annotate.label_gate import MIN_NAME_CONFIDENCE
 from annotate.motion.config import MotionConfig
 from annotate.segments import finished
 from annotate.signals import Signals
@@ -22,22 +23,20 @@ from annotate.vlm.confidence import MATCH_S
 from annotate.vlm.config import VlmConfig
 from core.values import spread
 
-FOLLOWS = 0.5  # confidence of a label: a run that follows others with less is asked about
 MOST_COMPARED = 60  # runs of a task among which those to ask about are chosen
-
 
 # By episode_index: labels that are not what the model said of the run, and what those of followers rest on
 type TaskLabels = tuple[dict[int, EpisodeLabel], dict[int, Alignment]]
 
 
 def asked_about(runs: Sequence[bool | None], config: VlmConfig) -> int:
-    """How many runs of a task the model is asked about for all others, by the runs' outcomes; 0: about each of them."""
+    """How many runs of a task stand for all of it, by the runs' outcomes; 0: the model is asked about each run."""
     whole = sum(success is not False for success in runs)
     return 0 if config.runs_per_task == "all" or whole <= config.runs_per_task else config.runs_per_task
 
 
 def looked_at_twice(config: VlmConfig) -> VlmConfig:
-    """How it is asked about a run that others follow."""
+    """The settings for a run that others follow."""
     return config.model_copy(update={"passes": 2, "gate_tolerance_s": config.gate_tolerance_s or MATCH_S})
 
 
@@ -49,9 +48,10 @@ def label_task(
     transfer: TransferConfig,
     motion: MotionConfig,
 ) -> Generator[dict[int, VlmConfig], None, TaskLabels]:
-    """Label the runs of one task; yields about which the model is to be asked next, and how, by episode_index.
+    """Label the runs of one task; yields, by episode_index, the runs to ask about next, each with its settings.
 
-    said: what it answered, by the time it goes on; a run may lack an answer. curve_of: progress [n] by a label.
+    said: the answers so far, which the caller adds to before it goes on; a run may lack one. curve_of: the progress [n]
+    of an episode by a label.
     """
     count = asked_about([e.success for e in episodes], config)
     whole = [e for e in episodes if e.success is not False]
@@ -61,7 +61,7 @@ def label_task(
         return {}, {}
     asked, sure = yield from _ask_few(order, count, said, looked_at_twice(config))
 
-    # By doubtful answers only where there are no better ones, and not where most of the runs are unfinished
+    # Doubtful answers count only where there are no sure ones. Where most runs are unfinished, no run follows another
     complete = [k for k in asked if _is_complete(said.get(k))]
     shown = one_plan({k: said[k] for k in sure or complete}) if 2 * len(complete) > len(asked) else {}
     labels, alignments = _followed(whole, shown, curve_of, transfer, motion, are_sure=bool(sure))
@@ -72,9 +72,9 @@ def label_task(
 def _ask_few(
     order: Sequence[int], count: int, said: Mapping[int, EpisodeLabel], config: VlmConfig
 ) -> Generator[dict[int, VlmConfig], None, tuple[list[int], list[int]]]:
-    """Which runs the model was asked about, and which of them others may follow: complete, of one look as of the other.
+    """The runs that the model was asked about, and the sure ones among them: complete, with two looks that agree.
 
-    For each that is not, one more is asked about, up to twice as many as are wanted.
+    For each that is not sure one more is asked about, up to twice as many as are wanted.
     """
     asked: list[int] = []
     sure: list[int] = []
@@ -98,10 +98,9 @@ def _followed(
     labels, alignments = dict(shown), {}
     signals = {e.episode_index: e for e in episodes}
     references = [Reference(signals[k], label.segments, label.plan, curve_of(k, label)) for k, label in shown.items()]
-    followers = annotate(episodes, references, transfer, motion) if references else []
-    for index, transferred in zip(signals, followers, strict=bool(references)):
+    for index, transferred in zip(signals, annotate(episodes, references, transfer, motion), strict=True):
         label, alignment = transferred.label, transferred.alignment
-        if index in shown or label is None or (label.confidence or 0.0) < FOLLOWS:
+        if index in shown or label is None or (label.confidence or 0.0) < MIN_NAME_CONFIDENCE:
             continue
         assert alignment is not None, "a label rests on one"
         like = ", ".join(map(str, np.unique(alignment.episodes)))
@@ -113,9 +112,9 @@ def _followed(
 
 
 def in_rounds(
-    tasks: Sequence[Generator[dict[int, VlmConfig], None, TaskLabels]], labelled: list[TaskLabels]
+    tasks: Sequence[Generator[dict[int, VlmConfig], None, TaskLabels]], labelled: TaskLabels
 ) -> Iterator[dict[int, VlmConfig]]:
-    """What `label_task` asks next of several tasks side by side; `labelled` gets what each comes to."""
+    """The questions of several tasks (`label_task`) side by side, maybe none; `labelled` gets the labels of each."""
     waiting = [*tasks]
     while waiting:
         asked: dict[int, VlmConfig] = {}
@@ -123,10 +122,10 @@ def in_rounds(
             try:
                 asked |= next(task)
             except StopIteration as end:
-                labelled.append(end.value)
+                labelled[0].update(end.value[0])
+                labelled[1].update(end.value[1])
                 waiting.remove(task)
-        if asked:
-            yield asked
+        yield asked
 
 
 def _is_complete(label: EpisodeLabel | None) -> bool:

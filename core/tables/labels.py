@@ -99,7 +99,7 @@ label_quality: Signs that a label may be wrong, from comparing the runs of a tas
   check end_by IN ('source', 'person', 'label', 'assumed')
   check p_failure BETWEEN 0 AND 1
 
-alignments: For labels of `transfer`: the frame of a reference that each compared frame of a run matches
+alignments: For labels that follow others: the frame of a reference that each compared frame of a run matches
   key dataset, episode_index, label_run, frame_index
   partition dataset, chunk
   dataset, episode_index, label_run, frame_index, chunk

@@ -9,27 +9,25 @@ from pipeline.labelled import LabelPlace
 from pipeline.pictures import segments_figure
 from pipeline.stage import Output, Stage, StageContext
 from pipeline.vlm_chunk import albums, ask_chunk, episode_view
-from warehouse.lake.labels import labels_of_run
+from warehouse.lake.labels import followers, labels_of_run
 
 
 def run(context: StageContext) -> Output:
     lake, build = context.lake, context.build
     label_run = build.label_run().id
     labels = labels_of_run(lake.con, build.name, context.chunk, label_run)
-    # A run that follows others was not shown to the model
     task_of_episode = dict(
         lake.rows(
-            "SELECT episode_index, task FROM episode_labels l WHERE dataset = ? AND chunk = ? AND label_run = ? "
-            "AND NOT EXISTS (FROM alignments a WHERE (a.dataset, a.episode_index, a.label_run) = "
-            "(l.dataset, l.episode_index, l.label_run))",
+            "SELECT episode_index, task FROM episode_labels WHERE dataset = ? AND chunk = ? AND label_run = ?",
             [build.name, context.chunk, label_run],
         )
     )
 
-    questions = []
+    questions, not_asked = [], followers(lake.con, label_run)
     for episode, album in albums(context):
-        if episode.episode_index in task_of_episode:
-            label = labels[episode.episode_index]
+        label = labels.get(episode.episode_index)
+        # The model was not asked about a run that follows others
+        if label and (build.name, episode.episode_index) not in not_asked:
             view = episode_view(build.name, episode, album, task_of_episode[episode.episode_index])
             ask = partial(reason_episode, view, label.segments, label.num_planned, config=build.stages.vlm)
             questions.append((album, ask))

@@ -179,6 +179,8 @@ def test_of_a_task_a_few_runs_are_asked_about_and_the_others_follow(one_task: Pa
         sent = server.events("received")
     assert len(sent) == len(set(sent))
     assert len(sent) <= 0.08 * bill["of_each_run"]["calls"]
+    again = ok(proccorpus("dry-run", "--config", config, "--again", "--json", cwd=cwd, workspace=workspace)).out
+    assert json.loads(again)[0]["stages"][-1]["calls"] == len(sent)
     assert labelled(workspace) == list(range(RUNS))
     assert "like those of vlm: 47" in ok(proccorpus("status", cwd=cwd, workspace=workspace)).out, built.out
 

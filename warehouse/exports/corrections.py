@@ -149,12 +149,13 @@ def _checked_key(data: Any) -> tuple[str, int]:
     if not isinstance(data, dict):
         raise CorrectionError("it is no JSON object")
     dataset, episode = data.get("dataset"), data.get("episode_index")
-    if not isinstance(dataset, str) or not dataset.isprintable() or type(episode) is not int:
+    if not isinstance(dataset, str) or type(episode) is not int:
         raise CorrectionError("it does not say dataset and episode_index")
     for name in TEXT_FIELDS:
         if not isinstance(data.get(name), str | None):
             raise CorrectionError(f"{name} is no text")
-    return dataset, episode
+        checked_text(name, data.get(name) or "", 2000, empty=True)
+    return checked_text("dataset", dataset, 2000), episode
 
 
 def from_opensarm(lake: Lake, path: Path, author: str, dataset: str | None) -> ReadCorrections:

@@ -204,8 +204,7 @@ def _lost_file(workspace: Workspace, f: DataFile, detail: str) -> Trouble:
     else:
         # The episodes stage works on a dataset as a whole, though its tables have chunks
         chunk = WHOLE_DATASET if f.chunk is None else f.chunk
-        at = {"episodes": WHOLE_DATASET}
-        parts = tuple(Partition(stage, f.dataset, at.get(stage, chunk)) for stage in STAGES_OF[f.table])
+        parts = tuple(Partition(s, f.dataset, WHOLE_DATASET if s == "episodes" else chunk) for s in STAGES_OF[f.table])
     return Trouble(ERROR, f"lake file of {f.table}", f.path, detail, MEND, _existing([Path(f.path)]), (f.id,), parts)
 
 

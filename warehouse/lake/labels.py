@@ -112,3 +112,9 @@ def _read(
         label = labels.setdefault((episode_index, label_run), StoredLabel([], num_planned, label_run))
         label.segments.append(Segment(**dict(zip(columns, segment, strict=True))))
     return labels
+
+
+def followers(con: duckdb.DuckDBPyConnection, label_run: str) -> set[tuple[str, int]]:
+    """Episodes (dataset, episode_index) whose label of a run follows the labels of others."""
+    sql = "SELECT DISTINCT dataset, episode_index FROM alignments WHERE label_run = ?"
+    return set(con.execute(sql, [label_run]).fetchall())

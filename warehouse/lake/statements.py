@@ -57,14 +57,14 @@ def say(
 
 
 def checked_text(what: str, text: str, most: int, *, empty: bool = False) -> str:
-    """Text of a person, stripped. Raises CorrectionError when it is empty, too long or holds control characters."""
+    """Text of a person, stripped. Raises CorrectionError: it is empty, too long, or not all of it can be written."""
     text = text.strip()
     if not text and not empty:
         raise CorrectionError(f"{what} is empty")
     if len(text) > most:
         raise CorrectionError(f"{what} is longer than {most} characters")
-    if any(c < " " and c not in "\n\t" for c in text):
-        raise CorrectionError(f"{what} holds control characters")
+    if any((c < " " and c not in "\n\t") or "\ud800" <= c <= "\udfff" for c in text):
+        raise CorrectionError(f"{what} holds control characters or broken ones")
     return text
 
 
