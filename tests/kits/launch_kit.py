@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -83,10 +84,10 @@ def interrupt_when_up(log: Path, pids: list[int]) -> threading.Thread:
     def wait() -> None:
         limit = time.monotonic() + 300
         while time.monotonic() < limit:
-            words = log.read_text().split() if log.exists() else []
-            if "pids" in words and len(words) > words.index("pids") + 2:
-                at = words.index("pids")
-                pids.extend(int(w) for w in words[at + 1 : at + 3])
+            # Processes of several nodes write to one file: only a whole line counts
+            told = re.search(r"^pids (\d+) (\d+)$", log.read_text(), re.MULTILINE) if log.exists() else None
+            if told:
+                pids.extend(int(pid) for pid in told.groups())
                 os.kill(os.getpid(), signal.SIGINT)
                 return
             time.sleep(0.02)

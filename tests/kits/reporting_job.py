@@ -37,9 +37,10 @@ if recipe == "together":
 with open_dagster_pipes() as pipes:
     pipes.log.info("step 1 of 2: loss 0.7")
     if recipe == "hangs":
-        child = subprocess.Popen(["sleep", "1000"])
-        print("pids", os.getpid(), child.pid, flush=True)
-        time.sleep(1000)
+        child = subprocess.Popen(["sleep", "300"])
+        # One write for one line: without a buffer each argument of print is written alone, and two nodes' lines mix
+        os.write(sys.stdout.fileno(), f"pids {os.getpid()} {child.pid}\n".encode())
+        time.sleep(300)
     if recipe == "fails":
         print("error: the loss is nan at step 1: lower lr in the recipe", flush=True)
         print("torchrun: a worker has failed\n" * 100, flush=True)
