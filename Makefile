@@ -13,7 +13,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # For what Debian packages: nothing where we are root
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: setup demo test tests-alone lint site docs ui bench gpu-check constraints sbom clean vllm test-vllm policy osmesa stack-test fuzz faults postgres browser faketime
+.PHONY: setup demo test tests-alone lint site docs ui bench gpu-check constraints sbom clean mutants vllm test-vllm policy osmesa stack-test fuzz faults postgres browser faketime
 .DEFAULT_GOAL := setup
 
 setup: $(READY)
@@ -95,6 +95,10 @@ fuzz: setup
 # elsewhere
 faults: setup postgres faketime
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults -n 3 --dist loadfile --no-loadscope-reorder tests/faults tests/e2e $(FAULTS)
+
+# Small changes of a room's code, and which tests see them: make mutants ROOM=core MUTANTS="--only table --count 40"
+mutants: setup
+	$(BIN)/python -m tests.mutants $(ROOM) $(MUTANTS)
 
 postgres:
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || \

@@ -549,6 +549,34 @@ def test_keys_of_the_registry(tmp_path: Path) -> None:
     assert places_of(last) == [("gripper", "state", (4,))]
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        "observation/proprio", "observation/robot_state", "observation/robot_obs", "robot_state",
+        "observation/joint_position observation/gripper_position",
+        "observation/base_pose_tool_reached observation/gripper_closed",
+        "observation/clip_function_input/base_pose_tool_reached observation/gripper_closed",
+        "observation/eef_pose observation/state_gripper_pose", "observation/EEF_state observation/gripper_state",
+        "observation/joint_states observation/gripper_states", "observation/end_effector_cartesian_pos",
+        "observation/joint_pos observation/gripper", "observation/effector_translation",
+    ],
+)  # fmt: skip
+def test_state_as_public_datasets_name_it(tmp_path: Path, names: str) -> None:
+    paths = names.split()
+    stated: dict[str, Any] = {"observation": {"state": None}, "steps": {}}
+    for path in paths:
+        *above, name = path.split("/")
+        of = stated["observation"] if above else stated["steps"]
+        of |= {above[1]: dict_of(**{name: tensor("float32", 1)})} if above[1:] else {name: tensor("float32", 1)}
+    changes: dict[str, Any] = {
+        f"steps/{path}": np.arange(6, dtype=np.float32) + 10 * at for at, path in enumerate(paths)
+    }
+    found = episode(0) | changes
+    del found["steps/observation/state"]
+    listing = one(tmp_path, found, features_json(**stated))
+    assert state_of(tmp_path, listing) == [[k + 10 * at for at in range(len(paths))] for k in range(6)]
+
+
 def test_state_of_another_size_than_stated(tmp_path: Path) -> None:
     """The listing compares lengths of one dimension at a time; reading knows how long the episode is."""
     features = features_json({"state": tensor("float32", -1)})

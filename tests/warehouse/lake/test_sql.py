@@ -328,6 +328,7 @@ SELECT write_log('x')
 SELECT sleep_ms(1000)
 SELECT pg_sleep(1)
 SELECT nextval('x')
+SELECT currval('x')
 """
 
 EXPLAINED = """
