@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -54,7 +53,10 @@ def episodes_stage(
     unusable = {f.episode_index for f in listing.findings if f.severity == "unusable" and f.episode_index is not None}
     split_by_group = assign_splits(config.name, config.role, listing.records, splits, before, unusable)
     # Ids of all episodes are stored, so that one that is built later has the index that it has now
-    ids = [_id_row(config.name, record) for record in listing.records]
+    ids = [
+        {"dataset": config.name, "episode_index": record.episode_index, "source_id": record.source_id}
+        for record in listing.records
+    ]
 
     surveyed = survey(source, listing.records, listing.robot, signals)
     records, findings = listing.records, [*listing.findings, *surveyed.findings, *_views_without_files(source, listing)]
@@ -107,16 +109,15 @@ def signals_table(dataset: str, signals: Sequence[GripperSignal]) -> pa.Table:
     return TABLES["signals"].rows(rows)
 
 
-def _id_row(dataset: str, record: EpisodeRecord) -> dict[str, Any]:
-    return {"dataset": dataset, "episode_index": record.episode_index, "source_id": record.source_id}
-
-
 def storable(listing: Listing, limits: Limits) -> Listing:
     """What no table can keep (NUL characters, texts beyond the limit) is shown otherwise, or cut off.
 
     An episode that has it cannot be used.
     """
-    shown = partial(_storable, limits=limits)
+
+    def shown(text: str) -> str:
+        return _without_nul(text[: limits.max_text])
+
     records, findings = [], list(listing.findings)
     for record in listing.records:
         episode = record.episode_index
@@ -161,10 +162,6 @@ def _texts(record: EpisodeRecord) -> Iterator[str]:
     for step in record.steps:
         yield from (step.name, step.notes or "")
     yield from record.plan
-
-
-def _storable(text: str, limits: Limits) -> str:
-    return _without_nul(text[: limits.max_text])
 
 
 def _without_nul(text: str) -> str:

@@ -150,12 +150,9 @@ def _places(source: Source, datasets: Mapping[str, Format]) -> Places:
         inside[owner].append(uri)
     places = []
     for folder, format_ in sorted(datasets.items()):
-        places.append(Place(folder, format_, format_ == VIDEO and not any(map(_is_description, inside[folder]))))
+        is_described = any(uri.lower().endswith(DESCRIPTIONS) for uri in inside[folder])
+        places.append(Place(folder, format_, format_ == VIDEO and not is_described))
     return Places(tuple(places), tuple(filter(_is_data, inside[None])))
-
-
-def _is_description(uri: str) -> bool:
-    return uri.lower().endswith(DESCRIPTIONS)
 
 
 def _is_data(uri: str) -> bool:

@@ -115,12 +115,9 @@ class Gripper(EntryPart):
 ONE, SEVERAL = "<one>", "<several>"
 
 
-def _form(value: Any) -> str:
-    return SEVERAL if isinstance(value, list | tuple) else ONE
-
-
 OneOrSeveral = Annotated[
-    Annotated[Gripper, Tag(ONE)] | Annotated[tuple[Gripper, ...], Tag(SEVERAL)], Discriminator(_form)
+    Annotated[Gripper, Tag(ONE)] | Annotated[tuple[Gripper, ...], Tag(SEVERAL)],
+    Discriminator(lambda value: SEVERAL if isinstance(value, list | tuple) else ONE),
 ]
 
 

@@ -9,7 +9,7 @@ Read is either, and `sarm_progress.parquet` of LeRobot 0.6, which has no keys.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
+from itertools import pairwise, starmap
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -193,7 +193,7 @@ class SignalAnnotation(EpisodeAnnotation):
             return ImportedLabel(whole_run(num_frames, bool(line[-1] == 1)), 1, progress=line)
         _keep((len(frames) == num_frames, f"it has segments of {len(frames)} frames, this episode has {num_frames}"))
         cuts = [k for k in range(1, num_frames) if self.segment[k] != self.segment[k - 1]]
-        segments = [self._segment(start, end) for start, end in pairwise([0, *cuts, num_frames])]
+        segments = list(starmap(self._segment, pairwise([0, *cuts, num_frames])))
         return ImportedLabel(segments, self.num_planned, progress=line)
 
     def _segment(self, start: int, end: int) -> Segment:

@@ -8,7 +8,7 @@ per window and 12 attempts or moments. Plan, segment, verify and reason of one w
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, starmap
 
 import annotate.vlm.prompts as prompts
 import annotate.vlm.schemas as schemas
@@ -242,7 +242,7 @@ class _Annotation:
                     verified = replace(segments[k], completed=completed)
                     judged[k] = _noted(verified, f"seen as {before} before it was verified")
 
-        await all_results(*(judge(window, batch) for window, batch in in_batches(attempts_in, ATTEMPTS_PER_CALL)))
+        await all_results(*starmap(judge, in_batches(attempts_in, ATTEMPTS_PER_CALL)))
         return judged
 
 

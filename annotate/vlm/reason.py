@@ -6,6 +6,7 @@ The model is told what the segments say of each moment: its text explains the la
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import starmap
 
 import annotate.vlm.prompts as prompts
 import annotate.vlm.schemas as schemas
@@ -69,7 +70,7 @@ async def reason_episode(
 
     # All questions at once; frames that share a text get it together with the one that was asked about. A model may
     # write nothing that can be seen: then there is no reason rather than an empty one
-    await all_results(*(explain(window, frames) for window, frames in in_batches(asked, MOMENTS_PER_CALL)))
+    await all_results(*starmap(explain, in_batches(asked, MOMENTS_PER_CALL)))
     return [
         Reasoning(frame, text, len(completed_steps(segments, frame)) == num_planned)
         for frame in chosen

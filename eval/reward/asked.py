@@ -6,6 +6,7 @@ so prefixes are shared only where a demonstration in words stands before the one
 """
 
 from collections.abc import Sequence
+from itertools import starmap
 from pathlib import Path
 
 import cv2
@@ -30,7 +31,7 @@ class RunnerScorer(Scorer):
 
     def views(self, views: Sequence[CameraView]) -> list[Reward]:
         """Raises VlmError where the server is gone or the budget used up."""
-        prompts = [self._prompt(k, v) for k, v in enumerate(views)]
+        prompts = list(starmap(self._prompt, enumerate(views)))
         replies = {r.key: r for r in self.runner.answer(prompts)}
         return [_read(replies[p.key], v) for p, v in zip(prompts, views, strict=True)]
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import batched
+from itertools import batched, starmap
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +130,7 @@ class ModelScorer(Scorer):
         shown = list(zip(pictures, (rgb for i in items for rgb in self.transform.pictures(i)), strict=True))
         new = {(id(p), rgb.shape): (p, rgb) for p, rgb in shown if rgb.shape not in (p.seen or {})}
         if new:
-            pixels = normalised(_placed(joined([self._cut(p, rgb) for p, rgb in new.values()])))
+            pixels = normalised(_placed(joined(list(starmap(self._cut, new.values())))))
             for (p, rgb), vision in zip(new.values(), self.model.see(pixels), strict=True):
                 p.seen, p.seen_bytes = {**(p.seen or {}), rgb.shape: vision}, p.seen_bytes + vision.nbytes
                 p.cut = None

@@ -216,8 +216,8 @@ def completion(
     """
     failure = reward.failure or (first.failure if first else None)
     message = {"role": "assistant", "content": content_of(reward, model, run, first), "refusal": failure}
-    return {
-        **_envelope(model, "chat.completion"),
+    about = {"id": f"chatcmpl-{uuid4().hex}", "object": "chat.completion", "created": int(time.time()), "model": model}
+    return about | {
         "choices": [{"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}],
         "proccorpus": {"source": reward.source, "views": run.views, "cameras": dict(reward.cameras or {}) or None},
     }
@@ -234,10 +234,6 @@ def chunks(whole: dict[str, Any]) -> Iterator[str]:
         choice = {"index": 0, "delta": delta, "finish_reason": reason, "logprobs": None}
         yield f"data: {json.dumps(head | {'choices': [choice]})}\n\n"
     yield "data: [DONE]\n\n"
-
-
-def _envelope(model: str, kind: str) -> dict[str, Any]:
-    return {"id": f"chatcmpl-{uuid4().hex}", "object": kind, "created": int(time.time()), "model": model}
 
 
 def model_list(names: list[str], since: int) -> dict[str, Any]:

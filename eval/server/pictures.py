@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from eval.server.limits import Refused
+from ingest.media.picture import MAX_SCANS, SCAN
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")  # 8 bits a channel, or fewer
@@ -21,6 +22,8 @@ def size_of(data: bytes, max_pixels: int, name: str) -> int:
         check_pixels(*picture.size, max_pixels, name)
         if picture.mode not in MODES:
             raise Refused(415, "picture_format", f"{name} has more than 8 bits a channel ({picture.mode})")
+        if picture.format == "JPEG" and data.count(SCAN) > MAX_SCANS:
+            raise Refused(413, "picture_too_costly", f"{name} has more than {MAX_SCANS} scans")
         return picture.width * picture.height
 
 

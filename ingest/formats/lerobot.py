@@ -26,7 +26,7 @@ from ingest.formats.lerobot_meta import (
 )
 from ingest.formats.lerobot_rows import EpisodeRows, expected_data_file, find_rows, read_pictures
 from ingest.formats.lerobot_signals import read_signals, signal_columns
-from ingest.formats.lerobot_steps import Stated, native_steps
+from ingest.formats.lerobot_steps import native_steps
 from ingest.formats.lerobot_videos import find_videos, holds_other_episodes
 from ingest.formats.listing import ListingBuilder, folders_of, texts_among
 from ingest.formats.numbers import vectors
@@ -101,7 +101,9 @@ def _add_episodes(dataset: LerobotListing, cameras: list[str]) -> None:
         of_rows = rows.get(episode)
         _check(dataset, episode, metadata.get(episode), of_rows)
         record = _record(dataset, episode, metadata.get(episode, {}), of_rows, videos, texts)
-        dataset.records.append(record if episode not in steps else _with_steps(record, steps[episode]))
+        if s := steps.get(episode):
+            record = replace(record, steps=s.steps, steps_from=s.form, plan=s.plan, as_far_as=s.as_far_as)
+        dataset.records.append(record)
 
 
 def _record(
@@ -140,10 +142,6 @@ def _record(
         row_start=rows.row_start,
         source_stamp=dataset.source.stamp([*video_uris, rows.uri], rows.num_rows),
     )
-
-
-def _with_steps(record: EpisodeRecord, stated: Stated) -> EpisodeRecord:
-    return replace(record, steps=stated.steps, steps_from=stated.form, plan=stated.plan, as_far_as=stated.as_far_as)
 
 
 def _evidence(dataset: LerobotListing, meta: dict[str, Any], rows: EpisodeRows | None) -> Evidence:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import pairwise, repeat
 from typing import Any
 
 import numpy as np
@@ -84,17 +84,13 @@ def _rows_v3(dataset: LerobotListing, metadata: dict[int, dict[str, Any]]) -> di
     uris = v3_data_files(dataset)
     selected = {episode: row for episode, row in metadata.items() if dataset.wants(episode)}
     # Without a selection all files are read, and pointers are not needed
-    pointed_at = _pointed_at(dataset, selected.values()) if len(selected) < len(metadata) else set(uris)
+    pointers = filter(None, map(v3_pointer, selected.values(), repeat("data")))
+    is_part = len(selected) < len(metadata)
+    pointed_at = {locate(dataset, "data_path", DATA_V3, **p) for p in pointers} if is_part else set(uris)
     _read_rows_v3(dataset, [uri for uri in uris if uri in pointed_at], rows)
     if not selected.keys() <= rows.keys():
         _read_rows_v3(dataset, [uri for uri in uris if uri not in pointed_at], rows)
     return rows
-
-
-def _pointed_at(dataset: LerobotListing, metadata: Iterable[dict[str, Any]]) -> set[str | None]:
-    """The data files that some episodes' metadata points at."""
-    pointers = filter(None, (v3_pointer(row, "data") for row in metadata))
-    return {locate(dataset, "data_path", DATA_V3, **pointer) for pointer in pointers}
 
 
 def _read_rows_v3(dataset: LerobotListing, uris: list[str], rows: dict[int, EpisodeRows]) -> None:

@@ -96,7 +96,8 @@ def read_form(dataset: LerobotListing, episodes: Episodes, name: str) -> dict[in
 
 def _difference(used: Stated, other: Stated, fps: float) -> str | None:
     """Where another form says something else, in words; None where both say the same."""
-    ours, theirs = (_named_spans(s.steps) for s in (used, other))
+    # Without what a form marks as idle or done
+    ours, theirs = ([n for n in s.steps if n.kind in (None, "step") and is_step(n.name)] for s in (used, other))
     if len(ours) != len(theirs):
         return f"number of steps by {other.form}: {len(theirs)}, not {len(ours)}"
     for a, b in zip(ours, theirs, strict=True):
@@ -105,11 +106,6 @@ def _difference(used: Stated, other: Stated, fps: float) -> str | None:
         if abs(a.start_frame - b.start_frame) > SAME_S * fps:
             return f"{other.form} lets {b.name!r} begin at frame {b.start_frame}, not {a.start_frame}"
     return None
-
-
-def _named_spans(steps: Iterable[NativeStep]) -> list[NativeStep]:
-    """The spans of steps, without those that a form marks as idle or done."""
-    return [step for step in steps if step.kind in (None, "step") and is_step(step.name)]
 
 
 def is_step(name: Any) -> bool:

@@ -312,7 +312,8 @@ def _evidence(steps: Steps, num_rows: int, config: DatasetConfig) -> Evidence:
     flags = tuple(filter(None, (_flag(steps, name) for name in in_steps)))
     stated = stated or _stated(steps, [name for name in names if name not in in_steps])
     paths = texts_among(scalar(steps, name) for name in PATHS)
-    reward, ending = _reward(values_of(steps, REWARD), num_rows), _ending(values_of(steps, TERMINAL), num_rows)
+    reward, ends = _reward(values_of(steps, REWARD), num_rows), values_of(steps, TERMINAL)
+    ending = Ending(TERMINAL, bool(ends[-1] == 1)) if num_rows and len(ends) == num_rows else None
     return Evidence(stated, flags, folder_outcome(*paths), reward, ending)
 
 
@@ -322,10 +323,6 @@ def _reward(rewards: np.ndarray, num_rows: int) -> Reward | None:
     """
     whole = rewards[:-1] if rewards[-2:].tolist() == [1, 0] else rewards
     return row_values(whole).reward(REWARD) if len(rewards) == num_rows else None
-
-
-def _ending(ends: np.ndarray, num_rows: int) -> Ending | None:
-    return Ending(TERMINAL, bool(ends[-1] == 1)) if num_rows and len(ends) == num_rows else None
 
 
 def _is_of_steps(steps: Steps, name: str) -> bool:

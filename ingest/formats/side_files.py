@@ -105,14 +105,10 @@ def read_table(source: Source, uri: str) -> SideTable:
     rows = []
     for number, row in numbered:
         if isinstance(row, dict):
-            rows.append((number, _without_empty(row)))
+            rows.append((number, {name: cell for name, cell in row.items() if cell not in (None, "")}))
         else:
             problems.append(f"row {number} is not an object")
     return SideTable(rows, problems)
-
-
-def _without_empty(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: cell for name, cell in row.items() if cell not in (None, "")}
 
 
 def _csv_table(text: str) -> SideTable:

@@ -1,6 +1,7 @@
 """Groups of pictures: what stands between two key frames of a video, and decodes by itself."""
 
 from collections.abc import Iterator
+from itertools import chain
 
 import av
 import av.container
@@ -8,6 +9,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from ingest.media.frames import VideoError
+from ingest.media.picture import check_scans
 
 type Container = av.container.InputContainer
 type Packet = av.Packet
@@ -50,13 +52,26 @@ def decoded(codec: VideoCodecContext, packets: list[Packet], most_pixels: float 
     return pictures
 
 
+def _packets(container: Container, stream: VideoStream) -> Iterator[Packet]:
+    """A video's packets, in the file's order. Raises VideoError for one that would be decoded for ever."""
+    for packet in container.demux(stream):
+        if "jpeg" in stream.codec_context.name:
+            check_scans(bytes(packet), f"a picture of {container.name.rpartition('/')[2]}")
+        yield packet
+
+
+def play(container: Container, stream: VideoStream) -> Iterator[Decoded]:
+    """A video's pictures, in the order of showing. Raises VideoError."""
+    return chain.from_iterable(map(stream.codec_context.decode, _packets(container, stream)))
+
+
 def groups(container: Container, stream: VideoStream) -> Iterator[list[Packet]]:
     """Packets from one key frame to the next.
 
     Raises VideoError where groups cannot be told apart: a picture is shown before the key frame of its group.
     """
     group: list[Packet] = []
-    for packet in container.demux(stream):
+    for packet in _packets(container, stream):
         if packet.size == 0:  # marks the end
             continue
         if packet.is_keyframe and group:

@@ -25,7 +25,7 @@ from av.video.stream import VideoStream
 
 from ingest.limits import LIMITS, Limits
 from ingest.media.frames import DECODE_ALL, LFS_MARK, SKIPPED, DecodeOptions, Picture, Planes, SkippedFrame, VideoError
-from ingest.media.groups import Container, Decoded, Packet, check_complete, decode_group, decoded, groups, time_of
+from ingest.media.groups import Container, Decoded, Packet, check_complete, decode_group, decoded, groups, play, time_of
 from ingest.media.mp4_tables import claims_of
 from ingest.reasons import DataError
 
@@ -249,16 +249,16 @@ def _pictures_from(container: Container, start_frame: int, rate: float | None) -
     stream.thread_type = "AUTO"
     # At the file's beginning no frame has to be found by its time, which may be absent
     if start_frame == 0:
-        yield from container.decode(stream)
+        yield from play(container, stream)
         return
     number = _numbering(stream, rate)
     _seek(container, stream, start_frame, rate)
-    pictures = container.decode(stream)
+    pictures = play(container, stream)
     first = next(pictures, None)
     # Where the index led past the frame, the file is read from its beginning
     if first is not None and number(first) > start_frame:
         container.seek(stream.start_time or 0, stream=stream, backward=True)
-        pictures = container.decode(stream)
+        pictures = play(container, stream)
         first = next(pictures, None)
     # The key frame may lie before the episode: what is between them is decoded and dropped
     if first is not None:

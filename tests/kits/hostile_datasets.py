@@ -25,7 +25,7 @@ import zstandard
 from tests.kits import rlds_writer as rlds
 from tests.kits.agibot_writer import write_tar
 from tests.kits.hdf5_writer import write_aloha, write_libero
-from tests.kits.hostile_video import claiming_samples, large_pictures, playlists, shown_often
+from tests.kits.hostile_video import claiming_samples, large_pictures, playlists, shown_often, video_of_scans
 from tests.kits.lerobot_writer import (
     FRONT,
     edit_info,
@@ -282,6 +282,10 @@ def pictures_20k(root: Path, _: Path) -> None:
     large_pictures(root / "a.mov", 8_000)
 
 
+def scans(root: Path, _: Path) -> None:
+    video_of_scans(root / "a.avi", 20_000, 2_000)
+
+
 def notes(**changes: Any) -> Change:
     def write(root: Path, _: Path) -> None:
         write_video(root / "a.mp4", range(6))
@@ -311,6 +315,7 @@ VIDEOS: dict[str, Change] = {
     "edits_small": lambda root, _: shown_often(root / "a.mp4", 1000, 1000),
     "samples": lambda root, _: claiming_samples(root / "a.mp4", 1 << 30),
     "pictures": pictures_20k,
+    "scans": scans,
     "cut": cut,
     "names": other_names,
     **{how: spoilt(how, "a.mp4") for how in IN_PLACE},

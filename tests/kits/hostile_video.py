@@ -1,5 +1,6 @@
 """Videos that name other files, or claim more than they hold."""
 
+import io
 import struct
 from collections.abc import Iterator
 from fractions import Fraction
@@ -8,6 +9,7 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
+from PIL import Image
 
 from tests.kits.lerobot_writer import write_video
 
@@ -54,15 +56,33 @@ def claiming_samples(path: Path, count: int) -> Path:
     return path
 
 
+def jpeg_of_scans(count: int, side: int = 64) -> bytes:
+    """A progressive JPEG, side x side, whose last scan stands there so many times."""
+    out = io.BytesIO()
+    Image.new("RGB", (side, side), "gray").save(out, "JPEG", progressive=True)
+    begin, _, last = out.getvalue().rpartition(b"\xff\xda")
+    scan = b"\xff\xda" + last.removesuffix(b"\xff\xd9")
+    return begin + count * scan + b"\xff\xd9"
+
+
+def video_of_scans(path: Path, count: int, side: int = 64) -> Path:
+    """An AVI of such pictures."""
+    return _of_pictures(path, "mjpeg", "yuvj420p", jpeg_of_scans(count, side), side)
+
+
 def large_pictures(path: Path, side: int) -> Path:
     """A MOV of black PNG pictures, side x side."""
     found, png = cv2.imencode(".png", np.zeros((side, side, 3), np.uint8), [cv2.IMWRITE_PNG_COMPRESSION, 9])
     assert found
+    return _of_pictures(path, "png", "rgb24", png.tobytes(), side)
+
+
+def _of_pictures(path: Path, codec: str, pixels: str, data: bytes, side: int) -> Path:
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("png", rate=10)
-        stream.width, stream.height, stream.pix_fmt = side, side, "rgb24"
+        stream = container.add_stream(codec, rate=10)
+        stream.width, stream.height, stream.pix_fmt = side, side, pixels
         for k in range(2):
-            packet = av.Packet(png.tobytes())
+            packet = av.Packet(data)
             packet.stream, packet.pts, packet.dts, packet.time_base = stream, k, k, Fraction(1, 10)
             container.mux(packet)
     return path

@@ -28,6 +28,7 @@ from eval.reward.video import open_clip, score_clip
 from eval.server.client import RewardClient, RewardServerError
 from eval.server.limits import Limits
 from ingest.media.video import decode
+from tests.kits.hostile_video import jpeg_of_scans
 from tests.kits.reward_kit import make_checkpoint, write_video
 from tests.kits.reward_server_kit import FPS, POISON, TASK, Pixels, heard, offline, pictures, png, running, talking
 
@@ -240,6 +241,7 @@ RUN = {"task": TASK, "fps": "4"}
         ([GOOD[: len(GOOD) // 2]], RUN, 400, "picture 0 cannot be decoded"),
         ([GOOD[:20]], RUN, 400, "picture 0 cannot be decoded"),
         ([bomb()], RUN, 413, "picture 0 has more than 16384 pixels|picture 0 is 30000x30000"),
+        ([jpeg_of_scans(2000)], RUN, 413, "picture 0 has more than 64 scans"),
         ([png(pictures(1, size=130)[0])], RUN, 413, "picture 0 is 130x130: more than 16384 pixels"),
         ([GOOD] * 9, RUN, 413, "9 pictures in one request: at most 8"),
         ([GOOD] * 3, {**RUN, "cameras": ["a", "b"]}, 422, "3 pictures are no whole number of moments of 2 cameras"),
