@@ -16,7 +16,7 @@ from core.paths import ROOT
 # Lines by `wc -l`, blanks and docstrings and all; behind each what the room is to come down to
 LINES = {
     "core": 2672,  # 2,000
-    "ingest": 11659,  # 9,800
+    "ingest": 11658,  # 9,800
     "annotate": 10684,  # 9,000
     "warehouse": 13313,  # 10,300
     "eval": 12520,  # 9,500
