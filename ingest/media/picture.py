@@ -74,7 +74,7 @@ def check_size(width: int, height: int, what: str, limits: Limits) -> None:
 def check_scans(jpeg: bytes, what: str) -> None:
     """Raises VideoError for a JPEG of endless scans: each takes a few bytes, and a walk over the whole picture."""
     if (count := jpeg.count(SCAN)) > MAX_SCANS:
-        raise VideoError(f"{what} is a JPEG of {count:,} scans; no encoder writes more than {MAX_SCANS}", "over_limit")
+        raise VideoError(f"{what} is a JPEG of {count:,} scans; no encoder writes more than {MAX_SCANS}")
 
 
 def decode_picture(data: bytes, what: str, limits: Limits = LIMITS) -> ArrayPicture:

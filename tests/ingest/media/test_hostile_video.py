@@ -175,7 +175,7 @@ def test_pictures_that_are_decoded_for_ever(tmp_path: Path) -> None:
     """Each scan of a few bytes is a walk over the picture: 1.5 MB took minutes. A progressive picture has ten."""
     path, words = video_of_scans(tmp_path / "a.avi", 2_000), "a JPEG of 2,009 scans; no encoder writes more than 64"
     probe(path)
-    assert refused(path, *USES[1:]) == {("over_limit", f"a picture of a.avi is {words}")}
+    assert refused(path, *USES[1:]) == {("undecodable_video", f"a picture of a.avi is {words}")}
     for options in (DecodeOptions(threads=2), DecodeOptions(wanted=frozenset([1]))):
         with pytest.raises(VideoError, match="2,009 scans"):
             list(decode(path, options=options))
