@@ -286,8 +286,6 @@ class GrpoTrainer:
         point = Point(
             step=step,
             loss=float(logs["loss"]),
-            text=None,
-            progress=None,
             learning_rate=float(logs["learning_rate"]),
             gradient_norm=norm,
             done=self.step / self.steps_in_all,
@@ -295,7 +293,6 @@ class GrpoTrainer:
             tokens=of_step + (before.tokens if before else 0),
             samples_per_s=self.completions / config.generations / seconds,
             tokens_per_s=of_step / seconds,
-            mfu=None,
             extra=_extra(logs) | {"kl_coef": config.kl_coef},
         )
         if self.validates():
@@ -347,8 +344,7 @@ class GrpoTrainer:
         for rows in np.array_split(np.arange(len(prompts)), min(parts, len(prompts))):
             padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(prompts[k]) for k in rows], True, fill, "left")
             shown = [trl.shown[k] for k in rows]
-            pixels = pixels_of(shown, padded.to(self.accelerator.device), self.image_token, 0)
-            del pixels["num_images"]
+            pixels = pixels_of(shown, padded.to(self.accelerator.device), self.image_token)
             made += trl._generate_single_turn([prompts[k] for k in rows], None, pixels, 1)[0]
         return made
 

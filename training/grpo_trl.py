@@ -13,12 +13,15 @@ from training.rollouts import GenerationSampler, Shown, pixels_of
 
 
 class Trl(GRPOTrainer):
-    """TRL's trainer with our loader, optimizer and schedule. Two methods that are its own give the model its pictures:
-    TRL would cut them itself, once for each answer, and keep the floats of all."""
+    """TRL's trainer with our loader, optimizer and schedule. The model is given its pictures whenever TRL asks it for
+    probabilities: TRL would cut them itself, once for each answer, and keep the floats of all."""
 
     def __init__(self, ours: Any, **options: Any) -> None:
         self.ours = ours
         super().__init__(**options)
+        models: list[Any] = [self.model, self.ref_model]
+        for model in filter(None, models):
+            model.register_forward_pre_hook(self.with_pictures, with_kwargs=True, prepend=True)
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
         self.shown: list[Shown] = [row["shown"] for row in inputs]
@@ -27,19 +30,14 @@ class Trl(GRPOTrainer):
             self.ours.match(output)
         return output | {"shown": self.shown}
 
-    def _get_per_token_logps_and_entropies(
-        self, model: Any, input_ids: Any, mask: Any, keep: int, batch_size: int | None = None, **more: Any
-    ) -> Any:
-        """With the pictures of `batch_size` rows at once on the device."""
-        size, found = batch_size or len(input_ids), []
-        for k in range(0, len(input_ids), size):
-            ids = input_ids[k : k + size]
-            pixels = pixels_of(self.shown[k : k + size], ids, self.ours.image_token, keep)
-            of_rows = super()._get_per_token_logps_and_entropies
-            found.append(of_rows(model, ids, mask[k : k + size], keep, **{**more, **pixels}))
-        return (
-            found[0] if len(found) == 1 else [c[0] if c[0] is None else torch.cat(c) for c in zip(*found, strict=True)]
-        )
+    def with_pictures(self, model: Any, args: Any, given: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
+        """What a model is given, with the pictures of its rows; None where it generates. Rows come in order, some at a
+        time, and each time all of them."""
+        if given.get("labels") is None:
+            return None
+        n = len(given["input_ids"])
+        rows, self.shown = self.shown[:n], [*self.shown[n:], *self.shown[:n]]
+        return args, given | pixels_of(rows, given["input_ids"], self.ours.image_token, given["labels"])
 
     def compute_loss(self, model: Any, inputs: Any, *more: Any, **named: Any) -> Any:
         self.shown = inputs["shown"]

@@ -45,9 +45,7 @@ def adapt(
     told = ((s, s.row["answer"], {"progress": s.row["progress"]}) for s in samples)
     data = recipe.data.model_copy(update={"jsonl": (write_conversations(told, folder),), "image_root": folder})
     if head is not None and (model / HEAD_CONFIG).exists():
-        kept = json.loads((model / HEAD_CONFIG).read_text())
-        same = {k: kept[k] for k in ("pooling", "loss", "bins") if k in kept}
-        head = HeadConfig(**head.model_dump() | same)
+        head = head.model_copy(update={"pooling": json.loads((model / HEAD_CONFIG).read_text())["pooling"]})
     run = train(lake, release, recipe.model_copy(update={"data": data, "head": head}), on_step, resume)
     write_card(run.checkpoint, read_card(run.checkpoint) | {"adapted_to": subject})
     return run

@@ -117,11 +117,10 @@ def plan(recipe: Recipe, machine: Machine) -> Plan:
         parameters[part(name)] += parameter.numel()
         learns[part(name)] += parameter.numel() * parameter.requires_grad
     whole, count, sees = sum(parameters.values()), sum(learns.values()), learns["vision"] + learns["merger"] > 0
-    divided, half = train.distributed == "fsdp" and machine.gpus > 1, train.dtype == "bfloat16"
-    width = 2 if half and (divided or recipe.lora) else 4  # text goes from layer to layer as its embeddings are
+    divided = train.distributed == "fsdp" and machine.gpus > 1
     needs = _state(whole, count, recipe, machine, divided) | {
-        "activations of text": _kept(text, text.num_hidden_layers, tokens, train, width),
-        "activations of pictures": _kept(vision, vision.depth, patches, train, 4 - 2 * half) * sees,
+        "activations of text": _kept(text, text.num_hidden_layers, tokens, train),
+        "activations of pictures": _kept(vision, vision.depth, patches, train) * sees,
         "logits": 8.0 * answers * text.vocab_size,
     }
     found, steps = cost(model.backbone), train.accumulation * machine.gpus
@@ -169,12 +168,12 @@ def less(recipe: Recipe) -> str:
     )
 
 
-def _kept(sizes: Any, layers: int, tokens: float, train: Any, width: int) -> float:
-    """Bytes for the backward pass of a tower: each layer's input in `width` bytes, and all of one layer, calculated
-    anew; or all of each."""
+def _kept(sizes: Any, layers: int, tokens: float, train: Any) -> float:
+    """Bytes for the backward pass of a tower: each layer's input, and all of one layer, calculated anew; or all of
+    each."""
     h, wide = sizes.hidden_size, 1 if train.dtype == "bfloat16" else 2
     layer = wide * tokens * (2 * (6 * h + 3 * sizes.intermediate_size) + 8 * h)
-    return tokens * h * layers * width + layer if train.gradient_checkpointing else layers * layer
+    return 2 * wide * tokens * h * layers + layer if train.gradient_checkpointing else layers * layer
 
 
 def _model(recipe: Recipe) -> ProgressModel:

@@ -25,7 +25,7 @@ FLUSH_S = 10  # after which TensorBoard sees a point
 PROJECT = "proccorpus"  # at Weights & Biases; WANDB_PROJECT says another
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Point:
     """One training step of all processes together.
 
@@ -37,8 +37,8 @@ class Point:
 
     step: int
     loss: float
-    text: float | None
-    progress: float | None
+    text: float | None = None
+    progress: float | None = None
     learning_rate: float
     gradient_norm: float
     done: float
@@ -46,7 +46,7 @@ class Point:
     tokens: int
     samples_per_s: float
     tokens_per_s: float
-    mfu: float | None
+    mfu: float | None = None
     extra: dict[str, float] = field(default_factory=dict)
 
     @property

@@ -20,7 +20,7 @@ from training.laptop.config import MAX_PX, LaptopConfig
 from training.negatives.config import NegativesConfig
 
 BUILT_IN = Path(__file__).parent / "recipes"
-ATTENTIONS = ("sdpa", "eager")
+ATTENTIONS = ("auto", "sdpa", "varlen", "eager")
 # Kernels of an installed package, or of the hub's trusted collection
 FLASH = re.compile(r"flash_attention_[234]|kernels-community/[\w.-]*flash[\w.-]*(@[\w.-]+)?")
 LAPTOP_TRAINS_BY = frozenset({"steps", "batch", "lr", "schedule", "warmup", "weight_decay", "beta2", "clip", "seed"})
@@ -56,7 +56,7 @@ class ModelConfig(Section):
     min_pixels: int | None = Field(default=None, ge=1, description="smallest area of a picture; absent: its own")
     max_pixels: int | None = Field(default=None, ge=1, description="largest area of a picture; absent: its own")
     max_vision_tokens: int | None = Field(default=None, ge=1, description="most vision tokens of a sample's pictures")
-    attention: str = Field(default="sdpa", description=f"{', '.join(ATTENTIONS)}, or a kernel (docs/gpu-cluster.md)")
+    attention: str = Field(default="auto", description=f"{', '.join(ATTENTIONS)}, or a kernel (docs/gpu-cluster.md)")
 
     @model_validator(mode="after")
     def one_of_two(self) -> Self:
@@ -228,8 +228,9 @@ class Recipe(Section):
         yield not learns, "nothing to learn: train.text_weight is 0 and there is no head, or its weight is 0"
         others = train.merger_lr or train.vision_lr
         yield lora and others, "lora trains the adapter and the head alone: leave out train.merger_lr and vision_lr"
-        is_flash = FLASH.fullmatch(model.attention) and train.dtype != "bfloat16"
-        yield is_flash, f"model.attention: {model.attention} calculates in train.dtype: bfloat16 only"
+        half_alone = model.attention == "varlen" or FLASH.fullmatch(model.attention)
+        whole = half_alone and train.dtype != "bfloat16"
+        yield whole, f"model.attention: {model.attention} calculates in train.dtype: bfloat16 only"
 
     def _of_data(self) -> Iterator[tuple[object, str]]:
         """The same of the data."""

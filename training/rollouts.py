@@ -29,7 +29,7 @@ from training.plan import GB, of_this_machine
 from training.progresslm_data import truth_of
 from training.recipe import GrpoConfig, Recipe
 from training.rewards import REWARDS, WEIGHTS
-from training.transform import Transform, chat
+from training.transform import IGNORE, Transform, chat
 from warehouse.shards import Sample
 
 PIXELS_AT_ONCE = GB  # of pictures that transformers generates from
@@ -59,13 +59,11 @@ def marked_once(ids: Sequence[int], mark: int) -> list[int]:
     return [token for before, token in pairwise([-1, *ids]) if token != mark or before != mark]
 
 
-def pixels_of(shown: Sequence[Shown], input_ids: torch.Tensor, mark: int, answer: int) -> dict[str, Any]:
-    """What TRL gives a model beside `input_ids` [b, t], of which the last `answer` tokens are the answers, on their
-    device: floats are made of bytes there."""
-    kinds = (input_ids == mark).long()
-    kinds[:, kinds.shape[1] - answer :] = 0
-    pixels = on_device(joined([s.pixels for s in shown]), input_ids.device)
-    return pixels | {"num_images": [len(s.pixels["image_grid_thw"]) for s in shown], "mm_token_type_ids": kinds}
+def pixels_of(shown: Sequence[Shown], ids: torch.Tensor, mark: int, labels: torch.Tensor | None = None) -> Batch:
+    """What a model is given beside `ids` [b, t], whose answers alone have labels, on their device: floats are made of
+    bytes there."""
+    marked = (ids == mark) & (True if labels is None else labels == IGNORE)
+    return on_device(joined([s.pixels for s in shown]), ids.device) | {"mm_token_type_ids": marked.long()}
 
 
 def prompt_rows(

@@ -116,13 +116,8 @@ def record(
     if best_step is not None:
         made.append((best_folder(folder), best_step + 1))
     checkpoints = [
-        {
-            "training_run": path.name,
-            "step": steps,
-            "path": path.relative_to(lake.workspace.root).as_posix(),
-            "created_at": now,
-        }
-        for path, steps in made
+        {"training_run": p.name, "step": n, "path": p.relative_to(lake.workspace.root).as_posix(), "created_at": now}
+        for p, n in made
     ]
     lake.upsert(
         f"training run {run}",

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from core.files import whole_folder
-from training.attention import set_attention
+from core.logs import TOLD
+from training.attention import chosen, set_attention
 from training.backbones import add_adapter, empty_backbone, freeze, load_backbone, load_processor
 from training.card import make_card
 from training.checkpoint import StepWriter, load_state
@@ -65,7 +66,11 @@ def train(
     of_this_machine(recipe, int(os.environ.get("WORLD_SIZE", 1)))  # raises where the state cannot fit
     model, processor, trainer = _start(lake, release, recipe, folder, steps, last)
     parameters = sum(p.numel() for p in model.parameters())
-    card = make_card(lake, release, recipe, run) | {"parameters": parameters}
+    # Said of itself: a recipe leaves the one to the machine, and the other follows from the number of processes
+    rows = recipe.train.batch * trainer.accumulation * trainer.accelerator.num_processes
+    here = {"attention": chosen(recipe.model.attention, recipe.train.dtype), "rows_a_step": rows}
+    TOLD.get()("training", 0, 1, f"its first step: attention {here['attention']}, {rows:,} rows a step")
+    card = make_card(lake, release, recipe, run) | {"parameters": parameters} | here
     if recipe.lora is not None:
         card["base"] = str(recipe.model.path.resolve() if recipe.model.path else _tiny_base(folder))
 
@@ -203,14 +208,14 @@ def start_model(
     A tiny model under an adapter, or whose distance from its start counts, is kept beside `folder`, as the base (by the
     `main` process). GRPO puts an adapter on the model by itself. Raises ModelError.
     """
-    tiny, seed = recipe.model.tiny, recipe.train.seed
+    tiny, seed, attention = recipe.model.tiny, recipe.train.seed, chosen(recipe.model.attention, recipe.train.dtype)
     # What learns is in float32; what an adapter is put on in train.dtype.
     dtype = getattr(torch, recipe.train.dtype) if recipe.lora else torch.float32
     if tiny:
         tokenizer = make_tokenizer(texts, tiny.vocabulary)
         processor = make_processor(tokenizer, tiny)
         backbone = make_backbone(tokenizer, tiny, seed)
-        set_attention(backbone, recipe.model.attention)
+        set_attention(backbone, attention)
         if recipe.lora or recipe.kind == "grpo":
             base = _tiny_base(folder)
             if main:
@@ -222,7 +227,7 @@ def start_model(
     else:
         assert recipe.model.path is not None
         start = empty_backbone if given else load_backbone
-        backbone = start(recipe.model.path, recipe.model.attention, dtype=dtype)
+        backbone = start(recipe.model.path, attention, dtype=dtype)
         processor = load_processor(recipe.model.path, recipe.model.min_pixels, recipe.model.max_pixels)
         # What is new on a checkpoint, adapter and head, is drawn at random, and by the recipe's seed.
         torch.manual_seed(seed)

@@ -97,13 +97,8 @@ class Transform:
 
     def _prompt_ids(self, item: Item, sizes: Iterator[int]) -> list[int]:
         """Token ids of an item's prompt, with as many image tokens as each picture takes."""
-        ids: list[int] = []
-        for token in self.processor.tokenizer(self.prompt(item.question, item.system), add_special_tokens=False)[
-            "input_ids"
-        ]:
-            count = next(sizes) if token == self.image_token else 1
-            ids += [token] * count
-        return ids
+        text = self.processor.tokenizer(self.prompt(item.question, item.system), add_special_tokens=False)["input_ids"]
+        return [t for token in text for t in [token] * (next(sizes) if token == self.image_token else 1)]
 
     def patches(self, pictures: Sequence[np.ndarray]) -> Batch:
         """Pictures as `pixels.byte_patches` cuts them."""

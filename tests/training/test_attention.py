@@ -1,5 +1,6 @@
 """Each attention that a recipe can name: samples and pictures see nothing of each other, all give the same."""
 
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,6 +9,7 @@ import torch
 
 from core.errors import FailedError, UserError
 from tests.kits.training_kit import FAMILIES, bar, make_items, make_parts, recipe
+from training import attention
 from training.attention import set_attention
 from training.backbones import load_backbone
 from training.model import ProgressModel, losses, save_model
@@ -64,6 +66,60 @@ def test_pictures_of_a_size_go_to_sdpa_in_one_call(saved, monkeypatch: pytest.Mo
     assert min(calls) >= 10
 
 
+@pytest.mark.parametrize("name", ["sdpa", "varlen"])
+@pytest.mark.parametrize("half", [False, True])
+def test_packed_samples_give_and_teach_what_each_does_alone(
+    saved, name: str, half: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`varlen` as on a GPU: torch's kernel, which there is none of on a CPU, answered by SDPA, block by block."""
+    calls = []
+
+    def kernel(q, k, v, begin, also, longest, _, *, scale, window_size) -> torch.Tensor:
+        ends = begin.tolist()
+        assert q.shape == k.shape == v.shape
+        assert q.dtype == k.dtype == v.dtype == (torch.bfloat16 if half else torch.float32)
+        assert (begin.dtype, ends[-1], longest) == (torch.int32, len(q), max(b - a for a, b in pairwise(ends)))
+        calls.append(window_size)
+        rows = [[s[a:b].transpose(0, 1)[None] for s in (q, k, v)] for a, b in pairwise(ends)]
+        sdpa = torch.nn.functional.scaled_dot_product_attention
+        return torch.cat([sdpa(*r, is_causal=window_size[1] == 0, scale=scale)[0].transpose(0, 1) for r in rows])
+
+    monkeypatch.setattr(attention, "varlen_attn", kernel)
+    model, items = ProgressModel(load_backbone(saved.folder, name), saved.model.head), saved.items
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        logits, progress = outputs(model, saved.transform, items, packed=True)
+        alone = [outputs(model, saved.transform, [item], packed=False) for item in items]
+        learnt = gradients(model, saved.transform, items, packed=True)
+        expected = gradients(model, saved.transform, items, packed=False)
+    vision, language = model.backbone.config.vision_config.depth, model.backbone.config.get_text_config()
+    of_packed = [(-1, -1)] * vision + [(-1, 0)] * language.num_hidden_layers
+    assert calls[: len(of_packed)] == (of_packed if name == "varlen" else [])
+    assert torch.allclose(progress, torch.cat([p for _, p in alone]), atol=2e-2 if half else 1e-6)
+    assert torch.allclose(logits, torch.cat([of for of, _ in alone]), atol=2e-2 if half else 2e-6)
+    for key, value in learnt.items():
+        assert torch.allclose(value, expected[key], atol=5e-2 if half else 2e-5), key
+
+
+def test_the_machine_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert attention.chosen("auto", "bfloat16") == "sdpa"
+    there = {2: False, 3: False}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for version in there:
+        monkeypatch.setattr(attention, f"is_flash_attn_{version}_available", lambda v=version: there[v])
+    for capability, installed, dtype, expected in (
+        ((7, 5), {2, 3}, "bfloat16", "sdpa"),
+        ((8, 0), {2, 3}, "float32", "sdpa"),
+        ((8, 0), {2, 3}, "bfloat16", "flash_attention_2"),
+        ((9, 0), {2, 3}, "bfloat16", "flash_attention_3"),
+        ((9, 0), {2}, "bfloat16", "flash_attention_2"),
+        ((9, 0), set(), "bfloat16", "varlen"),
+    ):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda of=capability: of)
+        there.update({version: version in installed for version in there})
+        assert attention.chosen("auto", dtype) == expected
+        assert attention.chosen("eager", dtype) == "eager"
+
+
 def test_several_packed_rows_are_refused_where_samples_would_see_each_other(saved) -> None:
     model = ProgressModel(load_backbone(saved.folder), saved.model.head)
     batch = saved.transform(saved.items[:4] * 2, packed=True)
@@ -83,11 +139,13 @@ def test_a_recipe_s_attention_is_checked(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     text = "name: r\nmodel: {attention: %s, tiny: {}}\nhead: {}\ntrain: {steps: 1, batch: 1, lr: 1, dtype: %s}\n"
     path.write_text(text % ("flash", "float32"))
-    with pytest.raises(UserError, match=r"model.attention: unknown attention 'flash'; known: sdpa, eager"):
+    with pytest.raises(
+        UserError, match=r"model.attention: unknown attention 'flash'; known: auto, sdpa, varlen, eager"
+    ):
         load_recipe(str(path))
     path.write_text(text % ("kernels-community/vllm-flash-attn3", "float32"))
     with pytest.raises(UserError, match=r"calculates in train.dtype: bfloat16 only"):
         load_recipe(str(path))
     path.write_text(text % ("kernels-community/vllm-flash-attn3", "bfloat16"))
     assert load_recipe(str(path)).model.attention == "kernels-community/vllm-flash-attn3"
-    assert recipe().model.attention == "sdpa"
+    assert recipe().model.attention == "auto"

@@ -10,6 +10,7 @@ import torch
 
 from benchmarks import gpu_check
 from benchmarks.true_size import SHAPES, make_backbone
+from tests.training.test_grpo import Engine, by_engine
 from training.model import ProgressModel
 from training.tiny import make_tokenizer
 
@@ -27,6 +28,13 @@ def test_all_of_it_holds(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert code == 0, written.err[-3000:]
     assert {"packed, sdpa", "like length", "plain padding", "packed, sdpa, LoRA", "resume"} <= rows.keys()
     assert {"GRPO, a step, answers by transformers", "rewards, window 8", "packed as padded, sdpa"} <= rows.keys()
+    assert {"tokens of pictures, here and by vLLM", "control tokens in texts"} <= rows.keys()
+    assert rows["head, a long sample beside short ones"]["differs_by"] < 1e-6
+    # 16 prompts of six pictures each: TRL cuts each for each of four answers, to draw and to learn
+    work = rows["pictures of a GRPO step"]
+    assert work["passes"] == [768, 96]
+    assert work["seconds"][1] < work["seconds"][0]
+    assert work["travel_mb"][1] * 30 < work["travel_mb"][0]
     assert rows["resume"]["differs_by"] == 0
     assert rows["packed as padded, sdpa"]["differs_by"] < 1e-5
     assert all(r["tokens_per_s"] > 0 and r["mfu"] is None for r in rows.values() if "tokens_per_s" in r)
@@ -57,13 +65,30 @@ def test_what_does_not_hold_is_named(
     )
     monkeypatch.setattr(gpu_check, "resumed", lambda bench: {"differs_by": 0.0})
     monkeypatch.setattr(gpu_check, "rewards", lambda bench: {"differs_by": 0.0})
-    monkeypatch.setattr(gpu_check, "grpo_row", lambda bench, recipe: gpu_check.tried(bench, "GRPO", dict))
+    monkeypatch.setattr(gpu_check, "grpo_rows", lambda bench, recipe: iter(()))
     monkeypatch.setattr(gpu_check, "goals", lambda rows: iter(()))
     code, rows = checked(tmp_path)
     assert code == 1
     assert not rows["packed as padded, sdpa"]["holds"]
     assert rows["resume"]["holds"]
     assert capsys.readouterr().err.splitlines()[-1] == "error: failed: packed as padded, sdpa"
+
+
+@pytest.mark.slow
+def test_a_vllm_that_is_shown_something_else_fails_its_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    by_engine(monkeypatch)
+    only = lambda bench, recipe: iter([gpu_check.tried(bench, "GRPO", lambda: gpu_check.grpo_step(bench, recipe))])  # noqa: E731
+    monkeypatch.setattr(gpu_check, "grpo_rows", only)
+    monkeypatch.setattr(gpu_check, "sft_rows", lambda bench: iter(()))
+    for name in ("resumed", "rewards"):
+        monkeypatch.setattr(gpu_check, name, lambda bench: {"differs_by": 0.0})
+    code, rows = checked(tmp_path)
+    assert (code, rows["GRPO"]["holds"]) == (0, True)
+    assert rows["GRPO"]["differs_by"] < 1e-3
+    monkeypatch.setattr(Engine, "off", 3.0)
+    code, rows = checked(tmp_path)
+    assert (code, rows["GRPO"]["holds"]) == (1, False)
+    assert "times as probable" in rows["GRPO"]["error"]
 
 
 def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,9 +58,9 @@ def test_bytes_of_state_are_those_of_a_step(
 @pytest.mark.parametrize(
     ("base", "parameters", "copied", "shared", "text", "vision", "seconds"),
     [
-        ("Qwen3-VL-2B", 2.12, 42.5, 4.2, 7.5, 5.8, 27),
-        ("Qwen3-VL-4B", 4.43, 88.7, 8.9, 12.1, 5.8, 51),
-        ("Qwen3-VL-8B", 8.76, 175, 17.5, 19.3, 7.3, 90),
+        ("Qwen3-VL-2B", 2.12, 42.5, 4.2, 3.8, 5.8, 27),
+        ("Qwen3-VL-4B", 4.43, 88.7, 8.9, 6.0, 5.8, 51),
+        ("Qwen3-VL-8B", 8.76, 175, 17.5, 9.7, 7.3, 90),
     ],
 )
 def test_the_audits_table(
@@ -76,7 +76,7 @@ def test_the_audits_table(
     assert sum(ddp.bytes[name] for name in state) / GB == pytest.approx(copied, rel=0.01)
     assert sum(fsdp.bytes[name] for name in state) / GB == pytest.approx(shared, rel=0.02)
     # And one layer that is calculated anew
-    assert 0 < ddp.bytes["activations of text"] / GB - text < 0.4 * text
+    assert 0 < ddp.bytes["activations of text"] / GB - text < 0.8 * text
     assert 0 < ddp.bytes["activations of pictures"] / GB - vision < vision
     # Of rows that are one sample each, whose attention is the most that there can be
     assert seconds < ddp.seconds < 1.4 * seconds
@@ -127,7 +127,7 @@ def test_the_command_says_what_fits_and_what_does_not(tmp_path: Path) -> None:
     assert (fits["rows a step"], fits["fits"], fits["machine"]) == (64, "yes", "8 x H100, 80 GB each")
     one = proccorpus(*told, "--machine", "1x80xA100", cwd=tmp_path)
     assert one.code == FAILED
-    assert one.json["fits"].startswith("115 GB are needed of each of 1 GPUs with 80")
+    assert one.json["fits"].startswith("109 GB are needed of each of 1 GPUs with 80")
     assert list(tmp_path.iterdir()) == [], "nothing is made"
     wrong = proccorpus(*told, "--machine", "8xH100", cwd=tmp_path)
     assert "'8xH100' is no machine: 8x80xH100 are eight of 80 GB" in assert_one_error_line(wrong)

@@ -1,9 +1,11 @@
 """What learns is float32, and the head calculates in it, also where the model is bfloat16."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextDecoderLayer
 
 from tests.kits.training_kit import make_items, make_parts, make_release, recipe
 from training.backbones import add_adapter, load_adapter
@@ -83,6 +85,26 @@ def test_a_run_of_an_adapter_in_bfloat16_goes_on_as_if_nothing_had_been(tmp_path
         train(lake, release, of, kill)
     again = train(lake, release, of, resume=True)
     assert [(p.loss, p.gradient_norm) for p in again.curve] == [(p.loss, p.gradient_norm) for p in whole.curve]
+
+
+def test_what_is_kept_to_calculate_layers_anew_is_bfloat16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of weights in float32, whose embeddings autocast leaves in it; the loss stays about what it was."""
+    kept: set[torch.dtype] = set()
+    layer = Qwen3VLTextDecoderLayer.forward
+
+    def noted(self: Any, hidden_states: torch.Tensor, *args: Any, **more: Any) -> Any:
+        kept.add(hidden_states.dtype)
+        return layer(self, hidden_states, *args, **more)
+
+    monkeypatch.setattr(Qwen3VLTextDecoderLayer, "forward", noted)
+    lake, release = make_release(tmp_path / "w")
+    losses_of = {}
+    for anew in (False, True):
+        kept.clear()
+        settings = {"steps": 2, "batch": 2, "dtype": "bfloat16", "gradient_checkpointing": anew}
+        losses_of[anew] = [p.loss for p in train(lake, release, recipe("kept", train=settings)).curve]
+        assert kept == {torch.bfloat16 if anew else torch.float32}
+    assert losses_of[True] == pytest.approx(losses_of[False], rel=2e-3)
 
 
 def test_the_head_calculates_in_float32() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from training.laptop.episodes import ShownEpisode
 from training.negatives.config import AS_RECORDED, OTHER_TASK, NegativesConfig
-from training.negatives.windows import Instructions, draw_kind, draw_speed, shown_of
+from training.negatives.windows import Instructions, draw_kind, draw_speed, shown_of, window_places
 
 WITHOUT_START = 0.15  # of windows: their own oldest picture stands for the episode's first
 WITHOUT_TASK = 0.15  # of windows of the right task: nothing is said of it, as of a task whose words are all unknown
@@ -27,7 +27,8 @@ class Clips:
 
 @dataclass
 class ClipSource:
-    """Draws clips of `frames` pictures. `counts`: how many of each kind were drawn."""
+    """Draws clips of `frames` pictures, up to moments whose pictures are all there: of a long run few frames lie in the
+    shards, and nearest ones in their place would tell how long it lasts. `counts`: how many of each kind."""
 
     episodes: Sequence[ShownEpisode]
     frames: int
@@ -37,6 +38,10 @@ class ClipSource:
 
     def __post_init__(self) -> None:
         self._rng = np.random.default_rng(self.seed)
+        self._moments = [
+            [f for f in e.frames if window_places(e.frames, f, e.step, self.frames)[1]] or e.frames
+            for e in self.episodes
+        ]
         self._instructions = Instructions([e.task for e in self.episodes])
 
     def draw(self, count: int) -> Clips:
@@ -47,11 +52,12 @@ class ClipSource:
 
     def _clip(self) -> tuple[np.ndarray, str, np.ndarray, str]:
         rng = self._rng
-        e = self.episodes[int(rng.integers(len(self.episodes)))]
+        number = int(rng.integers(len(self.episodes)))
+        e = self.episodes[number]
         kind, task = self._told(draw_kind(self.negatives, rng), e.task)
-        now = int(rng.choice(e.frames))
+        now = int(rng.choice(self._moments[number]))
         step = e.step * (draw_speed(rng) if kind == "other_speed" else 1)
-        places = window_places(e.frames, now, step, self.frames)[shown_of(kind, self.frames, rng)]
+        places = window_places(e.frames, now, step, self.frames)[0][shown_of(kind, self.frames, rng)]
         label = e.label[places]
         if kind == OTHER_TASK:
             label = np.zeros_like(label)
@@ -67,12 +73,3 @@ class ClipSource:
             return kind, task
         wrong = self._instructions.other(task, self._rng)
         return (kind, wrong) if wrong else (AS_RECORDED, task)
-
-
-def window_places(frames: np.ndarray, now: int, step: float, count: int) -> np.ndarray:
-    """Which of an episode's pictures, of these frames [k], a window of `count` up to frame `now` shows, as
-    annotate.samples.procvqa.window has it, each time's nearest picture; `step`: frames between two, fewer where the
-    episode began too late for that."""
-    step = min(step, now / max(1, count - 1))
-    wanted = now - step * np.arange(count)[::-1]
-    return np.abs(frames[None] - wanted[:, None]).argmin(1)

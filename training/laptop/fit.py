@@ -182,7 +182,6 @@ def _step(
     return Point(
         step=step,
         loss=float(loss.detach()),
-        text=None,
         progress=float(error),
         learning_rate=rate,
         gradient_norm=float(norm),
@@ -191,5 +190,4 @@ def _step(
         tokens=samples * (1 + model.frames),
         samples_per_s=train.batch / seconds,
         tokens_per_s=train.batch * (1 + model.frames) / seconds,
-        mfu=None,
     )

@@ -16,7 +16,7 @@ from annotate.samples.procvqa import PROGRESS, progress_answer, task_text
 from training.data import Unread, unread
 from training.labels import Labels
 from training.negatives.config import AS_RECORDED, OTHER_TASK, NegativesConfig
-from training.negatives.windows import Instructions, draw_kind, draw_speed, shown_of
+from training.negatives.windows import Instructions, draw_kind, draw_speed, shown_of, window_places
 from warehouse.shards import Sample
 
 Row = Mapping[str, Any]
@@ -116,10 +116,8 @@ def _played(sample: Unread, speed: float, e: LabelledEpisode) -> Unread | None:
     count, now = len(row["frames"]), row["frames"][-1]
     if count < 2 or now not in there:
         return None
-    step = min(speed * (now - row["frames"][0]) / (count - 1), now / (count - 1))
-    wanted = now - step * np.arange(count)[::-1]
-    known = np.array(sorted(there))
-    frames = [int(f) for f in known[np.abs(known[None] - wanted[:, None]).argmin(1)]]
+    known, step = np.array(sorted(there)), speed * (now - row["frames"][0]) / (count - 1)
+    frames = known[window_places(known, now, step, count)[0]].tolist()
     if frames == list(row["frames"]):
         return None
     names = [there[f] for f in frames]

@@ -44,6 +44,15 @@ def shown_of(kind: str, count: int, rng: np.random.Generator) -> np.ndarray:
     return np.arange(count)
 
 
+def window_places(frames: np.ndarray, now: int, step: float, count: int) -> tuple[np.ndarray, bool]:
+    """Which of an episode's pictures, of these frames [k], a window of `count` up to frame `now` shows, as
+    annotate.samples.procvqa.window has it, each time's nearest picture, and are they all of these very times; `step`:
+    frames between two, fewer where the episode began too late for that."""
+    step = min(step, now / max(1, count - 1))
+    apart = np.abs(frames[None] - (now - step * np.arange(count)[::-1])[:, None])
+    return apart.argmin(1), bool(apart.min(1).max() <= 0.5)
+
+
 def words_of(text: str) -> tuple[str, ...]:
     """Case and punctuation do not count."""
     return tuple(WORD.findall(text.lower()))
