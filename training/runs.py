@@ -17,7 +17,7 @@ from training.recipe import Recipe
 from warehouse.lake import Lake
 from warehouse.releases import Release
 
-CODE_VERSION = "training-10"  # 10: laptop models have no preference head
+CODE_VERSION = "training-11"  # 11: attention is chosen; windows of laptop models are whole
 BEST = ".best"  # after a run's name: the best model of a run that evaluates
 STATE_FILE = "state.json"  # of a checkpoint to resume from
 

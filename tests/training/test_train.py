@@ -11,7 +11,7 @@ import torch
 from scipy.stats import spearmanr
 
 from core.files import whole_folder
-from tests.kits.training_kit import FAMILIES, make_items, make_parts, make_release, recipe
+from tests.kits.training_kit import FAMILIES, make_items, make_parts, make_release, recipe, small
 from training.batches import BatchStream
 from training.card import add_scores, card_text
 from training.checkpoint import (
@@ -88,6 +88,28 @@ def test_each_class_of_recipe_and_its_resume(corpus: tuple[Lake, Release], name:
         "SELECT steps, path FROM training_runs JOIN checkpoints USING (training_run) WHERE recipe = ?", [name]
     )
     assert rows == [(len(losses), f"models/{whole.id}")]
+
+
+SHIPPED = (
+    "procvlm_sft",
+    "procvlm_sft_16k",
+    "procvlm_sft_published",
+    "procvlm_oneshot_lora",
+    "progresslm_sft_nothink",
+    "progresslm_sft_full",
+)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_recipe_goes_on_within_a_window_to_the_last_bit(corpus: tuple[Lake, Release], name: str) -> None:
+    """On a tiny model; rows of 16 samples make more than the two steps after which it is killed."""
+    lake, release = corpus
+    of = small(name)
+    whole = train(lake, release, of)
+    again = killed_and_resumed(lake, release, of, at=3)
+    assert [(p.loss, p.gradient_norm, p.samples) for p in again.curve] == [
+        (p.loss, p.gradient_norm, p.samples) for p in whole.curve
+    ]
 
 
 def test_what_is_frozen_stays_and_what_is_not_moves(corpus: tuple[Lake, Release]) -> None:
