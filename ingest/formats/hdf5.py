@@ -33,6 +33,7 @@ from ingest.formats.hdf5_file import (
     values,
 )
 from ingest.formats.listing import ListingBuilder, texts_among
+from ingest.formats.numbers import rate_of
 from ingest.formats.side_files import parse_json
 from ingest.limits import Limits
 from ingest.reasons import DataError
@@ -55,7 +56,6 @@ TEXT_KEYS = ("language_instruction", "instruction", "task", "language")
 SIMULATED_FPS = 20.0
 LIBERO_FILE = re.compile(r"(?:[A-Z]+(?:_[A-Z]+)*_SCENE[0-9]+_)?(.+)_demo$")
 ALOHA_WIDTH, ALOHA_GRIPPERS = 14, {6: "left", 13: "right"}  # two arms, each of six joints and a gripper
-MAX_FPS = 1000  # no robot is controlled so fast
 TIME_UNITS_S = (1.0, 1e-3, 1e-6, 1e-9)
 MIN_STEP_S, MAX_STEP_S = 1 / 240, 1  # between rows
 
@@ -232,12 +232,12 @@ def _fps(place: Place, num_rows: int | None) -> float | None:
     if times_s is not None and len(times_s) > 1:
         steps = np.diff(times_s)
         if np.isfinite(steps).all() and np.median(steps) > 0:
-            return round(float(1 / np.median(steps)), 3)
+            return rate_of(round(float(1 / np.median(steps)), 3))
     # robomimic's description of the simulation; versions differ in where they keep the rate
     env = place.json("env_args")
     inner = env.get("env_kwargs")
-    stated = _number((inner if isinstance(inner, dict) else {}).get("control_freq", env.get("control_freq")))
-    if stated is not None and 0 < stated <= MAX_FPS:
+    stated = rate_of((inner if isinstance(inner, dict) else {}).get("control_freq", env.get("control_freq")))
+    if stated is not None:
         return stated
     return SIMULATED_FPS if isinstance(find(place.group, "obs"), h5py.Group) else None
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ingest.formats.lerobot_meta import LerobotListing, finite, whole
+from ingest.formats.lerobot_meta import LerobotListing, whole
 from ingest.formats.lerobot_rows import EpisodeRows
-from ingest.formats.numbers import vectors
+from ingest.formats.numbers import finite, vectors
 from ingest.formats.tables import opened, ranges
 from ingest.limits import LIMITS
 from ingest.reasons import DataError

@@ -13,6 +13,7 @@ from typing import Any
 from ingest.formats.cameras import in_order
 from ingest.formats.folders import object_of
 from ingest.formats.listing import ListingBuilder
+from ingest.formats.numbers import finite, rate_of
 from ingest.formats.side_files import parse_json_lines, read_json, read_text
 from ingest.formats.tables import batches, opened
 from ingest.reasons import DataError
@@ -29,7 +30,6 @@ PANDAS_INDEX = "__index_level_0__"  # where a table was written from a frame who
 INFO = "meta/info.json"
 DEFAULT_CHUNK = 1000
 MAX_EPISODE = 2**31  # so that chunks are numbers that the lake can hold
-MIN_FPS, MAX_FPS = 1e-3, 1e3
 META_BATCH = 1 << 10  # rows of metadata read at a time
 FIELD, MAX_FIELDS = re.compile(r"\{([A-Za-z_]\w*)(?::0?[0-9]{0,2}d?)?\}"), 8  # of a path template: {episode_index:06d}
 BRACES = {"{", "}"}
@@ -67,18 +67,6 @@ def whole(value: Any) -> int | None:
     """A whole number; None for null, NaN (which is how pandas writes a null among integers) and anything else."""
     number = finite(value)
     return int(number) if number is not None and number == int(number) else None
-
-
-def finite(value: Any) -> float | None:
-    """A number that the lake can hold, too, as a whole number."""
-    known = isinstance(value, int | float) and not isinstance(value, bool) and -(2**53) < value < 2**53
-    return float(value) if known else None
-
-
-def rate_of(value: Any) -> float | None:
-    """Frames per second, when a number can be that."""
-    fps = finite(value)
-    return fps if fps is not None and MIN_FPS <= fps <= MAX_FPS else None
 
 
 def read_info(source: Source) -> dict[str, Any]:

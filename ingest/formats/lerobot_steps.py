@@ -17,7 +17,6 @@ from ingest.formats.folders import object_of
 from ingest.formats.lerobot_cells import Annotated, Episodes, Times, cells_of, columns_of, times_of
 from ingest.formats.lerobot_meta import (
     LerobotListing,
-    finite,
     json_lines,
     parquet_rows,
     task_texts,
@@ -26,6 +25,7 @@ from ingest.formats.lerobot_meta import (
 )
 from ingest.formats.lerobot_rows import EpisodeRows
 from ingest.formats.lerobot_signals import MODALITY
+from ingest.formats.numbers import finite
 from ingest.formats.side_files import parse_json, read_json
 from ingest.formats.steps import StatedSpan, checked_steps, span_objects, tells_times, with_exclusive_ends
 from ingest.reasons import DataError

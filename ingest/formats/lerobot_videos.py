@@ -12,7 +12,6 @@ from ingest.formats.lerobot_meta import (
     VIDEO_V3,
     LerobotListing,
     expected,
-    finite,
     locate,
     v2_numbers,
     v3_pointer,
@@ -20,6 +19,7 @@ from ingest.formats.lerobot_meta import (
 )
 from ingest.formats.lerobot_rows import EpisodeRows
 from ingest.formats.listing import named
+from ingest.formats.numbers import finite
 
 MAX_START_S = 1e9  # no video is so long
 

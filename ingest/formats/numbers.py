@@ -2,11 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 from math import prod
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from ingest.reasons import DataError
+
+MIN_FPS, MAX_FPS = 1e-3, 1e3  # no camera and no robot is slower or faster
 
 
 def numbers(values: np.ndarray, names: Sequence[str] = ()) -> pa.Table:
@@ -48,3 +51,15 @@ def vectors(column: pa.ChunkedArray, name: str) -> np.ndarray | None:
     if not is_vector or not len(flat):
         return None
     return np.asarray(flat.to_numpy(zero_copy_only=False), np.float64).reshape(len(column), -1)
+
+
+def finite(value: Any) -> float | None:
+    """A number that the lake can hold, too, as a whole number."""
+    known = isinstance(value, int | float) and not isinstance(value, bool) and -(2**53) < value < 2**53
+    return float(value) if known else None
+
+
+def rate_of(value: Any) -> float | None:
+    """Frames per second, when a value can be that."""
+    fps = finite(value)
+    return fps if fps is not None and MIN_FPS <= fps <= MAX_FPS else None

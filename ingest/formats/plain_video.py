@@ -8,7 +8,6 @@ same `episode`, each with a `camera`, are one episode. JSON may give `steps`: a 
 
 import hashlib
 import json
-import math
 import posixpath
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from ingest.episode import Episode, EpisodeRecord, Listing
 from ingest.formats.cameras import in_order
 from ingest.formats.folders import frames_of, is_video, probed, stated_steps, videos_of
 from ingest.formats.listing import ListingBuilder, named, texts_among
+from ingest.formats.numbers import rate_of
 from ingest.formats.side_files import read_table
 from ingest.formats.steps import StatedSpan
 from ingest.formats.video_rows import read_rows, with_rows
@@ -31,7 +31,7 @@ CAMERA = "video"  # where no row names it
 SIDE_FILES = ("metadata.json", "metadata.jsonl", "metadata.csv", "episodes.csv")
 ROWS = (".npz", ".npy", ".parquet", ".arrow", ".feather", ".hdf5", ".h5", ".hdf", ".tfrecord", ".pkl", ".mcap", ".bag")
 FILE_COLUMNS = ("file", "file_name", "video")
-FPS, MAX_FPS = 30.0, 1000.0
+FPS = 30.0
 RATE_TOLERANCE = 0.01  # relative, between cameras of one episode
 
 
@@ -222,13 +222,12 @@ def _stated_fps(listing: ListingBuilder, notes: dict[str, Any]) -> float | None:
     if "fps" not in notes:
         return None
     try:
-        fps = float(notes["fps"])
+        fps = rate_of(float(notes["fps"]))
     except (TypeError, ValueError, OverflowError):
-        fps = math.nan
-    if 0 < fps <= MAX_FPS:
-        return fps
-    listing.warn_next("frame_rate", f"fps is {str(notes['fps'])[:40]!r}")
-    return None
+        fps = None
+    if fps is None:
+        listing.warn_next("frame_rate", f"fps is {str(notes['fps'])[:40]!r}")
+    return fps
 
 
 def _frame(span: dict[str, Any], edge: str, fps: float) -> Any:

@@ -22,7 +22,7 @@ from core.errors import install_hint
 from ingest.episode import CameraVideo, Episode, EpisodeRecord, Listing, TimedPicture
 from ingest.formats.cameras import in_order
 from ingest.formats.listing import ListingBuilder, named, texts_among
-from ingest.formats.numbers import numbers, side_by_side
+from ingest.formats.numbers import MAX_FPS, numbers, rate_of, side_by_side
 from ingest.media.frames import DECODE_ALL, LFS_MARK, DecodeOptions
 from ingest.media.picture import array_picture
 from ingest.outcomes import Evidence
@@ -45,7 +45,7 @@ FPS_KEYS = ("fps", "sample_rate_hz", "frequency", "control_freq")
 TEXT_KEYS = ("task", "instruction", "language_instruction", "prompt")
 TIMES = ("timestamp", "timestamps")
 NO_CAMERA = re.compile(r"depth|segment|mask|disparity|infra", re.I)
-MAX_FPS, MAX_STEP_S = 1000.0, 1.0
+MAX_STEP_S = 1.0
 # What is unpacked: others, such as pickle, could run code
 IMAGECODECS = ("Jpegxl", "Jpeg", "Png", "Webp")
 CODECS = ("zlib", "gzip", "bz2", "lzma", "zstd", "lz4", "blosc", *(f"imagecodecs_{c.lower()}" for c in IMAGECODECS))
@@ -289,8 +289,7 @@ def _add_store(listing: ListingBuilder, uri: str, store: Store) -> None:
         listing.warn(reason, detail, camera=name, file=uri)
     facts, per_episode = dict(store.group.attrs), _per_episode(store, len(ends), config)
     tasks = texts_among(facts.get(name) for name in config.keys.language or TEXT_KEYS)
-    rates = [rate for name in FPS_KEYS if isinstance(rate := facts.get(name), int | float)]
-    stated = next((float(rate) for rate in rates if 0 < rate <= MAX_FPS), None)
+    stated = next(filter(None, (rate_of(facts.get(name)) for name in FPS_KEYS)), None)
     shown = named([f"data/{n}" for n in store.names("data")]) or "nothing"
     label = store.name or posixpath.basename(str(listing.source.path))
     for k, (start, stop) in enumerate(zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True)):

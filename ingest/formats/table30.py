@@ -19,7 +19,7 @@ from ingest.episode import Episode, EpisodeRecord, Listing
 from ingest.formats.cameras import in_order
 from ingest.formats.folders import EpisodeFiles, episodes_of, frames_of, joined, object_of
 from ingest.formats.listing import ListingBuilder, folders_of, texts_among
-from ingest.formats.numbers import numbered, numbers, side_by_side, vectors
+from ingest.formats.numbers import numbered, numbers, rate_of, side_by_side, vectors
 from ingest.formats.side_files import parse_json
 from ingest.media.frames import LFS_MARK
 from ingest.outcomes import Evidence
@@ -32,7 +32,7 @@ VIDEO_FILE = re.compile(EPISODE + r"videos/([^/]+)\.mp4$")
 STATES_FILE = re.compile(EPISODE + r"states/((?:left_|right_)?states)\.jsonl$")
 META_FILE = re.compile(EPISODE + r"meta/(episode_meta)\.json$")
 TASK_FILE = re.compile(r"^(?:(.+)/)?meta/task_info\.json$")
-FPS, MAX_FPS = 30.0, 1000  # where the task does not say; no camera is so fast
+FPS = 30.0  # where the task does not say
 FIRST_CAMERAS = ("global_realsense_rgb", "main_realsense_rgb", "cam_high_rgb", "cam_global_rgb")
 WRIST = ("arm_", "handeye", "wrist")
 JOINTS = ("qpos", "joint_positions")  # ALOHA has both: of the arm, and of the one that leads it
@@ -113,8 +113,7 @@ def _task_facts(listing: ListingBuilder, task: str) -> TaskFacts:
     # Without task_info.json the description counts for the rest, too
     facts = info or description
     fps, robot = object_of(facts.get("video_info")).get("fps"), facts.get("robot_id")
-    stated = float(fps) if isinstance(fps, int | float) and 0 < fps < MAX_FPS else FPS
-    return TaskFacts(texts, stated, robot if isinstance(robot, str) else "")
+    return TaskFacts(texts, rate_of(fps) or FPS, robot if isinstance(robot, str) else "")
 
 
 def _num_rows(listing: ListingBuilder, folder: str, states: list[str], meta: dict[str, Any]) -> int | None:

@@ -8,7 +8,7 @@ from typing import Any
 from tests.kits.fault_kit import PATIENCE_S, Corpus, Moment, Tally, Whole, assert_same_end, errors
 from tests.kits.hostile_datasets import write_hostile
 from tests.kits.lerobot_writer import write_v2
-from tests.kits.mutations import write_outside
+from tests.kits.spoil import write_outside
 
 # Of each format, with what a limit stops and what is left of the dataset
 HOSTILE = ("v2_long_task", "v3_dictionary", "video_edits", "hdf5_rows", "rlds_keys", "tar_size")

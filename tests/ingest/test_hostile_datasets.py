@@ -10,7 +10,7 @@ import pytest
 
 from tests.kits.fuzz_batch import PEAK_MB, Batch, Outcome, run_batch
 from tests.kits.hostile_datasets import HOSTILE, write_hostile
-from tests.kits.mutations import write_outside
+from tests.kits.spoil import write_outside
 
 NAMES = list(HOSTILE)
 # Odd, but whole: there is nothing to find fault with

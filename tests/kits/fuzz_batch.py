@@ -62,7 +62,7 @@ class Batch:
 def make_batch(folder: Path, base: str, numbers: Sequence[int] | None) -> tuple[Batch, int]:
     """Spoilt copies of a base (None: by each mutation once), one that is not, and how many episodes that has."""
     from tests.kits.fuzz_bases import write_base
-    from tests.kits.mutations import applicable, mutate, write_outside
+    from tests.kits.spoil import applicable, mutate, write_outside
 
     batch = Batch(folder)
     write_outside(batch.outside)
@@ -149,7 +149,7 @@ def watched(folder: Path) -> Iterator[list[str]]:
 
 def check(folder: Path, base: str, numbers: Sequence[int] | None) -> None:
     """Build a base's mutants and assert the contract."""
-    from tests.kits.mutate_files import FOLDERS, TREE
+    from tests.kits.spoil import TREE
 
     batch, usable = make_batch(folder, base, numbers)
     outcomes, peak_mb = run_batch(batch)
@@ -157,7 +157,7 @@ def check(folder: Path, base: str, numbers: Sequence[int] | None) -> None:
     told = "".join(f"\n{n}: {outcomes[n]}\n    {batch.mutants[n][1]}" for n in outcomes if outcomes[n].faults)
     assert not told, f"{told}\n(see {Path(__file__).name} for one alone)"
     assert outcomes["untouched"].usable == usable, outcomes["untouched"]
-    tree_changes = {m.__name__ for m in (*TREE, *FOLDERS)}
+    tree_changes = {m.__name__ for m in TREE}
     for name, (_, done) in batch.mutants.items():  # what is in files never makes a dataset unknown
         assert outcomes[name].kind != "refused" or tree_changes & done.keys(), (name, done, outcomes[name])
     assert peak_mb < PEAK_MB, f"{peak_mb} MB"

@@ -577,7 +577,7 @@ def write_hostile(name: str, root: Path, outside: Path) -> None:
 
 def main(name: str) -> None:
     from tests.kits.fuzz_batch import Batch, run_batch
-    from tests.kits.mutations import write_outside
+    from tests.kits.spoil import write_outside
 
     batch = Batch(Path(tempfile.mkdtemp(prefix="hostile-")))
     write_outside(batch.outside)

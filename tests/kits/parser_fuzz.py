@@ -11,7 +11,6 @@ import copy
 import json
 import random
 import resource
-import struct
 import sys
 import tempfile
 import time
@@ -22,12 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import hypothesis
-import pyarrow as pa
-import pyarrow.parquet as pq
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
-from tests.kits.mutate_text import places
+from tests.kits import spoil
 from tests.kits.processes import own_peak_mb
 
 EXAMPLES = 200  # of one round, which has a seed of its own
@@ -44,86 +41,27 @@ class Parser:
     prepare: Callable[[Path], tuple[Check, st.SearchStrategy[Any]]]
 
 
-# What is drawn
-
-WILD = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(-3, 40),
-    st.sampled_from([2**31, 2**53, 2**63, 2**64, -(2**63), 10**30, 10**400, 1e308, 1e-320, -0.0]),
-    st.floats(),
-    st.text(max_size=8),
-    st.sampled_from(["", "\ud800", "a\0b", "NaN", "../x", "/etc/passwd", "{", "{0.__class__}", "x" * 70_000, "1e999"]),
-    st.sampled_from([[], {}, [[]], [None], {"": None}, [{}], [1, "a"], {"a": {"b": []}}, [[[[]]]] * 50]),
-)
-COLUMNS = st.one_of(
-    st.sampled_from([pa.int64(), pa.int32(), pa.uint64(), pa.float64(), pa.float32(), pa.bool_(), pa.string()]),
-    st.sampled_from([pa.binary(), pa.null(), pa.date32(), pa.timestamp("ns"), pa.decimal128(38, 3), pa.duration("us")]),
-    st.sampled_from([pa.list_(pa.int64()), pa.list_(pa.string()), pa.list_(pa.float32(), 3), pa.list_(pa.null())]),
-    st.sampled_from([pa.struct([("name", pa.string()), ("start_frame", pa.int64())])]),
-    st.sampled_from([pa.list_(pa.struct([("style", pa.string()), ("timestamp", pa.float32())])), pa.large_string()]),
-)
+OUTSIDE = Path("/outside")  # what no example may lead to
+RANDOMS = st.randoms(use_true_random=False)
 
 
-@st.composite
-def edited(draw: st.DrawFn, value: Any) -> Any:
+def edited(value: Any) -> st.SearchStrategy[Any]:
     """A JSON value with one to three of its places changed."""
-    root = [copy.deepcopy(value)]
-    for _ in range(draw(st.integers(1, 3))):
-        known = list(places(root))
-        if not known:
-            break
-        container, key = known[draw(st.integers(0, len(known) - 1))]
-        what = draw(st.sampled_from(("replace", "delete", "twice", "rename")))
-        if what == "delete":
-            del container[key]
-        elif what == "twice" and isinstance(container, list):
-            container.append(copy.deepcopy(container[key]))
-        elif what == "rename" and isinstance(container, dict):
-            container[draw(st.text(max_size=6))] = container.pop(key)
-        else:
-            container[key] = copy.deepcopy(draw(WILD))  # what is drawn is not to be changed by the next edit
-    return root[0] if root else None
+    return RANDOMS.map(lambda rng: spoil.edited(copy.deepcopy(value), rng, OUTSIDE))
 
 
-@st.composite
-def spoilt(draw: st.DrawFn, data: bytes) -> bytes:
-    """Bytes of which some are others, missing, or there twice."""
-    found = bytearray(data)
-    for _ in range(draw(st.integers(1, 4))):
-        at = draw(st.integers(0, max(0, len(found) - 1)))
-        what = draw(st.sampled_from(("set", "cut", "insert", "delete", "twice")))
-        some = draw(st.binary(max_size=12))
-        if what == "set":
-            found[at : at + len(some)] = some
-        elif what == "cut":
-            del found[at:]
-        elif what == "insert":
-            found[at:at] = some
-        elif what == "delete":
-            del found[at : at + draw(st.integers(1, 40))]
-        else:
-            found[at:at] = found[at : at + draw(st.integers(1, 200))]
-    return bytes(found)
+def spoilt(data: bytes) -> st.SearchStrategy[bytes]:
+    return RANDOMS.map(lambda rng: spoil.spoilt_bytes(data, rng))
 
 
-@st.composite
-def edited_files(draw: st.DrawFn, files: Mapping[str, bytes]) -> dict[str, bytes]:
-    """One or two of some files, changed: JSON and JSON lines by their values, tables by a column, others by bytes."""
-    chosen = draw(st.lists(st.sampled_from(sorted(files)), min_size=1, max_size=2, unique=True))
-    return {name: draw(_edited_file(name, files[name])) for name in chosen}
+def edited_files(files: Mapping[str, bytes]) -> st.SearchStrategy[dict[str, bytes]]:
+    """One or two of some files, with other content."""
 
+    def edit(rng: random.Random) -> dict[str, bytes]:
+        names = {rng.choice(sorted(files)) for _ in range(rng.choice([1, 2]))}
+        return {n: spoil.spoilt_content(Path(n).name, files[n], rng, OUTSIDE) for n in sorted(names)}
 
-def _edited_file(name: str, data: bytes) -> st.SearchStrategy[bytes]:
-    if name.endswith(".json"):
-        value = json.loads(data)
-        return st.one_of(edited(value).map(_json), edited(value).map(_json), WILD.map(_json), spoilt(data))
-    if name.endswith(".jsonl"):
-        values = [json.loads(line) for line in data.splitlines() if line.strip()]
-        return st.one_of(edited(values).map(_json_lines), edited(values).map(_json_lines), spoilt(data))
-    if name.endswith(".parquet"):
-        return edited_table(pq.read_table(pa.BufferReader(data)))
-    return spoilt(data)
+    return RANDOMS.map(edit)
 
 
 def _json(value: Any) -> bytes:
@@ -133,43 +71,6 @@ def _json(value: Any) -> bytes:
 def _json_lines(values: Any) -> bytes:
     rows = values if isinstance(values, list) else [values]
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
-
-
-@st.composite
-def edited_table(draw: st.DrawFn, table: pa.Table) -> bytes:
-    """A table with a column of other values or another type, without one, or with fewer rows."""
-    for _ in range(draw(st.integers(1, 2))):
-        at = draw(st.integers(0, table.num_columns - 1)) if table.num_columns else 0
-        what = draw(st.sampled_from(("type", "type", "drop", "null", "rename", "rows")))
-        if not table.num_columns:
-            break
-        if what == "drop":
-            table = table.remove_column(at)
-        elif what == "rename":
-            names = [draw(st.text(max_size=6)) if k == at else name for k, name in enumerate(table.column_names)]
-            table = table.rename_columns(names)
-        elif what == "rows":
-            table = table.slice(0, draw(st.integers(0, table.num_rows)))
-        else:
-            kind = pa.null() if what == "null" else draw(COLUMNS)
-            table = table.set_column(at, table.column_names[at], _column(draw, kind, table.num_rows))
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
-    return sink.getvalue().to_pybytes()
-
-
-def _column(draw: st.DrawFn, kind: pa.DataType, rows: int) -> pa.Array:
-    """Values of a type, as far as Python's can be that; null where not."""
-    drawn = draw(st.lists(st.one_of(WILD, st.integers(0, 5)), min_size=1, max_size=4))
-    values = []
-    for value in drawn:
-        try:
-            values.append(pa.scalar(value, kind))
-        except (pa.ArrowException, TypeError, ValueError, OverflowError, UnicodeError):
-            values.append(pa.scalar(None, kind))
-    # Arrow's own values: Python has no such times and durations for some
-    places = pa.array([k % len(values) for k in range(rows)], pa.int64())
-    return pa.concat_arrays([pa.repeat(value, 1) for value in values]).take(places)
 
 
 # Parsers
@@ -211,7 +112,6 @@ def tfrecord(folder: Path) -> tuple[Check, st.SearchStrategy[Any]]:
 
     good = rlds.example({"a": [b"x", b""], "b/c": [1.5, 2.5], "d": [1, -2, 300], "e": []})
     whole = rlds.record(good) * 2
-    header = st.tuples(st.integers(0, 2**64 - 1), spoilt(good)).map(_record_of_any_length)
 
     def check(data: bytes) -> None:
         try:
@@ -229,18 +129,8 @@ def tfrecord(folder: Path) -> tuple[Check, st.SearchStrategy[Any]]:
             count = reader.float_count(data, values)
             assert len(reader.numbers(data, values)) == count or values.kind == "int"
 
-    return check, st.one_of(
-        spoilt(good).map(rlds.record), st.binary(max_size=200).map(rlds.record), spoilt(whole), header
-    )
-
-
-def _record_of_any_length(drawn: tuple[int, bytes]) -> bytes:
-    """A record whose header is right, and says any length."""
-    from tests.kits.rlds_writer import masked_crc
-
-    length, data = drawn
-    header = struct.pack("<Q", length)
-    return header + struct.pack("<I", masked_crc(header)) + data
+    content = edited_files({"a.tfrecord": whole}).map(lambda files: files["a.tfrecord"])
+    return check, st.one_of(spoilt(good).map(rlds.record), st.binary(max_size=200).map(rlds.record), content)
 
 
 def _dataset(root: Path, patterns: tuple[str, ...], **fields: Any) -> tuple[Check, st.SearchStrategy[Any]]:
