@@ -190,12 +190,11 @@ class StageReport:
     """What one run of a stage did; `numbers` are shown to people beside it."""
 
     run: StageRun
-    snapshot: int
     numbers: Numbers = field(default_factory=dict)
 
 
 def run_stage(context: StageContext) -> StageReport:
-    """Run one planned step and publish what it made in one transaction."""
+    """Run one planned step and publish what it made: in one transaction, or in that of its chunk."""
     lake, step = context.lake, context.step
     started = time.monotonic()
     output = step.stage.run(context)
@@ -227,8 +226,8 @@ def run_stage(context: StageContext) -> StageReport:
     )
     # A listing registers its chunks, each with the hash of its own part
     parts = _chunk_runs(run, context.source, published) if step.chunk is None else None
-    snapshot = lake.publish(run, output.tables, findings, output.upserts, parts, registered=output.registered)
-    return StageReport(run, snapshot, numbers)
+    lake.publish(run, output.tables, findings, output.upserts, parts, registered=output.registered)
+    return StageReport(run, numbers)
 
 
 def _chunk_runs(run: StageRun, source: Source, tables: Mapping[str, pa.Table]) -> list[StageRun]:
