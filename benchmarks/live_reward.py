@@ -3,7 +3,8 @@
     python -m benchmarks.live_reward [--data FOLDER] [--truth FOLDER] [--workspace W] [--dataset NAME ...]
 
 Each hand-labelled run is laid beside three other finished ones of its set (of a small set as many as there are; drawn
-several times), picture by picture, as `proccorpus reward --like` does it, without its state and without training.
+several times), picture by picture, as `proccorpus reward --like` does it, without training: with the robot's grippers,
+where it has any, and by pictures alone.
 Beside it stands a running clock: time over the mean length of the shown runs. Every constant of `CHOICES` is chosen on
 all other robots. Prints a Markdown table and writes it between the markers of the page with --page.
 """
@@ -11,7 +12,8 @@ all other robots. Prints a Markdown table and writes it between the markers of t
 import argparse
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +30,14 @@ from core.paths import ROOT, Workspace
 from eval.annotators.truth import corpus_truth
 from eval.reward.shown import MOST_SPREAD, SURE_END
 from pipeline.episode_rewards import episode_clip
-from pipeline.shown_runs import pictures_of
+from pipeline.shown_runs import openings_at, pictures_of
 from warehouse.lake import Lake
+from warehouse.lake.signals import stored_signals
 
 PAGE = ROOT / "docs" / "rewards.md"
-CHOICES: Mapping[str, Sequence[float]] = {"PASSING": (1 / 3, 0.2, 0.6, 1.0), "BACK": (10.0, 5.0, 20.0)}
+CHOICES: Mapping[str, Sequence[float]] = {"DISTANCE": (3.0, 5.0, 8.0), "TEMPO": (4.0, 8.0, 12.0)}
 DRAWS, REFERENCES, HOLD_S = 3, 3, 0.5
-LAGS_S = (0.0, 1.0)
+LAG_S = 1.0
 NEAR_END = 0.9  # of the true way: a success that is told before is too early
 
 
@@ -54,18 +57,21 @@ def runs_of(space: Workspace, data: Path, truth: Path, name: str) -> list[Run]:
     known, encoder, runs = corpus_truth(lake, truth, name), load_encoder(EmbeddingsConfig()), []
     rows = lake.rows("SELECT episode_index, fps, cameras FROM episodes WHERE dataset = ? AND status = 'ok'", [name])
     rows = [row for row in sorted(rows) if row[0] in known]
+    grippers = [g for g in stored_signals(lake.con, name) if g.is_used]
     cameras = [c for c in rows[0][2] if all(c in row[2] for row in rows)]
     for episode, fps, _ in rows:
-        at, pictures = pictures_of(episode_clip(space, name, episode, cameras)[0], encoder)
+        clip, _ = episode_clip(space, name, episode, cameras)
+        at, pictures = pictures_of(clip, encoder)
         progress = known[episode].progress()
         steps = np.full(len(at), -1)
-        shown = Shown(f"{name}/{episode}", pictures, progress[at], steps, (), len(progress) / fps)
+        opened = openings_at(clip, at, grippers)
+        shown = Shown(f"{name}/{episode}", pictures, progress[at], steps, (), len(progress) / fps, opened)
         runs.append(Run(shown, at / fps, known[episode].success))
     lake.con.close()
     return runs
 
 
-def drawn(runs: Sequence[Run]) -> Iterator[tuple[Run, list[Run]]]:
+def drawn(runs: Sequence[Run], count: int = REFERENCES) -> Iterator[tuple[Run, list[Run]]]:
     """Each run beside some finished other ones, several times."""
     rng = np.random.default_rng(0)
     finished = [run for run in runs if run.success is not False]
@@ -73,7 +79,7 @@ def drawn(runs: Sequence[Run]) -> Iterator[tuple[Run, list[Run]]]:
         for _ in range(DRAWS):
             others = [finished[k] for k in rng.permutation(len(finished)) if finished[k] is not run]
             if others:
-                yield run, others[: num_shown(runs)]
+                yield run, others[: min(count, num_shown(runs))]
 
 
 def num_shown(runs: Sequence[Run]) -> int:
@@ -83,16 +89,15 @@ def num_shown(runs: Sequence[Run]) -> int:
 
 def followed(run: Run, others: Sequence[Run], lag_s: float) -> list[Where]:
     following = Following(Guide.of([other.shown for other in others]), round(lag_s * live.HZ))
-    return [
-        following.see([camera[k] for camera in run.shown.pictures], time_s)
-        for k, time_s in enumerate(run.times_s.tolist())
-    ]
+    opened = [None] * len(run.times_s) if run.shown.openings is None else run.shown.openings
+    moments = zip(run.times_s.tolist(), zip(*run.shown.pictures, strict=True), opened, strict=True)
+    return [following.see(pictures, time_s, openings) for time_s, pictures, openings in moments]
 
 
-def measured(runs: Sequence[Run], lag_s: float = 0.0) -> dict[str, float]:
+def measured(runs: Sequence[Run], lag_s: float = 0.0, count: int = REFERENCES) -> dict[str, float]:
     """Means over runs and draws."""
     found: dict[str, list[float]] = {}
-    for run, others in drawn(runs):
+    for run, others in drawn(runs, count):
         places = followed(run, others, lag_s)
         true = np.interp([w.about_s for w in places], run.times_s, run.shown.progress)
         clock = np.clip(run.times_s / np.mean([other.shown.seconds for other in others]), 0, 1)
@@ -126,21 +131,19 @@ def told_at(places: Sequence[Where]) -> float | None:
     return None
 
 
-def chosen_elsewhere(errors: Mapping[tuple[str, float], Mapping[str, float]], robot: str) -> dict[str, float]:
-    """The values that are best on all robots but one, each with all others as they are."""
+def chosen_elsewhere(errors: Mapping[tuple[float, ...], Mapping[str, float]], robot: str) -> dict[str, float]:
+    """The values, in the order of CHOICES, that are best together on all robots but one."""
     others = [name for name in next(iter(errors.values())) if robot_of(name) != robot]
-    return {
-        name: min(values, key=lambda v, name=name: np.mean([errors[name, v][s] for s in others]))
-        for name, values in CHOICES.items()
-    }
+    best = min(errors, key=lambda values: np.mean([errors[values][s] for s in others]))
+    return dict(zip(CHOICES, best, strict=True))
 
 
-def with_values(values: Mapping[str, float], runs: Sequence[Run], lag_s: float = 0.0) -> dict[str, float]:
+def with_values(values: Mapping[str, float], runs: Sequence[Run], *of: Any) -> dict[str, float]:
     before = {name: getattr(live, name) for name in values}
     try:
         for name, value in values.items():
             setattr(live, name, value)
-        return measured(runs, lag_s)
+        return measured(runs, *of)
     finally:
         for name, value in before.items():
             setattr(live, name, value)
@@ -148,18 +151,19 @@ def with_values(values: Mapping[str, float], runs: Sequence[Run], lag_s: float =
 
 def rows_of(sets: Mapping[str, Sequence[Run]]) -> list[list[str]]:
     errors = {
-        (name, value): {s: with_values({name: value}, runs)["error"] for s, runs in sets.items()}
-        for name, values in CHOICES.items()
-        for value in values
+        values: {s: with_values(dict(zip(CHOICES, values, strict=True)), runs)["error"] for s, runs in sets.items()}
+        for values in product(*CHOICES.values())
     }
     rows = []
     for name, runs in sets.items():
         values = chosen_elsewhere(errors, robot_of(name))
-        now, later = (with_values(values, runs, lag) for lag in LAGS_S)
+        blind = [replace(run, shown=replace(run.shown, openings=None)) for run in runs]
+        now, later, one = (with_values(values, runs, *of) for of in ((0.0,), (LAG_S,), (0.0, 1)))
+        unseen = with_values(values, blind)
         shares: dict[str, Any] = {
             k: f"{now[k]:.0%}" if k in now else "–" for k in ("told", "early", "failed_told", "strange")
         }
-        numbers = [f"{now['clock']:.3f}", f"{now['error']:.3f}", f"{later['error']:.3f}"]
+        numbers = [f"{now['clock']:.3f}", *(f"{m['error']:.3f}" for m in (now, unseen, one, later))]
         rows.append([f"`{name}`", str(len(runs)), str(num_shown(runs)), *numbers, *shares.values()])
     return rows
 
@@ -176,7 +180,7 @@ def main() -> int:
     with trial_workspace(asked.workspace) as space:
         sets = {name: runs_of(space, asked.data, asked.truth, name) for name in names}
     sets = {name: runs for name, runs in sets.items() if any(drawn(runs))}
-    head = ["set", "runs", "shown", "clock", "error", "with lag 1 s"]
+    head = ["set", "runs", "shown", "clock", "error", "pictures alone", "one shown", "lag 1 s"]
     head += ["told success", "too early", "failed told", "unlike all"]
     text = table_text(head, rows_of(sets))
     print(text)

@@ -15,7 +15,7 @@ from core.paths import Workspace
 from eval.reward.open import ScorerConfig, open_scorer
 from eval.reward.scorer import Reward, Scorer
 from eval.reward.stream import Moment
-from eval.reward.video import AT_ONCE, SCORE_FPS, Clip, RunEpisode
+from eval.reward.video import AT_ONCE, SCORE_FPS, RunEpisode
 from eval.store import EvalPrediction, EvalRun, add_predictions, drop_predictions
 from ingest.episode import EpisodeRecord
 from ingest.reasons import DataError
@@ -179,7 +179,9 @@ def score_selection(
         return score_episodes(lake, scorer, name, selected.episodes, score_fps or SCORE_FPS, on_episodes)
 
 
-def episode_clip(space: Workspace, dataset: str, episode_index: int, cameras: Sequence[str] = ()) -> tuple[Clip, str]:
+def episode_clip(
+    space: Workspace, dataset: str, episode_index: int, cameras: Sequence[str] = ()
+) -> tuple[RunEpisode, str]:
     """A usable episode of the corpus as a run to score, by its preferred camera or those named; and its task.
 
     Raises UserError: no such dataset, episode or camera, or one that cannot be used.

@@ -11,14 +11,16 @@ from annotate.embeddings.encoders import lack, load_encoder
 from annotate.embeddings.projection import Encoder
 from core.errors import UserError
 from core.paths import Workspace
-from eval.reward.shown import ShownConfig, ShownScorer
-from eval.reward.video import Clip, frames
+from eval.reward.shown import ShownConfig, ShownScorer, openings_of
+from eval.reward.video import Clip, RunEpisode, frames
+from ingest.signals.gripper import GripperSignal
 from pipeline.config import built
 from pipeline.episode_rewards import episode_clip
 from pipeline.reading import usable_episode
 from training.laptop.reading import embed
 from warehouse.lake import Lake
 from warehouse.lake.labels import active_labels_of
+from warehouse.lake.signals import stored_signals
 
 MOST = 5  # references of a task
 PREFERRED = "camera"  # the name of a video whose camera nobody named
@@ -36,9 +38,12 @@ def shown_scorer(
     named = list(dict.fromkeys(one for text in like for one in _named(lake, text)))
     config = built(lake, named[0][0]).stages.embeddings
     encoder = load_encoder(EmbeddingsConfig(encoder="grey") if lack(config) else config)
-    shown = [_shown(lake, dataset, episode, cameras, encoder) for dataset, episode in named]
+    # Grippers are compared within a dataset: each has ranges of its own
+    is_one = len({dataset for dataset, _ in named}) == 1
+    grippers = tuple(g for g in stored_signals(lake.con, named[0][0]) if g.is_used and is_one)
+    shown = [_shown(lake, dataset, episode, cameras, encoder, grippers) for dataset, episode in named]
     names = tuple(cameras) or (PREFERRED,)
-    return ShownScorer(Guide.of(shown), encoder, names, ShownConfig(lag, hold_s))
+    return ShownScorer(Guide.of(shown), encoder, names, ShownConfig(lag, hold_s, grippers))
 
 
 def _named(lake: Lake, text: str) -> list[tuple[str, int]]:
@@ -57,7 +62,9 @@ def _named(lake: Lake, text: str) -> list[tuple[str, int]]:
     return rows
 
 
-def _shown(lake: Lake, dataset: str, episode: int, cameras: Sequence[str], encoder: Encoder) -> Shown:
+def _shown(
+    lake: Lake, dataset: str, episode: int, cameras: Sequence[str], encoder: Encoder, grippers: Sequence[GripperSignal]
+) -> Shown:
     """Raises UserError."""
     row = usable_episode(lake, dataset, episode)
     label = active_labels_of(lake.con, dataset, [episode]).get(episode)
@@ -83,7 +90,14 @@ def _shown(lake: Lake, dataset: str, episode: int, cameras: Sequence[str], encod
         steps[at],
         tuple(plan.get(k, f"step {k + 1}") for k in range(label.num_planned)),
         row["num_frames"] / row["fps"],
+        openings_at(clip, at, grippers),
     )
+
+
+def openings_at(clip: RunEpisode, at: np.ndarray, grippers: Sequence[GripperSignal]) -> np.ndarray | None:
+    """How open the grippers of an episode are at some frames, as `Shown.openings`; None where nobody knows."""
+    opened = [openings_of(grippers, clip.robot(frame)) for frame in at.tolist()]
+    return None if any(one is None for one in opened) else np.array(opened)
 
 
 def pictures_of(clip: Clip, encoder: Encoder) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:

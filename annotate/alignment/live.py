@@ -1,7 +1,8 @@
 """Laying an episode beside shown ones while it goes on, one picture at a time.
 
 What was seen so far says how likely each moment of each shown episode is now; with a lag, what came next says it of a
-moment that is gone by. An episode may be slower or faster than what is shown, and may go back, at a price.
+moment that is gone by. An episode may be slower or faster than what is shown, and may go back, at a price. What is
+unlike everything shown says little: then the time that has gone by counts the more.
 """
 
 from collections import deque
@@ -10,12 +11,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from annotate.alignment.engine import DISTANCE, FLATNESS, onward, softmax
-from annotate.alignment.moments import HZ, LEAST, Seen, distances, of_length_1, usual_distances
+from annotate.alignment.engine import FLATNESS, onward, softmax
+from annotate.alignment.moments import HZ, Seen, distances, of_length_1, usual_distances
 
-PASSING, BACK = 1 / 3, 10.0  # costs of passing over a moment that is shown, and of going back, in the engine's unit
+# Costs in the engine's unit: of passing over a moment that is shown, of going back, of a usual distance, and of being
+# e times as slow or fast as what is shown, the first START_S aside
+PASSING, BACK, DISTANCE, TEMPO, START_S = 1 / 3, 8.0, 5.0, 8.0, 2.0
+GRIPPING = 0.7  # what grippers count, beside the pictures
+ALONE = 1.0  # of a single episode: how far pictures lie apart that have nothing in common
+FAR = 0.6  # of usual distances to the nearest moments, on average so far: an episode that is farther is told less
 SOON_S = 0.75 / HZ  # a picture that comes sooner is looked at, and nothing is concluded from it for the next
-NEIGHBOURS_S = 1.5  # moments of one episode that are nearer show the same
 WHOLE = 256  # numbers of the whole picture, the first that an encoder gives; the others are of its cells
 UNLIKE = 0.3  # cosine distance of whole pictures: one that is farther from all that is shown is of something else
 LOST = 0.45  # likewise: one that is farther tells nothing of where the episode is, either
@@ -27,7 +32,8 @@ class Shown:
     """An episode that shows a task, at k moments, HZ a second.
 
     pictures: float32 [k, d] of each camera, as the encoder gives them: the whole picture, then its cells. progress:
-    float64 [k]. steps: int64 [k], the planned step that is done at each, -1 for none; plan: their names.
+    float64 [k]. steps: int64 [k], the planned step that is done at each, -1 for none; plan: their names. openings:
+    float64 [k, grippers], in units of how far they usually are apart; None where nobody knows.
     """
 
     name: str
@@ -36,6 +42,7 @@ class Shown:
     steps: np.ndarray
     plan: tuple[str, ...]
     seconds: float
+    openings: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -77,8 +84,8 @@ class Guide:
             raise ValueError("what is shown is of different cameras or encoders")
         by_camera = [np.concatenate(of_camera) for of_camera in zip(*(s.pictures for s in shown), strict=True)]
         means = tuple(pictures.mean(axis=0) for pictures in by_camera)
-        seen = tuple(_seen(s.pictures, means) for s in shown)
-        usual = usual_distances(seen) if len(shown) > 1 else (_usual_alone(seen[0]), 1.0)
+        seen = tuple(_seen(s.pictures, means, s.openings) for s in shown)
+        usual = usual_distances(seen) if len(shown) > 1 else (ALONE, 1.0)
         return cls(tuple(shown), means, seen, usual, tuple(of_length_1(p[:, :WHOLE]) for p in by_camera))
 
     def strangeness(self, pictures: Sequence[np.ndarray]) -> float:
@@ -86,25 +93,12 @@ class Guide:
         pairs = zip(pictures, self.whole, strict=True)
         return 1 - float(np.mean([(shown @ of_length_1(p[None, :WHOLE])[0]).max() for p, shown in pairs]))
 
-    @property
-    def seconds(self) -> float:
-        """How long what is shown takes on average."""
-        return float(np.mean([s.seconds for s in self.shown]))
 
-
-def _seen(pictures: Sequence[np.ndarray], means: Sequence[np.ndarray]) -> Seen:
+def _seen(pictures: Sequence[np.ndarray], means: Sequence[np.ndarray], openings: np.ndarray | None) -> Seen:
     """The whole picture and its cells count alike."""
     centred = [values - mean for values, mean in zip(pictures, means, strict=True)]
     parts = [part for c in centred for part in (c[:, :WHOLE], c[:, WHOLE:]) if part.shape[1]]
-    return Seen(tuple(map(of_length_1, parts)))
-
-
-def _usual_alone(seen: Seen) -> float:
-    """Of a single episode: its own moments some time apart show how far apart those of two usually are."""
-    apart = distances(seen, seen, (1.0, 1.0))
-    place = np.arange(len(apart))
-    apart[np.abs(place[:, None] - place) < NEIGHBOURS_S * HZ] = apart.max()
-    return max(float(apart.min(axis=1).mean()), LEAST)
+    return Seen(tuple(map(of_length_1, parts)), openings=None if openings is None else GRIPPING * openings)
 
 
 @dataclass
@@ -114,31 +108,36 @@ class Following:
 
     guide: Guide
     lag: int = 0
+    first_s: float | None = None
     last_s: float | None = None
     costs: list[np.ndarray] = field(default_factory=list)
     recent: deque[tuple[float, list[np.ndarray], list[np.ndarray]]] = field(default_factory=deque)
     doubt: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    far: float = 0.0  # sum of the distances to what is nearest
     count: int = 0
 
-    def see(self, pictures: Sequence[np.ndarray], time_s: float) -> Where:
-        """Where the episode is at its next picture, [d] of each camera.
+    def see(self, pictures: Sequence[np.ndarray], time_s: float, openings: np.ndarray | None = None) -> Where:
+        """Where the episode is at its next picture, [d] of each camera, its grippers [grippers] being so open.
 
         A picture that tells nothing is forgotten: the episode goes on from where it was before.
         """
         guide = self.guide
-        now = _seen([p[None] for p in pictures], guide.means)
+        now = _seen([p[None] for p in pictures], guide.means, None if openings is None else openings[None])
         apart = [distances(now, other, guide.usual)[0] for other in guide.seen]
         strangeness = guide.strangeness(pictures)
-        own = [d * DISTANCE for d in apart]
+        far = self.far + min(float(d.min()) for d in apart)
+        own = [d * (DISTANCE / max(1.0, far / (self.count + 1) / FAR) ** 2) for d in apart]
         costs = [to + here for to, here in zip(self._ways_to(own), own, strict=True)]
         recent = [*self.recent, (time_s, own, costs)][-self.lag - 1 :]
-        likely = _likely(recent)
+        first_s = time_s if self.first_s is None else self.first_s
+        likely = _likely(recent, first_s)
         doubt = np.array([float(p @ d) / DISTANCE for p, d in zip(likely, recent[0][1], strict=True)])
         doubts = (doubt + (self.doubt if self.count else 0.0)) / (self.count + 1)
         where = self._where(likely, doubts, recent[0][0], strangeness)
         is_soon = self.last_s is not None and time_s - self.last_s < SOON_S
         if strangeness <= LOST and not is_soon:
-            self.costs, self.last_s, self.recent = costs, time_s, deque(recent, maxlen=self.lag + 1)
+            self.costs, self.recent, self.far = costs, deque(recent, maxlen=self.lag + 1), far
+            self.first_s, self.last_s = first_s, time_s
             self.doubt, self.count = doubts * (self.count + 1), self.count + 1
         return where
 
@@ -173,14 +172,15 @@ class Following:
         )
 
 
-def _likely(recent: Sequence[tuple[float, list[np.ndarray], list[np.ndarray]]]) -> list[np.ndarray]:
+def _likely(recent: Sequence[tuple[float, list[np.ndarray], list[np.ndarray]]], first_s: float) -> list[np.ndarray]:
     """Of each shown episode how likely each of its moments is the oldest of some pictures, by what came until then and
-    since."""
-    _, _, costs = recent[0]
+    since, and by the time since the first one."""
+    about_s, _, costs = recent[0]
     found = []
     for r, until in enumerate(costs):
         since = np.zeros_like(until)
         for _, own, _ in reversed(list(recent)[1:]):
             since = onward((own[r] + since)[::-1], PASSING, BACK)[::-1]
-        found.append(softmax(until + since))
+        tempo = np.abs(np.log((about_s - first_s + START_S) / (np.arange(len(until)) / HZ + START_S)))
+        found.append(softmax(until + since + TEMPO * tempo))
     return found

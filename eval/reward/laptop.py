@@ -8,8 +8,7 @@ from annotate.embeddings.encoders import Encoder
 from eval.reward.scorer import CameraView, PictureQuestion, Reward, Scorer
 from eval.reward.stream import StreamPicture
 from eval.reward.success import Success
-from eval.reward.trained import trained_window
-from eval.reward.window import Window
+from eval.reward.window import Window, trained_window
 from eval.runners.device import device
 from training.folder import folder_hash
 from training.laptop.model import LaptopModel, load_laptop

@@ -13,8 +13,7 @@ from eval.reward.scorer import CameraView, PictureQuestion, Reward, Scorer
 from eval.reward.stream import StreamPicture
 from eval.reward.success import Success
 from eval.reward.text import question, read_words
-from eval.reward.trained import trained_window
-from eval.reward.window import RewardError, Window
+from eval.reward.window import RewardError, Window, trained_window
 from eval.runners.device import device
 from eval.runners.generation import generate
 from eval.runners.prompt import AnswerName, Sampling, apart

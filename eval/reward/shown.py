@@ -5,12 +5,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from annotate.alignment.live import Following, Guide, Where
-from annotate.alignment.moments import HZ
+from annotate.alignment.moments import GRIPPER, HAND, HZ
 from annotate.embeddings.projection import Encoder
 from eval.reward.scorer import CameraView, Reward, Scorer
-from eval.reward.stream import Moment, Stream, StreamPicture
+from eval.reward.stream import Moment, Robot, Stream, StreamPicture
 from eval.reward.window import LAST_PICTURE, RewardError
+from ingest.signals.gripper import GripperSignal, combined
 from training.laptop.reading import embed
 
 SURE_END = 0.8  # probability of the end, from which on a moment is one at the end
@@ -22,10 +25,11 @@ APART = "what is shown says different things"
 @dataclass(frozen=True)
 class ShownConfig:
     """lag: seconds by which numbers speak later of a moment, and are nearer to it. hold_s: so long a run has to be at
-    the end in one go before it counts as done."""
+    the end in one go before it counts as done. grippers: of the robot, where they are compared."""
 
     lag: float = 0.0
     hold_s: float = 0.5
+    grippers: tuple[GripperSignal, ...] = ()
 
 
 @dataclass
@@ -73,6 +77,7 @@ class ShownScorer(Scorer):
                 "same cameras in the same order"
             )
         stream.state = ShownRun(Following(self.guide, round(self.config.lag * HZ)))
+        stream.read = lambda robot: openings_of(self.config.grippers, robot)
         return stream
 
     def views(self, views: Sequence[CameraView]) -> list[Reward]:
@@ -90,7 +95,8 @@ class ShownScorer(Scorer):
 
     def _reward(self, moment: Moment) -> Reward:
         run: ShownRun = moment.stream.state
-        where = run.following.see([pictures[-1].seen for pictures in moment.views.values()], moment.timestamp_s)
+        seen = [pictures[-1].seen for pictures in moment.views.values()]
+        where = run.following.see(seen, moment.timestamp_s, moment.robot)
         unsure = UNLIKE if where.is_strange else APART if where.spread > MOST_SPREAD else None
         success = run.has_held(where, unsure is None) >= self.config.hold_s
         if where.is_strange:
@@ -106,3 +112,22 @@ class ShownScorer(Scorer):
             spread=where.spread,
             unsure=unsure,
         )
+
+
+def openings_of(grippers: Sequence[GripperSignal], robot: Robot) -> np.ndarray | None:
+    """How open the grippers are, float64 [grippers], in the unit of `Shown.openings`; None where there are none, or the
+    robot's row that tells them is not given. Raises RewardError."""
+    if not grippers or not {g.column for g in grippers} <= robot.keys():
+        return None
+    return np.array([_opening(g, np.asarray(robot[g.column], np.float64)) for g in grippers])
+
+
+def _opening(gripper: GripperSignal, row: np.ndarray) -> float:
+    least = max(gripper.dimensions) + 1
+    if row.ndim != 1 or len(row) < least or not np.isfinite(row[list(gripper.dimensions)]).all():
+        raise RewardError(
+            f"the robot's {gripper.column} is {least} finite numbers or more, as the dataset of what is shown has it, "
+            f"not {row.tolist()}"
+        )
+    opened = float(combined(gripper, row[None])[0] - gripper.closed) / (gripper.open - gripper.closed)
+    return min(max(opened, 0.0), 1.0) / (HAND if gripper.kind == "hand" else GRIPPER)

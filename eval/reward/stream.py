@@ -4,9 +4,10 @@ A video, an episode of a data set and a live session are all streams. What a mod
 that windows that overlap share it; how many pictures are kept does not grow with the run.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from eval.reward.window import RewardError, Window
 
 KEPT_PICTURES = 512  # of a cache
 Fit = Callable[[np.ndarray], np.ndarray]
+Robot = Mapping[str, Sequence[float] | np.ndarray]  # of "state" and "action" the row [d], as a dataset has it
 
 
 @dataclass(eq=False)
@@ -46,13 +48,15 @@ def picture_cache(most: int = KEPT_PICTURES) -> Callable[[np.ndarray], StreamPic
 
 @dataclass(frozen=True, eq=False)
 class Moment:
-    """What is to be scored: frame `frame_index` of a stream, with its window's pictures by camera, in order."""
+    """What is to be scored: frame `frame_index` of a stream, with its window's pictures by camera, in order, and what
+    the scorer reads of the robot."""
 
     stream: "Stream"
     frame_index: int
     timestamp_s: float
     frames: tuple[int, ...]
     views: Mapping[str, tuple[StreamPicture, ...]]
+    robot: np.ndarray | None = None
 
 
 @dataclass(eq=False)
@@ -63,6 +67,7 @@ class Stream:
     `score_fps`: how many of them a second are to be scored, evenly; None: each. `num_frames`, where it is known: the
     last one is scored, too. `duration_s` and `goal` (a picture by camera) are for the baselines, which know the end.
     `rule`: how what several cameras saw is judged together. `state`: what a scorer that follows a run keeps of it.
+    `read`: what the scorer reads of the robot, if anything; may raise RewardError.
     Frames are counted from 0 as they are appended, also those that no window needs.
     """
 
@@ -78,6 +83,7 @@ class Stream:
     rule: ViewRule = "all"
     state: Any = None
     fit: Fit = lambda rgb: rgb
+    read: Callable[[Robot], np.ndarray | None] = lambda robot: None
     appended: int = 0
     first: dict[str, StreamPicture] = field(default_factory=dict)
     _kept: dict[int, dict[str, StreamPicture]] = field(default_factory=dict)
@@ -113,8 +119,10 @@ class Stream:
         pictures: Mapping[str, np.ndarray] | None,
         timestamp_s: float | None = None,
         score: bool | None = None,
+        robot: Robot = MappingProxyType({}),
     ) -> Moment | None:
-        """Take in the next frame, uint8 [h, w, 3] RGB by camera, or None where it `is_wanted` by no window.
+        """Take in the next frame, uint8 [h, w, 3] RGB by camera, or None where it `is_wanted` by no window; `robot`:
+        its rows then, of those that are known.
 
         Returns what is to be scored where the frame is due. Of a stream without `score_fps`, all of which frames are
         kept, `score` may say of each whether it is. Raises RewardError for pictures that are none, of other cameras, or
@@ -124,10 +132,11 @@ class Stream:
         if score is not None and self.score_fps is not None:
             raise ValueError("score_fps says already which frames are scored")
         # What may raise comes first: on an error the stream has to be as it was.
+        read = self.read(robot)
         self._keep(now, pictures)
         self.appended = now + 1
         is_scored = self.is_due(now) if score is None else score
-        moment = self._moment(now, timestamp_s) if is_scored else None
+        moment = replace(self._moment(now, timestamp_s), robot=read) if is_scored else None
         self._forget()
         return moment
 

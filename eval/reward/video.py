@@ -12,13 +12,14 @@ import numpy as np
 
 from eval.reward.baselines import VisualScorer
 from eval.reward.scorer import Reward, Scorer
-from eval.reward.stream import Moment, Stream
+from eval.reward.stream import Moment, Robot, Stream
 from eval.reward.window import CutOffError, RewardError
 from ingest.episode import Episode
 from ingest.limits import LIMITS, Limits
 from ingest.media.frames import DecodeOptions, Picture, VideoError
 from ingest.media.video import Frame, VideoInfo, decode, probe
 from ingest.reasons import DataError
+from ingest.signals.gripper import values_of
 
 SCORE_FPS = 4.0
 AT_ONCE = 32  # moments that are scored together
@@ -77,6 +78,11 @@ class RunEpisode:
         """The camera's frames in order. Raises VideoError, DataError."""
         for _, at, picture in self.episode.frames(camera):
             yield at, picture
+
+    def robot(self, frame: int) -> Robot:
+        """Its state and its action at a frame, of those that the dataset has."""
+        found = {column: values_of(self.episode, column) for column in ("state", "action")}
+        return {column: rows[frame] for column, rows in found.items() if rows is not None and frame < len(rows)}
 
 
 Clip = RunVideos | RunEpisode
@@ -192,7 +198,8 @@ def clip_moments(stream: Stream, clip: Clip, partial: bool = False) -> Iterator[
     for together in frames(clip, partial):
         pictures = {c: picture.rgb() for c, (_, picture) in together.items()} if stream.is_wanted else None
         at, _ = next(iter(together.values()))
-        moment = stream.append(pictures, at)
+        robot = clip.robot(stream.appended) if isinstance(clip, RunEpisode) else {}
+        moment = stream.append(pictures, at, robot=robot)
         if moment is not None:
             yield moment
 

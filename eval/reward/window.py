@@ -3,11 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Self
 
 from annotate.samples.config import SamplesConfig
 from annotate.samples.procvqa import window
 from core.errors import UserError
+from training.folder import read_card
 
 PUBLISHED_FRAMES = 8  # of the published inference; its training showed up to 17
 
@@ -71,3 +73,22 @@ class Window:
 
 
 LAST_PICTURE = Window(1, None)
+
+
+def trained_window(folder: Path, asked: Window | None) -> Window | None:
+    """The window of a checkpoint; None where it was trained on ProgressLM's questions alone. Raises RewardError where
+    it is another one than asked for, or unknown."""
+    card = read_card(folder)
+    known = Window.of_card(card)
+    families = ((card.get("recipe") or {}).get("data") or {}).get("families") or {"procvqa_c": 1.0}
+    if "procvqa_c" not in families:
+        return None
+    if known and asked and known != asked:
+        raise RewardError(f"{folder.name} was trained on windows of {known}, not of {asked}: leave the window out")
+    window = known or asked
+    if window is None:
+        raise RewardError(
+            f"{folder.name} does not say on which window it was trained: give --window-frames, and --window-step "
+            "unless they are consecutive"
+        )
+    return window

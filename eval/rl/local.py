@@ -1,11 +1,13 @@
 """Rewards of a live run by a scorer in this process: what `eval.server.client.RewardSession` is with a server."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from eval.reward.scorer import Reward, Scorer
+from eval.reward.stream import Robot
 
 
 class LocalSession:
@@ -17,10 +19,10 @@ class LocalSession:
         """Raises RewardError."""
         self.scorer, self.stream = scorer, scorer.stream(task, fps, cameras=tuple(cameras), **more)
 
-    def append(self, frame: np.ndarray | Mapping[str, np.ndarray]) -> Reward:
+    def append(self, frame: np.ndarray | Mapping[str, np.ndarray], robot: Robot = MappingProxyType({})) -> Reward:
         """The reward of the next moment: uint8 [h, w, 3], or one per camera. Raises RewardError."""
         pictures = frame if isinstance(frame, Mapping) else {self.stream.cameras[0]: frame}
-        moment = self.stream.append(pictures)
+        moment = self.stream.append(pictures, robot=robot)
         assert moment is not None  # without score_fps, each is scored
         return self.scorer.score([moment])[0]
 

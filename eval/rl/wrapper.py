@@ -25,7 +25,7 @@ class Row(Protocol):
 class Session(Protocol):
     """A run that is scored picture by picture: `eval.server.client.RewardSession`, or `eval.rl.local.LocalSession`."""
 
-    def append(self, frame: Mapping[str, np.ndarray]) -> Row: ...
+    def append(self, frame: Mapping[str, np.ndarray], *, robot: Mapping[str, np.ndarray] = ...) -> Row: ...
     def close(self) -> None: ...
 
 
@@ -36,7 +36,8 @@ class ProgressReward(gym.Wrapper):
     so the session's fps is the environment's steps per second over `every`. The reward of a step is
     `weight` * Shaper.step(...) + `env_weight` * the environment's own; where nothing was scored, a difference is left
     for the next step that is. Pictures, uint8 [h, w, 3] RGB, come by camera from the observation key that `pixels`
-    names (a/b for a key in a key), or from render() where it is None.
+    names (a/b for a key in a key), or from render() where it is None. `state` names the key of the robot's state: it
+    and the action go to a session that compares with shown runs, and have to be as in these.
 
     `info` gets `progress`, `done_probability` (each None where there is none), `progress_failure` (why; absent where
     there is a number), `unsure` (why the number is not to be relied on, else None), `progress_reward` before weighing,
@@ -52,6 +53,7 @@ class ProgressReward(gym.Wrapper):
         open_session: Callable[[], Session],
         shaping: Shaping | None = None,
         pixels: Mapping[str, str | None] | None = None,
+        state: str | None = None,
         every: int = 1,
         weight: float = 1.0,
         env_weight: float = 0.0,
@@ -62,7 +64,7 @@ class ProgressReward(gym.Wrapper):
         self.pixels = {"camera": None} if pixels is None else dict(pixels)
         if None in self.pixels.values() and env.render_mode != "rgb_array":
             raise ValueError("pictures come from render(), so the environment needs render_mode='rgb_array'")
-        self.every, self.weight, self.env_weight = every, weight, env_weight
+        self.state, self.every, self.weight, self.env_weight = state, every, weight, env_weight
         self._open, self._session, self._shaper = open_session, None, Shaper(shaping or Shaping())
         self._steps = 0
 
@@ -70,7 +72,7 @@ class ProgressReward(gym.Wrapper):
         observation, info = self.env.reset(seed=seed, options=options)
         self._leave()
         self._session, self._steps = self._open(), 0
-        row = self._session.append(self._pictures(observation))
+        row = self._append(self._session, observation)
         self._shaper.reset(row.progress)
         return observation, {**info, **_told(row)}
 
@@ -79,7 +81,7 @@ class ProgressReward(gym.Wrapper):
             raise ValueError("step() before reset()")
         observation, env_reward, terminated, truncated, info = self.env.step(action)
         self._steps += 1
-        row = self._session.append(self._pictures(observation)) if self._steps % self.every == 0 else None
+        row = self._append(self._session, observation, action) if self._steps % self.every == 0 else None
         shaped = self._shaper.step(None if row is None else row.progress, terminated)
         info = {**info, **_told(row), "progress_reward": shaped, "env_reward": float(env_reward)}
         return observation, self.weight * shaped + self.env_weight * float(env_reward), terminated, truncated, info
@@ -93,24 +95,30 @@ class ProgressReward(gym.Wrapper):
             self._session.close()
             self._session = None
 
-    def _pictures(self, observation: Any) -> dict[str, np.ndarray]:
-        return {camera: self._picture(camera, key, observation) for camera, key in self.pixels.items()}
+    def _append(self, session: Session, observation: Any, action: Any = None) -> Row:
+        pictures = {camera: self._picture(camera, key, observation) for camera, key in self.pixels.items()}
+        if self.state is None:
+            return session.append(pictures)
+        robot = {"state": _found(observation, self.state, "the robot's state"), "action": action}
+        return session.append(pictures, robot={c: np.asarray(v) for c, v in robot.items() if v is not None})
 
     def _picture(self, camera: str, key: str | None, observation: Any) -> np.ndarray:
-        if key is None:
-            picture = self.env.render()
-        else:
-            picture = observation
-            for part in key.split("/"):
-                if not isinstance(picture, Mapping) or part not in picture:
-                    raise ValueError(f"the observation has no {key!r} for camera {camera}")
-                picture = picture[part]
+        picture = self.env.render() if key is None else _found(observation, key, f"camera {camera}")
         if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8 or picture.shape[2:] != (3,):
             told = (
                 f"{picture.dtype} {list(picture.shape)}" if isinstance(picture, np.ndarray) else type(picture).__name__
             )
             raise ValueError(f"camera {camera} gives no uint8 [height, width, 3] picture, but {told}")
         return picture
+
+
+def _found(observation: Any, key: str, what: str) -> Any:
+    """Raises ValueError."""
+    for part in key.split("/"):
+        if not isinstance(observation, Mapping) or part not in observation:
+            raise ValueError(f"the observation has no {key!r} for {what}")
+        observation = observation[part]
+    return observation
 
 
 def _told(row: Row | None) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import Json
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
@@ -26,12 +27,13 @@ from eval.server.protocol import (
     Fps,
     ModelInfo,
     NewSession,
+    RobotRow,
     Scored,
     SessionInfo,
     Steps,
     Task,
 )
-from eval.server.service import Service, check_frames
+from eval.server.service import Service, told_of
 from eval.server.videos import received
 
 OPEN_PATHS = ("/healthz", "/readyz", "/docs", "/openapi.json", "/static-offline-docs")  # need no token
@@ -43,6 +45,10 @@ are those of `proccorpus reward` for the same pictures.
 Frames = Annotated[
     list[UploadFile],
     File(description="JPEG, PNG or WebP: for each moment in order one picture per camera, in the cameras' order."),
+]
+Robots = Annotated[
+    list[Json[RobotRow]] | None,
+    Form(description='By shown runs: per moment {"state": [...], "action": [...]} as JSON, or one of both.'),
 ]
 PICTURE_BODY = {
     "requestBody": {
@@ -129,10 +135,11 @@ def _session_routes(app: FastAPI, service: Service) -> None:
         timestamps_s: Annotated[
             list[float] | None, Form(description="A second per moment; default: number over fps.")
         ] = None,
+        robots: Robots = None,
     ) -> Scored:
         """Take in the next moments and score each. Give `first_frame`, and the request may be repeated safely."""
         found, data = sessions.get(session), [await f.read() for f in frames]
-        return Scored(rows=await service.appended(found, data, first_frame, timestamps_s))
+        return Scored(rows=await service.appended(found, data, first_frame, timestamps_s, robots))
 
     @app.post(
         "/v1/sessions/{session}/picture",
@@ -169,16 +176,17 @@ def _run_routes(app: FastAPI, service: Service) -> None:
         frames: Frames,
         cameras: Annotated[Cameras, Form()] = ["camera"],  # noqa: B006
         steps: Annotated[Steps, Form()] = (),
+        robots: Robots = None,
     ) -> Scored:
         """Score every moment of a run whose frames are given."""
-        check_frames(len(frames), len(cameras), None, limits)
+        told = told_of(len(frames), len(cameras), limits, None, robots)
         data = [await f.read() for f in frames]
         count, is_visual = len(data) // len(cameras), service.scorer.source == "visual"
         # The baseline `visual` is shown how the run ended: its last moment, a picture of each camera.
         goal = await service.goal(dict(zip(cameras, data[-len(cameras) :], strict=True)) if is_visual else {})
         more = {"num_frames": count, "duration_s": (count - 1) / fps, "goal": goal}
         stream = service.stream(task, fps, steps, cameras, **more)
-        return Scored(rows=await service.score_frames(stream, data, request.is_disconnected))
+        return Scored(rows=await service.score_frames(stream, data, request.is_disconnected, told))
 
     @app.post("/v1/videos", response_model=Scored, responses=REFUSALS, tags=["whole runs"])
     async def score_video(
@@ -213,7 +221,7 @@ def _chat_routes(app: FastAPI, service: Service) -> None:
         data = await service.in_thread(chat.pictures_of, asked)
         # A session knows its run: the pictures are those that come next
         if run.session is not None:
-            reward = (await service.appended(service.sessions.get(run.session), data))[-1]
+            reward = (await service.appended(service.sessions.get(run.session), data, robots=run.robots))[-1]
             first = [reward] if run.reply == "trend" else []
         else:
             reward, *first = await service.score_run(task, data, run, request.is_disconnected)

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from eval.reward.views import Reward, ViewRule
 from eval.server.limits import Refused
-from eval.server.protocol import MAX_TASK, Cameras, Fps, RewardRow, Steps
+from eval.server.protocol import MAX_TASK, Cameras, Fps, RewardRow, RobotRow, Steps
 
 MAX_MESSAGES = 64
 MAX_PARTS = 2000  # of one message
@@ -88,6 +88,7 @@ class RunOptions(BaseModel):
         Field(max_length=64, description="An open session: the pictures are its next ones, and the last counts."),
     ] = None
     margin: Annotated[float, Field(ge=0, le=1, description="Progress that makes a trend.")] = 0.01
+    robots: Annotated[list[RobotRow] | None, Field(description="The robot at each moment, for shown runs.")] = None
 
 
 DEFAULTS = RunOptions()

@@ -8,10 +8,12 @@ with RewardClient("http://127.0.0.1:8700", token) as client, client.session("Ope
 
 import base64
 import io
+import json
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, Self
 
 import httpx
@@ -22,6 +24,7 @@ from pydantic import ValidationError
 from eval.server.protocol import Error, ModelInfo, NewSession, RewardRow, Scored, SessionInfo
 
 Encoding = Literal["png", "jpeg"]
+Robot = Mapping[str, Sequence[float] | np.ndarray]
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 MAX_ATTEMPTS = 8
 
@@ -91,12 +94,14 @@ class RewardClient:
         )
 
     def reward_frames(
-        self, frames: Iterable[np.ndarray | Mapping[str, np.ndarray]], task: str, fps: float, steps: Sequence[str] = ()
-    ) -> tuple[RewardRow, ...]:
-        """Rewards of all frames of a run, given at `fps`: each uint8 [h, w, 3], or one of these per camera."""
+        self, frames: Iterable[np.ndarray | Mapping[str, np.ndarray]], task: str, fps: float, steps: Sequence[str] = (),
+        robots: Sequence[Robot] = (),
+    ) -> tuple[RewardRow, ...]:  # fmt: skip
+        """Rewards of all frames of a run, given at `fps`: each uint8 [h, w, 3], or one of these per camera; `robots`:
+        as for RewardSession.append."""
         moments = [f if isinstance(f, Mapping) else {"camera": f} for f in frames]
         cameras = list(moments[0]) if moments else ["camera"]
-        fields = {"task": task, "fps": fps, "cameras": cameras, "steps": list(steps)}
+        fields = {"task": task, "fps": fps, "cameras": cameras, "steps": list(steps), "robots": _json(robots)}
         return self._scored("/v1/frames", fields, self._parts(moments, cameras))
 
     def _scored(self, path: str, fields: Mapping[str, Any], parts: Sequence[Any]) -> tuple[RewardRow, ...]:
@@ -154,11 +159,15 @@ class RewardSession:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def append(self, frame: np.ndarray | Mapping[str, np.ndarray], timestamp_s: float | None = None) -> RewardRow:
-        """The reward of the next moment: uint8 [h, w, 3], or one per camera of the session."""
+    def append(
+        self, frame: np.ndarray | Mapping[str, np.ndarray], timestamp_s: float | None = None,
+        robot: Robot = MappingProxyType({}),
+    ) -> RewardRow:  # fmt: skip
+        """The reward of the next moment: uint8 [h, w, 3], or one per camera of the session. `robot`: its "state", and
+        its last "action", as the dataset of shown runs has them."""
         times = None if timestamp_s is None else [timestamp_s]
-        if isinstance(frame, Mapping) or len(self.info.cameras) > 1:
-            return self.append_all([frame], times)[0]
+        if isinstance(frame, Mapping) or len(self.info.cameras) > 1 or robot:
+            return self.append_all([frame], times, [robot])[0]
         # One picture is the body itself, which costs both sides less than a form
         fields = {"first_frame": self.frames, "timestamp_s": timestamp_s}
         given = {k: v for k, v in fields.items() if v is not None}
@@ -169,8 +178,9 @@ class RewardSession:
         return Scored.model_validate_json(answer.content).rows[0]
 
     def append_all(
-        self, frames: Sequence[np.ndarray | Mapping[str, np.ndarray]], timestamps_s: Sequence[float] | None = None
-    ) -> tuple[RewardRow, ...]:
+        self, frames: Sequence[np.ndarray | Mapping[str, np.ndarray]], timestamps_s: Sequence[float] | None = None,
+        robots: Sequence[Robot] = (),
+    ) -> tuple[RewardRow, ...]:  # fmt: skip
         """The same of several moments in one request. The request names the first one's number, so that a repeated one
         is known as such by the server, and no frame is taken twice."""
         cameras = self.info.cameras
@@ -181,6 +191,7 @@ class RewardSession:
         fields: dict[str, Any] = {
             "first_frame": self.frames,
             "timestamps_s": None if timestamps_s is None else list(timestamps_s),
+            "robots": _json(robots),
         }
         path = f"/v1/sessions/{self.info.session}/frames"
         rows = self._client._scored(path, fields, self._client._parts(moments, cameras))
@@ -195,6 +206,10 @@ class RewardSession:
         except RewardServerError as e:
             if e.status != 404:
                 raise
+
+
+def _json(robots: Sequence[Robot]) -> list[str] | None:
+    return [json.dumps({c: np.asarray(v).tolist() for c, v in r.items()}) for r in robots] if any(robots) else None
 
 
 def _refusal(answer: httpx.Response) -> RewardServerError:

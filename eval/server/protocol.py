@@ -9,6 +9,7 @@ from eval.reward.views import ViewRule
 MAX_CAMERAS = 8
 MAX_TASK = 2000  # characters, also of a step
 MAX_STEPS = 64
+MAX_NUMBERS = 1000  # of a robot's state
 
 Task = Annotated[str, Field(min_length=1, max_length=MAX_TASK, description="What the robot is to do, in words.")]
 CameraName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\w.\-/]+$")]
@@ -25,6 +26,13 @@ Steps = Annotated[
 
 class Wire(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RobotRow(Wire):
+    """The robot at one moment: its state and its last action, as the dataset of what is shown has them."""
+
+    state: Annotated[list[float], Field(max_length=MAX_NUMBERS)] | None = None
+    action: Annotated[list[float], Field(max_length=MAX_NUMBERS)] | None = None
 
 
 class Error(Wire):

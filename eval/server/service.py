@@ -29,7 +29,7 @@ from eval.server.chat import RunOptions
 from eval.server.limits import Limits, Refused
 from eval.server.metrics import Metrics
 from eval.server.pictures import decode_picture, size_of
-from eval.server.protocol import RewardRow
+from eval.server.protocol import RewardRow, RobotRow
 from eval.server.sessions import Append, ServerSession, Sessions, digest_of, reward_rows
 from eval.server.videos import check_videos, checked_moments
 from ingest.limits import Limits as DecodingLimits
@@ -40,6 +40,7 @@ WATCH_S = 0.25  # between two looks at whether a client is still there
 MAX_KEPT = 600  # frames that a session may have to keep for its windows
 AT_ONCE_PIXELS = 512 * 512  # a single picture up to so large is decoded before it has a place in the queue
 EXPIRY_S = 5.0  # at most between two looks for idle sessions
+Told = Mapping[str, Any]  # of a moment, as Stream.append has it
 Gone = Callable[[], Awaitable[bool]]  # has the client closed the connection?
 
 
@@ -132,22 +133,20 @@ class Service:
         data: Sequence[bytes],
         first_frame: int | None = None,
         timestamps_s: Sequence[float] | None = None,
+        robots: Sequence[RobotRow] | None = None,
     ) -> list[RewardRow]:
         """Rows of a session's next frames, or of the request that this one repeats. Raises Refused."""
-        check_frames(len(data), len(session.stream.cameras), timestamps_s, self.limits)
+        told = told_of(len(data), len(session.stream.cameras), self.limits, timestamps_s, robots)
         first = session.stream.appended if first_frame is None else first_frame
-        digest = digest_of(data, timestamps_s)
+        digest = digest_of(data, told)
         request = session.repeated(first, digest)
         if request is None:
-            request = session.last = Append(
-                first, digest, asyncio.create_task(self._append(session, data, timestamps_s))
-            )
+            rows = asyncio.create_task(self._append(session, data, told))
+            request = session.last = Append(first, digest, rows)
         # Shielded: if the client goes, scoring goes on, and the same request may ask for its rows again
         return await asyncio.shield(request.rows)
 
-    async def _append(
-        self, session: ServerSession, data: Sequence[bytes], timestamps_s: Sequence[float] | None
-    ) -> list[RewardRow]:
+    async def _append(self, session: ServerSession, data: Sequence[bytes], told: Sequence[Told]) -> list[RewardRow]:
         """Rows of a session's next frames. Raises Refused; the session is then as it was."""
         stream = session.stream
         # With its first frames a session begins to keep pictures: then there has to be room for them
@@ -157,7 +156,7 @@ class Service:
         # which then costs one turn of a thread
         pixels, early = await self.in_thread(self._looked_at, stream, data)
         with self.batcher.places(len(data) // len(stream.cameras), pixels):
-            moments = await self._taken(stream, data, 0, timestamps_s, early)
+            moments = await self._taken(stream, data, told, 0, early)
             began = perf_counter()
             rewards = await self.batcher.submit(moments)
             return session.rows(moments, rewards, perf_counter() - began)
@@ -168,7 +167,9 @@ class Service:
         is_small = len(data) == 1 and pixels <= AT_ONCE_PIXELS
         return pixels, [self._picture(stream, data[0], 0)] if is_small else None
 
-    async def score_frames(self, stream: Stream, data: Sequence[bytes], gone: Gone) -> list[RewardRow]:
+    async def score_frames(
+        self, stream: Stream, data: Sequence[bytes], gone: Gone, told: Sequence[Told]
+    ) -> list[RewardRow]:
         """Rows of a whole run, for a client that may be gone meanwhile. Raises Refused."""
         step = self.limits.max_batch * len(stream.cameras)
         sizes = await self.in_thread(self._sizes, data)
@@ -180,7 +181,8 @@ class Service:
 
         async def following() -> Sequence[Moment]:
             chunk = next(waiting, range(0))
-            return await self._taken(stream, data[chunk.start : chunk.stop], chunk.start) if chunk else ()
+            shown, first = data[chunk.start : chunk.stop], chunk.start // len(stream.cameras)
+            return await self._taken(stream, shown, told[first:], chunk.start) if chunk else ()
 
         with self.batcher.places(min(2, len(chunks)) * self.limits.max_batch, most):
             return await self._in_turn(following, gone)
@@ -189,11 +191,11 @@ class Service:
         self, task: str, data: Sequence[bytes], run: RunOptions, gone: Gone
     ) -> Sequence[Reward | RewardRow]:
         """The reward of a run's last moment and, for a trend, of its first. Raises Refused."""
-        check_frames(len(data), len(run.cameras), None, self.limits)
+        told = told_of(len(data), len(run.cameras), self.limits, None, run.robots)
         fps, is_trend = run.fps or self.usual_fps, run.reply == "trend"
         if self.scorer.follows:
             stream = self.stream(task, fps, run.steps, run.cameras)
-            rows = await self.score_frames(stream, data, gone)
+            rows = await self.score_frames(stream, data, gone, told)
             return [rows[-1], *rows[: int(is_trend)]]
         # A trend is told from the first moment, which is a run of its own
         runs = [data, data[: len(run.cameras)]] if is_trend else [data]
@@ -279,8 +281,8 @@ class Service:
         self,
         stream: Stream,
         data: Sequence[bytes],
-        first: int = 0,
-        timestamps_s: Sequence[float] | None = None,
+        told: Sequence[Told],
+        first: int,
         decoded: Sequence[np.ndarray] | None = None,
     ) -> list[Moment]:
         """Frames taken in by a stream, and made ready to be scored. All are decoded before the first one is taken in: a
@@ -288,7 +290,7 @@ class Service:
         if decoded is None:
             parts = await self._in_parts(lambda i: self._picture(stream, data[i], first + i), len(data))
             decoded = [picture for part in parts for picture in _raised(part)]
-        moments = _appended(stream, decoded, timestamps_s)
+        moments = _appended(stream, decoded, told)
         await self._make_ready(moments)
         return moments
 
@@ -318,23 +320,36 @@ def _raised[T](part: T | BaseException) -> T:
     return part
 
 
-def _appended(stream: Stream, pictures: Sequence[np.ndarray], timestamps_s: Sequence[float] | None) -> list[Moment]:
-    found = []
-    for i, views in enumerate(batched(pictures, len(stream.cameras))):
-        time_s = None if timestamps_s is None else timestamps_s[i]
-        moment = stream.append(dict(zip(stream.cameras, views, strict=True)), time_s, score=True)
+def _appended(stream: Stream, pictures: Sequence[np.ndarray], told: Sequence[Told]) -> list[Moment]:
+    """Raises Refused (422)."""
+    found, moments = [], list(batched(pictures, len(stream.cameras)))
+    with refusing():
+        for more in told[: len(moments)]:  # all before the first one is taken in
+            stream.read(more["robot"])
+    for views, more in zip(moments, told, strict=False):
+        moment = stream.append(dict(zip(stream.cameras, views, strict=True)), score=True, **more)
         assert moment is not None  # as `score` says
         found.append(moment)
     return found
 
 
-def check_frames(count: int, cameras: int, timestamps_s: Sequence[float] | None, limits: Limits) -> None:
-    """Raises Refused (413, 422)."""
+def told_of(
+    count: int,
+    cameras: int,
+    limits: Limits,
+    timestamps_s: Sequence[float] | None = None,
+    robots: Sequence[RobotRow] | None = None,
+) -> list[Told]:
+    """What a request of so many pictures says of each moment beside them. Raises Refused (413, 422)."""
     if count > limits.max_frames:
         raise Refused(413, "too_many_frames", f"{count} pictures in one request: at most {limits.max_frames}")
     if not count or count % cameras:
         raise Refused(422, "frames", f"{count} pictures are no whole number of moments of {cameras} cameras")
-    if timestamps_s is not None and len(timestamps_s) != count // cameras:
-        raise Refused(422, "timestamps", f"{len(timestamps_s)} timestamps for {count // cameras} moments")
+    moments = count // cameras
+    for name, given in (("timestamps", timestamps_s), ("robots", robots)):
+        if given is not None and len(given) != moments:
+            raise Refused(422, name, f"{len(given)} {name} for {moments} moments")
     if timestamps_s is not None and not all(map(math.isfinite, timestamps_s)):
         raise Refused(422, "timestamps", "timestamps are finite numbers of seconds")
+    rows = [robot.model_dump(exclude_none=True) for robot in robots or ()] or [{}] * moments
+    return [{"timestamp_s": t, "robot": r} for t, r in zip(timestamps_s or [None] * moments, rows, strict=True)]

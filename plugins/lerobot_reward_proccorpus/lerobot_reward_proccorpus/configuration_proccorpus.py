@@ -14,8 +14,8 @@ RULES = ("all", "best", "wrist")
 @dataclass
 class ProccorpusConfig(RewardModelConfig):
     """`pretrained_path`: the folder of a checkpoint that `proccorpus train` made. Or without one `like`: labelled runs,
-    DATASET/EPISODE or a task with references, of a `workspace` of proccorpus; image_keys are then their cameras, and
-    numbers speak `lag` seconds later.
+    DATASET/EPISODE or a task with references, of a `workspace` of proccorpus; image_keys are then their cameras,
+    grippers are read from the batch's observation.state and action, and numbers speak `lag` seconds later.
 
     image_keys: the cameras that the model looks at, judged together by `rule` (all, best or wrist).
     fps: frames a second of the runs. live: a batch holds the next frame of each run, not a run so far.

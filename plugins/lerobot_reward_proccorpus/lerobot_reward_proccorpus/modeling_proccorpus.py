@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from lerobot.configs.rewards import RewardModelConfig
 from lerobot.rewards.pretrained import PreTrainedRewardModel
+from lerobot.utils.constants import ACTION, OBS_STATE
 from torch import Tensor
 
 from core.paths import Workspace
@@ -76,6 +77,7 @@ class ProccorpusRewardModel(PreTrainedRewardModel):
     def compute_reward(self, batch: dict[str, Any]) -> Tensor:
         """float32 (B,): of the last frame of each run; NaN where the model gave no number.
 
+        With `like`, observation.state and action (B, T, d) or (B, d), where the batch has them, are compared, too.
         Pictures (B, T, C, H, W), or (B, C, H, W) of one frame: 0..1 or uint8; `task`: B texts, or one for all. Raises
         ValueError for other shapes, and RewardError as a scorer does.
         """
@@ -85,10 +87,11 @@ class ProccorpusRewardModel(PreTrainedRewardModel):
             if clip.shape[:2] != next(iter(clips.values())).shape[:2]:
                 raise ValueError(f"{key} has not as many runs and frames as the other cameras: {list(clip.shape)}")
         tasks = _tasks(batch.get("task"), count)
+        rows = _robots(batch, *next(iter(clips.values())).shape[:2]) if self.scorer.follows else {}
         if self.config.live:
-            moments = [[moment] for moment in self._next(clips, tasks)]
+            moments = [[moment] for moment in self._next(clips, tasks, rows)]
         else:
-            moments = [self._whole(clips, run, task) for run, task in enumerate(tasks)]
+            moments = [self._whole(clips, run, task, rows) for run, task in enumerate(tasks)]
         scored = self.scorer.score([moment for of_run in moments for moment in of_run])
         ends = np.cumsum([len(of_run) for of_run in moments]) - 1
         rewards = [self._number(scored[end]) for end in ends.tolist()]
@@ -98,14 +101,13 @@ class ProccorpusRewardModel(PreTrainedRewardModel):
         cameras, rule = tuple(self.config.image_keys), cast(ViewRule, self.config.rule)
         return self.scorer.stream(task, self.config.fps, tuple(self.config.steps), cameras=cameras, rule=rule, **more)
 
-    def _whole(self, clips: dict[str, np.ndarray], run: int, task: str) -> list[Moment]:
+    def _whole(self, clips: dict[str, np.ndarray], run: int, task: str, rows: dict[str, np.ndarray]) -> list[Moment]:
         """What the last moment's reward depends on: all moments of a scorer that follows a run, else the last alone.
         Pictures that it does not show are not looked at."""
         num_frames = next(iter(clips.values())).shape[1]
         stream = self._stream(task, num_frames=num_frames)
         if self.scorer.follows:
-            pictures = ({key: clip[run, frame] for key, clip in clips.items()} for frame in range(num_frames))
-            return [moment for shown in pictures if (moment := stream.append(shown)) is not None]
+            return [self._appended(stream, clips, rows, run, frame) for frame in range(num_frames)]
         shown = {
             (frame, key): StreamPicture(self.scorer.fit(clip[run, frame]))
             for frame in stream.frames_for_last(num_frames)
@@ -113,7 +115,15 @@ class ProccorpusRewardModel(PreTrainedRewardModel):
         }
         return [stream.last_moment(num_frames, lambda frame, key: shown[frame, key])]
 
-    def _next(self, clips: dict[str, np.ndarray], tasks: list[str]) -> list[Moment]:
+    def _appended(
+        self, stream: Stream, clips: dict[str, np.ndarray], rows: dict[str, np.ndarray], run: int, frame: int
+    ) -> Moment:
+        robot = {column: of[run, frame] for column, of in rows.items()}
+        moment = stream.append({key: clip[run, frame] for key, clip in clips.items()}, robot=robot)
+        assert moment is not None, "a stream without score_fps scores each frame"
+        return moment
+
+    def _next(self, clips: dict[str, np.ndarray], tasks: list[str], rows: dict[str, np.ndarray]) -> list[Moment]:
         """The frame that comes next in each run; the first call after `reset` begins them."""
         if not self._live:
             self._live = [self._stream(task) for task in tasks]
@@ -122,12 +132,7 @@ class ProccorpusRewardModel(PreTrainedRewardModel):
         for clip in clips.values():
             if clip.shape[1] != 1:
                 raise ValueError(f"a live batch has one frame of each run, not {clip.shape[1]}")
-        moments = []
-        for run, stream in enumerate(self._live):
-            moment = stream.append({key: clip[run, 0] for key, clip in clips.items()})
-            assert moment is not None, "a stream without score_fps scores each frame"
-            moments.append(moment)
-        return moments
+        return [self._appended(stream, clips, rows, run, 0) for run, stream in enumerate(self._live)]
 
     def _number(self, reward: Reward) -> float:
         number = reward.progress if self.config.output == "progress" else reward.done
@@ -148,6 +153,18 @@ def _pictures(key: str, batch: dict[str, Any]) -> np.ndarray:
     if pictures.is_floating_point():
         pictures = (pictures.float() * 255).round().clamp(0, 255)
     return np.ascontiguousarray(pictures.to(torch.uint8).numpy())
+
+
+def _robots(batch: dict[str, Any], runs: int, frames: int) -> dict[str, np.ndarray]:
+    """State and action [B, T, d], of those that the batch has. Raises ValueError."""
+    found = {}
+    for column, key in (("state", OBS_STATE), ("action", ACTION)):
+        if batch.get(key) is not None:
+            rows = torch.as_tensor(batch[key]).detach().cpu().double().numpy()
+            found[column] = rows[:, None] if rows.ndim == 2 else rows
+            if found[column].ndim != 3 or found[column].shape[:2] != (runs, frames):
+                raise ValueError(f"{key} is (B, T, d) or (B, d) of as many runs and frames, not {list(rows.shape)}")
+    return found
 
 
 def _tasks(task: Any, count: int) -> list[str]:

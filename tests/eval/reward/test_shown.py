@@ -7,11 +7,14 @@ from annotate.alignment.live import Guide, Shown
 from annotate.alignment.moments import HZ
 from annotate.embeddings.config import EmbeddingsConfig
 from annotate.embeddings.encoders import load_encoder
-from eval.reward.shown import UNLIKE, ShownConfig, ShownScorer
+from eval.reward.shown import UNLIKE, ShownConfig, ShownScorer, openings_of
 from eval.reward.views import Reward
 from eval.reward.window import RewardError
 from eval.rl.local import LocalSession
+from eval.server.client import RewardClient, RewardServerError
+from ingest.signals.gripper import GripperSignal
 from tests.kits.laptop_kit import TASKS, scene
+from tests.kits.reward_server_kit import running
 from training.laptop.reading import embed
 
 FPS = 10.0
@@ -28,6 +31,32 @@ def shown(name: str, length: int, bound: float = 0.5) -> Shown:
 def scorer(lag: float = 0.0, hold_s: float = 0.5) -> ShownScorer:
     guide = Guide.of([shown("bars/0", 30), shown("bars/1", 40)])
     return ShownScorer(guide, ENCODER, ("camera",), ShownConfig(lag, hold_s))
+
+
+GRIPPER = GripperSignal(
+    "", "gripper", "state", (2,), (), (1.0,), "m", 0.0, 0.08, "high_is_open", "", 1.0, "name", True, 1.0, 2, "1"
+)
+
+
+def there_and_back(length: int) -> list[tuple[np.ndarray, dict[str, list[float]]]]:
+    """A bar that grows while the gripper is open, and shrinks the same way while it holds: pictures with the robot."""
+    at = np.linspace(0, 1, length)
+    places, openings = 0.05 + 0.9 * (1 - np.abs(2 * at - 1)), np.where(at < 0.5, 0.08, 0.01)
+    return [
+        (scene(TASKS[0], place), {"state": [0.3, 0.1, opening]})
+        for place, opening in zip(places.tolist(), openings.tolist(), strict=True)
+    ]
+
+
+def gripping() -> ShownScorer:
+    def shown_run(name: str, length: int) -> Shown:
+        pictures, robots = zip(*there_and_back(length), strict=True)
+        openings = np.array([openings_of([GRIPPER], robot) for robot in robots])
+        at = np.linspace(0, 1, length)
+        return Shown(name, (embed(ENCODER, pictures),), at, (at >= 0.5).astype(int), ("a", "b"), length / HZ, openings)
+
+    guide = Guide.of([shown_run("bars/0", 30), shown_run("bars/1", 40)])
+    return ShownScorer(guide, ENCODER, ("camera",), ShownConfig(grippers=(GRIPPER,)))
 
 
 def run(length: int, end: int = 0) -> list[np.ndarray]:
@@ -67,3 +96,39 @@ def test_with_a_lag_numbers_are_of_the_second_before() -> None:
 def test_a_run_of_other_cameras_is_refused() -> None:
     with pytest.raises(RewardError, match="the run is of a, b, and what is shown of camera"):
         scorer().stream(TASKS[0], FPS, cameras=("a", "b"))
+
+
+def test_what_looks_alike_is_told_apart_by_the_gripper_from_everywhere() -> None:
+    scorer, frames = gripping(), there_and_back(70)
+    # It begins at the end of what is shown: by pictures alone it might as well be the beginning
+    ends = frames[-20:]
+    local, blind = (LocalSession(scorer, TASKS[0], FPS) for _ in range(2))
+    told = [local.append(rgb, robot=robot) for rgb, robot in ends]
+    seen = [blind.append(rgb) for rgb, _ in ends]
+    assert (told[0].progress or 0) > 0.5 > (seen[0].progress or 1)
+
+    pictures, robots = zip(*ends, strict=True)
+    with running(scorer) as app, RewardClient(app.state.url) as client:
+        whole = client.reward_frames(pictures, TASKS[0], FPS, robots=robots)
+        with client.session(TASKS[0], fps=FPS) as session:
+            live = [session.append(rgb, robot=robot) for rgb, robot in ends]
+        numbers = [r.progress for r in told]
+        assert [r.progress for r in whole] == pytest.approx(numbers)
+        assert [r.progress for r in live] == pytest.approx(numbers)
+        with client.session(TASKS[0], fps=FPS) as session:
+            bad = [{"state": [0.3, 0.1, 0.08]}, {"state": [0.3, 0.1]}]
+            with pytest.raises(RewardServerError, match="state is 3 finite numbers or more"):
+                session.append_all(pictures[:2], robots=bad)
+            with pytest.raises(RewardServerError, match="1 robots for 2 moments"):
+                session.append_all(pictures[:2], robots=bad[:1])
+            # Nothing was taken in by halves
+            again = session.append_all(pictures[:2], robots=robots[:2])
+            assert [r.progress for r in again] == pytest.approx(numbers[:2])
+
+
+@pytest.mark.parametrize("row", [[0.1, 0.2], [0.1, 0.2, float("nan")], [[0.1, 0.2, 0.3]]])
+def test_a_robot_that_is_none_is_refused_and_the_run_goes_on(row: list[float]) -> None:
+    session = LocalSession(gripping(), TASKS[0], FPS)
+    with pytest.raises(RewardError, match="as the dataset of what is shown has it"):
+        session.append(run(5)[0], robot={"state": row})
+    assert session.stream.appended == 0
