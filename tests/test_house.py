@@ -20,13 +20,13 @@ LINES = {
     "ingest": 11658,  # 9,800
     "annotate": 10684,  # 9,000
     "warehouse": 13398,  # 10,300
-    "eval": 12520,  # 9,500
+    "eval": 12612,  # 9,500
     "training": 7153,  # 6,800
-    "pipeline": 6711,  # 5,300
+    "pipeline": 6727,  # 5,300
     "explorer": 4823,  # 4,700
     "cli": 3966,  # 3,600
     "assets": 2623,  # 2,000
-    "benchmarks": 9837,  # 8,000
+    "benchmarks": 9841,  # 8,000
 }
 PAGES = 3604  # of the explorer's scripts, styles and templates; 3,000
 MOST_OF_A_FILE = 400
