@@ -14,7 +14,7 @@ from core.paths import Workspace
 from tests.kits.processes import run_processes
 from tests.kits.progresslm_rows import TINY, conversations, empty_corpus, source_rows, write_rows
 from tests.kits.sampling import sample_by_place
-from tests.kits.training_kit import make_release, recipe
+from tests.kits.training_kit import make_release, recipe, small
 from training.checkpoint import StepWriter, TrainerState, load_state
 from training.points import Point
 from training.recipe import Recipe
@@ -24,7 +24,7 @@ from warehouse.lake import Lake
 from warehouse.releases import Release, get_release
 
 SETTINGS: dict[str, Any] = {"steps": 4, "batch": 2, "save_every": 2, "accumulation": 2}
-NAMES = ("full", "lora", "copies", "grpo")
+NAMES = ("full", "lora", "copies", "grpo", "procvlm_sft_sharded", "progresslm_sft_full")
 LORA = {"rank": 4, "alpha": 8}
 
 
@@ -38,6 +38,9 @@ def recipe_of(name: str, taught: Path) -> Recipe:
             "grpo": {"generations": 4, "max_completion": 24, "temperature": 1.0},
         }
         return Recipe.model_validate({"name": name, "kind": "grpo"} | sections)
+    if name not in NAMES[:4]:  # built in; noise is drawn by each process for itself
+        of = small(name, distributed="fsdp", lr=1e-3)
+        return of.model_copy(update={"head": of.head and of.head.model_copy(update={"noise": 0.0}), "lora": None})
     distributed = "none" if name == "copies" else "fsdp"
     lora = LORA if name == "lora" else None
     return recipe(name, lora=lora, train={**SETTINGS, "distributed": distributed})
