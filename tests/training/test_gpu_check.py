@@ -77,6 +77,7 @@ def test_what_does_not_hold_is_named(
 @pytest.mark.slow
 def test_a_vllm_that_is_shown_something_else_fails_its_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     by_engine(monkeypatch)
+    monkeypatch.setattr(Engine, "off", 1 / 0.6)  # the recipe's temperature
     only = lambda bench, recipe: iter([gpu_check.tried(bench, "GRPO", lambda: gpu_check.grpo_step(bench, recipe))])  # noqa: E731
     monkeypatch.setattr(gpu_check, "grpo_rows", only)
     monkeypatch.setattr(gpu_check, "sft_rows", lambda bench: iter(()))
@@ -85,7 +86,7 @@ def test_a_vllm_that_is_shown_something_else_fails_its_row(tmp_path: Path, monke
     code, rows = checked(tmp_path)
     assert (code, rows["GRPO"]["holds"]) == (0, True)
     assert rows["GRPO"]["differs_by"] < 1e-3
-    monkeypatch.setattr(Engine, "off", 3.0)
+    monkeypatch.setattr(Engine, "off", 30.0)
     code, rows = checked(tmp_path)
     assert (code, rows["GRPO"]["holds"]) == (1, False)
     assert "times as probable" in rows["GRPO"]["error"]

@@ -203,6 +203,8 @@ class Engine:
     def generate(self, prompts: list, images: list, num_generations: int, profiler: Any = None) -> tuple:
         mark = self.processor.tokenizer.convert_tokens_to_ids("<|image_pad|>")
         seen, answers, probabilities = [], [], []
+        learns = self.model.training
+        self.model.eval()  # layers that are calculated anew keep nothing to go on from
         for ids, pictures in zip(prompts, images, strict=True):
             pixels = self.processor.image_processor(images=pictures, return_tensors="pt")
             counts = iter((pixels["image_grid_thw"].prod(-1) // 4).tolist())
@@ -216,6 +218,7 @@ class Engine:
             logs = (torch.cat(made.logits).float() * self.off).log_softmax(-1)
             answers.append(answer.tolist())
             probabilities.append([[p] for p in logs.gather(1, answer[:, None])[:, 0].tolist()])
+        self.model.train(learns)
         return seen, answers, probabilities, None
 
 
