@@ -2,8 +2,11 @@
 
 import importlib.util
 import tempfile
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from contextlib import closing
+from multiprocessing import get_context
 from pathlib import Path
+from threading import Lock
 from urllib.parse import quote
 
 from fastapi import APIRouter, Request
@@ -11,6 +14,7 @@ from fastapi.responses import FileResponse
 from starlette.background import BackgroundTask
 
 from core.errors import UserError, install_hint
+from core.paths import Workspace
 from explorer.access import PageError
 from explorer.episode import EpisodeIndex, find_episode
 from explorer.site import explorer_of
@@ -21,6 +25,8 @@ from warehouse.lake import Lake
 
 router = APIRouter()
 OPTIONS = RerunOptions(pictures_per_s=10, max_px=480)
+ONE_AT_A_TIME, PROCESSES = Lock(), get_context("forkserver")
+PROCESSES.set_forkserver_preload([__name__])
 
 
 def has_rerun() -> bool:
@@ -33,30 +39,29 @@ def recording(request: Request, dataset: str, episode_index: EpisodeIndex) -> Fi
     explorer = explorer_of(request)
     if not has_rerun():
         raise PageError(f"recordings need rerun-sdk: {install_hint('exports')}", 501)
-    from warehouse.exports.rerun import write_recording
-
     with explorer.corpus.reading() as reader:
         find_episode(reader, dataset, episode_index)
         snapshot = reader.snapshot.number
-    file = tempfile.NamedTemporaryFile(suffix=".rrd", delete=False)  # noqa: SIM115
-    file.close()
-    path = Path(file.name)
+    with tempfile.NamedTemporaryFile(suffix=".rrd", delete=False) as file:
+        path = Path(file.name)
     try:
-        lake = Lake(explorer.space, read_only=True, snapshot=snapshot)
-        with closing(lake.con):
-            selected = select_episode(lake, dataset, episode_index)
-            write_recording(path, selected, selected.episodes[0], SourceReader(selected, dataset), OPTIONS)
-    except UserError as e:
+        with ONE_AT_A_TIME, ProcessPoolExecutor(1, PROCESSES) as process:
+            process.submit(_write, explorer.space, snapshot, dataset, episode_index, path).result()
+    except BaseException as e:
         path.unlink(missing_ok=True)
-        raise PageError(f"no recording can be made: {e}") from e
-    except BaseException:
-        path.unlink(missing_ok=True)
+        if isinstance(e, UserError | BrokenExecutor):
+            raise PageError(f"no recording can be made: {e}") from e
         raise
     name = f"{quote(dataset, safe='')}-{episode_index:06d}.rrd"
-    return FileResponse(
-        path,
-        media_type="application/octet-stream",
-        filename=name,
-        headers={"Cache-Control": "no-store"},
-        background=BackgroundTask(path.unlink, missing_ok=True),
-    )
+    headers, deleted = {"Cache-Control": "no-store"}, BackgroundTask(path.unlink, missing_ok=True)
+    return FileResponse(path, headers=headers, media_type="application/octet-stream", filename=name, background=deleted)
+
+
+def _write(space: Workspace, snapshot: int, dataset: str, episode_index: int, path: Path) -> None:
+    """In a process of its own: Rerun leaves threads behind. Raises UserError."""
+    from warehouse.exports.rerun import write_recording
+
+    lake = Lake(space, read_only=True, snapshot=snapshot)
+    with closing(lake.con):
+        selected = select_episode(lake, dataset, episode_index)
+        write_recording(path, selected, selected.episodes[0], SourceReader(selected, dataset), OPTIONS)

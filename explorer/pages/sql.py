@@ -72,10 +72,6 @@ async def answer[T](request: Request, ask: Callable[[SqlProcess, LakeState, Call
         return await while_wanted(request, asked)
 
 
-def _for_a_page(process: SqlProcess, state: LakeState, given_up: Callable[[], bool], sql: str) -> pa.Table:
-    return process.query(state, sql, TIME_S, MAX_ROWS + 1, MAX_PAGE_BYTES, given_up)
-
-
 def _as_a_file(process: SqlProcess, state: LakeState, given_up: Callable[[], bool], sql: str, style: str) -> bytes:
     return process.file(state, sql, style, TIME_S, MAX_DOWNLOAD, MAX_DOWNLOAD_BYTES, given_up)
 
@@ -111,7 +107,7 @@ async def page(
         error = "This query comes from a link on another site. Read it, then press Run."
     elif q.strip():
         try:
-            table = await answer(request, partial(_for_a_page, sql=q))
+            table = await answer(request, lambda p, s, g: p.query(s, q, TIME_S, MAX_ROWS + 1, MAX_PAGE_BYTES, g))
             shown = await run_in_threadpool(_result, table, chart)
         except SqlError as e:
             error = str(e)
