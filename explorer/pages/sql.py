@@ -5,7 +5,7 @@ import hmac
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from typing import Annotated, Any, Literal, TypeGuard
 from urllib.parse import quote
 
@@ -70,10 +70,6 @@ async def answer[T](request: Request, ask: Callable[[SqlProcess, LakeState, Call
 
     async with request.app.state.querying:
         return await while_wanted(request, asked)
-
-
-def _as_a_file(process: SqlProcess, state: LakeState, given_up: Callable[[], bool], sql: str, style: str) -> bytes:
-    return process.file(state, sql, style, TIME_S, MAX_DOWNLOAD, MAX_DOWNLOAD_BYTES, given_up)
 
 
 def proof(request: Request, sql: str) -> str:
@@ -246,7 +242,7 @@ async def download(
     if not may_run(request, q, asked):
         raise PageError("links on other sites cannot download: open the query on the page SQL and run it", 403)
     try:
-        data = await answer(request, partial(_as_a_file, sql=q, style=format))
+        data = await answer(request, lambda p, s, g: p.file(s, q, format, TIME_S, MAX_DOWNLOAD, MAX_DOWNLOAD_BYTES, g))
     except SqlError as e:
         raise PageError(str(e), 400) from e
     headers = {"Content-Disposition": f'attachment; filename="query.{format}"'}
