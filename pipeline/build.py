@@ -1,6 +1,6 @@
 """The build loop: plan, run what is missing or stale in a process pool, one chunk at a time through all its stages.
 
-A failed chunk does not stop the others. What took five seconds to make is committed, so an interrupted build goes on
+A failed chunk does not stop the others. Every finished stage is committed on its own, so an interrupted build goes on
 where it stopped.
 """
 

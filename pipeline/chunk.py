@@ -17,9 +17,7 @@ from pipeline.plan import CURRENT, STAMPS, History, chunk_steps
 from pipeline.reading import ChunkMemory
 from pipeline.stage import StageContext, StageReport, run_stage
 from pipeline.stages import LISTING, stage_specs
-from warehouse.lake import Lake, open_lake, was_interrupted
-
-UNCOMMITTED_S = 5.0  # work that a kill may cost: stages that took less in all are committed together
+from warehouse.lake import open_lake, was_interrupted
 
 
 @dataclass(frozen=True)
@@ -87,28 +85,22 @@ def run_chunk(task: ChunkTask, tell: Tell = lambda moment: None) -> ChunkResult:
             return STAMPS[kind](lake, build.name).get(chunk, "")
 
     done: list[StageReport] = []
-    memory, failed, stage = ChunkMemory(), None, LISTING.name
-    try:
-        with closing(PictureCache(lake.workspace, build, task.threads)) as pictures, lake.together(build.name, chunk):
-            # A chunk that the source has lost meanwhile has no steps
-            for step in chunk_steps(build.name, chunk, specs, history, outputs, stamp_of) if listed else ():
-                if step.status == CURRENT:
-                    continue
-                stage = step.stage.name
-                moment = Moment(build.name, chunk, stage)
-                tell(moment)
-                told = partial(_tell_episodes, tell, moment)
-                result = run_guarded(StageContext(lake, build, step, source, task.build_id, pictures, memory, told))
-                tell(replace(moment, duration_s=sum(ended.run.duration_s for ended in result.done)))
-                done += result.done
-                if failed := result.failed:
-                    break
-                outputs[stage] = result.done[-1].run.output_hash
-                lake.commit_draft(UNCOMMITTED_S)
-    except Exception as e:
-        # Nobody sees what the commit was to bring; a plan finds what was committed before
-        return ChunkResult([], failed or _failure(e, lake, build.name, chunk, stage))
-    return ChunkResult(done, failed)
+    memory = ChunkMemory()
+    with closing(PictureCache(lake.workspace, build, task.threads)) as pictures:
+        # A chunk that the source has lost meanwhile has no steps
+        for step in chunk_steps(build.name, chunk, specs, history, outputs, stamp_of) if listed else ():
+            if step.status == CURRENT:
+                continue
+            moment = Moment(build.name, chunk, step.stage.name)
+            tell(moment)
+            told = partial(_tell_episodes, tell, moment)
+            result = run_guarded(StageContext(lake, build, step, source, task.build_id, pictures, memory, told))
+            tell(replace(moment, duration_s=sum(ended.run.duration_s for ended in result.done)))
+            done += result.done
+            if result.failed:
+                return ChunkResult(done, result.failed)
+            outputs[step.stage.name] = result.done[-1].run.output_hash
+    return ChunkResult(done, None)
 
 
 def _tell_episodes(tell: Tell, moment: Moment, episodes: int) -> None:
@@ -120,11 +112,7 @@ def run_guarded(context: StageContext) -> ChunkResult:
     try:
         return ChunkResult([run_stage(context)], None)
     except Exception as e:
-        return ChunkResult([], _failure(e, context.lake, context.dataset, context.step.chunk, context.step.stage.name))
-
-
-def _failure(e: Exception, lake: Lake, dataset: str, chunk: int | None, stage: str) -> StepFailure:
-    """Raises KeyboardInterrupt where that is what the error says."""
-    if was_interrupted(e):
-        raise KeyboardInterrupt from e
-    return StepFailure.of(dataset, chunk, stage, e, disk_full(e, lake.workspace.root))
+        if was_interrupted(e):
+            raise KeyboardInterrupt from e
+        full = disk_full(e, context.lake.workspace.root)
+        return ChunkResult([], StepFailure.of(context.dataset, context.step.chunk, context.step.stage.name, e, full))

@@ -190,11 +190,12 @@ class StageReport:
     """What one run of a stage did; `numbers` are shown to people beside it."""
 
     run: StageRun
+    snapshot: int
     numbers: Numbers = field(default_factory=dict)
 
 
 def run_stage(context: StageContext) -> StageReport:
-    """Run one planned step and publish what it made: in one transaction, or in that of its chunk."""
+    """Run one planned step and publish what it made in one transaction."""
     lake, step = context.lake, context.step
     started = time.monotonic()
     output = step.stage.run(context)
@@ -226,8 +227,8 @@ def run_stage(context: StageContext) -> StageReport:
     )
     # A listing registers its chunks, each with the hash of its own part
     parts = _chunk_runs(run, context.source, published) if step.chunk is None else None
-    lake.publish(run, output.tables, findings, output.upserts, parts, registered=output.registered)
-    return StageReport(run, numbers)
+    snapshot = lake.publish(run, output.tables, findings, output.upserts, parts, registered=output.registered)
+    return StageReport(run, snapshot, numbers)
 
 
 def _chunk_runs(run: StageRun, source: Source, tables: Mapping[str, pa.Table]) -> list[StageRun]:

@@ -13,20 +13,19 @@ import pytest
 
 from core.paths import ROOT
 
-# Lines by `wc -l`, blanks and docstrings and all; behind each what the room is to come down to. warehouse and pipeline
-# have 94 more for a chunk's one commit, which assets (column lineage, events of what nobody asked for) gave with 98
+# Lines by `wc -l`, blanks and docstrings and all; behind each what the room is to come down to
 LINES = {
     "core": 2672,  # 2,000
     "ingest": 11658,  # 9,800
     "annotate": 10684,  # 9,000
-    "warehouse": 13398,  # 10,300
+    "warehouse": 13313,  # 10,300
     "eval": 12612,  # 9,500
     "training": 7153,  # 6,800
-    "pipeline": 6727,  # 5,300
+    "pipeline": 6716,  # 5,300
     "explorer": 4820,  # 4,700
     "cli": 3966,  # 3,600
-    "assets": 2623,  # 2,000
-    "benchmarks": 9841,  # 8,000
+    "assets": 2721,  # 2,000
+    "benchmarks": 9854,  # 8,000
 }
 PAGES = 3604  # of the explorer's scripts, styles and templates; 3,000
 MOST_OF_A_FILE = 400
@@ -37,9 +36,8 @@ DATACLASSES = 345  # 330
 ERRORS = 36  # 30
 MOST_COMPLEX = 20
 OFTEN_COMPLEX, SHARE_COMPLEX = 10, 0.03
-# 2.23 from 2.22: what assets lost was tables
 # 2.22 from 2.19: warehouse/ lost 1,300 lines and 90 branches; what went had fewer branches a line than what stays
-BRANCHES_PER_10_LINES = 2.23  # 1.9, of functions of 12 lines or more
+BRANCHES_PER_10_LINES = 2.22  # 1.9, of functions of 12 lines or more
 OURS = {*LINES, "tests", "docs", "samples", "plugins", "proccorpus"}
 BRANCHES = (ast.If, ast.For, ast.While, ast.IfExp, ast.ExceptHandler, ast.comprehension, ast.AsyncFor, ast.match_case)
 

@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 import dagster as dg
 
 from assets.defs.corpus.partitions import chunk_key
+from assets.lib.lineage import column_lineage
 from core.addresses import without_secrets
 from core.figures import render
 from core.paths import ROOT
@@ -91,11 +92,15 @@ def metadata(lake: Lake, stage: Stage, report: StageReport, *, detailed: bool = 
         "dagster/partition_row_count": dg.MetadataValue.int(int(report.numbers.get(f"rows_{table}", run.rows))),
         "dagster/table_name": dg.MetadataValue.text(f"lake.main.{table}"),
         "duration_s": dg.MetadataValue.float(round(run.duration_s, 3)),
+        "snapshot": dg.MetadataValue.int(report.snapshot),
         "explorer": dg.MetadataValue.url(f"{base}/episodes?{urlencode(here)}"),
         **numbers_metadata(report.numbers),
         "dagster/uri": dg.MetadataValue.text(files),
     }
-    return values | _found(lake, run) | _pictures(lake, stage, run) if detailed else values
+    if not detailed:
+        return values
+    values["dagster/column_lineage"] = dg.MetadataValue.column_lineage(column_lineage(stage))
+    return values | _found(lake, run) | _pictures(lake, stage, run)
 
 
 def _found(lake: Lake, run: StageRun) -> dict[str, dg.MetadataValue]:

@@ -27,6 +27,14 @@ from warehouse.lake import WHOLE_DATASET, Lake, StageRun
 
 DATASET_KEYS, CHUNK_KEYS = datasets.name or "", chunks.name or ""  # the names of the partition sets
 MAX_DETAILED = 120  # stage runs told with pictures, tables and checks, some 0.2 s each; the older ones with numbers
+# Assets that nothing makes unless somebody asks: how to ask, and what they are made of
+ON_REQUEST = {
+    "annotator_comparison": (
+        "nobody compared the annotators: proccorpus eval annotators, or Materialize",
+        "progress",
+    ),
+    "rewards": ("no model was asked about the chunk: Materialize asks the newest", "reward_model", "frames"),
+}
 Tell = Callable[[dg.AssetMaterialization], object]  # into a run that goes on, or outside any run
 
 
@@ -137,19 +145,19 @@ def reconcile(instance: dg.DagsterInstance, lake: Lake, names: Sequence[str] | N
     """Tell the newest stage runs of some datasets, or of all, that the event log does not know; returns how many."""
     columns = list(StageRun.__dataclass_fields__)
     rows = lake.dicts(
-        f"SELECT {', '.join(columns)} FROM stage_runs WHERE list_contains(?, dataset) QUALIFY "
+        f"SELECT {', '.join(columns)}, snapshot FROM stage_runs WHERE list_contains(?, dataset) QUALIFY "
         "row_number() OVER (PARTITION BY stage, dataset, chunk ORDER BY finished_at DESC) = 1 ORDER BY finished_at",
         [list(stored_builds(lake) if names is None else names)],
     )
     missing = []
     for row in rows:
-        chunk = row["chunk"]
+        snapshot, chunk = row.pop("snapshot"), row["chunk"]
         if row["stage"] == LISTING.name and chunk != WHOLE_DATASET:
             continue  # the chunks that listing registered: one materialisation per dataset
         row["chunk"] = None if chunk == WHOLE_DATASET else chunk
         run = StageRun(**row)
         if version_of(newest(instance, run.stage, partition_of(run))) != run.output_hash:
-            missing.append(StageReport(run, json.loads(run.numbers or "{}")))
+            missing.append(StageReport(run, snapshot, json.loads(run.numbers or "{}")))
     if missing:
         tell_stages(instance, lake, missing)
     return len(missing)
@@ -169,3 +177,23 @@ def tell_held(instance: dg.DagsterInstance, lake: Lake, before: datetime | None 
         is_new = not known or (version_of(known) != held.version and known.timestamp < held.made_at.timestamp())
         if is_new and (before is None or held.made_at < before) and (outcome := held.outcome()):
             instance.report_runless_asset_event(materialization(outcome))
+
+
+def tell_unasked(instance: dg.DagsterInstance) -> None:
+    """Of assets that are made on request alone: who has not asked is told how to, once what they need is there."""
+    partitions = instance.get_dynamic_partitions(CHUNK_KEYS)
+    for asset, (why, *upstream) in ON_REQUEST.items():
+        is_there = all(newest(instance, name) for name in upstream)
+        for partition in ([None] if asset == "annotator_comparison" else partitions) if is_there else ():
+            if _is_to_say(instance, asset, partition, upstream):
+                instance.report_runless_asset_event(left_out(asset, why, partition))
+
+
+def _is_to_say(instance: dg.DagsterInstance, asset: str, partition: str | None, upstream: Sequence[str]) -> bool:
+    """Again after what is upstream was made anew, or Dagster would call it stale."""
+    told = newest(instance, asset, partition)
+    if told is None:
+        return True
+    needed = [newest(instance, name, partition) or newest(instance, name) for name in upstream]
+    is_newer = any(record and record.storage_id > told.storage_id for record in needed)
+    return is_newer and version_of(told) in (None, LEFT_OUT.value)

@@ -4,8 +4,12 @@ A stage replaces its own partition: rows, findings, key check and its stage_runs
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -15,16 +19,34 @@ from core.tables import TABLES, Table
 from warehouse.lake import people
 from warehouse.lake.catalog import back_up
 from warehouse.lake.connection import LakeConnection, quoted, row_by_row
-from warehouse.lake.place import place
-from warehouse.lake.publication import WHOLE_DATASET, Draft, Publication, StageRun, check_keys, joined, same_key
+from warehouse.lake.place import LakeError, place
 
+WHOLE_DATASET = -1  # stage_runs.chunk of a stage that works on a dataset as a whole
 REWRITTEN_FROM = 0.25  # share of a file's rows that were deleted, from which on it is written anew without them
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """What one run of a stage on one partition published; `chunk` None means the dataset as a whole."""
+
+    stage: str
+    dataset: str
+    chunk: int | None
+    label_run: str
+    input_hash: str
+    code_version: str
+    rows: int
+    output_hash: str
+    duration_s: float
+    cache_hits: int = 0
+    outcomes_hash: str = ""  # of a chunk's listing: what stages that read outcomes depend on besides
+    others_hash: str = ""  # of a chunk's listing: what stages that show runs of other chunks depend on besides
+    references_hash: str = ""  # of transfer: the references that it was shown
+    numbers: str = ""  # what the stage counted, for people, as JSON
 
 
 class LakeWriter(LakeConnection):
     """The transactions that change a lake's rows."""
-
-    _draft: Draft | None = None  # what is published `together` now
 
     def publish(
         self,
@@ -32,89 +54,55 @@ class LakeWriter(LakeConnection):
         tables: Mapping[str, pa.Table],
         findings: pa.Table | None = None,
         upserts: Mapping[str, pa.Table] | None = None,
-        parts: Sequence[StageRun] | None = None,
+        parts: list[StageRun] | None = None,
         *,
         registered: Mapping[str, pa.Table] | None = None,
-    ) -> None:
-        """Replace the partition of `run` by `tables`, in one transaction, which may be that of more (`together`).
+        absent_at: int | None = None,
+    ) -> int:
+        """Replace the partition of `run` by `tables`, in one transaction; returns the snapshot that holds it.
 
         `upserts` replace rows of the same key in unpartitioned tables, `registered` are added where those have none of
         the same key; `parts` are further stage_runs lines (the chunks that a dataset-wide stage registers).
-        Raises LakeError when a key is not unique or a row belongs to another partition; nothing is changed.
+        `absent_at`: a snapshot at which the lake had nothing of the stage on this partition, or nothing of the dataset
+        where that is the partition; None: not known, so it is asked. Raises LakeError when a key is not unique or a row
+        belongs to another partition; nothing is changed.
         """
-        staged = tables if findings is None else {**tables, "findings": findings}
-        one = Publication(run, staged, registered or {}, upserts or {}, parts or ())
-        one.check()
-        if self._draft is None:
-            self._commit_made([one])
-            return
-        with self.reading():
-            self._draft.add(one)
+        chunk = "" if run.chunk is None else run.chunk
+        with self.lock(), self.transaction(f"{run.stage} {run.dataset}:{chunk}"):
+            now = self.snapshot()
+            snapshot = self._commits = now + 1
+            # First the rows of the partition, which take the place of those that the same stage published before
+            is_new = absent_at == now
+            again = not is_new and self._was_published(run)
+            for name, data in tables.items():
+                self._replace(TABLES[name], data, run, again, ("label_run",))
+            if findings is not None:
+                self._replace(TABLES["findings"], findings, run, again, ("stage",))
+            # Then rows that belong to no partition, such as the label run that made the labels
+            for name, data in (upserts or {}).items():
+                self._upsert(TABLES[name], data)
+            for name, data in (registered or {}).items():
+                self._register(TABLES[name], data)
+            # At last the line that says so: a plan goes by it alone
+            if run.chunk is None and not is_new:
+                self._forget_chunks(run, parts or [])
+            table = TABLES["stage_runs"]
+            lines = table.rows([_stage_run_row(each, snapshot) for each in (run, *(parts or []))])
+            (self._upsert if again else self._add)(table, lines)
+        return snapshot
 
-    @contextmanager
-    def together(self, dataset: str, chunk: int) -> Iterator[None]:
-        """What is published of a chunk within is seen by this connection at once, and committed in one transaction.
-
-        Raises LakeError where that commit fails.
-        """
-        self._draft = Draft(self.con, self._stages_of(dataset, chunk))
-        try:
-            yield
-        finally:
-            try:
-                self.commit_draft()
-            finally:
-                self._draft = None
-
-    def commit_draft(self, most_s: float = 0.0) -> None:
-        """Commit what was published `together`, where it took so long to make: a kill would cost as much work."""
-        if self._draft and (made := self._draft.taken(most_s)):
-            self._commit_made(made)
-
-    def _stages_of(self, dataset: str, chunk: int) -> list[str]:
-        """Of which stages may the lake have rows of a chunk? They come with their stage_runs line, and go with it.
+    def _was_published(self, run: StageRun) -> bool:
+        """May the lake have rows of this stage on this partition? They come with their stage_runs line, and go with it.
 
         Where it has none there is nothing to delete: each DELETE costs some 15 ms, and a stage has up to five tables.
         """
+        chunk = WHOLE_DATASET if run.chunk is None else run.chunk
         # Compared as rows: conditions of columns make DuckLake look through the statistics of all files of all tables,
         # ten times as slow as reading this small table
-        sql = "SELECT DISTINCT stage FROM stage_runs WHERE (dataset, chunk) = (?, ?)"
-        return self.column(sql, [dataset, chunk])
+        sql = "SELECT 1 FROM stage_runs WHERE (stage, dataset, chunk) = (?, ?, ?) LIMIT 1"
+        return bool(self.rows(sql, [run.stage, run.dataset, chunk]))
 
-    def _commit_made(self, made: Sequence[Publication]) -> None:
-        """Publish stages of one partition in one transaction: each table is written once."""
-        stages, (_, dataset, chunk) = " ".join(each.run.stage for each in made), made[0].run.key
-        with self.lock(), self.transaction(f"{stages} {dataset}:{'' if chunk == WHOLE_DATASET else chunk}"):
-            snapshot = self._commits = self.snapshot() + 1
-            # First what the same stages published before of the partition goes
-            before = self._stages_of(dataset, chunk)
-            again = [each for each in made if each.run.stage in before]
-            for each in again:
-                self._delete(each)
-            # Then rows of the partition, and those that belong to none, such as the label run that made the labels
-            for name, data in joined(each.tables for each in made).items():
-                with self._new_rows(data):
-                    self._insert(TABLES[name], data)
-            for each in made:
-                for name, data in each.upserts.items():
-                    self._upsert(TABLES[name], data)
-                for name, data in each.registered.items():
-                    self._register(TABLES[name], data)
-            # At last the lines that say so: a plan goes by them alone
-            if chunk == WHOLE_DATASET:
-                self._forget_chunks(made[0].run, made[0].parts)
-            table = TABLES["stage_runs"]
-            runs = [run for each in made for run in (each.run, *each.parts)]
-            (self._upsert if again else self._add)(table, table.rows([run.row(snapshot) for run in runs]))
-
-    def _delete(self, former: Publication) -> None:
-        """Delete the rows that a publication replaces."""
-        for name in former.tables:
-            partition = former.run.partition_of(TABLES[name])
-            conditions = " AND ".join(self._condition(column, former.run) for column in partition)
-            self.con.execute(f"DELETE FROM {name} WHERE {conditions}", [*partition.values()])
-
-    def _forget_chunks(self, run: StageRun, parts: Sequence[StageRun]) -> None:
+    def _forget_chunks(self, run: StageRun, parts: list[StageRun]) -> None:
         """Drop the stage's lines of its dataset, and all rows of chunks that are not among `parts`: the source lost
         them.
         """
@@ -122,7 +110,7 @@ class LakeWriter(LakeConnection):
         if not self.rows("SELECT 1 FROM stage_runs WHERE dataset = ? LIMIT 1", [run.dataset]):
             return
         self.con.execute("DELETE FROM stage_runs WHERE stage = ? AND dataset = ?", [run.stage, run.dataset])
-        present = ", ".join(str(p.chunk) for p in parts)
+        present = ", ".join(str(p.chunk) for p in parts if p.chunk is not None)
         is_lost = f"chunk NOT IN ({present})" if present else "true"
         where = f"dataset = ? AND chunk <> {WHOLE_DATASET} AND {is_lost}"
         for table in TABLES.values():
@@ -200,6 +188,16 @@ class LakeWriter(LakeConnection):
             self._note_folders(TABLES[name], folders)
         return sum(files for *_, files, _ in merged), sum(made for *_, made in merged)
 
+    def _replace(self, table: Table, data: pa.Table, run: StageRun, again: bool, more: tuple[str, ...]) -> None:
+        """Replace the rows of the partition of a run that has also, where the table's key has those, its values of
+        `more`; `again`: there may be former ones."""
+        partition = _partition_of(table, run) | {name: getattr(run, name) for name in more if name in table.key}
+        with self._new_rows(table, data, partition):
+            if again:
+                conditions = " AND ".join(self._condition(column, run) for column in partition)
+                self.con.execute(f"DELETE FROM {table.name} WHERE {conditions}", [*partition.values()])
+            self._insert(table, data, _partition(table, run))
+
     def _condition(self, column: str, run: StageRun) -> str:
         """SQL: a column of the partition that `run` replaces has a value, its one parameter."""
         if column == "label_run":
@@ -210,9 +208,8 @@ class LakeWriter(LakeConnection):
         return row_by_row(column) if column in by_row else f"{column} = ?"
 
     def _upsert(self, table: Table, data: pa.Table) -> None:
-        match, said = same_key(table, "t"), data
-        check_keys(table, data)
-        with self._new_rows(data):
+        match, said = _same_key(table, "t"), data
+        with self._new_rows(table, data):
             # To ask first costs a third of a DELETE, and most rows are new
             if data.num_rows and self.rows(f"SELECT 1 FROM {table.name} t SEMI JOIN new_rows n ON {match} LIMIT 1"):
                 if table.name in people.KEPT:  # what is there as it is needs no further line
@@ -224,12 +221,11 @@ class LakeWriter(LakeConnection):
 
     def _register(self, table: Table, data: pa.Table) -> None:
         """Add the rows whose key the table has not."""
-        with self._new_rows(data):
-            self._insert(table, data, unless=same_key(table, "t"))
+        with self._new_rows(table, data):
+            self._insert(table, data, unless=_same_key(table, "t"))
 
     def _add(self, table: Table, data: pa.Table) -> None:
-        check_keys(table, data)
-        with self._new_rows(data):
+        with self._new_rows(table, data):
             self._insert(table, data)
         self._say(table, data)
 
@@ -239,23 +235,86 @@ class LakeWriter(LakeConnection):
             self._said += people.lines_of(table.name, rows.to_pylist(), what)
 
     @contextmanager
-    def _new_rows(self, data: pa.Table) -> Iterator[None]:
-        """`data` as the relation new_rows, where it has rows at all: many tables of a small chunk have none."""
+    def _new_rows(
+        self, table: Table, data: pa.Table, partition: Mapping[str, Any] = MappingProxyType({})
+    ) -> Iterator[None]:
+        """`data` as the relation new_rows, where it has rows at all: many tables of a small chunk have none.
+
+        Raises LakeError when its keys are not unique, or a row has another value than `partition` says.
+        """
         if not data.num_rows:
             yield
             return
+        _check_keys(table, data)
+        _check_partition(table, data, partition)
         self.con.register("new_rows", data)
         try:
             yield
         finally:
             self.con.unregister("new_rows")
 
-    def _insert(self, table: Table, data: pa.Table, unless: str = "") -> None:
-        """Insert new_rows n, which is `data`; unless: the condition by which a row of the table, t, keeps one out."""
+    def _insert(self, table: Table, data: pa.Table, partition: tuple | None = None, unless: str = "") -> None:
+        """Insert new_rows n, which is `data`; `partition`: the one that all of it belongs to, where that is known.
+
+        unless: the condition by which a row of the table, t, keeps one of `data` out.
+        """
         if not data.num_rows:
             return
         where = f" WHERE NOT EXISTS (FROM {table.name} t WHERE {unless})" if unless else ""
         order = quoted(table.key)
         self.con.execute(f"INSERT INTO {table.name} BY NAME SELECT * FROM new_rows n{where} ORDER BY {order}")
-        partitions = data.group_by(list(table.partition)).aggregate([]).to_pylist() if table.partition else []
-        self._note_folders(table, (os.path.join(*(f"{k}={v}" for k, v in of.items())) for of in partitions))
+        partitions = {partition} if partition else set()
+        if partition is None and table.partition:
+            partitions = set(_rows_of(data, table.partition))
+        folders = ([f"{column}={v}" for column, v in zip(table.partition, of, strict=True)] for of in partitions)
+        self._note_folders(table, (os.path.join(*parts) for parts in folders))
+
+
+def _partition_of(table: Table, run: StageRun) -> dict[str, Any]:
+    """By column what the rows of a table have in common that a run publishes. Raises LakeError: it has no chunks."""
+    if run.chunk is None:
+        return {"dataset": run.dataset}
+    if "chunk" not in table.schema.names:
+        raise LakeError(f"table {table.name} has no chunks: publish it for a whole dataset")
+    return {"dataset": run.dataset, "chunk": run.chunk}
+
+
+def _same_key(table: Table, one: str) -> str:
+    """SQL: row `one` of a table has the key of row n."""
+    return " AND ".join(f'{one}."{k}" IS NOT DISTINCT FROM n."{k}"' for k in table.key)
+
+
+def _rows_of(data: pa.Table, columns: Iterable[str]) -> Iterator[tuple]:
+    return zip(*(data[column].to_pylist() for column in columns), strict=True)
+
+
+def _check_keys(table: Table, data: pa.Table) -> None:
+    """Raises LakeError when two rows have one key. Not by SQL, which takes 3 ms however few the rows are."""
+    keys = list(_rows_of(data, table.key))
+    if len(set(keys)) < len(keys):
+        [(key, _)] = Counter(keys).most_common(1)
+        raise LakeError(f"{table.name}: two rows with {dict(zip(table.key, key, strict=True))}")
+
+
+def _check_partition(table: Table, data: pa.Table, partition: Mapping[str, Any]) -> None:
+    for column, value in partition.items():
+        # Rows of no label run have none, or an empty one
+        none = {None} if column == "label_run" and not value else set()
+        if set(data[column].to_pylist()) - none - {value}:
+            raise LakeError(f"{table.name}: rows of another partition than the one published")
+
+
+def _partition(table: Table, run: StageRun) -> tuple | None:
+    """Where rows that a stage publishes of its partition are written; None: in more than one."""
+    known = {"dataset": run.dataset, "chunk": run.chunk}
+    values = tuple(known.get(column) for column in table.partition)
+    return None if None in values else values
+
+
+def _stage_run_row(run: StageRun, snapshot: int) -> dict:
+    return {
+        **run.__dict__,
+        "chunk": WHOLE_DATASET if run.chunk is None else run.chunk,
+        "snapshot": snapshot,
+        "finished_at": datetime.now(UTC),
+    }

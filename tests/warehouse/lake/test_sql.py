@@ -55,16 +55,15 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory, empty_corpus: Path) -> Ite
     lake.publish(
         stage_run(stage="episodes", chunk=None), {"episode_facts": facts(episodes=(0, 1))}, parts=[stage_run()]
     )
-    lake.publish(stage_run(), {"frames": frames(n=3)})
-    first = lake.snapshot()
-    lake.publish(stage_run(), {"frames": frames(n=5)})
+    first = lake.publish(stage_run(), {"frames": frames(n=3)})
+    second = lake.publish(stage_run(), {"frames": frames(n=5)})
     line = {"name": "v1", "snapshot": first, "config_hash": "c", "created_at": datetime.now(UTC)}
     lake.upsert("release", releases=TABLES["releases"].rows([line]))
     for release, value in (("v1", 0.5), ("v0", 0.1)):
         lake.upsert(f"results of {release}", **results(release, value))
     lake.con.close()
     con = open_for_users(workspace)
-    yield Sandbox(con, workspace, outside, (first, first + 1))
+    yield Sandbox(con, workspace, outside, (first, second))
     con.close()
 
 
