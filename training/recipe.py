@@ -55,7 +55,7 @@ class ModelConfig(Section):
     base: str = Field(default="", description="checkpoint that the recipe is made for; for people to read")
     min_pixels: int | None = Field(default=None, ge=1, description="smallest area of a picture; absent: its own")
     max_pixels: int | None = Field(default=None, ge=1, description="largest area of a picture; absent: its own")
-    max_vision_tokens: int | None = Field(default=None, ge=1, description="most vision tokens of a sample's pictures")
+    max_vision_tokens: int | None = Field(default=None, ge=1, description="most vision tokens of a sample")
     attention: str = Field(default="auto", description=f"{', '.join(ATTENTIONS)}, or a kernel (docs/gpu-cluster.md)")
 
     @model_validator(mode="after")
