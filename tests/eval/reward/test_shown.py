@@ -1,8 +1,15 @@
 """Rewards by shown runs: bars that grow, as the encoder grey sees them."""
 
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
 import numpy as np
 import pytest
+import torch
+from lerobot.rewards import make_reward_model, make_reward_model_config
 
+import lerobot_reward_proccorpus  # noqa: F401  registers itself
 from annotate.alignment.live import Guide, Shown
 from annotate.alignment.moments import HZ
 from annotate.embeddings.config import EmbeddingsConfig
@@ -11,9 +18,10 @@ from eval.reward.shown import UNLIKE, ShownConfig, ShownScorer, openings_of
 from eval.reward.views import Reward
 from eval.reward.window import RewardError
 from eval.rl.local import LocalSession
+from eval.rl.wrapper import ProgressReward
 from eval.server.client import RewardClient, RewardServerError
 from ingest.signals.gripper import GripperSignal
-from tests.kits.laptop_kit import TASKS, scene
+from tests.kits.laptop_kit import TASKS, make_checkpoint, scene
 from tests.kits.reward_server_kit import running
 from training.laptop.reading import embed
 
@@ -124,6 +132,47 @@ def test_what_looks_alike_is_told_apart_by_the_gripper_from_everywhere() -> None
             # Nothing was taken in by halves
             again = session.append_all(pictures[:2], robots=robots[:2])
             assert [r.progress for r in again] == pytest.approx(numbers[:2])
+
+
+class Shows(gym.Env):
+    """An environment whose observations are given: a picture, and the arm's state."""
+
+    observation_space = gym.spaces.Dict()
+    action_space = gym.spaces.Box(-1, 1, (3,))
+
+    def __init__(self, frames: list[tuple[np.ndarray, dict[str, list[float]]]]) -> None:
+        self.observations = [{"seen": {"front": rgb}, "arm": robot["state"]} for rgb, robot in frames]
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        self.coming = iter(self.observations)
+        return next(self.coming), {}
+
+    def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        return next(self.coming), 0.0, False, False, {}
+
+
+def test_an_environment_and_a_batch_of_lerobot_have_the_same_numbers(tmp_path: Path) -> None:
+    scorer, ends = gripping(), there_and_back(70)[-20:]
+    local = LocalSession(scorer, TASKS[0], FPS)
+    numbers = [local.append(rgb, robot=robot).progress for rgb, robot in ends]
+
+    env = ProgressReward(
+        Shows(ends), lambda: LocalSession(scorer, TASKS[0], FPS), pixels={"camera": "seen/front"}, state="arm"
+    )
+    infos = [env.reset()[1], *(env.step(np.zeros(3, np.float32))[4] for _ in ends[1:])]
+    assert [info["progress"] for info in infos] == pytest.approx(numbers)
+
+    config = make_reward_model_config(
+        "proccorpus", pretrained_path=str(make_checkpoint(tmp_path / "model")), image_keys=["camera"], fps=FPS
+    )
+    model: Any = make_reward_model(config)
+    model.scorer = scorer
+    pictures = torch.from_numpy(np.stack([rgb for rgb, _ in ends])).permute(0, 3, 1, 2)[None] / 255
+    states = torch.tensor([[robot["state"] for _, robot in ends]])
+    batch = {"camera": pictures, "task": TASKS[0], "observation.state": states}
+    assert model.compute_reward(batch).tolist() == pytest.approx(numbers[-1:], abs=1e-5)
+    with pytest.raises(ValueError, match=r"observation.state is \(B, T, d\)"):
+        model.compute_reward(batch | {"observation.state": states[:, :3]})
 
 
 @pytest.mark.parametrize("row", [[0.1, 0.2], [0.1, 0.2, float("nan")], [[0.1, 0.2, 0.3]]])
