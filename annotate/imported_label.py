@@ -10,6 +10,9 @@ from annotate.stated_progress import NOTHING_STATED, StatedEnd, check_stated
 from core.errors import UserError
 from core.step_names import unnamed_step
 
+# What JSON of another shape, of numbers without end or of lists in lists raises
+MALFORMED = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
+
 
 class ImportedError(UserError, ValueError):
     """Annotations that cannot be read: what, where, what to do."""

@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from annotate.imported_label import EpisodeAnnotation, ImportedError, ImportedLabel
+from annotate.imported_label import MALFORMED, EpisodeAnnotation, ImportedError, ImportedLabel
 from annotate.native import annotate
 from ingest.episode import NativeStep
 from ingest.formats.lerobot_steps import VISUALIZER_FILE, is_step
 
 VERSION = 2
 SUBTASK = "subtask"
-MALFORMED = (ValueError, TypeError, KeyError, AttributeError)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from annotate.imported_label import EpisodeAnnotation, ImportedError, ImportedLabel, whole_run
+from annotate.imported_label import MALFORMED, EpisodeAnnotation, ImportedError, ImportedLabel, whole_run
 from annotate.segments import IDLE, STEP, Segment
 from annotate.stated_progress import StatedEnd
 from core.step_names import unnamed_step
@@ -183,7 +183,7 @@ def _exported_from(folder: Path) -> dict[int, tuple[str, int]]:
     try:
         rows = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
         return {r["episode_index"]: (r["proccorpus_dataset"], r["proccorpus_episode_index"]) for r in rows}
-    except (ValueError, KeyError, TypeError) as e:
+    except MALFORMED as e:
         raise ImportedError(f"{path} does not say which episodes the rollouts are: {e}") from e
 
 
@@ -221,7 +221,7 @@ def read_said(path: Path) -> list[Said]:
             row = json.loads(line) if line.strip() else None
             if row is not None:
                 rows[str(row["video_path"])] = Said(_annotation(row), row.get("user"), row.get("ts"))
-        except (ValueError, TypeError, KeyError, AttributeError) as e:
+        except MALFORMED as e:
             raise ImportedError(f"{path.name}: line {number} is no label of opensarm's ({e})") from e
     return list(rows.values())
 

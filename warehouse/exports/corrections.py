@@ -149,7 +149,7 @@ def _checked_key(data: Any) -> tuple[str, int]:
     if not isinstance(data, dict):
         raise CorrectionError("it is no JSON object")
     dataset, episode = data.get("dataset"), data.get("episode_index")
-    if not isinstance(dataset, str) or type(episode) is not int:
+    if not isinstance(dataset, str) or type(episode) is not int or not 0 <= episode < 2**63:
         raise CorrectionError("it does not say dataset and episode_index")
     for name in TEXT_FIELDS:
         if not isinstance(data.get(name), str | None):
