@@ -10,7 +10,7 @@ from annotate.stated_progress import NOTHING_STATED, StatedEnd, check_stated
 from core.errors import UserError
 from core.step_names import unnamed_step
 
-# What JSON of another shape, of numbers without end or of lists in lists raises
+# JSON that has another shape, too large numbers, or lists in too many lists raises these
 MALFORMED = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
 
 

@@ -16,10 +16,10 @@ from core.paths import ROOT
 # Lines by `wc -l`, blanks and docstrings and all; behind each what the room is to come down to
 LINES = {
     "core": 2672,  # 2,000
-    "ingest": 11658,  # 9,800
+    "ingest": 11656,  # 9,800
     "annotate": 10687,  # 9,000
     "warehouse": 13313,  # 10,300
-    "eval": 12612,  # 9,500
+    "eval": 12613,  # 9,500
     "training": 7153,  # 6,800
     "pipeline": 6716,  # 5,300
     "explorer": 4820,  # 4,700

@@ -79,7 +79,7 @@ class Trainer:
             model.backbone.activation_checkpointing_enable({"use_reentrant": False})
             # What is kept of each layer is in the precision of the embeddings, which autocast leaves as they are.
             if recipe.train.dtype == "bfloat16":
-                model.backbone.get_input_embeddings().register_forward_hook(lambda *of: of[2].to(torch.bfloat16))
+                model.backbone.get_input_embeddings().register_forward_hook(lambda _, __, made: made.to(torch.bfloat16))
         self.cost, self.card = cost(model.backbone), card_here()
         self.accelerator = make_accelerator(recipe)
         world = self.accelerator.num_processes

@@ -11,7 +11,8 @@ from annotate.alignment.live import Following, Guide, Where
 from annotate.alignment.moments import GRIPPER, HAND, HZ
 from annotate.embeddings.projection import Encoder
 from eval.reward.scorer import CameraView, Reward, Scorer
-from eval.reward.stream import Moment, Robot, Stream, StreamPicture
+from eval.reward.stream import Moment, Stream, StreamPicture
+from eval.reward.views import Robot
 from eval.reward.window import LAST_PICTURE, RewardError
 from ingest.signals.gripper import GripperSignal, combined
 from training.laptop.reading import embed

@@ -4,7 +4,7 @@ A video, an episode of a data set and a live session are all streams. What a mod
 that windows that overlap share it; how many pictures are kept does not grow with the run.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from types import MappingProxyType
@@ -12,12 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from eval.reward.views import ViewRule
+from eval.reward.views import Robot, ViewRule
 from eval.reward.window import RewardError, Window
 
 KEPT_PICTURES = 512  # of a cache
 Fit = Callable[[np.ndarray], np.ndarray]
-Robot = Mapping[str, Sequence[float] | np.ndarray]  # of "state" and "action" the row [d], as a dataset has it
 
 
 @dataclass(eq=False)

@@ -12,14 +12,14 @@ import numpy as np
 
 from eval.reward.baselines import VisualScorer
 from eval.reward.scorer import Reward, Scorer
-from eval.reward.stream import Moment, Robot, Stream
+from eval.reward.stream import Moment, Stream
+from eval.reward.views import Robot
 from eval.reward.window import CutOffError, RewardError
 from ingest.episode import Episode
 from ingest.limits import LIMITS, Limits
 from ingest.media.frames import DecodeOptions, Picture, VideoError
 from ingest.media.video import Frame, VideoInfo, decode, probe
 from ingest.reasons import DataError
-from ingest.signals.gripper import values_of
 
 SCORE_FPS = 4.0
 AT_ONCE = 32  # moments that are scored together
@@ -81,8 +81,8 @@ class RunEpisode:
 
     def robot(self, frame: int) -> Robot:
         """Its state and its action at a frame, of those that the dataset has."""
-        found = {column: values_of(self.episode, column) for column in ("state", "action")}
-        return {column: rows[frame] for column, rows in found.items() if rows is not None and frame < len(rows)}
+        known = {"state": self.episode.state, "action": self.episode.action}
+        return {column: rows[frame] for column, rows in known.items() if rows is not None and frame < len(rows)}
 
 
 Clip = RunVideos | RunEpisode

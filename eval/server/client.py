@@ -21,10 +21,10 @@ import numpy as np
 from PIL import Image
 from pydantic import ValidationError
 
+from eval.reward.views import Robot
 from eval.server.protocol import Error, ModelInfo, NewSession, RewardRow, Scored, SessionInfo
 
 Encoding = Literal["png", "jpeg"]
-Robot = Mapping[str, Sequence[float] | np.ndarray]
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 MAX_ATTEMPTS = 8
 

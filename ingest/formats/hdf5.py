@@ -237,9 +237,7 @@ def _fps(place: Place, num_rows: int | None) -> float | None:
     env = place.json("env_args")
     inner = env.get("env_kwargs")
     stated = rate_of((inner if isinstance(inner, dict) else {}).get("control_freq", env.get("control_freq")))
-    if stated is not None:
-        return stated
-    return SIMULATED_FPS if isinstance(find(place.group, "obs"), h5py.Group) else None
+    return stated or (SIMULATED_FPS if isinstance(find(place.group, "obs"), h5py.Group) else None)
 
 
 def _times_s(group: h5py.Group, num_rows: int | None, limits: Limits) -> np.ndarray | None:
