@@ -15,7 +15,7 @@ AT_ONCE = 16  # episodes: what they are likely like takes memory
 
 
 @dataclass(frozen=True)
-class Said:
+class LabelReading:
     """What a label says of its episode: progress [n], and the frame at which each planned step was completed."""
 
     curve: np.ndarray
@@ -89,7 +89,7 @@ def laid(
 
 
 def carry_over(
-    own: Moments, references: Sequence[tuple[Moments, Said, Beside]], own_said: Said | None = None
+    own: Moments, references: Sequence[tuple[Moments, LabelReading, Beside]], own_said: LabelReading | None = None
 ) -> Carried:
     """The mean of what references say of each moment, the nearer ones counting more.
 

@@ -18,7 +18,7 @@ from annotate.frames_contents import content_columns
 from annotate.signal_lag import LagMeter, Proprioception, lag_row, proprioception
 from annotate.stored_pictures import SharedPicture, encode_jpeg
 from core.tables import TABLES
-from ingest.episode import CameraVideo, Episode, EpisodeRecord, Finding
+from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Finding
 from ingest.identity import RATE_TOLERANCE
 from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture
 from ingest.reasons import DataError
@@ -148,7 +148,7 @@ def frames_stage(
 class _Measuring:
     """The cameras of an episode being measured; `fps`: of the episode."""
 
-    episode: Episode
+    episode: EpisodeData
     config: FramesConfig
     store: Store
     keepers: Sequence[Keeper]
@@ -254,7 +254,7 @@ def timing(times_s: np.ndarray | None, stated_fps: float, *, certain: bool) -> T
 
 
 def measure_camera(
-    episode: Episode,
+    episode: EpisodeData,
     camera: str,
     config: FramesConfig,
     store: Store,

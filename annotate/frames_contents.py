@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ingest.episode import Episode
+from ingest.episode import EpisodeData
 from ingest.registry import Gripper
 from ingest.signals.gripper import GripperSignal
 
@@ -19,7 +19,7 @@ type Pictures = Mapping[str, bytes]  # a digest over all pictures by camera
 
 
 def content_columns(
-    episode: Episode, pictures: Pictures, signals: Sequence[GripperSignal], stated: Sequence[Gripper]
+    episode: EpisodeData, pictures: Pictures, signals: Sequence[GripperSignal], stated: Sequence[Gripper]
 ) -> dict[str, Any]:
     """Columns of `episode_content`: the hash of task, pictures, and state and action as read (version 2, since 0.2.0),
     and the hashes of the same by earlier versions, sorted.
@@ -56,7 +56,7 @@ def _grippers(names: Sequence[str], of_signals: Sequence[tuple[int, ...]], width
     return {way for way in ways if way and max(way) < width}
 
 
-def _hash(episode: Episode, pictures: Pictures, *rows: np.ndarray | None) -> str:
+def _hash(episode: EpisodeData, pictures: Pictures, *rows: np.ndarray | None) -> str:
     h = hashlib.sha256((episode.record.task or "").encode())
     for camera, digest in sorted(pictures.items()):
         h.update(camera.encode() + digest)

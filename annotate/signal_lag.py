@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ingest.episode import Episode, Finding
+from ingest.episode import EpisodeData, Finding
 from ingest.signals.gripper import GripperSignal, arm_state, moving_dimensions, opening
 from ingest.signals.transitions import transitions
 
@@ -40,7 +40,7 @@ class Proprioception:
     openings: Sequence[np.ndarray | None]  # of each signal, 0 closed to 1 open; None for one that is not used
 
 
-def proprioception(episode: Episode, signals: Sequence[GripperSignal]) -> Proprioception:
+def proprioception(episode: EpisodeData, signals: Sequence[GripperSignal]) -> Proprioception:
     """Raises DataError for values that are not finite."""
     openings = [opening(signal, episode) if signal.is_used else None for signal in signals]
     return Proprioception(arm_state(episode, signals), openings)
@@ -58,7 +58,7 @@ class Lag:
 
 
 @dataclass(frozen=True)
-class Seen:
+class LagCurve:
     """The visual change at each lag about one move of a gripper, [offsets]; NaN outside of the episode."""
 
     episode: int
@@ -71,10 +71,10 @@ class LagMeter:
 
     signals: Sequence[GripperSignal]
     correlations: dict[str, list[tuple[np.ndarray, np.ndarray]]] = field(default_factory=dict)  # lags in s, values
-    seen: dict[tuple[int, Direction], list[Seen]] = field(default_factory=dict)
+    seen: dict[tuple[int, Direction], list[LagCurve]] = field(default_factory=dict)
     first_episode: int | None = None
 
-    def add(self, episode: Episode, rows: Proprioception, change: np.ndarray, fps: float) -> None:
+    def add(self, episode: EpisodeData, rows: Proprioception, change: np.ndarray, fps: float) -> None:
         """`change` [n]: visual change of the episode's preferred camera."""
         if self.first_episode is None:
             self.first_episode = episode.record.episode_index
@@ -92,7 +92,7 @@ class LagMeter:
                     around = np.full(len(frames), np.nan)
                     around[inside] = by_gripper[frames[inside]]
                     direction: Direction = "opening" if move.rises else "closing"
-                    seen = Seen(episode.record.episode_index, around)
+                    seen = LagCurve(episode.record.episode_index, around)
                     self.seen.setdefault((number, direction), []).append(seen)
 
     def lags(self) -> list[Lag]:
@@ -179,7 +179,7 @@ def _offsets() -> np.ndarray:
     return np.arange(-steps, steps + 1) * STEP_S
 
 
-def _lags_of_gripper(signal: GripperSignal, closings: Sequence[Seen], openings: Sequence[Seen]) -> list[Lag]:
+def _lags_of_gripper(signal: GripperSignal, closings: Sequence[LagCurve], openings: Sequence[LagCurve]) -> list[Lag]:
     """The lags of closing and of opening; both are corrected or neither is.
 
     They are where both stand out and are nearly alike, and the single moves of one of them agree.
@@ -206,7 +206,7 @@ class _Peak:
     num_seen_in: int  # their episodes
 
 
-def _peak(moves: Sequence[Seen]) -> _Peak:
+def _peak(moves: Sequence[LagCurve]) -> _Peak:
     """Where the most is seen about moves."""
     around = np.nan_to_num(np.array([seen.change for seen in moves]))
     mean = np.convolve(around.mean(axis=0), np.ones(3) / 3, "same")

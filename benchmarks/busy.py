@@ -30,7 +30,7 @@ from benchmarks.tables import is_missed, table
 from core.paths import Workspace
 from ingest.registry import DatasetConfig
 from pipeline.build import run_build
-from pipeline.chunk import Moment
+from pipeline.chunk import StageMoment
 from pipeline.config import DatasetBuild, StageConfigs
 
 WORKERS, CLIP, SHORT, CLIPS = 2, 600, 20, 8
@@ -75,7 +75,7 @@ def build(folder: Path, space: Path) -> None:
     """Run in a process of its own: says when the work on chunks began and ended, and how many frames there are."""
     times: list[float] = []
 
-    def tell(moment: Moment) -> None:
+    def tell(moment: StageMoment) -> None:
         times.append(time.monotonic())
 
     configured = DatasetBuild(dataset=DatasetConfig(name="videos", source=str(folder)), stages=StageConfigs())

@@ -39,7 +39,7 @@ from annotate.frames import FramesConfig, measure_camera
 from annotate.progress import procvlm_labels
 from annotate.segments import Segment
 from benchmarks.tables import is_missed
-from ingest.episode import CameraVideo, Episode, EpisodeRecord, TimedPicture, timed
+from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, TimedPicture, timed
 from ingest.media.frames import DECODE_ALL, DecodeOptions
 from ingest.media.video import decode
 
@@ -67,12 +67,12 @@ class Clip:
     path: Path
     num_frames: int
 
-    def episode(self, num_frames: int | None = None) -> Episode:
+    def episode(self, num_frames: int | None = None) -> EpisodeData:
         def frames(camera: str, options: DecodeOptions = DECODE_ALL) -> Iterator[TimedPicture]:
             return timed(decode(self.path, 0, num_frames, options=options), FPS)
 
         record = EpisodeRecord(0, self.name, float(FPS), None, videos=(CameraVideo("video", str(self.path), 0),))
-        return Episode(record, None, None, None, frames)
+        return EpisodeData(record, None, None, None, frames)
 
 
 ENCODERS = {

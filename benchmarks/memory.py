@@ -26,7 +26,7 @@ from benchmarks.tables import is_missed, table
 from core.paths import Workspace
 from ingest.registry import DatasetConfig
 from pipeline.build import run_build
-from pipeline.chunk import Moment
+from pipeline.chunk import StageMoment
 from pipeline.config import DatasetBuild, StageConfigs
 from warehouse.lake import Lake
 
@@ -66,7 +66,7 @@ def build(folder: Path, space: Path) -> None:
     """Run in a process of its own: prints the most megabytes of each stage."""
     peaks: dict[str, float] = {}
 
-    def tell(moment: Moment) -> None:
+    def tell(moment: StageMoment) -> None:
         stage = ELSE if moment.duration_s is None and not moment.episodes else moment.stage
         peaks[stage] = max(peaks.get(stage, 0.0), memory_mb(os.getpid())[1])
         forget_peak()
@@ -76,7 +76,7 @@ def build(folder: Path, space: Path) -> None:
     report = run_build(Workspace(space), [DatasetBuild(dataset=config, stages=StageConfigs())], 1, on_moment=tell)
     if report.failed:
         sys.exit(report.failed[0].trace)
-    tell(Moment("videos", 0, ELSE, 0.0))
+    tell(StageMoment("videos", 0, ELSE, 0.0))
     print(json.dumps(peaks))
 
 

@@ -45,7 +45,7 @@ from ingest.media.frames import DecodeOptions
 from ingest.media.video import decode
 from ingest.registry import DatasetConfig
 from pipeline.build import run_build
-from pipeline.chunk import Moment
+from pipeline.chunk import StageMoment
 from pipeline.config import DatasetBuild, StageConfigs
 from warehouse.lake import Lake
 from warehouse.shards import check_shard
@@ -141,7 +141,7 @@ def build(folder: Path, space: Workspace, profile: str, workers: int) -> dict:
     before, start = cpu_s(), time.perf_counter()
     of_stage: dict[str, float] = {}
 
-    def tell(moment: Moment) -> None:
+    def tell(moment: StageMoment) -> None:
         # One worker is this process: what it has used when a stage begins, and when it ends
         sign = 0 if moment.episodes else -1 if moment.duration_s is None else 1
         of_stage[moment.stage] = of_stage.get(moment.stage, 0.0) + sign * time.process_time()

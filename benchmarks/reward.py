@@ -43,9 +43,9 @@ from eval.reward.scorer import Reward
 from eval.reward.stream import Moment
 from eval.reward.video import open_clip, score_clip
 from eval.reward.window import Window
-from eval.server.limits import Limits
+from eval.server.limits import ServerLimits
 from eval.server.pictures import decode_picture as decode_upload
-from eval.server.service import Service
+from eval.server.service import Service, told_of
 from training.flops import cost
 from training.heads import make_head
 from training.model import ProgressModel
@@ -176,7 +176,7 @@ def camera_pictures(count: int) -> list[bytes]:
 
 def run_in_turn(scorer: ModelScorer, data: Sequence[bytes]) -> list[float | None]:
     """Rewards of a run, each part of it decoded, then scored."""
-    stream, limits = scorer.stream(TASK, float(SCORE_FPS)), Limits()
+    stream, limits = scorer.stream(TASK, float(SCORE_FPS)), ServerLimits()
     found: list[float | None] = []
     for part in batched(data, limits.max_batch):
         pictures = [decode_upload(d, limits.max_pixels, "picture") for d in part]
@@ -189,7 +189,7 @@ def run_served(scorer: ModelScorer, data: Sequence[bytes]) -> list[float | None]
     """The same by the reward server, without its network."""
 
     async def rewards() -> list[float | None]:
-        service = Service(scorer, ["benchmark"], Limits())
+        service = Service(scorer, ["benchmark"], ServerLimits())
 
         async def gone() -> bool:
             return False
@@ -197,7 +197,12 @@ def run_served(scorer: ModelScorer, data: Sequence[bytes]) -> list[float | None]
         scoring = asyncio.create_task(service.batcher.run())
         try:
             stream = service.stream(TASK, float(SCORE_FPS), (), ("camera",))
-            return [r.progress for r in await service.score_frames(stream, data, gone)]
+            return [
+                r.progress
+                for r in await service.score_frames(
+                    stream, data, gone, told_of(len(data), 1, service.limits, None, None)
+                )
+            ]
         finally:
             scoring.cancel()
             service.batcher.close()

@@ -40,14 +40,14 @@ from eval.reward.checkpoint import open_checkpoint
 from eval.reward.scorer import TOLERANCE, CameraView, Reward, Scorer
 from eval.server.app import make_app
 from eval.server.client import RewardClient, RewardServerError
-from eval.server.limits import Limits
+from eval.server.limits import ServerLimits
 
 TASK, FPS, PX = "Open the green drawer.", 4.0, 128
 POISON = 255  # a picture of nothing but this breaks the model
 MOST_GROWTH = 0.10
 PAUSE_S = 0.5  # between two wrong requests of a kind
 TIMEOUT_S = 60
-LIMITS = Limits(max_body_bytes=16 * 2**20)
+LIMITS = ServerLimits(max_body_bytes=16 * 2**20)
 
 
 @dataclass(frozen=True)

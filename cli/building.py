@@ -49,7 +49,7 @@ from pipeline.config import (
     with_samples,
     yaml_build,
 )
-from pipeline.outcome import Outcome
+from pipeline.outcome import StepOutcome
 from pipeline.prediction import dataset_cost, embedding_cost
 from pipeline.sources import all_builds, builds_of_source, with_folders
 from warehouse.lake import Lake, open_lake
@@ -99,7 +99,7 @@ def _models() -> ModuleType:
     return reward_model
 
 
-def _say_outcomes(space: Workspace, outcomes: Sequence[Outcome]) -> None:
+def _say_outcomes(space: Workspace, outcomes: Sequence[StepOutcome]) -> None:
     report_closing(space, outcomes)
     for outcome in outcomes:
         if outcome.asset == "leaderboard":  # demo shows it as a table

@@ -20,7 +20,7 @@ from core.paths import Workspace
 from ingest.reasons import REASONS
 from ingest.signals.survey import findings_of
 from pipeline.build import BuildReport, run_build
-from pipeline.chunk import Moment, StepFailure
+from pipeline.chunk import StageMoment, StepFailure
 from pipeline.config import DatasetBuild, resolve
 from pipeline.prediction import dataset_cost
 from pipeline.sources import OUT_OF_REACH
@@ -149,7 +149,7 @@ def _build_visibly(
                 to_do[step.stage.name] += episodes.get((step.dataset, step.chunk or 0), 0)
             report("sources", 1, 1)
 
-        def on_moment(moment: Moment) -> None:
+        def on_moment(moment: StageMoment) -> None:
             chunk, of_stage = (moment.dataset, moment.chunk), going[moment.stage]
             of_stage[chunk] = moment.episodes
             if moment.duration_s is not None:

@@ -16,7 +16,7 @@ from core.serving import access_for, is_loopback, link_with, listen, serve, toke
 from eval.reward.open import open_scorer
 from eval.reward.options import ScorerOptions
 from eval.reward.window import CutOffError
-from eval.server.limits import Limits
+from eval.server.limits import ServerLimits
 from pipeline.rewards import CAMERA, named_scorer, score_video
 
 app = typer.Typer()
@@ -126,7 +126,7 @@ def serve_rewards(
     token, shown = token_for("serve", space_at(at.workspace), token_file, none=no_token)
     access = access_for(host, token=token, hosts=(host,) if is_loopback(host) else ())
     config = named_scorer(scorer, space_at(at.workspace))
-    limits = Limits(
+    limits = ServerLimits(
         max_sessions=max_sessions,
         session_idle_s=idle_timeout,
         max_batch=max_batch,

@@ -34,7 +34,7 @@ from core.errors import UserError
 from core.names import LATEST
 from core.paths import Workspace
 from pipeline.models import model_folder, model_rows
-from pipeline.outcome import Outcome
+from pipeline.outcome import StepOutcome
 from training.recipe import adapting_recipe, load_recipe
 from training.runs import resumable
 from warehouse.releases import find_release, get_release, local_release
@@ -87,7 +87,7 @@ def train(
             say_next(AFTER_TRAINING, at.workspace)
 
 
-def _train_visibly(space: Workspace, train: Callable[[Callable[[Any], None]], Outcome]) -> Outcome | None:
+def _train_visibly(space: Workspace, train: Callable[[Callable[[Any], None]], StepOutcome]) -> StepOutcome | None:
     """Train with a progress bar and tell Dagster, or tell the Dagster run that launched this. None in the further
     processes of torchrun, which have nothing to say. `train` takes on_step."""
     if os.environ.get("RANK", "0") != "0":

@@ -13,7 +13,7 @@ from annotate.samples.procvqa import progress_question, task_text
 from eval.benchmarks.question import BenchmarkError, Question, RightAnswer
 from eval.metrics.score import Measure, Score, mean_of, scores
 from eval.scoring.scored import Episodes, ScoredBenchmark
-from eval.shown import ShownRun, answers_to, counted, evenly, shown_runs
+from eval.shown import QuestionedRun, answers_to, counted, evenly, shown_runs
 from training.negatives.windows import differ
 from warehouse.lake import Lake
 from warehouse.releases import Release
@@ -42,7 +42,7 @@ def load(lake: Lake, release: Release, limit: int | None = None) -> list[Questio
     return questions
 
 
-def _questions(run: ShownRun, tasks: Sequence[str]) -> list[Question]:
+def _questions(run: QuestionedRun, tasks: Sequence[str]) -> list[Question]:
     """Of a run under its own instruction and under those that truly differ from it."""
     questions = []
     chosen = evenly(run.questions, MOMENTS)

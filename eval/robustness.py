@@ -19,7 +19,7 @@ from eval.metrics.runs import answers_read
 from eval.metrics.score import Measure, mean_of
 from eval.scoring.progress import progress_measures
 from eval.scoring.scored import Episodes, ScoredBenchmark, Series
-from eval.shown import FAMILY, ShownRun, answers_to, counted, evenly, shown_runs
+from eval.shown import FAMILY, QuestionedRun, answers_to, counted, evenly, shown_runs
 from warehouse.lake import Lake
 from warehouse.releases import Release
 
@@ -117,7 +117,7 @@ def load(lake: Lake, release: Release, limit: int | None = None, parts: Sequence
     ]
 
 
-def _shown_as(part: str, run: ShownRun, q: Question) -> Question:
+def _shown_as(part: str, run: QuestionedRun, q: Question) -> Question:
     """A question of a run with its pictures changed."""
     frames, pictures, first = list(q.row["frames"]), q.pictures, run.first
     if part in SPEEDS:
@@ -147,7 +147,7 @@ def _shown_as(part: str, run: ShownRun, q: Question) -> Question:
     )
 
 
-def _changed(picture: PictureFile, change: str, run: ShownRun) -> ChangedPicture:
+def _changed(picture: PictureFile, change: str, run: QuestionedRun) -> ChangedPicture:
     # A name of its own: messages and whoever keeps pictures by their place must not take it for the recorded one
     name = Path(f"{picture.path}:{picture.offset} ({change})")
     return ChangedPicture(name, base=picture, change=change, run=tuple(run.pictures.values()))

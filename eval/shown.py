@@ -17,7 +17,7 @@ FINISHED = 0.95  # of the task done at the end of a run
 
 
 @dataclass(frozen=True)
-class ShownRun:
+class QuestionedRun:
     """One run of a release's test split with its questions about progress, in order of time.
 
     `first`: frame 0, where a window shows it; `pictures`: all that any window shows, by frame, in order.
@@ -46,15 +46,15 @@ def questions_by_run(benchmark: str, lake: Lake, release: Release) -> list[list[
     return [sorted(questions, key=lambda q: q.frame_index or 0) for _, questions in sorted(by_run.items())]
 
 
-def shown_runs(lake: Lake, release: Release, limit: int | None = None) -> list[ShownRun]:
+def shown_runs(lake: Lake, release: Release, limit: int | None = None) -> list[QuestionedRun]:
     """The first `limit` runs of each test split that have two questions about progress. Raises BenchmarkError."""
-    runs: list[ShownRun] = []
+    runs: list[QuestionedRun] = []
     for benchmark, split in procvqa.SPLITS.items():
         if release.paths(lake.workspace, split):
             several = [run for run in questions_by_run(benchmark, lake, release) if len(run) > 1]
             for run in several[:limit]:
                 shown = {f: p for q in run for f, p in zip(q.row["frames"], q.pictures, strict=True)}
-                runs.append(ShownRun(split, tuple(run), shown.get(0), dict(sorted(shown.items()))))
+                runs.append(QuestionedRun(split, tuple(run), shown.get(0), dict(sorted(shown.items()))))
     if not runs:
         raise BenchmarkError(f"release {release.name} holds no run with two progress questions in its test splits")
     return runs

@@ -10,7 +10,7 @@ from fastapi import Path
 from annotate.signal_report import lag
 from explorer.access import LakeReader, PageError
 from explorer.corrected_labels import NO_LABEL, QUALITY_SIGNS, labels_with_corrections
-from ingest.episode import Episode, record_from_row
+from ingest.episode import EpisodeData, record_from_row
 from ingest.reasons import DataError
 from ingest.registry import DatasetConfig
 from ingest.source import read_episode
@@ -279,7 +279,7 @@ def _source(config: str) -> Source:
     return Source(DatasetConfig(**json.loads(config)["dataset"]), None, None)
 
 
-def recorded(reader: LakeReader, episode: LakeEpisode) -> Episode:
+def recorded(reader: LakeReader, episode: LakeEpisode) -> EpisodeData:
     """An episode as its source has it; `action` is float64 [frames, dimensions], or None where there are none.
 
     Raises PageError: the source is not on this machine, or cannot be read.

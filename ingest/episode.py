@@ -131,7 +131,7 @@ def timed(pictures: Iterable[Picture], fps: float) -> Iterator[TimedPicture]:
 
 
 @dataclass(frozen=True)
-class Episode:
+class EpisodeData:
     """Low-dimensional rows of one episode, and a frame iterator per camera.
 
     `states` and `actions` have one row per frame and one column of float64 per dimension, in the source's units,

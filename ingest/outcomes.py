@@ -39,7 +39,7 @@ class Flag(NamedTuple):
     ever: bool
 
 
-class Reward(NamedTuple):
+class RewardEvidence(NamedTuple):
     name: str
     shows: str  # REACHED, UNSET, UNCLEAR or DENSE
 
@@ -52,17 +52,17 @@ class Ending(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Evidence:
+class OutcomeEvidence:
     """All that a source says of the outcome of one run; `flags` in order of precedence."""
 
     stated: Outcome | None = None
     flags: tuple[Flag, ...] = ()
     folder: Outcome | None = None
-    reward: Reward | None = None
+    reward: RewardEvidence | None = None
     ending: Ending | None = None
 
 
-NO_EVIDENCE = Evidence()
+NO_EVIDENCE = OutcomeEvidence()
 
 
 @dataclass(frozen=True)
@@ -141,16 +141,16 @@ class RowValues:
             return None
         return Flag(name, self.last == 1, self.num_ones > 0)
 
-    def reward(self, name: str) -> Reward | None:
+    def reward(self, name: str) -> RewardEvidence | None:
         """Zeros, then ones until the end, is a goal that was reached; other ones are unclear, other values dense."""
         if not self.num:
             return None
         if self.num_others:
-            return Reward(name, DENSE)
+            return RewardEvidence(name, DENSE)
         if self.first_one is None:
-            return Reward(name, UNSET)
+            return RewardEvidence(name, UNSET)
         stays = self.num_ones == self.num - self.first_one
-        return Reward(name, REACHED if self.first_one > 0 and stays else UNCLEAR)
+        return RewardEvidence(name, REACHED if self.first_one > 0 and stays else UNCLEAR)
 
 
 def row_values(values: Any) -> RowValues:
@@ -173,7 +173,7 @@ class _Meaning:
     shows_both_ends: bool
     ends_alone: bool  # both ends, and no reward
 
-    def outcome(self, e: Evidence) -> Outcome | None:
+    def outcome(self, e: OutcomeEvidence) -> Outcome | None:
         return e.stated or self._by_flags(e.flags) or e.folder or self._by_reward(e) or self._by_ending(e)
 
     def _by_flags(self, flags: Sequence[Flag]) -> Outcome | None:
@@ -184,7 +184,7 @@ class _Meaning:
                 return Outcome(success, f"column {flag.name}")
         return None
 
-    def _by_reward(self, e: Evidence) -> Outcome | None:
+    def _by_reward(self, e: OutcomeEvidence) -> Outcome | None:
         if e.reward is None or e.reward.name not in self.sparse:
             return None
         if e.reward.shows == REACHED:
@@ -194,13 +194,13 @@ class _Meaning:
             return Outcome(False, f"final {e.reward.name}")
         return None
 
-    def _by_ending(self, e: Evidence) -> Outcome | None:
+    def _by_ending(self, e: OutcomeEvidence) -> Outcome | None:
         if self.ends_alone and e.ending is not None and e.ending.is_terminal:
             return Outcome(True, f"final {e.ending.name}")
         return None
 
 
-def decide(evidence: Mapping[int, Evidence]) -> Decided:
+def decide(evidence: Mapping[int, OutcomeEvidence]) -> Decided:
     """The outcome of each run of a dataset.
 
     - A flag counts as it is in the last row: how the run ended. Where no run ends with it, it marks the moment of
@@ -218,7 +218,7 @@ def decide(evidence: Mapping[int, Evidence]) -> Decided:
     return Decided({episode: meaning.outcome(e) for episode, e in evidence.items()}, tuple(sorted(never_set)))
 
 
-def _meaning(flags: Collection[Flag], rewards: Collection[Reward], endings: Collection[Ending]) -> _Meaning:
+def _meaning(flags: Collection[Flag], rewards: Collection[RewardEvidence], endings: Collection[Ending]) -> _Meaning:
     shows_both_ends = len({ending.is_terminal for ending in endings}) == 2
     return _Meaning(
         flags_at_end=frozenset(flag.name for flag in flags if flag.at_end),
@@ -230,11 +230,11 @@ def _meaning(flags: Collection[Flag], rewards: Collection[Reward], endings: Coll
     )
 
 
-def _unset(rewards: Collection[Reward]) -> frozenset[str]:
+def _unset(rewards: Collection[RewardEvidence]) -> frozenset[str]:
     """Rewards that are 0 everywhere."""
     return _names(rewards, UNSET) - _names(rewards, REACHED, UNCLEAR, DENSE)
 
 
-def _names(rewards: Collection[Reward], *shows: str) -> frozenset[str]:
+def _names(rewards: Collection[RewardEvidence], *shows: str) -> frozenset[str]:
     """Names of all, or of those that show something in some run."""
     return frozenset(reward.name for reward in rewards if not shows or reward.shows in shows)

@@ -19,7 +19,7 @@ MAX_PART_LEVELS = 4  # of folders, from a part of a dataset up to it
 
 
 @dataclass(frozen=True)
-class Place:
+class DatasetPlace:
     """A dataset below a source; `folder` is "" for the source itself.
 
     `is_bare`: videos that nothing describes.
@@ -34,7 +34,7 @@ class Place:
 class Places:
     """The datasets of a source by folder, and single files that lie beside them and are in none."""
 
-    datasets: tuple[Place, ...]
+    datasets: tuple[DatasetPlace, ...]
     beside: tuple[str, ...] = ()
 
     @property
@@ -57,13 +57,13 @@ def places_of(source: Source) -> Places:
     formats = (format_named(stated),) if stated else FORMATS
     # Where a format needs no more than single files, a person who names it means the folder as a whole
     if stated and formats[0].levels is None:
-        return Places((Place("", formats[0]),) if adapter_of(formats[0]).recognises(source) else ())
+        return Places((DatasetPlace("", formats[0]),) if adapter_of(formats[0]).recognises(source) else ())
     kinds = _outermost(_kinds(source.files, formats))
     # A folder that is known by less than files, such as an empty meta/, counts where nothing else is there
     if all(kind.format.levels is None for kind in kinds.values()):
         for format_ in formats_to_ask(source.files, formats):
             if format_.levels is not None and adapter_of(format_).recognises(source):
-                return Places((Place("", format_),))
+                return Places((DatasetPlace("", format_),))
     return _places(source, _gathered(kinds))
 
 
@@ -151,7 +151,7 @@ def _places(source: Source, datasets: Mapping[str, Format]) -> Places:
     places = []
     for folder, format_ in sorted(datasets.items()):
         is_described = any(uri.lower().endswith(DESCRIPTIONS) for uri in inside[folder])
-        places.append(Place(folder, format_, format_ == VIDEO and not is_described))
+        places.append(DatasetPlace(folder, format_, format_ == VIDEO and not is_described))
     return Places(tuple(places), tuple(filter(_is_data, inside[None])))
 
 

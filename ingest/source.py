@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
-from ingest.episode import Episode, EpisodeRecord, Finding, FrameReader, Listing, TimedPicture
+from ingest.episode import EpisodeData, EpisodeRecord, Finding, FrameReader, Listing, TimedPicture
 from ingest.formats import FORMATS, Format, format_named
 from ingest.formats.adapter import adapter_of
 from ingest.formats.listing import named
@@ -104,7 +104,7 @@ def list_episodes(source: Source) -> Listing:
     return replace(listing, records=tuple(records), findings=(*listing.findings, *found))
 
 
-def read_episode(source: Source, record: EpisodeRecord) -> Episode:
+def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     """One episode's rows and frames, within the dataset's limits. Raises DataError.
 
     Pictures of cameras that are stored as BGR come as RGB.

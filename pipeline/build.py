@@ -24,7 +24,7 @@ from core.paths import Workspace
 from ingest.source import format_of
 from ingest.sources.files import Source
 from ingest.sources.types import SourceError
-from pipeline.chunk import ChunkResult, ChunkTask, Moment, StepFailure, Tell, run_chunk, run_guarded
+from pipeline.chunk import ChunkResult, ChunkTask, StageMoment, StepFailure, Tell, run_chunk, run_guarded
 from pipeline.config import DatasetBuild, as_listed, config_rows, resolve, stored_build, stored_builds
 from pipeline.plan import CURRENT, plan
 from pipeline.sources import OUT_OF_REACH, look_at
@@ -353,7 +353,7 @@ def _interrupts_held_back() -> Iterator[None]:
 _moments: Connection | None = None  # of a worker: where it writes what it begins and ends
 
 
-def _tell_parent(moment: Moment) -> None:
+def _tell_parent(moment: StageMoment) -> None:
     if _moments is not None:
         # The parent went away: this process ends of itself
         with suppress(OSError):

@@ -36,7 +36,7 @@ class StepFailure:
 
 
 @dataclass(frozen=True)
-class Moment:
+class StageMoment:
     """A stage of a chunk begins (`duration_s` None), has done some episodes, or has ended: what who waits sees."""
 
     dataset: str
@@ -46,7 +46,7 @@ class Moment:
     episodes: int = 0  # done of a stage that goes on
 
 
-type Tell = Callable[[Moment], None]
+type Tell = Callable[[StageMoment], None]
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def run_chunk(task: ChunkTask, tell: Tell = lambda moment: None) -> ChunkResult:
         for step in chunk_steps(build.name, chunk, specs, history, outputs, stamp_of) if listed else ():
             if step.status == CURRENT:
                 continue
-            moment = Moment(build.name, chunk, step.stage.name)
+            moment = StageMoment(build.name, chunk, step.stage.name)
             tell(moment)
             told = partial(_tell_episodes, tell, moment)
             result = run_guarded(StageContext(lake, build, step, source, task.build_id, pictures, memory, told))
@@ -103,7 +103,7 @@ def run_chunk(task: ChunkTask, tell: Tell = lambda moment: None) -> ChunkResult:
     return ChunkResult(done, None)
 
 
-def _tell_episodes(tell: Tell, moment: Moment, episodes: int) -> None:
+def _tell_episodes(tell: Tell, moment: StageMoment, episodes: int) -> None:
     tell(replace(moment, episodes=episodes))
 
 

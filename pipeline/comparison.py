@@ -9,7 +9,7 @@ from core.figures import COLOURS, Figure, new_figure, render, shorten
 from core.paths import ROOT
 from eval.annotators.compare import AnnotatorComparison, Comparison, RunsApart, compare, gain, store
 from eval.metrics.score import Score
-from pipeline.outcome import Outcome
+from pipeline.outcome import StepOutcome
 from warehouse.lake import Lake, content_key
 
 TRUTH = ROOT / "samples" / "truth"
@@ -28,7 +28,7 @@ NOT_RUNS = {"truth": "the truth", "active label": "the label that counts"}
 LOOK_AT_NOTHING = ("uniform cuts", "random cuts", "clock")
 
 
-def comparison_step(lake: Lake, truth: Path | None = None, **options: Any) -> tuple[Comparison, Outcome]:
+def comparison_step(lake: Lake, truth: Path | None = None, **options: Any) -> tuple[Comparison, StepOutcome]:
     """Compare (options as eval.annotators.compare has them) and store; `truth`: a folder, default the samples' own.
 
     Raises UserError, UserError.
@@ -45,7 +45,7 @@ def comparison_step(lake: Lake, truth: Path | None = None, **options: Any) -> tu
     }
     picture = render(comparison_figure(labellers), drawing=True) if labellers else b""
     table = tuple(short_table(labellers))
-    return comparison, Outcome("annotator_comparison", version, changed > 0, numbers, picture, table=table)
+    return comparison, StepOutcome("annotator_comparison", version, changed > 0, numbers, picture, table=table)
 
 
 def comparison_version(compared: Iterable[tuple[str, str, str]]) -> str:

@@ -14,7 +14,7 @@ from ingest.episode import EpisodeRecord, Finding, Listing
 from ingest.identity import settle
 from ingest.media.frames import VIDEO_SUFFIXES, VideoError
 from ingest.media.video import probe
-from ingest.places import Place, places_of
+from ingest.places import DatasetPlace, places_of
 from ingest.reasons import REASONS, DataError
 from ingest.registry import DatasetConfig, name_of
 from ingest.signals.gripper import signal_row
@@ -73,7 +73,7 @@ def _opened(path: str, revision: str | None, format: str | None, full: bool) -> 
         yield Source(DatasetConfig(**facts), SHOWN if is_address and not full else None, Path(folder))
 
 
-def _row_of(path: str, place: Place, revision: str | None, full: bool) -> dict[str, Any]:
+def _row_of(path: str, place: DatasetPlace, revision: str | None, full: bool) -> dict[str, Any]:
     """One of several datasets: what it is, and how much of it is usable, as far as was looked."""
     where = address_below(path, place.folder)
     row = {"folder": place.folder, "name": name_of(last_name(where)), "format": place.format.name}

@@ -13,7 +13,7 @@ FactValue = bool | int | float | str
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StepOutcome:
     """What one step made or found; `version` changes exactly when what it stands for does."""
 
     asset: str
@@ -44,7 +44,7 @@ def number_fact(value: float | str) -> tuple[str, FactValue]:
     return "float", round(value, max(0, 3 - math.floor(math.log10(abs(value)))))
 
 
-def outcome_facts(outcome: Outcome) -> dict[str, tuple[str, FactValue]]:
+def outcome_facts(outcome: StepOutcome) -> dict[str, tuple[str, FactValue]]:
     """What a materialisation shows, as (kind of Dagster's metadata, value): numbers, a table, a picture, files."""
     facts = {identifier(name): number_fact(value) for name, value in outcome.numbers.items()}
     facts["made_now"] = ("bool", outcome.made)

@@ -17,7 +17,7 @@ from core.figures import COLOURS, new_figure, render
 from core.names import DEMO_RELEASE
 from eval.report import leaderboard_figure, training_figure
 from pipeline.comparison import comparison_version
-from pipeline.outcome import Outcome
+from pipeline.outcome import StepOutcome
 from training.folder import read_card
 from warehouse.lake import Lake, content_key
 from warehouse.releases import Release, card_path, content_hash, create_release, find_release, get_release
@@ -30,7 +30,7 @@ LAST_STEPS = 20  # of training, whose mean is shown
 
 def release_step(
     lake: Lake, name: str = DEMO_RELEASE, allow: Collection[str] = (), gate: LabelGate | None = None
-) -> Outcome:
+) -> StepOutcome:
     """Freeze the corpus under a name; a release of that name with other content is replaced. Raises ReleaseError.
 
     `allow`: licences that are not open, of datasets that are to be in it all the same. `gate`: how sure labels have to
@@ -47,7 +47,7 @@ def release_step(
     return outcome
 
 
-def release_outcome(lake: Lake, release: Release, is_new: bool = False) -> Outcome:
+def release_outcome(lake: Lake, release: Release, is_new: bool = False) -> StepOutcome:
     """What there is to show of a release, made now or found; the picture: episodes of each split, as bars."""
     numbers = {
         "release": release.name,
@@ -61,7 +61,7 @@ def release_outcome(lake: Lake, release: Release, is_new: bool = False) -> Outco
     axes[0, 0].barh([split for split, _ in rows], [count for _, count in rows], color=COLOURS[0])
     axes[0, 0].set_xlabel("episodes")
     files = (card_path(lake.workspace, release.name),)
-    return Outcome("release", release.config_hash, is_new, numbers, render(figure), files)
+    return StepOutcome("release", release.config_hash, is_new, numbers, render(figure), files)
 
 
 # Leaderboard
@@ -77,7 +77,7 @@ def leaderboard_rows(lake: Lake) -> list[dict]:
     )
 
 
-def leaderboard_step(lake: Lake) -> Outcome:
+def leaderboard_step(lake: Lake) -> StepOutcome:
     """Every evaluated model and baseline side by side, as the lake has it.
 
     The table: on each benchmark as a whole, with intervals and coverage, as text; newest run first.
@@ -98,13 +98,13 @@ def leaderboard_step(lake: Lake) -> Outcome:
     version = content_key(*(repr(sorted(row.items())) for row in (*rows, *table)))
     figure = leaderboard_figure(rows)
     picture = b"" if figure is None else render(figure)
-    return Outcome("leaderboard", version, True, {"rows": len(rows)}, picture, table=table)
+    return StepOutcome("leaderboard", version, True, {"rows": len(rows)}, picture, table=table)
 
 
 # Models and their scores, made now or found
 
 
-def model_outcome(run: str, release: str, folder: Path, is_new: bool = False) -> Outcome | None:
+def model_outcome(run: str, release: str, folder: Path, is_new: bool = False) -> StepOutcome | None:
     """What there is to show of a trained model, made now or found: `folder` is its checkpoint; None: it is gone."""
     if not (folder / "curve.json").exists():
         return None
@@ -115,7 +115,7 @@ def model_outcome(run: str, release: str, folder: Path, is_new: bool = False) ->
     numbers |= {f"success_{name}": success[name] for name in ("threshold", "balanced_accuracy") if name in success}
     if best:
         numbers |= {"best_model": best["model"], "best_mae": best["mae"]}
-    return Outcome("reward_model", run, is_new, numbers, render(training_figure(curve)), (folder,))
+    return StepOutcome("reward_model", run, is_new, numbers, render(training_figure(curve)), (folder,))
 
 
 def _last_steps(points: Sequence[dict]) -> dict[str, int | float | str]:
@@ -125,12 +125,12 @@ def _last_steps(points: Sequence[dict]) -> dict[str, int | float | str]:
     return numbers | ({"final_progress_error": float(np.mean(errors))} if errors else {})
 
 
-def found_evaluation(lake: Lake, eval_run: str, model: str) -> Outcome | None:
+def found_evaluation(lake: Lake, eval_run: str, model: str) -> StepOutcome | None:
     """What there is to show of an evaluation whose scores and report are there; else None."""
     pages = report_pages(lake.workspace.root / "evals" / eval_run)
     if not pages[0].exists() or not lake.rows("SELECT 1 FROM eval_runs WHERE eval_run = ?", [eval_run]):
         return None
-    return Outcome("evaluation", eval_run, False, main_scores(lake, model), b"", pages)
+    return StepOutcome("evaluation", eval_run, False, main_scores(lake, model), b"", pages)
 
 
 def report_pages(folder: Path) -> tuple[Path, ...]:
@@ -157,7 +157,7 @@ class Held:
     asset: str
     made_at: datetime
     version: str
-    outcome: Callable[[], Outcome | None]
+    outcome: Callable[[], StepOutcome | None]
 
 
 def held_outcomes(lake: Lake) -> Iterator[Held]:
@@ -200,5 +200,5 @@ def _compared(lake: Lake) -> Iterator[Held]:
         configs = [json.loads(config) for _, _, config, _ in compared]
         version = comparison_version((m, b, c["content"]) for (m, b, *_), c in zip(compared, configs, strict=True))
         numbers = {"label_runs": len({config["label_run"] for config in configs if config["label_run"]})}
-        outcome = Outcome("annotator_comparison", version, False, numbers)
+        outcome = StepOutcome("annotator_comparison", version, False, numbers)
         yield Held("annotator_comparison", max(row[3] for row in compared), version, lambda: outcome)

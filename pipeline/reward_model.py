@@ -16,7 +16,7 @@ from eval.report import Report, curves_figure, different, score_rows, write_repo
 from eval.reward.calibration import calibrate_checkpoint
 from eval.runners.start import RunnerConfig, local_runner
 from pipeline.comparison import TRUTH
-from pipeline.outcome import Outcome
+from pipeline.outcome import StepOutcome
 from pipeline.release import found_evaluation, leaderboard_step, main_scores, model_outcome, release_step, report_pages
 from training.card import add_scores
 from training.folder import read_card
@@ -37,7 +37,7 @@ def closing_steps(
     recipe: Recipe,
     on_step: Callable[[Point], None] = lambda point: None,
     licences: Collection[str] = (),
-) -> list[Outcome]:
+) -> list[StepOutcome]:
     """The whole second half, in order: release, reward model, evaluation, leaderboard; otherwise as scoring_steps."""
     release_made = release_step(lake, name, licences)
     release = get_release(lake, name)
@@ -45,7 +45,7 @@ def closing_steps(
     return [release_made, model, evaluation_step(lake, release, model.version), leaderboard_step(lake)]
 
 
-def scoring_steps(lake: Lake, name: str, licences: Collection[str] = ()) -> list[Outcome]:
+def scoring_steps(lake: Lake, name: str, licences: Collection[str] = ()) -> list[StepOutcome]:
     """The second half without training: release, the newest model's scores on it where there is one, leaderboard.
 
     licences: those allowed beside open ones; datasets under others are left out, and named. Raises ReleaseError.
@@ -64,7 +64,7 @@ def reward_model_step(
     on_step: Callable[[Point], None] = lambda point: None,
     resume: bool = False,
     wandb: bool = False,
-) -> Outcome:
+) -> StepOutcome:
     """Train the recipe on a release unless that very model exists (`always` trains all the same, `resume` goes on).
 
     `wandb`: the curve goes to Weights & Biases, too.
@@ -90,7 +90,7 @@ def reward_model_step(
     return outcome
 
 
-def evaluation_step(lake: Lake, release: Release, run: str, *, always: bool = False) -> Outcome:
+def evaluation_step(lake: Lake, release: Release, run: str, *, always: bool = False) -> StepOutcome:
     """Score a trained model and the baselines on the held-out episodes of its release; writes the report."""
     main_run = eval_run_id(run, "held-out", release.config_hash)
     folder = report_folder(lake, main_run)
@@ -127,7 +127,7 @@ def evaluation_step(lake: Lake, release: Release, run: str, *, always: bool = Fa
     add_scores(checkpoint, f"held-out episodes of release {release.name}", scores)
     numbers = scores | {"rows": len(rows)}
     picture = render(curves_figure(report, results[0], different(results[0], EPISODES)))
-    return Outcome("evaluation", main_run, True, numbers, picture, report_pages(folder))
+    return StepOutcome("evaluation", main_run, True, numbers, picture, report_pages(folder))
 
 
 def benchmark_step(
@@ -136,7 +136,7 @@ def benchmark_step(
     runner: RunnerConfig,
     release: Release | None,
     on_rows: Callable[[str, int, int], None] = lambda name, done, of: None,
-) -> Outcome:
+) -> StepOutcome:
     """Evaluate a model on a benchmark; the outcome has its scores, a table with the baselines, and curves."""
     evaluation = evaluate_benchmark(lake, config, runner, release, on_rows)
     assert evaluation.report is not None, "without shards an evaluation ends with its report"
@@ -155,4 +155,4 @@ def benchmark_step(
         picture = render(curves_figure(evaluation.report, own, different(own, EPISODES)))
     table = tuple({k: str(v) for k, v in row.items()} for row in evaluation.rows())
     files = (evaluation.page, evaluation.predictions)
-    return Outcome("evaluation", evaluation.run, True, numbers, picture, files, table)
+    return StepOutcome("evaluation", evaluation.run, True, numbers, picture, files, table)

@@ -11,7 +11,7 @@ from pathlib import Path
 from core.errors import UserError
 from core.paths import Workspace
 from ingest.formats.listing import named
-from ingest.places import Place, Places, places_of
+from ingest.places import DatasetPlace, Places, places_of
 from ingest.registry import Published, name_of
 from ingest.source import check_places
 from ingest.sources.addresses import address_below, last_name
@@ -66,7 +66,7 @@ def builds_of_source(
     return SourceBuilds(builds, tuple(notes))
 
 
-def _left_out(address: str, places: Places, taken: Sequence[Place]) -> Iterator[str]:
+def _left_out(address: str, places: Places, taken: Sequence[DatasetPlace]) -> Iterator[str]:
     bare = [place.folder for place in places.datasets if place not in taken]
     if bare:
         alone = f"--source {address_below(address, bare[0])} builds {'it' if len(bare) == 1 else 'the first'}"
@@ -153,7 +153,7 @@ def _looked_at(
     return build.read_at(source.fingerprint()) if build.dataset.is_on_hub else build, places
 
 
-def _own_name(build: DatasetBuild, place: Place) -> str:
+def _own_name(build: DatasetBuild, place: DatasetPlace) -> str:
     """The name that a dataset's own folder gives it. Raises UserError where it gives none."""
     address = address_below(build.dataset.source, place.folder)
     name = name_of(last_name(address))
@@ -162,7 +162,7 @@ def _own_name(build: DatasetBuild, place: Place) -> str:
     return name
 
 
-def _part(build: DatasetBuild, place: Place, name: str) -> DatasetBuild:
+def _part(build: DatasetBuild, place: DatasetPlace, name: str) -> DatasetBuild:
     """The build of one dataset of a source; what was published of all of them is not known of one."""
     whole = build.dataset
     changes: dict[str, object] = {"name": name, "source": address_below(whole.source, place.folder), "folders": ()}

@@ -16,16 +16,16 @@ from core.paths import ROOT
 # Lines by `wc -l`, blanks and docstrings and all; behind each what the room is to come down to
 LINES = {
     "core": 2672,  # 2,000
-    "ingest": 11656,  # 9,800
-    "annotate": 10687,  # 9,000
+    "ingest": 11672,  # 9,800
+    "annotate": 10692,  # 9,000
     "warehouse": 13313,  # 10,300
-    "eval": 12613,  # 9,500
+    "eval": 12615,  # 9,500
     "training": 7153,  # 6,800
     "pipeline": 6716,  # 5,300
     "explorer": 4820,  # 4,700
     "cli": 3966,  # 3,600
-    "assets": 2721,  # 2,000
-    "benchmarks": 9854,  # 8,000
+    "assets": 2727,  # 2,000
+    "benchmarks": 9859,  # 8,000
 }
 PAGES = 3604  # of the explorer's scripts, styles and templates; 3,000
 MOST_OF_A_FILE = 400

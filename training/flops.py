@@ -22,7 +22,7 @@ BANDWIDTH = {"H200": 4.8e12, "H100": 3.35e12, "A100": 2e12, "L40S": 8.6e11, "L4"
 
 
 @dataclass(frozen=True)
-class Cost:
+class Flops:
     """FLOPs of training on what is given, one token or patch each, by part of the model."""
 
     language: float
@@ -46,7 +46,7 @@ class Cost:
         return flops
 
 
-def cost(backbone: Any) -> Cost:
+def cost(backbone: Any) -> Flops:
     """Of a model as it is frozen now: the parameters that learn say what of the backward pass there is."""
     text, vision = backbone.config.get_text_config(), backbone.config.vision_config
     heads = text.num_attention_heads * getattr(text, "head_dim", text.hidden_size // text.num_attention_heads)
@@ -54,7 +54,7 @@ def cost(backbone: Any) -> Cost:
     # Gradients pass through all that lies after a part that learns; the vision tower comes first.
     in_tower = any(p.requires_grad for p in tower.parameters())
     anywhere = in_tower or any(p.requires_grad for p in language.parameters())
-    return Cost(
+    return Flops(
         language=_passes(language, anywhere),
         output=2 * out.numel() * (1 + anywhere + out.requires_grad),
         vision=_passes(tower, in_tower, vision.spatial_merge_size**2),

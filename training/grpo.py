@@ -27,7 +27,7 @@ from core.paths import Workspace
 from training.backbones import adapter_settings
 from training.checkpoint import TrainerState, chance_state, learning_tensors, load_state, read_tensors
 from training.errors import TrainingError
-from training.grpo_trl import Steps, Trl
+from training.grpo_trl import StepLog, Trl
 from training.loop import batches_each, go_on_with_chance, samples_of_step
 from training.model import ProgressModel
 from training.plan import less
@@ -122,7 +122,7 @@ class GrpoTrainer:
                 eval_dataset=prompt_rows(held_out, transform, recipe, held[: self.held_out], False),
                 processing_class=processor,
                 peft_config=adapter,
-                callbacks=[Steps(self)],
+                callbacks=[StepLog(self)],
                 rollout_func=self._answers,
             )
         backbone.name_or_path = backbone.config._name_or_path

@@ -9,7 +9,7 @@ from transformers import TrainerCallback
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from training.loop import make_optimizer, share_of_rate
-from training.rollouts import GenerationSampler, Shown, pixels_of
+from training.rollouts import GenerationSampler, ShownPrompt, pixels_of
 
 
 class Trl(GRPOTrainer):
@@ -24,7 +24,7 @@ class Trl(GRPOTrainer):
             model.register_forward_pre_hook(self.with_pictures, with_kwargs=True, prepend=True)
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
-        self.shown: list[Shown] = [row["shown"] for row in inputs]
+        self.shown: list[ShownPrompt] = [row["shown"] for row in inputs]
         output = super()._generate_and_score_completions(inputs)
         if self.use_vllm and self.model.training and not self.ours.matched:  # type: ignore[union-attr]
             self.ours.match(output)
@@ -75,7 +75,7 @@ class Trl(GRPOTrainer):
         return self.lr_scheduler
 
 
-class Steps(TrainerCallback):
+class StepLog(TrainerCallback):
     """Passes on where TRL is and what it logs of each step, and of each validation; not the summary at the end."""
 
     def __init__(self, ours: Any) -> None:

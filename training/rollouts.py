@@ -38,7 +38,7 @@ PIXELS_AT_ONCE = GB  # of pictures that transformers generates from
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownPrompt:
     """A prompt as the model takes it: its token ids with as many marks as each picture takes, its pictures as bytes
     (training.pixels), and for vLLM, which cuts them itself, as they are."""
 
@@ -59,7 +59,7 @@ def marked_once(ids: Sequence[int], mark: int) -> list[int]:
     return [token for before, token in pairwise([-1, *ids]) if token != mark or before != mark]
 
 
-def pixels_of(shown: Sequence[Shown], ids: torch.Tensor, mark: int, labels: torch.Tensor | None = None) -> Batch:
+def pixels_of(shown: Sequence[ShownPrompt], ids: torch.Tensor, mark: int, labels: torch.Tensor | None = None) -> Batch:
     """What a model is given beside `ids` [b, t], whose answers alone have labels, on their device: floats are made of
     bytes there."""
     marked = (ids == mark) & (True if labels is None else labels == IGNORE)
@@ -91,7 +91,7 @@ def _asked(sample: Sample, transform: Transform, max_px: int, for_vllm: bool) ->
     pixels = {name: batch[name] for name in ("patches", "image_grid_thw", "patch_norm")}
     return {
         "prompt": chat(item.question),
-        "shown": Shown(batch["input_ids"][0].tolist(), pixels, transform.pictures(item) if for_vllm else ()),
+        "shown": ShownPrompt(batch["input_ids"][0].tolist(), pixels, transform.pictures(item) if for_vllm else ()),
         "truth": truth_of(sample),
         "sample_id": str(sample.row["sample_id"]),
     }

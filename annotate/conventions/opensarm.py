@@ -143,7 +143,7 @@ class RolloutAnnotation(EpisodeAnnotation):
 
 
 @dataclass(frozen=True)
-class Said:
+class OpensarmLine:
     """A line of the tool's: the annotation, who made it and when, where the line says so."""
 
     annotation: RolloutAnnotation
@@ -209,18 +209,18 @@ def _curve(folder: Path) -> tuple[float, ...]:
     return tuple(map(float, values))
 
 
-def read_said(path: Path) -> list[Said]:
+def read_said(path: Path) -> list[OpensarmLine]:
     """The lines of a results file; of a video the last one counts. Raises ImportedError."""
     try:
         lines = path.read_text().split("\n")
     except (OSError, UnicodeDecodeError) as e:
         raise ImportedError(f"{path} is no text that can be read: {e}") from e
-    rows: dict[str, Said] = {}
+    rows: dict[str, OpensarmLine] = {}
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line) if line.strip() else None
             if row is not None:
-                rows[str(row["video_path"])] = Said(_annotation(row), row.get("user"), row.get("ts"))
+                rows[str(row["video_path"])] = OpensarmLine(_annotation(row), row.get("user"), row.get("ts"))
         except MALFORMED as e:
             raise ImportedError(f"{path.name}: line {number} is no label of opensarm's ({e})") from e
     return list(rows.values())

@@ -19,7 +19,7 @@ from annotate.embeddings.config import EmbeddingsConfig
 from annotate.embeddings.encoders import Encoder, encoder_input, load_encoder
 from annotate.embeddings.projection import WHOLE
 from core.tables import TABLES
-from ingest.episode import Episode
+from ingest.episode import EpisodeData
 from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture, VideoError
 
 CODE_VERSION = "embeddings-1"
@@ -130,7 +130,7 @@ def wanted_cameras(config: EmbeddingsConfig, usable: Sequence[str]) -> list[str]
     return [camera for camera in usable if config.cameras == "all" or camera in config.cameras]
 
 
-def look(into: EmbeddingPass, episode: Episode, camera: str, fps: float, num_frames: int) -> int:
+def look(into: EmbeddingPass, episode: EpisodeData, camera: str, fps: float, num_frames: int) -> int:
     """Hand over the wanted pictures of one camera, in a pass of its own; returns how many frames were decoded.
 
     Groups of pictures that hold none of them are not decoded, where the video's groups stand by themselves. On one
@@ -144,7 +144,9 @@ def look(into: EmbeddingPass, episode: Episode, camera: str, fps: float, num_fra
         return _look_at(into, episode, camera, wanted, DECODE_ALL)
 
 
-def _look_at(into: EmbeddingPass, episode: Episode, camera: str, wanted: frozenset[int], options: DecodeOptions) -> int:
+def _look_at(
+    into: EmbeddingPass, episode: EpisodeData, camera: str, wanted: frozenset[int], options: DecodeOptions
+) -> int:
     last, count = max(wanted), 0
     for index, _, frame in episode.frames(camera, options):
         if index in wanted:

@@ -7,7 +7,7 @@ these say of each of its moments. An episode that failed is laid beside those th
 from collections.abc import Container, Mapping, Sequence
 
 from annotate.alignment.moments import Moments, task_moments, usual_distances
-from annotate.carrying import Carried, Said, carry_over, laid, with_usual
+from annotate.carrying import Carried, LabelReading, carry_over, laid, with_usual
 from annotate.motion.observe import Observed
 from annotate.motion.structure import OwnLabel
 from core.values import spread
@@ -44,7 +44,7 @@ def _voted(
 ) -> dict[int, Carried]:
     """What the episodes that each is laid beside say of it; what it says itself where `own_counts`."""
     usual = usual_distances([moments[v] for v in voters])
-    said, found = [Said(own.curve, dict(enumerate(own.ends))) for own in labels], {}
+    said, found = [LabelReading(own.curve, dict(enumerate(own.ends))) for own in labels], {}
     for i, besides in laid({i: moments[i] for i in beside}, beside, moments, usual):
         references = [(moments[v], said[v], one) for v, one in besides.items()]
         found[i] = carry_over(moments[i], references, said[i] if i in own_counts else None)

@@ -12,7 +12,7 @@ import numpy as np
 
 from annotate.alignment.engine import Beside
 from annotate.alignment.moments import Moments, first_distance, task_moments, usual_distances
-from annotate.carrying import Carried, Said, carry_over, laid, with_usual
+from annotate.carrying import Carried, LabelReading, carry_over, laid, with_usual
 from annotate.label import EpisodeLabel, plain_label
 from annotate.motion.annotator import SPREAD, agreed_ends, finished_curve, stored_curve
 from annotate.motion.config import MotionConfig
@@ -37,8 +37,10 @@ class Reference:
     curve: np.ndarray
 
     @property
-    def said(self) -> Said:
-        return Said(self.curve, {s.step: s.end_frame for s in self.segments if s.step is not None and s.completed})
+    def said(self) -> LabelReading:
+        return LabelReading(
+            self.curve, {s.step: s.end_frame for s in self.segments if s.step is not None and s.completed}
+        )
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ class EpisodeShape:
     cameras: tuple[str, ...] = ()  # side by side; empty: one
 
 
-class Cost(NamedTuple):
+class CallCost(NamedTuple):
     """Sums over calls. Also factors to multiply such sums by."""
 
     calls: float = 0.0
@@ -59,12 +59,12 @@ class Cost(NamedTuple):
     prompt_tokens: float = 0.0
     completion_tokens: float = 0.0
 
-    def times(self, factors: "Cost | float") -> "Cost":
-        return Cost(*np.multiply(self, factors).tolist())
+    def times(self, factors: "CallCost | float") -> "CallCost":
+        return CallCost(*np.multiply(self, factors).tolist())
 
 
-def total_of(costs: Iterable[Cost]) -> Cost:
-    return Cost(*np.sum([Cost(), *costs], axis=0).tolist())
+def total_of(costs: Iterable[CallCost]) -> CallCost:
+    return CallCost(*np.sum([CallCost(), *costs], axis=0).tolist())
 
 
 @dataclass(frozen=True)
@@ -75,24 +75,24 @@ class Expected:
     changes: float = 5.0  # boundaries per episode
     text_share: float = 0.5  # of the characters that free texts may have
     strong_share: float = 0.2  # episodes on which two passes differ, so that the strong model is asked
-    corrections: Mapping[str, Cost] = field(default_factory=dict)  # by stage: what it took, over what was predicted
+    corrections: Mapping[str, CallCost] = field(default_factory=dict)  # by stage: what it took, over what was predicted
 
 
 @dataclass(frozen=True)
 class Prediction:
     episodes: int
-    stages: Mapping[str, Cost]
+    stages: Mapping[str, CallCost]
     gpu_hours: float  # by the price's token rates
     usd: float
 
     @property
-    def total(self) -> Cost:
+    def total(self) -> CallCost:
         return total_of(self.stages.values())
 
     def __add__(self, other: "Prediction") -> "Prediction":
         """Both together."""
         stages = [s for s in STAGES if s in self.stages or s in other.stages]
-        costs = {s: total_of(p.stages.get(s, Cost()) for p in (self, other)) for s in stages}
+        costs = {s: total_of(p.stages.get(s, CallCost()) for p in (self, other)) for s in stages}
         hours = self.gpu_hours + other.gpu_hours
         return Prediction(self.episodes + other.episodes, costs, hours, self.usd + other.usd)
 
@@ -109,7 +109,7 @@ class Prediction:
         for stage, predicted in {**self.stages, "all": self.total}.items():
             row: dict[str, Any] = {"stage": stage}
             for name in ("calls", "prompt_tokens", "completion_tokens"):
-                expected, actual = getattr(predicted, name), getattr(true.get(stage, Cost()), name)
+                expected, actual = getattr(predicted, name), getattr(true.get(stage, CallCost()), name)
                 error = expected / actual - 1 if actual else None
                 row |= {name: round(actual), f"{name}_predicted": round(expected), f"{name}_error": error}
             rows.append(row)
@@ -126,11 +126,11 @@ def predict(
     expected, meter = expected or Expected(), meter or TokenMeter()
     by_length = sorted(episodes, key=lambda e: e.num_frames)
     replayed = [by_length[k] for k in spread(range(len(by_length)), MAX_REPLAYED)]
-    costs: dict[str, Cost] = dict.fromkeys(STAGES, Cost())
+    costs: dict[str, CallCost] = dict.fromkeys(STAGES, CallCost())
     for number, episode in enumerate(replayed):
         for request, value in asyncio.run(replay(config, episode, expected, number)):
             image_tokens = sum(meter.image(image) for image in request.images)
-            call = Cost(1, len(request.images), image_tokens, meter.prompt(request), meter.reply(value))
+            call = CallCost(1, len(request.images), image_tokens, meter.prompt(request), meter.reply(value))
             costs[request.stage] = total_of((costs[request.stage], call))
     if config.passes == 2 and config.strong_model and config.gate_tolerance_s:  # a third look, now and then
         costs["segment"] = costs["segment"].times(1 + expected.strong_share / 2)
@@ -168,18 +168,20 @@ def calibrated(
         if stage in predicted:
             more_calls = true.calls / predicted[stage].calls
             factors = (t / p for t, p in zip(true[3:], predicted[stage][3:], strict=True))
-            corrections[stage] = Cost(more_calls, more_calls, more_calls, *factors)
+            corrections[stage] = CallCost(more_calls, more_calls, more_calls, *factors)
     return replace(first, corrections=corrections)
 
 
-def costs_by_stage(calls: Iterable[Mapping[str, Any]]) -> dict[str, Cost]:
+def costs_by_stage(calls: Iterable[Mapping[str, Any]]) -> dict[str, CallCost]:
     """Rows of vlm_calls summed by stage. A call that several builds sent counts once, as it was answered."""
-    costs: dict[str, Cost] = {}
+    costs: dict[str, CallCost] = {}
     for call in {call["call_key"]: call for call in calls if call["status"] == "ok"}.values():
         if call["stage"] in STAGES:
             numbers = (call[name] or 0 for name in ("num_images", "prompt_tokens", "completion_tokens"))
             images, prompt, completion = numbers
-            costs[call["stage"]] = total_of((costs.get(call["stage"], Cost()), Cost(1, images, 0, prompt, completion)))
+            costs[call["stage"]] = total_of(
+                (costs.get(call["stage"], CallCost()), CallCost(1, images, 0, prompt, completion))
+            )
     return costs
 
 

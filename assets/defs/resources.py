@@ -15,7 +15,7 @@ from warehouse.lake import Lake, open_lake
 DEFAULT_CONFIG = ROOT / "configs" / "demo.toml"
 
 
-class Corpus(dg.ConfigurableResource):
+class CorpusResource(dg.ConfigurableResource):
     """A workspace. Left empty, `root` is PROCCORPUS_WORKSPACE or ./workspace of the project."""
 
     root: str = ""
@@ -72,4 +72,4 @@ def _configured(config: str) -> Path | None:
 
 @dg.definitions
 def resources() -> dg.Definitions:
-    return dg.Definitions(resources={"corpus": Corpus(), "vlm_server": VlmServer()}, executor=executor())
+    return dg.Definitions(resources={"corpus": CorpusResource(), "vlm_server": VlmServer()}, executor=executor())

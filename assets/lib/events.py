@@ -16,7 +16,7 @@ from core.figures import render
 from core.paths import ROOT
 from core.tables import TABLES
 from pipeline.checks import StageCheck
-from pipeline.outcome import Outcome, identifier, number_fact, outcome_facts, picture_markdown
+from pipeline.outcome import StepOutcome, identifier, number_fact, outcome_facts, picture_markdown
 from pipeline.pictures import contact_sheet
 from pipeline.stage import Numbers, Stage, StageReport
 from warehouse.lake import Lake, StageRun
@@ -59,17 +59,17 @@ def numbers_metadata(numbers: Numbers) -> dict[str, dg.MetadataValue]:
     return {name: getattr(dg.MetadataValue, kind)(value) for name, (kind, value) in facts.items()}
 
 
-def outcome_metadata(outcome: Outcome) -> dict[str, dg.MetadataValue]:
+def outcome_metadata(outcome: StepOutcome) -> dict[str, dg.MetadataValue]:
     """What a materialisation of the second half shows."""
     return {name: getattr(dg.MetadataValue, kind)(value) for name, (kind, value) in outcome_facts(outcome).items()}
 
 
-def materialization(outcome: Outcome) -> dg.AssetMaterialization:
+def materialization(outcome: StepOutcome) -> dg.AssetMaterialization:
     tags = version_tags(outcome.version)
     return dg.AssetMaterialization(asset_key=outcome.asset, metadata=outcome_metadata(outcome), tags=tags)
 
 
-def made(context: dg.AssetExecutionContext, outcome: Outcome) -> dg.MaterializeResult:
+def made(context: dg.AssetExecutionContext, outcome: StepOutcome) -> dg.MaterializeResult:
     if not outcome.made:
         context.log.info(f"{outcome.asset} was up to date: nothing was made again")
     return dg.MaterializeResult(metadata=outcome_metadata(outcome), data_version=dg.DataVersion(outcome.version))

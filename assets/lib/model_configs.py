@@ -13,13 +13,13 @@ from core.names import DEMO_RECIPE, DEMO_RELEASE
 from eval.benchmarks.options import EvaluationOptions
 
 
-class ReleaseConfig(dg.Config):
+class ReleaseChoice(dg.Config):
     """Which release to work with."""
 
     name: str = DEMO_RELEASE
 
 
-class NewReleaseConfig(ReleaseConfig):
+class NewReleaseConfig(ReleaseChoice):
     """`allow_licences`: such as cc-by-nc-4.0 or unknown; datasets whose licence is neither open nor named stay out.
 
     `min_confidence`, `min_name_confidence`: shards with samples of labels less sure stay out; 0: none does.
@@ -30,7 +30,7 @@ class NewReleaseConfig(ReleaseConfig):
     min_name_confidence: float = 0.0
 
 
-class TrainingConfig(ReleaseConfig):
+class TrainingConfig(ReleaseChoice):
     """Which model: of which recipe."""
 
     recipe: str = Field(default=DEMO_RECIPE, description="A built-in recipe's name, or a YAML file.")

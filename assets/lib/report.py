@@ -12,7 +12,7 @@ import yaml
 from core.errors import UserError
 from core.files import room_in
 from core.paths import ROOT, Workspace
-from pipeline.outcome import Outcome
+from pipeline.outcome import StepOutcome
 from warehouse.lake import open_lake
 
 
@@ -76,7 +76,7 @@ def instance_of(workspace: Workspace) -> AbstractContextManager[Any]:
         return telling().instance_at(dagster_home(workspace), workspace)
 
 
-def report_closing(workspace: Workspace, outcomes: Sequence[Outcome]) -> None:
+def report_closing(workspace: Workspace, outcomes: Sequence[StepOutcome]) -> None:
     """Report release, model, evaluation and leaderboard, after the stages that they were made of.
 
     Only where Dagster is used: else its UI is told by `mirror` when it is first opened.

@@ -19,7 +19,7 @@ from assets.lib.events import LEFT_OUT, check_evaluation, materialization, metad
 from core.files import room_in
 from core.paths import ROOT, Workspace
 from pipeline.config import DatasetBuild, stored_build, stored_builds
-from pipeline.outcome import Outcome
+from pipeline.outcome import StepOutcome
 from pipeline.release import held_outcomes
 from pipeline.stage import Stage, StageReport
 from pipeline.stages import LISTING, STAGES
@@ -163,7 +163,7 @@ def reconcile(instance: dg.DagsterInstance, lake: Lake, names: Sequence[str] | N
     return len(missing)
 
 
-def tell_outcomes(instance: dg.DagsterInstance, outcomes: Sequence[Outcome]) -> None:
+def tell_outcomes(instance: dg.DagsterInstance, outcomes: Sequence[StepOutcome]) -> None:
     """What the second half made now, from the first that Dagster does not know: else what is below would look stale."""
     known = [version_of(newest(instance, outcome.asset)) == outcome.version for outcome in outcomes]
     for outcome in outcomes[known.index(False) :] if False in known else ():

@@ -13,7 +13,7 @@ from warehouse.releases import Release
 
 
 @dataclass(frozen=True)
-class Loader:
+class BenchmarkLoader:
     """`hub`: where the benchmark is published; None: it is of a release, or anybody's dataset. `default`: of `parts`,
     where none is asked for."""
 
@@ -25,12 +25,12 @@ class Loader:
 
 
 LOADERS = {
-    "progress-bench": Loader(PROGRESS_PARTS, progresslm.load, progresslm.HUB, has_videos=False),
-    "human-bench": Loader(HUMAN_PARTS, progresslm.load, progresslm.HUB, has_videos=False),
-    "dataset": Loader(dataset.FAMILIES, dataset.load),
-    "robofac": Loader(robofac.FAMILIES, robofac.load, robofac.HUB),
-    "rbm-eval": Loader(("train", "test"), graded.load, "hf://robometer/rbm-1m-ood"),
-    "roboreward": Loader(("test", "val", "train"), graded.load, "hf://teetone/RoboReward", default=("test",)),
+    "progress-bench": BenchmarkLoader(PROGRESS_PARTS, progresslm.load, progresslm.HUB, has_videos=False),
+    "human-bench": BenchmarkLoader(HUMAN_PARTS, progresslm.load, progresslm.HUB, has_videos=False),
+    "dataset": BenchmarkLoader(dataset.FAMILIES, dataset.load),
+    "robofac": BenchmarkLoader(robofac.FAMILIES, robofac.load, robofac.HUB),
+    "rbm-eval": BenchmarkLoader(("train", "test"), graded.load, "hf://robometer/rbm-1m-ood"),
+    "roboreward": BenchmarkLoader(("test", "val", "train"), graded.load, "hf://teetone/RoboReward", default=("test",)),
 }
 PARTS = {name: loader.parts for name, loader in LOADERS.items()} | dict.fromkeys(procvqa.SPLITS, procvqa.FAMILIES)
 WITH_VIDEOS = tuple(name for name, loader in LOADERS.items() if loader.has_videos)

@@ -74,7 +74,7 @@ class HeldOut:
 
 
 @dataclass(frozen=True)
-class Asked:
+class SampleChoice:
     """Which samples of an episode are scored: those of these families, and of this form where it is given, that have a
     label. `most`: of so many episodes of each split, spread over all of it; None: of all."""
 
@@ -87,11 +87,11 @@ class Asked:
         return row["family"] in self.families and is_form and row["progress"] is not None
 
 
-ALL_MOMENTS = Asked()
+ALL_MOMENTS = SampleChoice()
 
 
 def held_out(
-    lake: Lake, release: Release, splits: Sequence[str], truth: Path | None = None, asked: Asked = ALL_MOMENTS
+    lake: Lake, release: Release, splits: Sequence[str], truth: Path | None = None, asked: SampleChoice = ALL_MOMENTS
 ) -> list[HeldOut]:
     """The episodes of some splits of a release, from its shards and snapshot. Raises UserError or ShardError."""
     # The lake as it was when the release was cut: later builds may have changed an episode's facts
@@ -118,7 +118,7 @@ def held_out(
 
 
 def _samples_by_episode(
-    lake: Lake, release: Release, splits: Sequence[str], asked: Asked
+    lake: Lake, release: Release, splits: Sequence[str], asked: SampleChoice
 ) -> dict[tuple[str, int, str], list[Sample]]:
     """The samples that are scored by (dataset, episode, split)."""
     samples_by_episode: dict[tuple[str, int, str], list[Sample]] = {}
@@ -130,7 +130,7 @@ def _samples_by_episode(
     return samples_by_episode
 
 
-def _spread(paths: Sequence[Path], asked: Asked) -> Iterator[Sample]:
+def _spread(paths: Sequence[Path], asked: SampleChoice) -> Iterator[Sample]:
     """Samples of at most so many episodes that have one of the families; the other episodes are not read."""
     there = [(path, e) for path in paths for e in read_index(path).entries if asked.families & set(e.family)]
     count = min(asked.most or len(there), len(there))

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from annotate.samples.replies import parse_answer, parse_reply
-from eval.held_out.episodes import FAMILY, Asked, HeldOut, held_out
+from eval.held_out.episodes import FAMILY, HeldOut, SampleChoice, held_out
 from eval.held_out.evaluate import evaluate, label_of, predict
 from eval.runners.start import RunnerConfig, local_runner
 from eval.scoring.procvqa import share_of
@@ -43,13 +43,13 @@ def scorer_of(lake: Lake, release: Release, recipe: Recipe) -> "HeldOutScorer | 
     return HeldOutScorer(episodes)
 
 
-def asked_by(recipe: Recipe) -> Asked:
+def asked_by(recipe: Recipe) -> SampleChoice:
     """As `proccorpus eval`, a moment's progress; of a recipe that does not train on that, what it trains on."""
     data, most = recipe.data, recipe.train.evaluate_episodes
     if FAMILY in data.families:
-        return Asked(most=most)
+        return SampleChoice(most=most)
     form = None if data.think is None else "think" if data.think else "no_think"
-    return Asked(frozenset(data.families), form, most)
+    return SampleChoice(frozenset(data.families), form, most)
 
 
 def row_episodes(recipe: Recipe) -> list[HeldOut]:

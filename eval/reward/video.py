@@ -15,7 +15,7 @@ from eval.reward.scorer import Reward, Scorer
 from eval.reward.stream import Moment, Stream
 from eval.reward.views import Robot
 from eval.reward.window import CutOffError, RewardError
-from ingest.episode import Episode
+from ingest.episode import EpisodeData
 from ingest.limits import LIMITS, Limits
 from ingest.media.frames import DecodeOptions, Picture, VideoError
 from ingest.media.video import Frame, VideoInfo, decode, probe
@@ -65,7 +65,7 @@ class RunEpisode:
     Of its active label, where it has one, `labelled` is the progress of each frame, `steps` (first frame, end, name).
     """
 
-    episode: Episode
+    episode: EpisodeData
     cameras: tuple[str, ...]
     fps: float
     num_frames: int | None

@@ -29,7 +29,7 @@ from typing import Any, BinaryIO
 
 from eval.reward.scorer import Reward, Scorer
 from eval.reward.stream import Moment, StreamPicture, picture_cache
-from eval.server.limits import Limits
+from eval.server.limits import ServerLimits
 from eval.server.pictures import decode_picture
 
 IMAGE_KEY = "__rlinf_image__"
@@ -111,7 +111,7 @@ class Adapter:
         if not isinstance(data, dict) or not isinstance(data.get("data"), str):
             raise RlinfError(f"{name} is no {IMAGE_KEY}")
         raw = base64.b64decode(data["data"], validate=True)
-        return self._kept(self.scorer.fit(decode_picture(raw, Limits.max_pixels, name)))
+        return self._kept(self.scorer.fit(decode_picture(raw, ServerLimits.max_pixels, name)))
 
 
 def task_of(item: Mapping[str, Any], number: int) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from eval.benchmarks.question import Question
 from eval.runners.journal import Journal, Row, has_failed, merged, part_path
-from eval.runners.methods import Asked, Method
+from eval.runners.methods import AskedPrompt, Method
 from eval.runners.prompt import Runner, UnansweredError
 
 CODE_VERSION = "runners-2"  # 2: top_p, top_k, repetition_penalty and seed are part of what answers depend on
@@ -85,7 +85,7 @@ def collect(
     return merged(out, shard[1], all_keys, settings)
 
 
-def _unanswered(method: Method, questions: Sequence[Question], journal: Journal) -> dict[str, Asked]:
+def _unanswered(method: Method, questions: Sequence[Question], journal: Journal) -> dict[str, AskedPrompt]:
     """The prompts, by key, that stand for any question without an answer."""
     unanswered = {}
     for asked in method.ask(questions):

@@ -28,7 +28,7 @@ PERCENT = re.compile(r"Picture\s+(\d+)\D{0,3}?\s*(\d+(?:\.\d+)?)\s*%")
 
 
 @dataclass(frozen=True)
-class Asked:
+class AskedPrompt:
     """A prompt, and the questions that its reply answers."""
 
     prompt: Prompt
@@ -40,28 +40,28 @@ class Method:
     """`ask`: prompts for some questions; `read`: a line for each question that a prompt stands for."""
 
     name: str
-    ask: Callable[[Sequence[Question]], list[Asked]]
-    read: Callable[[Asked, ModelReply], list[Row]]
+    ask: Callable[[Sequence[Question]], list[AskedPrompt]]
+    read: Callable[[AskedPrompt, ModelReply], list[Row]]
 
 
-def own_question(questions: Sequence[Question]) -> list[Asked]:
-    return [Asked(Prompt.of(q), (q,)) for q in questions]
+def own_question(questions: Sequence[Question]) -> list[AskedPrompt]:
+    return [AskedPrompt(Prompt.of(q), (q,)) for q in questions]
 
 
-def as_said(asked: Asked, reply: ModelReply) -> list[Row]:
+def as_said(asked: AskedPrompt, reply: ModelReply) -> list[Row]:
     return [row_of(q, reply) for q in asked.questions]
 
 
-def ask_direct(questions: Sequence[Question]) -> list[Asked]:
+def ask_direct(questions: Sequence[Question]) -> list[AskedPrompt]:
     asked = []
     for q in (q for q in questions if q.moment is not None):
         pictures = q.pictures if q.family in FRAMES_OF_A_RUN else q.pictures[-1:]
         text = _wording("direct").format(task=task_text(q.goal or None), frames=_marks(len(pictures)))
-        asked.append(Asked(Prompt(q.key, text, pictures, seed=q.inference), (q,)))
+        asked.append(AskedPrompt(Prompt(q.key, text, pictures, seed=q.inference), (q,)))
     return asked
 
 
-def read_direct(asked: Asked, reply: ModelReply) -> list[Row]:
+def read_direct(asked: AskedPrompt, reply: ModelReply) -> list[Row]:
     (question,) = asked.questions
     if reply.text is None:
         return [row_of(question, reply)]
@@ -69,7 +69,7 @@ def read_direct(asked: Asked, reply: ModelReply) -> list[Row]:
     return [_scored(question, reply, score, f"no percentage alone: {reply.text[:200]!r}")]
 
 
-def ask_gvl(questions: Sequence[Question]) -> list[Asked]:
+def ask_gvl(questions: Sequence[Question]) -> list[AskedPrompt]:
     asked = []
     for run in runs_in_order(questions):
         if len(run) < 2:
@@ -82,15 +82,15 @@ def ask_gvl(questions: Sequence[Question]) -> list[Asked]:
     return asked
 
 
-def _gvl_prompt(first: Question, part: tuple[Question, ...]) -> Asked:
+def _gvl_prompt(first: Question, part: tuple[Question, ...]) -> AskedPrompt:
     """The run's first picture to compare with, then the shuffled pictures to judge, numbered from 1."""
     frames = "\n".join(_wording("gvl_picture").format(number=n) for n in range(1, len(part) + 1))
     text = _wording("gvl").format(task=task_text(first.goal or None), count=len(part), frames=frames)
     pictures = (first.pictures[-1], *(q.pictures[-1] for q in part))
-    return Asked(Prompt(part[0].key, text, pictures, seed=first.inference), part)
+    return AskedPrompt(Prompt(part[0].key, text, pictures, seed=first.inference), part)
 
 
-def read_gvl(asked: Asked, reply: ModelReply) -> list[Row]:
+def read_gvl(asked: AskedPrompt, reply: ModelReply) -> list[Row]:
     if reply.text is None:
         return [row_of(q, reply) for q in asked.questions]
     share_by_picture = {int(number): float(percent) / 100 for number, percent in PERCENT.findall(reply.text)}
@@ -105,17 +105,17 @@ def read_gvl(asked: Asked, reply: ModelReply) -> list[Row]:
     ]
 
 
-def ask_topreward(questions: Sequence[Question]) -> list[Asked]:
+def ask_topreward(questions: Sequence[Question]) -> list[AskedPrompt]:
     asked = []
     for run in runs_in_order(questions):
         for k, q in enumerate(run):
             until = _spread([x.pictures[-1] for x in run[: k + 1]], TOPREWARD_PICTURES)
             text = _wording("topreward").format(task=task_text(q.goal or None), frames=_marks(len(until)))
-            asked.append(Asked(Prompt(q.key, text, until, words=("True", "False")), (q,)))
+            asked.append(AskedPrompt(Prompt(q.key, text, until, words=("True", "False")), (q,)))
     return asked
 
 
-def read_topreward(asked: Asked, reply: ModelReply) -> list[Row]:
+def read_topreward(asked: AskedPrompt, reply: ModelReply) -> list[Row]:
     (question,) = asked.questions
     if reply.words is None:
         return [row_of(question, reply)]

@@ -21,7 +21,7 @@ from core.errors import UserError, validation_message
 from core.values import IMAGE_MARK, PLAIN_IMAGE
 from eval.benchmarks.load import FAMILIES
 from eval.benchmarks.question import DEMONSTRATED, Question
-from eval.runners.methods import Asked, Method, as_said
+from eval.runners.methods import AskedPrompt, Method, as_said
 from eval.runners.prompt import Prompt
 
 ENDINGS = (".toml", ".txt")
@@ -110,8 +110,8 @@ class PromptFolder:
         """Asks the benchmark's questions in the folder's words."""
         return Method("question", self._asked, as_said)
 
-    def _asked(self, questions: Sequence[Question]) -> list[Asked]:
-        return [Asked(self.of(q).prompt(q), (q,)) for q in questions]
+    def _asked(self, questions: Sequence[Question]) -> list[AskedPrompt]:
+        return [AskedPrompt(self.of(q).prompt(q), (q,)) for q in questions]
 
 
 def read_prompts(folder: Path) -> PromptFolder:

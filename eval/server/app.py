@@ -17,8 +17,8 @@ from core.web import Access, Guard, Refusal
 from eval.reward.scorer import Scorer
 from eval.reward.window import LAST_PICTURE
 from eval.server import chat
-from eval.server.limits import CHAT_PATH, MODELS_PATH, Limits, Refused, error_content
-from eval.server.metrics import Observed
+from eval.server.limits import CHAT_PATH, MODELS_PATH, Refused, ServerLimits, error_content
+from eval.server.metrics import RequestMetrics
 from eval.server.protocol import (
     REFUSALS,
     SESSION_REFUSALS,
@@ -61,9 +61,11 @@ PICTURE_BODY = {
 }
 
 
-def make_app(scorer: Scorer, names: list[str], access: Access | None = None, limits: Limits | None = None) -> FastAPI:
+def make_app(
+    scorer: Scorer, names: list[str], access: Access | None = None, limits: ServerLimits | None = None
+) -> FastAPI:
     """The application; `names`: the model's own, then its aliases. Its lifespan runs the scoring thread."""
-    access, limits = access or Access(), limits or Limits()
+    access, limits = access or Access(), limits or ServerLimits()
     service = Service(scorer, names, limits)
     app = FastAPIOffline(
         redoc_url=None,
@@ -104,7 +106,7 @@ def make_app(scorer: Scorer, names: list[str], access: Access | None = None, lim
     app.add_middleware(
         Guard, access=access, max_body_bytes=limits.max_body_bytes, open_paths=OPEN_PATHS, refuse=turned_away
     )
-    app.add_middleware(Observed, metrics=service.metrics)
+    app.add_middleware(RequestMetrics, metrics=service.metrics)
     return app
 
 

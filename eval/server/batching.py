@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from eval.reward.scorer import Reward, Scorer
 from eval.reward.stream import Moment
 from eval.runners.prompt import apart
-from eval.server.limits import Limits, Refused
+from eval.server.limits import Refused, ServerLimits
 
 
 class Batcher:
@@ -23,7 +23,7 @@ class Batcher:
     def __init__(
         self,
         scorer: Scorer,
-        limits: Limits,
+        limits: ServerLimits,
         observe: Callable[[int, int, float], None],
     ) -> None:
         self.scorer, self.limits, self.observe = scorer, limits, observe

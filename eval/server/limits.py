@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse
 
 
 @dataclass(frozen=True)
-class Limits:
+class ServerLimits:
     """Bounds of the server: sizes, counts and times beyond which a request is refused."""
 
     max_body_bytes: int = 64 * 2**20  # of one request

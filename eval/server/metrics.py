@@ -37,7 +37,7 @@ class Metrics:
         return generate_latest(self.registry)
 
 
-class Observed:
+class RequestMetrics:
     """ASGI middleware that counts and times each request."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:

@@ -26,7 +26,7 @@ from eval.reward.views import Reward
 from eval.reward.window import RewardError
 from eval.server.batching import Batcher
 from eval.server.chat import RunOptions
-from eval.server.limits import Limits, Refused
+from eval.server.limits import Refused, ServerLimits
 from eval.server.metrics import Metrics
 from eval.server.pictures import decode_picture, size_of
 from eval.server.protocol import RewardRow, RobotRow
@@ -65,7 +65,7 @@ async def _watch(gone: Gone, given_up: threading.Event) -> None:
 class Service:
     """What the endpoints share: the scorer, the queue before it, the sessions."""
 
-    def __init__(self, scorer: Scorer, names: list[str], limits: Limits) -> None:
+    def __init__(self, scorer: Scorer, names: list[str], limits: ServerLimits) -> None:
         self.scorer, self.name, self.names, self.limits = scorer, names[0], names, limits
         self.sessions = Sessions(limits)
         self.metrics = Metrics(lambda: len(self.sessions), lambda: self.batcher.taken)
@@ -336,7 +336,7 @@ def _appended(stream: Stream, pictures: Sequence[np.ndarray], told: Sequence[Tol
 def told_of(
     count: int,
     cameras: int,
-    limits: Limits,
+    limits: ServerLimits,
     timestamps_s: Sequence[float] | None = None,
     robots: Sequence[RobotRow] | None = None,
 ) -> list[Told]:

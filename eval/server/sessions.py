@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from eval.reward.scorer import Reward
 from eval.reward.stream import Moment, Stream
 from eval.reward.video import reward_row
-from eval.server.limits import Limits, Refused
+from eval.server.limits import Refused, ServerLimits
 from eval.server.protocol import RewardRow, SessionInfo
 
 
@@ -67,7 +67,7 @@ class ServerSession:
         self.progress = next((r.progress for r in reversed(made) if r.progress is not None), self.progress)
         return made
 
-    def info(self, limits: Limits) -> SessionInfo:
+    def info(self, limits: ServerLimits) -> SessionInfo:
         stream = self.stream
         return SessionInfo(
             session=self.id,
@@ -95,7 +95,7 @@ def reward_rows(
 class Sessions:
     """All of them; those that nobody uses for `session_idle_s` are forgotten."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: ServerLimits) -> None:
         self.limits = limits
         self._all: dict[str, ServerSession] = {}
 

@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from core.scratch import ScratchFolder
 from eval.reward.stream import Moment, Stream
 from eval.reward.video import RunVideos, clip_moments
-from eval.server.limits import Limits, Refused
+from eval.server.limits import Refused, ServerLimits
 from eval.server.pictures import check_container, check_pixels
 from ingest.media.video import probe
 
@@ -39,7 +39,7 @@ def _write(video: UploadFile, path: Path) -> None:
         shutil.copyfileobj(video.file, f)
 
 
-def check_videos(clip: RunVideos, limits: Limits) -> int:
+def check_videos(clip: RunVideos, limits: ServerLimits) -> int:
     """Pixels of a moment, by the headers: nothing is decoded. Raises Refused (413)."""
     pixels = 0
     for camera, path in clip.videos.items():
@@ -54,7 +54,7 @@ def check_videos(clip: RunVideos, limits: Limits) -> int:
     return pixels
 
 
-def checked_moments(stream: Stream, clip: RunVideos, limits: Limits) -> Iterator[Moment]:
+def checked_moments(stream: Stream, clip: RunVideos, limits: ServerLimits) -> Iterator[Moment]:
     """What is to be scored, in order. Raises Refused (413) where the video is not what its header said."""
     for moment in clip_moments(stream, clip):
         if moment.frame_index >= limits.max_video_frames:
@@ -65,5 +65,5 @@ def checked_moments(stream: Stream, clip: RunVideos, limits: Limits) -> Iterator
         yield moment
 
 
-def _too_long(frames: int, limits: Limits) -> Refused:
+def _too_long(frames: int, limits: ServerLimits) -> Refused:
     return Refused(413, "too_many_frames", f"the video has {frames} frames or more: at most {limits.max_video_frames}")

@@ -9,7 +9,7 @@ from fastapi.responses import HTMLResponse
 from explorer.episode import EpisodeIndex, find_episode
 from explorer.site import Visiting
 from warehouse.lake.embeddings import EmbeddingsError
-from warehouse.lake.similarity import Asked, most_similar
+from warehouse.lake.similarity import SimilarityQuery, most_similar
 
 router = APIRouter()
 MOST = 24
@@ -29,7 +29,7 @@ def page(
 ) -> HTMLResponse:
     """`frame`: frames like this one; without it runs. `camera`: that shows it. `among`: only runs of this dataset."""
     episode = find_episode(at.reader, dataset, episode_index)
-    asked: Asked | None = None
+    asked: SimilarityQuery | None = None
     similar: list[dict[str, Any]] = []
     why_not = ""
     with _searching, at.explorer.corpus.reading(TIME_S) as reader:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from importlib import import_module
 from typing import Protocol, cast
 
-from ingest.episode import Episode, EpisodeRecord, Listing
+from ingest.episode import EpisodeData, EpisodeRecord, Listing
 from ingest.formats import Format
 from ingest.sources.files import Source
 
@@ -24,7 +24,7 @@ class FormatAdapter(Protocol):
         """List the source from its metadata alone, without decoding."""
         ...
 
-    def read_episode(self, source: Source, record: EpisodeRecord) -> Episode:
+    def read_episode(self, source: Source, record: EpisodeRecord) -> EpisodeData:
         """Rows, and a streaming frame iterator per camera. Raises DataError."""
         ...
 

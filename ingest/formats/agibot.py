@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 import pyarrow as pa
 
-from ingest.episode import Episode, EpisodeRecord, Listing
+from ingest.episode import EpisodeData, EpisodeRecord, Listing
 from ingest.formats.cameras import in_order
 from ingest.formats.folders import EpisodeFiles, Key, episodes_of, frames_of, object_of, stated_steps
 from ingest.formats.hdf5_file import checked, find, opened, values
@@ -24,7 +24,7 @@ from ingest.formats.listing import ListingBuilder, folders_of, texts_among
 from ingest.formats.numbers import numbered, numbers, side_by_side
 from ingest.formats.steps import StatedSpan
 from ingest.limits import Limits
-from ingest.outcomes import Evidence
+from ingest.outcomes import OutcomeEvidence
 from ingest.reasons import DataError
 from ingest.sources.archives import split as inside_tar
 from ingest.sources.files import Source
@@ -85,7 +85,7 @@ def list_episodes(source: Source) -> Listing:
             num_rows=num_rows,
             data_uri=found.tables.get("rows"),
             videos=videos,
-            evidence=Evidence(listing.stated_outcome(facts)),
+            evidence=OutcomeEvidence(listing.stated_outcome(facts)),
             group=listing.group(entry),
             **stated_steps(listing, label.get("action_config"), "action_config", _span, num_rows, "action_config"),
         )
@@ -160,7 +160,7 @@ def _num_rows_listed(listing: ListingBuilder, source_id: str, uri: str | None) -
     return None
 
 
-def read_episode(source: Source, record: EpisodeRecord) -> Episode:
+def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     """Joints, with finger joints of dexterous hands, and grippers of one episode; raises DataError.
 
     Grippers are in mm as published. The dataset's card calls that the opening; users of it report that it grows as a
@@ -181,7 +181,7 @@ def read_episode(source: Source, record: EpisodeRecord) -> Episode:
             times_s = (times_ns - times_ns[0]).astype(np.float64) / 1e9
     # Of a remote episode the number of rows is only known now
     record = replace(record, num_rows=num_rows)
-    return Episode(record, state, action, times_s, frames_of(source, record))
+    return EpisodeData(record, state, action, times_s, frames_of(source, record))
 
 
 def _num_rows(file: h5py.File, state: Sequence[str], limits: Limits) -> int:

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 import pyarrow as pa
 
-from ingest.episode import CameraVideo, Episode, EpisodeRecord, Listing
+from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing
 from ingest.formats import robotwin
 from ingest.formats.hdf5_episode import cameras_in, evidence_in, finished, frames_of
 from ingest.formats.hdf5_file import (
@@ -77,7 +77,7 @@ def _files(uris: Iterable[str]) -> list[str]:
 # Listing
 
 
-class Place(NamedTuple):
+class EpisodePlace(NamedTuple):
     """Where an episode lies: the group `key` of a file that is open; `limits` are those of its dataset."""
 
     uri: str
@@ -143,7 +143,7 @@ def _add_readable(listing: ListingBuilder, uri: str, key: str, file: h5py.File) 
             group = find(file, key)
             if not isinstance(group, h5py.Group):
                 raise DataError(f"{key} is no group")
-            place = Place(uri, key, group, find(file, key.rpartition("/")[0]), listing.source.config.limits)
+            place = EpisodePlace(uri, key, group, find(file, key.rpartition("/")[0]), listing.source.config.limits)
             return _add_episode(listing, place, source_id)
     except DataError as e:
         del listing.findings[num_findings:]  # of an episode that cannot be read this is all there is to say
@@ -151,7 +151,7 @@ def _add_readable(listing: ListingBuilder, uri: str, key: str, file: h5py.File) 
         return False
 
 
-def _add_episode(listing: ListingBuilder, place: Place, source_id: str) -> bool:
+def _add_episode(listing: ListingBuilder, place: EpisodePlace, source_id: str) -> bool:
     """Add one episode; was its instruction read from the file's name? Raises DataError."""
     config, uri, group = listing.source.config, place.uri, place.group
     cameras = cameras_in(listing, uri, group)
@@ -178,7 +178,7 @@ def _add_episode(listing: ListingBuilder, place: Place, source_id: str) -> bool:
     return is_named
 
 
-def _num_rows(listing: ListingBuilder, place: Place, cameras: Mapping[str, h5py.Dataset]) -> int | None:
+def _num_rows(listing: ListingBuilder, place: EpisodePlace, cameras: Mapping[str, h5py.Dataset]) -> int | None:
     """Rows of the states, else of the actions, else of the first camera. Raises DataError."""
     keys, limits, uri = listing.source.config.keys, place.limits, place.uri
     num_states = length_of(_parts(keys.state, STATE_KEYS, place.group), limits)
@@ -207,7 +207,7 @@ def _parts(registered: Sequence[str], usual: Sequence[Sequence[str]], group: h5p
     return {}
 
 
-def _tasks(config: DatasetConfig, place: Place) -> tuple[str, ...]:
+def _tasks(config: DatasetConfig, place: EpisodePlace) -> tuple[str, ...]:
     """Instructions: all that the registry's paths lead to; else the first place of LIBERO, robocasa and others."""
     if config.keys.language:
         return texts_among(
@@ -216,7 +216,7 @@ def _tasks(config: DatasetConfig, place: Place) -> tuple[str, ...]:
     return _usual_tasks(place)
 
 
-def _usual_tasks(place: Place) -> tuple[str, ...]:
+def _usual_tasks(place: EpisodePlace) -> tuple[str, ...]:
     instruction = place.json("problem_info").get("language_instruction")  # LIBERO
     if isinstance(instruction, list):
         instruction = "".join(map(str, instruction))
@@ -226,7 +226,7 @@ def _usual_tasks(place: Place) -> tuple[str, ...]:
     return next(filter(None, plain), ())
 
 
-def _fps(place: Place, num_rows: int | None) -> float | None:
+def _fps(place: EpisodePlace, num_rows: int | None) -> float | None:
     """Frame rate by the rows' times, else as the simulator was controlled."""
     times_s = _times_s(place.group, num_rows, place.limits)
     if times_s is not None and len(times_s) > 1:
@@ -262,7 +262,7 @@ def _number(stored: Any) -> float | None:
 # Reading
 
 
-def read_episode(source: Source, record: EpisodeRecord) -> Episode:
+def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     """Rows and frames of one episode; raises DataError when the rows cannot be read."""
     if record.data_uri is None or not record.num_rows:
         raise DataError("no rows", "no_data")
@@ -288,7 +288,7 @@ def read_episode(source: Source, record: EpisodeRecord) -> Episode:
     if is_demo and action is not None:  # the last action of LIBERO and robomimic closes the gripper
         action = action.rename_columns([*action.column_names[:-1], "gripper_close"])
     picture = partial(read_picture, limits=limits, bottom_up=convention == ("opengl",))
-    return Episode(record, _with_grippers(state), action, times_s, frames_of(source, record, picture))
+    return EpisodeData(record, _with_grippers(state), action, times_s, frames_of(source, record, picture))
 
 
 def _with_grippers(state: pa.Table | None) -> pa.Table | None:

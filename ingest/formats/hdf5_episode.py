@@ -11,7 +11,7 @@ from ingest.formats.cameras import scene_first
 from ingest.formats.hdf5_file import cameras_of, checked, find, guarded, opened, value, walk
 from ingest.formats.listing import ListingBuilder
 from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture
-from ingest.outcomes import SUCCESS_FIELDS, Evidence, Flag, Outcome, RowValues, row_values, truth
+from ingest.outcomes import SUCCESS_FIELDS, Flag, Outcome, OutcomeEvidence, RowValues, row_values, truth
 from ingest.reasons import DataError
 from ingest.sources.files import Source
 
@@ -40,7 +40,7 @@ def cameras_in(listing: ListingBuilder, uri: str, group: h5py.Group) -> dict[str
     return readable
 
 
-def evidence_in(listing: ListingBuilder, uri: str, group: h5py.Group, registered: Sequence[str]) -> Evidence:
+def evidence_in(listing: ListingBuilder, uri: str, group: h5py.Group, registered: Sequence[str]) -> OutcomeEvidence:
     """What the coming episode's group says of its outcome: `registered` fields at their word, then the usual ones.
 
     A dataset has a value per row, of which the last counts; a single value or an attribute is stated once.
@@ -67,7 +67,7 @@ def evidence_in(listing: ListingBuilder, uri: str, group: h5py.Group, registered
         elif success is not None:
             stated = stated or Outcome(success, f"metadata {name}")
     rewards = (_of_rows(fact(name)).reward(name) for name in REWARD_KEYS)
-    return Evidence(stated, tuple(flags), reward=next(filter(None, rewards), None))
+    return OutcomeEvidence(stated, tuple(flags), reward=next(filter(None, rewards), None))
 
 
 def _of_rows(stored: Any) -> RowValues:

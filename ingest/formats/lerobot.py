@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from ingest.episode import CameraVideo, Episode, EpisodeRecord, Listing, TimedPicture, timed
+from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing, TimedPicture, timed
 from ingest.formats.lerobot_meta import (
     DATA_FILE,
     EPISODE_FILE,
@@ -33,7 +33,7 @@ from ingest.formats.numbers import vectors
 from ingest.formats.tables import read_columns
 from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture
 from ingest.media.video import decode
-from ingest.outcomes import NO_EVIDENCE, Evidence, Outcome, stated
+from ingest.outcomes import NO_EVIDENCE, Outcome, OutcomeEvidence, stated
 from ingest.reasons import DataError
 from ingest.sources.files import Source
 
@@ -144,7 +144,7 @@ def _record(
     )
 
 
-def _evidence(dataset: LerobotListing, meta: dict[str, Any], rows: EpisodeRows | None) -> Evidence:
+def _evidence(dataset: LerobotListing, meta: dict[str, Any], rows: EpisodeRows | None) -> OutcomeEvidence:
     """What metadata and rows say of an episode's outcome; the registry's field is taken at its word in both."""
     registered = dataset.source.config.success_field
     of_rows = rows.evidence if rows else NO_EVIDENCE
@@ -178,7 +178,7 @@ def _check(dataset: LerobotListing, episode: int, meta: dict[str, Any] | None, r
         dataset.unusable(*lost[not pointers], episode, file=(*pointers, file)[0])
 
 
-def read_episode(source: Source, record: EpisodeRecord) -> Episode:
+def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     """Rows and frames of one episode; raises DataError when the rows cannot be read."""
     if record.data_uri is None or not record.num_rows:
         raise DataError("no rows")
@@ -189,7 +189,7 @@ def read_episode(source: Source, record: EpisodeRecord) -> Episode:
     times = vectors(rows[TIME], TIME) if TIME in rows.column_names else None
     state, action, names_by = read_signals(source, info, rows)
     times_s = None if times is None else times[:, 0]
-    return Episode(record, state, action, times_s, partial(_frames, source, info, record), names_by)
+    return EpisodeData(record, state, action, times_s, partial(_frames, source, info, record), names_by)
 
 
 def _frames(

@@ -27,7 +27,7 @@ from ingest.formats.tables import PARQUET_ERRORS, batches, first_line, opened, r
 from ingest.limits import Limits
 from ingest.media.frames import VideoError
 from ingest.media.picture import ArrayPicture, decode_picture
-from ingest.outcomes import NO_EVIDENCE, Evidence, RowValues, fields_of
+from ingest.outcomes import NO_EVIDENCE, OutcomeEvidence, RowValues, fields_of
 from ingest.reasons import DataError
 from ingest.sources.files import Source
 
@@ -48,7 +48,7 @@ class EpisodeRows:
     row_tasks: bool  # do the rows name their task at all
     pictures: frozenset[str] = frozenset()  # columns that hold encoded pictures
     facts: Mapping[str, Any] = field(default_factory=dict)  # of the columns that the registry names; in the last row
-    evidence: Evidence = NO_EVIDENCE  # flags of success and the reward
+    evidence: OutcomeEvidence = NO_EVIDENCE  # flags of success and the reward
 
 
 def find_rows(dataset: LerobotListing, metadata: dict[int, dict[str, Any]]) -> dict[int, EpisodeRows]:
@@ -134,10 +134,10 @@ class _Stretch:
     values: dict[str, RowValues]  # of flags and rewards
     tasks: list[int] = field(default_factory=list)  # in order of appearance
 
-    def evidence(self, flag_names: Iterable[str]) -> Evidence:
+    def evidence(self, flag_names: Iterable[str]) -> OutcomeEvidence:
         flags = [self.values[name].flag(name) for name in flag_names if name in self.values]
         rewards = [self.values[name].reward(name) for name in REWARD_KEYS if name in self.values]
-        return Evidence(flags=tuple(filter(None, flags)), reward=next(filter(None, rewards), None))
+        return OutcomeEvidence(flags=tuple(filter(None, flags)), reward=next(filter(None, rewards), None))
 
 
 def _episodes_of(dataset: LerobotListing, uri: str, is_one: bool = False) -> list[tuple[int, EpisodeRows]]:

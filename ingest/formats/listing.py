@@ -7,7 +7,7 @@ from typing import Any
 
 from ingest.episode import CameraVideo, EpisodeRecord, Finding, Listing
 from ingest.formats.side_files import read_json
-from ingest.outcomes import NO_EVIDENCE, Evidence, Outcome, decide, fields_of, folder_outcome, stated
+from ingest.outcomes import NO_EVIDENCE, Outcome, OutcomeEvidence, decide, fields_of, folder_outcome, stated
 from ingest.reasons import DataError
 from ingest.sources.files import Source
 
@@ -22,7 +22,7 @@ class ListingBuilder:
     source: Source
     records: list[EpisodeRecord] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
-    evidence: dict[int, Evidence] = field(default_factory=dict)  # of outcomes, by episode_index
+    evidence: dict[int, OutcomeEvidence] = field(default_factory=dict)  # of outcomes, by episode_index
     without_rate: int = 0  # episodes
 
     @property
@@ -74,7 +74,7 @@ class ListingBuilder:
         data_uri: str | None = None,
         videos: Iterable[CameraVideo] = (),
         files: Iterable[str] = (),
-        evidence: Evidence = NO_EVIDENCE,
+        evidence: OutcomeEvidence = NO_EVIDENCE,
         group: str = "",
         no_task: str = "",
         **fields: Any,
@@ -155,7 +155,7 @@ class ListingBuilder:
 
     def _with_outcomes(self) -> tuple[tuple[EpisodeRecord, ...], tuple[str, ...]]:
         """The records with what they show of success, and names of what could show it and is never set."""
-        evidence: dict[int, Evidence] = {}
+        evidence: dict[int, OutcomeEvidence] = {}
         for record in self.records:
             of_record = self.evidence.get(record.episode_index, NO_EVIDENCE)
             # Whatever the format, files may lie in a folder that tells

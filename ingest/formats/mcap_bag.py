@@ -16,13 +16,13 @@ from functools import cached_property
 import numpy as np
 import pyarrow as pa
 
-from ingest.episode import CameraVideo, Episode, EpisodeRecord, Finding, FrameReader, Listing, TimedPicture
+from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Finding, FrameReader, Listing, TimedPicture
 from ingest.formats.cameras import in_order
 from ingest.formats.listing import ListingBuilder, named, texts_among
 from ingest.formats.mcap_file import CutOff, Decoder, Kind, Metadata, RawMessage, records
 from ingest.formats.numbers import numbers
 from ingest.media.frames import DECODE_ALL, DecodeOptions
-from ingest.outcomes import Evidence
+from ingest.outcomes import OutcomeEvidence
 from ingest.reasons import DataError
 from ingest.registry import DatasetConfig
 from ingest.sources.files import Source
@@ -260,7 +260,7 @@ def _add(listing: ListingBuilder, uri: str, recording: Recording) -> None:
         num_rows=ticks or None,
         data_uri=uri,
         videos=[CameraVideo(camera, uri, 0) for camera in recording.cameras],
-        evidence=Evidence(listing.stated_outcome(recording.facts)),
+        evidence=OutcomeEvidence(listing.stated_outcome(recording.facts)),
         group=listing.group(recording.facts, _session(uri)),
         source_stamp=listing.source.stamp([uri], ticks),
         no_task="no topic and no metadata has an instruction",
@@ -309,7 +309,7 @@ def _timing(recording: Recording, clock: Clock, index: int, uri: str) -> Iterato
 # Reading
 
 
-def read_episode(source: Source, record: EpisodeRecord) -> Episode:
+def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     """Rows on the episode's clock, and frames that are decoded as the file is read. Raises DataError."""
     if record.data_uri is None or not record.num_rows:
         raise DataError("no rows", "no_data")
@@ -325,7 +325,9 @@ def read_episode(source: Source, record: EpisodeRecord) -> Episode:
         state, action = (_rows(source, uri, topics, clock) for topics in (recording.state, recording.action))
     except OSError as e:
         raise DataError(str(e)) from e
-    return Episode(record, state, action, np.arange(clock.ticks) / clock.fps, _frames(source, uri, recording, clock))
+    return EpisodeData(
+        record, state, action, np.arange(clock.ticks) / clock.fps, _frames(source, uri, recording, clock)
+    )
 
 
 def _rows(source: Source, uri: str, topics: Sequence[Topic], clock: Clock) -> pa.Table | None:

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ingest.episode import Episode, EpisodeRecord, Listing
+from ingest.episode import EpisodeData, EpisodeRecord, Listing
 from ingest.formats.cameras import in_order
 from ingest.formats.folders import frames_of, is_video, probed, stated_steps, videos_of
 from ingest.formats.listing import ListingBuilder, named, texts_among
@@ -23,7 +23,7 @@ from ingest.formats.steps import StatedSpan
 from ingest.formats.video_rows import read_rows, with_rows
 from ingest.media.frames import VIDEO_SUFFIXES, VideoError
 from ingest.media.video import VideoInfo
-from ingest.outcomes import Evidence
+from ingest.outcomes import OutcomeEvidence
 from ingest.reasons import DataError
 from ingest.sources.files import Source
 
@@ -163,7 +163,7 @@ def add_draft(listing: ListingBuilder, source_id: str, draft: Draft, steps_from:
         tasks=texts_among([notes.get("task"), notes.get("tasks")]),
         num_rows=num_frames if has_several else None,  # cameras of one episode must have equally many
         videos=videos,
-        evidence=Evidence(listing.stated_outcome(notes)),
+        evidence=OutcomeEvidence(listing.stated_outcome(notes)),
         # An episode's own group is its source id: an index moves when a file is added before it
         group="" if stated in (None, "") else str(stated),
         no_task="no task beside the video or in a side file",
@@ -237,10 +237,10 @@ def _frame(span: dict[str, Any], edge: str, fps: float) -> Any:
     return span.get(f"{edge}_frame")
 
 
-def read_episode(source: Source, record: EpisodeRecord) -> Episode:
+def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     """Rows, where there are any, and frames. Raises DataError."""
     frames = frames_of(source, record)
     if record.data_uri is None:
-        return Episode(record, None, None, None, frames)
+        return EpisodeData(record, None, None, None, frames)
     state, action, _ = read_rows(source, [video.uri for video in record.videos], record.num_rows)
-    return Episode(record, state, action, None, frames)
+    return EpisodeData(record, state, action, None, frames)

@@ -19,13 +19,13 @@ import numpy as np
 import pyarrow as pa
 
 from core.errors import install_hint
-from ingest.episode import CameraVideo, Episode, EpisodeRecord, Listing, TimedPicture
+from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing, TimedPicture
 from ingest.formats.cameras import in_order
 from ingest.formats.listing import ListingBuilder, named, texts_among
 from ingest.formats.numbers import MAX_FPS, numbers, rate_of, side_by_side
 from ingest.media.frames import DECODE_ALL, LFS_MARK, DecodeOptions
 from ingest.media.picture import array_picture
-from ingest.outcomes import Evidence
+from ingest.outcomes import OutcomeEvidence
 from ingest.reasons import DataError
 from ingest.registry import DatasetConfig
 from ingest.sources.files import Source
@@ -307,7 +307,7 @@ def _add_store(listing: ListingBuilder, uri: str, store: Store) -> None:
             data_key=str(k),
             row_start=start,
             videos=[CameraVideo(camera, uri, start) for camera in in_order(roles.cameras, config.cameras)],
-            evidence=Evidence(listing.stated_outcome(of_episode)),
+            evidence=OutcomeEvidence(listing.stated_outcome(of_episode)),
             group=listing.group(of_episode | facts),
             files=_picture_uris(uri, store, roles, start, stop),
             no_task=f"the store has no instruction among its attributes ({TEXT_KEYS[0]})",
@@ -353,7 +353,7 @@ def _times_s(times: Any, start: int, stop: int, config: DatasetConfig) -> np.nda
 # Reading
 
 
-def read_episode(source: Source, record: EpisodeRecord) -> Episode:
+def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     """Rows of one episode, and its frames as they are asked for. Raises DataError."""
     if record.data_uri is None or not record.num_rows:
         raise DataError("no rows", "no_data")
@@ -366,7 +366,7 @@ def read_episode(source: Source, record: EpisodeRecord) -> Episode:
         roles = roles_of(store, config, int(ends[-1]))
         state, action = (_table(arrays, start, stop, config) for arrays in (roles.state, roles.action))
         times_s = _times_s(roles.times, start, stop, config)
-    return Episode(record, state, action, times_s, partial(_frames, source, record))
+    return EpisodeData(record, state, action, times_s, partial(_frames, source, record))
 
 
 def _table(arrays: Mapping[str, Any], start: int, stop: int, config: DatasetConfig) -> pa.Table | None:

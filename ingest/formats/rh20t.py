@@ -12,13 +12,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from ingest.episode import CameraVideo, Episode, EpisodeRecord, Listing
+from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing
 from ingest.formats.arrays import read_npy
 from ingest.formats.cameras import scene_first
 from ingest.formats.folders import frames_of, object_of, probed, videos_of
 from ingest.formats.listing import ListingBuilder, folders_of, named, texts_among
 from ingest.formats.numbers import numbers, side_by_side
-from ingest.outcomes import Evidence, Outcome
+from ingest.outcomes import Outcome, OutcomeEvidence
 from ingest.reasons import DataError
 from ingest.sources.files import Source
 
@@ -85,7 +85,7 @@ def _add_scene(listing: ListingBuilder, folder: str, files: list[str], texts: di
         num_rows=num_frames,
         data_uri=state_uri if has_state else None,
         videos=videos,
-        evidence=Evidence(listing.stated_outcome(metadata) or _by_rating(metadata)),
+        evidence=OutcomeEvidence(listing.stated_outcome(metadata) or _by_rating(metadata)),
         group=listing.group(metadata),
         # Files that are not there are named too, so that the stamp changes when one comes
         files=[metadata_uri, state_uri, gripper_uri],
@@ -161,10 +161,10 @@ def _state(source: Source, folder: str) -> pa.Table | None:
     return side_by_side([numbers(state, ["tcp"] * state.shape[1]), numbers(gripper, names)])
 
 
-def read_episode(source: Source, record: EpisodeRecord) -> Episode:
+def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     """Rows, where they are plain arrays, and frames; raises DataError when rows cannot be read."""
     state = _state(source, record.source_id) if record.data_uri is not None else None
     # Arrays that were replaced since cannot be matched with the frames
     if record.data_uri is not None and (state is None or state.num_rows != record.num_rows):
         raise DataError(f"{record.data_uri} has other rows than it had")
-    return Episode(record, state, None, None, frames_of(source, record))
+    return EpisodeData(record, state, None, None, frames_of(source, record))

@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ingest.episode import CameraVideo, Episode, EpisodeRecord, Listing, TimedPicture, timed
+from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing, TimedPicture, timed
 from ingest.formats.cameras import in_order
 from ingest.formats.listing import DEFAULT_FPS, ListingBuilder, texts_among
 from ingest.formats.numbers import numbers, side_by_side
 from ingest.formats.rlds_layout import FEATURES, Shard, configurations, described, find_shards
 from ingest.formats.rlds_steps import (
     NUMBERS,
+    RldsRecord,
     Specs,
-    Steps,
     inferred_specs,
     matrix,
     num_steps,
@@ -47,7 +47,17 @@ from ingest.formats.tfrecord import (
 )
 from ingest.limits import Limits
 from ingest.media.frames import DECODE_ALL, LFS_MARK, DecodeOptions, VideoError
-from ingest.outcomes import Ending, Evidence, Flag, Outcome, Reward, fields_of, folder_outcome, row_values, truth
+from ingest.outcomes import (
+    Ending,
+    Flag,
+    Outcome,
+    OutcomeEvidence,
+    RewardEvidence,
+    fields_of,
+    folder_outcome,
+    row_values,
+    truth,
+)
 from ingest.reasons import DataError
 from ingest.registry import DatasetConfig, Keys
 from ingest.sources.files import Source
@@ -233,7 +243,7 @@ def _read(listing: ListingBuilder, known: dict[str, Any], specs: Specs, data: Da
     listing.add(**known)
 
 
-def _described(listing: ListingBuilder, uri: str, steps: Steps, num_rows: int) -> dict[str, Any]:
+def _described(listing: ListingBuilder, uri: str, steps: RldsRecord, num_rows: int) -> dict[str, Any]:
     """Instructions and what tells the outcome of the coming episode. Raises DataError."""
     config = listing.source.config
     if num_rows == 0:
@@ -248,7 +258,7 @@ def _described(listing: ListingBuilder, uri: str, steps: Steps, num_rows: int) -
     return {"tasks": tasks, "no_task": f"no text in {looked}", "evidence": _evidence(steps, num_rows, config)}
 
 
-def _cameras(listing: ListingBuilder, uri: str, steps: Steps) -> list[str]:
+def _cameras(listing: ListingBuilder, uri: str, steps: RldsRecord) -> list[str]:
     """Cameras that a record has pictures of, by preference, with findings about those that it lacks."""
     keys, registry = _camera_keys(steps.specs), listing.source.config.cameras
     present = {camera for camera, key in keys.items() if steps.has_values(key)}
@@ -271,12 +281,12 @@ def _order_by_source_id(listing: ListingBuilder) -> None:
     listing.findings.sort(key=lambda f: -1 if f.episode_index is None else f.episode_index)
 
 
-def _steps(data: Data, at: Record, specs: Specs, limits: Limits) -> Steps:
+def _steps(data: Data, at: Record, specs: Specs, limits: Limits) -> RldsRecord:
     features = example(data, at, limits)
-    return Steps(data, features, specs or inferred_specs(data, features), limits)
+    return RldsRecord(data, features, specs or inferred_specs(data, features), limits)
 
 
-def _source_id(source: Source, steps: Steps) -> str | None:
+def _source_id(source: Source, steps: RldsRecord) -> str | None:
     """What the record calls itself; None where it does not, or the source is remote.
 
     The id of a remote episode must not depend on whether its shard was fetched, so it is the record's place.
@@ -299,13 +309,13 @@ def _camera_keys(specs: Specs) -> dict[str, str]:
 # Outcomes
 
 
-def _evidence(steps: Steps, num_rows: int, config: DatasetConfig) -> Evidence:
+def _evidence(steps: RldsRecord, num_rows: int, config: DatasetConfig) -> OutcomeEvidence:
     """What an episode shows of its outcome: flags, texts that are paths, the reward, how it ended. Where the registry
     says what to look at, nothing else is. Raises DataError.
     """
     stated = _stated(steps, config.keys.success or (config.success_field,))
     if config.keys.success:
-        return Evidence(stated)
+        return OutcomeEvidence(stated)
     # What is beside the steps is stated once; what is in them is a flag of each
     names = fields_of(config.success_field)[1:]
     in_steps = [name for name in names if _is_of_steps(steps, name)]
@@ -314,10 +324,10 @@ def _evidence(steps: Steps, num_rows: int, config: DatasetConfig) -> Evidence:
     paths = texts_among(scalar(steps, name) for name in PATHS)
     reward, ends = _reward(values_of(steps, REWARD), num_rows), values_of(steps, TERMINAL)
     ending = Ending(TERMINAL, bool(ends[-1] == 1)) if num_rows and len(ends) == num_rows else None
-    return Evidence(stated, flags, folder_outcome(*paths), reward, ending)
+    return OutcomeEvidence(stated, flags, folder_outcome(*paths), reward, ending)
 
 
-def _reward(rewards: np.ndarray, num_rows: int) -> Reward | None:
+def _reward(rewards: np.ndarray, num_rows: int) -> RewardEvidence | None:
     """RLDS gives an action's reward in its own step, and that of the last step has no meaning; Open X-Embodiment gives
     it there all the same. Several per step are parts of a reward, of which none is the whole.
     """
@@ -325,15 +335,15 @@ def _reward(rewards: np.ndarray, num_rows: int) -> Reward | None:
     return row_values(whole).reward(REWARD) if len(rewards) == num_rows else None
 
 
-def _is_of_steps(steps: Steps, name: str) -> bool:
+def _is_of_steps(steps: RldsRecord, name: str) -> bool:
     return (steps.key(name) or "").startswith("steps/")
 
 
-def _flag(steps: Steps, name: str) -> Flag | None:
+def _flag(steps: RldsRecord, name: str) -> Flag | None:
     return row_values(values_of(steps, name)).flag(name)
 
 
-def _stated(steps: Steps, names: Sequence[str]) -> Outcome | None:
+def _stated(steps: RldsRecord, names: Sequence[str]) -> Outcome | None:
     """By the first feature that tells: a flag of the steps, a value, or a path whose folders tell."""
     for name in names:
         if _is_of_steps(steps, name) and (flag := _flag(steps, name)):
@@ -349,7 +359,7 @@ def _stated(steps: Steps, names: Sequence[str]) -> Outcome | None:
 # Reading
 
 
-def read_episode(source: Source, record: EpisodeRecord) -> Episode:
+def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     """State, gripper and a frame iterator per camera; reads all of the record once, for its CRC. Raises DataError."""
     # A record of a remote shard that was not asked for has no offset
     if record.data_uri is None or not record.data_key.isdecimal():
@@ -378,10 +388,10 @@ def read_episode(source: Source, record: EpisodeRecord) -> Episode:
             raise VideoError(f"the record has no pictures of {camera}", "missing_camera")
         yield from timed(pictures(steps, cameras[camera]), record.fps)
 
-    return Episode(record, state, action, None, frames)
+    return EpisodeData(record, state, action, None, frames)
 
 
-def _signal_keys(steps: Steps, keys: Keys) -> tuple[list[str], list[str]]:
+def _signal_keys(steps: RldsRecord, keys: Keys) -> tuple[list[str], list[str]]:
     """Features of the state: the registry's, else those of the first layout whose first part is there. Of the action:
     the registry's, else the action, or all parts of it by name.
     """
@@ -391,13 +401,13 @@ def _signal_keys(steps: Steps, keys: Keys) -> tuple[list[str], list[str]]:
     return _numeric_keys(steps, layout), action
 
 
-def _numeric_keys(steps: Steps, paths: Sequence[str]) -> list[str]:
+def _numeric_keys(steps: RldsRecord, paths: Sequence[str]) -> list[str]:
     """Numeric features of the steps that some paths lead to."""
     keys = [key for key in map(steps.key, paths) if key and key.startswith("steps/")]
     return [key for key in keys if steps.specs.get(key, NUMBERS).kind == "numbers"]
 
 
-def _vector(steps: Steps, keys: list[str], num_rows: int) -> pa.Table | None:
+def _vector(steps: RldsRecord, keys: list[str], num_rows: int) -> pa.Table | None:
     """Features side by side, each dimension with the name of its feature."""
     parts = [matrix(steps, key, num_rows) for key in keys]
     return side_by_side(numbers(p, [k.rpartition("/")[2]] * p.shape[1]) for k, p in zip(keys, parts, strict=True))

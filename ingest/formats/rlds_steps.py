@@ -63,7 +63,7 @@ Specs = dict[str, Spec]  # by key
 
 
 @dataclass(frozen=True)
-class Steps:
+class RldsRecord:
     """One record; `specs` has the features that are known, whether or not the record has them."""
 
     data: Data
@@ -157,7 +157,7 @@ def inferred_specs(data: Data, features: dict[str, Values]) -> Specs:
 # How many steps
 
 
-def num_steps(steps: Steps) -> int:
+def num_steps(steps: RldsRecord) -> int:
     """Steps of an episode, from features other than pictures where there are any. Raises DataError."""
     keys = list(filter(IN_STEPS.match, steps.specs))
     counts = {key: count for key in keys if (count := _count(steps, key)) is not None}
@@ -175,7 +175,7 @@ def num_steps(steps: Steps) -> int:
     return num
 
 
-def _count(steps: Steps, key: str) -> int | None:
+def _count(steps: RldsRecord, key: str) -> int | None:
     """Steps that a feature has, where that can be told without reading much. Raises DataError."""
     spec, values = steps.specs[key], steps.features.get(key)
     if values is None or (spec.shape is None and key not in STEP_MARKS):
@@ -197,7 +197,7 @@ def _count(steps: Steps, key: str) -> int | None:
 # Texts and numbers
 
 
-def texts(steps: Steps, path: str, num_rows: int | None = None) -> tuple[str, ...]:
+def texts(steps: RldsRecord, path: str, num_rows: int | None = None) -> tuple[str, ...]:
     """Different texts of a feature in order of appearance; also those stored as a row of UTF-8 bytes or code points."""
     key = steps.key(path)
     if key is None:
@@ -217,7 +217,7 @@ def _texts_of_codes(codes: np.ndarray, num_rows: int) -> Iterator[str]:
         yield from (_text_of_codes(np.frombuffer(row, np.int64)) for row in islice(rows, MAX_TEXTS))
 
 
-def _texts_of_bytes(steps: Steps, key: str) -> Iterable[str]:
+def _texts_of_bytes(steps: RldsRecord, key: str) -> Iterable[str]:
     """Different texts of a feature of bytes, at most one more than MAX_TEXTS; "" for what is none."""
     distinct: dict[str, None] = {}
     before = None
@@ -250,19 +250,19 @@ def _text_of_codes(codes: np.ndarray) -> str:
     return _text(codes.astype(np.uint8).tobytes()) if codes.max() < 256 else "".join(map(chr, codes.tolist()))
 
 
-def scalar(steps: Steps, path: str) -> str | int | float | None:
+def scalar(steps: RldsRecord, path: str) -> str | int | float | None:
     """The value of a feature that is one text or number, or that of the last step."""
     values = values_of(steps, path)
     return values[-1].item() if len(values) else next(iter(texts(steps, path)), None)
 
 
-def values_of(steps: Steps, path: str) -> np.ndarray:
+def values_of(steps: RldsRecord, path: str) -> np.ndarray:
     """The numbers [n] of a feature; none where it has none."""
     key = steps.key(path)
     return np.zeros(0) if key is None or steps.features[key].kind == "bytes" else steps.numbers(key)
 
 
-def matrix(steps: Steps, key: str, num_rows: int) -> np.ndarray:
+def matrix(steps: RldsRecord, key: str, num_rows: int) -> np.ndarray:
     """A numeric feature, [num_rows, d]. Raises DataError."""
     spec = steps.specs.get(key, NUMBERS)
     expected = num_rows * (spec.size or 0)  # 0 where the shape does not say
@@ -281,7 +281,7 @@ def matrix(steps: Steps, key: str, num_rows: int) -> np.ndarray:
 # Pictures
 
 
-def pictures(steps: Steps, key: str) -> Iterator[ArrayPicture]:
+def pictures(steps: RldsRecord, key: str) -> Iterator[ArrayPicture]:
     """Pictures of a camera, one at a time. Raises DataError."""
     values, spec = steps.features[key], steps.specs[key]
     # A picture is a whole JPEG or PNG file in the record, or a raw array of pixels: only the type tells
@@ -299,7 +299,7 @@ def pictures(steps: Steps, key: str) -> Iterator[ArrayPicture]:
         yield array_picture(array, f"picture {k} of {key}")
 
 
-def _arrays_of_integers(steps: Steps, key: str, spec: Spec) -> Iterator[np.ndarray]:
+def _arrays_of_integers(steps: RldsRecord, key: str, spec: Spec) -> Iterator[np.ndarray]:
     """Raw pictures whose bytes are stored as integers; a few steps at a time are unpacked."""
     # The pixels of all steps stand in one list: only the shape says where a picture ends
     if not (size := spec.size):
@@ -324,7 +324,7 @@ def _check_pixels(spec: Spec, key: str, limits: Limits) -> None:
     limits.check("max_pixels", spec.size or 0, f"{key}: values of one step {spec.shape}", COLOURS)
 
 
-def _raw_array(steps: Steps, span: tuple[int, int], spec: Spec, key: str) -> np.ndarray:
+def _raw_array(steps: RldsRecord, span: tuple[int, int], spec: Spec, key: str) -> np.ndarray:
     """One step of a tensor that is stored as its bytes, or those compressed. Raises DataError."""
     # The type must give the number of bytes, which bounds what is unpacked
     if not DTYPE.match(spec.dtype) or not spec.size or spec.encoding not in ("bytes", "zlib"):

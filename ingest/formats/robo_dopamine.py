@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from ingest.episode import Episode, EpisodeRecord, Listing
+from ingest.episode import EpisodeData, EpisodeRecord, Listing
 from ingest.formats.cameras import in_order
 from ingest.formats.folders import frames_of, is_video
 from ingest.formats.listing import ListingBuilder, texts_among
@@ -75,5 +75,5 @@ def _steps(keyframes: Any) -> Any:
     return [{"name": span.name, "start_frame": span.start, "end_frame": span.end} for span in stated]
 
 
-def read_episode(source: Source, record: EpisodeRecord) -> Episode:
-    return Episode(record, None, None, None, frames_of(source, record))
+def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
+    return EpisodeData(record, None, None, None, frames_of(source, record))

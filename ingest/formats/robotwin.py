@@ -8,7 +8,7 @@ from functools import partial
 
 import h5py
 
-from ingest.episode import CameraVideo, Episode, EpisodeRecord, Listing
+from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing
 from ingest.formats.hdf5_episode import cameras_in, evidence_in, finished, frames_of
 from ingest.formats.hdf5_file import encoded, length_of, natural, opened, read_picture, rows_in, table_of
 from ingest.formats.listing import ListingBuilder, folders_of, texts_among
@@ -83,7 +83,7 @@ def _add_episode(listing: ListingBuilder, uri: str) -> None:
     )
 
 
-def read_episode(source: Source, record: EpisodeRecord) -> Episode:
+def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     """Rows and frames of one episode; raises DataError when the rows cannot be read."""
     if record.data_uri is None or not record.num_rows:
         raise DataError("no rows", "no_data")
@@ -93,7 +93,7 @@ def read_episode(source: Source, record: EpisodeRecord) -> Episode:
     # A file that was replaced since it was listed is not the episode that the corpus knows
     if state is not None and state.num_rows != record.num_rows:
         raise DataError(f"{state.num_rows} rows; there were {record.num_rows}")
-    return Episode(record, state, None, None, frames_of(source, record, partial(_picture, limits=limits)))
+    return EpisodeData(record, state, None, None, frames_of(source, record, partial(_picture, limits=limits)))
 
 
 def _picture(dataset: h5py.Dataset, k: int, limits: Limits) -> Picture:

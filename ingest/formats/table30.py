@@ -15,14 +15,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.json
 
-from ingest.episode import Episode, EpisodeRecord, Listing
+from ingest.episode import EpisodeData, EpisodeRecord, Listing
 from ingest.formats.cameras import in_order
 from ingest.formats.folders import EpisodeFiles, episodes_of, frames_of, joined, object_of
 from ingest.formats.listing import ListingBuilder, folders_of, texts_among
 from ingest.formats.numbers import numbered, numbers, rate_of, side_by_side, vectors
 from ingest.formats.side_files import parse_json
 from ingest.media.frames import LFS_MARK
-from ingest.outcomes import Evidence
+from ingest.outcomes import OutcomeEvidence
 from ingest.reasons import DataError
 from ingest.sources.files import Source
 
@@ -92,7 +92,7 @@ def list_episodes(source: Source) -> Listing:
             num_rows=num_rows,
             data_uri=next(iter(states), None),
             videos=videos,
-            evidence=Evidence(listing.stated_outcome(meta)),
+            evidence=OutcomeEvidence(listing.stated_outcome(meta)),
             group=listing.group(meta),
             files=states,
         )
@@ -157,7 +157,7 @@ def _content(source: Source, uri: str) -> bytes:
 # Rows
 
 
-def read_episode(source: Source, record: EpisodeRecord) -> Episode:
+def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     """Joints and gripper opening of the arm, or of the left and the right one; raises DataError."""
     if record.data_uri is None:
         raise DataError(NO_STATES, "no_data")
@@ -173,7 +173,7 @@ def read_episode(source: Source, record: EpisodeRecord) -> Episode:
     first = columns[sides[0]]
     # Of a remote source only the metadata's count was known; now the rows themselves are there
     record = replace(record, num_rows=len(next(iter(first.values()))))
-    return Episode(record, state, None, _seconds(first.get("timestamp")), frames_of(source, record))
+    return EpisodeData(record, state, None, _seconds(first.get("timestamp")), frames_of(source, record))
 
 
 def _arm(columns: dict[str, np.ndarray], prefix: str, is_ur5: bool) -> list[pa.Table]:

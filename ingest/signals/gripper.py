@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ingest.episode import Episode
+from ingest.episode import EpisodeData
 from ingest.reasons import DataError
 
 type Kind = Literal["gripper", "hand"]
@@ -64,7 +64,7 @@ def main_signal(signals: Sequence[GripperSignal]) -> int | None:
     return max(used, key=lambda k: (signals[k].closings_per_episode or 0.0, -k), default=None)
 
 
-def values_of(episode: Episode, column: Column) -> np.ndarray | None:
+def values_of(episode: EpisodeData, column: Column) -> np.ndarray | None:
     """The rows of state or action, float64 [n, d]; None where the source has none."""
     return episode.state if column == "state" else episode.action
 
@@ -74,7 +74,7 @@ def combined(signal: SignalValues, values: np.ndarray) -> np.ndarray:
     return values[:, list(signal.dimensions)] @ np.asarray(signal.weights, np.float64)
 
 
-def opening(signal: GripperSignal, episode: Episode) -> np.ndarray | None:
+def opening(signal: GripperSignal, episode: EpisodeData) -> np.ndarray | None:
     """0 (closed) to 1 (open), float64 [n]; None where the episode has not the dimensions.
 
     Raises DataError for values that are not finite.
@@ -90,7 +90,7 @@ def opening(signal: GripperSignal, episode: Episode) -> np.ndarray | None:
     return np.clip((source_value - signal.closed) / span, 0.0, 1.0)
 
 
-def arm_state(episode: Episode, signals: Sequence[GripperSignal]) -> np.ndarray | None:
+def arm_state(episode: EpisodeData, signals: Sequence[GripperSignal]) -> np.ndarray | None:
     """The state without grippers and hands, float64 [n, d]; None where nothing is left. Raises DataError."""
     if episode.state is None:
         return None

@@ -48,7 +48,7 @@ class GripperRun:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class PolarityEvidence:
     """What speaks for one end: log-odds above 0 where the high end is open; and why, for people."""
 
     log_odds: float
@@ -62,7 +62,7 @@ class Verdict:
     why: str
 
 
-def polarity_of(evidence: Sequence[Evidence]) -> Verdict:
+def polarity_of(evidence: Sequence[PolarityEvidence]) -> Verdict:
     """The polarity that all evidence together shows; unknown below SURE.
 
     Example: evidence of +3.0 and of -2.5 sums up to 0.5, which is 62 %: unknown.
@@ -75,23 +75,25 @@ def polarity_of(evidence: Sequence[Evidence]) -> Verdict:
     return Verdict("high_is_open" if total > 0 else "high_is_closed", confidence, why)
 
 
-def named_evidence(names: Sequence[str], robot: str | None, ends: Range) -> list[Evidence]:
+def named_evidence(names: Sequence[str], robot: str | None, ends: Range) -> list[PolarityEvidence]:
     """What names, the robot and the sizes of the values say of a gripper with these ends."""
     evidence = []
     stated = polarity_by_name(names)
     if stated:
         polarity, word = stated
-        evidence.append(Evidence(BY_NAME if polarity == "high_is_open" else -BY_NAME, f"its name says {word!r}"))
+        evidence.append(
+            PolarityEvidence(BY_NAME if polarity == "high_is_open" else -BY_NAME, f"its name says {word!r}")
+        )
     if is_in_metres(names, ends):
         # A finger that moves the other way than its axis goes from 0 down
         opens_upward = abs(ends.high) >= abs(ends.low)
         log_odds = BY_METRES if opens_upward else -BY_METRES
-        evidence.append(Evidence(log_odds, f"{ends.low:.3g} to {ends.high:.3g} is a width in metres"))
+        evidence.append(PolarityEvidence(log_odds, f"{ends.low:.3g} to {ends.high:.3g} is a width in metres"))
     is_servo = any(servo in (robot or "").lower() for servo in LEROBOT_SERVOS)
     if is_servo or any(LEROBOT_NAME.search(name) for name in names):
-        evidence.append(Evidence(BY_LEROBOT, "LeRobot's grippers grow as they open"))
+        evidence.append(PolarityEvidence(BY_LEROBOT, "LeRobot's grippers grow as they open"))
     if INSPIRE in (robot or "").lower() or any(INSPIRE in name.lower() for name in names):
-        evidence.append(Evidence(BY_LEROBOT, "Inspire's hands count up as they open"))
+        evidence.append(PolarityEvidence(BY_LEROBOT, "Inspire's hands count up as they open"))
     return evidence
 
 
@@ -102,7 +104,7 @@ def is_in_metres(names: Sequence[str], ends: Range) -> bool:
     return is_small and "command" not in of_one_value
 
 
-def observed_evidence(runs: Sequence[GripperRun]) -> list[Evidence]:
+def observed_evidence(runs: Sequence[GripperRun]) -> list[PolarityEvidence]:
     """What the episodes show of a gripper that is used."""
     moves = [counted(run) for run in runs]
     active = [(run, of_run) for run, of_run in zip(runs, moves, strict=True) if of_run]
@@ -120,7 +122,7 @@ def counted(run: GripperRun) -> list[Transition]:
     return [crossing for crossing in crossings if run.way[crossing.start] >= STARTED]
 
 
-def _by_excursions(active: Sequence[tuple[GripperRun, list[Transition]]]) -> Evidence | None:
+def _by_excursions(active: Sequence[tuple[GripperRun, list[Transition]]]) -> PolarityEvidence | None:
     """A gripper that goes to the other end, carries there once, and comes back has held something there.
 
     Excursions on which the arm hardly moves are failed attempts: they do not count.
@@ -139,7 +141,7 @@ def _by_excursions(active: Sequence[tuple[GripperRun, list[Transition]]]) -> Evi
     )
 
 
-def _by_objects(active: Sequence[tuple[GripperRun, list[Transition]]]) -> Evidence | None:
+def _by_objects(active: Sequence[tuple[GripperRun, list[Transition]]]) -> PolarityEvidence | None:
     """A gripper that begins closed, opens, closes, opens and closes again stays wider at its middle closing.
 
     The middle level lies off the first one, toward the other end: an object keeps it there.
@@ -158,7 +160,7 @@ def _by_objects(active: Sequence[tuple[GripperRun, list[Transition]]]) -> Eviden
     return _majority(votes, len(active), -BY_OBJECT, "at its second closing something keeps it from closing fully")
 
 
-def _by_last_level(active: Sequence[tuple[GripperRun, list[Transition]]]) -> Evidence | None:
+def _by_last_level(active: Sequence[tuple[GripperRun, list[Transition]]]) -> PolarityEvidence | None:
     """A run that moves its gripper once, and then the arm, ends with a thing in it."""
     votes = []
     for run, crossings in active:
@@ -168,7 +170,7 @@ def _by_last_level(active: Sequence[tuple[GripperRun, list[Transition]]]) -> Evi
     return _majority(votes, len(active), -BY_LAST_LEVEL, "it moves once, and the arm goes on: that end holds")
 
 
-def _by_command(runs: Sequence[GripperRun]) -> Evidence | None:
+def _by_command(runs: Sequence[GripperRun]) -> PolarityEvidence | None:
     """An object stops a gripper short of what it is commanded: it is closed where the command lies beyond it."""
     low_push, high_push = [], []
     for run in runs:
@@ -183,14 +185,16 @@ def _by_command(runs: Sequence[GripperRun]) -> Evidence | None:
     low, high = (float(np.percentile(push, 90)) for push in (low_push, high_push))
     if max(low, high) < MIN_PUSH or abs(low - high) < MIN_PUSH:
         return None
-    return Evidence(BY_COMMAND if low > high else -BY_COMMAND, "commands go beyond what it reaches at its closed end")
+    return PolarityEvidence(
+        BY_COMMAND if low > high else -BY_COMMAND, "commands go beyond what it reaches at its closed end"
+    )
 
 
-def _majority(rises: Sequence[bool], num_active: int, log_odds: float, why: str) -> Evidence | None:
+def _majority(rises: Sequence[bool], num_active: int, log_odds: float, why: str) -> PolarityEvidence | None:
     """Evidence where most of the episodes that move the gripper agree; `log_odds` is for many votes of True."""
     if not rises or max(rises.count(True), rises.count(False)) < MIN_SHARE * num_active:
         return None
     agree = max(rises.count(True), rises.count(False))
     strength = log_odds * min(1.0, FEW_RUNS + (1 - FEW_RUNS) * agree / MANY_RUNS)
     sign = 1.0 if rises.count(True) > rises.count(False) else -1.0
-    return Evidence(sign * strength, f"{why} ({agree} of {num_active} episodes)")
+    return PolarityEvidence(sign * strength, f"{why} ({agree} of {num_active} episodes)")

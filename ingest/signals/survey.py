@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ingest.episode import Episode, EpisodeRecord, Finding
+from ingest.episode import EpisodeData, EpisodeRecord, Finding
 from ingest.reasons import DataError
 from ingest.registry import DatasetConfig, Gripper
 from ingest.signals import polarity as pol
@@ -104,7 +104,7 @@ def chosen(source: Source, records: Sequence[EpisodeRecord]) -> list[EpisodeReco
     return sorted(picked, key=lambda record: record.episode_index)
 
 
-def _readable(source: Source, records: Sequence[EpisodeRecord]) -> list[Episode]:
+def _readable(source: Source, records: Sequence[EpisodeRecord]) -> list[EpisodeData]:
     """Episodes with rows of finite numbers that can be had; what is wrong with others the stage `frames` finds.
 
     Where no episode has all of its rows so, the action is left out.
@@ -137,7 +137,7 @@ class _Place:
     entry: Gripper | None = None
 
 
-def _located(episodes: Sequence[Episode], config: DatasetConfig) -> list[_Place]:
+def _located(episodes: Sequence[EpisodeData], config: DatasetConfig) -> list[_Place]:
     """Where the grippers are: in the state, else in the action; by the registry, by names, or by values."""
     if config.grippers:
         return [place for entry in config.grippers if (place := _registered(entry, episodes))]
@@ -149,11 +149,11 @@ def _located(episodes: Sequence[Episode], config: DatasetConfig) -> list[_Place]
     return []
 
 
-def _names(episodes: Sequence[Episode], column: Column) -> tuple[str, ...]:
+def _names(episodes: Sequence[EpisodeData], column: Column) -> tuple[str, ...]:
     return episodes[0].state_names if column == "state" else episodes[0].action_names
 
 
-def _width(episodes: Sequence[Episode], column: Column) -> int:
+def _width(episodes: Sequence[EpisodeData], column: Column) -> int:
     """Dimensions that all episodes have; 0 where one has no such rows."""
     values = [values_of(episode, column) for episode in episodes]
     return min(0 if rows is None else rows.shape[1] for rows in values)
@@ -170,7 +170,7 @@ def _stated_dimensions(entry: Gripper, names: Sequence[str], width: int) -> list
     return dimensions
 
 
-def _registered(entry: Gripper, episodes: Sequence[Episode]) -> _Place | None:
+def _registered(entry: Gripper, episodes: Sequence[EpisodeData]) -> _Place | None:
     if entry.column == "none":
         return None
     dimensions = _stated_dimensions(entry, _names(episodes, entry.column), _width(episodes, entry.column))
@@ -180,13 +180,13 @@ def _registered(entry: Gripper, episodes: Sequence[Episode]) -> _Place | None:
     return _Place(entry.arm, kind, entry.column, tuple(dimensions), "registry", entry)
 
 
-def _by_name(episodes: Sequence[Episode], column: Column) -> list[_Place]:
+def _by_name(episodes: Sequence[EpisodeData], column: Column) -> list[_Place]:
     names = _names(episodes, column)[: _width(episodes, column)]
     located_by = "modality.json" if episodes[0].names_by == "modality.json" else "name"
     return [_Place(g.arm, g.kind, column, g.dimensions, located_by) for g in named_grippers(names)]
 
 
-def _by_values(episodes: Sequence[Episode], column: Column) -> list[_Place]:
+def _by_values(episodes: Sequence[EpisodeData], column: Column) -> list[_Place]:
     rows = [values for episode in episodes if (values := values_of(episode, column)) is not None]
     if not rows or not _width(episodes, column):
         return []
@@ -195,7 +195,7 @@ def _by_values(episodes: Sequence[Episode], column: Column) -> list[_Place]:
     return [_Place(arm, "gripper", column, (d,), "values") for arm, d in sorted(dimensions.items())]
 
 
-def _measured(place: _Place, episodes: Sequence[Episode], robot: str | None, version: str) -> GripperSignal:
+def _measured(place: _Place, episodes: Sequence[EpisodeData], robot: str | None, version: str) -> GripperSignal:
     """The signal of a place: its weights, range, use and polarity."""
     rows = [values for episode in episodes if (values := values_of(episode, place.column)) is not None]
     names = _names(episodes, place.column)
@@ -307,7 +307,7 @@ def _is_used(runs: Sequence[np.ndarray], ends: Range, observed: Sequence[pol.Gri
 
 def _polarity(
     values: SignalValues,
-    episodes: Sequence[Episode],
+    episodes: Sequence[EpisodeData],
     observed: Sequence[pol.GripperRun],
     ends: Range,
     robot: str | None,
@@ -322,7 +322,7 @@ def _polarity(
     return verdict
 
 
-def _by_its_command(values: SignalValues, episodes: Sequence[Episode]) -> list[pol.Evidence]:
+def _by_its_command(values: SignalValues, episodes: Sequence[EpisodeData]) -> list[pol.PolarityEvidence]:
     """What the commands of a gripper show, where it follows them."""
     places = [p for p in (*_by_name(episodes, "action"), *_by_values(episodes, "action")) if p.arm == values.arm]
     rows = [(e.action, e.state) for e in episodes if e.action is not None and e.state is not None]
@@ -335,11 +335,11 @@ def _by_its_command(values: SignalValues, episodes: Sequence[Episode]) -> list[p
     if abs(follows) < GOES_ALONG:
         return []
     shown = pol.observed_evidence(gripper_runs(own, episodes, commands, range_of(np.concatenate(commands))))
-    return [pol.Evidence(float(np.sign(follows)) * e.log_odds, f"its command: {e.why}") for e in shown]
+    return [pol.PolarityEvidence(float(np.sign(follows)) * e.log_odds, f"its command: {e.why}") for e in shown]
 
 
 def gripper_runs(
-    signal: SignalValues, episodes: Sequence[Episode], runs: Sequence[np.ndarray], ends: Range
+    signal: SignalValues, episodes: Sequence[EpisodeData], runs: Sequence[np.ndarray], ends: Range
 ) -> list[pol.GripperRun]:
     """What the episodes show of the gripper, the arm and the command."""
     return [
@@ -348,7 +348,7 @@ def gripper_runs(
     ]
 
 
-def _way(signal: SignalValues, episode: Episode) -> np.ndarray | None:
+def _way(signal: SignalValues, episode: EpisodeData) -> np.ndarray | None:
     """How far the arm has moved by each frame, as a share of its whole way [n]; None where it does not move."""
     if episode.state is None:
         return None
@@ -362,7 +362,7 @@ def _way(signal: SignalValues, episode: Episode) -> np.ndarray | None:
     return way / way[-1] if way[-1] > 0 else None
 
 
-def _push(signal: SignalValues, episode: Episode, run: np.ndarray, ends: Range) -> np.ndarray | None:
+def _push(signal: SignalValues, episode: EpisodeData, run: np.ndarray, ends: Range) -> np.ndarray | None:
     """The command minus what the gripper reached, as a share of its range [n]; None without a comparable command."""
     command = _command(signal, episode)
     if command is None or len(command) != len(run):
@@ -373,7 +373,7 @@ def _push(signal: SignalValues, episode: Episode, run: np.ndarray, ends: Range) 
     return (command - run) / ends.span if is_comparable else None
 
 
-def _command(signal: SignalValues, episode: Episode) -> np.ndarray | None:
+def _command(signal: SignalValues, episode: EpisodeData) -> np.ndarray | None:
     """The command of a gripper in the state, float64 [n]; None where its arm's is not the only one named."""
     if signal.column != "state" or signal.kind == "hand" or episode.action is None:
         return None
@@ -408,7 +408,7 @@ def findings_of(signals: Sequence[GripperSignal]) -> list[Finding]:
     return findings
 
 
-def _lacking(episodes: Sequence[Episode], config: DatasetConfig, signals: Sequence[GripperSignal]) -> list[Finding]:
+def _lacking(episodes: Sequence[EpisodeData], config: DatasetConfig, signals: Sequence[GripperSignal]) -> list[Finding]:
     """That no gripper was seen, or that one of the registry is not there."""
     absent = [e for e in config.grippers if e.column != "none" and _registered(e, episodes) is None]
     if absent:
@@ -417,7 +417,7 @@ def _lacking(episodes: Sequence[Episode], config: DatasetConfig, signals: Sequen
     return [] if signals or config.grippers else [_no_gripper(episodes)]
 
 
-def _no_gripper(episodes: Sequence[Episode], why: str = "") -> Finding:
+def _no_gripper(episodes: Sequence[EpisodeData], why: str = "") -> Finding:
     looked_at = []
     columns: tuple[Column, ...] = ("state", "action")
     for column in columns:

@@ -13,7 +13,7 @@ import pyarrow as pa
 from annotate.samples.edits import EDITED, OCCLUDED, covered, edited, load_editor
 from annotate.stored_pictures import encode_jpeg, fitted, shard_jpeg
 from core.files import write_file
-from ingest.episode import Episode, EpisodeRecord, Finding
+from ingest.episode import EpisodeData, EpisodeRecord, Finding
 from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture, SkippedFrame, VideoError
 from ingest.reasons import DataError
 from ingest.source import read_episode
@@ -163,7 +163,7 @@ class PictureDecoder:
 
     def _take_frames(
         self,
-        episode: Episode,
+        episode: EpisodeData,
         camera: str,
         keys_of_frame: Mapping[int, list[PictureKey]],
         wanted: WantedPictures,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from annotate.signal_lag import Lag, LagMeter, arm_speed, proprioception, without_lag
-from ingest.episode import Episode
+from ingest.episode import EpisodeData
 from ingest.formats.numbers import numbers
 from ingest.signals.transitions import transitions
 from tests.kits.signal_kit import FPS, JOINTS, episode_of, joints_and_openings, signal_at
@@ -32,7 +32,9 @@ def change_of(joints: np.ndarray, opening: np.ndarray, seed: int) -> np.ndarray:
     return 0.02 * speed / speed.max() + 0.008 * fingers + 0.001 * noise
 
 
-def runs(arm_lag_s: float = 0.0, gripper_lag_s: float = 0.0, num: int = NUM_RUNS) -> list[tuple[Episode, np.ndarray]]:
+def runs(
+    arm_lag_s: float = 0.0, gripper_lag_s: float = 0.0, num: int = NUM_RUNS
+) -> list[tuple[EpisodeData, np.ndarray]]:
     """Episodes of one arm whose recorder is late, and the visual change of each."""
     pairs = []
     for k, (joints, o) in enumerate(joints_and_openings(num)):
@@ -41,7 +43,7 @@ def runs(arm_lag_s: float = 0.0, gripper_lag_s: float = 0.0, num: int = NUM_RUNS
     return pairs
 
 
-def measured(pairs: Sequence[tuple[Episode, np.ndarray]], *signals) -> tuple[dict[str, Lag], LagMeter]:
+def measured(pairs: Sequence[tuple[EpisodeData, np.ndarray]], *signals) -> tuple[dict[str, Lag], LagMeter]:
     meter = LagMeter(signals)
     for episode, change in pairs:
         meter.add(episode, proprioception(episode, signals), change, FPS)

@@ -15,7 +15,7 @@ from assets.defs.corpus.jobs import nightly
 from assets.defs.corpus.sensors import new_corrections, source_revisions
 from assets.defs.models.jobs import weekly
 from assets.defs.models.sensors import new_release
-from assets.defs.resources import Corpus
+from assets.defs.resources import CorpusResource
 from core.paths import Workspace
 from pipeline.build import run_build
 from pipeline.config import load_config
@@ -81,7 +81,7 @@ def a_source_changes_a_label(source: Path) -> None:
 
 def requests(sensor: dg.SensorDefinition, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
     """What a sensor asks for at one look."""
-    context = dg.build_sensor_context(instance=instance, resources={"corpus": Corpus()})
+    context = dg.build_sensor_context(instance=instance, resources={"corpus": CorpusResource()})
     return list(sensor.evaluate_tick(context).run_requests or [])
 
 

@@ -7,7 +7,7 @@ import dagster as dg
 import pytest
 
 from assets.defs.models import assets as models
-from assets.defs.resources import Corpus
+from assets.defs.resources import CorpusResource
 from assets.lib import models as doing
 from assets.lib.launch.job import Job
 from assets.lib.model_configs import RewardModelConfig
@@ -46,7 +46,7 @@ def handed_over(lake: Lake, recipe: Path, monkeypatch: pytest.MonkeyPatch, **con
     settings = RewardModelConfig(name="bars1", recipe=str(recipe), **config)
     result = dg.materialize(
         [models.reward_model],
-        resources={"corpus": Corpus(root=str(lake.workspace.root))},
+        resources={"corpus": CorpusResource(root=str(lake.workspace.root))},
         run_config=dg.RunConfig(ops={"reward_model": settings}),
     )
     assert result.success

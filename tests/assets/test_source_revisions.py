@@ -8,7 +8,7 @@ import pytest
 
 from assets.definitions import defs
 from assets.defs.corpus.sensors import source_revisions
-from assets.defs.resources import Corpus
+from assets.defs.resources import CorpusResource
 from core.paths import Workspace
 from ingest.registry import DatasetConfig
 from pipeline.build import run_build
@@ -41,7 +41,7 @@ def space(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspac
 
 
 def asked(instance: dg.DagsterInstance) -> list[dg.RunRequest]:
-    context = dg.build_sensor_context(instance=instance, resources={"corpus": Corpus()})
+    context = dg.build_sensor_context(instance=instance, resources={"corpus": CorpusResource()})
     return list(source_revisions.evaluate_tick(context).run_requests or [])
 
 
@@ -55,11 +55,11 @@ def test_a_newer_commit_is_read_when_it_is_asked_for(hub: Hub, space: Workspace)
         # A job reads what was read before, unless it is told otherwise
         assert build_job.execute_in_process(instance=instance).success
         assert _revision(space) == first
-        assert Corpus().build("tiny").commit == first
+        assert CorpusResource().build("tiny").commit == first
         (request,) = asked(instance)
         assert build_job.execute_in_process(request.run_config, instance).success
         assert _revision(space) == second
-        assert Corpus().build("tiny").commit == second
+        assert CorpusResource().build("tiny").commit == second
         assert asked(instance) == []
 
 

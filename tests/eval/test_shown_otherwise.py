@@ -14,7 +14,7 @@ from eval.metrics.runs import runs_of
 from eval.report.figures import confusion_cells, confusion_figure
 from eval.robustness import ChangedPicture
 from eval.scoring.scored import ALL, Evaluated
-from eval.shown import ShownRun
+from eval.shown import QuestionedRun
 from training.pictures import decode_picture
 
 TASKS = ("Open the drawer", "Press the button", "Turn the faucet")
@@ -29,7 +29,7 @@ def picture(frame: int) -> HeldPicture:
     return HeldPicture(Path(f"{frame}.png"), data=cv2.imencode(".png", rgb[..., ::-1])[1].tobytes())
 
 
-def run(number: int, task: str, end: float = 1.0) -> ShownRun:
+def run(number: int, task: str, end: float = 1.0) -> QuestionedRun:
     pictures = {f: picture(f) for f in range(0, FRAMES, 3)}
     frames = sorted(pictures)
     questions = []
@@ -51,7 +51,7 @@ def run(number: int, task: str, end: float = 1.0) -> ShownRun:
             row={"frames": shown, "variant": "progress"},
         )
         questions.append(question)
-    return ShownRun("test_id", tuple(questions), pictures[0], pictures)
+    return QuestionedRun("test_id", tuple(questions), pictures[0], pictures)
 
 
 RUNS = [run(0, TASKS[0]), run(1, TASKS[1]), run(2, TASKS[2], end=0.4)]

@@ -11,8 +11,8 @@ from ingest.outcomes import (
     UNCLEAR,
     UNSET,
     Ending,
-    Evidence,
-    Reward,
+    OutcomeEvidence,
+    RewardEvidence,
     decide,
     truth,
 )
@@ -46,14 +46,16 @@ def test_truth(value: Any, expected: bool | None) -> None:
     assert truth(value) is expected
 
 
-def outcomes_of(*evidence: Evidence) -> list[tuple[bool, str] | None]:
+def outcomes_of(*evidence: OutcomeEvidence) -> list[tuple[bool, str] | None]:
     decided = decide(dict(enumerate(evidence))).outcomes
     found = [decided[k] for k in range(len(evidence))]
     return [(o.success, o.source) if o else None for o in found]
 
 
-def rewarded(shows: str, *, ended: bool | None = None, name: str = "reward") -> Evidence:
-    return Evidence(reward=Reward(name, shows), ending=None if ended is None else Ending("is_terminal", ended))
+def rewarded(shows: str, *, ended: bool | None = None, name: str = "reward") -> OutcomeEvidence:
+    return OutcomeEvidence(
+        reward=RewardEvidence(name, shows), ending=None if ended is None else Ending("is_terminal", ended)
+    )
 
 
 def test_a_sparse_reward() -> None:
@@ -65,8 +67,8 @@ def test_a_sparse_reward() -> None:
     ]
 
 
-@pytest.mark.parametrize("reward", [None, Reward("reward", UNSET)])
-def test_an_end_alone(reward: Reward | None) -> None:
-    runs = [Evidence(reward=reward, ending=Ending("is_terminal", ended)) for ended in (True, False)]
+@pytest.mark.parametrize("reward", [None, RewardEvidence("reward", UNSET)])
+def test_an_end_alone(reward: RewardEvidence | None) -> None:
+    runs = [OutcomeEvidence(reward=reward, ending=Ending("is_terminal", ended)) for ended in (True, False)]
     assert outcomes_of(*runs) == [(True, "final is_terminal"), None]
     assert outcomes_of(runs[0], runs[0]) == [None, None]

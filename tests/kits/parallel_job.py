@@ -6,7 +6,7 @@ import dagster as dg
 
 from assets.defs.corpus.assets import corpus_assets
 from assets.defs.corpus.partitions import chunks
-from assets.defs.resources import Corpus
+from assets.defs.resources import CorpusResource
 from assets.lib.vlm_server import VlmServer
 
 MODEL_URL = "STAND_IN_URL"  # of the model's server, in the environment
@@ -20,5 +20,5 @@ def after_segments() -> dg.JobDefinition:
         partitions_def=chunks,
         executor_def=dg.multiprocess_executor,
     )
-    resources = {"corpus": Corpus(), "vlm_server": VlmServer(urls=[os.environ[MODEL_URL]])}
+    resources = {"corpus": CorpusResource(), "vlm_server": VlmServer(urls=[os.environ[MODEL_URL]])}
     return dg.Definitions(assets=corpus_assets, jobs=[job], resources=resources).resolve_job_def("after_segments")

@@ -300,14 +300,14 @@ def wire(folder: Path) -> tuple[Check, st.SearchStrategy[Any]]:
     from fastapi.testclient import TestClient
 
     from eval.server.app import make_app
-    from eval.server.limits import Limits
+    from eval.server.limits import ServerLimits
     from tests.kits.lerobot_writer import write_video
     from tests.kits.reward_server_kit import FPS, TASK, Pixels, pictures, png
 
     video = write_video(folder / "a.mp4", range(6)).read_bytes()
     picture = png(pictures(1, size=8)[0])
     client = TestClient(
-        make_app(Pixels(), ["test"], None, replace(Limits(), max_sessions=10_000)), base_url="http://localhost"
+        make_app(Pixels(), ["test"], None, replace(ServerLimits(), max_sessions=10_000)), base_url="http://localhost"
     )
     client.__enter__()
     opened = client.post("/v1/sessions", json={"task": TASK, "fps": FPS}).json()["session"]

@@ -16,7 +16,7 @@ from core.web import Access
 from eval.reward.scorer import CameraView, Reward, Scorer
 from eval.reward.window import Window
 from eval.server.app import make_app
-from eval.server.limits import Limits
+from eval.server.limits import ServerLimits
 
 TASK = "Open the green drawer."
 FPS = 4.0
@@ -62,10 +62,10 @@ def offline(scorer: Scorer, frames: Sequence[Any], fps: float = FPS, **more: Any
 
 @contextmanager
 def running(
-    scorer: Scorer, limits: Limits | None = None, access: Access | None = None, names: tuple[str, ...] = ("test",)
+    scorer: Scorer, limits: ServerLimits | None = None, access: Access | None = None, names: tuple[str, ...] = ("test",)
 ) -> Iterator[Any]:
     """An application that listens, with its address in `app.state.url`, and the server in `app.state.server`."""
-    limits = limits or Limits()
+    limits = limits or ServerLimits()
     app = make_app(scorer, list(names), access, limits)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = uvicorn.Server(server_config(app))

@@ -7,7 +7,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from ingest.episode import Episode, EpisodeRecord, TimedPicture
+from ingest.episode import EpisodeData, EpisodeRecord, TimedPicture
 from ingest.formats.numbers import numbers
 from ingest.media.frames import DECODE_ALL, DecodeOptions
 from ingest.registry import DatasetConfig
@@ -133,7 +133,7 @@ def one_armed(
     value: Callable[[np.ndarray], np.ndarray],
     names: Sequence[str] = (*JOINTS, "gripper"),
     num_episodes: int = NUM_EPISODES,
-) -> list[Episode]:
+) -> list[EpisodeData]:
     """Runs of one arm, whose gripper's value or values [n, k], in the source's unit, are a function of its opening."""
     runs = joints_and_openings(num_episodes)
     return [episode_of(k, np.column_stack([joints, value(o)]), names) for k, (joints, o) in enumerate(runs)]
@@ -146,7 +146,7 @@ def episode_of(
     action: np.ndarray | None = None,
     action_names: Sequence[str] = (),
     **record: Any,
-) -> Episode:
+) -> EpisodeData:
     """An episode with these rows, and without pictures."""
     rows = state if state is not None else action
     usual = {
@@ -155,7 +155,7 @@ def episode_of(
         "data_uri": f"episode_{index}",
         "num_rows": None if rows is None else len(rows),
     }
-    return Episode(
+    return EpisodeData(
         EpisodeRecord(index, str(index), **usual | record),
         None if state is None else numbers(state, names if len(names) == state.shape[1] else ()),
         None if action is None else numbers(action, action_names),
@@ -169,7 +169,7 @@ def no_pictures(camera: str, options: DecodeOptions = DECODE_ALL) -> Iterator[Ti
 
 
 def surveyed(
-    episodes: Sequence[Episode], robot: str | None = None, before: Sequence[GripperSignal] = (), **config: Any
+    episodes: Sequence[EpisodeData], robot: str | None = None, before: Sequence[GripperSignal] = (), **config: Any
 ) -> Survey:
     """What a survey of generated episodes shows; `config`: fields of the registry entry."""
     by_index = {episode.record.episode_index: episode for episode in episodes}
@@ -178,7 +178,7 @@ def surveyed(
         return survey(source, [episode.record for episode in episodes], robot, before)
 
 
-def only_surveyed(episodes: Sequence[Episode], robot: str | None = None, **config: Any) -> GripperSignal:
+def only_surveyed(episodes: Sequence[EpisodeData], robot: str | None = None, **config: Any) -> GripperSignal:
     (signal,) = surveyed(episodes, robot, **config).signals
     return signal
 

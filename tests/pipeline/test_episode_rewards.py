@@ -5,7 +5,7 @@ from pathlib import Path
 import dagster as dg
 
 from assets.defs.models.assets import rewards
-from assets.defs.resources import Corpus
+from assets.defs.resources import CorpusResource
 from eval.reward.open import ScorerConfig
 from pipeline.episode_rewards import score_selection
 from tests.kits.made_corpus import Made
@@ -24,7 +24,7 @@ def test_the_asset_scores_a_chunk_once(made: Made, tmp_path: Path, instance: dg.
             [rewards],
             partition_key="tiny:00001",
             instance=instance,
-            resources={"corpus": Corpus(root=str(own.space.root))},
+            resources={"corpus": CorpusResource(root=str(own.space.root))},
             run_config={"ops": {"rewards": {"config": {"model": str(folder), "score_fps": 2.5}}}},
         )
         (event,) = done.asset_materializations_for_node("rewards")

@@ -5,7 +5,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from assets.defs.resources import Corpus
+from assets.defs.resources import CorpusResource
 from core.errors import UserError
 from tests.kits.files import hashes_of
 from tests.kits.made_corpus import Made
@@ -23,7 +23,7 @@ def run(made: Made, **config: object) -> dg.ExecuteInProcessResult:
         definitions()
         .resolve_job_def("export")
         .execute_in_process(
-            resources={"corpus": Corpus(root=str(made.space.root))}, run_config=config, raise_on_error=False
+            resources={"corpus": CorpusResource(root=str(made.space.root))}, run_config=config, raise_on_error=False
         )
     )
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from assets.defs.resources import Corpus
+from assets.defs.resources import CorpusResource
 from core.paths import Workspace
 from pipeline.build import run_build
 from pipeline.config import DatasetBuild, source_build, stored_build, with_annotator
@@ -70,7 +70,7 @@ def test_motion_is_the_way_back_also_for_dagster(sources: Path, space: Workspace
     """An explicit annotator stays until the next build says otherwise; the default comes back with the default."""
     own = Workspace(shutil.copytree(space.root, tmp_path / "workspace"))
     build = build_of(sources, "v2_subtask_index")
-    corpus = Corpus(root=str(own.root))
+    corpus = CorpusResource(root=str(own.root))
     assert corpus.build(build.name).annotator == "native"
 
     report = run_build(own, [with_annotator(build, "motion")], workers=1)

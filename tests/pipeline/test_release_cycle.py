@@ -7,7 +7,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from assets.defs.resources import Corpus
+from assets.defs.resources import CorpusResource
 from assets.lib.report import instance_of, mirror
 from assets.lib.tell import tell_outcomes
 from core.paths import ROOT, Workspace
@@ -136,7 +136,7 @@ def close(lake: Lake, instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult
         .resolve_job_def("close")
         .execute_in_process(
             instance=instance,
-            resources={"corpus": Corpus(root=str(lake.workspace.root))},
+            resources={"corpus": CorpusResource(root=str(lake.workspace.root))},
             run_config={"ops": ops},
             raise_on_error=False,
         )
@@ -165,7 +165,7 @@ def test_dagster_evaluates_a_model_on_a_benchmark(lake: Lake) -> None:
     from assets.defs.models.assets import evaluation, leaderboard
 
     run = closing_steps(lake, "r1", tiny_recipe())[1].version
-    corpus = Corpus(root=str(lake.workspace.root))
+    corpus = CorpusResource(root=str(lake.workspace.root))
     for benchmark, metrics in (("probes", {"reverse_voc", "cycle_voc", "stall_drift"}), ("procvqa-id", {"voc", "mae"})):
         config = {"name": "r1", "model": run, "benchmark": benchmark}
         with dg.DagsterInstance.ephemeral() as instance:

@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 
 from assets.defs.corpus.assets import corpus_assets
-from assets.defs.resources import Corpus
+from assets.defs.resources import CorpusResource
 from assets.lib.vlm_server import VlmServer
 from core.paths import Workspace
 from tests.kits.cli_kit import write_config
@@ -32,7 +32,7 @@ def test_samples_wait_for_reasons_that_come_late(tmp_path: Path, monkeypatch: py
         instance.add_dynamic_partitions("datasets", ["tiny"])
         instance.add_dynamic_partitions("chunks", [CHUNK])
         with serving(StandIn()) as quick:
-            resources = {"corpus": Corpus(), "vlm_server": VlmServer(urls=[quick.url])}
+            resources = {"corpus": CorpusResource(), "vlm_server": VlmServer(urls=[quick.url])}
             for names, partition in ((["episodes"], "tiny"), (["frames", "segments"], CHUNK)):
                 chosen = [asset for asset in corpus_assets if asset.key.to_user_string() in names]
                 assert dg.materialize(chosen, partition_key=partition, instance=instance, resources=resources).success

@@ -9,7 +9,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from core.errors import FailedError
-from eval.held_out.episodes import Asked, held_out
+from eval.held_out.episodes import SampleChoice, held_out
 from eval.held_out.evaluate import evaluate, label_of, predict
 from eval.held_out.within import HeldOutScorer, read_progress, scorer_of
 from eval.runners.start import RunnerConfig, local_runner
@@ -76,7 +76,7 @@ def test_the_curve_has_the_scores_that_eval_gives_and_the_model_can_be_loaded(
     assert [p.step for p in curve if p.extra] == [1, 3, 4]
     assert set(curve[-1].extra) == {"held_out_mae", "held_out_voc", "held_out_coverage"}
     # The last model is what proccorpus eval scores, on the very episodes that were chosen.
-    episodes = held_out(lake, release, ("val",), asked=Asked(most=3))
+    episodes = held_out(lake, release, ("val",), asked=SampleChoice(most=3))
     assert len({e.episode_index for e in episodes} & {4, 5, 6, 7, 8}) == len(episodes) == 3
     answers = predict(local_runner(RunnerConfig(str(folder), folder=folder), folder), episodes).progress
     scores = evaluate("m", "b", episodes, label_of, lambda e: answers[e.dataset, e.episode_index]).scores

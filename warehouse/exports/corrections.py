@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
-from annotate.conventions.opensarm import Said, read_said
+from annotate.conventions.opensarm import OpensarmLine, read_said
 from annotate.imported_label import ImportedError
 from annotate.segments import DONE, IDLE, STEP
 from core.step_names import unnamed_step
@@ -169,7 +169,7 @@ def from_opensarm(lake: Lake, path: Path, author: str, dataset: str | None) -> R
         raise CorrectionError(str(e)) from e
     read = ReadCorrections()
 
-    def row(said: Said) -> tuple[dict[str, Any], bool]:
+    def row(said: OpensarmLine) -> tuple[dict[str, Any], bool]:
         of, index = said.annotation.of or (dataset, said.annotation.episode_index)
         if of is None:
             raise CorrectionError("the line does not say of which dataset it is: add --dataset NAME")

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from annotate.conventions.opensarm import LABELS, PRIMITIVES, ROLLOUTS, label_of, primitive
 from annotate.label_run import human_run
-from ingest.episode import Episode
+from ingest.episode import EpisodeData
 from warehouse.exports.export import counted
 from warehouse.exports.labels import ActiveLabel, LabelExport
 from warehouse.exports.lerobot_plan import rate_of
@@ -160,7 +160,7 @@ def _features(written: Sequence[Mapping[str, Any]], fps: float) -> tuple[list[st
     return cameras, features
 
 
-def _of_source(episode: Episode, num_frames: int) -> tuple[dict[str, list[str]], dict[str, pa.Array]]:
+def _of_source(episode: EpisodeData, num_frames: int) -> tuple[dict[str, list[str]], dict[str, pa.Array]]:
     """State and actions that have a row for each frame: the names of their dimensions, and their values."""
     given = {"state": (episode.state, episode.state_names), "actions": (episode.action, episode.action_names)}
     names, columns = {}, {}

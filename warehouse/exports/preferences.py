@@ -63,7 +63,7 @@ LACKING = {
 Key = tuple[str, int]  # dataset, episode
 
 
-class Moment(NamedTuple):
+class PreferenceMoment(NamedTuple):
     """Where the question about an episode's progress at a frame lies, and its label."""
 
     split: str
@@ -114,7 +114,7 @@ class PreferencesExport(SampleExport):
         return run_facts(self.lake.con)
 
     @cached_property
-    def _moments(self) -> dict[Key, list[Moment]]:
+    def _moments(self) -> dict[Key, list[PreferenceMoment]]:
         """The labelled moments of each episode in order of time, each frame once."""
         rows = self.lake.rows(
             "SELECT DISTINCT ON (s.dataset, s.episode_index, s.frames[-1]) s.dataset, s.episode_index, x.split, "
@@ -123,7 +123,7 @@ class PreferencesExport(SampleExport):
             "WHERE NOT x.withheld AND s.progress IS NOT NULL "
             "ORDER BY s.dataset, s.episode_index, s.frames[-1], s.sample_id"
         )
-        return {key: [Moment(*row[2:]) for row in of_run] for key, of_run in groupby(rows, itemgetter(0, 1))}
+        return {key: [PreferenceMoment(*row[2:]) for row in of_run] for key, of_run in groupby(rows, itemgetter(0, 1))}
 
     def _write_split(self, split: str, pairs: Sequence[Pair]) -> dict[str, int]:
         """Returns how many there are of each kind."""
@@ -200,7 +200,7 @@ chosen = [row["images"][k] for k in row["chosen_trajectory"]["image_index"]]  # 
 """
 
 
-def shown_moments(pair: Pair, moments: Mapping[Key, Sequence[Moment]]) -> dict[str, list[Moment]]:
+def shown_moments(pair: Pair, moments: Mapping[Key, Sequence[PreferenceMoment]]) -> dict[str, list[PreferenceMoment]]:
     """The moments by which each part is shown: evenly spread from the episode's start to the last frame that it is
     compared by, as many of both, or who counts pictures would know which came further."""
     sides = {"chosen": pair.chosen, "rejected": pair.rejected}

@@ -6,7 +6,7 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from core.errors import UserError
-from ingest.episode import Episode, EpisodeRecord, record_from_row
+from ingest.episode import EpisodeData, EpisodeRecord, record_from_row
 from ingest.formats import LEROBOT, Format
 from ingest.formats.lerobot_meta import read_info
 from ingest.reasons import DataError
@@ -50,7 +50,7 @@ class SourceReader:
     def record(self, e: ExportEpisode) -> EpisodeRecord:
         return self.records(e.chunk)[e.episode_index]
 
-    def episode(self, e: ExportEpisode) -> Episode:
+    def episode(self, e: ExportEpisode) -> EpisodeData:
         return read_episode(self.source, self.record(e))
 
     def _records(self, chunk: int) -> Mapping[int, EpisodeRecord]:

@@ -50,7 +50,7 @@ def is_passing(e: BaseException | None) -> bool:
 
 
 @dataclass(frozen=True)
-class Place:
+class LakePlace:
     """`catalog` is a path of SQLite's or an address of Postgres'; `data` a folder or address that ends with a slash."""
 
     catalog: str
@@ -79,7 +79,7 @@ class Place:
         )
 
 
-def place(workspace: Workspace) -> Place:
+def place(workspace: Workspace) -> LakePlace:
     """Where the lake of a workspace lies. Raises LakeError when its workspace.toml cannot be read."""
     settings = _settings(workspace)
     return _checked(workspace, settings.get("catalog"), settings.get("data"), str(workspace.settings))
@@ -108,7 +108,7 @@ def _settings(workspace: Workspace) -> dict[str, Any]:
     return settings
 
 
-def create(workspace: Workspace, catalog: str | None, data: str | None) -> Place:
+def create(workspace: Workspace, catalog: str | None, data: str | None) -> LakePlace:
     """Say where a new workspace's lake lies. Raises LakeError when there is a workspace, or a lake cannot lie there."""
     if workspace.exists():
         raise LakeError(f"{workspace.root} is a workspace already: its lake stays where it is")
@@ -121,21 +121,21 @@ def create(workspace: Workspace, catalog: str | None, data: str | None) -> Place
     return checked
 
 
-def _checked(workspace: Workspace, catalog: object, data: object, where: str) -> Place:
+def _checked(workspace: Workspace, catalog: object, data: object, where: str) -> LakePlace:
     """Where a lake lies by what was given. Raises LakeError; `where` says where the addresses come from."""
     for text in (catalog, data):
         if text is not None and not isinstance(text, str):
             raise LakeError(f"{where}: {text!r} is no address")
         if text and without_secrets(text) != text:
             raise LakeError(f"{where}: no password or key in an address; give it as PGPASSWORD, in ~/.pgpass, or AWS_*")
-    at = Place(str(catalog or workspace.catalog), f"{str(data or workspace.data).rstrip('/')}/")
+    at = LakePlace(str(catalog or workspace.catalog), f"{str(data or workspace.data).rstrip('/')}/")
     if catalog is not None and not at.is_postgres:
         raise LakeError(f"{where}: a catalog is postgresql://USER@HOST:PORT/DATABASE, not {catalog!r}")
     _check_data(at, data, where)
     return at
 
 
-def _check_data(at: Place, data: object, where: str) -> None:
+def _check_data(at: LakePlace, data: object, where: str) -> None:
     if data is not None and not at.is_bucket and not Path(at.data).is_absolute():
         raise LakeError(f"{where}: data lies in s3://BUCKET/FOLDER or an absolute path, not {data!r}")
     if at.is_bucket and not at.is_postgres:
@@ -219,7 +219,7 @@ def _locked_by_kernel(workspace: Workspace) -> Iterator[None]:
 
 
 @contextmanager
-def _locked_in_postgres(at: Place) -> Iterator[None]:
+def _locked_in_postgres(at: LakePlace) -> Iterator[None]:
     import psycopg2
 
     try:

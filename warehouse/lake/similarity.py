@@ -19,7 +19,7 @@ MOST = 20
 
 
 @dataclass(frozen=True)
-class Asked:
+class SimilarityQuery:
     """What others are compared with.
 
     frame_index: the frame, of those that the encoder looked at, that is nearest to the one asked for; None: a run.
@@ -42,7 +42,7 @@ def most_similar(
     camera: str | None = None,
     among: str | None = None,
     most: int = MOST,
-) -> tuple[Asked, list[dict[str, Any]]]:
+) -> tuple[SimilarityQuery, list[dict[str, Any]]]:
     """The frames most like one frame, one of each other run, or without a frame the runs most like one run (eight
     moments of it, each beside their most similar frame); the most similar first.
 
@@ -78,7 +78,7 @@ def _asked(
     frame_index: int | None,
     camera: str | None,
     among: str | None,
-) -> Asked:
+) -> SimilarityQuery:
     """What is asked for, by which camera and encoder, and by the frame that was looked at nearest to `frame_index`, of
     two the earlier. Raises EmbeddingsError."""
     encoders = _encoders(con)
@@ -95,7 +95,7 @@ def _asked(
     if frame_index is not None and not 0 <= frame_index < num_frames:
         raise EmbeddingsError(f"{where} has {num_frames} frames, from 0: there is no {frame_index}")
     not_compared = {other: ", ".join(by) for other, by in encoders.items() if encoder not in by}
-    return Asked(dataset, episode_index, camera, encoder, nearest, not_compared)
+    return SimilarityQuery(dataset, episode_index, camera, encoder, nearest, not_compared)
 
 
 def _of_camera(

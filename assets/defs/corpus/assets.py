@@ -12,7 +12,7 @@ import dagster as dg
 
 from annotate.model_client.calls import VlmError
 from assets.defs.corpus.partitions import chunks, datasets, parse_chunk_key
-from assets.defs.resources import Corpus
+from assets.defs.resources import CorpusResource
 from assets.lib.events import LEFT_OUT, check_result, described, metadata, why_not
 from assets.lib.executors import is_one_process
 from assets.lib.tell import register_partitions
@@ -57,7 +57,7 @@ def _outlasting(context: dg.AssetExecutionContext) -> Iterator[None]:
 
 def _run(
     context: dg.AssetExecutionContext,
-    corpus: Corpus,
+    corpus: CorpusResource,
     stage: Stage,
     dataset: str,
     chunk: int | None,
@@ -136,7 +136,7 @@ def _asking(build: DatasetBuild, stage: Stage, vlm_server: VlmServer | None) -> 
 
 
 def _result(
-    corpus: Corpus, build: DatasetBuild, stage: Stage, chunk: int | None, report: StageReport
+    corpus: CorpusResource, build: DatasetBuild, stage: Stage, chunk: int | None, report: StageReport
 ) -> dg.MaterializeResult:
     """What a partition's materialisation shows, with the results of the stage's checks."""
     lake = corpus.lake()
@@ -186,7 +186,7 @@ def dataset_asset(stage: Stage) -> dg.AssetsDefinition:
     """The asset of a stage that works on a dataset as a whole."""
 
     @dg.asset(partitions_def=datasets, **_definition(stage))
-    def dataset_stage(context: dg.AssetExecutionContext, corpus: Corpus) -> dg.MaterializeResult:
+    def dataset_stage(context: dg.AssetExecutionContext, corpus: CorpusResource) -> dg.MaterializeResult:
         dataset = context.partition_key
         with _outlasting(context):
             report = _run(context, corpus, stage, dataset, None)
@@ -202,7 +202,7 @@ def chunk_asset(stage: Stage) -> dg.AssetsDefinition:
 
     @dg.asset(partitions_def=chunks, **_definition(stage))
     def chunk_stage(
-        context: dg.AssetExecutionContext, corpus: Corpus, vlm_server: VlmServer
+        context: dg.AssetExecutionContext, corpus: CorpusResource, vlm_server: VlmServer
     ) -> Iterator[dg.MaterializeResult]:
         dataset, chunk = parse_chunk_key(context.partition_key)
         with _outlasting(context):

@@ -8,7 +8,7 @@ first half. Jobs over the second half are in assets/defs/models/jobs.py, exports
 import dagster as dg
 from pydantic import Field
 
-from assets.defs.resources import Corpus
+from assets.defs.resources import CorpusResource
 from assets.lib.events import materialization
 from assets.lib.tell import tell_stages
 from core.names import DEMO_RECIPE, DEMO_RELEASE
@@ -38,7 +38,7 @@ class CorpusConfig(BuildConfig):
 
 
 @dg.op
-def build_corpus(context: dg.OpExecutionContext, corpus: Corpus, config: BuildConfig) -> list[dict[str, str]]:
+def build_corpus(context: dg.OpExecutionContext, corpus: CorpusResource, config: BuildConfig) -> list[dict[str, str]]:
     """Bring every dataset up to date; what failed, after the others were built."""
     lake = corpus.lake()
 
@@ -63,7 +63,7 @@ def build_corpus(context: dg.OpExecutionContext, corpus: Corpus, config: BuildCo
 
 @dg.op
 def close_corpus(
-    context: dg.OpExecutionContext, corpus: Corpus, config: CorpusConfig, failed: list[dict[str, str]]
+    context: dg.OpExecutionContext, corpus: CorpusResource, config: CorpusConfig, failed: list[dict[str, str]]
 ) -> list[dict[str, str]]:
     """Release, train, evaluate, rank; a leak between splits, or rows against the schema, stop it before the release."""
     from pipeline.reward_model import closing_steps, scoring_steps  # imports torch

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from assets.defs.corpus import jobs
-from assets.defs.resources import Corpus
+from assets.defs.resources import CorpusResource
 from pipeline.config import resolve
 from pipeline.plan import CURRENT, Specs, plan
 from pipeline.sources import OUT_OF_REACH, look_at
@@ -27,7 +27,7 @@ QUIET_S = 300  # how long ago the last correction has to be: a person's sitting 
     description="A source has other files, or another revision, than were listed, or people took episodes down or gave "
     "outcomes: build what follows from it.",
 )
-def source_revisions(context: dg.SensorEvaluationContext, corpus: Corpus) -> dg.SensorResult | dg.SkipReason:
+def source_revisions(context: dg.SensorEvaluationContext, corpus: CorpusResource) -> dg.SensorResult | dg.SkipReason:
     lake = corpus.lake()
     specs, fingerprints, unreachable = {}, {}, []
     # A source that cannot be reached now is looked at the next time; it holds up no other
@@ -64,7 +64,7 @@ def _changed(lake: Lake, specs: Mapping[str, Specs], fingerprints: Mapping[str, 
     description=f"People corrected labels, or named references, the last time {QUIET_S // 60} minutes ago: "
     "build the chunks concerned, those included whose runs are labelled like these.",
 )
-def new_corrections(corpus: Corpus) -> dg.SensorResult | dg.SkipReason:
+def new_corrections(corpus: CorpusResource) -> dg.SensorResult | dg.SkipReason:
     lake = corpus.lake()
     waiting = lake.rows("SELECT count(*) FROM pending_corrections")[0][0]
     shown = sum(len(chunks) for chunks in references.pending(lake).values())

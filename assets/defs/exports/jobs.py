@@ -9,7 +9,7 @@ import dagster as dg
 from pydantic import Field
 
 from assets.defs.corpus.partitions import chunk_key
-from assets.defs.resources import Corpus
+from assets.defs.resources import CorpusResource
 from warehouse.exports import export_kind
 from warehouse.exports.export import Export
 from warehouse.exports.options import Selection
@@ -35,7 +35,7 @@ class ExportConfig(dg.Config):
     overwrite: bool = False
     options: dict[str, Any] = Field(default_factory=dict)
 
-    def opened(self, corpus: Corpus) -> Export:
+    def opened(self, corpus: CorpusResource) -> Export:
         given = {name: value for name, value in self if value not in ("", [])} | {"allow": self.allow_licences}
         chosen = Selection.model_validate({name: given[name] for name in Selection.model_fields if name in given})
         kind = export_kind(self.kind)
@@ -44,7 +44,7 @@ class ExportConfig(dg.Config):
 
 
 @dg.op(out=dg.DynamicOut(dict))
-def begin_export(corpus: Corpus, config: ExportConfig) -> Iterator[dg.DynamicOutput[dict]]:
+def begin_export(corpus: CorpusResource, config: ExportConfig) -> Iterator[dg.DynamicOutput[dict]]:
     """Prepare the folder, and tell the chunks that have something in it."""
     chunks = config.opened(corpus).begin(Path(config.out), config.overwrite)
     for number, (dataset, chunk) in enumerate(chunks):
@@ -53,7 +53,7 @@ def begin_export(corpus: Corpus, config: ExportConfig) -> Iterator[dg.DynamicOut
 
 
 @dg.op
-def export_chunk(context: dg.OpExecutionContext, corpus: Corpus, part: dict) -> int:
+def export_chunk(context: dg.OpExecutionContext, corpus: CorpusResource, part: dict) -> int:
     """Write the files of one chunk."""
     config, chunk = ExportConfig(**part["config"]), (part["dataset"], part["chunk"])
     count = config.opened(corpus).export_chunk(Path(config.out), chunk)
@@ -62,7 +62,9 @@ def export_chunk(context: dg.OpExecutionContext, corpus: Corpus, part: dict) -> 
 
 
 @dg.op(ins={"written": dg.In(list[int])})
-def finish_export(context: dg.OpExecutionContext, corpus: Corpus, config: ExportConfig, written: list[int]) -> None:
+def finish_export(
+    context: dg.OpExecutionContext, corpus: CorpusResource, config: ExportConfig, written: list[int]
+) -> None:
     """Write what is once, and the manifest."""
     done = config.opened(corpus).finish(Path(config.out), config.overwrite)
     for left in (*done.left_out, *done.notes):

@@ -12,7 +12,7 @@ import dagster as dg
 
 from annotate.label_gate import LabelGate
 from assets.defs.corpus.partitions import chunks
-from assets.defs.resources import Corpus
+from assets.defs.resources import CorpusResource
 from assets.lib.events import described, made, numbers_metadata
 from assets.lib.model_configs import EvaluationConfig, NewReleaseConfig, RewardModelConfig, RewardsConfig
 from core.paths import ROOT
@@ -49,7 +49,7 @@ def models() -> ModuleType:
     freshness_policy=WEEKLY,
 )
 def release(
-    context: dg.AssetExecutionContext, corpus: Corpus, config: NewReleaseConfig
+    context: dg.AssetExecutionContext, corpus: CorpusResource, config: NewReleaseConfig
 ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
     """The corpus frozen under a name: a lake snapshot, a shard list and a card. None while a check fails."""
     lake, broken = corpus.lake(), []
@@ -74,7 +74,9 @@ def release(
     tags=GPU,
     metadata=described("training_runs", "training_points", "checkpoints", code=ROOT / MODELS),
 )
-def reward_model(context: dg.AssetExecutionContext, corpus: Corpus, config: RewardModelConfig) -> dg.MaterializeResult:
+def reward_model(
+    context: dg.AssetExecutionContext, corpus: CorpusResource, config: RewardModelConfig
+) -> dg.MaterializeResult:
     """A progress reward model trained on a release's train split, with its loss curve; a job of its own."""
     return models().train(context, corpus.lake(), config)
 
@@ -88,7 +90,9 @@ def reward_model(context: dg.AssetExecutionContext, corpus: Corpus, config: Rewa
     metadata=described("eval_scores", "eval_runs", "eval_predictions", code=ROOT / MODELS),
     freshness_policy=WEEKLY,
 )
-def evaluation(context: dg.AssetExecutionContext, corpus: Corpus, config: EvaluationConfig) -> dg.MaterializeResult:
+def evaluation(
+    context: dg.AssetExecutionContext, corpus: CorpusResource, config: EvaluationConfig
+) -> dg.MaterializeResult:
     """A model and the baselines on held-out episodes, against labels and ground truth, or on a benchmark."""
     return models().evaluate(context, corpus.lake(), config)
 
@@ -102,7 +106,7 @@ def evaluation(context: dg.AssetExecutionContext, corpus: Corpus, config: Evalua
     tags=GPU,
     metadata=described("eval_predictions", "eval_runs", code=ROOT / "pipeline" / "episode_rewards.py"),
 )
-def rewards(context: dg.AssetExecutionContext, corpus: Corpus, config: RewardsConfig) -> dg.MaterializeResult:
+def rewards(context: dg.AssetExecutionContext, corpus: CorpusResource, config: RewardsConfig) -> dg.MaterializeResult:
     """A model's progress on the episodes of a chunk, for RA-BC's export; what was scored is not scored again."""
     return models().score(context, corpus.lake(), config)
 
@@ -117,7 +121,7 @@ def rewards(context: dg.AssetExecutionContext, corpus: Corpus, config: RewardsCo
     automation_condition=KEPT_CURRENT,
     freshness_policy=WEEKLY,
 )
-def leaderboard(context: dg.AssetExecutionContext, corpus: Corpus) -> dg.MaterializeResult:
+def leaderboard(context: dg.AssetExecutionContext, corpus: CorpusResource) -> dg.MaterializeResult:
     """Every evaluated model and baseline, side by side."""
     return made(context, leaderboard_step(corpus.lake()))
 
@@ -131,6 +135,6 @@ def leaderboard(context: dg.AssetExecutionContext, corpus: Corpus) -> dg.Materia
     metadata=described("eval_scores", "eval_runs", "eval_predictions", code=comparison_step),
     automation_condition=KEPT_CURRENT,
 )
-def annotator_comparison(context: dg.AssetExecutionContext, corpus: Corpus) -> dg.MaterializeResult:
+def annotator_comparison(context: dg.AssetExecutionContext, corpus: CorpusResource) -> dg.MaterializeResult:
     """Every label run against ground truth, or against the active label where there is none, with intervals."""
     return made(context, comparison_step(corpus.lake())[1])

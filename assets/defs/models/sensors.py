@@ -3,7 +3,7 @@
 import dagster as dg
 
 from assets.defs.models import jobs
-from assets.defs.resources import Corpus
+from assets.defs.resources import CorpusResource
 from training.runs import newest_model
 
 
@@ -12,7 +12,7 @@ from training.runs import newest_model
     minimum_interval_seconds=60,
     description="A release was made: score the newest model on it, unless that was done.",
 )
-def new_release(corpus: Corpus) -> dg.SensorResult | dg.SkipReason:
+def new_release(corpus: CorpusResource) -> dg.SensorResult | dg.SkipReason:
     from eval.held_out.evaluate import eval_run_id
 
     lake = corpus.lake()

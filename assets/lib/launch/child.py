@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from dagster_pipes import DAGSTER_PIPES_CONTEXT_ENV_VAR, open_dagster_pipes
 
-from pipeline.outcome import Outcome, outcome_facts
+from pipeline.outcome import StepOutcome, outcome_facts
 from training.points import Point
 
 EVERY_S = 10.0  # between two lines in the run's log
@@ -17,7 +17,7 @@ def launched() -> bool:
     return DAGSTER_PIPES_CONTEXT_ENV_VAR in os.environ
 
 
-def report(train: Callable[[Callable[[Point], None]], Outcome]) -> Outcome:
+def report(train: Callable[[Callable[[Point], None]], StepOutcome]) -> StepOutcome:
     """Train, with a line for the first step, the last, and every ten seconds; then the materialisation, with its
     numbers, loss curve and files. An error is told to the run, too.
     """

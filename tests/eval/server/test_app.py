@@ -26,13 +26,13 @@ from eval.reward.model import ModelScorer, open_model
 from eval.reward.scorer import TOLERANCE, CameraView, Reward
 from eval.reward.video import open_clip, score_clip
 from eval.server.client import RewardClient, RewardServerError
-from eval.server.limits import Limits
+from eval.server.limits import ServerLimits
 from ingest.media.video import decode
 from tests.kits.hostile_video import jpeg_of_scans
 from tests.kits.reward_kit import make_checkpoint, write_video
 from tests.kits.reward_server_kit import FPS, POISON, TASK, Pixels, heard, offline, pictures, png, running, talking
 
-SMALL = Limits(max_body_bytes=2**20, max_pixels=128 * 128, max_frames=8, max_sessions=80)
+SMALL = ServerLimits(max_body_bytes=2**20, max_pixels=128 * 128, max_frames=8, max_sessions=80)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_a_runs_reward_is_the_same_from_session_frames_video_and_core(model: Mod
     write_video(video, [np.kron(p[:4, :4], np.ones((16, 16, 1), np.uint8)) for p in pictures(12)], fps=4)
     known = list(score_clip(model, open_clip({"camera": video}), TASK, score_fps=4))
     frames = [f.rgb() for f in decode(video)]
-    limits = Limits(max_batch=5)  # so that batches are others than the core's
+    limits = ServerLimits(max_batch=5)  # so that batches are others than the core's
     with running(model, limits) as app, RewardClient(app.state.url) as client:
         batch = client.reward_video(video, TASK, fps=4)
         whole = client.reward_frames(frames, TASK, fps=4)

@@ -21,12 +21,12 @@ from eval.reward.success import Success
 from eval.reward.views import together
 from eval.reward.window import RewardError, Window
 from eval.server.chat import ChatRequest, Message, task_of
-from eval.server.limits import Limits
+from eval.server.limits import ServerLimits
 from tests.kits.laptop_kit import TASKS, make_checkpoint, scene
 from tests.kits.reward_server_kit import FPS, TASK, Pixels, pictures, png, running
 
 SUCCESS = Success("done", 1.0, 0.0, 0.4, 0.9, 5, 5)
-SMALL = Limits(max_body_bytes=2**20, max_pixels=128 * 128, max_frames=8)
+SMALL = ServerLimits(max_body_bytes=2**20, max_pixels=128 * 128, max_frames=8)
 
 
 def url(rgb: np.ndarray, kind: str = "PNG") -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ingest.episode import Episode
+from ingest.episode import EpisodeData
 from ingest.reasons import DataError
 from ingest.source import list_episodes, read_episode
 from tests.kits.lerobot_writer import LFS_POINTER, said, source_of, write_video
@@ -29,7 +29,7 @@ def one(root: Path, name: str = "a.mp4", frames: int = 6) -> Path:
     return write_video(root / name, range(frames))
 
 
-def episode_in(root: Path, index: int = 0, **config: Any) -> Episode:
+def episode_in(root: Path, index: int = 0, **config: Any) -> EpisodeData:
     source = source_of(root, **config)
     return read_episode(source, list_episodes(source).records[index])
 

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.episode import Episode
+from ingest.episode import EpisodeData
 from ingest.signals.gripper import GripperSignal, opening
 from ingest.signals.polarity import WIDEST_M
 from tests.kits.signal_kit import JOINTS, joints_and_openings, one_armed, only_surveyed
@@ -20,7 +20,7 @@ offsets = st.floats(-20, 20)  # in ranges
 signs = st.sampled_from([1, -1])
 
 
-def curves(episodes: Sequence[Episode], signal: GripperSignal) -> list[np.ndarray]:
+def curves(episodes: Sequence[EpisodeData], signal: GripperSignal) -> list[np.ndarray]:
     openings = [opening(signal, episode) for episode in episodes]
     return [curve for curve in openings if curve is not None]
 

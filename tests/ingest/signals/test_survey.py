@@ -11,7 +11,7 @@ import pytest
 from annotate.motion.config import MotionConfig
 from annotate.motion.gripper_events import attempts, gripper_moves
 from annotate.signals import GripperCurve
-from ingest.episode import Episode, EpisodeRecord
+from ingest.episode import EpisodeData, EpisodeRecord
 from ingest.formats.numbers import numbers
 from ingest.reasons import DataError
 from ingest.registry import DatasetConfig
@@ -35,7 +35,7 @@ FINGERS = ("thumb_0", "thumb_1", "index_finger_0", "middle_finger_0", "ring_fing
 RUNS = joints_and_openings()
 
 
-def reasons(*episodes: Episode, **config: Any) -> list[tuple[str, str]]:
+def reasons(*episodes: EpisodeData, **config: Any) -> list[tuple[str, str]]:
     return [(finding.reason, finding.severity) for finding in surveyed(episodes, **config).findings]
 
 
@@ -44,7 +44,7 @@ def to_and_fro(n: int) -> np.ndarray:
     return (np.arange(n) // 15 % 2).astype(float)
 
 
-def wavers(value: Callable[[np.ndarray], np.ndarray], names: tuple[str, ...]) -> list[Episode]:
+def wavers(value: Callable[[np.ndarray], np.ndarray], names: tuple[str, ...]) -> list[EpisodeData]:
     return [episode_of(k, np.column_stack([j, value(to_and_fro(len(j)))]), names) for k, (j, _) in enumerate(RUNS)]
 
 
@@ -135,7 +135,7 @@ def test_an_episode_whose_rows_cannot_be_had_is_left_out(error: Exception) -> No
     episodes = one_armed(lambda o: o)
     by_index = {episode.record.episode_index: episode for episode in episodes}
 
-    def read(_: Source, record: EpisodeRecord) -> Episode:
+    def read(_: Source, record: EpisodeRecord) -> EpisodeData:
         if record.episode_index == 0:
             raise error
         return by_index[record.episode_index]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.build import run_build
-from pipeline.chunk import Moment
+from pipeline.chunk import StageMoment
 from tests.kits.made_corpus import Made
 from warehouse.lake import Lake
 
@@ -20,7 +20,7 @@ def test_two_workers_measure_the_same(made: Made, tmp_path: Path):
     lake.con.execute("DELETE FROM stage_runs WHERE stage = 'demonstrations'")
     lake.con.execute("DELETE FROM demonstration_measures")
     lake.con.close()
-    moments: list[Moment] = []
+    moments: list[StageMoment] = []
     assert run_build(own.space, [own.build], workers=2, on_moment=moments.append).done
     assert sorted((m.chunk, m.duration_s is None) for m in moments) == [
         (chunk, begins) for chunk in range(3) for begins in (False, True)

@@ -10,7 +10,7 @@ import duckdb
 import pytest
 
 from assets.defs.corpus import assets as corpus_assets
-from assets.defs.resources import Corpus
+from assets.defs.resources import CorpusResource
 from assets.lib.vlm_server import VlmServer
 from core.paths import Workspace
 from core.tables import TABLES
@@ -30,7 +30,7 @@ def materialize(
 ) -> dg.ExecuteInProcessResult:
     """Materialise without raising; a partition that Dagster does not know yet is made known to it."""
     instance.add_dynamic_partitions("chunks" if ":" in partition else "datasets", [partition])
-    resources = {"corpus": Corpus(root=str(made.space.root)), "vlm_server": VlmServer()}
+    resources = {"corpus": CorpusResource(root=str(made.space.root)), "vlm_server": VlmServer()}
     return dg.materialize(assets, partition_key=partition, instance=instance, resources=resources, raise_on_error=False)
 
 

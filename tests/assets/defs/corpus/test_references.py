@@ -4,7 +4,7 @@ import dagster as dg
 import pytest
 
 from assets.defs.corpus.sensors import new_corrections
-from assets.defs.resources import Corpus
+from assets.defs.resources import CorpusResource
 from pipeline.build import run_build
 from tests.assets.defs.corpus.test_assets import ASSETS, materialize, only
 from tests.kits.made_corpus import Made
@@ -12,7 +12,9 @@ from warehouse.lake import Lake, references
 
 
 def asked(made: Made, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
-    context = dg.build_sensor_context(instance=instance, resources={"corpus": Corpus(root=str(made.space.root))})
+    context = dg.build_sensor_context(
+        instance=instance, resources={"corpus": CorpusResource(root=str(made.space.root))}
+    )
     return list(new_corrections.evaluate_tick(context).run_requests or [])
 
 
