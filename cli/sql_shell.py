@@ -21,8 +21,8 @@ from pygments.lexers.sql import SqlLexer
 
 from cli.options import counted
 from cli.terminal import AS_RECORDS
-from core.errors import SqlError
-from warehouse.lake.schema import Described, SchemaError, columns, relations
+from core.errors import SqlError, UserError
+from warehouse.lake.schema import Described, columns, relations
 
 FORMATS = ("table", "json", "csv")
 HELP = """\
@@ -151,7 +151,7 @@ def shell(ask: Ask, describe: Describe, title: str, show: Show) -> None:
                 print(f"({counted(rows.num_rows, 'row')}, {took_s:.2f} s)", file=sys.stderr)
         except KeyboardInterrupt:
             print("stopped", file=sys.stderr)
-        except (SqlError, SchemaError) as e:
+        except UserError as e:
             print(f"error: {e}", file=sys.stderr)
 
 

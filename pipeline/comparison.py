@@ -31,7 +31,7 @@ LOOK_AT_NOTHING = ("uniform cuts", "random cuts", "clock")
 def comparison_step(lake: Lake, truth: Path | None = None, **options: Any) -> tuple[Comparison, StepOutcome]:
     """Compare (options as eval.annotators.compare has them) and store; `truth`: a folder, default the samples' own.
 
-    Raises UserError, UserError.
+    Raises UserError.
     """
     folder = truth or (TRUTH if TRUTH.exists() else None)
     comparison = compare(lake, folder, **options)

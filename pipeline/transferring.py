@@ -33,7 +33,7 @@ class ShownTask:
 
 
 def shown_tasks(lake: Lake, build: DatasetBuild, of_chunk: Iterable[EpisodeSignals]) -> Iterator[ShownTask]:
-    """The tasks of a chunk that a reference shows; `of_chunk`: its measurements. Raises EmbeddingsError."""
+    """The tasks of a chunk that a reference shows; `of_chunk`: its measurements. Raises UserError."""
     of_tasks = by_task(of_chunk, joined_tasks(lake, build.name))
     for task, episodes in of_tasks.items():
         labels = references_of(lake, build.name, task)
@@ -45,7 +45,7 @@ def shown_tasks(lake: Lake, build: DatasetBuild, of_chunk: Iterable[EpisodeSigna
 def shown_task(
     lake: Lake, build: DatasetBuild, episodes: Sequence[EpisodeSignals], labels: Sequence[ReferenceLabel]
 ) -> ShownTask:
-    """Episodes of a task and its references, none or some, with what pictures show of them. Raises EmbeddingsError."""
+    """Episodes of a task and its references, none or some, with what pictures show of them. Raises UserError."""
     labelled = []
     for chunk in sorted({label.chunk for label in labels}):
         of_chunk = {label.episode_index: label for label in labels if label.chunk == chunk}

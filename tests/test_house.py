@@ -17,10 +17,10 @@ from core.paths import ROOT
 LINES = {
     "core": 2672,  # 2,000
     "ingest": 11672,  # 9,800
-    "annotate": 10692,  # 9,000
-    "warehouse": 13313,  # 10,300
-    "eval": 12615,  # 9,500
-    "training": 7153,  # 6,800
+    "annotate": 10689,  # 9,000
+    "warehouse": 13301,  # 10,300
+    "eval": 12612,  # 9,500
+    "training": 7150,  # 6,800
     "pipeline": 6716,  # 5,300
     "explorer": 4820,  # 4,700
     "cli": 3966,  # 3,600
@@ -33,7 +33,7 @@ LONGER_FILES = 10  # 0
 IMPORTS_IN_FUNCTIONS = 150  # 60
 FOR_THE_TYPE_CHECKER = 14  # blocks; 10
 DATACLASSES = 345  # 330
-ERRORS = 36  # 30
+ERRORS = 30
 MOST_COMPLEX = 20
 OFTEN_COMPLEX, SHARE_COMPLEX = 10, 0.03
 # 2.22 from 2.19: warehouse/ lost 1,300 lines and 90 branches; what went had fewer branches a line than what stays

@@ -11,9 +11,10 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from training.batches import BatchStream, Prepared, next_number
 from training.data import SampleSource, form_name, row_lanes, shard_lanes
+from training.errors import TrainingError
 from training.labels import Labels
 from training.negatives.samples import SampleNegatives
-from training.progresslm_data import RowError, read_rows
+from training.progresslm_data import read_rows
 from training.recipe import Recipe
 from training.transform import Transform
 from warehouse.shards import ShardError
@@ -32,7 +33,7 @@ class _Parts(IterableDataset):
     def __init__(self, make: Callable[[int, int], BatchStream], state: Mapping, turn: int) -> None:
         self._make, self._state, self._turn = make, state, turn
 
-    def __iter__(self) -> Iterator[tuple[Prepared | ShardError | RowError, dict[str, dict]]]:
+    def __iter__(self) -> Iterator[tuple[Prepared | ShardError | TrainingError, dict[str, dict]]]:
         worker = get_worker_info()
         assert worker is not None
         try:
@@ -40,7 +41,7 @@ class _Parts(IterableDataset):
             stream.load_state_dict(self._state)
             for prepared in stream:
                 yield prepared, stream.last
-        except (ShardError, RowError) as e:  # raised, it would arrive with the worker's traceback in its message
+        except (ShardError, TrainingError) as e:  # raised, it would arrive with the worker's traceback in its message
             yield e, {}
 
 

@@ -57,7 +57,7 @@ COMPLETIONS = "completions.jsonl"  # in the folder of a run's checkpoints
 
 class GrpoTrainer:
     """A GRPO run, as training.loop.Trainer is one of SFT. `last`: the checkpoint folder that it resumes from; `steps`:
-    folder of its checkpoints, where completions are written. Raises RowError, ShardError, TrainingError."""
+    folder of its checkpoints, where completions are written. Raises TrainingError, ShardError."""
 
     def __init__(
         self,
@@ -220,7 +220,7 @@ class GrpoTrainer:
         return ProgressModel(self.accelerator.unwrap_model(self.trl.model), None)
 
     def run(self, on_step: Callable[[Point], None], save: Callable[[], None]) -> None:
-        """To the end; `save` is called each `save_every` steps. Raises TrainingError, RowError, ShardError."""
+        """To the end; `save` is called each `save_every` steps. Raises TrainingError, ShardError."""
         self.on_step, self.save = on_step, save
         train = self.recipe.train
         try:

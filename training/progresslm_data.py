@@ -25,10 +25,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from annotate.samples.replies import NA, parse_answer, parse_reply, written_score
 from annotate.samples.wording import Form, question_text, score_text
-from core.errors import FailedError
 from core.files import write_file
 from core.paths import Workspace
 from core.values import IMAGE_MARK
+from training.errors import TrainingError
 from training.pictures import Size
 from training.pixels import picture_size
 from training.rewards import Truth
@@ -39,10 +39,6 @@ from warehouse.shards.profiles import draw
 
 CAMERA = re.compile(r"(camera_[a-z]+)_\d+(?:_edit)?\.\w+$")  # in the name of a picture of RoboMIND's
 LONGEST_LINE = 4 << 20  # characters; a demonstration of hundreds of pictures has some ten thousand
-
-
-class RowError(FailedError):
-    """A row that cannot be trained on: file, line, what is wrong."""
 
 
 # What lines hold
@@ -126,21 +122,21 @@ class Rows(Sequence[Sample]):
         return len(self._lines)
 
     def __getitem__(self, index: Any) -> Any:
-        """Raises RowError for a picture that cannot be read."""
+        """Raises TrainingError for a picture that cannot be read."""
         if isinstance(index, slice):
             return Rows(self._lines[index])
         row, paths = self.row(index), self._lines[index].pictures
         try:
             return Sample(row, tuple(p.read_bytes() for p in paths))
         except OSError as e:
-            raise RowError(f"{row['sample_id']}: picture {e.filename} cannot be read: {e.strerror}") from e
+            raise TrainingError(f"{row['sample_id']}: picture {e.filename} cannot be read: {e.strerror}") from e
 
     def row(self, index: int) -> dict[str, Any]:
         """A sample's row, without reading a picture."""
         return dict(self._lines[index].row)
 
     def picture_sizes(self, index: int) -> tuple[Size, ...]:
-        """Height and width of a sample's pictures, by their headers. Raises RowError."""
+        """Height and width of a sample's pictures, by their headers. Raises TrainingError."""
         line = self._lines[index]
         sizes = []
         for path in line.pictures:
@@ -148,7 +144,7 @@ class Rows(Sequence[Sample]):
                 with path.open("rb") as f:
                     sizes.append(picture_size(f))
             except (OSError, ValueError) as e:
-                raise RowError(f"{line.row['sample_id']}: picture {path} cannot be read: {e}") from e
+                raise TrainingError(f"{line.row['sample_id']}: picture {path} cannot be read: {e}") from e
         return tuple(sizes)
 
     def dataset(self, index: int) -> str:
@@ -169,7 +165,7 @@ class Rows(Sequence[Sample]):
         return list(found.values())
 
     def check_labels(self) -> None:
-        """Raises RowError for a row that no reward can be given for, without reading a picture."""
+        """Raises TrainingError for a row that no reward can be given for, without reading a picture."""
         for line in self._lines:
             _known_truth(line.row)
 
@@ -177,26 +173,26 @@ class Rows(Sequence[Sample]):
 def read_rows(paths: Iterable[Path], image_root: Path | None = None, form: Form = "no_think") -> Rows:
     """All rows of some JSONL files; `form` is that of our questions, for rows that bring none.
 
-    `image_root`: default, each file's folder. Raises RowError, naming file and line, for the first row that is broken
-    or shows a picture that is not there.
+    `image_root`: default, each file's folder. Raises TrainingError, naming file and line, for the first row that is
+    broken or shows a picture that is not there.
     """
     lines = [line for path in paths for line in _lines(path, _Pictures(image_root or path.parent), form)]
     if not lines:
-        raise RowError(f"{', '.join(map(str, paths)) or 'no file'}: there is no row")
+        raise TrainingError(f"{', '.join(map(str, paths)) or 'no file'}: there is no row")
     return Rows(lines)
 
 
 def _lines(path: Path, pictures: "_Pictures", form: Form) -> Iterator[_Line]:
-    """Read by pieces of bounded length: a file without line ends must not fill the memory. Raises RowError."""
+    """Read by pieces of bounded length: a file without line ends must not fill the memory. Raises TrainingError."""
     try:
         with path.open(encoding="utf-8") as f:
             for number, text in enumerate(iter(lambda: f.readline(LONGEST_LINE), ""), 1):
                 if text.strip():
                     yield _line(f"{path}:{number}", text, pictures, form)
     except UnicodeDecodeError as e:
-        raise RowError(f"{path}: is no UTF-8 text ({e.reason} at byte {e.start})") from e
+        raise TrainingError(f"{path}: is no UTF-8 text ({e.reason} at byte {e.start})") from e
     except OSError as e:
-        raise RowError(f"{path}: cannot be read: {e.strerror}") from e
+        raise TrainingError(f"{path}: cannot be read: {e.strerror}") from e
 
 
 @dataclass
@@ -226,7 +222,7 @@ class _Pictures:
 
 
 def _line(where: str, text: str, pictures: _Pictures, form: Form) -> _Line:
-    """A line of a file as a row, checked. Raises RowError."""
+    """A line of a file as a row, checked. Raises TrainingError."""
     try:
         fields = json.loads(text)
         if not isinstance(fields, dict):
@@ -239,14 +235,14 @@ def _line(where: str, text: str, pictures: _Pictures, form: Form) -> _Line:
             raise ValueError(f"the answer holds {IMAGE_MARK}")
     except (json.JSONDecodeError, RecursionError) as e:
         long = " (longer than any row can be)" if len(text) == LONGEST_LINE else ""
-        raise RowError(f"{where}: is no JSON: {e}{long}") from None
+        raise TrainingError(f"{where}: is no JSON: {e}{long}") from None
     except ValidationError as e:
         # The first error is enough to find the line's fault, without pydantic's own words.
         first = e.errors()[0]
         field, message = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
-        raise RowError(f"{where}: {field + ': ' if field else ''}{message}") from None
+        raise TrainingError(f"{where}: {field + ': ' if field else ''}{message}") from None
     except (ValueError, TypeError) as e:
-        raise RowError(f"{where}: {e}") from None
+        raise TrainingError(f"{where}: {e}") from None
     return line
 
 
@@ -348,19 +344,19 @@ def _truth(ref: str, score_percent: str, demo_count: int) -> Truth:
 
 
 def truth_of(sample: Sample) -> Truth:
-    """What replies to a sample are rewarded by. Raises RowError, ShardError."""
+    """What replies to a sample are rewarded by. Raises TrainingError, ShardError."""
     if "truth" in sample.row:
         return _known_truth(sample.row)
     stated = ground_truth(sample)  # out of a shard
     try:
         return _truth(str(stated["ref"]), str(stated["score_percent"]), int(stated["demo_count"]))
     except ValueError as e:
-        raise RowError(f"sample {sample.row['sample_id']}: {e}") from None
+        raise TrainingError(f"sample {sample.row['sample_id']}: {e}") from None
 
 
 def _known_truth(row: Mapping[str, Any]) -> Truth:
     if row["truth"] is None:
-        raise RowError(f"{row['sample_id']}: a conversation has no reference and score to reward an answer by")
+        raise TrainingError(f"{row['sample_id']}: a conversation has no reference and score to reward an answer by")
     return row["truth"]
 
 

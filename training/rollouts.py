@@ -126,7 +126,7 @@ class GenerationSampler(Sampler[int]):
 def fitting(samples: Sequence[Sample], transform: Transform, recipe: Recipe, rank: int, world: int) -> list[int]:
     """The prompts of at most data.sequence_length tokens: longer ones would end a run in its midst.
 
-    No picture is decoded; processes share the work. Raises RowError, ShardError.
+    No picture is decoded; processes share the work. Raises TrainingError, ShardError.
     """
     found = []
     for k in range(rank, len(samples), world):

@@ -13,6 +13,7 @@ from importlib.metadata import entry_points
 import cv2
 import numpy as np
 
+from core.errors import FailedError
 from core.imports import bring_pandas_back
 
 OCCLUDED, EDITED = "occluded", "edited"
@@ -40,16 +41,12 @@ EDGES = np.array([2, 4, 8, 16, 32, 64, 128], np.float32)  # classes of differenc
 LEVEL_OF_DIFFERENCE = np.searchsorted(EDGES, np.arange(256))  # the class of each
 
 
-class EditError(Exception):
-    """An image editor that is not there or does not do its work: which, and what to do."""
-
-
 def load_editor(name: str) -> Editor:
-    """The entry point of that name in the group proccorpus.image_editors of an installed package. Raises EditError."""
+    """The entry point of that name in the group proccorpus.image_editors of a package. Raises FailedError."""
     editors = entry_points(group=EDITORS)
     if name not in editors.names:
         installed = ", ".join(sorted(editors.names)) or "none"
-        raise EditError(
+        raise FailedError(
             f"samples.image_editor: no installed package has the {EDITORS} entry point {name!r}: {installed}"
         )
     bring_pandas_back()
@@ -57,12 +54,12 @@ def load_editor(name: str) -> Editor:
 
 
 def edited(rgb: np.ndarray, instruction: str, seed: int, editor: Editor, name: str) -> np.ndarray:
-    """Edit a picture. Raises EditError if the editor returns no picture, or the same one."""
+    """Edit a picture. Raises FailedError if the editor returns no picture, or the same one."""
     picture = editor(rgb.copy(), instruction, seed)
     if not _is_rgb(picture):
-        raise EditError(f"the image editor {name} did not return an array uint8 [h, w, 3]")
+        raise FailedError(f"the image editor {name} did not return an array uint8 [h, w, 3]")
     if picture.shape == rgb.shape and (picture == rgb).all():
-        raise EditError(f"the image editor {name} left a picture as it was, although told: {instruction}")
+        raise FailedError(f"the image editor {name} left a picture as it was, although told: {instruction}")
     return picture
 
 

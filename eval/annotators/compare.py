@@ -392,7 +392,7 @@ def compare(
     """Score label runs (all, or one) dataset by dataset, then over all datasets with the same kind of reference.
 
     `against` is TRUTH or a label run; None: ground truth where there is any, else the active label. A run is known by
-    its id or the beginning of it. Raises UserError, UserError.
+    its id or the beginning of it. Raises UserError.
     """
     runs = label_runs(lake)
     unlabelled = [dataset for dataset in datasets if dataset not in runs]

@@ -26,7 +26,7 @@ METRICS = ("mae", "voc", "coverage")
 def scorer_of(lake: Lake, release: Release, recipe: Recipe) -> "HeldOutScorer | None":
     """The scorer on the split val, or on the files data.validation_jsonl; None if the recipe evaluates nothing.
 
-    Raises TrainingError where there is nothing to evaluate on; ShardError, RowError.
+    Raises TrainingError where there is nothing to evaluate on; ShardError.
     """
     train, data = recipe.train, recipe.data
     if not train.evaluate_every:
@@ -55,7 +55,7 @@ def asked_by(recipe: Recipe) -> SampleChoice:
 def row_episodes(recipe: Recipe) -> list[HeldOut]:
     """Rows of files as episodes, in order of their labels: those whose last pictures lie in one folder are of one run.
 
-    Rows without a label of progress are left out. Raises RowError.
+    Rows without a label of progress are left out. Raises TrainingError.
     """
     rows = read_rows(recipe.data.validation_jsonl, recipe.data.image_root, "think" if recipe.data.think else "no_think")
     runs = rows.runs()

@@ -27,6 +27,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from core.errors import UserError
 from eval.reward.scorer import Reward, Scorer
 from eval.reward.stream import Moment, StreamPicture, picture_cache
 from eval.server.limits import ServerLimits
@@ -37,25 +38,21 @@ MAX_MESSAGE_BYTES = 512 * 2**20
 QUOTED_TASK = re.compile(r'\btask "(?P<task>.+?)"(?=[,.:\s]|$)', re.DOTALL)
 
 
-class RlinfError(Exception):
-    """A message that cannot be read or answered: what is wrong with it."""
-
-
 def read_message(stream: BinaryIO) -> dict[str, Any] | None:
-    """The next message; None at the end of the stream. Raises RlinfError."""
+    """The next message; None at the end of the stream. Raises UserError."""
     head = stream.read(4)
     if not head:
         return None
     size = int.from_bytes(head, "big")
     # Once a length is wrong, no later message can be found in the stream.
     if len(head) < 4 or size > MAX_MESSAGE_BYTES:
-        raise RlinfError(f"a message of {size} bytes, or a head of {len(head)}: the stream is out of step")
+        raise UserError(f"a message of {size} bytes, or a head of {len(head)}: the stream is out of step")
     body = stream.read(size)
     if len(body) < size:
-        raise RlinfError(f"the stream ended after {len(body)} of {size} bytes")
+        raise UserError(f"the stream ended after {len(body)} of {size} bytes")
     message = json.loads(body)
     if not isinstance(message, dict):
-        raise RlinfError("a message is a JSON object")
+        raise UserError("a message is a JSON object")
     return message
 
 
@@ -73,7 +70,7 @@ class Adapter:
         self._kept = picture_cache()
 
     def serve(self, source: BinaryIO, sink: BinaryIO) -> None:
-        """Answers until the stream ends or says shutdown. Raises RlinfError for a stream that is out of step."""
+        """Answers until the stream ends or says shutdown. Raises UserError for a stream that is out of step."""
         write_message(sink, {"type": "ready", "ok": True})
         while (request := read_message(source)) is not None:
             answer: dict[str, Any] = {"id": request.get("id")}
@@ -83,14 +80,14 @@ class Adapter:
             # A request that cannot be answered is told so; only a stream that is out of step ends the service.
             try:
                 if request.get("op") != "batch_infer":
-                    raise RlinfError(f"no such op: {request.get('op')!r}")
+                    raise UserError(f"no such op: {request.get('op')!r}")
                 answer |= {"ok": True, "outputs": self.outputs(request.get("batch_items") or [])}
             except Exception as e:  # the protocol's way: the parent decides whether to go on
                 answer |= {"ok": False, "error": f"{type(e).__name__}: {e}", "traceback": traceback.format_exc()}
             write_message(sink, answer)
 
     def outputs(self, items: Sequence[Mapping[str, Any]]) -> list[str]:
-        """One per item. Raises RlinfError, RewardError or Refused for items that cannot be read."""
+        """One per item. Raises UserError, RewardError or Refused for items that cannot be read."""
         return [said(r) for r in self.scorer.score([self._moment(i, item) for i, item in enumerate(items)])]
 
     def _moment(self, number: int, item: Mapping[str, Any]) -> Moment:
@@ -98,7 +95,7 @@ class Adapter:
         images = item.get("image")
         if not isinstance(images, list) or not images or len(images) % len(self.cameras):
             told = len(images) if isinstance(images, list) else 0
-            raise RlinfError(f"item {number} has {told} images, not some for each of {', '.join(self.cameras)}")
+            raise UserError(f"item {number} has {told} images, not some for each of {', '.join(self.cameras)}")
         pictures = [self._picture(image, f"image {k} of item {number}") for k, image in enumerate(images)]
         count = len(images) // len(self.cameras)
         # Pictures come moment by moment: a camera's own are every n-th of them.
@@ -109,20 +106,20 @@ class Adapter:
     def _picture(self, image: Any, name: str) -> StreamPicture:
         data = image.get(IMAGE_KEY) if isinstance(image, dict) else None
         if not isinstance(data, dict) or not isinstance(data.get("data"), str):
-            raise RlinfError(f"{name} is no {IMAGE_KEY}")
+            raise UserError(f"{name} is no {IMAGE_KEY}")
         raw = base64.b64decode(data["data"], validate=True)
         return self._kept(self.scorer.fit(decode_picture(raw, ServerLimits.max_pixels, name)))
 
 
 def task_of(item: Mapping[str, Any], number: int) -> str:
-    """Raises RlinfError."""
+    """Raises UserError."""
     if isinstance(item.get("task"), str):
         return item["task"]
     talk = item.get("conversations")
     prompt = talk[0].get("value", "") if isinstance(talk, list) and talk and isinstance(talk[0], dict) else ""
     found = QUOTED_TASK.search(str(prompt))
     if found is None:
-        raise RlinfError(f'item {number} names no task: give `task`, or a prompt with: the task "..."')
+        raise UserError(f'item {number} names no task: give `task`, or a prompt with: the task "..."')
     return found["task"]
 
 
@@ -147,7 +144,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     scorer = open_checkpoint(Path(asked.model_path))
     try:
         Adapter(scorer, asked.fps, asked.cameras.split(",")).serve(sys.stdin.buffer, answers)
-    except RlinfError as e:
+    except UserError as e:
         print(f"error: {e}", file=sys.stderr)
         return 1
     return 0

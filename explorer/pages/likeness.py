@@ -6,9 +6,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse
 
+from core.errors import UserError
 from explorer.episode import EpisodeIndex, find_episode
 from explorer.site import Visiting
-from warehouse.lake.embeddings import EmbeddingsError
 from warehouse.lake.similarity import SimilarityQuery, most_similar
 
 router = APIRouter()
@@ -35,7 +35,7 @@ def page(
     with _searching, at.explorer.corpus.reading(TIME_S) as reader:
         try:
             asked, similar = most_similar(reader.con, dataset, episode_index, frame, camera, among, MOST)
-        except EmbeddingsError as e:
+        except UserError as e:
             why_not = str(e)
     return at.page(
         "likeness.html",

@@ -20,7 +20,6 @@ from training.model import load_model
 from training.pictures import Item
 from training.plan import GB, Machine, plan
 from training.points import Point
-from training.progresslm_data import RowError
 from training.recipe import Recipe, load_recipe
 from training.rollouts import vllm_settings
 from training.runs import TrainingRun, saved_steps
@@ -358,7 +357,7 @@ def test_steps_must_come_out_even(taught: Path, tmp_path: Path) -> None:
 
 
 def test_what_has_no_label_cannot_be_rewarded(taught: Path, tmp_path: Path) -> None:
-    with pytest.raises(RowError, match=r"sft.jsonl:1: a conversation has no reference and score"):
+    with pytest.raises(TrainingError, match=r"sft.jsonl:1: a conversation has no reference and score"):
         rewarded(taught, tmp_path, jsonl=taught.parents[2] / "sft.jsonl")
 
 

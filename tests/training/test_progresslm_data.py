@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from tests.kits.progresslm_rows import PUBLISHED, assert_rows_are_read, published_rows
-from training.progresslm_data import RowError, read_rows, truth_of
+from training.errors import TrainingError
+from training.progresslm_data import read_rows, truth_of
 from training.rewards import Truth
 from warehouse.shards import Sample
 
@@ -124,24 +125,24 @@ def test_rows_of_every_published_file(tmp_path: Path, name: str) -> None:
 )
 def test_a_broken_row_is_named_with_its_line(tmp_path: Path, root: Path, row: object, says: str) -> None:
     path = write(tmp_path, CHAT, "", row)
-    with pytest.raises(RowError, match=says) as e:
+    with pytest.raises(TrainingError, match=says) as e:
         read_rows([path], root)
     assert str(e.value).startswith(f"{path}:3: ")
     assert "\n" not in str(e.value)
 
 
 def test_files_that_hold_nothing_or_no_text(tmp_path: Path, root: Path) -> None:
-    with pytest.raises(RowError, match="there is no row"):
+    with pytest.raises(TrainingError, match="there is no row"):
         read_rows([write(tmp_path, "")], root)
-    with pytest.raises(RowError, match="cannot be read: No such file"):
+    with pytest.raises(TrainingError, match="cannot be read: No such file"):
         read_rows([tmp_path / "none.jsonl"], root)
     (tmp_path / "b.jsonl").write_bytes(b"\xff\xfe{}")
-    with pytest.raises(RowError, match="is no UTF-8"):
+    with pytest.raises(TrainingError, match="is no UTF-8"):
         read_rows([tmp_path / "b.jsonl"], root)
 
 
 def test_a_conversation_has_no_label_to_reward_by(tmp_path: Path, root: Path) -> None:
-    with pytest.raises(RowError, match=r"rows.jsonl:1: a conversation has no reference and score"):
+    with pytest.raises(TrainingError, match=r"rows.jsonl:1: a conversation has no reference and score"):
         truth_of(read(tmp_path, root, CHAT))
 
 
@@ -149,5 +150,5 @@ def test_a_picture_that_is_gone_names_the_row(tmp_path: Path, root: Path) -> Non
     rows = read_rows([write(tmp_path, SOURCE, CHAT)], root)
     (root / ID / "camera_top_0047.jpg").unlink()
     assert rows[1].pictures == shown(root, 0, 80, 15)
-    with pytest.raises(RowError, match=r"rows.jsonl:1: picture .*camera_top_0047.jpg cannot be read"):
+    with pytest.raises(TrainingError, match=r"rows.jsonl:1: picture .*camera_top_0047.jpg cannot be read"):
         rows[0]

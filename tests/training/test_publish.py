@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from core.errors import FailedError
 from tests.kits.hub_repository import hub_of
 from tests.kits.laptop_kit import make_checkpoint
 from tests.kits.made_corpus import Made
@@ -107,7 +108,7 @@ def test_a_model_repository_of_the_hub(released: tuple[Lake, Release]) -> None:
     folder = saved(lake, release)
     with hub_of("robots/reward", "models") as hub:
         hub.fail_at_commit = 2
-        with pytest.raises(ReleaseError, match=r"not now.*run again to go on"):
+        with pytest.raises(FailedError, match=r"not now.*run again to go on"):
             publish_model(lake, folder, "hf://robots/reward", allow=ALLOW)
         assert "manifest.json" not in hub.files
         done = publish_model(lake, folder, "hf://robots/reward", allow=ALLOW)

@@ -18,10 +18,6 @@ Part = Literal["embedding", "cells"]
 ROWS_AT_A_TIME = 64  # cameras of episodes
 
 
-class EmbeddingsError(UserError):
-    """Embeddings that are not as they are asked for: of which dataset, and what to do."""
-
-
 @dataclass(frozen=True)
 class EpisodeEmbeddings:
     """What an encoder saw of one episode, at the frames at which all of `cameras` were looked at.
@@ -57,14 +53,14 @@ def episode_embeddings(
     (annotate.embeddings says how they are made). Two bytes a number are kept: 500 episodes of 10 s by one camera at
     5 Hz are 64 MB.
 
-    Raises EmbeddingsError: they were made by several encoders, or with several grids.
+    Raises UserError: they were made by several encoders, or with several grids.
     """
     here = [dataset, sorted(episodes)]
     of_these = "dataset = ? AND list_contains(?, episode_index)"
     encoders = con.execute(f"SELECT DISTINCT encoder FROM embeddings WHERE {of_these} ORDER BY 1", here).fetchall()
     if len(encoders) > 1:
         names = ", ".join(encoder for (encoder,) in encoders)
-        raise EmbeddingsError(f"{dataset}: its embeddings are of several encoders ({names}); build it again")
+        raise UserError(f"{dataset}: its embeddings are of several encoders ({names}); build it again")
     usable = f"SELECT episode_index, usable_cameras FROM episode_content WHERE {of_these}"
     preferred: dict[int, list[str]] = dict(con.execute(usable, here).fetchall())
 
@@ -76,7 +72,7 @@ def episode_embeddings(
             frames, halves = _side_by_side([of_camera[camera] for camera in wanted])
             by_episode[episode] = EpisodeEmbeddings(encoders[0][0], frames, wanted, halves)
     if len({e.halves.shape[1] // len(e.cameras) for e in by_episode.values()}) > 1:
-        raise EmbeddingsError(f"{dataset}: its embeddings have grids of several sizes; build it again")
+        raise UserError(f"{dataset}: its embeddings have grids of several sizes; build it again")
     return by_episode
 
 

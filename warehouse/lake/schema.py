@@ -30,10 +30,6 @@ class Described:
     example: str
 
 
-class SchemaError(UserError):
-    """A table or view that does not exist."""
-
-
 def relations() -> list[dict]:
     """Every table and view: name, kind (content, events, view), key, comment."""
     tables = [
@@ -44,7 +40,7 @@ def relations() -> list[dict]:
 
 
 def columns(names: list[str] | None = None, con: duckdb.DuckDBPyConnection | None = None) -> list[Described]:
-    """Columns of some relations (default: all), with values out of `con`'s lake as examples. Raises SchemaError."""
+    """Columns of some relations (default: all), with values out of `con`'s lake as examples. Raises UserError."""
     # Values out of the tables that the columns come from: views may be slow, and show the same
     examples = cache(partial(_examples, con)) if con else lambda table: {}
     types_of_view = _view_types()
@@ -57,10 +53,10 @@ def columns(names: list[str] | None = None, con: duckdb.DuckDBPyConnection | Non
 
 
 def _chosen(names: list[str] | None) -> list[str]:
-    """Some relations, or all, in the order of the schema. Raises SchemaError."""
+    """Some relations, or all, in the order of the schema. Raises UserError."""
     every = [relation["name"] for relation in relations()]
     for name in sorted(set(names or ()) - set(every)):
-        raise SchemaError(f"there is no table or view {name!r}; there are: {', '.join(sorted(every))}")
+        raise UserError(f"there is no table or view {name!r}; there are: {', '.join(sorted(every))}")
     return [name for name in every if not names or name in names]
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import duckdb
 
+from core.errors import UserError
 from warehouse.lake.connection import has, literal
-from warehouse.lake.embeddings import EmbeddingsError
 
 HOW_TO = (
     'put when = "always" below [embeddings] into a build\'s file and run proccorpus build --config FILE (docs/sql.md)'
@@ -50,7 +50,7 @@ def most_similar(
     cosine, or a mean of cosines, -1..1. camera: of what is asked for; default: the first usable one that an encoder
     looked at. Others may be of any. among: only runs of this dataset.
 
-    Raises EmbeddingsError: there is no such episode, frame or camera, no encoder looked at it, or another one looked at
+    Raises UserError: there is no such episode, frame or camera, no encoder looked at it, or another one looked at
     the dataset `among`.
     """
     asked = _asked(con, dataset, episode_index, frame_index, camera, among)
@@ -80,20 +80,20 @@ def _asked(
     among: str | None,
 ) -> SimilarityQuery:
     """What is asked for, by which camera and encoder, and by the frame that was looked at nearest to `frame_index`, of
-    two the earlier. Raises EmbeddingsError."""
+    two the earlier. Raises UserError."""
     encoders = _encoders(con)
     for name in {dataset, among or dataset} - encoders.keys():
-        raise EmbeddingsError(_nothing_of(con, name))
+        raise UserError(_nothing_of(con, name))
     where = f"{dataset} episode {episode_index}"
     camera, encoder, num_frames, nearest = _of_camera(con, where, [dataset, episode_index, frame_index], camera)
     if among is not None and encoder not in encoders[among]:
-        raise EmbeddingsError(
+        raise UserError(
             f"{encoder} has looked at {dataset}, {' and '.join(encoders[among])} at {among}: what two encoders see "
             "cannot be compared. Build one of them again with the encoder, size_px and grid of the other "
             "(docs/sql.md)"
         )
     if frame_index is not None and not 0 <= frame_index < num_frames:
-        raise EmbeddingsError(f"{where} has {num_frames} frames, from 0: there is no {frame_index}")
+        raise UserError(f"{where} has {num_frames} frames, from 0: there is no {frame_index}")
     not_compared = {other: ", ".join(by) for other, by in encoders.items() if encoder not in by}
     return SimilarityQuery(dataset, episode_index, camera, encoder, nearest, not_compared)
 
@@ -111,10 +111,10 @@ def _of_camera(
         asked,
     ).fetchall()
     if not rows:
-        raise EmbeddingsError(_why_not(con, asked[0], asked[1]))
+        raise UserError(_why_not(con, asked[0], asked[1]))
     by_name = {row[0]: row for row in rows}
     if camera is not None and camera not in by_name:
-        raise EmbeddingsError(f"{where}: no encoder has looked at a camera {camera!r}, only at {', '.join(by_name)}")
+        raise UserError(f"{where}: no encoder has looked at a camera {camera!r}, only at {', '.join(by_name)}")
     return by_name[camera or rows[0][0]]
 
 

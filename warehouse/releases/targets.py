@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Literal, cast
 
-from core.errors import FailedError, checked_address
+from core.errors import FailedError, UserError, checked_address
 from core.files import sha256_file
 from warehouse.releases.contents import ReleaseError
 
@@ -30,10 +30,6 @@ BUCKETS = ("s3://", "gs://")
 Kind = Literal["dataset", "model"]  # of a repository of the hub
 
 StoredFiles = Mapping[str, tuple[int, str]]  # path in the place -> (bytes, sha256)
-
-
-class TargetError(ReleaseError, FailedError):
-    """A place that could not be written or read just now."""
 
 
 @dataclass(frozen=True)
@@ -77,15 +73,15 @@ def _client_errors(to: str, doing: str) -> Iterator[None]:
     """Turn whatever a client library raises into one sentence: they have dozens of classes, few of them common."""
     try:
         yield
-    except ReleaseError:
+    except UserError:
         raise
     except Exception as e:
         why = " ".join(str(e).split()) or type(e).__name__
-        raise TargetError(f"cannot {doing} {to}: {why}; what was sent is kept, run again to go on") from e
+        raise FailedError(f"cannot {doing} {to}: {why}; what was sent is kept, run again to go on") from e
 
 
 def copy_checked(item: OutgoingFile, write: Callable[[bytes], object]) -> None:
-    """Copy a file block by block. Raises ReleaseError when its bytes are not those that were recorded."""
+    """Copy a file block by block. Raises FailedError when its bytes are not those that were recorded."""
     digest, count = hashlib.sha256(), 0
     with item.source.open("rb") as f:
         while block := f.read(BLOCK_BYTES):
@@ -93,12 +89,12 @@ def copy_checked(item: OutgoingFile, write: Callable[[bytes], object]) -> None:
             count += len(block)
             write(block)
     if (count, digest.hexdigest()) != (item.bytes, item.sha256):
-        raise TargetError(f"{item.source} is not what was recorded: proccorpus release verify says what is wrong")
+        raise FailedError(f"{item.source} is not what was recorded: proccorpus release verify says what is wrong")
 
 
 @dataclass(frozen=True)
 class FolderTarget:
-    """A folder here or in a bucket. Its methods, and those of HubTarget, raise ReleaseError."""
+    """A folder here or in a bucket. Its methods, and those of HubTarget, raise ReleaseError and FailedError."""
 
     to: str
 

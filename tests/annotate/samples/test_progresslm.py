@@ -10,6 +10,7 @@ from annotate.samples import edits, samples_stage
 from annotate.samples.config import SamplesConfig
 from annotate.samples.labelled_episode import LabelledEpisode
 from annotate.segments import IDLE, Segment
+from core.errors import FailedError
 from tests.kits.labelled import episode
 
 CONFIG = SamplesConfig()
@@ -53,12 +54,12 @@ def test_samples_do_not_depend_on_the_order_of_episodes():
 
 
 def test_an_editor_is_an_entry_point_and_must_edit():
-    with pytest.raises(edits.EditError, match=r"no installed package has the proccorpus.image_editors entry point 'x'"):
+    with pytest.raises(FailedError, match=r"no installed package has the proccorpus.image_editors entry point 'x'"):
         edits.load_editor("x")
     rgb = np.zeros((4, 4, 3), np.uint8)
-    with pytest.raises(edits.EditError, match="left a picture as it was, although told: take the cup away"):
+    with pytest.raises(FailedError, match="left a picture as it was, although told: take the cup away"):
         edits.edited(rgb, "take the cup away", 1, lambda rgb, instruction, seed: rgb, "still")
-    with pytest.raises(edits.EditError, match=r"did not return an array uint8 \[h, w, 3\]"):
+    with pytest.raises(FailedError, match=r"did not return an array uint8 \[h, w, 3\]"):
         edits.edited(rgb, "take the cup away", 1, lambda rgb, instruction, seed: rgb / 2, "half")
     made = edits.edited(rgb, "", 3, lambda rgb, instruction, seed: rgb + np.uint8(seed), "lamp")
     assert (made == 3).all()

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
+from core.errors import UserError
 from core.paths import ROOT
 from eval.reward.model import open_model
 from eval.reward.scorer import TOLERANCE
 from eval.rl.local import LocalSession
-from eval.rl.rlinf import Adapter, RlinfError, read_message, task_of, write_message
+from eval.rl.rlinf import Adapter, read_message, task_of, write_message
 from eval.rl.shaping import Shaper, Shaping
 from eval.rl.wrapper import ProgressReward
 from eval.server.client import RewardClient
@@ -197,7 +198,7 @@ def test_a_real_subprocess_speaks_rlinfs_protocol(tmp_path: Path):
     assert refused is not None
     assert (refused["id"], refused["ok"], "names no task" in refused["error"]) == (2, False, True)
     assert "Traceback" in refused["traceback"]
-    assert (unknown or {})["error"] == "RlinfError: no such op: 'dance'"
+    assert (unknown or {})["error"] == "UserError: no such op: 'dance'"
     assert ended == {"id": 4, "ok": True, "shutdown": True}
     assert process.returncode == 0
     assert b"left out: --backend value_head --device-map cuda:0" in err
@@ -251,7 +252,7 @@ def test_items_are_read_and_overlapping_windows_share_their_pictures():
         ({**item(frames), "image": []}, "has 0 images"),
         ({**item(frames), "image": ["x"]}, "is no __rlinf_image__"),
     ):
-        with pytest.raises(RlinfError, match=message):
+        with pytest.raises(UserError, match=message):
             adapter.outputs([wrong])
     assert task_of({"task": "Lift it."}, 0) == "Lift it."
     assert task_of(item(frames), 0) == TASK

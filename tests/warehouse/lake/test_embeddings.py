@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from core.errors import UserError
 from core.paths import Workspace
 from core.tables import TABLES
 from tests.kits.lake_kit import stage_run
 from warehouse.lake import Lake
-from warehouse.lake.embeddings import EmbeddingsError, episode_embeddings
+from warehouse.lake.embeddings import episode_embeddings
 
 FRAMES = 5
 
@@ -61,9 +62,9 @@ def test_encoders_and_grids_are_not_mixed(lake: Lake):
 
     published(row(7, "front", 0, chunk=1, encoder="other@64"))
     assert list(episode_embeddings(lake.con, "a", [1])) == [1], "another encoder of other episodes is no trouble"
-    with pytest.raises(EmbeddingsError, match=r"several encoders \(grey@64, other@64\); build it again"):
+    with pytest.raises(UserError, match=r"several encoders \(grey@64, other@64\); build it again"):
         episode_embeddings(lake.con, "a", [1, 7])
     published(row(1, "wide", 0, chunk=1, cells=np.zeros(64)))
     lake.con.execute("UPDATE episode_content SET usable_cameras = ['wide'] WHERE episode_index = 1")
-    with pytest.raises(EmbeddingsError, match="grids of several sizes"):
+    with pytest.raises(UserError, match="grids of several sizes"):
         episode_embeddings(lake.con, "a", [1, 2])

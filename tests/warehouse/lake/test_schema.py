@@ -7,11 +7,11 @@ import duckdb
 import pytest
 
 import warehouse
-from core.errors import SqlError
+from core.errors import SqlError, UserError
 from core.paths import Workspace
 from tests.kits.lake_kit import frames, stage_run
 from warehouse.lake import Lake, extension_path
-from warehouse.lake.schema import SchemaError, columns, unit
+from warehouse.lake.schema import columns, unit
 from warehouse.lake.sql import attach_lines, open_for_users
 
 
@@ -32,7 +32,7 @@ def test_units_and_types():
     )  # fmt: skip
     assert (found["hours"].unit, found["hours"].type) == ("hours", "DOUBLE")
     assert unit("task") == ""
-    with pytest.raises(SchemaError, match="no table or view 'frame'; there are: active_progress"):
+    with pytest.raises(UserError, match="no table or view 'frame'; there are: active_progress"):
         columns(["frame"])
 
 

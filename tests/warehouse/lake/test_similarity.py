@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from core.errors import UserError
 from core.paths import Workspace
 from core.tables import TABLES
 from tests.kits.embedded import embed
 from tests.kits.lake_kit import query
 from warehouse.lake import Lake
-from warehouse.lake.embeddings import EmbeddingsError
 from warehouse.lake.similarity import most_similar
 from warehouse.lake.sql import open_for_users
 
@@ -84,21 +84,21 @@ def test_equally_similar_runs_are_in_the_order_of_their_names(lake: Lake):
 def test_what_cannot_be_compared_says_why(lake: Lake, dataset: str, episode: int, more: dict, says: str):
     fact = {"dataset": "a", "episode_index": 4, "chunk": 0, "source_id": "4", "fps": 10.0, "cameras": ["front"]}
     lake.upsert("a run that no encoder saw", episode_facts=TABLES["episode_facts"].rows([fact]))
-    with pytest.raises(EmbeddingsError, match=says):
+    with pytest.raises(UserError, match=says):
         most_similar(lake.con, dataset, episode, **more)
-    with pytest.raises(EmbeddingsError, match=says):
+    with pytest.raises(UserError, match=says):
         most_similar(lake.con, dataset, episode, 0, **more)
 
 
 @pytest.mark.parametrize("frame", [-1, 16])
 def test_a_frame_that_is_not_there_is_refused(lake: Lake, frame: int):
-    with pytest.raises(EmbeddingsError, match=f"a episode 0 has 16 frames, from 0: there is no {frame}"):
+    with pytest.raises(UserError, match=f"a episode 0 has 16 frames, from 0: there is no {frame}"):
         most_similar(lake.con, "a", 0, frame)
 
 
 def test_a_lake_from_before_there_was_a_search_says_what_to_do(lake: Lake):
     lake.con.execute("DROP VIEW similar_runs")
-    with pytest.raises(EmbeddingsError, match="no encoder has looked at a: put when"):
+    with pytest.raises(UserError, match="no encoder has looked at a: put when"):
         most_similar(lake.con, "a", 0)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from core.errors import FailedError
 from tests.kits.hub_repository import HubRepository, hub_of
 from tests.kits.made_corpus import Made
 from warehouse.lake import Lake
@@ -87,7 +88,7 @@ def test_what_is_damaged_or_another_release_is_not_sent(own: Made, tmp_path: Pat
         publish(lake, other, str(tmp_path / "out"))
     tar = release.shard_list[0].path(lake.workspace)
     tar.write_bytes(b"x" + tar.read_bytes()[1:])
-    with pytest.raises(ReleaseError, match=f"{tar.name} is not what was recorded"):
+    with pytest.raises(FailedError, match=f"{tar.name} is not what was recorded"):
         publish(lake, release, str(tmp_path / "new"))
     tar.unlink()
     with pytest.raises(ReleaseError, match=f"{tar.name} is missing"):
@@ -126,7 +127,7 @@ def test_a_bucket_and_shards_that_lie_in_one(own: Made, s3: Any, tmp_path: Path)
     kept = {o["Key"] for o in s3.list_objects_v2(Bucket="corpora", Prefix="store/")["Contents"]}
     assert {"store/train/notes.txt", "store/other/tiny-1.tar"} < kept
     assert len(kept) == 2 * len(release.shard_list) + 2
-    with pytest.raises(ReleaseError, match=r"cannot .* s3://nobody/x"):
+    with pytest.raises(FailedError, match=r"cannot .* s3://nobody/x"):
         publish(lake, release, "s3://nobody/x")
 
 
@@ -141,7 +142,7 @@ def test_a_repository_of_the_hub(released: tuple[Lake, Release], hub: HubReposit
     monkeypatch.setattr(targets, "COMMIT_FILES", 6)
     to = "hf://datasets/robots/tiny"
     hub.fail_at_commit = 2
-    with pytest.raises(ReleaseError, match=r"not now.*run again to go on"):
+    with pytest.raises(FailedError, match=r"not now.*run again to go on"):
         publish(lake, release, to)
     assert len(hub.files) == 6
     assert "manifest.json" not in hub.files
