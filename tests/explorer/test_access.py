@@ -129,7 +129,7 @@ def test_told_to_end_while_queries_run_for_ever(furnished: Workspace, tmp_path: 
             began = time.monotonic()
             server.terminate()
             _, err = server.communicate(timeout=20)
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < 10
             assert err == "note: no token: every user of this machine may do everything here\n"
             assert all("given up" in a.result().text for a in asked)
         wait_for(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in queries), "the queries have ended")
