@@ -27,17 +27,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import cast
 
 import av
 import cv2
 import numpy as np
-from av.video.stream import VideoStream
 from PIL import Image
 
 from annotate.frames import FramesConfig, measure_camera
 from annotate.progress import procvlm_labels
 from annotate.segments import Segment
+from benchmarks.pipeline import encode_all
 from benchmarks.tables import is_missed
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, TimedPicture, timed
 from ingest.media.frames import DECODE_ALL, DecodeOptions
@@ -73,24 +72,6 @@ class Clip:
 
         record = EpisodeRecord(0, self.name, float(FPS), None, videos=(CameraVideo("video", str(self.path), 0),))
         return EpisodeData(record, None, None, None, frames)
-
-
-ENCODERS = {
-    "AV1": ("libsvtav1", {"preset": "8", "crf": "30", "g": "2"}),  # as LeRobot does
-    "h264": ("libx264", {"preset": "veryfast"}),
-}
-
-
-def encode(codec: str, path: Path, pictures: Iterator[np.ndarray]) -> None:
-    encoder, options = ENCODERS[codec]
-    with av.open(str(path), "w") as container:
-        stream = cast(VideoStream, container.add_stream(encoder, rate=FPS, options=options))
-        stream.width, stream.height, stream.pix_fmt = 640, 480, "yuv420p"
-        for rgb in pictures:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(rgb, format="rgb24")))
-        container.mux(stream.encode())
-    # SVT-AV1, where it may, makes the thread that calls it a real-time one, which would falsify all times after it
-    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 def large_pictures(count: int) -> Iterator[np.ndarray]:
@@ -190,7 +171,7 @@ def main() -> int:
     low, wrong = [], []
     with tempfile.TemporaryDirectory() as folder:
         large = Path(folder) / "av1.mp4"
-        encode("AV1", large, large_pictures(AV1_FRAMES))
+        encode_all("AV1", large, large_pictures(AV1_FRAMES))
         clips = Clip("h264 256x256", SAMPLE, SAMPLE_FRAMES), Clip("AV1 640x480", large, AV1_FRAMES)
         print(f"{CORES} cores, {args.runs} runs, medians\n")
         print("| video | way | frames | frames/s | decode time / its time | wanted |\n|---|---|---|---|---|---|")
@@ -214,7 +195,7 @@ def main() -> int:
             wrong += ["published"] if count != args.published_frames else []
         if args.memory:
             short, long = Path(folder) / "short.mp4", Path(folder) / "long.mp4"
-            encode("h264", short, large_pictures(AV1_FRAMES))
+            encode_all("h264", short, large_pictures(AV1_FRAMES))
             repeat_video(short, long, MINUTES * 60 * FPS // AV1_FRAMES)
             peak, frames = peak_memory_mb(long)
             print(f"\nPeak memory on {frames} frames of h264 640x480: {peak:.0f} MB (limit {MEMORY_LIMIT_MB})")

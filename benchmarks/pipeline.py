@@ -53,10 +53,9 @@ from warehouse.shards import check_shard
 SAMPLES = Path(__file__).parents[1] / "samples"
 VIDEOS = sorted(SAMPLES.glob("sim_*/videos/observation.images.front/*/*.mp4"))
 CODECS = {
-    "h264": ("libx264", {"preset": "veryfast", "crf": "30"}),
-    "AV1": ("libsvtav1", {"preset": "8", "crf": "30"}),
+    "h264": ("libx264", {"preset": "veryfast", "crf": "30", "g": "2"}),
+    "AV1": ("libsvtav1", {"preset": "8", "crf": "30", "g": "2"}),
 }
-GROUP = 2
 FPS, CHUNKS, CLIPS = 20, 2, 4
 PROFILES = ("balanced", "procvlm")
 # Of decoding, with two workers, by the clock; in CPU time so much less
@@ -77,15 +76,14 @@ def pictures(skip: int) -> Iterator[np.ndarray]:
                     yield cv2.resize(frame.rgb(), (640, 480), interpolation=cv2.INTER_CUBIC)
 
 
-def encode(codec: str, path: Path, skip: int, frames: int, group: int = GROUP) -> None:
-    """So many frames of the shipped videos from the frame `skip` on, `group` of them from key frame to key frame."""
-    encode_all(codec, path, islice(pictures(skip), frames), group)
+def encode(codec: str, path: Path, skip: int, frames: int) -> None:
+    """So many frames of the shipped videos from the frame `skip` on."""
+    encode_all(codec, path, islice(pictures(skip), frames))
 
 
-def encode_all(codec: str, path: Path, shown: Iterable[np.ndarray], group: int = GROUP) -> None:
-    """A video of RGB pictures of one size."""
+def encode_all(codec: str, path: Path, shown: Iterable[np.ndarray]) -> None:
+    """A video of RGB pictures of one size, two from key frame to key frame."""
     encoder, options = CODECS[codec]
-    options = options | {"g": str(group)}
     with av.open(str(path), "w") as container:
         stream = cast(VideoStream, container.add_stream(encoder, rate=FPS, options=options))
         for rgb in shown:
