@@ -18,10 +18,11 @@ from annotate.frames_contents import content_columns
 from annotate.signal_lag import LagMeter, Proprioception, lag_row, proprioception
 from annotate.stored_pictures import SharedPicture, encode_jpeg
 from core.tables import TABLES
+from core.wall import memory_wall
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Finding
 from ingest.identity import RATE_TOLERANCE
 from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture
-from ingest.reasons import DataError
+from ingest.reasons import DataError, trouble
 from ingest.signals.gripper import GripperSignal, main_signal, moving_dimensions
 from ingest.source import read_episode
 from ingest.sources.files import Source
@@ -103,14 +104,16 @@ def frames_stage(
     for record in records:
         where = of_chunk | {"episode_index": record.episode_index}
         try:
-            episode = read_episode(source, record)
-            rows = proprioception(episode, signals)
-        except DataError as e:
-            findings.append(Finding(e.reason, str(e), "unusable", record.episode_index, file=record.data_uri))
+            with memory_wall(source.config.limits.max_memory_bytes):
+                episode = read_episode(source, record)
+                rows = proprioception(episode, signals)
+                clock = timing(episode.timestamps_s, record.fps, certain=source.config.fps is not None)
+                options = DecodeOptions(source.decoding_threads)
+                measuring = _Measuring(episode, config, store, keepers, clock.fps, options)
+                usable = measuring.cameras()
+        except (DataError, MemoryError) as e:
+            findings.append(Finding(*trouble(e), "unusable", record.episode_index, file=record.data_uri))
             continue
-        clock = timing(episode.timestamps_s, record.fps, certain=source.config.fps is not None)
-        measuring = _Measuring(episode, config, store, keepers, clock.fps, DecodeOptions(source.decoding_threads))
-        usable = measuring.cameras()
         decoded += measuring.decoded
         findings += measuring.findings
         # An episode without a usable camera has findings and nothing else
@@ -184,8 +187,8 @@ class _Measuring:
             measured = measure_camera(self.episode, camera, self.config, self.store, wanting, self.options)
             obstacle = _obstacle(measured, record, self.config)
             self.decoded += len(measured)
-        except DataError as e:
-            obstacle = (e.reason, str(e))
+        except (DataError, MemoryError) as e:
+            obstacle = trouble(e)
         if measured is None or measured.damaged:
             for keeper, _ in wanting:
                 keeper.drop(record.episode_index, camera)

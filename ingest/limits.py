@@ -15,14 +15,14 @@ class Limits(BaseModel, extra="forbid", frozen=True):
 
     max_pixels: int = Field(default=1 << 25, ge=1, description="pixels of one picture, in a video or not: 8K")
     max_fps: float = Field(default=1000.0, gt=0, description="frames a second that an episode claims")
-    max_frames: int = Field(default=1 << 23, ge=1, description="frames of one video file, over all its tracks")
+    max_frames: int = Field(default=1 << 23, ge=1, description="frames of one video file")
     max_episodes: int = Field(
         default=1 << 19, ge=1, description="episodes of one dataset of LeRobot, in its metadata or its rows"
     )
     max_rows: int = Field(
         default=1 << 20,
         ge=1,
-        description="rows of one episode (ten hours), or of one table of metadata; boxes beside each other in an MP4",
+        description="rows of one episode (ten hours), or of one table of metadata",
     )
     max_values: int = Field(default=1 << 24, ge=1, description="numbers of one column of an episode: rows x dimensions")
     max_bytes: int = Field(
@@ -36,7 +36,7 @@ class Limits(BaseModel, extra="forbid", frozen=True):
     max_file_bytes: int = Field(
         default=1 << 28,
         ge=1,
-        description="size of one file of metadata: JSON, JSON lines, CSV, texts; of the header of an MP4",
+        description="size of one file of metadata: JSON, JSON lines, CSV, texts",
     )
     max_chunk_bytes: int = Field(
         default=1 << 26,
@@ -65,6 +65,12 @@ class Limits(BaseModel, extra="forbid", frozen=True):
         description="parts with a name each: features of an RLDS record, objects of an HDF5 file, arrays of a Zarr "
         "group or a `.npz` file, topics, types and joints of an MCAP recording",
     )
+
+    max_memory_bytes: int = Field(
+        default=4 << 30, ge=1 << 26, description="memory that reading an episode takes beside the program's own"
+    )
+    max_cpu_s: float = Field(default=60.0, gt=0, description="seconds of CPU for the pictures of one camera's episode")
+    max_cpu_s_per_mb: float = Field(default=300.0, ge=0, description="further seconds for each MB of the camera's file")
 
     def excess(self, name: str, claimed: float, what: str, times: int = 1) -> str:
         """Why `claimed` is more than the limit `name` (or so many times it) allows of `what`; "" where it is not.

@@ -19,6 +19,11 @@ class DataError(Exception):
         self.reason = reason
 
 
+def trouble(e: DataError | MemoryError) -> tuple[str, str]:
+    """Reason and detail of a finding."""
+    return (e.reason, str(e)) if isinstance(e, DataError) else ("too_costly", f"it takes more memory than it may ({e})")
+
+
 R = Reason
 REASONS = {
     # The dataset
@@ -71,6 +76,10 @@ REASONS = {
     "over_limit": R(
         "a file claims more rows, values, pixels, frames or bytes than the limits allow; it is not read",
         "check the figure: if the data is meant to be this large, raise that limit in the registry entry (limits)",
+    ),
+    "too_costly": R(
+        "reading or decoding it takes more memory or CPU time than the limits allow for its size",
+        "look where the file comes from; if it is meant to be so, raise that limit in the registry entry (limits)",
     ),
     "rows_not_read": R(
         "files that may hold rows are beside the videos, but in an unknown layout: only the pictures are used",

@@ -3,13 +3,15 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from math import inf
+from time import process_time
 
+from core.wall import memory_wall
 from ingest.episode import EpisodeData, EpisodeRecord, Finding, FrameReader, Listing, TimedPicture
 from ingest.formats import FORMATS, Format, format_named
 from ingest.formats.adapter import adapter_of
 from ingest.formats.listing import named
-from ingest.limits import Limits
-from ingest.media.frames import DECODE_ALL, DecodeOptions
+from ingest.media.frames import DECODE_ALL, DecodeOptions, VideoError
 from ingest.media.picture import SwappedPicture
 from ingest.places import Places, part_of, places_of
 from ingest.sources.files import Source
@@ -88,15 +90,20 @@ def _check_not_empty(source: Source) -> None:
 
 def list_episodes(source: Source) -> Listing:
     """What the source holds, from metadata alone; with findings for links that lead out, names that are none, and rates
-    beyond the limit, which are then the limit: sizes follow them.
+    beyond the limit, which are then the limit: sizes follow them. Raises SourceError: too much for max_memory_bytes.
     """
-    listing = adapter_of(format_of(source)).list_episodes(source)
+    adapter, limits = adapter_of(format_of(source)), source.config.limits
+    try:
+        with memory_wall(limits.max_memory_bytes):
+            listing = adapter.list_episodes(source)
+    except MemoryError as e:
+        raise SourceError(f"{source.config.source}: to list its episodes takes more memory than it may ({e})") from e
     # What the files themselves show, in whatever format they are
     escapes = "a link that leads out of the dataset's folder; not followed"
     is_no_name = "the name of a file or folder is not UTF-8; left out"
     found = [Finding("path_escape", escapes, "warning", file=uri) for uri in source.escaping]
     found += [Finding("bad_name", is_no_name, "warning", file=uri) for uri in source.unnameable]
-    records, limits = list(listing.records), source.config.limits
+    records = list(listing.records)
     for place, record in enumerate(records):
         if problem := limits.excess("max_fps", record.fps, "frames a second"):
             found.append(Finding("over_limit", problem, "unusable", record.episode_index))
@@ -112,7 +119,7 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     stated = source.config.format
     format_ = format_named(stated) if stated else format_of(source)
     episode = adapter_of(format_).read_episode(source, record)
-    episode = replace(episode, frames=partial(_within_limits, episode.frames, source.config.limits))
+    episode = replace(episode, frames=partial(_within_limits, source, episode))
     swapped = frozenset(source.config.cameras.bgr)
     if swapped.isdisjoint(record.cameras):
         return episode
@@ -120,9 +127,20 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
 
 
 def _within_limits(
-    read: FrameReader, limits: Limits, camera: str, options: DecodeOptions = DECODE_ALL
+    source: Source, episode: EpisodeData, camera: str, options: DecodeOptions = DECODE_ALL
 ) -> Iterator[TimedPicture]:
-    return read(camera, replace(options, limits=limits))
+    """Frames of a camera. Raises VideoError: also where they take more CPU than a file of their size may."""
+    limits = source.config.limits
+    uri = next((video.uri for video in episode.record.videos if video.camera == camera), "")
+    allowed_s = limits.max_cpu_s + limits.max_cpu_s_per_mb * (source.size(uri) or inf) / 1e6
+    taken_s, pictures = 0.0, iter(episode.frames(camera, replace(options, limits=limits)))
+    while taken_s <= allowed_s:
+        before_s = process_time()
+        if (picture := next(pictures, None)) is None:
+            return
+        taken_s += process_time() - before_s
+        yield picture
+    raise VideoError(f"{uri}: its pictures take more than {allowed_s:.0f} s of CPU", "too_costly")
 
 
 def _with_right_colours(

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.cores import cores
 from core.errors import SqlError, UserError, first_line
+from core.wall import held_bytes
 
 if TYPE_CHECKING:
     import duckdb
@@ -239,7 +240,7 @@ def _work(channel: Connection, others: Connection | None, memory: int, niceness:
         try:
             if con is None or request["at"] != opened:
                 con, opened = _opened(LakeState(**request["at"]), memory), request["at"]
-                held = _held("RssAnon")
+                held = held_bytes("RssAnon")
             _limit_time(request["time_s"])
             channel.send_bytes(BEGUN)
             has_begun = True
@@ -254,7 +255,7 @@ def _work(channel: Connection, others: Connection | None, memory: int, niceness:
         except Exception as e:
             error, is_last = _explained(e), True
         # What a query has left behind would be missing to the next one
-        is_last = is_last or _held("RssAnon") > held + LEAST_ROOM
+        is_last = is_last or held_bytes("RssAnon") > held + LEAST_ROOM
         if not has_begun:
             channel.send_bytes(BEGUN)
         channel.send_bytes(b"")
@@ -284,21 +285,13 @@ def _opened(at: LakeState, memory: int) -> "duckdb.DuckDBPyConnection":
     # A copy of the catalog comes with the snapshot that is to be read in it
     if release is not None and at.catalog is None:
         release, snapshot = release_state(workspace, release)
-    room = max(LEAST_ROOM, memory - _held("VmRSS"))
+    room = max(LEAST_ROOM, memory - held_bytes("VmRSS"))
     con = open_for_users(workspace, snapshot, f"{room // 1000}KB", catalog=at.catalog, release=release)
     # A first query begins every thread, and loads what is loaded once
     _write(answer(con, WARMING, BATCH_ROWS), None, BytesIO())
-    room = max(LEAST_ROOM, memory - _held("VmRSS"))
-    resource.setrlimit(resource.RLIMIT_DATA, (_held("VmData") + room, resource.RLIM_INFINITY))
+    room = max(LEAST_ROOM, memory - held_bytes("VmRSS"))
+    resource.setrlimit(resource.RLIMIT_DATA, (held_bytes("VmData") + room, resource.RLIM_INFINITY))
     return con
-
-
-def _held(name: str) -> int:
-    """Bytes that this process holds, by a line of /proc/self/status."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{name}:"):
-            return int(line.split()[1]) << 10
-    raise SqlError(f"this system does not tell {name}")
 
 
 def _write(reader: "pa.RecordBatchReader", max_rows: int | None, file: Any) -> None:

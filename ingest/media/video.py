@@ -23,11 +23,10 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.plane import VideoPlane
 from av.video.stream import VideoStream
 
+from core.wall import memory_wall
 from ingest.limits import LIMITS, Limits
 from ingest.media.frames import DECODE_ALL, LFS_MARK, SKIPPED, DecodeOptions, Picture, Planes, SkippedFrame, VideoError
 from ingest.media.groups import Container, Decoded, Packet, check_complete, decode_group, decoded, groups, play, time_of
-from ingest.media.mp4_tables import claims_of
-from ingest.reasons import DataError
 
 # Pixel formats whose first plane is 8-bit luma
 LUMA_FORMATS = ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "nv12", "gray")
@@ -38,6 +37,8 @@ MP4 = "mov"
 BLOCK = 16  # frames and the rest of their group: what one thread decodes at once
 GROUP_PIXELS = 20_000_000  # of all pictures of a group, a byte and a half each: a few groups are held
 LONG = 128  # frames: of fewer, to open the file several times costs more than it gives
+OPEN_BYTES = 1 << 30  # that FFmpeg may take for a file's tables: ten hours with sound need an eighth of it
+FRAME_BYTES = 8  # that the smallest frames take, with their entries in the file's tables
 READ_TIMEOUT_S = 30.0  # for one packet: in a damaged file FFmpeg searches for the next one up to the end
 
 
@@ -97,13 +98,17 @@ def open_video(path: Path, limits: Limits = LIMITS) -> Container:
     """
     # Links are followed here and not by FFmpeg, so that what was looked at is what is opened
     real = Path(os.path.realpath(path))
-    kind = _checked_kind(real, path.name, limits)
+    kind = _kind(real, path.name)
     # A playlist would have FFmpeg open any other file or address: one kind of container and no protocol is allowed.
     # A size is checked by the header, and again by the decoder, which may find another one
     options = {"format_whitelist": kind, "protocol_whitelist": "file", "max_pixels": str(limits.max_pixels)}
     try:
-        # a title that is not UTF-8 is no reason to refuse the pictures
-        container = av.open(str(real), metadata_errors="replace", timeout=READ_TIMEOUT_S, options=options)
+        # FFmpeg believes tables that claim billions of frames, and edits that show each again and again
+        with memory_wall(OPEN_BYTES):
+            # a title that is not UTF-8 is no reason to refuse the pictures
+            container = av.open(str(real), metadata_errors="replace", timeout=READ_TIMEOUT_S, options=options)
+    except MemoryError as e:
+        raise VideoError(f"{path.name} takes more than {OPEN_BYTES >> 20} MiB to open", "too_costly") from e
     except (FFmpegError, ValueError) as e:
         containers = "MP4, MOV, Matroska, WebM or AVI"
         raise VideoError(f"{path.name} is not a video that FFmpeg can open as {containers} ({_short(e)})") from e
@@ -118,32 +123,21 @@ def open_video(path: Path, limits: Limits = LIMITS) -> Container:
     return container
 
 
-def _checked_kind(path: Path, name: str, limits: Limits) -> str:
+def _kind(path: Path, name: str) -> str:
     """FFmpeg's name of the container that a file may be. Raises VideoError, also for a file that cannot be read."""
     try:
         # A pipe without a writer would be waited for
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-        status = os.fstat(handle)
-        if not stat.S_ISREG(status.st_mode):
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
             os.close(handle)
             raise VideoError(f"{name} is no file")
         with open(handle, "rb") as f:
             begin = f.read(len(LFS_MARK))
             if begin == LFS_MARK:
                 raise VideoError(f"{name} is a git-LFS pointer, not a video", "lfs_pointer")
-            if kind := CONTAINERS.get(begin[:4]):
-                return kind
-            try:
-                shown = claims_of(f, status.st_size, limits).shown
-            except DataError as e:
-                raise VideoError(f"{name}: {e}", e.reason) from e
-            _check(limits.excess("max_frames", shown, f"{name}: frames of all tracks"))
-            # A frame takes more than a byte, so these are shown again and again
-            if shown > status.st_size:
-                raise VideoError(f"{name}: {shown:,} frames in {status.st_size:,} bytes", "over_limit")
+            return CONTAINERS.get(begin[:4], MP4)
     except OSError as e:
         raise VideoError(f"cannot read {name}: {e.strerror}") from e
-    return MP4
 
 
 def _check_claims(container: Container, name: str, limits: Limits) -> None:
@@ -232,15 +226,20 @@ def _decode(
                 frames = _frames_of_blocks(path, container, start_frame, rate, options)
             else:
                 frames = map(Frame, _pictures_from(container, start_frame, rate))
+            most = container.size // FRAME_BYTES
             for count, frame in enumerate(islice(frames, num_frames), 1):
                 if count > options.limits.max_frames:
                     _check(options.limits.excess("max_frames", count, f"{path.name}: decoded frames"))
+                # These are shown again and again
+                if count > most:
+                    _check(f"{path.name}: over {most:,} frames in {container.size:,} bytes")
                 # Some decoders report damage in no other way
                 if options.threads > 1 and isinstance(frame, Frame) and frame.is_damaged:
                     raise VideoError(f"{path.name} has a damaged frame")
                 yield frame
-    except (FFmpegError, ValueError, OverflowError) as e:
-        raise VideoError(f"{path.name} cannot be decoded ({_short(e)})") from e
+    except (FFmpegError, ValueError, OverflowError, MemoryError) as e:
+        reason = "too_costly" if isinstance(e, MemoryError) else "undecodable_video"
+        raise VideoError(f"{path.name} cannot be decoded ({_short(e)})", reason) from e
 
 
 def _pictures_from(container: Container, start_frame: int, rate: float | None) -> Iterator[Decoded]:
