@@ -15,10 +15,10 @@ from core.paths import ROOT
 
 # Lines by `wc -l`, blanks and docstrings and all; behind each what the room is to come down to
 LINES = {
-    "core": 2672,  # 2,000
-    "ingest": 11672,  # 9,800
-    "annotate": 10689,  # 9,000
-    "warehouse": 13301,  # 10,300
+    "core": 2717,  # 2,000
+    "ingest": 11593,  # 9,800
+    "annotate": 10692,  # 9,000
+    "warehouse": 13294,  # 10,300
     "eval": 12612,  # 9,500
     "training": 7150,  # 6,800
     "pipeline": 6716,  # 5,300
