@@ -25,7 +25,7 @@ LINES = {
     "explorer": 4820,  # 4,700
     "cli": 3966,  # 3,600
     "assets": 2727,  # 2,000
-    "benchmarks": 9558,  # 8,000
+    "benchmarks": 9554,  # 8,000
 }
 PAGES = 3604  # of the explorer's scripts, styles and templates; 3,000
 MOST_OF_A_FILE = 400

@@ -24,7 +24,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("workspace/policy"), help="where all is kept")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--short", action="store_true", help="one task, one seed, three starts: does it run?")
-    parser.add_argument("--figures", type=Path, help="also write them here")
     parser.add_argument("--table", type=Path, help="only print the tables of such a file")
     args = parser.parse_args()
     if args.table:
@@ -37,8 +36,6 @@ def main() -> None:
     run(work, args.workers)
     figures = report(work.folder, work.protocol)
     work.keep(work.folder / "policy.json", figures)
-    if args.figures:
-        work.keep(args.figures.resolve(), figures)
     print_tables(figures)
 
 

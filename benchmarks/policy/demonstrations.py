@@ -1,12 +1,12 @@
 """Scripted demonstrations of mixed quality, recorded as benchmarks/sim_short does, and made a LeRobot dataset."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.policy.protocol import FPS, QUALITIES
+from benchmarks.policy.protocol import QUALITIES
 
 if TYPE_CHECKING:
     from benchmarks.policy.cell import Cell
@@ -140,17 +140,3 @@ def _attempt(cell: "Cell", demonstration: Demonstration, attempt: int, pictures:
             return Recorded(rows, drawn, np.stack(seen))
         cell.act(row["action"])
         seen.append(cell.seen())
-
-
-def facts_of(demonstration: Demonstration, recorded: Recorded, segments: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The run's line of episodes.jsonl, less its number."""
-    return {
-        "env": f"{demonstration.task}-v3",
-        "seed": demonstration.number,
-        "start_state": demonstration.number,
-        "policy": demonstration.quality,
-        "success": recorded.rows[-1]["success"],
-        "fps": FPS,
-        "num_frames": len(recorded.rows),
-        "segments": list(segments),
-    }

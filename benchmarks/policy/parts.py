@@ -14,12 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.policy import product
 from benchmarks.policy.cloning import Policies, clone
-from benchmarks.policy.product import code_versions, known_progress, label, labelled_progress, train_laptop
 from benchmarks.policy.protocol import BASELINE, GROUPS, Protocol
 from benchmarks.policy.recording import read_frames, record_task, write_lerobot
-from benchmarks.policy.reinforcement import learn
-from benchmarks.policy.rollouts import best_of, evaluate
+from benchmarks.policy.rollouts import best_of, evaluate, learn
 from benchmarks.policy.weights import arm_weights, share_by_quality
 from core.files import write_file
 from core.paths import Workspace
@@ -41,6 +40,12 @@ class Work:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, (json.dumps(value, indent=1) + "\n").encode())
 
+    def once(self, name: Sequence[str], function: Callable[..., Any], *values: Any) -> None:
+        """Keep what a function says of the protocol and some values, where it is not kept already."""
+        path = self.folder.joinpath(*name[:-1], f"{name[-1]}.json")
+        if not path.exists():
+            self.keep(path, function(self.protocol, *values))
+
     @contextmanager
     def logged(self, part: str) -> Iterator[None]:
         print(f"{time.strftime('%H:%M:%S')} {part}", flush=True)
@@ -50,41 +55,23 @@ class Work:
         with (self.folder / "log.jsonl").open("a") as log:
             log.write(json.dumps(line) + "\n")
 
-    def weights(self, group: str) -> Path:
-        return self.folder / "weights" / f"{group}.npy"
 
-    def shares(self, group: str) -> Path:
-        return self.folder / "weights" / f"{group}.json"
-
-    def policies(self, group: str, task: str) -> Path:
-        return self.folder / "policies" / group / f"{task}.npz"
-
-    def rollouts(self, task: str, arm: str) -> Path:
-        return self.folder / "rollouts" / task / f"{arm}.json"
-
-    def choices(self, task: str) -> Path:
-        return self.folder / "best_of" / f"{task}.json"
-
-    def learned(self, task: str, seed: int) -> Path:
-        return self.folder / "learned" / task / f"{seed}.json"
-
-
-def weigh(work: Work, group: str, files: Mapping[str, Path]) -> None:
+def weigh(work: Work, group: str, files: Mapping[str, Path], segments: np.ndarray | None = None) -> None:
     """Keep the weights of the arms of a group, float64 [arms, frames], and how much of them each quality has."""
-    frames = read_frames(work.protocol, work.folder / "recorded")
-    weights = arm_weights(frames, GROUPS[group], files, work.protocol.chunk)
-    work.weights(group).parent.mkdir(exist_ok=True)
-    np.save(work.weights(group), np.stack(list(weights.values())))
-    work.keep(work.shares(group), {arm: share_by_quality(frames, values) for arm, values in weights.items()})
+    frames, kept = read_frames(work.protocol, work.folder / "recorded"), work.folder / "weights"
+    weights = arm_weights(frames, GROUPS[group], files, work.protocol.chunk, segments)
+    kept.mkdir(exist_ok=True)
+    np.save(kept / f"{group}.npy", np.stack(list(weights.values())))
+    work.keep(kept / f"{group}.json", {arm: share_by_quality(frames, values) for arm, values in weights.items()})
 
 
 def clone_and_act(work: Work, group: str, task: str) -> None:
     """Train the policies of a group for a task, and have each act from the held-out starts."""
-    path = work.policies(group, task)
+    path = work.folder / "policies" / group / f"{task}.npz"
     if not path.exists():
         frames = read_frames(work.protocol, work.folder / "recorded")
         own = frames.task == task
-        weights = np.load(work.weights(group), allow_pickle=False)[:, own]
+        weights = np.load(work.folder / "weights" / f"{group}.npy", allow_pickle=False)[:, own]
         found = clone(frames.seen[own], frames.action[own], weights, work.protocol.seeds, work.protocol.cloning)
         path.parent.mkdir(parents=True, exist_ok=True)
         half = path.with_suffix(".half.npz")
@@ -92,22 +79,18 @@ def clone_and_act(work: Work, group: str, task: str) -> None:
         half.rename(path)
     policies = Policies.load(path)
     for k, arm in enumerate(GROUPS[group]):
-        if not work.rollouts(task, arm).exists():
-            work.keep(work.rollouts(task, arm), evaluate(work.protocol, task, k, policies))
+        work.once(("rollouts", task, arm), evaluate, task, k, policies)
 
 
 def choose(work: Work, task: str, model: Path) -> None:
     """Several runs of each start by the baseline's policies, and what is said of them."""
-    if not work.choices(task).exists():
-        policies = Policies.load(work.policies("known", task))
-        arm = GROUPS["known"].index(BASELINE)
-        work.keep(work.choices(task), best_of(work.protocol, task, arm, policies, model))
+    policies = Policies.load(work.folder / "policies" / "known" / f"{task}.npz")
+    work.once(("best_of", task), best_of, task, GROUPS["known"].index(BASELINE), policies, model)
 
 
 def reinforce(work: Work, task: str, seed: int, model: Path) -> None:
     """Learn a correction from each reward, and keep what came of it."""
-    if not work.learned(task, seed).exists():
-        work.keep(work.learned(task, seed), learn(work.protocol, task, seed, model))
+    work.once(("learned", task, str(seed)), learn, task, seed, model)
 
 
 def run(work: Work, workers: int) -> None:
@@ -115,7 +98,7 @@ def run(work: Work, workers: int) -> None:
     protocol, recorded, dataset = work.protocol, work.folder / "recorded", work.folder / "dataset"
     space, progress = Workspace(work.folder / "workspace"), work.folder / "progress"
     progress.mkdir(exist_ok=True)
-    work.keep(work.folder / "code_versions.json", code_versions())
+    work.keep(work.folder / "code_versions.json", product.code_versions())
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=one_thread) as pool:
 
         def begin(function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> list[Future[Any]]:
@@ -130,21 +113,25 @@ def run(work: Work, workers: int) -> None:
             if not dataset.exists():
                 write_lerobot(protocol, recorded, dataset)
         frames = read_frames(protocol, recorded)
-        with work.logged("policies of the known arms, beside labels, laptop and exports"):
-            weigh(work, "known", known_progress(frames, progress, protocol.chunk))
+        with work.logged("policies of the known arms, beside labels and rewards"):
+            weigh(work, "known", product.known_progress(frames, progress, protocol.chunk))
             known = begin(clone_and_act, [(work, "known", t) for t in protocol.tasks])
-            with work.logged("labels"):
-                label(space, dataset)
-            with work.logged("laptop and exports"):
-                files = labelled_progress(space, dataset, frames, progress, protocol.chunk)
-            weigh(work, "labelled", files)
+            with work.logged("labels and laptop"):
+                product.label(space, dataset)
+                model = product.train_laptop(space, dataset, progress)
+            files = product.labelled_progress(space, frames, progress, protocol.chunk)
+            weigh(work, "labelled", files, product.segment_kinds(space, frames))
             labelled = begin(clone_and_act, [(work, "labelled", t) for t in protocol.tasks])
+            with work.logged("rewards"):
+                files = product.rewarded_progress(space, dataset, frames, progress, protocol.chunk, model)
+            weigh(work, "rewarded", files)
             finish(known)
-        with work.logged("policies of the labelled arms, best of several, and reinforcement learning"):
-            model, plan = train_laptop(space, dataset, progress), protocol.learning
-            chosen = begin(choose, [(work, t, model) for t in protocol.best_of.tasks])
-            learned = begin(reinforce, [(work, t, s, model) for t in plan.tasks for s in plan.seeds])
-            finish(labelled + chosen + learned)
+        with work.logged("policies of the other arms, best of several, and reinforcement learning"):
+            plan = protocol.learning
+            jobs = begin(clone_and_act, [(work, "rewarded", t) for t in protocol.tasks])
+            jobs += begin(choose, [(work, t, model) for t in protocol.best_of.tasks])
+            jobs += begin(reinforce, [(work, t, s, model) for t in plan.tasks for s in plan.seeds])
+            finish(labelled + jobs)
 
 
 def one_thread() -> None:

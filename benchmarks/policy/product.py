@@ -9,27 +9,40 @@ from pathlib import Path
 
 import numpy as np
 
+from annotate.alignment.moments import HZ
 from annotate.motion.annotator import CODE_VERSION as MOTION
 from annotate.progress import CODE_VERSION as PROGRESS
+from annotate.segments import IDLE
+from benchmarks.policy.protocol import FAR, SHOWN
 from benchmarks.policy.recording import DATASET, Frames
-from benchmarks.policy.weights import clock, export_file, write_progress
-from benchmarks.trial import build, own_code_first
+from benchmarks.policy.weights import write_progress
+from benchmarks.trial import own_code_first
+from core.errors import UserError
 from core.paths import ROOT, Workspace
+from eval.reward.laptop import open_laptop
+from eval.reward.scorer import Scorer
+from eval.reward.video import SCORE_FPS, score_clip
+from pipeline.episode_rewards import episode_clip
+from pipeline.shown_runs import shown_scorer
 from training.runs import CODE_VERSION as TRAINING
 from warehouse.exports.folder import MANIFEST
+from warehouse.exports.rabc import FILE, between
 from warehouse.lake import Lake
+from warehouse.lake.labels import labels_of_dataset
 
 TRAINED = "trained.json"  # what `proccorpus train` said
 # What the guard against leaks says of a held-out run
 ALIKE = re.compile(rf"{DATASET} episode (\d+) \((?!train)\w+\) shows the pictures of {DATASET} episode \d+")
 
 
-def label(space: Workspace, dataset: Path) -> None:
-    """Build the dataset with the settings that a build has by itself. Raises SystemExit where it fails."""
-    build(space, dataset, DATASET)
+def label(space: Workspace, dataset: Path, only: Sequence[int] = ()) -> None:
+    """Build the dataset, or some episodes of it, with the settings that a build has by itself. Raises SystemExit where
+    it fails."""
+    chosen = ["--episodes", ",".join(map(str, only))] if only else []
+    command(space, "build", "--source", str(dataset), "--name", DATASET, *chosen)
 
 
-def train_laptop(space: Workspace, dataset: Path, folder: Path) -> Path:
+def train_laptop(space: Workspace, dataset: Path, folder: Path, only: Sequence[int] = ()) -> Path:
     """The checkpoint of a `laptop` trained on the labels; trained once per folder. Raises SystemExit.
 
     A held-out run that shows the pictures of one in training is taken down, as the refusal to train says: it has no
@@ -46,55 +59,94 @@ def train_laptop(space: Workspace, dataset: Path, folder: Path) -> Path:
             sys.exit(f"training failed:\n{done.stdout}{done.stderr}")
         print(f"taken down: {alike[0]}", flush=True)
         command(space, "takedown", DATASET, "--episodes", alike[1], "--reason", alike[0])
-        label(space, dataset)  # the guard looks at what was built
+        label(space, dataset, only)  # the guard looks at what was built
     return Path(json.loads(kept.read_text())["checkpoint"])
 
 
 def export(space: Workspace, out: Path, chunk: int, model: Path | None = None) -> Path:
     """The file of RA-BC of our labels, or of a model's rewards; made once per folder. Raises SystemExit."""
-    if (out / MANIFEST).exists():
-        return export_file(out)
     asked = ["export", "rabc", "--dataset", DATASET, "--allow-licence", "unknown"]
-    asked += ["--chunk-size", str(chunk), "--out", str(out)]
-    command(space, *asked, *(["--from-model", str(model)] if model else []))
-    return export_file(out)
+    asked += [*(f"--chunk-size={size}" for size in (chunk, FAR * chunk)), "--out", str(out)]
+    if not (out / MANIFEST).exists():
+        command(space, *asked, *(["--from-model", str(model)] if model else []))
+    return out / FILE
 
 
 def known_progress(frames: Frames, folder: Path, chunk: int) -> dict[str, Path]:
     """Files of progress that need no label: the clock and the truth."""
-    curves = {
-        "clock": [clock(n) for n in frames.lengths],
-        "truth": np.split(frames.truth, np.cumsum(frames.lengths)[:-1]),
-    }
-    return {name: _written(folder / name, curve, chunk) for name, curve in curves.items()}
+    clock = [np.linspace(0, 1, n, dtype=np.float32) for n in frames.lengths]
+    truth = np.split(frames.truth, np.cumsum(frames.lengths)[:-1])
+    return {k: write_progress(folder / k, curves, chunk) for k, curves in (("clock", clock), ("truth", truth))}
 
 
-def labelled_progress(space: Workspace, dataset: Path, frames: Frames, folder: Path, chunk: int) -> dict[str, Path]:
-    """Files of progress by our labels, the published formula on their segments, and a model trained on them.
-
-    What is there already is kept. Raises SystemExit.
-    """
-    model = train_laptop(space, dataset, folder)
-    labels = export(space, folder / "labels", chunk)
-    rewards = export(space, folder / "laptop", chunk, model)
+def labelled_progress(space: Workspace, frames: Frames, folder: Path, chunk: int) -> dict[str, Path]:
+    """Files of progress by our labels, and by the published formula on their segments. Raises SystemExit."""
     rows = Lake(space, read_only=True).rows(
         "SELECT episode_index, list(progress_procvlm ORDER BY frame_index) FROM active_progress WHERE dataset = ? "
         "GROUP BY ALL",
         [DATASET],
     )
-    found = {episode: np.array(curve, np.float64) for episode, curve in rows}
+    found = dict(rows)
     published = [found.get(k, np.full(n, np.nan)) for k, n in enumerate(frames.lengths)]
-    return {
-        "published": _written(folder / "published", published, chunk),
-        "labels": labels,
-        "labels_dense": labels,
-        "laptop": rewards,
-    }
+    labels = export(space, folder / "labels", chunk)
+    return {"published": write_progress(folder / "published", published, chunk), "labels": labels}
 
 
-def _written(folder: Path, curves: Sequence[np.ndarray], chunk: int) -> Path:
-    write_progress(export_file(folder), curves, chunk)
-    return export_file(folder)
+def segment_kinds(space: Workspace, frames: Frames) -> np.ndarray:
+    """Of each frame, str [n], what our labels say of its segment: idle; failed, a step's that did not complete it; else
+    done, also where there is no label."""
+    kinds = [np.full(n, "done", "<U6") for n in frames.lengths]
+    for episode, label in labels_of_dataset(Lake(space, read_only=True).con, DATASET).items():
+        for s in label.segments:
+            kind = "idle" if s.kind == IDLE else "done" if s.completed else "failed"
+            kinds[episode][s.start_frame : s.end_frame] = kind
+    return np.concatenate(kinds)
+
+
+def rewarded_progress(
+    space: Workspace, dataset: Path, frames: Frames, folder: Path, chunk: int, model: Path
+) -> dict[str, Path]:
+    """Files of progress by a `laptop` that was trained on the runs that it scores, by two of which each scores the
+    half of the runs that the other one learnt from, and by some shown runs of each task. Raises SystemExit."""
+    curves = {"laptop_unseen": _rewards_by_halves(space, dataset, frames, folder)}
+    curves["shown"] = _rewards_by_shown(space, frames)
+    laptop = export(space, folder / "laptop", chunk, model)
+    return {"laptop": laptop} | {name: write_progress(folder / name, of, chunk) for name, of in curves.items()}
+
+
+def _rewards_by_halves(space: Workspace, dataset: Path, frames: Frames, folder: Path) -> list[np.ndarray]:
+    """Runs of even and of odd numbers are the halves, both with all qualities; each is built and labelled by itself."""
+    scorers, count = [], len(frames.lengths)
+    for half in (0, 1):
+        own, kept, only = space.root.with_name(f"half_{half}"), folder / f"half_{half}", range(half, count, 2)
+        kept.mkdir(exist_ok=True)
+        if not (kept / TRAINED).exists():
+            label(Workspace(own), dataset, only)
+        scorers.append(open_laptop(train_laptop(Workspace(own), dataset, kept, only)))
+    return [_rewards(space, scorers[1 - e % 2], e, n, SCORE_FPS) for e, n in enumerate(frames.lengths)]
+
+
+def _rewards_by_shown(space: Workspace, frames: Frames) -> list[np.ndarray]:
+    """The first runs of each task that succeeded are shown, by our labels; one of them is laid beside the others."""
+    first, curves = np.unique(frames.episode, return_index=True)[1], []
+    for task in dict.fromkeys(frames.task.tolist()):
+        own = np.flatnonzero(frames.task[first] == task).tolist()
+        shown = [e for e in own if frames.success[first[e]]][:SHOWN]
+        of = {left: shown_scorer(space, [f"{DATASET}/{e}" for e in shown if e != left]) for left in (*shown, None)}
+        curves += [_rewards(space, of.get(e, of[None]), e, frames.lengths[e], HZ) for e in own]
+    return curves
+
+
+def _rewards(space: Workspace, scorer: Scorer, episode: int, num_frames: int, fps: float) -> np.ndarray:
+    """Of each frame of a run, as `proccorpus reward` gives them and `export rabc` fills them; NaN where it has none, as
+    a run has that was taken down."""
+    try:
+        clip, task = episode_clip(space, DATASET, episode)
+    except UserError:
+        return np.full(num_frames, np.nan)
+    rows = list(score_clip(scorer, clip, task, score_fps=fps))
+    said = np.array([(row["frame_index"], row["progress"]) for row in rows], np.float64)
+    return between(said[:, 0].astype(int), said[:, 1], num_frames)
 
 
 def command(space: Workspace, *asked: str) -> str:

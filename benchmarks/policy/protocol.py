@@ -3,13 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-CODE_VERSION = "policy-1"
+CODE_VERSION = "policy-2"
 FPS = 10  # frames a second of the demonstrations, and decisions a second of a policy
 PICTURE_PX = 128
+REWARD_EVERY = 3  # frames between two live rewards
 QUALITIES = ("expert", "noisy", "stalled", "retried", "failed")
-EVALUATION_STARTS = 1000  # from here on: start states of no demonstration
-BEST_OF_STARTS = 2000
-TESTED_STARTS, LEARNING_STARTS = 3000, 4000  # of reinforcement learning
 ARMS = {
     "experts": "only the expert's runs, as if somebody had sorted them (for comparison)",
     "nothing": "all frames alike",
@@ -17,17 +15,29 @@ ARMS = {
     "clock": "RA-BC on time gone by",
     "published": "RA-BC on ProcVLM's formula, on our segments",
     "labels": "RA-BC on our labels, as exported",
-    "labels_dense": "RA-BC on our labels frame by frame (the export's other column)",
-    "laptop": "RA-BC on the rewards of a `laptop` trained on our labels",
+    "labels_success": "the same, on the runs that succeeded alone",
+    "labels_unfailed": "the same, segments that fail left out",
+    "labels_far": "RA-BC on our labels over two seconds instead of one",
+    "segments": "all frames alike, segments that fail or stand still left out",
+    "top": "the half of the frames that gains most by our labels",
+    "awr": "weights that grow exponentially with the gain by our labels (AWR)",
+    "laptop": "RA-BC on the rewards of a `laptop` trained on our labels of the same runs",
+    "laptop_unseen": "RA-BC on the rewards of a `laptop` trained on other runs than it scores",
+    "shown": "RA-BC on live rewards by three shown runs of the task",
     "truth": "RA-BC on the simulator's progress",
 }
 BASELINE = "nothing"
-# Arms are trained side by side in two groups: those that know how runs ended or what the simulator knows, while
-# labels are made, and those that need labels
+# Arms are trained side by side in groups: those that know how runs ended or what the simulator knows, while labels are
+# made, those that need labels, and those that need the rewards of a model
 GROUPS = {
     "known": ("experts", "nothing", "successes", "clock", "truth"),
-    "labelled": ("published", "labels", "labels_dense", "laptop"),
+    "labelled": ("published", "labels", "labels_success", "labels_unfailed", "labels_far", "segments", "top", "awr"),
+    "rewarded": ("laptop", "laptop_unseen", "shown"),
 }
+TOP = 0.5  # of the frames: by what gains most
+AWR_MOST = 20.0  # times the weight of a mean gain; the temperature is the standard deviation of gains
+FAR = 2  # times the chunk
+SHOWN = 3  # runs of a task: the first that succeeded
 
 
 @dataclass(frozen=True)
@@ -48,7 +58,6 @@ class BestOf:
     starts: int = 20
     runs: int = 5
     noise: float = 0.15  # standard deviation added to x, y and z of actions, so that runs differ
-    reward_every: int = 3  # frames between two rewards
 
 
 @dataclass(frozen=True)
@@ -63,7 +72,6 @@ class Learning:
     best: int = 3
     spread: tuple[float, float, float] = (0.08, 0.04, 0.02)
     least_spread: float = 0.01
-    reward_every: int = 3  # frames between two live rewards
     starts: int = 20  # held-out, to test on
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.policy.demonstrations import Demonstration, facts_of, planned, record
-from benchmarks.policy.protocol import PICTURE_PX, Protocol
+from benchmarks.policy.demonstrations import Demonstration, planned, record
+from benchmarks.policy.protocol import FPS, PICTURE_PX, Protocol
 from core.files import write_file
 from samples.making.dataset import write_dataset
 from samples.making.runs import Camera, Recipe, read_runs
@@ -55,13 +55,15 @@ def _keep(stem: Path, demonstration: Demonstration, cell: "Cell") -> None:
     from benchmarks.policy.cell import generate
 
     run = record(cell, demonstration)
-    segments = generate.annotate(run.rows, cell.spec)
     rows = [generate.row_of(0, k, row) for k, row in enumerate(run.rows)]
     columns = {name: pa.array([row[name] for row in rows], kind) for name, kind in generate.COLUMNS.items()}
     pq.write_table(pa.table(columns), stem.with_suffix(".parquet"))
     np.save(stem.with_suffix(".npy"), run.seen)
     generate.write_video(stem.with_suffix(".mp4"), run.pictures)
-    facts = {"task": cell.spec["text"]} | facts_of(demonstration, run, segments)
+    number, success = demonstration.number, run.rows[-1]["success"]
+    facts = {"task": cell.spec["text"], "env": f"{demonstration.task}-v3", "seed": number, "start_state": number}
+    facts |= {"policy": demonstration.quality, "success": success, "fps": FPS, "num_frames": len(run.rows)}
+    facts["segments"] = generate.annotate(run.rows, cell.spec)
     write_file(stem.with_suffix(".json"), json.dumps(facts).encode())
 
 

@@ -1,4 +1,7 @@
-"""What came out: success by arm with intervals, best of several runs, and the tables of docs/policy.md."""
+"""What came out: success by arm with intervals, best of several runs, and the tables of docs/policy.md.
+
+Intervals are of a bootstrap over seeds and start states within each task; tasks are what they are.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.policy.intervals import Interval, differences, rates
 from benchmarks.policy.protocol import ARMS, BASELINE, CODE_VERSION, GROUPS, Protocol
 from benchmarks.policy.rollouts import chosen
 from benchmarks.tables import table
 
+RESAMPLES = 4000
+Interval = tuple[float, float, float]  # the figure and the ends of its 95 %, to four digits
 CHOICES = {
     "chance": "any of them",
     "progress": "the live reward: progress",
@@ -36,8 +40,8 @@ def report(folder: Path, protocol: Protocol) -> dict[str, Any]:
     return {
         "code_versions": {"policy": CODE_VERSION} | _read(folder / "code_versions.json"),
         "protocol": _read(folder / "protocol.json"),
-        "success": {arm: _three(v) for arm, v in rates(success).items()},
-        "above_nothing": {arm: _three(v) for arm, v in differences(success, BASELINE).items()},
+        "success": rates(success),
+        **{f"above_{than}": differences(success, than) for than in (BASELINE, "successes", "labels", "laptop_unseen")},
         "by_task": {
             task: {arm: round(float(values[k].mean()), 4) for arm, values in success.items()}
             for k, task in enumerate(protocol.tasks)
@@ -58,11 +62,8 @@ def learned(folder: Path, protocol: Protocol) -> dict[str, Any]:
         reward: np.array([[r[reward] if reward == "before" else r[reward]["after"] for r in said[t]] for t in said])
         for reward in LEARNT_FROM
     }
-    found: dict[str, Any] = {
-        task: {r: _three(rates({r: v[None, k]})[r]) for r, v in success.items()} for k, task in enumerate(said)
-    }
-    found["all"] = {r: _three(v) for r, v in rates(success).items()}
-    found["above_sparse"] = {r: _three(v) for r, v in differences(success, "sparse").items()}
+    found: dict[str, Any] = {task: rates({r: v[None, k] for r, v in success.items()}) for k, task in enumerate(said)}
+    found |= {"all": rates(success), "above_sparse": differences(success, "sparse")}
     found["while"] = {
         r: np.mean([[of[r]["while"] for of in runs] for runs in said.values()], (0, 1, 3)).round(4).tolist()
         for r in LEARNT_FROM
@@ -71,27 +72,23 @@ def learned(folder: Path, protocol: Protocol) -> dict[str, Any]:
     return found
 
 
-def _best_of(said: Mapping[str, Any]) -> dict[str, list[float]]:
+def _best_of(said: Mapping[str, Any]) -> dict[str, Interval]:
     """Success of the chosen run, by what chooses, with the interval of a bootstrap over start states."""
     success = np.array(said["success"], bool)
     said_by = {name: np.array(said[name], np.float64) for name in ("progress", "done", "own", "success")}
     picked = {name: chosen(success, values) for name, values in said_by.items()}
     picked["chance"] = np.asarray(success.mean(1))
-    return {name: _three(rates({name: picked[name][None, None]})[name]) for name in CHOICES}
+    return rates({name: picked[name][None, None] for name in CHOICES})
 
 
 def _read(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
-def _three(interval: Interval) -> list[float]:
-    return [round(v, 4) for v in interval]
-
-
 def print_tables(figures: Mapping[str, Any]) -> None:
     tasks = list(figures["by_task"])
     head = ["weights", "success, %", f"above {BASELINE}, points", *tasks]
-    table(head, [_arm_row(figures, arm, tasks) for arm in ARMS])
+    table(head, [_arm_row(figures, arm, tasks) for arm in ARMS if arm in figures["success"]])
     chosen = figures["best_of"]
     table(
         ["chosen by", *chosen],
@@ -115,3 +112,39 @@ def _arm_row(figures: Mapping[str, Any], arm: str, tasks: Sequence[str]) -> list
 
 def _percent(three: Sequence[float], sign: str = "") -> str:
     return "{:{s}.1f} ({:{s}.1f} to {:{s}.1f})".format(*(100 * v for v in three), s=sign)
+
+
+def rates(success: Mapping[str, np.ndarray]) -> dict[str, Interval]:
+    """Of each arm, with `success` bool [tasks, seeds, starts] of each: the mean over tasks of the rate."""
+    return {arm: _interval(drawn) for arm, drawn in _resampled(success).items()}
+
+
+def differences(success: Mapping[str, np.ndarray], baseline: str) -> dict[str, Interval]:
+    """Of each other arm its rate less the baseline's, resampled together: seeds and starts are the same for all."""
+    drawn = _resampled(success)
+    return {arm: _interval(values - drawn[baseline]) for arm, values in drawn.items() if arm != baseline}
+
+
+def _resampled(success: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """float64 [1 + RESAMPLES] of each arm: the rate itself, then those of the resamples."""
+    shapes = {values.shape for values in success.values()}
+    if len(shapes) != 1:
+        raise ValueError(f"arms of different sizes cannot be compared: {sorted(shapes)}")
+    ((tasks, seeds, starts),) = shapes
+    rng = np.random.default_rng(0)
+    names = list(success)
+    stacked = np.stack([success[name] for name in names]).astype(np.float64)  # [arms, tasks, seeds, starts]
+    means = [stacked.mean((1, 2, 3))]
+    for _ in range(RESAMPLES):
+        of_tasks = []
+        for task in range(tasks):
+            of_seeds = np.bincount(rng.integers(0, seeds, seeds), minlength=seeds) / seeds
+            of_starts = np.bincount(rng.integers(0, starts, starts), minlength=starts) / starts
+            of_tasks.append(np.einsum("ast,s,t->a", stacked[:, task], of_seeds, of_starts))
+        means.append(np.mean(of_tasks, 0))
+    return dict(zip(names, np.array(means).T, strict=True))
+
+
+def _interval(drawn: np.ndarray) -> Interval:
+    low, high = np.percentile(drawn[1:], [2.5, 97.5])
+    return round(float(drawn[0]), 4), round(float(low), 4), round(float(high), 4)

@@ -13,20 +13,14 @@ import pytest
 
 from benchmarks.policy.cloning import Policies, clone
 from benchmarks.policy.demonstrations import AFTERWARDS, Demonstration, planned, record
-from benchmarks.policy.intervals import differences, rates
 from benchmarks.policy.parts import Work
 from benchmarks.policy.protocol import ARMS, FPS, GROUPS, QUALITIES, SHORT, Cloning, Learning, Protocol
 from benchmarks.policy.recording import Frames
-from benchmarks.policy.reinforcement import error_of, moved, searched, tried
-from benchmarks.policy.report import print_tables, report
-from benchmarks.policy.rollouts import best_stretch, chosen
-from benchmarks.policy.weights import arm_weights, clock, rabc_weights, share_by_quality, write_progress
+from benchmarks.policy.report import differences, print_tables, rates, report
+from benchmarks.policy.rollouts import best_stretch, chosen, error_of, moved, searched, watched
+from benchmarks.policy.weights import arm_weights, rabc_weights, share_by_quality, write_progress
 from benchmarks.trial import own_code_first
 from core.paths import ROOT
-
-FIGURES = ROOT / "docs/data/policy.json"
-PAGE = ROOT / "docs/policy.md"
-
 
 # Demonstrations
 
@@ -116,13 +110,15 @@ def frames_of(qualities: list[str], length: int = 40) -> Frames:
     )
 
 
+RISE = np.linspace(0, 1, 40, dtype=np.float32)
+
+
 def test_weights_by_outcome_and_by_progress(tmp_path: Path):
     frames = frames_of(["expert", "stalled", "failed"])
-    rise = clock(40)
     stalled = np.interp(np.arange(40), [0, 10, 30, 39], [0, 0.5, 0.5, 1]).astype(np.float32)
     falling = np.linspace(0.5, 0, 40, dtype=np.float32)
-    write_progress(tmp_path / "p.parquet", [rise, stalled, falling], 5)
-    weights = arm_weights(frames, GROUPS["known"], dict.fromkeys(("clock", "truth"), tmp_path / "p.parquet"), 5)
+    path = write_progress(tmp_path, [RISE, stalled, falling], 5)
+    weights = arm_weights(frames, GROUPS["known"], dict.fromkeys(("clock", "truth"), path), 5)
     assert set(weights["successes"][frames.quality == "failed"]) == {0.0}
     assert set(weights["experts"][frames.quality == "stalled"]) == {0.0}
     of_run = weights["truth"].reshape(3, 40)
@@ -135,17 +131,37 @@ def test_weights_by_outcome_and_by_progress(tmp_path: Path):
     assert np.mean(list(shares.values())) == pytest.approx(1)  # as many frames of each
 
 
+def test_labels_say_which_runs_segments_and_frames_count(tmp_path: Path):
+    frames = frames_of(["expert", "stalled", "failed"])
+    stalled = np.interp(np.arange(40), [0, 10, 30, 39], [0, 0.5, 0.5, 1]).astype(np.float32)
+    path = write_progress(tmp_path, [RISE, stalled, 0.1 * RISE], 5, 10)
+    kinds = np.repeat(["done", "idle", "done", "failed"], [50, 20, 10, 40])
+    found = arm_weights(frames, GROUPS["labelled"], dict.fromkeys(("published", "labels"), path), 5, kinds)
+    by_run = {arm: weights.reshape(3, 40) for arm, weights in found.items()}
+    labels = by_run["labels"]
+    assert (labels[2, :30] > 0).all()
+    for arm in ("labels_success", "labels_unfailed"):
+        np.testing.assert_array_equal(by_run[arm], labels * np.array([[1], [1], [0]]))
+    assert by_run["segments"].sum(1).tolist() == [40, 20, 0]
+    assert by_run["top"][:2, :5].all()
+    assert not by_run["top"][1, 11:24].any()
+    assert by_run["top"].mean() >= 0.5
+    awr = by_run["awr"]
+    assert awr[0, 0] == awr[0, 9] > awr[2, 0] > 0
+    assert awr[1, 0] > awr[0, 0] > awr[1, 15]  # the stalled run is faster before it stalls
+    assert not np.array_equal(by_run["labels_far"], labels)
+
+
 def test_frames_without_progress_keep_their_weight(tmp_path: Path):
-    curves = [clock(40), np.full(40, np.nan, np.float32)]
-    write_progress(tmp_path / "p.parquet", curves, 5)
-    of_run = rabc_weights(tmp_path / "p.parquet", "sparse", 5).reshape(2, 40)
+    curves = [RISE, np.full(40, np.nan, np.float32)]
+    of_run = rabc_weights(write_progress(tmp_path, curves, 5), 5).reshape(2, 40)
     assert (of_run[1] == of_run[0].max()).all()
 
 
 def test_progress_that_never_rises_weighs_nothing(tmp_path: Path):
-    write_progress(tmp_path / "p.parquet", [np.zeros(20, np.float32)], 5)
+    path = write_progress(tmp_path, [np.zeros(20, np.float32)], 5)
     with pytest.raises(ValueError, match=r"no frame of .* gains progress"):
-        rabc_weights(tmp_path / "p.parquet", "sparse", 5)
+        rabc_weights(path, 5)
 
 
 # Cloning
@@ -239,14 +255,16 @@ class JudgedCell(PointCell):
 
 @pytest.mark.parametrize("reward", ["own", "sparse"])
 def test_a_correction_is_learnt_from_runs(reward: str):
-    plan, error = Learning(), error_of(0)
     cell: Any = JudgedCell()
 
-    def worth(iteration: int, shifts: np.ndarray) -> np.ndarray:
-        return np.array([tried(cell, error + s, iteration, 30, plan)[reward] for s in shifts], np.float64)
+    def tried(shift: np.ndarray, start: int) -> dict[str, Any]:
+        return watched(cell, lambda _: cell.expert(error_of(0) + shift), start, 30)
 
-    assert not tried(cell, error, 3, 30, plan)["success"], "as it is, it does not find the thing"
-    assert tried(cell, error + searched(worth, plan, 0), 3, 30, plan)["success"]
+    def worth(iteration: int, shifts: np.ndarray) -> np.ndarray:
+        return np.array([tried(s, iteration)[reward] for s in shifts], np.float64)
+
+    assert not tried(np.zeros(3), 3)["success"], "as it is, it does not find the thing"
+    assert tried(searched(worth, Learning(), 0), 3)["success"]
 
 
 def test_where_nothing_is_worth_more_nothing_is_learnt():
@@ -265,14 +283,17 @@ def finished(folder: Path) -> Work:
     work = Work(folder, SHORT)
     work.keep(folder / "code_versions.json", {"motion": "motion-0"})
     for group, arms in GROUPS.items():
-        work.keep(work.shares(group), {arm: dict.fromkeys(QUALITIES, 1.0) for arm in arms})
+        work.keep(folder / "weights" / f"{group}.json", {arm: dict.fromkeys(QUALITIES, 1.0) for arm in arms})
     for k, arm in enumerate(ARMS):
-        work.keep(work.rollouts("drawer-open", arm), {"success": [[k % 2 == 0, False, True]], "frames": [[3, 45, 9]]})
+        work.keep(
+            folder / "rollouts" / "drawer-open" / f"{arm}.json",
+            {"success": [[k % 2 == 0, False, True]]},
+        )
     said = {"success": [[True, False]], "progress": [[0.1, 0.9]], "done": [[0.9, 0.1]], "own": [[5.0, 5.0]]}
-    work.keep(work.choices("drawer-open"), said)
+    work.keep(folder / "best_of" / "drawer-open.json", said)
     after = {"live": [True, True], "own": [True, False], "sparse": [False, False]}
     learnt = {name: {"after": tested, "while": [[False, True]]} for name, tested in after.items()}
-    work.keep(work.learned("drawer-open", 0), {"before": [False, False], **learnt})
+    work.keep(folder / "learned" / "drawer-open" / "0.json", {"before": [False, False], **learnt})
     return work
 
 
