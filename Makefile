@@ -13,7 +13,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # For what Debian packages: nothing where we are root
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: setup demo test tests-alone lint site docs ui bench gpu-check constraints sbom clean mutants vllm test-vllm policy osmesa stack-test fuzz faults postgres browser faketime
+.PHONY: setup demo test tests-alone lint site docs ui bench gpu-check constraints sbom clean mutants vllm test-vllm policy osmesa stack-test fuzz faults postgres nginx browser faketime
 .DEFAULT_GOAL := setup
 
 setup: $(READY)
@@ -76,9 +76,9 @@ osmesa:
 	  { echo "Installing Debian's libosmesa6"; $(AS_ROOT) apt-get update -qq && \
 	    $(AS_ROOT) apt-get install -y -qq --no-install-recommends libosmesa6 >/dev/null; }
 
-# What only real software of others can show: Ray, Postgres, Dagster's webserver and daemon, pages in Chromium; and a
-# night's schedule; with them what is slow. All on free ports of this machine, started and stopped by the tests
-stack-test: setup postgres browser
+# What only real software of others can show: Ray, Postgres, nginx, Dagster's webserver and daemon, pages in Chromium; and
+# a night's schedule; with them what is slow. All on free ports of this machine, started and stopped by the tests
+stack-test: setup postgres nginx browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'stack or browser or slow' -n 2 --dist loadfile --no-loadscope-reorder
 
 # Datasets of every format, spoilt in every way known: built, quarantined with a reason, or refused; random bytes for
@@ -104,6 +104,11 @@ postgres:
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || \
 	  { echo "Installing Debian's postgresql"; $(AS_ROOT) apt-get update -qq && \
 	    $(AS_ROOT) apt-get install -y -qq --no-install-recommends postgresql >/dev/null; }
+
+nginx:
+	@ls /usr/sbin/nginx >/dev/null 2>&1 || command -v nginx >/dev/null || \
+	  { echo "Installing Debian's nginx"; $(AS_ROOT) apt-get update -qq && \
+	    $(AS_ROOT) apt-get install -y -qq --no-install-recommends nginx-light >/dev/null; }
 
 # A clock that can be turned; where it cannot be had, that test is skipped and says so
 faketime:

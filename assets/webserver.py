@@ -16,18 +16,24 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+import dagster as dg
 import dagster_webserver.app
 import dagster_webserver.cli
 from dagster_webserver.webserver import DagsterWebserver
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from annotate.model_client.server import GUARD
+from assets.defs.resources import CorpusResource
+from assets.metrics import page
 from core.errors import UserError
 from core.paths import ROOT
 from core.serving import TOKENS, access_for
 from core.web import SAFE_METHODS, Access, Guard
+from warehouse.lake.place import LakeError
 
 TOKEN, HOSTS = TOKENS["ui"], "PROCCORPUS_UI_HOSTS"
 SETTINGS = "DAGSTER_WEBSERVER"  # prefix of variables with its options
@@ -49,8 +55,19 @@ def ui_access(host: str, environment: Mapping[str, str]) -> Access:
         raise type(e)(f"{TOKEN}: {e}") from e
 
 
+def metrics() -> PlainTextResponse:
+    """What Prometheus reads; 503 with the reason where the lake cannot be read."""
+    try:
+        with dg.DagsterInstance.get() as instance:
+            return PlainTextResponse(page(CorpusResource().workspace(), instance), media_type=CONTENT_TYPE_LATEST)
+    except LakeError as e:
+        return PlainTextResponse(f"{e}\n", 503)
+
+
 class DagsterRules:
-    """ASGI middleware: GraphQL by POST or WebSocket alone, since any link can ask an address; a better first page."""
+    """ASGI middleware: GraphQL by POST or WebSocket alone, since any link can ask an address; a better first page;
+    metrics.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -62,6 +79,8 @@ class DagsterRules:
                 answer = PlainTextResponse("GraphQL is asked by POST\n", 405)
             elif scope["path"] == "/" and scope["method"] in SAFE_METHODS:
                 answer = RedirectResponse(FIRST_PAGE, 302)
+            elif scope["path"] == "/metrics":
+                answer = await run_in_threadpool(metrics)
         await answer(scope, receive, send)
 
 

@@ -16,6 +16,7 @@ from cli.output import print_json, show
 from cli.progress import progress
 from cli.status import show_references, show_status, status_rows
 from cli.terminal import DONE, FAILED, PARTIAL, VERBOSE, note
+from core.logs import about, is_json
 from core.paths import Workspace
 from ingest.reasons import REASONS
 from ingest.signals.survey import findings_of
@@ -154,6 +155,9 @@ def _build_visibly(
             of_stage[chunk] = moment.episodes
             if moment.duration_s is not None:
                 done[moment.stage] += episodes.get(chunk, 0)
+                if is_json():
+                    with about(dataset=moment.dataset, chunk=moment.chunk, stage=moment.stage):
+                        note(f"{moment.stage} ended after {moment.duration_s:.3f} s")
             report(moment.stage, done[moment.stage] + of_stage.total(), to_do[moment.stage] or None, "episodes", each)
 
         return run_build(
@@ -195,6 +199,7 @@ def _show_cost(lake: Lake, report: BuildReport, dataset: str, prediction: Predic
 def _print_failure(failure: StepFailure) -> None:
     where = failure.dataset if failure.chunk is None else f"{failure.dataset} chunk {failure.chunk}"
     message = f"error: {failure.stage} of {where} failed: {failure.message}; the rest was built, run again to retry"
-    print(message, file=sys.stderr)
-    if VERBOSE.get():
-        print(failure.trace, file=sys.stderr)
+    with about(dataset=failure.dataset, chunk=failure.chunk, stage=failure.stage):
+        print(message, file=sys.stderr)
+        if VERBOSE.get():
+            print(failure.trace, file=sys.stderr)

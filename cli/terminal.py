@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from typing import Any, Literal
 
 from core.addresses import without_secrets
+from core.logs import as_json, is_json
 from core.values import MARKS, escaped
 
 # Exit codes; PARTIAL: all but sources that were out of reach; the last two: by Ctrl-C, by SIGTERM
@@ -30,9 +31,14 @@ class ShownText(io.TextIOWrapper):
     """
 
     is_result = True
+    lines: list[str] | None = None  # of JSON are written; it holds the beginning of the next one
 
     def write(self, text: str, /) -> int:
-        super().write(COMMAND.sub(escaped, text if self.is_result else without_secrets(text)))
+        shown = COMMAND.sub(escaped, text if self.is_result else without_secrets(text))
+        if self.lines is not None:
+            *whole, rest = "".join([*self.lines, shown]).split("\n")
+            self.lines, shown = [rest], "".join(f"{as_json(line)}\n" for line in whole if line.strip())
+        super().write(shown)
         return len(text)
 
 
@@ -79,6 +85,7 @@ def guard_terminal() -> None:
             stream.flush()
             text = ShownText(stream.detach(), encoding, "backslashreplace", line_buffering=line_buffering)
             text.is_result = name == "stdout"
+            text.lines = [] if name == "stderr" and is_json() else None
             setattr(sys, name, text)
             # The original can say nothing any more: how wide the terminal is, is asked of it
             setattr(sys, f"__{name}__", text)

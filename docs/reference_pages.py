@@ -36,14 +36,16 @@ USUAL = ("--workspace", "--format")  # nearly every command has these
 MANY = 3  # commands with an option, tables with a column, that is described once for all
 
 ENVIRONMENT = {
-    "PROCCORPUS_WORKSPACE": "folder of the corpus, if `--workspace` is not given; Dagster's code location uses it, too",
+    "PROCCORPUS_WORKSPACE": "folder of the corpus, if `--workspace` is not given; also Dagster's",
     "PROCCORPUS_CONFIG": "TOML file of the datasets that Dagster builds; default: the datasets of the corpus and of the demo",
-    "PROCCORPUS_VLM": "model (name or folder) that Dagster's resource `vlm_server` serves, if its configuration names none",
-    "PROCCORPUS_UI_TOKEN": "token for Dagster's UI (16 characters or more); default of `proccorpus ui`: the one that the workspace keeps in `.token-ui`",
-    "PROCCORPUS_UI_HOSTS": "host names of Dagster's UI besides 127.0.0.1 and localhost, separated by commas",
-    "PROCCORPUS_PROGRAMS": "TOML file with the programs that a run's configuration may name: lists `python`, `setup`, `directives`, `image`",
+    "PROCCORPUS_VLM": "model that Dagster's resource `vlm_server` serves, if its configuration names none",
+    "PROCCORPUS_UI_TOKEN": "token for Dagster's UI (16 characters or more); default of `proccorpus ui`: the workspace's `.token-ui`",
+    "PROCCORPUS_UI_HOSTS": "host names of Dagster's UI besides 127.0.0.1 and localhost, with commas",
+    "PROCCORPUS_PROGRAMS": "TOML file of programs that a run's configuration may name: lists `python`, `setup`, `directives`, `image`",
     "PROCCORPUS_EXECUTOR": "where Dagster runs a run's steps: `in_process` (default), `ray` or `kubernetes`",
-    "PROCCORPUS_EXPLORER_URL": "address of the explorer, for links on Dagster's materialisations",
+    "PROCCORPUS_LOG": "`json`: lines of logs are objects",
+    "PROCCORPUS_NIGHTLY": "`on`: Dagster's schedule `nightly` begins switched on",
+    "PROCCORPUS_EXPLORER_URL": "the explorer's address, for links on Dagster's materialisations",
     "PROCCORPUS_EXPLORE_TOKEN": "token of `explore`, likewise (`.token-explore`)",
     "PROCCORPUS_REWARD_TOKEN": "token of `serve`, likewise (`.token-serve`), and of its clients in Python",
 }

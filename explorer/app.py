@@ -53,6 +53,7 @@ CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self'; font-src 'self'; "
     "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
+OPEN = ("/healthz",)  # needs no token
 HEADERS = {"content-security-policy": CONTENT_SECURITY_POLICY, "cross-origin-opener-policy": "same-origin"}
 PAGES = (
     adapting, beside, compare, corpus, corrections, episode, episodes, labelling, leaderboard, likeness, media,
@@ -84,8 +85,16 @@ def create_app(space: Workspace, options: Options = Options()) -> FastAPI:
     for page in PAGES:
         app.include_router(page.router)
 
+    @app.get("/healthz")
+    def alive() -> JSONResponse:
+        """Can the lake be read? Else the answer is 503."""
+        with lake.reading():
+            return JSONResponse({"status": "alive"})
+
     # The guard stands round all of it: what it refuses reaches no page
-    app.add_middleware(Guard, access=options.access, checks_csrf=True, refuse=_refused, headers=HEADERS)
+    app.add_middleware(
+        Guard, access=options.access, open_paths=OPEN, checks_csrf=True, refuse=_refused, headers=HEADERS
+    )
     for kind in ERRORS:
         app.add_exception_handler(kind, _told)
     return app

@@ -20,6 +20,7 @@ from uuid import uuid4
 from core.cores import cores, told_to_children
 from core.files import DiskFullError, room_in
 from core.imports import leave_out_pandas, pandas_is_left_out
+from core.logs import RUN
 from core.paths import Workspace
 from ingest.source import format_of
 from ingest.sources.files import Source
@@ -76,6 +77,7 @@ def run_build(
     Raises DiskFullError: no other chunk would get further.
     """
     report = BuildReport()
+    RUN["run"] = report.build_id
     # A new lake only after the sources were looked at: a wrong address leaves no workspace behind
     lake = _open_to_build(workspace, on_note) if workspace.exists() else None
     is_new = lake is None

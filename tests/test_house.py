@@ -15,17 +15,17 @@ from core.paths import ROOT
 
 # Lines by `wc -l`, blanks and docstrings and all; behind each what the room is to come down to
 LINES = {
-    "core": 2717,  # 2,000
+    "core": 2748,  # 2,000
     "ingest": 11593,  # 9,800
     "annotate": 10692,  # 9,000
     "warehouse": 13294,  # 10,300
     "eval": 12612,  # 9,500
     "training": 7150,  # 6,800
-    "pipeline": 6716,  # 5,300
-    "explorer": 4820,  # 4,700
-    "cli": 3966,  # 3,600
-    "assets": 2727,  # 2,000
-    "benchmarks": 9554,  # 8,000
+    "pipeline": 6718,  # 5,300
+    "explorer": 4829,  # 4,700
+    "cli": 3978,  # 3,600
+    "assets": 2823,  # 2,000
+    "benchmarks": 9502,  # 8,000
 }
 PAGES = 3604  # of the explorer's scripts, styles and templates; 3,000
 MOST_OF_A_FILE = 400

@@ -1,5 +1,7 @@
 """The files of deploy/ are what Compose, Kubernetes and Dagster take; that they work is seen in tests/stack."""
 
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,11 +12,14 @@ import yaml
 from dagster._core.instance.config import dagster_instance_config
 
 from core.paths import ROOT
+from eval.server.metrics import Metrics
 
 DEPLOY = ROOT / "deploy"
+ALERTS = DEPLOY / "monitoring" / "alerts.yaml"
 KUBERNETES = "1.33"
-MANIFESTS = list(yaml.safe_load_all((DEPLOY / "kubernetes" / "proccorpus.yaml").read_text()))
-KUSTOMIZATION = yaml.safe_load((DEPLOY / "kubernetes" / "kustomization.yaml").read_text())
+KUSTOMIZATION = yaml.safe_load((DEPLOY / "kustomization.yaml").read_text())
+MANIFESTS = [m for file in KUSTOMIZATION["resources"] for m in yaml.safe_load_all((DEPLOY / file).read_text())]
+COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
 
 
 def test_compose_file():
@@ -42,9 +47,9 @@ def test_dagster_takes_its_configuration(file: str, tmp_path: Path, monkeypatch:
 
 
 def _pods() -> list[tuple[str, dict]]:
-    return [
-        (m["metadata"]["name"], m["spec"]["template"]["spec"]) for m in MANIFESTS if "template" in m.get("spec", {})
-    ]
+    specs = [(m["metadata"]["name"], m.get("spec", {})) for m in MANIFESTS]
+    jobs = [(name, spec.get("jobTemplate", {}).get("spec", spec)) for name, spec in specs]
+    return [(name, spec["template"]["spec"]) for name, spec in jobs if "template" in spec]
 
 
 def _literals() -> dict[str, str]:
@@ -66,13 +71,18 @@ def test_pods_get_what_they_name():
         assert spec["securityContext"]["runAsNonRoot"]
         for container in spec["containers"]:
             assert {m["name"] for m in container["volumeMounts"]} <= volumes
-            assert {s["configMapRef"]["name"] for s in container["envFrom"] if "configMapRef" in s} <= maps
+            assert {s["configMapRef"]["name"] for s in container.get("envFrom", []) if "configMapRef" in s} <= maps
+    for generated in KUSTOMIZATION["configMapGenerator"]:
+        for file in generated.get("files", []):
+            assert (DEPLOY / file.rpartition("=")[2]).is_file()
 
 
 def test_runs_get_the_image_and_the_settings_of_the_code_location():
     (image,) = KUSTOMIZATION["images"]
     assert _literals()["DAGSTER_CURRENT_IMAGE"] == f"{image['newName']}:{image['newTag']}"
-    assert {c["image"] for _, spec in _pods() for c in spec["containers"]} == {f"{image['name']}:latest"}
+    images = {name: c["image"] for name, spec in _pods() for c in spec["containers"]}
+    assert images.pop("proxy") == COMPOSE["proxy"]["image"]
+    assert set(images.values()) == {f"{image['name']}:latest"}
     launcher = yaml.safe_load((DEPLOY / "kubernetes" / "dagster.yaml").read_text())["run_launcher"]["config"]
     assert launcher["env_config_maps"] == launcher["env_secrets"] == ["proccorpus"]
     assert launcher["dagster_home"] == _literals()["DAGSTER_HOME"]
@@ -80,8 +90,7 @@ def test_runs_get_the_image_and_the_settings_of_the_code_location():
 
 
 def test_compose_passes_what_the_files_read():
-    compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
-    given = set(compose["services"]["code"]["environment"])
+    given = set(COMPOSE["code"]["environment"])
     read = {"DAGSTER_POSTGRES_URL", "DAGSTER_FILES", "PROCCORPUS_CODE_HOST", "PROCCORPUS_WORKSPACE", "PGPASSWORD"}
     assert read <= given
     said = {
@@ -89,8 +98,9 @@ def test_compose_passes_what_the_files_read():
     }
     text = (DEPLOY / "compose.yaml").read_text()
     assert {name for name in said if f"${{{name}" in text} == said
-    published = [p for s in compose["services"].values() for p in s.get("ports", [])]
-    assert published == compose["services"]["proxy"]["ports"] == ["127.0.0.1:3000:3000"]
+    published = {name: s["ports"] for name, s in COMPOSE.items() if "ports" in s}
+    assert published.keys() == {"proxy", "prometheus"}
+    assert all(port.startswith("127.0.0.1:") for ports in published.values() for port in ports)
 
 
 def test_the_proxy_bounds_what_our_servers_do_not():
@@ -106,14 +116,16 @@ def test_passwords_stay_out_of_the_image_and_of_git():
 
 
 def test_the_ui_is_behind_its_guard():
-    compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
     (container,) = dict(_pods())["webserver"]["containers"]
-    for service in (compose["webserver"], container):
+    for service in (COMPOSE["webserver"], container):
         assert service["command"][:3] == ["python", "-m", "assets.webserver"]
-    assert "UI_TOKEN:?" in compose["webserver"]["environment"]["PROCCORPUS_UI_TOKEN"]
+    assert "UI_TOKEN:?" in COMPOSE["webserver"]["environment"]["PROCCORPUS_UI_TOKEN"]
     assert container["env"][0]["valueFrom"]["secretKeyRef"]["name"] == "proccorpus-ui"
+    for name, token in (("explorer", "explore"), ("rewards", "reward")):
+        (container,) = dict(_pods())[name]["containers"]
+        assert container["env"][0]["valueFrom"]["secretKeyRef"]["name"] == f"proccorpus-{token}"
     # Those that read videos of others do not hold it
-    assert "PROCCORPUS_UI_TOKEN" not in compose["code"]["environment"]
+    assert "PROCCORPUS_UI_TOKEN" not in COMPOSE["code"]["environment"]
 
 
 LOCKED = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
@@ -127,11 +139,10 @@ def test_containers_can_write_nothing_but_the_corpus_and_gain_no_right():
     launcher = yaml.safe_load((DEPLOY / "kubernetes" / "dagster.yaml").read_text())["run_launcher"]["config"]
     assert LOCKED.items() <= launcher["security_context"].items()
     assert launcher["security_context"]["runAsNonRoot"]
-    compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
-    for name in ("create", "code", "webserver", "daemon"):
-        assert compose[name]["read_only"]
-        assert compose[name]["cap_drop"] == ["ALL"]
-        assert compose[name]["security_opt"] == ["no-new-privileges:true"]
+    for name in ("create", *SERVICES, "proxy", "upkeep"):
+        assert COMPOSE[name]["read_only"]
+        assert COMPOSE[name]["cap_drop"] == ["ALL"]
+        assert COMPOSE[name]["security_opt"] == ["no-new-privileges:true"]
 
 
 def test_only_webserver_and_daemon_reach_the_code_location():
@@ -144,3 +155,57 @@ def test_only_webserver_and_daemon_reach_the_code_location():
     assert {p["podSelector"]["matchLabels"]["app"] for n, p in policies.items() if n != "nobody"} <= {
         name for name, _ in _pods()
     }
+
+
+SERVICES = ("code", "webserver", "daemon", "explorer", "rewards")
+
+
+@pytest.mark.parametrize("name", [*SERVICES, "proxy", "upkeep"])
+def test_a_service_is_the_same_in_compose_and_in_a_cluster(name: str):
+    """By its command, which tests/stack starts; with a probe that a person can ask, and limits."""
+    (container,) = dict(_pods())[name]["containers"]
+    network = COMPOSE["explorer"]["command"][-1].partition("=")[2]
+    said = [word.replace("$(POD_NETWORK)", network) for word in container.get("command") or container["args"]]
+    assert said == COMPOSE[name]["command"]
+    assert container["resources"]["limits"]["memory"]
+    assert COMPOSE[name]["mem_limit"]
+    assert COMPOSE[name]["pids_limit"]
+    if name == "upkeep":
+        return
+    assert COMPOSE[name]["healthcheck"]["test"]
+    assert "livenessProbe" in container
+    budgets = [m["spec"] for m in MANIFESTS if m["kind"] == "PodDisruptionBudget" and m["metadata"]["name"] == name]
+    assert [b["selector"]["matchLabels"] for b in budgets] == [{"app": name}]
+    if path := container["livenessProbe"].get("httpGet", {}).get("path"):
+        ready = container["readinessProbe"]["httpGet"]["path"]
+        assert f":{container['ports'][0]['containerPort']}{ready}" in " ".join(COMPOSE[name]["healthcheck"]["test"])
+        assert path in ("/server_info", "/healthz")
+
+
+def test_people_reach_the_proxy_alone():
+    policies = {m["metadata"]["name"]: m["spec"] for m in MANIFESTS if m["kind"] == "NetworkPolicy"}
+    for name in ("webserver", "explorer", "rewards"):
+        (rule,) = policies[name]["ingress"]
+        assert rule["from"][0] == {"podSelector": {"matchLabels": {"app": "proxy"}}}
+    assert [p["port"] for p in policies["proxy"]["ingress"][0]["ports"]] == [3000, 7680, 8700]
+
+
+def test_alerts_and_dashboard_ask_for_metrics_that_there_are():
+    ours = set(yaml.safe_load((ROOT / "assets" / "metrics.yaml").read_text()))
+    ours |= set(re.findall(r"^proccorpus_\w+", (DEPLOY / "scheduled.sh").read_text(), re.MULTILINE))
+    registry = Metrics(lambda: 0, lambda: 0).registry
+    ours |= {f"{f.name}{end}" for f in registry.collect() for end in ("", "_total", "_bucket")}
+    rules = [rule for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"]]
+    assert len({rule["alert"] for rule in rules}) == len(rules) > 8
+    assert all({"expr", "labels", "annotations"} <= rule.keys() for rule in rules)
+    board = json.loads((DEPLOY / "monitoring" / "dashboard.json").read_text())
+    asked = [rule["expr"] for rule in rules] + [t["expr"] for panel in board["panels"] for t in panel["targets"]]
+    named = {name for text in asked for name in re.findall(r"\bproccorpus_\w+", text)}
+    assert named <= ours
+    assert {n for n in ours if "reward" not in n and "_ended_" not in n} <= {*named, "proccorpus_findings"}
+    scraped = yaml.safe_load((DEPLOY / "monitoring" / "prometheus.yml").read_text())
+    assert scraped["rule_files"] == [ALERTS.name]
+    assert [c["static_configs"][0]["targets"] for c in scraped["scrape_configs"]] == [
+        ["webserver:3000"],
+        ["rewards:8700"],
+    ]

@@ -1,6 +1,7 @@
 """Dagster's UI answers its own pages, programs, and who shows the token: no other site, by no other name."""
 
 import json
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -8,12 +9,14 @@ import dagster as dg
 import pytest
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import EmptyWorkspaceTarget
+from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from assets.webserver import FIRST_PAGE, HOSTS, TOKEN, guarded, ui_access
 from core.errors import UserError
 from core.web import Access
+from tests.kits.made_corpus import Made
 
 SECRET = "a token of more than sixteen characters"
 CHANGE = "mutation { setNuxSeen }"
@@ -106,3 +109,30 @@ def test_names_of_a_reverse_proxy(context: Any) -> None:
     key = {"Authorization": f"Bearer {SECRET}"}
     assert asked(ui, key | {"Host": "other.example", "Origin": "https://other.example"}) == 200
     assert asked(ui, key | {"Host": "evil.example"}) == 421
+
+
+def test_prometheus_is_told_of_the_lake_and_of_runs(
+    context: Any, made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = made.copy(tmp_path)
+    (own.space.root / "metrics").mkdir()
+    (own.space.root / "metrics" / "backup.prom").write_text('proccorpus_scheduled_exit_code{task="backup"} 3\n')
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    monkeypatch.setenv("PROCCORPUS_WORKSPACE", str(own.space.root))
+    ui = client(context, ui_access("0.0.0.0", {TOKEN: SECRET}))
+    assert ui.get("/metrics").status_code == 401
+    page = ui.get("/metrics", headers={"Authorization": f"Bearer {SECRET}"})
+    families = {family.name: family for family in text_string_to_metric_families(page.text)}
+    said = {f.name: {tuple(s.labels.values()): s.value for s in f.samples} for f in families.values()}
+    assert said["proccorpus_stage_partitions"]["tiny", "shards"] == 3
+    assert said["proccorpus_stale_chunks"]["tiny",] == 0
+    (publishes,) = own.rows("SELECT id FROM ducklake_current_snapshot('lake')")
+    assert (families["proccorpus_publishes"].type, said["proccorpus_publishes"][()]) == ("counter", publishes[0])
+    assert said["proccorpus_episodes"]["tiny", "usable"] == 5
+    assert said["proccorpus_runs"]["QUEUED",] == 0
+    assert said["proccorpus_scheduled_exit_code"]["backup",] == 3
+    monkeypatch.setenv("PROCCORPUS_WORKSPACE", str(tmp_path / "nothing"))
+    assert ui.get("/metrics", headers={"Authorization": f"Bearer {SECRET}"}).status_code == 503

@@ -27,3 +27,23 @@ def test_of_a_dataset_that_was_never_built_nothing_is_known(own: Made, tmp_path,
     both = proccorpus("build", "--dataset", "tiny", "--source", own.source, cwd=tmp_path, workspace=own.space.root)
     assert (both.code, both.out) == (USAGE, "")
     assert "either --config FILE, --source PATH, or --dataset NAME" in both.err
+
+
+def test_lines_of_its_log_are_json_where_that_is_asked_for(own: Made, tmp_path, no_settings):
+    """Each with run, dataset, chunk and stage; what fails is an error of its stage."""
+    videos = sorted(own.source.rglob("*.mp4"))
+    videos[0].write_text("no video any more")
+    words = ("build", "--source", own.source, "--name", "again")
+    told = proccorpus(*words, cwd=tmp_path, workspace=tmp_path / "w", PROCCORPUS_LOG="json")
+    lines = [json.loads(line) for line in told.err.splitlines()]
+    assert all(line.keys() == {"time", "level", "run", "dataset", "chunk", "stage", "message"} for line in lines)
+    ended = [line for line in lines if line["stage"]]
+    assert {line["stage"] for line in ended} >= {"frames", "progress", "shards"}
+    assert {(line["dataset"], line["chunk"], line["level"]) for line in ended} == {("again", 0, "info")}
+    assert len({line["run"] for line in ended}) == 1
+    assert ended[0]["run"]
+
+    refused = proccorpus("build", "--dataset", "cups", cwd=tmp_path, workspace=tmp_path / "w", PROCCORPUS_LOG="json")
+    (line,) = map(json.loads, refused.err.splitlines())
+    assert (refused.code, line["level"], line["stage"]) == (USAGE, "error", None)
+    assert "--dataset cups" in line["message"]

@@ -5,6 +5,8 @@ cannot hold assets of two partition sets, so it is a job of ops, whose events sa
 first half. Jobs over the second half are in assets/defs/models/jobs.py, exports in assets/defs/exports/jobs.py.
 """
 
+import os
+
 import dagster as dg
 from pydantic import Field
 
@@ -122,6 +124,8 @@ def build_job() -> None:
 nightly = dg.ScheduleDefinition(
     name="nightly",
     job=corpus_job,
+    # deploy/ says `on`; who turns it off in the UI has the last word
+    default_status=dg.DefaultScheduleStatus("RUNNING" if os.environ.get("PROCCORPUS_NIGHTLY") == "on" else "STOPPED"),
     cron_schedule="0 2 * * *",
     run_config={"release": "nightly", "train": False},
     description="Every night at two: what changed is rebuilt and released as `nightly`, and the newest model scored.",
