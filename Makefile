@@ -13,7 +13,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # For what Debian packages: nothing where we are root
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: setup demo test tests-alone lint site docs ui bench gpu-check constraints sbom clean mutants vllm test-vllm policy osmesa stack-test fuzz faults postgres nginx browser faketime
+.PHONY: setup demo test tests-alone lint site docs ui bench gpu-check constraints sbom clean mutants vllm test-vllm policy osmesa stack-test cluster fuzz faults postgres nginx browser faketime
 .DEFAULT_GOAL := setup
 
 setup: $(READY)
@@ -80,6 +80,10 @@ osmesa:
 # a night's schedule; with them what is slow. All on free ports of this machine, started and stopped by the tests
 stack-test: setup postgres nginx browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'stack or browser or slow' -n 2 --dist loadfile --no-loadscope-reorder
+
+# All services of deploy/ on this machine, with two workers, Postgres and a server of the S3 protocol; Ctrl-C ends them
+cluster: setup postgres nginx
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.kits.deployment
 
 # Datasets of every format, spoilt in every way known: built, quarantined with a reason, or refused; random bytes for
 # each parser of ours; odd paths and names. The same bytes again: make fuzz FUZZ_SEED=7. And all datasets that were

@@ -250,10 +250,9 @@ OWN_CORPUS = ("index",)
 OUTPUT_BELOW = {"README"}
 ELSEWHERE = {
     "docker": "tests/assets/test_deploy_files.py validates what it is given",
-    "pg_dump": "tests/stack",
-    "aws": "the bucket's own tool",
+    "bash": "tests/stack/test_deployment.py runs what is in deploy/",
     "mkdir": "a backup: tests/pipeline/test_doctor.py", "python3": "the same", "rsync": "the same",
-    "cd": "", "cp": "", "apt-get": "", "uv": "",
+    "cd": "", "cp": "", "echo": "", "apt-get": "", "uv": "",
     "rerun": "a viewer; tests/warehouse/exports/test_rerun.py reads the file",
     "tensorboard": "a viewer of what tests/training writes",
 }  # fmt: skip
