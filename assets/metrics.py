@@ -16,6 +16,8 @@ from pipeline.stages import stage_specs
 from warehouse.lake.lake import lake_to_read
 
 METRICS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())
+QUERIES = {name: metric["sql"] for name, metric in METRICS.items() if "sql" in metric}
+LABELS = {name: metric.get("labels", []) for name, metric in METRICS.items()}  # but of queries
 AGAIN = {"dagster/retry_number": [str(n) for n in range(1, 10)]}  # tags of runs that are another try
 disable_created_metrics()
 
@@ -25,12 +27,12 @@ def page(space: Workspace, instance: dg.DagsterInstance) -> bytes:
     lake = lake_to_read(space)
     registry, disk = CollectorRegistry(), shutil.disk_usage(space.root)
     rows: dict[str, Iterable[Sequence]] = {"proccorpus_disk_bytes": [["free", disk.free], ["total", disk.total]]}
-    labels = {name: metric.get("labels", []) for name, metric in METRICS.items()}
+    labels = dict(LABELS)
     with closing(lake.con), lake.reading():
         specs = {name: stage_specs(resolve(lake, built(lake, name))) for name in stored_builds(lake)}
         rows["proccorpus_stale_chunks"] = list((dict.fromkeys(specs, 0) | stale_chunks(lake, specs)).items())
-        for name in (name for name, metric in METRICS.items() if "sql" in metric):
-            asked = lake.con.execute(METRICS[name]["sql"])
+        for name, sql in QUERIES.items():
+            asked = lake.con.execute(sql)
             labels[name], rows[name] = [column[0] for column in asked.description[:-1]], asked.fetchall()
     for name, told in (rows | _of_runs(instance)).items():
         kind = Counter if name.endswith("_total") else Gauge

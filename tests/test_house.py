@@ -24,7 +24,7 @@ LINES = {
     "pipeline": 6718,  # 5,300
     "explorer": 4829,  # 4,700
     "cli": 3978,  # 3,600
-    "assets": 2823,  # 2,000
+    "assets": 2825,  # 2,000
     "benchmarks": 9394,  # 8,000
 }
 PAGES = 3604  # of the explorer's scripts, styles and templates; 3,000
