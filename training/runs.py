@@ -17,7 +17,7 @@ from training.recipe import Recipe
 from warehouse.lake import Lake
 from warehouse.releases import Release
 
-CODE_VERSION = "training-11"  # 11: attention is chosen; windows of laptop models are whole
+CODE_VERSION = "training-12"  # 12: a laptop model's strangeness is by the nearest pictures
 BEST = ".best"  # after a run's name: the best model of a run that evaluates
 STATE_FILE = "state.json"  # of a checkpoint to resume from
 

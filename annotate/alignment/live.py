@@ -2,7 +2,8 @@
 
 What was seen so far says how likely each moment of each shown episode is now; with a lag, what came next says it of a
 moment that is gone by. An episode may be slower or faster than what is shown, and may go back, at a price. What is
-unlike everything shown says little: then the time that has gone by counts the more.
+unlike everything shown says little, and so does what stands still for long, since each picture's part in what is
+believed fades: then the time that has gone by counts the more.
 """
 
 from collections import deque
@@ -18,11 +19,13 @@ from annotate.alignment.moments import HZ, Seen, distances, of_length_1, usual_d
 # e times as slow or fast as what is shown, the first START_S aside
 PASSING, BACK, DISTANCE, TEMPO, START_S = 1 / 3, 8.0, 5.0, 8.0, 2.0
 GRIPPING = 0.7  # what grippers count, beside the pictures
-ALONE = 1.0  # of a single episode: how far pictures lie apart that have nothing in common
-FAR = 0.6  # of usual distances to the nearest moments, on average so far: an episode that is farther is told less
+ALONE = 0.5  # a usual distance where a single episode shows none: half of what lies between unlike pictures
+MEMORY = 0.95  # what each picture still counts when the next one comes
+FAR = 0.6  # of usual distances to the nearest moments, on average of late: an episode that is farther is told less
 SOON_S = 0.75 / HZ  # a picture that comes sooner is looked at, and nothing is concluded from it for the next
 WHOLE = 256  # numbers of the whole picture, the first that an encoder gives; the others are of its cells
-UNLIKE = 0.3  # cosine distance of whole pictures: one that is farther from all that is shown is of something else
+UNLIKE = 0.32  # cosine distance of whole pictures: one that is farther from all that is shown is of something else, and
+# so is one that comes where they are on average of late
 LOST = 0.45  # likewise: one that is farther tells nothing of where the episode is, either
 COMPLETE = 0.98  # of the most that an episode comes to: its end
 
@@ -49,8 +52,8 @@ class Shown:
 class Where:
     """Where an episode is, by what is shown. about_s: the moment that is spoken of.
 
-    spread: the standard deviation of progress. at_end: how likely all is done. strangeness: cosine distance of the
-    picture to the nearest that is shown; `is_strange`: nothing is known then.
+    spread: the standard deviation of progress. at_end: how likely all is done. is_strange: the picture is unlike
+    everything shown, and nothing is known.
     """
 
     about_s: float
@@ -59,11 +62,7 @@ class Where:
     step: int | None
     step_name: str
     at_end: float
-    strangeness: float
-
-    @property
-    def is_strange(self) -> bool:
-        return self.strangeness > UNLIKE
+    is_strange: bool
 
 
 @dataclass(frozen=True)
@@ -112,9 +111,11 @@ class Following:
     last_s: float | None = None
     costs: list[np.ndarray] = field(default_factory=list)
     recent: deque[tuple[float, list[np.ndarray], list[np.ndarray]]] = field(default_factory=deque)
-    doubt: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    far: float = 0.0  # sum of the distances to what is nearest
-    count: int = 0
+    # Sums over pictures, each fading: how many, how far each shown one is, how far the nearest is, their strangeness
+    count: float = 0.0
+    doubt: np.ndarray | float = 0.0
+    far: float = 0.0
+    strange: float = 0.0
 
     def see(self, pictures: Sequence[np.ndarray], time_s: float, openings: np.ndarray | None = None) -> Where:
         """Where the episode is at its next picture, [d] of each camera, its grippers [grippers] being so open.
@@ -125,29 +126,27 @@ class Following:
         now = _seen([p[None] for p in pictures], guide.means, None if openings is None else openings[None])
         apart = [distances(now, other, guide.usual)[0] for other in guide.seen]
         strangeness = guide.strangeness(pictures)
-        far = self.far + min(float(d.min()) for d in apart)
-        own = [d * (DISTANCE / max(1.0, far / (self.count + 1) / FAR) ** 2) for d in apart]
-        costs = [to + here for to, here in zip(self._ways_to(own), own, strict=True)]
+        count, strange = MEMORY * self.count + 1, MEMORY * self.strange + strangeness
+        far = MEMORY * self.far + min(float(d.min()) for d in apart)
+        own = [d * (DISTANCE / max(1.0, far / count / FAR) ** 2) for d in apart]
+        ways = [onward(MEMORY * before, PASSING, BACK) for before in self.costs]
+        begun = [np.arange(len(of_one)) * PASSING for of_one in own]
+        costs = [to + here for to, here in zip(ways or begun, own, strict=True)]
         recent = [*self.recent, (time_s, own, costs)][-self.lag - 1 :]
         first_s = time_s if self.first_s is None else self.first_s
         likely = _likely(recent, first_s)
-        doubt = np.array([float(p @ d) / DISTANCE for p, d in zip(likely, recent[0][1], strict=True)])
-        doubts = (doubt + (self.doubt if self.count else 0.0)) / (self.count + 1)
-        where = self._where(likely, doubts, recent[0][0], strangeness)
+        apart_now = np.array([float(p @ d) for p, d in zip(likely, recent[0][1], strict=True)])
+        doubt = MEMORY * self.doubt + apart_now / DISTANCE
+        is_strange = max(strangeness, strange / count) > UNLIKE
+        where = self._where(likely, doubt / count, recent[0][0], is_strange)
         is_soon = self.last_s is not None and time_s - self.last_s < SOON_S
         if strangeness <= LOST and not is_soon:
-            self.costs, self.recent, self.far = costs, deque(recent, maxlen=self.lag + 1), far
+            self.costs, self.recent = costs, deque(recent, maxlen=self.lag + 1)
             self.first_s, self.last_s = first_s, time_s
-            self.doubt, self.count = doubts * (self.count + 1), self.count + 1
+            self.count, self.doubt, self.far, self.strange = count, doubt, far, strange
         return where
 
-    def _ways_to(self, own: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Of each shown episode the costs of coming to each moment, the new picture apart."""
-        if not self.costs:
-            return [np.arange(len(of_one)) * PASSING for of_one in own]
-        return [onward(before, PASSING, BACK) for before in self.costs]
-
-    def _where(self, likely: Sequence[np.ndarray], doubts: np.ndarray, about_s: float, strangeness: float) -> Where:
+    def _where(self, likely: Sequence[np.ndarray], doubts: np.ndarray, about_s: float, is_strange: bool) -> Where:
         shown = self.guide.shown
         weights = np.exp((doubts.min() - doubts) / FLATNESS)
         weights /= weights.sum()
@@ -168,7 +167,7 @@ class Following:
             step,
             step_name,
             mean([(s.progress >= COMPLETE * s.progress.max()).astype(np.float64) for s in shown]),
-            strangeness,
+            is_strange,
         )
 
 

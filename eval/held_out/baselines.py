@@ -10,11 +10,17 @@ if TYPE_CHECKING:
     from eval.held_out.episodes import HeldOut
 
 GRID = 64
+RUNNING, REFERENCE = "running clock", "reference clock"  # by the task's mean length, by that of its reference
 
 
 def clock(episode: "HeldOut") -> np.ndarray:
     """Elapsed share of the episode's time: order without understanding. It knows the length, as no model does."""
     return episode.elapsed
+
+
+def timed(name: str) -> Callable[["HeldOut"], np.ndarray]:
+    """A clock that is causal: time over a length of other runs, at most 1; NaN where there are none."""
+    return lambda episode: np.clip(episode.frame_index / episode.fps / episode.lengths.get(name, np.nan), 0, 1)
 
 
 def visual_distance(episode: "HeldOut") -> np.ndarray:

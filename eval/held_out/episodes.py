@@ -1,7 +1,7 @@
 """Held-out episodes of a release: the moments to score, their pictures and their labels."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from annotate.samples.procvqa import task_text
 from core.errors import UserError
+from eval.held_out.baselines import REFERENCE, RUNNING
 from eval.held_out.truth import GroundTruth, load_truth
 from training.pictures import Item, decode_picture
 from warehouse.lake import Lake
@@ -39,6 +40,9 @@ class HeldOut:
     task: str | None = None  # in words, where the lake knows it
     same_as: str | None = None  # the task by which runs are compared; None: it is compared with itself alone
     quality: float | None = None  # of demonstration_quality
+    lengths: Mapping[str, float] = field(
+        default_factory=dict
+    )  # s, of other runs: by the name of the clock that knows it
 
     @property
     def elapsed(self) -> np.ndarray:
@@ -106,6 +110,7 @@ def held_out(
     }
 
     samples_by_episode = _samples_by_episode(lake, release, splits, asked)
+    shown = set(con.execute("SELECT dataset, episode_index FROM current_references").fetchall())
     truths: dict[str, GroundTruth | None] = {}
     episodes = []
     for key in sorted(samples_by_episode):
@@ -113,8 +118,22 @@ def held_out(
         if truth and dataset not in truths:
             truths[dataset] = load_truth(truth, dataset)
         its_facts = facts[dataset, episode]
-        episodes.append(_held_out_episode(key, samples_by_episode[key], its_facts, truths.get(dataset)))
+        lengths = _lengths((dataset, episode), facts, shown)
+        episodes.append(_held_out_episode(key, samples_by_episode[key], its_facts, truths.get(dataset), lengths))
     return episodes
+
+
+def _lengths(
+    own: tuple[str, int], facts: Mapping[tuple[str, int], "_Facts"], shown: Set[tuple[str, int]]
+) -> dict[str, float]:
+    """The mean length, in seconds, of a run's task's other runs that did not fail, and of its references (`shown`)."""
+    task = facts[own].compared.same_as
+    others = {key: f for key, f in facts.items() if key != own and f.compared.same_as == task}
+    by_clock = {
+        RUNNING: [f.num_frames / f.fps for f in others.values() if f.success is not False],
+        REFERENCE: [f.num_frames / f.fps for key, f in others.items() if key in shown],
+    }
+    return {name: float(np.mean(lengths)) for name, lengths in by_clock.items() if lengths}
 
 
 def _samples_by_episode(
@@ -151,7 +170,11 @@ class _Facts:
 
 
 def _held_out_episode(
-    key: tuple[str, int, str], samples: list[Sample], facts: _Facts, truth: GroundTruth | None
+    key: tuple[str, int, str],
+    samples: list[Sample],
+    facts: _Facts,
+    truth: GroundTruth | None,
+    lengths: Mapping[str, float],
 ) -> HeldOut:
     """Raises UserError where ground truth is of a run of another length."""
     dataset, episode, split = key
@@ -182,4 +205,5 @@ def _held_out_episode(
         task=task_text(facts.task),
         same_as=facts.compared.same_as,
         quality=facts.compared.quality,
+        lengths=lengths,
     )

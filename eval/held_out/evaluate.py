@@ -11,7 +11,7 @@ import numpy as np
 from annotate.preferences import ComparedRun, Pair, draw_pairs
 from core.logs import TOLD
 from eval.benchmarks.question import HeldPicture
-from eval.held_out.baselines import best_constant, clock, constant, visual_distance
+from eval.held_out.baselines import REFERENCE, RUNNING, best_constant, clock, constant, timed, visual_distance
 from eval.held_out.episodes import HeldOut
 from eval.held_out.outcomes import RANKING, Detector, Predictor, detector_of, rank, success_of
 from eval.metrics.preferences import preference_measures
@@ -23,7 +23,7 @@ from eval.scoring.scored import Evaluated, ScoredBenchmark, ScoredEpisode, Serie
 from eval.store import EvalPrediction, EvalRun, StoredEvaluation, store_evaluations
 from warehouse.lake import Lake
 
-CODE_VERSION = "eval-5"  # 4: which of two runs is further or better; 5: success is detected, runs of a task are ranked
+CODE_VERSION = "eval-6"  # 5: success is detected, runs of a task are ranked; 6: clocks by other runs are baselines
 BATCH = 32
 PAIRS, PAIR_SEED = 16, 0  # of each kind, at most, that begin with a run
 TROUBLED = "failed or stalled"
@@ -159,7 +159,8 @@ def truth_of(episode: HeldOut) -> np.ndarray:
 def baselines(episodes: Sequence[HeldOut], target: Callable[[HeldOut], np.ndarray]) -> dict[str, Predictor]:
     """Predictors that every model has to beat; the constant is the best one for these very labels."""
     best = best_constant(np.concatenate([target(e) for e in episodes]))
-    return {"clock": clock, "best constant": constant(best), "visual distance": visual_distance}
+    causal = {name: timed(name) for name in (RUNNING, REFERENCE) if any(name in e.lengths for e in episodes)}
+    return {"clock": clock, **causal, "best constant": constant(best), "visual distance": visual_distance}
 
 
 def evaluate_all(

@@ -20,7 +20,7 @@ EXPLAINED = (
     "Means over episodes, except score_error and ref_error, which are over answers; in brackets the 95 % bootstrap "
     "interval over episodes. Coverage is the share of answers that could be read; those that could not count as wrong "
     "as can be. The clock knows how long the run will be and the visual distance sees its last picture: both know more "
-    "than the model does. docs/evaluation.md says what each metric is."
+    "than the model does; the running clock and the reference clock do not. docs/evaluation.md says what metrics are."
 )
 NOWHERE = "In no slice of this table."
 WEAK_TITLE = "Where it is no better than what stands beside it"

@@ -35,9 +35,10 @@ class ShownConfig:
 
 @dataclass
 class ShownRun:
-    """A stream beside the guide. since_s: from when on it has been at the end, without a doubt."""
+    """A stream beside the guide, a moment of it every_s. since_s: from when on it has surely been at the end."""
 
     following: Following
+    every_s: float = 1 / HZ
     since_s: float = math.inf
 
     def has_held(self, where: Where, is_sure: bool) -> float:
@@ -46,7 +47,7 @@ class ShownRun:
             self.since_s = math.inf
             return -1.0
         self.since_s = min(self.since_s, where.about_s)
-        return where.about_s - self.since_s
+        return where.about_s - self.since_s + self.every_s
 
 
 class ShownScorer(Scorer):
@@ -77,7 +78,7 @@ class ShownScorer(Scorer):
                 f"the run is of {', '.join(stream.cameras)}, and what is shown of {', '.join(self.cameras)}: give the "
                 "same cameras in the same order"
             )
-        stream.state = ShownRun(Following(self.guide, round(self.config.lag * HZ)))
+        stream.state = ShownRun(Following(self.guide, round(self.config.lag * HZ)), 1 / max(fps, HZ))
         stream.read = lambda robot: openings_of(self.config.grippers, robot)
         return stream
 

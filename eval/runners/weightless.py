@@ -20,13 +20,33 @@ Goals = Mapping[tuple[str, str], PictureFile]  # by dataset and task: how a run 
 
 def clock(questions: Sequence[Question]) -> Values:
     """Frame number over the last one known of the run: order without understanding. It knows the length."""
-    ends: dict[tuple[str, str, str], int] = {}
-    states = [q for q in questions if q.moment is not None]
-    for q in states:
-        key = (q.part, q.dataset, q.trajectory)
-        ends[key] = max(ends.get(key, 0), q.moment or 0, _last_known(q))
-    share = {q.key: (q.moment or 0, ends[q.part, q.dataset, q.trajectory]) for q in states}
+    ends = _ends(questions)
+    share = {q.key: (q.moment, ends[q.part, q.dataset, q.trajectory]) for q in questions if q.moment is not None}
     return {key: now / end for key, (now, end) in share.items() if end > 0}
+
+
+def running_clock(questions: Sequence[Question]) -> Values:
+    """Frame number over the mean of the last ones of the task's other runs, at most 1."""
+    ends, tasks = _ends(questions), {(q.part, q.dataset, q.trajectory): q.goal for q in questions}
+    shares = {}
+    for q in questions:
+        others = [e for run, e in ends.items() if run[:2] == (q.part, q.dataset) and tasks[run] == q.goal]
+        if (
+            q.moment is not None
+            and (usual := np.mean(others) * len(others) - ends[q.part, q.dataset, q.trajectory]) > 0
+        ):
+            shares[q.key] = min(1.0, q.moment * (len(others) - 1) / float(usual))
+    return shares
+
+
+def _ends(questions: Sequence[Question]) -> dict[tuple[str, str, str], int]:
+    """The last frame that is known of each run, by part, dataset and trajectory."""
+    ends: dict[tuple[str, str, str], int] = {}
+    for q in questions:
+        if q.moment is not None:
+            key = (q.part, q.dataset, q.trajectory)
+            ends[key] = max(ends.get(key, 0), q.moment, _last_known(q))
+    return ends
 
 
 def _last_known(q: Question) -> int:
@@ -80,6 +100,7 @@ def weightless(questions: Sequence[Question], goals: Goals) -> dict[str, Values]
     """All that are defined for any of the questions, by name."""
     every: dict[str, Callable[[Sequence[Question]], Values]] = {
         "clock": clock,
+        "running clock": running_clock,
         "random": uniform,
         "best constant": middle,
         "visual distance": last_frame,

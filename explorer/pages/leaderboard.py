@@ -11,11 +11,11 @@ from explorer.access import LakeReader, PageError
 from explorer.site import Visiting
 
 router = APIRouter()
-# What needs no training: a score means little without them beside it
-BASELINES = {
-    "clock", "random", "best constant", "visual distance", "goal image", "the label itself", "uniform cuts",
-    "random cuts", "the other pass", "direct", "gvl", "topreward",
-}  # fmt: skip
+# What needs no training: a score means little without them beside it. Some know what no model knows of a run
+BASELINES = dict.fromkeys(("clock", "visual distance", "goal image"), "baseline that knows how the run ends")
+BASELINES |= dict.fromkeys(("best constant", "the label itself", "the other pass"), "baseline that knows the labels")
+BASELINES |= dict.fromkeys(("running clock", "reference clock", "random", "direct", "gvl", "topreward"), "baseline")
+BASELINES |= dict.fromkeys(("uniform cuts", "random cuts"), "baseline")
 # Beginnings of the metrics of docs/metrics.md of which less is better; a margin over a baseline is not one
 LOWER_IS_BETTER = (
     "mae", "mmae", "end_error", "stall_drift", "score_error", "ref_error", "afrr", "unparsable", "events_off_s",
@@ -88,7 +88,7 @@ def scores(reader: LakeReader, benchmark: str, slice: str, metric: str) -> list[
     ends = charts.nice_ends([v for r in rows for v in (r["value"], r["low"], r["high"]) if v is not None])
     for r in rows:
         r["drawing"] = charts.interval(r["value"], r["low"], r["high"], ends)
-        r["baseline"] = r["model"] in BASELINES
+        r["baseline"] = BASELINES.get(r["model"])
     return rows
 
 
@@ -101,7 +101,7 @@ def slices_matrix(reader: LakeReader, benchmark: str, metric: str) -> dict[str, 
     best = {name: (min if lower else max)(row["value"] for row in found if row["slice"] == name) for name in slices}
     runs: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
     for row in found:
-        _, cells = runs.setdefault(row["eval_run"], (row | {"baseline": row["model"] in BASELINES}, {}))
+        _, cells = runs.setdefault(row["eval_run"], (row | {"baseline": BASELINES.get(row["model"])}, {}))
         cells[row["slice"]] = {"value": row["value"], "n": row["n"], "is_best": row["value"] == best[row["slice"]]}
 
     def place(of: tuple[dict[str, Any], dict[str, Any]]) -> tuple[bool, float, str]:

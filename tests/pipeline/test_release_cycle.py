@@ -97,7 +97,7 @@ def test_the_whole_second_half_and_nothing_twice(lake: Lake) -> None:
     assert {p.suffix for p in checkpoint.iterdir()} == {".json", ".safetensors"}
     assert len(json.loads((checkpoint / "curve.json").read_text())) == 3
     page = first[2].files[0].read_text()
-    for name in ("clock", "best constant", "visual distance", "split test_id"):
+    for name in ("clock", "running clock", "best constant", "visual distance", "split test_id"):
         assert name in page
 
 

@@ -17,6 +17,7 @@ from core.files import whole_folder
 from training.card import make_card
 from training.errors import TrainingError
 from training.laptop.clips import ClipSource
+from training.laptop.config import LaptopConfig
 from training.laptop.episodes import FAMILIES, ShownEpisode, read_episodes
 from training.laptop.model import LaptopModel, laptop_loss, load_laptop, save_laptop
 from training.loop import share_of_rate
@@ -43,12 +44,17 @@ def train_laptop(
         raise TrainingError(f"release {release.name} has no samples of progress in its train split")
     looked = time.process_time()
     torch.manual_seed(seed)
-    frames = min(config.most_frames, max(e.shown for e in episodes))
+    model = fitted_model(config, episodes, min(config.most_frames, max(e.shown for e in episodes)))
+    return _learn(lake, release, recipe, on_step, model, encoder, episodes, (*clock, looked), {})
+
+
+def fitted_model(config: LaptopConfig, episodes: Sequence[ShownEpisode], frames: int) -> LaptopModel:
+    """A new model that knows how the pictures of training are spread, and nothing of progress."""
     model = LaptopModel(config, episodes[0].numbers.shape[-1], frames)
     model.normalise_by(np.concatenate([e.numbers[0] for e in episodes]))
-    seen, first, label = _some_pictures(episodes)
-    model.ood.fit(model.normalised(seen), model.normalised(first), torch.from_numpy(label))
-    return _learn(lake, release, recipe, on_step, model, encoder, episodes, (*clock, looked), {})
+    seen, first, label, run = _some_pictures(episodes)
+    model.ood.fit(model.normalised(seen), model.normalised(first), label, run)
+    return model
 
 
 def adapt_laptop(
@@ -87,13 +93,13 @@ def adapt_laptop(
     return _learn(lake, release, recipe, on_step, model, encoder, episodes, (*clock, looked), more)
 
 
-def _some_pictures(episodes: Sequence[ShownEpisode]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Every n-th picture in all views [n, d], those of their episode's first in the same view, labels [n]."""
+def _some_pictures(episodes: Sequence[ShownEpisode]) -> list[torch.Tensor]:
+    """Every n-th picture in all views [n, d], those of their episode's first in the same view, labels [n], and the
+    number of the episode [n]."""
     every = -(-sum(e.numbers.shape[0] * e.numbers.shape[1] for e in episodes) // MOST_COMPARED)
-    views = [(view, e.label) for e in episodes for view in e.numbers]
-    seen = np.concatenate([view[::every] for view, _ in views])
-    first = np.concatenate([np.broadcast_to(view[:1], view[::every].shape) for view, _ in views])
-    return seen, first, np.concatenate([label[::every] for _, label in views])
+    views = [(view[::every], view[:1], e.label[::every], k) for k, e in enumerate(episodes) for view in e.numbers]
+    parts = [(view, first.repeat(len(view), 0), label, np.full(len(view), k)) for view, first, label, k in views]
+    return [torch.from_numpy(np.concatenate(of_all)) for of_all in zip(*parts, strict=True)]
 
 
 def _started(resume: bool) -> tuple[float, float]:
@@ -136,7 +142,7 @@ def _learn(
     curve: list[Point] = []
     with one_thread():
         for step in range(train.steps):
-            curve.append(_step(model, optimizer, source, recipe, step, train.steps))
+            curve.append(learn_step(model, optimizer, source, recipe, step, train.steps))
             on_step(curve[-1])
     model.eval()
     started, began, looked = times
@@ -161,7 +167,7 @@ def _learn(
     return TrainingRun(run, folder, tuple(curve), parameters, samples, time.monotonic() - started)
 
 
-def _step(
+def learn_step(
     model: LaptopModel, optimizer: torch.optim.Optimizer, source: ClipSource, recipe: Recipe, step: int, steps: int
 ) -> Point:
     """Raises TrainingError where the loss is not finite."""

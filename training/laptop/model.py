@@ -36,7 +36,6 @@ WEIGHTS = "model.safetensors"
 WIDEST, MOST_FRAMES, MOST_BYTES = 1 << 16, 64, 1 << 32  # of a checkpoint that is loaded
 PART = 4  # characters of a part of a word, its bounds among them
 LEAST_KNOWN = 0.5  # of an instruction's words, each by how much it says: with fewer it counts as none
-GONE = ("cameras", "state", "text_encoder")  # settings of models that looked at more than one camera's pictures
 
 
 @dataclass(frozen=True)
@@ -209,17 +208,17 @@ def load_laptop(folder: Path, device: str = "cpu") -> tuple[LaptopModel, Encoder
     card = read_card(folder)
     try:
         settings = json.loads((folder / CONFIG).read_text())
-        stated = settings["laptop"]
-        if gone := [name for name in GONE if stated.get(name)]:
-            raise ModelError(f"{folder.name} was trained with laptop.{gone[0]}, which is no more: train it again")
-        config = LaptopConfig(**{k: v for k, v in stated.items() if k in LaptopConfig.model_fields})
         width, frames = int(settings["width"]), int(settings["frames"])
         if width > WIDEST or frames > MOST_FRAMES or (folder / WEIGHTS).stat().st_size > MOST_BYTES:
             raise ValueError(f"a width of {width}, {frames} frames or its size are more than a laptop model has")
+        weights = load_file(folder / WEIGHTS)
+        if "ood.usual" not in weights:
+            raise ModelError(f"{folder.name} is of before strangeness was told by the nearest pictures: train it again")
+        config = LaptopConfig(**settings["laptop"])
         model = LaptopModel(config, width, frames)
-        weights = {_present_name(name): value for name, value in load_file(folder / WEIGHTS).items()}
-        model.ood.widened = weights.get("ood.widened")  # of an adapted model
-        model.load_state_dict({k: v for k, v in weights.items() if not k.startswith("preference.")})
+        # As many pictures as training kept
+        model.ood.shown, model.ood.learnt = weights["ood.shown"], weights["ood.learnt"]
+        model.load_state_dict(weights)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, ValidationError) as e:
         raise ModelError(f"the checkpoint {folder} cannot be loaded: {' '.join(str(e).split())[:300]}") from e
     encoder = load_encoder(config.embeddings)
@@ -230,12 +229,6 @@ def load_laptop(folder: Path, device: str = "cpu") -> tuple[LaptopModel, Encoder
             "bring that encoder, or train again"
         )
     return model.to(device).eval(), encoder, card
-
-
-def _present_name(name: str) -> str:
-    """The name that a weight of an older checkpoint has today."""
-    name = name.removeprefix("cameras.0.")
-    return f"ood.{name.removeprefix('familiar.')}" if name.startswith("familiar.") else name
 
 
 def encoder_facts(config: LaptopConfig, encoder: Encoder) -> dict[str, str]:

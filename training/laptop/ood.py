@@ -1,8 +1,9 @@
 """Out-of-distribution pictures: detect them, and guess progress there from how much of the picture has changed.
 
-A picture is out of distribution (OOD) by how far its embedding lies from those of training. There, neither robot nor
-task are known. What is left is how much of the picture differs from the episode's first one: cell by cell, sorted, so
-that it does not count where. How much that is worth is learnt from the training set.
+A picture is out of distribution (OOD) by how far its embedding lies from the nearest of training, beside what pictures
+of a held-out run usually have. There, neither robot nor task are known. What is left is how much of the picture differs
+from the episode's first one: cell by cell, sorted, so that it does not count where. How much that is worth is learnt
+from the training set.
 
 A scene that one episode was shown of after training (adaptation) counts half as OOD: what the model learnt of it and
 how much has changed both count.
@@ -15,9 +16,11 @@ from torch.nn import functional
 from annotate.embeddings.projection import CELL, WHOLE
 
 ADAPTED = 0.4  # most OOD score of a picture within a scene that one episode was shown of after training
-CERTAIN = 1.2  # times as far as the farthest of training: from there on the score is 1
+USUAL = 0.98  # share of the pictures of held-out runs that are in distribution
+CERTAIN = 1.06  # times as far as that: from there on the score is 1
+KEPT = 1024  # pictures of training that others are compared with
 SMALLEST = 0.05  # change, in deviations: what is less is as good as none
-LEAST = 1e-6  # of the distance: pictures that are all alike have none
+LEAST = 1e-3  # of the distance: runs that are all alike have none
 STEPS = 100
 SHRINK = 1e-3  # of the squared weights, in the loss: sizes of neighbouring cells say nearly the same
 
@@ -25,28 +28,36 @@ SHRINK = 1e-3  # of the squared weights, in the loss: sizes of neighbouring cell
 class OodDetector(nn.Module):
     """Works on embeddings [..., width] that are normalised: mean 0 and deviation 1 over training."""
 
-    farthest: torch.Tensor
-    widened: torch.Tensor | None
+    shown: torch.Tensor
+    learnt: torch.Tensor
+    usual: torch.Tensor
     middle: torch.Tensor
     spread: torch.Tensor
 
     def __init__(self, width: int) -> None:
         super().__init__()
         sizes = 1 + max(0, width - WHOLE) // CELL
-        self.register_buffer("farthest", torch.tensor(float("inf")))  # until it is fitted, nothing is OOD
-        self.register_buffer("widened", None)  # the same of scenes that were learnt later
+        # Pictures of training, and of scenes that were learnt later [k, width], of length 1
+        self.register_buffer("shown", torch.zeros(0, width))
+        self.register_buffer("learnt", torch.zeros(0, width))
+        self.register_buffer("usual", torch.tensor(float("inf")))  # until it is fitted, nothing is OOD
         self.register_buffer("middle", torch.zeros(sizes))
         self.register_buffer("spread", torch.ones(sizes))
         self.guess = nn.Linear(sizes, 1).requires_grad_(False)
 
     def score(self, seen: torch.Tensor) -> torch.Tensor:
-        """[...]: 0 for what lies as near as training's pictures, 1 for what is unlike all of them; at most ADAPTED for
-        what lies as near as a scene that was learnt later."""
-        distance = _distance(seen)
-        score = _beyond(distance, self.farthest)
-        if self.widened is None:
-            return score
-        return torch.maximum(score * ADAPTED, _beyond(distance, self.widened))
+        """[...]: 0 for what lies as near training's pictures as usual, 1 for what is unlike all of them; at most
+        ADAPTED for what lies as near a scene that was learnt later."""
+        directions = _direction(seen)
+        score, later = (self._beyond(directions, known) for known in (self.shown, self.learnt))
+        return torch.minimum(score, later.clamp_min(ADAPTED) if len(self.learnt) else score)
+
+    def _beyond(self, directions: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+        """0 up to the usual distance to the nearest, 1 from CERTAIN times that on."""
+        if not len(known):
+            return torch.zeros(directions.shape[:-1], device=directions.device)
+        nearest = 1 - (directions @ known.T).amax(-1)
+        return ((nearest / self.usual - 1) / (CERTAIN - 1)).clamp(0, 1)
 
     def by_change(self, seen: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
         """Progress 0..1 [...] of a picture by how much of it differs from its episode's first one."""
@@ -55,12 +66,17 @@ class OodDetector(nn.Module):
     def _logit(self, sizes: torch.Tensor) -> torch.Tensor:
         return self.guess((sizes - self.middle) / self.spread)[..., 0]
 
-    def fit(self, seen: torch.Tensor, first: torch.Tensor, label: torch.Tensor) -> None:
-        """From pictures of training [n, width], each with its episode's first one; label: [n], NaN where none is.
+    def fit(self, seen: torch.Tensor, first: torch.Tensor, label: torch.Tensor, run: torch.Tensor) -> None:
+        """From pictures of training [n, width], each with its episode's first one; label: [n], NaN where none is; run:
+        [n], which episode each is of. Of a single one nothing shows what is usual, and nothing will be OOD.
 
         The guess is a logistic regression: convex, so where it begins does not matter.
         """
-        self.farthest.copy_(_distance(seen).max().clamp_min(LEAST))
+        some = slice(None, None, -(-len(seen) // KEPT))
+        self.shown = _direction(seen[some])
+        apart = 1 - self.shown @ self.shown.T
+        apart[run[some, None] == run[some]] = float("inf")
+        self.usual.copy_(apart.amin(-1).quantile(USUAL, interpolation="lower").clamp_min(LEAST))
         known = ~torch.isnan(label)
         sizes, wanted = _sizes(seen[known], first[known]), label[known]
         self.middle.copy_(sizes.mean(0))
@@ -82,19 +98,13 @@ class OodDetector(nn.Module):
         guess.requires_grad_(False)
 
     def widen(self, seen: torch.Tensor) -> None:
-        """Take in pictures [n, width] of a scene that was learnt after training, and what lies as near."""
-        reached = self.farthest if self.widened is None else self.widened
-        self.widened = torch.maximum(reached, _distance(seen).max())
+        """Take in pictures [n, width] of a scene that was learnt after training."""
+        self.learnt = torch.cat([self.learnt, _direction(seen[:: -(-len(seen) // KEPT)])])
 
 
-def _beyond(distance: torch.Tensor, farthest: torch.Tensor) -> torch.Tensor:
-    """0 up to `farthest`, 1 from CERTAIN times that on."""
-    return ((distance / farthest - 1) / (CERTAIN - 1)).clamp(0, 1)
-
-
-def _distance(seen: torch.Tensor) -> torch.Tensor:
-    """Root mean square of a picture's embedding, each number at most 5 deviations."""
-    return seen.clamp(-5, 5).square().mean(-1).sqrt()
+def _direction(seen: torch.Tensor) -> torch.Tensor:
+    """Pictures' embeddings with each number at most 5 deviations, of length 1."""
+    return functional.normalize(seen.clamp(-5, 5), dim=-1)
 
 
 def _sizes(seen: torch.Tensor, first: torch.Tensor) -> torch.Tensor:

@@ -44,3 +44,22 @@ def test_what_is_shown_is_of_the_same_cameras() -> None:
     other = Shown("d/9", (np.ones((5, 3), np.float32),), np.ones(5), np.zeros(5, int), ("a",), 1.0)
     with pytest.raises(ValueError, match="different cameras"):
         Guide.of([shown(0, 60), other])
+
+
+def test_where_pictures_tell_nothing_it_is_less_sure_the_longer_and_goes_by_the_clock() -> None:
+    following, places = follow(np.linspace(0, 0.3, 25))
+    nothing = [THREE.means[0]]  # as near to all that is shown
+    later = [following.see(nothing, (25 + k) / FPS) for k in range(30)]
+    assert not any(w.is_strange for w in later)
+    assert places[-1].spread < 0.01
+    assert max(w.spread for w in later) > 0.1
+    assert places[-1].progress < 0.35
+    assert later[-1].progress > 0.6
+
+
+def test_pictures_that_are_rather_unlike_one_after_another_are_strange_though_one_alone_is_not() -> None:
+    rather = [p + np.random.default_rng(k).normal(size=D) * 4 for k, p in enumerate(pictures(np.linspace(0, 1, 40), 9))]
+    alone = [follow(np.linspace(0, 0.1, 8))[0].see([p], 8 / FPS) for p in rather]
+    following = Following(THREE)
+    together = [following.see([p], k / FPS) for k, p in enumerate(rather)]
+    assert np.mean([w.is_strange for w in together]) > 1.3 * np.mean([w.is_strange for w in alone]) > 0

@@ -1,5 +1,7 @@
 """Rewards by shown runs: bars that grow, as the encoder grey sees them."""
 
+import base64
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from lerobot.rewards import make_reward_model, make_reward_model_config
+from openai import OpenAI
 
 import lerobot_reward_proccorpus  # noqa: F401  registers itself
 from annotate.alignment.live import Guide, Shown
@@ -22,7 +25,7 @@ from eval.rl.wrapper import ProgressReward
 from eval.server.client import RewardClient, RewardServerError
 from ingest.signals.gripper import GripperSignal
 from tests.kits.laptop_kit import TASKS, make_checkpoint, scene
-from tests.kits.reward_server_kit import running
+from tests.kits.reward_server_kit import png, running
 from training.laptop.reading import embed
 
 FPS = 10.0
@@ -123,6 +126,17 @@ def test_what_looks_alike_is_told_apart_by_the_gripper_from_everywhere() -> None
         numbers = [r.progress for r in told]
         assert [r.progress for r in whole] == pytest.approx(numbers)
         assert [r.progress for r in live] == pytest.approx(numbers)
+        urls = [f"data:image/png;base64,{base64.b64encode(png(rgb)).decode()}" for rgb in pictures]
+        content: Any = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+        content.append({"type": "text", "text": TASKS[0]})
+        with OpenAI(base_url=f"{app.state.url}/v1", api_key="none", max_retries=0) as openai:
+            answer = openai.chat.completions.create(
+                model="test",
+                messages=[{"role": "user", "content": content}],
+                extra_body={"proccorpus": {"fps": FPS, "robots": robots}},
+            )
+        said = json.loads(answer.choices[0].message.content or "")
+        assert (said["progress"], said["spread"]) == pytest.approx((told[-1].progress, told[-1].spread))
         with client.session(TASKS[0], fps=FPS) as session:
             bad = [{"state": [0.3, 0.1, 0.08]}, {"state": [0.3, 0.1]}]
             with pytest.raises(RewardServerError, match="state is 3 finite numbers or more"):

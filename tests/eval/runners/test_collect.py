@@ -13,12 +13,12 @@ import pytest
 from core.errors import UserError
 from core.paths import ROOT
 from eval.benchmarks.load import load_benchmark
-from eval.benchmarks.question import Question
+from eval.benchmarks.question import Question, RightAnswer
 from eval.predictions import read_predictions
 from eval.runners.collect import collect, of_shard, run_settings
 from eval.runners.methods import METHODS
 from eval.runners.prompt import ModelReply, Prompt, UnansweredError, format_of, images_first, turn
-from eval.runners.weightless import weightless
+from eval.runners.weightless import running_clock, weightless
 from eval.scoring.files import score_predictions
 from tests.kits.bench_kit import STEPS, Scripted, by_part, make_progress_bench, share_seen
 
@@ -220,3 +220,24 @@ def test_a_baseline_survives_a_picture_that_is_not_there(bench: Path) -> None:
     made = weightless(moved, {})
     assert all(v != v for v in made["visual distance"].values())
     assert len(made["clock"]) == 6
+
+
+def test_a_running_clock_knows_how_long_the_other_runs_of_a_task_are() -> None:
+    lengths = {"a": 11, "b": 21, "c": 41, "other": 6}
+    asked = {
+        (run, frame): Question(
+            *("bench", "p", "progress", run, "d", "front", "another" if run == "other" else "one", "?", ()),
+            RightAnswer(score=0.5),
+            frame_index=frame,
+            num_frames=length,
+            row={"run": run, "frame": frame},
+        )
+        for run, length in lengths.items()
+        for frame in (0, 5, length - 1)
+    }
+    clock = running_clock(list(asked.values()))
+    told = {place: clock[question.key] for place, question in asked.items() if question.key in clock}
+    assert told["a", 5] == pytest.approx(5 / 30)
+    assert told["b", 20] == pytest.approx(20 / 25)
+    assert told["c", 40] == 1
+    assert not any(run == "other" for run, _ in told)

@@ -6,26 +6,29 @@ import torch
 
 from tests.kits.laptop_kit import TASKS, small_config
 from training.laptop.model import LaptopModel
-from training.laptop.ood import ADAPTED, CERTAIN, OodDetector
+from training.laptop.ood import ADAPTED, OodDetector
+from training.laptop.reading import OOD
 
 WIDTH = 256 + 64 * 4
 
 
-def runs_of_change(count: int = 6, length: int = 20, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Pictures that move away from their run's first one, each run another way; progress is how far they are."""
+def runs_of_change(count: int = 6, length: int = 20, seed: int = 0, scene: int = 0) -> tuple[torch.Tensor, ...]:
+    """Pictures of a scene that move away from their run's first one, each run another way; progress is how far they
+    are; which run it is."""
     rng = np.random.default_rng(seed)
-    start = rng.normal(size=(count, 1, WIDTH))
-    way = rng.normal(size=(count, 1, WIDTH))
+    start = np.random.default_rng(99 + scene).normal(size=WIDTH) + 0.5 * rng.normal(size=(count, 1, WIDTH))
+    way = 0.3 * rng.normal(size=(count, 1, WIDTH))
     share = np.linspace(0, 1, length)[None, :, None]
     seen = torch.from_numpy((start + 2 * share * way).reshape(-1, WIDTH).astype(np.float32))
     first = torch.from_numpy(np.repeat(start[:, 0], length, 0).astype(np.float32))
-    return seen, first, torch.from_numpy(np.tile(share[0, :, 0], count).astype(np.float32))
+    label = torch.from_numpy(np.tile(share[0, :, 0], count).astype(np.float32))
+    return seen, first, label, torch.arange(count).repeat_interleave(length)
 
 
 def test_the_change_is_worth_in_other_runs_what_it_was_worth_in_training():
     detector = OodDetector(WIDTH)
     detector.fit(*runs_of_change())
-    seen, first, label = runs_of_change(seed=1)
+    seen, first, label, _ = runs_of_change(seed=1)
     guess = detector.by_change(seen, first)
     assert (guess - label).abs().mean() < 0.12
     # Not where it changed: the cells in another order say the same
@@ -34,22 +37,26 @@ def test_the_change_is_worth_in_other_runs_what_it_was_worth_in_training():
 
 
 def test_labels_that_are_missing_teach_nothing():
-    seen, first, label = runs_of_change()
+    seen, first, label, run = runs_of_change()
     some = torch.arange(len(label)) % 3 == 0
     one, other = OodDetector(WIDTH), OodDetector(WIDTH)
-    one.fit(seen, first, torch.where(some, label, torch.nan))
-    other.fit(seen[some], first[some], label[some])
+    one.fit(seen, first, torch.where(some, label, torch.nan), run)
+    other.fit(seen[some], first[some], label[some], run[some])
     assert torch.allclose(one.guess.weight, other.guess.weight, atol=1e-4)
 
 
-def test_what_lies_farther_than_all_of_training_is_ood():
+def test_what_lies_farther_from_the_nearest_than_a_held_out_run_does_is_ood():
     detector = OodDetector(WIDTH)
-    seen, first, label = runs_of_change()
-    assert detector.score(seen * 100).max() == 0  # nothing was learnt yet
-    detector.fit(seen, first, label)
-    assert detector.score(seen).max() == 0
-    assert 0 < float(detector.score(torch.full((WIDTH,), 1.1 * float(detector.farthest)))) < 1
-    assert detector.score(torch.full((3, WIDTH), 1.01 * CERTAIN * float(detector.farthest))).min() == 1
+    other_scene = runs_of_change(scene=1)[0]
+    assert detector.score(other_scene).max() == 0  # nothing was learnt yet
+    detector.fit(*runs_of_change(20))
+    assert detector.score(runs_of_change(20)[0]).max() == 0
+    held_out = detector.score(runs_of_change(20, seed=1)[0]) >= OOD
+    assert held_out.float().mean() < 0.15
+    assert detector.score(other_scene).min() == 1
+    alone = OodDetector(WIDTH)
+    alone.fit(*runs_of_change(1))
+    assert alone.score(other_scene).max() == 0, "of one run nobody knows what is usual"
 
 
 def shown(*tasks: str) -> LaptopModel:
@@ -82,11 +89,11 @@ def test_an_instruction_counts_where_training_showed_most_of_what_it_says(said: 
 
 def test_ood_pictures_are_judged_by_their_change_alone():
     model = shown(*TASKS)
-    seen, first, label = runs_of_change()
-    model.ood.fit(seen, first, label)
-    window = 10 * torch.stack([first[0], *seen[[4, 8, 12, 16]]])[None]
+    model.ood.fit(*runs_of_change())
+    (of_training, _, _, _), (seen, first, _, _) = runs_of_change(), runs_of_change(scene=1)
+    window = torch.stack([first[0], *seen[[4, 8, 12, 16]]])[None]
     with torch.inference_mode():
-        near, far = model(window / 10, [TASKS[0]]), model(window, [TASKS[0]])
+        near, far = model(of_training[None, :5], [TASKS[0]]), model(window, [TASKS[0]])
         other = model(window, [TASKS[1]])
     assert torch.equal(near.progress, torch.sigmoid(near.progress_logit))
     assert torch.equal(far.progress, far.by_change)
@@ -95,14 +102,12 @@ def test_ood_pictures_are_judged_by_their_change_alone():
 
 
 def test_a_scene_that_was_learnt_later_is_half_ood():
-    detector = OodDetector(WIDTH)
-    seen, first, label = runs_of_change()
-    detector.fit(seen, first, label)
-    new = seen * 1.5
-    assert detector.score(new).max() > 0.9
+    detector, seen, new = OodDetector(WIDTH), runs_of_change()[0], runs_of_change(scene=1)[0]
+    detector.fit(*runs_of_change())
+    assert detector.score(new).min() == 1
     detector.widen(new)
-    assert 0.8 * ADAPTED < detector.score(new).max() <= ADAPTED
+    assert torch.equal(detector.score(new), torch.full((len(new),), ADAPTED))
     assert detector.score(seen).max() == 0
-    assert detector.score(new * 3).max() == 1
-    detector.widen(seen)  # what lies nearer takes nothing away
+    assert detector.score(runs_of_change(scene=2)[0]).min() == 1
+    detector.widen(runs_of_change(scene=2)[0])  # a further one takes nothing away
     assert detector.score(new).max() <= ADAPTED
