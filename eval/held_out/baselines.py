@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from eval.held_out.episodes import HeldOut
 
 GRID = 64
-RUNNING, REFERENCE = "running clock", "reference clock"  # by the task's mean length, by that of its reference
 
 
 def clock(episode: "HeldOut") -> np.ndarray:

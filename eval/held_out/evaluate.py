@@ -11,8 +11,8 @@ import numpy as np
 from annotate.preferences import ComparedRun, Pair, draw_pairs
 from core.logs import TOLD
 from eval.benchmarks.question import HeldPicture
-from eval.held_out.baselines import REFERENCE, RUNNING, best_constant, clock, constant, timed, visual_distance
-from eval.held_out.episodes import HeldOut
+from eval.held_out.baselines import best_constant, clock, constant, timed, visual_distance
+from eval.held_out.episodes import REFERENCE, RUNNING, HeldOut
 from eval.held_out.outcomes import RANKING, Detector, Predictor, detector_of, rank, success_of
 from eval.metrics.preferences import preference_measures
 from eval.metrics.runs import runs_of
