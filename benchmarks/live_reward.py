@@ -203,7 +203,9 @@ def laptop_error(name: str, sets: Mapping[str, Sequence[Run]]) -> float:
     errors = []
     for run in sets[name]:
         seen, step = run.shown.pictures[0], round(WINDOW_S * live.HZ)
-        windows = [SeenWindow(run.task, seen[k % step : k + 1 : step][-WINDOW:], seen[0]) for k in range(len(seen))]
+        windows = [
+            SeenWindow(run.task, list(seen[k % step : k + 1 : step][-WINDOW:]), seen[0]) for k in range(len(seen))
+        ]
         progress = np.array([answer.progress for answer in read_windows(model, windows)])
         errors.append(np.abs(progress - run.shown.progress).mean())
     return float(np.mean(errors))
