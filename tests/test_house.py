@@ -19,13 +19,13 @@ LINES = {
     "ingest": 11593,  # 9,800
     "annotate": 10691,  # 9,000
     "warehouse": 13294,  # 10,300
-    "eval": 12612,  # 9,500
-    "training": 7150,  # 6,800
+    "eval": 12664,  # 9,500
+    "training": 7159,  # 6,800
     "pipeline": 6718,  # 5,300
     "explorer": 4829,  # 4,700
     "cli": 3978,  # 3,600
     "assets": 2825,  # 2,000
-    "benchmarks": 9394,  # 8,000
+    "benchmarks": 9325,  # 8,000
 }
 PAGES = 3604  # of the explorer's scripts, styles and templates; 3,000
 MOST_OF_A_FILE = 400
