@@ -75,11 +75,11 @@ REASONS = {
     ),
     "over_limit": R(
         "a file claims more rows, values, pixels, frames or bytes than the limits allow; it is not read",
-        "check the figure: if the data is meant to be this large, raise that limit in the registry entry (limits)",
+        "if the data is meant to be this large, raise that limit in the registry entry (limits)",
     ),
     "too_costly": R(
-        "reading or decoding it takes more memory or CPU time than the limits allow for its size",
-        "look where the file comes from; if it is meant to be so, raise that limit in the registry entry (limits)",
+        "reading it takes more memory or CPU time than its size allows",
+        "if it is meant to be so, raise that limit in the registry entry (limits)",
     ),
     "rows_not_read": R(
         "files that may hold rows are beside the videos, but in an unknown layout: only the pictures are used",
@@ -97,7 +97,7 @@ REASONS = {
     "row_order": R("the episode's rows are not consecutive in the file", "sort the file by episode and frame"),
     "nan_state": R(
         "state or gripper holds values that are not finite numbers",
-        "record the episode again, or correct the values at the source: the build does not guess them",
+        "record the episode again, or correct the values at the source",
     ),
     "timestamp_drift": R(
         "the rows' times do not follow the frame rate; frames are matched by row number",
@@ -117,11 +117,11 @@ REASONS = {
     ),
     "unsorted_stamps": R(
         "messages of a topic are not in order of time: late messages are left out, or the recorder's times are used",
-        "nothing to do for a few; else make sure that one clock stamps the messages",
+        "nothing to do for a few; else stamp the messages by one clock",
     ),
     "clock_gap": R(
         "topics of a recording share no time, or one was silent for long: its nearest message fills the gap",
-        "check whether the driver stalled; synchronise the clocks of all machines",
+        "check whether the driver stalled; synchronise all clocks",
     ),
     "cut_off": R(
         "a recording ends without its end mark, as when the recorder was killed; the part before is used",
@@ -141,7 +141,7 @@ REASONS = {
     ),
     "never_ends": R(
         "no step is marked as the episode's last (RLDS: is_last, is_terminal): the episode may be cut off",
-        "check whether the runs are whole: convert them again, or import their outcomes (`proccorpus outcomes import`)",
+        "convert them again, or import their outcomes (`proccorpus outcomes import`)",
     ),
     # Grippers and hands
     "no_gripper": R(
@@ -162,7 +162,7 @@ REASONS = {
     ),
     "signal_lag": R(
         "a recorded signal is behind or ahead of the pictures; labels correct for it",
-        "nothing to do; a recorder that uses one clock for pictures and signals needs no correction",
+        "nothing to do; one clock for both avoids it",
     ),
     # Pictures
     "no_video": R(
@@ -191,8 +191,7 @@ REASONS = {
         "lower min_frames in the build's configuration, if such short episodes are of use",
     ),
     "pictures_lost": R(
-        "pictures of samples could be decoded when the episode was measured, but not any more; the samples that show "
-        "them are in no shard",
+        "pictures that could be decoded when the episode was measured cannot any more; their samples are in no shard",
         "restore the source as it was, and build again",
     ),
     "duplicate_episode": R(
@@ -223,16 +222,16 @@ REASONS = {
     ),
     "steps_differ": R(
         "the source has steps of the episode in several forms, which differ; docs/formats.md says which one is used",
-        "look at the episode; remove or correct the wrong form",
+        "remove or correct the wrong form",
     ),
     # The annotator
     "bad_reply": R(
         "all of the model's replies broke the schema or were cut off; the episode has no label",
-        "build again with another model or a larger max_attempts; answered questions are not asked again",
+        "build again with another model or a larger max_attempts",
     ),
     "refused": R(
         "the model's server refused the question; the episode has no label",
-        "read the server's message in the detail: often the question has too many pictures or tokens",
+        "read the detail: often there are too many pictures or tokens",
     ),
     "task_inferred": R(
         "the source has no instruction; the annotator guessed one from the pictures",
@@ -244,7 +243,7 @@ REASONS = {
     ),
     "transfer_no_fit": R(
         "the run resembles none of the references of its task: motion labels it (or the source's steps do)",
-        "compare it with a reference; if it does the same, correct its steps, which makes it a reference, too",
+        "if it does the same as a reference, correct its steps, which makes it one, too",
     ),
     # People
     "correction_outdated": R(
