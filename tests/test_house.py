@@ -19,7 +19,7 @@ LINES = {
     "ingest": 11592,  # 9,800
     "annotate": 10691,  # 9,000
     "warehouse": 13294,  # 10,300
-    "eval": 12664,  # 9,500
+    "eval": 12676,  # 9,500
     "training": 7159,  # 6,800
     "pipeline": 6718,  # 5,300
     "explorer": 4829,  # 4,700

@@ -1,5 +1,6 @@
 """Held-out episodes of a release: the moments to score, their pictures and their labels."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,9 +41,8 @@ class HeldOut:
     task: str | None = None  # in words, where the lake knows it
     same_as: str | None = None  # the task by which runs are compared; None: it is compared with itself alone
     quality: float | None = None  # of demonstration_quality
-    lengths: Mapping[str, float] = field(
-        default_factory=dict
-    )  # s, of other runs: by the name of the clock that knows it
+    # In seconds, of other runs: by the name of the clock that knows it
+    lengths: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def elapsed(self) -> np.ndarray:
@@ -111,6 +111,7 @@ def held_out(
 
     samples_by_episode = _samples_by_episode(lake, release, splits, asked)
     shown = set(con.execute("SELECT dataset, episode_index FROM current_references").fetchall())
+    lengths = _usual_lengths(facts, shown)
     truths: dict[str, GroundTruth | None] = {}
     episodes = []
     for key in sorted(samples_by_episode):
@@ -118,22 +119,29 @@ def held_out(
         if truth and dataset not in truths:
             truths[dataset] = load_truth(truth, dataset)
         its_facts = facts[dataset, episode]
-        lengths = _lengths((dataset, episode), facts, shown)
-        episodes.append(_held_out_episode(key, samples_by_episode[key], its_facts, truths.get(dataset), lengths))
+        of_clocks = lengths[dataset, episode]
+        episodes.append(_held_out_episode(key, samples_by_episode[key], its_facts, truths.get(dataset), of_clocks))
     return episodes
 
 
-def _lengths(
-    own: tuple[str, int], facts: Mapping[tuple[str, int], "_Facts"], shown: Set[tuple[str, int]]
-) -> dict[str, float]:
-    """The mean length, in seconds, of a run's task's other runs that did not fail, and of its references (`shown`)."""
-    task = facts[own].compared.same_as
-    others = {key: f for key, f in facts.items() if key != own and f.compared.same_as == task}
-    by_clock = {
-        RUNNING: [f.num_frames / f.fps for f in others.values() if f.success is not False],
-        REFERENCE: [f.num_frames / f.fps for key, f in others.items() if key in shown],
-    }
-    return {name: float(np.mean(lengths)) for name, lengths in by_clock.items() if lengths}
+def _usual_lengths(
+    facts: Mapping[tuple[str, int], "_Facts"], shown: Set[tuple[str, int]]
+) -> dict[tuple[str, int], dict[str, float]]:
+    """By run the mean length in seconds of its task's other runs that did not fail, and of its references: `shown`."""
+    seconds = {key: f.num_frames / f.fps for key, f in facts.items() if f.compared.same_as is not None}
+    known = {RUNNING: {k for k in seconds if facts[k].success is not False}, REFERENCE: shown & seconds.keys()}
+    found: dict[tuple[str, int], dict[str, float]] = {key: {} for key in facts}
+    for name, runs in known.items():
+        of_task: dict[str | None, list[float]] = defaultdict(list)
+        for key in sorted(runs):
+            of_task[facts[key].compared.same_as].append(seconds[key])
+        sums = {task: (sum(lengths), len(lengths)) for task, lengths in of_task.items()}
+        for key, own_s in seconds.items():
+            total_s, count = sums.get(facts[key].compared.same_as, (0.0, 0))
+            others = count - (key in runs)
+            if others:
+                found[key][name] = (total_s - own_s * (key in runs)) / others
+    return found
 
 
 def _samples_by_episode(

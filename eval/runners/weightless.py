@@ -5,6 +5,7 @@ of them ever says n/a.
 """
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 
@@ -21,31 +22,34 @@ Goals = Mapping[tuple[str, str], PictureFile]  # by dataset and task: how a run 
 def clock(questions: Sequence[Question]) -> Values:
     """Frame number over the last one known of the run: order without understanding. It knows the length."""
     ends = _ends(questions)
-    share = {q.key: (q.moment, ends[q.part, q.dataset, q.trajectory]) for q in questions if q.moment is not None}
+    share = {q.key: (q.moment, ends[_run(q)]) for q in questions if q.moment is not None}
     return {key: now / end for key, (now, end) in share.items() if end > 0}
 
 
 def running_clock(questions: Sequence[Question]) -> Values:
     """Frame number over the mean of the last ones of the task's other runs, at most 1."""
-    ends, tasks = _ends(questions), {(q.part, q.dataset, q.trajectory): q.goal for q in questions}
+    ends, goals = _ends(questions), {_run(q): q.goal for q in questions}
+    of_task: dict[tuple[str, str, str], list[int]] = defaultdict(list)
+    for run, end in ends.items():
+        of_task[*run[:2], goals[run]].append(end)
     shares = {}
     for q in questions:
-        others = [e for run, e in ends.items() if run[:2] == (q.part, q.dataset) and tasks[run] == q.goal]
-        if (
-            q.moment is not None
-            and (usual := np.mean(others) * len(others) - ends[q.part, q.dataset, q.trajectory]) > 0
-        ):
-            shares[q.key] = min(1.0, q.moment * (len(others) - 1) / float(usual))
+        every = of_task.get((q.part, q.dataset, goals[_run(q)]), ())
+        if q.moment is not None and (others := sum(every) - ends[_run(q)]) > 0:
+            shares[q.key] = min(1.0, q.moment * (len(every) - 1) / others)
     return shares
 
 
+def _run(q: Question) -> tuple[str, str, str]:
+    return q.part, q.dataset, q.trajectory
+
+
 def _ends(questions: Sequence[Question]) -> dict[tuple[str, str, str], int]:
-    """The last frame that is known of each run, by part, dataset and trajectory."""
+    """The last frame that is known of each run."""
     ends: dict[tuple[str, str, str], int] = {}
     for q in questions:
         if q.moment is not None:
-            key = (q.part, q.dataset, q.trajectory)
-            ends[key] = max(ends.get(key, 0), q.moment, _last_known(q))
+            ends[_run(q)] = max(ends.get(_run(q), 0), q.moment, _last_known(q))
     return ends
 
 
