@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from core.paths import ROOT
 from tests.docs.test_docs_pages import ONLY_LOOKED_UP, look_at
 from tests.kits.cli_kit import look_up
@@ -46,6 +48,7 @@ def test_files_that_are_named_are_there() -> None:
     assert wrong == []
 
 
+@pytest.mark.slow
 def test_commands_are_ours() -> None:
     for page in (*DOCS, ROOT / "README.md", ROOT / "CONTRIBUTING.md"):
         for command in inline_commands(page):

@@ -4,6 +4,8 @@ import pytest
 
 from tests.kits.cli_kit import USAGE, Built, assert_one_error_line, digest_of, ok, proccorpus, rows, write_config
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def twice(own: Built, build) -> Built:

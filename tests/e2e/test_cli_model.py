@@ -14,6 +14,8 @@ from training.model import ProgressModel, save_model
 from training.recipe import LoraConfig
 from warehouse.lake import Lake
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -36,7 +38,6 @@ def ask(workspace: Path, *arguments: str | Path) -> Result:
     return proccorpus("model", *arguments, cwd=workspace, workspace=at, timeout_s=300)
 
 
-@pytest.mark.slow
 def test_listed_merged_and_checked(workspace: Path) -> None:
     done = ask(workspace, "merge", "--all", "--format", "json")
     assert done.code == 0, done.err

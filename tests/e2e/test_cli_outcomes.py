@@ -3,7 +3,11 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.kits.cli_kit import Built, Result, assert_one_error_line, digest_of, ok, proccorpus, rows
+
+pytestmark = pytest.mark.slow
 
 OUTCOMES = "SELECT episode_index, success, success_source FROM episodes ORDER BY 1"
 

@@ -2,7 +2,11 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.kits.cli_kit import Built, Result, assert_one_error_line, ok, proccorpus
+
+pytestmark = pytest.mark.slow
 
 PLATE, DRAWER = "put the cube on the plate", "open the drawer"
 

@@ -142,6 +142,7 @@ AS_PROCESS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_wrong_use_leaves_no_workspace(
     case: str,

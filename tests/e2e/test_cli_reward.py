@@ -40,6 +40,8 @@ from training.errors import ModelError
 from training.runs import named_model
 from warehouse.lake import Lake, open_lake
 
+pytestmark = pytest.mark.slow
+
 SUCCESS = {
     "of": "done", "slope": 1.0, "shift": 0.0, "threshold": 0.5, "balanced_accuracy": 0.9, "reached": 9, "unreached": 9,
     "release": "r", "split": "val",
@@ -64,7 +66,6 @@ def numbers(rows: list[dict[str, Any]]) -> dict[int, float]:
     return {r["frame_index"]: r["progress"] for r in rows}
 
 
-@pytest.mark.slow
 def test_a_run_is_laid_beside_shown_ones_the_same_from_everywhere(own: Built, video: Path, tmp_path: Path) -> None:
     [dataset] = {row[0] for row in open_lake(Workspace(own.workspace)).rows("SELECT dataset FROM episodes")}
     like = ("--like", f"{dataset}/0", "--like", f"{dataset}/1")
@@ -109,7 +110,6 @@ def test_what_is_not_shown_is_told(own: Built, video: Path, tmp_path: Path, like
     assert not list(tmp_path.glob("*.jsonl"))
 
 
-@pytest.mark.slow
 def test_a_videos_reward_is_the_same_from_everywhere(own: Built, checkpoint: Path, video: Path, tmp_path: Path) -> None:
     out, overlay = tmp_path / "rewards.jsonl", tmp_path / "overlay.mp4"
     done = proccorpus(
@@ -302,7 +302,6 @@ main()
 """
 
 
-@pytest.mark.slow
 def test_an_export_that_was_killed_scores_only_what_is_missing(own: Built, checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "rabc"
     arguments = ["export", "rabc", "--from-model", checkpoint, "--out", out, "--allow-licence", "unknown"]

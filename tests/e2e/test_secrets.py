@@ -19,6 +19,8 @@ from tests.kits.cli_kit import USAGE, Result, assert_one_error_line, proccorpus,
 from tests.kits.tiny_lerobot import make_dataset
 from warehouse.lake import Lake
 
+pytestmark = pytest.mark.slow
+
 MARK = "MARKED5ECRET"
 SECRETS = {
     name: f"{MARK}-{name.lower()}-0123456789"
@@ -172,7 +174,6 @@ def test_settings_of_a_workspace_are_not_repeated(tmp_path: Path, catalog: str) 
     assert MARK not in result.out + result.err
 
 
-@pytest.mark.slow
 def test_a_proxys_password_is_not_repeated(tmp_path: Path) -> None:
     through = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), f"http://u:{MARK}@127.0.0.1:9")
     result = proccorpus("inspect", "http://host.invalid/d/", "--verbose", cwd=tmp_path, **through)

@@ -30,6 +30,8 @@ from tests.kits.cli_kit import (
 )
 from tests.kits.tiny_lerobot import LENGTHS, TASKS, make_dataset, video_path, write_lines, write_rows
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = """annotator = "vlm"
 frames = {{keyframe_interval_s = 0.4}}
 vlm = {{model = "stand-in", endpoints = ["{url}"], reason_interval_s = 1.0, max_attempts = 3{more}}}"""
@@ -108,7 +110,6 @@ def annotate(tmp_path: Path, source: Path) -> Callable[..., Result]:
 Annotate = Callable[..., Result]
 
 
-@pytest.mark.slow
 def test_all_five_stages_fill_the_tables_and_nothing_is_asked_twice(annotated: Annotated, tmp_path: Path) -> None:
     server, workspace, sent = annotated.server, annotated.workspace, annotated.sent
     calls = dict(rows(workspace, "SELECT stage, count(*) FROM vlm_calls GROUP BY 1"))

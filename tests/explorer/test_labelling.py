@@ -15,6 +15,8 @@ from tests.explorer.test_correcting import label
 from tests.kits.visitor import post, visit
 from warehouse.lake import Lake
 
+pytestmark = pytest.mark.slow
+
 URL = "/api/labelling/tiny"
 SLOW = "import time; time.sleep(60)"
 

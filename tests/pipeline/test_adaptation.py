@@ -26,6 +26,8 @@ from warehouse.lake import Lake
 from warehouse.releases import local_release
 from warehouse.shards import Sample
 
+pytestmark = pytest.mark.slow
+
 TINY = {"vocabulary": 400, "hidden": 64, "layers": 2, "vision_hidden": 64, "vision_layers": 2, "max_px": 64}
 
 

@@ -5,6 +5,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from core.paths import Workspace
 from core.tables import TABLES
 from pipeline.build import run_build
@@ -20,6 +22,8 @@ from warehouse.lake.doctor_repair import repair
 from warehouse.lake.gc import GRACE_S
 from warehouse.releases import create_release, get_release
 from warehouse.releases.verify import verify_release
+
+pytestmark = pytest.mark.slow
 
 
 def of(found: list[Trouble], severity: str) -> dict[str, Trouble]:

@@ -14,6 +14,8 @@ from tests.kits.step_forms import SPANS, V2_FORMS, V3_FORMS
 from warehouse.exports import EXPORT_KINDS
 from warehouse.lake import Lake, digest, open_lake
 
+pytestmark = pytest.mark.slow
+
 LEROBOT = EXPORT_KINDS["lerobot"]
 
 LENGTHS = (24, 18)

@@ -22,6 +22,8 @@ from warehouse.lake import Lake
 from warehouse.lake.checks import split_leaks
 from warehouse.releases import ReleaseError, create_release, get_release
 
+pytestmark = pytest.mark.slow
+
 EPISODES = (0, 1, 2, 3, 36, 37, 38, 39)  # one task; 1 and 37 have a start state that training never sees
 
 

@@ -26,6 +26,8 @@ from training.runs import TrainingRun, saved_steps
 from training.train import train
 from warehouse.shards import Sample
 
+pytestmark = pytest.mark.slow
+
 
 def teach(folder: Path, family: str, steps: int, **tiny: int) -> Path:
     """A tiny model that answers in the format, about at random; and its folder has the rows it was taught."""

@@ -100,6 +100,7 @@ SHIPPED = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_recipe_goes_on_within_a_window_to_the_last_bit(corpus: tuple[Lake, Release], name: str) -> None:
     """On a tiny model; rows of 16 samples make more than the two steps after which it is killed."""

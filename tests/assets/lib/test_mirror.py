@@ -8,6 +8,8 @@ from tests.assets.lib.test_report import ALL, CHUNKS, counted
 from tests.kits.made_corpus import Made
 from warehouse.lake import Lake
 
+pytestmark = pytest.mark.slow
+
 NOBODY_MADE = [(name, None) for name in ("reward_model", "evaluation", "leaderboard")]
 NOBODY_MADE += [("rewards", chunk) for chunk in CHUNKS]  # for want of a model
 

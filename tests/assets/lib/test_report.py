@@ -16,6 +16,8 @@ from pipeline.stage import StageReport
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import LENGTHS, rows_path, video_path
 
+pytestmark = pytest.mark.slow
+
 STAGES = ("episodes", "frames", "demonstrations", "segments", "progress", "samples", "shards")
 CHUNKS = ["tiny:00000", "tiny:00001", "tiny:00002"]
 ALL = {("episodes", "tiny")} | {(stage, chunk) for stage in STAGES[1:] for chunk in CHUNKS}
@@ -54,7 +56,6 @@ def instance(reported: Made) -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
-@pytest.mark.slow
 def test_what_is_reported_later_says_the_same(reported: Made, made: Made, tmp_path: Path) -> None:
     own = made.copy(tmp_path)
     report_build(own.space)

@@ -19,6 +19,8 @@ from tests.kits.made_corpus import Made
 from tests.pipeline.stages.test_corrections import say
 from warehouse.lake import Lake, digest
 
+pytestmark = pytest.mark.slow
+
 
 def looking(build: DatasetBuild, **changes: Any) -> DatasetBuild:
     """The build with embeddings by grey pictures, unless it is told otherwise."""

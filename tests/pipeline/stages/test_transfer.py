@@ -21,6 +21,8 @@ from tests.kits.tiny_lerobot import make_dataset
 from tests.pipeline.stages.test_corrections import STEPS, say
 from warehouse.lake import Lake, corrections, digest, references
 
+pytestmark = pytest.mark.slow
+
 PLATE, DRAWER = "put the cube on the plate", "open the drawer"  # tasks of the even episodes, and of the odd ones
 ACTIVE = "SELECT annotator, why FROM active_runs JOIN label_runs USING (label_run) WHERE episode_index = ?"
 
@@ -140,7 +142,6 @@ def digest_after(folder: Path, corrected: Made, build_it: Callable[[Workspace, D
     return hashes
 
 
-@pytest.mark.slow
 def test_workers_and_the_order_of_chunks_change_nothing(corrected: Made, tmp_path: Path):
     def chunk_by_chunk(*chunks: int) -> Callable[[Workspace, DatasetBuild], None]:
         """As workers that finish in this order would; the reference is in chunk 2."""
@@ -168,7 +169,6 @@ def test_workers_and_the_order_of_chunks_change_nothing(corrected: Made, tmp_pat
     assert digest_after(tmp_path / "c", corrected, chunk_by_chunk(2, 1, 0)) == first
 
 
-@pytest.mark.slow
 def test_two_workers_make_what_one_makes(corrected: Made, tmp_path: Path):
     hashes = []
     for workers in (1, 2):

@@ -12,6 +12,7 @@ from warehouse.releases import ReleaseError, create_release
 SWAPPED = "UPDATE segments SET segment_index = 1 - segment_index WHERE segment_index < 2"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stage", "fault", "named"),
     [

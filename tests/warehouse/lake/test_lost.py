@@ -15,6 +15,8 @@ from warehouse.lake import Lake, corrections, outcomes, references, tags
 from warehouse.lake.migrations import SCHEMA_VERSION
 from warehouse.releases.takedown import take_down, undo
 
+pytestmark = pytest.mark.slow
+
 OLD = 1_600_000_000  # a time before any grace
 SAID = ("corrections", "outcomes", "reference_marks", "joined_tasks", "episode_marks", "takedowns")
 COMMANDS = (
@@ -91,7 +93,6 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "with_backup"), [(damage, k % 2 == 0) for k, damage in enumerate(DAMAGE.values())], ids=DAMAGE
 )
@@ -120,7 +121,6 @@ def test_a_lost_catalog(told: Made, lost: Made, damage: Callable[[Path], object]
     assert run_in(lost, "doctor", "--hashes").out.count("error") == 0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("table", "how"), [("frames", "zeroed"), ("samples", "cut"), ("episode_marks", "zeroed within")]
 )

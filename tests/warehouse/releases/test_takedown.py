@@ -19,6 +19,8 @@ from warehouse.releases.publish import publish
 from warehouse.releases.takedown import take_down, takedown_marks, taken_down
 from warehouse.releases.verify import verify_release
 
+pytestmark = pytest.mark.slow
+
 ANY = ("unknown",)
 NOW = -5.0  # grace: as if all files were old
 # Shards with samples that show an episode: its own, and those of other tasks that are asked with its pictures
