@@ -23,9 +23,9 @@ from core.paths import ROOT
 from tests.kits.servers import Postgres, end, free_port, postgres, s3
 
 BIN = Path(sys.executable).parent
-# Of samples/, and how many episodes a chunk has: 8 partitions, or the 68 of a first backfill
+# Of samples/, and how many episodes a chunk has: 5 partitions, or the 68 of a first backfill
 IS_WHOLE = os.environ.get("PROCCORPUS_BACKFILL") == "whole"
-DATASETS = {"long": 9, "short": 1 if IS_WHOLE else 11}
+DATASETS = {"long": 9, "short": 1 if IS_WHOLE else 22}
 WAIT_S = 3600.0 if IS_WHOLE else 900.0
 WORKERS = 2  # this machine's cores
 TOKEN = "of-the-ui-of-this-test"

@@ -98,7 +98,7 @@ def test_a_first_backfill_outlives_kills_of_a_worker_and_of_postgres(deployed: D
         state = deployed.wait(f"episodes of {name} are there", lambda run=run: ended(deployed, run))
         assert state == "SUCCESS"
     keys = deployed.ask(KEYS)["assetNodeOrError"]["partitionKeys"]
-    assert len(keys) == (68 if IS_WHOLE else 8)
+    assert len(keys) == (68 if IS_WHOLE else 5)
 
     assets = [{"path": [s]} for s in STAGES]
     backfill = deployed.ask(BACKFILL, assets=assets, keys=keys)["launchPartitionBackfill"]["backfillId"]
