@@ -14,7 +14,7 @@ SEARCHED_LINES = 400  # torchrun has much to say after what went wrong
 TAIL_BYTES = 64 << 10
 # Called with what goes on, how much of it is done, of how much, and a word on it; commands listen
 TOLD: ContextVar[Callable[..., None]] = ContextVar("TOLD", default=lambda name, done=0, of=None, detail="": None)
-# What lines of JSON are about: the build that this process runs, which holds for all its threads, and what `about` says
+# What lines of JSON are about: the build of this process, for all its threads, and what `about` says
 RUN: dict[str, Any] = dict.fromkeys(("run", "dataset", "chunk", "stage"))
 ABOUT: ContextVar[dict[str, Any] | None] = ContextVar("ABOUT", default=None)
 

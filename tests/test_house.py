@@ -103,6 +103,8 @@ def test_classes_are_few():
     classes = [n for t in TREES.values() for n in ast.walk(t) if isinstance(n, ast.ClassDef)]
     assert sum(any("dataclass" in ast.dump(d) for d in c.decorator_list) for c in classes) <= DATACLASSES
     assert sum(c.name.endswith("Error") for c in classes) <= ERRORS
+    outer = Counter(n.name for t in TREES.values() for n in t.body if isinstance(n, ast.ClassDef))
+    assert [name for name, count in outer.items() if count > 1] == [], "one name, one class"
 
 
 def test_no_module_of_others_is_private():

@@ -22,7 +22,7 @@ PREFIX = "held_out_"  # of the scores in a point of the curve
 BY = "mae"  # the best has least of it: answers that cannot be read count as wrong as can be
 
 
-class HeldOutScorer(Protocol):
+class CheckpointScorer(Protocol):
     """Held-out episodes, and how a checkpoint's answers about them are scored (eval.held_out.within)."""
 
     def predict(self, folder: Path, part: int, parts: int) -> Any:
@@ -42,7 +42,7 @@ class HeldOutCheck:
     """
 
     def __init__(
-        self, accelerator: Any, scorer: HeldOutScorer, write: Callable[[Path], None], candidate: Path, best: Path
+        self, accelerator: Any, scorer: CheckpointScorer, write: Callable[[Path], None], candidate: Path, best: Path
     ) -> None:
         self._accelerator, self._scorer, self._write = accelerator, scorer, write
         self._candidate, self._folder = candidate, best

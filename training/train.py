@@ -22,7 +22,7 @@ from training.errors import TrainingError
 from training.feeding import NO_LABELS, open_batches
 from training.folder import is_laptop, read_card
 from training.heads import Head, head_kind, make_head
-from training.held_out import HeldOutCheck, HeldOutScorer
+from training.held_out import CheckpointScorer, HeldOutCheck
 from training.labels import read_labels
 from training.laptop.fit import train_laptop
 from training.loop import Trainer
@@ -47,7 +47,7 @@ def train(
     recipe: Recipe,
     on_step: Callable[[Point], None] = lambda point: None,
     resume: bool = False,
-    scorer: HeldOutScorer | None = None,
+    scorer: CheckpointScorer | None = None,
 ) -> TrainingRun:
     """Train on the train split of a release, save the checkpoint, record run and checkpoint.
 
@@ -131,7 +131,7 @@ def _start(
     return model, processor, trainer
 
 
-def _check_start(lake: Lake, release: Release, recipe: Recipe, scorer: HeldOutScorer | None) -> None:
+def _check_start(lake: Lake, release: Release, recipe: Recipe, scorer: CheckpointScorer | None) -> None:
     """Raises TrainingError for a recipe that cannot be trained on this release."""
     path = recipe.model.path
     if path and is_laptop(path):

@@ -24,8 +24,8 @@ MEMORY = 0.95  # what each picture still counts when the next one comes
 FAR = 0.6  # of usual distances to the nearest moments, on average of late: an episode that is farther is told less
 SOON_S = 0.75 / HZ  # a picture that comes sooner is looked at, and nothing is concluded from it for the next
 WHOLE = 256  # numbers of the whole picture, the first that an encoder gives; the others are of its cells
-UNLIKE = 0.32  # cosine distance of whole pictures: one that is farther from all that is shown is of something else, and
-# so is one that comes where they are on average of late
+# Cosine distance to the nearest shown picture, now or on average of late: beyond it the episode shows something else
+UNLIKE = 0.32
 LOST = 0.45  # likewise: one that is farther tells nothing of where the episode is, either
 COMPLETE = 0.98  # of the most that an episode comes to: its end
 

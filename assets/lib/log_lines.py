@@ -5,7 +5,7 @@ import logging
 from core.logs import as_json
 
 
-class JsonLines(logging.Formatter):
+class JsonFormatter(logging.Formatter):
     """With run, dataset, chunk and stage: of the event that a line tells, or of the step that logged it."""
 
     def format(self, record: logging.LogRecord) -> str:

@@ -13,8 +13,8 @@ from annotate.segments import STEP
 from annotate.similarity import embed
 from core.errors import UserError
 from eval.annotators.labels import (
+    ComparedLabel,
     EpisodeFacts,
-    EpisodeLabel,
     active_runs,
     find_run,
     label_runs,
@@ -181,7 +181,7 @@ def _reference(
     return _Reference(ACTIVE, truths, frozenset(active) if len(active) == 1 else frozenset())
 
 
-def _as_truth(dataset: str, episode: int, label: EpisodeLabel, facts: EpisodeFacts) -> EpisodeTruth:
+def _as_truth(dataset: str, episode: int, label: ComparedLabel, facts: EpisodeFacts) -> EpisodeTruth:
     """Another label in the place of the truth."""
     return EpisodeTruth(
         dataset=dataset,
@@ -196,7 +196,7 @@ def _as_truth(dataset: str, episode: int, label: EpisodeLabel, facts: EpisodeFac
     )
 
 
-def _usable(labels: Mapping[int, EpisodeLabel], episodes: Mapping[int, EpisodeFacts]) -> dict[int, EpisodeLabel]:
+def _usable(labels: Mapping[int, ComparedLabel], episodes: Mapping[int, EpisodeFacts]) -> dict[int, ComparedLabel]:
     """Labels of usable episodes that have not changed in length since."""
     return {e: x for e, x in labels.items() if e in episodes and x.num_frames == episodes[e].num_frames}
 
@@ -250,7 +250,7 @@ def _baseline_sides(
 
 
 def _name_vectors(
-    truths: Mapping[int, EpisodeTruth], labels: Mapping[str, Mapping[int, EpisodeLabel]], embedded: Embed
+    truths: Mapping[int, EpisodeTruth], labels: Mapping[str, Mapping[int, ComparedLabel]], embedded: Embed
 ) -> dict[str, np.ndarray]:
     """The embedding of every step name."""
     of_truths = (one_pass for t in truths.values() for one_pass in t.passes)
@@ -259,12 +259,12 @@ def _name_vectors(
     return dict(zip(names, embedded(names), strict=True)) if names else {}
 
 
-def _result(label: EpisodeLabel, truth: EpisodeTruth, vectors: Mapping[str, np.ndarray]) -> EpisodeResult:
+def _result(label: ComparedLabel, truth: EpisodeTruth, vectors: Mapping[str, np.ndarray]) -> EpisodeResult:
     values = score_label(label, truth) | score_steps(label, truth, vectors)
     return EpisodeResult(values, published_counts(label, truth))
 
 
-def _compared_text(truth: EpisodeTruth, label: EpisodeLabel | None, facts: EpisodeFacts) -> str:
+def _compared_text(truth: EpisodeTruth, label: ComparedLabel | None, facts: EpisodeFacts) -> str:
     """All that a comparison of one episode depends on. It is hashed into eval_runs: another text stores all anew."""
     curve = None if truth.curve is None else truth.curve.tolist()
     own = None if label is None else (label.segments, None if label.progress is None else label.progress.tolist())
@@ -276,7 +276,7 @@ def _compared_text(truth: EpisodeTruth, label: EpisodeLabel | None, facts: Episo
 
 def _apart(
     dataset: str,
-    labels: Mapping[str, Mapping[int, EpisodeLabel]],
+    labels: Mapping[str, Mapping[int, ComparedLabel]],
     active: set[str],
     reference: _Reference,
     episodes: Mapping[int, EpisodeFacts],
@@ -292,7 +292,7 @@ def _apart(
 
 
 def _farthest(
-    dataset: str, first: str, second: str, labels: Mapping[int, EpisodeLabel], others: Mapping[int, EpisodeTruth]
+    dataset: str, first: str, second: str, labels: Mapping[int, ComparedLabel], others: Mapping[int, EpisodeTruth]
 ) -> RunsApart:
     both = [_episode_apart(labels[e], other) for e, other in others.items() if e in labels]
     # Labels without progress are told apart by their boundaries alone
@@ -300,7 +300,7 @@ def _farthest(
     return RunsApart(dataset, first, second, len(both), tuple(both[:MOST_DIFFERENT]))
 
 
-def _episode_apart(label: EpisodeLabel, other: EpisodeTruth) -> Apart:
+def _episode_apart(label: ComparedLabel, other: EpisodeTruth) -> Apart:
     curve = other.progress()
     progress = math.nan if label.progress is None else float(np.abs(label.progress - curve).mean())
     return Apart(other.episode_index, progress, cuts_f1(label.cuts, other.boundaries, NEAR_S * other.fps))

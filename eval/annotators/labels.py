@@ -14,7 +14,7 @@ from warehouse.lake.labels import labels_of_dataset
 
 
 @dataclass(frozen=True)
-class EpisodeLabel:
+class ComparedLabel:
     """One label of one episode: segments that tile it, in order of time."""
 
     segments: tuple[Segment, ...]
@@ -85,7 +85,7 @@ def active_runs(lake: Lake, dataset: str) -> set[str]:
     return {run for (run,) in lake.rows("SELECT DISTINCT label_run FROM active_runs WHERE dataset = ?", [dataset])}
 
 
-def stored_labels(lake: Lake, dataset: str, run: str | None = None) -> dict[int, EpisodeLabel]:
+def stored_labels(lake: Lake, dataset: str, run: str | None = None) -> dict[int, ComparedLabel]:
     """One run's labels of a dataset by episode, or the active ones."""
     stored = labels_of_dataset(lake.con, dataset, run)
     annotators = dict(lake.rows("SELECT label_run, annotator FROM label_runs"))
@@ -105,7 +105,7 @@ def stored_labels(lake: Lake, dataset: str, run: str | None = None) -> dict[int,
     for episode, label in stored.items():
         curve = progress.get(episode)
         is_whole = curve is not None and len(curve) == label.segments[-1].end_frame
-        labels[episode] = EpisodeLabel(
+        labels[episode] = ComparedLabel(
             tuple(label.segments),
             curve if is_whole else None,
             annotators.get(label.label_run) or "unknown",

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from annotate.segments import DONE, STEP, Segment
-from eval.annotators.labels import EpisodeLabel, spans
+from eval.annotators.labels import ComparedLabel, spans
 from eval.annotators.truth import NEAR_S, EpisodeTruth, hand_progress
 from eval.metrics.published import boundary_hits, first_and_last
 from eval.metrics.segments import Span, best_overlaps, boundary_f1, edit_score, matched, plain_name, segment_iou
@@ -58,7 +58,7 @@ def score_cuts(cuts: Sequence[int], truth: EpisodeTruth) -> dict[str, float]:
 # One episode
 
 
-def score_label(label: EpisodeLabel, truth: EpisodeTruth) -> dict[str, float]:
+def score_label(label: ComparedLabel, truth: EpisodeTruth) -> dict[str, float]:
     """The metrics of one label, NaN where it has none. Raises ValueError where it is of a recording of another
     length."""
     if label.num_frames != truth.num_frames:
@@ -96,7 +96,7 @@ def _mean(values: np.ndarray) -> float:
 # Steps: their overlap, names, and what was achieved
 
 
-def score_steps(label: EpisodeLabel, truth: EpisodeTruth, vectors: Mapping[str, np.ndarray]) -> dict[str, float]:
+def score_steps(label: ComparedLabel, truth: EpisodeTruth, vectors: Mapping[str, np.ndarray]) -> dict[str, float]:
     """Metrics of one episode's steps against each pass, the mean over passes; NaN where there is none.
 
     `vectors`: embeddings of all step names.
@@ -145,7 +145,7 @@ def _plain_steps(segments: tuple[Segment, ...]) -> list[Span]:
     return [(plain_name(s.name), 0, 0) for s in segments if s.kind == STEP]
 
 
-def published_counts(label: EpisodeLabel, truth: EpisodeTruth) -> tuple[int, int]:
+def published_counts(label: ComparedLabel, truth: EpisodeTruth) -> tuple[int, int]:
     """Numerator and denominator of the published BF1@5, which sees no segments in which everything is done."""
     counts = np.zeros(2, int)
     for one_pass in truth.passes:

@@ -14,8 +14,8 @@ router = APIRouter()
 # What needs no training: a score means little without them beside it. Some know what no model knows of a run
 BASELINES = dict.fromkeys(("clock", "visual distance", "goal image"), "baseline that knows how the run ends")
 BASELINES |= dict.fromkeys(("best constant", "the label itself", "the other pass"), "baseline that knows the labels")
-BASELINES |= dict.fromkeys(("running clock", "reference clock", "random", "direct", "gvl", "topreward"), "baseline")
-BASELINES |= dict.fromkeys(("uniform cuts", "random cuts"), "baseline")
+OTHERS = "running clock", "reference clock", "random", "direct", "gvl", "topreward", "uniform cuts", "random cuts"
+BASELINES |= dict.fromkeys(OTHERS, "baseline")
 # Beginnings of the metrics of docs/metrics.md of which less is better; a margin over a baseline is not one
 LOWER_IS_BETTER = (
     "mae", "mmae", "end_error", "stall_drift", "score_error", "ref_error", "afrr", "unparsable", "events_off_s",

@@ -20,7 +20,7 @@ from eval.annotators.compare import (
     differences,
     gain,
 )
-from eval.annotators.labels import EpisodeLabel, label_runs
+from eval.annotators.labels import ComparedLabel, label_runs
 from eval.annotators.scoring import CLOCK, published_counts, score_label, score_steps
 from eval.annotators.truth import EpisodeTruth, simulator_truth
 from warehouse.lake import Lake
@@ -46,10 +46,10 @@ def segments(rows: Sequence[Row]) -> tuple[Segment, ...]:
     return tuple(Segment(name, start, end, kind, completed) for name, start, end, kind, completed in rows)
 
 
-def label(rows: Sequence[Row], end: float = 1.0) -> EpisodeLabel:
+def label(rows: Sequence[Row], end: float = 1.0) -> ComparedLabel:
     """A label whose progress comes to `end` with time."""
     own = segments(rows)
-    return EpisodeLabel(own, np.linspace(0, end, own[-1].end_frame), "motion")
+    return ComparedLabel(own, np.linspace(0, end, own[-1].end_frame), "motion")
 
 
 def true(rows: Sequence[Row], success: bool | None = False, fps: float = 10.0) -> EpisodeTruth:
@@ -63,7 +63,7 @@ def test_an_episode_against_itself() -> None:
         truths = simulator_truth(SAMPLES, dataset, dict.fromkeys(range(lengths), 10.0))
         assert len(truths) == lengths
         for one in truths.values():
-            own = EpisodeLabel(one.passes[0], one.progress(), "simulator")
+            own = ComparedLabel(one.passes[0], one.progress(), "simulator")
             vectors = dict.fromkeys([s.name for s in one.passes[0]], np.ones(1))
             ours = {k: v for k, v in score_steps(own, one, vectors).items() if "num_segments" not in k}
             assert set(ours.values()) == {1.0}

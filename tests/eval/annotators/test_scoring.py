@@ -10,7 +10,7 @@ import pytest
 from annotate.segments import IDLE, STEP, Segment
 from core.errors import UserError
 from core.step_names import is_name
-from eval.annotators.labels import EpisodeLabel
+from eval.annotators.labels import ComparedLabel
 from eval.annotators.scoring import (
     random_cuts,
     score_label,
@@ -82,13 +82,13 @@ def write_truth(folder: Path, episode: int, **changes: object) -> Path:
     return file
 
 
-def label(*cuts: int, n: int = 100, names: tuple[str, ...] = ("Grasp it",)) -> EpisodeLabel:
+def label(*cuts: int, n: int = 100, names: tuple[str, ...] = ("Grasp it",)) -> ComparedLabel:
     """Steps between cuts, with progress that is the square of the time."""
     ends = [0, *cuts, n]
     spans = enumerate(pairwise(ends))
     own = ((names[k % len(names)], a, b, k) for k, (a, b) in spans)
     segments = tuple(Segment(name, a, b, STEP, True, k, named=is_name(name)) for name, a, b, k in own)
-    return EpisodeLabel(segments, np.linspace(0, 1, n) ** 2, "motion", 0.5)
+    return ComparedLabel(segments, np.linspace(0, 1, n) ** 2, "motion", 0.5)
 
 
 # Progress by hand
