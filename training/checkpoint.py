@@ -78,25 +78,21 @@ def learning_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict
 
 def read_tensors(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Fill what learns, and the optimizer's state, from a checkpoint; all processes call it. Raises ModelError."""
-    reader = HuggingFaceStorageReader(str(folder))
+    reader, named = HuggingFaceStorageReader(str(folder)), _learning(model)
+    wanted: dict[str, Any] = {f"model/{name}": p.detach() for name, p in named.items()}
     try:
         sizes = {key: tuple(stored.size) for key, stored in reader.read_metadata().state_dict_metadata.items()}  # type: ignore[union-attr]
-    except (OSError, ValueError, KeyError, SafetensorError) as e:
-        raise _unusable(folder, e) from e
-    named = _learning(model)
-    wanted: dict[str, Any] = {f"model/{name}": p.detach() for name, p in named.items()}
-    _check(folder, wanted, sizes)
-    # The optimizer has no state yet: it gets that of the checkpoint, divided as the parameters are.
-    for key, size in sizes.items():
-        if key.startswith("optimizer/"):
+        _check(folder, wanted, sizes)
+        # The optimizer has no state yet: it gets that of the checkpoint, divided as the parameters are.
+        for key in sorted(sizes.keys() - wanted.keys()):
             name, _, what = key.removeprefix("optimizer/").rpartition("/")
-            same = size == tuple(named[name].shape)
-            state = torch.zeros_like(named[name].detach()) if same else torch.zeros(size)
+            like = named[name].detach()
+            state = torch.zeros_like(like) if sizes[key] == tuple(like.shape) else torch.zeros(sizes[key])
             wanted[key] = optimizer.state[named[name]][what] = state
-    try:
         load(wanted, storage_reader=reader, no_dist=not distributed.is_initialized())
     except (OSError, ValueError, KeyError, SafetensorError, CheckpointException) as e:
         raise _unusable(folder, _cause(e)) from e
+    optimizer.load_state_dict(optimizer.state_dict())  # torch puts the steps where its kernels count them
 
 
 def _learning(model: nn.Module) -> dict[str, nn.Parameter]:

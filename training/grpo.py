@@ -333,7 +333,11 @@ class GrpoTrainer:
         """Ids of the prompts as the loader's workers made them, ids of the answers, and vLLM's log-probabilities of
         these, else None. Raises TrainingError."""
         ids = [shown.ids for shown in trl.shown]
-        made, logs = self._by_vllm(ids, trl) if trl.use_vllm else (self._by_transformers(ids, trl), None)
+        if trl.use_vllm:
+            made, logs = self._by_vllm(ids, trl)
+        else:
+            with self.accelerator.autocast():  # the precision that is learnt in: flash kernels take no other
+                made, logs = self._by_transformers(ids, trl), None
         return {"prompt_ids": ids, "completion_ids": made, "logprobs": logs}
 
     def _by_transformers(self, prompts: list[list[int]], trl: Any) -> list[list[int]]:

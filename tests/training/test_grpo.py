@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from trl.trainer.grpo_config import GRPOConfig
 
 from core.errors import UserError
 from tests.kits.progresslm_rows import TINY, conversations, empty_corpus, source_rows, write_rows
-from training import grpo, rollouts, transform
+from training import attention, grpo, rollouts, transform
 from training.backbones import load_processor
 from training.errors import TrainingError
 from training.model import load_model
@@ -162,6 +163,24 @@ def test_pictures_of_a_prompt_are_decoded_once(taught: Path, tmp_path: Path, mon
     rewarded(taught, tmp_path, train={"batch": 2, "accumulation": 4})
     assert len(reads) == len(set(reads)) == 4
     assert {row["sample_id"] for row in completions(tmp_path)} == set(reads)
+
+
+def test_answers_are_made_in_the_precision_that_is_learnt_in(
+    taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As flash kernels ask: `varlen` of a GPU, which takes half precision alone, answered by SDPA."""
+    kinds = set()
+
+    def kernel(q, k, v, begin, *_, scale, window_size) -> torch.Tensor:
+        kinds.add(q.dtype)
+        rows = [[s[a:b].transpose(0, 1)[None] for s in (q, k, v)] for a, b in pairwise(begin.tolist())]
+        sdpa = torch.nn.functional.scaled_dot_product_attention
+        return torch.cat([sdpa(*r, is_causal=window_size[1] == 0, scale=scale)[0].transpose(0, 1) for r in rows])
+
+    monkeypatch.setattr(attention, "varlen_attn", kernel)
+    train = {"steps": 1, "batch": 2, "accumulation": 4, "dtype": "bfloat16"}
+    rewarded(taught, tmp_path, train=train, model={"attention": "varlen"})
+    assert kinds == {torch.bfloat16}
 
 
 def test_workers_change_nothing(taught: Path, tmp_path: Path) -> None:
