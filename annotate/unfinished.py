@@ -3,8 +3,8 @@
 A run that ends as most others do is likely to have ended well, since recordings are kept because most worked. Each sign
 is how far a run is from the others in robust deviations (median, MAD), so that a task whose runs differ much needs a
 larger difference. A logistic function of few signs gives the probability, and how many runs of the task seem to have
-failed shifts it. `benchmarks/unfinished_runs.py` fits its weights on simulated runs whose outcomes were left out, and
-tries them on tasks that they were not fitted on.
+failed shifts it. Its weights were fitted once on simulated runs whose outcomes were left out, and tried on tasks that
+they were not fitted on.
 """
 
 from collections.abc import Sequence
@@ -23,8 +23,8 @@ STATE_FLOOR, STATE_SCALE = 0.05, 0.2  # standard deviations of the task's states
 PICTURE_FLOOR, PICTURE_SCALE = 4.0, 0.1  # bits of the perceptual hash
 SPEED_SCALE = 0.1  # share of the fast speed
 
-# Fitted by benchmarks/unfinished_runs.py to the shipped and the confirm runs without outcomes (179 runs of 16 tasks,
-# 55 failed). Only three of them leave a step undone, all failed: that weight is set by hand.
+# Fitted to simulated runs without outcomes (179 runs of 16 tasks, 55 failed). Only three of them leave a step undone,
+# all failed: that weight is set by hand.
 BIAS = -3.29
 WEIGHTS = {
     "the arm stops elsewhere": 1.44,

@@ -12,13 +12,13 @@ knew before. Models go into the workspace, as those of `proccorpus adapt` do.
     mae_truth        the same against the simulator's truth
 """
 
-import argparse
 import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.laptop import measured, summary
+from benchmarks.harness import arguments
+from benchmarks.laptop import measured, summary, with_seed
 from core.paths import Workspace
 from eval.held_out.episodes import HeldOut, held_out
 from eval.reward.laptop import open_laptop
@@ -44,7 +44,7 @@ def parts(episodes: Sequence[HeldOut], adapted: int) -> dict[str, list[HeldOut]]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__)
     parser.add_argument("--workspace", type=Path, default=Path("workspace"))
     parser.add_argument("--release", default="demo")
     parser.add_argument("--model", required=True)
@@ -68,7 +68,7 @@ def main() -> None:
         for seed in range(args.seeds):
             began = time.process_time()
             samples = episode_samples(lake, DATASET, episode, SAMPLES, seed)
-            seeded = recipe.model_copy(update={"train": recipe.train.model_copy(update={"seed": seed})})
+            seeded = with_seed(recipe, seed)
             run = adapt(lake, samples, f"{DATASET}-{episode:06d}", seeded)
             cost = {"cpu_s": time.process_time() - began, "moments": float(len(samples))}
             after = open_laptop(run.checkpoint)

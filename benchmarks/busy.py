@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.decoding import repeat_video
+from benchmarks.harness import is_missed, table
 from benchmarks.pipeline import FPS, encode
-from benchmarks.tables import is_missed, table
 from core.paths import Workspace
 from ingest.registry import DatasetConfig
 from pipeline.build import run_build

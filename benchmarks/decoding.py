@@ -1,6 +1,6 @@
 """What ingest costs over bare decoding, and over the published method, as ratios that hold on any machine.
 
-    python -m benchmarks.decoding [--runs N] [--seconds S] [--memory] [--check]
+    python -m benchmarks.decoding [--runs N] [--seconds S] [--check]
 
 Over the same frames, in turns, in one process, in wall-clock time:
 
@@ -11,15 +11,12 @@ Over the same frames, in turns, in one process, in wall-clock time:
   pair, and for each frame's progress the sums over all frames before. Slow, so on the first frames only.
 
 Two videos, made of the shipped sample: h264 of 256x256 px as shipped, and AV1 of 640x480 px encoded here as LeRobot
-does (two frames a group, crf 30). `--memory` measures the peak memory of one process on ten minutes of 640x480 h264.
-`--check` exits 1 when a goal is missed by more than 15 %; wrong frame counts always do.
+does (two frames a group, crf 30). `--check` exits 1 when a goal is missed by more than 15 %; wrong frame counts always
+do.
 """
 
-import argparse
 import os
-import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -36,8 +33,8 @@ from PIL import Image
 from annotate.frames import FramesConfig, measure_camera
 from annotate.progress import procvlm_labels
 from annotate.segments import Segment
+from benchmarks.harness import arguments, exit_code, is_missed
 from benchmarks.pipeline import encode_all
-from benchmarks.tables import is_missed
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, TimedPicture, timed
 from ingest.media.frames import DECODE_ALL, DecodeOptions
 from ingest.media.video import decode
@@ -56,8 +53,6 @@ GOALS = {
     ("AV1 640x480", "measure + keyframes"): 0.8,
 }
 PUBLISHED_GOAL = 4.0  # times as fast as the published method
-MEMORY_LIMIT_MB = 600
-MINUTES = 10
 
 
 @dataclass(frozen=True)
@@ -147,27 +142,12 @@ def ratio(limit: Callable[[], int], way: Callable[[], int], runs: int) -> tuple[
     return counts, statistics.median(seconds), statistics.median(ratios)
 
 
-def peak_memory_mb(path: Path) -> tuple[float, int]:
-    """Peak memory of a process of its own that measures a video, and its frames."""
-    command = [sys.executable, "-m", "benchmarks.decoding", "--measure", str(path)]
-    out = subprocess.run(command, capture_output=True, text=True, check=True)
-    peak, frames = out.stdout.split()
-    return float(peak), int(frames)
-
-
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__, check=True)
     parser.add_argument("--runs", type=int, default=5, help="alternating runs; the median counts (default 5)")
     parser.add_argument("--published-frames", type=int, default=200, help="frames for the published method")
-    parser.add_argument("--memory", action="store_true", help="also the peak memory on a ten-minute video")
-    parser.add_argument("--check", action="store_true", help="exit 1 when a goal is missed by more than 15 %%")
-    parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     cv2.setNumThreads(1)
-    if args.measure:
-        frames = measure_keyframes(Clip("long", args.measure, 0))
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, frames)
-        return 0
     low, wrong = [], []
     with tempfile.TemporaryDirectory() as folder:
         large = Path(folder) / "av1.mp4"
@@ -193,19 +173,9 @@ def main() -> int:
             print(f"| {clip.name} | published | {count} | {rate:.0f} | {faster} | {PUBLISHED_GOAL} |")
             low += ["published"] if is_missed(times, PUBLISHED_GOAL) else []
             wrong += ["published"] if count != args.published_frames else []
-        if args.memory:
-            short, long = Path(folder) / "short.mp4", Path(folder) / "long.mp4"
-            encode_all("h264", short, large_pictures(AV1_FRAMES))
-            repeat_video(short, long, MINUTES * 60 * FPS // AV1_FRAMES)
-            peak, frames = peak_memory_mb(long)
-            print(f"\nPeak memory on {frames} frames of h264 640x480: {peak:.0f} MB (limit {MEMORY_LIMIT_MB})")
-            wrong += ["memory"] if frames != MINUTES * 60 * FPS else []
-            low += ["memory"] if peak > MEMORY_LIMIT_MB else []
     for name in wrong:
         print(f"error: {name}: not as many frames as there are", file=sys.stderr)
-    for name in low:
-        print(f"missed: {name}", file=sys.stderr)
-    return int(bool(wrong) or (args.check and bool(low)))
+    return int(bool(wrong)) or exit_code(low, args.check)
 
 
 if __name__ == "__main__":

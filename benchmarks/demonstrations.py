@@ -9,7 +9,6 @@ often a trembling hand has more jerk than other clean runs of its task, by the p
 bootstraps that draw whole tasks. Prints Markdown.
 """
 
-import argparse
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -23,8 +22,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from annotate.demonstration import measures
-from benchmarks.tables import table, worded
-from benchmarks.trial import build
+from benchmarks.harness import arguments, build, table, worded
 from core.demonstration_quality import ODD_Z, PARTS
 from core.paths import Workspace
 from core.tables import TABLES
@@ -164,7 +162,7 @@ def noisy(share: float) -> Callable[[np.ndarray, float, np.random.Generator], np
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__)
     parser.add_argument("sets", nargs="+", type=Path, help="folders of simulated datasets with their truth")
     parser.add_argument("--workspace", type=Path, help="keep the workspaces below it")
     asked = parser.parse_args()

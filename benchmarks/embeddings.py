@@ -1,6 +1,6 @@
 """What embeddings cost, as a ratio to decoding the same video alone.
 
-    python -m benchmarks.embeddings [--runs N] [--hz HZ] [--encoder NAME ...] [--size PX ...] [--check]
+    python -m benchmarks.embeddings [--runs N] [--hz HZ] [--encoder NAME ...] [--size PX ...]
 
 Over the frames of the shipped sample (h264 of 256x256 px), in turns, in one process, on one thread, in CPU time:
 
@@ -9,13 +9,10 @@ Over the frames of the shipped sample (h264 of 256x256 px), in turns, in one pro
 - frames + embeddings: the same pass with an encoder that looks at pictures a few times a second.
 
 What embeddings cost is the difference of the last two. How many pictures there are a frame depends on the frame rate,
-so the ratio is given for 20 frames a second, at which the sample was recorded, and for 30. `--check` exits 1 when the
-cost of mobilenet_v2 at 30 frames a second is above decoding alone.
+so the ratio is given for 20 frames a second, at which the sample was recorded, and for 30.
 """
 
-import argparse
 import statistics
-import sys
 import time
 from collections.abc import Callable
 
@@ -26,9 +23,9 @@ from annotate.embeddings.config import EmbeddingsConfig
 from annotate.embeddings.passing import EmbeddingPass, every_nth
 from annotate.frames import measure_camera
 from benchmarks.decoding import NO_KEYFRAMES, SAMPLE, SAMPLE_FRAMES, Clip
+from benchmarks.harness import arguments
 
 RATES = (20, 30)  # frames a second
-LIMIT = 1.0
 
 
 def decode_only() -> None:
@@ -71,20 +68,18 @@ def costs(config: EmbeddingsConfig, runs: int) -> dict[int, tuple[float, float]]
     return by_rate
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main() -> None:
+    parser = arguments(__doc__)
     parser.add_argument("--runs", type=int, default=5, help="alternating runs; the median counts (default 5)")
     parser.add_argument("--hz", type=float, default=5.0, help="pictures a second (default 5)")
     parser.add_argument("--encoder", nargs="+", default=["mobilenet_v2", "grey"], help="which encoders")
     parser.add_argument("--size", type=int, nargs="+", help="sides of pictures; default: the encoder's own")
-    parser.add_argument("--check", action="store_true", help="exit 1 when mobilenet_v2 costs more than decoding")
     args = parser.parse_args()
     cv2.setNumThreads(1)
 
     decoding = statistics.median(cpu_s(decode_only) for _ in range(args.runs)) * 1000 / SAMPLE_FRAMES
     print(f"decoding alone: {decoding:.2f} ms of CPU a frame\n")
     print("| encoder | CPU ms a picture | over decoding, 20 frames/s | 30 frames/s |\n|---|---|---|---|")
-    is_high = False
     for name in args.encoder:
         for size in args.size or [None]:
             config = EmbeddingsConfig(encoder=name, hz=args.hz, size_px=size, device="cpu")
@@ -93,9 +88,7 @@ def main() -> int:
                 title = into.encoder.title
             ms = statistics.mean(ms for ms, _ in by_rate.values())
             print(f"| {title} | {ms:.2f} | {by_rate[20][1]:.2f} | {by_rate[30][1]:.2f} |", flush=True)
-            is_high |= name == "mobilenet_v2" and size is None and by_rate[30][1] > LIMIT
-    return int(args.check and is_high)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

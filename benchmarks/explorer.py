@@ -8,15 +8,11 @@ whose memory is read from /proc. Each request is of another episode, filter or p
 was counted before unless the page does so for its users, too.
 """
 
-import argparse
 import json
 import math
-import os
 import random
 import shutil
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +21,7 @@ from urllib.parse import urlencode
 
 import httpx
 
+from benchmarks.harness import arguments, cpu_s, memory_mb, serving
 from benchmarks.synthetic import DATASETS, episodes_of_each, make
 from core.paths import ROOT, Workspace
 from warehouse.lake import Lake
@@ -59,7 +56,7 @@ FURNISHING = {
 def urls(episodes: int, seed: int = 0) -> dict[str, Callable[[], str]]:
     """A maker of addresses for each page, by name; each call another one."""
     chance = random.Random(seed)
-    words = [
+    words = (
         "cup",
         "drawer",
         "red block",
@@ -72,7 +69,7 @@ def urls(episodes: int, seed: int = 0) -> dict[str, Callable[[], str]]:
         "push open",
         "wipe",
         "number 7",
-    ]
+    )
     sorts = ["episode", "longest", "shortest", "steps", "confidence", "jump", "end"]
 
     def where() -> str:
@@ -144,31 +141,14 @@ def furnish(space: Workspace, episodes: int) -> None:
 
 
 @contextmanager
-def serving(space: Workspace) -> Iterator[tuple[str, int, float]]:
+def exploring(space: Workspace) -> Iterator[tuple[str, int, float]]:
     """Address and process of an explorer, and the seconds until it answered its first page."""
     started = time.monotonic()
-    command = [sys.executable, str(ROOT / "proccorpus.py"), "explore", "--no-open", "--no-token", "--port", "0"]
-    server = subprocess.Popen([*command, "--workspace", str(space.root)], stdout=subprocess.PIPE, text=True)
-    try:
-        assert server.stdout is not None
-        url = server.stdout.readline().split(" is at ")[1].split()[0]
+    words = (str(ROOT / "proccorpus.py"), "explore", "--no-open", "--no-token", "--port", "0")
+    with serving(*words, "--workspace", str(space.root)) as (line, pid):
+        url = line.split(" is at ")[1].split()[0]
         httpx.get(f"{url}/", timeout=600).raise_for_status()
-        yield url, server.pid, time.monotonic() - started
-    finally:
-        server.terminate()
-        server.wait(30)
-
-
-def memory_mb(process: int) -> tuple[float, float]:
-    """Resident memory now, and the most so far."""
-    lines = dict(line.split(":", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines())
-    return int(lines["VmRSS"].split()[0]) / 1024, int(lines["VmHWM"].split()[0]) / 1024
-
-
-def cpu_ms(process: int) -> float:
-    """What a process has computed so far: says more than the clock where others share the machine."""
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return 1000 * (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        yield url, pid, time.monotonic() - started
 
 
 def measured(url: str, process: int, episodes: int, requests: int) -> list[dict]:
@@ -177,21 +157,21 @@ def measured(url: str, process: int, episodes: int, requests: int) -> list[dict]
     with httpx.Client(base_url=url, timeout=120) as client:
         for name, make_url in urls(episodes).items():
             client.get(make_url()).raise_for_status()
-            took, computed = [], cpu_ms(process)
+            took, computed = [], cpu_s(process)
             for _ in range(requests):
                 path = make_url()
                 begun = time.perf_counter()
                 client.get(path).raise_for_status()
                 took.append(1000 * (time.perf_counter() - begun))
             p95 = sorted(took)[math.ceil(0.95 * len(took)) - 1]
-            computed = (cpu_ms(process) - computed) / requests
+            computed = 1000 * (cpu_s(process) - computed) / requests
             rows.append({"page": name, "p95_ms": p95})
             print(f"{name:22} {statistics.median(took):7.0f} {p95:7.0f} {max(took):7.0f} {computed:7.0f}", flush=True)
     return rows
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
+    parser = arguments(__doc__)
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--folder", type=Path, default=Path("/tmp/explorer-bench"), help="made, and deleted at the end")
     parser.add_argument("--requests", type=int, default=20, help="of each page")
@@ -211,10 +191,10 @@ def main() -> None:
         print(f"{found[0]:,} episodes, {found[1]:,} frame rows")
         shutil.rmtree(space.root / "explorer", ignore_errors=True)
         print("page (milliseconds)     median     p95     max     CPU")
-        with serving(space) as (url, process, first_s):
+        with exploring(space) as (url, process, first_s):
             rows = measured(url, process, episodes, given.requests)
             now, most = memory_mb(process)
-        with serving(space) as (_, _, again_s):
+        with exploring(space) as (_, _, again_s):
             pass
         print(
             f"first page after {first_s:.1f} s, of the next start after {again_s:.1f} s; memory {now:.0f} MB, at"

@@ -2,22 +2,16 @@
 
     python -m benchmarks.feeding [--batches 24] [--cores 16] [--check]
 
-Batches as training prepares them, of two recipes' shapes: packed rows out of shards (pictures of 256x256, as the corpus
-keeps them) and batches of rows of a file with eight pictures of 640x480 each. All is counted in CPU time of one
-thread: reading, planning, decoding, resizing, cutting into patches, and the copy into memory that processes share.
-Cores are assumed to add up, since workers share nothing but a disk; so tokens/s/core x cores is what a GPU with so many
-cores is given.
-
-Beside it stand what the processor of transformers takes for the same pictures, and the planning of a batch as a share
-of its preparation: consumers that share a lane all plan its batches. `--check` exits 1 below what a GPU takes.
+Batches as training prepares them: packed rows of 8192 tokens out of shards, pictures of 256x256 as the corpus keeps
+them. All is counted in CPU time of one thread: reading, planning, decoding, resizing, cutting into patches, and the
+copy into memory that processes share. Cores are assumed to add up, since workers share nothing but a disk; so
+tokens/s/core x cores is what a GPU with so many cores is given. `--check` exits 1 below what a GPU takes.
 """
 
-import argparse
-import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import chain, cycle, islice
 from pathlib import Path
 from typing import Any
@@ -26,13 +20,12 @@ import cv2
 import numpy as np
 import torch
 
+from benchmarks.harness import arguments, exit_code
 from benchmarks.shards import VIDEOS
 from core.values import IMAGE_MARK
 from ingest.media.video import decode
-from training.batches import BatchStream
 from training.feeding import open_stream
-from training.pictures import decode_picture
-from training.recipe import Recipe
+from training.recipe import Recipe, TinyConfig
 from training.tiny import make_processor, make_tokenizer
 from training.transform import Transform
 from warehouse.shards import Index, ShardEpisode, index_path, pack, picture_name
@@ -40,33 +33,22 @@ from warehouse.shards import Index, ShardEpisode, index_path, pack, picture_name
 TAKEN = 24_000  # tokens a second: Qwen3-VL-2B on one H200 at 40 % of its arithmetic
 NOISE = 4.0  # a camera's, in pixel values: frames that were enlarged would decode too quickly
 QUALITY = 90
-CONSUMERS = 64
 EPISODES, FRAMES, PER_EPISODE, SHOWN = 8, 24, 20, 8
 TEXT = "These are pictures of a robot at work on: put the red block into the tray. " * 4
 ANSWER = "The gripper holds the block above the tray, so three of four steps are done. " * 6
 QWEN3 = {"patch_size": 16, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
-SHAPES: dict[str, dict[str, Any]] = {
-    "shards": {
-        "size": (256, 256),
-        "limits": {"shortest_edge": 4096, "longest_edge": 589824},
-        "data": {"packing": True, "window": 512, "sequence_length": 8192, "cache_mb": 0},
-        "batch": 4,
-    },
-    "jsonl": {
-        "size": (480, 640),
-        "limits": {"shortest_edge": 3136, "longest_edge": 1003520},
-        "data": {"window": 64, "sequence_length": 30000, "cache_mb": 0},
-        "batch": 2,
-    },
-}
+SIZE = (256, 256)
+LIMITS = {"shortest_edge": 4096, "longest_edge": 589824}
+DATA = {"packing": True, "window": 512, "sequence_length": 8192, "cache_mb": 0}
+BATCH = 4
 
 
-def jpegs(size: tuple[int, int], count: int) -> list[bytes]:
-    """Frames of the shipped videos, in this size, with a camera's noise."""
+def jpegs(count: int) -> list[bytes]:
+    """Frames of the shipped videos, with a camera's noise."""
     rng = np.random.default_rng(0)
     made = []
     for frame in islice(chain.from_iterable(decode(path) for path in cycle(VIDEOS)), count):
-        rgb = cv2.resize(frame.rgb(), size[::-1], interpolation=cv2.INTER_CUBIC)
+        rgb = cv2.resize(frame.rgb(), SIZE, interpolation=cv2.INTER_CUBIC)
         noisy = np.clip(rgb + rng.normal(0, NOISE, rgb.shape), 0, 255).astype(np.uint8)
         made.append(cv2.imencode(".jpg", noisy, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes())
     return made
@@ -93,32 +75,11 @@ def write_shards(folder: Path, pictures: list[bytes]) -> list[Path]:
     return [path]
 
 
-def write_rows(folder: Path, pictures: list[bytes]) -> Path:
-    names = []
-    for k, jpeg in enumerate(pictures):
-        names.append(f"{k:05d}.jpg")
-        (folder / names[-1]).write_bytes(jpeg)
-    question = "\n".join(f"{IMAGE_MARK} {100 * k // (SHOWN - 1)}%" for k in range(SHOWN)) + TEXT
-    turns = [{"role": "user", "content": question}, {"role": "assistant", "content": ANSWER}]
-    rows = [{"messages": turns, "images": names[k : k + SHOWN], "progress": 0.5} for k in range(len(names) - SHOWN)]
-    path = folder / "rows.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
-def make_transform(limits: dict[str, int]) -> Transform:
-    from training.recipe import TinyConfig
-
+def make_transform() -> Transform:
     processor = make_processor(make_tokenizer([TEXT, ANSWER], 2000), TinyConfig())
-    for name, value in (QWEN3 | {"size": limits}).items():
+    for name, value in (QWEN3 | {"size": LIMITS}).items():
         setattr(processor.image_processor, name, value)
     return Transform(processor)
-
-
-def seconds(work: Callable[[], Any]) -> float:
-    started = time.process_time()
-    work()
-    return time.process_time() - started
 
 
 def feed(stream: Iterator[Any], batches: int) -> tuple[int, int, int]:
@@ -133,72 +94,35 @@ def feed(stream: Iterator[Any], batches: int) -> tuple[int, int, int]:
     return tokens, pictures, size
 
 
-def measure(name: str, folder: Path, batches: int, cores: int) -> dict[str, Any]:
-    shape = SHAPES[name]
-    pictures = jpegs(shape["size"], EPISODES * FRAMES)
-    transform = make_transform(shape["limits"])
-    shards = write_shards(folder, pictures) if name == "shards" else []
-    files = {"jsonl": [write_rows(folder, pictures)]} if name == "jsonl" else {}
-    settings = {"model": {"path": folder}, "data": shape["data"] | files}
-    recipe = Recipe(**{"name": "bench", **settings, "train": {"steps": 1, "batch": shape["batch"], "lr": 1}})
-
-    def opened(first: int = 0, every: int = 1) -> BatchStream:
-        return open_stream(shards, transform, recipe, first, every)
-
-    stream = opened()
+def measure(folder: Path, batches: int, cores: int) -> dict[str, float]:
+    pictures = jpegs(EPISODES * FRAMES)
+    settings: dict[str, Any] = {"model": {"path": folder}, "data": DATA, "train": {"steps": 1, "batch": BATCH, "lr": 1}}
+    stream = open_stream(write_shards(folder, pictures), make_transform(), Recipe(name="bench", **settings), 0, 1)
     feed(stream, 2)  # warm
-    given: list[tuple[int, int, int]] = []
-    spent = seconds(lambda: given.append(feed(stream, batches)))
-    tokens, shown, size = given[0]
-    per_core = tokens / spent
-    # The last of many consumers plans the batches of all before it, and prepares its own.
-    last = opened(CONSUMERS - 1, CONSUMERS)
-    spent_last = seconds(lambda: feed(last, 1))
-    planning = max(0.0, (spent_last - spent / batches) / (CONSUMERS - 1)) / (spent / batches)
+    began = time.process_time()
+    tokens, shown, size = feed(stream, batches)
+    spent = time.process_time() - began
     return {
-        "data": name,
-        "picture": f"{shape['size'][1]}x{shape['size'][0]}, {sum(map(len, pictures)) / len(pictures) / 1e3:.0f} kB",
+        "kb_per_picture": sum(map(len, pictures)) / len(pictures) / 1e3,
         "tokens_per_picture": tokens / shown,
         "ms_per_picture": 1e3 * spent / shown,
-        "ms_as_the_processor": slow(transform, pictures[:16]),
         "bytes_per_token": size / tokens,
-        "tokens_per_s_per_core": per_core,
-        "times_the_gpu": cores * per_core / TAKEN,
-        "gpu_share": min(1.0, cores * per_core / TAKEN),
-        "planning_share": planning,
+        "tokens_per_s_per_core": tokens / spent,
+        "times_the_gpu": cores * tokens / spent / TAKEN,
     }
 
 
-def slow(transform: Transform, pictures: list[bytes]) -> float:
-    """Milliseconds a picture, decoded and prepared by the processor of transformers, eight at a time."""
-    processor = transform.processor.image_processor
-
-    def work() -> None:
-        for k in range(0, len(pictures), 8):
-            processor(images=[decode_picture(p, 4096) for p in pictures[k : k + 8]], return_tensors="pt")
-
-    work()
-    return 1e3 * seconds(work) / len(pictures)
-
-
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = arguments(__doc__, check=True)
     parser.add_argument("--batches", type=int, default=24)
     parser.add_argument("--cores", type=int, default=16, help="of one GPU")
-    parser.add_argument("--check", action="store_true")
-    parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    results = []
-    for name in SHAPES:
-        with tempfile.TemporaryDirectory() as folder:
-            results.append(measure(name, Path(folder), options.batches, options.cores))
-        row = results[-1]
-        print(f"{name}: " + ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()))
-    if options.out:
-        options.out.write_text(json.dumps(results, indent=1) + "\n")
-    return 1 if options.check and any(r["times_the_gpu"] < 1 for r in results) else 0
+    with tempfile.TemporaryDirectory() as folder:
+        found = measure(Path(folder), options.batches, options.cores)
+    print(", ".join(f"{name} {value:.4g}" for name, value in found.items()))
+    return exit_code(["what a GPU takes"] if found["times_the_gpu"] < 1 else [], options.check)
 
 
 if __name__ == "__main__":

@@ -8,12 +8,9 @@ at a run are spoilt independently. Prints by the number of runs asked about: the
 boundaries, and looks at runs, as a share of one look at each; the sets are small, so that these are many.
 """
 
-import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 
@@ -23,9 +20,8 @@ from annotate.segments import STEP, Segment
 from annotate.transfer.config import TransferConfig
 from annotate.vlm.config import VlmConfig
 from annotate.vlm.few_runs import TaskLabels, in_rounds, label_task
-from benchmarks.label_truth import TRUTH, Known, finished_label, real_sets
-from benchmarks.tables import table_text
-from benchmarks.trial import SHARED, trial_workspace
+from benchmarks.harness import table_text, trial_workspace
+from benchmarks.label_truth import TRUTH, Known, finished_label, hand_labelled, names, real_sets
 from eval.annotators.truth import hand_progress
 
 COUNTS = (1, 3, 5, "all")
@@ -88,14 +84,10 @@ def trial(episodes: Sequence[Known], count: int | str, spoilt: str, seed: int) -
     return looks / len(episodes), float(np.mean(errors)), float(np.mean(f1s))
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=SHARED / "data", help="where the hand-labelled datasets lie")
-    parser.add_argument("--workspace", type=Path, help="keep what is built in this folder")
-    asked = parser.parse_args()
-    names = sorted(f.name for f in TRUTH.iterdir() if (asked.data / f.name).is_dir())
+def main() -> None:
+    asked = hand_labelled(__doc__).parse_args()
     with trial_workspace(asked.workspace) as space:
-        sets = real_sets(space, asked.data, TRUTH, names)
+        sets = real_sets(space, asked.data, TRUTH, names(asked))
     # By set, and over all runs
     found = {
         (name, count): [mean_trial(episodes, count, spoilt) for spoilt in SPOILT]
@@ -110,7 +102,6 @@ def main() -> int:
         for (name, count), cells in found.items()
     ]
     print(table_text(["set", "runs asked about", *(f"{s}: error; F1; looks" for s in SPOILT)], rows))
-    return 0
 
 
 def mean_trial(episodes: Sequence[Known], count: int | str, spoilt: str) -> np.ndarray:
@@ -119,4 +110,4 @@ def mean_trial(episodes: Sequence[Known], count: int | str, spoilt: str) -> np.n
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

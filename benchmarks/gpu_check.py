@@ -32,8 +32,8 @@ import cv2
 import numpy as np
 import torch
 
+from benchmarks.harness import table
 from benchmarks.reward import make_scorers, ours, timed, write_video
-from benchmarks.tables import table
 from benchmarks.true_size import SHAPES, write_checkpoint
 from core.paths import Workspace
 from core.tables import TABLES

@@ -41,8 +41,7 @@ from annotate.transfer.annotator import CODE_VERSION as TRANSFER_VERSION
 from annotate.transfer.annotator import Reference, Transferred
 from annotate.transfer.annotator import annotate as transfer
 from annotate.transfer.config import TransferConfig
-from benchmarks.tables import json_number, table_text, write_json
-from benchmarks.trial import SHARED, build, trial_workspace
+from benchmarks.harness import SHARED, arguments, build, json_number, table_text, trial_workspace, write_json
 from core.paths import ROOT, Workspace
 from eval.annotators.scoring import cuts_f1, even_cuts
 from eval.annotators.truth import NEAR_S, EpisodeTruth, corpus_truth, hand_progress
@@ -423,19 +422,27 @@ def plain(value: Any) -> Any:
     return json_number(float(value)) if isinstance(value, float | np.floating) else value
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def hand_labelled(doc: str | None) -> argparse.ArgumentParser:
+    """For a script on the hand-labelled sets; `names` says which it asks for."""
+    parser = arguments(doc)
     parser.add_argument("--data", type=Path, default=SHARED / "data", help="where the hand-labelled datasets lie")
-    parser.add_argument("--truth", type=Path, default=TRUTH, help="what people said of them")
     parser.add_argument("--dataset", nargs="+", help="only these")
-    parser.add_argument("--sets", nargs="*", type=Path, default=[ROOT / "samples"], help="simulated sets")
     parser.add_argument("--workspace", type=Path, help="keep what is built in this folder")
+    return parser
+
+
+def names(asked: argparse.Namespace) -> list[str]:
+    return asked.dataset or sorted(f.name for f in TRUTH.iterdir() if (asked.data / f.name).is_dir())
+
+
+def main() -> int:
+    parser = hand_labelled(__doc__)
+    parser.add_argument("--sets", nargs="*", type=Path, default=[ROOT / "samples"], help="simulated sets")
     parser.add_argument("--json", type=Path, default=FIGURES)
     parser.add_argument("--page", action="store_true", help="write the tables of docs/truth.md, too")
     asked = parser.parse_args()
-    names = asked.dataset or sorted(f.name for f in asked.truth.iterdir() if (asked.data / f.name).is_dir())
     with trial_workspace(asked.workspace) as space:
-        sets = real_sets(space, asked.data, asked.truth, names)
+        sets = real_sets(space, asked.data, TRUTH, names(asked))
         simulated = []
         for folder in asked.sets:
             simulated += simulated_rows(folder, Workspace(space.root / folder.resolve().name))

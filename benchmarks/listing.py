@@ -7,9 +7,8 @@ with no row and no video; lists both, gives every episode its chunk and split, a
 when that takes a minute, or a gigabyte, or an episode or chunk is lost.
 """
 
-import argparse
 import json
-import resource
+import os
 import sys
 import tempfile
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.harness import arguments, memory_mb
 from core.paths import Workspace
 from ingest.registry import DatasetConfig
 from pipeline.config import DatasetBuild
@@ -76,7 +76,7 @@ def write_v30(root: Path, episodes: int) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__)
     parser.add_argument("--episodes", type=int, default=100_000)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -90,7 +90,7 @@ def main() -> int:
         start = time.perf_counter()
         list_only(space, builds)
         seconds = time.perf_counter() - start
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        peak = memory_mb(os.getpid())[1]
         lake = Lake(space, read_only=True)
         found = lake.rows("SELECT dataset, count(*), count(DISTINCT chunk) FROM episode_facts GROUP BY 1 ORDER BY 1")
         split = lake.rows("SELECT count(*) FROM splits")[0][0]

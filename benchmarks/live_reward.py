@@ -1,6 +1,6 @@
 """Live rewards by shown runs, on robots that nothing was chosen on: the table of docs/rewards.md.
 
-    python -m benchmarks.live_reward [--data FOLDER] [--truth FOLDER] [--workspace W] [--dataset NAME ...]
+    python -m benchmarks.live_reward [--data FOLDER] [--workspace W] [--dataset NAME ...]
 
 Each hand-labelled run is laid beside three other finished ones of its set (of a small set as many as there are; drawn
 several times), picture by picture, as `proccorpus reward --like` does it, without training: with the robot's grippers,
@@ -10,8 +10,6 @@ all other robots, which count alike; one of them is simulated, and many of its r
 trained on all other robots' runs. Prints a Markdown table and writes it between the markers of the page with --page.
 """
 
-import argparse
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -25,9 +23,8 @@ from annotate.alignment import live
 from annotate.alignment.live import Following, Guide, Shown, Where
 from annotate.embeddings.config import EmbeddingsConfig
 from annotate.embeddings.encoders import load_encoder
-from benchmarks.label_truth import TRUTH, robot_of
-from benchmarks.tables import table_text
-from benchmarks.trial import SHARED, build, trial_workspace
+from benchmarks.harness import build, table_text, trial_workspace
+from benchmarks.label_truth import TRUTH, hand_labelled, names, robot_of
 from core.paths import ROOT, Workspace
 from eval.annotators.truth import corpus_truth
 from eval.reward.shown import MOST_SPREAD, ShownConfig, ShownRun
@@ -242,17 +239,12 @@ def rows_of(sets: Mapping[str, Sequence[Run]]) -> list[list[str]]:
     return rows
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=SHARED / "data", help="where the hand-labelled datasets lie")
-    parser.add_argument("--truth", type=Path, default=TRUTH, help="what people said of them")
-    parser.add_argument("--dataset", nargs="+", help="only these")
-    parser.add_argument("--workspace", type=Path, help="keep what is built in this folder")
+def main() -> None:
+    parser = hand_labelled(__doc__)
     parser.add_argument("--page", action="store_true", help="write the table of docs/rewards.md, too")
     asked = parser.parse_args()
-    names = asked.dataset or sorted(f.name for f in asked.truth.iterdir() if (asked.data / f.name).is_dir())
     with trial_workspace(asked.workspace) as space:
-        sets = {name: runs_of(space, asked.data, asked.truth, name) for name in names}
+        sets = {name: runs_of(space, asked.data, TRUTH, name) for name in names(asked)}
         sets["sim_short"] = runs_of(space, SAMPLES, SAMPLES / "truth", "sim_short")
     sets = {name: runs for name, runs in sets.items() if any(drawn(runs))}
     head = ["set", "shown", "clock", "`laptop`", "error", "pictures alone", "one shown", "lag 1 s"]
@@ -263,8 +255,7 @@ def main() -> int:
         begin, end = "<!-- made by `python -m benchmarks.live_reward` -->", "<!-- end -->"
         page = PAGE.read_text()
         PAGE.write_text(f"{page.split(begin)[0]}{begin}\n\n{text}\n{end}{page.split(end)[1]}")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -8,8 +8,6 @@ of its own, on top of what the process holds. Every command is a process of its 
 quarter more memory; `--check` exits 1 where that is missed by more than 15 %.
 """
 
-import argparse
-import json
 import os
 import subprocess
 import sys
@@ -20,9 +18,9 @@ import cv2
 import numpy as np
 
 from benchmarks.busy import MOST_GROWTH, tell_task
-from benchmarks.explorer import memory_mb, serving
+from benchmarks.explorer import exploring
+from benchmarks.harness import apart, arguments, exit_code, is_missed, memory_mb, table
 from benchmarks.pipeline import encode_all
-from benchmarks.tables import is_missed, table
 from core.paths import Workspace
 from ingest.registry import DatasetConfig
 from pipeline.build import run_build
@@ -62,8 +60,8 @@ def make(folder: Path, episodes: int) -> None:
         tell_task(folder / f"episode_{k:05d}.json", k)
 
 
-def build(folder: Path, space: Path) -> None:
-    """Run in a process of its own: prints the most megabytes of each stage."""
+def build(folder: str, space: str) -> dict[str, float]:
+    """The most megabytes of each stage; in a process of its own."""
     peaks: dict[str, float] = {}
 
     def tell(moment: StageMoment) -> None:
@@ -71,26 +69,18 @@ def build(folder: Path, space: Path) -> None:
         peaks[stage] = max(peaks.get(stage, 0.0), memory_mb(os.getpid())[1])
         forget_peak()
 
-    config = DatasetConfig(name="videos", source=str(folder), chunk_size=CHUNK)
+    config = DatasetConfig(name="videos", source=folder, chunk_size=CHUNK)
     forget_peak()
-    report = run_build(Workspace(space), [DatasetBuild(dataset=config, stages=StageConfigs())], 1, on_moment=tell)
+    report = run_build(Workspace(Path(space)), [DatasetBuild(dataset=config, stages=StageConfigs())], 1, on_moment=tell)
     if report.failed:
         sys.exit(report.failed[0].trace)
     tell(StageMoment("videos", 0, ELSE, 0.0))
-    print(json.dumps(peaks))
+    return peaks
 
 
 def forget_peak() -> None:
     """The most memory that this process has had is what it has now."""
     Path("/proc/self/clear_refs").write_text("5")
-
-
-def built(folder: Path, space: Path) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.memory", "--build", str(folder), str(space)]
-    said = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-    if said.returncode:
-        sys.exit(f"the build of {folder.name} failed")
-    return json.loads(said.stdout.splitlines()[-1])
 
 
 def command_mb(words: tuple[str, ...], space: Path) -> float:
@@ -106,13 +96,13 @@ def measured(folder: Path) -> dict[str, float]:
     """Most megabytes, by stage and by command."""
     with tempfile.TemporaryDirectory(dir=folder.parent) as name:
         space, outside = Path(name) / "space", Path(name)
-        peaks = {f"build: {stage}": mb for stage, mb in built(folder, space).items()}
-        peaks["build again"] = max(built(folder, space).values())
+        peaks = {f"build: {stage}": mb for stage, mb in apart(build, str(folder), str(space)).items()}
+        peaks["build again"] = max(apart(build, str(folder), str(space)).values())
         for title, words in COMMANDS.items():
             out = ("--out", str(outside / title.replace(" ", "-"))) if words[0] == "export" else ()
             peaks[title] = command_mb((*words, *out), space)
             print(f"{folder.name}: {title}: {peaks[title]:.0f} MB", file=sys.stderr, flush=True)
-        with serving(Workspace(space)) as (_, pid, _):
+        with exploring(Workspace(space)) as (_, pid, _):
             peaks["explorer, the first page"] = memory_mb(pid)[1]
         lake = Lake(Workspace(space), read_only=True)
         episodes, frames = lake.rows("SELECT count(*), sum(num_frames) FROM episode_content")[0]
@@ -121,14 +111,9 @@ def measured(folder: Path) -> dict[str, float]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__, check=True)
     parser.add_argument("--episodes", type=int, default=300, help="of the smaller dataset")
-    parser.add_argument("--check", action="store_true", help="exit 1 when a goal is missed by more than 15 %%")
-    parser.add_argument("--build", nargs=2, type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.build:
-        build(*given.build)
-        return 0
     with tempfile.TemporaryDirectory() as name:
         found = []
         for episodes in (given.episodes, TIMES * given.episodes):
@@ -140,10 +125,9 @@ def main() -> int:
         ("", "MB", f"MB at {TIMES} times the episodes", f"growth (goal {MOST_GROWTH})"),
         [(part, f"{small[part]:.0f}", f"{large[part]:.0f}", f"{large[part] / small[part]:.2f}") for part in large],
     )
-    missed = [part for part in large if is_missed(large[part] / small[part], MOST_GROWTH, smaller_is_better=True)]
-    for part in missed:
-        print(f"Missed: {part}: {large[part]:.0f} instead of {small[part]:.0f} MB")
-    return int(given.check and bool(missed))
+    growths = {part: large[part] / small[part] for part in large}
+    missed = [part for part, growth in growths.items() if is_missed(growth, MOST_GROWTH, smaller_is_better=True)]
+    return exit_code([f"{part}: {large[part]:.0f} instead of {small[part]:.0f} MB" for part in missed], given.check)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ import numpy as np
 from av.video.stream import VideoStream
 
 from annotate.samples.config import SamplesConfig
-from benchmarks.tables import is_missed, table
+from benchmarks.harness import is_missed, table
 from core.paths import Workspace
 from ingest.media.frames import DecodeOptions
 from ingest.media.video import decode

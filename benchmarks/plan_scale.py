@@ -6,8 +6,9 @@ Each unit cost is a line of UNITS with where it comes from; each assumption a li
 that a reader can redo: change a line and run it again. docs/performance.md shows its assumptions and its plan.
 """
 
-import argparse
 from dataclasses import dataclass
+
+from benchmarks.harness import arguments, table
 
 HOUR_S, GB, TB, MB = 3600, 1e9, 1e12, 1e6
 
@@ -114,21 +115,25 @@ def number(x: float) -> str:
     return f"{x:.3g}"
 
 
-def values(title: str, found: dict[str, Value]) -> str:
-    rows = [f"| `{k}` | {number(v.value)} {v.unit} | {v.what} | {v.source} |" for k, v in found.items()]
-    return "\n".join([f"| {title} | value | what | from |", "|---|---|---|---|", *rows])
+def values(title: str, found: dict[str, Value]) -> None:
+    rows = [[f"`{k}`", f"{number(v.value)} {v.unit}", v.what, v.source] for k, v in found.items()]
+    table([title, "value", "what", "from"], rows)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__)
     parser.add_argument("--frames", type=float, default=60e6)
     given = parser.parse_args()
-    print(values("measured", UNITS), values("assumed", ASSUMED), sep="\n\n")
+    values("measured", UNITS)
+    values("assumed", ASSUMED)
     small, large = plan(given.frames), plan(1000 * given.frames)
-    print(f"\n| | {number(given.frames)} frames | {number(1000 * given.frames)} frames | reckoned as |")
-    print("|---|---|---|---|")
-    for (what, n, unit, how), (_, more, _, _) in zip(small, large, strict=True):
-        print(f"| {what} | {number(n)} {unit} | {number(more)} {unit} | {how} |")
+    table(
+        ["", f"{number(given.frames)} frames", f"{number(1000 * given.frames)} frames", "reckoned as"],
+        [
+            [what, f"{number(n)} {unit}", f"{number(more)} {unit}", how]
+            for (what, n, unit, how), (_, more, _, _) in zip(small, large, strict=True)
+        ],
+    )
 
 
 if __name__ == "__main__":

@@ -11,23 +11,13 @@ On a CPU the model is small, and has random weights; the share of its work that 
 that of Qwen3-VL-2B, is about that model's. Where there is a GPU, the model is of Qwen3-VL-2B's size, in bfloat16.
 Counted is CPU time of one thread, or on a GPU time on the clock. The exit code is 1 where a count, an equality or a
 floor does not hold.
-
-    .venv/bin/python -m benchmarks.reward --ahead [--pictures 160] [--out FILE.json]
-
-What it is worth to make pictures ready while the model works: a whole run through the reward server, and prompts
-through the local runner of heads, against the same work done one part after the other. Counted are time on the clock,
-which shows it where two cores are free, and CPU time of the thread that runs the model: what is taken off it. The least
-of REPEATS; the model has one thread.
 """
 
-import argparse
-import asyncio
 import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from itertools import batched
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +28,10 @@ import torch
 
 from annotate.samples.procvqa import progress_question
 from benchmarks import true_size
+from benchmarks.harness import arguments, write_json
 from eval.reward.model import ModelScorer
-from eval.reward.scorer import Reward
-from eval.reward.stream import Moment
 from eval.reward.video import open_clip, score_clip
 from eval.reward.window import Window
-from eval.server.limits import ServerLimits
-from eval.server.pictures import decode_picture as decode_upload
-from eval.server.service import Service, told_of
 from training.flops import cost
 from training.heads import make_head
 from training.model import ProgressModel
@@ -65,7 +51,6 @@ WINDOW = Window(8, 1 / SCORE_FPS)
 AT_ONCE, ANSWER_TOKENS, JPEG_QUALITY = 8, 64, 95
 VIDEO_PX = 256
 FLOOR_SHARED, FLOOR_PUBLISHED = 1.5, 4.0
-CAMERA_PX, REPEATS, BATCH = (480, 640), 3, 16
 TOLERANCE = {"cpu": 1e-5, "cuda": 2e-2}  # float32, bfloat16
 
 
@@ -162,121 +147,14 @@ def timed[T](device: str, run: Callable[[], T]) -> tuple[float, T]:
     return clock() - began, found
 
 
-def camera_pictures(count: int) -> list[bytes]:
-    """JPEGs as a camera sends them."""
-    ground = np.random.default_rng(0).integers(60, 200, (CAMERA_PX[0] // 8, CAMERA_PX[1] // 8, 3), np.uint8)
-    ground = np.asarray(cv2.resize(ground, CAMERA_PX[::-1], interpolation=cv2.INTER_CUBIC), np.uint8)
-    made = []
-    for k in range(count):
-        bgr = ground.copy()
-        cv2.circle(bgr, (20 + k * 600 // count, 240), 30, (40, 40, 220), -1)
-        made.append(cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes())
-    return made
-
-
-def run_in_turn(scorer: ModelScorer, data: Sequence[bytes]) -> list[float | None]:
-    """Rewards of a run, each part of it decoded, then scored."""
-    stream, limits = scorer.stream(TASK, float(SCORE_FPS)), ServerLimits()
-    found: list[float | None] = []
-    for part in batched(data, limits.max_batch):
-        pictures = [decode_upload(d, limits.max_pixels, "picture") for d in part]
-        moments = [m for p in pictures if (m := stream.append({"camera": p})) is not None]
-        found += [r.progress for r in scorer.score(moments)]
-    return found
-
-
-def run_served(scorer: ModelScorer, data: Sequence[bytes]) -> list[float | None]:
-    """The same by the reward server, without its network."""
-
-    async def rewards() -> list[float | None]:
-        service = Service(scorer, ["benchmark"], ServerLimits())
-
-        async def gone() -> bool:
-            return False
-
-        scoring = asyncio.create_task(service.batcher.run())
-        try:
-            stream = service.stream(TASK, float(SCORE_FPS), (), ("camera",))
-            return [
-                r.progress
-                for r in await service.score_frames(
-                    stream, data, gone, told_of(len(data), 1, service.limits, None, None)
-                )
-            ]
-        finally:
-            scoring.cancel()
-            service.batcher.close()
-            service.decoders.shutdown()
-
-    return asyncio.run(rewards())
-
-
-def made_ready_ahead(count: int) -> tuple[dict[str, Any], list[str]]:
-    """Facts, and what is wrong."""
-    scorer = make_scorers("cuda" if torch.cuda.is_available() else "cpu")[0]
-    data = camera_pictures(count)
-    facts: dict[str, Any] = {"pictures": count, "px": list(CAMERA_PX)}
-    wrong = []
-    spent = scoring_seconds(scorer)
-    pairs: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
-        "server": (lambda: run_in_turn(scorer, data), lambda: run_served(scorer, data)),
-    }
-    for name, (in_turn, ahead) in pairs.items():
-        if in_turn() != ahead():
-            wrong.append(f"{name}: numbers differ")
-        # In turn, one thread does all; ahead, the server's scoring has a thread of its own
-        before, before_cpu = least_seconds(in_turn)
-        after, after_cpu = least_seconds(ahead, spent if name == "server" else None)
-        rates = {"pictures_per_s_in_turn": count / before, "pictures_per_s": count / after}
-        taken_off = {
-            "ratio_of_the_models_thread": before_cpu / after_cpu,
-            "cpu_ms_a_picture_taken_off_it": 1000 * (before_cpu - after_cpu) / count,
-        }
-        facts[name] = rates | {"ratio": before / after} | taken_off
-    return facts, wrong
-
-
-def scoring_seconds(scorer: ModelScorer) -> list[float]:
-    """CPU seconds that scoring takes on its thread, an entry for each batch from now on."""
-    spent: list[float] = []
-    score = scorer.score
-
-    def timed_score(moments: Sequence[Moment]) -> list[Reward]:
-        began = time.thread_time()
-        try:
-            return score(moments)
-        finally:
-            spent.append(time.thread_time() - began)
-
-    scorer.score = timed_score
-    return spent
-
-
-def least_seconds(run: Callable[[], Any], spent: list[float] | None = None) -> tuple[float, float]:
-    """On the clock, and CPU seconds of the thread that runs the model (this one, or as `spent` says); of REPEATS."""
-    walls, threads = [], []
-    for _ in range(REPEATS):
-        if spent is not None:
-            spent.clear()
-        began, cpu = time.perf_counter(), time.thread_time()
-        run()
-        walls.append(time.perf_counter() - began)
-        threads.append(time.thread_time() - cpu if spent is None else sum(spent))
-    return min(walls), min(threads)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main() -> int:
+    parser = arguments(__doc__)
     parser.add_argument("--moments", type=int, default=48)
-    parser.add_argument("--ahead", action="store_true", help="pictures that are made ready while the model works")
-    parser.add_argument("--pictures", type=int, default=160, help="of --ahead")
     parser.add_argument("--out", type=Path)
-    options = parser.parse_args(arguments)
+    options = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu":
         torch.set_num_threads(1)
-    if options.ahead:
-        return told(*made_ready_ahead(options.pictures), options.out)
     shared, unshared, share = make_scorers(device)
     true_share = vision_share(true_size.make_backbone(TRUE, shared.transform.processor.tokenizer, "meta"), VIDEO_PX)
     with tempfile.TemporaryDirectory(prefix="proccorpus-bench-") as spare:
@@ -310,14 +188,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         wrong.append(f"sharing is worth {two / one:.2f}, less than {FLOOR_SHARED}")
     if three / one < FLOOR_PUBLISHED:
         wrong.append(f"{three / one:.2f} times the published loop, less than {FLOOR_PUBLISHED}")
-    return told(facts, wrong, options.out)
-
-
-def told(facts: dict[str, Any], wrong: Sequence[str], out: Path | None) -> int:
-    """Print and keep the facts; the exit code."""
     print(json.dumps(facts, indent=1))
-    if out:
-        out.write_text(json.dumps(facts, indent=1) + "\n")
+    if options.out:
+        write_json(options.out, facts)
     print("\n".join(f"FAILED: {w}" for w in wrong) or "all hold")
     return 1 if wrong else 0
 

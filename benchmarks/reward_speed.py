@@ -7,16 +7,11 @@ The server is a process of its own, and its CPU time that of all its threads. Wi
 in this process, without the server: seconds to the first number and to the last, the model loaded before.
 """
 
-import argparse
-import os
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.reward_server import FPS, TASK, core, load, pictures
+from benchmarks.harness import arguments, cpu_s, machine
+from benchmarks.reward_server import FPS, TASK, core, load, pictures, server
 from eval.reward.checkpoint import open_checkpoint
 from eval.reward.video import open_clip, score_clip
 from eval.server.client import RewardClient
@@ -25,13 +20,13 @@ VIDEO_FPS = 4.0
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__)
     parser.add_argument("models", type=Path, nargs=2, metavar="MODEL")
     parser.add_argument("--sessions", type=int, default=16)
     parser.add_argument("--frames", type=int, default=20)
     parser.add_argument("--video", type=Path)
     asked = parser.parse_args()
-    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    print(machine())
     rates = [measured(model, asked.sessions, asked.frames) for model in asked.models]
     for kind in rates[0]:
         one, other = rates[0][kind], rates[1][kind]
@@ -65,25 +60,6 @@ def measured(model: Path, sessions: int, frames: int) -> dict[str, float]:
         "whole runs, frames/s": count / whole_s,
         "whole runs, frames a CPU second": count / (after - between),
     }
-
-
-@contextmanager
-def server(model: Path) -> Iterator[tuple[str, int]]:
-    """Its address and process."""
-    command = [sys.executable, "-m", "benchmarks.reward_server", "--serve", "--model", str(model)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        yield process.stdout.readline().strip().removeprefix("listening on "), process.pid
-    finally:
-        process.terminate()
-        process.wait(60)
-
-
-def cpu_s(pid: int) -> float:
-    """User and system time of a process so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def video_seconds(model: Path, video: Path) -> tuple[float, float, int]:

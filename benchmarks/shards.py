@@ -10,7 +10,6 @@ of WebDataset, by its own writer and reader, each with its own copies of its pic
 `--check` exits 1 when a target is missed by more than 15 %; wrong counts always do.
 """
 
-import argparse
 import io
 import json
 import statistics
@@ -21,18 +20,16 @@ import time
 from collections.abc import Callable, Iterable
 from itertools import chain
 from pathlib import Path
-from unittest.mock import patch
 
 import cv2
 import numpy as np
 
-import warehouse.shards.shard
 from annotate.stored_pictures import JPEG_QUALITY, shard_jpeg
-from benchmarks.tables import is_missed
+from benchmarks.harness import arguments, exit_code, is_missed, table
 from core.values import IMAGE_MARK
 from ingest.media.video import decode
 from warehouse.shards import Index, Sample, ShardEpisode, index_path, pack, picture_name, read_samples
-from warehouse.shards.loader import Loader, LoaderConfig
+from warehouse.shards.loader import Loader
 
 SAMPLES = Path(__file__).parents[1] / "samples"
 CAMERA = "observation.images.front"
@@ -40,7 +37,6 @@ VIDEOS = sorted(SAMPLES.glob(f"sim_*/videos/{CAMERA}/*/*.mp4"))
 FRAMES, FINISHED, MAX_FINISHED = 300, 20, 10
 SHARDS = 4
 MAX_PX = 512  # pictures are smaller: as they are
-DELAY_S = 0.03
 TIMES_SMALLER, LOADER_SPEED = 4.0, 0.8  # targets
 MB = 1e6
 ROW = {
@@ -154,13 +150,13 @@ def decode_all(samples: Iterable[Sample]) -> int:
 # Measuring
 
 
-def with_decoding(tars: list[Path], config: LoaderConfig) -> tuple[float, float]:
+def with_decoding(tars: list[Path]) -> tuple[float, float]:
     """Pictures per second that come out of the loader decoded, and that over those of decoding alone.
 
     Sample by sample: loaded and decoded, then decoded again from memory; so both meet the same disturbances.
     """
     loading = alone = 0.0
-    count, samples = 0, iter(Loader(tars, config))
+    count, samples = 0, iter(Loader(tars))
     while True:
         start = time.perf_counter()
         sample = next(samples, None)
@@ -173,19 +169,6 @@ def with_decoding(tars: list[Path], config: LoaderConfig) -> tuple[float, float]
         decode_all([sample])
         alone += time.perf_counter() - middle
         count += shown
-
-
-def late(tars: list[Path], ahead: int) -> None:
-    """Decode batches, 8 samples an episode, where each read takes longer, as of a bucket."""
-    read = warehouse.shards.shard._range
-
-    def range_(path: Path, offset: int, size: int) -> bytes:
-        time.sleep(DELAY_S)
-        return read(path, offset, size)
-
-    with patch.object(warehouse.shards.shard, "_range", range_):
-        for batch in Loader(tars, LoaderConfig(per_visit=8, buffer=2), ahead=ahead).batches(8):
-            decode_all(batch)
 
 
 def in_turns[T](ways: dict[str, Callable[[], T]], runs: int) -> tuple[dict[str, list[float]], dict[str, T]]:
@@ -204,11 +187,13 @@ def ratio(seconds: dict[str, list[float]], base: str, name: str) -> float:
     return statistics.median(b / s for b, s in zip(seconds[base], seconds[name], strict=True))
 
 
-def table(title: str, seconds: dict[str, list[float]], facts: dict[str, tuple[int, int]], base: str, unit: str) -> None:
-    print(f"\n## {title}\n\n| way | {unit}/s | MB/s | speed / that of {base} |\n|---|---|---|---|")
+def told(title: str, seconds: dict[str, list[float]], facts: dict[str, tuple[int, int]], base: str) -> None:
+    rows = []
     for name, (count, size) in facts.items():
         s = statistics.median(seconds[name])
-        print(f"| {name} | {count / s:,.0f} | {size / MB / s:,.0f} | {ratio(seconds, base, name):.2f} |")
+        rows.append([name, f"{count / s:,.0f}", f"{size / MB / s:,.0f}", f"{ratio(seconds, base, name):.2f}"])
+    print(f"\n## {title}\n")
+    table(["way", "samples/s", "MB/s", f"speed / that of {base}"], rows)
 
 
 def expect(found: object, wanted: object, what: str) -> None:
@@ -216,11 +201,10 @@ def expect(found: object, wanted: object, what: str) -> None:
         sys.exit(f"{what}: {found} instead of {wanted}")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main() -> int:
+    parser = arguments(__doc__, check=True)
     parser.add_argument("--episodes", type=int, default=8)
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--check", action="store_true", help="exit 1 when a target is missed")
     args = parser.parse_args()
     import webdataset  # noqa: F401  # before anything is timed
 
@@ -250,7 +234,7 @@ def main() -> None:
         size, records_size = (sum(t.stat().st_size for t in some) for some in (tars, records))
         with_indexes = size + sum(index_path(t).stat().st_size for t in tars)
         facts = {"bare tar": (count, size), "shards": (count, size), "WebDataset records": (count, records_size)}
-        table("Writing", seconds, facts, "bare tar", "samples")
+        told("Writing", seconds, facts, "bare tar")
 
         seconds, found = in_turns(
             {
@@ -263,42 +247,24 @@ def main() -> None:
         )
         expect(found, dict.fromkeys(found, count) | {"bare tar": sum(map(len, members))}, "samples read")
         facts = {"bare tar": (count, size), "shards, in order": (count, size), "shards, the loader": (count, size)}
-        table("Reading", seconds, facts | {"WebDataset records": (count, records_size)}, "bare tar", "samples")
+        told("Reading", seconds, facts | {"WebDataset records": (count, records_size)}, "bare tar")
 
         smaller = records_size / with_indexes
         print("\n## Size\n\n| | bytes a sample |\n|---|---|")
         print(f"| shards and indexes | {with_indexes / count:,.0f} |")
         print(f"| WebDataset records | {records_size / count:,.0f}: {smaller:.1f} times as many |")
 
-        speeds = {}
         print("\n## Loading with decoding, in one process\n")
-        print("| | pictures/s | speed / that of decoding alone |\n|---|---|---|")
-        for label, config in (("every sample", LoaderConfig()), ("8 of an episode", LoaderConfig(per_visit=8))):
-            each, speeds[label] = with_decoding(tars, config)
-            print(f"| {label} | {each:,.0f} | {speeds[label]:.2f} |")
-        seconds, _ = in_turns({f"{k}": lambda k=k: late(tars, k) for k in (0, 4)}, args.runs)
-        print(f"\nWhere each read takes {DELAY_S * 1e3:.0f} ms more, 8 of an episode: `ahead=4` batches", end=" ")
-        print(f"is {ratio(seconds, '0', '4'):.1f} times as fast as none.")
-
-        half = Loader(tars)
-        for _ in zip(range(count // 2), half, strict=False):
-            pass
-        resumed = Loader(tars)
-        resumed.load_state_dict(half.state_dict())
-        start = time.perf_counter()
-        next(iter(resumed))
-        print(f"\nResumed in the middle, {count // 2} samples on: {(time.perf_counter() - start) * 1e3:.0f} ms.")
+        each, speed = with_decoding(tars)
+        print(f"{each:,.0f} pictures/s, {speed:.2f} of the speed of decoding alone")
 
     missed = []
     if is_missed(smaller, TIMES_SMALLER):
         missed.append(f"{smaller:.1f} times as small, wanted {TIMES_SMALLER}")
-    if is_missed(speeds["every sample"], LOADER_SPEED):
-        missed.append(f"the loader has {speeds['every sample']:.2f} of the speed of decoding, wanted {LOADER_SPEED}")
-    for line in missed:
-        print(f"\nMissed: {line}")
-    if args.check and missed:
-        sys.exit(1)
+    if is_missed(speed, LOADER_SPEED):
+        missed.append(f"the loader has {speed:.2f} of the speed of decoding, wanted {LOADER_SPEED}")
+    return exit_code(missed, args.check)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

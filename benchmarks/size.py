@@ -1,4 +1,4 @@
-"""What a lake of 400,000 episodes and 60 M frame rows costs: queries, publishes, plans, releases, clearing up.
+"""What a lake of 400,000 episodes and 60 M frame rows costs: queries, publishes, plans, releases.
 
     python -m benchmarks.size [--frames 6M|60M] [--folder /tmp/size-bench] [--keep] [--check]
     python -m benchmarks.size --workspace DIR [DIR ...] [--check]
@@ -11,33 +11,26 @@ machine. What is printed at the end is in docs/performance.md. `--check` exits 1
 by more than 15 %.
 """
 
-import argparse
-import json
 import os
 import re
-import resource
 import shutil
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from benchmarks.harness import apart, arguments, exit_code, is_missed, machine, memory_mb, table
 from benchmarks.synthetic import FINGERPRINT, builds, make
-from benchmarks.tables import is_missed
 from core.paths import ROOT, Workspace
-from ingest.sources.files import Source
-from pipeline.plan import CURRENT, WAITING, plan
-from pipeline.stage import StageContext, run_stage
+from pipeline.plan import CURRENT, plan
 from pipeline.stages import stage_specs
 from warehouse.lake import Lake, StageRun
-from warehouse.lake.gc import collect, sweep
+from warehouse.lake.gc import sweep
 from warehouse.lake.sql import answer, open_for_users
 from warehouse.releases import create_release
-from warehouse.releases import release as releasing
 
 SCALES = {"6M": 0.1, "60M": 1.0}
 ALLOW = ("unknown",)  # some of the datasets state no licence
@@ -128,74 +121,28 @@ def plans(space: Workspace) -> list[Line]:
     return lines
 
 
-def rebuild(space: Workspace) -> list[Line]:
-    """Progress and samples of one chunk where both are stale: as a build's worker does it."""
-    lake, build = Lake(space), next(b for b in builds() if b.name == ASKED)
-    lake.con.execute(
-        "UPDATE stage_runs SET input_hash = 'stale' WHERE stage IN ('progress', 'samples') AND dataset = ? "
-        "AND chunk = ?",
-        [ASKED, CHUNK_ASKED],
-    )
-    source, lines, done = Source(build.dataset, None, space.sources, FINGERPRINT), [], []
-    with timed(lines, "rebuild progress and samples of one chunk"):
-        for _ in range(2):
-            steps = plan(lake, {ASKED: stage_specs(build)}, {ASKED: FINGERPRINT}, only_chunk=CHUNK_ASKED)
-            step = next(s for s in steps if s.chunk is not None and s.status not in (CURRENT, WAITING))
-            done.append(run_stage(StageContext(lake, build, step, source)).run.stage)
-    if done != ["progress", "samples"]:
-        sys.exit(f"built {done}")
-    return lines
-
-
 def release(space: Workspace) -> list[Line]:
-    """The whole of it, and what it checks."""
     lake, lines = Lake(space), []
-    for name, title in (("split_leaks", "leaks between splits"), ("corpus_soundness", "rows as the schema says")):
-        setattr(releasing, name, _timed(lines, f"of it: {title}", getattr(releasing, name)))
     with timed(lines, "release create"):
         create_release(lake, "size", allow=ALLOW, replace=True)
-    return lines[::-1]
-
-
-def _timed(lines: list[Line], name: str, run: Callable[..., Any]) -> Callable[..., Any]:
-    def wrapped(*args: Any) -> Any:
-        with timed(lines, name):
-            return run(*args)
-
-    return wrapped
-
-
-def clear_up(space: Workspace) -> list[Line]:
-    lake, lines = Lake(space), []
-    with timed(lines, "gc: expire all snapshots but releases', delete what they listed"):
-        collect(lake, keep_days=0)
-    with timed(lines, "DuckLake's merging of small files, all tables"):
-        lake.con.execute("CALL ducklake_merge_adjacent_files('lake')")
     return lines
 
 
-MEASURES: dict[str, Callable[[Workspace], list[Line]]] = {
-    "questions": ask,
-    "plans": plans,
-    "publish": publish,
-    "rebuild": rebuild,
-    "release": release,
-    "clear up": clear_up,
-}
+MEASURES = {f.__name__: f for f in (ask, plans, publish, release)}
+
+
+def measure(name: str, folder: str) -> dict[str, Any]:
+    """In a process of its own: its lines, and the most megabytes that it took."""
+    return {"lines": MEASURES[name](Workspace(Path(folder))), "mb": memory_mb(os.getpid())[1]}
 
 
 def measured(space: Workspace) -> dict[str, tuple[float, float, float]]:
     """Seconds, CPU seconds and most megabytes of each line."""
     found = {}
     for name in MEASURES:
-        command = [sys.executable, "-m", "benchmarks.size", "--folder", str(space.root), "--measure", name]
-        said = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-        if said.returncode:
-            sys.exit(f"{name} failed")
-        told = json.loads(said.stdout)
+        told = apart(measure, name, str(space.root))
         found |= {line: (s, c, told["mb"]) for line, s, c in told["lines"]}
-        load = os.getloadavg()[0]
-        print(f"{space.root.name}, load {load:.1f}: {said.stdout.strip()}", file=sys.stderr, flush=True)
+        print(f"{space.root.name}, {machine()}: {told}", file=sys.stderr, flush=True)
     return found
 
 
@@ -227,21 +174,15 @@ def missed(found: dict[str, tuple[float, float, float]]) -> list[str]:
     return lines
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main() -> int:
+    parser = arguments(__doc__, check=True)
     parser.add_argument("--frames", choices=SCALES, default="6M")
     parser.add_argument("--folder", type=Path, default=Path("/tmp/size-bench"), help="made, and deleted at the end")
     parser.add_argument(
         "--keep", action="store_true", help="leave the corpora for another run, which takes them as they are"
     )
     parser.add_argument("--workspace", type=Path, nargs="+", help="corpora made by an earlier run, the largest last")
-    parser.add_argument("--check", action="store_true", help="exit 1 when a target is missed")
-    parser.add_argument("--measure", choices=MEASURES, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.measure:
-        lines = MEASURES[given.measure](Workspace(given.folder))
-        print(json.dumps({"lines": lines, "mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
-        return
     found = {}
     made = {n: given.folder / n for n in SCALES if SCALES[n] <= SCALES[given.frames]}
     try:
@@ -257,20 +198,16 @@ def main() -> None:
     finally:
         if not given.keep and given.workspace is None:
             shutil.rmtree(given.folder, ignore_errors=True)
-    print(
-        f"\n| | {' | '.join(f'{n}: s | CPU s | most MB' for n in found)} | wanted |\n|---|{'---|' * 3 * len(found)}---|"
-    )
     *_, last = found.values()
+    rows = []
     for line in last:
-        cells = [f[line] if line in f else (float("nan"),) * 3 for f in found.values()]
+        cells = [f.get(line, (float("nan"),) * 3) for f in found.values()]
         target = wanted_s(line)
-        wanted = "" if target is None else f"{target:g} s"
-        print(f"| {line} | {' | '.join(f'{s:.2f} | {c:.2f} | {mb:.0f}' for s, c, mb in cells)} | {wanted} |")
-    for line in missed(last):
-        print(f"\nMissed: {line}")
-    if given.check and missed(last):
-        sys.exit(1)
+        shown = [text for s, c, mb in cells for text in (f"{s:.2f}", f"{c:.2f}", f"{mb:.0f}")]
+        rows.append([line, *shown, "" if target is None else f"{target:g} s"])
+    table(["", *(f"{n}: {unit}" for n in found for unit in ("s", "CPU s", "most MB")), "wanted"], rows)
+    return exit_code(missed(last), given.check)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

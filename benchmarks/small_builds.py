@@ -7,7 +7,6 @@ built. Medians; of the first build also the seconds by the clock. `--source`: of
 dataset. `--check` exits 1 when a goal is missed by more than 15 %.
 """
 
-import argparse
 import os
 import resource
 import shutil
@@ -18,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.tables import is_missed, table
+from benchmarks.harness import arguments, exit_code, is_missed, table
 from core.paths import ROOT
 
 SOURCE = str(ROOT / "samples/sim_short")
@@ -50,8 +49,8 @@ def cpu_s(arguments: tuple[str, ...]) -> float:
 
 def one_run(workspace: Path, source: str) -> dict[str, float]:
     found = {}
-    for name, (arguments, _) in COMMANDS.items():
-        own = tuple(source if word == SOURCE else word for word in arguments)
+    for name, (words, _) in COMMANDS.items():
+        own = tuple(source if word == SOURCE else word for word in words)
         more = () if name in WITHOUT_WORKSPACE else ("--workspace", str(workspace))
         begun = time.monotonic()
         found[name] = cpu_s((*own, *more))
@@ -61,10 +60,9 @@ def one_run(workspace: Path, source: str) -> dict[str, float]:
     return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main() -> int:
+    parser = arguments(__doc__, check=True)
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--check", action="store_true", help="exit 1 when a goal is missed by more than 15 %%")
     parser.add_argument("--source", type=Path, default=Path(SOURCE), help="another dataset")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -74,11 +72,8 @@ def main() -> None:
     print("# Small builds, CPU seconds\n")
     table(("command", "s", "wanted"), [(name, f"{found[name]:.2f}", f"{goal}") for name, goal in goals.items()])
     missed = [name for name, goal in goals.items() if is_missed(found[name], goal, smaller_is_better=True)]
-    for name in missed:
-        print(f"Missed: {name}: {found[name]:.2f} s, wanted {goals[name]}")
-    if given.check and missed:
-        sys.exit(1)
+    return exit_code([f"{name}: {found[name]:.2f} s, wanted {goals[name]}" for name in missed], given.check)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,12 +1,12 @@
 """Can unanswerable samples be told by their last picture alone, by its colours, edges and flatness?
 
-    python -m benchmarks.unanswerable --workspace W [--per-episode 16] [--sheets FOLDER] DATASET ...
+    python -m benchmarks.unanswerable --workspace W [--per-episode 16] DATASET ...
 
 Of each labelled episode so many unanswerable samples and so many answerable ones are drawn, by the sampler itself.
 For each reason two small classifiers, a linear one and a forest, are trained to tell the two kinds apart by colour
 histograms, by edge and flatness statistics, and by both; what is shown is the share told rightly in episodes that they
 were not trained on. Classes are of one size, so chance is 0.50. `board` is what covering was before: four fifths of
-each side of answerable pictures under one colour. `--sheets` writes the pictures of each reason beside answerable ones.
+each side of answerable pictures under one colour.
 
 Other ways to cover, tried on the same pictures of `sim_long` (told by colours, by edges; as it is: 0.86, 0.84):
 
@@ -21,9 +21,8 @@ The same pictures uncovered are told in 0.45 to 0.50. Rims are edges between pla
 flat ones), they mix colours that the scene has not, and the grey of its wall gets rarer (17 to 10 of 100 pixels).
 """
 
-import argparse
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import NamedTuple
@@ -38,6 +37,7 @@ from sklearn.preprocessing import StandardScaler
 
 from annotate.samples import samples_stage
 from annotate.samples.config import SamplesConfig
+from benchmarks.harness import arguments
 from core.errors import UserError
 from core.paths import Workspace
 from pipeline.config import stored_build
@@ -159,37 +159,16 @@ def _decoded(jpeg: bytes) -> np.ndarray:
     return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
 
 
-def sheet(by_kind: Mapping[str, Sequence[Shown]], columns: int = 10) -> np.ndarray:
-    """A row of pictures of each kind, RGB uint8, of different episodes as far as there are so many."""
-    rows = []
-    for shown in by_kind.values():
-        step = max(1, len(shown) // columns)
-        tiles = []
-        for s in shown[::step][:columns]:
-            tile = np.full((160, 164, 3), 255, np.uint8)
-            scale = 160 / max(s.rgb.shape[:2])
-            small = cv2.resize(s.rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-            tile[: small.shape[0], : small.shape[1]] = small
-            tiles.append(tile)
-        tiles += [np.full((160, 164, 3), 255, np.uint8)] * (columns - len(tiles))
-        rows.append(np.concatenate(tiles, axis=1))
-    return np.concatenate(rows)
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = arguments(__doc__)
     parser.add_argument("datasets", nargs="+")
     parser.add_argument("--workspace", type=Path, required=True)
     parser.add_argument("--per-episode", type=int, default=16)
-    parser.add_argument("--sheets", type=Path)
     options = parser.parse_args()
     lake = Lake(Workspace(options.workspace.resolve()), read_only=True)
     print("| dataset | reason | pictures | colours | edges | both |\n|---|---|---|---|---|---|")
     for dataset in options.datasets:
         by_kind = last_pictures(lake, dataset, options.per_episode)
-        if options.sheets:
-            options.sheets.mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(options.sheets / f"{dataset}.png"), sheet(by_kind)[..., ::-1])
         answerable = by_kind.pop(ANSWERABLE, [])
         for kind, shown in sorted(by_kind.items()):
             if min(len(shown), len(answerable)) < FEWEST or len({s.episode for s in shown}) < 2:

@@ -8,12 +8,9 @@ then 50 by a client that asks one at a time. Exits 1 when less than 90 % of the 
 first request and the last answer, or a reply is lost.
 """
 
-import argparse
 import asyncio
 import io
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,7 +25,7 @@ from annotate.model_client.calls import Image, Request
 from annotate.model_client.client import Client
 from annotate.model_client.responses import ResponseStore
 from annotate.vlm.config import VlmConfig
-from core.paths import ROOT
+from benchmarks.harness import arguments, machine, serving
 
 SLOTS, LATENCY_S, IMAGES, ONE_BY_ONE = 32, 0.2, 16, 50
 LEAST_BUSY = 0.9
@@ -49,16 +46,15 @@ class Run:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__)
     parser.add_argument("--calls", type=int, default=2000)
     args = parser.parse_args()
     images = pictures(args.calls * IMAGES)
     size = sum(len(i.jpeg) for i in images) / len(images)
-    load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
         many = measure(Path(folder) / "many", images, SLOTS)
         one = measure(Path(folder) / "one", images[: ONE_BY_ONE * IMAGES], 1)
-    print(f"{args.calls} calls of {IMAGES} pictures of {size / 1000:.1f} kB; {os.cpu_count()} cores, load {load:.1f}")
+    print(f"{args.calls} calls of {IMAGES} pictures of {size / 1000:.1f} kB; {machine()}")
     for name, run in ((f"{SLOTS} at a time", many), ("one at a time", one)):
         rate = run.replies / run.wall_s
         print(
@@ -91,18 +87,11 @@ def comment(jpeg: bytes, number: int) -> bytes:
 
 
 def measure(folder: Path, images: list[Image], concurrency: int) -> Run:
-    command = [sys.executable, "-m", "tests.kits.vlm_standin", "--no-parse"]
-    command += ["--latency", str(LATENCY_S), "--slots", str(SLOTS)]
-    server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    try:
-        assert server.stdout is not None
-        url = server.stdout.readline().strip()
+    words = ("-m", "tests.kits.vlm_standin", "--no-parse", "--latency", str(LATENCY_S), "--slots", str(SLOTS))
+    with serving(*words) as (url, _):
         wall_s, cpu_s, replies = asyncio.run(ask(folder, url, images, concurrency))
         with urllib.request.urlopen(url.removesuffix("/v1") + "/stats", timeout=10) as response:
             stats = json.load(response)
-    finally:
-        server.kill()
-        server.wait()
     return Run(wall_s, cpu_s, stats["busy_s"] / (SLOTS * stats["span_s"]), replies)
 
 

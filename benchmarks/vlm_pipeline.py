@@ -8,7 +8,6 @@ looked at, nothing stored. Each of the two runs has a salt at the beginning of i
 so that none profits from what the server has cached of another. The ratio's floor is 0.8 (--check exits 1 below it).
 """
 
-import argparse
 import asyncio
 import sys
 import tempfile
@@ -20,6 +19,7 @@ import aiohttp
 
 from annotate.model_client.endpoints import Endpoint
 from annotate.vlm import prompts
+from benchmarks.harness import arguments, exit_code
 from core.paths import Workspace
 from ingest.registry import BUILT_IN, load_registry
 from pipeline.build import run_build
@@ -74,12 +74,11 @@ async def bare(endpoint: str, sent: list[bytes], at_once: int) -> tuple[int, flo
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__, check=True)
     parser.add_argument("--endpoint", required=True)
     parser.add_argument("--model", required=True)
     parser.add_argument("--episodes", type=int, default=60)
     parser.add_argument("--at-once", type=int, default=16, help="of the bare client; the pipeline's own bound is 16")
-    parser.add_argument("--check", action="store_true")
     args = parser.parse_args()
     Endpoint.chat = _recorded
     episodes = tuple(range(args.episodes))
@@ -97,7 +96,7 @@ def main() -> int:
             f"pipeline: {ours[0]} tokens in {ours[1]:.1f} s = {rates[0]:.0f}/s; bare server: {theirs[0]} in "
             f"{theirs[1]:.1f} s = {rates[1]:.0f}/s; ratio {ratios[-1]:.2f} ({len(salted)} calls)"
         )
-    return int(args.check and min(ratios) < FLOOR)
+    return exit_code([f"{min(ratios):.2f}, wanted {FLOOR}"] if min(ratios) < FLOOR else [], args.check)
 
 
 if __name__ == "__main__":

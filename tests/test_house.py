@@ -25,7 +25,7 @@ LINES = {
     "explorer": 4829,  # 4,700
     "cli": 3978,  # 3,600
     "assets": 2825,  # 2,000
-    "benchmarks": 9325,  # 8,000
+    "benchmarks": 7959,  # 8,000
 }
 PAGES = 3604  # of the explorer's scripts, styles and templates; 3,000
 MOST_OF_A_FILE = 400

@@ -10,17 +10,17 @@ several runs of a policy are chosen among by the live reward. What is done is ke
 every run's outcome is there, and log.jsonl says how long each part took.
 """
 
-import argparse
 import json
 import os
 from pathlib import Path
 
+from benchmarks.harness import arguments
 from benchmarks.policy.protocol import SHORT, Protocol
 from benchmarks.policy.report import print_tables, report
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__)
     parser.add_argument("--out", type=Path, default=Path("workspace/policy"), help="where all is kept")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--short", action="store_true", help="one task, one seed, three starts: does it run?")

@@ -4,25 +4,19 @@ The scene, the calmed expert and the formula of the true progress are those of b
 """
 
 import os
-import sys
-from pathlib import Path
 from typing import Any
 
 # One thread draws: software rendering would spread over all cores and be no faster, and would be another per machine
 os.environ.setdefault("MUJOCO_GL", "osmesa")
 os.environ.setdefault("LP_NUM_THREADS", "0")
-SIM_SHORT = str(Path(__file__).resolve().parents[1] / "sim_short")
-if SIM_SHORT not in sys.path:
-    sys.path.append(SIM_SHORT)
 
-import generate  # pyright: ignore[reportMissingImports]
 import metaworld  # pyright: ignore[reportMissingImports]
-import mujoco  # pyright: ignore[reportMissingImports]
 import numpy as np
 
 from benchmarks.policy.protocol import FPS
+from benchmarks.sim_short import generate
 
-TASKS: dict[str, dict[str, Any]] = {**generate.TASKS, **generate.HELD_OUT}
+TASKS: dict[str, dict[str, Any]] = {**generate.TASKS, **generate.MORE_TASKS}
 CONTROL_HZ = 80
 SUBSTEPS = CONTROL_HZ // FPS
 STARTS_A_LIST = 50  # Meta-World draws start states in lists of 50, each by its own seed
@@ -34,8 +28,7 @@ class Cell(generate.Sim):
     """One task. `restart` before anything else."""
 
     def __init__(self, task: str, side_px: int) -> None:
-        generate.SIZE, generate.FPS = side_px, FPS
-        super().__init__(task, TASKS[task], 0)
+        super().__init__(task, TASKS[task], 0, side_px)
         self.task, self._lists = task, dict[int, list[Any]]()
 
     def restart(self, start: int) -> np.ndarray:
@@ -85,10 +78,7 @@ class Cell(generate.Sim):
 
     def picture(self) -> np.ndarray:
         """uint8 [side, side, 3]; without shadows and reflections, which take most of the time of drawing."""
-        self.renderer.update_scene(self.env.data, self.camera, self.option)
-        for flag in (mujoco.mjtRndFlag.mjRND_REFLECTION, mujoco.mjtRndFlag.mjRND_SHADOW):
-            self.renderer.scene.flags[flag] = 0
-        return self.renderer.render().copy()
+        return self.eye.picture(self.env.data, shadows=False)
 
     def close(self) -> None:
-        self.renderer.close()
+        self.eye.renderer.close()

@@ -2,7 +2,6 @@
 
 import json
 import re
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,12 +12,12 @@ from annotate.alignment.moments import HZ
 from annotate.motion.annotator import CODE_VERSION as MOTION
 from annotate.progress import CODE_VERSION as PROGRESS
 from annotate.segments import IDLE
+from benchmarks.harness import attempted, command
 from benchmarks.policy.protocol import FAR, SHOWN
 from benchmarks.policy.recording import DATASET, Frames
 from benchmarks.policy.weights import write_progress
-from benchmarks.trial import own_code_first
 from core.errors import UserError
-from core.paths import ROOT, Workspace
+from core.paths import Workspace
 from eval.reward.laptop import open_laptop
 from eval.reward.scorer import Scorer
 from eval.reward.video import SCORE_FPS, score_clip
@@ -147,19 +146,6 @@ def _rewards(space: Workspace, scorer: Scorer, episode: int, num_frames: int, fp
     rows = list(score_clip(scorer, clip, task, score_fps=fps))
     said = np.array([(row["frame_index"], row["progress"]) for row in rows], np.float64)
     return between(said[:, 0].astype(int), said[:, 1], num_frames)
-
-
-def command(space: Workspace, *asked: str) -> str:
-    """What a command of ours printed. Raises SystemExit with all that it said where it fails."""
-    done = attempted(space, *asked)
-    if done.returncode:
-        sys.exit(f"proccorpus {' '.join(asked[:2])} failed:\n{done.stdout}{done.stderr}")
-    return done.stdout
-
-
-def attempted(space: Workspace, *asked: str) -> subprocess.CompletedProcess[str]:
-    whole: Sequence[str] = [sys.executable, "-m", "proccorpus", *asked, "--workspace", str(space.root)]
-    return subprocess.run(whole, cwd=ROOT, env=own_code_first(), capture_output=True, text=True)
 
 
 def code_versions() -> dict[str, str]:

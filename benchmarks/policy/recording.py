@@ -52,14 +52,13 @@ def record_task(task: str, counts: Mapping[str, int], folder: Path) -> int:
 
 def _keep(stem: Path, demonstration: Demonstration, cell: "Cell") -> None:
     """Record one and write it; its .json comes last, and says that it is whole."""
+    from benchmarks import simulated
     from benchmarks.policy.cell import generate
 
     run = record(cell, demonstration)
-    rows = [generate.row_of(0, k, row) for k, row in enumerate(run.rows)]
-    columns = {name: pa.array([row[name] for row in rows], kind) for name, kind in generate.COLUMNS.items()}
-    pq.write_table(pa.table(columns), stem.with_suffix(".parquet"))
+    pq.write_table(simulated.table(generate.COLUMNS, [run.rows], FPS), stem.with_suffix(".parquet"))
     np.save(stem.with_suffix(".npy"), run.seen)
-    generate.write_video(stem.with_suffix(".mp4"), run.pictures)
+    simulated.write_video(stem.with_suffix(".mp4"), run.pictures, FPS, generate.FORM.crf, group=FPS)
     number, success = demonstration.number, run.rows[-1]["success"]
     facts = {"task": cell.spec["text"], "env": f"{demonstration.task}-v3", "seed": number, "start_state": number}
     facts |= {"policy": demonstration.quality, "success": success, "fps": FPS, "num_frames": len(run.rows)}

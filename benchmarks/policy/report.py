@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.harness import table
 from benchmarks.policy.protocol import ARMS, BASELINE, CODE_VERSION, GROUPS, Protocol
 from benchmarks.policy.rollouts import chosen
-from benchmarks.tables import table
 
 RESAMPLES = 4000
 Interval = tuple[float, float, float]  # the figure and the ends of its 95 %, to four digits

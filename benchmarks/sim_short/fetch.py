@@ -1,9 +1,9 @@
 """Short tasks of a Fetch arm with one thing, and their scripted experts, in the form of Meta-World's environments.
 
 The scene, robot and control are those of gymnasium-robotics (MIT licence); where thing, target and hand begin is drawn
-here, so that each task has its own direction. A thing is the scene's block, or one that is fixed to the table and has
-one joint: a tray, a lever, a button. Observations are [10]: hand x, y, z (m), opening 0..1, thing x, y, z, target
-x, y, z. Actions are as Meta-World's: x, y, z in -1..1 (1.0 moves the hand's goal 5 cm), gripper (1 closes).
+here, so that each task has its own direction. A thing is the scene's block, or a gate on a hinge that is fixed to the
+table. Observations are [10]: hand x, y, z (m), opening 0..1, thing x, y, z, target x, y, z. Actions are as
+Meta-World's: x, y, z in -1..1 (1.0 moves the hand's goal 5 cm), gripper (1 closes).
 """
 
 from typing import Any
@@ -20,78 +20,9 @@ ABOVE = 0.1  # where it travels (m over the block)
 # block:   where it lies, ((x low, y low), (x high, y high)) in metres
 # way:     from there to the target, ((low), (high)) in metres; of what has a joint, the joint's (m, rad) at the target
 # size:    half of the block's sides (m), if they are not the scene's; colour: red, green, blue
-# grips:   a block that stays on the table is taken all the same
-# joint:   what is fixed to the table instead of the block (JOINTS)
-# done:    how near the target it is done (m), if not 5 cm; slow: times as fast as the others, where the way is short
+# joint:   what is fixed to the table instead of the block
+# done:    how near the target it is done (m), if not 5 cm
 TASKS = {
-    "fetch-push": {
-        "text": "Push the black block away to the red marker.",
-        "block": ((1.20, 0.62), (1.30, 0.88)),
-        "way": ((0.14, -0.05, 0.0), (0.20, 0.05, 0.0)),
-        "miss": (0.0, 0.14, 0.0),
-    },
-    "fetch-pull": {
-        "text": "Pull the black block back to the red marker.",
-        "block": ((1.34, 0.62), (1.41, 0.88)),
-        "way": ((-0.22, -0.05, 0.0), (-0.15, 0.05, 0.0)),
-        "miss": (0.0, -0.14, 0.0),
-    },
-    "fetch-slide-side": {
-        "text": "Slide the black block sideways to the red marker.",
-        "block": ((1.24, 0.60), (1.40, 0.68)),
-        "way": ((-0.04, 0.16, 0.0), (0.04, 0.24, 0.0)),
-        "miss": (0.14, 0.0, 0.0),
-    },
-    "fetch-lift": {
-        "text": "Lift the black block to the red marker.",
-        "block": ((1.22, 0.62), (1.42, 0.88)),
-        "way": ((-0.02, -0.02, 0.17), (0.02, 0.02, 0.25)),
-        "miss": (-0.14, 0.0, 0.0),
-    },
-    "fetch-pick-place": {
-        "text": "Pick up the black block and move it to the red marker.",
-        "block": ((1.22, 0.78), (1.42, 0.90)),
-        "way": ((-0.06, -0.28, 0.05), (0.06, -0.18, 0.15)),
-        "miss": (0.14, 0.0, 0.0),
-    },
-    "fetch-push-corner": {
-        "text": "Push the green tile across to the red marker.",
-        "block": ((1.18, 0.62), (1.26, 0.70)),
-        "way": ((0.10, 0.10, 0.0), (0.16, 0.16, 0.0)),
-        "size": (0.035, 0.035, 0.025),
-        "colour": (0.1, 0.6, 0.2),
-        "miss": (0.1, -0.1, 0.0),
-    },
-    "fetch-pull-across": {
-        "text": "Pull the blue block back across the table to the red marker.",
-        "block": ((1.35, 0.82), (1.41, 0.90)),
-        "way": ((-0.16, -0.18, 0.0), (-0.10, -0.12, 0.0)),
-        "colour": (0.1, 0.2, 0.7),
-        "miss": (-0.1, 0.1, 0.0),
-    },
-    "fetch-drag": {
-        "text": "Drag the yellow block along the table to the red marker.",
-        "block": ((1.22, 0.84), (1.40, 0.92)),
-        "way": ((-0.05, -0.26, 0.0), (0.05, -0.18, 0.0)),
-        "colour": (0.9, 0.8, 0.1),
-        "grips": True,
-        "miss": (0.14, 0.0, 0.0),
-    },
-    "fetch-raise-post": {
-        "text": "Raise the green post to the red marker.",
-        "block": ((1.22, 0.62), (1.40, 0.88)),
-        "way": ((-0.03, -0.03, 0.14), (0.03, 0.03, 0.22)),
-        "size": (0.02, 0.02, 0.05),
-        "colour": (0.1, 0.6, 0.2),
-        "miss": (0.0, -0.14, 0.0),
-    },
-    "fetch-bring-back": {
-        "text": "Pick up the purple block and bring it back to the red marker.",
-        "block": ((1.34, 0.64), (1.42, 0.88)),
-        "way": ((-0.22, -0.06, 0.05), (-0.16, 0.06, 0.12)),
-        "colour": (0.5, 0.1, 0.6),
-        "miss": (0.0, 0.14, 0.0),
-    },
     "fetch-bring-over": {
         "text": "Bring the orange block over to the red marker.",
         "block": ((1.24, 0.60), (1.40, 0.70)),
@@ -115,22 +46,6 @@ TASKS = {
         "colour": (0.9, 0.4, 0.6),
         "miss": (0.1, 0.1, 0.0),
     },
-    "fetch-tray": {
-        "text": "Push the blue tray in.",
-        "block": ((1.20, 0.64), (1.26, 0.86)),
-        "way": (0.14, 0.14),
-        "joint": "tray",
-        "done": 0.02,
-        "miss": (0.0, 0.14, 0.0),
-    },
-    "fetch-lever": {
-        "text": "Swing the yellow lever to the side.",
-        "block": ((1.20, 0.62), (1.32, 0.72)),
-        "way": (0.9, 0.9),
-        "joint": "lever",
-        "done": 0.03,
-        "miss": (0.12, -0.08, 0.0),
-    },
     "fetch-gate": {
         "text": "Push the red gate open.",
         "block": ((1.22, 0.62), (1.30, 0.74)),
@@ -139,41 +54,9 @@ TASKS = {
         "done": 0.03,
         "miss": (-0.04, 0.14, 0.0),
     },
-    "fetch-button": {
-        "text": "Press the green button of the box down.",
-        "block": ((1.22, 0.62), (1.42, 0.88)),
-        "way": (0.05, 0.05),
-        "joint": "button",
-        "done": 0.008,
-        "slow": 0.5,
-        "miss": (0.14, 0.0, 0.0),
-    },
 }
-# type and axis of the joint, its friction and stiffness; what moves: shape, half of its sides, place and colour; the
-# point of it that is aimed at, from where its joint is; and a box below it
-JOINTS = {
-    "tray": {
-        "joint": ("slide", (1, 0, 0), 1.0, 0.0),
-        "moves": ("box", (0.08, 0.06, 0.022), (0.055, 0.0, 0.0), (0.1, 0.2, 0.7)),
-        "point": (0.0, 0.0, 0.0),
-    },
-    "lever": {
-        "joint": ("hinge", (0, 0, 1), 0.1, 0.0),
-        "moves": ("box", (0.08, 0.012, 0.02), (0.08, 0.0, 0.0), (0.9, 0.8, 0.1)),
-        "point": (0.14, 0.0, 0.0),
-    },
-    "gate": {
-        "joint": ("hinge", (0, 0, -1), 0.1, 0.0),
-        "moves": ("box", (0.012, 0.09, 0.025), (0.0, 0.09, 0.0), (0.8, 0.1, 0.1)),
-        "point": (0.0, 0.15, 0.0),
-    },
-    "button": {
-        "joint": ("slide", (0, 0, -1), 0.8, 10.0),
-        "moves": ("cylinder", (0.025, 0.03, 0.0), (0.0, 0.0, 0.106), (0.1, 0.6, 0.2)),
-        "point": (0.0, 0.0, 0.136),
-        "box": (0.05, 0.05, 0.025),
-    },
-}
+# Half of the gate's sides, where its middle is and the point that is aimed at, from its hinge (m)
+GATE_SIZE, GATE_MIDDLE, GATE_POINT = (0.012, 0.09, 0.025), (0.0, 0.09, 0.0), (0.0, 0.15, 0.0)
 FAR = (1.08, 0.44)  # where the scene's block lies, unseen, while something else is there
 HAND_STARTS = ((-0.08, -0.12, 0.1), (0.06, 0.12, 0.16))  # beside where Fetch's own begins (m)
 
@@ -189,9 +72,9 @@ class Env:
         self.task = TASKS[task]
         joint, way = self.task.get("joint"), self.task["way"][1]
         self.point = THING if joint else "object0"
-        self.grips = not joint and (way[2] > 0 or self.task.get("grips", False))  # what it pushes, with closed fingers
+        self.grips = not joint and way[2] > 0  # what stays on the table it pushes, with closed fingers
         base = MujocoFetchPickAndPlaceEnv if self.grips else MujocoFetchPushEnv
-        self.sim = (_with_joint(base, JOINTS[joint]) if joint else base)()
+        self.sim = (_with_gate(base) if joint else base)()
         self.sim.n_substeps = 25  # 50 ms, a frame
         self.model, self.data = self.sim.model, self.sim.data
         self.model.geom_rgba[self.model.geom_bodyid == self.model.body("robot0:mocap").id, 3] = 0  # axes of the control
@@ -250,8 +133,8 @@ class Env:
 
     def get_action(self, obs: np.ndarray) -> np.ndarray:
         """The expert's action for what it sees."""
-        act = _carry if self.grips else _press if self.task.get("joint") == "button" else _push
-        return act(obs[:3], obs[3], obs[4:7], obs[7:10])
+        hand, opening, thing, goal = obs[:3], obs[3], obs[4:7], obs[7:10]
+        return _carry(hand, opening, thing, goal) if self.grips else _push(hand, thing, goal)
 
 
 def thing(task: str) -> str:
@@ -259,25 +142,17 @@ def thing(task: str) -> str:
     return THING if "joint" in TASKS[task] else "object0"
 
 
-def _with_joint(env: type, spec: dict[str, Any]) -> type:
-    """The environment with what has this joint on its table."""
+def _with_gate(env: type) -> type:
+    """The environment with a gate on its table."""
 
     class Fixed(env):
         def _initialize_simulation(self) -> None:
             scene = mujoco.MjSpec.from_file(self.fullpath)
-            base = scene.worldbody.add_body(name=BASE)
-            body = base.add_body(name=THING, gravcomp=1.0)  # a button would sink by itself
-            if "box" in spec:
-                base.add_geom(type=mujoco.mjtGeom.mjGEOM_BOX, size=spec["box"], rgba=(0.5, 0.5, 0.5, 1.0))
-            kind, axis, friction, stiffness = spec["joint"]
-            types = {"slide": mujoco.mjtJoint.mjJNT_SLIDE, "hinge": mujoco.mjtJoint.mjJNT_HINGE}
-            body.add_joint(
-                name=THING, type=types[kind], axis=axis, damping=2.0, frictionloss=friction, stiffness=stiffness
-            )
-            shape, size, place, colour = spec["moves"]
-            shapes = {"box": mujoco.mjtGeom.mjGEOM_BOX, "cylinder": mujoco.mjtGeom.mjGEOM_CYLINDER}
-            body.add_geom(type=shapes[shape], size=size, pos=place, rgba=(*colour, 1.0), density=300)
-            body.add_site(name=THING, pos=spec["point"])
+            body = scene.worldbody.add_body(name=BASE).add_body(name=THING, gravcomp=1.0)
+            body.add_joint(name=THING, type=mujoco.mjtJoint.mjJNT_HINGE, axis=(0, 0, -1), damping=2.0, frictionloss=0.1)
+            box, red = mujoco.mjtGeom.mjGEOM_BOX, (0.8, 0.1, 0.1, 1.0)
+            body.add_geom(type=box, size=GATE_SIZE, pos=GATE_MIDDLE, rgba=red, density=300)
+            body.add_site(name=THING, pos=GATE_POINT)
             self.model = scene.compile()
             self.data = mujoco.MjData(self.model)
             self._model_names = self._utils.MujocoModelNames(self.model)
@@ -288,7 +163,7 @@ def _with_joint(env: type, spec: dict[str, Any]) -> type:
     return Fixed
 
 
-def _push(hand: np.ndarray, opening: float, block: np.ndarray, goal: np.ndarray) -> np.ndarray:
+def _push(hand: np.ndarray, block: np.ndarray, goal: np.ndarray) -> np.ndarray:
     """Over the block to the far side of its way, down, and on to the target; it comes back up if it slips off."""
     way = (goal - block)[:2] / max(1e-6, float(np.linalg.norm((goal - block)[:2])))
     start = np.array([*(block[:2] - BEHIND * way), HEIGHT])
@@ -311,10 +186,3 @@ def _carry(hand: np.ndarray, opening: float, block: np.ndarray, goal: np.ndarray
         return np.array([*((goal - block) / 0.05 if held else -off / 0.05), 1.0])
     target = block if np.linalg.norm(off[:2]) < 0.015 else block + np.array([0, 0, ABOVE])
     return np.array([*((target - hand) / 0.05), -1.0])
-
-
-def _press(hand: np.ndarray, opening: float, top: np.ndarray, goal: np.ndarray) -> np.ndarray:
-    """Above the button with closed fingers, and down."""
-    off = np.linalg.norm((hand - top)[:2])
-    target = np.array([*top[:2], goal[2] - 0.03]) if off < 0.015 else top + np.array([0, 0, ABOVE])
-    return np.array([*((target - hand) / 0.05), 1.0])

@@ -20,12 +20,12 @@ from typing import Any
 
 os.environ.setdefault("MUJOCO_GL", "osmesa")
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[0] = str(ROOT / "benchmarks" / "sim_short")
+sys.path[0] = str(ROOT)
 
 if os.environ["MUJOCO_GL"] == "osmesa" and find_library("OSMesa") is None:
     sys.exit("error: MuJoCo draws with libosmesa6 here: apt-get install -y libosmesa6, or set MUJOCO_GL=egl")
 try:
-    import generate
+    from benchmarks.sim_short import generate
 except ModuleNotFoundError as e:
     sys.exit(f"error: the simulator is not installed (no module {e.name}): .venv/bin/uv pip install -e '.[sim]'")
 import gymnasium as gym
@@ -77,7 +77,7 @@ class MetaWorld(gym.Env):
         return np.zeros(4, np.float32) if self.after else self.sim.expert(self.shift)
 
     def close(self) -> None:
-        self.sim.renderer.close()
+        self.sim.eye.renderer.close()
 
     def _measured(self) -> dict[str, Any]:
         """What generate.annotate makes the true progress of."""

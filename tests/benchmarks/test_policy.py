@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.harness import own_code_first
 from benchmarks.policy.cloning import Policies, clone
 from benchmarks.policy.demonstrations import AFTERWARDS, Demonstration, planned, record
 from benchmarks.policy.parts import Work
@@ -19,7 +20,6 @@ from benchmarks.policy.recording import Frames
 from benchmarks.policy.report import differences, print_tables, rates, report
 from benchmarks.policy.rollouts import best_stretch, chosen, error_of, moved, searched, watched
 from benchmarks.policy.weights import arm_weights, rabc_weights, share_by_quality, write_progress
-from benchmarks.trial import own_code_first
 from core.paths import ROOT
 
 # Demonstrations

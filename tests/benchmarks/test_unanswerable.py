@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from annotate.samples.edits import covered
-from benchmarks.unanswerable import FEATURES, Shown, accuracy, board, sheet
+from benchmarks.unanswerable import FEATURES, Shown, accuracy, board
 from core.errors import UserError
 
 RUNS, MOMENTS = 6, (10, 40, 70, 90)
@@ -47,8 +47,3 @@ def test_one_episode_cannot_be_judged(runs: list[dict[int, np.ndarray]]):
     shown = [Shown(0, picture) for picture in runs[0].values()]
     with pytest.raises(UserError, match="one episode"):
         accuracy(shown, shown, "edges")
-
-
-def test_a_sheet_has_a_row_for_each_kind(runs: list[dict[int, np.ndarray]]):
-    shown = [Shown(0, picture) for picture in runs[0].values()]
-    assert sheet({"answerable": shown, "board": shown[:3]}, columns=5).shape == (320, 5 * 164, 3)

@@ -7,8 +7,8 @@ import pytest
 
 from annotate.motion.annotator import annotate
 from annotate.motion.config import MotionConfig
+from benchmarks.harness import SHARED
 from benchmarks.label_truth import TRUTH, real_sets, transferred
-from benchmarks.trial import SHARED
 from core.paths import Workspace
 
 

@@ -28,6 +28,7 @@ from eval.reward.video import open_clip, score_clip
 from eval.server.client import RewardClient, RewardServerError
 from eval.server.limits import ServerLimits
 from ingest.media.video import decode
+from tests.kits import hostile_clients as hostile
 from tests.kits.hostile_video import jpeg_of_scans
 from tests.kits.reward_kit import make_checkpoint, write_video
 from tests.kits.reward_server_kit import FPS, POISON, TASK, Pixels, heard, offline, pictures, png, running, talking
@@ -176,7 +177,6 @@ def test_idle_sessions_expire_and_full_is_full():
 
 
 def test_what_a_session_keeps_does_not_grow(served: Any):
-    """The short form of benchmarks/reward_server.py's 10,000 frames."""
     with RewardClient(served.state.url) as client, client.session(TASK, fps=20) as session:
         for _ in range(20):
             session.append_all(pictures(8, size=8))
@@ -403,13 +403,13 @@ def test_a_video_of_too_many_pixels_is_refused_before_it_is_decoded(
 
 
 def test_sessions_get_their_numbers_while_others_misbehave():
-    """The short form of benchmarks/reward_server.py, whose misbehaving clients are used here, too."""
+    """Sessions as benchmarks/reward_server.py has them, beside clients that misbehave."""
     runs = [pictures(6, seed) for seed in range(16)]
     known: list[Any] = [[r.progress for r in offline(Pixels(), run, bench.FPS)] for run in runs]
     stop, told = threading.Event(), Counter[str]()
-    limits = replace(bench.LIMITS, max_body_bytes=2**20)
-    with running(Pixels(), limits) as app, ThreadPoolExecutor(len(bench.WRONG)) as others:
-        wrong = [others.submit(bench.repeat, kind, app.state.url, stop, told) for kind in bench.WRONG]
+    limits = replace(ServerLimits(), max_body_bytes=2**20)
+    with running(Pixels(), limits) as app, ThreadPoolExecutor(len(hostile.WRONG)) as others:
+        wrong = [others.submit(hostile.repeat, kind, app.state.url, stop, told) for kind in hostile.WRONG]
         beside = bench.load(app.state.url, runs, known)
         stop.set()
         for w in wrong:
@@ -418,7 +418,7 @@ def test_sessions_get_their_numbers_while_others_misbehave():
         assert len(app.state.service.sessions) == 0
     assert (beside.difference, beside.failed, len(beside.latency_s)) == (0, 0, 16 * 6)
     assert [said for said in told if said.startswith("UNEXPECTED")] == []
-    assert {said.partition(":")[0] for said in told} == {kind.__name__ for kind in bench.WRONG}
+    assert {said.partition(":")[0] for said in told} == {kind.__name__ for kind in hostile.WRONG}
 
 
 def test_a_full_queue_says_when_to_come_again():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.tables import is_missed
+from benchmarks.harness import is_missed
 
 
 @pytest.mark.parametrize(("found", "goal", "missed"), [(3.0, 4.0, False), (4.5, 4.0, False), (4.7, 4.0, True)])
