@@ -77,9 +77,11 @@ def episodes_stage(
     # Of what is selected: nothing else may be shown, nor fetched
     others = other_tasks(config.name, records, split_by_group, unusable.union(withdrawn), config.chunk_size)
     other_rows = [{"dataset": config.name} | asdict(other) for other in others]
+    of_signals = enumerate(surveyed.signals)
+    signal_rows = [signal_row(signal) | {"dataset": config.name, "signal_index": k} for k, signal in of_signals]
     tables = {
         "datasets": TABLES["datasets"].rows([dataset_row(source, listing)]),
-        "signals": signals_table(config.name, surveyed.signals),
+        "signals": TABLES["signals"].rows(signal_rows),
         "episode_facts": TABLES["episode_facts"].rows(facts),
         "splits": TABLES["splits"].rows(split_rows),
         "other_tasks": TABLES["other_tasks"].rows(other_rows),
@@ -102,11 +104,6 @@ def _with_stated(records: tuple[EpisodeRecord, ...], stated: Mapping[int, Outcom
         if outcome := stated.get(record.episode_index):
             changed[place] = replace(record, success=outcome.success, success_source=outcome.source)
     return tuple(changed)
-
-
-def signals_table(dataset: str, signals: Sequence[GripperSignal]) -> pa.Table:
-    rows = [signal_row(signal) | {"dataset": dataset, "signal_index": k} for k, signal in enumerate(signals)]
-    return TABLES["signals"].rows(rows)
 
 
 def storable(listing: Listing, limits: Limits) -> Listing:

@@ -53,7 +53,7 @@ def assign_splits(
     if role == "ood":
         return dict.fromkeys(task_by_group, "test_ood")
     # One episode of a held-out task holds its whole group out, since a group is never parted
-    held_out = _held_out_groups(records, config)
+    held_out = {r.group for r in records if not {r.task or "", *r.tasks}.isdisjoint(config.held_out_tasks)}
     splits = dict.fromkeys(held_out, "test_task")
     for group, split in (before or {}).items():
         # Held-out tasks and the role may be others than they were
@@ -72,12 +72,6 @@ def _task_by_group(records: Sequence[EpisodeRecord]) -> dict[str, str]:
         task = record.task or ""
         tasks[record.group] = min(tasks.get(record.group, task), task)
     return tasks
-
-
-def _held_out_groups(records: Sequence[EpisodeRecord], config: SplitConfig) -> set[str]:
-    """Groups with any episode of a held-out task."""
-    held_out = set(config.held_out_tasks)
-    return {r.group for r in records if not held_out.isdisjoint({r.task or "", *r.tasks})}
 
 
 def _strata(task_by_group: Mapping[str, str], held_out: set[str]) -> list[list[str]]:

@@ -23,7 +23,7 @@ from core.imports import leave_out_pandas, pandas_is_left_out
 from core.logs import RUN
 from core.paths import Workspace
 from ingest.source import format_of
-from ingest.sources.files import Source
+from ingest.sources.files import NO_RIGHTS, Source
 from ingest.sources.types import SourceError
 from pipeline.chunk import ChunkResult, ChunkTask, StageMoment, StepFailure, Tell, run_chunk, run_guarded
 from pipeline.config import DatasetBuild, as_listed, config_rows, resolve, stored_build, stored_builds
@@ -161,7 +161,7 @@ def _state_of(source: Source) -> tuple[Source, str]:
 
 
 def _check_is_whole(lake: Lake, source: Source) -> None:
-    """Raises SourceError where most of the files of a folder that episodes were read from are gone."""
+    """Raises SourceError where most of the files that episodes were read from are gone, or may not be read."""
     if source.config.is_remote:
         return
     known = lake.column(
@@ -169,11 +169,11 @@ def _check_is_whole(lake: Lake, source: Source) -> None:
         "data_uri)) AS uri FROM episode_facts WHERE dataset = ?) WHERE uri IS NOT NULL ORDER BY 1",
         [source.config.name],
     )
-    gone = [uri for uri in known if uri not in source.files]
+    gone = [uri for uri in known if uri not in source.files or source.files[uri].version.endswith(NO_RIGHTS)]
     if 2 * len(gone) > len(known):
         raise SourceError(
             f"{source.config.source} is half there: {len(gone)} of {len(known)} files that episodes were read from are "
-            f"gone, such as {gone[0]}; if they are gone for good: proccorpus build --dataset {source.config.name}"
+            f"gone or may not be read, such as {gone[0]}; if for good: proccorpus build --dataset {source.config.name}"
         )
 
 

@@ -16,7 +16,7 @@ from core.paths import ROOT
 # Lines by `wc -l`, blanks and docstrings and all; behind each what the room is to come down to
 LINES = {
     "core": 2748,  # 2,000
-    "ingest": 11592,  # 9,800
+    "ingest": 11591,  # 9,800
     "annotate": 10691,  # 9,000
     "warehouse": 13294,  # 10,300
     "eval": 12676,  # 9,500

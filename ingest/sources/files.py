@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 from urllib.parse import quote
 
 from ingest.registry import DatasetConfig
@@ -17,6 +17,7 @@ from ingest.sources import archives
 from ingest.sources.types import FileStat, SourceError
 
 DOWNLOADS = 8  # at once, by one process
+NO_RIGHTS = " without rights"  # behind the version of a file that may not be read
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class Source:
         if not self.path.exists():
             raise SourceError(f"no such file or folder: {self.path}")
         if self.path.is_file():
-            return FolderContents({self.path.name: _stat(os.stat(self.path))})
+            return FolderContents({self.path.name: _stat(os.stat(self.path), self.path)})
         return _walk(self.path)
 
     @cached_property
@@ -216,18 +217,23 @@ def _parents(uris: Iterable[str]) -> set[str]:
 
 def _walk(root: Path) -> FolderContents:
     contents, real_root = FolderContents(), os.path.realpath(root)
-    for folder, folders, files in os.walk(root):
+    for folder, folders, files in os.walk(root, onerror=_refuse):
         at = f"{Path(folder).relative_to(root).as_posix()}/".removeprefix("./")
         # No table can keep a name that is no text: the file, or all that is below the folder, is left out
         contents.unnameable += [at + _shown(name) for name in sorted((*folders, *files)) if _shown(name) != name]
         # os.walk goes on with what is left in its list, and follows no links
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and _shown(name) == name)
+        hidden = (".", "lost+found")  # which each disk has, for its administrator alone
+        folders[:] = sorted(name for name in folders if not name.startswith(hidden) and _shown(name) == name)
         for name in sorted(files):
             if not name.startswith(".") and _shown(name) == name:
                 _add_file(contents, at + name, os.path.join(folder, name), real_root)
         contents.folders.update(at + name for name in folders)
         contents.escaping += [at + name for name in folders if not _inside(os.path.join(folder, name), real_root)]
     return contents
+
+
+def _refuse(e: OSError) -> NoReturn:
+    raise SourceError(f"cannot look into {e.filename}: {e.strerror}") from e
 
 
 def _add_file(contents: FolderContents, uri: str, path: str, real_root: str) -> None:
@@ -241,11 +247,13 @@ def _add_file(contents: FolderContents, uri: str, path: str, real_root: str) -> 
     except OSError:
         return  # a link that leads nowhere, or what is there no more
     if stat.S_ISREG(s.st_mode):
-        contents.files[uri] = _stat(s)
+        contents.files[uri] = _stat(s, path)
 
 
-def _stat(s: os.stat_result) -> FileStat:
-    return FileStat(s.st_size, str(s.st_mtime_ns))
+def _stat(s: os.stat_result, path: str | Path) -> FileStat:
+    # To be given rights changes no time of a file: what was read without them is not current then
+    rights = "" if s.st_mode & stat.S_IROTH or os.access(path, os.R_OK) else NO_RIGHTS
+    return FileStat(s.st_size, f"{s.st_mtime_ns}{rights}")
 
 
 def _shown(name: str) -> str:

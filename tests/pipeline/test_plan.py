@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.plan import CURRENT, MISSING, STALE, WAITING, chunk_input, dataset_input, plan
+from pipeline.plan import CURRENT, MISSING, STALE, WAITING, chunk_input, dataset_input, plan, stale_chunks
 from pipeline.stage import Output, Stage, StageContext, StageSpec, Step
 from tests.kits.lake_kit import facts, stage_run
 from warehouse.lake import Lake, LakeError
@@ -191,6 +191,22 @@ def test_datasets_are_planned_apart(filled: Corpus, lake: Lake):
 def test_one_chunk_can_be_asked_for(filled: Corpus):
     steps = filled.plan(only_chunk=1)
     assert [(s.stage.name, s.chunk) for s in steps] == [("episodes", None), *((s, 1) for s in DOWNSTREAM)]
+
+
+def test_stale_chunks_are_counted_whatever_the_source_is_now(filled: Corpus, lake: Lake):
+    def counted() -> dict[str, int]:
+        return stale_chunks(lake, {filled.dataset: filled.specs})
+
+    assert counted() == {}
+    lines = lake.rows(
+        "SELECT input_hash FROM stage_runs WHERE (stage, dataset, chunk) = ('frames', ?, 1)", [filled.dataset]
+    )
+    run = stage_run(stage="frames", dataset=filled.dataset, chunk=1, input_hash=lines[0][0], output_hash="other frames")
+    lake.publish(run, {})
+    assert counted() == {filled.dataset: 1}
+    filled.change("samples", config_hash="other samples")
+    filled.fingerprint = "files 2"
+    assert counted() == {filled.dataset: 2}
 
 
 def test_input_hashes_cover_stage_code_configuration_and_inputs():
