@@ -56,13 +56,13 @@ def _keep(stem: Path, demonstration: Demonstration, cell: "Cell") -> None:
     from benchmarks.policy.cell import generate
 
     run = record(cell, demonstration)
-    pq.write_table(simulated.table(generate.COLUMNS, [run.rows], FPS), stem.with_suffix(".parquet"))
     np.save(stem.with_suffix(".npy"), run.seen)
     simulated.write_video(stem.with_suffix(".mp4"), run.pictures, FPS, generate.FORM.crf, group=FPS)
     number, success = demonstration.number, run.rows[-1]["success"]
     facts = {"task": cell.spec["text"], "env": f"{demonstration.task}-v3", "seed": number, "start_state": number}
     facts |= {"policy": demonstration.quality, "success": success, "fps": FPS, "num_frames": len(run.rows)}
-    facts["segments"] = generate.annotate(run.rows, cell.spec)
+    facts["segments"] = generate.annotate(run.rows, cell.spec)  # and adds progress to the rows
+    pq.write_table(simulated.table(generate.COLUMNS, [run.rows], FPS), stem.with_suffix(".parquet"))
     write_file(stem.with_suffix(".json"), json.dumps(facts).encode())
 
 
