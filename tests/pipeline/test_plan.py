@@ -96,7 +96,8 @@ def filled(corpus: Corpus) -> Corpus:
                 )
             )
     source = dataset_input(SPECS[0], corpus.fingerprint)
-    lines.append(stage_run(stage="episodes", dataset=corpus.dataset, chunk=None, input_hash=source))
+    listed = stage_run(stage="episodes", dataset=corpus.dataset, chunk=None, input_hash=source)
+    lines.append(replace(listed, code_version=SPECS[0].code_version))
     corpus.lake.publish(lines[0], {}, parts=lines[1:])
     assert corpus.not_current() == set()
     return corpus
