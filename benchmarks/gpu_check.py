@@ -6,7 +6,7 @@
 Needs no data and no network: a checkpoint of the shape's size with random weights is written, and a release of shards
 with pictures and questions as ProcVQA has them, 1 to 17 pictures each. Each row of the table is a run of
 `training.train.train` on the recipe named, for a few steps: loader, trainer and saving are those of every other run.
-In at most 25 minutes on one GPU. `--tiny` is the same code with a model of two layers on a CPU.
+In ten minutes on one H200. `--tiny` is the same code with a model of two layers on a CPU.
 
 The exit code is 1 where something does not hold, and the failed rows are named: a run that fails, a loss that packing
 changes, a resumed run that differs, rewards that sharing changes. Speeds are told, and those beside a goal as well.

@@ -17,6 +17,7 @@ from ingest.sources import archives
 from ingest.sources.types import FileStat, SourceError
 
 DOWNLOADS = 8  # at once, by one process
+HIDDEN = (".", "lost+found")  # how folders begin that are no data; each disk has the second, for its administrator
 NO_RIGHTS = " without rights"  # behind the version of a file that may not be read
 
 
@@ -222,8 +223,7 @@ def _walk(root: Path) -> FolderContents:
         # No table can keep a name that is no text: the file, or all that is below the folder, is left out
         contents.unnameable += [at + _shown(name) for name in sorted((*folders, *files)) if _shown(name) != name]
         # os.walk goes on with what is left in its list, and follows no links
-        hidden = (".", "lost+found")  # which each disk has, for its administrator alone
-        folders[:] = sorted(name for name in folders if not name.startswith(hidden) and _shown(name) == name)
+        folders[:] = sorted(name for name in folders if not name.startswith(HIDDEN) and _shown(name) == name)
         for name in sorted(files):
             if not name.startswith(".") and _shown(name) == name:
                 _add_file(contents, at + name, os.path.join(folder, name), real_root)

@@ -9,6 +9,7 @@ import torch
 
 from core.errors import FailedError, UserError
 from tests.kits.training_kit import FAMILIES, bar, make_items, make_parts, recipe
+from tests.kits.varlen_kernel import varlen_by_sdpa
 from training import attention
 from training.attention import set_attention
 from training.backbones import load_backbone
@@ -71,7 +72,6 @@ def test_pictures_of_a_size_go_to_sdpa_in_one_call(saved, monkeypatch: pytest.Mo
 def test_packed_samples_give_and_teach_what_each_does_alone(
     saved, name: str, half: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`varlen` as on a GPU: torch's kernel, which there is none of on a CPU, answered by SDPA, block by block."""
     calls = []
 
     def kernel(q, k, v, begin, also, longest, _, *, scale, window_size) -> torch.Tensor:
@@ -80,9 +80,7 @@ def test_packed_samples_give_and_teach_what_each_does_alone(
         assert q.dtype == k.dtype == v.dtype == (torch.bfloat16 if half else torch.float32)
         assert (begin.dtype, ends[-1], longest) == (torch.int32, len(q), max(b - a for a, b in pairwise(ends)))
         calls.append(window_size)
-        rows = [[s[a:b].transpose(0, 1)[None] for s in (q, k, v)] for a, b in pairwise(ends)]
-        sdpa = torch.nn.functional.scaled_dot_product_attention
-        return torch.cat([sdpa(*r, is_causal=window_size[1] == 0, scale=scale)[0].transpose(0, 1) for r in rows])
+        return varlen_by_sdpa(q, k, v, begin, scale=scale, window_size=window_size)
 
     monkeypatch.setattr(attention, "varlen_attn", kernel)
     model, items = ProgressModel(load_backbone(saved.folder, name), saved.model.head), saved.items

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from trl.trainer.grpo_config import GRPOConfig
 
 from core.errors import UserError
 from tests.kits.progresslm_rows import TINY, conversations, empty_corpus, source_rows, write_rows
+from tests.kits.varlen_kernel import varlen_by_sdpa
 from training import attention, grpo, rollouts, transform
 from training.backbones import load_processor
 from training.errors import TrainingError
@@ -168,14 +168,12 @@ def test_pictures_of_a_prompt_are_decoded_once(taught: Path, tmp_path: Path, mon
 def test_answers_are_made_in_the_precision_that_is_learnt_in(
     taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As flash kernels ask: `varlen` of a GPU, which takes half precision alone, answered by SDPA."""
+    """As flash kernels ask, which take half precision alone."""
     kinds = set()
 
-    def kernel(q, k, v, begin, *_, scale, window_size) -> torch.Tensor:
+    def kernel(q, *more, **named) -> torch.Tensor:
         kinds.add(q.dtype)
-        rows = [[s[a:b].transpose(0, 1)[None] for s in (q, k, v)] for a, b in pairwise(begin.tolist())]
-        sdpa = torch.nn.functional.scaled_dot_product_attention
-        return torch.cat([sdpa(*r, is_causal=window_size[1] == 0, scale=scale)[0].transpose(0, 1) for r in rows])
+        return varlen_by_sdpa(q, *more, **named)
 
     monkeypatch.setattr(attention, "varlen_attn", kernel)
     train = {"steps": 1, "batch": 2, "accumulation": 4, "dtype": "bfloat16"}
