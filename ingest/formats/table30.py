@@ -208,11 +208,11 @@ def _parsed(content: bytes, uri: str) -> pa.Table:
         raise DataError(f"{uri} has no line", "no_data")
     try:
         begin = object_of(parse_json(first.decode(errors="replace")))
-        fields = [key for key in (*JOINTS, *GRIPPER, "timestamp") if key in begin]
+        if not (fields := [key for key in (*JOINTS, *GRIPPER, "timestamp") if key in begin]):
+            raise DataError(f"{uri}, line 1: neither joints nor a gripper")  # of nulls alone, Arrow dies
         types = {key: pa.list_(pa.float64()) if isinstance(begin[key], list) else pa.float64() for key in fields}
         how = pyarrow.json.ParseOptions(pa.schema(types), unexpected_field_behavior="ignore")
-        # In one block, so that what is wrong is said of a line of the whole file
-        as_one = pyarrow.json.ReadOptions(block_size=len(content))
+        as_one = pyarrow.json.ReadOptions(block_size=len(content))  # errors count lines of the whole file
         return pyarrow.json.read_json(pa.BufferReader(content), as_one, how)
     except (ValueError, pa.ArrowException) as e:
         what, _, row = str(e).splitlines()[0].removeprefix("JSON parse error: ").rpartition(" in row ")

@@ -32,13 +32,6 @@ def test_order_of_listing_changes_nothing(found: list[EpisodeRecord], data: st.D
     assert assign_splits("d", "train", shuffled, config) == assign_splits("d", "train", found, config)
 
 
-def test_groups_of_several_tasks_in_any_order() -> None:
-    """Ten groups do a and b, ten a alone, ten b alone: which task counts does not depend on which came first."""
-    tasks = ("ab", "a", "b")
-    found = [record(k, f"g{k}", task) for k in range(30) for task in tasks[k // 10]]
-    assert assign_splits("d", "train", found[::-1], SplitConfig()) == assign_splits("d", "train", found, SplitConfig())
-
-
 def test_seed_and_dataset_make_another_choice() -> None:
     def chosen(dataset: str, seed: int) -> dict[str, str]:
         return assign_splits(dataset, "train", records(100), SplitConfig(seed=seed))

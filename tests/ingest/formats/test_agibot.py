@@ -26,7 +26,7 @@ from tests.kits.agibot_writer import (
     write_tar,
     write_tasks,
 )
-from tests.kits.lerobot_writer import LFS_POINTER, said, shown, source_of
+from tests.kits.lerobot_writer import said, shown, source_of
 from tests.kits.signal_kit import places_of
 
 HEAD, LEFT, RIGHT = GRIPPER_CAMERAS
@@ -84,21 +84,6 @@ def test_an_archive_of_more_files_than_the_limit(tmp_path: Path) -> None:
     assert said(list_episodes(source_of(root)), reason="over_limit") == []
 
 
-def test_a_truncated_archive(tmp_path: Path) -> None:
-    """What stands before the cut is read; the rest is missing, by name."""
-    write_agibot(tmp_path / "loose", lengths={1: 6, 2: 6})
-    root = as_on_the_hub(tmp_path / "hub", tmp_path / "loose")
-    tar = root / "observations/327/1-2.tar"
-    data = tar.read_bytes()
-    tar.write_bytes(data[: data.index(b"2/videos/") + 700])
-    source = source_of(root)
-    listing = list_episodes(source)
-    assert said(listing) == [("unreadable_data", "warning", None, None), ("no_video", "unusable", 1, None)]
-    assert listing.findings[0].file == "observations/327/1-2.tar"
-    assert "is not read to its end" in listing.findings[0].detail
-    assert len(shown(source, listing.records[0], HEAD)) == 6
-
-
 def test_names_that_lead_out_of_an_archive(tmp_path: Path) -> None:
     write_agibot(tmp_path, lengths={1: 6})
     write_tar(tmp_path / "observations/327/1-1.tar", [("../1/videos/extra_color.mp4", b"x")])
@@ -138,29 +123,6 @@ def test_what_the_task_file_says_and_does_not(tmp_path: Path) -> None:
         ("no_video", "unusable", 3, None),
         ("no_data", "unusable", 3, None),
     ]
-
-
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("[{]", "unreadable_data"),
-        ("[" * 100_000, "unreadable_data"),
-        ('[{"episode_id": 1, "task_name": "\\ud800"}]', "unreadable_data"),
-        ("\x80", "unreadable_data"),
-        (LFS_POINTER, "lfs_pointer"),
-        ("{}", "unreadable_data"),
-    ],
-)
-def test_a_task_file_that_cannot_be_read(tmp_path: Path, text: str, reason: str) -> None:
-    write_data(tmp_path, 1, {1: 5}, cameras=(HEAD,))
-    write_tasks(tmp_path, 1, "").write_bytes(text.encode("latin-1"))
-    listing = list_episodes(source_of(tmp_path))
-    assert said(listing) == [
-        (reason, "warning", None, None),
-        ("not_in_metadata", "warning", 0, None),
-        ("no_task", "warning", 0, None),
-    ]
-    assert listing.findings[0].file == "task_info/task_1.json"
 
 
 def test_no_task_files(tmp_path: Path) -> None:
@@ -285,32 +247,6 @@ def test_rows_that_cannot_be_used(tmp_path: Path, spoil: Any, reason: str, why: 
     assert error.value.reason == reason
 
 
-@pytest.mark.parametrize(
-    ("data", "reason"),
-    [
-        (b"", "unreadable_data"),
-        (b"no HDF5\n" * 99, "unreadable_data"),
-        (LFS_POINTER.encode(), "lfs_pointer"),
-        (None, "unreadable_data"),  # cut short
-    ],
-)
-def test_a_file_of_rows_that_cannot_be_read(tmp_path: Path, data: bytes | None, reason: str) -> None:
-    """It is found in listing, loose as in an archive, and beside it another episode is well."""
-    write_agibot(tmp_path / "loose", 1, {1: 6, 2: 6}, cameras=(HEAD,))
-    path = rows_path(tmp_path / "loose", 1, 1)
-    path.write_bytes(path.read_bytes()[:3000] if data is None else data)
-    as_on_the_hub(tmp_path / "hub", tmp_path / "loose")
-    for root in (tmp_path / "loose", tmp_path / "hub"):
-        source = source_of(root)
-        listing = list_episodes(source)
-        assert said(listing) == [(reason, "unusable", 0, None)]
-        assert [r.num_rows for r in listing.records] == [None, 6]
-        with pytest.raises(DataError) as error:
-            read_episode(source, listing.records[0])
-        assert error.value.reason == reason
-        assert len(shown(source, listing.records[1], HEAD)) == 6
-
-
 def test_no_rows(tmp_path: Path) -> None:
     write_agibot(tmp_path, 1, {1: 6, 2: 6}, cameras=(HEAD,))
     rows_path(tmp_path, 1, 2).unlink()
@@ -323,17 +259,6 @@ def test_no_rows(tmp_path: Path) -> None:
         with pytest.raises(DataError) as error:
             read_episode(source, record)
         assert error.value.reason == "no_data"
-
-
-def test_a_member_that_is_gone_when_it_is_read(tmp_path: Path) -> None:
-    write_agibot(tmp_path / "loose", 1, {1: 6}, cameras=(HEAD,))
-    root = as_on_the_hub(tmp_path / "hub", tmp_path / "loose")
-    source = source_of(root)
-    (record,) = list_episodes(source).records
-    episode = read_episode(source, record)
-    write_tar(root / "observations/1/1-1.tar", [("other.mp4", b"x")])
-    with pytest.raises(DataError, match=r"has no member 1/videos/head_color.mp4"):
-        list(episode.frames(HEAD))
 
 
 def test_not_agibot(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ import h5py
 import numpy as np
 import pytest
 
-from ingest.formats.hdf5_file import natural
 from ingest.media.frames import VideoError
 from ingest.reasons import DataError
 from ingest.signals.gripper import combined
@@ -59,12 +58,6 @@ def test_libero(tmp_path: Path) -> None:
     assert (fingers.column, fingers.dimensions, fingers.weights) == ("state", (6, 7), (0.5, -0.5))
     assert combined(fingers, episode.state).tolist() == pytest.approx([k / 100 for k in range(6)])
     assert [(k, t) for k, t, _ in episode.frames(AGENT)][:2] == [(0, 0.0), (1, 0.05)]
-
-
-def test_scene_names_are_no_part_of_the_instruction(tmp_path: Path) -> None:
-    write_libero(tmp_path / STOVE, {0: 5}, None)
-    (record,) = list_episodes(source_of(tmp_path)).records
-    assert record.task == "turn on the stove"
 
 
 def test_robomimic(tmp_path: Path) -> None:
@@ -173,16 +166,6 @@ def test_a_recording_without_pictures(tmp_path: Path) -> None:
     assert [f.reason for f in surveyed.findings] == ["gripper_unused"]
 
 
-def test_natural_order() -> None:
-    assert sorted(["demo_10", "demo_9", "demo_010", "b", "demo"], key=natural) == [
-        "b",
-        "demo",
-        "demo_9",
-        "demo_10",
-        "demo_010",
-    ]
-
-
 # What is wrong with the data
 
 
@@ -203,17 +186,6 @@ def test_one_bad_file_of_two(tmp_path: Path, damage: Callable[[bytes], bytes], r
     assert said(listing) == [(reason, "unusable", 0, None)]
     assert listing.findings[0].file == "a_demo.hdf5"
     assert [(r.source_id, r.num_rows) for r in listing.records] == [("a_demo.hdf5", None), ("b_demo.hdf5#demo_0", 5)]
-
-
-def test_one_bad_demo_of_two(tmp_path: Path) -> None:
-    path = write_libero(tmp_path / "a_demo.hdf5", {0: 5, 1: 5})
-    with h5py.File(path, "a") as file:
-        del file["data/demo_0/obs/ee_states"]
-        file["data/demo_0/obs/ee_states"] = np.zeros((4, 6))
-    listing = list_episodes(source_of(tmp_path))
-    assert said(listing) == [("unreadable_data", "unusable", 0, None)]
-    assert "{'obs/ee_states': 4, 'obs/gripper_states': 5}" in listing.findings[0].detail
-    assert [r.source_id for r in listing.records] == ["a_demo.hdf5#demo_0", "a_demo.hdf5#demo_1"]
 
 
 def test_lengths_that_differ(tmp_path: Path) -> None:
@@ -244,13 +216,6 @@ def test_rows_that_changed_since_they_were_listed(tmp_path: Path) -> None:
     write_libero(tmp_path / "a_demo.hdf5", {0: 6})
     with pytest.raises(DataError, match="6 rows; there were 5"):
         read_episode(source, record)
-
-
-def test_a_camera_that_others_have(tmp_path: Path) -> None:
-    write_aloha(tmp_path / "a.hdf5", 0, 6, cameras=("top", "side"))
-    write_aloha(tmp_path / "b.hdf5", 1, 6, cameras=("side",))
-    listing = list_episodes(source_of(tmp_path))
-    assert said(listing, reason="missing_camera") == [("missing_camera", "warning", 1, "top")]
 
 
 # What leads elsewhere, or claims more than there is

@@ -42,19 +42,6 @@ def with_modality(root: Path, content: Any) -> Source:
     return source
 
 
-def test_one_column_of_each(tmp_path: Path) -> None:
-    info = info_of(**{STATE: feature(["x", "grip"]), ACTION: feature({"motors": ["dx", "claw"]})})
-    rows = pa.table({STATE: vectors(K, 2 * K), ACTION: vectors(3 * K, 4 * K)})
-    state, action, names_by = read_signals(empty(tmp_path), info, rows)
-    assert state is not None
-    assert action is not None
-    assert (state.column_names, action.column_names, names_by) == (["x", "grip"], ["dx", "claw"], "name")
-    assert (state.slice(3, 1).to_pylist(), action.slice(3, 1).to_pylist()) == (
-        [{"x": 3, "grip": 6}],
-        [{"dx": 9, "claw": 12}],
-    )
-
-
 def test_a_column_for_each_part(tmp_path: Path) -> None:
     """In the order of info.json; one of texts is none."""
     info = info_of(
@@ -112,13 +99,6 @@ def test_slices_of_modality(tmp_path: Path) -> None:
     # Names that say where the gripper is count before
     named = info_of(**{STATE: feature(["a", "b", "gripper"]), ACTION: feature()})
     assert read_signals(source, named, rows)[2] == "name"
-
-
-@pytest.mark.parametrize("content", [[], {"state": []}, {"state": {"hand": 3, "left_hand": {"start": True, "end": 2}}}])
-def test_modality_that_says_nothing(tmp_path: Path, content: Any) -> None:
-    source = with_modality(tmp_path, content)
-    state, _, names_by = read_signals(source, info_of(**{STATE: feature()}), pa.table({STATE: vectors(K, K)}))
-    assert (names_of(state), names_by) == ((), "name")
 
 
 def test_modality_that_is_damaged(tmp_path: Path) -> None:

@@ -34,16 +34,6 @@ def test_own_template(tmp_path: Path) -> None:
     assert shown(source, listing.records[1], FRONT) == [(0, 1, k) for k in range(7)]
 
 
-# Cameras
-
-
-def test_order_of_cameras_by_the_registry(tmp_path: Path) -> None:
-    root = write_v2(tmp_path, [6], cameras=["a", "b", "left_hand", "z"])
-    assert list_episodes(source_of(root)).cameras == ("a", "b", "z", "left_hand")
-    named = source_of(root, cameras={"exo": ["z"], "wrist": ["left_hand"]})
-    assert list_episodes(named).records[0].cameras == ["z", "left_hand", "a", "b"]
-
-
 # Rows
 
 
@@ -77,14 +67,6 @@ def test_a_table_of_no_rows(tmp_path: Path) -> None:
     edit_parquet(v2_data(root, 0), **nothing, task_index=[])
     listing = list_episodes(source_of(root))
     assert said(listing, severity="unusable") == [("no_data", "unusable", 0, None)]
-
-
-def test_length_differs(tmp_path: Path) -> None:
-    root = write_v2(tmp_path, [6, 7])
-    write_json_lines(root / "meta/episodes.jsonl", [{"episode_index": 0, "length": 5}, {"episode_index": 1}])
-    listing = list_episodes(source_of(root))
-    assert said(listing) == [("length_differs", "warning", 0, None)]
-    assert [r.num_rows for r in listing.records] == [6, 7]
 
 
 # Metadata
@@ -142,6 +124,3 @@ def test_task_table_that_is_odd(tmp_path: Path) -> None:
     listing = list_episodes(source_of(root))
     assert [r.task for r in listing.records] == [None, "two\u2028lines", None]
     assert said(listing) == [("no_task", "warning", 0, None), ("no_task", "warning", 2, None)]
-
-
-# Groups and outcomes

@@ -3,11 +3,10 @@
 import shutil
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 
 from ingest.episode import Listing
-from ingest.source import list_episodes, read_episode
+from ingest.source import list_episodes
 from ingest.sources.files import Source
 from tests.kits.lerobot_writer import (
     FRONT,
@@ -23,7 +22,6 @@ from tests.kits.lerobot_writer import (
     v3_meta,
     write_info,
     write_parquet,
-    write_v2,
     write_v3,
 )
 
@@ -32,17 +30,6 @@ LENGTHS = [7, 9, 5, 6, 8, 11]
 
 def frames_of(source: Source, listing: Listing, camera: str) -> list[list[tuple[int, int, int]]]:
     return [shown(source, r, camera) for r in listing.records]
-
-
-def test_files_of_v2_left_beside(tmp_path: Path) -> None:
-    root, old = write_v3(tmp_path / "a", [6, 7]), write_v2(tmp_path / "b", [9, 9, 9])
-    shutil.copytree(old, root, dirs_exist_ok=True, ignore=lambda folder, names: {"info.json"} & set(names))
-    edit_info(root, data_path="data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet")
-    source = source_of(root)
-    listing = list_episodes(source)
-    assert [r.num_rows for r in listing.records] == [6, 7]
-    assert said(listing, severity="unusable") == []
-    assert frames_of(source, listing, FRONT) == [[(0, e, k) for k in range(n)] for e, n in enumerate([6, 7])]
 
 
 # Video pointers
@@ -55,13 +42,6 @@ def test_null_pointers_of_a_whole_camera_are_said_once(tmp_path: Path) -> None:
     (finding,) = listing.findings
     assert (finding.reason, finding.severity, finding.episode_index) == ("bad_video_pointer", "warning", None)
     assert finding.detail == f"2 episodes: no file or start time of {WRIST} in the metadata"
-
-
-def test_null_pointers_of_the_only_camera(tmp_path: Path) -> None:
-    root = write_v3(tmp_path, [6, 7])
-    edit_parquet(v3_meta(root), **{f"videos/{FRONT}/file_index": pa.array([0, None])})
-    listing = list_episodes(source_of(root))
-    assert said(listing) == [("bad_video_pointer", "unusable", 1, FRONT)]
 
 
 def test_pointers_that_were_never_reset(tmp_path: Path) -> None:
@@ -97,15 +77,6 @@ def test_an_episode_within_another(tmp_path: Path) -> None:
     starts = {f"videos/{FRONT}/from_timestamp": [0.0, 0.2, 1.0, 2.0], f"videos/{FRONT}/to_timestamp": None}
     edit_parquet(v3_meta(root), **starts)
     assert [f[2] for f in said(list_episodes(source_of(root)))] == [0, 1, 2]
-
-
-def test_part_of_the_video_of_another_length_than_the_rows(tmp_path: Path) -> None:
-    root = write_v3(tmp_path, [6, 7, 8], cameras={FRONT: 3})
-    edit_parquet(v3_meta(root), **{f"videos/{FRONT}/to_timestamp": [0.6, 1.3, 2.3]})
-    listing = list_episodes(source_of(root))
-    (finding,) = listing.findings
-    assert (finding.reason, finding.severity, finding.episode_index) == ("length_differs", "warning", 2)
-    assert (finding.camera, finding.detail) == (FRONT, "metadata gives it 10 frames of video, its rows are 8")
 
 
 # Where files are
@@ -162,19 +133,6 @@ def test_rows_that_do_not_stand_together(tmp_path: Path) -> None:
     assert said(listing, severity="unusable") == [("row_order", "unusable", 1, None)]
 
 
-def test_batches_of_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files are read a batch at a time; where batches end makes no difference."""
-    monkeypatch.setattr("ingest.formats.tables.BATCH", 4)
-    source = source_of(write_v3(tmp_path, LENGTHS, per_data_file=4, tasks=["a", "b"]))
-    listing = list_episodes(source)
-    assert (said(listing), [r.num_rows for r in listing.records]) == ([], LENGTHS)
-    assert [r.tasks for r in listing.records] == [("a",), ("b",)] * 3
-    for r in listing.records:
-        state = read_episode(source, r).state
-        assert state is not None
-        assert state.tolist() == [[r.episode_index, k, k % 2] for k in range(r.num_rows or 0)]
-
-
 # Metadata
 
 
@@ -186,14 +144,6 @@ def test_stray_files_are_left_out(tmp_path: Path) -> None:
     listing = list_episodes(source_of(root))
     assert said(listing) == [("stray_file", "warning", None, None)]
     assert [r.num_rows for r in listing.records] == [6, 7]
-
-
-def test_unreadable_table_of_episodes(tmp_path: Path) -> None:
-    root = write_v3(tmp_path, [6, 7])
-    v3_meta(root).write_bytes(b"PAR1 and then nothing")
-    listing = list_episodes(source_of(root))
-    assert said(listing, episode_index=None) == [("unreadable_data", "warning", None, None)]
-    assert said(listing, severity="unusable") == [("no_video", "unusable", e, None) for e in range(2)]
 
 
 def test_a_clone_without_lfs(tmp_path: Path) -> None:

@@ -96,13 +96,6 @@ def of_rlds(root: Path, *episodes: dict[str, Any], **config: Any) -> Listing:
     return list_episodes(source_of(write_dataset(root, {"train": [list(episodes)]}), fps=5, **config))
 
 
-def rewarded(which: int, *rewards: float, ended: bool | None = None) -> dict[str, Any]:
-    length = len(rewards)
-    terminal = None if ended is None else (np.arange(length) == length - 1) & ended
-    changes = {"steps__reward": np.array(rewards, np.float32), "steps__is_terminal": terminal}
-    return episode(which, length, changes=changes)
-
-
 def test_rlds_features_and_paths(tmp_path: Path) -> None:
     """Of the steps, beside them, and of folders as DROID has them; without any keys in the registry."""
     in_steps = [episode(k, steps__is_success=np.array([0, 0, 0, 0, 0, k])) for k in range(2)]
@@ -122,13 +115,6 @@ def test_rlds_features_and_paths(tmp_path: Path) -> None:
     assert said["/droid/success/run.h5#2"] == (True, "folder name")
     assert said["/droid/failure/run.h5#3"] == (False, "folder name")
     assert [said[f"/droid/{at}/run.h5#{k}"] for k, at in enumerate("ab")] == [(None, None)] * 2
-
-
-def test_rlds_outcomes_stay_with_their_episodes(tmp_path: Path) -> None:
-    """Records get their order only after all were read."""
-    episodes = [episode(k, episode_metadata__success=[k % 2]) for k in (3, 0, 2, 1)]
-    listing = of_rlds(tmp_path, *episodes)
-    assert [(r.source_id, r.success) for r in listing.records] == [(f"/raw/run.h5#{k}", k % 2 == 1) for k in range(4)]
 
 
 # Others

@@ -51,23 +51,6 @@ def test_one_file(tmp_path: Path) -> None:
     assert shown(source, listing.records[0], CAMERA) == [(0, 0, k) for k in range(6)]
 
 
-def test_rate_of_the_registry(tmp_path: Path) -> None:
-    listing = list_episodes(source_of(write_run(tmp_path / "a.mp4", 0, 6), fps=5))
-    assert (listing.fps, listing.records[0].fps) == (5.0, 5.0)
-
-
-def test_a_file_that_is_no_video(tmp_path: Path) -> None:
-    """Text named .mp4, and a pointer: each is one episode that cannot be used, beside one that can."""
-    write_run(tmp_path / "a.mp4", 0, 6, {"task": "t"})
-    for name, text in (("b.mp4", "no video at all\n" * 99), ("c.mp4", LFS_POINTER)):
-        (tmp_path / name).write_text(text)
-        (tmp_path / name).with_suffix(".json").write_text('{"task": "t"}')
-    listing = list_episodes(source_of(tmp_path))
-    assert said(listing) == [("undecodable_video", "unusable", 1, CAMERA), ("lfs_pointer", "unusable", 2, CAMERA)]
-    assert [f.file for f in listing.findings] == ["b.mp4", "c.mp4"]
-    assert len(listing.records) == 3
-
-
 @pytest.mark.parametrize(
     ("notes", "findings"),
     [
@@ -96,41 +79,7 @@ def test_groups_do_not_move_when_a_file_is_added(tmp_path: Path) -> None:
     assert after["b.mp4"] == before["b.mp4"] != after["a.mp4"]
 
 
-def test_stamp_covers_the_notes(tmp_path: Path) -> None:
-    path = write_run(tmp_path / "a.mp4", 0, 6, {"task": "t"})
-    (before,) = list_episodes(source_of(tmp_path)).records
-    path.with_suffix(".json").write_text('{"task": "another"}')
-    (after,) = list_episodes(source_of(tmp_path)).records
-    assert before.source_stamp != after.source_stamp
-
-
-def test_rows_beside_videos_are_not_lost_in_silence(tmp_path: Path) -> None:
-    write_video(tmp_path / "a.mp4", range(6))
-    (tmp_path / "a.json").write_text('{"task": "t"}')
-    for name in ("b.npz", "rows.parquet"):
-        (tmp_path / name).touch()
-    (finding,) = list_episodes(source_of(tmp_path)).findings
-    assert (finding.reason, finding.severity, finding.file) == ("rows_not_read", "warning", "b.npz")
-    assert finding.detail == "2 files beside the videos: b.npz, rows.parquet"
-
-
-def test_no_videos(tmp_path: Path) -> None:
-    from ingest.formats.plain_video import list_episodes as plain
-
-    listing = plain(source_of(tmp_path))
-    assert (listing.records, said(listing)) == ((), [("no_episodes", "unusable", None, None)])
-
-
 # What <name>.json may say
-
-
-def test_several_tasks_and_a_rate(tmp_path: Path) -> None:
-    notes = {"task": "one", "tasks": ["two", " one ", 3, ""], "fps": 20}
-    source = source_of(write_run(tmp_path / "a.mp4", 0, 6, notes).parent)
-    listing = list_episodes(source)
-    (record,) = listing.records
-    assert (record.task, record.tasks, record.fps, said(listing)) == ("one", ("one", "two"), 20.0, [])
-    assert [t for _, t, _ in read_episode(source, record).frames(CAMERA)][1] == 0.05
 
 
 @pytest.mark.parametrize("fps", [0, -5, "fast", [], 1e9, "nan"])
@@ -228,12 +177,6 @@ def test_the_notes_overrule_the_row(tmp_path: Path) -> None:
     assert [(r.task, r.success, r.cameras) for r in listing.records] == [("by the notes", True, ["top"])]
 
 
-def test_notes_of_a_video_called_metadata(tmp_path: Path) -> None:
-    write_run(tmp_path / "metadata.mp4", 0, 6, {"task": "t"})
-    listing = list_episodes(source_of(tmp_path))
-    assert ([r.task for r in listing.records], said(listing)) == (["t"], [])
-
-
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
@@ -284,13 +227,6 @@ def test_side_files_that_are_damaged(tmp_path: Path, name: str, text: str, reaso
     listing = list_episodes(source_of(tmp_path))
     assert [f.reason for f in listing.findings if f.reason != "no_task"] == ([reason] if reason else [])
     assert sum(r.task is not None for r in listing.records) == tasks
-
-
-def test_a_side_file_too_large_to_be_one(tmp_path: Path) -> None:
-    write_run(tmp_path / "a.mp4", 0, 6, {"task": "t"})
-    with (tmp_path / "metadata.json").open("wb") as file:
-        file.truncate(1 << 40)  # a hole: nothing on disk
-    assert said(list_episodes(source_of(tmp_path))) == [("over_limit", "warning", None, None)]
 
 
 # Several cameras

@@ -38,8 +38,6 @@ from tests.kits.rlds_writer import (
 )
 from tests.kits.signal_kit import places_of
 
-RATE = ("no_frame_rate", "warning", None, None)
-
 
 def one(root: Path, found: dict | bytes, features: dict[str, Any] | None = None, **config: Any) -> Listing:
     """The listing of a dataset of one episode."""
@@ -135,18 +133,6 @@ def test_shards_that_are_not_there(tmp_path: Path) -> None:
     ]
 
 
-def test_lengths_of_shards_are_compared(tmp_path: Path) -> None:
-    write_dataset(tmp_path, {"train": [[episode(0), episode(1)], [episode(2)]]})
-    write_info(tmp_path / "1.0.0", {"train": [2, 4]})
-    listing = list_episodes(source_of(tmp_path, fps=5))
-    assert said(listing) == [("length_differs", "warning", None, None)]
-    assert (listing.findings[0].file, listing.findings[0].detail) == (
-        "1.0.0/toy-train.tfrecord-00001-of-00002",
-        "dataset_info.json says 4 records, the file has 1",
-    )
-    assert len(listing.records) == 3
-
-
 def test_another_number_of_shards_than_stated(tmp_path: Path) -> None:
     write_dataset(tmp_path, {"train": [[episode(0)], [episode(1)]]})
     write_info(tmp_path / "1.0.0", {"train": [1, 1, 1]})
@@ -234,19 +220,6 @@ def test_a_file_that_is_cut_off(tmp_path: Path) -> None:
         read_episode(source, listing.records[2])
 
 
-def test_a_length_that_is_damaged_ends_its_file_only(tmp_path: Path) -> None:
-    write_dataset(tmp_path, {"train": [[episode(0), episode(1), episode(2)], [episode(3)]]})
-    path = shard(tmp_path, "train", 0, 2)
-    data = bytearray(path.read_bytes())
-    data[len(record(example(episode(0))))] ^= 1
-    path.write_bytes(data)
-    listing = list_episodes(source_of(tmp_path, fps=5))
-    assert ids(listing) == ["/raw/run.h5#0", "/raw/run.h5#3"]
-    assert said(listing) == [("unreadable_data", "unusable", None, None)]
-    assert listing.findings[0].file == "1.0.0/toy-train.tfrecord-00000-of-00002"
-    assert listing.findings[0].detail.endswith("the length's CRC is wrong; 1 of its 3 records were read")
-
-
 @pytest.mark.parametrize(
     ("content", "reason"),
     [(LFS_POINTER.encode(), "lfs_pointer"), (b"\x1f\x8b" + bytes(40), "unreadable_data"), (b"x", "unreadable_data")],
@@ -257,14 +230,6 @@ def test_a_file_that_is_no_shard(tmp_path: Path, content: bytes, reason: str) ->
     listing = list_episodes(source_of(tmp_path, fps=5))
     assert ids(listing) == ["/raw/run.h5#1"]
     assert said(listing) == [(reason, "unusable", None, None)]
-
-
-def test_a_record_that_is_no_example(tmp_path: Path) -> None:
-    write_dataset(tmp_path, {"train": [[episode(0), b"not a message at all", episode(2)]]})
-    listing = list_episodes(source_of(tmp_path, fps=5))
-    assert ids(listing) == ["/raw/run.h5#0", "/raw/run.h5#2", "train/toy-train.tfrecord-00000-of-00001/000001"]
-    assert said(listing) == [("unreadable_data", "unusable", 2, None)]
-    assert [r.num_rows for r in listing.records] == [6, 6, None]
 
 
 @pytest.mark.parametrize(
@@ -304,16 +269,6 @@ def test_a_shard_rewritten_after_listing(tmp_path: Path) -> None:
     write_shard(shard(tmp_path, "train"), [episode(0, 9)])
     with pytest.raises(DataError, match="has 9 steps, and had 6 when the dataset was listed"):
         read_episode(source_of(tmp_path), listing.records[0])
-
-
-# Who an episode is
-
-
-def test_the_same_episode_twice_keeps_its_name(tmp_path: Path) -> None:
-    write_dataset(tmp_path, {"train": [[episode(0), episode(1)]], "val": [[episode(1), episode(0)]]})
-    listing = list_episodes(source_of(tmp_path, fps=5))
-    assert ids(listing) == ["/raw/run.h5#0", "/raw/run.h5#0", "/raw/run.h5#1", "/raw/run.h5#1"]
-    assert ["train" in (r.data_uri or "") for r in listing.records] == [True, False, True, False]
 
 
 # Instructions
@@ -423,14 +378,6 @@ def test_order_of_cameras(tmp_path: Path) -> None:
     )
     assert listing.cameras[:3] == ("top", "b_wrist", "image")
     assert listing.records[0].cameras == list(listing.cameras)
-
-
-def test_pictures_outside_the_observation(tmp_path: Path) -> None:
-    features = features_json({"image": None, "wrist_image": None}, steps={"picture": dict_of(front=image())})
-    found = episode(0, steps__observation__image=None, steps__observation__wrist_image=None)
-    listing = one(tmp_path, found | {"steps/picture/front": [png(number(2, 0, k)) for k in range(6)]}, features)
-    assert listing.cameras == ("picture/front",)
-    assert shown(source_of(tmp_path), listing.records[0], "picture/front") == [(2, 0, k) for k in range(6)]
 
 
 def test_missing_cameras(tmp_path: Path) -> None:
@@ -660,11 +607,3 @@ def test_an_episode_that_never_ends_is_named(tmp_path: Path) -> None:
     listing = list_episodes(source_of(tmp_path, fps=5.0))
     assert said(listing) == [("never_ends", "warning", 1, None)]
     assert listing.findings[0].detail == "none of its 6 steps is marked as its end"
-
-
-def test_that_no_episode_ends_is_said_once(tmp_path: Path) -> None:
-    endless = [episode(k, steps__is_last=np.zeros(6, bool)) for k in range(3)]
-    write_dataset(tmp_path, {"train": [endless[:2]], "val": [endless[2:]]})
-    listing = list_episodes(source_of(tmp_path, fps=5.0))
-    assert said(listing) == [("never_ends", "warning", None, None)]
-    assert listing.findings[0].detail == "none of its 3 episodes has a step that is marked as its end"

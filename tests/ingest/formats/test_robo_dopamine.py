@@ -58,11 +58,6 @@ def test_broken_keyframes_lose_no_episode(root: Path, annotated: str) -> None:
     assert listing.records[0].steps == ()
 
 
-def test_keyframes_that_are_no_json(root: Path) -> None:
-    (root / "episode_001/annotated_keyframes.json").write_text("[")
-    assert said(list_episodes(source_of(root)), episode_index=0) == [("unreadable_data", "warning", 0, None)]
-
-
 def test_one_episode_by_itself(root: Path) -> None:
     """Its instruction lies outside of what is read."""
     listing = list_episodes(source_of(root / "episode_001"))

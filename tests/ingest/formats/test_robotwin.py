@@ -65,23 +65,6 @@ def test_raw_pictures_keep_their_colours(tmp_path: Path) -> None:
     assert np.array_equal(frame.rgb(), red[0])
 
 
-@pytest.mark.parametrize(
-    ("texts", "reasons"),
-    [
-        (None, ["no_task"]),
-        ("{broken", ["unreadable_data", "no_task"]),
-        ([1], ["no_task"]),
-        ({"seen": "hit", "unseen": [None, " "]}, ["no_task"]),
-    ],
-)
-def test_texts_that_are_missing(tmp_path: Path, texts: Any, reasons: list[str]) -> None:
-    write_robotwin(tmp_path / "t/c", 0, 5, texts)
-    listing = list_episodes(source_of(tmp_path, format="robotwin", fps=10))
-    assert [f.reason for f in listing.findings] == reasons
-    assert {f.severity for f in listing.findings} == {"warning"}
-    assert listing.records[0].tasks == ()
-
-
 def test_episodes_that_cannot_be_read(tmp_path: Path) -> None:
     for episode in range(4):
         write_robotwin(tmp_path / "t/c", episode, 5, TEXTS)

@@ -52,20 +52,6 @@ def test_instructions(tmp_path: Path) -> None:
     assert said(listing) == [("no_task", "warning", 1, None)]
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "7", LFS_POINTER, '{"task_desc": [], "video_info": 3, "robot_id": 4}'])
-def test_a_task_without_metadata(tmp_path: Path, text: str) -> None:
-    write_task(tmp_path, "task", "arx5", {0: 6})
-    (tmp_path / "task/meta/task_info.json").write_text(text)
-    (tmp_path / "task/task_desc.json").unlink()
-    source = source_of(tmp_path)
-    listing = list_episodes(source)
-    unread = {"{": ["unreadable_data"], LFS_POINTER: ["lfs_pointer"]}.get(text, [])
-    assert [f.reason for f in listing.findings] == [*unread, "no_task"]
-    assert {f.severity for f in listing.findings} == {"warning"}
-    assert (listing.fps, listing.robot, listing.records[0].num_rows) == (30.0, None, 6)
-    assert read_episode(source, listing.records[0]).state is not None
-
-
 def test_no_task_info(tmp_path: Path) -> None:
     source = one(tmp_path)
     (tmp_path / "task/meta/task_info.json").unlink()
@@ -114,6 +100,7 @@ FIRST = json.dumps(frame("arx5", 0))
         (LFS_POINTER, "lfs_pointer", "pointer"),
         ("[1]\n", "unreadable_data", "line 1: "),
         ("{}\n", "unreadable_data", "neither joints nor a gripper"),
+        ("null\n", "unreadable_data", "neither joints nor a gripper"),
         (f"{FIRST}\n{FIRST[:50]}", "unreadable_data", "line 2"),
         (f"{FIRST}\n" + "[" * 100_000, "unreadable_data", "line 2"),
         (f"{FIRST}\n" + "x" * ((1 << 20) + 1), "unreadable_data", "line 2: Invalid value"),

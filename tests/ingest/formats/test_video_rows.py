@@ -14,7 +14,6 @@ from ingest.episode import EpisodeData
 from ingest.reasons import DataError
 from ingest.source import list_episodes, read_episode
 from tests.kits.lerobot_writer import LFS_POINTER, said, source_of, write_video
-from tests.kits.signal_kit import FPS, joints_and_openings, only_signal
 
 K = np.arange(6, dtype=np.float32)
 NO_TASK = ("no_task", "warning", 0, None)
@@ -91,32 +90,6 @@ def test_whose_a_file_is(
     assert read == (set() if state or action else {"run/A.npy"})
 
 
-def test_each_video_has_its_own(tmp_path: Path) -> None:
-    """In a folder of several, actions.npy is nobody's."""
-    for k, name in enumerate(("run_1", "run_10", "b/run_1")):
-        one(tmp_path, f"{name}.mp4", 6 + k)
-        np.save(tmp_path / f"{name}_actions.npy", rows(2, 6 + k, first=100 * k))
-    np.save(tmp_path / "actions.npy", rows(2))
-    source = source_of(tmp_path)
-    listing = list_episodes(source)
-    first = {r.source_id: read_episode(source, r).action[0, 0] for r in listing.records}  # pyright: ignore
-    assert first == {"run_1.mp4": 0, "run_10.mp4": 100, "b/run_1.mp4": 200}
-    (left_out,) = [f for f in listing.findings if f.reason == "rows_not_read"]
-    assert left_out.detail == "1 files beside the videos: actions.npy"
-
-
-def test_rows_of_an_episode_of_two_cameras(tmp_path: Path) -> None:
-    for camera in ("front", "wrist"):
-        one(tmp_path / "runs", f"{camera}.mp4")
-    lines = "".join(f"{c}.mp4,1,{c},pick\n" for c in ("front", "wrist"))
-    (tmp_path / "runs/metadata.csv").write_text("file,episode,camera,task\n" + lines)
-    np.save(tmp_path / "runs/states.npy", rows(3))
-    source = source_of(tmp_path)
-    listing = list_episodes(source)
-    assert said(listing) == []
-    assert shape(read_episode(source, listing.records[0]).state) == (6, 3)
-
-
 def test_the_registry_says_which_array_is_what(tmp_path: Path) -> None:
     one(tmp_path)
     np.savez(tmp_path / "a.npz", first=rows(2), second=rows(3), action=rows(4))
@@ -129,42 +102,7 @@ def test_the_registry_says_which_array_is_what(tmp_path: Path) -> None:
     assert (shape(episode.state), shape(episode.action)) == ((6, 2), None)
 
 
-def test_a_gripper_is_found_in_them(tmp_path: Path) -> None:
-    for k, (joints, opening) in enumerate(joints_and_openings(3)):
-        one(tmp_path, f"{k}.mp4", len(joints))
-        np.savez(tmp_path / f"{k}.npz", np.column_stack([joints, 1 - 2 * opening]))
-    signal = only_signal(source_of(tmp_path, fps=FPS))
-    assert (signal.column, signal.dimensions, signal.polarity) == ("action", (6,), "high_is_closed")
-    assert (signal.closed, signal.open, signal.closings_per_episode) == (1, -1, 1)
-
-
-def test_the_stamp_covers_them(tmp_path: Path) -> None:
-    one(tmp_path)
-    stamps = []
-    for width in (0, 2, 3):
-        if width:
-            np.save(tmp_path / "a.npy", rows(width))
-        (record,) = list_episodes(source_of(tmp_path)).records
-        stamps.append(record.source_stamp)
-    assert len(set(stamps)) == 3
-
-
 # What cannot be used
-
-
-def test_rows_that_are_not_as_many_as_frames(tmp_path: Path) -> None:
-    """The pictures alone are used."""
-    one(tmp_path)
-    np.savez(tmp_path / "a.npz", state=rows(2, 5), action=rows(2, 7))
-    source = source_of(tmp_path)
-    listing = list_episodes(source)
-    assert said(listing) == [NO_TASK, ("length_differs", "warning", 0, None), ("rows_not_read", "warning", None, None)]
-    assert listing.findings[1].detail == "5 or 7 rows for 6 frames; its rows are not used"
-    episode = read_episode(source, listing.records[0])
-    assert (episode.state, episode.action, listing.records[0].num_rows) == (None, None, None)
-    np.savez(tmp_path / "a.npz", state=rows(2, 6), action=rows(2, 7))
-    episode = episode_in(tmp_path)
-    assert (shape(episode.state), episode.action) == ((6, 2), None)
 
 
 class Trap:
@@ -253,16 +191,6 @@ def test_a_header_that_lies_about_its_size(tmp_path: Path) -> None:
     one(tmp_path)
     (tmp_path / "a.npz").write_bytes(packed(out.getvalue() + struct.pack("<d", 1.0)))
     assert said(list_episodes(source_of(tmp_path)), reason="unreadable_data")
-
-
-def test_a_link_that_leads_out_is_not_followed(tmp_path: Path) -> None:
-    one(tmp_path / "data")
-    np.save(tmp_path / "secret.npy", rows(2))
-    (tmp_path / "data/a.npy").symlink_to(tmp_path / "secret.npy")
-    source = source_of(tmp_path / "data")
-    listing = list_episodes(source)
-    assert read_episode(source, listing.records[0]).action is None
-    assert said(listing, reason="path_escape") == [("path_escape", "warning", None, None)]
 
 
 def test_rows_that_changed_since_they_were_listed(tmp_path: Path) -> None:

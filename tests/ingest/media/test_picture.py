@@ -23,12 +23,9 @@ from tests.kits.lerobot_writer import (
     number,
     picture,
     read_number,
-    said,
     source_of,
     v2_data,
-    v3_data,
     write_v2,
-    write_v3,
 )
 
 PICTURES = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -55,18 +52,6 @@ def numbers(root: Path, episode: int, camera: str) -> list[int]:
     source = source_of(root)
     record = next(r for r in list_episodes(source).records if r.episode_index == episode)
     return [read_number(p.luma()) for _, _, p in read_episode(source, record).frames(camera)]
-
-
-def test_v3_rows_of_many_episodes_in_one_file(tmp_path: Path) -> None:
-    root = write_v3(tmp_path, [6, 7, 8], cameras={}, per_data_file=2)
-    declare(root, FRONT)
-    edit_parquet(v3_data(root, 0), **{FRONT: column([number(0, e, k) for e, n in ((0, 6), (1, 7)) for k in range(n)])})
-    edit_parquet(v3_data(root, 1), **{FRONT: column([number(0, 2, k) for k in range(8)])})
-    listing = list_episodes(source_of(root))
-    assert said(listing) == []
-    assert [r.videos[0].start_frame for r in listing.records] == [0, 6, 0]
-    for episode, length in enumerate((6, 7, 8)):
-        assert numbers(root, episode, FRONT) == [number(0, episode, k) for k in range(length)]
 
 
 def test_pictures_in_files_that_the_rows_name(tmp_path: Path) -> None:
@@ -129,13 +114,6 @@ def test_kinds_of_pictures() -> None:
 def test_bytes_that_are_no_picture(data: bytes) -> None:
     with pytest.raises(VideoError, match=r"^frame 3 is not a picture"):
         decode_picture(data, "frame 3")
-
-
-def test_a_picture_that_claims_to_be_huge() -> None:
-    data = bytearray(encoded(np.zeros((8, 8, 3), np.uint8)))
-    data[16:24] = (60_000).to_bytes(4, "big") * 2
-    with pytest.raises(VideoError, match="frame 3 "):
-        decode_picture(bytes(data), "frame 3")
 
 
 def test_a_picture_larger_than_the_limit() -> None:

@@ -30,12 +30,6 @@ def test_open_group_of_pictures(tmp_path: Path) -> None:
     assert [numbers(path, k, 2) for k in range(20)] == [NUMBERS[k : k + 2] for k in range(20)]
 
 
-def test_times_in_milliseconds(tmp_path: Path) -> None:
-    """Matroska knows no third of a tenth of a second: frame k stands at k/30 s, rounded."""
-    path = write_video(tmp_path / "a.mkv", NUMBERS, fps=30)
-    assert [numbers(path, k, 1) for k in range(20)] == [[n] for n in NUMBERS]
-
-
 def broken(path: Path, packet: int) -> Path:
     """The video with one picture's data overwritten."""
     with av.open(str(path)) as container:

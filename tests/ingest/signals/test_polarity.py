@@ -18,22 +18,7 @@ def shown(*runs: GripperRun) -> tuple[str, float]:
     return finding.polarity, round(finding.confidence, 2)
 
 
-CARRIES = run((30, 1.0), (40, 0.2), (30, 1.0))
-
-
-# Sums
-
-
-# Names, robots and sizes
-
-
 # What episodes show
-
-
-def test_episodes_that_disagree() -> None:
-    turned = run((30, 0.2), (40, 1.0), (30, 0.2))
-    assert shown(CARRIES, CARRIES, turned, turned) == ("unknown", 0.5)
-    assert shown(CARRIES, CARRIES, CARRIES, turned)[0] == "high_is_open"
 
 
 def test_a_command_beyond_what_is_reached() -> None:

@@ -126,21 +126,6 @@ def test_what_stands_before_the_damage_is_read(tmp_path: Path, data: bytes, prob
         assert file.read() == b"data"
 
 
-def test_limits_of_the_registry_entry(tmp_path: Path) -> None:
-    """What stands before the limit is read; another entry's limits are another reading."""
-    tar = write_tar(tmp_path / "a.tar", [(f"{n}.mp4", b"x") for n in "abcd"])
-    found = index(tar, Limits(max_files=3))
-    assert found.problem is not None
-    assert (list(found.members), found.problem.reason) == (["a.mp4", "b.mp4", "c.mp4"], "over_limit")
-    assert str(found.problem) == (
-        "files and folders: 4, over the limit of 3 (limits.max_files of the registry entry); "
-        "3 files before it can be read"
-    )
-    assert (len(index(tar).members), index(tar).problem) == (4, None)
-    with pytest.raises(DataError, match=r"no member d\.mp4"):
-        source_of(tmp_path, limits={"max_files": 3}).resolve("a.tar!/d.mp4")
-
-
 def test_a_tar_that_shrinks_under_us(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tar = write_tar(tmp_path / "a.tar", [("x.mp4", b"x" * 5000)])
     known = index(tar)

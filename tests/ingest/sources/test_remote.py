@@ -110,13 +110,6 @@ def test_listing(hub: Hub, source: Source) -> None:
     assert hub.contents() == []
 
 
-def test_a_folder_of_a_repository(hub: Hub, tmp_path: Path) -> None:
-    hub.commit({"sub/set/meta/x.json": b"{}", "sub/set_2/y": b"", "z": b""})
-    source = at(tmp_path, f"hf://datasets/{REPO}/sub/set")
-    assert list(source.files) == ["meta/x.json"]
-    assert source.resolve("meta/x.json").read_bytes() == b"{}"
-
-
 def test_a_pinned_listing_needs_no_network_twice(hub: Hub, source: Source) -> None:
     first = source.resolve("README.md").read_bytes()
     asked = len(hub.asked)
@@ -171,17 +164,6 @@ def test_names_that_lead_elsewhere(hub: Hub, tmp_path: Path) -> None:
 # Fetching
 
 
-def test_only_what_is_asked_for(hub: Hub, source: Source) -> None:
-    path = source.resolve("data/a.parquet")
-    assert path == source.root / "data/a.parquet"
-    assert path.read_bytes() == BIG
-    assert (in_place(source), partials(source), hub.fetched()) == ({"data/a.parquet"}, [], {"data/a.parquet"})
-    assert {a.path.split("/")[-1] for a in hub.contents()} == {"a.parquet"}
-    source.fetch(source.files)
-    assert in_place(source) == set(source.files)
-    assert len(hub.contents()) == 3
-
-
 def test_goes_on_where_it_broke_off(hub: Hub, source: Source, blocks: int) -> None:
     hub.drops["data/a.parquet"] = [blocks, 0, 100]
     assert source.resolve("data/a.parquet").read_bytes() == BIG
@@ -230,17 +212,6 @@ def test_a_file_that_grew(hub: Hub, source: Source) -> None:
     """More than was listed is not taken."""
     assert source.files
     hub.commits[source.fingerprint()]["data/a.parquet"] = BIG + b"more"
-    assert source.resolve("data/a.parquet").read_bytes() == BIG
-
-
-def test_a_partial_file_that_is_too_long(hub: Hub, source: Source) -> None:
-    hub.drops["data/a.parquet"] = [0] * 40
-    with pytest.raises(DownloadError):
-        source.resolve("data/a.parquet")
-    assert source.cache
-    hub.drops.clear()
-    (half,) = (source.cache / ".fetch").glob("*.partial")
-    half.write_bytes(BIG + b"more")
     assert source.resolve("data/a.parquet").read_bytes() == BIG
 
 
@@ -326,17 +297,6 @@ def test_more_files_than_the_limits(hub: Hub, tmp_path: Path, limits: dict[str, 
         _ = at(tmp_path, revision=revision, limits=limits).files
 
 
-def test_nobody_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with serve(Hub(REPO)) as hub:
-        commit = hub.commit(FILES)
-        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
-        source = at(tmp_path, revision=commit)
-        source.resolve("README.md")
-    with pytest.raises(DownloadError, match="Connection refused; see that it answers, and run the same again"):
-        source.resolve("data/a.parquet")
-    assert afresh(source).resolve("README.md").read_bytes() == b"small"
-
-
 def test_a_folder_that_cannot_be_written(hub: Hub, source: Source) -> None:
     assert source.cache
     assert source.files
@@ -392,15 +352,6 @@ def test_one_episode_of_v2(hub: Hub, tmp_path: Path) -> None:
     assert listing.records[1] == whole.records[1]
     data = "data/chunk-000/episode_000001.parquet"
     assert {u for u in hub.fetched() if not u.startswith("meta/")} == {data}
-
-
-def test_one_episode_of_v3(hub: Hub, tmp_path: Path) -> None:
-    root = write_v3(tmp_path / "local", [6, 7, 8, 9, 10], per_data_file=2)
-    source = remote(hub, root, tmp_path, 3)
-    whole = list_episodes(Source(DatasetConfig(name="toy", source=str(root))))
-    pointers_lacking = list_episodes(source)
-    assert pointers_lacking.records[3] == whole.records[3]
-    assert sum(u.startswith("data/") for u in hub.fetched()) == 3, "the metadata does not say which file: all of them"
 
 
 def test_one_episode_of_v3_by_its_pointer(hub: Hub, tmp_path: Path) -> None:
