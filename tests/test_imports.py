@@ -126,81 +126,32 @@ def test_every_room_is_looked_at():
     ("module", "source", "message"),
     [
         ("core.tables", "import warehouse.lake", "core may import nothing of ours"),
-        ("ingest.source", "from warehouse.lake import Lake", "ingest may import core"),
         ("ingest.source", "from warehouse import lake", "imports warehouse.lake"),
-        ("ingest.source", "import annotate.motion", "imports annotate.motion"),
         ("annotate.frames", "def f():\n    from warehouse.lake import Lake", "annotate/frames.py:2 imports"),
         ("annotate.frames", "import importlib\nimportlib.import_module('training.train')", "imports training.train"),
-        ("warehouse.lake.sql", "from explorer import app", "imports explorer.app"),
-        ("explorer.app", "from training.model import load_model", "imports training.model"),
-        ("training.train", "import eval.metrics", "imports eval.metrics"),
         ("eval.report", "if TYPE_CHECKING:\n    from pipeline.build import run_build", "imports pipeline.build"),
-        ("pipeline.build", "from assets.lib.report import report_build", "imports assets.lib.report"),
-        ("pipeline.build", "import proccorpus", "imports proccorpus"),
-        ("assets.definitions", "from cli.options import DONE", "imports cli.options"),
         ("annotate.frames", "import dagster as dg", "only assets may import Dagster"),
-        ("proccorpus", "def f():\n    from dagster_ray import x", "only assets may import Dagster"),
-        ("proccorpus", "from warehouse.lake import Lake", "proccorpus may import core, pipeline, cli"),
+        ("annotate.frames", "from . import visual_change\nfrom ingest.media.video import Frame", ""),
+        ("assets.definitions", "import dagster\nfrom pipeline.build import run_build", ""),
     ],
 )
-def test_a_forbidden_import_is_found(module: str, source: str, message: str):
-    (problem,) = violations(source, module)
-    assert message in problem
+def test_a_forbidden_import_is_found_and_no_other(module: str, source: str, message: str):
+    found = violations(source, module)
+    assert len(found) == bool(message)
+    assert message in "".join(found)
 
 
-@pytest.mark.parametrize(
-    ("module", "source"),
-    [
-        (
-            "annotate.frames",
-            "from annotate import visual_change\nfrom ingest.media.video import Frame\nimport core.tables",
-        ),
-        ("annotate.frames", "from . import visual_change\nfrom .segments import STEP"),
-        ("warehouse.lake.lake", "from ingest.media.video import decode\nfrom core import tables"),
-        ("explorer.app", "from annotate.progress import progress\nfrom warehouse.lake.sql import query"),
-        ("training.train", "from annotate.progress import progress\nfrom warehouse.shards import read_samples"),
-        ("eval.report", "from training.model import load\nimport training.transform"),
-        ("assets.definitions", "import dagster\nfrom pipeline.build import run_build"),
-        ("cli.building", "def f():\n    from assets.lib.report import report_build\nimport explorer.app"),
-    ],
-)
-def test_an_allowed_import_is_not(module: str, source: str):
-    assert violations(source, module) == []
+LIGHT = {
+    "proccorpus": "dagster torch duckdb numpy matplotlib pyarrow av cv2 webdataset transformers",
+    "training.recipe": "torch transformers av cv2 pyarrow numpy",
+    # What scores a video with a laptop model
+    "cli.rewarding, pipeline.models, pipeline.rewards, eval.reward.laptop, annotate.embeddings.networks":
+        "dagster torchvision transformers pandas matplotlib scipy duckdb torch._dynamo sympy",
+}  # fmt: skip
 
 
-def test_the_command_line_starts_light():
-    heavy = ("dagster", "torch", "duckdb", "numpy", "matplotlib", "pyarrow", "av", "cv2", "webdataset", "transformers")
-    code = f"import sys, proccorpus; print(sorted(set(sys.modules) & set({heavy!r})))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr
-
-
-def test_a_recipe_is_read_without_what_trains_it():
-    heavy = ("torch", "transformers", "av", "cv2", "pyarrow", "numpy")
-    code = f"import sys, training.recipe; print(sorted(set(sys.modules) & set({heavy!r})))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr
-
-
-def test_a_laptop_model_scores_a_video_without_what_trains_or_serves_it():
-    heavy = (
-        "dagster",
-        "torchvision",
-        "transformers",
-        "pandas",
-        "matplotlib",
-        "scipy",
-        "duckdb",
-        "torch._dynamo",
-        "sympy",
-    )
-    used = (
-        "cli.rewarding",
-        "pipeline.models",
-        "pipeline.rewards",
-        "eval.reward.laptop",
-        "annotate.embeddings.networks",
-    )
-    code = f"import sys, {', '.join(used)}; print(sorted(set(sys.modules) & set({heavy!r})))"
+@pytest.mark.parametrize("used", LIGHT)
+def test_what_starts_often_starts_light(used: str):
+    code = f"import sys, {used}; print(sorted(set(sys.modules) & set({LIGHT[used].split()!r})))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr

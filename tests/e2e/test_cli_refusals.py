@@ -121,27 +121,6 @@ CASES: dict[str, tuple[Arguments, str]] = {
 }
 
 
-# the commonest, as a process of its own; the others call the entry point in this one, which saves a second each
-AS_PROCESS = (
-    "missing path",
-    "empty folder",
-    "empty folder with a format",
-    "truncated Parquet file",
-    "unknown format",
-    "unknown annotator",
-    "bad name",
-    "word for episodes",
-    "TOML with a typo",
-    "TOML that does not parse",
-    "unknown dataset",
-    "registry YAML with a typo",
-    "registry YAML that does not parse",
-    "unknown flag",
-    "unknown command",
-    "unknown dataset to show",
-)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_wrong_use_leaves_no_workspace(
@@ -157,16 +136,13 @@ def test_wrong_use_leaves_no_workspace(
     folder.mkdir()
     workspace = tmp_path / "workspace"
     arguments = make(folder, source)
-    if case in AS_PROCESS:
-        result = proccorpus(*arguments, cwd=away, PROCCORPUS_WORKSPACE=str(workspace))
-    else:
-        monkeypatch.chdir(away)
-        monkeypatch.setenv("PROCCORPUS_WORKSPACE", str(workspace))
-        monkeypatch.setattr("sys.argv", ["proccorpus", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            command_line.main()
-        said = capfd.readouterr()
-        result = Result(int(ended.value.code or 0), said.out, said.err)
+    monkeypatch.chdir(away)
+    monkeypatch.setenv("PROCCORPUS_WORKSPACE", str(workspace))
+    monkeypatch.setattr("sys.argv", ["proccorpus", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        command_line.main()
+    said = capfd.readouterr()
+    result = Result(int(ended.value.code or 0), said.out, said.err)
     line = assert_one_error_line(result)
     assert (result.code, result.out) == (USAGE, "")
     assert named in line

@@ -180,10 +180,3 @@ def test_a_proxys_password_is_not_repeated(tmp_path: Path) -> None:
     assert result.code != 0
     assert MARK not in result.out + result.err
     assert found_in(tmp_path) == []
-
-
-def test_a_source_with_a_secret_is_refused_on_the_command_line(tmp_path: Path) -> None:
-    source = f"https://user:{MARK}@example.org/data"
-    result = proccorpus("build", "--source", source, "--name", "tiny", cwd=tmp_path, workspace=tmp_path / "workspace")
-    assert result.code == USAGE
-    assert MARK not in result.out + assert_one_error_line(result)
