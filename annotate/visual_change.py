@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from ingest.media.frames import Picture
 
@@ -144,7 +145,6 @@ def fast_phashes(small: np.ndarray) -> np.ndarray:
 def published_phash(picture: Picture) -> int:
     """The hash of the published formula, exactly: imagehash's 8x8 DCT hash of the RGB picture. About 1 ms."""
     import imagehash
-    from PIL import Image
 
     bits = imagehash.phash(Image.fromarray(picture.rgb())).hash
     return int.from_bytes(np.packbits(bits.reshape(-1)).tobytes(), "big")

@@ -22,7 +22,8 @@ from benchmarks.laptop import measured, summary, with_seed
 from core.paths import Workspace
 from eval.held_out.episodes import HeldOut, held_out
 from eval.reward.laptop import open_laptop
-from pipeline.adaptation import episode_samples, model_folder
+from pipeline.adaptation import episode_samples
+from pipeline.models import model_folder
 from training.oneshot import adapt
 from training.recipe import load_recipe
 from warehouse.lake import open_lake
@@ -55,7 +56,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     lake = open_lake(Workspace(args.workspace))
-    release, base = get_release(lake, args.release), model_folder(lake, args.model)
+    release, base = get_release(lake, args.release), model_folder(lake.workspace, args.model)
     new, known = (held_out(lake, release, (split,), args.truth) for split in ("test_ood", "test_id"))
     new = [e for e in new if e.dataset == DATASET]
     recipe = load_recipe(args.recipe, base)
@@ -68,8 +69,7 @@ def main() -> None:
         for seed in range(args.seeds):
             began = time.process_time()
             samples = episode_samples(lake, DATASET, episode, SAMPLES, seed)
-            seeded = with_seed(recipe, seed)
-            run = adapt(lake, samples, f"{DATASET}-{episode:06d}", seeded)
+            run = adapt(lake, samples, f"{DATASET}-{episode:06d}", with_seed(recipe, seed))
             cost = {"cpu_s": time.process_time() - began, "moments": float(len(samples))}
             after = open_laptop(run.checkpoint)
             for name, episodes in asked.items():

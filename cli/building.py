@@ -52,6 +52,7 @@ from pipeline.config import (
 from pipeline.outcome import StepOutcome
 from pipeline.prediction import dataset_cost, embedding_cost
 from pipeline.sources import all_builds, builds_of_source, with_folders
+from training.recipe import load_recipe
 from warehouse.lake import Lake, open_lake
 from warehouse.lake.outcomes import chunks_to_build
 
@@ -83,7 +84,6 @@ def _close(space: Workspace) -> None:
     """Release, train, evaluate and rank, then print the outcomes and the leaderboard."""
     # Imported here: a build without it does not wait for what trains and scores
     from pipeline.release import leaderboard_rows
-    from training.recipe import load_recipe
 
     lake = open_lake(space)
     with training_progress() as on_step:

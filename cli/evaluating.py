@@ -19,6 +19,7 @@ from eval.benchmarks.options import EvaluationOptions
 from eval.predictions import read_predictions
 from eval.scoring.files import score_predictions
 from eval.scoring.scored import ALL, Evaluated, compare
+from eval.store import store_scores
 from pipeline.comparison import (
     comparison_step,
     conclusions,
@@ -163,8 +164,6 @@ def eval_score(
     scores = scored.scores()
     # Only stored scores need the lake: scoring a file works on a machine without a workspace
     if store:
-        from eval.store import store_scores  # imports torch
-
         name = stored_as or predictions.stem
         settings = {"file": predictions.name, "as_published": as_published}
         lake, evaluated = open_lake(space_at(at.workspace)), Evaluated(name, scored, scores)

@@ -20,6 +20,7 @@ from pipeline.imports import import_annotations
 from pipeline.rewards import scorer_config
 from warehouse.exports import EXPORT_KINDS, ExportKind
 from warehouse.exports.options import LerobotOptions, RewardOptions, Selection
+from warehouse.exports.verify_lerobot import verify as verify_lerobot
 
 app = typer.Typer()
 export_app = typer.Typer(help="Export the corpus in formats that other tools open.", no_args_is_help=True)
@@ -61,8 +62,6 @@ def _export(
     if done.again and at.format == "table":
         say("It was there already: nothing was done.")
     if verify:
-        from warehouse.exports.verify_lerobot import verify as verify_lerobot  # imports LeRobot, and torch
-
         verified = verify_lerobot(lake, chosen, out, options)
         note(verified.sentence())
         if verified.problems:

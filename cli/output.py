@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cli.terminal import AS_RECORDS, has_colours
+from core.rows import encode, python_rows
 from core.values import plain, shown
 
 PIPE_WIDTH = 200  # characters of a table's lines in a file or a pipe, which have no width of their own
@@ -121,8 +122,6 @@ def _cell(value: Any) -> Text:
 
 def write_result(table: Any, style: str, out: Path | None) -> bool:
     """A query's result to a file or to standard output; False for Parquet on a terminal, which nobody wants."""
-    from core.rows import encode, python_rows  # imports pyarrow
-
     if style == "table" and out is None:
         # As they are: a query's numbers are what its author asked for
         rows = plain(python_rows(table))

@@ -20,6 +20,7 @@ from ingest.registry import BUILT_IN, load_registry
 from warehouse.lake import digest as lake_digest
 from warehouse.lake.schema import columns
 from warehouse.lake.schema import relations as all_relations
+from warehouse.lake.similarity import most_similar
 from warehouse.lake.sql import open_for_users
 
 MAX_ROWS = 100  # of a query's result, in a table for people
@@ -162,8 +163,6 @@ def like(
     at: At = At(),
 ) -> None:
     """List the runs most similar to one run, or the frames most similar to one frame."""
-    from warehouse.lake.similarity import most_similar
-
     con = lake_to_read(at.workspace).con
     asked, rows = most_similar(con, dataset, episode, frame, camera, among, most)
     if at.format == "json":

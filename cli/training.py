@@ -117,11 +117,10 @@ def adapt(
 ) -> None:
     """Adapt a model to one episode, from its active label. Makes a LoRA adapter, or another laptop model."""
     from pipeline.adaptation import episode_samples  # imports torch
-    from pipeline.adaptation import model_folder as folder_to_adapt
     from training.oneshot import adapt as train_adapter
 
     lake = lake_at(at.workspace)
-    folder = folder_to_adapt(lake, model)
+    folder = model_folder(lake.workspace, model).resolve()
     loaded = load_recipe(recipe or adapting_recipe(folder), folder)
     drawn = episode_samples(lake, dataset, episode, samples, seed)
     with training_progress() as on_step:

@@ -1,11 +1,8 @@
 """Errors that a person can mend: the command line shows each as one line, and ends with its exit code."""
 
-from typing import TYPE_CHECKING
+from pydantic_core import ValidationError
 
 from core.addresses import ADDRESS, without_secrets
-
-if TYPE_CHECKING:
-    from pydantic import ValidationError
 
 
 class UserError(Exception):
@@ -51,7 +48,7 @@ def install_hint(extra: str) -> str:
     return f"in proccorpus's checkout, run `make setup` or `pip install -e '.[{extra}]'`"
 
 
-def validation_message(e: "ValidationError") -> str:
+def validation_message(e: ValidationError) -> str:
     """A pydantic error in one line: the fields, and what is wrong with each."""
     parts = []
     for error in e.errors():

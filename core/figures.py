@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
+from PIL import Image
 
 if TYPE_CHECKING:
     import matplotlib.axes
@@ -75,8 +76,6 @@ def _encoded(rgba: np.ndarray, kind: str, dpi: int) -> io.BytesIO:
 
 
 def _few_colours(png: io.BytesIO) -> bytes:
-    from PIL import Image
-
     buffer = io.BytesIO()
     picture = Image.open(png).convert("RGB").quantize(32, dither=Image.Dither.NONE)
     picture.save(buffer, format="png", optimize=True)

@@ -1,32 +1,21 @@
 """One labelled or corrected episode of the lake as samples, to adapt a model to."""
 
 from itertools import chain
-from pathlib import Path
 from tempfile import TemporaryFile
 
 from annotate.samples import procvqa
 from annotate.samples.config import SamplesConfig
 from core.errors import UserError
-from eval.runners.start import checkpoint_of
 from pipeline.config import DatasetBuild, built
 from pipeline.keyframes import coarse_keyframes
 from pipeline.picture_cache import PictureStore
 from pipeline.reading import records_of, usable_episode
 from pipeline.stages.samples import labelled_episodes
 from pipeline.stages.shards import PictureDecoder, picture_key
-from training.runs import named_model
 from warehouse.lake import Lake
 from warehouse.shards import Sample
 
 FAMILY = procvqa.PROGRESS
-
-
-def model_folder(lake: Lake, model: str) -> Path:
-    """A folder, or the checkpoint of a training run (`latest`: the newest). Raises UserError, TrainingError."""
-    folder = checkpoint_of(lake, named_model(lake, model))
-    if folder is None:
-        raise UserError(f"there is no model {model!r}: give a training run's name or a checkpoint's folder")
-    return folder.resolve()
 
 
 def episode_samples(lake: Lake, dataset: str, episode_index: int, count: int, seed: int = 0) -> list[Sample]:

@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
@@ -36,18 +36,20 @@ from warehouse.lake.doctor import rollback
 from warehouse.lake.gc import sweep
 from warehouse.lake.references import chunks_of_references
 
+Chunks = Collection[tuple[str, int]]  # (dataset, chunk)
 MEASURING = frozenset(transfer.STAGE.upstream)  # stages of which references show the output, to other chunks, too
 
 
 @dataclass
 class BuildReport:
-    """What a build did; `builds`: as they were run, by name."""
+    """What a build did; `builds`: as they were run, by name; `left`: (dataset, chunk) that nobody asked it to build."""
 
     done: list[StageReport] = field(default_factory=list)
     failed: list[StepFailure] = field(default_factory=list)
     up_to_date: int = 0
     build_id: str = field(default_factory=lambda: uuid4().hex[:16])
     builds: dict[str, DatasetBuild] = field(default_factory=dict)
+    left: list[tuple[str, int]] = field(default_factory=list)
 
     @property
     def is_partial(self) -> bool:
@@ -66,11 +68,12 @@ def run_build(
     on_steps: Callable[[Sequence[Step]], None] = lambda steps: None,
     on_moment: Tell = lambda moment: None,
     update: bool = False,
+    chunks: Chunks | None = None,
 ) -> BuildReport:
     """Bring some datasets up to date. `on_plan` gets the number of stages to run, `on_stage` each one done, `on_note`
     what a person should know; `on_steps` what is to be done of chunks, `on_moment` each beginning and end of it, when
     it happens, maybe in another thread. `update`: hub's datasets at their newest commit, not at the one that was read
-    before.
+    before. `chunks`: of these only, beside listings and what references show; None: of all.
 
     Of several datasets one whose source is out of reach, or half there, is a failure of the report and does not stop
     the others. Raises SourceError and OSError before a lake is made where all are.
@@ -104,7 +107,9 @@ def run_build(
     report.up_to_date = sum(step.status == CURRENT for step in steps) - len(report.done)
     on_plan(len(outdated) + sum(done.run.chunk is not None for done in report.done))
     on_steps(outdated)
-    run(_largest_first(lake, _chunks_to_run(outdated, report.failed)))
+    to_run = _largest_first(lake, _chunks_to_run(outdated, report.failed))
+    report.left = [] if chunks is None else [chunk for chunk in to_run if chunk not in chunks]
+    run([chunk for chunk in to_run if chunk not in report.left])
     lake.back_up()
     return report
 

@@ -15,29 +15,29 @@ from core.paths import ROOT
 
 # Lines by `wc -l`, blanks and docstrings and all; behind each what the room is to come down to
 LINES = {
-    "core": 2748,  # 2,000
+    "core": 2744,  # 2,000
     "ingest": 11591,  # 9,800
     "annotate": 10691,  # 9,000
-    "warehouse": 13294,  # 10,300
-    "eval": 12676,  # 9,500
-    "training": 7159,  # 6,800
-    "pipeline": 6718,  # 5,300
+    "warehouse": 13276,  # 10,300
+    "eval": 12657,  # 9,500
+    "training": 7144,  # 6,800
+    "pipeline": 6712,  # 5,300
     "explorer": 4829,  # 4,700
-    "cli": 3978,  # 3,600
-    "assets": 2825,  # 2,000
+    "cli": 3973,  # 3,600
+    "assets": 2875,  # 2,000
     "benchmarks": 7959,  # 8,000
 }
 PAGES = 3604  # of the explorer's scripts, styles and templates; 3,000
 MOST_OF_A_FILE = 400
 LONGER_FILES = 10  # 0
-IMPORTS_IN_FUNCTIONS = 150  # 60
-FOR_THE_TYPE_CHECKER = 14  # blocks; 10
+IMPORTS_IN_FUNCTIONS = 104  # 60
+FOR_THE_TYPE_CHECKER = 7  # blocks
 DATACLASSES = 345  # 330
 ERRORS = 30
 MOST_COMPLEX = 20
 OFTEN_COMPLEX, SHARE_COMPLEX = 10, 0.03
-# 2.22 from 2.19: warehouse/ lost 1,300 lines and 90 branches; what went had fewer branches a line than what stays
-BRANCHES_PER_10_LINES = 2.22  # 1.9, of functions of 12 lines or more
+# 2.23 from 2.22: some 60 lines of imports went out of functions, without a branch among them
+BRANCHES_PER_10_LINES = 2.23  # 1.9, of functions of 12 lines or more
 OURS = {*LINES, "tests", "docs", "samples", "plugins", "proccorpus"}
 BRANCHES = (ast.If, ast.For, ast.While, ast.IfExp, ast.ExceptHandler, ast.comprehension, ast.AsyncFor, ast.match_case)
 

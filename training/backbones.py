@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
+from transformers import AutoProcessor
+from transformers.utils import logging
 
 from training.attention import set_vision, text_attention
 from training.errors import ModelError
@@ -45,9 +48,6 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def load_backbone(folder: Path, attention: str = "sdpa", **options: Any) -> Any:
     """A model in its transformers class, in the precision it is kept in unless `dtype` says another. ModelError."""
-    import transformers
-    from transformers.utils import logging
-
     logging.disable_progress_bar()  # one of ours is on the terminal already
     config = read_config(folder)
     # Pickled weights beside safetensors do no harm: they are never opened.
@@ -81,8 +81,6 @@ def empty_backbone(folder: Path, attention: str, dtype: torch.dtype) -> Any:
 
 def sized_backbone(folder: Path, dtype: torch.dtype, attention: str = "sdpa") -> Any:
     """A model without weights, on the device `meta`, sized as a checkpoint's config.json says. Raises ModelError."""
-    import transformers
-
     kind: Any = getattr(transformers, CLASSES[read_config(folder)["model_type"]])
     config = kind.config_class.from_pretrained(folder, local_files_only=True)
     with torch.device("meta"):
@@ -91,8 +89,6 @@ def sized_backbone(folder: Path, dtype: torch.dtype, attention: str = "sdpa") ->
 
 def load_processor(folder: Path, min_pixels: int | None = None, max_pixels: int | None = None) -> Any:
     """The processor of a checkpoint; areas of pictures other than its own may be given. Raises ModelError."""
-    from transformers import AutoProcessor
-
     try:
         processor: Any = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as e:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from accelerate.utils import gather_object
 
 from core.errors import FailedError, UserError
 from core.files import take_place
@@ -80,8 +81,6 @@ class HeldOutCheck:
 
     def _scores(self, step: int) -> dict[str, float]:
         """Of all processes' answers: the same in each."""
-        from accelerate.utils import gather_object
-
         part, parts = self._accelerator.process_index, self._accelerator.num_processes
         answers, failure = None, None
         # The others wait for this process, so they have to be told.

@@ -15,6 +15,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
+from transformers.utils import logging
 
 from training.attention import image_features, packed_inputs
 from training.backbones import has_adapter, load_adapter, load_backbone, load_processor
@@ -134,8 +136,6 @@ class ProgressModel(nn.Module):
 
 def encoder_outputs(vision: Sequence[Vision]) -> dict[str, Any]:
     """Pictures that were seen before, as transformers' models and `generate` take them (mm_encoder_outputs)."""
-    from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
-
     layers = list(zip(*(v.deepstack for v in vision), strict=True))
     tokens: Any = tuple(v.tokens for v in vision)
     deepstack: Any = [list(layer) for layer in layers]
@@ -187,8 +187,6 @@ def save_model(
     `weights`, by names of the ProgressModel's parameters, are written instead of its own, of which a process may
     have only a part.
     """
-    from transformers.utils import logging
-
     logging.disable_progress_bar()  # one of ours is on the terminal already
     folder.mkdir(parents=True, exist_ok=True)
     backbone, head = (_within(weights, part) for part in ("backbone.", "head."))
@@ -244,8 +242,6 @@ def load_model(
 
     An adapter is put on its base, and learns if `trainable`. `options` go to load_backbone.
     """
-    from transformers.utils import logging
-
     logging.disable_progress_bar()
     card = read_card(folder)
     base = base_of(folder)

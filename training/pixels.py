@@ -9,6 +9,7 @@ from typing import IO, Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from training.pictures import Size
 
@@ -19,8 +20,6 @@ ORIENTATION = 0x0112  # EXIF's tag of it
 
 def picture_size(file: IO[bytes]) -> Size:
     """Height and width of an encoded picture as it is decoded, by its header alone. Raises ValueError."""
-    from PIL import Image
-
     try:
         with Image.open(file, formats=("JPEG", "PNG", "WEBP", "BMP", "TIFF")) as picture:
             width, height = picture.size

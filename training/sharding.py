@@ -4,6 +4,8 @@ from datetime import timedelta
 from typing import Any
 
 import torch
+from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import DistributedType
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
@@ -21,9 +23,6 @@ def fresh_state(divided: bool) -> Any:
     `divided`: the model will be, also on a CPU. Accelerate takes its FSDP plugin for GPUs alone, so it is told that
     these are some; it looks at the device for all else.
     """
-    from accelerate.state import AcceleratorState, PartialState
-    from accelerate.utils import DistributedType
-
     gpu = torch.cuda.is_available()
     AcceleratorState._reset_state()
     state = PartialState(cpu=not gpu, timeout=PATIENCE)

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
 
 from training.recipe import TinyConfig
 
@@ -22,9 +25,6 @@ CHAT_TEMPLATE = (Path(__file__).parent / "prompts" / "chat.jinja").read_text()
 
 def make_tokenizer(texts: Iterable[str], size: int) -> Any:
     """A byte-level BPE tokenizer with Qwen's special tokens; any text can be encoded."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
@@ -47,8 +47,6 @@ def make_tokenizer(texts: Iterable[str], size: int) -> Any:
 
 
 def make_processor(tokenizer: Any, config: TinyConfig) -> Any:
-    import transformers
-
     settings: dict[str, Any] = {
         "patch_size": config.patch,
         "temporal_patch_size": 2,
@@ -71,8 +69,6 @@ def make_processor(tokenizer: Any, config: TinyConfig) -> Any:
 
 def make_backbone(tokenizer: Any, config: TinyConfig, seed: int) -> Any:
     """Random weights, equal for equal seeds."""
-    import transformers
-
     head_dim = config.hidden // config.heads
     rotary = head_dim // 2  # split over time, height and width
     sections = [rotary - 2 * (rotary // 3), rotary // 3, rotary // 3]

@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from core.paths import Workspace
+
 if TYPE_CHECKING:
     import duckdb
 
@@ -17,7 +19,6 @@ def connect(
     it are seen as they are now. Raises LakeError (no workspace, no such snapshot) or
     SqlError (no such release).
     """
-    from core.paths import Workspace
     from warehouse.lake.sql import open_for_users, release_state
 
     space = Workspace(Path(workspace or os.environ.get("PROCCORPUS_WORKSPACE") or "workspace").resolve())

@@ -13,10 +13,8 @@ Span = tuple[str, int, int]  # name, first frame, first frame after
 
 def boundaries(spans: Sequence[Span]) -> list[int]:
     """Inner boundaries: frames where one segment ends and the next begins; the ends of the run are no finding."""
-    if not spans:
-        return []
-    start, end = min(s[1] for s in spans), max(s[2] for s in spans)
-    return sorted({b for s in spans for b in s[1:]} - {start, end})
+    ends = {frame for span in spans for frame in span[1:]}
+    return sorted(ends - {min(ends, default=0), max(ends, default=0)})
 
 
 def boundary_f1(

@@ -1,17 +1,14 @@
 """The figures of evaluation: progress over time, calibration, errors by dataset, training, the leaderboard."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from core.figures import COLOURS, jpeg_to_rgb, new_figure, shorten
+from core.figures import COLOURS, Figure, jpeg_to_rgb, new_figure, shorten
 from eval.confusion import UNDER, VIDEO
 from eval.report.tables import ERRORS, SHOWN, Report
 from eval.scoring.scored import Evaluated
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 BINS = 10  # of predictions, 0..1
 STILL_PX = 96  # height of a picture
@@ -23,7 +20,7 @@ DARK_CELL = 0.6  # from which on a cell of a matrix has white letters
 CELL_NAME = 44  # of a task beside a matrix
 
 
-def curves_figure(report: Report, own: Evaluated, episodes: Sequence[int]) -> "Figure":
+def curves_figure(report: Report, own: Evaluated, episodes: Sequence[int]) -> Figure:
     """Progress over time of some episodes, each below its stills: label, model and what stands beside it."""
     columns = max(1, len(episodes))
     figure, axes = new_figure(3.4 * columns, 3.8, 2, columns, height_ratios=[1, 2])
@@ -75,7 +72,7 @@ def _series_of(entry: Evaluated | None, key: tuple[str, ...]) -> tuple[np.ndarra
     return None if at is None else entry.scored.series.of(at)
 
 
-def calibration_figure(own: Evaluated) -> "Figure":
+def calibration_figure(own: Evaluated) -> Figure:
     """Mean label in each tenth of the predictions, with its spread, and how many answers lie there."""
     assert own.scored.series is not None
     runs = own.scored.series.runs
@@ -99,7 +96,7 @@ def calibration_figure(own: Evaluated) -> "Figure":
     return figure
 
 
-def bars_figure(report: Report, own: Evaluated, kind: str = "dataset") -> "Figure | None":
+def bars_figure(report: Report, own: Evaluated, kind: str = "dataset") -> Figure | None:
     """The leading error by dataset for every entry of a benchmark, with intervals; None without such slices."""
     metric = next((m for m in ERRORS if m in own.scored.measures), None)
     all_parts = {part for part, _ in own.scores}
@@ -146,7 +143,7 @@ def _draw_bars(
     axis.barh(places, np.array(values), height * 0.9, xerr=errors, color=colour, label=label)
 
 
-def confusion_figure(own: Evaluated) -> "Figure | None":
+def confusion_figure(own: Evaluated) -> Figure | None:
     """Mean last answers to the finished runs of each task (rows) under each instruction (columns); None without any."""
     cells = confusion_cells(own)
     videos, instructions = (list(dict.fromkeys(names)) for names in zip(*cells, strict=True)) if cells else ([], [])
@@ -178,7 +175,7 @@ def confusion_cells(own: Evaluated) -> dict[tuple[str, str], float]:
     }
 
 
-def examples_figure(examples: Mapping[str, Sequence[bytes]]) -> "Figure":
+def examples_figure(examples: Mapping[str, Sequence[bytes]]) -> Figure:
     """What a model was shown: a row of pictures for each kind."""
     figure, axes = new_figure(6.0, 1.15 * len(examples), len(examples), 1)
     for axis, (name, pictures) in zip(axes[:, 0], examples.items(), strict=True):
@@ -188,7 +185,7 @@ def examples_figure(examples: Mapping[str, Sequence[bytes]]) -> "Figure":
     return figure
 
 
-def training_figure(curve: Sequence[Mapping[str, Any]]) -> "Figure":
+def training_figure(curve: Sequence[Mapping[str, Any]]) -> Figure:
     """Training loss and batch progress error over steps, smoothed; `curve`: the points of a checkpoint's curve.json."""
     figure, axes = new_figure()
     for name, colour in (("loss", COLOURS[0]), ("progress", COLOURS[3])):
@@ -203,7 +200,7 @@ def training_figure(curve: Sequence[Mapping[str, Any]]) -> "Figure":
     return figure
 
 
-def leaderboard_figure(rows: Sequence[Mapping[str, Any]]) -> "Figure | None":
+def leaderboard_figure(rows: Sequence[Mapping[str, Any]]) -> Figure | None:
     """MAE of every model and baseline on test_id, from rows of the leaderboard; None where none has one."""
     on_test_id = [r for r in rows if r["slice"] == "split test_id" and r["mae"] is not None]
     if not on_test_id:

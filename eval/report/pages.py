@@ -3,17 +3,13 @@
 import html
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from core.figures import render
+from core.figures import Figure, render
 from core.files import write_file
 from core.values import shown
 from eval.report.figures import bars_figure, calibration_figure, confusion_figure, curves_figure, examples_figure
 from eval.report.tables import Report, difference_rows, different, limits, score_rows, worst_episodes
 from eval.scoring.scored import Evaluated
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 PICTURE_BYTES = 300_000
 EXPLAINED = (
@@ -61,7 +57,7 @@ def pictures(report: Report) -> dict[str, tuple[str, bytes]]:
     return captioned
 
 
-def _figures_over_time(report: Report, own: Evaluated) -> "dict[str, tuple[str, Figure | None, str]]":
+def _figures_over_time(report: Report, own: Evaluated) -> dict[str, tuple[str, Figure | None, str]]:
     """(caption, figure, benchmark) by file name, of an entry with progress over time."""
     figures: dict[str, tuple[str, Figure | None, str]] = {
         "curves.png": ("Progress over time", curves_figure(report, own, different(own)), own.benchmark),

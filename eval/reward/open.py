@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
+from eval.reward.baselines import baseline
 from eval.reward.checkpoint import open_checkpoint
 from eval.reward.scorer import Scorer
 from eval.reward.window import RewardError, Window
@@ -41,8 +42,6 @@ def open_scorer(config: ScorerConfig) -> Iterator[Scorer]:
     if config.shown is not None:
         yield config.shown()
     elif config.baseline is not None:
-        from eval.reward.baselines import baseline
-
         yield baseline(config.baseline)
     elif config.endpoints:
         yield from _served(config)

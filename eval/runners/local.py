@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers.utils import logging
 
 from core.errors import UserError
 from eval.benchmarks.question import BenchmarkError
@@ -166,9 +168,6 @@ class TwoPassRunner(TextRunner):
 
 def _load(folder: Path) -> tuple[Any, Any]:
     """Model and processor of a checkpoint of any family, over all GPUs where there are some. Raises UserError."""
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-    from transformers.utils import logging
-
     logging.disable_progress_bar()
     closed: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     placed: dict[str, Any] = {"dtype": torch.float32}

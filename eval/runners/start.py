@@ -4,16 +4,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 from annotate.model_client.server import Server, ServerConfig
 from annotate.vlm.config import Price, VlmConfig
 from core.errors import UserError
+from eval.runners.api import ApiRunner, Books
 from eval.runners.prompt import AnswerName, PictureLimits, PromptFormat, Runner, Sampling
+from training.folder import base_of, folder_hash, is_laptop
+from training.runs import named_model, trained
 from warehouse.lake import Lake
-
-if TYPE_CHECKING:
-    from eval.runners.api import Books
 
 RunnerName = Literal["transformers", "vllm", "api"]
 SERVED = "evaluated"  # name of a checkpoint at a server that is started here
@@ -75,8 +75,6 @@ class RunnerConfig:
         """
         if self.endpoints:
             return self
-        from training.runs import named_model  # imports all of training, which only this needs
-
         name = named_model(lake, self.model)
         folder = checkpoint_of(lake, name)
         if folder is None:
@@ -91,15 +89,13 @@ class RunnerConfig:
 
 def checkpoint_of(lake: Lake, model: str) -> Path | None:
     """The folder of a training run, or of a checkpoint anywhere; None where it is neither."""
-    from training.runs import trained  # imports all of training, which only this needs
-
     path = Path(model)
     is_checkpoint = (path / "config.json").exists() or (path / "card.json").exists()
     return path if is_checkpoint else trained(lake, model)
 
 
 @contextmanager
-def started(config: RunnerConfig, books: "Books") -> Iterator[Runner]:
+def started(config: RunnerConfig, books: Books) -> Iterator[Runner]:
     """A runner; what was started for it is ended afterwards. `books` are for those that ask a server.
 
     Raises UserError, ModelError, VlmError, FailedError.
@@ -123,7 +119,6 @@ def started(config: RunnerConfig, books: "Books") -> Iterator[Runner]:
         raise UserError(f"{config.model} is no checkpoint on this machine: give it, or --endpoint URL of a server")
     # vLLM on this machine: a server of our own
     from eval.runners.local import longest_px
-    from training.folder import base_of, folder_hash
 
     if base_of(folder):
         raise UserError(f"{folder} is an adapter: merge it first (proccorpus model merge), or use transformers")
@@ -153,7 +148,6 @@ def local_runner(config: RunnerConfig, folder: Path) -> Runner:
     where that is wished for. Raises UserError, ModelError."""
     from eval.runners.local import TextRunner, TwoPassRunner, head_pooling
     from eval.runners.scored import ScorerRunner
-    from training.folder import is_laptop
 
     if is_laptop(folder) and config.answer == "text":
         raise UserError(f"{folder} is a laptop model, which has no words: leave --answer text out")
@@ -170,12 +164,10 @@ def _api(
     config: RunnerConfig,
     name: str,
     endpoints: tuple[str, ...],
-    books: "Books",
+    books: Books,
     limits: PictureLimits | None = None,
     model_hash: str | None = None,
 ) -> Runner:
-    from eval.runners.api import ApiRunner
-
     vlm = VlmConfig(
         model=name,
         revision=config.revision or model_hash,

@@ -1,6 +1,7 @@
 """A day passes: sources change, a person corrects; sensors notice, and the schedule's run does what is due."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from assets.definitions import defs
+from assets.defs.corpus import jobs
 from assets.defs.corpus.jobs import nightly
 from assets.defs.corpus.sensors import new_corrections, source_revisions
 from assets.defs.models.jobs import weekly
@@ -25,7 +27,7 @@ from tests.kits.tiny_lerobot import LENGTHS, TASKS, make_dataset, rows_path, wri
 from tests.pipeline.stages.test_corrections import say
 from tests.pipeline.test_release_cycle import EPISODES, ROOT, tiny_recipe
 from training.runs import newest_model
-from warehouse.lake import Lake
+from warehouse.lake import Lake, digest
 
 pytestmark = pytest.mark.stack
 NAMES = ("grows", "relabels", "tiny")
@@ -165,3 +167,22 @@ def test_a_day_passes(space: Workspace, lake: Lake, tmp_path: Path) -> None:
         lake.con.execute("DELETE FROM splits WHERE dataset IN ('relabels', 'tiny')")
         assert freeze.execute_in_process(request.run_config, instance).success
         assert lake.rows("SELECT name FROM releases WHERE name LIKE 'weekly%'") == [("weekly-2030-01-07",)]
+
+
+def test_on_a_cluster_steps_build_some_chunks_each(space: Workspace, lake: Lake, tmp_path: Path) -> None:
+    """The same rows as those of one process."""
+    here = Workspace(tmp_path / "here")
+    shutil.copytree(space.root, here.root)
+    for name in NAMES:
+        a_source_gains_an_episode(tmp_path / name)
+    assert run_build(here, CorpusResource(root=str(here.root)).all_builds(), workers=1).failed == []
+
+    def steps() -> list[str]:
+        done = defs().resolve_job_def("build").execute_in_process(run_config={"chunks_per_step": 2}, instance=instance)
+        return [str(e.step_key) for e in done.all_events if e.is_step_success and "chunks" in str(e.step_key)]
+
+    with dg.instance_for_test() as instance, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jobs, "is_one_process", lambda: False)
+        assert steps() == [f"build_chunks[{k}]" for k in range(4)]
+        assert digest(lake) == digest(Lake(here, read_only=True))
+        assert steps() == []

@@ -11,7 +11,8 @@ import torch
 from core.errors import UserError
 from eval.reward.laptop import open_laptop
 from eval.reward.scorer import asked_of
-from pipeline.adaptation import episode_samples, model_folder
+from pipeline.adaptation import episode_samples
+from pipeline.models import model_folder
 from tests.kits.laptop_kit import make_checkpoint
 from tests.kits.made_corpus import Made
 from training.data import item_of
@@ -54,7 +55,9 @@ def test_the_error_on_the_episode_falls(lake: Lake, samples: list[Sample]) -> No
     sections = {"name": "start", "model": {"tiny": TINY}, "head": {}, "train": {"steps": 2, "batch": 4, "lr": 1e-3}}
     start = Recipe.model_validate(sections)
     base = train(lake, local_release(lake), start)
-    assert model_folder(lake, base.id) == model_folder(lake, str(base.checkpoint)) == base.checkpoint.resolve()
+    assert (
+        model_folder(lake.workspace, base.id) == model_folder(lake.workspace, str(base.checkpoint)) == base.checkpoint
+    )
     run = adapt(lake, samples, "tiny-000001", load_recipe("tiny_oneshot", base.checkpoint))
     before, after = error(base.checkpoint, samples), error(run.checkpoint, samples)
     assert after < 0.9 * before
@@ -107,8 +110,8 @@ def test_what_a_laptop_model_cannot_be_adapted_by(lake: Lake, samples: list[Samp
 
 
 def test_a_model_that_is_not_there_and_a_recipe_without_an_adapter(lake: Lake, samples: list[Sample]) -> None:
-    with pytest.raises(UserError, match="there is no model 'none'"):
-        model_folder(lake, "none")
+    with pytest.raises(UserError, match="no model 'none' and no checkpoint of ours"):
+        model_folder(lake.workspace, "none")
     with pytest.raises(TrainingError, match="recipe tiny_head is not for adaptation"):
         adapt(lake, samples, "x", load_recipe("tiny_head"))
     with pytest.raises(TrainingError, match="nothing to learn from x"):

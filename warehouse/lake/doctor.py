@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from upath import UPath
 
 from core.errors import first_line
 from core.files import HALF_FILE, sha256_file
@@ -212,8 +213,6 @@ def _sizes(lake: Lake) -> dict[str, int]:
     """Bytes of each file of the lake's data by its path; a bucket is listed once."""
     at = place(lake.workspace)
     if at.is_bucket:
-        from upath import UPath  # imports fsspec
-
         folder = UPath(at.data)
         objects: Any = folder.fs.find(folder.path, detail=True)
         return {f"s3://{name}": facts["size"] for name, facts in objects.items()}

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import chain, product
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from upath import UPath
 
 from core.files import HALF_FILE
 from core.paths import Workspace
@@ -24,9 +25,6 @@ from warehouse.lake.lake import Lake
 from warehouse.lake.migrations import index_statistics
 from warehouse.lake.place import LakeError, place
 from warehouse.releases.takedown import taken_down
-
-if TYPE_CHECKING:
-    from upath import UPath
 
 GRACE_S = 900.0  # a file this young may belong to a build that has not recorded it yet
 KEEP_DAYS = 7.0
@@ -114,8 +112,6 @@ def _expire(lake: Lake, snapshots: list[int], grace_s: float) -> None:
     if snapshots:
         lake.con.execute(f"CALL ducklake_expire_snapshots('lake', versions => {snapshots})")
     if merged:
-        from upath import UPath
-
         # DuckLake will not mind that the files are gone
         data = UPath(place(lake.workspace).data)
         _delete(data / path for path in sorted(_scheduled(lake) - merged))
@@ -257,8 +253,6 @@ def _unlisted_in_stores(lake: Lake, grace_s: float) -> Iterator["UPath"]:
 
     Only files named as ours are: a store may hold other things.
     """
-    from upath import UPath
-
     stores = lake.column(
         "SELECT store FROM shards WHERE store IS NOT NULL UNION "
         "SELECT store FROM release_shards WHERE store IS NOT NULL"

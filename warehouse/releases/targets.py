@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Literal, cast
+from typing import Literal, cast
+
+import huggingface_hub as hub
+from upath import UPath
 
 from core.errors import FailedError, UserError, checked_address
 from core.files import sha256_file
 from warehouse.releases.contents import ReleaseError
-
-if TYPE_CHECKING:
-    from huggingface_hub import HfApi, RepoFile
 
 MANIFEST = "manifest.json"
 BLOCK_BYTES = 8 << 20
@@ -61,8 +61,6 @@ def open_target(to: str, *, private: bool = False, kind: Kind = "dataset") -> "T
 
 def published_root(at: str) -> Path:
     """The root of a published release, as it is now: clients keep listings."""
-    from upath import UPath
-
     root = UPath(address(at))
     root.fs.invalidate_cache()
     return cast("Path", root)
@@ -153,33 +151,28 @@ class HubTarget:
     kind: Kind = "dataset"
 
     @cached_property
-    def _api(self) -> "HfApi":
-        from huggingface_hub import HfApi
-
-        return HfApi()
+    def _api(self) -> "hub.HfApi":
+        return hub.HfApi()
 
     def manifest(self) -> dict | None:
-        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError
-
         with _client_errors(self.to, "read"), TemporaryDirectory() as folder:
             try:
                 path = self._api.hf_hub_download(self.repo, MANIFEST, repo_type=self.kind, local_dir=folder)
-            except LocalEntryNotFoundError:  # it could not be asked for: that is not to say that it is not there
+            except (
+                hub.errors.LocalEntryNotFoundError
+            ):  # it could not be asked for: that is not to say that it is not there
                 raise
-            except (EntryNotFoundError, RepositoryNotFoundError):
+            except (hub.errors.EntryNotFoundError, hub.errors.RepositoryNotFoundError):
                 return None
             return json.loads(Path(path).read_bytes())
 
     def stored(self, items: Sequence[OutgoingFile]) -> StoredFiles:
-        from huggingface_hub import RepoFile
-        from huggingface_hub.errors import RepositoryNotFoundError
-
         with _client_errors(self.to, "read"):
             try:
                 entries = list(self._api.list_repo_tree(self.repo, recursive=True, repo_type=self.kind))
-            except RepositoryNotFoundError:
+            except hub.errors.RepositoryNotFoundError:
                 return {}
-        files = {e.path: e for e in entries if isinstance(e, RepoFile)}
+        files = {e.path: e for e in entries if isinstance(e, hub.RepoFile)}
         return {item.path: (item.bytes, item.sha256) for item in items if _same(item, files.get(item.path))}
 
     def send(self, items: Sequence[OutgoingFile], on_file: Callable[[OutgoingFile], None]) -> None:
@@ -193,9 +186,7 @@ class HubTarget:
                     on_file(item)
 
     def _commit(self, message: str, files: Mapping[str, str | bytes]) -> None:
-        from huggingface_hub import CommitOperationAdd
-
-        adds = [CommitOperationAdd(path, data) for path, data in files.items()]
+        adds = [hub.CommitOperationAdd(path, data) for path, data in files.items()]
         self._api.create_commit(self.repo, adds, commit_message=message, repo_type=self.kind)
 
     def finish(self, manifest: dict) -> None:
@@ -203,7 +194,7 @@ class HubTarget:
             self._commit("Manifest", {MANIFEST: manifest_bytes(manifest)})
 
 
-def _same(item: OutgoingFile, there: "RepoFile | None") -> bool:
+def _same(item: OutgoingFile, there: "hub.RepoFile | None") -> bool:
     """Does the hub have this file? It knows large files by sha256, small ones by git's hash."""
     if there is None:
         return False

@@ -3,18 +3,24 @@
 `corpus` is the build loop over all datasets, then release, model, evaluation and leaderboard, in one run. (An asset job
 cannot hold assets of two partition sets, so it is a job of ops, whose events say what they made.) `build` is its
 first half. Jobs over the second half are in assets/defs/models/jobs.py, exports in assets/defs/exports/jobs.py.
+
+Where a cluster runs the steps (`assets.lib.executors`), chunks are spread over steps of their own, several in each.
 """
 
 import os
+from collections.abc import Iterator
+from itertools import batched
+from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
 from assets.defs.resources import CorpusResource
 from assets.lib.events import materialization
+from assets.lib.executors import is_one_process
 from assets.lib.tell import tell_stages
 from core.names import DEMO_RECIPE, DEMO_RELEASE
-from pipeline.build import run_build
+from pipeline.build import BuildReport, Chunks, run_build
 from pipeline.stage import StageReport
 from training.recipe import load_recipe
 
@@ -26,6 +32,9 @@ class BuildConfig(dg.Config):
     workers: int = Field(default=0, description="Processes that build; 0: one per core.")
     update: bool = Field(
         default=False, description="Read hub datasets at their newest commit, not at that of the last build."
+    )
+    chunks_per_step: int = Field(
+        default=16, ge=1, description="On a cluster: chunks that one step builds; each step takes a while to start."
     )
 
 
@@ -39,10 +48,16 @@ class CorpusConfig(BuildConfig):
     recipe: str = Field(default=DEMO_RECIPE, description="A built-in recipe's name, or a YAML file.")
 
 
-@dg.op
-def build_corpus(context: dg.OpExecutionContext, corpus: CorpusResource, config: BuildConfig) -> list[dict[str, str]]:
-    """Bring every dataset up to date; what failed, after the others were built."""
-    lake = corpus.lake()
+Failed = list[dict[str, str]]  # what was not built, and why
+
+
+def _build(
+    context: dg.OpExecutionContext, corpus: CorpusResource, config: BuildConfig, chunks: Chunks | None = None
+) -> BuildReport:
+    """Bring all datasets up to date, or some chunks: those of a listing that was made just now."""
+    lake, update = corpus.lake(), config.update and not chunks
+    builds = corpus.all_builds(config.config, update=update)
+    names = {dataset for dataset, _ in chunks or ()}
 
     # Told as it goes, so that the run shows how far it is, and what was built also where it fails
     def on_stage(done: StageReport) -> None:
@@ -50,23 +65,54 @@ def build_corpus(context: dg.OpExecutionContext, corpus: CorpusResource, config:
 
     report = run_build(
         corpus.workspace(),
-        corpus.all_builds(config.config, update=config.update),
+        [build for build in builds if not names or build.name in names],
         config.workers or None,
         on_stage=on_stage,
         on_note=context.log.info,
-        update=config.update,
+        update=update,
+        chunks=chunks,
     )
     context.log.info(f"{len(report.done)} stages run, {report.up_to_date} were up to date")
+    return report
+
+
+def _failed(report: BuildReport) -> Failed:
     return [
         {"dataset": f.dataset, "chunk": "all" if f.chunk is None else str(f.chunk), "stage": f.stage, "why": f.message}
         for f in report.failed
     ]
 
 
+@dg.op(out={"failed": dg.Out(Failed), "chunks": dg.DynamicOut(list)})
+def build_corpus(context: dg.OpExecutionContext, corpus: CorpusResource, config: BuildConfig) -> Iterator[Any]:
+    """Bring every dataset up to date. On a cluster: list their episodes, and leave the chunks to other steps."""
+    report = _build(context, corpus, config, None if is_one_process() else ())
+    yield dg.Output(_failed(report), "failed")
+    for k, part in enumerate(batched(report.left, config.chunks_per_step)):
+        yield dg.DynamicOutput(list(part), str(k), "chunks")
+
+
+@dg.op(retry_policy=dg.RetryPolicy(max_retries=2))
+def build_chunks(context: dg.OpExecutionContext, corpus: CorpusResource, config: BuildConfig, chunks: list) -> Failed:
+    """Bring some chunks up to date. One whose machine went away is tried again: what was built is not built twice."""
+    return _failed(_build(context, corpus, config, [(dataset, chunk) for dataset, chunk in chunks]))
+
+
+@dg.op
+def all_failed(failed: Failed, of_chunks: list[list]) -> Failed:
+    return [*failed, *(each for part in of_chunks for each in part)]
+
+
+def build_all() -> Any:
+    """Of a job: what was not built of the whole corpus."""
+    failed, chunks = build_corpus()
+    return all_failed(failed, chunks.map(build_chunks).collect())
+
+
 @dg.op
 def close_corpus(
-    context: dg.OpExecutionContext, corpus: CorpusResource, config: CorpusConfig, failed: list[dict[str, str]]
-) -> list[dict[str, str]]:
+    context: dg.OpExecutionContext, corpus: CorpusResource, config: CorpusConfig, failed: Failed
+) -> Failed:
     """Release, train, evaluate, rank; a leak between splits, or rows against the schema, stop it before the release."""
     from pipeline.reward_model import closing_steps, scoring_steps  # imports torch
 
@@ -81,7 +127,7 @@ def close_corpus(
 
 
 @dg.op
-def say_failed(failed: list[dict[str, str]]) -> None:
+def say_failed(failed: Failed) -> None:
     """Fails where something was not built: who is told of runs that fail hears of it, and all else is done."""
     if failed:
         lines = "; ".join(f"{f['stage']} of {f['dataset']} chunk {f['chunk']}: {f['why']}" for f in failed)
@@ -92,12 +138,16 @@ def say_failed(failed: list[dict[str, str]]) -> None:
         )
 
 
+def _of_builds(config: dict[str, Any]) -> dict[str, Any]:
+    return {op.name: {"config": config} for op in (build_corpus, build_chunks)}
+
+
 @dg.job(
     name="corpus",
     config=dg.ConfigMapping(
         config_fn=lambda config: {
             "ops": {
-                "build_corpus": {"config": {k: v for k, v in config.items() if k in BuildConfig.model_fields}},
+                **_of_builds({k: v for k, v in config.items() if k in BuildConfig.model_fields}),
                 "close_corpus": {"config": dict(config)},
             }
         },
@@ -106,19 +156,19 @@ def say_failed(failed: list[dict[str, str]]) -> None:
     description="The whole graph: bring all datasets up to date, release, train, evaluate, rank.",
 )
 def corpus_job() -> None:
-    say_failed(close_corpus(build_corpus()))
+    say_failed(close_corpus(build_all()))
 
 
 @dg.job(
     name="build",
     config=dg.ConfigMapping(
-        config_fn=lambda config: {"ops": {"build_corpus": {"config": dict(config)}}},
+        config_fn=lambda config: {"ops": _of_builds(dict(config))},
         config_schema=BuildConfig.to_fields_dict(),
     ),
     description="Bring all datasets up to date: whatever is missing or stale, and nothing else.",
 )
 def build_job() -> None:
-    say_failed(build_corpus())
+    say_failed(build_all())
 
 
 nightly = dg.ScheduleDefinition(
