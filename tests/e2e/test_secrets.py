@@ -1,11 +1,6 @@
 """Builds with marked secrets everywhere: none of them is in anything that the runs left or said."""
 
-import json
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -14,8 +9,10 @@ import cli.main
 from assets.lib.report import report_build
 from core.paths import Workspace
 from core.tables import TABLES
-from tests.e2e.test_vlm_build import SETTINGS, serving
+from tests.e2e.test_vlm_build import SETTINGS
+from tests.e2e.test_vlm_build import serving as model_server
 from tests.kits.cli_kit import USAGE, Result, assert_one_error_line, proccorpus, write_config
+from tests.kits.http_server import Answering, serving
 from tests.kits.tiny_lerobot import make_dataset
 from warehouse.lake import Lake
 
@@ -31,38 +28,15 @@ SECRETS = {
 }  # fmt: skip
 
 
-class Telltale(BaseHTTPRequestHandler):
+class Telltale(Answering):
     """A server that refuses every question, and repeats in its words what it was given."""
 
-    protocol_version = "HTTP/1.1"
-
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        self._answer(400, {"error": {"message": f"Incorrect API key: {self.headers.get('Authorization')}"}})
+        self.body()
+        self.answer({"error": {"message": f"Incorrect API key: {self.headers.get('Authorization')}"}}, 400)
 
     def do_GET(self) -> None:
-        self._answer(200, {"data": [{"id": "another"}]})
-
-    def _answer(self, status: int, said: dict) -> None:
-        body = json.dumps(said).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
-@contextmanager
-def telltale() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Telltale)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}/v1"
-    finally:
-        server.shutdown()
-        server.server_close()
+        self.answer({"data": [{"id": "another"}]})
 
 
 def found_in(folder: Path) -> list[str]:
@@ -83,10 +57,10 @@ def test_no_secret_is_left_in_anything_that_runs_leave_or_say(tmp_path: Path) ->
         more = ', api_key_env = "MODEL_KEY"'
         return write_config(tmp_path / folder, tmp_path / "source", SETTINGS.format(url=url, more=more))
 
-    with serving(tmp_path) as server:
+    with model_server(tmp_path) as server:
         assert run("build", "--config", config("well", server.url), "--workers", 1).code == 0
-    with telltale() as url:  # the same workspace, another model server, one that refuses: its words are kept
-        project = config("refused", url)
+    with serving(Telltale) as address:  # the same workspace, another model server, one that refuses: its words are kept
+        project = config("refused", f"{address}/v1")
         text = project.read_text().replace('model = "stand-in"', 'model = "another"')
         project.write_text(text)
         run("build", "--config", project, "--workers", 1, "--verbose")

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,6 +15,7 @@ import pytest
 
 from tests.kits.cli_kit import PROGRAM, environment, without_progress
 from tests.kits.fault_kit import Corpus, Tally, Whole, errors, unfinished
+from tests.kits.http_server import Answering, serving
 from tests.kits.servers import postgres, s3
 
 BUSY, SLOW, SLOWEST_S = 0.06, 0.06, 1.0
@@ -43,23 +43,13 @@ def proxy(to: str, chance: Chance) -> Iterator[str]:
     """In front of a server; hands on what it does not spoil."""
     target = urlsplit(to).netloc
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
+    class Handler(Answering):
         def hand_on(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            body = self.body()
             busy, wait_s = chance.draw()
             time.sleep(wait_s)
             if busy:
-                self.send_response(503)
-                self.send_header("Content-Type", "application/xml")
-                self.send_header("Content-Length", str(len(SLOW_DOWN)))
-                self.end_headers()
-                if self.command != "HEAD":
-                    self.wfile.write(SLOW_DOWN)
+                self.answer(SLOW_DOWN, 503, {"Content-Type": "application/xml"})
                 return
             there = http.client.HTTPConnection(target, timeout=60)
             there.request(self.command, self.path, body, dict(self.headers))
@@ -78,14 +68,8 @@ def proxy(to: str, chance: Chance) -> Iterator[str]:
 
         do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = hand_on  # noqa: N815
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
+    with serving(Handler) as address:
+        yield address
 
 
 def test_a_bucket_that_slows_down(

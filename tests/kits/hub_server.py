@@ -5,14 +5,14 @@ Faults are given per path, and are used up as files are asked for.
 
 import hashlib
 import json
-import threading
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
 from urllib.parse import parse_qs, quote, unquote, urlsplit
+
+from tests.kits.http_server import Answering, serving
 
 LARGE = (".parquet", ".mp4")  # kept by git-LFS
 
@@ -69,31 +69,12 @@ def git_id(data: bytes) -> str:
 
 @contextmanager
 def serve(hub: Hub) -> Iterator[Hub]:
-    class Handler(_Handler):
-        pass
-
-    Handler.hub = hub
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    hub.endpoint = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    try:
+    with serving(_Handler, hub=hub) as hub.endpoint:
         yield hub
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(Answering):
     hub: Hub
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-    def do_HEAD(self) -> None:
-        self.do_GET()
 
     def do_GET(self) -> None:
         hub, url = self.hub, urlsplit(self.path)
@@ -116,7 +97,9 @@ class _Handler(BaseHTTPRequestHandler):
             return self._resolve(revision, name)
         if path.startswith(f"{api}/revision/"):
             commit = self._commit(path.removeprefix(f"{api}/revision/"))
-            return self._json({"id": hub.repo, "sha": commit}) if commit else self._error(404, "RevisionNotFound", "no")
+            return (
+                self.answer({"id": hub.repo, "sha": commit}) if commit else self._error(404, "RevisionNotFound", "no")
+            )
         if path.startswith(f"{api}/tree/"):
             revision, _, folder = path.removeprefix(f"{api}/tree/").partition("/")
             return self._tree(revision, folder, int(parse_qs(url.query).get("cursor", ["0"])[0]))
@@ -145,7 +128,7 @@ class _Handler(BaseHTTPRequestHandler):
         if at + hub.page < len(entries):
             next_page = f"{hub.endpoint}{urlsplit(self.path).path}?recursive=true&cursor={at + hub.page}"
             more = {"Link": f'<{next_page}>; rel="next"'}
-        return self._json(entries[at : at + hub.page], more)
+        return self.answer(entries[at : at + hub.page], headers=more)
 
     def _resolve(self, revision: str, name: str) -> None:
         hub, commit = self.hub, self._commit(revision)
@@ -162,11 +145,7 @@ class _Handler(BaseHTTPRequestHandler):
         oid = hashlib.sha256(data).hexdigest()
         about |= {"X-Linked-Etag": f'"{oid}"', "X-Linked-Size": str(len(data)), "ETag": f'"{git_id(oid.encode())}"'}
         port = hub.endpoint.rsplit(":", 1)[1]
-        self.send_response(302)
-        for key, value in {**about, "Location": f"http://localhost:{port}/lfs/{commit}/{quote(name)}"}.items():
-            self.send_header(key, value)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
+        return self.answer(b"", 302, about | {"Location": f"http://localhost:{port}/lfs/{commit}/{quote(name)}"})
 
     def _send(self, data: bytes, name: str, about: Mapping[str, str] | None = None) -> None:
         """Content, by range if asked, with the faults that are set for it."""
@@ -194,21 +173,6 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         self.wfile.write(data)
 
-    def _json(self, value: object, headers: Mapping[str, str] | None = None) -> None:
-        data = json.dumps(value).encode()
-        self.send_response(200)
-        for key, text in (headers or {}).items():
-            self.send_header(key, text)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
     def _error(self, status: int, code: str, message: str) -> None:
-        self.send_response(status)
-        self.send_header("X-Error-Code", code)
-        self.send_header("X-Error-Message", message)
-        if status == 429:
-            self.send_header("Retry-After", "7")
-        self.send_header("Content-Length", "0")
-        self.end_headers()
+        later = {"Retry-After": "7"} if status == 429 else {}
+        self.answer(b"", status, {"X-Error-Code": code, "X-Error-Message": message} | later)

@@ -3,14 +3,13 @@
 import json
 import os
 import subprocess
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from tests.kits.http_server import Answering, serving
 
 
 @dataclass
@@ -71,23 +70,11 @@ class Cluster:
             os.killpg(self.processes[name].pid, 15)
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(Answering):
     cluster: Cluster
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-    def answer(self, value: Any, status: int = 200) -> None:
-        data = value.encode() if isinstance(value, str) else json.dumps(value).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "text/plain" if isinstance(value, str) else "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = json.loads(self.body())
         cluster = self.cluster
         if body["kind"] in cluster.refuses:
             return self.answer({"kind": "Status", "reason": "Forbidden"}, 403)
@@ -115,7 +102,7 @@ class Handler(BaseHTTPRequestHandler):
         return self.answer({"kind": "Status", "reason": "NotFound"}, 404)
 
     def do_DELETE(self) -> None:
-        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.body()
         self.cluster.delete(self.path.partition("?")[0].rpartition("/")[2])
         self.answer({"kind": "Status", "status": "Success"})
 
@@ -124,27 +111,20 @@ class Handler(BaseHTTPRequestHandler):
 def serve_cluster(folder: Path) -> Iterator[Cluster]:
     """A cluster, and a kubeconfig for it as <folder>/kubeconfig."""
 
-    class Bound(Handler):
-        cluster = Cluster(folder)
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Bound)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    context = {"cluster": "c", "user": "u"}
+    cluster = Cluster(folder)
     config = {
         "apiVersion": "v1",
         "kind": "Config",
-        "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}],
         "users": [{"name": "u", "user": {}}],
-        "contexts": [{"name": "here", "context": context}],
+        "contexts": [{"name": "here", "context": {"cluster": "c", "user": "u"}}],
         "current-context": "here",
     }
-    (folder / "kubeconfig").write_text(json.dumps(config))
     try:
-        yield Bound.cluster
+        with serving(Handler, cluster=cluster) as address:
+            config["clusters"] = [{"name": "c", "cluster": {"server": address}}]
+            (folder / "kubeconfig").write_text(json.dumps(config))
+            yield cluster
     finally:
-        server.shutdown()
-        server.server_close()
-        for process in Bound.cluster.processes.values():
+        for process in cluster.processes.values():
             process.kill()
             process.wait()

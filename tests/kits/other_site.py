@@ -1,13 +1,13 @@
 """A web page of another site, which tries every way that a page has to make a server on this machine do something."""
 
 import json
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlencode, urlsplit
+
+from tests.kits.http_server import Answering, serving
 
 
 @dataclass(frozen=True)
@@ -88,21 +88,10 @@ for (const form of document.querySelectorAll("form.sent")) form.submit();
 def other_site(pages: dict[str, str]) -> Iterator[str]:
     """Serves pages, by their paths, as `localhost`: another site than 127.0.0.1, as a public one is."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Answering):
         def do_GET(self) -> None:
-            text = pages.get(urlsplit(self.path).path, "").encode()
-            self.send_response(200 if text else 404)
-            self.send_header("Content-Type", "text/html; charset=utf-8")
-            self.send_header("Content-Length", str(len(text)))
-            self.end_headers()
-            self.wfile.write(text)
+            text = pages.get(urlsplit(self.path).path, "")
+            self.answer(text, 200 if text else 404)
 
-        def log_message(self, *_: object) -> None:
-            """Nothing: pytest's output is not for it."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        try:
-            yield f"http://localhost:{server.server_address[1]}"
-        finally:
-            server.shutdown()
+    with serving(Handler) as address:
+        yield address.replace("127.0.0.1", "localhost")

@@ -4,10 +4,7 @@ import base64
 import gzip
 import hashlib
 import http.server
-import json
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +21,7 @@ from ingest.source import list_episodes
 from ingest.sources import hosts
 from ingest.sources.files import Source
 from ingest.sources.types import DownloadError
+from tests.kits.http_server import Answering, serving
 from tests.kits.lerobot_writer import write_v2
 
 
@@ -49,17 +47,6 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-@contextmanager
-def served(handler: Any) -> Iterator[str]:
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/"
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
 # Web servers
 
 
@@ -70,8 +57,8 @@ def web(tmp_path: Path) -> Iterator[str]:
     (root / "empty.json").write_text("")
     (root / ".hidden").write_text("x")
 
-    with served(partial(Quiet, directory=tmp_path / "served")) as address:
-        yield address
+    with serving(partial(Quiet, directory=tmp_path / "served")) as address:
+        yield f"{address}/"
 
 
 def test_a_web_server(web: str, tmp_path: Path) -> None:
@@ -129,7 +116,7 @@ def gs(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
     """Objects of the bucket `robots`, public; what is named *.bin was put there in parts, so it has no MD5."""
     objects: dict[str, bytes] = {}
 
-    class Google(Quiet):
+    class Google(Answering):
         def do_GET(self) -> None:
             url = urlsplit(self.path)
             bucket, query = "/storage/v1/b/robots/o", parse_qs(url.query)
@@ -137,20 +124,11 @@ def gs(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
             if self.headers.get("Authorization"):
                 return self.send_error(400, "nobody has logged in")
             if url.path == bucket:
-                return self.answer(
-                    json.dumps({"items": [facts(n) for n in objects if n.startswith(query["prefix"][0])]})
-                )
+                return self.answer({"items": [facts(n) for n in objects if n.startswith(query["prefix"][0])]})
             if name not in objects:
                 return self.send_error(404)
             first, last = self.headers["Range"].removeprefix("bytes=").split("-")
-            return self.answer(objects[name][int(first) : int(last) + 1].decode())
-
-        def answer(self, text: str) -> None:
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(text)))
-            self.end_headers()
-            self.wfile.write(text.encode())
+            return self.answer(objects[name][int(first) : int(last) + 1])
 
     def facts(name: str) -> dict[str, str]:
         data = objects[name]
@@ -160,8 +138,8 @@ def gs(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
     def b64(digest: bytes) -> str:
         return base64.b64encode(digest).decode()
 
-    with served(Google) as address:
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", address.rstrip("/"))
+    with serving(Google) as address:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", address)
         yield objects
 
 
@@ -187,24 +165,16 @@ def test_what_a_server_packs_is_not_unpacked(tmp_path: Path, packed: str) -> Non
     bomb = gzip.compress(gzip.compress(bytes(1 << 20)))
     page = b'<a href="ep.mp4">x</a>'
 
-    class Packing(Quiet):
+    class Packing(Answering):
         def do_HEAD(self) -> None:
-            self.answer(bomb, packed=False)
+            self.answer(bomb)
 
         def do_GET(self) -> None:
             is_page = self.path.endswith("/")
-            self.answer(bomb if is_page == (packed == "page") else page, packed=is_page == (packed == "page"))
+            is_packed = is_page == (packed == "page")
+            self.answer(bomb if is_packed else page, headers={"Content-Encoding": "gzip, gzip"} if is_packed else {})
 
-        def answer(self, content: bytes, packed: bool) -> None:
-            self.send_response(200)
-            if packed:
-                self.send_header("Content-Encoding", "gzip, gzip")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(content)
-
-    with served(Packing) as url:
-        source = at(tmp_path, url)
+    with serving(Packing) as url:
+        source = at(tmp_path, f"{url}/")
         with pytest.raises(DownloadError, match=r"packed \(gzip, gzip\)"):
             source.resolve(next(iter(source.files)))

@@ -1,0 +1,56 @@
+"""What stand-ins of servers have in common: HTTP on loopback, and its answers."""
+
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+class Answering(BaseHTTPRequestHandler):
+    """Says nothing of its requests. Text is answered as HTML, bytes as they are, all else as JSON."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        self.answer(b"", 404)
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        data = b""
+        while size := int(self.rfile.readline(), 16):
+            data += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return data
+
+    def answer(self, value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
+        kind = {str: "text/html; charset=utf-8", bytes: "application/octet-stream"}.get(type(value), "application/json")
+        data = value if isinstance(value, bytes) else (value if isinstance(value, str) else json.dumps(value)).encode()
+        self.send_response(status)
+        for name, text in {"Content-Type": kind, "Content-Length": str(len(data)), **(headers or {})}.items():
+            self.send_header(name, text)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
+
+
+@contextmanager
+def serving(handler: Any, **known: object) -> Iterator[str]:
+    """The address of a server of that handler, whose class has what is known."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (handler,), known) if known else handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
