@@ -66,7 +66,7 @@ def proxy(to: str, chance: Chance) -> Iterator[str]:
             self.wfile.write(data)
             there.close()
 
-        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = hand_on  # noqa: N815
+        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = hand_on
 
     with serving(Handler) as address:
         yield address
