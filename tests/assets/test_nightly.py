@@ -22,8 +22,9 @@ from core.paths import Workspace
 from pipeline.build import run_build
 from pipeline.config import load_config
 from pipeline.reward_model import closing_steps
+from tests.kits.lerobot_writer import write_json_lines as write_lines
 from tests.kits.made_corpus import build_of
-from tests.kits.tiny_lerobot import LENGTHS, TASKS, make_dataset, rows_path, write_lines, write_rows, write_video
+from tests.kits.tiny_lerobot import LENGTHS, TASKS, make_dataset, rows_path, write_rows, write_video
 from tests.pipeline.stages.test_corrections import say
 from tests.pipeline.test_release_cycle import EPISODES, ROOT, tiny_recipe
 from training.runs import newest_model

@@ -28,7 +28,8 @@ from tests.kits.cli_kit import (
     rows,
     write_config,
 )
-from tests.kits.tiny_lerobot import LENGTHS, TASKS, make_dataset, video_path, write_lines, write_rows
+from tests.kits.lerobot_writer import write_json_lines as write_lines
+from tests.kits.tiny_lerobot import LENGTHS, TASKS, make_dataset, video_path, write_rows
 
 pytestmark = pytest.mark.slow
 

@@ -21,6 +21,8 @@ from ingest.source import read_episode
 from ingest.sources.files import Source
 
 SIDE = 64  # px
+V2_DATA = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
+V2_VIDEO = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
 FRONT, WRIST = "observation.images.front", "observation.images.wrist"
 LFS_POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
 # One key picture, then B-frames as far as the encoder likes; what decoders find hardest to enter in the middle
@@ -152,8 +154,8 @@ def write_v2(
         robot_type="toy",
         fps=fps,
         chunks_size=chunks_size,
-        data_path="data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
-        video_path="videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4",
+        data_path=V2_DATA,
+        video_path=V2_VIDEO,
         features=features(cameras, fps),
     )
     if version == "v2.1":
@@ -173,11 +175,11 @@ def write_v2(
 
 
 def v2_data(root: Path, episode: int, chunks_size: int = 1000) -> Path:
-    return root / f"data/chunk-{episode // chunks_size:03d}/episode_{episode:06d}.parquet"
+    return root / V2_DATA.format(episode_chunk=episode // chunks_size, episode_index=episode)
 
 
 def v2_video(root: Path, camera: str, episode: int, chunks_size: int = 1000) -> Path:
-    return root / f"videos/chunk-{episode // chunks_size:03d}/{camera}/episode_{episode:06d}.mp4"
+    return root / V2_VIDEO.format(episode_chunk=episode // chunks_size, video_key=camera, episode_index=episode)
 
 
 def write_v3(
