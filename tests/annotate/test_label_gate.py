@@ -27,12 +27,6 @@ def test_a_label_without_a_confidence_passes_and_one_of_nothing_does_not(
     assert GATE.admits_names(confidence, named=named) is names
 
 
-def test_by_default_progress_always_passes_and_names_from_a_half_on():
-    gate = LabelGate()
-    assert [gate.admits(c) for c in (0.0, None, 1.0)] == [True] * 3
-    assert [gate.admits_names(c, named=True) for c in (0.49, 0.5, None)] == [False, True, True]
-
-
 def test_each_label_is_counted_once():
     labels = [(0.1, True), (0.1, False), (0.4, False), (0.4, True), (0.4, True), (0.7, True), (None, True)]
     counts = GateCounts(GATE, labels)

@@ -43,10 +43,6 @@ def test_the_id_changes_with_each_parameter_of_an_annotator():
     assert len(ids) == 1 + len(MotionConfig.model_fields)
 
 
-def test_parts_do_not_run_into_each_other():
-    assert LabelRun("a", "c", "p", model="xy").id != LabelRun("a", "c", "p", model="x", model_revision="y").id
-
-
 RUNS = [("r1", "motion"), ("r2", "vlm"), ("r3", "native"), ("human/d", "human")]
 
 

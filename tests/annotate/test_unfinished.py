@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import numpy as np
-import pytest
 
 from annotate.quality import FEWEST
 from annotate.unfinished import FARTHEST, SIGNS, RunEnd, doubts, signs_of
@@ -47,10 +46,3 @@ def test_without_states_pictures_and_times_decide():
     assert not signs_of(mixed)[:, SIGNS.index(ELSEWHERE)].any()
     still = [replace(r, state=np.ones((50, 2))) for r in blind]
     assert not signs_of(still)[:, SIGNS.index(ELSEWHERE)].any()
-
-
-def test_the_order_of_runs_changes_nothing():
-    runs = [*alike(8), run(to=0.4)]
-    assert [d.p_failure for d in doubts(runs[::-1]) if d] == pytest.approx(
-        [d.p_failure for d in doubts(runs)[::-1] if d]
-    )

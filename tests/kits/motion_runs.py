@@ -36,12 +36,6 @@ def curves(*openings: np.ndarray | None) -> tuple[GripperCurve, ...]:
     return tuple(GripperCurve(opening) for opening in openings if opening is not None)
 
 
-def going(*parts: tuple[int, tuple[float, float]]) -> np.ndarray:
-    """Positions [n, 2] of a hand that goes so many frames in each direction."""
-    steps = np.concatenate([np.tile(direction, (n, 1)) for n, direction in parts])
-    return np.cumsum(steps, axis=0) * 0.01
-
-
 def signals(n: int) -> st.SearchStrategy[np.ndarray]:
     """float64 [n]: constant, noise, steps, spikes."""
     value = st.floats(0, 10, width=32)

@@ -185,7 +185,6 @@ def only_surveyed(episodes: Sequence[EpisodeData], robot: str | None = None, **c
 
 # A corpus whose robot has two
 
-LEFT = signal(arm="left")
 RIGHT_HAND = signal(
     arm="right",
     kind="hand",

@@ -165,13 +165,3 @@ def test_nothing_is_spilt_to_disk(at: LakeState, tmp_path: Path, monkeypatch: py
 def test_what_is_no_size_is_refused(text: str):
     with pytest.raises(SqlError, match="is no size of memory"):
         SqlProcess(text)
-
-
-def test_refused_and_failed_queries_keep_the_process(process: SqlProcess, at: LakeState):
-    one(process, at)
-    number = process._process.pid
-    for sql in ("DELETE FROM frames", "SELECT nosuch FROM frames", "SELEC 1", "SELECT getenv('HOME')"):
-        with pytest.raises(SqlError):
-            process.query(at, sql, 60)
-    one(process, at)
-    assert process._process.pid == number

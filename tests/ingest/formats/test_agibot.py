@@ -125,13 +125,6 @@ def test_what_the_task_file_says_and_does_not(tmp_path: Path) -> None:
     ]
 
 
-def test_no_task_files(tmp_path: Path) -> None:
-    write_data(tmp_path, 1, {1: 5}, cameras=(HEAD,))
-    source = source_of(tmp_path)
-    assert agibot.recognises(source)
-    assert [f.reason for f in list_episodes(source).findings] == ["no_metadata", "not_in_metadata", "no_task"]
-
-
 # Rows
 
 

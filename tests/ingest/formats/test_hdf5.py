@@ -2,7 +2,6 @@
 
 import json
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from tests.kits.hdf5_writer import (
     write_libero,
     write_robomimic,
 )
-from tests.kits.lerobot_writer import LFS_POINTER, said, shown, source_of
+from tests.kits.lerobot_writer import said, shown, source_of
 from tests.kits.signal_kit import only_signal, places_of
 
 AGENT, HAND = "agentview_rgb", "eye_in_hand_rgb"
@@ -167,25 +166,6 @@ def test_a_recording_without_pictures(tmp_path: Path) -> None:
 
 
 # What is wrong with the data
-
-
-@pytest.mark.parametrize(
-    ("damage", "reason"),
-    [
-        (lambda b: b[: len(b) // 2], "unreadable_data"),
-        (lambda b: b"no HDF5 at all", "unreadable_data"),
-        (lambda b: b"", "unreadable_data"),
-        (lambda b: LFS_POINTER.encode(), "lfs_pointer"),
-    ],
-)
-def test_one_bad_file_of_two(tmp_path: Path, damage: Callable[[bytes], bytes], reason: str) -> None:
-    path = write_libero(tmp_path / "a_demo.hdf5", {0: 5, 1: 5})
-    write_libero(tmp_path / "b_demo.hdf5", {0: 5})
-    path.write_bytes(damage(path.read_bytes()))
-    listing = list_episodes(source_of(tmp_path))
-    assert said(listing) == [(reason, "unusable", 0, None)]
-    assert listing.findings[0].file == "a_demo.hdf5"
-    assert [(r.source_id, r.num_rows) for r in listing.records] == [("a_demo.hdf5", None), ("b_demo.hdf5#demo_0", 5)]
 
 
 def test_lengths_that_differ(tmp_path: Path) -> None:

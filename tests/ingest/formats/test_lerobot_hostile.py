@@ -1,6 +1,5 @@
 """LeRobot datasets that claim too much, reach too far or hold what no table can keep."""
 
-import os
 import tracemalloc
 from pathlib import Path
 from time import monotonic
@@ -28,28 +27,6 @@ from tests.kits.lerobot_writer import (
     write_v2,
     write_v3,
 )
-
-DEEP = "[" * 100_000
-
-
-def grow(path: Path) -> None:
-    os.truncate(path, 1 << 36)  # sparse: it takes no room
-
-
-@pytest.mark.parametrize("file", ["info.json", "tasks.jsonl", "episodes.jsonl"])
-@pytest.mark.parametrize("content", [DEEP, '{"fps": 9, "features": {"\\ud800": {"dtype": "video"}}}', None])
-def test_metadata_that_no_parser_survives(tmp_path: Path, file: str, content: str | None) -> None:
-    """Nested without end, half a character, or larger than memory: one finding, and what else there is counts."""
-    root = write_v2(tmp_path, [6])
-    grow(root / f"meta/{file}") if content is None else (root / f"meta/{file}").write_text(content)
-    listing = list_episodes(source_of(root))
-    if file == "info.json":
-        assert said(listing) == [("no_metadata", "unusable", None, None)]
-        return
-    reason = "over_limit" if content is None else "unreadable_data"
-    assert said(listing)[0] == (reason, "warning", None, None)
-    assert said(listing, severity="unusable") == []
-    assert [r.num_rows for r in listing.records] == [6]
 
 
 @pytest.mark.parametrize("fps", [1e308, 1e-320, 2**70, 10**400, -5, 1001])

@@ -53,14 +53,6 @@ def test_rows_that_cannot_be_read(tmp_path: Path, content: str | None, reason: s
     assert [r.num_rows for r in listing.records] == [6, None, 8]
 
 
-def test_no_rows(tmp_path: Path) -> None:
-    root = write_v2(tmp_path, [6, 7])
-    v2_data(root, 1).unlink()
-    listing = list_episodes(source_of(root))
-    assert said(listing) == [("no_data", "unusable", 1, None)]
-    assert (listing.records[1].num_rows, listing.records[1].cameras) == (None, [FRONT])
-
-
 def test_a_table_of_no_rows(tmp_path: Path) -> None:
     root = write_v2(tmp_path, [6])
     nothing = dict.fromkeys(("observation.state", "action", "timestamp", "frame_index", "episode_index"))

@@ -257,15 +257,6 @@ def test_cameras_of_one_episode(tmp_path: Path) -> None:
     assert list_episodes(source_of(tmp_path)).cameras == ("side", "top")
 
 
-def test_a_camera_of_an_episode_without_a_file(tmp_path: Path) -> None:
-    write_joined(tmp_path)
-    (tmp_path / "s/b.mp4").unlink()
-    (tmp_path / "s/c.mp4").unlink()
-    listing = list_episodes(source_of(tmp_path))
-    assert said(listing) == [("missing_camera", "warning", 0, "side"), ("no_video", "unusable", 1, None)]
-    assert [f.file for f in listing.findings] == ["s/b.mp4", "s/c.mp4"]
-
-
 def test_a_camera_named_twice(tmp_path: Path) -> None:
     listing = list_episodes(source_of(write_joined(tmp_path, [JOINED[0], JOINED[1] | {"camera": "top"}])))
     assert said(listing)[0] == ("bad_video_pointer", "warning", None, None)
@@ -280,13 +271,6 @@ def test_cameras_of_different_rates(tmp_path: Path) -> None:
     listing = list_episodes(source_of(write_joined(tmp_path, b=20)))
     assert said(listing) == [("frame_rate", "warning", 0, "side")]
     assert (listing.records[0].cameras, listing.records[0].fps) == (["top"], 10.0)
-
-
-def test_a_camera_that_is_no_video(tmp_path: Path) -> None:
-    (write_joined(tmp_path) / "s/a.mp4").write_text("no video\n" * 99)
-    listing = list_episodes(source_of(tmp_path))
-    assert said(listing) == [("undecodable_video", "warning", 0, "top")]
-    assert listing.records[0].num_rows == 6
 
 
 def test_stamp_covers_the_row(tmp_path: Path) -> None:

@@ -52,15 +52,6 @@ def test_instructions(tmp_path: Path) -> None:
     assert said(listing) == [("no_task", "warning", 1, None)]
 
 
-def test_no_task_info(tmp_path: Path) -> None:
-    source = one(tmp_path)
-    (tmp_path / "task/meta/task_info.json").unlink()
-    assert [(f.reason, f.severity, f.file) for f in list_episodes(source).findings] == [
-        ("no_metadata", "warning", "task/meta/task_info.json")
-    ]
-    assert list_episodes(source).records[0].task == "do it"  # task_desc.json has it too
-
-
 # Rows
 
 

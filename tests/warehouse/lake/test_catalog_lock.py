@@ -4,7 +4,6 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from pathlib import Path
 
 import pytest
 
@@ -46,9 +45,3 @@ def test_nobody_waits_for_ever(workspace: Workspace, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(catalog_lock, "PATIENCE_S", 0.05)
     with committing_turn(workspace), reading_turn(workspace):
         pass
-
-
-def test_without_a_catalog_there_is_nothing_to_wait_for(tmp_path: Path) -> None:
-    nowhere = Workspace(tmp_path / "nowhere")
-    with committing_turn(nowhere), committing_turn(nowhere):
-        assert not nowhere.root.exists()
