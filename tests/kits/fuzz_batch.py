@@ -1,8 +1,4 @@
-"""Builds of spoilt datasets in a process of their own, with limits, and what they must not do.
-
-One mutant by hand, what was done to it and how it ends:
-    .venv/bin/python -m tests.kits.fuzz_batch lerobot_v2 17
-"""
+"""Builds of spoilt datasets in a process of their own, with limits, and what they must not do."""
 
 import ctypes
 import faulthandler
@@ -13,7 +9,6 @@ import shutil
 import struct
 import subprocess
 import sys
-import tempfile
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,8 +18,22 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from core.paths import ROOT
+from core.paths import ROOT, Workspace
+from ingest.reasons import REASONS
+from ingest.registry import DatasetConfig
+from ingest.source import format_of
+from ingest.sources.files import Source
+from ingest.sources.types import SourceError
+from pipeline import build as build_loop
+from pipeline import chunk as chunk_loop
+from pipeline.build import run_build
+from pipeline.config import DatasetBuild
+from pipeline.stage import StageSpec
+from pipeline.stages import stage_specs
+from tests.kits.fuzz_bases import write_base
 from tests.kits.processes import own_peak_mb
+from tests.kits.spoil import TREE, applicable, mutate, write_outside
+from warehouse.lake import open_lake
 
 ADDRESS_SPACE_BYTES = 8 << 30
 FILE_BYTES = 1 << 28  # that a build may write at most
@@ -61,9 +70,6 @@ class Batch:
 
 def make_batch(folder: Path, base: str, numbers: Sequence[int] | None) -> tuple[Batch, int]:
     """Spoilt copies of a base (None: by each mutation once), one that is not, and how many episodes that has."""
-    from tests.kits.fuzz_bases import write_base
-    from tests.kits.spoil import applicable, mutate, write_outside
-
     batch = Batch(folder)
     write_outside(batch.outside)
     known = write_base(base, untouched := folder / "mutants/untouched")
@@ -87,7 +93,7 @@ def run_batch(batch: Batch) -> tuple[dict[str, Outcome], int]:
     apart["TORCHINDUCTOR_CACHE_DIR"] = str(batch.folder / "torch")
     with watched(batch.outside) as events:
         child = subprocess.run(
-            [sys.executable, "-m", "tests.kits.fuzz_batch", "--batch"],
+            [sys.executable, "-m", "tests.kits.fuzz_batch"],
             input=json.dumps(job),
             cwd=empty,
             env=os.environ | apart,
@@ -149,13 +155,11 @@ def watched(folder: Path) -> Iterator[list[str]]:
 
 def check(folder: Path, base: str, numbers: Sequence[int] | None) -> None:
     """Build a base's mutants and assert the contract."""
-    from tests.kits.spoil import TREE
-
     batch, usable = make_batch(folder, base, numbers)
     outcomes, peak_mb = run_batch(batch)
     assert outcomes.keys() == batch.mutants.keys()
     told = "".join(f"\n{n}: {outcomes[n]}\n    {batch.mutants[n][1]}" for n in outcomes if outcomes[n].faults)
-    assert not told, f"{told}\n(see {Path(__file__).name} for one alone)"
+    assert not told, told
     assert outcomes["untouched"].usable == usable, outcomes["untouched"]
     tree_changes = {m.__name__ for m in TREE}
     for name, (_, done) in batch.mutants.items():  # what is in files never makes a dataset unknown
@@ -171,18 +175,6 @@ def build(job: Mapping[str, Any]) -> dict[str, Outcome]:
 
     All go through the stages that read them, `episodes` and `frames`, and every third through those after them.
     """
-    from core.paths import Workspace
-    from ingest.registry import DatasetConfig
-    from ingest.source import format_of
-    from ingest.sources.files import Source
-    from ingest.sources.types import SourceError
-    from pipeline import build as build_loop
-    from pipeline import chunk as chunk_loop
-    from pipeline.build import run_build
-    from pipeline.config import DatasetBuild
-    from pipeline.stage import StageSpec
-    from pipeline.stages import stage_specs
-    from warehouse.lake import open_lake
 
     class Reading(DatasetBuild):
         """A build that ends with the stages that read the source."""
@@ -211,48 +203,33 @@ def build(job: Mapping[str, Any]) -> dict[str, Outcome]:
     return outcomes | {b.name: _outcome(found[b.name], failed.get(b.name), b.name in labelled) for b in builds}
 
 
-@dataclass
-class _Built:
-    """What the lake has of one dataset."""
-
-    findings: list[tuple] = field(default_factory=list)
-    usable: list[int] = field(default_factory=list)
-    labelled: set[int] = field(default_factory=set)
-    odd: list[int] = field(default_factory=list)
-
-
-def _read(lake: Any) -> dict[str, _Built]:
-    """By dataset. All are asked for at once: a query costs ten milliseconds, however little it finds."""
+def _read(lake: Any) -> dict[str, dict[str, list[Any]]]:
+    """Of each dataset its findings, and the episodes that are usable, labelled, or whose numbers are odd. All are asked
+    for at once: a query costs ten milliseconds, however little it finds."""
     numbers = (
         "isfinite(visual_change) AND isfinite(timestamp_s) AND isfinite(coalesce(speed, 0)) AND coalesce(gripper, 0)"
     )
-    found: dict[str, _Built] = defaultdict(_Built)
-    for dataset, *finding in lake.rows(
-        "SELECT dataset, reason, severity, episode_index, detail FROM findings ORDER BY ALL"
+    found: dict[str, dict[str, list[Any]]] = defaultdict(lambda: defaultdict(list))
+    for what, sql in (
+        ("findings", "(reason, severity, episode_index, detail) FROM findings ORDER BY ALL"),
+        ("usable", "episode_index FROM episodes WHERE status = 'ok'"),
+        ("labelled", "episode_index FROM progress GROUP BY ALL"),
+        ("odd", f"episode_index FROM frames WHERE NOT ({numbers} BETWEEN 0 AND 1) GROUP BY ALL"),
+        ("odd", "episode_index FROM progress WHERE NOT (progress BETWEEN 0 AND 1) GROUP BY ALL"),
+        ("odd", "episode_index FROM episodes WHERE NOT (fps > 0 AND isfinite(fps))"),
     ):
-        found[dataset].findings.append(tuple(finding))
-    for dataset, episode in lake.rows("SELECT dataset, episode_index FROM episodes WHERE status = 'ok'"):
-        found[dataset].usable.append(episode)
-    for dataset, episode in lake.rows("SELECT DISTINCT dataset, episode_index FROM progress"):
-        found[dataset].labelled.add(episode)
-    for dataset, episode in (
-        *lake.rows(f"SELECT dataset, episode_index FROM frames WHERE NOT ({numbers} BETWEEN 0 AND 1)"),
-        *lake.rows("SELECT dataset, episode_index FROM progress WHERE NOT (progress BETWEEN 0 AND 1)"),
-        *lake.rows("SELECT dataset, episode_index FROM episodes WHERE NOT (fps > 0 AND isfinite(fps))"),
-    ):
-        found[dataset].odd.append(episode)
+        for dataset, value in lake.rows(f"SELECT dataset, {sql}"):
+            found[dataset][what].append(tuple(value.values()) if isinstance(value, dict) else value)
     return found
 
 
-def _outcome(built: _Built, failure: str | None, is_labelled: bool) -> Outcome:
-    from ingest.reasons import REASONS
-
+def _outcome(built: dict[str, list[Any]], failure: str | None, is_labelled: bool) -> Outcome:
     if failure:
         return Outcome("failed", (failure,), 0, ("it failed",))
-    findings, usable = built.findings, built.usable
-    faults = [f"episode {e} is usable and has no label" for e in usable if is_labelled and e not in built.labelled]
+    findings, usable = built["findings"], built["usable"]
+    faults = [f"episode {e} is usable and has no label" for e in usable if is_labelled and e not in built["labelled"]]
     faults += [f"unknown reason {reason}" for reason, *_ in findings if reason not in REASONS]
-    faults += [f"numbers of episode {e} are odd" for e in dict.fromkeys(built.odd)]
+    faults += [f"numbers of episode {e} are odd" for e in dict.fromkeys(built["odd"])]
     if not usable and not any(severity == "unusable" for _, severity, *_ in findings):
         faults.append("no usable episode, and no reason")
     why = tuple(f"{reason} ({severity}) {episode}: {detail[:200]}" for reason, severity, episode, detail in findings)
@@ -276,22 +253,9 @@ def _done(report: Any) -> None:
     _alive()
 
 
-def main(arguments: Sequence[str]) -> None:
-    if arguments == ["--batch"]:
-        job = json.load(sys.stdin)
-        _limited()
-        warnings.simplefilter("ignore")
-        outcomes = {name: o.__dict__ for name, o in build(job).items()}
-        print(json.dumps({"mutants": outcomes, "peak_mb": own_peak_mb()}))
-        return
-    base, number = arguments
-    folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
-    batch, _ = make_batch(folder, base, [int(number)])
-    outcomes, peak_mb = run_batch(batch)
-    (root, done), outcome = batch.mutants[f"{base}-{number}"], outcomes[f"{base}-{number}"]
-    print(root, *(f"{name}: {said}" for name, said in done.items()), sep="\n")
-    print(outcome.kind, f"{outcome.usable} usable episodes, {peak_mb} MB", *outcome.faults, *outcome.why, sep="\n")
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    job = json.load(sys.stdin)
+    _limited()
+    warnings.simplefilter("ignore")
+    outcomes = {name: o.__dict__ for name, o in build(job).items()}
+    print(json.dumps({"mutants": outcomes, "peak_mb": own_peak_mb()}))

@@ -24,7 +24,6 @@ from tests.kits.hostile_video import claiming_samples, large_pictures, playlists
 from tests.kits.lerobot_writer import (
     FRONT,
     edit_info,
-    edit_parquet,
     episode_rows,
     features,
     v2_data,
@@ -38,7 +37,6 @@ from tests.kits.lerobot_writer import (
 from tests.kits.zarr_writer import CAMERA, write_replay
 
 Change = Callable[[Path, Path], object]  # a dataset's folder, and one outside that it must not read
-DEEP = "[" * 100_000
 HUGE = 10**12
 
 
@@ -61,25 +59,8 @@ def many_rows(root: Path, _: Path) -> None:
     write_parquet(v2_data(root, 0), dict(zip(taken.schema.names, taken.columns, strict=True)))
 
 
-def nested(root: Path, _: Path) -> None:
-    value: Any = 1.0
-    for _level in range(60):
-        value = {"a": value}
-    edit_parquet(v2_data(root, 0), **{"observation.state": pa.array([value] * 6)})
-
-
-def many_lines(root: Path, _: Path) -> None:
-    line = '{{"episode_index":{},"tasks":["pick the cup"],"length":12}}\n'
-    (root / "meta/episodes.jsonl").write_text("".join(line.format(k) for k in range(50_000)))
-
-
 def long_task(root: Path, _: Path) -> None:
     write_json_lines(root / "meta/tasks.jsonl", [{"task_index": 0, "task": "A" * 50_000_000}])
-
-
-def folder_up(root: Path, _: Path) -> None:
-    (root / "loop").symlink_to(".")
-    (root / "data/up").symlink_to("../..")
 
 
 def dictionary(root: Path, _: Path) -> None:
@@ -117,19 +98,13 @@ def digits(root: Path, _: Path) -> None:
 
 
 VIDEO = {"dtype": "video", "shape": [64, 64, 3]}
-NAMES_OF_A_MEGABYTE = {"observation.state": {"dtype": "float32", "shape": [3], "names": ["a" * 1_000_000] * 3}}
 V2: dict[str, Change] = {
-    "names": info(features=features([FRONT], 10) | NAMES_OF_A_MEGABYTE),
     "shape": info(features=features([FRONT], 10) | {"action": {"dtype": "float32", "shape": [HUGE, HUGE]}}),
     "robot": info(robot_type="\x1b]52;c;aGk=\x07<script>" * 50_000),
     "cameras": info(features=features([FRONT], 10) | {f"cam{k}": VIDEO for k in range(2000)}),
-    "deep": lambda root, _: (root / "meta/tasks.jsonl").write_text(DEEP),
     "long_task": long_task,
-    "many": many_lines,
     "wide": wide,
     "rows": many_rows,
-    "nested": nested,
-    "up": folder_up,
     "video_edits": lambda root, _: shown_often(v2_video(root, FRONT, 0), 1000, 10_000),
 }
 V3: dict[str, Change] = {
@@ -160,20 +135,13 @@ def concats(root: Path, _: Path) -> None:
         (root / f"v{k}.mp4").write_text("ffconcat version 1.0\n" + f"file v{k - 1}.mp4\n" * 10)
 
 
-def other_names(root: Path, _: Path) -> None:
-    for name in ("<img src=x>", "a'b\"c&<svg>", "\u202egnp", "a?b#c %3C", "new\nline", "\x1b]52;c;aGk=\x07", "x" * 240):
-        (root / f"{name}.mp4").write_bytes(b"no video")
-
-
 VIDEOS: dict[str, Change] = {
     "playlists": lists,
     "concats": concats,
     "edits": lambda root, _: shown_often(root / "a.mp4", 1000, 10_000),
-    "edits_small": lambda root, _: shown_often(root / "a.mp4", 1000, 1000),
     "samples": lambda root, _: claiming_samples(root / "a.mp4", 1 << 30),
     "pictures": lambda root, _: large_pictures(root / "a.mov", 8_000),
     "scans": lambda root, _: video_of_scans(root / "a.avi", 20_000, 2_000),
-    "names": other_names,
 }
 
 
@@ -211,7 +179,6 @@ def black(file: h5py.File) -> None:
 QPOS, IMAGES = "observations/qpos", "observations/images/cam_high"
 HDF5: dict[str, Callable[[h5py.File], object]] = {
     "rows": claimed(QPOS, shape=(HUGE, 14), dtype=np.float64, chunks=(1000, 14)),
-    "width": claimed(QPOS, shape=(6, HUGE), dtype=np.float64, chunks=(1, 1000)),
     "pictures": claimed(IMAGES, shape=(6, 1 << 20, 1 << 20, 3), dtype=np.uint8, chunks=(1, 64, 64, 3)),
     "black": black,
     "objects": many_objects,
@@ -235,7 +202,6 @@ RLDS: dict[str, Change] = {
     "wide": features_of(observation={"state": rlds.tensor("float32", HUGE, HUGE)}),
     "large": features_of(observation={"image": rlds.image(1 << 20, 1 << 20)}),
     "picture": lambda root, out: shard_of(rlds.episode(0, steps__observation__image=[bomb_png()] * 6))(root, out),
-    "task": shard_of(rlds.episode(0, task="A" * 5_000_000)),
     "keys": shard_of(rlds.episode(0) | {f"steps/x{k}": [b"x"] for k in range(20_000)}),
 }
 
@@ -276,8 +242,6 @@ MCAP: dict[str, Change] = {
     "ratio": lambda root, out: mcap_of(chunk(bytes(1 << 27), 1 << 27))(root, out),
     "records": many_messages,
     "topics": mcap_of(b"".join(channel(k) for k in range(20_000))),
-    "metadata": mcap_of(record(12, bytes(4 << 20))),
-    "length": mcap_of(b"\x06" + (1 << 60).to_bytes(8, "little")),
 }
 
 
@@ -308,12 +272,9 @@ def described(name: str, **changes: Any) -> Change:
 
 GRIPPER, ENDS = "data/robot0_gripper_width", "meta/episode_ends"
 ZARR: dict[str, Change] = {
-    "ends": described(ENDS, shape=[HUGE], chunks=[HUGE]),
     "rows": described(ENDS, shape=[HUGE], chunks=[1000]),
-    "wide": described(GRIPPER, shape=[6, HUGE // 1000], chunks=[6, 1]),
     "chunks": described(f"data/{CAMERA}", shape=[6, 1 << 20, 1 << 20, 3], chunks=[1, 1 << 20, 1 << 20, 3]),
     "pickle": described(GRIPPER, filters=[{"id": "pickle"}]),
-    "attributes": zipped(".zattrs", 1 << 28),
     "bomb": zipped(f"{GRIPPER}/0.0", 1 << 28),
     "up": zipped("../../outside/secret.json", 2),
 }
@@ -324,9 +285,7 @@ def table30(text: str) -> Change:
 
 
 TABLE30: dict[str, Change] = {
-    "lines": table30("\n" * (2 << 20)),
     "wide": table30((json.dumps({"joint_positions": [0] * 300_000}) + "\n") * 100),
-    "deep": table30(DEEP),
     "long": table30("x" * (1 << 24)),
 }
 

@@ -198,40 +198,35 @@ def wire(folder: Path) -> Prepared:
         if answer.status_code >= 400:
             assert answer.json()["reason"]
 
-    @st.composite
-    def multipart(draw: st.DrawFn, part: str, content: bytes) -> bytes:
-        fields = draw(edited(form))
-        fields = fields if isinstance(fields, dict) else {}
-        body = b""
-        for name, value in fields.items():
-            body += f'--x\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode(errors="replace")
-        for _ in range(draw(st.integers(0, 3))):
-            data = draw(st.one_of(st.just(content), spoilt(content)))
-            head = (
-                f'--x\r\nContent-Disposition: form-data; name="{part}"; filename="{draw(st.text(max_size=5))}"\r\n\r\n'
-            )
-            body += head.encode(errors="replace") + data + b"\r\n"
-        return body + draw(st.sampled_from((b"--x--\r\n", b"", b"--x\r\n")))
+    def multipart(part: str, content: bytes, rng: random.Random) -> bytes:
+        fields = spoil.edited(copy.deepcopy(form), rng, OUTSIDE)
+        known = fields.items() if isinstance(fields, dict) else ()
+        names = [(f'name="{name}"', f"{value}".encode(errors="replace")) for name, value in known]
+        for _ in range(rng.randrange(4)):
+            data = rng.choice([content, spoil.spoilt_bytes(content, rng)])
+            names.append((f'name="{part}"; filename="{rng.choice(spoil.NAMES)}"', data))
+        parts = [f"--x\r\nContent-Disposition: form-data; {name}\r\n\r\n".encode(errors="replace") + data
+                 for name, data in names]  # fmt: skip
+        return b"\r\n".join([*parts, rng.choice([b"--x--\r\n", b"", b"--x\r\n"])])
 
-    forms = "multipart/form-data; boundary=x"
-    return sent, st.one_of(
-        st.tuples(
-            st.just("/v1/sessions"),
-            st.one_of(edited(session).map(json_of), spoilt(json_of(session))),
-            st.just("application/json"),
-        ),
-        st.tuples(
-            st.sampled_from((f"/v1/sessions/{opened}/frames", "/v1/frames")),
-            multipart("frames", picture),
-            st.just(forms),
-        ),
-        st.tuples(st.just("/v1/videos"), multipart("videos", video), st.just(forms)),
-        st.tuples(
-            st.sampled_from(("/v1/sessions", "/v1/frames", "/v1/videos")),
-            st.binary(max_size=300),
-            st.sampled_from((forms, "application/json", "text/plain", forms[:19])),
-        ),
-    )
+    forms, paths = "multipart/form-data; boundary=x", ("/v1/sessions", "/v1/frames", "/v1/videos")
+
+    def drawn(rng: random.Random) -> tuple[str, bytes, str]:
+        match rng.randrange(4):
+            case 0:
+                whole = json_of(session)
+                body = rng.choice(
+                    [json_of(spoil.edited(copy.deepcopy(session), rng, OUTSIDE)), spoil.spoilt_bytes(whole, rng)]
+                )
+                return paths[0], body, "application/json"
+            case 1:
+                return rng.choice([f"{paths[0]}/{opened}/frames", paths[1]]), multipart("frames", picture, rng), forms
+            case 2:
+                return paths[2], multipart("videos", video, rng), forms
+        kind = rng.choice([forms, "application/json", "text/plain", forms[:19]])
+        return rng.choice(paths), rng.randbytes(rng.randrange(300)), kind
+
+    return sent, RANDOMS.map(drawn)
 
 
 PARSERS: dict[str, Callable[[Path], Prepared]] = {

@@ -107,20 +107,6 @@ def some_bytes(site: Site, path: Path) -> str:
     return "other bytes"
 
 
-def truncated(site: Site, path: Path) -> str:
-    size = path.stat().st_size
-    keep = site.rng.choice([0, 1, size // 2, max(0, size - 1), site.rng.randrange(size + 1)])
-    os.truncate(path, keep)
-    return f"{keep} of {size} bytes"
-
-
-def zeroed(site: Site, path: Path) -> str:
-    data = path.read_bytes()
-    at = site.rng.choice([0, site.rng.randrange(len(data) + 1)])
-    path.write_bytes(data[:at] + bytes(len(data) - at))
-    return f"zeros from byte {at}"
-
-
 def swapped(site: Site, path: Path) -> str:
     other = site.file("*")
     path.write_bytes(site.rng.choice([other.read_bytes(), LFS_POINTER.encode()]))
@@ -129,7 +115,7 @@ def swapped(site: Site, path: Path) -> str:
 
 def sparse(site: Site, path: Path) -> str:
     if path.suffix == ".mkv":  # which FFmpeg searches to its end, until it runs out of time
-        return truncated(site, path)
+        return some_bytes(site, path)
     os.truncate(path, SPARSE_BYTES)
     site.spoilt.add(path)
     return "64 GB that take no room"
@@ -189,7 +175,7 @@ def linked(site: Site, path: Path) -> str:
     return f"a link to {target}"
 
 
-BYTES: tuple[Mutation, ...] = (some_bytes, truncated, zeroed, swapped, sparse)
+BYTES: tuple[Mutation, ...] = (some_bytes, some_bytes, swapped, sparse)
 TREE: tuple[Mutation, ...] = (deleted, duplicated, renamed, made_folder, fifo, linked)
 
 
