@@ -56,40 +56,18 @@ def copy_furnished(furnished: Workspace, made: Made, folder: Path) -> Workspace:
 
 def _label(lake: Lake, own: str, lengths: dict[int, int]) -> None:
     """A second run on episodes 0 and 1: the first run's steps with a boundary moved, another curve, words."""
-    lake.upsert(
-        "another run",
-        label_runs=TABLES["label_runs"].rows(
-            [
-                {
-                    "label_run": OTHER,
-                    "annotator": "vlm",
-                    "model": "tiny-vlm",
-                    "prompt_version": "p1",
-                    "params": '{"seed": 0}',
-                    "code_version": "vlm-1",
-                    "created_at": NOW,
-                }
-            ]
-        ),
-    )
+    run = {"label_run": OTHER, "annotator": "vlm", "model": "tiny-vlm", "prompt_version": "p1", "created_at": NOW}
+    run |= {"params": '{"seed": 0}', "code_version": "vlm-1"}
+    lake.upsert("another run", label_runs=TABLES["label_runs"].rows([run]))
     for e in (0, 1):
         n = lengths[e]
         cuts = [0, n // 3, n - 3, n]
         names = ("Reach for the cube", "Put it on the plate", "Done")
-        segments = [
-            {
-                "segment_index": k,
-                "name": name,
-                "start_frame": a,
-                "end_frame": b,
-                "completed": True,
-                "kind": "done" if name == "Done" else "step",
-                "step": None if name == "Done" else k,
-                "num_planned": 2,
-                "confidence": 0.9,
-            }
-            for k, (name, a, b) in enumerate(zip(names, cuts[:-1], cuts[1:], strict=True))
-        ]
+        segments = []
+        for k, (name, a, b) in enumerate(zip(names, cuts[:-1], cuts[1:], strict=True)):
+            kind = {"kind": "done", "step": None} if name == "Done" else {"kind": "step", "step": k}
+            part = {"segment_index": k, "name": name, "start_frame": a, "end_frame": b, "completed": True} | kind
+            segments.append(part | {"num_planned": 2, "confidence": 0.9})
         key = {"dataset": "tiny", "episode_index": e, "chunk": 0, "label_run": OTHER}
         frames = [
             {"frame_index": f, "segment_index": 0, "progress": float(v), "progress_procvlm": float(v) / 2}
@@ -106,39 +84,15 @@ def _label(lake: Lake, own: str, lengths: dict[int, int]) -> None:
             label_quality=TABLES["label_quality"].rows([key | quality]),
             episode_labels=TABLES["episode_labels"].rows([key | label]),
         )
-    lake.upsert(
-        "a finding",
-        findings=TABLES["findings"].rows(
-            [
-                {
-                    "dataset": "tiny",
-                    "episode_index": QUARANTINED,
-                    "chunk": 2,
-                    "stage": "frames",
-                    "reason": "undecodable_video",
-                    "detail": "the video ends early",
-                    "severity": "unusable",
-                }
-            ]
-        ),
-    )
+    lost = {"dataset": "tiny", "episode_index": QUARANTINED, "chunk": 2, "stage": "frames", "severity": "unusable"}
+    lost |= {"reason": "undecodable_video", "detail": "the video ends early"}
+    lake.upsert("a finding", findings=TABLES["findings"].rows([lost]))
 
 
 def _calls(lake: Lake, space: Workspace, picture: str) -> None:
-    call = {
-        "build_id": "b1",
-        "dataset": "tiny",
-        "episode_index": 0,
-        "model": "tiny-vlm",
-        "prompt_version": "p1",
-        "num_images": 1,
-        "prompt_tokens": 321,
-        "completion_tokens": 45,
-        "latency_s": 0.5,
-        "cost_usd": 0.0125,
-        "status": "ok",
-        "label_run": OTHER,
-    }
+    call = {"build_id": "b1", "dataset": "tiny", "episode_index": 0, "model": "tiny-vlm", "prompt_version": "p1"}
+    call |= {"num_images": 1, "prompt_tokens": 321, "completion_tokens": 45, "latency_s": 0.5, "cost_usd": 0.0125}
+    call |= {"status": "ok", "label_run": OTHER}
     stages = ((CALL, "plan"), (LOST, "segment"), (OLD, "verify"))
     lake.upsert("calls", vlm_calls=TABLES["vlm_calls"].rows([call | {"call_key": k, "stage": s} for k, s in stages]))
     store = ResponseStore(space.responses)
@@ -165,49 +119,20 @@ def _calls(lake: Lake, space: Workspace, picture: str) -> None:
 def _scores(lake: Lake, lengths: dict[int, int]) -> None:
     runs, predictions, scores = [], [], []
     for run, model, error in ((FAILED, "tiny-model", 0.3), (CLOCK, "clock", 0.1)):
-        runs.append(
-            {
-                "eval_run": run,
-                "model": model,
-                "benchmark": "held-out (truth)",
-                "release": "first",
-                "config": "{}",
-                "code_version": "eval-1",
-                "created_at": NOW,
-            }
-        )
-        predictions += [
-            {
-                "eval_run": run,
-                "dataset": "tiny",
-                "episode_index": e,
-                "frame_index": f,
-                "prediction": min(1.0, f / lengths[e] + error * (e + 1) / 2),
-                "target": f / lengths[e],
-            }
-            for e in (0, 1)
-            for f in range(0, lengths[e], 4)
-        ]
-        scores += [
-            {
-                "eval_run": run,
-                "slice": s,
-                "metric": m,
-                "value": v,
-                "low": v - 0.05,
-                "high": v + 0.05,
-                "n": 2,
-                "coverage": 1,
-            }
-            for s in ("all", "split=val")
-            for m, v in (("mae", error), ("voc", 1 - error))
-        ]
+        about = {"eval_run": run, "model": model, "benchmark": "held-out (truth)", "release": "first"}
+        runs.append(about | {"config": "{}", "code_version": "eval-1", "created_at": NOW})
+        for e in (0, 1):
+            for f in range(0, lengths[e], 4):
+                target = f / lengths[e]
+                said = {"prediction": min(1.0, target + error * (e + 1) / 2), "target": target}
+                predictions.append({"eval_run": run, "dataset": "tiny", "episode_index": e, "frame_index": f} | said)
+        for s in ("all", "split=val"):
+            for m, v in (("mae", error), ("voc", 1 - error)):
+                found = {"eval_run": run, "slice": s, "metric": m, "value": v, "low": v - 0.05, "high": v + 0.05}
+                scores.append(found | {"n": 2, "coverage": 1})
     # A matrix, of which one cell is empty
-    for video, told, value in (
-        ("Open it", "Open it", 0.875),
-        ("Open it", "<b>Shut</b> it", 0.125),
-        ("Wait", "Open it", 0),
-    ):
+    cells = ("Open it", "Open it", 0.875), ("Open it", "<b>Shut</b> it", 0.125), ("Wait", "Open it", 0)
+    for video, told, value in cells:
         cell = {"eval_run": FAILED, "slice": f"video: {video}", "metric": f"under: {told}", "value": value, "n": 1}
         scores.append(cell | {"low": value, "high": value, "coverage": 1})
     lake.upsert(
@@ -226,18 +151,10 @@ def _trainings(lake: Lake) -> None:
         about = {"recipe": "tiny", "release": "first", "config_hash": "c" * 64, "config": json.dumps(config)}
         end = {"steps": 40, "final_loss": 1 / (40 * rate), "code_version": "train-1", "created_at": NOW}
         runs.append({"training_run": run} | about | end)
-        points += [
-            {
-                "training_run": run,
-                "step": step,
-                "loss": 1 / ((step + 1) * rate),
-                "progress": 0.5 / (step + 1),
-                "learning_rate": rate,
-                "samples": 8 * (step + 1),
-                "extra": json.dumps({"reward": step / 40}),
-            }
-            for step in range(40)
-        ]
+        for step in range(40):
+            point = {"training_run": run, "step": step, "loss": 1 / ((step + 1) * rate), "progress": 0.5 / (step + 1)}
+            learnt = {"learning_rate": rate, "samples": 8 * (step + 1), "extra": json.dumps({"reward": step / 40})}
+            points.append(point | learnt)
     lake.upsert(
         "trainings",
         training_runs=TABLES["training_runs"].rows(runs),
