@@ -7,7 +7,6 @@ from annotate.demonstration import measures
 from annotate.signals import GripperCurve, Signals
 
 FPS = 20.0
-TREMBLES = 3.0  # Hz
 
 
 def signals(way: np.ndarray, fps: float = FPS, opening: np.ndarray | None = None) -> Signals:

@@ -16,7 +16,7 @@ import pytest
 
 from annotate.frames import FramesConfig, FramesResult, frames_stage, timing
 from annotate.visual_change import published_phash
-from ingest.media.video import Picture, decode
+from ingest.media.video import decode
 from ingest.registry import DatasetConfig
 from ingest.source import list_episodes
 from ingest.sources.files import Source
@@ -36,14 +36,6 @@ def moving(n: int) -> list[np.ndarray]:
         picture[20:36, 2 * k % 48 : 2 * k % 48 + 16] = (230, 40, 40)
         pictures.append(picture)
     return pictures
-
-
-def black(n: int) -> list[np.ndarray]:
-    return [np.zeros((SIZE, SIZE, 3), np.uint8)] * n
-
-
-def frozen(n: int) -> list[np.ndarray]:
-    return moving(1) * n
 
 
 def write_video(path: Path, pictures: list[np.ndarray], codec: str = "libx264", **options: str) -> None:
@@ -128,11 +120,6 @@ def dataset(tmp_path: Path) -> Dataset:
     return Dataset(tmp_path / "tiny")
 
 
-@pytest.fixture
-def two_cameras(tmp_path: Path) -> Dataset:
-    return Dataset(tmp_path / "tiny", (FRONT, WRIST))
-
-
 # Measurements
 
 
@@ -142,32 +129,6 @@ def test_the_published_hash_on_request(dataset: Dataset):
     result, _ = measure(dataset, published_phash=True)
     expected = [published_phash(f) for f in decode(dataset.video(0))]
     assert result.tables["frames"]["phash"].to_pylist() == expected
-
-
-# Keyframes
-
-
-# Pictures for a later stage
-
-
-@dataclass
-class Recorder:
-    """A keeper that remembers."""
-
-    nth: int = 1
-    all_cameras: bool = False
-    kept: dict[tuple[int, str, int], np.ndarray] = field(default_factory=dict)
-    rates: set[float] = field(default_factory=set)
-
-    def every(self, camera: str, fps: float, num_frames: int | None, *, is_preferred: bool) -> int:
-        self.rates.add(fps)
-        return self.nth if is_preferred or self.all_cameras else 0
-
-    def keep(self, episode_index: int, camera: str, frame_index: int, picture: Picture) -> None:
-        self.kept[episode_index, camera, frame_index] = picture.rgb()
-
-    def drop(self, episode_index: int, camera: str) -> None:
-        self.kept = {k: v for k, v in self.kept.items() if k[:2] != (episode_index, camera)}
 
 
 # What is refused
@@ -198,9 +159,6 @@ def test_a_rate_that_the_registry_gives_is_kept():
     found = timing(np.arange(40) / 16, 20.0, certain=True)
     assert (found.fps, [r for r, _ in found.findings]) == (20.0, ["frame_rate", "timestamp_drift"])
     assert found.drift_s == pytest.approx(39 / 16 - 39 / 20)
-
-
-# Decoding
 
 
 # Signals

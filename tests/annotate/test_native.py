@@ -3,17 +3,7 @@
 import pytest
 
 from annotate.native import annotate
-from annotate.segments import check_tiling
 from ingest.episode import NativeStep
-
-STEPS = [NativeStep("Reach", 5, 20), NativeStep("Grasp", 20, 30), NativeStep("Place", 40, 70)]
-
-
-def told(steps: list[NativeStep], n: int, success: bool | None) -> list[tuple]:
-    segments, planned = annotate(steps, n, success)
-    check_tiling(segments, n, planned)
-    assert planned == len(steps)
-    return [(s.name, s.start_frame, s.end_frame, s.kind, s.completed, s.step) for s in segments]
 
 
 @pytest.mark.parametrize(

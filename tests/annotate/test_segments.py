@@ -2,14 +2,7 @@
 
 import pytest
 
-from annotate.segments import DONE, IDLE, STEP, Segment, check_tiling
-
-GOOD = [
-    Segment("A", 0, 4, step=0),
-    Segment("rest", 4, 6, IDLE),
-    Segment("B", 6, 9, step=1),
-    Segment("end", 9, 10, DONE),
-]
+from annotate.segments import IDLE, STEP, Segment, check_tiling
 
 
 @pytest.mark.parametrize(

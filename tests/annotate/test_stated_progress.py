@@ -6,8 +6,6 @@ import pytest
 from annotate.segments import STEP, Segment
 from annotate.stated_progress import StatedEnd, check_stated, stated_progress
 
-SLOPES = {"progress_fast": 2.0, "progress_slow": 1.0, "adjust": 0.0, "mistake": -1.0}
-
 
 def paced(*parts: tuple[int, str | None], kind: str = STEP) -> list[Segment]:
     """Parts of an attempt at one step that was not completed, as (frames, pace)."""
@@ -16,22 +14,6 @@ def paced(*parts: tuple[int, str | None], kind: str = STEP) -> list[Segment]:
         segments.append(Segment("Fold", at, at + frames, kind, False, 0 if kind == STEP else None, pace=pace))
         at += frames
     return segments
-
-
-def slopes_of(segments: list[Segment]) -> np.ndarray:
-    words = [f"progress_{s.pace}" if s.pace in ("fast", "slow") else str(s.pace) for s in segments]
-    return np.repeat([SLOPES[word] for word in words], [len(s) for s in segments])
-
-
-def published(segments: list[Segment], final: float, lost: int | None) -> np.ndarray:
-    """opensarm's rules at @6dd65047 (generate_progress.py): each frame's slope times the time to the frame before."""
-    steps = slopes_of(segments)
-    steps[0] = 0
-    total = steps[:lost].sum()
-    curve = np.cumsum(steps * final / total) if abs(total) > 1e-9 else np.linspace(0, final, len(steps))
-    if lost is not None:
-        curve[lost:] = 0
-    return np.clip(curve, 0, 1)
 
 
 def test_without_paces_the_ordinary_curve_is_stretched():

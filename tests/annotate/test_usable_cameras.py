@@ -65,10 +65,6 @@ def test_another_number_of_frames_than_rows(tmp_path: Path, frames: int) -> None
     assert {f.detail for f in result.findings} == {f"{frames} frames decoded, the episode has 7 rows"}
 
 
-def cut_off(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:300])
-
-
 def test_a_shared_video_with_fewer_frames_than_its_episodes_claim(tmp_path: Path) -> None:
     root = write_v3(tmp_path, [6, 7, 8, 9], cameras={FRONT: 4})
     pictures = [number(0, e, k) for e, n in enumerate((6, 7, 8)) for k in range(n)]

@@ -282,6 +282,3 @@ def test_a_folder_is_reported_and_printed(tmp_path: Path, capsys: pytest.Capture
     print_tables(json.loads(json.dumps(figures)))
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith(f"| {ARMS['experts']} | 66.7 (") and "+33.3" in line for line in lines)
-
-
-# The whole

@@ -5,7 +5,6 @@ from tests.kits.lerobot_writer import said, source_of
 from tests.kits.real_data import BESIDE, kinds, measured, usable
 
 DATA = BESIDE / "data"
-EGO = "observation.images.ego_view"
 CAM0, CAM1 = "observation.images.cam0", "observation.images.cam1"
 
 

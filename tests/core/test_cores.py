@@ -9,14 +9,6 @@ import pytest
 from core import cores as of_cores
 from core.cores import IS_OURS, THREADS, cpu_limit, tell_libraries, told_to_children
 
-V1 = "4:memory:/jobs/one\n3:cpu,cpuacct:/jobs/one\n"
-
-
-def written(folder: Path, **files: str) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in files.items():
-        (folder / name.replace("__", ".")).write_text(text)
-
 
 @pytest.mark.parametrize("own", ["", "0::/nothing/there\n"])
 def test_where_nothing_says_so_there_is_no_limit(tmp_path: Path, own: str):

@@ -15,7 +15,6 @@ from explorer.site import Options
 from tests.kits.visitor import HOME, csrf, visit
 
 TOKEN = "a-token-of-some-length"
-QUERY = {"name": "mine", "sql": "SELECT 1"}
 
 
 @pytest.fixture(scope="module")

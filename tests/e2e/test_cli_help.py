@@ -3,23 +3,10 @@
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 
-import typer
-
-from cli.main import make_app
 from core.paths import ROOT
 from tests.kits.cli_kit import ok, proccorpus
-
-
-def commands(group: object, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    for name, command in getattr(group, "commands", {}).items():
-        yield (*above, name)
-        yield from commands(command, (*above, name))
-
-
-ALL = sorted(commands(typer.main.get_command(make_app())))
 
 
 def test_what_is_left_out_can_be_brought_back() -> None:

@@ -30,10 +30,6 @@ def video(episode: int) -> str:
     return f"videos/chunk-000/{CAMERA}/episode_{episode:06d}.mp4"
 
 
-def data(episode: int) -> str:
-    return f"data/chunk-000/episode_{episode:06d}.parquet"
-
-
 @pytest.fixture
 def hub(source: Path) -> Iterator[Hub]:
     with serve(Hub(REPO, token=TOKEN)) as hub:

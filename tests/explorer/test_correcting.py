@@ -76,16 +76,6 @@ def test_a_rejected_label_does_not_count_any_more(client):
     assert post(client, "/api/corrections/tiny/2/reject", again).status_code == 422
 
 
-def odd(own) -> None:
-    """Signs of wrong labels: episodes 0, 1 and 2 jump, 2 most; the annotator asks for a person at 1."""
-    lake = Lake(own.space)
-    lake.con.execute("UPDATE label_quality SET end_by = 'assumed', end_progress = 1")
-    lake.con.execute("UPDATE label_quality SET jump = 0.6 + episode_index / 10 WHERE episode_index < 3")
-    lake.con.execute("UPDATE episode_labels SET confidence = 0.9")
-    lake.con.execute("UPDATE episode_labels SET needs_review = true, confidence = 0.1 WHERE episode_index = 1")
-    lake.con.close()
-
-
 def queue(client, kind: str = "all") -> list[int]:
     answer = client.get("/review", params={"kind": kind})
     assert answer.status_code == 200

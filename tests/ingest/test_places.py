@@ -12,9 +12,6 @@ from ingest.sources.types import SourceError
 
 V3 = ("meta/info.json", "meta/episodes/chunk-000/file-000.parquet", "data/chunk-000/file-000.parquet")
 V2 = ("meta/info.json", "data/chunk-000/episode_000000.parquet", "videos/chunk-000/front/episode_000000.mp4")
-RLDS = ("1.0.0/features.json", "1.0.0/dataset_info.json", "1.0.0/{name}-train.tfrecord-00000-of-00001")
-TASK = ("meta/task_info.json", "data/episode_0/videos/front.mp4", "data/episode_0/states/states.jsonl")
-SCENE = "task_0001_user_0001_scene_0001_cfg_0001/cam_1/color.mp4"
 
 
 def below(folder: str, uris: tuple[str, ...], name: str = "") -> list[str]:

@@ -101,9 +101,6 @@ def test_a_name_used_twice(tmp_path: Path) -> None:
 # The built-in entries
 
 OURS = {"sim_long", "sim_short"}
-EXTRAS = {"nyu_franka_play", "plex_robosuite", "robo_set", "taco_play"}
-# Of the field of 2026, written from cards and lists: what was not seen is said in the notes
-FIELD = {"abc_130k", "agibot_world_2026", "galaxea", "robocoin", "robomind_v2"}
 # Episodes on disk, where what is published counts something else (trajectories) or nothing
 
 

@@ -17,7 +17,6 @@ from tests.kits.tiny_lerobot import make_dataset
 
 FOLDER = ROOT / "tests" / "data" / "workspaces"
 KEPT = {"0.1.0": "aab5401", "0.2.0-schema-12": "82bb0320"}  # by version the commit that wrote it
-EPISODES = 5
 # Run by the code of a version in its checkout: the arguments are the workspace and the version
 SAY = """
 import sys

@@ -5,35 +5,7 @@ from hypothesis import strategies as st
 
 from annotate.signals import GripperCurve, Signals
 
-FPS = 10.0
 TASKS = (None, "Open the drawer.", "Put the cup on the plate.", "Put the cup and the fork into the sink.")
-
-
-def moving(n: int, *still: tuple[int, int]) -> np.ndarray:
-    """Speed 1, but 0 in some half-open spans."""
-    speeds = np.ones(n)
-    for a, b in still:
-        speeds[a:b] = 0.0
-    return speeds
-
-
-def gripping(n: int, *events: tuple[int, str]) -> np.ndarray:
-    """A gripper, open at first, that takes four frames to close or to open; events name when it holds, or lets go.
-
-    It holds when it has closed, and lets go half-way to open.
-    """
-    g = np.ones(n)
-    for moment, kind in events:
-        ramp = np.array([0.75, 0.5, 0.25, 0.0]) if kind == "close" else np.array([0.25, 0.5, 0.75, 1.0])
-        start = moment - (3 if kind == "close" else 1)
-        g[start : start + 4] = ramp
-        g[start + 4 :] = ramp[-1]
-    return g
-
-
-def curves(*openings: np.ndarray | None) -> tuple[GripperCurve, ...]:
-    """Grippers whose open end is known; None: there is none."""
-    return tuple(GripperCurve(opening) for opening in openings if opening is not None)
 
 
 def signals(n: int) -> st.SearchStrategy[np.ndarray]:

@@ -23,7 +23,6 @@ PLAN = {
         {"verb": "Place", "object": "the red cup on the plate"},
     ],
 }
-NAMES = ["Grasp the red cup", "Move the red cup over the plate", "Place the red cup on the plate"]
 
 
 def picture(frame: int) -> Image:

@@ -1,26 +1,10 @@
 """The comparison of annotators as an asset: what it shows and that it is stored."""
 
-from pathlib import Path
-
-import pytest
-
-from annotate.motion.config import MotionConfig
 from eval.annotators.compare import AnnotatorComparison
 from eval.metrics.score import mean_of, score
-from pipeline.build import run_build
 from pipeline.comparison import (
     conclusions,
 )
-from tests.kits.made_corpus import Made
-
-
-@pytest.fixture
-def twice(made: Made, tmp_path: Path) -> Made:
-    """A copy with a second label run of the motion annotator."""
-    own = made.copy(tmp_path)
-    stages = own.build.stages.model_copy(update={"motion": MotionConfig(step_min_s=0.2, slow_speed=0.9)})
-    assert not run_build(own.space, [own.build.model_copy(update={"stages": stages})], workers=1).failed
-    return own
 
 
 def labeller(name: str, run: str = "", **values: list[float]) -> AnnotatorComparison:

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from ingest.reasons import REASONS
@@ -14,7 +13,6 @@ from tests.kits.lerobot_writer import (
     WRIST,
     v2_video,
     write_v2,
-    write_video,
 )
 
 
@@ -24,10 +22,6 @@ def reasons(found: dict) -> list[tuple]:
 
 # The gripper of write_v2 is open in every second frame
 TREMBLES = ("gripper_unused", "warning", None)
-
-
-def black(path: Path, frames: int) -> None:
-    write_video(path, [np.zeros((64, 64, 3), np.uint8)] * frames)
 
 
 def test_headers_of_videos_that_are_not_decoded_are_read(tmp_path: Path) -> None:

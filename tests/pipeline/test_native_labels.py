@@ -11,12 +11,10 @@ from pipeline.build import run_build
 from pipeline.config import DatasetBuild, source_build, stored_build, with_annotator
 from tests.kits.lerobot_writer import write_v2, write_v3
 from tests.kits.step_forms import SPANS, V2_FORMS, V3_FORMS
-from warehouse.exports import EXPORT_KINDS
 from warehouse.lake import Lake, digest, open_lake
 
 pytestmark = pytest.mark.slow
 
-LEROBOT = EXPORT_KINDS["lerobot"]
 
 LENGTHS = (24, 18)
 LABEL = [

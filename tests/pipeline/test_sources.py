@@ -3,7 +3,6 @@
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -11,7 +10,7 @@ from core.errors import UserError
 from core.paths import Workspace
 from ingest.registry import DatasetConfig, load_entry
 from ingest.sources.types import DownloadError, SourceError
-from pipeline.build import BuildReport, run_build
+from pipeline.build import run_build
 from pipeline.config import DatasetBuild
 from pipeline.inspection import inspect_source
 from pipeline.sources import builds_of_source, with_folders
@@ -19,7 +18,7 @@ from tests.kits.files import files_of
 from tests.kits.hub_server import Hub, serve
 from tests.kits.lerobot_writer import write_v2, write_v3
 from tests.kits.tiny_lerobot import make_dataset
-from warehouse.lake import Lake, open_lake
+from warehouse.lake import Lake
 
 
 @pytest.fixture
@@ -144,16 +143,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 def in_folder(folder: str, files: dict[str, bytes]) -> dict[str, bytes]:
     return {f"{folder}/{uri}": data for uri, data in files.items()}
-
-
-def built(space: Workspace, source: str, **options: Any) -> tuple[BuildReport, list[str]]:
-    """A build of a source as the command line does it, of one episode, and the notes that it printed."""
-    lake = open_lake(space) if space.exists() else None
-    update, notes = options.get("update", False), []
-    builds = builds_of_source(space, lake, source, episodes=(0,), **options).builds
-    report = run_build(space, builds, workers=1, on_note=notes.append, update=update)
-    assert not report.failed
-    return report, notes
 
 
 def test_what_a_repository_holds_is_listed(hub: Hub, tiny: dict[str, bytes]) -> None:

@@ -8,8 +8,6 @@ import pytest
 
 from training.pixels import picture_size
 
-SIZES = [(64, 64), (37, 90), (480, 640), (720, 1280), (20, 24), (192, 256)]
-
 
 def picture(size: tuple[int, int], seed: int = 0) -> np.ndarray:
     noise = np.random.default_rng(seed).integers(0, 256, (size[0] // 4 + 1, size[1] // 4 + 1, 3), np.uint8)

@@ -314,28 +314,6 @@ def test_a_budget_stops_cleanly(bench: Bench, config: dict):
     assert sum(isinstance(r, Reply) and r.cached for r in again) == len(replies)
 
 
-WORKER = """
-import asyncio, hashlib, json, sys
-from pathlib import Path
-from annotate.model_client.calls import Request
-from annotate.model_client.client import Client
-from annotate.model_client.responses import ResponseStore
-from annotate.vlm.config import VlmConfig
-root, url = Path(sys.argv[1]), sys.argv[2]
-schema = {"type": "object", "properties": {"n": {"type": "integer", "minimum": 0, "maximum": 10**9}}, "required": ["n"]}
-async def main():
-    config = VlmConfig(model="stand-in", endpoints=(url,), max_concurrency=4)
-    ids = {"build_id": "b", "dataset": "demo", "label_run": "run", "prompt_version": "v1"}
-    store = ResponseStore(root)
-    async with Client(config, store, **ids) as client:
-        asked = [Request("plan", "", (f"What {n}?",), schema, 100) for n in range(120)]
-        replies = await asyncio.gather(*(client.ask(r, n) for n, r in enumerate(asked)))
-    assert store.damaged == [], store.damaged
-    print(json.dumps([r.value["n"] for r in replies]))
-asyncio.run(main())
-"""
-
-
 def test_a_damaged_picture_is_not_shown(bench: Bench):
     async def show_damaged():
         async with bench.server() as server, bench.client(server) as client:

@@ -6,33 +6,15 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from annotate.label import EpisodeLabel
 from annotate.motion.annotator import annotate
 from annotate.motion.config import MotionConfig
 from annotate.progress import MOST
-from annotate.segments import STEP, check_tiling
+from annotate.segments import check_tiling
 from annotate.signals import Signals
-from tests.kits.motion_runs import FPS, curves, episodes, gripping, moving
+from tests.kits.motion_runs import episodes
 from tests.kits.transfer_runs import pace, run_along
 
 CONFIG = MotionConfig()
-CUP = "Put the cup on the plate."
-N = 120
-
-
-def pick_and_place(*events: tuple[int, str], still: tuple[tuple[int, int], ...] = (), **kwargs) -> Signals:
-    """An episode of 12 s; its arm rests for 1.5 s at each closing, so that a grasp is a step of its own."""
-    rests = [(moment - 8, moment + 8) for moment, kind in events if kind == "close"]
-    speed = moving(N, *rests, *still)
-    return Signals(FPS, speed, speed, curves(gripping(N, *events)), task=CUP, **kwargs)
-
-
-def steps(label: EpisodeLabel) -> list[tuple[str, int, int, bool]]:
-    return [(s.name, s.start_frame, s.end_frame, s.completed) for s in label.segments if s.kind == STEP]
-
-
-def three(*events: tuple[int, str], **kwargs) -> list[Signals]:
-    return [pick_and_place(*events, episode_index=k, **kwargs) for k in range(3)]
 
 
 def by_pictures(episode: int, end: float = 1.0, **kwargs) -> Signals:

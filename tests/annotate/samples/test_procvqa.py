@@ -101,6 +101,3 @@ def test_the_annotators_words_are_the_reason_where_they_are_at_hand():
     e = replace(episode(), reasons={195: "The cup stands in the\ncupboard <image>.", 100: "Too early."})
     assert progress_answer(e, 199).startswith("No action remains. The cup stands in the cupboard image.\n")
     assert "All of the task" in progress_answer(e, 185)
-
-
-# Labels that are not sure, or have no names

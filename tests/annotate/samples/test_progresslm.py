@@ -1,6 +1,5 @@
 """ProgressLM samples: true to the label, of pictures that may be compared, n/a where nothing fits."""
 
-import re
 from dataclasses import replace
 
 import numpy as np
@@ -15,9 +14,6 @@ from tests.kits.labelled import episode
 
 CONFIG = SamplesConfig()
 OTHER = ("Open the drawer", "Close the drawer")
-THINK = re.compile(
-    r"<ref_think>(.+)</ref_think>\n<ref>(.+)</ref>\n<score_think>(.+)</score_think>\n<score>(.+)</score>", re.S
-)
 
 
 def rows(*episodes: LabelledEpisode, config: SamplesConfig = CONFIG) -> list[dict]:
@@ -31,10 +27,6 @@ def corpus() -> list[LabelledEpisode]:
         episode(i, finished=i % 2 == 0, cameras=("front", "wrist") if i % 3 == 0 else ("front",)) for i in range(10)
     ]
     return runs + [episode(i, task="Use the drawer", steps=OTHER) for i in range(10, 15)]
-
-
-def shown(r: dict) -> list[tuple[int, str, int, str]]:
-    return [(p["episode_index"], p["camera"], p["frame_index"], p["edit"]) for p in r["pictures"]]
 
 
 def test_without_text_or_whole_run_there_is_nothing_to_compare_with():

@@ -21,10 +21,6 @@ def rows(*episodes: LabelledEpisode, config: SamplesConfig = MANY, strangers: tu
     return [r for r in table.to_pylist() if r["family"] == UNANSWERABLE]
 
 
-def kinds(found: list[dict]) -> set[tuple[str, str]]:
-    return {(r["variant"], r["reason"]) for r in found}
-
-
 def two_cameras(index: int = 0) -> LabelledEpisode:
     e = episode(index, cameras=("front", "wrist"))
     return replace(e, unlike_cameras={"front": ("wrist",), "wrist": ("front",)})

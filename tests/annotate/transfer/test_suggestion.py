@@ -2,16 +2,10 @@
 
 from annotate.motion.config import MotionConfig
 from annotate.transfer.config import TransferConfig
-from annotate.transfer.suggestion import Suggested, suggested
+from annotate.transfer.suggestion import suggested
 from tests.kits.transfer_runs import pace, run_along
 
 CONFIG, MOTION = TransferConfig(), MotionConfig()
-
-
-def suggest(runs, references, candidates) -> Suggested:
-    found = suggested(runs, references, candidates, CONFIG, MOTION)
-    assert found is not None
-    return found
 
 
 def test_nothing_that_can_be_compared():

@@ -4,7 +4,6 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from hypothesis import strategies as st
 
 from annotate.model_client.calls import Image, Request, VlmError
 from annotate.segments import Segment, finished
@@ -58,20 +57,6 @@ def test_the_stages_of_an_episode_begin_with_the_same_bytes():
     assert {r.system for r in model.requests} == {alike[0].system}
 
 
-@st.composite
-def truths(draw):
-    """Activities that each cover at least one keyframe of their own."""
-    every = draw(st.integers(1, 40))
-    count = draw(st.integers(9, 60))
-    marks = sorted(draw(st.sets(st.integers(1, count - 1), min_size=1, max_size=10)))
-    labels = [draw(st.sampled_from(["1", "2", "3", "idle", "done"]))]
-    for _ in marks:  # one boundary at most between two keyframes; idle does not follow idle
-        before = labels[-1]
-        labels.append(draw(st.sampled_from([x for x in ("1", "2", "3", "idle", "done") if x != before or x.isdigit()])))
-    starts = [0, *(draw(st.integers((m - 1) * every + 1, m * every)) for m in marks)]
-    return every, (count - 1) * every + 1, [(s, x, draw(st.booleans())) for s, x in zip(starts, labels, strict=True)]
-
-
 def test_a_missing_task_is_inferred_and_marked():
     for task in (None, "", " \n"):
         model = knowing(TRUTH, plan=PLAN | {"task": "Put the  cup\ndown"})
@@ -99,16 +84,6 @@ def test_a_failure_that_the_dataset_states_overrules_the_last_step():
     assert [s.completed for s in label.segments] == [False, True, False, True, False, False]
     assert label.segments[4].notes == "not completed: the dataset calls the episode a failure"
     assert not finished(label.segments, 3)
-
-
-LONG = [
-    (0, "1", False),
-    (500, "1", True),
-    (1450, "2", True),
-    (2203, "idle", True),
-    (3001, "2", True),
-    (4100, "3", True),
-]
 
 
 def jpeg(frame: int) -> Image:
@@ -215,9 +190,6 @@ def test_the_strong_model_decides(second, strong, review, note, labels):
     assert {r.model for r in model.requests if r.stage != "segment"} == {""}
     same, asked = model.of("segment")[0], model.of("segment")[2]
     assert replace(asked, model="") == same
-
-
-# --- reasoning
 
 
 # --- what goes wrong

@@ -45,9 +45,3 @@ def test_a_long_episode_has_windows_that_agree():
     asked = asyncio.run(replay(VlmConfig(), shape, Expected(steps=6, changes=40)))
     told = [c for r, v in asked if r.stage == "segment" for c in v["changes"]]
     assert 40 < len(told) < 80  # some are seen in two windows
-
-
-# Money
-
-
-# Calibration

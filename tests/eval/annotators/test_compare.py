@@ -22,7 +22,7 @@ from eval.annotators.compare import (
 )
 from eval.annotators.labels import ComparedLabel, label_runs
 from eval.annotators.scoring import CLOCK, published_counts, score_label, score_steps
-from eval.annotators.truth import EpisodeTruth, simulator_truth
+from eval.annotators.truth import simulator_truth
 from warehouse.lake import Lake
 
 SAMPLES = ROOT / "samples" / "truth"
@@ -50,12 +50,6 @@ def label(rows: Sequence[Row], end: float = 1.0) -> ComparedLabel:
     """A label whose progress comes to `end` with time."""
     own = segments(rows)
     return ComparedLabel(own, np.linspace(0, end, own[-1].end_frame), "motion")
-
-
-def true(rows: Sequence[Row], success: bool | None = False, fps: float = 10.0) -> EpisodeTruth:
-    own = segments(rows)
-    boundaries = tuple(s.start_frame for s in own[1:])
-    return EpisodeTruth("a", 0, own[-1].end_frame, fps, success, boundaries, (), (own,))
 
 
 def test_an_episode_against_itself() -> None:

@@ -91,9 +91,6 @@ def label(*cuts: int, n: int = 100, names: tuple[str, ...] = ("Grasp it",)) -> C
     return ComparedLabel(segments, np.linspace(0, 1, n) ** 2, "motion", 0.5)
 
 
-# Progress by hand
-
-
 # Cuts
 
 

@@ -1,11 +1,9 @@
 """Metrics of segments and plans: worked examples, what the published ones reward, and pairs that must not match."""
 
 import json
-from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import strategies as st
 
 from eval.metrics import plans, published
 from eval.metrics import segments as m
@@ -14,12 +12,6 @@ from eval.metrics.published import boundary_hits, boundary_values, first_and_las
 TARGET = [("a", 0, 20), ("b", 20, 40), ("c", 40, 60)]
 SHIFTED = [("a", 0, 23), ("b", 23, 45), ("c", 45, 60)]
 WHOLE = [("x", 0, 60)]
-CUTS = st.lists(st.integers(1, 99), max_size=5, unique=True).map(sorted)
-
-
-def spans(cuts: list[int], names: str = "abcdefg") -> list[m.Span]:
-    edges = [0, *cuts, 100]
-    return [(names[k], a, b) for k, (a, b) in enumerate(pairwise(edges))]
 
 
 def answer(segments: list[m.Span]) -> str:

@@ -9,7 +9,6 @@ import pytest
 from eval.reward.laptop import LaptopScorer
 from eval.reward.open import ScorerConfig, open_checkpoint, open_scorer
 from eval.reward.scorer import TOLERANCE
-from eval.reward.stream import Moment
 from eval.reward.success import Success
 from eval.reward.views import Reward, ViewRule
 from eval.reward.window import RewardError, Window
@@ -30,12 +29,6 @@ def scorer(checkpoint: Path) -> LaptopScorer:
     found = open_checkpoint(checkpoint)
     assert isinstance(found, LaptopScorer)
     return found
-
-
-def moments(scorer: LaptopScorer, task: str = TASKS[0]) -> list[Moment]:
-    stream = scorer.stream(task, FPS)
-    found = [stream.append({"camera": rgb}) for rgb in FRAMES]
-    return [m for m in found if m is not None]
 
 
 def test_several_views_are_judged_each_by_itself(scorer: LaptopScorer) -> None:

@@ -289,9 +289,6 @@ def test_success_of_runs() -> None:
         score_predictions("dataset", [vqa("success", "yes")])
 
 
-# Two models
-
-
 # What is explained of metrics
 
 PAGE = (ROOT / "docs" / "metrics.md").read_text()

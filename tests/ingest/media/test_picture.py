@@ -37,12 +37,6 @@ def encoded(rgb: np.ndarray, format: str = "PNG") -> bytes:
     return out.getvalue()
 
 
-def column(shown: list[int]) -> pa.Array:
-    return pa.array(
-        [{"bytes": encoded(picture(bits)), "path": f"frame_{i}.png"} for i, bits in enumerate(shown)], PICTURES
-    )
-
-
 def declare(root: Path, *cameras: str) -> None:
     image = {"dtype": "image", "shape": [64, 64, 3], "names": ["height", "width", "channel"]}
     edit_info(root, features=features([], 10) | dict.fromkeys(cameras, image))

@@ -30,17 +30,6 @@ def test_open_group_of_pictures(tmp_path: Path) -> None:
     assert [numbers(path, k, 2) for k in range(20)] == [NUMBERS[k : k + 2] for k in range(20)]
 
 
-def broken(path: Path, packet: int) -> Path:
-    """The video with one picture's data overwritten."""
-    with av.open(str(path)) as container:
-        packets = [p for p in container.demux(video=0) if p.size]
-    at, data = packets[packet].pos, bytearray(path.read_bytes())
-    assert at is not None
-    data[at : at + packets[packet].size] = b"\xff" * packets[packet].size
-    path.write_bytes(data)
-    return path
-
-
 @pytest.fixture
 def by_blocks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Short videos are long enough for several threads to decode blocks of their groups: the packets of each block."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -35,10 +34,6 @@ FINGERS = ("thumb_0", "thumb_1", "index_finger_0", "middle_finger_0", "ring_fing
 RUNS = joints_and_openings()
 
 
-def reasons(*episodes: EpisodeData, **config: Any) -> list[tuple[str, str]]:
-    return [(finding.reason, finding.severity) for finding in surveyed(episodes, **config).findings]
-
-
 def to_and_fro(n: int) -> np.ndarray:
     """It goes from end to end again and again [n], as an arm goes on moving: nothing shows which is which."""
     return (np.arange(n) // 15 % 2).astype(float)
@@ -46,12 +41,6 @@ def to_and_fro(n: int) -> np.ndarray:
 
 def wavers(value: Callable[[np.ndarray], np.ndarray], names: tuple[str, ...]) -> list[EpisodeData]:
     return [episode_of(k, np.column_stack([j, value(to_and_fro(len(j)))]), names) for k, (j, _) in enumerate(RUNS)]
-
-
-# Units
-
-
-# Several arms, and hands
 
 
 # What is not there, not used, or not known

@@ -6,8 +6,6 @@ from typing import Any
 import pytest
 
 from pipeline.build import run_build
-from pipeline.plan import CURRENT, plan
-from pipeline.stages import stage_specs
 from tests.kits.made_corpus import Made
 from warehouse.lake import Lake, corrections, digest
 from warehouse.lake.corrections import SAID_LATER, ConflictError, CorrectionError, parsed
@@ -38,12 +36,6 @@ def rebuilt(own: Made) -> list[tuple[str, int | None]]:
     report = run_build(own.space, [own.build], workers=1)
     assert not report.failed
     return [(r.run.stage, r.run.chunk) for r in report.done]
-
-
-def stale(lake: Lake, own: Made) -> list[tuple[str, int | None]]:
-    fingerprint = own.build.source(own.space.sources).fingerprint()
-    steps = plan(lake, {"tiny": stage_specs(own.build)}, {"tiny": fingerprint})
-    return [(s.stage.name, s.chunk) for s in steps if s.status != CURRENT]
 
 
 def active(lake: Lake, episode: int = EPISODE) -> list[tuple]:

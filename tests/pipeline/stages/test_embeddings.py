@@ -11,9 +11,8 @@ from annotate.embeddings.config import EmbeddingsConfig
 from core.paths import Workspace
 from pipeline.build import run_build
 from pipeline.config import DatasetBuild, resolve
-from pipeline.plan import CURRENT, STALE, plan
+from pipeline.plan import STALE
 from pipeline.stage import Output, StageContext, Step
-from pipeline.stages import stage_specs
 from pipeline.stages.embeddings import STAGE
 from tests.kits.made_corpus import Made
 from tests.pipeline.stages.test_corrections import say
@@ -41,12 +40,6 @@ def fresh(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Made:
 def fresh_copy(fresh: Made, made: Made, tmp_path: Any) -> Made:
     copied = fresh.copy(tmp_path)
     return Made(copied.space, looking(copied.build), copied.report)
-
-
-def not_current(lake: Lake, build: DatasetBuild) -> set[tuple[str, int | None]]:
-    fingerprint = build.source(lake.workspace.sources).fingerprint()
-    steps = plan(lake, {"tiny": stage_specs(build)}, {"tiny": fingerprint})
-    return {(s.stage.name, s.chunk) for s in steps if s.status != CURRENT}
 
 
 def stage_output(lake: Lake, build: DatasetBuild, chunk: int, threads: int = 1) -> Output:
@@ -99,9 +92,6 @@ def test_a_video_that_is_gone_is_a_finding(fresh_copy: Made):
     left = [e for e in right.tables["embeddings"]["episode_index"].to_pylist() if e not in lost]
     assert output.tables["embeddings"]["episode_index"].to_pylist() == left
     lake.con.close()
-
-
-# What makes them stale
 
 
 # When they are made

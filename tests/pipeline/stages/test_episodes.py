@@ -3,15 +3,12 @@
 from pathlib import Path
 
 from pipeline.build import run_build
-from pipeline.plan import CURRENT, plan
-from pipeline.stages import stage_specs
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import write_video
 from warehouse.lake import Lake, digest
 from warehouse.lake.outcomes import StatedOutcome, add_outcomes
 
 EPISODE = 2  # in chunk 1
-REDONE = [("episodes", None), ("segments", 1), ("progress", 1), ("samples", 1), ("shards", 1)]
 OUTCOME = "SELECT success, success_source FROM episodes WHERE episode_index = ?"
 
 
@@ -24,12 +21,6 @@ def rebuilt(own: Made) -> list[tuple[str, int | None]]:
     report = run_build(own.space, [own.build], workers=1)
     assert not report.failed
     return [(r.run.stage, r.run.chunk) for r in report.done]
-
-
-def stale(lake: Lake, own: Made) -> set[str]:
-    fingerprint = own.build.source(own.space.sources).fingerprint()
-    steps = plan(lake, {"tiny": stage_specs(own.build)}, {"tiny": fingerprint})
-    return {s.stage.name for s in steps if s.chunk is None and s.status != CURRENT}
 
 
 def test_outcomes_outlast_a_changed_source(own: Made):

@@ -9,8 +9,6 @@ from core.paths import Workspace
 from ingest.splits import SplitConfig
 from pipeline.build import run_build
 from pipeline.config import DatasetBuild
-from pipeline.plan import CURRENT, plan
-from pipeline.stages import stage_specs
 from tests.kits.made_corpus import build_of
 from tests.kits.tiny_lerobot import make_dataset, video_path
 from warehouse.lake import Lake
@@ -43,12 +41,6 @@ def built(once: Path, tmp_path: Path) -> tuple[Workspace, DatasetBuild]:
     """A source and a workspace of one's own; times of files are kept, so nothing is stale."""
     source = shutil.copytree(once / "source", tmp_path / "source")
     return Workspace(shutil.copytree(once / "workspace", tmp_path / "workspace")), one_split(source)
-
-
-def not_current(lake: Lake, build: DatasetBuild) -> set[tuple[str, int | None]]:
-    source = build.source(lake.workspace.sources)
-    steps = plan(lake, {build.name: stage_specs(build)}, {build.name: source.fingerprint()})
-    return {(step.stage.name, step.chunk) for step in steps if step.status != CURRENT}
 
 
 def beyond(lake: Lake) -> dict[int, set[int]]:

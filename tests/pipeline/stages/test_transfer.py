@@ -9,21 +9,16 @@ from annotate.embeddings.config import EmbeddingsConfig
 from core.paths import Workspace
 from pipeline.build import run_build
 from pipeline.chunk import ChunkTask, run_chunk
-from pipeline.config import DatasetBuild, resolve, source_build
-from pipeline.plan import CURRENT, plan
+from pipeline.config import DatasetBuild, resolve
 from pipeline.reading import chunk_signals
-from pipeline.stages import stage_specs
 from pipeline.transferring import NO_PICTURES, shown_tasks
-from tests.kits.lerobot_writer import write_v2
 from tests.kits.made_corpus import Made, build_of
-from tests.kits.step_forms import V2_FORMS
 from tests.kits.tiny_lerobot import make_dataset
 from tests.pipeline.stages.test_corrections import STEPS, say
 from warehouse.lake import Lake, corrections, digest, references
 
 pytestmark = pytest.mark.slow
 
-PLATE, DRAWER = "put the cube on the plate", "open the drawer"  # tasks of the even episodes, and of the odd ones
 ACTIVE = "SELECT annotator, why FROM active_runs JOIN label_runs USING (label_run) WHERE episode_index = ?"
 
 
@@ -31,12 +26,6 @@ def rebuilt(own: Made, build: DatasetBuild | None = None) -> list[tuple[str, int
     report = run_build(own.space, [build or own.build], workers=1)
     assert not report.failed
     return [(r.run.stage, r.run.chunk) for r in report.done]
-
-
-def stale(lake: Lake, own: Made) -> set[int]:
-    fingerprint = own.build.source(own.space.sources).fingerprint()
-    steps = plan(lake, {"tiny": stage_specs(own.build)}, {"tiny": fingerprint})
-    return {s.chunk for s in steps if s.chunk is not None and s.status != CURRENT}
 
 
 def active(lake: Lake, episode: int) -> tuple[str, str]:
@@ -52,20 +41,6 @@ def test_a_label_that_was_carried_over_can_be_rejected(own: Made, corpus: Lake):
     rebuilt(own)
     assert active(corpus, 0) == ("motion", "named by the configuration")
     assert references.sentences(corpus) == {"tiny": "1 run is labelled like its reference (episode 2)"}
-
-
-# Steps of the source
-
-
-@pytest.fixture
-def mixed(tmp_path: Path) -> tuple[Workspace, DatasetBuild]:
-    """Three runs of a task in chunks of one: the first brings its steps, which end two frames before the run."""
-    source = write_v2(tmp_path / "source", (24, 24, 20))
-    V2_FORMS["robocoin"](source)
-    build = source_build(source, "mixed", None, None)
-    stages = build.stages.model_copy(update={"embeddings": EmbeddingsConfig(when="never")})
-    dataset = build.dataset.model_copy(update={"chunk_size": 1})
-    return Workspace(tmp_path / "w"), build.model_copy(update={"dataset": dataset, "stages": stages})
 
 
 # What the annotator is given

@@ -1,6 +1,5 @@
 """What exports and releases take of labels that are not sure enough, and of those whose steps have no names."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,8 @@ from warehouse.lake import Lake
 from warehouse.releases import ReleaseError
 from warehouse.releases.contents import contents
 
-DATASETS = EXPORT_KINDS["datasets"]
 LEROBOT = EXPORT_KINDS["lerobot"]
 LLAMAFACTORY = EXPORT_KINDS["llamafactory"]
-RABC = EXPORT_KINDS["rabc"]
 
 ANY = ("unknown",)
 UNSURE, WITHOUT, UNNAMED = 1, 2, 3  # episodes: a label of confidence 0.4, one without a confidence, one without names
@@ -49,10 +46,6 @@ def changed(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Iterator[La
 
 def selection(**gate: Any) -> Selection:
     return Selection(allow=ANY, **gate)
-
-
-def manifest(out: Path) -> dict:
-    return json.loads((out / "manifest.json").read_text())
 
 
 def samples(lake: Lake, out: Path) -> dict[int, list[bool]]:

@@ -42,10 +42,6 @@ def written(made_lake: Lake, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     patch.undo()
 
 
-def trajectories(row: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    return row["chosen_trajectory"], row["rejected_trajectory"]
-
-
 def test_equal_seeds_write_equal_bytes_and_others_other_pairs(written: Written, tmp_path: Path) -> None:
     export(written.lake, Selection(allow=ANY), tmp_path / "again", OPTIONS)
     assert hashes_of(tmp_path / "again") == hashes_of(written.folder)

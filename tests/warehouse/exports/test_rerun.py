@@ -20,13 +20,6 @@ def export(lake: Lake, out: Path, selection: Selection = ALL, **options: float |
     return EXPORT_KINDS["rerun"].export(lake, selection, out, RerunOptions.model_validate(options))
 
 
-@pytest.fixture(scope="module")
-def recordings(made_lake: Lake, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("rerun") / "out"
-    export(made_lake, out)
-    return out
-
-
 def rows(path: Path) -> dict[str, int]:
     """Rows of each entity, by way of the index that the file ends with."""
     from rerun.chunk import RrdReader

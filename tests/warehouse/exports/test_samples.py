@@ -1,6 +1,5 @@
 """Exports of samples, as those who read them do: LLaMA-Factory's documented layout, EasyR1 and verl, `datasets`."""
 
-import json
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -52,13 +51,6 @@ class Frozen:
         return Selection(release=self.release.name, allow=ANY)
 
 
-def loaded(*of: str, **options: Any) -> Any:
-    """What Hugging Face's `datasets` opens; its types are of every kind of answer at once."""
-    import datasets
-
-    return datasets.load_dataset(*of, **options)
-
-
 @pytest.fixture(scope="module")
 def frozen(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Frozen]:
     folder = tmp_path_factory.mktemp("exports")
@@ -72,24 +64,8 @@ def frozen(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fro
     lake.con.close()
 
 
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of its own for `datasets`, which is kept from the network."""
-    import datasets.config
-
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    return tmp_path / "cache"
-
-
-def manifest(root: Path) -> dict:
-    return json.loads((root / MANIFEST).read_text())
-
-
 def think(samples: dict[str, Sample]) -> dict[str, Sample]:
     return {i: s for i, s in samples.items() if s.row["form"] == "think"}
-
-
-# LLaMA-Factory
 
 
 # EasyR1 and verl

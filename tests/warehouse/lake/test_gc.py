@@ -1,11 +1,9 @@
 """The sweep deletes what the lake does not list, and nothing else; gc also what only old snapshots list."""
 
-import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterable
-from pathlib import Path
 
 import pytest
 
@@ -13,18 +11,9 @@ from core.paths import Workspace
 from core.tables import TABLES
 from tests.kits.lake_kit import frames, segments, stage_run
 from warehouse.lake import Lake, digest
-from warehouse.lake.gc import GRACE_S, collect, merge, sweep
+from warehouse.lake.gc import collect, merge, sweep
 
-OLD = time.time() - GRACE_S - 60
 LISTED, RELEASED, LOST = "a-00000-train-111.tar", "a-00000-train-222.tar", "a-00000-train-333.tar"
-
-
-def put(path: Path, old: bool = True) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"x")
-    if old:
-        os.utime(path, (OLD, OLD))
-    return path
 
 
 @pytest.fixture

@@ -149,6 +149,3 @@ def test_a_commit_that_fails_says_why(lake: Lake, ds: str, monkeypatch: pytest.M
         lake.publish(stage_run(dataset=ds), {"frames": frames(ds)})
     monkeypatch.undo()
     assert lake.rows("FROM frames WHERE dataset = ?", [ds]) == []
-
-
-# Places

@@ -192,6 +192,3 @@ def test_what_is_nested_deeply_is_answered_or_refused_but_never_breaks(sandbox: 
     else:
         assert "glob" not in sql
     assert query(sandbox.con, "SELECT 1 AS a").to_pylist() == [{"a": 1}]
-
-
-# JSON

@@ -6,8 +6,6 @@ from warehouse.lake import Lake
 from warehouse.releases.contents import ReleaseError
 from warehouse.releases.diff import boundary_moves, diff_runs
 
-ANY = ("unknown",)
-
 
 @pytest.mark.parametrize(
     ("a", "b", "moves"),

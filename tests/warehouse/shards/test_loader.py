@@ -195,25 +195,12 @@ def same_episode_share(samples: Iterable[Sample], batch: int = 16) -> float:
 Run = Callable[[Loader], Iterator[list[str]]]
 
 
-def by_sample(loader: Loader) -> Iterator[list[str]]:
-    return ([i] for i in ids_of(loader))
-
-
 def ids_of(samples: Iterable[Sample]) -> Iterator[str]:
     return (s.row["sample_id"] for s in samples)
 
 
 def by(**how: Any) -> Run:
     return lambda loader: (list(ids_of(b)) for b in loader.batches(**how))
-
-
-RUNS = {
-    "samples": by_sample,
-    "size": by(size=4),
-    "bucketed": by(size=4, window=16),
-    "tokens": by(max_tokens=2500),
-    "bucketed by tokens": by(size=6, max_tokens=2500, window=20),
-}
 
 
 def test_the_state_of_another_run_is_refused(tars: list[Path]):
@@ -330,6 +317,3 @@ def test_in_the_workers_of_a_torch_dataloader(tars: list[Path]):
     states = {me: state for _, me, state in whole[:7]}
     resumed = list(DataLoader(Samples(states, 7), batch_size=None, num_workers=2))
     assert resumed == whole[7:]
-
-
-# The documentation

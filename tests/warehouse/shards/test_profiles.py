@@ -2,18 +2,7 @@
 
 import pytest
 
-from tests.kits.made_corpus import Made
-from warehouse.lake import Lake
-from warehouse.releases import Release, create_release
 from warehouse.shards.profiles import PROFILES
-
-Frozen = tuple[Lake, Release]
-
-
-@pytest.fixture(scope="module")
-def frozen(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Frozen:
-    lake = Lake(made.copy(tmp_path_factory.mktemp("drawn")).space)
-    return lake, create_release(lake, "r", allow=("unknown",))
 
 
 @pytest.mark.slow

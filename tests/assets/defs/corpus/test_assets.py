@@ -1,7 +1,6 @@
 """Assets on the real thing: materialise a dataset's episodes, then one chunk through every stage."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,16 +45,6 @@ def only(result: dg.ExecuteInProcessResult, asset: str) -> dg.AssetMaterializati
     return found
 
 
-@dataclass(frozen=True)
-class Materialized:
-    made: Made
-    instance: dg.DagsterInstance
-    results: dict[str, dg.ExecuteInProcessResult]  # by asset
-
-    def event(self, asset: str) -> dg.AssetMaterialization:
-        return only(self.results[asset], asset)
-
-
 def listed(folder: Path) -> Made:
     """A workspace that knows a dataset's configuration and nothing else."""
     build = build_of(make_dataset(folder / "source"))
@@ -63,18 +52,6 @@ def listed(folder: Path) -> Made:
     row = {"dataset": build.name, "config": build.json_text(), "config_hash": content_key(build.json_text())}
     open_lake(space).upsert("configuration", build_configs=TABLES["build_configs"].rows([row]))
     return Made(space, build, BuildReport())
-
-
-@pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Materialized]:
-    """Episodes of the dataset, then chunk 1 from frames to shards, by Dagster alone."""
-    made = listed(tmp_path_factory.mktemp("listed"))
-    with dg.DagsterInstance.ephemeral() as instance:
-        first = materialize([ASSETS["episodes"]], "tiny", made, instance)
-        assert first.success
-        rest = materialize(CHAIN, "tiny:00001", made, instance)
-        assert rest.success
-        yield Materialized(made, instance, {"episodes": first} | dict.fromkeys(NAMES, rest))
 
 
 # Refusals

@@ -19,8 +19,6 @@ from core.paths import ROOT
 from tests.kits.kubernetes_standin import Cluster, serve_cluster
 from tests.kits.launch_kit import alive, failure, interpreter, interrupt_when_up, job_of, materialize
 
-VERSION = "1.34"  # of Kubernetes' schemas
-
 
 @pytest.fixture
 def python(tmp_path: Path) -> str:
@@ -212,6 +210,3 @@ def test_what_ray_starts_on_several_machines(tmp_path: Path) -> None:
 def test_a_ray_cluster_that_is_not_there(tmp_path: Path) -> None:
     described, _ = failure(materialize(RayLauncher(address="http://127.0.0.1:9"), tmp_path, "well"))
     assert described.startswith("no Ray cluster answers at http://127.0.0.1:9")
-
-
-# What they share
