@@ -21,6 +21,7 @@ from ingest.source import read_episode
 from ingest.sources.files import Source
 
 SIDE = 64  # px
+RATE = 10  # frames per second
 V2_DATA = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
 V2_VIDEO = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
 FRONT, WRIST = "observation.images.front", "observation.images.wrist"
@@ -59,13 +60,11 @@ def write_video(
     times: Sequence[int] | None = None,
     options: Mapping[str, str] | None = None,
     pix_fmt: str = "yuv420p",
-    metadata: Mapping[str, str] | None = None,
 ) -> Path:
     """`times` are presentation times in frames; default 0, 1, 2, ..."""
     path.parent.mkdir(parents=True, exist_ok=True)
     encoder, usual = CODECS[codec]
     with av.open(str(path), "w") as container:
-        container.metadata.update(metadata or {})
         stream = None
         for k, shown in enumerate(pictures):
             rgb = picture(shown) if isinstance(shown, int) else shown
@@ -139,73 +138,52 @@ def episode_rows(episode: int, length: int, fps: float, task_index: int) -> dict
 def write_v2(
     root: Path,
     lengths: Sequence[int] | Mapping[int, int],
-    version: str = "v2.1",
     cameras: Sequence[str] = (FRONT,),
-    fps: float = 10,
     tasks: Sequence[str] = ("pick the cup",),
-    chunks_size: int = 1000,
-    codec: str = "h264",
 ) -> Path:
-    """A whole v2 dataset; episode k has the task k mod len(tasks)."""
+    """A whole v2.1 dataset of ten frames a second; episode k has the task k mod len(tasks)."""
     lengths = dict(lengths) if isinstance(lengths, Mapping) else dict(enumerate(lengths))
-    write_info(
-        root,
-        codebase_version=version,
-        robot_type="toy",
-        fps=fps,
-        chunks_size=chunks_size,
-        data_path=V2_DATA,
-        video_path=V2_VIDEO,
-        features=features(cameras, fps),
-    )
-    if version == "v2.1":
-        write_json_lines(root / "meta/episodes_stats.jsonl", [{"episode_index": e, "stats": {}} for e in lengths])
+    about = {"codebase_version": "v2.1", "robot_type": "toy", "fps": RATE, "chunks_size": 1000}
+    write_info(root, **about, data_path=V2_DATA, video_path=V2_VIDEO, features=features(cameras, RATE))
+    write_json_lines(root / "meta/episodes_stats.jsonl", [{"episode_index": e, "stats": {}} for e in lengths])
     write_json_lines(root / "meta/tasks.jsonl", [{"task_index": i, "task": t} for i, t in enumerate(tasks)])
     write_json_lines(
         root / "meta/episodes.jsonl",
         [{"episode_index": e, "tasks": [tasks[e % len(tasks)]], "length": n} for e, n in lengths.items()],
     )
     for episode, length in lengths.items():
-        rows = episode_rows(episode, length, fps, episode % len(tasks))
-        write_parquet(v2_data(root, episode, chunks_size), rows)
+        write_parquet(v2_data(root, episode), episode_rows(episode, length, RATE, episode % len(tasks)))
         for c, camera in enumerate(cameras):
-            shown = [number(c, episode, k) for k in range(length)]
-            write_video(v2_video(root, camera, episode, chunks_size), shown, codec, round(fps))
+            write_video(v2_video(root, camera, episode), [number(c, episode, k) for k in range(length)])
     return root
 
 
-def v2_data(root: Path, episode: int, chunks_size: int = 1000) -> Path:
-    return root / V2_DATA.format(episode_chunk=episode // chunks_size, episode_index=episode)
+def v2_data(root: Path, episode: int) -> Path:
+    return root / V2_DATA.format(episode_chunk=episode // 1000, episode_index=episode)
 
 
-def v2_video(root: Path, camera: str, episode: int, chunks_size: int = 1000) -> Path:
-    return root / V2_VIDEO.format(episode_chunk=episode // chunks_size, video_key=camera, episode_index=episode)
+def v2_video(root: Path, camera: str, episode: int) -> Path:
+    return root / V2_VIDEO.format(episode_chunk=episode // 1000, video_key=camera, episode_index=episode)
 
 
 def write_v3(
     root: Path,
     lengths: Sequence[int] | Mapping[int, int],
     cameras: Mapping[str, int] | None = None,
-    fps: float = 10,
     tasks: Sequence[str] = ("pick the cup",),
     per_data_file: int = 2,
-    task_column: str = "task",
-    codec: str = "h264",
 ) -> Path:
     """A whole v3.0 dataset; `cameras` says how many episodes a video file of each camera holds."""
     lengths = dict(lengths) if isinstance(lengths, Mapping) else dict(enumerate(lengths))
     cameras = {FRONT: 3} if cameras is None else cameras
     write_info(
         root,
-        codebase_version="v3.0",
-        robot_type="toy",
-        fps=fps,
-        chunks_size=1000,
+        **{"codebase_version": "v3.0", "robot_type": "toy", "fps": RATE, "chunks_size": 1000},
         data_path="data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
         video_path="videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4",
-        features=features(list(cameras), fps),
+        features=features(list(cameras), RATE),
     )
-    write_parquet(root / "meta/tasks.parquet", {"task_index": range(len(tasks)), task_column: list(tasks)})
+    write_parquet(root / "meta/tasks.parquet", {"task_index": range(len(tasks)), "task": list(tasks)})
     episodes = list(lengths)
     meta: dict[str, list[Any]] = {
         "episode_index": episodes,
@@ -214,7 +192,7 @@ def write_v3(
         "stats/action/mean": [[0.0] * 3 for _ in episodes],
     }
     for at in range(0, len(episodes), per_data_file):
-        parts = [pa.table(episode_rows(e, lengths[e], fps, e % len(tasks))) for e in episodes[at : at + per_data_file]]
+        parts = [pa.table(episode_rows(e, lengths[e], RATE, e % len(tasks))) for e in episodes[at : at + per_data_file]]
         path = v3_data(root, at // per_data_file)
         path.parent.mkdir(parents=True, exist_ok=True)
         with pq.ParquetWriter(path, parts[0].schema) as writer:
@@ -226,14 +204,14 @@ def write_v3(
             inside, before = episodes[at : at + per_file], 0
             for e in inside:
                 files.append(at // per_file)
-                starts_s.append(before / fps)
+                starts_s.append(before / RATE)
                 before += lengths[e]
             shown = [number(c, e, k) for e in inside for k in range(lengths[e])]
-            write_video(v3_video(root, camera, at // per_file), shown, codec, round(fps))
+            write_video(v3_video(root, camera, at // per_file), shown)
         meta[f"videos/{camera}/chunk_index"] = [0] * len(episodes)
         meta[f"videos/{camera}/file_index"] = files
         meta[f"videos/{camera}/from_timestamp"] = starts_s
-        meta[f"videos/{camera}/to_timestamp"] = [s + lengths[e] / fps for s, e in zip(starts_s, episodes, strict=True)]
+        meta[f"videos/{camera}/to_timestamp"] = [s + lengths[e] / RATE for s, e in zip(starts_s, episodes, strict=True)]
     write_parquet(v3_meta(root), meta)
     return root
 

@@ -7,7 +7,6 @@ import pytest
 from ingest.source import list_episodes
 from tests.kits.lerobot_writer import (
     FRONT,
-    LFS_POINTER,
     edit_info,
     edit_parquet,
     said,
@@ -35,22 +34,6 @@ def test_own_template(tmp_path: Path) -> None:
 
 
 # Rows
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"), [(LFS_POINTER, "lfs_pointer"), ("", "unreadable_data"), (None, "unreadable_data")]
-)
-def test_rows_that_cannot_be_read(tmp_path: Path, content: str | None, reason: str) -> None:
-    """A pointer, an empty file, and one that lacks its end because the recorder died: the rest is kept."""
-    root = write_v2(tmp_path, [6, 7, 8])
-    path = v2_data(root, 1)
-    path.write_bytes(path.read_bytes()[:-200] if content is None else content.encode())
-    listing = list_episodes(source_of(root))
-    (finding,) = listing.findings
-    assert (finding.reason, finding.severity, finding.episode_index) == (reason, "unusable", 1)
-    assert finding.file == "data/chunk-000/episode_000001.parquet"
-    assert "\n" not in finding.detail
-    assert [r.num_rows for r in listing.records] == [6, None, 8]
 
 
 def test_a_table_of_no_rows(tmp_path: Path) -> None:
@@ -90,18 +73,6 @@ def test_info_that_cannot_be_used(tmp_path: Path, content: str | bytes | None, d
     (finding,) = listing.findings
     assert (finding.reason, finding.severity, finding.episode_index) == ("no_metadata", "unusable", None)
     assert finding.detail.startswith(detail)
-
-
-def test_metadata_lines_that_are_broken(tmp_path: Path) -> None:
-    root = write_v2(tmp_path, [6, 7])
-    first, last = '{"episode_index": 0, "length": 6}', '{"episode_index": 1, "length": 7}'
-    odd = ["{broken", "7", '{"episode_index": null}', '{"episode_index": "x"}', "", '{"episode_index": 1e300}']
-    odd.append(f'{{"episode_index": 1{"0" * 400}}}')
-    (root / "meta/episodes.jsonl").write_text("\n".join([first, *odd, last]))
-    listing = list_episodes(source_of(root))
-    assert said(listing) == [("unreadable_data", "warning", None, None)]
-    assert listing.findings[0].detail.startswith("line 2 is not JSON")
-    assert len(listing.records) == 2
 
 
 # Tasks

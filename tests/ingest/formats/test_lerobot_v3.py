@@ -3,8 +3,6 @@
 import shutil
 from pathlib import Path
 
-import pytest
-
 from ingest.episode import Listing
 from ingest.source import list_episodes
 from ingest.sources.files import Source
@@ -96,25 +94,6 @@ def test_videos_in_the_order_of_v2(tmp_path: Path) -> None:
 
 
 # Rows
-
-
-@pytest.mark.parametrize(
-    ("content", "reason", "of_episodes"),
-    [(LFS_POINTER, "lfs_pointer", "lfs_pointer"), (None, "unreadable_data", "no_data")],
-)
-def test_a_data_file_that_cannot_be_read(tmp_path: Path, content: str | None, reason: str, of_episodes: str) -> None:
-    """The file is named, its episodes have no rows, and the others are kept."""
-    root = write_v3(tmp_path, LENGTHS)
-    path = v3_data(root, 1)
-    path.write_bytes(path.read_bytes()[:-300] if content is None else content.encode())
-    listing = list_episodes(source_of(root))
-    assert said(listing) == [
-        (reason, "warning", None, None),
-        (of_episodes, "unusable", 2, None),
-        (of_episodes, "unusable", 3, None),
-    ]
-    assert listing.findings[0].file == "data/chunk-000/file-001.parquet"
-    assert [r.num_rows for r in listing.records] == [7, 9, None, None, 8, 11]
 
 
 def test_rows_that_do_not_say_their_episode(tmp_path: Path) -> None:

@@ -133,16 +133,3 @@ def test_limits_of_the_registry_entry(tmp_path: Path, limits: dict[str, int], to
     with pytest.raises(DataError, match=told) as error:
         read_episode(source_of(tmp_path, limits=limits), record)
     assert error.value.reason == "over_limit"
-
-
-def test_episodes_without_rows_are_found_in_listing(tmp_path: Path) -> None:
-    write_task(tmp_path, "task", "arx5", {0: 6, 1: 6, 2: 6})
-    states(tmp_path, episode=0).unlink()
-    states(tmp_path, episode=1).write_text("")
-    states(tmp_path, episode=2).write_text(LFS_POINTER)
-    assert said(list_episodes(source_of(tmp_path))) == [
-        ("no_data", "unusable", 0, None),
-        ("no_data", "unusable", 1, None),
-        ("length_differs", "warning", 1, None),
-        ("lfs_pointer", "unusable", 2, None),
-    ]
