@@ -107,9 +107,9 @@ def frames_stage(
             with memory_wall(source.config.limits.max_memory_bytes):
                 episode = read_episode(source, record)
                 rows = proprioception(episode, signals)
-                clock = timing(episode.timestamps_s, record.fps, certain=source.config.fps is not None)
+                fps, drift_s, off = timing(episode.timestamps_s, record.fps, certain=source.config.fps is not None)
                 options = DecodeOptions(source.decoding_threads)
-                measuring = _Measuring(episode, config, store, keepers, clock.fps, options)
+                measuring = _Measuring(episode, config, store, keepers, fps, options)
                 usable = measuring.cameras()
         except (DataError, MemoryError) as e:
             findings.append(Finding(*trouble(e), "unusable", record.episode_index, file=record.data_uri))
@@ -119,17 +119,17 @@ def frames_stage(
         # An episode without a usable camera has findings and nothing else
         if not usable:
             continue
-        for reason, detail in clock.findings:
+        for reason, detail in off:
             findings.append(Finding(reason, detail, "warning", record.episode_index, file=record.data_uri))
         pictures = {camera.camera: camera.measures.sha256 for camera in usable}
-        row = {"num_frames": len(usable[0]), "fps": clock.fps, "max_drift_s": clock.drift_s}
+        row = {"num_frames": len(usable[0]), "fps": fps, "max_drift_s": drift_s}
         hashes = content_columns(episode, pictures, signals, source.config.grippers)
         contents.append(where | row | {"usable_cameras": list(pictures)} | hashes)
         if rows.state is not None:
             states.append(_rows("states", where, len(rows.state), state=_lists(rows.state)))
-        lags.add(episode, rows, usable[0].measures.change, clock.fps)
+        lags.add(episode, rows, usable[0].measures.change, fps)
         for camera in usable:
-            frames.append(_frame_rows(where, rows, main, camera, clock.fps))
+            frames.append(_frame_rows(where, rows, main, camera, fps))
             tiny.append(_tiny_rows(where, camera))
             # A coarse keyframe belongs to no label run: all annotators are shown the same ones
             made_for = {"camera": camera.camera, "purpose": "coarse", "label_run": ""}
@@ -218,27 +218,21 @@ def _damage(m: Measured) -> tuple[str, str]:
     return "damaged_frames", detail
 
 
-@dataclass(frozen=True)
-class Timing:
-    """An episode's frame rate, and how far its rows' times leave it; `drift_s` None without times."""
-
-    fps: float
-    drift_s: float | None
-    findings: tuple[tuple[str, str], ...]  # reason, detail
-
-
-def timing(times_s: np.ndarray | None, stated_fps: float, *, certain: bool) -> Timing:
-    """The frame rate by the rows' times [n], which overrules the stated one unless that is `certain` (the registry's).
+def timing(
+    times_s: np.ndarray | None, stated_fps: float, *, certain: bool
+) -> tuple[float, float | None, list[tuple[str, str]]]:
+    """The frame rate by the rows' times [n], which overrules the stated one unless that is `certain` (the registry's);
+    seconds by which the times leave it, None without times; findings (reason, detail).
 
     Measured as the mean of those steps that lie within half of the median step, so that neither jitter nor dropped
     frames count.
     """
     if times_s is None or len(times_s) < MIN_TIMES:
-        return Timing(stated_fps, None, ())
+        return stated_fps, None, []
     steps = np.diff(times_s)  # seconds from row to row
     usual = np.median(steps)
     if not np.isfinite(times_s).all() or usual < 0.0005:  # no camera is so fast
-        return Timing(stated_fps, None, (("timestamp_drift", "the rows' times do not increase, or too little"),))
+        return stated_fps, None, [("timestamp_drift", "the rows' times do not increase, or too little")]
     regular = np.abs(steps - usual) <= usual / 2
     # Three decimals: rates such as 29.97 are kept, rounding of the times is not
     measured = round(1.0 / float(steps[regular].mean()), 3)
@@ -253,7 +247,7 @@ def timing(times_s: np.ndarray | None, stated_fps: float, *, certain: bool) -> T
     drift = float(np.abs((times_s - times_s[0]) - np.arange(len(times_s)) / fps).max())
     if drift > 0.5 / fps:
         findings.append(("timestamp_drift", f"up to {drift:.2f} s from {fps:g} fps"))
-    return Timing(fps, drift, tuple(findings))
+    return fps, drift, findings
 
 
 def measure_camera(

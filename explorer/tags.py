@@ -1,21 +1,12 @@
 """Tags of episodes, and to whom they are assigned, as pages show them."""
 
-from dataclasses import dataclass, field
 from sys import intern
+from typing import Any
 
 from explorer.access import LakeReader
 from explorer.facets import MARKS
 
 Place = tuple[str, int]  # dataset, episode_index
-
-
-@dataclass(frozen=True)
-class EpisodeTags:
-    """The tags of an episode, and the person who has it with the row that says so; None: nobody."""
-
-    tags: list[str] = field(default_factory=list)
-    person: str | None = None
-    assignment: str | None = None
 
 
 def _by_place(reader: LakeReader, kind: str) -> dict[Place, list[tuple[str, str]]]:
@@ -45,11 +36,12 @@ def places_by_value(reader: LakeReader, kind: str) -> dict[str, list[Place]]:
     return reader.once(("places", kind), find)
 
 
-def tags_of(reader: LakeReader, places: list[Place]) -> dict[Place, EpisodeTags]:
-    """What is said of each of some episodes; all of them are in the answer."""
+def tags_of(reader: LakeReader, places: list[Place]) -> dict[Place, dict[str, Any]]:
+    """Of each episode its `tags`, the `person` who has it, and the row that says so (`assignment`); None: nobody."""
     tags, people = _by_place(reader, "tag"), _by_place(reader, "assigned")
     found = {}
     for place in places:
         person, assignment = people.get(place, [(None, None)])[-1]
-        found[place] = EpisodeTags([tag for tag, _ in tags.get(place, [])], person, assignment)
+        own = [tag for tag, _ in tags.get(place, [])]
+        found[place] = {"tags": own, "person": person, "assignment": assignment}
     return found

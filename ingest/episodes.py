@@ -1,7 +1,7 @@
 """The episodes stage: list a dataset from its metadata, give chunks and splits. Decodes nothing."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -76,7 +76,7 @@ def episodes_stage(
             split_rows.append(where | {"episode_index": index, "group": group, "split": split_by_group[group]})
     # Of what is selected: nothing else may be shown, nor fetched
     others = other_tasks(config.name, records, split_by_group, unusable.union(withdrawn), config.chunk_size)
-    other_rows = [{"dataset": config.name} | asdict(other) for other in others]
+    other_rows = [{"dataset": config.name} | other for other in others]
     of_signals = enumerate(surveyed.signals)
     signal_rows = [signal_row(signal) | {"dataset": config.name, "signal_index": k} for k, signal in of_signals]
     tables = {

@@ -9,9 +9,8 @@ import hashlib
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from itertools import islice, zip_longest
+from typing import Any
 
 from ingest.episode import EpisodeRecord
 from ingest.task_texts import are_other_tasks
@@ -19,15 +18,6 @@ from ingest.task_texts import are_other_tasks
 MOST = 8  # runs that a chunk takes of one split
 MOST_TASKS = 200  # looked at for them
 MOST_OWN_TASKS = 20  # of a chunk, that the others are compared with
-
-
-@dataclass(frozen=True)
-class OtherTask:
-    """A run that the samples of a chunk may show to those of its split."""
-
-    chunk: int
-    split: str
-    episode_index: int
 
 
 class _Ring[T]:
@@ -46,46 +36,38 @@ class _Ring[T]:
         yield from self._things[:start]
 
 
-@dataclass(frozen=True)
-class _Split:
-    """The usable runs of one split by their task, those without a task left out."""
-
-    runs_by_task: Mapping[str, Sequence[EpisodeRecord]]
-
-    @cached_property
-    def tasks(self) -> _Ring[str]:
-        return _Ring({task: task for task in self.runs_by_task})
-
-    @cached_property
-    def runs(self) -> dict[str, _Ring[int]]:
-        """Indices of the episodes of each task."""
-        return {
-            task: _Ring({record.source_id: record.episode_index for record in records})
-            for task, records in self.runs_by_task.items()
-        }
-
-
 def other_tasks(
     dataset: str,
     records: Sequence[EpisodeRecord],
     split_of_group: Mapping[str, str],
     unusable: Collection[int],
     chunk_size: int,
-) -> list[OtherTask]:
-    """Up to MOST runs of each chunk and split of the records, of as many other tasks as there are."""
+) -> list[dict[str, Any]]:
+    """Runs that samples of a chunk may show to those of their split: rows with chunk, split and episode_index.
+
+    Up to MOST of each chunk and split of the records, of as many other tasks as there are.
+    """
     by_split: dict[str, dict[str, list[EpisodeRecord]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
         if record.task and record.videos and record.episode_index not in unusable and record.group in split_of_group:
             by_split[split_of_group[record.group]][record.task].append(record)
 
-    chosen: list[OtherTask] = []
+    chosen = []
     for name, runs_by_task in sorted(by_split.items()):
-        split = _Split(runs_by_task)
+        tasks = _Ring({task: task for task in runs_by_task})
+        runs = {task: _Ring({r.source_id: r.episode_index for r in of}) for task, of in runs_by_task.items()}
         for chunk, own_tasks in sorted(_tasks_of_chunks(runs_by_task, chunk_size).items()):
             place = _hash(f"{dataset}\0{chunk}\0{name}")
-            indices = islice(_elsewhere(split, own_tasks, place, chunk, chunk_size), MOST)
-            chosen += [OtherTask(chunk, name, index) for index in sorted(indices)]
+            others = _other_than(own_tasks, tasks.after(place))
+            # Beyond the chunk: first a run of each task, then a second one of each, and so on
+            of_each = [(i for i in runs[task].after(place) if i // chunk_size != chunk) for task in others]
+            in_turn = (i for turn in zip_longest(*of_each) for i in turn if i is not None)
+            chosen += [{"chunk": chunk, "split": name, "episode_index": i} for i in sorted(islice(in_turn, MOST))]
     return chosen
+
+
+def _other_than(own_tasks: Sequence[str], tasks: Iterator[str]) -> list[str]:
+    return [task for task in islice(tasks, MOST_TASKS) if any(are_other_tasks(task, own) for own in own_tasks)]
 
 
 def _tasks_of_chunks(runs_by_task: Mapping[str, Sequence[EpisodeRecord]], chunk_size: int) -> dict[int, list[str]]:
@@ -94,14 +76,6 @@ def _tasks_of_chunks(runs_by_task: Mapping[str, Sequence[EpisodeRecord]], chunk_
         for record in records:
             tasks[record.episode_index // chunk_size].add(task)
     return {chunk: sorted(of_chunk)[:MOST_OWN_TASKS] for chunk, of_chunk in tasks.items()}
-
-
-def _elsewhere(split: _Split, own_tasks: Sequence[str], place: bytes, chunk: int, chunk_size: int) -> Iterator[int]:
-    """Episodes of other tasks beyond the chunk: first one of each task, then a second one of each, and so on."""
-    looked_at = islice(split.tasks.after(place), MOST_TASKS)
-    others = [task for task in looked_at if any(are_other_tasks(task, own) for own in own_tasks)]
-    of_each = [(i for i in split.runs[task].after(place) if i // chunk_size != chunk) for task in others]
-    yield from (i for in_turn in zip_longest(*of_each) for i in in_turn if i is not None)
 
 
 def _hash(text: str) -> bytes:

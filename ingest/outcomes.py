@@ -5,7 +5,7 @@ ended. Flags, rewards and ends are judged over the whole dataset: what no run of
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -63,14 +63,6 @@ class OutcomeEvidence:
 
 
 NO_EVIDENCE = OutcomeEvidence()
-
-
-@dataclass(frozen=True)
-class Decided:
-    """Outcomes by episode (None: not known), and names of flags and rewards that are there and were never set."""
-
-    outcomes: Mapping[int, Outcome | None]
-    never_set: tuple[str, ...] = field(default=())
 
 
 def fields_of(success_field: str) -> tuple[str, ...]:
@@ -200,8 +192,8 @@ class _Meaning:
         return None
 
 
-def decide(evidence: Mapping[int, OutcomeEvidence]) -> Decided:
-    """The outcome of each run of a dataset.
+def decide(evidence: Mapping[int, OutcomeEvidence]) -> tuple[dict[int, Outcome | None], tuple[str, ...]]:
+    """The outcome of each run of a dataset (None: not known), and names of flags and rewards that were never set.
 
     - A flag counts as it is in the last row: how the run ended. Where no run ends with it, it marks the moment of
       success, and counts where it is set at all. One that no run sets was never filled in, and says nothing.
@@ -215,7 +207,7 @@ def decide(evidence: Mapping[int, OutcomeEvidence]) -> Decided:
     rewards = {e.reward for e in everything if e.reward}
     meaning = _meaning(flags, rewards, {e.ending for e in everything if e.ending})
     never_set = {flag.name for flag in flags} - meaning.flags_ever | _unset(rewards)
-    return Decided({episode: meaning.outcome(e) for episode, e in evidence.items()}, tuple(sorted(never_set)))
+    return {episode: meaning.outcome(e) for episode, e in evidence.items()}, tuple(sorted(never_set))
 
 
 def _meaning(flags: Collection[Flag], rewards: Collection[RewardEvidence], endings: Collection[Ending]) -> _Meaning:

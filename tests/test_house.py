@@ -16,13 +16,13 @@ from core.paths import ROOT
 # Lines by `wc -l`, blanks and docstrings and all; behind each what the room is to come down to
 LINES = {
     "core": 2744,  # 2,000
-    "ingest": 11591,  # 9,800
-    "annotate": 10691,  # 9,000
+    "ingest": 11557,  # 9,800
+    "annotate": 10685,  # 9,000
     "warehouse": 13276,  # 10,300
-    "eval": 12657,  # 9,500
-    "training": 7144,  # 6,800
+    "eval": 12644,  # 9,500
+    "training": 7138,  # 6,800
     "pipeline": 6712,  # 5,300
-    "explorer": 4829,  # 4,700
+    "explorer": 4821,  # 4,700
     "cli": 3973,  # 3,600
     "assets": 2875,  # 2,000
     "benchmarks": 7959,  # 8,000
@@ -32,7 +32,7 @@ MOST_OF_A_FILE = 400
 LONGER_FILES = 10  # 0
 IMPORTS_IN_FUNCTIONS = 104  # 60
 FOR_THE_TYPE_CHECKER = 7  # blocks
-DATACLASSES = 345  # 330
+DATACLASSES = 335  # 330
 ERRORS = 30
 MOST_COMPLEX = 20
 OFTEN_COMPLEX, SHARE_COMPLEX = 10, 0.03

@@ -16,8 +16,8 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -104,12 +104,8 @@ class _Source(_Row):
         return self
 
 
-@dataclass(frozen=True)
-class _Line:
-    """A row as it is trained on, with sample_id, question, answer, form, progress and truth; and its pictures."""
-
-    row: Mapping[str, Any]
-    pictures: tuple[Path, ...]
+# A row as it is trained on, with sample_id, question, answer, form, progress and truth; and its pictures
+_Line = tuple[dict[str, Any], tuple[Path, ...]]
 
 
 class Rows(Sequence[Sample]):
@@ -125,7 +121,7 @@ class Rows(Sequence[Sample]):
         """Raises TrainingError for a picture that cannot be read."""
         if isinstance(index, slice):
             return Rows(self._lines[index])
-        row, paths = self.row(index), self._lines[index].pictures
+        row, paths = self.row(index), self._lines[index][1]
         try:
             return Sample(row, tuple(p.read_bytes() for p in paths))
         except OSError as e:
@@ -133,41 +129,41 @@ class Rows(Sequence[Sample]):
 
     def row(self, index: int) -> dict[str, Any]:
         """A sample's row, without reading a picture."""
-        return dict(self._lines[index].row)
+        return dict(self._lines[index][0])
 
     def picture_sizes(self, index: int) -> tuple[Size, ...]:
         """Height and width of a sample's pictures, by their headers. Raises TrainingError."""
-        line = self._lines[index]
+        row, paths = self._lines[index]
         sizes = []
-        for path in line.pictures:
+        for path in paths:
             try:
                 with path.open("rb") as f:
                     sizes.append(picture_size(f))
             except (OSError, ValueError) as e:
-                raise TrainingError(f"{line.row['sample_id']}: picture {path} cannot be read: {e}") from e
+                raise TrainingError(f"{row['sample_id']}: picture {path} cannot be read: {e}") from e
         return tuple(sizes)
 
     def dataset(self, index: int) -> str:
         """The name of a row's file."""
-        return Path(self._lines[index].row["sample_id"].rpartition(":")[0]).stem
+        return Path(self._lines[index][0]["sample_id"].rpartition(":")[0]).stem
 
     @property
     def texts(self) -> Iterator[str]:
         """Questions and answers, without reading a picture."""
-        return (text for line in self._lines for text in (line.row["question"], line.row["answer"] or ""))
+        return (text for row, _ in self._lines for text in (row["question"], row["answer"] or ""))
 
     def runs(self) -> list[list[int]]:
         """Numbers of the rows that have a label of progress, by run: the last pictures of a run lie in one folder."""
         found: dict[Path | None, list[int]] = {}
-        for number, line in enumerate(self._lines):
-            if line.row["progress"] is not None:
-                found.setdefault(line.pictures[-1].parent if line.pictures else None, []).append(number)
+        for number, (row, paths) in enumerate(self._lines):
+            if row["progress"] is not None:
+                found.setdefault(paths[-1].parent if paths else None, []).append(number)
         return list(found.values())
 
     def check_labels(self) -> None:
         """Raises TrainingError for a row that no reward can be given for, without reading a picture."""
-        for line in self._lines:
-            _known_truth(line.row)
+        for row, _ in self._lines:
+            _known_truth(row)
 
 
 def read_rows(paths: Iterable[Path], image_root: Path | None = None, form: Form = "no_think") -> Rows:
@@ -176,61 +172,59 @@ def read_rows(paths: Iterable[Path], image_root: Path | None = None, form: Form 
     `image_root`: default, each file's folder. Raises TrainingError, naming file and line, for the first row that is
     broken or shows a picture that is not there.
     """
-    lines = [line for path in paths for line in _lines(path, _Pictures(image_root or path.parent), form)]
+    lines = [line for path in paths for line in _lines(path, _finder(image_root or path.parent), form)]
     if not lines:
         raise TrainingError(f"{', '.join(map(str, paths)) or 'no file'}: there is no row")
     return Rows(lines)
 
 
-def _lines(path: Path, pictures: "_Pictures", form: Form) -> Iterator[_Line]:
+def _lines(path: Path, find: "_Find", form: Form) -> Iterator[_Line]:
     """Read by pieces of bounded length: a file without line ends must not fill the memory. Raises TrainingError."""
     try:
         with path.open(encoding="utf-8") as f:
             for number, text in enumerate(iter(lambda: f.readline(LONGEST_LINE), ""), 1):
                 if text.strip():
-                    yield _line(f"{path}:{number}", text, pictures, form)
+                    yield _line(f"{path}:{number}", text, find, form)
     except UnicodeDecodeError as e:
         raise TrainingError(f"{path}: is no UTF-8 text ({e.reason} at byte {e.start})") from e
     except OSError as e:
         raise TrainingError(f"{path}: cannot be read: {e.strerror}") from e
 
 
-@dataclass
-class _Pictures:
-    """Paths of pictures below a root; what was found once is not looked for again."""
+_Find = Callable[..., Path]
 
-    root: Path
 
-    def __post_init__(self) -> None:
-        self.root = Path(os.path.abspath(self.root))
-        self._there: set[Path] = set()
+def _finder(root: Path) -> _Find:
+    """Finds pictures below a root; what was found once is not looked for again."""
+    root = Path(os.path.abspath(root))
 
-    def find(self, name: str, folder: str | None = None) -> Path:
+    @cache
+    def find(name: str, folder: str | None = None) -> Path:
         """`folder`: of the row's own pictures. Raises ValueError."""
-        path = Path(os.path.normpath(self.root / name))
+        path = Path(os.path.normpath(root / name))
         # A path of another machine: only the file's name says anything here, within the row's own folder.
-        if Path(name).is_absolute() and not path.is_relative_to(self.root) and folder is not None:
-            path = Path(os.path.normpath(self.root / folder / Path(name).name))
+        if Path(name).is_absolute() and not path.is_relative_to(root) and folder is not None:
+            path = Path(os.path.normpath(root / folder / Path(name).name))
         # Rows may come from anyone: none may reach files outside of the image root, by dots or otherwise.
-        if not path.is_relative_to(self.root):
-            raise ValueError(f"picture {name!r} is not below the image root {self.root}")
-        if path not in self._there:
-            if not path.is_file():
-                raise ValueError(f"there is no picture {path} (is the image root right?)")
-            self._there.add(path)
+        if not path.is_relative_to(root):
+            raise ValueError(f"picture {name!r} is not below the image root {root}")
+        if not path.is_file():
+            raise ValueError(f"there is no picture {path} (is the image root right?)")
         return path
 
+    return find
 
-def _line(where: str, text: str, pictures: _Pictures, form: Form) -> _Line:
+
+def _line(where: str, text: str, find: _Find, form: Form) -> _Line:
     """A line of a file as a row, checked. Raises TrainingError."""
     try:
         fields = json.loads(text)
         if not isinstance(fields, dict):
             raise ValueError("is no object")
-        line = _line_of(where, fields, pictures, form)
-        question, answer = line.row["question"], line.row["answer"]
-        if (marks := question.count(IMAGE_MARK)) != len(line.pictures):
-            raise ValueError(f"{marks} {IMAGE_MARK} marks for {len(line.pictures)} pictures")
+        row, paths = _line_of(where, fields, find, form)
+        question, answer = row["question"], row["answer"]
+        if (marks := question.count(IMAGE_MARK)) != len(paths):
+            raise ValueError(f"{marks} {IMAGE_MARK} marks for {len(paths)} pictures")
         if IMAGE_MARK in (answer or ""):
             raise ValueError(f"the answer holds {IMAGE_MARK}")
     except (json.JSONDecodeError, RecursionError) as e:
@@ -243,26 +237,26 @@ def _line(where: str, text: str, pictures: _Pictures, form: Form) -> _Line:
         raise TrainingError(f"{where}: {field + ': ' if field else ''}{message}") from None
     except (ValueError, TypeError) as e:
         raise TrainingError(f"{where}: {e}") from None
-    return line
+    return row, paths
 
 
-def _line_of(where: str, fields: dict[str, Any], pictures: _Pictures, form: Form) -> _Line:
+def _line_of(where: str, fields: dict[str, Any], find: _Find, form: Form) -> _Line:
     """The row in its form, which its fields tell. Raises ValueError, TypeError."""
     if "user_prompt" in fields:
-        row, paths = _prompt(_Prompt(**fields), fields.get("messages"), pictures)
+        row, paths = _prompt(_Prompt(**fields), fields.get("messages"), find)
     elif "messages" in fields:
-        row, paths = _conversation(_Conversation(**fields), pictures)
+        row, paths = _conversation(_Conversation(**fields), find)
     elif "progress_score" in fields:
-        row, paths = _source(_Source(**fields), pictures, form)
+        row, paths = _source(_Source(**fields), find, form)
     else:
         raise ValueError("has neither messages, user_prompt nor progress_score, as rows of ProgressLM's have")
-    return _Line({"sample_id": where, **row}, tuple(paths))
+    return {"sample_id": where, **row}, tuple(paths)
 
 
 _Found = tuple[dict[str, Any], Iterable[Path]]  # a row but for its sample_id; its pictures
 
 
-def _conversation(row: _Conversation, pictures: _Pictures) -> _Found:
+def _conversation(row: _Conversation, find: _Find) -> _Found:
     *before, answer = (m.content for m in row.messages)
     reply = parse_reply(answer)
     form = "think" if reply.score_text else "no_think"
@@ -271,10 +265,10 @@ def _conversation(row: _Conversation, pictures: _Pictures) -> _Found:
         score = reply.score if form == "think" else parse_answer(answer).score
     question = "\n".join(t for t in before if t.strip())
     found = {"question": question, "answer": answer, "form": form, "progress": score, "truth": None}
-    return found, map(pictures.find, row.images)
+    return found, map(find, row.images)
 
 
-def _prompt(row: _Prompt, segments: Any, pictures: _Pictures) -> _Found:
+def _prompt(row: _Prompt, segments: Any, find: _Find) -> _Found:
     question = row.user_prompt
     if IMAGE_MARK not in question and isinstance(segments, list):
         question = "".join(IMAGE_MARK if s.get("type") == "image" else str(s.get("text", "")) for s in segments)
@@ -283,10 +277,10 @@ def _prompt(row: _Prompt, segments: Any, pictures: _Pictures) -> _Found:
     truth = _truth(**row.answer.model_dump())
     progress = None if truth.score_percent is None else truth.score_percent / 100
     found = {"question": question, "answer": None, "form": "think", "progress": progress, "truth": truth}
-    return found, (pictures.find(name, row.id) for name in row.images)
+    return found, (find(name, row.id) for name in row.images)
 
 
-def _source(row: _Source, pictures: _Pictures, form: Form) -> _Found:
+def _source(row: _Source, find: _Find, form: Form) -> _Found:
     steps, n = row.text_demo or [], row.total_steps
     # A demonstration in words ends each step at its share; one in pictures begins with the start, too.
     shares = [k / n for k in range(1 if steps else 0, n + 1)]
@@ -304,7 +298,7 @@ def _source(row: _Source, pictures: _Pictures, form: Form) -> _Found:
         "progress": score,
         "truth": _truth(row.closest_idx.strip().lower(), percent, len(shares)),
     }
-    return found, (pictures.find(os.path.join(row.id, name)) for name in names)
+    return found, (find(os.path.join(row.id, name)) for name in names)
 
 
 def _view(steps: Sequence[str], names: Iterable[str]) -> Literal["text", "visual", "cross_view"]:

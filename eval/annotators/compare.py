@@ -147,13 +147,6 @@ class _Side:
     content: str
 
 
-@dataclass(frozen=True)
-class _Compared:
-    sides: list[_Side]
-    apart: list[RunsApart]
-    without: int = 0
-
-
 def _reference(
     lake: Lake, dataset: str, episodes: Mapping[int, EpisodeFacts], against: str | None, truth: Path | None
 ) -> _Reference | None:
@@ -203,17 +196,18 @@ def _usable(labels: Mapping[int, ComparedLabel], episodes: Mapping[int, EpisodeF
 
 def _compared(
     lake: Lake, dataset: str, annotators: Mapping[str, str], against: str | None, truth: Path | None, embedded: Embed
-) -> _Compared:
-    """Label runs of a dataset (`annotators`: by label run) beside their reference, all but the reference itself."""
+) -> tuple[list[_Side], list[RunsApart], int]:
+    """Label runs of a dataset (`annotators`: by label run) beside their reference, all but the reference itself; where
+    runs are apart; and how many episodes of the truth the corpus has not."""
     episodes = usable_episodes(lake, dataset)
     reference = _reference(lake, dataset, episodes, against, truth)
     if reference is None or not reference.truths:
-        return _Compared([], [])
+        return [], [], 0
     truths = dict(sorted(reference.truths.items()))
     runs = [run for run in annotators if run not in reference.runs]
     labels = {run: _usable(stored_labels(lake, dataset, run), episodes) for run in runs}
     if not labels:
-        return _Compared([], [])
+        return [], [], 0
 
     active = active_runs(lake, dataset)
     # Names are embedded once for all runs: the model that does so is slow
@@ -228,7 +222,7 @@ def _compared(
         sides.append(_Side(dataset, run, annotators[run], reference.against, counts, results, successes, content))
     by_some = {e: score_baselines(t) for e, t in truths.items() if any(e in own for own in labels.values())}
     sides += _baseline_sides(dataset, reference.against, truths, by_some, episodes)
-    return _Compared(sides, _apart(dataset, labels, active, reference, episodes), reference.without)
+    return sides, _apart(dataset, labels, active, reference, episodes), reference.without
 
 
 def _baseline_sides(
@@ -404,14 +398,14 @@ def compare(
     # Each run beside its reference, dataset by dataset
     own = datasets or list(runs)
     compared = {dataset: _compared(lake, dataset, wanted[dataset], other, truth, embedded) for dataset in own}
-    sides = [side for one in compared.values() for side in one.sides]
+    sides = [side for of_dataset, _, _ in compared.values() for side in of_dataset]
     # A dataset without ground truth is not compared; that is an error only where truth was asked for
     if against == TRUTH and not sides:
         raise UserError(f"no truth of {', '.join(own) or 'any dataset'} in {truth}: {_what_is_there(truth)}")
     return Comparison(
         labellers=[_labeller(side.dataset, [side]) for side in sides] + _over_all_datasets(sides),
-        apart=[apart for one in compared.values() for apart in one.apart],
-        without={dataset: one.without for dataset, one in compared.items() if one.without},
+        apart=[apart for _, of_dataset, _ in compared.values() for apart in of_dataset],
+        without={dataset: without for dataset, (_, _, without) in compared.items() if without},
     )
 
 

@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -32,17 +31,11 @@ TROUBLED = "failed or stalled"
 Answers = dict[tuple[str, int], np.ndarray]
 
 
-@dataclass(frozen=True)
-class Predicted:
-    """Of each episode at each of its moments, float64 [t], NaN where a model said nothing: progress, and the
-    probability of the end state, None of a model that has no such output."""
-
-    progress: Answers
-    done: Answers | None
-
-
-def predict(runner: Runner, episodes: Sequence[HeldOut], read: Callable[[str], float] = share_of) -> Predicted:
-    """A model's answers for each moment of each episode.
+def predict(
+    runner: Runner, episodes: Sequence[HeldOut], read: Callable[[str], float] = share_of
+) -> tuple[Answers, Answers | None]:
+    """A model's answers for each moment of each episode, float64 [t], NaN where it said nothing: progress, and the
+    probability of the end state, None of a model that has no such output.
 
     `read`: the progress in an answer in words. The runner places model and pictures on the GPU where there is one.
     Raises UnansweredError where it answers nothing.
@@ -76,7 +69,7 @@ def predict(runner: Runner, episodes: Sequence[HeldOut], read: Callable[[str], f
             errors.append(reply.error)
     if prompts and len(errors) == len(prompts):
         raise UnansweredError(f"none of {len(errors)} moments was answered; the first: {errors[0]}")
-    return Predicted(progress, done if has_done else None)
+    return progress, done if has_done else None
 
 
 def slices(episode: HeldOut) -> Iterator[str]:
@@ -172,13 +165,13 @@ def evaluate_all(
 ) -> list[Evaluated]:
     """A model and the baselines against the release's labels and, where there is some, against ground truth; then how
     they rank the runs of each task. `validation`: episodes that thresholds of success are chosen on."""
-    predicted = predict(runner, [*episodes, *validation])
+    progress, done = predict(runner, [*episodes, *validation])
 
     def of_model(episode: HeldOut) -> np.ndarray:
-        return predicted.progress[episode.dataset, episode.episode_index]
+        return progress[episode.dataset, episode.episode_index]
 
     def done_by_model(episode: HeldOut) -> np.ndarray:
-        return (predicted.done or predicted.progress)[episode.dataset, episode.episode_index]
+        return (done or progress)[episode.dataset, episode.episode_index]
 
     # Against the labels that a model is trained by; then against ground truth, as the labels themselves are
     with_truth = [e for e in episodes if e.truth is not None]

@@ -91,7 +91,7 @@ class HeldOutScorer:
         if not mine:
             return []
         runner = local_runner(RunnerConfig(str(folder), folder=folder), folder)
-        found = predict(runner, mine, read_progress).progress
+        found, _ = predict(runner, mine, read_progress)
         # Its memory is training's again.
         del runner
         gc.collect()

@@ -161,13 +161,13 @@ class ListingBuilder:
             # Whatever the format, files may lie in a folder that tells
             folder = of_record.folder or folder_outcome(record.data_uri or "", *(video.uri for video in record.videos))
             evidence[record.episode_index] = replace(of_record, folder=folder)
-        decided = decide(evidence)
+        outcomes, never_set = decide(evidence)
         records = []
         for record in self.records:
-            if outcome := decided.outcomes[record.episode_index]:
+            if outcome := outcomes[record.episode_index]:
                 record = replace(record, success=outcome.success, success_source=outcome.source)
             records.append(record)
-        return tuple(records), decided.never_set
+        return tuple(records), never_set
 
     def find_missing(self, cameras: Iterable[str], what: str) -> None:
         """Find the cameras that an episode lacks, where no finding says more of them; `what` names pictures of one."""

@@ -1,10 +1,11 @@
 """Which runs of other chunks samples may show: of other tasks, of the same split, the same whatever else is listed."""
 
-from collections import Counter
+from collections import Counter, namedtuple
 
 from ingest.episode import CameraVideo, EpisodeRecord
-from ingest.other_tasks import MOST, OtherTask, other_tasks
+from ingest.other_tasks import MOST, other_tasks
 
+Shown = namedtuple("Shown", ("chunk", "split", "episode_index"))
 FRUIT = ("apple", "pear", "banana", "lemon")
 
 
@@ -13,9 +14,9 @@ def record(index: int, task: str | None, *, videos: bool = True) -> EpisodeRecor
     return EpisodeRecord(index, f"run {index}", 10.0, task, num_rows=50, videos=cameras, group=f"g{index}")
 
 
-def chosen(records: list[EpisodeRecord], unusable: tuple[int, ...] = (), **split: str) -> list[OtherTask]:
+def chosen(records: list[EpisodeRecord], unusable: tuple[int, ...] = (), **split: str) -> list[Shown]:
     split_of_group = {r.group: split.get(r.group, "train") for r in records}
-    return other_tasks("d", records, split_of_group, unusable, chunk_size=5)
+    return [Shown(**row) for row in other_tasks("d", records, split_of_group, unusable, chunk_size=5)]
 
 
 def fruit(count: int = 60) -> list[EpisodeRecord]:

@@ -47,7 +47,7 @@ def test_truth(value: Any, expected: bool | None) -> None:
 
 
 def outcomes_of(*evidence: OutcomeEvidence) -> list[tuple[bool, str] | None]:
-    decided = decide(dict(enumerate(evidence))).outcomes
+    decided, _ = decide(dict(enumerate(evidence)))
     found = [decided[k] for k in range(len(evidence))]
     return [(o.success, o.source) if o else None for o in found]
 
