@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # Files that take longest, below tests/
 LONG = (
     "faults/test_ray_killed.py", "faults/test_kills.py", "faults/test_other_faults.py", "stack/test_ui.py",
-    "stack/test_deployment.py", "ingest/test_fuzz_tables.py", "ingest/test_fuzz.py", "pipeline/stages/test_transfer.py",
+    "stack/test_deployment.py", "ingest/test_fuzz.py", "pipeline/stages/test_transfer.py",
     "training/test_processes.py", "pipeline/test_release_cycle.py", "warehouse/exports/test_lerobot.py",
     "warehouse/releases/test_release.py", "e2e/test_cli_reward.py", "e2e/test_vlm_build.py", "e2e/test_cli_export.py",
     "pipeline/stages/test_corrections.py", "e2e/test_cli_annotators.py", "e2e/test_cli_build.py",

@@ -1,6 +1,6 @@
 """Files that lie elsewhere: fetched when asked for, resumed where they broke off, checked, and never half in place.
 
-The hub is a stand-in on loopback; buckets and web servers are in test_remote_hosts.py.
+The hub is a stand-in on loopback; buckets and web servers are in test_hosts.py.
 """
 
 import hashlib

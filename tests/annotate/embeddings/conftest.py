@@ -1,1 +1,0 @@
-"""Encoders with weights are tried where the weights are."""
