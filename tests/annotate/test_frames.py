@@ -1,30 +1,20 @@
 """The frames stage on tiny real videos: what it measures, keeps, refuses, and how often it decodes."""
 
-import json
-import os
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from annotate.frames import FramesConfig, FramesResult, frames_stage, timing
 from annotate.visual_change import published_phash
 from ingest.media.video import decode
-from ingest.registry import DatasetConfig
 from ingest.source import list_episodes
-from ingest.sources.files import Source
+from tests.kits.lerobot_writer import FRONT, edit_parquet, source_of, v2_data, v2_video, write_v2, write_video
 from tests.kits.signal_kit import signal_at
 
 SIZE = 64
-FPS = 10
-FRONT, WRIST = "observation.images.front", "observation.images.wrist"
 
 
 def moving(n: int) -> list[np.ndarray]:
@@ -38,97 +28,32 @@ def moving(n: int) -> list[np.ndarray]:
     return pictures
 
 
-def write_video(path: Path, pictures: list[np.ndarray], codec: str = "libx264", **options: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # x264's macroblock trees depend on what happened to lie in fresh memory: with them equal pictures may differ
-    options = options or {"crf": "10", "g": "4", "mbtree": "0"}
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=FPS, options=options)
-        stream.height, stream.width = pictures[0].shape[:2]
-        stream.pix_fmt = "yuv420p"
-        for picture in pictures:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode())
-    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))  # SVT-AV1 makes its caller a real-time thread
+# x264's macroblock trees depend on what happened to lie in fresh memory: with them equal pictures may differ
+ENCODED = {"crf": "10", "g": "4", "mbtree": "0"}
 
 
-@dataclass
-class Dataset:
-    """A LeRobot v2.1 folder of a few episodes, each with its rows and videos."""
-
-    root: Path
-    cameras: tuple[str, ...] = (FRONT,)
-    tasks: list[str] = field(default_factory=list)
-
-    def add(self, rows: int, videos: dict[str, list[np.ndarray]], task: str = "push", **columns: np.ndarray) -> None:
-        index = len(self.tasks)
-        self.tasks.append(task)
-        state = np.stack([np.linspace(0, 1, rows), np.zeros(rows), np.linspace(0.2, 0.8, rows)], axis=1)
-        table = {
-            "observation.state": list(columns.pop("state", state).astype(np.float32)),
-            "timestamp": columns.pop("timestamp", np.arange(rows) / FPS).astype(np.float32),
-            "episode_index": np.full(rows, index),
-            "task_index": np.full(rows, index),
-        }
-        path = self.root / "data" / "chunk-000" / f"episode_{index:06d}.parquet"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.table(table), path)
-        for camera, pictures in videos.items():
-            write_video(self.video(index, camera), pictures)
-
-    def video(self, index: int, camera: str = FRONT) -> Path:
-        return self.root / "videos" / "chunk-000" / camera / f"episode_{index:06d}.mp4"
-
-    def source(self) -> Source:
-        names = ["x", "y", "gripper"]
-        features = {"observation.state": {"dtype": "float32", "shape": [3], "names": names}}
-        features |= {c: {"dtype": "video", "shape": [SIZE, SIZE, 3]} for c in self.cameras}
-        info = {"codebase_version": "v2.1", "fps": FPS, "chunks_size": 1000, "features": features}
-        meta = self.root / "meta"
-        meta.mkdir(exist_ok=True)
-        (meta / "info.json").write_text(json.dumps(info))
-        lines = [json.dumps({"task_index": i, "task": t}) for i, t in enumerate(self.tasks)]
-        (meta / "tasks.jsonl").write_text("\n".join(lines))
-        lines = [json.dumps({"episode_index": i, "tasks": [t]}) for i, t in enumerate(self.tasks)]
-        (meta / "episodes.jsonl").write_text("\n".join(lines))
-        (meta / "episodes_stats.jsonl").write_text("")
-        return Source(DatasetConfig(name="tiny", source=str(self.root)))
+def written(root: Path, pictures: list[np.ndarray], **columns: Any) -> Path:
+    """A LeRobot dataset of one episode; `columns` stand in the place of its own."""
+    write_v2(root, [len(pictures)])
+    edit_parquet(v2_data(root, 0), **columns)
+    write_video(v2_video(root, FRONT, 0), pictures, options=ENCODED)
+    return root
 
 
-@dataclass
-class Store:
-    """Keyframes by hash, and how often each was handed over."""
-
-    files: dict[str, bytes] = field(default_factory=dict)
-    calls: Counter = field(default_factory=Counter)
-
-    def __call__(self, sha256: str, data: bytes) -> None:
-        self.files[sha256] = data
-        self.calls[sha256] += 1
-
-
-def measure(
-    dataset: Dataset, store: Callable[[str, bytes], None] = Store(), threads: int = 1, **config: object
-) -> tuple[FramesResult, Source]:
-    source = replace(dataset.source(), decoding_threads=threads)
-    records = list_episodes(source).records
-    return frames_stage(source, records, 7, FramesConfig(**config), store), source
-
-
-@pytest.fixture
-def dataset(tmp_path: Path) -> Dataset:
-    return Dataset(tmp_path / "tiny")
+def measure(root: Path, threads: int = 1, **config: Any) -> FramesResult:
+    source = replace(source_of(root), decoding_threads=threads)
+    records, ignore = list_episodes(source).records, lambda sha256, data: None
+    return frames_stage(source, records, 7, FramesConfig(**config), ignore, signals=[signal_at(2)])
 
 
 # Measurements
 
 
-def test_the_published_hash_on_request(dataset: Dataset):
+def test_the_published_hash_on_request(tmp_path: Path):
     pytest.importorskip("imagehash")
-    dataset.add(6, {FRONT: moving(6)})
-    result, _ = measure(dataset, published_phash=True)
-    expected = [published_phash(f) for f in decode(dataset.video(0))]
-    assert result.tables["frames"]["phash"].to_pylist() == expected
+    root = written(tmp_path, moving(6))
+    expected = [published_phash(f) for f in decode(v2_video(root, FRONT, 0))]
+    assert measure(root, published_phash=True).tables["frames"]["phash"].to_pylist() == expected
 
 
 # What is refused
@@ -166,13 +91,10 @@ def test_a_rate_that_the_registry_gives_is_kept():
 
 @pytest.mark.parametrize(("dimension", "what"), [(0, "state"), (2, "gripper")])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_values_that_are_no_finite_numbers(dataset: Dataset, dimension: int, what: str, bad: float):
-    state = np.zeros((8, 3))
+def test_values_that_are_no_finite_numbers(tmp_path: Path, dimension: int, what: str, bad: float):
+    state = np.zeros((8, 3), np.float32)
     state[3, dimension] = bad
-    dataset.add(8, {FRONT: moving(8)}, state=state)
-    source = dataset.source()
-    records = list_episodes(source).records
-    result = frames_stage(source, records, 0, FramesConfig(), Store(), signals=[signal_at(2)])
+    result = measure(written(tmp_path, moving(8), **{"observation.state": list(state)}))
     (finding,) = result.findings
     assert (finding.reason, finding.severity, finding.episode_index) == ("nan_state", "unusable", 0)
     assert finding.detail == f"{what} is not a finite number in row 3"
@@ -190,17 +112,10 @@ def damage(path: Path, where: float, count: int) -> None:
     path.write_bytes(bytes(data))
 
 
-@pytest.fixture
-def damaged(dataset: Dataset) -> Dataset:
-    noise = list(np.random.default_rng(0).integers(0, 255, (60, SIZE, SIZE, 3), np.uint8))
-    dataset.add(60, {FRONT: noise})
-    return dataset
-
-
-def test_damage_is_measured_the_same_on_several_threads(damaged: Dataset):
-    damage(damaged.video(0, FRONT), 0.5, 20)
-    one, _ = measure(damaged)
-    several, _ = measure(damaged, threads=4)
+def test_damage_is_measured_the_same_on_several_threads(tmp_path: Path):
+    root = written(tmp_path, list(np.random.default_rng(0).integers(0, 255, (60, SIZE, SIZE, 3), np.uint8)))
+    damage(v2_video(root, FRONT, 0), 0.5, 20)
+    one, several = measure(root), measure(root, threads=4)
     assert several.tables["frames"] == one.tables["frames"]
     assert several.tables["episode_content"] == one.tables["episode_content"]
     assert several.findings == one.findings != []

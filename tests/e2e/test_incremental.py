@@ -3,7 +3,6 @@
 import os
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 
@@ -11,6 +10,7 @@ from core.paths import Workspace
 from ingest.registry import DatasetConfig
 from pipeline.build import run_build
 from pipeline.config import DatasetBuild
+from tests.kits import lerobot_writer
 from warehouse.lake import Lake
 
 FRAMES = 8
@@ -19,14 +19,10 @@ FRAMES = 8
 def write_video(path: Path, seed: int) -> None:
     """A bright square that walks over noise of its own."""
     ground = np.random.default_rng(seed).integers(40, 90, (64, 64, 1), np.uint8).repeat(3, axis=2)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=10, options={"crf": "10", "threads": "1"})
-        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
-        for k in range(FRAMES):
-            picture = ground.copy()
-            picture[20:36, 5 * k : 5 * k + 16] = 230
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode())
+    pictures = [ground.copy() for _ in range(FRAMES)]
+    for k, picture in enumerate(pictures):
+        picture[20:36, 5 * k : 5 * k + 16] = 230
+    lerobot_writer.write_video(path, pictures, options={"crf": "10"})
     path.with_suffix(".json").write_text('{"task": "push the square"}')
 
 

@@ -5,7 +5,6 @@ Of each frame of each run it is known which frame of the real run it shows, so w
 
 import json
 import shutil
-from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -13,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tests.kits.lerobot_writer import write_video
 from tests.kits.real_data import GR1
 
 FPS = 10
@@ -71,14 +71,5 @@ def _write_rows(path: Path, rows: pa.Table, episode: int, pace: np.ndarray) -> N
 
 
 def _write_video(path: Path, pictures: list[np.ndarray], brighter: int) -> None:
-    height, width, _ = pictures[0].shape
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=FPS, options={"crf": "20", "preset": "ultrafast", "g": "10"})
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.time_base = Fraction(1, FPS)
-        for k, picture in enumerate(pictures):
-            lit = np.minimum(picture.astype(np.int16) + brighter, 255).astype(np.uint8)
-            frame = av.VideoFrame.from_ndarray(lit, format="rgb24")
-            frame.pts, frame.time_base = k, Fraction(1, FPS)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
+    lit = [np.minimum(picture.astype(np.int16) + brighter, 255).astype(np.uint8) for picture in pictures]
+    write_video(path, lit, options={"crf": "20", "preset": "ultrafast", "g": "10"})
