@@ -9,12 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
-import av
 import numpy as np
 import pytest
-from av.video.stream import VideoStream
 
 from annotate.segments import Segment, check_tiling
 from core.paths import ROOT
@@ -29,6 +26,7 @@ from tests.kits.cli_kit import (
     write_config,
 )
 from tests.kits.lerobot_writer import write_json_lines as write_lines
+from tests.kits.lerobot_writer import write_video
 from tests.kits.tiny_lerobot import LENGTHS, TASKS, make_dataset, video_path, write_rows
 
 pytestmark = pytest.mark.slow
@@ -272,13 +270,7 @@ def test_a_budget_ends_the_build_cleanly_and_is_kept(server: Server, annotate: A
 def test_no_pictures_no_call(server: Server, annotate: Annotate, own: Built, tmp_path: Path) -> None:
     """Undecodable and black videos are quarantined; nothing is asked about them."""
     video_path(own.source, 0).write_bytes(b"no video")
-    with av.open(str(video_path(own.source, 1)), "w") as container:
-        stream = cast(VideoStream, container.add_stream("libx264", rate=10))
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for _ in range(LENGTHS[1]):
-            picture = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode())
+    write_video(video_path(own.source, 1), [np.zeros((48, 64, 3), np.uint8)] * LENGTHS[1])
     ok(annotate(server, tmp_path / "workspace", "--workers", 1, of=own.source))
     assert [
         r[0] for r in rows(tmp_path / "workspace", "SELECT DISTINCT episode_index FROM vlm_calls ORDER BY 1")

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from core.paths import ROOT
+from tests.kits import lerobot_writer
 
 SCRIPT = ROOT / "samples/make_samples.py"
 LENGTHS = (17, 12, 14)  # frames; more than one group of pictures each
@@ -22,18 +22,11 @@ LENGTHS = (17, 12, 14)  # frames; more than one group of pictures each
 
 def write_video(path: Path, frames: int, fps: int, seed: int) -> None:
     """A grey square that moves over noise, so that the encoder uses B-frames."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(seed).integers(0, 255, (64, 64, 3), np.uint8)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=fps)
-        stream.width = stream.height = 64
-        stream.pix_fmt = "yuv420p"
-        stream.options = {"g": "8", "threads": "1"}
-        for k in range(frames):
-            image = noise.copy()
-            image[8:24, k : k + 16] = 128
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-        container.mux(stream.encode())
+    pictures = [noise.copy() for _ in range(frames)]
+    for k, picture in enumerate(pictures):
+        picture[8:24, k : k + 16] = 128
+    lerobot_writer.write_video(path, pictures, fps=fps, options={"g": "8"})
 
 
 def rows(state: int, action: int, extra: dict[str, Any]) -> Iterator[dict[str, Any]]:

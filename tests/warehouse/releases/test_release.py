@@ -1,14 +1,13 @@
 """Releases: what they hold, what stays out, what blocks them, and whether they are still what was frozen."""
 
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import cv2
 import numpy as np
 import pytest
 
 from pipeline.build import run_build
+from tests.kits.lerobot_writer import write_video
 from tests.kits.made_corpus import Made, build_of
 from tests.kits.tiny_lerobot import FPS, HEIGHT, LENGTHS, WIDTH, make_dataset, video_path, write_rows
 from warehouse.lake import Lake
@@ -82,17 +81,6 @@ def scene(n: int) -> list[np.ndarray]:
     return pictures
 
 
-def write_pictures(path: Path, pictures: list[np.ndarray], crf: int) -> None:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=FPS, options={"crf": str(crf), "preset": "ultrafast"})
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        for k, picture in enumerate(pictures):
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            frame.pts, frame.time_base = k, Fraction(1, FPS)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-
-
 def test_pictures_of_training_encoded_anew_or_cut_in_a_test_split(made: Made, tmp_path: Path):
     copied, first = 2, 10  # a train episode; what one copy lacks
     anew, cut = len(LENGTHS), len(LENGTHS) + 1
@@ -100,7 +88,8 @@ def test_pictures_of_training_encoded_anew_or_cut_in_a_test_split(made: Made, tm
     pictures = scene(LENGTHS[copied])
     brighter = [(p * 1.05).clip(0, 255).astype(np.uint8) for p in pictures]
     for episode, shown, crf in ((copied, pictures, 18), (anew, brighter, 30), (cut, pictures[first:], 30)):
-        write_pictures(video_path(root, episode), shown, crf)
+        how = {"crf": str(crf), "preset": "ultrafast"}
+        write_video(video_path(root, episode), shown, fps=FPS, options=how)
         write_rows(root, episode, len(shown), scale=1.0 + 0.1 * episode)  # as recorded on another arm
     own = made.copy(tmp_path / "before")
     assert not run_build(own.space, [build_of(root)], workers=1).failed
