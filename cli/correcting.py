@@ -31,7 +31,8 @@ from core.errors import UserError
 from core.files import write_file
 from core.names import whoami
 from pipeline.suggesting import TaskSuggestion, suggest
-from warehouse.exports.corrections import from_lines, from_opensarm, from_tasks, labelling_config, to_lines, to_tasks
+from warehouse.exports.corrections import from_lines, from_opensarm, to_lines
+from warehouse.exports.label_studio import from_tasks, labelling_config, to_tasks
 from warehouse.lake import Lake, corrections, outcomes, references
 from warehouse.lake.labels import active_labels_of
 from warehouse.lake.statements import read_text

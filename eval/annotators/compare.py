@@ -12,6 +12,7 @@ import numpy as np
 from annotate.segments import STEP
 from annotate.similarity import embed
 from core.errors import UserError
+from eval.annotators.apart import ComparedWith, RunsApart, as_truth, where_apart
 from eval.annotators.labels import (
     ComparedLabel,
     EpisodeFacts,
@@ -21,8 +22,8 @@ from eval.annotators.labels import (
     stored_labels,
     usable_episodes,
 )
-from eval.annotators.scoring import cuts_f1, published_counts, score_baselines, score_label, score_steps
-from eval.annotators.truth import NEAR_S, EpisodeTruth, corpus_truth
+from eval.annotators.scoring import published_counts, score_baselines, score_label, score_steps
+from eval.annotators.truth import EpisodeTruth, corpus_truth
 from eval.metrics.score import NO_SCORE, RESAMPLES, Difference, Measure, Score, mean_of, paired, ratio_of, scores
 from eval.store import EvalRun, StoredEvaluation, store_evaluations
 from warehouse.lake import Lake, content_key
@@ -31,7 +32,6 @@ CODE_VERSION = "annotators-2"
 TRUTH, ACTIVE = "truth", "active label"
 EVERY_DATASET = "all"
 PUBLISHED = "published_bf1@5"
-MOST_DIFFERENT = 3  # episodes
 Embed = Callable[[Sequence[str]], np.ndarray]
 
 LESS_IS_BETTER = ("events_off_s", "mae", "unnamed", "slivers")
@@ -92,26 +92,6 @@ class AnnotatorComparison:
 
 
 @dataclass(frozen=True)
-class Apart:
-    """How far two label runs are apart in one episode, or a label run and its reference."""
-
-    episode_index: int
-    progress: float  # mean absolute difference, NaN where one has none
-    boundary_f1: float  # of the one's boundaries within 0.5 s of the other's
-
-
-@dataclass(frozen=True)
-class RunsApart:
-    """Two label runs of a dataset: where they are farthest apart, the farthest first."""
-
-    dataset: str
-    first: str
-    second: str
-    num_episodes: int  # that both have labelled
-    episodes: tuple[Apart, ...]
-
-
-@dataclass(frozen=True)
 class Comparison:
     """All that was compared: labellers, label runs before the baselines of each dataset, and where runs are apart."""
 
@@ -121,16 +101,6 @@ class Comparison:
 
 
 # One dataset
-
-
-@dataclass(frozen=True)
-class _Reference:
-    """What label runs of one dataset are compared with; `runs`: those whose own labels these are."""
-
-    against: str
-    truths: Mapping[int, EpisodeTruth]
-    runs: frozenset[str] = frozenset()
-    without: int = 0  # episodes of the truth that are not in the corpus, or not usable
 
 
 @dataclass(frozen=True)
@@ -149,7 +119,7 @@ class _Side:
 
 def _reference(
     lake: Lake, dataset: str, episodes: Mapping[int, EpisodeFacts], against: str | None, truth: Path | None
-) -> _Reference | None:
+) -> ComparedWith | None:
     """As `compare` says of `against`; None where no ground truth is there and nothing else is allowed."""
     if truth and against in (None, TRUTH):
         every = corpus_truth(lake, truth, dataset)
@@ -161,32 +131,17 @@ def _reference(
                     "it is of another recording"
                 )
         if truths:
-            return _Reference(TRUTH, truths, without=len(every) - len(truths))
+            return ComparedWith(TRUTH, truths, without=len(every) - len(truths))
     # Where truth alone was asked for, no other label may stand for it
     if against == TRUTH:
         return None
     labels = _usable(stored_labels(lake, dataset, against), episodes)
-    truths = {e: _as_truth(dataset, e, label, episodes[e]) for e, label in labels.items()}
+    truths = {e: as_truth(dataset, e, label, episodes[e]) for e, label in labels.items()}
     if against is not None:
-        return _Reference(against, truths, frozenset({against}))
+        return ComparedWith(against, truths, frozenset({against}))
     # Where the active labels are of several runs, each run is compared with the mixture
     active = active_runs(lake, dataset)
-    return _Reference(ACTIVE, truths, frozenset(active) if len(active) == 1 else frozenset())
-
-
-def _as_truth(dataset: str, episode: int, label: ComparedLabel, facts: EpisodeFacts) -> EpisodeTruth:
-    """Another label in the place of the truth."""
-    return EpisodeTruth(
-        dataset=dataset,
-        episode_index=episode,
-        num_frames=label.num_frames,
-        fps=facts.fps,
-        success=label.finished,
-        boundaries=tuple(label.cuts),
-        events=(),
-        passes=(label.segments,),
-        curve=label.progress,
-    )
+    return ComparedWith(ACTIVE, truths, frozenset(active) if len(active) == 1 else frozenset())
 
 
 def _usable(labels: Mapping[int, ComparedLabel], episodes: Mapping[int, EpisodeFacts]) -> dict[int, ComparedLabel]:
@@ -222,7 +177,7 @@ def _compared(
         sides.append(_Side(dataset, run, annotators[run], reference.against, counts, results, successes, content))
     by_some = {e: score_baselines(t) for e, t in truths.items() if any(e in own for own in labels.values())}
     sides += _baseline_sides(dataset, reference.against, truths, by_some, episodes)
-    return sides, _apart(dataset, labels, active, reference, episodes), reference.without
+    return sides, where_apart(dataset, labels, active, reference, episodes), reference.without
 
 
 def _baseline_sides(
@@ -263,41 +218,6 @@ def _compared_text(truth: EpisodeTruth, label: ComparedLabel | None, facts: Epis
     curve = None if truth.curve is None else truth.curve.tolist()
     own = None if label is None else (label.segments, None if label.progress is None else label.progress.tolist())
     return repr((truth.episode_index, truth.boundaries, truth.events, truth.passes, truth.success, curve, own, facts))
-
-
-# Where labels are apart
-
-
-def _apart(
-    dataset: str,
-    labels: Mapping[str, Mapping[int, ComparedLabel]],
-    active: set[str],
-    reference: _Reference,
-    episodes: Mapping[int, EpisodeFacts],
-) -> list[RunsApart]:
-    """The run that counts beside each other one; a run that is alone beside the reference."""
-    first, *others = sorted(labels, key=lambda run: run not in active)
-    if not others:
-        return [_farthest(dataset, first, reference.against, labels[first], reference.truths)]
-    as_truths = {
-        run: {e: _as_truth(dataset, e, label, episodes[e]) for e, label in labels[run].items()} for run in others
-    }
-    return [_farthest(dataset, first, run, labels[first], as_truths[run]) for run in others]
-
-
-def _farthest(
-    dataset: str, first: str, second: str, labels: Mapping[int, ComparedLabel], others: Mapping[int, EpisodeTruth]
-) -> RunsApart:
-    both = [_episode_apart(labels[e], other) for e, other in others.items() if e in labels]
-    # Labels without progress are told apart by their boundaries alone
-    both.sort(key=lambda a: (0.0 if math.isnan(a.progress) else -a.progress, a.boundary_f1, a.episode_index))
-    return RunsApart(dataset, first, second, len(both), tuple(both[:MOST_DIFFERENT]))
-
-
-def _episode_apart(label: ComparedLabel, other: EpisodeTruth) -> Apart:
-    curve = other.progress()
-    progress = math.nan if label.progress is None else float(np.abs(label.progress - curve).mean())
-    return Apart(other.episode_index, progress, cuts_f1(label.cuts, other.boundaries, NEAR_S * other.fps))
 
 
 # Scores

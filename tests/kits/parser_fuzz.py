@@ -32,7 +32,8 @@ from tests.kits.made_corpus import make
 from tests.kits.reward_server_kit import FPS, TASK, Pixels, pictures, png
 from tests.kits.tiny_lerobot import LENGTHS
 from warehouse.exports import EXPORT_KINDS
-from warehouse.exports import corrections as correction_files
+from warehouse.exports.corrections import from_lines
+from warehouse.exports.label_studio import from_tasks
 from warehouse.exports.options import Selection
 from warehouse.lake import Lake
 from warehouse.lake.statements import CorrectionError, read_text
@@ -163,7 +164,7 @@ def corrections(folder: Path) -> Prepared:
             if kind == "outcomes":
                 read_outcomes(lake, "tiny", path, "eve")
             else:
-                reading = correction_files.from_lines if kind == "lines" else correction_files.from_tasks
+                reading = from_lines if kind == "lines" else from_tasks
                 reading(lake, read_text(path), "eve")
         except CorrectionError:
             return

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from warehouse.exports.corrections import from_lines, from_tasks, labelling_config, to_lines, to_tasks
+from warehouse.exports.corrections import from_lines, to_lines
+from warehouse.exports.label_studio import from_tasks, labelling_config, to_tasks
 from warehouse.lake import Lake, corrections
 from warehouse.lake.corrections import CorrectionError, add_rows, parsed
 
