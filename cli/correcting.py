@@ -56,7 +56,7 @@ def corrections_list(dataset: DatasetOption = None, everything: HistoryOption = 
     lake = lake_to_read(at.workspace)
     show(corrections.listed(lake, dataset, everything=everything), at.format, empty="Nobody corrected anything.")
     if at.format == "table":
-        say_stale(corrections.pending(lake))
+        say_stale(outcomes.chunks_to_build(lake))
 
 
 @corrections_app.command("export")

@@ -226,7 +226,7 @@ def run_stage(context: StageContext) -> StageReport:
         numbers=json.dumps(numbers),
     )
     # A listing registers its chunks, each with the hash of its own part
-    parts = _chunk_runs(run, context.source, published) if step.chunk is None else None
+    parts = _chunk_runs(run, context.source, published) if step.chunk is None else ()
     snapshot = lake.publish(run, output.tables, findings, output.upserts, parts, registered=output.registered)
     return StageReport(run, snapshot, numbers)
 

@@ -64,7 +64,7 @@ class Corpus:
             input_hash=step.input_hash,
             output_hash=output or f"{stage} {chunk}",
         )
-        parts = [replace(run, chunk=c, output_hash=f"facts {c}") for c in (0, 1)] if chunk is None else None
+        parts = [replace(run, chunk=c, output_hash=f"facts {c}") for c in (0, 1)] if chunk is None else []
         self.lake.publish(run, {}, parts=parts)
 
     def change(self, stage: str, **fields: str) -> None:

@@ -344,13 +344,6 @@ def listed(lake: Lake, dataset: str | None = None, *, everything: bool = False) 
     )
 
 
-def pending(lake: Lake) -> dict[str, int]:
-    """Chunks of each dataset that the next build makes anew because of what people said."""
-    if not said_of(lake)["corrections"]:
-        return {}
-    return dict(lake.rows("SELECT dataset, count(DISTINCT chunk) FROM pending_corrections GROUP BY 1"))
-
-
 def add_rows(lake: Lake, rows: Sequence[dict[str, Any]]) -> int:
     """Add whole rows from elsewhere, but for those that the lake has; returns how many were new."""
     new: list[dict[str, Any]] = []

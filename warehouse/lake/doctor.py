@@ -27,7 +27,7 @@ from warehouse.lake.gc import GRACE_S, unlisted_keyframes, unlisted_shards
 from warehouse.lake.hashes import output_hash
 from warehouse.lake.lake import Lake
 from warehouse.lake.place import LakeError, place
-from warehouse.lake.publishing import WHOLE_DATASET
+from warehouse.lake.publication import WHOLE_DATASET
 from warehouse.lake.soundness import corpus_soundness
 from warehouse.releases import card_path, get_release
 from warehouse.releases.verify import verify_release

@@ -27,7 +27,7 @@ from warehouse.lake.gc import GRACE_S, set_aside, sweep
 from warehouse.lake.lake import Lake
 from warehouse.lake.migrations import has_tables, migrate, schema_version, upgraded
 from warehouse.lake.place import LakeError, locked, place
-from warehouse.lake.publishing import WHOLE_DATASET
+from warehouse.lake.publication import WHOLE_DATASET
 
 DAMAGED = "damaged"  # as input_hash: no plan ever wants it, so the stage is stale
 

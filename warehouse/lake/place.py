@@ -3,8 +3,8 @@
 import json
 import re
 import tomllib
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from core.files import write_file
 from core.paths import Workspace
 
 LOCK_TIMEOUT_S = 600.0
+LOOK_S = 0.01
 KEPT_BACKUPS = 5
 LOCK_KEY = 0x70726F63  # of the advisory lock in Postgres: any number, the same for all
 
@@ -193,25 +194,26 @@ def holder(path: Path) -> str | None:
     return None
 
 
-@contextmanager
-def locked(workspace: Workspace) -> Iterator[None]:
+def locked(workspace: Workspace, meanwhile: Callable[[], bool] = lambda: False) -> AbstractContextManager[None]:
     """The right to commit, for one process at a time: a kernel lock, or one of Postgres' that goes with its session.
 
-    Raises LakeError when it is not had within LOCK_TIMEOUT_S, or the catalog's server does not answer.
+    meanwhile: is called while another process has it, again and again until it says that the right is of no more use
+    (by Postgres, where all get it in the order in which they came, once). Raises LakeError when it is not had within
+    LOCK_TIMEOUT_S, or the catalog's server does not answer.
     """
     at = place(workspace)
-    with _locked_in_postgres(at) if at.is_postgres else _locked_by_kernel(workspace):
-        yield
+    return _locked_in_postgres(at, meanwhile) if at.is_postgres else _locked_by_kernel(workspace, meanwhile)
 
 
 @contextmanager
-def _locked_by_kernel(workspace: Workspace) -> Iterator[None]:
-    lock = filelock.FileLock(workspace.lock, timeout=LOCK_TIMEOUT_S)
+def _locked_by_kernel(workspace: Workspace, meanwhile: Callable[[], bool]) -> Iterator[None]:
+    lock = filelock.FileLock(workspace.lock, timeout=LOCK_TIMEOUT_S, poll_interval=LOOK_S)
     try:
-        lock.acquire()
+        lock.acquire(cancel_check=meanwhile)
     except filelock.Timeout as e:
-        who = holder(workspace.lock) or "another process"
-        raise LakeError(f"{workspace.root}: {who} has been committing for {LOCK_TIMEOUT_S:.0f} s") from e
+        if not meanwhile():
+            who = holder(workspace.lock) or "another process"
+            raise LakeError(f"{workspace.root}: {who} has been committing for {LOCK_TIMEOUT_S:.0f} s") from e
     try:
         yield
     finally:
@@ -219,7 +221,7 @@ def _locked_by_kernel(workspace: Workspace) -> Iterator[None]:
 
 
 @contextmanager
-def _locked_in_postgres(at: LakePlace) -> Iterator[None]:
+def _locked_in_postgres(at: LakePlace, meanwhile: Callable[[], bool]) -> Iterator[None]:
     import psycopg2
 
     try:
@@ -230,7 +232,10 @@ def _locked_in_postgres(at: LakePlace) -> Iterator[None]:
         with session.cursor() as cursor:
             cursor.execute("SET lock_timeout = %s", [f"{LOCK_TIMEOUT_S:.0f}s"])
             try:
-                cursor.execute("SELECT pg_advisory_lock(%s)", [LOCK_KEY])
+                cursor.execute("SELECT pg_try_advisory_lock(%s)", [LOCK_KEY])
+                if cursor.fetchone() == (False,):
+                    meanwhile()
+                    cursor.execute("SELECT pg_advisory_lock(%s)", [LOCK_KEY])
             except psycopg2.errors.LockNotAvailable as e:
                 raise LakeError(
                     f"{at.catalog}: another process has been committing for {LOCK_TIMEOUT_S:.0f} s; its pid at the "

@@ -4,49 +4,39 @@ A stage replaces its own partition: rows, findings, key check and its stage_runs
 """
 
 import os
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from types import MappingProxyType
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 
 from core.files import room_in
 from core.tables import TABLES, Table
 from warehouse.lake import people
 from warehouse.lake.catalog import back_up
-from warehouse.lake.connection import LakeConnection, quoted, row_by_row
+from warehouse.lake.connection import LakeConnection, quoted, row_by_row, was_interrupted
 from warehouse.lake.place import LakeError, place
+from warehouse.lake.publication import (
+    WHOLE_DATASET,
+    Publication,
+    StageRun,
+    check_keys,
+    joined,
+    tell_committed,
+    turn,
+    waiting,
+)
 
-WHOLE_DATASET = -1  # stage_runs.chunk of a stage that works on a dataset as a whole
+SHARED_S, PAUSE_S = 2.0, 0.03  # after a commit that others shared the next one waits for them so long
 REWRITTEN_FROM = 0.25  # share of a file's rows that were deleted, from which on it is written anew without them
-
-
-@dataclass(frozen=True)
-class StageRun:
-    """What one run of a stage on one partition published; `chunk` None means the dataset as a whole."""
-
-    stage: str
-    dataset: str
-    chunk: int | None
-    label_run: str
-    input_hash: str
-    code_version: str
-    rows: int
-    output_hash: str
-    duration_s: float
-    cache_hits: int = 0
-    outcomes_hash: str = ""  # of a chunk's listing: what stages that read outcomes depend on besides
-    others_hash: str = ""  # of a chunk's listing: what stages that show runs of other chunks depend on besides
-    references_hash: str = ""  # of transfer: the references that it was shown
-    numbers: str = ""  # what the stage counted, for people, as JSON
 
 
 class LakeWriter(LakeConnection):
     """The transactions that change a lake's rows."""
+
+    _shared_at = -SHARED_S  # when others shared a commit of this connection's, by the monotonic clock
 
     def publish(
         self,
@@ -54,55 +44,82 @@ class LakeWriter(LakeConnection):
         tables: Mapping[str, pa.Table],
         findings: pa.Table | None = None,
         upserts: Mapping[str, pa.Table] | None = None,
-        parts: list[StageRun] | None = None,
+        parts: Sequence[StageRun] = (),
         *,
         registered: Mapping[str, pa.Table] | None = None,
-        absent_at: int | None = None,
     ) -> int:
         """Replace the partition of `run` by `tables`, in one transaction; returns the snapshot that holds it.
 
         `upserts` replace rows of the same key in unpartitioned tables, `registered` are added where those have none of
-        the same key; `parts` are further stage_runs lines (the chunks that a dataset-wide stage registers).
-        `absent_at`: a snapshot at which the lake had nothing of the stage on this partition, or nothing of the dataset
-        where that is the partition; None: not known, so it is asked. Raises LakeError when a key is not unique or a row
-        belongs to another partition; nothing is changed.
+        the same key; `parts` are further stage_runs lines (the chunks that a dataset-wide stage registers). What other
+        processes wait to publish goes into the same transaction, as this may go into theirs. Raises LakeError when a
+        key is not unique or a row belongs to another partition; nothing is changed.
         """
-        chunk = "" if run.chunk is None else run.chunk
-        with self.lock(), self.transaction(f"{run.stage} {run.dataset}:{chunk}"):
-            now = self.snapshot()
-            snapshot = self._commits = now + 1
-            # First the rows of the partition, which take the place of those that the same stage published before
-            is_new = absent_at == now
-            again = not is_new and self._was_published(run)
-            for name, data in tables.items():
-                self._replace(TABLES[name], data, run, again, ("label_run",))
-            if findings is not None:
-                self._replace(TABLES["findings"], findings, run, again, ("stage",))
-            # Then rows that belong to no partition, such as the label run that made the labels
-            for name, data in (upserts or {}).items():
+        staged = tables if findings is None else {**tables, "findings": findings}
+        one = Publication(run, staged, registered or {}, upserts or {}, parts)
+        one.check()
+        with turn(self.workspace, one) as snapshot:
+            if snapshot:
+                self._shared_at = time.monotonic()
+                return snapshot
+            if time.monotonic() - self._shared_at < SHARED_S:
+                time.sleep(PAUSE_S)  # they come again in a moment
+            others = waiting(self.workspace, one)
+            try:
+                snapshot = self._write_all([one, *others.values()])
+            except (LakeError, duckdb.Error, pa.ArrowException) as e:
+                if not others or was_interrupted(e):
+                    raise
+                # Another one's rows may be the reason: who offers them hears of it at its own turn
+                return self._write_all([one])
+            if others:
+                self._shared_at = time.monotonic()
+                tell_committed(others, snapshot)
+        return snapshot
+
+    def _write_all(self, made: Sequence[Publication]) -> int:
+        """Publish some partitions, no two of them the same, in one transaction: each table is written once."""
+        said = ", ".join(f"{r.stage} {r.dataset}:{'' if r.chunk is None else r.chunk}" for r, *_ in made)
+        with self.transaction(said):
+            snapshot = self._commits = self.snapshot() + 1
+            # First what the same stages published before of these partitions goes
+            again = self._delete_former(made)
+            # Then rows of the partitions, and those that belong to none, such as the label run that made the labels
+            for name, data in joined(each.tables for each in made).items():
+                with self._new_rows(data):
+                    self._insert(TABLES[name], data)
+            for name, data in joined(each.upserts for each in made).items():
                 self._upsert(TABLES[name], data)
-            for name, data in (registered or {}).items():
-                self._register(TABLES[name], data)
-            # At last the line that says so: a plan goes by it alone
-            if run.chunk is None and not is_new:
-                self._forget_chunks(run, parts or [])
+            for name, data in joined(each.registered for each in made).items():
+                with self._new_rows(data):  # those whose key the table has not
+                    self._insert(TABLES[name], data, unless=_same_key(TABLES[name], "t"))
+            # At last the lines that say so: a plan goes by them alone
+            for each in made:
+                if each.run.chunk is None:
+                    self._forget_chunks(each.run, each.parts)
             table = TABLES["stage_runs"]
-            lines = table.rows([_stage_run_row(each, snapshot) for each in (run, *(parts or []))])
+            lines = table.rows([run.row(snapshot) for each in made for run in (each.run, *each.parts)])
             (self._upsert if again else self._add)(table, lines)
         return snapshot
 
-    def _was_published(self, run: StageRun) -> bool:
-        """May the lake have rows of this stage on this partition? They come with their stage_runs line, and go with it.
+    def _delete_former(self, made: Sequence[Publication]) -> bool:
+        """Delete what was published before of the same partitions; was there any?
 
-        Where it has none there is nothing to delete: each DELETE costs some 15 ms, and a stage has up to five tables.
+        It came with a stage_runs line. Where there is none nothing is deleted: each DELETE costs some 15 ms, and a
+        stage has up to five tables.
         """
-        chunk = WHOLE_DATASET if run.chunk is None else run.chunk
         # Compared as rows: conditions of columns make DuckLake look through the statistics of all files of all tables,
         # ten times as slow as reading this small table
-        sql = "SELECT 1 FROM stage_runs WHERE (stage, dataset, chunk) = (?, ?, ?) LIMIT 1"
-        return bool(self.rows(sql, [run.stage, run.dataset, chunk]))
+        asked = ", ".join(["(?, ?, ?)"] * len(made))
+        sql = f"SELECT stage, dataset, chunk FROM stage_runs WHERE (stage, dataset, chunk) IN ({asked})"
+        before = set(self.rows(sql, [value for each in made for value in each.run.key]))
+        for run, name in ((each.run, name) for each in made if each.run.key in before for name in each.tables):
+            partition = run.partition_of(TABLES[name])
+            conditions = " AND ".join(self._condition(column, run) for column in partition)
+            self.con.execute(f"DELETE FROM {name} WHERE {conditions}", [*partition.values()])
+        return bool(before)
 
-    def _forget_chunks(self, run: StageRun, parts: list[StageRun]) -> None:
+    def _forget_chunks(self, run: StageRun, parts: Sequence[StageRun]) -> None:
         """Drop the stage's lines of its dataset, and all rows of chunks that are not among `parts`: the source lost
         them.
         """
@@ -188,16 +205,6 @@ class LakeWriter(LakeConnection):
             self._note_folders(TABLES[name], folders)
         return sum(files for *_, files, _ in merged), sum(made for *_, made in merged)
 
-    def _replace(self, table: Table, data: pa.Table, run: StageRun, again: bool, more: tuple[str, ...]) -> None:
-        """Replace the rows of the partition of a run that has also, where the table's key has those, its values of
-        `more`; `again`: there may be former ones."""
-        partition = _partition_of(table, run) | {name: getattr(run, name) for name in more if name in table.key}
-        with self._new_rows(table, data, partition):
-            if again:
-                conditions = " AND ".join(self._condition(column, run) for column in partition)
-                self.con.execute(f"DELETE FROM {table.name} WHERE {conditions}", [*partition.values()])
-            self._insert(table, data, _partition(table, run))
-
     def _condition(self, column: str, run: StageRun) -> str:
         """SQL: a column of the partition that `run` replaces has a value, its one parameter."""
         if column == "label_run":
@@ -209,7 +216,8 @@ class LakeWriter(LakeConnection):
 
     def _upsert(self, table: Table, data: pa.Table) -> None:
         match, said = _same_key(table, "t"), data
-        with self._new_rows(table, data):
+        check_keys(table, data)
+        with self._new_rows(data):
             # To ask first costs a third of a DELETE, and most rows are new
             if data.num_rows and self.rows(f"SELECT 1 FROM {table.name} t SEMI JOIN new_rows n ON {match} LIMIT 1"):
                 if table.name in people.KEPT:  # what is there as it is needs no further line
@@ -219,13 +227,9 @@ class LakeWriter(LakeConnection):
             self._insert(table, data)
         self._say(table, said)
 
-    def _register(self, table: Table, data: pa.Table) -> None:
-        """Add the rows whose key the table has not."""
-        with self._new_rows(table, data):
-            self._insert(table, data, unless=_same_key(table, "t"))
-
     def _add(self, table: Table, data: pa.Table) -> None:
-        with self._new_rows(table, data):
+        check_keys(table, data)
+        with self._new_rows(data):
             self._insert(table, data)
         self._say(table, data)
 
@@ -235,86 +239,31 @@ class LakeWriter(LakeConnection):
             self._said += people.lines_of(table.name, rows.to_pylist(), what)
 
     @contextmanager
-    def _new_rows(
-        self, table: Table, data: pa.Table, partition: Mapping[str, Any] = MappingProxyType({})
-    ) -> Iterator[None]:
-        """`data` as the relation new_rows, where it has rows at all: many tables of a small chunk have none.
-
-        Raises LakeError when its keys are not unique, or a row has another value than `partition` says.
-        """
+    def _new_rows(self, data: pa.Table) -> Iterator[None]:
+        """`data` as the relation new_rows, where it has rows at all: many tables of a small chunk have none."""
         if not data.num_rows:
             yield
             return
-        _check_keys(table, data)
-        _check_partition(table, data, partition)
         self.con.register("new_rows", data)
         try:
             yield
         finally:
             self.con.unregister("new_rows")
 
-    def _insert(self, table: Table, data: pa.Table, partition: tuple | None = None, unless: str = "") -> None:
-        """Insert new_rows n, which is `data`; `partition`: the one that all of it belongs to, where that is known.
-
-        unless: the condition by which a row of the table, t, keeps one of `data` out.
-        """
+    def _insert(self, table: Table, data: pa.Table, unless: str = "") -> None:
+        """Insert new_rows n, which is `data`; unless: the condition by which a row of the table, t, keeps one out."""
         if not data.num_rows:
             return
-        where = f" WHERE NOT EXISTS (FROM {table.name} t WHERE {unless})" if unless else ""
-        order = quoted(table.key)
-        self.con.execute(f"INSERT INTO {table.name} BY NAME SELECT * FROM new_rows n{where} ORDER BY {order}")
-        partitions = {partition} if partition else set()
-        if partition is None and table.partition:
-            partitions = set(_rows_of(data, table.partition))
+        key, once = quoted(table.key), ""
+        if unless:
+            once, unless = f"DISTINCT ON ({key}) ", f" WHERE NOT EXISTS (FROM {table.name} t WHERE {unless})"
+        self.con.execute(f"INSERT INTO {table.name} BY NAME SELECT {once}* FROM new_rows n{unless} ORDER BY {key}")
+        # Not by Arrow's own functions, which take 0.3 s to import
+        partitions = set(zip(*(data[column].to_pylist() for column in table.partition), strict=True))
         folders = ([f"{column}={v}" for column, v in zip(table.partition, of, strict=True)] for of in partitions)
         self._note_folders(table, (os.path.join(*parts) for parts in folders))
-
-
-def _partition_of(table: Table, run: StageRun) -> dict[str, Any]:
-    """By column what the rows of a table have in common that a run publishes. Raises LakeError: it has no chunks."""
-    if run.chunk is None:
-        return {"dataset": run.dataset}
-    if "chunk" not in table.schema.names:
-        raise LakeError(f"table {table.name} has no chunks: publish it for a whole dataset")
-    return {"dataset": run.dataset, "chunk": run.chunk}
 
 
 def _same_key(table: Table, one: str) -> str:
     """SQL: row `one` of a table has the key of row n."""
     return " AND ".join(f'{one}."{k}" IS NOT DISTINCT FROM n."{k}"' for k in table.key)
-
-
-def _rows_of(data: pa.Table, columns: Iterable[str]) -> Iterator[tuple]:
-    return zip(*(data[column].to_pylist() for column in columns), strict=True)
-
-
-def _check_keys(table: Table, data: pa.Table) -> None:
-    """Raises LakeError when two rows have one key. Not by SQL, which takes 3 ms however few the rows are."""
-    keys = list(_rows_of(data, table.key))
-    if len(set(keys)) < len(keys):
-        [(key, _)] = Counter(keys).most_common(1)
-        raise LakeError(f"{table.name}: two rows with {dict(zip(table.key, key, strict=True))}")
-
-
-def _check_partition(table: Table, data: pa.Table, partition: Mapping[str, Any]) -> None:
-    for column, value in partition.items():
-        # Rows of no label run have none, or an empty one
-        none = {None} if column == "label_run" and not value else set()
-        if set(data[column].to_pylist()) - none - {value}:
-            raise LakeError(f"{table.name}: rows of another partition than the one published")
-
-
-def _partition(table: Table, run: StageRun) -> tuple | None:
-    """Where rows that a stage publishes of its partition are written; None: in more than one."""
-    known = {"dataset": run.dataset, "chunk": run.chunk}
-    values = tuple(known.get(column) for column in table.partition)
-    return None if None in values else values
-
-
-def _stage_run_row(run: StageRun, snapshot: int) -> dict:
-    return {
-        **run.__dict__,
-        "chunk": WHOLE_DATASET if run.chunk is None else run.chunk,
-        "snapshot": snapshot,
-        "finished_at": datetime.now(UTC),
-    }

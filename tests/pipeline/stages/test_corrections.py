@@ -9,6 +9,7 @@ from pipeline.build import run_build
 from tests.kits.made_corpus import Made
 from warehouse.lake import Lake, corrections, digest
 from warehouse.lake.corrections import SAID_LATER, ConflictError, CorrectionError, parsed
+from warehouse.lake.outcomes import chunks_to_build
 
 EPISODE = 2  # in chunk 1
 STEPS = [
@@ -68,7 +69,7 @@ def test_a_rejected_label_is_not_used(own: Made, corpus: Lake):
     row = corrections.reject_label(
         corpus, "tiny", EPISODE, run, author="ada", follows=None, comment="the robot is idle"
     )
-    assert corrections.pending(corpus) == {"tiny": 1}
+    assert chunks_to_build(corpus) == {"tiny": 1}
     assert rebuilt(own) == REDONE
     assert active(corpus) == []
     assert corpus.rows("SELECT count(*) FROM samples WHERE episode_index = 2") == [(0,)]

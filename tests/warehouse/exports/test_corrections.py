@@ -9,6 +9,7 @@ from warehouse.exports.corrections import from_lines, to_lines
 from warehouse.exports.label_studio import from_tasks, labelling_config, to_tasks
 from warehouse.lake import Lake, corrections
 from warehouse.lake.corrections import CorrectionError, add_rows, parsed
+from warehouse.lake.outcomes import chunks_to_build
 
 STEPS = [
     {"name": "Reach <the cube> & \"it\"", "start_frame": 0, "end_frame": 10},
@@ -106,7 +107,7 @@ def test_other_contents_go_to_review(told: Lake):
     assert read.waiting == ["line 1: episode 2 of tiny has other contents by now"]
     assert add_rows(told, read.rows) == 1
     assert [c["status"] for c in corrections.listed(told)] == ["review"]
-    assert corrections.pending(told) == {}
+    assert chunks_to_build(told) == {}
 
 
 GOOD = {"dataset": "tiny", "episode_index": 2, "segments": STEPS}

@@ -66,14 +66,6 @@ def test_upserts_replace_rows_of_the_same_key(lake: Lake, ds: str):
     assert found == [(ds, "3"), (f"{ds}b", "2")]
 
 
-def test_rows_are_replaced_that_somebody_published_since_the_lake_had_none(lake: Lake, ds: str):
-    then = lake.snapshot()
-    for value in (0.25, 0.5):
-        lake.publish(stage_run(dataset=ds), {"frames": frames(ds, value=value)}, absent_at=then)
-    assert lake.rows("SELECT visual_change, count(*) FROM frames WHERE dataset = ? GROUP BY 1", [ds]) == [(0.5, 4)]
-    assert lake.rows("SELECT count(*) FROM stage_runs WHERE dataset = ?", [ds]) == [(1,)]
-
-
 # What is refused, and what a crash leaves
 
 

@@ -1,0 +1,88 @@
+"""Publications of several processes that wait share a commit."""
+
+import fcntl
+import threading
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from core.paths import Workspace
+from core.tables import TABLES
+from tests.kits.lake_kit import frames, segments, stage_run
+from warehouse.lake import Lake
+from warehouse.lake.place import locked
+from warehouse.lake.publication import DIGITS, OFFERS
+
+
+def until(space: Workspace, offers: int) -> None:
+    while sum(path.read_bytes()[:DIGITS].endswith(b"0") for path in (space.root / OFFERS).glob("*")) < offers:
+        time.sleep(0.01)
+
+
+def test_who_commits_brings_those_who_wait_and_nothing_else(tmp_path: Path):
+    """Nothing of processes that died, that still write, or that are of other code."""
+    space = Workspace(tmp_path)
+    lakes, found = [Lake(space) for _ in range(4)], {}
+    lakes[0].publish(stage_run(chunk=1), {"frames": frames(chunk=1, value=0.25)})  # is replaced
+    before = lakes[0].snapshot()
+    run = TABLES["label_runs"].rows([{"label_run": "r1", "annotator": "motion"}])
+
+    def write(chunk: int) -> None:
+        rows = frames(chunk=chunk, episodes=(chunk,))
+        found[chunk] = [lakes[chunk].publish(stage_run(chunk=chunk), {"frames": rows})]
+        rows = segments(chunk=chunk, label_run="r1")
+        of_run = stage_run(stage="segments", chunk=chunk, label_run="r1")
+        found[chunk].append(lakes[chunk].publish(of_run, {"segments": rows}, registered={"label_runs": run}))
+
+    writers = [threading.Thread(target=write, args=(chunk,)) for chunk in range(4)]
+    with locked(space), ExitStack() as living:
+        for writer in writers:
+            writer.start()
+        until(space, 4)
+        offered = next((space.root / OFFERS).glob("*")).read_bytes().replace(b'"chunk": ', b'"chunk": 9')
+        (space.root / OFFERS / "dead").write_bytes(offered)
+        others = {"half": b" " * DIGITS + offered[DIGITS:], "cut": offered[:-200]}
+        others["other code"] = offered.replace(b'"rows"', b'"lines"')
+        for name, content in others.items():
+            file = living.enter_context((space.root / OFFERS / name).open("xb"))
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.write(content)
+            file.flush()
+        living = living.pop_all()
+    for writer in writers:
+        writer.join()
+    assert {path.name for path in (space.root / OFFERS).iterdir()} == {*others}
+    living.close()
+    assert [snapshots[0] for snapshots in found.values()] == [before + 1] * 4
+    assert lakes[0].column("SELECT DISTINCT snapshot FROM stage_runs WHERE stage = 'frames'") == [before + 1]
+    assert lakes[0].rows("SELECT chunk, count(*) FROM frames GROUP BY 1 ORDER BY 1") == [(k, 4) for k in range(4)]
+    assert lakes[0].rows("SELECT count(*), count(DISTINCT chunk) FROM segments") == [(8, 4)]
+    assert lakes[0].rows("SELECT label_run FROM label_runs") == [("r1",)]
+
+
+def test_an_offer_that_cannot_be_committed_harms_its_process_alone(tmp_path: Path):
+    space, failed = Workspace(tmp_path), []
+    much = pa.array(["much"] * 4)
+
+    def write(lake: Lake, chunk: int) -> None:
+        rows = frames(chunk=chunk)
+        if chunk == 1:
+            rows = rows.set_column(rows.schema.get_field_index("visual_change"), "visual_change", much)
+        try:
+            lake.publish(stage_run(chunk=chunk), {"frames": rows})
+        except duckdb.Error as e:
+            failed.append((chunk, "much" in str(e)))
+
+    lakes = [Lake(space) for _ in range(3)]
+    writers = [threading.Thread(target=write, args=(lake, chunk)) for chunk, lake in enumerate(lakes)]
+    with locked(space):
+        for writer in writers:
+            writer.start()
+        until(space, 3)
+    for writer in writers:
+        writer.join()
+    assert failed == [(1, True)]
+    assert lakes[0].column("SELECT DISTINCT chunk FROM frames ORDER BY 1") == [0, 2]

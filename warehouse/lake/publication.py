@@ -1,0 +1,182 @@
+"""What a stage publishes; and how processes that wait to publish offer it to the one that commits.
+
+An offer is a file in the workspace that its process holds locked: the kernel gives up what a dead one offered. It
+begins with a number: none while it is written, 0 while it waits, then the snapshot that has it, as who committed says.
+Where that one is killed before it says so, the rows are published once more, in place of themselves. Machines that
+share a catalog but no disk see no offers of each other.
+"""
+
+import fcntl
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import chain, count
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+from uuid import uuid4
+
+import pyarrow as pa
+
+from core.paths import Workspace
+from core.tables import TABLES, Table
+from warehouse.lake.place import LakeError, locked
+
+WHOLE_DATASET = -1  # stage_runs.chunk of a stage that works on a dataset as a whole
+OFFERS, DIGITS = ".offers", 20  # folder in the workspace; of the number that an offer begins with
+MOST_BYTES = 64 << 20  # of others' offers in one commit
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """What one run of a stage on one partition published; `chunk` None means the dataset as a whole."""
+
+    stage: str
+    dataset: str
+    chunk: int | None
+    label_run: str
+    input_hash: str
+    code_version: str
+    rows: int
+    output_hash: str
+    duration_s: float
+    cache_hits: int = 0
+    outcomes_hash: str = ""  # of a chunk's listing: what stages that read outcomes depend on besides
+    others_hash: str = ""  # of a chunk's listing: what stages that show runs of other chunks depend on besides
+    references_hash: str = ""  # of transfer: the references that it was shown
+    numbers: str = ""  # what the stage counted, for people, as JSON
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        return self.stage, self.dataset, WHOLE_DATASET if self.chunk is None else self.chunk
+
+    def partition_of(self, table: Table) -> dict[str, Any]:
+        """By column what the rows of a table have in common that it publishes. Raises LakeError: it has no chunks."""
+        if self.chunk is not None and "chunk" not in table.schema.names:
+            raise LakeError(f"table {table.name} has no chunks: publish it for a whole dataset")
+        chunk = {} if self.chunk is None else {"chunk": self.chunk}
+        return {"dataset": self.dataset} | chunk | {k: vars(self)[k] for k in ("label_run", "stage") if k in table.key}
+
+    def row(self, snapshot: int) -> dict[str, Any]:
+        """Its line in stage_runs."""
+        return {**vars(self), "chunk": self.key[2], "snapshot": snapshot, "finished_at": datetime.now(UTC)}
+
+
+class Publication(NamedTuple):
+    """What `LakeWriter.publish` is given; findings are one of the tables."""
+
+    run: StageRun
+    tables: Mapping[str, pa.Table]
+    registered: Mapping[str, pa.Table] = {}
+    upserts: Mapping[str, pa.Table] = {}
+    parts: Sequence[StageRun] = ()
+
+    @property
+    def goes_together(self) -> bool:
+        """With others in one commit? Not a listing, which drops what its dataset has lost; nor what is large."""
+        of_chunk = self.run.chunk is not None and not self.upserts and not self.parts
+        return of_chunk and sum(data.nbytes for data in self.tables.values()) <= MOST_BYTES
+
+    def check(self) -> None:
+        """Raises LakeError: a key twice, or a row of another partition."""
+        for name, data in self.tables.items():
+            check_keys(TABLES[name], data)
+            for column, value in self.run.partition_of(TABLES[name]).items():
+                # Rows of no label run have none, or an empty one
+                if set(data[column].to_pylist()) - {value, None if value == "" else value}:
+                    raise LakeError(f"{name}: rows of another partition than the one published")
+
+
+def check_keys(table: Table, data: pa.Table) -> None:
+    """Raises LakeError when two rows have one key. Not by SQL, which takes 3 ms however few the rows are."""
+    keys = list(zip(*(data[column].to_pylist() for column in table.key), strict=True))
+    if len(set(keys)) < len(keys):
+        [(key, _)] = Counter(keys).most_common(1)
+        raise LakeError(f"{table.name}: two rows with {dict(zip(table.key, key, strict=True))}")
+
+
+def joined(of_each: Iterable[Mapping[str, pa.Table]]) -> dict[str, pa.Table]:
+    """By table the rows of all, whose columns may stand in another order."""
+    parts: dict[str, list[pa.Table]] = {}
+    for name, data in chain.from_iterable(tables.items() for tables in of_each):
+        parts.setdefault(name, []).append(data)
+    return {name: pa.concat_tables(of, promote_options="default") for name, of in parts.items()}
+
+
+@contextmanager
+def turn(workspace: Workspace, one: Publication) -> Iterator[int]:
+    """The right to commit, and 0; or the snapshot that has `one` already, which another process committed meanwhile.
+
+    Nothing is offered while nobody else commits.
+    """
+    with ExitStack() as stack:
+        offers, calls = list[int](), count()
+
+        def is_committed() -> bool:
+            if not next(calls) and one.goes_together:
+                with suppress(OSError):  # without room, or such locks, nobody takes it
+                    offers.append(stack.enter_context(_offered(workspace, one)))
+            return _snapshot_of(offers) > 0
+
+        with locked(workspace, is_committed):
+            snapshot = _snapshot_of(offers)
+            stack.close()  # before the next one's turn, who would take it once more
+            yield snapshot
+
+
+def _snapshot_of(offers: Sequence[int]) -> int:
+    return int(os.pread(offers[0], DIGITS, 0)) if offers else 0
+
+
+@contextmanager
+def _offered(workspace: Workspace, one: Publication) -> Iterator[int]:
+    path = workspace.root / OFFERS / uuid4().hex
+    path.parent.mkdir(exist_ok=True)
+    try:
+        with path.open("xb+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.write(b" " * DIGITS + b"\n")
+            file.write(json.dumps([vars(one.run), [*one.tables], [*one.registered]]).encode() + b"\n")
+            for data in (*one.tables.values(), *one.registered.values()):
+                with pa.ipc.new_stream(file, data.schema) as stream:
+                    stream.write_table(data)
+            file.flush()
+            os.pwrite(file.fileno(), b"%*d" % (DIGITS, 0), 0)
+            yield file.fileno()
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def waiting(workspace: Workspace, one: Publication) -> dict[Path, Publication]:
+    """What living processes of this user offer, as far as it goes together with `one`; by the offers' files."""
+    keys, room, found = {one.run.key}, MOST_BYTES, dict[Path, Publication]()
+    for path in (workspace.root / OFFERS).glob("*") if one.goes_together else ():
+        # What is gone meanwhile, not whole yet, or of other code than ours, its own process publishes
+        with suppress(OSError, ValueError, TypeError), path.open("rb") as file:
+            with suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                path.unlink()  # its process is dead
+                continue
+            about = os.fstat(file.fileno())
+            if about.st_uid == os.geteuid() and about.st_size <= room and not int(file.readline()):
+                theirs = _read(file)
+                if theirs.run.key not in keys:
+                    room -= about.st_size
+                    keys.add(theirs.run.key)
+                    found[path] = theirs
+    return found
+
+
+def _read(file: IO[bytes]) -> Publication:
+    run, *names = json.loads(file.readline())
+    tables, registered = ({name: pa.ipc.open_stream(file).read_all() for name in of} for of in names)
+    return Publication(StageRun(**run), tables, registered)
+
+
+def tell_committed(offers: Iterable[Path], snapshot: int) -> None:
+    for path in offers:
+        with suppress(OSError), path.open("rb+") as file:  # who offered it waits no more
+            file.write(b"%*d" % (DIGITS, snapshot))
