@@ -12,13 +12,10 @@ knew before. Models go into the workspace, as those of `proccorpus adapt` do.
     mae_truth        the same against the simulator's truth
 """
 
-import json
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
-from benchmarks.harness import arguments
-from benchmarks.laptop import measured, summary, with_seed
+from benchmarks.laptop import asking, measured, summary, tell, with_seed
 from core.paths import Workspace
 from eval.held_out.episodes import HeldOut, held_out
 from eval.reward.laptop import open_laptop
@@ -45,15 +42,10 @@ def parts(episodes: Sequence[HeldOut], adapted: int) -> dict[str, list[HeldOut]]
 
 
 def main() -> None:
-    parser = arguments(__doc__)
-    parser.add_argument("--workspace", type=Path, default=Path("workspace"))
-    parser.add_argument("--release", default="demo")
+    parser = asking(__doc__)
     parser.add_argument("--model", required=True)
     parser.add_argument("--episodes", type=int, nargs="+", default=[0, 6])
     parser.add_argument("--recipe", default="laptop_oneshot")
-    parser.add_argument("--truth", type=Path, default=Path("samples/truth"))
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     lake = open_lake(Workspace(args.workspace))
     release, base = get_release(lake, args.release), model_folder(lake.workspace, args.model)
@@ -75,13 +67,7 @@ def main() -> None:
             for name, episodes in asked.items():
                 results.setdefault(f"{episode} after, {name}", []).append(measured(after, episodes, []) | cost)
             print(f"episode {episode} seed {seed}: {cost}", flush=True)
-    table = {name: summary(runs) for name, runs in results.items()}
-    for name, rows in table.items():
-        print(name)
-        for metric, text in rows.items():
-            print(f"  {metric:16s} {text}")
-    if args.out:
-        args.out.write_text(json.dumps({"results": results, "summary": table}, indent=1) + "\n")
+    tell(args.out, {name: summary(runs) for name, runs in results.items()}, results=results)
 
 
 if __name__ == "__main__":

@@ -11,26 +11,24 @@ counts from the first stage of a chunk to the end of the last one. Memory is the
 both by more than 15 %.
 """
 
-import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.decoding import repeat_video
-from benchmarks.harness import is_missed, table
+from benchmarks.harness import apart, arguments, exit_code, is_missed, memory_mb, table
 from benchmarks.pipeline import FPS, encode
 from core.paths import Workspace
 from ingest.registry import DatasetConfig
 from pipeline.build import run_build
-from pipeline.chunk import StageMoment
 from pipeline.config import DatasetBuild, StageConfigs
 
 WORKERS, CLIP, SHORT, CLIPS = 2, 600, 20, 8
@@ -71,80 +69,55 @@ def tell_task(path: Path, k: int) -> None:
     path.write_text(json.dumps({"task": f"put block {k % 50} into the tray", "fps": FPS}))
 
 
-def build(folder: Path, space: Path) -> None:
+def build(folder: str, space: str) -> tuple[float, float, int]:
     """Run in a process of its own: says when the work on chunks began and ended, and how many frames there are."""
     times: list[float] = []
-
-    def tell(moment: StageMoment) -> None:
-        times.append(time.monotonic())
-
-    configured = DatasetBuild(dataset=DatasetConfig(name="videos", source=str(folder)), stages=StageConfigs())
-    report = run_build(Workspace(space), [configured], WORKERS, on_moment=tell)
+    configured = DatasetBuild(dataset=DatasetConfig(name="videos", source=folder), stages=StageConfigs())
+    where = Workspace(Path(space))
+    report = run_build(where, [configured], WORKERS, on_moment=lambda _: times.append(time.monotonic()))
     if report.failed:
         sys.exit(report.failed[0].trace)
     frames = sum(int(done.numbers["decoded_frames"]) for done in report.done if done.run.stage == "frames")
-    print(json.dumps([times[0], times[-1], frames]))
+    return times[0], times[-1], frames
 
 
 def watched(folder: Path) -> Found:
     """Build in a process of its own, and look at it meanwhile."""
-    with tempfile.TemporaryDirectory(dir=folder.parent) as space:
-        command = [sys.executable, "-m", "benchmarks.busy", "--build", str(folder), space]
-        begun = time.monotonic()
-        looks: list[tuple[float, int]] = []
-        most = 0.0
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            while process.poll() is None:
-                looks.append((time.monotonic(), running(process.pid)))
-                most = max(most, memory_mb(process.pid)) if len(looks) % 10 == 0 else most
-                time.sleep(EVERY_S)
-            said = process.stdout.read() if process.stdout else ""
-        if process.returncode:
-            sys.exit(f"the build of {folder.name} failed")
-    start, end, frames = json.loads(said.splitlines()[-1])
+    begun, looks, most = time.monotonic(), list[tuple[float, int]](), 0.0
+    with tempfile.TemporaryDirectory(dir=folder.parent) as space, ThreadPoolExecutor(1) as pool:
+        building = pool.submit(apart, build, str(folder), space)
+        while not building.done():
+            seen = [found for pid in started(os.getpid()) if (found := look(pid))]
+            looks.append((time.monotonic(), sum(running for running, _ in seen)))
+            most = max(most, *(mb for _, mb in seen), 0.0)
+            time.sleep(EVERY_S)
+    start, end, frames = building.result()
     busy = statistics.mean(min(count, WORKERS) / WORKERS for at, count in looks if start <= at <= end)
     return Found(len(list(folder.glob("*.mp4"))), frames, end - start, time.monotonic() - begun, busy, most)
 
 
-def tree(pid: int) -> Iterator[int]:
-    """A process and all that it started."""
-    yield pid
+def started(pid: int) -> Iterator[int]:
+    """All processes that a process started, and those that they did."""
     with suppress(OSError):  # it ended
         for task in Path(f"/proc/{pid}/task").iterdir():
             for child in (task / "children").read_text().split():
-                yield from tree(int(child))
+                yield int(child)
+                yield from started(int(child))
 
 
-def running(pid: int) -> int:
-    """Threads of a process and all that it started that run, or wait for nothing but a core."""
-    count = 0
-    for process in tree(pid):
-        with suppress(OSError):
-            for task in Path(f"/proc/{process}/task").iterdir():
-                count += (task / "stat").read_text().rpartition(")")[2].split()[0] == "R"
-    return count
-
-
-def memory_mb(pid: int) -> float:
-    """The most that any process of a tree has had in memory so far."""
-    most = 0.0
-    for process in tree(pid):
-        with suppress(OSError):
-            lines = Path(f"/proc/{process}/status").read_text().splitlines()
-            most = max(most, *(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), 0.0)
-    return most
+def look(pid: int) -> tuple[int, float] | None:
+    """Threads of a process that run, or wait for nothing but a core, and the most megabytes so far; None: it ended."""
+    with suppress(OSError, KeyError):
+        stats = [(task / "stat").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
+        return sum(stat.rpartition(")")[2].split()[0] == "R" for stat in stats), memory_mb(pid)[1]
+    return None
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__, check=True)
     parser.add_argument("--minutes", type=int, default=20, help="of the long episode; 0: leave it out")
     parser.add_argument("--short", type=int, default=10_000, help="short episodes; 0: leave them out")
-    parser.add_argument("--check", action="store_true", help="exit 1 when a goal is missed by more than 15 %%")
-    parser.add_argument("--build", nargs=2, type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.build:
-        build(*args.build)
-        return 0
     rows, missed, memory = [], [], []
     with tempfile.TemporaryDirectory() as name:
         folders = []
@@ -156,26 +129,16 @@ def main() -> int:
             make_short(folders[-1], episodes)
         for folder in folders:
             found = watched(folder)
-            rows.append(
-                [
-                    f"{found.episodes:,}",
-                    f"{found.frames:,}",
-                    f"{found.chunks_s:.0f} of {found.whole_s:.0f}",
-                    f"{100 * found.busy:.0f} %",
-                    f"{found.mb:.0f}",
-                ]
-            )
+            seconds, busy = f"{found.chunks_s:.0f} of {found.whole_s:.0f}", f"{found.busy:.0%}"
+            rows.append((f"{found.episodes:,}", f"{found.frames:,}", seconds, busy, f"{found.mb:.0f}"))
             print(rows[-1], file=sys.stderr, flush=True)
-            if folder.name.startswith("short"):
-                memory.append(found.mb)
+            memory += [found.mb] if folder.name.startswith("short") else []
             if is_missed(found.busy, BUSY_GOAL) and found.episodes in (1, args.short):
-                missed.append(f"{found.episodes:,} episodes keep two workers {100 * found.busy:.0f} % busy")
-    table(["episodes", "frames", "seconds of chunks, of all", f"busy (goal {100 * BUSY_GOAL:.0f} %)", "most MB"], rows)
+                missed.append(f"{found.episodes:,} episodes keep two workers {busy} busy")
+    table(("episodes", "frames", "seconds of chunks, of all", f"busy (goal {BUSY_GOAL:.0%})", "most MB"), rows)
     if len(memory) == 2 and is_missed(memory[1] / memory[0], MOST_GROWTH, smaller_is_better=True):
         missed.append(f"ten times as many episodes take {memory[1]:.0f} instead of {memory[0]:.0f} MB")
-    for line in missed:
-        print(f"Missed: {line}")
-    return int(args.check and bool(missed))
+    return exit_code(missed, args.check)
 
 
 if __name__ == "__main__":

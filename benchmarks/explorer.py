@@ -56,21 +56,10 @@ FURNISHING = {
 def urls(episodes: int, seed: int = 0) -> dict[str, Callable[[], str]]:
     """A maker of addresses for each page, by name; each call another one."""
     chance = random.Random(seed)
-    words = (
-        "cup",
-        "drawer",
-        "red block",
-        "lid",
-        "towel",
-        "plate",
-        "bottle",
-        "door",
-        "pick",
-        "push open",
-        "wipe",
-        "number 7",
-    )
+    words = ["cup", "drawer", "red block", "lid", "towel", "plate", "bottle", "door"]
+    words += ["pick", "push open", "wipe", "number 7"]
     sorts = ["episode", "longest", "shortest", "steps", "confidence", "jump", "end"]
+    kinds = ["all", "disagreement", "unsure", "jumps", "quarantined"]
 
     def where() -> str:
         return f"corpus_{chance.randrange(DATASETS):02d}/{chance.randrange(episodes)}"
@@ -104,15 +93,7 @@ def urls(episodes: int, seed: int = 0) -> dict[str, Callable[[], str]]:
         "frames like one": lambda: f"/like/corpus_00/{chance.randrange(LOOKED_AT)}?frame={chance.randrange(40)}",
         "runs like one": lambda: f"/like/corpus_00/{chance.randrange(LOOKED_AT)}",
         "why": lambda: f"/why/{where()}",
-        "review": lambda: (
-            "/review?"
-            + urlencode(
-                {
-                    "kind": chance.choice(["all", "disagreement", "unsure", "jumps", "quarantined"]),
-                    "page": chance.randrange(1, 60),
-                }
-            )
-        ),
+        "review": lambda: f"/review?kind={chance.choice(kinds)}&page={chance.randrange(1, 60)}",
         "sql": lambda: "/sql?" + urlencode({"q": f"FROM episode_facts LIMIT {chance.randrange(1, 400)}"}),
         "releases": lambda: "/releases",
         "release": lambda: "/releases/bench",

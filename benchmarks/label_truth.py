@@ -16,12 +16,13 @@ import argparse
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -164,22 +165,16 @@ def simulated_set(space: Workspace, folder: Path, dataset: str) -> list[Known]:
 def chosen(values: Values) -> Iterator[MotionConfig]:
     """The annotators with other values of CHOICES."""
     config: dict[str, Any] = {}
-    before: list[tuple[ModuleType, str, Any]] = []
-    for name, value in values.items():
-        module, attribute, _ = CHOICES[name]
-        if module is None:
-            config[attribute] = value
-            continue
-        # Whoever has imported it by its name has it, too
-        owners = [m for n, m in sys.modules.items() if n.startswith("annotate.") and hasattr(m, attribute)]
-        for owner in owners:
-            before.append((owner, attribute, getattr(owner, attribute)))
-            setattr(owner, attribute, value)
-    try:
+    with ExitStack() as changed:
+        for name, value in values.items():
+            module, attribute, _ = CHOICES[name]
+            if module is None:
+                config[attribute] = value
+                continue
+            # Whoever has imported it by its name has it, too
+            for owner in [m for n, m in sys.modules.items() if n.startswith("annotate.") and hasattr(m, attribute)]:
+                changed.enter_context(mock.patch.object(owner, attribute, value))
         yield MotionConfig(**{**MotionConfig().model_dump(), **config})
-    finally:
-        for owner, attribute, value in before:
-            setattr(owner, attribute, value)
 
 
 def motion_error(episodes: Sequence[Known], values: Values) -> float:

@@ -11,7 +11,7 @@ as those of `proccorpus train` do.
     wrong        mean progress under the instructions of the other tasks
 """
 
-import json
+import argparse
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
-from benchmarks.harness import arguments
+from benchmarks.harness import arguments, write_json
 from core.paths import Workspace
 from eval.held_out.baselines import best_constant
 from eval.held_out.episodes import HeldOut, held_out
@@ -95,14 +95,28 @@ def summary(runs: Sequence[Mapping[str, float]]) -> dict[str, str]:
     return rows
 
 
-def main() -> None:
-    parser = arguments(__doc__)
+def asking(doc: str | None) -> argparse.ArgumentParser:
+    """Of which workspace's release, with how many seeds, and where figures go."""
+    parser = arguments(doc)
     parser.add_argument("--workspace", type=Path, default=Path("workspace"))
     parser.add_argument("--release", default="demo")
     parser.add_argument("--truth", type=Path, default=Path("samples/truth"))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path)
-    args = parser.parse_args()
+    return parser
+
+
+def tell(out: Path | None, table: Mapping[str, Mapping[str, str]], **figures: Any) -> None:
+    for title, rows in table.items():
+        print(title)
+        for name, text in rows.items():
+            print(f"  {name:16s} {text}")
+    if out:
+        write_json(out, figures | {"summary": table})
+
+
+def main() -> None:
+    args = asking(__doc__).parse_args()
     lake = open_lake(Workspace(args.workspace))
     release, recipe = get_release(lake, args.release), load_recipe("laptop")
     by_split = {split: held_out(lake, release, (split,), args.truth) for split in ("test_id", "test_ood")}
@@ -113,18 +127,12 @@ def main() -> None:
         began = time.process_time()
         run = train(lake, release, with_seed(recipe, seed))
         cpu_s, scorer = time.process_time() - began, open_laptop(run.checkpoint)
-        cost = {"train_cpu_s": cpu_s, "train_s": run.seconds}
-        costs.append(cost)
+        costs.append({"train_cpu_s": cpu_s, "train_s": run.seconds})
         for split, episodes in by_split.items():
             results[split].append(measured(scorer, episodes, tasks))
-        print(f"seed {seed}: {cost} {results['test_id'][-1]}", flush=True)
+        print(f"seed {seed}: {costs[-1]} {results['test_id'][-1]}", flush=True)
     table = {split: summary(runs) for split, runs in results.items()} | {"cost": summary(costs)}
-    for split, rows in table.items():
-        print(split)
-        for name, text in rows.items():
-            print(f"  {name:16s} {text}")
-    if args.out:
-        args.out.write_text(json.dumps({"results": results, "costs": costs, "summary": table}, indent=1) + "\n")
+    tell(args.out, table, results=results, costs=costs)
 
 
 if __name__ == "__main__":

@@ -11,10 +11,12 @@ trained on all other robots' runs. Prints a Markdown table and writes it between
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -209,14 +211,10 @@ def laptop_error(name: str, sets: Mapping[str, Sequence[Run]]) -> float:
 
 
 def with_values(values: Mapping[str, float], runs: Sequence[Run], *of: Any) -> dict[str, float]:
-    before = {name: getattr(live, name) for name in values}
-    try:
+    with ExitStack() as changed:
         for name, value in values.items():
-            setattr(live, name, value)
+            changed.enter_context(mock.patch.object(live, name, value))
         return measured(runs, *of)
-    finally:
-        for name, value in before.items():
-            setattr(live, name, value)
 
 
 def rows_of(sets: Mapping[str, Sequence[Run]]) -> list[list[str]]:

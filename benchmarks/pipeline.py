@@ -16,17 +16,15 @@ the same ratio in CPU time, which says more where others share the machine: it m
 `--check` exits 1 when a goal is missed by more than 15 %; wrong counts always do.
 """
 
-import argparse
 import json
 import os
 import resource
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from itertools import islice
+from itertools import islice, product
 from multiprocessing import get_context
 from pathlib import Path
 from typing import cast
@@ -39,7 +37,7 @@ import numpy as np
 from av.video.stream import VideoStream
 
 from annotate.samples.config import SamplesConfig
-from benchmarks.harness import is_missed, table
+from benchmarks.harness import apart, arguments, exit_code, is_missed, table
 from core.paths import Workspace
 from ingest.media.frames import DecodeOptions
 from ingest.media.video import decode
@@ -131,12 +129,12 @@ def decode_only(folder: Path, workers: int) -> dict[str, float]:
     return {"frames": sum(n for n, _ in found), "s": seconds, "cpu": sum(c for _, c in found)}
 
 
-def build(folder: Path, space: Workspace, profile: str, workers: int) -> dict:
+def build(folder: str, space: str, profile: str, workers: str) -> dict:
     """Run in a process of its own: what the build took, by stage, and what it made."""
     samples = SamplesConfig(profile=profile)  # type: ignore[arg-type]
-    size = len(list(folder.glob("*.mp4"))) // CHUNKS
-    config = DatasetConfig(name="videos", source=str(folder), chunk_size=size)
-    before, start = cpu_s(), time.perf_counter()
+    size = len(list(Path(folder).glob("*.mp4"))) // CHUNKS
+    config = DatasetConfig(name="videos", source=folder, chunk_size=size)
+    before, start, workspace = cpu_s(), time.perf_counter(), Workspace(Path(space))
     of_stage: dict[str, float] = {}
 
     def tell(moment: StageMoment) -> None:
@@ -145,43 +143,24 @@ def build(folder: Path, space: Workspace, profile: str, workers: int) -> dict:
         of_stage[moment.stage] = of_stage.get(moment.stage, 0.0) + sign * time.process_time()
 
     builds = [DatasetBuild(dataset=config, stages=StageConfigs(samples=samples))]
-    report = run_build(space, builds, workers, on_moment=tell)
-    lake = Lake(space, read_only=True)
-    built_s, built_cpu = time.perf_counter(), time.process_time()
+    report = run_build(workspace, builds, int(workers), on_moment=tell)
+    lake, built_cpu = Lake(workspace, read_only=True), time.process_time()
     for split, shard, sha256, size in lake.rows("SELECT split, shard, sha256, bytes FROM shards"):
-        if wrong := check_shard(space.shard(split, shard), sha256, size):
+        if wrong := check_shard(workspace.shard(split, shard), sha256, size):
             sys.exit(f"{shard} {wrong[0]}")
     end, of_stage["checking shards"] = time.perf_counter(), time.process_time() - built_cpu
     if report.failed:
         sys.exit(report.failed[0].trace)
-    stages: dict[str, float] = {}
-    for done in report.done:
-        stages[done.run.stage] = stages.get(done.run.stage, 0.0) + done.run.duration_s
-    frames, samples_made = lake.rows("SELECT (SELECT count(*) FROM frames), (SELECT count(*) FROM samples)")[0]
-    stored = lake.rows(
-        "SELECT count(DISTINCT (p.episode_index, p.frame_index)) FROM (SELECT unnest(pictures) AS p FROM samples)"
-    )[0][0]
-    most = max(resource.getrusage(w).ru_maxrss for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024
-    return {
-        "s": end - start,
-        "verify_s": end - built_s,
-        "cpu": cpu_s() - before,
-        "stages": stages,
-        "cpu_stages": of_stage if workers == 1 else {},
-        "frames": frames,
-        "samples": samples_made,
-        "stored": stored,
-        "mb": most,
-    }
+    frames, stored = lake.rows(
+        "SELECT (SELECT count(*) FROM frames), (SELECT count(DISTINCT (p.episode_index, p.frame_index)) "
+        "FROM (SELECT unnest(pictures) AS p FROM samples))"
+    )[0]
+    return {"s": end - start, "cpu": cpu_s() - before, "stages": of_stage, "frames": frames, "stored": stored}
 
 
-def apart(folder: Path, profile: str, workers: int) -> dict:
+def built(folder: Path, profile: str, workers: int) -> dict:
     with tempfile.TemporaryDirectory(dir=folder.parent) as space:
-        command = [sys.executable, "-m", "benchmarks.pipeline", "--build", str(folder), space, profile, str(workers)]
-        said = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-        if said.returncode:
-            sys.exit(f"the build of {folder.name} failed")
-        return json.loads(said.stdout.splitlines()[-1])
+        return apart(build, str(folder), space, profile, str(workers))
 
 
 def least(runs: list[dict]) -> dict:
@@ -191,71 +170,51 @@ def least(runs: list[dict]) -> dict:
 
 def _ms_a_frame(bare: dict[str, float], fixed: dict, whole: dict, frames: int) -> list[str]:
     """CPU milliseconds a frame, by STAGES_SHOWN: of decoding alone, of stages, and of the whole build."""
-    took = {s: v - fixed["cpu_stages"].get(s, 0.0) for s, v in whole["cpu_stages"].items()}
+    took = {s: v - fixed["stages"].get(s, 0.0) for s, v in whole["stages"].items()}
     took |= {"decoding alone": bare["cpu"], "all": whole["cpu"] - fixed["cpu"]}
     return [f"{1000 * took.get(name, 0.0) / frames:.2f}" for name in STAGES_SHOWN]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main() -> int:
+    parser = arguments(__doc__, check=True)
     parser.add_argument("--episodes", type=int, default=24)
     parser.add_argument("--frames", type=int, default=600, help="of each episode")
     parser.add_argument("--runs", type=int, default=2, help="the least of so many")
     parser.add_argument("--codec", choices=CODECS, action="append", help="of both, this one")
     parser.add_argument("--workers", type=int, action="append", help="of 1 and 2, so many")
-    parser.add_argument("--check", action="store_true", help="exit 1 when a goal is missed by more than 15 %%")
-    parser.add_argument("--build", nargs=4, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.build:
-        folder, space, profile, workers = given.build
-        print(json.dumps(build(Path(folder), Workspace(Path(space)), profile, int(workers))))
-        return
     wanted, lines, rows, missed = given.episodes * given.frames, [], [], []
-    with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR", "/tmp")) as name:
+    with tempfile.TemporaryDirectory() as name:
         for codec in given.codec or CODECS:
             folder, tiny = Path(name) / codec, Path(name) / f"{codec}-tiny"
             make(codec, folder, given.episodes, given.frames)
             make(codec, tiny, given.episodes, 10)
-            for profile in PROFILES:
-                for workers in given.workers or (1, 2):
-                    bares, tinies, wholes = [], [], []
-                    for _ in range(given.runs):
-                        bares.append(decode_only(folder, workers))
-                        tinies.append(apart(tiny, profile, workers))
-                        wholes.append(apart(folder, profile, workers))
-                        for what, found in (("decoded", bares[-1]["frames"]), ("measured", wholes[-1]["frames"])):
-                            if found != wanted:
-                                sys.exit(f"{codec}: {found} frames {what} instead of {wanted}")
-                    bare, fixed, whole = map(least, (bares, tinies, wholes))
-                    clock, cpu = (bare[k] / (whole[k] - fixed[k]) for k in ("s", "cpu"))
-                    stages = {s: v - fixed["stages"].get(s, 0.0) for s, v in whole["stages"].items()}
-                    share = {s: v / sum(stages.values()) for s, v in stages.items()}
-                    shown = ", ".join(f"{s} {100 * v:.0f} %" for s, v in share.items() if v >= 0.02)
-                    lines.append(
-                        f"| {codec} | {profile} | {workers} | {wanted / bare['s']:.0f} | "
-                        f"{wanted / (whole['s'] - fixed['s']):.0f} | {clock:.2f} | {cpu:.2f} | "
-                        f"{GOALS[codec, profile] if workers == 2 else ''} | "
-                        f"{100 * whole['stored'] / wanted:.0f} % | {shown} | {whole['verify_s']:.1f} s | "
-                        f"{whole['mb']:.0f} |"
-                    )
-                    if workers == 1:
-                        rows.append([codec, profile, *_ms_a_frame(bare, fixed, whole, wanted)])
-                    print(lines[-1], file=sys.stderr, flush=True)
-                    goal = GOALS[codec, profile]
-                    if workers == 2 and (is_missed(clock, goal) or is_missed(cpu, goal - LESS_IN_CPU)):
-                        missed.append(f"{codec}, {profile}, two workers: {clock:.2f} (CPU {cpu:.2f}), wanted {goal}")
+            for profile, workers in product(PROFILES, given.workers or (1, 2)):
+                bares, tinies, wholes = [], [], []
+                for _ in range(given.runs):
+                    bares.append(decode_only(folder, workers))
+                    tinies.append(built(tiny, profile, workers))
+                    wholes.append(built(folder, profile, workers))
+                    if {bares[-1]["frames"], wholes[-1]["frames"]} != {wanted}:
+                        sys.exit(f"{codec}: {bares[-1]['frames']} decoded, {wholes[-1]['frames']} measured of {wanted}")
+                bare, fixed, whole = map(least, (bares, tinies, wholes))
+                clock, cpu = (bare[k] / (whole[k] - fixed[k]) for k in ("s", "cpu"))
+                rates, goal = (wanted / bare["s"], wanted / (whole["s"] - fixed["s"])), GOALS[codec, profile]
+                cells = (*(f"{rate:.0f}" for rate in rates), f"{clock:.2f}", f"{cpu:.2f}")
+                lines.append((codec, profile, str(workers), *cells, f"{goal}", f"{whole['stored'] / wanted:.0%}"))
+                if workers == 1:
+                    rows.append((codec, profile, *_ms_a_frame(bare, fixed, whole, wanted)))
+                print(lines[-1], file=sys.stderr, flush=True)
+                if workers == 2 and (is_missed(clock, goal) or is_missed(cpu, goal - LESS_IN_CPU)):
+                    missed.append(f"{codec}, {profile}, two workers: {clock:.2f} (CPU {cpu:.2f}), wanted {goal}")
     print("# From video to verified shards\n")
-    head = "codec|profile|workers|decode frames/s|build frames/s|ratio|ratio, CPU|wanted|stored|by stage|verify|MB"
-    print(f"| {head.replace('|', ' | ')} |\n|{'---|' * (head.count('|') + 1)}")
-    print("\n".join(lines))
+    speeds = ("decode frames/s", "build frames/s", "ratio", "ratio, CPU", "wanted of two workers", "stored")
+    table(("codec", "profile", "workers", *speeds), lines)
     if rows:
         print("\nCPU milliseconds a frame, one worker\n")
-        table(["codec", "profile", *STAGES_SHOWN], rows)
-    for line in missed:
-        print(f"\nMissed: {line}")
-    if given.check and missed:
-        sys.exit(1)
+        table(("codec", "profile", *STAGES_SHOWN), rows)
+    return exit_code(missed, given.check)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

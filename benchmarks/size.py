@@ -1,14 +1,12 @@
 """What a lake of 400,000 episodes and 60 M frame rows costs: queries, publishes, plans, releases.
 
     python -m benchmarks.size [--frames 6M|60M] [--folder /tmp/size-bench] [--keep] [--check]
-    python -m benchmarks.size --workspace DIR [DIR ...] [--check]
 
 The corpus is benchmarks/synthetic.py's. 60M measures one of 6 M frames first, and prints both beside each other: what
-should be flat, and what may grow with the rows. With `--workspace` those that were kept are measured again, in the
-order given, and stay. Each measure runs in a process of its own, whose largest resident memory is read at its end.
-Seconds are medians; beside them the process's own CPU seconds, which say more than the clock where others share the
-machine. What is printed at the end is in docs/performance.md. `--check` exits 1 when a target is missed
-by more than 15 %.
+should be flat, and what may grow with the rows. Those that were kept are measured again. Each measure runs in a
+process of its own, whose largest resident memory is read at its end. Seconds are medians; beside them the process's own
+CPU seconds, which say more than the clock where others share the machine. What is printed at the end is in
+docs/performance.md. `--check` exits 1 when a target is missed by more than 15 %.
 """
 
 import os
@@ -178,25 +176,19 @@ def main() -> int:
     parser = arguments(__doc__, check=True)
     parser.add_argument("--frames", choices=SCALES, default="6M")
     parser.add_argument("--folder", type=Path, default=Path("/tmp/size-bench"), help="made, and deleted at the end")
-    parser.add_argument(
-        "--keep", action="store_true", help="leave the corpora for another run, which takes them as they are"
-    )
-    parser.add_argument("--workspace", type=Path, nargs="+", help="corpora made by an earlier run, the largest last")
+    parser.add_argument("--keep", action="store_true", help="leave the corpora for another run, as they are")
     given = parser.parse_args()
     found = {}
-    made = {n: given.folder / n for n in SCALES if SCALES[n] <= SCALES[given.frames]}
     try:
-        for name, folder in made.items() if given.workspace is None else ((w.name, w) for w in given.workspace):
-            space = Workspace(folder)
+        for name in [n for n in SCALES if SCALES[n] <= SCALES[given.frames]]:
+            space = Workspace(given.folder / name)
             if not space.exists():
-                if given.workspace:
-                    sys.exit(f"no workspace at {folder}")
                 make(space, SCALES[name])
             print(f"{name}: {sizes(space)}", flush=True)
             found[name] = measured(space)
             print(f"{name}, afterwards: {sizes(space)}", flush=True)
     finally:
-        if not given.keep and given.workspace is None:
+        if not given.keep:
             shutil.rmtree(given.folder, ignore_errors=True)
     *_, last = found.values()
     rows = []

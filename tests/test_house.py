@@ -18,14 +18,14 @@ LINES = {
     "core": 2744,  # 2,000
     "ingest": 11557,  # 9,800
     "annotate": 10685,  # 9,000
-    "warehouse": 13285,  # 10,300
+    "warehouse": 13414,  # 10,300
     "eval": 12664,  # 9,500
     "training": 7138,  # 6,800
     "pipeline": 6713,  # 5,300
     "explorer": 4821,  # 4,700
     "cli": 3974,  # 3,600
     "assets": 2875,  # 2,000
-    "benchmarks": 7959,  # 8,000
+    "benchmarks": 7830,  # 8,000
 }
 PAGES = 3604  # of the explorer's scripts, styles and templates; 3,000
 MOST_OF_A_FILE = 400

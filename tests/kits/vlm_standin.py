@@ -1,6 +1,6 @@
 """An OpenAI-compatible server on loopback that answers to the schema, the same to the same question, or misbehaves.
 
-    python -m tests.kits.vlm_standin [--port 0] [--log FILE] [--latency 0.2] [--slots 32] [--fault drop:0.3] ...
+    python -m tests.kits.vlm_standin [--port 0] [--log FILE] [--latency 0.2] [--fault drop:0.3] ...
 
 prints its URL (the base that ends in /v1) and serves until it is ended. A fault is KIND[:SHARE][:first=N][:after=N]:
 of the chat requests numbered `after` and higher, and of those the first N, that share gets it. Kinds: see FAULTS.
@@ -59,7 +59,6 @@ class StandIn:
     owned_by: str = "stand-in"
     faults: Sequence[Fault] = ()
     latency_s: float = 0.0
-    slots: int | None = None  # requests worked on at once; the others wait
     parse: bool = True  # False: one fixed reply, bodies are not looked at
     retry_after_s: float = 1.0  # of a 429
     fixed: str = '{"ok": true}'
@@ -68,11 +67,9 @@ class StandIn:
     log: list[dict[str, Any]] = field(default_factory=list)  # what the log file has
     seen: list[dict[str, Any]] = field(default_factory=list)  # bodies of chat requests, where they are parsed
     listed: int = 0  # requests for /v1/models
-    busy_s: float = 0.0  # of all slots
     url: str = ""
 
     async def start(self, port: int = 0) -> str:
-        self._slots = asyncio.Semaphore(self.slots or 1_000_000)
         self._writers: set[asyncio.StreamWriter] = set()
         self._server = await asyncio.start_server(self._connection, "127.0.0.1", port, limit=1 << 20, backlog=512)
         self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/v1"
@@ -113,16 +110,6 @@ class StandIn:
             facts = {"object": "model", "owned_by": self.owned_by, "root": self.root, "max_model_len": 4096}
             cards = [{"id": m, **facts} for m in self.models]
             respond(writer, 200, {"object": "list", "data": cards})
-        elif (method, path) == ("GET", "/stats"):
-            times = [line["t"] for line in self.log]
-            span = max(times) - min(times) if times else 0.0
-            stats = {
-                "busy_s": self.busy_s,
-                "span_s": span,
-                "answered": len(self.answered),
-                "cpu_s": time.process_time(),
-            }
-            respond(writer, 200, stats)
         elif (method, path) == ("POST", "/v1/chat/completions"):
             await self._chat(body, writer)
         else:
@@ -133,24 +120,21 @@ class StandIn:
         sha256 = hashlib.sha256(body).hexdigest() if self.parse else ""
         kind = next((f.kind for f in self.faults if f.hits(number, self.seed)), None)
         self._note("received", sha256, kind)
-        async with self._slots:
-            start = time.monotonic()
-            if self.latency_s:
-                await asyncio.sleep(self.latency_s)
-            if kind in ON_THE_WIRE:
-                if not await self._break(kind, body, writer):
-                    return
-            elif self.parse:
-                request = json.loads(body)
-                self.seen.append(request)
-                if request["model"] not in self.models:
-                    message = f"The model `{request['model']}` does not exist."
-                    respond(writer, 404, {"error": {"message": message, "type": "NotFoundError", "code": 404}})
-                    return
-                respond(writer, 200, answer(request, sha256, kind))
-            else:
-                respond(writer, 200, completion(self.models[0], self.fixed, 1000, 10))
-            self.busy_s += time.monotonic() - start
+        if self.latency_s:
+            await asyncio.sleep(self.latency_s)
+        if kind in ON_THE_WIRE:
+            if not await self._break(kind, body, writer):
+                return
+        elif self.parse:
+            request = json.loads(body)
+            self.seen.append(request)
+            if request["model"] not in self.models:
+                message = f"The model `{request['model']}` does not exist."
+                respond(writer, 404, {"error": {"message": message, "type": "NotFoundError", "code": 404}})
+                return
+            respond(writer, 200, answer(request, sha256, kind))
+        else:
+            respond(writer, 200, completion(self.models[0], self.fixed, 1000, 10))
         await writer.drain()
         self._note("answered", sha256, kind)
 
@@ -218,15 +202,12 @@ def main() -> int:
     parser.add_argument("--log", type=Path)
     parser.add_argument("--model", action="append")
     parser.add_argument("--latency", type=float, default=0.0)
-    parser.add_argument("--slots", type=int)
-    parser.add_argument("--no-parse", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--fault", type=Fault.parse, action="append", default=[])
     args = parser.parse_args()
     server = StandIn(
-        models=args.model or ["stand-in"], faults=args.fault, latency_s=args.latency, slots=args.slots,
-        parse=not args.no_parse, seed=args.seed, log_file=args.log,
-    )  # fmt: skip
+        args.model or ["stand-in"], faults=args.fault, latency_s=args.latency, seed=args.seed, log_file=args.log
+    )
 
     async def serve() -> None:
         print(await server.start(args.port), flush=True)
