@@ -65,7 +65,7 @@ class StageRun:
         return {**vars(self), "chunk": self.key[2], "snapshot": snapshot, "finished_at": datetime.now(UTC)}
 
 
-class Publication(NamedTuple):
+class StageOutput(NamedTuple):
     """What `LakeWriter.publish` is given; findings are one of the tables."""
 
     run: StageRun
@@ -107,7 +107,7 @@ def joined(of_each: Iterable[Mapping[str, pa.Table]]) -> dict[str, pa.Table]:
 
 
 @contextmanager
-def turn(workspace: Workspace, one: Publication) -> Iterator[int]:
+def turn(workspace: Workspace, one: StageOutput) -> Iterator[int]:
     """The right to commit, and 0; or the snapshot that has `one` already, which another process committed meanwhile.
 
     Nothing is offered while nobody else commits.
@@ -132,7 +132,7 @@ def _snapshot_of(offers: Sequence[int]) -> int:
 
 
 @contextmanager
-def _offered(workspace: Workspace, one: Publication) -> Iterator[int]:
+def _offered(workspace: Workspace, one: StageOutput) -> Iterator[int]:
     path = workspace.root / OFFERS / uuid4().hex
     path.parent.mkdir(exist_ok=True)
     try:
@@ -150,9 +150,9 @@ def _offered(workspace: Workspace, one: Publication) -> Iterator[int]:
         path.unlink(missing_ok=True)
 
 
-def waiting(workspace: Workspace, one: Publication) -> dict[Path, Publication]:
+def waiting(workspace: Workspace, one: StageOutput) -> dict[Path, StageOutput]:
     """What living processes of this user offer, as far as it goes together with `one`; by the offers' files."""
-    keys, room, found = {one.run.key}, MOST_BYTES, dict[Path, Publication]()
+    keys, room, found = {one.run.key}, MOST_BYTES, dict[Path, StageOutput]()
     for path in (workspace.root / OFFERS).glob("*") if one.goes_together else ():
         # What is gone meanwhile, not whole yet, or of other code than ours, its own process publishes
         with suppress(OSError, ValueError, TypeError), path.open("rb") as file:
@@ -170,10 +170,10 @@ def waiting(workspace: Workspace, one: Publication) -> dict[Path, Publication]:
     return found
 
 
-def _read(file: IO[bytes]) -> Publication:
+def _read(file: IO[bytes]) -> StageOutput:
     run, *names = json.loads(file.readline())
     tables, registered = ({name: pa.ipc.open_stream(file).read_all() for name in of} for of in names)
-    return Publication(StageRun(**run), tables, registered)
+    return StageOutput(StageRun(**run), tables, registered)
 
 
 def tell_committed(offers: Iterable[Path], snapshot: int) -> None:

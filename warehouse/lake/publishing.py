@@ -20,7 +20,7 @@ from warehouse.lake.connection import LakeConnection, quoted, row_by_row, was_in
 from warehouse.lake.place import LakeError, place
 from warehouse.lake.publication import (
     WHOLE_DATASET,
-    Publication,
+    StageOutput,
     StageRun,
     check_keys,
     joined,
@@ -56,7 +56,7 @@ class LakeWriter(LakeConnection):
         key is not unique or a row belongs to another partition; nothing is changed.
         """
         staged = tables if findings is None else {**tables, "findings": findings}
-        one = Publication(run, staged, registered or {}, upserts or {}, parts)
+        one = StageOutput(run, staged, registered or {}, upserts or {}, parts)
         one.check()
         with turn(self.workspace, one) as snapshot:
             if snapshot:
@@ -77,7 +77,7 @@ class LakeWriter(LakeConnection):
                 tell_committed(others, snapshot)
         return snapshot
 
-    def _write_all(self, made: Sequence[Publication]) -> int:
+    def _write_all(self, made: Sequence[StageOutput]) -> int:
         """Publish some partitions, no two of them the same, in one transaction: each table is written once."""
         said = ", ".join(f"{r.stage} {r.dataset}:{'' if r.chunk is None else r.chunk}" for r, *_ in made)
         with self.transaction(said):
@@ -86,23 +86,20 @@ class LakeWriter(LakeConnection):
             again = self._delete_former(made)
             # Then rows of the partitions, and those that belong to none, such as the label run that made the labels
             for name, data in joined(each.tables for each in made).items():
-                with self._new_rows(data):
-                    self._insert(TABLES[name], data)
+                self._insert(TABLES[name], data)
             for name, data in joined(each.upserts for each in made).items():
                 self._upsert(TABLES[name], data)
             for name, data in joined(each.registered for each in made).items():
-                with self._new_rows(data):  # those whose key the table has not
-                    self._insert(TABLES[name], data, unless=_same_key(TABLES[name], "t"))
+                self._insert(TABLES[name], data, unless=_same_key(TABLES[name], "t"))  # whose key the table has not
             # At last the lines that say so: a plan goes by them alone
             for each in made:
-                if each.run.chunk is None:
-                    self._forget_chunks(each.run, each.parts)
+                self._forget_chunks(each.run, each.parts)
             table = TABLES["stage_runs"]
             lines = table.rows([run.row(snapshot) for each in made for run in (each.run, *each.parts)])
             (self._upsert if again else self._add)(table, lines)
         return snapshot
 
-    def _delete_former(self, made: Sequence[Publication]) -> bool:
+    def _delete_former(self, made: Sequence[StageOutput]) -> bool:
         """Delete what was published before of the same partitions; was there any?
 
         It came with a stage_runs line. Where there is none nothing is deleted: each DELETE costs some 15 ms, and a
@@ -120,11 +117,11 @@ class LakeWriter(LakeConnection):
         return bool(before)
 
     def _forget_chunks(self, run: StageRun, parts: Sequence[StageRun]) -> None:
-        """Drop the stage's lines of its dataset, and all rows of chunks that are not among `parts`: the source lost
-        them.
+        """Of a listing: drop its lines of the dataset, and all rows of chunks that are not among `parts`: the source
+        lost them.
         """
         # A dataset that is new has nothing to be dropped: each DELETE costs some 15 ms
-        if not self.rows("SELECT 1 FROM stage_runs WHERE dataset = ? LIMIT 1", [run.dataset]):
+        if run.chunk is not None or not self.rows("SELECT 1 FROM stage_runs WHERE dataset = ? LIMIT 1", [run.dataset]):
             return
         self.con.execute("DELETE FROM stage_runs WHERE stage = ? AND dataset = ?", [run.stage, run.dataset])
         present = ", ".join(str(p.chunk) for p in parts if p.chunk is not None)
@@ -224,13 +221,12 @@ class LakeWriter(LakeConnection):
                     columns = quoted(tuple(data.column_names))
                     said = self.arrow(f"SELECT {columns} FROM new_rows EXCEPT SELECT {columns} FROM {table.name}")
                 self.con.execute(f"DELETE FROM {table.name} t WHERE EXISTS (FROM new_rows n WHERE {match})")
-            self._insert(table, data)
+        self._insert(table, data)
         self._say(table, said)
 
     def _add(self, table: Table, data: pa.Table) -> None:
         check_keys(table, data)
-        with self._new_rows(data):
-            self._insert(table, data)
+        self._insert(table, data)
         self._say(table, data)
 
     def _say(self, table: Table, rows: pa.Table, what: str = "row") -> None:
@@ -240,10 +236,7 @@ class LakeWriter(LakeConnection):
 
     @contextmanager
     def _new_rows(self, data: pa.Table) -> Iterator[None]:
-        """`data` as the relation new_rows, where it has rows at all: many tables of a small chunk have none."""
-        if not data.num_rows:
-            yield
-            return
+        """`data` as the relation new_rows."""
         self.con.register("new_rows", data)
         try:
             yield
@@ -251,13 +244,17 @@ class LakeWriter(LakeConnection):
             self.con.unregister("new_rows")
 
     def _insert(self, table: Table, data: pa.Table, unless: str = "") -> None:
-        """Insert new_rows n, which is `data`; unless: the condition by which a row of the table, t, keeps one out."""
-        if not data.num_rows:
+        """Insert `data`, new_rows n; unless: the condition by which a row of the table, t, keeps one out."""
+        if not data.num_rows:  # as of many tables of a small chunk
             return
         key, once = quoted(table.key), ""
         if unless:
             once, unless = f"DISTINCT ON ({key}) ", f" WHERE NOT EXISTS (FROM {table.name} t WHERE {unless})"
-        self.con.execute(f"INSERT INTO {table.name} BY NAME SELECT {once}* FROM new_rows n{unless} ORDER BY {key}")
+        with self._new_rows(data):
+            self.con.execute(f"INSERT INTO {table.name} BY NAME SELECT {once}* FROM new_rows n{unless} ORDER BY {key}")
+        self._note_partitions(table, data)
+
+    def _note_partitions(self, table: Table, data: pa.Table) -> None:
         # Not by Arrow's own functions, which take 0.3 s to import
         partitions = set(zip(*(data[column].to_pylist() for column in table.partition), strict=True))
         folders = ([f"{column}={v}" for column, v in zip(table.partition, of, strict=True)] for of in partitions)
