@@ -32,6 +32,7 @@ from assets.metrics import page
 from core.errors import UserError
 from core.paths import ROOT
 from core.serving import TOKENS, access_for
+from core.wall import NOTES
 from core.web import SAFE_METHODS, Access, Guard
 from warehouse.lake.place import LakeError
 
@@ -129,7 +130,7 @@ def run_ui(host: str, port: int, home: Path, token: str) -> int:
         for program in programs:
             guard = [python, GUARD, str(os.getpid()), str(ENDS_WITHIN_S)]
             # What runs jobs does not need the token
-            told = os.environ | {TOKEN: token * (program is programs[-1])}
+            told = os.environ | {TOKEN: token * (program is programs[-1]), NOTES: str(home / "notes")}
             children.append(subprocess.Popen([*guard, *program], cwd=ROOT, env=told))
             while len(children) == 1 and not code.exists() and children[0].poll() is None:
                 time.sleep(0.1)

@@ -40,6 +40,7 @@ from core.files import disk_full, refused_by_system
 from core.imports import leave_out_pandas
 from core.names import near_names
 from core.version import VERSION
+from core.wall import begin_anew
 
 # Heading in --help, command, module, first sentence of the command's help. A module is imported when one of its
 # commands is run
@@ -89,6 +90,7 @@ WITHOUT_PANDAS = {
     "build", "dry-run", "doctor", "recover", "upgrade", "takedown", "gc", "inspect", "status", "quarantine", "digest",
     "schema", "sql", "demonstrations", "corrections", "references", "outcomes",
 }  # fmt: skip
+BEGUN_ANEW = {"build", "demo", "dry-run", "inspect"}  # without what they stay in too long; the rest is kept
 VerboseOption = Annotated[bool, typer.Option("--verbose", help="Show where an error came from.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Only results and errors.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Same as --format json.")]
@@ -264,6 +266,8 @@ def proccorpus(
 
 def main_of_process() -> None:
     """`main` in a process of its own, which does without what its command does not need."""
+    if BEGUN_ANEW.intersection(sys.argv[1:2]):
+        begin_anew()
     # Imports make hundreds of thousands of objects that stay: looking through them takes 5 % of a command's time
     gc.set_threshold(100_000)
     signal.signal(signal.SIGTERM, _end)

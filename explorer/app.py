@@ -3,7 +3,7 @@
 from asyncio import Semaphore
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from functools import cache
+from functools import cache, partial
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from starlette.types import Scope
 
 from core.errors import first_line
 from core.paths import Workspace
+from core.wall import Pool
 from core.web import Guard, Refusal
 from explorer.access import CorpusView, PageError
 from explorer.filters import FILTERS
@@ -46,7 +47,7 @@ from explorer.pages import (
 )
 from explorer.site import Explorer, Options, explorer_of
 from warehouse.lake import LakeError
-from warehouse.sql_process import SqlProcesses
+from warehouse.sql_process import SqlProcess
 
 HERE = Path(__file__).parent
 CONTENT_SECURITY_POLICY = (
@@ -65,7 +66,7 @@ def create_app(space: Workspace, options: Options = Options()) -> FastAPI:
     """The explorer of a workspace. Raises LakeError: no workspace, or no such snapshot."""
     lake = CorpusView(space, options.snapshot, options.release)
     explorer = Explorer(space, options, lake, CorpusIndex(lake), _templates())
-    queries = SqlProcesses(sql.MEMORY, sql.NICENESS)
+    queries = Pool(partial(SqlProcess, sql.MEMORY, sql.NICENESS))
     adapt, label = (ChildJob(space.root / "explorer", name) for name in ("adapt", "label"))
 
     @asynccontextmanager

@@ -2,13 +2,14 @@
 
 import json
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from core.paths import Workspace
+from core.wall import TOO_MUCH, Pool, Walled
 from explorer.access import CorpusView, LakeReader, PageError
 from explorer.episode import OF_EPISODE, LakeEpisode, cameras, chunk_of, find_episode, keyframes
 from ingest.limits import LIMITS, Limits
@@ -18,6 +19,8 @@ from ingest.media.video import decode
 SHEET = 8  # pictures of a contact sheet
 THUMB_PX, SHEET_PX = 180, 120  # height
 QUALITY = 82  # of JPEG
+MEMORY_BYTES, CPU_S, WALL_S = 1 << 31, 20.0, 60.0  # that finding a frame of a video may take
+DECODERS = Pool(partial(Walled, MEMORY_BYTES, __name__))
 NO_PICTURE = "no picture of this episode is stored, and it has no video"
 MEDIA_TYPES = {".mp4": "video/mp4", ".webm": "video/webm", ".mkv": "video/x-matroska", ".mov": "video/quicktime"}
 
@@ -145,10 +148,15 @@ def _of_video(path: Path, video: dict, limits: Limits, frame_index: int = 0) -> 
     Raises PageError where it cannot be decoded.
     """
     try:
-        options = DecodeOptions(limits=limits)
-        frame = next(decode(path, video["start_frame"] + frame_index, 1, video["fps"], options), None)
-    except VideoError as e:
-        raise PageError(str(e)) from e
+        with DECODERS.one() as decoder:
+            first = video["start_frame"] + frame_index
+            return decoder(_decoded, path, first, video["fps"], limits, cpu_s=CPU_S, wall_s=WALL_S)
+    except (VideoError, *TOO_MUCH) as e:
+        raise PageError(f"{path.name}: {e}") from e
+
+
+def _decoded(path: Path, frame_index: int, fps: float, limits: Limits) -> np.ndarray | None:
+    frame = next(decode(path, frame_index, 1, fps, DecodeOptions(limits=limits)), None)
     return None if frame is None else frame.rgb()
 
 

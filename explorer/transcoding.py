@@ -2,8 +2,8 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Generator
-from contextlib import closing, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,9 +13,10 @@ import numpy as np
 
 from core.files import whole_file
 from core.paths import Workspace
+from core.wall import TOO_MUCH, Walled
 from explorer.access import PageError
 from explorer.episode import LakeEpisode, cameras
-from explorer.media import video_file
+from explorer.media import MEMORY_BYTES, video_file
 from ingest.limits import Limits
 from ingest.media.frames import DecodeOptions, VideoError
 from ingest.media.video import decode
@@ -23,6 +24,7 @@ from ingest.media.video import decode
 CODE_VERSION = "h264-1"  # files of another are made anew
 MAX_HEIGHT_PX = 720
 MAX_FRAMES = 36_000  # of an episode: 20 minutes at 30 frames a second
+FRAME_S = 0.5  # CPU that one may take, beside what a build's may
 KEPT_BYTES = 2_000_000_000  # of all files; those that were not looked at for longest go first
 # Every twelfth frame stands alone and none waits for a later one: a browser then finds any frame quickly
 ENCODER = {"preset": "veryfast", "crf": "20", "g": "12", "bf": "0"}
@@ -50,34 +52,32 @@ def playable(space: Workspace, episode: LakeEpisode, camera: int, limits: Limits
             os.utime(kept)
         return kept
     try:
-        pictures = decode(path, video["start_frame"], episode.num_frames, video["fps"], DecodeOptions(limits=limits))
-        with whole_file(kept, synced=False) as half:
-            _encode((frame.rgb() for frame in pictures), video["fps"], half, given_up)
-    except VideoError as e:
-        raise PageError(f"{where}: {e}") from e
+        most_s = limits.cpu_s(status.st_size) + FRAME_S * episode.num_frames
+        with whole_file(kept, synced=False) as half, Walled(MEMORY_BYTES, __name__) as decoder:
+            asked = path, video["start_frame"], episode.num_frames, video["fps"], limits, half
+            decoder(_encode, *asked, cpu_s=most_s, wall_s=most_s, given_up=given_up)
+    except (VideoError, *TOO_MUCH) as e:
+        raise PageError(f"{where}: {e}", 503 if given_up() else 404) from e
     except OSError as e:
         raise PageError(f"{where}: the converted video cannot be kept ({e.strerror or e})", 503) from e
     forget(kept)
     return kept
 
 
-def _encode(pictures: Generator[np.ndarray], fps: float, target: Path, given_up: Callable[[], bool]) -> None:
-    """Write pictures, uint8 [h, w, 3] RGB, to an MP4 file. Raises PageError, and VideoError where there are none."""
+def _encode(path: Path, start_frame: int, num_frames: int, fps: float, limits: Limits, target: Path) -> None:
+    """Write frames of a video to an MP4 file. Raises VideoError, also where there are none."""
     rate = Fraction(fps).limit_denominator(1001)
     with av.open(str(target), "w", format="mp4", options={"movflags": "faststart"}) as out:
         stream = out.add_stream("libx264", rate=rate, options=ENCODER)
         stream.pix_fmt = "yuv420p"
-        count = 0
-        with closing(pictures):
-            for count, picture in enumerate(pictures, 1):
-                if given_up():
-                    raise PageError("the request for this video was cancelled", 503)
-                scaled = _even(picture)
-                if count == 1:
-                    stream.height, stream.width = scaled.shape[:2]
-                frame = av.VideoFrame.from_ndarray(scaled, format="rgb24")
-                frame.pts, frame.time_base = count - 1, 1 / rate
-                out.mux(stream.encode(frame))
+        count, pictures = 0, decode(path, start_frame, num_frames, fps, DecodeOptions(limits=limits))
+        for count, picture in enumerate(pictures, 1):
+            scaled = _even(picture.rgb())
+            if count == 1:
+                stream.height, stream.width = scaled.shape[:2]
+            frame = av.VideoFrame.from_ndarray(scaled, format="rgb24")
+            frame.pts, frame.time_base = count - 1, 1 / rate
+            out.mux(stream.encode(frame))
         if not count:
             raise VideoError("the video ends before the episode begins")
         out.mux(stream.encode(None))

@@ -44,9 +44,6 @@ class Limits(BaseModel, extra="forbid", frozen=True):
         description="bytes of what is read at once: an unpacked chunk of HDF5 or Zarr, an encoded picture; "
         "a record or an unpacked chunk of MCAP may have four times as many",
     )
-    max_ratio: int = Field(
-        default=1000, ge=1, description="bytes that an MCAP recording may unpack to for each that is stored"
-    )
     max_files: int = Field(default=1 << 21, ge=1, description="files of a remote source, or of one tar")
     max_pages: int = Field(default=20_000, ge=1, description="folders of a web server")
     max_header_bytes: int = Field(
@@ -69,8 +66,12 @@ class Limits(BaseModel, extra="forbid", frozen=True):
     max_memory_bytes: int = Field(
         default=4 << 30, ge=1 << 26, description="memory that reading an episode takes beside the program's own"
     )
-    max_cpu_s: float = Field(default=60.0, gt=0, description="seconds of CPU for the pictures of one camera's episode")
-    max_cpu_s_per_mb: float = Field(default=300.0, ge=0, description="further seconds for each MB of the camera's file")
+    max_cpu_s: float = Field(
+        default=60.0,
+        gt=0,
+        description="seconds of CPU for a list of episodes, one's rows, or one's pictures of a camera",
+    )
+    max_cpu_s_per_mb: float = Field(default=300.0, ge=0, description="further seconds for each MB of what is read")
 
     def excess(self, name: str, claimed: float, what: str, times: int = 1) -> str:
         """Why `claimed` is more than the limit `name` (or so many times it) allows of `what`; "" where it is not.
@@ -87,6 +88,10 @@ class Limits(BaseModel, extra="forbid", frozen=True):
         """Raises DataError, as a finding `over_limit`, for what `excess` says."""
         if problem := self.excess(name, claimed, what, times):
             raise DataError(problem, "over_limit")
+
+    def cpu_s(self, num_bytes: int) -> float:
+        """Seconds of CPU that work on so many bytes may take."""
+        return self.max_cpu_s + self.max_cpu_s_per_mb * num_bytes / 1e6
 
 
 LIMITS = Limits()

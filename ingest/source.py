@@ -3,10 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from math import inf
 from time import process_time
 
-from core.wall import memory_wall
+from core.wall import is_left_out, memory_wall, time_wall
 from ingest.episode import EpisodeData, EpisodeRecord, Finding, FrameReader, Listing, TimedPicture
 from ingest.formats import FORMATS, Format, format_named
 from ingest.formats.adapter import adapter_of
@@ -14,10 +13,11 @@ from ingest.formats.listing import named
 from ingest.media.frames import DECODE_ALL, DecodeOptions, VideoError
 from ingest.media.picture import SwappedPicture
 from ingest.places import Places, part_of, places_of
+from ingest.reasons import DataError
 from ingest.sources.files import Source
 from ingest.sources.types import SourceError
 
-FORMAT = "format"  # of a source: looked for once
+FORMAT, BYTES = "format", "bytes"  # of a source: looked for once
 LOOKS = "docs/formats.md says what each looks like on disk"
 
 
@@ -90,14 +90,17 @@ def _check_not_empty(source: Source) -> None:
 
 def list_episodes(source: Source) -> Listing:
     """What the source holds, from metadata alone; with findings for links that lead out, names that are none, and rates
-    beyond the limit, which are then the limit: sizes follow them. Raises SourceError: too much for max_memory_bytes.
+    beyond the limit, which are then the limit: sizes follow them. Raises SourceError: it takes more than it may.
     """
     adapter, limits = adapter_of(format_of(source)), source.config.limits
     try:
-        with memory_wall(limits.max_memory_bytes):
+        allowed_s, name = _allowed(source, "the list of its episodes", "")
+        with memory_wall(limits.max_memory_bytes), time_wall(name) as within, within(allowed_s):
             listing = adapter.list_episodes(source)
     except MemoryError as e:
         raise SourceError(f"{source.config.source}: to list its episodes takes more memory than it may ({e})") from e
+    except DataError as e:
+        raise SourceError(f"{source.config.source}: {e}") from e
     # What the files themselves show, in whatever format they are
     escapes = "a link that leads out of the dataset's folder; not followed"
     is_no_name = "the name of a file or folder is not UTF-8; left out"
@@ -118,7 +121,9 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     """
     stated = source.config.format
     format_ = format_named(stated) if stated else format_of(source)
-    episode = adapter_of(format_).read_episode(source, record)
+    allowed_s, name = _allowed(source, f"the rows of episode {record.episode_index}", record.data_uri or "")
+    with time_wall(name) as within, within(allowed_s):
+        episode = adapter_of(format_).read_episode(source, record)
     episode = replace(episode, frames=partial(_within_limits, source, episode))
     swapped = frozenset(source.config.cameras.bgr)
     if swapped.isdisjoint(record.cameras):
@@ -126,20 +131,33 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     return replace(episode, frames=partial(_with_right_colours, episode.frames, swapped))
 
 
+def _allowed(source: Source, what: str, uri: str) -> tuple[float, str]:
+    """Seconds of CPU that reading some of a source may take, by the bytes of its file, or of all where it has none of
+    its own; and the name of that work. Raises DataError where a process has stayed in it."""
+    if BYTES not in source.noted:
+        source.noted[BYTES] = sum(file.size for file in source.files.values())
+    allowed_s = source.config.limits.cpu_s(source.size(uri) or source.noted[BYTES])
+    if is_left_out(name := f"{source.config.source}: {what} {source.files.get(uri)}"):
+        raise DataError(f"{what} takes more than {allowed_s:g} s of CPU", "too_costly")
+    return allowed_s, name
+
+
 def _within_limits(
     source: Source, episode: EpisodeData, camera: str, options: DecodeOptions = DECODE_ALL
 ) -> Iterator[TimedPicture]:
     """Frames of a camera. Raises VideoError: also where they take more CPU than a file of their size may."""
-    limits = source.config.limits
     uri = next((video.uri for video in episode.record.videos if video.camera == camera), "")
-    allowed_s = limits.max_cpu_s + limits.max_cpu_s_per_mb * (source.size(uri) or inf) / 1e6
-    taken_s, pictures = 0.0, iter(episode.frames(camera, replace(options, limits=limits)))
-    while taken_s <= allowed_s:
-        before_s = process_time()
-        if (picture := next(pictures, None)) is None:
-            return
-        taken_s += process_time() - before_s
-        yield picture
+    allowed_s, name = _allowed(source, f"camera {camera} of episode {episode.record.episode_index}", uri)
+    taken_s, pictures = 0.0, iter(episode.frames(camera, replace(options, limits=source.config.limits)))
+    with time_wall(name) as within:
+        while taken_s <= allowed_s:
+            before_s = process_time()
+            with within(allowed_s - taken_s):
+                picture = next(pictures, None)
+            if picture is None:
+                return
+            taken_s += process_time() - before_s
+            yield picture
     raise VideoError(f"{uri}: its pictures take more than {allowed_s:.0f} s of CPU", "too_costly")
 
 

@@ -22,6 +22,7 @@ from core.files import DiskFullError, room_in
 from core.imports import leave_out_pandas, pandas_is_left_out
 from core.logs import RUN
 from core.paths import Workspace
+from core.wall import num_left_out
 from ingest.source import format_of
 from ingest.sources.files import NO_RIGHTS, Source
 from ingest.sources.types import SourceError
@@ -298,7 +299,7 @@ def _run_chunks(
         return
 
     # spawn, not fork: DuckDB and FFmpeg threads do not survive a fork
-    context = multiprocessing.get_context("spawn")
+    context, left, known = multiprocessing.get_context("spawn"), list[ChunkTask](), num_left_out()
     # Workers write their moments, each less than what a pipe takes at once, until the last of them has ended
     reader, writer = context.Pipe(duplex=False)
     starting = (pandas_is_left_out(), writer)
@@ -311,7 +312,12 @@ def _run_chunks(
         while waiting:
             finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
             for future in finished:
-                note(_result(future, waiting.pop(future)))
+                task = waiting.pop(future)
+                # One was ended by a wall of time, which ends the others, too
+                if isinstance(future.exception(), BrokenProcessPool) and num_left_out() > known:
+                    left.append(task)
+                else:
+                    note(_result(future, task))
     # Nothing that still runs is worth waiting for: the lake undoes what is open
     except (KeyboardInterrupt, DiskFullError):
         pool.shutdown(wait=False, cancel_futures=True)
@@ -320,6 +326,9 @@ def _run_chunks(
         raise
     pool.shutdown()
     listener.join()
+    if left:
+        chunks = [(task.build.name, task.chunk) for task in left]
+        _run_chunks(workspace, report, fingerprints, workers, note, tell, chunks, only)
 
 
 def _result(future: Future[ChunkResult], task: ChunkTask) -> ChunkResult:

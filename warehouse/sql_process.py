@@ -5,26 +5,20 @@ they end a process that holds nothing else. Imports neither DuckDB nor Arrow: a 
 forked, which costs nothing.
 """
 
-import json
 import os
 import re
 import resource
-import signal
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
 from io import BytesIO
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
-from multiprocessing.context import ForkContext, SpawnContext
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.cores import cores
 from core.errors import SqlError, UserError, first_line
-from core.wall import held_bytes
+from core.wall import Walled, held_bytes
 
 if TYPE_CHECKING:
     import duckdb
@@ -34,11 +28,8 @@ MEMORY_TEXT = re.compile(r"(\d+(?:\.\d+)?) ?([KMGT]i?B)", re.IGNORECASE)
 UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 LEAST_ROOM = 64 << 20  # bytes for a query beside what Python and DuckDB take by themselves
 BATCH_ROWS = 20_000  # that are made and sent at a time
-MESSAGE_BYTES = 1 << 20
-LATE_S = 5.0  # after its time is over, the kernel ends a process that nobody has ended
-POLL_S = 0.1
+LATE_S = 5.0  # of every core's CPU, beside a query's time
 OPEN_S = 60.0  # that opening the lake may take, of a query's process
-BEGUN = b"begun"
 WARMING = "SELECT range % 7 AS a, count(*), string_agg(range, ',') FROM range(200000) GROUP BY a ORDER BY a"
 
 
@@ -64,7 +55,7 @@ def memory_bytes(text: str) -> int:
     return int(float(found[1]) * UNITS[found[2].upper()])
 
 
-class SqlProcess:
+class SqlProcess(Walled):
     """A process that answers one query at a time, and is started anew after one that ended it.
 
     `memory`: all that the process may hold, such as 4GB. `niceness`: how far it lets others go first, as `nice` has it.
@@ -72,20 +63,8 @@ class SqlProcess:
     """
 
     def __init__(self, memory: str, niceness: int = 0) -> None:
-        self.memory, self._bytes, self._niceness = memory, memory_bytes(memory), niceness
-        self._start()
-
-    def _start(self) -> None:
-        # Only a process with one thread may be forked: what the others hold would stay locked in the copy
-        tasks = Path("/proc/self/task")
-        may_fork = tasks.is_dir() and len(os.listdir(tasks)) == 1
-        context: ForkContext | SpawnContext = get_context("fork") if may_fork else get_context("spawn")
-        ours, theirs = context.Pipe()
-        self._channel: Connection = ours  # type: ignore[assignment]  # on Linux a pipe's ends are Connections
-        args = (theirs, ours if may_fork else None, self._bytes, self._niceness)
-        self._process: BaseProcess = context.Process(target=_work, args=args, daemon=True)
-        self._process.start()
-        theirs.close()
+        self.memory, self._bytes = memory, memory_bytes(memory)
+        super().__init__(None, begin=partial(_begin, niceness))
 
     def query(
         self,
@@ -100,9 +79,9 @@ class SqlProcess:
 
         Raises SqlError: refused, failed, longer than `time_s`, given up, or a result larger than `max_bytes`.
         """
-        data = self.file(at, sql, None, time_s, max_rows, max_bytes, given_up)
-        import pyarrow as pa
+        import pyarrow as pa  # while the process does so, too
 
+        data = self.file(at, sql, None, time_s, max_rows, max_bytes, given_up)
         with pa.ipc.open_stream(pa.py_buffer(data)) as reader:
             return reader.read_all()
 
@@ -118,163 +97,72 @@ class SqlProcess:
     ) -> bytes:
         """As `query`, but a file with the rows, written by the process itself: csv, json or parquet; without a style
         an Arrow stream."""
-        if not self._process.is_alive():
-            self.close()
-            self._start()
+        late, cpu_s = f"the lake took longer than {OPEN_S:g} s to open", (time_s + LATE_S) * cores()
         try:
-            request = {"at": asdict(at), "sql": sql, "style": style, "time_s": time_s, "max_rows": max_rows}
-            self._channel.send_bytes(json.dumps(request).encode())
-            import pyarrow  # noqa: F401  # while the process opens the lake
-
             # Its time begins when the lake is open
-            self._await(OPEN_S, f"the lake took longer than {OPEN_S:g} s to open", given_up)
-            self._channel.recv_bytes()
-            parts = list(self._parts(time_s, max_bytes, given_up))
-            said = json.loads(self._channel.recv_bytes())
-        except (EOFError, ConnectionError) as e:
-            raise SqlError(self._how_it_ended()) from e
-        # What was not read to its end, or Ctrl-C: a new process takes the next query
-        except BaseException:
+            error = self(_open, at, self._bytes, wall_s=OPEN_S, given_up=given_up)
+            late, data, is_last = f"the query took longer than {time_s:g} s and was stopped", b"", False
+            if not error:
+                asked = sql, style, max_rows, max_bytes
+                error, data, is_last = self(_answer, *asked, wall_s=time_s, cpu_s=cpu_s, given_up=given_up)
+        except TimeoutError as e:
+            raise SqlError("the query was given up" if given_up() else late) from e
+        except ChildProcessError as e:
+            raise SqlError(f"the query {e}: it needs more than {self.memory}, or DuckDB cannot do it") from e
+        if is_last:
             self.close()
-            raise
-        if said["is_last"]:
-            self.close()
-        if said["error"] is not None:
-            raise SqlError(said["error"])
-        return b"".join(parts)
-
-    def _parts(self, time_s: float, max_bytes: int | None, given_up: Callable[[], bool]) -> Iterator[bytes]:
-        """The pieces of an Arrow stream, until the empty one that ends it."""
-        size, deadline = 0, time.monotonic() + time_s
-        while True:
-            late = f"the query took longer than {time_s:g} s and was stopped"
-            self._await(deadline - time.monotonic(), late, given_up)
-            part = self._channel.recv_bytes(MESSAGE_BYTES)
-            if not part:
-                return
-            size += len(part)
-            if max_bytes is not None and size > max_bytes:
-                raise SqlError(f"the result is larger than {max_bytes / 1e6:.0f} MB: ask for fewer rows or columns")
-            yield part
-
-    def _await(self, time_s: float, late: str, given_up: Callable[[], bool]) -> None:
-        """Wait for a message. Raises SqlError: it is `late`, or given up."""
-        deadline = time.monotonic() + time_s
-        while not self._channel.poll(min(POLL_S, max(0.0, deadline - time.monotonic()))):
-            if time.monotonic() >= deadline:
-                raise SqlError(late)
-            if given_up():
-                raise SqlError("the query was given up")
-
-    def _how_it_ended(self) -> str:
-        """Why the process is gone, for people."""
-        self._process.join(LATE_S)
-        code = self._process.exitcode
-        self.close()
-        name = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
-        return f"the query ended its process ({name}): it needs more than {self.memory}, or DuckDB cannot do it"
-
-    def close(self) -> None:
-        """End the process, whatever it does."""
-        self._process.kill()
-        self._process.join()
-        self._channel.close()
-
-    def __enter__(self) -> "SqlProcess":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-class SqlProcesses:
-    """Processes that answer queries, as many as are asked at once; each is kept for the next query."""
-
-    def __init__(self, memory: str, niceness: int = 0) -> None:
-        self.memory, self._niceness = memory, niceness
-        self._idle: list[SqlProcess] = []
-
-    @contextmanager
-    def one(self) -> Iterator[SqlProcess]:
-        """A process of one's own."""
-        try:
-            process = self._idle.pop()
-        except IndexError:
-            process = SqlProcess(self.memory, self._niceness)
-        try:
-            yield process
-        finally:
-            self._idle.append(process)
-
-    def close(self) -> None:
-        """End those that are idle."""
-        while self._idle:
-            self._idle.pop().close()
+        if error:
+            raise SqlError(error)
+        return data
 
 
 # In the process
 
+_opened: dict[LakeState, tuple["duckdb.DuckDBPyConnection", int]] = {}  # at most one; and the bytes that it then held
 
-def _work(channel: Connection, others: Connection | None, memory: int, niceness: int) -> None:
-    """Answer queries until nobody is there to ask. `others`: the asker's end, which a forked process has, too."""
+
+def _begin(niceness: int) -> None:
     os.nice(niceness)
-    if others is not None:
-        others.close()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to the asker as well, who ends this process
-    for number in (signal.SIGTERM, signal.SIGALRM, signal.SIGXCPU):
-        signal.signal(number, signal.SIG_DFL)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.environ["ARROW_DEFAULT_MEMORY_POOL"] = "system"  # its own pool would take a GB at a time
+    import_module("warehouse.lake.sql")
 
+
+def _open(at: LakeState, memory: int) -> str:
+    """Why there is no lake; "" for one."""
+    try:
+        if at not in _opened:
+            _opened.clear()
+            _opened[at] = _connection(at, memory), held_bytes("RssAnon")
+    except UserError as e:
+        return str(e)
+    except Exception as e:
+        return _explained(e)
+    return ""
+
+
+def _answer(sql: str, style: str | None, max_rows: int | None, max_bytes: int | None) -> tuple[str, bytes, bool]:
+    """What is wrong, a file with the rows, and whether another process is to take the next query."""
     from core.rows import write_as
     from warehouse.lake.sql import answer
 
-    opened, con, held = None, None, 0
-    while True:
-        try:
-            request = json.loads(channel.recv_bytes())
-        except EOFError:
-            return
-        _limit_time(OPEN_S)
-        error, is_last, has_begun = None, False, False
-        try:
-            if con is None or request["at"] != opened:
-                con, opened = _opened(LakeState(**request["at"]), memory), request["at"]
-                held = held_bytes("RssAnon")
-            _limit_time(request["time_s"])
-            channel.send_bytes(BEGUN)
-            has_begun = True
-            rows = answer(con, request["sql"], BATCH_ROWS)
-            if request["style"] is None:
-                _write(rows, request["max_rows"], _Pieces(channel))
-            else:
-                batches = _first(rows, request["max_rows"])
-                write_as(request["style"], batches, rows.schema, _Pieces(channel))
-        except UserError as e:
-            error = str(e)
-        except Exception as e:
-            error, is_last = _explained(e), True
-        # What a query has left behind would be missing to the next one
-        is_last = is_last or held_bytes("RssAnon") > held + LEAST_ROOM
-        if not has_begun:
-            channel.send_bytes(BEGUN)
-        channel.send_bytes(b"")
-        channel.send_bytes(json.dumps({"error": error, "is_last": is_last}).encode())
-        if is_last:
-            return
-        signal.setitimer(signal.ITIMER_REAL, 0)
+    [(con, held)] = _opened.values()
+    error, is_last, file = "", False, _Bounded(max_bytes)
+    try:
+        rows = answer(con, sql, BATCH_ROWS)
+        if style is None:
+            _write(rows, max_rows, file)
+        else:
+            write_as(style, _first(rows, max_rows), rows.schema, file)
+    except UserError as e:
+        error = str(e)
+    except Exception as e:
+        error, is_last = _explained(e), True
+    data = b"" if error else file.getvalue()
+    # What a query has left behind would be missing to the next one
+    return error, data, is_last or held_bytes("RssAnon") > held + len(data) + LEAST_ROOM
 
 
-def _limit_time(time_s: float) -> None:
-    """The kernel ends this process late after the time, should the asker be gone."""
-    signal.setitimer(signal.ITIMER_REAL, time_s + LATE_S)
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    allowed = (time_s + LATE_S) * cores()
-    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-    resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime + allowed) + 1, hard))
-
-
-def _opened(at: LakeState, memory: int) -> "duckdb.DuckDBPyConnection":
+def _connection(at: LakeState, memory: int) -> "duckdb.DuckDBPyConnection":
     """A locked connection to the lake, in a process that can hold no more than `memory` bytes from here on."""
     from core.paths import Workspace
     from warehouse.lake.sql import answer, open_for_users, release_state
@@ -313,25 +201,17 @@ def _first(reader: "pa.RecordBatchReader", max_rows: int | None) -> "Iterator[pa
             break
 
 
-class _Pieces:
-    """A file whose bytes are sent in messages of bounded size."""
+class _Bounded(BytesIO):
+    """A file of so many bytes at most. Raises SqlError."""
 
-    closed = False
-
-    def __init__(self, channel: Connection) -> None:
-        self._channel = channel
+    def __init__(self, most: int | None) -> None:
+        super().__init__()
+        self._most = most
 
     def write(self, data: Any) -> int:
-        view = memoryview(data).cast("B")
-        for start in range(0, len(view), MESSAGE_BYTES):
-            self._channel.send_bytes(view[start : start + MESSAGE_BYTES])
-        return len(view)
-
-    def flush(self) -> None:
-        """Nothing is held back."""
-
-    def close(self) -> None:
-        """The channel goes on."""
+        if self._most is not None and self.tell() + len(data) > self._most:
+            raise SqlError(f"the result is larger than {self._most / 1e6:.0f} MB: ask for fewer rows or columns")
+        return super().write(data)
 
 
 def _explained(e: Exception) -> str:

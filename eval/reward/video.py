@@ -33,14 +33,13 @@ Shown = tuple[float | None, Picture]  # a frame, and its time in seconds where t
 class RunVideos:
     """A run's videos by camera; all have the same frames. `num_frames`: as the files say, None where they do not.
 
-    `limits`: of each file's decoding. `given_up`: asked before each frame whether anybody still waits for the next.
+    `limits`: of each file's decoding.
     """
 
     videos: Mapping[str, Path]
     fps: float
     num_frames: int | None
     limits: Limits = LIMITS
-    given_up: Callable[[], bool] = lambda: False
 
     @property
     def cameras(self) -> tuple[str, ...]:
@@ -70,7 +69,6 @@ class RunEpisode:
     fps: float
     num_frames: int | None
     title: str
-    given_up: Callable[[], bool] = lambda: False
     labelled: Sequence[float] = ()
     steps: Sequence[tuple[int, int, str]] = ()
 
@@ -88,13 +86,9 @@ class RunEpisode:
 Clip = RunVideos | RunEpisode
 
 
-class GivenUpError(RewardError):
-    """Nobody waits for a video's rewards any more."""
-
-
-def open_clip(videos: Mapping[str, Path]) -> RunVideos:
-    """By their headers. Raises RewardError."""
-    infos = {camera: _info(path) for camera, path in videos.items()}
+def open_clip(videos: Mapping[str, Path], probe: Callable[[Path], VideoInfo] = probe) -> RunVideos:
+    """By their headers, as `probe` reads them. Raises RewardError."""
+    infos = {camera: _info(path, probe) for camera, path in videos.items()}
     first_camera, first = next(iter(infos.items()))
     for camera, info in infos.items():
         # Headers round one rate in different ways: a small difference is none.
@@ -116,7 +110,7 @@ def _frame_count(info: VideoInfo) -> int | None:
     return round(info.duration_s * info.fps) if info.duration_s else None
 
 
-def _info(path: Path) -> VideoInfo:
+def _info(path: Path, probe: Callable[[Path], VideoInfo]) -> VideoInfo:
     if not path.is_file():
         raise RewardError(f"there is no video {path}")
     with _as_reward_error():
@@ -133,15 +127,12 @@ def _as_reward_error() -> Iterator[None]:
 
 def frames(clip: Clip, partial: bool = False) -> Iterator[dict[str, Shown]]:
     """The frames of all cameras, side by side. Raises RewardError for a video without any; for one that ends before
-    its header says, or before another camera's, after the frames that are there, unless `partial`. Raises
-    GivenUpError."""
+    its header says, or before another camera's, after the frames that are there, unless `partial`."""
     decoders = [clip.read(camera) for camera in clip.cameras]
     count, why = 0, ""
     try:
         # As long as the longest, so that a camera which ends before the others is noticed.
         for together in zip_longest(*decoders):
-            if clip.given_up():
-                raise GivenUpError("nobody waits for the rewards any more")
             if any(f is None for f in together):
                 break
             yield dict(zip(clip.cameras, together, strict=True))

@@ -3,15 +3,19 @@
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from core.wall import TOO_MUCH, Pool, Walled
 from eval.server.limits import Refused
-from ingest.media.picture import MAX_SCANS, SCAN
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")  # 8 bits a channel, or fewer
+MEMORY_BYTES, WALL_S = 1 << 29, 20.0  # that decoding a picture may take
+CPU_S, CPU_S_PER_MPX = 0.5, 0.1  # several times what the dearest honest pictures take
+DECODERS = Pool(partial(Walled, MEMORY_BYTES, __name__))
 # MP4 and MOV (after the size of their first box), Matroska and WebM, AVI: what cannot name other files or addresses
 CONTAINERS = ((4, b"ftyp"), (0, b"\x1a\x45\xdf\xa3"), (8, b"AVI "))
 
@@ -22,14 +26,20 @@ def size_of(data: bytes, max_pixels: int, name: str) -> int:
         check_pixels(*picture.size, max_pixels, name)
         if picture.mode not in MODES:
             raise Refused(415, "picture_format", f"{name} has more than 8 bits a channel ({picture.mode})")
-        if picture.format == "JPEG" and data.count(SCAN) > MAX_SCANS:
-            raise Refused(413, "picture_too_costly", f"{name} has more than {MAX_SCANS} scans")
         return picture.width * picture.height
 
 
 def decode_picture(data: bytes, max_pixels: int, name: str) -> np.ndarray:
-    """JPEG, PNG or WebP to uint8 RGB [h, w, 3]. Raises Refused (413, 415, 400) naming the picture."""
-    size_of(data, max_pixels, name)
+    """JPEG, PNG or WebP to uint8 RGB [h, w, 3], behind a wall. Raises Refused (413, 415, 400) naming the picture."""
+    cpu_s = CPU_S + CPU_S_PER_MPX * size_of(data, max_pixels, name) / 1e6
+    try:
+        with DECODERS.one() as decoder:
+            return decoder(_decoded, data, max_pixels, name, wall_s=WALL_S, cpu_s=cpu_s)
+    except TOO_MUCH as e:
+        raise Refused(413, "picture_too_costly", f"{name} takes more CPU or memory to decode than it may") from e
+
+
+def _decoded(data: bytes, max_pixels: int, name: str) -> np.ndarray:
     with _opened(data, max_pixels, name) as picture:
         return np.asarray(picture.convert("RGB"))
 

@@ -9,7 +9,6 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import replace
 from itertools import batched
 from pathlib import Path
 from time import perf_counter
@@ -19,26 +18,27 @@ import numpy as np
 from fastapi import FastAPI
 
 from core.cores import cores
+from core.wall import Walled
 from eval.reward.scorer import Scorer
 from eval.reward.stream import Moment, Stream, StreamPicture
-from eval.reward.video import SCORE_FPS, GivenUpError, clip_stream, open_clip
+from eval.reward.video import SCORE_FPS, clip_moments, clip_stream
 from eval.reward.views import Reward
 from eval.reward.window import RewardError
 from eval.server.batching import Batcher
 from eval.server.chat import RunOptions
 from eval.server.limits import Refused, ServerLimits
 from eval.server.metrics import Metrics
-from eval.server.pictures import decode_picture, size_of
+from eval.server.pictures import DECODERS, decode_picture, size_of
 from eval.server.protocol import RewardRow, RobotRow
 from eval.server.sessions import Append, ServerSession, Sessions, digest_of, reward_rows
-from eval.server.videos import check_videos, checked_moments
+from eval.server.videos import WalledVideos, check_videos
 from ingest.limits import Limits as DecodingLimits
 
 NOT_READ = 499  # of answers whose client has gone, in the metrics
 MOST_WORKERS = 16  # threads that decode pictures and cut them into patches
 WATCH_S = 0.25  # between two looks at whether a client is still there
 MAX_KEPT = 600  # frames that a session may have to keep for its windows
-AT_ONCE_PIXELS = 512 * 512  # a single picture up to so large is decoded before it has a place in the queue
+VIDEO_S = 60.0  # CPU that a video may take, and as much again for each MB of it
 EXPIRY_S = 5.0  # at most between two looks for idle sessions
 Told = Mapping[str, Any]  # of a moment, as Stream.append has it
 Gone = Callable[[], Awaitable[bool]]  # has the client closed the connection?
@@ -49,8 +49,6 @@ def refusing() -> Iterator[None]:
     """What the reward core cannot do is the request's fault."""
     try:
         yield
-    except GivenUpError as e:
-        raise Refused(NOT_READ, "gone", "the client has closed the connection") from e
     except RewardError as e:
         raise Refused(422, "not_scorable", str(e)) from e
 
@@ -83,6 +81,8 @@ class Service:
     @asynccontextmanager
     async def running(self, app: FastAPI) -> AsyncIterator[None]:
         self.work = [asyncio.create_task(self.batcher.run()), asyncio.create_task(self._expire())]
+        with DECODERS.one():
+            pass  # so that the first picture does not wait for it
         try:
             yield
         finally:
@@ -92,6 +92,7 @@ class Service:
                 await asyncio.gather(*self.work)
             self.batcher.close()
             self.decoders.shutdown()
+            DECODERS.close()
 
     @property
     def is_ready(self) -> bool:
@@ -152,20 +153,13 @@ class Service:
         # With its first frames a session begins to keep pictures: then there has to be room for them
         if not stream.appended:
             self.sessions.check_memory()
-        # Places come before decoding, since it is decoded pictures that fill the memory: but for one small picture,
-        # which then costs one turn of a thread
-        pixels, early = await self.in_thread(self._looked_at, stream, data)
-        with self.batcher.places(len(data) // len(stream.cameras), pixels):
-            moments = await self._taken(stream, data, told, 0, early)
+        # Places come before decoding, since it is decoded pictures that fill the memory
+        sizes = await self.in_thread(self._sizes, data)
+        with self.batcher.places(len(data) // len(stream.cameras), sum(sizes)):
+            moments = await self._taken(stream, data, told, 0)
             began = perf_counter()
             rewards = await self.batcher.submit(moments)
             return session.rows(moments, rewards, perf_counter() - began)
-
-    def _looked_at(self, stream: Stream, data: Sequence[bytes]) -> tuple[int, list[np.ndarray] | None]:
-        """Pixels of some pictures by their headers, and the pictures where it is one small one. Raises Refused."""
-        pixels = sum(self._sizes(data))
-        is_small = len(data) == 1 and pixels <= AT_ONCE_PIXELS
-        return pixels, [self._picture(stream, data[0], 0)] if is_small else None
 
     async def score_frames(
         self, stream: Stream, data: Sequence[bytes], gone: Gone, told: Sequence[Told]
@@ -226,16 +220,16 @@ class Service:
         """Rows of a video per camera, for a client that may be gone meanwhile. Raises Refused."""
         given_up = threading.Event()
         watching = asyncio.create_task(_watch(gone, given_up))
-        bounds = DecodingLimits(max_pixels=self.limits.max_pixels, max_frames=self.limits.max_video_frames)
+        own = {"max_pixels": self.limits.max_pixels, "max_frames": self.limits.max_video_frames}
+        bounds = DecodingLimits(**own, max_cpu_s=VIDEO_S, max_cpu_s_per_mb=VIDEO_S)
         try:
-            with refusing():
-                clip = await self.in_thread(open_clip, paths)
+            with refusing(), Walled(bounds.max_memory_bytes, WalledVideos.__module__) as process:
+                clip = await self.in_thread(WalledVideos.opened, process, paths, bounds, given_up.is_set)
                 pixels = await self.in_thread(check_videos, clip, self.limits)
-                clip = replace(clip, limits=bounds, given_up=given_up.is_set)
                 fps = min(self.scorer.usual_fps, clip.fps) if fps is None else fps
                 with self.batcher.places(2 * self.limits.max_batch, 2 * self.limits.max_batch * pixels):
                     stream = await self.in_thread(clip_stream, self.scorer, clip, task, fps, steps)
-                    chunks = batched(checked_moments(stream, clip, self.limits), self.limits.max_batch)
+                    chunks = batched(clip_moments(stream, clip), self.limits.max_batch)
 
                     async def following() -> Sequence[Moment]:
                         moments = await self.in_thread(lambda: next(chunks, ()))
@@ -283,13 +277,11 @@ class Service:
         data: Sequence[bytes],
         told: Sequence[Told],
         first: int,
-        decoded: Sequence[np.ndarray] | None = None,
     ) -> list[Moment]:
         """Frames taken in by a stream, and made ready to be scored. All are decoded before the first one is taken in: a
         refused request leaves no trace."""
-        if decoded is None:
-            parts = await self._in_parts(lambda i: self._picture(stream, data[i], first + i), len(data))
-            decoded = [picture for part in parts for picture in _raised(part)]
+        parts = await self._in_parts(lambda i: self._picture(stream, data[i], first + i), len(data))
+        decoded = [picture for part in parts for picture in _raised(part)]
         moments = _appended(stream, decoded, told)
         await self._make_ready(moments)
         return moments

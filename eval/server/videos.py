@@ -2,19 +2,26 @@
 
 import re
 import shutil
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
+import numpy as np
 from fastapi import UploadFile
 from starlette.concurrency import run_in_threadpool
 
 from core.scratch import ScratchFolder
-from eval.reward.stream import Moment, Stream
-from eval.reward.video import RunVideos, clip_moments
+from core.wall import TOO_MUCH, Walled
+from eval.reward.video import RunVideos, Shown, open_clip
 from eval.server.limits import Refused, ServerLimits
-from eval.server.pictures import check_container, check_pixels
-from ingest.media.video import probe
+from eval.server.pictures import WALL_S, check_container, check_pixels
+from ingest.limits import Limits
+from ingest.media.frames import DecodeOptions, Picture
+from ingest.media.video import Frame, decode, probe
 
 HEAD_BYTES = 16
 UNSAFE = re.compile(r"[^\w\-]")  # of a camera's name that messages are to show
@@ -39,31 +46,70 @@ def _write(video: UploadFile, path: Path) -> None:
         shutil.copyfileobj(video.file, f)
 
 
-def check_videos(clip: RunVideos, limits: ServerLimits) -> int:
+@dataclass(frozen=True)
+class WalledVideos(RunVideos):
+    """A run's videos, which a process of their own reads, with limits."""
+
+    process: Walled = field(kw_only=True)
+    given_up: Callable[[], bool] = field(kw_only=True)  # does nobody wait for the next frame any more?
+
+    @classmethod
+    def opened(
+        cls, process: Walled, paths: Mapping[str, Path], limits: Limits, given_up: Callable[[], bool]
+    ) -> "WalledVideos":
+        """Raises RewardError, and Refused (413)."""
+        bare = cls(paths, 0.0, None, limits, process=process, given_up=given_up)
+        cpu_s = limits.cpu_s(sum(path.stat().st_size for path in paths.values()))
+        clip = open_clip(paths, partial(bare.ask, probe, cpu_s=cpu_s))
+        return replace(bare, fps=clip.fps, num_frames=clip.num_frames)
+
+    def ask[T](self, work: Callable[..., T], *args: Any, cpu_s: float | None = None) -> T:
+        """What the process says to `work(*args)`. Raises Refused (413)."""
+        try:
+            return self.process(work, *args, wall_s=WALL_S, cpu_s=cpu_s, given_up=self.given_up)
+        except TOO_MUCH as e:
+            raise Refused(413, "video_too_costly", "the video takes more CPU or memory to decode than it may") from e
+
+    def read(self, camera: str) -> Iterator[Shown]:
+        path = self.videos[camera]
+        while (time_s := self.ask(_next_s, path, self.limits)) != END:
+            yield time_s, cast(Picture, SimpleNamespace(rgb=partial(self.ask, _newest, path)))
+
+
+# In the process
+
+END = -1.0
+_shown: dict[Path, Frame] = {}  # the newest frame of each video
+
+
+@cache
+def _frames(path: Path, limits: Limits) -> Iterator[Frame]:
+    return cast("Iterator[Frame]", decode(path, options=DecodeOptions(limits=limits)))
+
+
+def _next_s(path: Path, limits: Limits) -> float | None:
+    """The next frame's time in seconds, where the file says it; END behind the last one. Raises VideoError."""
+    for frame in _frames(path, limits):
+        _shown[path] = frame
+        return None if frame.picture.time is None else float(frame.picture.time)
+    return END
+
+
+def _newest(path: Path) -> np.ndarray:
+    return _shown[path].rgb()
+
+
+def check_videos(clip: WalledVideos, limits: ServerLimits) -> int:
     """Pixels of a moment, by the headers: nothing is decoded. Raises Refused (413)."""
     pixels = 0
     for camera, path in clip.videos.items():
-        info = probe(path)
+        info = clip.ask(probe, path)
         check_pixels(info.width_px, info.height_px, limits.max_pixels, f"the video of {camera}")
         pixels += info.width_px * info.height_px
     if clip.num_frames is not None and clip.num_frames > limits.max_video_frames:
-        raise _too_long(clip.num_frames, limits)
+        told = f"the video has {clip.num_frames} frames: at most {limits.max_video_frames}"
+        raise Refused(413, "too_many_frames", told)
     length_s = (clip.num_frames or 0) / clip.fps
     if length_s > limits.max_video_s:
         raise Refused(413, "video_too_long", f"the video lasts {length_s:.0f} s: at most {limits.max_video_s:.0f}")
     return pixels
-
-
-def checked_moments(stream: Stream, clip: RunVideos, limits: ServerLimits) -> Iterator[Moment]:
-    """What is to be scored, in order. Raises Refused (413) where the video is not what its header said."""
-    for moment in clip_moments(stream, clip):
-        if moment.frame_index >= limits.max_video_frames:
-            raise _too_long(moment.frame_index + 1, limits)
-        for camera, pictures in moment.views.items():
-            height, width = pictures[-1].rgb.shape[:2]
-            check_pixels(width, height, limits.max_pixels, f"frame {moment.frame_index} of {camera}")
-        yield moment
-
-
-def _too_long(frames: int, limits: ServerLimits) -> Refused:
-    return Refused(413, "too_many_frames", f"the video has {frames} frames or more: at most {limits.max_video_frames}")

@@ -2,9 +2,7 @@
 
 import importlib.util
 import tempfile
-from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from contextlib import closing
-from multiprocessing import get_context
 from pathlib import Path
 from threading import Lock
 from urllib.parse import quote
@@ -15,6 +13,7 @@ from starlette.background import BackgroundTask
 
 from core.errors import UserError, install_hint
 from core.paths import Workspace
+from core.wall import TOO_MUCH, Walled
 from explorer.access import PageError
 from explorer.episode import EpisodeIndex, find_episode
 from explorer.site import explorer_of
@@ -25,8 +24,8 @@ from warehouse.lake import Lake
 
 router = APIRouter()
 OPTIONS = RerunOptions(pictures_per_s=10, max_px=480)
-ONE_AT_A_TIME, PROCESSES = Lock(), get_context("forkserver")
-PROCESSES.set_forkserver_preload([__name__])
+ONE_AT_A_TIME = Lock()
+MEMORY_BYTES, MOST_S = 1 << 32, 600.0  # that making one may take
 
 
 def has_rerun() -> bool:
@@ -45,11 +44,12 @@ def recording(request: Request, dataset: str, episode_index: EpisodeIndex) -> Fi
     with tempfile.NamedTemporaryFile(suffix=".rrd", delete=False) as file:
         path = Path(file.name)
     try:
-        with ONE_AT_A_TIME, ProcessPoolExecutor(1, PROCESSES) as process:
-            process.submit(_write, explorer.space, snapshot, dataset, episode_index, path).result()
+        with ONE_AT_A_TIME, Walled(MEMORY_BYTES, __name__) as process:
+            asked = explorer.space, snapshot, dataset, episode_index, path
+            process(_write, *asked, cpu_s=MOST_S, wall_s=MOST_S)
     except BaseException as e:
         path.unlink(missing_ok=True)
-        if isinstance(e, UserError | BrokenExecutor):
+        if isinstance(e, (UserError, *TOO_MUCH)):
             raise PageError(f"no recording can be made: {e}") from e
         raise
     name = f"{quote(dataset, safe='')}-{episode_index:06d}.rrd"

@@ -8,7 +8,6 @@ from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from math import ceil
 from types import SimpleNamespace
 from typing import Any, Literal
 
@@ -98,7 +97,7 @@ def records(source: Source, uri: str) -> Iterator[RawMessage | Metadata | CutOff
         try:
             # A record longer than the whole file was being written when the recorder was stopped
             reader = StreamReader(file, emit_chunks=True, record_size_limit=size)
-            yield from _in_order(reader.records, uri, size, source.config.limits)
+            yield from _in_order(reader.records, uri, source.config.limits)
         except InvalidMagic as e:
             raise DataError(f"{uri} is no MCAP file") from e
         except EndOfFile:
@@ -111,21 +110,15 @@ def records(source: Source, uri: str) -> Iterator[RawMessage | Metadata | CutOff
             yield CutOff(f"{type(e).__name__}: {' '.join(str(e).split())[:100]}")
 
 
-def _in_order(stored: Iterable[Any], uri: str, size: int, limits: Limits) -> Iterator[RawMessage | Metadata]:
+def _in_order(stored: Iterable[Any], uri: str, limits: Limits) -> Iterator[RawMessage | Metadata]:
     """Raises DataError and DAMAGED."""
     schemas: dict[int, Schema] = {}
     channels: dict[int, Channel] = {}
-    unpacked, count, what_of_all = 0, 0, f"{uri}: records"
     for outer in stored:
         if isinstance(outer, Chunk):
-            unpacked += outer.uncompressed_size
             what = f"{uri}: bytes that a chunk claims to unpack to"
             limits.check("max_chunk_bytes", outer.uncompressed_size, what, RECORD)
-            what = f"{uri}: bytes that it claims to unpack to, for each of its {size:,}"
-            limits.check("max_ratio", ceil(unpacked / size), what)
         for record in breakup_chunk(outer, validate_crc=True) if isinstance(outer, Chunk) else [outer]:
-            count += 1
-            limits.check("max_frames", count, what_of_all)
             if isinstance(record, Schema | Channel):
                 (schemas if isinstance(record, Schema) else channels)[record.id] = record  # pyright: ignore
                 limits.check("max_features", len(schemas) + len(channels), f"{uri}: topics and types")

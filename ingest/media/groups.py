@@ -9,7 +9,6 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from ingest.media.frames import VideoError
-from ingest.media.picture import check_scans
 
 type Container = av.container.InputContainer
 type Packet = av.Packet
@@ -52,17 +51,9 @@ def decoded(codec: VideoCodecContext, packets: list[Packet], most_pixels: float 
     return pictures
 
 
-def _packets(container: Container, stream: VideoStream) -> Iterator[Packet]:
-    """A video's packets, in the file's order. Raises VideoError for one that would be decoded for ever."""
-    for packet in container.demux(stream):
-        if "jpeg" in stream.codec_context.name:
-            check_scans(bytes(packet), f"a picture of {container.name.rpartition('/')[2]}")
-        yield packet
-
-
 def play(container: Container, stream: VideoStream) -> Iterator[Decoded]:
     """A video's pictures, in the order of showing. Raises VideoError."""
-    return chain.from_iterable(map(stream.codec_context.decode, _packets(container, stream)))
+    return chain.from_iterable(map(stream.codec_context.decode, container.demux(stream)))
 
 
 def groups(container: Container, stream: VideoStream) -> Iterator[list[Packet]]:
@@ -71,7 +62,7 @@ def groups(container: Container, stream: VideoStream) -> Iterator[list[Packet]]:
     Raises VideoError where groups cannot be told apart: a picture is shown before the key frame of its group.
     """
     group: list[Packet] = []
-    for packet in _packets(container, stream):
+    for packet in container.demux(stream):
         if packet.size == 0:  # marks the end
             continue
         if packet.is_keyframe and group:

@@ -10,8 +10,6 @@ from PIL import Image, UnidentifiedImageError
 from ingest.limits import LIMITS, Limits
 from ingest.media.frames import Picture, VideoError
 
-JPEG, SCAN, MAX_SCANS = b"\xff\xd8", b"\xff\xda", 64
-
 
 @dataclass(frozen=True)
 class ArrayPicture:
@@ -71,12 +69,6 @@ def check_size(width: int, height: int, what: str, limits: Limits) -> None:
         raise VideoError(problem, "over_limit")
 
 
-def check_scans(jpeg: bytes, what: str) -> None:
-    """Raises VideoError for a JPEG of endless scans: each takes a few bytes, and a walk over the whole picture."""
-    if (count := jpeg.count(SCAN)) > MAX_SCANS:
-        raise VideoError(f"{what} is a JPEG of {count:,} scans; no encoder writes more than {MAX_SCANS}")
-
-
 def decode_picture(data: bytes, what: str, limits: Limits = LIMITS) -> ArrayPicture:
     """A JPEG, PNG, WebP, BMP or TIFF picture; `what` names it in errors. Raises VideoError."""
     # The header first: a small file may claim to be a picture that fills the memory
@@ -84,8 +76,6 @@ def decode_picture(data: bytes, what: str, limits: Limits = LIMITS) -> ArrayPict
     if size is None:
         raise VideoError(f"{what} is not a picture ({len(data)} bytes)")
     check_size(*size, what, limits)
-    if data.startswith(JPEG):
-        check_scans(data, what)
     try:
         bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as e:

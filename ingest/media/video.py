@@ -23,7 +23,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.plane import VideoPlane
 from av.video.stream import VideoStream
 
-from core.wall import memory_wall
+from core.wall import is_left_out, memory_wall, time_wall
 from ingest.limits import LIMITS, Limits
 from ingest.media.frames import DECODE_ALL, LFS_MARK, SKIPPED, DecodeOptions, Picture, Planes, SkippedFrame, VideoError
 from ingest.media.groups import Container, Decoded, Packet, check_complete, decode_group, decoded, groups, play, time_of
@@ -98,13 +98,15 @@ def open_video(path: Path, limits: Limits = LIMITS) -> Container:
     """
     # Links are followed here and not by FFmpeg, so that what was looked at is what is opened
     real = Path(os.path.realpath(path))
-    kind = _kind(real, path.name)
+    kind, allowed_s = _kind(real, path.name), limits.cpu_s(real.stat().st_size)
+    if is_left_out(str(real)):
+        raise VideoError(f"{path.name} takes more than {allowed_s:g} s of CPU to open", "too_costly")
     # A playlist would have FFmpeg open any other file or address: one kind of container and no protocol is allowed.
     # A size is checked by the header, and again by the decoder, which may find another one
     options = {"format_whitelist": kind, "protocol_whitelist": "file", "max_pixels": str(limits.max_pixels)}
     try:
         # FFmpeg believes tables that claim billions of frames, and edits that show each again and again
-        with memory_wall(OPEN_BYTES):
+        with memory_wall(OPEN_BYTES), time_wall(str(real)) as within, within(allowed_s):
             # a title that is not UTF-8 is no reason to refuse the pictures
             container = av.open(str(real), metadata_errors="replace", timeout=READ_TIMEOUT_S, options=options)
     except MemoryError as e:

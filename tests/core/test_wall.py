@@ -1,18 +1,24 @@
 """What takes too much is a finding, and the next one goes on."""
 
+import os
 import resource
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from annotate.frames import FramesConfig, frames_stage
+from core.paths import ROOT
 from core.wall import memory_wall
 from ingest.limits import Limits
 from ingest.registry import DatasetConfig
 from ingest.source import list_episodes
 from ingest.sources.files import Source
-from tests.kits.hostile_video import large_pictures
+from tests.kits.cli_kit import PROGRAM
+from tests.kits.hostile_datasets import write_hostile
+from tests.kits.hostile_video import large_pictures, video_of_scans
 from tests.kits.lerobot_writer import write_video
 
 
@@ -42,3 +48,47 @@ def test_walls_stand_as_long_as_their_work() -> None:
             bytearray(1 << 28)
         bytearray(1 << 28)
     assert resource.getrlimit(resource.RLIMIT_DATA) == usual
+
+
+STUCK = """
+import re, sys, time
+from core.wall import begin_anew, is_left_out, time_wall
+begin_anew()
+with time_wall("the first") as within, within(0):
+    pass
+for name, stay in {"busy": lambda: re.match("(a+)+$", "a" * 60 + "b"), "waiting": lambda: time.sleep(60)}.items():
+    if not is_left_out(name):
+        with time_wall("round it") as within, within(100), time_wall(name) as within, within(-1.9):
+            stay()
+sys.exit(7)
+"""
+
+
+def test_a_command_begins_anew_without_what_stays_in_one_call(tmp_path: Path) -> None:
+    """Also where that holds Python's lock, so that no other thread runs, or takes no CPU."""
+    (tmp_path / "stuck.py").write_text(STUCK)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    stuck = [sys.executable, tmp_path / "stuck.py"]
+    told = subprocess.run(stuck, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    assert (told.returncode, told.stderr) == (7, 2 * "note: something takes too long to read: begun anew without it\n")
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_build_goes_on_without_what_takes_too_long(tmp_path: Path, workers: str) -> None:
+    """A list of episodes, and a picture of a camera, each in one call."""
+    write_hostile("mcap_records", tmp_path / "m", tmp_path)
+    (tmp_path / "v").mkdir()
+    video_of_scans(tmp_path / "v" / "a.avi", 20_000, 2_000)
+    write_video(tmp_path / "v" / "b.mp4", range(8))
+    for name, more in {"m": "", "v": "fps: 10\nchunk_size: 1\n"}.items():
+        limits = "limits: {max_cpu_s: 0.2, max_cpu_s_per_mb: 0}\n"
+        (tmp_path / f"{name}.yaml").write_text(f"name: {name}\nsource: {tmp_path / name}\n{limits}{more}")
+    (tmp_path / "b.toml").write_text(f'datasets = ["m", "v"]\nregistry = ["{tmp_path}"]\nannotator = "motion"\n')
+    build = [PROGRAM, "build", "--config", "b.toml", "--workspace", "ws", "--workers", workers]
+    told = subprocess.run(build, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert told.returncode == 3, told.stderr
+    assert "m: the list of its episodes takes more than 0.2 s of CPU; the rest was built" in told.stderr
+    sql = "SELECT episode_index, status, reason FROM episodes ORDER BY 1"
+    asked = [PROGRAM, "sql", "--workspace", "ws", "--format", "csv", sql]
+    found = subprocess.run(asked, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert [line.replace('"', "") for line in found.splitlines()[1:]] == ["0,quarantined,too_costly", "1,ok,"]

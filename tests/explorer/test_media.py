@@ -128,7 +128,7 @@ def test_a_conversion_that_nobody_waits_for_leaves_nothing(furnished):
     corpus = CorpusView(furnished)
     with corpus.reading() as reader:
         episode = find_episode(reader, "tiny", 2)
-    with pytest.raises(PageError, match="cancelled"):
+    with pytest.raises(PageError, match="nobody waits"):
         playable(furnished, episode, 0, LIMITS, lambda: True)
     assert not list((furnished.root / "explorer").glob("videos/*"))
 

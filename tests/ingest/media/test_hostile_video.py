@@ -13,18 +13,15 @@ from core.wall import held_bytes
 from ingest.limits import LIMITS, Limits
 from ingest.media import video
 from ingest.media.frames import DecodeOptions, VideoError
-from ingest.media.picture import decode_picture
 from ingest.media.video import decode, probe
 from ingest.registry import DatasetConfig
 from ingest.source import list_episodes, read_episode
 from ingest.sources.files import Source
 from tests.kits.hostile_video import (
     claiming_samples,
-    jpeg_of_scans,
     large_pictures,
     playlists,
     shown_often,
-    video_of_scans,
 )
 from tests.kits.lerobot_writer import read_number, write_video
 
@@ -109,20 +106,6 @@ def test_pictures_larger_than_memory(tmp_path: Path) -> None:
     assert reason == "over_limit"
     assert words == "a.mov: its pictures have no size, or more than 33,554,432 pixels (limits.max_pixels)"
     assert peak < 5_000_000
-
-
-def test_pictures_that_are_decoded_for_ever(tmp_path: Path) -> None:
-    """Each scan of a few bytes is a walk over the picture: 1.5 MB took minutes. A progressive picture has ten."""
-    path, words = video_of_scans(tmp_path / "a.avi", 2_000), "a JPEG of 2,009 scans; no encoder writes more than 64"
-    probe(path)
-    assert refused(path, *USES[1:]) == {("undecodable_video", f"a picture of a.avi is {words}")}
-    for options in (DecodeOptions(threads=2), DecodeOptions(wanted=frozenset([1]))):
-        with pytest.raises(VideoError, match="2,009 scans"):
-            list(decode(path, options=options))
-    with pytest.raises(VideoError, match=f"picture 3 is {words}"):
-        decode_picture(jpeg_of_scans(2_000), "picture 3")
-    assert decode_picture(jpeg_of_scans(1), "picture 3").rgb().shape == (64, 64, 3)
-    assert len(list(decode(video_of_scans(path, 1)))) == 2
 
 
 def test_a_picture_that_is_larger_than_its_header_says(tmp_path: Path) -> None:
