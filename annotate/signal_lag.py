@@ -57,12 +57,8 @@ class Lag:
     is_corrected: bool
 
 
-@dataclass(frozen=True)
-class LagCurve:
-    """The visual change at each lag about one move of a gripper, [offsets]; NaN outside of the episode."""
-
-    episode: int
-    change: np.ndarray
+# An episode, and the visual change at each lag about one move of a gripper, [offsets]; NaN outside of the episode
+LagCurve = tuple[int, np.ndarray]
 
 
 @dataclass
@@ -92,7 +88,7 @@ class LagMeter:
                     around = np.full(len(frames), np.nan)
                     around[inside] = by_gripper[frames[inside]]
                     direction: Direction = "opening" if move.rises else "closing"
-                    seen = LagCurve(episode.record.episode_index, around)
+                    seen = episode.record.episode_index, around
                     self.seen.setdefault((number, direction), []).append(seen)
 
     def lags(self) -> list[Lag]:
@@ -208,7 +204,7 @@ class _Peak:
 
 def _peak(moves: Sequence[LagCurve]) -> _Peak:
     """Where the most is seen about moves."""
-    around = np.nan_to_num(np.array([seen.change for seen in moves]))
+    around = np.nan_to_num(np.array([change for _, change in moves]))
     mean = np.convolve(around.mean(axis=0), np.ones(3) / 3, "same")
     best = int(np.argmax(mean))
     usual = float(np.median(mean))
@@ -216,7 +212,7 @@ def _peak(moves: Sequence[LagCurve]) -> _Peak:
     prominence = (float(mean[best]) - usual) / deviation
     own = np.argmax([np.convolve(move, np.ones(3) / 3, "same") for move in around], axis=1)
     agree = np.abs(own - best) * STEP_S <= AGREE_S
-    seen_in = {seen.episode for seen, agrees in zip(moves, agree, strict=True) if agrees}
+    seen_in = {episode for (episode, _), agrees in zip(moves, agree, strict=True) if agrees}
     stands_out = len(moves) >= MIN_MOVES and prominence >= MIN_PROMINENCE and bool(mean[best] >= MIN_PEAK)
     lag_s = float(-np.round(_offsets()[best], 2))
     return _Peak(lag_s, prominence, len(moves), stands_out, float(agree.mean()), len(seen_in))

@@ -260,16 +260,12 @@ def _record_calls(lake: Lake, build: str) -> None:
 
 def _value_rows(questions: Sequence[Question], values: Mapping[str, float]) -> list[Row]:
     """Lines of a prediction file for a baseline's numbers by question key; NaN: a picture could not be read."""
-    rows = []
-    for q in questions:
-        if q.key not in values:
-            continue
-        if math.isnan(values[q.key]):
-            reply = ModelReply(q.key, error="a picture cannot be read")
-        else:
-            reply = ModelReply(q.key, progress=values[q.key])
-        rows.append(row_of(q, reply))
-    return rows
+    unread = "a picture cannot be read"
+    return [
+        row_of(q, ModelReply(q.key, error=unread) if math.isnan(value) else ModelReply(q.key, progress=value))
+        for q in questions
+        if (value := values.get(q.key)) is not None
+    ]
 
 
 # Scoring and storing
