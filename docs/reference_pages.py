@@ -45,6 +45,7 @@ ENVIRONMENT = {
     "PROCCORPUS_EXECUTOR": "where Dagster runs a run's steps: `in_process` (default), `ray` or `kubernetes`",
     "PROCCORPUS_LOG": "`json`: lines of logs are objects",
     "PROCCORPUS_NIGHTLY": "`on`: Dagster's schedule `nightly` begins switched on",
+    "PROCCORPUS_NOTES": "shared folder of notes on what took too long to read",
     "PROCCORPUS_EXPLORER_URL": "the explorer's address, for links on Dagster's materialisations",
     "PROCCORPUS_EXPLORE_TOKEN": "token of `explore`, likewise (`.token-explore`)",
     "PROCCORPUS_REWARD_TOKEN": "token of `serve`, likewise (`.token-serve`), and of its clients in Python",

@@ -41,17 +41,17 @@ def recording(request: Request, dataset: str, episode_index: EpisodeIndex) -> Fi
     with explorer.corpus.reading() as reader:
         find_episode(reader, dataset, episode_index)
         snapshot = reader.snapshot.number
-    with tempfile.NamedTemporaryFile(suffix=".rrd", delete=False) as file:
+    # The file is there from its turn on: a server that is ended leaves none of those that wait
+    with ONE_AT_A_TIME, tempfile.NamedTemporaryFile(suffix=".rrd", delete=False) as file:
         path = Path(file.name)
-    try:
-        with ONE_AT_A_TIME, Walled(MEMORY_BYTES, __name__) as process:
-            asked = explorer.space, snapshot, dataset, episode_index, path
-            process(_write, *asked, cpu_s=MOST_S, wall_s=MOST_S)
-    except BaseException as e:
-        path.unlink(missing_ok=True)
-        if isinstance(e, (UserError, *TOO_MUCH)):
-            raise PageError(f"no recording can be made: {e}") from e
-        raise
+        try:
+            with Walled(MEMORY_BYTES, __name__) as process:
+                process(_write, explorer.space, snapshot, dataset, episode_index, path, cpu_s=MOST_S, wall_s=MOST_S)
+        except BaseException as e:
+            path.unlink(missing_ok=True)
+            if isinstance(e, (UserError, *TOO_MUCH)):
+                raise PageError(f"no recording can be made: {e}") from e
+            raise
     name = f"{quote(dataset, safe='')}-{episode_index:06d}.rrd"
     headers, deleted = {"Cache-Control": "no-store"}, BackgroundTask(path.unlink, missing_ok=True)
     return FileResponse(path, headers=headers, media_type="application/octet-stream", filename=name, background=deleted)
