@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from upath import UPath
-
 ROOT = Path(__file__).resolve().parents[1]  # of the checkout, or of site-packages
 DEFAULT_WORKSPACE = "./workspace"
 
@@ -80,4 +78,6 @@ class Workspace:
         """`store` is the address of a bucket or folder below which shards lie; None: the workspace's own."""
         if store is None:
             return self.root / "shards" / split / name
+        from upath import UPath  # imports fsspec
+
         return cast(Path, UPath(store) / split / name)
