@@ -3,19 +3,18 @@
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from benchmarks.policy.cloning import Policies, clone
-from benchmarks.policy.demonstrations import AFTERWARDS, Demonstration, planned, record
+from benchmarks.policy.cloning import clone
+from benchmarks.policy.demonstrations import Demonstration, planned, record
 from benchmarks.policy.parts import Work
-from benchmarks.policy.protocol import ARMS, FPS, GROUPS, QUALITIES, SHORT, Cloning, Learning, Protocol
+from benchmarks.policy.protocol import ARMS, GROUPS, QUALITIES, SHORT, Cloning, Protocol
 from benchmarks.policy.recording import Frames
 from benchmarks.policy.report import differences, print_tables, rates, report
-from benchmarks.policy.rollouts import best_stretch, chosen, error_of, moved, searched, watched
-from benchmarks.policy.weights import arm_weights, rabc_weights, share_by_quality, write_progress
+from benchmarks.policy.rollouts import best_stretch, chosen
+from benchmarks.policy.weights import arm_weights, share_by_quality, write_progress
 
 # Demonstrations
 
@@ -68,16 +67,6 @@ def test_a_run_of_each_quality_ends_as_it_should(quality: str):
         assert run.rows[-1]["success"] == (quality != "failed")
     again = record(PointCell(), Demonstration("push", 5, quality))  # pyright: ignore
     np.testing.assert_array_equal(again.seen, runs[1].seen)
-
-
-def test_what_tells_qualities_apart():
-    runs = {q: record(PointCell(), Demonstration("push", 0, q), pictures=False) for q in QUALITIES}  # pyright: ignore
-    still = {q: sum(not r["action"][:3].any() for r in run.rows[: -AFTERWARDS - 1]) for q, run in runs.items()}
-    assert still["expert"] == still["noisy"] == still["retried"] == 0
-    assert still["stalled"] >= 2 * FPS  # two stand-stills of a second and more
-    assert len(runs["retried"].rows) > len(runs["expert"].rows) + FPS
-    frozen = record(PointCell(), Demonstration("push", len(QUALITIES), "failed"), pictures=False)  # pyright: ignore
-    assert not np.stack([r["action"] for r in frozen.rows])[-20:, :3].any()
 
 
 # Weights
@@ -138,12 +127,6 @@ def test_labels_say_which_runs_segments_and_frames_count(tmp_path: Path):
     assert not np.array_equal(by_run["labels_far"], labels)
 
 
-def test_progress_that_never_rises_weighs_nothing(tmp_path: Path):
-    path = write_progress(tmp_path, [np.zeros(20, np.float32)], 5)
-    with pytest.raises(ValueError, match=r"no frame of .* gains progress"):
-        rabc_weights(path, 5)
-
-
 # Cloning
 
 
@@ -167,16 +150,6 @@ def test_a_policy_learns_what_has_weight():
     assert np.abs(said[2]).mean() < 0.5 * np.abs(said[0]).mean()  # of two minds, it hardly moves
     assert found.losses.shape == (3, 2)
     assert (found.losses[2] > found.losses[0]).all()
-
-
-def test_arms_of_equal_weights_become_one_policy_and_seeds_do_not(tmp_path: Path):
-    seen, actions, weights = two_minds()
-    found = clone(seen, actions, np.stack([weights[0], 3 * weights[0]]), (0, 1), Cloning(hidden=8, steps=20, batch=16))
-    np.testing.assert_allclose(found.layers[0][0][0], found.layers[0][0][1], atol=1e-4)
-    assert not np.allclose(found.layers[0][0][0, 0], found.layers[0][0][0, 1])
-    found.save(tmp_path / "p.npz")
-    same = Policies.load(tmp_path / "p.npz").one(1, 1)
-    np.testing.assert_array_equal(same.action(seen[7]), found.one(1, 1).action(seen[7]))
 
 
 # Figures
@@ -213,42 +186,6 @@ def test_the_best_run_is_chosen_by_what_is_said():
     np.testing.assert_array_equal(chosen(success, success.astype(float)), [1.0, 1.0])
     assert best_stretch([0.0, 0.3, None, 0.6, 0.6]) == pytest.approx(0.4)
     assert best_stretch([0.9, 0.0, 0.0, 0.5, 0.5, 0.5]) == pytest.approx(0.5)  # one answer alone is no stretch
-
-
-# Reinforcement learning
-
-
-class JudgedCell(PointCell):
-    """Its own reward is how near the hand is."""
-
-    @property
-    def info(self) -> dict:
-        return {"unscaled_reward": -float(np.linalg.norm(self.obs[4:7] - self.obs[:3]))}
-
-
-@pytest.mark.parametrize("reward", ["own", "sparse"])
-def test_a_correction_is_learnt_from_runs(reward: str):
-    cell: Any = JudgedCell()
-
-    def tried(shift: np.ndarray, start: int) -> dict[str, Any]:
-        return watched(cell, lambda _: cell.expert(error_of(0) + shift), start, 30)
-
-    def worth(iteration: int, shifts: np.ndarray) -> np.ndarray:
-        return np.array([tried(s, iteration)[reward] for s in shifts], np.float64)
-
-    assert not tried(np.zeros(3), 3)["success"], "as it is, it does not find the thing"
-    assert tried(searched(worth, Learning(), 0), 3)["success"]
-
-
-def test_where_nothing_is_worth_more_nothing_is_learnt():
-    plan = Learning(candidates=5, best=2)
-    mean, spread, shifts = np.zeros(3), np.ones(3), np.arange(15.0).reshape(5, 3)
-    assert searched(lambda _, shifts: np.zeros(len(shifts)), plan, 0).tolist() == [0, 0, 0]
-    # One that succeeded is all there is to go by; of more than two, all that are worth as much count
-    for worth, best in (([0, 1, 0, 0, 0], [1]), ([0, 1, 1, 0, 1], [1, 2, 4]), ([0, 3, 2, 0, 1], [1, 2])):
-        middle, least = moved(mean, spread, shifts, np.array(worth, float), plan)
-        assert middle.tolist() == shifts[best].mean(0).tolist()
-        assert (least >= plan.least_spread).all()
 
 
 def finished(folder: Path) -> Work:

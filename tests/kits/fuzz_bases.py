@@ -1,4 +1,4 @@
-"""What the fuzz tests spoil: a tiny dataset of each format, and small parts of real ones."""
+"""What the fuzz tests spoil: a tiny dataset of each format."""
 
 import csv
 import json
@@ -27,12 +27,13 @@ from tests.kits.lerobot_writer import (
     write_v3,
     write_video,
 )
-from tests.kits.real_data import BESIDE, BRIDGE, GR1
 from tests.kits.rh20t_writer import write_scene, write_texts
 from tests.kits.step_forms import V2_FORMS, V3_FORMS
 from tests.kits.table30_writer import write_task
 from tests.kits.zarr_writer import BLOSC, write_replay
 
+TASKS = ("pick the cup", "place it")
+RECORDS = [[rlds.episode(0), rlds.episode(1, 7)], [rlds.episode(2, 8)]]
 PICTURES = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
@@ -40,17 +41,9 @@ PICTURES = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 class Base:
     """`usable`: how many of its episodes can be used as long as nothing is spoilt."""
 
-    write: Callable[[Path], None]
+    write: Callable[[Path], object]
     usable: int
     fields: Mapping[str, Any] = field(default_factory=dict)  # of the registry entry
-
-
-def lerobot_v2(root: Path) -> None:
-    write_v2(root, [6, 7, 8], cameras=(FRONT, WRIST), tasks=("pick the cup", "place it"))
-
-
-def lerobot_v3(root: Path) -> None:
-    write_v3(root, [6, 7, 8], cameras={FRONT: 3, WRIST: 1}, tasks=("pick the cup", "place it"))
 
 
 def lerobot_pictures(root: Path) -> None:
@@ -71,20 +64,10 @@ def lerobot_pictures(root: Path) -> None:
         edit_parquet(v2_data(root, episode), **columns)
 
 
-def lerobot_steps(root: Path) -> None:
-    """Every form of steps that a v2 dataset may bring, at once."""
-    write_v2(root, [12, 9], tasks=("pick the cup", "place it"))
-    spans = [("reach", 1, 4), ("grasp", 4, 8), ("place", 8, 11)]
-    for write in V2_FORMS.values():
-        write(root, spans)
-
-
-def lerobot_labels(root: Path) -> None:
-    """SARM's columns and RoboMIND's steps, in the table of v3."""
-    write_v3(root, [12, 9], cameras={FRONT: 2})
-    spans = [("reach", 1, 4), ("grasp", 4, 8), ("place", 8, 11)]
-    for write in V3_FORMS.values():
-        write(root, spans)
+def with_steps(root: Path, forms: Mapping[str, Callable[..., None]]) -> None:
+    """Every form of steps that a dataset of its version may bring, at once."""
+    for write in forms.values():
+        write(root, [("reach", 1, 4), ("grasp", 4, 8), ("place", 8, 11)])
 
 
 def robo_dopamine(root: Path) -> None:
@@ -100,10 +83,6 @@ def robo_dopamine(root: Path) -> None:
 
 def _encoded(suffix: str, bits: int) -> bytes:
     return cv2.imencode(suffix, picture(bits))[1].tobytes()
-
-
-def rlds_base(root: Path) -> None:
-    rlds.write_dataset(root, {"train": [[rlds.episode(0), rlds.episode(1, 7)], [rlds.episode(2, 8)]]})
 
 
 def libero(root: Path) -> None:
@@ -124,10 +103,6 @@ def zarr_store(root: Path) -> None:
 def robotwin(root: Path) -> None:
     for episode, length in enumerate((6, 7)):
         write_robotwin(root / "beat_block/clean", episode, length, {"seen": ["hit the block"], "unseen": ["knock"]})
-
-
-def agibot(root: Path) -> None:
-    write_agibot(root)
 
 
 def agibot_tars(root: Path) -> None:
@@ -170,58 +145,26 @@ def video(root: Path) -> None:
 
 
 BASES = {
-    "lerobot_v2": Base(lerobot_v2, 3),
-    "lerobot_v3": Base(lerobot_v3, 3),
+    "lerobot_v2": Base(lambda root: write_v2(root, [6, 7, 8], cameras=(FRONT, WRIST), tasks=TASKS), 3),
+    "lerobot_v3": Base(lambda root: write_v3(root, [6, 7, 8], cameras={FRONT: 3, WRIST: 1}, tasks=TASKS), 3),
     "lerobot_pictures": Base(lerobot_pictures, 2),
-    "lerobot_steps": Base(lerobot_steps, 2),
-    "lerobot_labels": Base(lerobot_labels, 2),
+    "lerobot_steps": Base(lambda root: with_steps(write_v2(root, [12, 9], tasks=TASKS), V2_FORMS), 2),
+    "lerobot_labels": Base(lambda root: with_steps(write_v3(root, [12, 9], cameras={FRONT: 2}), V3_FORMS), 2),
     "robo_dopamine": Base(robo_dopamine, 1),
     "video": Base(video, 3, {"annotator": "native"}),
     "table30": Base(table30, 2),
     "rh20t": Base(rh20t, 2),
-    "rlds": Base(rlds_base, 3, {"fps": 5.0}),
+    "rlds": Base(lambda root: rlds.write_dataset(root, {"train": RECORDS}), 3, {"fps": 5.0}),
     "libero": Base(libero, 3),
     "aloha": Base(aloha, 2),
     "zarr": Base(zarr_store, 3),
     "robotwin": Base(robotwin, 2, {"fps": 16.67}),
-    "agibot": Base(agibot, 2, {"annotator": "native"}),
+    "agibot": Base(write_agibot, 2, {"annotator": "native"}),
     "agibot_tars": Base(agibot_tars, 2, {"annotator": "native"}),
-}
-
-
-@dataclass(frozen=True)
-class RealBase:
-    """What is taken of a real dataset, and how many of its episodes can be used as long as nothing is spoilt."""
-
-    folder: Path
-    patterns: tuple[str, ...]
-    usable: int
-
-
-REAL_BASES = {
-    "gr1": RealBase(GR1, ("meta/*", "data/**/*.parquet", "videos/**/*.mp4"), 1),
-    "bridge": RealBase(BRIDGE, ("1.0.0/*",), 4),
-}
-_SETS = BESIDE / "data"
-_ONE = "episode_000000"
-BESIDE_BASES = {
-    "xarm": RealBase(_SETS / "xarm_hdf5_no_images", ("*",), 0),
-    "franka": RealBase(_SETS / "franka_pickplace_v3_no_data", ("meta/**/*", "videos/**/file-000.mp4"), 0),
-    "piper": RealBase(_SETS / "piper_v3_no_videos", ("meta/**/*", "data/**/file-000.parquet"), 0),
-    "so101": RealBase(
-        _SETS / "so101_bimanual_cloth", ("meta/*", f"data/**/{_ONE}.parquet", f"videos/**/{_ONE}.mp4"), 1
-    ),
 }
 
 
 def write_base(name: str, root: Path) -> Base:
     """The dataset of a name in a new folder."""
-    if name in BASES:
-        BASES[name].write(root)
-        return BASES[name]
-    base = (REAL_BASES | BESIDE_BASES)[name]
-    for path in (p for pattern in base.patterns for p in base.folder.glob(pattern) if p.is_file()):
-        copy = root / path.relative_to(base.folder)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, copy)  # not its mode: what lies beside a checkout may be read-only
-    return Base(lambda _: None, base.usable)
+    BASES[name].write(root)
+    return BASES[name]

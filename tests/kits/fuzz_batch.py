@@ -11,9 +11,9 @@ import subprocess
 import sys
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -44,76 +44,60 @@ SILENCE_S, TIMEOUT_S = 60, 600  # between two words of a build, and all of a bat
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one mutant ended: built, quarantined, refused or failed; and why, in words."""
+    """How one dataset ended (built, quarantined, refused, failed), why, and what contradicts the contract."""
 
     kind: str
-    why: tuple[str, ...]
+    why: list[str]
     usable: int = 0
-    faults: tuple[str, ...] = ()  # what contradicts the contract
-
-
-@dataclass
-class Batch:
-    """A base's spoilt copies, by name: the folder, and what was done to it."""
-
-    folder: Path
-    mutants: dict[str, tuple[Path, dict[str, str]]] = field(default_factory=dict)
-    fields: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def outside(self) -> Path:
-        return self.folder / "outside"
+    faults: list[str] | tuple[()] = ()
 
 
 # The tests' side
 
 
-def make_batch(folder: Path, base: str, numbers: Sequence[int] | None) -> tuple[Batch, int]:
-    """Spoilt copies of a base (None: by each mutation once), one that is not, and how many episodes that has."""
-    batch = Batch(folder)
-    write_outside(batch.outside)
+def check_mutants(folder: Path, base: str) -> None:
+    """Build a base's spoilt copies, by each mutation once, and one that is not; assert the contract."""
+    write_outside(outside := folder / "outside")
     known = write_base(base, untouched := folder / "mutants/untouched")
-    batch.fields, batch.mutants["untouched"] = known.fields, (untouched, {})
-    for number in range(len(applicable(untouched))) if numbers is None else numbers:
+    done: dict[str, dict[str, str]] = {"untouched": {}}
+    for number in range(len(applicable(untouched))):
         root = folder / f"mutants/{base}-{number}"
         shutil.copytree(untouched, root)
-        batch.mutants[root.name] = root, mutate(root, batch.outside, base, number)
-    return batch, known.usable
+        done[root.name] = mutate(root, outside, base, number)
+    outcomes = built(folder, [*done], known.fields)
+    told = "".join(f"\n{name}: {o}\n    {done[name]}" for name, o in outcomes.items() if o.faults)
+    assert not told, told
+    assert outcomes["untouched"].usable == known.usable, outcomes["untouched"]
+    for name, o in outcomes.items():  # what is in files never makes a dataset unknown
+        assert o.kind != "refused" or {m.__name__ for m in TREE} & done[name].keys(), (name, done[name], o)
 
 
-def run_batch(batch: Batch) -> tuple[dict[str, Outcome], int]:
-    """Outcomes by name, and the build's peak of memory in MB. Asserts that nothing but its workspace was touched."""
+def built(folder: Path, names: list[str], fields: Mapping[str, Any] | None = None) -> dict[str, Outcome]:
+    """Outcomes of a folder's `mutants` by name. Asserts that nothing beside the workspace was touched."""
     for name in ("workspace", "empty", "temporary", "torch"):
-        (batch.folder / name).mkdir()
-    empty, before = batch.folder / "empty", tree(batch.folder)
-    job = {"workspace": str(batch.folder / "workspace"), "fields": dict(batch.fields)}
-    job["mutants"] = {name: str(root) for name, (root, _) in batch.mutants.items()}
-    apart = {"HOME": str(empty), "TMPDIR": str(batch.folder / "temporary"), "PYTHONPATH": str(ROOT)}
+        (folder / name).mkdir()
+    empty, before = folder / "empty", tree(folder)
+    job = {"workspace": str(folder / "workspace"), "fields": dict(fields or {})}
+    job["mutants"] = {name: str(folder / "mutants" / name) for name in names}
+    apart = {"HOME": str(empty), "TMPDIR": str(folder / "temporary"), "PYTHONPATH": str(ROOT)}
     # Who imports torchvision makes this folder, by default in TMPDIR
-    apart["TORCHINDUCTOR_CACHE_DIR"] = str(batch.folder / "torch")
-    with watched(batch.outside) as events:
+    apart["TORCHINDUCTOR_CACHE_DIR"] = str(folder / "torch")
+    with watched(folder / "outside") as events:
         child = subprocess.run(
-            [sys.executable, "-m", "tests.kits.fuzz_batch"],
-            input=json.dumps(job),
-            cwd=empty,
-            env=os.environ | apart,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_S,
-            check=False,
-        )
+            [sys.executable, "-m", "tests.kits.fuzz_batch"], input=json.dumps(job), cwd=empty, env=os.environ | apart,
+            capture_output=True, text=True, timeout=TIMEOUT_S, check=False,
+        )  # fmt: skip
     assert child.returncode == 0, f"the build died ({child.returncode})\n{child.stdout[-500:]}\n{child.stderr[-6000:]}"
     assert events == [], f"files outside were touched: {events}"
-    after = tree(batch.folder)
+    after = tree(folder)
     changed = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
     # Python and torch try whether TMPDIR can be written to; nothing may stay there
     beside = sorted(path for path in changed if not path.startswith("workspace") and path != "temporary")
     assert not beside, f"written beside the workspace: {beside}"
     found = json.loads(child.stdout)
-    return {
-        name: Outcome(o["kind"], tuple(o["why"]), o["usable"], tuple(o["faults"]))
-        for name, o in found["mutants"].items()
-    }, found["peak_mb"]
+    assert found["peak_mb"] < PEAK_MB, found["peak_mb"]
+    assert found["mutants"].keys() == set(names)
+    return {name: Outcome(**o) for name, o in found["mutants"].items()}
 
 
 def tree(folder: Path) -> dict[str, tuple[int, int, int]]:
@@ -135,9 +119,8 @@ def watched(folder: Path) -> Iterator[list[str]]:
     events: list[str] = []
     handle = libc.inotify_init1(os.O_NONBLOCK)
     assert handle >= 0, os.strerror(ctypes.get_errno())
-    places = {
-        libc.inotify_add_watch(handle, os.fsencode(p), mask): p for p in (folder, *folder.rglob("*")) if p.is_dir()
-    }
+    found = [p for p in (folder, *folder.rglob("*")) if p.is_dir()]
+    places = {libc.inotify_add_watch(handle, os.fsencode(p), mask): p for p in found}
     assert min(places) >= 0, os.strerror(ctypes.get_errno())
     try:
         yield events
@@ -153,27 +136,13 @@ def watched(folder: Path) -> Iterator[list[str]]:
         os.close(handle)
 
 
-def check(folder: Path, base: str, numbers: Sequence[int] | None) -> None:
-    """Build a base's mutants and assert the contract."""
-    batch, usable = make_batch(folder, base, numbers)
-    outcomes, peak_mb = run_batch(batch)
-    assert outcomes.keys() == batch.mutants.keys()
-    told = "".join(f"\n{n}: {outcomes[n]}\n    {batch.mutants[n][1]}" for n in outcomes if outcomes[n].faults)
-    assert not told, told
-    assert outcomes["untouched"].usable == usable, outcomes["untouched"]
-    tree_changes = {m.__name__ for m in TREE}
-    for name, (_, done) in batch.mutants.items():  # what is in files never makes a dataset unknown
-        assert outcomes[name].kind != "refused" or tree_changes & done.keys(), (name, done, outcomes[name])
-    assert peak_mb < PEAK_MB, f"{peak_mb} MB"
-
-
 # The process apart
 
 
 def build(job: Mapping[str, Any]) -> dict[str, Outcome]:
     """Outcomes by name of datasets that are built in one workspace.
 
-    All go through the stages that read them, `episodes` and `frames`, and every third through those after them.
+    All go through the stages that read them, `episodes` and `frames`, and every eighth through those after them.
     """
 
     class Reading(DatasetBuild):
@@ -190,7 +159,7 @@ def build(job: Mapping[str, Any]) -> dict[str, Outcome]:
         try:
             format_of(Source(config))
         except SourceError as e:
-            outcomes[name] = Outcome("refused", (str(e),))
+            outcomes[name] = Outcome("refused", [str(e)])
             continue
         builds.append((Reading if len(builds) % EVERY else DatasetBuild)(dataset=config))
     workspace = Workspace(Path(job["workspace"]))
@@ -225,22 +194,15 @@ def _read(lake: Any) -> dict[str, dict[str, list[Any]]]:
 
 def _outcome(built: dict[str, list[Any]], failure: str | None, is_labelled: bool) -> Outcome:
     if failure:
-        return Outcome("failed", (failure,), 0, ("it failed",))
+        return Outcome("failed", [failure], 0, ["it failed"])
     findings, usable = built["findings"], built["usable"]
     faults = [f"episode {e} is usable and has no label" for e in usable if is_labelled and e not in built["labelled"]]
     faults += [f"unknown reason {reason}" for reason, *_ in findings if reason not in REASONS]
     faults += [f"numbers of episode {e} are odd" for e in dict.fromkeys(built["odd"])]
     if not usable and not any(severity == "unusable" for _, severity, *_ in findings):
         faults.append("no usable episode, and no reason")
-    why = tuple(f"{reason} ({severity}) {episode}: {detail[:200]}" for reason, severity, episode, detail in findings)
-    return Outcome("built" if usable else "quarantined", why, len(usable), tuple(faults))
-
-
-def _limited() -> None:
-    faulthandler.enable()
-    _alive()
-    for limit, value in ((resource.RLIMIT_AS, ADDRESS_SPACE_BYTES), (resource.RLIMIT_FSIZE, FILE_BYTES)):
-        resource.setrlimit(limit, (value, value))
+    why = [f"{reason} ({severity}) {episode}: {detail[:200]}" for reason, severity, episode, detail in findings]
+    return Outcome("built" if usable else "quarantined", why, len(usable), faults)
 
 
 def _alive(_: object = None) -> None:
@@ -255,7 +217,9 @@ def _done(report: Any) -> None:
 
 if __name__ == "__main__":
     job = json.load(sys.stdin)
-    _limited()
+    faulthandler.enable()
+    for limit, value in ((resource.RLIMIT_AS, ADDRESS_SPACE_BYTES), (resource.RLIMIT_FSIZE, FILE_BYTES)):
+        resource.setrlimit(limit, (value, value))
     warnings.simplefilter("ignore")
     outcomes = {name: o.__dict__ for name, o in build(job).items()}
     print(json.dumps({"mutants": outcomes, "peak_mb": own_peak_mb()}))

@@ -1,8 +1,10 @@
-"""A stand-in for the hub's file API on loopback: listing in pages, redirects of large files, ranges, tokens, faults.
+"""A stand-in for the hub's file API on loopback: listing in pages, redirects of large files, ranges, tokens, faults;
+uploads by git-LFS and commits.
 
 Faults are given per path, and are used up as files are asked for.
 """
 
+import base64
 import hashlib
 import json
 from collections import defaultdict
@@ -12,9 +14,11 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
+import pytest
+
 from tests.kits.http_server import Answering, serving
 
-LARGE = (".parquet", ".mp4")  # kept by git-LFS
+LARGE = (".parquet", ".mp4", ".tar", ".safetensors")  # kept by git-LFS
 
 
 class Asked(NamedTuple):
@@ -28,9 +32,11 @@ class Asked(NamedTuple):
 
 @dataclass
 class Hub:
-    """One dataset repository. Branches name commits; a commit's id is a hash of its files."""
+    """One repository, which is there from its first commit on. Branches name commits; a commit's id is a hash of its
+    files."""
 
     repo: str
+    kind: str = "datasets"  # or "models"
     branches: dict[str, str] = field(default_factory=dict)
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
     token: str | None = None  # wanted from everybody
@@ -38,11 +44,24 @@ class Hub:
     ranges: bool = True  # large files by range?
     drops: dict[str, list[int]] = field(
         default_factory=lambda: defaultdict(list)
-    )  # end connections after so many bytes
+    )  # connections end after so many bytes
     corrupt: dict[str, int] = field(default_factory=dict)  # so many answers have a wrong byte
     refuse: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))  # HTTP statuses; the last one stays
     asked: list[Asked] = field(default_factory=list)
+    objects: dict[str, bytes] = field(default_factory=dict)  # large files that were sent, by sha256
+    uploads: list[str] = field(default_factory=list)  # sha256 of each of them
+    sent: int = 0  # commits
+    fail_at_commit: int | None = None  # the so manieth that is sent is refused, once
     endpoint: str = ""
+
+    @property
+    def place(self) -> str:
+        """Before its files' paths: a dataset's name is within a folder, a model's is not."""
+        return f"/datasets/{self.repo}" if self.kind == "datasets" else f"/{self.repo}"
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        return self.commits[self.branches["main"]]
 
     def commit(self, files: Mapping[str, bytes], branch: str = "main") -> str:
         text = json.dumps({n: hashlib.sha256(b).hexdigest() for n, b in sorted(files.items())})
@@ -73,13 +92,33 @@ def serve(hub: Hub) -> Iterator[Hub]:
         yield hub
 
 
+@contextmanager
+def hub_of(repo: str, kind: str = "datasets") -> Iterator[Hub]:
+    """A repository, not yet made, that huggingface_hub takes for the hub's."""
+    with serve(Hub(repo, kind)) as hub, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("huggingface_hub.constants.ENDPOINT", hub.endpoint)
+        template = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        patch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+        patch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+        patch.setenv("HF_TOKEN", "hf_dummy")
+        yield hub
+
+
+def entry_of(name: str, data: bytes) -> dict:
+    entry = {"type": "file", "oid": git_id(data), "size": len(data), "path": name}
+    if large(name):
+        oid = hashlib.sha256(data).hexdigest()
+        entry |= {"oid": git_id(oid.encode()), "lfs": {"oid": oid, "size": len(data), "pointerSize": 134}}
+    return entry
+
+
 class _Handler(Answering):
     hub: Hub
 
     def do_GET(self) -> None:
         hub, url = self.hub, urlsplit(self.path)
         path = unquote(url.path)
-        resolve, lfs, api = f"/datasets/{hub.repo}/resolve/", "/lfs/", f"/api/datasets/{hub.repo}"
+        resolve, lfs, api = f"{hub.place}/resolve/", "/lfs/", f"/api/{hub.kind}/{hub.repo}"
         name = path
         if path.startswith(resolve):
             revision, _, name = path.removeprefix(resolve).partition("/")
@@ -91,15 +130,16 @@ class _Handler(Answering):
         hub.asked.append(Asked(self.command, name, int(start) if start else None, token, host, redirected))
         if path.startswith(lfs):
             return self._send(hub.commits[commit][name], name)
+        if not hub.branches:
+            return self._error(404, "RepoNotFound", "Repository not found")
         if hub.token and self.headers.get("Authorization") != f"Bearer {hub.token}":
             return self._error(401, "RepoNotFound", "Repository not found")
         if path.startswith(resolve):
             return self._resolve(revision, name)
-        if path.startswith(f"{api}/revision/"):
-            commit = self._commit(path.removeprefix(f"{api}/revision/"))
-            return (
-                self.answer({"id": hub.repo, "sha": commit}) if commit else self._error(404, "RevisionNotFound", "no")
-            )
+        if path.startswith(f"{api}/revision/") or path == api:
+            commit = self._commit(path.removeprefix(api).removeprefix("/revision/") or "main")
+            known = {"id": hub.repo, "sha": commit}
+            return self.answer(known) if commit else self._error(404, "RevisionNotFound", "no")
         if path.startswith(f"{api}/tree/"):
             revision, _, folder = path.removeprefix(f"{api}/tree/").partition("/")
             return self._tree(revision, folder, int(parse_qs(url.query).get("cursor", ["0"])[0]))
@@ -114,16 +154,11 @@ class _Handler(Answering):
             return self._error(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         below = f"{folder}/" if folder else ""
         files = {n: b for n, b in hub.commits[commit].items() if n.startswith(below)}
-        if not files:
+        if folder and not files:
             return self._error(404, "EntryNotFound", f"{folder} does not exist")
         folders = sorted({n.rsplit("/", 1)[0] for n in files if "/" in n[len(below) :]})
         entries: list[dict] = [{"type": "directory", "oid": "0" * 40, "size": 0, "path": f} for f in folders]
-        for name, data in files.items():
-            entry = {"type": "file", "oid": git_id(data), "size": len(data), "path": name}
-            if large(name):
-                oid = hashlib.sha256(data).hexdigest()
-                entry |= {"oid": git_id(oid.encode()), "lfs": {"oid": oid, "size": len(data), "pointerSize": 134}}
-            entries.append(entry)
+        entries += [entry_of(name, data) for name, data in files.items()]
         more = {}
         if at + hub.page < len(entries):
             next_page = f"{hub.endpoint}{urlsplit(self.path).path}?recursive=true&cursor={at + hub.page}"
@@ -172,6 +207,52 @@ class _Handler(Answering):
             data = data[: hub.drops[name].pop(0)]
             self.close_connection = True
         self.wfile.write(data)
+
+    def do_PUT(self) -> None:
+        data, sha256 = self.body(), self.path.rsplit("/", 1)[1]
+        if hashlib.sha256(data).hexdigest() != sha256:
+            return self.answer({}, 400)
+        self.hub.uploads.append(sha256)
+        self.hub.objects[sha256] = data
+        return self.answer({})
+
+    def do_POST(self) -> None:
+        hub, path, body = self.hub, unquote(urlsplit(self.path).path), self.body()
+        api = f"/api/{hub.kind}/{hub.repo}"
+        if path == "/api/repos/create":
+            if not hub.branches:
+                hub.commit({})
+            return self.answer({"url": f"{hub.endpoint}{hub.place}"})
+        if path == "/api/validate-yaml":
+            return self.answer({"warnings": [], "errors": []})
+        if path == f"{api}/preupload/main":
+            modes = [(f["path"], "lfs" if large(f["path"]) else "regular") for f in json.loads(body)["files"]]
+            return self.answer({"files": [{"path": p, "uploadMode": m, "shouldIgnore": False} for p, m in modes]})
+        if path == f"{hub.place}.git/info/lfs/objects/batch":
+            wanted = [
+                o
+                if o["oid"] in hub.objects
+                else o | {"actions": {"upload": {"href": f"{hub.endpoint}/lfs/{o['oid']}"}}}
+                for o in json.loads(body)["objects"]
+            ]
+            return self.answer({"transfer": "basic", "objects": wanted})
+        if path == f"{api}/commit/main":
+            return self._committed([json.loads(line) for line in body.splitlines()])
+        if path.startswith(f"{api}/paths-info/"):
+            paths = json.loads(body)["paths"] if body.startswith(b"{") else parse_qs(body.decode())["paths"]
+            return self.answer([entry_of(p, hub.files[p]) for p in paths if p in hub.files])
+        return self.answer({}, 404)
+
+    def _committed(self, lines: list[dict]) -> None:
+        hub = self.hub
+        hub.sent += 1
+        if hub.sent == hub.fail_at_commit:
+            return self.answer({"error": "not now"}, 400)
+        values = [(line["key"], line["value"]) for line in lines]
+        files = {v["path"]: base64.b64decode(v["content"]) for kind, v in values if kind == "file"}
+        files |= {v["path"]: hub.objects[v["oid"]] for kind, v in values if kind == "lfsFile"}
+        oid = hub.commit(hub.files | files)
+        return self.answer({"commitUrl": f"{hub.endpoint}{hub.place}/commit/{oid}", "commitOid": oid})
 
     def _error(self, status: int, code: str, message: str) -> None:
         later = {"Retry-After": "7"} if status == 429 else {}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import FailedError
-from tests.kits.hub_repository import hub_of
+from tests.kits.hub_server import hub_of
 from tests.kits.laptop_kit import make_checkpoint
 from tests.kits.made_corpus import Made
 from tests.kits.published_kit import answers, published_head, tiny

@@ -4,7 +4,6 @@ import tracemalloc
 from pathlib import Path
 from time import monotonic
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -74,22 +73,6 @@ def test_more_episodes_than_the_limit(tmp_path: Path) -> None:
     assert len(list_episodes(source_of(root, limits={"max_episodes": 2})).records) == 2
 
 
-def test_tables_of_metadata_with_long_texts(tmp_path: Path) -> None:
-    root = write_v3(tmp_path, [6, 7])
-    text = pa.repeat("x" * 100_000, 2000)
-    write_parquet(root / "meta/tasks.parquet", {"task_index": np.arange(2000), "task": text})
-    assert said(list_episodes(source_of(root))) == [("over_limit", "warning", None, None)]
-
-
-def test_texts_that_are_no_text(tmp_path: Path) -> None:
-    root = write_v3(tmp_path, [6, 7])
-    wrong = pa.StringArray.from_buffers(1, pa.array([0, 2], pa.int32()).buffers()[1], pa.py_buffer(b"\xff\xe1"))
-    write_parquet(root / "meta/tasks.parquet", {"task_index": [0], "task": wrong})
-    listing = list_episodes(source_of(root))
-    assert said(listing) == [("unreadable_data", "warning", None, None)]
-    assert listing.findings[0].file == "meta/tasks.parquet"
-
-
 @pytest.mark.parametrize("index", [-1, 2**31, 2**62])
 def test_episodes_with_numbers_that_are_none(tmp_path: Path, index: int) -> None:
     """Rows and metadata of such an episode are left out; the others count."""
@@ -119,25 +102,6 @@ def test_columns_that_are_there_twice(tmp_path: Path) -> None:
 
 
 # Small files that take all memory or time
-
-
-def test_states_that_fill_the_memory(tmp_path: Path) -> None:
-    """772 KB of zeros, 100,000 rows of 2000 dimensions, took 7.6 GB."""
-    root = write_v2(tmp_path, [6])
-    rows, width = 3000, 6000
-    zeros = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(rows * width, np.float32)), width)
-    columns = {"observation.state": zeros, "timestamp": np.arange(rows) / 10}
-    index = np.zeros(rows, np.int64)
-    write_parquet(v2_data(root, 0), {**columns, "episode_index": index, "task_index": index}, compression="zstd")
-    source = source_of(root)
-    [record] = list_episodes(source).records
-    pool = pa.default_memory_pool()
-    with pytest.raises(
-        DataError, match=r"observation\.state: .* over the limit of 16,777,216 \(limits\.max_values"
-    ) as e:
-        read_episode(source, record)
-    assert e.value.reason == "over_limit"
-    assert (pool.max_memory() or 0) < 1_000_000_000
 
 
 @pytest.mark.parametrize(

@@ -144,14 +144,6 @@ def test_broken_steps_are_a_finding_and_lose_no_episode(v2: Path, spoil: Callabl
     assert {f.severity for f in listing.findings} == {"warning"}
 
 
-@pytest.mark.parametrize("content", ["[]", "{", '{"episodes": 3}', '{"episodes": {"zero": {}}}'])
-def test_a_visualizer_file_that_is_none(v2: Path, content: str) -> None:
-    (v2 / "meta/lerobot_annotations.json").write_text(content)
-    listing = listed(v2)
-    assert [f.file for f in listing.findings if f.reason == "bad_steps"] == ["meta/lerobot_annotations.json"]
-    assert len(listing.records) == 2
-
-
 def test_sarm_lists_of_other_lengths(v3: Path) -> None:
     step_forms.sarm(v3)
     edit_parquet(v3_meta(v3), dense_subtask_end_frames=pa.array([[5], None]))

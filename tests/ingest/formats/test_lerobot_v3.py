@@ -8,7 +8,6 @@ from ingest.source import list_episodes
 from ingest.sources.files import Source
 from tests.kits.lerobot_writer import (
     FRONT,
-    LFS_POINTER,
     WRIST,
     edit_info,
     edit_parquet,
@@ -18,7 +17,6 @@ from tests.kits.lerobot_writer import (
     source_of,
     v3_data,
     v3_meta,
-    write_info,
     write_parquet,
     write_v3,
 )
@@ -125,20 +123,6 @@ def test_stray_files_are_left_out(tmp_path: Path) -> None:
     assert [r.num_rows for r in listing.records] == [6, 7]
 
 
-def test_a_clone_without_lfs(tmp_path: Path) -> None:
-    """All of it is pointers, or the rows alone: the reason is theirs, and not that there is no episode, or no row."""
-    root = write_v3(tmp_path, [6, 7], per_data_file=1)
-    for path in root.glob("data/**/*.parquet"):
-        path.write_text(LFS_POINTER)
-    listing = list_episodes(source_of(root))
-    assert said(listing, severity="unusable") == [("lfs_pointer", "unusable", e, None) for e in range(2)]
-    assert listing.findings[-1].file == "data/chunk-000/file-000.parquet"
-    v3_meta(root).write_text(LFS_POINTER)
-    listing = list_episodes(source_of(root))
-    assert said(listing) == [("lfs_pointer", "unusable", None, None)] * 3
-    assert listing.findings[0].file == v3_meta(root).relative_to(root).as_posix()
-
-
 def test_rows_that_a_file_should_hold(tmp_path: Path) -> None:
     root = write_v3(tmp_path, [6, 7], per_data_file=1)
     (root / "data/chunk-000/file-001.parquet").unlink()
@@ -147,11 +131,3 @@ def test_rows_that_a_file_should_hold(tmp_path: Path) -> None:
     edit_parquet(v3_meta(root), **{"data/chunk_index": [0, 0], "data/file_index": [0, 1]})
     (lost,) = list_episodes(source_of(root)).findings
     assert (lost.detail, lost.file) == (f"no rows; looked for {lost.file}", "data/chunk-000/file-001.parquet")
-
-
-def test_nothing_but_metadata(tmp_path: Path) -> None:
-    write_info(tmp_path, codebase_version="v3.0", fps=10, features={})
-    listing = list_episodes(source_of(tmp_path))
-    assert said(listing) == [("no_episodes", "unusable", None, None)]
-    write_parquet(tmp_path / "meta/tasks.parquet", {"task": ["a"], "task_index": [0]})
-    assert list_episodes(source_of(tmp_path)).format == "lerobot_v3.0"

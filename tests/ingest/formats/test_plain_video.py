@@ -2,7 +2,6 @@
 
 import csv
 import json
-import shutil
 import struct
 from pathlib import Path
 from typing import Any
@@ -41,42 +40,6 @@ def test_a_folder_of_videos(tmp_path: Path) -> None:
     episode = read_episode(source, listing.records[1])
     assert (episode.state, episode.action, episode.timestamps_s) == (None, None, None)
     assert [(k, t) for k, t, _ in episode.frames(CAMERA)][:3] == [(0, 0.0), (1, 0.04), (2, 0.08)]
-
-
-def test_one_file(tmp_path: Path) -> None:
-    write_run(tmp_path / "other.mp4", 1, 6)
-    source = source_of(write_run(tmp_path / "a.mp4", 0, 6))
-    listing = list_episodes(source)
-    assert [r.source_id for r in listing.records] == ["a.mp4"]
-    assert shown(source, listing.records[0], CAMERA) == [(0, 0, k) for k in range(6)]
-
-
-@pytest.mark.parametrize(
-    ("notes", "findings"),
-    [
-        (None, ["no_task"]),
-        ("{broken", ["unreadable_data", "no_task"]),
-        ([1], ["no_task"]),
-        ({"task": 7}, ["no_task"]),
-        ({"task": " "}, ["no_task"]),
-        ({"task": None, "success": "partly"}, ["no_task"]),
-    ],
-)
-def test_notes_that_say_no_task(tmp_path: Path, notes: Any, findings: list[str]) -> None:
-    listing = list_episodes(source_of(write_run(tmp_path / "a.mp4", 0, 6, notes).parent))
-    assert [f.reason for f in listing.findings] == findings
-    assert {f.severity for f in listing.findings} == {"warning"}
-    (record,) = listing.records
-    assert (record.task, record.tasks, record.success) == (None, (), None)
-
-
-def test_groups_do_not_move_when_a_file_is_added(tmp_path: Path) -> None:
-    """An index does; so a split that was given by group stays with its video."""
-    write_run(tmp_path / "b.mp4", 0, 6)
-    before = {r.source_id: r.group for r in list_episodes(source_of(tmp_path)).records}
-    shutil.copy(tmp_path / "b.mp4", tmp_path / "a.mp4")
-    after = {r.source_id: r.group for r in list_episodes(source_of(tmp_path)).records}
-    assert after["b.mp4"] == before["b.mp4"] != after["a.mp4"]
 
 
 # What <name>.json may say

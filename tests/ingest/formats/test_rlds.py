@@ -144,31 +144,6 @@ def test_another_number_of_shards_than_stated(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [
-        None,
-        "",
-        "{",
-        "[]",
-        "[" * 100_000,
-        '{"splits": 5}',
-        '{"splits": [{"name": "train", "shardLengths": "9"}, 4]}',
-        '{"splits": [{"name": "train", "shardLengths": [null]}]}',
-        f'{{"splits": [{{"name": "train", "shardLengths": ["{"9" * 5000}"]}}]}}',
-    ],
-)
-def test_dataset_info_that_says_nothing(tmp_path: Path, content: str | None) -> None:
-    write_dataset(tmp_path, {"train": [[episode(0), episode(1)]]})
-    (tmp_path / "1.0.0/dataset_info.json").unlink()
-    if content is not None:
-        (tmp_path / "1.0.0/dataset_info.json").write_text(content)
-    listing = list_episodes(source_of(tmp_path, fps=5))
-    is_json = bool(content) and content.startswith("{") and content != "{"
-    assert said(listing) == ([] if is_json else [("no_metadata", "warning", None, None)])
-    assert len(listing.records) == 2
-
-
-@pytest.mark.parametrize(
-    "content",
     [None, "", "nonsense", "[1]", "[" * 100_000, '{"\\ud800": 1}', '{"featuresDict": {"features": 3}}'],
 )
 def test_types_are_taken_from_records_without_features_json(tmp_path: Path, content: str | None) -> None:

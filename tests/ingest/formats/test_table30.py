@@ -55,17 +55,6 @@ def test_instructions(tmp_path: Path) -> None:
 # Rows
 
 
-@pytest.mark.parametrize("gone", ["left_states", "right_states"])
-def test_one_of_two_arms(tmp_path: Path, gone: str) -> None:
-    source = one(tmp_path, "aloha")
-    states(tmp_path, gone).unlink()
-    listing = list_episodes(source)
-    assert said(listing) == [("no_data", "unusable", 0, None)]
-    with pytest.raises(DataError) as error:
-        read_episode(source, listing.records[0])
-    assert error.value.reason == "no_data"
-
-
 def test_arms_of_different_length(tmp_path: Path) -> None:
     source = one(tmp_path, "aloha")
     write_json_lines(states(tmp_path, "right_states"), [frame("aloha", k) for k in range(5)])

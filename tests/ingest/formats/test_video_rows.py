@@ -201,13 +201,3 @@ def test_rows_that_changed_since_they_were_listed(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", rows(2, 7))
     with pytest.raises(DataError, match="7 rows for 6 frames"):
         read_episode(source, record)
-
-
-def test_a_video_that_cannot_be_opened(tmp_path: Path) -> None:
-    one(tmp_path)
-    np.save(tmp_path / "a.npy", rows(2))
-    (tmp_path / "a.json").write_text('{"fps": 5, "task": "t"}')
-    (tmp_path / "a.mp4").write_text("no video")
-    listing = list_episodes(source_of(tmp_path))
-    assert said(listing, reason="length_differs") == [("length_differs", "warning", 0, None)]
-    assert listing.findings[0].detail == "6 rows for an unknown number of frames; its rows are not used"

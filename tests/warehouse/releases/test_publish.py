@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from core.errors import FailedError
-from tests.kits.hub_repository import HubRepository, hub_of
+from tests.kits.hub_server import Hub, hub_of
 from tests.kits.made_corpus import Made
 from warehouse.lake import Lake
 from warehouse.releases import Release, create_release, delete_release, targets
@@ -132,12 +132,12 @@ def test_a_bucket_and_shards_that_lie_in_one(own: Made, s3: Any, tmp_path: Path)
 
 
 @pytest.fixture
-def hub() -> Iterator[HubRepository]:
+def hub() -> Iterator[Hub]:
     with hub_of("robots/tiny") as repository:
         yield repository
 
 
-def test_a_repository_of_the_hub(released: tuple[Lake, Release], hub: HubRepository, monkeypatch: pytest.MonkeyPatch):
+def test_a_repository_of_the_hub(released: tuple[Lake, Release], hub: Hub, monkeypatch: pytest.MonkeyPatch):
     lake, release = released
     monkeypatch.setattr(targets, "COMMIT_FILES", 6)
     to = "hf://datasets/robots/tiny"
