@@ -1,6 +1,6 @@
 """Grippers and hands in words."""
 
-from annotate.signal_report import columns, lag, lag_columns, lag_span, line, rests_on_enough
+from annotate.signal_report import lag, lag_columns, lag_span, line, rests_on_enough
 from tests.kits.signal_kit import RIGHT_HAND, signal
 
 
@@ -16,26 +16,6 @@ def test_an_unknown_polarity_and_an_unused_hand_are_said():
     unused = line(signal(is_used=False, closings_per_episode=None))
     assert "not used: it does not go from end to end in 10 episodes" in unused
     assert "times an episode" not in unused
-
-
-def test_a_table_for_people_has_the_same():
-    assert columns(signal(polarity="high_is_closed", closed=0.07, open=0.0, names=("state[6]",))) == {
-        "signal": "gripper",
-        "where": "state[6]",
-        "names": "",
-        "range": "0..0.07 m",
-        "open end": "low",
-        "sure": 0.95,
-        "located by": "name",
-        "closings per episode": 1.4,
-        "why": "0 to 0.07 is a width in metres",
-    }
-    unused = columns(signal(arm="left", is_used=False, closings_per_episode=None, polarity="unknown"))
-    assert (unused["signal"], unused["open end"], unused["closings per episode"]) == (
-        "left gripper",
-        "unknown",
-        "not used",
-    )
 
 
 def test_a_lag_is_shown_where_labels_are_corrected_by_it():

@@ -5,11 +5,8 @@ import json
 import subprocess
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-import annotate.motion.structure as structure
-from benchmarks.label_truth import CHOICES, best_elsewhere, chosen, page, tables_of
 from benchmarks.real_truth.fetch import fetch
 
 
@@ -46,33 +43,3 @@ def test_a_dataset_is_fetched_by_its_commit_and_checked_by_its_hashes(tmp_path: 
     changed = source | {"files": files | {"rows.bin": "0" * 64}}
     with pytest.raises(RuntimeError, match=r"set: rows\.bin has sha256"):
         fetch("set", changed, tmp_path / "again", f"file://{tmp_path / 'host'}/")
-
-
-def test_other_values_hold_only_within():
-    before = structure.AGREES
-    with chosen({"episodes agree within": 0.01, "shortest pause, s": 2.0}) as config:
-        assert structure.AGREES == 0.01
-        assert config.idle_min_s == 2.0
-    assert before == structure.AGREES
-
-
-def test_what_is_chosen_for_a_robot_does_not_know_it():
-    errors = {("", None): {"a": 0.1, "b": 0.1}}
-    errors |= {(name, value): {"a": 0.1, "b": 0.1} for name, (_, _, others) in CHOICES.items() for value in others}
-    errors["episodes agree within", 0.4] = {"a": 0.5, "b": 0.05}
-    assert best_elsewhere(errors, "a") == {"episodes agree within": 0.4}
-    assert best_elsewhere(errors, "b") == {}
-
-
-def test_the_page_gets_its_tables():
-    row = {"set": "s", "episodes": 2, "passes_apart": None, "clock": 0.1, "one_step": 0.2, "left_out": 0.11, "f1": 1.0}
-    row |= {"uniform_f1": 0.5, "shown_1": 0.02, "shown_3": None, "shown_1_f1": 0.9}
-    tables = tables_of({"real": [row], "ablation": [], "simulated": [], "reliability": []})
-    assert "**0.110**" in tables["real"]  # worse than the clock
-    names = ("real", "ablation", "simulated", "reliability")
-    begin = "<!-- {}: made by `python -m benchmarks.label_truth` -->"
-    text = "\n".join(f"{begin.format(name)}\nold\n<!-- end of {name} -->" for name in names)
-    assert "old" not in page(text, tables)
-    with pytest.raises(ValueError, match="needs each of the lines"):
-        page(text.replace("<!-- end of real -->", ""), tables)
-    assert np.isfinite(row["clock"])

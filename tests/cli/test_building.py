@@ -20,15 +20,6 @@ def test_a_dataset_is_built_again_as_it_was(own: Made, tmp_path, no_settings):
     assert own.rows("SELECT dataset, config FROM build_configs") == before
 
 
-def test_of_a_dataset_that_was_never_built_nothing_is_known(own: Made, tmp_path, no_settings):
-    result = proccorpus("build", "--dataset", "cups", cwd=tmp_path, workspace=own.space.root)
-    assert (result.code, result.out) == (USAGE, "")
-    assert "--dataset cups: no such dataset was built here" in result.err
-    both = proccorpus("build", "--dataset", "tiny", "--source", own.source, cwd=tmp_path, workspace=own.space.root)
-    assert (both.code, both.out) == (USAGE, "")
-    assert "either --config FILE, --source PATH, or --dataset NAME" in both.err
-
-
 def test_lines_of_its_log_are_json_where_that_is_asked_for(own: Made, tmp_path, no_settings):
     """Each with run, dataset, chunk and stage; what fails is an error of its stage."""
     videos = sorted(own.source.rglob("*.mp4"))

@@ -6,7 +6,6 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import make_app
-from core.errors import UserError
 from tests.kits.made_corpus import Made
 from warehouse.lake import Lake
 
@@ -38,8 +37,3 @@ def test_runs_that_cannot_be_compared_are_counted(own: Made):
     assert printed(own.space.root) == (
         "5 runs are of tasks of which fewer than 5 runs show what is usual: they have no score.\n"
     )
-
-
-def test_an_unknown_dataset_is_told(own: Made):
-    with pytest.raises(UserError, match="no dataset 'nix'"):
-        printed(own.space.root, "nix")

@@ -44,12 +44,6 @@ def test_quiet_is_quiet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     assert (said.out, said.err) == ("", "")
 
 
-def test_a_short_one_says_nothing_in_a_log(capsys: pytest.CaptureFixture[str]):
-    with training_progress() as on_step:
-        on_step(SimpleNamespace(done=0.5, step=3, loss=0.25, samples=40))
-    assert capsys.readouterr().err == ""
-
-
 def test_a_training_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     monkeypatch.setattr(cli.progress, "LOG_EVERY_S", 0.05)
     monkeypatch.setattr(cli.progress, "FIRST_S", 0.01)

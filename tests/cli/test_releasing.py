@@ -93,24 +93,3 @@ def test_nothing_is_deleted_without_a_yes(run: Run, own: Made, monkeypatch: pyte
         assert orphan.exists() == (said == "n")
         assert run("release", "delete", "r1")[0] == code
     assert "No release yet" in run("release", "list")[1]
-
-
-@pytest.mark.parametrize(
-    ("words", "why"),
-    [
-        (("release", "verify", "nobody"), "no release 'nobody'"),
-        (("release", "verify", "r1", "--at", "x"), "either NAME or --at"),
-        (("release", "diff", "a", "b"), "no release 'a'"),
-        (("release", "diff", "--runs", "zz", "zz"), "no label run 'zz'"),
-        (("release", "publish", "r1"), "--to"),
-        (("takedown", "tiny"), "--reason"),
-        (("takedown", "tiny", "--undo"), "nothing of that is taken down"),
-        (("takedown", "toy", "--reason", "x"), "no dataset 'toy'"),
-        (("gc", "--keep-days", "-1"), "--keep-days"),
-    ],
-)
-def test_wrong_use(run: Run, words: tuple[str, ...], why: str):
-    code, out, err = run(*words)
-    assert (code, out) == (2, "")
-    assert why in err
-    assert len(err.splitlines()) == 1

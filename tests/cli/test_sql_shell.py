@@ -72,21 +72,6 @@ def test_what_is_wrong_is_said_and_the_shell_goes_on(asked: Asked, capsys: pytes
     assert ".help lists them" in said[2]
 
 
-def test_words_of_other_shells_show_help_and_tables(asked: Asked, capsys: pytest.CaptureFixture[str]):
-    shown = typed(asked, "help\r\\?\r\\d\r\\dt\r\\d releases\r.mode json\rSELECT 1 AS a;\r\x04")
-    said = capsys.readouterr()
-    assert said.out.count(".tables") == 2
-    assert [style for _, style in shown] == ["table", "table", "table", "json"]
-    assert shown[0] == shown[1]
-    assert [c["column"] for c in shown[2][0]] == ["name", "snapshot", "config_hash", "created_at"]
-    assert said.err.startswith("(1 row, 0.")
-
-
-def test_x_turns_records_on_and_off(asked: Asked, capsys: pytest.CaptureFixture[str]):
-    typed(asked, "\\x\r\\x\r\x04")
-    assert capsys.readouterr().err.splitlines() == ["rows as records", "rows as tables"]
-
-
 def test_tables_and_their_columns_are_shown(asked: Asked):
     (tables, _), (columns, _) = typed(asked, ".tables\r.schema releases\r.quit\r")
     assert {"episodes", "frames", "leaderboard"} <= {t["name"] for t in tables}

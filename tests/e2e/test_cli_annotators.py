@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.kits.cli_kit import USAGE, Built, assert_one_error_line, digest_of, ok, proccorpus, rows, write_config
+from tests.kits.cli_kit import Built, digest_of, ok, proccorpus, rows, write_config
 
 pytestmark = pytest.mark.slow
 
@@ -40,22 +40,3 @@ def test_two_runs_are_compared_and_the_scores_stored(twice: Built, away) -> None
     stored = set(rows(twice.workspace, "SELECT DISTINCT benchmark, model FROM leaderboard WHERE model LIKE 'motion%'"))
     assert stored == {(f"annotators/tiny ({other})", f"motion {active}"), (scores[0]["benchmark"], f"motion {other}")}
     assert digest_of(twice.workspace) == before
-
-
-def test_what_is_not_there_is_refused(twice: Built, away) -> None:
-    def compare(*options: object):
-        return proccorpus("annotators", "compare", *options, cwd=away, workspace=twice.workspace)
-
-    for options in (("--run", "zz"), ("--dataset", "nope"), ("--truth", "nowhere"), ("--truth", ".", "--against", "x")):
-        refused = compare(*options)
-        assert refused.code == USAGE
-        assert_one_error_line(refused)
-
-
-def test_one_run_alone(own: Built, away, tmp_path) -> None:
-    alone = ok(proccorpus("annotators", "compare", cwd=away, workspace=own.workspace))
-    assert alone.out == "Nothing to compare: one label run, and no ground truth.\n"
-    nowhere = proccorpus("annotators", "compare", cwd=away, workspace=tmp_path / "none")
-    assert nowhere.code == USAGE
-    assert "build one first" in assert_one_error_line(nowhere)
-    assert not (tmp_path / "none").exists()

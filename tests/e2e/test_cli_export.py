@@ -43,9 +43,3 @@ def test_what_is_refused_leaves_nothing(built: Built, tmp_path: Path, words: tup
     assert (result.code, result.out) == (USAGE, "")
     assert message in assert_one_error_line(result)
     assert not (tmp_path / "out").exists()
-
-
-def test_an_import_of_nothing_is_refused(built: Built, tmp_path: Path):
-    result = proccorpus("import", tmp_path / "gone", "--name", "tiny", cwd=tmp_path, workspace=built.workspace)
-    assert result.code == USAGE
-    assert "no such file" in assert_one_error_line(result)

@@ -55,22 +55,6 @@ def test_listed_merged_and_checked(workspace: Path) -> None:
     assert 0 < json.loads(ask(workspace, "check", "run.merged", "--format", "json").out)["progress"] < 1
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code", "message"),
-    [
-        (("merge",), 2, "give either the names of adapters, or --all"),
-        (("merge", "run", "other", "--out", "x"), 2, "--out needs exactly one adapter"),
-        (("merge", "run.base"), 1, "is no adapter"),
-        (("check", "nobody"), 1, "no model 'nobody' and no checkpoint of ours there; the workspace has: "),
-        (("publish", "run", "--to", "hf://robots/x"), 2, "was not trained here: --allow-licence unknown"),
-    ],
-)
-def test_wrong_use_is_one_line(workspace: Path, arguments: tuple, code: int, message: str) -> None:
-    done = ask(workspace, *arguments)
-    (line,) = done.err.splitlines()
-    assert (done.code, line.startswith("error: "), message in line) == (code, True, True), line
-
-
 def test_an_unsafe_pickle_is_one_line(workspace: Path, tmp_path: Path) -> None:
     backbone, processor = tiny()
     folder = write_plain(tmp_path / "in", backbone, processor)

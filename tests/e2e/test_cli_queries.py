@@ -100,41 +100,6 @@ def test_datasets_show(built: Built, ask: Ask) -> None:
     assert ask("datasets", "show", "sim_short", "--format", "json").json["chunk_size"] == 66
 
 
-def test_datasets_show_says_everything_of_an_entry(away: Path) -> None:
-    droid = ok(proccorpus("datasets", "show", "droid", "--format", "json", cwd=away)).json
-    keys = [f"observation.images.{c}" for c in ("exterior_1_left", "exterior_2_left", "wrist_left")]
-    expected = {
-        "dataset": "droid",
-        "name": "droid",
-        "cameras": keys,
-        "cameras_by_role": {"exo": keys[:2], "ego": [], "wrist": keys[2:], "bgr": []},
-        "gripper": {"arm": "", "column": "state", "dimension": 7, "closed": 1.0, "open": 0.0},
-        "instruction": "paraphrases",
-        "success_field": "is_episode_successful",
-        "built": False,
-    }
-    assert {k: droid[k] for k in expected} == expected
-    assert droid["published"]["frames"] == 27630375
-    assert droid["fps_note"]
-    assert "2403.12945" in droid["citation"]
-
-
-def test_datasets_show_for_people(away: Path) -> None:
-    out = ok(proccorpus("datasets", "show", "libero", cwd=away)).out
-    lines = dict(line.split(maxsplit=1) for line in out.splitlines() if len(line.split(maxsplit=1)) == 2)
-    assert lines["gripper"].strip() == "state[6], closed 0, open 0.04"
-    assert lines["fps_note"].startswith("10 in this port")
-    assert {"license", "citation", "notes"} <= set(lines)
-    assert [line.split()[:3] for line in out.splitlines() if line.split()[:1] == ["published"]][:3] == [
-        ["published", "fps", "10"],
-        ["published", "episodes", "1,693"],
-        ["published", "frames", "273,465"],
-    ]
-    assert [line.split()[1] for line in out.splitlines() if line.split()[:1] == ["cameras"]] == ["exo", "wrist"]
-    language_table = ok(proccorpus("datasets", "show", "language_table", cwd=away)).out
-    assert ["gripper", "none"] in [line.split() for line in language_table.splitlines()]
-
-
 def test_datasets_needs_no_workspace(away: Path) -> None:
     found = ok(proccorpus("datasets", "--format", "json", cwd=away)).json
     assert {r["dataset"]: r["built"] for r in found if r["dataset"].startswith("sim_")} == {

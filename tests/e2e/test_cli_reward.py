@@ -93,23 +93,6 @@ def test_a_run_is_laid_beside_shown_ones_the_same_from_everywhere(own: Built, vi
     )
 
 
-@pytest.mark.parametrize(
-    ("like", "said"),
-    [
-        ("nowhere/3", "no dataset"),
-        ("{dataset}/999", "999"),
-        ("a task that nobody shows", "no run of that task is a reference"),
-    ],
-)
-def test_what_is_not_shown_is_told(own: Built, video: Path, tmp_path: Path, like: str, said: str) -> None:
-    [dataset] = {row[0] for row in open_lake(Workspace(own.workspace)).rows("SELECT dataset FROM episodes")}
-    text = like.format(dataset=dataset)
-    done = proccorpus("reward", video, "--task", "t", "--like", text, cwd=tmp_path, workspace=own.workspace)
-    assert_one_error_line(done)
-    assert said in done.err
-    assert not list(tmp_path.glob("*.jsonl"))
-
-
 def test_a_videos_reward_is_the_same_from_everywhere(own: Built, checkpoint: Path, video: Path, tmp_path: Path) -> None:
     out, overlay = tmp_path / "rewards.jsonl", tmp_path / "overlay.mp4"
     done = proccorpus(
@@ -397,23 +380,3 @@ def test_the_head_of_a_cut_video_is_scored_when_asked_and_says_so(broken: dict[s
     assert end["failure"] == f"the video is cut off here: {end['frame_index']} of 40 frames decode"
     assert done.failures == 1
     assert any("cut off here" in note for note in done.notes)
-
-
-def test_the_command_line_says_what_is_wrong(
-    broken: dict[str, Path], checkpoint: Path, video: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "rewards.jsonl"
-
-    def refused(*arguments: object) -> str:
-        done = proccorpus("reward", *arguments, "--task", "go", "--out", out, cwd=tmp_path, workspace=tmp_path / "w")
-        assert done.code == 2, done
-        assert sorted(p.name for p in tmp_path.iterdir()) == ["broken"]
-        return assert_one_error_line(done)
-
-    assert "not a video" in refused(broken["text"], "--baseline", "visual")
-    cut = refused(broken["cut"], "--baseline", "clock", "--overlay", tmp_path / "o.mp4")
-    assert "is cut off or damaged" in cut
-    assert "--partial scores the frames that are there" in cut
-    assert "no frame to score" in refused(broken["zero"], "--baseline", "clock")
-    assert "no model 'nope'" in refused(video, "--model", "nope")
-    assert "trained on windows of 4 pictures" in refused(video, "--model", checkpoint, "--window-frames", 8)

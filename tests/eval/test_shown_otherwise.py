@@ -104,18 +104,6 @@ def test_the_matrix_is_among_the_scores_and_is_drawn() -> None:
     assert confusion_figure(Evaluated("m", scored, scored.scores())) is None
 
 
-def test_tasks_that_do_not_differ_are_no_confusion(monkeypatch: pytest.MonkeyPatch) -> None:
-    alike = [run(0, "Put the can and the box away"), run(1, "Put the box and the can away")]
-    monkeypatch.setattr(confusion, "shown_runs", lambda lake, release, limit: alike)
-    monkeypatch.setattr(confusion, "differ", lambda one, other: False)
-
-    class Named:
-        name = "r1"
-
-    with pytest.raises(BenchmarkError, match="release r1 has no two tasks in one test split that differ"):
-        confusion.load(None, Named())  # type: ignore[arg-type]
-
-
 # Robustness
 
 
@@ -132,14 +120,6 @@ def test_each_part_asks_the_same_moments_with_other_pictures() -> None:
         assert changed == (part != "clean")
     assert [q.row["frames"] for q in by_part["faster"]][-1] == [21, 27, 33, 39]
     assert [q.row["frames"] for q in by_part["slower"]][-1][-1] == 39
-
-
-@pytest.mark.usefixtures("shown")
-def test_a_part_alone_is_asked_beside_what_was_recorded() -> None:
-    questions = robustness.load(None, None, 1, ("camera",))  # type: ignore[arg-type]
-    assert {q.part for q in questions} == {"clean", "camera"}
-    with pytest.raises(BenchmarkError, match="has no part 'fog'; it has clean, darker"):
-        robustness.load(None, None, 1, ("fog",))  # type: ignore[arg-type]
 
 
 def changed(change: str, base: HeldPicture) -> np.ndarray:

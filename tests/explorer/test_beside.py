@@ -64,16 +64,6 @@ def test_the_doubtful_come_first_and_each_leads_to_the_next(followed):
         assert "Beside its reference" in client.get("/episode/tiny/4").text
 
 
-def test_what_follows_no_reference_is_said(followed):
-    with visit(followed.space) as client:
-        assert client.get("/review/beside/nobody").status_code == 404
-        assert client.get("/review/beside/tiny/77").status_code == 404
-        answer = client.get("/review/beside/tiny/2")
-        assert answer.status_code == 404
-        assert "tiny 2 has no label that follows a reference" in answer.text
-        assert "Beside its reference" not in client.get("/episode/tiny/2").text
-
-
 def test_at_a_release_one_may_look_and_not_judge(followed):
     snapshot = Lake(followed.space, read_only=True).snapshot()
     with visit(followed.space, Options(snapshot=snapshot, release="v1")) as client:

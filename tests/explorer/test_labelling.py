@@ -109,18 +109,6 @@ def test_stages_are_counted_as_the_lake_has_them(own, monkeypatch):
         assert (job["done"], job["last"], job["running"], job["error"]) == (2, "samples", True, None)
 
 
-def test_a_dataset_of_another_annotator_says_what_to_do(own):
-    lake = Lake(own.space)
-    config = json.loads(lake.rows("SELECT config FROM build_configs")[0][0])
-    config["stages"]["annotator"] = "motion"
-    lake.con.execute("UPDATE build_configs SET config = ?", [json.dumps(config)])
-    lake.con.close()
-    with visit(own.space) as client:
-        why = client.get(URL).json()["why_not"]
-        assert "proccorpus build --dataset tiny --annotator transfer" in why
-        assert post(client, URL, {}).json()["error"] == why
-
-
 def test_suggestions_are_asked_once_for_each_state_of_the_lake(own):
     asked: list[str] = []
 

@@ -89,19 +89,6 @@ def test_the_sql_of_a_selection_gives_its_episodes(tagged: tuple[CorpusView, Cor
     assert sorted((r["dataset"], r["episode_index"]) for r in rows) == sorted(shown)
 
 
-def test_what_makes_no_sense_is_refused(own):
-    with visit(own.space) as client:
-        assert marked(client, "tag", "hard", 99).status_code == 422
-        assert marked(client, "colour", "red", 1).status_code == 422
-        assert (
-            post(client, "/api/marks", {"kind": "tag", "value": "x", "episodes": [["tiny", True, None]]}).status_code
-            == 422
-        )
-        assert post(client, "/api/marks", {"kind": "tag", "value": "x", "episodes": "tiny"}).status_code == 422
-        for address in ("pick=tiny", "pick=tiny+x", "seconds_from=long", "confidence_to=nan"):
-            assert client.get(f"/episodes?{address}").status_code == 400, address
-
-
 def test_a_view_is_kept_by_name(own):
     with visit(own.space) as client:
         query = "?split=train&seconds_from=2&page=1"

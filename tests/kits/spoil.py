@@ -28,6 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ingest.formats import tfrecord
+from ingest.reasons import DataError
 from tests.kits import rlds_writer as rlds
 from tests.kits.lerobot_writer import LFS_POINTER, write_video
 
@@ -376,7 +377,7 @@ FORMATS: dict[str, tuple[Read, Write]] = {
 # What a format cannot hold is drawn again
 UNWRITABLE = (
     TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError, RuntimeError, OSError, StopIteration,
-    pa.ArrowException, tarfile.TarError, zipfile.BadZipFile,
+    pa.ArrowException, tarfile.TarError, zipfile.BadZipFile, DataError,
 )  # fmt: skip
 TRIES = 50
 

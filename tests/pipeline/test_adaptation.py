@@ -8,15 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from core.errors import UserError
 from eval.reward.laptop import open_laptop
 from eval.reward.scorer import asked_of
 from pipeline.adaptation import episode_samples
 from pipeline.models import model_folder
-from tests.kits.laptop_kit import make_checkpoint
 from tests.kits.made_corpus import Made
 from training.data import item_of
-from training.errors import TrainingError
 from training.laptop.model import load_laptop
 from training.model import load_model
 from training.oneshot import adapt
@@ -95,24 +92,3 @@ def test_a_laptop_model_goes_on_from_its_own_weights(lake: Lake, samples: list[S
     again = adapt(lake, samples, "tiny-000001", recipe)
     weights = [(r.checkpoint / "model.safetensors").read_bytes() for r in (run, again)]
     assert weights[0] == weights[1]
-
-
-def test_what_a_laptop_model_cannot_be_adapted_by(lake: Lake, samples: list[Sample], tmp_path: Path) -> None:
-    folder = make_checkpoint(tmp_path / "bars")
-    with pytest.raises(TrainingError, match="no adapters: take the recipe laptop_oneshot"):
-        adapt(lake, samples, "x", load_recipe("tiny_oneshot", folder))
-    with pytest.raises(TrainingError, match="nothing to learn from x"):
-        adapt(lake, [], "x", load_recipe("laptop_oneshot", folder))
-    with pytest.raises(TrainingError, match="leave out --resume"):
-        adapt(lake, samples, "x", load_recipe("laptop_oneshot", folder), resume=True)
-    with pytest.raises(TrainingError, match="bars is a laptop model: train one from the start"):
-        train(lake, local_release(lake), load_recipe("procvlm_sft", folder))
-
-
-def test_a_model_that_is_not_there_and_a_recipe_without_an_adapter(lake: Lake, samples: list[Sample]) -> None:
-    with pytest.raises(UserError, match="no model 'none' and no checkpoint of ours"):
-        model_folder(lake.workspace, "none")
-    with pytest.raises(TrainingError, match="recipe tiny_head is not for adaptation"):
-        adapt(lake, samples, "x", load_recipe("tiny_head"))
-    with pytest.raises(TrainingError, match="nothing to learn from x"):
-        adapt(lake, [], "x", load_recipe("tiny_oneshot", lake.workspace.root))

@@ -62,17 +62,6 @@ def test_exports_take_the_options_of_their_command(corpus: pc.Corpus, tmp_path: 
         _ = corpus.export.lerobt
 
 
-def test_what_is_not_there_is_said(corpus: pc.Corpus, tmp_path: Path):
-    with pytest.raises(pc.UserError, match=r"no dataset 'tiyn' in .*; did you mean tiny"):
-        _ = corpus["tiyn"]
-    with pytest.raises(pc.UserError, match="no episode 99"):
-        _ = corpus["tiny"][99]
-    with pytest.raises(pc.UserError, match=r"no workspace at .*nowhere"):
-        pc.open(tmp_path / "nowhere")
-    with pytest.raises(AttributeError, match="no attribute 'opne'; it has Corpus, "):
-        _ = pc.opne
-
-
 def test_a_folder_is_built(made: Made, tmp_path: Path):
     built = pc.build(made.source, tmp_path / "workspace", name="mine", annotator="motion", workers=1)
     assert built.datasets == ["mine"]

@@ -10,8 +10,8 @@ import pytest
 from core.paths import Workspace
 from core.tables import TABLES
 from pipeline.build import run_build
-from pipeline.config import resolve, with_annotator
-from pipeline.doctor import diagnose, servers
+from pipeline.config import resolve
+from pipeline.doctor import diagnose
 from pipeline.plan import CURRENT, plan
 from pipeline.stages import stage_specs
 from tests.kits.lake_kit import segments, stage_run
@@ -151,16 +151,6 @@ def test_labels_without_their_run(own: Made):
     )
     lake.con.close()
     assert "nobody's" in of(diagnose(own.space), ERROR)["rows of segments"].detail
-
-
-def test_a_model_server_that_is_away(own: Made):
-    lake = Lake(own.space)
-    asked = with_annotator(own.build, "vlm", ["http://127.0.0.1:9/v1"])
-    line = lake.dicts("SELECT * FROM build_configs")[0] | {"config": asked.json_text()}
-    lake.upsert("vlm", build_configs=TABLES["build_configs"].rows([line]))
-    (trouble,) = servers(lake)
-    lake.con.close()
-    assert (trouble.severity, trouble.where) == (WARNING, "http://127.0.0.1:9/v1")
 
 
 def test_a_backup_restored_under_another_path(own: Made, tmp_path: Path):

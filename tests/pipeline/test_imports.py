@@ -92,34 +92,6 @@ def test_json_lines_of_frames(corpus: Lake, tmp_path: Path):
     assert corpus.rows(f"SELECT max(progress) FROM progress {where}") == [(1.0,)]
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ('{"frame_id": 1', "line 1 is not JSON"),
-        ('{"frame": 1}', "has no frame_id"),
-        ('{"frame_id": 0, "sub_task": "a"}\n{"frame_id": 2, "sub_task": "a"}', "not one after another"),
-        ("", "holds no annotations"),
-        ("[" * 100_000, "line 1 is not JSON .nested too deeply"),
-        (b"\xff\xfe\0", "is not UTF-8"),
-        ('{"frame_id": 1e400, "sub_task": "a"}', "has no frame_id"),
-        ('{"frame_id": true, "sub_task": "a"}', "has no frame_id"),
-        ('{"frame_id": -1, "sub_task": "a"}', "has no frame_id"),
-        ("[1]", "has no frame_id"),
-        ("null", "has no frame_id"),
-        ('{"frame_id": 0, "sub_task": 7}', "a sub_task that is no text"),
-        ('{"frame_id": 0, "sub_task": "\\ud800"}', "line 1 is not JSON"),
-        ('{"frame_id": 0, "sub_task": "a", "episode_index": [1]}', "an episode_index that is no number"),
-        ('{"frame_id": 0, "sub_task": "a", "episode_index": 1}\n{"frame_id": 0, "sub_task": "a", "episode_index": "1"}',
-         "line 2 has an episode_index"),
-    ],
-)  # fmt: skip
-def test_bad_json_lines_are_refused(tmp_path: Path, text: str | bytes, message: str):
-    file = tmp_path / "episode_000001.jsonl"
-    file.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(ImportedError, match=message):
-        read_annotations(file)
-
-
 def test_a_file_that_is_too_large_or_none_is_not_read(tmp_path: Path):
     os.mkfifo(tmp_path / "a.jsonl")
     (tmp_path / "b.jsonl").symlink_to("/etc/passwd")

@@ -1,12 +1,9 @@
 """`dry-run` on the shipped sample: by the listing, by the lake, and what is left to do."""
 
-import json
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from cli.main import make_app
 from core.paths import Workspace
 from core.tables import TABLES
 from pipeline.build import run_build
@@ -69,17 +66,3 @@ def test_a_listing_tells_as_much_as_the_lake(build: DatasetBuild, tmp_path: Path
     assert "2 episodes to annotate, 2 of them decoded; calibrated by 2 labelled episodes; 2 are labelled" in told
     again = dataset_cost(lake, build, space.sources, again=True)
     assert (again.prediction.episodes, again.facts()["episodes"]) == (4, 4)
-
-
-def test_the_command(config: Path, tmp_path: Path):
-    arguments = ["dry-run", "--config", str(config), "--workspace", str(tmp_path / "none"), "--episodes", "0-2"]
-    result = CliRunner().invoke(make_app(), [*arguments, "--format", "json"], catch_exceptions=False)
-    (told,) = json.loads(result.stdout)
-    assert (told["dataset"], told["episodes"], told["stages"][-1]["stage"]) == ("sim_short", 3, "all")
-    assert not (tmp_path / "none").exists()
-    table = CliRunner().invoke(make_app(), arguments, catch_exceptions=False)
-    assert "3 episodes to annotate, 0 of them decoded; not calibrated" in table.stdout
-    config.write_text('datasets = ["sim_short"]\n')
-    other = CliRunner().invoke(make_app(), arguments, catch_exceptions=False)
-    assert (other.exit_code, other.stdout) == (0, "")
-    assert "the annotator motion sends no requests to a model" in other.stderr

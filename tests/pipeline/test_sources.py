@@ -111,17 +111,6 @@ def test_an_entry_of_several_datasets(space: Workspace, tmp_path: Path, held: Pa
     assert [b.name for b in with_folders(space, None, [entry_of(tmp_path, 'folders: ["more/*"]\n')])] == ["tasks-sort"]
 
 
-def test_an_entry_whose_folders_are_not_there(space: Workspace, tmp_path: Path, held: Path) -> None:
-    with pytest.raises(UserError, match=r"tasks: no dataset of .* is in folders none; it holds Pick & Place\.v2, mo"):
-        with_folders(space, None, [entry_of(tmp_path, "folders: [none]\n")])
-
-
-def test_an_entry_that_does_not_say_so(space: Workspace, tmp_path: Path, held: Path) -> None:
-    with pytest.raises(SourceError, match=r"is no dataset, but holds Pick & Place\.v2, more/sort"):
-        run_build(space, [entry_of(tmp_path, "")])
-    assert not space.exists()
-
-
 # The hub
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import UserError
 from core.paths import Workspace
 from pipeline.build import run_build
 from pipeline.config import with_annotator
@@ -39,16 +38,6 @@ def test_what_is_labelled_is_not_suggested_again(own: Made, corpus: Lake):
     plate = by_task(corpus)[PLATE]
     assert (plate.label_next, plate.then, plate.expected) == (None, (), ())
     assert "nothing is left to label" in plate.why
-
-
-def test_what_cannot_be_suggested_says_why(own: Made, corpus: Lake):
-    with pytest.raises(UserError, match="no dataset 'nix'; built: tiny"):
-        suggest(corpus, "nix")
-    with pytest.raises(UserError, match=f"has the text 'sweep'; they have '{DRAWER}', '{PLATE}'"):
-        suggest(corpus, "tiny", "sweep")
-    corpus.con.execute("DELETE FROM episode_content")
-    with pytest.raises(UserError, match="no run of tiny is built and usable"):
-        suggest(corpus, "tiny")
 
 
 def test_the_only_run_of_its_task_and_an_annotator_that_follows_nobody(tmp_path: Path):

@@ -6,20 +6,17 @@ import json
 import logging
 import warnings
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from core.paths import ROOT
 
 SAMPLES = ROOT / "samples"
-TRUTH = SAMPLES / "truth"
 FRONT, WRIST = "observation.images.front", "observation.images.wrist"
 
 
@@ -53,15 +50,6 @@ def episodes_of(name: str) -> list[dict[str, Any]]:
     return pq.read_table(SAMPLES / name / "meta/episodes").to_pylist()
 
 
-def data_of(name: str) -> pa.Table:
-    files = sorted((SAMPLES / name / "data").rglob("*.parquet"))
-    return pa.concat_tables([pq.read_table(file) for file in files])
-
-
-def truth_of(name: str, table: str) -> pa.Table:
-    return pq.read_table(TRUTH / name / f"{table}.parquet")
-
-
 def video_of(name: str, camera: str, episode: dict[str, Any]) -> Path:
     where = {k: episode[f"videos/{camera}/{k}"] for k in ("chunk_index", "file_index")}
     return SAMPLES / name / info_of(name)["video_path"].format(video_key=camera, **where)
@@ -73,47 +61,6 @@ def test_they_are_as_they_were_published() -> None:
     lines = [f"{name} {hashlib.sha256(f.read_bytes()).hexdigest()}\n" for name, f in sorted(files.items())]
     assert hashlib.sha256("".join(lines).encode()).hexdigest() == DIGEST
     assert sum(f.stat().st_size for f in files.values()) < 20_000_000
-
-
-@both
-def test_truth_is_aligned_with_the_data(name: str) -> None:
-    data, frames = data_of(name), truth_of(name, "frames")
-    for column in ("episode_index", "frame_index"):
-        assert frames[column].to_pylist() == data[column].to_pylist()
-    progress, success = np.array(frames["true_progress"]), np.array(frames["success"])
-    assert progress.dtype == np.float32
-    assert ((progress >= 0) & (progress <= 1)).all()
-    assert (progress[success] == 1).all()
-    assert not (np.array(frames["idle"]) & success).any()
-    truth = truth_of(name, "episodes").to_pylist()
-    assert [t["episode_index"] for t in truth] == list(range(EXPECTED[name].episodes))
-    for e, t in zip(episodes_of(name), truth, strict=True):
-        assert ([t["task"]], t["success"], t["start_state"]) == (e["tasks"], e["success"], e["start_state"])
-        assert success[e["dataset_to_index"] - 1] == e["success"]
-        assert t["start_state"].startswith(t["env"] + "/")
-
-
-@both
-def test_segments_tile_each_episode(name: str) -> None:
-    segments: dict[int, list[dict[str, Any]]] = {}
-    for s in truth_of(name, "segments").to_pylist():
-        segments.setdefault(s["episode_index"], []).append(s)
-    truth = truth_of(name, "episodes").to_pylist()
-    assert sorted(segments) == list(range(EXPECTED[name].episodes))
-    for e, t in zip(episodes_of(name), truth, strict=True):
-        own = segments[e["episode_index"]]
-        assert [s["segment_index"] for s in own] == list(range(len(own)))
-        assert (own[0]["start_frame"], own[-1]["end_frame"]) == (0, e["length"])
-        assert all(a["end_frame"] == b["start_frame"] for a, b in pairwise(own))
-        assert all(s["start_frame"] < s["end_frame"] for s in own)
-        assert (own[-1]["kind"] == "done") == e["success"]
-        done = {s["text"] for s in own if s["kind"] == "step" and s["completed"]}
-        missing = [step for step in t["planned_steps"] if step not in done]
-        assert done <= set(t["planned_steps"])
-        if e["success"] and name == "sim_short":  # a contact of less than two frames has no segment
-            assert missing in ([], [t["planned_steps"][1]])
-        else:
-            assert (missing == []) == e["success"]
 
 
 def decoded(path: Path, wanted: set[int]) -> dict[int, np.ndarray]:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import UserError
 from core.paths import Workspace
 from core.tables import TABLES
 from warehouse.lake import Lake
@@ -88,35 +87,3 @@ def test_every_bad_line_is_named(lake: Lake, tmp_path: Path) -> None:
         "line 11": "is of dataset 'b', not of a",
         "line 12": "episode_index is '-1', which is no episode's number",
     }
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ('{"episode": 0, "success": true}\n[1]\n', "line 2: is no object"),
-        ('{"episode": true, "success": true}\n', "line 1: episode is True"),
-        ('{"episode": 0, "success": null}\n{broken\n', "line 1: success is empty.*line 2: is no JSON"),
-        (
-            '[{"episode": 0, "success": true},\n 7, {"episode": 0, "success": 1}]',
-            "entry 2: is.*entry 3: .*in entry 1 already",
-        ),
-        ("[1]\n[2]\n", "entry 1: the file is no JSON: Extra data: line 2"),
-        ('episode,success\n0,"true\n', "line 2: is no CSV from here on"),
-        ("episode,success,by\n0,true,a\x01b\n", "line 2: by holds control characters"),
-        ("episode,success\n", "holds no line with an outcome"),
-        ("", "holds no line with an outcome"),
-        ("episode,sucess\n0,true\n", "line 2: success is empty or missing"),
-        (b"episode,success\n0,tr\xff", "is no UTF-8 text: invalid start byte at byte 20"),
-        ("episode,success\n" + "9,true\n" * 30, "line 21: a has no episode 9; and 10 more$"),
-    ],
-)
-def test_files_that_are_refused(lake: Lake, tmp_path: Path, content: str | bytes, message: str) -> None:
-    with pytest.raises(CorrectionError, match=message):
-        read(lake, tmp_path, content)
-
-
-def test_places_that_are_refused(lake: Lake, tmp_path: Path) -> None:
-    with pytest.raises(CorrectionError, match=r"cannot read .*none\.csv: No such file"):
-        read_outcomes(lake, "a", tmp_path / "none.csv", "ada")
-    with pytest.raises(UserError, match="the corpus has no dataset 'b'; it has a"):
-        read_outcomes(lake, "b", tmp_path / "none.csv", "ada")

@@ -11,7 +11,6 @@ from annotate.embeddings import encoders, weights
 from annotate.embeddings.config import EmbeddingsConfig
 from annotate.embeddings.encoders import identity, lack, load_encoder
 from annotate.embeddings.weights import EncoderError
-from core.errors import install_hint
 
 
 def scene(seed: int = 0, side: int = 64) -> np.ndarray:
@@ -32,12 +31,6 @@ def no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 # Names and settings
-
-
-@pytest.mark.parametrize("name", ["mobilenet", "torchvision:", "hf", "timm:vit", ""])
-def test_an_unknown_encoder_is_refused_with_what_is_known(name: str):
-    with pytest.raises(ValueError, match="known are mobilenet_v2, grey, torchvision:NAME or hf:FOLDER-or-NAME"):
-        EmbeddingsConfig(encoder=name)
 
 
 def test_a_folder_of_weights_is_known_by_what_lies_in_it(tmp_path: Path):
@@ -90,32 +83,6 @@ def test_files_of_torchs_hub_are_checked_by_their_names(no_weights: Path):
         else:
             with pytest.raises(EncoderError, match=r"not 00000000\.\.\."):
                 weights.hub_weights(url)
-
-
-def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(encoders, "find_spec", lambda name: None)
-    encoders._load.cache_clear()
-    for name, package in (("mobilenet_v2", "torch"), ("hf:some/model", "torch and transformers")):
-        config = EmbeddingsConfig(encoder=name)
-        assert f"needs {package}: {install_hint('train')}" in lack(config)
-        with pytest.raises(EncoderError, match=package):
-            load_encoder(config)
-
-
-def test_a_model_that_nobody_has_is_refused(tmp_path: Path):
-    with pytest.raises(EncoderError, match="torchvision has no model nonsense"):
-        load_encoder(EmbeddingsConfig(encoder="torchvision:nonsense"))
-    with pytest.raises(EncoderError, match="cannot be had"):
-        load_encoder(EmbeddingsConfig(encoder=f"hf:{tmp_path}"))
-
-
-def test_a_gpu_that_is_not_there_is_refused():
-    import torch
-
-    if torch.cuda.is_available():
-        pytest.skip("there is one")
-    with pytest.raises(EncoderError, match="torch sees no GPU here"):
-        load_encoder(EmbeddingsConfig(encoder="torchvision:resnet18", device="cuda"))
 
 
 # Numbers

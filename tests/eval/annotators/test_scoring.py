@@ -143,16 +143,3 @@ def test_a_wrong_file_is_named_with_what_is_wrong(tmp_path: Path, changes: dict,
     write_truth(tmp_path, 0, **changes)
     with pytest.raises(UserError, match=message):
         read_truth(tmp_path, "arm")
-
-
-def test_what_is_no_json_is_refused(tmp_path: Path) -> None:
-    write_truth(tmp_path, 0).write_text("{")
-    with pytest.raises(UserError, match=r"0\.json is no JSON: Expecting property name"):
-        read_truth(tmp_path, "arm")
-
-
-def test_two_files_of_one_episode_are_refused(tmp_path: Path) -> None:
-    file = write_truth(tmp_path, 0)
-    (file.parent / "again.json").write_text(file.read_text())
-    with pytest.raises(UserError, match="episode 0 has another file"):
-        read_truth(tmp_path, "arm")

@@ -10,11 +10,10 @@ import pytest
 
 from eval.benchmarks.load import load_benchmark
 from eval.benchmarks.question import BenchmarkError, PictureFile
-from ingest.sources.types import SourceError
 from tests.kits.bench_kit import by_part, make_progress_bench
 from tests.kits.files import files_of
 from tests.kits.hub_server import Hub, serve
-from tests.kits.lerobot_writer import write_v2, write_v3
+from tests.kits.lerobot_writer import write_v3
 
 REPO = "someone/bench"
 
@@ -48,14 +47,6 @@ def test_a_pinned_commit_is_read_and_only_what_is_asked_for_is_fetched(bench: Pa
     local = load_benchmark("progress-bench", str(bench), parts=["visual_same_view"], limit=1)
     assert [p.read() for p in questions[0].pictures] == [p.read() for p in local[0].pictures]
     assert questions[0].key == local[0].key
-
-
-def test_a_repository_that_holds_no_benchmark(hub: Hub, tmp_path: Path) -> None:
-    hub.commit({"README.md": b"nothing"})
-    with pytest.raises(BenchmarkError, match=r"holds no file of human-bench, such as text_demo"):
-        load_benchmark("human-bench", f"hf://{REPO}", cache=tmp_path)
-    with pytest.raises(SourceError):
-        load_benchmark("human-bench", "hf://someone/else", cache=tmp_path / "other")
 
 
 def test_what_cannot_be_loaded_says_why(bench: Path, tmp_path: Path) -> None:
@@ -112,18 +103,6 @@ def test_a_datasets_progress_and_success(tmp_path: Path) -> None:
     assert frame.read_bytes() == b"kept"  # nothing is decoded twice
     assert len({q.key for q in again}) == 34
     assert {q.key for q in again if q.inference == 0} <= {q.key for q in questions}
-
-
-def test_a_dataset_without_labels_is_refused(tmp_path: Path) -> None:
-    write_v2(tmp_path / "plain", (12,))
-    with pytest.raises(BenchmarkError, match=r"no run has a column 'progress'"):
-        load_benchmark("dataset", str(tmp_path / "plain"), image_root=tmp_path / "frames")
-    with pytest.raises(BenchmarkError, match="--image-root"):
-        load_benchmark("dataset", str(tmp_path / "plain"))
-    only = load_benchmark(
-        "dataset", str(labelled(tmp_path / "bad", bad=True)), image_root=tmp_path / "f", parts=["progress"]
-    )
-    assert {q.trajectory for q in only} == {"0", "1"}  # 7.0 is no share of a task
 
 
 # Pictures

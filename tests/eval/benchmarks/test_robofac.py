@@ -1,6 +1,5 @@
 """RoboFAC's own files as a benchmark: what is read, which frames are shown, what is refused, and a whole evaluation."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -11,9 +10,7 @@ from eval.benchmarks.load import load_benchmark
 from eval.benchmarks.question import BenchmarkError
 from eval.benchmarks.run import BenchmarkConfig, evaluate_benchmark
 from eval.runners.prompt import Sampling
-from eval.runners.prompt_folder import read_prompts
 from eval.runners.start import RunnerConfig
-from ingest.sources.types import SourceError
 from tests.kits.bench_kit import by_part
 from tests.kits.reward_kit import make_checkpoint
 from tests.kits.robofac_kit import make_robofac
@@ -58,30 +55,6 @@ def test_a_video_that_is_missing_or_damaged_costs_its_own_questions(tmp_path: Pa
         load_benchmark("robofac", str(root), image_root=tmp_path / "f")
 
 
-def test_what_is_no_annotation_is_told(robofac: Path, tmp_path: Path) -> None:
-    def told(content: object, match: str) -> None:
-        path = tmp_path / "annos_per_video_split0.json"
-        path.write_text(content if isinstance(content, str) else json.dumps(content))
-        with pytest.raises((BenchmarkError, SourceError), match=match):
-            load_benchmark("robofac", str(tmp_path), image_root=tmp_path / "f")
-
-    turns = [{"from": "human", "value": "q"}, {"from": "assistant", "value": "a"}]
-    told("{", "annos_per_video_split0.json is not JSON")
-    told([], "is no object but list")
-    told({"x": 1}, "video x is no object but int")
-    told({"x": {"annos": {}}}, "video x: .*video")
-    told({"x": {"video": "x.mp4", "annos": {"Failure detection": turns[:1]}}}, "video x: .*annos")
-    told(
-        {"x": {"video": "x.mp4", "annos": {"Failure guessing": turns}}}, "questions of 'Failure guessing'; known: Task"
-    )
-    told({"x": {"video": "../../x.mp4", "annos": {"Failure detection": turns}}}, "lies outside the dataset's folder")
-    told({}, "holds no question of task_identification")
-    with pytest.raises(BenchmarkError, match="holds no file of robofac"):
-        load_benchmark("robofac", str(robofac / "simulation_data"), image_root=tmp_path / "f")
-    with pytest.raises(BenchmarkError, match="robofac has no part 'detection'; it has task_identification"):
-        load_benchmark("robofac", str(robofac), image_root=tmp_path / "f", parts=("detection",))
-
-
 def test_a_model_is_asked_and_scored(robofac: Path, tmp_path: Path) -> None:
     lake, model = Lake(Workspace(tmp_path / "w")), make_checkpoint(tmp_path / "m", head=None)
     runner = RunnerConfig("m", folder=model, answer="text", sampling=Sampling(max_tokens=4))
@@ -104,10 +77,3 @@ def test_a_model_is_asked_and_scored(robofac: Path, tmp_path: Path) -> None:
     headed = make_checkpoint(tmp_path / "h")
     with pytest.raises(UserError, match="asks for words only"):
         evaluate_benchmark(lake, config, RunnerConfig("h", folder=headed))
-
-
-def test_it_is_asked_in_other_words(robofac: Path, tmp_path: Path) -> None:
-    (tmp_path / "failure_detection.txt").write_text("{pictures}\n{question} One word.\n")
-    (q, *_) = load_benchmark("robofac", str(robofac), image_root=tmp_path / "f", parts=("failure_detection",))
-    prompt = read_prompts(tmp_path).of(q).prompt(q)
-    assert prompt.text == "<image><image><image>\nDid the run fail? (Yes or No) One word."

@@ -1,6 +1,5 @@
 """Rewards: windows as in training, streams that keep little, one scorer whatever is scored together."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -102,17 +101,6 @@ def test_a_checkpoint_with_another_window_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RewardError, match="give the task's steps"):
         open_model(demonstrated).stream(TASK, FPS)
     assert open_model(demonstrated).stream(TASK, FPS, ("push", "stop")).window == LAST_PICTURE
-
-
-def test_a_checkpoint_from_before_done_still_scores(tmp_path: Path) -> None:
-    folder = make_checkpoint(tmp_path / "old", head=HeadConfig(done_weight=0))
-    facts = json.loads((folder / "progress_head.json").read_text())
-    del facts["done_weight"]
-    (folder / "progress_head.json").write_text(json.dumps(facts))
-    old = open_model(folder)
-    (found,) = old.score(list(run(old.stream(TASK, FPS), bars(1))))
-    assert found.progress is not None
-    assert (found.done, found.success) == (None, None)
 
 
 # Words
@@ -222,17 +210,6 @@ def test_words_from_seen_pictures_are_the_plain_runners(tmp_path: Path) -> None:
 def fresh(moments: list[Moment]) -> list[Moment]:
     """The same moments with pictures that no scorer has seen."""
     return [replace(m, views={c: tuple(StreamPicture(p.rgb) for p in v) for c, v in m.views.items()}) for m in moments]
-
-
-def test_a_head_can_give_its_reasons_too(tmp_path: Path) -> None:
-    folder = make_checkpoint(tmp_path / "both")
-    plain, talking = open_model(folder), open_model(folder, reasoning=True)
-    talking._words = lambda items, vision: ["1. go on\n<progress>12%</progress>"] * len(items)  # type: ignore[method-assign]
-    short, long = ([*run(s.stream(TASK, FPS, score_fps=2.5), bars(5))] for s in (plain, talking))
-    a, b = plain.score(short), talking.score(long)
-    assert progress(a).tolist() == progress(b).tolist()
-    assert {r.reasoning for r in b} == {"1. go on"}
-    assert {r.reasoning for r in a} == {None}
 
 
 # Baselines

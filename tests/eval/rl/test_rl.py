@@ -1,8 +1,6 @@
 """Rewards for agents: the shaping's sums, the Gymnasium wrapper with both kinds of session, RLinf's subprocess."""
 
-import ast
 import base64
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -136,22 +134,6 @@ def test_steps_without_a_number_give_nothing_and_say_why():
     assert gained[5] == pytest.approx(infos[6]["progress"] - second)  # from the last number there was
 
 
-def test_environments_without_pictures_are_refused():
-    with pytest.raises(ValueError, match="render_mode='rgb_array'"):
-        ProgressReward(gym.make("CartPole-v1"), lambda: LocalSession(Pixels(), TASK, FPS))
-    frames = [np.zeros((4, 4), np.uint8)] * 3
-    env = ProgressReward(Painted(frames), lambda: LocalSession(Pixels(), TASK, FPS))
-    with pytest.raises(ValueError, match=r"no uint8 \[height, width, 3\] picture, but uint8 \[4, 4\]"):
-        env.reset()
-    env = ProgressReward(Painted(frames), lambda: LocalSession(Pixels(), TASK, FPS), pixels={"top": "pixels/left"})
-    with pytest.raises(ValueError, match="has no 'pixels/left'"):
-        env.reset()
-    with pytest.raises(ValueError, match="before reset"):
-        ProgressReward(Painted(pictures(2)), lambda: LocalSession(Pixels(), TASK, FPS)).step(0)
-    with pytest.raises(ValueError, match="every"):
-        ProgressReward(Painted(pictures(2)), lambda: LocalSession(Pixels(), TASK, FPS), every=0)
-
-
 # RLinf
 
 PROMPT = f'Given the recent observation and the task "{TASK}", first infer the remaining atomic actions.'
@@ -202,34 +184,6 @@ def test_a_real_subprocess_speaks_rlinfs_protocol(tmp_path: Path):
     assert ended == {"id": 4, "ok": True, "shutdown": True}
     assert process.returncode == 0
     assert b"left out: --backend value_head --device-map cuda:0" in err
-
-
-EXAMPLE = ROOT / "docs" / "examples" / "metaworld_reward.py"
-
-
-def test_the_example_says_what_is_missing():
-    """The simulator is no part of `make setup`; its recorder may need nothing that the extra does not bring."""
-    without = (
-        f"import runpy, sys; sys.modules['metaworld'] = None; runpy.run_path({str(EXAMPLE)!r}, run_name='__main__')"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", without],
-        env=os.environ | {"MUJOCO_GL": "egl"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert "error: the simulator is not installed" in done.stderr
-    assert "'.[sim]'" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
-    needed = set()
-    for file in ("sim_short/generate.py", "sim_short/fetch.py", "simulated.py"):
-        for node in ast.parse((ROOT / "benchmarks" / file).read_text()).body:
-            needed |= {a.name for a in node.names} if isinstance(node, ast.Import) else set()
-            needed |= {node.module} if isinstance(node, ast.ImportFrom) else set()
-    others = {name.split(".")[0] for name in needed if name} - set(sys.stdlib_module_names)
-    assert others == {"av", "benchmarks", "metaworld", "mujoco", "numpy", "pyarrow"}
 
 
 def test_items_are_read_and_overlapping_windows_share_their_pictures():

@@ -85,14 +85,6 @@ def test_a_server_without_log_probabilities_says_so(questions: list[Question], t
         run(runner(server, tmp_path), questions[:2], tmp_path / "t.jsonl", "topreward")
 
 
-def test_what_only_vllm_takes_is_refused(server: StandIn, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--min-pixels and --max-pixels need"):
-        runner(server, tmp_path, PictureLimits(max_pixels=10_000))
-    for sampling in (Sampling(top_k=5), Sampling(repetition_penalty=1.1)):
-        with pytest.raises(UserError, match="--top-k and --repetition-penalty need"):
-            runner(server, tmp_path, sampling=sampling)
-
-
 def test_requests_carry_the_sampling(server: StandIn, questions: list[Question], tmp_path: Path) -> None:
     """vLLM's servers are told all of it: what is left out would be the checkpoint's generation_config.json."""
     run(runner(server, tmp_path, is_vllm=True), questions[:2], tmp_path / "v.jsonl")
@@ -107,9 +99,3 @@ def test_requests_carry_the_sampling(server: StandIn, questions: list[Question],
     run(asked, questions[:2], tmp_path / "p.jsonl")
     assert {(b["temperature"], b["top_p"]) for b in server.seen} == {(0.6, 0.9)}
     assert asked.settings["top_p"] == 0.9
-
-
-def test_a_server_that_says_it_is_vllm_is_told_all(questions: list[Question], tmp_path: Path) -> None:
-    with serving(StandIn(owned_by="vllm")) as server:
-        run(runner(server, tmp_path), questions[:1], tmp_path / "v.jsonl")
-        assert {b["repetition_penalty"] for b in server.seen} == {1.0}

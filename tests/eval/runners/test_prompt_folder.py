@@ -117,20 +117,6 @@ def test_what_is_wrong_in_a_file_is_told(name: str, text: str, told: str, tmp_pa
         read_prompts(folder_of(tmp_path / "p", **{name: text}))
 
 
-def test_what_is_wrong_with_a_folder_is_told(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="gone is not a folder"):
-        read_prompts(tmp_path / "gone")
-    with pytest.raises(UserError, match="has no prompt: a file such as"):
-        read_prompts(folder_of(tmp_path / "empty", README__md="x"))
-    with pytest.raises(UserError, match=r"has both visual.toml and visual.txt"):
-        read_prompts(
-            folder_of(tmp_path / "two", visual__txt="{demonstration}{state}", visual__toml=VISUAL.replace("{role}", ""))
-        )
-    prompts = read_prompts(folder_of(tmp_path / "one", visual__txt="{demonstration}{state}"))
-    with pytest.raises(UserError, match=r"has no procvqa_b.toml or procvqa_b.txt, which questions of procvqa-id"):
-        prompts.of(a_run())
-
-
 def test_a_run_is_asked_in_the_folders_words_and_knows_them(bench: Path, tmp_path: Path) -> None:
     lake, model = Lake(Workspace(tmp_path / "w")), make_checkpoint(tmp_path / "m", head=None)
     prompts = folder_of(tmp_path / "p", text__txt=TEXT)

@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from eval.benchmarks.question import BenchmarkError
 from eval.predictions import PredictionLine
 from eval.scoring.files import score_predictions
 from eval.scoring.robofac import options_of
@@ -72,18 +71,3 @@ def test_as_published_an_empty_reply_is_right_and_a_sentence_is_wrong() -> None:
     assert accuracy(lines[0])["choice_accuracy"] == 0
     assert accuracy(lines[1], as_published=True)["choice_accuracy"] == 0
     assert accuracy(lines[1])["choice_accuracy"] == 1
-
-
-def test_wrong_rows_are_named() -> None:
-    good = line("failure_detection", "Yes", "Yes", "Fail?")
-    with pytest.raises(BenchmarkError, match="is the same row as"):
-        score_predictions("robofac", [good, good, line("failure_detection", "Yes", "No", "Fail?")])
-    with pytest.raises(BenchmarkError, match="no row of robofac: it has kind 'progress', not task_identification"):
-        score_predictions("robofac", [line("progress", "Yes", "Yes")])
-    with pytest.raises(BenchmarkError, match="the right answer 'Timing' is none of grasping error"):
-        score_predictions("robofac", [line("failure_identification", "Timing", "Timing")])
-    other = PredictionLine("line 1", {"benchmark": "procvqa-id"}, "x")
-    with pytest.raises(BenchmarkError, match="is of procvqa-id, not of robofac"):
-        score_predictions("robofac", [other])
-    with pytest.raises(BenchmarkError, match="holds no row"):
-        score_predictions("robofac", [])

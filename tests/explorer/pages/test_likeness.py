@@ -55,28 +55,6 @@ def test_hostile_words_are_text(searched: TestClient):
         assert HOSTILE not in searched.get("/like/tiny/0", params={name: HOSTILE}).text
 
 
-@pytest.mark.parametrize(
-    ("address", "status", "says"),
-    [
-        ("/like/tiny/3", 200, "tiny episode 3: no encoder has looked at it: put when = &#34;always&#34;"),
-        ("/like/tiny/4", 200, "it cannot be used: undecodable_video"),
-        ("/like/tiny/0?frame=9999", 200, "there is no 9999"),
-        ("/like/tiny/0?among=other", 200, "there is no dataset &#39;other&#39;"),
-        ("/like/tiny/77", 404, "tiny has no episode 77"),
-        ("/like/other/0", 404, "there is no dataset"),
-        ("/like/tiny/0?frame=x", 400, "frame: Input should be a valid integer"),
-        ("/media/tiny/0/frames/9999.jpg?camera=front", 404, "no frame 9999 of a camera"),
-        (f"/media/tiny/0/frames/9999.jpg?camera={CAMERA}", 404, "has no frame 9999"),
-        ("/media/tiny/0/frames/1.jpg?camera=../../x", 404, "has no frame 1 of a camera"),
-        ("/media/tiny/0/frames/1.jpg", 400, "camera: Field required"),
-    ],
-)
-def test_what_cannot_be_had_is_a_sentence(searched: TestClient, address: str, status: int, says: str):
-    answer = searched.get(address)
-    assert (answer.status_code, says in answer.text) == (status, True)
-    assert 'class="gallery"' not in answer.text
-
-
 def picture(client: TestClient, frame: int) -> np.ndarray:
     data = client.get(f"/media/tiny/0/frames/{frame}.jpg?camera={CAMERA}").content
     shown = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)

@@ -83,16 +83,6 @@ def test_one_file_of_a_web_server(web: str, tmp_path: Path) -> None:
     assert source.resolve("a b.json").read_text() == "{}"
 
 
-def test_web_addresses_without_files(web: str, tmp_path: Path) -> None:
-    (tmp_path / "served/none").mkdir()
-    for address, why in (
-        ("none/", "the server lists no files there"),
-        ("absent/", "404 File not found; check the address"),
-    ):
-        with pytest.raises(DownloadError, match=why):
-            _ = at(tmp_path, web + address).files
-
-
 # Buckets
 
 
@@ -103,12 +93,6 @@ def test_an_object_under_a_key_of_its_owner(s3: Any, tmp_path: Path) -> None:
     assert source.files
     s3.put_object(Bucket="corpora", Key="one/a.json", Body=b"two", ServerSideEncryption="aws:kms")
     assert source.resolve("a.json").read_bytes() == b"two"
-
-
-def test_buckets_that_are_not_there(s3: Any, tmp_path: Path) -> None:
-    for address in ("s3://corpora/none", "s3://nobody/toy"):
-        with pytest.raises(DownloadError, match="check the address"):
-            _ = at(tmp_path, address).files
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from huggingface_hub import HfApi, constants, hf_hub_download
+from huggingface_hub import constants
 
 import ingest.sources.hosts
 import ingest.sources.remote
@@ -80,18 +80,6 @@ def partials(source: Source) -> list[int]:
 
 
 # The stand-in, by the hub's own client
-
-
-def test_the_stand_in_is_one(hub: Hub, tmp_path: Path) -> None:
-    hub.page = 2
-    commit = hub.commit(FILES)
-    api = HfApi(endpoint=hub.endpoint, token=False)
-    assert api.repo_info(REPO, repo_type="dataset", revision="main").sha == commit
-    tree = list(api.list_repo_tree(REPO, repo_type="dataset", recursive=True))
-    assert {e.path for e in tree if hasattr(e, "blob_id")} == set(FILES)
-    for name in ("README.md", "data/a.parquet"):
-        path = hf_hub_download(REPO, name, repo_type="dataset", local_dir=tmp_path, endpoint=hub.endpoint, token=False)
-        assert Path(path).read_bytes() == FILES[name]
 
 
 # Listing

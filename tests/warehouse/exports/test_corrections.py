@@ -8,7 +8,7 @@ import pytest
 from warehouse.exports.corrections import from_lines, to_lines
 from warehouse.exports.label_studio import from_tasks, labelling_config, to_tasks
 from warehouse.lake import Lake, corrections
-from warehouse.lake.corrections import CorrectionError, add_rows, parsed
+from warehouse.lake.corrections import add_rows, parsed
 from warehouse.lake.outcomes import chunks_to_build
 
 STEPS = [
@@ -174,9 +174,3 @@ def test_a_wrong_annotation_is_named_and_the_others_are_read(corpus: Lake, resul
     assert why in read.refused[0]
     assert "cancelled" in read.refused[1]
     assert "no data with a list of annotations" in read.refused[2]
-
-
-@pytest.mark.parametrize("text", ["", "{", "{}", "[" * 100_000])
-def test_what_is_no_file_of_label_studio_is_said_so(corpus: Lake, text: str):
-    with pytest.raises(CorrectionError, match="Label Studio"):
-        from_tasks(corpus, text, "ada")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from annotate.conventions.opensarm import ALL_LOST, PRIMITIVES, RolloutAnnotation, label_of, primitive, read
+from annotate.conventions.opensarm import ALL_LOST, PRIMITIVES, RolloutAnnotation, label_of
 from annotate.imported_label import ImportedError
 from annotate.segments import IDLE, STEP, Segment
 from annotate.stated_progress import StatedEnd, stated_progress
@@ -26,7 +26,6 @@ from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import LENGTHS
 from warehouse.exports import EXPORT_KINDS
 from warehouse.exports.corrections import from_opensarm
-from warehouse.exports.opensarm import camera_names
 from warehouse.exports.options import LabelOptions, Selection
 from warehouse.lake import Lake, corrections
 from warehouse.lake.corrections import CorrectionError, parsed
@@ -207,62 +206,3 @@ def _until(parts: list[tuple[int, str]], lost: int | None) -> list[tuple[int, st
     """Parts less frame 0, to which nothing leads, and less what is lost."""
     paces = [pace for length, pace in parts for _ in range(length)][1:lost]
     return [(1, pace) for pace in paces]
-
-
-@pytest.mark.parametrize(
-    ("text", "why"),
-    [
-        ("{", "line 1 is no label"),
-        ("[]", "line 1 is no label"),
-        ('{"episode_index": 0, "video_path": "x", "label": {"segments": [], "final_progress": 0}}', "no segments"),
-        (
-            '{"episode_index": 0, "video_path": "x", "label": {"final_progress": 1, '
-            '"segments": [{"start": 0, "end": 1, "label": "dance"}]}}',
-            "unknown labels: dance",
-        ),
-        (
-            '{"episode_index": 0, "video_path": "x", "label": {"final_progress": 1, "start_progress": 0.5, '
-            '"segments": [{"start": 0, "end": 1, "label": "adjust"}]}}',
-            "progress made before",
-        ),
-    ],
-)
-def test_lines_that_are_none_are_said(tmp_path: Path, text: str, why: str):
-    (tmp_path / "x.jsonl").write_text(text)
-    with pytest.raises(ImportedError, match=why):
-        read(tmp_path / "x.jsonl")
-
-
-def test_folders_that_are_none_are_said(tmp_path: Path):
-    with pytest.raises(ImportedError, match="nor folders episode_"):
-        read(tmp_path)
-    rollout = tmp_path / "episode_7"
-    rollout.mkdir()
-    for value, why in (
-        (np.array([{}], object), "is pickled"),
-        (np.array([0.5, np.nan]), "holds no progress"),
-        (np.array([0.5, 1.5]), "and progress from 0 to 1"),
-    ):
-        np.save(rollout / "progress.npy", value)
-        with pytest.raises(ImportedError, match=why):
-            read(tmp_path)
-    # A header that is no Python any more, and a file of no bytes
-    whole = (rollout / "progress.npy").read_bytes()
-    for spoilt, why in ((whole.replace(b"'fortran_order'", b"'fortran_order"), "no array"), (b"", "no array")):
-        (rollout / "progress.npy").write_bytes(spoilt)
-        with pytest.raises(ImportedError, match=why):
-            read(tmp_path)
-    np.save(rollout / "progress.npy", np.linspace(0, 1, 5))
-    [annotation] = read(tmp_path)
-    label = annotation.label(5, 10.0, None)
-    assert (annotation.episode_index, label.segments[0].completed) == (7, True)
-
-
-def test_names_of_cameras_and_primitives():
-    names = camera_names(["observation.images.front", "cam_left_wrist", "cam_left_top", "depth"])
-    assert list(names.values()) == [
-        f"{name}_camera-images-rgb" for name in ("top", "left", "cam_left_top", "depth")
-    ]  # fmt: skip
-    for name, expected in (("Pick up the cube", "pick_grab"), ("Wipe", "erase"), ("Reach", "dummy"), ("", "dummy")):
-        assert PRIMITIVES[primitive(name)] == expected
-    assert len(PRIMITIVES) == 22

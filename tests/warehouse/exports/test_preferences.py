@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from annotate.preferences import Pair, RunPart
-from core.errors import UserError
 from tests.kits.files import hashes_of
 from warehouse.exports import EXPORT_KINDS
 from warehouse.exports.folder import MANIFEST
@@ -52,15 +51,6 @@ def test_equal_seeds_write_equal_bytes_and_others_other_pairs(written: Written, 
     hashes = [{f["path"]: f["sha256"] for f in m["files"]} for m in (one, other)]
     assert hashes[0] != hashes[1]
     assert one["samples"] == sum(map(len, written.rows.values()))
-
-
-def test_runs_that_cannot_be_compared_are_told(
-    written: Written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("annotate.preferences.FURTHER_BY", 1.1)
-    nothing = Selection(allow=ANY, where="split = 'test_id'")
-    with pytest.raises(UserError, match="none of the 1 episodes selected can be compared"):
-        export(written.lake, nothing, tmp_path / "x", OPTIONS)
 
 
 def testquality_labels_are_robometer_s() -> None:

@@ -18,7 +18,7 @@ from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import LENGTHS
 from warehouse.exports import EXPORT_KINDS
 from warehouse.exports.options import RoboDopamineOptions, Selection
-from warehouse.exports.robo_dopamine import camera_names, score
+from warehouse.exports.robo_dopamine import score
 from warehouse.lake import Lake
 
 ROBO_DOPAMINE = EXPORT_KINDS["robo-dopamine"]
@@ -97,8 +97,3 @@ def test_runs_come_back_and_pairs_show_what_they_say(own: Made, tmp_path: Path):
     stored = cv2.imread(str(out / "train_data/tiny_000000/cam_high/frame_000000.jpg"))
     assert stored is not None
     assert np.abs(stored[..., ::-1].astype(int) - frames[0].astype(int)).mean() < 3
-
-
-def test_names_of_cameras():
-    names = camera_names(["observation.images.front", "cam_right_wrist", "left_hand", "side", "wrist_2"])
-    assert list(names.values()) == ["cam_high", "cam_right_wrist", "cam_left_wrist", "side", "wrist_2"]

@@ -4,14 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from annotate.conventions.robometer import GradedAnnotation, grade, read
+from annotate.conventions.robometer import GradedAnnotation, grade
 from annotate.imported_label import ImportedError
 from annotate.stated_progress import is_stated, stated_progress
 from ingest.media.video import decode
@@ -95,25 +93,3 @@ def test_a_grade_comes_back_as_the_end_of_a_label(success: bool | None, end: flo
     if share is not None:
         assert curve[-1] == pytest.approx(share, abs=1e-6)
         assert grade(quality == "successful" or (None if quality is None else False), float(curve[-1]))[0] == quality
-
-
-def test_rows_that_are_none_are_said(tmp_path: Path):
-    with pytest.raises(ImportedError, match="holds no rows"):
-        read(tmp_path)
-    path = tmp_path / "rows.parquet"
-    good = {"id": "run_12", "quality_label": "failure", "partial_success": 0.5}
-    for rows, why in (
-        ([{"id": "run_12"}], "lacks the columns quality_label, partial_success"),
-        ([good | {"id": "nothing"}], "it has no number"),
-        ([good | {"quality_label": "great"}], "the quality_label 'great'"),
-        ([good | {"partial_success": 1.5}], "none of 0..1"),
-        ([good, good | {"partial_success": 0.6}], "do not agree"),
-    ):
-        pq.write_table(pa.Table.from_pylist(rows), path)
-        with pytest.raises(ImportedError, match=why):
-            read(tmp_path)
-    path.write_bytes(b"nothing")
-    with pytest.raises(ImportedError, match="no Parquet file"):
-        read(path)
-    pq.write_table(pa.Table.from_pylist([good]), path)
-    assert read(path) == [GradedAnnotation(12, None, "failure", 0.5)]

@@ -139,21 +139,6 @@ def test_a_profile_is_what_draw_draws(frozen: Frozen, tmp_path: Path):
     assert done.notes[-1] == f"the profile progresslm_rl wants 20428 samples, and there are {len(drawn)}"
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"families": ["poetry"]}, "no sample of a family 'poetry'; families here: procvqa_a"),
-        ({"forms": ["rhyme"]}, "forms.0: input should be 'think' or 'no_think'"),
-        ({"profile": "big"}, "unknown profile 'big'; known: progresslm_sft"),
-        ({"families": ["procvqa_a"], "profile": "progresslm_rl"}, "leave --family and --form out"),
-    ],
-)
-def test_what_is_not_there_is_named(frozen: Frozen, tmp_path: Path, options: dict, message: str):
-    with pytest.raises(UserError, match=message):
-        KINDS["llamafactory"](frozen.lake, frozen.selection, tmp_path / "out", options)
-    assert not (tmp_path / "out").exists()
-
-
 def test_a_profile_needs_a_release(frozen: Frozen, tmp_path: Path):
     with pytest.raises(UserError, match="drawn from a release: name it with --release"):
         KINDS["datasets"](frozen.lake, Selection(allow=ANY), tmp_path, {"profile": "progresslm_rl"})

@@ -9,7 +9,6 @@ import pytest
 from core.paths import Workspace
 from core.tables import TABLES
 from warehouse.lake import Lake
-from warehouse.lake.corrections import CorrectionError
 from warehouse.lake.outcomes import (
     StatedOutcome,
     add_outcomes,
@@ -47,18 +46,6 @@ def test_a_clock_that_is_behind_does_not_lose_the_newest(lake: Lake):
     lake.con.execute("UPDATE outcomes SET created_at = ?", [datetime.now(UTC) + timedelta(days=1)])
     add_outcomes(lake, "a", "two.csv", saying(False, 0))
     assert current_outcomes(lake, "a")[0].success is False
-
-
-def test_what_cannot_be_taken_back(lake: Lake):
-    first, _ = add_outcomes(lake, "a", "one.csv", saying(True, 0))
-    with pytest.raises(CorrectionError, match="there is no import 'x'"):
-        undo_import(lake, "x", author="ada")
-    with pytest.raises(CorrectionError, match="author is empty"):
-        undo_import(lake, first, author=" ")
-    undo_import(lake, first, author="ada")
-    (undo,) = [r["import_id"] for r in listed(lake, everything=True) if r["undoes"]]
-    with pytest.raises(CorrectionError, match="there is no import"):
-        undo_import(lake, undo, author="ada")
 
 
 def test_shares_are_of_usable_episodes(lake: Lake):

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from core.paths import Workspace
-from warehouse.lake import Lake
 from warehouse.lake.place import LakeError, bucket_settings, create, place
 from warehouse.lake.sql import attach_lines
 
@@ -49,22 +48,6 @@ def test_a_workspace_that_is_there_is_left_alone(workspace: Workspace):
     with pytest.raises(LakeError, match="is a workspace already"):
         create(workspace, CATALOG, None)
     assert not workspace.settings.exists()
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("catalog = ", "workspace.toml: "),
-        ('catalogue = "x"', "may say catalog, data and .backup., not catalogue"),
-        ("data = 5", "5 is no address"),
-        ('data = "s3://bucket/x"', "a bucket needs a catalog in Postgres"),
-    ],
-)
-def test_settings_that_cannot_be_read(space: Workspace, text: str, said: str):
-    space.root.mkdir()
-    space.settings.write_text(text)
-    with pytest.raises(LakeError, match=said):
-        Lake(space)
 
 
 def test_a_bucket_is_reached_as_aws_tools_reach_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

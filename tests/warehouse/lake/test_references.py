@@ -123,21 +123,6 @@ def test_texts_are_joined_and_parted(lake: Lake):
 
 
 @pytest.mark.parametrize(
-    ("texts", "message"),
-    [
-        ((PICK, "pick up the cubes"), f"no run of a has the text 'pick up the cubes'; the nearest is '{PICK}'"),
-        ((PICK, PICK), f"both texts are '{PICK}'"),
-    ],
-)
-def test_texts_that_cannot_be_joined(lake: Lake, texts: tuple[str, str], message: str):
-    with pytest.raises(CorrectionError, match=message):
-        references.join_tasks(lake, "a", *texts, author="ada")
-    with pytest.raises(CorrectionError, match="the corpus has no dataset 'nowhere'"):
-        references.join_tasks(lake, "nowhere", PICK, CUP, author="ada")
-    assert lake.rows("FROM joined_tasks") == []
-
-
-@pytest.mark.parametrize(
     ("what", "error", "message"),
     [
         ({"episode_index": 99}, CorrectionError, "the corpus has no episode 99 of 'tiny'"),

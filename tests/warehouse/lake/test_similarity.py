@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import UserError
 from core.paths import Workspace
 from core.tables import TABLES
 from tests.kits.embedded import embed
@@ -67,39 +66,6 @@ def test_equally_similar_runs_are_in_the_order_of_their_names(lake: Lake):
     lake.con.execute("SET threads = 4")
     assert [s["episode_index"] for s in most_similar(lake.con, "same", 7, 0, among="same", most=12)[1]] == expected
     assert [s["episode_index"] for s in most_similar(lake.con, "same", 7, among="same", most=12)[1]] == expected
-
-
-@pytest.mark.parametrize(
-    ("dataset", "episode", "more", "says"),
-    [
-        ("d", 0, {}, r'no encoder has looked at d: put when = "always" below \[embeddings\]'),
-        ("nowhere", 0, {}, "there is no dataset 'nowhere' in this corpus"),
-        ("a", 99, {}, "a has no episode 99"),
-        ("a", 4, {}, "a episode 4: no encoder has looked at it: put when"),
-        ("a", 0, {"camera": "rear"}, "has looked at a camera 'rear', only at front, wrist"),
-        ("a", 0, {"among": "d"}, "no encoder has looked at d: put when"),
-        ("a", 0, {"among": "c"}, "grey@64 has looked at a, other@64 at c: what two encoders see cannot be compared"),
-    ],
-)
-def test_what_cannot_be_compared_says_why(lake: Lake, dataset: str, episode: int, more: dict, says: str):
-    fact = {"dataset": "a", "episode_index": 4, "chunk": 0, "source_id": "4", "fps": 10.0, "cameras": ["front"]}
-    lake.upsert("a run that no encoder saw", episode_facts=TABLES["episode_facts"].rows([fact]))
-    with pytest.raises(UserError, match=says):
-        most_similar(lake.con, dataset, episode, **more)
-    with pytest.raises(UserError, match=says):
-        most_similar(lake.con, dataset, episode, 0, **more)
-
-
-@pytest.mark.parametrize("frame", [-1, 16])
-def test_a_frame_that_is_not_there_is_refused(lake: Lake, frame: int):
-    with pytest.raises(UserError, match=f"a episode 0 has 16 frames, from 0: there is no {frame}"):
-        most_similar(lake.con, "a", 0, frame)
-
-
-def test_a_lake_from_before_there_was_a_search_says_what_to_do(lake: Lake):
-    lake.con.execute("DROP VIEW similar_runs")
-    with pytest.raises(UserError, match="no encoder has looked at a: put when"):
-        most_similar(lake.con, "a", 0)
 
 
 def test_users_ask_the_same_in_one_line_of_sql(lake: Lake):

@@ -4,8 +4,8 @@ import pytest
 
 from tests.kits.made_corpus import Made
 from warehouse.lake import Lake
-from warehouse.lake.corrections import ConflictError, CorrectionError
-from warehouse.lake.tags import ASSIGNED, MOST_EPISODES, TAG, mark
+from warehouse.lake.corrections import ConflictError
+from warehouse.lake.tags import ASSIGNED, mark
 
 PLACES = [("tiny", 0), ("tiny", 1)]
 HAVE = "SELECT episode_index, person FROM current_assignments ORDER BY 1"
@@ -28,21 +28,3 @@ def test_the_second_who_assigns_is_told_of_the_first(own: Made):
     mark(lake, PLACES[:1], ASSIGNED, "bob", author="lead", is_on=False)
     assert lake.rows(HAVE) == [(1, "bob")]
     lake.con.close()
-
-
-@pytest.mark.parametrize(
-    ("places", "value", "author", "message"),
-    [
-        ([("tiny", 99)], "hard", "ada", "no episode 99 of 'tiny'"),
-        ([("none", 0)], "hard", "ada", "no episode 0 of 'none'"),
-        ([], "hard", "ada", "0 episodes"),
-        ([("tiny", k) for k in range(MOST_EPISODES + 1)], "hard", "ada", "1001 episodes"),
-        (PLACES, "  ", "ada", "tag is empty"),
-        (PLACES, "x" * 101, "ada", "longer than 100"),
-        (PLACES, "a\x00b", "ada", "control characters"),
-        (PLACES, "hard", "", "author is empty"),
-    ],
-)
-def test_what_cannot_be_is_refused(corpus: Lake, places, value, author, message):
-    with pytest.raises(CorrectionError, match=message):
-        mark(corpus, places, TAG, value, author=author)

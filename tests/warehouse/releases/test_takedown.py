@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import UserError
 from core.files import write_file
 from core.tables import TABLES
 from pipeline.build import run_build
@@ -16,7 +15,7 @@ from warehouse.lake.gc import collect
 from warehouse.releases import card_path, create_release, delete_release, get_release
 from warehouse.releases.contents import ReleaseError, contents
 from warehouse.releases.publish import publish
-from warehouse.releases.takedown import take_down, takedown_marks, taken_down
+from warehouse.releases.takedown import take_down, taken_down
 from warehouse.releases.verify import verify_release
 
 pytestmark = pytest.mark.slow
@@ -94,16 +93,6 @@ def test_a_whole_dataset_is_left_out_at_once(own: Made):
     assert not run_build(own.space, [build_of(own.source)], workers=1).failed
     assert lake.rows("SELECT count(*) FROM quarantine WHERE reason = 'taken_down'") == [(5,)]
     assert lake.rows("SELECT count(*) FROM shards") == [(0,)]
-
-
-def test_what_cannot_be_taken_down(corpus: Lake):
-    with pytest.raises(UserError, match="no dataset 'toy'; it has tiny"):
-        take_down(corpus, "toy", None, "x")
-    with pytest.raises(UserError, match="tiny has no episode 9"):
-        take_down(corpus, "tiny", [1, 9], "x")
-    with pytest.raises(UserError, match="--reason"):
-        take_down(corpus, "tiny", [1], "  ")
-    assert takedown_marks(corpus) == []
 
 
 def test_fetched_files_that_only_it_used_go(corpus: Lake):

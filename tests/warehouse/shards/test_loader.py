@@ -157,30 +157,6 @@ def test_shares_of_what_an_epoch_takes(tmp_path: Path):
     assert abs(len(some) / 6 - 100) < 3
 
 
-def test_shares_that_cannot_be_had(tmp_path: Path, tars: list[Path]):
-    refused: list[tuple[dict[str, Any], str]] = [
-        ({"datasets": {"a": 1, "b": 1}}, "no share is given to the dataset c; 0 leaves it out"),
-        ({"datasets": {"a": 1, "b": 1, "c": 1, "d": 1}}, "a share is given to the dataset d, of which there is no"),
-        ({"families": {"procvqa_a": 1}}, "no share is given to the family procvqa_c"),
-        ({"datasets": {"a": -1, "b": 1, "c": 1}}, "shares of a dataset are numbers from 0 on"),
-    ]
-    for shares, why in refused:
-        with pytest.raises(ShardError, match=why):
-            with_shares(tars, LoaderConfig(), **shares)
-    apart = [
-        write(tmp_path, [episode(0, dataset="x", families=["a"])]),
-        write(tmp_path, [episode(0, dataset="y", families=["c"])]),
-    ]
-    with pytest.raises(ShardError, match="no rates give these shares to datasets and families at once"):
-        with_shares(apart, LoaderConfig(), datasets={"x": 0.9, "y": 0.1}, families={"a": 0.5, "c": 0.5})
-    values: list[dict[str, Any]] = [
-        {"per_visit": 0}, {"buffer": 0}, {"family_rates": {"a": -1}}, {"dataset_rates": {"a": float("nan")}},
-    ]  # fmt: skip
-    for wrong in values:
-        with pytest.raises(ShardError, match="must be"):
-            LoaderConfig(**wrong)
-
-
 def same_episode_share(samples: Iterable[Sample], batch: int = 16) -> float:
     """Share of pairs within a batch that are of one episode."""
     indices = [s.row["episode_index"] for s in samples]
@@ -252,14 +228,6 @@ def test_a_window_lowers_padding_and_keeps_the_mix(tmp_path: Path):
     longest = [max(s.row["num_tokens"] for s in b) for b in sorted_]
     assert any(a > b for a, b in pairwise(longest[:16]))  # not from short to long
     assert same_episode_share(chain(*sorted_), 8) < 0.04
-
-
-def test_batches_that_cannot_be_made(tars: list[Path]):
-    with pytest.raises(ShardError, match=r"sample \w+\.\d of s\d\.tar has 1200 tokens, more than 1199"):
-        list(Loader(tars).batches(max_tokens=1199))
-    for size, budget, window in ((None, None, None), (0, None, None), (4, 0, None), (4, None, 0)):
-        with pytest.raises(ShardError, match="batches need a size or max_tokens"):
-            Loader(tars).batches(size, max_tokens=budget, window=window)
 
 
 # Damage

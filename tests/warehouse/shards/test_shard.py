@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from core.paths import Workspace
 from tests.kits.shard_kit import CAMERA, episode, write
 from warehouse.shards import (
-    Index,
     ShardEpisode,
     ShardError,
     check_shard,
@@ -234,35 +233,3 @@ def test_a_file_with_random_bytes_flipped_never_gives_wrong_rows(tmp_path: Path,
         path.write_bytes(data)
         with suppress(ShardError):
             assert len({s.row["sample_id"] for s in Loader([path])}) == 9
-
-
-def test_what_is_wrong_with_a_shard_is_said(tmp_path: Path):
-    tar = write(tmp_path, [episode(0), episode(1)])
-    other = write(tmp_path, [episode(2), episode(3)])
-    index = read_index(tar)
-
-    def wrong() -> list[str]:
-        return check_shard(tar, index.sha256, index.size)
-
-    def with_index(changed: Index) -> list[str]:
-        index_path(tar).write_bytes(changed.text().encode())
-        return wrong()
-
-    assert wrong() == []
-    first, second = index.entries
-    assert with_index(read_index(other)) == ["has the index of another tar"]
-    assert with_index(replace(index, split="val")) == ["has the index of another tar"]
-    assert with_index(replace(index, entries=(first,))) == ["has more or fewer entries than its index says"]
-    for changed in (replace(second, num_tokens=(10, 11, 13)), replace(second, sample_id=("a", "b", "c"))):
-        says = with_index(replace(index, entries=(first, changed)))
-        assert len(says) == 1
-        assert "other samples in sim-000001 than its index says" in says[0]
-    (moved,) = with_index(replace(index, entries=(first, replace(second, offset=second.offset + 512))))
-    assert f"cannot be read at byte {second.offset + 512}" in moved
-    index_path(tar).unlink()
-    assert wrong()[0].startswith(f"the index of shard {tar.name} cannot be read")
-    assert with_index(index) == []
-    tar.write_bytes(tar.read_bytes()[:-512])
-    assert wrong() == [f"has {index.size - 512} bytes instead of {index.size}: cut off, or not the same file"]
-    tar.unlink()
-    assert wrong() == ["is not there"]

@@ -141,12 +141,6 @@ def test_a_slurm_job_goes_on_after_its_time_limit(
         assert "is begun again and goes on" in str(made.metadata["last_lines"].value)
 
 
-def test_slurm_that_is_not_installed(python: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    described, _ = failure(materialize(slurm_launcher(python, tmp_path), tmp_path, "well"))
-    assert described.startswith("sbatch is not on PATH")
-
-
 def test_more_directives_bring_one_line_each(tmp_path: Path) -> None:
     with pytest.raises(FailedError, match="line break"):
         SlurmLauncher(directives=["--x\nrm -rf /"]).script(job_of(tmp_path, "well"), {})
@@ -189,13 +183,6 @@ def test_an_api_that_is_away_for_a_moment(python: str, cluster: Cluster, tmp_pat
     assert materialize(kubernetes_launcher(python, tmp_path), tmp_path, "well").success
 
 
-def test_no_cluster_is_configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
-    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    described, _ = failure(materialize(kubernetes_launcher("python", tmp_path), tmp_path, "well"))
-    assert described.startswith("no Kubernetes cluster is configured")
-
-
 # Ray; a real head is asked by `make stack-test`
 
 
@@ -205,8 +192,3 @@ def test_what_ray_starts_on_several_machines(tmp_path: Path) -> None:
         *("/opt/py", "-m", "assets.lib.launch.ray_nodes", "--python", "/opt/py", "--nodes", "2", "--gpus", "8"),
         *("--cpus", "96", "--job", "n-1", "--", "train", "--recipe", "well"),
     ]
-
-
-def test_a_ray_cluster_that_is_not_there(tmp_path: Path) -> None:
-    described, _ = failure(materialize(RayLauncher(address="http://127.0.0.1:9"), tmp_path, "well"))
-    assert described.startswith("no Ray cluster answers at http://127.0.0.1:9")
