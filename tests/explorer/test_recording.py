@@ -2,10 +2,6 @@
 
 from pathlib import Path
 
-import pytest
-
-from explorer.pages import recording
-from tests.kits.explorer_kit import QUARANTINED
 from tests.kits.tiny_lerobot import CAMERA, LENGTHS
 
 
@@ -26,12 +22,3 @@ def test_a_recording_has_pictures_labels_and_curves(client, tmp_path: Path):
     assert rows[f"/cameras/{CAMERA}"] == LENGTHS[1]
     # what was made is not kept
     assert client.get("/media/tiny/1/episode.rrd").status_code == 200
-
-
-def test_what_cannot_be_recorded_is_said(client, monkeypatch: pytest.MonkeyPatch):
-    assert "cannot be used" in client.get(f"/media/tiny/{QUARANTINED}/episode.rrd").text
-    assert client.get("/media/tiny/99/episode.rrd").status_code == 404
-    monkeypatch.setattr(recording, "has_rerun", lambda: False)
-    answer = client.get("/media/tiny/1/episode.rrd")
-    assert answer.status_code == 501
-    assert "rerun-sdk" in answer.text

@@ -3,7 +3,6 @@
 from explorer.access import CorpusView
 from explorer.pages.leaderboard import slices_matrix
 from explorer.pages.training import differences
-from tests.kits.explorer_kit import TRAINED, TRAINED_SLOWER
 
 
 def test_configurations_are_compared_setting_by_setting():
@@ -12,16 +11,6 @@ def test_configurations_are_compared_setting_by_setting():
     assert differences([first, second]) == ([("a.b", ["1", "1.5"]), ("new", [None, '"x"'])], 2)
     assert differences([first]) == ([], 3)
     assert differences([]) == ([], 0)
-
-
-def test_the_page_says_what_it_cannot_show(client):
-    page = client.get("/training")
-    assert page.status_code == 200
-    assert TRAINED_SLOWER in page.text
-    assert client.get(f"/training?run={TRAINED}").status_code == 200
-    assert client.get("/training?run=none").status_code == 404
-    many = "&".join(f"run={name}" for name in (TRAINED, TRAINED_SLOWER, "a", "b", "c"))
-    assert client.get(f"/training?{many}").status_code in (400, 404)
 
 
 def test_models_stand_by_slices_the_best_of_each_marked(client, furnished):

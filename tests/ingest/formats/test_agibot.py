@@ -74,16 +74,6 @@ def test_archives(tmp_path: Path, rows_tar: str) -> None:
             assert shown(source, ours, camera) == shown(source_of(tmp_path / "loose"), theirs, camera) != []
 
 
-def test_an_archive_of_more_files_than_the_limit(tmp_path: Path) -> None:
-    write_agibot(tmp_path / "loose", lengths={1: 6, 2: 6})
-    root = as_on_the_hub(tmp_path / "hub", tmp_path / "loose")
-    listing = list_episodes(source_of(root, limits={"max_files": 3}))
-    tars = [f for f in listing.findings if f.reason == "over_limit"]
-    assert {f.file for f in tars} == {"observations/327/1-2.tar", "proprio_stats/proprio_stats.tar"}
-    assert "files and folders: 4, over the limit of 3 (limits.max_files of the registry entry)" in tars[0].detail
-    assert said(list_episodes(source_of(root)), reason="over_limit") == []
-
-
 def test_names_that_lead_out_of_an_archive(tmp_path: Path) -> None:
     write_agibot(tmp_path, lengths={1: 6})
     write_tar(tmp_path / "observations/327/1-1.tar", [("../1/videos/extra_color.mp4", b"x")])
@@ -176,68 +166,6 @@ def test_registry(tmp_path: Path) -> None:
     by_action = source_of(tmp_path, gripper=Gripper(column="action", dimension="right_gripper"))
     np.testing.assert_allclose(read_episode(by_action, record).action[:, 15], np.linspace(0, 1, 6))  # pyright: ignore
     assert places_of(by_action) == [("gripper", "action", (15,))]
-
-
-def external(root: Path) -> None:
-    with h5py.File(root.parent / "other.h5", "w") as file:
-        file["x"] = np.zeros((6, 14))
-    edit(root, state__joint__position=h5py.ExternalLink(str(root.parent / "other.h5"), "x"))
-
-
-def virtual(root: Path) -> None:
-    with h5py.File(root.parent / "other.h5", "w") as file:
-        file["x"] = np.zeros((6, 14))
-    layout = h5py.VirtualLayout((6, 14), np.float64)
-    layout[:] = h5py.VirtualSource(str(root.parent / "other.h5"), "x", (6, 14))
-    edit(root, state__joint__position=None)
-    with h5py.File(rows_path(root, 1, 1), "r+") as file:
-        file.create_virtual_dataset("state/joint/position", layout)
-
-
-def outside_storage(root: Path) -> None:
-    edit(root, state__joint__position=None)
-    with h5py.File(rows_path(root, 1, 1), "r+") as file:
-        file.create_dataset("state/joint/position", (6, 14), np.uint8, external=[("/etc/hostname", 0, 84)])
-
-
-def huge(root: Path) -> None:
-    edit(root, state__joint__position=None)
-    with h5py.File(rows_path(root, 1, 1), "r+") as file:
-        file.create_dataset("state/joint/position", (6, 1 << 40), np.float64, chunks=(1, 64))
-
-
-def huge_chunks(root: Path) -> None:
-    edit(root, state__joint__position=None)
-    with h5py.File(rows_path(root, 1, 1), "r+") as file:
-        file.create_dataset(
-            "state/joint/position", (6, 14), np.float64, chunks=(1 << 28, 1), maxshape=(None, None), compression=1
-        )
-
-
-@pytest.mark.parametrize(
-    ("spoil", "reason", "why"),
-    [
-        (external, "path_escape", "state/joint/position is a link"),
-        (virtual, "path_escape", "is stored in another file"),
-        (outside_storage, "path_escape", "is stored in another file"),
-        (
-            huge,
-            "over_limit",
-            r"joint/position: values: 6,597,069,766,656, over the limit of 16,777,216 \(limits.max_v",
-        ),
-        (huge_chunks, "over_limit", r"bytes of a chunk: 2,147,483,648, over the limit"),
-        (lambda r: edit(r, state__joint__position=np.array([b"x"] * 6)), "unreadable_data", "no rows of numbers"),
-        (lambda r: edit(r, state__joint__position=np.zeros((5, 14))), "unreadable_data", "has 5 rows, the episode 6"),
-    ],
-)
-def test_rows_that_cannot_be_used(tmp_path: Path, spoil: Any, reason: str, why: str) -> None:
-    root = tmp_path / "root"
-    source = one(root)
-    spoil(root)
-    (record,) = list_episodes(source).records
-    with pytest.raises(DataError, match=why) as error:
-        read_episode(source, record)
-    assert error.value.reason == reason
 
 
 def test_no_rows(tmp_path: Path) -> None:

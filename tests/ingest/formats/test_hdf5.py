@@ -295,25 +295,3 @@ def test_pictures_larger_than_the_limit(tmp_path: Path) -> None:
     with pytest.raises(VideoError, match="picture 0 of /observations/images/cam_high claims to be 64x64 px") as e:
         list(read_episode(source, record).frames("cam_high"))
     assert e.value.reason == "over_limit"
-
-
-@pytest.mark.parametrize(
-    ("limits", "told"),
-    [
-        ({"max_chunk_bytes": 10}, "/observations/images/chunked: bytes of a chunk: 12,288, over the limit of 10"),
-        ({"max_features": 2}, "/: objects, at least: 3, over the limit of 2 (limits.max_features"),
-        ({"max_values": 10}, "/observations/qpos: values: 84, over the limit of 10 (limits.max_values"),
-    ],
-)
-def test_limits_of_the_registry_entry(tmp_path: Path, limits: dict[str, int], told: str) -> None:
-    with h5py.File(write_aloha(tmp_path / "a.hdf5", 0, 6), "a") as file:
-        images: Any = file["observations/images"]
-        images.create_dataset("chunked", data=np.asarray(images["cam_high"]), chunks=(1, 64, 64, 3))
-    source = source_of(tmp_path, limits=limits)
-    listing = list_episodes(source)
-    said_of = [(f.reason, f.detail) for f in listing.findings]
-    if "over_limit" not in dict(said_of):
-        with pytest.raises(DataError) as e:
-            read_episode(source, listing.records[0])
-        said_of.append((e.value.reason, str(e.value)))
-    assert any(reason == "over_limit" and told in detail for reason, detail in said_of), said_of

@@ -7,7 +7,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import pytest
 from mcap_ros2.writer import Writer
 
 from ingest.source import list_episodes, read_episode
@@ -128,25 +127,6 @@ def test_a_file_cut_off_inside_its_only_chunk_is_a_finding(tmp_path: Path) -> No
     said = reasons(tmp_path)
     assert "the file ends inside a record" in said["cut_off"]
     assert "no_video" in said
-
-
-@pytest.mark.parametrize(
-    ("limits", "told"),
-    [
-        ({"max_chunk_bytes": 1000}, "over the limit of 4,000 (4 x limits.max_chunk_bytes"),
-        ({"max_features": 5}, "run.mcap: topics and types: 6, over the limit of 5 (limits.max_features"),
-        ({"max_rows": FRAMES - 1}, f"frames: {FRAMES}, over the limit of {FRAMES - 1} (limits.max_rows"),
-    ],
-)
-def test_limits_of_the_registry_entry(tmp_path: Path, limits: dict[str, int], told: str) -> None:
-    with recorder(tmp_path / "run.mcap") as r:
-        r.task("pick the cup")
-        for k in range(FRAMES):
-            r.show(k, START + k * SECOND // RATE)
-            r.move(0.0, 0.0, START + k * SECOND // RATE)
-        r.writer._writer.add_metadata("session", {"operator": "ada"})
-    assert told in reasons(tmp_path, limits=limits)["over_limit"]
-    assert "over_limit" not in reasons(tmp_path)
 
 
 def test_what_is_no_recording_is_a_finding(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from ingest.formats.plain_video import CAMERA
 from ingest.registry import Cameras
 from ingest.source import list_episodes, read_episode
-from tests.kits.lerobot_writer import LFS_POINTER, said, shown, source_of, write_video
+from tests.kits.lerobot_writer import said, shown, source_of, write_video
 
 
 def write_run(path: Path, episode: int, frames: int, notes: Any = None, fps: int = 10) -> Path:
@@ -165,31 +165,6 @@ def test_rows_that_name_no_video_of_the_folder(tmp_path: Path, row: dict[str, An
     ]
     assert "s/metadata.jsonl row 3: " in listing.findings[0].detail  # lines are counted, and one is empty
     assert [r.source_id for r in listing.records] == ["a.mp4", "s/b.mp4"]
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "reason", "tasks"),
-    [
-        ("metadata.json", "{broken", "unreadable_data", 0),
-        ("metadata.json", '{"a.mp4": {}}', "unreadable_data", 0),
-        ("metadata.json", '[7, {"file": "a.mp4", "task": "t"}]', "unreadable_data", 1),
-        ("metadata.jsonl", '{"file": "a.mp4", "task": "t"}\n{"file"', "unreadable_data", 1),
-        ("metadata.csv", LFS_POINTER, "lfs_pointer", 0),
-        ("metadata.csv", "file,task\na.mp4,\x80\n", "unreadable_data", 0),
-        ("metadata.csv", f"file,task\na.mp4,t\nb.mp4,{'x' * 200_000}\n", "unreadable_data", 1),
-        ("metadata.csv", 'file,task\na.mp4,t\nb.mp4,"never closed\n', "unreadable_data", 1),
-        ("metadata.csv", "", None, 0),
-        ("metadata.csv", "file,task\na.mp4,t,too,many\n", None, 1),
-        ("metadata.csv", "file,task\na.mp4\n", None, 0),
-    ],
-)
-def test_side_files_that_are_damaged(tmp_path: Path, name: str, text: str, reason: str | None, tasks: int) -> None:
-    """What can be read of one counts."""
-    write_run(tmp_path / "a.mp4", 0, 6)
-    (tmp_path / name).write_bytes(text.encode("latin-1"))
-    listing = list_episodes(source_of(tmp_path))
-    assert [f.reason for f in listing.findings if f.reason != "no_task"] == ([reason] if reason else [])
-    assert sum(r.task is not None for r in listing.records) == tasks
 
 
 # Several cameras

@@ -1,6 +1,5 @@
 """RH20T as released: scenes with a video per camera, ratings, human demonstrations and pickled arrays."""
 
-import io
 import pickle
 from pathlib import Path
 from typing import Any
@@ -86,36 +85,6 @@ def test_arrays_that_changed_since_they_were_listed(tmp_path: Path) -> None:
         np.save(folder / f"transformed/{name}.npy", np.zeros((7, 2)))
     with pytest.raises(DataError, match="has other rows"):
         read_episode(source, record)
-
-
-def npy_of(header: str) -> bytes:
-    out = io.BytesIO()
-    np.lib.format.write_array_header_1_0(out, {"descr": "<f8", "fortran_order": False, "shape": (6, 7)})
-    return out.getvalue()[:10] + header.encode().ljust(len(out.getvalue()) - 11) + b"\n"
-
-
-@pytest.mark.parametrize(
-    ("data", "reason"),
-    [
-        (b"", "unreadable_data"),
-        (b"\x93NUMPY\x01\x00v\x00{'descr'", "unreadable_data"),
-        (LFS_POINTER.encode(), "lfs_pointer"),
-        (npy_of("{'descr': '<f8', 'fortran_order': False, 'shape': (6, 7)}"), "unreadable_data"),
-        (npy_of("{'descr': '<f8', 'fortran_order': False, 'shape': (99999999, 99999999)}"), "over_limit"),
-        (npy_of("{'descr': '<f8', 'fortran_order': False, 'shape': (-6, -7)}"), "unreadable_data"),
-        (npy_of("{'descr': '<U8', 'fortran_order': False, 'shape': (6, 7)}"), "unreadable_data"),
-        (b"\x93NUMPY\x02\x00" + (9000).to_bytes(4, "little") + b"(" * 9000, "unreadable_data"),
-        (b"\x93NUMPY\x02\x00" + (90).to_bytes(4, "little") + bytes(90), "unreadable_data"),
-    ],
-)
-def test_arrays_that_cannot_be_read(tmp_path: Path, data: bytes, reason: str) -> None:
-    """A header alone: the numbers that it promises are not there, or are too many."""
-    folder = write_scene(tmp_path, 1, metadata={"rating": 2}, plain=6)
-    (folder / "transformed/tcp_base.npy").write_bytes(data)
-    source = source_of(tmp_path)
-    listing = list_episodes(source)
-    assert said(listing, reason=reason) == [(reason, "warning", 0, None)]
-    assert read_episode(source, listing.records[0]).state is None
 
 
 @pytest.mark.parametrize(

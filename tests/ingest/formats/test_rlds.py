@@ -1,6 +1,5 @@
 """RLDS datasets: what is read, what is only skipped, and what each kind of damage does."""
 
-import re
 import zlib
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -383,64 +382,6 @@ def test_raw_pictures(tmp_path: Path, encoding: str) -> None:
     assert shown(source_of(tmp_path), listing.records[0], "image") == [(0, 0, k) for k in range(6)]
     (first, *_) = read_episode(source_of(tmp_path), listing.records[0]).frames("image")
     assert np.array_equal(first[2].rgb(), picture(number(0, 0, 0)))
-
-
-@pytest.mark.parametrize(
-    ("encoding", "values", "problem"),
-    [
-        ("none", np.zeros(64 * 64 * 3 - 1, int), "ends within a picture"),
-        ("none", np.full(64 * 64 * 3, 256), "outside 0..255"),
-        ("none", np.full(64 * 64 * 3, -1), "ends within a picture"),
-        ("none", np.zeros((6, 64, 64, 3), np.float32), "holds no pictures but floats"),
-        ("bytes", [b"short"] * 6, "has 5 bytes where 12288 were expected"),
-        ("zlib", [b"not zlib"] * 6, "cannot be decompressed"),
-        ("zlib", [zlib.compress(bytes(1 << 22))] * 6, "has 12289 bytes where 12288 were expected"),
-        ("lzma", [b"x"] * 6, "cannot be read: lzma uint8"),
-    ],
-)
-def test_raw_pictures_that_are_none(tmp_path: Path, encoding: str, values: Any, problem: str) -> None:
-    features = features_json({"image": tensor("uint8", 64, 64, 3, encoding=encoding), "wrist_image": None})
-    listing = one(tmp_path, episode(0, steps__observation__image=values), features)
-    with pytest.raises(VideoError, match=problem):
-        list(read_episode(source_of(tmp_path), listing.records[0]).frames("image"))
-
-
-@pytest.mark.parametrize(
-    ("limits", "why"),
-    [
-        ({"max_features": 5}, r"features of the record at byte 0: 6, over the limit of 5 \(limits.max_features"),
-        ({"max_rows": 5}, r"steps of one episode: 6, over the limit of 5 \(limits.max_rows"),
-        ({"max_values": 17}, r"values of the feature at byte \d+: 24, over the limit of 17 \(limits.max_values"),
-    ],
-)
-def test_claims_beyond_the_limits_of_the_entry(tmp_path: Path, limits: dict[str, int], why: str) -> None:
-    """A finding of the listing, or of the rows; the other episode of the same file is well."""
-    write_dataset(tmp_path, {"train": [[episode(0), episode(1, 3) if "max_features" not in limits else b""]]})
-    source = source_of(tmp_path, fps=5, limits=limits)
-    listing = list_episodes(source)
-    found = [f.detail for f in listing.findings if f.reason == "over_limit"]
-    if not found:
-        with pytest.raises(DataError) as e:
-            read_episode(source, listing.records[0])
-        assert e.value.reason == "over_limit"
-        found = [str(e.value)]
-    assert re.search(why, found[0]), found
-    if "max_features" not in limits:
-        state = read_episode(source, listing.records[1]).state
-        assert state is not None
-        assert len(state) == 3
-
-
-def test_types_that_are_nonsense(tmp_path: Path) -> None:
-    """Features of a shape or type that cannot be are not read; the others are."""
-    blob = tensor("object_", 2, encoding="bytes")
-    odd = {"blob": blob, "odd": tensor("float32") | {"tensor": {"shape": {"dimensions": [float("inf")]}}}}
-    found = episode(0, steps__observation__blob=[b"12"] * 6)
-    keys = {"state": ["observation/blob"]}
-    listing = one(tmp_path, found, features_json(odd), keys=keys)
-    assert said(listing) == []
-    with pytest.raises(DataError, match="cannot be read: bytes object_"):
-        read_episode(source_of(tmp_path, keys=keys), listing.records[0])
 
 
 @pytest.mark.parametrize("shape", [(-1, -1, 3), (1 << 20, 1 << 20, 3), (0, 64, 3)])

@@ -56,9 +56,3 @@ def test_broken_keyframes_lose_no_episode(root: Path, annotated: str) -> None:
     assert said(listing, reason="bad_steps") == [("bad_steps", "warning", 0, None)]
     assert len(listing.records) == 2
     assert listing.records[0].steps == ()
-
-
-def test_one_episode_by_itself(root: Path) -> None:
-    """Its instruction lies outside of what is read."""
-    listing = list_episodes(source_of(root / "episode_001"))
-    assert [(r.source_id, r.steps, r.task) for r in listing.records] == [(".", STEPS, None)]

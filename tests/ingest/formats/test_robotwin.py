@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from ingest.formats import robotwin
-from ingest.reasons import DataError
 from ingest.source import list_episodes, read_episode
 from tests.kits.hdf5_writer import marked_jpeg, swapped_jpeg, write_robotwin
-from tests.kits.lerobot_writer import LFS_POINTER, picture, said, shown, source_of
+from tests.kits.lerobot_writer import picture, said, shown, source_of
 from tests.kits.signal_kit import places_of
 
 CAMERAS = ("head_camera", "left_camera", "right_camera")
@@ -63,29 +62,6 @@ def test_raw_pictures_keep_their_colours(tmp_path: Path) -> None:
     (record,) = list_episodes(source).records
     _, _, frame = next(read_episode(source, record).frames("front_camera"))
     assert np.array_equal(frame.rgb(), red[0])
-
-
-def test_episodes_that_cannot_be_read(tmp_path: Path) -> None:
-    for episode in range(4):
-        write_robotwin(tmp_path / "t/c", episode, 5, TEXTS)
-    (tmp_path / "t/c/data/episode1.hdf5").write_text(LFS_POINTER)
-    with h5py.File(tmp_path / "t/c/data/episode2.hdf5", "a") as file:
-        del file["joint_action/left_gripper"], file["observation/left_camera"]
-        file["joint_action/left_gripper"] = np.zeros(4)
-    with h5py.File(tmp_path / "t/c/data/episode3.hdf5", "a") as file:
-        del file["joint_action"], file["observation/left_camera"]
-    source = source_of(tmp_path, fps=10)
-    listing = list_episodes(source)
-    assert said(listing) == [
-        ("lfs_pointer", "unusable", 1, None),
-        ("unreadable_data", "unusable", 2, None),
-        ("no_data", "warning", 3, None),
-        ("missing_camera", "warning", 3, "left_camera"),
-    ]
-    assert [r.num_rows for r in listing.records] == [5, None, None, 5]
-    assert read_episode(source, listing.records[3]).state is None
-    with pytest.raises(DataError, match="no rows"):
-        read_episode(source, listing.records[2])
 
 
 def test_what_is_recognised(tmp_path: Path) -> None:

@@ -106,19 +106,3 @@ def test_rows_that_cannot_be_used(tmp_path: Path, text: str, reason: str, why: s
     assert error.value.reason == reason
     assert {f.episode_index for f in listing.findings} <= {0}
     assert read_episode(source, listing.records[1]).state is not None
-
-
-@pytest.mark.parametrize(
-    ("limits", "told"),
-    [
-        ({"max_file_bytes": 100}, r"limit of 400 \(4 x limits\.max_file_bytes"),
-        ({"max_rows": 5}, r"lines: 6, over the limit of 5 \(limits\.max_rows"),
-        ({"max_values": 35}, r"joint_positions: values: 36, over the limit of 35 \(limits\.max_values"),
-    ],
-)
-def test_limits_of_the_registry_entry(tmp_path: Path, limits: dict[str, int], told: str) -> None:
-    """A frame of a few bytes can be there hundreds of millions of times."""
-    (record,) = list_episodes(one(tmp_path)).records
-    with pytest.raises(DataError, match=told) as error:
-        read_episode(source_of(tmp_path, limits=limits), record)
-    assert error.value.reason == "over_limit"

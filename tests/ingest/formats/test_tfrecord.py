@@ -11,10 +11,9 @@ from ingest.formats.tfrecord import (
     example,
     numbers,
 )
-from ingest.limits import Limits
 from ingest.reasons import DataError
 from tests.kits.rlds_writer import example as written
-from tests.kits.rlds_writer import feature, message, varint
+from tests.kits.rlds_writer import message, varint
 
 FEATURES = {"a/text": [b"one", b"", b"three"], "b": np.array([1, -2.5], np.float32), "c": [3, -1, 300], "empty": []}
 
@@ -31,26 +30,6 @@ def parsed(message_bytes: bytes) -> dict[str, list]:
 
 
 @pytest.mark.parametrize(
-    ("data", "problem"),
-    [
-        (b"", "has no features"),
-        (message(1, b""), "has no features"),
-        (message(5, b"abc"), "has no features"),
-        (b"plain text, no message", "not an Example"),
-        (message(1, message(1, message(1, b"k")[:-1])), "leaves its message"),
-        (message(1, message(1, message(1, b"\xff\xfe") + message(2, feature([1])))), "a key is not text"),
-        (varint(1 << 3 | 3), "wire type 3"),
-        (varint(1 << 3 | 0) + varint(1), "unexpected wire type 0"),
-        (b"\x0a" + b"\xff" * 12, "a number is cut off"),
-        (b"\x0a" + varint(1 << 62), "leaves its message"),
-    ],
-)
-def test_what_is_no_example(data: bytes, problem: str) -> None:
-    with pytest.raises(DataError, match=problem):
-        example(data, Record(0, 0, len(data)))
-
-
-@pytest.mark.parametrize(
     ("content", "problem"),
     [
         (message(2, message(1, b"12345")), "not a list of numbers"),
@@ -63,25 +42,6 @@ def test_what_is_no_example(data: bytes, problem: str) -> None:
 def test_values_that_are_damaged(content: bytes, problem: str) -> None:
     with pytest.raises(DataError, match=problem):
         parsed(message(1, message(1, message(1, b"k") + message(2, content))))
-
-
-@pytest.mark.parametrize(
-    ("content", "limits", "why"),
-    [
-        ([1.0] * 5, {"max_values": 4}, "5, over the limit of 4 (limits.max_values of the registry entry)"),
-        ([300] * 5, {"max_values": 4}, "5, over the limit of 4 (limits.max_values of the registry entry)"),
-        # More bytes than four numbers take: no byte is looked at
-        ([-1] * 5, {"max_values": 4}, "5, over the limit of 4 (limits.max_values of the registry entry)"),
-    ],
-)
-def test_more_values_than_the_limits(content: list, limits: dict[str, int], why: str) -> None:
-    data = written({"k": content})
-    values = example(data, Record(0, 0, len(data)))["k"]
-    assert len(numbers(data, values, Limits())) == len(content)
-    with pytest.raises(DataError) as e:
-        numbers(data, values, Limits(**limits))
-    assert why in str(e.value)
-    assert e.value.reason == "over_limit"
 
 
 @given(st.data())

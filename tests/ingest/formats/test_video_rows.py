@@ -163,14 +163,6 @@ def test_files_that_cannot_be_read(tmp_path: Path, data: bytes, reason: str, why
     assert (listing.findings[1].file, listing.findings[2].file) == ("a.npz", "a.npz")
 
 
-def test_more_arrays_than_the_limit(tmp_path: Path) -> None:
-    one(tmp_path)
-    np.savez(tmp_path / "a.npz", action0=rows(6), action1=rows(6))
-    told = [f.detail for f in list_episodes(source_of(tmp_path, limits={"max_features": 1})).findings]
-    assert any(t.startswith("a.npz: arrays: 2, over the limit of 1 (limits.max_features") for t in told)
-    assert not any("over the limit" in f.detail for f in list_episodes(source_of(tmp_path)).findings)
-
-
 @pytest.mark.parametrize("name", ["a.npz", "a.npy"])
 def test_nothing_is_unpickled(tmp_path: Path, name: str) -> None:
     one(tmp_path)

@@ -152,18 +152,3 @@ def test_without_imagecodecs_the_finding_names_it(tmp_path: Path, monkeypatch: p
     write_replay(tmp_path / "umi.zarr", LENGTHS)
     monkeypatch.setitem(sys.modules, "imagecodecs", None)
     assert "imagecodecs" in reasons(tmp_path)["unknown_codec"]
-
-
-@pytest.mark.parametrize(
-    ("limits", "told"),
-    [
-        ({"max_header_bytes": 20}, "over the limit of 20 (limits.max_header_bytes"),
-        ({"max_features": 3}, "arrays: 8, over the limit of 3 (limits.max_features"),
-        ({"max_chunk_bytes": 100}, "over the limit of 100 (limits.max_chunk_bytes"),
-        ({"max_rows": 1}, "meta/episode_ends: episodes: 2, over the limit of 1 (limits.max_rows"),
-    ],
-)
-def test_limits_of_the_registry_entry(tmp_path: Path, limits: dict[str, int], told: str) -> None:
-    write_replay(tmp_path / "umi.zarr.zip", LENGTHS)
-    assert told in reasons(tmp_path, limits=limits)["over_limit"]
-    assert "over_limit" not in reasons(tmp_path)

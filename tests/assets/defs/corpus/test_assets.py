@@ -40,11 +40,6 @@ def failure(result: dg.ExecuteInProcessResult) -> str:
     return event.step_failure_data.user_failure_data.description
 
 
-def only(result: dg.ExecuteInProcessResult, asset: str) -> dg.AssetMaterialization:
-    (found,) = result.asset_materializations_for_node(asset)
-    return found
-
-
 def listed(folder: Path) -> Made:
     """A workspace that knows a dataset's configuration and nothing else."""
     build = build_of(make_dataset(folder / "source"))
@@ -72,18 +67,6 @@ def test_a_stale_upstream_is_named_and_nothing_is_made(
     assert materialize([ASSETS["episodes"]], "tiny", own, instance).success
     assert "frames" in failure(materialize([ASSETS["progress"]], "tiny:00001", own, instance))
     assert materialize(CHAIN[:3], "tiny:00001", own, instance).success
-
-
-def test_an_unknown_chunk_is_refused(made: Made, instance: dg.DagsterInstance) -> None:
-    told = failure(materialize([ASSETS["frames"]], "tiny:00009", made, instance))
-    assert "tiny" in told
-    assert "9" in told
-
-
-def test_an_unknown_dataset_is_refused_with_what_to_do(made: Made, instance: dg.DagsterInstance) -> None:
-    told = failure(materialize([ASSETS["episodes"]], "nobody", made, instance))
-    assert "nobody" in told
-    assert "proccorpus build" in told
 
 
 def test_made_again_as_asked_it_is_the_same(made: Made, tmp_path: Path, instance: dg.DagsterInstance) -> None:
