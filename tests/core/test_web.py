@@ -6,11 +6,13 @@ import stat
 from typing import Any
 
 import pytest
+from fastapi.testclient import TestClient
+from starlette.responses import PlainTextResponse
 
 from core.errors import UserError
 from core.paths import Workspace
 from core.serving import TOKENS, access_for, token_for
-from core.web import LOOPBACK_NAMES
+from core.web import LOOPBACK_NAMES, Guard
 from explorer.site import Options
 from tests.kits.visitor import HOME, csrf, visit
 
@@ -130,3 +132,46 @@ def test_a_body_says_how_long_it_is_and_may_not_be_too_long(local):
         yield from [bytes(1 << 16)] * 20
 
     assert local.post("/api/queries", content=parts(), headers=own).status_code == 411
+
+
+def guarded(**access: Any) -> TestClient:
+    """An app with nothing of its own behind the middleware, as it comes by default."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await PlainTextResponse("well")(scope, receive, send)
+
+    return TestClient(Guard(app, access_for("127.0.0.1", **access)), base_url=HOME, follow_redirects=False)
+
+
+LINK = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "status"),
+    [
+        ("GET", {}, 200),
+        ("GET", LINK, 200),
+        ("GET", LINK | {"sec-fetch-dest": "iframe"}, 403),
+        ("GET", LINK | {"sec-fetch-mode": "no-cors", "sec-fetch-dest": "image"}, 403),
+        ("GET", LINK | {"sec-fetch-site": "same-origin", "sec-fetch-mode": "cors"}, 200),
+        ("POST", LINK, 403),
+        ("POST", {}, 200),
+        ("POST", {"origin": HOME, "sec-fetch-site": "same-origin", "sec-fetch-mode": "cors"}, 200),
+        ("POST", {"origin": "http://evil.example"}, 403),
+        ("POST", {"origin": "null"}, 403),
+    ],
+)
+def test_pages_of_other_sites_may_only_link_here(method: str, headers: dict[str, str], status: int):
+    assert guarded().request(method, "/", headers=headers).status_code == status
+
+
+def test_a_login_is_a_cookie_for_a_month_and_the_token_leaves_the_address():
+    client = guarded(token=TOKEN)
+    assert client.get("/x").status_code == client.get("/x?token=another-of-some-length").status_code == 401
+    for home, is_secure in ((HOME, False), (HOME.replace("http", "https"), True)):
+        answer = client.get(f"{home}/x?token={TOKEN}&a=1")
+        assert (answer.status_code, answer.headers["location"]) == (303, "/x?a=1")
+        cookie = answer.headers["set-cookie"].lower()
+        assert ("secure" in cookie, "httponly; max-age=2592000; " in cookie) == (is_secure, True)
+    client = guarded()  # without a token such an address is as any other
+    assert client.get(f"/x?token={TOKEN}").status_code == 200

@@ -234,11 +234,25 @@ def test_segments_and_plans() -> None:
     found = values(scored)
     assert found["bf1@5"] == pytest.approx(((0.5 + 1) / 2 + 0) / 2)  # a mean per episode, then over episodes
     assert found["edit"] == pytest.approx(0.5)
+    assert np.isfinite([found["mmae"], found["segment_iou"]]).all()  # who saw no segments has some error, not none
+    assert {n: c for n, c in scored.counts.items() if n.startswith("rows_")} == {
+        "rows_procvqa_a": 3, "rows_procvqa_b": 2, "rows_procvqa_c": 0
+    }  # fmt: skip
     assert (found["plan_success"], found["plan_f1"]) == (0.5, 0.5)
     assert scored.counts["unparsable"] == 1
     published = values(score_predictions("procvqa-ood", rows, as_published=True))
     assert published["bf1@5"] == pytest.approx((4 + 12) / 24)  # who saw no segments does not count at all
     assert published["mmae"] == 0
+
+
+def test_two_answers_are_an_order_and_time_ends_with_the_last_frame() -> None:
+    rows = [vqa("procvqa_c", tag(s), now, progress=s, answer=tag(s)) for now, s in ((50, 0.3), (100, 0.7))]
+    published = score_predictions("procvqa-id", rows, as_published=True).scores()
+    assert [(published["all", m].value, published["all", m].n) for m in ("voc", "ccc")] == [(1, 1)] * 2
+    series = score_predictions("procvqa-id", rows).series
+    assert series is not None
+    assert series.elapsed is not None
+    assert series.elapsed.tolist() == [0.5, 1]
 
 
 def test_published_progress_pools_equal_numbers_and_finishes_plans() -> None:
