@@ -6,7 +6,7 @@ import pytest
 from assets.defs.corpus.sensors import new_corrections
 from assets.defs.resources import CorpusResource
 from pipeline.build import run_build
-from tests.assets.defs.corpus.test_assets import ASSETS, materialize, only
+from tests.assets.defs.corpus.test_assets import ASSETS, materialize
 from tests.kits.made_corpus import Made
 from warehouse.lake import Lake, references
 
@@ -50,7 +50,7 @@ def test_the_asset_labels_the_runs_of_a_chunk(
     references.add(corpus, "tiny", 2, author="ada")
     result = materialize([ASSETS["transfer"]], f"tiny:{chunk}", own, instance)
     assert result.success
-    of_transfer = only(result, "transfer").metadata
+    (of_transfer,) = [m.metadata for m in result.asset_materializations_for_node("transfer")]
     if labelled:
         assert of_transfer["rows_alignments"].value > 0
     else:
