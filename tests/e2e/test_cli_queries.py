@@ -100,17 +100,6 @@ def test_datasets_show(built: Built, ask: Ask) -> None:
     assert ask("datasets", "show", "sim_short", "--format", "json").json["chunk_size"] == 66
 
 
-def test_datasets_needs_no_workspace(away: Path) -> None:
-    found = ok(proccorpus("datasets", "--format", "json", cwd=away)).json
-    assert {r["dataset"]: r["built"] for r in found if r["dataset"].startswith("sim_")} == {
-        "sim_long": False,
-        "sim_short": False,
-    }
-    table = ok(proccorpus("datasets", cwd=away)).out
-    assert sum(line.split()[:1] == ["toto"] for line in table.splitlines()) == 1
-    assert list(away.iterdir()) == []
-
-
 def test_inspect(source: Path, away: Path) -> None:
     found = ok(proccorpus("inspect", source, "--format", "json", cwd=away)).json
     expected = {
@@ -165,12 +154,6 @@ def test_json_is_complete_and_a_table_shows_a_hundred_rows(built: Built, away: P
     assert table.code == 0
     assert sum(line.split()[:1] in (["0"], ["1"], ["2"], ["3"], ["4"]) for line in table.out.splitlines()) == 100
     assert str(FRAMES) in table.err
-
-
-def test_limit(ask: Ask) -> None:
-    query = "SELECT frame_index FROM frames WHERE episode_index = 0 ORDER BY 1"
-    assert sql(ask, query, "--format", "json", "--limit", 3).json == [{"frame_index": k} for k in range(3)]
-    assert sql(ask, query, "--format", "json", "--limit", 0).json == []
 
 
 def test_parquet_to_a_file_and_to_a_pipe(built: Built, away: Path, ask: Ask) -> None:

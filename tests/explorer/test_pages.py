@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 
 from core.paths import Workspace
 from explorer.site import Options
-from tests.kits.explorer_kit import CALL, CLOCK, FAILED, HOSTILE, LOST, OLD, OTHER, UNLABELLED
+from tests.kits.explorer_kit import CALL, CLOCK, FAILED, HOSTILE, LOST, OLD, OTHER
 from tests.kits.visitor import visit
 from warehouse.lake import Lake
 
@@ -74,18 +74,6 @@ def test_what_cannot_be_shown_is_a_sentence(client: TestClient, url: str, status
     assert answer.status_code == status
     assert says in answer.text
     assert "Traceback" not in answer.text
-
-
-def test_an_unknown_facet_value_finds_nothing_and_says_so(client: TestClient):
-    text = client.get("/episodes?dataset=none&split=none").text
-    assert "No episode fits" in text
-    assert '<span class="quiet" id="total">0</span>' in text
-
-
-def test_an_episode_without_a_label_says_so(client: TestClient):
-    assert "No label yet" in client.get(f"/episode/tiny/{UNLABELLED}").text
-    assert "There is no label and no model" in client.get(f"/compare/tiny/{UNLABELLED}").text
-    assert "Nobody has labelled" in client.get(f"/why/tiny/{UNLABELLED}").text
 
 
 def test_a_dataset_without_a_gripper_says_where_it_was_looked_for(furnished: Workspace, tmp_path: Path):

@@ -29,10 +29,3 @@ def test_what_the_figures_say_in_words() -> None:
         "motion r1, boundaries within 0.5 s: nearer than vlm r2 by 0.467 (0.400 to 0.500)",
         "motion r1, progress: not clearly nearer than vlm r2: 0.017 (-0.050 to 0.100)",
     ]
-
-
-def test_of_one_episode_nothing_is_clear() -> None:
-    one = [labeller("motion", "r1", f1=[0.9]), labeller("uniform cuts", f1=[0.1])]
-    assert conclusions(one) == [
-        "motion r1, boundaries within 0.5 s: not clearly nearer than uniform cuts: 0.800 (one episode)"
-    ]

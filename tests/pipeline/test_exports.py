@@ -49,12 +49,6 @@ def test_a_step_per_chunk_and_the_bytes_of_the_command(made: Made, tmp_path: Pat
     lake.con.close()
 
 
-def test_a_bad_request_fails_at_the_first_step(made: Made, tmp_path: Path):
-    result = run(made, kind="parchment", out=str(tmp_path / "job"))
-    assert [e.step_key for e in result.get_step_failure_events()] == ["begin_export"]
-    assert not (tmp_path / "job").exists()
-
-
 def test_chunks_are_written_side_by_side(made: Made, tmp_path: Path):
     kind, out = EXPORT_KINDS["llamafactory"], tmp_path / "out"
     lake, other = Lake(made.space, read_only=True), Lake(made.space, read_only=True)

@@ -157,9 +157,3 @@ def test_an_entry_that_is_out_of_reach_holds_up_no_other(space: Workspace, hub: 
     assert with_folders(space, None, [entry, other]) == (entry, other)
     with pytest.raises(DownloadError, match="HF_TOKEN"):
         run_build(space, [entry])
-
-
-def test_a_part_of_a_repository_is_refused(space: Workspace, hub: Hub, tiny: dict[str, bytes]) -> None:
-    hub.commit(in_folder("set", tiny))
-    with pytest.raises(SourceError, match=f"hf://{REPO}/set/videos is a part of the dataset hf://{REPO}/set: give"):
-        builds_of_source(space, None, f"hf://{REPO}/set/videos")

@@ -96,29 +96,6 @@ def test_a_saved_configuration_opens_the_same_checkpoint(tmp_path: Path):
     assert not model.is_trainable
 
 
-@pytest.mark.parametrize(
-    ("change", "why"),
-    [
-        ({"pretrained_path": None}, "names no checkpoint"),
-        ({"pretrained_path": "gone"}, "is no folder"),
-        ({"output": "value"}, "not available"),
-        ({"fps": 0}, "not available"),
-        ({"device": "meta"}, "the configuration says meta"),
-    ],
-)
-def test_what_cannot_be_loaded_is_said(change: dict[str, Any], why: str, tmp_path: Path):
-    folder, _ = laptop(tmp_path / "model")
-
-    def load() -> None:
-        facts = {"pretrained_path": str(folder), "device": "cpu"} | change
-        config = make_reward_model_config("proccorpus", **facts | {"device": "cpu"})
-        config.device = facts["device"]  # LeRobot itself takes another where one is not there
-        make_reward_model(config)
-
-    with pytest.raises((ValueError, FileNotFoundError), match=why):
-        load()
-
-
 def test_a_batch_that_cannot_be_scored_is_said(tmp_path: Path):
     folder, tasks = laptop(tmp_path / "model")
     config = make_reward_model_config("proccorpus", pretrained_path=str(folder), image_keys=[KEY], device="cpu")

@@ -16,7 +16,6 @@ from annotate.model_client.server import (
     Server,
     ServerConfig,
     command,
-    environment,
     serves,
 )
 from core.errors import FailedError
@@ -241,19 +240,3 @@ def test_flags_on_a_gpu():
         "--tensor-parallel-size": "4",
         "--quantization": "fp8",
     }
-
-
-def test_flags_on_a_cpu(tmp_path: Path):
-    config = ServerConfig(str(tmp_path), served_name="tiny", cpu_kvcache_gib=1)
-    found = flags(config, "cpu")
-    assert (found["--dtype"], found["--enforce-eager"], found["--served-model-name"]) == ("float32", "", "tiny")
-    assert environment(config, "cpu", 0) == {
-        "VLLM_NO_USAGE_STATS": "1",
-        "DO_NOT_TRACK": "1",
-        "PYTHONUNBUFFERED": "1",
-        "HF_HUB_OFFLINE": "1",
-        "TRANSFORMERS_OFFLINE": "1",
-        "VLLM_CPU_KVCACHE_SPACE": "1",
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    }
-    assert "HF_HUB_OFFLINE" not in environment(ServerConfig("Qwen/x"), "gpu", 0)  # it has to be downloaded

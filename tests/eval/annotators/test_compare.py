@@ -14,13 +14,12 @@ from core.errors import UserError
 from core.paths import ROOT, Workspace
 from core.tables import TABLES
 from eval.annotators.compare import (
-    TRUTH,
     AnnotatorComparison,
     compare,
     differences,
     gain,
 )
-from eval.annotators.labels import ComparedLabel, label_runs
+from eval.annotators.labels import ComparedLabel
 from eval.annotators.scoring import CLOCK, published_counts, score_label, score_steps
 from eval.annotators.truth import simulator_truth
 from warehouse.lake import Lake
@@ -153,19 +152,6 @@ def test_run_against_run(lake: Lake, truth: Path) -> None:
     assert (c.label_run, c.against, c.benchmark) == ("r2", "r1", "annotators/a (r1)")
     assert c.scores["all", "target_num_segments"].value == 2
     assert compare(lake, truth, run="r1", against="r1", embedded=one_hot).labellers == []
-
-
-def test_what_is_asked_for_and_is_not_there(lake: Lake, truth: Path) -> None:
-    asked: list[tuple[dict[str, Any], str]] = [
-        ({"run": "x"}, "no label run begins with 'x'; there are r1, r2"),
-        ({"against": "r"}, "several label runs begin with 'r'; there are r1, r2"),
-        ({"datasets": ["a", "c"]}, "no labels of a dataset 'c'; labelled: a, b"),
-        ({"against": TRUTH, "datasets": ["b"]}, "no truth of b in .*: it has a$"),
-    ]
-    for options, message in asked:
-        with pytest.raises(UserError, match=message):
-            compare(lake, truth, embedded=one_hot, **options)
-    assert label_runs(lake) == {"a": {"r1": "motion", "r2": "vlm"}, "b": {"r1": "motion", "r2": "vlm"}}
 
 
 def test_truth_of_other_episodes_is_an_error(lake: Lake, truth: Path) -> None:

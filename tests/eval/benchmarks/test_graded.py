@@ -13,7 +13,7 @@ from eval.predictions import PredictionLine
 from eval.runners.start import RunnerConfig
 from eval.scoring.files import score_predictions
 from eval.scoring.scored import ALL
-from tests.kits.graded_kit import RBM_ROWS, TASKS, make_rbm, make_roboreward
+from tests.kits.graded_kit import RBM_ROWS, make_rbm, make_roboreward
 from tests.kits.laptop_kit import make_checkpoint
 from warehouse.lake import Lake
 
@@ -36,20 +36,6 @@ def lines(questions: list[Question], values: list[float | None]) -> list[Predict
 
 
 # Reading
-
-
-@pytest.mark.parametrize(
-    ("row", "complaint"),
-    [
-        (("usc/a.mp4", TASKS[0], "splendid", None), r"train/metadata.parquet row 1: quality_label.*one of failure"),
-        (("usc/a.mp4", TASKS[0], "failure", "1.4"), r"train/metadata.parquet row 1: partial_success.*'1.4'"),
-        (("usc/a.mp4", TASKS[0], "failure", "much"), r"train/metadata.parquet row 1: partial_success"),
-    ],
-)
-def test_a_wrong_row_is_named(tmp_path: Path, row: tuple[str, str, str, str | None], complaint: str) -> None:
-    root = make_rbm(tmp_path / "r", [row])
-    with pytest.raises(BenchmarkError, match=complaint):
-        load_benchmark("rbm-eval", str(root), image_root=tmp_path / "f")
 
 
 def test_videos_that_are_missing_or_damaged_cost_their_own_question(tmp_path: Path) -> None:

@@ -231,18 +231,3 @@ def test_an_export_of_ours_has_attempts_completion_and_idle_spans(v3: Path) -> N
     record = listed(v3).records[0]
     assert [s.__dict__ for s in record.steps] == [row | {"confidence": None, "notes": None} for row in SEGMENTS]
     assert (record.steps_from, record.plan, record.as_far_as) == ("segments", ("Grasp", "Unnamed step 2"), None)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"kind": "nap"}, "segments: Stand still is of kind 'nap', completed: False"),
-        ({"completed": None}, "segments: Stand still is of kind 'idle', completed: None"),
-        ({"step": 1}, "segments: Stand still, of kind idle, is an attempt at the planned step 1"),
-        ({"end_frame": 0}, "segments: span 0 (Stand still) runs from frame 0 to 0"),
-    ],
-)
-def test_an_export_of_ours_that_was_spoilt(v3: Path, change: dict[str, Any], message: str) -> None:
-    export(v3, [SEGMENTS[0] | change, *SEGMENTS[1:]])
-    assert said_of_steps(listed(v3)) == [("bad_steps", 0, message)]
-    assert listed(v3).records[0].steps == ()

@@ -10,7 +10,7 @@ import pytest
 from ingest.formats import rh20t
 from ingest.reasons import DataError
 from ingest.source import list_episodes, read_episode
-from tests.kits.lerobot_writer import LFS_POINTER, said, shown, source_of
+from tests.kits.lerobot_writer import said, shown, source_of
 from tests.kits.rh20t_writer import write_scene, write_texts
 
 PICKLED = ("pickled_data", "warning", None, None)
@@ -110,28 +110,6 @@ def test_ratings(tmp_path: Path, metadata: Any, success: bool | None, reason: st
     listing = list_episodes(source_of(tmp_path))
     assert listing.records[0].success is success
     assert said(listing) == ([(reason, "warning", 0, None)] if reason else []) + [PICKLED]
-
-
-def test_videos_that_are_missing_or_broken(tmp_path: Path) -> None:
-    """Rows are the frames of the first camera that can be opened."""
-    two = write_scene(tmp_path, 1, cameras={"cam_1": 5, "cam_2": 6, "cam_3": 7}, metadata={"rating": 2}, fps=20)
-    (two / "cam_1/color.mp4").write_bytes(b"no video")
-    (two / "cam_3/color.mp4").unlink()
-    none = write_scene(tmp_path, 2, cameras={"cam_1": 5}, metadata={"rating": 2})
-    (none / "cam_1/color.mp4").unlink()
-    broken = write_scene(tmp_path, 3, cameras={"cam_1": 5}, metadata={"rating": 2})
-    (broken / "cam_1/color.mp4").write_text(LFS_POINTER)
-    write_texts(tmp_path / "task_description.json", {1: "a", 2: "b", 3: "c"})
-    listing = list_episodes(source_of(tmp_path))
-    assert said(listing) == [
-        ("missing_camera", "warning", 0, "cam_3"),
-        ("undecodable_video", "warning", 0, "cam_1"),
-        ("no_video", "unusable", 1, None),
-        ("lfs_pointer", "warning", 2, "cam_1"),
-        ("no_video", "unusable", 2, None),
-        PICKLED,
-    ]
-    assert [(r.fps, r.num_rows) for r in listing.records] == [(20.0, 6), (10.0, None), (10.0, None)]
 
 
 def test_only_human_demonstrations(tmp_path: Path) -> None:

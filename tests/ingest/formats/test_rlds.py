@@ -18,7 +18,7 @@ from ingest.signals.gripper import arm_state
 from ingest.source import list_episodes, read_episode
 from ingest.sources.files import Source
 from ingest.sources.types import FileStat
-from tests.kits.lerobot_writer import LFS_POINTER, number, picture, said, shown, source_of
+from tests.kits.lerobot_writer import number, picture, said, shown, source_of
 from tests.kits.rlds_writer import (
     dict_of,
     episode,
@@ -192,18 +192,6 @@ def test_a_file_that_is_cut_off(tmp_path: Path) -> None:
     assert listing.findings[1].detail == "cut off: 100 bytes are missing"
     with pytest.raises(DataError, match="is cut off"):
         read_episode(source, listing.records[2])
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [(LFS_POINTER.encode(), "lfs_pointer"), (b"\x1f\x8b" + bytes(40), "unreadable_data"), (b"x", "unreadable_data")],
-)
-def test_a_file_that_is_no_shard(tmp_path: Path, content: bytes, reason: str) -> None:
-    write_dataset(tmp_path, {"train": [[episode(0)], [episode(1)]]})
-    shard(tmp_path, "train", 0, 2).write_bytes(content)
-    listing = list_episodes(source_of(tmp_path, fps=5))
-    assert ids(listing) == ["/raw/run.h5#1"]
-    assert said(listing) == [(reason, "unusable", None, None)]
 
 
 @pytest.mark.parametrize(

@@ -120,22 +120,3 @@ def test_texts_are_joined_and_parted(lake: Lake):
     assert 5 not in references.reference_stamps(lake, "a")
     with pytest.raises(CorrectionError, match=f"'{CUP}' is joined to no other text"):
         references.part_task(lake, "a", CUP, author="ada")
-
-
-@pytest.mark.parametrize(
-    ("what", "error", "message"),
-    [
-        ({"episode_index": 99}, CorrectionError, "the corpus has no episode 99 of 'tiny'"),
-        ({"label_run": "nobody"}, CorrectionError, "episode 2 of tiny has no label nobody"),
-        ({"author": " "}, CorrectionError, "author is empty"),
-    ],
-)
-def test_what_cannot_be_vouched_for(corpus: Lake, what: dict[str, Any], error: type, message: str):
-    with pytest.raises(error, match=message):
-        references.add(corpus, **({"dataset": "tiny", "episode_index": 2, "author": "ada"} | what))
-    assert corpus.rows("FROM reference_marks") == corpus.rows("FROM corrections") == []
-
-
-def test_an_episode_without_a_label_has_none_to_vouch_for(lake: Lake):
-    with pytest.raises(CorrectionError, match="episode 1 of a has no label to vouch for"):
-        references.add(lake, "a", 1, author="ada")
