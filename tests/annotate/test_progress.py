@@ -8,15 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from annotate.progress import (
-    BUDGET_CLIP,
-    ProgressConfig,
-    budgets,
-    nearing,
-    procvlm_labels,
-    procvlm_progress,
-    progress,
-)
+from annotate.progress import BUDGET_CLIP, ProgressConfig, budgets, nearing, procvlm_labels, procvlm_progress, progress
 from annotate.segments import DONE, IDLE, Segment, check_tiling
 
 CONFIG = ProgressConfig()

@@ -195,10 +195,7 @@ def finished(folder: Path) -> Work:
     for group, arms in GROUPS.items():
         work.keep(folder / "weights" / f"{group}.json", {arm: dict.fromkeys(QUALITIES, 1.0) for arm in arms})
     for k, arm in enumerate(ARMS):
-        work.keep(
-            folder / "rollouts" / "drawer-open" / f"{arm}.json",
-            {"success": [[k % 2 == 0, False, True]]},
-        )
+        work.keep(folder / "rollouts" / "drawer-open" / f"{arm}.json", {"success": [[k % 2 == 0, False, True]]})
     said = {"success": [[True, False]], "progress": [[0.1, 0.9]], "done": [[0.9, 0.1]], "own": [[5.0, 5.0]]}
     work.keep(folder / "best_of" / "drawer-open.json", said)
     after = {"live": [True, True], "own": [True, False], "sparse": [False, False]}

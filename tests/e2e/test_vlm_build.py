@@ -15,16 +15,7 @@ import pytest
 
 from annotate.segments import Segment, check_tiling
 from core.paths import ROOT
-from tests.kits.cli_kit import (
-    FAILED,
-    Built,
-    Result,
-    digest_of,
-    ok,
-    proccorpus,
-    rows,
-    write_config,
-)
+from tests.kits.cli_kit import FAILED, Built, Result, digest_of, ok, proccorpus, rows, write_config
 from tests.kits.lerobot_writer import write_json_lines as write_lines
 from tests.kits.lerobot_writer import write_video
 from tests.kits.tiny_lerobot import LENGTHS, TASKS, make_dataset, video_path, write_rows

@@ -5,17 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ingest.outcomes import (
-    NO_EVIDENCE,
-    REACHED,
-    UNCLEAR,
-    UNSET,
-    Ending,
-    OutcomeEvidence,
-    RewardEvidence,
-    decide,
-    truth,
-)
+from ingest.outcomes import NO_EVIDENCE, REACHED, UNCLEAR, UNSET, Ending, OutcomeEvidence, RewardEvidence, decide, truth
 
 NAN = float("nan")
 

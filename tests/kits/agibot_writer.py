@@ -40,10 +40,7 @@ def write_tasks(root: Path, task: int, entries: Any) -> Path:
 def state(frames: int, effectors: int = 2) -> dict[str, np.ndarray]:
     """Joint j of frame k is k + j / 100; effector e is 10 k + e."""
     k = np.arange(frames, dtype=np.float64)[:, None]
-    return {
-        "joint": k + np.arange(14) / 100,
-        "effector": 10 * k + np.arange(effectors),
-    }
+    return {"joint": k + np.arange(14) / 100, "effector": 10 * k + np.arange(effectors)}
 
 
 def write_rows(path: Path, frames: int, effectors: int = 2) -> Path:

@@ -16,13 +16,7 @@ from pathlib import Path
 
 from annotate.model_client.responses import FILE, decode
 from core.paths import ROOT
-from tests.kits.cli_kit import (
-    PROGRAM,
-    environment,
-    files_sha256,
-    proccorpus,
-    without_progress,
-)
+from tests.kits.cli_kit import PROGRAM, environment, files_sha256, proccorpus, without_progress
 from warehouse.lake.doctor import ERROR
 
 INJECTED = ROOT / "tests" / "faults" / "injected"

@@ -111,10 +111,7 @@ def dict_of(**features: Any) -> dict[str, Any]:
 
 
 def sequence_of(element: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "pythonClassName": f"{CLASSES}.dataset_feature.Dataset",
-        "sequence": {"feature": element, "length": "-1"},
-    }
+    return {"pythonClassName": f"{CLASSES}.dataset_feature.Dataset", "sequence": {"feature": element, "length": "-1"}}
 
 
 def image(height: int = 64, width: int = 64, channels: int = 3, dtype: str = "uint8") -> dict[str, Any]:

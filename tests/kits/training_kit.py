@@ -46,11 +46,7 @@ def make_items(count: int = 8) -> list[Item]:
 
 
 def make_parts(
-    items: list[Item],
-    family: str = "qwen3_vl",
-    head: HeadConfig | None = None,
-    seed: int = 0,
-    attention: str = "sdpa",
+    items: list[Item], family: str = "qwen3_vl", head: HeadConfig | None = None, seed: int = 0, attention: str = "sdpa"
 ):
     """A tiny model with a head, and its transform."""
     tiny = TinyConfig(**TINY, family=family)  # type: ignore[arg-type]

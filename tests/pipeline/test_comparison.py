@@ -2,9 +2,7 @@
 
 from eval.annotators.compare import AnnotatorComparison
 from eval.metrics.score import mean_of, score
-from pipeline.comparison import (
-    conclusions,
-)
+from pipeline.comparison import conclusions
 
 
 def labeller(name: str, run: str = "", **values: list[float]) -> AnnotatorComparison:

@@ -146,8 +146,7 @@ def test_what_people_said_is_never_forgotten(own: Made):
 def test_labels_without_their_run(own: Made):
     lake = Lake(own.space)
     lake.publish(
-        stage_run(stage="segments", dataset="tiny", label_run="nobody's"),
-        {"segments": segments("tiny", 0, "nobody's")},
+        stage_run(stage="segments", dataset="tiny", label_run="nobody's"), {"segments": segments("tiny", 0, "nobody's")}
     )
     lake.con.close()
     assert "nobody's" in of(diagnose(own.space), ERROR)["rows of segments"].detail

@@ -58,21 +58,13 @@ def test_a_foreign_lerobot_dataset_is_matched_by_index_and_length(corpus: Lake, 
     pq.write_table(pa.table(plain), path)
     first = read_annotations(tmp_path / "foreign", "sarm").episodes[0]
     assert isinstance(first, Annotation)
-    assert first.steps == (
-        NativeStep("reach", 2, 10),
-        NativeStep("put", 10, 21),
-    )
+    assert first.steps == (NativeStep("reach", 2, 10), NativeStep("put", 10, 21))
     done = import_annotations(corpus, tmp_path / "foreign", "tiny", "sarm")
     assert done.episodes == 1
     assert done.refused == ("episode 1: it is of an episode of 23 frames, this one has 18",)
     assert corpus.rows(
         f"SELECT name, start_frame, end_frame, kind FROM segments WHERE label_run = '{done.label_run}' ORDER BY 2"
-    ) == [
-        ("Between steps", 0, 2, "idle"),
-        ("reach", 2, 10, "step"),
-        ("put", 10, 21, "step"),
-        ("Done", 21, 24, "done"),
-    ]
+    ) == [("Between steps", 0, 2, "idle"), ("reach", 2, 10, "step"), ("put", 10, 21, "step"), ("Done", 21, 24, "done")]
 
 
 def test_json_lines_of_frames(corpus: Lake, tmp_path: Path):

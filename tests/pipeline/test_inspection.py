@@ -7,13 +7,7 @@ import pytest
 from ingest.reasons import REASONS
 from ingest.sources.types import SourceError
 from pipeline.inspection import grouped, in_short, inspect_source
-from tests.kits.lerobot_writer import (
-    FRONT,
-    LFS_POINTER,
-    WRIST,
-    v2_video,
-    write_v2,
-)
+from tests.kits.lerobot_writer import FRONT, LFS_POINTER, WRIST, v2_video, write_v2
 
 
 def reasons(found: dict) -> list[tuple]:

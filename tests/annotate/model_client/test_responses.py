@@ -9,14 +9,7 @@ from pathlib import Path
 import pytest
 
 from annotate.model_client.calls import VlmError
-from annotate.model_client.responses import (
-    FILE,
-    PACK_HEAD,
-    PACK_MARK,
-    ResponseStore,
-    StoredReply,
-    encode,
-)
+from annotate.model_client.responses import FILE, PACK_HEAD, PACK_MARK, ResponseStore, StoredReply, encode
 
 REPLY = StoredReply(
     text='{"step": "Grasp the \\u00e9clair"}', value={"step": "Grasp the éclair", "n": [1, 2.5, None, True]},

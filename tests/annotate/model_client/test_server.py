@@ -12,12 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from annotate.model_client.server import (
-    Server,
-    ServerConfig,
-    command,
-    serves,
-)
+from annotate.model_client.server import Server, ServerConfig, command, serves
 from core.errors import FailedError
 from core.paths import ROOT
 
@@ -127,10 +122,7 @@ def test_waiting_has_a_limit(config: ServerConfig, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("STAND_IN", "hangs")
     said: list[str] = []
     hanging = ServerConfig(**config.__dict__ | {"ready_timeout_s": 5.0})  # the stand-in has to start within it
-    with (
-        pytest.raises(FailedError, match=r"(?s)not ready after [56] s.*Loading weights"),
-        Server(hanging, said.append),
-    ):
+    with pytest.raises(FailedError, match=r"(?s)not ready after [56] s.*Loading weights"), Server(hanging, said.append):
         pytest.fail("it cannot be ready")
     assert "Loading weights" in said[-1]  # the progress line shows what the log says last
     assert not any(map(lives, pids(config.log_dir / "vllm-0.log")))

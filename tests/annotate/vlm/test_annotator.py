@@ -11,26 +11,11 @@ from annotate.vlm import annotate_episode
 from annotate.vlm.config import VlmConfig
 from annotate.vlm.reason import reason_episode
 from ingest.media.video import VideoError
-from tests.kits.vlm_episodes import (
-    PLAN,
-    Loader,
-    Model,
-    frames_shown,
-    ignorant,
-    knowing,
-    view_of,
-)
+from tests.kits.vlm_episodes import PLAN, Loader, Model, frames_shown, ignorant, knowing, view_of
 
 CONFIG = VlmConfig()
 # Grasps at the second try, rests, moves, places, and is done
-TRUTH = [
-    (0, "1", False),
-    (47, "1", True),
-    (101, "idle", True),
-    (152, "2", True),
-    (199, "3", True),
-    (263, "done", True),
-]
+TRUTH = [(0, "1", False), (47, "1", True), (101, "idle", True), (152, "2", True), (199, "3", True), (263, "done", True)]
 
 
 def run(view, model, config=CONFIG):
@@ -172,13 +157,7 @@ def test_passes_that_differ_by_more_than_the_tolerance_are_stopped():
     [
         (TRUTH[:-1], TRUTH, False, "the two passes differ; the strong model agrees with the first", TRUTH),
         (TRUTH[:-1], TRUTH[:-1], False, "the two passes differ; the strong model agrees with the second", TRUTH[:-1]),
-        (
-            TRUTH[:-1],
-            TRUTH[:-2],
-            True,
-            "the two passes differ, and the strong model agrees with neither",
-            TRUTH[:-2],
-        ),
+        (TRUTH[:-1], TRUTH[:-2], True, "the two passes differ, and the strong model agrees with neither", TRUTH[:-2]),
     ],
 )
 def test_the_strong_model_decides(second, strong, review, note, labels):

@@ -7,14 +7,7 @@ from hypothesis import strategies as st
 from annotate.model_client.calls import VlmError
 from annotate.vlm.confidence import agree, confidences
 from annotate.vlm.config import VlmConfig
-from annotate.vlm.windows import (
-    Span,
-    merged,
-    search_ranges,
-    shifted_frames,
-    shown_frames,
-    spans_of,
-)
+from annotate.vlm.windows import Span, merged, search_ranges, shifted_frames, shown_frames, spans_of
 
 CONFIG = VlmConfig()
 ACTIVITY = {"label": "1", "outcome": "achieved"}

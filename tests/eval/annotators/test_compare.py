@@ -13,12 +13,7 @@ from annotate.segments import Segment
 from core.errors import UserError
 from core.paths import ROOT, Workspace
 from core.tables import TABLES
-from eval.annotators.compare import (
-    AnnotatorComparison,
-    compare,
-    differences,
-    gain,
-)
+from eval.annotators.compare import AnnotatorComparison, compare, differences, gain
 from eval.annotators.labels import ComparedLabel
 from eval.annotators.scoring import CLOCK, published_counts, score_label, score_steps
 from eval.annotators.truth import simulator_truth

@@ -11,10 +11,7 @@ from annotate.segments import IDLE, STEP, Segment
 from core.errors import UserError
 from core.step_names import is_name
 from eval.annotators.labels import ComparedLabel
-from eval.annotators.scoring import (
-    random_cuts,
-    score_label,
-)
+from eval.annotators.scoring import random_cuts, score_label
 from eval.annotators.truth import read_truth
 
 FPS = 10

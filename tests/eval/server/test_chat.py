@@ -243,11 +243,7 @@ def test_the_client_raises_its_own_errors_and_a_token_is_asked_for(shared: str):
 
 
 def test_several_views_are_judged_by_the_rule_that_was_asked_for():
-    views = {
-        "exo": Reward("head", 0.9, 0.8),
-        "side": Reward("head", 0.7, 0.45),
-        "wrist": Reward("head", 0.2, 0.05),
-    }
+    views = {"exo": Reward("head", 0.9, 0.8), "side": Reward("head", 0.7, 0.45), "wrist": Reward("head", 0.2, 0.05)}
     every = together(views)
     assert (every.progress, every.done) == (pytest.approx(0.6), pytest.approx(1.3 / 3))
     best = together(views, "best", SUCCESS)

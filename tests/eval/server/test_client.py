@@ -156,11 +156,7 @@ def test_wrong_use_of_serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
             (("--baseline", "clock", "--token-file", str(tmp_path / "none")), 2, "cannot be read"),
             (("--baseline", "clock", "--token-file", str(tmp_path / "seen")), 2, "read by every user of this machine"),
             (("--baseline", "clock", "--token-file", str(tmp_path / "changed")), 2, "written by others than its owner"),
-            (
-                ("--baseline", "clock", "--token-file", str(tmp_path / "foreign")),
-                2,
-                foreign,
-            ),
+            (("--baseline", "clock", "--token-file", str(tmp_path / "foreign")), 2, foreign),
             (("--model", "m", "--baseline", "clock"), 2, "give either --model M or --baseline"),
             (("--endpoint", "http://127.0.0.1:9/v1"), 2, "--endpoint needs --model"),
             (("--workspace", str(tmp_path / "no")), 2, "latest"),

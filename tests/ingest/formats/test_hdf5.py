@@ -15,12 +15,7 @@ from ingest.signals.gripper import combined
 from ingest.signals.survey import survey
 from ingest.source import list_episodes, read_episode
 from ingest.sources.files import Source
-from tests.kits.hdf5_writer import (
-    film,
-    write_aloha,
-    write_libero,
-    write_robomimic,
-)
+from tests.kits.hdf5_writer import film, write_aloha, write_libero, write_robomimic
 from tests.kits.lerobot_writer import said, shown, source_of
 from tests.kits.signal_kit import only_signal, places_of
 

@@ -164,11 +164,7 @@ def test_what_people_drew_counts_before_what_a_model_wrote(v2: Path) -> None:
     listing = listed(v2)
     assert (listing.records[0].steps, listing.records[0].steps_from) == (STEPS, "visualizer")
     assert said_of_steps(listing) == [
-        (
-            "steps_differ",
-            0,
-            "visualizer is used; language lets 'put it on the plate' begin at frame 18, not 14",
-        )
+        ("steps_differ", 0, "visualizer is used; language lets 'put it on the plate' begin at frame 18, not 14")
     ]
 
 
@@ -183,10 +179,7 @@ def test_forms_that_agree_are_no_finding(v2: Path) -> None:
     ("other", "message"),
     [
         ([("all of it", 2, 21)], "number of steps by language: 1, not 3"),
-        (
-            [("reach", 2, 8), *SPANS[1:]],
-            "language names 'reach' at frame 2, not 'reach the cup'",
-        ),
+        ([("reach", 2, 8), *SPANS[1:]], "language names 'reach' at frame 2, not 'reach the cup'"),
     ],
 )
 def test_forms_that_differ_in_steps(v2: Path, other: list[tuple[str, int, int]], message: str) -> None:

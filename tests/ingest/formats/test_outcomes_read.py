@@ -12,12 +12,7 @@ import pytest
 from ingest.episode import Listing
 from ingest.source import list_episodes
 from tests.kits.hdf5_writer import write_aloha, write_libero, write_robotwin
-from tests.kits.lerobot_writer import (
-    edit_parquet,
-    source_of,
-    v2_data,
-    write_v2,
-)
+from tests.kits.lerobot_writer import edit_parquet, source_of, v2_data, write_v2
 from tests.kits.rlds_writer import episode, write_dataset
 
 Said = tuple[bool, str] | None

@@ -142,8 +142,7 @@ def test_another_number_of_shards_than_stated(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content",
-    [None, "", "nonsense", "[1]", "[" * 100_000, '{"\\ud800": 1}', '{"featuresDict": {"features": 3}}'],
+    "content", [None, "", "nonsense", "[1]", "[" * 100_000, '{"\\ud800": 1}', '{"featuresDict": {"features": 3}}']
 )
 def test_types_are_taken_from_records_without_features_json(tmp_path: Path, content: str | None) -> None:
     write_dataset(tmp_path, {"train": [[episode(0), episode(1, 7)]]})

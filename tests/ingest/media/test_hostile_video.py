@@ -17,12 +17,7 @@ from ingest.media.video import decode, probe
 from ingest.registry import DatasetConfig
 from ingest.source import list_episodes, read_episode
 from ingest.sources.files import Source
-from tests.kits.hostile_video import (
-    claiming_samples,
-    large_pictures,
-    playlists,
-    shown_often,
-)
+from tests.kits.hostile_video import claiming_samples, large_pictures, playlists, shown_often
 from tests.kits.lerobot_writer import read_number, write_video
 
 USES: list[Callable[[Path], object]] = [probe, lambda path: list(decode(path)), lambda path: list(decode(path, 1, 2))]

@@ -104,15 +104,9 @@ END = bytes(2 * BLOCK)
         (GOOD + header("x.mp4", 1 << 60) + END, "claims 1152921504606846976 bytes"),
         (GOOD + header("x.mp4", -1) + END, "negative size"),
         (GOOD + header("x.mp4", -2 * BLOCK) + END, "negative size"),  # back to this header: for ever
-        (
-            GOOD + header("x", 1 << 40, tarfile.GNUTYPE_LONGNAME) + END,
-            "MemoryError",
-        ),
+        (GOOD + header("x", 1 << 40, tarfile.GNUTYPE_LONGNAME) + END, "MemoryError"),
         (GOOD + header("x", -1, tarfile.GNUTYPE_LONGNAME) + END, ""),
-        (
-            GOOD + header("x", 1 << 30, tarfile.XHDTYPE) + END,
-            "",
-        ),
+        (GOOD + header("x", 1 << 30, tarfile.XHDTYPE) + END, ""),
         (GOOD + header("x", 0, tarfile.GNUTYPE_LONGNAME) * 1900 + END, ""),
     ],
 )

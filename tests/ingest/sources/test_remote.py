@@ -276,7 +276,7 @@ def test_revisions_and_names_that_are_not_there(hub: Hub, tmp_path: Path, monkey
         (
             {"max_files": 1},
             r"files: \d, over the limit of 1 \(limits.max_files of the registry entry\); where it is meant",
-        ),
+        )
     ],
 )
 def test_more_files_than_the_limits(hub: Hub, tmp_path: Path, limits: dict[str, int], why: str) -> None:

@@ -88,9 +88,7 @@ def test_opening_again_migrates_nothing(old: Workspace):
 
 
 @pytest.mark.parametrize(
-    "opened",
-    [partial(Lake, read_only=True), Lake, open_for_users],
-    ids=["to read", "to write", "to ask"],
+    "opened", [partial(Lake, read_only=True), Lake, open_for_users], ids=["to read", "to write", "to ask"]
 )
 def test_a_newer_lake_is_refused(tmp_path: Path, opened: Callable[[Workspace], object]):
     space = Workspace(tmp_path)

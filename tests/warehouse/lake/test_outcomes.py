@@ -9,14 +9,7 @@ import pytest
 from core.paths import Workspace
 from core.tables import TABLES
 from warehouse.lake import Lake
-from warehouse.lake.outcomes import (
-    StatedOutcome,
-    add_outcomes,
-    current_outcomes,
-    listed,
-    shares,
-    undo_import,
-)
+from warehouse.lake.outcomes import StatedOutcome, add_outcomes, current_outcomes, listed, shares, undo_import
 
 
 def saying(success: bool, *episodes: int, author: str = "ada", note: str | None = None) -> list[StatedOutcome]:

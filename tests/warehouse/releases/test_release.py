@@ -12,12 +12,7 @@ from tests.kits.made_corpus import Made, build_of
 from tests.kits.tiny_lerobot import FPS, HEIGHT, LENGTHS, WIDTH, make_dataset, video_path, write_rows
 from warehouse.lake import Lake
 from warehouse.lake.checks import split_leaks
-from warehouse.releases import (
-    card_path,
-    create_release,
-    get_release,
-    local_release,
-)
+from warehouse.releases import card_path, create_release, get_release, local_release
 from warehouse.releases.contents import LOCAL, ReleaseError, contents
 from warehouse.releases.publish import publish
 from warehouse.releases.verify import verify_release
