@@ -13,7 +13,6 @@ from benchmarks.policy.parts import Work
 from benchmarks.policy.protocol import ARMS, GROUPS, QUALITIES, SHORT, Cloning, Protocol
 from benchmarks.policy.recording import Frames
 from benchmarks.policy.report import differences, print_tables, rates, report
-from benchmarks.policy.rollouts import best_stretch, chosen
 from benchmarks.policy.weights import arm_weights, share_by_quality, write_progress
 
 # Demonstrations
@@ -177,15 +176,6 @@ def test_few_seeds_make_wide_intervals():
     success = np.zeros((1, 4, 50), bool)
     success[:, :2] = True
     assert rates({"a": success})["a"] == pytest.approx((0.5, 0.0, 1.0))
-
-
-def test_the_best_run_is_chosen_by_what_is_said():
-    success = np.array([[True, False, False], [False, True, True]])
-    said = np.array([[0.9, 0.1, 0.1], [0.5, 0.5, 0.1]])
-    np.testing.assert_array_equal(chosen(success, said), [1.0, 0.5])
-    np.testing.assert_array_equal(chosen(success, success.astype(float)), [1.0, 1.0])
-    assert best_stretch([0.0, 0.3, None, 0.6, 0.6]) == pytest.approx(0.4)
-    assert best_stretch([0.9, 0.0, 0.0, 0.5, 0.5, 0.5]) == pytest.approx(0.5)  # one answer alone is no stretch
 
 
 def finished(folder: Path) -> Work:

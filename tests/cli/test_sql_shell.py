@@ -10,20 +10,14 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from prompt_toolkit.application import create_app_session
-from prompt_toolkit.document import Document
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
 import warehouse
-from cli.sql_shell import NameCompleter, complete, shell
+from cli.sql_shell import complete, shell
 from tests.kits.lake_kit import FOREVER
 from warehouse.lake.schema import columns
 from warehouse.sql_process import LakeState, SqlProcess
-
-
-@pytest.fixture(scope="module")
-def completer() -> NameCompleter:
-    return NameCompleter()
 
 
 @dataclass(frozen=True)
@@ -91,23 +85,6 @@ def test_ctrl_c_stops_a_query_and_nothing_else(asked: Asked, capsys: pytest.Capt
     impatient = Impatient(asked.process, asked.corpus)
     assert typed(impatient, f"{FOREVER};\rSELECT 3 AS a;\r\x04") == [([{"a": 3}], "table")]
     assert capsys.readouterr().err.splitlines()[0] == "stopped"
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "offered", "not_offered"),
-    [
-        ("SELECT * FROM fra", "", "frames", "frame_index"),
-        ("SELECT gri", " FROM frames", "gripper", "grid"),
-        ("SELECT f.gri", " FROM frames f", "gripper", "frames"),
-        ("SELECT cou", " FROM frames", "count", "coverage"),
-        (".sch", "", ".schema", "shards"),
-        (".schema lea", "", "leaderboard", "least"),
-    ],
-)
-def test_names_are_completed(completer: NameCompleter, before: str, after: str, offered: str, not_offered: str):
-    found = {c.text for c in completer.get_completions(Document(before + after, len(before)), None)}  # type: ignore[arg-type]
-    assert offered in found
-    assert not_offered not in found
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,10 @@
 
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 from core.paths import ROOT
-from tests.kits.cli_kit import ok, proccorpus
+from tests.kits.cli_kit import proccorpus
 
 
 def test_what_is_left_out_can_be_brought_back() -> None:
@@ -27,11 +26,6 @@ print(pandas.DataFrame({"a": [1]})["a"].sum(), duckdb.connect().execute("SELECT 
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["pandas is left out of this process: core.imports", "1 [(None,)]"]
-
-
-def test_the_version_is_the_projects(away: Path) -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert ok(proccorpus("--version", cwd=away)).out == f"proccorpus {project['version']}\n"
 
 
 def test_an_option_that_is_none_is_told_with_the_nearest_one(away: Path) -> None:

@@ -13,7 +13,6 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
-from annotate.model_client.responses import decode, encode
 from core.paths import ROOT, Workspace
 from explorer.access import CorpusView, PageError
 from explorer.app import create_app
@@ -83,21 +82,6 @@ def test_an_empty_corpus_has_pages(workspace: Workspace):
         ):
             answer = client.get(url)
             assert (answer.status_code, says in answer.text) == (200, True), url
-
-
-def test_a_reply_of_an_older_version_is_read_without_what_was_asked(furnished: Workspace):
-    from annotate.model_client.responses import ResponseStore
-
-    key, reply = next(iter(ResponseStore(furnished.responses).replies()))
-    import hashlib
-    import json
-    import zlib
-
-    body = json.loads(zlib.decompress(encode(key, reply)).partition(b"\n")[2])
-    del body["system"], body["content"]
-    text = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-    old = decode(key, zlib.compress(hashlib.sha256(text).hexdigest().encode() + b"\n" + text))
-    assert (old.system, old.content, old.text) == ("", (), reply.text)
 
 
 def command(workspace: Workspace) -> list[str]:

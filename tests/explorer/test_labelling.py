@@ -1,6 +1,5 @@
 """Labelling the others like a run that was shown: the build as a job, what is said of it, and what it refuses."""
 
-import json
 import sys
 import time
 from typing import Any
@@ -13,7 +12,6 @@ from explorer.site import Options
 from pipeline.build import run_build
 from tests.explorer.test_correcting import label
 from tests.kits.visitor import post, visit
-from warehouse.lake import Lake
 
 pytestmark = pytest.mark.slow
 
@@ -90,23 +88,6 @@ def test_it_is_one_at_a_time_in_a_workspace_and_ends_with_its_explorer(own, monk
         assert process.poll() is not None
         assert ended(other)["error"] == "it was stopped before it finished"
         assert post(other, URL, {}).status_code == 202
-
-
-def test_stages_are_counted_as_the_lake_has_them(own, monkeypatch):
-    plan = json.dumps({"event": "plan", "stages": 5})
-    with visit(own.space) as client:
-        assert client.get("/api/labelling").json()["job"] == {"dataset": None, "running": False}
-        instead(monkeypatch, f"import sys; open(sys.argv[-1][9:], 'w').write({plan!r} + chr(10) + '{{half'); {SLOW}")
-        assert post(client, URL, {}).status_code == 202
-        until = time.monotonic() + 30
-        while (job := client.get("/api/labelling").json()["job"])["stages"] is None and time.monotonic() < until:
-            time.sleep(0.1)
-        assert (job["stages"], job["done"], job["last"]) == (5, 0, None)
-        lake = Lake(own.space)
-        lake.con.execute("UPDATE stage_runs SET finished_at = now() WHERE stage = 'samples' AND chunk < 2")
-        lake.con.close()
-        job = client.get("/api/labelling").json()["job"]
-        assert (job["done"], job["last"], job["running"], job["error"]) == (2, "samples", True, None)
 
 
 def test_suggestions_are_asked_once_for_each_state_of_the_lake(own):

@@ -2,16 +2,11 @@
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 
 import pytest
 
-from core.paths import Workspace
-from pipeline.build import run_build
-from pipeline.config import with_annotator
 from pipeline.suggesting import TaskSuggestion, suggest
-from tests.kits.made_corpus import Made, build_of
-from tests.kits.tiny_lerobot import make_dataset
+from tests.kits.made_corpus import Made
 from tests.pipeline.stages.test_corrections import say
 from warehouse.lake import Lake, references
 
@@ -38,18 +33,6 @@ def test_what_is_labelled_is_not_suggested_again(own: Made, corpus: Lake):
     plate = by_task(corpus)[PLATE]
     assert (plate.label_next, plate.then, plate.expected) == (None, (), ())
     assert "nothing is left to label" in plate.why
-
-
-def test_the_only_run_of_its_task_and_an_annotator_that_follows_nobody(tmp_path: Path):
-    build = with_annotator(build_of(make_dataset(tmp_path / "source", (24, 18, 30))), "motion")
-    space = Workspace(tmp_path / "w")
-    assert not run_build(space, [build], workers=1).failed
-    lake = Lake(space, read_only=True)
-    given = by_task(lake)
-    assert given[DRAWER].label_next is None
-    assert "the only run of its task" in given[DRAWER].why
-    assert any("--annotator auto follows references" in caveat for caveat in given[PLATE].caveats)
-    lake.con.close()
 
 
 def test_of_many_runs_some_are_looked_at(own: Made, corpus: Lake, monkeypatch: pytest.MonkeyPatch):

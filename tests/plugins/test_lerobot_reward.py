@@ -94,19 +94,3 @@ def test_a_saved_configuration_opens_the_same_checkpoint(tmp_path: Path):
     batch = batch_of([runs()[0]], tasks[:1])
     assert torch.equal(model.compute_reward(batch), again.compute_reward(batch))
     assert not model.is_trainable
-
-
-def test_a_batch_that_cannot_be_scored_is_said(tmp_path: Path):
-    folder, tasks = laptop(tmp_path / "model")
-    config = make_reward_model_config("proccorpus", pretrained_path=str(folder), image_keys=[KEY], device="cpu")
-    model: Any = make_reward_model(config)
-    batch = batch_of(runs(), tasks)
-    for changed, why in (
-        ({KEY: batch[KEY][..., 0]}, r"\(B, T, C, H, W\)|three channels"),
-        ({"task": ["one", "two", "three"]}, "a text for each of the 2 runs"),
-        ({"task": None}, "a text for each of the 2 runs"),
-    ):
-        with pytest.raises(ValueError, match=why):
-            model.compute_reward(batch | changed)
-    with pytest.raises(ValueError, match=r"the batch has no observation\.images\.front; it has task"):
-        model.compute_reward({"task": tasks})

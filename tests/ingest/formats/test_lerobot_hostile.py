@@ -2,13 +2,11 @@
 
 import tracemalloc
 from pathlib import Path
-from time import monotonic
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ingest.limits import LIMITS
 from ingest.reasons import DataError
 from ingest.source import list_episodes, read_episode
 from tests.kits.lerobot_writer import (
@@ -22,7 +20,6 @@ from tests.kits.lerobot_writer import (
     v2_data,
     v3_data,
     v3_meta,
-    write_parquet,
     write_v2,
     write_v3,
 )
@@ -83,14 +80,6 @@ def test_episodes_with_numbers_that_are_none(tmp_path: Path, index: int) -> None
     assert [r.episode_index for r in listing.records] == [0, 1]
 
 
-def test_episodes_that_claim_too_much(tmp_path: Path) -> None:
-    root = write_v2(tmp_path, [6, 7])
-    rows = pa.table(episode_rows(1, 7, 10, 0)).take(pa.repeat(0, LIMITS.max_rows + 1))
-    write_parquet(v2_data(root, 1), dict(zip(rows.schema.names, rows.columns, strict=True)))
-    listing = list_episodes(source_of(root))
-    assert said(listing, severity="unusable") == [("over_limit", "unusable", 1, None)]
-
-
 def test_columns_that_are_there_twice(tmp_path: Path) -> None:
     root = write_v2(tmp_path, [6])
     table = pa.table(episode_rows(0, 6, 10, 0))
@@ -102,18 +91,3 @@ def test_columns_that_are_there_twice(tmp_path: Path) -> None:
 
 
 # Small files that take all memory or time
-
-
-@pytest.mark.parametrize(
-    "template", ["data/" + "{chunk_index}{file_index}" * 4 + "x.parquet", "data/{file_index}1.parquet"]
-)
-def test_path_templates_are_not_tried_for_ever(tmp_path: Path, template: str) -> None:
-    """A name of 220 digits could be parted into eight numbers in ten thousand million ways."""
-    root = write_v3(tmp_path, [6, 7])
-    edit_info(root, data_path=template)
-    (root / "data" / ("1" * 220 + ".txt")).write_text("")
-    began = monotonic()
-    listing = list_episodes(source_of(root))
-    assert monotonic() - began < 5
-    assert [r.num_rows for r in listing.records] == [6, 7]
-    assert ("path_template", "warning", None, None) in said(listing)

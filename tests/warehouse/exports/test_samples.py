@@ -1,12 +1,10 @@
 """Exports of samples, as those who read them do: LLaMA-Factory's documented layout, EasyR1 and verl, `datasets`."""
 
-import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -15,8 +13,7 @@ from core.paths import Workspace
 from tests.kits.files import hashes_of
 from tests.kits.made_corpus import Made
 from warehouse.exports import EXPORT_KINDS
-from warehouse.exports.folder import MANIFEST, PARTIAL, Exported, ExportFolder
-from warehouse.exports.hub import PICTURE, with_features, write_rows
+from warehouse.exports.folder import MANIFEST, PARTIAL, Exported
 from warehouse.exports.options import Selection
 from warehouse.exports.samples import SampleExport, shown_path
 from warehouse.lake import Lake
@@ -79,25 +76,7 @@ def test_a_ground_truth_that_contradicts_itself_is_an_error(frozen: Frozen):
             ground_truth(Sample({**sample.row, **change}, sample.pictures))
 
 
-def test_easyr1_takes_only_what_can_be_rewarded(frozen: Frozen, tmp_path: Path):
-    with pytest.raises(UserError, match="procvqa_a has no reference and score"):
-        KINDS["easyr1"](frozen.lake, frozen.selection, tmp_path / "out", {"families": ["procvqa_a"]})
-
-
 # Hugging Face datasets
-
-
-def test_a_row_group_holds_a_picture_once(tmp_path: Path):
-    picture = random.Random(0).randbytes(100_000)
-    schema = with_features(pa.schema([("n", pa.int64()), ("images", pa.list_(PICTURE))]))
-    row = {"n": 1, "images": [{"bytes": picture, "path": "a.jpg"}] * 3}
-    folder = ExportFolder(tmp_path / "out", "test", "x").open()
-    write_rows(folder, "one", schema, [[row] * 50])
-    assert (tmp_path / "out/one-000.parquet").stat().st_size < 2 * len(picture), "150 times the picture"
-    write_rows(folder, "many", schema, [[row]] * 6, file_bytes=1000, group_bytes=1000)
-    many = sorted((tmp_path / "out").glob("many-*.parquet"))
-    assert [path.name for path in many] == [f"many-{k:03d}.parquet" for k in range(6)]
-    assert sum(pq.read_metadata(path).num_rows for path in many) == 6
 
 
 # What goes for all
@@ -137,11 +116,6 @@ def test_a_profile_is_what_draw_draws(frozen: Frozen, tmp_path: Path):
     rows = pq.read_table(tmp_path / "out/train", columns=["extra_info"])["extra_info"].to_pylist()
     assert sorted(r["sample_id"] for r in rows) == sorted(drawn)
     assert done.notes[-1] == f"the profile progresslm_rl wants 20428 samples, and there are {len(drawn)}"
-
-
-def test_a_profile_needs_a_release(frozen: Frozen, tmp_path: Path):
-    with pytest.raises(UserError, match="drawn from a release: name it with --release"):
-        KINDS["datasets"](frozen.lake, Selection(allow=ANY), tmp_path, {"profile": "progresslm_rl"})
 
 
 def test_what_shows_an_episode_taken_down_since_is_left_out(own: Made, tmp_path: Path):
