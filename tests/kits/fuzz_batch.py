@@ -39,7 +39,7 @@ ADDRESS_SPACE_BYTES = 8 << 30
 FILE_BYTES = 1 << 28  # that a build may write at most
 PEAK_MB = 2000  # that a build of tiny datasets may have in memory
 EVERY = 8  # which mutants go through all stages
-SILENCE_S, TIMEOUT_S = 60, 600  # between two words of a build, and all of a batch
+SILENCE_S, TIMEOUT_S = 240, 1200  # between two words of a build, and all of a batch, on a machine that is busy
 
 
 @dataclass(frozen=True)

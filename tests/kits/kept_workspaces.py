@@ -17,23 +17,17 @@ from tests.kits.tiny_lerobot import make_dataset
 
 FOLDER = ROOT / "tests" / "data" / "workspaces"
 KEPT = {"0.1.0": "aab5401", "0.2.0-schema-12": "82bb0320"}  # by version the commit that wrote it
-# Run by the code of a version in its checkout: the arguments are the workspace and the version
+# Run by the code of a version in its checkout, of 0.2.0 or later: the argument is the workspace
 SAY = """
 import sys
 from pathlib import Path
 
-root, version = sys.argv[1:]
-is_first = version == "0.1.0"
-if is_first:
-    from warehouse import corrections
-    from warehouse.lake import Lake
-    from warehouse.takedown import take_down
-    from warehouse.workspace import Workspace
-else:
-    from core.paths import Workspace
-    from warehouse.lake import Lake, corrections
-    from warehouse.releases.takedown import take_down
-lake = Lake(Workspace(Path(root)))
+from core.paths import Workspace
+from warehouse.lake import Lake, corrections, marks, references
+from warehouse.lake.outcomes import StatedOutcome, add_outcomes
+from warehouse.releases.takedown import take_down
+
+lake = Lake(Workspace(Path(sys.argv[1])))
 [(run,)] = lake.rows("SELECT label_run FROM label_runs WHERE annotator = 'motion'")
 
 def correct(episode, author, cut, comment):
@@ -50,14 +44,11 @@ correct(0, "bob", 11, "later")
 correct(2, "ada", 13, "")
 corrections.reject_label(lake, "tiny", 1, run, author="bob", follows=None, comment="not what is shown")
 take_down(lake, "tiny", [3], "a face is seen")
-if not is_first:
-    from warehouse.lake import marks, references
-    references.add(lake, "tiny", 4, author="eve")
-    references.join_tasks(lake, "tiny", "put the cube on the plate", "open the drawer", author="eve")
-    marks.mark(lake, [("tiny", 0), ("tiny", 4)], "tag", "good light", author="ada")
-    marks.mark(lake, [("tiny", 1)], "assigned", "bob", author="ada")
-    from warehouse.lake.outcomes import StatedOutcome, add_outcomes
-    add_outcomes(lake, "tiny", "said.csv", [StatedOutcome(0, True, "", "ada"), StatedOutcome(1, False, "fell", "ada")])
+references.add(lake, "tiny", 4, author="eve")
+references.join_tasks(lake, "tiny", "put the cube on the plate", "open the drawer", author="eve")
+marks.mark(lake, [("tiny", 0), ("tiny", 4)], "tag", "good light", author="ada")
+marks.mark(lake, [("tiny", 1)], "assigned", "bob", author="ada")
+add_outcomes(lake, "tiny", "said.csv", [StatedOutcome(0, True, "", "ada"), StatedOutcome(1, False, "fell", "ada")])
 """
 RUN = "import sys; sys.argv[0] = 'proccorpus'; import proccorpus; proccorpus.main()"
 
@@ -68,7 +59,7 @@ def make(version: str, commit: str, folder: Path) -> Path:
     subprocess.run(["git", "-C", ROOT, "worktree", "add", "--detach", tree, commit], check=True)
     try:
         _run(tree, RUN, "build", "--source", source, "--name", "tiny", "--workspace", space)
-        _run(tree, SAY, space, version)
+        _run(tree, SAY, space)
         _run(tree, RUN, "build", "--source", source, "--name", "tiny", "--workspace", space)
     finally:
         subprocess.run(["git", "-C", ROOT, "worktree", "remove", "--force", tree], check=True)
