@@ -114,7 +114,6 @@ def test_pictures_that_were_never_written_are_not_made_up(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("changed", "reason", "told"),
     [
-        ({"chunks": [4096], "compressor": {"id": "zlib", "level": 1}}, "over_limit", "limits.max_chunk_bytes"),
         ({"compressor": {"id": "pickle"}}, "unreadable_data", "'pickle'"),
         ({"filters": [{"id": "delta", "dtype": "|u1"}]}, "unknown_codec", "through filters"),
         ({"shape": [-1, 64, 64, 3]}, "unreadable_data", "non-negative"),
@@ -123,12 +122,6 @@ def test_pictures_that_were_never_written_are_not_made_up(tmp_path: Path) -> Non
 )
 def test_descriptions_that_are_not_read(tmp_path: Path, changed: dict[str, Any], reason: str, told: str) -> None:
     store = write_replay(tmp_path / "umi.zarr", LENGTHS)
-    if "chunks" in changed:
-        shape = json.loads((store / "data" / CAMERA / ".zarray").read_text())["shape"]
-        changed = changed | {"chunks": [changed["chunks"][0], *shape[1:]]}
-        changed = changed | (
-            {"chunks": [1 << 20, *shape[1:]], "shape": [1 << 20, *shape[1:]]} if reason == "over_limit" else {}
-        )
     description(store, f"data/{CAMERA}", **changed)
     said = reasons(tmp_path)
     assert told in said[reason]
