@@ -57,6 +57,17 @@ def test_json_lines_bring_every_row_back(told: Lake):
     assert [c["status"] for c in corrections.listed(told)] == ["rejected", "accepted"]
 
 
+def test_a_correction_is_stored_whole():
+    done, broken = {"name": "A", "start_frame": 0, "end_frame": 10}, {"name": "B", "start_frame": 10, "end_frame": 30}
+    said = {"segments": [done, broken | {"completed": False, "pace": "slow"}], "plan": ["A", "B"]}
+    stored = parsed(said | {"final_progress": 0.5, "catastrophic_frame": 20}).columns(30)
+    assert {k: v for k, v in stored.items() if k != "segments"} == {
+        "plan": ["A", "B"], "final_progress": 0.5, "catastrophic_frame": 20
+    }  # fmt: skip
+    segments = json.loads(stored["segments"])
+    assert all(found.items() >= given.items() for found, given in zip(segments, said["segments"], strict=True))
+
+
 def test_label_studio_brings_what_counts_back(told: Lake):
     current = told.dicts("SELECT * EXCLUDE chunk FROM current_corrections WHERE status = 'accepted'")
     labels = [{"dataset": "tiny", "episode_index": 1, "label_run": "r", "plan": ["A"],
