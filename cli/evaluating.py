@@ -1,6 +1,5 @@
 """Scores of models, prediction files and annotators."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -74,8 +73,8 @@ def eval_model(
             return
     elif checks:
         raise UserError("--checks needs --benchmark held-out, which is the default")
-    from eval.benchmarks.configs import configs
     from eval.benchmarks.run import COMPARING, FROM_RELEASE, evaluate_benchmark  # imports torch
+    from eval.runners.start import RunnerConfig
 
     names = tuple(COMPARING) if checks else (options.benchmark,)
     # A benchmark that is not a release's needs none, and no workspace that is there already
@@ -84,13 +83,11 @@ def eval_model(
         frozen = get_release(lake, release)
     else:
         lake, frozen = open_lake(space_at(at.workspace)), None
-    asked, runner = configs(options, model)
-    runner = runner.located(lake)
+    runner = RunnerConfig.of(options, model).located(lake)
     for name in names:
+        asked = options.model_copy(update={"benchmark": name})
         with progress() as on_rows:
-            _show_evaluation(
-                evaluate_benchmark(lake, replace(asked, benchmark=name), runner, frozen, on_rows), at.format
-            )
+            _show_evaluation(evaluate_benchmark(lake, asked, runner, frozen, on_rows), at.format)
 
 
 def _check_held_out(options: EvaluationOptions) -> None:

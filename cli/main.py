@@ -41,6 +41,7 @@ from core.imports import leave_out_pandas
 from core.names import near_names
 from core.version import VERSION
 from core.wall import begin_anew
+from ingest.formats import FORMAT_NAMES
 
 # Heading in --help, command, module, first sentence of the command's help. A module is imported when one of its
 # commands is run
@@ -322,12 +323,9 @@ def _say_error(text: str, *, is_error: bool = True) -> None:
 def _wrong_use(e: typer.TyperException) -> str:
     """What was wrong with how a command was called, what may have been meant, and which help says more."""
     text = " ".join(e.format_message().split()).replace("Value error, ", "")
-    if asked := re.search(r"'--format': .*'(\w+)' is not one of", text):
-        from ingest.formats import FORMAT_NAMES
-
-        # Somebody gave a format of data as the one to print in
-        if asked[1] in FORMAT_NAMES:
-            text = f"{text.removesuffix('.')}; --format says how to print, --as {asked[1]} what the data are"
+    # Somebody gave a format of data as the one to print in
+    if (asked := re.search(r"'--format': .*'(\w+)' is not one of", text)) and asked[1] in FORMAT_NAMES:
+        text = f"{text.removesuffix('.')}; --format says how to print, --as {asked[1]} what the data are"
     if isinstance(wrong := getattr(e, "option_name", None), str) and (known := getattr(e, "possibilities", None)):
         text = f"No such option: {wrong}. Did you mean {near_names(wrong, known)[0]}?"
     context = getattr(e, "ctx", None)
@@ -337,8 +335,7 @@ def _wrong_use(e: typer.TyperException) -> str:
 
 def _failed(e: Exception) -> int:
     """Print what went wrong, in one line; returns the exit code. An unknown error shows its traceback, too."""
-    from warehouse.lake import was_interrupted
-    from warehouse.lake.place import is_passing
+    from warehouse.lake import is_passing, was_interrupted
 
     if was_interrupted(e):
         return _interrupted()

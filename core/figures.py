@@ -66,12 +66,12 @@ def _drawn(figure: Figure, dpi: int) -> np.ndarray:
 
 
 def _encoded(rgba: np.ndarray, kind: str, dpi: int) -> io.BytesIO:
-    """Pixels as `savefig` writes them, without the name of the program that did."""
-    from matplotlib.image import imsave
-
-    buffer = io.BytesIO()
-    options: dict[str, Any] = {"metadata": {"Software": None}} if kind == "png" else {"pil_kwargs": {"quality": 75}}
-    imsave(buffer, rgba, format=kind, dpi=dpi, origin="upper", **options)
+    buffer, picture = io.BytesIO(), Image.fromarray(rgba)
+    if kind == "jpeg":
+        seen = Image.new("RGB", picture.size, "white")
+        seen.paste(picture, picture)
+        picture = seen
+    picture.save(buffer, kind, dpi=(dpi, dpi), quality=75)
     return buffer
 
 

@@ -7,7 +7,8 @@ import os
 from collections.abc import Callable, Collection
 
 from core.figures import render
-from eval.benchmarks.run import BenchmarkConfig, evaluate_benchmark
+from eval.benchmarks.options import EvaluationOptions
+from eval.benchmarks.run import evaluate_benchmark
 from eval.held_out.episodes import held_out
 from eval.held_out.evaluate import BATCH, eval_run_id, evaluate_all, main_slices, report_folder, store
 from eval.held_out.outcomes import VALIDATION
@@ -132,20 +133,17 @@ def evaluation_step(lake: Lake, release: Release, run: str, *, always: bool = Fa
 
 def benchmark_step(
     lake: Lake,
-    config: BenchmarkConfig,
+    asked: EvaluationOptions,
     runner: RunnerConfig,
     release: Release | None,
     on_rows: Callable[[str, int, int], None] = lambda name, done, of: None,
 ) -> StepOutcome:
     """Evaluate a model on a benchmark; the outcome has its scores, a table with the baselines, and curves."""
-    evaluation = evaluate_benchmark(lake, config, runner, release, on_rows)
+    evaluation = evaluate_benchmark(lake, asked, runner, release, on_rows)
     assert evaluation.report is not None, "without shards an evaluation ends with its report"
     assert evaluation.page is not None
     own = evaluation.entries[0]
-    numbers: dict[str, int | float | str] = {
-        "eval_run": evaluation.run,
-        "predictions": str(evaluation.predictions),
-    }
+    numbers: dict[str, int | float | str] = {"eval_run": evaluation.run, "predictions": str(evaluation.predictions)}
     for (part, metric), score in own.scores.items():
         if part == "all" and not math.isnan(score.value):
             numbers[metric] = round(score.value, 4)

@@ -10,8 +10,8 @@ from assets.lib.events import made
 from assets.lib.launch.job import Job, job_name
 from assets.lib.launch.run import launch
 from assets.lib.model_configs import EvaluationConfig, RewardModelConfig, RewardsConfig
-from eval.benchmarks.configs import configs
 from eval.reward.open import ScorerConfig, open_scorer
+from eval.runners.start import RunnerConfig
 from pipeline.episode_rewards import chunk_episodes, score_episodes
 from pipeline.models import model_folder
 from pipeline.reward_model import benchmark_step, evaluation_step, reward_model_step
@@ -68,8 +68,8 @@ def evaluate(context: dg.AssetExecutionContext, lake: Lake, config: EvaluationCo
         if done % 100 == 0:
             context.log.info(f"{name}: {done} of {of}")
 
-    asked, runner = configs(options, run)
-    return made(context, benchmark_step(lake, asked, runner.located(lake), frozen, on_rows))
+    runner = RunnerConfig.of(options, run).located(lake)
+    return made(context, benchmark_step(lake, options, runner, frozen, on_rows))
 
 
 def score(context: dg.AssetExecutionContext, lake: Lake, config: RewardsConfig) -> dg.MaterializeResult:

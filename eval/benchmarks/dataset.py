@@ -43,7 +43,7 @@ def load(data: Data) -> list[Question]:
     # Frames of another state of the source have a folder of their own
     folder = data.frames / f"{name}-{source.fingerprint()[:12]}"
     questions: list[Question] = []
-    for record in list_episodes(source).records[: data.limit]:
+    for record in list_episodes(source).records[: data.asked.limit]:
         progress = _progress_labels(source, record) if PROGRESS in data.parts else None
         success = record.success if SUCCESS in data.parts else None
         # A run without a label can be asked nothing: its video need not be decoded.

@@ -96,14 +96,14 @@ def load(data: Data) -> list[Question]:
     A video that is not there or damaged costs its own question, whose answer then says so. Raises BenchmarkError for a
     row that is wrong, and where no video at all is there; SourceError.
     """
-    source, benchmark, address = data.source(), data.benchmark, data.address
+    source, benchmark, address = data.source(), data.asked.benchmark, data.address
     tables = {split: f"{split}/{TABLE if benchmark == RBM else LINES}" for split in data.parts}
     there = {split: uri for split, uri in tables.items() if holds(source, uri)}
     if not there:
         raise BenchmarkError(f"{address} holds no {' and no '.join(tables.values())}")
     questions, found, missing = [], 0, ""
     for split, table in there.items():
-        for run in _runs(benchmark, source, table, data.limit):
+        for run in _runs(benchmark, source, table, data.asked.limit):
             uri = f"{split}/{run.video}"
             if holds(source, uri):
                 found, pictures = found + 1, _pictures(source.resolve(uri), data.frames)

@@ -5,6 +5,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from core.errors import UserError
+
 NAMES = (
     "held-out (test episodes against labels and truth), probes, confusion, robustness, progress-bench, human-bench, "
     "procvqa-id, procvqa-ood, dataset, robofac, rbm-eval, roboreward"
@@ -12,7 +14,7 @@ NAMES = (
 
 
 class EvaluationOptions(BaseModel):
-    """Which questions are asked of which model, and how it answers. `eval.benchmarks.configs.configs` makes the two."""
+    """Which questions are asked of which model, and how it answers. Raises UserError for a --shard that is none."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_by_name=True, validate_by_alias=True)
 
@@ -74,3 +76,14 @@ class EvaluationOptions(BaseModel):
     prompt_format: Literal["interleaved", "images_first"] | None = Field(
         default=None, description="Position of pictures in the prompt; default: by the checkpoint's model_type."
     )
+
+    def model_post_init(self, context: object) -> None:
+        _ = self.shards
+
+    @property
+    def shards(self) -> tuple[int, int]:
+        """Which of how many processes this is."""
+        first, _, second = (self.shard or "0/1").partition("/")
+        if not (first.isdigit() and second.isdigit() and int(first) < int(second)):
+            raise UserError(f"--shard {self.shard}: give i/n with i from 0 to n - 1, such as 0/4")
+        return int(first), int(second)

@@ -1,7 +1,5 @@
 """ProcVQA's two benchmarks from a release: procvqa-id (split test_id) and procvqa-ood (split test_ood)."""
 
-import json
-import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +8,7 @@ from eval.benchmarks.question import BenchmarkError, PictureFile, Question, Righ
 from warehouse.lake import Lake
 from warehouse.lake.sql import open_for_users
 from warehouse.releases import Release
-from warehouse.shards import SAMPLES, ShardError
+from warehouse.shards import picture_places, read_index, shown
 
 SPLITS = {"procvqa-id": "test_id", "procvqa-ood": "test_ood"}
 FAMILIES = ("procvqa_a", "procvqa_b", "procvqa_c")
@@ -43,33 +41,10 @@ def load(
 
 
 def _samples(tar: Path) -> Iterator[tuple[dict[str, Any], tuple[PictureFile, ...]]]:
-    """Each sample's row and where its pictures lie; no picture is read. Raises ShardError."""
-    rows, places = _members(tar)
-    for key, samples in rows.items():
-        for row in samples:
-            missing = [name for name in row["pictures"] if f"{key}.{name}" not in places]
-            if missing:
-                raise ShardError(f"sample {row['sample_id']} shows {missing[0]}, which its shard does not hold")
-            yield row, tuple(places[f"{key}.{name}"] for name in row["pictures"])
-
-
-def _members(tar: Path) -> tuple[dict[str, list[dict]], dict[str, PictureFile]]:
-    """The samples' rows of a shard by episode key, and its pictures by member name. Raises ShardError."""
-    rows: dict[str, list[dict]] = {}
-    places: dict[str, PictureFile] = {}
-    try:
-        with tar.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as members:
-            for member in members:
-                # Members are named EPISODE.NAME: an episode's rows, or a picture, of which the place alone is noted.
-                key, _, name = member.name.partition(".")
-                if name == SAMPLES:
-                    handle = members.extractfile(member)
-                    rows[key] = json.loads(handle.read()) if handle else []
-                else:
-                    places[member.name] = PictureFile(tar, member.offset_data, member.size)
-    except (OSError, ValueError, tarfile.TarError) as e:
-        raise ShardError(f"shard {tar.name} cannot be read: {e}") from e
-    return rows, places
+    """Each sample's row and where its pictures lie. Raises ShardError."""
+    for entry in read_index(tar).entries:
+        rows, places = picture_places(tar, entry)
+        yield from ((row, tuple(PictureFile(tar, *place) for place in shown(row, places))) for row in rows)
 
 
 def _question(

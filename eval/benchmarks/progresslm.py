@@ -34,8 +34,8 @@ def load(data: Data) -> list[Question]:
     for name, path in _files(source, data).items():
         lines = json_lines(path, name, MAX_LINE_BYTES, "no row of this benchmark")
         # All are read: a broken row is an error wherever it stands
-        rows = [(raw, read_row(ProgressRow, raw, where)) for where, raw in lines][: data.limit]
-        root = _picture_root(source, data.image_root, (name for _, row in rows for name in _names(row)))
+        rows = [(raw, read_row(ProgressRow, raw, where)) for where, raw in lines][: data.asked.limit]
+        root = _picture_root(source, data.asked.image_root, (name for _, row in rows for name in _names(row)))
         questions += [_question(data, raw, row, root) for raw, row in rows]
     return questions
 
@@ -48,16 +48,16 @@ def _files(source: Source, data: Data) -> dict[str, Path]:
     files = {}
     for part in data.parts:
         # Copies of the benchmark differ in their folders: the first known place that holds the file counts.
-        name = FILES[data.benchmark].format(part=part)
-        places = [f"{folder}/{name}".lstrip("/") for folder in FOLDERS[data.benchmark]]
+        name = FILES[data.asked.benchmark].format(part=part)
+        places = [f"{folder}/{name}".lstrip("/") for folder in FOLDERS[data.asked.benchmark]]
         if held := next((place for place in places if holds(source, place)), None):
             files[held] = source.resolve(held)
         # Parts that nobody asked for by name may be missing.
-        elif data.asked:
+        elif data.asked.part:
             raise BenchmarkError(f"{data.address} holds no {name} (nor {places[0]})")
     if not files:
-        example = FILES[data.benchmark].format(part=data.parts[0])
-        raise BenchmarkError(f"{data.address} holds no file of {data.benchmark}, such as {example}")
+        example = FILES[data.asked.benchmark].format(part=data.parts[0])
+        raise BenchmarkError(f"{data.address} holds no file of {data.asked.benchmark}, such as {example}")
     return files
 
 
@@ -93,16 +93,16 @@ def _names(row: ProgressRow) -> list[str]:
 
 
 def _question(data: Data, raw: dict[str, Any], row: ProgressRow, root: Path) -> Question:
-    part, n = row.part(data.benchmark), row.demo_size
+    part, n = row.part(data.asked.benchmark), row.demo_size
     steps = row.text_demo or ()
     # Steps in words are done at their end; pictures reach from the start to the end of the task
     if steps:
         shares = tuple(k / n for k in range(1, n + 1))
     else:
         shares = tuple(k / max(1, n - 1) for k in range(n))
-    form = "think" if data.think else "no_think"
+    form = "think" if data.asked.think is not False else "no_think"
     return Question(
-        benchmark=data.benchmark,
+        benchmark=data.asked.benchmark,
         part=part,
         family=row.kind,
         trajectory=row.id,

@@ -75,7 +75,7 @@ def load(data: Data) -> list[Question]:
     for uri in uris:
         for row in _rows(base, uri):
             kind = row["kind"]
-            if kind not in num_taken or num_taken[kind] == data.limit:
+            if kind not in num_taken or num_taken[kind] == data.asked.limit:
                 continue
             num_taken[kind] += 1
             video = _video(base, row["split"], row["video"])

@@ -15,7 +15,8 @@ from core.files import write_file
 from core.tables import TABLES
 from eval import confusion, probes, robustness
 from eval.benchmarks.goals import goal_pictures
-from eval.benchmarks.load import WITH_VIDEOS, load_benchmark
+from eval.benchmarks.load import load_benchmark
+from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import DEMONSTRATED, BenchmarkError, Question
 from eval.benchmarks.report import report_on
 from eval.predictions import read_predictions
@@ -41,26 +42,6 @@ COMPARING = {PROBES: probes.score, confusion.BENCHMARK: confusion.score, robustn
 FROM_RELEASE = (*COMPARING, "procvqa-id", "procvqa-ood")
 OWN_QUESTION = "question"  # the method that asks the benchmark's own questions; every other method is a baseline
 OnRows = Callable[[str, int, int], None]  # (method, questions with an answer, all questions)
-
-
-@dataclass(frozen=True)
-class BenchmarkConfig:
-    """Which questions are asked, where they come from, and which baselines stand beside the model.
-
-    `vlm_baselines`: see eval.runners.methods. `prompts`: a folder of the checkpoint's own prompts, instead of ours.
-    """
-
-    benchmark: str
-    data: str | None = None
-    image_root: Path | None = None
-    parts: tuple[str, ...] = ()
-    limit: int | None = None  # rows of each part, before each is multiplied
-    inferences: int = 1
-    think: bool = True
-    vlm_baselines: tuple[str, ...] = ()
-    shard: tuple[int, int] = (0, 1)
-    out: Path | None = None
-    prompts: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -96,7 +77,7 @@ class Answers:
 
 def evaluate_benchmark(
     lake: Lake,
-    config: BenchmarkConfig,
+    asked: EvaluationOptions,
     runner: RunnerConfig,
     release: Release | None = None,
     on_rows: OnRows = lambda name, done, of: None,
@@ -105,24 +86,24 @@ def evaluate_benchmark(
 
     Raises BenchmarkError, UserError, UnansweredError, ModelError, VlmError, FailedError, ShardError, SourceError.
     """
-    if unknown := set(config.vlm_baselines) - set(VLM_BASELINES):
+    if unknown := set(asked.baselines) - set(VLM_BASELINES):
         raise UserError(f"unknown baseline {min(unknown)!r}; with a model there are {', '.join(VLM_BASELINES)}")
-    prompts = read_prompts(config.prompts) if config.prompts else None
-    questions = load_questions(lake, config, release)
+    prompts = read_prompts(asked.prompts) if asked.prompts else None
+    questions = load_questions(lake, asked, release)
     own = prompts.method() if prompts else METHODS[OWN_QUESTION]
 
     # Ask the model. The prediction files are the journal: a killed evaluation goes on where it stopped
-    build = build_id(config, runner)
-    books = Books(lake.workspace.responses, build, config.benchmark, prompt_version(own, questions))
+    build = build_id(asked, runner)
+    books = Books(lake.workspace.responses, build, asked.benchmark, prompt_version(own, questions))
     with started(runner, books) as model:
         if model.has_head:
-            questions = _questions_for_a_head(config, questions)
-        settings = _settings(config, model, runner.model, own, questions, prompts)
+            questions = _questions_for_a_head(asked, questions)
+        settings = _settings(asked, model, runner.model, own, questions, prompts)
         run = run_hash(settings)
         folder = lake.workspace.root / "evals" / run
-        out = config.out or folder / "predictions.jsonl"
+        out = asked.out or folder / "predictions.jsonl"
         try:
-            answers, notes = _ask(config, model, runner.model, own, questions, settings, out, on_rows)
+            answers, notes = _ask(asked, model, runner.model, own, questions, settings, out, on_rows)
         finally:
             # Calls of an evaluation that fails or is stopped cost money all the same.
             _record_calls(lake, build)
@@ -134,7 +115,7 @@ def evaluate_benchmark(
         if a.rows is None:
             return Evaluation(run, out, settings)
         if a.rows:
-            entries.append(_scored(a.label, config.benchmark, questions, a.file))
+            entries.append(_scored(a.label, asked.benchmark, questions, a.file))
             _store(lake, entries[-1], a.settings, release, questions, a.rows)
 
     # Score and store the baselines that ask no model
@@ -145,64 +126,54 @@ def evaluate_benchmark(
         write_file(file, b"".join(map(line, rows)))
         # These baselines depend on the questions alone: beside another model they are the same evaluation.
         same = {key: settings[key] for key in ("question_keys", "code_version")}
-        entries.append(_scored(name, config.benchmark, questions, file))
+        entries.append(_scored(name, asked.benchmark, questions, file))
         _store(lake, entries[-1], {"baseline": name, **same}, release, questions, rows)
 
     notes += entries[0].scored.notes if entries else ()
-    asked = f"Benchmark {config.benchmark}: {len(questions)} questions"
-    if config.limit:
-        asked += f", the first {config.limit} rows of each part"
-    if config.inferences > 1:
-        asked += f", each asked {config.inferences} times"
-    report = report_on(config.benchmark, asked, entries, questions, settings, notes)
+    words = f"Benchmark {asked.benchmark}: {len(questions)} questions"
+    if asked.limit:
+        words += f", the first {asked.limit} rows of each part"
+    if asked.num_inferences > 1:
+        words += f", each asked {asked.num_inferences} times"
+    report = report_on(asked.benchmark, words, entries, questions, settings, notes)
     return Evaluation(run, out, settings, tuple(entries), report, write_report(folder, report), tuple(notes))
 
 
-def load_questions(lake: Lake, config: BenchmarkConfig, release: Release | None) -> list[Question]:
+def load_questions(lake: Lake, asked: EvaluationOptions, release: Release | None) -> list[Question]:
     """Raises BenchmarkError, ShardError, SourceError."""
-    if config.benchmark in COMPARING:
+    if asked.benchmark in COMPARING:
         if release is None:
-            raise BenchmarkError(f"{config.benchmark}: made from a release; give a workspace that has one")
-        if config.benchmark == robustness.BENCHMARK:
-            return robustness.load(lake, release, config.limit, config.parts)
-        if config.parts:
-            raise BenchmarkError(f"{config.benchmark} has no parts to choose from: leave --part out")
-        load = confusion.load if config.benchmark == confusion.BENCHMARK else probes.load
-        return load(lake, release, config.limit)
-    frames = lake.workspace.root / "evals" / "frames"
-    return load_benchmark(
-        config.benchmark,
-        config.data,
-        corpus=(lake, release) if release else None,
-        image_root=config.image_root or (frames if config.benchmark in WITH_VIDEOS else None),
-        cache=lake.workspace.sources / "benchmarks",
-        parts=config.parts,
-        limit=config.limit,
-        inferences=config.inferences,
-        think=config.think,
-    )
+            raise BenchmarkError(f"{asked.benchmark}: made from a release; give a workspace that has one")
+        if asked.benchmark == robustness.BENCHMARK:
+            return robustness.load(lake, release, asked.limit, asked.part)
+        if asked.part:
+            raise BenchmarkError(f"{asked.benchmark} has no parts to choose from: leave --part out")
+        load = confusion.load if asked.benchmark == confusion.BENCHMARK else probes.load
+        return load(lake, release, asked.limit)
+    folder, corpus = lake.workspace.root / "evals" / "frames", (lake, release) if release else None
+    return load_benchmark(asked, folder, lake.workspace.sources / "benchmarks", corpus)
 
 
-def build_id(config: BenchmarkConfig, runner: RunnerConfig) -> str:
+def build_id(asked: EvaluationOptions, runner: RunnerConfig) -> str:
     """The id that calls are counted under: runs of the same benchmark and model share a budget."""
-    return content_key("eval", config.benchmark, runner.model, *runner.endpoints)[:16]
+    return content_key("eval", asked.benchmark, runner.model, *runner.endpoints)[:16]
 
 
 # Asking
 
 
-def _questions_for_a_head(config: BenchmarkConfig, questions: Sequence[Question]) -> list[Question]:
+def _questions_for_a_head(asked: EvaluationOptions, questions: Sequence[Question]) -> list[Question]:
     """The questions that a progress head can answer: those about the progress of one state. Raises UserError."""
     about_a_state = [q for q in questions if q.moment is not None]
     if not about_a_state:
-        raise UserError(f"{config.benchmark} asks for words only, and a head gives numbers: --answer text")
-    if config.vlm_baselines:
-        raise UserError(f"{', '.join(config.vlm_baselines)} need a model that answers in words: --answer text")
+        raise UserError(f"{asked.benchmark} asks for words only, and a head gives numbers: --answer text")
+    if asked.baselines:
+        raise UserError(f"{', '.join(asked.baselines)} need a model that answers in words: --answer text")
     return about_a_state
 
 
 def _settings(
-    config: BenchmarkConfig,
+    asked: EvaluationOptions,
     runner: Runner,
     model: str,
     method: Method,
@@ -210,14 +181,14 @@ def _settings(
     prompts: PromptFolder | None = None,
 ) -> dict[str, Any]:
     """All that the answers to one method's questions depend on; `prompts` only where the method asks by them."""
-    chosen: dict[str, Any] = {"limit": config.limit, "num_inferences": config.inferences, "parts": list(config.parts)}
+    chosen: dict[str, Any] = {"limit": asked.limit, "num_inferences": asked.num_inferences, "parts": list(asked.part)}
     if prompts:
         chosen["prompts"] = prompts.hash
     return run_settings(runner, model, method, questions, **chosen)
 
 
 def _ask(
-    config: BenchmarkConfig,
+    asked: EvaluationOptions,
     runner: Runner,
     model: str,
     own: Method,
@@ -235,14 +206,14 @@ def _ask(
         def on_count(done: int) -> None:
             on_rows(method.name, done, len(questions))
 
-        return collect(runner, method, questions, file, its_settings, config.shard, on_count)
+        return collect(runner, method, questions, file, its_settings, asked.shards, on_count)
 
     answers = [Answers(model, out, settings, collected(own, out, settings))]
     notes = []
-    for name in dict.fromkeys(config.vlm_baselines):
+    for name in dict.fromkeys(asked.baselines):
         label, method = f"{name} ({model})", METHODS[name]
         file = out.with_name(f"{out.stem}.{name}.jsonl")
-        its_settings = _settings(config, runner, model, method, questions)
+        its_settings = _settings(asked, runner, model, method, questions)
         try:
             answers.append(Answers(label, file, its_settings, collected(method, file, its_settings)))
         except UnansweredError as e:

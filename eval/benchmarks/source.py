@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from core.files import write_file
+from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import PictureFile
 from ingest.media.frames import VideoError
 from ingest.media.video import Frame, decode
@@ -23,28 +24,19 @@ Numbered = Iterator[tuple[int, Frame]]
 
 @dataclass(frozen=True)
 class Data:
-    """A benchmark that is to be read: where it lies, and what of it. `asked`: the parts that somebody named, which have
-    to be there; `parts`: those to read; `limit`: rows of each."""
+    """A benchmark that is to be read: where it lies, the parts of it to read, and where frames of videos are written.
+    Parts that `asked` names have to be there."""
 
-    benchmark: str
+    asked: EvaluationOptions
     address: str
     revision: str | None
-    cache: Path | None
-    image_root: Path | None
-    asked: tuple[str, ...]
     parts: Sequence[str]
-    limit: int | None
-    think: bool
+    frames: Path
+    cache: Path | None
 
     def source(self, address: str | None = None) -> Source:
         config = DatasetConfig(name="benchmark", source=address or self.address, revision=self.revision)
         return Source(config, None, self.cache)
-
-    @property
-    def frames(self) -> Path:
-        """Where frames of videos are written."""
-        assert self.image_root is not None, "load_benchmark asks for it"
-        return self.image_root
 
 
 def holds(source: Source, uri: str) -> bool:

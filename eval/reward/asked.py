@@ -11,12 +11,14 @@ from pathlib import Path
 
 import cv2
 
+from annotate.vlm.config import VlmConfig
 from eval.benchmarks.question import HeldPicture
 from eval.reward.scorer import CameraView, Reward, Scorer
 from eval.reward.stream import StreamPicture
 from eval.reward.text import question, read_words
 from eval.reward.window import Window
-from eval.runners.prompt import ModelReply, Prompt, Runner
+from eval.runners.api import ApiRunner, Books
+from eval.runners.prompt import ModelReply, PictureLimits, Prompt, Runner, Sampling
 
 
 class RunnerScorer(Scorer):
@@ -38,6 +40,12 @@ class RunnerScorer(Scorer):
     def _prompt(self, number: int, view: CameraView) -> Prompt:
         text = question(view.stream, len(view.pictures))
         return Prompt(str(number), text, tuple(map(_file, view.pictures)))
+
+
+def served(config: VlmConfig, responses: Path, window: Window | None) -> RunnerScorer:
+    """A server's model, asked for its likeliest words. Raises VlmError, UserError."""
+    books = Books(responses, f"reward-{config.model}", "reward")
+    return RunnerScorer(ApiRunner(config, Sampling(), PictureLimits(), books), window)
 
 
 def _read(reply: ModelReply, view: CameraView) -> Reward:

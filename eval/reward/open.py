@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
+from annotate.vlm.config import VlmConfig
 from eval.reward.baselines import baseline
 from eval.reward.checkpoint import open_checkpoint
 from eval.reward.scorer import Scorer
@@ -44,26 +45,12 @@ def open_scorer(config: ScorerConfig) -> Iterator[Scorer]:
     elif config.baseline is not None:
         yield baseline(config.baseline)
     elif config.endpoints:
-        yield from _served(config)
+        from eval.reward.asked import served
+
+        to = {name: getattr(config, name) for name in ("model", "endpoints", "api_key_env", "max_calls")}
+        with TemporaryDirectory(prefix="proccorpus-reward-") as spare:
+            yield served(VlmConfig(**to), config.responses or Path(spare), config.window)
     elif config.folder is not None:
         yield open_checkpoint(config.folder, config.window, config.reasoning, config.answer)
     else:
         raise RewardError("a reward needs a model, or a baseline: clock or visual")
-
-
-def _served(config: ScorerConfig) -> Iterator[Scorer]:
-    from eval.reward.asked import RunnerScorer
-    from eval.runners.api import Books
-    from eval.runners.start import RunnerConfig, started
-
-    asked = RunnerConfig(
-        config.model,
-        "api",
-        endpoints=config.endpoints,
-        api_key_env=config.api_key_env,
-        max_calls=config.max_calls,
-    )
-    with TemporaryDirectory(prefix="proccorpus-reward-") as spare:
-        books = Books(config.responses or Path(spare), f"reward-{config.model}", "reward")
-        with started(asked, books) as runner:
-            yield RunnerScorer(runner, config.window)

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from core.errors import UserError
+from eval.reward.checkpoint import open_checkpoint
 from eval.reward.scorer import Reward, Scorer
 from eval.reward.stream import Moment, StreamPicture, picture_cache
 from eval.server.limits import ServerLimits
@@ -139,8 +140,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"left out: {' '.join(others)}", file=sys.stderr)
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever prints, the stream of messages stays clean
-    from eval.reward.open import open_checkpoint
-
     scorer = open_checkpoint(Path(asked.model_path))
     try:
         Adapter(scorer, asked.fps, asked.cameras.split(",")).serve(sys.stdin.buffer, answers)

@@ -9,8 +9,11 @@ from typing import Literal, get_args
 from annotate.model_client.server import Server, ServerConfig
 from annotate.vlm.config import Price, VlmConfig
 from core.errors import UserError
+from eval.benchmarks.options import EvaluationOptions
 from eval.runners.api import ApiRunner, Books
+from eval.runners.local import TextRunner, TwoPassRunner, head_pooling, longest_px
 from eval.runners.prompt import AnswerName, PictureLimits, PromptFormat, Runner, Sampling
+from eval.runners.scored import ScorerRunner
 from training.folder import base_of, folder_hash, is_laptop
 from training.runs import named_model, trained
 from warehouse.lake import Lake
@@ -20,23 +23,12 @@ SERVED = "evaluated"  # name of a checkpoint at a server that is started here
 
 
 @dataclass(frozen=True)
-class Engine:
-    """How a vLLM server that is started here loads a model."""
-
-    tensor_parallel_size: int = 1
-    data_parallel_size: int = 1  # copies of the model, each on GPUs of its own
-    expert_parallel: bool = False  # of mixtures of experts: experts are spread over the GPUs, not cut
-    quantization: str | None = None
-    max_model_len: int = 16384  # tokens
-    max_images: int = 32  # in one prompt
-
-
-@dataclass(frozen=True)
 class RunnerConfig:
-    """Which model answers, and how; command line and Dagster build it from their options, then call `located`.
+    """Which model answers, and how; command line and Dagster make it by `of`, then call `located`.
 
     `model`: a training run, a checkpoint's folder, or the name at `endpoints`. `answer`: auto is the head where there
     is one that reads the question alone; ProcVLM's reads the model's own answer, too, and is asked by `head` only.
+    `engine`: how a server that is started here loads the model.
     """
 
     model: str
@@ -46,7 +38,7 @@ class RunnerConfig:
     answer: AnswerName = "auto"
     sampling: Sampling = field(default_factory=Sampling)
     limits: PictureLimits = field(default_factory=PictureLimits)
-    engine: Engine = field(default_factory=Engine)
+    engine: ServerConfig = field(default_factory=lambda: ServerConfig(""))
     batch_size: int = 16
     max_concurrency: int = 16
     api_key_env: str | None = None
@@ -61,12 +53,43 @@ class RunnerConfig:
         for name, value, names in (("runner", self.runner, RunnerName), ("answer", self.answer, AnswerName)):
             if value not in get_args(names):
                 raise UserError(f"{name} {value!r}: it is one of {', '.join(get_args(names))}")
-        copies = self.engine.data_parallel_size
+        copies = self.engine.replicas
         if copies > 1 and (self.runner != "vllm" or self.endpoints):
             raise UserError(
                 f"{copies} copies of the model (data parallel) are for --runner vllm without --endpoint; "
                 "with transformers start a process for each GPU, with --shard 0/N and so on"
             )
+
+    @classmethod
+    def of(cls, o: EvaluationOptions, model: str) -> "RunnerConfig":
+        """Raises UserError."""
+        try:
+            prompt, reply = map(float, (o.price or "0,0").split(","))
+        except ValueError:
+            raise UserError(f"--price {o.price}: give two numbers, such as 2.5,10") from None
+        return cls(
+            model,
+            o.runner,
+            endpoints=o.endpoint,
+            answer=o.answer,
+            sampling=Sampling(o.temperature, o.max_tokens, o.think, o.top_p, o.top_k, o.repetition_penalty, o.seed),
+            limits=PictureLimits(None, o.min_pixels, o.max_pixels),
+            engine=ServerConfig(
+                "",
+                replicas=o.data_parallel,
+                tensor_parallel_size=o.tensor_parallel,
+                expert_parallel=o.expert_parallel,
+                quantization=o.quantization,
+                max_model_len=o.max_model_len,
+            ),
+            batch_size=o.batch_size,
+            max_concurrency=o.concurrency,
+            api_key_env=o.api_key_env,
+            prompt_format=o.prompt_format,
+            max_calls=o.max_calls,
+            max_cost_usd=o.max_cost_usd,
+            price=Price(usd_per_million_prompt_tokens=prompt, usd_per_million_completion_tokens=reply),
+        )
 
     def located(self, lake: Lake) -> "RunnerConfig":
         """With the model's folder, and its name for `latest`, unless a server has it.
@@ -118,26 +141,13 @@ def started(config: RunnerConfig, books: Books) -> Iterator[Runner]:
     if folder is None:
         raise UserError(f"{config.model} is no checkpoint on this machine: give it, or --endpoint URL of a server")
     # vLLM on this machine: a server of our own
-    from eval.runners.local import longest_px
-
     if base_of(folder):
         raise UserError(f"{folder} is an adapter: merge it first (proccorpus model merge), or use transformers")
     limits = PictureLimits(
         config.limits.longest_px or longest_px(folder), config.limits.min_pixels, config.limits.max_pixels
     )
-    engine = config.engine
-    server = ServerConfig(
-        model=str(folder),
-        served_name=SERVED,
-        port=0,
-        replicas=engine.data_parallel_size,
-        tensor_parallel_size=engine.tensor_parallel_size,
-        expert_parallel=engine.expert_parallel,
-        quantization=engine.quantization,
-        max_model_len=engine.max_model_len,
-        max_images=engine.max_images,
-        log_dir=books.responses.parent / "vllm",
-    )
+    logs = books.responses.parent / "vllm"
+    server = replace(config.engine, model=str(folder), served_name=SERVED, port=0, log_dir=logs)
     with Server(server) as running:
         hashed = folder_hash(folder)
         yield _api(config, SERVED, running.endpoints, books, limits, hashed)
@@ -146,9 +156,6 @@ def started(config: RunnerConfig, books: Books) -> Iterator[Runner]:
 def local_runner(config: RunnerConfig, folder: Path) -> Runner:
     """A checkpoint in this process. A head that pools the answer, too (ProcVLM's), needs one first: it is asked only
     where that is wished for. Raises UserError, ModelError."""
-    from eval.runners.local import TextRunner, TwoPassRunner, head_pooling
-    from eval.runners.scored import ScorerRunner
-
     if is_laptop(folder) and config.answer == "text":
         raise UserError(f"{folder} is a laptop model, which has no words: leave --answer text out")
     pooling = "prompt" if is_laptop(folder) else head_pooling(folder)

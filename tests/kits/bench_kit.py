@@ -8,10 +8,20 @@ from typing import Any
 import cv2
 import numpy as np
 
+from eval.benchmarks.load import load_benchmark
+from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import Question
 from eval.runners.prompt import ModelReply, Prompt
 
+NO_FRAMES = Path("frames of videos go to image_root")
 STEPS = ["reach for the cup", "lift the cup", "place the cup on the plate"]
+
+
+def questions_of(
+    benchmark: str, data: str | None = None, cache: Path | None = None, **options: object
+) -> list[Question]:
+    asked = EvaluationOptions.model_validate({"benchmark": benchmark, "data": data} | options)
+    return load_benchmark(asked, NO_FRAMES, cache)
 
 
 def picture(path: Path, share: float, seed: int = 0) -> None:

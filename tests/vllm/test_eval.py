@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from core.paths import ROOT, Workspace
-from eval.benchmarks.run import BenchmarkConfig, Evaluation, evaluate_benchmark
+from eval.benchmarks.options import EvaluationOptions
+from eval.benchmarks.run import Evaluation, evaluate_benchmark
 from eval.runners.prompt import PictureLimits, Sampling
 from eval.runners.start import RunnerConfig
 from pipeline.build import run_build
@@ -33,7 +34,7 @@ def evaluated(corpus: tuple[Lake, Release], server: VllmServer, runner: str, out
     at: dict = {"folder": server.model_dir} if runner == "transformers" else {"endpoints": (server.url,)}
     limits = PictureLimits(longest_px=96)
     config = RunnerConfig(server.name, runner, sampling=Sampling(0.0, TOKENS), limits=limits, **at)  # type: ignore[arg-type]
-    return evaluate_benchmark(lake, BenchmarkConfig("procvqa-id", out=out, **more), config, release)  # type: ignore[arg-type]
+    return evaluate_benchmark(lake, EvaluationOptions(benchmark="procvqa-id", out=out, **more), config, release)  # type: ignore[arg-type]
 
 
 def responses(path: Path) -> dict[str, dict]:
@@ -75,7 +76,7 @@ def test_transformers_and_the_server_say_the_same(
 def test_baselines_with_the_same_model_stand_beside_it(
     corpus: tuple[Lake, Release], vllm_server: VllmServer, tmp_path: Path
 ) -> None:
-    only = {"parts": ("procvqa_c",), "limit": 6, "vlm_baselines": ("direct",)}
+    only = {"part": ("procvqa_c",), "limit": 6, "baselines": ("direct",)}
     for runner in ("transformers", "vllm"):
         found = evaluated(corpus, vllm_server, runner, tmp_path / f"{runner}.jsonl", **only)
         assert {"tiny", "direct (tiny)", "clock"} <= {e.model for e in found.entries}

@@ -4,7 +4,6 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -19,7 +18,7 @@ from warehouse.lake import Lake, content_key, literal
 from warehouse.releases import get_release
 from warehouse.releases.contents import ShardFile, lake_shards
 from warehouse.releases.takedown import taken_down
-from warehouse.shards import Entry, Sample, ShardError, expand, read_entry, read_index
+from warehouse.shards import Sample, ShardError, entry_at, expand, read_entry
 from warehouse.shards.profiles import PROFILES, draw
 
 PICTURE_NAME = re.compile(r"(?:e(?P<other>\d{6,})\.)?(?P<camera>.+)\.(?P<frame>\d{6,})(?:\.(?P<edit>[^.]+))?\.jpg")
@@ -140,11 +139,7 @@ class SampleExport(Export):
     def of_entry(self, shard: str, offset: int, sample_ids: Collection[str]) -> list[Sample]:
         """Some samples of the entry at this byte of a shard's tar, as the lake records it. Raises ShardError."""
         path = self.shards[shard].path(self.lake.workspace)
-        if path not in self._entries:
-            self._entries[path] = {entry.offset: entry for entry in read_index(path).entries}
-        if offset not in self._entries[path]:
-            raise ShardError(f"shard {shard} has no entry at byte {offset}, where the lake says there is one")
-        rows, pictures = read_entry(path, self._entries[path][offset])
+        rows, pictures = read_entry(path, entry_at(path, offset))
         samples = [expand(row, pictures) for row in rows if row["sample_id"] in sample_ids]
         if len(samples) != len(sample_ids):
             raise ShardError(f"shard {path.name} lacks samples at byte {offset} that the lake says are there")
@@ -153,11 +148,6 @@ class SampleExport(Export):
                 odd = sample.row["sample_id"]
                 raise ShardError(f"sample {odd} has not one {IMAGE_MARK} in its question for each picture")
         return samples
-
-    @cached_property
-    def _entries(self) -> dict[Path, dict[int, Entry]]:
-        """By shard and byte, of the shards that were read."""
-        return {}
 
     @cached_property
     def sample_facts(self) -> dict[str, Any]:

@@ -15,5 +15,6 @@ from warehouse.lake.lake import Lake as Lake
 from warehouse.lake.lake import forget_lakes as forget_lakes
 from warehouse.lake.lake import open_lake as open_lake
 from warehouse.lake.place import LakeError as LakeError
+from warehouse.lake.place import is_passing as is_passing
 from warehouse.lake.publication import WHOLE_DATASET as WHOLE_DATASET
 from warehouse.lake.publication import StageRun as StageRun

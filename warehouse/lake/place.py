@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import duckdb
 import filelock
 
 from core.addresses import without_secrets
@@ -41,8 +42,6 @@ class LakeError(UserError):
 
 def is_passing(e: BaseException | None) -> bool:
     """Is this, or what it comes from, a catalog or bucket that is away, and may be back in a moment?"""
-    import duckdb
-
     while e is not None:
         if isinstance(e, duckdb.Error | LakeError) and AWAY.search(str(e)):
             return True

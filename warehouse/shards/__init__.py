@@ -6,14 +6,17 @@ from warehouse.shards.shard import Sample as Sample
 from warehouse.shards.shard import ShardEpisode as ShardEpisode
 from warehouse.shards.shard import ShardError as ShardError
 from warehouse.shards.shard import check_shard as check_shard
+from warehouse.shards.shard import entry_at as entry_at
 from warehouse.shards.shard import expand as expand
 from warehouse.shards.shard import glance as glance
 from warehouse.shards.shard import index_path as index_path
 from warehouse.shards.shard import pack as pack
 from warehouse.shards.shard import picture_name as picture_name
+from warehouse.shards.shard import picture_places as picture_places
 from warehouse.shards.shard import read_entries as read_entries
 from warehouse.shards.shard import read_entry as read_entry
 from warehouse.shards.shard import read_index as read_index
 from warehouse.shards.shard import read_sample as read_sample
 from warehouse.shards.shard import read_samples as read_samples
 from warehouse.shards.shard import shards_stage as shards_stage
+from warehouse.shards.shard import shown as shown

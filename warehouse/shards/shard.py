@@ -12,6 +12,7 @@ import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path, PosixPath
 from tempfile import TemporaryFile
@@ -261,53 +262,43 @@ class Sample:
     entry: Mapping[str, bytes] = field(default_factory=dict, repr=False, compare=False)
 
 
-def read_entries(path: Path, offset: int = 0) -> Iterator[tuple[list[dict], dict[str, bytes]]]:
-    """(samples, pictures by name) of each episode of a tar, streaming from a byte offset. Raises ShardError."""
-    try:
-        with path.open("rb") as f:
-            f.seek(offset)
-            yield from _entries(f, path.name, offset)
-    except ShardError:
-        raise
-    except _failures(path) as e:
-        raise ShardError(f"shard {path.name} cannot be read: {e}") from e
-
-
-def _entries(f: IO[bytes], shard: str, offset: int) -> Iterator[tuple[list[dict], dict[str, bytes]]]:
-    key, pictures = "", {}
-    # As a stream, so that a tar comes from a bucket in one pass without being seekable
-    with tarfile.open(fileobj=f, mode="r|") as tar:
-        for member in tar:
-            handle = tar.extractfile(member)
-            if handle is None:
-                continue
-            member_key, _, name = member.name.partition(".")
-            if member_key != key:
-                key, pictures = member_key, {}
-            # The samples are the last file of their entry
-            if name == SAMPLES:
-                yield json.loads(handle.read()), pictures
-            else:
-                pictures[name] = handle.read()
-
-        # A tar that was cut off between two entries reads like a shorter one
-        _check_end(f, shard, offset + tar.offset)
-
-
-def _check_end(f: IO[bytes], shard: str, end: int) -> None:
-    """Raise ShardError unless a tar's last member is followed by zeros.
-
-    tarfile takes a file that ends, or turns to rubbish, between two members for complete.
-    """
-    f.seek(end)
-    if f.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-        raise ShardError(f"shard {shard} is cut off or damaged at byte {end}")
+def read_entries(path: Path) -> Iterator[tuple[list[dict], dict[str, bytes]]]:
+    """(samples, pictures by name) of each episode of a tar, in its order. Raises ShardError."""
+    return (read_entry(path, entry) for entry in read_index(path).entries)
 
 
 def read_entry(path: Path, entry: Entry) -> tuple[list[dict], dict[str, bytes]]:
     """(samples, pictures by name) of one episode, by its place in the index: one read. Raises ShardError."""
+    rows, data, places = _read(path, entry)
+    return rows, {name: data[place] for name, place in places.items()}
+
+
+def picture_places(path: Path, entry: Entry) -> tuple[list[dict], dict[str, tuple[int, int]]]:
+    """(samples, byte in the tar and size of each picture by name) of one episode. Raises ShardError."""
+    rows, _, places = _read(path, entry)
+    return rows, {name: (entry.offset + place.start, place.stop - place.start) for name, place in places.items()}
+
+
+@lru_cache(maxsize=256)
+def _by_offset(tar: Path) -> dict[int, Entry]:
+    return {entry.offset: entry for entry in read_index(tar).entries}
+
+
+def entry_at(tar: Path, offset: int) -> Entry:
+    """The entry at a byte, as the lake records it. Raises ShardError."""
+    if offset not in (known := _by_offset(tar)):
+        raise ShardError(f"shard {tar.name} has no entry at byte {offset}, where the lake says there is one")
+    return known[offset]
+
+
+def _read(path: Path, entry: Entry) -> tuple[list[dict], bytes, dict[str, slice]]:
+    """Samples of one episode, its bytes, and where in these each picture is."""
     try:
-        rows, pictures = _unpacked(_range(path, entry.offset, entry.size), entry)
+        data = _range(path, entry.offset, entry.size)
+        if len(data) != entry.size:
+            raise ValueError("cut off")
+        places = dict(_members(data, entry.key))
+        rows = json.loads(data[places.pop(SAMPLES)])
         ids = tuple(r["sample_id"] for r in rows)
     except (KeyError, TypeError) as e:
         raise ShardError(f"shard {path.name} holds no samples of {entry.key} at byte {entry.offset}") from e
@@ -316,19 +307,11 @@ def read_entry(path: Path, entry: Entry) -> tuple[list[dict], dict[str, bytes]]:
     # Bytes may be readable and still be of another state than the index was made of
     if ids != entry.sample_id:
         raise ShardError(f"shard {path.name} holds other samples in {entry.key} than its index says")
-    return rows, pictures
+    return rows, data, places
 
 
-def _unpacked(data: bytes, entry: Entry) -> tuple[list[dict], dict[str, bytes]]:
-    """(samples, pictures by name) of an entry's bytes. Raises ValueError, and KeyError where it has no samples."""
-    if len(data) != entry.size:
-        raise ValueError("cut off")
-    pictures = dict(_members(data, entry.key))
-    return json.loads(pictures.pop(SAMPLES)), pictures
-
-
-def _members(data: bytes, key: str) -> Iterator[tuple[str, bytes]]:
-    """Name, without the key, and bytes of each member of an entry, quicker than tarfile. Raises ValueError."""
+def _members(data: bytes, key: str) -> Iterator[tuple[str, slice]]:
+    """Name, without the key, and place of each member of an entry, quicker than tarfile. Raises ValueError."""
     at, long_name = 0, None
     while at < len(data):
         # A tar is blocks of 512 bytes: a header, then the body in whole blocks
@@ -336,13 +319,13 @@ def _members(data: bytes, key: str) -> Iterator[tuple[str, bytes]]:
         if not _is_header(head):
             raise ValueError(f"damaged {at} bytes further on")
         start, size = at + tarfile.BLOCKSIZE, int(head[124:135], 8)
-        body = data[start : start + size]
-        if len(body) != size:
+        body = slice(start, start + size)
+        if body.stop > len(data):
             raise ValueError("cut off")
 
         # A name of more than 100 bytes is the body of a member of its own, before the one that it names
         if head[156:157] == tarfile.GNUTYPE_LONGNAME:
-            long_name = body
+            long_name = data[body]
         else:
             full_name = (long_name or head[:100]).rstrip(b"\0").decode()
             member_key, _, name = full_name.partition(".")
@@ -372,13 +355,17 @@ def _range(path: Path, offset: int, size: int) -> bytes:
         return f.read(size)
 
 
-def expand(row: dict, pictures: Mapping[str, bytes]) -> Sample:
-    """A sample of an entry with its pictures. Raises ShardError."""
-    names = row["pictures"]
-    missing = [name for name in names if name not in pictures]
+def shown[P](row: Mapping, pictures: Mapping[str, P]) -> tuple[P, ...]:
+    """Those of an entry's pictures that a sample shows, in its order. Raises ShardError."""
+    missing = [name for name in row["pictures"] if name not in pictures]
     if missing:
         raise ShardError(f"sample {row['sample_id']} shows {missing[0]}, which its shard does not hold")
-    return Sample(row, tuple(pictures[name] for name in names))
+    return tuple(pictures[name] for name in row["pictures"])
+
+
+def expand(row: dict, pictures: Mapping[str, bytes]) -> Sample:
+    """A sample of an entry with its pictures. Raises ShardError."""
+    return Sample(row, shown(row, pictures))
 
 
 def read_samples(paths: Sequence[Path], families: frozenset[str] | None = None) -> Iterator[Sample]:
@@ -392,11 +379,10 @@ def read_samples(paths: Sequence[Path], families: frozenset[str] | None = None) 
 
 def read_sample(tar: Path, offset: int, sample_id: str) -> Sample:
     """One sample by its location in the lake; reads one entry. Raises ShardError."""
-    for rows, pictures in read_entries(tar, offset):
-        for row in rows:
-            if row["sample_id"] == sample_id:
-                return expand(row, pictures)
-        break
+    rows, pictures = read_entry(tar, entry_at(tar, offset))
+    for row in rows:
+        if row["sample_id"] == sample_id:
+            return expand(row, pictures)
     raise ShardError(f"sample {sample_id} is not at byte {offset} of shard {tar.name}")
 
 

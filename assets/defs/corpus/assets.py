@@ -23,8 +23,7 @@ from pipeline.picture_cache import PictureCache
 from pipeline.plan import CURRENT, WAITING, plan
 from pipeline.stage import Stage, StageContext, StageReport, run_stage
 from pipeline.stages import LISTING, STAGES, stage_specs
-from warehouse.lake import forget_lakes
-from warehouse.lake.place import is_passing
+from warehouse.lake import forget_lakes, is_passing
 
 OWNERS = ["team:corpus"]
 # Bounds the partitions that read sources, and so may download, at a time: `dagster instance concurrency set` changes it

@@ -14,6 +14,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import ray
+from ray.util.placement_group import placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
 from annotate.model_client.server import GUARD
 from assets.lib.launch.job import torchrun
 
@@ -40,9 +44,6 @@ def run_node(command: Sequence[str]) -> Iterator[str | int]:
 
 def run_nodes(python: str, arguments: Sequence[str], nodes: int, gpus: int, cpus: int, job: str) -> int:
     """Run a job on `nodes` machines of the cluster that this process belongs to; the first failure's code, or 0."""
-    import ray
-    from ray.util.placement_group import placement_group
-    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
     def meeting_point() -> str:
         """A machine as others reach it, with a port that is free: HOST:PORT."""

@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 
 from core.paths import Workspace
-from eval.benchmarks.load import load_benchmark
+from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import BenchmarkError, Question
-from eval.benchmarks.run import BenchmarkConfig, evaluate_benchmark
+from eval.benchmarks.run import evaluate_benchmark
 from eval.predictions import PredictionLine
 from eval.runners.start import RunnerConfig
 from eval.scoring.files import score_predictions
 from eval.scoring.scored import ALL
+from tests.kits.bench_kit import questions_of
 from tests.kits.graded_kit import RBM_ROWS, make_rbm, make_roboreward
 from tests.kits.laptop_kit import make_checkpoint
 from warehouse.lake import Lake
@@ -42,7 +43,7 @@ def test_videos_that_are_missing_or_damaged_cost_their_own_question(tmp_path: Pa
     root = make_rbm(tmp_path / "r")
     (root / "train" / RBM_ROWS[0][0]).unlink()
     (root / "train" / RBM_ROWS[1][0]).write_bytes(b"no video")
-    questions = load_benchmark("rbm-eval", str(root), image_root=tmp_path / "f")
+    questions = questions_of("rbm-eval", str(root), image_root=tmp_path / "f")
     with pytest.raises(BenchmarkError, match="No such file"):
         questions[0].pictures[0].read()
     assert questions[1].pictures[0].path.name == "b.mp4"
@@ -50,14 +51,14 @@ def test_videos_that_are_missing_or_damaged_cost_their_own_question(tmp_path: Pa
     for name, *_ in RBM_ROWS[1:]:
         (root / "train" / name).unlink()
     with pytest.raises(BenchmarkError, match=r"none of 5 videos of .* is there, such as train/usc/a\.mp4"):
-        load_benchmark("rbm-eval", str(root), image_root=tmp_path / "f")
+        questions_of("rbm-eval", str(root), image_root=tmp_path / "f")
 
 
 # Scoring
 
 
 def test_points_are_compared_as_whole_ones(rewards: Path, tmp_path: Path) -> None:
-    questions = load_benchmark("roboreward", str(rewards), image_root=tmp_path)
+    questions = questions_of("roboreward", str(rewards), image_root=tmp_path)
     scores = score_predictions("roboreward", lines(questions, [0.95, 0.5, None])).scores()
     assert scores[ALL, "points_accuracy"].value == pytest.approx(1 / 3)
     assert scores[ALL, "points_mae"].value == pytest.approx((0 + 1 + 4) / 3)
@@ -66,7 +67,7 @@ def test_points_are_compared_as_whole_ones(rewards: Path, tmp_path: Path) -> Non
 def test_a_model_is_evaluated_beside_the_clock(rbm: Path, tmp_path: Path) -> None:
     lake = Lake(Workspace(tmp_path / "w"))
     folder = make_checkpoint(tmp_path / "bars")
-    config = BenchmarkConfig("rbm-eval", data=str(rbm))
+    config = EvaluationOptions(benchmark="rbm-eval", data=str(rbm))
     found = evaluate_benchmark(lake, config, RunnerConfig("bars", folder=folder))
     assert [e.model for e in found.entries][:2] == ["bars", "clock"]
     clock = found.entries[1].scores

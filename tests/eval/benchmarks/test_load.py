@@ -8,9 +8,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from eval.benchmarks.load import load_benchmark
 from eval.benchmarks.question import BenchmarkError, PictureFile
-from tests.kits.bench_kit import by_part, make_progress_bench
+from tests.kits.bench_kit import by_part, make_progress_bench, questions_of
 from tests.kits.files import files_of
 from tests.kits.hub_server import Hub, serve
 from tests.kits.lerobot_writer import write_v3
@@ -37,35 +36,35 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 def test_a_pinned_commit_is_read_and_only_what_is_asked_for_is_fetched(bench: Path, hub: Hub, tmp_path: Path) -> None:
     commit = hub.commit(files_of(bench))
     hub.commit({"README.md": b"all gone"})
-    questions = load_benchmark(
-        "progress-bench", f"hf://{REPO}@{commit}", cache=tmp_path, parts=["visual_same_view"], limit=1
+    questions = questions_of(
+        "progress-bench", f"hf://{REPO}@{commit}", cache=tmp_path, part=["visual_same_view"], limit=1
     )
     assert by_part(questions) == {"visual_same_view": 1}
     pictures = {p for p in hub.fetched() if p.endswith(".jpg")}
     assert hub.fetched() - pictures == {"prog-bench/visual_same_view.jsonl"}
     assert len(pictures) == len(questions[0].pictures) == 5
-    local = load_benchmark("progress-bench", str(bench), parts=["visual_same_view"], limit=1)
+    local = questions_of("progress-bench", str(bench), part=["visual_same_view"], limit=1)
     assert [p.read() for p in questions[0].pictures] == [p.read() for p in local[0].pictures]
     assert questions[0].key == local[0].key
 
 
 def test_what_cannot_be_loaded_says_why(bench: Path, tmp_path: Path) -> None:
     with pytest.raises(BenchmarkError, match=r"unknown benchmark 'x'; known: progress-bench"):
-        load_benchmark("x")
+        questions_of("x")
     with pytest.raises(BenchmarkError, match=r"has no part 'visual'; it has text-normal"):
-        load_benchmark("progress-bench", str(bench), parts=["visual"])
+        questions_of("progress-bench", str(bench), part=["visual"])
     with pytest.raises(BenchmarkError, match=r"--image-root .*nowhere is no folder"):
-        load_benchmark("progress-bench", str(bench), image_root=tmp_path / "nowhere")
+        questions_of("progress-bench", str(bench), image_root=tmp_path / "nowhere")
     with pytest.raises(BenchmarkError, match="give a workspace and a release"):
-        load_benchmark("procvqa-id")
+        questions_of("procvqa-id")
     lines = (bench / "prog-bench" / "text-normal.jsonl").read_text().splitlines()
     outside = lines[1].replace("camera_top", "../../../../camera_top")
     (tmp_path / "rows.jsonl").write_text(f"{lines[0]}\n{outside}")
     with pytest.raises(BenchmarkError, match="outside the folder of pictures"):
-        load_benchmark("progress-bench", str(tmp_path / "rows.jsonl"), image_root=tmp_path)
+        questions_of("progress-bench", str(tmp_path / "rows.jsonl"), image_root=tmp_path)
     (tmp_path / "rows.jsonl").write_text(f"{lines[0]}\n{{")
     with pytest.raises(BenchmarkError, match=r"rows\.jsonl line 2 is not JSON"):
-        load_benchmark("progress-bench", str(tmp_path / "rows.jsonl"))
+        questions_of("progress-bench", str(tmp_path / "rows.jsonl"))
 
 
 # Any dataset
@@ -86,7 +85,7 @@ def labelled(root: Path, column: str = "progress", bad: bool = False) -> Path:
 
 def test_a_datasets_progress_and_success(tmp_path: Path) -> None:
     root = labelled(tmp_path / "data" / "toy")
-    questions = load_benchmark("dataset", str(root), image_root=tmp_path / "frames")
+    questions = questions_of("dataset", str(root), image_root=tmp_path / "frames")
     assert by_part(questions) == {"progress": 32, "success": 3}
     assert [(q.trajectory, q.truth.success) for q in questions if q.part == "success"] == [
         ("0", True), ("1", False), ("2", False),
@@ -99,7 +98,7 @@ def test_a_datasets_progress_and_success(tmp_path: Path) -> None:
     assert picture.ndim == 3
     (frame,) = (tmp_path / "frames").rglob("000000/000000.jpg")
     frame.write_bytes(b"kept")
-    again = load_benchmark("dataset", str(root), image_root=tmp_path / "frames", inferences=2, limit=1)
+    again = questions_of("dataset", str(root), image_root=tmp_path / "frames", num_inferences=2, limit=1)
     assert frame.read_bytes() == b"kept"  # nothing is decoded twice
     assert len({q.key for q in again}) == 34
     assert {q.key for q in again if q.inference == 0} <= {q.key for q in questions}

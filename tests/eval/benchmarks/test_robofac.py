@@ -6,12 +6,12 @@ import pytest
 
 from core.errors import UserError
 from core.paths import Workspace
-from eval.benchmarks.load import load_benchmark
+from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import BenchmarkError
-from eval.benchmarks.run import BenchmarkConfig, evaluate_benchmark
+from eval.benchmarks.run import evaluate_benchmark
 from eval.runners.prompt import Sampling
 from eval.runners.start import RunnerConfig
-from tests.kits.bench_kit import by_part
+from tests.kits.bench_kit import by_part, questions_of
 from tests.kits.reward_kit import make_checkpoint
 from tests.kits.robofac_kit import make_robofac
 from warehouse.lake import Lake
@@ -23,21 +23,19 @@ def robofac(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_one_folder_one_file_parts_and_limit(robofac: Path, tmp_path: Path) -> None:
-    whole = load_benchmark("robofac", str(robofac), image_root=tmp_path)
-    sim = load_benchmark("robofac", str(robofac / "test_qa_sim"), image_root=tmp_path)
+    whole = questions_of("robofac", str(robofac), image_root=tmp_path)
+    sim = questions_of("robofac", str(robofac / "test_qa_sim"), image_root=tmp_path)
     assert [q.key for q in sim] == [q.key for q in whole if q.dataset == "test_qa_sim"]
     assert all(q.pictures[0].read() for q in sim)
-    second = load_benchmark(
-        "robofac", str(robofac / "test_qa_sim" / "annos_per_video_split1.json"), image_root=tmp_path
-    )
+    second = questions_of("robofac", str(robofac / "test_qa_sim" / "annos_per_video_split1.json"), image_root=tmp_path)
     assert [q.key for q in second] == [q.key for q in sim if q.trajectory == "b"]
-    some = load_benchmark("robofac", str(robofac), image_root=tmp_path, parts=("failure_detection",), limit=1)
+    some = questions_of("robofac", str(robofac), image_root=tmp_path, part=("failure_detection",), limit=1)
     assert by_part(some) == {"failure_detection": 1}
 
 
 def test_a_long_run_is_shown_in_32_pictures(tmp_path: Path) -> None:
     root = make_robofac(tmp_path / "r", frames=30 * 40)
-    q = load_benchmark("robofac", str(root), image_root=tmp_path / "f", limit=1)[0]
+    q = questions_of("robofac", str(root), image_root=tmp_path / "f", limit=1)[0]
     assert len(q.pictures) == 32
     assert [q.pictures[k].path.name for k in (0, -1)] == ["000000.jpg", f"{30 * 39:06d}.jpg"]
 
@@ -46,19 +44,19 @@ def test_a_video_that_is_missing_or_damaged_costs_its_own_questions(tmp_path: Pa
     root = make_robofac(tmp_path / "r")
     (root / "simulation_data/LiftCube/a.mp4").unlink()
     (root / "simulation_data/LiftCube/b.mp4").write_bytes(b"no video")
-    questions = load_benchmark("robofac", str(root), image_root=tmp_path / "f")
+    questions = questions_of("robofac", str(root), image_root=tmp_path / "f")
     names = {q.trajectory: [p.path.name for p in q.pictures] for q in questions}
     assert (names["a"], names["b"], len(names["c"])) == (["a.mp4"], ["b.mp4"], 3)
     (root / "realworld_data/LiftCube/c.mp4").unlink()
     (root / "simulation_data/LiftCube/b.mp4").unlink()
     with pytest.raises(BenchmarkError, match=r"none of 3 videos is there, such as .*LiftCube/c.mp4"):
-        load_benchmark("robofac", str(root), image_root=tmp_path / "f")
+        questions_of("robofac", str(root), image_root=tmp_path / "f")
 
 
 def test_a_model_is_asked_and_scored(robofac: Path, tmp_path: Path) -> None:
     lake, model = Lake(Workspace(tmp_path / "w")), make_checkpoint(tmp_path / "m", head=None)
     runner = RunnerConfig("m", folder=model, answer="text", sampling=Sampling(max_tokens=4))
-    config = BenchmarkConfig("robofac", str(robofac))
+    config = EvaluationOptions(benchmark="robofac", data=str(robofac))
     evaluation = evaluate_benchmark(lake, config, runner)
     (entry,) = evaluation.entries
     # A model of random weights names no option
@@ -72,7 +70,9 @@ def test_a_model_is_asked_and_scored(robofac: Path, tmp_path: Path) -> None:
     )
     assert row[0] == 12
     # Free text alone: answers are kept for a judge
-    written = evaluate_benchmark(lake, BenchmarkConfig("robofac", str(robofac), parts=("task_identification",)), runner)
+    written = evaluate_benchmark(
+        lake, EvaluationOptions(benchmark="robofac", data=str(robofac), part=("task_identification",)), runner
+    )
     assert written.entries[0].scored.counts["unscored_task_identification"] == 3
     headed = make_checkpoint(tmp_path / "h")
     with pytest.raises(UserError, match="asks for words only"):

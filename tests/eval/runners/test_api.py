@@ -9,13 +9,12 @@ from annotate.model_client import client as client_module
 from annotate.model_client.calls import VlmError
 from annotate.vlm.config import Price, VlmConfig
 from core.errors import UserError
-from eval.benchmarks.load import load_benchmark
 from eval.benchmarks.question import Question
 from eval.runners.api import ApiRunner, Books
 from eval.runners.collect import collect, run_settings
 from eval.runners.methods import METHODS
 from eval.runners.prompt import PictureLimits, Sampling
-from tests.kits.bench_kit import make_progress_bench
+from tests.kits.bench_kit import make_progress_bench, questions_of
 from tests.kits.vlm_standin import Fault, StandIn, serving
 
 
@@ -27,7 +26,7 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def questions(tmp_path_factory: pytest.TempPathFactory) -> list[Question]:
-    return load_benchmark("progress-bench", str(make_progress_bench(tmp_path_factory.mktemp("bench"))))
+    return questions_of("progress-bench", str(make_progress_bench(tmp_path_factory.mktemp("bench"))))
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ import pytest
 
 from core.errors import UserError
 from core.paths import ROOT
-from eval.benchmarks.load import load_benchmark
 from eval.benchmarks.question import Question, RightAnswer
 from eval.predictions import read_predictions
 from eval.runners.collect import collect, of_shard, run_settings
@@ -20,7 +19,7 @@ from eval.runners.methods import METHODS
 from eval.runners.prompt import ModelReply, Prompt, UnansweredError, format_of, images_first, turn
 from eval.runners.weightless import running_clock, weightless
 from eval.scoring.files import score_predictions
-from tests.kits.bench_kit import STEPS, Scripted, by_part, make_progress_bench, share_seen
+from tests.kits.bench_kit import STEPS, Scripted, by_part, make_progress_bench, questions_of, share_seen
 
 OWN = METHODS["question"]
 
@@ -32,7 +31,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def questions(bench: Path) -> list[Question]:
-    return load_benchmark("progress-bench", str(bench))
+    return questions_of("progress-bench", str(bench))
 
 
 def run(runner: Scripted, questions: list[Question], out: Path, method=OWN, shard=(0, 1)):
@@ -44,15 +43,15 @@ def test_all_parts_load_from_a_folder_with_their_pictures(bench: Path, questions
         "text-normal": 6, "text-unanswerable": 6, "visual_same_view": 6, "visual_cross_view": 6,
         "visual-unanswerable": 2,
     }  # fmt: skip
-    assert by_part(load_benchmark("human-bench", str(bench))) == {"text": 4, "visual": 4}
+    assert by_part(questions_of("human-bench", str(bench))) == {"text": 4, "visual": 4}
     assert all(p.read() for q in questions for p in q.pictures)
     assert all(q.text.count("<image>") == len(q.pictures) for q in questions)
-    elsewhere = load_benchmark("progress-bench", str(bench / "prog-bench"), image_root=bench / "images")
+    elsewhere = questions_of("progress-bench", str(bench / "prog-bench"), image_root=bench / "images")
     assert [q.key for q in elsewhere] == [q.key for q in questions]
 
 
 def test_a_limit_counts_rows_before_they_are_multiplied(bench: Path) -> None:
-    found = load_benchmark("progress-bench", str(bench), parts=("text-normal",), limit=2, inferences=3)
+    found = questions_of("progress-bench", str(bench), part=("text-normal",), limit=2, num_inferences=3)
     assert len(found) == 6
     assert len({q.key for q in found}) == 6
     assert len({q.text for q in found}) == 1  # of the same recording and steps
@@ -103,13 +102,12 @@ def test_a_line_that_was_cut_off_is_asked_again(questions: list[Question], tmp_p
 KILLED = """
 import sys, time
 from pathlib import Path
-from tests.kits.bench_kit import Scripted
-from eval.benchmarks.load import load_benchmark
+from tests.kits.bench_kit import Scripted, questions_of
 from eval.runners.collect import collect, run_settings
 from eval.runners.methods import METHODS
 from eval.runners.prompt import ModelReply
 
-questions = load_benchmark("progress-bench", sys.argv[1])
+questions = questions_of("progress-bench", sys.argv[1])
 
 def say(prompt):
     print(prompt.key, flush=True)
@@ -216,7 +214,7 @@ def test_direct_score_shows_the_state_alone(questions: list[Question]) -> None:
 
 
 def test_a_baseline_survives_a_picture_that_is_not_there(bench: Path) -> None:
-    moved = load_benchmark("progress-bench", str(bench), parts=("visual_same_view",), image_root=bench / "prog-bench")
+    moved = questions_of("progress-bench", str(bench), part=("visual_same_view",), image_root=bench / "prog-bench")
     made = weightless(moved, {})
     assert all(v != v for v in made["visual distance"].values())
     assert len(made["clock"]) == 6

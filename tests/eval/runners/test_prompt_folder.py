@@ -10,14 +10,14 @@ import pytest
 from core.errors import UserError
 from core.paths import Workspace
 from core.values import PLAIN_IMAGE
-from eval.benchmarks.load import load_benchmark
+from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import PictureFile, Question
-from eval.benchmarks.run import BenchmarkConfig, evaluate_benchmark
+from eval.benchmarks.run import evaluate_benchmark
 from eval.runners.local import TextRunner
 from eval.runners.prompt import PictureLimits, Sampling, turn
 from eval.runners.prompt_folder import read_prompts
 from eval.runners.start import RunnerConfig, local_runner
-from tests.kits.bench_kit import make_progress_bench
+from tests.kits.bench_kit import make_progress_bench, questions_of
 from tests.kits.reward_kit import make_checkpoint
 from training.recipe import HeadConfig
 from training.transform import Transform
@@ -65,7 +65,7 @@ def a_run(**fields: Any) -> Question:
 
 def test_a_demonstration_in_pictures_is_asked_as_the_file_says(bench: Path, tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "p", visual__toml=VISUAL.replace("{role}", ""))
-    question = load_benchmark("progress-bench", str(bench), parts=("visual_same_view",))[0]
+    question = questions_of("progress-bench", str(bench), part=("visual_same_view",))[0]
     prompt = read_prompts(folder).of(question).prompt(question)
     mark = PLAIN_IMAGE
     assert prompt.text == (
@@ -121,19 +121,22 @@ def test_a_run_is_asked_in_the_folders_words_and_knows_them(bench: Path, tmp_pat
     lake, model = Lake(Workspace(tmp_path / "w")), make_checkpoint(tmp_path / "m", head=None)
     prompts = folder_of(tmp_path / "p", text__txt=TEXT)
     runner = RunnerConfig("m", folder=model, answer="text", sampling=Sampling(max_tokens=4))
-    config = BenchmarkConfig("progress-bench", str(bench), parts=("text-normal",), limit=2)
+    config = EvaluationOptions(benchmark="progress-bench", data=str(bench), part=("text-normal",), limit=2)
     plain = evaluate_benchmark(lake, config, runner)
-    asked = evaluate_benchmark(lake, replace(config, prompts=prompts), runner)
+    asked = evaluate_benchmark(lake, config.model_copy(update={"prompts": prompts}), runner)
     assert asked.run != plain.run
     assert asked.settings["prompts"] == read_prompts(prompts).hash
     assert "prompts" not in plain.settings
     assert asked.settings["prompt_version"] != plain.settings["prompt_version"]
     folder_of(prompts, text__txt=TEXT.replace("How far?", "How far is it?"))
-    assert evaluate_benchmark(lake, replace(config, prompts=prompts), runner).run not in (plain.run, asked.run)
+    assert evaluate_benchmark(lake, config.model_copy(update={"prompts": prompts}), runner).run not in (
+        plain.run,
+        asked.run,
+    )
     (row,) = lake.rows("SELECT config FROM eval_runs WHERE eval_run = ?", [stored_run(lake, asked.settings["prompts"])])
     assert json.loads(row[0])["prompts"] == asked.settings["prompts"]
     with pytest.raises(UserError, match=r"has no visual.toml or visual.txt"):
-        evaluate_benchmark(lake, replace(config, prompts=prompts, parts=("visual_same_view",)), runner)
+        evaluate_benchmark(lake, config.model_copy(update={"prompts": prompts, "part": ("visual_same_view",)}), runner)
 
 
 def stored_run(lake: Lake, prompts: str) -> str:
@@ -143,7 +146,7 @@ def stored_run(lake: Lake, prompts: str) -> str:
 def test_a_head_after_the_answer_reads_the_same_words(bench: Path, tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "p", visual__toml=VISUAL.replace("{role}", ""))
     model = make_checkpoint(tmp_path / "m", head=HeadConfig(pooling="published"), converted_from="ProcVLM-2B")
-    question = load_benchmark("progress-bench", str(bench), parts=("visual_same_view",))[0]
+    question = questions_of("progress-bench", str(bench), part=("visual_same_view",))[0]
     prompt = read_prompts(folder).of(question).prompt(question)
     config = RunnerConfig("m", answer="head", sampling=Sampling(max_tokens=4), limits=PictureLimits(longest_px=32))
     two_pass = local_runner(config, model)

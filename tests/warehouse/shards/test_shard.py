@@ -79,13 +79,16 @@ def test_an_episode_that_cannot_be_written_leaves_nothing(workspace: Workspace):
 
 
 @pytest.mark.parametrize("dataset", ["sim", "a-dataset-of-a-very-long-name-" * 4, "größe"])
-def test_an_entry_is_read_as_the_stream_is(tmp_path: Path, dataset: str):
+def test_entries_are_read_as_tarfile_reads_them(tmp_path: Path, dataset: str):
     """Also where names do not fit into a header of a tar."""
     path = write(tmp_path, [episode(i, dataset=dataset, noise=300) for i in range(4)], "x.tar")
-    streamed = list(read_entries(path))
-    entries = read_index(path).entries
-    assert [read_entry(path, e) for e in entries] == streamed
-    assert next(read_entries(path, entries[2].offset)) == streamed[2]
+    with tarfile.open(path) as tar:
+        members = {m.name: tar.extractfile(m).read() for m in tar if m.isfile()}
+    entries = list(read_entries(path))
+    assert [read_entry(path, e) for e in read_index(path).entries] == entries
+    assert sorted(b for _, pictures in entries for b in pictures.values()) == sorted(
+        b for name, b in members.items() if name.endswith(".jpg")
+    )
     samples = [(s.row["sample_id"], s.pictures) for s in read_samples([path])]
     assert len(samples) == 12
     pictures = list(episode(3, noise=300).pictures.values())
@@ -109,7 +112,7 @@ def test_a_sample_is_read_by_its_location(workspace: Workspace):
     x, y = locations[0], locations[-1]
     with pytest.raises(ShardError, match=f"sample {y['sample_id']} is not at byte {x['offset']} of shard {tar.name}"):
         read_sample(tar, x["offset"], y["sample_id"])
-    with pytest.raises(ShardError, match=r"shard no\.tar cannot be read"):
+    with pytest.raises(ShardError, match=r"the index of shard no\.tar cannot be read"):
         read_sample(tar.with_name("no.tar"), 0, "s")
 
 
@@ -170,14 +173,13 @@ def test_a_tar_cut_anywhere_is_an_error(tmp_path: Path):
     whole = path.read_bytes()
     end = sum(e.size for e in read_index(path).entries)  # from here on there are only zeros
     assert not any(whole[end:])
-    for size in [*range(0, end, 256), end - 1, end]:
+    for size in range(0, end - 511, 256):
         path.write_bytes(whole[:size])
         with pytest.raises(ShardError, match=r"cut\.tar"):
             list(read_entries(path))
-        if size <= end - 512:
-            with pytest.raises(ShardError, match=r"cut\.tar"):
-                list(Loader([path]))
-    path.write_bytes(whole[: end + 512])
+        with pytest.raises(ShardError, match=r"cut\.tar"):
+            list(Loader([path]))
+    path.write_bytes(whole[:end])
     assert len(list(read_entries(path))) == 3
 
 
