@@ -65,16 +65,6 @@ class Evaluation:
         return {e.model: e.scored.facts(e.scores) for e in self.entries}
 
 
-@dataclass(frozen=True)
-class Answers:
-    """The answers of the model, or of a baseline, to the questions of an evaluation."""
-
-    label: str  # its name in reports and on the leaderboard
-    file: Path  # the prediction file
-    settings: Mapping[str, Any]
-    rows: Sequence[Row] | None  # None: other shards are still at work
-
-
 def evaluate_benchmark(
     lake: Lake,
     asked: EvaluationOptions,
@@ -110,13 +100,13 @@ def evaluate_benchmark(
 
     # Score and store the model and the baselines that asked it
     entries: list[Evaluated] = []
-    for a in answers:
+    for label, file, its_settings, rows in answers:
         # Other shards are still at work: the one that ends last scores.
-        if a.rows is None:
+        if rows is None:
             return Evaluation(run, out, settings)
-        if a.rows:
-            entries.append(_scored(a.label, asked.benchmark, questions, a.file))
-            _store(lake, entries[-1], a.settings, release, questions, a.rows)
+        if rows:
+            entries.append(_scored(label, asked.benchmark, questions, file))
+            _store(lake, entries[-1], its_settings, release, questions, rows)
 
     # Score and store the baselines that ask no model
     goals = goal_pictures(lake, release) if release else {}
@@ -196,8 +186,9 @@ def _ask(
     settings: Mapping[str, Any],
     out: Path,
     on_rows: OnRows,
-) -> tuple[list[Answers], list[str]]:
-    """The model's answers and those of its VLM baselines; and why a baseline is left out.
+) -> tuple[list[tuple[str, Path, Mapping[str, Any], list[Row] | None]], list[str]]:
+    """Of the model and each of its VLM baselines the name in reports, prediction file, settings and answers (None:
+    other shards are still at work); and why a baseline is left out.
 
     A baseline that answers nothing is left out; a model that answers nothing raises UnansweredError.
     """
@@ -208,14 +199,14 @@ def _ask(
 
         return collect(runner, method, questions, file, its_settings, asked.shards, on_count)
 
-    answers = [Answers(model, out, settings, collected(own, out, settings))]
+    answers = [(model, out, settings, collected(own, out, settings))]
     notes = []
     for name in dict.fromkeys(asked.baselines):
         label, method = f"{name} ({model})", METHODS[name]
         file = out.with_name(f"{out.stem}.{name}.jsonl")
         its_settings = _settings(asked, runner, model, method, questions)
         try:
-            answers.append(Answers(label, file, its_settings, collected(method, file, its_settings)))
+            answers.append((label, file, its_settings, collected(method, file, its_settings)))
         except UnansweredError as e:
             notes.append(f"{name} with {model}: {e}")
     return answers, notes

@@ -40,7 +40,7 @@ LEAST_BYTES, FEW_BYTES = 64 << 20, 1 << 30  # free: nothing can be built; a buil
 STAGES_OF = {t: [stage for stage, tables in STAGE_TABLES.items() if t in tables] for t in STAGED_TABLES}
 STAGES_OF["datasets"] = ["episodes"]
 OF_ALL_STAGES = ("stage_runs", "findings", "label_runs", "signals")  # each stage has rows there: all are run again
-PARQUET, JPEG = b"PAR1", (b"\xff\xd8", b"\xff\xd9")  # how files begin, and end
+PARQUET, JPEG = (b"PAR1", b"PAR1"), (b"\xff\xd8", b"\xff\xd9")  # how files begin, and end
 MEND = "proccorpus doctor --repair, then build again"
 RESTORE = "restore catalog and data from one backup"
 OF_CHUNK = "dataset = ? AND chunk = ?"
@@ -92,16 +92,16 @@ def examine(lake: Lake, *, hashes: bool = False) -> list[Trouble]:
     lost = list(lake_files(lake, listed, there, read=hashes))
     # Rows whose files are lost cannot be read, so nothing is compared with them
     compared: list[Trouble] = []
-    if not _name_files(lost):
+    if not any(t.data_files for t in lost):
         try:
             checks = (shards, keyframes, releases, labels, people_lines, *((rows,) if hashes else ()))
             compared = [trouble for check in checks for trouble in check(lake, hashes)]
         except LakeError:
             # Not seen by size and ends: all of each file is read to tell which it is
             lost = list(lake_files(lake, listed, there, read=True))
-            if not _name_files(lost):
+            if not any(t.data_files for t in lost):
                 raise
-    if not _name_files(lost):
+    if not any(t.data_files for t in lost):
         lost += orphans(lake, listed, there)
     troubles = [*lost, *compared, *rollback(lake), *leftovers(lake.workspace), *disk_space(lake.workspace)]
     return sorted(troubles, key=lambda t: (t.severity != ERROR, t.what, t.where))
@@ -141,19 +141,14 @@ def data_files(lake: Lake) -> list[DataFile]:
     return list(dict.fromkeys(DataFile(*r) for r in lake.rows(sql, [place(lake.workspace).data])))
 
 
-def _name_files(troubles: Iterable[Trouble]) -> bool:
-    return any(t.data_files for t in troubles)
-
-
 def lake_files(lake: Lake, listed: Sequence[DataFile], there: Mapping[str, int], *, read: bool) -> Iterator[Trouble]:
     """Files of rows that are listed and are missing, or damaged; `there`: bytes of each file by its path.
 
     A local file is seen to be damaged by its size and by how it begins and ends, or where all of it is `read`.
     """
     details = {f: detail for f in listed if (detail := _damage_of(f, there.get(f.path), read))}
-    frozen: list[tuple[str, int]] = []
-    if details and "releases" not in {f.table for f in details}:
-        frozen = lake.rows("SELECT name, snapshot FROM releases ORDER BY 1")
+    is_known = details and "releases" not in {f.table for f in details}
+    frozen = lake.rows("SELECT name, snapshot FROM releases ORDER BY 1") if is_known else []
     for f, detail in details.items():
         # Files that the present tables list are the corpus; those of older snapshots matter only to releases
         yield _lost_file(lake.workspace, f, detail) if f.end is None else _lost_old_file(f, detail, frozen)
@@ -177,19 +172,18 @@ def _damage_of(f: DataFile, size: int | None, read: bool) -> str:
         return f"has {size} bytes instead of {f.bytes}"
     if "://" in f.path:
         return ""
-    with open(f.path, "rb") as file:
-        ends = file.read(len(PARQUET)), file.seek(-len(PARQUET), os.SEEK_END) and file.read()
-    if ends != (PARQUET, PARQUET):
+    if not _has_ends(f.path, *PARQUET):
         return "does not begin and end as a file of rows does"
-    return _unreadable(f.path) if read else ""
-
-
-def _unreadable(path: str) -> str:
     try:
-        deque(pq.ParquetFile(path).iter_batches(), maxlen=0)
+        deque(pq.ParquetFile(f.path).iter_batches() if read else (), maxlen=0)
     except (pa.ArrowException, OSError) as e:
         return f"cannot be read: {first_line(e)}"
     return ""
+
+
+def _has_ends(path: str | Path, first: bytes, last: bytes) -> bool:
+    with open(path, "rb") as f:
+        return f.read(len(first)) == first and f.seek(-len(last), os.SEEK_END) > 0 and f.read() == last
 
 
 def _lost_file(workspace: Workspace, f: DataFile, detail: str) -> Trouble:
@@ -248,14 +242,10 @@ def orphans(lake: Lake, listed: Sequence[DataFile], there: Iterable[str]) -> Ite
     }
     for what, unlisted in found.items():
         if unlisted:
-            yield Trouble(
-                WARNING,
-                f"orphaned {what}",
-                str(unlisted[0]),
-                f"{len(unlisted)} files that nothing lists: a crash left them, or a build is about to record them",
-                "nothing, the next build moves them to .removed/ once they are "
-                f"{GRACE_S / 60:.0f} minutes old; or proccorpus doctor --repair",
-            )
+            detail = f"{len(unlisted)} files that nothing lists: a crash left them, or a build is about to record them"
+            moved = f"the next build moves them to .removed/ once they are {GRACE_S / 60:.0f} minutes old"
+            remedy = f"nothing, {moved}; or proccorpus doctor --repair"
+            yield Trouble(WARNING, f"orphaned {what}", str(unlisted[0]), detail, remedy)
 
 
 # Files beside the lake
@@ -305,11 +295,7 @@ def _damage(workspace: Workspace, hashes: bool, sha256: str) -> str:
     path = workspace.keyframe(sha256)
     if not path.is_file():
         return MISSING
-    if hashes:
-        is_whole = sha256_file(path) == sha256
-    else:
-        with path.open("rb") as f:
-            is_whole = f.read(2) == JPEG[0] and f.seek(-2, os.SEEK_END) > 0 and f.read() == JPEG[1]
+    is_whole = sha256_file(path) == sha256 if hashes else _has_ends(path, *JPEG)
     return "" if is_whole else "damaged"
 
 
@@ -367,9 +353,8 @@ def labels(lake: Lake, _: bool) -> Iterator[Trouble]:
     for name in STAGED_TABLES:
         # "" of rows that belong to no label run
         run_column = "label_run" if "label_run" in TABLES[name].schema.names else "''"
-        for dataset, chunk, label_run in lake.rows(
-            f"SELECT DISTINCT dataset, chunk, {run_column} FROM {name} ORDER BY ALL"
-        ):
+        sql = f"SELECT DISTINCT dataset, chunk, {run_column} FROM {name} ORDER BY ALL"
+        for dataset, chunk, label_run in lake.rows(sql):
             parts = [Partition(stage, dataset, chunk) for stage in STAGES_OF[name]]
             if label_run not in recorded:
                 detail = f"rows of the label run {label_run}, which is not recorded"
@@ -379,18 +364,11 @@ def labels(lake: Lake, _: bool) -> Iterator[Trouble]:
 
 
 def rows(lake: Lake, _: bool) -> Iterator[Trouble]:
-    """Rows against core/tables, and against the hash that was recorded when they were published."""
+    """Rows against core/tables, and, of stages whose rows are theirs alone, against the hash that was recorded when
+    they were published."""
     sound = corpus_soundness(lake)
     if not sound.passed:
         yield Trouble(ERROR, "rows", "lake", sound.detail, "build what is named again")
-    yield from _other_rows(lake)
-
-
-def _other_rows(lake: Lake) -> Iterator[Trouble]:
-    """Partitions whose rows are not those that were published, of stages whose rows are theirs alone.
-
-    Only where the schema is still the one they were published under: a hash is over all columns.
-    """
     schema_at = dict(lake.rows(f"SELECT snapshot_id, schema_version FROM {CATALOG}.ducklake_snapshot"))
     vlm_runs = set(lake.column("SELECT label_run FROM label_runs WHERE annotator = 'vlm'"))
     present_schema = schema_at[lake.snapshot()]
@@ -399,6 +377,7 @@ def _other_rows(lake: Lake) -> Iterator[Trouble]:
         "AND stage IN ('frames', 'segments', 'reasoning', 'samples', 'shards') ORDER BY ALL"
     )
     for stage, dataset, chunk, run, recorded, snapshot in lake.rows(sql, [WHOLE_DATASET]):
+        # A hash is over all columns: it says nothing under another schema
         if schema_at.get(snapshot) != present_schema:
             continue
         tables = {name: _partition(lake, name, dataset, chunk, run) for name in STAGE_TABLES[stage]}

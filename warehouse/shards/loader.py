@@ -163,13 +163,16 @@ class Loader:
         unit = f"batches of size {size}, max_tokens {max_tokens}, window {window}"
         return self._give(unit, self._batches(size, max_tokens, window))
 
-    def _give(self, unit: str, groups: Iterable[list["_Item"]]) -> Iterator[list[Sample]]:
+    def _give(self, unit: str, groups: Iterator[list["_Item"]]) -> Iterator[list[Sample]]:
         # The position counts batches of one kind: in other batches it would stand at another sample
         if self._position and unit != self._unit:
             raise ShardError(f"the epoch was begun in {self._unit}, and cannot be gone on with in {unit}")
         epoch, given, self._unit = self.epoch, self._position, unit
-        groups = iter(groups)
-        self._shards = [_connected(path) for path in self._shards]
+        # Paths into a bucket get connections of their own in the process that reads, since none can be used after a
+        # fork, and before its threads, each of which would make another
+        self._shards = [copy(path) for path in self._shards]
+        for path in self._shards:
+            getattr(path, "fs", None)
         # Resumed by the plan: what was given before is planned again, and no tar is read for it
         for visit, _ in chain.from_iterable(islice(groups, given)):
             visit.left -= 1
@@ -212,7 +215,9 @@ class Loader:
 
     def _visits(self, epoch: int) -> Iterator["_Visit"]:
         """The episodes of this consumer's shards, those of `interleave` of them at a time in random order."""
-        shards = self._shards_in_turn(epoch)
+        # All consumers shuffle all shards alike; each takes its own part of them, without those that give nothing
+        mine = _shuffled(self._shards, _rng(self.config.seed, "shards", epoch))[self._mine]
+        shards = filter(None, (_shard_visits(path, self.config, epoch) for path in mine))
         draw = _draws(self.config.seed, "interleave", epoch)
 
         # Several shards are mixed, since the episodes of one shard are all of one chunk
@@ -227,12 +232,6 @@ class Loader:
             if not open_shards[k]:
                 open_shards.pop(k)
                 open_shards.extend(islice(shards, 1))
-
-    def _shards_in_turn(self, epoch: int) -> Iterator[list["_Visit"]]:
-        """The episodes that the epoch takes of each of this consumer's shards; none of a shard that gives nothing."""
-        # All consumers shuffle all shards alike; each takes its own part of them
-        mine = _shuffled(self._shards, _rng(self.config.seed, "shards", epoch))[self._mine]
-        return filter(None, (_shard_visits(path, self.config, epoch) for path in mine))
 
 
 _Content = tuple[list[dict], dict[str, bytes]]  # samples, pictures by name
@@ -336,17 +335,6 @@ def _wanted_families(index: Index, config: LoaderConfig) -> dict[str, Fraction]:
     return rates if any(rates.values()) else {}
 
 
-def _connected(path: Path) -> Path:
-    """The same path with a connection of its own, if it leads into a bucket.
-
-    Made in the process that reads, since no connection can be used after a fork, and before its threads, each of which
-    would make another.
-    """
-    path = copy(path)
-    getattr(path, "fs", None)
-    return path
-
-
 def _read_ahead(groups: Iterator[list[_Item]], ahead: int) -> Iterator[list[_Item]]:
     """The same groups, while threads read the entries of the next `ahead` of them."""
     if not ahead:
@@ -375,8 +363,7 @@ def _cut(items: Iterable[_Item], size: int | None, max_tokens: int | None) -> It
             raise ShardError(f"sample {sample} of {visit.path.name} has {tokens} tokens, more than {max_tokens}")
         # A padded batch takes as many tokens as its longest sample, times the number of samples
         padded = max(longest, tokens) * (len(batch) + 1)
-        is_full = len(batch) == size or (max_tokens is not None and padded > max_tokens)
-        if batch and is_full:
+        if batch and (len(batch) == size or (max_tokens is not None and padded > max_tokens)):
             yield batch
             batch, longest = [], 0
         batch.append(item)
