@@ -18,10 +18,10 @@ LINES = {
     "core": 2979,  # 2,000
     "ingest": 11556,  # 9,800
     "annotate": 10680,  # 9,000
-    "warehouse": 13277,  # 10,300
-    "eval": 12549,  # 9,500
+    "warehouse": 13242,  # 10,300
+    "eval": 12540,  # 9,500
     "training": 7138,  # 6,800
-    "pipeline": 6722,  # 5,300
+    "pipeline": 6720,  # 5,300
     "explorer": 4830,  # 4,700
     "cli": 3972,  # 3,600
     "assets": 2876,  # 2,000
@@ -29,10 +29,10 @@ LINES = {
 }
 PAGES = 3604  # of the explorer's scripts, styles and templates; 3,000
 MOST_OF_A_FILE = 400
-LONGER_FILES = 6  # 0
+LONGER_FILES = 4  # 0
 IMPORTS_IN_FUNCTIONS = 84  # 60
 FOR_THE_TYPE_CHECKER = 7  # blocks
-DATACLASSES = 333  # 330
+DATACLASSES = 332  # 330
 ERRORS = 30
 MOST_COMPLEX = 20
 OFTEN_COMPLEX, SHARE_COMPLEX = 10, 0.03

@@ -96,13 +96,12 @@ def examine(lake: Lake, *, hashes: bool = False) -> list[Trouble]:
         try:
             checks = (shards, keyframes, releases, labels, people_lines, *((rows,) if hashes else ()))
             compared = [trouble for check in checks for trouble in check(lake, hashes)]
+            compared += orphans(lake, listed, there)
         except LakeError:
             # Not seen by size and ends: all of each file is read to tell which it is
             lost = list(lake_files(lake, listed, there, read=True))
             if not any(t.data_files for t in lost):
                 raise
-    if not any(t.data_files for t in lost):
-        lost += orphans(lake, listed, there)
     troubles = [*lost, *compared, *rollback(lake), *leftovers(lake.workspace), *disk_space(lake.workspace)]
     return sorted(troubles, key=lambda t: (t.severity != ERROR, t.what, t.where))
 
