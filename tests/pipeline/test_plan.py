@@ -7,8 +7,8 @@ import pytest
 
 from pipeline.plan import CURRENT, MISSING, STALE, WAITING, chunk_input, dataset_input, plan, stale_chunks
 from pipeline.stage import Output, Stage, StageContext, StageSpec, Step
-from tests.kits.lake_kit import stage_run
-from warehouse.lake import Lake
+from tests.kits.lake_kit import facts, stage_run
+from warehouse.lake import Lake, LakeError
 
 
 def nothing(context: StageContext) -> Output:
@@ -217,3 +217,21 @@ def test_input_hashes_cover_stage_code_configuration_and_inputs():
     hashes = [chunk_input(s, ["a", "b"]) for s in variants]
     hashes += [chunk_input(spec, inputs) for inputs in (["b", "a"], ["ab"], [], ["a", "b", ""])]
     assert len(set(hashes)) == len(hashes)
+
+
+def test_a_plan_reads_no_rows_of_other_datasets(filled: Corpus, lake: Lake):
+    shown = replace(stage("transfer", "frames"), reads=("references",))  # it asks what steps the episodes have
+    filled.specs = (*SPECS, StageSpec(shown, "transfer-1", "config t"))
+    listing = stage_run(stage="episodes", dataset="other")
+    lake.publish(listing, {"episode_facts": facts(dataset="other", episodes=range(50))})
+    folder = lake.workspace.data / "main" / "episode_facts" / "dataset=other"
+    away = folder.with_name("away")
+    folder.rename(away)
+    try:
+        with pytest.raises(LakeError, match="missing or damaged"):
+            lake.rows("SELECT sum(num_rows) FROM episode_facts")
+        steps = plan(lake, {filled.dataset: filled.specs}, {filled.dataset: filled.fingerprint})
+    finally:
+        away.rename(folder)
+    assert {step.status for step in steps} == {CURRENT}
+    assert {step.dataset for step in steps} == {filled.dataset}

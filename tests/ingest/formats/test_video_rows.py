@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from ingest.episode import EpisodeData
-from ingest.reasons import DataError
 from ingest.source import list_episodes, read_episode
 from tests.kits.lerobot_writer import LFS_POINTER, said, source_of, write_video
 
@@ -183,13 +182,3 @@ def test_a_header_that_lies_about_its_size(tmp_path: Path) -> None:
     one(tmp_path)
     (tmp_path / "a.npz").write_bytes(packed(out.getvalue() + struct.pack("<d", 1.0)))
     assert said(list_episodes(source_of(tmp_path)), reason="unreadable_data")
-
-
-def test_rows_that_changed_since_they_were_listed(tmp_path: Path) -> None:
-    one(tmp_path)
-    np.save(tmp_path / "a.npy", rows(2))
-    source = source_of(tmp_path)
-    (record,) = list_episodes(source).records
-    np.save(tmp_path / "a.npy", rows(2, 7))
-    with pytest.raises(DataError, match="7 rows for 6 frames"):
-        read_episode(source, record)

@@ -2,13 +2,8 @@
 
 from pathlib import Path
 
-import pytest
-
-from core.errors import UserError
-from ingest.sources.files import Source
-from tests.kits.made_corpus import Made
-from tests.kits.tiny_lerobot import CAMERA, write_video
-from warehouse.exports import EXPORT_KINDS, source_reader
+from tests.kits.tiny_lerobot import CAMERA
+from warehouse.exports import EXPORT_KINDS
 from warehouse.exports.folder import Exported
 from warehouse.exports.options import RerunOptions, Selection
 from warehouse.lake import Lake
@@ -43,13 +38,3 @@ def test_fewer_pictures_or_none(made_lake: Lake, tmp_path: Path):
     assert columns(tmp_path / "few/tiny/000000.rrd", f"/cameras/{CAMERA}")["frame"] == [0, 4, 8, 12, 16, 20, 23]
     export(made_lake, tmp_path / "none", one, pictures_per_s=0)
     assert f"/cameras/{CAMERA}" not in rows(tmp_path / "none/tiny/000000.rrd")
-
-
-def test_a_source_that_changed_is_named(own: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    lake = Lake(own.space, read_only=True)
-    write_video(own.source, 2, 7)
-    copied = Source(own.build.dataset, None, None)  # the copied lake still names the source that was copied
-    monkeypatch.setattr(source_reader.SourceReader, "source", copied)
-    with pytest.raises(UserError, match=r"tiny episode 2, .*front: its source"):
-        export(lake, tmp_path / "out")
-    lake.con.close()
