@@ -113,19 +113,27 @@ class StepsOnRay:
         (self.home / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
         return dg.DagsterInstance.from_config(str(self.home))
 
-    def materializing(self, stages: str, partition: str) -> "subprocess.Popen[str]":
-        """`dagster asset materialize` of one partition, under way; what it says comes in one stream."""
+    def command(self, *words: str) -> "subprocess.Popen[str]":
+        """`dagster` with these words, under way; what it says comes in one stream."""
         chosen = {"PROCCORPUS_EXECUTOR": "ray", "RAY_ADDRESS": self.address, "DAGSTER_HOME": str(self.home)}
         chosen |= {"PROCCORPUS_WORKSPACE": str(self.workspace), "PROCCORPUS_CONFIG": str(self.config)}
-        words = [BIN / "dagster", "asset", "materialize", "-m", "assets.definitions", "--select", stages]
         return subprocess.Popen(
-            [*words, "--partition", partition], cwd=ROOT, env=os.environ | chosen, text=True,
+            [BIN / "dagster", *words, "-m", "assets.definitions"], cwd=ROOT, env=os.environ | chosen, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
 
+    def materializing(self, stages: str, partition: str) -> "subprocess.Popen[str]":
+        return self.command("asset", "materialize", "--select", stages, "--partition", partition)
+
     def materialize(self, stages: str, partition: str) -> None:
-        """To its end, well."""
-        run = self.materializing(stages, partition)
+        self._ends_well(self.materializing(stages, partition))
+
+    def execute(self, job: str, config: Path) -> str:
+        """A job of the code location with a YAML file of configuration; what it said."""
+        return self._ends_well(self.command("job", "execute", "--job", job, "--config", str(config)))
+
+    def _ends_well(self, run: "subprocess.Popen[str]") -> str:
         said, _ = run.communicate(timeout=600)
         assert run.returncode == 0, said[-6000:]
         assert "in Ray job dagster-step-" in said
+        return said
