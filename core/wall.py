@@ -191,8 +191,8 @@ class Walled:
         cpu_s: float | None = None,
         given_up: Callable[[], bool] = lambda: False,
     ) -> T:
-        """What `work(*args)` returns there; cpu_s None: within what an earlier call left. Raises what it raises, and
-        one of TOO_MUCH where it took more, was given up, or ended its process."""
+        """What `work(*args)` returns there, arrays read-only; cpu_s None: within what an earlier call left. Raises what
+        it raises, and one of TOO_MUCH where it took more, was given up, or ended its process."""
         self.start()
         try:
             self._channel.send((work, args, wall_s, cpu_s))
@@ -200,7 +200,8 @@ class Walled:
             while given_up() or not self._channel.poll(max(0.0, min(POLL_S, ends_s - time.monotonic()))):
                 if given_up() or time.monotonic() > ends_s:
                     raise TimeoutError(f"takes more than {wall_s:g} s, or nobody waits for it any more")
-            has_failed, value = pickle.loads(self._channel.recv_bytes())
+            arrays = iter(self._channel.recv_bytes, None)
+            has_failed, value = pickle.loads(self._channel.recv_bytes(), buffers=arrays)
         except (EOFError, ConnectionError) as e:
             self._process.join(END_S)
             code = self._process.exitcode or 0
@@ -253,7 +254,10 @@ def _serve(
             except Exception as e:
                 answer = True, e
             signal.setitimer(signal.ITIMER_REAL, 0)
-            channel.send_bytes(pickle.dumps(answer, 5))
+            arrays = list[pickle.PickleBuffer]()  # behind the answer, so that nobody copies them into it and out again
+            channel.send_bytes(pickle.dumps(answer, 5, buffer_callback=arrays.append))
+            for array in arrays:
+                channel.send_bytes(array.raw())
 
 
 class Pool[W: Walled]:
