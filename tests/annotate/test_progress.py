@@ -328,3 +328,9 @@ def test_doing_a_step_again_undoes_it_and_later_ones_but_nothing_before():
 def test_a_step_completed_without_visible_motion_fills_evenly():
     p = progress([Segment("A", 0, 5, step=0)], 1, np.full(5, FLOOR), FPS, CONFIG)
     np.testing.assert_allclose(p, [0, 0.25, 0.5, 0.75, 1], atol=1e-6)
+
+
+def test_golden_table_without_done_frames_never_reaches_one():
+    p = procvlm_progress(LABELS, hashes_of(DISTANCES))
+    np.testing.assert_allclose(p, GOLDEN, atol=1e-4)
+    assert p.max() == 0.75

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.label_truth import CHOICES, best_elsewhere
 from benchmarks.real_truth.fetch import fetch
 
 
@@ -43,3 +44,11 @@ def test_a_dataset_is_fetched_by_its_commit_and_checked_by_its_hashes(tmp_path: 
     changed = source | {"files": files | {"rows.bin": "0" * 64}}
     with pytest.raises(RuntimeError, match=r"set: rows\.bin has sha256"):
         fetch("set", changed, tmp_path / "again", f"file://{tmp_path / 'host'}/")
+
+
+def test_what_is_chosen_for_a_robot_does_not_know_it():
+    errors = {("", None): {"a": 0.1, "b": 0.1}}
+    errors |= {(name, value): {"a": 0.1, "b": 0.1} for name, (_, _, others) in CHOICES.items() for value in others}
+    errors["episodes agree within", 0.4] = {"a": 0.5, "b": 0.05}
+    assert best_elsewhere(errors, "a") == {"episodes agree within": 0.4}
+    assert best_elsewhere(errors, "b") == {}

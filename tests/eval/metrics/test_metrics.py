@@ -250,3 +250,21 @@ def test_paired_difference_sees_what_the_spread_of_episodes_hides() -> None:
     assert paired(mean_of([1, NAN]), mean_of([NAN, 1])).n == 0
     swapped = paired(worse, better)
     assert (swapped.value, swapped.p) == (pytest.approx(-d.value), d.p)
+
+
+def test_published_voc_depends_on_how_ties_are_listed_and_ours_does_not() -> None:
+    truth, listed = array(0.5, 0.8, 1, 1, 1), array(0.40, 0.70, 0.98, 0.95, 0.99)
+    turned = listed[[0, 1, 3, 2, 4]]
+    assert published.voc(one(listed, truth)) == pytest.approx([0.9])
+    assert published.voc(one(turned, truth)) == pytest.approx([1.0])
+    assert order.voc(one(listed, truth)) == pytest.approx(order.voc(one(turned, truth)))
+    assert order.voc(one(listed, truth))[0] == pytest.approx(0.894, abs=5e-4)
+
+
+def test_a_constant_vanishes_from_the_published_voc_and_not_from_ours() -> None:
+    rising = np.linspace(0, 1, 5)
+    runs = runs_of([(rising, rising), (np.full(5, 0.5), rising)])
+    left = published.trajectory_voc(runs)
+    assert score.score(mean_of(left)).value == 1  # over the one that is left
+    found = score.scores(progress_measures(runs))
+    assert (found["voc"].value, found["voc"].n) == (0.5, 2)

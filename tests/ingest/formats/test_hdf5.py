@@ -290,3 +290,10 @@ def test_pictures_larger_than_the_limit(tmp_path: Path) -> None:
     with pytest.raises(VideoError, match="picture 0 of /observations/images/cam_high claims to be 64x64 px") as e:
         list(read_episode(source, record).frames("cam_high"))
     assert e.value.reason == "over_limit"
+
+
+def test_the_whole_data_behind_an_external_link(tmp_path: Path) -> None:
+    write_libero(tmp_path / "elsewhere/a_demo.hdf5", {0: 5})
+    link = h5py.ExternalLink(str(tmp_path / "elsewhere/a_demo.hdf5"), "/data")
+    listing = list_episodes(with_link(write_libero(tmp_path / "a_demo.hdf5", {0: 5}), "data", link))
+    assert said(listing) == [("path_escape", "unusable", 0, None)]

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import struct
 from pathlib import Path
 from typing import Any
@@ -226,3 +227,12 @@ def test_a_rate_that_no_camera_has(tmp_path: Path) -> None:
     listing = list_episodes(source_of(tmp_path))
     assert ("over_limit", "unusable", 0, None) in said(listing)
     assert [record.fps for record in listing.records] == [1000]
+
+
+def test_groups_do_not_move_when_a_file_is_added(tmp_path: Path) -> None:
+    """An index does; so a split that was given by group stays with its video."""
+    write_run(tmp_path / "b.mp4", 0, 6)
+    before = {r.source_id: r.group for r in list_episodes(source_of(tmp_path)).records}
+    shutil.copy(tmp_path / "b.mp4", tmp_path / "a.mp4")
+    after = {r.source_id: r.group for r in list_episodes(source_of(tmp_path)).records}
+    assert after["b.mp4"] == before["b.mp4"] != after["a.mp4"]
