@@ -200,8 +200,7 @@ class Walled:
             while given_up() or not self._channel.poll(max(0.0, min(POLL_S, ends_s - time.monotonic()))):
                 if given_up() or time.monotonic() > ends_s:
                     raise TimeoutError(f"takes more than {wall_s:g} s, or nobody waits for it any more")
-            arrays = iter(self._channel.recv_bytes, None)
-            has_failed, value = pickle.loads(self._channel.recv_bytes(), buffers=arrays)
+            has_failed, value = pickle.loads(self._channel.recv_bytes(), buffers=iter(self._channel.recv_bytes, None))
         except (EOFError, ConnectionError) as e:
             self._process.join(END_S)
             code = self._process.exitcode or 0
