@@ -139,6 +139,7 @@ def server_config(app: Any) -> uvicorn.Config:
     """uvicorn's configuration for a server of ours: HTTP only, and 4 s for requests under way when it ends."""
     return uvicorn.Config(
         app,
+        http="h11",  # it refuses more than 64 KB of headers; the other one takes any, before a token is asked for
         ws="none",
         log_level="warning",
         access_log=False,

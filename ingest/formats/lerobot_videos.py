@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from ingest.episode import CameraVideo
+from ingest.episode import CameraVideo, Finding
 from ingest.formats.lerobot_meta import (
     VIDEO_V2,
     VIDEO_V3,
@@ -141,20 +141,18 @@ def _report(
 def _report_unused_cameras(dataset: LerobotListing, videos: Videos, cameras: Sequence[str]) -> None:
     """Say once what is so for every episode: a camera beside usable ones that none of them has."""
     used = set().union(*videos.values())
-    for camera in sorted({*cameras} - used) if used else ():
-        _report_unused(dataset, camera)
-
-
-def _report_unused(dataset: LerobotListing, camera: str) -> None:
-    """One finding in the place of a camera's findings of every episode."""
-    own = [f for f in dataset.findings if f.camera == camera and f.reason in ("bad_video_pointer", "missing_camera")]
-    counted = set(map(id, own))
-    dataset.findings = [f for f in dataset.findings if id(f) not in counted]
-    if told := [f.detail for f in own if f.reason == "bad_video_pointer"]:
-        dataset.warn("bad_video_pointer", f"{len(told)} episodes: {told[0]}", camera=camera)
-    else:
-        detail = f"{camera} is declared in info.json, but no episode has a file"
-        dataset.warn("camera_without_files", detail, camera=camera)
+    of_each: dict[str, list[Finding]] = {camera: [] for camera in sorted({*cameras} - used)} if used else {}
+    kept: list[Finding] = []
+    for found in dataset.findings:
+        is_replaced = found.reason in ("bad_video_pointer", "missing_camera")
+        (of_each.get(found.camera or "", kept) if is_replaced else kept).append(found)
+    dataset.findings = kept
+    for camera, own in of_each.items():
+        if told := [f.detail for f in own if f.reason == "bad_video_pointer"]:
+            dataset.warn("bad_video_pointer", f"{len(told)} episodes: {told[0]}", camera=camera)
+        else:
+            detail = f"{camera} is declared in info.json, but no episode has a file"
+            dataset.warn("camera_without_files", detail, camera=camera)
 
 
 def holds_other_episodes(info: dict[str, Any], uri: str) -> bool:
