@@ -179,8 +179,9 @@ class Walled:
             context.set_forkserver_preload(["__main__", self._preload])
         self._channel, theirs = context.Pipe()
         args = theirs, self._channel if may_copy else None, *self._asked
-        self._process = context.Process(target=_serve, args=args, daemon=True)
-        self._process.start()
+        process = context.Process(target=_serve, args=args, daemon=True)
+        process.start()  # where the system has none to give, an error, and the next call tries again
+        self._process = process
         theirs.close()
 
     def __call__[T](

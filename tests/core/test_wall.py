@@ -4,14 +4,16 @@ import os
 import resource
 import subprocess
 import sys
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from annotate.frames import FramesConfig, frames_stage
 from core.paths import ROOT
-from core.wall import memory_wall
+from core.wall import Walled, memory_wall
 from ingest.limits import Limits
 from ingest.registry import DatasetConfig
 from ingest.source import list_episodes
@@ -48,6 +50,16 @@ def test_walls_stand_as_long_as_their_work() -> None:
             bytearray(1 << 28)
         bytearray(1 << 28)
     assert resource.getrlimit(resource.RLIMIT_DATA) == usual
+
+
+def test_a_process_that_could_not_be_started_is_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Walled(None) as walled:
+        walled.close()
+        monkeypatch.setattr(BaseProcess, "start", Mock(side_effect=OSError("no more processes")))
+        with pytest.raises(OSError, match="no more"):
+            walled(abs, -1, wall_s=60)
+        monkeypatch.undo()
+        assert walled(abs, -1, wall_s=60) == 1
 
 
 STUCK = """
