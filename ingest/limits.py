@@ -41,8 +41,7 @@ class Limits(BaseModel, extra="forbid", frozen=True):
     max_chunk_bytes: int = Field(
         default=1 << 26,
         ge=1,
-        description="bytes of what is read at once: an unpacked chunk of HDF5 or Zarr, an encoded picture; "
-        "a record or an unpacked chunk of MCAP may have four times as many",
+        description="bytes of what is read at once: an unpacked chunk of HDF5 or Zarr, an encoded picture",
     )
     max_files: int = Field(default=1 << 21, ge=1, description="files of a remote source, or of one tar")
     max_pages: int = Field(default=20_000, ge=1, description="folders of a web server")

@@ -25,7 +25,6 @@ from ingest.media.picture import ArrayPicture, array_picture, check_size, decode
 from ingest.reasons import DataError
 from ingest.sources.files import Source
 
-RECORD = 4  # times limits.max_chunk_bytes: of one chunk once it is unpacked
 # What the libraries raise for damaged records
 DAMAGED = (LibraryError, struct.error, zstandard.ZstdError, ValueError, KeyError, TypeError, AttributeError)
 DAMAGED += (OverflowError, MemoryError, RuntimeError, RecursionError, EOFError, OSError, AssertionError, IndexError)
@@ -115,9 +114,6 @@ def _in_order(stored: Iterable[Any], uri: str, limits: Limits) -> Iterator[RawMe
     schemas: dict[int, Schema] = {}
     channels: dict[int, Channel] = {}
     for outer in stored:
-        if isinstance(outer, Chunk):
-            what = f"{uri}: bytes that a chunk claims to unpack to"
-            limits.check("max_chunk_bytes", outer.uncompressed_size, what, RECORD)
         for record in breakup_chunk(outer, validate_crc=True) if isinstance(outer, Chunk) else [outer]:
             if isinstance(record, Schema | Channel):
                 (schemas if isinstance(record, Schema) else channels)[record.id] = record  # pyright: ignore

@@ -26,10 +26,6 @@ def opened(path: Path) -> Iterator[pq.ParquetFile]:
             if f.read(len(LFS_MARK)) == LFS_MARK:
                 raise DataError(f"{path.name}: is a git-LFS pointer", "lfs_pointer")
         with pq.ParquetFile(path) as file:
-            # Rows with a time or a number of their own take a byte at least
-            num_rows, num_bytes = file.metadata.num_rows, path.stat().st_size
-            if num_rows > num_bytes:
-                raise DataError(f"{path.name}: {num_rows:,} rows in {num_bytes:,} bytes", "over_limit")
             yield file
     except PARQUET_ERRORS as e:
         raise DataError(f"{path.name}: cannot be read ({first_line(e)})") from e

@@ -152,8 +152,6 @@ def numbers(data: Data, values: Values, limits: Limits = LIMITS) -> np.ndarray:
     num_values = 0
     what = f"values of the feature at byte {values.start}"
     for start, end in number_spans(data, values):
-        # Bytes are counted first: an integer of one byte takes eight in memory, and to look at each takes some, too
-        limits.check("max_values", num_values + (end - start) / (4 if is_float else LONGEST_VARINT), what)
         raw = np.frombuffer(data, np.uint8, end - start, start)
         num_values += (end - start) // 4 if is_float else int(np.count_nonzero(raw < 0x80))
         limits.check("max_values", num_values, what)
