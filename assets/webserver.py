@@ -19,7 +19,6 @@ from pathlib import Path
 import dagster as dg
 import dagster_webserver.app
 import dagster_webserver.cli
-import uvicorn.config
 from dagster_webserver.webserver import DagsterWebserver
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.concurrency import run_in_threadpool
@@ -104,7 +103,6 @@ def serve(arguments: list[str]) -> None:
         access = ui_access(context.params["host"], os.environ)
     # Where Dagster puts its server together; it has no setting for layers of one's own
     dagster_webserver.app.DagsterWebserver = guarded(access)  # pyright: ignore[reportPrivateImportUsage]
-    uvicorn.config.HTTP_PROTOCOLS["auto"] = uvicorn.config.HTTP_PROTOCOLS["h11"]  # as in core.serving
     command(arguments, prog_name="webserver", auto_envvar_prefix=SETTINGS)
 
 

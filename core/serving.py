@@ -20,6 +20,8 @@ from core.paths import Workspace
 from core.web import LOOPBACK_NAMES, Access
 
 SHORTEST_TOKEN, MOST_TOKEN, END_S = 16, 4096, 9
+# Of all servers here, Dagster's as well: headers of some 64 KB at most; httptools takes any, before it asks for a token
+uvicorn.config.HTTP_PROTOCOLS["auto"] = uvicorn.config.HTTP_PROTOCOLS["h11"]
 # By server: the variable with its token
 TOKENS = {"explore": "PROCCORPUS_EXPLORE_TOKEN", "serve": "PROCCORPUS_REWARD_TOKEN", "ui": "PROCCORPUS_UI_TOKEN"}
 
@@ -52,8 +54,7 @@ def token_for(
     # No workspace, one that may only be read, or another user's: a token for this time alone
     except OSError:
         return made, made
-    token = _read(kept, str(kept))
-    return token, token
+    return (token := _read(kept, str(kept))), token
 
 
 def write_private(path: Path, text: str) -> None:
@@ -99,9 +100,8 @@ def access_for(
 
 
 def _check(token: str | None) -> None:
-    if token is not None and not (
-        SHORTEST_TOKEN <= len(token) <= MOST_TOKEN and token.isascii() and token.isprintable()
-    ):
+    is_good = token is None or (SHORTEST_TOKEN <= len(token) <= MOST_TOKEN and token.isascii() and token.isprintable())
+    if not is_good:
         raise UserError(f"a token needs at least {SHORTEST_TOKEN} printable ASCII characters, {MOST_TOKEN} at most")
 
 
@@ -139,7 +139,6 @@ def server_config(app: Any) -> uvicorn.Config:
     """uvicorn's configuration for a server of ours: HTTP only, and 4 s for requests under way when it ends."""
     return uvicorn.Config(
         app,
-        http="h11",  # it refuses more than 64 KB of headers; the other one takes any, before a token is asked for
         ws="none",
         log_level="warning",
         access_log=False,

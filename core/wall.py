@@ -179,9 +179,8 @@ class Walled:
             context.set_forkserver_preload(["__main__", self._preload])
         self._channel, theirs = context.Pipe()
         args = theirs, self._channel if may_copy else None, *self._asked
-        process = context.Process(target=_serve, args=args, daemon=True)
-        process.start()  # where the system has none to give, an error, and the next call tries again
-        self._process = process
+        self._process = context.Process(target=_serve, args=args, daemon=True)
+        self._process.start()
         theirs.close()
 
     def __call__[T](
@@ -219,7 +218,7 @@ class Walled:
 
     def close(self) -> None:
         """End it, whatever it does."""
-        if self._process:
+        if self._process and self._process.pid:  # where the system had one to give
             self._process.kill()
             self._process.join()
             self._channel.close()
