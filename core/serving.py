@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-import uvicorn
+import uvicorn.config
 
 from core.errors import UserError
 from core.files import HALF_FILE
