@@ -49,10 +49,8 @@ from ingest.limits import Limits
 from ingest.media.frames import DECODE_ALL, LFS_MARK, DecodeOptions, VideoError
 from ingest.outcomes import (
     Ending,
-    Flag,
     Outcome,
     OutcomeEvidence,
-    RewardEvidence,
     fields_of,
     folder_outcome,
     row_values,
@@ -116,7 +114,9 @@ def roots(uris: Iterable[str]) -> dict[str, str]:
 def list_episodes(source: Source) -> Listing:
     """Episodes in order of source_id. Of a remote source with a selection, only the shards it lies in are fetched."""
     listing, fps = ListingBuilder(source), source.config.fps or DEFAULT_FPS
-    read = _described_shards(listing)
+    shards = find_shards(listing)
+    by_folder = {folder: _specs(listing, folder) for folder in dict.fromkeys(s.folder for s in shards)}
+    read = [(shard, specs) for shard in shards if (specs := by_folder[shard.folder]) is not None]
     # All shards of a remote source are needed then, and are fetched several at a time
     if source.selected is None:
         source.fetch(shard.uri for shard, _ in read)
@@ -126,12 +126,6 @@ def list_episodes(source: Source) -> Listing:
     _order_by_source_id(listing)
     _find_in_all(listing)
     return listing.listing("rlds", in_order(listing.cameras_in_use(), source.config.cameras), fps=fps)
-
-
-def _described_shards(listing: ListingBuilder) -> list[tuple[Shard, Specs]]:
-    shards = find_shards(listing)
-    specs_by_folder = {folder: _specs(listing, folder) for folder in dict.fromkeys(s.folder for s in shards)}
-    return [(shard, specs) for shard in shards if (specs := specs_by_folder[shard.folder]) is not None]
 
 
 def _find_in_all(listing: ListingBuilder) -> None:
@@ -319,34 +313,26 @@ def _evidence(steps: RldsRecord, num_rows: int, config: DatasetConfig) -> Outcom
     # What is beside the steps is stated once; what is in them is a flag of each
     names = fields_of(config.success_field)[1:]
     in_steps = [name for name in names if _is_of_steps(steps, name)]
-    flags = tuple(filter(None, (_flag(steps, name) for name in in_steps)))
+    flags = tuple(filter(None, (row_values(values_of(steps, name)).flag(name) for name in in_steps)))
     stated = stated or _stated(steps, [name for name in names if name not in in_steps])
     paths = texts_among(scalar(steps, name) for name in PATHS)
-    reward, ends = _reward(values_of(steps, REWARD), num_rows), values_of(steps, TERMINAL)
+    # RLDS gives an action's reward in its own step, and that of the last step has no meaning; Open X-Embodiment gives
+    # it there all the same. Several per step are parts of a reward, of which none is the whole
+    rewards, ends = values_of(steps, REWARD), values_of(steps, TERMINAL)
+    whole = rewards[:-1] if rewards[-2:].tolist() == [1, 0] else rewards
+    reward = row_values(whole).reward(REWARD) if len(rewards) == num_rows else None
     ending = Ending(TERMINAL, bool(ends[-1] == 1)) if num_rows and len(ends) == num_rows else None
     return OutcomeEvidence(stated, flags, folder_outcome(*paths), reward, ending)
-
-
-def _reward(rewards: np.ndarray, num_rows: int) -> RewardEvidence | None:
-    """RLDS gives an action's reward in its own step, and that of the last step has no meaning; Open X-Embodiment gives
-    it there all the same. Several per step are parts of a reward, of which none is the whole.
-    """
-    whole = rewards[:-1] if rewards[-2:].tolist() == [1, 0] else rewards
-    return row_values(whole).reward(REWARD) if len(rewards) == num_rows else None
 
 
 def _is_of_steps(steps: RldsRecord, name: str) -> bool:
     return (steps.key(name) or "").startswith("steps/")
 
 
-def _flag(steps: RldsRecord, name: str) -> Flag | None:
-    return row_values(values_of(steps, name)).flag(name)
-
-
 def _stated(steps: RldsRecord, names: Sequence[str]) -> Outcome | None:
     """By the first feature that tells: a flag of the steps, a value, or a path whose folders tell."""
     for name in names:
-        if _is_of_steps(steps, name) and (flag := _flag(steps, name)):
+        if _is_of_steps(steps, name) and (flag := row_values(values_of(steps, name)).flag(name)):
             return Outcome(flag.at_end, f"column {name}")
         value = scalar(steps, name)
         if (success := truth(value)) is not None:
