@@ -1,6 +1,5 @@
 """What a user says of the model that gives rewards: options of the commands `reward` and `serve`, and of exports."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -32,15 +31,9 @@ class ModelOptions(BaseModel):
         """`folder`: of the model, where no server has it; `responses`: where a server's replies are kept."""
         if self.window_step is not None and self.window_frames is None:
             raise UserError("--window-step needs --window-frames")
-        return ScorerConfig(
-            folder=folder,
-            model=model or "",
-            endpoints=self.endpoint,
-            window=Window(self.window_frames, self.window_step) if self.window_frames else None,
-            responses=responses,
-            api_key_env=self.api_key_env,
-            max_calls=self.max_calls,
-        )
+        window = Window(self.window_frames, self.window_step) if self.window_frames else None
+        same = self.model_dump(include={"api_key_env", "max_calls", "baseline", "reasoning", "answer"})
+        return ScorerConfig(folder, model or "", self.endpoint, window=window, responses=responses, **same)
 
 
 class ScorerOptions(ModelOptions):
@@ -83,7 +76,3 @@ class ScorerOptions(ModelOptions):
         for what, is_so in contradictions.items():
             if is_so:
                 raise UserError(what)
-
-    def scorer(self, model: str | None, folder: Path | None, responses: Path | None) -> ScorerConfig:
-        config = super().scorer(model, folder, responses)
-        return replace(config, baseline=self.baseline, reasoning=self.reasoning, answer=self.answer)
