@@ -16,7 +16,7 @@ from core.paths import ROOT
 # Lines by `wc -l`, blanks and docstrings and all; behind each what the room is to come down to
 LINES = {
     "core": 2982,  # 2,000
-    "ingest": 11542,  # 9,800
+    "ingest": 11529,  # 9,800
     "annotate": 10680,  # 9,000
     "warehouse": 13242,  # 10,300
     "eval": 12529,  # 9,500
