@@ -41,7 +41,7 @@ def decode_picture(data: bytes, max_pixels: int, name: str) -> np.ndarray:
 
 def _decoded(data: bytes, max_pixels: int, name: str) -> np.ndarray:
     with _opened(data, max_pixels, name) as picture:
-        return np.asarray(picture.convert("RGB"))
+        return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
 
 
 @contextmanager
