@@ -66,7 +66,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "demonstrations": ("proccorpus demonstrations my_robot --limit 10",),
     "like": ("proccorpus like my_robot 4", "proccorpus like my_robot 4 --frame 120"),
     "annotators compare": ("proccorpus annotators compare --dataset my_robot",),
-    "train": ("proccorpus train --recipe laptop", "proccorpus train --recipe laptop --release spring --resume"),
+    "train": ("proccorpus train --recipe laptop", "proccorpus train --recipe tiny_cpu --release spring --resume"),
     "adapt": ("proccorpus adapt --dataset my_robot --episode 4 --model latest",),
     "model list": ("proccorpus model list",),
     "model check": ("proccorpus model check latest",),

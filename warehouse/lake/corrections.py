@@ -1,5 +1,4 @@
-"""What people say of labels: corrected segments, where progress ends, labels rejected, all of it taken back; only
-ever added to.
+"""What people say of labels: corrected segments, where progress ends, rejections; taken back, but only ever added to.
 
 Saved rows count at once for whoever reads current_corrections; the next build makes the label run human/<dataset> of
 them, and progress, samples and shards of their chunks. Spans are half-open, in frames of the episode.
@@ -11,7 +10,7 @@ from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from annotate.segments import DONE, IDLE, STEP, Segment, check_tiling
 from annotate.stated_progress import StatedEnd, check_stated, is_stated
@@ -25,7 +24,7 @@ ACCEPTED, REVIEW, REJECTED = "accepted", "review", "rejected"
 SAID_LATER = ("final_progress", "catastrophic_frame")  # columns that `corrections` had not from the beginning
 CURRENT_COLUMNS = "dataset, episode_index, status, correction_id, author, created_at, base_label_run, comment"
 
-Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+Name = Annotated[str, AfterValidator(lambda name: checked_text("it", name, 200))]
 
 
 class ConflictError(CorrectionError):
@@ -143,7 +142,7 @@ def parsed(data: Any) -> Corrected:
         first = e.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(str(x) for x in first["loc"]) or "the value"
         more = f" (and {e.error_count() - 1} more)" if e.error_count() > 1 else ""
-        raise CorrectionError(f"{where}: {first['msg']}{more}") from e
+        raise CorrectionError(f"{where}: {first['msg'].removeprefix('Value error, ')}{more}") from e
 
 
 def end_of(row: dict[str, Any]) -> StatedEnd:

@@ -1,6 +1,7 @@
 """What all that people say of episodes has in common: rows that are only ever added to, their texts, ids and times."""
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -63,7 +64,7 @@ def checked_text(what: str, text: str, most: int, *, empty: bool = False) -> str
         raise CorrectionError(f"{what} is empty")
     if len(text) > most:
         raise CorrectionError(f"{what} is longer than {most} characters")
-    if any((c < " " and c not in "\n\t") or "\ud800" <= c <= "\udfff" for c in text):
+    if re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\ud800-\udfff]", text):
         raise CorrectionError(f"{what} holds control characters or broken ones")
     return text
 

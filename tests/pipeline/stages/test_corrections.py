@@ -96,8 +96,9 @@ BAD = [
     ([STEPS[0], STEPS[1] | {"start_frame": 12}], "expected from 11: a gap"),
     ([STEPS[0], STEPS[1] | {"end_frame": 31}], "covers frames 11-31, the episode has 30"),
     ([STEPS[0], STEPS[1] | {"end_frame": 11}], "it is empty"),
-    ([STEPS[0], STEPS[1] | {"name": "  "}], "segments.1.name: String should have at least 1 character"),
-    ([STEPS[0], STEPS[1] | {"name": "x" * 201}], "segments.1.name: String should have at most 200 characters"),
+    ([STEPS[0], STEPS[1] | {"name": "  "}], "segments.1.name: it is empty"),
+    ([STEPS[0], STEPS[1] | {"name": "x" * 201}], "segments.1.name: it is longer than 200 characters"),
+    ([STEPS[0], STEPS[1] | {"name": "a\x1b[8mb"}], "segments.1.name: it holds control characters"),
     ([STEPS[0], STEPS[1] | {"kind": "pause"}], "segments.1.kind: Input should be 'step', 'idle' or 'done'"),
     ([STEPS[0], STEPS[1] | {"step": 7}], "no segment attempts step 0, and there is no plan that names it: give plan"),
     ([STEPS[0], STEPS[1] | {"start_frame": -1}], "segments.1.start_frame: Input should be greater than or equal to 0"),
@@ -123,6 +124,7 @@ def test_what_is_no_label_is_refused_in_a_line(corpus: Lake, segments: list[dict
         ({"author": " "}, "author is empty"),
         ({"author": "a" * 101}, "author is longer than 100"),
         ({"comment": "a\x00b"}, "comment holds control characters"),
+        ({"author": "\u202ebob"}, "author holds control characters"),
     ],
 )
 def test_what_else_is_refused(corpus: Lake, what: dict, message: str):

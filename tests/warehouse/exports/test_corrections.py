@@ -164,7 +164,7 @@ WRONG_RESULTS = [
     ([region(1, 20), region(22, 30)], "a gap"),
     ([region(1, 31)], "covers frames 0-31, the episode has 30"),
     ([region(0, 30)], "greater than or equal to 0"),
-    ([region(1, 30, " ")], "name: String should have at least 1 character"),
+    ([region(1, 30, " ")], "name: it is empty"),
     ([region(1, 30, 5)], "name: Input should be a valid string"),
     ([region("1", 30)], "no span with one label and one range"),
     ([region(1, 30) | {"value": {}}], "no span with one label and one range"),
