@@ -133,7 +133,7 @@ def write_result(table: Any, style: str, out: Path | None) -> bool:
     if out:
         out.write_bytes(data)
     elif sys.stdout.isatty():
-        print(data.decode(), end="")
+        print(shown(data.decode()), end="")
     else:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()

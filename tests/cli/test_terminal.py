@@ -3,11 +3,13 @@
 import io
 import json
 import subprocess
+import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
-from cli.output import show
+from cli.output import show, write_result
 from cli.terminal import ShownText
 from core.values import shown
 from tests.kits.cli_kit import PROGRAM, environment, proccorpus
@@ -24,8 +26,11 @@ def test_errors_hold_no_secrets() -> None:
     assert buffer.getvalue() == b"no answer from http://***@h/"
 
 
-def test_cells_have_no_commands_at_all(capsys: pytest.CaptureFixture[str]) -> None:
+def test_cells_have_no_commands_at_all(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     show([{"task": "\x1b[8mhidden"}], "table")
+    assert "\\u001b[8mhidden" in capsys.readouterr().out
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    write_result(pa.table({"task": ["\x1b[8mhidden"]}), "csv", None)
     assert "\\u001b[8mhidden" in capsys.readouterr().out
     assert shown("a\nb") == "a\nb"
 
