@@ -1,5 +1,6 @@
 """Columns of the rows of LeRobot episodes that steps are read from, and frames by the times of the rows."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
@@ -77,8 +78,8 @@ class Times:
     def frame(self, time_s: Any) -> int:
         """The frame whose time is the nearest. Raises ValueError for what is no time."""
         seconds = finite(time_s)
-        if seconds is None:
-            raise ValueError(f"{time_s!r} is no time of a step")
+        if seconds is None or (self.rows_s is None and math.isnan(self.fps)):
+            raise ValueError(f"{time_s!r} is no time or frame of a step")
         if self.rows_s is None:
             return round(seconds * self.fps)
         return int(np.abs(self.rows_s - seconds).argmin())

@@ -4,7 +4,6 @@ Every form is read into spans of frames, and the first one in `FORMS` that has a
 models', whole labels before bare spans. The build and `proccorpus import` both read by this module.
 """
 
-import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -15,19 +14,12 @@ from core.step_names import unnamed_step
 from ingest.episode import EpisodeFrame, NativeStep
 from ingest.formats.folders import object_of
 from ingest.formats.lerobot_cells import Annotated, Episodes, Times, cells_of, columns_of, times_of
-from ingest.formats.lerobot_meta import (
-    LerobotListing,
-    json_lines,
-    parquet_rows,
-    task_texts,
-    texts_by_index,
-    whole,
-)
+from ingest.formats.lerobot_meta import LerobotListing, json_lines, parquet_rows, task_texts, texts_by_index, whole
 from ingest.formats.lerobot_rows import EpisodeRows
 from ingest.formats.lerobot_signals import MODALITY
 from ingest.formats.numbers import finite
 from ingest.formats.side_files import parse_json, read_json
-from ingest.formats.steps import StatedSpan, checked_steps, span_objects, tells_times, with_exclusive_ends
+from ingest.formats.steps import StatedSpan, checked_steps, is_step, span_objects, tells_times, with_exclusive_ends
 from ingest.reasons import DataError
 
 VISUALIZER_FILE = "meta/lerobot_annotations.json"
@@ -36,11 +28,6 @@ ROBOCOIN_FILE = "annotations/subtask_annotations.jsonl"
 LANGUAGE_COLUMN, ROBOCOIN_COLUMN, LEGACY_COLUMN = "language_persistent", "subtask_annotation", "subtask_index"
 ANNOTATION_PREFIX = "annotation."
 NOT_TEXTS = re.compile("valid|quality")  # GR00T: quality labels of episodes are no steps
-# What tools write for a time in which no step is under way
-NOT_STEPS = (
-    *("", "null", "none", "nan", "idle", "static", "stand still", "between steps"),
-    *("end", "done", "not done", "abnormal", "unknown"),
-)
 SARM_HEADS = ("dense_", "", "sparse_")  # the columns without a prefix are those of older versions
 SARM_WHOLE_TASK = "task"  # SARM's name for the only stage of a run that nobody divided
 FRAME_FILE = re.compile(r"(\d+)\.\w+$")  # RoboMIND names frames by pictures: camera_top_0023.jpg
@@ -106,11 +93,6 @@ def _difference(used: Stated, other: Stated, fps: float) -> str | None:
         if abs(a.start_frame - b.start_frame) > SAME_S * fps:
             return f"{other.form} lets {b.name!r} begin at frame {b.start_frame}, not {a.start_frame}"
     return None
-
-
-def is_step(name: Any) -> bool:
-    """What is no text stays, to be found."""
-    return not isinstance(name, str) or name.strip().rstrip(".").lower() not in NOT_STEPS
 
 
 # Spans as forms state them, to steps
@@ -243,8 +225,8 @@ def _sarm_stages(episode: Annotated, head: str, fps: float) -> list[StatedSpan]:
     in_frames = episode.meta.get(f"{head}subtask_start_frames") is not None
     names, starts, ends = _sarm_lists(episode, head, in_frames)
     # The last frame of a stage is in it; a time is where the stage is over
-    scale = 1 if in_frames else fps
-    edges = [(_edge(start, scale), _edge(end, scale) + in_frames) for start, end in zip(starts, ends, strict=True)]
+    at = Times(1 if in_frames else fps)
+    edges = [(at.frame(start), at.frame(end) + in_frames) for start, end in zip(starts, ends, strict=True)]
     stages = []
     for name, (start, end) in zip(names, edges, strict=True):
         # A stage that includes the next one's first frame ends before it
@@ -265,14 +247,6 @@ def _sarm_lists(episode: Annotated, head: str, in_frames: bool) -> list[Any]:
     if len({*map(len, stored)}) > 1:
         raise ValueError(f"{head}subtask_{', '.join(columns)} differ in length")
     return stored
-
-
-def _edge(value: Any, scale: float) -> int:
-    """A stage's first or last frame, by its number or time. Raises ValueError."""
-    number = finite(value)
-    if number is None or math.isnan(scale):
-        raise ValueError(f"{value!r} is no frame or time of a stage")
-    return round(number * scale)
 
 
 # Texts with times
@@ -316,10 +290,7 @@ def _language(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
     here = {index: episodes[index] for index, cell in cells.items() if len(cell) and cell[0].is_valid}
     times = times_of(dataset, here)
 
-    def spans_of(index: int, episode: Annotated) -> Iterable[StatedSpan]:
-        return _spans_of_texts(cells[index][0].as_py(), times[index], episode)
-
-    return _stated("language", here, spans_of)
+    return _stated("language", here, lambda i, episode: _spans_of_texts(cells[i][0].as_py(), times[i], episode))
 
 
 def _spans_of_texts(rows: Any, times: Times, episode: Annotated) -> list[StatedSpan]:
@@ -414,11 +385,9 @@ def _names(value: Any, texts: Mapping[int, str], where: str) -> Iterator[str]:
             yield name.strip()
 
 
-Form = Callable[[LerobotListing, Episodes], dict[int, Stated]]
-
 # In the order in which they count: what people drew by hand for this dataset, whole labels, people's spans, and last
 # those that tools and models fill, too
-FORMS: Mapping[str, Form] = {
+FORMS: Mapping[str, Callable[[LerobotListing, Episodes], dict[int, Stated]]] = {
     "visualizer": _visualizer,
     "segments": _segments,
     "action_config": _action_config,

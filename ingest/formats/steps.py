@@ -7,6 +7,11 @@ from typing import Any, NamedTuple
 from ingest.episode import NativeStep
 
 MAX_FRAMES = 1 << 31  # no episode has so many
+# What tools write for a time in which no step is under way
+NOT_STEPS = (
+    *("", "null", "none", "nan", "idle", "static", "stand still", "between steps"),
+    *("end", "done", "not done", "abnormal", "unknown"),
+)
 
 
 class StatedSpan(NamedTuple):
@@ -15,6 +20,11 @@ class StatedSpan(NamedTuple):
     name: Any
     start: Any
     end: Any
+
+
+def is_step(name: Any) -> bool:
+    """What is no text stays, to be found."""
+    return not isinstance(name, str) or name.strip().rstrip(".").lower() not in NOT_STEPS
 
 
 def span_objects(value: Any, name: str) -> list[dict[str, Any]]:

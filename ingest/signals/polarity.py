@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ingest.signals.gripper import SURE, Polarity
-from ingest.signals.naming import polarity_by_name, words
+from ingest.episode import EpisodeData
+from ingest.signals.gripper import SURE, Polarity, SignalValues, moving_dimensions
+from ingest.signals.naming import named_grippers, polarity_by_name, words
 from ingest.signals.switching import Range
 from ingest.signals.transitions import Transition, transitions
 
@@ -102,6 +103,51 @@ def is_in_metres(names: Sequence[str], ends: Range) -> bool:
     of_one_value = {word for name in names for word in words(name)}
     is_small = max(abs(ends.low), abs(ends.high)) <= WIDEST_M and 0 < ends.span <= WIDEST_M / 2
     return is_small and "command" not in of_one_value
+
+
+def gripper_runs(
+    signal: SignalValues, episodes: Sequence[EpisodeData], runs: Sequence[np.ndarray], ends: Range
+) -> list[GripperRun]:
+    """What the episodes show of the gripper, the arm and the command."""
+    return [
+        GripperRun(ends.relative(run), _way(signal, episode), _push(signal, episode, run, ends), episode.record.fps)
+        for episode, run in zip(episodes, runs, strict=True)
+    ]
+
+
+def _way(signal: SignalValues, episode: EpisodeData) -> np.ndarray | None:
+    """How far the arm has moved by each frame, as a share of its whole way [n]; None where it does not move."""
+    if episode.state is None:
+        return None
+    own = list(signal.dimensions) if signal.column == "state" else []
+    joints = np.delete(episode.state, own, axis=1)
+    moving, spread = moving_dimensions(joints)
+    if not moving.any():
+        return None
+    steps = np.linalg.norm(np.diff(joints[:, moving] / spread[moving], axis=0), axis=1)
+    way = np.r_[0.0, np.cumsum(steps)]
+    return way / way[-1] if way[-1] > 0 else None
+
+
+def _push(signal: SignalValues, episode: EpisodeData, run: np.ndarray, ends: Range) -> np.ndarray | None:
+    """The command minus what the gripper reached, as a share of its range [n]; None without a comparable command."""
+    command = _command(signal, episode)
+    if command is None or len(command) != len(run):
+        return None
+    # Commands in another unit say nothing about how far the gripper came
+    low, high = np.percentile(command, [1, 99])
+    is_comparable = low > ends.low - ends.span and high < ends.high + ends.span and high - low > 0.3 * ends.span
+    return (command - run) / ends.span if is_comparable else None
+
+
+def _command(signal: SignalValues, episode: EpisodeData) -> np.ndarray | None:
+    """The command of a gripper in the state, float64 [n]; None where its arm's is not the only one named."""
+    if signal.column != "state" or signal.kind == "hand" or episode.action is None:
+        return None
+    own_arm = [g for g in named_grippers(episode.action_names) if (g.arm, g.kind) == (signal.arm, "gripper")]
+    if len(own_arm) != 1 or len(own_arm[0].dimensions) != len(signal.dimensions):
+        return None
+    return episode.action[:, list(own_arm[0].dimensions)] @ np.asarray(signal.weights)
 
 
 def observed_evidence(runs: Sequence[GripperRun]) -> list[PolarityEvidence]:

@@ -24,7 +24,6 @@ from ingest.signals.gripper import (
     Polarity,
     SignalValues,
     combined,
-    moving_dimensions,
     values_of,
 )
 from ingest.signals.naming import MIN_HAND_JOINTS, named_grippers
@@ -209,7 +208,7 @@ def _measured(place: _Place, episodes: Sequence[EpisodeData], robot: str | None,
     )
     runs = [combined(values, of_episode) for of_episode in rows]
     ends = range_of(np.concatenate(runs))
-    observed = gripper_runs(values, episodes, runs, ends)
+    observed = pol.gripper_runs(values, episodes, runs, ends)
     is_used = _is_used(runs, ends, observed)
     entry = place.entry
     if entry is not None and entry.closed is not None and entry.open is not None:
@@ -334,53 +333,8 @@ def _by_its_command(values: SignalValues, episodes: Sequence[EpisodeData]) -> li
     follows = _correlation(np.concatenate(commands), np.concatenate(reached))
     if abs(follows) < GOES_ALONG:
         return []
-    shown = pol.observed_evidence(gripper_runs(own, episodes, commands, range_of(np.concatenate(commands))))
+    shown = pol.observed_evidence(pol.gripper_runs(own, episodes, commands, range_of(np.concatenate(commands))))
     return [pol.PolarityEvidence(float(np.sign(follows)) * e.log_odds, f"its command: {e.why}") for e in shown]
-
-
-def gripper_runs(
-    signal: SignalValues, episodes: Sequence[EpisodeData], runs: Sequence[np.ndarray], ends: Range
-) -> list[pol.GripperRun]:
-    """What the episodes show of the gripper, the arm and the command."""
-    return [
-        pol.GripperRun(ends.relative(run), _way(signal, episode), _push(signal, episode, run, ends), episode.record.fps)
-        for episode, run in zip(episodes, runs, strict=True)
-    ]
-
-
-def _way(signal: SignalValues, episode: EpisodeData) -> np.ndarray | None:
-    """How far the arm has moved by each frame, as a share of its whole way [n]; None where it does not move."""
-    if episode.state is None:
-        return None
-    own = list(signal.dimensions) if signal.column == "state" else []
-    joints = np.delete(episode.state, own, axis=1)
-    moving, spread = moving_dimensions(joints)
-    if not moving.any():
-        return None
-    steps = np.linalg.norm(np.diff(joints[:, moving] / spread[moving], axis=0), axis=1)
-    way = np.r_[0.0, np.cumsum(steps)]
-    return way / way[-1] if way[-1] > 0 else None
-
-
-def _push(signal: SignalValues, episode: EpisodeData, run: np.ndarray, ends: Range) -> np.ndarray | None:
-    """The command minus what the gripper reached, as a share of its range [n]; None without a comparable command."""
-    command = _command(signal, episode)
-    if command is None or len(command) != len(run):
-        return None
-    # Commands in another unit say nothing about how far the gripper came
-    low, high = np.percentile(command, [1, 99])
-    is_comparable = low > ends.low - ends.span and high < ends.high + ends.span and high - low > 0.3 * ends.span
-    return (command - run) / ends.span if is_comparable else None
-
-
-def _command(signal: SignalValues, episode: EpisodeData) -> np.ndarray | None:
-    """The command of a gripper in the state, float64 [n]; None where its arm's is not the only one named."""
-    if signal.column != "state" or signal.kind == "hand" or episode.action is None:
-        return None
-    own_arm = [g for g in named_grippers(episode.action_names) if (g.arm, g.kind) == (signal.arm, "gripper")]
-    if len(own_arm) != 1 or len(own_arm[0].dimensions) != len(signal.dimensions):
-        return None
-    return episode.action[:, list(own_arm[0].dimensions)] @ np.asarray(signal.weights)
 
 
 def _closings_per_episode(polarity: Polarity, observed: Sequence[pol.GripperRun]) -> float:

@@ -1,3 +1,5 @@
+from warehouse.shards.check import check_shard as check_shard
+from warehouse.shards.check import glance as glance
 from warehouse.shards.shard import CODE_VERSION as CODE_VERSION
 from warehouse.shards.shard import SAMPLES as SAMPLES
 from warehouse.shards.shard import Entry as Entry
@@ -5,10 +7,8 @@ from warehouse.shards.shard import Index as Index
 from warehouse.shards.shard import Sample as Sample
 from warehouse.shards.shard import ShardEpisode as ShardEpisode
 from warehouse.shards.shard import ShardError as ShardError
-from warehouse.shards.shard import check_shard as check_shard
 from warehouse.shards.shard import entry_at as entry_at
 from warehouse.shards.shard import expand as expand
-from warehouse.shards.shard import glance as glance
 from warehouse.shards.shard import index_path as index_path
 from warehouse.shards.shard import pack as pack
 from warehouse.shards.shard import picture_name as picture_name

@@ -21,7 +21,7 @@ from typing import IO, Any
 import pyarrow as pa
 
 from core.errors import FailedError
-from core.files import sha256_file, write_file, write_from
+from core.files import write_file, write_from
 from core.paths import Workspace
 from core.tables import TABLES
 
@@ -106,7 +106,7 @@ def read_index(tar: Path) -> Index:
 _LISTS = ("sample_id", "family", "num_tokens")  # the fields of Entry that have a value per sample
 
 
-def _lists(rows: Sequence[Mapping]) -> dict[str, Any]:
+def lists_of(rows: Sequence[Mapping]) -> dict[str, Any]:
     """What the index holds of an entry's samples."""
     return {name: tuple(row[name] for row in rows) for name in _LISTS}
 
@@ -140,7 +140,7 @@ class TarWriter:
             self._member(f"{e.key}.{name}", e.pictures[name])
         self._member(f"{e.key}.{SAMPLES}", json.dumps(rows, sort_keys=True, ensure_ascii=False).encode())
 
-        self.entries.append(Entry(e.key, offset, self.size - offset, **_lists(e.samples)))
+        self.entries.append(Entry(e.key, offset, self.size - offset, **lists_of(e.samples)))
 
     def _member(self, name: str, data: bytes) -> None:
         info = tarfile.TarInfo(name)  # time 0, no owner
@@ -294,7 +294,7 @@ def entry_at(tar: Path, offset: int) -> Entry:
 def _read(path: Path, entry: Entry) -> tuple[list[dict], bytes, dict[str, slice]]:
     """Samples of one episode, its bytes, and where in these each picture is."""
     try:
-        data = _range(path, entry.offset, entry.size)
+        data = read_range(path, entry.offset, entry.size)
         if len(data) != entry.size:
             raise ValueError("cut off")
         places = dict(_members(data, entry.key))
@@ -316,7 +316,8 @@ def _members(data: bytes, key: str) -> Iterator[tuple[str, slice]]:
     while at < len(data):
         # A tar is blocks of 512 bytes: a header, then the body in whole blocks
         head = data[at : at + tarfile.BLOCKSIZE]
-        if not _is_header(head):
+        # Its checksum counts its own eight bytes as spaces
+        if sum(head) - sum(head[148:156]) + 8 * ord(" ") != int(head[148:154], 8):
             raise ValueError(f"damaged {at} bytes further on")
         start, size = at + tarfile.BLOCKSIZE, int(head[124:135], 8)
         body = slice(start, start + size)
@@ -340,13 +341,7 @@ def _members(data: bytes, key: str) -> Iterator[tuple[str, slice]]:
         raise ValueError("cut off within the padding of its last file")
 
 
-def _is_header(head: bytes) -> bool:
-    """Is the checksum of a tar's header right? It counts its own eight bytes as spaces."""
-    checksum = sum(head) - sum(head[148:156]) + 8 * ord(" ")
-    return checksum == int(head[148:154], 8)
-
-
-def _range(path: Path, offset: int, size: int) -> bytes:
+def read_range(path: Path, offset: int, size: int) -> bytes:
     if not isinstance(path, PosixPath):  # one request for these bytes; an open file of a bucket reads 50 MB ahead
         bucket: Any = path
         return bucket.fs.cat_file(bucket.path, start=offset, end=offset + size)
@@ -384,52 +379,3 @@ def read_sample(tar: Path, offset: int, sample_id: str) -> Sample:
         if row["sample_id"] == sample_id:
             return expand(row, pictures)
     raise ShardError(f"sample {sample_id} is not at byte {offset} of shard {tar.name}")
-
-
-def check_shard(tar: Path, sha256: str, size: int, *, read: bool = True) -> list[str]:
-    """The problem with a tar or its index, in words; empty: both are as they were written, or look so where the tar is
-    not `read`."""
-    wrong = list(filter(None, [glance(tar, size)]))
-    if wrong and not read:
-        return wrong
-    try:
-        if read and not wrong and (real := sha256_file(tar)) != sha256:
-            wrong = [f"is damaged: its sha256 is {real[:12]}... instead of {sha256[:12]}..."]
-        return wrong + _wrong_index(tar, sha256, size, read=read and not wrong)
-    except ShardError as e:
-        return [*wrong, str(e)]
-    except ValueError:
-        return [*wrong, "has more or fewer entries than its index says"]
-
-
-def _wrong_index(tar: Path, sha256: str, size: int, *, read: bool) -> list[str]:
-    index = read_index(tar)
-    # Entries are looked at only where the tar is the one that the index describes
-    name = shard_name(index.dataset, index.chunk, index.split, index.sha256)
-    if (index.sha256, index.size, index.shard, name) != (sha256, size, tar.name, tar.name):
-        return ["has the index of another tar"]
-    return list(_wrong_entries(tar, index)) if read else []
-
-
-def glance(tar: Path, size: int) -> str:
-    """The problem with a tar as far as its size shows; empty: none."""
-    if not tar.exists():
-        return "is not there"
-    real_size = tar.stat().st_size
-    return f"has {real_size} bytes instead of {size}: cut off, or not the same file" if real_size != size else ""
-
-
-def _wrong_entries(tar: Path, index: Index) -> Iterator[str]:
-    """Entries of a tar that its index does not describe. Raises ShardError, and ValueError for another number."""
-    end = 0
-    for entry in index.entries:
-        rows, pictures = read_entry(tar, entry)
-        is_described = all(values == getattr(entry, name) for name, values in _lists(rows).items())
-        if not is_described or entry.offset != end:
-            yield f"has other samples in {entry.key} than its index says"
-        for row in rows:
-            expand(row, pictures)
-        end = entry.offset + entry.size
-    # Entries lie one after another, and behind the last is nothing but the end of the tar
-    if any(_range(tar, end, index.size - end)):
-        raise ValueError("more entries")

@@ -131,7 +131,7 @@ def _no_time(root: Path) -> None:
         (_no_list, "action_config: Expecting property name"),
         (_unknown_index, "subtask_index: meta/subtasks.parquet has no text of 7"),
         (_two_at_once, "visualizer: 'b' and 'a' both begin at frame 4"),
-        (_no_time, "visualizer: None is no time of a step"),
+        (_no_time, "visualizer: None is no time or frame of a step"),
     ],
 )
 def test_broken_steps_are_a_finding_and_lose_no_episode(v2: Path, spoil: Callable[[Path], None], message: str) -> None:
