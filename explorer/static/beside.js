@@ -9,15 +9,7 @@ const { frames, reference_frames: shown, follows } = beside.aligned;
 const WATCHED_S = 6; // that a run is watched for, at the speed it begins with
 
 // The looked-at frame at or before a frame
-function placeOf(frame) {
-  let low = 0, high = frames.length;
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if (frames[middle] <= frame) low = middle + 1;
-    else high = middle;
-  }
-  return Math.max(0, low - 1);
-}
+const placeOf = (frame) => Math.max(0, frames.findLastIndex((f) => f <= frame));
 
 // Which frame of the reference this one is like: between two looked-at ones on the line, where both follow it
 function like(frame) {

@@ -57,8 +57,11 @@ function change(act) {
   if (known.why_read_only) return;
   const before = text(label);
   act();
-  const after = text(label);
-  if (before === after) return;
+  keep(before);
+}
+
+function keep(before) {
+  if (before === text(label)) return;
   past.push(before);
   future = [];
   draw();
@@ -255,11 +258,7 @@ function settle() {
 function draw() {
   const focused = document.activeElement?.dataset ?? {};
   const lane = $("editor-lane");
-  const children = [];
-  label.segments.forEach((s, i) => {
-    children.push(segment(s, i));
-    if (i < label.segments.length - 1) children.push(edge(i));
-  });
+  const children = label.segments.flatMap((s, i) => (i ? [edge(i - 1), segment(s, i)] : [segment(s, i)]));
   if (label.lost !== null) {
     const mark = element("div", { className: "editor-lost", title: `The task fails for good at frame ${label.lost}` });
     mark.style.left = at(label.lost);
@@ -362,7 +361,6 @@ function drawHistory() {
   const box = $("editor-history");
   box.hidden = !known.history.length;
   const gone = new Set(known.history.map((r) => r.rejects));
-  const counts = new Set(known.current.map((r) => r.correction_id));
   const items = known.history.toReversed().map((r) => {
     const what = r.rejects
       ? `took back ${r.rejects}`
@@ -374,7 +372,7 @@ function drawHistory() {
     const item = element("li", {}, words);
     const current = known.current.find((c) => c.correction_id === r.correction_id);
     if (current?.status === "review") words.append("– waits for review, the episode has changed ");
-    if (counts.has(r.correction_id) && !known.why_read_only) {
+    if (current && !known.why_read_only) {
       item.append(action("Undo it", "undo", { correction_id: r.correction_id }, "Undone."));
       if (current.status === "review")
         item.append(
@@ -405,12 +403,7 @@ function drag(handle, event) {
     player.seek(label.move(i, timeline.frameAt(e.clientX) - held), { from: "pointer" });
     draw();
   };
-  follow(move, () => {
-    if (before === text(label)) return;
-    past.push(before);
-    future = [];
-    draw();
-  });
+  follow(move, () => keep(before));
   handle.focus();
 }
 
@@ -470,10 +463,7 @@ function listen() {
     const picked = event.target.closest(".editor-part[data-segment]");
     if (!picked) return;
     choose(Number(picked.dataset.segment));
-    if (event.detail) {
-      // a click with the pointer seeks where it was made
-      player.seek(timeline.frameAt(event.clientX) - 0.5);
-    }
+    if (event.detail) player.seek(timeline.frameAt(event.clientX) - 0.5); // a click with the pointer seeks where it was made
   });
   $("editor-lane").addEventListener("focusin", (event) => {
     const at = event.target.dataset.segment;

@@ -8,6 +8,7 @@ const tracks = byId("tracks");
 const cursor = byId("cursor");
 const pointer = byId("pointer");
 const scrub = byId("scrub");
+const framesLike = byId("frames-like"); // the link to frames like the one at the cursor
 const recorded = { names: { state: [], action: [] }, values: null }; // what the source alone has
 let pointed = null; // the frame under the pointer, while it is over the tracks
 
@@ -15,14 +16,7 @@ const clock = (s) => `${Math.floor(s / 60)}:${(s % 60).toFixed(1).padStart(4, "0
 
 // The value at a frame as the curve is drawn: between two known ones on the line from one to the other
 function valueAt(curve, frame) {
-  let low = 0, high = curve.frames.length - 1, at = -1;
-  while (low <= high) {
-    const middle = (low + high) >> 1;
-    if (curve.frames[middle] <= frame) {
-      at = middle;
-      low = middle + 1;
-    } else high = middle - 1;
-  }
+  const at = curve.frames.findLastIndex((f) => f <= frame);
   const [value, next] = [curve.values[at] ?? null, curve.values[at + 1] ?? null];
   if (value === null || next === null) return value;
   const share = (frame - curve.frames[at]) / (curve.frames[at + 1] - curve.frames[at]);
@@ -66,6 +60,7 @@ function draw() {
   scrub.value = player.frame;
   byId("clock").textContent = `${clock(player.frame / player.fps)}, frame ${player.frame}`;
   drawValues();
+  if (framesLike) framesLike.search = `?frame=${player.frame}`;
   for (const list of document.querySelectorAll(".reasoning")) {
     const now = [...list.children].findLast((item) => Number(item.dataset.frame) <= player.frame);
     for (const item of list.children) item.classList.toggle("now", item === now);

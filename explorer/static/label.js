@@ -57,10 +57,10 @@ export class Label {
   rename(i, name) {
     const s = this.segments[i];
     name = name.trim().slice(0, MOST_NAME);
-    if (!name || name === s.name) return false;
+    if (!name || name === s.name) return;
     const old = s.step;
     s.name = name;
-    if (s.kind !== "step") return true;
+    if (s.kind !== "step") return;
     const known = this.plan.filter((p) => p.name === name && p !== old);
     if (known.length) {
       s.step = known.find((p) => !this.segments.some((x) => x.step === p)) ?? known.at(-1);
@@ -68,19 +68,17 @@ export class Label {
     } else if (this.segments.some((x) => x !== s && x.step === old)) {
       s.step = this.#planned(name, old);
     } else old.name = name;
-    return true;
   }
 
   // As an attempt at a planned step, by its number in the plan
   attempt(i, number) {
     const step = this.plan[number];
     const s = this.segments[i];
-    if (!step || s.step === step) return false;
+    if (!step || s.step === step) return;
     const old = s.step;
     if (s.kind !== "step") s.completed = true;
     Object.assign(s, { kind: "step", name: step.name, step });
     this.forget(old);
-    return true;
   }
 
   // The second part of a step is a step of its own until it is named like another
@@ -101,28 +99,26 @@ export class Label {
   // With the one behind it, whose frames it takes over
   merge(i) {
     const [s, next] = [this.segments[i], this.segments[i + 1]];
-    if (!next) return false;
+    if (!next) return;
     s.end = next.end;
     if (s.kind === "step" && next.step === s.step) s.completed = next.completed;
     this.segments.splice(i + 1, 1);
     this.forget(next.step);
-    return true;
   }
 
   // What is no step after all is idle time; idle times beside each other are one
   remove(i) {
-    if (this.segments[i].kind === "idle") return false;
+    if (this.segments[i].kind === "idle") return;
     this.setKind(i, "idle");
     for (const at of [i, i - 1]) {
       const [a, b] = [this.segments[at], this.segments[at + 1]];
       if (a?.kind === "idle" && b?.kind === "idle") this.merge(at);
     }
-    return true;
   }
 
   setKind(i, kind) {
     const s = this.segments[i];
-    if (s.kind === kind) return false;
+    if (s.kind === kind) return;
     const old = s.step;
     s.kind = kind;
     if (kind === "step") {
@@ -135,14 +131,11 @@ export class Label {
       s.step = null;
       this.forget(old);
     }
-    return true;
   }
 
   setCompleted(i, completed) {
     const s = this.segments[i];
-    if (s.kind !== "step" || s.completed === completed) return false;
-    s.completed = completed;
-    return true;
+    if (s.kind === "step") s.completed = completed;
   }
 
   // The mark is taken away where it stands already
@@ -155,7 +148,6 @@ export class Label {
   plannedToo(name) {
     name = name.trim().slice(0, MOST_NAME);
     if (name) this.plan.push({ name });
-    return Boolean(name);
   }
 
   #planned(name, after) {

@@ -163,15 +163,9 @@ tracks.addEventListener(
 
 // Follow the pointer until it is let go
 export function drag(follow, end = () => {}) {
-  const stop = () => {
-    removeEventListener("pointermove", follow);
-    removeEventListener("pointerup", stop);
-    removeEventListener("pointercancel", stop);
-    end();
-  };
-  addEventListener("pointermove", follow);
-  addEventListener("pointerup", stop);
-  addEventListener("pointercancel", stop);
+  const held = new AbortController();
+  addEventListener("pointermove", follow, held);
+  for (const name of ["pointerup", "pointercancel"]) addEventListener(name, () => (held.abort(), end()), held);
 }
 
 // A range: over the ruler, or over a track with Shift

@@ -8,16 +8,7 @@ const sections = [...document.querySelectorAll("#curves section")].map((box) => 
 }));
 
 // The value of the newest point at or before a step
-function valueAt({ frames, values }, step) {
-  let low = 0, high = frames.length;
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if (frames[middle] <= step) low = middle + 1;
-    else high = middle;
-  }
-  return values[low - 1] ?? null;
-}
-
+const valueAt = ({ frames, values }, step) => values[frames.findLastIndex((f) => f <= step)] ?? null;
 const shown = (value) => (value === null ? "–" : String(Number(value.toPrecision(4))));
 
 function draw(step) {
