@@ -39,7 +39,7 @@ Made = list[tuple[StageRun, dict[str, pa.Table]]]
 
 def real_chunk(space: Workspace) -> Made:
     """What each stage published of a chunk, in order."""
-    run_build(space, builds_of_source(space, None, str(SOURCE), name="made", episodes=EPISODES).builds, 1)
+    run_build(space, builds_of_source(space, None, str(SOURCE), name="made", episodes=EPISODES)[0], 1)
     lake, columns, made = Lake(space), ", ".join(StageRun.__dataclass_fields__), []
     asked = f"SELECT {columns} FROM stage_runs WHERE chunk = 0 AND stage <> 'episodes' ORDER BY snapshot"
     for run in (StageRun(**row) for row in lake.dicts(asked)):

@@ -173,12 +173,12 @@ def build(
     else:
         assert source is not None
         check_source(source, revision)
-        held = builds_of_source(
+        found, notes = builds_of_source(
             space, _lake_if_there(space), source, name=name, format=data_format, episodes=selected, revision=revision,
             update=update,
         )  # fmt: skip
-        warn(held.notes, "note")
-        builds = list(held.builds)
+        warn(notes, "note")
+        builds = list(found)
 
     gate = {"min_confidence": min_confidence, "min_name_confidence": min_name_confidence}
     builds = [with_samples(build, gate) for build in builds]

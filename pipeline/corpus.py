@@ -68,9 +68,9 @@ def build(
     space = _space(workspace)
     lake = open_lake(space) if space.exists() else None
     chosen = None if episodes is None else tuple(episodes)
-    builds = builds_of_source(space, lake, str(source), name=name, episodes=chosen, revision=revision).builds
+    builds, _ = builds_of_source(space, lake, str(source), name=name, episodes=chosen, revision=revision)
     if annotator:
-        builds = [with_annotator(one, annotator) for one in builds]
+        builds = tuple(with_annotator(one, annotator) for one in builds)
     return _built(space, builds, workers)
 
 

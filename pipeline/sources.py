@@ -4,7 +4,6 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -24,14 +23,6 @@ OUT_OF_REACH = (SourceError, OSError)  # of a source that is missing, no dataset
 SLOW_S = 300.0  # until a source has to have shown what it holds
 
 
-@dataclass(frozen=True)
-class SourceBuilds:
-    """A build for each dataset of a source, and what a person should know of what was left out."""
-
-    builds: tuple[DatasetBuild, ...]
-    notes: tuple[str, ...] = ()
-
-
 def builds_of_source(
     workspace: Workspace,
     lake: Lake | None,
@@ -42,8 +33,9 @@ def builds_of_source(
     episodes: tuple[int, ...] | None = None,
     revision: str | None = None,
     update: bool = False,
-) -> SourceBuilds:
-    """The dataset that a folder, file or address is, or those that it holds, each under its folder's name.
+) -> tuple[tuple[DatasetBuild, ...], list[str]]:
+    """A build of the dataset that a folder, file or address is, or of each that it holds, under its folder's name; and
+    what a person should know of what was left out.
 
     `name`: what the one dataset is called; of several it is put before their names. `lake`: None without a workspace.
     Raises UserError and SourceError.
@@ -63,7 +55,7 @@ def builds_of_source(
     if lake and not (name and len(builds) == 1):
         for build in builds:
             _check_is_same(lake, build)
-    return SourceBuilds(builds, tuple(notes))
+    return builds, notes
 
 
 def _left_out(address: str, places: Places, taken: Sequence[DatasetPlace]) -> Iterator[str]:

@@ -45,13 +45,13 @@ def test_videos_that_nothing_describes_are_left_out_where_there_is_better(space:
     for name in ("clips/a.mp4", "teaser.mp4"):
         (held / name).parent.mkdir(exist_ok=True)
         (held / name).touch()
-    found = builds_of_source(space, None, str(held))
-    assert list(named(found.builds)) == ["pick_place_v2", "sort"]
-    assert "videos that nothing describes (clips)" in found.notes[1]
-    assert "1 files beside the datasets' folders (teaser.mp4)" in found.notes[2]
+    builds, notes = builds_of_source(space, None, str(held))
+    assert list(named(builds)) == ["pick_place_v2", "sort"]
+    assert "videos that nothing describes (clips)" in notes[1]
+    assert "1 files beside the datasets' folders (teaser.mp4)" in notes[2]
     shutil.rmtree(held / "more")
     shutil.rmtree(held / "Pick & Place.v2")
-    assert named(builds_of_source(space, None, str(held)).builds) == {"held": str(held)}, "nothing better is there"
+    assert named(builds_of_source(space, None, str(held))[0]) == {"held": str(held)}, "nothing better is there"
 
 
 def test_names_that_clash(space: Workspace, held: Path) -> None:
@@ -61,19 +61,19 @@ def test_names_that_clash(space: Workspace, held: Path) -> None:
     write_v2(held / "..." / "写真", [6])
     with pytest.raises(UserError, match=r"写真 gives no dataset name .*--name NAME"):
         builds_of_source(space, None, str(held / "..."))
-    assert named(builds_of_source(space, None, str(held / "..."), name="photos").builds).keys() == {"photos"}
+    assert named(builds_of_source(space, None, str(held / "..."), name="photos")[0]).keys() == {"photos"}
 
 
 def test_a_name_that_the_workspace_has_of_another_source(space: Workspace, tmp_path: Path) -> None:
     first, second = make_dataset(tmp_path / "a" / "tiny"), make_dataset(tmp_path / "b" / "tiny")
-    assert not run_build(space, builds_of_source(space, None, str(first), episodes=(0,)).builds, workers=1).failed
+    assert not run_build(space, builds_of_source(space, None, str(first), episodes=(0,))[0], workers=1).failed
     lake = Lake(space)
     with pytest.raises(UserError, match=f"has a dataset tiny from {first}: give that of {second} another name"):
         builds_of_source(space, lake, str(second))
-    assert named(builds_of_source(space, lake, str(second), name="tiny").builds) == {"tiny": str(second)}
-    assert named(builds_of_source(space, lake, str(first)).builds) == {"tiny": str(first)}
+    assert named(builds_of_source(space, lake, str(second), name="tiny")[0]) == {"tiny": str(second)}
+    assert named(builds_of_source(space, lake, str(first))[0]) == {"tiny": str(first)}
     shutil.rmtree(first)
-    assert named(builds_of_source(space, lake, str(second)).builds) == {"tiny": str(second)}, "it was moved"
+    assert named(builds_of_source(space, lake, str(second))[0]) == {"tiny": str(second)}, "it was moved"
 
 
 def test_what_holds_nothing_is_refused(space: Workspace, tmp_path: Path, held: Path) -> None:

@@ -14,17 +14,6 @@ WITHOUT_START = 0.15  # of windows: their own oldest picture stands for the epis
 WITHOUT_TASK = 0.15  # of windows of the right task: nothing is said of it, as of a task whose words are all unknown
 
 
-@dataclass(frozen=True)
-class Clips:
-    """numbers: float32 [n, 1 + frames, d], the episode's first picture before the window's. tasks: n texts. label: [n,
-    frames], NaN where there is none. kinds: how each was made, AS_RECORDED or a kind of negative."""
-
-    numbers: np.ndarray
-    tasks: list[str]
-    label: np.ndarray
-    kinds: list[str]
-
-
 @dataclass
 class ClipSource:
     """Draws clips of `frames` pictures, up to moments whose pictures are all there: of a long run few frames lie in the
@@ -44,11 +33,13 @@ class ClipSource:
         ]
         self._instructions = Instructions([e.task for e in self.episodes])
 
-    def draw(self, count: int) -> Clips:
+    def draw(self, count: int) -> tuple[np.ndarray, list[str], np.ndarray]:
+        """Clips: numbers float32 [n, 1 + frames, d], the episode's first picture before the window's; n texts of tasks;
+        labels [n, frames], NaN where there is none."""
         drawn = [self._clip() for _ in range(count)]
         numbers, tasks, label, kinds = zip(*drawn, strict=True)
         self.counts.update(kinds)
-        return Clips(np.stack(numbers).astype(np.float32), list(tasks), np.stack(label), list(kinds))
+        return np.stack(numbers).astype(np.float32), list(tasks), np.stack(label)
 
     def _clip(self) -> tuple[np.ndarray, str, np.ndarray, str]:
         rng = self._rng

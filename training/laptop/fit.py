@@ -175,9 +175,9 @@ def learn_step(
     rate = train.lr * share_of_rate(step / steps, train)
     for group in optimizer.param_groups:
         group["lr"] = rate
-    clips = source.draw(train.batch)
-    output = model(torch.from_numpy(clips.numbers).to(device), clips.tasks)
-    loss, error = laptop_loss(model, output, torch.from_numpy(clips.label).to(device))
+    numbers, tasks, label = source.draw(train.batch)
+    output = model(torch.from_numpy(numbers).to(device), tasks)
+    loss, error = laptop_loss(model, output, torch.from_numpy(label).to(device))
     if not torch.isfinite(loss):
         raise TrainingError(f"the loss is {float(loss.detach())} at step {step}: lower train.lr or train.clip")
     optimizer.zero_grad()
