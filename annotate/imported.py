@@ -149,9 +149,8 @@ def _annotated(path: Path) -> tuple[LerobotListing, dict[int, Annotated]]:
     dataset = LerobotListing(source, info=info, version=version_of(source, info))
     metadata = episode_metadata(dataset)
     rows = find_rows(dataset, metadata) if has_info else {}
-    return dataset, {
-        index: Annotated(metadata.get(index, {}), rows.get(index)) for index in metadata.keys() | rows.keys()
-    }
+    episodes = {k: Annotated(metadata.get(k, {}), rows.get(k)) for k in metadata.keys() | rows.keys()}
+    return dataset, episodes
 
 
 def _annotation(index: int, episode: Annotated, stated: Stated) -> Annotation:

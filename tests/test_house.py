@@ -16,23 +16,23 @@ from core.paths import ROOT
 # Lines by `wc -l`, blanks and docstrings and all; behind each what the room is to come down to
 LINES = {
     "core": 2982,  # 2,000
-    "ingest": 11529,  # 9,800
+    "ingest": 11509,  # 9,800
     "annotate": 10680,  # 9,000
-    "warehouse": 13242,  # 10,300
+    "warehouse": 13240,  # 10,300
     "eval": 12529,  # 9,500
-    "training": 7138,  # 6,800
-    "pipeline": 6720,  # 5,300
+    "training": 7129,  # 6,800
+    "pipeline": 6712,  # 5,300
     "explorer": 4830,  # 4,700
     "cli": 3972,  # 3,600
     "assets": 2876,  # 2,000
     "benchmarks": 7830,  # 8,000
 }
-PAGES = 3604  # of the explorer's scripts, styles and templates; 3,000
+PAGES = 3450  # of the explorer's scripts, styles and templates; 3,000
 MOST_OF_A_FILE = 400
-LONGER_FILES = 3  # 0
+LONGER_FILES = 0
 IMPORTS_IN_FUNCTIONS = 84  # 60
 FOR_THE_TYPE_CHECKER = 7  # blocks
-DATACLASSES = 332  # 330
+DATACLASSES = 330
 ERRORS = 30
 MOST_COMPLEX = 20
 OFTEN_COMPLEX, SHARE_COMPLEX = 10, 0.03

@@ -44,8 +44,7 @@ class DrawnAnnotation(EpisodeAnnotation):
 def read(path: Path) -> list[DrawnAnnotation]:
     """Read the file, or the one in a dataset's folder. Raises ImportedError."""
     file = path / VISUALIZER_FILE if path.is_dir() else path
-    episodes = _episodes(file)
-    spans = {number: _spans(file, number, episodes[number]) for number in sorted(episodes)}
+    spans = {number: _spans(file, number, notes) for number, notes in sorted(_episodes(file).items())}
     if not any(spans.values()):
         raise ImportedError(f"{file} has no steps: no atoms of style {SUBTASK}")
     return [DrawnAnnotation(number, drawn) for number, drawn in spans.items() if drawn]

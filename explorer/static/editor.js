@@ -106,26 +106,21 @@ const acts = {
 
 // Saving
 
-function said() {
-  const form = $("editor-save");
-  return { author: form.author.value, comment: form.comment.value, follows: known.newest };
-}
-
 function save() {
-  if (!$("editor-save").reportValidity()) return;
   const body = { ...label.json(), base_label_run: base.run, base_content_hash: known.content_hash };
   return send("", body, "Saved. This label is active now.");
 }
 
 async function send(what, body, done) {
-  if (sending || !$("editor-save").reportValidity()) return;
+  const form = $("editor-save");
+  if (sending || !form.reportValidity()) return;
   const sent = text(what ? base.label : label);
   sending = what ? "Sending…" : "Saving…";
   drawState();
-  const answer = await post(what ? `${url}/${what}` : url, { ...body, ...said() });
+  const answer = await post(what ? `${url}/${what}` : url, { ...body, author: form.author.value, comment: form.comment.value, follows: known.newest });
   sending = "";
   drawState();
-  if (!known.author_is_known) localStorage.setItem("author", $("editor-save").author.value);
+  if (!known.author_is_known) localStorage.setItem("author", form.author.value);
   if (answer.status === 409) return conflict(answer.data);
   if (!answer.ok) return tell(answer.data.error, true);
   Object.assign(known, answer.data);

@@ -5,9 +5,7 @@ import { post } from "./request.js";
 const NAMES = { segments: "cuts", embeddings: "pictures", transfer: "labels", progress: "progress", samples: "samples", shards: "shards" };
 const several = (n, one, many = `${one}s`) => `${n} ${n === 1 ? one : many}`;
 
-function link(text, href) {
-  return element("a", { className: "button", textContent: text, href });
-}
+const link = (textContent, href) => element("a", { className: "button", textContent, href });
 
 // The sentence on a build that runs; what is not known yet is not said
 function progressLine(job) {
@@ -39,17 +37,14 @@ export function labelPanel(box, dataset, episode, onDone = () => {}) {
     const tasks = shown.filter((t) => t.others);
     box.hidden = !shown.length || (episode !== null && (!state.reference || !tasks.length));
     if (box.hidden) return;
+    // What people said counts at once; samples and shards are made by a build
+    const unbuilt = state.unbuilt ? [start(`Bring samples and shards up to date with ${several(state.unbuilt, "label")}`)] : [];
     const failed = state.waiting && state.job.dataset === dataset && state.job.error;
     if (state.why_not) say(`The other runs cannot be labelled from here: ${state.why_not}.`);
     else if (failed) say(`The build failed: ${state.job.error}. Finished work is kept. To see everything, run in a terminal: ${state.job.command}`, true, start("Try again"));
     else if (state.waiting && tasks.length) offer(tasks);
     else if (tasks.length) result(tasks);
-    else say(`All ${several(shown.reduce((sum, t) => sum + t.runs, 0), "run")} are labelled by people.`, false, ...unbuilt(state));
-  }
-
-  // What people said counts at once; samples and shards are made by a build
-  function unbuilt(state) {
-    return state.unbuilt ? [start(`Bring samples and shards up to date with ${several(state.unbuilt, "label")}`)] : [];
+    else say(`All ${several(shown.reduce((sum, t) => sum + t.runs, 0), "run")} are labelled by people.`, false, ...unbuilt);
   }
 
   function offer(tasks) {

@@ -55,10 +55,6 @@ class Timeline extends EventTarget {
     this.zoom(from, from + this.width);
   }
 
-  fit() {
-    this.zoom(0, player.numFrames);
-  }
-
   // The frame comes into sight
   show(frame) {
     if (frame >= this.from && frame + 1 <= this.to) return;
@@ -128,22 +124,19 @@ class Timeline extends EventTarget {
 
 export const timeline = new Timeline();
 
-byId("zoom-in").addEventListener("click", () => timeline.zoomAt(player.frame, STEP));
-byId("zoom-out").addEventListener("click", () => timeline.zoomAt(player.frame, 1 / STEP));
-byId("zoom-fit").addEventListener("click", () => timeline.fit());
 byId("range-zoom").addEventListener("click", () => timeline.zoom(timeline.range.from, timeline.range.to));
 byId("range-none").addEventListener("click", () => timeline.clear());
-byId("loop").addEventListener("click", () => timeline.loop());
 
 export const keys = {
   "+": () => timeline.zoomAt(player.frame, STEP),
   "=": () => timeline.zoomAt(player.frame, STEP),
   "-": () => timeline.zoomAt(player.frame, 1 / STEP),
-  0: () => timeline.fit(),
+  0: () => timeline.zoom(0, player.numFrames),
   i: () => timeline.select(player.frame, timeline.range && timeline.range.to > player.frame ? timeline.range.to : player.numFrames),
   o: () => timeline.select(timeline.range && timeline.range.from <= player.frame ? timeline.range.from : 0, player.frame + 1),
   l: () => timeline.loop(),
 };
+for (const [id, key] of Object.entries({ "zoom-in": "+", "zoom-out": "-", "zoom-fit": "0", loop: "l" })) byId(id).addEventListener("click", keys[key]);
 
 // The wheel: with Ctrl (or a pinch), and over the ruler, it zooms at the pointer; with Shift, or sideways, it moves
 tracks.addEventListener(
