@@ -24,11 +24,12 @@ from benchmarks.harness import arguments, exit_code
 from benchmarks.shards import VIDEOS
 from core.values import IMAGE_MARK
 from ingest.media.video import decode
+from tests.kits.shard_kit import write
 from training.feeding import open_stream
 from training.recipe import Recipe, TinyConfig
 from training.tiny import make_processor, make_tokenizer
 from training.transform import Transform
-from warehouse.shards import Index, ShardEpisode, index_path, pack, picture_name
+from warehouse.shards import ShardEpisode, picture_name
 
 TAKEN = 24_000  # tokens a second: Qwen3-VL-2B on one H200 at 40 % of its arithmetic
 NOISE = 4.0  # a camera's, in pixel values: frames that were enlarged would decode too quickly
@@ -67,12 +68,7 @@ def write_shards(folder: Path, pictures: list[bytes]) -> list[Path]:
             samples.append(row | {"pictures": shown[k % (FRAMES - SHOWN) :][:count]})
         named = {picture_name(e, p): pictures[(e * FRAMES + t) % len(pictures)] for t, p in enumerate(shown)}
         episodes.append(ShardEpisode("bench", e, samples, named))
-    path = folder / "bench-00000-train-0.tar"
-    with path.open("wb") as f:
-        sha256, entries = pack(f, episodes)
-    index = Index(path.name, "bench", 0, "train", sha256, path.stat().st_size, tuple(entries))
-    index_path(path).write_text(index.text())
-    return [path]
+    return [write(folder, episodes, "bench-00000-train-0.tar")]
 
 
 def make_transform() -> Transform:

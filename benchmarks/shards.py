@@ -28,7 +28,8 @@ from annotate.stored_pictures import JPEG_QUALITY, shard_jpeg
 from benchmarks.harness import arguments, exit_code, is_missed, table
 from core.values import IMAGE_MARK
 from ingest.media.video import decode
-from warehouse.shards import Index, Sample, ShardEpisode, index_path, pack, picture_name, read_samples
+from tests.kits.shard_kit import write
+from warehouse.shards import Sample, ShardEpisode, index_path, picture_name, read_samples
 from warehouse.shards.loader import Loader
 
 SAMPLES = Path(__file__).parents[1] / "samples"
@@ -82,15 +83,7 @@ def episode(number: int, jpegs: list[bytes]) -> ShardEpisode:
 
 
 def write_ours(folder: Path, episodes: list[ShardEpisode]) -> list[Path]:
-    tars = []
-    for k in range(SHARDS):
-        tar = folder / f"ours-{k}.tar"
-        with tar.open("wb") as f:
-            sha256, entries = pack(f, episodes[k::SHARDS])
-        index = Index(tar.name, "sim", k, "train", sha256, tar.stat().st_size, tuple(entries))
-        index_path(tar).write_bytes(index.text().encode())
-        tars.append(tar)
-    return tars
+    return [write(folder, episodes[k::SHARDS], f"ours-{k}.tar") for k in range(SHARDS)]
 
 
 def write_records(folder: Path, episodes: list[ShardEpisode]) -> list[Path]:

@@ -18,14 +18,14 @@ LINES = {
     "core": 2982,  # 2,000
     "ingest": 11509,  # 9,800
     "annotate": 10680,  # 9,000
-    "warehouse": 13240,  # 10,300
+    "warehouse": 13236,  # 10,300
     "eval": 12529,  # 9,500
     "training": 7129,  # 6,800
     "pipeline": 6712,  # 5,300
     "explorer": 4830,  # 4,700
     "cli": 3972,  # 3,600
     "assets": 2876,  # 2,000
-    "benchmarks": 7830,  # 8,000
+    "benchmarks": 7819,  # 8,000
 }
 PAGES = 3450  # of the explorer's scripts, styles and templates; 3,000
 MOST_OF_A_FILE = 400

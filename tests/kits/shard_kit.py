@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import IO
 
 import cv2
 import numpy as np
 
-from warehouse.shards import Index, ShardEpisode, index_path, pack
+from warehouse.shards import Entry, Index, ShardEpisode, TarWriter, index_path
 
 CAMERA = "observation.images.front"
 
@@ -47,6 +48,14 @@ def episode(
     names = [f"{CAMERA}.{k:06d}.jpg" for k in range(samples + 1)]
     pictures = {n: JPEGS[(10 * index + k) % 256] + b"\1" * (noise * (k + index)) for k, n in enumerate(names)}
     return ShardEpisode(dataset, index, rows, pictures)
+
+
+def pack(file: IO[bytes], episodes: Iterable[ShardEpisode]) -> tuple[str, list[Entry]]:
+    """Write a tar of some episodes, in order of key; its sha256 and entries. Raises ShardError."""
+    writer = TarWriter(file)
+    for e in sorted(episodes, key=lambda e: e.key):
+        writer.add(e)
+    return writer.close(), writer.entries
 
 
 def write(folder: Path, episodes: Iterable[ShardEpisode], name: str = "") -> Path:

@@ -7,10 +7,10 @@ from warehouse.shards.shard import Index as Index
 from warehouse.shards.shard import Sample as Sample
 from warehouse.shards.shard import ShardEpisode as ShardEpisode
 from warehouse.shards.shard import ShardError as ShardError
+from warehouse.shards.shard import TarWriter as TarWriter
 from warehouse.shards.shard import entry_at as entry_at
 from warehouse.shards.shard import expand as expand
 from warehouse.shards.shard import index_path as index_path
-from warehouse.shards.shard import pack as pack
 from warehouse.shards.shard import picture_name as picture_name
 from warehouse.shards.shard import picture_places as picture_places
 from warehouse.shards.shard import read_entries as read_entries

@@ -16,16 +16,20 @@ def check_shard(tar: Path, sha256: str, size: int, *, read: bool = True) -> list
     try:
         if read and not wrong and (real := sha256_file(tar)) != sha256:
             wrong = [f"is damaged: its sha256 is {real[:12]}... instead of {sha256[:12]}..."]
-        index = read_index(tar)
-        # Entries are looked at only where the tar is the one that the index describes
-        name = shard_name(index.dataset, index.chunk, index.split, index.sha256)
-        if (index.sha256, index.size, index.shard, name) != (sha256, size, tar.name, tar.name):
-            return [*wrong, "has the index of another tar"]
-        return wrong + (list(_wrong_entries(tar, index)) if read and not wrong else [])
+        return wrong + _wrong_index(tar, sha256, size, read=read and not wrong)
     except ShardError as e:
         return [*wrong, str(e)]
     except ValueError:
         return [*wrong, "has more or fewer entries than its index says"]
+
+
+def _wrong_index(tar: Path, sha256: str, size: int, *, read: bool) -> list[str]:
+    index = read_index(tar)
+    # Entries are looked at only where the tar is the one that the index describes
+    name = shard_name(index.dataset, index.chunk, index.split, index.sha256)
+    if (index.sha256, index.size, index.shard, name) != (sha256, size, tar.name, tar.name):
+        return ["has the index of another tar"]
+    return list(_wrong_entries(tar, index)) if read else []
 
 
 def glance(tar: Path, size: int) -> str:

@@ -171,14 +171,6 @@ def _sample_row(e: ShardEpisode, sample: Mapping) -> dict:
     return {**sample, "pictures": names}
 
 
-def pack(file: IO[bytes], episodes: Iterable[ShardEpisode]) -> tuple[str, list[Entry]]:
-    """Write a tar of some episodes, in order of key; its sha256 and entries. Raises ShardError."""
-    writer = TarWriter(file)
-    for e in sorted(episodes, key=lambda e: e.key):
-        writer.add(e)
-    return writer.close(), writer.entries
-
-
 def shards_stage(
     workspace: Workspace,
     dataset: str,

@@ -14,13 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from core.paths import Workspace
-from tests.kits.shard_kit import CAMERA, episode, write
+from tests.kits.shard_kit import CAMERA, episode, pack, write
 from warehouse.shards import (
     ShardEpisode,
     ShardError,
     check_shard,
     index_path,
-    pack,
     read_entries,
     read_entry,
     read_index,
