@@ -11,7 +11,7 @@ import dagster as dg
 CHOICE = "PROCCORPUS_EXECUTOR"
 EXECUTORS = ("in_process", "ray", "kubernetes")
 # What a step on another machine needs to be told. No secrets: Ray shows a job's variables to whoever sees its dashboard
-PASSED_ON = ("PROCCORPUS_WORKSPACE", "PROCCORPUS_CONFIG", "DAGSTER_HOME", "DAGSTER_FILES", "PROCCORPUS_NOTES")
+PASSED_ON = (CHOICE, "PROCCORPUS_WORKSPACE", "PROCCORPUS_CONFIG", "DAGSTER_HOME", "DAGSTER_FILES", "PROCCORPUS_NOTES")
 
 
 def is_one_process() -> bool:

@@ -37,8 +37,8 @@ def test_partitions_built_on_ray_are_those_built_here(address: str, tmp_path: Pa
     assert sorted(chunks) == ["tiny:00000", "tiny:00001"]
     steps.materialize(STAGES, "tiny:00000")
     # The second one by the job, as a night would: what is left is spread over steps of their own
-    (tmp_path / "job.yaml").write_text(yaml.safe_dump({"chunks_per_step": 1}))
-    said = steps.execute("build", tmp_path / "job.yaml")
+    (steps.home / "job.yaml").write_text(yaml.safe_dump({"chunks_per_step": 1}))
+    said = steps.execute("build", steps.home / "job.yaml")
     assert "build_chunks[0]" in said
     assert "build_chunks[1]" not in said
     assert digest(Lake(there, read_only=True)) == digest(Lake(here, read_only=True))
