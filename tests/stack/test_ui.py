@@ -153,8 +153,10 @@ def test_training_is_launched_and_ended(page: Page, url: str, space: Workspace):
     page.get_by_role("button", name="Materialize").first.click(modifiers=["Shift"])
     # A recipe that is not over before it can be ended
     page.locator(".CodeMirror").get_by_text("laptop", exact=True).dblclick()
-    page.keyboard.type("tiny_cpu")
-    page.locator(".CodeMirror").get_by_text("tiny_cpu", exact=True).wait_for()
+    recipe = space.root.parent / "long.yaml"
+    recipe.write_text("like: tiny_cpu\nname: long\ntrain: {steps: 100000}\n")
+    page.keyboard.type(str(recipe))
+    page.locator(".CodeMirror").get_by_text(str(recipe), exact=True).wait_for()
     launch(page, page.get_by_role("button", name="Materialize").last)
     status = newest_run(page, url)
     expect(status).to_have_text("Started", timeout=WAIT_MS)
