@@ -66,11 +66,10 @@ def _drawn(figure: Figure, dpi: int) -> np.ndarray:
 
 
 def _encoded(rgba: np.ndarray, kind: str, dpi: int) -> io.BytesIO:
+    """The pixels as a file; a JPEG, which knows no transparency, on white."""
     buffer, picture = io.BytesIO(), Image.fromarray(rgba)
     if kind == "jpeg":
-        seen = Image.new("RGB", picture.size, "white")
-        seen.paste(picture, picture)
-        picture = seen
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
     picture.save(buffer, kind, dpi=(dpi, dpi), quality=75)
     return buffer
 

@@ -54,7 +54,8 @@ def token_for(
     # No workspace, one that may only be read, or another user's: a token for this time alone
     except OSError:
         return made, made
-    return (token := _read(kept, str(kept))), token
+    token = _read(kept, str(kept))
+    return token, token
 
 
 def write_private(path: Path, text: str) -> None:

@@ -18,7 +18,7 @@ LINES = {
     "core": 2982,  # 2,000
     "ingest": 11509,  # 9,800
     "annotate": 10680,  # 9,000
-    "warehouse": 13236,  # 10,300
+    "warehouse": 13237,  # 10,300
     "eval": 12529,  # 9,500
     "training": 7129,  # 6,800
     "pipeline": 6712,  # 5,300
@@ -27,7 +27,7 @@ LINES = {
     "assets": 2876,  # 2,000
     "benchmarks": 7819,  # 8,000
 }
-PAGES = 3450  # of the explorer's scripts, styles and templates; 3,000
+PAGES = 3453  # of the explorer's scripts, styles and templates; 3,000
 MOST_OF_A_FILE = 400
 LONGER_FILES = 0
 IMPORTS_IN_FUNCTIONS = 84  # 60

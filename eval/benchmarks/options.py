@@ -78,7 +78,7 @@ class EvaluationOptions(BaseModel):
     )
 
     def model_post_init(self, context: object) -> None:
-        _ = self.shards
+        _ = self.shards  # a --shard that is none is refused before any work begins
 
     @property
     def shards(self) -> tuple[int, int]:

@@ -117,7 +117,8 @@ async function send(what, body, done) {
   const sent = text(what ? base.label : label);
   sending = what ? "Sending…" : "Saving…";
   drawState();
-  const answer = await post(what ? `${url}/${what}` : url, { ...body, author: form.author.value, comment: form.comment.value, follows: known.newest });
+  const said = { author: form.author.value, comment: form.comment.value, follows: known.newest };
+  const answer = await post(what ? `${url}/${what}` : url, { ...body, ...said });
   sending = "";
   drawState();
   if (!known.author_is_known) localStorage.setItem("author", form.author.value);
@@ -458,7 +459,8 @@ function listen() {
     const picked = event.target.closest(".editor-part[data-segment]");
     if (!picked) return;
     choose(Number(picked.dataset.segment));
-    if (event.detail) player.seek(timeline.frameAt(event.clientX) - 0.5); // a click with the pointer seeks where it was made
+    // A click with the pointer seeks where it was made
+    if (event.detail) player.seek(timeline.frameAt(event.clientX) - 0.5);
   });
   $("editor-lane").addEventListener("focusin", (event) => {
     const at = event.target.dataset.segment;

@@ -136,7 +136,8 @@ export const keys = {
   o: () => timeline.select(timeline.range && timeline.range.from <= player.frame ? timeline.range.from : 0, player.frame + 1),
   l: () => timeline.loop(),
 };
-for (const [id, key] of Object.entries({ "zoom-in": "+", "zoom-out": "-", "zoom-fit": "0", loop: "l" })) byId(id).addEventListener("click", keys[key]);
+const buttons = { "zoom-in": "+", "zoom-out": "-", "zoom-fit": "0", loop: "l" };
+for (const [id, key] of Object.entries(buttons)) byId(id).addEventListener("click", keys[key]);
 
 // The wheel: with Ctrl (or a pinch), and over the ruler, it zooms at the pointer; with Shift, or sideways, it moves
 tracks.addEventListener(

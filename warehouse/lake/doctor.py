@@ -173,8 +173,10 @@ def _damage_of(f: DataFile, size: int | None, read: bool) -> str:
         return ""
     if not _has_ends(f.path, *PARQUET):
         return "does not begin and end as a file of rows does"
+    if not read:
+        return ""
     try:
-        deque(pq.ParquetFile(f.path).iter_batches() if read else (), maxlen=0)
+        deque(pq.ParquetFile(f.path).iter_batches(), maxlen=0)
     except (pa.ArrowException, OSError) as e:
         return f"cannot be read: {first_line(e)}"
     return ""

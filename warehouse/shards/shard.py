@@ -367,7 +367,6 @@ def read_samples(paths: Sequence[Path], families: frozenset[str] | None = None) 
 def read_sample(tar: Path, offset: int, sample_id: str) -> Sample:
     """One sample by its location in the lake; reads one entry. Raises ShardError."""
     rows, pictures = read_entry(tar, entry_at(tar, offset))
-    for row in rows:
-        if row["sample_id"] == sample_id:
-            return expand(row, pictures)
+    if row := next((row for row in rows if row["sample_id"] == sample_id), None):
+        return expand(row, pictures)
     raise ShardError(f"sample {sample_id} is not at byte {offset} of shard {tar.name}")
