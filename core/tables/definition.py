@@ -12,6 +12,7 @@ class Column:
     type: pa.DataType
     comment: str
     digest: bool = True  # False for a place or a time: the same data elsewhere, or later, is the same corpus
+    since: int = 0  # the version of the schema that brought it; 0: one of those before 15
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,9 @@ def tables(text: str, *, content: bool = True) -> tuple[Table, ...]:
     """Tables by their description: `name: comment`, and below it, two spaces further in, a line for each thing.
 
     `key` and `partition` with names of columns, `compact`, `event` (no content), `check` with a condition that no row
-    breaks, names of columns that several tables have, or `column type: comment`. `unhashed` behind the type: its values
-    are no content. A line that is still further in goes on with the one before.
+    breaks, names of columns that several tables have, or `column type: comment`. Behind the type may stand `unhashed`
+    (its values are no content) and `since=15` (the version of the schema that brings it, which is then the lake's). A
+    line that is still further in goes on with the one before.
     """
     found = []
     # Lines that were broken are put together again
@@ -104,9 +106,10 @@ def tables(text: str, *, content: bool = True) -> tuple[Table, ...]:
             elif not colon:
                 columns += [SHARED[column] for column in line.split(", ")]
             else:
-                column, type_, *unhashed = head.split(" ")
+                column, type_, *marks = head.split(" ")
                 of = TYPES.get(type_) or pa.list_(TYPES[type_.removeprefix("list[").removesuffix("]")])
-                columns.append(Column(column, of, about, not unhashed))
+                since = max((int(mark.removeprefix("since=")) for mark in marks if mark != "unhashed"), default=0)
+                columns.append(Column(column, of, about, "unhashed" not in marks, since))
         key, partition, must = (tuple(told[kind]) for kind in ("key", "partition", "check"))
         is_content, is_compact = content and not told["event"], bool(told["compact"])
         found.append(Table(name, comment, key, tuple(columns), is_content, partition, must, is_compact))

@@ -1,8 +1,9 @@
 """The lake's schema has a version: one of an earlier is refused until it is upgraded, one of a later for good.
 
-`SCHEMA_VERSION` is raised with every change of core/tables or core/views.py. What was added (tables, columns, views)
-is made in the lake by itself; what an earlier lake's rows need besides is a step in `STEPS`. Versions are never
-skipped and never go back: to open a lake with an earlier proccorpus, put back the backup that the upgrade made.
+Every change of core/tables or core/views.py has a version of its own: a new column names it (`since=15`), for others
+`OTHER_CHANGES` is raised. The upgrade makes tables, columns and views that are new; what rows of an earlier lake need
+besides is a step in `STEPS`. Versions are never skipped and never go back: to open a lake with an earlier proccorpus,
+put back the backup that the upgrade made.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,11 +23,10 @@ from core.views import VIEWS
 from warehouse.lake import people
 from warehouse.lake.catalog import back_up, lost, remains
 from warehouse.lake.connection import CATALOG, LakeConnection, connect, literal, quoted, sql_type
-from warehouse.lake.hashes import content_key
 from warehouse.lake.place import LakeError, locked, place
 
-SCHEMA_VERSION = 14
-SCHEMA_HASH = "9acbe761a6887d35"
+OTHER_CHANGES = 14  # version of the last change that is no new column
+SCHEMA_VERSION = max(OTHER_CHANGES, *(column.since for table in TABLES.values() for column in table.columns))
 UPGRADED_A_S = 20 << 20  # bytes of rows, roughly
 OF_MOTION = "SELECT label_run FROM label_runs WHERE annotator IN ('motion', 'native')"  # native falls back on it
 # Of each version, what rows that were there before need: SQL on the lake, after tables and columns were added. One with
@@ -222,9 +222,3 @@ def _create(lake: LakeConnection, table: Table) -> None:
 
 def _comment(table: Table, column: Column) -> str:
     return f'COMMENT ON COLUMN {table.name}."{column.name}" IS {literal(column.comment)}'
-
-
-def schema_hash() -> str:
-    """16 hex over what SCHEMA_VERSION stands for: tables with keys, partitions, columns and types, and views."""
-    tables = [(t.name, t.key, t.partition, [(c.name, str(c.type)) for c in t.columns]) for t in TABLES.values()]
-    return content_key(repr(tables), *(f"{v.name} {' '.join(v.sql.split())}" for v in VIEWS))[:16]
