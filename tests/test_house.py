@@ -15,10 +15,10 @@ from core.paths import ROOT
 
 # Lines by `wc -l`, blanks and docstrings and all; behind each what the room is to come down to
 LINES = {
-    "core": 2982,  # 2,000
+    "core": 2985,  # 2,000
     "ingest": 11509,  # 9,800
     "annotate": 10680,  # 9,000
-    "warehouse": 13237,  # 10,300
+    "warehouse": 13231,  # 10,300
     "eval": 12529,  # 9,500
     "training": 7129,  # 6,800
     "pipeline": 6712,  # 5,300
