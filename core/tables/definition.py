@@ -106,10 +106,9 @@ def tables(text: str, *, content: bool = True) -> tuple[Table, ...]:
             elif not colon:
                 columns += [SHARED[column] for column in line.split(", ")]
             else:
-                column, type_, *marks = head.split(" ")
+                ((column, type_, unhashed, since),) = re.findall(r"^(\w+) (\S+)( unhashed)?(?: since=(\d+))?$", head)
                 of = TYPES.get(type_) or pa.list_(TYPES[type_.removeprefix("list[").removesuffix("]")])
-                since = max((int(mark.removeprefix("since=")) for mark in marks if mark != "unhashed"), default=0)
-                columns.append(Column(column, of, about, "unhashed" not in marks, since))
+                columns.append(Column(column, of, about, not unhashed, int(since or 0)))
         key, partition, must = (tuple(told[kind]) for kind in ("key", "partition", "check"))
         is_content, is_compact = content and not told["event"], bool(told["compact"])
         found.append(Table(name, comment, key, tuple(columns), is_content, partition, must, is_compact))
