@@ -72,6 +72,7 @@ STRUCTS = {
 }
 for _name, _fields in STRUCTS.items():
     TYPES[_name] = pa.struct([(name, TYPES[type_]) for name, type_ in map(str.split, _fields.split(", "))])
+TYPES |= {f"list[{name}]": pa.list_(type_) for name, type_ in TYPES.items()}
 # Columns that several tables have: a line of names alone
 SHARED = {
     "dataset": Column("dataset", TYPES["str"], "dataset name"),
@@ -107,8 +108,7 @@ def tables(text: str, *, content: bool = True) -> tuple[Table, ...]:
                 columns += [SHARED[column] for column in line.split(", ")]
             else:
                 ((column, type_, unhashed, since),) = re.findall(r"^(\w+) (\S+)( unhashed)?(?: since=(\d+))?$", head)
-                of = TYPES.get(type_) or pa.list_(TYPES[type_.removeprefix("list[").removesuffix("]")])
-                columns.append(Column(column, of, about, not unhashed, int(since or 0)))
+                columns.append(Column(column, TYPES[type_], about, not unhashed, int(since or 0)))
         key, partition, must = (tuple(told[kind]) for kind in ("key", "partition", "check"))
         is_content, is_compact = content and not told["event"], bool(told["compact"])
         found.append(Table(name, comment, key, tuple(columns), is_content, partition, must, is_compact))
