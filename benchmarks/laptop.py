@@ -25,19 +25,18 @@ from benchmarks.harness import arguments, write_json
 from core.paths import Workspace
 from eval.held_out.baselines import best_constant
 from eval.held_out.episodes import HeldOut, held_out
-from eval.reward.laptop import LaptopScorer, open_laptop
-from eval.reward.scorer import asked_of
-from training.pictures import Item
+from eval.held_out.evaluate import BATCH, predict
+from eval.runners.prompt import Runner
+from eval.runners.scored import ScorerRunner
 from training.recipe import Recipe, load_recipe
 from training.train import train
 from warehouse.lake import open_lake
 from warehouse.releases import get_release
 
-MAX_PX = 256
 STOPPED = ("stalled", "paused")
 
 
-def measured(scorer: LaptopScorer, episodes: Sequence[HeldOut], tasks: Sequence[str]) -> dict[str, float]:
+def measured(runner: Runner, episodes: Sequence[HeldOut], tasks: Sequence[str]) -> dict[str, float]:
     """Means over the episodes of one split; `tasks`: those that training knew."""
     found: dict[str, list[float]] = {}
 
@@ -46,8 +45,7 @@ def measured(scorer: LaptopScorer, episodes: Sequence[HeldOut], tasks: Sequence[
 
     constant = best_constant(np.concatenate([e.label for e in episodes]))
     for e in episodes:
-        items = e.items(MAX_PX)
-        progress = _progress(scorer, items)
+        progress = predict(runner, [e])[0][e.key]
         clean = e.success is True and e.policy not in STOPPED
         add("voc_all", _rank(progress, np.arange(len(progress))))
         if clean:
@@ -59,20 +57,14 @@ def measured(scorer: LaptopScorer, episodes: Sequence[HeldOut], tasks: Sequence[
             if e.truth is not None:
                 add(f"{name}_truth", float(np.abs(guess - e.truth).mean()))
         for task in tasks:
-            if task != e.task:
-                add("wrong", float(np.mean(_progress(scorer, [_told(i, task) for i in items]))))
+            if task != e.questions[0].goal:
+                add("wrong", float(np.mean(predict(runner, [_told(e, task)])[0][e.key])))
     return {name: float(np.mean(values)) for name, values in found.items()} | {"episodes": len(episodes)}
 
 
-def _progress(scorer: LaptopScorer, items: Sequence[Item]) -> np.ndarray:
-    return np.array([r.progress for r in scorer.ask(asked_of(items))], np.float64)
-
-
-def _told(item: Item, task: str) -> Item:
-    """The same pictures under another instruction, in the question's words too."""
-    assert item.task is not None
-    assert item.task.rstrip(".") in item.question
-    return replace(item, question=item.question.replace(item.task.rstrip("."), task.rstrip(".")), task=task)
+def _told(e: HeldOut, task: str) -> HeldOut:
+    """The same pictures under another instruction."""
+    return replace(e, questions=tuple(replace(q, goal=task) for q in e.questions))
 
 
 def _rank(one: np.ndarray, other: np.ndarray) -> float:
@@ -120,16 +112,16 @@ def main() -> None:
     lake = open_lake(Workspace(args.workspace))
     release, recipe = get_release(lake, args.release), load_recipe("laptop")
     by_split = {split: held_out(lake, release, (split,), args.truth) for split in ("test_id", "test_ood")}
-    tasks = sorted({e.task for e in by_split["test_id"] if e.task})
+    tasks = sorted({e.questions[0].goal for e in by_split["test_id"] if e.questions[0].goal})
     results: dict[str, list[dict[str, float]]] = {split: [] for split in by_split}
     costs: list[dict[str, Any]] = []
     for seed in range(args.seeds):
         began = time.process_time()
         run = train(lake, release, with_seed(recipe, seed))
-        cpu_s, scorer = time.process_time() - began, open_laptop(run.checkpoint)
+        cpu_s, runner = time.process_time() - began, ScorerRunner(run.checkpoint, BATCH)
         costs.append({"train_cpu_s": cpu_s, "train_s": run.seconds})
         for split, episodes in by_split.items():
-            results[split].append(measured(scorer, episodes, tasks))
+            results[split].append(measured(runner, episodes, tasks))
         print(f"seed {seed}: {costs[-1]} {results['test_id'][-1]}", flush=True)
     table = {split: summary(runs) for split, runs in results.items()} | {"cost": summary(costs)}
     tell(args.out, table, results=results, costs=costs)

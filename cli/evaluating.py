@@ -74,7 +74,7 @@ def eval_model(
     elif checks:
         raise UserError("--checks needs --benchmark held-out, which is the default")
     from eval.benchmarks.run import COMPARING, FROM_RELEASE, evaluate_benchmark  # imports torch
-    from eval.runners.start import RunnerConfig
+    from eval.runners.start import located
 
     names = tuple(COMPARING) if checks else (options.benchmark,)
     # A benchmark that is not a release's needs none, and no workspace that is there already
@@ -83,7 +83,7 @@ def eval_model(
         frozen = get_release(lake, release)
     else:
         lake, frozen = open_lake(space_at(at.workspace)), None
-    runner = RunnerConfig.of(options, model).located(lake)
+    runner = located(lake, options, model)
     for name in names:
         asked = options.model_copy(update={"benchmark": name})
         with progress() as on_rows:

@@ -102,7 +102,7 @@ def evaluation_step(lake: Lake, release: Release, run: str, *, always: bool = Fa
     if checkpoint is None:
         raise FileNotFoundError(f"the model {run} is not trained: materialise reward_model, or proccorpus train")
     model_card = read_card(checkpoint)
-    runner = local_runner(RunnerConfig(run, batch_size=BATCH), checkpoint)
+    runner = local_runner(RunnerConfig(run, EvaluationOptions(batch_size=BATCH)), checkpoint)
     truth = TRUTH if TRUTH.exists() else None
     episodes = held_out(lake, release, HELD_OUT, truth)
     # Thresholds are chosen on other episodes than scores are read from
@@ -118,10 +118,9 @@ def evaluation_step(lake: Lake, release: Release, run: str, *, always: bool = Fa
             "A model this small has learnt from nothing but this corpus: it knows these scenes from "
             "this camera. It cannot follow a new instruction, judge another robot, or explain itself in words."
         )
-    stills: dict[tuple[str, ...], list[bytes]] = {
-        (e.dataset, str(e.episode_index)): [s.pictures[-1] for s in e.samples] for e in episodes
-    }
-    report = Report(run, results, main_slices(results), notes, lambda key: stills.get(key, ()))
+    shown = {(e.dataset, str(e.episode_index)): [q.pictures[-1] for q in e.questions] for e in episodes}
+    stills = lambda key: [picture.read() for picture in shown.get(key, ())]  # noqa: E731
+    report = Report(run, results, main_slices(results), notes, stills)
     write_report(folder, report)
     rows = score_rows(report.entries, report.parts)
     scores = main_scores(lake, run)

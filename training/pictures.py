@@ -10,19 +10,13 @@ Size = tuple[int, int]  # height, width
 
 @dataclass(frozen=True)
 class Item:
-    """One question with its pictures (uint8 RGB [h, w, 3] each); answer and progress are None when it is only asked.
-
-    `task` and `first` are what a laptop model is told instead of the question: the task alone, and the episode's first
-    picture where it is known.
-    """
+    """One question with its pictures (uint8 RGB [h, w, 3] each); answer and progress are None when it is only asked."""
 
     question: str
     pictures: tuple[np.ndarray, ...]
     answer: str | None = None
     progress: float | None = None
     system: str = ""
-    task: str | None = None
-    first: np.ndarray | None = None
 
 
 def decode_picture(jpeg: bytes, max_px: int) -> np.ndarray:

@@ -131,6 +131,10 @@ class Rows(Sequence[Sample]):
         """A sample's row, without reading a picture."""
         return dict(self._lines[index][0])
 
+    def pictures(self, index: int) -> tuple[Path, ...]:
+        """Where a sample's pictures lie."""
+        return self._lines[index][1]
+
     def picture_sizes(self, index: int) -> tuple[Size, ...]:
         """Height and width of a sample's pictures, by their headers. Raises TrainingError."""
         row, paths = self._lines[index]

@@ -11,7 +11,7 @@ from assets.lib.launch.job import Job, job_name
 from assets.lib.launch.run import launch
 from assets.lib.model_configs import EvaluationConfig, RewardModelConfig, RewardsConfig
 from eval.reward.open import ScorerConfig, open_scorer
-from eval.runners.start import RunnerConfig
+from eval.runners.start import located
 from pipeline.episode_rewards import chunk_episodes, score_episodes
 from pipeline.models import model_folder
 from pipeline.reward_model import benchmark_step, evaluation_step, reward_model_step
@@ -68,7 +68,7 @@ def evaluate(context: dg.AssetExecutionContext, lake: Lake, config: EvaluationCo
         if done % 100 == 0:
             context.log.info(f"{name}: {done} of {of}")
 
-    runner = RunnerConfig.of(options, run).located(lake)
+    runner = located(lake, options, run)
     return made(context, benchmark_step(lake, options, runner, frozen, on_rows))
 
 

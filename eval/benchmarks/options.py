@@ -14,7 +14,8 @@ NAMES = (
 
 
 class EvaluationOptions(BaseModel):
-    """Which questions are asked of which model, and how it answers. Raises UserError for a --shard that is none."""
+    """Which questions are asked of which model, and how it answers. Raises UserError for a --shard or
+    a --price that is none, and for copies of a model that nobody runs."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_by_name=True, validate_by_alias=True)
 
@@ -78,7 +79,14 @@ class EvaluationOptions(BaseModel):
     )
 
     def model_post_init(self, context: object) -> None:
-        _ = self.shards  # a --shard that is none is refused before any work begins
+        # What is wrong is refused before any work begins
+        _ = self.shards, self.prices
+        copies = self.data_parallel
+        if copies > 1 and (self.runner != "vllm" or self.endpoint):
+            raise UserError(
+                f"{copies} copies of the model (data parallel) are for --runner vllm without --endpoint; "
+                "with transformers start a process for each GPU, with --shard 0/N and so on"
+            )
 
     @property
     def shards(self) -> tuple[int, int]:
@@ -87,3 +95,12 @@ class EvaluationOptions(BaseModel):
         if not (first.isdigit() and second.isdigit() and int(first) < int(second)):
             raise UserError(f"--shard {self.shard}: give i/n with i from 0 to n - 1, such as 0/4")
         return int(first), int(second)
+
+    @property
+    def prices(self) -> tuple[float, float]:
+        """USD per million tokens, of prompts and of replies."""
+        try:
+            prompt, reply = map(float, (self.price or "0,0").split(","))
+        except ValueError:
+            raise UserError(f"--price {self.price}: give two numbers, such as 2.5,10") from None
+        return prompt, reply

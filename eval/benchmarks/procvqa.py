@@ -1,8 +1,12 @@
 """ProcVQA's two benchmarks from a release: procvqa-id (split test_id) and procvqa-ood (split test_ood)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import duckdb
+import numpy as np
 
 from eval.benchmarks.question import BenchmarkError, PictureFile, Question, RightAnswer
 from warehouse.lake import Lake
@@ -12,8 +16,27 @@ from warehouse.shards import picture_places, read_index, shown
 
 SPLITS = {"procvqa-id": "test_id", "procvqa-ood": "test_ood"}
 FAMILIES = ("procvqa_a", "procvqa_b", "procvqa_c")
+FACTS = "SELECT dataset, episode_index, num_frames, fps, success, task FROM episodes WHERE status = 'ok'"
 # Of a sample's row, what scoring and reports need; the question is left out: it can be made again
 KEPT = ("sample_id", "family", "variant", "dataset", "episode_index", "camera", "frames", "answer", "progress", "state")
+
+
+@dataclass(frozen=True)
+class SampleChoice:
+    """Which samples are asked: those of these families, and of this form where it is given; `labelled`: that have a
+    label of progress. `most`: of so many episodes, spread over all; None: of all."""
+
+    families: frozenset[str] = frozenset({"procvqa_c"})
+    form: str | None = None
+    most: int | None = None
+    labelled: bool = True
+
+    def takes(self, row: Mapping[str, Any]) -> bool:
+        is_form = self.form is None or row.get("form") in (None, self.form)
+        return row["family"] in self.families and is_form and (not self.labelled or row["progress"] is not None)
+
+
+ALL_MOMENTS = SampleChoice()
 
 
 def load(
@@ -21,54 +44,48 @@ def load(
 ) -> list[Question]:
     """The questions of some families, the first `limit` of each. Raises BenchmarkError or ShardError."""
     con = open_for_users(lake.workspace, release.snapshot)
-    rows = con.execute(
-        "SELECT dataset, episode_index, num_frames, fps, success, task FROM episodes WHERE status = 'ok'"
-    ).fetchall()
-    facts = {(r[0], r[1]): r[2:] for r in rows}
     num_taken = dict.fromkeys(families, 0)
     questions = []
-    for tar in release.paths(lake.workspace, SPLITS[benchmark]):
-        for row, pictures in _samples(tar):
-            family = row["family"]
-            # The limit holds for each family, so the other families are still read after one is full.
-            if family not in num_taken or num_taken[family] == limit:
-                continue
-            num_taken[family] += 1
-            questions.append(_question(benchmark, row, pictures, *facts[row["dataset"], row["episode_index"]]))
+    chosen = SampleChoice(frozenset(families), labelled=False)
+    for q in ask(benchmark, con, release.paths(lake.workspace, SPLITS[benchmark]), chosen):
+        # The limit holds for each family, so the other families are still read after one is full.
+        if num_taken[q.family] != limit:
+            num_taken[q.family] += 1
+            questions.append(q)
     if not questions:
         raise BenchmarkError(f"release {release.name} holds no sample of {benchmark} (split {SPLITS[benchmark]})")
     return questions
 
 
-def _samples(tar: Path) -> Iterator[tuple[dict[str, Any], tuple[PictureFile, ...]]]:
-    """Each sample's row and where its pictures lie. Raises ShardError."""
-    for entry in read_index(tar).entries:
+def ask(
+    benchmark: str, con: duckdb.DuckDBPyConnection, tars: Sequence[Path], chosen: SampleChoice
+) -> Iterator[Question]:
+    """A question for each sample that is chosen, as they lie in the shards; `con`: the lake as the release has it.
+
+    Of pictures their places alone are read. Raises ShardError.
+    """
+    facts = {(dataset, episode): known for dataset, episode, *known in con.execute(FACTS).fetchall()}
+    there = [(tar, e) for tar in tars for e in read_index(tar).entries if chosen.families & set(e.family)]
+    if chosen.most:
+        count = min(chosen.most, len(there))
+        there = [there[k] for k in np.linspace(0, len(there) - 1, count).round().astype(int)]
+    for tar, entry in there:
         rows, places = picture_places(tar, entry)
-        yield from ((row, tuple(PictureFile(tar, *place) for place in shown(row, places))) for row in rows)
-
-
-def _question(
-    benchmark: str,
-    row: dict[str, Any],
-    pictures: tuple[PictureFile, ...],
-    num_frames: int,
-    fps: float,
-    success: bool | None,
-    task: str | None,
-) -> Question:
-    meta_data = {k: row.get(k) for k in KEPT} | {"num_frames": num_frames, "fps": fps, "success": success}
-    return Question(
-        benchmark=benchmark,
-        part=row["family"],
-        family=row["family"],
-        trajectory=str(row["episode_index"]),
-        dataset=row["dataset"],
-        camera=row["camera"],
-        goal=task or "",
-        text=row["question"],
-        pictures=pictures,
-        truth=RightAnswer(score=row.get("progress"), text=row["answer"], success=success),
-        frame_index=row["frames"][-1],
-        num_frames=num_frames,
-        row=meta_data,
-    )
+        for row in filter(chosen.takes, rows):
+            num_frames, fps, success, task = facts[row["dataset"], row["episode_index"]]
+            meta_data = {k: row.get(k) for k in KEPT} | {"num_frames": num_frames, "fps": fps, "success": success}
+            yield Question(
+                benchmark=benchmark,
+                part=row["family"],
+                family=row["family"],
+                trajectory=str(row["episode_index"]),
+                dataset=row["dataset"],
+                camera=row["camera"],
+                goal=task or "",
+                text=row["question"],
+                pictures=tuple(PictureFile(tar, *place) for place in shown(row, places)),
+                truth=RightAnswer(score=row.get("progress"), text=row["answer"], success=success),
+                frame_index=row["frames"][-1],
+                num_frames=num_frames,
+                row=meta_data,
+            )

@@ -146,7 +146,7 @@ def load_questions(lake: Lake, asked: EvaluationOptions, release: Release | None
 
 def build_id(asked: EvaluationOptions, runner: RunnerConfig) -> str:
     """The id that calls are counted under: runs of the same benchmark and model share a budget."""
-    return content_key("eval", asked.benchmark, runner.model, *runner.endpoints)[:16]
+    return content_key("eval", asked.benchmark, runner.model, *runner.options.endpoint)[:16]
 
 
 # Asking

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from eval.held_out.episodes import HeldOut
 
 GRID = 64
+PICTURE_PX = 256
 
 
 def clock(episode: "HeldOut") -> np.ndarray:
@@ -23,18 +24,23 @@ def timed(name: str) -> Callable[["HeldOut"], np.ndarray]:
 
 
 def visual_distance(episode: "HeldOut") -> np.ndarray:
-    """1 - distance of each picture to the run's last one over the first one's distance to it, clipped to 0..1.
-
-    Distance is the mean absolute luma difference on a 64x64 grid. It sees the end of the run, as no model does.
-    """
-    grids = [luma_grid(pictures[-1]) for pictures in episode.pictures()]
-    to_last = np.array([np.abs(g - grids[-1]).mean() for g in grids])
-    return np.clip(1 - to_last / max(float(to_last[0]), 1e-6), 0, 1)
+    """How near each picture is to the run's last one. It sees the end of the run, as no model does."""
+    grids = [luma_grid(q.pictures[-1].rgb(PICTURE_PX)) for q in episode.questions]
+    return np.array([nearness(g, grids[0], grids[-1]) for g in grids])
 
 
 def luma_grid(rgb: np.ndarray) -> np.ndarray:
     luma = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
     return cv2.resize(luma, (GRID, GRID), interpolation=cv2.INTER_AREA).astype(np.float32)
+
+
+def nearness(now: np.ndarray, first: np.ndarray, goal: np.ndarray) -> float:
+    """1 - distance of a picture to the goal over the first one's distance to it, clipped to 0..1; NaN where one is.
+
+    Pictures are luma on a 64x64 grid, and distance is their mean absolute difference.
+    """
+    far = max(float(np.abs(first - goal).mean()), 1e-6)
+    return float(np.clip(1 - float(np.abs(now - goal).mean()) / far, 0, 1))
 
 
 def constant(value: float) -> Callable[["HeldOut"], np.ndarray]:

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from annotate.preferences import ComparedRun, Pair, draw_pairs
+from annotate.samples.procvqa import task_text
 from core.logs import TOLD
-from eval.benchmarks.question import HeldPicture
 from eval.held_out.baselines import best_constant, clock, constant, timed, visual_distance
 from eval.held_out.episodes import REFERENCE, RUNNING, HeldOut
 from eval.held_out.outcomes import RANKING, Detector, Predictor, detector_of, rank, success_of
@@ -32,31 +32,26 @@ Answers = dict[tuple[str, int], np.ndarray]
 
 
 def predict(
-    runner: Runner, episodes: Sequence[HeldOut], read: Callable[[str], float] = share_of
+    runner: Runner, episodes: Sequence[HeldOut], read: Callable[[str], float] = share_of, step: str = "scoring"
 ) -> tuple[Answers, Answers | None]:
     """A model's answers for each moment of each episode, float64 [t], NaN where it said nothing: progress, and the
     probability of the end state, None of a model that has no such output.
 
-    `read`: the progress in an answer in words. The runner places model and pictures on the GPU where there is one.
-    Raises UnansweredError where it answers nothing.
+    `read`: the progress in an answer in words; `step`: what is told of it while it runs. Raises UnansweredError where
+    it answers nothing.
     """
     places: dict[str, tuple[tuple[str, int], int]] = {}
     prompts = []
     for e in episodes:
-        start = e.first_picture
-        first = HeldPicture(Path(f"{e.dataset}/{e.episode_index}/first.jpg"), data=start) if start else None
-        for k, sample in enumerate(e.samples):
+        for k, q in enumerate(e.questions):
             key = f"{e.dataset}/{e.episode_index}/{k}"
-            pictures = tuple(HeldPicture(Path(f"{key}.jpg"), data=jpeg) for jpeg in sample.pictures)
-            prompts.append(Prompt(key, sample.row["question"], pictures, task=e.task, first=first))
-            places[key] = (e.dataset, e.episode_index), k
-    progress, done = (
-        {(e.dataset, e.episode_index): np.full(len(e.samples), np.nan) for e in episodes} for _ in range(2)
-    )
+            prompts.append(Prompt(key, q.text, q.pictures, task=task_text(q.goal or None), first=q.first))
+            places[key] = e.key, k
+    progress, done = ({e.key: np.full(len(e.questions), np.nan) for e in episodes} for _ in range(2))
     errors = []
     has_done = False
     for k, reply in enumerate(runner.answer(prompts), 1):
-        TOLD.get()("scoring", k, len(prompts), "moments")
+        TOLD.get()(step, k, len(prompts), "moments")
         episode, moment = places[reply.key]
         if reply.done is not None:
             done[episode][moment] = reply.done
@@ -79,7 +74,7 @@ def slices(episode: HeldOut) -> Iterator[str]:
     yield f"dataset {episode.dataset}"
     yield length_slice(episode.num_frames / episode.fps)
     # Rows of files name no camera
-    if camera := episode.samples[0].row.get("camera"):
+    if camera := episode.questions[0].camera:
         yield f"camera {camera}"
     # Known of some; runs that went wrong are what a reward model has to tell from the others
     if episode.success is not None:
@@ -103,7 +98,7 @@ def evaluate(
     runs = runs_of((predictor(e), target(e)) for e in episodes)
     elapsed = np.concatenate([e.elapsed for e in episodes])
     measures = progress_measures(runs, elapsed)
-    predicted = {(e.dataset, e.episode_index): runs.predicted[runs.episode == k] for k, e in enumerate(episodes)}
+    predicted = {e.key: runs.predicted[runs.episode == k] for k, e in enumerate(episodes)}
     pairs = preference_pairs(episodes, target)
     measures |= preference_measures(pairs, predicted, list(predicted))
     if detector is not None:
@@ -168,10 +163,10 @@ def evaluate_all(
     progress, done = predict(runner, [*episodes, *validation])
 
     def of_model(episode: HeldOut) -> np.ndarray:
-        return progress[episode.dataset, episode.episode_index]
+        return progress[episode.key]
 
     def done_by_model(episode: HeldOut) -> np.ndarray:
-        return (done or progress)[episode.dataset, episode.episode_index]
+        return (done or progress)[episode.key]
 
     # Against the labels that a model is trained by; then against ground truth, as the labels themselves are
     with_truth = [e for e in episodes if e.truth is not None]

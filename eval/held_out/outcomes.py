@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from annotate.samples.procvqa import task_text
 from eval.held_out.episodes import HeldOut
 from eval.metrics.errors import FINISHED
 from eval.metrics.outcomes import Detected, ranking_measures, success_measures
@@ -70,7 +71,7 @@ def rank(
     """
     by_task: dict[tuple[str, str, str], list[HeldOut]] = {}
     for e in episodes:
-        by_task.setdefault((e.split, e.dataset, e.same_as or e.task or ""), []).append(e)
+        by_task.setdefault((e.split, e.dataset, e.same_as or task_text(e.questions[0].goal or None)), []).append(e)
     ends = [
         (np.array([predictor(e)[-1] for e in runs]), np.array([target(e)[-1] for e in runs]))
         for runs in by_task.values()

@@ -3,12 +3,15 @@
 import gc
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from annotate.samples.replies import parse_answer, parse_reply
-from eval.held_out.episodes import FAMILY, HeldOut, SampleChoice, held_out
+from eval.benchmarks.procvqa import ALL_MOMENTS, SampleChoice
+from eval.benchmarks.question import PictureFile, Question, RightAnswer
+from eval.held_out.episodes import HeldOut, held_out
 from eval.held_out.evaluate import evaluate, label_of, predict
 from eval.runners.start import RunnerConfig, local_runner
 from eval.scoring.procvqa import share_of
@@ -46,7 +49,7 @@ def scorer_of(lake: Lake, release: Release, recipe: Recipe) -> "HeldOutScorer | 
 def asked_by(recipe: Recipe) -> SampleChoice:
     """As `proccorpus eval`, a moment's progress; of a recipe that does not train on that, what it trains on."""
     data, most = recipe.data, recipe.train.evaluate_episodes
-    if FAMILY in data.families:
+    if ALL_MOMENTS.families <= data.families.keys():
         return SampleChoice(most=most)
     form = None if data.think is None else "think" if data.think else "no_think"
     return SampleChoice(frozenset(data.families), form, most)
@@ -62,13 +65,28 @@ def row_episodes(recipe: Recipe) -> list[HeldOut]:
     most = min(recipe.train.evaluate_episodes, len(runs))
     episodes = []
     for number in np.linspace(0, len(runs) - 1, most).round().astype(int).tolist():
-        samples = sorted((rows[k] for k in runs[number]), key=lambda s: s.row["progress"])
-        label = np.array([s.row["progress"] for s in samples], np.float64)
-        count = len(samples)
+        in_order = sorted(runs[number], key=lambda k: rows.row(k)["progress"])
+        questions = tuple(_question(number, rows.row(k), rows.pictures(k)) for k in in_order)
+        label, count = np.array([q.truth.score for q in questions], np.float64), len(questions)
         episodes.append(
-            HeldOut("rows", number, SPLIT, count, 1.0, None, None, tuple(samples), np.arange(count), label, None)
+            HeldOut("rows", number, SPLIT, count, 1.0, None, None, questions, np.arange(count), label, None)
         )
     return episodes
+
+
+def _question(run: int, row: dict[str, Any], pictures: Sequence[Path]) -> Question:
+    return Question(
+        benchmark="rows",
+        part=row["form"],
+        family="rows",
+        trajectory=str(run),
+        dataset="rows",
+        camera="",
+        goal="",
+        text=row["question"],
+        pictures=tuple(map(PictureFile, pictures)),
+        truth=RightAnswer(score=row["progress"]),
+    )
 
 
 def read_progress(text: str) -> float:
@@ -90,22 +108,19 @@ class HeldOutScorer:
         mine = self.episodes[part::parts]
         if not mine:
             return []
-        runner = local_runner(RunnerConfig(str(folder), folder=folder), folder)
+        runner = local_runner(RunnerConfig(str(folder)), folder)
         found, _ = predict(runner, mine, read_progress)
         # Its memory is training's again.
         del runner
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        return [found[e.dataset, e.episode_index].tolist() for e in mine]
+        return [found[e.key].tolist() for e in mine]
 
     def scores(self, predicted: Sequence[list[list[float]]]) -> dict[str, float]:
         """The metrics over all episodes; one that is not defined on any of them is left out."""
         parts = len(predicted)
-        places = [(e.dataset, e.episode_index) for e in self.episodes]
-        answers = {place: np.array(predicted[k % parts][k // parts]) for k, place in enumerate(places)}
-        scored = evaluate(
-            "training", "held-out", self.episodes, label_of, lambda e: answers[e.dataset, e.episode_index]
-        )
+        answers = {e.key: np.array(predicted[k % parts][k // parts]) for k, e in enumerate(self.episodes)}
+        scored = evaluate("training", "held-out", self.episodes, label_of, lambda e: answers[e.key])
         found = {name: float(scored.scores[ALL, name].value) for name in METRICS}
         return {name: value for name, value in found.items() if not np.isnan(value)}

@@ -7,65 +7,24 @@ from itertools import chain, product
 
 import numpy as np
 
-from eval.metrics.score import Score
+from eval.metrics.score import NO_SCORE
 from eval.scoring.scored import ALL, Evaluated, compare
 
 # Shown where a benchmark has them
 METRICS = (
-    "voc",
-    "mae",
-    "end_error",
-    "increment_correlation",
-    "mcc@95",
-    "voc_margin",
-    "preference_accuracy",
-    "score_error",
-    "ref_error",
-    "na_recall",
-    "afrr",
-    "bf1@5",
-    "segment_f1@25",
-    "edit",
-    "plan_success",
-    "plan_f1",
-    "success_accuracy",
-    "success_auc",
-    "success_balanced",
-    "success_precision",
-    "success_recall",
-    "success_early_s",
-    "success_late_s",
-    "ranking_tau_b",
-    "ranking_accuracy",
-    "choice_accuracy",
-    "detection_balanced",
-    "identification_accuracy",
-    "locating_accuracy",
-    "reverse_voc",
-    "cycle_voc",
-    "stall_drift",
-    "false_progress_rewound",
-    "false_progress_frozen",
-    "false_progress_wrong_task",
-    "confusion_own",
-    "confusion_other",
-    "confusion_margin",
-    "instruction_accuracy",
-    "voc_drop",
-    "mae_rise",
-    "end_error_rise",
-    "success_auc_drop",
-    "final_mae",
-    "points_mae",
-    "points_accuracy",
-)
-LEADING = (
-    "mae",
-    "score_error",
-    "bf1@5",
-    "confusion_margin",
-    *METRICS,
-)  # the first that a benchmark has is the one that models differ by
+    "voc", "mae", "end_error", "increment_correlation", "mcc@95", "voc_margin", "preference_accuracy",
+    "score_error", "ref_error", "na_recall", "afrr",
+    "bf1@5", "segment_f1@25", "edit", "plan_success", "plan_f1",
+    "success_accuracy", "success_auc", "success_balanced", "success_precision", "success_recall",
+    "success_early_s", "success_late_s", "ranking_tau_b", "ranking_accuracy",
+    "choice_accuracy", "detection_balanced", "identification_accuracy", "locating_accuracy",
+    "reverse_voc", "cycle_voc", "stall_drift",
+    "false_progress_rewound", "false_progress_frozen", "false_progress_wrong_task",
+    "confusion_own", "confusion_other", "confusion_margin", "instruction_accuracy",
+    "voc_drop", "mae_rise", "end_error_rise", "success_auc_drop", "final_mae", "points_mae", "points_accuracy",
+)  # fmt: skip
+# The first that a benchmark has is the one that models differ by
+LEADING = ("mae", "score_error", "bf1@5", "confusion_margin", *METRICS)
 ERRORS = ("mae", "score_error")  # less is better
 UPPER_BOUND = "the label itself"  # an entry that no model has to beat
 SHOWN = 4  # episodes beside each other
@@ -102,81 +61,60 @@ def score_rows(entries: Sequence[Evaluated], parts: Sequence[str]) -> list[dict]
     scored = set(chain.from_iterable(e.scores for e in entries))
     # One set of columns for all slices: the metrics that any entry has in any of them
     columns = [m for m in METRICS if any((part, m) in scored for part in parts)]
-    rows = (_score_row(entry, part, columns) for part, entry in product(parts, entries))
-    return [row for row in rows if row is not None]
-
-
-def _score_row(entry: Evaluated, part: str, columns: Sequence[str]) -> dict | None:
-    """None where an entry has none of the metrics in a slice."""
-    scores = [entry.scores.get((part, metric)) for metric in columns]
-    episodes = [s.n for s in scores if s is not None]
-    if not episodes:
-        return None
-    texts = ["–" if s is None else s.text() for s in scores]
-    return {
-        "benchmark": entry.benchmark,
-        "slice": part,
-        "model": entry.model,
-        **dict(zip(columns, texts, strict=True)),
-        "episodes": max(episodes),
-        "coverage": _coverage_text(entry.scores.get((part, "coverage"))),
-    }
-
-
-def _coverage_text(coverage: Score | None) -> str:
-    if coverage is None or coverage.n == 0:
-        return "–"
-    return f"{coverage.value:.0%}"
+    rows = []
+    for part, entry in product(parts, entries):
+        found = {metric: entry.scores.get((part, metric)) for metric in columns}
+        episodes = [s.n for s in found.values() if s is not None]
+        coverage = entry.scores.get((part, "coverage"), NO_SCORE)
+        # An entry that has none of the metrics in a slice has no row there
+        if episodes:
+            rows.append(
+                {
+                    "benchmark": entry.benchmark,
+                    "slice": part,
+                    "model": entry.model,
+                    **{metric: "–" if s is None else s.text() for metric, s in found.items()},
+                    "episodes": max(episodes),
+                    "coverage": f"{coverage.value:.0%}" if coverage.n else "–",
+                }
+            )
+    return rows
 
 
 def difference_rows(report: Report) -> list[dict]:
     """The model less each other entry, paired over episodes, on the metric that leads its benchmark."""
     rows = []
     for own in report.own:
-        metric = next((m for m in LEADING if m in own.scored.measures), None)
-        if metric is not None:
-            rows += [_difference_row(own, other, metric) for other in report.rivals(own)]
-    return [row for row in rows if row is not None]
-
-
-def _difference_row(own: Evaluated, other: Evaluated, metric: str) -> dict | None:
-    """None where the two have no episode in common that both have the metric of."""
-    d = compare(own.scored, other.scored).differences.get(metric)
-    if d is None or not d.n:
-        return None
-    return {
-        "benchmark": own.benchmark,
-        "against": other.model,
-        "metric": metric,
-        "difference": f"{d.value:+.3f} ({d.low:+.2f} to {d.high:+.2f})",
-        "p": f"{d.p:.3f}",
-        "episodes": d.n,
-    }
+        metric = next((m for m in LEADING if m in own.scored.measures), "")
+        for other in report.rivals(own):
+            d = compare(own.scored, other.scored).differences.get(metric)
+            # Without an episode in common that both have the metric of there is nothing to compare
+            if d is not None and d.n:
+                rows.append(
+                    {
+                        "benchmark": own.benchmark,
+                        "against": other.model,
+                        "metric": metric,
+                        "difference": f"{d.value:+.3f} ({d.low:+.2f} to {d.high:+.2f})",
+                        "p": f"{d.p:.3f}",
+                        "episodes": d.n,
+                    }
+                )
+    return rows
 
 
 def limits(report: Report) -> list[str]:
     """Plain sentences on where the model is no better than what stands beside it, from the scores themselves."""
     sentences = []
     for own, metric, part in product(report.own, ERRORS, report.parts):
-        sentences += _limits_in(report, own, part, metric)
-    return sentences
-
-
-def _limits_in(report: Report, own: Evaluated, part: str, metric: str) -> list[str]:
-    """A sentence for each rival with an error that is no larger than the model's in a slice."""
-    ours = own.scores.get((part, metric))
-    if ours is None or not ours.n:
-        return []
-    sentences = []
-    for other in report.rivals(own):
-        theirs = other.scores.get((part, metric))
-        if theirs is None or not theirs.n or other.model == UPPER_BOUND:
-            continue
-        if ours.value >= theirs.value:
-            sentences.append(
-                f"{own.benchmark}, {part}: no better than {other.model} ({metric} {ours.value:.3f} against "
-                f"{theirs.value:.3f}, {ours.n} episodes)."
-            )
+        ours = own.scores.get((part, metric), NO_SCORE)
+        for other in report.rivals(own):
+            theirs = other.scores.get((part, metric), NO_SCORE)
+            if ours.n and theirs.n and other.model != UPPER_BOUND and ours.value >= theirs.value:
+                sentences.append(
+                    f"{own.benchmark}, {part}: no better than {other.model} ({metric} {ours.value:.3f} against "
+                    f"{theirs.value:.3f}, {ours.n} episodes)."
+                )
     return sentences
 
 

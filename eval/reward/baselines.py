@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from eval.held_out.baselines import luma_grid
+from eval.held_out.baselines import luma_grid, nearness
 from eval.reward.scorer import CameraView, Reward, Scorer
 from eval.reward.stream import StreamPicture
 from eval.reward.window import LAST_PICTURE, RewardError
@@ -46,10 +46,8 @@ class VisualScorer(BaselineScorer):
         goal = view.stream.goal.get(view.camera)
         if goal is None:
             return Reward("visual", None, failure=f"the visual distance needs a goal picture of {view.camera}")
-        end = luma_grid(goal)
         now, first = _seen(view.pictures[-1]), _seen(view.stream.first[view.camera])
-        far = float(np.abs(first - end).mean())
-        return Reward("visual", float(np.clip(1 - np.abs(now - end).mean() / max(far, 1e-6), 0, 1)))
+        return Reward("visual", nearness(now, first, luma_grid(goal)))
 
 
 def _seen(picture: StreamPicture) -> np.ndarray:

@@ -19,7 +19,6 @@ class LaptopScorer(Scorer):
     """Scores windows of pictures beside the run's first one, which the stream keeps."""
 
     source = "head"
-    says_done = True
 
     def __init__(
         self,

@@ -66,11 +66,6 @@ class ModelScorer(Scorer):
         told = "head after text" if self.after_words else self.source
         self.settings = {"answer": told, **(settings or {}), **(sampling.__dict__ if self.reasoning else {})}
 
-    @property
-    def says_done(self) -> bool:
-        """Only a head that was trained on the end state says how probable it is."""
-        return self.model.head is not None and self.model.head.config.has_done
-
     def make_ready(self, picture: StreamPicture) -> None:
         """Cut the picture into patches. Raises ValueError for one of a shape that the model cannot see."""
         needs_vision = self.shared or self.reasoning

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from annotate.stored_pictures import fitted
-from eval.reward.stream import Moment, Stream, StreamPicture, picture_cache
+from eval.reward.stream import Moment, Stream, StreamPicture
 from eval.reward.success import Success
 from eval.reward.views import Reward, Source, check_rule, together
 from eval.reward.window import LAST_PICTURE, RewardError, Window
-from training.pictures import Item, shrink
+from training.pictures import shrink
 
 TOLERANCE = 1e-5
 
@@ -45,21 +45,6 @@ class PictureQuestion:
     system: str = ""
     task: str | None = None
     first: StreamPicture | None = None
-
-
-def asked_of(items: Sequence[Item]) -> list[PictureQuestion]:
-    """Questions with their pictures as a training set has them; equal pictures are looked at once."""
-    kept = picture_cache()
-    return [
-        PictureQuestion(
-            i.question,
-            tuple(map(kept, i.pictures)),
-            system=i.system,
-            task=i.task,
-            first=None if i.first is None else kept(i.first),
-        )
-        for i in items
-    ]
 
 
 class Scorer(ABC):

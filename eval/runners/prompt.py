@@ -30,8 +30,7 @@ class Prompt:
 
     With `words` nothing is generated: the reply says how probable each is as the answer's first word. `as_written`:
     pictures stay where the text has them, whatever the model's family.
-    `task` and `first` (the run's first picture) are for models that are asked about a run, not by a text: see
-    training.pictures.Item.
+    `task` and `first` (the run's first picture) are for laptop models, which are told these in place of a text.
     """
 
     key: str

@@ -7,11 +7,11 @@ value can be asked for. What they may hold is in docs/evaluation.md.
 import hashlib
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from string import Formatter
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -66,19 +66,30 @@ class FamilyPrompt:
 
     path: Path
     file: PromptFile
-    lists: Mapping[str, PictureList] = field(default_factory=dict)
+    lists: Mapping[str, PictureList]
 
-    def prompt(self, question: Question) -> Prompt:
+    def prompt(self, q: Question) -> Prompt:
         """The question in these words, its pictures in the order in which the words show them."""
-        values = _values(question)
+        values = {
+            "task": task_text(q.goal or None),
+            "question": q.text.replace(f"{IMAGE_MARK}\n", "").replace(IMAGE_MARK, "").strip(),
+            "num_pictures": str(len(q.pictures)),
+            "num_items": str(len(q.shares)),
+            "state": _place(len(q.pictures) - 1),
+        }
+        # All pictures of a run, or the demonstration's pictures or steps
+        items = []
+        for k in range(len(q.shares) if q.family in DEMONSTRATED else len(q.pictures)):
+            shown = {"step": without_marks(q.steps[k])} if q.steps else {"picture": _place(k)}
+            done = {"percent": percent(q.shares[k])} if q.family in DEMONSTRATED else {}
+            items.append({"number": str(k + 1), "index": str(k)} | shown | done)
         for name, shape in self.lists.items():
-            values[name] = shape.between.join(_filled(shape.each, item) for item in _items(question, shape.of))
+            values[name] = shape.between.join(_filled(shape.each, item) for item in items)
         text = _filled(self.file.prompt, values)
-        pictures = tuple(question.pictures[int(k)] for k in _PICTURE.findall(text))
         return replace(
-            Prompt.of(question),
+            Prompt.of(q),
             text=_PICTURE.sub(IMAGE_MARK, text),
-            pictures=pictures,
+            pictures=tuple(q.pictures[int(k)] for k in _PICTURE.findall(text)),
             system=_filled(self.file.system, values).replace(PLAIN_IMAGE, IMAGE_MARK),
             as_written=True,
         )
@@ -94,24 +105,18 @@ class PromptFolder:
 
     def of(self, question: Question) -> FamilyPrompt:
         """The prompt of a question's variant, its family, or the family that stands for it. Raises UserError."""
-        names = [question.family, *([INSTEAD[question.family]] if question.family in INSTEAD else [])]
-        if variant := question.row.get("variant"):
-            names.insert(0, f"{question.family}.{variant}")
-        for name in names:
+        family = question.family
+        for name in (f"{family}.{question.row.get('variant')}", family, INSTEAD.get(family, family)):
             if name in self.by_name:
                 return self.by_name[name]
-        wanted = " or ".join(f"{question.family}{ending}" for ending in ENDINGS)
         raise UserError(
-            f"{self.folder} has no {wanted}, which questions of {question.benchmark} ({question.part}) need: add it, "
-            "or leave these out with --part"
+            f"{self.folder} has no {' or '.join(f'{family}{ending}' for ending in ENDINGS)}, which questions of "
+            f"{question.benchmark} ({question.part}) need: add it, or leave these out with --part"
         )
 
     def method(self) -> Method:
         """Asks the benchmark's questions in the folder's words."""
-        return Method("question", self._asked, as_said)
-
-    def _asked(self, questions: Sequence[Question]) -> list[AskedPrompt]:
-        return [AskedPrompt(self.of(q).prompt(q), (q,)) for q in questions]
+        return Method("question", lambda asked: [AskedPrompt(self.of(q).prompt(q), (q,)) for q in asked], as_said)
 
 
 def read_prompts(folder: Path) -> PromptFolder:
@@ -126,91 +131,61 @@ def read_prompts(folder: Path) -> PromptFolder:
     for path in paths:
         if path.stem in by_name:
             raise UserError(f"{folder} has both {by_name[path.stem].path.name} and {path.name}: leave one")
-        data = _bytes(path)
-        by_name[path.stem] = _family_prompt(path, data)
+        family, _, variant = path.stem.partition(".")
+        if family not in FAMILIES or (variant and variant not in VARIANTS.get(family, ())):
+            known = (*FAMILIES, *(f"{name}.{v}" for name, variants in VARIANTS.items() for v in variants))
+            raise UserError(f"{path}: {path.stem!r} is no family of questions; there are {', '.join(known)}")
+        try:
+            data = path.read_bytes()
+            text = data.decode("utf-8").replace("\r\n", "\n")
+            told = {"prompt": text.removesuffix("\n")} if path.suffix == ".txt" else tomllib.loads(text)
+            file = PromptFile.model_validate(told)
+        except OSError as e:
+            raise UserError(f"{path} cannot be read: {e.strerror}") from e
+        except UnicodeDecodeError as e:
+            raise UserError(f"{path} is not UTF-8 text (byte {e.start})") from e
+        except tomllib.TOMLDecodeError as e:
+            raise UserError(f"{path} is not TOML: {e}") from e
+        except ValidationError as e:
+            raise UserError(f"{path}: {validation_message(e)}") from e
+        by_name[path.stem] = _checked(path, family, file)
         h.update(path.name.encode() + b"\0" + len(data).to_bytes(8) + data)
     return PromptFolder(folder, h.hexdigest()[:16], by_name)
 
 
-# Reading
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as e:
-        raise UserError(f"{path} cannot be read: {e.strerror}") from e
-
-
-def _family_prompt(path: Path, data: bytes) -> FamilyPrompt:
-    """Raises UserError."""
-    family, _, variant = path.stem.partition(".")
-    if family not in FAMILIES or (variant and variant not in VARIANTS.get(family, ())):
-        variants = [f"{name}.{v}" for name, known in VARIANTS.items() for v in known]
-        raise UserError(
-            f"{path}: {path.stem!r} is no family of questions; there are {', '.join((*FAMILIES, *variants))}"
-        )
-    file = _prompt_file(path, data)
-    lists = _standard_lists(family) | file.lists
-    _check(path, family, file, lists)
-    return FamilyPrompt(path, file, lists)
-
-
-def _prompt_file(path: Path, data: bytes) -> PromptFile:
-    try:
-        text = data.decode("utf-8").replace("\r\n", "\n")
-        if path.suffix == ".txt":
-            return PromptFile(prompt=text.removesuffix("\n"))
-        return PromptFile.model_validate(tomllib.loads(text))
-    except UnicodeDecodeError as e:
-        raise UserError(f"{path} is not UTF-8 text (byte {e.start})") from e
-    except tomllib.TOMLDecodeError as e:
-        raise UserError(f"{path} is not TOML: {e}") from e
-    except ValidationError as e:
-        raise UserError(f"{path}: {validation_message(e)}") from e
-
-
-def _standard_lists(family: str) -> dict[str, PictureList]:
-    """{pictures} of a run; {demonstration} in pictures, or in words."""
-    if family not in DEMONSTRATED:
-        return {"pictures": PictureList(of="pictures", each="{picture}")}
-    if family == "text":
-        return {"demonstration": PictureList(of="demonstration", each="{number}. {step}\n{percent}%", between="\n\n")}
-    return {"demonstration": PictureList(of="demonstration", each="{picture}")}
-
-
-def _check(path: Path, family: str, file: PromptFile, lists: Mapping[str, PictureList]) -> None:
+def _checked(path: Path, family: str, file: PromptFile) -> FamilyPrompt:
     """Raises UserError for a placeholder that nothing fills, a list of another family, and what is never shown."""
     is_demonstrated = family in DEMONSTRATED
-    of = "demonstration" if is_demonstrated else "pictures"
+    of: Literal["pictures", "demonstration"] = "demonstration" if is_demonstrated else "pictures"
     item = "step" if family == "text" else "picture"
     of_question = OF_A_DEMONSTRATION if is_demonstrated else OF_A_RUN
     of_item = (item, *OF_A_PLACE, *(["percent"] if is_demonstrated else []))
+    # {pictures} of a run; {demonstration} in pictures, or in words
+    usual = PictureList(of=of, each="{picture}")
+    if family == "text":
+        usual = PictureList(of=of, each="{number}. {step}\n{percent}%", between="\n\n")
+    lists = {of: usual} | file.lists
+    showing = set()  # lists that show what is in them
     for name, shape in lists.items():
         if shape.of != of:
             raise UserError(f"{path}: lists.{name} is of {shape.of!r}, and {family} has {of!r} alone")
         if name in of_question:
             raise UserError(f"{path}: lists.{name} has the name of a placeholder: give it another")
-        _known(path, f"lists.{name}.each", shape.each, of_item)
-    shown = _known(path, "prompt", file.prompt, (*of_question, *lists))
-    no_pictures = tuple(name for name in of_question if name != "state")
-    _known(path, "system", file.system, no_pictures)
+        if item in _placeholders(path, f"lists.{name}.each", shape.each, of_item):
+            showing.add(name)
+    shown = _placeholders(path, "prompt", file.prompt, (*of_question, *lists))
+    _placeholders(path, "system", file.system, tuple(name for name in of_question if name != "state"))
     # A model that is not shown what it judges would answer all the same
     if is_demonstrated and "state" not in shown:
         raise UserError(f"{path}: prompt never shows {{state}}, the picture to judge")
-    if not any(item in _fields(path, "each", lists[name].each) for name in shown if name in lists):
+    if not shown & showing:
         raise UserError(f"{path}: prompt never shows {{{of}}}")
+    return FamilyPrompt(path, file, lists)
 
 
-def _known(path: Path, where: str, text: str, names: Sequence[str]) -> set[str]:
-    """The placeholders of a text. Raises UserError for one that is not among `names`."""
-    found = set(_fields(path, where, text))
-    if unknown := sorted(found - set(names)):
-        raise UserError(f"{path}: {where} has {{{unknown[0]}}}; known there: {', '.join(f'{{{n}}}' for n in names)}")
-    return found
-
-
-def _fields(path: Path, where: str, text: str) -> Iterator[str]:
+def _placeholders(path: Path, where: str, text: str, known: Sequence[str]) -> set[str]:
+    """Those of a text. Raises UserError for one that is not `known`, or asks for more than a value."""
+    found = set()
     try:
         for _, name, form, conversion in Formatter().parse(text):
             if name is None:
@@ -218,12 +193,12 @@ def _fields(path: Path, where: str, text: str) -> Iterator[str]:
             if not name.isidentifier() or form or conversion:
                 told = name + (f"!{conversion}" if conversion else "") + (f":{form}" if form else "")
                 raise UserError(f"{path}: {where} has {{{told}}}: a placeholder is a name; braces are {{{{ and }}}}")
-            yield name
+            found.add(name)
     except ValueError as e:
         raise UserError(f"{path}: {where} has a brace too many or too few ({e}): braces are {{{{ and }}}}") from e
-
-
-# Filling in
+    if unknown := sorted(found - set(known)):
+        raise UserError(f"{path}: {where} has {{{unknown[0]}}}; known there: {', '.join(f'{{{n}}}' for n in known)}")
+    return found
 
 
 def _filled(template: str, values: Mapping[str, str]) -> str:
@@ -234,29 +209,6 @@ def _filled(template: str, values: Mapping[str, str]) -> str:
         if name is not None:
             parts.append(values[name])
     return "".join(parts)
-
-
-def _values(q: Question) -> dict[str, str]:
-    """By placeholder, lists left out."""
-    values: dict[str, Any] = {
-        "task": task_text(q.goal or None),
-        "question": q.text.replace(f"{IMAGE_MARK}\n", "").replace(IMAGE_MARK, "").strip(),
-        "num_pictures": len(q.pictures),
-        "num_items": len(q.shares),
-        "state": _place(len(q.pictures) - 1),
-    }
-    return {name: str(value) for name, value in values.items()}
-
-
-def _items(q: Question, of: Literal["pictures", "demonstration"]) -> list[dict[str, str]]:
-    """Placeholders of each item: all pictures of a run, or the demonstration's pictures or steps."""
-    if of == "pictures":
-        return [{"picture": _place(k), "number": str(k + 1), "index": str(k)} for k in range(len(q.pictures))]
-    items = []
-    for k, share in enumerate(q.shares):
-        shown = {"step": without_marks(q.steps[k])} if q.steps else {"picture": _place(k)}
-        items.append({**shown, "number": str(k + 1), "index": str(k), "percent": percent(share)})
-    return items
 
 
 def _place(number: int) -> str:

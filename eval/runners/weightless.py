@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from eval.benchmarks.question import DEMONSTRATED, BenchmarkError, PictureFile, Question, frame_number, runs_in_order
-from eval.held_out.baselines import GRID, best_constant
+from eval.held_out.baselines import GRID, best_constant, nearness
 
 Values = dict[str, float]
 Goals = Mapping[tuple[str, str], PictureFile]  # by dataset and task: how a run that succeeded ended
@@ -115,17 +115,13 @@ def weightless(questions: Sequence[Question], goals: Goals) -> dict[str, Values]
 
 
 def _nearness(run: Sequence[Question], first: PictureFile, goal: PictureFile) -> Values:
-    begun = _distance(first, goal)
-    return {q.key: float(np.clip(1 - _distance(q.pictures[-1], goal) / max(begun, 1e-6), 0, 1)) for q in run}
-
-
-def _distance(a: PictureFile, b: PictureFile) -> float:
-    """Mean absolute difference of luma on a GRID x GRID grid; NaN where one cannot be read."""
-    return float(np.abs(_grid(a) - _grid(b)).mean())
+    begun, end = _grid(first), _grid(goal)
+    return {q.key: nearness(_grid(q.pictures[-1]), begun, end) for q in run}
 
 
 @lru_cache(maxsize=4096)
 def _grid(picture: PictureFile) -> np.ndarray:
+    """NaN where it cannot be read."""
     try:
         luma = cv2.imdecode(np.frombuffer(picture.read(), np.uint8), cv2.IMREAD_GRAYSCALE)
     except (BenchmarkError, cv2.error):  # of an empty file

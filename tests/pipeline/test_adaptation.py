@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from eval.reward.laptop import open_laptop
-from eval.reward.scorer import asked_of
+from eval.reward.scorer import PictureQuestion
+from eval.reward.stream import StreamPicture
 from pipeline.adaptation import episode_samples
 from pipeline.models import model_folder
 from tests.kits.made_corpus import Made
@@ -71,7 +72,10 @@ LAPTOP = {"encoder": "grey", "hidden": 32, "layers": 1, "heads": 2, "views": 2}
 
 
 def laptop_error(folder: Path, samples: list[Sample]) -> float:
-    rewards = open_laptop(folder).ask(asked_of([item_of(s, 256) for s in samples]))
+    items = [item_of(s, 256) for s in samples]
+    rewards = open_laptop(folder).ask(
+        [PictureQuestion(i.question, tuple(map(StreamPicture, i.pictures))) for i in items]
+    )
     return float(np.mean(np.abs(np.array([r.progress for r in rewards]) - [s.row["progress"] for s in samples])))
 
 

@@ -9,7 +9,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from core.errors import FailedError
-from eval.held_out.episodes import SampleChoice, held_out
+from eval.benchmarks.procvqa import SampleChoice
+from eval.held_out.episodes import held_out
 from eval.held_out.evaluate import evaluate, label_of, predict
 from eval.held_out.within import HeldOutScorer, read_progress, scorer_of
 from eval.runners.start import RunnerConfig, local_runner
@@ -78,7 +79,7 @@ def test_the_curve_has_the_scores_that_eval_gives_and_the_model_can_be_loaded(
     # The last model is what proccorpus eval scores, on the very episodes that were chosen.
     episodes = held_out(lake, release, ("val",), asked=SampleChoice(most=3))
     assert len({e.episode_index for e in episodes} & {4, 5, 6, 7, 8}) == len(episodes) == 3
-    answers, _ = predict(local_runner(RunnerConfig(str(folder), folder=folder), folder), episodes)
+    answers, _ = predict(local_runner(RunnerConfig(str(folder)), folder), episodes)
     scores = evaluate("m", "b", episodes, label_of, lambda e: answers[e.dataset, e.episode_index]).scores
     for name in ("mae", "voc"):
         assert curve[-1].extra[f"held_out_{name}"] == pytest.approx(scores[ALL, name].value, abs=1e-6)
@@ -154,11 +155,13 @@ def test_a_recipe_is_evaluated_on_what_it_trains_on(corpus: tuple[Lake, Release]
     of = recipe("other", data={"families": {"procvqa_b": 1}, "think": False}, train=EVERY)
     scorer = scorer_of(*corpus, of)
     assert scorer is not None
-    asked = [(s.row["family"], s.row["form"]) for e in scorer.episodes for s in e.samples]
-    assert asked == [("procvqa_b", "no_think")] * 6  # two of eight moments of three episodes
+    asked = [q.family for e in scorer.episodes for q in e.questions]
+    assert asked == ["procvqa_b"] * 6  # two of eight moments of three episodes
+    with pytest.raises(TrainingError, match="has no episode"):  # all of these are without reasons
+        scorer_of(corpus[0], corpus[1], of.model_copy(update={"data": of.data.model_copy(update={"think": True})}))
     usual = scorer_of(*corpus, recipe("usual", data={"think": False}, train=EVERY))
     assert usual is not None
-    assert {s.row["family"] for e in usual.episodes for s in e.samples} == {"procvqa_c"}
+    assert {q.family for e in usual.episodes for q in e.questions} == {"procvqa_c"}
 
 
 def test_rows_of_files_are_evaluated_by_their_words(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import pytest
 from core.paths import ROOT, Workspace
 from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.run import Evaluation, evaluate_benchmark
-from eval.runners.prompt import PictureLimits, Sampling
 from eval.runners.start import RunnerConfig
 from pipeline.build import run_build
 from pipeline.config import load_config
@@ -31,10 +30,17 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[Lake, Release]:
 
 def evaluated(corpus: tuple[Lake, Release], server: VllmServer, runner: str, out: Path, **more: object) -> Evaluation:
     lake, release = corpus
-    at: dict = {"folder": server.model_dir} if runner == "transformers" else {"endpoints": (server.url,)}
-    limits = PictureLimits(longest_px=96)
-    config = RunnerConfig(server.name, runner, sampling=Sampling(0.0, TOKENS), limits=limits, **at)  # type: ignore[arg-type]
-    return evaluate_benchmark(lake, EvaluationOptions(benchmark="procvqa-id", out=out, **more), config, release)  # type: ignore[arg-type]
+    endpoint = () if runner == "transformers" else (server.url,)
+    options = EvaluationOptions(
+        benchmark="procvqa-id",
+        runner=runner,
+        endpoint=endpoint,
+        max_tokens=TOKENS,
+        out=out,
+        **more,  # type: ignore[arg-type]
+    )
+    folder = server.model_dir if runner == "transformers" else None
+    return evaluate_benchmark(lake, options, RunnerConfig(server.name, options, folder, longest_px=96), release)
 
 
 def responses(path: Path) -> dict[str, dict]:

@@ -9,7 +9,6 @@ from core.paths import Workspace
 from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import BenchmarkError
 from eval.benchmarks.run import evaluate_benchmark
-from eval.runners.prompt import Sampling
 from eval.runners.start import RunnerConfig
 from tests.kits.bench_kit import by_part, questions_of
 from tests.kits.reward_kit import make_checkpoint
@@ -55,7 +54,7 @@ def test_a_video_that_is_missing_or_damaged_costs_its_own_questions(tmp_path: Pa
 
 def test_a_model_is_asked_and_scored(robofac: Path, tmp_path: Path) -> None:
     lake, model = Lake(Workspace(tmp_path / "w")), make_checkpoint(tmp_path / "m", head=None)
-    runner = RunnerConfig("m", folder=model, answer="text", sampling=Sampling(max_tokens=4))
+    runner = RunnerConfig("m", EvaluationOptions(answer="text", max_tokens=4), model)
     config = EvaluationOptions(benchmark="robofac", data=str(robofac))
     evaluation = evaluate_benchmark(lake, config, runner)
     (entry,) = evaluation.entries

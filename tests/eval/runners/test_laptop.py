@@ -6,6 +6,7 @@ import cv2
 import pytest
 
 from core.errors import UserError
+from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import HeldPicture
 from eval.runners.prompt import Prompt
 from eval.runners.scored import ScorerRunner
@@ -30,7 +31,7 @@ def prompt(key: str, task: str | None = TASKS[0], first: float | None = 0.0) -> 
 
 
 def test_prompts_are_answered_by_their_task_their_pictures_and_their_start(checkpoint: Path) -> None:
-    runner = local_runner(RunnerConfig("bars", batch_size=2), checkpoint)
+    runner = local_runner(RunnerConfig("bars", EvaluationOptions(batch_size=2)), checkpoint)
     assert isinstance(runner, ScorerRunner)
     asked = [prompt("a"), prompt("again"), prompt("task", TASKS[1]), prompt("start", first=0.9), prompt("none", None)]
     asked.append(prompt("unknown", first=None))
@@ -56,4 +57,4 @@ def test_what_cannot_be_looked_at_fails_alone(checkpoint: Path) -> None:
 
 def test_it_has_no_words(checkpoint: Path) -> None:
     with pytest.raises(UserError, match="no words"):
-        local_runner(RunnerConfig("bars", answer="text"), checkpoint)
+        local_runner(RunnerConfig("bars", EvaluationOptions(answer="text")), checkpoint)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from core.errors import UserError
+from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import PictureFile
 from eval.runners.local import TextRunner
 from eval.runners.prompt import PictureLimits, Prompt, Runner, Sampling, load_picture
@@ -155,10 +156,11 @@ def test_a_published_head_is_asked_after_the_answer_and_only_on_request(
     card: dict[str, str], prompts: list[Prompt], tmp_path: Path
 ) -> None:
     folder = make_checkpoint(tmp_path / "m", head=HeadConfig(pooling="published"), **card)
-    config = RunnerConfig("m", sampling=Sampling(max_tokens=6), limits=SHOWN, batch_size=4)
+    options = EvaluationOptions(max_tokens=6, batch_size=4)
+    config = RunnerConfig("m", options, longest_px=SHOWN.longest_px)
     by_default = local_runner(config, folder)
     assert (by_default.settings["answer"], by_default.has_head) == ("text", False)
-    two_pass = local_runner(replace(config, answer="head"), folder)
+    two_pass = local_runner(replace(config, options=options.model_copy(update={"answer": "head"})), folder)
     assert (two_pass.settings["answer"], two_pass.has_head) == ("head after text", True)
     spoken = texts(by_default, prompts)
     replies = {r.key: r for r in two_pass.answer(prompts)}

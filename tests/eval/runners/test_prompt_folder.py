@@ -14,7 +14,7 @@ from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import PictureFile, Question
 from eval.benchmarks.run import evaluate_benchmark
 from eval.runners.local import TextRunner
-from eval.runners.prompt import PictureLimits, Sampling, turn
+from eval.runners.prompt import turn
 from eval.runners.prompt_folder import read_prompts
 from eval.runners.start import RunnerConfig, local_runner
 from tests.kits.bench_kit import make_progress_bench, questions_of
@@ -120,7 +120,7 @@ def test_what_is_wrong_in_a_file_is_told(name: str, text: str, told: str, tmp_pa
 def test_a_run_is_asked_in_the_folders_words_and_knows_them(bench: Path, tmp_path: Path) -> None:
     lake, model = Lake(Workspace(tmp_path / "w")), make_checkpoint(tmp_path / "m", head=None)
     prompts = folder_of(tmp_path / "p", text__txt=TEXT)
-    runner = RunnerConfig("m", folder=model, answer="text", sampling=Sampling(max_tokens=4))
+    runner = RunnerConfig("m", EvaluationOptions(answer="text", max_tokens=4), model)
     config = EvaluationOptions(benchmark="progress-bench", data=str(bench), part=("text-normal",), limit=2)
     plain = evaluate_benchmark(lake, config, runner)
     asked = evaluate_benchmark(lake, config.model_copy(update={"prompts": prompts}), runner)
@@ -148,7 +148,7 @@ def test_a_head_after_the_answer_reads_the_same_words(bench: Path, tmp_path: Pat
     model = make_checkpoint(tmp_path / "m", head=HeadConfig(pooling="published"), converted_from="ProcVLM-2B")
     question = questions_of("progress-bench", str(bench), part=("visual_same_view",))[0]
     prompt = read_prompts(folder).of(question).prompt(question)
-    config = RunnerConfig("m", answer="head", sampling=Sampling(max_tokens=4), limits=PictureLimits(longest_px=32))
+    config = RunnerConfig("m", EvaluationOptions(answer="head", max_tokens=4), longest_px=32)
     two_pass = local_runner(config, model)
     assert isinstance(two_pass, TextRunner)
     (reply,) = two_pass.answer([prompt])
