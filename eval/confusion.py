@@ -6,6 +6,7 @@ looks like work. (After Robometer, arXiv 2603.02115, whose matrix has the last a
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 
@@ -27,14 +28,14 @@ VIDEO, UNDER = "video: ", "under: "  # beginnings of a slice and of a metric tha
 
 def load(lake: Lake, release: Release, limit: int | None = None) -> list[Question]:
     """The questions about the first `limit` runs of each split. Raises BenchmarkError or ShardError."""
-    runs = shown_runs(lake, release, limit)
+    by_split: dict[str, dict[str, list[QuestionedRun]]] = {}
+    for run in shown_runs(lake, release, limit):
+        by_split.setdefault(run.split, {}).setdefault(run.task, []).append(run)
     questions = []
-    for split in dict.fromkeys(run.split for run in runs):
-        of_split = [run for run in runs if run.split == split]
-        tasks = evenly(sorted({run.task for run in of_split}), MOST_TASKS)
-        for task in tasks:
-            for run in evenly([run for run in of_split if run.task == task], MOST_RUNS):
-                questions += _questions(run, tasks)
+    for by_task in by_split.values():
+        tasks = evenly(sorted(by_task), MOST_TASKS)
+        for run in chain.from_iterable(evenly(by_task[task], MOST_RUNS) for task in tasks):
+            questions += _questions(run, tasks)
     if all(map(_is_own, questions)):
         raise BenchmarkError(
             f"release {release.name} has no two tasks in one test split that differ: a run can be asked about no other"

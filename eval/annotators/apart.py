@@ -67,24 +67,16 @@ def where_apart(
 ) -> list[RunsApart]:
     """The run that counts beside each other one; a run that is alone beside the reference."""
     first, *others = sorted(labels, key=lambda run: run not in active)
-    if not others:
-        return [_farthest(dataset, first, reference.against, labels[first], reference.truths)]
-    as_truths = {
+    beside: dict[str, Mapping[int, EpisodeTruth]] = {
         run: {e: as_truth(dataset, e, label, episodes[e]) for e, label in labels[run].items()} for run in others
     }
-    return [_farthest(dataset, first, run, labels[first], as_truths[run]) for run in others]
-
-
-def _farthest(
-    dataset: str, first: str, second: str, labels: Mapping[int, ComparedLabel], others: Mapping[int, EpisodeTruth]
-) -> RunsApart:
-    both = [_episode_apart(labels[e], other) for e, other in others.items() if e in labels]
-    # Labels without progress are told apart by their boundaries alone
-    both.sort(key=lambda a: (0.0 if math.isnan(a.progress) else -a.progress, a.boundary_f1, a.episode_index))
-    return RunsApart(dataset, first, second, len(both), tuple(both[:MOST_DIFFERENT]))
-
-
-def _episode_apart(label: ComparedLabel, other: EpisodeTruth) -> Apart:
-    curve = other.progress()
-    progress = math.nan if label.progress is None else float(np.abs(label.progress - curve).mean())
-    return Apart(other.episode_index, progress, cuts_f1(label.cuts, other.boundaries, NEAR_S * other.fps))
+    found = []
+    for second, truths in (beside or {reference.against: reference.truths}).items():
+        apart = []
+        for e, label, truth in ((e, labels[first][e], t) for e, t in truths.items() if e in labels[first]):
+            progress = math.nan if label.progress is None else float(np.abs(label.progress - truth.progress()).mean())
+            apart.append(Apart(e, progress, cuts_f1(label.cuts, truth.boundaries, NEAR_S * truth.fps)))
+        # Labels without progress are told apart by their boundaries alone
+        apart.sort(key=lambda a: (0.0 if math.isnan(a.progress) else -a.progress, a.boundary_f1, a.episode_index))
+        found.append(RunsApart(dataset, first, second, len(apart), tuple(apart[:MOST_DIFFERENT])))
+    return found

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 
@@ -47,10 +48,10 @@ class EpisodeResult:
 
 @dataclass(frozen=True)
 class AnnotatorComparison:
-    """One labeller on one dataset (or on all of them) against one kind of label; scores by (slice, metric).
+    """One labeller on one dataset (or on all of them) against one kind of label.
 
-    A labeller is a label run or, with an empty `label_run`, a baseline. `measures` are over the reference's episodes,
-    in the same order for all labellers of a dataset.
+    A labeller is a label run or, with an empty `label_run`, a baseline. `results` and `successes` are of the
+    reference's episodes, in the same order for all labellers of a dataset; None: not labelled, not known.
     """
 
     dataset: str
@@ -58,10 +59,13 @@ class AnnotatorComparison:
     annotator: str
     against: str
     counts: bool  # is it the label run that counts, in all episodes that have a label
-    scores: Mapping[tuple[str, str], Score]
-    coverage: Mapping[str, float]  # by slice: share of the other side's episodes that it has, too
-    measures: Mapping[str, Measure]
-    content: str  # hash of all that was compared
+    results: Sequence[EpisodeResult | None]
+    successes: Sequence[bool | None]
+    contents: tuple[str, ...]  # hashes of all that was compared, by dataset
+
+    @property
+    def content(self) -> str:
+        return content_key(*self.contents)
 
     @property
     def model(self) -> str:
@@ -75,15 +79,45 @@ class AnnotatorComparison:
     def num_episodes(self) -> int:
         return max((int(m.counted.sum()) for m in self.measures.values()), default=0)
 
+    @cached_property
+    def measures(self) -> dict[str, Measure]:
+        """Every metric over the reference's episodes; those without a label count in none."""
+        names = dict.fromkeys(name for result in self.results if result for name in result.values)
+        measured = {
+            name: mean_of([result.values.get(name, math.nan) if result else math.nan for result in self.results])
+            for name in names
+        }
+        published = np.array([r.published if r else (0, 0) for r in self.results], np.float64).reshape(-1, 2)
+        if published[:, 1].any():
+            measured[PUBLISHED] = ratio_of(*published.T)
+        return measured
+
+    @cached_property
+    def _slices(self) -> dict[str, np.ndarray]:
+        """Which episodes are in each that has some."""
+        known = np.array(self.successes, object)
+        slices = {"all": np.ones(len(known), bool), "successes": known == True, "failures": known == False}  # noqa: E712
+        return {part: inside for part, inside in slices.items() if inside.any()}
+
+    @cached_property
+    def scores(self) -> dict[tuple[str, str], Score]:
+        """By (slice, metric)."""
+        return {
+            (part, metric): score
+            for part, inside in self._slices.items()
+            for metric, score in scores({name: m.of(inside) for name, m in self.measures.items()}).items()
+        }
+
+    @cached_property
+    def coverage(self) -> dict[str, float]:
+        """By slice the share of the other side's episodes that it has, too."""
+        is_labelled = np.array([result is not None for result in self.results])
+        return {part: float(is_labelled[inside].mean()) for part, inside in self._slices.items()}
+
     def facts(self) -> dict[str, str]:
         """What is compared with what."""
-        return {
-            "dataset": self.dataset,
-            "label_run": self.label_run,
-            "annotator": self.annotator,
-            "against": self.against,
-            "benchmark": self.benchmark,
-        }
+        names = ("dataset", "label_run", "annotator", "against", "benchmark")
+        return {name: getattr(self, name) for name in names}
 
     def rows(self) -> Iterator[dict]:
         """One row per slice and metric."""
@@ -101,20 +135,6 @@ class Comparison:
 
 
 # One dataset
-
-
-@dataclass(frozen=True)
-class _Side:
-    """A labeller beside the reference on one dataset, before scores are summed up."""
-
-    dataset: str
-    run: str
-    annotator: str
-    against: str
-    counts: bool
-    results: list[EpisodeResult | None]  # per episode of the reference; None: not labelled
-    successes: list[bool | None]
-    content: str
 
 
 def _reference(
@@ -151,9 +171,9 @@ def _usable(labels: Mapping[int, ComparedLabel], episodes: Mapping[int, EpisodeF
 
 def _compared(
     lake: Lake, dataset: str, annotators: Mapping[str, str], against: str | None, truth: Path | None, embedded: Embed
-) -> tuple[list[_Side], list[RunsApart], int]:
-    """Label runs of a dataset (`annotators`: by label run) beside their reference, all but the reference itself; where
-    runs are apart; and how many episodes of the truth the corpus has not."""
+) -> tuple[list[AnnotatorComparison], list[RunsApart], int]:
+    """Label runs of a dataset (`annotators`: by label run) beside their reference, all but the reference itself, then
+    what needs no label; where runs are apart; and how many episodes of the truth the corpus has not."""
     episodes = usable_episodes(lake, dataset)
     reference = _reference(lake, dataset, episodes, against, truth)
     if reference is None or not reference.truths:
@@ -165,50 +185,50 @@ def _compared(
         return [], [], 0
 
     active = active_runs(lake, dataset)
-    # Names are embedded once for all runs: the model that does so is slow
     vectors = _name_vectors(truths, labels, embedded)
-    sides = []
-    for run, own in labels.items():
-        results = [_result(own[e], t, vectors) if e in own else None for e, t in truths.items()]
-        # Of all the reference's episodes: one that the run labels later changes the coverage
-        content = content_key(*(_compared_text(t, own.get(e), episodes[e]) for e, t in truths.items()))
-        successes = [episodes[e].success for e in truths]
-        counts = active == {run}
-        sides.append(_Side(dataset, run, annotators[run], reference.against, counts, results, successes, content))
+    results: dict[tuple[str, str], list[EpisodeResult | None]] = {
+        (run, annotators[run]): [_result(own.get(e), t, vectors) for e, t in truths.items()]
+        for run, own in labels.items()
+    }
     by_some = {e: score_baselines(t) for e, t in truths.items() if any(e in own for own in labels.values())}
-    sides += _baseline_sides(dataset, reference.against, truths, by_some, episodes)
-    return sides, where_apart(dataset, labels, active, reference, episodes), reference.without
-
-
-def _baseline_sides(
-    dataset: str,
-    against: str,
-    truths: Mapping[int, EpisodeTruth],
-    scored: Mapping[int, Mapping[str, Mapping[str, float]]],
-    episodes: Mapping[int, EpisodeFacts],
-) -> list[_Side]:
-    """What needs no label, of the episodes that some run has labelled (`scored`); what has no metric is left out."""
-    content = content_key(*(_compared_text(truths[e], None, episodes[e]) for e in scored))
+    results |= {("", name): found for name, found in _baselines(truths, by_some).items()}
     successes = [episodes[e].success for e in truths]
-    sides = []
-    for name in next(iter(scored.values()), ()):
-        results = [EpisodeResult(scored[e][name]) if e in scored else None for e in truths]
-        if any(r and not all(map(math.isnan, r.values.values())) for r in results):
-            sides.append(_Side(dataset, "", name, against, False, results, successes, content))
-    return sides
+    labellers = []
+    for (run, annotator), of_episodes in results.items():
+        # Of all the reference's episodes: one that the run labels later changes the coverage
+        own, some = labels.get(run, {}), truths if run else by_some
+        content = content_key(*(_compared_text(truths[e], own.get(e), episodes[e]) for e in some))
+        said = dataset, run, annotator, reference.against, active == {run}, of_episodes, successes, (content,)
+        labellers.append(AnnotatorComparison(*said))
+    return labellers, where_apart(dataset, labels, active, reference, episodes), reference.without
+
+
+def _baselines(
+    truths: Mapping[int, EpisodeTruth], scored: Mapping[int, Mapping[str, Mapping[str, float]]]
+) -> dict[str, list[EpisodeResult | None]]:
+    """What needs no label, of the episodes that some run has labelled (`scored`); what has no metric is left out."""
+    return {
+        name: [EpisodeResult(scored[e][name]) if e in scored else None for e in truths]
+        for name in next(iter(scored.values()), ())
+        if not all(math.isnan(value) for of_episode in scored.values() for value in of_episode[name].values())
+    }
 
 
 def _name_vectors(
     truths: Mapping[int, EpisodeTruth], labels: Mapping[str, Mapping[int, ComparedLabel]], embedded: Embed
 ) -> dict[str, np.ndarray]:
-    """The embedding of every step name."""
+    """The embedding of every step name: made once for all runs, since the model that does so is slow."""
     of_truths = (one_pass for t in truths.values() for one_pass in t.passes)
     of_labels = (label.segments for own in labels.values() for label in own.values())
     names = sorted({s.name for segments in chain(of_truths, of_labels) for s in segments if s.kind == STEP})
     return dict(zip(names, embedded(names), strict=True)) if names else {}
 
 
-def _result(label: ComparedLabel, truth: EpisodeTruth, vectors: Mapping[str, np.ndarray]) -> EpisodeResult:
+def _result(
+    label: ComparedLabel | None, truth: EpisodeTruth, vectors: Mapping[str, np.ndarray]
+) -> EpisodeResult | None:
+    if label is None:
+        return None
     values = score_label(label, truth) | score_steps(label, truth, vectors)
     return EpisodeResult(values, published_counts(label, truth))
 
@@ -221,54 +241,6 @@ def _compared_text(truth: EpisodeTruth, label: ComparedLabel | None, facts: Epis
 
 
 # Scores
-
-
-def _slices(success: bool | None) -> tuple[str, ...]:
-    return ("all",) if success is None else ("all", "successes" if success else "failures")
-
-
-def _labeller(dataset: str, sides: Sequence[_Side]) -> AnnotatorComparison:
-    """A labeller's scores over the episodes of one dataset, or of several."""
-    results = [result for side in sides for result in side.results]
-    of_slice = {
-        part: np.array([part in _slices(success) for side in sides for success in side.successes])
-        for part in ("all", "successes", "failures")
-    }
-    is_labelled = np.array([result is not None for result in results])
-    measured = _measures(results)
-    by_slice: dict[tuple[str, str], Score] = {}
-    coverage = {}
-    for part, inside in of_slice.items():
-        if not inside.any():
-            continue
-        coverage[part] = float(is_labelled[inside].mean())
-        for metric, its_score in scores({name: m.of(inside) for name, m in measured.items()}).items():
-            by_slice[part, metric] = its_score
-    first = sides[0]
-    return AnnotatorComparison(
-        dataset=dataset,
-        label_run=first.run,
-        annotator=first.annotator,
-        against=first.against,
-        counts=all(side.counts for side in sides),
-        scores=by_slice,
-        coverage=coverage,
-        measures=measured,
-        content=content_key(*(side.content for side in sides)),
-    )
-
-
-def _measures(results: Sequence[EpisodeResult | None]) -> dict[str, Measure]:
-    """Every metric over the reference's episodes; those without a label count in none."""
-    names = dict.fromkeys(name for result in results if result for name in result.values)
-    measured = {
-        name: mean_of([result.values.get(name, math.nan) if result else math.nan for result in results])
-        for name in names
-    }
-    published = np.array([result.published if result else (0, 0) for result in results], np.float64).reshape(-1, 2)
-    if published[:, 1].any():
-        measured[PUBLISHED] = ratio_of(*published.T)
-    return measured
 
 
 def differences(first: AnnotatorComparison, second: AnnotatorComparison) -> dict[str, Difference]:
@@ -312,21 +284,22 @@ def compare(
     unlabelled = [dataset for dataset in datasets if dataset not in runs]
     if unlabelled:
         raise UserError(f"no labels of a dataset {unlabelled[0]!r}; labelled: {', '.join(runs) or 'none yet'}")
-    wanted = runs if run is None else _only(runs, find_run(runs, run))
+    only = None if run is None else find_run(runs, run)
     other = against if against in (None, TRUTH) else find_run(runs, against)
 
     # Each run beside its reference, dataset by dataset
     own = datasets or list(runs)
-    compared = {dataset: _compared(lake, dataset, wanted[dataset], other, truth, embedded) for dataset in own}
-    sides = [side for of_dataset, _, _ in compared.values() for side in of_dataset]
+    labellers, apart, without = [], [], {}
+    for dataset in own:
+        wanted = {r: annotator for r, annotator in runs[dataset].items() if only in (None, r)}
+        found, of_dataset, missing = _compared(lake, dataset, wanted, other, truth, embedded)
+        labellers += found
+        apart += of_dataset
+        without |= {dataset: missing} if missing else {}
     # A dataset without ground truth is not compared; that is an error only where truth was asked for
-    if against == TRUTH and not sides:
+    if against == TRUTH and not labellers:
         raise UserError(f"no truth of {', '.join(own) or 'any dataset'} in {truth}: {_what_is_there(truth)}")
-    return Comparison(
-        labellers=[_labeller(side.dataset, [side]) for side in sides] + _over_all_datasets(sides),
-        apart=[apart for _, of_dataset, _ in compared.values() for apart in of_dataset],
-        without={dataset: without for dataset, (_, _, without) in compared.items() if without},
-    )
+    return Comparison(labellers + _over_all_datasets(labellers), apart, without)
 
 
 def _what_is_there(truth: Path | None) -> str:
@@ -335,17 +308,23 @@ def _what_is_there(truth: Path | None) -> str:
     return f"it has {', '.join(folders[:10])}" if folders else "it needs a folder per dataset, with a file per episode"
 
 
-def _only(runs: Mapping[str, Mapping[str, str]], run: str) -> dict[str, dict[str, str]]:
-    """Of every dataset one label run alone, and none where the dataset lacks it."""
-    return {dataset: {r: a for r, a in annotators.items() if r == run} for dataset, annotators in runs.items()}
-
-
-def _over_all_datasets(sides: Sequence[_Side]) -> list[AnnotatorComparison]:
-    """A comparison over all datasets for each labeller that has several against the same kind of label."""
-    groups: dict[tuple[str, str, str], list[_Side]] = {}
-    for side in sides:
-        groups.setdefault((side.run, side.annotator, side.against), []).append(side)
-    return [_labeller(EVERY_DATASET, group) for group in groups.values() if len(group) > 1]
+def _over_all_datasets(labellers: Sequence[AnnotatorComparison]) -> list[AnnotatorComparison]:
+    """Each labeller that has several datasets against the same kind of label, over all of them."""
+    groups: dict[tuple[str, str, str], list[AnnotatorComparison]] = {}
+    for c in labellers:
+        groups.setdefault((c.label_run, c.annotator, c.against), []).append(c)
+    return [
+        replace(
+            group[0],
+            dataset=EVERY_DATASET,
+            counts=all(c.counts for c in group),
+            results=[*chain.from_iterable(c.results for c in group)],
+            successes=[*chain.from_iterable(c.successes for c in group)],
+            contents=tuple(chain.from_iterable(c.contents for c in group)),
+        )
+        for group in groups.values()
+        if len(group) > 1
+    ]
 
 
 # Storing

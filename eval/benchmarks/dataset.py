@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from annotate.samples.config import SamplesConfig
 from annotate.samples.procvqa import progress_question, task_text, window
 from core.files import write_file
-from core.values import IMAGE_MARK
+from core.values import IMAGE_MARK, spread
 from eval.benchmarks.question import BenchmarkError, PictureFile, Question, RightAnswer
 from eval.benchmarks.source import Data, jpeg
 from ingest.episode import EpisodeRecord
@@ -95,9 +95,9 @@ def _questions(
     asked: list[tuple[str, list[int]]] = []
     if progress is not None:
         config = SamplesConfig()
-        asked += [(PROGRESS, window(now, record.fps, config)) for now in _evenly_spaced(num_frames, MOMENTS)]
+        asked += [(PROGRESS, window(now, record.fps, config)) for now in spread(range(num_frames), MOMENTS)]
     if success is not None:
-        asked.append((SUCCESS, _evenly_spaced(num_frames, SUCCESS_PICTURES)))
+        asked.append((SUCCESS, spread(range(num_frames), SUCCESS_PICTURES)))
     camera = next(iter(record.cameras), "")
     pictures = folder / camera.replace("/", "_") / f"{record.episode_index:06d}"
     _write_frames(source, record, camera, pictures, {frame for _, frames in asked for frame in frames})
@@ -139,11 +139,6 @@ def _questions(
         )
         questions.append(question)
     return questions
-
-
-def _evenly_spaced(num_frames: int, count: int) -> list[int]:
-    """Frames of a run, its first and last among them; fewer than `count` of a short run."""
-    return sorted({round(x) for x in np.linspace(0, num_frames - 1, count)})
 
 
 def _write_frames(source: Source, record: EpisodeRecord, camera: str, folder: Path, needed: set[int]) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import numpy as np
 
+from core.values import spread
 from eval.benchmarks.question import BenchmarkError, PictureFile, Question, RightAnswer
 from warehouse.lake import Lake
 from warehouse.lake.sql import open_for_users
@@ -66,10 +66,7 @@ def ask(
     """
     facts = {(dataset, episode): known for dataset, episode, *known in con.execute(FACTS).fetchall()}
     there = [(tar, e) for tar in tars for e in read_index(tar).entries if chosen.families & set(e.family)]
-    if chosen.most:
-        count = min(chosen.most, len(there))
-        there = [there[k] for k in np.linspace(0, len(there) - 1, count).round().astype(int)]
-    for tar, entry in there:
+    for tar, entry in spread(there, chosen.most or len(there)):
         rows, places = picture_places(tar, entry)
         for row in filter(chosen.takes, rows):
             num_frames, fps, success, task = facts[row["dataset"], row["episode_index"]]

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from annotate.samples.wording import without_marks
-from core.values import IMAGE_MARK
+from core.values import IMAGE_MARK, spread
 from eval.benchmarks.question import BenchmarkError, PictureFile, Question, RightAnswer
 from eval.benchmarks.rows import json_object, read_row
 from eval.benchmarks.source import MAX_PX, Data, frame_files, holds
@@ -181,6 +181,4 @@ def _video(source: Source, split: str, name: str) -> Path:
 def _pictures(video: Path, folder: Path) -> tuple[PictureFile, ...]:
     """A frame of each second; of a long run fewer, evenly."""
     shown = frame_files(video, folder / BENCHMARK, lambda frames: islice(frames, 0, None, EVERY), f"{EVERY} {MAX_PX}")
-    if len(shown) > MOST:
-        return tuple(shown[round(k * (len(shown) - 1) / (MOST - 1))] for k in range(MOST))
-    return shown
+    return tuple(spread(shown, MOST))

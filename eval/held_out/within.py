@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from annotate.samples.replies import parse_answer, parse_reply
+from core.values import spread
 from eval.benchmarks.procvqa import ALL_MOMENTS, SampleChoice
 from eval.benchmarks.question import PictureFile, Question, RightAnswer
 from eval.held_out.episodes import HeldOut, held_out
@@ -61,11 +62,9 @@ def row_episodes(recipe: Recipe) -> list[HeldOut]:
     Rows without a label of progress are left out. Raises TrainingError.
     """
     rows = read_rows(recipe.data.validation_jsonl, recipe.data.image_root, "think" if recipe.data.think else "no_think")
-    runs = rows.runs()
-    most = min(recipe.train.evaluate_episodes, len(runs))
     episodes = []
-    for number in np.linspace(0, len(runs) - 1, most).round().astype(int).tolist():
-        in_order = sorted(runs[number], key=lambda k: rows.row(k)["progress"])
+    for number, run in spread(list(enumerate(rows.runs())), recipe.train.evaluate_episodes):
+        in_order = sorted(run, key=lambda k: rows.row(k)["progress"])
         questions = tuple(_question(number, rows.row(k), rows.pictures(k)) for k in in_order)
         label, count = np.array([q.truth.score for q in questions], np.float64), len(questions)
         episodes.append(

@@ -99,8 +99,7 @@ def calibration_figure(own: Evaluated) -> Figure:
 def bars_figure(report: Report, own: Evaluated, kind: str = "dataset") -> Figure | None:
     """The leading error by dataset for every entry of a benchmark, with intervals; None without such slices."""
     metric = next((m for m in ERRORS if m in own.scored.measures), None)
-    all_parts = {part for part, _ in own.scores}
-    parts = sorted(part for part in all_parts if part.startswith(f"{kind} ") and ", split " not in part)
+    parts = sorted({part for part, _ in own.scores if part.startswith(f"{kind} ") and ", split " not in part})
     if metric is None or not parts:
         return None
 

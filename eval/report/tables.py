@@ -61,24 +61,24 @@ def score_rows(entries: Sequence[Evaluated], parts: Sequence[str]) -> list[dict]
     scored = set(chain.from_iterable(e.scores for e in entries))
     # One set of columns for all slices: the metrics that any entry has in any of them
     columns = [m for m in METRICS if any((part, m) in scored for part in parts)]
-    rows = []
-    for part, entry in product(parts, entries):
-        found = {metric: entry.scores.get((part, metric)) for metric in columns}
-        episodes = [s.n for s in found.values() if s is not None]
-        coverage = entry.scores.get((part, "coverage"), NO_SCORE)
-        # An entry that has none of the metrics in a slice has no row there
-        if episodes:
-            rows.append(
-                {
-                    "benchmark": entry.benchmark,
-                    "slice": part,
-                    "model": entry.model,
-                    **{metric: "–" if s is None else s.text() for metric, s in found.items()},
-                    "episodes": max(episodes),
-                    "coverage": f"{coverage.value:.0%}" if coverage.n else "–",
-                }
-            )
-    return rows
+    return list(filter(None, (_score_row(entry, part, columns) for part, entry in product(parts, entries))))
+
+
+def _score_row(entry: Evaluated, part: str, columns: Sequence[str]) -> dict | None:
+    """None where an entry has none of the metrics in a slice."""
+    scores = [entry.scores.get((part, metric)) for metric in columns]
+    episodes = [s.n for s in scores if s is not None]
+    texts = ("–" if s is None else s.text() for s in scores)
+    coverage = entry.scores.get((part, "coverage"), NO_SCORE)
+    row = {
+        "benchmark": entry.benchmark,
+        "slice": part,
+        "model": entry.model,
+        **dict(zip(columns, texts, strict=True)),
+        "episodes": max(episodes, default=0),
+        "coverage": f"{coverage.value:.0%}" if coverage.n else "–",
+    }
+    return row if episodes else None
 
 
 def difference_rows(report: Report) -> list[dict]:

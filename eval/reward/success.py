@@ -100,9 +100,12 @@ def best_threshold(probability: np.ndarray, reached: np.ndarray) -> tuple[float,
 
 
 def _score(raw: np.ndarray, of: str) -> np.ndarray:
-    if of == "progress":
-        return raw
-    p = np.clip(raw, EPSILON, 1 - EPSILON)
+    return raw if of == "progress" else logit(raw)
+
+
+def logit(probability: Any) -> Any:
+    """Of a number or an array; of 0 and 1 that of a probability as near to them as EPSILON."""
+    p = np.clip(probability, EPSILON, 1 - EPSILON)
     return np.log(p / (1 - p))
 
 

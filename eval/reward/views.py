@@ -1,13 +1,12 @@
 """How what several cameras saw of one moment becomes one reward. Each was scored alone, as models are trained."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 
-from eval.reward.success import EPSILON, Success
+from eval.reward.success import Success, logit
 from eval.reward.window import RewardError
 
 Robot = Mapping[str, Sequence[float] | np.ndarray]  # of "state" and "action" the row [d], as a dataset has it
@@ -68,47 +67,32 @@ def together(rewards: Mapping[str, Reward], rule: ViewRule = "all", success: Suc
     if len(rewards) == 1:
         return next(iter(rewards.values()))
     valid = {c: r for c, r in rewards.items() if r.progress is not None}
+    if valid:
+        joined = _by_rule(valid, rule, success)
+    else:
+        failures = "; ".join(f"{camera}: {r.failure}" for camera, r in rewards.items())
+        joined = Reward(next(iter(rewards.values())).source, None, failure=failures)
     reasoning = "\n".join(f"{camera}: {r.reasoning}" for camera, r in rewards.items() if r.reasoning)
-    joined = _by_rule(valid, rule, success) if valid else Reward(next(iter(rewards.values())).source, None)
-    failures = "; ".join(f"{camera}: {r.failure}" for camera, r in rewards.items())
-    return replace(
-        joined,
-        reasoning=reasoning or None,
-        failure=None if valid else failures,
-        cameras={camera: r.progress for camera, r in rewards.items()},
-    )
+    cameras = {camera: r.progress for camera, r in rewards.items()}
+    return replace(joined, reasoning=reasoning or None, cameras=cameras)
 
 
 def _by_rule(rewards: Mapping[str, Reward], rule: ViewRule, success: Success | None) -> Reward:
-    source = next(iter(rewards.values())).source
-    if rule == "best" and success is not None:
-        return max(rewards.values(), key=lambda r: _sureness(r, success))
-    sides = _sides(rewards)
-    # A side that failed leaves the other to say what it can
-    if rule == "wrist" and all(sides):
-        return Reward(source, _mean_of("progress", sides[0]), _least([_mean_of("done", side) for side in sides]))
     every = list(rewards.values())
-    return Reward(source, _mean_of("progress", every), _mean_of("done", every))
-
-
-def _sides(rewards: Mapping[str, Reward]) -> tuple[list[Reward], list[Reward]]:
-    """Of cameras that see the scene, and of those at the wrist."""
-    return [r for c, r in rewards.items() if not is_wrist(c)], [r for c, r in rewards.items() if is_wrist(c)]
-
-
-def _least(values: Sequence[float | None]) -> float | None:
-    return min((v for v in values if v is not None), default=None)
+    if rule == "best" and success is not None:
+        return max(every, key=lambda r: _sureness(r, success))
+    scene, wrist = ([r for c, r in rewards.items() if is_wrist(c) is at_wrist] for at_wrist in (False, True))
+    # A side that failed leaves the other to say what it can
+    if rule == "wrist" and scene and wrist:
+        done = [d for d in (_mean_of("done", scene), _mean_of("done", wrist)) if d is not None]
+        return Reward(every[0].source, _mean_of("progress", scene), min(done, default=None))
+    return Reward(every[0].source, _mean_of("progress", every), _mean_of("done", every))
 
 
 def _sureness(reward: Reward, success: Success) -> float:
     """How far a camera's verdict is from the threshold, in logits."""
     raw = reward.done if success.of == "done" else reward.progress
-    return 0.0 if raw is None else abs(_logit(success.probability(raw)) - _logit(success.threshold))
-
-
-def _logit(p: float) -> float:
-    p = min(max(p, EPSILON), 1 - EPSILON)
-    return math.log(p / (1 - p))
+    return 0.0 if raw is None else float(abs(logit(success.probability(raw)) - logit(success.threshold)))
 
 
 def _mean_of(field: str, rewards: Sequence[Reward]) -> float | None:

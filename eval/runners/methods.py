@@ -17,8 +17,8 @@ from pathlib import Path
 
 from annotate.samples.procvqa import task_text
 from annotate.samples.replies import parse_answer
-from core.values import IMAGE_MARK
-from eval.benchmarks.question import FRAMES_OF_A_RUN, PictureFile, Question, runs_in_order
+from core.values import IMAGE_MARK, spread
+from eval.benchmarks.question import FRAMES_OF_A_RUN, Question, runs_in_order
 from eval.runners.journal import Row, row_of
 from eval.runners.prompt import ModelReply, Prompt
 
@@ -109,7 +109,7 @@ def ask_topreward(questions: Sequence[Question]) -> list[AskedPrompt]:
     asked = []
     for run in runs_in_order(questions):
         for k, q in enumerate(run):
-            until = _spread([x.pictures[-1] for x in run[: k + 1]], TOPREWARD_PICTURES)
+            until = tuple(spread([x.pictures[-1] for x in run[: k + 1]], TOPREWARD_PICTURES))
             text = _wording("topreward").format(task=task_text(q.goal or None), frames=_marks(len(until)))
             asked.append(AskedPrompt(Prompt(q.key, text, until, words=("True", "False")), (q,)))
     return asked
@@ -147,13 +147,6 @@ def _scored(question: Question, reply: ModelReply, score: float | None, why: str
         completion_tokens=reply.completion_tokens,
     )
     return row_of(question, scored) | {"response": reply.text or ""}
-
-
-def _spread(pictures: Sequence[PictureFile], count: int) -> tuple[PictureFile, ...]:
-    """At most `count` of them, evenly, the first and the last among them."""
-    if len(pictures) <= count:
-        return tuple(pictures)
-    return tuple(pictures[round(k * (len(pictures) - 1) / (count - 1))] for k in range(count))
 
 
 def _marks(count: int) -> str:

@@ -33,8 +33,6 @@ VARIANTS = {
 }
 INSTEAD = {"cross_view": "visual"}  # whose file a family takes that has none
 OF_ALL = ("task", "question")
-OF_A_RUN = (*OF_ALL, "num_pictures")
-OF_A_DEMONSTRATION = (*OF_ALL, "num_items", "state")
 OF_A_PLACE = ("number", "index")  # in a list, from 1 and from 0
 
 _PICTURE = re.compile("\ue001(\\d+)\ue002")  # stands for a question's picture until all are in their places
@@ -48,6 +46,17 @@ class PictureList(BaseModel):
     of: Literal["pictures", "demonstration"]
     each: str
     between: str = ""
+
+
+# Of a family's prompts: what lists are of, placeholders of a prompt and of a list's items (what shows it first), and
+# the list that there is without being told: {pictures} of a run; {demonstration} in pictures, or in words
+OF_RUNS = "pictures", (*OF_ALL, "num_pictures"), ("picture", *OF_A_PLACE), PictureList(of="pictures", each="{picture}")
+OF_DEMONSTRATIONS = "demonstration", (*OF_ALL, "num_items", "state")
+OF_PICTURES = (
+    *OF_DEMONSTRATIONS, ("picture", *OF_A_PLACE, "percent"), PictureList(of="demonstration", each="{picture}"),
+)  # fmt: skip
+STEPS = PictureList(of="demonstration", each="{number}. {step}\n{percent}%", between="\n\n")
+OF_FAMILY = {"text": (*OF_DEMONSTRATIONS, ("step", *OF_A_PLACE, "percent"), STEPS)}
 
 
 class PromptFile(BaseModel):
@@ -135,35 +144,31 @@ def read_prompts(folder: Path) -> PromptFolder:
         if family not in FAMILIES or (variant and variant not in VARIANTS.get(family, ())):
             known = (*FAMILIES, *(f"{name}.{v}" for name, variants in VARIANTS.items() for v in variants))
             raise UserError(f"{path}: {path.stem!r} is no family of questions; there are {', '.join(known)}")
-        try:
-            data = path.read_bytes()
-            text = data.decode("utf-8").replace("\r\n", "\n")
-            told = {"prompt": text.removesuffix("\n")} if path.suffix == ".txt" else tomllib.loads(text)
-            file = PromptFile.model_validate(told)
-        except OSError as e:
-            raise UserError(f"{path} cannot be read: {e.strerror}") from e
-        except UnicodeDecodeError as e:
-            raise UserError(f"{path} is not UTF-8 text (byte {e.start})") from e
-        except tomllib.TOMLDecodeError as e:
-            raise UserError(f"{path} is not TOML: {e}") from e
-        except ValidationError as e:
-            raise UserError(f"{path}: {validation_message(e)}") from e
+        data, file = _read(path)
         by_name[path.stem] = _checked(path, family, file)
         h.update(path.name.encode() + b"\0" + len(data).to_bytes(8) + data)
     return PromptFolder(folder, h.hexdigest()[:16], by_name)
 
 
+def _read(path: Path) -> tuple[bytes, PromptFile]:
+    try:
+        data = path.read_bytes()
+        text = data.decode("utf-8").replace("\r\n", "\n")
+        told = {"prompt": text.removesuffix("\n")} if path.suffix == ".txt" else tomllib.loads(text)
+        return data, PromptFile.model_validate(told)
+    except OSError as e:
+        raise UserError(f"{path} cannot be read: {e.strerror}") from e
+    except UnicodeDecodeError as e:
+        raise UserError(f"{path} is not UTF-8 text (byte {e.start})") from e
+    except tomllib.TOMLDecodeError as e:
+        raise UserError(f"{path} is not TOML: {e}") from e
+    except ValidationError as e:
+        raise UserError(f"{path}: {validation_message(e)}") from e
+
+
 def _checked(path: Path, family: str, file: PromptFile) -> FamilyPrompt:
     """Raises UserError for a placeholder that nothing fills, a list of another family, and what is never shown."""
-    is_demonstrated = family in DEMONSTRATED
-    of: Literal["pictures", "demonstration"] = "demonstration" if is_demonstrated else "pictures"
-    item = "step" if family == "text" else "picture"
-    of_question = OF_A_DEMONSTRATION if is_demonstrated else OF_A_RUN
-    of_item = (item, *OF_A_PLACE, *(["percent"] if is_demonstrated else []))
-    # {pictures} of a run; {demonstration} in pictures, or in words
-    usual = PictureList(of=of, each="{picture}")
-    if family == "text":
-        usual = PictureList(of=of, each="{number}. {step}\n{percent}%", between="\n\n")
+    of, of_question, of_item, usual = OF_FAMILY.get(family, OF_PICTURES if family in DEMONSTRATED else OF_RUNS)
     lists = {of: usual} | file.lists
     showing = set()  # lists that show what is in them
     for name, shape in lists.items():
@@ -171,12 +176,12 @@ def _checked(path: Path, family: str, file: PromptFile) -> FamilyPrompt:
             raise UserError(f"{path}: lists.{name} is of {shape.of!r}, and {family} has {of!r} alone")
         if name in of_question:
             raise UserError(f"{path}: lists.{name} has the name of a placeholder: give it another")
-        if item in _placeholders(path, f"lists.{name}.each", shape.each, of_item):
+        if of_item[0] in _placeholders(path, f"lists.{name}.each", shape.each, of_item):
             showing.add(name)
     shown = _placeholders(path, "prompt", file.prompt, (*of_question, *lists))
     _placeholders(path, "system", file.system, tuple(name for name in of_question if name != "state"))
     # A model that is not shown what it judges would answer all the same
-    if is_demonstrated and "state" not in shown:
+    if "state" in set(of_question) - shown:
         raise UserError(f"{path}: prompt never shows {{state}}, the picture to judge")
     if not shown & showing:
         raise UserError(f"{path}: prompt never shows {{{of}}}")
