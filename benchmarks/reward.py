@@ -17,7 +17,8 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,10 @@ from annotate.samples.procvqa import progress_question
 from benchmarks import true_size
 from benchmarks.harness import arguments, write_json
 from eval.reward.model import ModelScorer
+from eval.reward.scorer import PictureQuestion
+from eval.reward.stream import StreamPicture
 from eval.reward.video import open_clip, score_clip
+from eval.reward.views import Reward
 from eval.reward.window import Window
 from training.flops import cost
 from training.heads import make_head
@@ -66,6 +70,14 @@ def vision_share(backbone: Any, side_px: int) -> float:
     return vision / (vision + language)
 
 
+class Unshared(ModelScorer):
+    """Looks at the pictures of each window anew."""
+
+    def ask(self, questions: Sequence[PictureQuestion]) -> list[Reward]:
+        anew = [replace(q, pictures=tuple(StreamPicture(p.rgb) for p in q.pictures)) for q in questions]
+        return super().ask(anew)
+
+
 def make_scorers(device: str) -> tuple[ModelScorer, ModelScorer, float]:
     """With and without sharing, of one model; and its vision share."""
     config = SMALL if device == "cpu" else SMALL.model_copy(update={"max_px": VIDEO_PX})
@@ -79,7 +91,7 @@ def make_scorers(device: str) -> tuple[ModelScorer, ModelScorer, float]:
     model = model.eval()
     share = vision_share(model.backbone, config.max_px)
     shared, unshared = (
-        ModelScorer(model, Transform(processor), WINDOW, max_px=config.max_px, shared=s) for s in (True, False)
+        kind(model, Transform(processor), WINDOW, max_px=config.max_px) for kind in (ModelScorer, Unshared)
     )
     return shared, unshared, share
 

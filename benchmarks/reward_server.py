@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks.harness import arguments, machine, serving
 from core.serving import listen, serve
-from eval.reward.checkpoint import open_checkpoint
+from eval.reward.open import open_checkpoint
 from eval.reward.scorer import TOLERANCE, Scorer
 from eval.server.app import make_app
 from eval.server.client import RewardClient

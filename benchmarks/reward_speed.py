@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.harness import arguments, cpu_s, machine
 from benchmarks.reward_server import FPS, TASK, core, load, pictures, server
-from eval.reward.checkpoint import open_checkpoint
+from eval.reward.open import open_checkpoint
 from eval.reward.video import open_clip, score_clip
 from eval.server.client import RewardClient
 

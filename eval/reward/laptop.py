@@ -1,6 +1,7 @@
 """Laptop models in this process: a picture is looked at once, a moment is one step over what is kept of a window."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from eval.reward.window import Window, trained_window
 from eval.runners.device import device
 from training.folder import folder_hash
 from training.laptop.model import LaptopModel, load_laptop
-from training.laptop.reading import OOD, Answer, SeenWindow, embed, read_windows
+from training.laptop.reading import OOD, SeenWindow, embed, read_windows
 
 
 class LaptopScorer(Scorer):
@@ -47,24 +48,23 @@ class LaptopScorer(Scorer):
     def ask(self, questions: Sequence[PictureQuestion]) -> list[Reward]:
         """Rewards of pictures in the light of their tasks and the first picture of each run."""
         shown = [(q.pictures[0] if q.first is None else q.first, *q.pictures) for q in questions]
-        self._look({id(p): p for pictures in shown for p in pictures if p.seen is None})
+        look(self.encoder, chain.from_iterable(shown))
         windows = [
             SeenWindow(q.task or q.text, [p.seen for p in pictures[1:]], pictures[0].seen)
             for q, pictures in zip(questions, shown, strict=True)
         ]
-        return [_reward(answer) for answer in read_windows(self.model, windows)]
+        # Of pictures unlike all of training no end state is known, and the row says where its number is from
+        return [
+            Reward("head", a.progress, a.done) if a.ood < OOD else Reward("change", a.progress)
+            for a in read_windows(self.model, windows)
+        ]
 
-    def _look(self, new: Mapping[int, StreamPicture]) -> None:
-        """Keep what the encoder makes of pictures that it has not seen."""
-        for picture, numbers in zip(new.values(), embed(self.encoder, [p.rgb for p in new.values()]), strict=True):
-            picture.seen, picture.seen_bytes = numbers, numbers.nbytes
 
-
-def _reward(answer: Answer) -> Reward:
-    """Of pictures unlike all of training no end state is known, and the row says where its number is from."""
-    if answer.ood < OOD:
-        return Reward("head", answer.progress, answer.done)
-    return Reward("change", answer.progress)
+def look(encoder: Encoder, pictures: Iterable[StreamPicture]) -> None:
+    """Keep with each picture what an encoder makes of it; those that were looked at stay as they are."""
+    new = list({id(p): p for p in pictures if p.seen is None}.values())
+    for picture, numbers in zip(new, embed(encoder, [p.rgb for p in new]), strict=True):
+        picture.seen, picture.seen_bytes = numbers, numbers.nbytes
 
 
 def open_laptop(folder: Path, window: Window | None = None) -> LaptopScorer:

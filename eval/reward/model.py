@@ -48,29 +48,24 @@ class ModelScorer(Scorer):
         reasoning: bool = False,
         answer: AnswerName = "auto",
         is_published: bool = False,
-        shared: bool = True,
-        batch: int = BATCH,
-        sampling: Sampling = LIKELIEST_WORDS,
         settings: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(window, picture_max_px=picture_max_px, max_px=max_px, success=success)
-        self.model, self.transform, self.batch = model.to(device()), transform, batch
+        self.model, self.transform = model.to(device()), transform
         if answer == "head" and model.head is None:
             raise RewardError("the model has no progress head: leave --answer head out")
         needs_words = model.head is not None and model.head.config.pooling == "published"
         self.by_head = model.head is not None and answer != "text" and (answer == "head" or not needs_words)
         self.after_words, self.is_published = self.by_head and needs_words, is_published
         self.source = "head" if self.by_head else "text"
-        self.reasoning, self.shared = reasoning or self.after_words or not self.by_head, shared
-        self.sampling = sampling
+        self.reasoning = reasoning or self.after_words or not self.by_head
         told = "head after text" if self.after_words else self.source
-        self.settings = {"answer": told, **(settings or {}), **(sampling.__dict__ if self.reasoning else {})}
+        self.settings = {"answer": told, **(settings or {}), **(LIKELIEST_WORDS.__dict__ if self.reasoning else {})}
 
     def make_ready(self, picture: StreamPicture) -> None:
         """Cut the picture into patches. Raises ValueError for one of a shape that the model cannot see."""
-        needs_vision = self.shared or self.reasoning
         # In this order: the scoring thread keeps what it has seen before it throws the patches away
-        if needs_vision and picture.cut is None and picture.seen is None:
+        if picture.cut is None and picture.seen is None:
             picture.cut = self.transform.patches([picture.rgb])
 
     def views(self, views: Sequence[CameraView]) -> list[Reward]:
@@ -79,7 +74,7 @@ class ModelScorer(Scorer):
     def ask(self, questions: Sequence[PictureQuestion]) -> list[Reward]:
         """A reward for each, in order."""
         rewards: list[Reward] = []
-        for part in batched(questions, self.batch):
+        for part in batched(questions, BATCH):
             rewards += apart(part, self._batch, lambda _, why: Reward(self.source, None, failure=why))
         return rewards
 
@@ -87,10 +82,7 @@ class ModelScorer(Scorer):
     def _batch(self, questions: Sequence[PictureQuestion]) -> list[Reward]:
         """Rewards of questions in one forward pass, and of words in one generation."""
         items = [Item(q.text, tuple(p.rgb for p in q.pictures), system=q.system) for q in questions]
-        vision: list[Vision] = []
-        # Words are generated from features of pictures, so reasoning needs them where the head does not.
-        if self.shared or self.reasoning:
-            vision = self._seen([p for q in questions for p in q.pictures], items)
+        vision = self._seen([p for q in questions for p in q.pictures], items)
         words = self._words(items, vision) if self.reasoning else []
         in_words = [read_words(w, q.has_steps) for w, q in zip(words, questions, strict=bool(words))]
         if not self.by_head:
@@ -103,12 +95,8 @@ class ModelScorer(Scorer):
         return [replace(r, reasoning=w.reasoning) for r, w in zip(rewards, in_words, strict=True)]
 
     def _by_head(self, items: Sequence[Item], vision: Sequence[Vision]) -> list[Reward]:
-        """What the head says; with `shared`, from features of the pictures that were computed before."""
-        if self.shared:
-            batch = self.transform.seen(items, [v.grid for v in vision])
-            output = self.model(_placed(batch), vision=vision)
-        else:
-            output = self.model(_placed(self.transform(items)))
+        """What the head says, from features of the pictures that were computed before."""
+        output = self.model(_placed(self.transform.seen(items, [v.grid for v in vision])), vision=vision)
         progress = output.progress
         if self.is_published and output.raw is not None and self.model.head is not None:
             progress = Head.progress(self.model.head, output.raw)
@@ -139,7 +127,9 @@ class ModelScorer(Scorer):
         """The likeliest answer of each, in words."""
         batch = _left_padded(self.transform.seen(items, [v.grid for v in vision]))
         tokenizer, pictures = self.transform.processor.tokenizer, encoder_outputs(vision)
-        made = generate(self.model.backbone, tokenizer, _placed(batch), self.sampling, (), mm_encoder_outputs=pictures)
+        made = generate(
+            self.model.backbone, tokenizer, _placed(batch), LIKELIEST_WORDS, (), mm_encoder_outputs=pictures
+        )
         return tokenizer.batch_decode(made[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
 
 
@@ -165,7 +155,6 @@ def open_model(
     window: Window | None = None,
     reasoning: bool = False,
     answer: AnswerName = "auto",
-    batch: int = BATCH,
 ) -> ModelScorer:
     """A checkpoint of ours. `window` is for those that do not say what they were trained on. Raises ModelError,
     RewardError: for another window than the model's above all."""
@@ -186,6 +175,5 @@ def open_model(
         reasoning=reasoning,
         answer=answer,
         is_published="converted_from" in card,
-        batch=batch,
         settings=settings,
     )

@@ -5,13 +5,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from annotate.vlm.config import VlmConfig
 from eval.reward.baselines import baseline
-from eval.reward.checkpoint import open_checkpoint
 from eval.reward.scorer import Scorer
 from eval.reward.window import RewardError, Window
+from training.folder import is_laptop
+
+if TYPE_CHECKING:
+    from eval.reward.laptop import LaptopScorer
+    from eval.reward.model import ModelScorer
 
 BaselineName = Literal["clock", "visual"]
 
@@ -54,3 +58,21 @@ def open_scorer(config: ScorerConfig) -> Iterator[Scorer]:
         yield open_checkpoint(config.folder, config.window, config.reasoning, config.answer)
     else:
         raise RewardError("a reward needs a model, or a baseline: clock or visual")
+
+
+def open_checkpoint(
+    folder: Path,
+    window: Window | None = None,
+    reasoning: bool = False,
+    answer: Literal["auto", "head", "text"] = "auto",
+) -> "ModelScorer | LaptopScorer":
+    """A checkpoint of ours of whatever kind. Raises ModelError, RewardError; EncoderError for a laptop model's."""
+    if is_laptop(folder):
+        from eval.reward.laptop import open_laptop
+
+        if reasoning or answer == "text":
+            raise RewardError(f"{folder.name} is a laptop model, which has no words: ask it for numbers alone")
+        return open_laptop(folder, window)
+    from eval.reward.model import open_model
+
+    return open_model(folder, window=window, reasoning=reasoning, answer=answer)

@@ -10,12 +10,12 @@ import numpy as np
 from annotate.alignment.live import Following, Guide, Where
 from annotate.alignment.moments import GRIPPER, HAND, HZ
 from annotate.embeddings.projection import Encoder
+from eval.reward.laptop import look
 from eval.reward.scorer import CameraView, Reward, Scorer
-from eval.reward.stream import Moment, Stream, StreamPicture
+from eval.reward.stream import Moment, Stream
 from eval.reward.views import Robot
 from eval.reward.window import LAST_PICTURE, RewardError
 from ingest.signals.gripper import GripperSignal, combined
-from training.laptop.reading import embed
 
 SURE_END = 0.8  # probability of the end, from which on a moment is one at the end
 MOST_SPREAD = 0.2  # of progress: what shown episodes say so differently is unsure
@@ -87,13 +87,8 @@ class ShownScorer(Scorer):
         return self.score([v.moment for v in views])
 
     def score(self, moments: Sequence[Moment]) -> list[Reward]:
-        new = {id(p): p for m in moments for pictures in m.views.values() for p in pictures if p.seen is None}
-        self._look(list(new.values()))
+        look(self.encoder, (p for m in moments for pictures in m.views.values() for p in pictures))
         return [self._reward(m) for m in moments]
-
-    def _look(self, pictures: Sequence[StreamPicture]) -> None:
-        for picture, numbers in zip(pictures, embed(self.encoder, [p.rgb for p in pictures]), strict=True):
-            picture.seen, picture.seen_bytes = numbers, numbers.nbytes
 
     def _reward(self, moment: Moment) -> Reward:
         run: ShownRun = moment.stream.state

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from core.errors import UserError
-from eval.reward.checkpoint import open_checkpoint
+from eval.reward.open import open_checkpoint
 from eval.reward.scorer import Reward, Scorer
 from eval.reward.stream import Moment, StreamPicture, picture_cache
 from eval.server.limits import ServerLimits

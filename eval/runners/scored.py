@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from eval.benchmarks.question import BenchmarkError
-from eval.reward.checkpoint import open_checkpoint
 from eval.reward.laptop import LaptopScorer
+from eval.reward.open import open_checkpoint
 from eval.reward.scorer import PictureQuestion
 from eval.reward.stream import picture_cache
 from eval.reward.window import LAST_PICTURE, Window

@@ -12,7 +12,7 @@ from lerobot.utils.constants import ACTION, OBS_STATE
 from torch import Tensor
 
 from core.paths import Workspace
-from eval.reward.checkpoint import open_checkpoint
+from eval.reward.open import open_checkpoint
 from eval.reward.scorer import Scorer
 from eval.reward.stream import Moment, Stream, StreamPicture
 from eval.reward.views import Reward, ViewRule
