@@ -14,7 +14,7 @@ from cli.terminal import note
 from core.errors import UserError
 from core.names import LATEST, did_you_mean
 from eval.annotators.compare import TRUTH, Comparison, differences
-from eval.benchmarks.options import EvaluationOptions
+from eval.benchmarks.options import CHECKS, OF_A_RELEASE, EvaluationOptions
 from eval.predictions import read_predictions
 from eval.scoring.files import score_predictions
 from eval.scoring.scored import ALL, Evaluated, compare
@@ -73,12 +73,12 @@ def eval_model(
             return
     elif checks:
         raise UserError("--checks needs --benchmark held-out, which is the default")
-    from eval.benchmarks.run import COMPARING, FROM_RELEASE, evaluate_benchmark  # imports torch
+    from eval.benchmarks.run import evaluate_benchmark  # imports torch
     from eval.runners.start import located
 
-    names = tuple(COMPARING) if checks else (options.benchmark,)
+    names = CHECKS if checks else (options.benchmark,)
     # A benchmark that is not a release's needs none, and no workspace that is there already
-    if names[0] in FROM_RELEASE or release:
+    if names[0] in OF_A_RELEASE or release:
         lake = lake_at(at.workspace)
         frozen = get_release(lake, release)
     else:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -200,46 +200,33 @@ def agreed_boundaries(passes: Sequence[Sequence[Segment]], fps: float) -> list[t
 
 
 def simulator_truth(folder: Path, dataset: str, fps: Mapping[int, float]) -> dict[int, EpisodeTruth]:
-    """A simulator's truth of the episodes whose frame rate is given; none where the folder has none."""
+    """A simulator's truth of the episodes whose frame rate is given; none where the folder has none. Attempts at one
+    step have the same name."""
     known = load_truth(folder, dataset)
-    rows = simulator_segments(folder, dataset)
-    success = _column(folder / dataset / "episodes.parquet", "success")
-    truths = {}
-    for episode, segments in rows.items():
-        if episode in fps:
-            truths[episode] = EpisodeTruth(
-                dataset=dataset,
-                episode_index=episode,
-                num_frames=segments[-1].end_frame,
-                fps=fps[episode],
-                success=success[episode],
-                boundaries=tuple(s.start_frame for s in segments[1:]),
-                events=(),
-                passes=(tuple(segments),),
-                curve=None if known is None else known.progress[episode].astype(np.float64),
-            )
-    return truths
-
-
-def simulator_segments(folder: Path, dataset: str) -> dict[int, list[Segment]]:
-    """The simulator's segments by episode; attempts at one step have the same name."""
-    path = folder / dataset / SEGMENTS
-    if not path.exists():
+    if known is None:
         return {}
-    rows = pq.read_table(path).to_pylist()
     segments: dict[int, list[Segment]] = {}
-    for s in sorted(rows, key=lambda s: (s["episode_index"], s["start_frame"])):
+    rows = pq.read_table(folder / dataset / SEGMENTS).sort_by(
+        [("episode_index", "ascending"), ("start_frame", "ascending")]
+    )
+    for s in rows.to_pylist():
         segment = Segment(s["text"], s["start_frame"], s["end_frame"], s["kind"], s["completed"])
         segments.setdefault(s["episode_index"], []).append(segment)
-    return segments
-
-
-def _column(path: Path, name: str) -> dict[int, Any]:
-    """A column of a table of episodes, by episode; empty where there is no table."""
-    if not path.exists():
-        return {}
-    table = pq.read_table(path, columns=["episode_index", name])
-    return dict(zip(table["episode_index"].to_pylist(), table[name].to_pylist(), strict=True))
+    return {
+        episode: EpisodeTruth(
+            dataset=dataset,
+            episode_index=episode,
+            num_frames=own[-1].end_frame,
+            fps=fps[episode],
+            success=known.success[episode],
+            boundaries=tuple(s.start_frame for s in own[1:]),
+            events=(),
+            passes=(tuple(own),),
+            curve=known.progress[episode].astype(np.float64),
+        )
+        for episode, own in segments.items()
+        if episode in fps
+    }
 
 
 # Truth of a corpus's dataset

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from eval import confusion, probes, robustness
 from eval.benchmarks import dataset, graded, procvqa, progresslm, robofac
 from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import BenchmarkError, Question
@@ -32,7 +33,18 @@ LOADERS = {
     "rbm-eval": BenchmarkLoader(("train", "test"), graded.load, "hf://robometer/rbm-1m-ood"),
     "roboreward": BenchmarkLoader(("test", "val", "train"), graded.load, "hf://teetone/RoboReward", default=("test",)),
 }
-PARTS = {name: loader.parts for name, loader in LOADERS.items()} | dict.fromkeys(procvqa.SPLITS, procvqa.FAMILIES)
+# Made from a release: parts, and the questions that are asked for
+FromRelease = Callable[[Lake, Release, EvaluationOptions], list[Question]]
+OF_RELEASE: dict[str, tuple[tuple[str, ...], FromRelease]] = {
+    "procvqa-id": (procvqa.FAMILIES, procvqa.of_split),
+    "procvqa-ood": (procvqa.FAMILIES, procvqa.of_split),
+    "probes": ((), lambda lake, release, asked: probes.load(lake, release, asked.limit)),
+    "confusion": ((), lambda lake, release, asked: confusion.load(lake, release, asked.limit)),
+    "robustness": (robustness.PARTS, lambda lake, release, a: robustness.load(lake, release, a.limit, a.part)),
+}
+PARTS = {name: loader.parts for name, loader in LOADERS.items()} | {
+    name: parts for name, (parts, _) in OF_RELEASE.items()
+}
 # Of questions, by what they ask
 FAMILIES = ("text", "visual", "cross_view", *procvqa.FAMILIES, *dataset.FAMILIES, *robofac.FAMILIES)
 
@@ -43,17 +55,17 @@ def load_benchmark(
     """The questions of a benchmark, all answers to one of them together.
 
     `frames`: folder for frames of videos, where `image_root` names none; `cache`: for files of a repository. `corpus`:
-    lake and release of procvqa-*. Raises BenchmarkError, SourceError, ShardError.
+    lake and release of those that are made from one. Raises BenchmarkError, SourceError, ShardError.
     """
     name = asked.benchmark
     if name not in PARTS:
         raise BenchmarkError(f"unknown benchmark {name!r}; known: {', '.join(PARTS)}")
     if unknown := set(asked.part) - set(PARTS[name]):
-        raise BenchmarkError(f"{name} has no part {min(unknown)!r}; it has {', '.join(PARTS[name])}")
-    if name in procvqa.SPLITS:
+        raise BenchmarkError(f"{name} has no part {min(unknown)!r}; it has {', '.join(PARTS[name]) or 'no parts'}")
+    if name in OF_RELEASE:
         if corpus is None:
             raise BenchmarkError(f"{name} is a release's: give a workspace and a release")
-        questions = procvqa.load(name, *corpus, asked.part or procvqa.FAMILIES, asked.limit)
+        questions = OF_RELEASE[name][1](*corpus, asked)
     else:
         loader = LOADERS[name]
         place = asked.data or loader.hub

@@ -12,6 +12,9 @@ NAMES = (
     "procvqa-id, procvqa-ood, dataset, robofac, rbm-eval, roboreward"
 )
 
+CHECKS = ("probes", "confusion", "robustness")  # of held-out runs that are told or shown otherwise
+OF_A_RELEASE = (*CHECKS, "procvqa-id", "procvqa-ood")
+
 
 class EvaluationOptions(BaseModel):
     """Which questions are asked of which model, and how it answers. Raises UserError for a --shard or

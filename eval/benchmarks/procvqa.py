@@ -8,6 +8,7 @@ from typing import Any
 import duckdb
 
 from core.values import spread
+from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import BenchmarkError, PictureFile, Question, RightAnswer
 from warehouse.lake import Lake
 from warehouse.lake.sql import open_for_users
@@ -37,6 +38,11 @@ class SampleChoice:
 
 
 ALL_MOMENTS = SampleChoice()
+
+
+def of_split(lake: Lake, release: Release, asked: EvaluationOptions) -> list[Question]:
+    """What is asked for of procvqa-id or procvqa-ood. Raises BenchmarkError or ShardError."""
+    return load(asked.benchmark, lake, release, asked.part or FAMILIES, asked.limit)
 
 
 def load(

@@ -17,7 +17,7 @@ from eval import confusion, probes, robustness
 from eval.benchmarks.goals import goal_pictures
 from eval.benchmarks.load import load_benchmark
 from eval.benchmarks.options import EvaluationOptions
-from eval.benchmarks.question import DEMONSTRATED, BenchmarkError, Question
+from eval.benchmarks.question import DEMONSTRATED, Question
 from eval.benchmarks.report import report_on
 from eval.predictions import read_predictions
 from eval.report import Report, score_rows, write_report
@@ -39,7 +39,6 @@ from warehouse.releases import Release
 PROBES = "probes"
 # Of held-out runs that are told or shown otherwise: their scores compare answers with one another
 COMPARING = {PROBES: probes.score, confusion.BENCHMARK: confusion.score, robustness.BENCHMARK: robustness.score}
-FROM_RELEASE = (*COMPARING, "procvqa-id", "procvqa-ood")
 OWN_QUESTION = "question"  # the method that asks the benchmark's own questions; every other method is a baseline
 OnRows = Callable[[str, int, int], None]  # (method, questions with an answer, all questions)
 
@@ -79,7 +78,8 @@ def evaluate_benchmark(
     if unknown := set(asked.baselines) - set(VLM_BASELINES):
         raise UserError(f"unknown baseline {min(unknown)!r}; with a model there are {', '.join(VLM_BASELINES)}")
     prompts = read_prompts(asked.prompts) if asked.prompts else None
-    questions = load_questions(lake, asked, release)
+    frames, cache = lake.workspace.root / "evals" / "frames", lake.workspace.sources / "benchmarks"
+    questions = load_benchmark(asked, frames, cache, (lake, release) if release else None)
     own = prompts.method() if prompts else METHODS[OWN_QUESTION]
 
     # Ask the model. The prediction files are the journal: a killed evaluation goes on where it stopped
@@ -127,21 +127,6 @@ def evaluate_benchmark(
         words += f", each asked {asked.num_inferences} times"
     report = report_on(asked.benchmark, words, entries, questions, settings, notes)
     return Evaluation(run, out, settings, tuple(entries), report, write_report(folder, report), tuple(notes))
-
-
-def load_questions(lake: Lake, asked: EvaluationOptions, release: Release | None) -> list[Question]:
-    """Raises BenchmarkError, ShardError, SourceError."""
-    if asked.benchmark in COMPARING:
-        if release is None:
-            raise BenchmarkError(f"{asked.benchmark}: made from a release; give a workspace that has one")
-        if asked.benchmark == robustness.BENCHMARK:
-            return robustness.load(lake, release, asked.limit, asked.part)
-        if asked.part:
-            raise BenchmarkError(f"{asked.benchmark} has no parts to choose from: leave --part out")
-        load = confusion.load if asked.benchmark == confusion.BENCHMARK else probes.load
-        return load(lake, release, asked.limit)
-    folder, corpus = lake.workspace.root / "evals" / "frames", (lake, release) if release else None
-    return load_benchmark(asked, folder, lake.workspace.sources / "benchmarks", corpus)
 
 
 def build_id(asked: EvaluationOptions, runner: RunnerConfig) -> str:

@@ -9,24 +9,23 @@ import pyarrow.parquet as pq
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """Ground truth of one dataset: progress by (episode, frame), policy by episode."""
+    """Ground truth of one dataset by episode: progress at each frame, how the run was made, was the task done."""
 
     progress: dict[int, np.ndarray]
     policy: dict[int, str]
+    success: dict[int, bool]
 
 
 def load_truth(folder: Path, dataset: str) -> GroundTruth | None:
     """Ground truth as samples/truth/<dataset> holds it; None where there is none."""
-    if not (folder / dataset / "frames.parquet").exists():
+    if not (folder / dataset / "episodes.parquet").exists():
         return None
+    episodes = pq.read_table(folder / dataset / "episodes.parquet").to_pydict()
+    policy, success = (dict(zip(episodes["episode_index"], episodes[c], strict=True)) for c in ("policy", "success"))
     frames = pq.read_table(folder / dataset / "frames.parquet").sort_by(
         [("episode_index", "ascending"), ("frame_index", "ascending")]
     )
-    index, values = frames["episode_index"].to_numpy(), frames["true_progress"].to_numpy()
-    # Rows are sorted by episode: cut the column where the episode changes
-    cuts = np.flatnonzero(np.diff(index)) + 1
-    firsts = np.r_[0, cuts]
-    progress = {int(index[a]): part for a, part in zip(firsts, np.split(values, cuts), strict=True)}
-    episodes = pq.read_table(folder / dataset / "episodes.parquet")
-    policy = dict(zip(episodes["episode_index"].to_pylist(), episodes["policy"].to_pylist(), strict=True))
-    return GroundTruth(progress, policy)
+    # On one thread, so that each list keeps the order of the frames
+    lists = frames.group_by("episode_index", use_threads=False).aggregate([("true_progress", "list")])
+    curves = (curve.values.to_numpy() for curve in lists["true_progress_list"])
+    return GroundTruth(dict(zip(lists["episode_index"].to_pylist(), curves, strict=True)), policy, success)

@@ -1,10 +1,10 @@
 """Which of two is further, or better? The share of pairs of runs of one task that a model orders as they are."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from annotate.preferences import WHYS, Pair, RunPart
+from annotate.preferences import WHYS, Pair
 from eval.metrics.score import Measure, ratio_of
 
 Key = tuple[str, int]
@@ -28,18 +28,11 @@ def preference_measures(
 def _accuracy(pairs: Sequence[Pair], scores: Mapping[Key, np.ndarray], episodes: Sequence[Key]) -> Measure:
     number = {key: k for k, key in enumerate(episodes)}
     right, count, read = (np.zeros(len(episodes)) for _ in range(3))
-    for pair, (chosen, rejected) in zip(pairs, _compared(pairs, scores), strict=True):
+    for pair in pairs:
+        chosen, rejected = (float(np.mean(scores[p.key][list(p.frames)])) for p in (pair.chosen, pair.rejected))
         is_read = not np.isnan(chosen - rejected)
-        for part in (pair.chosen, pair.rejected):
-            at = number[part.key]
-            count[at] += 0.5
-            read[at] += 0.5 * is_read
-            right[at] += 0.5 * ((chosen > rejected) + 0.5 * (chosen == rejected))
+        at = [number[pair.chosen.key], number[pair.rejected.key]]
+        np.add.at(count, at, 0.5)
+        np.add.at(read, at, 0.5 * is_read)
+        np.add.at(right, at, 0.5 * ((chosen > rejected) + 0.5 * (chosen == rejected)))
     return ratio_of(right, count, np.stack([read, count], 1))
-
-
-def _compared(pairs: Sequence[Pair], scores: Mapping[Key, np.ndarray]) -> Iterator[tuple[float, float]]:
-    def mean(part: RunPart) -> float:
-        return float(np.mean(scores[part.key][list(part.frames)]))
-
-    return ((mean(pair.chosen), mean(pair.rejected)) for pair in pairs)

@@ -1,7 +1,6 @@
 """Rewards of a video, or of several cameras' videos of one run: decoded in one streaming pass, scored in batches."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import batched, zip_longest
 from pathlib import Path
@@ -96,31 +95,19 @@ def open_clip(videos: Mapping[str, Path], probe: Callable[[Path], VideoInfo] = p
             raise RewardError(
                 f"the cameras have different rates: {camera} {info.fps:g}, {first_camera} {first.fps:g} frames/s"
             )
-    counts = {camera: _frame_count(info) for camera, info in infos.items()}
-    # A header that states no length contradicts no other.
+    # As the header states it, or its duration. One that states no length contradicts no other.
+    counts = {c: info.num_frames or round((info.duration_s or 0) * info.fps) or None for c, info in infos.items()}
     if len(set(counts.values()) - {None}) > 1:
-        raise RewardError(f"the cameras have different lengths in frames: {_listed(counts)}")
+        listed = ", ".join(f"{camera} {n}" for camera, n in counts.items())
+        raise RewardError(f"the cameras have different lengths in frames: {listed}")
     return RunVideos(videos, first.fps, counts[first_camera])
-
-
-def _frame_count(info: VideoInfo) -> int | None:
-    """As the header states it, or its duration; None where it states neither."""
-    if info.num_frames:
-        return info.num_frames
-    return round(info.duration_s * info.fps) if info.duration_s else None
 
 
 def _info(path: Path, probe: Callable[[Path], VideoInfo]) -> VideoInfo:
     if not path.is_file():
         raise RewardError(f"there is no video {path}")
-    with _as_reward_error():
-        return probe(path)
-
-
-@contextmanager
-def _as_reward_error() -> Iterator[None]:
     try:
-        yield
+        return probe(path)
     except VideoError as e:
         raise RewardError(str(e)) from e
 
@@ -128,27 +115,19 @@ def _as_reward_error() -> Iterator[None]:
 def frames(clip: Clip, partial: bool = False) -> Iterator[dict[str, Shown]]:
     """The frames of all cameras, side by side. Raises RewardError for a video without any; for one that ends before
     its header says, or before another camera's, after the frames that are there, unless `partial`."""
-    decoders = [clip.read(camera) for camera in clip.cameras]
     count, why = 0, ""
     try:
         # As long as the longest, so that a camera which ends before the others is noticed.
-        for together in zip_longest(*decoders):
-            if any(f is None for f in together):
+        for together in zip_longest(*map(clip.read, clip.cameras)):
+            if None in together:
                 break
             yield dict(zip(clip.cameras, together, strict=True))
             count += 1
     except DataError as e:
         why = f" ({e})"
-    if not count or not partial:
-        _check_whole(clip, count, why)
-
-
-def _check_whole(clip: Clip, count: int, why: str) -> None:
-    """Raises RewardError where no frame was decoded, CutOffError where fewer than the header promises; `why`: the
-    decoder's error."""
     if not count:
         raise RewardError(f"{clip.title}: there is no frame to score{why}")
-    if why or count < (clip.num_frames or 0):
+    if not partial and (why or count < (clip.num_frames or 0)):
         promised = f" of {clip.num_frames} that the header promises" if clip.num_frames else ""
         raise CutOffError(f"{clip.title} is cut off or damaged: {count} frames decode{promised}{why}")
 
@@ -237,7 +216,3 @@ def reward_row(frame_index: int, timestamp_s: float, reward: Reward, latency_s: 
     if reasoning:
         row["reasoning"] = reward.reasoning
     return row
-
-
-def _listed(counts: Mapping[str, int | None]) -> str:
-    return ", ".join(f"{camera} {n}" for camera, n in counts.items())

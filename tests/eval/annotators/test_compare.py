@@ -16,7 +16,7 @@ from core.tables import TABLES
 from eval.annotators.compare import AnnotatorComparison, compare, differences, gain
 from eval.annotators.labels import ComparedLabel
 from eval.annotators.scoring import CLOCK, published_counts, score_label, score_steps
-from eval.annotators.truth import simulator_truth
+from eval.annotators.truth import hand_progress, simulator_truth
 from warehouse.lake import Lake
 
 SAMPLES = ROOT / "samples" / "truth"
@@ -36,13 +36,13 @@ def one_hot(texts: Sequence[str]) -> np.ndarray:
     return np.eye(len(texts), 50, dtype=np.float32)
 
 
-def segments(rows: Sequence[Row]) -> tuple[Segment, ...]:
+def segments_of(rows: Sequence[Row]) -> tuple[Segment, ...]:
     return tuple(Segment(name, start, end, kind, completed) for name, start, end, kind, completed in rows)
 
 
 def label(rows: Sequence[Row], end: float = 1.0) -> ComparedLabel:
     """A label whose progress comes to `end` with time."""
-    own = segments(rows)
+    own = segments_of(rows)
     return ComparedLabel(own, np.linspace(0, end, own[-1].end_frame), "motion")
 
 
@@ -112,8 +112,13 @@ def write_truth(folder: Path, dataset: str, labels: dict[int, list[Row]]) -> Non
         for i, row in enumerate(rows)
     ]
     pq.write_table(pa.Table.from_pylist(segments[::-1]), folder / dataset / "segments.parquet")
-    episodes = [{"episode_index": e, "success": False} for e in labels]
+    episodes = [{"episode_index": e, "success": False, "policy": "scripted"} for e in labels]
     pq.write_table(pa.Table.from_pylist(episodes), folder / dataset / "episodes.parquet")
+    curves = [(e, hand_progress(own := segments_of(rows), own[-1].end_frame)) for e, rows in labels.items()]
+    frames = [
+        {"episode_index": e, "frame_index": f, "true_progress": p} for e, curve in curves for f, p in enumerate(curve)
+    ]
+    pq.write_table(pa.Table.from_pylist(frames), folder / dataset / "frames.parquet")
 
 
 def by_benchmark(found: list[AnnotatorComparison]) -> dict[tuple[str, str], AnnotatorComparison]:
