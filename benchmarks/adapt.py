@@ -19,7 +19,7 @@ from benchmarks.laptop import asking, measured, summary, tell, with_seed
 from core.paths import Workspace
 from eval.held_out.episodes import HeldOut, held_out
 from eval.held_out.evaluate import BATCH
-from eval.runners.scored import ScorerRunner
+from eval.runners.start import ScorerRunner
 from pipeline.adaptation import episode_samples
 from pipeline.models import model_folder
 from training.oneshot import adapt

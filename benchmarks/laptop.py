@@ -27,7 +27,7 @@ from eval.held_out.baselines import best_constant
 from eval.held_out.episodes import HeldOut, held_out
 from eval.held_out.evaluate import BATCH, predict
 from eval.runners.prompt import Runner
-from eval.runners.scored import ScorerRunner
+from eval.runners.start import ScorerRunner
 from training.recipe import Recipe, load_recipe
 from training.train import train
 from warehouse.lake import open_lake

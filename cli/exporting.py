@@ -14,7 +14,7 @@ from cli.output import show_facts
 from cli.progress import progress
 from cli.terminal import FAILED, note
 from core.errors import UserError
-from eval.reward.options import ModelOptions
+from eval.reward.open import ModelOptions
 from pipeline.episode_rewards import score_selection
 from pipeline.imports import import_annotations
 from pipeline.rewards import scorer_config

@@ -17,8 +17,7 @@ from core.errors import FailedError, UserError
 from core.figures import render
 from core.names import did_you_mean, whoami
 from core.paths import DEFAULT_WORKSPACE, Workspace
-from eval.reward.open import open_scorer
-from eval.reward.options import ScorerOptions
+from eval.reward.open import ScorerOptions, open_scorer
 from eval.reward.video import SCORE_FPS, Row, open_clip, score_clip
 from pipeline.build import run_build
 from pipeline.config import DatasetBuild, stored_build, with_annotator

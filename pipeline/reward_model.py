@@ -10,8 +10,7 @@ from core.figures import render
 from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.run import evaluate_benchmark
 from eval.held_out.episodes import held_out
-from eval.held_out.evaluate import BATCH, eval_run_id, evaluate_all, main_slices, report_folder, store
-from eval.held_out.outcomes import VALIDATION
+from eval.held_out.evaluate import BATCH, VALIDATION, eval_run_id, evaluate_all, main_slices, report_folder, store
 from eval.held_out.within import scorer_of
 from eval.report import Report, curves_figure, different, score_rows, write_report
 from eval.reward.calibration import calibrate_checkpoint

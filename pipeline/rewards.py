@@ -10,8 +10,7 @@ from core.errors import UserError
 from core.files import whole_file
 from core.names import LATEST
 from core.paths import Workspace
-from eval.reward.open import ScorerConfig, open_scorer
-from eval.reward.options import ModelOptions, ScorerOptions
+from eval.reward.open import ModelOptions, ScorerConfig, ScorerOptions, open_scorer
 from eval.reward.overlay import write_overlay
 from eval.reward.video import Clip, Row, RunEpisode, RunVideos, open_clip, score_clip
 from eval.reward.window import RewardError

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from training.data import SampleSource, Unread, augment, form_name, item_of, naming
+from training.data import SampleSource, Unread, augment, form_name, item_of, length_of, naming
 from training.negatives.config import AS_RECORDED
-from training.pictures import Item, shrunk
+from training.pictures import Item
 from training.pixels import normalised, on_device
 from training.recipe import Recipe
 from training.transform import Batch, Transform, pack
@@ -162,13 +162,9 @@ class _Lane:
 
     def _length(self, sample: Unread) -> int:
         """Tokens of a sample, by its texts and the headers of its pictures."""
-        if sample.number is not None and (length := self._lengths.get(sample.number)) is not None:
-            return length
-        with naming(sample):
-            sizes = [shrunk(size, self._recipe.model.max_px) for size in sample.sizes()]
-            length = self._transform.length(sample.row["question"], sample.row["answer"], sizes)
-            if len(sizes) > (self._recipe.data.max_pictures or len(sizes)):
-                length = self._recipe.data.sequence_length + 1  # left out as well
+        if sample.number in self._lengths:
+            return self._lengths[sample.number]
+        length = length_of(sample, self._transform, self._recipe, sample.row["answer"])
         if sample.number is not None:
             self._lengths[sample.number] = length
         return length

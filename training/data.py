@@ -11,9 +11,11 @@ import cv2
 import numpy as np
 
 from annotate.samples.wording import Form
-from training.pictures import Item, Size, decode_picture
+from training.pictures import Item, Size, decode_picture, shrunk
 from training.pixels import picture_size
 from training.progresslm_data import Rows
+from training.recipe import Recipe
+from training.transform import Transform
 from warehouse.shards import Index, Sample, ShardError, read_index
 from warehouse.shards.loader import MIN_BUFFER, Loader, LoaderConfig
 
@@ -91,6 +93,16 @@ def naming(sample: Unread) -> Iterator[None]:
         yield
     except ValueError as e:
         raise ShardError(f"sample {sample.row.get('sample_id', '')}: {e}") from e
+
+
+def length_of(sample: Unread, transform: Transform, recipe: Recipe, answer: str | None) -> int:
+    """Tokens of a sample, by its texts and the headers of its pictures; with too many pictures, more than are learnt
+    from. Raises ShardError."""
+    with naming(sample):
+        sizes = [shrunk(size, recipe.model.max_px) for size in sample.sizes()]
+        if len(sizes) > (recipe.data.max_pictures or len(sizes)):
+            return recipe.data.sequence_length + 1
+        return transform.length(sample.row["question"], answer, sizes)
 
 
 class SampleSource(Protocol):

@@ -19,11 +19,10 @@ from training.batches import Prepared, placed, together
 from training.checkpoint import TrainerState, chance_state, learning_tensors, read_tensors, set_chance
 from training.errors import TrainingError
 from training.feeding import Batches
-from training.flops import PEAK, card_here, cost
 from training.held_out import HeldOutCheck
 from training.model import ProgressModel, losses
 from training.negatives.config import AS_RECORDED, KINDS
-from training.plan import less
+from training.plan import PEAK, card_here, cost, less
 from training.points import Point
 from training.recipe import Recipe, TrainConfig
 from training.sharding import fresh_state, shard

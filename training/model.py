@@ -143,32 +143,25 @@ def encoder_outputs(vision: Sequence[Vision]) -> dict[str, Any]:
 
 
 class Losses(NamedTuple):
-    """Sums: of cross entropy over `tokens` answer tokens, and of the head's loss over `labels` samples with a label;
-    error: of |progress - label|, not for learning."""
+    """Sums: of cross entropy over answer tokens, and of the head's loss over samples with a label; error: of
+    |progress - label|, not for learning."""
 
     text: torch.Tensor
-    tokens: int
     progress: torch.Tensor
-    labels: int
     error: torch.Tensor
 
 
 def losses(model_head: Head | None, output: ModelOutput, batch: Batch) -> Losses:
     """The two losses of a batch, as sums: batches of a step are weighed by what they hold."""
-    zero = batch["progress"].new_zeros(())
-    text, tokens = zero, 0
+    text = progress = error = batch["progress"].new_zeros(())
     if output.logits is not None:
         wanted = batch["labels"][:, 1:]
-        wanted = wanted[wanted != IGNORE]
-        tokens = len(wanted)
-        text = nn.functional.cross_entropy(output.logits.float(), wanted, reduction="sum")
-    progress, labels, error = zero, 0, zero
+        text = nn.functional.cross_entropy(output.logits.float(), wanted[wanted != IGNORE], reduction="sum")
     if model_head is not None and output.raw is not None:
         known = ~torch.isnan(batch["progress"])
-        labels = int(known.sum())
         progress = model_head.loss(output.raw, batch["progress"])
         error = (output.progress.detach() - batch["progress"])[known].abs().sum()
-    return Losses(text, tokens, progress, labels, error)
+    return Losses(text, progress, error)
 
 
 # In a folder

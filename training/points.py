@@ -31,7 +31,7 @@ class Point:
 
     text: mean cross entropy of answer tokens; progress: mean |progress - label|; None where there is no such loss.
     done: share of the run, 0..1. samples and tokens (without padding) since the start. Rates are of this step alone;
-    mfu is the share of the devices' arithmetic that training.flops counts, None where it was not counted. extra: what
+    mfu is the share of the devices' arithmetic that training.plan counts, None where it was not counted. extra: what
     only one kind of training has, by name, such as the reward.
     """
 

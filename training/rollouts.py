@@ -20,10 +20,9 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 from torch.utils.data import Sampler
 
-from training.data import item_of, naming, row_at
+from training.data import item_of, length_of, row_at
 from training.errors import TrainingError
 from training.model import save_processor
-from training.pictures import shrunk
 from training.pixels import Batch, joined, on_device
 from training.plan import GB, of_this_machine
 from training.progresslm_data import truth_of
@@ -128,15 +127,8 @@ def fitting(samples: Sequence[Sample], transform: Transform, recipe: Recipe, ran
 
     No picture is decoded; processes share the work. Raises TrainingError, ShardError.
     """
-    found = []
-    for k in range(rank, len(samples), world):
-        sample = row_at(samples, k)
-        with naming(sample):
-            sizes = [shrunk(size, recipe.model.max_px) for size in sample.sizes()]
-            few = len(sizes) <= (recipe.data.max_pictures or len(sizes))
-            if few and transform.length(sample.row["question"], None, sizes) <= recipe.data.sequence_length:
-                found.append(k)
-    return sorted(gather_object(found))
+    lengths = {k: length_of(row_at(samples, k), transform, recipe, None) for k in range(rank, len(samples), world)}
+    return sorted(gather_object([k for k, n in lengths.items() if n <= recipe.data.sequence_length]))
 
 
 # vLLM

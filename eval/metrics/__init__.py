@@ -3,8 +3,7 @@
     runs        answers of many episodes in one set of arrays
     order       correlation with the label: VOC, Kendall's tau, CCC, and what probes of a video show
     errors      distance from the label: MAE, ProgressLM's errors, refusals, finished or not, success
-    preferences which of two is further or better: accuracy over pairs of a task
-    outcomes    did a run succeed, when is that said, and which run of a task went better
+    outcomes    did a run succeed, when is that said, which run of a task went better, which of two is further
     segments    boundaries, overlap and order of segments
     plans       lists of actions
     score       means with a bootstrap interval over episodes, and the difference of two models

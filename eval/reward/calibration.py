@@ -10,7 +10,7 @@ from eval.held_out.episodes import HeldOut, held_out
 from eval.held_out.evaluate import BATCH, predict
 from eval.reward.success import Success, calibrate
 from eval.runners.prompt import Runner, UnansweredError
-from eval.runners.scored import ScorerRunner
+from eval.runners.start import ScorerRunner
 from training.card import add_success
 from training.folder import read_card
 from warehouse.lake import Lake

@@ -1,15 +1,15 @@
 """The comparison of annotators as an asset: what it shows and that it is stored."""
 
-from eval.annotators.compare import AnnotatorComparison
-from eval.metrics.score import mean_of, score
+from eval.annotators.compare import AnnotatorComparison, EpisodeResult
 from pipeline.comparison import conclusions
+
+METRICS = {"f1": "boundary_f1@0.5s", "mae": "mae", "unnamed": "unnamed"}
 
 
 def labeller(name: str, run: str = "", **values: list[float]) -> AnnotatorComparison:
-    """Of a dataset `a`, with a value per episode by metric; `_` stands for what a name may not have."""
-    named = {{"f1": "boundary_f1@0.5s", "mae": "mae", "unnamed": "unnamed"}[k]: mean_of(v) for k, v in values.items()}
-    own = {("all", metric): score(m) for metric, m in named.items()}
-    return AnnotatorComparison("a", run, name, "truth", run == "r1", own, {"all": 1.0}, named, "")
+    """Of a dataset `a` of three episodes, with a value of each by metric."""
+    results = [EpisodeResult({METRICS[k]: of_all[e] for k, of_all in values.items()}) for e in range(3)]
+    return AnnotatorComparison("a", run, name, "truth", run == "r1", results, [None] * 3, ("",))
 
 
 GOOD = labeller("motion", "r1", f1=[0.9, 0.8, 1.0], mae=[0.1, 0.1, 0.2], unnamed=[0.0, 0.5, 1.0])

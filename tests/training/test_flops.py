@@ -7,8 +7,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tests.kits.training_kit import FAMILIES, make_items, make_parts
 from training.backbones import add_adapter
-from training.flops import cost
 from training.model import ProgressModel, losses
+from training.plan import cost
 from training.recipe import LoraConfig
 
 

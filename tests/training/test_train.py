@@ -25,11 +25,11 @@ from training.checkpoint import (
 )
 from training.data import RowSource
 from training.errors import ModelError, TrainingError
-from training.flops import cost
 from training.folder import base_of, read_card
 from training.loop import Trainer, batches_each, share_of_rate
 from training.model import ProgressModel, load_model, save_model
 from training.pictures import Item
+from training.plan import cost
 from training.points import Point
 from training.recipe import HeadConfig, Recipe, load_recipe
 from training.runs import TrainingRun, saved_steps

@@ -9,8 +9,7 @@ from core.errors import UserError
 from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import HeldPicture
 from eval.runners.prompt import Prompt
-from eval.runners.scored import ScorerRunner
-from eval.runners.start import RunnerConfig, local_runner
+from eval.runners.start import RunnerConfig, ScorerRunner, local_runner
 from tests.kits.laptop_kit import TASKS, make_checkpoint, scene
 
 
