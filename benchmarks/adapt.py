@@ -22,8 +22,8 @@ from eval.held_out.evaluate import BATCH
 from eval.runners.start import ScorerRunner
 from pipeline.adaptation import episode_samples
 from pipeline.models import model_folder
-from training.oneshot import adapt
 from training.recipe import load_recipe
+from training.train import adapt
 from warehouse.lake import open_lake
 from warehouse.releases import get_release
 

@@ -117,7 +117,7 @@ def adapt(
 ) -> None:
     """Adapt a model to one episode, from its active label. Makes a LoRA adapter, or another laptop model."""
     from pipeline.adaptation import episode_samples  # imports torch
-    from training.oneshot import adapt as train_adapter
+    from training.train import adapt as train_adapter
 
     lake = lake_at(at.workspace)
     folder = model_folder(lake.workspace, model).resolve()

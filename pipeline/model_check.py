@@ -23,9 +23,9 @@ from training.errors import ModelError
 from training.folder import adapters, base_of, is_laptop
 from training.laptop.model import load_laptop
 from training.laptop.reading import SeenWindow, embed, read_windows
-from training.merge import MERGED, merge
 from training.model import load_model
 from training.pictures import Item
+from training.published import MERGED, merge
 from training.transform import Transform
 from warehouse.lake import open_lake
 

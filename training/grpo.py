@@ -27,7 +27,6 @@ from core.paths import Workspace
 from training.backbones import adapter_settings
 from training.checkpoint import TrainerState, chance_state, learning_tensors, load_state, read_tensors
 from training.errors import TrainingError
-from training.grpo_trl import StepLog, Trl
 from training.loop import batches_each, go_on_with_chance, samples_of_step
 from training.model import ProgressModel
 from training.plan import less
@@ -37,6 +36,8 @@ from training.recipe import Recipe
 from training.rewards import WEIGHTS
 from training.rollouts import (
     PIXELS_AT_ONCE,
+    StepLog,
+    Trl,
     fitting,
     marked_once,
     pixels_of,

@@ -8,7 +8,7 @@ from typing import Any
 
 from training.card import card_text
 from training.folder import ADAPTER_CONFIG, CARD, CONFIG, is_laptop, read_card
-from training.merge import weights_hash
+from training.published import weights_hash
 from warehouse.lake import Lake
 from warehouse.releases import get_release
 from warehouse.releases.contents import ReleaseError

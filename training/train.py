@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -20,23 +20,23 @@ from training.card import make_card
 from training.checkpoint import StepWriter, load_state
 from training.errors import TrainingError
 from training.feeding import NO_LABELS, open_batches
-from training.folder import is_laptop, read_card
+from training.folder import is_laptop, read_card, write_card
 from training.heads import Head, head_kind, make_head
 from training.held_out import CheckpointScorer, HeldOutCheck
 from training.labels import read_labels
-from training.laptop.fit import train_laptop
+from training.laptop.fit import adapt_laptop, train_laptop
 from training.loop import Trainer
 from training.model import HEAD_CONFIG, ProgressModel, load_head, save_model
 from training.plan import of_this_machine
 from training.points import Point
-from training.progresslm_data import read_rows
-from training.recipe import Recipe
+from training.progresslm_data import read_rows, write_conversations
+from training.recipe import OF_LAPTOPS, HeadConfig, Recipe
 from training.runs import TrainingRun, best_folder, record, run_folder, saved_steps, steps_folder, training_run_id
 from training.tiny import make_backbone, make_processor, make_tokenizer
 from training.transform import Transform
-from warehouse.lake import Lake
+from warehouse.lake import Lake, content_key
 from warehouse.releases import Release
-from warehouse.shards import read_entries
+from warehouse.shards import Sample, read_entries
 
 VOCABULARY_ENTRIES = 500  # episodes whose texts a tiny model's tokenizer is made from
 
@@ -249,3 +249,54 @@ def _start_head(recipe: Recipe, hidden: int) -> Head | None:
             own = head.state_dict()
             head.load_state_dict(own | {k: v for k, v in kept.state_dict().items() if k in own})
     return head
+
+
+# Adaptation
+
+
+def adapt(
+    lake: Lake,
+    samples: Sequence[Sample],
+    subject: str,
+    recipe: Recipe,
+    on_step: Callable[[Point], None] = lambda point: None,
+    resume: bool = False,
+) -> TrainingRun:
+    """Train the recipe, whose model.path is the model to adapt, on samples of one episode, called `subject`.
+
+    They are kept beside the run, in `models/<subject>.rows`. A head goes on from the model's own, of any kind.
+    A laptop model, which has no adapters, learns with all of its weights. Raises TrainingError, ModelError, and of a
+    laptop model EncoderError.
+    """
+    model, head, for_laptop = _model_to_adapt(recipe)
+    if not samples:
+        raise TrainingError(f"there is nothing to learn from {subject}: it has no moment with a label and pictures")
+    # What the run is recorded to have learnt from: equal for equal samples
+    shown = content_key(*(json.dumps(dict(s.row), sort_keys=True, default=str) for s in samples))
+    release = Release(subject, lake.snapshot(), shown, ())
+    if for_laptop:
+        return adapt_laptop(lake, model, samples, release, recipe, on_step, resume)
+    folder = lake.workspace.root / "models" / f"{subject}.rows"
+    told = ((s, s.row["answer"], {"progress": s.row["progress"]}) for s in samples)
+    data = recipe.data.model_copy(update={"jsonl": (write_conversations(told, folder),), "image_root": folder})
+    if head is not None and (model / HEAD_CONFIG).exists():
+        head = head.model_copy(update={"pooling": json.loads((model / HEAD_CONFIG).read_text())["pooling"]})
+    run = train(lake, release, recipe.model_copy(update={"data": data, "head": head}), on_step, resume)
+    write_card(run.checkpoint, read_card(run.checkpoint) | {"adapted_to": subject})
+    return run
+
+
+def _model_to_adapt(recipe: Recipe) -> tuple[Path, HeadConfig | None, bool]:
+    """The recipe's model and head, and whether it is a laptop model. Raises TrainingError where the recipe is not for
+    it."""
+    model = recipe.model.path
+    for_laptop = model is not None and is_laptop(model)
+    if model is None or not (for_laptop or recipe.lora):
+        raise TrainingError(f"recipe {recipe.name} is not for adaptation: it needs a checkpoint and a section lora")
+    if for_laptop and (recipe.lora or recipe.head):
+        raise TrainingError(
+            f"{model.name} is a laptop model, which has heads of its own and no adapters: take the recipe {OF_LAPTOPS}"
+        )
+    if not for_laptop and recipe.data.negatives.total:
+        raise TrainingError(f"recipe {recipe.name} has data.negatives: one episode has no other tasks; leave them out")
+    return model, recipe.head, for_laptop

@@ -19,8 +19,7 @@ from eval.metrics.score import Measure
 from eval.reward.success import best_threshold
 from eval.runners.prompt import Prompt, Runner, UnansweredError
 from eval.scoring.procvqa import share_of
-from eval.scoring.progress import progress_measures
-from eval.scoring.scored import Evaluated, ScoredBenchmark, ScoredEpisode, Series, length_slice
+from eval.scoring.scored import Evaluated, ScoredBenchmark, ScoredEpisode, Series, length_slice, progress_measures
 from eval.store import EvalPrediction, EvalRun, StoredEvaluation, store_evaluations
 from warehouse.lake import Lake
 

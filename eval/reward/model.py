@@ -15,7 +15,7 @@ from eval.reward.success import Success
 from eval.reward.text import question, read_words
 from eval.reward.window import RewardError, Window, trained_window
 from eval.runners.device import device
-from eval.runners.generation import generate
+from eval.runners.local import generate
 from eval.runners.prompt import AnswerName, Sampling, apart
 from training.folder import folder_hash
 from training.heads import Head

@@ -17,9 +17,8 @@ from tests.kits.made_corpus import Made
 from training.data import item_of
 from training.laptop.model import load_laptop
 from training.model import load_model
-from training.oneshot import adapt
 from training.recipe import Recipe, adapting_recipe, load_recipe
-from training.train import train
+from training.train import adapt, train
 from training.transform import Transform
 from warehouse.lake import Lake
 from warehouse.releases import local_release

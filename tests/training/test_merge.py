@@ -8,8 +8,8 @@ import torch
 from tests.kits.published_kit import published_head, tiny
 from training.backbones import add_adapter
 from training.errors import ModelError
-from training.merge import merge
 from training.model import ProgressModel, save_model
+from training.published import merge
 from training.recipe import LoraConfig
 
 

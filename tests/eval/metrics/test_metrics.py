@@ -10,7 +10,7 @@ from sklearn.metrics import balanced_accuracy_score, matthews_corrcoef
 from eval.metrics import errors, order, published, score
 from eval.metrics.runs import Runs, answers_read, readable, runs_of, worst_case
 from eval.metrics.score import mean_of, paired, ratio_of
-from eval.scoring.progress import progress_measures
+from eval.scoring.scored import progress_measures
 
 NAN = float("nan")
 LEVEL = st.integers(0, 8)
