@@ -17,7 +17,7 @@ from core.web import Access, Guard, Refusal
 from eval.reward.scorer import Scorer
 from eval.reward.window import LAST_PICTURE
 from eval.server import chat
-from eval.server.limits import CHAT_PATH, MODELS_PATH, Refused, ServerLimits, error_content
+from eval.server.limits import CHAT_PATH, MODELS_PATH, Refused, ServerLimits
 from eval.server.metrics import RequestMetrics
 from eval.server.protocol import (
     REFUSALS,
@@ -83,21 +83,20 @@ def make_app(
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, e: HTTPException) -> JSONResponse:
-        if isinstance(e, Refused):
-            return e.answer(request.url.path)
-        return JSONResponse(error_content(request.url.path, e.status_code, "http", e.detail), e.status_code, e.headers)
+        refusal = e if isinstance(e, Refused) else Refused(e.status_code, "http", e.detail)
+        refusal.headers = e.headers
+        return refusal.answer(request.url.path)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, e: RequestValidationError) -> JSONResponse:
         first = e.errors()[0]
         where = ".".join(str(part) for part in first["loc"][1:])
         told = f"{where}: {first['msg']}".removeprefix(": ")
-        return JSONResponse(error_content(request.url.path, 422, "invalid", told), 422)
+        return Refused(422, "invalid", told).answer(request.url.path)
 
     @app.exception_handler(Exception)
     async def broken(request: Request, e: Exception) -> JSONResponse:
-        told = "the server failed; its log has the details"
-        return JSONResponse(error_content(request.url.path, 500, "internal", told), 500)
+        return Refused(500, "internal", "the server failed; its log has the details").answer(request.url.path)
 
     def turned_away(scope: Scope, refusal: Refusal) -> JSONResponse:
         return Refused(refusal.status, refusal.code, refusal.reason).answer(scope["path"])

@@ -43,18 +43,9 @@ class Refused(HTTPException):
 
     def answer(self, path: str) -> JSONResponse:
         """In the shape that clients of this path read."""
-        content = error_content(path, self.status_code, self.code, self.detail, self.param)
-        return JSONResponse(content, self.status_code, self.headers)
-
-
-def error_content(path: str, status: int, code: str, reason: str, param: str | None = None) -> dict[str, Any]:
-    """An error as the clients of a path read it."""
-    if not is_openai(path):
-        return {"error": code, "reason": reason}
-    kind = {401: "authentication_error", 404: "not_found_error", 503: "overloaded_error", 500: "server_error"}
-    error = {"message": reason, "type": kind.get(status, "invalid_request_error"), "param": param, "code": code}
-    return {"error": error}
-
-
-def is_openai(path: str) -> bool:
-    return any(path == p or path.startswith(p + "/") for p in OPENAI_PATHS)
+        error: dict[str, Any] = {"error": self.code, "reason": self.detail}
+        if any(f"{path}/".startswith(f"{p}/") for p in OPENAI_PATHS):
+            kinds = {401: "authentication_error", 404: "not_found_error", 503: "overloaded_error", 500: "server_error"}
+            kind = kinds.get(self.status_code, "invalid_request_error")
+            error = {"error": {"message": self.detail, "type": kind, "param": self.param, "code": self.code}}
+        return JSONResponse(error, self.status_code, self.headers)

@@ -204,9 +204,8 @@ class Service:
         shown = [f * cameras + k for f in stream.frames_for_last(count) for k in range(cameras)]
         sizes = await self.in_thread(self._sizes, data)
         with self.batcher.places(1, sum(sizes[i] for i in shown)):
-            parts = await self._in_parts(lambda i: self._picture(stream, data[shown[i]], shown[i]), len(shown))
-            decoded = dict(zip(shown, (p for part in parts for p in _raised(part)), strict=True))
-            pictures = {i: StreamPicture(rgb) for i, rgb in decoded.items()}
+            decoded = await self._in_parts(lambda i: self._picture(stream, data[shown[i]], shown[i]), len(shown))
+            pictures = dict(zip(shown, map(StreamPicture, decoded), strict=True))
             moment = stream.last_moment(count, lambda f, c: pictures[f * cameras + stream.cameras.index(c)])
             await self._make_ready([moment])
             if await gone():
@@ -280,8 +279,7 @@ class Service:
     ) -> list[Moment]:
         """Frames taken in by a stream, and made ready to be scored. All are decoded before the first one is taken in: a
         refused request leaves no trace."""
-        parts = await self._in_parts(lambda i: self._picture(stream, data[i], first + i), len(data))
-        decoded = [picture for part in parts for picture in _raised(part)]
+        decoded = await self._in_parts(lambda i: self._picture(stream, data[i], first + i), len(data))
         moments = _appended(stream, decoded, told)
         await self._make_ready(moments)
         return moments
@@ -290,26 +288,29 @@ class Service:
         if type(self.scorer).make_ready is Scorer.make_ready:
             return  # there is no such work
         pictures = list({id(p): p for m in moments for view in m.views.values() for p in view}.values())
-        # What a picture cannot be made ready for, its scoring will say: nothing is lost here
-        await self._in_parts(lambda i: self.scorer.make_ready(pictures[i]), len(pictures))
 
-    async def _in_parts[T](self, work: Callable[[int], T], count: int) -> list[list[T] | BaseException]:
-        """work(0), work(1), ... in order, in parts side by side; half of the threads are left to other requests. A part
-        that fails is what it raised."""
+        # What a picture cannot be made ready for, its scoring will say: nothing is lost here
+        def ready(i: int) -> None:
+            with suppress(Exception):
+                self.scorer.make_ready(pictures[i])
+
+        await self._in_parts(ready, len(pictures))
+
+    async def _in_parts[T](self, work: Callable[[int], T], count: int) -> list[T]:
+        """work(0), work(1), ... in order, in parts side by side; half of the threads are left to other requests."""
         size = max(1, -(-count // max(1, self.workers // 2)))
         parts = [range(at, min(at + size, count)) for at in range(0, count, size)]
         done = (self.in_thread(lambda part=part: [work(i) for i in part]) for part in parts)
-        return await asyncio.gather(*done, return_exceptions=True)
+        made = await asyncio.gather(*done, return_exceptions=True)
+        # Raised when all have ended: none works on for a request that was refused
+        for part in made:
+            if isinstance(part, BaseException):
+                raise part
+        return [one for part in made if isinstance(part, list) for one in part]
 
     def _picture(self, stream: Stream, data: bytes, number: int) -> np.ndarray:
         """As the model is shown it. Raises Refused."""
         return stream.fit(decode_picture(data, self.limits.max_pixels, f"picture {number}"))
-
-
-def _raised[T](part: T | BaseException) -> T:
-    if isinstance(part, BaseException):
-        raise part
-    return part
 
 
 def _appended(stream: Stream, pictures: Sequence[np.ndarray], told: Sequence[Told]) -> list[Moment]:
