@@ -35,7 +35,7 @@ from pipeline.shown_runs import openings_at, pictures_of
 from training.laptop.clips import ClipSource
 from training.laptop.episodes import ShownEpisode
 from training.laptop.fit import fitted_model, learn_step
-from training.laptop.reading import SeenWindow, read_windows
+from training.laptop.model import SeenWindow, read_windows
 from training.recipe import load_recipe
 from warehouse.lake import Lake
 from warehouse.lake.signals import stored_signals

@@ -21,8 +21,7 @@ from core.values import IMAGE_MARK
 from pipeline.models import models_folder
 from training.errors import ModelError
 from training.folder import adapters, base_of, is_laptop
-from training.laptop.model import load_laptop
-from training.laptop.reading import SeenWindow, embed, read_windows
+from training.laptop.model import SeenWindow, embed, load_laptop, read_windows
 from training.model import load_model
 from training.pictures import Item
 from training.published import MERGED, merge

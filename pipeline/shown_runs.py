@@ -17,7 +17,7 @@ from ingest.signals.gripper import GripperSignal
 from pipeline.config import built
 from pipeline.episode_rewards import episode_clip
 from pipeline.reading import usable_episode
-from training.laptop.reading import embed
+from training.laptop.model import embed
 from warehouse.lake import Lake
 from warehouse.lake.labels import active_labels_of
 from warehouse.lake.signals import stored_signals

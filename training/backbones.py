@@ -134,7 +134,8 @@ def adapter_settings(backbone: Any, config: LoraConfig) -> Any:
     """peft's own form of our settings. Raises ModelError."""
     import peft
 
-    linear = {n.rpartition(".")[2] for n, m in backbone.named_modules() if _in_language(n) and isinstance(m, nn.Linear)}
+    modules = ((n, m) for n, m in backbone.named_modules() if "language_model." in n)
+    linear = {n.rpartition(".")[2] for n, m in modules if isinstance(m, nn.Linear)}
     names = linear if config.targets == "all-linear" else set(config.targets)
     if unknown := sorted(names - linear):
         raise ModelError(f"lora.targets: no layer {unknown[0]!r}; the language model has {', '.join(sorted(linear))}")
@@ -147,10 +148,6 @@ def adapter_settings(backbone: Any, config: LoraConfig) -> Any:
         base_model_name_or_path=str(backbone.name_or_path),
         task_type="CAUSAL_LM",
     )
-
-
-def _in_language(name: str) -> bool:
-    return "language_model." in name
 
 
 def has_adapter(backbone: Any) -> bool:
@@ -203,10 +200,6 @@ def parameter_groups(model: nn.Module, config: TrainConfig) -> Iterator[dict[str
     """Groups for an optimizer, by part; vectors (norms, biases) do not decay."""
     for name, rate in rates(config).items():
         learning = [p for n, p in model.named_parameters() if p.requires_grad and part(n) == name]
-        matrices = [p for p in learning if p.ndim >= 2]
-        vectors = [p for p in learning if p.ndim < 2]
-        group = {"lr": rate, "peak": rate, "part": name}
-        if matrices:
-            yield {"params": matrices, **group, "weight_decay": config.weight_decay}
-        if vectors:
-            yield {"params": vectors, **group, "weight_decay": 0.0}
+        for decay, is_matrix in ((config.weight_decay, True), (0.0, False)):
+            if some := [p for p in learning if (p.ndim >= 2) is is_matrix]:
+                yield {"params": some, "lr": rate, "peak": rate, "part": name, "weight_decay": decay}

@@ -61,11 +61,6 @@ def add_scores(folder: Path, evaluation: str, scores: dict[str, float | int | st
     write_card(folder, card | {"scores": card.get("scores", {}) | {evaluation: scores}})
 
 
-def add_success(folder: Path, success: dict[str, Any]) -> None:
-    """Write into a checkpoint's card from which output on a run counts as done. Raises ModelError."""
-    write_card(folder, read_card(folder) | {"success": success})
-
-
 def card_text(card: dict[str, Any]) -> str:
     """The card as Markdown, for where people read it."""
     recipe = card["recipe"]

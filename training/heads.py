@@ -122,11 +122,6 @@ def make_head(config: HeadConfig, hidden_size: int) -> Head:
     return (PublishedHead if config.pooling == "published" else ProgressHead)(config, hidden_size)
 
 
-def head_kind(head: Head) -> tuple[str, int]:
-    """Heads of one kind take each other's weights, but for the end state's, which one of them may lack."""
-    return head.config.pooling, head.hidden_size
-
-
 def head_json(head: Head) -> dict[str, Any]:
     """What `head_of` needs to make it again."""
     return {"hidden_size": head.hidden_size, **head.config.model_dump(mode="json")}

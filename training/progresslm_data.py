@@ -15,93 +15,30 @@ A file is read and checked whole when it is opened; pictures are read when they 
 import hashlib
 import json
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ValidationError
 
-from annotate.samples.replies import NA, parse_answer, parse_reply, written_score
-from annotate.samples.wording import Form, question_text, score_text
+from annotate.samples.replies import NA, parse_answer, parse_reply
+from annotate.samples.wording import Form, score_text
+from core.errors import validation_message
 from core.files import write_file
 from core.paths import Workspace
 from core.values import IMAGE_MARK
 from training.errors import TrainingError
 from training.pictures import Size
 from training.pixels import picture_size
+from training.progresslm_rows import Conversation, RlPrompt, SourceRow
 from training.rewards import Truth
 from warehouse.releases import Release
 from warehouse.shards import Sample, read_sample
 from warehouse.shards.ground_truth import ground_truth
 from warehouse.shards.profiles import draw
 
-CAMERA = re.compile(r"(camera_[a-z]+)_\d+(?:_edit)?\.\w+$")  # in the name of a picture of RoboMIND's
 LONGEST_LINE = 4 << 20  # characters; a demonstration of hundreds of pictures has some ten thousand
-
-
-# What lines hold
-
-
-class _Row(BaseModel):
-    model_config = ConfigDict(coerce_numbers_to_str=True)
-
-
-class _Message(_Row):
-    role: Literal["system", "user", "assistant"]
-    content: str
-
-
-class _Conversation(_Row):
-    messages: list[_Message]
-    images: list[str] = []
-    progress: float | None = Field(default=None, ge=0, le=1)  # ours: the label, where the answer does not tell it
-
-    @model_validator(mode="after")
-    def one_turn(self) -> "_Conversation":
-        roles = [m.role for m in self.messages]
-        if roles not in (["user", "assistant"], ["system", "user", "assistant"]):
-            raise ValueError(f"messages must be of user and assistant, or system, user and assistant, not {roles}")
-        return self
-
-
-class _Label(_Row):
-    ref: str
-    score_percent: str
-    demo_count: int = Field(ge=1)
-
-
-class _Prompt(_Row):
-    id: str
-    user_prompt: str
-    system_prompt: str = ""
-    answer: _Label
-    images: list[str]
-
-
-def _single(value: Any) -> Any:
-    return value[0] if isinstance(value, list) and len(value) == 1 else value
-
-
-class _Source(_Row):
-    id: str
-    task_goal: str
-    text_demo: list[str] | None = None
-    visual_demo: list[str] | None = None
-    total_steps: int
-    stage_to_estimate: Annotated[str, BeforeValidator(_single)]
-    closest_idx: str
-    progress_score: str
-
-    @model_validator(mode="after")
-    def one_demonstration(self) -> "_Source":
-        if (self.text_demo is None) == (self.visual_demo is None):
-            raise ValueError("exactly one of text_demo and visual_demo")
-        there = len(self.text_demo) if self.text_demo is not None else len(self.visual_demo or ()) - 1
-        if there != self.total_steps or there < 1:
-            raise ValueError(f"total_steps is {self.total_steps}, and the demonstration has {there}")
-        return self
 
 
 # A row as it is trained on, with sample_id, question, answer, form, progress and truth; and its pictures
@@ -235,10 +172,7 @@ def _line(where: str, text: str, find: _Find, form: Form) -> _Line:
         long = " (longer than any row can be)" if len(text) == LONGEST_LINE else ""
         raise TrainingError(f"{where}: is no JSON: {e}{long}") from None
     except ValidationError as e:
-        # The first error is enough to find the line's fault, without pydantic's own words.
-        first = e.errors()[0]
-        field, message = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
-        raise TrainingError(f"{where}: {field + ': ' if field else ''}{message}") from None
+        raise TrainingError(f"{where}: {validation_message(e)}") from None
     except (ValueError, TypeError) as e:
         raise TrainingError(f"{where}: {e}") from None
     return row, paths
@@ -247,11 +181,11 @@ def _line(where: str, text: str, find: _Find, form: Form) -> _Line:
 def _line_of(where: str, fields: dict[str, Any], find: _Find, form: Form) -> _Line:
     """The row in its form, which its fields tell. Raises ValueError, TypeError."""
     if "user_prompt" in fields:
-        row, paths = _prompt(_Prompt(**fields), fields.get("messages"), find)
+        row, paths = _prompt(RlPrompt(**fields), fields.get("messages"), find)
     elif "messages" in fields:
-        row, paths = _conversation(_Conversation(**fields), find)
+        row, paths = _conversation(Conversation(**fields), find)
     elif "progress_score" in fields:
-        row, paths = _source(_Source(**fields), find, form)
+        row, paths = _source(SourceRow(**fields), find, form)
     else:
         raise ValueError("has neither messages, user_prompt nor progress_score, as rows of ProgressLM's have")
     return {"sample_id": where, **row}, tuple(paths)
@@ -260,7 +194,7 @@ def _line_of(where: str, fields: dict[str, Any], find: _Find, form: Form) -> _Li
 _Found = tuple[dict[str, Any], Iterable[Path]]  # a row but for its sample_id; its pictures
 
 
-def _conversation(row: _Conversation, find: _Find) -> _Found:
+def _conversation(row: Conversation, find: _Find) -> _Found:
     *before, answer = (m.content for m in row.messages)
     reply = parse_reply(answer)
     form = "think" if reply.score_text else "no_think"
@@ -272,7 +206,7 @@ def _conversation(row: _Conversation, find: _Find) -> _Found:
     return found, map(find, row.images)
 
 
-def _prompt(row: _Prompt, segments: Any, find: _Find) -> _Found:
+def _prompt(row: RlPrompt, segments: Any, find: _Find) -> _Found:
     question = row.user_prompt
     if IMAGE_MARK not in question and isinstance(segments, list):
         question = "".join(IMAGE_MARK if s.get("type") == "image" else str(s.get("text", "")) for s in segments)
@@ -284,34 +218,20 @@ def _prompt(row: _Prompt, segments: Any, find: _Find) -> _Found:
     return found, (find(name, row.id) for name in row.images)
 
 
-def _source(row: _Source, find: _Find, form: Form) -> _Found:
-    steps, n = row.text_demo or [], row.total_steps
-    # A demonstration in words ends each step at its share; one in pictures begins with the start, too.
-    shares = [k / n for k in range(1 if steps else 0, n + 1)]
-    score = written_score(row.progress_score)
-    # n/a says that the state cannot be placed; any other text that is no number is a fault of the file.
-    if score is None and row.progress_score.strip().lower() not in (NA, "na"):
-        raise ValueError(f"progress_score: {row.progress_score!r} is neither a score nor n/a")
-    percent = NA if score is None else f"{100 * score:.6g}"
-    # The state to place comes last, after the demonstration.
-    names = [*(row.visual_demo or []), row.stage_to_estimate]
+def _source(row: SourceRow, find: _Find, form: Form) -> _Found:
+    there = row.demo_size - (row.visual_demo is not None)  # a demonstration in pictures begins with the start
+    if there != row.total_steps or there < 1:
+        raise ValueError(f"total_steps is {row.total_steps}, and the demonstration has {there}")
+    score = row.progress_score
+    percent = None if score is None else float(f"{100 * score:.6g}")
     found = {
-        "question": question_text(_view(steps, names), row.task_goal, shares, steps, form),
+        "question": row.question(form),
         "answer": score_text(score) if form == "no_think" else None,
         "form": form,
         "progress": score,
-        "truth": _truth(row.closest_idx.strip().lower(), percent, len(shares)),
+        "truth": Truth(row.closest_idx, percent, row.demo_size),
     }
-    return found, (find(os.path.join(row.id, name)) for name in names)
-
-
-def _view(steps: Sequence[str], names: Iterable[str]) -> Literal["text", "visual", "cross_view"]:
-    """The kind of a demonstration: in words, or in pictures of one camera or of several, as their names tell."""
-    if steps:
-        return "text"
-    matches = map(CAMERA.search, names)
-    cameras = {match[1] for match in matches if match}
-    return "cross_view" if len(cameras) > 1 else "visual"
+    return found, map(find, row.names)
 
 
 def write_conversations(

@@ -80,7 +80,10 @@ def _licences(lake: Lake, folder: Path, card: dict[str, Any], allow: Collection[
 
 def _changed(folder: Path, card: dict[str, Any], licences: list[str | None]) -> dict[str, str]:
     """Files that are sent otherwise than they are here: README.md, and those that name folders of this machine."""
-    base = _base_name(card)
+    # The public name of the model that training began with, else the name of its folder
+    model = card.get("recipe", {}).get("model", {})
+    start = card.get("base") or model.get("path")
+    base = model.get("base") or (Path(start).name if start else None)
     card = _portable(card, base)
     files = {CARD: json.dumps(card, indent=1, sort_keys=True) + "\n"}
     if (folder / ADAPTER_CONFIG).exists():
@@ -91,13 +94,6 @@ def _changed(folder: Path, card: dict[str, Any], licences: list[str | None]) -> 
         files[CONFIG] = json.dumps(_with_named_encoder(settings), indent=1, sort_keys=True) + "\n"
     files["README.md"] = _front_matter(licences, base, is_laptop(folder)) + model_text(folder.name, card)
     return files
-
-
-def _base_name(card: dict[str, Any]) -> str | None:
-    """The public name of the model that training began with, else the name of its folder."""
-    model = card.get("recipe", {}).get("model", {})
-    start = card.get("base") or model.get("path")
-    return model.get("base") or (Path(start).name if start else None)
 
 
 def _portable(card: dict[str, Any], base: str | None) -> dict[str, Any]:

@@ -116,7 +116,10 @@ def _adapted(folder: Path, base: Path) -> tuple[Any, Weights, list[Path]]:
     if file is None:
         raise ModelError(f"the adapter {folder} lacks {ADAPTER_FILE}")
     # peft stores names with a prefix of its own, and older ones as transformers had them before 4.52.
-    weights = {_present_name(k.removeprefix("base_model.model.")): v for k, v in read_weights(file).items()}
+    weights = {}
+    for name, tensor in read_weights(file).items():
+        name = re.sub(r"^visual\.", "model.visual.", name.removeprefix("base_model.model."))
+        weights[re.sub(r"^model\.(?!language_model\.|visual\.)", "model.language_model.", name)] = tensor
     backbone = load_backbone(base)
     with TemporaryDirectory() as spare:
         (Path(spare) / ADAPTER_CONFIG).write_bytes((folder / ADAPTER_CONFIG).read_bytes())
@@ -147,12 +150,6 @@ def plain_name(name: str) -> str:
         name = name.removeprefix("model.")
     outside = name.removeprefix("model.")
     return outside if outside.startswith(("lm_head.", "pooler.", "value_head.")) else name
-
-
-def _present_name(name: str) -> str:
-    """The name that a weight of Qwen2.5-VL has had since transformers 4.52."""
-    name = re.sub(r"^visual\.", "model.visual.", name)
-    return re.sub(r"^model\.(?!language_model\.|visual\.)", "model.language_model.", name)
 
 
 def published_head(weights: Mapping[str, torch.Tensor], where: str) -> Head:

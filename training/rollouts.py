@@ -204,19 +204,13 @@ def write_completions(path: Path, step: int, split: str, logs: Mapping[str, Any]
     rows = list(zip(*map(list, columns.values()), strict=True))[-last:]
     if anew:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-        _drop_from(path, step)
+        # The last line of a killed run may be a part of one
+        *lines, _ = path.read_text(encoding="utf-8").split("\n") if path.exists() else [""]
+        path.write_text("".join(f"{x}\n" for x in lines if json.loads(x)["step"] < step), encoding="utf-8")
     with path.open("a", encoding="utf-8") as f:
         for row in rows:
             told = {"step": step, "split": split} | dict(zip(columns, row, strict=True))
             f.write(json.dumps(told, ensure_ascii=False) + "\n")
-
-
-def _drop_from(path: Path, step: int) -> None:
-    """The last line of a killed run may be a part of one."""
-    with path.open(encoding="utf-8") as f:
-        kept = [line for line in f if line.endswith("\n") and json.loads(line)["step"] < step]
-    path.write_text("".join(kept), encoding="utf-8")
 
 
 def text_of(messages: Any) -> str:

@@ -21,7 +21,7 @@ from training.checkpoint import StepWriter, load_state
 from training.errors import TrainingError
 from training.feeding import NO_LABELS, open_batches
 from training.folder import is_laptop, read_card, write_card
-from training.heads import Head, head_kind, make_head
+from training.heads import Head, make_head
 from training.held_out import CheckpointScorer, HeldOutCheck
 from training.labels import read_labels
 from training.laptop.fit import adapt_laptop, train_laptop
@@ -245,7 +245,8 @@ def _start_head(recipe: Recipe, hidden: int) -> Head | None:
     head, path = make_head(recipe.head, hidden), recipe.model.path
     if path and (path / HEAD_CONFIG).exists():
         kept = load_head(path, read_card(path))
-        if kept and head_kind(kept) == head_kind(head):
+        # Heads of one kind take each other's weights, but for the end state's, which one of them may lack
+        if kept and (type(kept), kept.hidden_size) == (type(head), head.hidden_size):
             own = head.state_dict()
             head.load_state_dict(own | {k: v for k, v in kept.state_dict().items() if k in own})
     return head

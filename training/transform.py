@@ -87,26 +87,19 @@ class Transform:
 
     def _sequences(self, items: Sequence[Item], grids: Sequence[Sequence[int]]) -> list[Tokens]:
         """Prompts and answers, for pictures of these patch grids."""
-        # The vision tower merges squares of patches into one token each.
-        sizes = iter(int(np.prod(g)) // self.processor.image_processor.merge_size**2 for g in grids)
+        # The vision tower merges squares of patches into one token each: a picture takes as many image tokens.
+        merged, tokenizer = self.processor.image_processor.merge_size**2, self.processor.tokenizer
+        counts = iter(int(np.prod(g)) // merged for g in grids)
         sequences = []
         for item in items:
-            ids = self._prompt_ids(item, sizes)
+            text = tokenizer(self.prompt(item.question, item.system), add_special_tokens=False)["input_ids"]
+            ids = [t for token in text for t in [token] * (next(counts) if token == self.image_token else 1)]
             sequences.append(Tokens(torch.tensor(ids + self.answer(item.answer)), len(ids)))
         return sequences
-
-    def _prompt_ids(self, item: Item, sizes: Iterator[int]) -> list[int]:
-        """Token ids of an item's prompt, with as many image tokens as each picture takes."""
-        text = self.processor.tokenizer(self.prompt(item.question, item.system), add_special_tokens=False)["input_ids"]
-        return [t for token in text for t in [token] * (next(sizes) if token == self.image_token else 1)]
 
     def patches(self, pictures: Sequence[np.ndarray]) -> Batch:
         """Pictures as `pixels.byte_patches` cuts them."""
         return byte_patches(self.processor.image_processor, pictures)
-
-    def pixels(self, pictures: Sequence[np.ndarray]) -> Batch:
-        """pixel_values and image_grid_thw of pictures."""
-        return normalised(self.patches(pictures))
 
     def prompt(self, question: str, system: str = "") -> str:
         """The chat text up to where the answer begins, with one image token per picture."""

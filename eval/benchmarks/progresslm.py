@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from annotate.samples.wording import question_text
 from eval.benchmarks.question import BenchmarkError, PictureFile, Question, RightAnswer
 from eval.benchmarks.rows import ProgressRow, json_lines, read_row
 from eval.benchmarks.source import Data, holds
@@ -35,7 +34,7 @@ def load(data: Data) -> list[Question]:
         lines = json_lines(path, name, MAX_LINE_BYTES, "no row of this benchmark")
         # All are read: a broken row is an error wherever it stands
         rows = [(raw, read_row(ProgressRow, raw, where)) for where, raw in lines][: data.asked.limit]
-        root = _picture_root(source, data.asked.image_root, (name for _, row in rows for name in _names(row)))
+        root = _picture_root(source, data.asked.image_root, (name for _, row in rows for name in row.names))
         questions += [_question(data, raw, row, root) for raw, row in rows]
     return questions
 
@@ -87,32 +86,19 @@ def _picture(root: Path, name: str) -> PictureFile:
     return PictureFile(path)
 
 
-def _names(row: ProgressRow) -> list[str]:
-    """Pictures of a row below the image root, in the order of its question."""
-    return [f"{row.id}/{name}" for name in (*(row.visual_demo or ()), row.stage_to_estimate)]
-
-
 def _question(data: Data, raw: dict[str, Any], row: ProgressRow, root: Path) -> Question:
-    part, n = row.part(data.asked.benchmark), row.demo_size
-    steps = row.text_demo or ()
-    # Steps in words are done at their end; pictures reach from the start to the end of the task
-    if steps:
-        shares = tuple(k / n for k in range(1, n + 1))
-    else:
-        shares = tuple(k / max(1, n - 1) for k in range(n))
-    form = "think" if data.asked.think is not False else "no_think"
     return Question(
         benchmark=data.asked.benchmark,
-        part=part,
+        part=row.part(data.asked.benchmark),
         family=row.kind,
         trajectory=row.id,
         dataset=row.dataset,
         camera=row.camera,
         goal=row.task_goal,
-        text=question_text(row.kind, row.task_goal or None, shares, steps, form),
-        pictures=tuple(_picture(root, name) for name in _names(row)),
-        truth=RightAnswer(row.answerable, row.progress_score, row.closest_idx, n),
-        steps=steps,
-        shares=shares,
+        text=row.question("think" if data.asked.think is not False else "no_think"),
+        pictures=tuple(_picture(root, name) for name in row.names),
+        truth=RightAnswer(row.answerable, row.progress_score, row.closest_idx, row.demo_size),
+        steps=row.text_demo or (),
+        shares=row.shares,
         row=raw,
     )

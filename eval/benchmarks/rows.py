@@ -1,17 +1,15 @@
 """Rows of ProgressLM's benchmarks, as published files and prediction files hold them, in all their variants."""
 
 import json
-import math
-import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
-from annotate.samples.replies import written_ref, written_score
 from core.errors import validation_message
 from eval.benchmarks.question import BenchmarkError
+from training.progresslm_rows import SourceRow, Text
 
 PROGRESS_PARTS = (
     "text-normal",
@@ -22,106 +20,18 @@ PROGRESS_PARTS = (
 )
 HUMAN_PARTS = ("text", "visual")
 HUMAN = "human"  # data_source of human-bench
-_NONE = frozenset({"", "n/a", "na", "none", "null", "-"})
-_CAMERA = re.compile(r"(?P<camera>.+?)_\d+(_edit)?\.[A-Za-z]+$")
 
 
-def _score(value: Any) -> float | None:
-    """0.33, "0.33", "33%" or 33 as 0.33; n/a as None. Raises ValueError."""
-    if value is None or (isinstance(value, str) and value.strip().lower() in _NONE):
-        return None
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError('is neither a share, a percentage such as "33%", nor "n/a"')
-    share = written_score(value)
-    if share is None or not math.isfinite(share) or not 0 <= share <= 1:
-        raise ValueError(f'is {value!r}: neither a share from 0 to 1, a percentage such as "33%", nor "n/a"')
-    return share
+class ProgressRow(SourceRow):
+    """A row of a benchmark, as published files and prediction files hold it."""
 
-
-def _reference(value: Any) -> int | None:
-    """3 or "3" as 3; n/a as None. Raises ValueError."""
-    if value is None or (isinstance(value, str) and value.strip().lower() in _NONE):
-        return None
-    number = written_ref(value) if isinstance(value, str | int) and not isinstance(value, bool) else None
-    if number is None:
-        raise ValueError(f'is {value!r}: neither a whole number nor "n/a"')
-    return number
-
-
-def _name(value: Any) -> Any:
-    """A file name, or a list that holds just one."""
-    if isinstance(value, list):
-        if len(value) != 1:
-            raise ValueError(f"is a list of {len(value)} names, not of one")
-        return value[0]
-    return value
-
-
-def _steps(value: Any) -> Any:
-    if isinstance(value, str):
-        return None if value.strip().lower() in _NONE else int(value)
-    return value
-
-
-def camera_of(picture: str) -> str:
-    """The camera in a picture's name, camera_top_0012.jpg; empty where the name does not say."""
-    match = _CAMERA.match(picture.replace("\\", "/").rsplit("/", 1)[-1])
-    return match["camera"] if match else ""
-
-
-Text = Annotated[str, Field(strict=True)]
-Items = Annotated[tuple[Text, ...], Field(min_length=1)]
-
-
-class ProgressRow(BaseModel):
-    """One row: a demonstration in words or pictures, and one picture to place in it."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
-
-    id: Annotated[Text, Field(min_length=1)]
     task_goal: Text = ""
-    text_demo: Items | None = None
-    visual_demo: Items | None = None
-    total_steps: Annotated[int | None, BeforeValidator(_steps)] = None
-    stage_to_estimate: Annotated[str, BeforeValidator(_name), Field(min_length=1)]
-    closest_idx: Annotated[int | None, BeforeValidator(_reference)]
-    progress_score: Annotated[float | None, BeforeValidator(_score)]
     data_source: str | None = None
-    camera_combination: str | None = None
     inference: Annotated[int, Field(alias="_inference_idx"), AfterValidator(int)] = 0
-
-    @model_validator(mode="after")
-    def _one_demonstration(self) -> "ProgressRow":
-        if (self.text_demo is None) == (self.visual_demo is None):
-            raise ValueError("has neither text_demo nor visual_demo" if self.text_demo is None else "has both demos")
-        if self.closest_idx is not None and not 1 <= self.closest_idx <= self.demo_size:
-            raise ValueError(f"closest_idx is {self.closest_idx}, the demonstration has {self.demo_size} items")
-        return self
-
-    @property
-    def demo(self) -> tuple[str, ...]:
-        return self.text_demo or self.visual_demo or ()
-
-    @property
-    def demo_size(self) -> int:
-        return len(self.demo)
 
     @property
     def answerable(self) -> bool:
         return self.progress_score is not None
-
-    @property
-    def camera(self) -> str:
-        """Of the picture that is judged, by its name; empty where the name does not say."""
-        return camera_of(self.stage_to_estimate)
-
-    @property
-    def kind(self) -> Literal["text", "visual", "cross_view"]:
-        if self.text_demo is not None:
-            return "text"
-        cameras = {camera_of(name) for name in self.visual_demo or ()} - {""}
-        elsewhere = self.camera != "" and bool(cameras) and self.camera not in cameras
-        return "cross_view" if self.camera_combination or elsewhere else "visual"
 
     @property
     def dataset(self) -> str:

@@ -11,8 +11,7 @@ from eval.held_out.evaluate import BATCH, predict
 from eval.reward.success import Success, calibrate
 from eval.runners.prompt import Runner, UnansweredError
 from eval.runners.start import ScorerRunner
-from training.card import add_success
-from training.folder import read_card
+from training.folder import read_card, write_card
 from warehouse.lake import Lake
 from warehouse.releases import Release
 
@@ -26,13 +25,14 @@ def calibrate_checkpoint(lake: Lake, release: Release, folder: Path, *, words: b
     None where there is nothing to calibrate by. A model without a head answers each moment in words, which is slow, and
     is calibrated with `words` only. Raises ModelError or ShardError.
     """
-    answers_in_words = read_card(folder).get("head", True) is None
+    card = read_card(folder)
+    answers_in_words = card.get("head", True) is None
     if (answers_in_words and not words) or not release.paths(lake.workspace, SPLIT):
         return None
     episodes = held_out(lake, release, (SPLIT,))
     success = calibrated(ScorerRunner(folder, BATCH), episodes, release.name) if episodes else None
     if success is not None:
-        add_success(folder, success.as_json())
+        write_card(folder, card | {"success": success.as_json()})
     return success
 
 

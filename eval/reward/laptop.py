@@ -12,8 +12,7 @@ from eval.reward.success import Success
 from eval.reward.window import Window, trained_window
 from eval.runners.device import device
 from training.folder import folder_hash
-from training.laptop.model import LaptopModel, load_laptop
-from training.laptop.reading import OOD, SeenWindow, embed, read_windows
+from training.laptop.model import OOD, LaptopModel, SeenWindow, embed, load_laptop, read_windows
 
 
 class LaptopScorer(Scorer):

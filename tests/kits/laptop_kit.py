@@ -14,8 +14,7 @@ from core.paths import Workspace
 from core.tables import TABLES
 from training.laptop.config import LaptopConfig
 from training.laptop.episodes import ShownEpisode
-from training.laptop.model import LaptopModel, save_laptop
-from training.laptop.reading import embed
+from training.laptop.model import LaptopModel, embed, save_laptop
 from training.recipe import Recipe
 from warehouse.lake import Lake
 from warehouse.releases import Release, get_release

@@ -15,6 +15,7 @@ from training.attention import set_attention
 from training.backbones import load_backbone
 from training.model import ProgressModel, losses, save_model
 from training.pictures import Item
+from training.pixels import normalised
 from training.recipe import load_recipe
 from training.transform import Transform
 
@@ -61,7 +62,7 @@ def test_pictures_of_a_size_go_to_sdpa_in_one_call(saved, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", counted)
     with torch.inference_mode():
-        seen = model.see(saved.transform.pixels([bar(k / 10) for k in range(10)]))
+        seen = model.see(normalised(saved.transform.patches([bar(k / 10) for k in range(10)])))
     assert len(seen) == 10
     assert len(calls) == model.backbone.config.vision_config.depth
     assert min(calls) >= 10

@@ -12,7 +12,7 @@ from annotate.samples.procvqa import ACTIONS, PROGRESS, SEGMENTATION, task_text
 from core.logs import TOLD
 from training.data import augment
 from training.laptop.config import MAX_PX
-from training.laptop.reading import embed
+from training.laptop.model import embed
 from training.pictures import Item, decode_picture
 from warehouse.lake import Lake
 from warehouse.lake.sql import open_for_users

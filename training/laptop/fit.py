@@ -52,7 +52,11 @@ def fitted_model(config: LaptopConfig, episodes: Sequence[ShownEpisode], frames:
     """A new model that knows how the pictures of training are spread, and nothing of progress."""
     model = LaptopModel(config, episodes[0].numbers.shape[-1], frames)
     model.normalise_by(np.concatenate([e.numbers[0] for e in episodes]))
-    seen, first, label, run = _some_pictures(episodes)
+    # Every n-th picture in all views, beside those of its episode's first in the same view
+    every = -(-sum(e.numbers.shape[0] * e.numbers.shape[1] for e in episodes) // MOST_COMPARED)
+    views = [(view[::every], view[:1], e.label[::every], k) for k, e in enumerate(episodes) for view in e.numbers]
+    parts = [(view, first.repeat(len(view), 0), label, np.full(len(view), k)) for view, first, label, k in views]
+    seen, first, label, run = (torch.from_numpy(np.concatenate(of_all)) for of_all in zip(*parts, strict=True))
     model.ood.fit(model.normalised(seen), model.normalised(first), label, run)
     return model
 
@@ -91,15 +95,6 @@ def adapt_laptop(
     more |= {"adapted_to": release.name, "adapted_from": folder.name}
     episodes = [new] * max(1, len(known)) + known
     return _learn(lake, release, recipe, on_step, model, encoder, episodes, (*clock, looked), more)
-
-
-def _some_pictures(episodes: Sequence[ShownEpisode]) -> list[torch.Tensor]:
-    """Every n-th picture in all views [n, d], those of their episode's first in the same view, labels [n], and the
-    number of the episode [n]."""
-    every = -(-sum(e.numbers.shape[0] * e.numbers.shape[1] for e in episodes) // MOST_COMPARED)
-    views = [(view[::every], view[:1], e.label[::every], k) for k, e in enumerate(episodes) for view in e.numbers]
-    parts = [(view, first.repeat(len(view), 0), label, np.full(len(view), k)) for view, first, label, k in views]
-    return [torch.from_numpy(np.concatenate(of_all)) for of_all in zip(*parts, strict=True)]
 
 
 def _started(resume: bool) -> tuple[float, float]:

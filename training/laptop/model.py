@@ -25,7 +25,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 
-from annotate.embeddings.encoders import Encoder, identity, load_encoder
+from annotate.embeddings.encoders import Encoder, encoder_input, identity, load_encoder
+from annotate.embeddings.networks import one_thread
 from training.errors import ModelError
 from training.folder import CONFIG, LAPTOP, read_card, write_card
 from training.laptop.config import LaptopConfig
@@ -234,3 +235,66 @@ def load_laptop(folder: Path, device: str = "cpu") -> tuple[LaptopModel, Encoder
 def encoder_facts(config: LaptopConfig, encoder: Encoder) -> dict[str, str]:
     """What a model is bound to: another encoder's numbers mean nothing to it."""
     return {"title": encoder.title, "identity": identity(config.embeddings)}
+
+
+# Asked: pictures through its encoder once, and windows of what it saw, in one batch
+
+
+OOD = 0.5  # score from which on a picture counts as out of distribution
+
+
+def embed(encoder: Encoder, pictures: Sequence[np.ndarray]) -> np.ndarray:
+    """float32 [n, d] of RGB pictures uint8 [h, w, 3]; in the encoder's own batches, the last filled up with black.
+
+    Up to two small batches take the place of a large one, which costs more than both.
+    """
+    small = [encoder_input(rgb, encoder.size_px) for rgb in pictures]
+    found, at = [], 0
+    while at < len(small):
+        size = encoder.batch if len(small) - at > 2 * encoder.small_batch else encoder.small_batch
+        batch = np.zeros((size, encoder.size_px, encoder.size_px, 3), np.uint8)
+        part = small[at : at + size]
+        batch[: len(part)] = part
+        found.append(encoder.embed(batch)[: len(part)])
+        at += len(part)
+    return np.concatenate(found) if found else np.zeros((0, 0), np.float32)
+
+
+@dataclass(frozen=True)
+class SeenWindow:
+    """The embeddings [d] of a window's pictures in order, and of the episode's first one where it is known."""
+
+    task: str
+    pictures: Sequence[np.ndarray]
+    first: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """At the last picture of a window: progress and the probability of the end state, 0..1.
+
+    ood: 0..1, how much the picture is unlike all of training; at 1 progress is that by change alone, and `done` is
+    worth nothing.
+    """
+
+    progress: float
+    done: float
+    ood: float
+
+
+@torch.inference_mode()
+def read_windows(model: LaptopModel, windows: Sequence[SeenWindow]) -> list[Answer]:
+    """An answer for each, in order. Windows that are longer than in training lose their oldest pictures; in shorter
+    ones the oldest picture stands for those before it."""
+    if not windows:
+        return []
+    laid = np.empty((len(windows), 1 + model.frames, model.width), np.float32)
+    for k, window in enumerate(windows):
+        shown = list(window.pictures[-model.frames :])
+        shown = [shown[0]] * (model.frames - len(shown)) + shown
+        laid[k] = [shown[0] if window.first is None else window.first, *shown]
+    numbers = torch.from_numpy(laid).to(model.device)
+    with one_thread():
+        output = model(numbers, [w.task for w in windows])
+    found = (of[:, -1].tolist() for of in (output.progress, output.done, output.ood))
+    return [Answer(*answer) for answer in zip(*found, strict=True)]

@@ -24,6 +24,7 @@ from eval.runners.prompt import ModelReply, PictureLimits, Sampling
 from tests.kits.reward_kit import FPS, TASK, WINDOW, bar, bars, make_checkpoint
 from tests.kits.vlm_standin import StandIn, serving
 from training.pictures import Item
+from training.pixels import normalised
 from training.recipe import HeadConfig
 
 FOUR = Window(4, 0.4)
@@ -190,11 +191,11 @@ def test_a_server_is_asked_by_way_of_an_endpoint_and_never_twice(tmp_path: Path)
         pass
 
 
-def test_words_from_seen_pictures_are_the_plain_runners(tmp_path: Path) -> None:
+def test_words_from_seen_pictures_are_the_plain_runners(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make_checkpoint(tmp_path / "words", head=None)
     scorer = open_model(folder)
     assert scorer.source == "text"
-    scorer.sampling = Sampling(max_tokens=6)
+    monkeypatch.setattr("eval.reward.model.LIKELIEST_WORDS", Sampling(max_tokens=6))
     moments = list(run(scorer.stream(TASK, FPS, score_fps=2.5), bars(12)))
     told: list[str] = []
     words = scorer._words
@@ -239,18 +240,19 @@ def test_seen_pictures_give_the_language_model_what_pixels_give(scorer: ModelSco
     assert set(whole) - set(seen) == {"pixel_values"}
     for name, tensor in seen.items():
         assert torch.equal(torch.nan_to_num(tensor), torch.nan_to_num(whole[name])), name
-    pixels = scorer.transform.pixels([bar(0.2), bar(0.4), bar(1.0)])
+    pixels = normalised(scorer.transform.patches([bar(0.2), bar(0.4), bar(1.0)]))
     assert torch.equal(pixels["pixel_values"], whole["pixel_values"])
 
 
-def test_a_published_head_is_asked_after_the_words_and_only_on_request(tmp_path: Path) -> None:
+def test_a_published_head_is_asked_after_the_words_and_only_on_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = make_checkpoint(tmp_path / "m", head=HeadConfig(pooling="published"), converted_from="ProcVLM-2B")
     by_default, two_pass = open_model(folder), open_model(folder, answer="head")
     assert (by_default.source, two_pass.source) == ("text", "head")
     assert (by_default.settings["answer"], two_pass.settings["answer"]) == ("text", "head after text")
     assert (by_default.settings["repetition_penalty"], by_default.settings["temperature"]) == (1.0, 0.0)
-    for scorer in (by_default, two_pass):
-        scorer.sampling = Sampling(max_tokens=6)
+    monkeypatch.setattr("eval.reward.model.LIKELIEST_WORDS", Sampling(max_tokens=6))
     moments = [m for m in (two_pass.stream(TASK, FPS).append({"camera": rgb}) for rgb in bars(3)) if m]
     items = [Item(question(m.stream, len(m.views["camera"])), tuple(p.rgb for p in m.views["camera"])) for m in moments]
     with torch.inference_mode():

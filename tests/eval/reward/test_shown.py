@@ -26,7 +26,7 @@ from eval.server.client import RewardClient, RewardServerError
 from ingest.signals.gripper import GripperSignal
 from tests.kits.laptop_kit import TASKS, make_checkpoint, scene
 from tests.kits.reward_server_kit import png, running
-from training.laptop.reading import embed
+from training.laptop.model import embed
 
 FPS = 10.0
 ENCODER = load_encoder(EmbeddingsConfig(encoder="grey"))

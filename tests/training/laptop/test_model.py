@@ -12,8 +12,7 @@ from annotate.embeddings.encoders import load_encoder
 from tests.kits.laptop_kit import TASKS, small_config
 from training.errors import ModelError
 from training.folder import is_laptop
-from training.laptop.model import LaptopModel, load_laptop, save_laptop
-from training.laptop.reading import SeenWindow, read_windows
+from training.laptop.model import LaptopModel, SeenWindow, load_laptop, read_windows, save_laptop
 
 WIDTH = 6
 

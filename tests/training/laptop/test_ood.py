@@ -5,9 +5,8 @@ import pytest
 import torch
 
 from tests.kits.laptop_kit import TASKS, small_config
-from training.laptop.model import LaptopModel
+from training.laptop.model import OOD, LaptopModel
 from training.laptop.ood import ADAPTED, OodDetector
-from training.laptop.reading import OOD
 
 WIDTH = 256 + 64 * 4
 

@@ -1,0 +1,159 @@
+"""What a line of ProgressLM's files holds, in the three forms that it publishes, and in all variants of each."""
+
+import math
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from annotate.samples.replies import written_ref, written_score
+from annotate.samples.wording import Form, question_text
+
+_NONE = frozenset({"", "n/a", "na", "none", "null", "-"})
+_CAMERA = re.compile(r"(?P<camera>.+?)_\d+(_edit)?\.[A-Za-z]+$")
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(coerce_numbers_to_str=True)
+
+
+class _Message(_Row):
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class Conversation(_Row):
+    messages: list[_Message]
+    images: list[str] = []
+    progress: float | None = Field(default=None, ge=0, le=1)  # ours: the label, where the answer does not tell it
+
+    @model_validator(mode="after")
+    def one_turn(self) -> "Conversation":
+        roles = [m.role for m in self.messages]
+        if roles not in (["user", "assistant"], ["system", "user", "assistant"]):
+            raise ValueError(f"messages must be of user and assistant, or system, user and assistant, not {roles}")
+        return self
+
+
+class _Label(_Row):
+    ref: str
+    score_percent: str
+    demo_count: int = Field(ge=1)
+
+
+class RlPrompt(_Row):
+    id: str
+    user_prompt: str
+    system_prompt: str = ""
+    answer: _Label
+    images: list[str]
+
+
+def _score(value: Any) -> float | None:
+    """0.33, "0.33", "33%" or 33 as 0.33; n/a as None. Raises ValueError."""
+    if value is None or (isinstance(value, str) and value.strip().lower() in _NONE):
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError('is neither a share, a percentage such as "33%", nor "n/a"')
+    share = written_score(value)
+    if share is None or not math.isfinite(share) or not 0 <= share <= 1:
+        raise ValueError(f'is {value!r}: neither a share from 0 to 1, a percentage such as "33%", nor "n/a"')
+    return share
+
+
+def _reference(value: Any) -> int | None:
+    """3 or "3" as 3; n/a as None. Raises ValueError."""
+    if value is None or (isinstance(value, str) and value.strip().lower() in _NONE):
+        return None
+    number = written_ref(value) if isinstance(value, str | int) and not isinstance(value, bool) else None
+    if number is None:
+        raise ValueError(f'is {value!r}: neither a whole number nor "n/a"')
+    return number
+
+
+def _name(value: Any) -> Any:
+    """A file name, or a list that holds just one."""
+    if isinstance(value, list):
+        if len(value) != 1:
+            raise ValueError(f"is a list of {len(value)} names, not of one")
+        return value[0]
+    return value
+
+
+def _steps(value: Any) -> Any:
+    if isinstance(value, str):
+        return None if value.strip().lower() in _NONE else int(value)
+    return value
+
+
+def camera_of(picture: str) -> str:
+    """The camera in a picture's name, camera_top_0012.jpg; empty where the name does not say."""
+    match = _CAMERA.match(picture.replace("\\", "/").rsplit("/", 1)[-1])
+    return match["camera"] if match else ""
+
+
+Text = Annotated[str, Field(strict=True)]
+Items = Annotated[tuple[Text, ...], Field(min_length=1)]
+
+
+class SourceRow(BaseModel):
+    """A demonstration in words or pictures, one picture to place in it, and where it belongs."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    id: Annotated[Text, Field(min_length=1)]
+    task_goal: Text
+    text_demo: Items | None = None
+    visual_demo: Items | None = None
+    total_steps: Annotated[int | None, BeforeValidator(_steps)] = None
+    stage_to_estimate: Annotated[str, BeforeValidator(_name), Field(min_length=1)]
+    closest_idx: Annotated[int | None, BeforeValidator(_reference)]
+    progress_score: Annotated[float | None, BeforeValidator(_score)]
+    camera_combination: str | None = None
+
+    @model_validator(mode="after")
+    def _one_demonstration(self) -> "SourceRow":
+        if (self.text_demo is None) == (self.visual_demo is None):
+            raise ValueError("has neither text_demo nor visual_demo" if self.text_demo is None else "has both demos")
+        if self.closest_idx is not None and not 1 <= self.closest_idx <= self.demo_size:
+            raise ValueError(f"closest_idx is {self.closest_idx}, the demonstration has {self.demo_size} items")
+        return self
+
+    @property
+    def demo(self) -> tuple[str, ...]:
+        return self.text_demo or self.visual_demo or ()
+
+    @property
+    def demo_size(self) -> int:
+        return len(self.demo)
+
+    @property
+    def names(self) -> list[str]:
+        """Its pictures below the image root, in the order of its question: the state to place comes last."""
+        return [f"{self.id}/{name}" for name in (*(self.visual_demo or ()), self.stage_to_estimate)]
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Of the task done at each item. Steps in words are done at their end; pictures reach from the start to the end
+        of the task."""
+        n = self.demo_size
+        if self.text_demo:
+            return tuple(k / n for k in range(1, n + 1))
+        return tuple(k / max(1, n - 1) for k in range(n))
+
+    @property
+    def camera(self) -> str:
+        """Of the picture that is judged, by its name; empty where the name does not say."""
+        return camera_of(self.stage_to_estimate)
+
+    @property
+    def kind(self) -> Literal["text", "visual", "cross_view"]:
+        if self.text_demo is not None:
+            return "text"
+        cameras = {camera_of(name) for name in self.visual_demo or ()} - {""}
+        elsewhere = self.camera != "" and bool(cameras) and self.camera not in cameras
+        return "cross_view" if self.camera_combination or elsewhere else "visual"
+
+    def question(self, form: Form) -> str:
+        """In our wording, with an image mark for each of its pictures."""
+        return question_text(self.kind, self.task_goal or None, self.shares, self.text_demo or (), form)
