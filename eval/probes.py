@@ -85,8 +85,10 @@ def _video(
 
 # Of each metric: the part, and what it makes of that part's videos
 METRICS: dict[str, tuple[str, Callable[[Runs], np.ndarray]]] = {
-    "reverse_voc": (REVERSED, lambda runs: order.reverse_voc(worst_case(runs))),
-    "cycle_voc": (CYCLED, lambda runs: order.cycle_voc(worst_case(runs))),
+    # Labels fall, or rise and fall: 1 for who looks; a clock has -1 and 0. (After GVL's reversed orders and RoboValue's
+    # cycle-VOC.)
+    "reverse_voc": (REVERSED, lambda runs: order.voc(worst_case(runs))),
+    "cycle_voc": (CYCLED, lambda runs: order.voc(worst_case(runs))),
     "stall_drift": (FROZEN, order.stall_drift),
     "false_progress_rewound": (CYCLED, lambda runs: order.claimed(worst_case(runs), since=0.5)),
     "false_progress_frozen": (FROZEN, order.claimed),

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -18,15 +19,21 @@ FINISHED = 0.95  # of the task done at the end of a run
 
 @dataclass(frozen=True)
 class QuestionedRun:
-    """One run of a release's test split with its questions about progress, in order of time.
-
-    `first`: frame 0, where a window shows it; `pictures`: all that any window shows, by frame, in order.
-    """
+    """One run of a release's test split with its questions about progress, in order of time."""
 
     split: str
     questions: tuple[Question, ...]
-    first: PictureFile | None
-    pictures: Mapping[int, PictureFile]
+
+    @cached_property
+    def pictures(self) -> dict[int, PictureFile]:
+        """All that any window shows, by frame, in order."""
+        shown = {f: p for q in self.questions for f, p in zip(q.row["frames"], q.pictures, strict=True)}
+        return {f: shown[f] for f in sorted(shown)}
+
+    @property
+    def first(self) -> PictureFile | None:
+        """Frame 0, where a window shows it."""
+        return self.pictures.get(0)
 
     @property
     def task(self) -> str:
@@ -52,9 +59,7 @@ def shown_runs(lake: Lake, release: Release, limit: int | None = None) -> list[Q
     for benchmark, split in procvqa.SPLITS.items():
         if release.paths(lake.workspace, split):
             several = [run for run in questions_by_run(benchmark, lake, release) if len(run) > 1]
-            for run in several[:limit]:
-                shown = {f: p for q in run for f, p in zip(q.row["frames"], q.pictures, strict=True)}
-                runs.append(QuestionedRun(split, tuple(run), shown.get(0), dict(sorted(shown.items()))))
+            runs += [QuestionedRun(split, tuple(run)) for run in several[:limit]]
     if not runs:
         raise BenchmarkError(f"release {release.name} holds no run with two progress questions in its test splits")
     return runs

@@ -107,23 +107,7 @@ def _has_order(runs: Runs) -> np.ndarray:
     return high > low
 
 
-# Probes: the same frames in another order, or one frame held. What is predicted there against what is right there.
-
-
-def reverse_voc(runs: Runs) -> np.ndarray:
-    """VOC of a run shown backwards against its labels in that order, -1..1: -1 for a clock, 1 for who looks.
-
-    `target` falls here, where the run's rises. (After the shuffled and reversed orders of GVL.)
-    """
-    return voc(runs)
-
-
-def cycle_voc(runs: Runs) -> np.ndarray:
-    """VOC of a run shown forwards and then backwards, -1..1, against labels that rise and fall: 0 for a clock.
-
-    (RoboValue's cycle-VOC, as its table of results has it.)
-    """
-    return voc(runs)
+# Probes: one frame held, or a run that goes back. What is predicted there against what is right there.
 
 
 def stall_drift(runs: Runs) -> np.ndarray:

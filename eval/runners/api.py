@@ -75,7 +75,9 @@ class ApiRunner:
         if not takes_vllm_fields:
             _check_fields_of_an_api(sampling, limits)
         self.form: PromptFormat = form or _served_format(root)
-        self.extra = _vllm_fields(sampling, limits) if takes_vllm_fields else _api_fields(sampling)
+        # 1 is every API's own top_p, and some models take no other
+        of_api = {"top_p": sampling.top_p} if sampling.top_p < 1 else {}
+        self.extra = _vllm_fields(sampling, limits) if takes_vllm_fields else of_api
         self.settings: Mapping[str, Any] = {
             "runner": "vllm" if is_vllm else "api",
             "answer": "text",
@@ -136,29 +138,26 @@ class ApiRunner:
 
     async def _ask_all(self, prompts: Sequence[Prompt], replies: Replies) -> None:
         room = asyncio.Semaphore(AT_ONCE * self.config.max_concurrency)
+
+        async def one(number: int, prompt: Prompt) -> None:
+            """One prompt's reply, or its error; what stops all others is raised."""
+            async with room:
+                try:
+                    request = await asyncio.to_thread(self._request, prompt)
+                    replies.put(_reply(prompt, await client.ask(request, number)))
+                except (BenchmarkError, VlmError) as e:
+                    # Raised, it makes the task group stop all other prompts.
+                    if isinstance(e, VlmError) and e.is_fatal:
+                        raise
+                    replies.put(ModelReply(prompt.key, error=str(e)))
+
         async with self._client() as client:
             try:
                 async with asyncio.TaskGroup() as group:
                     for number, prompt in enumerate(prompts):
-                        group.create_task(self._ask(client, room, number, prompt, replies))
+                        group.create_task(one(number, prompt))
             except BaseExceptionGroup as e:  # one reason is enough: the others only say that they were stopped
                 raise next((x for x in e.exceptions if isinstance(x, VlmError)), e.exceptions[0]) from e
-
-    async def _ask(
-        self, client: Client, room: asyncio.Semaphore, number: int, prompt: Prompt, replies: Replies
-    ) -> None:
-        """One prompt's reply, or its error; what stops all others is raised."""
-        async with room:
-            try:
-                request = await asyncio.to_thread(self._request, prompt)
-                replies.put(_reply(prompt, await client.ask(request, number)))
-            except BenchmarkError as e:
-                replies.put(ModelReply(prompt.key, error=str(e)))
-            except VlmError as e:
-                # Raised, it makes the task group stop all other prompts.
-                if e.is_fatal:
-                    raise
-                replies.put(ModelReply(prompt.key, error=str(e)))
 
     def _request(self, prompt: Prompt) -> Request:
         pictures = iter(prompt.pictures)
@@ -195,11 +194,6 @@ def _check_fields_of_an_api(sampling: Sampling, limits: PictureLimits) -> None:
         raise UserError("--min-pixels and --max-pixels need --runner transformers or vllm: no API takes them")
     if sampling.top_k or sampling.repetition_penalty != 1:
         raise UserError("--top-k and --repetition-penalty need --runner transformers or vllm: no API takes them")
-
-
-def _api_fields(sampling: Sampling) -> dict[str, Any]:
-    """What a request has beside temperature and length; 1 is every API's own top_p, and some models take no other."""
-    return {"top_p": sampling.top_p} if sampling.top_p < 1 else {}
 
 
 def _vllm_fields(sampling: Sampling, limits: PictureLimits) -> dict[str, Any]:

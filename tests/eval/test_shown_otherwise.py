@@ -51,7 +51,7 @@ def run(number: int, task: str, end: float = 1.0) -> QuestionedRun:
             row={"frames": shown, "variant": "progress"},
         )
         questions.append(question)
-    return QuestionedRun("test_id", tuple(questions), pictures[0], pictures)
+    return QuestionedRun("test_id", tuple(questions))
 
 
 RUNS = [run(0, TASKS[0]), run(1, TASKS[1]), run(2, TASKS[2], end=0.4)]
