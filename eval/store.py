@@ -97,9 +97,7 @@ def _score_rows(eval_run: str, scores: Mapping[tuple[str, str], Score]) -> Itera
         yield {"eval_run": eval_run, "slice": part, "metric": metric, **numbers}
 
 
-def store_scores(
-    lake: Lake, evaluated: Evaluated, predictions: bytes, settings: Mapping[str, Any], release: str | None = None
-) -> str:
+def store_scores(lake: Lake, evaluated: Evaluated, predictions: bytes, settings: Mapping[str, Any]) -> str:
     """Keep a prediction file and its scores; returns the eval_run. The same file under the same name replaces itself.
 
     The file is whole in its place before a row of the lake names it. `settings` go into eval_runs.config.
@@ -119,7 +117,6 @@ def store_scores(
         evaluated.benchmark,
         config=json.dumps(config, sort_keys=True),
         code_version=CODE_VERSION,
-        release=release,
     )
     store_evaluations(lake, "scores of a prediction file", [StoredEvaluation(run, evaluated.scores)])
     return eval_run

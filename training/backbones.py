@@ -12,7 +12,6 @@ from typing import Any
 import torch
 import transformers
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoProcessor
 from transformers.utils import logging
@@ -120,11 +119,7 @@ def _short(e: Exception) -> str:
 def add_adapter(backbone: Any, config: LoraConfig) -> None:
     """LoRA on linear layers of the language model; all else is frozen. Raises ModelError where none is so named."""
     backbone.add_adapter(adapter_settings(backbone, config))
-    _learn_in_float32(backbone)
-
-
-def _learn_in_float32(backbone: Any) -> None:
-    """transformers makes adapters in the precision of their base; in bfloat16 most steps round to nothing."""
+    # transformers makes adapters in the precision of their base; in bfloat16 most steps round to nothing.
     for parameter in backbone.parameters():
         if parameter.requires_grad and parameter.is_floating_point():
             parameter.data = parameter.data.float()
@@ -154,18 +149,12 @@ def has_adapter(backbone: Any) -> bool:
     return bool(getattr(backbone, "peft_config", None))
 
 
-def load_adapter(backbone: Any, folder: Path, trainable: bool = False) -> None:
-    """Put the adapter of a folder on the model that it was made for; what learns is float32. Raises ModelError."""
-    import peft
-
+def load_adapter(backbone: Any, folder: Path) -> None:
+    """Put the adapter of a folder on the model that it was made for. Raises ModelError."""
     if not (folder / ADAPTER_FILE).exists():
         raise ModelError(_pickled(folder) if _pickles(folder) else f"the adapter {folder} lacks {ADAPTER_FILE}")
     try:
-        backbone.load_adapter(str(folder), is_trainable=trainable)
-        # Read again, since they were rounded to the precision of the base.
-        if trainable:
-            _learn_in_float32(backbone)
-            peft.set_peft_model_state_dict(backbone, load_file(folder / ADAPTER_FILE))
+        backbone.load_adapter(str(folder))
     except (OSError, ValueError, KeyError, RuntimeError, TypeError) as e:
         raise ModelError(f"the adapter {folder} cannot be loaded: {_short(e)}") from e
 

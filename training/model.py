@@ -228,19 +228,15 @@ def save_processor(processor: Any, folder: Path) -> None:
     (folder / "chat_template.jinja").unlink(missing_ok=True)
 
 
-def load_model(
-    folder: Path, attention: str = "sdpa", trainable: bool = False, **options: Any
-) -> tuple[ProgressModel, Any, dict[str, Any]]:
-    """Model, processor and card of a checkpoint folder; nothing is unpickled, no remote code. Raises ModelError.
-
-    An adapter is put on its base, and learns if `trainable`. `options` go to load_backbone.
-    """
+def load_model(folder: Path) -> tuple[ProgressModel, Any, dict[str, Any]]:
+    """Model, processor and card of a checkpoint folder, an adapter put on its base; nothing is unpickled, no remote
+    code. Raises ModelError."""
     logging.disable_progress_bar()
     card = read_card(folder)
     base = base_of(folder)
-    backbone = load_backbone(base or folder, attention, **options)
+    backbone = load_backbone(base or folder)
     if base:
-        load_adapter(backbone, folder, trainable)
+        load_adapter(backbone, folder)
     processor = load_processor(folder)
     processor.max_vision_tokens = card.get("max_vision_tokens")
     return ProgressModel(backbone, load_head(folder, card)).eval(), processor, card

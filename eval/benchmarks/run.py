@@ -21,11 +21,11 @@ from eval.benchmarks.question import DEMONSTRATED, BenchmarkError, PictureFile, 
 from eval.predictions import read_predictions
 from eval.report import Report, Stills, score_rows, write_report
 from eval.runners.api import Books
-from eval.runners.collect import collect, prompt_version, run_settings
+from eval.runners.collect import Shard, collect, prompt_version, run_settings
 from eval.runners.journal import Row, key_of, line, row_of, run_hash
 from eval.runners.methods import METHODS, VLM_BASELINES, Method
 from eval.runners.prompt import ModelReply, Runner, UnansweredError
-from eval.runners.prompt_folder import PromptFolder, read_prompts
+from eval.runners.prompt_folder import read_prompts
 from eval.runners.start import RunnerConfig, started
 from eval.runners.weightless import weightless
 from eval.scoring.files import score_predictions
@@ -87,12 +87,19 @@ def evaluate_benchmark(
     with started(runner, books) as model:
         if model.has_head:
             questions = _questions_for_a_head(asked, questions)
-        settings = _settings(asked, model, runner.model, own, questions, prompts)
+        chosen = {"limit": asked.limit, "num_inferences": asked.num_inferences, "parts": list(asked.part)}
+        told = {"prompts": prompts.hash} if prompts else {}
+        settings = run_settings(model, runner.model, own, questions, **chosen, **told)
         run = run_hash(settings)
         folder = lake.workspace.root / "evals" / run
         out = asked.out or folder / "predictions.jsonl"
+        asks = [(runner.model, own, out, settings)]
+        for name in dict.fromkeys(asked.baselines):
+            its_settings = run_settings(model, runner.model, METHODS[name], questions, **chosen)
+            file = out.with_name(f"{out.stem}.{name}.jsonl")
+            asks.append((f"{name} ({runner.model})", METHODS[name], file, its_settings))
         try:
-            answers, notes = _ask(asked, model, runner.model, own, questions, settings, out, on_rows)
+            answers, notes = _ask(model, asks, questions, asked.shards, on_rows)
         finally:
             # Calls of an evaluation that fails or is stopped cost money all the same.
             _record_calls(lake, build)
@@ -146,53 +153,30 @@ def _questions_for_a_head(asked: EvaluationOptions, questions: Sequence[Question
     return about_a_state
 
 
-def _settings(
-    asked: EvaluationOptions,
-    runner: Runner,
-    model: str,
-    method: Method,
-    questions: Sequence[Question],
-    prompts: PromptFolder | None = None,
-) -> dict[str, Any]:
-    """All that the answers to one method's questions depend on; `prompts` only where the method asks by them."""
-    chosen: dict[str, Any] = {"limit": asked.limit, "num_inferences": asked.num_inferences, "parts": list(asked.part)}
-    if prompts:
-        chosen["prompts"] = prompts.hash
-    return run_settings(runner, model, method, questions, **chosen)
-
-
 def _ask(
-    asked: EvaluationOptions,
     runner: Runner,
-    model: str,
-    own: Method,
+    asks: Sequence[tuple[str, Method, Path, Mapping[str, Any]]],
     questions: Sequence[Question],
-    settings: Mapping[str, Any],
-    out: Path,
+    shard: Shard,
     on_rows: OnRows,
 ) -> tuple[list[tuple[str, Path, Mapping[str, Any], list[Row] | None]], list[str]]:
     """Of the model and each of its VLM baselines the name in reports, prediction file, settings and answers (None:
-    other shards are still at work); and why a baseline is left out.
+    other shards are still at work); and why a baseline is left out. `asks`: name, method, file and settings of each.
 
     A baseline that answers nothing is left out; a model that answers nothing raises UnansweredError.
     """
+    answers, notes = [], []
+    for label, method, file, settings in asks:
 
-    def collected(method: Method, file: Path, its_settings: Mapping[str, Any]) -> list[Row] | None:
-        def on_count(done: int) -> None:
-            on_rows(method.name, done, len(questions))
+        def on_count(done: int, name: str = method.name) -> None:
+            on_rows(name, done, len(questions))
 
-        return collect(runner, method, questions, file, its_settings, asked.shards, on_count)
-
-    answers = [(model, out, settings, collected(own, out, settings))]
-    notes = []
-    for name in dict.fromkeys(asked.baselines):
-        label, method = f"{name} ({model})", METHODS[name]
-        file = out.with_name(f"{out.stem}.{name}.jsonl")
-        its_settings = _settings(asked, runner, model, method, questions)
         try:
-            answers.append((label, file, its_settings, collected(method, file, its_settings)))
+            answers.append((label, file, settings, collect(runner, method, questions, file, settings, shard, on_count)))
         except UnansweredError as e:
-            notes.append(f"{name} with {model}: {e}")
+            if not answers:
+                raise
+            notes.append(f"{method.name} with {asks[0][0]}: {e}")
     return answers, notes
 
 

@@ -156,11 +156,7 @@ def baselines(episodes: Sequence[HeldOut], target: Callable[[HeldOut], np.ndarra
 
 
 def evaluate_all(
-    name: str,
-    runner: Runner,
-    episodes: Sequence[HeldOut],
-    validation: Sequence[HeldOut] = (),
-    benchmark: str = "held-out",
+    name: str, runner: Runner, episodes: Sequence[HeldOut], validation: Sequence[HeldOut] = ()
 ) -> list[Evaluated]:
     """A model and the baselines against the release's labels and, where there is some, against ground truth; then how
     they rank the runs of each task. `validation`: episodes that thresholds of success are chosen on."""
@@ -183,7 +179,7 @@ def evaluate_all(
             predictors["the label itself"] = label_of
         for who, predictor in predictors.items():
             detector = detector_of(done_by_model if who == name else predictor, validation)
-            results.append(evaluate(who, benchmark + about, scored, target, predictor, detector))
+            results.append(evaluate(who, "held-out" + about, scored, target, predictor, detector))
             rankings.append(rank(who, RANKING + about, scored, target, predictor))
     return results + rankings
 

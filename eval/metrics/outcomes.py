@@ -158,17 +158,17 @@ Key = tuple[str, int]
 
 
 def preference_measures(
-    pairs: Sequence[Pair], scores: Mapping[Key, np.ndarray], episodes: Sequence[Key], name: str = "preference"
+    pairs: Sequence[Pair], scores: Mapping[Key, np.ndarray], episodes: Sequence[Key]
 ) -> dict[str, Measure]:
-    """Accuracy over all pairs, `<name>_accuracy`, and of each kind that there are, `<name>_further` and so on.
+    """Accuracy over all pairs, `preference_accuracy`, and of each kind that there are, `preference_further` and so on.
 
     `scores`: what a model says of each moment of an episode [t], of which the frames of a pair's parts are the numbers.
     The greater mean is the model's choice; equal ones are half right, a score that is missing (NaN) is wrong. A pair
     counts half for each of its two episodes, so that resampling episodes resamples pairs. (Christiano 2017 and
     Robometer, arXiv 2603.02115, report it; a clock has 0.5 on outcomes.)
     """
-    by_name = {f"{name}_accuracy": list(pairs)} if pairs else {}
-    by_name |= {f"{name}_{why}": found for why in WHYS if (found := [p for p in pairs if p.why == why])}
+    by_name = {"preference_accuracy": list(pairs)} if pairs else {}
+    by_name |= {f"preference_{why}": found for why in WHYS if (found := [p for p in pairs if p.why == why])}
     return {metric: _accuracy(found, scores, episodes) for metric, found in by_name.items()}
 
 

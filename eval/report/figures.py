@@ -145,11 +145,11 @@ def _draw_bars(
 def confusion_figure(own: Evaluated) -> Figure | None:
     """Mean last answers to the finished runs of each task (rows) under each instruction (columns); None without any."""
     cells = confusion_cells(own)
-    videos, instructions = (list(dict.fromkeys(names)) for names in zip(*cells, strict=True)) if cells else ([], [])
     if not cells:
         return None
+    videos, instructions = (list(dict.fromkeys(names)) for names in zip(*cells, strict=True))
     # Where an instruction has a run of its own it lies on the diagonal
-    columns = [name for name in videos if name in instructions] + [n for n in instructions if n not in videos]
+    columns = sorted(instructions, key=lambda name: [*videos, name].index(name))
     matrix = np.array([[cells.get((video, told), np.nan) for told in columns] for video in videos])
     figure, axes = new_figure(4.6 + 0.42 * len(columns), 3.4 + 0.34 * len(videos))
     axis = axes[0, 0]

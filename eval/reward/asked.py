@@ -26,8 +26,8 @@ class RunnerScorer(Scorer):
 
     source = "text"
 
-    def __init__(self, runner: Runner, window: Window | None, *, picture_max_px: int | None = None) -> None:
-        super().__init__(window, picture_max_px=picture_max_px)
+    def __init__(self, runner: Runner, window: Window | None) -> None:
+        super().__init__(window)
         self.runner = runner
         self.settings = {**runner.settings, "window": str(window)}
 

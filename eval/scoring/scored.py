@@ -114,8 +114,7 @@ def compare(first: ScoredBenchmark, second: ScoredBenchmark, seed: int = 0) -> M
     # The numbers of each common episode on both sides
     at = {e.key: k for k, e in enumerate(second.episodes)}
     pairs = [(k, at[e.key]) for k, e in enumerate(first.episodes) if e.key in at]
-    one = np.array([ours for ours, _ in pairs], np.int64)
-    two = np.array([theirs for _, theirs in pairs], np.int64)
+    one, two = np.array(pairs, np.int64).reshape(-1, 2).T
 
     differences = {}
     for name, measure in first.measures.items():
