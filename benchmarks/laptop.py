@@ -57,14 +57,10 @@ def measured(runner: Runner, episodes: Sequence[HeldOut], tasks: Sequence[str]) 
             if e.truth is not None:
                 add(f"{name}_truth", float(np.abs(guess - e.truth).mean()))
         for task in tasks:
-            if task != e.questions[0].goal:
-                add("wrong", float(np.mean(predict(runner, [_told(e, task)])[0][e.key])))
+            if task != e.questions[0].goal:  # the same pictures under another instruction
+                told = replace(e, questions=tuple(replace(q, goal=task) for q in e.questions))
+                add("wrong", float(np.mean(predict(runner, [told])[0][e.key])))
     return {name: float(np.mean(values)) for name, values in found.items()} | {"episodes": len(episodes)}
-
-
-def _told(e: HeldOut, task: str) -> HeldOut:
-    """The same pictures under another instruction."""
-    return replace(e, questions=tuple(replace(q, goal=task) for q in e.questions))
 
 
 def _rank(one: np.ndarray, other: np.ndarray) -> float:

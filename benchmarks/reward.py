@@ -74,8 +74,7 @@ class Unshared(ModelScorer):
     """Looks at the pictures of each window anew."""
 
     def ask(self, questions: Sequence[PictureQuestion]) -> list[Reward]:
-        anew = [replace(q, pictures=tuple(StreamPicture(p.rgb) for p in q.pictures)) for q in questions]
-        return super().ask(anew)
+        return super().ask([replace(q, pictures=tuple(StreamPicture(p.rgb) for p in q.pictures)) for q in questions])
 
 
 def make_scorers(device: str) -> tuple[ModelScorer, ModelScorer, float]:

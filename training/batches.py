@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from training.data import SampleSource, Unread, augment, form_name, item_of, length_of, naming
-from training.negatives.windows import AS_RECORDED
+from training.negatives.config import AS_RECORDED
 from training.pictures import Item
 from training.pixels import normalised, on_device
 from training.recipe import Recipe

@@ -21,7 +21,7 @@ from training.errors import TrainingError
 from training.feeding import Batches
 from training.held_out import HeldOutCheck
 from training.model import ProgressModel, losses
-from training.negatives.windows import AS_RECORDED, KINDS
+from training.negatives.config import AS_RECORDED, KINDS
 from training.plan import PEAK, card_here, cost, less
 from training.points import Point
 from training.recipe import Recipe, TrainConfig

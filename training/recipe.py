@@ -17,7 +17,7 @@ from core.errors import UserError
 from core.yaml_text import parse_yaml
 from training.folder import is_laptop
 from training.laptop.config import MAX_PX, LaptopConfig
-from training.negatives.windows import NegativesConfig
+from training.negatives.config import NegativesConfig
 
 BUILT_IN = Path(__file__).parent / "recipes"
 ATTENTIONS = ("auto", "sdpa", "varlen", "eager")

@@ -7,16 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from training.laptop.episodes import ShownEpisode
-from training.negatives.windows import (
-    AS_RECORDED,
-    OTHER_TASK,
-    Instructions,
-    NegativesConfig,
-    draw_kind,
-    draw_speed,
-    shown_of,
-    window_places,
-)
+from training.negatives.config import AS_RECORDED, OTHER_TASK, NegativesConfig
+from training.negatives.windows import Instructions, draw_kind, draw_speed, shown_of, window_places
 
 WITHOUT_START = 0.15  # of windows: their own oldest picture stands for the episode's first
 WITHOUT_TASK = 0.15  # of windows of the right task: nothing is said of it, as of a task whose words are all unknown

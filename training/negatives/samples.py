@@ -15,16 +15,8 @@ from annotate.samples.labelled_episode import LabelledEpisode
 from annotate.samples.procvqa import PROGRESS, progress_answer, task_text
 from training.data import Unread, unread
 from training.labels import Labels
-from training.negatives.windows import (
-    AS_RECORDED,
-    OTHER_TASK,
-    Instructions,
-    NegativesConfig,
-    draw_kind,
-    draw_speed,
-    shown_of,
-    window_places,
-)
+from training.negatives.config import AS_RECORDED, OTHER_TASK, NegativesConfig
+from training.negatives.windows import Instructions, draw_kind, draw_speed, shown_of, window_places
 from warehouse.shards import Sample
 
 Row = Mapping[str, Any]

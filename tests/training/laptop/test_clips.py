@@ -11,7 +11,7 @@ from annotate.samples.procvqa import samples
 from tests.kits.labelled import episode
 from tests.kits.laptop_kit import TASKS, make_episode
 from training.laptop.clips import ClipSource
-from training.negatives.windows import NegativesConfig
+from training.negatives.config import NegativesConfig
 
 RUNS = (make_episode(TASKS[0]), make_episode(TASKS[1]))
 
