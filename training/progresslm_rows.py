@@ -10,7 +10,8 @@ from annotate.samples.replies import written_ref, written_score
 from annotate.samples.wording import Form, question_text
 
 _NONE = frozenset({"", "n/a", "na", "none", "null", "-"})
-_CAMERA = re.compile(r"(?P<camera>.+?)_\d+(_edit)?\.[A-Za-z]+$")
+# RoboMIND's may have another run's name before it
+_CAMERA = re.compile(r"(?:.*?(camera_[a-z]+)|(.+?))_\d+(?:_edit)?\.[A-Za-z]+$")
 
 
 class _Row(BaseModel):
@@ -89,7 +90,7 @@ def _steps(value: Any) -> Any:
 def camera_of(picture: str) -> str:
     """The camera in a picture's name, camera_top_0012.jpg; empty where the name does not say."""
     match = _CAMERA.match(picture.replace("\\", "/").rsplit("/", 1)[-1])
-    return match["camera"] if match else ""
+    return match[1] or match[2] if match else ""
 
 
 Text = Annotated[str, Field(strict=True)]
