@@ -8,18 +8,16 @@ annotations/steerable_pipeline/modules/advantage.py @0be63969, on a branch).
 import numpy as np
 
 
-def chunk_residuals(value: np.ndarray, chunk_size: int, gamma: float = 1.0, reward: float = 0.0) -> np.ndarray:
-    """sum(gamma^k r, k < N) + gamma^N V[t + N] - V[t], float32 [n]; NaN where fewer than N frames follow.
-
-    `reward` is that of each frame; 0 for progress, which is itself what was earned so far.
+def chunk_residuals(value: np.ndarray, chunk_size: int) -> np.ndarray:
+    """V[t + N] - V[t], float32 [n]; NaN where fewer than N frames follow. Nothing is discounted, and frames have no
+    reward beside it: progress is itself what was earned so far.
 
     Example: chunk_residuals([0, 0.5, 1], 2) == [1, nan, nan].
     """
     v = np.asarray(value, np.float64)
     out = np.full(len(v), np.nan, np.float32)
-    earned = reward * (chunk_size if gamma == 1 else (1 - gamma**chunk_size) / (1 - gamma))
     if chunk_size < len(v):
-        out[:-chunk_size] = earned + gamma**chunk_size * v[chunk_size:] - v[:-chunk_size]
+        out[:-chunk_size] = v[chunk_size:] - v[:-chunk_size]
     return out
 
 

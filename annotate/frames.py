@@ -5,8 +5,8 @@ episode has rows and shows something.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -108,14 +108,12 @@ def frames_stage(
                 episode = read_episode(source, record)
                 rows = proprioception(episode, signals)
                 fps, drift_s, off = timing(episode.timestamps_s, record.fps, certain=source.config.fps is not None)
-                options = DecodeOptions(source.decoding_threads)
-                measuring = _Measuring(episode, config, store, keepers, fps, options)
-                usable = measuring.cameras()
+                usable, wrong, of_cameras = _cameras(episode, config, store, keepers, fps, source.decoding_threads)
         except (DataError, MemoryError) as e:
             findings.append(Finding(*trouble(e), "unusable", record.episode_index, file=record.data_uri))
             continue
-        decoded += measuring.decoded
-        findings += measuring.findings
+        decoded += of_cameras
+        findings += wrong
         # An episode without a usable camera has findings and nothing else
         if not usable:
             continue
@@ -126,7 +124,7 @@ def frames_stage(
         hashes = content_columns(episode, pictures, signals, source.config.grippers)
         contents.append(where | row | {"usable_cameras": list(pictures)} | hashes)
         if rows.state is not None:
-            states.append(_rows("states", where, len(rows.state), state=_lists(rows.state)))
+            states.append(rows_of("states", where, len(rows.state), state=lists_of(rows.state)))
         lags.add(episode, rows, usable[0].measures.change, fps)
         for camera in usable:
             frames.append(_frame_rows(where, rows, main, camera, fps))
@@ -147,52 +145,34 @@ def frames_stage(
     return FramesResult(tables, findings, decoded)
 
 
-@dataclass
-class _Measuring:
-    """The cameras of an episode being measured; `fps`: of the episode."""
-
-    episode: EpisodeData
-    config: FramesConfig
-    store: Store
-    keepers: Sequence[Keeper]
-    fps: float
-    options: DecodeOptions
-    findings: list[Finding] = field(default_factory=list)
-    decoded: int = 0  # frames
-
-    def cameras(self) -> list[Measured]:
-        """The usable ones; what is wrong with any goes into `findings`."""
-        usable: list[Measured] = []
-        problems: list[tuple[CameraVideo, tuple[str, str]]] = []
-        for video in self.episode.record.videos:
-            # The first usable camera is the preferred one
-            measured, obstacle = self._measured(video.camera, is_preferred=not usable)
-            damage = _damage(measured) if measured and measured.damaged else None
-            if measured and not obstacle:
-                usable.append(measured)
-            if problem := obstacle or damage:
-                problems.append((video, problem))
-        # A camera's trouble costs an episode only when no other camera is left
-        severity, index = "warning" if usable else "unusable", self.episode.record.episode_index
-        self.findings += [Finding(*problem, severity, index, video.camera, video.uri) for video, problem in problems]
-        return usable
-
-    def _measured(self, camera: str, *, is_preferred: bool) -> tuple[Measured | None, tuple[str, str] | None]:
-        """A camera, and why it cannot be used: (reason, detail)."""
-        record = self.episode.record
-        wants = [(k, k.every(camera, self.fps, record.num_rows, is_preferred=is_preferred)) for k in self.keepers]
+def _cameras(
+    episode: EpisodeData, config: FramesConfig, store: Store, keepers: Sequence[Keeper], fps: float, threads: int
+) -> tuple[list[Measured], list[Finding], int]:
+    """An episode's usable cameras, what is wrong with any, and how many frames were decoded; `fps`: of the episode."""
+    record, decoded = episode.record, 0
+    usable: list[Measured] = []
+    problems: list[tuple[CameraVideo, tuple[str, str]]] = []
+    for video in record.videos:
+        # The first usable camera is the preferred one
+        wants = [(k, k.every(video.camera, fps, record.num_rows, is_preferred=not usable)) for k in keepers]
         wanting = [(keeper, every) for keeper, every in wants if every]
         measured = None
         try:
-            measured = measure_camera(self.episode, camera, self.config, self.store, wanting, self.options)
-            obstacle = _obstacle(measured, record, self.config)
-            self.decoded += len(measured)
+            measured = measure_camera(episode, video.camera, config, store, wanting, DecodeOptions(threads))
+            obstacle, damage = _obstacle(measured, record, config), _damage(measured) if measured.damaged else None
+            decoded += len(measured)
         except (DataError, MemoryError) as e:
-            obstacle = trouble(e)
-        if measured is None or measured.damaged:
+            obstacle, damage = trouble(e), None
+        if measured and not obstacle:
+            usable.append(measured)
+        if measured is None or damage:
             for keeper, _ in wanting:
-                keeper.drop(record.episode_index, camera)
-        return measured, obstacle
+                keeper.drop(record.episode_index, video.camera)
+        if problem := obstacle or damage:
+            problems.append((video, problem))
+    # A camera's trouble costs an episode only when no other camera is left
+    severity, index = "warning" if usable else "unusable", record.episode_index
+    return usable, [Finding(*p, severity, index, video.camera, video.uri) for video, p in problems], decoded
 
 
 def _obstacle(m: Measured, record: EpisodeRecord, config: FramesConfig) -> tuple[str, str] | None:
@@ -250,6 +230,14 @@ def timing(
     return fps, drift, findings
 
 
+def every_nth(hz: float, fps: float) -> int:
+    """Which frames are looked at: 0 and every n-th after it, at most `hz` a second.
+
+    Example: every_nth(5, 30) == 6; every_nth(5, 12) == 3; every_nth(5, 4) == 1
+    """
+    return max(1, int(np.ceil(fps / hz - 1e-9)))
+
+
 def measure_camera(
     episode: EpisodeData,
     camera: str,
@@ -261,7 +249,7 @@ def measure_camera(
     """Measure every frame of one camera in one pass. Raises VideoError."""
     # Keyframes are whole frames: the interval is at least one of them, however short it is in seconds
     every = max(1, round(config.keyframe_interval_s * episode.record.fps))
-    tiny_every = max(1, int(np.ceil(episode.record.fps / TINY_HZ - 1e-9)))
+    tiny_every = every_nth(TINY_HZ, episode.record.fps)
     meter = vc.FrameMeter(tiny_every)
     hashes: list[int] = []
     keyframes: list[dict[str, Any]] = []
@@ -301,7 +289,7 @@ def _frame_rows(where: dict, rows: Proprioception, main: int | None, m: Measured
     # The openings of all grippers at each frame: null where one is not used
     openings = np.stack([np.full(n, np.nan) if curve is None else curve for curve in rows.openings or [None]], axis=1)
     is_used = any(curve is not None for curve in rows.openings)
-    return _rows(
+    return rows_of(
         "frames",
         where,
         n,
@@ -310,7 +298,7 @@ def _frame_rows(where: dict, rows: Proprioception, main: int | None, m: Measured
         visual_change=m.measures.change,
         phash=m.measures.phash,
         gripper=pa.nulls(n, pa.float32()) if gripper is None else gripper.astype(np.float32),
-        grippers=_lists(openings, np.isnan(openings)) if is_used else pa.nulls(n, pa.list_(pa.float32())),
+        grippers=lists_of(openings, np.isnan(openings)) if is_used else pa.nulls(n, pa.list_(pa.float32())),
         speed=pa.nulls(n, pa.float32()) if rows.state is None else speed(rows.state, fps),
         luma_mean=m.measures.luma_mean,
         is_black=m.measures.is_black,
@@ -321,10 +309,10 @@ def _tiny_rows(where: dict, m: Measured) -> pa.Table:
     n = len(m.measures.tiny)
     luma = pa.array([picture.tobytes() for picture in m.measures.tiny], pa.binary())
     at = {"frame_index": np.arange(n) * m.tiny_every}
-    return _rows("tiny_pictures", where, n, camera=pa.repeat(m.camera, n), luma=luma, **at)
+    return rows_of("tiny_pictures", where, n, camera=pa.repeat(m.camera, n), luma=luma, **at)
 
 
-def _rows(table: str, where: dict, n: int, **columns: Any) -> pa.Table:
+def rows_of(table: str, where: Mapping[str, Any], n: int, **columns: Any) -> pa.Table:
     """Rows of n frames, from 0 on unless told otherwise."""
     common = {
         "dataset": pa.repeat(where["dataset"], n),
@@ -335,7 +323,7 @@ def _rows(table: str, where: dict, n: int, **columns: Any) -> pa.Table:
     return pa.table(common | columns, schema=TABLES[table].schema)
 
 
-def _lists(values: np.ndarray, nulls: np.ndarray | None = None) -> pa.Array:
+def lists_of(values: np.ndarray, nulls: np.ndarray | None = None) -> pa.Array:
     """A list of float32 for each row of [n, d]; `nulls` bool [n, d]."""
     n, width = values.shape
     flat = pa.array(values.astype(np.float32).ravel(), mask=None if nulls is None else nulls.ravel())

@@ -112,11 +112,11 @@ def read_annotations(path: Path, form: str | None = None) -> Annotations:
         return _read_lerobot(path, form)
     if form not in (None, "frames"):
         raise ImportedError(f"{path} is no LeRobot dataset, so it has no form {form}")
-    source = _source(path)
-    episodes = [annotation for uri in _line_files(source) for annotation in _frames(uri, _read_lines(source, uri))]
-    if not episodes:
+    source, is_file = _source(path), path.is_file()
+    uris = [uri for uri in source.files if is_file or ("/" not in uri and uri.endswith(".jsonl"))]
+    if not (episodes := tuple(_frames(source, uris))):
         raise ImportedError(f"{path} holds no annotations: expected JSON lines with frame_id and sub_task")
-    return Annotations("frames", tuple(episodes))
+    return Annotations("frames", episodes)
 
 
 def _source(path: Path) -> Source:
@@ -162,12 +162,6 @@ def _annotation(index: int, episode: Annotated, stated: Stated) -> Annotation:
 # JSON lines
 
 
-def _line_files(source: Source) -> list[str]:
-    """The files of a folder, or the one file."""
-    is_file = source.path.is_file()
-    return [uri for uri in source.files if is_file or ("/" not in uri and uri.endswith(".jsonl"))]
-
-
 def _read_lines(source: Source, uri: str) -> list[dict[str, Any]]:
     """The rows of a file. Raises ImportedError for a file, or a line, that cannot be read."""
     try:
@@ -193,17 +187,19 @@ def _is_index(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _frames(name: str, rows: list[dict[str, Any]]) -> Iterator[Annotation]:
+def _frames(source: Source, uris: Sequence[str]) -> Iterator[Annotation]:
     """One line per frame: {frame_id, sub_task}, in a file that is named by its episode, or with episode_index."""
-    named = EPISODE_NAME.search(name)
-    keyed = [(row.get("episode_index", int(named[1]) if named else None), row) for row in rows]
-    if any(episode is None for episode, _ in keyed):
-        raise ImportedError(f"{name}: neither its name nor its lines say which episode it is of")
-    keyed.sort(key=lambda pair: (pair[0], pair[1]["frame_id"]))
-    for episode, group in groupby(keyed, key=lambda pair: pair[0]):
-        steps, num_frames = _steps(f"{name}: the frames of episode {episode}", [row for _, row in group])
-        if steps:
-            yield Annotation(episode, num_frames, steps)
+    for name in uris:
+        named = EPISODE_NAME.search(name)
+        by_name = int(named[1]) if named else None
+        keyed = [(row.get("episode_index", by_name), row) for row in _read_lines(source, name)]
+        if any(episode is None for episode, _ in keyed):
+            raise ImportedError(f"{name}: neither its name nor its lines say which episode it is of")
+        keyed.sort(key=lambda pair: (pair[0], pair[1]["frame_id"]))
+        for episode, group in groupby(keyed, key=lambda pair: pair[0]):
+            steps, num_frames = _steps(f"{name}: the frames of episode {episode}", [row for _, row in group])
+            if steps:
+                yield Annotation(episode, num_frames, steps)
 
 
 def _steps(what: str, frames: Sequence[Mapping[str, Any]]) -> tuple[tuple[NativeStep, ...], int]:

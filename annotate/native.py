@@ -33,7 +33,7 @@ def annotate(
         if step.start_frame > at:
             segments.append(Segment("Between steps", at, step.start_frame, IDLE, False))
         at = end
-        segments.append(_segment(step, at, numbers[k], is_completed=success is not False or k != last_attempt))
+        segments.append(_segment(step, at, numbers[k], is_completed=(success, k) != (False, last_attempt)))
 
     # What is left of the run after the last span
     if at < num_frames:

@@ -84,9 +84,6 @@ class Pairing:
         # Of equal runs equal pairs, in whichever order they are given
         self._runs = sorted((r for r in runs if len(r.frames)), key=lambda r: r.key)
         self._alike: dict[tuple, list[ComparedRun]] = defaultdict(list)  # runs of a task that one kind of pair is of
-        self._sort()
-
-    def _sort(self) -> None:
         for run in self._runs:
             if np.isfinite(run.progress).any():
                 self._alike[run.task, "further"].append(run)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ingest.episode import EpisodeData, Finding
-from ingest.signals.gripper import GripperSignal, arm_state, moving_dimensions, opening
+from ingest.signals.gripper import GripperSignal, arm_state, opening, way_steps
 from ingest.signals.transitions import transitions
 
 MAX_LAG_S, MAX_GRIPPER_LAG_S = 1.5, 2.5
@@ -75,7 +75,7 @@ class LagMeter:
         if self.first_episode is None:
             self.first_episode = episode.record.episode_index
         for name, values in (("state", rows.state), ("action", episode.action)):
-            speed = None if values is None else arm_speed(values)
+            speed = arm_speed(values)
             if speed is not None and len(speed) == len(change):
                 correlation = _correlations(change, speed, fps)
                 self.correlations.setdefault(name, []).append(correlation)
@@ -120,15 +120,12 @@ def lag_row(lag: Lag) -> dict[str, Any]:
     return dict(lag.__dict__)
 
 
-def arm_speed(values: np.ndarray) -> np.ndarray | None:
+def arm_speed(values: np.ndarray | None) -> np.ndarray | None:
     """How fast rows [n, d] change, in standard deviations per frame [n]; None where nothing moves."""
-    if not np.isfinite(values).all() or len(values) < 2:
+    if values is None or len(values) < 2 or not np.isfinite(values).all():
         return None
-    moving, spread = moving_dimensions(values)
-    if not moving.any():
-        return None
-    steps = np.linalg.norm(np.diff(values[:, moving] / spread[moving], axis=0), axis=1)
-    return np.r_[steps[:1], steps]
+    steps = way_steps(values)
+    return None if steps is None else np.r_[steps[:1], steps]
 
 
 def _correlations(change: np.ndarray, speed: np.ndarray, fps: float) -> tuple[np.ndarray, np.ndarray]:
@@ -163,7 +160,7 @@ def _lag_of_arm(name: str, pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> La
 def _change_by_gripper(change: np.ndarray, state: np.ndarray | None) -> np.ndarray:
     """The visual change where the arm stands still [n], as a share of the fast change; 0 where the arm moves."""
     relative = np.minimum(change / (np.percentile(change, 90) or 1.0), MAX_CHANGE)
-    speed = None if state is None else arm_speed(state)
+    speed = arm_speed(state)
     still = np.ones(len(change), bool) if speed is None else speed < STILL * np.percentile(speed, 90)
     noise = float(np.median(relative[still])) if still.any() else 0.0
     return np.where(still, np.maximum(0.0, relative - noise), 0.0)

@@ -42,7 +42,7 @@ def check_stated(segments: Sequence[Segment], num_planned: int, end: StatedEnd) 
     """
     last_frame = segments[-1].end_frame - 1
     final, lost = end.final_progress, end.catastrophic_frame
-    is_finished = finished(list(segments), num_planned)
+    is_finished = finished(segments, num_planned)
     # Without a final progress the curve ends where the segments alone would end it, which is never below 0
     falls = any(s.pace is not None for s in segments) and _slopes(segments)[1:lost].sum() < 0
     done = "every planned step is completed, so"

@@ -79,8 +79,14 @@ def doubts(runs: Sequence[RunEnd]) -> list[Doubt | None]:
     if usual.sum() < FEWEST:
         return [None] * len(runs)
     signs = signs_of(runs)
-    p = of_task(probabilities(signs), [run.success for run in runs])
-    return [_doubt(signs[k], p[k]) if run.success is None else None for k, run in enumerate(runs)]
+    parts = signs * ALL_WEIGHTS
+    p = of_task(1 / (1 + np.exp(-(BIAS + signs @ ALL_WEIGHTS))), [run.success for run in runs])
+
+    def doubt(k: int) -> Doubt:
+        strongest_first = sorted(range(len(SIGNS)), key=lambda sign: -parts[k, sign])
+        return Doubt(float(p[k]), tuple(SIGNS[sign] for sign in strongest_first if parts[k, sign] >= SPEAKS))
+
+    return [doubt(k) if run.success is None else None for k, run in enumerate(runs)]
 
 
 def of_task(p: np.ndarray, outcomes: Sequence[bool | None]) -> np.ndarray:
@@ -101,18 +107,6 @@ def of_task(p: np.ndarray, outcomes: Sequence[bool | None]) -> np.ndarray:
         failed = adapted[unknown].sum() + known_failed
         share = (PRIOR_FAILED + failed) / (PRIOR_RUNS + len(p))
     return adapted
-
-
-def probabilities(signs: np.ndarray, bias: float = BIAS, weights: np.ndarray = ALL_WEIGHTS) -> np.ndarray:
-    """Probability that each run failed, float64 [runs], by its signs [runs, SIGNS], in a task as those of the fit."""
-    return 1 / (1 + np.exp(-(bias + signs @ weights)))
-
-
-def _doubt(signs: np.ndarray, p: float) -> Doubt:
-    parts = signs * ALL_WEIGHTS
-    in_order = sorted(range(len(SIGNS)), key=lambda k: -parts[k])
-    because = tuple(SIGNS[k] for k in in_order if parts[k] >= SPEAKS)
-    return Doubt(float(p), because)
 
 
 def signs_of(runs: Sequence[RunEnd]) -> np.ndarray:

@@ -21,11 +21,6 @@ COSINES = np.round(np.cos(np.pi * _K * (2 * _X + 1) / (2 * SMALL)) * np.where(_K
 BLACK_LUMA = 26  # of 255: black is 16 in video range, and a lit pixel is well above
 
 
-def grid_of(luma: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-    """uint8 [GRID, GRID]: area averages of a luma picture [h, w], each rounded."""
-    return area_averaged(luma, GRID, out)
-
-
 def area_averaged(picture: np.ndarray, side: int, out: np.ndarray | None = None) -> np.ndarray:
     """uint8 [side, side, ...]: area averages of a picture [h, w, ...], each rounded; its aspect is not kept.
 
@@ -81,7 +76,7 @@ class FrameMeter:
         if self._filled == self.BLOCK:
             self._measure()
         self._filled += 1
-        grid_of(luma, self._block[self._filled])
+        area_averaged(luma, GRID, self._block[self._filled])
 
     def _measure(self) -> None:
         grids, n = self._block[1 : self._filled + 1], self._filled

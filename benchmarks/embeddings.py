@@ -20,8 +20,8 @@ import av
 import cv2
 
 from annotate.embeddings.config import EmbeddingsConfig
-from annotate.embeddings.passing import EmbeddingPass, every_nth
-from annotate.frames import measure_camera
+from annotate.embeddings.passing import EmbeddingPass
+from annotate.frames import every_nth, measure_camera
 from benchmarks.decoding import NO_KEYFRAMES, SAMPLE, SAMPLE_FRAMES, Clip
 from benchmarks.harness import arguments
 

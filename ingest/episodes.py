@@ -99,11 +99,8 @@ def _views_without_files(source: Source, listing: Listing) -> list[Finding]:
 
 def _with_stated(records: tuple[EpisodeRecord, ...], stated: Mapping[int, Outcome]) -> tuple[EpisodeRecord, ...]:
     """The records, with the outcomes that people gave in the place of their source's."""
-    changed = list(records)
-    for place, record in enumerate(records):
-        if outcome := stated.get(record.episode_index):
-            changed[place] = replace(record, success=outcome.success, success_source=outcome.source)
-    return tuple(changed)
+    pairs = ((record, stated.get(record.episode_index)) for record in records)
+    return tuple(replace(r, success=o.success, success_source=o.source) if o else r for r, o in pairs)
 
 
 def storable(listing: Listing, limits: Limits) -> Listing:

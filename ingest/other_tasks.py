@@ -9,7 +9,8 @@ import hashlib
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from itertools import islice, zip_longest
+from itertools import chain, islice, zip_longest
+from operator import itemgetter
 from typing import Any
 
 from ingest.episode import EpisodeRecord
@@ -20,20 +21,15 @@ MOST_TASKS = 200  # looked at for them
 MOST_OWN_TASKS = 20  # of a chunk, that the others are compared with
 
 
-class _Ring[T]:
-    """Things in the order of their hashes, round and round."""
+def _ring[T](things: Mapping[str, T]) -> list[tuple[bytes, T]]:
+    """Things in the order of the hashes of their names, which name them for good."""
+    return sorted((_hash(name), thing) for name, thing in things.items())
 
-    def __init__(self, things: Mapping[str, T]) -> None:
-        """`things` by a text that names them for good."""
-        hashed = sorted((_hash(name), thing) for name, thing in things.items())
-        self._hashes = [place for place, _ in hashed]
-        self._things = [thing for _, thing in hashed]
 
-    def after(self, place: bytes) -> Iterator[T]:
-        """All of them once, from a place on."""
-        start = bisect_left(self._hashes, place)
-        yield from self._things[start:]
-        yield from self._things[:start]
+def _after[T](ring: Sequence[tuple[bytes, T]], place: bytes) -> Iterator[T]:
+    """All of them once, from a place on, round and round."""
+    start = bisect_left(ring, place, key=itemgetter(0))
+    return (thing for _, thing in chain(ring[start:], ring[:start]))
 
 
 def other_tasks(
@@ -54,13 +50,13 @@ def other_tasks(
 
     chosen = []
     for name, runs_by_task in sorted(by_split.items()):
-        tasks = _Ring({task: task for task in runs_by_task})
-        runs = {task: _Ring({r.source_id: r.episode_index for r in of}) for task, of in runs_by_task.items()}
+        tasks = _ring({task: task for task in runs_by_task})
+        runs = {task: _ring({r.source_id: r.episode_index for r in of}) for task, of in runs_by_task.items()}
         for chunk, own_tasks in sorted(_tasks_of_chunks(runs_by_task, chunk_size).items()):
             place = _hash(f"{dataset}\0{chunk}\0{name}")
-            others = _other_than(own_tasks, tasks.after(place))
+            others = _other_than(own_tasks, _after(tasks, place))
             # Beyond the chunk: first a run of each task, then a second one of each, and so on
-            of_each = [(i for i in runs[task].after(place) if i // chunk_size != chunk) for task in others]
+            of_each = [(i for i in _after(runs[task], place) if i // chunk_size != chunk) for task in others]
             in_turn = (i for turn in zip_longest(*of_each) for i in turn if i is not None)
             chosen += [{"chunk": chunk, "split": name, "episode_index": i} for i in sorted(islice(in_turn, MOST))]
     return chosen

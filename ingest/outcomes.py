@@ -4,7 +4,7 @@ Of one run counts, first to last: what is stated of it; a flag per frame; the fo
 ended. Flags, rewards and ends are judged over the whole dataset: what no run of it ever sets says nothing.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -105,91 +105,32 @@ def folder_outcome(*paths: str) -> Outcome | None:
     return Outcome(says_success, FOLDER_NAME) if says_success != says_failure else None
 
 
-@dataclass
-class RowValues:
-    """What counts of a run's values in one column, gathered part by part; NaN is no value."""
-
-    num: int = 0
-    num_ones: int = 0
-    num_others: int = 0  # neither 0 nor 1
-    first_one: int | None = None  # its place among the values
-    last: float | None = None
-
-    def add(self, part: np.ndarray) -> None:
-        """Add the next values, float [n]."""
-        values = part[~np.isnan(part)]
-        is_one = values == 1
-        if self.first_one is None and is_one.any():
-            self.first_one = self.num + int(is_one.argmax())
-        if len(values):
-            self.last = float(values[-1])
-        self.num += len(values)
-        self.num_ones += int(is_one.sum())
-        self.num_others += int((~is_one & (values != 0)).sum())
-
-    def flag(self, name: str) -> Flag | None:
-        """None for a score, which is no flag."""
-        if not self.num or self.num_others:
-            return None
-        return Flag(name, self.last == 1, self.num_ones > 0)
-
-    def reward(self, name: str) -> RewardEvidence | None:
-        """Zeros, then ones until the end, is a goal that was reached; other ones are unclear, other values dense."""
-        if not self.num:
-            return None
-        if self.num_others:
-            return RewardEvidence(name, DENSE)
-        if self.first_one is None:
-            return RewardEvidence(name, UNSET)
-        stays = self.num_ones == self.num - self.first_one
-        return RewardEvidence(name, REACHED if self.first_one > 0 and stays else UNCLEAR)
+def known(values: Any) -> np.ndarray:
+    """Of a run's values in one column those that are no NaN, float64 [n]."""
+    numbers = np.asarray(values, np.float64).ravel()
+    return numbers[~np.isnan(numbers)]
 
 
-def row_values(values: Any) -> RowValues:
-    """Of values [n] that are all there at once."""
-    gathered = RowValues()
-    gathered.add(np.asarray(values, np.float64).ravel())
-    return gathered
+def flag_of(name: str, values: np.ndarray) -> Flag | None:
+    """By known values [n]; None for a score, which is no flag."""
+    if not len(values) or not ((values == 0) | (values == 1)).all():
+        return None
+    return Flag(name, bool(values[-1] == 1), bool(values.any()))
+
+
+def reward_of(name: str, values: np.ndarray) -> RewardEvidence | None:
+    """Zeros, then ones until the end, is a goal that was reached; other ones are unclear, other values dense."""
+    if not len(values):
+        return None
+    if not ((values == 0) | (values == 1)).all():
+        return RewardEvidence(name, DENSE)
+    if not values.any():
+        return RewardEvidence(name, UNSET)
+    first_one = int(values.argmax())
+    return RewardEvidence(name, REACHED if first_one > 0 and values[first_one:].all() else UNCLEAR)
 
 
 # What they say of a dataset's runs
-
-
-@dataclass(frozen=True)
-class _Meaning:
-    """Which flags, rewards and ends of a dataset mean something, by what all its runs show."""
-
-    flags_at_end: frozenset[str]  # set in the last row of some run
-    flags_ever: frozenset[str]
-    sparse: frozenset[str]  # rewards that some run reaches, and that are nowhere dense
-    shows_both_ends: bool
-    ends_alone: bool  # both ends, and no reward
-
-    def outcome(self, e: OutcomeEvidence) -> Outcome | None:
-        return e.stated or self._by_flags(e.flags) or e.folder or self._by_reward(e) or self._by_ending(e)
-
-    def _by_flags(self, flags: Sequence[Flag]) -> Outcome | None:
-        """By the first flag that any run of the dataset sets."""
-        for flag in flags:
-            if flag.name in self.flags_ever:
-                success = flag.at_end if flag.name in self.flags_at_end else flag.ever
-                return Outcome(success, f"column {flag.name}")
-        return None
-
-    def _by_reward(self, e: OutcomeEvidence) -> Outcome | None:
-        if e.reward is None or e.reward.name not in self.sparse:
-            return None
-        if e.reward.shows == REACHED:
-            return Outcome(True, f"final {e.reward.name}")
-        was_cut_off = self.shows_both_ends and e.ending is not None and not e.ending.is_terminal
-        if e.reward.shows == UNSET and not was_cut_off:
-            return Outcome(False, f"final {e.reward.name}")
-        return None
-
-    def _by_ending(self, e: OutcomeEvidence) -> Outcome | None:
-        if self.ends_alone and e.ending is not None and e.ending.is_terminal:
-            return Outcome(True, f"final {e.ending.name}")
-        return None
 
 
 def decide(evidence: Mapping[int, OutcomeEvidence]) -> tuple[dict[int, Outcome | None], tuple[str, ...]]:
@@ -203,30 +144,44 @@ def decide(evidence: Mapping[int, OutcomeEvidence]) -> tuple[dict[int, Outcome |
     - An end alone is a success where the dataset has no reward at all and shows both ends.
     """
     everything = evidence.values()
-    flags = {flag for e in everything for flag in e.flags}
-    rewards = {e.reward for e in everything if e.reward}
-    meaning = _meaning(flags, rewards, {e.ending for e in everything if e.ending})
-    never_set = {flag.name for flag in flags} - meaning.flags_ever | _unset(rewards)
-    return {episode: meaning.outcome(e) for episode, e in evidence.items()}, tuple(sorted(never_set))
+    flags, rewards = {flag for e in everything for flag in e.flags}, {e.reward for e in everything if e.reward}
+
+    def names(*shows: str) -> set[str]:
+        """Rewards that show this in some run."""
+        return {reward.name for reward in rewards if reward.shows in shows}
+
+    set_at_end, set_ever = {f.name for f in flags if f.at_end}, {f.name for f in flags if f.ever}
+    sparse, unset = names(REACHED) - names(DENSE), names(UNSET) - names(REACHED, UNCLEAR, DENSE)
+    shows_both_ends = len({e.ending.is_terminal for e in everything if e.ending}) == 2
+    # A reward that is there, yet is dense or unclear, is of runs that may also end in failure
+    ends_alone = shows_both_ends and unset == {reward.name for reward in rewards}
+    outcomes = {
+        episode: _outcome(e, set_ever, set_at_end, sparse, shows_both_ends, ends_alone)
+        for episode, e in evidence.items()
+    }
+    return outcomes, tuple(sorted({f.name for f in flags} - set_ever | unset))
 
 
-def _meaning(flags: Collection[Flag], rewards: Collection[RewardEvidence], endings: Collection[Ending]) -> _Meaning:
-    shows_both_ends = len({ending.is_terminal for ending in endings}) == 2
-    return _Meaning(
-        flags_at_end=frozenset(flag.name for flag in flags if flag.at_end),
-        flags_ever=frozenset(flag.name for flag in flags if flag.ever),
-        sparse=_names(rewards, REACHED) - _names(rewards, DENSE),
-        shows_both_ends=shows_both_ends,
-        # A reward that is there, yet is dense or unclear, is of runs that may also end in failure
-        ends_alone=shows_both_ends and _names(rewards) == _unset(rewards),
-    )
+def _outcome(
+    e: OutcomeEvidence, set_ever: set[str], set_at_end: set[str], sparse: set[str], both_ends: bool, ends_alone: bool
+) -> Outcome | None:
+    """Of one run, by what all runs of its dataset show."""
+    if e.stated:
+        return e.stated
+    # The first flag that any run of the dataset sets
+    if flag := next((flag for flag in e.flags if flag.name in set_ever), None):
+        return Outcome(flag.at_end if flag.name in set_at_end else flag.ever, f"column {flag.name}")
+    return e.folder or _by_reward(e, sparse, both_ends) or _by_ending(e, ends_alone)
 
 
-def _unset(rewards: Collection[RewardEvidence]) -> frozenset[str]:
-    """Rewards that are 0 everywhere."""
-    return _names(rewards, UNSET) - _names(rewards, REACHED, UNCLEAR, DENSE)
+def _by_reward(e: OutcomeEvidence, sparse: set[str], both_ends: bool) -> Outcome | None:
+    if e.reward is None or e.reward.name not in sparse:
+        return None
+    was_cut_off = both_ends and e.ending is not None and not e.ending.is_terminal
+    says = e.reward.shows == REACHED or (e.reward.shows == UNSET and not was_cut_off)
+    return Outcome(e.reward.shows == REACHED, f"final {e.reward.name}") if says else None
 
 
-def _names(rewards: Collection[RewardEvidence], *shows: str) -> frozenset[str]:
-    """Names of all, or of those that show something in some run."""
-    return frozenset(reward.name for reward in rewards if not shows or reward.shows in shows)
+def _by_ending(e: OutcomeEvidence, ends_alone: bool) -> Outcome | None:
+    is_success = ends_alone and e.ending is not None and e.ending.is_terminal
+    return Outcome(True, f"final {e.ending.name}") if e.ending and is_success else None

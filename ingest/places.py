@@ -9,9 +9,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import NamedTuple
 
 from ingest.formats import FORMATS, VIDEO, Format, format_named, formats_to_ask
-from ingest.formats.adapter import adapter_of
+from ingest.formats.adapter import adapter_of, recognises
 from ingest.sources.files import Source
 
 DESCRIPTIONS = (".json", ".jsonl", ".csv")  # beside videos: may say what they show
@@ -43,8 +44,7 @@ class Places:
         return len(self.datasets) == 1 and not self.datasets[0].folder
 
 
-@dataclass(frozen=True)
-class _Kind:
+class _Kind(NamedTuple):
     """What lies in a folder: a format, and what its files call the dataset."""
 
     format: Format
@@ -57,12 +57,12 @@ def places_of(source: Source) -> Places:
     formats = (format_named(stated),) if stated else FORMATS
     # Where a format needs no more than single files, a person who names it means the folder as a whole
     if stated and formats[0].levels is None:
-        return Places((DatasetPlace("", formats[0]),) if adapter_of(formats[0]).recognises(source) else ())
+        return Places((DatasetPlace("", formats[0]),) if recognises(formats[0], source) else ())
     kinds = _outermost(_kinds(source.files, formats))
     # A folder that is known by less than files, such as an empty meta/, counts where nothing else is there
     if all(kind.format.levels is None for kind in kinds.values()):
         for format_ in formats_to_ask(source.files, formats):
-            if format_.levels is not None and adapter_of(format_).recognises(source):
+            if format_.levels is not None and recognises(format_, source):
                 return Places((DatasetPlace("", format_),))
     return _places(source, _gathered(kinds))
 

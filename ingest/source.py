@@ -6,12 +6,12 @@ from functools import partial
 from time import process_time
 
 from core.wall import is_left_out, memory_wall, time_wall
-from ingest.episode import EpisodeData, EpisodeRecord, Finding, FrameReader, Listing, TimedPicture
+from ingest.episode import EpisodeData, EpisodeRecord, Finding, Listing, TimedPicture
 from ingest.formats import FORMATS, Format, format_named
-from ingest.formats.adapter import adapter_of
+from ingest.formats.adapter import adapter_of, recognises
 from ingest.formats.listing import named
 from ingest.media.frames import DECODE_ALL, DecodeOptions, VideoError
-from ingest.media.picture import SwappedPicture
+from ingest.media.picture import swapped
 from ingest.places import Places, part_of, places_of
 from ingest.reasons import DataError
 from ingest.sources.files import Source
@@ -35,7 +35,7 @@ def format_of(source: Source) -> Format:
 def _stated(source: Source) -> Format:
     """The format of the registry entry, which must recognise the dataset: what is on disk may be another."""
     stated = format_named(source.config.format or "")
-    if adapter_of(stated).recognises(source):
+    if recognises(stated, source):
         return stated
     _check_not_empty(source)
     # What it is instead shows what to do
@@ -122,13 +122,15 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     stated = source.config.format
     format_ = format_named(stated) if stated else format_of(source)
     allowed_s, name = _allowed(source, f"the rows of episode {record.episode_index}", record.data_uri or "")
+    if format_.needs_rows and not (record.data_uri and record.num_rows):
+        raise DataError("no rows", "no_data")
     with time_wall(name) as within, within(allowed_s):
         episode = adapter_of(format_).read_episode(source, record)
-    episode = replace(episode, frames=partial(_within_limits, source, episode))
-    swapped = frozenset(source.config.cameras.bgr)
-    if swapped.isdisjoint(record.cameras):
-        return episode
-    return replace(episode, frames=partial(_with_right_colours, episode.frames, swapped))
+    # A file that was replaced since it was listed is not the episode that the corpus knows
+    lengths = {table.num_rows for table in (episode.states, episode.actions) if table is not None}
+    if lengths - {episode.record.num_rows}:
+        raise DataError(f"{max(lengths)} rows; there were {record.num_rows}")
+    return replace(episode, frames=partial(_within_limits, source, episode))
 
 
 def _allowed(source: Source, what: str, uri: str) -> tuple[float, str]:
@@ -145,7 +147,9 @@ def _allowed(source: Source, what: str, uri: str) -> tuple[float, str]:
 def _within_limits(
     source: Source, episode: EpisodeData, camera: str, options: DecodeOptions = DECODE_ALL
 ) -> Iterator[TimedPicture]:
-    """Frames of a camera. Raises VideoError: also where they take more CPU than a file of their size may."""
+    """Frames of a camera, as RGB where the registry says that they are stored as BGR. Raises VideoError: also where
+    they take more CPU than a file of their size may."""
+    is_swapped = camera in source.config.cameras.bgr
     uri = next((video.uri for video in episode.record.videos if video.camera == camera), "")
     allowed_s, name = _allowed(source, f"camera {camera} of episode {episode.record.episode_index}", uri)
     taken_s, pictures = 0.0, iter(episode.frames(camera, replace(options, limits=source.config.limits)))
@@ -157,13 +161,5 @@ def _within_limits(
             if picture is None:
                 return
             taken_s += process_time() - before_s
-            yield picture
+            yield (*picture[:2], swapped(picture[2])) if is_swapped else picture
     raise VideoError(f"{uri}: its pictures take more than {allowed_s:.0f} s of CPU", "too_costly")
-
-
-def _with_right_colours(
-    read: FrameReader, swapped: frozenset[str], camera: str, options: DecodeOptions = DECODE_ALL
-) -> Iterator[TimedPicture]:
-    """Frames of a camera, whose colours are swapped back where the registry says that they are stored as BGR."""
-    for k, time_s, picture in read(camera, options):
-        yield k, time_s, SwappedPicture(picture) if camera in swapped else picture

@@ -88,7 +88,7 @@ def _strata(task_by_group: Mapping[str, str], held_out: set[str]) -> list[list[s
 def _fill(dataset: str, groups: list[str], config: SplitConfig, splits: dict[str, str]) -> None:
     """Give the groups of one stratum that have no split one each."""
     new = [group for group in groups if group not in splits]
-    new.sort(key=lambda group: _hash(config.seed, dataset, group))
+    new.sort(key=lambda group: hashlib.sha256(f"{config.seed}\0{dataset}\0{group}".encode()).digest())
     for split, share in (("test_id", config.test_id), ("val", config.val)):
         target = math.floor(share * len(groups) + 0.5)
         # A small share of few groups would round to none
@@ -100,7 +100,3 @@ def _fill(dataset: str, groups: list[str], config: SplitConfig, splits: dict[str
         splits |= dict.fromkeys(new[:num_lacking], split)
         new = new[num_lacking:]
     splits |= dict.fromkeys(new, "train")
-
-
-def _hash(seed: int, dataset: str, group: str) -> bytes:
-    return hashlib.sha256(f"{seed}\0{dataset}\0{group}".encode()).digest()

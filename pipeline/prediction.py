@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from annotate.embeddings.config import EmbeddingsConfig
-from annotate.embeddings.passing import every_nth
 from annotate.embeddings.projection import CELL, WHOLE
+from annotate.frames import every_nth
 from annotate.model_client.tokens import TokenMeter
 from annotate.vlm.config import VlmConfig
 from annotate.vlm.cost import EpisodeShape, Expected, Prediction, calibrated, predict

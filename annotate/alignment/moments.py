@@ -151,16 +151,6 @@ def distances(episode: Seen, reference: Seen, usual: tuple[float, float]) -> np.
     return np.mean([apart / scale for apart, scale in kinds if apart is not None], axis=0)
 
 
-def first_distance(episode: Moments, reference: Moments, usual: tuple[float, float]) -> float:
-    """How unlike the first moments of two episodes are."""
-    return float(distances(_first(episode), _first(reference), usual)[0, 0])
-
-
-def _first(moments: Moments) -> Seen:
-    pictures = tuple(seen[:1] for seen in moments.pictures)
-    return Seen(pictures, *(None if values is None else values[:1] for values in (moments.state, moments.openings)))
-
-
 def _apart(a: Seen, b: Seen) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
     """By kind, [k, m]: cosine distance of pictures, mean square distance of states, distance of grippers."""
     pictures = state = grippers = None

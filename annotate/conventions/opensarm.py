@@ -168,7 +168,7 @@ def read(path: Path) -> list[RolloutAnnotation]:
     """Read JSON lines, a folder with labels.jsonl, or rollouts with progress.npy. Raises ImportedError."""
     lines = path / LABELS if path.is_dir() else path
     said = {line.annotation.episode_index: line.annotation for line in read_said(lines)} if lines.is_file() else {}
-    folders = _rollouts(path / ROLLOUTS if (path / ROLLOUTS).is_dir() else path)
+    folders = _rollouts(path)
     if not said and not folders:
         raise ImportedError(f"{path} holds neither {LABELS} nor folders episode_* with progress.npy")
     ours = _exported_from(path)
@@ -189,7 +189,8 @@ def _exported_from(folder: Path) -> dict[int, tuple[str, int]]:
 
 def _rollouts(folder: Path) -> dict[int, Path]:
     """Folders of rollouts by the number that their names end with, else by their order."""
-    folders = sorted(p.parent for p in folder.glob("episode_*/progress.npy"))
+    within = folder / ROLLOUTS if (folder / ROLLOUTS).is_dir() else folder
+    folders = sorted(p.parent for p in within.glob("episode_*/progress.npy"))
     numbers = [re.search(r"(\d+)$", p.name) for p in folders]
     by_number = {int(n[1]): p for n, p in zip(numbers, folders, strict=True) if n}
     return by_number if len(by_number) == len(folders) else dict(enumerate(folders))

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from annotate.embeddings.projection import CELL, WHOLE, Encoder, area_weights, signs
-from annotate.embeddings.weights import EncoderError, hub_weights, mobilenet_weights
+from annotate.embeddings.weights import MOBILENET_SHA256, MOBILENET_URL, EncoderError, weights_file
 
 # Runs lie beside one another nearly as well by pictures of 64 px as by larger ones, which cost more than to decode the
 # video (docs/sql.md)
@@ -175,7 +175,7 @@ class _Mobilenet(nn.Module):
 
 
 def _mobilenet(_: str, size_px: int | None) -> Tower:
-    weights = torch.load(mobilenet_weights(), map_location="cpu", weights_only=True)
+    weights = torch.load(weights_file(MOBILENET_URL, MOBILENET_SHA256), map_location="cpu", weights_only=True)
     return Tower(_Mobilenet(features(weights)), size_px or MOBILENET_PX, compiles=True)
 
 
@@ -191,7 +191,7 @@ def _of_torchvision(name: str, size_px: int | None) -> Tower:
         raise EncoderError(f"torchvision publishes no weights of {name}: name another model")
     categories = weights.meta.get("categories")
     net = get_model(name, weights=None, **({"num_classes": len(categories)} if categories else {}))
-    net.load_state_dict(torch.load(hub_weights(weights.url), map_location="cpu", weights_only=True))
+    net.load_state_dict(torch.load(weights_file(weights.url), map_location="cpu", weights_only=True))
     size, preset = size_px or OTHER_PX, weights.transforms()
     mean, std = getattr(preset, "mean", IMAGENET_MEAN), getattr(preset, "std", IMAGENET_STD)
     return Tower(_Watched(net.eval(), size), size, mean, std)

@@ -18,7 +18,7 @@ import pyarrow as pa
 from annotate.embeddings.config import EmbeddingsConfig
 from annotate.embeddings.encoders import Encoder, encoder_input, load_encoder
 from annotate.embeddings.projection import WHOLE
-from core.tables import TABLES
+from annotate.frames import every_nth, lists_of, rows_of
 from ingest.episode import EpisodeData
 from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture, VideoError
 
@@ -26,14 +26,6 @@ CODE_VERSION = "embeddings-1"
 
 Seen = tuple[np.ndarray, np.ndarray]  # frames int64 [k], numbers float16 [k, 256 + 64 * cells]
 Batch = Future[np.ndarray]
-
-
-def every_nth(hz: float, fps: float) -> int:
-    """Which frames are looked at: 0 and every n-th after it, at most `hz` a second.
-
-    Example: every_nth(5, 30) == 6; every_nth(5, 12) == 3; every_nth(5, 4) == 1
-    """
-    return max(1, int(np.ceil(fps / hz - 1e-9)))
 
 
 class EmbeddingPass:
@@ -166,21 +158,14 @@ def camera_rows(where: Mapping[str, Any], encoder: Encoder, frames: np.ndarray, 
     where: dataset, episode_index, camera and chunk.
     """
     n = len(frames)
-    columns = {
-        "dataset": pa.repeat(where["dataset"], n),
-        "episode_index": np.full(n, where["episode_index"], np.int64),
-        "camera": pa.repeat(where["camera"], n),
-        "frame_index": frames,
-        "chunk": np.full(n, where["chunk"], np.int32),
-        "encoder": pa.repeat(encoder.title, n),
-        "device": pa.repeat(encoder.device, n),
-        "embedding": _lists(numbers[:, :WHOLE]),
-        "cells": _lists(numbers[:, WHOLE:]),
-    }
-    return pa.table(columns, schema=TABLES["embeddings"].schema)
-
-
-def _lists(numbers: np.ndarray) -> pa.Array:
-    n, width = numbers.shape
-    values = pa.array(np.ascontiguousarray(numbers, np.float32).ravel())
-    return pa.ListArray.from_arrays(np.arange(0, n * width + 1, width, dtype=np.int32), values)
+    return rows_of(
+        "embeddings",
+        where,
+        n,
+        camera=pa.repeat(where["camera"], n),
+        frame_index=frames,
+        encoder=pa.repeat(encoder.title, n),
+        device=pa.repeat(encoder.device, n),
+        embedding=lists_of(numbers[:, :WHOLE]),
+        cells=lists_of(numbers[:, WHOLE:]),
+    )

@@ -28,37 +28,21 @@ def hub_cache() -> Path:
     return Path(os.environ.get("TORCH_HOME") or Path(cache) / "torch") / "hub" / "checkpoints"
 
 
-def packaged_mobilenet() -> Path | None:
-    """The file in the package that brings it, where that is installed."""
+def at_hand(url: str) -> Path | None:
+    """A file of weights, unchecked, in the package that brings it or in torch's cache; None: it must be downloaded."""
     spec = find_spec(MOBILENET_PACKAGE.replace("-", "_"))
     folders = (spec.submodule_search_locations or ()) if spec else ()
-    files = (Path(folder) / "weights" / Path(MOBILENET_URL).name for folder in folders)
-    return next((file for file in files if file.exists()), None)
+    places = (*(Path(folder) / "weights" for folder in folders), hub_cache())
+    return next((file for place in places if (file := place / Path(url).name).exists()), None)
 
 
-def mobilenet_file() -> Path | None:
-    """The path of mobilenet_v2's weights, unchecked; None: they must be downloaded."""
-    cached = hub_cache() / Path(MOBILENET_URL).name
-    return packaged_mobilenet() or (cached if cached.exists() else None)
+def weights_file(url: str, sha256: str = "") -> Path:
+    """A checked file of weights, downloaded if it is missing. Raises EncoderError.
 
-
-def mobilenet_weights() -> Path:
-    """The checked weights of mobilenet_v2, downloaded if they are missing. Raises EncoderError."""
-    return _checked(mobilenet_file(), MOBILENET_URL, MOBILENET_SHA256)
-
-
-def hub_weights(url: str) -> Path:
-    """A checked file of torch's hub, from its cache or downloaded. Raises EncoderError.
-
-    Its name says the beginning of its sha256, as torch's hub has it: resnet18-f37072fd.pth.
+    `sha256` is or begins with that of the file; else its name says it, as torch's hub has it: resnet18-f37072fd.pth.
     """
-    path = hub_cache() / Path(url).name
-    return _checked(path if path.exists() else None, url, path.stem.rpartition("-")[2])
-
-
-def _checked(path: Path | None, url: str, sha256: str) -> Path:
-    """A file, downloaded if it is missing, whose sha256 is or begins with the given one. Raises EncoderError."""
-    path = path or _downloaded(url, sha256)
+    sha256 = sha256 or Path(url).stem.rpartition("-")[2]
+    path = at_hand(url) or _downloaded(url, sha256)
     with path.open("rb") as file:
         actual = hashlib.file_digest(file, "sha256").hexdigest()
     if not sha256 or not actual.startswith(sha256):

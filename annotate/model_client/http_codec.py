@@ -75,20 +75,20 @@ def completion(answer: Mapping[str, Any], request: Request, names: set[str]) -> 
     """
     try:
         choice, model = answer["choices"][0], answer["model"]
-        text, finish = choice["message"]["content"], choice.get("finish_reason")
+        content, finish = choice["message"]["content"], choice.get("finish_reason")
     except (KeyError, IndexError, TypeError, AttributeError):
         raise TryError("bad_reply", f"the answer is no chat completion: {shown(json.dumps(answer))}") from None
     if model not in names:
         who = f"{shown(str(model), 80)} answered in place of {' or '.join(sorted(names))}"
         raise VlmError("wrong_model", f"{who}: serve the configured model, or configure the served one")
+    text = content if isinstance(content, str) else ""
     # Without a schema any text is a reply, also none and one that is cut off
     if request.schema is None:
-        text = text if isinstance(text, str) else ""
         value = {"text": text, "finish": finish, **_first_token(choice)}
         return {"text": text, "value": value, "model": model}
     if finish == "length":
         raise TryError("bad_reply", f"the reply is cut off at {request.max_tokens} tokens (max_tokens)")
-    if not isinstance(text, str) or not text.strip():
+    if not text.strip():
         raise TryError("bad_reply", "the reply is empty")
     try:
         value = json.loads(text, parse_constant=_refuse_constant)

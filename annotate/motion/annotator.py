@@ -77,7 +77,9 @@ def _by_itself(episode: Observed, own: OwnLabel) -> EpisodeLabel:
     """The label by what an episode shows by itself."""
     curve = finished_curve(own.curve, episode.signals.success) if own.is_complete else np.minimum(own.curve, MOST)
     notes = [] if own.sureness else [BY_TIME]
-    return _label(episode, own.segments, own.plan, curve, own.sureness or PRIOR_CONFIDENCE / 2, notes)
+    return label_of(
+        episode, own.segments, own.plan, np.maximum.accumulate(curve), own.sureness or PRIOR_CONFIDENCE / 2, notes
+    )
 
 
 def _by_others(episode: Observed, carried: Carried, steps: TaskSteps | None) -> EpisodeLabel:
@@ -93,10 +95,10 @@ def _by_others(episode: Observed, carried: Carried, steps: TaskSteps | None) -> 
     if strange:
         notes.append(f"unlike the others of its task in {strange:.0%} of its time")
     segments = split_at_idle(segments_to(episode, plan, ends), episode.idle, episode.fps)
-    return _label(episode, segments, plan, curve, confidence, notes)
+    return label_of(episode, segments, plan, np.maximum.accumulate(curve), confidence, notes)
 
 
-def _label(
+def label_of(
     episode: Observed,
     segments: Sequence[Segment],
     plan: tuple[str, ...],
@@ -104,9 +106,12 @@ def _label(
     confidence: float,
     notes: list[str],
 ) -> EpisodeLabel:
+    """The label that these make; `curve` [n] is kept within 0..1, and 0 at frame 0."""
     named = [replace(s, confidence=confidence, named=is_name(s.name)) for s in segments]
     label = plain_label(named, len(plan), episode.signals.task, step_names=plan)
-    return replace(label, curve=stored_curve(np.maximum.accumulate(curve)), confidence=confidence, notes=notes)
+    stored = np.clip(curve, 0.0, 1.0).astype(np.float32)
+    stored[0] = 0.0
+    return replace(label, curve=stored, confidence=confidence, notes=notes)
 
 
 def agreed_ends(ends: Mapping[int, int], num_planned: int, curve: np.ndarray, episode: Observed) -> dict[int, int]:
@@ -118,13 +123,6 @@ def agreed_ends(ends: Mapping[int, int], num_planned: int, curve: np.ndarray, ep
     elif not missing:
         del agreed[max(agreed, key=lambda step: agreed[step])]
     return agreed
-
-
-def stored_curve(curve: np.ndarray) -> np.ndarray:
-    """Progress [n] as labels have it: float32, within 0..1, 0 at frame 0."""
-    curve = np.clip(curve, 0.0, 1.0).astype(np.float32)
-    curve[0] = 0.0
-    return curve
 
 
 def finished_curve(curve: np.ndarray, success: bool | None) -> np.ndarray:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 Mode = Literal["strict", "published"]
-Family = Literal["qwen", "openai", "internvl"]
 
 TAGS = ("ref_think", "ref", "score_think", "score")
 NA = "n/a"
@@ -25,7 +24,6 @@ _REFERENCE = re.compile(rf"[1-9]\d{{0,{MAX_DIGITS - 1}}}", re.ASCII)
 _PERCENTAGE = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*%", re.ASCII)
 _FIRST_PERCENTAGE = re.compile(r"(\d+(?:\.\d+)?)\s*%")
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
-_DECIMAL = re.compile(r"0?\.\d+")
 _DIGITS = re.compile(r"\d+")
 
 UNREADABLE = (None, False)  # neither a value nor n/a
@@ -81,8 +79,8 @@ def _tag_content(text: str, tag: str, mode: Mode) -> str:
     return "" if is_ambiguous or not contents else contents[0].strip()
 
 
-def parse_answer(text: str, mode: Mode = "strict", family: Family = "qwen") -> ParsedAnswer:
-    """A percentage or n/a without reasoning. `family`: whose published parser; they differ in what they look for.
+def parse_answer(text: str, mode: Mode = "strict") -> ParsedAnswer:
+    """A percentage or n/a without reasoning.
 
     Example: parse_answer("42%") has the score 0.42, and so has parse_answer("about 42", "published").
     """
@@ -90,15 +88,12 @@ def parse_answer(text: str, mode: Mode = "strict", family: Family = "qwen") -> P
     # A full stop ends the sentence and is no part of the number
     if mode == "strict":
         return ParsedAnswer(*_read(stripped.removesuffix("."), _strict_score))
-    is_na = stripped.lower() in NA_WORDS
-    if is_na and family != "internvl":
+    if stripped.lower() in NA_WORDS:
         return ParsedAnswer(None, True)
     if percent := _FIRST_PERCENTAGE.search(stripped):
         return ParsedAnswer(_clamped(float(percent[1]) / 100), False)
-    # The published parsers differ here: OpenAI's looks for a fraction first, the others for any number
-    patterns = (_DECIMAL, _DIGITS) if family == "openai" else (_NUMBER,)
-    number = next((found for pattern in patterns if (found := pattern.search(stripped))), None)
-    return ParsedAnswer(_share(float(number[0])), False) if number else ParsedAnswer(None, is_na)
+    number = _NUMBER.search(stripped)
+    return ParsedAnswer(_share(float(number[0])) if number else None, False)
 
 
 def written_score(written: str | float | None) -> float | None:

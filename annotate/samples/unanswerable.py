@@ -15,7 +15,7 @@ reason while there is another one.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -62,15 +62,8 @@ class Stranger:
         return SamplePicture(self.episode_index, camera if camera in self.cameras else self.cameras[0], frame)
 
 
-class _Case(NamedTuple):
-    """What a sample shows; `others`: episodes that its pictures are also of."""
-
-    view: View
-    demonstration: Demonstration
-    picture: SamplePicture
-    others: tuple[LabelledEpisode, ...] = ()
-
-
+# How a question is asked, its demonstration, the picture, and episodes that its pictures are also of
+_Case = tuple[View, Demonstration, SamplePicture, tuple[LabelledEpisode, ...]]
 _Way = Callable[[int, np.random.Generator], _Case]
 # How a question is asked, its demonstration, the run's camera to compare it with, and whose pictures it shows
 _Shown = tuple[View, Demonstration, str, tuple[LabelledEpisode, ...]]
@@ -136,34 +129,43 @@ class _Ways:
         has_own_pictures = self.demonstrators == [self.e]
         is_foreign = bool(self.foreign or self.strangers)
         has_unlike_cameras = any(self.e.unlike_cameras.values())
+        way = partial(partial, self._case)
         ways: list[tuple[str, _Way, bool]] = [
             (
                 "other_task",
-                self._way(self._foreign_words, self._own),
+                way(self._foreign_words, self._own),
                 has_words and any(in_words(o) for o in self.foreign),
             ),
-            ("other_task", self._way(self._own_words, self._foreign), is_foreign and has_words),
-            ("other_task", self._way(self._pictures, self._foreign), is_foreign and has_pictures),
-            ("other_camera", self._way(self._other_camera, self._own), has_own_pictures and has_unlike_cameras),
+            ("other_task", way(self._own_words, self._foreign), is_foreign and has_words),
+            ("other_task", way(self._pictures, self._foreign), is_foreign and has_pictures),
+            (
+                "other_camera",
+                way(self._other_camera, self._own),
+                has_own_pictures and has_unlike_cameras,
+            ),
             ("not_shown", self._not_shown, has_own_pictures and self._has_parts()),
-            (OCCLUDED, self._way(self._pictures, partial(self._own, edit=OCCLUDED)), has_pictures),
-            (OCCLUDED, self._way(self._own_words, partial(self._own, edit=OCCLUDED)), has_words),
+            (OCCLUDED, way(self._pictures, partial(self._own, edit=OCCLUDED)), has_pictures),
+            (OCCLUDED, way(self._own_words, partial(self._own, edit=OCCLUDED)), has_words),
             # An editor is an installed package's
-            (EDITED, self._way(self._pictures, partial(self._own, edit=EDITED)), has_pictures and with_editor),
+            (
+                EDITED,
+                way(self._pictures, partial(self._own, edit=EDITED)),
+                has_pictures and with_editor,
+            ),
         ]
         possible = [(reason, way) for reason, way, can_be in ways if can_be]
         return {reason: [way for of, way in possible if of == reason] for reason, _ in possible}
 
     @staticmethod
-    def _way(
-        show: Callable[[np.random.Generator], _Shown], draw: Callable[[str, int, np.random.Generator], _Picture]
-    ) -> _Way:
-        def case(now: int, rng: np.random.Generator) -> _Case:
-            view, demonstration, camera, others = show(rng)
-            picture, more = draw(camera, now, rng)
-            return _Case(view, demonstration, picture, (*others, *more))
-
-        return case
+    def _case(
+        show: Callable[[np.random.Generator], _Shown],
+        draw: Callable[[str, int, np.random.Generator], _Picture],
+        now: int,
+        rng: np.random.Generator,
+    ) -> _Case:
+        view, demonstration, camera, others = show(rng)
+        picture, more = draw(camera, now, rng)
+        return view, demonstration, picture, (*others, *more)
 
     # Demonstrations
 
@@ -231,4 +233,4 @@ class _Ways:
         else:
             outside = (frames > demonstration.pictures[-1].frame_index) & (e.progress >= share + BEYOND)
         frame = draw_one(rng, np.flatnonzero(outside).tolist())
-        return _Case("visual", demonstration, SamplePicture(e.episode_index, camera, frame))
+        return "visual", demonstration, SamplePicture(e.episode_index, camera, frame), ()

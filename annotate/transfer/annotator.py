@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from annotate.alignment.engine import Beside
-from annotate.alignment.moments import Moments, first_distance, task_moments, usual_distances
+from annotate.alignment.moments import Moments, Seen, distances, task_moments, usual_distances
 from annotate.carrying import Carried, LabelReading, carry_over, laid, with_usual
-from annotate.label import EpisodeLabel, plain_label
-from annotate.motion.annotator import SPREAD, agreed_ends, finished_curve, stored_curve
+from annotate.label import EpisodeLabel
+from annotate.motion.annotator import SPREAD, agreed_ends, finished_curve, label_of
 from annotate.motion.config import MotionConfig
 from annotate.motion.idle import split_at_idle
 from annotate.motion.observe import observe
@@ -22,7 +22,6 @@ from annotate.motion.structure import SURE, segments_to
 from annotate.segments import Segment
 from annotate.signals import Signals
 from annotate.transfer.config import TransferConfig
-from core.step_names import is_name
 
 CODE_VERSION = "transfer-3"
 
@@ -124,8 +123,14 @@ def _nearest(own: Moments, shown: Sequence[Moments], usual: tuple[float, float],
     index = own.episode.signals.episode_index
     others = [r for r, m in enumerate(shown) if m.episode.signals.episode_index != index]
     if len(others) > most:
-        others.sort(key=lambda r: (first_distance(own, shown[r], usual), r))
+        first = {r: distances(_first(own), _first(shown[r]), usual)[0, 0] for r in others}
+        others.sort(key=lambda r: (first[r], r))
     return sorted(others[:most])
+
+
+def _first(moments: Moments) -> Seen:
+    pictures = tuple(seen[:1] for seen in moments.pictures)
+    return Seen(pictures, *(None if values is None else values[:1] for values in (moments.state, moments.openings)))
 
 
 def _label(carried: Carried, plan: tuple[str, ...]) -> EpisodeLabel:
@@ -141,10 +146,8 @@ def _label(carried: Carried, plan: tuple[str, ...]) -> EpisodeLabel:
     if not shows_arm and signals.success is None:
         confidence = min(confidence, SURE)
     segments = split_at_idle(segments_to(episode, plan, ends), episode.idle, episode.fps)
-    segments = [replace(s, confidence=confidence, named=is_name(s.name)) for s in segments]
     notes = [f"unlike its references in {strange:.0%} of its time"] if strange else []
-    label = plain_label(segments, len(plan), signals.task, step_names=plan)
-    return replace(label, curve=stored_curve(curve), confidence=confidence, notes=notes)
+    return label_of(episode, segments, plan, curve, confidence, notes)
 
 
 def _likeliest(own: Moments, beside: Sequence[tuple[Moments, Beside]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -13,7 +13,7 @@ from itertools import pairwise, starmap
 import annotate.vlm.prompts as prompts
 import annotate.vlm.schemas as schemas
 from annotate.label import EpisodeLabel
-from annotate.model_client.calls import Reply, VlmError
+from annotate.model_client.calls import Reply
 from annotate.segments import DONE, IDLE, STEP, Segment, finished
 from annotate.vlm.confidence import MATCH_S, agree, confidences
 from annotate.vlm.config import VlmConfig
@@ -30,17 +30,15 @@ from annotate.vlm.windows import (
     shifted_frames,
     shown_frames,
     spans_of,
-    spread,
     windows,
 )
+from core.values import spread
 
 ATTEMPTS_PER_CALL = 12
 
 
 async def annotate_episode(view: EpisodeView, ask: Ask, config: VlmConfig) -> EpisodeLabel:
-    """Raises VlmError, what `view.load` raises, and ValueError for an episode of a single frame."""
-    if view.num_frames < 2:
-        raise ValueError(f"{view.dataset} episode {view.episode_index} has {view.num_frames} frame: nothing can change")
+    """Label an episode of two frames or more. Raises VlmError, and what `view.load` raises."""
     return await _Annotation(view, ask, config).label()
 
 
@@ -60,7 +58,7 @@ class _Annotation:
         view, config = self.view, self.config
         # A long episode is seen in several windows; the plan sees all of it at once, in fewer pictures
         shown = shown_frames(view.frames, view.num_frames, config)
-        overview = spread(shown, capacity(config))
+        overview = tuple(spread(shown, capacity(config)))
         pictures = await load_pictures(view, [overview, *windows(shown, config)], sheets=config.contact_sheet)
 
         # Coarsely first: which steps there are, and between which two pictures each activity begins
@@ -117,14 +115,9 @@ class _Annotation:
         reply = await self._question(
             "plan", pictures, schema, task=prompts.task_text(self.task), verbs=verbs, max_steps=config.max_steps
         )
-        try:
-            self.task = self.task if self.task is not None else prompts.one_line(reply.value["task"])
-            steps = [prompts.one_line(f"{step['verb']} {step['object']}") for step in reply.value["steps"]]
-        except (KeyError, TypeError, AttributeError) as e:
-            raise VlmError("bad_reply", f"the reply of the plan stage is not what was asked for: {e!r}") from None
-        if not steps:
-            raise VlmError("bad_reply", "the reply of the plan stage has no steps")
-        for name in steps:
+        self.task = self.task if self.task is not None else prompts.one_line(reply.value["task"])
+        for step in reply.value["steps"]:
+            name = prompts.one_line(f"{step['verb']} {step['object']}")
             # Two steps of one name in a row cannot be told apart in pictures
             if self.plan and name.casefold() == self.plan[-1].casefold():
                 self.notes.append(f"plan: {name!r} told twice in a row: merged")
@@ -199,9 +192,7 @@ class _Annotation:
                 before=prompts.activity(before.label, self.plan) + (", a try that ends" if is_retry else ""),
                 after=prompts.activity(after.label, self.plan) + (", tried anew" if is_retry else ""),
             )
-            picture = reply.value.get("picture")
-            if not isinstance(picture, int) or isinstance(picture, bool) or not 2 <= picture <= len(window):
-                raise VlmError("bad_reply", f"the reply of the refine stage names picture {picture!r}")
+            picture = int(reply.value["picture"])
             # A change lies between the picture that shows the next activity first, and the one before it
             ranges[k] = (window[picture - 2] + 1, window[picture - 1])
 
@@ -233,10 +224,7 @@ class _Annotation:
                 "verify", pictures[window], schemas.verify(len(batch)), **self._said, attempts="\n".join(attempts)
             )
             for number, k in enumerate(batch, 1):
-                verdict = reply.value.get(schemas.attempt_key(number))
-                completed = verdict.get("completed") if isinstance(verdict, dict) else None
-                if not isinstance(completed, bool):
-                    raise VlmError("bad_reply", f"the reply of the verify stage does not judge attempt {number}")
+                completed = reply.value[schemas.attempt_key(number)]["completed"]
                 if completed != segments[k].completed:
                     before = "completed" if segments[k].completed else "not completed"
                     verified = replace(segments[k], completed=completed)

@@ -23,7 +23,7 @@ from annotate.vlm.config import VlmConfig
 from annotate.vlm.reason import reason_episode
 from annotate.vlm.schemas import max_chars
 from annotate.vlm.view import EpisodeView
-from annotate.vlm.windows import spread
+from core.values import spread
 
 STAGES = ("plan", "segment", "refine", "verify", "reason")
 MAX_REPLAYED = 300  # episodes; of more, as many that are spread over all lengths
@@ -125,7 +125,7 @@ def predict(
     """The estimated cost of these episodes. Must not be called inside a running event loop."""
     expected, meter = expected or Expected(), meter or TokenMeter()
     by_length = sorted(episodes, key=lambda e: e.num_frames)
-    replayed = [by_length[k] for k in spread(range(len(by_length)), MAX_REPLAYED)]
+    replayed = spread(by_length, MAX_REPLAYED)
     costs: dict[str, CallCost] = dict.fromkeys(STAGES, CallCost())
     for number, episode in enumerate(replayed):
         for request, value in asyncio.run(replay(config, episode, expected, number)):

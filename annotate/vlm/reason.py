@@ -10,7 +10,6 @@ from itertools import starmap
 
 import annotate.vlm.prompts as prompts
 import annotate.vlm.schemas as schemas
-from annotate.model_client.calls import VlmError
 from annotate.segments import STEP, Segment, completed_steps
 from annotate.vlm.config import VlmConfig
 from annotate.vlm.pictures import load_pictures
@@ -63,10 +62,7 @@ async def reason_episode(
         )
         reply = await ask(prompts.request("reason", pictures[window], question, schemas.reason(numbers), config))
         for frame, number in zip(frames, numbers, strict=True):
-            text = reply.value.get(schemas.picture_key(number))
-            if not isinstance(text, str):
-                raise VlmError("bad_reply", f"the reply of the reason stage says nothing of picture {number}")
-            texts[frame] = prompts.one_line(text)
+            texts[frame] = prompts.one_line(reply.value[schemas.picture_key(number)])
 
     # All questions at once; frames that share a text get it together with the one that was asked about. A model may
     # write nothing that can be seen: then there is no reason rather than an empty one

@@ -6,12 +6,10 @@ from dataclasses import dataclass, replace
 from itertools import batched, pairwise
 from typing import Any
 
-import numpy as np
-
-from annotate.model_client.calls import VlmError
 from annotate.segments import DONE, IDLE
 from annotate.vlm.config import VlmConfig
 from annotate.vlm.schemas import ACHIEVED
+from core.values import spread
 
 TILES = 9  # pictures in a contact sheet
 MIN_SHOWN = 8  # pictures of a short episode
@@ -47,9 +45,9 @@ def shown_frames(coarse: Sequence[int], num_frames: int, config: VlmConfig) -> W
     least = min(MIN_SHOWN, limit, num_frames)
     # The keyframes are too far apart for it: any of its frames may be shown instead
     if len(frames) < least:
-        return spread(range(num_frames), least)
+        return tuple(spread(range(num_frames), least))
     if limit < len(frames) <= THIN_UP_TO * limit:
-        return spread(frames, limit)
+        return tuple(spread(frames, limit))
     return tuple(frames)
 
 
@@ -61,13 +59,6 @@ def shifted_frames(shown: Window) -> Window:
     middle = {(a + b) // 2 for a, b in list(pairwise(shown))[1:]}
     shifted = tuple(sorted({shown[0], shown[-1], *middle}))
     return shifted if not set(shifted) <= set(shown) else tuple(sorted({*shown[::2], shown[-1]}))
-
-
-def spread(frames: Sequence[int], count: int) -> Window:
-    """`count` of the frames, evenly spread, the first and the last among them; all when there are no more."""
-    if len(frames) <= count:
-        return tuple(frames)
-    return tuple(frames[i] for i in np.linspace(0, len(frames) - 1, count).round().astype(int))
 
 
 def windows(shown: Window, config: VlmConfig) -> list[Window]:
@@ -95,44 +86,26 @@ def in_batches(items: Mapping[Window, Sequence[int]], size: int) -> list[tuple[W
 
 
 def spans_of(value: Mapping[str, Any], window: Window, num_steps: int) -> list[Span]:
-    """The spans that a reply of the segment stage tells. Raises VlmError when it is none.
+    """The spans that a reply of the segment stage tells.
 
-    The schema keeps pictures within the window; servers that do not know schemas might not. Pictures out of range are
-    clipped, changes sorted, of several at one picture the last counts, repeated idle or done is one span: each noted.
+    Changes are sorted, of several at one picture the last counts, repeated idle or done is one span: each noted.
     """
     # Replies count steps from 1, labels from 0
     labels: dict[str, int | str] = {str(k + 1): k for k in range(num_steps)} | {IDLE: IDLE, DONE: DONE}
-    try:
-        first = Span(labels[value["first"]["label"]], -1, window[0], value["first"]["outcome"] == ACHIEVED)
-        changes = [(_picture(c["picture"]), labels[c["label"]], c["outcome"] == ACHIEVED) for c in value["changes"]]
-    except (KeyError, TypeError, AttributeError) as e:
-        raise VlmError("bad_reply", f"the reply of the segment stage is not what was asked for: {e!r}") from None
-    if not changes:
+    first = Span(labels[value["first"]["label"]], -1, window[0], value["first"]["outcome"] == ACHIEVED)
+    if not value["changes"]:
         first = replace(first, notes=("no change was told",))
-    return _joined([first, *_spans_from(changes, window)])
-
-
-def _picture(number: Any) -> int:
-    if not isinstance(number, int) or isinstance(number, bool):
-        raise TypeError(f"{number!r} is not the number of a picture")
-    return number
-
-
-def _spans_from(changes: Sequence[tuple[int, int | str, bool]], window: Window) -> list[Span]:
-    """A span from each change (picture from 1, label, completed) on, in order of time."""
     span_at: dict[int, Span] = {}  # by picture
-    for number, label, completed in changes:
-        # A change lies between two pictures of the window, so the first one cannot show it
-        picture = min(max(number, 2), len(window))
-        notes: tuple[str, ...] = ()
-        if picture != number:
-            notes += (f"picture {number} is not among 2-{len(window)}: clipped",)
+    for change in value["changes"]:
+        picture, notes = int(change["picture"]), ()
         if picture < max(span_at, default=0):
             notes += ("changes not in the order of time: sorted",)
         if picture in span_at:
             notes += (*span_at[picture].notes, f"several changes at picture {picture}: the last one counts")
-        span_at[picture] = Span(label, window[picture - 2], window[picture - 1], completed, notes)
-    return [span_at[picture] for picture in sorted(span_at)]
+        # A change lies between two pictures of the window
+        completed = change["outcome"] == ACHIEVED
+        span_at[picture] = Span(labels[change["label"]], window[picture - 2], window[picture - 1], completed, notes)
+    return _joined([first, *(span_at[picture] for picture in sorted(span_at))])
 
 
 def _joined(spans: Sequence[Span]) -> list[Span]:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 class Format(NamedTuple):
     """A format, as the registry and the command line name it, and what is known of all its datasets.
 
+    `needs_rows`: an episode without rows cannot be read.
     `frames_as_in_file`: a camera that is a video file shows frame k of an episode as frame `start_frame` + k of that
     file, so that exports may copy it.
     `levels`: how many folders up from what its adapter's `roots` finds its dataset may begin, as that of several tasks
@@ -22,12 +23,13 @@ class Format(NamedTuple):
 
     name: str
     adapter: str  # the module that reads it
+    needs_rows: bool = False
     frames_as_in_file: bool = False
     levels: int | None = 0
     signs: tuple[str, ...] = ()  # in small letters
 
 
-LEROBOT = Format("lerobot", "ingest.formats.lerobot", frames_as_in_file=True)
+LEROBOT = Format("lerobot", "ingest.formats.lerobot", needs_rows=True, frames_as_in_file=True)
 VIDEO = Format("video", "ingest.formats.plain_video", frames_as_in_file=True, levels=None)
 
 # In the order in which they are asked whether a dataset is theirs: the particular before the general
@@ -41,11 +43,11 @@ FORMATS: tuple[Format, ...] = (
     ),
     Format("rh20t", "ingest.formats.rh20t", levels=1),
     Format("table30", "ingest.formats.table30", frames_as_in_file=True, levels=1),
-    Format("robotwin", "ingest.formats.robotwin", levels=2, signs=(".hdf5",)),
+    Format("robotwin", "ingest.formats.robotwin", needs_rows=True, levels=2, signs=(".hdf5",)),
     LEROBOT,
-    Format("mcap", "ingest.formats.mcap_bag", levels=None, signs=(".mcap",)),
-    Format("zarr", "ingest.formats.replay_zarr", signs=(".zarr.zip", "meta/episode_ends")),
-    Format("hdf5", "ingest.formats.hdf5", levels=None, signs=(".hdf5", ".h5", ".hdf")),
+    Format("mcap", "ingest.formats.mcap_bag", needs_rows=True, levels=None, signs=(".mcap",)),
+    Format("zarr", "ingest.formats.replay_zarr", needs_rows=True, signs=(".zarr.zip", "meta/episode_ends")),
+    Format("hdf5", "ingest.formats.hdf5", needs_rows=True, levels=None, signs=(".hdf5", ".h5", ".hdf")),
     Format("robo_dopamine", "ingest.formats.robo_dopamine", frames_as_in_file=True, levels=1),
     VIDEO,
 )

@@ -1,6 +1,6 @@
 """The interface of a module that reads a format."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from typing import Protocol, cast
 
@@ -10,11 +10,7 @@ from ingest.sources.files import Source
 
 
 class FormatAdapter(Protocol):
-    """The module that reads one format."""
-
-    def recognises(self, source: Source) -> bool:
-        """Do the source's files look like this format? Looks at names of files and folders."""
-        ...
+    """The module that reads one format; it may have a `recognises` of its own, as `recognises` below."""
 
     def roots(self, uris: Iterable[str]) -> dict[str, str]:
         """The folders where such datasets begin, by names of files, and what these call the dataset ("": nothing)."""
@@ -31,3 +27,10 @@ class FormatAdapter(Protocol):
 
 def adapter_of(format_: Format) -> FormatAdapter:
     return cast(FormatAdapter, import_module(format_.adapter))
+
+
+def recognises(format_: Format, source: Source) -> bool:
+    """Do the source's files look like a format? By names of files and folders."""
+    adapter = adapter_of(format_)
+    own: Callable[[Source], bool] | None = getattr(adapter, "recognises", None)
+    return own(source) if own else bool(adapter.roots(source.files))

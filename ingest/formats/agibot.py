@@ -51,7 +51,7 @@ def roots(uris: Iterable[str]) -> dict[str, str]:
 
 
 def list_episodes(source: Source) -> Listing:
-    listing = ListingBuilder(source)
+    listing, fps = ListingBuilder(source), source.config.fps or FPS
     # An episode may be listed without files, and files may be there of episodes that are not listed
     entries = _entries(listing)
     files = defaultdict(EpisodeFiles, {key: EpisodeFiles() for key in entries})
@@ -72,15 +72,15 @@ def list_episodes(source: Source) -> Listing:
         # Files alone are an episode as well, without text and steps
         entry = entries.get(key, {})
         num_rows = _num_rows_listed(listing, source_id, found.tables.get("rows"))
-        tasks = _tasks(listing, entry)
+        if not (tasks := texts_among([entry.get("task_name")])):
+            listing.warn_next("no_task", "no task_name")
         # Published entries state no outcome; those of other makers do, beside the steps or above them
         facts = object_of(entry.get("label_info")) | entry
-        label = object_of(
-            entry.get("label_info", entry.get("lable_info"))
-        )  # the latter as the dataset's card spells it
+        # lable_info is how the dataset's card spells it
+        label = object_of(entry.get("label_info", entry.get("lable_info")))
         listing.add(
             source_id,
-            source.config.fps or FPS,
+            fps,
             tasks=tasks,
             num_rows=num_rows,
             data_uri=found.tables.get("rows"),
@@ -91,7 +91,7 @@ def list_episodes(source: Source) -> Listing:
         )
     cameras = in_order(listing.cameras_in_use(), source.config.cameras, FIRST_CAMERAS, WRIST)
     nothing = "no task_info file lists an episode, and there are no data"
-    return listing.listing("agibot", cameras, fps=source.config.fps or FPS, robot=ROBOT, nothing=nothing)
+    return listing.listing("agibot", cameras, fps=fps, robot=ROBOT, nothing=nothing)
 
 
 def _span(span: dict[str, Any]) -> StatedSpan:
@@ -99,43 +99,29 @@ def _span(span: dict[str, Any]) -> StatedSpan:
     return StatedSpan(span.get("action_text") or span.get("skill"), span.get("start_frame"), span.get("end_frame"))
 
 
-def _tasks(listing: ListingBuilder, entry: dict[str, Any]) -> tuple[str, ...]:
-    tasks = texts_among([entry.get("task_name")])
-    if not tasks:
-        listing.warn_next("no_task", "no task_name")
-    return tasks
-
-
 def _entries(listing: ListingBuilder) -> dict[Key, dict[str, Any]]:
     """What the task files say of each episode; of two entries of one episode the first counts."""
     entries: dict[Key, dict[str, Any]] = {}
-    matches = [match for uri in listing.source.files if (match := TASK_FILE.match(uri))]
+    matches = list(filter(None, map(TASK_FILE.match, listing.source.files)))
     if not matches:
         listing.warn("no_metadata", "there is no task_info/task_<id>.json")
     for match in matches:
-        _add_entries(listing, match[0], match[1], entries)
+        uri, task = match[0], match[1]
+        content = listing.read_json(uri, default=[])
+        for number, entry in enumerate(content if isinstance(content, list) else [content]):
+            episode = object_of(entry).get("episode_id")
+            if type(episode) is not int or episode < 0:
+                listing.warn("unreadable_data", f"entry {number} of {uri} has no episode_id", file=uri)
+            elif entries.setdefault((task, str(episode)), entry) is not entry:
+                listing.warn("duplicate_episode", f"{uri} lists episode {episode} twice", file=uri)
     return entries
-
-
-def _add_entries(listing: ListingBuilder, uri: str, task: str, entries: dict[Key, dict[str, Any]]) -> None:
-    content = listing.read_json(uri, default=[])
-    for number, entry in enumerate(content if isinstance(content, list) else [content]):
-        episode = object_of(entry).get("episode_id")
-        if type(episode) is not int or episode < 0:
-            listing.warn("unreadable_data", f"entry {number} of {uri} has no episode_id", file=uri)
-        elif entries.setdefault((task, str(episode)), entry) is not entry:
-            listing.warn("duplicate_episode", f"{uri} lists episode {episode} twice", file=uri)
 
 
 def _places(listing: ListingBuilder) -> dict[str, str]:
     """Uris of files by where they lie when all is unpacked; a loose file counts before one in an archive."""
     places = {uri: uri for uri in listing.source.files}
     for tar in filter(TAR_FILE.match, listing.source.files):
-        try:
-            archive = listing.source.archive(tar)
-        except OSError as e:
-            listing.warn("unreadable_data", f"{tar} cannot be read: {e.strerror}", file=tar)
-            continue
+        archive = listing.source.archive(tar)
         if archive.problem:
             listing.warn(archive.problem.reason, f"{tar} is not read to its end: {archive.problem}", file=tar)
         for name in archive.members:

@@ -10,9 +10,9 @@ from zipfile import BadZipFile, ZipFile
 import numpy as np
 
 from ingest.limits import LIMITS, Limits
-from ingest.media.frames import LFS_MARK
 from ingest.reasons import DataError
 from ingest.sources.files import Source
+from ingest.sources.types import refuse_pointer
 
 MAX_HEADER_BYTES = 1 << 16
 
@@ -31,8 +31,7 @@ def npy_rows(path: Path, uri: str, limits: Limits = LIMITS) -> np.ndarray:
     """As read_npy, of a file that is in no source; `uri` names it in errors."""
     try:
         with path.open("rb") as file:
-            _check_is_no_pointer(file, uri)
-            shape, dtype = _read_header(file)
+            shape, dtype = _read_header(file, uri)
         if dtype.hasobject:
             raise DataError(f"{uri} is pickled", "pickled_data")
         if not _are_rows(shape, dtype):
@@ -53,14 +52,12 @@ def read_npz(source: Source, uri: str) -> dict[str, np.ndarray]:
     arrays: dict[str, np.ndarray] = {}
     is_pickled, num_values = False, 0
     try:
-        with source.resolve(uri).open("rb") as file:
-            _check_is_no_pointer(file, uri)
-            archive = ZipFile(file)
+        with source.open(uri) as file, ZipFile(file) as archive:
             members = [member for member in archive.infolist() if member.filename.endswith(".npy")]
             limits.check("max_features", len(members), f"{uri}: arrays")
             for member in members:
                 with archive.open(member) as packed:
-                    shape, dtype = _read_header(packed)
+                    shape, dtype = _read_header(packed, uri)
                 is_pickled |= dtype.hasobject
                 if not _are_rows(shape, dtype):
                     continue
@@ -77,16 +74,11 @@ def read_npz(source: Source, uri: str) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _check_is_no_pointer(file: IO[bytes], uri: str) -> None:
-    """Raises DataError for a git-LFS pointer; else the file is at its beginning again."""
-    if file.read(len(LFS_MARK)) == LFS_MARK:
-        raise DataError(f"{uri} is a git-LFS pointer, not the file", "lfs_pointer")
-    file.seek(0)
-
-
-def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and type of an array. Raises DAMAGED."""
-    file = io.BytesIO(file.read(MAX_HEADER_BYTES))  # NumPy reads all that a header claims, before it looks at it
+def _read_header(file: IO[bytes], uri: str) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type of an array. Raises DAMAGED, and DataError for a git-LFS pointer."""
+    begin = file.read(MAX_HEADER_BYTES)  # NumPy reads all that a header claims, before it looks at it
+    refuse_pointer(begin, f"{uri} is a git-LFS pointer, not the file")
+    file = io.BytesIO(begin)
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(file)

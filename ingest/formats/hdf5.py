@@ -55,7 +55,7 @@ TEXT_KEYS = ("language_instruction", "instruction", "task", "language")
 # The control rate of LIBERO (scripts/create_dataset.py) and of robomimic's robosuite tasks
 SIMULATED_FPS = 20.0
 LIBERO_FILE = re.compile(r"(?:[A-Z]+(?:_[A-Z]+)*_SCENE[0-9]+_)?(.+)_demo$")
-ALOHA_WIDTH, ALOHA_GRIPPERS = 14, {6: "left", 13: "right"}  # two arms, each of six joints and a gripper
+ALOHA_WIDTH, ALOHA_GRIPPERS = 14, {6: "left_gripper", 13: "right_gripper"}  # two arms, each of six joints and a gripper
 TIME_UNITS_S = (1.0, 1e-3, 1e-6, 1e-9)
 MIN_STEP_S, MAX_STEP_S = 1 / 240, 1  # between rows
 
@@ -191,8 +191,8 @@ def _num_rows(listing: ListingBuilder, place: EpisodePlace, cameras: Mapping[str
         detail = f"{num_actions} actions, {num_states} states: the actions are not used"
         listing.warn_next("length_differs", detail, uri)
     # robomimic states the length beside the rows
-    stated = _number(value(place.group, "num_samples", limits))
-    if stated is not None and num_rows is not None and stated != num_rows:
+    stated = value(place.group, "num_samples", limits)
+    if isinstance(stated, np.number) and np.isfinite(stated) and num_rows not in (None, stated):
         listing.warn_next("length_differs", f"num_samples says {stated:g}, its rows are {num_rows}", uri)
     return num_rows
 
@@ -209,21 +209,13 @@ def _parts(registered: Sequence[str], usual: Sequence[Sequence[str]], group: h5p
 
 def _tasks(config: DatasetConfig, place: EpisodePlace) -> tuple[str, ...]:
     """Instructions: all that the registry's paths lead to; else the first place of LIBERO, robocasa and others."""
-    if config.keys.language:
-        return texts_among(
-            text for path in config.keys.language for found in place.values(path) for text in texts(found)
-        )
-    return _usual_tasks(place)
-
-
-def _usual_tasks(place: EpisodePlace) -> tuple[str, ...]:
+    if paths := config.keys.language:
+        return texts_among(text for path in paths for found in place.values(path) for text in texts(found))
     instruction = place.json("problem_info").get("language_instruction")  # LIBERO
     if isinstance(instruction, list):
         instruction = "".join(map(str, instruction))
-    if found := texts(instruction) or texts(place.json("ep_meta").get("lang")):  # robocasa
-        return found
     plain = (texts(stored) for path in TEXT_KEYS for stored in place.values(path))
-    return next(filter(None, plain), ())
+    return texts(instruction) or texts(place.json("ep_meta").get("lang")) or next(filter(None, plain), ())  # robocasa
 
 
 def _fps(place: EpisodePlace, num_rows: int | None) -> float | None:
@@ -251,23 +243,13 @@ def _times_s(group: h5py.Group, num_rows: int | None, limits: Limits) -> np.ndar
     return None
 
 
-def _number(stored: Any) -> float | None:
-    try:
-        number = float(stored)
-    except (TypeError, ValueError):
-        return None
-    return number if np.isfinite(number) else None
-
-
 # Reading
 
 
 def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     """Rows and frames of one episode; raises DataError when the rows cannot be read."""
-    if record.data_uri is None or not record.num_rows:
-        raise DataError("no rows", "no_data")
     keys, limits = source.config.keys, source.config.limits
-    with opened(source, record.data_uri) as file:
+    with opened(source, record.data_uri or "") as file:
         group = find(file, record.data_key)
         if not isinstance(group, h5py.Group):
             raise DataError(f"{record.data_uri} has no group {record.data_key} any more")
@@ -279,9 +261,6 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
         action = table_of(_parts(keys.action, ACTION_KEYS, group), limits)
         times_s = _times_s(group, record.num_rows, limits)
         is_demo = isinstance(find(group, "obs"), h5py.Group)
-    # A file that was replaced since it was listed is not the episode that the corpus knows
-    if state is not None and state.num_rows != record.num_rows:
-        raise DataError(f"{state.num_rows} rows; there were {record.num_rows}")
     # Actions of another length were found when the dataset was listed, and are not used
     if action is not None and action.num_rows != record.num_rows:
         action = None
@@ -295,5 +274,4 @@ def _with_grippers(state: pa.Table | None) -> pa.Table | None:
     """ALOHA's files name no dimensions: the two arms are known by their width."""
     if state is None or state.num_columns != ALOHA_WIDTH or state.column_names[0] != "qpos_0":
         return state
-    grippers = {d: f"{arm}_gripper" for d, arm in ALOHA_GRIPPERS.items()}
-    return state.rename_columns([grippers.get(d, name) for d, name in enumerate(state.column_names)])
+    return state.rename_columns([ALOHA_GRIPPERS.get(d, name) for d, name in enumerate(state.column_names)])

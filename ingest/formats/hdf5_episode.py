@@ -11,7 +11,7 @@ from ingest.formats.cameras import scene_first
 from ingest.formats.hdf5_file import cameras_of, checked, find, guarded, opened, value, walk
 from ingest.formats.listing import ListingBuilder
 from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture
-from ingest.outcomes import SUCCESS_FIELDS, Flag, Outcome, OutcomeEvidence, RowValues, row_values, truth
+from ingest.outcomes import SUCCESS_FIELDS, Flag, Outcome, OutcomeEvidence, flag_of, known, reward_of, truth
 from ingest.reasons import DataError
 from ingest.sources.files import Source
 
@@ -59,21 +59,21 @@ def evidence_in(listing: ListingBuilder, uri: str, group: h5py.Group, registered
     flags: list[Flag] = []
     for name in dict.fromkeys((*registered, *SUCCESS_FIELDS)):
         stored = fact(name)
-        flag, success = _of_rows(stored).flag(name), truth(stored)
+        flag, success = flag_of(name, _of_rows(stored)), truth(stored)
         if flag and name not in registered:
             flags.append(flag)
         elif flag:
             stated = stated or Outcome(flag.at_end, f"column {name}")
         elif success is not None:
             stated = stated or Outcome(success, f"metadata {name}")
-    rewards = (_of_rows(fact(name)).reward(name) for name in REWARD_KEYS)
+    rewards = (reward_of(name, _of_rows(fact(name))) for name in REWARD_KEYS)
     return OutcomeEvidence(stated, tuple(flags), reward=next(filter(None, rewards), None))
 
 
-def _of_rows(stored: Any) -> RowValues:
+def _of_rows(stored: Any) -> np.ndarray:
     """Several numbers or truths, one for each row; other things are no values."""
     has_rows = isinstance(stored, np.ndarray) and stored.size > 1 and stored.dtype.kind in "biuf"
-    return row_values(stored if has_rows else ())
+    return known(stored if has_rows else ())
 
 
 def frames_of(source: Source, record: EpisodeRecord, picture: Callable[[h5py.Dataset, int], Picture]) -> FrameReader:

@@ -19,7 +19,6 @@ import pyarrow as pa
 from ingest.formats.listing import texts_among
 from ingest.formats.numbers import numbers, side_by_side
 from ingest.limits import Limits
-from ingest.media.frames import LFS_MARK
 from ingest.media.picture import ArrayPicture, array_picture, check_size, decode_picture
 from ingest.reasons import DataError
 from ingest.sources.files import Source
@@ -57,8 +56,6 @@ def guarded(what: str) -> Iterator[None]:
 def opened(source: Source, uri: str) -> Iterator[h5py.File]:
     """The file, for reading. Raises DataError, also for what HDF5 raises inside the block."""
     with guarded(uri), source.open(uri) as data:
-        if data.read(len(LFS_MARK)) == LFS_MARK:
-            raise DataError(f"{uri} is a git-LFS pointer, not the file", "lfs_pointer")
         place = data if isinstance(data, io.BytesIO) else data.name  # a member of a tar has no path
         held = source.config.limits.max_chunk_bytes  # so that a chunk of many pictures is unpacked once
         with h5py.File(place, "r", rdcc_nbytes=held, **({} if place is data else {"locking": False})) as file:

@@ -19,12 +19,13 @@ from ingest.formats.lerobot_meta import (
     LerobotListing,
     cameras_of,
     episode_metadata,
+    expected,
     read_info,
     task_texts,
     version_of,
     video_rate,
 )
-from ingest.formats.lerobot_rows import EpisodeRows, expected_data_file, find_rows, read_pictures
+from ingest.formats.lerobot_rows import EpisodeRows, find_rows, read_pictures
 from ingest.formats.lerobot_signals import read_signals, signal_columns
 from ingest.formats.lerobot_steps import native_steps
 from ingest.formats.lerobot_videos import find_videos, holds_other_episodes
@@ -172,7 +173,7 @@ def _check(dataset: LerobotListing, episode: int, meta: dict[str, Any] | None, r
             dataset.warn("length_differs", detail, episode)
     elif episode not in dataset.lost and dataset.wants(episode):
         # Its file, or without a pointer to one any file, may be a git-LFS pointer
-        file = expected_data_file(dataset, episode, meta or {})
+        file = expected(dataset, episode, meta or {})
         pointers = fnmatch.filter(sorted(dataset.pointers), file)
         lost = ("lfs_pointer", "its rows are in a git-LFS pointer"), ("no_data", f"no rows; looked for {file}")
         dataset.unusable(*lost[not pointers], episode, file=(*pointers, file)[0])
@@ -180,12 +181,10 @@ def _check(dataset: LerobotListing, episode: int, meta: dict[str, Any] | None, r
 
 def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     """Rows and frames of one episode; raises DataError when the rows cannot be read."""
-    if record.data_uri is None or not record.num_rows:
-        raise DataError("no rows")
     info = read_info(source)
     # Only the columns of state, action and time are read
-    path, columns = source.resolve(record.data_uri), (*signal_columns(info), TIME)
-    rows = read_columns(path, record.row_start, record.num_rows, columns, source.config.limits)
+    path, columns = source.resolve(record.data_uri or ""), (*signal_columns(info), TIME)
+    rows = read_columns(path, record.row_start, record.num_rows or 0, columns, source.config.limits)
     times = vectors(rows[TIME], TIME) if TIME in rows.column_names else None
     state, action, names_by = read_signals(source, info, rows)
     times_s = None if times is None else times[:, 0]

@@ -52,19 +52,13 @@ def cells_of(
     with_rows.sort(key=lambda pair: (pair[0].uri, pair[0].row_start))
     for uri, of_file in groupby(with_rows, key=lambda pair: pair[0].uri):
         places = {index: (rows.row_start, min(rows.num_rows, most_rows)) for rows, index in of_file}
-        yield from _cells_of_file(dataset, uri, places, column)
-
-
-def _cells_of_file(
-    dataset: LerobotListing, uri: str, places: Mapping[int, tuple[int, int]], column: str
-) -> Iterator[tuple[int, pa.ChunkedArray]]:
-    try:
-        with opened(dataset.source.resolve(uri)) as file:
-            if column in file.schema_arrow.names:
-                tables = ranges(file, list(places.values()), [column])
-                yield from ((index, table[column]) for index, table in zip(places, tables, strict=False))
-    except DataError as e:
-        dataset.warn("bad_steps" if e.reason == "unreadable_data" else e.reason, str(e), file=uri)
+        try:
+            with opened(dataset.source.resolve(uri)) as file:
+                if column in file.schema_arrow.names:
+                    tables = ranges(file, list(places.values()), [column])
+                    yield from ((index, table[column]) for index, table in zip(places, tables, strict=False))
+        except DataError as e:
+            dataset.warn("bad_steps" if e.reason == "unreadable_data" else e.reason, str(e), file=uri)
 
 
 class Times:

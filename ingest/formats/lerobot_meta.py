@@ -19,10 +19,14 @@ from ingest.formats.tables import batches, opened
 from ingest.reasons import DataError
 from ingest.sources.files import Source
 
-DATA_V2 = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
-DATA_V3 = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
-VIDEO_V2 = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
-VIDEO_V3 = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
+STANDARD_V2 = {
+    "data_path": "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
+    "video_path": "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4",
+}
+STANDARD_V3 = {
+    "data_path": "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
+    "video_path": "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4",
+}
 EPISODE_FILE = re.compile(r"^data/.*episode_(\d+)\.parquet$")
 DATA_FILE = re.compile(r"^data/chunk-\d+/file-\d+\.parquet$")
 META_EPISODES = re.compile(r"^meta/episodes/chunk-\d+/file-\d+\.parquet$")
@@ -220,14 +224,13 @@ def v3_pointer(meta: Mapping[str, Any], what: str) -> dict[str, int]:
     return {} if chunk is None or file is None else {"chunk_index": chunk, "file_index": file}
 
 
-def locate(dataset: LerobotListing, key: str, standard: str, **numbers: int | str) -> str | None:
+def locate(dataset: LerobotListing, key: str, numbers: Mapping[str, int | str]) -> str | None:
     """The file that a path template names: as info.json has it, in the standard place, or anywhere by its name.
 
     Of several files of one name (and camera) none is taken.
     """
-    files = dataset.source.files
-    template = _template(dataset, key, standard)
-    uri, standard_uri = _filled(template, numbers), standard.format(**numbers)
+    files, template = dataset.source.files, _template(dataset, key)
+    uri, standard_uri = _filled(template, numbers), _standard(dataset, key).format(**numbers)
     if uri in files:
         return uri
     located: str | None = standard_uri
@@ -242,9 +245,18 @@ def locate(dataset: LerobotListing, key: str, standard: str, **numbers: int | st
     return located
 
 
-def expected(dataset: LerobotListing, key: str, standard: str, **numbers: int | str) -> str:
-    """The file that info.json's path template names; the standard one, where it is no template of these numbers."""
-    return _filled(_template(dataset, key, standard), numbers) or standard.format(**numbers)
+def expected(dataset: LerobotListing, episode: int, meta: Mapping[str, Any], camera: str = "") -> str:
+    """The file that should hold an episode's rows or a camera's video: by info.json's path template, else the standard
+    one; v3 without a pointer to it: what such files are called.
+    """
+    key, what = ("video_path", f"videos/{camera}") if camera else ("data_path", "data")
+    numbers: dict[str, int | str] = {"video_key": camera, **v2_numbers(dataset, episode)}
+    if dataset.version == "v3.0":
+        if not (pointer := v3_pointer(meta, what)):
+            return f"{what}/chunk-*/file-*.{'mp4' if camera else 'parquet'}"
+        # A template left over from v2 is filled in by episode
+        numbers |= pointer
+    return _filled(_template(dataset, key), numbers) or _standard(dataset, key).format(**numbers)
 
 
 def _filled(template: str, numbers: Mapping[str, int | str]) -> str:
@@ -252,9 +264,13 @@ def _filled(template: str, numbers: Mapping[str, int | str]) -> str:
     return template.format(**numbers) if _fields(template) <= numbers.keys() else ""
 
 
-def _template(dataset: LerobotListing, key: str, standard: str) -> str:
+def _standard(dataset: LerobotListing, key: str) -> str:
+    return (STANDARD_V3 if dataset.version == "v3.0" else STANDARD_V2)[key]
+
+
+def _template(dataset: LerobotListing, key: str) -> str:
     template = dataset.info.get(key)
-    return template if isinstance(template, str) else standard
+    return template if isinstance(template, str) else _standard(dataset, key)
 
 
 @lru_cache(maxsize=64)
@@ -267,9 +283,9 @@ def _fields(template: str) -> frozenset[str]:
 
 def v3_data_files(dataset: LerobotListing) -> list[str]:
     """Data files as info.json names them, in the standard place, or anywhere below data/."""
-    template = _template(dataset, "data_path", DATA_V3)
+    template, standard = _template(dataset, "data_path"), STANDARD_V3["data_path"]
     # A template left over from v2 names the files of v2 that may have been left over too
-    candidates = [template, DATA_V3] if "{file_index" in template else [DATA_V3]
+    candidates = [template, standard] if "{file_index" in template else [standard]
     # The first template that names any file counts. Rows say themselves of which episode they are: without one, a
     # file's name does not matter
     found = ((candidate, _files_like(dataset.source.files, candidate)) for candidate in candidates)

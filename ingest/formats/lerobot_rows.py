@@ -1,6 +1,6 @@
 """Rows of LeRobot episodes: where they are, and what they say of task and outcome; pictures in rows."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise, repeat
 from typing import Any
@@ -11,23 +11,19 @@ import pyarrow.parquet as pq
 
 from ingest.formats.folders import object_of
 from ingest.formats.lerobot_meta import (
-    DATA_V2,
-    DATA_V3,
     EPISODE_FILE,
     MAX_EPISODE,
     LerobotListing,
-    expected,
     locate,
     v2_numbers,
     v3_data_files,
     v3_pointer,
 )
 from ingest.formats.numbers import is_list
-from ingest.formats.tables import PARQUET_ERRORS, batches, first_line, opened, ranges
-from ingest.limits import Limits
+from ingest.formats.tables import PARQUET_ERRORS, first_line, opened, ranges
 from ingest.media.frames import VideoError
 from ingest.media.picture import ArrayPicture, decode_picture
-from ingest.outcomes import NO_EVIDENCE, OutcomeEvidence, RowValues, fields_of
+from ingest.outcomes import NO_EVIDENCE, OutcomeEvidence, fields_of, flag_of, known, reward_of
 from ingest.reasons import DataError
 from ingest.sources.files import Source
 
@@ -53,15 +49,13 @@ class EpisodeRows:
 
 def find_rows(dataset: LerobotListing, metadata: dict[int, dict[str, Any]]) -> dict[int, EpisodeRows]:
     """Where the rows of each episode are, by the layout that is on disk."""
-    return _rows_v3(dataset, metadata) if dataset.version == "v3.0" else _rows_v2(dataset, metadata)
-
-
-def _rows_v2(dataset: LerobotListing, metadata: dict[int, dict[str, Any]]) -> dict[int, EpisodeRows]:
-    """One data file per episode: those that the metadata lists, and those that it does not."""
+    if dataset.version == "v3.0":
+        return _rows_v3(dataset, metadata)
+    # One data file per episode: those that the metadata lists, and those that it does not
     named = {int(match[1]) for match in map(EPISODE_FILE.match, dataset.source.files) if match}
     uris: dict[int, str] = {}
     for episode in filter(dataset.wants, sorted({number for number in named if number < MAX_EPISODE}.union(metadata))):
-        if uri := locate(dataset, "data_path", DATA_V2, **v2_numbers(dataset, episode)):
+        if uri := locate(dataset, "data_path", v2_numbers(dataset, episode)):
             uris[episode] = uri
     # All files that are needed are fetched together, which a remote source does several at a time
     dataset.source.fetch(uris.values())
@@ -86,7 +80,7 @@ def _rows_v3(dataset: LerobotListing, metadata: dict[int, dict[str, Any]]) -> di
     # Without a selection all files are read, and pointers are not needed
     pointers = filter(None, map(v3_pointer, selected.values(), repeat("data")))
     is_part = len(selected) < len(metadata)
-    pointed_at = {locate(dataset, "data_path", DATA_V3, **p) for p in pointers} if is_part else set(uris)
+    pointed_at = {locate(dataset, "data_path", p) for p in pointers} if is_part else set(uris)
     _read_rows_v3(dataset, [uri for uri in uris if uri in pointed_at], rows)
     if not selected.keys() <= rows.keys():
         _read_rows_v3(dataset, [uri for uri in uris if uri not in pointed_at], rows)
@@ -112,34 +106,6 @@ def _read_rows_v3(dataset: LerobotListing, uris: list[str], rows: dict[int, Epis
                 dataset.unusable("row_order", "its rows do not stand together in one data file", episode, file=uri)
 
 
-def expected_data_file(dataset: LerobotListing, episode: int, meta: Mapping[str, Any]) -> str:
-    """The file that should hold an episode's rows; v3 without a pointer to it: what such files are called."""
-    if dataset.version != "v3.0":
-        return expected(dataset, "data_path", DATA_V2, **v2_numbers(dataset, episode))
-    if not (pointer := v3_pointer(meta, "data")):
-        return "data/chunk-*/file-*.parquet"
-    # A template left over from v2 is filled in by episode
-    return expected(dataset, "data_path", DATA_V3, **(v2_numbers(dataset, episode) | pointer))
-
-
-type Part = tuple[int, list[int], dict[str, np.ndarray]]
-
-
-@dataclass
-class _Stretch:
-    """Rows of one episode that stand together in a file."""
-
-    episode: int
-    start: int
-    values: dict[str, RowValues]  # of flags and rewards
-    tasks: list[int] = field(default_factory=list)  # in order of appearance
-
-    def evidence(self, flag_names: Iterable[str]) -> OutcomeEvidence:
-        flags = [self.values[name].flag(name) for name in flag_names if name in self.values]
-        rewards = [self.values[name].reward(name) for name in REWARD_KEYS if name in self.values]
-        return OutcomeEvidence(flags=tuple(filter(None, flags)), reward=next(filter(None, rewards), None))
-
-
 def _episodes_of(dataset: LerobotListing, uri: str, is_one: bool = False) -> list[tuple[int, EpisodeRows]]:
     """Episodes of one file, in order of rows: one of them more than once where its rows do not stand together.
 
@@ -154,48 +120,31 @@ def _episodes_of(dataset: LerobotListing, uri: str, is_one: bool = False) -> lis
             limits.check("max_rows", count, f"{path.name}: rows")
         elif not _has_numbers(schema, "episode_index", only_whole=True):
             raise DataError("it has no column episode_index of whole numbers")
-        index_columns = ["episode_index"][is_one:] + ["task_index"][: int(has_tasks)]
+        indices = ["episode_index"][is_one:] + ["task_index"][: int(has_tasks)]
         columns = [name for name in (*flag_names, *REWARD_KEYS) if _has_numbers(schema, name)]
-        stretches = [_Stretch(0, 0, {name: RowValues() for name in columns})] if is_one else []
-        if count and (index_columns or columns):
-            _add_stretches(file, index_columns, columns, stretches, limits)
-        # A stretch ends where the next one begins, and the last one with the table
-        ends = [*(stretch.start for stretch in stretches[1:]), count] if stretches else []
-        facts = _facts(dataset, file, ends)
-    episodes = []
-    for stretch, end, fact in zip(stretches, ends, facts, strict=True):
-        place, tasks = (uri, stretch.start, end - stretch.start), tuple(stretch.tasks)
-        evidence = stretch.evidence(flag_names)
-        rows = EpisodeRows(*place, tasks, has_tasks, picture_columns(file.schema_arrow), fact, evidence)
-        episodes.append((stretch.episode, rows))
-    return episodes
+        table = file.read([*indices, *columns], use_threads=False)
+        index = {name: table[name].cast(pa.int64()).fill_null(-1).to_numpy() for name in indices}
+        numbers = {name: _single_numbers(table[name].combine_chunks()) for name in columns}
+        # Rows of one episode that stand together end where the next ones begin, the last with the table
+        episodes = index.get("episode_index", np.zeros(count, np.int64))
+        ends = [*(np.flatnonzero(np.diff(episodes)) + 1).tolist(), *([count] if count or is_one else [])]
+        limits.check("max_episodes", len(ends), "stretches of rows of one episode", RUNS)
+        facts, pictures = _facts(dataset, file, ends), picture_columns(schema)
+    found = []
+    for (start, end), fact in zip(pairwise([0, *ends]), facts, strict=True):
+        numbered = index["task_index"][start:end] if has_tasks else np.zeros(0, np.int64)
+        changes = np.flatnonzero(np.diff(numbered, prepend=numbered[:1] - 1))
+        tasks = tuple(dict.fromkeys(task for task in numbered[changes].tolist() if task >= 0))
+        evidence = _evidence({name: known(column[start:end]) for name, column in numbers.items()}, flag_names)
+        rows = EpisodeRows(uri, start, end - start, tasks, has_tasks, pictures, fact, evidence)
+        found.append((int(episodes[start]) if count else 0, rows))
+    return found
 
 
-def _add_stretches(
-    file: pq.ParquetFile, index_columns: list[str], columns: list[str], stretches: list[_Stretch], limits: Limits
-) -> None:
-    """Add those of a table to the list: where no column names episodes, all is of the one in it. Raises DataError."""
-    for start, index, values in _parts(file, index_columns, columns):
-        episode = index.pop(0) if "episode_index" in index_columns else 0
-        if not stretches or stretches[-1].episode != episode:
-            stretches.append(_Stretch(episode, start, {name: RowValues() for name in columns}))
-            limits.check("max_episodes", len(stretches), "stretches of rows of one episode", RUNS)
-        stretches[-1].tasks += [task for task in index if task >= 0 and task not in stretches[-1].tasks]
-        for name, part in values.items():
-            stretches[-1].values[name].add(part)
-
-
-def _parts(file: pq.ParquetFile, index_columns: list[str], columns: list[str]) -> Iterator[Part]:
-    """Rows of equal indices that stand together: their first one, the indices and the values."""
-    at = 0
-    for batch in batches(file, [*index_columns, *columns]):
-        cells = [batch[name].cast(pa.int64()).fill_null(-1).to_numpy() for name in index_columns]
-        numbers = {name: _single_numbers(batch[name]) for name in columns}
-        changes = [np.flatnonzero(cell[1:] != cell[:-1]) + 1 for cell in cells]
-        for begin, end in pairwise(np.unique(np.concatenate([[0, batch.num_rows], *changes])).tolist()):
-            values = {name: of_batch[begin:end] for name, of_batch in numbers.items()}
-            yield at + begin, [int(cell[begin]) for cell in cells], values
-        at += batch.num_rows
+def _evidence(values: Mapping[str, np.ndarray], flag_names: Sequence[str]) -> OutcomeEvidence:
+    flags = filter(None, (flag_of(name, values[name]) for name in flag_names if name in values))
+    rewards = filter(None, (reward_of(name, values[name]) for name in REWARD_KEYS if name in values))
+    return OutcomeEvidence(flags=tuple(flags), reward=next(rewards, None))
 
 
 def _facts(dataset: LerobotListing, file: pq.ParquetFile, ends: list[int]) -> list[dict[str, Any]]:
@@ -282,14 +231,11 @@ def _picture_bytes(source: Source, uri: str, cell: Any, what: str) -> bytes:
 
 def dimension_names(feature: Any) -> Sequence[str]:
     """Names of a feature's dimensions; info.json has a list, or a mapping that holds lists or places, or nothing."""
-    names = object_of(feature).get("names")
-    if not isinstance(names, dict):
-        # A list may be one of lists
-        listed = names if isinstance(names, list) else []
-        return [str(name) for part in listed for name in (part if isinstance(part, list) else [part])]
-    # Either each name's place, or lists: the names of one part each, which tells those of several parts apart
-    if {*map(type, names.values())} <= {int}:
-        return list(map(str, sorted(names, key=names.__getitem__)))
-    parts = {part: listed for part, listed in names.items() if isinstance(listed, list)}
-    has_several = len(parts) != 1
-    return [f"{part}.{name}" if has_several else str(name) for part, listed in parts.items() for name in listed]
+    stated = object_of(feature).get("names")
+    if isinstance(stated, dict) and {*map(type, stated.values())} <= {int}:
+        return list(map(str, sorted(stated, key=stated.__getitem__)))
+    of_parts = stated if isinstance(stated, dict) else {"": stated}
+    parts = {part: listed for part, listed in of_parts.items() if isinstance(listed, list)}
+    # A list may be one of lists; the names of several parts are told apart by their parts
+    named = [(part, n) for part, of in parts.items() for one in of for n in (one if isinstance(one, list) else [one])]
+    return [str(name) if len(parts) == 1 else f"{part}.{name}" for part, name in named]

@@ -7,6 +7,7 @@ models', whole labels before bare spans. The build and `proccorpus import` both 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -14,7 +15,15 @@ from core.step_names import unnamed_step
 from ingest.episode import EpisodeFrame, NativeStep
 from ingest.formats.folders import object_of
 from ingest.formats.lerobot_cells import Annotated, Episodes, Times, cells_of, columns_of, times_of
-from ingest.formats.lerobot_meta import LerobotListing, json_lines, parquet_rows, task_texts, texts_by_index, whole
+from ingest.formats.lerobot_meta import (
+    LerobotListing,
+    Rows,
+    json_lines,
+    parquet_rows,
+    task_texts,
+    texts_by_index,
+    whole,
+)
 from ingest.formats.lerobot_rows import EpisodeRows
 from ingest.formats.lerobot_signals import MODALITY
 from ingest.formats.numbers import finite
@@ -314,20 +323,13 @@ def _spans_of_texts(rows: Any, times: Times, episode: Annotated) -> list[StatedS
 # An index, or several, in each row
 
 
-def _subtask_index(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
-    """`subtask_index` of LeRobot 0.4 and 0.5, with the texts of meta/subtasks.parquet."""
-    if SUBTASKS_FILE not in dataset.source.files or LEGACY_COLUMN not in columns_of(dataset, episodes):
+def _with_texts(
+    dataset: LerobotListing, episodes: Episodes, column: str, uri: str, read: Callable[[LerobotListing, str], Rows]
+) -> dict[int, Stated]:
+    """Indices with a file of their texts. RoboCOIN has slots of them, for all that is done at a time, some `null`."""
+    if uri not in dataset.source.files or column not in columns_of(dataset, episodes):
         return {}
-    texts = texts_by_index(parquet_rows(dataset, SUBTASKS_FILE), "subtask")
-    return _of_indices(dataset, episodes, LEGACY_COLUMN, texts, SUBTASKS_FILE)
-
-
-def _robocoin(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
-    """RoboCOIN's slots of indices per frame, one for each thing that is done at that time, padded with `null`."""
-    if ROBOCOIN_FILE not in dataset.source.files or ROBOCOIN_COLUMN not in columns_of(dataset, episodes):
-        return {}
-    texts = texts_by_index(json_lines(dataset, ROBOCOIN_FILE), "subtask")
-    return _of_indices(dataset, episodes, ROBOCOIN_COLUMN, texts, ROBOCOIN_FILE)
+    return _of_indices(dataset, episodes, column, texts_by_index(read(dataset, uri), "subtask"), uri)
 
 
 def _annotation(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
@@ -391,8 +393,10 @@ FORMS: Mapping[str, Callable[[LerobotListing, Episodes], dict[int, Stated]]] = {
     "visualizer": _visualizer,
     "segments": _segments,
     "action_config": _action_config,
-    "subtask_annotation": _robocoin,
-    "subtask_index": _subtask_index,
+    "subtask_annotation": partial(_with_texts, column=ROBOCOIN_COLUMN, uri=ROBOCOIN_FILE, read=json_lines),
+    "subtask_index": partial(
+        _with_texts, column=LEGACY_COLUMN, uri=SUBTASKS_FILE, read=parquet_rows
+    ),  # LeRobot 0.4, 0.5
     "annotation": _annotation,
     "language": _language,
     "sarm": _sarm,

@@ -7,16 +7,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from ingest.episode import CameraVideo, Finding
-from ingest.formats.lerobot_meta import (
-    VIDEO_V2,
-    VIDEO_V3,
-    LerobotListing,
-    expected,
-    locate,
-    v2_numbers,
-    v3_pointer,
-    video_rate,
-)
+from ingest.formats.lerobot_meta import LerobotListing, expected, locate, v2_numbers, v3_pointer, video_rate
 from ingest.formats.lerobot_rows import EpisodeRows
 from ingest.formats.listing import named
 from ingest.formats.numbers import finite
@@ -44,7 +35,7 @@ def find_videos(
         _drop_shared_frames(videos, rows, doubts)
     # Rows of a remote episode that is not asked for are not looked for: no finding would be sure
     for episode in filter(dataset.wants, videos):
-        looked_for = {camera: _expected(dataset, episode, camera, metadata.get(episode, {})) for camera in cameras}
+        looked_for = {camera: expected(dataset, episode, metadata.get(episode, {}), camera) for camera in cameras}
         _report(dataset, episode, videos[episode], doubts.get(episode, {}), looked_for)
     _report_unused_cameras(dataset, videos, cameras)
     return {episode: tuple(by_camera.values()) for episode, by_camera in videos.items()}
@@ -57,7 +48,7 @@ def _video(
     if episode in rows and camera in rows[episode].pictures:
         return CameraVideo(camera, rows[episode].uri, rows[episode].row_start)
     if dataset.version != "v3.0":
-        uri = locate(dataset, "video_path", VIDEO_V2, video_key=camera, **v2_numbers(dataset, episode))
+        uri = locate(dataset, "video_path", {"video_key": camera, **v2_numbers(dataset, episode)})
         return CameraVideo(camera, uri, 0) if uri else None
     meta = metadata.get(episode, {})
     pointer, start_s = v3_pointer(meta, f"videos/{camera}"), finite(meta.get(f"videos/{camera}/from_timestamp"))
@@ -66,20 +57,10 @@ def _video(
         if meta:
             doubts[episode][camera] = f"no file or start time of {camera} in the metadata"
         return None
-    uri = locate(dataset, "video_path", VIDEO_V3, video_key=camera, **pointer)
+    uri = locate(dataset, "video_path", {"video_key": camera, **pointer})
     # The start time counts in the file's own rate, which need not be that of the rows
     start_frame = round(start_s * video_rate(dataset.info, camera, dataset.rate))
     return CameraVideo(camera, uri, start_frame) if uri else None
-
-
-def _expected(dataset: LerobotListing, episode: int, camera: str, meta: Mapping[str, Any]) -> str:
-    """The file that should show a camera of an episode; v3 without a pointer to it: what such files are called."""
-    numbers = v2_numbers(dataset, episode)
-    if dataset.version != "v3.0":
-        return expected(dataset, "video_path", VIDEO_V2, video_key=camera, **numbers)
-    if not (pointer := v3_pointer(meta, f"videos/{camera}")):
-        return f"videos/{camera}/chunk-*/file-*.mp4"
-    return expected(dataset, "video_path", VIDEO_V3, video_key=camera, **(numbers | pointer))
 
 
 def _check_lengths(dataset: LerobotListing, videos: Videos, metadata: Metadata, rows: RowsByEpisode) -> None:

@@ -162,11 +162,11 @@ class ListingBuilder:
             folder = of_record.folder or folder_outcome(record.data_uri or "", *(video.uri for video in record.videos))
             evidence[record.episode_index] = replace(of_record, folder=folder)
         outcomes, never_set = decide(evidence)
-        records = []
-        for record in self.records:
-            if outcome := outcomes[record.episode_index]:
-                record = replace(record, success=outcome.success, success_source=outcome.source)
-            records.append(record)
+        found = [outcomes[record.episode_index] for record in self.records]
+        records = (
+            replace(record, success=outcome and outcome.success, success_source=outcome and outcome.source)
+            for record, outcome in zip(self.records, found, strict=True)
+        )
         return tuple(records), never_set
 
     def find_missing(self, cameras: Iterable[str], what: str) -> None:

@@ -20,7 +20,7 @@ from mcap.stream_reader import CRCValidationError, StreamReader, breakup_chunk
 from mcap_ros2.decoder import DecoderFactory
 
 from ingest.limits import Limits
-from ingest.media.frames import LFS_MARK, VideoError
+from ingest.media.frames import VideoError
 from ingest.media.picture import ArrayPicture, array_picture, check_size, decode_picture
 from ingest.reasons import DataError
 from ingest.sources.files import Source
@@ -89,9 +89,6 @@ def records(source: Source, uri: str) -> Iterator[RawMessage | Metadata | CutOff
     Raises DataError for what is no MCAP file at all, and for one that claims more than the limits; OSError.
     """
     with source.open(uri) as file:
-        if file.read(len(LFS_MARK)) == LFS_MARK:
-            raise DataError(f"{uri} is a git-LFS pointer, not the file", "lfs_pointer")
-        file.seek(0)
         size = source.size(uri) or 1
         try:
             # A record longer than the whole file was being written when the recorder was stopped

@@ -44,10 +44,6 @@ class Draft:
     rows: list[dict[str, Any]] = field(default_factory=list)
 
 
-def recognises(source: Source) -> bool:
-    return any(map(is_video, source.files))
-
-
 def roots(uris: Iterable[str]) -> dict[str, str]:
     return {posixpath.dirname(uri): "" for uri in uris if is_video(uri)}
 
@@ -171,15 +167,10 @@ def add_draft(listing: ListingBuilder, source_id: str, draft: Draft, steps_from:
     )
     # The stamp changes with the sizes of the episode's files, and with its rows
     uris = [video.uri for video in videos]
-    stamp = listing.source.stamp([*uris, *map(_notes_uri, uris)], None)
+    stamp = listing.source.stamp([*uris, *(posixpath.splitext(uri)[0] + ".json" for uri in uris)], None)
     if draft.rows:
         stamp = hashlib.sha256(f"{stamp} {json.dumps(draft.rows, sort_keys=True)}".encode()).hexdigest()[:16]
     listing.change_last(source_stamp=stamp)
-
-
-def _notes_uri(uri: str) -> str:
-    """The JSON file beside a video."""
-    return uri.rsplit(".", 1)[0] + ".json"
 
 
 def _notes(listing: ListingBuilder, draft: Draft) -> dict[str, Any]:
@@ -188,9 +179,8 @@ def _notes(listing: ListingBuilder, draft: Draft) -> dict[str, Any]:
     notes: dict[str, Any] = {}
     for row in reversed(draft.rows):
         notes |= row
-    for uri in map(_notes_uri, draft.videos.values()):
-        if uri in listing.source.files:
-            notes |= listing.read_object(uri, listing.next_index)
+    for uri in draft.videos.values():
+        notes |= listing.read_object(posixpath.splitext(uri)[0] + ".json", listing.next_index)
     return notes
 
 
@@ -203,19 +193,14 @@ def _probed(listing: ListingBuilder, draft: Draft) -> dict[str, VideoInfo]:
     for camera, error in found.items():
         if isinstance(error, VideoError):
             record_error(error.reason, str(error), listing.next_index, camera=camera, file=draft.videos[camera])
-    _drop_other_rates(listing, draft, infos)
-    return infos
-
-
-def _drop_other_rates(listing: ListingBuilder, draft: Draft, infos: dict[str, VideoInfo]) -> None:
-    """Frames of several cameras are matched by their number, so that all must have one rate."""
+    # Frames of several cameras are matched by their number, so that all must have one rate
     first_fps = next((info.fps for info in infos.values()), 1.0)
     for camera, info in list(infos.items()):
         if abs(info.fps / first_fps - 1) > RATE_TOLERANCE:
             detail = f"{info.fps:g} fps, the episode's first camera has {first_fps:g}: their frames do not match"
             listing.warn_next("frame_rate", detail, draft.videos[camera], camera)
-            del infos[camera], draft.videos[camera]
-            del draft.expected[camera]
+            del infos[camera], draft.videos[camera], draft.expected[camera]
+    return infos
 
 
 def _stated_fps(listing: ListingBuilder, notes: dict[str, Any]) -> float | None:

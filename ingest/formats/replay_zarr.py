@@ -23,7 +23,7 @@ from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing, Tim
 from ingest.formats.cameras import in_order
 from ingest.formats.listing import ListingBuilder, named, texts_among
 from ingest.formats.numbers import MAX_FPS, numbers, rate_of, side_by_side
-from ingest.media.frames import DECODE_ALL, LFS_MARK, DecodeOptions
+from ingest.media.frames import DECODE_ALL, DecodeOptions
 from ingest.media.picture import array_picture
 from ingest.outcomes import OutcomeEvidence
 from ingest.reasons import DataError
@@ -49,10 +49,6 @@ MAX_STEP_S = 1.0
 # What is unpacked: others, such as pickle, could run code
 IMAGECODECS = ("Jpegxl", "Jpeg", "Png", "Webp")
 CODECS = ("zlib", "gzip", "bz2", "lzma", "zstd", "lz4", "blosc", *(f"imagecodecs_{c.lower()}" for c in IMAGECODECS))
-
-
-def recognises(source: Source) -> bool:
-    return bool(_stores(source.files))
 
 
 def roots(uris: Iterable[str]) -> dict[str, str]:
@@ -162,10 +158,7 @@ def opened(source: Source, uri: str) -> Iterator[Store]:
 
 def _members(source: Source, uri: str) -> list[str]:
     """Names in a ZIP file. Raises DataError where one claims more than the limits, and what zipfile raises."""
-    with source.open(uri) as file:
-        if file.read(len(LFS_MARK)) == LFS_MARK:
-            raise DataError(f"{uri} is a git-LFS pointer, not the file", "lfs_pointer")
-    with ZipFile(source.resolve(uri)) as archive:
+    with source.open(uri) as file, ZipFile(file) as archive:
         for item in archive.infolist():
             is_description = posixpath.basename(item.filename).startswith(".")
             limit = "max_header_bytes" if is_description else "max_chunk_bytes"
@@ -355,10 +348,8 @@ def _times_s(times: Any, start: int, stop: int, config: DatasetConfig) -> np.nda
 
 def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     """Rows of one episode, and its frames as they are asked for. Raises DataError."""
-    if record.data_uri is None or not record.num_rows:
-        raise DataError("no rows", "no_data")
-    start, stop, config = record.row_start, record.row_start + record.num_rows, source.config
-    with opened(source, record.data_uri) as store:
+    start, stop, config = record.row_start, record.row_start + (record.num_rows or 0), source.config
+    with opened(source, record.data_uri or "") as store:
         ends, k = _ends(store, config), int(record.data_key)
         # A store that was replaced since it was listed is not the one that the corpus knows
         if k >= len(ends) or (ends[k - 1] if k else 0, ends[k]) != (start, stop):

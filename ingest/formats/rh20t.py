@@ -8,7 +8,6 @@ import posixpath
 import re
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Any
 
 import pyarrow as pa
 
@@ -29,11 +28,8 @@ STATE, GRIPPER = "transformed/tcp_base.npy", "transformed/gripper.npy"
 TASKS = "task_description.json"
 TEXT_KEYS = ("task_description_english", "task_description_chinese")
 DEFAULT_FPS = 10.0  # at which the cameras were recorded
-FAILED, BEST = (0, 1), 9  # ratings: 0 emergency stop, 1 failed, 2 to 9 how well it went
-
-
-def recognises(source: Source) -> bool:
-    return any(SCENE.fullmatch(u) for u in source.files)
+# 0 emergency stop, 1 failed, 2 to 9 how well it went; as metadata has them, whole numbers and nothing else
+RATINGS = {str(rating): Outcome(rating > 1, "metadata rating") for rating in range(10)}
 
 
 def roots(uris: Iterable[str]) -> dict[str, str]:
@@ -77,34 +73,33 @@ def _add_scene(listing: ListingBuilder, folder: str, files: list[str], texts: di
     if not tasks:
         listing.warn_next("no_task", f"no text for it in {TASKS}", folder)
 
-    has_state, is_pickled = _find_state(listing, folder, state_uri, num_frames)
+    state = _find_state(listing, folder, state_uri, num_frames)
     listing.add(
         folder,
         source.config.fps or fps,
         tasks=tasks,
         num_rows=num_frames,
-        data_uri=state_uri if has_state else None,
+        data_uri=state_uri if state == "there" else None,
         videos=videos,
-        evidence=OutcomeEvidence(listing.stated_outcome(metadata) or _by_rating(metadata)),
+        evidence=OutcomeEvidence(listing.stated_outcome(metadata) or RATINGS.get(repr(metadata.get("rating")))),
         group=listing.group(metadata),
         # Files that are not there are named too, so that the stamp changes when one comes
         files=[metadata_uri, state_uri, gripper_uri],
     )
-    return is_pickled
+    return state == "pickled"
 
 
-def _find_state(listing: ListingBuilder, folder: str, uri: str, num_frames: int | None) -> tuple[bool, bool]:
-    """Has the coming scene a state with a row for each frame, and is it pickled, which is not read?"""
+def _find_state(listing: ListingBuilder, folder: str, uri: str, num_frames: int | None) -> str:
+    """Is a state with a row for each frame of the coming scene "there", or "pickled", which is not read?"""
     try:
-        state = _state(listing.source, folder)
+        num_states = len(_state(listing.source, folder) or ())
     except DataError as e:
-        is_pickled = e.reason == "pickled_data"
-        if not is_pickled:
+        if e.reason != "pickled_data":
             listing.warn_next(e.reason, f"{e}; state and gripper are not used", uri)
-        return False, is_pickled
-    if state is not None and state.num_rows != num_frames:
-        listing.warn_next("length_differs", f"{state.num_rows} states for {num_frames} frames; state is not used", uri)
-    return state is not None and state.num_rows == num_frames, False
+        return e.reason.partition("_")[0]
+    if num_states not in (0, num_frames):
+        listing.warn_next("length_differs", f"{num_states} states for {num_frames} frames; state is not used", uri)
+    return "there" if num_states and num_states == num_frames else ""
 
 
 def _videos(
@@ -126,13 +121,6 @@ def _videos(
         uris = [video.uri for video in videos]
         listing.unusable_next("no_video", f"no video can be opened: {named(uris)}", uris[0])
     return DEFAULT_FPS, None, videos
-
-
-def _by_rating(metadata: dict[str, Any]) -> Outcome | None:
-    rating = metadata.get("rating")
-    if type(rating) is not int or not 0 <= rating <= BEST:
-        return None
-    return Outcome(rating not in FAILED, "metadata rating")
 
 
 def _task_texts(listing: ListingBuilder) -> dict[str, tuple[str, ...]]:
@@ -164,7 +152,4 @@ def _state(source: Source, folder: str) -> pa.Table | None:
 def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     """Rows, where they are plain arrays, and frames; raises DataError when rows cannot be read."""
     state = _state(source, record.source_id) if record.data_uri is not None else None
-    # Arrays that were replaced since cannot be matched with the frames
-    if record.data_uri is not None and (state is None or state.num_rows != record.num_rows):
-        raise DataError(f"{record.data_uri} has other rows than it had")
     return EpisodeData(record, state, None, None, frames_of(source, record))

@@ -46,19 +46,22 @@ from ingest.formats.tfrecord import (
     stored_crc,
 )
 from ingest.limits import Limits
-from ingest.media.frames import DECODE_ALL, LFS_MARK, DecodeOptions, VideoError
+from ingest.media.frames import DECODE_ALL, DecodeOptions, VideoError
 from ingest.outcomes import (
     Ending,
     Outcome,
     OutcomeEvidence,
     fields_of,
+    flag_of,
     folder_outcome,
-    row_values,
+    known,
+    reward_of,
     truth,
 )
 from ingest.reasons import DataError
 from ingest.registry import DatasetConfig, Keys
 from ingest.sources.files import Source
+from ingest.sources.types import LFS_MARK
 
 LANGUAGE = (
     "language_instruction",
@@ -99,12 +102,8 @@ PATHS = ("episode_metadata/file_path", "episode_metadata/recording_folderpath") 
 REWARD, TERMINAL = "reward", "is_terminal"
 
 
-def recognises(source: Source) -> bool:
-    """A *.tfrecord file, sharded or not, or both of TFDS's metadata files."""
-    return bool(configurations(source.files))
-
-
 def roots(uris: Iterable[str]) -> dict[str, str]:
+    """By *.tfrecord files, sharded or not, or both of TFDS's metadata files."""
     return configurations(uris)
 
 
@@ -313,14 +312,14 @@ def _evidence(steps: RldsRecord, num_rows: int, config: DatasetConfig) -> Outcom
     # What is beside the steps is stated once; what is in them is a flag of each
     names = fields_of(config.success_field)[1:]
     in_steps = [name for name in names if _is_of_steps(steps, name)]
-    flags = tuple(filter(None, (row_values(values_of(steps, name)).flag(name) for name in in_steps)))
+    flags = tuple(filter(None, (flag_of(name, known(values_of(steps, name))) for name in in_steps)))
     stated = stated or _stated(steps, [name for name in names if name not in in_steps])
     paths = texts_among(scalar(steps, name) for name in PATHS)
     # RLDS gives an action's reward in its own step, and that of the last step has no meaning; Open X-Embodiment gives
     # it there all the same. Several per step are parts of a reward, of which none is the whole
     rewards, ends = values_of(steps, REWARD), values_of(steps, TERMINAL)
     whole = rewards[:-1] if rewards[-2:].tolist() == [1, 0] else rewards
-    reward = row_values(whole).reward(REWARD) if len(rewards) == num_rows else None
+    reward = reward_of(REWARD, known(whole)) if len(rewards) == num_rows else None
     ending = Ending(TERMINAL, bool(ends[-1] == 1)) if num_rows and len(ends) == num_rows else None
     return OutcomeEvidence(stated, flags, folder_outcome(*paths), reward, ending)
 
@@ -332,7 +331,7 @@ def _is_of_steps(steps: RldsRecord, name: str) -> bool:
 def _stated(steps: RldsRecord, names: Sequence[str]) -> Outcome | None:
     """By the first feature that tells: a flag of the steps, a value, or a path whose folders tell."""
     for name in names:
-        if _is_of_steps(steps, name) and (flag := row_values(values_of(steps, name)).flag(name)):
+        if _is_of_steps(steps, name) and (flag := flag_of(name, known(values_of(steps, name)))):
             return Outcome(flag.at_end, f"column {name}")
         value = scalar(steps, name)
         if (success := truth(value)) is not None:
@@ -361,9 +360,6 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     check_message(data, at)
     steps = _steps(data, at, specs, source.config.limits)
     num_rows = num_steps(steps)
-    # The shard was replaced since: what the corpus says of the episode is of other rows
-    if num_rows != record.num_rows:
-        raise DataError(f"has {num_rows} steps, and had {record.num_rows} when the dataset was listed")
     state_keys, action_keys = _signal_keys(steps, source.config.keys)
     state, action = _vector(steps, state_keys, num_rows), _vector(steps, action_keys, num_rows)
     cameras = _camera_keys(steps.specs)

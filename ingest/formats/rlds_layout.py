@@ -39,9 +39,6 @@ class Shard:
         return self.uri[: self.uri.rfind("/") + 1]
 
 
-Lengths = dict[str, list[int | None]]  # records of each shard, by split; None where dataset_info.json does not say
-
-
 def configurations(uris: Iterable[str]) -> dict[str, str]:
     """The folders of configurations, and what their shards call the dataset; "" where there is no shard."""
     names: dict[str, str] = {}
@@ -122,10 +119,10 @@ def _of_split(
     info_uri = f"{folder}/{INFO}".lstrip("/")
     # Of files of two numberings those of the one in dataset_info.json are taken, else of the commonest
     counts = Counter(shard.count for shard in parts)
-    count = max(counts, key=lambda count: (bool(lengths and len(lengths) == count), counts[count], count))
-    if lengths and count != len(lengths):
-        detail = f"names {len(lengths)} shards of {split}, the files say {count}"
-        listing.warn("length_differs", detail, file=info_uri)
+    stated = len(lengths or ())
+    count = stated if stated in counts else max(counts, key=lambda count: (counts[count], count))
+    if lengths and count != stated:
+        listing.warn("length_differs", f"names {stated} shards of {split}, the files say {count}", file=info_uri)
         lengths = None
     # Files of the other numbering, and numbers beyond the count, are left out
     shards: list[Shard] = []
@@ -136,6 +133,7 @@ def _of_split(
             shards.append(replace(shard, length=lengths[shard.number] if lengths else None))
     numbers = {shard.number for shard in shards}
     if (num_missing := count - len(numbers)) > 0:
+        # A count of nine digits may be claimed: only the first numbers that lack are looked for
         missing = [f"{n:05d}" for n in islice((n for n in range(count) if n not in numbers), MAX_NAMED)]
         more = ", ..." if num_missing > MAX_NAMED else ""
         detail = f"{num_missing} of {count} shards of {split} are not there: {', '.join(missing)}{more}"
@@ -143,9 +141,9 @@ def _of_split(
     return shards
 
 
-def _stated_lengths(splits: Any) -> Lengths:
+def _stated_lengths(splits: Any) -> dict[str, list[int | None]]:
     """Records of each shard, of those splits that are given by name and shards; None for what is no count."""
-    lengths: Lengths = {}
+    lengths: dict[str, list[int | None]] = {}
     for split in splits if isinstance(splits, list) else ():
         name, stated = (split.get("name"), split.get("shardLengths")) if isinstance(split, dict) else (None, None)
         if isinstance(name, str) and isinstance(stated, list) and stated:

@@ -15,7 +15,7 @@ import numpy as np
 
 from ingest.formats.folders import object_of
 from ingest.formats.listing import texts_among
-from ingest.formats.tfrecord import Data, Values, byte_spans, float_count, number_spans, numbers, varints
+from ingest.formats.tfrecord import Data, Values, byte_spans, number_spans, numbers, varints
 from ingest.limits import LIMITS, Limits
 from ingest.media.frames import VideoError
 from ingest.media.picture import ArrayPicture, array_picture, decode_picture
@@ -182,7 +182,7 @@ def _count(steps: RldsRecord, key: str) -> int | None:
         return None
     size = 1 if spec.shape is None else spec.size
     if values.kind == "float" and size:
-        num_values = float_count(steps.data, values)
+        num_values = sum(end - start for start, end in number_spans(steps.data, values)) // 4
         if num_values % size:
             raise DataError(f"{key} has {num_values} values, which is no multiple of {size}")
         return num_values // size
@@ -204,7 +204,7 @@ def texts(steps: RldsRecord, path: str, num_rows: int | None = None) -> tuple[st
         return ()
     values, spec = steps.features[key], steps.specs.get(key, TEXT)
     if values.kind == "bytes" and spec.kind == "text":
-        return texts_among(_texts_of_bytes(steps, key))
+        return texts_among(map(_text, _distinct_bytes(steps, key)))
     if values.kind == "int" and spec.kind == "numbers" and num_rows:
         return texts_among(_texts_of_codes(steps.numbers(key), num_rows))
     return ()
@@ -217,20 +217,14 @@ def _texts_of_codes(codes: np.ndarray, num_rows: int) -> Iterator[str]:
         yield from (_text_of_codes(np.frombuffer(row, np.int64)) for row in islice(rows, MAX_TEXTS))
 
 
-def _texts_of_bytes(steps: RldsRecord, key: str) -> Iterable[str]:
-    """Different texts of a feature of bytes, at most one more than MAX_TEXTS; "" for what is none."""
-    distinct: dict[str, None] = {}
-    before = None
+def _distinct_bytes(steps: RldsRecord, key: str) -> Iterable[bytes]:
+    """Different values of a feature of bytes, at most one more than MAX_TEXTS; so long a one is no instruction."""
+    distinct: dict[bytes, None] = {}
     for start, end in steps.spans(key):
-        # So long a value is no instruction
-        if end - start > steps.limits.max_text:
-            continue
-        raw = steps.data[start:end]
-        if raw != before:  # most steps repeat the text of the step before
-            before = raw
-            distinct[_text(raw)] = None
-            if len(distinct) > MAX_TEXTS:
-                break
+        if end - start <= steps.limits.max_text:
+            distinct[steps.data[start:end]] = None
+        if len(distinct) > MAX_TEXTS:
+            break
     return distinct
 
 

@@ -22,13 +22,8 @@ KEYFRAMES, INSTRUCTION = "annotated_keyframes.json", "task_instruction.json"
 NAME_KEYS = ("anotation", "annotation")  # the first as the published files spell it
 
 
-def recognises(source: Source) -> bool:
-    """A folder with keyframes and a video."""
-    return bool(roots(source.files))
-
-
 def roots(uris: Iterable[str]) -> dict[str, str]:
-    """The folders of tasks, which hold those of episodes."""
+    """The folders of tasks, which hold those of episodes: with keyframes and a video each."""
     uris = list(uris)
     annotated = {posixpath.dirname(uri) for uri in uris if posixpath.basename(uri) == KEYFRAMES}
     filmed = {posixpath.dirname(uri) for uri in uris if is_video(uri)}

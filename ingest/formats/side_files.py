@@ -6,27 +6,28 @@ import json
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from ingest.media.frames import LFS_MARK
 from ingest.reasons import DataError
 from ingest.sources.files import Source
+from ingest.sources.types import refuse_pointer
+
+
+def read_bytes(source: Source, uri: str, times: int = 1) -> bytes:
+    """A file of metadata. Raises DataError when it cannot be read, or is larger than so many times the limit."""
+    # The largest known, AgiBot's task files, have some 20 MB
+    source.config.limits.check("max_file_bytes", source.files[uri].size, f"{uri}: bytes", times)
+    try:
+        data = source.resolve(uri).read_bytes()
+    except OSError as e:
+        raise DataError(f"{uri} cannot be read: {e.strerror}") from e
+    refuse_pointer(data, f"{uri} is a git-LFS pointer")
+    return data
 
 
 def read_text(source: Source, uri: str, errors: str = "strict") -> str:
     """A UTF-8 file, `errors` as for decode. Raises DataError when it cannot be read or is too large for metadata."""
-    # The largest known, AgiBot's task files, have some 20 MB
-    if problem := source.config.limits.excess("max_file_bytes", source.files[uri].size, f"{uri}: bytes"):
-        raise DataError(problem, "over_limit")
-    path = source.resolve(uri)
-    try:
-        data = path.read_bytes()
-    except OSError as e:
-        raise DataError(f"{uri} cannot be read: {e.strerror}") from e
-    # A clone made without git-LFS has a short text in the place of the file
-    if data.startswith(LFS_MARK):
-        raise DataError(f"{uri} is a git-LFS pointer", "lfs_pointer")
     try:
         # Some editors put a byte order mark first, which is no part of the text
-        return data.decode("utf-8-sig", errors)
+        return read_bytes(source, uri).decode("utf-8-sig", errors)
     except UnicodeDecodeError as e:
         raise DataError(f"{uri} is not UTF-8: {e.reason} at byte {e.start}") from e
 
@@ -117,14 +118,9 @@ def _csv_table(text: str) -> SideTable:
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
         for number, row in enumerate(reader, 1):
-            table.rows.append((number, _csv_cells(row)))
+            # A cell beyond the header has no name, and one that a short row lacks is None
+            cells = {name.strip(): cell.strip() for name, cell in row.items() if name and cell}
+            table.rows.append((number, {name: cell for name, cell in cells.items() if cell}))
     except csv.Error as e:
         table.problems.append(f"row {len(table.rows) + 1} is not CSV: {e}")
     return table
-
-
-def _csv_cells(row: dict[str, Any]) -> dict[str, Any]:
-    """Names and texts trimmed, and without empty cells."""
-    # A cell beyond the header has no name, and one that a short row lacks is None
-    filled = {name: cell.strip() for name, cell in row.items() if name and cell}
-    return {name.strip(): cell for name, cell in filled.items() if cell}

@@ -20,8 +20,7 @@ from ingest.formats.cameras import in_order
 from ingest.formats.folders import EpisodeFiles, episodes_of, frames_of, joined, object_of
 from ingest.formats.listing import ListingBuilder, folders_of, texts_among
 from ingest.formats.numbers import numbered, numbers, rate_of, side_by_side, vectors
-from ingest.formats.side_files import parse_json
-from ingest.media.frames import LFS_MARK
+from ingest.formats.side_files import parse_json, read_bytes
 from ingest.outcomes import OutcomeEvidence
 from ingest.reasons import DataError
 from ingest.sources.files import Source
@@ -49,10 +48,6 @@ class TaskFacts(NamedTuple):
     texts: tuple[str, ...]
     fps: float
     robot: str
-
-
-def recognises(source: Source) -> bool:
-    return bool(roots(source.files))
 
 
 def roots(uris: Iterable[str]) -> dict[str, str]:
@@ -143,13 +138,7 @@ def _num_rows(listing: ListingBuilder, folder: str, states: list[str], meta: dic
 
 def _content(source: Source, uri: str) -> bytes:
     """Raises DataError for a file that is too large, before it is fetched."""
-    source.config.limits.check("max_file_bytes", source.files[uri].size, f"{uri}: bytes", STATES)
-    try:
-        content = source.resolve(uri).read_bytes()
-    except OSError as e:
-        raise DataError(f"{uri} cannot be read: {e.strerror}") from e
-    if content.startswith(LFS_MARK):
-        raise DataError(f"{uri} is a git-LFS pointer", "lfs_pointer")
+    content = read_bytes(source, uri, STATES)
     source.config.limits.check("max_rows", content.count(b"\n"), f"{uri}: lines")
     return content
 

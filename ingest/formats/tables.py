@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 
 from ingest.formats.numbers import is_list
 from ingest.limits import LIMITS, Limits
-from ingest.media.frames import LFS_MARK
 from ingest.reasons import DataError
+from ingest.sources.types import refuse_pointer
 
 # What pyarrow raises for damaged files, for names twice or that are no text, and for values that Python has not
 PARQUET_ERRORS = (OSError, pa.ArrowException, ValueError, LookupError, OverflowError, MemoryError)
@@ -23,8 +23,7 @@ def opened(path: Path) -> Iterator[pq.ParquetFile]:
     """A table. Raises DataError, also for what pyarrow raises inside the block."""
     try:
         with path.open("rb") as f:
-            if f.read(len(LFS_MARK)) == LFS_MARK:
-                raise DataError(f"{path.name}: is a git-LFS pointer", "lfs_pointer")
+            refuse_pointer(f.read(64), f"{path.name}: is a git-LFS pointer")
         with pq.ParquetFile(path) as file:
             yield file
     except PARQUET_ERRORS as e:

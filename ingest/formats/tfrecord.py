@@ -140,11 +140,6 @@ def number_spans(data: Data, values: Values) -> Iterator[tuple[int, int]]:
             yield start, end
 
 
-def float_count(data: Data, values: Values) -> int:
-    """How many values a float feature has, values unread. Raises DataError."""
-    return sum(end - start for start, end in number_spans(data, values)) // 4
-
-
 def numbers(data: Data, values: Values, limits: Limits = LIMITS) -> np.ndarray:
     """Values of a feature of numbers, float32 or int64 [n]. Raises DataError."""
     is_float = values.kind == "float"

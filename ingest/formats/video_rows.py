@@ -10,7 +10,7 @@ array of an episode, without a name that says so, is taken as the action: that s
 
 import hashlib
 import posixpath
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -72,7 +72,14 @@ def with_rows(listing: ListingBuilder) -> tuple[str, ...]:
 def array_files(source: Source, videos: Sequence[str]) -> tuple[str, ...]:
     """The uris of arrays that belong to an episode of these videos, in order."""
     if FOLDERS not in source.noted:
-        source.noted[FOLDERS] = _by_folder(source.files)
+        folders: dict[str, tuple[list[str], list[str]]] = {}  # arrays and videos of each
+        source.noted[FOLDERS] = folders
+        for uri in source.files:
+            arrays, filmed = folders.setdefault(posixpath.dirname(uri), ([], []))
+            if uri.lower().endswith(ARRAY_SUFFIXES):
+                arrays.append(uri)
+            elif is_video(uri):
+                filmed.append(uri)
     stems = [posixpath.splitext(uri)[0] for uri in videos]
     uris: list[str] = []
     for folder in dict.fromkeys(map(posixpath.dirname, videos)):
@@ -81,18 +88,6 @@ def array_files(source: Source, videos: Sequence[str]) -> tuple[str, ...]:
         is_alone = len(filmed) <= len(videos) and set(filmed) <= set(videos)
         uris += [uri for uri in arrays if _belongs(uri, stems, is_alone)]
     return tuple(uris)
-
-
-def _by_folder(uris: Iterable[str]) -> dict[str, tuple[list[str], list[str]]]:
-    """Arrays and videos of each folder."""
-    folders: dict[str, tuple[list[str], list[str]]] = {}
-    for uri in uris:
-        arrays, filmed = folders.setdefault(posixpath.dirname(uri), ([], []))
-        if uri.lower().endswith(ARRAY_SUFFIXES):
-            arrays.append(uri)
-        elif is_video(uri):
-            filmed.append(uri)
-    return folders
 
 
 def _belongs(uri: str, stems: Sequence[str], is_alone: bool) -> bool:
@@ -133,32 +128,21 @@ def read_rows(
     source: Source, videos: Sequence[str], num_frames: int | None
 ) -> tuple[pa.Table | None, pa.Table | None, tuple[str, ...]]:
     """State, action and the files that they are in. Raises DataError where no array has as many rows as frames."""
-    fitting = _fitting(source, videos, num_frames)
-    tables: dict[str | None, list[pa.Table]] = {"state": [], "action": []}
-    for array in fitting:
-        width, name = array.values.shape[1], array.name or str(array.column)
-        tables[array.column].append(numbers(array.values, [name] if width == 1 else numbered(name, width)))
-    files = tuple(dict.fromkeys(array.uri for array in fitting))
-    return side_by_side(tables["state"]), side_by_side(tables["action"]), files
-
-
-def _fitting(source: Source, videos: Sequence[str], num_frames: int | None) -> list[_Array]:
-    """The arrays of state and action that have as many rows as frames. Raises DataError for none."""
     arrays = list(_arrays(source, videos))
     # The only one, where nothing says what it is, is the action
     if len(arrays) == 1 and arrays[0].column is None:
         arrays = [arrays[0]._replace(column="action", name=arrays[0].name or "action")]
-    known = [array for array in arrays if array.column]
-    fitting = [array for array in known if len(array.values) == num_frames]
-    if not fitting:
-        raise _of_other_lengths(known, num_frames)
-    return fitting
-
-
-def _of_other_lengths(arrays: Sequence[_Array], num_frames: int | None) -> DataError:
-    lengths = " or ".join(map(str, sorted({len(array.values) for array in arrays}))) or "no"
-    frames = "an unknown number of" if num_frames is None else num_frames
-    return DataError(f"{lengths} rows for {frames} frames", "length_differs")
+    tables: dict[str | None, list[pa.Table]] = {"state": [], "action": []}
+    files: dict[str, None] = {}
+    for uri, name, column, values in arrays:
+        if column and len(values) == num_frames:
+            width, name, files[uri] = values.shape[1], name or column, None
+            tables[column].append(numbers(values, [name] if width == 1 else numbered(name, width)))
+    if not files:
+        lengths = " or ".join(map(str, sorted({len(array.values) for array in arrays if array.column}))) or "no"
+        frames = "an unknown number of" if num_frames is None else num_frames
+        raise DataError(f"{lengths} rows for {frames} frames", "length_differs")
+    return side_by_side(tables["state"]), side_by_side(tables["action"]), tuple(files)
 
 
 def _arrays(source: Source, videos: Sequence[str]) -> Iterator[_Array]:

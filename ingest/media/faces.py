@@ -69,7 +69,9 @@ class FaceDetector:
         found = [self._in_square(rgb, *square) for square in squares(width, height)]
         boxes = np.concatenate([b for b, _ in found])
         scores = np.concatenate([s for _, s in found])
-        return boxes[_distinct(boxes, scores)]
+        sides = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+        kept = cv2.dnn.NMSBoxes(sides.tolist(), scores.tolist(), 0.0, OVERLAP_IOU)
+        return boxes[np.asarray(kept, np.int64)]
 
     def _in_square(self, rgb: np.ndarray, x: int, y: int, side: int) -> tuple[np.ndarray, np.ndarray]:
         part = rgb[y : y + side, x : x + side]
@@ -109,23 +111,6 @@ def _anchors() -> np.ndarray:
 
 
 _ANCHORS = _anchors()
-
-
-def _distinct(boxes: np.ndarray, scores: np.ndarray) -> list[int]:
-    """Numbers of boxes that are faces of their own, the surest first."""
-    kept: list[int] = []
-    for k in np.argsort(-scores, kind="stable").tolist():
-        if all(_shared(boxes[k], boxes[other]) < OVERLAP_IOU for other in kept):
-            kept.append(k)
-    return kept
-
-
-def _shared(a: np.ndarray, b: np.ndarray) -> float:
-    """Area that two boxes share, by the area of both."""
-    sides = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
-    both = float(np.prod(np.maximum(sides, 0)))
-    areas = float(np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]))
-    return both / (areas - both) if areas > both else 0.0
 
 
 # Hiding

@@ -12,7 +12,6 @@ from ingest.limits import LIMITS, Limits
 from ingest.reasons import DataError
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi")
-LFS_MARK = b"version https://git-lfs"
 
 
 class VideoError(DataError):

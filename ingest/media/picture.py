@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ingest.limits import LIMITS, Limits
-from ingest.media.frames import Picture, VideoError
+from ingest.media.frames import Picture, SkippedFrame, VideoError
 
 
 @dataclass(frozen=True)
@@ -16,14 +16,8 @@ class ArrayPicture:
     """uint8 [h, w, 3] RGB, or [h, w]."""
 
     array: np.ndarray
-
-    @property
-    def is_damaged(self) -> bool:
-        return False  # what cannot be decoded in full is no picture
-
-    @property
-    def is_key(self) -> bool:
-        return True
+    is_damaged: bool = False  # what cannot be decoded in full is no picture
+    is_key: bool = True
 
     def luma(self) -> np.ndarray:
         """uint8 [h, w]"""
@@ -37,30 +31,11 @@ class ArrayPicture:
         return None
 
 
-@dataclass(frozen=True)
-class SwappedPicture:
-    """A picture stored as BGR where RGB was meant."""
-
-    stored: Picture
-
-    @property
-    def is_damaged(self) -> bool:
-        return self.stored.is_damaged
-
-    @property
-    def is_key(self) -> bool:
-        return self.stored.is_key
-
-    def luma(self) -> np.ndarray:
-        """uint8 [h, w]"""
-        return cv2.cvtColor(self.stored.rgb(), cv2.COLOR_BGR2GRAY)
-
-    def rgb(self) -> np.ndarray:
-        """uint8 [h, w, 3]"""
-        return np.ascontiguousarray(self.stored.rgb()[:, :, ::-1])
-
-    def planes(self) -> None:
-        return None
+def swapped(stored: Picture) -> Picture:
+    """A picture that is stored as BGR where RGB was meant; what was not decoded stays so."""
+    if isinstance(stored, SkippedFrame):
+        return stored
+    return ArrayPicture(cv2.cvtColor(stored.rgb(), cv2.COLOR_BGR2RGB), stored.is_damaged, stored.is_key)
 
 
 def check_size(width: int, height: int, what: str, limits: Limits) -> None:

@@ -25,8 +25,9 @@ from av.video.stream import VideoStream
 
 from core.wall import is_left_out, memory_wall, time_wall
 from ingest.limits import LIMITS, Limits
-from ingest.media.frames import DECODE_ALL, LFS_MARK, SKIPPED, DecodeOptions, Picture, Planes, SkippedFrame, VideoError
+from ingest.media.frames import DECODE_ALL, SKIPPED, DecodeOptions, Picture, Planes, SkippedFrame, VideoError
 from ingest.media.groups import Container, Decoded, Packet, check_complete, decode_group, decoded, groups, play, time_of
+from ingest.sources.types import LFS_MARK
 
 # Pixel formats whose first plane is 8-bit luma
 LUMA_FORMATS = ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "nv12", "gray")
@@ -116,8 +117,6 @@ def open_video(path: Path, limits: Limits = LIMITS) -> Container:
         raise VideoError(f"{path.name} is not a video that FFmpeg can open as {containers} ({_short(e)})") from e
     # FFmpeg also opens files that hold sound or text alone
     try:
-        if problem := _stream_problem(container):
-            raise VideoError(f"{path.name} {problem}")
         _check_claims(container, path.name, limits)
     except VideoError:
         container.close()
@@ -144,8 +143,11 @@ def _kind(path: Path, name: str) -> str:
 
 def _check_claims(container: Container, name: str, limits: Limits) -> None:
     """Raises VideoError."""
+    if not container.streams.video:
+        raise VideoError(f"{name} has no video stream")
     stream = container.streams.video[0]
-    codec = stream.codec_context
+    if (codec := stream.codec_context) is None:
+        raise VideoError(f"{name} is coded in a way that FFmpeg does not know")
     # FFmpeg keeps no size beyond its limit
     if not codec.width or not codec.height:
         _check(f"{name}: its pictures have no size, or more than {limits.max_pixels:,} pixels (limits.max_pixels)")
@@ -157,14 +159,6 @@ def _check_claims(container: Container, name: str, limits: Limits) -> None:
 def _check(problem: str) -> None:
     if problem:
         raise VideoError(problem, "over_limit")
-
-
-def _stream_problem(container: Container) -> str:
-    if not container.streams.video:
-        return "has no video stream"
-    if container.streams.video[0].codec_context is None:
-        return "is coded in a way that FFmpeg does not know"
-    return ""
 
 
 def _short(e: Exception) -> str:

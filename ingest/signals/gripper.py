@@ -110,6 +110,14 @@ def moving_dimensions(state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return spread > max(1e-9, 0.02 * float(spread.max(initial=0.0))), spread
 
 
+def way_steps(values: np.ndarray) -> np.ndarray | None:
+    """How far rows [n, d] go from each to the next, in standard deviations [n - 1]; None where nothing moves."""
+    moving, spread = moving_dimensions(values)
+    if not moving.any():
+        return None
+    return np.linalg.norm(np.diff(values[:, moving] / spread[moving], axis=0), axis=1)
+
+
 def check_finite(name: str, values: np.ndarray) -> None:
     """Raises DataError, which names the first row with a value that is not finite."""
     if not np.isfinite(values).all():

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ingest.episode import EpisodeData
-from ingest.signals.gripper import SURE, Polarity, SignalValues, moving_dimensions
+from ingest.signals.gripper import SURE, Polarity, SignalValues, way_steps
 from ingest.signals.naming import named_grippers, polarity_by_name, words
 from ingest.signals.switching import Range
 from ingest.signals.transitions import Transition, transitions
@@ -120,12 +120,8 @@ def _way(signal: SignalValues, episode: EpisodeData) -> np.ndarray | None:
     if episode.state is None:
         return None
     own = list(signal.dimensions) if signal.column == "state" else []
-    joints = np.delete(episode.state, own, axis=1)
-    moving, spread = moving_dimensions(joints)
-    if not moving.any():
-        return None
-    steps = np.linalg.norm(np.diff(joints[:, moving] / spread[moving], axis=0), axis=1)
-    way = np.r_[0.0, np.cumsum(steps)]
+    steps = way_steps(np.delete(episode.state, own, axis=1))
+    way = np.r_[0.0, np.zeros(0) if steps is None else np.cumsum(steps)]
     return way / way[-1] if way[-1] > 0 else None
 
 
@@ -156,8 +152,17 @@ def observed_evidence(runs: Sequence[GripperRun]) -> list[PolarityEvidence]:
     active = [(run, of_run) for run, of_run in zip(runs, moves, strict=True) if of_run]
     if not active:
         return []
-    evidence = [_by_excursions(active), _by_objects(active), _by_last_level(active), _by_command(runs)]
-    return [e for e in evidence if e is not None]
+    kinds = (
+        (_by_excursion, BY_ONE_EXCURSION, "it goes there once, the arm moves, and it comes back: that end holds"),
+        (_by_object, BY_OBJECT, "at its second closing something keeps it from closing fully"),
+        (_by_last_level, BY_LAST_LEVEL, "it moves once, and the arm goes on: that end holds"),
+    )
+    evidence: list[PolarityEvidence | None] = []
+    for vote, log_odds, why in kinds:
+        votes = [holds_high for run, crossings in active if (holds_high := vote(run, crossings)) is not None]
+        # One that holds at the high end is closed there
+        evidence.append(_majority(votes, len(active), -log_odds, why))
+    return [e for e in (*evidence, _by_command(runs)) if e is not None]
 
 
 def counted(run: GripperRun) -> list[Transition]:
@@ -168,52 +173,36 @@ def counted(run: GripperRun) -> list[Transition]:
     return [crossing for crossing in crossings if run.way[crossing.start] >= STARTED]
 
 
-def _by_excursions(active: Sequence[tuple[GripperRun, list[Transition]]]) -> PolarityEvidence | None:
+def _by_excursion(run: GripperRun, crossings: Sequence[Transition]) -> bool | None:
     """A gripper that goes to the other end, carries there once, and comes back has held something there.
 
     Excursions on which the arm hardly moves are failed attempts: they do not count.
     """
-    votes = []
-    for run, crossings in active:
-        if len(crossings) % 2:
-            continue
-        pairs = zip(crossings[::2], crossings[1::2], strict=True)
-        carried = [1.0 if run.way is None else run.way[back.start] - run.way[there.end] for there, back in pairs]
-        if sum(way >= MIN_CARRIED for way in carried) == 1:
-            votes.append(crossings[0].rises)
-    # Those that rise to hold are closed at the high end
-    return _majority(
-        votes, len(active), -BY_ONE_EXCURSION, "it goes there once, the arm moves, and it comes back: that end holds"
-    )
+    if len(crossings) % 2:
+        return None
+    pairs = zip(crossings[::2], crossings[1::2], strict=True)
+    carried = [1.0 if run.way is None else run.way[back.start] - run.way[there.end] for there, back in pairs]
+    return crossings[0].rises if sum(way >= MIN_CARRIED for way in carried) == 1 else None
 
 
-def _by_objects(active: Sequence[tuple[GripperRun, list[Transition]]]) -> PolarityEvidence | None:
+def _by_object(run: GripperRun, crossings: Sequence[Transition]) -> bool | None:
     """A gripper that begins closed, opens, closes, opens and closes again stays wider at its middle closing.
 
     The middle level lies off the first one, toward the other end: an object keeps it there.
     """
-    votes = []
-    for run, crossings in active:
-        if len(crossings) < 3:
-            continue
-        first, second, third = crossings[:3]
-        begins = float(np.median(run.relative[: first.start + 1]))
-        middle = float(np.median(run.relative[second.end : third.start + 1]))
-        off = middle - begins if first.rises else begins - middle
-        if off >= MIN_OBJECT:
-            votes.append(not first.rises)
-    # One that began at the high end is closed there
-    return _majority(votes, len(active), -BY_OBJECT, "at its second closing something keeps it from closing fully")
+    if len(crossings) < 3:
+        return None
+    first, second, third = crossings[:3]
+    begins = float(np.median(run.relative[: first.start + 1]))
+    middle = float(np.median(run.relative[second.end : third.start + 1]))
+    off = middle - begins if first.rises else begins - middle
+    return not first.rises if off >= MIN_OBJECT else None
 
 
-def _by_last_level(active: Sequence[tuple[GripperRun, list[Transition]]]) -> PolarityEvidence | None:
+def _by_last_level(run: GripperRun, crossings: Sequence[Transition]) -> bool | None:
     """A run that moves its gripper once, and then the arm, ends with a thing in it."""
-    votes = []
-    for run, crossings in active:
-        carries = run.way is not None and 1 - run.way[crossings[-1].end] >= MIN_CARRIED
-        if len(crossings) == 1 and carries:
-            votes.append(crossings[0].rises)
-    return _majority(votes, len(active), -BY_LAST_LEVEL, "it moves once, and the arm goes on: that end holds")
+    carries = run.way is not None and 1 - run.way[crossings[-1].end] >= MIN_CARRIED
+    return crossings[0].rises if len(crossings) == 1 and carries else None
 
 
 def _by_command(runs: Sequence[GripperRun]) -> PolarityEvidence | None:

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from ingest.registry import DatasetConfig
 from ingest.sources import archives
-from ingest.sources.types import FileStat, SourceError
+from ingest.sources.types import FileStat, SourceError, refuse_pointer
 
 DOWNLOADS = 8  # at once, by one process
 HIDDEN = (".", "lost+found")  # how folders begin that are no data; each disk has the second, for its administrator
@@ -100,7 +100,8 @@ class Source:
     def _contents(self) -> "FolderContents":
         if self.remote:
             files = self.remote.listing.files
-            return FolderContents(files, self.remote.listing.escaping, _parents(files))
+            folders = {uri.rsplit("/", depth)[0] for uri in files for depth in range(1, uri.count("/") + 1)}
+            return FolderContents(files, self.remote.listing.escaping, folders)
         if not self.path.exists():
             raise SourceError(f"no such file or folder: {self.path}")
         if self.path.is_file():
@@ -156,14 +157,18 @@ class Source:
                 raise
 
     def open(self, uri: str) -> IO[bytes]:
-        """A file, or a member of a tar file, which is read in place. Raises SourceError, OSError, DataError."""
-        if not (inside := self._inside_tar(uri)):
-            return self.resolve(uri).open("rb")
-        tar = self.resolve(inside[0])
-        member = archives.member_of(tar, inside[1], self.config.limits)
-        with tar.open("rb") as file:
-            file.seek(member.offset)
-            return io.BytesIO(file.read(member.size))
+        """A file, or a member of a tar file, which is read in place. Raises SourceError, OSError, DataError: a git-LFS
+        pointer too."""
+        if inside := self._inside_tar(uri):
+            tar = self.resolve(inside[0])
+            member = archives.member_of(tar, inside[1], self.config.limits)
+            with tar.open("rb") as whole:
+                whole.seek(member.offset)
+                return io.BytesIO(whole.read(member.size))
+        path = self.resolve(uri)
+        with path.open("rb") as file:
+            refuse_pointer(file.read(64), f"{uri} is a git-LFS pointer, not the file")
+        return path.open("rb")
 
     def _inside_tar(self, uri: str) -> tuple[str, str] | None:
         inside = archives.split(uri)
@@ -206,14 +211,6 @@ class FolderContents:
 def cache_folder(sources: Path, config: DatasetConfig) -> Path:
     """Where the files of a remote dataset are kept, below the folder of those of all datasets."""
     return sources / config.name / quote(config.revision or "current", safe="").replace(".", "%2E")
-
-
-def _parents(uris: Iterable[str]) -> set[str]:
-    """Folders that some files lie in. Example: those of "a/b/c.mp4" are "a" and "a/b"."""
-    parents: set[str] = set()
-    for uri in uris:
-        parents.update(uri.rsplit("/", depth)[0] for depth in range(1, uri.count("/") + 1))
-    return parents
 
 
 def _walk(root: Path) -> FolderContents:

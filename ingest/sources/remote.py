@@ -80,7 +80,7 @@ class Remote:
             escaping = sorted(uri for uri in listed if ".." in uri.split("/") or uri.startswith("/"))
             text = json.dumps([files, escaping])
             version = self._commit or hashlib.sha256(text.encode()).hexdigest()
-            _write(self._listing_path(version), text)
+            write_file(self._listing_path(version), text.encode(), synced=False)
             return RemoteListing(version, files, escaping)
 
     def _listing_path(self, version: str) -> Path:
@@ -110,7 +110,7 @@ class Remote:
                     path.parent.mkdir(parents=True, exist_ok=True)
                     state.unlink(missing_ok=True)  # first, or a crash would leave the new file with the old mark
                     os.replace(partial, path)
-                _write(state, known.version)
+                write_file(state, known.version.encode(), synced=False)
 
     def _complete(self, partial: Path, uri: str, known: FileStat) -> None:
         """Fetch what is lacking, in as many attempts as it takes, and check all of it; once more when that fails."""
@@ -199,8 +199,3 @@ def _is_marked(path: Path, state: Path, known: FileStat) -> bool:
         return path.stat().st_size == known.size and state.read_text() == known.version
     except (OSError, ValueError):
         return False
-
-
-def _write(path: Path, text: str) -> None:
-    """A reader sees the whole text or none; a lost one is made again."""
-    write_file(path, text.encode(), synced=False)

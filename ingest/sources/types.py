@@ -3,6 +3,9 @@
 from typing import NamedTuple
 
 from core.errors import FailedError, UserError
+from ingest.reasons import DataError
+
+LFS_MARK = b"version https://git-lfs"
 
 
 class SourceError(UserError):
@@ -16,3 +19,9 @@ class DownloadError(SourceError, FailedError):
 class FileStat(NamedTuple):
     size: int
     version: str  # changes with the content: modification time of a local file, hash or etag of a remote one
+
+
+def refuse_pointer(begin: bytes, what: str) -> None:
+    """Raises DataError, in these words, for what begins as a git-LFS pointer, as in clones made without git-LFS."""
+    if begin.startswith(LFS_MARK):
+        raise DataError(what, "lfs_pointer")

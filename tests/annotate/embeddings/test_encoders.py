@@ -22,7 +22,7 @@ def scene(seed: int = 0, side: int = 64) -> np.ndarray:
 @pytest.fixture
 def no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine without the package, with an empty cache of torch's, which it returns."""
-    monkeypatch.setattr(weights, "packaged_mobilenet", lambda: None)
+    monkeypatch.setattr(weights, "MOBILENET_PACKAGE", "no-such-package")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     cache = tmp_path / "hub" / "checkpoints"
     cache.mkdir(parents=True)
@@ -79,10 +79,10 @@ def test_files_of_torchs_hub_are_checked_by_their_names(no_weights: Path):
         (no_weights / name).write_bytes(content)
         url = f"https://example.org/{name}"
         if is_right:
-            assert weights.hub_weights(url) == no_weights / name
+            assert weights.weights_file(url) == no_weights / name
         else:
             with pytest.raises(EncoderError, match=r"not 00000000\.\.\."):
-                weights.hub_weights(url)
+                weights.weights_file(url)
 
 
 # Numbers
@@ -115,7 +115,7 @@ def test_any_model_of_torchvision(name: str, no_weights: Path, monkeypatch: pyte
     (url,) = {w.url for w in list(get_model_weights(name))[-1:]}
     file = no_weights / "made.pth"
     torch.save(get_model(name).state_dict(), file)
-    monkeypatch.setattr("annotate.embeddings.networks.hub_weights", {url: file}.__getitem__)
+    monkeypatch.setattr("annotate.embeddings.networks.weights_file", {url: file}.__getitem__)
     encoder = load_encoder(EmbeddingsConfig(encoder=f"torchvision:{name}", grid=3))
     numbers = encoder.embed(np.stack([scene(k, 224) for k in range(encoder.small_batch)]))
     assert numbers.shape == (encoder.small_batch, 256 + 64 * 9)

@@ -11,7 +11,7 @@ from ingest.formats.adapter import adapter_of
 def test_a_format_is_registered_in_one_place_only(format_: Format) -> None:
     """The name of its module stands in no other module's text, and the module has what an adapter has."""
     adapter = adapter_of(format_)
-    assert all(callable(getattr(adapter, f)) for f in ("recognises", "list_episodes", "read_episode"))
+    assert all(callable(getattr(adapter, f)) for f in ("roots", "list_episodes", "read_episode"))
     code = [
         p for room in ("core", "ingest", "warehouse", "pipeline", "assets", "cli") for p in (ROOT / room).rglob("*.py")
     ]

@@ -228,7 +228,7 @@ def test_values_that_are_not_finite(tmp_path: Path) -> None:
 def test_a_shard_rewritten_after_listing(tmp_path: Path) -> None:
     listing = one(tmp_path, episode(0))
     write_shard(shard(tmp_path, "train"), [episode(0, 9)])
-    with pytest.raises(DataError, match="has 9 steps, and had 6 when the dataset was listed"):
+    with pytest.raises(DataError, match="9 rows; there were 6"):
         read_episode(source_of(tmp_path), listing.records[0])
 
 

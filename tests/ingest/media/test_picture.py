@@ -11,7 +11,7 @@ from PIL import Image
 
 from ingest.limits import Limits
 from ingest.media.frames import VideoError
-from ingest.media.picture import ArrayPicture, SwappedPicture, array_picture, decode_picture
+from ingest.media.picture import ArrayPicture, array_picture, decode_picture, swapped
 from ingest.reasons import DataError
 from ingest.source import list_episodes, read_episode
 from tests.kits.lerobot_writer import (
@@ -101,7 +101,7 @@ def test_kinds_of_pictures() -> None:
     grey = array_picture(rgb[:, :, :1], "x")
     np.testing.assert_array_equal(grey.luma(), rgb[:, :, 0])
     assert grey.rgb().shape == (8, 12, 3)
-    np.testing.assert_array_equal(SwappedPicture(ArrayPicture(rgb)).rgb(), rgb[:, :, ::-1])
+    np.testing.assert_array_equal(swapped(ArrayPicture(rgb)).rgb(), rgb[:, :, ::-1])
 
 
 def test_a_picture_larger_than_the_limit() -> None:
