@@ -78,11 +78,8 @@ def _shrunk(picture: np.ndarray, size: tuple[int, int], factor: int) -> np.ndarr
 
 def encode_jpeg(rgb: np.ndarray, max_px: int, quality: int = JPEG_QUALITY) -> tuple[bytes, int, int]:
     """JPEG bytes, width and height of a picture made no larger than max_px on its longer side; aspect kept."""
-    height, width = rgb.shape[:2]
     rgb = fitted(rgb, max_px)
-    ok, data = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
-    if not ok:
-        raise ValueError(f"a picture of {width}x{height} px could not be encoded as JPEG")
+    _, data = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
     return data.tobytes(), rgb.shape[1], rgb.shape[0]
 
 

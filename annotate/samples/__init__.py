@@ -1,3 +1,39 @@
-from annotate.samples.stage import CODE_VERSION, samples_stage
+"""The samples stage: question-answer samples of the labelled episodes of a chunk.
 
-__all__ = ["CODE_VERSION", "samples_stage"]
+Everything random is seeded per (seed, dataset, episode, family), so samples do not depend on the order of work or on
+the number of workers. Quotas per episode and windows in seconds make them independent of the frame rate. What a sample
+compares an episode with comes from the same split: from the same chunk, or of another task from what the listing names
+beyond it. Labels of steps without names, and those that are not sure of them, make samples of their progress alone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pyarrow as pa
+
+import annotate.samples.procvqa as procvqa
+import annotate.samples.progresslm as progresslm
+from annotate.samples.config import SamplesConfig
+from annotate.samples.labelled_episode import LabelledEpisode
+from annotate.samples.unanswerable import Stranger
+from core.tables import TABLES
+
+CODE_VERSION = "samples-5"
+
+
+def samples_stage(
+    episodes: Sequence[LabelledEpisode], config: SamplesConfig, strangers: Sequence[Stranger] = ()
+) -> pa.Table:
+    """The table samples, of the labels that are sure enough; `strangers`: what pictures may also be of."""
+    gate = config.gate
+    sure = [
+        replace(e, named=gate.admits_names(e.confidence, named=e.named)) for e in episodes if gate.admits(e.confidence)
+    ]
+    # By their index, whatever order they came in: samples are drawn from among the others
+    in_order = sorted(sure, key=lambda e: e.episode_index)
+    samples = []
+    for e in sure:
+        samples += procvqa.samples(e, config)
+        samples += progresslm.samples(e, [o for o in in_order if o.split == e.split], strangers, config)
+    # A draw may come out twice: the later one takes the earlier one's place
+    return TABLES["samples"].rows(list({sample["sample_id"]: sample for sample in samples}.values()))

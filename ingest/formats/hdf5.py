@@ -251,8 +251,6 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     keys, limits = source.config.keys, source.config.limits
     with opened(source, record.data_uri or "") as file:
         group = find(file, record.data_key)
-        if not isinstance(group, h5py.Group):
-            raise DataError(f"{record.data_uri} has no group {record.data_key} any more")
         # LIBERO's pictures are as OpenGL renders them, last row first, and its files say so (create_dataset.py in
         # github.com/Lifelong-Robot-Learning/LIBERO, its issue 11). Turning them by 180 degrees, as often done,
         # mirrors the scene (github.com/openvla/openvla/issues/295)

@@ -83,11 +83,7 @@ def frames_of(source: Source, record: EpisodeRecord, picture: Callable[[h5py.Dat
         limits, uri = source.config.limits, record.data_uri or ""
         with opened(source, uri) as file:
             # Found and checked anew: the file may be another one than when it was listed
-            group = find(file, record.data_key)
-            pictures = cameras_of(group, [], limits).get(camera) if isinstance(group, h5py.Group) else None
-            if pictures is None:
-                raise DataError(f"{uri} has no pictures of {camera} any more", "undecodable_video")
-            checked(pictures, limits)
+            pictures = checked(cameras_of(find(file, record.data_key), [], limits)[camera], limits)
             for k in range(pictures.shape[0]):
                 yield k, k / record.fps, picture(pictures, k)
 

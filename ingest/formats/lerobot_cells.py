@@ -37,11 +37,8 @@ def columns_of(dataset: LerobotListing, episodes: Episodes) -> set[str]:
     first = next((episode.rows for _, episode in sorted(episodes.items()) if episode.rows), None)
     if first is None:
         return set()
-    try:
-        with opened(dataset.source.resolve(first.uri)) as file:
-            return {*dataset.info["features"], *file.schema_arrow.names}
-    except DataError:
-        return set(dataset.info["features"])  # the file has its finding already
+    with opened(dataset.source.resolve(first.uri)) as file:
+        return {*dataset.info["features"], *file.schema_arrow.names}
 
 
 def cells_of(

@@ -20,7 +20,7 @@ from ingest.formats.lerobot_meta import (
     v3_pointer,
 )
 from ingest.formats.numbers import is_list
-from ingest.formats.tables import PARQUET_ERRORS, first_line, opened, ranges
+from ingest.formats.tables import opened, ranges
 from ingest.media.frames import VideoError
 from ingest.media.picture import ArrayPicture, decode_picture
 from ingest.outcomes import NO_EVIDENCE, OutcomeEvidence, fields_of, flag_of, known, reward_of
@@ -202,11 +202,7 @@ def read_pictures(source: Source, uri: str, start: int, count: int, column: str)
     places = [(row, min(PICTURE_BATCH, start + count - row)) for row in range(start, start + count, PICTURE_BATCH)]
     with opened(source.resolve(uri)) as file:
         for (first, _), table in zip(places, ranges(file, places, [column], PICTURE_BATCH), strict=False):
-            try:
-                cells = table[column].to_pylist()
-            except PARQUET_ERRORS as e:
-                raise DataError(f"{column} in row {first} of {uri}: {first_line(e)}") from e
-            for row, cell in enumerate(cells, first):
+            for row, cell in enumerate(table[column].to_pylist(), first):
                 what = f"{column} in row {row} of {uri}"
                 yield decode_picture(_picture_bytes(source, uri, cell, what), what, source.config.limits)
 

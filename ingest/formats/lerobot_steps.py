@@ -298,7 +298,6 @@ def _language(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
     cells = dict(cells_of(dataset, episodes, LANGUAGE_COLUMN, 1))
     here = {index: episodes[index] for index, cell in cells.items() if len(cell) and cell[0].is_valid}
     times = times_of(dataset, here)
-
     return _stated("language", here, lambda i, episode: _spans_of_texts(cells[i][0].as_py(), times[i], episode))
 
 
@@ -394,9 +393,7 @@ FORMS: Mapping[str, Callable[[LerobotListing, Episodes], dict[int, Stated]]] = {
     "segments": _segments,
     "action_config": _action_config,
     "subtask_annotation": partial(_with_texts, column=ROBOCOIN_COLUMN, uri=ROBOCOIN_FILE, read=json_lines),
-    "subtask_index": partial(
-        _with_texts, column=LEGACY_COLUMN, uri=SUBTASKS_FILE, read=parquet_rows
-    ),  # LeRobot 0.4, 0.5
+    "subtask_index": partial(_with_texts, column=LEGACY_COLUMN, uri=SUBTASKS_FILE, read=parquet_rows),
     "annotation": _annotation,
     "language": _language,
     "sarm": _sarm,

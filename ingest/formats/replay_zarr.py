@@ -376,8 +376,6 @@ def _frames(
     start, stop = record.row_start, record.row_start + (record.num_rows or 0)
     with opened(source, record.data_uri or "") as store:
         array = store.array(f"data/{camera}")
-        if array is None or not _is_pictures(camera, array):
-            raise DataError(f"{record.data_uri} has no pictures of {camera} any more", "undecodable_video")
         # A chunk of several pictures is unpacked once
         for row in range(start - start % array.chunks[0], stop, array.chunks[0]):
             first, last = max(row, start), min(row + array.chunks[0], stop)

@@ -14,8 +14,7 @@ import numpy as np
 from ingest.episode import EpisodeData
 from ingest.signals.gripper import SURE, Polarity, SignalValues, way_steps
 from ingest.signals.naming import named_grippers, polarity_by_name, words
-from ingest.signals.switching import Range
-from ingest.signals.transitions import Transition, transitions
+from ingest.signals.switching import Range, Transition, transitions
 
 # Log-odds of each kind of evidence: 3 is 95 %, 2 is 88 %, 1.5 is 82 %
 BY_NAME = 3.0

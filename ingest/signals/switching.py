@@ -1,4 +1,4 @@
-"""Grippers by the shape of the data, where the names of dimensions say nothing: they switch between two levels.
+"""When a signal goes from one end of its range to the other; grippers are what does so where no name says it.
 
 An arm's joints move all the time and over all of their range. A gripper stays at one end of its range, then goes to the
 other in less than a second. It is nearly always the last dimension of its arm.
@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from ingest.signals.naming import arm_of
-from ingest.signals.transitions import transitions
 
 END_SHARE = 0.12  # of the range: so near to an end is at it
 MIN_AT_ENDS = 0.4  # share of frames at either end
@@ -21,6 +20,10 @@ LONGEST_SWITCH_S = 0.6  # median time from end to end
 MIN_RUNS_THAT_SWITCH = 0.3  # share of episodes
 TWO_LEVELS = 0.9  # share of frames at the ends by which any dimension is a gripper, wherever it stands
 TWO_ARMS = (12, 14, 16)  # widths of vectors that hold two arms, one behind the other
+
+LOW_END, HIGH_END = 0.3, 0.7  # of the run's range: a signal below is at its low end, one above at its high end
+MIN_RUN_RANGE = 0.25  # of the dataset's range: a run that uses less of it does not change its end
+MIN_STAY_S = 0.4  # a signal that comes back sooner has only twitched
 
 
 @dataclass(frozen=True)
@@ -102,3 +105,47 @@ def _share_still(run: np.ndarray, fps: float) -> float:
     if len(run) <= window:
         return 1.0
     return float((np.abs(run[window:] - run[:-window]) < STILL_CHANGE).mean())
+
+
+# From one end to the other
+
+
+@dataclass(frozen=True)
+class Transition:
+    """From the last frame at one end to the first at the other."""
+
+    start: int
+    end: int
+    rises: bool
+
+
+def transitions(relative: np.ndarray, fps: float) -> list[Transition]:
+    """Where a signal [n], 0..1 of its range over the dataset, changes its end, in time; without twitches.
+
+    A person opens a gripper now more, now less: the ends are those of the run, where it uses enough of the range.
+
+    Example: at 10 fps, five frames at 0, one at 0.5 and five at 1 give one transition from frame 4 to frame 6.
+    """
+    low, high = float(relative.min()), float(relative.max())
+    if high - low < MIN_RUN_RANGE:
+        return []
+    # The end that each frame is at: 0 or 1, -1 between them
+    of_run = (relative - low) / (high - low)
+    end_of = np.select([of_run < LOW_END, of_run > HIGH_END], [0, 1], -1)
+    at_end = np.flatnonzero(end_of >= 0)
+    changes = np.flatnonzero(np.diff(end_of[at_end]))
+    crossings = [
+        Transition(int(at_end[k]), int(at_end[k + 1]), rises=bool(end_of[at_end[k + 1]] == 1)) for k in changes
+    ]
+    return _without_twitches(crossings, max(1, round(MIN_STAY_S * fps)))
+
+
+def _without_twitches(crossings: Sequence[Transition], shortest: int) -> list[Transition]:
+    """Two transitions there and back, less than `shortest` frames apart, are none."""
+    steady: list[Transition] = []
+    for crossing in crossings:
+        if steady and crossing.start - steady[-1].end < shortest:
+            steady.pop()
+        else:
+            steady.append(crossing)
+    return steady

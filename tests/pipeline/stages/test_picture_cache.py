@@ -1,7 +1,6 @@
 """Where samples show many frames, a build decodes a video once: what is kept of it, used, and not used."""
 
 import io
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -60,15 +59,6 @@ def test_pictures_of_the_one_decoding_make_the_same_shards(made: Made, fresh: Ma
     assert {p.suffix for p in (fresh.space.root / "shards").rglob("*.*")} == {".tar", ".json"}
 
 
-@dataclass(frozen=True)
-class Grey(ArrayPicture):
-    key: bool = False
-
-    @property
-    def is_key(self) -> bool:
-        return self.key
-
-
 @pytest.mark.parametrize(
     ("profile", "num_frames", "group", "kept"),
     [
@@ -91,6 +81,6 @@ def test_pictures_are_kept_where_it_would_take_longer_to_decode_them_again(
         assert keeper.every("wrist", 20.0, num_frames, is_preferred=False) == 0
         assert keeper.every("front", 20.0, num_frames, is_preferred=True) == 1
         for frame in range(50):
-            picture = Grey(np.full((64, 64), frame, np.uint8), key=frame % group == 0)
+            picture = ArrayPicture(np.full((64, 64), frame, np.uint8), is_key=frame % group == 0)
             keeper.keep(episode, "front", frame, picture)
     assert sorted(keeper.pictures.places) == [(e, "front", frame, "") for e in (0, 1) for frame in range(kept)]
