@@ -23,11 +23,11 @@ from scipy.stats import rankdata
 
 from benchmarks.harness import arguments, write_json
 from core.paths import Workspace
-from eval.held_out.baselines import best_constant
 from eval.held_out.episodes import HeldOut, held_out
 from eval.held_out.evaluate import BATCH, predict
 from eval.runners.prompt import Runner
 from eval.runners.start import ScorerRunner
+from eval.runners.weightless import best_constant
 from training.recipe import Recipe, load_recipe
 from training.train import train
 from warehouse.lake import open_lake

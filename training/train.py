@@ -23,10 +23,10 @@ from training.feeding import NO_LABELS, open_batches
 from training.folder import is_laptop, read_card, write_card
 from training.heads import Head, make_head
 from training.held_out import CheckpointScorer, HeldOutCheck
-from training.labels import read_labels
 from training.laptop.fit import adapt_laptop, train_laptop
 from training.loop import Trainer
 from training.model import HEAD_CONFIG, ProgressModel, load_head, save_model
+from training.negatives.samples import read_labels
 from training.plan import of_this_machine
 from training.points import Point
 from training.progresslm_data import read_rows, write_conversations

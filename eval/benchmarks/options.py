@@ -84,6 +84,9 @@ class EvaluationOptions(BaseModel):
     def model_post_init(self, context: object) -> None:
         # What is wrong is refused before any work begins
         _ = self.shards, self.prices
+        for name in ("top_p", "repetition_penalty"):
+            if getattr(self, name) <= 0:
+                raise UserError(f"{name} is {getattr(self, name)}: give a number above 0")
         copies = self.data_parallel
         if copies > 1 and (self.runner != "vllm" or self.endpoint):
             raise UserError(

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from eval.held_out.baselines import luma_grid, nearness
 from eval.reward.scorer import CameraView, Reward, Scorer
 from eval.reward.stream import StreamPicture
 from eval.reward.window import LAST_PICTURE, RewardError
+from eval.runners.weightless import luma_grid, nearness
 
 
 class BaselineScorer(Scorer):

@@ -86,7 +86,7 @@ class Sampling:
     """How words are drawn: the same for every runner, whatever a checkpoint's generation_config.json says.
 
     At temperature 0 the likeliest; above, by each prompt's own seed, among the `top_k` likeliest (0: all) and the
-    likeliest that together have the probability `top_p`. Raises UserError for numbers that mean nothing.
+    likeliest that together have the probability `top_p`.
     """
 
     temperature: float = 0.0
@@ -96,17 +96,6 @@ class Sampling:
     top_k: int = 0
     repetition_penalty: float = 1.0  # 1: none; above, what was said or asked is less likely
     seed: int = 0  # other draws of the same questions
-
-    def __post_init__(self) -> None:
-        for name, value, is_right, range_in_words in (
-            ("temperature", self.temperature, self.temperature >= 0, "0 or more"),
-            ("max_tokens", self.max_tokens, self.max_tokens >= 1, "1 or more"),
-            ("top_p", self.top_p, 0 < self.top_p <= 1, "above 0 and at most 1"),
-            ("top_k", self.top_k, self.top_k >= 0, "0 (all words) or more"),
-            ("repetition_penalty", self.repetition_penalty, self.repetition_penalty > 0, "above 0 (1: none)"),
-        ):
-            if not is_right:
-                raise UserError(f"{name} is {value}: give a number that is {range_in_words}")
 
     def draw_seed(self, prompt: "Prompt") -> int:
         """The seed of one prompt's draws, 31 bits: another for each inference of a question."""

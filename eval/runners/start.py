@@ -168,16 +168,15 @@ class ScorerRunner:
 
     def _question(self, prompt: Prompt) -> PictureQuestion:
         """Raises BenchmarkError for a picture that cannot be read, and for what the model cannot be asked."""
-        if isinstance(self.scorer, LaptopScorer) and not (prompt.pictures and prompt.task):
+        is_laptop = isinstance(self.scorer, LaptopScorer)
+        if is_laptop and not (prompt.pictures and prompt.task):
             lacks = "names no task" if prompt.pictures else "shows no picture"
             raise BenchmarkError(f"{prompt.key} {lacks}: a laptop model is told both, and nothing else")
-        shown = [*prompt.pictures, *([prompt.first] if prompt.first and isinstance(self.scorer, LaptopScorer) else [])]
-        seen = [self._kept(load_picture(picture, self.limits)) for picture in shown]
+        seen = [self._kept(load_picture(picture, self.limits)) for picture in prompt.pictures]
+        first = self._kept(load_picture(prompt.first, self.limits)) if prompt.first and is_laptop else None
         for picture in seen:
             self.scorer.make_ready(picture)
-        count = len(prompt.pictures)
-        first = seen[count] if len(seen) > count else None
-        return PictureQuestion(prompt.text, tuple(seen[:count]), system=prompt.system, task=prompt.task, first=first)
+        return PictureQuestion(prompt.text, tuple(seen), system=prompt.system, task=prompt.task, first=first)
 
     def _answers(self, asked: Sequence[tuple[Prompt, PictureQuestion]]) -> list[ModelReply]:
         rewards = self.scorer.ask([question for _, question in asked])

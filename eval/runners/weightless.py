@@ -13,7 +13,28 @@ import cv2
 import numpy as np
 
 from eval.benchmarks.question import DEMONSTRATED, BenchmarkError, PictureFile, Question, frame_number, runs_in_order
-from eval.held_out.baselines import GRID, best_constant, nearness
+
+GRID = 64
+
+
+def luma_grid(rgb: np.ndarray) -> np.ndarray:
+    luma = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+    return cv2.resize(luma, (GRID, GRID), interpolation=cv2.INTER_AREA).astype(np.float32)
+
+
+def nearness(now: np.ndarray, first: np.ndarray, goal: np.ndarray) -> float:
+    """1 - distance of a picture to the goal over the first one's distance to it, clipped to 0..1; NaN where one is.
+
+    Pictures are luma on a 64x64 grid, and distance is their mean absolute difference.
+    """
+    far = max(float(np.abs(first - goal).mean()), 1e-6)
+    return float(np.clip(1 - float(np.abs(now - goal).mean()) / far, 0, 1))
+
+
+def best_constant(targets: np.ndarray) -> float:
+    """The constant with the least mean absolute error on these very labels: no constant does better."""
+    return float(np.median(targets))
+
 
 Values = dict[str, float]
 Goals = Mapping[tuple[str, str], PictureFile]  # by dataset and task: how a run that succeeded ended

@@ -11,7 +11,7 @@ from annotate.samples.labelled_episode import LabelledEpisode
 from core.paths import Workspace
 from tests.kits.labelled import episode
 from tests.kits.training_kit import bar
-from training.labels import Labels
+from training.negatives.samples import Labels
 from warehouse.shards import ShardEpisode, picture_name, shards_stage
 
 TASKS = ("Put the red cup away", "Open the green drawer", "Put the blue bowl away")

@@ -11,9 +11,8 @@ import pytest
 from annotate.samples.procvqa import progress_answer, progress_question
 from tests.kits.negatives_kit import STEPS, TASKS, runs, write_shards
 from training.data import Unread, unread
-from training.labels import Labels
 from training.negatives.config import KINDS, OTHER_TASK, NegativesConfig
-from training.negatives.samples import SampleNegatives
+from training.negatives.samples import Labels, SampleNegatives
 from warehouse.shards import Sample
 from warehouse.shards.loader import Loader, LoaderConfig
 
