@@ -24,6 +24,7 @@ from transformers.trainer_callback import PrinterCallback
 from trl.trainer.grpo_config import GRPOConfig
 
 from core.paths import Workspace
+from training import rollouts
 from training.backbones import adapter_settings
 from training.checkpoint import TrainerState, chance_state, learning_tensors, load_state, read_tensors
 from training.errors import TrainingError
@@ -34,20 +35,6 @@ from training.points import Point
 from training.progresslm_data import drawn_samples, read_rows
 from training.recipe import Recipe
 from training.rewards import WEIGHTS
-from training.rollouts import (
-    PIXELS_AT_ONCE,
-    StepLog,
-    Trl,
-    fitting,
-    marked_once,
-    pixels_of,
-    prompt_rows,
-    reward_functions,
-    served,
-    vllm_settings,
-    with_vllm,
-    write_completions,
-)
 from training.sharding import PATIENCE, fresh_state, precision
 from training.transform import Transform
 from warehouse.releases import Release
@@ -88,13 +75,13 @@ class GrpoTrainer:
         self.completions = recipe.train.batch * self.accumulation * world  # a step
         transform = Transform(processor)
         samples = self._samples(workspace, release, "train")
-        chosen = fitting(samples, transform, recipe, rank, world)
+        chosen = rollouts.fitting(samples, transform, recipe, rank, world)
         self.left_out, self.prompts = len(samples) - len(chosen), len(chosen)
         self._check_step()
         at_once = self.completions // self.config.generations  # prompts of a step
         self.steps_in_all = recipe.train.steps or math.ceil((recipe.train.epochs or 1) * (self.prompts // at_once))
         held_out = self._samples(workspace, release, "val") if self.config.validate_every else ()
-        held = fitting(held_out, transform, recipe, rank, world)[: self.config.validation_prompts]
+        held = rollouts.fitting(held_out, transform, recipe, rank, world)[: self.config.validation_prompts]
         # Cut to whole batches, so that a mean over these is one over prompts
         held_batch = min(recipe.train.batch, len(held) // world)
         if self.config.validate_every and not held_batch:
@@ -112,18 +99,20 @@ class GrpoTrainer:
             # Both would tell their makers that they are used; nothing leaves this machine.
             constants.HF_HUB_DISABLE_TELEMETRY = True
             os.environ["VLLM_NO_USAGE_STATS"] = "1"
-            if with_vllm(self.config):
-                backbone.name_or_path = str(served(Path(backbone.name_or_path), processor, Path(folder) / "served"))
-            self.trl = Trl(
+            if rollouts.with_vllm(self.config):
+                backbone.name_or_path = str(
+                    rollouts.served(Path(backbone.name_or_path), processor, Path(folder) / "served")
+                )
+            self.trl = rollouts.Trl(
                 self,
                 model=backbone,
                 args=self._arguments(folder, backbone, held_batch),
-                reward_funcs=reward_functions(self.config.reward),
-                train_dataset=prompt_rows(samples, transform, recipe, chosen),
-                eval_dataset=prompt_rows(held_out, transform, recipe, held[: self.held_out], False),
+                reward_funcs=rollouts.reward_functions(self.config.reward),
+                train_dataset=rollouts.prompt_rows(samples, transform, recipe, chosen),
+                eval_dataset=rollouts.prompt_rows(held_out, transform, recipe, held[: self.held_out], False),
                 processing_class=processor,
                 peft_config=adapter,
-                callbacks=[StepLog(self)],
+                callbacks=[rollouts.StepLog(self)],
                 rollout_func=self._answers,
             )
         backbone.name_or_path = backbone.config._name_or_path
@@ -196,8 +185,8 @@ class GrpoTrainer:
         }
         if held_batch:
             settings |= {"per_device_eval_batch_size": held_batch, "num_generations_eval": 1}
-        if with_vllm(config):
-            settings |= vllm_settings(recipe, config)
+        if rollouts.with_vllm(config):
+            settings |= rollouts.vllm_settings(recipe, config)
         if self.divided:
             layers = sorted(backbone._no_split_modules)
             settings |= {"fsdp": True, "fsdp_config": {"version": 2, "transformer_layer_cls_to_wrap": layers}}
@@ -327,7 +316,9 @@ class GrpoTrainer:
     def _write_completions(self, step: int, split: str, last: int) -> None:
         """TRL keeps as many as a step has: before those of the validation there may be some of the step."""
         if self.accelerator.is_main_process:
-            write_completions(self.steps / COMPLETIONS, step, split, self.trl._logs, last, anew=not self.logged)
+            rollouts.write_completions(
+                self.steps / COMPLETIONS, step, split, self.trl._logs, last, anew=not self.logged
+            )
             self.logged = True
 
     def _answers(self, prompts: list, trl: Any) -> dict[str, Any]:
@@ -343,19 +334,19 @@ class GrpoTrainer:
 
     def _by_transformers(self, prompts: list[list[int]], trl: Any) -> list[list[int]]:
         # As many parts in each process: a model that is divided is gathered by all
-        parts = max(gather_object([math.ceil(sum(s.float_bytes for s in trl.shown) / PIXELS_AT_ONCE)]))
+        parts = max(gather_object([math.ceil(sum(s.float_bytes for s in trl.shown) / rollouts.PIXELS_AT_ONCE)]))
         made: list[list[int]] = []
         fill = trl.processing_class.tokenizer.pad_token_id
         for rows in np.array_split(np.arange(len(prompts)), min(parts, len(prompts))):
             padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(prompts[k]) for k in rows], True, fill, "left")
             shown = [trl.shown[k] for k in rows]
-            pixels = pixels_of(shown, padded.to(self.accelerator.device), self.image_token)
+            pixels = rollouts.pixels_of(shown, padded.to(self.accelerator.device), self.image_token)
             made += trl._generate_single_turn([prompts[k] for k in rows], None, pixels, 1)[0]
         return made
 
     def _by_vllm(self, prompts: list[list[int]], trl: Any) -> tuple[list[list[int]], list[list[float]]]:
         seen, answers, probabilities, _ = trl.vllm_generation.generate(
-            prompts=[marked_once(ids, self.image_token) for ids in prompts],
+            prompts=[rollouts.marked_once(ids, self.image_token) for ids in prompts],
             images=[[Image.fromarray(p) for p in shown.pictures] for shown in trl.shown],
             num_generations=1,
         )

@@ -17,22 +17,9 @@ from core.web import Access, Guard, Refusal
 from eval.reward.scorer import Scorer
 from eval.reward.window import LAST_PICTURE
 from eval.server import chat
+from eval.server import protocol as wire
 from eval.server.limits import CHAT_PATH, MODELS_PATH, Refused, ServerLimits
 from eval.server.metrics import RequestMetrics
-from eval.server.protocol import (
-    REFUSALS,
-    SESSION_REFUSALS,
-    Cameras,
-    Error,
-    Fps,
-    ModelInfo,
-    NewSession,
-    RobotRow,
-    Scored,
-    SessionInfo,
-    Steps,
-    Task,
-)
 from eval.server.service import Service, told_of
 from eval.server.videos import received
 
@@ -47,7 +34,7 @@ Frames = Annotated[
     File(description="JPEG, PNG or WebP: for each moment in order one picture per camera, in the cameras' order."),
 ]
 Robots = Annotated[
-    list[Json[RobotRow]] | None,
+    list[Json[wire.RobotRow]] | None,
     Form(description='By shown runs: per moment {"state": [...], "action": [...]} as JSON, or one of both.'),
 ]
 PICTURE_BODY = {
@@ -112,20 +99,20 @@ def make_app(
 def _session_routes(app: FastAPI, service: Service) -> None:
     limits, sessions = service.limits, service.sessions
 
-    @app.post("/v1/sessions", status_code=201, response_model=SessionInfo, responses=REFUSALS, tags=["sessions"])
-    async def open_session(asked: NewSession) -> SessionInfo:
+    @app.post("/v1/sessions", status_code=201, responses=wire.REFUSALS, tags=["sessions"])
+    async def open_session(asked: wire.NewSession) -> wire.SessionInfo:
         """Begin a run that is to be scored frame by frame."""
         if asked.goal and service.scorer.source != "visual":
             raise Refused(422, "goal", "only the baseline `visual` looks at a goal")
         more = {"duration_s": asked.duration_s, "goal": await service.goal(asked.goal), "rule": asked.views}
         return sessions.open(service.stream(asked.task, asked.fps, asked.steps, asked.cameras, **more)).info(limits)
 
-    @app.get("/v1/sessions/{session}", response_model=SessionInfo, responses=SESSION_REFUSALS, tags=["sessions"])
-    async def session_info(session: str) -> SessionInfo:
+    @app.get("/v1/sessions/{session}", responses=wire.SESSION_REFUSALS, tags=["sessions"])
+    async def session_info(session: str) -> wire.SessionInfo:
         """How many frames it has; this counts as use."""
         return sessions.get(session).info(limits)
 
-    @app.post("/v1/sessions/{session}/frames", response_model=Scored, responses=SESSION_REFUSALS, tags=["sessions"])
+    @app.post("/v1/sessions/{session}/frames", responses=wire.SESSION_REFUSALS, tags=["sessions"])
     async def append_frames(
         session: str,
         frames: Frames,
@@ -137,15 +124,15 @@ def _session_routes(app: FastAPI, service: Service) -> None:
             list[float] | None, Form(description="A second per moment; default: number over fps.")
         ] = None,
         robots: Robots = None,
-    ) -> Scored:
+    ) -> wire.Scored:
         """Take in the next moments and score each. Give `first_frame`, and the request may be repeated safely."""
         found, data = sessions.get(session), [await f.read() for f in frames]
-        return Scored(rows=await service.appended(found, data, first_frame, timestamps_s, robots))
+        return wire.Scored(rows=await service.appended(found, data, first_frame, timestamps_s, robots))
 
     @app.post(
         "/v1/sessions/{session}/picture",
-        response_model=Scored,
-        responses=SESSION_REFUSALS,
+        response_model=wire.Scored,
+        responses=wire.SESSION_REFUSALS,
         tags=["sessions"],
         openapi_extra=PICTURE_BODY,
     )
@@ -158,9 +145,9 @@ def _session_routes(app: FastAPI, service: Service) -> None:
         """The next moment of a session of one camera: its picture is the body, which costs less than a form."""
         found, times = sessions.get(session), None if timestamp_s is None else [timestamp_s]
         rows = await service.appended(found, [await request.body()], first_frame, times)
-        return Response(Scored(rows=rows).model_dump_json(), media_type="application/json")
+        return Response(wire.Scored(rows=rows).model_dump_json(), media_type="application/json")
 
-    @app.delete("/v1/sessions/{session}", status_code=204, responses=SESSION_REFUSALS, tags=["sessions"])
+    @app.delete("/v1/sessions/{session}", status_code=204, responses=wire.SESSION_REFUSALS, tags=["sessions"])
     async def close_session(session: str) -> None:
         """Forget a run, and free its place."""
         sessions.close(session)
@@ -169,16 +156,16 @@ def _session_routes(app: FastAPI, service: Service) -> None:
 def _run_routes(app: FastAPI, service: Service) -> None:
     limits = service.limits
 
-    @app.post("/v1/frames", response_model=Scored, responses=REFUSALS, tags=["whole runs"])
+    @app.post("/v1/frames", responses=wire.REFUSALS, tags=["whole runs"])
     async def score_frames(
         request: Request,
-        task: Annotated[Task, Form()],
-        fps: Annotated[Fps, Form()],
+        task: Annotated[wire.Task, Form()],
+        fps: Annotated[wire.Fps, Form()],
         frames: Frames,
-        cameras: Annotated[Cameras, Form()] = ["camera"],  # noqa: B006
-        steps: Annotated[Steps, Form()] = (),
+        cameras: Annotated[wire.Cameras, Form()] = ["camera"],  # noqa: B006
+        steps: Annotated[wire.Steps, Form()] = (),
         robots: Robots = None,
-    ) -> Scored:
+    ) -> wire.Scored:
         """Score every moment of a run whose frames are given."""
         told = told_of(len(frames), len(cameras), limits, None, robots)
         data = [await f.read() for f in frames]
@@ -187,24 +174,24 @@ def _run_routes(app: FastAPI, service: Service) -> None:
         goal = await service.goal(dict(zip(cameras, data[-len(cameras) :], strict=True)) if is_visual else {})
         more = {"num_frames": count, "duration_s": (count - 1) / fps, "goal": goal}
         stream = service.stream(task, fps, steps, cameras, **more)
-        return Scored(rows=await service.score_frames(stream, data, request.is_disconnected, told))
+        return wire.Scored(rows=await service.score_frames(stream, data, request.is_disconnected, told))
 
-    @app.post("/v1/videos", response_model=Scored, responses=REFUSALS, tags=["whole runs"])
+    @app.post("/v1/videos", responses=wire.REFUSALS, tags=["whole runs"])
     async def score_video(
         request: Request,
-        task: Annotated[Task, Form()],
+        task: Annotated[wire.Task, Form()],
         videos: Annotated[list[UploadFile], File(description="MP4, MOV, MKV, WebM or AVI: one per camera.")],
         fps: Annotated[
             float | None, Form(gt=0, le=1000, description="Moments to score per second; default: 4.")
         ] = None,
-        cameras: Annotated[Cameras, Form()] = ["camera"],  # noqa: B006
-        steps: Annotated[Steps, Form()] = (),
-    ) -> Scored:
+        cameras: Annotated[wire.Cameras, Form()] = ["camera"],  # noqa: B006
+        steps: Annotated[wire.Steps, Form()] = (),
+    ) -> wire.Scored:
         """Score a video, as `proccorpus reward` does."""
         if len(videos) != len(cameras):
             raise Refused(422, "videos", f"{len(videos)} videos for {len(cameras)} cameras")
         async with received(videos, cameras) as paths:
-            return Scored(rows=await service.score_video(task, fps, steps, paths, request.is_disconnected))
+            return wire.Scored(rows=await service.score_video(task, fps, steps, paths, request.is_disconnected))
 
 
 def _chat_routes(app: FastAPI, service: Service) -> None:
@@ -247,11 +234,11 @@ def _chat_routes(app: FastAPI, service: Service) -> None:
 
 
 def _watching_routes(app: FastAPI, service: Service) -> None:
-    @app.get("/v1/model", response_model=ModelInfo, tags=["server"])
-    async def model() -> ModelInfo:
+    @app.get("/v1/model", tags=["server"])
+    async def model() -> wire.ModelInfo:
         """What scores here."""
         scorer = service.scorer
-        return ModelInfo(
+        return wire.ModelInfo(
             model=service.name,
             source=scorer.source,
             window=str(scorer.window or LAST_PICTURE),
@@ -263,7 +250,7 @@ def _watching_routes(app: FastAPI, service: Service) -> None:
         """Does the process answer?"""
         return {"status": "alive"}
 
-    @app.get("/readyz", responses={503: {"model": Error}}, tags=["server"])
+    @app.get("/readyz", responses={503: {"model": wire.Error}}, tags=["server"])
     async def ready() -> dict[str, str]:
         """Does it score?"""
         if not service.is_ready:

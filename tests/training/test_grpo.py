@@ -14,7 +14,7 @@ from trl.trainer.grpo_config import GRPOConfig
 from core.errors import UserError
 from tests.kits.progresslm_rows import TINY, conversations, empty_corpus, source_rows, write_rows
 from tests.kits.varlen_kernel import varlen_by_sdpa
-from training import attention, grpo, rollouts, transform
+from training import attention, rollouts, transform
 from training.backbones import load_processor
 from training.errors import TrainingError
 from training.model import load_model
@@ -198,7 +198,7 @@ def test_each_picture_is_cut_once_and_is_floats_with_its_rows_alone(
     monkeypatch.setattr(transform, "byte_patches", lambda p, shown: cut.append(len(shown)) or patches(p, shown))
     monkeypatch.setattr(rollouts, "on_device", lambda b, d: at_once.append(len(b["image_grid_thw"])) or floats(b, d))
     monkeypatch.setattr(Qwen2VLImageProcessor, "preprocess", None)  # TRL's passes
-    monkeypatch.setattr(grpo, "PIXELS_AT_ONCE", 1)
+    monkeypatch.setattr(rollouts, "PIXELS_AT_ONCE", 1)
     reads = counted_reads(monkeypatch)
     rewarded(taught, tmp_path, train={"batch": 2, "accumulation": 4})
     assert len(cut) == len(reads) == 4
@@ -242,8 +242,7 @@ class Engine:
 
 def by_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trl.trainer.grpo_trainer.VLLMGeneration", Engine)
-    for module in (grpo, rollouts):
-        monkeypatch.setattr(module, "with_vllm", lambda config: True)
+    monkeypatch.setattr(rollouts, "with_vllm", lambda config: True)
 
 
 FOUR_TOKENS = {"min_pixels": 64 * 64, "max_pixels": 96 * 64}  # of a picture, at least; the checkpoint says otherwise
