@@ -5,12 +5,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Template
+
 from training.folder import read_card, write_card
 from training.recipe import Recipe
 from training.runs import CODE_VERSION
 from warehouse.lake import Lake
 from warehouse.lake.sql import open_for_users
 from warehouse.releases import Release
+
+PAGE = Template((Path(__file__).parent / "card.md.jinja").read_text(), trim_blocks=True, keep_trailing_newline=True)
 
 
 def make_card(lake: Lake, release: Release, recipe: Recipe, run: str) -> dict[str, Any]:
@@ -61,41 +65,8 @@ def add_scores(folder: Path, evaluation: str, scores: dict[str, float | int | st
     write_card(folder, card | {"scores": card.get("scores", {}) | {evaluation: scores}})
 
 
-def card_text(card: dict[str, Any]) -> str:
-    """The card as Markdown, for where people read it."""
-    recipe = card["recipe"]
-    start = recipe["model"]["path"] or "random weights"
-    lines = [
-        f"# {card['training_run']}",
-        f"A progress reward model, trained by the recipe `{recipe['name']}` from {Path(start).name} on the release "
-        f"`{card['release']}` (snapshot {card['snapshot']}, content {card['release_hash'][:16]}).",
-        "## Labels",
-        "\n".join(
-            f"- {r['dataset']}: `{r['label_run']}`, {r['annotator']}"
-            + "".join(f", {k.replace('_', ' ')} {r[k]}" for k in ("model", "prompt_version") if r[k])
-            for r in card["label_runs"]
-        ),
-        "## Scores",
-        "\n".join(
-            f"- {evaluation}: " + ", ".join(f"{k} {v}" for k, v in scores.items())
-            for evaluation, scores in card.get("scores", {}).items()
-        )
-        or "Not evaluated yet.",
-        "## Success",
-        _success_text(card.get("success")),
-        "## Recipe",
-        "\n".join(f"- {section}: `{value}`" for section, value in recipe.items() if value),
-    ]
-    return "\n\n".join(lines) + "\n"
-
-
-def _success_text(success: Mapping[str, Any] | None) -> str:
-    if not success:
-        return "Not calibrated: the model does not say whether a run is done."
-    return (
-        f"A run counts as done where sigmoid({success['slope']:.3f} s + {success['shift']:.3f}) is "
-        f"{success['threshold']:.3f} or more; s is "
-        + ("the logit of the head's own output" if success["of"] == "done" else "progress")
-        + f". Balanced accuracy {success['balanced_accuracy']:.3f} on {success['reached']} moments at the end state "
-        f"and {success['unreached']} before it, of the split {success['split']} of the release `{success['release']}`."
-    )
+def card_text(card: dict[str, Any], name: str = "") -> str:
+    """The card as Markdown, for where people read it: what a model was trained on and how; of one that was converted,
+    `name`, what it was made of."""
+    start = card.get("recipe", {}).get("model", {}).get("path") or "random weights"
+    return PAGE.render(card, name=name, start=Path(start).name)

@@ -92,7 +92,7 @@ def _changed(folder: Path, card: dict[str, Any], licences: list[str | None]) -> 
     if is_laptop(folder):
         settings = json.loads((folder / CONFIG).read_text())
         files[CONFIG] = json.dumps(_with_named_encoder(settings), indent=1, sort_keys=True) + "\n"
-    files["README.md"] = _front_matter(licences, base, is_laptop(folder)) + model_text(folder.name, card)
+    files["README.md"] = _front_matter(licences, base, is_laptop(folder)) + card_text(card, folder.name)
     return files
 
 
@@ -133,16 +133,3 @@ def _front_matter(licences: list[str | None], base: str | None, laptop: bool = F
     if base and "/" in base:
         lines.append(f"base_model: {base}")
     return "\n".join(["---", *lines, "---", "", ""])
-
-
-def model_text(name: str, card: dict[str, Any]) -> str:
-    """A model's page: what it was trained on and how, or what it was made of."""
-    if "recipe" in card:
-        text = card_text(card)
-    else:
-        text = f"# {name}\n\nThe published checkpoint {card.get('converted_from', name)} in proccorpus's layout.\n"
-    if merged := card.get("merged"):
-        text += "\n## Merged\n\n" + "".join(
-            f"- {part}: {merged[part]}, weights {merged[f'{part}_sha256'][:16]}\n" for part in ("adapter", "base")
-        )
-    return text
