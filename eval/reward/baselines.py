@@ -1,6 +1,5 @@
 """Rewards without a model: what one gets without looking, or by looking at pixels only. Both know how the run ends."""
 
-from abc import abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,42 +11,34 @@ from eval.runners.weightless import luma_grid, nearness
 
 
 class BaselineScorer(Scorer):
-    """Looks at one view after the other."""
+    """The baseline of a name; looks at one view after the other. Raises RewardError."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
         super().__init__(LAST_PICTURE)
+        if name not in BASELINES:
+            raise RewardError(f"there is no baseline {name!r}: {', '.join(BASELINES)}")
+        self.source, self._one = BASELINES[name]
         self.settings = {"runner": "none", "answer": self.source}
 
     def views(self, views: Sequence[CameraView]) -> list[Reward]:
         return [self._one(v) for v in views]
 
-    @abstractmethod
-    def _one(self, view: CameraView) -> Reward: ...
 
-
-class ClockScorer(BaselineScorer):
+def _clock(view: CameraView) -> Reward:
     """Elapsed share of the stream's `duration_s`, at most 1: order without understanding."""
-
-    source = "clock"
-
-    def _one(self, view: CameraView) -> Reward:
-        duration = view.stream.duration_s
-        if duration is None:
-            return Reward("clock", None, failure="the clock needs the run's duration_s")
-        return Reward("clock", float(np.clip(view.moment.timestamp_s / max(duration, 1e-9), 0, 1)))
+    duration = view.stream.duration_s
+    if duration is None:
+        return Reward("clock", None, failure="the clock needs the run's duration_s")
+    return Reward("clock", float(np.clip(view.moment.timestamp_s / max(duration, 1e-9), 0, 1)))
 
 
-class VisualScorer(BaselineScorer):
-    """1 - distance of the picture to the stream's `goal` over the first picture's distance to it, clipped to 0..1."""
-
-    source = "visual"
-
-    def _one(self, view: CameraView) -> Reward:
-        goal = view.stream.goal.get(view.camera)
-        if goal is None:
-            return Reward("visual", None, failure=f"the visual distance needs a goal picture of {view.camera}")
-        now, first = _seen(view.pictures[-1]), _seen(view.stream.first[view.camera])
-        return Reward("visual", nearness(now, first, luma_grid(goal)))
+def _visual(view: CameraView) -> Reward:
+    """How near the picture is to the stream's `goal`, beside the first picture."""
+    goal = view.stream.goal.get(view.camera)
+    if goal is None:
+        return Reward("visual", None, failure=f"the visual distance needs a goal picture of {view.camera}")
+    now, first = _seen(view.pictures[-1]), _seen(view.stream.first[view.camera])
+    return Reward("visual", nearness(now, first, luma_grid(goal)))
 
 
 def _seen(picture: StreamPicture) -> np.ndarray:
@@ -56,9 +47,4 @@ def _seen(picture: StreamPicture) -> np.ndarray:
     return picture.seen
 
 
-def baseline(name: str) -> Scorer:
-    """By its name. Raises RewardError."""
-    made = {"clock": ClockScorer, "visual": VisualScorer}
-    if name not in made:
-        raise RewardError(f"there is no baseline {name!r}: {', '.join(made)}")
-    return made[name]()
+BASELINES = {"clock": ("clock", _clock), "visual": ("visual", _visual)}

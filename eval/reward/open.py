@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from annotate.vlm.config import VlmConfig
 from core.errors import UserError
-from eval.reward.baselines import baseline
+from eval.reward.baselines import BaselineScorer
 from eval.reward.scorer import Scorer
 from eval.reward.window import RewardError, Window
 from training.folder import is_laptop
@@ -50,7 +50,7 @@ def open_scorer(config: ScorerConfig) -> Iterator[Scorer]:
     if config.shown is not None:
         yield config.shown()
     elif config.baseline is not None:
-        yield baseline(config.baseline)
+        yield BaselineScorer(config.baseline)
     elif config.endpoints:
         from eval.reward.asked import served
 

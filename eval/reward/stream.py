@@ -136,7 +136,9 @@ class Stream:
         self.appended = now + 1
         is_scored = self.is_due(now) if score is None else score
         moment = replace(self._moment(now, timestamp_s), robot=read) if is_scored else None
-        self._forget()
+        # Pictures that no later window reaches back to are dropped
+        oldest = self.appended - self.window.reach(self.fps)
+        self._kept = {index: pictures for index, pictures in self._kept.items() if index >= oldest}
         return moment
 
     def frames_for_last(self, count: int) -> list[int]:
@@ -169,13 +171,6 @@ class Stream:
         views = {c: tuple(self._kept[f][c] for f in frames) for c in self.cameras}
         time_s = now / self.fps if timestamp_s is None else timestamp_s
         return Moment(self, now, time_s, tuple(frames), views)
-
-    def _forget(self) -> None:
-        """Drop the pictures that no later window reaches back to."""
-        oldest = self.appended - self.window.reach(self.fps)
-        for index in list(self._kept):
-            if index < oldest:
-                del self._kept[index]
 
     def _check(self, pictures: Mapping[str, np.ndarray]) -> None:
         if set(pictures) != set(self.cameras):

@@ -9,7 +9,6 @@ from typing import Any, cast
 
 import numpy as np
 
-from eval.reward.baselines import VisualScorer
 from eval.reward.scorer import Reward, Scorer
 from eval.reward.stream import Moment, Stream
 from eval.reward.views import Robot
@@ -185,7 +184,7 @@ def clip_stream(
     if scorer.source in ("clock", "visual"):
         count, last = ending(clip, partial)
         more = {"num_frames": count, "duration_s": (max(count, clip.num_frames or 0) - 1) / clip.fps}
-        more |= {"goal": last} if isinstance(scorer, VisualScorer) else {}
+        more |= {"goal": last} if scorer.source == "visual" else {}
     return scorer.stream(task, clip.fps, steps, cameras=clip.cameras, score_fps=score_fps, **more)
 
 

@@ -20,7 +20,6 @@ import argparse
 import base64
 import json
 import os
-import re
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -31,12 +30,12 @@ from core.errors import UserError
 from eval.reward.open import open_checkpoint
 from eval.reward.scorer import Reward, Scorer
 from eval.reward.stream import Moment, StreamPicture, picture_cache
+from eval.server.chat import QUOTED_TASK
 from eval.server.limits import ServerLimits
 from eval.server.pictures import decode_picture
 
 IMAGE_KEY = "__rlinf_image__"
 MAX_MESSAGE_BYTES = 512 * 2**20
-QUOTED_TASK = re.compile(r'\btask "(?P<task>.+?)"(?=[,.:\s]|$)', re.DOTALL)
 
 
 def read_message(stream: BinaryIO) -> dict[str, Any] | None:

@@ -28,8 +28,9 @@ MAX_PARTS = 2000  # of one message
 MAX_PROMPT = 8000  # characters in which a task is looked for
 DATA_URL = re.compile(r"data:image/[\w.+-]+;base64,", re.ASCII)
 # How prompts of others name the task: ProcVLM's, and those that RLinf makes for histories
+QUOTED_TASK = re.compile(r'\btask "(?P<task>.+?)"(?=[,.:\s]|$)', re.DOTALL)
 TOLD = (
-    re.compile(r'\btask "(?P<task>.+?)"(?=[,.:\s]|$)', re.DOTALL),
+    QUOTED_TASK,
     re.compile(r"\A\s*Task: (?P<task>[^\n]+?)\.?\s*\n"),
     re.compile(r"\bperforming the task: (?P<task>.+?)\. (?:Please|The first video|You are given)\b", re.DOTALL),
 )

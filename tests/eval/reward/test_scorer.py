@@ -12,7 +12,7 @@ import torch
 from annotate.samples.config import SamplesConfig
 from annotate.samples.procvqa import window as trained_window
 from eval.reward.asked import RunnerScorer
-from eval.reward.baselines import baseline
+from eval.reward.baselines import BaselineScorer
 from eval.reward.model import ModelScorer, open_model
 from eval.reward.open import ScorerConfig, open_scorer
 from eval.reward.scorer import CameraView, Reward
@@ -218,7 +218,7 @@ def fresh(moments: list[Moment]) -> list[Moment]:
 
 def test_the_baselines_know_the_end_or_say_that_they_do_not() -> None:
     pictures = bars(11)
-    clock, visual = baseline("clock"), baseline("visual")
+    clock, visual = BaselineScorer("clock"), BaselineScorer("visual")
     timed = clock.score(list(run(clock.stream(TASK, FPS, duration_s=1.0), pictures)))
     assert progress(timed) == pytest.approx(np.arange(11) / 10)
     near = visual.score(list(run(visual.stream(TASK, FPS, goal={"camera": pictures[-1]}), pictures)))
@@ -228,7 +228,7 @@ def test_the_baselines_know_the_end_or_say_that_they_do_not() -> None:
         assert lost.progress is None
         assert "needs" in (lost.failure or "")
     with pytest.raises(RewardError, match="no baseline 'magic'"):
-        baseline("magic")
+        BaselineScorer("magic")
 
 
 def test_seen_pictures_give_the_language_model_what_pixels_give(scorer: ModelScorer) -> None:

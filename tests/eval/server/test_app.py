@@ -20,7 +20,7 @@ from PIL import Image
 
 from benchmarks import reward_server as bench
 from core.web import Access
-from eval.reward.baselines import ClockScorer, VisualScorer
+from eval.reward.baselines import BaselineScorer
 from eval.reward.model import ModelScorer, open_model
 from eval.reward.scorer import TOLERANCE, CameraView, Reward
 from eval.reward.video import open_clip, score_clip
@@ -95,14 +95,14 @@ def test_cameras_are_told_apart_and_baselines_get_their_end():
         with pytest.raises(RewardServerError, match="only the baseline `visual` looks at a goal"):
             client.session(TASK, goal={"camera": pictures(1)[0]})
     frames = pictures(5)
-    with running(ClockScorer()) as app, RewardClient(app.state.url) as client:
+    with running(BaselineScorer("clock")) as app, RewardClient(app.state.url) as client:
         assert [r.progress for r in client.reward_frames(frames, TASK, FPS)] == [0, 0.25, 0.5, 0.75, 1]
         with client.session(TASK, fps=FPS, duration_s=2.0) as session:
             assert [session.append(f).progress for f in frames] == [0, 0.125, 0.25, 0.375, 0.5]
         with client.session(TASK, fps=FPS) as session:
             row = session.append(frames[0])
         assert (row.progress, row.delta, row.failure) == (None, None, "the clock needs the run's duration_s")
-    with running(VisualScorer()) as app, RewardClient(app.state.url) as client:
+    with running(BaselineScorer("visual")) as app, RewardClient(app.state.url) as client:
         with client.session(TASK, goal={"camera": frames[-1]}) as session:
             live = [session.append(f).progress for f in frames]
         assert [r.progress for r in client.reward_frames(frames, TASK, FPS)] == live
@@ -348,10 +348,10 @@ def test_a_run_is_not_scored_on_for_a_client_that_is_gone():
         assert sum(scorer.batches) <= 2
 
 
-@pytest.mark.parametrize("scorer", [ClockScorer, VisualScorer])
-def test_decoding_ends_soon_after_its_client_has_gone(scorer: type, tmp_path: Path) -> None:
+@pytest.mark.parametrize("baseline", ["clock", "visual"])
+def test_decoding_ends_soon_after_its_client_has_gone(baseline: str, tmp_path: Path) -> None:
     video = video_of_scans(tmp_path / "run.avi", 15_000, 2000)
-    with running(scorer(), replace(SMALL, max_pixels=1 << 22)) as app:
+    with running(BaselineScorer(baseline), replace(SMALL, max_pixels=1 << 22)) as app:
         assert httpx.get(f"{app.state.url}/readyz", timeout=60).is_success
         before = set(active_children())
         files = [("videos", video.read_bytes())]
@@ -366,7 +366,7 @@ def test_decoding_ends_soon_after_its_client_has_gone(scorer: type, tmp_path: Pa
 def test_a_video_that_takes_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     video = video_of_scans(tmp_path / "run.avi", 15_000, 2000)
     monkeypatch.setattr(service, "VIDEO_S", 0.1)
-    with running(ClockScorer(), replace(SMALL, max_pixels=1 << 22)) as app:
+    with running(BaselineScorer("clock"), replace(SMALL, max_pixels=1 << 22)) as app:
         answer = httpx.post(f"{app.state.url}/v1/videos", data=RUN, files=[("videos", video.read_bytes())], timeout=60)
     assert (answer.status_code, answer.json()["error"]) == (413, "video_too_costly")
 
@@ -377,7 +377,7 @@ def test_a_video_that_lasts_too_long_is_refused_before_it_is_decoded(
     video = tmp_path / "run.mp4"
     write_video(video, [np.zeros((64, 64, 3), np.uint8)] * 8, fps=4)
     monkeypatch.setattr(videos, "_next_s", abs)  # which fails
-    with running(ClockScorer(), replace(SMALL, max_video_s=1.0)) as app:
+    with running(BaselineScorer("clock"), replace(SMALL, max_video_s=1.0)) as app:
         answer = httpx.post(f"{app.state.url}/v1/videos", data=RUN, files=[("videos", video.read_bytes())])
     assert (answer.status_code, answer.json()["error"]) == (413, "video_too_long")
 
@@ -389,7 +389,7 @@ def test_a_video_of_too_many_pixels_is_refused_before_it_is_decoded(
     video = tmp_path / "run.mp4"
     write_video(video, [np.zeros((256, 256, 3), np.uint8)] * 8, fps=4)
     monkeypatch.setattr(videos, "_next_s", abs)
-    with running(ClockScorer(), SMALL) as app:
+    with running(BaselineScorer("clock"), SMALL) as app:
         answer = httpx.post(f"{app.state.url}/v1/videos", data=RUN, files=[("videos", video.read_bytes())])
     assert (answer.status_code, "more than 16384 pixels" in answer.json()["reason"]) == (413, True), answer.text
 
