@@ -1,11 +1,12 @@
 """Rewards without a model: what one gets without looking, or by looking at pixels only. Both know how the run ends."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from eval.reward.scorer import CameraView, Reward, Scorer
 from eval.reward.stream import StreamPicture
+from eval.reward.views import Source
 from eval.reward.window import LAST_PICTURE, RewardError
 from eval.runners.weightless import luma_grid, nearness
 
@@ -47,4 +48,7 @@ def _seen(picture: StreamPicture) -> np.ndarray:
     return picture.seen
 
 
-BASELINES = {"clock": ("clock", _clock), "visual": ("visual", _visual)}
+BASELINES: dict[str, tuple[Source, Callable[[CameraView], Reward]]] = {
+    "clock": ("clock", _clock),
+    "visual": ("visual", _visual),
+}
