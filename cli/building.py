@@ -260,7 +260,7 @@ def dry_run(
     # The prediction counts questions to a model only: what corrections make the build do is said beside it
     stale_chunks = chunks_to_build(lake) if lake else {}
     # As the build would do it: what the workspace knows of a dataset counts beside its configuration
-    resolved = [resolve(lake, build) if lake else build for build in builds]
+    resolved = [resolve(lake, build) for build in builds]
     for build, with_known in zip(builds, resolved, strict=True):
         _warn_of(build, with_known.lacks_encoder, stale_chunks.get(build.name, 0))
     by_models = [of for build, of in zip(builds, resolved, strict=True) if build.annotator == "vlm"]

@@ -1,15 +1,12 @@
 """Shell completion of names: datasets, releases, label runs and models of the workspace, tables, recipes."""
 
-import re
 from collections.abc import Callable
 from inspect import Parameter
 from pathlib import Path
-from typing import Any
 
 import typer
 
-from core.errors import UserError
-from core.paths import DEFAULT_WORKSPACE, ROOT, Workspace
+from core.paths import DEFAULT_WORKSPACE, Workspace
 
 # What the parameters of commands name; a model that is no name of the workspace has a parameter of another name
 KINDS = {
@@ -17,13 +14,6 @@ KINDS = {
     "model": "model", "models": "model", "from_model": "model", "recipe": "recipe", "registered": "registered dataset",
     "relations": "relation", "first_release": "release", "second_release": "release",
 }  # fmt: skip
-OF_LAKE = {
-    "dataset": "SELECT dataset FROM datasets",
-    "release": "SELECT name FROM releases",
-    "label run": "SELECT label_run FROM label_runs",
-}
-# What shells take as one plain word: one of them evaluates what it is offered
-PLAIN = re.compile(r"[A-Za-z0-9_][\w./+-]*", re.ASCII)
 
 
 def complete_by_name(parameter: Parameter) -> None:
@@ -37,33 +27,9 @@ def names_of(kind: str) -> Callable[..., list[str]]:
     """A function as Typer asks it: the names of a kind in the workspace of the command that is being typed."""
 
     def complete(ctx: typer.Context, incomplete: str) -> list[str]:
+        from cli.names import names  # imports the lake, and is asked only when a name is completed
+
         space = Workspace(Path(ctx.params.get("workspace") or DEFAULT_WORKSPACE).expanduser())
         return [name for name in names(kind, space) if name.startswith(incomplete)]
 
     return complete
-
-
-def names(kind: str, space: Workspace) -> list[str]:
-    """The names of a kind, in order; none where there is no workspace, or it cannot be read: the commands say why."""
-    import duckdb
-
-    from warehouse.lake import Lake
-    from warehouse.lake.schema import relations
-
-    found: list[Any] = []
-    if kind == "recipe":
-        found = [path.stem for path in (ROOT / "training" / "recipes").glob("*.yaml")]
-    elif kind == "model":
-        found = [path.parent.name for path in (space.root / "models").glob("*/card.json")]
-    elif kind == "relation":
-        found = [row["name"] for row in relations()]
-    elif kind == "registered dataset":
-        found = [path.stem for path in (ROOT / "ingest" / "datasets").glob("*.yaml")] + names("dataset", space)
-    elif space.exists():
-        try:
-            lake = Lake(space, read_only=True)
-            found = [name for (name,) in lake.rows(OF_LAKE[kind])]
-            lake.con.close()
-        except (duckdb.Error, UserError):
-            return []
-    return sorted({name for name in found if PLAIN.fullmatch(name)})

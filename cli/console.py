@@ -139,8 +139,9 @@ def _build_visibly(
     with progress() as report:
         report("sources", detail="looked at and listed")
 
-        def on_steps(steps: Sequence[Step]) -> None:
+        def on_plan(stages: int, steps: Sequence[Step]) -> None:
             nonlocal each
+            _add_event(events, {"event": "plan", "stages": stages})
             if steps:
                 lake = open_lake(space)
                 rows = lake.rows("SELECT dataset, chunk, count(*) FROM episode_facts GROUP BY ALL")
@@ -164,9 +165,8 @@ def _build_visibly(
             space,
             builds,
             workers,
-            on_plan=lambda stages: _add_event(events, {"event": "plan", "stages": stages}),
+            on_plan=on_plan,
             on_note=lambda text: note(f"note: {text}"),
-            on_steps=on_steps,
             on_moment=on_moment,
             update=update,
         )
@@ -179,7 +179,7 @@ def _predictions(space: Workspace, builds: Sequence[DatasetBuild], *, update: bo
         if build.annotator == "vlm":
             lake = open_lake(space) if space.exists() else None
             with suppress(*OUT_OF_REACH):  # the build says so, and goes on with the others
-                resolved = resolve(lake, build, update=update) if lake else build
+                resolved = resolve(lake, build, update=update)
                 predicted[build.name] = dataset_cost(lake, resolved, space.sources).prediction
     return predicted
 

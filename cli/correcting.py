@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 from typer import Argument, Option
 
+from cli.lakes import lake_at, lake_to_read
 from cli.options import (
     At,
     AuthorOption,
@@ -19,8 +20,6 @@ from cli.options import (
     Here,
     HistoryOption,
     episode_list,
-    lake_at,
-    lake_to_read,
     say,
     say_stale,
     warn,

@@ -7,7 +7,8 @@ import typer
 from typer import Argument, Option
 
 from assets.lib.report import report_closing
-from cli.options import At, FormatOption, ReleaseOption, lake_at, say, space_at, warn
+from cli.lakes import lake_at
+from cli.options import At, FormatOption, ReleaseOption, say, space_at, warn
 from cli.output import print_json, show
 from cli.progress import progress
 from cli.terminal import note
@@ -249,7 +250,6 @@ def _show_comparison(comparison: Comparison, every: bool) -> None:
 
 
 def _comparison_json(comparison: Comparison) -> dict:
-
     gaps = []
     for labellers in groups(comparison.labellers).values():
         for place, first in enumerate(labellers):

@@ -9,7 +9,8 @@ import typer
 from typer import Argument, Option
 
 from annotate.imported import FORMS
-from cli.options import At, lake_at, lake_to_read, say, space_at, warn
+from cli.lakes import lake_at, lake_to_read
+from cli.options import At, say, space_at, warn
 from cli.output import show_facts
 from cli.progress import progress
 from cli.terminal import FAILED, note

@@ -17,7 +17,6 @@ from cli.options import (
     counted,
     say,
     say_next,
-    share_known,
 )
 from cli.output import pairs_text, print_json, show, width_here
 from cli.terminal import FAILED, painted
@@ -136,7 +135,7 @@ def _facts(result: dict[str, Any]) -> dict[str, str]:
 def _outcomes(result: dict[str, Any]) -> str:
     """How many outcomes are known, what says so, and what could say it and was never set."""
     known, episodes = result["success_known"], result["usable_so_far"]
-    share = share_known(known, episodes)
+    share = f"{known} of {episodes} known"
     if known < episodes:
         share += f", labels take the other {episodes - known} as complete unless motion shows otherwise"
     parts = [f"{row['source']}: {row['succeeded']} succeeded, {row['failed']} failed" for row in result["outcomes"]]

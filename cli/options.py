@@ -4,7 +4,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from pydantic import BaseModel, Field
@@ -14,9 +14,6 @@ from cli.terminal import QUIET, note
 from core.errors import FailedError, UserError
 from core.paths import DEFAULT_WORKSPACE, Workspace
 from ingest.formats import FORMAT_NAMES
-
-if TYPE_CHECKING:
-    from warehouse.lake import Lake
 
 FormatOption = Annotated[Literal["table", "json"], Option(help="table for people, json for scripts.")]
 WorkersOption = Annotated[int | None, Option(min=1, help="Processes; default: one per core.")]
@@ -75,21 +72,6 @@ def space_at(text: str) -> Workspace:
     return Workspace(Path(text).resolve())
 
 
-def lake_at(workspace: str) -> "Lake":
-    """The lake of an existing workspace, to write to."""
-    from warehouse.lake import Lake  # imports what begins threads: see cli/sql.py
-
-    space = space_at(workspace)
-    return Lake(space, read_only=not space.exists())  # which refuses, rather than make a workspace
-
-
-def lake_to_read(workspace: str) -> "Lake":
-    """The lake of an existing workspace, to read. Raises LakeError: one of another version, among others."""
-    from warehouse.lake.lake import lake_to_read  # imports what begins threads: see cli/sql.py
-
-    return lake_to_read(space_at(workspace))
-
-
 def say(text: str) -> None:
     print(text, flush=True)
 
@@ -119,11 +101,6 @@ def say_stale(chunks: Mapping[str, int], what: str = "updates") -> None:
 def counted(number: int, what: str) -> str:
     """A number with its unit. Example: counted(4216, "frame") == "4,216 frames"."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
-def share_known(known: int, episodes: int) -> str:
-    """The number of usable episodes with a known outcome."""
-    return f"{known} of {episodes} known"
 
 
 def confirm(question: str, *, yes: bool) -> None:

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 import typer
 from typer import Argument, Option
 
-from cli.options import At, DatasetArgument, EpisodeArgument, lake_to_read, say, space_at
+from cli.lakes import lake_to_read
+from cli.options import At, DatasetArgument, EpisodeArgument, say, space_at
 from cli.output import print_json, show
 from cli.terminal import note
 from core.demonstration_quality import FEWEST

@@ -6,6 +6,7 @@ import typer
 from typer import Argument, Option
 
 from annotate.label_gate import LabelGate
+from cli.lakes import lake_at, lake_to_read
 from cli.options import (
     At,
     EpisodesOption,
@@ -18,8 +19,6 @@ from cli.options import (
     confirm,
     counted,
     episode_list,
-    lake_at,
-    lake_to_read,
     say,
     tell_sent,
     warn,

@@ -7,7 +7,8 @@ import pyarrow.parquet as pq
 import typer
 from typer import Argument, Option
 
-from cli.options import At, ReleaseOption, lake_at, lake_to_read, say
+from cli.lakes import lake_at, lake_to_read
+from cli.options import At, ReleaseOption, say
 from cli.output import show
 from cli.terminal import FAILED
 from core.errors import UserError

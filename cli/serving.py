@@ -13,9 +13,11 @@ from typing import Annotated, Any, Literal
 import typer
 from typer import Option
 
+from annotate.model_client.responses import ResponseStore
 from annotate.model_client.server import Server, ServerConfig
 from annotate.vlm.config import VlmConfig
 from annotate.vlm.prompts import prompt_version
+from cli.lakes import lake_to_read
 from cli.options import (
     At,
     Here,
@@ -25,7 +27,6 @@ from cli.options import (
     TokenFileOption,
     YesOption,
     confirm,
-    lake_to_read,
     say,
     space_at,
 )
@@ -39,7 +40,7 @@ from core.serving import TOKENS, access_for, link_with, listen, serve, token_for
 from explorer.app import create_app
 from explorer.site import Options
 from pipeline.suggesting import suggest
-from pipeline.vlm_chunk import cache_rows, response_store
+from pipeline.vlm_chunk import cache_rows
 from warehouse.lake import Lake
 from warehouse.lake.sql import release_state
 
@@ -131,7 +132,7 @@ def vlm_cache(
 
     Deleting changes no label; only a new build of it would ask the model again.
     """
-    store = response_store(lake_to_read(at.workspace).workspace)
+    store = ResponseStore(lake_to_read(at.workspace).workspace.responses)
     if prune_older is not None or prune_versions:
         # Replies to today's prompts stay; this version asks for none of the others again
         present = {prompt_version(several_views=several) for several in (False, True)}

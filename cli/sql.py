@@ -5,6 +5,7 @@ as DuckDB, is imported after that.
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -56,20 +57,15 @@ def sql(
             note(f"({table.num_rows} rows, the first {most} shown; --limit N, or --format csv for all)")
         return written
 
-    def described(names: list[str]) -> list[Any]:
-        from warehouse.lake.schema import columns
-        from warehouse.lake.sql import open_for_users, release_state
-
-        return columns(names, open_for_users(space, release_state(space, release)[1] if release else snapshot))
-
     state = LakeState(str(space.root), snapshot, release)
     with SqlProcess(memory) as process:
         # On a terminal without a question: a shell. What is piped in is one question
         if query is None and sys.stdin.isatty():
-            from cli.sql_shell import shell
+            from cli.sql_shell import describe, shell
 
             title = f"{space.root} ({release or ('now' if snapshot is None else f'snapshot {snapshot}')})"
-            shell(lambda text: process.query(state, text, time_limit), described, title, show_result)
+            ask = partial(process.query, state, time_s=time_limit)
+            shell(ask, partial(describe, space, release, snapshot), title, show_result)
             return
         table = process.query(state, sys.stdin.read() if query is None else query, time_limit)
     if not show_result(table, format, out):

@@ -22,7 +22,9 @@ from pygments.lexers.sql import SqlLexer
 from cli.options import counted
 from cli.terminal import AS_RECORDS
 from core.errors import SqlError, UserError
+from core.paths import Workspace
 from warehouse.lake.schema import Described, columns, relations
+from warehouse.lake.sql import open_for_users, release_state
 
 FORMATS = ("table", "json", "csv")
 HELP = """\
@@ -99,6 +101,11 @@ class NameCompleter(Completer):
         for word, meaning in self.words(before, document.text).items():
             if typed and word.lower().startswith(typed.lower()):
                 yield Completion(word, -len(typed), display_meta=meaning)
+
+
+def describe(space: Workspace, release: str | None, snapshot: int | None, names: list[str]) -> list[Described]:
+    """The columns of some relations (of all, without names), as they are in a release, at a snapshot, or now."""
+    return columns(names, open_for_users(space, release_state(space, release)[1] if release else snapshot))
 
 
 def shell(ask: Ask, describe: Describe, title: str, show: Show) -> None:

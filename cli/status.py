@@ -4,7 +4,8 @@ from collections.abc import Collection
 
 import typer
 
-from cli.options import At, lake_to_read, share_known
+from cli.lakes import lake_to_read
+from cli.options import At
 from cli.output import print_json, show
 from pipeline.config import built, resolve, stored_builds
 from pipeline.plan import stale_chunks
@@ -56,7 +57,7 @@ def show_status(rows: list[dict]) -> None:
 
 
 def _in_words(row: dict) -> dict:
-    share = share_known(row["outcomes_known"], row["ok"])
+    share = f"{row['outcomes_known']} of {row['ok']} known"
     if row["assumed_complete"]:
         share += f", {row['assumed_complete']} assumed complete"
     words = row | {"outcomes_known": share, "revision": (row["revision"] or "")[:SHOWN_OF_COMMIT]}

@@ -15,6 +15,7 @@ from annotate.model_client.server import Server, ServerConfig
 from annotate.vlm.config import Price, VlmConfig
 from assets.lib.launch.child import launched, report
 from assets.lib.report import report_closing
+from cli.lakes import lake_at, lake_to_read
 from cli.options import (
     At,
     EndpointOption,
@@ -22,8 +23,6 @@ from cli.options import (
     PrivateOption,
     ReleaseOption,
     SentDryRunOption,
-    lake_at,
-    lake_to_read,
     say_next,
     space_at,
     tell_sent,
@@ -116,18 +115,16 @@ def adapt(
     at: At = At(),
 ) -> None:
     """Adapt a model to one episode, from its active label. Makes a LoRA adapter, or another laptop model."""
-    from pipeline.adaptation import episode_samples  # imports torch
-    from training.train import adapt as train_adapter
+    from pipeline.adaptation import adapt_to_episode  # imports torch
 
     lake = lake_at(at.workspace)
     folder = model_folder(lake.workspace, model).resolve()
     loaded = load_recipe(recipe or adapting_recipe(folder), folder)
-    drawn = episode_samples(lake, dataset, episode, samples, seed)
     with training_progress() as on_step:
-        run = train_adapter(lake, drawn, f"{dataset}-{episode:06d}", loaded, on_step, resume)
+        run, drawn = adapt_to_episode(lake, dataset, episode, loaded, on_step, count=samples, seed=seed, resume=resume)
     facts = {
         "training_run": run.id,
-        "samples": len(drawn),
+        "samples": drawn,
         "steps": len(run.curve),
         "first_error": run.curve[0].progress,
         "last_error": run.curve[-1].progress,
@@ -172,14 +169,13 @@ def cot(
     if serve == bool(endpoint):
         raise UserError("give either --endpoint URL, the address of the model's server, or --serve")
     lake = lake_at(at.workspace)
-    from training.cot import CotOptions, generate  # imports torch
-    from training.progresslm_data import drawn_samples, read_rows
+    from training import cot, progresslm_data  # imports torch
 
     if jsonl:
-        samples = read_rows(jsonl, image_root, "think")
+        samples = progresslm_data.read_rows(jsonl, image_root, "think")
         samples.check_labels()
     else:
-        samples = drawn_samples(lake.workspace, get_release(lake, release), profile, seed)
+        samples = progresslm_data.drawn_samples(lake.workspace, get_release(lake, release), profile, seed)
     server = ServerConfig(
         model=served_model,
         port=0,
@@ -204,8 +200,8 @@ def cot(
             )
         except ValueError as e:
             raise UserError(f"--endpoint: {' '.join(str(e).split())}") from e
-        options = CotOptions(inferences, limit, temperature, tolerance)
-        report = generate(lake, samples, config, options, out, partial(report_on, "answers"))
+        options = cot.CotOptions(inferences, limit, temperature, tolerance)
+        report = cot.generate(lake, samples, config, options, out, partial(report_on, "answers"))
     facts = asdict(report) | {"file": str(report.file)}
     if at.format == "table":
         facts["left_out"] = ", ".join(f"{reason} {n}" for reason, n in report.left_out.items()) or "none"

@@ -1,5 +1,6 @@
 """The one writer of the lake's eval_* tables: an evaluation with its predictions and scores, as named types."""
 
+import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +15,11 @@ from eval.scoring.scored import Evaluated
 from warehouse.lake import Lake, content_key
 
 CODE_VERSION = "scores-1"
+HELD_OUT_VERSION = "eval-6"  # 5: success is detected, runs are ranked; 6: clocks by other runs are baselines
+
+
+def eval_run_id(model: str, benchmark: str, release_hash: str) -> str:
+    return hashlib.sha256(f"{model}\0{benchmark}\0{release_hash}\0{HELD_OUT_VERSION}".encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
-"""One labelled or corrected episode of the lake as samples, to adapt a model to."""
+"""A model adapted to one labelled or corrected episode of the lake. Imports torch."""
 
+from collections.abc import Callable
 from itertools import chain
 from tempfile import TemporaryFile
 
@@ -12,10 +13,30 @@ from pipeline.picture_cache import PictureStore
 from pipeline.reading import records_of, usable_episode
 from pipeline.stages.samples import labelled_episodes
 from pipeline.stages.shards import PictureDecoder, picture_key
+from training.points import Point
+from training.recipe import Recipe
+from training.runs import TrainingRun
+from training.train import adapt
 from warehouse.lake import Lake
 from warehouse.shards import Sample
 
 FAMILY = procvqa.PROGRESS
+
+
+def adapt_to_episode(
+    lake: Lake,
+    dataset: str,
+    episode_index: int,
+    recipe: Recipe,
+    on_step: Callable[[Point], None],
+    *,
+    count: int,
+    seed: int = 0,
+    resume: bool = False,
+) -> tuple[TrainingRun, int]:
+    """An adapter, or another laptop model, and the number of samples that it learned from; see episode_samples."""
+    drawn = episode_samples(lake, dataset, episode_index, count, seed)
+    return adapt(lake, drawn, f"{dataset}-{episode_index:06d}", recipe, on_step, resume), len(drawn)
 
 
 def episode_samples(lake: Lake, dataset: str, episode_index: int, count: int, seed: int = 0) -> list[Sample]:

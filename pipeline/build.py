@@ -62,19 +62,18 @@ def run_build(
     workspace: Workspace,
     builds: Sequence[DatasetBuild],
     workers: int | None = None,
-    on_plan: Callable[[int], None] = lambda total: None,
+    on_plan: Callable[[int, Sequence[Step]], None] = lambda total, steps: None,
     on_stage: Callable[[StageReport], None] = lambda report: None,
     on_note: Callable[[str], None] = lambda text: None,
     *,
-    on_steps: Callable[[Sequence[Step]], None] = lambda steps: None,
     on_moment: Tell = lambda moment: None,
     update: bool = False,
     chunks: Chunks | None = None,
 ) -> BuildReport:
-    """Bring some datasets up to date. `on_plan` gets the number of stages to run, `on_stage` each one done, `on_note`
-    what a person should know; `on_steps` what is to be done of chunks, `on_moment` each beginning and end of it, when
-    it happens, maybe in another thread. `update`: hub's datasets at their newest commit, not at the one that was read
-    before. `chunks`: of these only, beside listings and what references show; None: of all.
+    """Bring some datasets up to date. `on_plan` gets the number of stages to run and what is still to be done of
+    chunks, `on_stage` each one done, `on_note` what a person should know, `on_moment` each beginning and end of what is
+    done of chunks, when it happens, maybe in another thread. `update`: hub's datasets at their newest commit, not at
+    the one that was read before. `chunks`: of these only, beside listings and what references show; None: of all.
 
     Of several datasets one whose source is out of reach, or half there, is a failure of the report and does not stop
     the others. Raises SourceError and OSError before a lake is made where all are.
@@ -106,8 +105,7 @@ def run_build(
         steps = _planned(lake, report.builds, fingerprints)
     outdated = [step for step in steps if step.chunk is not None and step.status != CURRENT]
     report.up_to_date = sum(step.status == CURRENT for step in steps) - len(report.done)
-    on_plan(len(outdated) + sum(done.run.chunk is not None for done in report.done))
-    on_steps(outdated)
+    on_plan(len(outdated) + sum(done.run.chunk is not None for done in report.done), outdated)
     to_run = _largest_first(lake, _chunks_to_run(outdated, report.failed))
     report.left = [] if chunks is None else [chunk for chunk in to_run if chunk not in chunks]
     run([chunk for chunk in to_run if chunk not in report.left])
@@ -141,7 +139,7 @@ def _look_at_sources(
     """
     fingerprints: dict[str, str] = {}
     errors: list[Exception] = []
-    resolved = [resolve(lake, build, update=update) if lake else build for build in builds]
+    resolved = [resolve(lake, build, update=update) for build in builds]
     # Side by side: one that hangs takes no longer than the slowest
     looks = [(build, look_at(partial(_state_of, build.source(workspace.sources)))) for build in resolved]
     for build, look in looks:
@@ -264,16 +262,11 @@ def _outdated_references(
     lake: Lake, builds: Mapping[str, DatasetBuild], steps: Sequence[Step]
 ) -> list[tuple[str, int]]:
     """Chunks with references, whose measurements or embeddings other chunks would find outdated."""
-    following = [name for name, build in builds.items() if build.uses_references]
-    return [(name, chunk) for name in following for chunk in _outdated_of(lake, name, steps)]
-
-
-def _outdated_of(lake: Lake, name: str, steps: Sequence[Step]) -> list[int]:
-    measuring = [s for s in steps if s.dataset == name and s.chunk is not None and s.stage.name in MEASURING]
-    outdated = {step.chunk for step in measuring if step.status != CURRENT}
-    # A chunk goes through its own stages in order anyway
-    is_alone = len({step.chunk for step in measuring}) < 2
-    return [] if is_alone else sorted(chunks_of_references(lake, name) & outdated)
+    outdated = {(s.dataset, s.chunk) for s in steps if s.stage.name in MEASURING and s.status != CURRENT}
+    # A chunk that is its dataset's only one goes through its own stages in order anyway
+    several = {step.dataset for step in steps if step.chunk}
+    following = [name for name in several if builds[name].uses_references]
+    return sorted({(name, chunk) for name in following for chunk in chunks_of_references(lake, name)} & outdated)
 
 
 def _run_chunks(
@@ -366,14 +359,7 @@ def _interrupts_held_back() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-_moments: Connection | None = None  # of a worker: where it writes what it begins and ends
-
-
-def _tell_parent(moment: StageMoment) -> None:
-    if _moments is not None:
-        # The parent went away: this process ends of itself
-        with suppress(OSError):
-            _moments.send(moment)
+_moments: Connection  # of a worker: where it writes what it begins and ends
 
 
 def _start_worker(without_pandas: bool, writer: Connection) -> None:
@@ -388,4 +374,8 @@ def _start_worker(without_pandas: bool, writer: Connection) -> None:
 
 
 def _run_in_worker(task: ChunkTask) -> ChunkResult:
-    return run_chunk(task, _tell_parent)
+    def tell(moment: StageMoment) -> None:
+        with suppress(OSError):  # the parent went away: this process ends of itself
+            _moments.send(moment)
+
+    return run_chunk(task, tell)

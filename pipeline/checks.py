@@ -30,29 +30,22 @@ def first_words(check: Callable) -> str:
 
 def schema_check(stage: str) -> StageCheck:
     """The check that every stage has: its rows are as core/tables says."""
-    return StageCheck(
-        "follows_schema",
-        first_words(follows_schema),
-        True,
-        lambda lake, build, chunk: follows_schema(lake, stage, build.name, chunk),
-    )
+    return _check(follows_schema, lambda lake, build, chunk: follows_schema(lake, stage, build.name, chunk), True)
 
 
 def chunk_check(check: Callable[[Lake, str, int], CheckOutcome], *, is_blocking: bool) -> StageCheck:
     """A check of one chunk that needs no configuration."""
-    return StageCheck(
-        check.__name__, first_words(check), is_blocking, lambda lake, build, chunk: check(lake, build.name, chunk or 0)
-    )
+    return _check(check, lambda lake, build, chunk: check(lake, build.name, chunk or 0), is_blocking)
 
 
 def cost_check() -> StageCheck:
     """A warning where a model's answers cost more than the build allows."""
-    return StageCheck(
-        cost_within_budget.__name__,
-        first_words(cost_within_budget),
-        False,
-        lambda lake, build, chunk: cost_within_budget(lake, build.name, chunk or 0, build.stages.vlm.max_cost_usd),
-    )
+    of = cost_within_budget
+    return _check(of, lambda lake, build, chunk: of(lake, build.name, chunk or 0, build.stages.vlm.max_cost_usd))
+
+
+def _check(check: Callable, run: Callable[..., CheckOutcome], is_blocking: bool = False) -> StageCheck:
+    return StageCheck(check.__name__, first_words(check), is_blocking, run)
 
 
 # Checks of the corpus as a whole, before a release

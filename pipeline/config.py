@@ -7,8 +7,6 @@ import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from functools import reduce
-from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -225,17 +223,8 @@ def stored_build(lake: Lake, dataset: str) -> DatasetBuild | None:
     text, _ = stored_builds(lake).get(dataset, ("", ""))
     if not text:
         return None
-    data = json.loads(text)
     try:
-        return DatasetBuild.model_validate(data)
-    except ValidationError as e:
-        # Only settings that this version does not know are dropped; a bad value stays an error
-        for error in e.errors():
-            if error["type"] == "extra_forbidden":
-                *path, name = takewhile(lambda key: isinstance(key, str), error["loc"])
-                reduce(lambda part, key: part[key], path, data).pop(name, None)
-    try:
-        return DatasetBuild.model_validate(data)
+        return DatasetBuild.model_validate_json(text, extra="ignore")
     except ValidationError as e:
         problem = f"the configuration that {dataset} was last built with is refused by this version"
         raise UserError(f"{problem}: {validation_message(e)}; build it again with its configuration") from e
@@ -258,13 +247,16 @@ def config_rows(builds: Sequence[DatasetBuild]) -> pa.Table:
     return TABLES["build_configs"].rows(rows)
 
 
-def resolve(lake: Lake, build: DatasetBuild, *, update: bool = False) -> DatasetBuild:
-    """The build as this workspace has to run it: chunk size is fixed for good, and a selection only grows.
+def resolve(lake: Lake | None, build: DatasetBuild, *, update: bool = False) -> DatasetBuild:
+    """The build as this workspace has to run it: chunk size is fixed for good, and a selection only grows. Without a
+    workspace: as it is.
 
     Building some episodes never drops those built before. A hub's dataset is read at the commit that it was read at
     before; `update`: at the newest of its revision. Whether the source brings steps, which the annotator `auto` depends
     on, is read from the listing: where that is made anew, it has to be asked again (`as_listed`).
     """
+    if lake is None:
+        return build
     with lake.reading():
         for size in lake.column("SELECT chunk_size FROM datasets WHERE dataset = ?", [build.name]):
             build = build.model_copy(update={"dataset": build.dataset.model_copy(update={"chunk_size": size})})

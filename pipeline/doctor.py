@@ -7,13 +7,13 @@ from contextlib import closing
 import httpx
 
 from annotate.model_client.calls import VlmError
+from annotate.model_client.responses import ResponseStore
 from core.paths import Workspace
 from ingest.sources.types import SourceError
-from pipeline.config import resolve, stored_build
+from pipeline.config import resolve, stored_build, stored_builds
 from pipeline.plan import CURRENT, plan
 from pipeline.stage import Step
 from pipeline.stages import stage_specs
-from pipeline.vlm_chunk import response_store
 from warehouse.lake import Lake
 from warehouse.lake.doctor import ERROR, WARNING, Trouble, examine
 from warehouse.lake.migrations import checked_version
@@ -37,7 +37,7 @@ def diagnose(workspace: Workspace, *, hashes: bool = False) -> list[Trouble]:
 
 def stale(lake: Lake) -> Iterator[Trouble]:
     """Datasets of which a build would do something, by the configuration that each was last built with."""
-    for (name,) in lake.rows("SELECT dataset FROM build_configs ORDER BY 1"):
+    for name in stored_builds(lake):
         stored = stored_build(lake, name)
         assert stored is not None
         build = resolve(lake, stored)
@@ -80,12 +80,10 @@ def servers(lake: Lake) -> Iterator[Trouble]:
 def _models_by_server(lake: Lake) -> dict[str, set[str]]:
     """The models that builds ask each endpoint for."""
     models_by_server: dict[str, set[str]] = {}
-    for (name,) in lake.rows("SELECT dataset FROM build_configs ORDER BY 1"):
-        build = stored_build(lake, name)
-        if build is None or build.annotator != "vlm":
-            continue
-        for url in build.stages.vlm.endpoints:
-            models_by_server.setdefault(url, set()).add(build.stages.vlm.model)
+    builds = [stored_build(lake, name) for name in stored_builds(lake)]
+    for vlm in [build.stages.vlm for build in builds if build and build.annotator == "vlm"]:
+        for url in vlm.endpoints:
+            models_by_server.setdefault(url, set()).add(vlm.model)
     return models_by_server
 
 
@@ -95,7 +93,7 @@ def replies(workspace: Workspace) -> Iterator[Trouble]:
         return
     # The store notes what is damaged as it reads
     try:
-        with closing(response_store(workspace)) as store:
+        with closing(ResponseStore(workspace.responses)) as store:
             for _ in store.replies():
                 pass
     except VlmError as e:

@@ -4,10 +4,9 @@ What is scored is known by model, settings and the episode's content; it is not 
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import batched
-from typing import Any
+from itertools import batched, groupby
 
 from annotate.samples.procvqa import task_text
 from core.errors import UserError
@@ -44,16 +43,6 @@ class ScoredEpisodes:
     failures: int
 
 
-def reward_run(scorer: Scorer, score_fps: float) -> str:
-    """Equal for equal model, settings and code."""
-    return content_key(json.dumps(_settings(scorer, score_fps), sort_keys=True), CODE_VERSION)[:16]
-
-
-def _settings(scorer: Scorer, score_fps: float) -> dict[str, Any]:
-    success = scorer.success and scorer.success.as_json()
-    return {**scorer.settings, "score_fps": score_fps, "success": success}
-
-
 def score_episodes(
     lake: Lake,
     scorer: Scorer,
@@ -66,13 +55,14 @@ def score_episodes(
 
     An episode's preferred camera is scored, as in training. `model` is a name for people. Raises RewardError, VlmError.
     """
-    run = reward_run(scorer, score_fps)
+    success = scorer.success and scorer.success.as_json()
+    settings = json.dumps({**scorer.settings, "score_fps": score_fps, "success": success}, sort_keys=True)
+    run = content_key(settings, CODE_VERSION)[:16]  # equal for equal model, settings and code
     sql = "SELECT DISTINCT dataset, episode_index, content_hash FROM eval_predictions WHERE eval_run = ?"
     known = set(lake.rows(sql, [run]))
     # By content: an episode whose video changed is scored anew
     todo = [e for e in episodes if (e.dataset, e.episode_index, e.content_hash) not in known]
-    settings = _settings(scorer, score_fps)
-    eval_run = EvalRun(run, model, BENCHMARK, json.dumps(settings, sort_keys=True), CODE_VERSION)
+    eval_run = EvalRun(run, model, BENCHMARK, settings, CODE_VERSION)
     done, moments, failures = len(episodes) - len(todo), 0, 0
     on_episodes(done, len(episodes))
     for part in _groups(todo):
@@ -94,10 +84,7 @@ def chunk_episodes(lake: Lake, dataset: str, chunk: int) -> list[ExportEpisode]:
 
 def _groups(episodes: Sequence[ExportEpisode]) -> Iterator[tuple[ExportEpisode, ...]]:
     """Of one chunk each."""
-    chunks: dict[tuple[str, int], list[ExportEpisode]] = {}
-    for e in episodes:
-        chunks.setdefault((e.dataset, e.chunk), []).append(e)
-    for there in chunks.values():
+    for _, there in groupby(episodes, key=lambda e: (e.dataset, e.chunk)):
         yield from batched(there, SIDE_BY_SIDE)
 
 
@@ -106,23 +93,16 @@ def _rewards(lake: Lake, scorer: Scorer, episodes: Sequence[ExportEpisode], scor
     predictions: list[EvalPrediction] = []
 
     def add(e: ExportEpisode, frame_index: int, reward: Reward) -> None:
+        found = {"prediction": reward.progress, "done": reward.done, "raw": reward.failure}
         predictions.append(
-            EvalPrediction(
-                e.dataset,
-                e.episode_index,
-                frame_index,
-                prediction=reward.progress,
-                done=reward.done,
-                raw=reward.failure,
-                content_hash=e.content_hash,
-            )
+            EvalPrediction(e.dataset, e.episode_index, frame_index, **found, content_hash=e.content_hash)
         )
 
     first = episodes[0]
     source = built(lake, first.dataset).source(lake.workspace.sources)
     records = {r.episode_index: r for r in records_of(lake, first.dataset, [e.episode_index for e in episodes])}
-    live = {e: _moments(scorer, e, source, records[e.episode_index], score_fps) for e in episodes}
-    for part in batched(_in_turn(live), AT_ONCE):
+    moments = ((e, m) for e in episodes for m in _moments(scorer, e, source, records[e.episode_index], score_fps))
+    for part in batched(moments, AT_ONCE):
         # One batch of moments of several episodes; those that broke off have no picture to score
         found = iter(scorer.score([m for _, m in part if isinstance(m, Moment)]))
         for e, m in part:
@@ -134,16 +114,6 @@ def _rewards(lake: Lake, scorer: Scorer, episodes: Sequence[ExportEpisode], scor
 
 
 Broken = tuple[int, str]  # the frame from which on an episode cannot be read, and why
-
-
-def _in_turn(
-    live: Mapping[ExportEpisode, Iterator[Moment | Broken]],
-) -> Iterator[tuple[ExportEpisode, Moment | Broken]]:
-    """The next moment of each episode in turn, until the last has ended."""
-    while live:
-        found = {e: next(moments, None) for e, moments in live.items()}
-        yield from ((e, m) for e, m in found.items() if m is not None)
-        live = {e: moments for e, moments in live.items() if found[e] is not None}
 
 
 def _moments(

@@ -10,11 +10,10 @@ from pathlib import Path
 
 from annotate.imported import CODE_VERSION, read_annotations
 from annotate.imported_label import EpisodeAnnotation, ImportedError
-from annotate.label import has_names
 from annotate.label_run import LabelRun, resolved
 from annotate.progress import ProgressConfig
 from pipeline.config import built
-from pipeline.labelled import LabelledSignals, LabelPlace, label_tables, of_label_run, with_progress
+from pipeline.labelled import LabelledSignals, LabelPlace, label_tables, of_label_run, stated_label
 from pipeline.reading import EpisodeSignals, chunk_signals
 from warehouse.lake import Lake, StageRun, content_key, output_hash
 
@@ -95,15 +94,5 @@ def _labelled(signals: EpisodeSignals, annotation: EpisodeAnnotation, config: Pr
     told = annotation.label(len(signals.change), signals.fps, signals.success)
     # Without a plan of its own: the names in the order of their first attempts
     plan = [*(told.plan or dict.fromkeys(s.name for s in told.segments if s.step is not None))]
-    columns = {
-        "task": signals.task,
-        "task_inferred": False,
-        "needs_review": False,
-        "plan": plan,
-        "notes": [],
-        "named": has_names(told.segments, plan),
-        **vars(told.end),
-    }
-    if told.progress is not None:
-        return LabelledSignals(signals, told.segments, told.num_planned, told.progress, columns)
-    return with_progress(signals, told.segments, told.num_planned, config, columns, stated=told.end)
+    stated = told.segments, told.num_planned, plan, config, told.end
+    return stated_label(signals, *stated, curve=told.progress)

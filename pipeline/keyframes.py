@@ -18,13 +18,10 @@ from warehouse.lake import Lake
 WRITERS = 4  # pictures that wait for the disk at a time
 
 
-def store_keyframe(workspace: Workspace, sha256: str, jpeg: bytes) -> bool:
-    """Store a picture unless it is there; returns whether it is new."""
-    path = workspace.keyframe(sha256)
-    if _is_there(path):
-        return False
-    write_file(path, jpeg)
-    return True
+def store_keyframe(workspace: Workspace, sha256: str, jpeg: bytes) -> None:
+    """Store a picture unless it is there."""
+    if not _is_there(path := workspace.keyframe(sha256)):
+        write_file(path, jpeg)
 
 
 def _is_there(path: Path) -> bool:
@@ -48,11 +45,10 @@ class KeyframeWriter:
     _writing: deque[Future[None]] = field(default_factory=deque)
 
     def store(self, sha256: str, jpeg: bytes) -> None:
-        if sha256 in self._stored:
+        path = self.workspace.keyframe(sha256)
+        if sha256 in self._stored or _is_there(path):
             return
         self._stored.add(sha256)
-        if _is_there(path := self.workspace.keyframe(sha256)):
-            return
         self.new_bytes += len(jpeg)
         self._writing.append(self._pool.submit(write_file, path, jpeg))
         # No more of them in memory than these
@@ -80,15 +76,12 @@ def coarse_keyframes(
     if not episodes:
         return {}
     rows = lake.rows(
-        "SELECT episode_index, camera, frame_index, sha256 FROM keyframes WHERE dataset = $1 "
-        f"{'' if chunk is None else 'AND chunk = $3 '}AND list_contains($2, episode_index) AND purpose = 'coarse' "
-        "ORDER BY ALL",
-        [dataset, sorted(episodes), *([] if chunk is None else [chunk])],
+        "SELECT episode_index, camera, map_from_entries(list({'k': frame_index, 'v': sha256} ORDER BY frame_index)) "
+        "FROM keyframes WHERE dataset = $1 AND list_contains($2, episode_index) AND purpose = 'coarse' "
+        "AND ($3::INTEGER IS NULL OR chunk = $3) GROUP BY 1, 2",
+        [dataset, sorted(episodes), chunk],
     )
-    named: dict[tuple[int, str], dict[int, str]] = {}
-    for episode_index, camera, frame_index, sha256 in rows:
-        named.setdefault((episode_index, camera), {})[frame_index] = sha256
-    return named
+    return {(episode_index, camera): named for episode_index, camera, named in rows}
 
 
 def load_keyframe(workspace: Workspace, sha256: str, how: int = cv2.IMREAD_COLOR_RGB) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from annotate import quality, unfinished
-from annotate.label import EpisodeLabel
+from annotate.label import EpisodeLabel, has_names
 from annotate.label_run import human_run
 from annotate.progress import ProgressConfig, procvlm_labels, procvlm_progress, progress
 from annotate.segments import Segment
@@ -61,6 +61,33 @@ def with_progress(
     if is_stated(segments, stated):
         curve = stated_progress(segments, curve, stated)
     return LabelledSignals(signals, segments, num_planned, curve, columns)
+
+
+def stated_label(
+    signals: EpisodeSignals,
+    segments: Sequence[Segment],
+    num_planned: int,
+    plan: Sequence[str],
+    config: ProgressConfig,
+    end: StatedEnd,
+    *,
+    curve: np.ndarray | None = None,
+    **columns: Any,
+) -> LabelledSignals:
+    """A label as a person, or another tool, states it; `curve`: with its progress. columns: further ones."""
+    columns = {
+        "task": signals.task,
+        "task_inferred": False,
+        "needs_review": False,
+        "plan": plan,
+        "notes": [],
+        "named": has_names(segments, plan),
+        **vars(end),
+        **columns,
+    }
+    if curve is not None:
+        return LabelledSignals(signals, segments, num_planned, curve, columns)
+    return with_progress(signals, segments, num_planned, config, columns, stated=end)
 
 
 def label_columns(label: EpisodeLabel) -> dict[str, Any]:
@@ -118,17 +145,13 @@ def progress_table(place: LabelPlace, episodes: Sequence[LabelledSignals]) -> pa
         segments, num_frames = episode.segments, len(episode.signals.change)
         published = procvlm_labels(segments, episode.num_planned, num_frames)
         columns = {
-            "dataset": pa.repeat(place.dataset, num_frames),
-            "episode_index": np.full(num_frames, episode.signals.episode_index),
-            "label_run": pa.repeat(place.label_run, num_frames),
             "frame_index": np.arange(num_frames),
-            "chunk": np.full(num_frames, place.chunk, np.int32),
             # Segments tile the episode, so their lengths in turn give each frame its segment
             "segment_index": np.repeat(np.arange(len(segments), dtype=np.int32), [len(s) for s in segments]),
             "progress": episode.progress,
             "progress_procvlm": procvlm_progress(published, episode.signals.phash),
         }
-        parts.append(pa.table(columns, schema=TABLES["progress"].schema))
+        parts.append(_frame_rows("progress", place, episode.signals.episode_index, num_frames, columns))
     return pa.concat_tables(parts)
 
 
@@ -136,20 +159,24 @@ def alignment_table(place: LabelPlace, alignments: Mapping[int, Alignment]) -> p
     """Rows of `alignments`: which frames of which references the labels of some episodes rest on."""
     parts = [TABLES["alignments"].empty()]
     for episode_index, alignment in sorted(alignments.items()):
-        num = len(alignment.frames)
         columns = {
-            "dataset": pa.repeat(place.dataset, num),
-            "episode_index": np.full(num, episode_index, np.int64),
-            "label_run": pa.repeat(place.label_run, num),
             "frame_index": alignment.frames.astype(np.int64),
-            "chunk": np.full(num, place.chunk, np.int32),
             "reference_episode": alignment.episodes.astype(np.int64),
             "reference_frame": alignment.reference_frames.astype(np.int64),
             "distance": alignment.distances.astype(np.float32),
             "follows": alignment.follows.astype(bool),
         }
-        parts.append(pa.table(columns, schema=TABLES["alignments"].schema))
+        parts.append(_frame_rows("alignments", place, episode_index, len(alignment.frames), columns))
     return pa.concat_tables(parts)
+
+
+def _frame_rows(table: str, place: LabelPlace, episode: int, count: int, columns: dict[str, np.ndarray]) -> pa.Table:
+    """`count` rows of one episode."""
+    schema = TABLES[table].schema
+    where: dict[str, Any] = {
+        k: pa.repeat(pa.scalar(v, schema.field(k).type), count) for k, v in place.of(episode).items()
+    }
+    return pa.table(where | columns, schema=schema)
 
 
 def quality_table(place: LabelPlace, episodes: Sequence[LabelledSignals], *, looked: bool = False) -> pa.Table:

@@ -20,10 +20,9 @@ def model_folder(space: Workspace, model: str) -> Path:
     """
     # A recipe's name, or `latest`, is a training run's; a folder is not looked for in the lake
     if space.exists() and "/" not in model:
-        from training.runs import named_model  # imports the lake
-        from warehouse.lake import Lake
+        from training.runs import named_in  # imports the lake
 
-        model = named_model(Lake(space, read_only=True), model)
+        model = named_in(space, model)
     known = checkpoints(models_folder(space))
     for folder in known:
         if folder.name == model:

@@ -119,14 +119,16 @@ def dataset_cost(
     wanted = {k: r for k, r in records.items() if k not in done}
 
     # The lake knows the pictures of what was decoded; the listing gives the rest
-    known = {} if lake is None else _known(lake, build.name, wanted)
+    known, expected, pilots = {}, Expected(), 0
+    if lake is not None:
+        known = _known(lake, build.name, wanted)
+        expected, pilots = expectation(lake, build, meter)
     source = build.source(sources)
     listed = {k: _listed(build, source, record) for k, record in wanted.items() if k not in known}
     shapes = known | {k: shape for k, shape in listed.items() if shape is not None}
 
     # Of most tasks some runs are asked about, and each is looked at twice
     config = build.stages.vlm
-    expected, pilots = (Expected(), 0) if lake is None else expectation(lake, build, meter)
     once, twice = _asked_about(build, records)
 
     def predicted(config: VlmConfig, chosen: Collection[int]) -> Prediction:

@@ -29,9 +29,6 @@ MEASURED = {
 }
 
 
-type Condition = tuple[str, list[Any]]  # SQL, and its values
-
-
 def records_where(lake: Lake, where: str, values: Sequence[Any]) -> list[EpisodeRecord]:
     """What is listed of the episodes that fit a condition on episode_facts f, in order."""
     rows = lake.dicts(f"SELECT * FROM episode_facts f WHERE {where} ORDER BY episode_index", [*values])
@@ -131,9 +128,9 @@ def chunk_signals(
     lake: Lake, dataset: str, chunk: int, chosen: Collection[int] | None = None
 ) -> Iterator[EpisodeSignals]:
     """The measurements of each usable episode of a chunk, or of the chosen ones, in order."""
-    of_chunk: Condition = "dataset = ? AND chunk = ?", [dataset, chunk]
-    chosen_too = f"{of_chunk[0]} AND list_contains(?, episode_index)", [*of_chunk[1], sorted(chosen or ())]
-    of_episodes = of_chunk if chosen is None else chosen_too
+    of_chunk = of_episodes = "dataset = ? AND chunk = ?", [dataset, chunk]
+    if chosen is not None:
+        of_episodes = f"{of_chunk[0]} AND list_contains(?, episode_index)", [dataset, chunk, sorted(chosen)]
     with lake.reading():
         signals, named = stored_signals(lake.con, dataset), named_views(lake, dataset)
         records = {record.episode_index: record for record in records_where(lake, *of_episodes)}
@@ -167,6 +164,14 @@ def chunk_signals(
         )
 
 
+def signals_of(lake: Lake, dataset: str, chunk_of: Mapping[int, int]) -> list[EpisodeSignals]:
+    """The measurements of some usable episodes of any chunks, each of which is named, in order."""
+    chosen: dict[int, list[int]] = {}
+    for episode, chunk in sorted(chunk_of.items()):
+        chosen.setdefault(chunk, []).append(episode)
+    return [signals for chunk in sorted(chosen) for signals in chunk_signals(lake, dataset, chunk, chosen[chunk])]
+
+
 def _tiny(table: pa.Table, of_episode: slice) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """The tiny pictures of an episode by camera."""
     rows = table.slice(of_episode.start, of_episode.stop - of_episode.start)
@@ -175,7 +180,7 @@ def _tiny(table: pa.Table, of_episode: slice) -> dict[str, tuple[np.ndarray, np.
     return {camera: (frames[cameras == camera], pixels[cameras == camera]) for camera in sorted(set(cameras))}
 
 
-def _measured(lake: Lake, of_chunk: Condition, of_episodes: Condition) -> dict[str, pa.Table]:
+def _measured(lake: Lake, of_chunk: tuple[str, list], of_episodes: tuple[str, list]) -> dict[str, pa.Table]:
     """What the lake holds of a chunk's measurements, in order."""
     tables = {}
     for name, columns in MEASURED.items():

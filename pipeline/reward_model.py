@@ -10,11 +10,12 @@ from core.figures import render
 from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.run import evaluate_benchmark
 from eval.held_out.episodes import held_out
-from eval.held_out.evaluate import BATCH, VALIDATION, eval_run_id, evaluate_all, main_slices, report_folder, store
+from eval.held_out.evaluate import BATCH, VALIDATION, evaluate_all, main_slices, report_folder, store
 from eval.held_out.within import scorer_of
 from eval.report import Report, curves_figure, different, score_rows, write_report
 from eval.reward.calibration import calibrate_checkpoint
 from eval.runners.start import RunnerConfig, local_runner
+from eval.store import eval_run_id
 from pipeline.comparison import TRUTH
 from pipeline.outcome import StepOutcome
 from pipeline.release import found_evaluation, leaderboard_step, main_scores, model_outcome, release_step, report_pages

@@ -9,7 +9,7 @@ from annotate.transfer.suggestion import BETWEEN, Suggested, suggested
 from core.errors import UserError
 from core.values import spread
 from pipeline.config import DatasetBuild, built
-from pipeline.reading import EpisodeSignals, chunk_signals
+from pipeline.reading import signals_of
 from pipeline.transferring import shown_task
 from warehouse.lake import Lake
 from warehouse.lake.references import joined_tasks, references_of
@@ -118,7 +118,8 @@ def _of_task(lake: Lake, build: DatasetBuild, task: str | None, runs: Sequence[R
     kept = spread(labels, MOST_REFERENCES)
     room = most - len(kept)
     num_others = min(len(others), room * len(others) // (len(own) + len(others)))
-    episodes = _signals(lake, dataset, [*spread(own, room - num_others), *spread(others, num_others)])
+    looked_at = [*spread(own, room - num_others), *spread(others, num_others)]
+    episodes = signals_of(lake, dataset, {run["episode_index"]: run["chunk"] for run in looked_at})
     shown = shown_task(lake, build, episodes, kept)
     seen = [*(reference.signals for reference in shown.references), *shown.signals]
     if len(seen) < 2:
@@ -157,13 +158,6 @@ def _candidates(runs: Sequence[Run], references: Collection[int]) -> tuple[list[
     own = [run for run in without_steps if run["success"] is not False] or without_steps
     own = [run for run in own if not run["doubts"]] or own
     return own, [run for run in unlabelled if run not in own]
-
-
-def _signals(lake: Lake, dataset: str, runs: Sequence[Run]) -> list[EpisodeSignals]:
-    signals: list[EpisodeSignals] = []
-    for chunk in sorted({run["chunk"] for run in runs}):
-        signals += chunk_signals(lake, dataset, chunk, [run["episode_index"] for run in runs if run["chunk"] == chunk])
-    return sorted(signals, key=lambda episode: episode.episode_index)
 
 
 def _expected(of_task: Suggested, left_out: int) -> tuple[ExpectedError, ...]:

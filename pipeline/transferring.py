@@ -11,7 +11,7 @@ from annotate.signals import Signals
 from annotate.transfer.annotator import Reference
 from pipeline.annotators import native_label
 from pipeline.config import DatasetBuild
-from pipeline.reading import EpisodeSignals, by_task, chunk_signals, task_signals
+from pipeline.reading import EpisodeSignals, by_task, signals_of, task_signals
 from warehouse.lake import Lake
 from warehouse.lake.embeddings import episode_embeddings
 from warehouse.lake.references import ReferenceLabel, joined_tasks, references_of
@@ -46,15 +46,11 @@ def shown_task(
     lake: Lake, build: DatasetBuild, episodes: Sequence[EpisodeSignals], labels: Sequence[ReferenceLabel]
 ) -> ShownTask:
     """Episodes of a task and its references, none or some, with what pictures show of them. Raises UserError."""
-    labelled = []
-    for chunk in sorted({label.chunk for label in labels}):
-        of_chunk = {label.episode_index: label for label in labels if label.chunk == chunk}
-        for signals in chunk_signals(lake, build.name, chunk, of_chunk):
-            label = of_chunk[signals.episode_index]
-            # The stage that makes the label says what does not fit: correction_outdated, bad_steps
-            if (reference := _reference(signals, label, build)) is not None:
-                labelled.append((signals, reference))
-    labelled.sort(key=lambda one: one[0].episode_index)
+    by_episode = {label.episode_index: label for label in labels}
+    measured = signals_of(lake, build.name, {label.episode_index: label.chunk for label in labels})
+    found = [(signals, _reference(signals, by_episode[signals.episode_index], build)) for signals in measured]
+    # The stage that makes the label says what does not fit: correction_outdated, bad_steps
+    labelled = [(signals, reference) for signals, reference in found if reference is not None]
     seen = _with_pictures(lake, build.name, [*episodes, *(signals for signals, _ in labelled)])
     references = [
         replace(reference, signals=own) for (_, reference), own in zip(labelled, seen[len(episodes) :], strict=True)

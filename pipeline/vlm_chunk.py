@@ -30,10 +30,6 @@ from pipeline.stage import Numbers, StageContext
 EPISODES_AT_ONCE = 64  # whose pictures, some MB each, are held in memory
 
 
-def response_store(workspace: Workspace) -> ResponseStore:
-    return ResponseStore(workspace.responses)
-
-
 def cache_rows(store: ResponseStore) -> list[dict[str, Any]]:
     """What is kept of each model, prompt version and stage, and what was paid for it in tokens."""
     replies_by_origin: dict[tuple[str, str, str], list[StoredReply]] = {}
@@ -161,7 +157,7 @@ def ask_chunk[T](
     Calls are recorded also when it raises.
     """
     build, label_run = context.build, context.build.label_run()
-    store = response_store(context.lake.workspace)
+    store = ResponseStore(context.lake.workspace.responses)
     # Budgets count by build: a step that runs alone is a build of its own
     build_id = context.build_id or uuid4().hex[:16]
     findings: list[Finding] = []

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import peft
 import torch
 import transformers
 from safetensors import SafetensorError
@@ -127,8 +128,6 @@ def add_adapter(backbone: Any, config: LoraConfig) -> None:
 
 def adapter_settings(backbone: Any, config: LoraConfig) -> Any:
     """peft's own form of our settings. Raises ModelError."""
-    import peft
-
     modules = ((n, m) for n, m in backbone.named_modules() if "language_model." in n)
     linear = {n.rpartition(".")[2] for n, m in modules if isinstance(m, nn.Linear)}
     names = linear if config.targets == "all-linear" else set(config.targets)

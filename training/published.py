@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import peft
 import torch
 import transformers
 from safetensors import SafetensorError
@@ -249,8 +250,6 @@ def merge(folder: Path, out: Path) -> dict[str, Any]:
         raise ModelError(f"{folder} is no adapter: it has no {ADAPTER_CONFIG}")
     if not (folder / ADAPTER_FILE).exists():
         raise ModelError(f"the adapter {folder} lacks {ADAPTER_FILE}")
-    import peft
-
     card = read_card(folder)
     head = load_head(folder, card)
     backbone = load_backbone(base)

@@ -96,6 +96,11 @@ def named_model(lake: Lake, name: str) -> str:
     return newest
 
 
+def named_in(space: Workspace, name: str) -> str:
+    """The same in a workspace that is only looked at. Raises LakeError, TrainingError."""
+    return named_model(Lake(space, read_only=True), name)
+
+
 def record(
     lake: Lake, run: str, release: Release, recipe: Recipe, curve: Sequence[Point], best_step: int | None = None
 ) -> None:

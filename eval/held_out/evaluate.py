@@ -1,6 +1,5 @@
 """Evaluation: score a model and the baselines on held-out episodes, and store every prediction and score."""
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,10 +19,9 @@ from eval.runners.prompt import Prompt, Runner, UnansweredError
 from eval.runners.weightless import best_constant, luma_grid, nearness
 from eval.scoring.procvqa import share_of
 from eval.scoring.scored import Evaluated, ScoredBenchmark, ScoredEpisode, Series, length_slice, progress_measures
-from eval.store import EvalPrediction, EvalRun, StoredEvaluation, store_evaluations
+from eval.store import HELD_OUT_VERSION, EvalPrediction, EvalRun, StoredEvaluation, eval_run_id, store_evaluations
 from warehouse.lake import Lake
 
-CODE_VERSION = "eval-6"  # 5: success is detected, runs of a task are ranked; 6: clocks by other runs are baselines
 BATCH = 32
 PAIRS, PAIR_SEED = 16, 0  # of each kind, at most, that begin with a run
 TROUBLED = "failed or stalled"
@@ -196,10 +194,6 @@ def evaluate_all(
     return results + rankings
 
 
-def eval_run_id(model: str, benchmark: str, release_hash: str) -> str:
-    return hashlib.sha256(f"{model}\0{benchmark}\0{release_hash}\0{CODE_VERSION}".encode()).hexdigest()[:16]
-
-
 def store(
     lake: Lake,
     release: str,
@@ -217,7 +211,7 @@ def store(
             r.model,
             r.benchmark,
             config=json.dumps({"batch": BATCH, **settings}, sort_keys=True),
-            code_version=CODE_VERSION,
+            code_version=HELD_OUT_VERSION,
             release=release,
         )
         evaluations.append(StoredEvaluation(run, r.scores, _predictions(r.scored, frames)))

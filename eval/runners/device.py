@@ -1,8 +1,8 @@
-"""Where models of this process work. torch is imported when that is asked."""
+"""Where models of this process work."""
+
+import torch
 
 
 def device() -> str:
     """cuda where torch sees a GPU, else cpu."""
-    import torch
-
     return "cuda" if torch.cuda.is_available() else "cpu"

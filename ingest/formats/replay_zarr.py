@@ -47,8 +47,8 @@ TIMES = ("timestamp", "timestamps")
 NO_CAMERA = re.compile(r"depth|segment|mask|disparity|infra", re.I)
 MAX_STEP_S = 1.0
 # What is unpacked: others, such as pickle, could run code
-IMAGECODECS = ("Jpegxl", "Jpeg", "Png", "Webp")
-CODECS = ("zlib", "gzip", "bz2", "lzma", "zstd", "lz4", "blosc", *(f"imagecodecs_{c.lower()}" for c in IMAGECODECS))
+IMAGECODECS = ("jpegxl", "jpeg", "png", "webp")
+CODECS = ("zlib", "gzip", "bz2", "lzma", "zstd", "lz4", "blosc", *(f"imagecodecs_{c}" for c in IMAGECODECS))
 
 
 def roots(uris: Iterable[str]) -> dict[str, str]:
@@ -105,52 +105,44 @@ class Store:
         return array.with_config({"read_missing_chunks": array.ndim != 4})
 
 
-def _inside_folder(source: Source, folder: str) -> Any:
-    """A store whose keys are files of a source; those of descriptions are hidden: the source does not list them."""
-    import zarr.storage
-
-    class Inside(zarr.storage.LocalStore):
-        async def get(self, key: str, prototype: Any = None, byte_range: Any = None) -> Any:
-            uri = posixpath.join(folder, key)
-            is_hidden = posixpath.basename(key).startswith(".")
-            if not (source.resolve(uri).is_file() if is_hidden else uri in source.files):
-                return None
-            name, limits = ("max_header_bytes" if is_hidden else "max_chunk_bytes"), source.config.limits
-            limits.check(name, source.resolve(uri).stat().st_size, f"{uri}: bytes")
-            return await super().get(key, prototype, byte_range)
-
-    return Inside(source.root / folder, read_only=True)
-
-
 @contextmanager
 def opened(source: Source, uri: str) -> Iterator[Store]:
     """The store in a ZIP file, or in the folder that holds a chunk of where its episodes end. Raises DataError."""
     try:
         import imagecodecs.numcodecs
-        import numcodecs
-        import zarr
-        import zarr.storage
-        from zarr.errors import GroupNotFoundError
+        from zarr import errors, open_group, storage
     except ImportError as e:
         raise DataError(f"Zarr stores need further packages ({e}): {install_hint('zarr')}", "unknown_codec") from e
-    for codec in IMAGECODECS:
-        numcodecs.register_codec(getattr(imagecodecs.numcodecs, codec))
+    imagecodecs.numcodecs.register_codecs([f"imagecodecs_{c}" for c in IMAGECODECS], verbose=False)
     limits = source.config.limits
+
+    class Inside(storage.LocalStore):
+        """Of files of the source; those of descriptions are hidden: the source does not list them."""
+
+        async def get(self, key: str, prototype: Any = None, byte_range: Any = None) -> Any:
+            uri = posixpath.join(name, key)
+            is_hidden = posixpath.basename(key).startswith(".")
+            if not (source.resolve(uri).is_file() if is_hidden else uri in source.files):
+                return None
+            limit = "max_header_bytes" if is_hidden else "max_chunk_bytes"
+            limits.check(limit, source.resolve(uri).stat().st_size, f"{uri}: bytes")
+            return await super().get(key, prototype, byte_range)
+
     with _guarded(uri):
         if not uri.endswith(ZIP_SUFFIX):
             name = uri.rpartition(f"{ENDS}/")[0].rstrip("/")
             below = f"{name}/" if name else ""
             keys = [uri.removeprefix(below) for uri in source.files if uri.startswith(below)]
-            store, path = _inside_folder(source, name), ""
+            store, path = Inside(source.root / name, read_only=True), ""
         else:
             name, listed = uri, _members(source, uri)
             ends = [key for key in listed if key.endswith(f"{ENDS}/.zarray")]
             path = min(ends, key=len, default="").removesuffix(f"{ENDS}/.zarray")
             keys = [key.removeprefix(path) for key in listed if key.startswith(path)]
-            store = zarr.storage.ZipStore(source.resolve(uri), read_only=True)
+            store = storage.ZipStore(source.resolve(uri), read_only=True)
         try:
-            group = zarr.open_group(store, mode="r", path=path.rstrip("/"), zarr_format=2, use_consolidated=False)
-        except GroupNotFoundError as e:
+            group = open_group(store, mode="r", path=path.rstrip("/"), zarr_format=2, use_consolidated=False)
+        except errors.GroupNotFoundError as e:
             raise DataError(f"{name or 'the store'} is no store of Zarr 2: write it with zarr_format=2") from e
         limits.check("max_features", len({key.rpartition("/")[0] for key in keys}), f"{name or 'the store'}: arrays")
         yield Store(name, group, keys)

@@ -3,12 +3,11 @@
 import json
 from functools import partial
 
-from annotate.label import has_names
 from annotate.label_run import HUMAN_VERSION, human_run
 from annotate.progress import CODE_VERSION as PROGRESS_VERSION
 from annotate.segments import check_tiling
 from ingest.episode import Finding
-from pipeline.labelled import LabelPlace, label_tables, of_label_run, quality_table, with_progress
+from pipeline.labelled import LabelPlace, label_tables, of_label_run, quality_table, stated_label
 from pipeline.pictures import segments_figure
 from pipeline.stage import Output, Stage, StageContext
 from warehouse.lake.corrections import ACCEPTED, REJECTED, chunk_corrections, end_of, segments_of
@@ -39,19 +38,9 @@ def run(context: StageContext) -> Output:
         except ValueError as e:
             findings.append(Finding("correction_outdated", f"{outdated}: {e}", "warning", episode_index))
             continue
-        columns = {
-            "task": episode.task,
-            "task_inferred": False,
-            "needs_review": False,
-            "plan": plan,
-            "notes": [comment] if comment else [],
-            "correction_id": correction["correction_id"],
-            "final_progress": correction["final_progress"],
-            "catastrophic_frame": correction["catastrophic_frame"],
-            "named": has_names(segments, plan),
-        }
-        config, stated = context.build.stages.progress, end_of(correction)
-        labelled.append(with_progress(episode, segments, len(plan), config, columns, stated=stated))
+        stated = segments, len(plan), plan, context.build.stages.progress, end_of(correction)
+        of_people = {"notes": [comment] if comment else [], "correction_id": correction["correction_id"]}
+        labelled.append(stated_label(episode, *stated, **of_people))
 
     place = LabelPlace(context.dataset, context.chunk, label_run)
     tables = label_tables(place, labelled) | {"label_quality": quality_table(place, labelled)}

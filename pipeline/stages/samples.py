@@ -1,7 +1,6 @@
 """Question-answer samples of a chunk's labelled episodes: the ProcVQA and ProgressLM families."""
 
 from collections.abc import Iterator
-from typing import Any
 
 from annotate.label_gate import GateCounts
 from annotate.samples import CODE_VERSION, samples_stage
@@ -18,6 +17,30 @@ from warehouse.lake.labels import active_labels
 # Of the 64 of the hash of a picture, in which pictures of the same moment by two cameras differ at least if they show
 # something else: real pairs of different views have 28 to 36, where 32 is chance
 UNLIKE_BITS = 24
+# Usable episodes with their splits, what the label that counts says of them, the annotator's words by frame, pictures'
+# sizes by camera, and of each camera the ones that show something else, not nearly the same from beside it
+LABELLED_SQL = """
+WITH sizes AS (
+  SELECT episode_index, map_from_entries(list({'k': camera, 'v': [width_px, height_px]})) AS sizes FROM keyframes
+  WHERE dataset = $1 AND chunk = $2 AND frame_index = 0 AND purpose = 'coarse' GROUP BY 1),
+words AS (
+  SELECT episode_index, label_run, map_from_entries(list({'k': frame_index, 'v': text})) AS reasons FROM reasoning
+  WHERE dataset = $1 AND chunk = $2 GROUP BY ALL),
+distances AS (
+  SELECT x.episode_index, x.camera, y.camera AS other, median(bit_count(xor(x.phash, y.phash))) AS distance
+  FROM frames x JOIN frames y USING (dataset, chunk, episode_index, frame_index)
+  WHERE dataset = $1 AND chunk = $2 AND frame_index % 10 = 0 AND x.camera <> y.camera GROUP BY ALL),
+others AS (
+  SELECT episode_index, camera, list(other ORDER BY other) AS others FROM distances WHERE distance >= $3 GROUP BY ALL),
+unlike AS (
+  SELECT episode_index, map_from_entries(list({'k': camera, 'v': others})) AS unlike FROM others GROUP BY 1)
+SELECT e.episode_index, e.fps, coalesce(e.task, l.task) AS task, e.cameras, s.split, l.plan, l.confidence, l.named,
+       sizes, reasons, unlike
+FROM episodes e JOIN splits s USING (dataset, episode_index) LEFT JOIN active_runs a USING (dataset, episode_index)
+LEFT JOIN episode_labels l ON l.dataset = e.dataset AND l.episode_index = e.episode_index AND l.label_run = a.label_run
+LEFT JOIN words w ON w.episode_index = e.episode_index AND w.label_run = a.label_run
+LEFT JOIN sizes z ON z.episode_index = e.episode_index LEFT JOIN unlike u ON u.episode_index = e.episode_index
+WHERE e.dataset = $1 AND e.chunk = $2 AND e.status = 'ok' ORDER BY 1"""
 
 
 def run(context: StageContext) -> Output:
@@ -47,21 +70,16 @@ def chunk_strangers(lake: Lake, dataset: str, chunk: int) -> list[Stranger]:
 
 def labelled_episodes(lake: Lake, build: DatasetBuild, chunk: int) -> Iterator[LabelledEpisode]:
     """The usable episodes of a chunk that have segments and progress, by their active labels."""
-    here = [build.name, chunk]
-    labels = active_labels(lake.con, build.name, chunk)
-    picture_sizes = _picture_sizes(lake, build, chunk)
-    reasons = _reasons(lake, build.name, chunk)
-    unlike_cameras = _unlike_cameras(lake, build.name, chunk)
+    labels, max_px = active_labels(lake.con, build.name, chunk), build.stages.shards.picture_max_px
     table = lake.arrow(
         "SELECT episode_index, progress FROM active_progress WHERE dataset = ? AND chunk = ? "
         "ORDER BY episode_index, frame_index",
-        here,
+        [build.name, chunk],
     )
     episode_of_row, progress = table["episode_index"].to_numpy(), table["progress"].to_numpy()
-
-    for facts in _episode_facts(lake, build.name, chunk):
+    for facts in lake.dicts(LABELLED_SQL, [build.name, chunk, UNLIKE_BITS]):
         episode_index = facts["episode_index"]
-        label = labels.get(episode_index)
+        label, sizes = labels.get(episode_index), dict[str, tuple[int, int]](facts["sizes"] or ())
         if label is None:
             continue
         yield LabelledEpisode(
@@ -70,71 +88,23 @@ def labelled_episodes(lake: Lake, build: DatasetBuild, chunk: int) -> Iterator[L
             chunk=chunk,
             split=facts["split"],
             label_run=label.label_run,
-            cameras={camera: picture_sizes.get((episode_index, camera), (0, 0)) for camera in facts["cameras"]},
+            cameras={camera: _size_in_shards(*sizes.get(camera, (0, 0)), max_px) for camera in facts["cameras"]},
             fps=facts["fps"],
             task=facts["task"],
             segments=label.segments,
             progress=progress[rows_of_episode(episode_of_row, episode_index)],
             plan=tuple(facts["plan"] or ()),
-            reasons=reasons.get((episode_index, label.label_run), {}),
-            unlike_cameras=unlike_cameras.get(episode_index, {}),
+            reasons=dict(facts["reasons"] or ()),
+            unlike_cameras={camera: tuple(others) for camera, others in facts["unlike"] or ()},
             confidence=facts["confidence"],
             named=facts["named"] is not False,
         )
 
 
-def _episode_facts(lake: Lake, dataset: str, chunk: int) -> list[dict[str, Any]]:
-    """Usable episodes with their splits, and what the label that counts says of them."""
-    return lake.dicts(
-        "SELECT e.episode_index, e.fps, coalesce(e.task, l.task) AS task, e.cameras, s.split, l.plan, l.confidence, "
-        "l.named FROM episodes e JOIN splits s USING (dataset, episode_index) "
-        "LEFT JOIN active_runs a USING (dataset, episode_index) LEFT JOIN episode_labels l ON l.dataset = e.dataset "
-        "AND l.episode_index = e.episode_index AND l.label_run = a.label_run "
-        "WHERE e.dataset = ? AND e.chunk = ? AND e.status = 'ok' ORDER BY 1",
-        [dataset, chunk],
-    )
-
-
-def _picture_sizes(lake: Lake, build: DatasetBuild, chunk: int) -> dict[tuple[int, str], tuple[int, int]]:
-    """(width, height) in a shard of the pictures of each (episode, camera)."""
-    rows = lake.rows(
-        "SELECT episode_index, camera, width_px, height_px FROM keyframes WHERE dataset = ? AND chunk = ? "
-        "AND frame_index = 0 AND purpose = 'coarse'",
-        [build.name, chunk],
-    )
-    sizes = {}
-    for episode_index, camera, width, height in rows:
-        # Shards hold pictures at their own size, by which tokens are counted
-        scale = min(1.0, build.stages.shards.picture_max_px / max(1, width, height))
-        sizes[episode_index, camera] = (round(width * scale), round(height * scale))
-    return sizes
-
-
-def _unlike_cameras(lake: Lake, dataset: str, chunk: int) -> dict[int, dict[str, tuple[str, ...]]]:
-    """Of each camera of an episode, the ones that show something else, not nearly the same from beside it."""
-    rows = lake.rows(
-        "SELECT episode_index, camera, list(other ORDER BY other) FROM "
-        "(SELECT x.episode_index, x.camera, y.camera AS other, median(bit_count(xor(x.phash, y.phash))) AS distance "
-        "FROM frames x JOIN frames y USING (dataset, chunk, episode_index, frame_index) WHERE dataset = ? "
-        "AND chunk = ? AND frame_index % 10 = 0 AND x.camera <> y.camera GROUP BY ALL) "
-        "WHERE distance >= ? GROUP BY ALL",
-        [dataset, chunk, UNLIKE_BITS],
-    )
-    unlike: dict[int, dict[str, tuple[str, ...]]] = {}
-    for episode_index, camera, others in rows:
-        unlike.setdefault(episode_index, {})[camera] = tuple(others)
-    return unlike
-
-
-def _reasons(lake: Lake, dataset: str, chunk: int) -> dict[tuple[int, str], dict[int, str]]:
-    """The annotator's words by frame, of each (episode, label run)."""
-    reasons: dict[tuple[int, str], dict[int, str]] = {}
-    for episode_index, label_run, frame, text in lake.rows(
-        "SELECT episode_index, label_run, frame_index, text FROM reasoning WHERE dataset = ? AND chunk = ?",
-        [dataset, chunk],
-    ):
-        reasons.setdefault((episode_index, label_run), {})[frame] = text
-    return reasons
+def _size_in_shards(width: int, height: int, max_px: int) -> tuple[int, int]:
+    """Of a keyframe in a shard, which holds pictures at their own size: by it tokens are counted."""
+    scale = min(1.0, max_px / max(1, width, height))
+    return round(width * scale), round(height * scale)
 
 
 STAGE = Stage(

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.completion import KINDS, names
+from cli.completion import KINDS
+from cli.names import names
 from core.paths import Workspace
 from tests.kits.cli_kit import PROGRAM
 from warehouse.lake import Lake

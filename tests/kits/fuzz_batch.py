@@ -205,7 +205,7 @@ def _outcome(built: dict[str, list[Any]], failure: str | None, is_labelled: bool
     return Outcome("built" if usable else "quarantined", why, len(usable), faults)
 
 
-def _alive(_: object = None) -> None:
+def _alive(*_: object) -> None:
     """Called at each word of the build; where it is silent for too long, the process ends and says where it hangs."""
     faulthandler.dump_traceback_later(SILENCE_S, exit=True)
 

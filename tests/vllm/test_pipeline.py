@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from annotate.model_client.responses import ResponseStore
 from annotate.segments import Segment, check_tiling
 from core.paths import Workspace
-from pipeline.vlm_chunk import response_store
 from tests.kits.cli_kit import without_progress
 from tests.kits.vllm_kit import SAMPLES, VllmServer
 from warehouse.lake import Lake
@@ -93,6 +93,6 @@ def test_killed_and_started_again_no_answer_is_asked_for_twice(
     sent = vllm_server.requests() - before
     lake = Lake(Workspace(workspace), read_only=True)
     assert {r[0] for r in lake.rows("SELECT DISTINCT episode_index FROM active_progress")} == set(EPISODES)
-    kept = sum(1 for _ in response_store(Workspace(workspace)).replies())
+    kept = sum(1 for _ in ResponseStore(Workspace(workspace).responses).replies())
     # what was sent beyond the replies that are kept was under way at a kill: of each episode at most a few at once
     assert kept <= sent <= kept + 2 * UNDER_WAY

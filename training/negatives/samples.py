@@ -113,14 +113,10 @@ class SampleNegatives:
         if wrong is None:
             return None
         asked = self._first_told.get(wrong) or replace(e, named=False)
-        changes = {"question": row["question"].replace(told, wrong), "answer": _nothing_done(asked, row)}
+        # The answer about a run of which nothing is done: all steps remain
+        nothing = replace(asked, segments=(), plan=asked.steps, progress=np.zeros(1, np.float32), named=asked.named)
+        changes = {"question": row["question"].replace(told, wrong), "answer": _answer(nothing, 0, row)}
         return replace(sample, row={**row, **changes, "progress": 0.0, "negative": OTHER_TASK})
-
-
-def _nothing_done(e: LabelledEpisode, row: Row) -> str:
-    """The answer to a question about a run of which nothing is done: all steps remain."""
-    nothing = replace(e, segments=(), plan=e.steps, progress=np.zeros(1, np.float32), named=e.named)
-    return _answer(nothing, 0, row)
 
 
 def _answer(e: LabelledEpisode, frame: int, row: Row) -> str:

@@ -26,7 +26,7 @@ from warehouse.lake.doctor import EVERYTHING, Partition, Trouble
 from warehouse.lake.gc import GRACE_S, set_aside, sweep
 from warehouse.lake.lake import Lake
 from warehouse.lake.migrations import has_tables, migrate, schema_version, upgraded
-from warehouse.lake.place import LakeError, locked, place
+from warehouse.lake.place import LakeError, locked, place, postgres_session
 from warehouse.lake.publication import WHOLE_DATASET
 
 DAMAGED = "damaged"  # as input_hash: no plan ever wants it, so the stage is stale
@@ -143,9 +143,7 @@ def _forget(workspace: Workspace, ids: list[int]) -> None:
             snapshot = lake.snapshot()
             lake.con.close()
             at, marks = place(workspace), ", ".join(map(str, ids))
-            open_catalog = partial(sqlite3.connect, timeout=60)
-            if at.is_postgres:
-                from psycopg2 import connect as open_catalog
+            open_catalog = postgres_session if at.is_postgres else partial(sqlite3.connect, timeout=60)
             with closing(open_catalog(at.catalog)) as catalog, catalog:
                 for table in ("ducklake_data_file", "ducklake_delete_file"):
                     where = f"data_file_id IN ({marks}) AND end_snapshot IS NULL"

@@ -147,23 +147,21 @@ def bucket_settings(address: str) -> dict[str, str | bool]:
 
     Raises LakeError when no credentials are found.
     """
-    import botocore.session
-    from botocore.configprovider import ConfiguredEndpointProvider
-    from botocore.exceptions import BotoCoreError
+    from botocore import configprovider, exceptions, session
 
-    session = botocore.session.Session()
+    aws = session.Session()
     try:
-        credentials = session.get_credentials()
+        credentials = aws.get_credentials()
         # None for Amazon's own
-        endpoint = ConfiguredEndpointProvider(session.full_config, session.get_scoped_config(), "s3").provide()
-    except BotoCoreError as e:
+        endpoint = configprovider.ConfiguredEndpointProvider(aws.full_config, aws.get_scoped_config(), "s3").provide()
+    except exceptions.BotoCoreError as e:
         raise LakeError(f"{address}: {e}") from e
     if credentials is None:
         raise LakeError(f"{address}: no AWS credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile")
     # One consistent set of keys: a role's credentials may be renewed between two reads
     keys = credentials.get_frozen_credentials()
     settings: dict[str, str | bool] = {"KEY_ID": keys.access_key, "SECRET": keys.secret_key, "SCOPE": address}
-    settings["REGION"] = session.get_config_variable("region") or "us-east-1"
+    settings["REGION"] = aws.get_config_variable("region") or "us-east-1"
     if keys.token:
         settings["SESSION_TOKEN"] = keys.token
     # A store that is not Amazon's (MinIO and such) has no host name for each bucket
@@ -219,14 +217,19 @@ def _locked_by_kernel(workspace: Workspace, meanwhile: Callable[[], bool]) -> It
         lock.release()
 
 
-@contextmanager
-def _locked_in_postgres(at: LakePlace, meanwhile: Callable[[], bool]) -> Iterator[None]:
+def postgres_session(catalog: str) -> Any:
+    """A connection to a catalog in Postgres. Raises LakeError."""
     import psycopg2
 
     try:
-        session = psycopg2.connect(at.catalog)
+        return psycopg2.connect(catalog)
     except psycopg2.OperationalError as e:
-        raise LakeError(f"{at.catalog}: the catalog's server does not answer: {' '.join(str(e).split())}") from e
+        raise LakeError(f"{catalog}: the catalog's server does not answer: {' '.join(str(e).split())}") from e
+
+
+@contextmanager
+def _locked_in_postgres(at: LakePlace, meanwhile: Callable[[], bool]) -> Iterator[None]:
+    session = postgres_session(at.catalog)
     try:
         with session.cursor() as cursor:
             cursor.execute("SET lock_timeout = %s", [f"{LOCK_TIMEOUT_S:.0f}s"])
@@ -235,7 +238,9 @@ def _locked_in_postgres(at: LakePlace, meanwhile: Callable[[], bool]) -> Iterato
                 if cursor.fetchone() == (False,):
                     meanwhile()
                     cursor.execute("SELECT pg_advisory_lock(%s)", [LOCK_KEY])
-            except psycopg2.errors.LockNotAvailable as e:
+            except session.OperationalError as e:
+                if e.pgcode != "55P03":  # lock not available
+                    raise
                 raise LakeError(
                     f"{at.catalog}: another process has been committing for {LOCK_TIMEOUT_S:.0f} s; its pid at the "
                     "server is in pg_locks (locktype advisory)"

@@ -6,6 +6,7 @@ Counts are those of the published ProgressLM sets (Prog-SFT, 25,248 samples; Pro
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 
 from core.paths import Workspace
@@ -72,11 +73,10 @@ def draw(workspace: Workspace, release: Release, name: str, seed: int = 0, split
         SELECT *, row_number() OVER (PARTITION BY kind ORDER BY nth, draw) AS place FROM n ORDER BY kind, place""",
         [f"{seed}\n", shards, f"{seed}\n", PHASES.index(profile.phase)],
     ).to_arrow_table()
-    import pyarrow.compute as pc  # here: it takes longer to import than pyarrow itself
-
+    kind_of_row = np.array(candidates["kind"])
     kinds, parts = [], []
     for kind, count in profile.counts.items():
-        of_kind = candidates.filter(pc.field("kind") == kind)
+        of_kind = candidates.filter(kind_of_row == kind)
         drawn = of_kind.slice(0, count)
         parts.append(drawn)
         kinds.append({"kind": kind, "wanted": count, "there": of_kind.num_rows, "drawn": drawn.num_rows})

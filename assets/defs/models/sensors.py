@@ -4,6 +4,7 @@ import dagster as dg
 
 from assets.defs.models import jobs
 from assets.defs.resources import CorpusResource
+from eval.store import eval_run_id
 from training.runs import newest_model
 
 
@@ -13,8 +14,6 @@ from training.runs import newest_model
     description="A release was made: score the newest model on it, unless that was done.",
 )
 def new_release(corpus: CorpusResource) -> dg.SensorResult | dg.SkipReason:
-    from eval.held_out.evaluate import eval_run_id
-
     lake = corpus.lake()
     found = lake.rows("SELECT name, config_hash FROM releases ORDER BY created_at DESC, name LIMIT 1")
     if not found:

