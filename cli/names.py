@@ -23,12 +23,9 @@ def names(kind: str, space: Workspace) -> list[str]:
 
 def _in_lake(sql: str, space: Workspace) -> list[str]:
     try:
-        lake = Lake(space, read_only=True)
-        found = lake.column(sql)
-        lake.con.close()
+        return Lake(space, read_only=True).column(sql)
     except (duckdb.Error, UserError):
         return []
-    return found
 
 
 KINDS: dict[str, Callable[[Workspace], list[str]]] = {

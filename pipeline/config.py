@@ -325,9 +325,7 @@ def with_annotator(
     build: DatasetBuild, annotator: str, endpoints: Sequence[str] | None = None, model: str | None = None
 ) -> DatasetBuild:
     """The same build with another annotator, whatever the registry says. Raises UserError for a bad endpoint."""
-    changes: dict[str, Any] = {"endpoints": tuple(endpoints)} if endpoints else {}
-    if model:
-        changes["model"] = model
+    changes = {k: v for k, v in {"endpoints": tuple(endpoints or ()), "model": model}.items() if v}
     try:
         vlm = VlmConfig(**build.stages.vlm.model_dump() | changes)
     except ValidationError as e:

@@ -23,15 +23,13 @@ def model_folder(space: Workspace, model: str) -> Path:
         from training.runs import named_in  # imports the lake
 
         model = named_in(space, model)
-    known = checkpoints(models_folder(space))
-    for folder in known:
-        if folder.name == model:
-            return folder
+    known = {folder.name: folder for folder in checkpoints(models_folder(space))}
+    if model in known:
+        return known[model]
     if (Path(model) / CARD).exists():
         return Path(model)
-    names = [f.name for f in known]
-    has = ", ".join(names) or "none yet (proccorpus train)"
-    near = did_you_mean(model, names)
+    has = ", ".join(known) or "none yet (proccorpus train)"
+    near = did_you_mean(model, known)
     raise ModelError(f"no model {model!r} and no checkpoint of ours there; the workspace has: {has}{near}")
 
 
@@ -42,12 +40,11 @@ def model_rows(space: Workspace) -> list[dict[str, Any]]:
         card, base = read_card(folder), base_of(folder)
         merged = card.get("merged", {})
         of = f"adapter of {base.name}" if base else f"{merged['adapter']} merged" if merged else "whole"
-        head = card.get("head")
         rows.append(
             {
                 "model": folder.name,
                 "is": of,
-                "head": head["pooling"] if head else "none",
+                "head": (card.get("head") or {}).get("pooling", "none"),
                 "release": card.get("release"),
                 "parameters": card.get("parameters"),
                 "bytes": sum(p.stat().st_size for p in folder.glob("*.safetensors")),

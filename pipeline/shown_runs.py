@@ -1,6 +1,7 @@
 """Shown runs: labelled episodes of a workspace that others are laid beside as they go on."""
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 import numpy as np
 
@@ -35,11 +36,11 @@ def shown_scorer(
     preferred one. Raises UserError for what is not there or has no label.
     """
     lake = Lake(space, read_only=True)
-    named = list(dict.fromkeys(one for text in like for one in _named(lake, text)))
+    named = list(dict.fromkeys(chain.from_iterable(_named(lake, text) for text in like)))
     config = built(lake, named[0][0]).stages.embeddings
     encoder = load_encoder(EmbeddingsConfig(encoder="grey") if lack(config) else config)
     # Grippers are compared within a dataset: each has ranges of its own
-    is_one = len({dataset for dataset, _ in named}) == 1
+    is_one = len(dict(named)) == 1
     grippers = tuple(g for g in stored_signals(lake.con, named[0][0]) if g.is_used and is_one)
     shown = [_shown(lake, dataset, episode, cameras, encoder, grippers) for dataset, episode in named]
     names = tuple(cameras) or (PREFERRED,)

@@ -239,11 +239,9 @@ def _locked_in_postgres(at: LakePlace, meanwhile: Callable[[], bool]) -> Iterato
                     meanwhile()
                     cursor.execute("SELECT pg_advisory_lock(%s)", [LOCK_KEY])
             except session.OperationalError as e:
-                if e.pgcode != "55P03":  # lock not available
-                    raise
                 raise LakeError(
-                    f"{at.catalog}: another process has been committing for {LOCK_TIMEOUT_S:.0f} s; its pid at the "
-                    "server is in pg_locks (locktype advisory)"
+                    f"{at.catalog}: another process has been committing for {LOCK_TIMEOUT_S:.0f} s, or the server went "
+                    f"away; its pid at the server is in pg_locks (locktype advisory): {' '.join(str(e).split())}"
                 ) from e
         yield
     finally:

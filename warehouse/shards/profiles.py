@@ -77,7 +77,6 @@ def draw(workspace: Workspace, release: Release, name: str, seed: int = 0, split
     kinds, parts = [], []
     for kind, count in profile.counts.items():
         of_kind = candidates.filter(kind_of_row == kind)
-        drawn = of_kind.slice(0, count)
-        parts.append(drawn)
-        kinds.append({"kind": kind, "wanted": count, "there": of_kind.num_rows, "drawn": drawn.num_rows})
+        parts.append(of_kind.slice(0, count))
+        kinds.append({"kind": kind, "wanted": count, "there": of_kind.num_rows, "drawn": parts[-1].num_rows})
     return Drawn(pa.concat_tables(parts).drop_columns(["draw", "nth", "place"]), tuple(kinds))
