@@ -31,11 +31,11 @@ def new_figure(
     return figure, figure.subplots(rows, columns, squeeze=False, **kwargs)
 
 
-def render(figure: Figure, max_bytes: int = MAX_BYTES, *, drawing: bool = False) -> bytes:
-    """The figure as PNG, or JPEG where photographs make that too large, with as many pixels as fit into max_bytes.
-
-    `drawing`: without photographs, so 32 colours do.
-    """
+def render(figure: Figure | None, max_bytes: int = MAX_BYTES, *, drawing: bool = False) -> bytes:
+    """The figure as PNG, or JPEG where photographs make that too large, with as many pixels as fit into max_bytes;
+    None is empty. `drawing`: without photographs, so 32 colours do."""
+    if figure is None:
+        return b""
     # Drawn once at the finest resolution; attempts go from the best to the smallest
     data, png_bytes = b"", 0
     pixels = {FINEST_DPI: _drawn(figure, FINEST_DPI)}

@@ -180,8 +180,9 @@ class DatasetBuild(BaseModel):
             version, params = prompt_version(several_views=bool(self.views)), vlm.identity()
             if vlm.runs_per_task != "all":
                 # Followers are labelled as those of references are
-                others = (c.model_dump(mode="json") for c in (self.stages.transfer, self.stages.progress))
-                params |= {"follow": [MOTION_VERSION, TRANSFER_VERSION, PROGRESS_VERSION, motion, *others]}
+                versions = MOTION_VERSION, TRANSFER_VERSION, PROGRESS_VERSION
+                others = self.stages.transfer.model_dump(mode="json"), self.stages.progress.model_dump(mode="json")
+                params |= {"follow": [*versions, motion, *others]}
             params = self._by_views(params)
             return LabelRun("vlm", annotate.vlm.config.CODE_VERSION, params, vlm.model, vlm.revision, version)
         return LabelRun("motion", MOTION_VERSION, self._by_views(motion))

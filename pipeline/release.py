@@ -96,8 +96,7 @@ def leaderboard_step(lake: Lake) -> StepOutcome:
     table = tuple({k: "–" if v is None else str(v) for k, v in row.items()} for row in found)
     rows = leaderboard_rows(lake)
     version = content_key(*(repr(sorted(row.items())) for row in (*rows, *table)))
-    figure = leaderboard_figure(rows)
-    picture = b"" if figure is None else render(figure)
+    picture = render(leaderboard_figure(rows))
     return StepOutcome("leaderboard", version, True, {"rows": len(rows)}, picture, table=table)
 
 

@@ -118,8 +118,7 @@ def _record(row: Mapping[str, Any]) -> dg.TableRecord:
 def _pictures(lake: Lake, stage: Stage, run: StageRun) -> dict[str, dg.MetadataValue]:
     """The stage's figure, and of frames a contact sheet of one episode; in words, which file a copy lacks."""
     try:
-        figure = stage.picture(lake, run.dataset, run.chunk)
-        images = {"picture": (b"" if figure is None else render(figure), run.stage)}
+        images = {"picture": (render(stage.picture(lake, run.dataset, run.chunk)), run.stage)}
         if run.stage == "frames" and run.chunk is not None:
             images["contact_sheet"] = contact_sheet(lake, run.dataset, run.chunk), "an episode"
     except FileNotFoundError as e:

@@ -56,24 +56,17 @@ def _with_progress(
     context: StageContext, labels: Mapping[int, StoredLabel], label_rows: Sequence[LabelRow]
 ) -> list[LabelledSignals]:
     """The labelled episodes of the chunk with their segments and progress, in order."""
-    # A failed run may be known to have come as far as another run had at one of its frames
-    as_far_as = {
-        row["episode_index"]: (row["as_far_as_episode"], row["as_far_as_frame"])
-        for row in label_rows
-        if row["as_far_as_episode"] is not None
-    }
-    curves = {row["episode_index"]: row["curve"] for row in label_rows if row["curve"] is not None}
-    # The runs that others are measured against come first
+    rows = {row["episode_index"]: row for row in label_rows}
     episodes = [episode for episode in context.signals() if episode.episode_index in labels]
     labelled: dict[int, LabelledSignals] = {}
-    for episode in sorted(episodes, key=lambda e: e.episode_index in as_far_as):
-        # Its label is to end where that of the other run stood at that frame
-        ends_at, stored = None, labels[episode.episode_index]
-        if episode.episode_index in as_far_as:
-            other, frame = as_far_as[episode.episode_index]
-            ends_at = float(labelled[other].progress[frame])
-        if (curve := curves.get(episode.episode_index)) is not None:
-            label = LabelledSignals(episode, stored.segments, stored.num_planned, np.array(curve, np.float32))
+    # The runs that others are measured against come first
+    for episode in sorted(episodes, key=lambda e: rows[e.episode_index]["as_far_as_episode"] is not None):
+        row, stored, ends_at = rows[episode.episode_index], labels[episode.episode_index], None
+        # A failed run may be known to have come as far as another run had at one of its frames: its label ends there
+        if row["as_far_as_episode"] is not None:
+            ends_at = float(labelled[row["as_far_as_episode"]].progress[row["as_far_as_frame"]])
+        if row["curve"] is not None:
+            label = LabelledSignals(episode, stored.segments, stored.num_planned, np.array(row["curve"], np.float32))
         else:
             config = context.build.stages.progress
             label = with_progress(episode, stored.segments, stored.num_planned, config, ends_at=ends_at)
