@@ -77,7 +77,9 @@ def run_chunk(task: ChunkTask, tell: Tell = lambda moment: None) -> ChunkResult:
     specs = [spec for spec in stage_specs(build) if task.only is None or spec.name in task.only]
     history = History.read(lake, [build.name], chunk)
     listed = history.runs.get((LISTING.name, build.name, chunk, ""))
-    outputs = {LISTING.name: listed["output_hash"]} if listed else {}
+    if listed is None:  # the source has lost the chunk meanwhile
+        return ChunkResult([], None)
+    outputs = {LISTING.name: listed["output_hash"]}
 
     def stamp_of(kind: str) -> str:
         """Read when it is asked for: what references show depends on what was measured of this chunk, too."""
@@ -87,8 +89,7 @@ def run_chunk(task: ChunkTask, tell: Tell = lambda moment: None) -> ChunkResult:
     done: list[StageReport] = []
     memory = ChunkMemory()
     with closing(PictureCache(lake.workspace, build, task.threads)) as pictures:
-        # A chunk that the source has lost meanwhile has no steps
-        for step in chunk_steps(build.name, chunk, specs, history, outputs, stamp_of) if listed else ():
+        for step in chunk_steps(build.name, chunk, specs, history, outputs, stamp_of):
             if step.status == CURRENT:
                 continue
             moment = StageMoment(build.name, chunk, step.stage.name)
